@@ -1,0 +1,522 @@
+//! A client's channel: what it knows, and its commands.
+
+use alloc::{collections::VecDeque, string::String};
+
+use super::{
+    Client,
+    checks::{self, REPLY_TO},
+    confirms::{BACKLOG, Confirms, Fingerprint, hash},
+    consumers::{Consumers, Unacked},
+};
+use crate::{
+    body::{Body, PropertyList},
+    close::{Close, RequestError},
+    error::{ApiMisuse, Hold, PublishError},
+    ids::{ChannelId, ConsumerId, DeliveryTag, PublishSeq, RequestId, Requeue, Tags},
+    machine::{ChannelLife, Machine, Message},
+    method::{ClientSent, MethodDef, MethodId, NoWait, Request},
+    protocol::{Method, ReplyCode, basic, channel, confirm, tx},
+    wire::ShortStr,
+};
+
+/// What a client knows of a channel.
+#[derive(Debug, Default)]
+pub(crate) struct ClientChannel {
+    /// The requests that wait for their answer, in the order they were made.
+    pub(crate) pending: VecDeque<Pending>,
+    pub(crate) mode: Mode,
+    pub(crate) consumers: Consumers,
+    pub(crate) unacked: Unacked,
+    /// The channel is to be closed as soon as it is open.
+    pub(crate) abandoned_open: bool,
+}
+
+/// What a channel does with publishes.
+#[derive(Debug, Default)]
+pub(crate) enum Mode {
+    #[default]
+    Plain,
+    Confirm(Confirms),
+    Transaction {
+        /// What was outstanding when the transaction began, or was delivered since: a rollback
+        /// brings it back.
+        outstanding: Unacked,
+    },
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) id: RequestId,
+    pub(crate) method: MethodId,
+    /// The consumer tag that the answer must have: for consume and cancel.
+    pub(crate) tag: Option<ShortStr>,
+    /// For `basic.get`: the message needs no acknowledgement.
+    pub(crate) no_ack: bool,
+    /// Nobody waits for it any more.
+    pub(crate) abandoned: bool,
+}
+
+impl Pending {
+    pub(crate) const fn new(id: RequestId, method: MethodId) -> Self {
+        Self {
+            id,
+            method,
+            tag: None,
+            no_ack: false,
+            abandoned: false,
+        }
+    }
+}
+
+impl ClientChannel {
+    /// Whether the request is waited for.
+    pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
+        // Numbers only ever grow.
+        self.pending
+            .binary_search_by_key(&request, |pending| pending.id)
+            .ok()
+            .and_then(|at| self.pending.get(at))
+            .is_some_and(|pending| !pending.abandoned)
+    }
+
+    /// Marks a request as one that nobody waits for; false if it is not waited for.
+    pub(crate) fn abandon(&mut self, request: RequestId) -> bool {
+        let Some(pending) = self
+            .pending
+            .iter_mut()
+            .find(|pending| pending.id == request && !pending.abandoned)
+        else {
+            return false;
+        };
+        pending.abandoned = true;
+        if pending.method == basic::Consume::ID
+            && let Some(tag) = &pending.tag
+        {
+            self.consumers.abandon(tag);
+        }
+        true
+    }
+
+    /// A delivery that needs an acknowledgement has come.
+    #[inline]
+    pub(crate) fn delivered(&mut self, tag: DeliveryTag) {
+        self.unacked.add(tag);
+        if let Mode::Transaction { outstanding } = &mut self.mode {
+            outstanding.add(tag);
+        }
+    }
+
+    /// The server has taken all outstanding deliveries back.
+    pub(crate) fn recovered(&mut self) {
+        self.unacked.clear();
+        if let Mode::Transaction { outstanding } = &mut self.mode {
+            outstanding.clear();
+        }
+    }
+}
+
+/// The commands of one channel, borrowed from its connection.
+///
+/// Each returns at once. An error means that the command was refused and nothing has changed.
+#[derive(Debug)]
+pub struct ChannelMut<'a> {
+    machine: &'a mut Machine<Client>,
+    id: ChannelId,
+}
+
+impl<'a> ChannelMut<'a> {
+    pub(crate) const fn new(machine: &'a mut Machine<Client>, id: ChannelId) -> Self {
+        Self { machine, id }
+    }
+
+    /// Which channel this is.
+    #[must_use]
+    pub const fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// Whether commands can be given: the server has opened it, and nobody has closed it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.machine.is_open()
+            && self
+                .machine
+                .channel(self.id)
+                .is_some_and(|channel| channel.life == ChannelLife::Open)
+    }
+
+    /// What holds publishes back on this channel now; none when one would be accepted.
+    #[must_use]
+    pub fn hold(&self) -> Option<Hold> {
+        self.machine.hold(self.id)
+    }
+
+    /// Sends a request and waits for its answer, which comes as [`Event::Reply`] or
+    /// [`Event::Failed`] with the number that is returned. Several may be under way.
+    ///
+    /// `basic.consume`, `basic.get` and closing have commands of their own.
+    ///
+    /// [`Event::Reply`]: super::Event::Reply
+    /// [`Event::Failed`]: super::Event::Failed
+    ///
+    /// # Errors
+    /// When the channel is not open, the request is one that RabbitMQ would close the connection
+    /// for, it does not fit into a frame, or it asks for no answer.
+    pub fn call<R: Request + ClientSent>(&mut self, request: &R) -> Result<RequestId, ApiMisuse> {
+        if request.no_wait() {
+            return Err(ApiMisuse::NoWaitHasNoReply { method: R::NAME });
+        }
+        checks::check_called::<R>()?;
+        self.check(request)?;
+        self.machine.put_method(self.id, request)?;
+        Ok(self.after_request(request))
+    }
+
+    /// Sends a request that is not answered: `no_wait` is set. Should it go wrong, the server
+    /// closes the channel.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call); also when the answer would have brought a name that is not given.
+    pub fn send<R: NoWait + ClientSent>(&mut self, request: &R) -> Result<(), ApiMisuse> {
+        checks::check_called::<R>()?;
+        let mut request = request.clone();
+        request.set_no_wait(true);
+        self.check(&request)?;
+        checks::check_named(&request.clone().into())?;
+        self.machine.put_method(self.id, &request)?;
+        self.apply(&request.into());
+        Ok(())
+    }
+
+    /// Starts a consumer. Without a tag it gets one that is free on this channel. The request's
+    /// reply is `basic.consume-ok`; deliveries may come as soon as it has, or at once with
+    /// `no_wait`.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call); also when the tag is in use on this channel.
+    pub fn consume(
+        &mut self,
+        mut consume: basic::Consume,
+    ) -> Result<(ConsumerId, RequestId), ApiMisuse> {
+        self.check(&consume)?;
+        let (channel, output) = self.machine.open_channel_and_output(self.id)?;
+        if consume.consumer_tag.is_empty() {
+            consume.consumer_tag = channel.role.consumers.free_tag();
+        }
+        let tag = consume.consumer_tag.clone();
+        if channel.role.consumers.contains(&tag) {
+            return Err(ApiMisuse::DuplicateConsumerTag(tag));
+        }
+        output.put_method(&mut channel.backlog, self.id.number(), &consume)?;
+        let consumer = channel.role.consumers.add(
+            tag.clone(),
+            consume.no_ack,
+            consume.queue.as_str() == REPLY_TO,
+        );
+        let request = self.machine.next_request();
+        if !consume.no_wait {
+            self.add_pending(Pending {
+                tag: Some(tag),
+                ..Pending::new(request, basic::Consume::ID)
+            });
+        }
+        Ok((consumer, request))
+    }
+
+    /// Fetches one message. The answer comes as [`Event::Got`] or [`Event::Failed`].
+    ///
+    /// [`Event::Got`]: super::Event::Got
+    /// [`Event::Failed`]: super::Event::Failed
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn get(&mut self, get: &basic::Get) -> Result<RequestId, ApiMisuse> {
+        self.check(get)?;
+        self.machine.put_method(self.id, get)?;
+        let request = self.machine.next_request();
+        self.add_pending(Pending {
+            no_ack: get.no_ack,
+            ..Pending::new(request, basic::Get::ID)
+        });
+        Ok(request)
+    }
+
+    /// Publishes a message. On a channel in confirm mode it gives back the publish's number, and
+    /// [`Event::Settled`] tells later what became of it.
+    ///
+    /// The method, the content header and the body are queued together and in order with
+    /// everything else on the channel. A body of a few kilobytes is copied, a larger one is kept
+    /// by reference until it is sent.
+    ///
+    /// [`Event::Settled`]: super::Event::Settled
+    ///
+    /// # Errors
+    /// [`PublishError::HeldBack`] with the body when there is no room or the server wants none
+    /// now; [`PublishError::Misuse`] when the channel is not open, or the message is too large or
+    /// one that RabbitMQ would close the connection for.
+    #[inline]
+    pub fn publish<P: PropertyList>(
+        &mut self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<Option<PublishSeq>, PublishError> {
+        self.machine
+            .publish(self.id, publish, properties, body.into())
+    }
+
+    /// Acknowledges deliveries.
+    ///
+    /// # Errors
+    /// When the channel is not open, or the delivery is not outstanding on it.
+    #[inline]
+    pub fn ack(&mut self, tags: Tags) -> Result<(), ApiMisuse> {
+        let (delivery_tag, multiple) = tags.to_wire();
+        self.settle(
+            tags,
+            &basic::Ack {
+                delivery_tag,
+                multiple,
+            },
+        )
+    }
+
+    /// Refuses deliveries. RabbitMQ's extension.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn nack(&mut self, tags: Tags, requeue: Requeue) -> Result<(), ApiMisuse> {
+        let (delivery_tag, multiple) = tags.to_wire();
+        self.settle(
+            tags,
+            &basic::Nack {
+                delivery_tag,
+                multiple,
+                requeue: requeue.into(),
+            },
+        )
+    }
+
+    /// Refuses one delivery.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn reject(&mut self, tag: DeliveryTag, requeue: Requeue) -> Result<(), ApiMisuse> {
+        self.settle(
+            Tags::One(tag),
+            &basic::Reject {
+                delivery_tag: tag.get(),
+                requeue: requeue.into(),
+            },
+        )
+    }
+
+    /// Asks the server to deliver again what is outstanding, without an answer. Deprecated by the
+    /// standard in favour of `basic.recover`, which is [called](Self::call).
+    ///
+    /// # Errors
+    /// When the channel is not open, or without `requeue`, which RabbitMQ does not implement.
+    pub fn recover_async(&mut self, requeue: bool) -> Result<(), ApiMisuse> {
+        let recover = basic::RecoverAsync { requeue };
+        self.check(&recover)?;
+        self.machine.put_method(self.id, &recover)?;
+        if let Some(channel) = self.machine.channel_mut(self.id) {
+            channel.role.recovered();
+        }
+        Ok(())
+    }
+
+    /// Closes the channel. What was accepted before is sent first. The request's reply is
+    /// `channel.close-ok`; until then nothing else comes from the channel. Its other requests and
+    /// unconfirmed publishes are settled at once, for want of anybody who would.
+    ///
+    /// # Errors
+    /// When the channel is not open.
+    pub fn close(&mut self, code: ReplyCode, text: &str) -> Result<RequestId, ApiMisuse> {
+        let close = Close {
+            code,
+            text: String::from(text),
+            method: None,
+        };
+        self.machine.close_requested(self.id, close)
+    }
+
+    fn settle<M: ClientSent>(&mut self, tags: Tags, method: &M) -> Result<(), ApiMisuse> {
+        let (channel, output) = self.machine.open_channel_and_output(self.id)?;
+        if tags == Tags::All && channel.role.unacked.is_empty() {
+            return Ok(());
+        }
+        if !channel.role.unacked.settle(tags) {
+            return Err(ApiMisuse::UnknownDeliveryTag(tags.to_wire().0));
+        }
+        output.put_method(&mut channel.backlog, self.id.number(), method)
+    }
+
+    fn check<M: ClientSent>(&self, method: &M) -> Result<(), ApiMisuse> {
+        let Some(channel) = self.machine.channel(self.id) else {
+            return Err(ApiMisuse::ChannelNotOpen);
+        };
+        let method: Method = method.clone().into();
+        checks::check_mode(&method, &channel.role.mode)?;
+        match self.machine.role.checks {
+            super::Checks::RabbitMq => checks::check_rabbitmq(&method),
+            super::Checks::Standard => Ok(()),
+        }
+    }
+
+    fn add_pending(&mut self, pending: Pending) {
+        let request = pending.id;
+        if let Some(channel) = self.machine.channel_mut(self.id) {
+            channel.role.pending.push_back(pending);
+        }
+        self.machine.add_deadline(request, self.id);
+    }
+
+    fn after_request<R: Request + ClientSent>(&mut self, request: &R) -> RequestId {
+        let id = self.machine.next_request();
+        let method: Method = request.clone().into();
+        let mut pending = Pending::new(id, R::ID);
+        if let Method::BasicCancel(cancel) = &method {
+            pending.tag = Some(cancel.consumer_tag.clone());
+        }
+        self.add_pending(pending);
+        self.apply(&method);
+        id
+    }
+
+    /// What a request changes as soon as it is queued, because what follows it on the channel is
+    /// already under its effect.
+    fn apply(&mut self, method: &Method) {
+        let Some(channel) = self.machine.channel_mut(self.id) else {
+            return;
+        };
+        let role = &mut channel.role;
+        let id = method.id();
+        if id == confirm::Select::ID {
+            if !matches!(role.mode, Mode::Confirm(_)) {
+                role.mode = Mode::Confirm(Confirms::new());
+            }
+        } else if id == tx::Select::ID || id == tx::Commit::ID {
+            role.mode = Mode::Transaction {
+                outstanding: role.unacked.clone(),
+            };
+        } else if id == tx::Rollback::ID
+            && let Mode::Transaction { outstanding } = &role.mode
+        {
+            role.unacked = outstanding.clone();
+        } else if let Method::BasicCancel(cancel) = method
+            && cancel.no_wait
+        {
+            role.consumers.remove(&cancel.consumer_tag);
+        }
+        if id == tx::Commit::ID {
+            // RabbitMQ takes anything that comes before the commit is done for a fault.
+            self.machine.hold_channel(self.id);
+        }
+    }
+}
+
+impl Machine<Client> {
+    fn hold(&self, id: ChannelId) -> Option<Hold> {
+        let channel = self.channel(id)?;
+        if self.role.blocked {
+            return Some(Hold::ConnectionBlocked);
+        }
+        if channel.paused {
+            return Some(Hold::ChannelFlow);
+        }
+        if let Mode::Confirm(confirms) = &channel.role.mode
+            && confirms.len() >= self.limits().unconfirmed
+        {
+            return Some(Hold::TooManyUnconfirmed);
+        }
+        (self.buffered() >= self.limits().output_high).then_some(Hold::OutputFull)
+    }
+
+    fn publish<P: PropertyList>(
+        &mut self,
+        id: ChannelId,
+        publish: &basic::Publish,
+        properties: &P,
+        body: Body,
+    ) -> Result<Option<PublishSeq>, PublishError> {
+        if let Some(hold) = self.hold(id) {
+            if hold == Hold::OutputFull {
+                self.want_room();
+            }
+            self.open_channel_and_output(id)?;
+            return Err(PublishError::HeldBack { hold, body });
+        }
+        let limit = self.limits().body;
+        let body_len = body.len();
+        if body_len as u64 > limit {
+            return Err(ApiMisuse::BodyTooLarge {
+                len: body_len,
+                limit,
+            }
+            .into());
+        }
+        if self.role.checks == super::Checks::RabbitMq {
+            if publish.immediate {
+                let feature = "basic.publish immediate";
+                return Err(ApiMisuse::NotImplementedByRabbitMq { feature }.into());
+            }
+            if properties.reply_to() == Some(REPLY_TO) && !self.consumes_replies(id) {
+                return Err(ApiMisuse::ReplyToWithoutConsumer.into());
+            }
+        }
+        let position = self.output_position();
+        let (channel, output) = self.open_channel_and_output(id)?;
+        let number = match &channel.role.mode {
+            Mode::Confirm(confirms) => confirms.next(),
+            Mode::Plain | Mode::Transaction { .. } => 0,
+        };
+        let tracked = number > 0 && publish.mandatory;
+        let message = Message {
+            method: publish,
+            properties,
+            body,
+            publish: number,
+        };
+        let backlog = &mut channel.backlog;
+        let hashed = output.put_content(backlog, id.number(), message, |encoded| {
+            if tracked { hash(encoded) } else { 0 }
+        })?;
+        let Mode::Confirm(confirms) = &mut channel.role.mode else {
+            return Ok(None);
+        };
+        let seq = confirms.add(if channel.backlog.is_empty() {
+            position
+        } else {
+            BACKLOG
+        });
+        if tracked {
+            let fingerprint = Fingerprint {
+                properties: hashed,
+                body_len,
+            };
+            confirms.add_mandatory(publish, &fingerprint);
+        }
+        Ok(Some(seq))
+    }
+
+    fn consumes_replies(&self, id: ChannelId) -> bool {
+        self.channel(id)
+            .is_some_and(|channel| channel.role.consumers.any_for_replies())
+    }
+
+    fn close_requested(&mut self, id: ChannelId, close: Close) -> Result<RequestId, ApiMisuse> {
+        self.open_channel_and_output(id)?;
+        let request = self.next_request();
+        self.close_channel(id, &close, Some(request))?;
+        let reason = crate::close::CloseCause::Requested(close).into();
+        self.fail_waiting(id, &reason, &RequestError::ChannelClosed(reason.clone()));
+        if let Some(channel) = self.channel_mut(id) {
+            let pending = Pending::new(request, channel::Close::ID);
+            channel.role.pending.push_back(pending);
+        }
+        self.add_deadline(request, id);
+        Ok(request)
+    }
+}

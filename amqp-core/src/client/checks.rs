@@ -1,0 +1,102 @@
+//! Mistakes that are refused before a byte leaves.
+//!
+//! RabbitMQ answers some mistakes by closing the whole connection, with all its channels, and
+//! others by closing the channel. What can be known here is refused here, so that the one call
+//! fails and nothing else.
+
+use super::channel::Mode;
+use crate::{
+    error::ApiMisuse,
+    method::{MethodDef, MethodId},
+    protocol::{self, Method, basic, channel},
+    wire::ShortStr,
+};
+
+/// The pseudo-queue of direct reply-to, <https://www.rabbitmq.com/docs/direct-reply-to>.
+pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+/// What names begin with that are the server's own.
+const RESERVED: &str = "amq.";
+
+/// Checks that the method is not one with a command of its own.
+pub(super) fn check_called<M: MethodDef>() -> Result<(), ApiMisuse> {
+    const OWN_COMMANDS: [MethodId; 4] = [
+        channel::Open::ID,
+        channel::Close::ID,
+        basic::Consume::ID,
+        basic::Get::ID,
+    ];
+    let of_connection = protocol::rule(M::ID).is_none_or(|rule| rule.connection);
+    if of_connection || OWN_COMMANDS.contains(&M::ID) {
+        return Err(ApiMisuse::NotSentThisWay { method: M::NAME });
+    }
+    Ok(())
+}
+
+/// Checks a request without an answer: the answer must not have been the only one to tell a name.
+pub(super) fn check_named(method: &Method) -> Result<(), ApiMisuse> {
+    match method {
+        Method::QueueDeclare(declare) if declare.queue.is_empty() => Err(ApiMisuse::NameRequired {
+            method: method.name(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Checks what confirm and transaction mode allow.
+pub(super) fn check_mode(method: &Method, mode: &Mode) -> Result<(), ApiMisuse> {
+    let transactional = matches!(mode, Mode::Transaction { .. });
+    match method {
+        Method::ConfirmSelect(_) if transactional => Err(ApiMisuse::ConfirmAndTransaction),
+        Method::TxSelect(_) if matches!(mode, Mode::Confirm(_)) => {
+            Err(ApiMisuse::ConfirmAndTransaction)
+        }
+        Method::TxCommit(_) | Method::TxRollback(_) if !transactional => {
+            Err(ApiMisuse::NotTransactional)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks what RabbitMQ refuses whatever the state of the broker is.
+pub(super) fn check_rabbitmq(method: &Method) -> Result<(), ApiMisuse> {
+    let not_implemented = |feature| Err(ApiMisuse::NotImplementedByRabbitMq { feature });
+    let on_default = |name: &ShortStr| {
+        if name.is_empty() {
+            let method = method.name();
+            return Err(ApiMisuse::DefaultExchange { method });
+        }
+        Ok(())
+    };
+    match method {
+        Method::BasicQos(qos) if qos.prefetch_size != 0 => {
+            not_implemented("basic.qos prefetch-size")
+        }
+        Method::BasicRecover(basic::Recover { requeue: false })
+        | Method::BasicRecoverAsync(basic::RecoverAsync { requeue: false }) => {
+            not_implemented("basic.recover without requeue")
+        }
+        Method::ChannelFlow(channel::Flow { active: false }) => {
+            not_implemented("channel.flow active=false")
+        }
+        Method::ExchangeDeclare(declare) => on_default(&declare.exchange),
+        Method::ExchangeDelete(delete) => on_default(&delete.exchange),
+        Method::ExchangeBind(bind) => {
+            on_default(&bind.source).and_then(|()| on_default(&bind.destination))
+        }
+        Method::ExchangeUnbind(unbind) => {
+            on_default(&unbind.source).and_then(|()| on_default(&unbind.destination))
+        }
+        Method::QueueBind(bind) => on_default(&bind.exchange),
+        Method::QueueUnbind(unbind) => on_default(&unbind.exchange),
+        Method::QueueDeclare(declare)
+            if !declare.passive && declare.queue.starts_with(RESERVED) =>
+        {
+            Err(ApiMisuse::ReservedName(declare.queue.clone()))
+        }
+        Method::BasicConsume(consume) if consume.queue.as_str() == REPLY_TO && !consume.no_ack => {
+            Err(ApiMisuse::ReplyToNeedsNoAck)
+        }
+        _ => Ok(()),
+    }
+}

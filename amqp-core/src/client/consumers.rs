@@ -1,0 +1,179 @@
+//! The consumers of a channel, and the deliveries that wait for their acknowledgement.
+
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    format,
+};
+
+use crate::{
+    ids::{ConsumerId, DeliveryTag, Tags},
+    wire::ShortStr,
+};
+
+/// The consumers of a channel, by tag.
+#[derive(Debug, Default)]
+pub(crate) struct Consumers {
+    by_tag: BTreeMap<ShortStr, Consumer>,
+    /// The number of the next one.
+    next: u32,
+    /// One was cancelled before: deliveries that crossed the cancel may still come.
+    any_cancelled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Consumer {
+    pub(crate) id: ConsumerId,
+    pub(crate) no_ack: bool,
+    /// It consumes the pseudo-queue of direct reply-to.
+    pub(crate) replies: bool,
+    /// Nobody waits for it any more: what it still gets is put back.
+    pub(crate) abandoned: bool,
+}
+
+impl Consumers {
+    /// A tag that no consumer of the channel has.
+    pub(crate) fn free_tag(&self) -> ShortStr {
+        (self.next..)
+            .filter_map(|number| ShortStr::try_from(format!("ctag-{number}")).ok())
+            .find(|tag| !self.by_tag.contains_key(tag))
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn contains(&self, tag: &ShortStr) -> bool {
+        self.by_tag.contains_key(tag)
+    }
+
+    pub(crate) fn add(&mut self, tag: ShortStr, no_ack: bool, replies: bool) -> ConsumerId {
+        let id = ConsumerId(self.next);
+        self.next = self.next.wrapping_add(1);
+        self.by_tag.insert(
+            tag,
+            Consumer {
+                id,
+                no_ack,
+                replies,
+                abandoned: false,
+            },
+        );
+        id
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, tag: &ShortStr) -> Option<Consumer> {
+        self.by_tag.get(tag).copied()
+    }
+
+    pub(crate) fn abandon(&mut self, tag: &ShortStr) {
+        if let Some(consumer) = self.by_tag.get_mut(tag) {
+            consumer.abandoned = true;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, tag: &ShortStr) -> Option<Consumer> {
+        let removed = self.by_tag.remove(tag);
+        self.any_cancelled |= removed.is_some();
+        removed
+    }
+
+    /// Whether one of them gets direct replies.
+    pub(crate) fn any_for_replies(&self) -> bool {
+        self.by_tag.values().any(|consumer| consumer.replies)
+    }
+
+    pub(crate) const fn any_cancelled(&self) -> bool {
+        self.any_cancelled
+    }
+}
+
+/// The delivery tags that wait for their acknowledgement: runs of numbers, so that the memory is
+/// bounded by what is outstanding, and the usual ways to acknowledge cost little.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unacked {
+    /// First and last number of each run; ascending, with gaps between them.
+    runs: VecDeque<(u64, u64)>,
+}
+
+impl Unacked {
+    /// A delivery was made. Tags only ever grow.
+    #[inline]
+    pub(crate) fn add(&mut self, tag: DeliveryTag) {
+        let tag = tag.get();
+        match self.runs.back_mut() {
+            Some((_, last)) if *last + 1 == tag => *last = tag,
+            Some((_, last)) if tag <= *last => {}
+            Some(_) | None => self.runs.push_back((tag, tag)),
+        }
+    }
+
+    /// Whether nothing is outstanding.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Settles what is named; false, with nothing changed, if it is not outstanding.
+    #[inline]
+    pub(crate) fn settle(&mut self, tags: Tags) -> bool {
+        match tags {
+            Tags::All => {
+                self.runs.clear();
+                true
+            }
+            Tags::One(tag) => self.settle_one(tag.get()),
+            Tags::UpTo(tag) => self.settle_up_to(tag.get()),
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.runs.clear();
+    }
+
+    /// The run that holds a number.
+    fn find(&self, tag: u64) -> Option<usize> {
+        // What is acknowledged is usually the oldest.
+        if let Some(&(first, last)) = self.runs.front()
+            && (first..=last).contains(&tag)
+        {
+            return Some(0);
+        }
+        let at = self.runs.partition_point(|&(_, last)| last < tag);
+        let &(first, _) = self.runs.get(at)?;
+        (first <= tag).then_some(at)
+    }
+
+    fn settle_one(&mut self, tag: u64) -> bool {
+        let Some(at) = self.find(tag) else {
+            return false;
+        };
+        let Some(run) = self.runs.get_mut(at) else {
+            return false;
+        };
+        let (first, last) = *run;
+        match (first == tag, last == tag) {
+            (true, true) => {
+                self.runs.remove(at);
+            }
+            (true, false) => run.0 = tag + 1,
+            (false, true) => run.1 = tag - 1,
+            (false, false) => {
+                run.1 = tag - 1;
+                self.runs.insert(at + 1, (tag + 1, last));
+            }
+        }
+        true
+    }
+
+    fn settle_up_to(&mut self, tag: u64) -> bool {
+        let Some(at) = self.find(tag) else {
+            return false;
+        };
+        self.runs.drain(..at);
+        if let Some(front) = self.runs.front_mut() {
+            if front.1 == tag {
+                self.runs.pop_front();
+            } else {
+                front.0 = tag + 1;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,147 @@
+//! What a client's connection tells.
+
+use crate::{
+    body::Content,
+    close::{CloseReason, RequestError},
+    ids::{ChannelId, ConsumerId, DeliveryTag, PublishSeq, RequestId},
+    protocol::{Method, basic},
+    wire::ShortStr,
+};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The handshake is over: channels can be opened. See `tuning` for what was negotiated.
+    Opened,
+    /// A request was answered.
+    Reply {
+        /// The channel; none for a request of the connection itself.
+        channel: Option<ChannelId>,
+        /// Which request.
+        request: RequestId,
+        /// The answer: of the type that the request's method names.
+        reply: Method,
+    },
+    /// `basic.get` was answered.
+    Got {
+        /// The channel.
+        channel: ChannelId,
+        /// Which request.
+        request: RequestId,
+        /// The message; none when the queue was empty.
+        message: Option<GetMessage>,
+    },
+    /// A request will have no answer.
+    Failed {
+        /// Which request.
+        request: RequestId,
+        /// Why.
+        cause: RequestError,
+    },
+    /// A message was delivered to a consumer.
+    Delivered(Delivery),
+    /// A mandatory message came back: no queue took it. Its confirm follows.
+    Returned(Returned),
+    /// The fate of publishes of a channel in confirm mode is known. Each number comes once.
+    Settled {
+        /// The channel.
+        channel: ChannelId,
+        /// The first of them.
+        first: PublishSeq,
+        /// The last of them.
+        last: PublishSeq,
+        /// What became of all of them.
+        outcome: Outcome,
+    },
+    /// The server cancelled a consumer: its queue is gone, or moved, or may no longer be read.
+    ConsumerCancelled {
+        /// The channel.
+        channel: ChannelId,
+        /// Which consumer.
+        consumer: ConsumerId,
+        /// Its tag.
+        tag: ShortStr,
+    },
+    /// The server paused or resumed publishing on a channel.
+    Flow {
+        /// The channel.
+        channel: ChannelId,
+        /// Whether publishing is allowed.
+        active: bool,
+    },
+    /// The server is short of a resource and holds back publishing on the connection. It may not
+    /// even read until [`Unblocked`](Self::Unblocked).
+    Blocked {
+        /// Why, in the server's words.
+        reason: ShortStr,
+    },
+    /// Publishing may go on.
+    Unblocked,
+    /// A publish was held back because the output was full, and now there is room.
+    Writable,
+    /// A channel ended otherwise than by its own request. Its requests and publishes have been
+    /// settled before, its consumers have ended.
+    ChannelClosed {
+        /// The channel.
+        channel: ChannelId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The connection ended, and with it all channels, requests and publishes: these have been
+    /// settled before. This is the last event.
+    Closed(CloseReason),
+}
+
+/// A message for a consumer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The consumer.
+    pub consumer: ConsumerId,
+    /// What to acknowledge it by; none when the consumer does not acknowledge.
+    pub tag: Option<DeliveryTag>,
+    /// The method that carried it: consumer tag, exchange, routing key, whether redelivered.
+    pub method: basic::Deliver,
+    /// The message.
+    pub content: Content,
+}
+
+/// A message that was fetched.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GetMessage {
+    /// What to acknowledge it by; none when it was fetched without acknowledgement.
+    pub tag: Option<DeliveryTag>,
+    /// The method that carried it: exchange, routing key, how many are left.
+    pub method: basic::GetOk,
+    /// The message.
+    pub content: Content,
+}
+
+/// A mandatory message that no queue took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Returned {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Which publish of a channel in confirm mode it was; none on other channels.
+    pub seq: Option<PublishSeq>,
+    /// The method that carried it: why, exchange, routing key.
+    pub method: basic::Return,
+    /// The message.
+    pub content: Content,
+}
+
+/// What became of a publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The server has taken responsibility for it. A mandatory one that no queue took is also
+    /// acknowledged, after it was returned.
+    Acked,
+    /// The server could not take responsibility for it.
+    Nacked,
+    /// The channel or connection ended before any of it left the machine.
+    NotSent(CloseReason),
+    /// The channel or connection ended before the server told.
+    Unknown(CloseReason),
+}

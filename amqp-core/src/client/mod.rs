@@ -1,0 +1,360 @@
+//! The client's side of a connection.
+//!
+//! [`Connection`] is the machine, [`Config`] what it begins with, [`Event`] what comes out of it,
+//! and [`ChannelMut`] the commands of one channel.
+
+mod channel;
+mod checks;
+mod config;
+mod confirms;
+mod consumers;
+mod event;
+mod handshake;
+mod receive;
+
+use alloc::collections::VecDeque;
+
+use bytes::BytesMut;
+
+use self::handshake::Handshake;
+pub use self::{
+    channel::ChannelMut,
+    config::{Checks, Config},
+    event::{Delivery, Event, GetMessage, Outcome, Returned},
+};
+use crate::{
+    close::{CloseReason, Stage, TimeoutReason},
+    endpoint::Endpoint,
+    error::ApiMisuse,
+    ids::{ChannelId, RequestId},
+    limits::{Limits, Tuning},
+    machine::{ChannelLife, Machine},
+    protocol::{ReplyCode, channel as channel_class, connection},
+    time::Instant,
+    transmit::Transmit,
+    wire::{FieldTable, Secret, ShortStr},
+};
+
+/// A connection, as its client sees it: bytes in, events and bytes out.
+///
+/// There are four kinds of methods, which may be called in any order:
+///
+/// - what happened in the world is told with `handle_*`;
+/// - what the world is to do comes out of `poll_*`;
+/// - commands do something of the client's own. They return at once, and an error only for a
+///   misuse, after which nothing has changed;
+/// - getters are bare nouns.
+///
+/// After any of the first and third kind, write what [`poll_transmit`](Self::poll_transmit) hands
+/// out, look at every event that [`poll_event`](Self::poll_event) gives, and arrange for
+/// [`handle_timeout`](Self::handle_timeout) at the time that
+/// [`poll_timeout`](Self::poll_timeout) names. Polling more often does no harm.
+///
+/// A fault of the peer is no error of any method: it becomes a close, and one final
+/// [`Event::Closed`].
+///
+/// ```
+/// use amqp_core::{Instant, Transmit, client::{Config, Connection}};
+///
+/// let now = Instant::ORIGIN; // from a monotonic clock
+/// let mut connection = Connection::new(Config::default(), now)?;
+/// let mut out = Transmit::new();
+/// assert!(connection.poll_transmit(now, &mut out));
+/// let header: Vec<u8> = out.segments().flatten().copied().collect();
+/// assert_eq!(header, b"AMQP\x00\x00\x09\x01");
+/// # Ok::<_, amqp_core::ApiMisuse>(())
+/// ```
+#[derive(Debug)]
+pub struct Connection(Machine<Client>);
+
+/// What only a client knows of its connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    handshake: Handshake,
+    checks: Checks,
+    /// What the server said of itself in `start`.
+    server_properties: FieldTable,
+    /// The server is short of a resource and wants no publishes.
+    blocked: bool,
+    /// Requests of the connection itself that wait for their answer: `connection.update-secret`.
+    pending: VecDeque<RequestId>,
+}
+
+impl Connection {
+    /// A connection that has just been made on the transport. The protocol header is ready to be
+    /// sent.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::Config`] for a setting that no server would accept.
+    pub fn new(config: Config, now: Instant) -> Result<Self, ApiMisuse> {
+        config.check()?;
+        let (limits, timeouts) = (config.limits.clone(), config.timeouts.clone());
+        let checks = config.checks;
+        let role = Client {
+            handshake: Handshake::new(config),
+            checks,
+            server_properties: FieldTable::default(),
+            blocked: false,
+            pending: VecDeque::new(),
+        };
+        let mut machine = Machine::new(role, limits, timeouts, now);
+        machine.put_raw(&crate::frame::PROTOCOL_HEADER);
+        Ok(Self(machine))
+    }
+
+    // What happened in the world.
+
+    /// Bytes came in. Takes the whole frames off the front of `input` and leaves a partial one
+    /// there; append what comes next behind it. How the bytes were cut up makes no difference.
+    pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
+        self.0.handle_input(now, input);
+    }
+
+    /// The transport ended: nothing will come in any more.
+    pub fn handle_eof(&mut self, now: Instant) {
+        self.0.handle_eof(now);
+    }
+
+    /// The transport failed, with that message.
+    pub fn handle_transport_error(&mut self, now: Instant, message: &str) {
+        self.0.handle_transport_error(now, message);
+    }
+
+    /// The time named by [`poll_timeout`](Self::poll_timeout) has come. A call too early, or for
+    /// no reason, does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.0.handle_timeout(now);
+    }
+
+    /// Whether anybody reads from the transport. While nobody does, because the application is
+    /// behind, the peer's silence is not held against it. Reading is assumed at first.
+    pub fn set_reading(&mut self, now: Instant, reading: bool) {
+        self.0.set_reading(now, reading);
+    }
+
+    // What the world is to do.
+
+    /// Moves bytes to send into `out`, behind what is in it; false if there are none. To keep
+    /// back-pressure honest, call it when what was in `out` has been written.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        self.0.poll_transmit(now, out)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called at the latest, and what for.
+    /// A time in the past means now. Any other call may change it.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
+        self.0.poll_timeout()
+    }
+
+    /// The next thing that happened. The last event is [`Event::Closed`].
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.0.poll_event()
+    }
+
+    // Commands.
+
+    /// Opens a channel. The request's reply is `channel.open-ok`, and the channel can be used when
+    /// it has come. Numbers are given out in turn, from 1, so that one rests before it is used
+    /// again.
+    ///
+    /// # Errors
+    /// When the connection is not open, or no number is free.
+    pub fn open_channel(&mut self) -> Result<(ChannelId, RequestId), ApiMisuse> {
+        self.open(None)
+    }
+
+    /// Opens the channel of that number, 1 to the negotiated `channel_max`.
+    ///
+    /// # Errors
+    /// When the connection is not open, or the number is not free.
+    pub fn open_channel_at(&mut self, number: u16) -> Result<(ChannelId, RequestId), ApiMisuse> {
+        self.open(Some(number))
+    }
+
+    fn open(&mut self, number: Option<u16>) -> Result<(ChannelId, RequestId), ApiMisuse> {
+        self.0.check_open()?;
+        let request = self.0.next_request();
+        let id = self.0.add_channel(number, ChannelLife::Opening(request))?;
+        self.0
+            .put_method_anyway(id, &channel_class::Open::default());
+        self.0.add_deadline(request, id);
+        Ok((id, request))
+    }
+
+    /// The commands of a channel; none if it has ended.
+    #[must_use]
+    pub fn channel(&mut self, id: ChannelId) -> Option<ChannelMut<'_>> {
+        self.0.channel(id)?;
+        Some(ChannelMut::new(&mut self.0, id))
+    }
+
+    /// Gives up waiting for a request of a channel: no event will come for it. A late answer is
+    /// taken back: a consumer is cancelled and what it got is put back, a message that was fetched
+    /// is put back, a channel is closed. It does nothing for a request that is settled.
+    pub fn abandon(&mut self, channel: ChannelId, request: RequestId) {
+        self.0.abandon(channel, request);
+    }
+
+    /// Gives the server a new secret, such as an OAuth 2 token, before the old one expires. The
+    /// request's reply is `connection.update-secret-ok`. RabbitMQ's extension.
+    ///
+    /// # Errors
+    /// When the connection is not open, or the secret does not fit into a frame.
+    pub fn update_secret(
+        &mut self,
+        secret: Secret,
+        reason: ShortStr,
+    ) -> Result<RequestId, ApiMisuse> {
+        self.0.check_open()?;
+        self.0.put_urgent(&connection::UpdateSecret {
+            new_secret: secret,
+            reason,
+        })?;
+        let request = self.0.next_request();
+        self.0.role.pending.push_back(request);
+        Ok(request)
+    }
+
+    /// Closes the connection. What was accepted before is sent first, then the close; the final
+    /// event comes with the server's answer, at the latest after the close timeout. Nothing else
+    /// can be begun from now on. It does nothing on a connection that is closing.
+    pub fn close(&mut self, code: ReplyCode, text: &str) {
+        self.0.close(code, text);
+    }
+
+    // Getters.
+
+    /// Whether channels can be opened.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.0.is_open()
+    }
+
+    /// Whether it is all over: nothing comes in or goes out any more.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    /// How far the connection has come.
+    #[must_use]
+    pub const fn stage(&self) -> Stage {
+        self.0.stage()
+    }
+
+    /// Why it is closing or closed; none while it is not.
+    #[must_use]
+    pub const fn close_reason(&self) -> Option<&CloseReason> {
+        self.0.close_reason()
+    }
+
+    /// What was negotiated; meaningful once the connection is open.
+    #[must_use]
+    pub const fn tuning(&self) -> &Tuning {
+        self.0.tuning()
+    }
+
+    /// The limits that were configured.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        self.0.limits()
+    }
+
+    /// What the server said of itself: product, version, capabilities.
+    #[must_use]
+    pub const fn server_properties(&self) -> &FieldTable {
+        &self.0.role.server_properties
+    }
+
+    /// Whether the server announced a capability, such as `publisher_confirms`.
+    #[must_use]
+    pub fn has_capability(&self, name: &str) -> bool {
+        self.server_properties()
+            .get("capabilities")
+            .and_then(|capabilities| capabilities.as_table()?.get(name)?.as_bool())
+            .unwrap_or(false)
+    }
+
+    /// Whether the server has asked not to publish (`connection.blocked`).
+    #[must_use]
+    pub const fn is_blocked(&self) -> bool {
+        self.0.role.blocked
+    }
+
+    /// How many channels are not free: opening, open or closing.
+    #[must_use]
+    pub const fn channel_count(&self) -> usize {
+        self.0.channel_count()
+    }
+
+    /// How many bytes wait for [`poll_transmit`](Self::poll_transmit).
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.0.buffered()
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) would hand anything out now.
+    #[must_use]
+    pub fn has_transmit(&self) -> bool {
+        self.0.has_transmit()
+    }
+
+    /// How many more bytes the frame in progress needs at least; 0 when none is in progress.
+    #[must_use]
+    pub const fn read_hint(&self) -> usize {
+        self.0.read_hint()
+    }
+}
+
+impl Endpoint for Connection {
+    fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
+        self.0.handle_input(now, input);
+    }
+
+    fn handle_eof(&mut self, now: Instant) {
+        self.0.handle_eof(now);
+    }
+
+    fn handle_transport_error(&mut self, now: Instant, message: &str) {
+        self.0.handle_transport_error(now, message);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.0.handle_timeout(now);
+    }
+
+    fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        self.0.poll_transmit(now, out)
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
+        self.0.poll_timeout()
+    }
+
+    fn read_hint(&self) -> usize {
+        self.0.read_hint()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl Machine<Client> {
+    fn abandon(&mut self, id: ChannelId, request: RequestId) {
+        let Some(channel) = self.channel_mut(id) else {
+            return;
+        };
+        let found = if channel.life == ChannelLife::Opening(request) {
+            channel.role.abandoned_open = true;
+            true
+        } else {
+            channel.role.abandon(request)
+        };
+        if found {
+            self.request_settled();
+        }
+    }
+}

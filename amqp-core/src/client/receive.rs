@@ -1,0 +1,504 @@
+//! What a client makes of the server's methods.
+
+use bytes::BytesMut;
+
+use super::{
+    Client, Event,
+    channel::{ClientChannel, Mode, Pending},
+    confirms::{Fingerprint, hash},
+    event::{Delivery, GetMessage, Outcome, Returned},
+};
+use crate::{
+    body::Content,
+    close::{CloseCause, CloseReason, RequestError, Stage},
+    fault::Fault,
+    ids::{ChannelId, DeliveryTag, RequestId, Requeue},
+    machine::{ChannelLife, Machine, Role},
+    method::{MethodDef as _, MethodId, Rule},
+    protocol::{self, Method, ReplyCode, basic, channel},
+    wire::ShortStr,
+};
+
+impl Role for Client {
+    type Event = Event;
+    type Channel = ClientChannel;
+
+    const FRAME_SLACK: u32 = 0;
+
+    fn is_peers(rule: &Rule) -> bool {
+        rule.server_sends
+    }
+
+    fn greet(_machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause> {
+        Machine::greet_server(input)
+    }
+
+    fn on_connection_method(machine: &mut Machine<Self>, method: Method) -> Result<(), Fault> {
+        match (machine.stage(), method) {
+            (Stage::Open | Stage::Closing, Method::ConnectionBlocked(blocked)) => {
+                machine.role.blocked = true;
+                let reason = blocked.reason;
+                machine.push(Event::Blocked { reason });
+            }
+            (Stage::Open | Stage::Closing, Method::ConnectionUnblocked(_)) => {
+                machine.role.blocked = false;
+                machine.push(Event::Unblocked);
+            }
+            (Stage::Open | Stage::Closing, reply @ Method::ConnectionUpdateSecretOk(_)) => {
+                let request = machine.role.pending.pop_front();
+                let request = request.ok_or(Fault::UnexpectedReply)?;
+                machine.push(Event::Reply {
+                    channel: None,
+                    request,
+                    reply,
+                });
+            }
+            (stage, method) => machine.on_handshake(stage, method)?,
+        }
+        Ok(())
+    }
+
+    fn on_channel_open(_machine: &mut Machine<Self>, _number: u16) -> Result<(), Fault> {
+        Err(Fault::WrongSender)
+    }
+
+    fn on_channel_method(
+        machine: &mut Machine<Self>,
+        id: ChannelId,
+        method: Method,
+        content: Option<Content>,
+    ) -> Result<(), Fault> {
+        match (method, content) {
+            (Method::BasicDeliver(deliver), Some(content)) => {
+                machine.on_deliver(id, deliver, content)
+            }
+            (Method::BasicReturn(method), Some(content)) => {
+                machine.on_return(id, method, content);
+                Ok(())
+            }
+            (Method::BasicGetOk(method), Some(content)) => machine.on_get_ok(id, method, content),
+            (Method::BasicAck(ack), _) => {
+                machine.on_confirm(id, ack.delivery_tag, ack.multiple, &Outcome::Acked)
+            }
+            (Method::BasicNack(nack), _) => {
+                machine.on_confirm(id, nack.delivery_tag, nack.multiple, &Outcome::Nacked)
+            }
+            (Method::BasicCancel(cancel), _) => {
+                machine.on_cancel(id, cancel);
+                Ok(())
+            }
+            (Method::ChannelFlow(flow), _) => {
+                machine.on_flow(id, flow.active);
+                Ok(())
+            }
+            (reply, _) => machine.on_reply(id, reply),
+        }
+    }
+
+    fn on_channel_closed(machine: &mut Machine<Self>, id: ChannelId, request: Option<RequestId>) {
+        let Some(request) = request else {
+            return;
+        };
+        let waiting = machine
+            .channel(id)
+            .is_some_and(|channel| channel.role.is_waiting(request));
+        if waiting {
+            machine.push(Event::Reply {
+                channel: Some(id),
+                request,
+                reply: channel::CloseOk::default().into(),
+            });
+        }
+    }
+
+    fn on_channel_end(machine: &mut Machine<Self>, id: ChannelId, reason: &CloseReason) {
+        let cause = match reason.cause() {
+            CloseCause::Connection(reason) => RequestError::ConnectionClosed(reason.clone()),
+            _ => RequestError::ChannelClosed(reason.clone()),
+        };
+        machine.fail_waiting(id, reason, &cause);
+    }
+
+    fn on_publish_begun(channel: &mut ClientChannel, number: u64) {
+        if let Mode::Confirm(confirms) = &mut channel.mode {
+            confirms.begun(number);
+        }
+    }
+
+    fn is_waiting(channel: &ClientChannel, life: ChannelLife, request: RequestId) -> bool {
+        if life == ChannelLife::Opening(request) {
+            return !channel.abandoned_open;
+        }
+        channel.is_waiting(request)
+    }
+
+    fn on_request_timeout(machine: &mut Machine<Self>, id: ChannelId, request: RequestId) {
+        if let Some(channel) = machine.channel_mut(id) {
+            if channel.life == ChannelLife::Opening(request) {
+                channel.role.abandoned_open = true;
+            } else {
+                channel.role.abandon(request);
+            }
+        }
+        let cause = RequestError::TimedOut;
+        machine.push(Event::Failed { request, cause });
+    }
+
+    fn on_end(machine: &mut Machine<Self>, reason: &CloseReason) {
+        while let Some(request) = machine.role.pending.pop_front() {
+            let cause = RequestError::ConnectionClosed(reason.clone());
+            machine.push(Event::Failed { request, cause });
+        }
+    }
+
+    fn channel_closed(channel: ChannelId, reason: CloseReason) -> Event {
+        Event::ChannelClosed { channel, reason }
+    }
+
+    fn closed(reason: CloseReason) -> Event {
+        Event::Closed(reason)
+    }
+
+    fn writable() -> Event {
+        Event::Writable
+    }
+}
+
+impl Machine<Client> {
+    #[inline]
+    fn on_deliver(
+        &mut self,
+        id: ChannelId,
+        method: basic::Deliver,
+        content: Content,
+    ) -> Result<(), Fault> {
+        let Some(channel) = self.channel_mut(id) else {
+            return Ok(());
+        };
+        let tag = DeliveryTag::new(method.delivery_tag).ok_or(Fault::ZeroDeliveryTag)?;
+        let Some(consumer) = channel.role.consumers.get(&method.consumer_tag) else {
+            // It crossed a cancel that asked for no answer.
+            if channel.role.consumers.any_cancelled() {
+                return Ok(());
+            }
+            return Err(Fault::UnknownConsumer(method.consumer_tag));
+        };
+        let tag = (!consumer.no_ack).then_some(tag);
+        if let Some(tag) = tag {
+            channel.role.delivered(tag);
+        }
+        if consumer.abandoned {
+            self.put_back(id, tag);
+            return Ok(());
+        }
+        self.push(Event::Delivered(Delivery {
+            channel: id,
+            consumer: consumer.id,
+            tag,
+            method,
+            content,
+        }));
+        Ok(())
+    }
+
+    fn on_return(&mut self, id: ChannelId, method: basic::Return, content: Content) {
+        let Some(channel) = self.channel_mut(id) else {
+            return;
+        };
+        let seq = match &mut channel.role.mode {
+            Mode::Confirm(confirms) => {
+                let fingerprint = Fingerprint {
+                    properties: hash(content.properties.as_bytes()),
+                    body_len: content.body.len(),
+                };
+                confirms.match_return(&method, &fingerprint)
+            }
+            Mode::Plain | Mode::Transaction { .. } => None,
+        };
+        self.push(Event::Returned(Returned {
+            channel: id,
+            seq,
+            method,
+            content,
+        }));
+    }
+
+    fn on_get_ok(
+        &mut self,
+        id: ChannelId,
+        method: basic::GetOk,
+        content: Content,
+    ) -> Result<(), Fault> {
+        let Some(pending) = self.take_pending(id, basic::GetOk::ID, None) else {
+            return Err(Fault::UnexpectedReply);
+        };
+        let tag = DeliveryTag::new(method.delivery_tag).ok_or(Fault::ZeroDeliveryTag)?;
+        let tag = (!pending.no_ack).then_some(tag);
+        if let Some(tag) = tag
+            && let Some(channel) = self.channel_mut(id)
+        {
+            channel.role.delivered(tag);
+        }
+        if pending.abandoned {
+            self.put_back(id, tag);
+        } else {
+            self.push(Event::Got {
+                channel: id,
+                request: pending.id,
+                message: Some(GetMessage {
+                    tag,
+                    method,
+                    content,
+                }),
+            });
+        }
+        Ok(())
+    }
+
+    fn on_confirm(
+        &mut self,
+        id: ChannelId,
+        number: u64,
+        multiple: bool,
+        outcome: &Outcome,
+    ) -> Result<(), Fault> {
+        let Some((channel, events)) = self.channel_and_events(id) else {
+            return Ok(());
+        };
+        let Mode::Confirm(confirms) = &mut channel.role.mode else {
+            return Err(Fault::UnknownPublish(number));
+        };
+        confirms
+            .settle(number, multiple, |first, last| {
+                events.push_back(Event::Settled {
+                    channel: id,
+                    first,
+                    last,
+                    outcome: outcome.clone(),
+                });
+            })
+            .ok_or(Fault::UnknownPublish(number))
+    }
+
+    fn on_cancel(&mut self, id: ChannelId, cancel: basic::Cancel) {
+        let tag = cancel.consumer_tag;
+        let Some(channel) = self.channel_mut(id) else {
+            return;
+        };
+        let removed = channel.role.consumers.remove(&tag);
+        // A consumer that was never confirmed never will be.
+        let consume = channel.role.pending.iter().position(|pending| {
+            pending.method == basic::Consume::ID && pending.tag.as_ref() == Some(&tag)
+        });
+        let consume = consume.and_then(|at| channel.role.pending.remove(at));
+        if !cancel.no_wait {
+            let consumer_tag = tag.clone();
+            self.put_method_anyway(id, &basic::CancelOk { consumer_tag });
+        }
+        if let Some(consume) = consume {
+            self.request_settled();
+            if !consume.abandoned {
+                self.push(Event::Failed {
+                    request: consume.id,
+                    cause: RequestError::Cancelled,
+                });
+            }
+        } else if let Some(consumer) = removed.filter(|consumer| !consumer.abandoned) {
+            self.push(Event::ConsumerCancelled {
+                channel: id,
+                consumer: consumer.id,
+                tag,
+            });
+        }
+    }
+
+    fn on_flow(&mut self, id: ChannelId, active: bool) {
+        if let Some(channel) = self.channel_mut(id) {
+            channel.paused = !active;
+        }
+        self.put_method_anyway(id, &channel::FlowOk { active });
+        self.push(Event::Flow {
+            channel: id,
+            active,
+        });
+    }
+
+    /// An answer to a request, other than `basic.get-ok`.
+    fn on_reply(&mut self, id: ChannelId, reply: Method) -> Result<(), Fault> {
+        if let Method::ChannelOpenOk(_) = reply {
+            return self.on_open_ok(id, reply);
+        }
+        let tag = match &reply {
+            Method::BasicConsumeOk(ok) => Some(&ok.consumer_tag),
+            Method::BasicCancelOk(ok) => Some(&ok.consumer_tag),
+            _ => None,
+        };
+        let pending = self
+            .take_pending(id, reply.id(), tag)
+            .ok_or(Fault::UnexpectedReply)?;
+        let Some(channel) = self.channel_mut(id) else {
+            return Ok(());
+        };
+        match &reply {
+            Method::BasicCancelOk(cancelled) => {
+                channel.role.consumers.remove(&cancelled.consumer_tag);
+            }
+            Method::BasicRecoverOk(_) => channel.role.recovered(),
+            Method::TxCommitOk(_) => self.release_channel(id),
+            Method::BasicConsumeOk(consumed) if pending.abandoned => {
+                let consumer_tag = consumed.consumer_tag.clone();
+                self.cancel_abandoned(id, consumer_tag);
+            }
+            _ => {}
+        }
+        if pending.abandoned {
+            return Ok(());
+        }
+        self.push(if let Method::BasicGetEmpty(_) = reply {
+            Event::Got {
+                channel: id,
+                request: pending.id,
+                message: None,
+            }
+        } else {
+            Event::Reply {
+                channel: Some(id),
+                request: pending.id,
+                reply,
+            }
+        });
+        Ok(())
+    }
+
+    fn on_open_ok(&mut self, id: ChannelId, reply: Method) -> Result<(), Fault> {
+        let Some(channel) = self.channel_mut(id) else {
+            return Ok(());
+        };
+        let ChannelLife::Opening(request) = channel.life else {
+            return Err(Fault::UnexpectedReply);
+        };
+        channel.life = ChannelLife::Open;
+        let abandoned = channel.role.abandoned_open;
+        if abandoned {
+            let close = crate::close::Close {
+                code: ReplyCode::SUCCESS,
+                text: "nobody waits for this channel any more".into(),
+                method: None,
+            };
+            // It is open, so it can be closed.
+            let _closed = self.close_channel(id, &close, None);
+        } else {
+            self.request_settled();
+            self.push(Event::Reply {
+                channel: Some(id),
+                request,
+                reply,
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes out the request that a method answers: the oldest that it can be the answer of.
+    fn take_pending(
+        &mut self,
+        id: ChannelId,
+        reply: MethodId,
+        tag: Option<&ShortStr>,
+    ) -> Option<Pending> {
+        let rule = protocol::rule(reply)?;
+        let pending = &mut self.channel_mut(id)?.role.pending;
+        let at = pending.iter().position(|pending| {
+            rule.answers.contains(&pending.method) && (tag.is_none() || pending.tag.as_ref() == tag)
+        })?;
+        let taken = pending.remove(at)?;
+        if !taken.abandoned {
+            self.request_settled();
+        }
+        Some(taken)
+    }
+
+    /// Gives a message back that nobody waits for.
+    fn put_back(&mut self, id: ChannelId, tag: Option<DeliveryTag>) {
+        let Some(tag) = tag else {
+            return;
+        };
+        if let Some(channel) = self.channel_mut(id) {
+            channel.role.unacked.settle(crate::ids::Tags::One(tag));
+        }
+        self.put_method_anyway(
+            id,
+            &basic::Reject {
+                delivery_tag: tag.get(),
+                requeue: Requeue::Yes.into(),
+            },
+        );
+    }
+
+    /// Cancels a consumer that nobody waits for.
+    fn cancel_abandoned(&mut self, id: ChannelId, consumer_tag: ShortStr) {
+        let request = self.next_request();
+        self.put_method_anyway(
+            id,
+            &basic::Cancel {
+                consumer_tag: consumer_tag.clone(),
+                no_wait: false,
+            },
+        );
+        if let Some(channel) = self.channel_mut(id) {
+            channel.role.pending.push_back(Pending {
+                tag: Some(consumer_tag),
+                abandoned: true,
+                ..Pending::new(request, basic::Cancel::ID)
+            });
+        }
+    }
+
+    /// A channel will not answer any more: its requests fail, and its publishes stay in doubt.
+    pub(super) fn fail_waiting(
+        &mut self,
+        id: ChannelId,
+        reason: &CloseReason,
+        cause: &RequestError,
+    ) {
+        let handed_out = self.handed_out();
+        let Some(channel) = self.channel_mut(id) else {
+            return;
+        };
+        let opening = match channel.life {
+            ChannelLife::Opening(request) if !channel.role.abandoned_open => Some(request),
+            ChannelLife::Opening(_)
+            | ChannelLife::Open
+            | ChannelLife::Closing(_)
+            | ChannelLife::Finishing => None,
+        };
+        let pending = core::mem::take(&mut channel.role.pending);
+        let mut settled = alloc::vec::Vec::new();
+        if let Mode::Confirm(confirms) = &mut channel.role.mode {
+            let mut unsent = alloc::vec::Vec::new();
+            let (unknown, not_sent) = (
+                Outcome::Unknown(reason.clone()),
+                Outcome::NotSent(reason.clone()),
+            );
+            confirms.end(
+                handed_out,
+                |first, last| settled.push((first, last, unknown.clone())),
+                |first, last| unsent.push((first, last, not_sent.clone())),
+            );
+            settled.append(&mut unsent);
+        }
+        let waiting = pending.into_iter().filter(|pending| !pending.abandoned);
+        for request in opening.into_iter().chain(waiting.map(|pending| pending.id)) {
+            self.request_settled();
+            let cause = cause.clone();
+            self.push(Event::Failed { request, cause });
+        }
+        for (first, last, outcome) in settled {
+            self.push(Event::Settled {
+                channel: id,
+                first,
+                last,
+                outcome,
+            });
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! How a connection or a channel ended.
+
+use alloc::{string::String, sync::Arc};
+use core::fmt;
+
+use crate::{fault::ProtocolError, method::MethodId, protocol::ReplyCode};
+
+/// How a connection or a channel ended: who ended it, why, and with which method.
+///
+/// It is cheap to clone, and everyone who waited gets the same one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CloseReason(Arc<CloseCause>);
+
+/// What ended a connection or a channel.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseCause {
+    /// This side closed it, as it was told to.
+    #[error("closed by this side: {0}")]
+    Requested(Close),
+    /// The peer closed it.
+    #[error("closed by the peer: {0}")]
+    ByPeer(Close),
+    /// The peer broke the protocol, and this side closed.
+    #[error("closed because the peer broke the protocol: {0}")]
+    ProtocolError(ProtocolError),
+    /// The other side speaks another version of the protocol, or another protocol.
+    #[error(transparent)]
+    NotAmqp(#[from] NotAmqp),
+    /// The peers share no SASL mechanism.
+    #[error("no common SASL mechanism: the server offers `{offered}`")]
+    NoCommonMechanism {
+        /// What the server offers, separated by spaces.
+        offered: String,
+    },
+    /// The server does not offer the message locale asked for.
+    #[error("the server does not offer the locale `{wanted}`, only `{offered}`")]
+    NoCommonLocale {
+        /// What was asked for.
+        wanted: String,
+        /// What the server offers, separated by spaces.
+        offered: String,
+    },
+    /// The credentials were refused, or could not be made. A server that does not say so but hangs
+    /// up where it should go on is taken to mean this, too.
+    #[error("authentication failed: {0}")]
+    AuthenticationFailed(String),
+    /// The credentials and client properties do not fit into the frame that the protocol allows
+    /// before the limits are negotiated.
+    #[error("start-ok takes {len} bytes, a frame before negotiation holds {limit}")]
+    StartOkTooLarge {
+        /// The size of the frame, in bytes.
+        len: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The transport ended without a close.
+    #[error("the transport ended {stage}")]
+    Eof {
+        /// How far the connection had come.
+        stage: Stage,
+    },
+    /// The transport failed.
+    #[error("the transport failed {stage}: {message}")]
+    Transport {
+        /// How far the connection had come.
+        stage: Stage,
+        /// What the transport said.
+        message: String,
+    },
+    /// The peer did not answer in time.
+    #[error("timed out: {0}")]
+    TimedOut(TimeoutReason),
+    /// The channel ended because its connection did.
+    #[error("the connection ended: {0}")]
+    Connection(CloseReason),
+}
+
+impl CloseReason {
+    /// What happened.
+    #[must_use]
+    pub fn cause(&self) -> &CloseCause {
+        &self.0
+    }
+
+    /// The reply code that went over the wire, when one did: the peer's or this side's. For a
+    /// channel that ended with its connection, the connection's.
+    #[must_use]
+    pub fn code(&self) -> Option<ReplyCode> {
+        match self.cause() {
+            CloseCause::Requested(close) | CloseCause::ByPeer(close) => Some(close.code),
+            CloseCause::ProtocolError(error) => Some(error.code()),
+            CloseCause::Connection(reason) => reason.code(),
+            CloseCause::NotAmqp(_)
+            | CloseCause::NoCommonMechanism { .. }
+            | CloseCause::NoCommonLocale { .. }
+            | CloseCause::AuthenticationFailed(_)
+            | CloseCause::StartOkTooLarge { .. }
+            | CloseCause::Eof { .. }
+            | CloseCause::Transport { .. }
+            | CloseCause::TimedOut(_) => None,
+        }
+    }
+
+    /// What the peer said, when the peer closed it: for a channel that ended with its connection,
+    /// what it said of the connection.
+    #[must_use]
+    pub fn by_peer(&self) -> Option<&Close> {
+        match self.cause() {
+            CloseCause::ByPeer(close) => Some(close),
+            CloseCause::Connection(reason) => reason.by_peer(),
+            CloseCause::Requested(_)
+            | CloseCause::ProtocolError(_)
+            | CloseCause::NotAmqp(_)
+            | CloseCause::NoCommonMechanism { .. }
+            | CloseCause::NoCommonLocale { .. }
+            | CloseCause::AuthenticationFailed(_)
+            | CloseCause::StartOkTooLarge { .. }
+            | CloseCause::Eof { .. }
+            | CloseCause::Transport { .. }
+            | CloseCause::TimedOut(_) => None,
+        }
+    }
+
+    /// Whether this side ended it on purpose with a success code: nothing went wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        match self.cause() {
+            CloseCause::Requested(close) => close.code == ReplyCode::SUCCESS,
+            CloseCause::Connection(reason) => reason.is_clean(),
+            CloseCause::ByPeer(_)
+            | CloseCause::ProtocolError(_)
+            | CloseCause::NotAmqp(_)
+            | CloseCause::NoCommonMechanism { .. }
+            | CloseCause::NoCommonLocale { .. }
+            | CloseCause::AuthenticationFailed(_)
+            | CloseCause::StartOkTooLarge { .. }
+            | CloseCause::Eof { .. }
+            | CloseCause::Transport { .. }
+            | CloseCause::TimedOut(_) => false,
+        }
+    }
+}
+
+impl From<CloseCause> for CloseReason {
+    fn from(cause: CloseCause) -> Self {
+        Self(Arc::new(cause))
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl core::error::Error for CloseReason {}
+
+/// What a close method says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// The reply code.
+    pub code: ReplyCode,
+    /// The reply text, for people.
+    pub text: String,
+    /// The method that caused it, when one did.
+    pub method: Option<MethodId>,
+}
+
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if !self.text.is_empty() {
+            write!(f, ": {}", self.text)?;
+        }
+        match self.method {
+            Some(method) => write!(f, " (after {method})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a peer turned out to be that does not speak this protocol.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotAmqp {
+    /// It answered with a protocol header: it speaks another version.
+    #[error("the peer does not speak AMQP 0-9-1, it offers AMQP {}.{}.{} (id {})", .0[1], .0[2], .0[3], .0[0])]
+    OtherVersion(
+        /// The four octets behind `AMQP`: an identifier, then major, minor and revision (in the
+        /// order that AMQP 0-9-1 and 1.0 share).
+        [u8; 4],
+    ),
+    /// It speaks TLS: the port expects TLS, or a TLS client called a plain port.
+    #[error("the peer speaks TLS on this port")]
+    Tls,
+    /// It speaks HTTP: the port is that of the management interface, or a proxy's.
+    #[error("the peer speaks HTTP on this port")]
+    Http,
+    /// Something else.
+    #[error("the peer does not speak AMQP: it began with {0:02x?}")]
+    Unknown(
+        /// Its first octets.
+        [u8; 8],
+    ),
+    /// It speaks AMQP 0-9-1 but offers another minor protocol version in `start`.
+    #[error("the server speaks AMQP {major}-{minor} instead of 0-9")]
+    StartVersion {
+        /// The major version it offers.
+        major: u8,
+        /// The minor version it offers.
+        minor: u8,
+    },
+}
+
+/// How far a connection had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Waiting for the first answer to the protocol header, or for the header itself.
+    Greeting,
+    /// Exchanging credentials.
+    Authenticating,
+    /// Negotiating limits.
+    Tuning,
+    /// Opening the virtual host.
+    Opening,
+    /// Open.
+    Open,
+    /// Closing.
+    Closing,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Greeting => "before the peer had said anything",
+            Self::Authenticating => "during authentication",
+            Self::Tuning => "while the limits were negotiated",
+            Self::Opening => "while the virtual host was opened",
+            Self::Open => "while the connection was open",
+            Self::Closing => "while the connection was closing",
+        })
+    }
+}
+
+/// Why the machine wants to be called at a certain time.
+#[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TimeoutReason {
+    /// A command was given since the machine last learned the time: it wants to know the time, to
+    /// set the command's deadline.
+    #[error("a deadline is to be set")]
+    SetDeadline,
+    /// Nothing was sent for half the heartbeat interval.
+    #[error("a heartbeat is due")]
+    HeartbeatDue,
+    /// Nothing was heard for two heartbeat intervals: the peer is taken for dead.
+    #[error("nothing was heard from the peer for two heartbeat intervals")]
+    PeerSilent,
+    /// The handshake takes too long.
+    #[error("the handshake did not finish in time")]
+    Handshake,
+    /// The peer does not answer the close.
+    #[error("the peer did not answer the close in time")]
+    Close,
+    /// A request was not answered.
+    #[error("a request was not answered in time")]
+    Request,
+}
+
+/// Why a request has no answer.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The channel ended before the answer came; the reason's method tells whether this very
+    /// request was the cause.
+    #[error("the channel was closed: {0}")]
+    ChannelClosed(CloseReason),
+    /// The connection ended before the answer came.
+    #[error("the connection was closed: {0}")]
+    ConnectionClosed(CloseReason),
+    /// No answer came in time. Should it come later, it is taken back: a consumer is cancelled, a
+    /// message is put back, a channel is closed.
+    #[error("no answer came in time")]
+    TimedOut,
+    /// The server refused the consumer and cancelled it before it was confirmed.
+    #[error("the server cancelled the consumer")]
+    Cancelled,
+}

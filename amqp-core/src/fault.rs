@@ -1,0 +1,186 @@
+//! Faults of the peer, and the reply code that each is answered with.
+
+use core::fmt;
+
+use crate::{
+    method::MethodId,
+    protocol::ReplyCode,
+    wire::{DecodeError, ShortStr},
+};
+
+/// What the peer did against the protocol, and where.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+pub struct ProtocolError {
+    /// What it did.
+    pub fault: Fault,
+    /// On which channel number; 0 is the connection itself.
+    pub channel: u16,
+    /// With which method, when it was one.
+    pub method: Option<MethodId>,
+}
+
+impl ProtocolError {
+    /// The reply code that the connection or channel is closed with.
+    #[must_use]
+    pub const fn code(&self) -> ReplyCode {
+        self.fault.code()
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.fault)?;
+        if let Some(method) = self.method {
+            write!(f, ", in {method}")?;
+        }
+        write!(f, ", on channel {}", self.channel)
+    }
+}
+
+/// One rule of the protocol that a peer can break.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A frame that does not end with the frame-end octet.
+    #[error("a frame ends with {0:#04x} instead of 0xce")]
+    FrameEnd(u8),
+    /// A frame type that the protocol does not have.
+    #[error("frame type {0} does not exist")]
+    FrameType(u8),
+    /// A frame larger than was negotiated.
+    #[error("a frame of {size} bytes is over the limit of {limit}")]
+    FrameTooLarge {
+        /// The whole frame, in bytes.
+        size: u64,
+        /// The limit, in bytes.
+        limit: u32,
+    },
+    /// A method frame too short for its class and method numbers, or a content header frame too
+    /// short for its fixed part.
+    #[error("a frame is too short for what it should hold")]
+    FrameTooShort,
+    /// A heartbeat frame on a channel, or one with a payload.
+    #[error("a heartbeat must be empty and on channel 0")]
+    Heartbeat,
+    /// A content frame on channel 0.
+    #[error("content on channel 0")]
+    ContentOnChannelZero,
+    /// A channel number beyond what was negotiated.
+    #[error("the channel number is over the limit of {0}")]
+    ChannelNumber(u16),
+    /// The arguments of a method or the properties of a content header do not decode.
+    #[error("{0}")]
+    Decode(#[from] DecodeError),
+    /// A method that this peer must not send.
+    #[error("the method is not the peer's to send")]
+    WrongSender,
+    /// A method of the connection on a channel, or of a channel on channel 0.
+    #[error("the method belongs on another channel")]
+    WrongChannel,
+    /// A method that is not due in this stage of the connection.
+    #[error("the method is not due now")]
+    NotDue,
+    /// A method or content for a channel that is not open.
+    #[error("the channel is not open")]
+    ChannelNotOpen,
+    /// `channel.open` for a channel that is open already.
+    #[error("the channel is open already")]
+    ChannelAlreadyOpen,
+    /// A method where a content header or a body was due.
+    #[error("a method came in the middle of a message")]
+    MethodInContent,
+    /// A content header where none was due.
+    #[error("a content header came without its method")]
+    UnexpectedHeader,
+    /// A body frame where none was due.
+    #[error("a body frame came without its header")]
+    UnexpectedBody,
+    /// A content header of another class than its method.
+    #[error("a content header of class {0} follows a method of another class")]
+    HeaderClass(u16),
+    /// A content header whose weight is not 0.
+    #[error("the weight of a content header is {0} instead of 0")]
+    HeaderWeight(u16),
+    /// A body larger than the limits allow.
+    #[error("a body of {size} bytes is over the limit of {limit}")]
+    BodyTooLarge {
+        /// What the header announced, in bytes.
+        size: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// More body bytes than the header announced.
+    #[error("body frames hold {excess} bytes more than the header announced")]
+    BodyOverrun {
+        /// How many too many, in bytes.
+        excess: u64,
+    },
+    /// Body frames without a byte in them, again and again.
+    #[error("{0} empty body frames in one message")]
+    TooManyEmptyFrames(u32),
+    /// An answer to something that was not asked.
+    #[error("the method answers nothing that was asked")]
+    UnexpectedReply,
+    /// A delivery for a consumer that the channel does not have.
+    #[error("a delivery for the unknown consumer tag `{0}`")]
+    UnknownConsumer(ShortStr),
+    /// A delivery without a number.
+    #[error("a delivery tag of 0")]
+    ZeroDeliveryTag,
+    /// A confirm for a publish that was never made, or on a channel that does not confirm.
+    #[error("a confirm for the unknown publish {0}")]
+    UnknownPublish(u64),
+    /// A limit in `tune` or `tune-ok` that cannot be agreed to.
+    #[error("{setting} of {value} cannot be agreed to")]
+    Tuning {
+        /// Which limit.
+        setting: &'static str,
+        /// What the peer asked for.
+        value: u32,
+    },
+}
+
+impl Fault {
+    /// The reply code that this fault is answered with.
+    #[must_use]
+    pub const fn code(&self) -> ReplyCode {
+        match self {
+            Self::FrameEnd(_)
+            | Self::FrameType(_)
+            | Self::FrameTooLarge { .. }
+            | Self::FrameTooShort
+            | Self::Heartbeat => ReplyCode::FRAME_ERROR,
+            Self::Decode(DecodeError::UnknownClass(_) | DecodeError::UnknownMethod(_))
+            | Self::WrongSender
+            | Self::WrongChannel
+            | Self::NotDue
+            | Self::UnexpectedReply
+            | Self::UnknownConsumer(_)
+            | Self::ZeroDeliveryTag
+            | Self::UnknownPublish(_) => ReplyCode::COMMAND_INVALID,
+            Self::Decode(_) => ReplyCode::SYNTAX_ERROR,
+            Self::ChannelNumber(_) | Self::ChannelNotOpen | Self::ChannelAlreadyOpen => {
+                ReplyCode::CHANNEL_ERROR
+            }
+            Self::ContentOnChannelZero
+            | Self::MethodInContent
+            | Self::UnexpectedHeader
+            | Self::UnexpectedBody
+            | Self::HeaderClass(_)
+            | Self::HeaderWeight(_)
+            | Self::BodyOverrun { .. }
+            | Self::TooManyEmptyFrames(_) => ReplyCode::UNEXPECTED_FRAME,
+            Self::BodyTooLarge { .. } => ReplyCode::CONTENT_TOO_LARGE,
+            Self::Tuning { .. } => ReplyCode::NOT_ALLOWED,
+        }
+    }
+
+    /// This fault, on that channel, with that method.
+    pub(crate) const fn at(self, channel: u16, method: Option<MethodId>) -> ProtocolError {
+        ProtocolError {
+            fault: self,
+            channel,
+            method,
+        }
+    }
+}

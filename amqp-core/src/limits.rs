@@ -1,0 +1,126 @@
+//! What bounds the machine's memory, and what two peers agree on.
+
+use core::time::Duration;
+
+use crate::protocol::FRAME_MIN_SIZE;
+
+/// The bytes of a frame beside its payload: type, channel, size and end.
+pub const FRAME_OVERHEAD: usize = 8;
+
+/// The largest frame before the peers have agreed on one, in bytes. RabbitMQ takes 8192 since 4.1
+/// (4096 before); a larger `start-ok` is not understood.
+pub const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
+
+/// Bounds of one connection. The defaults suit a client of RabbitMQ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest message body that is accepted or published, in bytes. A larger one that comes in
+    /// closes its channel with 311. Default 64 MiB, as the Java and .NET clients have.
+    pub body: u64,
+    /// The largest frame that is accepted when the peers agreed on no limit, in bytes. Default
+    /// 16 MiB: a peer without a limit may send a whole message in one frame.
+    pub unlimited_frame: u32,
+    /// The largest body frame that is sent when the peers agreed on no limit, in bytes. Default
+    /// 128 KiB, RabbitMQ's own frame size: other channels wait for one frame at most.
+    pub unlimited_chunk: u32,
+    /// Publishes are held back while this much output waits, in bytes. Default 256 KiB: it fills a
+    /// socket buffer, and still fits into a processor's cache.
+    pub output_high: usize,
+    /// Publishes go on when this little output is left, in bytes. Default 64 KiB.
+    pub output_low: usize,
+    /// How many publishes of a channel may wait for their confirm. Default 1000, beyond which
+    /// RabbitMQ confirms no faster.
+    pub unconfirmed: usize,
+    /// How many body frames without a byte in them a message may have. Default 16: RabbitMQ
+    /// sends none, and each costs the receiver work and the sender nothing.
+    pub empty_frames: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body: 64 << 20,
+            unlimited_frame: 16 << 20,
+            unlimited_chunk: 128 << 10,
+            output_high: 256 << 10,
+            output_low: 64 << 10,
+            unconfirmed: 1000,
+            empty_frames: 16,
+        }
+    }
+}
+
+/// How long the machine waits for the peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the whole handshake. Default 10 s.
+    pub handshake: Duration,
+    /// For the answer to a close of the connection. Default 10 s. RabbitMQ does not answer while
+    /// a memory alarm holds it from reading.
+    pub close: Duration,
+    /// For the answer to a request, none to wait for as long as the connection lives. Default 30 s.
+    pub request: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            close: Duration::from_secs(10),
+            request: Some(Duration::from_secs(30)),
+        }
+    }
+}
+
+/// What two peers agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// The highest channel number, 1 to 65,535.
+    pub channel_max: u16,
+    /// The largest frame, in bytes; `u32::MAX` when there is no limit.
+    pub frame_max: u32,
+    /// The heartbeat interval in seconds; 0 when there are no heartbeats.
+    pub heartbeat: u16,
+}
+
+impl Tuning {
+    /// Before anything was agreed on.
+    pub(crate) const BEFORE: Self = Self {
+        channel_max: 0,
+        frame_max: FRAME_MAX_BEFORE_TUNE,
+        heartbeat: 0,
+    };
+
+    /// Whether the peers agreed on no frame limit.
+    #[must_use]
+    pub const fn is_frame_unlimited(&self) -> bool {
+        self.frame_max == u32::MAX
+    }
+
+    /// The heartbeat interval, none when there are no heartbeats.
+    #[must_use]
+    pub fn heartbeat_interval(&self) -> Option<Duration> {
+        (self.heartbeat > 0).then(|| Duration::from_secs(u64::from(self.heartbeat)))
+    }
+
+    /// How many body bytes go into one frame.
+    pub(crate) fn chunk(&self, limits: &Limits) -> usize {
+        let frame = if self.is_frame_unlimited() {
+            limits.unlimited_chunk
+        } else {
+            self.frame_max
+        };
+        (frame.max(FRAME_MIN_SIZE.min(FRAME_MAX_BEFORE_TUNE)) as usize)
+            .saturating_sub(FRAME_OVERHEAD)
+    }
+}
+
+/// Brings two limits together of which 0 means none: the smaller one wins, and 0 only if both are.
+pub(crate) fn lesser_limit<T: Ord + Default + Copy>(ours: T, theirs: T) -> T {
+    let none = T::default();
+    if ours == none || (theirs != none && theirs < ours) {
+        theirs
+    } else {
+        ours
+    }
+}

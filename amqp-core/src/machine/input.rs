@@ -1,0 +1,372 @@
+//! Bytes in: frames, and what each may mean in the state that the connection is in.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+use super::{
+    Channel, ChannelLife, Channels, Life, Lookup, Machine, Role,
+    assembly::{Assembly, Complete},
+    read_close,
+};
+use crate::{
+    body::EncodedProperties,
+    close::CloseCause,
+    fault::{Fault, ProtocolError},
+    frame::{FRAME_HEAD, FrameHead, FrameKind, split_method},
+    ids::ChannelId,
+    limits::FRAME_OVERHEAD,
+    method::{MethodDef as _, MethodId, Rule},
+    protocol::{self, Method, basic::Properties, channel, connection},
+    time::Instant,
+    wire::{Decode as _, DecodeError},
+};
+
+const OPEN: MethodId = channel::Open::ID;
+const CLOSE: MethodId = channel::Close::ID;
+const CLOSE_OK: MethodId = channel::CloseOk::ID;
+
+/// From this size on, in bytes, a piece of a body is a slice of the read buffer; a smaller one is
+/// copied, so that it does not keep the whole buffer alive.
+const SHARE_FROM: usize = 2048;
+
+/// Small pieces are copied into blocks of this size, in bytes: the most memory that a small piece
+/// keeps alive.
+const ARENA_BLOCK: usize = 4096;
+
+impl<R: Role> Machine<R> {
+    /// Takes the whole frames off the front of `input`.
+    pub(crate) fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
+        self.learn(now);
+        if input.len() > self.leftover {
+            self.timers.note_heard(self.now);
+        }
+        self.missing = 0;
+        loop {
+            match self.step(input) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => self.fail(error),
+            }
+        }
+        self.leftover = input.len();
+    }
+
+    /// Takes one frame; false if there is none.
+    fn step(&mut self, input: &mut BytesMut) -> Result<bool, ProtocolError> {
+        match &self.life {
+            Life::Closed(_) => {
+                input.clear();
+                return Ok(false);
+            }
+            Life::Closing { deaf: true, .. } => return Ok(self.step_deaf(input)),
+            Life::Handshake(_) if !self.greeted => return Ok(self.step_greeting(input)),
+            Life::Handshake(_) | Life::Open | Life::Closing { .. } => {}
+        }
+        let at_zero = |fault: Fault| fault.at(0, None);
+        let limit = self.frame_limit();
+        let Some(head) = FrameHead::parse(input, limit).map_err(at_zero)? else {
+            self.missing = FRAME_OVERHEAD.saturating_sub(input.len());
+            return Ok(false);
+        };
+        let number = head.channel;
+        let Some(payload) = head
+            .payload(input)
+            .map_err(|fault| fault.at(number, None))?
+        else {
+            self.missing = head.frame_len().saturating_sub(input.len());
+            return Ok(false);
+        };
+        match head.kind {
+            FrameKind::Method => self.receive_method(number, payload)?,
+            FrameKind::Header => self.receive_header(number, payload)?,
+            FrameKind::Body if payload.len() >= SHARE_FROM => {
+                input.advance(FRAME_HEAD);
+                let piece = input.split_to(head.size).freeze();
+                input.advance(1);
+                self.receive_body(number, piece)?;
+                return Ok(true);
+            }
+            FrameKind::Body => {
+                let piece = self.copy(payload);
+                self.receive_body(number, piece)?;
+            }
+            FrameKind::Heartbeat if number != 0 || !payload.is_empty() => {
+                return Err(Fault::Heartbeat.at(number, None));
+            }
+            FrameKind::Heartbeat => {}
+        }
+        input.advance(head.frame_len());
+        Ok(true)
+    }
+
+    /// The first bytes: a header, or something quite different.
+    fn step_greeting(&mut self, input: &mut BytesMut) -> bool {
+        if input.is_empty() {
+            return false;
+        }
+        match R::greet(self, input) {
+            Ok(done) => {
+                self.greeted = done;
+                done
+            }
+            Err(cause) => {
+                self.finish(cause.into());
+                input.clear();
+                false
+            }
+        }
+    }
+
+    /// While only the answer to the close is of interest, and the input may be anything.
+    fn step_deaf(&mut self, input: &mut BytesMut) -> bool {
+        let Life::Closing { reason, .. } = &self.life else {
+            return false;
+        };
+        let reason = reason.clone();
+        let limit = self.frame_limit();
+        let frame = match FrameHead::parse(input, limit) {
+            Ok(Some(head)) => head
+                .payload(input)
+                .map(|payload| payload.map(|p| (head, p))),
+            Ok(None) => Ok(None),
+            Err(fault) => Err(fault),
+        };
+        match frame {
+            Ok(None) => false,
+            // What is not understood cannot be waited on.
+            Err(_) => {
+                self.finish(reason);
+                input.clear();
+                false
+            }
+            Ok(Some((head, payload))) => {
+                if head.kind == FrameKind::Method
+                    && head.channel == 0
+                    && let Ok((id, _)) = split_method(payload)
+                {
+                    if id == connection::CloseOk::ID {
+                        self.finish(reason);
+                    } else if id == connection::Close::ID {
+                        // The closes have crossed: both are answered.
+                        let _fits = self.output.put_urgent(&connection::CloseOk::default());
+                    }
+                }
+                input.advance(head.frame_len());
+                true
+            }
+        }
+    }
+
+    /// The largest frame to accept now, in bytes.
+    const fn frame_limit(&self) -> u32 {
+        if self.tuning.is_frame_unlimited() {
+            self.limits.unlimited_frame
+        } else {
+            self.tuning.frame_max.saturating_add(R::FRAME_SLACK)
+        }
+    }
+
+    fn copy(&mut self, piece: &[u8]) -> Bytes {
+        if piece.is_empty() {
+            return Bytes::new();
+        }
+        if self.arena.capacity() - self.arena.len() < piece.len() {
+            self.arena = BytesMut::with_capacity(ARENA_BLOCK);
+        }
+        self.arena.extend_from_slice(piece);
+        self.arena.split().freeze()
+    }
+
+    fn receive_method(&mut self, number: u16, payload: &[u8]) -> Result<(), ProtocolError> {
+        let (id, arguments) = split_method(payload).map_err(|fault| fault.at(number, None))?;
+        let rule = protocol::rule(id).ok_or_else(|| {
+            let known = protocol::RULES.iter().any(|rule| rule.id.class == id.class);
+            let unknown = if known {
+                DecodeError::UnknownMethod(id)
+            } else {
+                DecodeError::UnknownClass(id.class)
+            };
+            Fault::Decode(unknown).at(number, Some(id))
+        })?;
+        let received = if !R::is_peers(rule) {
+            Err(Fault::WrongSender)
+        } else if rule.connection != (number == 0) {
+            Err(Fault::WrongChannel)
+        } else if rule.connection {
+            self.receive_connection_method(rule, arguments)
+        } else {
+            self.receive_channel_method(number, rule, arguments)
+        };
+        received.map_err(|fault| fault.at(number, Some(id)))
+    }
+
+    fn receive_connection_method(&mut self, rule: &Rule, arguments: &[u8]) -> Result<(), Fault> {
+        match Method::decode(rule.id, arguments)? {
+            Method::ConnectionClose(close) => {
+                let close = read_close(
+                    close.reply_code,
+                    &close.reply_text,
+                    close.class_id,
+                    close.method_id,
+                );
+                self.finish(CloseCause::ByPeer(close).into());
+                let _fits = self.output.put_urgent(&connection::CloseOk::default());
+                Ok(())
+            }
+            // The own close has not left yet, so this answers nothing.
+            Method::ConnectionCloseOk(_) => Err(Fault::UnexpectedReply),
+            method => R::on_connection_method(self, method),
+        }
+    }
+
+    fn receive_channel_method(
+        &mut self,
+        number: u16,
+        rule: &Rule,
+        arguments: &[u8],
+    ) -> Result<(), Fault> {
+        if matches!(self.life, Life::Handshake(_)) {
+            return Err(Fault::NotDue);
+        }
+        if number > self.tuning.channel_max {
+            return Err(Fault::ChannelNumber(self.tuning.channel_max));
+        }
+        let is = |id| rule.id == id;
+        let (id, channel) = match self.channels.lookup(number) {
+            Lookup::Live(id, channel) => (id, channel),
+            Lookup::Unused | Lookup::Free if is(OPEN) => {
+                return R::on_channel_open(self, number);
+            }
+            Lookup::Unused => return Err(Fault::ChannelNotOpen),
+            Lookup::Free => return Ok(()),
+        };
+        match channel.life {
+            ChannelLife::Opening(_) | ChannelLife::Open => {}
+            ChannelLife::Closing(request) => {
+                if is(CLOSE_OK) {
+                    R::on_channel_closed(self, id, request);
+                    self.remove_channel(id);
+                } else if is(CLOSE) {
+                    self.put_method_anyway(id, &channel::CloseOk::default());
+                }
+                return Ok(());
+            }
+            ChannelLife::Finishing => return Ok(()),
+        }
+        if channel.assembly.method().is_some() {
+            return Err(Fault::MethodInContent);
+        }
+        if is(CLOSE) {
+            let close = channel::Close::decode(arguments)?;
+            let close = read_close(
+                close.reply_code,
+                &close.reply_text,
+                close.class_id,
+                close.method_id,
+            );
+            self.channel_closed_by_peer(id, CloseCause::ByPeer(close));
+            return Ok(());
+        }
+        if is(CLOSE_OK) {
+            return Err(Fault::UnexpectedReply);
+        }
+        if is(OPEN) {
+            return Err(Fault::ChannelAlreadyOpen);
+        }
+        let method = Method::decode(rule.id, arguments)?;
+        if rule.content {
+            channel.assembly = Assembly::Header(method);
+            return Ok(());
+        }
+        R::on_channel_method(self, id, method, None)
+    }
+
+    fn channel_closed_by_peer(&mut self, id: ChannelId, cause: CloseCause) {
+        let reason = cause.into();
+        self.end_channel(id, &reason);
+        self.put_method_anyway(id, &channel::CloseOk::default());
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.life = ChannelLife::Finishing;
+            if channel.backlog.is_empty() {
+                self.channels.remove(id);
+            }
+        }
+        self.push(R::channel_closed(id, reason));
+    }
+
+    fn receive_header(&mut self, number: u16, payload: &[u8]) -> Result<(), ProtocolError> {
+        let limits = &self.limits;
+        let Some((id, channel)) = content_channel(&mut self.channels, number)? else {
+            return Ok(());
+        };
+        let method = channel.assembly.method();
+        let header = channel
+            .assembly
+            .check_header(payload, limits)
+            .and_then(|header| {
+                Properties::check(header.properties)?;
+                Ok(header)
+            })
+            .map_err(|fault| fault.at(number, method))?;
+        let properties = if header.properties.len() > 2 {
+            self.copy_large(header.properties)
+        } else {
+            Bytes::new()
+        };
+        let properties = EncodedProperties::from_checked(properties);
+        let Some(channel) = self.channels.get_mut(id) else {
+            return Ok(());
+        };
+        let complete = channel.assembly.take_header(properties, header.body_size);
+        self.complete(id, complete)
+    }
+
+    fn receive_body(&mut self, number: u16, piece: Bytes) -> Result<(), ProtocolError> {
+        let limits = &self.limits;
+        let Some((id, channel)) = content_channel(&mut self.channels, number)? else {
+            return Ok(());
+        };
+        let method = channel.assembly.method();
+        let complete = channel
+            .assembly
+            .take_body(piece, limits)
+            .map_err(|fault| fault.at(number, method))?;
+        self.complete(id, complete)
+    }
+
+    fn complete(&mut self, id: ChannelId, complete: Option<Complete>) -> Result<(), ProtocolError> {
+        let Some((method, content)) = complete else {
+            return Ok(());
+        };
+        let method_id = method.id();
+        R::on_channel_method(self, id, method, Some(content))
+            .map_err(|fault| fault.at(id.number(), Some(method_id)))
+    }
+
+    /// As `copy`, for what may be larger than a block.
+    fn copy_large(&mut self, piece: &[u8]) -> Bytes {
+        if piece.len() < SHARE_FROM {
+            self.copy(piece)
+        } else {
+            Bytes::copy_from_slice(piece)
+        }
+    }
+}
+
+/// The channel that a content frame belongs to; none if the frame is to be ignored.
+#[inline]
+fn content_channel<C: Default>(
+    channels: &mut Channels<C>,
+    number: u16,
+) -> Result<Option<(ChannelId, &mut Channel<C>)>, ProtocolError> {
+    if number == 0 {
+        return Err(Fault::ContentOnChannelZero.at(0, None));
+    }
+    match channels.lookup(number) {
+        Lookup::Unused => Err(Fault::ChannelNotOpen.at(number, None)),
+        Lookup::Free => Ok(None),
+        Lookup::Live(id, channel) => Ok(match channel.life {
+            ChannelLife::Opening(_) | ChannelLife::Open => Some((id, channel)),
+            ChannelLife::Closing(_) | ChannelLife::Finishing => None,
+        }),
+    }
+}

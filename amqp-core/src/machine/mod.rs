@@ -1,0 +1,680 @@
+//! The connection's state machine, blind to the role it plays.
+//!
+//! It knows frames, channels, content, timers and closing, which are the same on both sides. What
+//! differs is behind [`Role`]: the handshake, what a method means, and which events come of it.
+
+mod assembly;
+mod channels;
+mod input;
+mod output;
+mod timers;
+
+use alloc::{collections::VecDeque, string::ToString as _};
+use core::fmt;
+
+use bytes::BytesMut;
+
+use self::{
+    channels::Channels,
+    timers::{RequestDeadlines, Timers},
+};
+pub(crate) use self::{
+    channels::{Channel, ChannelLife, Lookup},
+    output::{Message, Output},
+};
+use crate::{
+    body::Content,
+    close::{Close, CloseCause, CloseReason, Stage, TimeoutReason},
+    error::ApiMisuse,
+    fault::{Fault, ProtocolError},
+    ids::{ChannelId, RequestId},
+    limits::{Limits, Timeouts, Tuning},
+    method::{MethodDef, MethodId, Rule},
+    protocol::{Method, ReplyCode, Severity, channel, connection},
+    time::Instant,
+    transmit::Transmit,
+    wire::ShortStr,
+};
+
+/// What only one side of a connection does.
+pub(crate) trait Role: Sized + fmt::Debug {
+    type Event: fmt::Debug;
+    /// What this side knows of each channel.
+    type Channel: fmt::Debug + Default;
+
+    /// By how many bytes an incoming frame may be over the limit.
+    const FRAME_SLACK: u32;
+
+    /// Whether the peer may send the method.
+    fn is_peers(rule: &Rule) -> bool;
+
+    /// Looks at the first bytes. `Ok(true)` when they were dealt with and frames follow.
+    fn greet(machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause>;
+
+    /// A method of the connection other than close, in whatever stage.
+    fn on_connection_method(machine: &mut Machine<Self>, method: Method) -> Result<(), Fault>;
+
+    /// The peer opens a channel that is not open.
+    fn on_channel_open(machine: &mut Machine<Self>, number: u16) -> Result<(), Fault>;
+
+    /// A method of an open channel other than close, with its content if it has one.
+    fn on_channel_method(
+        machine: &mut Machine<Self>,
+        id: ChannelId,
+        method: Method,
+        content: Option<Content>,
+    ) -> Result<(), Fault>;
+
+    /// The peer has answered the close of a channel.
+    fn on_channel_closed(machine: &mut Machine<Self>, id: ChannelId, request: Option<RequestId>);
+
+    /// A channel ends for a reason; what waits on it gets that reason.
+    fn on_channel_end(machine: &mut Machine<Self>, id: ChannelId, reason: &CloseReason);
+
+    /// Publishes up to this number have begun to leave.
+    fn on_publish_begun(channel: &mut Self::Channel, number: u64);
+
+    /// Whether a request still waits for its answer.
+    fn is_waiting(channel: &Self::Channel, life: ChannelLife, request: RequestId) -> bool;
+
+    /// A request got no answer in time.
+    fn on_request_timeout(machine: &mut Machine<Self>, id: ChannelId, request: RequestId);
+
+    /// The connection ends: what waits on it as a whole gets the reason.
+    fn on_end(machine: &mut Machine<Self>, reason: &CloseReason);
+
+    fn channel_closed(channel: ChannelId, reason: CloseReason) -> Self::Event;
+    fn closed(reason: CloseReason) -> Self::Event;
+    fn writable() -> Self::Event;
+}
+
+/// Where a connection is in its life.
+///
+/// ```text
+///  Handshake ── open-ok ──> Open ── close() ──> Closing ── close-ok, EOF, deadline ──> Closed
+///      │                      │                    ^
+///      │  peer's fault        │ peer's fault       │ (the reason is told at once, then the close is
+///      ├──────────────────────┴────────────────────┘  sent and its answer waited for)
+///      │  close received, EOF, refused
+///      └──────────────────────┴──────────────────────> Closed (a close-ok may still have to leave)
+/// ```
+#[derive(Debug)]
+enum Life {
+    Handshake(Stage),
+    Open,
+    Closing {
+        reason: CloseReason,
+        /// The close has left, or is for a fault: nothing but the answer is of interest.
+        deaf: bool,
+    },
+    Closed(CloseReason),
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine<R: Role> {
+    pub(crate) role: R,
+    life: Life,
+    /// The first bytes of the peer were seen to be of this protocol.
+    greeted: bool,
+    tuning: Tuning,
+    limits: Limits,
+    timeouts: Timeouts,
+    channels: Channels<R::Channel>,
+    output: Output,
+    events: VecDeque<R::Event>,
+    /// The final event was given.
+    announced: bool,
+    now: Instant,
+    timers: Timers,
+    deadlines: RequestDeadlines,
+    /// The number of the next request.
+    next_request: u64,
+    /// A publish was refused for want of room: tell when there is some.
+    wants_room: bool,
+    /// Where small bodies are copied to, so that they do not keep a large read buffer alive.
+    arena: BytesMut,
+    /// How much of the last input was left in the caller's buffer, in bytes.
+    leftover: usize,
+    /// How many more bytes the frame in progress needs.
+    missing: usize,
+}
+
+impl<R: Role> Machine<R> {
+    pub(crate) fn new(role: R, limits: Limits, timeouts: Timeouts, now: Instant) -> Self {
+        Self {
+            role,
+            life: Life::Handshake(Stage::Greeting),
+            greeted: false,
+            tuning: Tuning::BEFORE,
+            channels: Channels::new(),
+            output: Output::new(&limits),
+            events: VecDeque::new(),
+            announced: false,
+            now,
+            timers: Timers::new(now, timeouts.handshake),
+            deadlines: RequestDeadlines::new(timeouts.request),
+            next_request: 1,
+            wants_room: false,
+            arena: BytesMut::new(),
+            leftover: 0,
+            missing: 0,
+            limits,
+            timeouts,
+        }
+    }
+
+    // The world to the machine; `handle_input` is in `input.rs`.
+
+    pub(crate) fn handle_eof(&mut self, now: Instant) {
+        self.transport_ended(now, |stage| match stage {
+            Stage::Authenticating => {
+                CloseCause::AuthenticationFailed("the peer hung up instead of answering".into())
+            }
+            stage => CloseCause::Eof { stage },
+        });
+    }
+
+    pub(crate) fn handle_transport_error(&mut self, now: Instant, message: &str) {
+        self.transport_ended(now, |stage| {
+            let message = message.into();
+            CloseCause::Transport { stage, message }
+        });
+    }
+
+    fn transport_ended(&mut self, now: Instant, cause: impl FnOnce(Stage) -> CloseCause) {
+        self.learn(now);
+        let reason = match &self.life {
+            Life::Closed(reason) => reason.clone(),
+            // The close has left, and hanging up is as good as an answer to it.
+            Life::Closing { reason, deaf: true } => reason.clone(),
+            Life::Closing { .. } | Life::Handshake(_) | Life::Open => cause(self.stage()).into(),
+        };
+        self.finish(reason);
+        self.output.clear();
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.learn(now);
+        let now = self.now;
+        while let Some((request, id)) = self.deadlines.expire(now) {
+            if self.is_waiting(id, request) {
+                self.request_settled();
+                R::on_request_timeout(self, id, request);
+            }
+        }
+        while let Some((at, reason)) = self.timers.next(now) {
+            if at > now {
+                break;
+            }
+            match reason {
+                TimeoutReason::HeartbeatDue => {
+                    // What waits to be sent will be the sign of life.
+                    if self.output.len() == 0 {
+                        self.output.put_heartbeat();
+                    }
+                    self.timers.note_sent(now);
+                }
+                TimeoutReason::Close => {
+                    // Whether all that was accepted has arrived is not known.
+                    let told = self.close_reason().filter(|_| self.announced).cloned();
+                    let reason = told.unwrap_or_else(|| CloseCause::TimedOut(reason).into());
+                    self.finish(reason);
+                    self.output.clear();
+                }
+                TimeoutReason::Handshake | TimeoutReason::PeerSilent => {
+                    self.finish(CloseCause::TimedOut(reason).into());
+                    self.output.clear();
+                }
+                TimeoutReason::SetDeadline | TimeoutReason::Request => break,
+            }
+        }
+    }
+
+    /// Tells that nobody reads from the transport for a while, or that somebody does again.
+    pub(crate) fn set_reading(&mut self, now: Instant, reading: bool) {
+        self.learn(now);
+        self.timers.set_deaf(!reading, self.now);
+    }
+
+    // The machine to the world.
+
+    pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        self.learn(now);
+        let before = out.len();
+        self.output.take_ready(out);
+        while let Some(number) = self.output.next_turn(out) {
+            self.take_turn(number);
+        }
+        self.output.take_ready(out);
+        if self.output.take_last(out)
+            && let Life::Closing { deaf, .. } = &mut self.life
+        {
+            *deaf = true;
+        }
+        if self.wants_room && self.output.len() <= self.limits.output_low {
+            self.wants_room = false;
+            self.events.push_back(R::writable());
+        }
+        if out.len() == before {
+            self.output.shrink();
+            return false;
+        }
+        self.timers.note_sent(self.now);
+        true
+    }
+
+    fn take_turn(&mut self, number: u16) {
+        let Lookup::Live(id, channel) = self.channels.lookup(number) else {
+            return;
+        };
+        let turn = self.output.take_turn(&mut channel.backlog, number);
+        if turn.last_publish > 0 {
+            R::on_publish_begun(&mut channel.role, turn.last_publish);
+        }
+        if channel.life == ChannelLife::Finishing && channel.backlog.is_empty() {
+            self.channels.remove(id);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
+        let connection = self.timers.next(self.now);
+        let request = self.deadlines.next(self.now);
+        [connection, request].into_iter().flatten().min()
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<R::Event> {
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > 64 {
+            self.events = VecDeque::new();
+        }
+        event
+    }
+
+    // Getters.
+
+    pub(crate) const fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    pub(crate) const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) const fn read_hint(&self) -> usize {
+        self.missing
+    }
+
+    pub(crate) fn buffered(&self) -> usize {
+        self.output.len()
+    }
+
+    pub(crate) const fn handed_out(&self) -> u64 {
+        self.output.handed_out()
+    }
+
+    pub(crate) const fn output_position(&self) -> u64 {
+        self.output.position()
+    }
+
+    pub(crate) fn has_transmit(&self) -> bool {
+        self.output.has_transmit()
+    }
+
+    pub(crate) const fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.life, Life::Open)
+    }
+
+    /// Whether nothing more will come in or go out.
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(self.life, Life::Closed(_)) && self.output.len() == 0
+    }
+
+    /// Why the connection ended or is ending.
+    pub(crate) const fn close_reason(&self) -> Option<&CloseReason> {
+        match &self.life {
+            Life::Closing { reason, .. } | Life::Closed(reason) => Some(reason),
+            Life::Handshake(_) | Life::Open => None,
+        }
+    }
+
+    pub(crate) const fn stage(&self) -> Stage {
+        match &self.life {
+            Life::Handshake(stage) => *stage,
+            Life::Open => Stage::Open,
+            Life::Closing { .. } | Life::Closed(_) => Stage::Closing,
+        }
+    }
+
+    // What the roles build on.
+
+    pub(crate) fn push(&mut self, event: R::Event) {
+        self.events.push_back(event);
+    }
+
+    pub(crate) const fn set_stage(&mut self, stage: Stage) {
+        if let Life::Handshake(current) = &mut self.life {
+            *current = stage;
+        }
+    }
+
+    /// The limits are agreed on, and in force.
+    pub(crate) fn set_tuning(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
+        self.output.set_tuning(&tuning, &self.limits);
+        self.timers
+            .set_interval(tuning.heartbeat_interval(), self.now);
+    }
+
+    /// The handshake is over.
+    pub(crate) fn set_open(&mut self) {
+        self.life = Life::Open;
+        self.timers.end_handshake();
+    }
+
+    pub(crate) fn put_raw(&mut self, bytes: &[u8]) {
+        self.output.put_raw(bytes);
+    }
+
+    pub(crate) fn put_urgent<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
+        self.output.put_urgent(method)
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), ApiMisuse> {
+        if self.is_open() {
+            Ok(())
+        } else {
+            Err(ApiMisuse::ConnectionNotOpen)
+        }
+    }
+
+    /// The open channel, and the output to write to.
+    #[inline]
+    pub(crate) fn open_channel_and_output(
+        &mut self,
+        id: ChannelId,
+    ) -> Result<(&mut Channel<R::Channel>, &mut Output), ApiMisuse> {
+        if !matches!(self.life, Life::Open) {
+            return Err(ApiMisuse::ConnectionNotOpen);
+        }
+        match self.channels.get_mut(id) {
+            Some(channel) if channel.life == ChannelLife::Open => Ok((channel, &mut self.output)),
+            Some(_) | None => Err(ApiMisuse::ChannelNotOpen),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn channel_mut(&mut self, id: ChannelId) -> Option<&mut Channel<R::Channel>> {
+        self.channels.get_mut(id)
+    }
+
+    #[inline]
+    pub(crate) fn channel_and_events(
+        &mut self,
+        id: ChannelId,
+    ) -> Option<(&mut Channel<R::Channel>, &mut VecDeque<R::Event>)> {
+        Some((self.channels.get_mut(id)?, &mut self.events))
+    }
+
+    pub(crate) fn channel(&self, id: ChannelId) -> Option<&Channel<R::Channel>> {
+        self.channels.get(id)
+    }
+
+    /// Queues a method of an open channel.
+    pub(crate) fn put_method<M: MethodDef>(
+        &mut self,
+        id: ChannelId,
+        method: &M,
+    ) -> Result<(), ApiMisuse> {
+        let (channel, output) = self.open_channel_and_output(id)?;
+        output.put_method(&mut channel.backlog, id.number(), method)
+    }
+
+    /// Reserves a free channel number, any or the one asked for.
+    pub(crate) fn add_channel(
+        &mut self,
+        number: Option<u16>,
+        life: ChannelLife,
+    ) -> Result<ChannelId, ApiMisuse> {
+        let channel_max = self.tuning.channel_max;
+        let number = match number {
+            Some(number) if number <= channel_max => number,
+            Some(number) => {
+                return Err(ApiMisuse::ChannelNumber {
+                    number,
+                    channel_max,
+                });
+            }
+            None => self
+                .channels
+                .next_free(channel_max)
+                .ok_or(ApiMisuse::NoFreeChannel { channel_max })?,
+        };
+        self.channels
+            .insert(number, life)
+            .ok_or(ApiMisuse::ChannelNumber {
+                number,
+                channel_max,
+            })
+    }
+
+    /// Queues a method of a channel in whatever state it is.
+    pub(crate) fn put_method_anyway<M: MethodDef>(&mut self, id: ChannelId, method: &M) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            // The methods sent this way are far smaller than any frame limit.
+            let _fits = self
+                .output
+                .put_method(&mut channel.backlog, id.number(), method);
+        }
+    }
+
+    /// Nothing more of the channel leaves until it is released.
+    pub(crate) fn hold_channel(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            Output::hold(&mut channel.backlog);
+        }
+    }
+
+    pub(crate) fn release_channel(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            self.output.release(&mut channel.backlog, id.number());
+        }
+    }
+
+    pub(crate) fn remove_channel(&mut self, id: ChannelId) {
+        if let Some(mut channel) = self.channels.remove(id) {
+            self.output.trim(&mut channel.backlog, id.number());
+        }
+    }
+
+    pub(crate) const fn next_request(&mut self) -> RequestId {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        id
+    }
+
+    pub(crate) fn add_deadline(&mut self, request: RequestId, channel: ChannelId) {
+        self.deadlines.add(request, channel);
+    }
+
+    /// A request got its answer, or will never.
+    pub(crate) fn request_settled(&mut self) {
+        let channels = &self.channels;
+        self.deadlines.settle(|request, id| {
+            channels
+                .get(id)
+                .is_some_and(|channel| R::is_waiting(&channel.role, channel.life, request))
+        });
+    }
+
+    fn is_waiting(&self, id: ChannelId, request: RequestId) -> bool {
+        self.channels
+            .get(id)
+            .is_some_and(|channel| R::is_waiting(&channel.role, channel.life, request))
+    }
+
+    /// A publish found no room: an event tells when there is some.
+    pub(crate) const fn want_room(&mut self) {
+        self.wants_room = true;
+    }
+
+    // Closing.
+
+    /// Closes one channel: what is queued on it leaves first, then the close.
+    pub(crate) fn close_channel(
+        &mut self,
+        id: ChannelId,
+        close: &Close,
+        request: Option<RequestId>,
+    ) -> Result<(), ApiMisuse> {
+        let (channel, output) = self.open_channel_and_output(id)?;
+        let method = channel::Close {
+            reply_code: close.code,
+            reply_text: reply_text(&close.text),
+            class_id: close.method.unwrap_or_default().class,
+            method_id: close.method.unwrap_or_default().method,
+        };
+        output.put_method(&mut channel.backlog, id.number(), &method)?;
+        channel.life = ChannelLife::Closing(request);
+        channel.assembly = assembly::Assembly::Idle;
+        Ok(())
+    }
+
+    /// Closes the connection on request: what is queued leaves first, then the close.
+    pub(crate) fn close(&mut self, code: ReplyCode, text: &str) {
+        let close = Close {
+            code,
+            text: text.into(),
+            method: None,
+        };
+        match &self.life {
+            Life::Open => {
+                self.output.put_last(&close_method(&close));
+                self.life = Life::Closing {
+                    reason: CloseCause::Requested(close).into(),
+                    deaf: false,
+                };
+                self.timers.start_close(self.timeouts.close);
+            }
+            // Nobody is there yet to say goodbye to.
+            Life::Handshake(_) => {
+                self.finish(CloseCause::Requested(close).into());
+                self.output.clear();
+            }
+            Life::Closing { .. } | Life::Closed(_) => {}
+        }
+    }
+
+    /// The peer broke the protocol: closes the channel or the connection.
+    fn fail(&mut self, error: ProtocolError) {
+        let code = error.code();
+        if code.severity() == Some(Severity::Soft)
+            && let Lookup::Live(id, _) = self.channels.lookup(error.channel)
+        {
+            let close = Close {
+                code,
+                text: error.to_string(),
+                method: error.method,
+            };
+            let reason = CloseReason::from(CloseCause::ProtocolError(error));
+            self.end_channel(id, &reason);
+            if let Some(channel) = self.channels.get_mut(id) {
+                channel.life = ChannelLife::Open;
+            }
+            // A failure is that of a channel which was not open, and needs no close.
+            let _closed = self.close_channel(id, &close, None);
+            self.push(R::channel_closed(id, reason));
+            return;
+        }
+        let close = Close {
+            code,
+            text: error.to_string(),
+            method: error.method,
+        };
+        self.close_for(&close, CloseCause::ProtocolError(error).into());
+    }
+
+    /// Closes the connection at once, for a reason that is told at once.
+    pub(crate) fn close_for(&mut self, close: &Close, reason: CloseReason) {
+        self.end_everything(&reason);
+        self.output.abort();
+        let _fits = self.output.put_urgent(&close_method(close));
+        self.timers.start_close(self.timeouts.close);
+        self.life = Life::Closing { reason, deaf: true };
+    }
+
+    /// The connection is over; what is urgent may still leave.
+    pub(crate) fn finish(&mut self, reason: CloseReason) {
+        self.end_everything(&reason);
+        self.output.abort();
+        self.timers.stop();
+        self.life = Life::Closed(reason);
+    }
+
+    /// Gives everyone who waits the reason, and the final event.
+    fn end_everything(&mut self, reason: &CloseReason) {
+        if self.announced {
+            return;
+        }
+        self.announced = true;
+        let of_channels = CloseReason::from(CloseCause::Connection(reason.clone()));
+        for id in self.channels.ids() {
+            R::on_channel_end(self, id, &of_channels);
+            self.channels.remove(id);
+        }
+        R::on_end(self, reason);
+        self.deadlines.clear();
+        self.arena = BytesMut::new();
+        self.push(R::closed(reason.clone()));
+    }
+
+    /// Gives everyone who waits on a channel the reason, and drops what it has not begun to send.
+    fn end_channel(&mut self, id: ChannelId, reason: &CloseReason) {
+        R::on_channel_end(self, id, reason);
+        if let Some(channel) = self.channels.get_mut(id) {
+            self.output.trim(&mut channel.backlog, id.number());
+            channel.assembly = assembly::Assembly::Idle;
+        }
+    }
+
+    /// Notes the time, and sets the deadlines that wait for it.
+    fn learn(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.timers.learn(self.now);
+        self.deadlines.learn(self.now);
+    }
+}
+
+/// The method that closes a connection.
+fn close_method(close: &Close) -> connection::Close {
+    connection::Close {
+        reply_code: close.code,
+        reply_text: reply_text(&close.text),
+        class_id: close.method.unwrap_or_default().class,
+        method_id: close.method.unwrap_or_default().method,
+    }
+}
+
+/// What a close method says.
+fn read_close(code: ReplyCode, text: &ShortStr, class: u16, method: u16) -> Close {
+    let method = MethodId::new(class, method);
+    Close {
+        code,
+        text: text.as_str().into(),
+        method: (method != MethodId::default()).then_some(method),
+    }
+}
+
+/// A reply text, cut at a character where it is too long for the wire.
+pub(crate) fn reply_text(text: &str) -> ShortStr {
+    let mut end = text.len().min(ShortStr::MAX_LEN);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end)
+        .and_then(|text| ShortStr::try_from(text).ok())
+        .unwrap_or_default()
+}

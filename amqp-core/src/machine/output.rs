@@ -1,0 +1,474 @@
+//! What leaves, and in which order.
+//!
+//! Three lanes lead to the transport. `urgent` holds what concerns the connection: the handshake,
+//! heartbeats, closing for a fault. `ready` holds whole frames of all channels in the order of the
+//! calls that made them. What does not fit into one frame, and whatever its channel says after it,
+//! waits in that channel's [`Backlog`], and the channels that have one take turns by the frame. So
+//! the order within a channel is strict, and a message of a gigabyte delays another channel by one
+//! frame. `last` holds the close that was asked for: it leaves when everything else has left.
+
+use alloc::collections::VecDeque;
+
+use bytes::{BufMut as _, BytesMut};
+
+use crate::{
+    body::Body,
+    error::ApiMisuse,
+    frame::{CONTENT_HEAD, FrameKind, HEARTBEAT, put_head},
+    limits::{FRAME_OVERHEAD, Limits, Tuning},
+    method::{MethodDef, MethodId},
+    protocol::FRAME_END,
+    transmit::{Segments, Transmit},
+    wire::Encode,
+};
+
+/// From this size on, in bytes, a piece of a body is chained instead of copied. Copying a smaller
+/// one costs less than the extra segment of a vectored write.
+const CHAIN_FROM: usize = 4096;
+
+/// About how many bytes one call hands out beyond what is ready, so that what waits stays here,
+/// where it is counted and can still be dropped.
+const TRANSMIT_BUDGET: usize = 256 << 10;
+
+/// An idle connection keeps no buffer larger than this, in bytes.
+const IDLE_BUFFER: usize = 4096;
+
+/// The class and method numbers at the front of a method frame's payload, in bytes.
+const METHOD_HEAD: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct Output {
+    urgent: BytesMut,
+    ready: Segments,
+    /// The channels whose backlog may send, in the order of their turns.
+    ring: VecDeque<u16>,
+    last: BytesMut,
+    /// What waits in all backlogs, in bytes.
+    waiting: usize,
+    /// How many bytes were ever put into `ready`.
+    queued: u64,
+    /// How many bytes ever left `ready`.
+    moved: u64,
+    /// The largest frame, in bytes.
+    frame_max: u32,
+    /// How many body bytes go into a frame, at least 1.
+    chunk: usize,
+}
+
+/// What a channel has still to say behind a message that does not fit into one frame, or while it
+/// must be silent.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    items: VecDeque<Item>,
+    /// Nothing may be sent: a transaction is being committed.
+    held: bool,
+    /// The channel is in the ring.
+    ringed: bool,
+}
+
+#[derive(Debug)]
+enum Item {
+    Frames(Frames),
+    /// The rest of a body whose header is in the frames before. At the front, it is a message
+    /// that was begun.
+    Body(Body),
+    /// Nothing behind this leaves until the channel is released.
+    Hold,
+}
+
+impl Item {
+    fn len(&self) -> usize {
+        match self {
+            Self::Frames(frames) => frames.bytes.len(),
+            Self::Body(body) => body.len(),
+            Self::Hold => 0,
+        }
+    }
+}
+
+/// Whole frames.
+#[derive(Debug, Default)]
+struct Frames {
+    bytes: BytesMut,
+    /// The last publish whose first frame is among them; 0 for none.
+    last_publish: u64,
+}
+
+impl Backlog {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Whether frames of the channel go to the lane of ready frames.
+    fn is_bypassed(&self) -> bool {
+        self.items.is_empty() && !self.held
+    }
+
+    /// Appends frames. A run of them is at most about `limit` bytes long: it leaves in one turn.
+    fn append<T>(
+        &mut self,
+        limit: usize,
+        publish: u64,
+        write: impl FnOnce(&mut BytesMut) -> T,
+    ) -> T {
+        let mut frames = match self.items.pop_back() {
+            Some(Item::Frames(frames)) if frames.bytes.len() < limit => frames,
+            other => {
+                self.items.extend(other);
+                Frames::default()
+            }
+        };
+        let written = write(&mut frames.bytes);
+        frames.last_publish = publish.max(frames.last_publish);
+        self.items.push_back(Item::Frames(frames));
+        written
+    }
+}
+
+/// What a turn of a channel's backlog has sent.
+pub(crate) struct Turn {
+    /// The last publish whose first frame left; 0 for none.
+    pub(crate) last_publish: u64,
+}
+
+impl Output {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let mut output = Self {
+            urgent: BytesMut::new(),
+            ready: Segments::default(),
+            ring: VecDeque::new(),
+            last: BytesMut::new(),
+            waiting: 0,
+            queued: 0,
+            moved: 0,
+            frame_max: 0,
+            chunk: 1,
+        };
+        output.set_tuning(&Tuning::BEFORE, limits);
+        output
+    }
+
+    pub(crate) fn set_tuning(&mut self, tuning: &Tuning, limits: &Limits) {
+        self.frame_max = tuning.frame_max;
+        self.chunk = tuning.chunk(limits).max(1);
+    }
+
+    /// How many bytes wait to be handed out.
+    pub(crate) fn len(&self) -> usize {
+        self.urgent.len() + self.ready.len() + self.waiting + self.last.len()
+    }
+
+    /// Whether a call would hand out anything now.
+    pub(crate) fn has_transmit(&self) -> bool {
+        !self.urgent.is_empty()
+            || !self.ready.is_empty()
+            || !self.ring.is_empty()
+            || (!self.last.is_empty() && self.waiting == 0)
+    }
+
+    /// Where the next byte of the ready lane will stand in all that ever passed through it.
+    pub(crate) const fn position(&self) -> u64 {
+        self.queued
+    }
+
+    /// How much of the ready lane was handed out: a position below this one has left.
+    pub(crate) const fn handed_out(&self) -> u64 {
+        self.moved
+    }
+
+    /// The protocol header, raw.
+    pub(crate) fn put_raw(&mut self, bytes: &[u8]) {
+        self.urgent.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn put_heartbeat(&mut self) {
+        self.urgent.extend_from_slice(&HEARTBEAT);
+    }
+
+    /// Queues a method of the connection before everything else.
+    pub(crate) fn put_urgent<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
+        let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
+        put_method(&mut self.urgent, 0, method, len);
+        Ok(())
+    }
+
+    /// Queues the method that ends the connection, behind everything else.
+    pub(crate) fn put_last<M: MethodDef>(&mut self, method: &M) {
+        put_method(
+            &mut self.last,
+            0,
+            method,
+            METHOD_HEAD + method.encoded_len(),
+        );
+    }
+
+    /// Queues a method of a channel.
+    pub(crate) fn put_method<M: MethodDef>(
+        &mut self,
+        backlog: &mut Backlog,
+        channel: u16,
+        method: &M,
+    ) -> Result<(), ApiMisuse> {
+        let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
+        let size = len + FRAME_OVERHEAD;
+        if backlog.is_bypassed() {
+            put_method(self.ready.tail(), channel, method, len);
+            self.queued += size as u64;
+        } else {
+            backlog.append(self.chunk, 0, |out| put_method(out, channel, method, len));
+            self.waiting += size;
+            self.join_ring(backlog, channel);
+        }
+        Ok(())
+    }
+
+    /// Queues a method with content. `publish` is its number among the channel's publishes, or 0.
+    /// Gives back the properties' bytes as `inspect` made of them.
+    pub(crate) fn put_content<M: MethodDef, P: Encode, T>(
+        &mut self,
+        backlog: &mut Backlog,
+        channel: u16,
+        message: Message<'_, M, P>,
+        inspect: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, ApiMisuse> {
+        let method_len = self.check_frame::<M>(METHOD_HEAD + message.method.encoded_len())?;
+        let header_len = self.check_frame::<M>(CONTENT_HEAD + message.properties.encoded_len())?;
+        let heads = Heads {
+            channel,
+            method_len,
+            header_len,
+            body_len: message.body.len(),
+        };
+        let publish = message.publish;
+        let bypassed = backlog.is_bypassed() && heads.body_len <= self.chunk;
+        if bypassed {
+            let before = self.ready.len();
+            let tail = self.ready.tail();
+            tail.reserve(heads.len() + (FRAME_OVERHEAD + heads.body_len).min(CHAIN_FROM));
+            let inspected = heads.put(tail, message.method, message.properties, inspect);
+            let mut body = message.body;
+            if heads.body_len > 0 {
+                put_body_frame(&mut self.ready, channel, &mut body, heads.body_len);
+            }
+            self.queued += (self.ready.len() - before) as u64;
+            Ok(inspected)
+        } else {
+            let inspected = backlog.append(self.chunk, publish, |out| {
+                heads.put(out, message.method, message.properties, inspect)
+            });
+            self.waiting += heads.len() + heads.body_len;
+            if heads.body_len > 0 {
+                backlog.items.push_back(Item::Body(message.body));
+            }
+            self.join_ring(backlog, channel);
+            Ok(inspected)
+        }
+    }
+
+    /// Lets nothing more of a channel out than what is queued already.
+    pub(crate) fn hold(backlog: &mut Backlog) {
+        if backlog.items.is_empty() {
+            backlog.held = true;
+        } else {
+            backlog.items.push_back(Item::Hold);
+        }
+    }
+
+    /// Lets a channel go on.
+    pub(crate) fn release(&mut self, backlog: &mut Backlog, channel: u16) {
+        backlog.held = false;
+        if !backlog.items.is_empty() {
+            self.join_ring(backlog, channel);
+        }
+    }
+
+    /// Drops what a channel has not begun to send. A message that was begun is finished: the peer
+    /// would take anything else in its place for a fault of the connection.
+    pub(crate) fn trim(&mut self, backlog: &mut Backlog, channel: u16) {
+        let mut dropped = core::mem::take(&mut backlog.items);
+        if let Some(Item::Body(_)) = dropped.front() {
+            backlog.items.extend(dropped.pop_front());
+        }
+        let dropped: usize = dropped.iter().map(Item::len).sum();
+        self.waiting = self.waiting.saturating_sub(dropped);
+        self.release(backlog, channel);
+    }
+
+    /// Drops everything, and lets nothing but urgent frames out from now on.
+    pub(crate) fn abort(&mut self) {
+        self.ready.clear();
+        self.ring = VecDeque::new();
+        self.last = BytesMut::new();
+        self.waiting = 0;
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self) {
+        self.abort();
+        self.urgent = BytesMut::new();
+    }
+
+    /// Hands out the urgent and the ready frames.
+    pub(crate) fn take_ready(&mut self, out: &mut Transmit) {
+        if !self.urgent.is_empty() {
+            out.push(self.urgent.split().freeze());
+        }
+        self.ready.move_into(out);
+        self.moved = self.queued;
+    }
+
+    /// Hands out the close that was asked for, when nothing waits before it.
+    pub(crate) fn take_last(&mut self, out: &mut Transmit) -> bool {
+        let due = !self.last.is_empty() && self.waiting == 0 && self.ready.is_empty();
+        if due {
+            out.push(core::mem::take(&mut self.last).freeze());
+        }
+        due
+    }
+
+    /// Whose turn it is, none if nobody waits or enough was handed out.
+    pub(crate) fn next_turn(&mut self, out: &Transmit) -> Option<u16> {
+        if out.len() + self.ready.len() >= TRANSMIT_BUDGET {
+            return None;
+        }
+        self.ring.pop_front()
+    }
+
+    /// Sends one frame, or one run of small frames, of the channel whose turn it is.
+    pub(crate) fn take_turn(&mut self, backlog: &mut Backlog, channel: u16) -> Turn {
+        backlog.ringed = false;
+        let mut turn = Turn { last_publish: 0 };
+        if backlog.held {
+            return turn;
+        }
+        let before = self.ready.len();
+        match backlog.items.pop_front() {
+            Some(Item::Frames(frames)) => {
+                self.waiting = self.waiting.saturating_sub(frames.bytes.len());
+                turn.last_publish = frames.last_publish;
+                self.ready.append(frames.bytes);
+            }
+            Some(Item::Body(mut body)) => {
+                let len = body.len().min(self.chunk);
+                self.waiting = self.waiting.saturating_sub(len);
+                put_body_frame(&mut self.ready, channel, &mut body, len);
+                if !body.is_empty() {
+                    backlog.items.push_front(Item::Body(body));
+                }
+            }
+            Some(Item::Hold) => backlog.held = true,
+            None => {}
+        }
+        self.queued += (self.ready.len() - before) as u64;
+        if !backlog.items.is_empty() {
+            self.join_ring(backlog, channel);
+        }
+        turn
+    }
+
+    /// Gives back what an idle connection does not need.
+    pub(crate) fn shrink(&mut self) {
+        if self.urgent.is_empty() {
+            self.urgent = BytesMut::new();
+        }
+        self.ready.shrink(IDLE_BUFFER);
+    }
+
+    fn join_ring(&mut self, backlog: &mut Backlog, channel: u16) {
+        if !backlog.ringed && !backlog.held {
+            backlog.ringed = true;
+            self.ring.push_back(channel);
+        }
+    }
+
+    /// Checks that a payload of that many bytes fits into a frame.
+    fn check_frame<M: MethodDef>(&self, payload: usize) -> Result<usize, ApiMisuse> {
+        let len = payload + FRAME_OVERHEAD;
+        if len as u64 > u64::from(self.frame_max) {
+            return Err(ApiMisuse::FrameTooLarge {
+                method: M::NAME,
+                len,
+                frame_max: self.frame_max,
+            });
+        }
+        Ok(payload)
+    }
+}
+
+/// A method with its content.
+pub(crate) struct Message<'a, M, P> {
+    pub(crate) method: &'a M,
+    pub(crate) properties: &'a P,
+    pub(crate) body: Body,
+    /// The number among the channel's publishes that are to be confirmed, or 0.
+    pub(crate) publish: u64,
+}
+
+/// The frames before a body.
+struct Heads {
+    channel: u16,
+    /// The payload of the method frame, in bytes.
+    method_len: usize,
+    /// The payload of the content header frame, in bytes.
+    header_len: usize,
+    /// The body, in bytes.
+    body_len: usize,
+}
+
+impl Heads {
+    const fn len(&self) -> usize {
+        self.method_len + self.header_len + 2 * FRAME_OVERHEAD
+    }
+
+    #[inline]
+    fn put<M: MethodDef, P: Encode, T>(
+        &self,
+        out: &mut BytesMut,
+        method: &M,
+        properties: &P,
+        inspect: impl FnOnce(&[u8]) -> T,
+    ) -> T {
+        put_method(out, self.channel, method, self.method_len);
+        put_head(out, FrameKind::Header, self.channel, self.header_len);
+        let [c1, c0] = M::ID.class.to_be_bytes();
+        out.put_slice(&[c1, c0, 0, 0]);
+        out.put_u64(self.body_len as u64);
+        let start = out.len();
+        properties.encode(out);
+        let inspected = inspect(out.get(start..).unwrap_or_default());
+        out.put_u8(FRAME_END);
+        inspected
+    }
+}
+
+#[inline]
+fn put_method<M: MethodDef>(out: &mut BytesMut, channel: u16, method: &M, len: usize) {
+    let MethodId { class, method: id } = M::ID;
+    out.reserve(len + FRAME_OVERHEAD);
+    put_head(out, FrameKind::Method, channel, len);
+    let [c1, c0] = class.to_be_bytes();
+    let [m1, m0] = id.to_be_bytes();
+    out.put_slice(&[c1, c0, m1, m0]);
+    method.encode(out);
+    out.put_u8(FRAME_END);
+}
+
+/// Appends a body frame with the first `len` bytes of `body`.
+#[inline]
+fn put_body_frame(ready: &mut Segments, channel: u16, body: &mut Body, len: usize) {
+    if len < CHAIN_FROM {
+        ready.tail().reserve(len + FRAME_OVERHEAD);
+    }
+    put_head(ready.tail(), FrameKind::Body, channel, len);
+    let mut left = len;
+    while left > 0 {
+        let piece = body.take_front(left);
+        left = left.saturating_sub(piece.len().max(1));
+        if piece.len() < CHAIN_FROM {
+            ready.tail().extend_from_slice(&piece);
+        } else {
+            ready.chain(piece);
+        }
+    }
+    ready.tail().put_u8(FRAME_END);
+}

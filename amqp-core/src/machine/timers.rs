@@ -1,0 +1,193 @@
+//! The deadlines of a connection.
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use crate::{
+    close::TimeoutReason,
+    ids::{ChannelId, RequestId},
+    time::Instant,
+};
+
+/// When the connection as a whole wants attention.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    /// The end of the handshake; none when it is over.
+    handshake: Option<Instant>,
+    /// The end of closing; none when nothing is closing.
+    close: Option<Deadline>,
+    /// The heartbeat interval; none when there are no heartbeats.
+    interval: Option<Duration>,
+    /// When bytes were last handed to the transport.
+    sent: Instant,
+    /// When bytes last came in.
+    heard: Instant,
+    /// Nobody reads, so that silence says nothing about the peer.
+    deaf: bool,
+}
+
+/// A deadline. A command does not know the time: its deadline is set at the next call that does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deadline {
+    In(Duration),
+    At(Instant),
+}
+
+impl Timers {
+    pub(crate) fn new(now: Instant, handshake: Duration) -> Self {
+        Self {
+            handshake: Some(now + handshake),
+            close: None,
+            interval: None,
+            sent: now,
+            heard: now,
+            deaf: false,
+        }
+    }
+
+    pub(crate) const fn end_handshake(&mut self) {
+        self.handshake = None;
+    }
+
+    /// Heartbeats begin, at the interval agreed on.
+    pub(crate) const fn set_interval(&mut self, interval: Option<Duration>, now: Instant) {
+        self.interval = interval;
+        self.sent = now;
+        self.heard = now;
+    }
+
+    /// Sets the deadline of closing, unless it is set.
+    pub(crate) fn start_close(&mut self, after: Duration) {
+        self.close.get_or_insert(Deadline::In(after));
+        self.handshake = None;
+    }
+
+    pub(crate) const fn note_sent(&mut self, now: Instant) {
+        self.sent = now;
+    }
+
+    pub(crate) const fn note_heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    pub(crate) const fn set_deaf(&mut self, deaf: bool, now: Instant) {
+        self.deaf = deaf;
+        self.heard = now;
+    }
+
+    /// Everything is over.
+    pub(crate) const fn stop(&mut self) {
+        self.handshake = None;
+        self.close = None;
+        self.interval = None;
+    }
+
+    /// Sets what waits for the time.
+    pub(crate) fn learn(&mut self, now: Instant) {
+        if let Some(Deadline::In(after)) = self.close {
+            self.close = Some(Deadline::At(now + after));
+        }
+    }
+
+    /// The next deadline.
+    pub(crate) fn next(&self, now: Instant) -> Option<(Instant, TimeoutReason)> {
+        let close = self.close.map(|deadline| match deadline {
+            Deadline::In(_) => (now, TimeoutReason::SetDeadline),
+            Deadline::At(at) => (at, TimeoutReason::Close),
+        });
+        let handshake = self.handshake.map(|at| (at, TimeoutReason::Handshake));
+        let due = self
+            .interval
+            .map(|interval| (self.sent + interval / 2, TimeoutReason::HeartbeatDue));
+        let silent = self
+            .interval
+            .filter(|_| !self.deaf)
+            .map(|interval| (self.heard + interval * 2, TimeoutReason::PeerSilent));
+        [close, handshake, due, silent].into_iter().flatten().min()
+    }
+}
+
+/// The requests that wait for an answer, in the order of their deadlines. All wait equally long, so
+/// that the order is the one in which they were made.
+#[derive(Debug)]
+pub(crate) struct RequestDeadlines {
+    /// How long each waits; none for ever.
+    after: Option<Duration>,
+    /// Answered ones are left in until they come to the front, or are too many.
+    queue: VecDeque<(RequestId, ChannelId, Option<Instant>)>,
+    /// How many of the queue are unanswered.
+    open: usize,
+    /// How many at the back have no time yet.
+    unset: usize,
+}
+
+/// Answered requests are swept out of the queue when there are this many more than open ones.
+const SWEEP_FROM: usize = 64;
+
+impl RequestDeadlines {
+    pub(crate) const fn new(after: Option<Duration>) -> Self {
+        Self {
+            after,
+            queue: VecDeque::new(),
+            open: 0,
+            unset: 0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, id: RequestId, channel: ChannelId) {
+        if self.after.is_some() {
+            self.queue.push_back((id, channel, None));
+            self.open += 1;
+            self.unset += 1;
+        }
+    }
+
+    /// One of the queue was answered. `is_open` tells of each whether it still waits.
+    pub(crate) fn settle(&mut self, is_open: impl Fn(RequestId, ChannelId) -> bool) {
+        if self.after.is_none() {
+            return;
+        }
+        self.open = self.open.saturating_sub(1);
+        if self.queue.len() > 2 * self.open + SWEEP_FROM {
+            self.queue.retain(|&(id, channel, _)| is_open(id, channel));
+            self.unset = self.queue.iter().filter(|entry| entry.2.is_none()).count();
+        }
+    }
+
+    pub(crate) fn learn(&mut self, now: Instant) {
+        let Some(after) = self.after.filter(|_| self.unset > 0) else {
+            return;
+        };
+        for entry in self.queue.iter_mut().rev().take(self.unset) {
+            entry.2 = Some(now + after);
+        }
+        self.unset = 0;
+    }
+
+    /// Takes out the first request, when its time has come.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<(RequestId, ChannelId)> {
+        let &(id, channel, at) = self.queue.front()?;
+        if at? > now {
+            return None;
+        }
+        self.queue.pop_front();
+        Some((id, channel))
+    }
+
+    pub(crate) fn next(&self, now: Instant) -> Option<(Instant, TimeoutReason)> {
+        if self.open == 0 {
+            return None;
+        }
+        let &(_, _, at) = self.queue.front()?;
+        Some(match at {
+            Some(at) => (at, TimeoutReason::Request),
+            None => (now, TimeoutReason::SetDeadline),
+        })
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.queue = VecDeque::new();
+        self.open = 0;
+        self.unset = 0;
+    }
+}

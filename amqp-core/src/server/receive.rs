@@ -1,0 +1,157 @@
+//! What a server makes of the client's methods.
+
+use bytes::BytesMut;
+
+use super::{Event, Published, Server, channel::ServerChannel};
+use crate::{
+    body::Content,
+    close::{CloseCause, CloseReason, Stage},
+    fault::Fault,
+    ids::{ChannelId, PublishSeq, RequestId},
+    machine::{ChannelLife, Machine, Role},
+    method::Rule,
+    protocol::{self, ClientMethod, Method, basic, channel, confirm, connection},
+};
+
+impl Role for Server {
+    type Event = Event;
+    type Channel = ServerChannel;
+
+    /// RabbitMQ takes body frames that are over the limit by the size of an empty frame, which
+    /// several clients get wrong by just that much.
+    const FRAME_SLACK: u32 = 8;
+
+    fn is_peers(rule: &Rule) -> bool {
+        rule.client_sends
+    }
+
+    fn greet(machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause> {
+        machine.greet_client(input)
+    }
+
+    fn on_connection_method(machine: &mut Machine<Self>, method: Method) -> Result<(), Fault> {
+        match (machine.stage(), method) {
+            (Stage::Open | Stage::Closing, Method::ConnectionUpdateSecret(update)) => {
+                // Far smaller than any frame limit.
+                let _fits = machine.put_urgent(&connection::UpdateSecretOk::default());
+                machine.push(Event::SecretUpdated {
+                    secret: update.new_secret,
+                    reason: update.reason,
+                });
+                Ok(())
+            }
+            (stage, method) => machine.on_handshake(stage, method),
+        }
+    }
+
+    fn on_channel_open(machine: &mut Machine<Self>, number: u16) -> Result<(), Fault> {
+        let id = machine
+            .add_channel(Some(number), ChannelLife::Open)
+            .map_err(|_| Fault::ChannelNumber(machine.tuning().channel_max))?;
+        machine.put_method_anyway(id, &channel::OpenOk::default());
+        machine.push(Event::ChannelOpened { channel: id });
+        Ok(())
+    }
+
+    fn on_channel_method(
+        machine: &mut Machine<Self>,
+        id: ChannelId,
+        method: Method,
+        content: Option<Content>,
+    ) -> Result<(), Fault> {
+        match (method, content) {
+            (Method::BasicPublish(method), Some(content)) => {
+                machine.on_publish(id, method, content);
+                Ok(())
+            }
+            (Method::ChannelFlow(flow), _) => {
+                machine.on_flow(id, flow.active);
+                Ok(())
+            }
+            (method, _) => machine.on_request(id, method),
+        }
+    }
+
+    fn on_channel_closed(
+        _machine: &mut Machine<Self>,
+        _id: ChannelId,
+        _request: Option<RequestId>,
+    ) {
+    }
+
+    fn on_channel_end(machine: &mut Machine<Self>, id: ChannelId, _reason: &CloseReason) {
+        if let Some(channel) = machine.channel_mut(id) {
+            channel.role.owed.clear();
+        }
+    }
+
+    fn on_publish_begun(_channel: &mut ServerChannel, _number: u64) {}
+
+    fn is_waiting(_channel: &ServerChannel, _life: ChannelLife, _request: RequestId) -> bool {
+        false
+    }
+
+    fn on_request_timeout(_machine: &mut Machine<Self>, _id: ChannelId, _request: RequestId) {}
+
+    fn on_end(_machine: &mut Machine<Self>, _reason: &CloseReason) {}
+
+    fn channel_closed(channel: ChannelId, reason: CloseReason) -> Event {
+        Event::ChannelClosed { channel, reason }
+    }
+
+    fn closed(reason: CloseReason) -> Event {
+        Event::Closed(reason)
+    }
+
+    fn writable() -> Event {
+        Event::Writable
+    }
+}
+
+impl Machine<Server> {
+    #[inline]
+    fn on_publish(&mut self, id: ChannelId, method: basic::Publish, content: Content) {
+        let Some(channel) = self.channel_mut(id) else {
+            return;
+        };
+        let seq = channel.role.published.as_mut().map(|last| {
+            *last += 1;
+            PublishSeq(*last)
+        });
+        self.push(Event::Published(Published {
+            channel: id,
+            seq,
+            method,
+            content,
+        }));
+    }
+
+    fn on_flow(&mut self, id: ChannelId, active: bool) {
+        if let Some(channel) = self.channel_mut(id) {
+            channel.paused = !active;
+        }
+        self.put_method_anyway(id, &channel::FlowOk { active });
+        self.push(Event::Flow {
+            channel: id,
+            active,
+        });
+    }
+
+    fn on_request(&mut self, id: ChannelId, method: Method) -> Result<(), Fault> {
+        let rule = protocol::rule(method.id()).ok_or(Fault::WrongSender)?;
+        if let Some(channel) = self.channel_mut(id) {
+            if !rule.responses.is_empty() && !method.no_wait() {
+                channel.role.owed.push_back(rule.id);
+            }
+            if rule.id == <confirm::Select as crate::method::MethodDef>::ID {
+                channel.role.published.get_or_insert(0);
+            }
+        }
+        let method = ClientMethod::try_from(method).map_err(|_| Fault::WrongSender)?;
+        self.push(Event::Request {
+            channel: id,
+            method,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! Bytes on their way to the socket.
+
+use alloc::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// Bytes that the machine has handed out and the transport has not yet taken: a list of segments.
+///
+/// It belongs to whoever writes the socket, so that the write happens without touching the
+/// machine. It is a [`Buf`]: write [`chunk`](Buf::chunk), or all [`segments`](Self::segments) at
+/// once with a vectored write, then [`advance`](Buf::advance) by what the socket took.
+#[derive(Debug, Default)]
+pub struct Transmit {
+    /// None is empty.
+    segments: VecDeque<Bytes>,
+    /// The sum of the segments' lengths, in bytes.
+    len: usize,
+}
+
+impl Transmit {
+    /// Nothing to send.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            segments: VecDeque::new(),
+            len: 0,
+        }
+    }
+
+    /// How many bytes are left to write.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether everything was written.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What is left to write, piece by piece, in order; no piece is empty.
+    pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
+        self.segments.iter().map(|segment| &segment[..])
+    }
+
+    /// Takes the pieces out, in order: for handing them to another machine in memory.
+    pub fn take_segments(&mut self) -> impl Iterator<Item = Bytes> + '_ {
+        self.len = 0;
+        self.segments.drain(..)
+    }
+
+    /// Forgets what was not written: the connection is gone.
+    pub fn clear(&mut self) {
+        self.segments = VecDeque::new();
+        self.len = 0;
+    }
+
+    pub(crate) fn push(&mut self, segment: Bytes) {
+        if !segment.is_empty() {
+            self.len += segment.len();
+            self.segments.push_back(segment);
+        }
+    }
+}
+
+impl Buf for Transmit {
+    fn remaining(&self) -> usize {
+        self.len
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.segments.front().map_or(&[], |segment| &segment[..])
+    }
+
+    /// Advances past `count` bytes, at most to the end.
+    fn advance(&mut self, count: usize) {
+        let mut left = count.min(self.len);
+        self.len -= left;
+        while let Some(front) = self.segments.front_mut() {
+            if left < front.len() {
+                front.advance(left);
+                return;
+            }
+            left -= front.len();
+            self.segments.pop_front();
+        }
+    }
+}
+
+/// Output being built: small pieces are copied together, large ones chained.
+#[derive(Debug, Default)]
+pub(crate) struct Segments {
+    /// Finished pieces.
+    done: VecDeque<Bytes>,
+    /// The sum of the finished pieces' lengths, in bytes.
+    done_len: usize,
+    /// Where small pieces are written.
+    tail: BytesMut,
+}
+
+impl Segments {
+    pub(crate) fn len(&self) -> usize {
+        self.done_len + self.tail.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where to write small pieces.
+    pub(crate) const fn tail(&mut self) -> &mut BytesMut {
+        &mut self.tail
+    }
+
+    /// Appends a large piece without copying it.
+    pub(crate) fn chain(&mut self, piece: Bytes) {
+        self.finish_tail();
+        self.done_len += piece.len();
+        self.done.push_back(piece);
+    }
+
+    /// Moves everything into `out`.
+    pub(crate) fn move_into(&mut self, out: &mut Transmit) {
+        self.finish_tail();
+        self.done_len = 0;
+        for piece in self.done.drain(..) {
+            out.push(piece);
+        }
+    }
+
+    /// Appends frames that were built elsewhere.
+    pub(crate) fn append(&mut self, frames: BytesMut) {
+        self.chain(frames.freeze());
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Gives back a buffer larger than `keep` bytes when nothing is in it.
+    pub(crate) fn shrink(&mut self, keep: usize) {
+        if self.is_empty() {
+            if self.tail.capacity() > keep {
+                self.tail = BytesMut::new();
+            }
+            if self.done.capacity() > 8 {
+                self.done = VecDeque::new();
+            }
+        }
+    }
+
+    fn finish_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.done_len += self.tail.len();
+            self.done.push_back(self.tail.split().freeze());
+        }
+    }
+}

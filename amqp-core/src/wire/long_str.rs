@@ -1,0 +1,251 @@
+//! Long strings: any bytes, and those that must not be seen.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Deref;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Decode, DecodeError, Encode, parse, put};
+
+/// Bytes of any length up to 4 GiB, which need not be UTF-8 although they mostly are.
+///
+/// A clone shares the bytes.
+///
+/// ```
+/// use amqp_core::wire::LongStr;
+///
+/// let text = LongStr::from("en_US");
+/// assert_eq!(text.as_str(), Some("en_US"));
+/// assert_eq!(LongStr::from(vec![0xff]).as_str(), None);
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LongStr(pub Bytes);
+
+impl LongStr {
+    /// The empty string.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Bytes::new())
+    }
+
+    /// A long string from a literal, without a copy.
+    #[must_use]
+    pub const fn from_static(text: &'static str) -> Self {
+        Self(Bytes::from_static(text.as_bytes()))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The text, if it is UTF-8.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        core::str::from_utf8(&self.0).ok()
+    }
+
+    /// The text, with U+FFFD in place of whatever is not UTF-8.
+    #[must_use]
+    pub fn to_str_lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+
+    /// How many bytes it takes on the wire: its own and the four of the length.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        4 + self.0.len()
+    }
+}
+
+impl Deref for LongStr {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for LongStr {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// As a text if it is one, else as bytes.
+impl fmt::Debug for LongStr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.as_str() {
+            Some(text) => fmt::Debug::fmt(text, f),
+            None => fmt::Debug::fmt(&self.0, f),
+        }
+    }
+}
+
+impl PartialEq<[u8]> for LongStr {
+    fn eq(&self, other: &[u8]) -> bool {
+        self.as_bytes() == other
+    }
+}
+
+impl PartialEq<str> for LongStr {
+    fn eq(&self, other: &str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for LongStr {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Encode for LongStr {
+    fn encoded_len(&self) -> usize {
+        self.encoded_len()
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        put::long_str(out, self);
+    }
+}
+
+impl Decode for LongStr {
+    fn decode(input: &[u8]) -> Result<Self, DecodeError> {
+        parse::all(input, parse::long_str)
+    }
+}
+
+/// A long string that no log shows: a password, a token, a SASL response.
+///
+/// It has no `Display`, and its `Debug` is `Secret(..)`. Only [`expose`](Self::expose) gives the
+/// bytes.
+///
+/// ```
+/// use amqp_core::wire::Secret;
+///
+/// let password = Secret::from("swordfish");
+/// assert_eq!(format!("{password:?}"), "Secret(..)");
+/// assert_eq!(password.expose(), b"swordfish");
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(Bytes);
+
+impl Secret {
+    /// The empty secret.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Bytes::new())
+    }
+
+    /// A secret from a literal, without a copy.
+    #[must_use]
+    pub const fn from_static(text: &'static str) -> Self {
+        Self(Bytes::from_static(text.as_bytes()))
+    }
+
+    /// The bytes themselves. Take care where they go.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is nothing to hide.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many bytes it takes on the wire: its own and the four of the length.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        4 + self.0.len()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl Encode for Secret {
+    fn encoded_len(&self) -> usize {
+        self.encoded_len()
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        put::secret(out, self);
+    }
+}
+
+impl Decode for Secret {
+    fn decode(input: &[u8]) -> Result<Self, DecodeError> {
+        parse::all(input, parse::secret)
+    }
+}
+
+impl From<LongStr> for Secret {
+    fn from(text: LongStr) -> Self {
+        Self(text.0)
+    }
+}
+
+/// Both are bytes, and are made from the same things.
+macro_rules! from_bytes {
+    ($($target:ident)*) => {$(
+        impl From<Bytes> for $target {
+            fn from(bytes: Bytes) -> Self {
+                Self(bytes)
+            }
+        }
+
+        impl From<Vec<u8>> for $target {
+            fn from(bytes: Vec<u8>) -> Self {
+                Self(bytes.into())
+            }
+        }
+
+        impl From<String> for $target {
+            fn from(text: String) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl From<&str> for $target {
+            fn from(text: &str) -> Self {
+                Self(Bytes::copy_from_slice(text.as_bytes()))
+            }
+        }
+
+        impl From<&String> for $target {
+            fn from(text: &String) -> Self {
+                Self::from(text.as_str())
+            }
+        }
+
+        impl From<&[u8]> for $target {
+            fn from(bytes: &[u8]) -> Self {
+                Self(Bytes::copy_from_slice(bytes))
+            }
+        }
+
+        impl<const N: usize> From<&[u8; N]> for $target {
+            fn from(bytes: &[u8; N]) -> Self {
+                Self(Bytes::copy_from_slice(bytes))
+            }
+        }
+    )*};
+}
+
+from_bytes! { LongStr Secret }

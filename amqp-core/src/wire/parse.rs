@@ -1,0 +1,306 @@
+//! Parsers of the wire types. Each takes one value off the front of its input.
+
+use bytes::Bytes;
+use nom::{Err, IResult};
+
+use super::{
+    Decimal, DecodeError, FieldArray, FieldTable, FieldValue, LongStr, MAX_TABLE_DEPTH, Secret,
+    ShortStr, Timestamp,
+};
+
+/// What is left of the input, and the value.
+pub(crate) type Parsed<'a, T> = IResult<&'a [u8], T, DecodeError>;
+
+/// Runs a parser that must use the whole input.
+#[inline]
+pub(crate) fn all<'a, T>(
+    input: &'a [u8],
+    parser: impl FnOnce(&'a [u8]) -> Parsed<'a, T>,
+) -> Result<T, DecodeError> {
+    match parser(input) {
+        Ok(([], value)) => Ok(value),
+        Ok((rest, _)) => Err(DecodeError::TrailingBytes { left: rest.len() }),
+        Err(error) => Err(cause(error)),
+    }
+}
+
+fn cause(error: Err<DecodeError>) -> DecodeError {
+    match error {
+        Err::Incomplete(_) => DecodeError::Truncated,
+        Err::Error(error) | Err::Failure(error) => error,
+    }
+}
+
+/// Running out of bytes inside of a table that is all there means that a length in it is wrong.
+fn inside(error: Err<DecodeError>) -> Err<DecodeError> {
+    let error = cause(error);
+    Err::Error(if error == DecodeError::Truncated {
+        DecodeError::LengthMismatch
+    } else {
+        error
+    })
+}
+
+#[inline]
+fn array<const N: usize>(input: &[u8]) -> Parsed<'_, [u8; N]> {
+    match input.split_first_chunk() {
+        Some((bytes, rest)) => Ok((rest, *bytes)),
+        None => Err(Err::Error(DecodeError::Truncated)),
+    }
+}
+
+/// As many bytes as a length says, which are not copied.
+#[inline]
+fn bytes(input: &[u8], len: usize) -> Parsed<'_, &[u8]> {
+    match input.split_at_checked(len) {
+        Some((bytes, rest)) => Ok((rest, bytes)),
+        None => Err(Err::Error(DecodeError::Truncated)),
+    }
+}
+
+/// A length of 32 bits and that many bytes, which are not copied.
+#[inline]
+fn long_bytes(input: &[u8]) -> Parsed<'_, &[u8]> {
+    let (input, len) = long(input)?;
+    // A length that `usize` cannot hold is more than any input has.
+    bytes(input, usize::try_from(len).unwrap_or(usize::MAX))
+}
+
+/// A length octet and that many bytes, which are not copied.
+#[inline]
+fn short_bytes(input: &[u8]) -> Parsed<'_, &[u8]> {
+    let (input, len) = octet(input)?;
+    bytes(input, usize::from(len))
+}
+
+#[inline]
+pub(crate) fn octet(input: &[u8]) -> Parsed<'_, u8> {
+    match input {
+        [octet, rest @ ..] => Ok((rest, *octet)),
+        [] => Err(Err::Error(DecodeError::Truncated)),
+    }
+}
+
+/// Up to eight bit arguments that follow each other, the first in the lowest bit.
+#[inline]
+pub(crate) fn bits(input: &[u8]) -> Parsed<'_, u8> {
+    octet(input)
+}
+
+#[inline]
+pub(crate) fn short(input: &[u8]) -> Parsed<'_, u16> {
+    let (rest, bytes) = array(input)?;
+    Ok((rest, u16::from_be_bytes(bytes)))
+}
+
+#[inline]
+pub(crate) fn long(input: &[u8]) -> Parsed<'_, u32> {
+    let (rest, bytes) = array(input)?;
+    Ok((rest, u32::from_be_bytes(bytes)))
+}
+
+#[inline]
+pub(crate) fn longlong(input: &[u8]) -> Parsed<'_, u64> {
+    let (rest, bytes) = array(input)?;
+    Ok((rest, u64::from_be_bytes(bytes)))
+}
+
+#[inline]
+pub(crate) fn short_str(input: &[u8]) -> Parsed<'_, ShortStr> {
+    ShortStr::read(input).map_err(Err::Error)
+}
+
+/// A short string where it stands.
+#[inline]
+pub(crate) fn short_str_ref(input: &[u8]) -> Parsed<'_, &str> {
+    let (rest, bytes) = short_bytes(input)?;
+    match core::str::from_utf8(bytes) {
+        Ok(text) => Ok((rest, text)),
+        Err(_) => Err(Err::Error(DecodeError::InvalidUtf8)),
+    }
+}
+
+pub(crate) fn long_str(input: &[u8]) -> Parsed<'_, LongStr> {
+    let (rest, bytes) = long_bytes(input)?;
+    Ok((rest, LongStr::from(bytes)))
+}
+
+pub(crate) fn secret(input: &[u8]) -> Parsed<'_, Secret> {
+    let (rest, bytes) = long_bytes(input)?;
+    Ok((rest, Secret::from(bytes)))
+}
+
+#[inline]
+pub(crate) fn timestamp(input: &[u8]) -> Parsed<'_, Timestamp> {
+    let (rest, seconds) = longlong(input)?;
+    Ok((rest, Timestamp(seconds)))
+}
+
+pub(crate) fn table(input: &[u8]) -> Parsed<'_, FieldTable> {
+    let (rest, body) = long_bytes(input)?;
+    Ok((rest, fields(body, 1).map_err(inside)?))
+}
+
+/// A table without its length, which is the whole input.
+pub(crate) fn bare_table(input: &[u8]) -> Result<FieldTable, DecodeError> {
+    fields(input, 1).map_err(cause)
+}
+
+/// Passes over a table: fails if and only if [`table`] would, and allocates nothing.
+pub(crate) fn skip_table(input: &[u8]) -> Parsed<'_, ()> {
+    let (rest, body) = long_bytes(input)?;
+    skip_fields(body, 1).map_err(inside)?;
+    Ok((rest, ()))
+}
+
+/// The fields of the `depth`th table from outside. The recursion ends with the depth.
+fn fields(mut body: &[u8], depth: usize) -> Result<FieldTable, Err<DecodeError>> {
+    check_depth(depth)?;
+    let mut table = FieldTable::new();
+    while !body.is_empty() {
+        let (rest, name) = short_str(body)?;
+        let (rest, value) = value(rest, depth)?;
+        table.push(name, value);
+        body = rest;
+    }
+    Ok(table)
+}
+
+fn elements(mut body: &[u8], depth: usize) -> Result<FieldArray, Err<DecodeError>> {
+    check_depth(depth)?;
+    let mut array = FieldArray::new();
+    while !body.is_empty() {
+        let (rest, value) = value(body, depth)?;
+        array.push(value);
+        body = rest;
+    }
+    Ok(array)
+}
+
+fn check_depth(depth: usize) -> Result<(), Err<DecodeError>> {
+    if depth > MAX_TABLE_DEPTH {
+        return Err(Err::Error(DecodeError::TableTooDeep));
+    }
+    Ok(())
+}
+
+/// A tag and the value that it announces, in a table or array of this depth.
+fn value(input: &[u8], depth: usize) -> Parsed<'_, FieldValue> {
+    let (input, tag) = octet(input)?;
+    Ok(match tag {
+        b't' => {
+            let (rest, [octet]) = array(input)?;
+            (rest, FieldValue::Bool(octet != 0))
+        }
+        b'b' => {
+            let (rest, bytes) = array(input)?;
+            (rest, FieldValue::I8(i8::from_be_bytes(bytes)))
+        }
+        b'B' => {
+            let (rest, octet) = octet(input)?;
+            (rest, FieldValue::U8(octet))
+        }
+        b's' => {
+            let (rest, bytes) = array(input)?;
+            (rest, FieldValue::I16(i16::from_be_bytes(bytes)))
+        }
+        b'u' => {
+            let (rest, bytes) = array(input)?;
+            (rest, FieldValue::U16(u16::from_be_bytes(bytes)))
+        }
+        b'I' => {
+            let (rest, bytes) = array(input)?;
+            (rest, FieldValue::I32(i32::from_be_bytes(bytes)))
+        }
+        b'i' => {
+            let (rest, bytes) = array(input)?;
+            (rest, FieldValue::U32(u32::from_be_bytes(bytes)))
+        }
+        b'l' => {
+            let (rest, bytes) = array(input)?;
+            (rest, FieldValue::I64(i64::from_be_bytes(bytes)))
+        }
+        b'L' => {
+            let (rest, bytes) = array(input)?;
+            (rest, FieldValue::I64Alias(i64::from_be_bytes(bytes)))
+        }
+        b'f' => {
+            let (rest, bytes) = array(input)?;
+            (rest, FieldValue::F32(f32::from_be_bytes(bytes)))
+        }
+        b'd' => {
+            let (rest, bytes) = array(input)?;
+            (rest, FieldValue::F64(f64::from_be_bytes(bytes)))
+        }
+        b'D' => {
+            let (rest, scale) = octet(input)?;
+            let (rest, value) = long(rest)?;
+            (rest, FieldValue::Decimal(Decimal { scale, value }))
+        }
+        b'S' => {
+            let (rest, text) = long_str(input)?;
+            (rest, FieldValue::LongStr(text))
+        }
+        b'A' => {
+            let (rest, body) = long_bytes(input)?;
+            (rest, FieldValue::Array(elements(body, depth + 1)?))
+        }
+        b'T' => {
+            let (rest, timestamp) = timestamp(input)?;
+            (rest, FieldValue::Timestamp(timestamp))
+        }
+        b'F' => {
+            let (rest, body) = long_bytes(input)?;
+            (rest, FieldValue::Table(fields(body, depth + 1)?))
+        }
+        b'x' => {
+            let (rest, bytes) = long_bytes(input)?;
+            (rest, FieldValue::Bytes(Bytes::copy_from_slice(bytes)))
+        }
+        b'V' => (input, FieldValue::Void),
+        unknown => return Err(Err::Error(DecodeError::UnknownFieldType(unknown))),
+    })
+}
+
+fn skip_fields(mut body: &[u8], depth: usize) -> Result<(), Err<DecodeError>> {
+    check_depth(depth)?;
+    while !body.is_empty() {
+        let (rest, _) = short_str_ref(body)?;
+        (body, _) = skip_value(rest, depth)?;
+    }
+    Ok(())
+}
+
+fn skip_elements(mut body: &[u8], depth: usize) -> Result<(), Err<DecodeError>> {
+    check_depth(depth)?;
+    while !body.is_empty() {
+        (body, _) = skip_value(body, depth)?;
+    }
+    Ok(())
+}
+
+/// [`value`] for the eye only.
+fn skip_value(input: &[u8], depth: usize) -> Parsed<'_, ()> {
+    let (input, tag) = octet(input)?;
+    let (rest, _) = match tag {
+        b't' | b'b' | b'B' => bytes(input, 1)?,
+        b's' | b'u' => bytes(input, 2)?,
+        b'I' | b'i' | b'f' => bytes(input, 4)?,
+        b'l' | b'L' | b'd' | b'T' => bytes(input, 8)?,
+        b'D' => bytes(input, 5)?,
+        b'S' | b'x' => long_bytes(input)?,
+        b'V' => (input, input),
+        b'A' => {
+            let (rest, body) = long_bytes(input)?;
+            skip_elements(body, depth + 1)?;
+            (rest, body)
+        }
+        b'F' => {
+            let (rest, body) = long_bytes(input)?;
+            skip_fields(body, depth + 1)?;
+            (rest, body)
+        }
+        unknown => return Err(Err::Error(DecodeError::UnknownFieldType(unknown))),
+    };
+    Ok((rest, ()))
+}

@@ -1,0 +1,127 @@
+//! Writers of the wire types. Each appends one value.
+
+use alloc::vec::Vec;
+
+use bytes::{BufMut, BytesMut};
+
+use super::table::{Step, Walk};
+use super::{FieldTable, FieldValue, LongStr, Secret, ShortStr, Timestamp};
+
+#[inline]
+pub(crate) fn octet(out: &mut BytesMut, value: u8) {
+    out.put_u8(value);
+}
+
+#[inline]
+pub(crate) fn short(out: &mut BytesMut, value: u16) {
+    out.put_u16(value);
+}
+
+#[inline]
+pub(crate) fn long(out: &mut BytesMut, value: u32) {
+    out.put_u32(value);
+}
+
+#[inline]
+pub(crate) fn longlong(out: &mut BytesMut, value: u64) {
+    out.put_u64(value);
+}
+
+#[inline]
+pub(crate) fn short_str(out: &mut BytesMut, text: &ShortStr) {
+    text.write(out);
+}
+
+pub(crate) fn long_str(out: &mut BytesMut, text: &LongStr) {
+    long_bytes(out, text);
+}
+
+pub(crate) fn secret(out: &mut BytesMut, secret: &Secret) {
+    long_bytes(out, secret.expose());
+}
+
+#[inline]
+pub(crate) fn timestamp(out: &mut BytesMut, timestamp: Timestamp) {
+    longlong(out, timestamp.0);
+}
+
+pub(crate) fn table(out: &mut BytesMut, table: &FieldTable) {
+    let start = begin(out);
+    // Where the containers that have begun stand, the innermost last.
+    let mut starts = Vec::new();
+    for step in Walk::new(table) {
+        match step {
+            Step::Plain(name, value) => {
+                head(out, name, value);
+                plain(out, value);
+            }
+            Step::Begin(name, value) => {
+                head(out, name, value);
+                starts.push(begin(out));
+            }
+            Step::End => {
+                if let Some(start) = starts.pop() {
+                    end(out, start);
+                }
+            }
+        }
+    }
+    end(out, start);
+}
+
+/// The name that a field of a table has and a value of an array has not, and the tag.
+fn head(out: &mut BytesMut, name: Option<&ShortStr>, value: &FieldValue) {
+    if let Some(name) = name {
+        short_str(out, name);
+    }
+    octet(out, value.tag());
+}
+
+/// Leaves room for a length.
+fn begin(out: &mut BytesMut) -> usize {
+    let start = out.len();
+    long(out, 0);
+    start
+}
+
+/// Fills the room in with the length of all that followed.
+fn end(out: &mut BytesMut, start: usize) {
+    if let Some([a, b, c, d, body @ ..]) = out.get_mut(start..) {
+        [*a, *b, *c, *d] = wire_len(body.len()).to_be_bytes();
+    }
+}
+
+fn long_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    long(out, wire_len(bytes.len()));
+    out.extend_from_slice(bytes);
+}
+
+/// What is longer fits no frame, and is refused before it is encoded (see
+/// [`Encode`](super::Encode)).
+fn wire_len(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+fn plain(out: &mut BytesMut, value: &FieldValue) {
+    match value {
+        FieldValue::Bool(value) => octet(out, u8::from(*value)),
+        FieldValue::I8(value) => out.put_i8(*value),
+        FieldValue::U8(value) => octet(out, *value),
+        FieldValue::I16(value) => out.put_i16(*value),
+        FieldValue::U16(value) => short(out, *value),
+        FieldValue::I32(value) => out.put_i32(*value),
+        FieldValue::U32(value) => long(out, *value),
+        FieldValue::I64(value) | FieldValue::I64Alias(value) => out.put_i64(*value),
+        FieldValue::F32(value) => out.put_f32(*value),
+        FieldValue::F64(value) => out.put_f64(*value),
+        FieldValue::Decimal(value) => {
+            octet(out, value.scale);
+            long(out, value.value);
+        }
+        FieldValue::LongStr(text) => long_str(out, text),
+        FieldValue::Timestamp(value) => timestamp(out, *value),
+        FieldValue::Bytes(bytes) => long_bytes(out, bytes),
+        // The walk announces containers by themselves.
+        FieldValue::Array(_) | FieldValue::Table(_) | FieldValue::Void => {}
+    }
+}

@@ -1,0 +1,347 @@
+//! Short strings: the type of every name on the wire.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::borrow::Borrow;
+use core::cmp::Ordering;
+use core::convert::Infallible;
+use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::ops::Deref;
+use core::str::FromStr;
+
+use bytes::{BufMut, BytesMut};
+
+use super::{Decode, DecodeError, Encode, parse, put};
+
+/// How many bytes a text in place may have, so that it takes 40 with its length and the variant's
+/// tag. Most names and routing keys have fewer.
+const INLINE: usize = 38;
+
+/// A text of at most 255 **bytes** of UTF-8.
+///
+/// Up to 38 bytes are stored in place, longer ones behind a shared pointer, so that a clone never
+/// allocates. It compares, sorts and hashes as the `str` that it holds.
+///
+/// ```
+/// use amqp_core::wire::ShortStr;
+///
+/// let queue: ShortStr = "orders".parse()?;
+/// assert_eq!(queue, "orders");
+/// assert!(ShortStr::try_from("x".repeat(256)).is_err()); // never truncated
+/// # Ok::<(), amqp_core::wire::ShortStrError>(())
+/// ```
+#[derive(Clone)]
+pub struct ShortStr(Repr);
+
+/// All variants hold UTF-8 of at most `MAX_LEN` bytes, `Inline` at most `INLINE`.
+#[derive(Clone)]
+enum Repr {
+    /// The text as it stands on the wire, its length first. What follows its end means nothing.
+    Inline([u8; 1 + INLINE]),
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl ShortStr {
+    /// The most bytes that a short string can have: its length is one octet.
+    pub const MAX_LEN: usize = 255;
+
+    /// The empty string.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Repr::Inline([0; 1 + INLINE]))
+    }
+
+    /// A short string from a literal, also in a constant; `None` if it has more than 255 bytes.
+    ///
+    /// ```
+    /// use amqp_core::wire::ShortStr;
+    ///
+    /// const EXCHANGE: ShortStr = ShortStr::from_static("amq.topic").unwrap();
+    /// assert_eq!(EXCHANGE, "amq.topic");
+    /// ```
+    #[must_use]
+    pub const fn from_static(text: &'static str) -> Option<Self> {
+        if text.len() > Self::MAX_LEN {
+            return None;
+        }
+        Some(Self(match Self::inline(text.as_bytes()) {
+            Some(wire) => Repr::Inline(wire),
+            None => Repr::Static(text),
+        }))
+    }
+
+    /// The form in place, if the bytes fit into it.
+    const fn inline(bytes: &[u8]) -> Option<[u8; 1 + INLINE]> {
+        let mut wire = [0; 1 + INLINE];
+        let [len, text @ ..] = &mut wire;
+        let Some((text, _)) = text.split_at_mut_checked(bytes.len()) else {
+            return None;
+        };
+        text.copy_from_slice(bytes);
+        *len = bytes.len() as u8;
+        Some(wire)
+    }
+
+    /// Takes a short string off the front of `input`.
+    #[inline]
+    pub(super) fn read(input: &[u8]) -> Result<(&[u8], Self), DecodeError> {
+        let (text, rest) = input
+            .split_first()
+            .and_then(|(len, rest)| rest.split_at_checked(usize::from(*len)))
+            .ok_or(DecodeError::Truncated)?;
+        if text.len() > INLINE {
+            let text = core::str::from_utf8(text).map_err(|_| DecodeError::InvalidUtf8)?;
+            return Ok((rest, Self(Repr::Shared(Arc::from(text)))));
+        }
+        // Most texts are ASCII, for which there is a quicker look.
+        if !text.is_ascii() && core::str::from_utf8(text).is_err() {
+            return Err(DecodeError::InvalidUtf8);
+        }
+        // To copy more than the text is quicker, since the compiler knows how much.
+        let wire = match input.first_chunk() {
+            Some(wire) => Some(*wire),
+            None => Self::inline(text),
+        };
+        Ok((
+            rest,
+            wire.map_or_else(Self::new, |wire| Self(Repr::Inline(wire))),
+        ))
+    }
+
+    /// The text. A text in place is checked to be UTF-8 again, which
+    /// [`as_bytes`](Self::as_bytes) is spared.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            // Only valid text is ever stored, so the default is never taken.
+            Repr::Inline(_) => core::str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            Repr::Static(text) => text,
+            Repr::Shared(text) => text,
+        }
+    }
+
+    /// The bytes of the text.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            // The length is never above what follows it, so the default is never taken.
+            Repr::Inline([len, text @ ..]) => text.get(..usize::from(*len)).unwrap_or_default(),
+            Repr::Static(text) => text.as_bytes(),
+            Repr::Shared(text) => text.as_bytes(),
+        }
+    }
+
+    /// Its length in bytes.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Repr::Inline([len, ..]) => usize::from(*len),
+            Repr::Static(text) => text.len(),
+            Repr::Shared(text) => text.len(),
+        }
+    }
+
+    /// Whether it is the empty string.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends it with its length octet.
+    #[inline]
+    pub(super) fn write(&self, out: &mut BytesMut) {
+        if let Repr::Inline(wire) = &self.0 {
+            out.extend_from_slice(wire.get(..self.encoded_len()).unwrap_or_default());
+        } else {
+            out.put_u8(self.len() as u8); // at most `MAX_LEN`
+            out.extend_from_slice(self.as_bytes());
+        }
+    }
+
+    /// How many bytes it takes on the wire: its own and the length octet.
+    #[inline]
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        1 + self.len()
+    }
+}
+
+/// The text has more than [`ShortStr::MAX_LEN`] bytes, so it cannot be a short string.
+#[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
+#[error("a short string has at most {max} bytes, this text has {len}", max = ShortStr::MAX_LEN)]
+pub struct ShortStrError {
+    /// How many bytes the text has.
+    pub len: usize,
+}
+
+/// Lets a function take `impl TryInto<ShortStr>` and be given a `ShortStr`, where nothing can fail.
+impl From<Infallible> for ShortStrError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl TryFrom<&str> for ShortStr {
+    type Error = ShortStrError;
+
+    fn try_from(text: &str) -> Result<Self, ShortStrError> {
+        if text.len() > Self::MAX_LEN {
+            return Err(ShortStrError { len: text.len() });
+        }
+        Ok(Self(match Self::inline(text.as_bytes()) {
+            Some(wire) => Repr::Inline(wire),
+            None => Repr::Shared(Arc::from(text)),
+        }))
+    }
+}
+
+impl TryFrom<String> for ShortStr {
+    type Error = ShortStrError;
+
+    fn try_from(text: String) -> Result<Self, ShortStrError> {
+        Self::try_from(text.as_str())
+    }
+}
+
+impl TryFrom<&String> for ShortStr {
+    type Error = ShortStrError;
+
+    fn try_from(text: &String) -> Result<Self, ShortStrError> {
+        Self::try_from(text.as_str())
+    }
+}
+
+impl FromStr for ShortStr {
+    type Err = ShortStrError;
+
+    fn from_str(text: &str) -> Result<Self, ShortStrError> {
+        Self::try_from(text)
+    }
+}
+
+impl From<&Self> for ShortStr {
+    fn from(text: &Self) -> Self {
+        text.clone()
+    }
+}
+
+impl From<ShortStr> for String {
+    fn from(text: ShortStr) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl Default for ShortStr {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deref for ShortStr {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for ShortStr {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<[u8]> for ShortStr {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl Borrow<str> for ShortStr {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Debug for ShortStr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for ShortStr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.as_str(), f)
+    }
+}
+
+impl PartialEq for ShortStr {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for ShortStr {}
+
+impl PartialEq<str> for ShortStr {
+    #[inline]
+    fn eq(&self, other: &str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for ShortStr {
+    #[inline]
+    fn eq(&self, other: &&str) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialEq<String> for ShortStr {
+    #[inline]
+    fn eq(&self, other: &String) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl PartialOrd for ShortStr {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The order of `str` is that of its bytes.
+impl Ord for ShortStr {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+/// By the `str`, as `Borrow<str>` asks for: no other way feeds every hasher the same.
+impl Hash for ShortStr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Encode for ShortStr {
+    fn encoded_len(&self) -> usize {
+        self.encoded_len()
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        put::short_str(out, self);
+    }
+}
+
+impl Decode for ShortStr {
+    fn decode(input: &[u8]) -> Result<Self, DecodeError> {
+        parse::all(input, parse::short_str)
+    }
+}

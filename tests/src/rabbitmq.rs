@@ -1,0 +1,639 @@
+//! Throw-away RabbitMQ nodes on loopback.
+//!
+//! A [`Node`] has everything to itself: ports, port mapper, cookie, data and log, in a temporary
+//! directory. It needs a RabbitMQ that is installed (on Debian: `apt-get install
+//! --no-install-recommends rabbitmq-server`), no privileges, and no broker that runs already.
+//!
+//! Every node hangs on a small shell script that waits at the other end of a pipe
+//! (`supervisor.sh`). When the node is dropped, or this process ends in any way, also by `SIGKILL`,
+//! the pipe breaks, and the script kills the node and removes its directory.
+//!
+//! A start takes some five seconds, so tests share [one node](shared) and take a
+//! [virtual host each](Node::fresh_vhost); only a test that pauses, kills or configures its broker
+//! starts one of its own.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a node may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a node may take to stop in an orderly way; then it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(40);
+
+/// How long the supervisor may take for what is at once done.
+const REPLY_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many virtual hosts are made at a time. One costs 30 ms, `rabbitmqctl` costs half a second.
+const VHOST_BATCH: usize = 16;
+
+/// Makes virtual hosts, in Erlang; `NAMES` stands for the list of their names.
+const MAKE_VHOSTS: &str = r#"
+    [begin
+        ok = rabbit_vhost:add(Name, <<"rig">>),
+        ok = rabbit_auth_backend_internal:set_permissions(
+            <<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"rig">>)
+     end || Name <- [NAMES]]."#;
+
+/// Where packages put RabbitMQ's own scripts. Those that a package puts into the search path are
+/// other ones: they switch the user.
+const INSTALLED: [&str; 4] = [
+    "/usr/lib/rabbitmq/bin",
+    "/opt/rabbitmq/sbin",
+    "/opt/homebrew/opt/rabbitmq/sbin",
+    "/usr/local/opt/rabbitmq/sbin",
+];
+
+/// Why there is no node, or why it did not do what it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No RabbitMQ is installed on this machine.
+    NotInstalled,
+    /// What was tried and how it went wrong, with the end of the node's log where it may tell why.
+    Failed(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInstalled => f.write_str("no RabbitMQ installed"),
+            Self::Failed(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(format!("the RabbitMQ rig: {error}"))
+    }
+}
+
+/// The node that all tests of this process share, started by the first call. It runs until the
+/// process ends.
+///
+/// # Errors
+/// [`Error::NotInstalled`], or what went wrong at the start; the same at every call.
+pub fn shared() -> Result<Arc<Node>, Error> {
+    static SHARED: OnceLock<Result<Arc<Node>, Error>> = OnceLock::new();
+    SHARED.get_or_init(|| Node::start().map(Arc::new)).clone()
+}
+
+/// Whether a test that needs RabbitMQ must fail where none is installed, instead of being skipped:
+/// `AMQP_REQUIRE_RABBITMQ=1`.
+#[must_use]
+pub fn required() -> bool {
+    std::env::var_os("AMQP_REQUIRE_RABBITMQ").is_some_and(|value| value == "1")
+}
+
+/// A port of the loopback interface on which nobody listens. A process gets a different one at each
+/// call.
+///
+/// It lies below the range that systems hand out to outgoing connections, so that a connection
+/// which is opened while a node is down cannot take the node's port away.
+///
+/// # Errors
+/// When none is free.
+pub fn free_port() -> io::Result<u16> {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    // Other processes search too: each begins at a place of its own.
+    let next = NEXT.get_or_init(|| AtomicU16::new(random() as u16));
+    for _ in 0..COUNT {
+        let port = FIRST + next.fetch_add(1, Ordering::Relaxed) % COUNT;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port"))
+}
+
+/// A RabbitMQ node. Dropping it ends the broker and removes what it left.
+#[derive(Debug)]
+pub struct Node {
+    port: u16,
+    scripts: PathBuf,
+    directory: PathBuf,
+    environment: Vec<(String, String)>,
+    process: Mutex<Process>,
+    vhosts: Mutex<Vhosts>,
+}
+
+/// The broker's process, through its supervisor.
+#[derive(Debug)]
+struct Process {
+    supervisor: Child,
+    /// Starts and kills the broker. `None` once the node is being dropped.
+    commands: Option<ChildStdin>,
+    /// What the supervisor tells.
+    events: Receiver<String>,
+    /// The broker's, while it runs.
+    pid: Option<u32>,
+}
+
+/// Virtual hosts that were made and that nobody has yet.
+#[derive(Debug, Default)]
+struct Vhosts {
+    spare: VecDeque<String>,
+    made: usize,
+}
+
+impl Node {
+    /// Starts a node and waits until it speaks AMQP.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], or what went wrong, with the end of the node's log.
+    pub fn start() -> Result<Self, Error> {
+        Self::start_with(&[])
+    }
+
+    /// Starts a node with further lines for its `rabbitmq.conf`, such as `heartbeat = 1`.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], or what went wrong, with the end of the node's log.
+    pub fn start_with(config: &[&str]) -> Result<Self, Error> {
+        let scripts = scripts().ok_or(Error::NotInstalled)?;
+        let port = free_port()?;
+        let directory = tempfile::Builder::new()
+            .prefix("amqp-rabbitmq-")
+            .tempdir()?;
+        let environment = prepare(directory.path(), port, config)?;
+        let process = Process::supervised(
+            directory.path(),
+            &scripts.join("rabbitmq-server"),
+            &environment,
+        )?;
+        let node = Self {
+            port,
+            scripts,
+            directory: directory.keep(), // from here on the supervisor removes it
+            environment,
+            process: Mutex::new(process),
+            vhosts: Mutex::default(),
+        };
+        node.launch(&mut node.process())?;
+        Ok(node)
+    }
+
+    /// The address that the broker listens on, without the port.
+    #[must_use]
+    pub fn host(&self) -> &'static str {
+        "127.0.0.1"
+    }
+
+    /// The port that the broker listens on. It stays the same over a [restart](Self::restart).
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The URI of the default virtual host `/`, for the user `guest`.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        self.uri_of("/")
+    }
+
+    /// The URI of a virtual host, for the user `guest`.
+    #[must_use]
+    pub fn uri_of(&self, vhost: &str) -> String {
+        let mut uri = format!("amqp://guest:guest@{}:{}/", self.host(), self.port);
+        for byte in vhost.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                uri.push(byte.into());
+            } else {
+                uri.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        uri
+    }
+
+    /// The process id of the broker, `None` while it does not run.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process().running()
+    }
+
+    /// Where the node keeps its files.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The environment variables with which RabbitMQ's own tools find this node.
+    #[must_use]
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
+    /// The last lines of what the node logged.
+    #[must_use]
+    pub fn log_tail(&self, lines: usize) -> String {
+        let log = fs::read(self.directory.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Runs `rabbitmqctl --silent ARGUMENTS` on this node and gives its output. It takes half a
+    /// second.
+    ///
+    /// # Errors
+    /// When it ends with another status than 0; with all that it said.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<String, Error> {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = command(self.scripts.join("rabbitmqctl"), &self.environment)
+            .arg("--silent")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()?;
+        let stdout = String::from_utf8_lossy(&stdout);
+        if status.success() {
+            return Ok(stdout.into_owned());
+        }
+        let stderr = String::from_utf8_lossy(&stderr);
+        Err(Error::Failed(format!(
+            "rabbitmqctl {}: {status}\n{stdout}{stderr}",
+            arguments.join(" ")
+        )))
+    }
+
+    /// Makes a virtual host of this name, in which `guest` may do everything.
+    ///
+    /// # Errors
+    /// When there is one already, or the node does not run.
+    pub fn add_vhost(&self, name: &str) -> Result<(), Error> {
+        self.ctl(&["add_vhost", name])?;
+        self.ctl(&[
+            "set_permissions",
+            "--vhost",
+            name,
+            "guest",
+            ".*",
+            ".*",
+            ".*",
+        ])?;
+        Ok(())
+    }
+
+    /// Deletes a virtual host. The broker closes the connections to it.
+    ///
+    /// # Errors
+    /// When there is none of this name, or the node does not run.
+    pub fn delete_vhost(&self, name: &str) -> Result<(), Error> {
+        self.ctl(&["delete_vhost", name]).map(drop)
+    }
+
+    /// The name of a virtual host that nobody has used yet, and in which `guest` may do everything.
+    ///
+    /// # Errors
+    /// When the node does not run.
+    pub fn fresh_vhost(&self) -> Result<String, Error> {
+        let mut vhosts = lock(&self.vhosts);
+        if vhosts.spare.is_empty() {
+            let names: Vec<String> = (1..=VHOST_BATCH)
+                .map(|n| format!("fresh-{}", vhosts.made + n))
+                .collect();
+            let list = names
+                .iter()
+                .map(|name| format!("<<\"{name}\">>"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            self.ctl(&["eval", &MAKE_VHOSTS.replace("NAMES", &list)])?;
+            vhosts.made += names.len();
+            vhosts.spare.extend(names);
+        }
+        vhosts
+            .spare
+            .pop_front()
+            .ok_or_else(|| Error::Failed("no virtual host was made".into()))
+    }
+
+    /// Stops the broker's process where it is, as if the machine stood still: its connections stay
+    /// open, and nobody answers on them.
+    ///
+    /// # Errors
+    /// When the broker does not run.
+    pub fn pause(&self) -> Result<(), Error> {
+        self.process().signal("STOP")
+    }
+
+    /// Lets the broker go on after [`pause`](Self::pause).
+    ///
+    /// # Errors
+    /// When the broker does not run.
+    pub fn resume(&self) -> Result<(), Error> {
+        self.process().signal("CONT")
+    }
+
+    /// Kills the broker, as a crash does, and waits for its end. [`restart`](Self::restart) brings
+    /// it back. Does nothing when none runs.
+    ///
+    /// # Errors
+    /// When the supervisor is gone.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.process().kill()
+    }
+
+    /// Stops the broker in an orderly way, also when it is paused: it closes its connections. Does
+    /// nothing when none runs.
+    ///
+    /// # Errors
+    /// When the supervisor is gone.
+    pub fn stop(&self) -> Result<(), Error> {
+        self.process().stop()
+    }
+
+    /// Stops the broker in an orderly way if it runs, and starts it again, with the same files and
+    /// ports.
+    ///
+    /// # Errors
+    /// When it does not come back, with the end of its log.
+    pub fn restart(&self) -> Result<(), Error> {
+        let mut process = self.process();
+        process.stop()?;
+        self.launch(&mut process)
+    }
+
+    fn process(&self) -> MutexGuard<'_, Process> {
+        lock(&self.process)
+    }
+
+    /// Starts the broker and waits until it answers.
+    fn launch(&self, process: &mut Process) -> Result<(), Error> {
+        process.start()?;
+        let deadline = Instant::now() + START_LIMIT;
+        while !speaks_amqp(self.port) {
+            let fault = if process.running().is_none() {
+                "RabbitMQ ended while it started"
+            } else if Instant::now() > deadline {
+                process.kill()?;
+                "RabbitMQ did not start in time"
+            } else {
+                thread::sleep(Duration::from_millis(50));
+                continue;
+            };
+            return Err(Error::Failed(format!(
+                "{fault}; the end of its log:\n{}",
+                self.log_tail(100)
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let process = self
+            .process
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(process.commands.take());
+        // Nothing is left to do about a failure: the supervisor is not to be found any more.
+        let _ = process.supervisor.wait();
+    }
+}
+
+impl Process {
+    /// Starts the supervisor, and not yet the broker.
+    fn supervised(
+        directory: &Path,
+        server: &Path,
+        environment: &[(String, String)],
+    ) -> io::Result<Self> {
+        let mut supervisor = command("sh", environment)
+            .args(["-c", include_str!("supervisor.sh"), "supervisor"])
+            .args([directory, server])
+            .current_dir(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // A Ctrl-C in the terminal is for the tests; the supervisor has to outlive them.
+            .process_group(0)
+            .spawn()?;
+        let commands = supervisor.stdin.take();
+        let (told, events) = mpsc::channel();
+        if let Some(output) = supervisor.stdout.take() {
+            thread::spawn(move || {
+                BufReader::new(output)
+                    .lines()
+                    .map_while(Result::ok)
+                    .try_for_each(|line| told.send(line))
+            });
+        }
+        Ok(Self {
+            supervisor,
+            commands,
+            events,
+            pid: None,
+        })
+    }
+
+    /// The broker's process id, unless it has ended meanwhile.
+    fn running(&mut self) -> Option<u32> {
+        if self.events.try_recv().is_ok() {
+            self.pid = None; // the only thing that happens unasked is the end
+        }
+        self.pid
+    }
+
+    fn start(&mut self) -> Result<(), Error> {
+        self.command("start")?;
+        let event = self.event(REPLY_LIMIT)?;
+        self.pid = event
+            .strip_prefix("started ")
+            .and_then(|pid| pid.parse().ok());
+        match self.pid {
+            Some(_) => Ok(()),
+            None => Err(Error::Failed(format!(
+                "the supervisor did not start RabbitMQ but says {event:?}"
+            ))),
+        }
+    }
+
+    fn stop(&mut self) -> Result<(), Error> {
+        if self.running().is_none() {
+            return Ok(());
+        }
+        self.signal("CONT")?;
+        self.signal("TERM")?;
+        match self.event(STOP_LIMIT) {
+            Ok(_) => {
+                self.pid = None;
+                Ok(())
+            }
+            Err(_) => self.kill(),
+        }
+    }
+
+    fn kill(&mut self) -> Result<(), Error> {
+        if self.running().is_none() {
+            return Ok(());
+        }
+        self.command("kill")?;
+        self.event(REPLY_LIMIT)?;
+        self.pid = None;
+        Ok(())
+    }
+
+    fn signal(&mut self, name: &str) -> Result<(), Error> {
+        let pid = self
+            .running()
+            .ok_or_else(|| Error::Failed(format!("no broker runs for SIG{name}")))?;
+        let status = Command::new("sh")
+            .args(["-c", &format!("kill -s {name} {pid}")])
+            .status()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Error::Failed(format!("SIG{name} for {pid}: {status}")))
+        }
+    }
+
+    fn command(&mut self, line: &str) -> Result<(), Error> {
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        Ok(writeln!(
+            self.commands.as_mut().ok_or_else(gone)?,
+            "{line}"
+        )?)
+    }
+
+    fn event(&self, limit: Duration) -> Result<String, Error> {
+        self.events
+            .recv_timeout(limit)
+            .map_err(|error| match error {
+                RecvTimeoutError::Timeout => {
+                    Error::Failed(format!("nothing from RabbitMQ's supervisor in {limit:?}"))
+                }
+                RecvTimeoutError::Disconnected => {
+                    Error::Failed("RabbitMQ's supervisor is gone".into())
+                }
+            })
+    }
+}
+
+/// The directory of RabbitMQ's own scripts: that of `AMQP_RABBITMQ_BIN`, or else where packages put
+/// them.
+fn scripts() -> Option<PathBuf> {
+    let candidates = match std::env::var_os("AMQP_RABBITMQ_BIN") {
+        Some(given) => vec![PathBuf::from(given)],
+        None => INSTALLED.map(PathBuf::from).to_vec(),
+    };
+    candidates
+        .into_iter()
+        .find(|directory| directory.join("rabbitmq-server").is_file())
+}
+
+/// Writes what a node finds in its directory when it starts, and gives the environment that it
+/// starts with.
+fn prepare(directory: &Path, port: u16, config: &[&str]) -> io::Result<Vec<(String, String)>> {
+    for name in ["home", "mnesia", "generated", "schema"] {
+        fs::create_dir(directory.join(name))?;
+    }
+    let mut cookie = OpenOptions::new();
+    cookie.write(true).create_new(true).mode(0o400); // Erlang refuses one that others may read
+    cookie
+        .open(directory.join("home/.erlang.cookie"))?
+        .write_all(format!("{:016X}", random()).as_bytes())?;
+    let mut lines = vec![
+        format!("listeners.tcp.1 = 127.0.0.1:{port}"),
+        "loopback_users = none".into(),
+        "log.console = true".into(),
+        "log.console.level = info".into(),
+        "log.file = false".into(),
+        // A disk that is nearly full must not block publishers, unless a test wants that.
+        "disk_free_limit.absolute = 1MB".into(),
+    ];
+    lines.extend(config.iter().map(ToString::to_string));
+    fs::write(directory.join("rabbitmq.conf"), lines.join("\n") + "\n")?;
+    fs::write(directory.join("enabled_plugins"), "[].\n")?;
+
+    let path = |name: &str| directory.join(name).to_string_lossy().into_owned();
+    Ok([
+        ("HOME", path("home")),
+        ("RABBITMQ_NODENAME", format!("amqp-{port}@localhost")),
+        ("RABBITMQ_MNESIA_BASE", path("mnesia")),
+        ("RABBITMQ_LOG_BASE", path("")),
+        ("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins")),
+        ("RABBITMQ_GENERATED_CONFIG_DIR", path("generated")),
+        ("RABBITMQ_SCHEMA_DIR", path("schema")),
+        ("RABBITMQ_FEATURE_FLAGS_FILE", path("feature_flags")),
+        ("RABBITMQ_PID_FILE", path("pid")),
+        // Nothing of a broker that the machine has for other uses.
+        ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
+        ("RABBITMQ_DIST_PORT", free_port()?.to_string()),
+        ("ERL_EPMD_PORT", free_port()?.to_string()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
+        (
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+            "-kernel inet_dist_use_interface {127,0,0,1}".into(),
+        ),
+        ("ERL_CRASH_DUMP_SECONDS", "0".into()), // no dump of a tool's memory into the sources
+        // A tool takes the first free one; the default of ten ports is little for tests in
+        // parallel.
+        ("RABBITMQ_CTL_DIST_PORT_MIN", "19000".into()),
+        ("RABBITMQ_CTL_DIST_PORT_MAX", "19999".into()),
+        // With this, and `-noinput`, the script becomes the Erlang machine: its process is the
+        // broker's, to be paused and killed.
+        ("RABBITMQ_ALLOW_INPUT", "1".into()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec())
+}
+
+/// A program that shall find this node, and no other that the surroundings of the tests may name.
+fn command(program: impl AsRef<OsStr>, environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let name_bytes = name.as_encoded_bytes();
+        if name_bytes.starts_with(b"RABBITMQ_") || name_bytes.starts_with(b"ERL_") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+/// Whether a broker answers a protocol header with a frame. It accepts connections before it can do
+/// so.
+fn speaks_amqp(port: u16) -> bool {
+    let patience = Duration::from_secs(1);
+    let answer = || -> io::Result<u8> {
+        let mut stream =
+            TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.write_all(b"AMQP\x00\x00\x09\x01")?;
+        let mut first = [0];
+        stream.read_exact(&mut first)?;
+        Ok(first[0])
+    };
+    answer().is_ok_and(|first| first == 1)
+}
+
+/// A number that differs from process to process and from call to call.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// A test that panicked leaves the rig as good as it was.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
