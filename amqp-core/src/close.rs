@@ -3,7 +3,7 @@
 use alloc::{string::String, sync::Arc};
 use core::fmt;
 
-use crate::{fault::ProtocolError, method::MethodId, protocol::ReplyCode};
+use crate::{fault::ProtocolError, method::MethodId, protocol::ReplyCode, wire::ShortStr};
 
 /// How a connection or a channel ended: who ended it, why, and with which method.
 ///
@@ -290,7 +290,10 @@ pub enum RequestError {
     /// message is put back, a channel is closed.
     #[error("no answer came in time")]
     TimedOut,
-    /// The server refused the consumer and cancelled it before it was confirmed.
-    #[error("the server cancelled the consumer")]
-    Cancelled,
+    /// The server cancelled the consumer before it was confirmed.
+    #[error("the server cancelled the consumer `{tag}`")]
+    Cancelled {
+        /// The consumer's tag.
+        tag: ShortStr,
+    },
 }

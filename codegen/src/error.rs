@@ -53,7 +53,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What can be wrong with a specification. Elements and attributes are given by their names in the XML.
+/// What can be wrong with a specification. Elements and attributes have their names in the XML.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {

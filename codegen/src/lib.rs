@@ -2,8 +2,8 @@
 //!
 //! The specification is two XML files that travel inside this crate: the standard, and RabbitMQ's
 //! extensions, which are merged on top. All that the source contains follows from them by rules;
-//! nothing here knows a list of classes or methods. `amqp-core/build.rs` calls [`generate`], and the
-//! core includes what it returns:
+//! nothing here knows a list of classes or methods. `amqp-core/build.rs` calls [`generate`], and
+//! the core includes what it returns:
 //!
 //! ```
 //! let source = amqp_codegen::generate()?;
@@ -11,10 +11,10 @@
 //! # Ok::<(), amqp_codegen::Error>(())
 //! ```
 //!
-//! The steps have a module each: read a file (`xml`), merge all files (`merge`), check the whole and
-//! resolve its names (`model`), write the source (`emit`). The same files give the same source, which
-//! is laid out as rustfmt would do it. A copy of it is kept in `tests/golden/protocol.rs`, so that a
-//! change can be read.
+//! The steps have a module each: read a file (`xml`), merge all files (`merge`), check the whole
+//! and resolve its names (`model`), write the source (`emit`). The same files give the same source,
+//! which is laid out as rustfmt would do it. A copy of it is kept in `tests/golden/protocol.rs`, so
+//! that a change can be read.
 //!
 //! # Schema
 //!
@@ -23,8 +23,8 @@
 //! attributes are our own:
 //!
 //! * `secret="1"` on a field: a long string that must not show up in a log;
-//! * `sent-by="client"` or `sent-by="server"` on a method: who sends it, where its `chassis` name the
-//!   wrong side or both.
+//! * `sent-by="client"` or `sent-by="server"` on a method: who sends it, where its `chassis` name
+//!   the wrong side or both.
 //!
 //! A `doc` is plain text with `code` in backticks; an empty line separates paragraphs.
 //!

@@ -189,7 +189,8 @@ impl<'a> ChannelMut<'a> {
         Ok(())
     }
 
-    /// Starts a consumer. Without a tag it gets one that is free on this channel. The request's
+    /// Starts a consumer, and gives back its number and its tag. Without a tag it gets one that is
+    /// free on this channel. The request's
     /// reply is `basic.consume-ok`; deliveries may come as soon as it has, or at once with
     /// `no_wait`.
     ///
@@ -198,7 +199,7 @@ impl<'a> ChannelMut<'a> {
     pub fn consume(
         &mut self,
         mut consume: basic::Consume,
-    ) -> Result<(ConsumerId, RequestId), ApiMisuse> {
+    ) -> Result<(ConsumerId, ShortStr, RequestId), ApiMisuse> {
         self.check(&consume)?;
         let (channel, output) = self.machine.open_channel_and_output(self.id)?;
         if consume.consumer_tag.is_empty() {
@@ -217,11 +218,29 @@ impl<'a> ChannelMut<'a> {
         let request = self.machine.next_request();
         if !consume.no_wait {
             self.add_pending(Pending {
-                tag: Some(tag),
+                tag: Some(tag.clone()),
                 ..Pending::new(request, basic::Consume::ID)
             });
         }
-        Ok((consumer, request))
+        Ok((consumer, tag, request))
+    }
+
+    /// Cancels a consumer that nobody listens to any more: no event comes for it from now on. What
+    /// is still delivered to it is put back, unless it needs no acknowledgement, in which case it
+    /// is lost. It does nothing for a consumer that has ended.
+    pub fn abandon_consumer(&mut self, tag: &ShortStr) {
+        let Ok((channel, _)) = self.machine.open_channel_and_output(self.id) else {
+            return;
+        };
+        let pending = channel.role.pending.iter().find(|pending| {
+            pending.method == basic::Consume::ID && pending.tag.as_ref() == Some(tag)
+        });
+        if let Some(request) = pending.map(|pending| pending.id) {
+            // It is cancelled when it is confirmed.
+            self.machine.abandon(self.id, request);
+        } else if channel.role.consumers.abandon(tag) {
+            self.machine.cancel_abandoned(self.id, tag.clone());
+        }
     }
 
     /// Fetches one message. The answer comes as [`Event::Got`] or [`Event::Failed`].

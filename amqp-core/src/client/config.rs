@@ -1,12 +1,13 @@
 //! What a client's connection begins with.
 
-use alloc::{boxed::Box, vec, vec::Vec};
+use alloc::{boxed::Box, string::String, vec, vec::Vec};
 
 use crate::{
     error::ApiMisuse,
     limits::{Limits, Timeouts},
     protocol::FRAME_MIN_SIZE,
-    sasl::{Mechanism, Plain},
+    sasl::{AmqPlain, External, Mechanism, Plain},
+    uri::Uri,
     wire::{FieldTable, ShortStr},
 };
 
@@ -90,5 +91,58 @@ impl Config {
             return problem("unlimited_frame", "must be at least 4096 bytes");
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// What an AMQP URI says: who, which virtual host, and the limits in its query. Where to
+    /// connect is the caller's business. Without `auth_mechanism` the mechanism is PLAIN.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::Config`] for a mechanism that is not known here, or credentials that the
+    /// mechanism cannot carry.
+    ///
+    /// ```
+    /// use amqp_core::{client::Config, uri::Uri};
+    ///
+    /// let uri: Uri = "amqp://me:secret@broker.example.com/staging?heartbeat=20".parse()?;
+    /// let config = Config::from_uri(&uri)?;
+    /// assert_eq!(config.virtual_host, "staging");
+    /// assert_eq!(config.heartbeat, Some(20));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_uri(uri: &Uri) -> Result<Self, ApiMisuse> {
+        let (username, password) = uri.login();
+        let mut names: Vec<&str> = uri.auth_mechanisms.iter().map(String::as_str).collect();
+        if names.is_empty() {
+            names.push(Plain::NAME);
+        }
+        let mut mechanisms: Vec<Box<dyn Mechanism>> = Vec::new();
+        for name in names {
+            mechanisms.push(match name {
+                Plain::NAME => Box::new(Plain::new(username, password.clone()).map_err(|_| {
+                    ApiMisuse::Config {
+                        setting: "auth_mechanism",
+                        problem: "PLAIN cannot carry a NUL in the user name or password",
+                    }
+                })?),
+                AmqPlain::NAME => Box::new(AmqPlain::new(username, password.clone())),
+                External::NAME => Box::new(External::new()),
+                _ => {
+                    return Err(ApiMisuse::Config {
+                        setting: "auth_mechanism",
+                        problem: "must be PLAIN, AMQPLAIN or EXTERNAL",
+                    });
+                }
+            });
+        }
+        Ok(Self {
+            virtual_host: uri.vhost.clone(),
+            mechanisms,
+            channel_max: uri.channel_max.unwrap_or_default(),
+            frame_max: uri.frame_max.unwrap_or_default(),
+            heartbeat: uri.heartbeat,
+            ..Self::default()
+        })
     }
 }

@@ -63,10 +63,11 @@ impl Consumers {
         self.by_tag.get(tag).copied()
     }
 
-    pub(crate) fn abandon(&mut self, tag: &ShortStr) {
-        if let Some(consumer) = self.by_tag.get_mut(tag) {
-            consumer.abandoned = true;
-        }
+    /// Nobody waits for it any more; false if that is known, or there is none.
+    pub(crate) fn abandon(&mut self, tag: &ShortStr) -> bool {
+        self.by_tag
+            .get_mut(tag)
+            .is_some_and(|consumer| !core::mem::replace(&mut consumer.abandoned, true))
     }
 
     pub(crate) fn remove(&mut self, tag: &ShortStr) -> Option<Consumer> {

@@ -343,7 +343,7 @@ impl Endpoint for Connection {
 }
 
 impl Machine<Client> {
-    fn abandon(&mut self, id: ChannelId, request: RequestId) {
+    pub(super) fn abandon(&mut self, id: ChannelId, request: RequestId) {
         let Some(channel) = self.channel_mut(id) else {
             return;
         };

@@ -300,7 +300,7 @@ impl Machine<Client> {
             if !consume.abandoned {
                 self.push(Event::Failed {
                     request: consume.id,
-                    cause: RequestError::Cancelled,
+                    cause: RequestError::Cancelled { tag },
                 });
             }
         } else if let Some(consumer) = removed.filter(|consumer| !consumer.abandoned) {
@@ -435,7 +435,7 @@ impl Machine<Client> {
     }
 
     /// Cancels a consumer that nobody waits for.
-    fn cancel_abandoned(&mut self, id: ChannelId, consumer_tag: ShortStr) {
+    pub(super) fn cancel_abandoned(&mut self, id: ChannelId, consumer_tag: ShortStr) {
         let request = self.next_request();
         self.put_method_anyway(
             id,

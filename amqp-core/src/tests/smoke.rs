@@ -77,7 +77,7 @@ fn a_message_is_published_confirmed_delivered_and_acknowledged() {
         }
 
         let consume = basic::Consume::default().queue("hello").unwrap();
-        let (consumer, request) = pair.client_channel(id).consume(consume).unwrap();
+        let (consumer, _, request) = pair.client_channel(id).consume(consume).unwrap();
         pair.exchange();
         let Some(server::Event::Request {
             method: ClientMethod::BasicConsume(consume),

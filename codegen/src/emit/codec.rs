@@ -71,8 +71,8 @@ impl Kind {
         }
     }
 
-    /// The statement that writes a value: an expression of the Rust type, or a reference to it if it
-    /// is not copied.
+    /// The statement that writes a value: an expression of the Rust type, or a reference to it if
+    /// it is not copied.
     pub(super) fn put(self, value: &str) -> String {
         let inner = if self == Self::ReplyCode { ".0" } else { "" };
         format!("put::{}(out, {value}{inner});", self.wire_name())

@@ -19,7 +19,7 @@ pub(super) fn emit(w: &mut Writer, class: &Class) {
 
     w.gap();
     w.note(&format!(
-        "The properties of a content of class `{}`: each is there, even if zero or empty, or absent.",
+        "The properties of a content of class `{}`: each is there, be it zero or empty, or absent.",
         class.name
     ));
     w.line("#[derive(Clone, Debug, Default, PartialEq)]");
@@ -97,7 +97,7 @@ fn all_words(properties: &[Field]) -> String {
     format!("[{}]", words.join(", "))
 }
 
-/// A stored property by its place, its Rust name, and an expression for its value.
+/// The stored properties, each with its place and its Rust name.
 fn stored(properties: &[Field]) -> impl Iterator<Item = (usize, String, &Field)> {
     properties
         .iter()
@@ -212,8 +212,8 @@ fn decode(w: &mut Writer, properties: &[Field]) {
     w.block(
         "fn decode(input: &[u8]) -> Result<Self, DecodeError>",
         |w| {
-            // A value of this size is filled where it stands, since moving each part of it would take
-            // longer than reading it.
+            // A value of this size is filled where it stands, since moving each part of it would
+            // take longer than reading it.
             let start = ["let mut properties = Self::default();"];
             let read = |w: &mut Writer, property: &Field| {
                 if property.reserved {

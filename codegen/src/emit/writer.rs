@@ -60,8 +60,8 @@ impl Writer {
         self.line(close);
     }
 
-    /// A function behind a gap and the lines before it (documentation, attributes). The signature is
-    /// given as its head up to the name and generics, its arguments, and what follows them.
+    /// A function. Its signature is given as the head, up to the name and its generics, the
+    /// arguments, and what follows them.
     pub(super) fn function(
         &mut self,
         (head, arguments, tail): (&str, &[&str], &str),
@@ -159,7 +159,7 @@ impl Writer {
         });
     }
 
-    /// A sum as the last expression of a block. The first term is the constant one, if there is one.
+    /// A sum as the last expression of a block. Its first term is the constant one, if any.
     pub(super) fn sum(&mut self, terms: &[String]) {
         let line = terms.join(" + ");
         if self.fits(&line) {
@@ -181,8 +181,8 @@ impl Writer {
         self.depth -= 1;
     }
 
-    /// Another writer's text behind the imports that it needs, out of these: groups of paths, and names
-    /// in them.
+    /// Another writer's text behind the imports that it needs, out of these: groups of paths, and
+    /// names in them.
     pub(super) fn with_imports(&mut self, body: &Self, groups: &[&[(&str, &[&str])]]) {
         let words: BTreeSet<&str> = body
             .text

@@ -7102,8 +7102,7 @@ pub mod basic {
         }
     }
 
-    /// The properties of a content of class `basic`: each is there, even if zero or empty, or
-    /// absent.
+    /// The properties of a content of class `basic`: each is there, be it zero or empty, or absent.
     #[derive(Clone, Debug, Default, PartialEq)]
     pub struct Properties {
         /// The MIME type of the body, such as `application/json`. For applications.

@@ -1,0 +1,298 @@
+//! The handle of a connection.
+
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::Poll,
+};
+
+use amqp_core::{
+    ApiMisuse, ChannelId, CloseReason, Tuning,
+    client::{self, Config},
+    protocol::{ReplyCode, connection::UpdateSecretOk},
+    wire::{FieldTable, Secret, ShortStr},
+};
+
+use crate::{
+    Driver, Timer, Transport,
+    channel::Channel,
+    driver::Drive as _,
+    error::Error,
+    pool::ChannelPool,
+    scope,
+    shared::{ClientEndpoint, Shared, Wait},
+    state::State,
+    waiters::Place,
+};
+
+/// A connection to a server.
+///
+/// It can be cloned, and used from any number of tasks and threads. When the last clone and the
+/// last channel are dropped, the connection is closed in good order, as long as its driver runs.
+///
+/// RabbitMQ stops reading from a connection that publishes while it is short of memory, and with
+/// it the acknowledgements of consumers: use one connection to publish and another to consume.
+#[derive(Clone, Debug)]
+pub struct Connection(Arc<Handle>);
+
+/// The handles of a connection count as one; the driver does not count.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared
+            .command_and_pump(|state, _| state.machine.close(ReplyCode::SUCCESS, ""));
+    }
+}
+
+impl Connection {
+    /// Begins a connection over a transport that was just made: gives back its handle and the
+    /// driver to spawn. [`opened`](Self::opened) tells when it can be used.
+    ///
+    /// Adapters call this in their `connect`.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for a setting that no server would accept.
+    pub fn start<T: Transport, C: Timer>(
+        config: Config,
+        transport: T,
+        clock: C,
+    ) -> Result<(Self, Driver<ClientEndpoint, T, C>), Error> {
+        let machine = client::Connection::new(config, clock.now())?;
+        let shared = Shared::new(machine);
+        let driver = Driver::new(ClientEndpoint(Arc::clone(&shared)), transport, clock);
+        Ok((Self(Arc::new(Handle { shared })), driver))
+    }
+
+    /// Waits until the handshake is over.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::ConnectionClosed`] with the reason why it could not be opened: wrong credentials,
+    /// an unknown virtual host, another protocol, a peer that went away or said nothing.
+    pub async fn opened(&self) -> Result<(), Error> {
+        self.wait(|state| match (&state.closed, state.opened) {
+            (Some(reason), _) => Some(Err(Error::ConnectionClosed(reason.clone()))),
+            (None, true) => Some(Ok(())),
+            (None, false) => None,
+        })
+        .await
+    }
+
+    /// Opens a channel.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the channel should it be opened.
+    ///
+    /// # Errors
+    /// When all channel numbers are in use ([`ApiMisuse::NoFreeChannel`]), or the connection is or
+    /// gets closed.
+    pub async fn open_channel(&self) -> Result<Channel, Error> {
+        let (channel, wait) = self.begin_channel()?;
+        wait.reply::<amqp_core::protocol::channel::OpenOk>().await?;
+        Ok(channel)
+    }
+
+    /// Asks for a channel. The handle is there from the start, so that the channel is closed
+    /// wherever the wait for it is given up.
+    pub(crate) fn begin_channel(&self) -> Result<(Channel, Wait<'_>), Error> {
+        let shared = &self.0.shared;
+        shared.command(|state| {
+            let (id, request) = state.opening(client::Connection::open_channel)?;
+            state.add_channel(id);
+            let wait = Wait::new(shared, state, Some(id), request);
+            Ok((Channel::new(self.clone(), id), wait))
+        })
+    }
+
+    /// A pool of channels, all opened at once.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes those that were opened.
+    ///
+    /// # Errors
+    /// As [`open_channel`](Self::open_channel).
+    pub async fn channel_pool(&self, size: usize) -> Result<ChannelPool, Error> {
+        ChannelPool::open(self, size).await
+    }
+
+    /// Runs `body`, and drops it with the reason when the connection ends.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: amqp_client::Connection) -> Result<(), amqp_client::Error> {
+    /// let answer = connection.scope(async { 42 }).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the body.
+    ///
+    /// # Errors
+    /// [`Error::ConnectionClosed`] when the connection ended before the body did.
+    pub async fn scope<T>(&self, body: impl Future<Output = T>) -> Result<T, Error> {
+        scope::scope(self, body).await
+    }
+
+    /// Gives the server a new secret, such as an OAuth 2 token, before the old one expires. The
+    /// reason is for the server's operators.
+    ///
+    /// # Cancel safety
+    /// Dropping it before the first poll sends nothing, afterwards the secret is sent.
+    ///
+    /// # Errors
+    /// When the connection is or gets closed: RabbitMQ closes it if it does not like the secret.
+    pub async fn update_secret(&self, secret: Secret, reason: ShortStr) -> Result<(), Error> {
+        let shared = &self.0.shared;
+        let wait = shared.command(|state| {
+            let request = state.opening(|machine| machine.update_secret(secret, reason))?;
+            Ok::<_, Error>(Wait::new(shared, state, None, request))
+        })?;
+        wait.reply::<UpdateSecretOk>().await?;
+        Ok(())
+    }
+
+    /// Closes the connection. What was accepted before, publishes and acknowledgements too, is
+    /// sent first; everything that waits for an answer fails.
+    ///
+    /// # Cancel safety
+    /// Once polled, the connection is closing, and dropping it only drops the wait.
+    ///
+    /// # Errors
+    /// [`Error::ConnectionClosed`] when it ended otherwise: the server closed it first, the
+    /// transport failed, or the server did not answer in time, so that what was sent last may not
+    /// have arrived.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.0
+            .shared
+            .command_and_pump(|state, _| state.machine.close(ReplyCode::SUCCESS, "goodbye"));
+        let reason = self.closed().await;
+        if reason.is_clean() {
+            Ok(())
+        } else {
+            Err(Error::ConnectionClosed(reason))
+        }
+    }
+
+    /// Waits until the connection has ended, and tells why.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn closed(&self) -> CloseReason {
+        self.wait(|state| state.closed.clone()).await
+    }
+
+    /// Ends the connection at once, without a word to the server and without sending what waits.
+    pub fn abort(&self) {
+        ClientEndpoint(Arc::clone(&self.0.shared)).abandon();
+        self.0.shared.command(|_| ());
+    }
+
+    /// Whether channels can be opened.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.shared.lock().machine.is_open()
+    }
+
+    /// Why the connection has ended; none while it has not.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.0.shared.lock().closed.clone()
+    }
+
+    /// What was negotiated with the server.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        *self.0.shared.lock().machine.tuning()
+    }
+
+    /// What the server said of itself: product, version, capabilities.
+    #[must_use]
+    pub fn server_properties(&self) -> FieldTable {
+        self.0.shared.lock().machine.server_properties().clone()
+    }
+
+    /// Whether the server announced a capability, such as `publisher_confirms`.
+    #[must_use]
+    pub fn has_capability(&self, name: &str) -> bool {
+        self.0.shared.lock().machine.has_capability(name)
+    }
+
+    /// Whether the server has asked not to publish because it is short of a resource.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.0.shared.lock().machine.is_blocked()
+    }
+
+    /// How many channels are not free: opening, open or closing.
+    #[must_use]
+    pub fn channel_count(&self) -> usize {
+        self.0.shared.lock().machine.channel_count()
+    }
+
+    /// How many bytes were accepted and not yet handed to the transport.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.0.shared.lock().machine.buffered()
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    /// Waits until a condition about the life of the connection holds.
+    async fn wait<T>(&self, condition: impl Fn(&State) -> Option<T>) -> T {
+        let mut place = LifePlace {
+            shared: &self.0.shared,
+            place: None,
+        };
+        poll_fn(move |cx| {
+            let mut state = place.shared.lock();
+            match condition(&state) {
+                Some(value) => Poll::Ready(value),
+                None => {
+                    state.life.wait(&mut place.place, cx);
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Whether the channel is still known to the server or on the way to be.
+    pub(crate) fn is_channel_open(&self, id: ChannelId) -> bool {
+        let mut state = self.0.shared.lock();
+        state.commands(id).is_ok_and(|channel| channel.is_open())
+    }
+}
+
+/// A place among those who wait for the connection's life, given up on drop.
+struct LifePlace<'a> {
+    shared: &'a Shared,
+    place: Place,
+}
+
+impl Drop for LifePlace<'_> {
+    fn drop(&mut self) {
+        if self.place.is_some() {
+            self.shared.lock().life.leave(&mut self.place);
+        }
+    }
+}
+
+impl State {
+    /// Gives the machine a command that needs an open connection.
+    fn opening<T>(
+        &mut self,
+        command: impl FnOnce(&mut client::Connection) -> Result<T, ApiMisuse>,
+    ) -> Result<T, Error> {
+        match self.machine.close_reason() {
+            Some(reason) => Err(Error::ConnectionClosed(reason.clone())),
+            None => Ok(command(&mut self.machine)?),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The future that moves the bytes of a connection.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use amqp_core::{Endpoint, Instant, Transmit};
+use bytes::BytesMut;
+
+use crate::{Timer, Transport};
+
+/// An [`Endpoint`] that a [`Driver`] can wait on.
+pub trait Drive: Endpoint {
+    /// Whether bytes are to be read. False while what was delivered piles up.
+    fn wants_input(&self) -> bool;
+
+    /// Keeps the waker, to be woken at the next command. False, and the waker is not kept, if one
+    /// has come since this side looked: there is something to send, which counts only if `output`
+    /// says that there is room for it, or to read, or a deadline before the `alarm` that is set.
+    fn park(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool;
+
+    /// Nobody drives this any more.
+    fn abandon(&mut self);
+}
+
+/// How many turns a driver takes before it lets others run.
+const TURNS: usize = 32;
+
+/// The least that is read at a time, in bytes.
+const READ_MIN: usize = 4 << 10;
+
+/// The most that is read at a time, in bytes: what a consumer of small messages is fastest with.
+const READ_MAX: usize = 128 << 10;
+
+/// Moves the bytes of one connection between its machine and its transport, and keeps its time. It
+/// ends when the connection has, and the transport is closed.
+///
+/// Spawn it, or poll it along with the rest. Dropping it ends the connection at once: everyone who
+/// waits on it gets a reason.
+pub struct Driver<E: Drive, T, C> {
+    endpoint: E,
+    transport: T,
+    clock: C,
+    /// What the machine has handed out and the transport not yet taken.
+    output: Transmit,
+    /// Something was written since the last flush.
+    unflushed: bool,
+    /// What was read and the machine not yet taken: part of a frame.
+    input: BytesMut,
+    /// How much to read at a time, in bytes.
+    read_size: usize,
+    /// The transport gives nothing more, or takes nothing more.
+    ended: bool,
+}
+
+impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
+    pub(crate) fn new(endpoint: E, transport: T, clock: C) -> Self {
+        Self {
+            endpoint,
+            transport,
+            clock,
+            output: Transmit::new(),
+            unflushed: false,
+            input: BytesMut::new(),
+            read_size: READ_MIN,
+            ended: false,
+        }
+    }
+
+    /// Writes what there is to write. Ready if it moved anything.
+    fn write(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.output.is_empty() {
+            self.endpoint
+                .poll_transmit(self.clock.now(), &mut self.output);
+        }
+        let mut moved = false;
+        while !self.output.is_empty() {
+            match self.transport.poll_write(cx, &mut self.output) {
+                Poll::Ready(Ok(0)) => self.failed(cx, &io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(_)) => {
+                    moved = true;
+                    self.unflushed = true;
+                }
+                Poll::Ready(Err(error)) => self.failed(cx, &error),
+                Poll::Pending => break,
+            }
+        }
+        if self.unflushed && self.output.is_empty() {
+            match self.transport.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => self.failed(cx, &error),
+                Poll::Pending => {}
+            }
+        }
+        moved
+    }
+
+    /// Reads once. True if it got anything.
+    fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        let wanted = self.read_size.max(self.endpoint.read_hint().min(READ_MAX));
+        self.input.reserve(wanted);
+        match self.transport.poll_read(cx, &mut self.input) {
+            Poll::Ready(Ok(0)) => {
+                self.ended = true;
+                self.endpoint.handle_eof(self.clock.now());
+                true
+            }
+            Poll::Ready(Ok(count)) => {
+                if count >= wanted {
+                    self.read_size = (self.read_size * 2).min(READ_MAX);
+                } else if count < self.read_size / 4 {
+                    self.read_size = (self.read_size / 2).max(READ_MIN);
+                }
+                self.endpoint
+                    .handle_input(self.clock.now(), &mut self.input);
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                self.fail(&error);
+                true
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    /// Writing has failed. The peer may have said why before it hung up, so that what it sent is
+    /// read first.
+    fn failed(&mut self, cx: &mut Context<'_>, error: &io::Error) {
+        while !self.ended && self.read(cx) {}
+        self.fail(error);
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        self.ended = true;
+        self.output.clear();
+        self.unflushed = false;
+        self.endpoint
+            .handle_transport_error(self.clock.now(), &error.to_string());
+    }
+
+    /// Gives back what an idle connection does not need.
+    fn shrink(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > READ_MIN {
+            self.input = BytesMut::new();
+        }
+    }
+}
+
+impl<E: Drive, T: Transport, C: Timer> Future for Driver<E, T, C>
+where
+    Self: Unpin,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        for _ in 0..TURNS {
+            let mut moved = this.write(cx);
+            if !this.ended && this.endpoint.wants_input() {
+                moved |= this.read(cx);
+            }
+            if this.endpoint.is_finished() && this.output.is_empty() {
+                // Whatever the transport says to its end changes nothing for anybody.
+                return this.transport.poll_close(cx).map(|_| ());
+            }
+            let at = this.endpoint.poll_timeout().map(|(at, _)| at);
+            if this.clock.poll_deadline(cx, at).is_ready() {
+                this.endpoint.handle_timeout(this.clock.now());
+                moved = true;
+            }
+            if this.ended {
+                this.output.clear();
+            }
+            if !moved && this.endpoint.park(cx.waker(), this.output.is_empty(), at) {
+                this.shrink();
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<E: Drive, T, C> Drop for Driver<E, T, C> {
+    fn drop(&mut self) {
+        self.endpoint.abandon();
+    }
+}
+
+impl<E: Drive, T, C> fmt::Debug for Driver<E, T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("output", &self.output.len())
+            .field("input", &self.input.len())
+            .finish_non_exhaustive()
+    }
+}

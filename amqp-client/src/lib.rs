@@ -1,0 +1,63 @@
+//! AMQP 0-9-1 for applications: the handles, and the driver that moves their bytes.
+//!
+//! This crate knows no runtime. An adapter, such as `amqp-tokio`, brings a [`Transport`] and a
+//! [`Timer`], gets a [`Connection`] and a [`Driver`] from [`Connection::start`], and spawns the
+//! driver. The handles are the same types everywhere, so that a library written on them runs under
+//! any runtime.
+//!
+//! | handle | what it does |
+//! |---|---|
+//! | [`Connection`] | opens channels, tells how it ended |
+//! | [`Channel`] | requests, publishing, consuming, fetching |
+//! | [`ConfirmChannel`] | publishing with a [`Confirm`] for each message |
+//! | [`TxChannel`] | transactions |
+//! | [`Consumer`] | the messages of a queue, as a stream of [`Delivery`]s |
+//! | [`Returns`] | messages that no queue took, of a channel without confirms |
+//! | [`ChannelPool`] | channels to take out and put back |
+//!
+//! # What holds everywhere
+//!
+//! - **Nothing hangs.** Every future ends: with its answer, with the reason why there is none, or
+//!   with [`Error::TimedOut`] after [`Timeouts::request`](amqp_core::Timeouts). When a connection
+//!   ends, everyone who waits on it gets the same reason.
+//! - **Dropping a future is safe** at any point. A command is queued when its future is first
+//!   polled, whole or not at all; dropping it afterwards only drops the wait. What that means for
+//!   each is said in its documentation.
+//! - **Memory is bounded**: what is to be sent, what waits for its confirm, and what was delivered
+//!   and not yet taken.
+//! - **Dropping the last handle** of a connection or a channel closes it in good order.
+
+mod channel;
+mod confirm;
+mod connection;
+mod consumer;
+mod driver;
+mod error;
+mod pool;
+mod returns;
+mod scope;
+mod shared;
+mod state;
+mod transport;
+mod tx;
+mod waiters;
+
+pub use amqp_core as core;
+pub use amqp_core::{
+    Body, CloseReason, Content, DeliveryTag, EncodedProperties, Requeue, Tags, client::Config,
+    protocol, wire,
+};
+
+pub use self::{
+    channel::{Channel, Fetched},
+    confirm::{Confirm, ConfirmChannel, Unconfirmed},
+    connection::Connection,
+    consumer::{Acker, Acks, Consumer, Delivery, ManualAck, Message, NoAck},
+    driver::{Drive, Driver},
+    error::Error,
+    pool::{ChannelPool, PooledChannel},
+    returns::{ReturnedMessage, Returns},
+    shared::ClientEndpoint,
+    transport::{Timer, Transport},
+    tx::TxChannel,
+};

@@ -1,0 +1,550 @@
+//! Everything about a connection that its handles share: the machine, and who waits for what.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    task::{Context, Poll, Waker},
+};
+
+use amqp_core::{
+    ChannelId, CloseReason, ConsumerId, PublishSeq, RequestError, RequestId, Tags,
+    client::{self, Event, GetMessage, Outcome},
+    protocol::Method,
+    wire::ShortStr,
+};
+
+use crate::{
+    confirm::Unconfirmed,
+    error::Error,
+    returns::ReturnedMessage,
+    waiters::{Waiters, Wakes, keep},
+};
+
+/// Reading stops while this much was delivered and not yet taken, in bytes; it goes on at half of
+/// it. A consumer's prefetch is the better bound.
+pub(crate) const UNDELIVERED_MAX: usize = 16 << 20;
+
+/// What a message in a queue counts beside its body, in bytes.
+pub(crate) const MESSAGE_OVERHEAD: usize = 256;
+
+/// Behind the one lock of a connection.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) machine: client::Connection,
+    /// The driver's waker, while it sleeps.
+    pub(crate) driver: Option<Waker>,
+    /// The requests that a future waits for.
+    requests: BTreeMap<RequestId, Slot>,
+    channels: BTreeMap<ChannelId, ChannelState>,
+    /// Who waits for the connection to open or to end.
+    pub(crate) life: Waiters,
+    pub(crate) opened: bool,
+    /// Why the connection ended, once it has.
+    pub(crate) closed: Option<CloseReason>,
+    /// Who waits to publish.
+    pub(crate) publishers: Waiters,
+    /// What was delivered and not yet taken, in bytes.
+    undelivered: usize,
+    /// Nobody reads, because too much is undelivered.
+    pub(crate) reading_paused: bool,
+}
+
+/// A request's outcome, until its future takes it.
+#[derive(Debug, Default)]
+struct Slot {
+    waker: Option<Waker>,
+    answer: Option<Answer>,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Reply(Method),
+    Got(Option<GetMessage>),
+    Failed(RequestError),
+}
+
+/// What is known of a channel whose handle is alive.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelState {
+    /// Why it ended, once it has.
+    pub(crate) closed: Option<CloseReason>,
+    consumers: BTreeMap<ConsumerId, ConsumerState>,
+    confirms: Confirms,
+    pub(crate) returns: Option<ReturnsState>,
+}
+
+/// Who waits for the confirms of a channel, by number.
+#[derive(Debug)]
+struct Confirms {
+    /// The number of the slot at the front.
+    first: u64,
+    slots: VecDeque<ConfirmSlot>,
+}
+
+impl Default for Confirms {
+    fn default() -> Self {
+        Self {
+            first: 1,
+            slots: VecDeque::new(),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum ConfirmSlot {
+    Waiting {
+        waker: Option<Waker>,
+        /// The message came back; the confirm follows.
+        returned: Option<Box<ReturnedMessage>>,
+    },
+    Settled(Result<(), Unconfirmed>),
+    /// Nobody waits for it.
+    Abandoned,
+    Taken,
+}
+
+/// A consumer's messages, until its handle takes them.
+#[derive(Debug, Default)]
+pub(crate) struct ConsumerState {
+    pub(crate) queue: VecDeque<client::Delivery>,
+    pub(crate) waker: Option<Waker>,
+    pub(crate) end: Option<ConsumerEnd>,
+}
+
+/// Why a consumer gets nothing more.
+#[derive(Clone, Debug)]
+pub(crate) enum ConsumerEnd {
+    /// Its handle has cancelled it.
+    ByHandle,
+    Error(Error),
+}
+
+/// Messages that no queue took, until the handle takes them.
+#[derive(Debug, Default)]
+pub(crate) struct ReturnsState {
+    pub(crate) queue: VecDeque<ReturnedMessage>,
+    pub(crate) waker: Option<Waker>,
+}
+
+/// What a queued message counts, in bytes.
+pub(crate) fn weight(body_len: usize) -> usize {
+    body_len + MESSAGE_OVERHEAD
+}
+
+impl State {
+    pub(crate) fn new(machine: client::Connection) -> Self {
+        Self {
+            machine,
+            driver: None,
+            requests: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            life: Waiters::default(),
+            opened: false,
+            closed: None,
+            publishers: Waiters::default(),
+            undelivered: 0,
+            reading_paused: false,
+        }
+    }
+
+    // Requests.
+
+    /// A future is going to wait for the request.
+    pub(crate) fn expect(&mut self, request: RequestId) {
+        self.requests.insert(request, Slot::default());
+    }
+
+    pub(crate) fn poll_answer(
+        &mut self,
+        request: RequestId,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Answer, Error>> {
+        let Some(slot) = self.requests.get_mut(&request) else {
+            return Poll::Ready(Err(Error::TimedOut));
+        };
+        match slot.answer.take() {
+            Some(answer) => {
+                self.requests.remove(&request);
+                Poll::Ready(match answer {
+                    Answer::Failed(cause) => Err(cause.into()),
+                    answer @ (Answer::Reply(_) | Answer::Got(_)) => Ok(answer),
+                })
+            }
+            None => {
+                keep(&mut slot.waker, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The future that waited was dropped.
+    pub(crate) fn abandon(&mut self, channel: Option<ChannelId>, request: RequestId) {
+        let Some(slot) = self.requests.remove(&request) else {
+            return;
+        };
+        let Some(channel) = channel else { return };
+        match slot.answer {
+            None => self.machine.abandon(channel, request),
+            // It was fetched for nobody.
+            Some(Answer::Got(Some(message))) => {
+                if let (Some(tag), Some(mut channel)) = (message.tag, self.machine.channel(channel))
+                {
+                    // A channel that is not open takes back what it delivered by itself.
+                    let _closed = channel.reject(tag, amqp_core::Requeue::Yes);
+                }
+            }
+            Some(Answer::Reply(_) | Answer::Got(None) | Answer::Failed(_)) => {}
+        }
+    }
+
+    fn answer(&mut self, request: RequestId, answer: Answer, wakes: &mut Wakes) {
+        if let Some(slot) = self.requests.get_mut(&request) {
+            slot.answer = Some(answer);
+            wakes.add(slot.waker.take());
+        }
+    }
+
+    // Channels.
+
+    pub(crate) fn add_channel(&mut self, id: ChannelId) {
+        self.channels.insert(id, ChannelState::default());
+    }
+
+    pub(crate) fn remove_channel(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.remove(&id) {
+            let consumed = channel.consumers.values().flat_map(|it| &it.queue);
+            let consumed = consumed.map(|message| weight(message.content.body.len()));
+            let returned = channel.returns.iter().flat_map(|it| &it.queue);
+            let returned = returned.map(|message| weight(message.body.len()));
+            let total = consumed.chain(returned).sum();
+            self.release(total);
+        }
+    }
+
+    pub(crate) fn channel_mut(&mut self, id: ChannelId) -> Option<&mut ChannelState> {
+        self.channels.get_mut(&id)
+    }
+
+    /// Why the channel takes no commands; none if it does.
+    pub(crate) fn channel_error(&self, id: ChannelId) -> Option<Error> {
+        if let Some(reason) = &self.closed {
+            return Some(Error::ConnectionClosed(reason.clone()));
+        }
+        let channel = self.channels.get(&id)?;
+        channel.closed.clone().map(Error::ChannelClosed)
+    }
+
+    /// The commands of a channel, or why there are none.
+    pub(crate) fn commands(&mut self, id: ChannelId) -> Result<client::ChannelMut<'_>, Error> {
+        if let Some(error) = self.channel_error(id) {
+            return Err(error);
+        }
+        if let Some(reason) = self.machine.close_reason() {
+            return Err(Error::ConnectionClosed(reason.clone()));
+        }
+        self.machine
+            .channel(id)
+            .ok_or(Error::Misuse(amqp_core::ApiMisuse::ChannelNotOpen))
+    }
+
+    // Confirms.
+
+    /// A publish was made that is to be confirmed.
+    pub(crate) fn expect_confirm(&mut self, channel: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(&channel) {
+            channel.confirms.slots.push_back(ConfirmSlot::Waiting {
+                waker: None,
+                returned: None,
+            });
+        }
+    }
+
+    pub(crate) fn poll_confirm(
+        &mut self,
+        channel: ChannelId,
+        seq: PublishSeq,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Unconfirmed>> {
+        let Some(confirms) = self.channels.get_mut(&channel).map(|it| &mut it.confirms) else {
+            return Poll::Pending;
+        };
+        let Some(slot) = confirms.slot(seq.get()) else {
+            return Poll::Pending;
+        };
+        if let ConfirmSlot::Waiting { waker, .. } = slot {
+            keep(waker, cx);
+            return Poll::Pending;
+        }
+        let taken = std::mem::replace(slot, ConfirmSlot::Taken);
+        confirms.sweep();
+        match taken {
+            ConfirmSlot::Settled(outcome) => Poll::Ready(outcome),
+            ConfirmSlot::Waiting { .. } | ConfirmSlot::Abandoned | ConfirmSlot::Taken => {
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The future that waited was dropped.
+    pub(crate) fn abandon_confirm(&mut self, channel: ChannelId, seq: PublishSeq) {
+        let Some(channel) = self.channels.get_mut(&channel) else {
+            return;
+        };
+        if let Some(slot) = channel.confirms.slot(seq.get()) {
+            *slot = match slot {
+                ConfirmSlot::Waiting { .. } => ConfirmSlot::Abandoned,
+                ConfirmSlot::Settled(_) | ConfirmSlot::Abandoned | ConfirmSlot::Taken => {
+                    ConfirmSlot::Taken
+                }
+            };
+        }
+        channel.confirms.sweep();
+    }
+
+    // Consumers.
+
+    pub(crate) fn add_consumer(&mut self, channel: ChannelId, consumer: ConsumerId) {
+        if let Some(channel) = self.channels.get_mut(&channel) {
+            channel.consumers.insert(consumer, ConsumerState::default());
+        }
+    }
+
+    pub(crate) fn consumer_mut(
+        &mut self,
+        channel: ChannelId,
+        consumer: ConsumerId,
+    ) -> Option<&mut ConsumerState> {
+        self.channels
+            .get_mut(&channel)?
+            .consumers
+            .get_mut(&consumer)
+    }
+
+    /// The handle was dropped: cancels the consumer, and puts back what it has not taken.
+    pub(crate) fn drop_consumer(
+        &mut self,
+        channel: ChannelId,
+        consumer: ConsumerId,
+        tag: &ShortStr,
+        local: impl Iterator<Item = client::Delivery>,
+    ) {
+        let Some(state) = self
+            .channels
+            .get_mut(&channel)
+            .and_then(|channel| channel.consumers.remove(&consumer))
+        else {
+            return;
+        };
+        let queued = &state.queue;
+        let total = queued
+            .iter()
+            .map(|message| weight(message.content.body.len()))
+            .sum();
+        if let Some(mut commands) = self.machine.channel(channel) {
+            if state.end.is_none() {
+                commands.abandon_consumer(tag);
+            }
+            for message in local.chain(state.queue) {
+                if let Some(tag) = message.tag {
+                    // Refused only where the channel is closing, which puts it back as well.
+                    let _closed = commands.nack(Tags::One(tag), amqp_core::Requeue::Yes);
+                }
+            }
+        }
+        self.release(total);
+    }
+
+    /// So many bytes of messages were taken.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        self.undelivered = self.undelivered.saturating_sub(bytes);
+    }
+
+    /// Whether there is room for deliveries.
+    pub(crate) const fn wants_input(&self) -> bool {
+        let limit = if self.reading_paused {
+            UNDELIVERED_MAX / 2
+        } else {
+            UNDELIVERED_MAX
+        };
+        self.undelivered < limit
+    }
+
+    // Events.
+
+    /// Takes what happened to those who wait for it.
+    pub(crate) fn pump(&mut self, wakes: &mut Wakes) {
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                Event::Delivered(delivery) => self.on_delivered(delivery, wakes),
+                Event::Settled {
+                    channel,
+                    first,
+                    last,
+                    outcome,
+                } => self.on_settled(channel, first, last, &outcome, wakes),
+                Event::Reply { request, reply, .. } => {
+                    self.answer(request, Answer::Reply(reply), wakes);
+                }
+                Event::Got {
+                    request, message, ..
+                } => self.answer(request, Answer::Got(message), wakes),
+                Event::Failed { request, cause } => {
+                    self.answer(request, Answer::Failed(cause), wakes);
+                }
+                Event::Returned(returned) => self.on_returned(returned, wakes),
+                Event::ConsumerCancelled {
+                    channel,
+                    consumer,
+                    tag,
+                } => {
+                    if let Some(consumer) = self.consumer_mut(channel, consumer) {
+                        consumer
+                            .finish(ConsumerEnd::Error(Error::ConsumerCancelled { tag }), wakes);
+                    }
+                }
+                Event::ChannelClosed { channel, reason } => {
+                    self.on_channel_closed(channel, &reason, wakes);
+                }
+                Event::Opened => {
+                    self.opened = true;
+                    self.life.wake_all(wakes);
+                }
+                Event::Closed(reason) => self.on_closed(&reason, wakes),
+                Event::Writable | Event::Unblocked | Event::Flow { .. } => {
+                    self.publishers.wake_all(wakes);
+                }
+                // What it holds back asks the machine itself.
+                _ => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn on_delivered(&mut self, delivery: client::Delivery, wakes: &mut Wakes) {
+        let weight = weight(delivery.content.body.len());
+        if let Some(consumer) = self.consumer_mut(delivery.channel, delivery.consumer) {
+            consumer.queue.push_back(delivery);
+            wakes.add(consumer.waker.take());
+            self.undelivered += weight;
+        }
+    }
+
+    fn on_settled(
+        &mut self,
+        channel: ChannelId,
+        first: PublishSeq,
+        last: PublishSeq,
+        outcome: &Outcome,
+        wakes: &mut Wakes,
+    ) {
+        if let Some(channel) = self.channels.get_mut(&channel) {
+            for seq in first.get()..=last.get() {
+                channel.confirms.settle(seq, outcome, wakes);
+            }
+            channel.confirms.sweep();
+        }
+        // There is room in the window of unconfirmed publishes.
+        self.publishers.wake_all(wakes);
+    }
+
+    fn on_returned(&mut self, returned: client::Returned, wakes: &mut Wakes) {
+        let client::Returned {
+            channel,
+            seq,
+            method,
+            content,
+        } = returned;
+        let message = ReturnedMessage::new(method, content);
+        let Some(channel) = self.channels.get_mut(&channel) else {
+            return;
+        };
+        if let Some(slot) = seq.and_then(|seq| channel.confirms.slot(seq.get()))
+            && let ConfirmSlot::Waiting { returned, .. } = slot
+        {
+            *returned = Some(Box::new(message));
+        } else if let Some(returns) = &mut channel.returns {
+            self.undelivered += weight(message.body.len());
+            returns.queue.push_back(message);
+            wakes.add(returns.waker.take());
+        }
+    }
+
+    /// A channel has ended, by whomever.
+    pub(crate) fn on_channel_closed(
+        &mut self,
+        id: ChannelId,
+        reason: &CloseReason,
+        wakes: &mut Wakes,
+    ) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.closed = Some(reason.clone());
+            channel.finish(&Error::ChannelClosed(reason.clone()), wakes);
+        }
+        self.publishers.wake_all(wakes);
+        self.life.wake_all(wakes);
+    }
+
+    fn on_closed(&mut self, reason: &CloseReason, wakes: &mut Wakes) {
+        self.closed = Some(reason.clone());
+        let error = Error::ConnectionClosed(reason.clone());
+        for channel in self.channels.values_mut() {
+            channel.finish(&error, wakes);
+        }
+        self.publishers.wake_all(wakes);
+        self.life.wake_all(wakes);
+    }
+}
+
+impl ChannelState {
+    /// Nothing more comes for anybody who listens to the channel.
+    fn finish(&mut self, error: &Error, wakes: &mut Wakes) {
+        for consumer in self.consumers.values_mut() {
+            consumer.finish(ConsumerEnd::Error(error.clone()), wakes);
+        }
+        if let Some(returns) = &mut self.returns {
+            wakes.add(returns.waker.take());
+        }
+    }
+}
+
+impl ConsumerState {
+    /// The first end is the one that counts.
+    pub(crate) fn finish(&mut self, end: ConsumerEnd, wakes: &mut Wakes) {
+        self.end.get_or_insert(end);
+        wakes.add(self.waker.take());
+    }
+}
+
+impl Confirms {
+    fn slot(&mut self, seq: u64) -> Option<&mut ConfirmSlot> {
+        let at = seq.checked_sub(self.first)?;
+        self.slots.get_mut(usize::try_from(at).ok()?)
+    }
+
+    #[inline]
+    fn settle(&mut self, seq: u64, outcome: &Outcome, wakes: &mut Wakes) {
+        let Some(slot) = self.slot(seq) else { return };
+        *slot = match std::mem::replace(slot, ConfirmSlot::Taken) {
+            ConfirmSlot::Waiting { waker, returned } => {
+                wakes.add(waker);
+                ConfirmSlot::Settled(match (outcome, returned) {
+                    (Outcome::Acked, None) => Ok(()),
+                    (Outcome::Acked, Some(message)) => Err(Unconfirmed::Returned(message)),
+                    (Outcome::Nacked, _) => Err(Unconfirmed::Nacked),
+                    (Outcome::NotSent(reason), _) => Err(Unconfirmed::NotSent(reason.clone())),
+                    (Outcome::Unknown(reason), _) => Err(Unconfirmed::Unknown(reason.clone())),
+                })
+            }
+            ConfirmSlot::Abandoned | ConfirmSlot::Taken => ConfirmSlot::Taken,
+            settled @ ConfirmSlot::Settled(_) => settled,
+        };
+    }
+
+    /// Frees the slots that nobody will ask for.
+    fn sweep(&mut self) {
+        while let Some(ConfirmSlot::Taken) = self.slots.front() {
+            self.slots.pop_front();
+            self.first += 1;
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Tokio's clock.
+
+use std::{
+    future::Future as _,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use amqp_client::{Timer, core::Instant};
+use tokio::time::{self, Sleep};
+
+/// Tokio's clock, which a test can pause and advance, and one alarm.
+#[derive(Debug)]
+pub struct TokioClock {
+    /// The machine's origin of time.
+    origin: time::Instant,
+    /// The alarm, and for when it is set; made when the first deadline comes.
+    alarm: Option<(Pin<Box<Sleep>>, Instant)>,
+}
+
+impl TokioClock {
+    /// A clock that begins now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            origin: time::Instant::now(),
+            alarm: None,
+        }
+    }
+
+    fn to_tokio(&self, at: Instant) -> time::Instant {
+        self.origin + (at - Instant::ORIGIN)
+    }
+}
+
+impl Default for TokioClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Timer for TokioClock {
+    fn now(&self) -> Instant {
+        Instant::from_origin(self.origin.elapsed())
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+        let Some(at) = at else {
+            return Poll::Pending;
+        };
+        if at <= self.now() {
+            return Poll::Ready(());
+        }
+        let tokio_at = self.to_tokio(at);
+        let (alarm, set_for) = self
+            .alarm
+            .get_or_insert_with(|| (Box::pin(time::sleep_until(tokio_at)), at));
+        // Deadlines move back with every packet. An alarm that is set too early costs one look at
+        // the clock, setting it anew costs more.
+        if at < *set_for {
+            alarm.as_mut().reset(tokio_at);
+            *set_for = at;
+        }
+        while alarm.as_mut().poll(cx).is_ready() {
+            if time::Instant::now() >= tokio_at {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(tokio_at);
+            *set_for = at;
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,107 @@
+//! Time that passes, and time that the processor works.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+/// The unit of the times in `/proc`, which Linux has fixed for user programs.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A measurement that is under way.
+#[derive(Debug)]
+pub(crate) struct Stopwatch {
+    start: Instant,
+    worked: Option<Duration>,
+}
+
+/// What a run did, and how long that took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// How many messages passed.
+    pub(crate) messages: u64,
+    /// The time that passed.
+    pub(crate) elapsed: Duration,
+    /// The time that the processors worked for this process, to 10 ms; where the system tells.
+    pub(crate) worked: Option<Duration>,
+}
+
+impl Sample {
+    /// Messages per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.messages as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Nanoseconds that passed per message.
+    pub(crate) fn nanos(&self) -> f64 {
+        self.elapsed.as_nanos() as f64 / self.messages as f64
+    }
+
+    /// Nanoseconds of work per message.
+    pub(crate) fn worked_nanos(&self) -> Option<f64> {
+        Some(self.worked?.as_nanos() as f64 / self.messages as f64)
+    }
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self {
+            worked: worked(),
+            start: Instant::now(),
+        }
+    }
+
+    /// Ends the measurement, in which that many messages passed.
+    pub(crate) fn stop(self, messages: u64) -> Sample {
+        let elapsed = self.start.elapsed();
+        let worked = worked()
+            .zip(self.worked)
+            .map(|(end, start)| end.saturating_sub(start));
+        Sample {
+            messages,
+            elapsed,
+            worked,
+        }
+    }
+}
+
+/// How long processors have worked for this process, in the program and for it in the system.
+fn worked() -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The name before the last parenthesis may have anything in it; 11 fields on are the times.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11);
+    let user: u32 = times.next()?.parse().ok()?;
+    let system: u32 = times.next()?.parse().ok()?;
+    Some(TICK * (user + system))
+}
+
+/// How long a fixed piece of work takes that touches no memory and no system call: a measure of
+/// what else the machine does.
+pub(crate) fn yardstick() -> Duration {
+    let start = Instant::now();
+    let mut state = black_box(1_u64);
+    for _ in 0..20_000_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    }
+    black_box(state);
+    start.elapsed()
+}
+
+/// One line on the machine.
+pub(crate) fn machine() -> String {
+    let of_file = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = of_file("/proc/cpuinfo");
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |line| line.trim_start_matches([' ', '\t', ':']));
+    let cores = thread::available_parallelism().map_or(0, usize::from);
+    let kernel = of_file("/proc/sys/kernel/osrelease");
+    format!("{model}, {cores} cores, Linux {}", kernel.trim())
+}
+
+/// The load of the machine in the last minute, where the system tells.
+pub(crate) fn load() -> Option<f64> {
+    let loadavg = fs::read_to_string("/proc/loadavg").ok()?;
+    loadavg.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,75 @@
+//! Bytes on the heap that idle connections and channels hold, with all that drives them.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::load::MANY_CHANNELS;
+use crate::{Result, allocator, cases, machine, peer_amqprs, peer_lapin};
+
+/// How many connections are opened to find out about one.
+const CONNECTIONS: u32 = 50;
+
+/// How long a client gets to come to rest.
+const REST: Duration = Duration::from_millis(200);
+
+/// What an idle connection and an idle channel hold, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Footprint {
+    /// Whose they are.
+    pub(crate) name: &'static str,
+    pub(crate) connection: f64,
+    pub(crate) channel: f64,
+}
+
+/// Measures those that are wanted.
+pub(crate) fn footprints(port: u16, wants: impl Fn(&str) -> bool) -> Result<Vec<Footprint>> {
+    let mut footprints = Vec::new();
+    if wants("memory/amqp-core") {
+        let (connection, channel) = machine::memory()?;
+        footprints.push(Footprint {
+            name: "memory/amqp-core",
+            connection,
+            channel,
+        });
+    }
+    let runtime = cases::runtime()?;
+    if wants("memory/lapin") {
+        let open = |channels| peer_lapin::open(port, channels);
+        footprints.push(runtime.block_on(footprint("memory/lapin", open))?);
+    }
+    if wants("memory/amqprs") {
+        let open = |channels| peer_amqprs::open(port, channels);
+        footprints.push(runtime.block_on(footprint("memory/amqprs", open))?);
+    }
+    Ok(footprints)
+}
+
+/// Opens connections and channels, and looks at what they hold when they have come to rest.
+async fn footprint<C, F: Future<Output = Result<C>>>(
+    name: &'static str,
+    open: impl Fn(u16) -> F,
+) -> Result<Footprint> {
+    // What is made once for all is made now.
+    let first = open(1).await?;
+    sleep(REST).await;
+
+    allocator::start();
+    let mut held = Vec::with_capacity(CONNECTIONS as usize);
+    for _ in 0..CONNECTIONS {
+        held.push(open(0).await?);
+    }
+    sleep(REST).await;
+    let connection = allocator::counted().live as f64 / f64::from(CONNECTIONS);
+
+    allocator::start();
+    let many = open(MANY_CHANNELS).await?;
+    sleep(REST).await;
+    let channels = allocator::stop().live as f64 - connection;
+    drop((first, held, many));
+    Ok(Footprint {
+        name,
+        connection,
+        channel: channels / f64::from(MANY_CHANNELS),
+    })
+}
