@@ -11,7 +11,7 @@
 //! AMQP 0-9-1 section 4.2.3. The machine uses these; a proxy or a tool may read a stream with
 //! [`Frame::parse`] and [`Frame::encode`] alone.
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 use nom::{
     Parser as _,
     number::{complete, streaming},
@@ -171,7 +171,7 @@ impl<'a> Frame<'a> {
         out.reserve(self.len());
         put_head(out, self.kind, self.channel, self.payload.len());
         out.extend_from_slice(self.payload);
-        out.put_u8(FRAME_END);
+        out.extend_from_slice(&[FRAME_END]);
     }
 }
 
@@ -181,7 +181,7 @@ pub(crate) fn put_head(out: &mut BytesMut, kind: FrameKind, channel: u16, size: 
     let [c1, c0] = channel.to_be_bytes();
     // Callers keep to the frame limit, which is a u32.
     let [s3, s2, s1, s0] = (size as u32).to_be_bytes();
-    out.put_slice(&[kind.to_wire(), c1, c0, s3, s2, s1, s0]);
+    out.extend_from_slice(&[kind.to_wire(), c1, c0, s3, s2, s1, s0]);
 }
 
 /// A heartbeat frame.

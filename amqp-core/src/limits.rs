@@ -17,8 +17,9 @@ pub struct Limits {
     /// The largest message body that is accepted or published, in bytes. A larger one that comes in
     /// closes its channel with 311. Default 64 MiB, as the Java and .NET clients have.
     pub body: u64,
-    /// The largest frame that is accepted when the peers agreed on no limit, in bytes. Default
-    /// 16 MiB: a peer without a limit may send a whole message in one frame.
+    /// The largest frame that is accepted when the peers agreed on no limit, in bytes, and the
+    /// highest limit that is agreed to when the configuration names none. Default 16 MiB: a peer
+    /// without a limit may send a whole message in one frame.
     pub unlimited_frame: u32,
     /// The largest body frame that is sent when the peers agreed on no limit, in bytes. Default
     /// 128 KiB, RabbitMQ's own frame size: other channels wait for one frame at most.

@@ -9,8 +9,8 @@ use core::{
 /// A point in time: nanoseconds since an origin of the caller's choosing.
 ///
 /// The machine has no clock. Whoever drives it passes the time in, from a monotonic clock (for
-/// example `std::time::Instant::elapsed` of a fixed start) or from a simulated one. Only
-/// differences matter, and the clock must not go backwards: an earlier time than the last one is
+/// example the standard library's `Instant::elapsed` of a fixed start) or from a simulated one.
+/// Only differences matter, and the clock must not go backwards: an earlier time than the last one is
 /// taken as the last one.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);

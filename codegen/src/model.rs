@@ -83,6 +83,8 @@ pub(crate) enum Kind {
     Long,
     LongLong,
     ShortStr,
+    /// A short string of which RabbitMQ does not see to it that it is UTF-8.
+    Text,
     LongStr,
     Timestamp,
     Table,
@@ -93,6 +95,16 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// The kind of the same field where any peer may have chosen the value: RabbitMQ passes on the
+    /// arguments of methods with content, and properties, without a look at their text.
+    fn passed_on(self) -> Self {
+        if self == Self::ShortStr {
+            Self::Text
+        } else {
+            self
+        }
+    }
+
     fn of_type(name: &str) -> Option<Self> {
         Some(match name {
             "bit" => Self::Bit,
@@ -203,6 +215,8 @@ fn domains(xml: Vec<xml::Domain>) -> Result<Domains> {
         };
         let kind = match (domain.name.as_str(), kind) {
             ("reply-code", Kind::Short) => Kind::ReplyCode,
+            // A close must be understood whatever its words are.
+            ("reply-text", Kind::ShortStr) => Kind::Text,
             (_, kind) => kind,
         };
         domains.insert(domain.name, (kind, domain.doc));
@@ -297,21 +311,26 @@ fn method(
         return Err(xml.at.error(ErrorKind::NoSender(xml.name)));
     }
 
+    let content = xml.content.unwrap_or(false);
+    let read = |it| {
+        let mut field = field(it, domains)?;
+        if content {
+            field.kind = field.kind.passed_on();
+        }
+        Ok(field)
+    };
+
     Ok(Method {
         index: required(xml.index, xml.at, "index", "method")?,
         name: xml.name,
         synchronous,
-        content: xml.content.unwrap_or(false),
+        content,
         deprecated: xml.deprecated.unwrap_or(false),
         client_sends,
         server_sends,
         responses,
         answers: Vec::new(),
-        fields: xml
-            .fields
-            .into_iter()
-            .map(|it| field(it, domains))
-            .collect::<Result<_>>()?,
+        fields: xml.fields.into_iter().map(read).collect::<Result<_>>()?,
         doc: xml.doc,
     })
 }
@@ -346,7 +365,8 @@ fn field(xml: xml::Field, domains: &Domains) -> Result<Field> {
 
 fn property(xml: xml::Field, domains: &Domains) -> Result<Field> {
     let at = xml.at;
-    let property = field(xml, domains)?;
+    let mut property = field(xml, domains)?;
+    property.kind = property.kind.passed_on();
     if property.kind == Kind::Bit {
         return Err(at.error(ErrorKind::BitProperty(property.name)));
     }

@@ -109,7 +109,7 @@ impl Config {
     /// let config = Config::from_uri(&uri)?;
     /// assert_eq!(config.virtual_host, "staging");
     /// assert_eq!(config.heartbeat, Some(20));
-    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// # Ok::<_, Box<dyn core::error::Error>>(())
     /// ```
     pub fn from_uri(uri: &Uri) -> Result<Self, ApiMisuse> {
         let (username, password) = uri.login();

@@ -153,11 +153,11 @@ impl Confirms {
             self.runs(last + 1, |_| true, &mut settled);
             self.entries.drain(..=last);
             self.first = seq + 1;
-        } else if let Some(entry) = self.entries.get_mut(last) {
-            if !entry.settled {
-                entry.settled = true;
-                settled(PublishSeq(seq), PublishSeq(seq));
-            }
+        } else if let Some(entry) = self.entries.get_mut(last)
+            && !entry.settled
+        {
+            entry.settled = true;
+            settled(PublishSeq(seq), PublishSeq(seq));
         }
         while self.entries.front().is_some_and(|entry| entry.settled) {
             self.entries.pop_front();

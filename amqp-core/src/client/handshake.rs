@@ -95,9 +95,14 @@ impl Handshake {
                 value: tune.frame_max,
             });
         }
+        let frame_max = lesser_limit(self.config.frame_max, tune.frame_max);
         Ok(connection::TuneOk {
             channel_max: lesser_limit(self.config.channel_max, tune.channel_max),
-            frame_max: lesser_limit(self.config.frame_max, tune.frame_max),
+            // Nobody here asked for frames of gigabytes, so that none need be taken.
+            frame_max: match self.config.frame_max {
+                0 => frame_max.min(self.config.limits.unlimited_frame),
+                _ => frame_max,
+            },
             heartbeat: match self.config.heartbeat {
                 Some(ours) => ours.min(tune.heartbeat),
                 None => tune.heartbeat,
@@ -125,29 +130,19 @@ impl Machine<Client> {
     pub(super) fn greet_server(input: &BytesMut) -> Result<bool, CloseCause> {
         const TLS_ALERT: u8 = 0x15;
         const TLS_HANDSHAKE: u8 = 0x16;
-        let mut first = [0; 8];
-        for (to, from) in first.iter_mut().zip(input.iter()) {
-            *to = *from;
+        match input.first() {
+            Some(&kind) if kind == FrameKind::Method.to_wire() => return Ok(true),
+            Some(&(TLS_ALERT | TLS_HANDSHAKE)) => return Err(NotAmqp::Tls.into()),
+            Some(_) | None => {}
         }
-        let begins = |with: &[u8]| {
-            let len = with.len().min(input.len());
-            with.get(..len) == input.get(..len)
+        // The rest is told by as many octets as a protocol header has, in whatever pieces they come.
+        let Some(first) = input.first_chunk::<8>() else {
+            return Ok(false);
         };
         let refused = match first {
-            [kind, ..] if kind == FrameKind::Method.to_wire() => return Ok(true),
-            [TLS_ALERT | TLS_HANDSHAKE, ..] => NotAmqp::Tls,
-            _ if begins(b"AMQP") || begins(b"HTTP") => {
-                if input.len() < first.len() {
-                    return Ok(false);
-                }
-                let [a, _, _, _, id, major, minor, revision] = first;
-                if a == b'A' {
-                    NotAmqp::OtherVersion([id, major, minor, revision])
-                } else {
-                    NotAmqp::Http
-                }
-            }
-            _ => NotAmqp::Unknown(first),
+            [b'A', b'M', b'Q', b'P', version @ ..] => NotAmqp::OtherVersion(*version),
+            [b'H', b'T', b'T', b'P', ..] => NotAmqp::Http,
+            _ => NotAmqp::Unknown(*first),
         };
         Err(refused.into())
     }

@@ -177,8 +177,7 @@ impl Connection {
         self.0.check_open()?;
         let request = self.0.next_request();
         let id = self.0.add_channel(number, ChannelLife::Opening(request))?;
-        self.0
-            .put_method_anyway(id, &channel_class::Open::default());
+        self.0.put_method_anyway(id, &channel_class::Open);
         self.0.add_deadline(request, id);
         Ok((id, request))
     }

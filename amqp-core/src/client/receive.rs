@@ -106,7 +106,7 @@ impl Role for Client {
             machine.push(Event::Reply {
                 channel: Some(id),
                 request,
-                reply: channel::CloseOk::default().into(),
+                reply: channel::CloseOk.into(),
             });
         }
     }

@@ -64,7 +64,9 @@ impl<R: Role> Machine<R> {
         let at_zero = |fault: Fault| fault.at(0, None);
         let limit = self.frame_limit();
         let Some(head) = FrameHead::parse(input, limit).map_err(at_zero)? else {
-            self.missing = FRAME_OVERHEAD.saturating_sub(input.len());
+            if !input.is_empty() {
+                self.missing = FRAME_OVERHEAD.saturating_sub(input.len());
+            }
             return Ok(false);
         };
         let number = head.channel;
@@ -75,27 +77,27 @@ impl<R: Role> Machine<R> {
             self.missing = head.frame_len().saturating_sub(input.len());
             return Ok(false);
         };
-        match head.kind {
-            FrameKind::Method => self.receive_method(number, payload)?,
-            FrameKind::Header => self.receive_header(number, payload)?,
+        let received = match head.kind {
+            FrameKind::Method => self.receive_method(number, payload),
+            FrameKind::Header => self.receive_header(number, payload),
             FrameKind::Body if payload.len() >= SHARE_FROM => {
                 input.advance(FRAME_HEAD);
                 let piece = input.split_to(head.size).freeze();
                 input.advance(1);
-                self.receive_body(number, piece)?;
-                return Ok(true);
+                return self.receive_body(number, piece).map(|()| true);
             }
             FrameKind::Body => {
                 let piece = self.copy(payload);
-                self.receive_body(number, piece)?;
+                self.receive_body(number, piece)
             }
             FrameKind::Heartbeat if number != 0 || !payload.is_empty() => {
-                return Err(Fault::Heartbeat.at(number, None));
+                Err(Fault::Heartbeat.at(number, None))
             }
-            FrameKind::Heartbeat => {}
-        }
+            FrameKind::Heartbeat => Ok(()),
+        };
+        // Also a frame that is at fault is dealt with.
         input.advance(head.frame_len());
-        Ok(true)
+        received.map(|()| true)
     }
 
     /// The first bytes: a header, or something quite different.
@@ -147,7 +149,7 @@ impl<R: Role> Machine<R> {
                         self.finish(reason);
                     } else if id == connection::Close::ID {
                         // The closes have crossed: both are answered.
-                        let _fits = self.output.put_urgent(&connection::CloseOk::default());
+                        let _fits = self.output.put_urgent(&connection::CloseOk);
                     }
                 }
                 input.advance(head.frame_len());
@@ -209,7 +211,7 @@ impl<R: Role> Machine<R> {
                     close.method_id,
                 );
                 self.finish(CloseCause::ByPeer(close).into());
-                let _fits = self.output.put_urgent(&connection::CloseOk::default());
+                let _fits = self.output.put_urgent(&connection::CloseOk);
                 Ok(())
             }
             // The own close has not left yet, so this answers nothing.
@@ -246,7 +248,7 @@ impl<R: Role> Machine<R> {
                     R::on_channel_closed(self, id, request);
                     self.remove_channel(id);
                 } else if is(CLOSE) {
-                    self.put_method_anyway(id, &channel::CloseOk::default());
+                    self.put_method_anyway(id, &channel::CloseOk);
                 }
                 return Ok(());
             }
@@ -283,7 +285,7 @@ impl<R: Role> Machine<R> {
     fn channel_closed_by_peer(&mut self, id: ChannelId, cause: CloseCause) {
         let reason = cause.into();
         self.end_channel(id, &reason);
-        self.put_method_anyway(id, &channel::CloseOk::default());
+        self.put_method_anyway(id, &channel::CloseOk);
         if let Some(channel) = self.channels.get_mut(id) {
             channel.life = ChannelLife::Finishing;
             if channel.backlog.is_empty() {

@@ -88,6 +88,9 @@ pub(crate) trait Role: Sized + fmt::Debug {
     fn writable() -> Self::Event;
 }
 
+/// What the connection has still to tell.
+type Events<R> = VecDeque<<R as Role>::Event>;
+
 /// Where a connection is in its life.
 ///
 /// ```text
@@ -121,7 +124,7 @@ pub(crate) struct Machine<R: Role> {
     timeouts: Timeouts,
     channels: Channels<R::Channel>,
     output: Output,
-    events: VecDeque<R::Event>,
+    events: Events<R>,
     /// The final event was given.
     announced: bool,
     now: Instant,
@@ -415,7 +418,7 @@ impl<R: Role> Machine<R> {
     pub(crate) fn channel_and_events(
         &mut self,
         id: ChannelId,
-    ) -> Option<(&mut Channel<R::Channel>, &mut VecDeque<R::Event>)> {
+    ) -> Option<(&mut Channel<R::Channel>, &mut Events<R>)> {
         Some((self.channels.get_mut(id)?, &mut self.events))
     }
 

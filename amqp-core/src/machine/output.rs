@@ -9,7 +9,7 @@
 
 use alloc::collections::VecDeque;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 
 use crate::{
     body::Body,
@@ -431,12 +431,12 @@ impl Heads {
         put_method(out, self.channel, method, self.method_len);
         put_head(out, FrameKind::Header, self.channel, self.header_len);
         let [c1, c0] = M::ID.class.to_be_bytes();
-        out.put_slice(&[c1, c0, 0, 0]);
-        out.put_u64(self.body_len as u64);
+        out.extend_from_slice(&[c1, c0, 0, 0]);
+        out.extend_from_slice(&(self.body_len as u64).to_be_bytes());
         let start = out.len();
         properties.encode(out);
         let inspected = inspect(out.get(start..).unwrap_or_default());
-        out.put_u8(FRAME_END);
+        out.extend_from_slice(&[FRAME_END]);
         inspected
     }
 }
@@ -448,9 +448,9 @@ fn put_method<M: MethodDef>(out: &mut BytesMut, channel: u16, method: &M, len: u
     put_head(out, FrameKind::Method, channel, len);
     let [c1, c0] = class.to_be_bytes();
     let [m1, m0] = id.to_be_bytes();
-    out.put_slice(&[c1, c0, m1, m0]);
+    out.extend_from_slice(&[c1, c0, m1, m0]);
     method.encode(out);
-    out.put_u8(FRAME_END);
+    out.extend_from_slice(&[FRAME_END]);
 }
 
 /// Appends a body frame with the first `len` bytes of `body`.
@@ -470,5 +470,5 @@ fn put_body_frame(ready: &mut Segments, channel: u16, body: &mut Body, len: usiz
             ready.chain(piece);
         }
     }
-    ready.tail().put_u8(FRAME_END);
+    ready.tail().extend_from_slice(&[FRAME_END]);
 }

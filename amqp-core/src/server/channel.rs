@@ -10,7 +10,7 @@ use crate::{
     ids::{ChannelId, PublishSeq},
     machine::{ChannelLife, Machine, Message},
     method::{MethodDef, MethodId, ServerSent},
-    protocol::{self, ReplyCode, basic},
+    protocol::{self, Method, ReplyCode, basic},
 };
 
 /// What a server knows of a channel.
@@ -18,6 +18,8 @@ use crate::{
 pub(crate) struct ServerChannel {
     /// The requests that are to be answered, in the order they came.
     pub(crate) owed: VecDeque<MethodId>,
+    /// The server's own requests that the client is to answer, in the order they were made.
+    pub(crate) asked: VecDeque<MethodId>,
     /// The number of the last publish; none when the channel is not in confirm mode.
     pub(crate) published: Option<u64>,
 }
@@ -74,7 +76,15 @@ impl<'a> ChannelMut<'a> {
     /// to nothing, or does not fit into a frame.
     pub fn send<M: ServerSent>(&mut self, method: &M) -> Result<(), ApiMisuse> {
         self.check_sent::<M>(false)?;
-        self.answer::<M>(|machine, id| machine.put_method(id, method))
+        self.answer::<M>(|machine, id| machine.put_method(id, method))?;
+        let method: Method = method.clone().into();
+        if !method.rule().responses.is_empty()
+            && !method.no_wait()
+            && let Some(channel) = self.machine.channel_mut(self.id)
+        {
+            channel.role.asked.push_back(method.id());
+        }
+        Ok(())
     }
 
     /// Sends a method with content: a delivery, a returned message, a message that was fetched.
@@ -132,6 +142,7 @@ impl<'a> ChannelMut<'a> {
         self.machine.close_channel(self.id, &close, None)?;
         if let Some(channel) = self.machine.channel_mut(self.id) {
             channel.role.owed.clear();
+            channel.role.asked.clear();
         }
         Ok(())
     }

@@ -98,6 +98,8 @@ impl Config {
             },
             frame_max: match tune_ok.frame_max {
                 0 => u32::MAX,
+                // As good as none, and no licence for frames of gigabytes.
+                max if self.frame_max == 0 && max > self.limits.unlimited_frame => u32::MAX,
                 max => max,
             },
             heartbeat: tune_ok.heartbeat,
@@ -109,29 +111,17 @@ impl Machine<Server> {
     /// Takes the client's protocol header and offers to begin.
     pub(super) fn greet_client(&mut self, input: &mut BytesMut) -> Result<bool, CloseCause> {
         const TLS_HANDSHAKE: u8 = 0x16;
-        let agrees = input.iter().zip(&PROTOCOL_HEADER).all(|(a, b)| a == b);
-        if agrees && input.len() < PROTOCOL_HEADER.len() {
-            return Ok(false);
-        }
-        if agrees {
-            input.advance(PROTOCOL_HEADER.len());
-            self.start();
-            return Ok(true);
-        }
-        let mut first = [0; 8];
-        for (to, from) in first.iter_mut().zip(input.iter()) {
-            *to = *from;
-        }
-        let refused = match first {
-            [TLS_HANDSHAKE, ..] => NotAmqp::Tls,
-            [b'A', b'M', b'Q', b'P', id, major, minor, revision] => {
-                if input.len() < first.len() {
-                    return Ok(false);
-                }
-                NotAmqp::OtherVersion([id, major, minor, revision])
+        let refused = match (input.first(), input.first_chunk()) {
+            (Some(&TLS_HANDSHAKE), _) => NotAmqp::Tls,
+            (_, None) => return Ok(false),
+            (_, Some(&PROTOCOL_HEADER)) => {
+                input.advance(PROTOCOL_HEADER.len());
+                self.start();
+                return Ok(true);
             }
-            [b'G', b'E', b'T', b' ', ..] | [b'P', b'O', b'S', b'T', ..] => NotAmqp::Http,
-            _ => NotAmqp::Unknown(first),
+            (_, Some([b'A', b'M', b'Q', b'P', version @ ..])) => NotAmqp::OtherVersion(*version),
+            (_, Some([b'G', b'E', b'T', b' ', ..] | [b'P', b'O', b'S', b'T', ..])) => NotAmqp::Http,
+            (_, Some(first)) => NotAmqp::Unknown(*first),
         };
         // Section 4.2.2: the answer is the header of a version that is spoken here.
         self.put_raw(&PROTOCOL_HEADER);

@@ -180,7 +180,7 @@ impl Connection {
     /// When no virtual host is to be decided on.
     pub fn open(&mut self) -> Result<(), ApiMisuse> {
         self.decide(Decision::VirtualHost, connection::Open::NAME)?;
-        self.0.put_urgent(&connection::OpenOk::default())?;
+        self.0.put_urgent(&connection::OpenOk)?;
         self.0.set_open();
         self.0.push(Event::Opened);
         Ok(())
@@ -214,7 +214,7 @@ impl Connection {
     pub fn unblock(&mut self) -> Result<(), ApiMisuse> {
         self.0.check_open()?;
         if core::mem::take(&mut self.0.role.blocked) {
-            self.0.put_urgent(&connection::Unblocked::default())?;
+            self.0.put_urgent(&connection::Unblocked)?;
         }
         Ok(())
     }

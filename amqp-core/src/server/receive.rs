@@ -33,7 +33,7 @@ impl Role for Server {
         match (machine.stage(), method) {
             (Stage::Open | Stage::Closing, Method::ConnectionUpdateSecret(update)) => {
                 // Far smaller than any frame limit.
-                let _fits = machine.put_urgent(&connection::UpdateSecretOk::default());
+                let _fits = machine.put_urgent(&connection::UpdateSecretOk);
                 machine.push(Event::SecretUpdated {
                     secret: update.new_secret,
                     reason: update.reason,
@@ -48,7 +48,7 @@ impl Role for Server {
         let id = machine
             .add_channel(Some(number), ChannelLife::Open)
             .map_err(|_| Fault::ChannelNumber(machine.tuning().channel_max))?;
-        machine.put_method_anyway(id, &channel::OpenOk::default());
+        machine.put_method_anyway(id, &channel::OpenOk);
         machine.push(Event::ChannelOpened { channel: id });
         Ok(())
     }
@@ -82,6 +82,7 @@ impl Role for Server {
     fn on_channel_end(machine: &mut Machine<Self>, id: ChannelId, _reason: &CloseReason) {
         if let Some(channel) = machine.channel_mut(id) {
             channel.role.owed.clear();
+            channel.role.asked.clear();
         }
     }
 
@@ -140,6 +141,11 @@ impl Machine<Server> {
     fn on_request(&mut self, id: ChannelId, method: Method) -> Result<(), Fault> {
         let rule = protocol::rule(method.id()).ok_or(Fault::WrongSender)?;
         if let Some(channel) = self.channel_mut(id) {
+            if !rule.answers.is_empty() {
+                let asked = &mut channel.role.asked;
+                let at = asked.iter().position(|asked| rule.answers.contains(asked));
+                asked.remove(at.ok_or(Fault::UnexpectedReply)?);
+            }
             if !rule.responses.is_empty() && !method.no_wait() {
                 channel.role.owed.push_back(rule.id);
             }

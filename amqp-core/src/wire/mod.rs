@@ -14,7 +14,9 @@
 //!
 //! Decoding trusts nothing. A length is compared with the bytes that are there before anything is
 //! allocated, nesting ends at [`MAX_TABLE_DEPTH`], and whatever is wrong comes back as a
-//! [`DecodeError`].
+//! [`DecodeError`]. One thing is let pass: names in the arguments of methods with content, in
+//! properties and in tables need not be UTF-8, because RabbitMQ passes them on as a publisher wrote
+//! them. What is not text in them is replaced by U+FFFD.
 
 mod long_str;
 pub(crate) mod parse;

@@ -110,6 +110,27 @@ pub(crate) fn short_str(input: &[u8]) -> Parsed<'_, ShortStr> {
     ShortStr::read(input).map_err(Err::Error)
 }
 
+/// A short string that need not be UTF-8, because RabbitMQ passes it on as some publisher wrote it.
+/// What is not text is replaced: refusing it would end the connection of whoever consumes it, and
+/// again when it is delivered again.
+#[inline]
+pub(crate) fn text(input: &[u8]) -> Parsed<'_, ShortStr> {
+    short_str(input).or_else(|_| lossy_text(input))
+}
+
+#[cold]
+fn lossy_text(input: &[u8]) -> Parsed<'_, ShortStr> {
+    let (rest, bytes) = short_bytes(input)?;
+    Ok((rest, ShortStr::from_lossy(bytes)))
+}
+
+/// As [`text`], without keeping it.
+#[inline]
+pub(crate) fn skip_text(input: &[u8]) -> Parsed<'_, ()> {
+    let (rest, _) = short_bytes(input)?;
+    Ok((rest, ()))
+}
+
 /// A short string where it stands.
 #[inline]
 pub(crate) fn short_str_ref(input: &[u8]) -> Parsed<'_, &str> {
@@ -158,7 +179,7 @@ fn fields(mut body: &[u8], depth: usize) -> Result<FieldTable, Err<DecodeError>>
     check_depth(depth)?;
     let mut table = FieldTable::new();
     while !body.is_empty() {
-        let (rest, name) = short_str(body)?;
+        let (rest, name) = text(body)?;
         let (rest, value) = value(rest, depth)?;
         table.push(name, value);
         body = rest;
@@ -265,7 +286,7 @@ fn value(input: &[u8], depth: usize) -> Parsed<'_, FieldValue> {
 fn skip_fields(mut body: &[u8], depth: usize) -> Result<(), Err<DecodeError>> {
     check_depth(depth)?;
     while !body.is_empty() {
-        let (rest, _) = short_str_ref(body)?;
+        let (rest, ()) = skip_text(body)?;
         (body, _) = skip_value(rest, depth)?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use core::hash::{Hash, Hasher};
 use core::ops::Deref;
 use core::str::FromStr;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 use super::{Decode, DecodeError, Encode, parse, put};
 
@@ -110,6 +110,18 @@ impl ShortStr {
         ))
     }
 
+    /// Bytes that should be text. What is not UTF-8 is replaced by U+FFFD, and what is then over
+    /// the length left out.
+    pub(super) fn from_lossy(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let mut end = text.len().min(Self::MAX_LEN);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let cut = text.get(..end).unwrap_or_default();
+        Self::try_from(cut).unwrap_or_default()
+    }
+
     /// The text. A text in place is checked to be UTF-8 again, which
     /// [`as_bytes`](Self::as_bytes) is spared.
     #[must_use]
@@ -158,7 +170,7 @@ impl ShortStr {
         if let Repr::Inline(wire) = &self.0 {
             out.extend_from_slice(wire.get(..self.encoded_len()).unwrap_or_default());
         } else {
-            out.put_u8(self.len() as u8); // at most `MAX_LEN`
+            out.extend_from_slice(&[self.len() as u8]); // at most `MAX_LEN`
             out.extend_from_slice(self.as_bytes());
         }
     }

@@ -15,7 +15,7 @@ impl Kind {
             Self::Short => "u16",
             Self::Long => "u32",
             Self::LongLong => "u64",
-            Self::ShortStr => "ShortStr",
+            Self::ShortStr | Self::Text => "ShortStr",
             Self::LongStr => "LongStr",
             Self::Timestamp => "Timestamp",
             Self::Table => "FieldTable",
@@ -28,18 +28,27 @@ impl Kind {
     pub(super) fn is_copy(self) -> bool {
         !matches!(
             self,
-            Self::ShortStr | Self::LongStr | Self::Table | Self::Secret
+            Self::ShortStr | Self::Text | Self::LongStr | Self::Table | Self::Secret
         )
     }
 
-    /// The functions of `wire` that read and write it have this name.
+    /// The function of `wire::parse` that reads it.
+    pub(super) fn reader(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            _ => self.wire_name(),
+        }
+    }
+
+    /// The function of `wire::put` that writes it, and mostly the one that reads it, have this
+    /// name.
     pub(super) fn wire_name(self) -> &'static str {
         match self {
             Self::Bit | Self::Octet => "octet",
             Self::Short | Self::ReplyCode => "short",
             Self::Long => "long",
             Self::LongLong => "longlong",
-            Self::ShortStr => "short_str",
+            Self::ShortStr | Self::Text => "short_str",
             Self::LongStr => "long_str",
             Self::Timestamp => "timestamp",
             Self::Table => "table",
@@ -51,6 +60,7 @@ impl Kind {
     pub(super) fn skipper(self) -> &'static str {
         match self {
             Self::ShortStr => "short_str_ref",
+            Self::Text => "skip_text",
             Self::Table => "skip_table",
             _ => self.wire_name(),
         }
@@ -64,7 +74,7 @@ impl Kind {
             Self::Short | Self::ReplyCode => (2, None),
             Self::Long => (4, None),
             Self::LongLong | Self::Timestamp => (8, None),
-            Self::ShortStr => (1, Some(format!("{value}.len()"))),
+            Self::ShortStr | Self::Text => (1, Some(format!("{value}.len()"))),
             Self::LongStr => (4, Some(format!("{value}.len()"))),
             Self::Secret => (4, Some(format!("{value}.expose().len()"))),
             Self::Table => (0, Some(format!("{value}.encoded_len()"))),
@@ -81,7 +91,7 @@ impl Kind {
     /// The statement that writes zero, or something empty, for what is reserved.
     fn put_zero(self) -> &'static str {
         match self {
-            Self::Bit | Self::Octet | Self::ShortStr => "put::octet(out, 0);",
+            Self::Bit | Self::Octet | Self::ShortStr | Self::Text => "put::octet(out, 0);",
             Self::Short | Self::ReplyCode => "put::short(out, 0);",
             Self::Long | Self::LongStr | Self::Secret | Self::Table => "put::long(out, 0);",
             Self::LongLong | Self::Timestamp => "put::longlong(out, 0);",
@@ -237,7 +247,7 @@ pub(super) fn decode(w: &mut Writer, fields: &[Field]) {
                     ));
                 }
                 Piece::Field(field) => {
-                    let (name, reader) = (snake(&field.name), field.kind.wire_name());
+                    let (name, reader) = (snake(&field.name), field.kind.reader());
                     w.assign(
                         &format!("let (input, {name})"),
                         &format!("parse::{reader}(input)?"),
@@ -268,7 +278,7 @@ pub(super) fn setter(w: &mut Writer, field: &Field, wrap: Option<&str>) {
         w.assign(&format!("self.{name}"), &value);
     };
     w.gap();
-    if field.kind == Kind::ShortStr {
+    if matches!(field.kind, Kind::ShortStr | Kind::Text) {
         w.note(&format!(
             "Sets `{name}`, unless it is longer than {} bytes.",
             u8::MAX

@@ -221,7 +221,7 @@ fn decode(w: &mut Writer, properties: &[Field]) {
                 }
                 w.line(format!(
                     "let (rest, value) = parse::{}(input)?;",
-                    property.kind.wire_name()
+                    property.kind.reader()
                 ));
                 let value = format!("Some({})", property.kind.wrap("value"));
                 w.assign(&format!("properties.{}", snake(&property.name)), &value);

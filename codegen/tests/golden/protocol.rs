@@ -1282,7 +1282,7 @@ pub mod connection {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| {
                 let (input, reply_code) = parse::short(input)?;
-                let (input, reply_text) = parse::short_str(input)?;
+                let (input, reply_text) = parse::text(input)?;
                 let (input, class_id) = parse::short(input)?;
                 let (input, method_id) = parse::short(input)?;
                 let method = Self {
@@ -2299,7 +2299,7 @@ pub mod channel {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| {
                 let (input, reply_code) = parse::short(input)?;
-                let (input, reply_text) = parse::short_str(input)?;
+                let (input, reply_text) = parse::text(input)?;
                 let (input, class_id) = parse::short(input)?;
                 let (input, method_id) = parse::short(input)?;
                 let method = Self {
@@ -5674,8 +5674,8 @@ pub mod basic {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| {
                 let (input, _) = parse::short(input)?;
-                let (input, exchange) = parse::short_str(input)?;
-                let (input, routing_key) = parse::short_str(input)?;
+                let (input, exchange) = parse::text(input)?;
+                let (input, routing_key) = parse::text(input)?;
                 let (input, bits) = parse::bits(input)?;
                 let method = Self {
                     exchange,
@@ -5822,9 +5822,9 @@ pub mod basic {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| {
                 let (input, reply_code) = parse::short(input)?;
-                let (input, reply_text) = parse::short_str(input)?;
-                let (input, exchange) = parse::short_str(input)?;
-                let (input, routing_key) = parse::short_str(input)?;
+                let (input, reply_text) = parse::text(input)?;
+                let (input, exchange) = parse::text(input)?;
+                let (input, routing_key) = parse::text(input)?;
                 let method = Self {
                     reply_code: ReplyCode(reply_code),
                     reply_text,
@@ -5980,11 +5980,11 @@ pub mod basic {
         #[inline]
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| {
-                let (input, consumer_tag) = parse::short_str(input)?;
+                let (input, consumer_tag) = parse::text(input)?;
                 let (input, delivery_tag) = parse::longlong(input)?;
                 let (input, bits) = parse::bits(input)?;
-                let (input, exchange) = parse::short_str(input)?;
-                let (input, routing_key) = parse::short_str(input)?;
+                let (input, exchange) = parse::text(input)?;
+                let (input, routing_key) = parse::text(input)?;
                 let method = Self {
                     consumer_tag,
                     delivery_tag,
@@ -6303,8 +6303,8 @@ pub mod basic {
             parse::all(input, |input| {
                 let (input, delivery_tag) = parse::longlong(input)?;
                 let (input, bits) = parse::bits(input)?;
-                let (input, exchange) = parse::short_str(input)?;
-                let (input, routing_key) = parse::short_str(input)?;
+                let (input, exchange) = parse::text(input)?;
+                let (input, routing_key) = parse::text(input)?;
                 let (input, message_count) = parse::long(input)?;
                 let method = Self {
                     delivery_tag,
@@ -7291,10 +7291,10 @@ pub mod basic {
             parse::all(input, |input| {
                 let (mut input, [flags]) = parse_flags(input, [0xfffc])?;
                 if flags & 0x8000 != 0 {
-                    (input, _) = parse::short_str_ref(input)?;
+                    (input, _) = parse::skip_text(input)?;
                 }
                 if flags & 0x4000 != 0 {
-                    (input, _) = parse::short_str_ref(input)?;
+                    (input, _) = parse::skip_text(input)?;
                 }
                 if flags & 0x2000 != 0 {
                     (input, _) = parse::skip_table(input)?;
@@ -7306,31 +7306,31 @@ pub mod basic {
                     (input, _) = parse::octet(input)?;
                 }
                 if flags & 0x0400 != 0 {
-                    (input, _) = parse::short_str_ref(input)?;
+                    (input, _) = parse::skip_text(input)?;
                 }
                 if flags & 0x0200 != 0 {
-                    (input, _) = parse::short_str_ref(input)?;
+                    (input, _) = parse::skip_text(input)?;
                 }
                 if flags & 0x0100 != 0 {
-                    (input, _) = parse::short_str_ref(input)?;
+                    (input, _) = parse::skip_text(input)?;
                 }
                 if flags & 0x0080 != 0 {
-                    (input, _) = parse::short_str_ref(input)?;
+                    (input, _) = parse::skip_text(input)?;
                 }
                 if flags & 0x0040 != 0 {
                     (input, _) = parse::timestamp(input)?;
                 }
                 if flags & 0x0020 != 0 {
-                    (input, _) = parse::short_str_ref(input)?;
+                    (input, _) = parse::skip_text(input)?;
                 }
                 if flags & 0x0010 != 0 {
-                    (input, _) = parse::short_str_ref(input)?;
+                    (input, _) = parse::skip_text(input)?;
                 }
                 if flags & 0x0008 != 0 {
-                    (input, _) = parse::short_str_ref(input)?;
+                    (input, _) = parse::skip_text(input)?;
                 }
                 if flags & 0x0004 != 0 {
-                    (input, _) = parse::short_str_ref(input)?;
+                    (input, _) = parse::skip_text(input)?;
                 }
                 Ok((input, ()))
             })
@@ -7460,12 +7460,12 @@ pub mod basic {
                 let (mut input, [flags]) = parse_flags(input, [0xfffc])?;
                 let mut properties = Self::default();
                 if flags & 0x8000 != 0 {
-                    let (rest, value) = parse::short_str(input)?;
+                    let (rest, value) = parse::text(input)?;
                     properties.content_type = Some(value);
                     input = rest;
                 }
                 if flags & 0x4000 != 0 {
-                    let (rest, value) = parse::short_str(input)?;
+                    let (rest, value) = parse::text(input)?;
                     properties.content_encoding = Some(value);
                     input = rest;
                 }
@@ -7485,22 +7485,22 @@ pub mod basic {
                     input = rest;
                 }
                 if flags & 0x0400 != 0 {
-                    let (rest, value) = parse::short_str(input)?;
+                    let (rest, value) = parse::text(input)?;
                     properties.correlation_id = Some(value);
                     input = rest;
                 }
                 if flags & 0x0200 != 0 {
-                    let (rest, value) = parse::short_str(input)?;
+                    let (rest, value) = parse::text(input)?;
                     properties.reply_to = Some(value);
                     input = rest;
                 }
                 if flags & 0x0100 != 0 {
-                    let (rest, value) = parse::short_str(input)?;
+                    let (rest, value) = parse::text(input)?;
                     properties.expiration = Some(value);
                     input = rest;
                 }
                 if flags & 0x0080 != 0 {
-                    let (rest, value) = parse::short_str(input)?;
+                    let (rest, value) = parse::text(input)?;
                     properties.message_id = Some(value);
                     input = rest;
                 }
@@ -7510,22 +7510,22 @@ pub mod basic {
                     input = rest;
                 }
                 if flags & 0x0020 != 0 {
-                    let (rest, value) = parse::short_str(input)?;
+                    let (rest, value) = parse::text(input)?;
                     properties.kind = Some(value);
                     input = rest;
                 }
                 if flags & 0x0010 != 0 {
-                    let (rest, value) = parse::short_str(input)?;
+                    let (rest, value) = parse::text(input)?;
                     properties.user_id = Some(value);
                     input = rest;
                 }
                 if flags & 0x0008 != 0 {
-                    let (rest, value) = parse::short_str(input)?;
+                    let (rest, value) = parse::text(input)?;
                     properties.app_id = Some(value);
                     input = rest;
                 }
                 if flags & 0x0004 != 0 {
-                    let (rest, value) = parse::short_str(input)?;
+                    let (rest, value) = parse::text(input)?;
                     properties.reserved = Some(value);
                     input = rest;
                 }
