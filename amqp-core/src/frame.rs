@@ -12,10 +12,6 @@
 //! [`Frame::parse`] and [`Frame::encode`] alone.
 
 use bytes::BytesMut;
-use nom::{
-    Parser as _,
-    number::{complete, streaming},
-};
 
 use crate::{
     fault::Fault,
@@ -79,26 +75,25 @@ pub(crate) struct FrameHead {
 impl FrameHead {
     /// Reads the head at the front of `input`, none if it is not all there. Type and size are
     /// checked before anything of the payload is waited for; `limit` is that of the whole frame.
+    #[inline]
     pub(crate) fn parse(input: &[u8], limit: u32) -> Result<Option<Self>, Fault> {
         // A wrong type is told at the first octet, so that a peer of another protocol is not
         // waited for.
-        if let Some(&kind) = input.first() {
-            FrameKind::from_wire(kind)?;
-        }
-        let mut head = (
-            streaming::be_u8::<_, ()>,
-            streaming::be_u16,
-            streaming::be_u32,
-        );
-        let Ok((_, (kind, channel, size))) = head.parse(input) else {
+        let Some(&first) = input.first() else {
             return Ok(None);
         };
+        let kind = FrameKind::from_wire(first)?;
+        let Some(&[_, c1, c0, s3, s2, s1, s0]) = input.first_chunk::<FRAME_HEAD>() else {
+            return Ok(None);
+        };
+        let channel = u16::from_be_bytes([c1, c0]);
+        let size = u32::from_be_bytes([s3, s2, s1, s0]);
         let whole = u64::from(size) + FRAME_OVERHEAD as u64;
         if whole > u64::from(limit) {
             return Err(Fault::FrameTooLarge { size: whole, limit });
         }
         Ok(Some(Self {
-            kind: FrameKind::from_wire(kind)?,
+            kind,
             channel,
             size: size as usize,
         }))
@@ -191,12 +186,11 @@ pub(crate) const HEARTBEAT: [u8; 8] = [FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_
 ///
 /// # Errors
 /// When it is too short for the numbers.
+#[inline]
 pub fn split_method(payload: &[u8]) -> Result<(MethodId, &[u8]), Fault> {
-    let mut numbers = (complete::be_u16::<_, ()>, complete::be_u16);
-    match numbers.parse(payload) {
-        Ok((arguments, (class, method))) => Ok((MethodId::new(class, method), arguments)),
-        Err(_) => Err(Fault::FrameTooShort),
-    }
+    let (&[c1, c0, m1, m0], arguments) = payload.split_first_chunk().ok_or(Fault::FrameTooShort)?;
+    let (class, method) = (u16::from_be_bytes([c1, c0]), u16::from_be_bytes([m1, m0]));
+    Ok((MethodId::new(class, method), arguments))
 }
 
 /// The payload of a content header frame.
@@ -217,20 +211,17 @@ impl<'a> ContentHeader<'a> {
     ///
     /// # Errors
     /// When it is too short.
+    #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<Self, Fault> {
-        let mut fixed = (
-            complete::be_u16::<_, ()>,
-            complete::be_u16,
-            complete::be_u64,
-        );
-        match fixed.parse(payload) {
-            Ok((properties, (class, weight, body_size))) => Ok(Self {
-                class,
-                weight,
-                body_size,
-                properties,
-            }),
-            Err(_) => Err(Fault::FrameTooShort),
-        }
+        let (&fixed, properties) = payload
+            .split_first_chunk::<CONTENT_HEAD>()
+            .ok_or(Fault::FrameTooShort)?;
+        let [c1, c0, w1, w0, body_size @ ..] = fixed;
+        Ok(Self {
+            class: u16::from_be_bytes([c1, c0]),
+            weight: u16::from_be_bytes([w1, w0]),
+            body_size: u64::from_be_bytes(body_size),
+            properties,
+        })
     }
 }

@@ -15,8 +15,7 @@
 //! [`Limits`]. The same calls give the same results, whatever pieces the bytes come in.
 //!
 //! ```
-//! use amqp_core::{Instant, Transmit, client};
-//! use bytes::BytesMut;
+//! use amqp_core::{Instant, Transmit, bytes::BytesMut, client};
 //!
 //! # fn now() -> Instant { Instant::ORIGIN }
 //! # fn socket_write(_: &mut Transmit) {}
@@ -78,6 +77,9 @@ mod time;
 mod transmit;
 pub mod uri;
 pub mod wire;
+
+/// The buffers that the machine takes and gives; whoever drives it needs no dependency of his own.
+pub use bytes;
 
 pub use self::{
     body::{Body, Content, EncodedProperties, PropertyList},

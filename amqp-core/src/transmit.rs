@@ -1,6 +1,7 @@
 //! Bytes on their way to the socket.
 
 use alloc::collections::VecDeque;
+use core::fmt;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -9,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 /// It belongs to whoever writes the socket, so that the write happens without touching the
 /// machine. It is a [`Buf`]: write [`chunk`](Buf::chunk), or all [`segments`](Self::segments) at
 /// once with a vectored write, then [`advance`](Buf::advance) by what the socket took.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Transmit {
     /// None is empty.
     segments: VecDeque<Bytes>,
@@ -64,6 +65,13 @@ impl Transmit {
     }
 }
 
+/// Secrets may be among the bytes, so these are not shown.
+impl fmt::Debug for Transmit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transmit({} bytes)", self.len)
+    }
+}
+
 impl Buf for Transmit {
     fn remaining(&self) -> usize {
         self.len
@@ -89,7 +97,7 @@ impl Buf for Transmit {
 }
 
 /// Output being built: small pieces are copied together, large ones chained.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Segments {
     /// Finished pieces.
     done: VecDeque<Bytes>,
@@ -97,6 +105,12 @@ pub(crate) struct Segments {
     done_len: usize,
     /// Where small pieces are written.
     tail: BytesMut,
+}
+
+impl fmt::Debug for Segments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segments({} bytes)", self.len())
+    }
 }
 
 impl Segments {

@@ -3,7 +3,7 @@
 use alloc::{collections::VecDeque, string::String};
 
 use super::{
-    Client,
+    Client, Event,
     checks::{self, REPLY_TO},
     confirms::{BACKLOG, Confirms, Fingerprint, hash},
     consumers::{Consumers, Unacked},
@@ -109,10 +109,11 @@ impl ClientChannel {
 
     /// The server has taken all outstanding deliveries back.
     pub(crate) fn recovered(&mut self) {
-        self.unacked.clear();
         if let Mode::Transaction { outstanding } = &mut self.mode {
-            outstanding.clear();
+            // What the transaction has settled is not taken back.
+            outstanding.remove(&self.unacked);
         }
+        self.unacked.clear();
     }
 }
 
@@ -191,8 +192,8 @@ impl<'a> ChannelMut<'a> {
 
     /// Starts a consumer, and gives back its number and its tag. Without a tag it gets one that is
     /// free on this channel. The request's
-    /// reply is `basic.consume-ok`; deliveries may come as soon as it has, or at once with
-    /// `no_wait`.
+    /// reply is `basic.consume-ok`, which deliveries follow; with `no_wait` it is given
+    /// at once, and the server's refusal would be the end of the channel.
     ///
     /// # Errors
     /// As [`call`](Self::call); also when the tag is in use on this channel.
@@ -216,7 +217,15 @@ impl<'a> ChannelMut<'a> {
             consume.queue.as_str() == REPLY_TO,
         );
         let request = self.machine.next_request();
-        if !consume.no_wait {
+        if consume.no_wait {
+            // Nothing else will say that it has begun.
+            let consumer_tag = tag.clone();
+            self.machine.push(Event::Reply {
+                channel: Some(self.id),
+                request,
+                reply: basic::ConsumeOk { consumer_tag }.into(),
+            });
+        } else {
             self.add_pending(Pending {
                 tag: Some(tag.clone()),
                 ..Pending::new(request, basic::Consume::ID)
@@ -237,7 +246,7 @@ impl<'a> ChannelMut<'a> {
         });
         if let Some(request) = pending.map(|pending| pending.id) {
             // It is cancelled when it is confirmed.
-            self.machine.abandon(self.id, request);
+            self.machine.abandon(Some(self.id), request);
         } else if channel.role.consumers.abandon(tag) {
             self.machine.cancel_abandoned(self.id, tag.clone());
         }
@@ -389,7 +398,7 @@ impl<'a> ChannelMut<'a> {
         if let Some(channel) = self.machine.channel_mut(self.id) {
             channel.role.pending.push_back(pending);
         }
-        self.machine.add_deadline(request, self.id);
+        self.machine.add_deadline(request, Some(self.id));
     }
 
     fn after_request<R: Request + ClientSent>(&mut self, request: &R) -> RequestId {
@@ -416,6 +425,8 @@ impl<'a> ChannelMut<'a> {
             if !matches!(role.mode, Mode::Confirm(_)) {
                 role.mode = Mode::Confirm(Confirms::new());
             }
+        } else if id == tx::Select::ID && matches!(role.mode, Mode::Transaction { .. }) {
+            // The transaction that there is goes on.
         } else if id == tx::Select::ID || id == tx::Commit::ID {
             role.mode = Mode::Transaction {
                 outstanding: role.unacked.clone(),
@@ -461,10 +472,10 @@ impl Machine<Client> {
         body: Body,
     ) -> Result<Option<PublishSeq>, PublishError> {
         if let Some(hold) = self.hold(id) {
+            self.open_channel_and_output(id)?;
             if hold == Hold::OutputFull {
                 self.want_room();
             }
-            self.open_channel_and_output(id)?;
             return Err(PublishError::HeldBack { hold, body });
         }
         let limit = self.limits().body;
@@ -535,7 +546,7 @@ impl Machine<Client> {
             let pending = Pending::new(request, channel::Close::ID);
             channel.role.pending.push_back(pending);
         }
-        self.add_deadline(request, id);
+        self.add_deadline(request, Some(id));
         Ok(request)
     }
 }

@@ -28,7 +28,10 @@ struct Entry {
 }
 
 /// The position of a publish that waits in its channel's backlog.
-pub(crate) const BACKLOG: u64 = u64::MAX;
+pub(crate) const BACKLOG: u64 = u64::MAX - 1;
+
+/// The end of everything that is queued, backlogs as well.
+pub(crate) const ALL: u64 = u64::MAX;
 
 /// What a return tells of the publish it belongs to.
 #[derive(Debug)]
@@ -173,17 +176,17 @@ impl Confirms {
         Some(())
     }
 
-    /// Ends it all: gives the runs of unsettled publishes of which something has left, and of
-    /// those of which nothing has. `handed_out` is how much of the lane of ready frames has left.
+    /// Ends it all: gives the runs of unsettled publishes of which something has left or will, and
+    /// of those of which nothing will. `leaves` is how much of the lane of ready frames does.
     pub(crate) fn end(
         &mut self,
-        handed_out: u64,
+        leaves: u64,
         mut sent: impl FnMut(PublishSeq, PublishSeq),
         mut unsent: impl FnMut(PublishSeq, PublishSeq),
     ) {
         let all = self.entries.len();
-        self.runs(all, |entry| entry.position < handed_out, &mut sent);
-        self.runs(all, |entry| entry.position >= handed_out, &mut unsent);
+        self.runs(all, |entry| entry.position < leaves, &mut sent);
+        self.runs(all, |entry| entry.position >= leaves, &mut unsent);
         *self = Self {
             first: self.next(),
             ..Self::new()

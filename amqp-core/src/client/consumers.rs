@@ -100,7 +100,7 @@ impl Unacked {
     pub(crate) fn add(&mut self, tag: DeliveryTag) {
         let tag = tag.get();
         match self.runs.back_mut() {
-            Some((_, last)) if *last + 1 == tag => *last = tag,
+            Some((_, last)) if last.checked_add(1) == Some(tag) => *last = tag,
             Some((_, last)) if tag <= *last => {}
             Some(_) | None => self.runs.push_back((tag, tag)),
         }
@@ -119,7 +119,7 @@ impl Unacked {
                 self.runs.clear();
                 true
             }
-            Tags::One(tag) => self.settle_one(tag.get()),
+            Tags::One(tag) => self.settle_run(tag.get(), tag.get()),
             Tags::UpTo(tag) => self.settle_up_to(tag.get()),
         }
     }
@@ -141,23 +141,31 @@ impl Unacked {
         (first <= tag).then_some(at)
     }
 
-    fn settle_one(&mut self, tag: u64) -> bool {
-        let Some(at) = self.find(tag) else {
+    /// Settles what another set holds, all of which is outstanding.
+    pub(crate) fn remove(&mut self, settled: &Self) {
+        for &(first, last) in &settled.runs {
+            self.settle_run(first, last);
+        }
+    }
+
+    /// Settles a part of a run; false if the run is not outstanding.
+    fn settle_run(&mut self, from: u64, to: u64) -> bool {
+        let Some(at) = self.find(from) else {
             return false;
         };
         let Some(run) = self.runs.get_mut(at) else {
             return false;
         };
         let (first, last) = *run;
-        match (first == tag, last == tag) {
+        match (first == from, last == to) {
             (true, true) => {
                 self.runs.remove(at);
             }
-            (true, false) => run.0 = tag + 1,
-            (false, true) => run.1 = tag - 1,
+            (true, false) => run.0 = to + 1,
+            (false, true) => run.1 = from - 1,
             (false, false) => {
-                run.1 = tag - 1;
-                self.runs.insert(at + 1, (tag + 1, last));
+                run.1 = from - 1;
+                self.runs.insert(at + 1, (to + 1, last));
             }
         }
         true

@@ -16,12 +16,12 @@ use alloc::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use self::handshake::Handshake;
 pub use self::{
     channel::ChannelMut,
     config::{Checks, Config},
     event::{Delivery, Event, GetMessage, Outcome, Returned},
 };
+use self::{channel::Pending, handshake::Handshake};
 use crate::{
     close::{CloseReason, Stage, TimeoutReason},
     endpoint::Endpoint,
@@ -29,6 +29,7 @@ use crate::{
     ids::{ChannelId, RequestId},
     limits::{Limits, Tuning},
     machine::{ChannelLife, Machine},
+    method::MethodDef as _,
     protocol::{ReplyCode, channel as channel_class, connection},
     time::Instant,
     transmit::Transmit,
@@ -77,7 +78,7 @@ pub(crate) struct Client {
     /// The server is short of a resource and wants no publishes.
     blocked: bool,
     /// Requests of the connection itself that wait for their answer: `connection.update-secret`.
-    pending: VecDeque<RequestId>,
+    pending: VecDeque<Pending>,
 }
 
 impl Connection {
@@ -178,7 +179,7 @@ impl Connection {
         let request = self.0.next_request();
         let id = self.0.add_channel(number, ChannelLife::Opening(request))?;
         self.0.put_method_anyway(id, &channel_class::Open);
-        self.0.add_deadline(request, id);
+        self.0.add_deadline(request, Some(id));
         Ok((id, request))
     }
 
@@ -193,7 +194,7 @@ impl Connection {
     /// taken back: a consumer is cancelled and what it got is put back, a message that was fetched
     /// is put back, a channel is closed. It does nothing for a request that is settled.
     pub fn abandon(&mut self, channel: ChannelId, request: RequestId) {
-        self.0.abandon(channel, request);
+        self.0.abandon(Some(channel), request);
     }
 
     /// Gives the server a new secret, such as an OAuth 2 token, before the old one expires. The
@@ -212,7 +213,9 @@ impl Connection {
             reason,
         })?;
         let request = self.0.next_request();
-        self.0.role.pending.push_back(request);
+        let pending = Pending::new(request, connection::UpdateSecret::ID);
+        self.0.role.pending.push_back(pending);
+        self.0.add_deadline(request, None);
         Ok(request)
     }
 
@@ -342,18 +345,26 @@ impl Endpoint for Connection {
 }
 
 impl Machine<Client> {
-    pub(super) fn abandon(&mut self, id: ChannelId, request: RequestId) {
-        let Some(channel) = self.channel_mut(id) else {
-            return;
-        };
-        let found = if channel.life == ChannelLife::Opening(request) {
-            channel.role.abandoned_open = true;
-            true
-        } else {
-            channel.role.abandon(request)
-        };
-        if found {
+    fn abandon(&mut self, channel: Option<ChannelId>, request: RequestId) {
+        if self.forget(channel, request) {
             self.request_settled();
         }
+    }
+
+    /// Marks a request as one that nobody waits for; false if nobody did.
+    fn forget(&mut self, channel: Option<ChannelId>, request: RequestId) -> bool {
+        let Some(id) = channel else {
+            let mut pending = self.role.pending.iter_mut();
+            return pending
+                .find(|pending| pending.id == request)
+                .is_some_and(|pending| !core::mem::replace(&mut pending.abandoned, true));
+        };
+        let Some(channel) = self.channel_mut(id) else {
+            return false;
+        };
+        if channel.life == ChannelLife::Opening(request) {
+            return !core::mem::replace(&mut channel.role.abandoned_open, true);
+        }
+        channel.role.abandon(request)
     }
 }

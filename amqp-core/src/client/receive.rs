@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use super::{
     Client, Event,
     channel::{ClientChannel, Mode, Pending},
-    confirms::{Fingerprint, hash},
+    confirms::{ALL, Fingerprint, hash},
     event::{Delivery, GetMessage, Outcome, Returned},
 };
 use crate::{
@@ -24,6 +24,8 @@ impl Role for Client {
     type Channel = ClientChannel;
 
     const FRAME_SLACK: u32 = 0;
+
+    const EOF_REFUSES: bool = true;
 
     fn is_peers(rule: &Rule) -> bool {
         rule.server_sends
@@ -45,13 +47,16 @@ impl Role for Client {
                 machine.push(Event::Unblocked);
             }
             (Stage::Open | Stage::Closing, reply @ Method::ConnectionUpdateSecretOk(_)) => {
-                let request = machine.role.pending.pop_front();
-                let request = request.ok_or(Fault::UnexpectedReply)?;
-                machine.push(Event::Reply {
-                    channel: None,
-                    request,
-                    reply,
-                });
+                let answered = machine.role.pending.pop_front();
+                let answered = answered.ok_or(Fault::UnexpectedReply)?;
+                if !answered.abandoned {
+                    machine.request_settled();
+                    machine.push(Event::Reply {
+                        channel: None,
+                        request: answered.id,
+                        reply,
+                    });
+                }
             }
             (stage, method) => machine.on_handshake(stage, method)?,
         }
@@ -125,29 +130,38 @@ impl Role for Client {
         }
     }
 
-    fn is_waiting(channel: &ClientChannel, life: ChannelLife, request: RequestId) -> bool {
-        if life == ChannelLife::Opening(request) {
-            return !channel.abandoned_open;
-        }
-        channel.is_waiting(request)
+    fn is_waiting(machine: &Machine<Self>, channel: Option<ChannelId>, request: RequestId) -> bool {
+        let Some(id) = channel else {
+            let mut pending = machine.role.pending.iter();
+            return pending.any(|pending| pending.id == request && !pending.abandoned);
+        };
+        machine
+            .channel(id)
+            .is_some_and(|channel| match channel.life {
+                ChannelLife::Opening(opening) if opening == request => !channel.role.abandoned_open,
+                ChannelLife::Opening(_)
+                | ChannelLife::Open
+                | ChannelLife::Closing(_)
+                | ChannelLife::Finishing => channel.role.is_waiting(request),
+            })
     }
 
-    fn on_request_timeout(machine: &mut Machine<Self>, id: ChannelId, request: RequestId) {
-        if let Some(channel) = machine.channel_mut(id) {
-            if channel.life == ChannelLife::Opening(request) {
-                channel.role.abandoned_open = true;
-            } else {
-                channel.role.abandon(request);
-            }
-        }
+    fn on_request_timeout(
+        machine: &mut Machine<Self>,
+        channel: Option<ChannelId>,
+        request: RequestId,
+    ) {
+        machine.forget(channel, request);
         let cause = RequestError::TimedOut;
         machine.push(Event::Failed { request, cause });
     }
 
     fn on_end(machine: &mut Machine<Self>, reason: &CloseReason) {
-        while let Some(request) = machine.role.pending.pop_front() {
-            let cause = RequestError::ConnectionClosed(reason.clone());
-            machine.push(Event::Failed { request, cause });
+        while let Some(pending) = machine.role.pending.pop_front() {
+            if !pending.abandoned {
+                let (request, cause) = (pending.id, RequestError::ConnectionClosed(reason.clone()));
+                machine.push(Event::Failed { request, cause });
+            }
         }
     }
 
@@ -460,7 +474,16 @@ impl Machine<Client> {
         reason: &CloseReason,
         cause: &RequestError,
     ) {
-        let handed_out = self.handed_out();
+        let leaves = if matches!(reason.cause(), CloseCause::Requested(_)) {
+            // What was accepted leaves before the close.
+            ALL
+        } else if matches!(reason.cause(), CloseCause::ProtocolError(_)) {
+            // So does what is ready.
+            self.output_position()
+        } else {
+            // The peer takes no notice of what comes now.
+            self.handed_out()
+        };
         let Some(channel) = self.channel_mut(id) else {
             return;
         };
@@ -480,7 +503,7 @@ impl Machine<Client> {
                 Outcome::NotSent(reason.clone()),
             );
             confirms.end(
-                handed_out,
+                leaves,
                 |first, last| settled.push((first, last, unknown.clone())),
                 |first, last| unsent.push((first, last, not_sent.clone())),
             );

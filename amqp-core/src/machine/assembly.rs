@@ -1,9 +1,10 @@
 //! A message on its way in: method, content header, body frames.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use super::input::SHARE_FROM;
 use crate::{
-    body::{Body, Content, EncodedProperties},
+    body::{Content, EncodedProperties},
     fault::Fault,
     frame::ContentHeader,
     limits::Limits,
@@ -11,30 +12,39 @@ use crate::{
     protocol::Method,
 };
 
+/// Small pieces are put together into pieces of about this size, in bytes.
+const TOGETHER: usize = 64 << 10;
+
 /// The message that a channel is receiving.
 ///
 /// ```text
-///  Idle ── method with content ──> Header ── header ──> Body ── all bytes ──> (complete) ──> Idle
-///                                     └── header of an empty body ──> (complete) ──> Idle
+///  Nothing ── method with content ──> Header ── header ──> Body ── all bytes ──> (whole) ──> Nothing
+///                                        └── header of an empty body ──> (whole) ──> Nothing
 /// ```
+///
+/// What has come stays where it is until the message is whole: this is on the path of every
+/// message, and each move of it would be felt.
 #[derive(Debug, Default)]
-pub(crate) enum Assembly {
-    #[default]
-    Idle,
-    /// The content header is due.
-    Header(Method),
-    /// Body frames are due.
-    Body(Partial),
-}
-
-#[derive(Debug)]
-pub(crate) struct Partial {
-    method: Method,
+pub(crate) struct Assembly {
+    due: Due,
+    /// Some unless nothing is due.
+    method: Option<Method>,
     content: Content,
-    /// How much of the body is due, in bytes; never 0.
+    /// What has come of the body behind that, in small pieces.
+    small: BytesMut,
+    /// How much of the body is due, in bytes; 0 unless a body is.
     left: u64,
     /// How many frames without a byte have come.
     empty_frames: u32,
+}
+
+/// What the peer has to send next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Due {
+    #[default]
+    Nothing,
+    Header,
+    Body,
 }
 
 /// A method with its content, whole.
@@ -43,20 +53,33 @@ pub(crate) type Complete = (Method, Content);
 impl Assembly {
     /// The method of the message in progress.
     pub(crate) fn method(&self) -> Option<MethodId> {
-        match self {
-            Self::Idle => None,
-            Self::Header(method) => Some(method.id()),
-            Self::Body(partial) => Some(partial.method.id()),
-        }
+        self.method.as_ref().map(Method::id)
+    }
+
+    pub(crate) const fn in_progress(&self) -> bool {
+        self.method.is_some()
+    }
+
+    /// A method with content has come.
+    #[inline]
+    pub(crate) fn begin(&mut self, method: Method) {
+        self.due = Due::Header;
+        self.method = Some(method);
+    }
+
+    /// Forgets what has come.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
     }
 
     /// Checks a content header's payload against the method it follows.
+    #[inline]
     pub(crate) fn check_header<'a>(
         &self,
         payload: &'a [u8],
         limits: &Limits,
     ) -> Result<ContentHeader<'a>, Fault> {
-        let Self::Header(method) = self else {
+        let (Due::Header, Some(method)) = (self.due, &self.method) else {
             return Err(Fault::UnexpectedHeader);
         };
         let header = ContentHeader::parse(payload)?;
@@ -76,61 +99,82 @@ impl Assembly {
     }
 
     /// Takes a checked header; an empty body makes the message whole.
+    #[inline]
     pub(crate) fn take_header(
         &mut self,
         properties: EncodedProperties,
         body_size: u64,
     ) -> Option<Complete> {
-        let Self::Header(method) = core::mem::take(self) else {
-            return None;
-        };
-        let content = Content {
-            properties,
-            body: Body::new(),
-        };
+        self.content.properties = properties;
         if body_size == 0 {
-            return Some((method, content));
+            return self.complete();
         }
-        *self = Self::Body(Partial {
-            method,
-            content,
-            left: body_size,
-            empty_frames: 0,
-        });
+        self.due = Due::Body;
+        self.left = body_size;
+        self.empty_frames = 0;
         None
     }
 
     /// Takes a piece of the body; the last one makes the message whole.
+    #[inline]
     pub(crate) fn take_body(
         &mut self,
         piece: Bytes,
         limits: &Limits,
     ) -> Result<Option<Complete>, Fault> {
-        let Self::Body(partial) = self else {
+        if self.due != Due::Body {
             return Err(Fault::UnexpectedBody);
-        };
+        }
         let len = piece.len() as u64;
         if len == 0 {
-            partial.empty_frames += 1;
-            if partial.empty_frames > limits.empty_frames {
-                return Err(Fault::TooManyEmptyFrames(partial.empty_frames));
+            self.empty_frames += 1;
+            if self.empty_frames > limits.empty_frames {
+                return Err(Fault::TooManyEmptyFrames(self.empty_frames));
             }
         }
-        partial.left = match partial.left.checked_sub(len) {
+        self.left = match self.left.checked_sub(len) {
             Some(left) => left,
             None => {
                 return Err(Fault::BodyOverrun {
-                    excess: len - partial.left,
+                    excess: len - self.left,
                 });
             }
         };
-        partial.content.body.push(piece);
-        if partial.left > 0 {
+        if self.left > 0 {
+            self.keep(piece);
             return Ok(None);
         }
-        match core::mem::take(self) {
-            Self::Body(partial) => Ok(Some((partial.method, partial.content))),
-            Self::Idle | Self::Header(_) => Ok(None),
+        self.put_together();
+        self.content.body.push(piece);
+        Ok(self.complete())
+    }
+
+    /// Keeps a piece that is not the last. Small ones are put together: by itself, each would take
+    /// more memory than it holds, for its place in the list and for the block that it keeps alive.
+    fn keep(&mut self, piece: Bytes) {
+        if piece.len() < SHARE_FROM {
+            self.small.extend_from_slice(&piece);
+            if self.small.len() >= TOGETHER {
+                self.put_together();
+            }
+        } else {
+            self.put_together();
+            self.content.body.push(piece);
         }
+    }
+
+    #[inline]
+    fn put_together(&mut self) {
+        if !self.small.is_empty() {
+            let small = core::mem::take(&mut self.small);
+            self.content.body.push(small.freeze());
+        }
+    }
+
+    #[inline]
+    fn complete(&mut self) -> Option<Complete> {
+        self.due = Due::Nothing;
+        let method = self.method.take()?;
+        Some((method, core::mem::take(&mut self.content)))
     }
 }

@@ -3,9 +3,7 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::{
-    Channel, ChannelLife, Channels, Life, Lookup, Machine, Role,
-    assembly::{Assembly, Complete},
-    read_close,
+    Channel, ChannelLife, Channels, Life, Lookup, Machine, Role, assembly::Complete, read_close,
 };
 use crate::{
     body::EncodedProperties,
@@ -15,7 +13,7 @@ use crate::{
     ids::ChannelId,
     limits::FRAME_OVERHEAD,
     method::{MethodDef as _, MethodId, Rule},
-    protocol::{self, Method, basic::Properties, channel, connection},
+    protocol::{self, Method, basic::Properties, channel, connection, tx},
     time::Instant,
     wire::{Decode as _, DecodeError},
 };
@@ -23,10 +21,11 @@ use crate::{
 const OPEN: MethodId = channel::Open::ID;
 const CLOSE: MethodId = channel::Close::ID;
 const CLOSE_OK: MethodId = channel::CloseOk::ID;
+const COMMIT_OK: MethodId = tx::CommitOk::ID;
 
 /// From this size on, in bytes, a piece of a body is a slice of the read buffer; a smaller one is
 /// copied, so that it does not keep the whole buffer alive.
-const SHARE_FROM: usize = 2048;
+pub(super) const SHARE_FROM: usize = 2048;
 
 /// Small pieces are copied into blocks of this size, in bytes: the most memory that a small piece
 /// keeps alive.
@@ -245,16 +244,27 @@ impl<R: Role> Machine<R> {
             ChannelLife::Opening(_) | ChannelLife::Open => {}
             ChannelLife::Closing(request) => {
                 if is(CLOSE_OK) {
+                    if !channel.backlog.is_empty() {
+                        // The own close, behind everything else, has not left yet.
+                        return Err(Fault::UnexpectedReply);
+                    }
                     R::on_channel_closed(self, id, request);
                     self.remove_channel(id);
+                } else if is(CLOSE) && !channel.backlog.is_empty() {
+                    // The own close has not left yet, and need not any more.
+                    R::on_channel_closed(self, id, request);
+                    self.finish_channel(id);
                 } else if is(CLOSE) {
                     self.put_method_anyway(id, &channel::CloseOk);
+                } else if is(COMMIT_OK) {
+                    // The own close may wait for it.
+                    self.release_channel(id);
                 }
                 return Ok(());
             }
             ChannelLife::Finishing => return Ok(()),
         }
-        if channel.assembly.method().is_some() {
+        if channel.assembly.in_progress() {
             return Err(Fault::MethodInContent);
         }
         if is(CLOSE) {
@@ -276,7 +286,7 @@ impl<R: Role> Machine<R> {
         }
         let method = Method::decode(rule.id, arguments)?;
         if rule.content {
-            channel.assembly = Assembly::Header(method);
+            channel.assembly.begin(method);
             return Ok(());
         }
         R::on_channel_method(self, id, method, None)
@@ -285,6 +295,14 @@ impl<R: Role> Machine<R> {
     fn channel_closed_by_peer(&mut self, id: ChannelId, cause: CloseCause) {
         let reason = cause.into();
         self.end_channel(id, &reason);
+        self.finish_channel(id);
+        self.push(R::channel_closed(id, reason));
+    }
+
+    /// Answers the peer's close of a channel, and sends nothing else on it but the end of a message
+    /// that was begun.
+    fn finish_channel(&mut self, id: ChannelId) {
+        self.trim_channel(id);
         self.put_method_anyway(id, &channel::CloseOk);
         if let Some(channel) = self.channels.get_mut(id) {
             channel.life = ChannelLife::Finishing;
@@ -292,7 +310,6 @@ impl<R: Role> Machine<R> {
                 self.channels.remove(id);
             }
         }
-        self.push(R::channel_closed(id, reason));
     }
 
     fn receive_header(&mut self, number: u16, payload: &[u8]) -> Result<(), ProtocolError> {

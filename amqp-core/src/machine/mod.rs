@@ -45,6 +45,9 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// By how many bytes an incoming frame may be over the limit.
     const FRAME_SLACK: u32;
 
+    /// Whether a peer that hangs up during authentication has refused it.
+    const EOF_REFUSES: bool;
+
     /// Whether the peer may send the method.
     fn is_peers(rule: &Rule) -> bool;
 
@@ -74,11 +77,15 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// Publishes up to this number have begun to leave.
     fn on_publish_begun(channel: &mut Self::Channel, number: u64);
 
-    /// Whether a request still waits for its answer.
-    fn is_waiting(channel: &Self::Channel, life: ChannelLife, request: RequestId) -> bool;
+    /// Whether a request, of a channel or of the connection itself, still waits for its answer.
+    fn is_waiting(machine: &Machine<Self>, channel: Option<ChannelId>, request: RequestId) -> bool;
 
-    /// A request got no answer in time.
-    fn on_request_timeout(machine: &mut Machine<Self>, id: ChannelId, request: RequestId);
+    /// A request, of a channel or of the connection itself, got no answer in time.
+    fn on_request_timeout(
+        machine: &mut Machine<Self>,
+        channel: Option<ChannelId>,
+        request: RequestId,
+    );
 
     /// The connection ends: what waits on it as a whole gets the reason.
     fn on_end(machine: &mut Machine<Self>, reason: &CloseReason);
@@ -170,7 +177,7 @@ impl<R: Role> Machine<R> {
 
     pub(crate) fn handle_eof(&mut self, now: Instant) {
         self.transport_ended(now, |stage| match stage {
-            Stage::Authenticating => {
+            Stage::Authenticating if R::EOF_REFUSES => {
                 CloseCause::AuthenticationFailed("the peer hung up instead of answering".into())
             }
             stage => CloseCause::Eof { stage },
@@ -199,10 +206,10 @@ impl<R: Role> Machine<R> {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.learn(now);
         let now = self.now;
-        while let Some((request, id)) = self.deadlines.expire(now) {
-            if self.is_waiting(id, request) {
+        while let Some((request, channel)) = self.deadlines.expire(now) {
+            if R::is_waiting(self, channel, request) {
                 self.request_settled();
-                R::on_request_timeout(self, id, request);
+                R::on_request_timeout(self, channel, request);
             }
         }
         while let Some((at, reason)) = self.timers.next(now) {
@@ -211,8 +218,8 @@ impl<R: Role> Machine<R> {
             }
             match reason {
                 TimeoutReason::HeartbeatDue => {
-                    // What waits to be sent will be the sign of life.
-                    if self.output.len() == 0 {
+                    // What is about to be sent will be the sign of life.
+                    if !self.output.has_transmit() {
                         self.output.put_heartbeat();
                     }
                     self.timers.note_sent(now);
@@ -487,6 +494,13 @@ impl<R: Role> Machine<R> {
         }
     }
 
+    /// Drops what a channel has not begun to send.
+    pub(crate) fn trim_channel(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            self.output.trim(&mut channel.backlog, id.number());
+        }
+    }
+
     pub(crate) fn remove_channel(&mut self, id: ChannelId) {
         if let Some(mut channel) = self.channels.remove(id) {
             self.output.trim(&mut channel.backlog, id.number());
@@ -499,24 +513,15 @@ impl<R: Role> Machine<R> {
         id
     }
 
-    pub(crate) fn add_deadline(&mut self, request: RequestId, channel: ChannelId) {
+    pub(crate) fn add_deadline(&mut self, request: RequestId, channel: Option<ChannelId>) {
         self.deadlines.add(request, channel);
     }
 
     /// A request got its answer, or will never.
     pub(crate) fn request_settled(&mut self) {
-        let channels = &self.channels;
-        self.deadlines.settle(|request, id| {
-            channels
-                .get(id)
-                .is_some_and(|channel| R::is_waiting(&channel.role, channel.life, request))
-        });
-    }
-
-    fn is_waiting(&self, id: ChannelId, request: RequestId) -> bool {
-        self.channels
-            .get(id)
-            .is_some_and(|channel| R::is_waiting(&channel.role, channel.life, request))
+        let mut deadlines = core::mem::take(&mut self.deadlines);
+        deadlines.settle(|request, channel| R::is_waiting(self, channel, request));
+        self.deadlines = deadlines;
     }
 
     /// A publish found no room: an event tells when there is some.
@@ -533,17 +538,23 @@ impl<R: Role> Machine<R> {
         close: &Close,
         request: Option<RequestId>,
     ) -> Result<(), ApiMisuse> {
-        let (channel, output) = self.open_channel_and_output(id)?;
+        self.open_channel_and_output(id)?;
+        self.put_channel_close(id, close, request);
+        Ok(())
+    }
+
+    fn put_channel_close(&mut self, id: ChannelId, close: &Close, request: Option<RequestId>) {
         let method = channel::Close {
             reply_code: close.code,
             reply_text: reply_text(&close.text),
             class_id: close.method.unwrap_or_default().class,
             method_id: close.method.unwrap_or_default().method,
         };
-        output.put_method(&mut channel.backlog, id.number(), &method)?;
-        channel.life = ChannelLife::Closing(request);
-        channel.assembly = assembly::Assembly::Idle;
-        Ok(())
+        self.put_method_anyway(id, &method);
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.life = ChannelLife::Closing(request);
+            channel.assembly.clear();
+        }
     }
 
     /// Closes the connection on request: what is queued leaves first, then the close.
@@ -562,7 +573,7 @@ impl<R: Role> Machine<R> {
                 };
                 self.timers.start_close(self.timeouts.close);
             }
-            // Nobody is there yet to say goodbye to.
+            // A close is not due before the connection is open: RabbitMQ would take it for a fault.
             Life::Handshake(_) => {
                 self.finish(CloseCause::Requested(close).into());
                 self.output.clear();
@@ -584,11 +595,7 @@ impl<R: Role> Machine<R> {
             };
             let reason = CloseReason::from(CloseCause::ProtocolError(error));
             self.end_channel(id, &reason);
-            if let Some(channel) = self.channels.get_mut(id) {
-                channel.life = ChannelLife::Open;
-            }
-            // A failure is that of a channel which was not open, and needs no close.
-            let _closed = self.close_channel(id, &close, None);
+            self.put_channel_close(id, &close, None);
             self.push(R::channel_closed(id, reason));
             return;
         }
@@ -623,6 +630,7 @@ impl<R: Role> Machine<R> {
             return;
         }
         self.announced = true;
+        self.wants_room = false;
         let of_channels = CloseReason::from(CloseCause::Connection(reason.clone()));
         for id in self.channels.ids() {
             R::on_channel_end(self, id, &of_channels);
@@ -639,7 +647,7 @@ impl<R: Role> Machine<R> {
         R::on_channel_end(self, id, reason);
         if let Some(channel) = self.channels.get_mut(id) {
             self.output.trim(&mut channel.backlog, id.number());
-            channel.assembly = assembly::Assembly::Idle;
+            channel.assembly.clear();
         }
     }
 

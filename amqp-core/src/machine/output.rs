@@ -8,6 +8,7 @@
 //! frame. `last` holds the close that was asked for: it leaves when everything else has left.
 
 use alloc::collections::VecDeque;
+use core::fmt;
 
 use bytes::BytesMut;
 
@@ -36,7 +37,6 @@ const IDLE_BUFFER: usize = 4096;
 /// The class and method numbers at the front of a method frame's payload, in bytes.
 const METHOD_HEAD: usize = 4;
 
-#[derive(Debug)]
 pub(crate) struct Output {
     urgent: BytesMut,
     ready: Segments,
@@ -53,6 +53,19 @@ pub(crate) struct Output {
     frame_max: u32,
     /// How many body bytes go into a frame, at least 1.
     chunk: usize,
+}
+
+/// Secrets may be among the bytes, so these are not shown.
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output")
+            .field("urgent", &self.urgent.len())
+            .field("ready", &self.ready)
+            .field("ring", &self.ring)
+            .field("last", &self.last.len())
+            .field("waiting", &self.waiting)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a channel has still to say behind a message that does not fit into one frame, or while it
@@ -274,9 +287,14 @@ impl Output {
         }
     }
 
-    /// Lets a channel go on.
+    /// Lets a channel go on, where it is held or the next time that it would be.
     pub(crate) fn release(&mut self, backlog: &mut Backlog, channel: u16) {
-        backlog.held = false;
+        if !core::mem::take(&mut backlog.held) {
+            let hold = |item: &Item| matches!(item, Item::Hold);
+            if let Some(at) = backlog.items.iter().position(hold) {
+                backlog.items.remove(at);
+            }
+        }
         if !backlog.items.is_empty() {
             self.join_ring(backlog, channel);
         }

@@ -109,17 +109,21 @@ impl Timers {
 
 /// The requests that wait for an answer, in the order of their deadlines. All wait equally long, so
 /// that the order is the one in which they were made.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RequestDeadlines {
     /// How long each waits; none for ever.
     after: Option<Duration>,
     /// Answered ones are left in until they come to the front, or are too many.
-    queue: VecDeque<(RequestId, ChannelId, Option<Instant>)>,
+    queue: VecDeque<Entry>,
     /// How many of the queue are unanswered.
     open: usize,
     /// How many at the back have no time yet.
     unset: usize,
 }
+
+/// A request, the channel it was made on unless the connection itself, and its deadline once that
+/// is set.
+type Entry = (RequestId, Option<ChannelId>, Option<Instant>);
 
 /// Answered requests are swept out of the queue when there are this many more than open ones.
 const SWEEP_FROM: usize = 64;
@@ -134,7 +138,7 @@ impl RequestDeadlines {
         }
     }
 
-    pub(crate) fn add(&mut self, id: RequestId, channel: ChannelId) {
+    pub(crate) fn add(&mut self, id: RequestId, channel: Option<ChannelId>) {
         if self.after.is_some() {
             self.queue.push_back((id, channel, None));
             self.open += 1;
@@ -143,7 +147,7 @@ impl RequestDeadlines {
     }
 
     /// One of the queue was answered. `is_open` tells of each whether it still waits.
-    pub(crate) fn settle(&mut self, is_open: impl Fn(RequestId, ChannelId) -> bool) {
+    pub(crate) fn settle(&mut self, is_open: impl Fn(RequestId, Option<ChannelId>) -> bool) {
         if self.after.is_none() {
             return;
         }
@@ -165,7 +169,7 @@ impl RequestDeadlines {
     }
 
     /// Takes out the first request, when its time has come.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<(RequestId, ChannelId)> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<(RequestId, Option<ChannelId>)> {
         let &(id, channel, at) = self.queue.front()?;
         if at? > now {
             return None;
@@ -178,11 +182,11 @@ impl RequestDeadlines {
         if self.open == 0 {
             return None;
         }
+        if self.unset > 0 {
+            return Some((now, TimeoutReason::SetDeadline));
+        }
         let &(_, _, at) = self.queue.front()?;
-        Some(match at {
-            Some(at) => (at, TimeoutReason::Request),
-            None => (now, TimeoutReason::SetDeadline),
-        })
+        Some((at?, TimeoutReason::Request))
     }
 
     pub(crate) fn clear(&mut self) {

@@ -149,8 +149,11 @@ impl Connection {
     pub fn challenge(&mut self, challenge: impl Into<LongStr>) -> Result<(), ApiMisuse> {
         let challenge = challenge.into();
         self.decide(Decision::Credentials, connection::Secure::NAME)?;
-        let secure = connection::Secure { challenge };
-        self.0.put_urgent(&secure)
+        let sent = self.0.put_urgent(&connection::Secure { challenge });
+        if sent.is_err() {
+            self.0.role.decision = Decision::Credentials;
+        }
+        sent
     }
 
     /// The credentials are no good: closes with 403. A client that did not announce
@@ -219,21 +222,30 @@ impl Connection {
         Ok(())
     }
 
-    /// Closes the connection. What was queued before is sent first.
+    /// Closes the connection. What was queued before is sent first. After [`Event::Open`] it
+    /// refuses the virtual host; at other times before the connection is open, it hangs up.
     pub fn close(&mut self, code: ReplyCode, text: &str) {
-        self.0.close(code, text);
+        let refused = self.decide(Decision::VirtualHost, connection::Open::NAME);
+        if refused.is_ok() {
+            self.close_at_once(code, text, None);
+        } else {
+            self.0.close(code, text);
+        }
     }
 
     /// Closes the connection at once because of a method that the client sent: nothing else that
     /// is queued leaves.
     pub fn close_after(&mut self, code: ReplyCode, text: &str, method: MethodId) {
-        if self.0.close_reason().is_some() {
-            return;
+        if self.0.close_reason().is_none() {
+            self.close_at_once(code, text, Some(method));
         }
+    }
+
+    fn close_at_once(&mut self, code: ReplyCode, text: &str, method: Option<MethodId>) {
         let close = Close {
             code,
             text: text.into(),
-            method: Some(method),
+            method,
         };
         let reason = CloseCause::Requested(close.clone()).into();
         self.0.close_for(&close, reason);

@@ -21,6 +21,8 @@ impl Role for Server {
     /// several clients get wrong by just that much.
     const FRAME_SLACK: u32 = 8;
 
+    const EOF_REFUSES: bool = false;
+
     fn is_peers(rule: &Rule) -> bool {
         rule.client_sends
     }
@@ -88,11 +90,20 @@ impl Role for Server {
 
     fn on_publish_begun(_channel: &mut ServerChannel, _number: u64) {}
 
-    fn is_waiting(_channel: &ServerChannel, _life: ChannelLife, _request: RequestId) -> bool {
+    fn is_waiting(
+        _machine: &Machine<Self>,
+        _channel: Option<ChannelId>,
+        _request: RequestId,
+    ) -> bool {
         false
     }
 
-    fn on_request_timeout(_machine: &mut Machine<Self>, _id: ChannelId, _request: RequestId) {}
+    fn on_request_timeout(
+        _machine: &mut Machine<Self>,
+        _channel: Option<ChannelId>,
+        _request: RequestId,
+    ) {
+    }
 
     fn on_end(_machine: &mut Machine<Self>, _reason: &CloseReason) {}
 

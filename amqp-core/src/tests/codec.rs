@@ -23,9 +23,9 @@ fn encoded(value: &impl Encode) -> Vec<u8> {
     out[6..].into()
 }
 
-/// Some of every method, with fields of every kind.
-fn samples() -> impl Iterator<Item = Method> {
-    (0..32).flat_map(|seed| protocol::samples(&mut Random::new(seed)))
+/// So many of every method, with fields of every kind.
+fn samples(count: u64) -> impl Iterator<Item = Method> {
+    (0..count).flat_map(|seed| protocol::samples(&mut Random::new(seed)))
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn apr_04_the_rules_of_questions_and_answers_agree() {
 
 #[test]
 fn apr_04_every_method_encodes_and_decodes_to_itself() {
-    for method in samples() {
+    for method in samples(200) {
         let bytes = encoded(&method);
         let id = method.id();
         assert_eq!(Method::decode(id, &bytes).as_ref(), Ok(&method));
@@ -96,7 +96,7 @@ fn apr_04_every_method_encodes_and_decodes_to_itself() {
 
 #[test]
 fn apr_05_arguments_cut_anywhere_are_an_error() {
-    for method in samples() {
+    for method in samples(8) {
         let bytes = encoded(&method);
         for len in 0..bytes.len() {
             let error = Method::decode(method.id(), &bytes[..len]).unwrap_err();
@@ -107,7 +107,7 @@ fn apr_05_arguments_cut_anywhere_are_an_error() {
 
 #[test]
 fn apr_05_arguments_with_more_behind_them_are_an_error() {
-    for method in samples() {
+    for method in samples(8) {
         let longer = [&encoded(&method)[..], &[0]].concat();
         assert_eq!(
             Method::decode(method.id(), &longer),
@@ -161,9 +161,9 @@ fn apr_06_unused_bits_are_passed_over() {
     assert_eq!(queue::Declare::decode(&bytes), Ok(declare));
 }
 
-/// All properties of a list, and every choice of one, all but one, and some of them.
-fn property_lists() -> impl Iterator<Item = Properties> {
-    (0..64).flat_map(|seed| {
+/// From so many seeds: all properties, none, each, all but each, and some of them.
+fn property_lists(count: u64) -> impl Iterator<Item = Properties> {
+    (0..count).flat_map(|seed| {
         let mut random = Random::new(seed);
         let all = basic::sample_properties(&mut random);
         let mut lists = vec![all.clone(), Properties::default()];
@@ -221,7 +221,7 @@ fn only(properties: &Properties, at: impl Fn(usize) -> bool) -> Properties {
 
 #[test]
 fn tri_56_every_property_list_encodes_and_decodes_to_itself() {
-    for properties in property_lists() {
+    for properties in property_lists(64) {
         let bytes = encoded(&properties);
         assert_eq!(Properties::decode(&bytes).as_ref(), Ok(&properties));
         assert_eq!(Properties::check(&bytes), Ok(()));
@@ -241,7 +241,7 @@ fn apr_05_property_lists_cut_anywhere_or_with_more_behind_are_an_error() {
         let kept = EncodedProperties::new(bytes.to_vec().into());
         assert_eq!(kept, Err(error));
     };
-    for properties in property_lists() {
+    for properties in property_lists(2) {
         let mut bytes = encoded(&properties);
         for len in 0..bytes.len() {
             refused(&bytes[..len], DecodeError::Truncated);

@@ -27,6 +27,8 @@ enum Expected {
     Accepted,
     /// Nothing happens.
     Ignored,
+    /// Nothing happens, but it is answered: the closes of a channel have crossed.
+    Answered,
     /// The connection is closed, as the peer wants it.
     Closed,
     /// The connection is closed for a fault with that code.
@@ -85,7 +87,7 @@ fn of_handshake(id: MethodId) -> bool {
 
 /// What is to become of a method on an open connection, on which nothing was asked.
 fn expected_when_open(role: Role, rule: &Rule, place: Place) -> Expected {
-    use Expected::{Accepted, Closed, Ignored, Refused};
+    use Expected::{Accepted, Answered, Closed, Ignored, Refused};
     if !role.hears(rule) {
         return Refused(Fault::WrongSender, 503);
     }
@@ -106,6 +108,9 @@ fn expected_when_open(role: Role, rule: &Rule, place: Place) -> Expected {
         Place::NeverOpened => Refused(Fault::ChannelNotOpen, 504),
         // Nobody but the peer of a close knows when it has taken effect.
         Place::ClosedByThePeer | Place::ClosedByThisSide => Ignored,
+        Place::Closing if rule.id == channel::Close::ID => Answered,
+        // The answer to the close frees the number, which a server has nobody to tell of.
+        Place::Closing if rule.id == channel::CloseOk::ID && role == Role::Client => Accepted,
         Place::Closing => Ignored,
         Place::HeaderDue | Place::BodyDue => Refused(Fault::MethodInContent, 505),
     }
@@ -137,6 +142,8 @@ fn side_with(role: Role, place: Place) -> Side {
     let seq = channel.publish(&publish, &properties, "").unwrap();
     assert_eq!(seq.unwrap().get(), Harmless::TAG);
     pair.exchange();
+    pair.take_client_events();
+    pair.take_server_events();
 
     let id = pair.open_channel();
     let by_client = match (place, role) {
@@ -186,10 +193,9 @@ fn content_method(role: Role) -> Method {
 
 fn check(mut side: Side, number: u16, method: &Method, expected: Expected) {
     let id = method.id();
-    let events = side.feed(&method_frame(number, method));
+    let mut events = side.feed(&method_frame(number, method));
     match expected {
         Expected::Accepted => {
-            let mut events = events;
             if method.rule().content {
                 assert_eq!(events, []);
                 events = side.feed(&header_frame(number, id.class, 0, 0, &[]));
@@ -200,8 +206,16 @@ fn check(mut side: Side, number: u16, method: &Method, expected: Expected) {
         Expected::Ignored => {
             assert_eq!(events, []);
             assert_eq!(side.close_reason(), None);
-            let crossing = id == channel::Close::ID;
-            assert_eq!(side.sent_frames().len(), usize::from(crossing));
+            assert_eq!(side.sent_frames(), []);
+        }
+        Expected::Answered => {
+            assert_eq!(events, []);
+            assert_eq!(side.close_reason(), None);
+            let [answer] = &side.sent_frames()[..] else {
+                panic!("one answer");
+            };
+            assert_eq!(answer.channel, number);
+            assert_eq!(answer.method().id(), channel::CloseOk::ID);
         }
         Expected::Closed => {
             let [reason] = &events.iter().filter_map(Event::closed).collect::<Vec<_>>()[..] else {
@@ -220,7 +234,14 @@ fn check(mut side: Side, number: u16, method: &Method, expected: Expected) {
             );
             assert!(side.is_finished());
         }
-        Expected::Refused(fault, code) => side.assert_failed(&events, &fault, code, Some(id)),
+        Expected::Refused(fault, code) => {
+            // What a message answers is looked at when it is whole.
+            if method.rule().content && fault == Fault::UnexpectedReply {
+                assert_eq!(events, []);
+                events = side.feed(&header_frame(number, id.class, 0, 0, &[]));
+            }
+            side.assert_failed(&events, &fault, code, Some(id));
+        }
     }
 }
 

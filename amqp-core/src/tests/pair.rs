@@ -1,6 +1,6 @@
 //! A client and a server in one thread, joined by bytes, under virtual time.
 
-use std::{collections::VecDeque, vec::Vec};
+use alloc::{collections::VecDeque, vec::Vec};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use core::time::Duration;
@@ -72,6 +72,17 @@ impl Pair {
         }
         assert_eq!(self.take_client_events(), [ClientEvent::Opened]);
         assert!(self.client.is_open() && self.server.is_open());
+    }
+
+    /// Moves bytes both ways, and decides on credentials with `decide`.
+    pub(crate) fn shake_hands_with(&mut self, decide: impl Fn(&mut server::Connection)) {
+        self.exchange();
+        for event in self.take_server_events() {
+            if let ServerEvent::Authenticate(_) = event {
+                decide(&mut self.server);
+            }
+        }
+        self.exchange();
     }
 
     /// Opens a channel on both sides.

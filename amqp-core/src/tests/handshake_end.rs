@@ -1,0 +1,199 @@
+//! The ways in which a client's handshake can go wrong.
+
+use alloc::string::ToString as _;
+use core::time::Duration;
+
+use super::{
+    handshake::{Client, authenticating, every_stage, finished, refused},
+    script::*,
+};
+use crate::{
+    CloseCause, Fault, Instant, Stage, TimeoutReason,
+    client::{Config, Connection, Event},
+    frame::FrameKind,
+    protocol::{Method, ReplyCode, channel, connection},
+};
+
+#[test]
+fn reg_09_a_server_may_close_in_each_stage() {
+    for (code, text) in [
+        (
+            ReplyCode::ACCESS_REFUSED,
+            "ACCESS_REFUSED - Login was refused",
+        ),
+        (ReplyCode::NOT_ALLOWED, "NOT_ALLOWED - vhost nope not found"),
+        (ReplyCode::CONNECTION_FORCED, "node is shutting down"),
+    ] {
+        for (stage, mut client) in every_stage() {
+            let close = connection::Close {
+                reply_code: code,
+                reply_text: name(text),
+                class_id: 10,
+                method_id: 40,
+            };
+            client.send(0, &close);
+            assert_eq!(client.only_method(), connection::CloseOk.into(), "{stage}");
+            let reason = finished(&mut client);
+            assert_eq!(reason.code(), Some(code));
+            assert_eq!(reason.by_peer().unwrap().text, text);
+            assert!(matches!(reason.cause(), CloseCause::ByPeer(_)));
+            client.conn.handle_eof(client.now);
+            assert_eq!(client.events(), []);
+        }
+    }
+}
+
+#[test]
+fn reg_10_the_end_of_the_transport_has_a_cause_in_each_stage() {
+    for (stage, mut client) in every_stage() {
+        client.conn.handle_eof(client.now);
+        let reason = finished(&mut client);
+        if stage == Stage::Authenticating {
+            // What RabbitMQ does to a client without `authentication_failure_close`.
+            assert!(matches!(
+                reason.cause(),
+                CloseCause::AuthenticationFailed(_)
+            ));
+        } else {
+            assert_eq!(reason.cause(), &CloseCause::Eof { stage });
+        }
+        assert!(!reason.is_clean());
+        assert_eq!(reason.code(), None);
+    }
+    for (stage, mut client) in every_stage() {
+        client
+            .conn
+            .handle_transport_error(client.now, "reset by peer");
+        let message = "reset by peer".into();
+        let cause = CloseCause::Transport { stage, message };
+        assert_eq!(refused(&mut client), cause);
+    }
+}
+
+#[test]
+fn reg_10_a_half_frame_at_the_end_changes_nothing() {
+    for (stage, mut client) in every_stage() {
+        let close = connection::Close::default();
+        client.feed(&method_frame(0, &close)[..10]);
+        assert_eq!(client.events(), []);
+        client.conn.handle_eof(client.now);
+        let reason = finished(&mut client);
+        assert!(stage == Stage::Authenticating || *reason.cause() == CloseCause::Eof { stage });
+    }
+}
+
+#[test]
+fn a_handshake_has_a_deadline_in_each_stage() {
+    for (stage, mut client) in every_stage() {
+        // It holds for the whole handshake, however much is said in between.
+        let (at, reason) = client.conn.poll_timeout().unwrap();
+        assert_eq!(at, client.now + Duration::from_secs(10), "{stage}");
+        assert_eq!(reason, TimeoutReason::Handshake);
+        client.advance(Duration::from_millis(9_999));
+        assert_eq!(client.events(), []);
+        client.advance(Duration::from_millis(1));
+        assert_eq!(
+            refused(&mut client),
+            CloseCause::TimedOut(TimeoutReason::Handshake)
+        );
+    }
+    let mut config = Config::default();
+    config.timeouts.handshake = Duration::from_secs(2);
+    let (mut client, _) = authenticating(config);
+    client.advance(Duration::from_secs(1));
+    client.send(0, &connection::Tune::default());
+    client.bytes();
+    client.advance(Duration::from_secs(1));
+    assert_eq!(
+        refused(&mut client),
+        CloseCause::TimedOut(TimeoutReason::Handshake)
+    );
+}
+
+#[test]
+fn the_deadline_of_the_handshake_ends_with_it() {
+    let mut client = Client::open();
+    assert_eq!(client.conn.poll_timeout(), None);
+    client.advance(Duration::from_secs(3600));
+    assert_eq!(client.events(), []);
+}
+
+#[test]
+fn methods_of_another_stage_are_faults() {
+    let said: [&dyn Fn(&mut Client); 6] = [
+        &|client| client.send(0, &start()),
+        &|client| client.send(0, &connection::Secure::default()),
+        &|client| client.send(0, &connection::Tune::default()),
+        &|client| client.send(0, &connection::OpenOk),
+        &|client| client.send(0, &connection::Blocked::default()),
+        &|client| client.send(1, &channel::OpenOk),
+    ];
+    let due = [(0, 0), (1, 1), (1, 2), (2, 3)];
+    for stage in 0..3 {
+        for (number, say) in said.iter().enumerate() {
+            if due.contains(&(stage, number)) {
+                continue;
+            }
+            let (stage, mut client) = every_stage().into_iter().nth(stage).unwrap();
+            say(&mut client);
+            let Event::Closed(reason) = client.only_event() else {
+                panic!("{stage}: {number} was taken");
+            };
+            let CloseCause::ProtocolError(error) = reason.cause() else {
+                panic!("{reason}");
+            };
+            assert_eq!(error.fault, Fault::NotDue);
+            assert_eq!(error.code(), ReplyCode::COMMAND_INVALID);
+            assert!(matches!(client.only_method(), Method::ConnectionClose(_)));
+        }
+    }
+}
+
+#[test]
+fn heartbeats_may_come_during_the_handshake() {
+    for (stage, mut client) in every_stage() {
+        if stage == Stage::Greeting {
+            continue;
+        }
+        client.feed(&frame(FrameKind::Heartbeat, 0, b""));
+        assert_eq!(client.events(), []);
+        assert_eq!(client.sent(), []);
+    }
+}
+
+#[test]
+fn a_client_may_give_up_in_each_stage() {
+    for (stage, mut client) in every_stage() {
+        client.conn.close(ReplyCode::SUCCESS, "changed my mind");
+        assert_eq!(client.sent(), [], "{stage}");
+        assert!(finished(&mut client).is_clean());
+        client.send(0, &connection::OpenOk);
+        assert_eq!(client.events(), []);
+        assert_eq!(client.sent(), []);
+    }
+}
+
+/// Makes a configuration wrong.
+type Spoil = fn(&mut Config);
+
+#[test]
+fn a_configuration_that_no_server_takes_is_refused() {
+    let configs: [(&str, Spoil); 6] = [
+        ("frame_max", |config| config.frame_max = 4095),
+        ("mechanisms", |config| config.mechanisms.clear()),
+        ("output_low", |config| {
+            config.limits.output_low = config.limits.output_high + 1;
+        }),
+        ("unconfirmed", |config| config.limits.unconfirmed = 0),
+        ("unlimited_frame", |config| {
+            config.limits.unlimited_frame = 4095;
+        }),
+        ("frame_max", |config| config.frame_max = 1),
+    ];
+    for (setting, spoil) in configs {
+        let mut config = Config::default();
+        spoil(&mut config);
+        let error = Connection::new(config, Instant::ORIGIN).unwrap_err();
+        assert!(error.to_string().starts_with(setting), "{error}");
+    }
+}

@@ -1,0 +1,493 @@
+//! No peer makes the machine take memory beyond its limits, whatever it sends and however much.
+
+#[path = "fuzzing/meter.rs"]
+mod meter;
+
+use amqp_core::{
+    Endpoint, FRAME_OVERHEAD, Instant, Limits, Transmit,
+    client::{self, Checks},
+    frame::{Frame, FrameKind, PROTOCOL_HEADER},
+    protocol::{Method, basic, channel, connection, queue},
+    server,
+    wire::{Encode as _, FieldValue},
+};
+use bytes::{Buf as _, BytesMut};
+
+use meter::peak_of;
+
+const NOW: Instant = Instant::ORIGIN;
+
+/// What a case may hold beyond what it is about: buffers that wait for more, a close on its way.
+const ROOM: usize = 256 << 10;
+
+/// How much a driver reads at a time.
+const READ: usize = 64 << 10;
+
+/// Either side, with nobody behind it but one who takes note of the end.
+struct Side {
+    machine: Machine,
+    input: BytesMut,
+    /// How many final events there were.
+    ends: usize,
+    /// How many bytes it was fed.
+    fed: usize,
+}
+
+enum Machine {
+    Client(client::Connection),
+    Server(server::Connection),
+}
+
+impl Side {
+    fn new(machine: Machine) -> Self {
+        Self {
+            machine,
+            input: BytesMut::new(),
+            ends: 0,
+            fed: 0,
+        }
+    }
+
+    /// Bytes come in, in reads of at most [`READ`] bytes. What happens is forgotten at once, and
+    /// so is what goes out.
+    fn feed(&mut self, bytes: &[u8]) {
+        for read in bytes.chunks(READ) {
+            self.fed += read.len();
+            self.input.extend_from_slice(read);
+            let mut out = Transmit::new();
+            let ends = match &mut self.machine {
+                Machine::Client(client) => {
+                    client.handle_input(NOW, &mut self.input);
+                    while client.poll_transmit(NOW, &mut out) {}
+                    core::iter::from_fn(|| client.poll_event())
+                        .filter(|event| matches!(event, client::Event::Closed(_)))
+                        .count()
+                }
+                Machine::Server(server) => {
+                    server.handle_input(NOW, &mut self.input);
+                    while server.poll_transmit(NOW, &mut out) {}
+                    core::iter::from_fn(|| server.poll_event())
+                        .filter(|event| matches!(event, server::Event::Closed(_)))
+                        .count()
+                }
+            };
+            self.ends += ends;
+        }
+    }
+
+    fn endpoint(&self) -> &dyn Endpoint {
+        match &self.machine {
+            Machine::Client(client) => client,
+            Machine::Server(server) => server,
+        }
+    }
+}
+
+/// A client and a server with two channels open, on both of which the client consumes as `t`.
+fn open_pair(server: server::Config) -> [Side; 2] {
+    let client = client::Config {
+        checks: Checks::Standard,
+        ..client::Config::default()
+    };
+    let mut client = client::Connection::new(client, NOW).unwrap();
+    let mut server = server::Connection::new(server, NOW).unwrap();
+    let mut exchange = |client: &mut client::Connection, server: &mut server::Connection| {
+        let mut out = Transmit::new();
+        loop {
+            let mut to_server = BytesMut::new();
+            while client.poll_transmit(NOW, &mut out) {}
+            while out.has_remaining() {
+                to_server.extend_from_slice(out.chunk());
+                out.advance(out.chunk().len());
+            }
+            server.handle_input(NOW, &mut to_server);
+            while let Some(event) = server.poll_event() {
+                match event {
+                    server::Event::Authenticate(_) => server.accept().unwrap(),
+                    server::Event::Open { .. } => server.open().unwrap(),
+                    _ => {}
+                }
+            }
+            let mut to_client = BytesMut::new();
+            while server.poll_transmit(NOW, &mut out) {}
+            if out.is_empty() && !client.has_transmit() {
+                return;
+            }
+            while out.has_remaining() {
+                to_client.extend_from_slice(out.chunk());
+                out.advance(out.chunk().len());
+            }
+            client.handle_input(NOW, &mut to_client);
+            while client.poll_event().is_some() {}
+        }
+    };
+    exchange(&mut client, &mut server);
+    for _ in 0..2 {
+        let (id, _) = client.open_channel().unwrap();
+        exchange(&mut client, &mut server);
+        let consume = basic::Consume::default().consumer_tag("t").unwrap();
+        let mut channel = client.channel(id).unwrap();
+        channel.consume(consume.no_wait(true)).unwrap();
+        exchange(&mut client, &mut server);
+    }
+    assert!(client.is_open() && server.is_open());
+    [
+        Side::new(Machine::Client(client)),
+        Side::new(Machine::Server(server)),
+    ]
+}
+
+/// Measures what a case makes either side hold, which may be that much. Gives back the sides.
+fn measure(name: &str, allowed: usize, case: impl Fn(&mut Side)) -> [Side; 2] {
+    open_pair(server::Config::default()).map(|side| measure_one(name, allowed, side, &case))
+}
+
+fn measure_one(name: &str, allowed: usize, mut side: Side, case: impl Fn(&mut Side)) -> Side {
+    let ((), peak) = peak_of(|| case(&mut side));
+    let role = match side.machine {
+        Machine::Client(_) => "client",
+        Machine::Server(_) => "server",
+    };
+    println!(
+        "{name}, {role}: {peak} bytes at most, of {allowed}; fed {}",
+        side.fed
+    );
+    assert!(peak <= allowed, "{name}, {role}: {peak} of {allowed} bytes");
+    side
+}
+
+fn frame(kind: FrameKind, channel: u16, payload: &[u8]) -> BytesMut {
+    let mut out = BytesMut::new();
+    let frame = Frame {
+        kind,
+        channel,
+        payload,
+    };
+    frame.encode(&mut out);
+    out
+}
+
+fn method(channel: u16, method: impl Into<Method>) -> BytesMut {
+    let method = method.into();
+    let mut payload = BytesMut::new();
+    payload.extend_from_slice(&method.id().class.to_be_bytes());
+    payload.extend_from_slice(&method.id().method.to_be_bytes());
+    method.encode(&mut payload);
+    frame(FrameKind::Method, channel, &payload)
+}
+
+/// The header of a message with so long a body.
+fn header(channel: u16, body_size: u64, properties: &[u8]) -> BytesMut {
+    let mut payload = BytesMut::from(&[0, 60, 0, 0][..]);
+    payload.extend_from_slice(&body_size.to_be_bytes());
+    payload.extend_from_slice(properties);
+    frame(FrameKind::Header, channel, &payload)
+}
+
+/// The method that a message for that side begins with.
+fn begin(side: &Side, channel: u16, number: u64) -> BytesMut {
+    match side.machine {
+        Machine::Client(_) => {
+            let deliver = basic::Deliver::default().consumer_tag("t").unwrap();
+            method(channel, deliver.delivery_tag(number))
+        }
+        Machine::Server(_) => method(channel, basic::Publish::default()),
+    }
+}
+
+fn body(channel: u16, piece: &[u8]) -> BytesMut {
+    frame(FrameKind::Body, channel, piece)
+}
+
+#[test]
+fn reg_27_a_frame_of_four_gigabytes() {
+    let sides = measure("a frame of 4 GiB", ROOM, |side| {
+        side.feed(&[3, 0, 1, 0xff, 0xff, 0xff, 0xff]);
+        for _ in 0..100 {
+            side.feed(&[0; READ]);
+        }
+    });
+    assert!(sides.iter().all(|side| side.ends == 1));
+}
+
+/// A frame at the limit is waited for, and no more is held than came of it.
+#[test]
+fn reg_27_a_frame_that_never_ends() {
+    let limit = 128 << 10;
+    let whole = body(1, &vec![0; limit - FRAME_OVERHEAD]);
+    measure("a frame at the limit", limit + ROOM, |side| {
+        side.feed(&begin(side, 1, 1));
+        side.feed(&header(1, 1 << 20, &[0, 0]));
+        for octet in &whole[..limit - 1] {
+            side.feed(&[*octet]);
+        }
+    });
+    let sides = measure("the head of a frame at the limit", ROOM, |side| {
+        side.feed(&begin(side, 1, 1));
+        side.feed(&header(1, 1 << 20, &[0, 0]));
+        side.feed(&whole[..7]);
+    });
+    for side in sides {
+        // Whoever reads makes room for that much.
+        assert_eq!(side.endpoint().read_hint(), limit - 7);
+    }
+}
+
+#[test]
+fn reg_27_a_body_of_all_the_bytes_there_are() {
+    let sides = measure("bodies of 2^64 - 1 bytes", ROOM, |side| {
+        side.feed(&begin(side, 1, 1));
+        side.feed(&header(1, u64::MAX, &[0, 0]));
+        for _ in 0..1000 {
+            side.feed(&body(1, &[0; 4000]));
+        }
+    });
+    assert!(sides.iter().all(|side| side.ends == 0));
+}
+
+/// A body is announced and does not come.
+#[test]
+fn reg_27_bodies_that_are_only_announced() {
+    measure("bodies that are announced", ROOM, |side| {
+        for channel in 1..=2 {
+            side.feed(&begin(side, channel, 1));
+            side.feed(&header(channel, Limits::default().body, &[0, 0]));
+        }
+    });
+}
+
+/// The pieces of a body cost what is in them, however small they are.
+#[test]
+fn apr_39_a_body_of_single_bytes() {
+    let len = 1 << 20;
+    measure("a body of single bytes", len + ROOM, |side| {
+        side.feed(&begin(side, 1, 1));
+        side.feed(&header(1, len as u64, &[0, 0]));
+        let pieces = body(1, b"x").repeat(1 << 10);
+        for _ in 0..len / (1 << 10) - 1 {
+            side.feed(&pieces);
+        }
+    });
+}
+
+/// Pieces that are far apart on the line keep nothing of what came between them.
+#[test]
+fn apr_39_a_body_of_single_bytes_between_other_messages() {
+    let len = 5000;
+    measure("single bytes between messages", ROOM, |side| {
+        side.feed(&begin(side, 1, 1));
+        side.feed(&header(1, len, &[0, 0]));
+        for number in 1..len {
+            side.feed(&body(1, b"x"));
+            side.feed(&begin(side, 2, number));
+            side.feed(&header(2, 2000, &[0, 0]));
+            side.feed(&body(2, &[0; 2000]));
+        }
+    });
+}
+
+#[test]
+fn apr_39_a_flood_of_empty_body_frames() {
+    let sides = measure("empty body frames", ROOM, |side| {
+        side.feed(&begin(side, 1, 1));
+        side.feed(&header(1, 1, &[0, 0]));
+        let empty = body(1, &[]).repeat(8000);
+        for _ in 0..100 {
+            side.feed(&empty);
+        }
+    });
+    assert!(sides.iter().all(|side| side.ends == 1));
+}
+
+#[test]
+fn apr_39_a_flood_of_heartbeats() {
+    let sides = measure("heartbeats", ROOM, |side| {
+        let beats = frame(FrameKind::Heartbeat, 0, &[]).repeat(8000);
+        for _ in 0..100 {
+            side.feed(&beats);
+        }
+    });
+    assert!(sides.iter().all(|side| side.ends == 0));
+}
+
+/// Properties are kept as they came.
+#[test]
+fn apr_39_large_properties() {
+    let mut properties = vec![0x20, 0];
+    // A table of fields without a name and without a value.
+    let fields = [0, b'V'].repeat(60 << 10);
+    properties.extend(u32::try_from(fields.len()).unwrap().to_be_bytes());
+    properties.extend(&fields);
+    let len = properties.len();
+    measure("large properties", 2 * READ + 4 * len + ROOM, |side| {
+        for number in 1..100 {
+            side.feed(&begin(side, 1, number));
+            side.feed(&header(1, 0, &properties));
+        }
+    });
+}
+
+/// Tables in arguments are taken apart, into values that are larger than on the wire.
+#[test]
+fn reg_26_tables_of_many_fields() {
+    let empty = [b'V'].repeat(130_000);
+    let mut arguments = vec![0, 0, 0, 0];
+    let mut table = vec![0, b'A'];
+    table.extend(u32::try_from(empty.len()).unwrap().to_be_bytes());
+    table.extend(&empty);
+    arguments.extend(u32::try_from(table.len()).unwrap().to_be_bytes());
+    arguments.extend(&table);
+    let mut payload = vec![0, 50, 0, 10];
+    payload.extend(&arguments);
+    let declare = frame(FrameKind::Method, 1, &payload);
+    // A list that grows is moved from one block to another of twice the size.
+    let allowed = 3 * size_of::<FieldValue>() * 131_072 + 2 * declare.len() + ROOM;
+    let [_, server] = open_pair(server::Config::default());
+    let server = measure_one("130,000 fields", allowed, server, |side| {
+        for _ in 0..5 {
+            side.feed(&declare);
+        }
+    });
+    assert_eq!(server.ends, 0);
+}
+
+#[test]
+fn reg_26_tables_nested_ten_thousand_deep() {
+    let mut table: Vec<u8> = Vec::new();
+    for _ in 0..10_000 {
+        let len = u32::try_from(table.len()).unwrap().to_be_bytes();
+        table.splice(..0, [&[0, b'F'][..], &len].concat());
+    }
+    let len = u32::try_from(table.len()).unwrap().to_be_bytes();
+    let properties = [&[0x20, 0][..], &len, &table].concat();
+    let allowed = 3 * properties.len() + ROOM;
+    let sides = measure("10,000 tables in each other", allowed, |side| {
+        side.feed(&begin(side, 1, 1));
+        side.feed(&header(1, 0, &properties));
+    });
+    assert!(sides.iter().all(|side| side.ends == 1));
+}
+
+/// The channels that a client may open are as many as were agreed on, and each has its price.
+#[test]
+fn apr_39_all_the_channels_there_may_be() {
+    let each = 1 << 10;
+    for (channel_max, most) in [(0, u16::MAX), (2047, 2047)] {
+        let config = server::Config {
+            channel_max,
+            ..server::Config::default()
+        };
+        let [_, server] = open_pair(config);
+        let allowed = each * usize::from(most) + ROOM;
+        let server = measure_one("all channels", allowed, server, |side| {
+            for number in (3..=most).rev() {
+                side.feed(&method(number, channel::Open::default()));
+            }
+        });
+        assert_eq!(server.ends, 0);
+        let Machine::Server(server) = server.machine else {
+            panic!("a client");
+        };
+        assert_eq!(server.channel_count(), usize::from(most));
+    }
+}
+
+#[test]
+fn apr_39_channels_opened_and_closed_for_ever() {
+    let [_, server] = open_pair(server::Config::default());
+    let server = measure_one("channels come and go", ROOM, server, |side| {
+        let open = method(3, channel::Open::default());
+        let close = method(3, channel::Close::default());
+        let both = [&open[..], &close].concat().repeat(100);
+        for _ in 0..1000 {
+            side.feed(&both);
+        }
+    });
+    assert_eq!(server.ends, 0);
+}
+
+/// Whoever asks and asks without an answer pays for each question with more than it costs.
+#[test]
+fn apr_39_questions_that_nobody_answers() {
+    let [client, server] = open_pair(server::Config::default());
+    let count = 100_000;
+    let question = method(1, queue::Purge::default());
+    let allowed = count * question.len() + ROOM;
+    measure_one("questions", allowed, server, |side| {
+        for _ in 0..count {
+            side.feed(&question);
+        }
+    });
+    // The numbers of deliveries that wait to be acknowledged, with gaps between them.
+    let empty = header(1, 0, &[0, 0]);
+    let allowed = count * (begin(&client, 1, 1).len() + empty.len()) + ROOM;
+    measure_one("deliveries", allowed, client, |side| {
+        for number in 0..count as u64 {
+            side.feed(&begin(side, 1, 2 * number + 1));
+            side.feed(&empty);
+        }
+    });
+}
+
+/// What is answered at once is not kept.
+#[test]
+fn apr_39_questions_that_the_machine_answers() {
+    measure("flow", ROOM, |side| {
+        let flow = method(1, channel::Flow::default().active(true));
+        for _ in 0..1000 {
+            side.feed(&flow.repeat(100));
+        }
+    });
+    let [_, server] = open_pair(server::Config::default());
+    let update = method(0, connection::UpdateSecret::default());
+    measure_one("secrets", ROOM, server, |side| {
+        for _ in 0..1000 {
+            side.feed(&update.repeat(100));
+        }
+    });
+}
+
+/// Nobody needs to log in to try.
+#[test]
+fn apr_39_floods_before_the_handshake() {
+    type Begin = (&'static str, &'static [u8]);
+    let begins: [Begin; 6] = [
+        ("nothing", b""),
+        ("a method", b"\x01\x00\x00"),
+        ("four gigabytes", b"\x01\x00\x00\xff\xff\xff\xff"),
+        ("a header", &PROTOCOL_HEADER),
+        ("another header", b"AMQP\x01\x01\x00\x0a"),
+        ("HTTP", b"GET / HTTP/1.1\r\n"),
+    ];
+    for (name, begin) in begins {
+        for octet in [0, 1, b'A', 0xCE, 0xff] {
+            let client = client::Connection::new(client::Config::default(), NOW).unwrap();
+            let server = server::Connection::new(server::Config::default(), NOW).unwrap();
+            for side in [Machine::Client(client), Machine::Server(server)] {
+                let side = measure_one(name, ROOM, Side::new(side), |side| {
+                    side.feed(begin);
+                    for _ in 0..20 {
+                        side.feed(&[octet; READ]);
+                    }
+                });
+                assert_eq!(side.ends, 1, "{name} and then {octet}");
+            }
+        }
+    }
+}
+
+/// What is over takes nothing in.
+#[test]
+fn apr_39_floods_behind_the_end() {
+    let sides = measure("after the end", ROOM, |side| {
+        side.feed(&[0]);
+        for _ in 0..100 {
+            side.feed(&[1; READ]);
+        }
+        side.feed(&method(0, connection::CloseOk::default()));
+        for _ in 0..100 {
+            side.feed(&[1; READ]);
+        }
+    });
+    assert!(sides.iter().all(|side| side.ends == 1));
+}
