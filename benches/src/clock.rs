@@ -4,14 +4,13 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-/// The unit of the times in `/proc`, which Linux has fixed for user programs.
-const TICK: Duration = Duration::from_millis(10);
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// A measurement that is under way.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
     start: Instant,
-    worked: Option<Duration>,
+    worked: Duration,
 }
 
 /// What a run did, and how long that took.
@@ -21,8 +20,8 @@ pub(crate) struct Sample {
     pub(crate) messages: u64,
     /// The time that passed.
     pub(crate) elapsed: Duration,
-    /// The time that the processors worked for this process, to 10 ms; where the system tells.
-    pub(crate) worked: Option<Duration>,
+    /// The time that processors worked for this process.
+    pub(crate) worked: Duration,
 }
 
 impl Sample {
@@ -31,14 +30,9 @@ impl Sample {
         self.messages as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Nanoseconds that passed per message.
-    pub(crate) fn nanos(&self) -> f64 {
-        self.elapsed.as_nanos() as f64 / self.messages as f64
-    }
-
     /// Nanoseconds of work per message.
-    pub(crate) fn worked_nanos(&self) -> Option<f64> {
-        Some(self.worked?.as_nanos() as f64 / self.messages as f64)
+    pub(crate) fn worked_nanos(&self) -> f64 {
+        self.worked.as_nanos() as f64 / self.messages as f64
     }
 }
 
@@ -53,9 +47,7 @@ impl Stopwatch {
     /// Ends the measurement, in which that many messages passed.
     pub(crate) fn stop(self, messages: u64) -> Sample {
         let elapsed = self.start.elapsed();
-        let worked = worked()
-            .zip(self.worked)
-            .map(|(end, start)| end.saturating_sub(start));
+        let worked = worked().saturating_sub(self.worked);
         Sample {
             messages,
             elapsed,
@@ -65,14 +57,18 @@ impl Stopwatch {
 }
 
 /// How long processors have worked for this process, in the program and for it in the system.
-fn worked() -> Option<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name before the last parenthesis may have anything in it; 11 fields on are the times.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut times = fields.split_whitespace().skip(11);
-    let user: u32 = times.next()?.parse().ok()?;
-    let system: u32 = times.next()?.parse().ok()?;
-    Some(TICK * (user + system))
+fn worked() -> Duration {
+    duration(clock_gettime(ClockId::ProcessCPUTime))
+}
+
+/// How long a processor has worked for this thread. What the machine does besides leaves it alone,
+/// but for the caches.
+pub(crate) fn thread_worked() -> Duration {
+    duration(clock_gettime(ClockId::ThreadCPUTime))
+}
+
+fn duration(time: Timespec) -> Duration {
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// How long a fixed piece of work takes that touches no memory and no system call: a measure of
@@ -81,7 +77,9 @@ pub(crate) fn yardstick() -> Duration {
     let start = Instant::now();
     let mut state = black_box(1_u64);
     for _ in 0..20_000_000 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
     }
     black_box(state);
     start.elapsed()
@@ -94,7 +92,9 @@ pub(crate) fn machine() -> String {
     let model = cpuinfo
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown processor", |line| line.trim_start_matches([' ', '\t', ':']));
+        .map_or("unknown processor", |line| {
+            line.trim_start_matches([' ', '\t', ':'])
+        });
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let kernel = of_file("/proc/sys/kernel/osrelease");
     format!("{model}, {cores} cores, Linux {}", kernel.trim())

@@ -1,13 +1,13 @@
 //! The core alone: `client::Connection` driven by hand, in memory, with no socket and no task.
 
-use std::time::{Duration, Instant as Clock};
+use std::time::Duration;
 
 use amqp_core::client::{Config, Connection, Event};
 use amqp_core::protocol::basic;
 use amqp_core::{ChannelId, Instant, Tags, Transmit};
 use bytes::{Buf as _, BytesMut};
 
-use crate::clock::Sample;
+use crate::clock::{self, Sample};
 use crate::load::{ACK_EVERY, BODY, MANY_CHANNELS, check};
 use crate::wire::{self, Blast, Consumer};
 use crate::{Result, allocator};
@@ -24,7 +24,7 @@ pub(crate) struct Machine {
     input: BytesMut,
     output: Transmit,
     now: Instant,
-    /// The time spent in the core.
+    /// The time that a processor worked in the core.
     elapsed: Duration,
     /// The heap allocations made in the core, while they are counted.
     allocations: u64,
@@ -90,9 +90,12 @@ impl Machine {
         let mut count = 0;
         while self.connection.buffered() < TURN {
             let id = self.channels[*turn];
-            *turn = if *turn + 1 < self.channels.len() { *turn + 1 } else { 0 };
-            let channel = self.connection.channel(id).ok_or("a channel has ended")?;
-            { channel }.publish(publish, properties, &BODY)?;
+            *turn += 1;
+            if *turn == self.channels.len() {
+                *turn = 0;
+            }
+            let mut channel = self.connection.channel(id).ok_or("a channel has ended")?;
+            channel.publish(publish, properties, &BODY)?;
             count += 1;
         }
         self.drain();
@@ -105,7 +108,10 @@ impl Machine {
         let tag = wire::CONSUMER_TAG.to_owned();
         let consumers: Vec<_> = self.channels[..used]
             .iter()
-            .map(|id| Consumer { channel: id.number(), tag: tag.clone() })
+            .map(|id| Consumer {
+                channel: id.number(),
+                tag: tag.clone(),
+            })
             .collect();
         let mut blast = Blast::new(&consumers, &BODY, count, TURN);
         let mut done = 0;
@@ -145,9 +151,9 @@ impl Machine {
     /// Adds a turn to the time and the allocations of the core.
     fn watched(&mut self, turn: impl FnOnce(&mut Self) -> Result<u64>) -> Result<u64> {
         let allocated = allocator::counted().allocations;
-        let start = Clock::now();
+        let start = clock::thread_worked();
         let done = turn(self)?;
-        self.elapsed += start.elapsed();
+        self.elapsed += clock::thread_worked().saturating_sub(start);
         self.allocations += allocator::counted().allocations - allocated;
         Ok(done)
     }
@@ -156,7 +162,7 @@ impl Machine {
         Sample {
             messages,
             elapsed: self.elapsed,
-            worked: None,
+            worked: self.elapsed,
         }
     }
 

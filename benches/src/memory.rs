@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::load::MANY_CHANNELS;
-use crate::{Result, allocator, cases, machine, peer_amqprs, peer_lapin};
+use crate::{Result, allocator, cases, machine, ours, peer_amqprs, peer_lapin};
 
 /// How many connections are opened to find out about one.
 const CONNECTIONS: u32 = 50;
@@ -24,24 +24,38 @@ pub(crate) struct Footprint {
 
 /// Measures those that are wanted.
 pub(crate) fn footprints(port: u16, wants: impl Fn(&str) -> bool) -> Result<Vec<Footprint>> {
+    let runtime = cases::runtime()?;
     let mut footprints = Vec::new();
-    if wants("memory/amqp-core") {
+    let mut add = |name, measure: &dyn Fn(&'static str) -> Result<Footprint>| -> Result<()> {
+        if wants(name) {
+            eprintln!("{name}");
+            footprints.push(measure(name)?);
+        }
+        Ok(())
+    };
+    add("memory/amqp-core", &|name| {
         let (connection, channel) = machine::memory()?;
-        footprints.push(Footprint {
-            name: "memory/amqp-core",
+        Ok(Footprint {
+            name,
             connection,
             channel,
-        });
-    }
-    let runtime = cases::runtime()?;
-    if wants("memory/lapin") {
-        let open = |channels| peer_lapin::open(port, channels);
-        footprints.push(runtime.block_on(footprint("memory/lapin", open))?);
-    }
-    if wants("memory/amqprs") {
-        let open = |channels| peer_amqprs::open(port, channels);
-        footprints.push(runtime.block_on(footprint("memory/amqprs", open))?);
-    }
+        })
+    })?;
+    add("memory/amqp-tokio", &|name| {
+        runtime.block_on(footprint(name, |channels| ours::open(port, channels)))
+    })?;
+    // With one channel at least.
+    add("memory/amqp-tokio, after use", &|name| {
+        runtime.block_on(footprint(name, |channels| ours::open_used(port, channels)))
+    })?;
+    add("memory/lapin", &|name| {
+        runtime.block_on(footprint(name, |channels| peer_lapin::open(port, channels)))
+    })?;
+    add("memory/amqprs", &|name| {
+        runtime.block_on(footprint(name, |channels| {
+            peer_amqprs::open(port, channels)
+        }))
+    })?;
     Ok(footprints)
 }
 

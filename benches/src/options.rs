@@ -99,11 +99,9 @@ pub(crate) fn parse() -> Result<Task> {
             Arg::Value(word) if word == sink::COMMAND => return Ok(Task::Serve),
             Arg::Value(word) if word == instructions::COMMAND => {
                 let mut number = || -> Result<u64> { Ok(parser.value()?.parse()?) };
-                let (channels, used, count) = (number()?, number()?, number()?);
-                let deliver = number()? == 1;
+                let (channels, count, deliver) = (number()?, number()?, number()? == 1);
                 return Ok(Task::Drive(instructions::Drive {
                     channels: u16::try_from(channels)?,
-                    used: usize::try_from(used)?,
                     count,
                     deliver,
                 }));

@@ -53,7 +53,9 @@ pub(crate) async fn consume(port: u16, channels: u16, count: u64) -> Result<Samp
         let message = messages.recv().await.ok_or("the consumer ended")?;
         if number % ACK_EVERY == 0 {
             let tag = message.deliver.map_or(0, |deliver| deliver.delivery_tag());
-            channels[0].basic_ack(BasicAckArguments::new(tag, true)).await?;
+            channels[0]
+                .basic_ack(BasicAckArguments::new(tag, true))
+                .await?;
         }
     }
     let (_, acks) = counts(&channels[0]).await?;
@@ -65,7 +67,9 @@ pub(crate) async fn consume(port: u16, channels: u16, count: u64) -> Result<Samp
 
 /// How many publishes and acknowledgements the server has counted.
 async fn counts(channel: &Channel) -> Result<(u64, u64)> {
-    let arguments = QueueDeclareArguments::new(ROUTING_KEY).passive(true).finish();
+    let arguments = QueueDeclareArguments::new(ROUTING_KEY)
+        .passive(true)
+        .finish();
     let answer = channel.queue_declare(arguments).await?;
     let (_, messages, consumers) = answer.ok_or("no answer to a declare")?;
     Ok((messages.into(), consumers.into()))

@@ -3,15 +3,16 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, PublisherConfirm};
 
 use crate::clock::{Sample, Stopwatch};
 use crate::load::{ACK_EVERY, BODY, IN_FLIGHT, check};
 use crate::wire::{CONSUMER_TAG, ROUTING_KEY};
-use crate::{Result, sink};
+use crate::{Error, Result, sink};
 
 /// A connection with channels.
 pub(crate) async fn open(port: u16, channels: u16) -> Result<(Connection, Vec<Channel>)> {
@@ -50,13 +51,65 @@ pub(crate) async fn publish_in_flight(port: u16, channels: u16, count: u64) -> R
     finish(&connection, &channels[0], watch, count).await
 }
 
+/// Publishes from many tasks, each with one message in flight, over the channels in turn.
+pub(crate) async fn publish_in_tasks(port: u16, channels: u16, count: u64) -> Result<Sample> {
+    let (connection, channels) = open(port, channels).await?;
+    let watch = Stopwatch::start();
+    let mut tasks = Vec::new();
+    for (number, channel) in (0..IN_FLIGHT as u64).zip(channels.iter().cycle()) {
+        let channel = channel.clone();
+        let share = (number..count).step_by(IN_FLIGHT);
+        tasks.push(tokio::spawn(async move {
+            for _ in share {
+                publish_one(&channel).await?;
+            }
+            lapin::Result::Ok(())
+        }));
+    }
+    for task in tasks {
+        task.await??;
+    }
+    finish(&connection, &channels[0], watch, count).await
+}
+
+/// Publishes with many messages in flight, each until it is confirmed.
+pub(crate) async fn publish_confirmed(port: u16, count: u64) -> Result<Sample> {
+    let (connection, channels) = open(port, 1).await?;
+    let channel = &channels[0];
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+    let watch = Stopwatch::start();
+    let mut in_flight = FuturesUnordered::new();
+    for _ in 0..count {
+        if in_flight.len() >= IN_FLIGHT {
+            in_flight.next().await.transpose()?;
+        }
+        in_flight.push(async {
+            let confirmation = start_publish(channel).await?.await?;
+            if confirmation.is_ack() {
+                Ok(())
+            } else {
+                Err(Error::from("a publish was not confirmed"))
+            }
+        });
+    }
+    while in_flight.next().await.transpose()?.is_some() {}
+    drop(in_flight);
+    finish(&connection, channel, watch, count).await
+}
+
 async fn publish_one(channel: &Channel) -> lapin::Result<()> {
+    start_publish(channel).await?;
+    Ok(())
+}
+
+async fn start_publish(channel: &Channel) -> lapin::Result<PublisherConfirm> {
     let options = BasicPublishOptions::default();
     let properties = BasicProperties::default();
     channel
         .basic_publish("".into(), ROUTING_KEY.into(), options, &BODY, properties)
-        .await?;
-    Ok(())
+        .await
 }
 
 /// Waits until everything has arrived.
@@ -104,7 +157,10 @@ pub(crate) async fn consume(port: u16, channels: u16, count: u64) -> Result<Samp
     for number in 1..=count {
         let delivery = consumer.next().await.ok_or("the consumer ended")??;
         if number % ACK_EVERY == 0 {
-            delivery.acker.ack(BasicAckOptions { multiple: true }).await?;
+            delivery
+                .acker
+                .ack(BasicAckOptions { multiple: true })
+                .await?;
         }
     }
     let (_, acks) = counts(&channels[0]).await?;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{env, thread};
 
 use crate::Result;
-use crate::wire::{self, Arguments, Blast, Consumer, FRAME_HEAD, FRAME_OVERHEAD, method};
+use crate::wire::{self, Arguments, Blast, Consumer, FRAME_HEAD, method};
 
 /// The word on the command line that makes this program the server.
 pub(crate) const COMMAND: &str = "sink";
@@ -82,6 +82,11 @@ pub(crate) fn serve() -> Result<()> {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         process::exit(0);
     });
+    accept(&listener)
+}
+
+/// Serves whoever comes.
+pub(crate) fn accept(listener: &TcpListener) -> Result<()> {
     for stream in listener.incoming() {
         let stream = stream?;
         thread::spawn(move || {

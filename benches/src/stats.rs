@@ -9,8 +9,9 @@ impl Series {
         self.0.push(value);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// How many rounds there were.
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The one in the middle, or the mean of the two there; 0 of nothing.
@@ -49,7 +50,11 @@ impl Series {
     }
 
     fn zip(&self, other: &Self, with: impl Fn(f64, f64) -> f64) -> Self {
-        self.0.iter().zip(&other.0).map(|(&a, &b)| with(a, b)).collect()
+        self.0
+            .iter()
+            .zip(&other.0)
+            .map(|(&a, &b)| with(a, b))
+            .collect()
     }
 }
 

@@ -29,16 +29,12 @@ pub(super) const SHARE_FROM: usize = 2048;
 
 /// Small pieces are copied into blocks of this size, in bytes: the most memory that a small piece
 /// keeps alive.
-const ARENA_BLOCK: usize = 4096;
+const ARENA_BLOCK: usize = 8192;
 
 impl<R: Role> Machine<R> {
     /// Takes the whole frames off the front of `input`.
     pub(crate) fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
-        self.learn(now);
-        if input.len() > self.leftover {
-            self.timers.note_heard(self.now);
-        }
-        self.missing = 0;
+        self.begin_input(now, input);
         loop {
             match self.step(input) {
                 Ok(true) => {}
@@ -47,6 +43,25 @@ impl<R: Role> Machine<R> {
             }
         }
         self.leftover = input.len();
+    }
+
+    /// Takes at most one whole frame off the front of `input`; false if there is none.
+    pub(crate) fn handle_frame(&mut self, now: Instant, input: &mut BytesMut) -> bool {
+        self.begin_input(now, input);
+        let taken = self.step(input).unwrap_or_else(|error| {
+            self.fail(error);
+            true
+        });
+        self.leftover = input.len();
+        taken
+    }
+
+    fn begin_input(&mut self, now: Instant, input: &BytesMut) {
+        self.learn(now);
+        if input.len() > self.leftover {
+            self.timers.note_heard(self.now);
+        }
+        self.missing = 0;
     }
 
     /// Takes one frame; false if there is none.

@@ -95,6 +95,10 @@ pub(crate) trait Role: Sized + fmt::Debug {
     fn writable() -> Self::Event;
 }
 
+/// An idle connection keeps room for this many events: enough that a busy one, which empties its
+/// list at every turn, seldom has to make room anew.
+const IDLE_EVENTS: usize = 128;
+
 /// What the connection has still to tell.
 type Events<R> = VecDeque<<R as Role>::Event>;
 
@@ -294,8 +298,8 @@ impl<R: Role> Machine<R> {
 
     pub(crate) fn poll_event(&mut self) -> Option<R::Event> {
         let event = self.events.pop_front();
-        if event.is_none() && self.events.capacity() > 64 {
-            self.events = VecDeque::new();
+        if event.is_none() && self.events.capacity() > IDLE_EVENTS {
+            self.events.shrink_to(IDLE_EVENTS);
         }
         event
     }
