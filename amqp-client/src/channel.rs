@@ -3,9 +3,9 @@
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use amqp_core::{
-    Body, ChannelId, ClientSent, Close, CloseCause, CloseReason, NoWait, PropertyList,
-    PublishError, PublishSeq, Request, Requeue, Tags, client,
-    protocol::{ReplyCode, basic, channel, confirm, tx},
+    Body, ChannelId, ClientSent, Close, CloseCause, CloseReason, MethodDef as _, NoWait,
+    PropertyList, PublishError, PublishSeq, Request, Requeue, Tags, client,
+    protocol::{Method, ReplyCode, basic, channel, confirm, tx},
 };
 
 use crate::{
@@ -125,12 +125,16 @@ impl Channel {
     /// answer ignored.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for a request that RabbitMQ would close the connection for, or one that
-    /// asks for no answer. [`Error::ChannelClosed`] when the server does not like it.
+    /// [`Error::Misuse`] for a request that RabbitMQ would close the connection for, one that asks
+    /// for no answer, or a `basic.cancel` of a [`Consumer`] of this channel, which is
+    /// [`Consumer::cancel`]. [`Error::ChannelClosed`] when the server does not like it.
     pub async fn call<R: Request + ClientSent>(&self, request: R) -> Result<R::Reply, Error> {
-        self.wait_for(|channel| channel.call(&request))?
-            .reply()
-            .await
+        self.wait_for(|channel| {
+            check_called(channel, &request)?;
+            channel.call(&request)
+        })?
+        .reply()
+        .await
     }
 
     /// Sends a request that asks for no answer. Should it go wrong, the server closes the channel,
@@ -139,7 +143,10 @@ impl Channel {
     /// # Errors
     /// As [`call`](Self::call); also when the answer would have brought a name that is not given.
     pub fn send<R: NoWait + ClientSent>(&self, request: &R) -> Result<(), Error> {
-        self.command(|channel| channel.send(request))
+        self.command(|channel| {
+            check_called(channel, request)?;
+            channel.send(request)
+        })
     }
 
     /// Publishes a message. It returns when the message is accepted into the connection's output
@@ -173,7 +180,7 @@ impl Channel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), Error> {
-        publish_on(&self.0, publish, properties, body.into()).await?;
+        publish_on(&self.0, publish, properties, body.into(), false).await?;
         Ok(())
     }
 
@@ -356,6 +363,21 @@ impl Channel {
     }
 }
 
+/// A consumer that was cancelled behind its handle's back would leave whoever listens to it waiting
+/// for ever.
+fn check_called<R: ClientSent>(
+    channel: &client::ChannelMut<'_>,
+    request: &R,
+) -> Result<(), amqp_core::ApiMisuse> {
+    if R::ID == basic::Cancel::ID
+        && let Method::BasicCancel(cancel) = request.clone().into()
+        && channel.has_consumer(&cancel.consumer_tag)
+    {
+        return Err(amqp_core::ApiMisuse::NotSentThisWay { method: R::NAME });
+    }
+    Ok(())
+}
+
 /// Gives a channel a command.
 pub(crate) fn command_on<T, E>(
     inner: &Inner,
@@ -370,12 +392,13 @@ where
     })
 }
 
-/// Publishes as soon as there is room.
+/// Publishes as soon as there is room. Its confirm, if there is one, is `awaited` or ignored.
 pub(crate) async fn publish_on<P: PropertyList>(
     inner: &Inner,
     publish: &basic::Publish,
     properties: &P,
     body: Body,
+    awaited: bool,
 ) -> Result<Option<PublishSeq>, Error> {
     let mut body = Some(body);
     let mut room = Room { inner, place: None };
@@ -385,7 +408,12 @@ pub(crate) async fn publish_on<P: PropertyList>(
                 return Poll::Pending;
             };
             match state.publish(inner.id, publish, properties, message) {
-                Ok(seq) => Poll::Ready(Ok(seq)),
+                Ok(seq) => {
+                    if seq.is_some() {
+                        state.expect_confirm(inner.id, awaited);
+                    }
+                    Poll::Ready(Ok(seq))
+                }
                 Err(Publishing::Failed(error)) => Poll::Ready(Err(error)),
                 Err(Publishing::HeldBack(message)) => {
                     body = Some(message);
@@ -418,12 +446,7 @@ impl State {
             None => Err(amqp_core::ApiMisuse::ChannelNotOpen.into()),
         };
         match published {
-            Ok(seq) => {
-                if seq.is_some() {
-                    self.expect_confirm(id);
-                }
-                Ok(seq)
-            }
+            Ok(seq) => Ok(seq),
             Err(PublishError::HeldBack { body, .. }) => Err(Publishing::HeldBack(body)),
             // A channel that is gone has a reason, which says more.
             Err(PublishError::Misuse(misuse)) => Err(Publishing::Failed(

@@ -55,7 +55,7 @@ impl ConfirmChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<Confirm, Error> {
-        let seq = publish_on(self.0.inner(), publish, properties, body.into()).await?;
+        let seq = publish_on(self.0.inner(), publish, properties, body.into(), true).await?;
         Ok(Confirm {
             channel: Arc::clone(self.0.inner()),
             seq,

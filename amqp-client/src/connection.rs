@@ -16,7 +16,6 @@ use amqp_core::{
 use crate::{
     Driver, Timer, Transport,
     channel::Channel,
-    driver::Drive as _,
     error::Error,
     pool::ChannelPool,
     scope,
@@ -167,9 +166,10 @@ impl Connection {
     /// transport failed, or the server did not answer in time, so that what was sent last may not
     /// have arrived.
     pub async fn close(&self) -> Result<(), Error> {
-        self.0
-            .shared
-            .command_and_pump(|state, _| state.machine.close(ReplyCode::SUCCESS, "goodbye"));
+        self.0.shared.command_and_pump(|state, wakes| {
+            state.machine.close(ReplyCode::SUCCESS, "goodbye");
+            state.publishers.wake_all(wakes);
+        });
         let reason = self.closed().await;
         if reason.is_clean() {
             Ok(())
@@ -188,7 +188,7 @@ impl Connection {
 
     /// Ends the connection at once, without a word to the server and without sending what waits.
     pub fn abort(&self) {
-        ClientEndpoint(Arc::clone(&self.0.shared)).abandon();
+        ClientEndpoint(Arc::clone(&self.0.shared)).end("aborted by this side");
         self.0.shared.command(|_| ());
     }
 

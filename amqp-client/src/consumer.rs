@@ -21,7 +21,7 @@ use crate::{
     channel::{Inner, command_on},
     error::Error,
     shared::Wait,
-    state::{ConsumerEnd, weight},
+    state::ConsumerEnd,
     waiters::keep,
 };
 
@@ -68,8 +68,6 @@ pub struct Consumer<A: Acks> {
     tag: ShortStr,
     /// A batch that was taken from under the lock, to be yielded one by one.
     batch: VecDeque<client::Delivery>,
-    /// What the batch counted when it was taken, in bytes.
-    batch_weight: usize,
     /// Its end was told.
     done: bool,
     acks: PhantomData<A>,
@@ -82,7 +80,6 @@ impl<A: Acks> Consumer<A> {
             id,
             tag,
             batch: VecDeque::new(),
-            batch_weight: 0,
             done: false,
             acks: PhantomData,
         }
@@ -118,16 +115,11 @@ impl<A: Acks> Consumer<A> {
             };
             let request = state.commands(self.channel.id)?.call(&cancel)?;
             let wait = Wait::new(shared, state, Some(self.channel.id), request);
+            state.expect_cancel(request, self.channel.id, self.id);
             Ok::<_, Error>(Some(wait))
         })?;
         if let Some(wait) = wait {
-            let cancelled = wait.reply::<basic::CancelOk>().await;
-            shared.command_and_pump(|state, wakes| {
-                if let Some(consumer) = state.consumer_mut(self.channel.id, self.id) {
-                    consumer.finish(ConsumerEnd::ByHandle, wakes);
-                }
-            });
-            cancelled?;
+            wait.reply::<basic::CancelOk>().await?;
         }
         Ok(())
     }
@@ -139,28 +131,22 @@ impl<A: Acks> Consumer<A> {
         if self.done {
             return Poll::Ready(None);
         }
-        let taken = std::mem::take(&mut self.batch_weight);
         // Reading may go on now that a batch was worked through.
         let end = self.channel.shared().command(|state| {
-            state.release(taken);
+            state.take_batch(self.channel.id, self.id, &mut self.batch);
             let Some(consumer) = state.consumer_mut(self.channel.id, self.id) else {
                 return Poll::Ready(None);
             };
-            if consumer.queue.is_empty() {
-                return match &consumer.end {
-                    Some(end) => Poll::Ready(Some(end.clone())),
-                    None => {
-                        keep(&mut consumer.waker, cx);
-                        Poll::Pending
-                    }
-                };
+            match &consumer.end {
+                _ if !self.batch.is_empty() => Poll::Ready(None),
+                Some(end) => Poll::Ready(Some(end.clone())),
+                None => {
+                    keep(&mut consumer.waker, cx);
+                    Poll::Pending
+                }
             }
-            std::mem::swap(&mut self.batch, &mut consumer.queue);
-            Poll::Ready(None)
         });
         if let Some(message) = self.batch.pop_front() {
-            let rest = self.batch.iter().chain([&message]);
-            self.batch_weight = rest.map(|it| weight(it.content.body.len())).sum();
             return Poll::Ready(Some(Ok(message)));
         }
         match end {
@@ -240,9 +226,7 @@ impl Stream for Consumer<NoAck> {
 impl<A: Acks> Drop for Consumer<A> {
     fn drop(&mut self) {
         let local = self.batch.drain(..);
-        let weight = self.batch_weight;
         self.channel.shared().command(|state| {
-            state.release(weight);
             state.drop_consumer(self.channel.id, self.id, &self.tag, local);
         });
     }

@@ -6,6 +6,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use amqp_core::{Endpoint, Instant, Transmit};
@@ -16,12 +17,17 @@ use crate::{Timer, Transport};
 /// An [`Endpoint`] that a [`Driver`] can wait on.
 pub trait Drive: Endpoint {
     /// Whether bytes are to be read. False while what was delivered piles up.
-    fn wants_input(&self) -> bool;
+    fn wants_input(&mut self, now: Instant) -> bool;
 
     /// Keeps the waker, to be woken at the next command. False, and the waker is not kept, if one
     /// has come since this side looked: there is something to send, which counts only if `output`
-    /// says that there is room for it, or to read, or a deadline before the `alarm` that is set.
+    /// says that there is room for it, or to read, or a deadline before the `alarm` that is set, or
+    /// it is all over.
     fn park(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool;
+
+    /// Whether the peer is still to get what was handed out, now that it is all over: the answer
+    /// to its close.
+    fn has_last_words(&self) -> bool;
 
     /// Nobody drives this any more.
     fn abandon(&mut self);
@@ -29,6 +35,10 @@ pub trait Drive: Endpoint {
 
 /// How many turns a driver takes before it lets others run.
 const TURNS: usize = 32;
+
+/// How long a transport may take for the last words, and to close, when it is all over. What it
+/// has not done then will not be missed.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The least that is read at a time, in bytes.
 const READ_MIN: usize = 4 << 10;
@@ -55,6 +65,8 @@ pub struct Driver<E: Drive, T, C> {
     read_size: usize,
     /// The transport gives nothing more, or takes nothing more.
     ended: bool,
+    /// When to leave the transport to itself; none while the connection lives.
+    leave_at: Option<Instant>,
 }
 
 impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
@@ -68,7 +80,13 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
             input: BytesMut::new(),
             read_size: READ_MIN,
             ended: false,
+            leave_at: None,
         }
+    }
+
+    /// What it drives.
+    pub const fn endpoint(&self) -> &E {
+        &self.endpoint
     }
 
     /// Writes what there is to write. Ready if it moved anything.
@@ -142,6 +160,23 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
             .handle_transport_error(self.clock.now(), &error.to_string());
     }
 
+    /// It is all over: sends the last words and closes the transport. Ready when that is done, or
+    /// takes too long.
+    fn leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.clock.now();
+        let at = *self.leave_at.get_or_insert(now + LINGER);
+        if self.ended || !self.endpoint.has_last_words() {
+            self.output.clear();
+            self.unflushed = false;
+        }
+        let said = self.output.is_empty() && !self.unflushed;
+        if said && self.transport.poll_close(cx).is_ready() {
+            // Whatever the transport says to its end changes nothing for anybody.
+            return Poll::Ready(());
+        }
+        self.clock.poll_deadline(cx, Some(at))
+    }
+
     /// Gives back what an idle connection does not need.
     fn shrink(&mut self) {
         if self.input.is_empty() && self.input.capacity() > READ_MIN {
@@ -160,20 +195,22 @@ where
         let this = &mut *self;
         for _ in 0..TURNS {
             let mut moved = this.write(cx);
-            if !this.ended && this.endpoint.wants_input() {
+            if !this.ended && this.endpoint.wants_input(this.clock.now()) {
                 moved |= this.read(cx);
             }
-            if this.endpoint.is_finished() && this.output.is_empty() {
-                // Whatever the transport says to its end changes nothing for anybody.
-                return this.transport.poll_close(cx).map(|_| ());
+            if this.endpoint.is_finished() {
+                if this.leave(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                if !moved {
+                    return Poll::Pending;
+                }
+                continue;
             }
             let at = this.endpoint.poll_timeout().map(|(at, _)| at);
             if this.clock.poll_deadline(cx, at).is_ready() {
                 this.endpoint.handle_timeout(this.clock.now());
                 moved = true;
-            }
-            if this.ended {
-                this.output.clear();
             }
             if !moved && this.endpoint.park(cx.waker(), this.output.is_empty(), at) {
                 this.shrink();

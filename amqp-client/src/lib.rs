@@ -32,7 +32,10 @@ mod confirm;
 mod connection;
 mod consumer;
 mod driver;
+#[cfg(feature = "broker")]
+mod embedded;
 mod error;
+mod pipe;
 mod pool;
 mod returns;
 mod scope;
@@ -42,12 +45,16 @@ mod transport;
 mod tx;
 mod waiters;
 
+#[cfg(feature = "broker")]
+pub use amqp_broker as broker;
 pub use amqp_core as core;
 pub use amqp_core::{
     Body, CloseReason, Content, DeliveryTag, EncodedProperties, Requeue, Tags, client::Config,
     protocol, wire,
 };
 
+#[cfg(feature = "broker")]
+pub use self::embedded::{BrokerEndpoint, SharedBroker, Timekeeper};
 pub use self::{
     channel::{Channel, Fetched},
     confirm::{Confirm, ConfirmChannel, Unconfirmed},
@@ -55,6 +62,7 @@ pub use self::{
     consumer::{Acker, Acks, Consumer, Delivery, ManualAck, Message, NoAck},
     driver::{Drive, Driver},
     error::Error,
+    pipe::{Pipe, pipe},
     pool::{ChannelPool, PooledChannel},
     returns::{ReturnedMessage, Returns},
     shared::ClientEndpoint,

@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     ops::Deref,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
@@ -78,7 +78,10 @@ impl ChannelPool {
         let _later = self
             .0
             .refill(&mut members, &mut Context::from_waker(Waker::noop()));
-        members.idle.len()
+        let idle = members.idle.len();
+        // Who waits has to look after the channels that are being opened, which now wake nobody.
+        self.0.wake_all(members);
+        idle
     }
 
     /// Takes a channel out, waiting for one if none is idle. Dropping it puts it back.
@@ -87,18 +90,25 @@ impl ChannelPool {
     /// Dropping it takes nothing.
     ///
     /// # Errors
-    /// When a channel has to be opened and cannot be.
+    /// When a channel has to be opened and cannot be, or the connection ends.
     pub async fn checkout(&self) -> Result<PooledChannel, Error> {
         let mut turn = Turn {
             pool: &self.0,
             place: None,
         };
+        let mut closed = pin!(self.0.connection.closed());
         poll_fn(|cx| {
             let mut members = self.0.lock();
-            self.0.refill(&mut members, cx)?;
+            if let Err(error) = self.0.refill(&mut members, cx) {
+                // Who else waits may have waited for that channel.
+                self.0.wake_all(members);
+                return Poll::Ready(Err(error));
+            }
             let Some(channel) = members.idle.pop_front() else {
                 members.waiting.wait(&mut turn.place, cx);
-                return Poll::Pending;
+                // Those who have the channels out may keep them for ever.
+                let ended = closed.as_mut().poll(cx);
+                return ended.map(|reason| Err(Error::ConnectionClosed(reason)));
             };
             members.taken += 1;
             members.waiting.leave(&mut turn.place);

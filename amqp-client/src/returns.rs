@@ -18,7 +18,7 @@ use crate::{
     channel::Inner,
     error::Error,
     state::{ReturnsState, weight},
-    waiters::keep,
+    waiters::Place,
 };
 
 /// A mandatory message that no queue took.
@@ -57,14 +57,20 @@ impl ReturnedMessage {
 #[derive(Debug)]
 pub struct Returns {
     channel: Arc<Inner>,
+    /// Its place among those who listen.
+    place: Place,
 }
 
 impl Returns {
     pub(crate) fn new(channel: Arc<Inner>) -> Self {
         if let Some(state) = channel.shared().lock().channel_mut(channel.id) {
-            state.returns.get_or_insert_with(ReturnsState::default);
+            let returns = state.returns.get_or_insert_with(ReturnsState::default);
+            returns.listeners += 1;
         }
-        Self { channel }
+        Self {
+            channel,
+            place: None,
+        }
     }
 
     /// The next message that came back; none when the channel has ended.
@@ -85,9 +91,10 @@ impl Returns {
 impl Stream for Returns {
     type Item = ReturnedMessage;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ReturnedMessage>> {
-        let id = self.channel.id;
-        self.channel.shared().command(|state| {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ReturnedMessage>> {
+        let Self { channel, place } = &mut *self;
+        let id = channel.id;
+        channel.shared().command(|state| {
             let ended = state.channel_error(id).is_some();
             let returns = state.channel_mut(id).and_then(|it| it.returns.as_mut());
             let Some(returns) = returns else {
@@ -95,12 +102,14 @@ impl Stream for Returns {
             };
             match returns.queue.pop_front() {
                 Some(message) => {
-                    state.release(weight(message.body.len()));
+                    let counted = weight(message.body.len()).min(returns.queued);
+                    returns.queued -= counted;
+                    state.release(counted);
                     Poll::Ready(Some(message))
                 }
                 None if ended => Poll::Ready(None),
                 None => {
-                    keep(&mut returns.waker, cx);
+                    returns.waiting.wait(place, cx);
                     Poll::Pending
                 }
             }
@@ -111,12 +120,20 @@ impl Stream for Returns {
 impl Drop for Returns {
     fn drop(&mut self) {
         self.channel.shared().command(|state| {
-            let returns = state
-                .channel_mut(self.channel.id)
-                .and_then(|it| it.returns.take());
-            let queued = returns.iter().flat_map(|it| &it.queue);
-            let total = queued.map(|message| weight(message.body.len())).sum();
-            state.release(total);
+            let Some(channel) = state.channel_mut(self.channel.id) else {
+                return;
+            };
+            let Some(returns) = &mut channel.returns else {
+                return;
+            };
+            returns.waiting.leave(&mut self.place);
+            returns.listeners -= 1;
+            if returns.listeners > 0 {
+                return;
+            }
+            let counted = returns.queued;
+            channel.returns = None;
+            state.release(counted);
         });
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use amqp_core::{
-    ChannelId, Endpoint, Instant, RequestId, TimeoutReason, Transmit,
+    ChannelId, CloseCause, Endpoint, Instant, RequestId, TimeoutReason, Transmit,
     client::{self, GetMessage},
     protocol::Method,
 };
@@ -137,6 +137,12 @@ impl Drop for Wait<'_> {
 pub struct ClientEndpoint(pub(crate) Arc<Shared>);
 
 impl ClientEndpoint {
+    /// Ends the connection at once.
+    pub(crate) fn end(&self, why: &str) {
+        // The time does not matter any more.
+        self.with(|state| state.machine.handle_transport_error(Instant::ORIGIN, why));
+    }
+
     /// Does something with the machine, and tells everyone whom it concerns.
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut wakes = Wakes::default();
@@ -176,13 +182,7 @@ impl Endpoint for ClientEndpoint {
     }
 
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.with(|state| {
-            if state.reading_paused && state.wants_input() {
-                state.reading_paused = false;
-                state.machine.set_reading(now, true);
-            }
-            state.machine.poll_transmit(now, out)
-        })
+        self.with(|state| state.machine.poll_transmit(now, out))
     }
 
     fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
@@ -199,8 +199,13 @@ impl Endpoint for ClientEndpoint {
 }
 
 impl Drive for ClientEndpoint {
-    fn wants_input(&self) -> bool {
-        !self.0.lock().reading_paused
+    fn wants_input(&mut self, now: Instant) -> bool {
+        let mut state = self.0.lock();
+        if state.reading_paused && state.wants_input() {
+            state.reading_paused = false;
+            state.machine.set_reading(now, true);
+        }
+        !state.reading_paused
     }
 
     fn park(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool {
@@ -209,18 +214,25 @@ impl Drive for ClientEndpoint {
         let writable = output && state.machine.has_transmit();
         let due = state.machine.poll_timeout().map(|(at, _)| at);
         let earlier = due.is_some_and(|due| alarm.is_none_or(|alarm| due < alarm));
-        if readable || writable || earlier {
+        if readable || writable || earlier || state.machine.is_finished() {
             return false;
         }
         state.driver = Some(waker.clone());
         true
     }
 
+    fn has_last_words(&self) -> bool {
+        let state = self.0.lock();
+        let reason = state.machine.close_reason();
+        reason.is_some_and(|reason| {
+            matches!(
+                reason.cause(),
+                CloseCause::ByPeer(_) | CloseCause::Requested(_)
+            )
+        })
+    }
+
     fn abandon(&mut self) {
-        self.with(|state| {
-            state
-                .machine
-                .handle_transport_error(Instant::ORIGIN, "the driver was dropped");
-        });
+        self.end("the driver was dropped");
     }
 }

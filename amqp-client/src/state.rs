@@ -53,6 +53,10 @@ pub(crate) struct State {
 struct Slot {
     waker: Option<Waker>,
     answer: Option<Answer>,
+    /// The consumer that ends with the answer: this request cancels it.
+    cancels: Option<(ChannelId, ConsumerId)>,
+    /// Its future was dropped; only the consumer waits for the answer.
+    abandoned: bool,
 }
 
 /// What came of a request.
@@ -109,13 +113,22 @@ pub(crate) struct ConsumerState {
     pub(crate) queue: VecDeque<client::Delivery>,
     pub(crate) waker: Option<Waker>,
     pub(crate) end: Option<ConsumerEnd>,
+    /// What is in the queue, and in the batch that the handle works through, in bytes: what of
+    /// these counts as undelivered.
+    queued: usize,
+    taken: usize,
+    /// It is being cancelled or has ended: what it still gets does not count. Its handle may wait
+    /// for an answer that comes behind it.
+    uncounted: bool,
 }
 
 /// Why a consumer gets nothing more.
 #[derive(Clone, Debug)]
 pub(crate) enum ConsumerEnd {
     /// Its handle has cancelled it.
-    ByHandle,
+    Cancelled,
+    /// Its handle has cancelled it, and the server has not answered in time: more may come.
+    CancelTimedOut,
     Error(Error),
 }
 
@@ -123,7 +136,12 @@ pub(crate) enum ConsumerEnd {
 #[derive(Debug, Default)]
 pub(crate) struct ReturnsState {
     pub(crate) queue: VecDeque<ReturnedMessage>,
-    pub(crate) waker: Option<Waker>,
+    /// What of it counts as undelivered, in bytes.
+    pub(crate) queued: usize,
+    /// How many handles there are.
+    pub(crate) listeners: usize,
+    /// Which of them wait.
+    pub(crate) waiting: Waiters,
 }
 
 /// What a queued message counts, in bytes.
@@ -154,6 +172,19 @@ impl State {
         self.requests.insert(request, Slot::default());
     }
 
+    /// As [`expect`](Self::expect), for a request that cancels a consumer. Whether or not anybody
+    /// waits for the answer, the consumer ends with it.
+    pub(crate) fn expect_cancel(
+        &mut self,
+        request: RequestId,
+        channel: ChannelId,
+        consumer: ConsumerId,
+    ) {
+        let slot = self.requests.entry(request).or_default();
+        slot.cancels = Some((channel, consumer));
+        self.uncount(channel, consumer);
+    }
+
     pub(crate) fn poll_answer(
         &mut self,
         request: RequestId,
@@ -179,9 +210,14 @@ impl State {
 
     /// The future that waited was dropped.
     pub(crate) fn abandon(&mut self, channel: Option<ChannelId>, request: RequestId) {
-        let Some(slot) = self.requests.remove(&request) else {
+        let Some(mut slot) = self.requests.remove(&request) else {
             return;
         };
+        if slot.cancels.is_some() && slot.answer.is_none() {
+            slot.abandoned = true;
+            self.requests.insert(request, slot);
+            return;
+        }
         let Some(channel) = channel else { return };
         match slot.answer {
             None => self.machine.abandon(channel, request),
@@ -198,9 +234,23 @@ impl State {
     }
 
     fn answer(&mut self, request: RequestId, answer: Answer, wakes: &mut Wakes) {
-        if let Some(slot) = self.requests.get_mut(&request) {
+        let Some(slot) = self.requests.get_mut(&request) else {
+            return;
+        };
+        let cancelled = slot.cancels.zip(match &answer {
+            Answer::Reply(_) => Some(ConsumerEnd::Cancelled),
+            Answer::Failed(RequestError::TimedOut) => Some(ConsumerEnd::CancelTimedOut),
+            // It ends with its channel.
+            Answer::Failed(_) | Answer::Got(_) => None,
+        });
+        if slot.abandoned {
+            self.requests.remove(&request);
+        } else {
             slot.answer = Some(answer);
             wakes.add(slot.waker.take());
+        }
+        if let Some(((channel, consumer), end)) = cancelled {
+            self.end_consumer(channel, consumer, end, wakes);
         }
     }
 
@@ -212,10 +262,8 @@ impl State {
 
     pub(crate) fn remove_channel(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.remove(&id) {
-            let consumed = channel.consumers.values().flat_map(|it| &it.queue);
-            let consumed = consumed.map(|message| weight(message.content.body.len()));
-            let returned = channel.returns.iter().flat_map(|it| &it.queue);
-            let returned = returned.map(|message| weight(message.body.len()));
+            let consumed = channel.consumers.values().map(|it| it.queued + it.taken);
+            let returned = channel.returns.iter().map(|it| it.queued);
             let total = consumed.chain(returned).sum();
             self.release(total);
         }
@@ -249,12 +297,16 @@ impl State {
 
     // Confirms.
 
-    /// A publish was made that is to be confirmed.
-    pub(crate) fn expect_confirm(&mut self, channel: ChannelId) {
+    /// A publish was made that is to be confirmed; somebody waits for that, or nobody does.
+    pub(crate) fn expect_confirm(&mut self, channel: ChannelId, awaited: bool) {
         if let Some(channel) = self.channels.get_mut(&channel) {
-            channel.confirms.slots.push_back(ConfirmSlot::Waiting {
-                waker: None,
-                returned: None,
+            channel.confirms.slots.push_back(if awaited {
+                ConfirmSlot::Waiting {
+                    waker: None,
+                    returned: None,
+                }
+            } else {
+                ConfirmSlot::Abandoned
             });
         }
     }
@@ -335,13 +387,9 @@ impl State {
         else {
             return;
         };
-        let queued = &state.queue;
-        let total = queued
-            .iter()
-            .map(|message| weight(message.content.body.len()))
-            .sum();
+        self.release(state.queued + state.taken);
         if let Some(mut commands) = self.machine.channel(channel) {
-            if state.end.is_none() {
+            if matches!(state.end, None | Some(ConsumerEnd::CancelTimedOut)) {
                 commands.abandon_consumer(tag);
             }
             for message in local.chain(state.queue) {
@@ -351,7 +399,42 @@ impl State {
                 }
             }
         }
-        self.release(total);
+    }
+
+    /// The handle takes what is queued, and is done with what it took before.
+    pub(crate) fn take_batch(
+        &mut self,
+        channel: ChannelId,
+        consumer: ConsumerId,
+        batch: &mut VecDeque<client::Delivery>,
+    ) {
+        let Some(consumer) = self.consumer_mut(channel, consumer) else {
+            return;
+        };
+        std::mem::swap(batch, &mut consumer.queue);
+        let done = std::mem::replace(&mut consumer.taken, std::mem::take(&mut consumer.queued));
+        self.release(done);
+    }
+
+    fn end_consumer(
+        &mut self,
+        channel: ChannelId,
+        consumer: ConsumerId,
+        end: ConsumerEnd,
+        wakes: &mut Wakes,
+    ) {
+        if let Some(consumer) = self.consumer_mut(channel, consumer) {
+            let counted = consumer.finish(end, wakes);
+            self.release(counted);
+        }
+    }
+
+    /// What the consumer has and gets does not count any more.
+    fn uncount(&mut self, channel: ChannelId, consumer: ConsumerId) {
+        if let Some(consumer) = self.consumer_mut(channel, consumer) {
+            let counted = consumer.uncount();
+            self.release(counted);
+        }
     }
 
     /// So many bytes of messages were taken.
@@ -360,7 +443,11 @@ impl State {
     }
 
     /// Whether there is room for deliveries.
-    pub(crate) const fn wants_input(&self) -> bool {
+    pub(crate) fn wants_input(&self) -> bool {
+        if self.machine.close_reason().is_some() && !self.machine.has_transmit() {
+            // Nothing is of interest now but the answer to the close.
+            return true;
+        }
         let limit = if self.reading_paused {
             UNDELIVERED_MAX / 2
         } else {
@@ -397,10 +484,8 @@ impl State {
                     consumer,
                     tag,
                 } => {
-                    if let Some(consumer) = self.consumer_mut(channel, consumer) {
-                        consumer
-                            .finish(ConsumerEnd::Error(Error::ConsumerCancelled { tag }), wakes);
-                    }
+                    let end = ConsumerEnd::Error(Error::ConsumerCancelled { tag });
+                    self.end_consumer(channel, consumer, end, wakes);
                 }
                 Event::ChannelClosed { channel, reason } => {
                     self.on_channel_closed(channel, &reason, wakes);
@@ -425,7 +510,10 @@ impl State {
         if let Some(consumer) = self.consumer_mut(delivery.channel, delivery.consumer) {
             consumer.queue.push_back(delivery);
             wakes.add(consumer.waker.take());
-            self.undelivered += weight;
+            if !consumer.uncounted {
+                consumer.queued += weight;
+                self.undelivered += weight;
+            }
         }
     }
 
@@ -463,9 +551,11 @@ impl State {
         {
             *returned = Some(Box::new(message));
         } else if let Some(returns) = &mut channel.returns {
-            self.undelivered += weight(message.body.len());
+            let weight = weight(message.body.len());
+            self.undelivered += weight;
+            returns.queued += weight;
             returns.queue.push_back(message);
-            wakes.add(returns.waker.take());
+            returns.waiting.wake_all(wakes);
         }
     }
 
@@ -478,7 +568,8 @@ impl State {
     ) {
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.closed = Some(reason.clone());
-            channel.finish(&Error::ChannelClosed(reason.clone()), wakes);
+            let counted = channel.finish(&Error::ChannelClosed(reason.clone()), wakes);
+            self.release(counted);
         }
         self.publishers.wake_all(wakes);
         self.life.wake_all(wakes);
@@ -488,7 +579,7 @@ impl State {
         self.closed = Some(reason.clone());
         let error = Error::ConnectionClosed(reason.clone());
         for channel in self.channels.values_mut() {
-            channel.finish(&error, wakes);
+            let _all_over = channel.finish(&error, wakes);
         }
         self.publishers.wake_all(wakes);
         self.life.wake_all(wakes);
@@ -496,22 +587,32 @@ impl State {
 }
 
 impl ChannelState {
-    /// Nothing more comes for anybody who listens to the channel.
-    fn finish(&mut self, error: &Error, wakes: &mut Wakes) {
+    /// Nothing more comes for anybody who listens to the channel. Gives back how much counted as
+    /// undelivered, and does not any more: it cannot grow.
+    fn finish(&mut self, error: &Error, wakes: &mut Wakes) -> usize {
+        let mut counted = 0;
         for consumer in self.consumers.values_mut() {
-            consumer.finish(ConsumerEnd::Error(error.clone()), wakes);
+            counted += consumer.finish(ConsumerEnd::Error(error.clone()), wakes);
         }
         if let Some(returns) = &mut self.returns {
-            wakes.add(returns.waker.take());
+            returns.waiting.wake_all(wakes);
+            counted += std::mem::take(&mut returns.queued);
         }
+        counted
     }
 }
 
 impl ConsumerState {
-    /// The first end is the one that counts.
-    pub(crate) fn finish(&mut self, end: ConsumerEnd, wakes: &mut Wakes) {
+    /// The first end is the one that counts. Gives back how much was undelivered.
+    fn finish(&mut self, end: ConsumerEnd, wakes: &mut Wakes) -> usize {
         self.end.get_or_insert(end);
         wakes.add(self.waker.take());
+        self.uncount()
+    }
+
+    fn uncount(&mut self) -> usize {
+        self.uncounted = true;
+        std::mem::take(&mut self.queued) + std::mem::take(&mut self.taken)
     }
 }
 

@@ -99,7 +99,7 @@ pub enum Tags {
     One(DeliveryTag),
     /// This one and all unacknowledged ones before it.
     UpTo(DeliveryTag),
-    /// All unacknowledged ones.
+    /// All unacknowledged ones that have come. What is still on its way is not among them.
     All,
 }
 

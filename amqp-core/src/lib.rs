@@ -78,7 +78,7 @@ mod transmit;
 pub mod uri;
 pub mod wire;
 
-/// The buffers that the machine takes and gives; whoever drives it needs no dependency of his own.
+/// The buffers that the machine takes and gives; whoever drives it needs no dependency of their own.
 pub use bytes;
 
 pub use self::{

@@ -149,7 +149,7 @@ fn recorded(extension: &str) -> Vec<Vec<Vec<u8>>> {
 fn damage(chance: &mut Chance, frames: &mut Vec<Vec<u8>>) {
     let at = chance.below(frames.len());
     let other = chance.below(frames.len());
-    if frames.is_empty() {
+    if frames.get(at).is_none_or(|frame| frame.len() < 8) {
         return;
     }
     match chance.below(9) {

@@ -154,11 +154,7 @@ fn apr_04_every_recorded_frame_encodes_back_to_the_same_bytes() {
             let shown = || {
                 let (id, _) = split_method(frame.payload).unwrap_or_default();
                 let path = stream.path.display();
-                format!(
-                    "{path} at {at}: {:?} {id:?} {:02x?}",
-                    frame.kind,
-                    &bytes[..]
-                )
+                format!("{path} at {at}: {:?} {id:?} {bytes:02x?}", frame.kind)
             };
             let kept = without_reserved(&frame, bytes);
             reserved += usize::from(kept != bytes);

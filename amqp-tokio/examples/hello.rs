@@ -1,11 +1,14 @@
 //! Publishes three confirmed messages to a queue, consumes and acknowledges them.
 //!
-//! Connects to the server that the environment variable `AMQP_URL` names, by default
-//! `amqp://127.0.0.1`.
+//! Connects to the server that the environment variable `AMQP_URL` names. Without it, it brings a
+//! broker of its own, in this process.
 
 use std::{env, error::Error, process::ExitCode};
 
-use amqp_tokio::protocol::{basic, queue};
+use amqp_tokio::{
+    Config, LocalBroker,
+    protocol::{basic, queue},
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -19,8 +22,13 @@ async fn main() -> ExitCode {
 }
 
 async fn hello() -> Result<(), Box<dyn Error>> {
-    let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1".to_owned());
-    let connection = amqp_tokio::connect(&url).await?;
+    let connection = match env::var("AMQP_URL") {
+        Ok(url) => amqp_tokio::connect(&url).await?,
+        Err(_) => {
+            println!("AMQP_URL is not set: using the embedded broker");
+            LocalBroker::default().connect(Config::default()).await?
+        }
+    };
     let channel = connection.open_channel().await?.confirm_select().await?;
 
     // A queue of our own, which goes when the connection does.

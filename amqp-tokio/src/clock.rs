@@ -33,6 +33,16 @@ impl TokioClock {
     }
 }
 
+impl Clone for TokioClock {
+    /// A clock that shows the same time, with an alarm of its own.
+    fn clone(&self) -> Self {
+        Self {
+            origin: self.origin,
+            alarm: None,
+        }
+    }
+}
+
 impl Default for TokioClock {
     fn default() -> Self {
         Self::new()
@@ -48,9 +58,8 @@ impl Timer for TokioClock {
         let Some(at) = at else {
             return Poll::Pending;
         };
-        if at <= self.now() {
-            return Poll::Ready(());
-        }
+        // Also a time that is past waits for tokio's timers: those are looked at after the sockets. A
+        // thread that was blocked for long would otherwise take what it has not yet read for silence.
         let tokio_at = self.to_tokio(at);
         let (alarm, set_for) = self
             .alarm

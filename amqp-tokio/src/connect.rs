@@ -1,6 +1,6 @@
 //! Making connections.
 
-use std::{io, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use amqp_client::{
     Config, Connection, Error,
@@ -63,19 +63,40 @@ impl Options {
     /// # Errors
     /// When the host cannot be reached, or the connection cannot be opened.
     pub async fn connect(self) -> Result<Connection, ConnectError> {
-        let unreachable = |error| ConnectError::Unreachable {
-            host: self.host.clone(),
-            port: self.port,
-            error,
-        };
-        let connecting = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = time::timeout(self.tcp_timeout, connecting)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(unreachable)?;
-        stream.set_nodelay(true).map_err(unreachable)?;
+        let stream = self.connect_tcp().await?;
         Ok(from_stream(stream, self.config).await?)
     }
+
+    /// Makes the TCP connection, without Nagle's algorithm, and no more: for those who have
+    /// something to do with it, such as TLS, before they pass it to [`from_stream`].
+    ///
+    /// # Cancel safety
+    /// Dropping it closes what was opened.
+    ///
+    /// # Errors
+    /// [`ConnectError::Unreachable`].
+    pub fn connect_tcp(
+        &self,
+    ) -> impl Future<Output = Result<TcpStream, ConnectError>> + Send + use<'_> {
+        connect_tcp(&self.host, self.port, self.tcp_timeout)
+    }
+}
+
+/// Apart from the options, which a future that moves between threads cannot refer to.
+async fn connect_tcp(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, ConnectError> {
+    let connecting = async {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    };
+    time::timeout(timeout, connecting)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|error| ConnectError::Unreachable {
+            host: host.to_owned(),
+            port,
+            error,
+        })
 }
 
 /// Connects to the server that an AMQP URI names, and spawns the connection's driver on the current

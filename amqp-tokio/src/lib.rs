@@ -32,10 +32,14 @@
 
 mod clock;
 mod connect;
+#[cfg(feature = "broker")]
+mod serve;
 mod stream;
 
 pub use amqp_client::{self, *};
 
+#[cfg(feature = "broker")]
+pub use self::serve::{LocalBroker, Server, serve};
 pub use self::{
     clock::TokioClock,
     connect::{ConnectError, Options, connect, from_stream},

@@ -45,8 +45,11 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::rabbitmq::{self, Node};
 
+/// Why a scenario failed, if it did not panic.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
 /// How a scenario ends: any error fails it, and so does a panic.
-pub type Outcome = Result<(), Box<dyn Error>>;
+pub type Outcome = Result<(), Failure>;
 
 /// After how long a scenario counts as hung, unless it has a [limit](Scenario::limit) of its own.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -109,6 +112,8 @@ enum Place {
     Shared(Run),
     /// On a node of its own, with these further lines of configuration.
     Alone(Run, Vec<String>),
+    /// Not at all, for this reason.
+    Nowhere(String),
 }
 
 type Run = Box<dyn FnOnce(Broker) -> Outcome + Send>;
@@ -134,6 +139,11 @@ impl Scenario {
     /// A scenario that needs no RabbitMQ.
     pub fn local(name: impl Into<String>, run: impl FnOnce() -> Outcome + Send + 'static) -> Self {
         Self::new(name, Place::Local(Box::new(run)))
+    }
+
+    /// A scenario that cannot run here: it is reported by name, as ignored for this reason.
+    pub fn ignored(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::new(name, Place::Nowhere(reason.into()))
     }
 
     fn new(name: impl Into<String>, place: Place) -> Self {
@@ -173,6 +183,7 @@ impl Scenario {
             }
             Place::Shared(run) => (run, Broker::shared()),
             Place::Alone(run, config) => (run, Broker::alone(&config)),
+            Place::Nowhere(reason) => return Ok(Completion::ignored_with(reason)),
         };
         let broker = match broker {
             Ok(broker) => broker,
@@ -255,7 +266,7 @@ fn describe(error: &dyn Error) -> String {
 }
 
 /// What a panic said.
-fn message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text,

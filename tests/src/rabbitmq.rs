@@ -203,6 +203,12 @@ impl Node {
         self.port
     }
 
+    /// The address that the broker listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
     /// The URI of the default virtual host `/`, for the user `guest`.
     #[must_use]
     pub fn uri(&self) -> String {

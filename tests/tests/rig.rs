@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::error::Error;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -12,7 +11,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use amqp_tests::harness::{self, Broker, Outcome, Scenario};
+use amqp_tests::harness::{self, Broker, Failure, Outcome, Scenario};
 use amqp_tests::rabbitmq::{Node, free_port};
 
 /// For scenarios that start nodes themselves, on a machine that has other things to do.
@@ -245,7 +244,7 @@ fn two_nodes_do_not_meet(broker: Broker) -> Outcome {
 
 /// The processes that were started with this directory in their environment: the supervisor, the
 /// port mapper, the broker and its helpers.
-fn processes_of(directory: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+fn processes_of(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let directory = directory
         .to_str()
         .ok_or("the directory's name is not UTF-8")?

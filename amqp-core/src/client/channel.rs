@@ -27,6 +27,9 @@ pub(crate) struct ClientChannel {
     pub(crate) mode: Mode,
     pub(crate) consumers: Consumers,
     pub(crate) unacked: Unacked,
+    /// How many times `basic.recover` waits for its answer. What is delivered before that, the
+    /// server takes back before it looks at any acknowledgement.
+    recovering: usize,
     /// The channel is to be closed as soon as it is open.
     pub(crate) abandoned_open: bool,
 }
@@ -101,14 +104,23 @@ impl ClientChannel {
     /// A delivery that needs an acknowledgement has come.
     #[inline]
     pub(crate) fn delivered(&mut self, tag: DeliveryTag) {
+        if self.recovering > 0 {
+            return;
+        }
         self.unacked.add(tag);
         if let Mode::Transaction { outstanding } = &mut self.mode {
             outstanding.add(tag);
         }
     }
 
-    /// The server has taken all outstanding deliveries back.
-    pub(crate) fn recovered(&mut self) {
+    /// The server was asked to take all outstanding deliveries back, and has done so.
+    pub(crate) fn recover_answered(&mut self) {
+        self.recovering = self.recovering.saturating_sub(1);
+    }
+
+    /// Acknowledgements of outstanding deliveries come too late from now on: the server takes them
+    /// all back first.
+    fn recovered(&mut self) {
         if let Mode::Transaction { outstanding } = &mut self.mode {
             // What the transaction has settled is not taken back.
             outstanding.remove(&self.unacked);
@@ -147,7 +159,16 @@ impl<'a> ChannelMut<'a> {
                 .is_some_and(|channel| channel.life == ChannelLife::Open)
     }
 
-    /// What holds publishes back on this channel now; none when one would be accepted.
+    /// Whether a consumer of this channel has the tag.
+    #[must_use]
+    pub fn has_consumer(&self, tag: &ShortStr) -> bool {
+        self.machine
+            .channel(self.id)
+            .is_some_and(|channel| channel.role.consumers.contains(tag))
+    }
+
+    /// What holds publishes back on this channel now; none when one would be accepted. Of a full
+    /// output, [`Event::Writable`](super::Event::Writable) tells only after a publish was refused.
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
         self.machine.hold(self.id)
@@ -238,16 +259,24 @@ impl<'a> ChannelMut<'a> {
     /// is still delivered to it is put back, unless it needs no acknowledgement, in which case it
     /// is lost. It does nothing for a consumer that has ended.
     pub fn abandon_consumer(&mut self, tag: &ShortStr) {
-        let Ok((channel, _)) = self.machine.open_channel_and_output(self.id) else {
+        let open = self.is_open();
+        let Some(channel) = self.machine.channel_mut(self.id) else {
             return;
         };
-        let pending = channel.role.pending.iter().find(|pending| {
+        // The last of that tag: an earlier one was cancelled before it was confirmed.
+        let pending = channel.role.pending.iter().rev().find(|pending| {
             pending.method == basic::Consume::ID && pending.tag.as_ref() == Some(tag)
         });
         if let Some(request) = pending.map(|pending| pending.id) {
             // It is cancelled when it is confirmed.
             self.machine.abandon(Some(self.id), request);
-        } else if channel.role.consumers.abandon(tag) {
+            return;
+        }
+        let cancelling = channel.role.pending.iter().any(|pending| {
+            pending.method == basic::Cancel::ID && pending.tag.as_ref() == Some(tag)
+        });
+        // A second cancel would be answered when the tag is in use again.
+        if channel.role.consumers.abandon(tag) && open && !cancelling {
             self.machine.cancel_abandoned(self.id, tag.clone());
         }
     }
@@ -300,6 +329,9 @@ impl<'a> ChannelMut<'a> {
     /// When the channel is not open, or the delivery is not outstanding on it.
     #[inline]
     pub fn ack(&mut self, tags: Tags) -> Result<(), ApiMisuse> {
+        let Some(tags) = self.seen(tags)? else {
+            return Ok(());
+        };
         let (delivery_tag, multiple) = tags.to_wire();
         self.settle(
             tags,
@@ -315,6 +347,9 @@ impl<'a> ChannelMut<'a> {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn nack(&mut self, tags: Tags, requeue: Requeue) -> Result<(), ApiMisuse> {
+        let Some(tags) = self.seen(tags)? else {
+            return Ok(());
+        };
         let (delivery_tag, multiple) = tags.to_wire();
         self.settle(
             tags,
@@ -370,11 +405,19 @@ impl<'a> ChannelMut<'a> {
         self.machine.close_requested(self.id, close)
     }
 
+    /// All means all up to the last that has come; none if nothing is outstanding. To the server it
+    /// would also mean what is still on its way, which nobody has seen.
+    #[inline]
+    fn seen(&mut self, tags: Tags) -> Result<Option<Tags>, ApiMisuse> {
+        if tags != Tags::All {
+            return Ok(Some(tags));
+        }
+        let (channel, _) = self.machine.open_channel_and_output(self.id)?;
+        Ok(channel.role.unacked.last().map(Tags::UpTo))
+    }
+
     fn settle<M: ClientSent>(&mut self, tags: Tags, method: &M) -> Result<(), ApiMisuse> {
         let (channel, output) = self.machine.open_channel_and_output(self.id)?;
-        if tags == Tags::All && channel.role.unacked.is_empty() {
-            return Ok(());
-        }
         if !channel.role.unacked.settle(tags) {
             return Err(ApiMisuse::UnknownDeliveryTag(tags.to_wire().0));
         }
@@ -435,6 +478,9 @@ impl<'a> ChannelMut<'a> {
             && let Mode::Transaction { outstanding } = &role.mode
         {
             role.unacked = outstanding.clone();
+        } else if id == basic::Recover::ID {
+            role.recovered();
+            role.recovering += 1;
         } else if let Method::BasicCancel(cancel) = method
             && cancel.no_wait
         {

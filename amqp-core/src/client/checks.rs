@@ -89,8 +89,11 @@ pub(super) fn check_rabbitmq(method: &Method) -> Result<(), ApiMisuse> {
         }
         Method::QueueBind(bind) => on_default(&bind.exchange),
         Method::QueueUnbind(unbind) => on_default(&unbind.exchange),
+        // To declare a direct reply address asks whether somebody is there.
         Method::QueueDeclare(declare)
-            if !declare.passive && declare.queue.starts_with(RESERVED) =>
+            if !declare.passive
+                && declare.queue.starts_with(RESERVED)
+                && !declare.queue.starts_with(REPLY_TO) =>
         {
             Err(ApiMisuse::ReservedName(declare.queue.clone()))
         }

@@ -110,9 +110,9 @@ impl Confirms {
     }
 
     /// The publish that a return belongs to: the first mandatory one behind the last that was
-    /// matched, of the same address, properties and length. A server may have changed the
-    /// properties (RabbitMQ removes the `BCC` header), so the rest decides when nothing matches
-    /// wholly.
+    /// matched, of the same address, properties and length, and not confirmed yet, since a return
+    /// comes before its confirm. A server may have changed the properties (RabbitMQ removes the
+    /// `BCC` header), so the rest decides when nothing matches wholly.
     pub(crate) fn match_return(
         &mut self,
         method: &basic::Return,
@@ -124,6 +124,7 @@ impl Confirms {
                     && publish.exchange == method.exchange
                     && publish.routing_key == method.routing_key
                     && publish.body_len == fingerprint.body_len
+                    && !self.is_settled(publish.seq)
             })
         };
         let seq = candidates()
@@ -132,6 +133,11 @@ impl Confirms {
             .seq;
         self.returned = seq;
         Some(PublishSeq(seq))
+    }
+
+    fn is_settled(&self, seq: u64) -> bool {
+        let entry = seq.checked_sub(self.first);
+        entry.is_none_or(|at| self.entries.get(at as usize).is_some_and(|it| it.settled))
     }
 
     /// Settles one publish, or all up to it; gives back the runs of those that were not settled.

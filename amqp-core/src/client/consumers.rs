@@ -16,9 +16,13 @@ pub(crate) struct Consumers {
     by_tag: BTreeMap<ShortStr, Consumer>,
     /// The number of the next one.
     next: u32,
-    /// One was cancelled before: deliveries that crossed the cancel may still come.
-    any_cancelled: bool,
+    /// The tags of the last ones that were cancelled, each with whether it needed no
+    /// acknowledgement: deliveries that crossed the cancel may still come.
+    cancelled: VecDeque<(ShortStr, bool)>,
 }
+
+/// How many cancelled consumers are remembered.
+const REMEMBERED: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Consumer {
@@ -71,9 +75,12 @@ impl Consumers {
     }
 
     pub(crate) fn remove(&mut self, tag: &ShortStr) -> Option<Consumer> {
-        let removed = self.by_tag.remove(tag);
-        self.any_cancelled |= removed.is_some();
-        removed
+        let removed = self.by_tag.remove(tag)?;
+        if self.cancelled.len() == REMEMBERED {
+            self.cancelled.pop_front();
+        }
+        self.cancelled.push_back((tag.clone(), removed.no_ack));
+        Some(removed)
     }
 
     /// Whether one of them gets direct replies.
@@ -81,8 +88,16 @@ impl Consumers {
         self.by_tag.values().any(|consumer| consumer.replies)
     }
 
-    pub(crate) const fn any_cancelled(&self) -> bool {
-        self.any_cancelled
+    /// Whether one was cancelled before.
+    pub(crate) fn any_cancelled(&self) -> bool {
+        !self.cancelled.is_empty()
+    }
+
+    /// Whether one of that tag was cancelled before that acknowledged what it got.
+    pub(crate) fn acknowledged(&self, tag: &ShortStr) -> bool {
+        let mut last = self.cancelled.iter().rev();
+        last.find(|(cancelled, _)| cancelled == tag)
+            .is_some_and(|(_, no_ack)| !no_ack)
     }
 }
 
@@ -106,9 +121,11 @@ impl Unacked {
         }
     }
 
-    /// Whether nothing is outstanding.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+    /// The last that is outstanding.
+    pub(crate) fn last(&self) -> Option<DeliveryTag> {
+        self.runs
+            .back()
+            .and_then(|&(_, last)| DeliveryTag::new(last))
     }
 
     /// Settles what is named; false, with nothing changed, if it is not outstanding.

@@ -108,6 +108,7 @@ impl Role for Client {
             .channel(id)
             .is_some_and(|channel| channel.role.is_waiting(request));
         if waiting {
+            machine.request_settled();
             machine.push(Event::Reply {
                 channel: Some(id),
                 request,
@@ -191,11 +192,17 @@ impl Machine<Client> {
         };
         let tag = DeliveryTag::new(method.delivery_tag).ok_or(Fault::ZeroDeliveryTag)?;
         let Some(consumer) = channel.role.consumers.get(&method.consumer_tag) else {
-            // It crossed a cancel that asked for no answer.
-            if channel.role.consumers.any_cancelled() {
-                return Ok(());
+            let consumers = &channel.role.consumers;
+            if !consumers.any_cancelled() {
+                return Err(Fault::UnknownConsumer(method.consumer_tag));
             }
-            return Err(Fault::UnknownConsumer(method.consumer_tag));
+            // It crossed a cancel that asked for no answer. To leave it outstanding would lose it,
+            // should a later delivery be acknowledged with all before it.
+            if consumers.acknowledged(&method.consumer_tag) {
+                channel.role.delivered(tag);
+                self.put_back(id, Some(tag));
+            }
+            return Ok(());
         };
         let tag = (!consumer.no_ack).then_some(tag);
         if let Some(tag) = tag {
@@ -243,10 +250,10 @@ impl Machine<Client> {
         method: basic::GetOk,
         content: Content,
     ) -> Result<(), Fault> {
+        let tag = DeliveryTag::new(method.delivery_tag).ok_or(Fault::ZeroDeliveryTag)?;
         let Some(pending) = self.take_pending(id, basic::GetOk::ID, None) else {
             return Err(Fault::UnexpectedReply);
         };
-        let tag = DeliveryTag::new(method.delivery_tag).ok_or(Fault::ZeroDeliveryTag)?;
         let tag = (!pending.no_ack).then_some(tag);
         if let Some(tag) = tag
             && let Some(channel) = self.channel_mut(id)
@@ -310,8 +317,8 @@ impl Machine<Client> {
             self.put_method_anyway(id, &basic::CancelOk { consumer_tag });
         }
         if let Some(consume) = consume {
-            self.request_settled();
             if !consume.abandoned {
+                self.request_settled();
                 self.push(Event::Failed {
                     request: consume.id,
                     cause: RequestError::Cancelled { tag },
@@ -357,7 +364,7 @@ impl Machine<Client> {
             Method::BasicCancelOk(cancelled) => {
                 channel.role.consumers.remove(&cancelled.consumer_tag);
             }
-            Method::BasicRecoverOk(_) => channel.role.recovered(),
+            Method::BasicRecoverOk(_) => channel.role.recover_answered(),
             Method::TxCommitOk(_) => self.release_channel(id),
             Method::BasicConsumeOk(consumed) if pending.abandoned => {
                 let consumer_tag = consumed.consumer_tag.clone();
@@ -436,8 +443,11 @@ impl Machine<Client> {
         let Some(tag) = tag else {
             return;
         };
-        if let Some(channel) = self.channel_mut(id) {
-            channel.role.unacked.settle(crate::ids::Tags::One(tag));
+        let outstanding = self
+            .channel_mut(id)
+            .is_some_and(|channel| channel.role.unacked.settle(crate::ids::Tags::One(tag)));
+        if !outstanding {
+            return;
         }
         self.put_method_anyway(
             id,

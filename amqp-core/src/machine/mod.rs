@@ -228,14 +228,8 @@ impl<R: Role> Machine<R> {
                     }
                     self.timers.note_sent(now);
                 }
-                TimeoutReason::Close => {
-                    // Whether all that was accepted has arrived is not known.
-                    let told = self.close_reason().filter(|_| self.announced).cloned();
-                    let reason = told.unwrap_or_else(|| CloseCause::TimedOut(reason).into());
-                    self.finish(reason);
-                    self.output.clear();
-                }
-                TimeoutReason::Handshake | TimeoutReason::PeerSilent => {
+                // Whether all that was accepted before a close has arrived is not known.
+                TimeoutReason::Close | TimeoutReason::Handshake | TimeoutReason::PeerSilent => {
                     self.finish(CloseCause::TimedOut(reason).into());
                     self.output.clear();
                 }
@@ -622,6 +616,8 @@ impl<R: Role> Machine<R> {
 
     /// The connection is over; what is urgent may still leave.
     pub(crate) fn finish(&mut self, reason: CloseReason) {
+        let told = self.close_reason().filter(|_| self.announced).cloned();
+        let reason = told.unwrap_or(reason);
         self.end_everything(&reason);
         self.output.abort();
         self.timers.stop();

@@ -90,6 +90,14 @@ impl Connection {
         self.0.handle_input(now, input);
     }
 
+    /// As [`handle_input`](Self::handle_input), but takes at most one frame; false if there was
+    /// none. What a frame brings about can then be dealt with before the next one is looked at, so
+    /// that answers leave in the order of the requests, those that the machine gives by itself
+    /// among them.
+    pub fn handle_frame(&mut self, now: Instant, input: &mut BytesMut) -> bool {
+        self.0.handle_frame(now, input)
+    }
+
     /// The transport ended.
     pub fn handle_eof(&mut self, now: Instant) {
         self.0.handle_eof(now);

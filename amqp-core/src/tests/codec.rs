@@ -1,6 +1,6 @@
 //! Every method and every property list encodes and decodes to itself, and nothing else decodes.
 
-use std::{vec, vec::Vec};
+use alloc::{vec, vec::Vec};
 
 use bytes::BytesMut;
 

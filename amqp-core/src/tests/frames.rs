@@ -1,6 +1,6 @@
 //! Frames: cut into pieces, in a row, too large, and wrong.
 
-use std::{string::ToString as _, vec, vec::Vec};
+use alloc::{string::ToString as _, vec, vec::Vec};
 
 use bytes::BytesMut;
 

@@ -1,7 +1,7 @@
 //! The legality table, enumerated: every method of it, to both roles, on channels in every state, in
 //! every stage of a connection. What is to become of each follows from its row.
 
-use std::{collections::BTreeSet, vec, vec::Vec};
+use alloc::{collections::BTreeSet, vec, vec::Vec};
 
 use super::{
     pair::Pair,
@@ -228,10 +228,7 @@ fn check(mut side: Side, number: u16, method: &Method, expected: Expected) {
             let [answer] = &side.sent_frames()[..] else {
                 panic!("one answer");
             };
-            assert_eq!(
-                answer.method(),
-                Method::from(connection::CloseOk::default())
-            );
+            assert_eq!(answer.method(), Method::from(connection::CloseOk));
             assert!(side.is_finished());
         }
         Expected::Refused(fault, code) => {
@@ -282,7 +279,7 @@ fn reg_18_what_is_ignored_on_a_closing_channel_leaves_it_closing() {
             1,
             "a crossing close is answered, and nothing else"
         );
-        let close_ok = method_frame(number, &channel::CloseOk::default().into());
+        let close_ok = method_frame(number, &channel::CloseOk.into());
         let events = side.feed(&close_ok);
         let opening = match role {
             // The client asked for the close, and is told of its answer.
@@ -292,7 +289,7 @@ fn reg_18_what_is_ignored_on_a_closing_channel_leaves_it_closing() {
             }
             Role::Server => {
                 assert_eq!(events, []);
-                let open = method_frame(number, &channel::Open::default().into());
+                let open = method_frame(number, &channel::Open.into());
                 matches!(
                     side.feed(&open)[..],
                     [Event::Server(server::Event::ChannelOpened { .. })]
@@ -578,7 +575,7 @@ fn apr_26_an_answer_is_accepted_when_it_was_asked_for() {
             let mut side = Side::of(pair, Role::Client);
             if request.class == tx::Commit::ID.class && request != tx::Select::ID {
                 ask_on(&mut side, id, tx::Select::ID);
-                let ok = tx::SelectOk::default();
+                let ok = tx::SelectOk;
                 assert_eq!(side.feed(&method_frame(1, &ok.into())).len(), 1);
             }
             let asked = ask(&mut side.as_client().channel(id).unwrap());

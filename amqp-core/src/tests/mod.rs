@@ -1,17 +1,27 @@
 //! Tests of the machine, without any I/O and under virtual time.
 
+mod abandoned;
 mod channel_close;
 mod channels;
+mod closing;
 mod codec;
+mod confirms;
+mod consuming;
+mod final_event;
 mod flow;
 mod frames;
 mod handshake;
 mod handshake_end;
 mod handshake_server;
+mod heartbeats;
 mod legality;
 mod malformed;
+mod misuse;
 pub(crate) mod pair;
 mod publishing;
+mod requests;
+mod requests_model;
+mod returns;
 pub(crate) mod sampler;
 pub(crate) mod script;
 mod secrets;
@@ -21,3 +31,4 @@ mod smoke;
 mod splits;
 mod text;
 mod transactions;
+mod unacked_model;

@@ -2,7 +2,7 @@
 
 use alloc::{collections::VecDeque, vec::Vec};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use core::time::Duration;
 
 use crate::{
@@ -222,13 +222,4 @@ fn take(out: &mut Transmit, to: &mut BytesMut) {
 
 fn pieces(bytes: &BytesMut, chunk: Option<usize>) -> impl Iterator<Item = &[u8]> {
     bytes.chunks(chunk.unwrap_or(usize::MAX))
-}
-
-/// What a machine wants to send, in one piece.
-pub(crate) fn sent_by(client: &mut client::Connection, now: Instant) -> Bytes {
-    let mut out = Transmit::new();
-    let mut all = BytesMut::new();
-    while client.poll_transmit(now, &mut out) {}
-    take(&mut out, &mut all);
-    all.freeze()
 }

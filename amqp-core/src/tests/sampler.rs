@@ -1,6 +1,6 @@
 //! Fields for generated samples of every method.
 
-use std::{string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 
 use crate::wire::{
     Decimal, FieldArray, FieldTable, FieldValue, LongStr, Secret, ShortStr, Timestamp,

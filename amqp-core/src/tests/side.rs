@@ -1,6 +1,6 @@
 //! One side of a connection, of either role, fed with bytes by hand; and the frames to feed it with.
 
-use std::{vec, vec::Vec};
+use alloc::{vec, vec::Vec};
 
 use bytes::{Bytes, BytesMut};
 
@@ -247,11 +247,11 @@ impl Side {
             Fault::FrameEnd(_) | Fault::FrameType(_) | Fault::FrameTooLarge { .. }
         );
         assert_eq!(self.is_finished(), lost);
-        let mut ignored = method_frame(1, &channel::CloseOk::default().into());
+        let mut ignored = method_frame(1, &channel::CloseOk.into());
         ignored.extend(header_frame(9, 60, 7, u64::MAX, &[]));
         assert_eq!(self.feed(&ignored), []);
         assert_eq!(self.is_finished(), lost);
-        let close_ok = connection::CloseOk::default();
+        let close_ok = connection::CloseOk;
         assert_eq!(self.feed(&method_frame(0, &close_ok.into())), []);
         assert!(self.is_finished());
         assert_eq!(self.feed(b"whatever"), []);

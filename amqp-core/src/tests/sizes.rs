@@ -1,6 +1,6 @@
 //! Bodies of every size that matters, under every frame limit.
 
-use std::{vec, vec::Vec};
+use alloc::{vec, vec::Vec};
 
 use super::{
     pair::Pair,

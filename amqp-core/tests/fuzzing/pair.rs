@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use amqp_core::{
     ApiMisuse, ChannelId, CloseCause, DeliveryTag, Instant, PublishSeq, RequestId, Requeue, Tags,
-    Transmit,
+    Timeouts, Transmit,
     client::{self, Event as ClientEvent},
     protocol::{ClientMethod, ReplyCode, basic, confirm, queue, tx},
     server::{self, Event as ServerEvent},
@@ -69,7 +69,7 @@ struct Client {
     publishes: BTreeSet<(ChannelId, PublishSeq)>,
     /// Deliveries that were not acknowledged.
     tags: Vec<(ChannelId, DeliveryTag)>,
-    consumers: Vec<(ChannelId, ShortStr)>,
+    consumers: Vec<(ChannelId, ShortStr, RequestId)>,
     ended: bool,
 }
 
@@ -104,8 +104,21 @@ fn refused<T>(result: Result<T, ApiMisuse>) -> Option<T> {
 impl Pair {
     fn open() -> Self {
         let now = Instant::ORIGIN;
-        let client = client::Connection::new(client::Config::default(), now).unwrap();
-        let server = server::Connection::new(server::Config::default(), now).unwrap();
+        // A close waits for the end of a commit, and this server takes its time to answer.
+        let timeouts = Timeouts {
+            close: Duration::from_secs(86_400),
+            ..Timeouts::default()
+        };
+        let client = client::Config {
+            timeouts: timeouts.clone(),
+            ..client::Config::default()
+        };
+        let server = server::Config {
+            timeouts,
+            ..server::Config::default()
+        };
+        let client = client::Connection::new(client, now).unwrap();
+        let server = server::Connection::new(server, now).unwrap();
         let mut pair = Self {
             now,
             client: Client {
@@ -340,6 +353,14 @@ impl Client {
         );
     }
 
+    /// A request was given up: nothing is told of it that was not told before.
+    fn forget(&mut self, request: RequestId) {
+        while let Some(event) = self.machine.poll_event() {
+            self.told(event);
+        }
+        self.requests.remove(&request);
+    }
+
     fn channel(&mut self, script: &mut Script<'_>) -> Option<client::ChannelMut<'_>> {
         let id = script.pick(&self.channels)?;
         self.machine.channel(id)
@@ -348,7 +369,7 @@ impl Client {
     /// Opens a channel, or asks for something on one.
     fn ask(&mut self, script: &mut Script<'_>) {
         let what = script.byte();
-        if what % 4 == 0 || self.channels.is_empty() {
+        if what.is_multiple_of(4) || self.channels.is_empty() {
             if let Some((id, request)) = refused(self.machine.open_channel()) {
                 self.channels.push(id);
                 self.requests.insert(request, Some(id));
@@ -361,9 +382,9 @@ impl Client {
         let id = channel.id();
         let asked = match what / 4 % 10 {
             0 | 1 => channel.call(&confirm::Select::default()),
-            2 => channel.call(&tx::Select::default()),
-            3 => channel.call(&tx::Commit::default()),
-            4 => channel.call(&tx::Rollback::default()),
+            2 => channel.call(&tx::Select),
+            3 => channel.call(&tx::Commit),
+            4 => channel.call(&tx::Rollback),
             5 => channel.call(&basic::Recover { requeue: true }),
             6 | 7 => channel.get(&basic::Get::default().no_ack(what & 128 != 0)),
             8 => channel.call(&queue::Purge::default()),
@@ -408,9 +429,14 @@ impl Client {
 
     fn consume(&mut self, script: &mut Script<'_>) {
         let how = script.byte();
-        let tag = ["", "one", "two"].map(|tag| ShortStr::from_static(tag).unwrap());
+        // A tag is used once: what a server says of a consumer that was cancelled without waiting
+        // for the answer would be taken for that of another.
+        let consumer_tag = match how % 2 {
+            0 => ShortStr::new(),
+            _ => format!("t{}", self.consumers.len()).parse().unwrap(),
+        };
         let consume = basic::Consume {
-            consumer_tag: tag[usize::from(how) % 3].clone(),
+            consumer_tag,
             no_ack: how & 64 != 0,
             no_wait: how & 128 != 0,
             ..basic::Consume::default()
@@ -421,7 +447,7 @@ impl Client {
         let id = channel.id();
         if let Some((_, tag, request)) = refused(channel.consume(consume)) {
             self.requests.insert(request, Some(id));
-            self.consumers.push((id, tag));
+            self.consumers.push((id, tag, request));
         }
     }
 
@@ -432,30 +458,28 @@ impl Client {
             0..3 => {
                 let at = usize::from(script.byte());
                 let consumers = &self.consumers;
-                let Some((id, tag)) = consumers.get(at % consumers.len().max(1)) else {
+                let Some((id, tag, consume)) = consumers.get(at % consumers.len().max(1)).cloned()
+                else {
                     return;
                 };
-                let Some(mut channel) = self.machine.channel(*id) else {
+                let Some(mut channel) = self.machine.channel(id) else {
                     return;
                 };
-                let cancel = basic::Cancel::default().consumer_tag(tag).unwrap();
+                let cancel = basic::Cancel::default().consumer_tag(&tag).unwrap();
                 if what & 128 != 0 {
                     refused(channel.send(&cancel));
                 } else if what & 64 != 0 {
-                    channel.abandon_consumer(tag);
+                    channel.abandon_consumer(&tag);
+                    self.forget(consume);
                 } else if let Some(request) = refused(channel.call(&cancel)) {
-                    self.requests.insert(request, Some(*id));
+                    self.requests.insert(request, Some(id));
                 }
             }
             3..5 => {
                 let requests: Vec<_> = self.requests.iter().map(|(a, b)| (*a, *b)).collect();
                 if let Some((request, Some(id))) = script.pick(&requests) {
                     self.machine.abandon(id, request);
-                    // What was told before is still to be looked at.
-                    while let Some(event) = self.machine.poll_event() {
-                        self.told(event);
-                    }
-                    self.requests.remove(&request);
+                    self.forget(request);
                 }
             }
             5..7 => {
@@ -480,16 +504,7 @@ impl Server {
             ServerEvent::Authenticate(_) => self.machine.accept().unwrap(),
             ServerEvent::Open { .. } => self.machine.open().unwrap(),
             ServerEvent::ChannelOpened { channel } => self.channels.push(channel),
-            ServerEvent::Request { channel, method } => {
-                if let ClientMethod::BasicConsume(consume) = &method {
-                    let tag = consume.consumer_tag.clone();
-                    self.consumers.push((channel, tag));
-                }
-                if let ClientMethod::BasicCancel(cancel) = &method {
-                    self.forget(channel, &cancel.consumer_tag);
-                }
-                self.owed.push_back((channel, method));
-            }
+            ServerEvent::Request { channel, method } => self.owed.push_back((channel, method)),
             ServerEvent::Published(published) => {
                 let publish = published.seq.map(|seq| (published.channel, seq));
                 self.publishes.extend(publish);
@@ -520,31 +535,42 @@ impl Server {
             return;
         };
         let properties = basic::Properties::default();
-        let consumer_tag = ShortStr::new();
         let _sent = match method {
             ClientMethod::QueueDeclare(_) => channel.send(&queue::DeclareOk::default()),
             ClientMethod::QueuePurge(_) => channel.send(&queue::PurgeOk::default()),
-            ClientMethod::ConfirmSelect(_) => channel.send(&confirm::SelectOk::default()),
-            ClientMethod::TxSelect(_) => channel.send(&tx::SelectOk::default()),
-            ClientMethod::TxCommit(_) => channel.send(&tx::CommitOk::default()),
-            ClientMethod::TxRollback(_) => channel.send(&tx::RollbackOk::default()),
-            ClientMethod::BasicRecover(_) => channel.send(&basic::RecoverOk::default()),
-            ClientMethod::BasicGet(_) if tag % 2 == 0 => channel.send(&basic::GetEmpty::default()),
+            ClientMethod::ConfirmSelect(_) => channel.send(&confirm::SelectOk),
+            ClientMethod::TxSelect(_) => channel.send(&tx::SelectOk),
+            ClientMethod::TxCommit(_) => channel.send(&tx::CommitOk),
+            ClientMethod::TxRollback(_) => channel.send(&tx::RollbackOk),
+            ClientMethod::BasicRecover(_) => channel.send(&basic::RecoverOk),
+            ClientMethod::BasicGet(_) if tag.is_multiple_of(2) => channel.send(&basic::GetEmpty),
             ClientMethod::BasicGet(_) => {
                 let got = basic::GetOk::default().delivery_tag(tag);
                 channel.send_content(&got, &properties, "got")
             }
-            ClientMethod::BasicConsume(consume) if !consume.no_wait => {
-                channel.send(&basic::ConsumeOk {
-                    consumer_tag: consume.consumer_tag,
-                })
+            ClientMethod::BasicConsume(basic::Consume {
+                consumer_tag,
+                no_wait,
+                ..
+            }) => {
+                self.consumers.push((id, consumer_tag.clone()));
+                if no_wait {
+                    return;
+                }
+                channel.send(&basic::ConsumeOk { consumer_tag })
             }
-            ClientMethod::BasicCancel(cancel) if !cancel.no_wait => {
-                channel.send(&basic::CancelOk {
-                    consumer_tag: cancel.consumer_tag,
-                })
+            ClientMethod::BasicCancel(basic::Cancel {
+                consumer_tag,
+                no_wait,
+            }) => {
+                self.consumers
+                    .retain(|(of, tag)| (of, tag) != (&id, &consumer_tag));
+                if no_wait {
+                    return;
+                }
+                channel.send(&basic::CancelOk { consumer_tag })
             }
-            _ => channel.send(&basic::CancelOk { consumer_tag }),
+            _ => return,
         };
     }
 

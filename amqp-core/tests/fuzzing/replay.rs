@@ -418,9 +418,9 @@ impl Client {
                 }
             }
             Method::ConfirmSelectOk(_) => call(it, &confirm::Select::default()),
-            Method::TxSelectOk(_) => call(it, &tx::Select::default()),
-            Method::TxCommitOk(_) => call(it, &tx::Commit::default()),
-            Method::TxRollbackOk(_) => call(it, &tx::Rollback::default()),
+            Method::TxSelectOk(_) => call(it, &tx::Select),
+            Method::TxCommitOk(_) => call(it, &tx::Commit),
+            Method::TxRollbackOk(_) => call(it, &tx::Rollback),
             _ => {}
         }
     }

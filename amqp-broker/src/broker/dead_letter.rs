@@ -1,0 +1,211 @@
+//! Messages that a queue gives up: where they go, and the headers that tell of it.
+
+use alloc::{sync::Arc, vec::Vec};
+
+use amqp_core::{
+    EncodedProperties,
+    protocol::basic::Properties,
+    wire::{FieldArray, FieldTable, FieldValue, ShortStr, Timestamp},
+};
+
+use super::Broker;
+use crate::{
+    keys::QueueKey,
+    model::{
+        exchange::RouteBy,
+        message::{Envelope, Message},
+        queue::Queue,
+    },
+    refusal::short,
+};
+
+/// Why a queue gives a message up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Rejected,
+    Expired,
+    MaxLength,
+    DeliveryLimit,
+}
+
+impl Reason {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::MaxLength => "maxlen",
+            Self::DeliveryLimit => "delivery_limit",
+        }
+    }
+}
+
+const DEATHS: &str = "x-death";
+
+impl Broker {
+    /// A queue gives a message up: it goes to the dead-letter exchange, if there is one.
+    pub(crate) fn dead_letter(&mut self, from: QueueKey, message: &Arc<Message>, reason: Reason) {
+        let Some(queue) = self.queues.get(&from) else {
+            return;
+        };
+        let Some(target) = &queue.arguments.dead_letter else {
+            return;
+        };
+        let Some(vhost) = self.vhosts.get(&queue.vhost) else {
+            return;
+        };
+        if !vhost.exchanges.contains_key(&target.exchange) {
+            return;
+        }
+        let time = self.config.epoch + self.now.as_nanos() / 1_000_000_000;
+        let mut properties = message.properties.decode();
+        let death = Death {
+            queue,
+            message,
+            reason,
+            time,
+        };
+        death.record(&mut properties);
+        let (routing_key, more_keys) = match &target.routing_key {
+            Some(key) => {
+                if let Some(headers) = &mut properties.headers {
+                    headers.remove("CC");
+                }
+                (key.clone(), Vec::new())
+            }
+            None => (message.routing_key.clone(), message.more_keys.clone()),
+        };
+        let headers = properties.headers.as_ref();
+        let mut queues = vhost.route(
+            &target.exchange,
+            RouteBy {
+                routing_key: &routing_key,
+                more_keys: &more_keys,
+                headers,
+            },
+        );
+        if reason != Reason::Rejected
+            && let Some(FieldValue::Array(deaths)) = headers.and_then(|all| all.get(DEATHS))
+        {
+            queues.retain(|key| {
+                let name = self.queues.get(key).map(|queue| &queue.name);
+                !name.is_some_and(|name| is_cycle(name, deaths))
+            });
+        }
+        let envelope = Envelope {
+            exchange: target.exchange.clone(),
+            routing_key,
+            more_keys,
+            priority: message.priority,
+            expiration: None,
+        };
+        let properties = EncodedProperties::from(&properties);
+        let letter = Message::new(envelope, properties, message.body.clone(), &self.gauge);
+        for key in queues {
+            // One that takes no more does without.
+            self.enqueue(key, &letter);
+        }
+    }
+}
+
+/// What happened to a message.
+struct Death<'a> {
+    queue: &'a Queue,
+    message: &'a Message,
+    reason: Reason,
+    /// In seconds since the Unix epoch.
+    time: u64,
+}
+
+impl Death<'_> {
+    /// Writes it into the message's headers.
+    fn record(&self, properties: &mut Properties) {
+        let expiration = properties.expiration.take();
+        let headers = properties.headers.get_or_insert_default();
+        let (mut deaths, first) = match headers.get(DEATHS) {
+            Some(FieldValue::Array(deaths)) => (deaths.to_vec(), false),
+            // What a client has put there, and means nothing, makes way.
+            Some(_) => (Vec::new(), true),
+            None => {
+                self.record_first(headers);
+                (Vec::new(), true)
+            }
+        };
+        let same = deaths.iter().position(|death| self.is_same(death));
+        let known = same.map(|at| deaths.remove(at));
+        let death = match known {
+            Some(FieldValue::Table(mut known)) => {
+                let count = known.get("count").and_then(FieldValue::as_i64);
+                known.insert(short("count"), count.unwrap_or(0).saturating_add(1));
+                sorted(&known)
+            }
+            _ if first => self.describe(headers, expiration.as_ref()),
+            _ => sorted(&self.describe(headers, expiration.as_ref())),
+        };
+        deaths.insert(0, death.into());
+        headers.insert(short(DEATHS), FieldArray::from(deaths));
+        *headers = sorted(headers);
+    }
+
+    /// The first death is told apart from the others.
+    fn record_first(&self, headers: &mut FieldTable) {
+        headers.insert(short("x-first-death-exchange"), &self.message.exchange);
+        headers.insert(short("x-first-death-queue"), &self.queue.name);
+        headers.insert(short("x-first-death-reason"), self.reason.name());
+    }
+
+    fn is_same(&self, death: &FieldValue) -> bool {
+        says(death, "queue", self.queue.name.as_bytes())
+            && says(death, "reason", self.reason.name().as_bytes())
+    }
+
+    fn describe(&self, headers: &FieldTable, expiration: Option<&ShortStr>) -> FieldTable {
+        // The keys of `CC` are told, those of `BCC` are not.
+        let copies = headers.get("CC").and_then(FieldValue::as_array);
+        let copies = copies.into_iter().flat_map(|keys| keys.iter()).cloned();
+        let keys: FieldArray = core::iter::once(FieldValue::from(&self.message.routing_key))
+            .chain(copies.filter(|key| key.as_long_str().is_some()))
+            .collect();
+        let mut death = FieldTable::new();
+        death.push(short("count"), 1_i64);
+        death.push(short("reason"), self.reason.name());
+        death.push(short("queue"), &self.queue.name);
+        death.push(short("time"), Timestamp(self.time));
+        death.push(short("exchange"), &self.message.exchange);
+        death.push(short("routing-keys"), keys);
+        if let Some(expiration) = expiration {
+            death.push(short("original-expiration"), expiration);
+        }
+        death
+    }
+}
+
+/// The fields in the order of their names, which RabbitMQ brings them into.
+fn sorted(table: &FieldTable) -> FieldTable {
+    let mut fields: Vec<_> = table.iter().collect();
+    fields.sort_by_key(|(name, _)| *name);
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// Whether a field of a death is that text.
+fn says(death: &FieldValue, name: &str, text: &[u8]) -> bool {
+    let field = death.as_table().and_then(|death| death.get(name));
+    field.and_then(FieldValue::as_bytes) == Some(text)
+}
+
+/// Whether a message comes back to a queue that it died in, and nobody rejected it on the way: it
+/// would go round for ever.
+fn is_cycle(queue: &ShortStr, deaths: &FieldArray) -> bool {
+    let here = deaths
+        .iter()
+        .position(|death| says(death, "queue", queue.as_bytes()));
+    here.is_some_and(|here| {
+        let way = deaths.iter().take(here + 1);
+        let mut way = way.map(|death| {
+            death.as_table().is_some() && !says(death, "reason", Reason::Rejected.name().as_bytes())
+        });
+        way.all(|automatic| automatic)
+    })
+}

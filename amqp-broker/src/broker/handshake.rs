@@ -1,0 +1,90 @@
+//! Who may come in.
+
+use amqp_core::{
+    MethodDef as _,
+    protocol::{ReplyCode, connection},
+    sasl::{self, AmqPlain, Plain},
+    server::AuthRequest,
+    wire::ShortStr,
+};
+
+use super::Broker;
+use crate::{keys::ConnectionKey, refusal::Refusal};
+
+impl Broker {
+    /// Decides on a login.
+    pub(super) fn authenticate(&mut self, key: ConnectionKey, request: &AuthRequest) {
+        let response = request.response.expose();
+        let mechanism = &request.mechanism;
+        let credentials = match mechanism.as_str() {
+            Plain::NAME => sasl::parse_plain(response),
+            AmqPlain::NAME => sasl::parse_amqplain(response),
+            _ => {
+                let refusal = Refusal::invalid(format_args!(
+                    "unknown authentication mechanism '{mechanism}'"
+                ));
+                self.close_connection(key, &refusal, connection::StartOk::ID);
+                return;
+            }
+        };
+        let user = credentials.ok().and_then(|credentials| {
+            let user = self.users.get(&credentials.username)?;
+            (user.password == credentials.password).then(|| user.name.clone())
+        });
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        // Neither is refused here: the machine has just asked.
+        let _decided = if let Some(user) = user {
+            link.user = user;
+            link.machine.accept()
+        } else {
+            let refusal = Refusal::refused(format_args!(
+                "Login was refused using authentication mechanism {mechanism}. For details see the \
+                 broker logfile."
+            ));
+            link.machine.refuse(&refusal.text)
+        };
+    }
+
+    /// Decides on the use of a virtual host.
+    pub(super) fn open_vhost(&mut self, key: ConnectionKey, name: &ShortStr) {
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        let allowed = self
+            .users
+            .get(&link.user)
+            .is_some_and(|user| user.permissions.contains_key(name.as_str()));
+        if !self.vhosts.contains_key(name.as_str()) {
+            let refusal = Refusal::not_allowed(format_args!("vhost {name} not found"));
+            link.machine.close(refusal.code, &refusal.text);
+        } else if !allowed {
+            let refusal = Refusal::not_allowed(format_args!(
+                "access to vhost '{name}' refused for user '{}'",
+                link.user
+            ));
+            link.machine.close(refusal.code, &refusal.text);
+        } else {
+            link.vhost = name.as_str().into();
+            // Not refused: the machine has just asked.
+            let _opened = link.machine.open();
+        }
+    }
+
+    /// Closes a connection because of a method.
+    pub(crate) fn close_connection(
+        &mut self,
+        key: ConnectionKey,
+        refusal: &Refusal,
+        method: amqp_core::MethodId,
+    ) {
+        debug_assert_ne!(refusal.code, ReplyCode::SUCCESS);
+        if let Some(link) = self.links.get_mut(&key) {
+            link.machine
+                .close_after(refusal.code, &refusal.text, method);
+            self.take_events(key);
+            self.wake(key);
+        }
+    }
+}

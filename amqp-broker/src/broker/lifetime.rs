@@ -1,0 +1,135 @@
+//! The ends of things: channels, connections, queues.
+
+use alloc::{collections::BTreeSet, vec::Vec};
+
+use amqp_core::{
+    MethodId,
+    protocol::{Severity, basic},
+};
+
+use super::Broker;
+use crate::{
+    keys::{ChannelKey, ConnectionKey, QueueKey},
+    model::channel::{Channel, Mode, Settle, Subscription, Unacked},
+    refusal::Refusal,
+};
+
+impl Broker {
+    /// A request is refused: closes its channel or its connection, as the code says.
+    pub(crate) fn refuse(&mut self, key: ChannelKey, refusal: &Refusal, method: MethodId) {
+        if refusal.code.severity() == Some(Severity::Hard) {
+            self.close_connection(key.connection, refusal, method);
+            return;
+        }
+        self.close_channel(key, refusal, Some(method));
+    }
+
+    /// Closes a channel, because of a method if one is named.
+    pub(crate) fn close_channel(
+        &mut self,
+        key: ChannelKey,
+        refusal: &Refusal,
+        method: Option<MethodId>,
+    ) {
+        self.send_confirms(key.connection);
+        if let Some(link) = self.links.get_mut(&key.connection)
+            && let Some(mut channel) = link.machine.channel(key.id)
+        {
+            // One that the client has closed meanwhile needs no close.
+            let _closed = channel.close(refusal.code, &refusal.text, method);
+            self.wake(key.connection);
+        }
+        self.end_channel(key);
+    }
+
+    /// A channel has ended: its consumers go, and what it did not acknowledge goes back.
+    pub(crate) fn end_channel(&mut self, key: ChannelKey) {
+        let Some(link) = self.links.get_mut(&key.connection) else {
+            return;
+        };
+        link.confirming.remove(&key.id);
+        if link.channel(key.id).is_none() {
+            return;
+        }
+        let Some(channel) = link.channels.remove(&key.id.number()) else {
+            return;
+        };
+        self.bury(channel);
+    }
+
+    fn bury(&mut self, mut channel: Channel) {
+        if let Some(address) = channel.reply_address.take() {
+            self.reply_addresses.remove(&address);
+        }
+        let mut back: Vec<Unacked> = channel.unacked.drain(..).collect();
+        if let Mode::Transaction(transaction) = &mut channel.mode {
+            let settlements = transaction.settlements.drain(..);
+            back.extend(settlements.flat_map(|settlement| settlement.deliveries));
+        }
+        for subscription in channel.consumers.values() {
+            if let Subscription::Queue { queue, key } = *subscription {
+                self.remove_consumer(queue, key);
+            }
+        }
+        for delivery in &back {
+            if let Some(queue) = self.queues.get_mut(&delivery.queue) {
+                queue.unacked = queue.unacked.saturating_sub(1);
+            }
+        }
+        self.settle(Settle::Abandon, back);
+    }
+
+    /// A connection has ended: its channels go, and the queues that only it could use.
+    pub(super) fn end_connection(&mut self, key: ConnectionKey) {
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        link.pending.clear();
+        link.blocked = false;
+        link.stuffed = false;
+        link.confirming = BTreeSet::new();
+        let channels = core::mem::take(&mut link.channels);
+        let queues = core::mem::take(&mut link.exclusive);
+        for channel in channels.into_values() {
+            self.bury(channel);
+        }
+        for queue in queues {
+            self.delete_queue(queue);
+        }
+        self.wake(key);
+    }
+
+    /// A queue goes, with its messages; its consumers are told. Gives the number of messages that
+    /// were ready.
+    pub(crate) fn delete_queue(&mut self, key: QueueKey) -> usize {
+        let Some(mut queue) = self.queues.remove(&key) else {
+            return 0;
+        };
+        if let Some(at) = queue.deadline {
+            self.deadlines.remove(&(at, key));
+        }
+        if let Some(vhost) = self.vhosts.get_mut(&queue.vhost) {
+            vhost.delete_queue(&queue.name);
+        }
+        if let Some(owner) = queue.owner.and_then(|owner| self.links.get_mut(&owner)) {
+            owner.exclusive.remove(&key);
+        }
+        for consumer in core::mem::take(&mut queue.consumers).into_values() {
+            let Some(link) = self.links.get_mut(&consumer.channel.connection) else {
+                continue;
+            };
+            let Some(channel) = link.channel(consumer.channel.id) else {
+                continue;
+            };
+            channel.consumers.remove(&consumer.tag);
+            if link.machine.client_has_capability("consumer_cancel_notify") {
+                let cancel = basic::Cancel {
+                    consumer_tag: consumer.tag,
+                    no_wait: true,
+                };
+                self.send(consumer.channel, &cancel);
+            }
+        }
+        queue.len()
+    }
+}

@@ -1,0 +1,243 @@
+//! `basic.qos`, `basic.consume`, `basic.cancel`, `basic.get`
+
+use amqp_core::{
+    protocol::basic,
+    wire::{FieldTable, FieldValue, ShortStr},
+};
+
+use super::queue::{REPLIES, count};
+use crate::{
+    broker::{
+        Broker,
+        dispatch::{returns_told, send_message},
+    },
+    keys::{ChannelKey, ConsumerKey, QueueKey},
+    model::{
+        arguments::QueueKind,
+        channel::{Subscription, Unacked},
+        queue::Consumer,
+    },
+    permission::Access,
+    refusal::{Outcome, Refusal, Resource, short, type_name},
+};
+
+impl Broker {
+    pub(super) fn qos(&mut self, at: ChannelKey, qos: &basic::Qos) -> Outcome {
+        if qos.prefetch_size != 0 {
+            return Err(Refusal::not_implemented(format_args!(
+                "prefetch_size!=0 ({})",
+                qos.prefetch_size
+            )));
+        }
+        let global = qos.global && self.config.rules.global_qos;
+        let channel = self.channel(at)?;
+        if global {
+            channel.global_prefetch = qos.prefetch_count;
+        } else {
+            channel.prefetch = qos.prefetch_count;
+        }
+        self.send(at, &basic::QosOk);
+        self.release(at);
+        Ok(())
+    }
+
+    pub(super) fn consume(&mut self, at: ChannelKey, consume: basic::Consume) -> Outcome {
+        let limit = self.config.limits.consumers;
+        let channel = self.channel(at)?;
+        if channel.consumers.contains_key(&consume.consumer_tag) {
+            return Err(Refusal::not_allowed(format_args!(
+                "attempt to reuse consumer tag '{}'",
+                consume.consumer_tag
+            )));
+        }
+        if channel.consumers.len() >= limit {
+            return Err(Refusal::not_allowed(format_args!(
+                "reached maximum ({limit}) of consumers per channel"
+            )));
+        }
+        if consume.queue == REPLIES {
+            return self.consume_replies(at, consume);
+        }
+        let key = at.connection;
+        let name = self.queue_name(at, &consume.queue)?;
+        self.check_queue(key, Access::Read, &name)?;
+        let found = self.find_queue(key, &name)?;
+        self.check_owner(key, found)?;
+        let priority = {
+            let resource = self.vhost(key)?.queue_named(&name);
+            self.check_consumer(at, found, consume.exclusive, &resource)?;
+            read_arguments(&consume.arguments, &resource)?
+        };
+        let tag = self.consumer_tag(consume.consumer_tag);
+        let consumer_key = ConsumerKey(self.next_key());
+        let channel = self.channel(at)?;
+        let subscription = Subscription::Queue {
+            queue: found,
+            key: consumer_key,
+        };
+        channel.consumers.insert(tag.clone(), subscription);
+        let mut consumer = Consumer::new(at, tag.clone(), channel.prefetch, consume.arguments);
+        consumer.no_ack = consume.no_ack;
+        consumer.exclusive = consume.exclusive;
+        consumer.priority = priority;
+        let consumer_tag = tag;
+        self.reply(at, consume.no_wait, &basic::ConsumeOk { consumer_tag });
+        if let Some(queue) = self.queues.get_mut(&found) {
+            queue.add_consumer(consumer_key, consumer);
+        }
+        self.schedule(found);
+        Ok(())
+    }
+
+    /// Checks that a queue takes one more consumer.
+    fn check_consumer(
+        &self,
+        at: ChannelKey,
+        found: QueueKey,
+        exclusive: bool,
+        resource: &Resource<'_>,
+    ) -> Outcome {
+        let Some(queue) = self.queues.get(&found) else {
+            return Ok(());
+        };
+        let link = self.links.get(&at.connection);
+        let channel = link.and_then(|link| link.channels.get(&at.id.number()));
+        let global = channel.is_some_and(|channel| channel.global_prefetch > 0);
+        if global && queue.arguments.kind == QueueKind::Quorum {
+            return Err(Refusal::not_implemented(format_args!(
+                "{resource} does not support global qos"
+            )));
+        }
+        let taken = queue.is_held()
+            || exclusive && (!queue.consumers.is_empty() || queue.arguments.single_active_consumer);
+        if taken {
+            return Err(Refusal::refused(format_args!(
+                "{resource} in exclusive use"
+            )));
+        }
+        Ok(())
+    }
+
+    fn consume_replies(&mut self, at: ChannelKey, consume: basic::Consume) -> Outcome {
+        if !consume.no_ack {
+            return Err(Refusal::precondition("reply consumer cannot acknowledge"));
+        }
+        if self.channel(at)?.reply_address.is_some() {
+            return Err(Refusal::precondition("reply consumer already set"));
+        }
+        let tag = self.consumer_tag(consume.consumer_tag);
+        let address = self.random.name("amq.rabbitmq.reply-to.");
+        let address = short(&address);
+        self.reply_addresses.insert(address.clone(), at);
+        let channel = self.channel(at)?;
+        channel.reply_address = Some(address);
+        channel.consumers.insert(tag.clone(), Subscription::Replies);
+        let consumer_tag = tag;
+        self.reply(at, consume.no_wait, &basic::ConsumeOk { consumer_tag });
+        Ok(())
+    }
+
+    /// The tag that a client chose, or one made for it.
+    fn consumer_tag(&mut self, tag: ShortStr) -> ShortStr {
+        if tag.is_empty() {
+            short(&self.random.name("amq.ctag-"))
+        } else {
+            tag
+        }
+    }
+
+    pub(super) fn cancel(&mut self, at: ChannelKey, cancel: basic::Cancel) -> Outcome {
+        let channel = self.channel(at)?;
+        let subscription = channel.consumers.remove(&cancel.consumer_tag);
+        if let Some(Subscription::Replies) = subscription
+            && let Some(address) = channel.reply_address.take()
+        {
+            self.reply_addresses.remove(&address);
+        }
+        // To cancel what is not there is no mistake: it may have gone just now.
+        let cancelled = basic::CancelOk {
+            consumer_tag: cancel.consumer_tag,
+        };
+        self.reply(at, cancel.no_wait, &cancelled);
+        if let Some(Subscription::Queue { queue, key }) = subscription {
+            self.remove_consumer(queue, key);
+        }
+        Ok(())
+    }
+
+    pub(super) fn get(&mut self, at: ChannelKey, get: &basic::Get) -> Outcome {
+        let key = at.connection;
+        let name = self.queue_name(at, &get.queue)?;
+        self.check_queue(key, Access::Read, &name)?;
+        let found = self.find_queue(key, &name)?;
+        self.check_owner(key, found)?;
+        self.expire_messages(found, self.now);
+        self.schedule(found);
+        let now = self.now;
+        let Some(queue) = self.queues.get_mut(&found) else {
+            return Ok(());
+        };
+        queue.used = now;
+        let Some(entry) = queue.pop() else {
+            self.send(at, &basic::GetEmpty);
+            return Ok(());
+        };
+        let message_count = count(queue.len());
+        let returned = returns_told(queue, &entry);
+        if !get.no_ack {
+            queue.unacked += 1;
+        }
+        let link = self.link(key)?;
+        let Some(channel) = link.channel(at.id) else {
+            return Ok(());
+        };
+        let delivery_tag = channel.next_delivery();
+        let method = basic::GetOk {
+            delivery_tag,
+            redelivered: entry.redelivered,
+            exchange: entry.message.exchange.clone(),
+            routing_key: entry.message.routing_key.clone(),
+            message_count,
+        };
+        if !get.no_ack {
+            channel.unacked.push_back(Unacked {
+                tag: delivery_tag,
+                queue: found,
+                consumer: None,
+                entry: entry.clone(),
+            });
+        }
+        let sent = send_message(link, at, &method, &entry.message, returned);
+        self.wake(key);
+        if !sent {
+            self.cannot_take(at, get.no_ack.then_some((found, entry)));
+        }
+        Ok(())
+    }
+}
+
+/// Reads the arguments of a consumer: its priority.
+fn read_arguments(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome<i64> {
+    const PRIORITY: &str = "x-priority";
+    const FAILOVER: &str = "x-cancel-on-ha-failover";
+    match arguments.get(FAILOVER) {
+        None | Some(FieldValue::Bool(_)) => {}
+        Some(other) => {
+            return Err(Refusal::argument(
+                FAILOVER,
+                queue,
+                format_args!("{{unacceptable_type,{}}}", type_name(other)),
+            ));
+        }
+    }
+    let Some(value) = arguments.get(PRIORITY) else {
+        return Ok(0);
+    };
+    value.as_i64().ok_or_else(|| {
+        Refusal::argument(
+            PRIORITY,
+            queue,
+            format_args!("\"expected integer, got {}\"", type_name(value)),
+        )
+    })
+}

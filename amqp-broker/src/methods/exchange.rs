@@ -1,0 +1,227 @@
+//! `exchange.*`
+
+use amqp_core::{
+    protocol::exchange,
+    wire::{FieldTable, FieldValue, ShortStr},
+};
+
+use super::{check_reserved, stripped};
+use crate::{
+    broker::Broker,
+    keys::ChannelKey,
+    model::{
+        arguments::check_argument,
+        exchange::{Binding, Destination, Exchange, ExchangeKind},
+    },
+    permission::Access,
+    refusal::{Outcome, Refusal, Resource, quoted, short, type_name},
+};
+
+const ALTERNATE: &str = "alternate-exchange";
+
+impl Broker {
+    pub(super) fn declare_exchange(
+        &mut self,
+        at: ChannelKey,
+        declare: exchange::Declare,
+    ) -> Outcome {
+        let key = at.connection;
+        let no_wait = declare.no_wait;
+        let name = stripped(declare.exchange.clone());
+        if declare.passive {
+            check_not_default(&name)?;
+            self.exchange(key, &name)?;
+        } else {
+            let kind = ExchangeKind::from_name(&declare.kind).ok_or_else(|| {
+                Refusal::invalid(format_args!("unknown exchange type '{}'", declare.kind))
+            })?;
+            check_not_default(&name)?;
+            self.check_exchange(key, Access::Configure, &name)?;
+            if let Ok(current) = self.exchange(key, &name) {
+                let resource = self.vhost(key)?.exchange_named(&name);
+                check_equivalent(current, &declare, kind, &resource)?;
+            } else {
+                self.create_exchange(at, name, declare, kind)?;
+            }
+        }
+        self.reply(at, no_wait, &exchange::DeclareOk);
+        Ok(())
+    }
+
+    fn create_exchange(
+        &mut self,
+        at: ChannelKey,
+        name: ShortStr,
+        declare: exchange::Declare,
+        kind: ExchangeKind,
+    ) -> Outcome {
+        check_reserved("exchange", &name)?;
+        let key = at.connection;
+        let alternate = match declare.arguments.get(ALTERNATE) {
+            None => None,
+            Some(FieldValue::LongStr(alternate)) => {
+                let alternate = short(&alternate.to_str_lossy());
+                self.check_exchange(key, Access::Read, &name)?;
+                self.check_exchange(key, Access::Write, &alternate)?;
+                Some(alternate)
+            }
+            Some(other) => {
+                return Err(Refusal::precondition(format_args!(
+                    "invalid type '{}' for arg '{ALTERNATE}' in {}",
+                    type_name(other),
+                    self.vhost(key)?.exchange_named(&name)
+                )));
+            }
+        };
+        let limit = self.config.limits.queues;
+        let vhost = self.vhost_mut(key)?;
+        if vhost.exchanges.len() >= limit {
+            return Err(full("exchanges", limit));
+        }
+        let exchange = Exchange::new(
+            kind,
+            declare.durable,
+            declare.auto_delete,
+            declare.internal,
+            declare.arguments,
+            alternate,
+        );
+        vhost.exchanges.insert(name, exchange);
+        Ok(())
+    }
+
+    pub(super) fn delete_exchange(&mut self, at: ChannelKey, delete: &exchange::Delete) -> Outcome {
+        let key = at.connection;
+        let name = stripped(delete.exchange.clone());
+        check_not_default(&name)?;
+        if name.starts_with("amq.") {
+            return Err(Refusal::refused(format_args!(
+                "deletion of system {} not allowed",
+                self.vhost(key)?.exchange_named(&name)
+            )));
+        }
+        self.check_exchange(key, Access::Configure, &name)?;
+        let vhost = self.vhost_mut(key)?;
+        let used = vhost
+            .exchanges
+            .get(&name)
+            .is_some_and(|exchange| !exchange.bindings().is_empty());
+        if delete.if_unused && used {
+            let exchange = vhost.exchange_named(&name);
+            return Err(Refusal::precondition(format_args!("{exchange} in use")));
+        }
+        vhost.delete_exchange(&name);
+        self.reply(at, delete.no_wait, &exchange::DeleteOk);
+        Ok(())
+    }
+
+    pub(super) fn bind_exchange(&mut self, at: ChannelKey, bind: exchange::Bind) -> Outcome {
+        let key = at.connection;
+        let (source, destination) = (stripped(bind.source), stripped(bind.destination));
+        self.check_exchange(key, Access::Write, &destination)?;
+        check_not_default(&destination)?;
+        check_not_default(&source)?;
+        self.check_exchange(key, Access::Read, &source)?;
+        self.exchange(key, &source)?;
+        self.exchange(key, &destination)?;
+        let destination = Destination::Exchange(destination);
+        let binding = Binding::new(destination, bind.routing_key, bind.arguments);
+        self.add_binding(at, &source, binding)?;
+        self.reply(at, bind.no_wait, &exchange::BindOk);
+        Ok(())
+    }
+
+    pub(super) fn unbind_exchange(&mut self, at: ChannelKey, unbind: exchange::Unbind) -> Outcome {
+        let key = at.connection;
+        let (source, destination) = (stripped(unbind.source), stripped(unbind.destination));
+        self.check_exchange(key, Access::Write, &destination)?;
+        check_not_default(&destination)?;
+        check_not_default(&source)?;
+        self.check_exchange(key, Access::Read, &source)?;
+        let destination = Destination::Exchange(destination);
+        let binding = Binding::new(destination, unbind.routing_key, unbind.arguments);
+        self.take_binding(at, &source, &binding)?;
+        self.reply(at, unbind.no_wait, &exchange::UnbindOk);
+        Ok(())
+    }
+
+    /// Adds a binding to an exchange that is there.
+    pub(super) fn add_binding(
+        &mut self,
+        at: ChannelKey,
+        source: &ShortStr,
+        binding: Binding,
+    ) -> Outcome {
+        let limit = self.config.limits.bindings;
+        let vhost = self.vhost_mut(at.connection)?;
+        if vhost.bindings >= limit {
+            return Err(full("bindings", limit));
+        }
+        if let Some(exchange) = vhost.exchanges.get_mut(source)
+            && exchange.bind(binding)?
+        {
+            vhost.bindings += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes a binding out, if it is there; its exchange may go with it.
+    pub(super) fn take_binding(
+        &mut self,
+        at: ChannelKey,
+        source: &ShortStr,
+        binding: &Binding,
+    ) -> Outcome {
+        let vhost = self.vhost_mut(at.connection)?;
+        if let Some(exchange) = vhost.exchanges.get_mut(source)
+            && exchange.unbind(binding)
+        {
+            vhost.bindings -= 1;
+            if exchange.auto_delete && exchange.bindings().is_empty() {
+                vhost.delete_exchange(source);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bound of this broker, which RabbitMQ has not.
+pub(super) fn full(what: &str, limit: usize) -> Refusal {
+    Refusal::new(
+        amqp_core::protocol::ReplyCode::RESOURCE_ERROR,
+        format_args!("there are {limit} {what} already, which is the limit of this broker"),
+    )
+}
+
+pub(super) fn check_not_default(name: &ShortStr) -> Outcome {
+    if name.is_empty() {
+        return Err(Refusal::default_exchange());
+    }
+    Ok(())
+}
+
+/// Checks that an exchange is declared again as it is.
+fn check_equivalent(
+    current: &Exchange,
+    declare: &exchange::Declare,
+    kind: ExchangeKind,
+    resource: &Resource<'_>,
+) -> Outcome {
+    let flags = [
+        ("durable", declare.durable, current.durable),
+        ("auto_delete", declare.auto_delete, current.auto_delete),
+        ("internal", declare.internal, current.internal),
+    ];
+    if kind != current.kind {
+        let (received, current) = (quoted(kind.name()), quoted(current.kind.name()));
+        return Err(Refusal::inequivalent("type", resource, received, current));
+    }
+    for (name, received, current) in flags {
+        if received != current {
+            let (received, current) = (quoted(received), quoted(current));
+            return Err(Refusal::inequivalent(name, resource, received, current));
+        }
+    }
+    let (current, received): (&FieldTable, _) = (&current.arguments, &declare.arguments);
+    check_argument(ALTERNATE, current, received, resource)
+}

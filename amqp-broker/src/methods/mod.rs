@@ -1,0 +1,158 @@
+//! What clients ask for, method by method.
+
+mod consume;
+mod exchange;
+mod publish;
+mod queue;
+mod settle;
+mod transaction;
+
+use amqp_core::{
+    MethodId,
+    protocol::{ClientMethod, ReplyCode, confirm},
+    wire::ShortStr,
+};
+
+use crate::{
+    broker::Broker,
+    keys::{ChannelKey, ConnectionKey},
+    model::channel::{Confirms, Mode},
+    permission::Access,
+    refusal::{Outcome, Refusal, Resource},
+};
+
+impl Broker {
+    /// Grants a request, or refuses it.
+    pub(crate) fn on_request(&mut self, at: ChannelKey, method: ClientMethod) {
+        if self.channel(at).is_err() {
+            return;
+        }
+        let id = method.id();
+        if let Err(refusal) = self.grant(at, method) {
+            self.refuse(at, &refusal, id);
+        }
+    }
+
+    fn grant(&mut self, at: ChannelKey, method: ClientMethod) -> Outcome {
+        match method {
+            ClientMethod::ExchangeDeclare(declare) => self.declare_exchange(at, declare),
+            ClientMethod::ExchangeDelete(delete) => self.delete_exchange(at, &delete),
+            ClientMethod::ExchangeBind(bind) => self.bind_exchange(at, bind),
+            ClientMethod::ExchangeUnbind(unbind) => self.unbind_exchange(at, unbind),
+            ClientMethod::QueueDeclare(declare) => self.declare_queue(at, declare),
+            ClientMethod::QueueBind(bind) => self.bind_queue(at, bind),
+            ClientMethod::QueueUnbind(unbind) => self.unbind_queue(at, unbind),
+            ClientMethod::QueuePurge(purge) => self.purge_queue(at, &purge),
+            ClientMethod::QueueDelete(delete) => self.delete_queue_named(at, &delete),
+            ClientMethod::BasicQos(qos) => self.qos(at, &qos),
+            ClientMethod::BasicConsume(consume) => self.consume(at, consume),
+            ClientMethod::BasicCancel(cancel) => self.cancel(at, cancel),
+            ClientMethod::BasicGet(get) => self.get(at, &get),
+            ClientMethod::BasicAck(ack) => self.ack(at, &ack),
+            ClientMethod::BasicNack(nack) => self.nack(at, &nack),
+            ClientMethod::BasicReject(reject) => self.reject(at, &reject),
+            ClientMethod::BasicRecover(recover) => self.recover(at, recover.requeue, true),
+            ClientMethod::BasicRecoverAsync(recover) => self.recover(at, recover.requeue, false),
+            ClientMethod::ConfirmSelect(select) => self.select_confirms(at, &select),
+            ClientMethod::TxSelect(_) => self.select_transaction(at),
+            ClientMethod::TxCommit(_) => self.commit(at),
+            ClientMethod::TxRollback(_) => self.rollback(at),
+            other => Err(unexpected(other.id())),
+        }
+    }
+
+    fn select_confirms(&mut self, at: ChannelKey, select: &confirm::Select) -> Outcome {
+        let channel = self.channel(at)?;
+        match channel.mode {
+            Mode::Plain => channel.mode = Mode::Confirm(Confirms::default()),
+            Mode::Confirm(_) => {}
+            Mode::Transaction(_) => {
+                return Err(Refusal::precondition(
+                    "cannot switch from tx to confirm mode",
+                ));
+            }
+        }
+        self.reply(at, select.nowait, &confirm::SelectOk);
+        Ok(())
+    }
+
+    /// A client paused or resumed deliveries.
+    pub(crate) fn on_flow(&mut self, at: ChannelKey, active: bool) {
+        if !active && !self.config.rules.flow {
+            let refusal = Refusal::not_implemented("active=false");
+            let method = <amqp_core::protocol::channel::Flow as amqp_core::MethodDef>::ID;
+            self.refuse(at, &refusal, method);
+        } else if active {
+            self.release(at);
+        }
+    }
+
+    /// Checks that the user of a connection may do that with a queue or exchange.
+    fn check_access(
+        &self,
+        key: ConnectionKey,
+        access: Access,
+        name: &str,
+        resource: fn(&str, &str) -> alloc::string::String,
+    ) -> Outcome {
+        let vhost = self.vhost(key)?;
+        let user = self.links.get(&key).map_or("", |link| link.user.as_str());
+        let permissions = self
+            .users
+            .get(user)
+            .and_then(|user| user.permissions.get(&vhost.name));
+        if permissions.is_some_and(|permissions| permissions.allows(access, name)) {
+            return Ok(());
+        }
+        Err(Refusal::refused(format_args!(
+            "access to {} refused for user '{user}'",
+            resource(name, &vhost.name)
+        )))
+    }
+
+    fn check_queue(&self, key: ConnectionKey, access: Access, name: &str) -> Outcome {
+        self.check_access(key, access, name, |name, vhost| {
+            alloc::format!("{}", Resource::queue(name, vhost))
+        })
+    }
+
+    fn check_exchange(&self, key: ConnectionKey, access: Access, name: &str) -> Outcome {
+        self.check_access(key, access, name, |name, vhost| {
+            alloc::format!("{}", Resource::exchange(shown_exchange(name), vhost))
+        })
+    }
+}
+
+/// What texts call an exchange: the default one has a name there.
+const fn shown_exchange(name: &str) -> &str {
+    if name.is_empty() { "amq.default" } else { name }
+}
+
+/// Names that the broker gives itself.
+fn check_reserved(kind: &str, name: &str) -> Outcome {
+    if name.starts_with("amq.") {
+        return Err(Refusal::refused(format_args!(
+            "{kind} name '{name}' contains reserved prefix 'amq.*'"
+        )));
+    }
+    Ok(())
+}
+
+/// A name without line ends, which RabbitMQ leaves out of the names it is given.
+fn stripped(name: ShortStr) -> ShortStr {
+    if !name.contains(['\r', '\n']) {
+        return name;
+    }
+    let kept: alloc::string::String = name
+        .chars()
+        .filter(|letter| !matches!(letter, '\r' | '\n'))
+        .collect();
+    crate::refusal::short(&kept)
+}
+
+fn unexpected(method: MethodId) -> Refusal {
+    Refusal::new(
+        ReplyCode::COMMAND_INVALID,
+        format_args!("unimplemented method {method}"),
+    )
+}

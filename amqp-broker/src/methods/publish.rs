@@ -1,0 +1,341 @@
+//! `basic.publish`, what becomes of it, and the confirms.
+
+use alloc::{sync::Arc, vec::Vec};
+
+use amqp_core::{
+    Content, EncodedProperties,
+    protocol::{
+        ReplyCode,
+        basic::{self, Properties},
+    },
+    server::Published,
+    wire::{FieldTable, FieldValue, ShortStr},
+};
+
+use super::{exchange::full, queue::REPLIES};
+use crate::{
+    broker::{Broker, dispatch::send_message},
+    keys::{ChannelKey, ConnectionKey},
+    model::{
+        channel::{Fate, Mode, Placement, Subscription},
+        exchange::RouteBy,
+        message::{Envelope, Message},
+    },
+    permission::Access,
+    refusal::{Outcome, Refusal, short, type_name},
+};
+
+/// The longest time that a message may be said to wait, in milliseconds.
+const EXPIRATION_MAX: u128 = 0xffff_ffff;
+
+impl Broker {
+    /// A client published a message.
+    pub(crate) fn publish(&mut self, key: ConnectionKey, published: Published) -> Outcome {
+        let at = ChannelKey {
+            connection: key,
+            id: published.channel,
+        };
+        let method = published.method;
+        self.channel(at)?.incoming = None;
+        if method.immediate {
+            return Err(Refusal::not_implemented("immediate=true"));
+        }
+        self.check_exchange(key, Access::Write, &method.exchange)?;
+        let vhost = self.vhost(key)?;
+        if vhost.exchange(&method.exchange)?.internal {
+            return Err(Refusal::refused(format_args!(
+                "cannot publish to internal {}",
+                vhost.exchange_named(&method.exchange)
+            )));
+        }
+        let (message, queues) = self.make_message(at, &method, published.content)?;
+        let placement = Placement {
+            message,
+            queues,
+            mandatory: method.mandatory,
+        };
+        let limit = self.config.limits.transaction;
+        if let Some(transaction) = self.channel(at)?.transaction() {
+            if transaction.publishes.len() >= limit {
+                return Err(full("messages in the transaction", limit));
+            }
+            transaction.publishes.push(placement);
+            return Ok(());
+        }
+        let Some(seq) = published.seq else {
+            self.place(at, placement);
+            return Ok(());
+        };
+        let fate = match self.faults.next_confirm(&mut self.random) {
+            None => self.place(at, placement).into(),
+            Some(Fate::Dropped) => {
+                self.place(at, placement);
+                Fate::Dropped
+            }
+            Some(fate) => fate,
+        };
+        let link = self.link(key)?;
+        if let Some(channel) = link.channel(at.id)
+            && let Mode::Confirm(confirms) = &mut channel.mode
+        {
+            confirms.add(seq.get(), fate);
+            link.confirming.insert(at.id);
+        }
+        Ok(())
+    }
+
+    /// Checks a message's properties, and finds the queues that it goes to.
+    fn make_message(
+        &mut self,
+        at: ChannelKey,
+        method: &basic::Publish,
+        content: Content,
+    ) -> Outcome<(Arc<Message>, Vec<crate::keys::QueueKey>)> {
+        let mut envelope = Envelope {
+            exchange: method.exchange.clone(),
+            routing_key: method.routing_key.clone(),
+            more_keys: Vec::new(),
+            priority: 0,
+            expiration: None,
+        };
+        let mut encoded = content.properties;
+        let mut headers = None;
+        if !encoded.is_empty() {
+            let mut properties = encoded.decode();
+            self.check_user(at.connection, &properties)?;
+            envelope.expiration = read_expiration(&properties)?;
+            let addressed = self.set_reply_address(at, &mut properties)?;
+            check_delivery_mode(&properties)?;
+            envelope.priority = properties.priority.unwrap_or(0);
+            envelope.more_keys = more_keys(properties.headers.as_ref())?;
+            let hidden = hide_copies(&mut properties);
+            if addressed || hidden {
+                encoded = EncodedProperties::from(&properties);
+            }
+            headers = properties.headers;
+        }
+        let queues = self.vhost(at.connection)?.route(
+            &envelope.exchange,
+            RouteBy {
+                routing_key: &envelope.routing_key,
+                more_keys: &envelope.more_keys,
+                headers: headers.as_ref(),
+            },
+        );
+        let message = Message::new(envelope, encoded, content.body, &self.gauge);
+        Ok((message, queues))
+    }
+
+    /// Who says who published must say the truth.
+    fn check_user(&self, key: ConnectionKey, properties: &Properties) -> Outcome {
+        let link = self.links.get(&key);
+        let user = link.map_or("", |link| link.user.as_str());
+        match &properties.user_id {
+            Some(said) if *said != *user => Err(Refusal::precondition(format_args!(
+                "user_id property set to '{said}' but authenticated user was '{user}'"
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Writes the address of this channel's consumer of direct replies into a request for one.
+    fn set_reply_address(&mut self, at: ChannelKey, properties: &mut Properties) -> Outcome<bool> {
+        if properties.reply_to.as_deref() != Some(REPLIES) {
+            return Ok(false);
+        }
+        let address = self.channel(at)?.reply_address.clone();
+        if address.is_none() {
+            return Err(Refusal::precondition("fast reply consumer does not exist"));
+        }
+        properties.reply_to = address;
+        Ok(true)
+    }
+
+    /// Puts a message into its queues; false if one of them does not take it. One that goes to no
+    /// queue is returned if it is mandatory.
+    pub(super) fn place(&mut self, at: ChannelKey, placement: Placement) -> bool {
+        let message = &placement.message;
+        if message.exchange.is_empty() && message.routing_key.starts_with(REPLIES) {
+            self.deliver_reply(message);
+        }
+        if placement.queues.is_empty() && placement.mandatory {
+            let returned = basic::Return {
+                reply_code: ReplyCode::NO_ROUTE,
+                reply_text: short("NO_ROUTE"),
+                exchange: message.exchange.clone(),
+                routing_key: message.routing_key.clone(),
+            };
+            if let Some(link) = self.links.get_mut(&at.connection) {
+                // It came in with properties that fit into a frame.
+                let _sent = send_message(link, at, &returned, message, None);
+                self.wake(at.connection);
+            }
+        }
+        let mut taken = true;
+        for queue in &placement.queues {
+            taken &= self.enqueue(*queue, message);
+        }
+        taken
+    }
+
+    /// Gives a direct reply to the one who asked for it, if that is still there and listens.
+    fn deliver_reply(&mut self, message: &Message) {
+        let Some(&to) = self.reply_addresses.get(&message.routing_key) else {
+            return;
+        };
+        let limit = self.config.limits.replies;
+        let Some(link) = self.links.get_mut(&to.connection) else {
+            return;
+        };
+        if link.machine.buffered() > limit {
+            return;
+        }
+        let Some(channel) = link.channel(to.id) else {
+            return;
+        };
+        let is_replies = |(tag, found): (&ShortStr, &Subscription)| {
+            matches!(found, Subscription::Replies).then(|| tag.clone())
+        };
+        let Some(consumer_tag) = channel.consumers.iter().find_map(is_replies) else {
+            return;
+        };
+        let method = basic::Deliver {
+            consumer_tag,
+            delivery_tag: channel.next_delivery(),
+            redelivered: false,
+            exchange: message.exchange.clone(),
+            routing_key: message.routing_key.clone(),
+        };
+        if !send_message(link, to, &method, message, None) {
+            self.cannot_take(to, None);
+        }
+        self.wake(to.connection);
+    }
+
+    /// Sends what is to be confirmed on the channels of a connection: one method for all numbers up
+    /// to the first that differs, and one for each after it.
+    pub(crate) fn send_confirms(&mut self, key: ConnectionKey) {
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        for id in core::mem::take(&mut link.confirming) {
+            let Some(link) = self.links.get_mut(&key) else {
+                return;
+            };
+            let Some(channel) = link.channel(id) else {
+                continue;
+            };
+            let Mode::Confirm(confirms) = &mut channel.mode else {
+                continue;
+            };
+            let (acked, nacked, dropped) = confirms.take();
+            let at = ChannelKey {
+                connection: key,
+                id,
+            };
+            for (delivery_tag, multiple) in coalesce(&nacked, &acked, dropped) {
+                let nack = basic::Nack {
+                    delivery_tag,
+                    multiple,
+                    requeue: false,
+                };
+                self.send(at, &nack);
+            }
+            for (delivery_tag, multiple) in coalesce(&acked, &nacked, dropped) {
+                let ack = basic::Ack {
+                    delivery_tag,
+                    multiple,
+                };
+                self.send(at, &ack);
+            }
+        }
+    }
+}
+
+/// Says of numbers, in order, that the last one before the first that differs speaks for all before
+/// it, and that each after it stands for itself.
+fn coalesce(numbers: &[u64], others: &[u64], dropped: Option<u64>) -> Vec<(u64, bool)> {
+    let cut = [others.first().copied(), dropped]
+        .into_iter()
+        .flatten()
+        .min();
+    let split = cut.map_or(numbers.len(), |cut| {
+        numbers.partition_point(|number| *number < cut)
+    });
+    let (before, after) = numbers.split_at_checked(split).unwrap_or((numbers, &[]));
+    let many = before.last().map(|last| (*last, before.len() > 1));
+    let ones = after.iter().map(|number| (*number, false));
+    many.into_iter().chain(ones).collect()
+}
+
+/// How long a message may wait, in milliseconds.
+fn read_expiration(properties: &Properties) -> Outcome<Option<u64>> {
+    let Some(text) = &properties.expiration else {
+        return Ok(None);
+    };
+    let invalid = |problem: core::fmt::Arguments<'_>| {
+        Refusal::precondition(format_args!("invalid expiration '{text}': {problem}"))
+    };
+    let digits_from = usize::from(text.starts_with(['+', '-']));
+    let unsigned = text.get(digits_from..).unwrap_or_default();
+    let len = unsigned.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, rest) = unsigned.split_at_checked(len).unwrap_or((unsigned, ""));
+    if digits.is_empty() {
+        return Err(invalid(format_args!("no_integer")));
+    }
+    if !rest.is_empty() {
+        return Err(invalid(format_args!("{{leftover_string,\"{rest}\"}}")));
+    }
+    let shown = match digits.trim_start_matches('0') {
+        "" => "0",
+        shown => shown,
+    };
+    // More digits than this number holds are too large as well.
+    let value: u128 = digits.parse().unwrap_or(u128::MAX);
+    if text.starts_with('-') && value > 0 {
+        return Err(invalid(format_args!("{{value_negative,-{shown}}}")));
+    }
+    match u64::try_from(value) {
+        Ok(value) if u128::from(value) <= EXPIRATION_MAX => Ok(Some(value)),
+        Ok(_) | Err(_) => Err(invalid(format_args!("{{value_too_large,{shown}}}"))),
+    }
+}
+
+fn check_delivery_mode(properties: &Properties) -> Outcome {
+    match properties.delivery_mode {
+        None | Some(1 | 2) => Ok(()),
+        Some(other) => Err(Refusal::precondition(format_args!(
+            "invalid message: {{delivery_mode_unknown,{other}}}"
+        ))),
+    }
+}
+
+const COPIES: &str = "CC";
+const HIDDEN_COPIES: &str = "BCC";
+
+/// The keys that the headers `CC` and `BCC` add.
+fn more_keys(headers: Option<&FieldTable>) -> Outcome<Vec<ShortStr>> {
+    let mut keys = Vec::new();
+    for name in [COPIES, HIDDEN_COPIES] {
+        match headers.and_then(|headers| headers.get(name)) {
+            None => {}
+            Some(FieldValue::Array(more)) => {
+                let texts = more.iter().filter_map(FieldValue::as_long_str);
+                keys.extend(texts.map(|key| short(&key.to_str_lossy())));
+            }
+            Some(other) => {
+                return Err(Refusal::precondition(format_args!(
+                    "invalid message: {{unacceptable_type_in_header,\"{name}\",{}}}",
+                    type_name(other)
+                )));
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// Nobody is to see who else gets a message; false if nothing had to be hidden.
+fn hide_copies(properties: &mut Properties) -> bool {
+    let headers = properties.headers.as_mut();
+    headers.is_some_and(|headers| headers.remove(HIDDEN_COPIES).is_some())
+}

@@ -1,0 +1,307 @@
+//! `queue.*`
+
+use amqp_core::{
+    protocol::{ReplyCode, queue},
+    wire::ShortStr,
+};
+
+use super::{
+    check_reserved,
+    exchange::{check_not_default, full},
+    stripped,
+};
+use crate::{
+    broker::Broker,
+    keys::{ChannelKey, ConnectionKey, QueueKey},
+    model::{
+        arguments::{QueueArguments, QueueKind, check_equivalent},
+        exchange::{Binding, Destination},
+        queue::{Declared, Queue},
+    },
+    permission::Access,
+    refusal::{Outcome, Refusal, quoted, short},
+};
+
+/// The queue that is not one: whoever consumes from it takes direct replies.
+pub(super) const REPLIES: &str = "amq.rabbitmq.reply-to";
+
+impl Broker {
+    pub(super) fn declare_queue(&mut self, at: ChannelKey, declare: queue::Declare) -> Outcome {
+        if declare.queue.starts_with(REPLIES) {
+            return self.declare_replies(at, &declare);
+        }
+        let key = at.connection;
+        let no_wait = declare.no_wait;
+        let name = stripped(declare.queue.clone());
+        let (name, found) = if declare.passive {
+            let found = self.find_queue(key, &name)?;
+            self.check_owner(key, found)?;
+            (name, found)
+        } else {
+            let named = !name.is_empty();
+            let name = if named {
+                check_reserved("queue", &name)?;
+                name
+            } else {
+                short(&self.random.name("amq.gen-"))
+            };
+            self.check_queue(key, Access::Configure, &name)?;
+            let found = match self.vhost(key)?.queues.get(&name).copied() {
+                Some(found) => {
+                    self.check_declared(key, found, &declare)?;
+                    found
+                }
+                None => self.create_queue(at, name.clone(), declare, named)?,
+            };
+            (name, found)
+        };
+        self.channel(at)?.last_queue = Some(name.clone());
+        let now = self.now;
+        if let Some(queue) = self.queues.get_mut(&found) {
+            queue.used = now;
+            let declared = queue::DeclareOk {
+                queue: name,
+                message_count: count(queue.len()),
+                consumer_count: count(queue.consumers.len()),
+            };
+            self.reply(at, no_wait, &declared);
+        }
+        self.schedule(found);
+        Ok(())
+    }
+
+    /// Where direct replies go is there if somebody takes them.
+    fn declare_replies(&mut self, at: ChannelKey, declare: &queue::Declare) -> Outcome {
+        let name = &declare.queue;
+        if *name != REPLIES && !self.reply_addresses.contains_key(name) {
+            return Err(self.no_queue(at.connection, name)?);
+        }
+        let declared = queue::DeclareOk {
+            queue: name.clone(),
+            message_count: 0,
+            consumer_count: 1,
+        };
+        self.reply(at, declare.no_wait, &declared);
+        Ok(())
+    }
+
+    /// Checks that a queue is declared again as it is.
+    fn check_declared(
+        &self,
+        key: ConnectionKey,
+        found: QueueKey,
+        declare: &queue::Declare,
+    ) -> Outcome {
+        let vhost = self.vhost(key)?;
+        let Some(queue) = self.queues.get(&found) else {
+            return Ok(());
+        };
+        let resource = vhost.queue_named(&queue.name);
+        if queue.owner != declare.exclusive.then_some(key) {
+            return Err(Refusal::locked(&resource));
+        }
+        let flags = [
+            ("durable", declare.durable, queue.durable),
+            ("auto_delete", declare.auto_delete, queue.auto_delete),
+        ];
+        for (name, received, current) in flags {
+            if received != current {
+                let (received, current) = (quoted(received), quoted(current));
+                return Err(Refusal::inequivalent(name, &resource, received, current));
+            }
+        }
+        check_equivalent(&queue.table, &declare.arguments, &resource)
+    }
+
+    fn create_queue(
+        &mut self,
+        at: ChannelKey,
+        name: ShortStr,
+        declare: queue::Declare,
+        named: bool,
+    ) -> Outcome<QueueKey> {
+        let key = at.connection;
+        if !declare.durable && !declare.exclusive && !self.config.rules.transient_queues {
+            return Err(Refusal::new(
+                ReplyCode::INTERNAL_ERROR,
+                "Feature `transient_nonexcl_queues` is deprecated. By default, this feature is not \
+                 permitted anymore.",
+            ));
+        }
+        let vhost = self.vhost(key)?;
+        let resource = vhost.queue_named(&name);
+        let arguments = QueueArguments::read(&declare.arguments, &resource)?;
+        if arguments.kind == QueueKind::Quorum {
+            if !named {
+                return Err(Refusal::precondition(
+                    "Cannot declare a server-named queue for type rabbit_quorum_queue",
+                ));
+            }
+            let wrong = [
+                (!declare.durable, "non-durable"),
+                (declare.auto_delete, "auto-delete"),
+                (declare.exclusive, "exclusive-owner"),
+            ];
+            if let Some((_, property)) = wrong.iter().find(|(wrong, _)| *wrong) {
+                return Err(Refusal::precondition(format_args!(
+                    "invalid property '{property}' for {resource}"
+                )));
+            }
+        }
+        if let Some(target) = &arguments.dead_letter {
+            self.check_queue(key, Access::Read, &name)?;
+            self.check_exchange(key, Access::Write, &target.exchange)?;
+        }
+        let limit = self.config.limits.queues;
+        if self.queues.len() >= limit {
+            return Err(full("queues", limit));
+        }
+        let vhost = vhost.name.clone();
+        let queue = QueueKey(self.next_key());
+        let declared = Declared {
+            name: name.clone(),
+            vhost,
+            durable: declare.durable,
+            owner: declare.exclusive.then_some(key),
+            auto_delete: declare.auto_delete,
+            table: declare.arguments,
+            arguments,
+        };
+        if declare.exclusive {
+            self.link(key)?.exclusive.insert(queue);
+        }
+        self.vhost_mut(key)?.queues.insert(name, queue);
+        self.queues.insert(queue, Queue::new(declared, self.now));
+        Ok(queue)
+    }
+
+    pub(super) fn bind_queue(&mut self, at: ChannelKey, bind: queue::Bind) -> Outcome {
+        let key = at.connection;
+        let source = stripped(bind.exchange);
+        let (name, routing_key) = self.name_and_key(at, bind.queue, bind.routing_key)?;
+        self.check_queue(key, Access::Write, &name)?;
+        check_not_default(&source)?;
+        self.check_exchange(key, Access::Read, &source)?;
+        self.exchange(key, &source)?;
+        let found = self.find_queue(key, &name)?;
+        self.check_owner(key, found)?;
+        let destination = Destination::Queue(found);
+        let binding = Binding::new(destination, routing_key, bind.arguments);
+        self.add_binding(at, &source, binding)?;
+        self.reply(at, bind.no_wait, &queue::BindOk);
+        Ok(())
+    }
+
+    pub(super) fn unbind_queue(&mut self, at: ChannelKey, unbind: queue::Unbind) -> Outcome {
+        let key = at.connection;
+        let source = stripped(unbind.exchange);
+        let (name, routing_key) = self.name_and_key(at, unbind.queue, unbind.routing_key)?;
+        self.check_queue(key, Access::Write, &name)?;
+        check_not_default(&source)?;
+        self.check_exchange(key, Access::Read, &source)?;
+        if let Ok(found) = self.find_queue(key, &name) {
+            let destination = Destination::Queue(found);
+            let binding = Binding::new(destination, routing_key, unbind.arguments);
+            let exchange = self.exchange(key, &source);
+            if exchange.is_ok_and(|exchange| exchange.bindings().contains(&binding)) {
+                self.check_owner(key, found)?;
+                self.take_binding(at, &source, &binding)?;
+            }
+        }
+        self.reply(at, false, &queue::UnbindOk);
+        Ok(())
+    }
+
+    pub(super) fn purge_queue(&mut self, at: ChannelKey, purge: &queue::Purge) -> Outcome {
+        let key = at.connection;
+        let name = self.queue_name(at, &purge.queue)?;
+        self.check_queue(key, Access::Read, &name)?;
+        let found = self.find_queue(key, &name)?;
+        self.check_owner(key, found)?;
+        let purged = self.queues.get_mut(&found).map_or(0, Queue::purge);
+        self.schedule(found);
+        let message_count = count(purged);
+        self.reply(at, purge.no_wait, &queue::PurgeOk { message_count });
+        Ok(())
+    }
+
+    pub(super) fn delete_queue_named(&mut self, at: ChannelKey, delete: &queue::Delete) -> Outcome {
+        let key = at.connection;
+        let name = self.queue_name(at, &delete.queue)?;
+        self.check_queue(key, Access::Configure, &name)?;
+        let mut message_count = 0;
+        // To delete what is not there is no mistake.
+        if let Ok(found) = self.find_queue(key, &name) {
+            self.check_owner(key, found)?;
+            if let Some(queue) = self.queues.get(&found) {
+                let resource = self.vhost(key)?.queue_named(&name);
+                let refuse = |why| Err(Refusal::precondition(format_args!("{resource} {why}")));
+                if delete.if_unused && !queue.consumers.is_empty() {
+                    return refuse("in use");
+                }
+                if delete.if_empty && !queue.is_empty() {
+                    return refuse("not empty");
+                }
+            }
+            message_count = count(self.delete_queue(found));
+        }
+        self.reply(at, delete.no_wait, &queue::DeleteOk { message_count });
+        Ok(())
+    }
+
+    // Finding queues.
+
+    /// The name of a queue, where the empty one means the one that was last declared.
+    pub(super) fn queue_name(&mut self, at: ChannelKey, name: &ShortStr) -> Outcome<ShortStr> {
+        if !name.is_empty() {
+            return Ok(stripped(name.clone()));
+        }
+        let last = self.channel(at)?.last_queue.clone();
+        last.ok_or_else(|| Refusal::not_found("no previously declared queue"))
+    }
+
+    /// As [`queue_name`](Self::queue_name), and the empty key that goes with an empty name means
+    /// the queue's name, too.
+    fn name_and_key(
+        &mut self,
+        at: ChannelKey,
+        name: ShortStr,
+        routing_key: ShortStr,
+    ) -> Outcome<(ShortStr, ShortStr)> {
+        let both_empty = name.is_empty() && routing_key.is_empty();
+        let name = self.queue_name(at, &name)?;
+        let routing_key = if both_empty {
+            name.clone()
+        } else {
+            routing_key
+        };
+        Ok((name, routing_key))
+    }
+
+    pub(super) fn find_queue(&self, key: ConnectionKey, name: &ShortStr) -> Outcome<QueueKey> {
+        match self.vhost(key)?.queues.get(name) {
+            Some(found) => Ok(*found),
+            None => Err(self.no_queue(key, name)?),
+        }
+    }
+
+    fn no_queue(&self, key: ConnectionKey, name: &str) -> Outcome<Refusal> {
+        let queue = self.vhost(key)?.queue_named(name);
+        Ok(Refusal::not_found(format_args!("no {queue}")))
+    }
+
+    /// Checks that a queue is not another connection's.
+    pub(super) fn check_owner(&self, key: ConnectionKey, found: QueueKey) -> Outcome {
+        if let Some(queue) = self.queues.get(&found)
+            && queue.owner.is_some_and(|owner| owner != key)
+        {
+            return Err(Refusal::locked(&self.vhost(key)?.queue_named(&queue.name)));
+        }
+        Ok(())
+    }
+}
+
+/// A number of things, as methods count.
+pub(super) fn count(things: usize) -> u32 {
+    u32::try_from(things).unwrap_or(u32::MAX)
+}

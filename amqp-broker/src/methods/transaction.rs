@@ -1,0 +1,63 @@
+//! `tx.*`
+
+use alloc::vec::Vec;
+
+use amqp_core::protocol::tx;
+
+use crate::{
+    broker::Broker,
+    keys::ChannelKey,
+    model::channel::{Mode, Transaction, Unacked},
+    refusal::{Outcome, Refusal},
+};
+
+impl Broker {
+    pub(super) fn select_transaction(&mut self, at: ChannelKey) -> Outcome {
+        let channel = self.channel(at)?;
+        match channel.mode {
+            Mode::Plain => channel.mode = Mode::Transaction(Transaction::default()),
+            Mode::Transaction(_) => {}
+            Mode::Confirm(_) => {
+                return Err(Refusal::precondition(
+                    "cannot switch from confirm to tx mode",
+                ));
+            }
+        }
+        self.send(at, &tx::SelectOk);
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self, at: ChannelKey) -> Outcome {
+        let transaction = self.take_transaction(at)?;
+        for placement in transaction.publishes {
+            self.place(at, placement);
+        }
+        for settlement in transaction.settlements {
+            self.settle_now(at, settlement.kind, settlement.deliveries);
+        }
+        self.send(at, &tx::CommitOk);
+        Ok(())
+    }
+
+    pub(super) fn rollback(&mut self, at: ChannelKey) -> Outcome {
+        let transaction = self.take_transaction(at)?;
+        let settlements = transaction.settlements.into_iter();
+        let mut back: Vec<Unacked> = settlements
+            .flat_map(|settlement| settlement.deliveries)
+            .collect();
+        let channel = self.channel(at)?;
+        back.extend(channel.unacked.drain(..));
+        back.sort_by_key(|unacked| unacked.tag);
+        channel.unacked = back.into();
+        self.send(at, &tx::RollbackOk);
+        Ok(())
+    }
+
+    /// Ends a transaction and begins the next.
+    fn take_transaction(&mut self, at: ChannelKey) -> Outcome<Transaction> {
+        let transaction = self.channel(at)?.transaction();
+        transaction
+            .map(core::mem::take)
+            .ok_or_else(|| Refusal::precondition("channel is not transactional"))
+    }
+}

@@ -1,0 +1,278 @@
+//! Exchanges and bindings.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+use core::cmp::Ordering;
+
+use amqp_core::wire::{Encode as _, FieldTable, ShortStr};
+use bytes::{Bytes, BytesMut};
+
+use super::{headers::Matcher, topic::Trie};
+use crate::{keys::QueueKey, refusal::Outcome};
+
+/// What a binding leads to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Destination {
+    Queue(QueueKey),
+    /// An exchange of the same virtual host.
+    Exchange(ShortStr),
+}
+
+/// A binding from an exchange. Two are the same when all their parts are.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    pub(crate) destination: Destination,
+    pub(crate) routing_key: ShortStr,
+    pub(crate) arguments: FieldTable,
+    /// The arguments on the wire, sorted by name, so that they can be compared.
+    sorted: Bytes,
+}
+
+impl Binding {
+    pub(crate) fn new(
+        destination: Destination,
+        routing_key: ShortStr,
+        arguments: FieldTable,
+    ) -> Self {
+        let mut fields: Vec<_> = arguments.iter().collect();
+        fields.sort_by_key(|(name, _)| *name);
+        let sorted: FieldTable = fields
+            .into_iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let mut bytes = BytesMut::with_capacity(sorted.encoded_len());
+        sorted.encode(&mut bytes);
+        Self {
+            destination,
+            routing_key,
+            arguments,
+            sorted: bytes.freeze(),
+        }
+    }
+
+    fn parts(&self) -> (&Destination, &ShortStr, &Bytes) {
+        (&self.destination, &self.routing_key, &self.sorted)
+    }
+}
+
+impl PartialEq for Binding {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for Binding {}
+
+impl PartialOrd for Binding {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By destination first.
+impl Ord for Binding {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+/// How an exchange chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExchangeKind {
+    Direct,
+    Fanout,
+    Topic,
+    Headers,
+}
+
+impl ExchangeKind {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "direct" => Some(Self::Direct),
+            "fanout" => Some(Self::Fanout),
+            "topic" => Some(Self::Topic),
+            "headers" => Some(Self::Headers),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) kind: ExchangeKind,
+    pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) internal: bool,
+    pub(crate) arguments: FieldTable,
+    /// Where goes what this one cannot place.
+    pub(crate) alternate: Option<ShortStr>,
+    bindings: BTreeSet<Binding>,
+    router: Router,
+}
+
+/// The bindings, arranged for looking them up.
+#[derive(Debug)]
+enum Router {
+    /// A destination is listed once per binding.
+    Direct(BTreeMap<ShortStr, Vec<Destination>>),
+    Fanout,
+    Topic(Trie<Destination>),
+    Headers(BTreeMap<Binding, Matcher>),
+}
+
+/// What a message is routed by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RouteBy<'a> {
+    pub(crate) routing_key: &'a ShortStr,
+    pub(crate) more_keys: &'a [ShortStr],
+    pub(crate) headers: Option<&'a FieldTable>,
+}
+
+impl<'a> RouteBy<'a> {
+    fn keys(&self) -> impl Iterator<Item = &'a ShortStr> {
+        core::iter::once(self.routing_key).chain(self.more_keys)
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        kind: ExchangeKind,
+        durable: bool,
+        auto_delete: bool,
+        internal: bool,
+        arguments: FieldTable,
+        alternate: Option<ShortStr>,
+    ) -> Self {
+        Self {
+            kind,
+            durable,
+            auto_delete,
+            internal,
+            arguments,
+            alternate,
+            bindings: BTreeSet::new(),
+            router: match kind {
+                ExchangeKind::Direct => Router::Direct(BTreeMap::new()),
+                ExchangeKind::Fanout => Router::Fanout,
+                ExchangeKind::Topic => Router::Topic(Trie::new()),
+                ExchangeKind::Headers => Router::Headers(BTreeMap::new()),
+            },
+        }
+    }
+
+    /// Adds a binding; false if it is there already.
+    pub(crate) fn bind(&mut self, binding: Binding) -> Outcome<bool> {
+        let matcher = match self.kind {
+            ExchangeKind::Headers => Some(Matcher::new(&binding.arguments)?),
+            ExchangeKind::Direct | ExchangeKind::Fanout | ExchangeKind::Topic => None,
+        };
+        if self.bindings.contains(&binding) {
+            return Ok(false);
+        }
+        let destination = binding.destination.clone();
+        match &mut self.router {
+            Router::Direct(keys) => keys
+                .entry(binding.routing_key.clone())
+                .or_default()
+                .push(destination),
+            Router::Fanout => {}
+            Router::Topic(trie) => trie.insert(&binding.routing_key, destination),
+            Router::Headers(matchers) => {
+                matchers.extend(matcher.map(|matcher| (binding.clone(), matcher)));
+            }
+        }
+        self.bindings.insert(binding);
+        Ok(true)
+    }
+
+    /// Takes a binding out; false if there is none.
+    pub(crate) fn unbind(&mut self, binding: &Binding) -> bool {
+        if !self.bindings.remove(binding) {
+            return false;
+        }
+        match &mut self.router {
+            Router::Direct(keys) => {
+                if let Some(listed) = keys.get_mut(&binding.routing_key) {
+                    let at = listed.iter().position(|at| *at == binding.destination);
+                    if let Some(at) = at {
+                        listed.remove(at);
+                    }
+                    if listed.is_empty() {
+                        keys.remove(&binding.routing_key);
+                    }
+                }
+            }
+            Router::Fanout => {}
+            Router::Topic(trie) => trie.remove(&binding.routing_key, &binding.destination),
+            Router::Headers(matchers) => {
+                matchers.remove(binding);
+            }
+        }
+        true
+    }
+
+    /// Takes all bindings to a destination out, and tells how many there were.
+    pub(crate) fn unbind_all(&mut self, destination: &Destination) -> usize {
+        let first = Binding {
+            destination: destination.clone(),
+            routing_key: ShortStr::new(),
+            arguments: FieldTable::new(),
+            sorted: Bytes::new(),
+        };
+        let gone: Vec<Binding> = self
+            .bindings
+            .range(first..)
+            .take_while(|binding| binding.destination == *destination)
+            .cloned()
+            .collect();
+        for binding in &gone {
+            self.unbind(binding);
+        }
+        gone.len()
+    }
+
+    pub(crate) const fn bindings(&self) -> &BTreeSet<Binding> {
+        &self.bindings
+    }
+
+    /// Collects where a message goes from here.
+    pub(crate) fn route(&self, by: RouteBy<'_>, found: &mut BTreeSet<Destination>) {
+        match &self.router {
+            Router::Direct(keys) => {
+                for listed in by.keys().filter_map(|key| keys.get(key)) {
+                    found.extend(listed.iter().cloned());
+                }
+            }
+            Router::Fanout => {
+                found.extend(
+                    self.bindings
+                        .iter()
+                        .map(|binding| binding.destination.clone()),
+                );
+            }
+            Router::Topic(trie) => {
+                for key in by.keys() {
+                    trie.matches(key, found);
+                }
+            }
+            Router::Headers(matchers) => {
+                for (binding, matcher) in matchers {
+                    if matcher.matches(by.headers) {
+                        found.insert(binding.destination.clone());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! Queues: messages in their order, and the consumers that take turns.
+
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    string::String,
+    sync::Arc,
+    vec::Vec,
+};
+use core::{cmp::Reverse, time::Duration};
+
+use amqp_core::{
+    Instant,
+    wire::{FieldTable, ShortStr},
+};
+
+use super::{
+    arguments::{Overflow, QueueArguments, QueueKind},
+    message::Message,
+};
+use crate::keys::{ChannelKey, ConnectionKey, ConsumerKey};
+
+/// A message in a queue, or on its way to a consumer.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Its place: the number of its arrival in this queue, which it keeps when it comes back.
+    pub(crate) place: u64,
+    pub(crate) message: Arc<Message>,
+    pub(crate) redelivered: bool,
+    /// How often it came back.
+    pub(crate) returned: u64,
+    /// When it has waited too long.
+    pub(crate) expires: Option<Instant>,
+}
+
+/// Somebody who is given messages.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) channel: ChannelKey,
+    pub(crate) tag: ShortStr,
+    pub(crate) no_ack: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) priority: i64,
+    /// How many deliveries it may have unacknowledged; 0 for no limit.
+    pub(crate) prefetch: u16,
+    pub(crate) unacked: u64,
+    /// It waits in the turn, and is not held back by something.
+    in_turn: bool,
+    pub(crate) arguments: FieldTable,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) name: ShortStr,
+    pub(crate) vhost: String,
+    pub(crate) durable: bool,
+    /// The only connection that may use it.
+    pub(crate) owner: Option<ConnectionKey>,
+    pub(crate) auto_delete: bool,
+    /// As they were declared.
+    pub(crate) table: FieldTable,
+    pub(crate) arguments: QueueArguments,
+    /// The messages by priority, each level in the order of places. No level is empty. Quorum queues
+    /// have no priorities, but two levels for another reason: see `put_back`.
+    levels: BTreeMap<Reverse<u8>, VecDeque<Entry>>,
+    /// How many messages are ready.
+    ready: usize,
+    /// What their bodies take, in bytes.
+    ready_bytes: u64,
+    /// How many messages wait for their acknowledgement.
+    pub(crate) unacked: u64,
+    /// How many messages have come.
+    arrivals: u64,
+    pub(crate) consumers: BTreeMap<ConsumerKey, Consumer>,
+    /// Whose turn it is, by priority. Everyone in it is a consumer that was not found to be held
+    /// back. No level is empty.
+    turns: BTreeMap<Reverse<i64>, VecDeque<ConsumerKey>>,
+    /// The one consumer that is served, where there may be only one.
+    active: Option<ConsumerKey>,
+    /// When it was last used, for `x-expires`.
+    pub(crate) used: Instant,
+    /// The deadline that is set.
+    pub(crate) deadline: Option<Instant>,
+    /// A look at it is due already.
+    pub(crate) scheduled: bool,
+}
+
+/// What a queue is declared with.
+#[derive(Debug)]
+pub(crate) struct Declared {
+    pub(crate) name: ShortStr,
+    pub(crate) vhost: String,
+    pub(crate) durable: bool,
+    pub(crate) owner: Option<ConnectionKey>,
+    pub(crate) auto_delete: bool,
+    pub(crate) table: FieldTable,
+    pub(crate) arguments: QueueArguments,
+}
+
+impl Queue {
+    pub(crate) fn new(declared: Declared, now: Instant) -> Self {
+        Self {
+            name: declared.name,
+            vhost: declared.vhost,
+            durable: declared.durable,
+            owner: declared.owner,
+            auto_delete: declared.auto_delete,
+            table: declared.table,
+            arguments: declared.arguments,
+            levels: BTreeMap::new(),
+            ready: 0,
+            ready_bytes: 0,
+            unacked: 0,
+            arrivals: 0,
+            consumers: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            active: None,
+            used: now,
+            deadline: None,
+            scheduled: false,
+        }
+    }
+
+    // Messages.
+
+    /// How many messages are ready.
+    pub(crate) const fn len(&self) -> usize {
+        self.ready
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.ready == 0
+    }
+
+    /// Whether another message would be one too many, and is not to be taken.
+    pub(crate) fn rejects(&self, message: &Message) -> bool {
+        self.arguments.overflow != Overflow::DropHead && {
+            let bytes = self.ready_bytes + message.body.len() as u64;
+            self.is_over(self.ready as u64 + 1, bytes)
+        }
+    }
+
+    fn is_over(&self, len: u64, bytes: u64) -> bool {
+        let over = |limit: Option<u64>, value| limit.is_some_and(|limit| value > limit);
+        over(self.arguments.max_length, len) || over(self.arguments.max_length_bytes, bytes)
+    }
+
+    /// Takes a new message.
+    pub(crate) fn push(&mut self, message: Arc<Message>, now: Instant) {
+        let ttl = [self.arguments.message_ttl, message.expiration];
+        let ttl = ttl.into_iter().flatten().min();
+        self.arrivals += 1;
+        let entry = Entry {
+            place: self.arrivals,
+            redelivered: false,
+            returned: 0,
+            expires: ttl.map(|ttl| now + Duration::from_millis(ttl)),
+            message,
+        };
+        self.insert(entry);
+    }
+
+    /// Takes a message back, to its old place. A quorum queue has other places for what comes back:
+    /// before all that never was delivered, or at the end if it was `refused` and may come back for
+    /// ever.
+    pub(crate) fn put_back(&mut self, mut entry: Entry, refused: bool) {
+        entry.redelivered = true;
+        match self.arguments.kind {
+            QueueKind::Classic => self.insert(entry),
+            QueueKind::Quorum => {
+                self.arrivals += 1;
+                entry.place = self.arrivals;
+                let last = refused && self.arguments.delivery_limit.is_none();
+                self.insert_at(u8::from(!last), entry);
+            }
+        }
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        let priority = self
+            .arguments
+            .max_priority
+            .map_or(0, |max| entry.message.priority.min(max));
+        self.insert_at(priority, entry);
+    }
+
+    fn insert_at(&mut self, level: u8, entry: Entry) {
+        self.ready += 1;
+        self.ready_bytes += entry.message.body.len() as u64;
+        let level = self.levels.entry(Reverse(level)).or_default();
+        let newest = level.back().is_none_or(|last| last.place < entry.place);
+        if newest {
+            level.push_back(entry);
+        } else {
+            let at = level.partition_point(|other| other.place < entry.place);
+            level.insert(at, entry);
+        }
+    }
+
+    /// Takes the first message out.
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        let mut level = self.levels.first_entry()?;
+        let entry = level.get_mut().pop_front()?;
+        if level.get().is_empty() {
+            level.remove();
+        }
+        self.removed(&entry);
+        Some(entry)
+    }
+
+    fn removed(&mut self, entry: &Entry) {
+        self.ready = self.ready.saturating_sub(1);
+        let bytes = entry.message.body.len() as u64;
+        self.ready_bytes = self.ready_bytes.saturating_sub(bytes);
+    }
+
+    /// Takes out the messages at the front that have waited too long.
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<Entry> {
+        let mut gone = Vec::new();
+        let is_due = |entry: &Entry| entry.expires.is_some_and(|at| at <= now);
+        self.levels.retain(|_, level| {
+            while level.front().is_some_and(is_due) {
+                gone.extend(level.pop_front());
+            }
+            !level.is_empty()
+        });
+        for entry in &gone {
+            self.removed(entry);
+        }
+        gone
+    }
+
+    /// Takes out a message from the front when there are too many.
+    pub(crate) fn take_surplus(&mut self) -> Option<Entry> {
+        let over = self.is_over(self.ready as u64, self.ready_bytes);
+        (over && self.arguments.overflow == Overflow::DropHead)
+            .then(|| self.pop())
+            .flatten()
+    }
+
+    /// Drops all ready messages and tells how many there were.
+    pub(crate) fn purge(&mut self) -> usize {
+        self.levels = BTreeMap::new();
+        self.ready_bytes = 0;
+        core::mem::take(&mut self.ready)
+    }
+
+    /// Whether a message that has come back as often as this one may come back once more.
+    pub(crate) fn may_return(&self, entry: &Entry) -> bool {
+        self.arguments.kind != QueueKind::Quorum
+            || self
+                .arguments
+                .delivery_limit
+                .is_none_or(|limit| entry.returned <= limit)
+    }
+
+    /// When something is to be done about it: a message or the queue itself expires.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let fronts = self.levels.values().filter_map(VecDeque::front);
+        let message = fronts.filter_map(|entry| entry.expires).min();
+        [message, self.expires_at()].into_iter().flatten().min()
+    }
+
+    /// When the queue itself goes, if it is not used until then.
+    pub(crate) fn expires_at(&self) -> Option<Instant> {
+        let after = self.arguments.expires?;
+        self.consumers
+            .is_empty()
+            .then(|| self.used + Duration::from_millis(after))
+    }
+
+    // Consumers.
+
+    /// Whether one consumer has it to itself.
+    pub(crate) fn is_held(&self) -> bool {
+        self.consumers.values().any(|consumer| consumer.exclusive)
+    }
+
+    pub(crate) fn add_consumer(&mut self, key: ConsumerKey, consumer: Consumer) {
+        self.consumers.insert(key, consumer);
+        self.join_turn(key);
+        self.choose_active();
+    }
+
+    /// Takes a consumer out.
+    pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> Option<Consumer> {
+        let consumer = self.consumers.remove(&key)?;
+        self.leave_turn(key, consumer.priority);
+        if self.active == Some(key) {
+            self.active = None;
+        }
+        self.choose_active();
+        Some(consumer)
+    }
+
+    /// Where only one is served, it is the first one of the highest priority, for as long as it is
+    /// there.
+    fn choose_active(&mut self) {
+        if self.arguments.single_active_consumer && self.active.is_none() {
+            let best =
+                |(key, consumer): &(&ConsumerKey, &Consumer)| (Reverse(consumer.priority), **key);
+            self.active = self.consumers.iter().min_by_key(best).map(|(key, _)| *key);
+        }
+    }
+
+    /// Whether a consumer is served: all are, where there is not only one.
+    pub(crate) fn is_served(&self, key: ConsumerKey) -> bool {
+        !self.arguments.single_active_consumer || self.active == Some(key)
+    }
+
+    /// What held a consumer back may be over.
+    pub(crate) fn join_turn(&mut self, key: ConsumerKey) {
+        if let Some(consumer) = self.consumers.get_mut(&key)
+            && !consumer.in_turn
+        {
+            consumer.in_turn = true;
+            let turn = self.turns.entry(Reverse(consumer.priority)).or_default();
+            turn.push_back(key);
+        }
+    }
+
+    fn leave_turn(&mut self, key: ConsumerKey, priority: i64) {
+        if let Some(turn) = self.turns.get_mut(&Reverse(priority)) {
+            turn.retain(|waiting| *waiting != key);
+            if turn.is_empty() {
+                self.turns.remove(&Reverse(priority));
+            }
+        }
+    }
+
+    /// The consumer whose turn it is, which then goes to the end of its line. Those that are not
+    /// `ready` leave the turn until [`join_turn`](Self::join_turn).
+    pub(crate) fn next_consumer(
+        &mut self,
+        mut ready: impl FnMut(ConsumerKey, &Consumer) -> bool,
+    ) -> Option<ConsumerKey> {
+        if self.arguments.single_active_consumer {
+            let active = self.active?;
+            let consumer = self.consumers.get_mut(&active)?;
+            let is_ready = ready(active, consumer);
+            if !is_ready {
+                consumer.in_turn = false;
+                let priority = consumer.priority;
+                self.leave_turn(active, priority);
+            }
+            return is_ready.then_some(active);
+        }
+        while let Some(mut level) = self.turns.first_entry() {
+            let Some(key) = level.get_mut().pop_front() else {
+                level.remove();
+                continue;
+            };
+            if let Some(consumer) = self.consumers.get_mut(&key) {
+                if ready(key, consumer) {
+                    level.get_mut().push_back(key);
+                    return Some(key);
+                }
+                consumer.in_turn = false;
+            }
+            if level.get().is_empty() {
+                level.remove();
+            }
+        }
+        None
+    }
+}
+
+impl Consumer {
+    pub(crate) const fn new(
+        channel: ChannelKey,
+        tag: ShortStr,
+        prefetch: u16,
+        arguments: FieldTable,
+    ) -> Self {
+        Self {
+            channel,
+            tag,
+            no_ack: false,
+            exclusive: false,
+            priority: 0,
+            prefetch,
+            unacked: 0,
+            in_turn: false,
+            arguments,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Virtual hosts: names, and the way of a message through exchanges.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    string::String,
+    vec::Vec,
+};
+
+use amqp_core::wire::{FieldTable, ShortStr};
+
+use super::exchange::{Destination, Exchange, ExchangeKind, RouteBy};
+use crate::{
+    keys::QueueKey,
+    refusal::{Outcome, Refusal, Resource, short},
+};
+
+#[derive(Debug)]
+pub(crate) struct Vhost {
+    pub(crate) name: String,
+    pub(crate) exchanges: BTreeMap<ShortStr, Exchange>,
+    pub(crate) queues: BTreeMap<ShortStr, QueueKey>,
+    /// How many bindings the exchanges have together.
+    pub(crate) bindings: usize,
+}
+
+/// The exchanges that are there from the start, beside the default one.
+const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
+    ("amq.direct", ExchangeKind::Direct, false),
+    ("amq.fanout", ExchangeKind::Fanout, false),
+    ("amq.headers", ExchangeKind::Headers, false),
+    ("amq.match", ExchangeKind::Headers, false),
+    ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
+    ("amq.topic", ExchangeKind::Topic, false),
+    // The default exchange: it has no bindings, its routes are the names of the queues.
+    ("", ExchangeKind::Direct, false),
+];
+
+impl Vhost {
+    pub(crate) fn new(name: String) -> Self {
+        let exchanges = PREDECLARED
+            .into_iter()
+            .map(|(name, kind, internal)| {
+                let none = FieldTable::new();
+                let exchange = Exchange::new(kind, true, false, internal, none, None);
+                (short(name), exchange)
+            })
+            .collect();
+        Self {
+            name,
+            exchanges,
+            queues: BTreeMap::new(),
+            bindings: 0,
+        }
+    }
+
+    pub(crate) fn exchange(&self, name: &ShortStr) -> Outcome<&Exchange> {
+        let missing = || Refusal::not_found(format_args!("no {}", self.exchange_named(name)));
+        self.exchanges.get(name).ok_or_else(missing)
+    }
+
+    pub(crate) fn exchange_named<'a>(&'a self, name: &'a str) -> Resource<'a> {
+        Resource::exchange(name, &self.name)
+    }
+
+    pub(crate) fn queue_named<'a>(&'a self, name: &'a str) -> Resource<'a> {
+        Resource::queue(name, &self.name)
+    }
+
+    /// The queues that a message reaches from an exchange, each once, in the order of their
+    /// declaration.
+    pub(crate) fn route(&self, from: &ShortStr, by: RouteBy<'_>) -> Vec<QueueKey> {
+        if from.is_empty() && by.more_keys.is_empty() {
+            return self
+                .queues
+                .get(by.routing_key)
+                .copied()
+                .into_iter()
+                .collect();
+        }
+        let mut queues = BTreeSet::new();
+        let mut seen = BTreeSet::from([from.clone()]);
+        let mut due = Vec::from([from.clone()]);
+        while let Some(name) = due.pop() {
+            let Some(exchange) = self.exchanges.get(&name) else {
+                continue;
+            };
+            let mut found = BTreeSet::new();
+            if name.is_empty() {
+                let keys = core::iter::once(by.routing_key).chain(by.more_keys);
+                let named = keys.filter_map(|key| self.queues.get(key));
+                found.extend(named.map(|key| Destination::Queue(*key)));
+            } else {
+                exchange.route(by, &mut found);
+            }
+            if found.is_empty() {
+                found.extend(exchange.alternate.clone().map(Destination::Exchange));
+            }
+            for destination in found {
+                match destination {
+                    Destination::Queue(queue) => {
+                        queues.insert(queue);
+                    }
+                    Destination::Exchange(next) => {
+                        if seen.insert(next.clone()) {
+                            due.push(next);
+                        }
+                    }
+                }
+            }
+        }
+        queues.into_iter().collect()
+    }
+
+    /// Takes an exchange out with all bindings from it and to it, and after it every exchange that
+    /// was to go with its last binding.
+    pub(crate) fn delete_exchange(&mut self, name: &ShortStr) {
+        let mut due = Vec::from([name.clone()]);
+        while let Some(name) = due.pop() {
+            if let Some(gone) = self.exchanges.remove(&name) {
+                self.bindings -= gone.bindings().len();
+                due.extend(self.unbind_all(&Destination::Exchange(name)));
+            }
+        }
+    }
+
+    /// Takes a queue out, with all bindings to it.
+    pub(crate) fn delete_queue(&mut self, name: &ShortStr) {
+        if let Some(key) = self.queues.remove(name) {
+            for exchange in self.unbind_all(&Destination::Queue(key)) {
+                self.delete_exchange(&exchange);
+            }
+        }
+    }
+
+    /// Takes all bindings to a destination out. Gives the exchanges that are to go because those
+    /// were their last.
+    fn unbind_all(&mut self, destination: &Destination) -> Vec<ShortStr> {
+        let mut done = Vec::new();
+        for (name, exchange) in &mut self.exchanges {
+            let gone = exchange.unbind_all(destination);
+            self.bindings -= gone;
+            if gone > 0 && exchange.auto_delete && exchange.bindings().is_empty() {
+                done.push(name.clone());
+            }
+        }
+        done
+    }
+}

@@ -1,0 +1,174 @@
+//! What a user may do in a virtual host: regular expressions over names, as RabbitMQ's.
+
+use alloc::string::String;
+
+use regex_automata::{
+    nfa::thompson::{self, pikevm::PikeVM},
+    util::syntax,
+};
+
+/// A regular expression that does not parse.
+///
+/// The syntax is that of the `regex` family of crates, on bytes: look-around and back references,
+/// which RabbitMQ's has, are not in it. It never takes more than linear time.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[error("the pattern `{pattern}` does not parse: {problem}")]
+pub struct BadPattern {
+    /// The expression.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// What a user may do with which queues and exchanges of a virtual host.
+///
+/// Each is a regular expression that is looked for anywhere in the name; the default exchange has
+/// the name `amq.default`. The empty expression allows nothing.
+#[derive(Clone, Debug)]
+pub struct Permissions {
+    configure: Pattern,
+    write: Pattern,
+    read: Pattern,
+}
+
+impl Permissions {
+    /// Permissions from three expressions: what may be declared and deleted, what may be published
+    /// to and bound, what may be consumed and bound from.
+    ///
+    /// # Errors
+    /// When one does not parse.
+    ///
+    /// ```
+    /// use amqp_broker::Permissions;
+    ///
+    /// let permissions = Permissions::new("^tmp-", ".*", "^(tmp|log)-")?;
+    /// assert!(Permissions::new("(", "", "").is_err());
+    /// # Ok::<_, amqp_broker::BadPattern>(())
+    /// ```
+    pub fn new(configure: &str, write: &str, read: &str) -> Result<Self, BadPattern> {
+        Ok(Self {
+            configure: Pattern::new(configure)?,
+            write: Pattern::new(write)?,
+            read: Pattern::new(read)?,
+        })
+    }
+
+    /// Everything is allowed.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self {
+            configure: Pattern::All,
+            write: Pattern::All,
+            read: Pattern::All,
+        }
+    }
+
+    pub(crate) fn allows(&self, access: Access, name: &str) -> bool {
+        let name = if name.is_empty() { "amq.default" } else { name };
+        match access {
+            Access::Configure => self.configure.matches(name),
+            Access::Write => self.write.matches(name),
+            Access::Read => self.read.matches(name),
+        }
+    }
+}
+
+/// What is to be done with a queue or an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Configure,
+    Write,
+    Read,
+}
+
+#[derive(Clone, Debug)]
+enum Pattern {
+    All,
+    None,
+    Expression(PikeVM),
+}
+
+impl Pattern {
+    fn new(pattern: &str) -> Result<Self, BadPattern> {
+        if pattern.is_empty() {
+            return Ok(Self::None);
+        }
+        if pattern == ".*" {
+            return Ok(Self::All);
+        }
+        let bytes = syntax::Config::new().unicode(false).utf8(false);
+        PikeVM::builder()
+            .syntax(bytes)
+            .thompson(
+                thompson::Config::new()
+                    .utf8(false)
+                    .nfa_size_limit(Some(NFA_MAX)),
+            )
+            .build(pattern)
+            .map(Self::Expression)
+            .map_err(|error| BadPattern {
+                pattern: pattern.into(),
+                problem: alloc::string::ToString::to_string(&error),
+            })
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Expression(vm) => {
+                let mut cache = vm.create_cache();
+                vm.is_match(&mut cache, name)
+            }
+        }
+    }
+}
+
+/// The most memory that a compiled expression may take, in bytes: far more than any that a person
+/// writes, far less than what would hurt.
+const NFA_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_is_looked_for_anywhere_in_the_name() {
+        let permissions = Permissions::new("^a", "b$", "c").unwrap();
+        assert!(permissions.allows(Access::Configure, "abc"));
+        assert!(!permissions.allows(Access::Configure, "ba"));
+        assert!(permissions.allows(Access::Write, "ab"));
+        assert!(!permissions.allows(Access::Write, "ba"));
+        assert!(permissions.allows(Access::Read, "xcx"));
+        assert!(!permissions.allows(Access::Read, "xx"));
+    }
+
+    #[test]
+    fn the_empty_expression_allows_nothing() {
+        let permissions = Permissions::new("", "^$", ".*").unwrap();
+        assert!(!permissions.allows(Access::Configure, "a"));
+        assert!(!permissions.allows(Access::Write, ""));
+        assert!(permissions.allows(Access::Read, ""));
+    }
+
+    #[test]
+    fn the_default_exchange_has_a_name() {
+        let permissions = Permissions::new("", r"^amq\.default$", "").unwrap();
+        assert!(permissions.allows(Access::Write, ""));
+        assert!(!permissions.allows(Access::Write, "other"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_ascii_are_matched() {
+        let permissions = Permissions::new(r"^\xc3\xa9.$", r"^[^a-z]+$", r"\w").unwrap();
+        assert!(permissions.allows(Access::Configure, "éx"));
+        assert!(permissions.allows(Access::Write, "éü"));
+        assert!(!permissions.allows(Access::Read, "éü"));
+    }
+
+    #[test]
+    fn what_does_not_parse_is_told() {
+        let error = Permissions::new("", "a(", "").unwrap_err();
+        assert_eq!(error.pattern, "a(");
+    }
+}

@@ -1,0 +1,198 @@
+//! What is answered to a request that cannot be granted: the reply code, and RabbitMQ's text.
+
+use alloc::{
+    format,
+    string::{String, ToString as _},
+};
+use core::fmt;
+
+use amqp_core::{
+    protocol::ReplyCode,
+    wire::{FieldValue, ShortStr},
+};
+
+/// A request is refused: its channel closes, or its connection, as the code says.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) code: ReplyCode,
+    pub(crate) text: String,
+}
+
+/// What most requests end with.
+pub(crate) type Outcome<T = ()> = Result<T, Refusal>;
+
+impl Refusal {
+    /// A refusal with a text that begins with the name of the code, as RabbitMQ's do.
+    pub(crate) fn new(code: ReplyCode, text: impl fmt::Display) -> Self {
+        let name = code.name().unwrap_or("unknown");
+        let mut name = name.to_ascii_uppercase().replace('-', "_");
+        if let Some(rest) = name.strip_prefix("REPLY_") {
+            name = rest.to_string();
+        }
+        Self {
+            code,
+            text: format!("{name} - {text}"),
+        }
+    }
+
+    pub(crate) fn not_found(what: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::NOT_FOUND, what)
+    }
+
+    pub(crate) fn refused(why: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::ACCESS_REFUSED, why)
+    }
+
+    pub(crate) fn precondition(why: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::PRECONDITION_FAILED, why)
+    }
+
+    pub(crate) fn not_allowed(why: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::NOT_ALLOWED, why)
+    }
+
+    pub(crate) fn not_implemented(what: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::NOT_IMPLEMENTED, what)
+    }
+
+    pub(crate) fn invalid(what: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::COMMAND_INVALID, what)
+    }
+
+    /// The default exchange takes publishes and nothing else.
+    pub(crate) fn default_exchange() -> Self {
+        Self::refused("operation not permitted on the default exchange")
+    }
+
+    /// A queue of another connection.
+    pub(crate) fn locked(queue: &Resource<'_>) -> Self {
+        Self::new(
+            ReplyCode::RESOURCE_LOCKED,
+            format_args!(
+                "cannot obtain exclusive access to locked {queue}. It could be originally declared \
+                 on another connection or the exclusive property value does not match that of the \
+                 original declaration."
+            ),
+        )
+    }
+
+    /// A queue or an exchange exists with another property than was declared.
+    pub(crate) fn inequivalent(
+        property: &str,
+        resource: &Resource<'_>,
+        received: impl fmt::Display,
+        current: impl fmt::Display,
+    ) -> Self {
+        Self::precondition(format_args!(
+            "inequivalent arg '{property}' for {resource}: received {received} but current is \
+             {current}"
+        ))
+    }
+
+    /// An argument of a declaration is wrong.
+    pub(crate) fn argument(
+        name: &str,
+        resource: &Resource<'_>,
+        problem: impl fmt::Display,
+    ) -> Self {
+        Self::precondition(format_args!(
+            "invalid arg '{name}' for {resource}: {problem}"
+        ))
+    }
+}
+
+/// A queue or an exchange as texts name it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resource<'a> {
+    kind: &'static str,
+    name: &'a str,
+    vhost: &'a str,
+}
+
+impl<'a> Resource<'a> {
+    pub(crate) const fn queue(name: &'a str, vhost: &'a str) -> Self {
+        Self {
+            kind: "queue",
+            name,
+            vhost,
+        }
+    }
+
+    pub(crate) const fn exchange(name: &'a str, vhost: &'a str) -> Self {
+        Self {
+            kind: "exchange",
+            name,
+            vhost,
+        }
+    }
+}
+
+impl fmt::Display for Resource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} '{}' in vhost '{}'", self.kind, self.name, self.vhost)
+    }
+}
+
+/// A flag, as texts quote it.
+pub(crate) fn quoted(value: impl fmt::Display) -> String {
+    format!("'{value}'")
+}
+
+/// What RabbitMQ calls the type of a field.
+pub(crate) const fn type_name(value: &FieldValue) -> &'static str {
+    match value {
+        FieldValue::Bool(_) => "bool",
+        FieldValue::I8(_) => "byte",
+        FieldValue::U8(_) => "unsignedbyte",
+        FieldValue::I16(_) => "short",
+        FieldValue::U16(_) => "unsignedshort",
+        FieldValue::I32(_) => "signedint",
+        FieldValue::U32(_) => "unsignedint",
+        FieldValue::I64(_) | FieldValue::I64Alias(_) => "long",
+        FieldValue::F32(_) => "float",
+        FieldValue::F64(_) => "double",
+        FieldValue::Decimal(_) => "decimal",
+        FieldValue::LongStr(_) => "longstr",
+        FieldValue::Array(_) => "array",
+        FieldValue::Timestamp(_) => "timestamp",
+        FieldValue::Table(_) => "table",
+        FieldValue::Bytes(_) => "binary",
+        FieldValue::Void => "void",
+    }
+}
+
+/// A field, or that there is none, as texts quote it.
+pub(crate) struct Quoted<'a>(pub(crate) Option<&'a FieldValue>);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(value) = self.0 else {
+            return f.write_str("none");
+        };
+        f.write_str("the value '")?;
+        if let Some(number) = value.as_i64() {
+            write!(f, "{number}")?;
+        } else if let Some(text) = value.as_long_str() {
+            f.write_str(&text.to_str_lossy())?;
+        } else if let Some(flag) = value.as_bool() {
+            write!(f, "{flag}")?;
+        } else {
+            write!(f, "{value:?}")?;
+        }
+        write!(f, "' of type '{}'", type_name(value))
+    }
+}
+
+/// Whether two fields say the same: integers of all widths are alike, and so are floats.
+pub(crate) fn same_value(one: &FieldValue, other: &FieldValue) -> bool {
+    match (one.as_i64(), other.as_i64(), one.as_f64(), other.as_f64()) {
+        (Some(one), Some(other), ..) => one == other,
+        (_, _, Some(one), Some(other)) => one == other,
+        _ => one == other,
+    }
+}
+
+/// A name that is made here; too long a one is left empty, which cannot be.
+pub(crate) fn short(text: &str) -> ShortStr {
+    ShortStr::try_from(text).unwrap_or_default()
+}

@@ -1,0 +1,89 @@
+//! Consumers that nobody listens to any more.
+
+use super::{
+    pair::Pair,
+    side::{Event, Role, Side, header_frame, method_frame},
+};
+use crate::{
+    ChannelId, RequestId,
+    client::Event as ClientEvent,
+    protocol::{ClientMethod, Method, ReplyCode, basic},
+    server::Event as ServerEvent,
+    wire::ShortStr,
+};
+
+const TAG: ShortStr = ShortStr::from_static("tag").unwrap();
+
+fn consume(pair: &mut Pair, id: ChannelId) -> RequestId {
+    let consume = basic::Consume::default().consumer_tag(&TAG).unwrap();
+    let (_, tag, request) = pair.client_channel(id).consume(consume).unwrap();
+    assert_eq!(tag, TAG);
+    request
+}
+
+fn cancel() -> basic::Cancel {
+    basic::Cancel::default().consumer_tag(&TAG).unwrap()
+}
+
+/// A tag that was cancelled without waiting can be used again at once; whoever gives its consumer up
+/// means the new one.
+#[test]
+fn puk_11_the_consumer_that_is_given_up_is_the_last_of_its_tag() {
+    let mut pair = Pair::open();
+    let id = pair.open_channel();
+    let first = consume(&mut pair, id);
+    pair.client_channel(id).send(&cancel()).unwrap();
+    consume(&mut pair, id);
+    pair.client_channel(id).abandon_consumer(&TAG);
+    pair.exchange();
+    pair.take_server_events();
+
+    let ok = basic::ConsumeOk { consumer_tag: TAG };
+    pair.server_channel(id).send(&ok).unwrap();
+    pair.exchange();
+    assert_eq!(pair.only_reply(first), Method::from(ok.clone()));
+    assert_eq!(pair.take_server_events(), []);
+    pair.server_channel(id).send(&ok).unwrap();
+    pair.exchange();
+    assert_eq!(pair.take_client_events(), []);
+    let cancelled = ServerEvent::Request {
+        channel: id,
+        method: ClientMethod::BasicCancel(cancel()),
+    };
+    assert_eq!(pair.take_server_events(), [cancelled]);
+}
+
+/// Nothing is told of it from then on, also when that is only while the connection closes.
+#[test]
+fn puk_11_a_consumer_is_given_up_while_the_connection_closes() {
+    let mut pair = Pair::open();
+    let id = pair.open_channel();
+    consume(&mut pair, id);
+    pair.client.close(ReplyCode::SUCCESS, "bye");
+    pair.client_channel(id).abandon_consumer(&TAG);
+    pair.exchange();
+    assert!(matches!(
+        pair.take_client_events()[..],
+        [ClientEvent::Closed(_)]
+    ));
+}
+
+/// A message that is against the protocol settles the request that it was to answer, too.
+#[test]
+fn apr_28_a_message_without_a_number_does_not_lose_its_request() {
+    let mut pair = Pair::open();
+    let id = pair.open_channel();
+    let get = basic::Get::default();
+    let request = pair.client_channel(id).get(&get).unwrap();
+    let mut client = Side::of(pair, Role::Client);
+    let got = basic::GetOk::default().delivery_tag(0);
+    client.feed(&method_frame(1, &got.into()));
+    let events = client.feed(&header_frame(1, 60, 0, 0, &[]));
+    assert!(matches!(
+        &events[..],
+        [
+            Event::Client(ClientEvent::Failed { request: failed, .. }),
+            Event::Client(ClientEvent::Closed(_))
+        ] if *failed == request
+    ));
+}

@@ -1,0 +1,203 @@
+//! What is outstanding on a channel, against a plain set of numbers.
+
+use alloc::{collections::BTreeSet, vec, vec::Vec};
+
+use proptest::{collection::vec as list, prelude::*};
+
+use super::script::*;
+use crate::{
+    ApiMisuse, ChannelId, Requeue, Tags,
+    client::{Connection, Event},
+    protocol::{basic, tx},
+};
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Deliver,
+    DeliverNoAck,
+    Get,
+    /// What the number is, counted from the last delivery or so.
+    Ack(u64),
+    Nack(u64),
+    Reject(u64),
+    AckUpTo(u64),
+    NackUpTo(u64),
+    AckAll,
+    NackAll,
+    Recover,
+    RecoverAsync,
+    Select,
+    Commit,
+    Rollback,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let number = || 0u64..40;
+    prop_oneof![
+        12 => Just(Step::Deliver),
+        2 => Just(Step::DeliverNoAck),
+        3 => Just(Step::Get),
+        6 => number().prop_map(Step::Ack),
+        3 => number().prop_map(Step::Nack),
+        3 => number().prop_map(Step::Reject),
+        2 => number().prop_map(Step::AckUpTo),
+        1 => number().prop_map(Step::NackUpTo),
+        1 => Just(Step::AckAll),
+        1 => Just(Step::NackAll),
+        1 => Just(Step::Recover),
+        1 => Just(Step::RecoverAsync),
+        1 => Just(Step::Select),
+        2 => Just(Step::Commit),
+        2 => Just(Step::Rollback),
+    ]
+}
+
+/// What a server knows of a channel, as RabbitMQ does.
+#[derive(Default)]
+struct Model {
+    outstanding: BTreeSet<u64>,
+    /// What the transaction has settled, none outside of one.
+    settled: Option<BTreeSet<u64>>,
+}
+
+impl Model {
+    /// What is named is settled; false if it is not outstanding.
+    fn settle(&mut self, tags: Tags) -> bool {
+        let named: Vec<u64> = match tags {
+            Tags::One(tag) if self.outstanding.contains(&tag.get()) => [tag.get()].into(),
+            Tags::UpTo(tag) if self.outstanding.contains(&tag.get()) => {
+                self.outstanding.range(..=tag.get()).copied().collect()
+            }
+            Tags::All => self.outstanding.iter().copied().collect(),
+            Tags::One(_) | Tags::UpTo(_) => return false,
+        };
+        for number in named {
+            self.outstanding.remove(&number);
+            if let Some(settled) = &mut self.settled {
+                settled.insert(number);
+            }
+        }
+        true
+    }
+}
+
+/// A channel with a consumer that acknowledges, and one that does not.
+fn consuming() -> (Script<Connection>, ChannelId) {
+    let mut client = Script::open();
+    let id = client.channel();
+    client.consumer(id, "t", false);
+    client.consumer(id, "u", true);
+    (client, id)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn reg_23_what_is_outstanding_is_what_the_server_thinks(steps in list(any_step(), 0..120)) {
+        let (mut client, id) = consuming();
+        let (mut model, mut last) = (Model::default(), 0u64);
+        for step in steps {
+            // Some of them were never made.
+            let near = |back: u64| tag((last + 2).saturating_sub(back).max(1));
+            let settle = match step {
+                Step::Ack(back) => Some(Tags::One(near(back))),
+                Step::Nack(back) => Some(Tags::One(near(back))),
+                Step::Reject(back) => Some(Tags::One(near(back))),
+                Step::AckUpTo(back) | Step::NackUpTo(back) => Some(Tags::UpTo(near(back))),
+                Step::AckAll | Step::NackAll => Some(Tags::All),
+                _ => None,
+            };
+            if let Some(tags) = settle {
+                let nothing = model.outstanding.is_empty();
+                let mut on = client.on(id);
+                let result = match (step, tags) {
+                    (Step::Nack(_) | Step::NackUpTo(_) | Step::NackAll, tags) => on.nack(tags, Requeue::Yes),
+                    (Step::Reject(_), Tags::One(tag)) => on.reject(tag, Requeue::No),
+                    (_, tags) => on.ack(tags),
+                };
+                let (number, _) = tags.to_wire();
+                let expected = if model.settle(tags) {
+                    Ok(())
+                } else {
+                    Err(ApiMisuse::UnknownDeliveryTag(number))
+                };
+                let silent = expected.is_err() || (tags == Tags::All && nothing);
+                prop_assert_eq!(result, expected);
+                prop_assert_eq!(client.sent().len(), usize::from(!silent));
+                continue;
+            }
+            match step {
+                Step::Deliver => {
+                    last += 1;
+                    model.outstanding.insert(last);
+                    client.deliver(id, "t", last);
+                }
+                Step::DeliverNoAck => {
+                    last += 1;
+                    client.deliver(id, "u", last);
+                }
+                Step::Get => {
+                    client.on(id).get(&basic::Get::default()).unwrap();
+                    client.bytes();
+                    last += 1;
+                    model.outstanding.insert(last);
+                    let ok = basic::GetOk::default().delivery_tag(last);
+                    client.send_content(1, &ok, &basic::Properties::default(), b"x");
+                }
+                Step::Recover => {
+                    client.call(id, &basic::Recover { requeue: true }, &basic::RecoverOk);
+                    model.outstanding.clear();
+                }
+                Step::RecoverAsync => {
+                    client.on(id).recover_async(true).unwrap();
+                    client.bytes();
+                    model.outstanding.clear();
+                }
+                Step::Select => {
+                    client.call(id, &tx::Select, &tx::SelectOk);
+                    model.settled.get_or_insert_default();
+                }
+                Step::Commit if model.settled.is_some() => {
+                    client.call(id, &tx::Commit, &tx::CommitOk);
+                    model.settled = Some(BTreeSet::new());
+                }
+                Step::Rollback if model.settled.is_some() => {
+                    client.call(id, &tx::Rollback, &tx::RollbackOk);
+                    let settled = model.settled.replace(BTreeSet::new());
+                    model.outstanding.extend(settled.unwrap());
+                }
+                Step::Commit => {
+                    let refused = Err(ApiMisuse::NotTransactional);
+                    prop_assert_eq!(client.on(id).call(&tx::Commit), refused);
+                }
+                _ => {
+                    let refused = Err(ApiMisuse::NotTransactional);
+                    prop_assert_eq!(client.on(id).call(&tx::Rollback), refused);
+                }
+            }
+            let events = client.events();
+            let came = |event: &Event| matches!(event, Event::Delivered(_) | Event::Got { .. });
+            prop_assert!(events.iter().all(came));
+            prop_assert_eq!(client.sent(), []);
+        }
+        // Each number, one by one.
+        for number in 1..=last + 1 {
+            let result = client.on(id).ack(Tags::One(tag(number)));
+            prop_assert_eq!(result.is_ok(), model.outstanding.contains(&number), "{}", number);
+        }
+    }
+}
+
+#[test]
+fn the_highest_number_is_taken() {
+    let (mut client, id) = consuming();
+    for number in [1, u64::MAX - 1, u64::MAX, u64::MAX, 1, 5] {
+        client.deliver(id, "t", number);
+    }
+    assert_eq!(client.events().len(), 6);
+    client.on(id).ack(Tags::One(tag(u64::MAX))).unwrap();
+    client.on(id).ack(Tags::UpTo(tag(u64::MAX - 1))).unwrap();
+    assert!(client.on(id).ack(Tags::One(tag(1))).is_err());
+    assert!(client.conn.is_open());
+}

@@ -1,0 +1,24 @@
+//! Random programs, run on two brokers whose answers are compared.
+//!
+//! A [program](program::Program) is a list of steps that comes from a seed: declare, bind, publish,
+//! consume, acknowledge, delete, and wrong things on purpose. A [`Lane`] runs it on a broker, over
+//! TCP with this project's client, one step after another, and after each step waits until nothing
+//! moves any more. What comes of it is a [`Trace`]: replies, errors with their texts, deliveries,
+//! returns, and how many messages and consumers each queue has; without the names and times that
+//! differ from run to run. Two brokers that behave alike give the same trace.
+//!
+//! [`compare`] runs many programs, tells the first difference of each that has one, and makes it
+//! small. Where RabbitMQ does not give the same trace twice, the difference is its own.
+
+pub mod compare;
+pub mod generate;
+mod inject;
+pub mod kept;
+mod lane;
+pub mod names;
+pub mod program;
+mod run;
+mod steps;
+mod trace;
+
+pub use self::{lane::Lane, trace::Trace};

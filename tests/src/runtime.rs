@@ -1,0 +1,42 @@
+//! What the scenarios need from a runtime. They need nothing else of it, so that the same ones run
+//! on each.
+
+mod tokio;
+
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use amqp_tokio::{Config, Connection};
+
+pub use self::tokio::Tokio;
+use crate::harness::{Failure, Outcome};
+
+/// A future that any thread may run.
+pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What a scenario wants otherwise than the URI says.
+pub type Configure = Box<dyn FnOnce(&mut Config) + Send>;
+
+/// A runtime with the adapter for it.
+///
+/// It is only a name for the runtime: all methods but [`block_on`](Self::block_on) are called
+/// inside of that.
+pub trait Runtime: fmt::Debug + Send + Sync {
+    /// The adapter's name, such as `tokio`.
+    fn name(&self) -> &'static str;
+
+    /// Starts the runtime, and runs a scenario on it until it ends.
+    fn block_on(&self, scenario: Pin<Box<dyn Future<Output = Outcome>>>) -> Outcome;
+
+    /// Connects as the adapter's users do. What the server refuses is an
+    /// [`amqp_client::Error`](amqp_tokio::Error).
+    fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>>;
+
+    /// Whether the TCP connections that the adapter makes have `TCP_NODELAY`.
+    fn sets_nodelay(&self, uri: String) -> Boxed<Result<bool, Failure>>;
+
+    /// Runs a task beside the scenario.
+    fn spawn(&self, task: Boxed<()>);
+
+    /// Waits.
+    fn sleep(&self, time: Duration) -> Boxed<()>;
+}

@@ -1,0 +1,66 @@
+//! Tokio, with `amqp-tokio`.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use amqp_tokio::{ConnectError, Connection, Options};
+use tokio::{runtime::Builder, time};
+
+use super::{Boxed, Configure, Runtime};
+use crate::harness::{Failure, Outcome};
+
+/// One of tokio's schedulers.
+#[derive(Clone, Copy, Debug)]
+pub enum Tokio {
+    /// With several threads.
+    MultiThread,
+    /// With one, on which everything takes turns.
+    CurrentThread,
+}
+
+/// How many threads run the tasks of a scenario: enough for what goes wrong only in parallel.
+const THREADS: usize = 2;
+
+impl Runtime for Tokio {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::MultiThread => "tokio",
+            Self::CurrentThread => "tokio_current_thread",
+        }
+    }
+
+    fn block_on(&self, scenario: Pin<Box<dyn Future<Output = Outcome>>>) -> Outcome {
+        let mut builder = match self {
+            Self::MultiThread => Builder::new_multi_thread(),
+            Self::CurrentThread => Builder::new_current_thread(),
+        };
+        let runtime = builder.worker_threads(THREADS).enable_all().build()?;
+        runtime.block_on(scenario)
+    }
+
+    fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>> {
+        Box::pin(async move {
+            let mut options = Options::from_uri(&uri)?;
+            configure(&mut options.config);
+            options.connect().await.map_err(|error| match error {
+                ConnectError::NotOpened(error) => error.into(),
+                error => error.into(),
+            })
+        })
+    }
+
+    fn sets_nodelay(&self, uri: String) -> Boxed<Result<bool, Failure>> {
+        Box::pin(async move {
+            let options = Options::from_uri(&uri)?;
+            let connecting = options.connect_tcp();
+            Ok(connecting.await?.nodelay()?)
+        })
+    }
+
+    fn spawn(&self, task: Boxed<()>) {
+        tokio::spawn(task);
+    }
+
+    fn sleep(&self, time: Duration) -> Boxed<()> {
+        Box::pin(async move { time::sleep(time).await })
+    }
+}

@@ -1,0 +1,214 @@
+//! Regressions: a server that is short of memory, and reads no more.
+
+use std::time::{Duration, Instant};
+
+use amqp_tokio::{
+    Body, CloseReason, Connection, Error, Unconfirmed,
+    core::{CloseCause, TimeoutReason, protocol::basic},
+    wire::FieldTable,
+};
+
+use super::{
+    Case, case,
+    tools::{becomes_ready, consume, get, is_own_close, open, ready, shared_queue, to},
+};
+use crate::{
+    context::Ctx,
+    harness::{Failure, Outcome},
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        case!(reg_11_a_blocked_connection_closes_in_time).alone(&[]),
+        case!(reg_12_a_blocked_connection_with_a_full_socket).alone(&["heartbeat = 1"]),
+    ]
+}
+
+/// How long a close may take, in these scenarios.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// By how much a busy machine may be late.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Lets the broker run out of memory, as it sees it, or have enough again.
+async fn set_alarm(cx: &Ctx, on: bool) -> Outcome {
+    let watermark = if on { "0" } else { "0.8" };
+    cx.ctl(&["set_vm_memory_high_watermark", watermark]).await?;
+    Ok(())
+}
+
+async fn connect(cx: &Ctx) -> Result<Connection, Failure> {
+    cx.connect_to(&cx.uri, |config| config.timeouts.close = CLOSE_LIMIT)
+        .await
+}
+
+/// Asserts that it ended because the server did not answer the close.
+#[track_caller]
+fn assert_close_timed_out(result: Result<(), Error>) -> CloseReason {
+    let Err(Error::ConnectionClosed(reason)) = result else {
+        panic!("nobody should have answered: {result:?}");
+    };
+    assert_eq!(reason.cause(), &CloseCause::TimedOut(TimeoutReason::Close));
+    reason
+}
+
+/// Blocked by a memory alarm, then close() ends within its deadline, and everybody who waits is
+/// told. Without a close, publishing goes on when the alarm is over.
+async fn reg_11_a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
+    let (observer, observing) = open(&cx).await?;
+    observing.call(shared_queue("q")).await?;
+    let staying = connect(&cx).await?;
+    let leaving = connect(&cx).await?;
+    set_alarm(&cx, true).await?;
+    let mut waiting = Vec::new();
+    for connection in [&staying, &leaving] {
+        let channel = connection.open_channel().await?.confirm_select().await?;
+        assert!(!connection.is_blocked(), "not before it publishes");
+        let publish = async move |body: &'static str| {
+            let properties = basic::Properties::default();
+            (
+                channel.publish(&to("", "q"), &properties, body).await,
+                channel,
+            )
+        };
+        let (first, channel) = publish("first").await;
+        cx.until("the server has blocked", || connection.is_blocked())
+            .await?;
+        // The next one waits for room; it takes what was sent along with it.
+        let first = cx.spawn(first?);
+        let second = cx.spawn(async move {
+            let properties = basic::Properties::default();
+            let confirm = channel.publish(&to("", "q"), &properties, "second").await?;
+            Ok::<_, Error>((confirm.await, channel))
+        });
+        waiting.push((first, second));
+    }
+    // Nobody answers this either.
+    let call = cx.spawn({
+        let leaving = leaving.clone();
+        async move { leaving.open_channel().await.map(drop) }
+    });
+    cx.sleep(Duration::from_millis(200)).await;
+    assert!(!call.is_finished());
+    assert!(
+        waiting
+            .iter()
+            .all(|(first, second)| !first.is_finished() && !second.is_finished())
+    );
+    let begun = Instant::now();
+    let reason = assert_close_timed_out(leaving.close().await);
+    let took = begun.elapsed();
+    assert!(
+        took >= CLOSE_LIMIT && took < CLOSE_LIMIT + MARGIN,
+        "{took:?}"
+    );
+    let (first, second) = waiting.pop().ok_or("there are two")?;
+    match cx.soon(first.join()).await?? {
+        Err(Unconfirmed::Unknown(doubt)) => {
+            assert_eq!(doubt.cause(), &CloseCause::Connection(reason.clone()));
+        }
+        other => panic!("it is not known whether it has arrived: {other:?}"),
+    }
+    // What was not accepted before the close is not sent any more.
+    let refused = cx.soon(second.join()).await??.map(drop);
+    let refused = refused.expect_err("it waited for the server");
+    assert!(is_own_close(&refused), "{refused}");
+    let unanswered = cx.soon(call.join()).await??;
+    assert_eq!(unanswered, Err(Error::ConnectionClosed(reason)));
+
+    set_alarm(&cx, false).await?;
+    let (first, second) = waiting.pop().ok_or("there are two")?;
+    cx.soon(first.join()).await???;
+    let (confirmed, _channel) = cx.soon(second.join()).await???;
+    confirmed?;
+    assert!(!staying.is_blocked());
+    staying.close().await?;
+    // The first of the one that left has arrived, and the second was never sent.
+    let mut bodies = Vec::new();
+    while let Some(message) = observing.get(get("q")).await? {
+        bodies.push(super::tools::text(&message.body));
+        message.ack()?;
+    }
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["first", "first", "second"]);
+    Ok(observer.close().await?)
+}
+
+/// Blocked in the middle of a message, with a socket that takes no more: heartbeats keep the
+/// connection alive, what comes in is still read, close() ends within its deadline, and the message
+/// arrives whole when the alarm is over.
+async fn reg_12_a_blocked_connection_with_a_full_socket(cx: Ctx) -> Outcome {
+    const LARGE: usize = 32 << 20;
+    let body: Vec<u8> = (0..LARGE as u32 / 4).flat_map(u32::to_be_bytes).collect();
+    let body = Body::from(body);
+    let (observer, observing) = open(&cx).await?;
+    observing.call(shared_queue("q")).await?;
+    let staying = connect(&cx).await?;
+    let leaving = connect(&cx).await?;
+    // A message that moves from one queue to another while nobody publishes.
+    let arguments = FieldTable::new()
+        .with("x-message-ttl", 4000)?
+        .with("x-dead-letter-exchange", "")?
+        .with("x-dead-letter-routing-key", "late")?;
+    observing.call(shared_queue("late")).await?;
+    observing
+        .call(shared_queue("early").arguments(arguments))
+        .await?;
+    let early = basic::Publish::default().routing_key("early")?;
+    let properties = basic::Properties::default();
+    observing.publish(&early, &properties, "late").await?;
+    becomes_ready(&cx, &observing, "early", 1).await?;
+    let consuming = staying.open_channel().await?;
+    let mut late = consuming.consume(consume("late")).await?;
+
+    let mut confirms = Vec::new();
+    set_alarm(&cx, true).await?;
+    for connection in [&staying, &leaving] {
+        let channel = connection.open_channel().await?.confirm_select().await?;
+        let confirm = channel
+            .publish(&to("", "q"), &basic::Properties::default(), body.clone())
+            .await?;
+        confirms.push((cx.spawn(confirm), channel));
+        cx.until("the server has blocked", || connection.is_blocked())
+            .await?;
+    }
+    // Three times as long as a peer may be silent.
+    cx.sleep(Duration::from_secs(6)).await;
+    let delivery = cx.soon(late.next()).await?.ok_or("no delivery")??;
+    assert_eq!(delivery.body, "late");
+    delivery.ack()?;
+    for connection in [&staying, &leaving] {
+        assert_eq!(connection.tuning().heartbeat, 1);
+        assert!(connection.is_open() && connection.is_blocked());
+        assert!(
+            connection.buffered() > LARGE / 2,
+            "{}",
+            connection.buffered()
+        );
+    }
+    assert_eq!(ready(&observing, "q").await?, 0);
+
+    let begun = Instant::now();
+    assert_close_timed_out(leaving.close().await);
+    let took = begun.elapsed();
+    assert!(
+        took >= CLOSE_LIMIT && took < CLOSE_LIMIT + MARGIN,
+        "{took:?}"
+    );
+    let (confirm, _channel) = confirms.pop().ok_or("there are two")?;
+    match cx.soon(confirm.join()).await?? {
+        Err(Unconfirmed::Unknown(_)) => {}
+        other => panic!("it is not known whether it has arrived: {other:?}"),
+    }
+
+    set_alarm(&cx, false).await?;
+    let (confirm, channel) = confirms.pop().ok_or("there are two")?;
+    cx.soon(confirm.join()).await???;
+    assert!(channel.is_open() && !staying.is_blocked());
+    let message = observing.get(get("q")).await?.ok_or("it was confirmed")?;
+    assert!(message.body == body);
+    message.ack()?;
+    assert_eq!(ready(&observing, "q").await?, 0);
+    staying.close().await?;
+    Ok(observer.close().await?)
+}

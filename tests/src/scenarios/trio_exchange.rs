@@ -1,0 +1,144 @@
+//! trio_amqp: exchanges.
+
+use amqp_tokio::{
+    Channel, Error,
+    core::{
+        MethodId,
+        protocol::{ReplyCode, exchange},
+    },
+};
+
+use super::{
+    Case, cases,
+    tools::{assert_channel_closed, assert_connection_closed, declare_exchange, open},
+};
+use crate::{context::Ctx, harness::Outcome};
+
+const DECLARE: MethodId = MethodId::new(40, 10);
+const BIND: MethodId = MethodId::new(40, 30);
+
+pub(super) fn cases() -> Vec<Case> {
+    cases![
+        tri_18_every_type_of_exchange_can_be_declared,
+        tri_19_another_exchange_of_the_same_name_is_refused,
+        tri_20_an_existing_exchange_is_found_whatever_is_said_of_it,
+        tri_21_a_missing_exchange_is_not_found,
+        tri_21_an_unknown_type_closes_the_connection,
+        tri_22_a_deleted_exchange_is_not_found,
+        tri_23_exchanges_are_bound_and_unbound,
+    ]
+}
+
+fn fanout(name: &str) -> exchange::Declare {
+    exchange::Declare::default()
+        .exchange(name)
+        .and_then(|declare| declare.kind("fanout"))
+        .expect("short names")
+}
+
+/// Whether there is an exchange of that name.
+async fn look(channel: &Channel, name: &str) -> Result<(), Error> {
+    let look = exchange::Declare::default().exchange(name)?.passive(true);
+    channel.call(look).await.map(drop)
+}
+
+/// Given exchanges direct, fanout, topic, headers, when declared, ok.
+async fn tri_18_every_type_of_exchange_can_be_declared(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    for kind in ["direct", "fanout", "topic", "headers"] {
+        declare_exchange(&channel, kind, kind).await?;
+        // Saying it again changes nothing.
+        declare_exchange(&channel, kind, kind).await?;
+        look(&channel, kind).await?;
+    }
+    Ok(connection.close().await?)
+}
+
+/// Given a headers, auto_delete or durable exchange, when redeclared as fanout non-durable, then the
+/// channel is closed (406).
+async fn tri_19_another_exchange_of_the_same_name_is_refused(cx: Ctx) -> Outcome {
+    let connection = cx.connect().await?;
+    for (name, existing) in [
+        ("headers", fanout("headers").kind("headers")?),
+        ("auto_delete", fanout("auto_delete").auto_delete(true)),
+        ("durable", fanout("durable").durable(true)),
+        ("internal", fanout("internal").internal(true)),
+    ] {
+        let channel = connection.open_channel().await?;
+        channel.call(existing).await?;
+        let error = channel.call(fanout(name)).await.expect_err(name);
+        assert_channel_closed(&error, ReplyCode::PRECONDITION_FAILED, DECLARE);
+    }
+    Ok(connection.close().await?)
+}
+
+/// Given an existing exchange, when passive-declared even with other flags, then ok.
+async fn tri_20_an_existing_exchange_is_found_whatever_is_said_of_it(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    channel.call(fanout("existing").durable(true)).await?;
+    let other = fanout("existing").kind("topic")?.auto_delete(true);
+    channel.call(other.passive(true)).await?;
+    Ok(connection.close().await?)
+}
+
+/// Given no exchange, when passive-declared, then 404.
+async fn tri_21_a_missing_exchange_is_not_found(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let error = look(&channel, "missing").await.expect_err("it is missing");
+    assert_channel_closed(&error, ReplyCode::NOT_FOUND, DECLARE);
+    Ok(connection.close().await?)
+}
+
+/// Given an unknown type, then a connection error.
+async fn tri_21_an_unknown_type_closes_the_connection(cx: Ctx) -> Outcome {
+    let (_connection, channel) = open(&cx).await?;
+    let error = declare_exchange(&channel, "exchange", "unknown")
+        .await
+        .expect_err("there is no such type");
+    assert_connection_closed(&error, ReplyCode::COMMAND_INVALID);
+    Ok(())
+}
+
+/// Given an exchange deleted, when passive-declared, 404; deleting twice is ok.
+async fn tri_22_a_deleted_exchange_is_not_found(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    channel.call(fanout("passing")).await?;
+    let delete = exchange::Delete::default().exchange("passing")?;
+    for _ in 0..2 {
+        channel.call(delete.clone()).await?;
+    }
+    let error = look(&channel, "passing").await.expect_err("it is deleted");
+    assert_channel_closed(&error, ReplyCode::NOT_FOUND, DECLARE);
+    Ok(connection.close().await?)
+}
+
+/// Given two exchanges, bind ok; binding missing ones, 404; unbind ok; unbind reversed, ok.
+async fn tri_23_exchanges_are_bound_and_unbound(cx: Ctx) -> Outcome {
+    let bind = |from: &str, to: &str| {
+        let bind = exchange::Bind::default().source(from)?.destination(to)?;
+        bind.routing_key("key")
+    };
+    let unbind = |from: &str, to: &str| {
+        let unbind = exchange::Unbind::default().source(from)?.destination(to)?;
+        unbind.routing_key("key")
+    };
+    let (connection, channel) = open(&cx).await?;
+    channel.call(fanout("one")).await?;
+    channel.call(fanout("two")).await?;
+    channel.call(bind("one", "two")?).await?;
+    channel.call(unbind("one", "two")?).await?;
+    channel.call(unbind("two", "one")?).await?;
+    for (from, to) in [
+        ("one", "missing"),
+        ("missing", "two"),
+        ("missing", "missing"),
+    ] {
+        let channel = connection.open_channel().await?;
+        let error = channel
+            .call(bind(from, to)?)
+            .await
+            .expect_err("one is missing");
+        assert_channel_closed(&error, ReplyCode::NOT_FOUND, BIND);
+    }
+    Ok(connection.close().await?)
+}
