@@ -88,6 +88,11 @@ impl Consumers {
         self.by_tag.values().any(|consumer| consumer.replies)
     }
 
+    /// Whether one of that tag was cancelled before.
+    pub(crate) fn was_cancelled(&self, tag: &ShortStr) -> bool {
+        self.cancelled.iter().any(|(cancelled, _)| cancelled == tag)
+    }
+
     /// Whether one was cancelled before.
     pub(crate) fn any_cancelled(&self) -> bool {
         !self.cancelled.is_empty()

@@ -306,17 +306,24 @@ impl Machine<Client> {
         let Some(channel) = self.channel_mut(id) else {
             return;
         };
-        let removed = channel.role.consumers.remove(&tag);
-        // A consumer that was never confirmed never will be.
-        let consume = channel.role.pending.iter().position(|pending| {
+        let role = &mut channel.role;
+        let consume = role.pending.iter().position(|pending| {
             pending.method == basic::Consume::ID && pending.tag.as_ref() == Some(&tag)
         });
-        let consume = consume.and_then(|at| channel.role.pending.remove(at));
+        // It may have crossed a cancel of this side's that asked for no answer. Then it is the
+        // consumer before that it means, and the server knows nothing of the next one yet.
+        let crossed = consume.is_some() && role.consumers.was_cancelled(&tag);
+        let (mut removed, mut failed) = (None, None);
+        if !crossed {
+            removed = role.consumers.remove(&tag);
+            // A consumer that was never confirmed never will be.
+            failed = consume.and_then(|at| role.pending.remove(at));
+        }
         if !cancel.no_wait {
             let consumer_tag = tag.clone();
             self.put_method_anyway(id, &basic::CancelOk { consumer_tag });
         }
-        if let Some(consume) = consume {
+        if let Some(consume) = failed {
             if !consume.abandoned {
                 self.request_settled();
                 self.push(Event::Failed {

@@ -24,12 +24,16 @@ const CLOSE_OK: MethodId = channel::CloseOk::ID;
 const COMMIT_OK: MethodId = tx::CommitOk::ID;
 
 /// From this size on, in bytes, a piece of a body is a slice of the read buffer; a smaller one is
-/// copied, so that it does not keep the whole buffer alive.
-pub(super) const SHARE_FROM: usize = 2048;
+/// copied, so that it does not keep the whole buffer alive. A buffer of 128 KiB is kept alive by an
+/// eighth of it at least.
+pub(super) const SHARE_FROM: usize = 16 << 10;
 
 /// Small pieces are copied into blocks of this size, in bytes: the most memory that a small piece
 /// keeps alive.
 const ARENA_BLOCK: usize = 8192;
+
+/// From this size on, in bytes, a copy has memory of its own.
+const ARENA_MAX: usize = 1024;
 
 impl<R: Role> Machine<R> {
     /// Takes the whole frames off the front of `input`.
@@ -184,6 +188,9 @@ impl<R: Role> Machine<R> {
     fn copy(&mut self, piece: &[u8]) -> Bytes {
         if piece.is_empty() {
             return Bytes::new();
+        }
+        if piece.len() >= ARENA_MAX {
+            return Bytes::copy_from_slice(piece);
         }
         if self.arena.capacity() - self.arena.len() < piece.len() {
             self.arena = BytesMut::with_capacity(ARENA_BLOCK);
@@ -342,7 +349,7 @@ impl<R: Role> Machine<R> {
             })
             .map_err(|fault| fault.at(number, method))?;
         let properties = if header.properties.len() > 2 {
-            self.copy_large(header.properties)
+            self.copy(header.properties)
         } else {
             Bytes::new()
         };
@@ -374,15 +381,6 @@ impl<R: Role> Machine<R> {
         let method_id = method.id();
         R::on_channel_method(self, id, method, Some(content))
             .map_err(|fault| fault.at(id.number(), Some(method_id)))
-    }
-
-    /// As `copy`, for what may be larger than a block.
-    fn copy_large(&mut self, piece: &[u8]) -> Bytes {
-        if piece.len() < SHARE_FROM {
-            self.copy(piece)
-        } else {
-            Bytes::copy_from_slice(piece)
-        }
     }
 }
 

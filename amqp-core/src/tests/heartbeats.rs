@@ -138,8 +138,10 @@ fn reg_13_ser_36_without_heartbeats_an_hour_is_nothing() {
 
 #[test]
 fn reg_13_a_client_may_turn_heartbeats_off() {
-    let mut config = Config::default();
-    config.heartbeat = Some(0);
+    let config = Config {
+        heartbeat: Some(0),
+        ..Config::default()
+    };
     let tune = connection::Tune::default().heartbeat(60);
     let mut client = Client::tuned(config, &tune);
     assert_eq!(client.conn.tuning().heartbeat_interval(), None);

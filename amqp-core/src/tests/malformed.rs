@@ -12,7 +12,7 @@ use crate::{
     client::{self, Checks, Event as ClientEvent},
     frame::PROTOCOL_HEADER,
     protocol::{self, Method, RULES, ReplyCode, basic, channel, connection, queue},
-    server::{self, Event as ServerEvent},
+    server,
     wire::{DecodeError, Encode as _},
 };
 

@@ -448,3 +448,30 @@ fn a_deadline_is_set_when_the_time_is_known() {
         TimeoutReason::Request
     );
 }
+
+#[test]
+fn reg_21_a_cancel_of_the_server_s_that_crosses_one_without_an_answer() {
+    let (mut client, id) = open();
+    client.consumer(id, "t", false);
+    client.on(id).send(&cancel("t")).unwrap();
+    let (next, request) = client.consume(id, consume("q", "t"));
+    client.bytes();
+    // The queue was deleted before the server had read any of it.
+    client.send(1, &cancel("t").no_wait(true));
+    assert_eq!(client.events(), []);
+    client.send(1, &consume_ok("t"));
+    assert_eq!(client.events(), [replied(id, request, consume_ok("t"))]);
+    client.deliver(id, "t", 1);
+    assert!(matches!(client.only_event(), Event::Delivered(delivery) if delivery.consumer == next));
+    // The next cancel means the consumer that there is.
+    client.send(1, &cancel("t").no_wait(true));
+    let consumer = next;
+    assert_eq!(
+        client.events(),
+        [Event::ConsumerCancelled {
+            channel: id,
+            consumer,
+            tag: name("t")
+        }]
+    );
+}

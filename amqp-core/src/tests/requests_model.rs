@@ -25,6 +25,7 @@ enum Step {
     Get,
     Consume,
     Cancel,
+    CancelNoWait,
     AbandonConsumer,
     Close,
     UpdateSecret,
@@ -47,6 +48,7 @@ fn any_step() -> impl Strategy<Value = (Index, Step)> {
         3 => Just(Step::Get),
         3 => Just(Step::Consume),
         2 => Just(Step::Cancel),
+        2 => Just(Step::CancelNoWait),
         1 => Just(Step::AbandonConsumer),
         2 => Just(Step::Close),
         1 => Just(Step::UpdateSecret),
@@ -85,8 +87,10 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let mut config = Config::default();
-        config.channel_max = 4;
+        let config = Config {
+            channel_max: 4,
+            ..Config::default()
+        };
         Self {
             client: Script::open_with(config),
             channels: Vec::new(),
@@ -141,6 +145,11 @@ impl Model {
                 let cancel = basic::Cancel::default().consumer_tag("tag");
                 on.call(&cancel.unwrap()).unwrap()
             }
+            Step::CancelNoWait => {
+                let cancel = basic::Cancel::default().consumer_tag("tag");
+                on.send(&cancel.unwrap()).unwrap();
+                return;
+            }
             Step::AbandonConsumer => {
                 on.abandon_consumer(&name("tag"));
                 // If it was not confirmed, nobody waits for that either.
@@ -179,9 +188,14 @@ impl Model {
         if self.received.is_empty() {
             return;
         }
-        // Those of a kind are answered in order.
+        // Those of a kind are answered in order, and those that concern a consumer are.
         let (number, method) = index.get(&self.received).clone();
-        let is_alike = |other: &(u16, Method)| other.0 == number && other.1.name() == method.name();
+        let kind = |method: &Method| match method {
+            Method::BasicConsume(consume) => ("", consume.consumer_tag.clone()),
+            Method::BasicCancel(cancel) => ("", cancel.consumer_tag.clone()),
+            method => (method.name(), ShortStr::default()),
+        };
+        let is_alike = |other: &(u16, Method)| other.0 == number && kind(&other.1) == kind(&method);
         let at = self.received.iter().position(is_alike).unwrap();
         let (_, method) = self.received.remove(at);
         match method {
@@ -208,7 +222,9 @@ impl Model {
             Method::BasicCancel(cancel) => {
                 let consumer_tag = cancel.consumer_tag;
                 self.consumers.remove(&(number, consumer_tag.clone()));
-                self.client.send(number, &basic::CancelOk { consumer_tag });
+                if !cancel.no_wait {
+                    self.client.send(number, &basic::CancelOk { consumer_tag });
+                }
             }
             Method::ChannelClose(_) => {
                 self.forget(number);

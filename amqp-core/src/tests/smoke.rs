@@ -1,6 +1,6 @@
 //! The main path, from the protocol header to the last close.
 
-use std::vec;
+use alloc::vec;
 
 use super::pair::Pair;
 use crate::{
@@ -39,9 +39,7 @@ fn a_message_is_published_confirmed_delivered_and_acknowledged() {
             .call(&confirm::Select::default())
             .unwrap();
         pair.exchange();
-        pair.server_channel(id)
-            .send(&confirm::SelectOk::default())
-            .unwrap();
+        pair.server_channel(id).send(&confirm::SelectOk).unwrap();
         pair.exchange();
         assert!(matches!(
             pair.only_reply(request),

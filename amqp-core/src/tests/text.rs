@@ -1,6 +1,6 @@
 //! Names that RabbitMQ passes on as some publisher wrote them, in other than UTF-8.
 
-use std::vec::Vec;
+use alloc::vec::Vec;
 
 use super::pair::Pair;
 use crate::{
