@@ -169,17 +169,31 @@ impl fmt::Display for Quoted<'_> {
         let Some(value) = self.0 else {
             return f.write_str("none");
         };
-        f.write_str("the value '")?;
-        if let Some(number) = value.as_i64() {
+        write!(
+            f,
+            "the value {} of type '{}'",
+            QuotedValue(value),
+            type_name(value)
+        )
+    }
+}
+
+/// The value of a field without its type, as texts quote it.
+pub(crate) struct QuotedValue<'a>(pub(crate) &'a FieldValue);
+
+impl fmt::Display for QuotedValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("'")?;
+        if let Some(number) = self.0.as_i64() {
             write!(f, "{number}")?;
-        } else if let Some(text) = value.as_long_str() {
+        } else if let Some(text) = self.0.as_long_str() {
             f.write_str(&text.to_str_lossy())?;
-        } else if let Some(flag) = value.as_bool() {
+        } else if let Some(flag) = self.0.as_bool() {
             write!(f, "{flag}")?;
         } else {
-            write!(f, "{value:?}")?;
+            write!(f, "{:?}", self.0)?;
         }
-        write!(f, "' of type '{}'", type_name(value))
+        f.write_str("'")
     }
 }
 

@@ -126,13 +126,17 @@ impl<A: Acks> Consumer<A> {
 
     fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Option<Result<client::Delivery, Error>>> {
         if let Some(message) = self.batch.pop_front() {
+            if self.batch.is_empty() {
+                let (channel, id) = (self.channel.id, self.id);
+                let shared = self.channel.shared();
+                shared.take(|state| state.finish_batch(channel, id));
+            }
             return Poll::Ready(Some(Ok(message)));
         }
         if self.done {
             return Poll::Ready(None);
         }
-        // Reading may go on now that a batch was worked through.
-        let end = self.channel.shared().command(|state| {
+        let end = self.channel.shared().take(|state| {
             state.take_batch(self.channel.id, self.id, &mut self.batch);
             let Some(consumer) = state.consumer_mut(self.channel.id, self.id) else {
                 return Poll::Ready(None);

@@ -137,3 +137,73 @@ impl Drop for Pipe {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    /// A transmit with that many bytes in it.
+    fn output(len: usize) -> Transmit {
+        use amqp_core::{Instant, client};
+        let mut machine = client::Connection::new(client::Config::default(), Instant::ORIGIN)
+            .expect("the default is good");
+        let mut out = Transmit::new();
+        machine.poll_transmit(Instant::ORIGIN, &mut out);
+        assert_eq!(out.len(), len, "the protocol header");
+        out
+    }
+
+    fn read(pipe: &mut Pipe, room: usize) -> Poll<Option<Vec<u8>>> {
+        let mut buf = BytesMut::with_capacity(room);
+        pipe.poll_read(&mut context(), &mut buf).map(|read| {
+            let count = read.expect("a pipe does not fail to read");
+            assert_eq!(count, buf.len());
+            (count > 0).then(|| buf.to_vec())
+        })
+    }
+
+    #[test]
+    fn what_is_written_is_read_from_the_other_end() {
+        let (mut one, mut other) = pipe();
+        assert!(read(&mut other, 100).is_pending());
+        let written = one.poll_write(&mut context(), &mut output(8));
+        assert!(matches!(written, Poll::Ready(Ok(8))));
+        assert_eq!(read(&mut other, 5), Poll::Ready(Some(b"AMQP\0".to_vec())));
+        assert_eq!(
+            read(&mut other, 5),
+            Poll::Ready(Some(b"\0\x09\x01".to_vec()))
+        );
+        assert!(read(&mut other, 5).is_pending());
+        assert!(read(&mut one, 5).is_pending());
+    }
+
+    #[test]
+    fn what_was_written_before_the_end_is_read() {
+        let (mut one, mut other) = pipe();
+        assert!(
+            one.poll_write(&mut context(), &mut output(8)).is_ready()
+                && one.poll_close(&mut context()).is_ready()
+        );
+        assert_eq!(
+            read(&mut other, 100).map(|it| it.map(|it| it.len())),
+            Poll::Ready(Some(8))
+        );
+        assert_eq!(read(&mut other, 100), Poll::Ready(None));
+        // The other direction goes on.
+        let written = other.poll_write(&mut context(), &mut output(8));
+        assert!(matches!(written, Poll::Ready(Ok(8))));
+    }
+
+    #[test]
+    fn a_dropped_end_ends_both_directions() {
+        let (one, mut other) = pipe();
+        drop(one);
+        assert_eq!(read(&mut other, 100), Poll::Ready(None));
+        let written = other.poll_write(&mut context(), &mut output(8));
+        assert!(matches!(written, Poll::Ready(Err(_))));
+    }
+}

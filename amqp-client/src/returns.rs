@@ -94,7 +94,7 @@ impl Stream for Returns {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ReturnedMessage>> {
         let Self { channel, place } = &mut *self;
         let id = channel.id;
-        channel.shared().command(|state| {
+        channel.shared().take(|state| {
             let ended = state.channel_error(id).is_some();
             let returns = state.channel_mut(id).and_then(|it| it.returns.as_mut());
             let Some(returns) = returns else {
@@ -119,7 +119,7 @@ impl Stream for Returns {
 
 impl Drop for Returns {
     fn drop(&mut self) {
-        self.channel.shared().command(|state| {
+        self.channel.shared().take(|state| {
             let Some(channel) = state.channel_mut(self.channel.id) else {
                 return;
             };

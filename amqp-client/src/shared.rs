@@ -49,6 +49,21 @@ impl Shared {
         result
     }
 
+    /// Takes something that was delivered, and wakes the driver if it sleeps because there was no
+    /// room for more.
+    #[inline]
+    pub(crate) fn take<T>(&self, take: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = take(&mut state);
+        let room = state.reading_paused && state.wants_input();
+        let driver = if room { state.driver.take() } else { None };
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
     /// As [`command`](Self::command), when the command may also wake others.
     pub(crate) fn command_and_pump<T>(
         &self,

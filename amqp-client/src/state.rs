@@ -401,19 +401,29 @@ impl State {
         }
     }
 
-    /// The handle takes what is queued, and is done with what it took before.
+    /// The handle takes what is queued.
     pub(crate) fn take_batch(
         &mut self,
         channel: ChannelId,
         consumer: ConsumerId,
         batch: &mut VecDeque<client::Delivery>,
     ) {
-        let Some(consumer) = self.consumer_mut(channel, consumer) else {
+        let Some(state) = self.consumer_mut(channel, consumer) else {
             return;
         };
-        std::mem::swap(batch, &mut consumer.queue);
-        let done = std::mem::replace(&mut consumer.taken, std::mem::take(&mut consumer.queued));
-        self.release(done);
+        std::mem::swap(batch, &mut state.queue);
+        state.taken += std::mem::take(&mut state.queued);
+        if batch.len() < 2 {
+            self.finish_batch(channel, consumer);
+        }
+    }
+
+    /// The handle has yielded all that it took.
+    pub(crate) fn finish_batch(&mut self, channel: ChannelId, consumer: ConsumerId) {
+        if let Some(consumer) = self.consumer_mut(channel, consumer) {
+            let taken = std::mem::take(&mut consumer.taken);
+            self.release(taken);
+        }
     }
 
     fn end_consumer(

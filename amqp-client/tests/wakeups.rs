@@ -275,6 +275,23 @@ fn nobody_is_woken_for_nothing() {
     let mut closed = Box::pin(connection.closed());
     assert!(Probe::new().poll(closed.as_mut()).is_pending());
     assert_eq!(rig.driver_wakes(), wakes);
+    let mut consumer = rig
+        .wait(channel.consume(basic::Consume::default()))
+        .unwrap();
+    let tag = consumer.tag().to_string();
+    for _ in 0..3 {
+        assert!(rig.peer().deliver(1, &tag, "x"));
+    }
+    rig.run();
+    let wakes = rig.driver_wakes();
+    let mut next = || {
+        Probe::new()
+            .poll(Box::pin(consumer.next()).as_mut())
+            .is_ready()
+    };
+    assert!(next() && next() && next() && !next());
+    assert_eq!(rig.driver_wakes(), wakes);
+    drop(consumer);
     drop((closed, confirm, confirming, channel));
     rig.run();
     rig.finish(connection);

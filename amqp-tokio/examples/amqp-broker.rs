@@ -5,7 +5,7 @@
 //! cargo run --release -p amqp-tokio --example amqp-broker -- --port 5672
 //! ```
 
-use std::{env, error::Error, process::ExitCode, time::Duration};
+use std::{env, error::Error, process::ExitCode, str::FromStr, time::Duration};
 
 use amqp_tokio::{
     LocalBroker,
@@ -112,10 +112,10 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options
         };
         match argument.as_str() {
             "--listen" => listen.0 = value()?,
-            "--port" => listen.1 = value()?.parse()?,
+            "--port" => listen.1 = number("--port", &value()?)?,
             "--vhost" => vhosts.push(value()?),
             "--user" => users.push(value()?),
-            "--memory" => config.limits.memory = value()?.parse()?,
+            "--memory" => config.limits.memory = number("--memory", &value()?)?,
             "--rules" => match value()?.as_str() {
                 "3" => {}
                 "4" => {
@@ -141,4 +141,9 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options
         config.users.push(user);
     }
     Ok(Some(Options { listen, config }))
+}
+
+fn number<T: FromStr>(option: &str, value: &str) -> Result<T, String> {
+    let number = value.parse();
+    number.map_err(|_| format!("{option} {value}: not a number, or one too large"))
 }

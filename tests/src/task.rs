@@ -180,3 +180,90 @@ impl std::fmt::Display for Panicked {
 }
 
 impl std::error::Error for Panicked {}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::pending,
+        sync::atomic::{AtomicBool, Ordering::SeqCst},
+    };
+
+    use super::*;
+    use crate::{
+        harness::Outcome,
+        runtime::{Runtime, Tokio},
+    };
+
+    /// Tells when it is dropped.
+    struct Held(Arc<AtomicBool>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.store(true, SeqCst);
+        }
+    }
+
+    fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Task<T> {
+        let (task, work) = Task::new(Box::pin(future));
+        Tokio::CurrentThread.spawn(work);
+        task
+    }
+
+    fn run(test: impl Future<Output = Outcome> + 'static) {
+        Tokio::CurrentThread
+            .block_on(Box::pin(test))
+            .expect("nothing fails");
+    }
+
+    #[test]
+    fn what_comes_of_a_task_is_told() {
+        run(async {
+            assert_eq!(spawn(async { 42 }).join().await, Ok(42));
+            let panicking = spawn(async { panic!("went {}", "wrong") });
+            let panicked: Result<(), _> = panicking.join().await;
+            assert_eq!(panicked, Err(Panicked("went wrong".into())));
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_cancelled_task_has_dropped_what_it_held() {
+        run(async {
+            for begun in [false, true] {
+                let dropped = Arc::new(AtomicBool::new(false));
+                let held = Held(Arc::clone(&dropped));
+                let task = spawn(async move {
+                    let _held = held;
+                    pending::<()>().await;
+                });
+                if begun {
+                    Tokio::CurrentThread
+                        .sleep(std::time::Duration::from_millis(1))
+                        .await;
+                }
+                assert!(!task.is_finished() && !dropped.load(SeqCst));
+                task.cancel().await;
+                assert!(dropped.load(SeqCst));
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_task_ends_with_its_owner() {
+        let dropped = Arc::new(AtomicBool::new(false));
+        let held = Held(Arc::clone(&dropped));
+        run(async move {
+            let task = spawn(async move {
+                let _held = held;
+                pending::<()>().await;
+            });
+            drop(task);
+            Tokio::CurrentThread
+                .sleep(std::time::Duration::from_millis(1))
+                .await;
+            assert!(dropped.load(SeqCst));
+            Ok(())
+        });
+    }
+}

@@ -77,8 +77,6 @@ async fn embedded() -> std::io::Result<Server> {
     serve(listener, LocalBroker::default())
 }
 
-/// The URI of a virtual host that has the name of the default one. RabbitMQ's is another one, whose
-/// name stands in errors.
 fn uri(embedded: &Server) -> String {
     format!("amqp://{}", embedded.local_addr())
 }

@@ -18,6 +18,8 @@ use std::{
 };
 
 use amqp_tests::harness::{self, Broker, Failure, Outcome, Scenario};
+use amqp_tokio::{LocalBroker, serve};
+use tokio::{net::TcpListener, runtime};
 
 /// How long one round may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -65,8 +67,22 @@ fn on_rabbitmq(name: String, client: Client, tools: Tools) -> Scenario {
     Scenario::shared(name, run).limit(LIMIT)
 }
 
-fn on_embedded(name: String, _client: Client, _tools: Tools) -> Scenario {
-    Scenario::ignored(name, "no embedded broker yet")
+fn on_embedded(name: String, client: Client, tools: Tools) -> Scenario {
+    let run = move || {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let server = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            serve(listener, LocalBroker::default())
+        })?;
+        let uri = format!("amqp://guest:guest@{}/%2F", server.local_addr());
+        round(client, &tools, &uri)?;
+        runtime.block_on(server.shutdown());
+        Ok(())
+    };
+    Scenario::local(name, run).limit(LIMIT)
 }
 
 /// Whether a client that cannot be installed is a failure.

@@ -56,7 +56,8 @@ impl Broker {
         if !vhost.exchanges.contains_key(&target.exchange) {
             return;
         }
-        let time = self.config.epoch + self.now.as_nanos() / 1_000_000_000;
+        let elapsed = self.now.as_nanos() / 1_000_000_000;
+        let time = self.config.epoch.saturating_add(elapsed);
         let mut properties = message.properties.decode();
         let death = Death {
             queue,

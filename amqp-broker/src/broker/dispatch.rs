@@ -1,6 +1,10 @@
 //! Messages to consumers, and back.
 
-use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    vec::Vec,
+};
 
 use amqp_core::{Instant, protocol::basic};
 
@@ -48,8 +52,16 @@ impl Broker {
         // A message that has no time to wait can still be delivered now, if nobody need wait.
         let before = Instant::from_nanos(self.now.as_nanos().saturating_sub(1));
         self.expire_messages(key, before);
-        while self.deliver_next(key) {}
+        while self.deliver_next(key) {
+            self.expire_messages(key, self.now);
+        }
         self.expire_messages(key, self.now);
+        self.drop_surplus(key);
+        self.set_deadline(key);
+    }
+
+    /// Drops what has no room.
+    fn drop_surplus(&mut self, key: QueueKey) {
         while let Some(entry) = self
             .queues
             .get_mut(&key)
@@ -57,7 +69,6 @@ impl Broker {
         {
             self.dead_letter(key, &entry.message, Reason::MaxLength);
         }
-        self.set_deadline(key);
     }
 
     /// Drops the messages that have waited too long.
@@ -110,6 +121,7 @@ impl Broker {
                 tag: delivery_tag,
                 queue: key,
                 consumer: Some(taker),
+                consumer_tag: Some(method.consumer_tag.clone()),
                 entry: entry.clone(),
             });
             if let Some(queue) = self.queues.get_mut(&key) {
@@ -181,9 +193,14 @@ impl Broker {
         }
     }
 
-    /// Does with deliveries what is to be done with them.
+    /// Does with deliveries what is to be done with them. What comes back to a queue together takes
+    /// its room before any of it is given out again.
     pub(crate) fn settle(&mut self, kind: Settle, deliveries: Vec<Unacked>) {
+        let mut queues = BTreeSet::new();
         for delivery in deliveries {
+            if kind != Settle::Ack && queues.insert(delivery.queue) {
+                self.rejoin(&delivery);
+            }
             match kind {
                 Settle::Ack => {}
                 Settle::Requeue => self.put_back(delivery, true),
@@ -192,6 +209,22 @@ impl Broker {
                     self.dead_letter(delivery.queue, &delivery.entry.message, Reason::Rejected);
                 }
             }
+        }
+        for queue in queues {
+            if kind != Settle::Reject {
+                self.drop_surplus(queue);
+            }
+            self.look_at(queue);
+        }
+    }
+
+    /// What held the consumer of a delivery back may be over.
+    fn rejoin(&mut self, delivery: &Unacked) {
+        if let Some(consumer) = delivery.consumer
+            && let Some(queue) = self.queues.get_mut(&delivery.queue)
+            && queue.consumers.contains_key(&consumer)
+        {
+            queue.join_turn(consumer);
         }
     }
 

@@ -173,7 +173,9 @@ impl Broker {
     /// Nobody drives a connection any more: it ends at once, if it has not ended.
     pub fn remove(&mut self, key: ConnectionKey, now: Instant) {
         self.handle_eof(key, now);
-        self.links.remove(&key);
+        if self.links.remove(&key).is_some_and(|link| link.woken) {
+            self.wakes.retain(|waiting| *waiting != key);
+        }
     }
 
     // The broker to the world.
@@ -184,7 +186,6 @@ impl Broker {
         let Some(link) = self.links.get_mut(&key) else {
             return false;
         };
-        link.woken = false;
         let moved = link.machine.poll_transmit(self.now, out);
         if link.stuffed && link.machine.buffered() <= self.config.limits.replies / 2 {
             link.stuffed = false;
@@ -212,12 +213,11 @@ impl Broker {
     /// A connection that has something to send, or can be read from again, since it was last polled:
     /// wake its driver.
     pub fn poll_wake(&mut self) -> Option<ConnectionKey> {
-        while let Some(key) = self.wakes.pop_front() {
-            if self.links.get(&key).is_some_and(|link| link.woken) {
-                return Some(key);
-            }
+        let key = self.wakes.pop_front()?;
+        if let Some(link) = self.links.get_mut(&key) {
+            link.woken = false;
         }
-        None
+        Some(key)
     }
 
     /// Whether a connection is to be read from. It is not while memory is short and it publishes,

@@ -182,11 +182,13 @@ impl Broker {
             self.send(at, &basic::GetEmpty);
             return Ok(());
         };
-        let message_count = count(queue.len());
         let returned = returns_told(queue, &entry);
         if !get.no_ack {
             queue.unacked += 1;
         }
+        self.expire_messages(found, now);
+        let left = self.queues.get(&found);
+        let message_count = left.map_or(0, |queue| count(queue.len()));
         let link = self.link(key)?;
         let Some(channel) = link.channel(at.id) else {
             return Ok(());
@@ -204,6 +206,7 @@ impl Broker {
                 tag: delivery_tag,
                 queue: found,
                 consumer: None,
+                consumer_tag: None,
                 entry: entry.clone(),
             });
         }

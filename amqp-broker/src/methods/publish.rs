@@ -17,7 +17,7 @@ use crate::{
     broker::{Broker, dispatch::send_message},
     keys::{ChannelKey, ConnectionKey},
     model::{
-        channel::{Fate, Mode, Placement, Subscription},
+        channel::{Address, Fate, Mode, Placement, Subscription},
         exchange::RouteBy,
         message::{Envelope, Message},
     },
@@ -54,13 +54,8 @@ impl Broker {
             queues,
             mandatory: method.mandatory,
         };
-        let limit = self.config.limits.transaction;
-        if let Some(transaction) = self.channel(at)?.transaction() {
-            if transaction.publishes.len() >= limit {
-                return Err(full("messages in the transaction", limit));
-            }
-            transaction.publishes.push(placement);
-            return Ok(());
+        if self.channel(at)?.transaction().is_some() {
+            return self.keep_for_commit(at, placement);
         }
         let Some(seq) = published.seq else {
             self.place(at, placement);
@@ -80,6 +75,38 @@ impl Broker {
         {
             confirms.add(seq.get(), fate);
             link.confirming.insert(at.id);
+        }
+        Ok(())
+    }
+
+    /// Adds a message to a transaction. Its way is found now, and the queues at its end when it is
+    /// committed: those that the default exchange leads to need not be there yet.
+    fn keep_for_commit(&mut self, at: ChannelKey, placement: Placement) -> Outcome {
+        let Placement {
+            message,
+            queues,
+            mandatory,
+        } = placement;
+        let queues = if message.exchange.is_empty() {
+            let keys = core::iter::once(&message.routing_key).chain(&message.more_keys);
+            let mut keys: Vec<ShortStr> = keys.cloned().collect();
+            keys.sort();
+            keys.dedup();
+            keys
+        } else {
+            let queues = queues.iter().filter_map(|key| self.queues.get(key));
+            queues.map(|queue| queue.name.clone()).collect()
+        };
+        let limit = self.config.limits.transaction;
+        if let Some(transaction) = self.channel(at)?.transaction() {
+            if transaction.publishes.len() >= limit {
+                return Err(full("messages in the transaction", limit));
+            }
+            transaction.publishes.push(Address {
+                message,
+                queues,
+                mandatory,
+            });
         }
         Ok(())
     }

@@ -26,7 +26,9 @@ use crate::{
 pub(super) const REPLIES: &str = "amq.rabbitmq.reply-to";
 
 impl Broker {
-    pub(super) fn declare_queue(&mut self, at: ChannelKey, declare: queue::Declare) -> Outcome {
+    pub(super) fn declare_queue(&mut self, at: ChannelKey, mut declare: queue::Declare) -> Outcome {
+        // What goes with its connection does not outlive anything.
+        declare.durable &= !declare.exclusive;
         if declare.queue.starts_with(REPLIES) {
             return self.declare_replies(at, &declare);
         }
@@ -138,9 +140,9 @@ impl Broker {
                 ));
             }
             let wrong = [
-                (!declare.durable, "non-durable"),
                 (declare.auto_delete, "auto-delete"),
                 (declare.exclusive, "exclusive-owner"),
+                (!declare.durable, "non-durable"),
             ];
             if let Some((_, property)) = wrong.iter().find(|(wrong, _)| *wrong) {
                 return Err(Refusal::precondition(format_args!(
@@ -184,6 +186,8 @@ impl Broker {
         self.check_exchange(key, Access::Read, &source)?;
         self.exchange(key, &source)?;
         let found = self.find_queue(key, &name)?;
+        self.exchange(key, &source)?
+            .check_binding(&bind.arguments)?;
         self.check_owner(key, found)?;
         let destination = Destination::Queue(found);
         let binding = Binding::new(destination, routing_key, bind.arguments);
@@ -236,11 +240,11 @@ impl Broker {
             if let Some(queue) = self.queues.get(&found) {
                 let resource = self.vhost(key)?.queue_named(&name);
                 let refuse = |why| Err(Refusal::precondition(format_args!("{resource} {why}")));
-                if delete.if_unused && !queue.consumers.is_empty() {
-                    return refuse("in use");
-                }
                 if delete.if_empty && !queue.is_empty() {
                     return refuse("not empty");
+                }
+                if delete.if_unused && !queue.consumers.is_empty() {
+                    return refuse("in use");
                 }
             }
             message_count = count(self.delete_queue(found));

@@ -1,6 +1,6 @@
 //! `basic.ack`, `basic.nack`, `basic.reject`, `basic.recover`
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeMap, vec::Vec};
 
 use amqp_core::protocol::basic;
 
@@ -60,8 +60,14 @@ impl Broker {
 
     /// Does at once what is to be done with deliveries.
     pub(super) fn settle_now(&mut self, at: ChannelKey, kind: Settle, deliveries: Vec<Unacked>) {
-        self.discount(at, &deliveries);
-        self.settle(kind, deliveries);
+        if kind == Settle::Ack {
+            self.discount(at, &deliveries);
+        } else {
+            for batch in batches(deliveries) {
+                self.discount(at, &batch);
+                self.settle(kind, batch);
+            }
+        }
         self.release(at);
     }
 
@@ -76,4 +82,15 @@ impl Broker {
         self.settle_now(at, Settle::Requeue, deliveries);
         Ok(())
     }
+}
+
+/// RabbitMQ tells each queue of the deliveries of one consumer after the other, by their tags, and
+/// the queue gives out again what it can in between. What was fetched comes first.
+fn batches(deliveries: Vec<Unacked>) -> impl Iterator<Item = Vec<Unacked>> {
+    let mut batches: BTreeMap<_, Vec<Unacked>> = BTreeMap::new();
+    for delivery in deliveries {
+        let whose = (delivery.queue, delivery.consumer_tag.clone());
+        batches.entry(whose).or_default().push(delivery);
+    }
+    batches.into_values()
 }

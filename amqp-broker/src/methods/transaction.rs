@@ -7,7 +7,7 @@ use amqp_core::protocol::tx;
 use crate::{
     broker::Broker,
     keys::ChannelKey,
-    model::channel::{Mode, Transaction, Unacked},
+    model::channel::{Mode, Placement, Transaction, Unacked},
     refusal::{Outcome, Refusal},
 };
 
@@ -29,11 +29,25 @@ impl Broker {
 
     pub(super) fn commit(&mut self, at: ChannelKey) -> Outcome {
         let transaction = self.take_transaction(at)?;
-        for placement in transaction.publishes {
-            self.place(at, placement);
+        let mut whole = true;
+        for address in transaction.publishes {
+            let vhost = self.vhost(at.connection)?;
+            let queues = address.queues.iter();
+            let queues = queues.filter_map(|name| vhost.queues.get(name).copied());
+            let placement = Placement {
+                queues: queues.collect(),
+                message: address.message,
+                mandatory: address.mandatory,
+            };
+            whole &= self.place(at, placement);
+            // Each has its turn, as if it had come alone.
+            self.look_at_queues();
         }
         for settlement in transaction.settlements {
             self.settle_now(at, settlement.kind, settlement.deliveries);
+        }
+        if !whole {
+            return Err(Refusal::precondition("partial tx completion"));
         }
         self.send(at, &tx::CommitOk);
         Ok(())

@@ -4,7 +4,9 @@ use core::fmt;
 
 use amqp_core::wire::{FieldTable, FieldValue, ShortStr};
 
-use crate::refusal::{Outcome, Quoted, Refusal, Resource, same_value, short, type_name};
+use crate::refusal::{
+    Outcome, Quoted, QuotedValue, Refusal, Resource, same_value, short, type_name,
+};
 
 /// The longest time to live and the longest idle time, in milliseconds: 32 bits.
 const TIME_MAX: i64 = 0xffff_ffff;
@@ -191,12 +193,12 @@ pub(crate) fn check_argument(
     if same {
         return Ok(());
     }
-    Err(Refusal::inequivalent(
-        name,
-        resource,
-        Quoted(now),
-        Quoted(then),
-    ))
+    Err(match (now, then) {
+        (Some(now), Some(then)) => {
+            Refusal::inequivalent(name, resource, QuotedValue(now), QuotedValue(then))
+        }
+        (now, then) => Refusal::inequivalent(name, resource, Quoted(now), Quoted(then)),
+    })
 }
 
 struct Reader<'a> {

@@ -21,6 +21,8 @@ pub(crate) struct Unacked {
     pub(crate) queue: QueueKey,
     /// The consumer it was given to; none if it was fetched.
     pub(crate) consumer: Option<ConsumerKey>,
+    /// That consumer's tag.
+    pub(crate) consumer_tag: Option<ShortStr>,
     pub(crate) entry: Entry,
 }
 
@@ -114,10 +116,20 @@ impl Confirms {
 /// What happens when a transaction is committed.
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
-    pub(crate) publishes: Vec<Placement>,
+    pub(crate) publishes: Vec<Address>,
     pub(crate) settlements: Vec<Settlement>,
     /// How many deliveries the settlements are about.
     pub(crate) settled: usize,
+}
+
+/// A message of a transaction, and the names of the queues it goes to: they are looked for when it
+/// is committed.
+#[derive(Debug)]
+pub(crate) struct Address {
+    pub(crate) message: Arc<Message>,
+    pub(crate) queues: Vec<ShortStr>,
+    /// It goes back to the publisher if there is no queue.
+    pub(crate) mandatory: bool,
 }
 
 /// A message, and the queues it goes to.

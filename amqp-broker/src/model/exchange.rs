@@ -171,6 +171,14 @@ impl Exchange {
         }
     }
 
+    /// Checks the arguments of a binding.
+    pub(crate) fn check_binding(&self, arguments: &FieldTable) -> Outcome {
+        if self.kind == ExchangeKind::Headers {
+            Matcher::new(arguments)?;
+        }
+        Ok(())
+    }
+
     /// Adds a binding; false if it is there already.
     pub(crate) fn bind(&mut self, binding: Binding) -> Outcome<bool> {
         let matcher = match self.kind {

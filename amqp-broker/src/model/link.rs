@@ -29,7 +29,7 @@ pub(crate) struct Link {
     pub(crate) blocked: bool,
     /// Output piled up, and it is not read from.
     pub(crate) stuffed: bool,
-    /// The driver is to be woken already.
+    /// It is among those whose drivers are to be woken.
     pub(crate) woken: bool,
     /// The channels that have something to confirm.
     pub(crate) confirming: BTreeSet<ChannelId>,

@@ -171,7 +171,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{string::String, vec};
+    use alloc::{string::String, vec};
 
     /// Whether one pattern matches one key, said in another way.
     fn simple(pattern: &[&str], key: &[&str]) -> bool {

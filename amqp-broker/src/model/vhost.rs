@@ -85,7 +85,9 @@ impl Vhost {
                 continue;
             };
             let mut found = BTreeSet::new();
-            if name.is_empty() {
+            if name.is_empty() && !from.is_empty() {
+                // As an alternate it has no routes: it is asked for its bindings then, and has none.
+            } else if name.is_empty() {
                 let keys = core::iter::once(by.routing_key).chain(by.more_keys);
                 let named = keys.filter_map(|key| self.queues.get(key));
                 found.extend(named.map(|key| Destination::Queue(*key)));

@@ -14,6 +14,7 @@ use amqp_client::core::{
 use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Something that the client did.
+#[expect(clippy::large_enum_variant, reason = "a test keeps a handful of them")]
 #[derive(Clone, Debug)]
 pub(crate) enum Saw {
     Authenticate(AuthRequest),

@@ -239,6 +239,16 @@ impl Rig {
         self.wait(channel.tx_select()).unwrap()
     }
 
+    /// A transport and a clock for a connection that is not made.
+    pub(crate) fn another(&self) -> (Wire, Clock) {
+        let world = Arc::new(Mutex::new(World::new(Setup::default().server)));
+        let hook = Arc::clone(&self.hook);
+        (
+            Wire(Arc::clone(&world), Arc::clone(&hook)),
+            Clock(world, hook),
+        )
+    }
+
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world
             .lock()

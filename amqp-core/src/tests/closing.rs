@@ -534,7 +534,7 @@ fn any_blow() -> impl Strategy<Value = Blow> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// However a connection ends, it says so once and nothing after it, and then it is over in
     /// bounded time.

@@ -227,7 +227,7 @@ fn a_channel_of_the_same_number_counts_from_one_again() {
 }
 
 #[test]
-fn numbers_are_given_in_the_order_on_the_wire() {
+fn reg_01_numbers_are_given_in_the_order_on_the_wire() {
     // Lapin's defect 1, and large messages among small ones.
     let mut client = Client::roomy();
     let id = client.confirm_channel();
@@ -396,7 +396,7 @@ fn collect(events: Vec<Event>, fates: &mut BTreeMap<u64, Outcome>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     /// Whatever the server confirms in whatever order, and however it ends, each publish is
     /// settled once, with what is true.

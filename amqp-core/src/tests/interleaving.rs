@@ -289,7 +289,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// Calls that have nothing to do do nothing: the same bytes leave, in the same order, and the
     /// same is told.

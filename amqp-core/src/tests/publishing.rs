@@ -474,6 +474,25 @@ fn a_full_output_holds_publishes_back_until_it_has_drained() {
 }
 
 #[test]
+fn reg_34_a_million_publishes_that_nobody_takes_are_bounded() {
+    let mut client = Client::open();
+    let id = client.channel();
+    let properties = basic::Properties::default();
+    let (high, message) = (client.conn.limits().output_high, 1000 + 100);
+    let mut accepted = 0;
+    for _ in 0..1_000_000 {
+        let body = Bytes::from_static(&[7; 1000]);
+        let result = client.on(id).publish(&publish("q"), &properties, body);
+        accepted += usize::from(result.is_ok());
+    }
+    assert!(client.conn.buffered() < high + message);
+    assert!(
+        accepted >= high / message && accepted <= high / 1000 + 1,
+        "{accepted}"
+    );
+}
+
+#[test]
 fn there_is_room_again_at_the_low_mark_and_not_before() {
     let mut config = Config::default();
     config.limits.output_high = 1 << 20;

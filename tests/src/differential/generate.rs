@@ -1,7 +1,8 @@
 //! Random programs.
 //!
 //! What RabbitMQ itself does not determine is left out: times between zero and for ever, and what
-//! several channels do at once. All else may come in any order, sensible or not; the generator
+//! several channels do at once, and what becomes of messages that go back to a queue while the
+//! prefetch limit of a whole channel holds them up. All else may come in any order, sensible or not; the generator
 //! keeps a rough idea of what is there only so that most steps meet something.
 
 use super::{
@@ -67,6 +68,7 @@ impl Random {
 pub fn generate(seed: u64, steps: usize) -> Program {
     let mut generator = Generator {
         random: Random::new(seed),
+        shared_limit: seed.is_multiple_of(8),
         queues: [false; QUEUES as usize],
         exchanges: [None; EXCHANGES as usize],
         consumers: Vec::new(),
@@ -77,6 +79,8 @@ pub fn generate(seed: u64, steps: usize) -> Program {
 
 struct Generator {
     random: Random,
+    /// Prefetch limits are those of whole channels, and nothing goes back to a queue.
+    shared_limit: bool,
     /// Which queues are probably there.
     queues: [bool; QUEUES as usize],
     /// Which exchanges are probably there, and of which kind.
@@ -110,7 +114,7 @@ impl Generator {
             940..980 => Step::Qos {
                 on,
                 prefetch: self.random.pick(&[0, 1, 1, 2, 3]),
-                global: self.random.percent(25),
+                global: self.shared_limit,
             },
             980..1160 => self.consume(on),
             1160..1220 => self.cancel(on),
@@ -128,12 +132,12 @@ impl Generator {
                 on: self.consuming(on),
                 pick: self.random.small(8),
                 multiple: self.random.percent(40),
-                requeue: self.random.percent(60),
+                requeue: !self.shared_limit && self.random.percent(60),
             },
             1540..1610 => Step::Reject {
                 on: self.consuming(on),
                 pick: self.random.small(8),
-                requeue: self.random.percent(60),
+                requeue: !self.shared_limit && self.random.percent(60),
             },
             1610..1620 => Step::AckUnknown {
                 on,
@@ -143,11 +147,11 @@ impl Generator {
                 let (on, tag) = self.consumer(on);
                 Step::ConsumeTwice { on, tag }
             }
-            1626..1666 => Step::Recover {
+            1626..1666 if !self.shared_limit => Step::Recover {
                 on: self.consuming(on),
                 requeue: self.random.percent(95),
             },
-            1666..1706 => Step::Purge {
+            1626..1706 => Step::Purge {
                 on,
                 queue: self.queue(),
             },

@@ -72,10 +72,9 @@ impl Lane {
     /// A connection, which is opened if there is none.
     pub(super) async fn link(&mut self, at: usize) -> Result<&mut Link, Failure> {
         let place = &mut self.links[at];
-        if !place.as_ref().is_some_and(|it| it.connection.is_open()) {
-            if let Some(old) = place.replace(Link::open(&self.uri).await?) {
-                self.ended[at] = Some(old.connection.closed().await);
-            }
+        let is_open = place.as_ref().is_some_and(|it| it.connection.is_open());
+        if !is_open && let Some(old) = place.replace(Link::open(&self.uri).await?) {
+            self.ended[at] = Some(old.connection.closed().await);
         }
         place.as_mut().ok_or_else(|| "no connection".into())
     }

@@ -62,7 +62,7 @@ impl Names {
     /// A text of the server without what differs from run to run.
     #[must_use]
     pub fn normal(&self, text: &str) -> String {
-        let text = text.replace(&self.prefix, "");
+        let text = without_vhost(&text.replace(&self.prefix, ""));
         let mut parts = text.split(GENERATED);
         let mut normal = parts.next().unwrap_or_default().to_owned();
         for part in parts {
@@ -121,6 +121,18 @@ impl Names {
         properties.expiration = traits.expiration.map(ShortStr::try_from).transpose()?;
         properties.user_id = traits.user_id.map(ShortStr::try_from).transpose()?;
         Ok(properties)
+    }
+}
+
+/// A text of the server as if the virtual host were the default one.
+fn without_vhost(text: &str) -> String {
+    const BEFORE: &str = "vhost '";
+    match text.split_once(BEFORE) {
+        Some((before, rest)) => {
+            let (_, rest) = rest.split_once('\'').unwrap_or_default();
+            format!("{before}{BEFORE}/'{}", without_vhost(rest))
+        }
+        None => text.to_owned(),
     }
 }
 

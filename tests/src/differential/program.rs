@@ -1,7 +1,7 @@
 //! Programs: what a client does, step by step.
 //!
-//! Printed with `{:?}`, a program is Rust code that makes it again; that is how programs are kept
-//! as tests.
+//! Printed with `{:?}`, a step is nearly the Rust code that makes it again, which is how programs
+//! come into [`kept`](super::kept).
 
 /// How many queues a program knows. The last one gets its name from the server.
 pub const QUEUES: u8 = 5;

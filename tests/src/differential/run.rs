@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
     /// A queue that has answered has done what it was told before, and what it had for other
     /// queues is with them; a second round reaches those. A channel that has answered twice has
     /// passed on what the queues had for it.
-    async fn settle(&mut self) -> Result<(), Failure> {
+    pub(super) async fn settle(&mut self) -> Result<(), Failure> {
         let dead_before = self.bury();
         self.probe_all().await?;
         self.probe_all().await?;

@@ -24,11 +24,11 @@ mod trio_publish;
 mod trio_queue;
 mod trio_tutorials;
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{fmt, future::Future, pin::Pin};
 
 use crate::{
     context::Ctx,
-    harness::{LIMIT, Outcome, Scenario},
+    harness::{Outcome, Scenario},
     runtime::{Runtime, Tokio},
 };
 
@@ -85,7 +85,6 @@ pub fn on(runtimes: &[&'static dyn Runtime], cases: &[Case]) -> Vec<Scenario> {
 #[derive(Clone, Copy)]
 pub struct Case {
     name: &'static str,
-    limit: Duration,
     place: Place,
 }
 
@@ -103,7 +102,6 @@ impl Case {
     const fn new(name: &'static str, run: Run) -> Self {
         Self {
             name,
-            limit: LIMIT,
             place: Place::Shared(run),
         }
     }
@@ -112,7 +110,6 @@ impl Case {
     const fn ignored(name: &'static str, reason: &'static str) -> Self {
         Self {
             name,
-            limit: LIMIT,
             place: Place::Nowhere(reason),
         }
     }
@@ -136,7 +133,7 @@ impl Case {
                 ))
             }
         };
-        let scenario = match self.place {
+        match self.place {
             Place::Shared(run) => Scenario::shared(name, start(run)),
             Place::Alone(run, config) => config
                 .iter()
@@ -144,8 +141,7 @@ impl Case {
                     scenario.config(*line)
                 }),
             Place::Nowhere(reason) => Scenario::ignored(name, reason),
-        };
-        scenario.limit(self.limit)
+        }
     }
 }
 

@@ -1,0 +1,122 @@
+//! The fault switch.
+
+use amqp_broker::{AcceptError, Config, ConfirmFault};
+use amqp_core::{
+    client::{Event, Outcome},
+    protocol::ReplyCode,
+};
+
+use crate::rig::{Rig, queue, refused};
+
+#[test]
+fn connections_are_refused() {
+    let mut rig = Rig::new();
+    let now = rig.now;
+    rig.broker.faults().refuse_connects(2);
+    for _ in 0..2 {
+        assert_eq!(rig.broker.accept(now), Err(AcceptError::Refused));
+    }
+    rig.connect();
+}
+
+#[test]
+fn the_memory_alarm_is_raised() {
+    let (mut rig, client, channel) = Rig::open();
+    rig.declare(client, channel, &queue("q"));
+    rig.broker.faults().memory_alarm(true);
+    rig.exchange();
+    // Only who publishes is told.
+    assert_eq!(rig.events(client), []);
+    rig.publish(client, channel, "q", "1");
+    assert!(matches!(&rig.events(client)[..], [Event::Blocked { .. }]));
+    rig.broker.faults().memory_alarm(false);
+    rig.exchange();
+    assert_eq!(rig.events(client), [Event::Unblocked]);
+    assert_eq!(rig.inspect("q").ready, 1);
+}
+
+#[test]
+fn confirms_are_dropped_and_none_covers_them() {
+    let (mut rig, client, channel) = Rig::open();
+    rig.declare(client, channel, &queue("q"));
+    rig.confirms(client, channel);
+    rig.publish(client, channel, "q", "1");
+    rig.broker.faults().confirms(ConfirmFault::DropNext(2));
+    for body in ["2", "3", "4", "5"] {
+        rig.publish(client, channel, "q", body);
+    }
+    let settled = rig.settled(client);
+    let numbers: Vec<_> = settled
+        .iter()
+        .flat_map(|(first, last, _)| *first..=*last)
+        .collect();
+    assert_eq!(numbers, [1, 4, 5]);
+    assert_eq!(rig.inspect("q").ready, 5);
+    rig.cut(client);
+    let lost = rig.settled(client);
+    assert!(
+        matches!(&lost[..], [(2, 3, Outcome::Unknown(_))]),
+        "{lost:?}"
+    );
+}
+
+#[test]
+fn messages_are_not_taken() {
+    let (mut rig, client, channel) = Rig::open();
+    rig.declare(client, channel, &queue("q"));
+    rig.confirms(client, channel);
+    rig.broker.faults().confirms(ConfirmFault::NackNext(1));
+    rig.publish(client, channel, "q", "1");
+    rig.publish(client, channel, "q", "2");
+    assert_eq!(
+        rig.settled(client),
+        [(1, 1, Outcome::Nacked), (2, 2, Outcome::Acked)]
+    );
+    assert_eq!(rig.drain(client, channel, "q"), ["2"]);
+}
+
+#[test]
+fn what_is_dropped_follows_from_the_seed() {
+    let confirmed = |seed| {
+        let mut rig = Rig::with(Config {
+            seed,
+            ..Config::default()
+        });
+        let client = rig.connect();
+        let channel = rig.channel(client);
+        rig.confirms(client, channel);
+        rig.broker.faults().confirms(ConfirmFault::DropOneIn(3));
+        for _ in 0..60 {
+            rig.publish(client, channel, "q", "");
+        }
+        let settled = rig.settled(client);
+        let numbers = settled.iter().flat_map(|(first, last, _)| *first..=*last);
+        numbers.collect::<Vec<_>>()
+    };
+    assert_eq!(confirmed(1), confirmed(1));
+    assert_ne!(confirmed(1), confirmed(2));
+    assert!((25..55).contains(&confirmed(1).len()));
+}
+
+#[test]
+fn connections_and_channels_are_closed_with_a_code() {
+    let (mut rig, client, channel) = Rig::open();
+    let key = rig.key(client);
+    let (code, text) = (
+        ReplyCode::PRECONDITION_FAILED,
+        "PRECONDITION_FAILED - because",
+    );
+    rig.broker
+        .faults()
+        .close_channel(key, channel.number(), code, text);
+    rig.exchange();
+    assert_eq!(rig.channel_closed(client), Some(refused(406, text)));
+    let (code, text) = (ReplyCode::CONNECTION_FORCED, "CONNECTION_FORCED - bye");
+    rig.broker.faults().close_connection(key, code, text);
+    rig.exchange();
+    assert_eq!(rig.closed(client), Some(refused(320, text)));
+    let client = rig.connect();
+    let (key, now) = (rig.key(client), rig.now);
+    rig.broker.faults().drop_connection(key, now);
+    assert!(rig.broker.is_finished(key));
+}

@@ -1,0 +1,12 @@
+//! What the broker does, seen by clients that are joined to it in memory.
+
+mod connections;
+mod dead_letters;
+mod delivery;
+mod exchanges;
+mod faults;
+mod hostile;
+mod limits;
+mod publishing;
+mod queues;
+mod rig;

@@ -1,0 +1,388 @@
+//! Memory is bounded, whatever the server or the application leaves undone. REG-32, REG-33, REG-34.
+
+#[path = "../../amqp-core/tests/fuzzing/meter.rs"]
+mod meter;
+mod support;
+
+use std::{rc::Rc, task::Poll, time::Duration};
+
+use amqp_client::{
+    Channel, Connection, Consumer, Error, ManualAck,
+    core::{CloseCause, Limits, TimeoutReason},
+    protocol::{basic, queue},
+};
+use bytes::Bytes;
+use meter::peak_of;
+use support::{Confirming, Probe, Rig, Setup};
+
+/// What an application may be given before it has taken any of it, in bytes.
+const UNDELIVERED: u64 = 16 << 20;
+
+/// One read more may come, and what is around the messages.
+const SLACK: u64 = 256 << 10;
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn reg_34_a_million_publishes_into_a_transport_that_takes_nothing() {
+    for confirms in [false, true] {
+        let (mut rig, connection) = Rig::open();
+        let channel = if confirms {
+            let channel = rig.channel(&connection);
+            rig.wait(channel.call(amqp_client::protocol::confirm::Select::default()))
+                .unwrap();
+            channel
+        } else {
+            rig.channel(&connection)
+        };
+        rig.world().set_capacity(0);
+        let to = basic::Publish::default().routing_key("q").unwrap();
+        let none = basic::Properties::default();
+        let (accepted, peak) = peak_of(|| {
+            let mut accepted = 0;
+            for number in 0..1_000_000 {
+                let mut publishing =
+                    std::pin::pin!(channel.publish(&to, &none, "sixteen bytes...."));
+                if Probe::new().poll(publishing.as_mut()).is_ready() {
+                    accepted += 1;
+                }
+                if number % 1000 == 0 {
+                    rig.poll_driver();
+                }
+            }
+            accepted
+        });
+        // What waits in the machine, and what the driver has taken out of it.
+        let limits = Limits::default();
+        assert!(accepted > 100, "{accepted}");
+        assert!(peak < 4 * limits.output_high, "{peak} bytes for {accepted}");
+        assert!(connection.buffered() <= limits.output_high + 1000);
+        // All of these are sent when there is room, and no other.
+        rig.world().set_capacity(usize::MAX);
+        rig.run();
+        assert_eq!(rig.peer().messages().len(), accepted);
+        drop(channel);
+        rig.finish(connection);
+    }
+}
+
+/// Publishes that wait go on when there is room, all of them, in order.
+#[test]
+fn publishes_that_wait_go_on() {
+    let (mut rig, connection) = Rig::open();
+    let channel = Rc::new(rig.channel(&connection));
+    rig.world().set_capacity(0);
+    let tasks: Vec<_> = (0..200_u32)
+        .map(|number| {
+            let channel = Rc::clone(&channel);
+            rig.spawn(async move {
+                let to = basic::Publish::default();
+                let mut body = vec![0; 20_000];
+                body[..4].copy_from_slice(&number.to_be_bytes());
+                channel
+                    .publish(&to, &basic::Properties::default(), body)
+                    .await
+            })
+        })
+        .collect();
+    rig.run();
+    let done = tasks.iter().filter(|task| task.is_done()).count();
+    assert!((10..40).contains(&done), "{done}");
+    rig.world().set_capacity(50_000);
+    rig.run();
+    assert!(tasks.iter().all(|task| task.take() == Some(Ok(()))));
+    let order = rig.peer().messages().into_iter();
+    let order = order.map(|it| u32::from_be_bytes(it.body[..4].try_into().unwrap()));
+    assert!(order.eq(0..200));
+    drop(channel);
+    rig.finish(connection);
+}
+
+/// Nothing is left behind by publishes whose confirm nobody awaits, or that are published without.
+#[test]
+fn settled_publishes_leave_nothing_behind() {
+    let (mut rig, connection, channel) = Rig::with_confirms();
+    rig.peer().confirming = Confirming::AtOnce;
+    let to = basic::Publish::default();
+    let none = basic::Properties::default();
+    let plain: &Channel = &channel;
+    let round = |rig: &mut Rig| {
+        for _ in 0..1000 {
+            let confirm = rig.wait(channel.publish(&to, &none, "x")).unwrap();
+            rig.wait(confirm).unwrap();
+            drop(rig.wait(channel.publish(&to, &none, "x")).unwrap());
+            rig.wait(plain.publish(&to, &none, "x")).unwrap();
+        }
+        rig.run();
+        rig.peer().saw.clear();
+    };
+    round(&mut rig);
+    let ((), peak) = peak_of(|| {
+        for _ in 0..10 {
+            round(&mut rig);
+        }
+    });
+    // What the server notes of one round counts as well.
+    assert!(peak < 2 * MIB, "{peak}");
+    drop(channel);
+    rig.finish(connection);
+}
+
+/// Nothing is left behind by requests, channels and consumers.
+#[test]
+fn what_ends_leaves_nothing_behind() {
+    let (mut rig, connection) = Rig::open();
+    let kept = rig.channel(&connection);
+    let round = |rig: &mut Rig| {
+        for _ in 0..200 {
+            rig.check_channel(&kept);
+            let channel = rig.channel(&connection);
+            let consumer = rig
+                .wait(channel.consume(basic::Consume::default()))
+                .unwrap();
+            drop(rig.wait(kept.consume(basic::Consume::default())).unwrap());
+            assert!(rig.wait(kept.get(basic::Get::default())).unwrap().is_none());
+            rig.wait(channel.close()).unwrap();
+            drop(consumer);
+            drop(rig.channel(&connection));
+        }
+        rig.run();
+        rig.peer().saw.clear();
+    };
+    for _ in 0..3 {
+        round(&mut rig);
+    }
+    let ((), peak) = peak_of(|| {
+        for _ in 0..20 {
+            round(&mut rig);
+        }
+    });
+    assert!(peak < MIB, "{peak}");
+    drop(kept);
+    rig.finish(connection);
+}
+
+/// A consumer of which nobody takes the messages, and more of these than fit.
+fn flooded(heartbeat: u16) -> (Rig, Connection, Channel, Consumer<ManualAck>) {
+    let mut setup = Setup::default();
+    setup.server.heartbeat = heartbeat;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channel = rig.channel(&connection);
+    let consumer = rig
+        .wait(channel.consume(basic::Consume::default()))
+        .unwrap();
+    let tag = consumer.tag().to_string();
+    let body = Bytes::from(vec![7; MIB]);
+    for _ in 0..40 {
+        assert!(rig.peer().deliver(1, &tag, body.clone()));
+    }
+    rig.run();
+    assert!(
+        rig.world().read < UNDELIVERED + SLACK,
+        "{}",
+        rig.world().read
+    );
+    assert!(
+        rig.world().read > UNDELIVERED - 2 * SLACK,
+        "{}",
+        rig.world().read
+    );
+    (rig, connection, channel, consumer)
+}
+
+/// REG-33, REG-32: reading stops; the server's silence is not held against it, and it is told that
+/// the client lives.
+#[test]
+fn reg_33_a_consumer_that_is_not_polled() {
+    let (mut rig, connection, channel, mut consumer) = flooded(10);
+    let written = rig.world().written;
+    rig.peer().mute = true;
+    rig.advance(Duration::from_secs(300));
+    assert!(connection.is_open());
+    assert!(
+        rig.world().written >= written + 8 * 50,
+        "heartbeats are sent"
+    );
+    // What is taken makes room.
+    rig.peer().mute = false;
+    let read = rig.world().read;
+    for _ in 0..40 {
+        let delivery = rig.wait(consumer.next()).unwrap().unwrap();
+        assert_eq!(delivery.body.len(), MIB);
+        delivery.ack().unwrap();
+        rig.run();
+    }
+    assert!(rig.world().read > read + 20 * MIB as u64);
+    assert_eq!(rig.peer().acked.len(), 40);
+    assert!(rig.peer().outstanding.is_empty());
+    // From now on its silence counts again.
+    rig.peer().mute = true;
+    rig.advance(Duration::from_secs(19));
+    assert!(connection.is_open());
+    rig.advance(Duration::from_secs(2));
+    let silent = CloseCause::TimedOut(TimeoutReason::PeerSilent);
+    assert_eq!(*connection.close_reason().unwrap().cause(), silent);
+    drop((consumer, channel));
+}
+
+/// Small messages count for what they cost, not for their bodies.
+#[test]
+fn reg_33_small_messages_count() {
+    let (mut rig, connection, channel) = Rig::with_channel();
+    let mut consumer = rig
+        .wait(channel.consume(basic::Consume::default()))
+        .unwrap();
+    let tag = consumer.tag().to_string();
+    let mut delivered = 0;
+    // A message takes about 60 bytes on the wire, and four times as much in memory.
+    while delivered < 200_000 {
+        for _ in 0..1000 {
+            assert!(rig.peer().deliver(1, &tag, "x"));
+        }
+        delivered += 1000;
+        let before = rig.world().read;
+        rig.run();
+        if rig.world().read == before {
+            break;
+        }
+    }
+    assert!((50_000..80_000).contains(&delivered), "{delivered}");
+    for _ in 0..delivered {
+        rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
+    }
+    rig.run();
+    assert!(rig.peer().outstanding.is_empty());
+    drop((consumer, channel));
+    rig.finish(connection);
+}
+
+/// Reading goes on when a consumer has made room, even if the transport takes nothing just then.
+#[test]
+fn reg_12_room_is_noticed_while_writing_is_stalled() {
+    let (mut rig, connection, channel, mut consumer) = flooded(0);
+    rig.world().set_capacity(0);
+    channel.send(&queue::Purge::default()).unwrap();
+    rig.run();
+    let read = rig.world().read;
+    for _ in 0..40 {
+        let delivery = rig.wait(consumer.next()).unwrap().unwrap();
+        delivery.ack().unwrap();
+    }
+    rig.run();
+    assert!(rig.world().read > read + 20 * MIB as u64);
+    rig.world().set_capacity(usize::MAX);
+    rig.run();
+    assert_eq!(rig.peer().acked.len(), 40);
+    drop((consumer, channel));
+    rig.finish(connection);
+}
+
+/// Whoever has too much unread can still end it, in good order and at once.
+#[test]
+fn reg_33_a_flooded_consumer_can_be_ended() {
+    // Dropped: everything goes back.
+    let (mut rig, connection, channel, consumer) = flooded(0);
+    drop(consumer);
+    rig.run();
+    assert_eq!(rig.peer().requeued.len(), 40);
+    assert!(rig.peer().outstanding.is_empty());
+    rig.check_channel(&channel);
+    drop(channel);
+    rig.finish(connection);
+
+    // Cancelled: everything is yielded.
+    let (mut rig, connection, channel, mut consumer) = flooded(0);
+    rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
+    rig.wait(consumer.cancel()).unwrap();
+    for _ in 1..40 {
+        rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
+    }
+    assert!(rig.wait(consumer.next()).is_none());
+    rig.run();
+    assert_eq!(rig.peer().acked.len(), 40);
+    drop((consumer, channel));
+    rig.finish(connection);
+
+    // Its channel is closed.
+    let (mut rig, connection, channel, mut consumer) = flooded(0);
+    let first = rig.wait(consumer.next()).unwrap().unwrap();
+    rig.wait(channel.close()).unwrap();
+    assert!(matches!(first.ack(), Err(Error::ChannelClosed(_))));
+    rig.check_usable(&connection);
+    drop((consumer, channel));
+    rig.finish(connection);
+
+    // The connection is closed.
+    let (mut rig, connection, channel, mut consumer) = flooded(0);
+    let first = rig.wait(consumer.next()).unwrap().unwrap();
+    assert_eq!(rig.wait(connection.close()), Ok(()));
+    assert!(matches!(first.ack(), Err(Error::ConnectionClosed(_))));
+    drop((consumer, channel));
+    rig.finish(connection);
+
+    // The server cancels it.
+    let (mut rig, connection, channel, mut consumer) = flooded(0);
+    let tag = consumer.tag().to_string();
+    for _ in 0..40 {
+        rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
+        rig.run();
+    }
+    for _ in 0..15 {
+        assert!(rig.peer().deliver(1, &tag, vec![0; MIB]));
+    }
+    rig.peer().cancel(1, &tag);
+    rig.run();
+    // It does not count any more, so that another one can be flooded.
+    let mut other = rig
+        .wait(channel.consume(basic::Consume::default()))
+        .unwrap();
+    let read = rig.world().read;
+    let tag = other.tag().to_string();
+    for _ in 0..15 {
+        assert!(rig.peer().deliver(1, &tag, vec![0; MIB]));
+    }
+    rig.run();
+    assert!(rig.world().read > read + 15 * MIB as u64);
+    for _ in 0..15 {
+        rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
+        rig.wait(other.next()).unwrap().unwrap().ack().unwrap();
+    }
+    let ended = rig.wait(consumer.next()).unwrap();
+    assert!(matches!(ended, Err(Error::ConsumerCancelled { .. })));
+    drop((consumer, other, channel));
+    rig.finish(connection);
+}
+
+/// Returned messages that nobody takes stop reading as well.
+#[test]
+fn returns_that_nobody_takes() {
+    let (mut rig, connection, channel) = Rig::with_channel();
+    rig.peer().unroutable = true;
+    let mut returns = channel.returns();
+    let to = basic::Publish::default().mandatory(true);
+    let none = basic::Properties::default();
+    let body = Bytes::from(vec![7; MIB]);
+    for _ in 0..30 {
+        rig.wait(channel.publish(&to, &none, body.clone())).unwrap();
+        rig.run();
+    }
+    let read = rig.world().read;
+    assert!(read < UNDELIVERED + SLACK, "{read}");
+    for _ in 0..30 {
+        assert_eq!(rig.wait(returns.next()).unwrap().body.len(), MIB);
+    }
+    assert!(rig.world().read > 30 * MIB as u64);
+    // Those that come while nobody listens are dropped.
+    drop(returns);
+    for _ in 0..30 {
+        rig.wait(channel.publish(&to, &none, body.clone())).unwrap();
+    }
+    rig.run();
+    assert!(rig.world().read > 60 * MIB as u64);
+    let mut returns = channel.returns();
+    let mut next = Box::pin(returns.next());
+    assert!(matches!(Probe::new().poll(next.as_mut()), Poll::Pending));
+    drop(next);
+    drop((returns, channel));
+    rig.finish(connection);
+}

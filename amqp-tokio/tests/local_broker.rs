@@ -1,0 +1,191 @@
+//! The broker in this process, without a socket and with one.
+
+#![cfg(feature = "broker")]
+
+use std::time::Duration;
+
+use amqp_tokio::{
+    Channel, Config, ConfirmChannel, Connection, Error, LocalBroker, connect,
+    core::CloseCause,
+    protocol::{ReplyCode, basic, queue},
+    serve,
+};
+use tokio::{net::TcpListener, task, time};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// How long what should happen at once may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn confirming(connection: &Connection) -> Result<ConfirmChannel, Error> {
+    connection.open_channel().await?.confirm_select().await
+}
+
+async fn declare(channel: &Channel, name: &str) -> Result<(), Error> {
+    channel
+        .call(queue::Declare::default().queue(name)?)
+        .await
+        .map(drop)
+}
+
+async fn publish(channel: &ConfirmChannel, key: &str, body: impl Into<Vec<u8>>) -> Outcome {
+    let publish = basic::Publish::default().routing_key(key)?.mandatory(true);
+    let properties = basic::Properties::default();
+    channel
+        .publish(&publish, &properties, body.into())
+        .await?
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_of_one_process_share_a_broker() -> Outcome {
+    let broker = LocalBroker::default();
+    let publishing = broker.connect(Config::default()).await?;
+    let consuming = broker.connect(Config::default()).await?;
+    let here = confirming(&publishing).await?;
+    declare(&here, "tasks").await?;
+
+    // The consumer sleeps when the message comes.
+    let there = consuming.open_channel().await?;
+    let mut consumer = there
+        .consume(basic::Consume::default().queue("tasks")?)
+        .await?;
+    let taking = task::spawn(async move {
+        let delivery = consumer.next().await.transpose()?;
+        let body = delivery.map(|it| (it.body.to_vec(), it.ack()));
+        Ok::<_, Error>((body, consumer))
+    });
+    task::yield_now().await;
+    publish(&here, "tasks", "the first").await?;
+    let (taken, consumer) = time::timeout(PATIENCE, taking).await???;
+    let (body, acked) = taken.ok_or("no delivery")?;
+    acked?;
+    assert_eq!(body, b"the first");
+
+    assert_eq!(broker.inspect().connections.len(), 2);
+    drop(consumer);
+    consuming.close().await?;
+    publishing.close().await?;
+    time::timeout(PATIENCE, async {
+        while !broker.inspect().connections.is_empty() {
+            task::yield_now().await;
+        }
+    })
+    .await?;
+    let tasks = &broker.inspect().vhosts[0].queues[0];
+    assert_eq!(
+        (tasks.name.as_str(), tasks.ready, tasks.unacked),
+        ("tasks", 0, 0)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_the_pipe_waits_for_the_reader() -> Outcome {
+    let connection = LocalBroker::default().connect(Config::default()).await?;
+    let channel = confirming(&connection).await?;
+    declare(&channel, "large").await?;
+    let body: Vec<u8> = (0..5_000_000_u32).map(|it| it as u8).collect();
+    time::timeout(PATIENCE, publish(&channel, "large", body.clone())).await??;
+    let get = basic::Get::default().queue("large")?;
+    let got = time::timeout(PATIENCE, channel.get(get)).await??;
+    assert!(got.is_some_and(|it| it.body.to_vec() == body));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expires_does_so_while_nobody_asks() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect(Config::default()).await?;
+    let channel = confirming(&connection).await?;
+    declare(&channel, "dead").await?;
+    let mut living = queue::Declare::default().queue("living")?;
+    living.arguments = living
+        .arguments
+        .with("x-dead-letter-exchange", "")?
+        .with("x-dead-letter-routing-key", "dead")?
+        .with("x-message-ttl", 60_000)?;
+    channel.call(living).await?;
+    let mut consumer = channel
+        .consume_no_ack(basic::Consume::default().queue("dead")?)
+        .await?;
+
+    let begun = time::Instant::now();
+    publish(&channel, "living", "mortal").await?;
+    let message = consumer.next().await.ok_or("no message")??;
+    assert_eq!(message.body.to_vec(), b"mortal");
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_secs(60) && waited < Duration::from_secs(61));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_hung_up_on() -> Outcome {
+    let broker = LocalBroker::default();
+    broker.with(|broker| broker.faults().refuse_connects(1));
+    let refused = broker.connect(Config::default()).await;
+    let Err(Error::ConnectionClosed(reason)) = refused else {
+        return Err("it was not refused".into());
+    };
+    assert!(matches!(
+        reason.cause(),
+        CloseCause::Eof { .. } | CloseCause::Transport { .. }
+    ));
+    broker.connect(Config::default()).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn publishers_wait_while_memory_is_short() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect(Config::default()).await?;
+    let channel = confirming(&connection).await?;
+    declare(&channel, "tasks").await?;
+    broker.with(|broker| broker.faults().memory_alarm(true));
+    let publishing =
+        task::spawn(async move { publish(&channel, "tasks", "the first").await.is_ok() });
+    time::timeout(PATIENCE, async {
+        while !connection.is_blocked() {
+            task::yield_now().await;
+        }
+    })
+    .await?;
+    assert!(!publishing.is_finished());
+    broker.with(|broker| broker.faults().memory_alarm(false));
+    assert!(time::timeout(PATIENCE, publishing).await??);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_is_shut_down_tells_its_clients() -> Outcome {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let server = serve(listener, LocalBroker::default())?;
+    let uri = format!("amqp://{}", server.local_addr());
+    let connection = connect(&uri).await?;
+    let channel = confirming(&connection).await?;
+    declare(&channel, "tasks").await?;
+    publish(&channel, "tasks", "the first").await?;
+    assert_eq!(server.broker().inspect().vhosts[0].queues[0].ready, 1);
+
+    let broker = server.broker().clone();
+    time::timeout(PATIENCE, server.shutdown()).await?;
+    let reason = connection.closed().await;
+    assert_eq!(reason.code(), Some(ReplyCode::CONNECTION_FORCED));
+    assert!(connect(&uri).await.is_err());
+    // What was in it is there for as long as anybody has the broker.
+    assert_eq!(broker.inspect().vhosts[0].queues[0].ready, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_cuts_its_clients_off() -> Outcome {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let server = serve(listener, LocalBroker::default())?;
+    let broker = server.broker().clone();
+    let connection = connect(&format!("amqp://{}", server.local_addr())).await?;
+    drop(server);
+    time::timeout(PATIENCE, connection.closed()).await?;
+    assert!(broker.inspect().connections.is_empty());
+    Ok(())
+}
