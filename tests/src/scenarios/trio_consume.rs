@@ -233,7 +233,7 @@ async fn tri_44_a_failing_handler_is_told_to_its_owner(cx: Ctx) -> Outcome {
     }
     // What was not acknowledged is put back when the channel ends.
     consuming.close().await?;
-    assert_eq!(ready(&channel, &queue).await?, 2);
+    becomes_ready(&cx, &channel, &queue, 2).await?;
     Ok(connection.close().await?)
 }
 
