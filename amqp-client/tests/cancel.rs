@@ -5,7 +5,7 @@ mod support;
 
 use std::{rc::Rc, time::Duration};
 
-use amqp_client::{Connection, Error, core::wire::ShortStr, protocol::basic};
+use amqp_client::{Error, core::wire::ShortStr, protocol::basic};
 use bytes::Bytes;
 use support::{
     Rig, Setup, Task,

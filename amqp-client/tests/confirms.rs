@@ -178,7 +178,7 @@ fn reg_4_confirms_can_be_awaited_in_any_order() {
                 tasks.insert(number, rig.spawn(confirm));
             }
         }
-        let mut truth = vec![None; COUNT + 1];
+        let mut truth = [None; COUNT + 1];
         while let Some(first) = (1..=COUNT).find(|&number| truth[number].is_none()) {
             let number = first + random(COUNT + 1 - first);
             let (multiple, acked) = (random(3) == 0, random(2) == 0);
@@ -433,7 +433,6 @@ fn holding_back_is_not_losing() {
         to_held
             .publish(&to("q"), &basic::Properties::default(), "paused")
             .await
-            .unwrap()
     });
     let free = std::rc::Rc::clone(&other);
     let unpaused = rig.spawn(async move {
@@ -453,7 +452,7 @@ fn holding_back_is_not_losing() {
     rig.advance(Duration::from_secs(100));
     rig.peer().machine.unblock().unwrap();
     rig.run();
-    let confirm = paused.take().unwrap();
+    let confirm = paused.take().unwrap().unwrap();
     rig.peer().ack(1, 1, false);
     assert_eq!(rig.wait(confirm), Ok(()));
     drop((channel, other));

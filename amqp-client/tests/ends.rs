@@ -1,6 +1,8 @@
 //! Nothing hangs: whoever waits is told when the connection ends, however it ends, and everyone is
 //! told the same. TRI-10, PUK-07, PUK-41.
 
+#![expect(clippy::type_complexity, reason = "tables of a name and what to do")]
+
 mod support;
 
 use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
@@ -554,4 +556,63 @@ fn close_ends_in_time() {
             assert!(rig.driver_ended(), "{cause}, {stalled}");
         }
     }
+}
+
+/// When all is over the driver leaves: at once if there is nothing left to say, and soon if the
+/// transport does not take what there is.
+#[test]
+fn the_driver_leaves_in_time() {
+    let start = || {
+        let (mut rig, connection, channel) = Rig::with_channel();
+        rig.world().set_capacity(0);
+        channel.send(&queue::Purge::default()).unwrap();
+        rig.run();
+        (rig, connection, channel)
+    };
+
+    let (mut rig, connection, _channel) = start();
+    connection.abort();
+    rig.run();
+    assert!(rig.driver_ended());
+    assert!(rig.world().closed);
+
+    // The answer to the server's close is worth waiting for.
+    let close = frame(10, 50, b"\x01\x40\x00\0\0\0\0");
+    let (mut rig, _connection, _channel) = start();
+    rig.world().inject(&close);
+    rig.run();
+    assert!(!rig.driver_ended());
+    rig.world().set_capacity(usize::MAX);
+    rig.run();
+    assert!(rig.driver_ended());
+
+    // Not for ever: as long as a close, and then as long as the transport is given to close.
+    let (mut rig, _connection, _channel) = start();
+    rig.world().inject(&close);
+    rig.advance(Duration::from_secs(9));
+    assert!(!rig.driver_ended());
+    rig.advance(Duration::from_secs(7));
+    assert!(rig.driver_ended());
+
+    // Nor for the transport to close.
+    let (mut rig, connection, channel) = Rig::with_channel();
+    rig.world().close_stalled = true;
+    assert_eq!(rig.wait(connection.close()), Ok(()));
+    drop((connection, channel));
+    rig.advance(Duration::from_secs(4));
+    assert!(!rig.driver_ended());
+    rig.advance(Duration::from_secs(2));
+    assert!(rig.driver_ended());
+
+    // What was written is flushed before.
+    let (mut rig, connection, _channel) = Rig::with_channel();
+    rig.world().flush_stalled = true;
+    rig.peer().close(ReplyCode::CONNECTION_FORCED, "");
+    rig.world().step_server();
+    rig.world().peer.deaf = true;
+    rig.run();
+    assert!(connection.close_reason().is_some() && !rig.driver_ended());
+    rig.world().end_flush_stall();
+    rig.run();
+    assert!(rig.driver_ended());
 }

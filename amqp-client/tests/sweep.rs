@@ -49,7 +49,9 @@ impl Session {
                 let result = operation.await;
                 let mut left = left.borrow_mut();
                 left.0 -= 1;
-                left.1.take().map(Waker::wake);
+                if let Some(waker) = left.1.take() {
+                    Waker::wake(waker);
+                }
                 result
             });
             tasks.push((name, task));

@@ -29,8 +29,9 @@ struct Handles {
 }
 
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Action = fn(Handles) -> Waiting;
 
-const ACTIONS: [(&str, fn(Handles) -> Waiting); 12] = [
+const ACTIONS: [(&str, Action); 12] = [
     ("call", |on| {
         Box::pin(async move {
             on.plain.call(queue::Declare::default()).await.unwrap();

@@ -213,16 +213,20 @@ impl Queue {
         self.ready_bytes = self.ready_bytes.saturating_sub(bytes);
     }
 
-    /// Takes out the messages at the front that have waited too long.
+    /// Takes out the messages at the front that have waited too long. Behind one that has not, none
+    /// is looked for, also not one of a lower priority.
     pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<Entry> {
         let mut gone = Vec::new();
         let is_due = |entry: &Entry| entry.expires.is_some_and(|at| at <= now);
-        self.levels.retain(|_, level| {
-            while level.front().is_some_and(is_due) {
-                gone.extend(level.pop_front());
+        while let Some(mut level) = self.levels.first_entry() {
+            while level.get().front().is_some_and(is_due) {
+                gone.extend(level.get_mut().pop_front());
             }
-            !level.is_empty()
-        });
+            if !level.get().is_empty() {
+                break;
+            }
+            level.remove();
+        }
         for entry in &gone {
             self.removed(entry);
         }
@@ -255,8 +259,9 @@ impl Queue {
 
     /// When something is to be done about it: a message or the queue itself expires.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let fronts = self.levels.values().filter_map(VecDeque::front);
-        let message = fronts.filter_map(|entry| entry.expires).min();
+        let first = self.levels.first_key_value();
+        let front = first.and_then(|(_, level)| level.front());
+        let message = front.and_then(|entry| entry.expires);
         [message, self.expires_at()].into_iter().flatten().min()
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use amqp_client::core::{
-    ChannelId, CloseCause, CloseReason, Instant, PublishSeq, Transmit,
+    ChannelId, CloseCause, CloseReason, Instant, MethodId, PublishSeq, Transmit,
     protocol::{ClientMethod, ReplyCode, basic, confirm, exchange, queue, tx},
     server::{self, AuthRequest, Event},
     wire::ShortStr,
@@ -528,7 +528,18 @@ impl Peer {
     }
 
     pub(crate) fn close_channel(&mut self, number: u16, code: ReplyCode, text: &str) {
-        self.channel(number).close(code, text, None).unwrap();
+        self.close_channel_for(number, code, text, None);
+    }
+
+    /// Closes a channel because of a method.
+    pub(crate) fn close_channel_for(
+        &mut self,
+        number: u16,
+        code: ReplyCode,
+        text: &str,
+        method: Option<MethodId>,
+    ) {
+        self.channel(number).close(code, text, method).unwrap();
         self.end_channel(number);
     }
 

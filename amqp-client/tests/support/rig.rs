@@ -251,8 +251,8 @@ impl Rig {
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .try_lock()
+            .expect("the test does not hold it already")
     }
 
     pub(crate) fn peer(&self) -> PeerGuard<'_> {
@@ -409,6 +409,14 @@ impl Rig {
                     panic!("it hangs; ready without a wake-up: {forgotten}");
                 }
             }
+        }
+    }
+
+    /// What a future gives at its first poll; none if it has to wait.
+    pub(crate) fn ready<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        match Probe::new().poll(pin!(future)) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
         }
     }
 

@@ -231,8 +231,8 @@ impl<R: Role> Machine<R> {
                     close.class_id,
                     close.method_id,
                 );
-                self.finish(CloseCause::ByPeer(close).into());
                 let _fits = self.output.put_urgent(&connection::CloseOk);
+                self.finish(CloseCause::ByPeer(close).into());
                 Ok(())
             }
             // The own close has not left yet, so this answers nothing.

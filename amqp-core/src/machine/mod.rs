@@ -204,7 +204,7 @@ impl<R: Role> Machine<R> {
             Life::Closing { .. } | Life::Handshake(_) | Life::Open => cause(self.stage()).into(),
         };
         self.finish(reason);
-        self.output.clear();
+        self.drop_output();
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -231,7 +231,7 @@ impl<R: Role> Machine<R> {
                 // Whether all that was accepted before a close has arrived is not known.
                 TimeoutReason::Close | TimeoutReason::Handshake | TimeoutReason::PeerSilent => {
                     self.finish(CloseCause::TimedOut(reason).into());
-                    self.output.clear();
+                    self.drop_output();
                 }
                 TimeoutReason::SetDeadline | TimeoutReason::Request => break,
             }
@@ -262,6 +262,9 @@ impl<R: Role> Machine<R> {
         if self.wants_room && self.output.len() <= self.limits.output_low {
             self.wants_room = false;
             self.events.push_back(R::writable());
+        }
+        if self.is_finished() {
+            self.timers.stop();
         }
         if out.len() == before {
             self.output.shrink();
@@ -574,7 +577,7 @@ impl<R: Role> Machine<R> {
             // A close is not due before the connection is open: RabbitMQ would take it for a fault.
             Life::Handshake(_) => {
                 self.finish(CloseCause::Requested(close).into());
-                self.output.clear();
+                self.drop_output();
             }
             Life::Closing { .. } | Life::Closed(_) => {}
         }
@@ -621,7 +624,17 @@ impl<R: Role> Machine<R> {
         self.end_everything(&reason);
         self.output.abort();
         self.timers.stop();
+        if self.output.len() > 0 {
+            // The last words get no more time than a close.
+            self.timers.start_close(self.timeouts.close);
+        }
         self.life = Life::Closed(reason);
+    }
+
+    /// Nothing leaves any more.
+    fn drop_output(&mut self) {
+        self.output.clear();
+        self.timers.stop();
     }
 
     /// Gives everyone who waits the reason, and the final event.

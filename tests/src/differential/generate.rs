@@ -9,7 +9,7 @@ use super::{
     names::{BINDINGS, HEADERS},
     program::{
         Argument, CHANNELS, EXCHANGES, Exchange, Key, Kind, Program, QUEUES, SERVER_NAMED, Step,
-        TAGS, TRANSACTIONAL, Traits,
+        TAGS, TRANSACTIONAL, Traits, connection_of,
     },
 };
 
@@ -90,7 +90,20 @@ struct Generator {
 }
 
 impl Generator {
+    /// A step, mostly one that finds what it needs.
     fn step(&mut self, at: usize) -> Step {
+        let mut step = self.any_step(at);
+        for _ in 0..if self.random.percent(90) { 10 } else { 0 } {
+            if self.has_what_it_needs(&step) {
+                break;
+            }
+            step = self.any_step(at);
+        }
+        self.note(&step);
+        step
+    }
+
+    fn any_step(&mut self, at: usize) -> Step {
         let on = self.channel();
         // Programs begin with something to work on.
         let roll = match at {
@@ -168,13 +181,123 @@ impl Generator {
                     Step::Rollback
                 }
             }
-            1880..1980 => {
-                self.consumers.retain(|(channel, _)| *channel != on);
-                Step::Close { on }
-            }
+            1880..1940 => Step::Close { on },
+            1940..1980 => self.consume(on),
             _ => Step::Disconnect {
                 connection: self.random.below(2) as usize,
             },
+        }
+    }
+
+    fn has_queue(&self, queue: u8) -> bool {
+        self.queues[usize::from(queue)]
+    }
+
+    fn has_exchange(&self, exchange: Exchange) -> bool {
+        match exchange {
+            Exchange::Default | Exchange::Direct => true,
+            Exchange::Own(number) => self.exchanges[usize::from(number)].is_some(),
+            Exchange::Reserved => false,
+        }
+    }
+
+    /// Whether a step is probably no mistake.
+    fn has_what_it_needs(&self, step: &Step) -> bool {
+        match *step {
+            Step::Queue { queue, passive, .. } => passive == self.has_queue(queue),
+            Step::Exchange {
+                exchange, passive, ..
+            } => passive == self.has_exchange(exchange),
+            Step::Bind {
+                queue, exchange, ..
+            }
+            | Step::Unbind {
+                queue, exchange, ..
+            } => {
+                self.has_queue(queue)
+                    && exchange != Exchange::Default
+                    && self.has_exchange(exchange)
+            }
+            Step::BindExchange {
+                destination,
+                source,
+                ..
+            }
+            | Step::UnbindExchange {
+                destination,
+                source,
+                ..
+            } => [destination, source]
+                .into_iter()
+                .all(|it| it != Exchange::Default && self.has_exchange(it)),
+            Step::Publish { exchange, key, .. } => {
+                let at_queue = matches!(key, Key::Queue(queue) if self.has_queue(queue));
+                self.has_exchange(exchange) && (exchange != Exchange::Default || at_queue)
+            }
+            Step::Consume { on, queue, tag, .. } => {
+                self.has_queue(queue) && !self.consumers.contains(&(on, tag))
+            }
+            Step::Cancel { on, tag } | Step::ConsumeTwice { on, tag } => {
+                self.consumers.contains(&(on, tag))
+            }
+            Step::Get { queue, .. } | Step::Purge { queue, .. } => self.has_queue(queue),
+            Step::DeleteQueue { queue, .. } => self.has_queue(queue),
+            Step::DeleteExchange { exchange, .. } => self.has_exchange(exchange),
+            Step::Ack { on, .. } | Step::Nack { on, .. } | Step::Reject { on, .. } => {
+                self.consumers.iter().any(|(channel, _)| *channel == on)
+            }
+            Step::Qos { .. }
+            | Step::AckUnknown { .. }
+            | Step::Recover { .. }
+            | Step::Commit
+            | Step::Rollback
+            | Step::Close { .. }
+            | Step::Disconnect { .. } => true,
+        }
+    }
+
+    /// Notes what a step probably changes.
+    fn note(&mut self, step: &Step) {
+        if !self.has_what_it_needs(step) {
+            // A mistake costs the channel.
+            if let Step::Bind { on, .. } | Step::Publish { on, .. } | Step::Get { on, .. } = step {
+                self.consumers.retain(|(channel, _)| channel != on);
+            }
+            return;
+        }
+        match *step {
+            Step::Queue {
+                queue,
+                passive: false,
+                ref arguments,
+                ..
+            } => self.queues[usize::from(queue)] = !is_mistaken(arguments),
+            Step::Exchange {
+                exchange: Exchange::Own(number),
+                kind,
+                passive: false,
+                ..
+            } if kind != Kind::Unknown => self.exchanges[usize::from(number)] = Some(kind),
+            Step::DeleteQueue {
+                queue,
+                if_unused: false,
+                if_empty: false,
+                ..
+            } => self.queues[usize::from(queue)] = false,
+            Step::DeleteExchange {
+                exchange: Exchange::Own(number),
+                if_unused: false,
+                ..
+            } => self.exchanges[usize::from(number)] = None,
+            Step::Consume { on, tag, .. } => self.consumers.push((on, tag)),
+            Step::Cancel { on, tag } => self.consumers.retain(|it| *it != (on, tag)),
+            Step::Close { on } | Step::AckUnknown { on, .. } => {
+                self.consumers.retain(|(channel, _)| *channel != on);
+            }
+            Step::Disconnect { connection } => self
+                .consumers
+                .retain(|(channel, _)| connection_of(*channel) != connection),
+            _ => {}
         }
     }
 
@@ -249,9 +372,6 @@ impl Generator {
     fn declare(&mut self, on: u8) -> Step {
         let queue = self.random.small(QUEUES);
         let passive = self.random.percent(10);
-        if !passive {
-            self.queues[usize::from(queue)] = true;
-        }
         let mut arguments = Vec::new();
         while arguments.len() < 4 && self.random.percent(35) {
             let argument = self.argument();
@@ -320,11 +440,6 @@ impl Generator {
             _ => Kind::Unknown,
         };
         let passive = self.random.percent(10);
-        if let Exchange::Own(number) = exchange
-            && !passive
-        {
-            self.exchanges[usize::from(number)].get_or_insert(kind);
-        }
         Step::Exchange {
             on,
             exchange,
@@ -465,9 +580,6 @@ impl Generator {
 
     fn consume(&mut self, on: u8) -> Step {
         let tag = self.random.small(TAGS);
-        if !self.consumers.contains(&(on, tag)) {
-            self.consumers.push((on, tag));
-        }
         Step::Consume {
             on,
             queue: self.queue(),
@@ -484,16 +596,12 @@ impl Generator {
 
     fn cancel(&mut self, on: u8) -> Step {
         let (on, tag) = self.consumer(on);
-        self.consumers.retain(|it| *it != (on, tag));
         Step::Cancel { on, tag }
     }
 
     fn delete(&mut self, on: u8) -> Step {
         let queue = self.queue();
         let (if_unused, if_empty) = (self.random.percent(30), self.random.percent(30));
-        if !if_unused && !if_empty {
-            self.queues[usize::from(queue)] = false;
-        }
         Step::DeleteQueue {
             on,
             queue,
@@ -501,6 +609,23 @@ impl Generator {
             if_empty,
         }
     }
+}
+
+/// Whether a queue is refused for its arguments.
+fn is_mistaken(arguments: &[Argument]) -> bool {
+    let has_letters = arguments
+        .iter()
+        .any(|it| matches!(it, Argument::DeadLetter(_)));
+    arguments.iter().any(|it| match *it {
+        Argument::MaxLength(limit) | Argument::MaxBytes(limit) => limit < 0,
+        Argument::Overflow(what) => what == "nonsense",
+        Argument::DeadLetterKey(_) => !has_letters,
+        Argument::MaxPriority(limit) => limit > 255,
+        Argument::Ttl(time) => time < 0,
+        Argument::Expires(time) => time <= 0,
+        Argument::Text(name) => name != "x-own",
+        Argument::DeadLetter(_) | Argument::SingleActive(_) => false,
+    })
 }
 
 #[cfg(test)]

@@ -97,6 +97,13 @@ pub fn kept() -> Vec<(&'static str, Program)> {
                 steps: each_message_of_a_transaction_has_its_turn(),
             },
         ),
+        (
+            "what_has_no_time_waits_for_a_higher_priority",
+            Program {
+                seed: 50024,
+                steps: what_has_no_time_waits_for_a_higher_priority(),
+            },
+        ),
     ]
 }
 
@@ -575,5 +582,68 @@ fn each_message_of_a_transaction_has_its_turn() -> Vec<Step> {
             },
         },
         Step::Commit,
+    ]
+}
+
+fn what_has_no_time_waits_for_a_higher_priority() -> Vec<Step> {
+    vec![
+        Step::Queue {
+            on: 3,
+            queue: 0,
+            passive: false,
+            durable: false,
+            exclusive: true,
+            auto_delete: false,
+            arguments: vec![Argument::SingleActive(true), Argument::MaxPriority(3)],
+        },
+        Step::Exchange {
+            on: 3,
+            exchange: Exchange::Own(2),
+            kind: Kind::Fanout,
+            passive: false,
+            durable: false,
+            auto_delete: false,
+            internal: false,
+            alternate: None,
+        },
+        Step::Consume {
+            on: 3,
+            queue: 0,
+            tag: 0,
+            no_ack: false,
+            exclusive: false,
+            priority: Some(-1),
+        },
+        Step::Publish {
+            on: 2,
+            exchange: Exchange::Default,
+            key: Key::Queue(0),
+            mandatory: false,
+            count: 1,
+            traits: Traits {
+                priority: Some(1),
+                expiration: Some("0"),
+                ..Traits::default()
+            },
+        },
+        Step::Bind {
+            on: 3,
+            queue: 0,
+            exchange: Exchange::Own(2),
+            key: Key::Text(""),
+            table: 0,
+        },
+        Step::Publish {
+            on: 0,
+            exchange: Exchange::Own(2),
+            key: Key::Text("a.b"),
+            mandatory: false,
+            count: 1,
+            traits: Traits {
+                headers: 1,
+                priority: Some(200),
+                ..Traits::default()
+            },
+        },
     ]
 }

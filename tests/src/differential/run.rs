@@ -19,7 +19,10 @@ use amqp_tokio::{
 use super::{
     lane::{Kept, Lane, Link, all},
     names::Names,
-    program::{CHANNELS, EXCHANGES, Exchange, Program, QUEUES, TRANSACTIONAL, connection_of},
+    program::{
+        Argument, CHANNELS, EXCHANGES, Exchange, Program, QUEUES, Step, TRANSACTIONAL,
+        connection_of,
+    },
     trace::Trace,
 };
 use crate::harness::Failure;
@@ -41,6 +44,9 @@ pub(super) struct Run<'a> {
     pub(super) lines: Vec<String>,
     /// Which step it is.
     pub(super) at: usize,
+    /// Some queue has a dead-letter exchange: what comes to a queue from there, and what a client
+    /// publishes at the same time, comes in any order.
+    pub(super) has_letters: bool,
 }
 
 /// What is known of a queue.
@@ -128,11 +134,13 @@ impl<'a> Run<'a> {
             queues: [Queue::default(); QUEUES as usize],
             lines: Vec::new(),
             at: 0,
+            has_letters: false,
         }
     }
 
     pub(super) async fn perform(mut self, program: &Program) -> Result<Trace, Failure> {
         let mut trace = Trace::default();
+        self.has_letters = program.steps.iter().any(has_letters);
         for (at, step) in program.steps.iter().enumerate() {
             self.at = at;
             self.step(step).await?;
@@ -190,16 +198,9 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until nothing moves any more, and tells what has come and what is there.
-    ///
-    /// A queue that has answered has done what it was told before, and what it had for other
-    /// queues is with them; a second round reaches those. A channel that has answered twice has
-    /// passed on what the queues had for it.
     pub(super) async fn settle(&mut self) -> Result<(), Failure> {
         let dead_before = self.bury();
-        self.probe_all().await?;
-        self.probe_all().await?;
-        self.flow_all().await;
-        self.flow_all().await;
+        self.calm().await?;
         let mut dead = self.bury();
         dead.iter_mut()
             .zip(dead_before)
@@ -243,6 +244,19 @@ impl<'a> Run<'a> {
             };
             self.line(line);
         }
+        Ok(())
+    }
+
+    /// Waits until nothing moves any more.
+    ///
+    /// A queue that has answered has done what it was told before, and what it had for other
+    /// queues is with them; a second round reaches those. A channel that has answered twice has
+    /// passed on what the queues had for it.
+    pub(super) async fn calm(&mut self) -> Result<(), Failure> {
+        self.probe_all().await?;
+        self.probe_all().await?;
+        self.flow_all().await;
+        self.flow_all().await;
         Ok(())
     }
 
@@ -497,6 +511,15 @@ impl Reader {
 
 fn poll_one<T>(future: impl Future<Output = T>, cx: &mut Context<'_>) -> Poll<T> {
     std::pin::pin!(future).as_mut().poll(cx)
+}
+
+/// Whether a step declares a queue with a dead-letter exchange.
+fn has_letters(step: &Step) -> bool {
+    let Step::Queue { arguments, .. } = step else {
+        return false;
+    };
+    let is_letter = |it: &Argument| matches!(it, Argument::DeadLetter(_));
+    arguments.iter().any(is_letter)
 }
 
 /// Asks for a queue.

@@ -345,37 +345,59 @@ impl Run<'_> {
         traits: &Traits,
     ) -> Result<(), Failure> {
         let properties = self.names.properties(traits)?;
-        let at = self.at;
+        // Together, or one after the other.
+        let together = if self.has_letters { 1 } else { count };
+        let mut published = 0;
+        while published < count {
+            let bodies = (published..(published + together).min(count))
+                .map(|number| body(self.at, number, traits.padding))
+                .collect();
+            published += together;
+            if !self.publish_all(on, publish, &properties, bodies).await? {
+                break;
+            }
+            if published < count {
+                self.calm().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes messages without waiting in between; false if the channel has ended.
+    async fn publish_all(
+        &mut self,
+        on: u8,
+        publish: &basic::Publish,
+        properties: &basic::Properties,
+        bodies: Vec<String>,
+    ) -> Result<bool, Failure> {
         let Some(live) = self.open(on).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let mut confirms = Vec::new();
         let mut fault = None;
-        for number in 0..count {
-            let mut body = format!("m{at}.{number}");
-            if traits.padding > 0 {
-                body.push_str(&" ".repeat(traits.padding.into()));
-            }
+        for body in bodies {
             let published = match &live.channel {
-                Mode::Confirm(channel) => match channel.publish(publish, &properties, body).await {
-                    Ok(confirm) => {
-                        confirms.push(Box::pin(patiently(confirm)) as Kept<'_, _>);
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                },
-                Mode::Tx(channel) => channel.publish(publish, &properties, body).await,
+                Mode::Confirm(channel) => {
+                    let confirm = channel.publish(publish, properties, body).await;
+                    confirm.map(|it| confirms.push(Box::pin(patiently(it)) as Kept<'_, _>))
+                }
+                Mode::Tx(channel) => channel.publish(publish, properties, body).await,
             };
             if let Err(error) = published {
                 fault = Some(error);
                 break;
             }
         }
+        let mut whole = fault.is_none();
         for fate in all(confirms).await {
             let line = match fate {
                 Some(Ok(())) => "acked".to_owned(),
-                // How many were sent before the answer came is a matter of luck.
-                Some(Err(Unconfirmed::NotSent(_) | Unconfirmed::Unknown(_))) => continue,
+                Some(Err(Unconfirmed::NotSent(_) | Unconfirmed::Unknown(_))) => {
+                    // How many were sent before the answer came is a matter of luck.
+                    whole = false;
+                    continue;
+                }
                 Some(Err(fate)) => self.names.unconfirmed(&fate),
                 None => "NOT CONFIRMED".to_owned(),
             };
@@ -386,7 +408,7 @@ impl Run<'_> {
         {
             self.failed(&error);
         }
-        Ok(())
+        Ok(whole)
     }
 
     async fn consume(&mut self, step: &Step) -> Result<(), Failure> {
@@ -605,4 +627,9 @@ impl Run<'_> {
 
 fn whether(requeue: bool) -> Requeue {
     if requeue { Requeue::Yes } else { Requeue::No }
+}
+
+/// The body of a message, which is its name.
+fn body(step: usize, number: u8, padding: u16) -> String {
+    format!("m{step}.{number}{}", " ".repeat(padding.into()))
 }
