@@ -25,8 +25,8 @@ pub trait Drive: Endpoint {
     /// it is all over.
     fn park(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool;
 
-    /// Whether the peer is still to get what was handed out, now that it is all over: the answer
-    /// to its close.
+    /// Whether the peer is still to get what was handed out, now that it is all over, such as the
+    /// answer to its close. Otherwise it is gone, or has not listened.
     fn has_last_words(&self) -> bool;
 
     /// Nobody drives this any more.

@@ -240,9 +240,9 @@ impl Drive for ClientEndpoint {
         let state = self.0.lock();
         let reason = state.machine.close_reason();
         reason.is_some_and(|reason| {
-            matches!(
+            !matches!(
                 reason.cause(),
-                CloseCause::ByPeer(_) | CloseCause::Requested(_)
+                CloseCause::Eof { .. } | CloseCause::Transport { .. } | CloseCause::TimedOut(_)
             )
         })
     }

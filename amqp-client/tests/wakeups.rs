@@ -135,7 +135,8 @@ const SCENES: [Scene; 7] = [
 
 fn start(scene: Scene) -> (Rig, Handles) {
     let mut setup = Setup::default();
-    setup.server.heartbeat = 60;
+    // Later than requests time out.
+    setup.server.heartbeat = 100;
     let (mut rig, connection) = Rig::open_with(setup);
     let plain = rig.channel(&connection);
     let confirm = rig.confirm_channel(&connection);

@@ -76,14 +76,20 @@ impl Broker {
         Ok(())
     }
 
-    /// A client paused or resumed deliveries.
+    /// A client paused or resumed deliveries. Only what was paused can be resumed: a consumer that
+    /// has its limit of messages does not get another turn by it.
     pub(crate) fn on_flow(&mut self, at: ChannelKey, active: bool) {
-        if !active && !self.config.rules.flow {
+        if active || self.config.rules.flow {
+            let Ok(channel) = self.channel(at) else {
+                return;
+            };
+            if core::mem::replace(&mut channel.paused, !active) && active {
+                self.release(at);
+            }
+        } else {
             let refusal = Refusal::not_implemented("active=false");
             let method = <amqp_core::protocol::channel::Flow as amqp_core::MethodDef>::ID;
             self.refuse(at, &refusal, method);
-        } else if active {
-            self.release(at);
         }
     }
 

@@ -8,7 +8,7 @@ use super::exchange::full;
 use crate::{
     broker::Broker,
     keys::ChannelKey,
-    model::channel::{Settle, Settlement, Unacked},
+    model::channel::{Settle, Unacked},
     refusal::{Outcome, Refusal},
 };
 
@@ -46,9 +46,7 @@ impl Broker {
         if let Some(transaction) = channel.transaction() {
             transaction.settled += deliveries.len();
             let over = transaction.settled > limit;
-            transaction
-                .settlements
-                .push(Settlement { kind, deliveries });
+            transaction.add(kind, deliveries);
             if over {
                 return Err(full("acknowledgements in the transaction", limit));
             }

@@ -43,7 +43,8 @@ impl Broker {
             // Each has its turn, as if it had come alone.
             self.look_at_queues();
         }
-        for settlement in transaction.settlements {
+        for mut settlement in transaction.settlements {
+            settlement.deliveries.sort_by_key(|unacked| unacked.tag);
             self.settle_now(at, settlement.kind, settlement.deliveries);
         }
         if !whole {

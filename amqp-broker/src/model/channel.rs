@@ -58,6 +58,8 @@ pub(crate) struct Channel {
     pub(crate) reply_address: Option<ShortStr>,
     /// What is taken by a message that is coming in.
     pub(crate) incoming: Option<Share>,
+    /// The client wants no deliveries for now.
+    pub(crate) paused: bool,
     /// A consumer was held back for something that is over one day.
     pub(crate) held_back: bool,
 }
@@ -122,6 +124,16 @@ pub(crate) struct Transaction {
     pub(crate) settled: usize,
 }
 
+impl Transaction {
+    /// Adds what is done with deliveries. What is done alike one after the other is done at once.
+    pub(crate) fn add(&mut self, kind: Settle, deliveries: Vec<Unacked>) {
+        match self.settlements.last_mut() {
+            Some(last) if last.kind == kind => last.deliveries.extend(deliveries),
+            _ => self.settlements.push(Settlement { kind, deliveries }),
+        }
+    }
+}
+
 /// A message of a transaction, and the names of the queues it goes to: they are looked for when it
 /// is committed.
 #[derive(Debug)]
@@ -171,6 +183,7 @@ impl Channel {
             mode: Mode::Plain,
             reply_address: None,
             incoming: None,
+            paused: false,
             held_back: false,
         }
     }

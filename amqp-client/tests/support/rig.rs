@@ -15,7 +15,7 @@ use std::{
 
 use amqp_client::{
     Channel, ClientEndpoint, Config, ConfirmChannel, Connection, Driver, TxChannel,
-    core::{Limits, Timeouts, server},
+    core::{Instant, Limits, Timeouts, server},
     protocol::queue,
 };
 
@@ -372,11 +372,13 @@ impl Rig {
         self.settle();
         let hooked = self.hook.take();
         let before = self.progress();
+        let alarm = self.alarm();
         for at in 0..self.tasks.len() {
             self.poll_task(at);
         }
         self.settle();
         assert_eq!(before, self.progress(), "a wake-up was lost");
+        assert!(self.alarm() >= alarm, "the alarm was set too late");
         self.hook.put_back(hooked);
     }
 
@@ -385,6 +387,12 @@ impl Rig {
         while self.step() {
             assert!(self.steps - start < STEPS_MAX, "it runs in circles");
         }
+    }
+
+    /// When the driver wants to be woken at the latest.
+    fn alarm(&self) -> Instant {
+        let never = Instant::from_nanos(u64::MAX);
+        self.world().alarm.as_ref().map_or(never, |&(at, _)| at)
     }
 
     /// What changes when anything is achieved.

@@ -9,7 +9,7 @@ use proptest::{collection::vec as list, prelude::*};
 use super::{pair::Pair, script::*};
 use crate::{
     ChannelId, Close, CloseCause, CloseReason, MethodDef as _, MethodId, RequestError, Stage,
-    TimeoutReason,
+    TimeoutReason, Timeouts,
     client::{Config, Connection, Event, Outcome},
     frame::FrameKind,
     protocol::{Method, ReplyCode, basic, channel, connection, queue},
@@ -262,12 +262,12 @@ fn nothing_is_waited_for_behind_a_frame_that_cannot_be_read() {
     let reason = closed(&mut client);
     assert_eq!(reason.code(), Some(ReplyCode::FRAME_ERROR));
     assert!(!client.conn.is_finished());
-    assert_eq!(client.conn.poll_timeout(), None);
     let Method::ConnectionClose(close) = client.only_method() else {
         panic!("the server is not told");
     };
     assert_eq!(close.reply_code, ReplyCode::FRAME_ERROR);
     assert!(client.conn.is_finished());
+    assert_eq!(client.conn.poll_timeout(), None);
 }
 
 #[test]
@@ -603,5 +603,29 @@ proptest! {
         prop_assert_eq!(client.advance(Duration::from_secs(3600)), vec![]);
         prop_assert_eq!(client.events(), vec![]);
         prop_assert_eq!(client.sent(), vec![]);
+    }
+}
+
+/// The answer to the server's close is sent as soon as the transport takes it, and given up in time.
+#[test]
+fn last_words_get_no_more_time_than_a_close() {
+    for given_up in [false, true] {
+        let mut client = Client::open();
+        client.send(0, &connection::Close::default());
+        closed(&mut client);
+        let due = client.now + Timeouts::default().close;
+        client.conn.handle_timeout(client.now);
+        let timeout = client.conn.poll_timeout();
+        assert_eq!(timeout, Some((due, TimeoutReason::Close)));
+        assert!(!client.conn.is_finished());
+        if given_up {
+            client.conn.handle_timeout(due);
+        } else {
+            assert_eq!(client.only_method(), connection::CloseOk.into());
+        }
+        assert!(client.conn.is_finished());
+        assert_eq!(client.conn.poll_timeout(), None);
+        assert_eq!(client.sent(), []);
+        assert_eq!(client.events(), []);
     }
 }

@@ -355,6 +355,7 @@ proptest! {
         prop_assert!(matches!(events.pop(), Some(Event::Closed(_))));
         model.check(events);
         prop_assert!(model.waiting.is_empty(), "{:?}", model.waiting);
+        model.client.bytes();
         prop_assert_eq!(model.client.conn.poll_timeout(), None);
     }
 }

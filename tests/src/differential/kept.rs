@@ -104,6 +104,20 @@ pub fn kept() -> Vec<(&'static str, Program)> {
                 steps: what_has_no_time_waits_for_a_higher_priority(),
             },
         ),
+        (
+            "a_released_consumer_is_last",
+            Program {
+                seed: 104512,
+                steps: a_released_consumer_is_last(),
+            },
+        ),
+        (
+            "what_is_done_alike_in_a_transaction_is_done_at_once",
+            Program {
+                seed: 105841,
+                steps: what_is_done_alike_in_a_transaction_is_done_at_once(),
+            },
+        ),
     ]
 }
 
@@ -645,5 +659,144 @@ fn what_has_no_time_waits_for_a_higher_priority() -> Vec<Step> {
                 ..Traits::default()
             },
         },
+    ]
+}
+
+fn a_released_consumer_is_last() -> Vec<Step> {
+    vec![
+        Step::Exchange {
+            on: 2,
+            exchange: Exchange::Own(1),
+            kind: Kind::Headers,
+            passive: false,
+            durable: true,
+            auto_delete: true,
+            internal: false,
+            alternate: None,
+        },
+        Step::Queue {
+            on: 0,
+            queue: 0,
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            arguments: vec![Argument::MaxBytes(40)],
+        },
+        Step::Bind {
+            on: 2,
+            queue: 0,
+            exchange: Exchange::Own(1),
+            key: Key::Text("a"),
+            table: 0,
+        },
+        Step::Qos {
+            on: 0,
+            prefetch: 2,
+            global: true,
+        },
+        Step::Publish {
+            on: 2,
+            exchange: Exchange::Default,
+            key: Key::Queue(0),
+            mandatory: true,
+            count: 1,
+            traits: Traits {
+                cc: Some(Key::Queue(0)),
+                ..Traits::default()
+            },
+        },
+        Step::Consume {
+            on: 0,
+            queue: 0,
+            tag: 0,
+            no_ack: false,
+            exclusive: false,
+            priority: None,
+        },
+        Step::Consume {
+            on: 1,
+            queue: 0,
+            tag: 2,
+            no_ack: true,
+            exclusive: false,
+            priority: None,
+        },
+        Step::Publish {
+            on: 1,
+            exchange: Exchange::Own(1),
+            key: Key::Text("a"),
+            mandatory: false,
+            count: 3,
+            traits: Traits::default(),
+        },
+        Step::Publish {
+            on: 1,
+            exchange: Exchange::Own(1),
+            key: Key::Text(""),
+            mandatory: false,
+            count: 1,
+            traits: Traits {
+                headers: 4,
+                ..Traits::default()
+            },
+        },
+        Step::Ack {
+            on: 0,
+            pick: 4,
+            multiple: false,
+        },
+        Step::Publish {
+            on: 1,
+            exchange: Exchange::Own(1),
+            key: Key::Queue(0),
+            mandatory: false,
+            count: 1,
+            traits: Traits {
+                expiration: Some("0"),
+                ..Traits::default()
+            },
+        },
+    ]
+}
+
+fn what_is_done_alike_in_a_transaction_is_done_at_once() -> Vec<Step> {
+    vec![
+        Step::Queue {
+            on: 0,
+            queue: 0,
+            passive: false,
+            durable: true,
+            exclusive: true,
+            auto_delete: false,
+            arguments: vec![Argument::Overflow("reject-publish")],
+        },
+        Step::Consume {
+            on: 3,
+            queue: 0,
+            tag: 2,
+            no_ack: false,
+            exclusive: false,
+            priority: None,
+        },
+        Step::Publish {
+            on: 0,
+            exchange: Exchange::Default,
+            key: Key::Queue(0),
+            mandatory: false,
+            count: 5,
+            traits: Traits::default(),
+        },
+        Step::Reject {
+            on: 3,
+            pick: 4,
+            requeue: true,
+        },
+        Step::Reject {
+            on: 3,
+            pick: 0,
+            requeue: true,
+        },
+        Step::Commit,
     ]
 }
