@@ -123,14 +123,20 @@ async fn reg_11_a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
     confirmed?;
     assert!(!staying.is_blocked());
     staying.close().await?;
-    // The first of the one that left has arrived, and the second was never sent.
+    // The first of the one that left may have arrived, as it was told; the second was never sent.
     let mut bodies = Vec::new();
     while let Some(message) = observing.get(get("q")).await? {
         bodies.push(super::tools::text(&message.body));
         message.ack()?;
     }
     bodies.sort_unstable();
-    assert_eq!(bodies, ["first", "first", "second"]);
+    assert!(
+        matches!(
+            bodies.iter().map(String::as_str).collect::<Vec<_>>()[..],
+            ["first", "second"] | ["first", "first", "second"]
+        ),
+        "{bodies:?}"
+    );
     Ok(observer.close().await?)
 }
 
