@@ -7,6 +7,7 @@
 use std::{env, process::ExitCode};
 
 use amqp_tests::{
+    Embedded,
     differential::{
         Lane,
         compare::{Options, compare},
@@ -15,8 +16,6 @@ use amqp_tests::{
     harness::Failure,
     rabbitmq::Node,
 };
-use amqp_tokio::{LocalBroker, serve};
-use tokio::net::TcpListener;
 
 const HELP: &str = "\
 Runs random programs on RabbitMQ and on another broker, and tells where they differ.
@@ -80,12 +79,10 @@ async fn run() -> Result<bool, Failure> {
             other => return Err(format!("what is {other}? See --help").into()),
         }
     }
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let server = serve(listener, LocalBroker::default())?;
-    let embedded = format!("amqp://{}", server.local_addr());
+    let embedded = Embedded::start()?;
     let mut node = None;
     match only.as_str() {
-        "embedded" => options.reference.clone_from(&embedded),
+        "embedded" => options.reference = embedded.uri(),
         _ if options.reference.is_empty() => {
             let started = node.insert(Node::start()?);
             options.reference = started.uri();
@@ -95,7 +92,7 @@ async fn run() -> Result<bool, Failure> {
     if !only.is_empty() {
         options.other.clone_from(&options.reference);
     } else if options.other.is_empty() {
-        options.other = embedded;
+        options.other = embedded.uri();
     }
     if show {
         let program = generate(options.seed, options.steps);

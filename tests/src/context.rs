@@ -7,7 +7,6 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -19,8 +18,9 @@ use amqp_tokio::{
 };
 
 use crate::{
+    embedded::Embedded,
     harness::{Broker, Failure, Outcome},
-    rabbitmq::Node,
+    operator::Operator,
     runtime::Runtime,
     task::Task,
 };
@@ -40,20 +40,32 @@ pub struct Ctx {
     pub vhost: String,
     /// Where the broker listens.
     pub address: SocketAddr,
-    node: Arc<Node>,
+    operator: Operator,
     runtime: &'static dyn Runtime,
 }
 
 impl Ctx {
-    /// What a scenario gets on that broker and that runtime.
+    /// What a scenario gets on a RabbitMQ.
     #[must_use]
-    pub fn new(broker: Broker, runtime: &'static dyn Runtime) -> Self {
+    pub fn on_rabbitmq(broker: Broker, runtime: &'static dyn Runtime) -> Self {
         let Broker { uri, vhost, node } = broker;
         Self {
             uri,
             vhost,
             address: node.address(),
-            node,
+            operator: Operator::RabbitMq(node),
+            runtime,
+        }
+    }
+
+    /// What a scenario gets on an embedded broker.
+    #[must_use]
+    pub fn on_embedded(broker: Embedded, runtime: &'static dyn Runtime) -> Self {
+        Self {
+            uri: broker.uri(),
+            vhost: broker.vhost().into(),
+            address: broker.address(),
+            operator: Operator::Embedded(Arc::new(broker)),
             runtime,
         }
     }
@@ -116,25 +128,10 @@ impl Ctx {
             .replace(&self.address.to_string(), &address.to_string())
     }
 
-    /// Runs `rabbitmqctl` on the broker, for what only its operators see and do.
-    ///
-    /// # Errors
-    /// As [`Node::ctl`].
-    pub async fn ctl(&self, arguments: &[&str]) -> Result<String, Failure> {
-        let node = Arc::clone(&self.node);
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        // It takes its time, which the runtime has better uses for.
-        let running = thread::spawn(move || {
-            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            node.ctl(&arguments)
-        });
-        while !running.is_finished() {
-            self.sleep(LOOK_EVERY).await;
-        }
-        match running.join() {
-            Ok(output) => Ok(output?),
-            Err(_) => Err("rabbitmqctl could not be run".into()),
-        }
+    /// What only the broker's operators see and do.
+    #[must_use]
+    pub fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// The runtime.

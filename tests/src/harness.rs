@@ -29,21 +29,23 @@
 //! ```
 //!
 //! A scenario is an ordinary function in a thread of its own; an asynchronous one starts its
-//! runtime in there and blocks on it. What scenarios print is not captured.
+//! runtime in there and blocks on it. What scenarios print is not captured. Those that have a
+//! [cell](Scenario::in_table) are summed up in one table at the end.
 
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::rabbitmq::{self, Node};
+use crate::table::{Mark, Table};
 
 /// Why a scenario failed, if it did not panic.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -102,6 +104,8 @@ pub struct Scenario {
     name: String,
     limit: Duration,
     place: Place,
+    /// Its row and its column in the table.
+    cell: Option<(String, String)>,
 }
 
 /// Where a scenario runs.
@@ -151,6 +155,7 @@ impl Scenario {
             name: name.into(),
             limit: LIMIT,
             place,
+            cell: None,
         }
     }
 
@@ -174,8 +179,33 @@ impl Scenario {
         self
     }
 
-    fn perform(self) -> Result<Completion, Failed> {
-        let Self { name, limit, place } = self;
+    /// Gives it a place in the table that is printed at the end.
+    #[must_use]
+    pub fn in_table(mut self, row: impl Into<String>, column: impl Into<String>) -> Self {
+        self.cell = Some((row.into(), column.into()));
+        self
+    }
+
+    /// Runs it, and notes how it ended.
+    fn perform(mut self, table: &Mutex<Table>) -> Result<Completion, Failed> {
+        let cell = self.cell.take();
+        let completion = self.run();
+        if let Some((row, column)) = cell {
+            let mark = match &completion {
+                Ok(Completion::Completed) => Mark::Passed,
+                Ok(Completion::Ignored { .. }) => Mark::Ignored,
+                Err(_) => Mark::Failed,
+            };
+            let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+            table.note(&row, &column, mark);
+        }
+        completion
+    }
+
+    fn run(self) -> Result<Completion, Failed> {
+        let Self {
+            name, limit, place, ..
+        } = self;
         let (run, broker) = match place {
             Place::Local(run) => {
                 within(name, limit, run)?;
@@ -226,10 +256,14 @@ pub fn run(scenarios: Vec<Scenario>) -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
-    let trials = scenarios
-        .into_iter()
-        .map(|scenario| Trial::ignorable_test(scenario.name.clone(), || scenario.perform()));
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let table = Arc::new(Mutex::new(Table::default()));
+    let trials = scenarios.into_iter().map(|scenario| {
+        let table = Arc::clone(&table);
+        Trial::ignorable_test(scenario.name.clone(), move || scenario.perform(&table))
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    print!("{}", table.lock().unwrap_or_else(PoisonError::into_inner));
+    conclusion.exit_code()
 }
 
 /// Runs `work` in a thread of its own and tells how it ended. A thread that does not end in time is

@@ -5,14 +5,13 @@
 use std::{future::Future, process::ExitCode};
 
 use amqp_tests::{
+    Embedded,
     differential::{
         compare::{Options, Pair, compare},
         kept::kept,
     },
     harness::{self, Broker, Outcome, Scenario},
 };
-use amqp_tokio::{LocalBroker, Server, serve};
-use tokio::net::TcpListener;
 
 /// How many random programs run here.
 const PROGRAMS: u64 = 200;
@@ -40,18 +39,18 @@ fn rabbitmq_agrees_with_itself(broker: Broker) -> Outcome {
 }
 
 fn brokers_agree(broker: Broker) -> Outcome {
+    let embedded = Embedded::start()?;
     wait_for(async move {
-        let embedded = embedded().await?;
-        let mut options = Options::new(broker.uri, uri(&embedded));
+        let mut options = Options::new(broker.uri, embedded.uri());
         options.programs = PROGRAMS;
         agreed(&options).await
     })
 }
 
 fn brokers_agree_where_they_did_not(broker: Broker) -> Outcome {
+    let embedded = Embedded::start()?;
     wait_for(async move {
-        let embedded = embedded().await?;
-        let mut pair = Pair::new(&broker.uri, &uri(&embedded), "kept");
+        let mut pair = Pair::new(&broker.uri, &embedded.uri(), "kept");
         for (name, program) in kept() {
             if let Some(difference) = pair.run(&program).await? {
                 return Err(format!("{name}: {difference}").into());
@@ -69,16 +68,6 @@ async fn agreed(options: &Options) -> Outcome {
         return Ok(());
     }
     Err(report.to_string().into())
-}
-
-/// The embedded broker, for who comes over TCP as to any other.
-async fn embedded() -> std::io::Result<Server> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    serve(listener, LocalBroker::default())
-}
-
-fn uri(embedded: &Server) -> String {
-    format!("amqp://{}", embedded.local_addr())
 }
 
 fn wait_for(work: impl Future<Output = Outcome>) -> Outcome {

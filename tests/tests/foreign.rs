@@ -17,9 +17,10 @@ use std::{
     time::Duration,
 };
 
-use amqp_tests::harness::{self, Broker, Failure, Outcome, Scenario};
-use amqp_tokio::{LocalBroker, serve};
-use tokio::{net::TcpListener, runtime};
+use amqp_tests::{
+    Embedded,
+    harness::{self, Broker, Failure, Outcome, Scenario},
+};
 
 /// How long one round may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -68,20 +69,7 @@ fn on_rabbitmq(name: String, client: Client, tools: Tools) -> Scenario {
 }
 
 fn on_embedded(name: String, client: Client, tools: Tools) -> Scenario {
-    let run = move || {
-        let runtime = runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
-        let server = runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            serve(listener, LocalBroker::default())
-        })?;
-        let uri = format!("amqp://guest:guest@{}/%2F", server.local_addr());
-        round(client, &tools, &uri)?;
-        runtime.block_on(server.shutdown());
-        Ok(())
-    };
+    let run = move || round(client, &tools, &Embedded::start()?.uri());
     Scenario::local(name, run).limit(LIMIT)
 }
 

@@ -26,11 +26,20 @@ mod trio_tutorials;
 
 use std::{fmt, future::Future, pin::Pin};
 
+use amqp_tokio::broker::Config;
+
 use crate::{
     context::Ctx,
+    embedded::Embedded,
     harness::{Outcome, Scenario},
     runtime::{Runtime, Tokio},
 };
+
+/// All of them.
+#[must_use]
+pub fn all() -> Vec<Case> {
+    [serena(), trio(), regressions()].concat()
+}
 
 /// What Serena's users rely on.
 #[must_use]
@@ -72,76 +81,114 @@ pub fn regressions() -> Vec<Case> {
 /// All runtimes that there is an adapter for.
 pub const RUNTIMES: [&dyn Runtime; 2] = [&Tokio::MultiThread, &Tokio::CurrentThread];
 
-/// Each scenario on each of these runtimes.
+/// Each scenario on each broker, with each of these runtimes.
 #[must_use]
 pub fn on(runtimes: &[&'static dyn Runtime], cases: &[Case]) -> Vec<Scenario> {
-    let pairs = cases
-        .iter()
-        .flat_map(|case| runtimes.iter().map(|runtime| case.on(*runtime)));
-    pairs.collect()
+    let mut scenarios = Vec::new();
+    for case in cases {
+        for kind in [Kind::RabbitMq, Kind::Embedded] {
+            scenarios.extend(runtimes.iter().map(|runtime| case.on(kind, *runtime)));
+        }
+    }
+    scenarios
 }
 
 /// A scenario, and what it needs.
 #[derive(Clone, Copy)]
 pub struct Case {
     name: &'static str,
-    place: Place,
-}
-
-#[derive(Clone, Copy)]
-enum Place {
-    Shared(Run),
-    /// On a node of its own, with this configuration.
-    Alone(Run, &'static [&'static str]),
-    Nowhere(&'static str),
+    run: Run,
+    /// The configuration of the RabbitMQ that it has to itself; none where others may be on it.
+    alone: Option<&'static [&'static str]>,
+    /// What the embedded broker, which it always has to itself, is to have otherwise.
+    embedded: fn(&mut Config),
+    /// The only broker that it runs on, and why it does not on the other.
+    only: Option<(Kind, &'static str)>,
 }
 
 type Run = fn(Ctx) -> Pin<Box<dyn Future<Output = Outcome>>>;
+
+/// What a scenario may run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    RabbitMq,
+    Embedded,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::RabbitMq => "rabbitmq",
+            Self::Embedded => "embedded",
+        }
+    }
+}
 
 impl Case {
     const fn new(name: &'static str, run: Run) -> Self {
         Self {
             name,
-            place: Place::Shared(run),
+            run,
+            alone: None,
+            embedded: |_| (),
+            only: None,
         }
     }
 
-    /// One that cannot run, and why.
-    const fn ignored(name: &'static str, reason: &'static str) -> Self {
-        Self {
-            name,
-            place: Place::Nowhere(reason),
-        }
-    }
-
-    /// It needs a node of its own, with these lines in its `rabbitmq.conf`.
+    /// It needs a broker of its own, with these lines in its `rabbitmq.conf`.
     const fn alone(self, config: &'static [&'static str]) -> Self {
-        let place = match self.place {
-            Place::Shared(run) | Place::Alone(run, _) => Place::Alone(run, config),
-            Place::Nowhere(reason) => Place::Nowhere(reason),
-        };
-        Self { place, ..self }
+        Self {
+            alone: Some(config),
+            ..self
+        }
     }
 
-    /// The scenario on that runtime.
-    fn on(self, runtime: &'static dyn Runtime) -> Scenario {
-        let name = format!("{}::{}", self.name, runtime.name());
-        let start = move |run: Run| {
-            move |broker| {
-                runtime.block_on(Box::pin(
-                    async move { run(Ctx::new(broker, runtime)).await },
+    /// It needs an embedded broker that is configured like that.
+    const fn embedded(self, configure: fn(&mut Config)) -> Self {
+        Self {
+            embedded: configure,
+            ..self
+        }
+    }
+
+    /// It cannot run on RabbitMQ, and why.
+    const fn not_on_rabbitmq(self, reason: &'static str) -> Self {
+        Self {
+            only: Some((Kind::Embedded, reason)),
+            ..self
+        }
+    }
+
+    /// It cannot run on the embedded broker, and why.
+    const fn not_on_embedded(self, reason: &'static str) -> Self {
+        Self {
+            only: Some((Kind::RabbitMq, reason)),
+            ..self
+        }
+    }
+
+    /// The scenario on that broker, with that runtime.
+    fn on(self, kind: Kind, runtime: &'static dyn Runtime) -> Scenario {
+        let column = format!("{}::{}", kind.name(), runtime.name());
+        let name = format!("{}::{column}", self.name);
+        let start = move |cx| runtime.block_on(Box::pin(async move { (self.run)(cx).await }));
+        let on_rabbitmq = move |broker| start(Ctx::on_rabbitmq(broker, runtime));
+        let scenario = match (self.only, kind, self.alone) {
+            (Some((only, reason)), ..) if only != kind => Scenario::ignored(name, reason),
+            (_, Kind::Embedded, _) => Scenario::local(name, move || {
+                start(Ctx::on_embedded(
+                    Embedded::start_with(self.embedded)?,
+                    runtime,
                 ))
-            }
-        };
-        match self.place {
-            Place::Shared(run) => Scenario::shared(name, start(run)),
-            Place::Alone(run, config) => config
+            }),
+            (_, Kind::RabbitMq, None) => Scenario::shared(name, on_rabbitmq),
+            (_, Kind::RabbitMq, Some(config)) => config
                 .iter()
-                .fold(Scenario::alone(name, start(run)), |scenario, line| {
+                .fold(Scenario::alone(name, on_rabbitmq), |scenario, line| {
                     scenario.config(*line)
                 }),
-            Place::Nowhere(reason) => Scenario::ignored(name, reason),
-        }
+        };
+        scenario.in_table(self.name, column)
     }
 }
 

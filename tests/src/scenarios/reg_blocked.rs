@@ -20,7 +20,9 @@ use crate::{
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case!(reg_11_a_blocked_connection_closes_in_time).alone(&[]),
-        case!(reg_12_a_blocked_connection_with_a_full_socket).alone(&["heartbeat = 1"]),
+        case!(reg_12_a_blocked_connection_with_a_full_socket)
+            .alone(&["heartbeat = 1"])
+            .embedded(|config| config.server.heartbeat = 1),
     ]
 }
 
@@ -29,13 +31,6 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// By how much a busy machine may be late.
 const MARGIN: Duration = Duration::from_secs(2);
-
-/// Lets the broker run out of memory, as it sees it, or have enough again.
-async fn set_alarm(cx: &Ctx, on: bool) -> Outcome {
-    let watermark = if on { "0" } else { "0.8" };
-    cx.ctl(&["set_vm_memory_high_watermark", watermark]).await?;
-    Ok(())
-}
 
 async fn connect(cx: &Ctx) -> Result<Connection, Failure> {
     cx.connect_to(&cx.uri, |config| config.timeouts.close = CLOSE_LIMIT)
@@ -59,7 +54,7 @@ async fn reg_11_a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
     observing.call(shared_queue("q")).await?;
     let staying = connect(&cx).await?;
     let leaving = connect(&cx).await?;
-    set_alarm(&cx, true).await?;
+    cx.set_memory_alarm(true).await?;
     let mut waiting = Vec::new();
     for connection in [&staying, &leaving] {
         let channel = connection.open_channel().await?.confirm_select().await?;
@@ -116,7 +111,7 @@ async fn reg_11_a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
     let unanswered = cx.soon(call.join()).await??;
     assert_eq!(unanswered, Err(Error::ConnectionClosed(reason)));
 
-    set_alarm(&cx, false).await?;
+    cx.set_memory_alarm(false).await?;
     let (first, second) = waiting.pop().ok_or("there are two")?;
     cx.soon(first.join()).await???;
     let (confirmed, _channel) = cx.soon(second.join()).await???;
@@ -168,7 +163,7 @@ async fn reg_12_a_blocked_connection_with_a_full_socket(cx: Ctx) -> Outcome {
     let mut late = consuming.consume(consume("late")).await?;
 
     let mut confirms = Vec::new();
-    set_alarm(&cx, true).await?;
+    cx.set_memory_alarm(true).await?;
     for connection in [&staying, &leaving] {
         let channel = connection.open_channel().await?.confirm_select().await?;
         let confirm = channel
@@ -207,7 +202,7 @@ async fn reg_12_a_blocked_connection_with_a_full_socket(cx: Ctx) -> Outcome {
         other => panic!("it is not known whether it has arrived: {other:?}"),
     }
 
-    set_alarm(&cx, false).await?;
+    cx.set_memory_alarm(false).await?;
     let (confirm, channel) = confirms.pop().ok_or("there are two")?;
     cx.soon(confirm.join()).await???;
     assert!(channel.is_open() && !staying.is_blocked());

@@ -11,16 +11,17 @@ use std::{
 
 use amqp_tokio::{
     Error,
+    broker::Rules,
     core::{
         ApiMisuse,
-        protocol::{ReplyCode, basic},
+        protocol::{ReplyCode, basic, queue},
     },
 };
 
 use super::{
     Case,
     bystanders::Bystanders,
-    cases,
+    case, cases,
     tools::{
         assert_connection_closed, assert_misuse, by_peer, in_doubt, open_confirming, own_queue,
         put, to,
@@ -29,6 +30,7 @@ use super::{
 use crate::{
     context::{Ctx, join},
     harness::Outcome,
+    operator::Operator,
     relay::Relay,
 };
 
@@ -43,12 +45,14 @@ pub(super) fn cases() -> Vec<Case> {
         ser_17_a_cancelled_task_takes_its_connection_along,
         ser_17_a_cancelled_wait_for_a_pooled_channel_ends,
         ser_17_a_cancelled_connect_hangs_up,
-        ser_37_an_internal_error_reaches_every_caller,
     ];
-    cases.push(Case::ignored(
-        "ser_37_a_transient_shared_queue_closes_the_connection",
-        "RabbitMQ refuses such queues since 4.3",
-    ));
+    cases.extend([
+        case!(ser_37_an_internal_error_reaches_every_caller)
+            .not_on_embedded("it breaks a process of RabbitMQ's"),
+        case!(ser_37_a_transient_shared_queue_closes_the_connection)
+            .not_on_rabbitmq("RabbitMQ refuses such queues since 4.3")
+            .embedded(|config| config.rules = Rules::rabbitmq_4()),
+    ]);
     cases
 }
 
@@ -217,30 +221,44 @@ async fn ser_37_an_internal_error_reaches_every_caller(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
     // The broker's side of the channel stands still, and later breaks.
+    let Operator::RabbitMq(node) = cx.operator() else {
+        return Err("it is not RabbitMQ".into());
+    };
     let key = format!("{{amqp_tests, <<\"{}\">>}}", cx.vhost);
-    cx.ctl(&[
-        "eval",
-        &format!(
-            "[Channel] = [P || {{P, Infos}} <- ets:tab2list(channel_created),
-                 lists:member({{vhost, <<\"{}\">>}}, Infos)],
-             persistent_term:put({key}, Channel),
-             sys:suspend(Channel).",
-            cx.vhost
-        ),
-    ])
-    .await?;
+    let suspend = format!(
+        "[Channel] = [P || {{P, Infos}} <- ets:tab2list(channel_created),
+             lists:member({{vhost, <<\"{}\">>}}, Infos)],
+         persistent_term:put({key}, Channel),
+         sys:suspend(Channel).",
+        cx.vhost
+    );
+    cx.ctl(node, &["eval", &suspend]).await?;
     let bystanders = Bystanders::of(&cx, &connection).await?;
     let confirm = channel
         .publish(&to("", "nowhere"), &basic::Properties::default(), "")
         .await?;
     let callers = cx.spawn(async move { join(confirm, own_queue(&channel)).await });
     let kill = format!("exit(persistent_term:get({key}), kill).");
-    cx.ctl(&["eval", &kill]).await?;
+    cx.ctl(node, &["eval", &kill]).await?;
     let (confirm, call) = cx.soon(callers.join()).await??;
     let reason = in_doubt(confirm);
     assert_eq!(by_peer(&reason).code, ReplyCode::INTERNAL_ERROR);
     assert!(!by_peer(&reason).text.is_empty());
     let error = call.expect_err("nobody is there to answer");
     assert_connection_closed(&error, ReplyCode::INTERNAL_ERROR);
+    bystanders.all_told(ReplyCode::INTERNAL_ERROR).await
+}
+
+/// Given RabbitMQ 4.3, when a queue is declared that is neither durable nor exclusive, then 541, and
+/// its text reaches every pending caller.
+async fn ser_37_a_transient_shared_queue_closes_the_connection(cx: Ctx) -> Outcome {
+    let connection = cx.connect().await?;
+    let bystanders = Bystanders::of(&cx, &connection).await?;
+    let channel = connection.open_channel().await?;
+    let declare = queue::Declare::default().queue("transient")?;
+    let error = channel.call(declare).await.expect_err("it is refused");
+    assert_connection_closed(&error, ReplyCode::INTERNAL_ERROR);
+    let text = &by_peer(&connection.closed().await).text.clone();
+    assert!(text.contains("transient"), "{text}");
     bystanders.all_told(ReplyCode::INTERNAL_ERROR).await
 }

@@ -13,10 +13,10 @@ use amqp_tokio::{
 use super::{
     Case,
     bystanders::Bystanders,
-    cases,
+    case, cases,
     tools::{
         assert_channel_closed, assert_connection_closed, assert_misuse, consume, get, is_own_close,
-        open, own_queue, to,
+        open, own_queue, put, ready, text, to,
     },
 };
 use crate::{context::Ctx, harness::Outcome, relay::Relay};
@@ -29,12 +29,11 @@ pub(super) fn cases() -> Vec<Case> {
         tri_15_two_channels_have_two_numbers,
         tri_16_flow_can_be_resumed,
         tri_17_pausing_is_refused_here,
-        tri_17_pausing_closes_the_connection,
     ];
-    cases.push(Case::ignored(
-        "tri_17_flow_is_paused_and_resumed",
-        "RabbitMQ does not implement it: for the embedded broker",
-    ));
+    cases.extend([
+        case!(tri_17_pausing_closes_the_connection).embedded(|config| config.rules.flow = false),
+        case!(tri_17_flow_is_paused_and_resumed).not_on_rabbitmq("RabbitMQ does not implement it"),
+    ]);
     cases
 }
 
@@ -161,4 +160,30 @@ async fn tri_17_pausing_closes_the_connection(cx: Ctx) -> Outcome {
         .expect_err("RabbitMQ does not implement it");
     assert_connection_closed(&error, ReplyCode::NOT_IMPLEMENTED);
     bystanders.all_told(ReplyCode::NOT_IMPLEMENTED).await
+}
+
+/// Given flow(active=false), then flow(active=true), then flow-ok says the same each time, and what
+/// was kept back meanwhile is delivered.
+async fn tri_17_flow_is_paused_and_resumed(cx: Ctx) -> Outcome {
+    let connection = cx.connect_unchecked().await?;
+    let channel = connection.open_channel().await?;
+    let queue = own_queue(&channel).await?;
+    let mut consumer = channel.consume_no_ack(consume(&queue)).await?;
+    for _ in 0..2 {
+        let flow = channel.call(channel::Flow { active: false }).await?;
+        assert!(!flow.active);
+    }
+    let publisher = connection.open_channel().await?.confirm_select().await?;
+    put(&publisher, "", &queue, "kept back").await?;
+    assert_eq!(ready(&channel, &queue).await?, 1);
+    for _ in 0..2 {
+        let flow = channel.call(channel::Flow { active: true }).await?;
+        assert!(flow.active);
+    }
+    let message = cx
+        .soon(consumer.next())
+        .await?
+        .ok_or("the consumer ended")??;
+    assert_eq!(text(&message.body), "kept back");
+    Ok(connection.close().await?)
 }

@@ -17,7 +17,7 @@ use super::{
         shared_queue,
     },
 };
-use crate::{context::Ctx, harness::Outcome};
+use crate::{context::Ctx, harness::Outcome, operator::Declared};
 
 const DECLARE: MethodId = MethodId::new(50, 10);
 const BIND: MethodId = MethodId::new(50, 20);
@@ -130,25 +130,14 @@ async fn tri_30_the_broker_lists_the_flags(cx: Ctx) -> Outcome {
                 .durable(durable)
                 .auto_delete(auto_delete);
             channel.call(declare).await?;
-            expected.insert(format!("{name}\t{durable}\t{auto_delete}"));
+            expected.insert(Declared {
+                name,
+                durable,
+                auto_delete,
+            });
         }
     }
-    let listed = cx
-        .ctl(&[
-            "list_queues",
-            "--vhost",
-            &cx.vhost,
-            "name",
-            "durable",
-            "auto_delete",
-        ])
-        .await?;
-    let listed: BTreeSet<String> = listed
-        .lines()
-        .filter(|line| line.starts_with("q-"))
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(listed, expected);
+    assert_eq!(cx.queues().await?, expected);
     Ok(connection.close().await?)
 }
 

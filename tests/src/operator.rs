@@ -1,0 +1,170 @@
+//! What the operators of a broker see and do, and its clients do not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    thread,
+};
+
+use amqp_tokio::wire::{FieldTable, FieldValue};
+
+use crate::{
+    context::{Ctx, LOOK_EVERY},
+    embedded::Embedded,
+    harness::{Failure, Outcome},
+    rabbitmq::Node,
+};
+
+/// Who operates the broker of a scenario.
+#[derive(Clone, Debug)]
+pub enum Operator {
+    /// With `rabbitmqctl`.
+    RabbitMq(Arc<Node>),
+    /// By its own interface.
+    Embedded(Arc<Embedded>),
+}
+
+/// A queue as it was declared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Declared {
+    /// Its name.
+    pub name: String,
+    /// Whether it outlives the broker.
+    pub durable: bool,
+    /// Whether it goes with its last consumer.
+    pub auto_delete: bool,
+}
+
+impl Ctx {
+    /// Lets the broker run out of memory, as it sees it, or have enough again. Only for scenarios
+    /// that have their broker to themselves.
+    ///
+    /// # Errors
+    /// As [`Node::ctl`].
+    pub async fn set_memory_alarm(&self, raised: bool) -> Outcome {
+        match self.operator() {
+            Operator::RabbitMq(node) => {
+                let watermark = if raised { "0" } else { "0.8" };
+                self.ctl(node, &["set_vm_memory_high_watermark", watermark])
+                    .await?;
+            }
+            Operator::Embedded(embedded) => {
+                let broker = embedded.broker();
+                broker.with(|broker| broker.faults().memory_alarm(raised));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the only client in this scenario's virtual host told of itself: texts and whether it
+    /// can do things, by name.
+    ///
+    /// # Errors
+    /// As [`Node::ctl`], and when there is not one client.
+    pub async fn client_properties(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let mut told = BTreeMap::new();
+        match self.operator() {
+            Operator::RabbitMq(node) => {
+                let all = self
+                    .ctl(node, &["list_connections", "vhost", "client_properties"])
+                    .await?;
+                let prefix = format!("{}\t", self.vhost);
+                let mut ours = all.lines().filter_map(|line| line.strip_prefix(&prefix));
+                let (Some(line), None) = (ours.next(), ours.next()) else {
+                    return Err(format!("not one connection in {}:\n{all}", self.vhost).into());
+                };
+                // A list of Erlang's: [{"product","amqp-core"},{"capabilities",[{"basic.nack",true}]}]
+                for pair in line.split('{').filter(|pair| !pair.is_empty()) {
+                    let end = pair.find('}').unwrap_or(pair.len());
+                    if let Some((name, value)) = pair[..end].split_once(',') {
+                        let bare = |text: &str| text.trim_matches('"').to_owned();
+                        told.insert(bare(name), bare(value));
+                    }
+                }
+            }
+            Operator::Embedded(embedded) => {
+                let connections = embedded.broker().inspect().connections;
+                let [connection] = &connections[..] else {
+                    return Err(format!("there are {} connections", connections.len()).into());
+                };
+                flatten(&connection.client_properties, &mut told);
+            }
+        }
+        Ok(told)
+    }
+
+    /// The queues in this scenario's virtual host.
+    ///
+    /// # Errors
+    /// As [`Node::ctl`].
+    pub async fn queues(&self) -> Result<BTreeSet<Declared>, Failure> {
+        match self.operator() {
+            Operator::RabbitMq(node) => {
+                let vhost = &self.vhost;
+                let columns = ["name", "durable", "auto_delete"];
+                let listed = ["list_queues", "--vhost", vhost];
+                let listed = self.ctl(node, &[&listed[..], &columns].concat()).await?;
+                let queue = |line: &str| {
+                    let [name, durable, auto_delete] = line.split('\t').collect::<Vec<_>>()[..]
+                    else {
+                        return Err(format!("not a queue: {line}"));
+                    };
+                    Ok(Declared {
+                        name: name.into(),
+                        durable: durable == "true",
+                        auto_delete: auto_delete == "true",
+                    })
+                };
+                Ok(listed.lines().map(queue).collect::<Result<_, _>>()?)
+            }
+            Operator::Embedded(embedded) => {
+                let inspection = embedded.broker().inspect();
+                let vhost = inspection.vhost(&self.vhost).ok_or("no virtual host")?;
+                let queues = vhost.queues.iter().map(|queue| Declared {
+                    name: queue.name.to_string(),
+                    durable: queue.durable,
+                    auto_delete: queue.auto_delete,
+                });
+                Ok(queues.collect())
+            }
+        }
+    }
+
+    /// Runs `rabbitmqctl`.
+    ///
+    /// # Errors
+    /// As [`Node::ctl`].
+    pub async fn ctl(&self, node: &Arc<Node>, arguments: &[&str]) -> Result<String, Failure> {
+        let node = Arc::clone(node);
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        // It takes its time, which the runtime has better uses for.
+        let running = thread::spawn(move || {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            node.ctl(&arguments)
+        });
+        while !running.is_finished() {
+            self.sleep(LOOK_EVERY).await;
+        }
+        match running.join() {
+            Ok(output) => Ok(output?),
+            Err(_) => Err("rabbitmqctl could not be run".into()),
+        }
+    }
+}
+
+/// What a table says, and the tables in it.
+fn flatten(table: &FieldTable, told: &mut BTreeMap<String, String>) {
+    for (name, value) in table {
+        match value {
+            FieldValue::Table(table) => flatten(table, told),
+            FieldValue::Bool(value) => {
+                told.insert(name.to_string(), value.to_string());
+            }
+            value => {
+                if let Some(text) = value.as_str() {
+                    told.insert(name.to_string(), text.to_owned());
+                }
+            }
+        }
+    }
+}
