@@ -1,10 +1,13 @@
 //! The scenarios that run on a broker, written once for all runtimes.
 //!
 //! A scenario is an asynchronous function from a [`Ctx`] to an [`Outcome`]. Its name begins with the
-//! ID under which the behaviour is listed: `SER` for what Serena can do, `TRI` for trio_amqp, `REG`
-//! for what once broke a mature client.
+//! ID under which the behaviour is listed: `SER` for what Serena can do, `TRI` for trio_amqp, `PUK`
+//! for puka, `APR` for amqproto, `REG` for what once broke a mature client.
 
+mod amqproto;
 mod bystanders;
+mod puka_consume;
+mod puka_publish;
 mod reg_blocked;
 mod reg_channels;
 mod serena_channel;
@@ -38,7 +41,7 @@ use crate::{
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [serena(), trio(), regressions()].concat()
+    [serena(), trio(), puka(), amqproto(), regressions()].concat()
 }
 
 /// What Serena's users rely on.
@@ -70,6 +73,18 @@ pub fn trio() -> Vec<Case> {
         trio_tutorials::cases(),
     ]
     .concat()
+}
+
+/// What puka's users rely on.
+#[must_use]
+pub fn puka() -> Vec<Case> {
+    [puka_consume::cases(), puka_publish::cases()].concat()
+}
+
+/// What amqproto's users rely on.
+#[must_use]
+pub fn amqproto() -> Vec<Case> {
+    amqproto::cases()
 }
 
 /// What once broke a mature client.

@@ -1,0 +1,523 @@
+//! puka: connections, consumers and acknowledgements.
+
+use std::{
+    collections::BTreeSet, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration,
+};
+
+use amqp_tokio::{
+    Channel, Consumer, Delivery, Error, ManualAck, Tags,
+    core::{
+        ApiMisuse, MethodDef as _,
+        protocol::{ReplyCode, basic, queue},
+    },
+    wire::{FieldValue, ShortStr},
+};
+
+use futures_core::Stream as _;
+
+use super::{
+    Case, case, cases,
+    tools::{
+        assert_channel_closed, assert_misuse, becomes_ready, consume, get, is_own_close, look,
+        open, open_confirming, own_queue, put, ready, shared_queue, text,
+    },
+};
+use crate::{
+    context::{Ctx, join},
+    harness::{Failure, Outcome},
+    relay::Relay,
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = cases![
+        puk_05_a_hundred_queues_at_once,
+        puk_06_a_round_of_callbacks,
+        puk_07_a_consumer_ends_once_with_its_connection,
+        puk_08_a_close_takes_the_last_acknowledgement_along,
+        puk_09_a_cancelled_consumer_has_its_tag,
+        puk_10_one_of_each_of_three_queues,
+        puk_11_a_consumer_is_told_when_its_queue_is_deleted,
+        puk_12_consumers_of_one_task_end_together,
+        puk_13_two_queues_are_deleted_at_once,
+        puk_14_two_queues_share_a_prefetch,
+        puk_15_what_is_exclusive_is_refused_to_others,
+        puk_16_tags_are_unique_and_name_the_queue,
+        puk_26_client_properties_are_texts_and_numbers,
+        puk_28_fetched_messages_keep_their_order,
+        puk_33_an_unknown_tag_is_refused_here,
+        puk_34_consuming_from_a_missing_queue_fails_alone,
+        puk_35_what_is_left_of_a_deleted_queue_is_no_error,
+        puk_36_a_prefetch_is_raised_under_way,
+    ];
+    cases.push(case!(puk_37_apr_37_one_second_heartbeats).alone(&["heartbeat = 1"]));
+    cases
+}
+
+/// For as long nothing must come.
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// Given 100 queues, when all are declared and then deleted with every request in flight, then all
+/// succeed.
+async fn puk_05_a_hundred_queues_at_once(cx: Ctx) -> Outcome {
+    let connection = cx.connect().await?;
+    let mut tasks = Vec::new();
+    for number in 0..100 {
+        // Each on a channel of its own; they are deleted on one.
+        let channel = connection.open_channel().await?;
+        let name = format!("q{number}");
+        tasks.push(cx.spawn(async move {
+            let declared = channel.call(shared_queue(&name)).await?;
+            assert_eq!(declared.queue, name);
+            Ok::<_, Error>(channel)
+        }));
+    }
+    let mut channels = Vec::new();
+    for task in tasks {
+        channels.push(cx.soon(task.join()).await???);
+    }
+    let channel = Arc::new(channels.swap_remove(0));
+    let mut tasks = Vec::new();
+    for number in 0..100 {
+        let channel = Arc::clone(&channel);
+        tasks.push(cx.spawn(async move {
+            let delete = queue::Delete::default().queue(format!("q{number}").as_str())?;
+            channel.call(delete).await
+        }));
+    }
+    for task in tasks {
+        assert_eq!(cx.soon(task.join()).await???.message_count, 0);
+    }
+    Ok(connection.close().await?)
+}
+
+/// Given steps that are each begun by the end of the one before, without anybody who waits for the
+/// whole, then the last one is reached.
+async fn puk_06_a_round_of_callbacks(cx: Ctx) -> Outcome {
+    let connection = cx.connect().await?;
+    let then = cx.clone();
+    let chained = cx.spawn(async move {
+        let channel = connection.open_channel().await?.confirm_select().await?;
+        let declared = then.spawn(async move {
+            let queue = own_queue(&channel).await?;
+            Ok::<_, Failure>((channel, queue))
+        });
+        let (channel, queue) = declared.join().await??;
+        let published = then.spawn(async move {
+            put(&channel, "", &queue, "called back").await?;
+            Ok::<_, Failure>((channel, queue))
+        });
+        let (channel, queue) = published.join().await??;
+        let fetched = then.spawn(async move {
+            let message = channel.get(get(&queue)).await?.ok_or("nothing arrived")?;
+            assert_eq!(text(&message.body), "called back");
+            message.ack()?;
+            Ok::<_, Failure>((channel, queue))
+        });
+        let (channel, queue) = fetched.join().await??;
+        let delete = queue::Delete::default().queue(&*queue)?;
+        assert_eq!(channel.call(delete).await?.message_count, 0);
+        connection.close().await?;
+        Ok::<_, Failure>("done")
+    });
+    assert_eq!(cx.soon(chained.join()).await???, "done");
+    Ok(())
+}
+
+/// Given a consumer that waits, when the client closes, then it is told once, and nothing more.
+async fn puk_07_a_consumer_ends_once_with_its_connection(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let queue = own_queue(&channel).await?;
+    let mut consumer = channel.consume(consume(&queue)).await?;
+    let waiting = cx.spawn(async move {
+        let mut told = Vec::new();
+        while let Some(end) = consumer.next().await {
+            told.push(end.map(drop));
+        }
+        told
+    });
+    cx.sleep(SILENCE).await;
+    assert!(!waiting.is_finished());
+    connection.close().await?;
+    // Its own handle closed it: the stream just ends, and who asks further is told why.
+    assert_eq!(cx.soon(waiting.join()).await??, []);
+    let error = own_queue(&channel).await.expect_err("it is closed");
+    assert!(is_own_close(&error), "{error}");
+    Ok(())
+}
+
+/// Given 3 messages consumed and acknowledged, when the connection is closed at once, then none is
+/// left; when it is cut instead, then none is lost and none but those last acknowledged come back.
+async fn puk_08_a_close_takes_the_last_acknowledgement_along(cx: Ctx) -> Outcome {
+    let (observer, observing) = open_confirming(&cx).await?;
+    observing.call(shared_queue("q")).await?;
+    for cut in [false, true] {
+        for body in ["1", "2", "3"] {
+            put(&observing, "", "q", body).await?;
+        }
+        let relay = Relay::start(cx.address)?;
+        let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
+        let mark = cx.mark(&connection).await?;
+        let channel = connection.open_channel().await?;
+        let mut consumer = channel.consume(consume("q")).await?;
+        for body in ["1", "2", "3"] {
+            let delivery = next(&cx, &mut consumer).await?;
+            assert_eq!(text(&delivery.body), body);
+            delivery.ack()?;
+        }
+        if cut {
+            // What asks for an answer is behind the acknowledgements, so that they have arrived.
+            look(&channel, "q").await?;
+            relay.cut();
+        } else {
+            connection.close().await?;
+        }
+        cx.gone(&mark).await?;
+        assert_eq!(ready(&observing, "q").await?, 0);
+    }
+    Ok(observer.close().await?)
+}
+
+/// Given a message consumed with prefetch 1, when cancelled, then that consumer is cancelled, and
+/// the message can still be acknowledged.
+async fn puk_09_a_cancelled_consumer_has_its_tag(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    let qos = basic::Qos::default().prefetch_count(1);
+    channel.call(qos).await?;
+    let queue = own_queue(&channel).await?;
+    put(&channel, "", &queue, "one").await?;
+    let mut consumer = channel.consume(consume(&queue)).await?;
+    let delivery = next(&cx, &mut consumer).await?;
+    assert_eq!(delivery.method.consumer_tag, *consumer.tag());
+    consumer.cancel().await?;
+    assert!(consumer.next().await.is_none());
+    delivery.ack()?;
+    assert_eq!(look(&channel, &queue).await?.consumer_count, 0);
+    Ok(connection.close().await?)
+}
+
+/// Given a message in each of 3 queues, when one task consumes from all, then it gets one of each;
+/// when it ends, then all are cancelled.
+async fn puk_10_one_of_each_of_three_queues(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    let mut consumers = Vec::new();
+    for name in ["q1", "q2", "q3"] {
+        channel.call(shared_queue(name)).await?;
+        put(&channel, "", name, name).await?;
+        consumers.push(channel.consume_no_ack(consume(name)).await?);
+    }
+    for (consumer, name) in consumers.iter_mut().zip(["q1", "q2", "q3"]) {
+        let message = cx.soon(consumer.next()).await?.ok_or("no message")??;
+        assert_eq!(text(&message.body), name);
+        assert_eq!(message.method.routing_key, name);
+    }
+    drop(consumers);
+    for name in ["q1", "q2", "q3"] {
+        assert_eq!(look(&channel, name).await?.consumer_count, 0);
+    }
+    Ok(connection.close().await?)
+}
+
+/// Given a consumer, when its queue is deleted, then it is told, and the queue that is declared
+/// anew has no consumer.
+async fn puk_11_a_consumer_is_told_when_its_queue_is_deleted(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    channel.call(shared_queue("q")).await?;
+    let mut consumer = channel.consume(consume("q")).await?;
+    delete(&channel, "q").await?;
+    let tag = consumer.tag().clone();
+    let told = cx.soon(consumer.next()).await?.ok_or("it was not told")?;
+    assert_eq!(told.map(drop), Err(Error::ConsumerCancelled { tag }));
+    assert!(consumer.next().await.is_none());
+    assert_eq!(channel.call(shared_queue("q")).await?.consumer_count, 0);
+    Ok(connection.close().await?)
+}
+
+/// Given one task that consumes from 3 queues, when one of them is deleted and the task gives up,
+/// then none has a consumer.
+async fn puk_12_consumers_of_one_task_end_together(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let consumers = consume_three(&channel).await?;
+    let waiting = cx.spawn(first_end(consumers));
+    delete(&channel, "q2").await?;
+    assert_eq!(cx.soon(waiting.join()).await??, "q2");
+    for name in ["q1", "q2", "q3"] {
+        assert_eq!(channel.call(shared_queue(name)).await?.consumer_count, 0);
+    }
+    Ok(connection.close().await?)
+}
+
+/// The same when two are deleted at once: whoever is left is cancelled without a fault, and each
+/// consumer is told at most once.
+async fn puk_13_two_queues_are_deleted_at_once(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let other = connection.open_channel().await?;
+    let consumers = consume_three(&channel).await?;
+    let waiting = cx.spawn(first_end(consumers));
+    let (one, two) = join(delete(&channel, "q1"), delete(&other, "q3")).await;
+    one.and(two)?;
+    let told = cx.soon(waiting.join()).await??;
+    assert!(["q1", "q3"].contains(&told.as_str()), "{told}");
+    for name in ["q1", "q2", "q3"] {
+        assert_eq!(channel.call(shared_queue(name)).await?.consumer_count, 0);
+    }
+    assert!(channel.is_open() && other.is_open());
+    Ok(connection.close().await?)
+}
+
+/// Given consumers of 2 queues that share a prefetch of 1, then only one message comes until it is
+/// raised to 2.
+async fn puk_14_two_queues_share_a_prefetch(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    share_prefetch(&channel, 1).await?;
+    let mut consumers = Vec::new();
+    for name in ["q1", "q2"] {
+        channel.call(shared_queue(name)).await?;
+        put(&channel, "", name, name).await?;
+        consumers.push(channel.consume(consume(name)).await?);
+    }
+    let [one, two] = &mut consumers[..] else {
+        return Err("there are two".into());
+    };
+    let first = next(&cx, one).await?;
+    assert!(cx.within(SILENCE, two.next()).await.is_err());
+    share_prefetch(&channel, 2).await?;
+    let second = next(&cx, two).await?;
+    first.ack()?;
+    second.ack()?;
+    Ok(connection.close().await?)
+}
+
+/// Given an exclusive queue, when declared as shared on another connection, then 405; given an
+/// exclusive consumer, when another one comes, then 403.
+async fn puk_15_what_is_exclusive_is_refused_to_others(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let exclusive = queue::Declare::default().queue("own")?.exclusive(true);
+    channel.call(exclusive).await?;
+    let (other, there) = open(&cx).await?;
+    let error = there.call(queue::Declare::default().queue("own")?).await;
+    let error = error.expect_err("it is another's");
+    assert_channel_closed(&error, ReplyCode::RESOURCE_LOCKED, queue::Declare::ID);
+
+    channel.call(shared_queue("q")).await?;
+    let _alone = channel.consume(consume("q").exclusive(true)).await?;
+    let there = other.open_channel().await?;
+    let error = there.consume(consume("q")).await;
+    let error = error.expect_err("somebody is alone there");
+    assert_channel_closed(&error, ReplyCode::ACCESS_REFUSED, basic::Consume::ID);
+    other.close().await?;
+    Ok(connection.close().await?)
+}
+
+/// Given consumer tags that are left out, chosen, or chosen again on another channel, then each
+/// consumer of a channel has its own, which its deliveries carry.
+async fn puk_16_tags_are_unique_and_name_the_queue(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    let other = connection.open_channel().await?;
+    let mut tags = BTreeSet::new();
+    let mut consumers = Vec::new();
+    for name in ["q1", "q2", "q3"] {
+        channel.call(shared_queue(name)).await?;
+        // The same names on both channels.
+        for (channel, tag) in [(&*channel, ""), (&*channel, name), (&other, name)] {
+            let consumer = channel.consume(consume(name).consumer_tag(tag)?).await?;
+            let on = channel.number();
+            assert!(tags.insert((on, consumer.tag().clone())), "a tag twice");
+            assert!(tag.is_empty() || consumer.tag() == tag);
+            consumers.push((name, consumer));
+        }
+        for body in ["1", "2", "3"] {
+            put(&channel, "", name, body).await?;
+        }
+    }
+    for (name, consumer) in &mut consumers {
+        let delivery = next(&cx, consumer).await?;
+        assert_eq!(delivery.method.consumer_tag, *consumer.tag());
+        assert_eq!(delivery.method.routing_key, *name);
+        delivery.ack()?;
+    }
+    let again = other.consume(consume("q1").consumer_tag("q2")?).await;
+    let tag = ShortStr::try_from("q2")?;
+    assert_misuse(again, &ApiMisuse::DuplicateConsumerTag(tag));
+    Ok(connection.close().await?)
+}
+
+/// Given client properties that are texts and numbers, then connecting works, and so does a round.
+async fn puk_26_client_properties_are_texts_and_numbers(cx: Ctx) -> Outcome {
+    let connection = cx
+        .connect_to(&cx.uri, |config| {
+            let name = |name: &'static str| ShortStr::try_from(name).expect("a short name");
+            config.properties.insert(name("text"), "a text");
+            config
+                .properties
+                .insert(name("number"), FieldValue::I32(12));
+        })
+        .await?;
+    let told = cx.client_properties().await?;
+    assert_eq!(told.get("text").map(String::as_str), Some("a text"));
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    let queue = own_queue(&channel).await?;
+    put(&channel, "", &queue, "").await?;
+    Ok(connection.close().await?)
+}
+
+/// Given 4 messages, when fetched and not acknowledged, then they come in order, for the first time,
+/// and get finds no more; when all are acknowledged, then their channels are free again.
+async fn puk_28_fetched_messages_keep_their_order(cx: Ctx) -> Outcome {
+    let connection = cx.connect().await?;
+    let start = connection.channel_count();
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    let queue = own_queue(&channel).await?;
+    let bodies = ["1", "2", "3", "4"];
+    for body in bodies {
+        put(&channel, "", &queue, body).await?;
+    }
+    let mut fetched = Vec::new();
+    for body in bodies {
+        let message = channel.get(get(&queue)).await?.ok_or("nothing arrived")?;
+        assert_eq!(text(&message.body), body);
+        assert!(!message.method.redelivered);
+        fetched.push(message);
+    }
+    assert!(channel.get(get(&queue)).await?.is_none());
+    for message in fetched {
+        message.ack()?;
+    }
+    drop(channel);
+    cx.until("the channel is free", || {
+        connection.channel_count() == start
+    })
+    .await?;
+    let again = connection.open_channel().await?;
+    assert!(again.get(get(&queue)).await?.is_none());
+    Ok(connection.close().await?)
+}
+
+/// An unknown delivery tag is refused here, because RabbitMQ would close the channel; so is one that
+/// was acknowledged. Both change nothing.
+async fn puk_33_an_unknown_tag_is_refused_here(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    let queue = own_queue(&channel).await?;
+    put(&channel, "", &queue, "1").await?;
+    let mut consumer = channel.consume(consume(&queue)).await?;
+    let tag = next(&cx, &mut consumer).await?.acker.tag();
+    let other = connection.open_channel().await?;
+    let unknown = ApiMisuse::UnknownDeliveryTag(tag.get());
+    assert_misuse(other.ack(Tags::One(tag)), &unknown);
+    channel.ack(Tags::One(tag))?;
+    assert_misuse(channel.ack(Tags::One(tag)), &unknown);
+    put(&channel, "", &queue, "2").await?;
+    let delivery = next(&cx, &mut consumer).await?;
+    assert_eq!(text(&delivery.body), "2");
+    delivery.ack()?;
+    Ok(connection.close().await?)
+}
+
+/// Given a missing queue, when consumed from, then that consumer fails with 404, and no other.
+async fn puk_34_consuming_from_a_missing_queue_fails_alone(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    let queue = own_queue(&channel).await?;
+    let mut consumer = channel.consume(consume(&queue)).await?;
+    let other = connection.open_channel().await?;
+    let error = other.consume(consume("missing")).await;
+    let error = error.expect_err("it is missing");
+    assert_channel_closed(&error, ReplyCode::NOT_FOUND, basic::Consume::ID);
+    put(&channel, "", &queue, "unharmed").await?;
+    next(&cx, &mut consumer).await?.ack()?;
+    Ok(connection.close().await?)
+}
+
+/// Given a fetched message, when its queue is deleted, then acknowledging it and closing is no
+/// error.
+async fn puk_35_what_is_left_of_a_deleted_queue_is_no_error(cx: Ctx) -> Outcome {
+    for acknowledge in [false, true] {
+        let (connection, channel) = open_confirming(&cx).await?;
+        channel.call(shared_queue("q")).await?;
+        put(&channel, "", "q", "").await?;
+        let message = channel.get(get("q")).await?.ok_or("nothing arrived")?;
+        delete(&channel, "q").await?;
+        if acknowledge {
+            message.ack()?;
+            own_queue(&channel).await?; // the channel lives
+        }
+        connection.close().await?;
+    }
+    Ok(())
+}
+
+/// Given a prefetch of 1, then one message and no more; when raised to 2, then another one and no
+/// more.
+async fn puk_36_a_prefetch_is_raised_under_way(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    let queue = own_queue(&channel).await?;
+    for body in ["a", "b", "c"] {
+        put(&channel, "", &queue, body).await?;
+    }
+    share_prefetch(&channel, 1).await?;
+    let mut consumer = channel.consume(consume(&queue)).await?;
+    let a = next(&cx, &mut consumer).await?;
+    assert!(cx.within(SILENCE, consumer.next()).await.is_err());
+    share_prefetch(&channel, 2).await?;
+    let b = next(&cx, &mut consumer).await?;
+    assert!(cx.within(SILENCE, consumer.next()).await.is_err());
+    assert_eq!([text(&a.body), text(&b.body)], ["a", "b"]);
+    a.ack()?;
+    b.ack()?;
+    Ok(connection.close().await?)
+}
+
+/// Given a heartbeat of 1 s, when idle for longer, then the connection lives, and a round works.
+async fn puk_37_apr_37_one_second_heartbeats(cx: Ctx) -> Outcome {
+    let connection = cx.connect_asking("heartbeat=1").await?;
+    assert_eq!(connection.tuning().heartbeat, 1);
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    cx.sleep(Duration::from_millis(3100)).await;
+    let queue = own_queue(&channel).await?;
+    put(&channel, "", &queue, "alive").await?;
+    becomes_ready(&cx, &channel, &queue, 1).await?;
+    Ok(connection.close().await?)
+}
+
+/// The next delivery.
+async fn next(cx: &Ctx, consumer: &mut Consumer<ManualAck>) -> Result<Delivery, Failure> {
+    Ok(cx.soon(consumer.next()).await?.ok_or("no delivery")??)
+}
+
+/// Bounds what all consumers of the channel together may have outstanding.
+async fn share_prefetch(channel: &Channel, count: u16) -> Outcome {
+    let qos = basic::Qos::default().prefetch_count(count).global(true);
+    channel.call(qos).await?;
+    Ok(())
+}
+
+async fn delete(channel: &Channel, queue: &str) -> Outcome {
+    channel.call(queue::Delete::default().queue(queue)?).await?;
+    Ok(())
+}
+
+/// A consumer of each of three queues.
+async fn consume_three(channel: &Channel) -> Result<Vec<Consumer<ManualAck>>, Failure> {
+    let mut consumers = Vec::new();
+    for name in ["q1", "q2", "q3"] {
+        channel.call(shared_queue(name)).await?;
+        consumers.push(channel.consume(consume(name).consumer_tag(name)?).await?);
+    }
+    Ok(consumers)
+}
+
+/// Waits until one of them is cancelled by the server, gives up on all of them, and tells which one
+/// it was.
+async fn first_end(mut consumers: Vec<Consumer<ManualAck>>) -> ShortStr {
+    poll_fn(|cx| {
+        for consumer in &mut consumers {
+            match Pin::new(consumer).poll_next(cx) {
+                Poll::Ready(Some(Err(Error::ConsumerCancelled { tag }))) => {
+                    return Poll::Ready(tag);
+                }
+                Poll::Ready(other) => panic!("nothing was sent, and nobody left: {other:?}"),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
