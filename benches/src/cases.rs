@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::clock::Sample;
 use crate::load::MANY_CHANNELS;
 use crate::machine::Machine;
-use crate::{Result, ours, peer_amqprs, peer_lapin, raw};
+use crate::{Result, embedded, ours, peer_amqprs, peer_lapin, raw};
 
 /// Something that is measured: so many messages, against the server at a port.
 #[derive(Debug)]
@@ -99,6 +99,10 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "deliver on 1 of 1000 channels/lapin",
         run: |port, count| threads(peer_lapin::consume(port, MANY_CHANNELS, count)),
+    },
+    Case {
+        name: "publish, deliver and ack/embedded broker, 1 thread",
+        run: |_, count| thread(embedded::round(count)),
     },
     Case {
         name: "core publish/1 channel",

@@ -15,6 +15,7 @@
 mod allocator;
 mod cases;
 mod clock;
+mod embedded;
 mod instructions;
 mod load;
 mod machine;
@@ -103,6 +104,9 @@ fn measure(options: &Options) -> Result<bool> {
     results.footprints = memory::footprints(sink.port(), |name| options.wants(name))?;
     if options.wants("core allocations") {
         results.allocations = Some(machine::allocations()?);
+    }
+    if options.wants("embedded figures") {
+        results.embedded = Some(embedded::figures()?);
     }
     if options.instructions {
         for (name, deliver) in [("core publish", false), ("core deliver", true)] {

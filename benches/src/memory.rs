@@ -11,7 +11,7 @@ use crate::{Result, allocator, cases, machine, ours, peer_amqprs, peer_lapin};
 const CONNECTIONS: u32 = 50;
 
 /// How long a client gets to come to rest.
-const REST: Duration = Duration::from_millis(200);
+pub(crate) const REST: Duration = Duration::from_millis(200);
 
 /// What an idle connection and an idle channel hold, in bytes.
 #[derive(Clone, Copy, Debug)]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::clock::Sample;
+use crate::embedded::Figures;
 use crate::load::{ACK_EVERY, MANY_CHANNELS};
 use crate::memory::Footprint;
 use crate::stats::Series;
@@ -41,6 +42,7 @@ pub(crate) struct Results {
     /// Heap allocations in the core per message: published, and received.
     pub(crate) allocations: Option<(f64, f64)>,
     pub(crate) instructions: Vec<Instructions>,
+    pub(crate) embedded: Option<Figures>,
 }
 
 /// Instructions in the core per message.
@@ -177,6 +179,12 @@ impl Results {
                 claim(what, "", AtMost(0.01), count);
             }
         }
+        if let Some(figures) = &self.embedded {
+            let what = "embedded broker, 1000 connections with 10000 channels".to_owned();
+            claim(what, "MiB", AtMost(100.0), figures.fleet);
+            let what = "embedded broker, growth by 900000 messages".to_owned();
+            claim(what, "KiB", AtMost(64.0), figures.growth);
+        }
         for footprint in &self.footprints {
             let (_, whose) = footprint.name.split_once('/').unwrap_or_default();
             if whose.starts_with("amqp-tokio") {
@@ -187,6 +195,15 @@ impl Results {
                 let what = format!("idle channel, {whose}");
                 claim(what, "KiB", AtMost(2.0), kib(channel));
             }
+        }
+        if let Some(figures) = &self.embedded {
+            claims.push(Claim {
+                what: "embedded broker, a unit test".to_owned(),
+                unit: "us",
+                bound: AtMost(1000.0),
+                found: figures.unit_test.clone(),
+                of_work: None,
+            });
         }
         claims
     }
