@@ -186,7 +186,8 @@ impl Channel {
 
     /// Starts a consumer. Each of its messages is to be acknowledged, and goes back to the queue if
     /// the channel ends before it was. Set a prefetch with `basic.qos` first: without one, the
-    /// server sends the whole queue at once.
+    /// server sends the whole queue at once. While more than 16 MiB of messages are not taken, or
+    /// 128 MiB if an answer or a confirm is waited for, nothing more is read from the connection.
     ///
     /// # Cancel safety
     /// Dropping it cancels the consumer, and puts back what was delivered to it.

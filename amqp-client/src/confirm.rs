@@ -1,19 +1,21 @@
 //! Publishing with confirms.
 
 use std::{
+    collections::{BTreeMap, VecDeque},
     future::Future,
-    ops::Deref,
+    ops::{Deref, RangeInclusive},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
-use amqp_core::{Body, CloseReason, PropertyList, PublishSeq, protocol::basic};
+use amqp_core::{Body, CloseReason, PropertyList, PublishSeq, client::Outcome, protocol::basic};
 
 use crate::{
     channel::{Channel, Inner, publish_on},
     error::Error,
     returns::ReturnedMessage,
+    waiters::{Wakes, keep},
 };
 
 /// A channel in confirm mode: the server tells of each publish whether it has taken it.
@@ -99,7 +101,10 @@ impl Future for Confirm {
             return Poll::Pending;
         };
         let id = self.channel.id;
-        let outcome = self.channel.shared().lock().poll_confirm(id, seq, cx);
+        let outcome = self
+            .channel
+            .shared()
+            .take(|state| state.poll_confirm(id, seq, cx));
         if outcome.is_ready() {
             self.seq = None;
         }
@@ -119,7 +124,8 @@ impl Drop for Confirm {
 /// Why a publish was not confirmed.
 #[derive(thiserror::Error, Clone, Debug, PartialEq)]
 pub enum Unconfirmed {
-    /// It was mandatory and no queue took it: here it is.
+    /// It was mandatory and no queue took it: here it is. It may have come back without its confirm,
+    /// before the channel or the connection ended.
     #[error("the message was returned: {} {}", .0.code, .0.text)]
     Returned(Box<ReturnedMessage>),
     /// The server could not take responsibility for it: it may be lost.
@@ -131,4 +137,170 @@ pub enum Unconfirmed {
     /// The channel or the connection ended before the server told: it may have taken it or not.
     #[error("it is not known whether the server has the message: {0}")]
     Unknown(CloseReason),
+}
+
+/// From so many slots on, what became of a publish is put elsewhere if nobody has asked for it.
+const SLOTS_MAX: usize = 4096;
+
+/// What became of the publishes of a channel, and who waits for it, by number.
+#[derive(Debug)]
+pub(crate) struct Confirms {
+    /// The number of the slot at the front.
+    first: u64,
+    slots: VecDeque<Slot>,
+    /// What became of publishes before the front, of which the futures are there and have not
+    /// asked.
+    late: BTreeMap<u64, Result<(), Unconfirmed>>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Waiting {
+        waker: Option<Waker>,
+        /// The message came back; the confirm follows.
+        returned: Option<Box<ReturnedMessage>>,
+    },
+    Settled(Result<(), Unconfirmed>),
+    /// Nobody waits for it.
+    Abandoned,
+    Taken,
+}
+
+impl Default for Confirms {
+    fn default() -> Self {
+        Self {
+            first: 1,
+            slots: VecDeque::new(),
+            late: BTreeMap::new(),
+        }
+    }
+}
+
+impl Confirms {
+    /// The next publish was made; there is a future that may ask what became of it, or there is
+    /// none.
+    #[inline]
+    pub(crate) fn expect(&mut self, future: bool) {
+        self.slots.push_back(if future {
+            Slot::Waiting {
+                waker: None,
+                returned: None,
+            }
+        } else {
+            Slot::Abandoned
+        });
+    }
+
+    /// A future asks. `awaited` is how many wait for an answer.
+    pub(crate) fn poll(
+        &mut self,
+        seq: u64,
+        awaited: &mut usize,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Unconfirmed>> {
+        if let Some(outcome) = self.late.remove(&seq) {
+            return Poll::Ready(outcome);
+        }
+        let Some(slot) = self.slot(seq) else {
+            return Poll::Pending;
+        };
+        if let Slot::Waiting { waker, .. } = slot {
+            *awaited += usize::from(waker.is_none());
+            keep(waker, cx);
+            return Poll::Pending;
+        }
+        let taken = std::mem::replace(slot, Slot::Taken);
+        self.sweep();
+        match taken {
+            Slot::Settled(outcome) => Poll::Ready(outcome),
+            Slot::Waiting { .. } | Slot::Abandoned | Slot::Taken => Poll::Pending,
+        }
+    }
+
+    /// A future was dropped.
+    pub(crate) fn abandon(&mut self, seq: u64, awaited: &mut usize) {
+        self.late.remove(&seq);
+        if let Some(slot) = self.slot(seq) {
+            *slot = match slot {
+                Slot::Waiting { waker, .. } => {
+                    *awaited = awaited.saturating_sub(usize::from(waker.is_some()));
+                    Slot::Abandoned
+                }
+                Slot::Settled(_) | Slot::Abandoned | Slot::Taken => Slot::Taken,
+            };
+        }
+        self.sweep();
+    }
+
+    /// A message came back. Gives it back if no future is there to tell of it.
+    pub(crate) fn keep_returned(
+        &mut self,
+        seq: u64,
+        message: ReturnedMessage,
+    ) -> Option<ReturnedMessage> {
+        match self.slot(seq) {
+            Some(Slot::Waiting { returned, .. }) => {
+                *returned = Some(Box::new(message));
+                None
+            }
+            _ => Some(message),
+        }
+    }
+
+    /// Says what became of a run of publishes.
+    pub(crate) fn settle(
+        &mut self,
+        run: RangeInclusive<u64>,
+        outcome: &Outcome,
+        awaited: &mut usize,
+        wakes: &mut Wakes,
+    ) {
+        for seq in run {
+            let Some(slot) = self.slot(seq) else { continue };
+            *slot = match std::mem::replace(slot, Slot::Taken) {
+                Slot::Waiting { waker, returned } => {
+                    *awaited = awaited.saturating_sub(usize::from(waker.is_some()));
+                    wakes.add(waker);
+                    Slot::Settled(told(outcome, returned))
+                }
+                Slot::Abandoned | Slot::Taken => Slot::Taken,
+                settled @ Slot::Settled(_) => settled,
+            };
+        }
+        self.sweep();
+    }
+
+    fn slot(&mut self, seq: u64) -> Option<&mut Slot> {
+        let at = seq.checked_sub(self.first)?;
+        self.slots.get_mut(usize::try_from(at).ok()?)
+    }
+
+    /// Frees the slots that nobody will ask for. A future that does not ask keeps no other's.
+    fn sweep(&mut self) {
+        while let Some(front) = self.slots.pop_front() {
+            match front {
+                Slot::Taken => {}
+                Slot::Settled(outcome) if self.slots.len() >= SLOTS_MAX => {
+                    self.late.insert(self.first, outcome);
+                }
+                stays => {
+                    self.slots.push_front(stays);
+                    return;
+                }
+            }
+            self.first += 1;
+        }
+    }
+}
+
+/// What a publisher is told, whose message came back or did not.
+fn told(outcome: &Outcome, returned: Option<Box<ReturnedMessage>>) -> Result<(), Unconfirmed> {
+    match (outcome, returned) {
+        (Outcome::Nacked, _) => Err(Unconfirmed::Nacked),
+        // That no queue took it is known, whether or not its confirm still came.
+        (_, Some(message)) => Err(Unconfirmed::Returned(message)),
+        (Outcome::Acked, None) => Ok(()),
+        (Outcome::NotSent(reason), None) => Err(Unconfirmed::NotSent(reason.clone())),
+        (Outcome::Unknown(reason), None) => Err(Unconfirmed::Unknown(reason.clone())),
+    }
 }

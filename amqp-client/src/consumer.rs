@@ -92,7 +92,8 @@ impl<A: Acks> Consumer<A> {
     }
 
     /// Cancels the consumer. What was delivered before the server took notice is still yielded,
-    /// then the stream ends.
+    /// then the stream ends. When the server does not answer in time the stream ends as well, and
+    /// what is delivered after that is put back.
     ///
     /// # Cancel safety
     /// Once polled, the consumer is being cancelled, and dropping it only drops the wait.
@@ -159,8 +160,12 @@ impl<A: Acks> Consumer<A> {
                 self.done = true;
                 Poll::Ready(Some(Err(error)))
             }
-            Poll::Ready(_) => {
+            Poll::Ready(end) => {
                 self.done = true;
+                if let Some(ConsumerEnd::CancelTimedOut) = end {
+                    let shared = self.channel.shared();
+                    shared.command(|state| state.desert_consumer(self.channel.id, &self.tag));
+                }
                 Poll::Ready(None)
             }
         }

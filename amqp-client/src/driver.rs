@@ -43,6 +43,10 @@ const LINGER: Duration = Duration::from_secs(5);
 /// The least that is read at a time, in bytes.
 const READ_MIN: usize = 4 << 10;
 
+/// How often it is read at most after writing has failed: more than a socket keeps, and not for
+/// ever from a peer that goes on sending.
+const LAST_READS: usize = 256;
+
 /// The most that is read at a time, in bytes: what a consumer of small messages is fastest with.
 const READ_MAX: usize = 128 << 10;
 
@@ -148,7 +152,11 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
     /// Writing has failed. The peer may have said why before it hung up, so that what it sent is
     /// read first.
     fn failed(&mut self, cx: &mut Context<'_>, error: &io::Error) {
-        while !self.ended && self.read(cx) {}
+        for _ in 0..LAST_READS {
+            if self.ended || self.endpoint.is_finished() || !self.read(cx) {
+                break;
+            }
+        }
         self.fail(error);
     }
 

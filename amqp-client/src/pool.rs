@@ -90,7 +90,7 @@ impl ChannelPool {
     /// Dropping it takes nothing.
     ///
     /// # Errors
-    /// When a channel has to be opened and cannot be, or the connection ends.
+    /// When none is idle and one cannot be opened, or the connection ends.
     pub async fn checkout(&self) -> Result<PooledChannel, Error> {
         let mut turn = Turn {
             pool: &self.0,
@@ -99,12 +99,13 @@ impl ChannelPool {
         let mut closed = pin!(self.0.connection.closed());
         poll_fn(|cx| {
             let mut members = self.0.lock();
-            if let Err(error) = self.0.refill(&mut members, cx) {
-                // Who else waits may have waited for that channel.
-                self.0.wake_all(members);
-                return Poll::Ready(Err(error));
-            }
+            let refilled = self.0.refill(&mut members, cx);
             let Some(channel) = members.idle.pop_front() else {
+                if let Err(error) = refilled {
+                    // Who else waits may have waited for that channel.
+                    self.0.wake_all(members);
+                    return Poll::Ready(Err(error));
+                }
                 members.waiting.wait(&mut turn.place, cx);
                 // Those who have the channels out may keep them for ever.
                 let ended = closed.as_mut().poll(cx);

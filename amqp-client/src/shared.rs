@@ -49,8 +49,8 @@ impl Shared {
         result
     }
 
-    /// Takes something that was delivered, and wakes the driver if it sleeps because there was no
-    /// room for more.
+    /// Takes something that was delivered, or waits for it, and wakes the driver if it sleeps because
+    /// there was no room for more.
     #[inline]
     pub(crate) fn take<T>(&self, take: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();

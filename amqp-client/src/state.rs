@@ -13,7 +13,7 @@ use amqp_core::{
 };
 
 use crate::{
-    confirm::Unconfirmed,
+    confirm::{Confirms, Unconfirmed},
     error::Error,
     returns::ReturnedMessage,
     waiters::{Waiters, Wakes, keep},
@@ -22,6 +22,15 @@ use crate::{
 /// Reading stops while this much was delivered and not yet taken, in bytes; it goes on at half of
 /// it. A consumer's prefetch is the better bound.
 pub(crate) const UNDELIVERED_MAX: usize = 16 << 20;
+
+/// As [`UNDELIVERED_MAX`], while somebody waits for an answer or a confirm: it may stand behind what
+/// was delivered, and whoever is to take that may be the one who waits.
+const UNDELIVERED_AWAITED_MAX: usize = 8 * UNDELIVERED_MAX;
+
+/// Reading stops while this much output waits beyond what publishing is held back at, in bytes; it
+/// goes on at half of it. A server that asks without end, and does not read the answers, is not
+/// listened to any more.
+const ANSWERS_MAX: usize = 16 << 20;
 
 /// What a message in a queue counts beside its body, in bytes.
 pub(crate) const MESSAGE_OVERHEAD: usize = 256;
@@ -44,7 +53,9 @@ pub(crate) struct State {
     pub(crate) publishers: Waiters,
     /// What was delivered and not yet taken, in bytes.
     undelivered: usize,
-    /// Nobody reads, because too much is undelivered.
+    /// How many confirms somebody waits for.
+    awaited: usize,
+    /// Nobody reads, because too much is undelivered, or unsent.
     pub(crate) reading_paused: bool,
 }
 
@@ -77,36 +88,6 @@ pub(crate) struct ChannelState {
     pub(crate) returns: Option<ReturnsState>,
 }
 
-/// Who waits for the confirms of a channel, by number.
-#[derive(Debug)]
-struct Confirms {
-    /// The number of the slot at the front.
-    first: u64,
-    slots: VecDeque<ConfirmSlot>,
-}
-
-impl Default for Confirms {
-    fn default() -> Self {
-        Self {
-            first: 1,
-            slots: VecDeque::new(),
-        }
-    }
-}
-
-#[derive(Debug)]
-enum ConfirmSlot {
-    Waiting {
-        waker: Option<Waker>,
-        /// The message came back; the confirm follows.
-        returned: Option<Box<ReturnedMessage>>,
-    },
-    Settled(Result<(), Unconfirmed>),
-    /// Nobody waits for it.
-    Abandoned,
-    Taken,
-}
-
 /// A consumer's messages, until its handle takes them.
 #[derive(Debug, Default)]
 pub(crate) struct ConsumerState {
@@ -118,7 +99,7 @@ pub(crate) struct ConsumerState {
     queued: usize,
     taken: usize,
     /// It is being cancelled or has ended: what it still gets does not count. Its handle may wait
-    /// for an answer that comes behind it.
+    /// for an answer that comes behind it, as long as that is waited for.
     uncounted: bool,
 }
 
@@ -161,6 +142,7 @@ impl State {
             closed: None,
             publishers: Waiters::default(),
             undelivered: 0,
+            awaited: 0,
             reading_paused: false,
         }
     }
@@ -300,14 +282,7 @@ impl State {
     /// A publish was made that is to be confirmed; somebody waits for that, or nobody does.
     pub(crate) fn expect_confirm(&mut self, channel: ChannelId, awaited: bool) {
         if let Some(channel) = self.channels.get_mut(&channel) {
-            channel.confirms.slots.push_back(if awaited {
-                ConfirmSlot::Waiting {
-                    waker: None,
-                    returned: None,
-                }
-            } else {
-                ConfirmSlot::Abandoned
-            });
+            channel.confirms.expect(awaited);
         }
     }
 
@@ -317,40 +292,17 @@ impl State {
         seq: PublishSeq,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Unconfirmed>> {
-        let Some(confirms) = self.channels.get_mut(&channel).map(|it| &mut it.confirms) else {
+        let Some(channel) = self.channels.get_mut(&channel) else {
             return Poll::Pending;
         };
-        let Some(slot) = confirms.slot(seq.get()) else {
-            return Poll::Pending;
-        };
-        if let ConfirmSlot::Waiting { waker, .. } = slot {
-            keep(waker, cx);
-            return Poll::Pending;
-        }
-        let taken = std::mem::replace(slot, ConfirmSlot::Taken);
-        confirms.sweep();
-        match taken {
-            ConfirmSlot::Settled(outcome) => Poll::Ready(outcome),
-            ConfirmSlot::Waiting { .. } | ConfirmSlot::Abandoned | ConfirmSlot::Taken => {
-                Poll::Pending
-            }
-        }
+        channel.confirms.poll(seq.get(), &mut self.awaited, cx)
     }
 
     /// The future that waited was dropped.
     pub(crate) fn abandon_confirm(&mut self, channel: ChannelId, seq: PublishSeq) {
-        let Some(channel) = self.channels.get_mut(&channel) else {
-            return;
-        };
-        if let Some(slot) = channel.confirms.slot(seq.get()) {
-            *slot = match slot {
-                ConfirmSlot::Waiting { .. } => ConfirmSlot::Abandoned,
-                ConfirmSlot::Settled(_) | ConfirmSlot::Abandoned | ConfirmSlot::Taken => {
-                    ConfirmSlot::Taken
-                }
-            };
+        if let Some(channel) = self.channels.get_mut(&channel) {
+            channel.confirms.abandon(seq.get(), &mut self.awaited);
         }
-        channel.confirms.sweep();
     }
 
     // Consumers.
@@ -434,8 +386,19 @@ impl State {
         wakes: &mut Wakes,
     ) {
         if let Some(consumer) = self.consumer_mut(channel, consumer) {
+            let goes_on = matches!(end, ConsumerEnd::CancelTimedOut);
             let counted = consumer.finish(end, wakes);
+            // Its handle does not wait any more.
+            consumer.uncounted = !goes_on;
             self.release(counted);
+        }
+    }
+
+    /// Its handle was told that the consumer has ended, and takes nothing more: what it still gets
+    /// is put back.
+    pub(crate) fn desert_consumer(&mut self, channel: ChannelId, tag: &ShortStr) {
+        if let Some(mut commands) = self.machine.channel(channel) {
+            commands.abandon_consumer(tag);
         }
     }
 
@@ -458,12 +421,27 @@ impl State {
             // Nothing is of interest now but the answer to the close.
             return true;
         }
-        let limit = if self.reading_paused {
-            UNDELIVERED_MAX / 2
+        let part = if self.reading_paused { 2 } else { 1 };
+        let undelivered_max = if self.is_awaited() {
+            UNDELIVERED_AWAITED_MAX
         } else {
             UNDELIVERED_MAX
         };
-        self.undelivered < limit
+        self.undelivered < undelivered_max / part && self.unpublished() < ANSWERS_MAX / part
+    }
+
+    /// Whether somebody waits for the server to say something.
+    fn is_awaited(&self) -> bool {
+        self.awaited > 0 || !self.requests.is_empty() || !self.publishers.is_empty()
+    }
+
+    /// How much output waits that cannot be publishes, in bytes: of these, one at most is accepted
+    /// beyond the high water mark.
+    fn unpublished(&self) -> usize {
+        let limits = self.machine.limits();
+        let body = usize::try_from(limits.body).unwrap_or(usize::MAX);
+        let published = limits.output_high.saturating_add(body);
+        self.machine.buffered().saturating_sub(published)
     }
 
     // Events.
@@ -536,10 +514,8 @@ impl State {
         wakes: &mut Wakes,
     ) {
         if let Some(channel) = self.channels.get_mut(&channel) {
-            for seq in first.get()..=last.get() {
-                channel.confirms.settle(seq, outcome, wakes);
-            }
-            channel.confirms.sweep();
+            let confirms = &mut channel.confirms;
+            confirms.settle(first.get()..=last.get(), outcome, &mut self.awaited, wakes);
         }
         // There is room in the window of unconfirmed publishes.
         self.publishers.wake_all(wakes);
@@ -556,11 +532,13 @@ impl State {
         let Some(channel) = self.channels.get_mut(&channel) else {
             return;
         };
-        if let Some(slot) = seq.and_then(|seq| channel.confirms.slot(seq.get()))
-            && let ConfirmSlot::Waiting { returned, .. } = slot
+        let unclaimed = match seq {
+            Some(seq) => channel.confirms.keep_returned(seq.get(), message),
+            None => Some(message),
+        };
+        if let Some(message) = unclaimed
+            && let Some(returns) = &mut channel.returns
         {
-            *returned = Some(Box::new(message));
-        } else if let Some(returns) = &mut channel.returns {
             let weight = weight(message.body.len());
             self.undelivered += weight;
             returns.queued += weight;
@@ -623,39 +601,5 @@ impl ConsumerState {
     fn uncount(&mut self) -> usize {
         self.uncounted = true;
         std::mem::take(&mut self.queued) + std::mem::take(&mut self.taken)
-    }
-}
-
-impl Confirms {
-    fn slot(&mut self, seq: u64) -> Option<&mut ConfirmSlot> {
-        let at = seq.checked_sub(self.first)?;
-        self.slots.get_mut(usize::try_from(at).ok()?)
-    }
-
-    #[inline]
-    fn settle(&mut self, seq: u64, outcome: &Outcome, wakes: &mut Wakes) {
-        let Some(slot) = self.slot(seq) else { return };
-        *slot = match std::mem::replace(slot, ConfirmSlot::Taken) {
-            ConfirmSlot::Waiting { waker, returned } => {
-                wakes.add(waker);
-                ConfirmSlot::Settled(match (outcome, returned) {
-                    (Outcome::Acked, None) => Ok(()),
-                    (Outcome::Acked, Some(message)) => Err(Unconfirmed::Returned(message)),
-                    (Outcome::Nacked, _) => Err(Unconfirmed::Nacked),
-                    (Outcome::NotSent(reason), _) => Err(Unconfirmed::NotSent(reason.clone())),
-                    (Outcome::Unknown(reason), _) => Err(Unconfirmed::Unknown(reason.clone())),
-                })
-            }
-            ConfirmSlot::Abandoned | ConfirmSlot::Taken => ConfirmSlot::Taken,
-            settled @ ConfirmSlot::Settled(_) => settled,
-        };
-    }
-
-    /// Frees the slots that nobody will ask for.
-    fn sweep(&mut self) {
-        while let Some(ConfirmSlot::Taken) = self.slots.front() {
-            self.slots.pop_front();
-            self.first += 1;
-        }
     }
 }

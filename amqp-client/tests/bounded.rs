@@ -4,10 +4,10 @@
 mod meter;
 mod support;
 
-use std::{rc::Rc, task::Poll, time::Duration};
+use std::{pin::Pin, rc::Rc, task::Poll, time::Duration};
 
 use amqp_client::{
-    Channel, Connection, Consumer, Error, ManualAck,
+    Channel, Connection, Consumer, Error, ManualAck, Unconfirmed,
     core::{CloseCause, Limits, TimeoutReason},
     protocol::{basic, queue},
 };
@@ -167,27 +167,26 @@ fn flooded(heartbeat: u16) -> (Rig, Connection, Channel, Consumer<ManualAck>) {
     let mut setup = Setup::default();
     setup.server.heartbeat = heartbeat;
     let (mut rig, connection) = Rig::open_with(setup);
-    let channel = rig.channel(&connection);
+    let (channel, consumer) = flood(&mut rig, &connection, 40);
+    (rig, connection, channel, consumer)
+}
+
+/// A channel with a consumer that has got so many messages of a mebibyte, more than fit.
+fn flood(rig: &mut Rig, connection: &Connection, count: usize) -> (Channel, Consumer<ManualAck>) {
+    let channel = rig.channel(connection);
     let consumer = rig
         .wait(channel.consume(basic::Consume::default()))
         .unwrap();
     let tag = consumer.tag().to_string();
     let body = Bytes::from(vec![7; MIB]);
-    for _ in 0..40 {
-        assert!(rig.peer().deliver(1, &tag, body.clone()));
+    for _ in 0..count {
+        assert!(rig.peer().deliver(channel.number(), &tag, body.clone()));
     }
     rig.run();
-    assert!(
-        rig.world().read < UNDELIVERED + SLACK,
-        "{}",
-        rig.world().read
-    );
-    assert!(
-        rig.world().read > UNDELIVERED - 2 * SLACK,
-        "{}",
-        rig.world().read
-    );
-    (rig, connection, channel, consumer)
+    let read = rig.world().read;
+    assert!(read < UNDELIVERED + SLACK, "{read}");
+    assert!(read > UNDELIVERED - 2 * SLACK, "{read}");
+    (channel, consumer)
 }
 
 /// REG-33, REG-32: reading stops; the server's silence is not held against it, and it is told that
@@ -385,4 +384,162 @@ fn returns_that_nobody_takes() {
     drop(next);
     drop((returns, channel));
     rig.finish(connection);
+}
+
+/// A future that does not ask for its confirm keeps nothing of the publishes behind it, and is told
+/// when it asks.
+#[test]
+fn a_confirm_that_nobody_asks_for_keeps_no_others() {
+    let (mut rig, connection, channel) = Rig::with_confirms();
+    rig.peer().confirming = Confirming::ByBody;
+    let (to, none) = (basic::Publish::default(), basic::Properties::default());
+    let publish = |rig: &mut Rig, body: &'static str| {
+        let published = rig.wait(channel.publish(&to, &none, body));
+        published.unwrap()
+    };
+    let mut kept: Vec<_> = ["a", "n", "a", "n"]
+        .map(|body| publish(&mut rig, body))
+        .into();
+    let ((), peak) = peak_of(|| {
+        for _ in 0..300 {
+            for _ in 0..100 {
+                let confirm = publish(&mut rig, "x");
+                rig.wait(confirm).unwrap();
+            }
+            rig.peer().saw.clear();
+        }
+    });
+    // 30,000 of 64 bytes would be more.
+    assert!(peak < MIB, "{peak}");
+    drop(kept.drain(..2));
+    let outcomes: Vec<_> = kept.into_iter().map(|confirm| rig.wait(confirm)).collect();
+    assert_eq!(outcomes, [Ok(()), Err(Unconfirmed::Nacked)]);
+    drop(channel);
+    rig.finish(connection);
+}
+
+/// A cancel that the server does not answer, while it goes on delivering: until the handle has seen
+/// the end, its messages count again, and after that they are not kept.
+#[test]
+fn a_consumer_whose_cancel_timed_out_is_not_flooded() {
+    let (mut rig, connection, channel) = Rig::with_channel();
+    let mut consumer = rig
+        .wait(channel.consume_no_ack(basic::Consume::default()))
+        .unwrap();
+    rig.peer().hold = true;
+    let mut cancelling = Box::pin(consumer.cancel());
+    assert!(Probe::new().poll(cancelling.as_mut()).is_pending());
+    rig.advance(Duration::from_secs(31));
+    assert_eq!(rig.wait(cancelling), Err(Error::TimedOut));
+    let tag = consumer.tag().to_string();
+    let body = Bytes::from(vec![7; MIB]);
+    let read = rig.world().read;
+    for _ in 0..40 {
+        assert!(rig.peer().deliver(1, &tag, body.clone()));
+    }
+    rig.run();
+    assert!(rig.world().read - read < UNDELIVERED + SLACK);
+    while rig.wait(consumer.next()).is_some() {}
+    rig.run();
+    let ((), peak) = peak_of(|| {
+        for _ in 0..40 {
+            assert!(rig.peer().deliver(1, &tag, body.clone()));
+            rig.run();
+        }
+    });
+    assert!(peak < 8 * MIB, "{peak}");
+    assert!(rig.wait(consumer.next()).is_none());
+    rig.peer().release();
+    drop((consumer, channel));
+    rig.finish(connection);
+}
+
+/// Whoever has messages to take, and waits for something else before he takes the next, gets it,
+/// though it stands behind more messages than are read otherwise.
+#[test]
+fn reg_33_what_is_waited_for_is_read_behind_a_flood() {
+    for waits_for in ["an answer", "a confirm", "room"] {
+        let mut setup = Setup::default();
+        setup.client.limits.unconfirmed = 1;
+        let (mut rig, connection) = Rig::open_with(setup);
+        let (consuming, mut consumer) = flood(&mut rig, &connection, 40);
+        // Its channel is opened behind the flood as well.
+        let outer = connection.clone();
+        let task = rig.spawn(async move {
+            let (to, none) = (basic::Publish::default(), basic::Properties::default());
+            let channel = outer.open_channel().await.unwrap();
+            let channel = channel.confirm_select().await.unwrap();
+            for _ in 0..40 {
+                let delivery = consumer.next().await.unwrap().unwrap();
+                match waits_for {
+                    "an answer" => drop(channel.call(basic::Qos::default()).await.unwrap()),
+                    "a confirm" => {
+                        let confirm = channel.publish(&to, &none, "x").await.unwrap();
+                        confirm.await.unwrap();
+                    }
+                    _ => drop(channel.publish(&to, &none, "x").await.unwrap()),
+                }
+                delivery.ack().unwrap();
+            }
+        });
+        rig.run();
+        assert!(task.is_done(), "{waits_for}");
+        drop(consuming);
+        rig.finish(connection);
+    }
+}
+
+/// But not without end.
+#[test]
+fn reg_33_a_flood_is_bounded_while_somebody_waits() {
+    let (mut rig, connection) = Rig::open();
+    let confirms = rig.confirm_channel(&connection);
+    rig.peer().confirming = Confirming::ByHand;
+    let (to, none) = (basic::Publish::default(), basic::Properties::default());
+    let mut confirm = rig.wait(confirms.publish(&to, &none, "x")).unwrap();
+    let (channel, mut consumer) = flood(&mut rig, &connection, 150);
+    let probe = Probe::new();
+    assert!(probe.poll(Pin::new(&mut confirm)).is_pending());
+    rig.run();
+    let read = rig.world().read;
+    assert!(read < 8 * UNDELIVERED + SLACK, "{read}");
+    assert!(read > 8 * UNDELIVERED - 2 * SLACK, "{read}");
+    rig.peer().ack(confirms.number(), 1, false);
+    for _ in 0..150 {
+        rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
+    }
+    assert_eq!(rig.wait(confirm), Ok(()));
+    drop((consumer, channel, confirms));
+    rig.finish(connection);
+}
+
+/// A server that asks and asks, and does not read the answers, is not listened to until it does.
+#[test]
+fn answers_that_the_server_does_not_read() {
+    const ROUNDS: usize = 24;
+    let mut setup = Setup::default();
+    setup.client.limits.body = MIB as u64;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channel = rig.channel(&connection);
+    rig.peer().deaf = true;
+    rig.world().set_capacity(0);
+    // basic.cancel, which is answered with its tag each time.
+    let (head, tag) = ([1, 0, 1, 0, 0, 1, 5, 0, 60, 0, 30, 255], [b't'; 255]);
+    let cancel = [&head[..], &tag, &[0, 0xce]].concat();
+    let many = cancel.repeat(MIB / cancel.len());
+    let read = rig.world().read;
+    for _ in 0..ROUNDS {
+        rig.world().inject(&many);
+        rig.run();
+    }
+    assert!(
+        connection.buffered() < 18 * MIB,
+        "{}",
+        connection.buffered()
+    );
+    rig.world().set_capacity(usize::MAX);
+    rig.run();
+    assert_eq!(rig.world().read - read, (ROUNDS * many.len()) as u64);
+    assert_eq!(connection.buffered(), 0);
+    drop(channel);
 }

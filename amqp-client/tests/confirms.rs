@@ -128,6 +128,37 @@ fn reg_2_returns_find_their_publish() {
     rig.finish(connection);
 }
 
+/// A message came back, and then the connection went, or the channel, before its confirm.
+#[test]
+fn what_came_back_is_not_in_doubt() {
+    for by_channel in [false, true] {
+        let (mut rig, connection, channel) = Rig::with_confirms();
+        let mut confirms = publish_many(&mut rig, &channel, 2);
+        rig.run();
+        let message = rig.peer().messages().remove(0);
+        rig.peer().return_message(1, &message);
+        rig.run();
+        if by_channel {
+            rig.peer().close_channel(1, ReplyCode::NOT_FOUND, "gone");
+        } else {
+            rig.world().cut(Cut::Eof);
+        }
+        rig.run();
+        assert!(!channel.is_open() && connection.is_open() == by_channel);
+        let outcomes = told(&mut confirms);
+        assert!(
+            matches!(
+                &outcomes[..],
+                [
+                    Some(Err(Unconfirmed::Returned(returned))),
+                    Some(Err(Unconfirmed::Unknown(_))),
+                ] if returned.body == "1"
+            ),
+            "{outcomes:?}"
+        );
+    }
+}
+
 /// SER-26, SER-35: a return and its ack disturb nothing that follows on the channel.
 #[test]
 fn ser_35_a_return_disturbs_nothing() {

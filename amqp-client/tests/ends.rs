@@ -616,3 +616,18 @@ fn the_driver_leaves_in_time() {
     rig.run();
     assert!(rig.driver_ended());
 }
+
+/// A server that takes nothing more and goes on talking: it is listened to for the reason, and not
+/// for ever.
+#[test]
+fn writing_fails_while_the_server_talks_on() {
+    const BABBLE: usize = 100_000;
+    let (mut rig, connection, channel) = Rig::with_channel();
+    rig.world().cut(Cut::WriteError);
+    rig.world().babble = BABBLE;
+    channel.send(&queue::Purge::default()).unwrap();
+    rig.poll_driver();
+    let reason = connection.close_reason().unwrap();
+    assert!(matches!(reason.cause(), CloseCause::Transport { .. }));
+    assert!(rig.world().babble > BABBLE - 1000);
+}

@@ -236,7 +236,7 @@ impl Peer {
             body: published.content.body.into_bytes(),
         };
         self.saw.push(Saw::Published(number, message.clone()));
-        if !self.machine.is_open() {
+        if !self.is_open(published.channel) {
             return;
         }
         if self.unroutable && message.method.mandatory {
@@ -348,7 +348,7 @@ impl Peer {
 
     fn answer(&mut self, id: ChannelId, method: ClientMethod) {
         let number = id.number();
-        let open = self.machine.is_open();
+        let open = self.is_open(id);
         let Some(mut channel) = self.machine.channel(id).filter(|_| open) else {
             return;
         };
@@ -458,6 +458,12 @@ impl Peer {
     }
 
     // What a test tells it to do.
+
+    /// Whether a channel can be answered on: it was not closed right behind the question.
+    fn is_open(&mut self, id: ChannelId) -> bool {
+        let channel = self.machine.channel(id);
+        channel.is_some_and(|channel| channel.is_open())
+    }
 
     /// Its side of a channel.
     pub(crate) fn channel(&mut self, number: u16) -> server::ChannelMut<'_> {

@@ -51,6 +51,8 @@ pub(crate) struct World {
     /// Closing waits for ever.
     pub(crate) close_stalled: bool,
     pub(crate) cut: Option<Cut>,
+    /// So many heartbeats come one by one when nothing else does.
+    pub(crate) babble: usize,
     /// After so many bytes that were read, or written, the transport is cut.
     pub(crate) read_budget: Option<(u64, Cut)>,
     pub(crate) write_budget: Option<(u64, Cut)>,
@@ -86,6 +88,7 @@ impl World {
             flush_stalled: false,
             close_stalled: false,
             cut: None,
+            babble: 0,
             read_budget: None,
             write_budget: None,
             read: 0,
@@ -213,6 +216,11 @@ impl World {
         {
             self.to_client.clear();
             self.cut(cut);
+        }
+        if self.to_client.is_empty() && self.babble > 0 {
+            self.babble -= 1;
+            self.to_client
+                .extend_from_slice(&[8, 0, 0, 0, 0, 0, 0, 0xce]);
         }
         let room = buf.capacity() - buf.len();
         let count = self.to_client.len().min(room).min(self.read_max).min(left);
