@@ -4,6 +4,7 @@ use amqp_core::{Instant, protocol::ReplyCode};
 
 use crate::{
     broker::Broker,
+    byte_faults::{ByteFaults, BytePlan, ByteSwitch},
     keys::{ChannelKey, ConnectionKey},
     model::channel::Fate,
     random::Random,
@@ -32,6 +33,7 @@ pub(crate) struct FaultState {
     pub(crate) memory_alarm: bool,
     refused_connects: u64,
     confirms: ConfirmFault,
+    pub(crate) bytes: ByteSwitch,
 }
 
 impl FaultState {
@@ -61,9 +63,19 @@ impl FaultState {
     }
 }
 
-/// The fault switch of a broker, for tests: what a broker does on bad days, on demand.
+/// The fault switch of a broker, for tests: what a broker, and the line to it, does on bad days, on
+/// demand.
 ///
-/// What can go wrong with the bytes of a connection is the business of whoever moves them.
+/// ```
+/// use amqp_broker::{Broker, ByteFaults, Config, ConfirmFault, Disturbance};
+///
+/// let mut broker = Broker::new(Config::default())?;
+/// broker.faults().refuse_connects(1);
+/// broker.faults().confirms(ConfirmFault::DropNext(3));
+/// let crumbs = ByteFaults::both(Disturbance::new().split(5));
+/// broker.faults().bytes_of_next(u64::MAX, crumbs);
+/// # Ok::<_, amqp_broker::ConfigError>(())
+/// ```
 #[derive(Debug)]
 pub struct Faults<'a> {
     broker: &'a mut Broker,
@@ -73,6 +85,15 @@ impl Broker {
     /// The fault switch.
     pub const fn faults(&mut self) -> Faults<'_> {
         Faults { broker: self }
+    }
+
+    /// A connection for whose bytes something else is to go wrong than before, or nothing any more,
+    /// and what that is: for whoever moves them. It holds from the next byte on, and what it counts
+    /// is counted from there. Ask after any call, and after [`accept`](Self::accept) before the
+    /// first byte.
+    pub fn poll_byte_plan(&mut self) -> Option<(ConnectionKey, BytePlan)> {
+        let (key, faults) = self.faults.bytes.poll()?;
+        Some((key, BytePlan::new(faults, self.config.seed, key)))
     }
 }
 
@@ -91,6 +112,32 @@ impl Faults<'_> {
     /// Lets confirms go wrong, in place of how they went wrong before.
     pub const fn confirms(&mut self, fault: ConfirmFault) {
         self.broker.faults.confirms = fault;
+    }
+
+    /// Lets something go wrong with the bytes of a connection from now on, in place of what went
+    /// wrong before; what it counts is counted from now. [`ByteFaults::new`] ends it all: what was
+    /// stalled goes on, and what is on the way arrives when it would have.
+    ///
+    /// The end of a connection cannot be heard over a line that is stalled. It is heard when that is
+    /// lifted here, which can be done after the broker has given up the connection, too.
+    ///
+    /// What moves the bytes has to [follow](Broker::poll_byte_plan); the drivers of `amqp-client`
+    /// do.
+    pub fn bytes(&mut self, key: ConnectionKey, faults: ByteFaults) {
+        self.broker.faults.bytes.set(key, faults);
+        if faults.cut_at_once() {
+            // The driver may have nothing to send, and not be reading.
+            let now = self.broker.now;
+            self.broker
+                .handle_transport_error(key, now, "cut for a test");
+        }
+    }
+
+    /// Lets something go wrong with the bytes of the next so many connections, from their first
+    /// byte on, in place of what was said of the next ones before. `u64::MAX` is all of them, and 0
+    /// is none. Connections that are refused do not count.
+    pub const fn bytes_of_next(&mut self, count: u64, faults: ByteFaults) {
+        self.broker.faults.bytes.set_next(count, faults);
     }
 
     /// Closes a connection, as an operator does: with 320 (connection-forced) or another code. The

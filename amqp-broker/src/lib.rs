@@ -56,7 +56,9 @@
 //! # For tests
 //! [`Broker::inspect`] tells what a management API would: queues with what is in them, bindings,
 //! consumers, connections. [`Broker::faults`] is a switch for what goes wrong only rarely: an alarm,
-//! confirms that never come, a connection that is closed with a code.
+//! confirms that never come, a connection that is closed with a code, or whose bytes come late, in
+//! pieces, or not at all. The bytes are moved by others: those who want that to work ask
+//! [`Broker::poll_byte_plan`].
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -78,6 +80,7 @@ extern crate alloc;
 extern crate std;
 
 mod broker;
+mod byte_faults;
 mod config;
 mod faults;
 mod inspect;
@@ -90,6 +93,7 @@ mod refusal;
 
 pub use self::{
     broker::{AcceptError, Broker},
+    byte_faults::{ByteFaults, BytePlan, Direction, Disturbance, Passage},
     config::{Config, ConfigError, Limits, Rules, User},
     faults::{ConfirmFault, Faults},
     inspect::{

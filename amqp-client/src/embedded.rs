@@ -6,14 +6,19 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use amqp_broker::{AcceptError, Broker, ConnectionKey, Inspection};
 use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
 use bytes::BytesMut;
 
-use crate::{Driver, Timer, Transport, driver::Drive, waiters::keep};
+use crate::{
+    Driver, Timer, Transport,
+    driver::Drive,
+    faulty::{Faulty, Line},
+    waiters::keep,
+};
 
 /// A broker that several drivers share, one for each connection.
 ///
@@ -49,6 +54,7 @@ struct Seat {
     reading: bool,
     /// Wakes the driver, if it sleeps.
     driver: Option<Waker>,
+    line: Arc<Line>,
 }
 
 impl fmt::Debug for Hub {
@@ -87,6 +93,11 @@ impl State {
                 wakes.extend(seat.driver.take());
             }
         }
+        while let Some((key, plan)) = self.broker.poll_byte_plan() {
+            if let Some(seat) = self.seats.get(&key) {
+                wakes.extend(seat.line.change(plan));
+            }
+        }
         let due = self.broker.poll_timeout();
         if due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
             wakes.extend(self.keeper.take());
@@ -119,16 +130,17 @@ impl SharedBroker {
     }
 
     /// Takes a connection that was just made, over a transport, and gives back what drives it, to be
-    /// spawned.
+    /// spawned. The clock's clones are to show the same time, each with an alarm of its own.
     ///
     /// # Errors
     /// When the broker does not take it: hang up.
-    pub fn accept<T: Transport, C: Timer>(
+    pub fn accept<T: Transport, C: Timer + Clone>(
         &self,
         transport: T,
         clock: C,
-    ) -> Result<Driver<BrokerEndpoint, T, C>, AcceptError> {
+    ) -> Result<BrokerDriver<T, C>, AcceptError> {
         let now = clock.now();
+        let line = Arc::<Line>::default();
         let key = self.0.with(|state| {
             state.advance(now);
             let key = state.broker.accept(now)?;
@@ -136,6 +148,7 @@ impl SharedBroker {
                 called: false,
                 reading: true,
                 driver: None,
+                line: Arc::clone(&line),
             };
             state.seats.insert(key, seat);
             Ok::<_, AcceptError>(key)
@@ -144,7 +157,12 @@ impl SharedBroker {
             hub: Arc::clone(&self.0),
             key,
         };
-        Ok(Driver::new(endpoint, transport, clock))
+        let transport = Faulty::new(transport, Arc::clone(&line), clock.clone());
+        Ok(BrokerDriver {
+            driver: Driver::new(endpoint, transport, clock),
+            line,
+            over: false,
+        })
     }
 
     /// What lets messages and queues of this broker expire in time, to be spawned once. None if
@@ -186,6 +204,12 @@ impl BrokerEndpoint {
     #[must_use]
     pub const fn key(&self) -> ConnectionKey {
         self.key
+    }
+
+    /// The broker is done with the connection; its line may still be changed.
+    fn give_up(&self) {
+        self.hub
+            .with(|state| state.broker.remove(self.key, state.now));
     }
 
     fn with<T>(&self, now: Instant, act: impl FnOnce(&mut Broker, ConnectionKey) -> T) -> T {
@@ -254,13 +278,14 @@ impl Drive for BrokerEndpoint {
         let mut state = self.hub.lock();
         let due = state.broker.poll_connection_timeout(self.key);
         let wants = state.broker.wants_input(self.key);
+        let over = state.broker.is_finished(self.key);
         let Some(seat) = state.seats.get_mut(&self.key) else {
             return false;
         };
         let readable = wants && !seat.reading;
         let writable = output && seat.called;
         let earlier = due.is_some_and(|(due, _)| alarm.is_none_or(|alarm| due < alarm));
-        if readable || writable || earlier {
+        if readable || writable || earlier || over {
             return false;
         }
         seat.driver = Some(waker.clone());
@@ -273,6 +298,55 @@ impl Drive for BrokerEndpoint {
 
     fn abandon(&mut self) {
         self.hub.with(|state| state.leave(self.key));
+    }
+}
+
+/// Moves the bytes of one connection between a broker and a transport, and keeps its time, as
+/// [`Driver`] does for a client; what the broker's [fault switch](amqp_broker::Faults::bytes) says
+/// of the bytes happens in here. It ends when the connection has, and the transport is closed; over
+/// a line that is stalled the client cannot learn of the end, and it waits until that is lifted.
+///
+/// Spawn it, or poll it along with the rest. Dropping it ends the connection at once, and hangs up.
+#[must_use = "it does nothing unless it is spawned"]
+pub struct BrokerDriver<T, C> {
+    driver: Driver<BrokerEndpoint, Faulty<T, C>, C>,
+    line: Arc<Line>,
+    /// The driver has ended.
+    over: bool,
+}
+
+impl<T: Transport, C: Timer + Clone> BrokerDriver<T, C> {
+    /// What it drives.
+    pub const fn endpoint(&self) -> &BrokerEndpoint {
+        self.driver.endpoint()
+    }
+}
+
+impl<T, C> Future for BrokerDriver<T, C>
+where
+    T: Transport + Unpin,
+    C: Timer + Clone + Unpin,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if !this.over {
+            this.line.begin_turn();
+            ready!(Pin::new(&mut this.driver).poll(cx));
+            this.over = true;
+            this.endpoint().give_up();
+        }
+        this.line.poll_end(cx)
+    }
+}
+
+impl<T, C> fmt::Debug for BrokerDriver<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerDriver")
+            .field("driver", &self.driver)
+            .field("over", &self.over)
+            .finish_non_exhaustive()
     }
 }
 

@@ -35,6 +35,8 @@ mod driver;
 #[cfg(feature = "broker")]
 mod embedded;
 mod error;
+#[cfg(feature = "broker")]
+mod faulty;
 mod pipe;
 mod pool;
 mod returns;
@@ -54,7 +56,7 @@ pub use amqp_core::{
 };
 
 #[cfg(feature = "broker")]
-pub use self::embedded::{BrokerEndpoint, SharedBroker, Timekeeper};
+pub use self::embedded::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper};
 pub use self::{
     channel::{Channel, Fetched},
     confirm::{Confirm, ConfirmChannel, Unconfirmed},

@@ -51,6 +51,25 @@ impl Transmit {
         self.segments.drain(..)
     }
 
+    /// Moves the first `count` bytes, at most all, behind those of `to`, without copying them: for
+    /// writing no more than so many.
+    pub fn move_front(&mut self, count: usize, to: &mut Self) {
+        let mut left = count.min(self.len);
+        self.len -= left;
+        to.len += left;
+        while left > 0
+            && let Some(mut front) = self.segments.pop_front()
+        {
+            if left < front.len() {
+                to.segments.push_back(front.split_to(left));
+                self.segments.push_front(front);
+                return;
+            }
+            left -= front.len();
+            to.segments.push_back(front);
+        }
+    }
+
     /// Forgets what was not written: the connection is gone.
     pub fn clear(&mut self) {
         self.segments = VecDeque::new();
@@ -168,6 +187,43 @@ impl Segments {
         if !self.tail.is_empty() {
             self.done_len += self.tail.len();
             self.done.push_back(self.tail.split().freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn transmit(pieces: &[&'static [u8]]) -> Transmit {
+        let mut transmit = Transmit::new();
+        for piece in pieces {
+            transmit.push(Bytes::from_static(piece));
+        }
+        transmit
+    }
+
+    #[test]
+    fn the_front_moves_behind_what_is_there() {
+        let all: &[u8] = b"abcdefgh";
+        for count in 0..=9 {
+            let mut from = transmit(&[b"abc", b"de", b"fgh"]);
+            let mut to = transmit(&[b"before"]);
+            from.move_front(count, &mut to);
+            let moved = count.min(all.len());
+            assert_eq!(from.len(), all.len() - moved);
+            assert_eq!(to.len(), 6 + moved);
+            assert!(
+                from.segments()
+                    .chain(to.segments())
+                    .all(|it| !it.is_empty())
+            );
+            let rest: Vec<u8> = from.segments().flatten().copied().collect();
+            assert_eq!(rest, &all[moved..]);
+            let got: Vec<u8> = to.segments().flatten().copied().collect();
+            assert_eq!(got, [b"before", &all[..moved]].concat());
         }
     }
 }

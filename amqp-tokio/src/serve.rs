@@ -10,7 +10,7 @@ use std::{
 };
 
 use amqp_client::{
-    BrokerEndpoint, Config, Connection, Driver, Error, SharedBroker,
+    BrokerDriver, Config, Connection, Error, SharedBroker,
     broker::{AcceptError, Broker, ConfigError, Inspection},
     pipe,
     protocol::ReplyCode,
@@ -101,7 +101,7 @@ impl LocalBroker {
     pub fn accept<S>(
         &self,
         stream: S,
-    ) -> Result<Driver<BrokerEndpoint, TokioStream<S>, TokioClock>, AcceptError>
+    ) -> Result<BrokerDriver<TokioStream<S>, TokioClock>, AcceptError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -112,6 +112,27 @@ impl LocalBroker {
 
     /// Does something with the broker itself, such as throwing one of its
     /// [fault switches](Broker::faults). Meanwhile nobody else can.
+    ///
+    /// Here every byte comes alone until the handshake is over, and then the line stands still until
+    /// the client takes the broker for dead:
+    ///
+    /// ```
+    /// use amqp_tokio::{Config, LocalBroker, broker::{ByteFaults, Disturbance}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let broker = LocalBroker::default();
+    /// let crumbs = ByteFaults::both(Disturbance::new().split(1));
+    /// broker.with(|broker| broker.faults().bytes_of_next(1, crumbs));
+    /// let connection = broker.connect(Config::default()).await?;
+    ///
+    /// let key = broker.inspect().connections[0].key;
+    /// let stall = ByteFaults::new().to_client(Disturbance::new().stall_after(0));
+    /// broker.with(|broker| broker.faults().bytes(key, stall));
+    /// let reason = connection.closed().await;
+    /// assert!(reason.to_string().contains("two heartbeat intervals"));
+    /// # Ok(()) }
+    /// ```
     pub fn with<T>(&self, act: impl FnOnce(&mut Broker) -> T) -> T {
         self.shared.with(act)
     }

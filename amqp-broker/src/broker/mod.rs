@@ -144,6 +144,7 @@ impl Broker {
         self.accepted += 1;
         let key = ConnectionKey(self.accepted);
         self.links.insert(key, Link::new(machine));
+        self.faults.bytes.begin(key);
         Ok(key)
     }
 
@@ -173,6 +174,7 @@ impl Broker {
     /// Nobody drives a connection any more: it ends at once, if it has not ended.
     pub fn remove(&mut self, key: ConnectionKey, now: Instant) {
         self.handle_eof(key, now);
+        self.faults.bytes.end(key);
         if self.links.remove(&key).is_some_and(|link| link.woken) {
             self.wakes.retain(|waiting| *waiting != key);
         }

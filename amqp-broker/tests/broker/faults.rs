@@ -1,6 +1,6 @@
 //! The fault switch.
 
-use amqp_broker::{AcceptError, Config, ConfirmFault};
+use amqp_broker::{AcceptError, ByteFaults, Config, ConfirmFault, Direction, Disturbance, Passage};
 use amqp_core::{
     client::{Event, Outcome},
     protocol::ReplyCode,
@@ -119,4 +119,69 @@ fn connections_and_channels_are_closed_with_a_code() {
     let (key, now) = (rig.key(client), rig.now);
     rig.broker.faults().drop_connection(key, now);
     assert!(rig.broker.is_finished(key));
+}
+
+#[test]
+fn bytes_of_the_next_connections_are_disturbed() {
+    let mut rig = Rig::new();
+    let now = rig.now;
+    let crumbs = ByteFaults::both(Disturbance::new().split(1));
+    let before = rig.broker.accept(now).unwrap();
+    rig.broker.faults().refuse_connects(1);
+    rig.broker.faults().bytes_of_next(2, crumbs);
+    assert!(rig.broker.poll_byte_plan().is_none());
+    assert!(rig.broker.accept(now).is_err());
+    for _ in 0..2 {
+        let connection = rig.broker.accept(now).unwrap();
+        let (key, plan) = rig.broker.poll_byte_plan().unwrap();
+        assert_eq!(key, connection);
+        assert_eq!(plan.passage(Direction::ToClient), Passage::Open(1));
+    }
+    rig.broker.accept(now).unwrap();
+    assert!(rig.broker.poll_byte_plan().is_none());
+
+    // The last word counts, also for one that is there already.
+    let stall = ByteFaults::both(Disturbance::new().stall_after(0));
+    for faults in [stall, crumbs, ByteFaults::new()] {
+        rig.broker.faults().bytes(before, faults);
+    }
+    let (key, plan) = rig.broker.poll_byte_plan().unwrap();
+    assert!(key == before && plan.is_clear());
+    assert!(rig.broker.poll_byte_plan().is_none());
+
+    // All of the next ones, until that is taken back.
+    rig.broker.faults().bytes_of_next(u64::MAX, crumbs);
+    for _ in 0..10 {
+        rig.broker.accept(now).unwrap();
+        assert!(rig.broker.poll_byte_plan().is_some());
+    }
+    rig.broker.faults().bytes_of_next(0, crumbs);
+    rig.broker.accept(now).unwrap();
+    assert!(rig.broker.poll_byte_plan().is_none());
+}
+
+#[test]
+fn a_plan_that_nobody_asks_for_goes_with_its_connection() {
+    let mut rig = Rig::new();
+    let now = rig.now;
+    let crumbs = ByteFaults::both(Disturbance::new().split(1));
+    rig.broker.faults().bytes_of_next(u64::MAX, crumbs);
+    let connection = rig.broker.accept(now).unwrap();
+    rig.broker.remove(connection, now);
+    assert!(rig.broker.poll_byte_plan().is_none());
+}
+
+#[test]
+fn a_connection_that_is_cut_at_once_has_ended() {
+    let mut rig = Rig::new();
+    let client = rig.connect();
+    let key = rig.key(client);
+    let later = ByteFaults::new().to_client(Disturbance::new().cut_after(1));
+    rig.broker.faults().bytes(key, later);
+    assert!(!rig.broker.is_finished(key));
+    let cut = ByteFaults::new().to_client(Disturbance::new().cut_after(0));
+    rig.broker.faults().bytes(key, cut);
+    assert!(rig.broker.is_finished(key));
+    let (_, plan) = rig.broker.poll_byte_plan().unwrap();
+    assert!(plan.is_cut());
 }
