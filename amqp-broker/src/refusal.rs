@@ -18,6 +18,9 @@ pub(crate) struct Refusal {
     pub(crate) text: String,
 }
 
+/// What a text that is too long for the wire ends with.
+const DOTS: &str = "...";
+
 /// What most requests end with.
 pub(crate) type Outcome<T = ()> = Result<T, Refusal>;
 
@@ -29,10 +32,14 @@ impl Refusal {
         if let Some(rest) = name.strip_prefix("REPLY_") {
             name = rest.to_string();
         }
-        Self {
-            code,
-            text: format!("{name} - {text}"),
+        let mut text = format!("{name} - {text}");
+        if text.len() > ShortStr::MAX_LEN {
+            while text.len() + DOTS.len() > ShortStr::MAX_LEN {
+                text.pop();
+            }
+            text.push_str(DOTS);
         }
+        Self { code, text }
     }
 
     pub(crate) fn not_found(what: impl fmt::Display) -> Self {

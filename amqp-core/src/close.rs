@@ -89,7 +89,7 @@ impl CloseReason {
     pub fn code(&self) -> Option<ReplyCode> {
         match self.cause() {
             CloseCause::Requested(close) | CloseCause::ByPeer(close) => Some(close.code),
-            CloseCause::ProtocolError(error) => Some(error.code()),
+            CloseCause::ProtocolError(error) => error.code,
             CloseCause::Connection(reason) => reason.code(),
             CloseCause::NotAmqp(_)
             | CloseCause::NoCommonMechanism { .. }

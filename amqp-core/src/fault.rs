@@ -1,4 +1,4 @@
-//! Faults of the peer, and the reply code that each is answered with.
+//! Faults of the peer, and the reply code that the standard has for each.
 
 use core::fmt;
 
@@ -17,14 +17,9 @@ pub struct ProtocolError {
     pub channel: u16,
     /// With which method, when it was one.
     pub method: Option<MethodId>,
-}
-
-impl ProtocolError {
-    /// The reply code that the connection or channel is closed with.
-    #[must_use]
-    pub const fn code(&self) -> ReplyCode {
-        self.fault.code()
-    }
+    /// The reply code that the connection or channel was closed with; none when the peer was hung
+    /// up on instead.
+    pub code: Option<ReplyCode>,
 }
 
 impl fmt::Display for ProtocolError {
@@ -141,7 +136,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The reply code that this fault is answered with.
+    /// The reply code that the standard has for this fault, which a client answers with. A server
+    /// answers with RabbitMQ's, see [`ProtocolError::code`].
     #[must_use]
     pub const fn code(&self) -> ReplyCode {
         match self {
@@ -178,6 +174,7 @@ impl Fault {
     /// This fault, on that channel, with that method.
     pub(crate) const fn at(self, channel: u16, method: Option<MethodId>) -> ProtocolError {
         ProtocolError {
+            code: Some(self.code()),
             fault: self,
             channel,
             method,

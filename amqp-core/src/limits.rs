@@ -15,7 +15,8 @@ pub const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The largest message body that is accepted or published, in bytes. A larger one that comes in
-    /// closes its channel with 311. Default 64 MiB, as the Java and .NET clients have.
+    /// closes its channel, with 311 from a client and, as RabbitMQ does it, with 406 from a server.
+    /// Default 64 MiB, as the Java and .NET clients have.
     pub body: u64,
     /// The largest frame that is accepted when the peers agreed on no limit, in bytes, and the
     /// highest limit that is agreed to when the configuration names none. Default 16 MiB: a peer

@@ -1,8 +1,7 @@
 //! Who may come in.
 
 use amqp_core::{
-    MethodDef as _,
-    protocol::{ReplyCode, connection},
+    protocol::ReplyCode,
     sasl::{self, AmqPlain, Plain},
     server::AuthRequest,
     wire::ShortStr,
@@ -12,7 +11,8 @@ use super::Broker;
 use crate::{keys::ConnectionKey, refusal::Refusal};
 
 impl Broker {
-    /// Decides on a login.
+    /// Decides on a login. One that cannot be read is hung up on, as RabbitMQ does it; here that is
+    /// also a user name that is not UTF-8, which nobody has.
     pub(super) fn authenticate(&mut self, key: ConnectionKey, request: &AuthRequest) {
         let response = request.response.expose();
         let mechanism = &request.mechanism;
@@ -23,14 +23,21 @@ impl Broker {
                 let refusal = Refusal::invalid(format_args!(
                     "unknown authentication mechanism '{mechanism}'"
                 ));
-                self.close_connection(key, &refusal, connection::StartOk::ID);
+                self.hang_up(key, &refusal);
                 return;
             }
         };
-        let user = credentials.ok().and_then(|credentials| {
-            let user = self.users.get(&credentials.username)?;
-            (user.password == credentials.password).then(|| user.name.clone())
-        });
+        let credentials = match credentials {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                let refusal = Refusal::new(ReplyCode::SYNTAX_ERROR, error);
+                self.hang_up(key, &refusal);
+                return;
+            }
+        };
+        let user = self.users.get(&credentials.username);
+        let user = user.filter(|user| user.password == credentials.password);
+        let user = user.map(|user| user.name.clone());
         let Some(link) = self.links.get_mut(&key) else {
             return;
         };
@@ -45,6 +52,14 @@ impl Broker {
             ));
             link.machine.refuse(&refusal.text)
         };
+    }
+
+    /// Ends a connection that is not open yet, as RabbitMQ does for what it cannot read of a login:
+    /// without a word to the client.
+    fn hang_up(&mut self, key: ConnectionKey, refusal: &Refusal) {
+        if let Some(link) = self.links.get_mut(&key) {
+            link.machine.close(refusal.code, &refusal.text);
+        }
     }
 
     /// Decides on the use of a virtual host.
@@ -80,6 +95,7 @@ impl Broker {
         method: amqp_core::MethodId,
     ) {
         debug_assert_ne!(refusal.code, ReplyCode::SUCCESS);
+        self.send_confirms(key);
         if let Some(link) = self.links.get_mut(&key) {
             link.machine
                 .close_after(refusal.code, &refusal.text, method);

@@ -20,10 +20,19 @@ struct Glimpse {
     channel: u16,
     /// It belongs to a publish.
     publish: bool,
+    /// It settles deliveries.
+    settles: bool,
     /// The size of the body that a content header announces, in bytes.
     body_size: Option<u64>,
     /// What is in a body frame, in bytes.
     piece: usize,
+}
+
+impl Glimpse {
+    /// Whether more than another publish may come of it.
+    const fn may_end_publishing(&self) -> bool {
+        !self.publish && !self.settles
+    }
 }
 
 impl Broker {
@@ -71,6 +80,11 @@ impl Broker {
             let glimpse = glimpse(input);
             if let Some(glimpse) = &glimpse {
                 self.weigh(key, glimpse);
+            }
+            // What may be answered, or may end the channel or the connection, finds the publishes
+            // before it confirmed.
+            if glimpse.as_ref().is_none_or(Glimpse::may_end_publishing) {
+                self.send_confirms(key);
             }
             let Some(link) = self.links.get_mut(&key) else {
                 continue;
@@ -183,6 +197,7 @@ fn glimpse(input: &[u8]) -> Option<Glimpse> {
     let mut glimpse = Glimpse {
         channel: frame.channel,
         publish: true,
+        settles: false,
         body_size: None,
         piece: 0,
     };
@@ -190,6 +205,7 @@ fn glimpse(input: &[u8]) -> Option<Glimpse> {
         FrameKind::Method => {
             let (id, _) = split_method(frame.payload).ok()?;
             glimpse.publish = id == basic::Publish::ID;
+            glimpse.settles = [basic::Ack::ID, basic::Nack::ID, basic::Reject::ID].contains(&id);
         }
         FrameKind::Header => {
             glimpse.body_size = Some(ContentHeader::parse(frame.payload).ok()?.body_size);

@@ -8,8 +8,8 @@ mod settle;
 mod transaction;
 
 use amqp_core::{
-    MethodId,
-    protocol::{ClientMethod, ReplyCode, confirm},
+    MethodDef as _, MethodId,
+    protocol::{ClientMethod, ReplyCode, channel, confirm},
     wire::ShortStr,
 };
 
@@ -83,13 +83,14 @@ impl Broker {
             let Ok(channel) = self.channel(at) else {
                 return;
             };
-            if core::mem::replace(&mut channel.paused, !active) && active {
+            let resumed = core::mem::replace(&mut channel.paused, !active) && active;
+            self.send(at, &channel::FlowOk { active });
+            if resumed {
                 self.release(at);
             }
         } else {
             let refusal = Refusal::not_implemented("active=false");
-            let method = <amqp_core::protocol::channel::Flow as amqp_core::MethodDef>::ID;
-            self.refuse(at, &refusal, method);
+            self.refuse(at, &refusal, channel::Flow::ID);
         }
     }
 

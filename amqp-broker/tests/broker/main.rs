@@ -7,6 +7,7 @@ mod exchanges;
 mod faults;
 mod hostile;
 mod limits;
+mod protocol_faults;
 mod publishing;
 mod queues;
 mod rig;

@@ -60,6 +60,11 @@ impl Assembly {
         self.method.is_some()
     }
 
+    /// Whether the content header of the message in progress is still to come.
+    pub(crate) fn wants_header(&self) -> bool {
+        self.due == Due::Header
+    }
+
     /// A method with content has come.
     #[inline]
     pub(crate) fn begin(&mut self, method: Method) {

@@ -3,7 +3,8 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::{
-    Channel, ChannelLife, Channels, Life, Lookup, Machine, Role, assembly::Complete, read_close,
+    Channel, ChannelLife, Channels, Culprit, Life, Lookup, Machine, Role, assembly::Complete,
+    closing::read_close,
 };
 use crate::{
     body::EncodedProperties,
@@ -15,7 +16,7 @@ use crate::{
     method::{MethodDef as _, MethodId, Rule},
     protocol::{self, Method, basic::Properties, channel, connection, tx},
     time::Instant,
-    wire::{Decode as _, DecodeError},
+    wire::Decode as _,
 };
 
 const OPEN: MethodId = channel::Open::ID;
@@ -39,23 +40,14 @@ impl<R: Role> Machine<R> {
     /// Takes the whole frames off the front of `input`.
     pub(crate) fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
         self.begin_input(now, input);
-        loop {
-            match self.step(input) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => self.fail(error),
-            }
-        }
+        while self.step(input) {}
         self.leftover = input.len();
     }
 
     /// Takes at most one whole frame off the front of `input`; false if there is none.
     pub(crate) fn handle_frame(&mut self, now: Instant, input: &mut BytesMut) -> bool {
         self.begin_input(now, input);
-        let taken = self.step(input).unwrap_or_else(|error| {
-            self.fail(error);
-            true
-        });
+        let taken = self.step(input);
         self.leftover = input.len();
         taken
     }
@@ -69,40 +61,57 @@ impl<R: Role> Machine<R> {
     }
 
     /// Takes one frame; false if there is none.
-    fn step(&mut self, input: &mut BytesMut) -> Result<bool, ProtocolError> {
+    fn step(&mut self, input: &mut BytesMut) -> bool {
         match &self.life {
             Life::Closed(_) => {
                 input.clear();
-                return Ok(false);
+                return false;
             }
-            Life::Closing { deaf: true, .. } => return Ok(self.step_deaf(input)),
-            Life::Handshake(_) if !self.greeted => return Ok(self.step_greeting(input)),
+            Life::Closing { deaf: true, .. } => return self.step_deaf(input),
+            Life::Handshake(_) if !self.greeted => return self.step_greeting(input),
             Life::Handshake(_) | Life::Open | Life::Closing { .. } => {}
         }
-        let at_zero = |fault: Fault| fault.at(0, None);
-        let limit = self.frame_limit();
-        let Some(head) = FrameHead::parse(input, limit).map_err(at_zero)? else {
-            if !input.is_empty() {
-                self.missing = FRAME_OVERHEAD.saturating_sub(input.len());
+        let head = match FrameHead::parse(input, self.frame_limit()) {
+            Ok(Some(head)) => head,
+            Ok(None) => {
+                if !input.is_empty() {
+                    self.missing = FRAME_OVERHEAD.saturating_sub(input.len());
+                }
+                return false;
             }
-            return Ok(false);
+            Err(Fault::FrameType(kind)) if R::TYPE_LAST => {
+                return self.step_unknown_type(kind, input);
+            }
+            Err(fault) => {
+                self.fail_framing(fault, 0, input);
+                return true;
+            }
         };
         let number = head.channel;
-        let Some(payload) = head
-            .payload(input)
-            .map_err(|fault| fault.at(number, None))?
-        else {
-            self.missing = head.frame_len().saturating_sub(input.len());
-            return Ok(false);
+        let payload = match head.payload(input) {
+            Ok(Some(payload)) => payload,
+            Ok(None) => {
+                self.missing = head.frame_len().saturating_sub(input.len());
+                return false;
+            }
+            Err(fault) => {
+                self.fail_framing(fault, number, input);
+                return true;
+            }
         };
+        let kind = head.kind.to_wire();
         let received = match head.kind {
             FrameKind::Method => self.receive_method(number, payload),
             FrameKind::Header => self.receive_header(number, payload),
             FrameKind::Body if payload.len() >= SHARE_FROM => {
                 input.advance(FRAME_HEAD);
-                let piece = input.split_to(head.size).freeze();
+                let payload = input.split_to(head.size).freeze();
                 input.advance(1);
-                return self.receive_body(number, piece).map(|()| true);
+                if let Err(error) = self.receive_body(number, payload.clone()) {
+                    let payload = &payload;
+                    self.fail(error, &Culprit { kind, payload });
+                }
+                return true;
             }
             FrameKind::Body => {
                 let piece = self.copy(payload);
@@ -113,9 +122,58 @@ impl<R: Role> Machine<R> {
             }
             FrameKind::Heartbeat => Ok(()),
         };
+        if let Err(error) = received {
+            self.fail(error, &Culprit { kind, payload });
+        }
         // Also a frame that is at fault is dealt with.
         input.advance(head.frame_len());
-        received.map(|()| true)
+        true
+    }
+
+    /// A frame of a type that the protocol does not have: it is at fault when it is there, unless
+    /// something else is wrong with it before.
+    fn step_unknown_type(&mut self, kind: u8, input: &BytesMut) -> bool {
+        let Some(&[_, c1, c0, s3, s2, s1, s0]) = input.first_chunk::<FRAME_HEAD>() else {
+            self.missing = FRAME_OVERHEAD.saturating_sub(input.len());
+            return false;
+        };
+        let size = u32::from_be_bytes([s3, s2, s1, s0]);
+        let head = FrameHead {
+            // None fits; nothing looks at it.
+            kind: FrameKind::Body,
+            channel: u16::from_be_bytes([c1, c0]),
+            size: size as usize,
+        };
+        let limit = self.frame_limit();
+        let whole = u64::from(size) + FRAME_OVERHEAD as u64;
+        let fault = if whole > u64::from(limit) {
+            Fault::FrameTooLarge { size: whole, limit }
+        } else {
+            match head.payload(input) {
+                Ok(Some(_)) => Fault::FrameType(kind),
+                Ok(None) => {
+                    self.missing = head.frame_len().saturating_sub(input.len());
+                    return false;
+                }
+                Err(fault) => fault,
+            }
+        };
+        self.fail_framing(fault, head.channel, input);
+        true
+    }
+
+    /// It is not known any more where a frame begins.
+    fn fail_framing(&mut self, fault: Fault, number: u16, input: &[u8]) {
+        let size = input.get(3..FRAME_HEAD).and_then(<[u8]>::first_chunk);
+        let size = size.map_or(0, |size| u32::from_be_bytes(*size) as usize);
+        let culprit = Culprit {
+            kind: input.first().copied().unwrap_or_default(),
+            payload: input
+                .get(FRAME_HEAD..)
+                .and_then(|rest| rest.get(..size))
+                .unwrap_or_default(),
+        };
+        self.fail(fault.at(number, None), &culprit);
     }
 
     /// The first bytes: a header, or something quite different.
@@ -167,7 +225,7 @@ impl<R: Role> Machine<R> {
                         self.finish(reason);
                     } else if id == connection::Close::ID {
                         // The closes have crossed: both are answered.
-                        let _fits = self.output.put_urgent(&connection::CloseOk);
+                        self.put_parting(&connection::CloseOk);
                     }
                 }
                 input.advance(head.frame_len());
@@ -201,16 +259,18 @@ impl<R: Role> Machine<R> {
 
     fn receive_method(&mut self, number: u16, payload: &[u8]) -> Result<(), ProtocolError> {
         let (id, arguments) = split_method(payload).map_err(|fault| fault.at(number, None))?;
-        let rule = protocol::rule(id).ok_or_else(|| {
-            let known = protocol::RULES.iter().any(|rule| rule.id.class == id.class);
-            let unknown = if known {
-                DecodeError::UnknownMethod(id)
-            } else {
-                DecodeError::UnknownClass(id.class)
-            };
-            Fault::Decode(unknown).at(number, Some(id))
-        })?;
-        let received = if !R::is_peers(rule) {
+        let received = match protocol::rule(id) {
+            Some(rule) => self.receive_listed(number, rule, arguments),
+            None => R::on_unlisted(self, number, id, arguments),
+        };
+        received.map_err(|fault| fault.at(number, Some(id)))
+    }
+
+    #[inline]
+    fn receive_listed(&mut self, number: u16, rule: &Rule, arguments: &[u8]) -> Result<(), Fault> {
+        if !R::screen(self, number, rule, arguments)? {
+            Ok(())
+        } else if !R::is_peers(rule) {
             Err(Fault::WrongSender)
         } else if rule.connection != (number == 0) {
             Err(Fault::WrongChannel)
@@ -218,8 +278,7 @@ impl<R: Role> Machine<R> {
             self.receive_connection_method(rule, arguments)
         } else {
             self.receive_channel_method(number, rule, arguments)
-        };
-        received.map_err(|fault| fault.at(number, Some(id)))
+        }
     }
 
     fn receive_connection_method(&mut self, rule: &Rule, arguments: &[u8]) -> Result<(), Fault> {
@@ -231,7 +290,8 @@ impl<R: Role> Machine<R> {
                     close.class_id,
                     close.method_id,
                 );
-                let _fits = self.output.put_urgent(&connection::CloseOk);
+                self.settle_output();
+                self.put_parting(&connection::CloseOk);
                 self.finish(CloseCause::ByPeer(close).into());
                 Ok(())
             }
@@ -259,8 +319,8 @@ impl<R: Role> Machine<R> {
             Lookup::Unused | Lookup::Free if is(OPEN) => {
                 return R::on_channel_open(self, number);
             }
-            Lookup::Unused => return Err(Fault::ChannelNotOpen),
-            Lookup::Free => return Ok(()),
+            Lookup::Free if R::FORGIVES_ENDED => return Ok(()),
+            Lookup::Unused | Lookup::Free => return Err(Fault::ChannelNotOpen),
         };
         match channel.life {
             ChannelLife::Opening(_) | ChannelLife::Open => {}
@@ -272,7 +332,7 @@ impl<R: Role> Machine<R> {
                     }
                     R::on_channel_closed(self, id, request);
                     self.remove_channel(id);
-                } else if is(CLOSE) && !channel.backlog.is_empty() {
+                } else if is(CLOSE) && !channel.backlog.is_empty() && !R::ANSWERS_FIRST {
                     // The own close has not left yet, and need not any more.
                     R::on_channel_closed(self, id, request);
                     self.finish_channel(id);
@@ -322,21 +382,28 @@ impl<R: Role> Machine<R> {
     }
 
     /// Answers the peer's close of a channel, and sends nothing else on it but the end of a message
-    /// that was begun.
+    /// that was begun, or all that was queued where those are answers.
     fn finish_channel(&mut self, id: ChannelId) {
-        self.trim_channel(id);
+        if !R::ANSWERS_FIRST {
+            self.trim_channel(id);
+        }
         self.put_method_anyway(id, &channel::CloseOk);
         if let Some(channel) = self.channels.get_mut(id) {
             channel.life = ChannelLife::Finishing;
-            if channel.backlog.is_empty() {
+            if !channel.backlog.is_empty() {
+                return;
+            }
+            if R::FORGIVES_ENDED {
                 self.channels.remove(id);
+            } else {
+                self.parting.push(id);
             }
         }
     }
 
     fn receive_header(&mut self, number: u16, payload: &[u8]) -> Result<(), ProtocolError> {
         let limits = &self.limits;
-        let Some((id, channel)) = content_channel(&mut self.channels, number)? else {
+        let Some((id, channel)) = content_channel::<R>(&mut self.channels, number)? else {
             return Ok(());
         };
         let method = channel.assembly.method();
@@ -363,7 +430,7 @@ impl<R: Role> Machine<R> {
 
     fn receive_body(&mut self, number: u16, piece: Bytes) -> Result<(), ProtocolError> {
         let limits = &self.limits;
-        let Some((id, channel)) = content_channel(&mut self.channels, number)? else {
+        let Some((id, channel)) = content_channel::<R>(&mut self.channels, number)? else {
             return Ok(());
         };
         let method = channel.assembly.method();
@@ -384,18 +451,21 @@ impl<R: Role> Machine<R> {
     }
 }
 
+/// A channel, unless a frame is to be ignored.
+type Found<'a, R> = Option<(ChannelId, &'a mut Channel<<R as Role>::Channel>)>;
+
 /// The channel that a content frame belongs to; none if the frame is to be ignored.
 #[inline]
-fn content_channel<C: Default>(
-    channels: &mut Channels<C>,
+fn content_channel<R: Role>(
+    channels: &mut Channels<R::Channel>,
     number: u16,
-) -> Result<Option<(ChannelId, &mut Channel<C>)>, ProtocolError> {
+) -> Result<Found<'_, R>, ProtocolError> {
     if number == 0 {
         return Err(Fault::ContentOnChannelZero.at(0, None));
     }
     match channels.lookup(number) {
-        Lookup::Unused => Err(Fault::ChannelNotOpen.at(number, None)),
-        Lookup::Free => Ok(None),
+        Lookup::Free if R::FORGIVES_ENDED => Ok(None),
+        Lookup::Unused | Lookup::Free => Err(Fault::ChannelNotOpen.at(number, None)),
         Lookup::Live(id, channel) => Ok(match channel.life {
             ChannelLife::Opening(_) | ChannelLife::Open => Some((id, channel)),
             ChannelLife::Closing(_) | ChannelLife::Finishing => None,

@@ -5,12 +5,13 @@
 
 mod assembly;
 mod channels;
+mod closing;
 mod input;
 mod output;
+mod role;
 mod timers;
 
-use alloc::{collections::VecDeque, string::ToString as _};
-use core::fmt;
+use alloc::{collections::VecDeque, vec::Vec};
 
 use bytes::BytesMut;
 
@@ -21,79 +22,17 @@ use self::{
 pub(crate) use self::{
     channels::{Channel, ChannelLife, Lookup},
     output::{Message, Output},
+    role::{Culprit, Role, unlisted},
 };
 use crate::{
-    body::Content,
-    close::{Close, CloseCause, CloseReason, Stage, TimeoutReason},
+    close::{CloseCause, CloseReason, Stage, TimeoutReason},
     error::ApiMisuse,
-    fault::{Fault, ProtocolError},
     ids::{ChannelId, RequestId},
     limits::{Limits, Timeouts, Tuning},
-    method::{MethodDef, MethodId, Rule},
-    protocol::{Method, ReplyCode, Severity, channel, connection},
+    method::MethodDef,
     time::Instant,
     transmit::Transmit,
-    wire::ShortStr,
 };
-
-/// What only one side of a connection does.
-pub(crate) trait Role: Sized + fmt::Debug {
-    type Event: fmt::Debug;
-    /// What this side knows of each channel.
-    type Channel: fmt::Debug + Default;
-
-    /// By how many bytes an incoming frame may be over the limit.
-    const FRAME_SLACK: u32;
-
-    /// Whether a peer that hangs up during authentication has refused it.
-    const EOF_REFUSES: bool;
-
-    /// Whether the peer may send the method.
-    fn is_peers(rule: &Rule) -> bool;
-
-    /// Looks at the first bytes. `Ok(true)` when they were dealt with and frames follow.
-    fn greet(machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause>;
-
-    /// A method of the connection other than close, in whatever stage.
-    fn on_connection_method(machine: &mut Machine<Self>, method: Method) -> Result<(), Fault>;
-
-    /// The peer opens a channel that is not open.
-    fn on_channel_open(machine: &mut Machine<Self>, number: u16) -> Result<(), Fault>;
-
-    /// A method of an open channel other than close, with its content if it has one.
-    fn on_channel_method(
-        machine: &mut Machine<Self>,
-        id: ChannelId,
-        method: Method,
-        content: Option<Content>,
-    ) -> Result<(), Fault>;
-
-    /// The peer has answered the close of a channel.
-    fn on_channel_closed(machine: &mut Machine<Self>, id: ChannelId, request: Option<RequestId>);
-
-    /// A channel ends for a reason; what waits on it gets that reason.
-    fn on_channel_end(machine: &mut Machine<Self>, id: ChannelId, reason: &CloseReason);
-
-    /// Publishes up to this number have begun to leave.
-    fn on_publish_begun(channel: &mut Self::Channel, number: u64);
-
-    /// Whether a request, of a channel or of the connection itself, still waits for its answer.
-    fn is_waiting(machine: &Machine<Self>, channel: Option<ChannelId>, request: RequestId) -> bool;
-
-    /// A request, of a channel or of the connection itself, got no answer in time.
-    fn on_request_timeout(
-        machine: &mut Machine<Self>,
-        channel: Option<ChannelId>,
-        request: RequestId,
-    );
-
-    /// The connection ends: what waits on it as a whole gets the reason.
-    fn on_end(machine: &mut Machine<Self>, reason: &CloseReason);
-
-    fn channel_closed(channel: ChannelId, reason: CloseReason) -> Self::Event;
-    fn closed(reason: CloseReason) -> Self::Event;
-    fn writable() -> Self::Event;
-}
 
 /// An idle connection keeps room for this many events: enough that a busy one, which empties its
 /// list at every turn, seldom has to make room anew.
@@ -134,6 +73,8 @@ pub(crate) struct Machine<R: Role> {
     limits: Limits,
     timeouts: Timeouts,
     channels: Channels<R::Channel>,
+    /// The channels that end when what is ready has left.
+    parting: Vec<ChannelId>,
     output: Output,
     events: Events<R>,
     /// The final event was given.
@@ -161,6 +102,7 @@ impl<R: Role> Machine<R> {
             greeted: false,
             tuning: Tuning::BEFORE,
             channels: Channels::new(),
+            parting: Vec::new(),
             output: Output::new(&limits),
             events: VecDeque::new(),
             announced: false,
@@ -254,6 +196,9 @@ impl<R: Role> Machine<R> {
             self.take_turn(number);
         }
         self.output.take_ready(out);
+        for id in self.parting.drain(..) {
+            self.channels.remove(id);
+        }
         if self.output.take_last(out)
             && let Life::Closing { deaf, .. } = &mut self.life
         {
@@ -337,6 +282,10 @@ impl<R: Role> Machine<R> {
 
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.life, Life::Open)
+    }
+
+    pub(crate) const fn is_in_handshake(&self) -> bool {
+        matches!(self.life, Life::Handshake(_))
     }
 
     /// Whether nothing more will come in or go out.
@@ -430,6 +379,11 @@ impl<R: Role> Machine<R> {
         Some((self.channels.get_mut(id)?, &mut self.events))
     }
 
+    /// What a channel number stands for.
+    pub(crate) fn lookup(&mut self, number: u16) -> Lookup<'_, R::Channel> {
+        self.channels.lookup(number)
+    }
+
     pub(crate) fn channel(&self, id: ChannelId) -> Option<&Channel<R::Channel>> {
         self.channels.get(id)
     }
@@ -482,6 +436,15 @@ impl<R: Role> Machine<R> {
         }
     }
 
+    /// Queues a method that the table does not have, written out, on an open channel. It must fit
+    /// into a frame.
+    pub(crate) fn put_unlisted(&mut self, number: u16, payload: &[u8]) {
+        if let Lookup::Live(_, channel) = self.channels.lookup(number) {
+            self.output
+                .put_raw_method(&mut channel.backlog, number, payload);
+        }
+    }
+
     /// Nothing more of the channel leaves until it is released.
     pub(crate) fn hold_channel(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
@@ -530,175 +493,10 @@ impl<R: Role> Machine<R> {
         self.wants_room = true;
     }
 
-    // Closing.
-
-    /// Closes one channel: what is queued on it leaves first, then the close.
-    pub(crate) fn close_channel(
-        &mut self,
-        id: ChannelId,
-        close: &Close,
-        request: Option<RequestId>,
-    ) -> Result<(), ApiMisuse> {
-        self.open_channel_and_output(id)?;
-        self.put_channel_close(id, close, request);
-        Ok(())
-    }
-
-    fn put_channel_close(&mut self, id: ChannelId, close: &Close, request: Option<RequestId>) {
-        let method = channel::Close {
-            reply_code: close.code,
-            reply_text: reply_text(&close.text),
-            class_id: close.method.unwrap_or_default().class,
-            method_id: close.method.unwrap_or_default().method,
-        };
-        self.put_method_anyway(id, &method);
-        if let Some(channel) = self.channels.get_mut(id) {
-            channel.life = ChannelLife::Closing(request);
-            channel.assembly.clear();
-        }
-    }
-
-    /// Closes the connection on request: what is queued leaves first, then the close.
-    pub(crate) fn close(&mut self, code: ReplyCode, text: &str) {
-        let close = Close {
-            code,
-            text: text.into(),
-            method: None,
-        };
-        match &self.life {
-            Life::Open => {
-                self.output.put_last(&close_method(&close));
-                self.life = Life::Closing {
-                    reason: CloseCause::Requested(close).into(),
-                    deaf: false,
-                };
-                self.timers.start_close(self.timeouts.close);
-            }
-            // A close is not due before the connection is open: RabbitMQ would take it for a fault.
-            Life::Handshake(_) => {
-                self.finish(CloseCause::Requested(close).into());
-                self.drop_output();
-            }
-            Life::Closing { .. } | Life::Closed(_) => {}
-        }
-    }
-
-    /// The peer broke the protocol: closes the channel or the connection.
-    fn fail(&mut self, error: ProtocolError) {
-        let code = error.code();
-        if code.severity() == Some(Severity::Soft)
-            && let Lookup::Live(id, _) = self.channels.lookup(error.channel)
-        {
-            let close = Close {
-                code,
-                text: error.to_string(),
-                method: error.method,
-            };
-            let reason = CloseReason::from(CloseCause::ProtocolError(error));
-            self.end_channel(id, &reason);
-            self.put_channel_close(id, &close, None);
-            self.push(R::channel_closed(id, reason));
-            return;
-        }
-        let close = Close {
-            code,
-            text: error.to_string(),
-            method: error.method,
-        };
-        self.close_for(&close, CloseCause::ProtocolError(error).into());
-    }
-
-    /// Closes the connection at once, for a reason that is told at once.
-    pub(crate) fn close_for(&mut self, close: &Close, reason: CloseReason) {
-        self.end_everything(&reason);
-        self.output.abort();
-        let _fits = self.output.put_urgent(&close_method(close));
-        self.timers.start_close(self.timeouts.close);
-        self.life = Life::Closing { reason, deaf: true };
-    }
-
-    /// The connection is over; what is urgent may still leave.
-    pub(crate) fn finish(&mut self, reason: CloseReason) {
-        let told = self.close_reason().filter(|_| self.announced).cloned();
-        let reason = told.unwrap_or(reason);
-        self.end_everything(&reason);
-        self.output.abort();
-        self.timers.stop();
-        if self.output.len() > 0 {
-            // The last words get no more time than a close.
-            self.timers.start_close(self.timeouts.close);
-        }
-        self.life = Life::Closed(reason);
-    }
-
-    /// Nothing leaves any more.
-    fn drop_output(&mut self) {
-        self.output.clear();
-        self.timers.stop();
-    }
-
-    /// Gives everyone who waits the reason, and the final event.
-    fn end_everything(&mut self, reason: &CloseReason) {
-        if self.announced {
-            return;
-        }
-        self.announced = true;
-        self.wants_room = false;
-        let of_channels = CloseReason::from(CloseCause::Connection(reason.clone()));
-        for id in self.channels.ids() {
-            R::on_channel_end(self, id, &of_channels);
-            self.channels.remove(id);
-        }
-        R::on_end(self, reason);
-        self.deadlines.clear();
-        self.arena = BytesMut::new();
-        self.push(R::closed(reason.clone()));
-    }
-
-    /// Gives everyone who waits on a channel the reason, and drops what it has not begun to send.
-    fn end_channel(&mut self, id: ChannelId, reason: &CloseReason) {
-        R::on_channel_end(self, id, reason);
-        if let Some(channel) = self.channels.get_mut(id) {
-            self.output.trim(&mut channel.backlog, id.number());
-            channel.assembly.clear();
-        }
-    }
-
     /// Notes the time, and sets the deadlines that wait for it.
     fn learn(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.timers.learn(self.now);
         self.deadlines.learn(self.now);
     }
-}
-
-/// The method that closes a connection.
-fn close_method(close: &Close) -> connection::Close {
-    connection::Close {
-        reply_code: close.code,
-        reply_text: reply_text(&close.text),
-        class_id: close.method.unwrap_or_default().class,
-        method_id: close.method.unwrap_or_default().method,
-    }
-}
-
-/// What a close method says.
-fn read_close(code: ReplyCode, text: &ShortStr, class: u16, method: u16) -> Close {
-    let method = MethodId::new(class, method);
-    Close {
-        code,
-        text: text.as_str().into(),
-        method: (method != MethodId::default()).then_some(method),
-    }
-}
-
-/// A reply text, cut at a character where it is too long for the wire.
-pub(crate) fn reply_text(text: &str) -> ShortStr {
-    let mut end = text.len().min(ShortStr::MAX_LEN);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end)
-        .and_then(|text| ShortStr::try_from(text).ok())
-        .unwrap_or_default()
 }

@@ -205,6 +205,14 @@ impl Output {
         Ok(())
     }
 
+    /// Queues a method of the connection behind all frames that are ready.
+    pub(crate) fn put_behind<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
+        let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
+        put_method(self.ready.tail(), 0, method, len);
+        self.queued += (len + FRAME_OVERHEAD) as u64;
+        Ok(())
+    }
+
     /// Queues the method that ends the connection, behind everything else.
     pub(crate) fn put_last<M: MethodDef>(&mut self, method: &M) {
         put_method(
@@ -233,6 +241,24 @@ impl Output {
             self.join_ring(backlog, channel);
         }
         Ok(())
+    }
+
+    /// Queues a method of a channel that is written out: its numbers and its arguments.
+    pub(crate) fn put_raw_method(&mut self, backlog: &mut Backlog, channel: u16, payload: &[u8]) {
+        let put = |out: &mut BytesMut| {
+            put_head(out, FrameKind::Method, channel, payload.len());
+            out.extend_from_slice(payload);
+            out.extend_from_slice(&[FRAME_END]);
+        };
+        let size = payload.len() + FRAME_OVERHEAD;
+        if backlog.is_bypassed() {
+            put(self.ready.tail());
+            self.queued += size as u64;
+        } else {
+            backlog.append(self.chunk, 0, put);
+            self.waiting += size;
+            self.join_ring(backlog, channel);
+        }
     }
 
     /// Queues a method with content. `publish` is its number among the channel's publishes, or 0.
@@ -326,6 +352,11 @@ impl Output {
         self.urgent = BytesMut::new();
     }
 
+    /// Drops the close that was asked for.
+    pub(crate) fn cancel_last(&mut self) {
+        self.last = BytesMut::new();
+    }
+
     /// Hands out the urgent and the ready frames.
     pub(crate) fn take_ready(&mut self, out: &mut Transmit) {
         if !self.urgent.is_empty() {
@@ -349,6 +380,11 @@ impl Output {
         if out.len() + self.ready.len() >= TRANSMIT_BUDGET {
             return None;
         }
+        self.pop_turn()
+    }
+
+    /// Whose turn it is, none if nobody waits.
+    pub(crate) fn pop_turn(&mut self) -> Option<u16> {
         self.ring.pop_front()
     }
 

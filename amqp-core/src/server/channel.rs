@@ -10,7 +10,7 @@ use crate::{
     ids::{ChannelId, PublishSeq},
     machine::{ChannelLife, Machine, Message},
     method::{MethodDef, MethodId, ServerSent},
-    protocol::{self, Method, ReplyCode, basic},
+    protocol::{self, Method, ReplyCode, basic, channel},
 };
 
 /// What a server knows of a channel.
@@ -150,7 +150,8 @@ impl<'a> ChannelMut<'a> {
     /// Checks that the method may be sent like this.
     fn check_sent<M: ServerSent>(&self, content: bool) -> Result<(), ApiMisuse> {
         let fits = protocol::rule(M::ID).is_some_and(|rule| {
-            !rule.connection && rule.content == content && M::ID.class != CHANNEL_CLASS
+            let own_way = M::ID.class == CHANNEL_CLASS && M::ID != channel::FlowOk::ID;
+            !rule.connection && rule.content == content && !own_way
         });
         if fits {
             Ok(())
@@ -179,5 +180,6 @@ impl<'a> ChannelMut<'a> {
     }
 }
 
-/// The methods of this class have commands of their own, or are answered by the machine.
-const CHANNEL_CLASS: u16 = protocol::channel::Open::ID.class;
+/// The methods of this class have commands of their own, or are answered by the machine; but for
+/// `flow-ok`.
+const CHANNEL_CLASS: u16 = channel::Open::ID.class;

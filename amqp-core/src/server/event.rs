@@ -36,7 +36,8 @@ pub enum Event {
     },
     /// The client published a message.
     Published(Published),
-    /// The client paused or resumed deliveries on a channel; it was answered already.
+    /// The client pauses or resumes deliveries on a channel. It is answered with `send` and
+    /// [`channel::FlowOk`](crate::protocol::channel::FlowOk).
     Flow {
         /// The channel.
         channel: ChannelId,

@@ -16,6 +16,10 @@ use crate::{
     wire::{FieldTable, LongStr, Secret, ShortStr},
 };
 
+/// The header of AMQP 0-9, which RabbitMQ takes for that of 0-9-1. Some clients send it. Unlike
+/// RabbitMQ, this side does not speak 0-8, whose methods are others.
+const HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
+
 /// What a server's connection begins with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -114,7 +118,7 @@ impl Machine<Server> {
         let refused = match (input.first(), input.first_chunk()) {
             (Some(&TLS_HANDSHAKE), _) => NotAmqp::Tls,
             (_, None) => return Ok(false),
-            (_, Some(&PROTOCOL_HEADER)) => {
+            (_, Some(&PROTOCOL_HEADER | &HEADER_0_9)) => {
                 input.advance(PROTOCOL_HEADER.len());
                 self.start();
                 return Ok(true);

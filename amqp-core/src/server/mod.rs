@@ -4,10 +4,14 @@
 //! and [`ChannelMut`] the commands of one channel. Exchanges and queues are not its business: they
 //! are a broker's.
 
+mod access;
 mod channel;
+mod erlang;
 mod event;
 mod handshake;
 mod receive;
+mod reply;
+mod screen;
 
 use bytes::BytesMut;
 
@@ -37,7 +41,11 @@ use crate::{
 /// decision: after [`Event::Authenticate`] for [`accept`](Self::accept),
 /// [`challenge`](Self::challenge) or [`refuse`](Self::refuse), after [`Event::Open`] for
 /// [`open`](Self::open) or [`close`](Self::close), and after each [`Event::Request`] that is
-/// synchronous for its answer.
+/// synchronous, and each [`Event::Flow`], for its answer.
+///
+/// A client that breaks the protocol is answered as RabbitMQ 3.10 does: with its reply codes and
+/// texts, or, during the handshake and for what RabbitMQ cannot make out, by hanging up on it.
+/// [`CloseReason::code`] tells what was sent.
 #[derive(Debug)]
 pub struct Connection(Machine<Server>);
 
@@ -235,14 +243,14 @@ impl Connection {
     pub fn close(&mut self, code: ReplyCode, text: &str) {
         let refused = self.decide(Decision::VirtualHost, connection::Open::NAME);
         if refused.is_ok() {
-            self.close_at_once(code, text, None);
+            self.close_at_once(code, text, Some(connection::Open::ID));
         } else {
             self.0.close(code, text);
         }
     }
 
-    /// Closes the connection at once because of a method that the client sent: nothing else that
-    /// is queued leaves.
+    /// Closes the connection because of a method that the client sent, which is not to be answered.
+    /// What was queued before is sent first; nothing that comes in counts any more.
     pub fn close_after(&mut self, code: ReplyCode, text: &str, method: MethodId) {
         if self.0.close_reason().is_none() {
             self.close_at_once(code, text, Some(method));

@@ -2,14 +2,14 @@
 
 use bytes::BytesMut;
 
-use super::{Event, Published, Server, channel::ServerChannel};
+use super::{Event, Published, Server, channel::ServerChannel, reply};
 use crate::{
     body::Content,
-    close::{CloseCause, CloseReason, Stage},
-    fault::Fault,
+    close::{Close, CloseCause, CloseReason, Stage},
+    fault::{Fault, ProtocolError},
     ids::{ChannelId, PublishSeq, RequestId},
-    machine::{ChannelLife, Machine, Role},
-    method::Rule,
+    machine::{ChannelLife, Culprit, Machine, Role},
+    method::{MethodDef as _, MethodId, Rule},
     protocol::{self, ClientMethod, Method, basic, channel, confirm, connection},
 };
 
@@ -23,12 +23,45 @@ impl Role for Server {
 
     const EOF_REFUSES: bool = false;
 
+    const ANSWERS_FIRST: bool = true;
+
+    const FORGIVES_ENDED: bool = false;
+
+    const TYPE_LAST: bool = true;
+
     fn is_peers(rule: &Rule) -> bool {
         rule.client_sends
     }
 
     fn greet(machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause> {
         machine.greet_client(input)
+    }
+
+    #[inline]
+    fn screen(
+        machine: &mut Machine<Self>,
+        number: u16,
+        rule: &Rule,
+        arguments: &[u8],
+    ) -> Result<bool, Fault> {
+        machine.screen(number, rule, arguments)
+    }
+
+    fn on_unlisted(
+        machine: &mut Machine<Self>,
+        number: u16,
+        id: MethodId,
+        arguments: &[u8],
+    ) -> Result<(), Fault> {
+        machine.receive_unlisted(number, id, arguments)
+    }
+
+    fn reply(
+        machine: &mut Machine<Self>,
+        error: &ProtocolError,
+        frame: &Culprit<'_>,
+    ) -> Option<Close> {
+        reply::reply(machine, error, frame)
     }
 
     fn on_connection_method(machine: &mut Machine<Self>, method: Method) -> Result<(), Fault> {
@@ -141,8 +174,8 @@ impl Machine<Server> {
     fn on_flow(&mut self, id: ChannelId, active: bool) {
         if let Some(channel) = self.channel_mut(id) {
             channel.paused = !active;
+            channel.role.owed.push_back(channel::Flow::ID);
         }
-        self.put_method_anyway(id, &channel::FlowOk { active });
         self.push(Event::Flow {
             channel: id,
             active,
@@ -160,7 +193,7 @@ impl Machine<Server> {
             if !rule.responses.is_empty() && !method.no_wait() {
                 channel.role.owed.push_back(rule.id);
             }
-            if rule.id == <confirm::Select as crate::method::MethodDef>::ID {
+            if rule.id == confirm::Select::ID {
                 channel.role.published.get_or_insert(0);
             }
         }

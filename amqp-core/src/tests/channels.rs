@@ -48,7 +48,7 @@ fn fault(client: &mut Client, code: ReplyCode) -> Fault {
     let CloseCause::ProtocolError(error) = reason.cause() else {
         panic!("{reason}");
     };
-    assert_eq!(error.code(), code);
+    assert_eq!(error.code, Some(code));
     error.fault.clone()
 }
 

@@ -468,12 +468,12 @@ fn a_server_closes_like_a_client() {
 }
 
 #[test]
-fn a_server_closes_at_once_for_a_method_of_the_client() {
+fn a_server_closes_for_a_method_of_the_client_behind_what_it_answered_before() {
     let mut pair = Pair::open();
     let id = pair.open_channel();
-    pair.client_channel(id)
-        .call(&queue::Declare::default())
-        .unwrap();
+    let declare = queue::Declare::default();
+    let answered = pair.client_channel(id).call(&declare).unwrap();
+    let unanswered = pair.client_channel(id).call(&declare).unwrap();
     pair.exchange();
     let ok = queue::DeclareOk::default();
     pair.server_channel(id).send(&ok).unwrap();
@@ -482,10 +482,17 @@ fn a_server_closes_at_once_for_a_method_of_the_client() {
     pair.server
         .close_after(ReplyCode::INTERNAL_ERROR, "again", cause);
     pair.exchange();
-    // The answer that was queued has not left.
-    let [Event::Failed { .. }, Event::Closed(reason)] = &pair.take_client_events()[..] else {
+    let [
+        Event::Reply { request, .. },
+        Event::Failed {
+            request: failed, ..
+        },
+        Event::Closed(reason),
+    ] = &pair.take_client_events()[..]
+    else {
         panic!("not told");
     };
+    assert_eq!((*request, *failed), (answered, unanswered));
     let close = reason.by_peer().unwrap();
     assert_eq!(
         (close.code, close.method),

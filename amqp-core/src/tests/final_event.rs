@@ -2,7 +2,7 @@
 
 use super::{
     pair::Pair,
-    side::{Event, Role, Side, body_frame, header_frame, method_frame},
+    side::{Event, Role, Side, body_frame, header_frame, method_frame, raw_frame},
 };
 use crate::{
     Fault, Limits,
@@ -44,7 +44,7 @@ fn apr_39_nothing_is_told_after_the_final_event() {
             .unwrap();
         assert!(server.hold().is_some());
         let mut side = Side::of(pair, role);
-        let events = side.feed(&[0]);
+        let events = side.feed(&raw_frame(0, 0, &[], 0xCE));
         side.assert_failed(&events, &Fault::FrameType(0), 501, None);
         assert_eq!(side.events(), []);
     }

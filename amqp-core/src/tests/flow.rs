@@ -357,12 +357,16 @@ fn a_client_may_pause_a_server() {
             .call(&channel::Flow { active })
             .unwrap();
         pair.exchange();
-        assert_eq!(pair.only_reply(request), channel::FlowOk { active }.into());
         let channel = id;
         assert_eq!(
             pair.take_server_events(),
             [server::Event::Flow { channel, active }]
         );
+        let flow_ok = channel::FlowOk { active };
+        pair.server_channel(id).send(&flow_ok).unwrap();
+        assert!(pair.server_channel(id).send(&flow_ok).is_err());
+        pair.exchange();
+        assert_eq!(pair.only_reply(request), flow_ok.into());
         let hold = (!active).then_some(Hold::ChannelFlow);
         assert_eq!(pair.server_channel(id).hold(), hold);
     }

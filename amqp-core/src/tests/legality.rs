@@ -88,6 +88,11 @@ fn of_handshake(id: MethodId) -> bool {
 /// What is to become of a method on an open connection, on which nothing was asked.
 fn expected_when_open(role: Role, rule: &Rule, place: Place) -> Expected {
     use Expected::{Accepted, Answered, Closed, Ignored, Refused};
+    if role == Role::Server
+        && let Some(expected) = expected_of_server_first(rule, place)
+    {
+        return expected;
+    }
     if !role.hears(rule) {
         return Refused(Fault::WrongSender, 503);
     }
@@ -113,6 +118,27 @@ fn expected_when_open(role: Role, rule: &Rule, place: Place) -> Expected {
         Place::Closing if rule.id == channel::CloseOk::ID && role == Role::Client => Accepted,
         Place::Closing => Ignored,
         Place::HeaderDue | Place::BodyDue => Refused(Fault::MethodInContent, 505),
+    }
+}
+
+/// What a server looks at before it looks at who may say the method where.
+fn expected_of_server_first(rule: &Rule, place: Place) -> Option<Expected> {
+    use Expected::{Ignored, Refused};
+    let opens = rule.id == channel::Open::ID;
+    let closes = [channel::Close::ID, channel::CloseOk::ID].contains(&rule.id);
+    match place {
+        Place::HeaderDue | Place::BodyDue => Some(Refused(Fault::MethodInContent, 505)),
+        Place::NeverOpened
+        | Place::OverTheMaximum
+        | Place::ClosedByThePeer
+        | Place::ClosedByThisSide
+            if !opens =>
+        {
+            Some(Refused(Fault::ChannelNotOpen, 504))
+        }
+        Place::Closing if opens => Some(Refused(Fault::ChannelAlreadyOpen, 504)),
+        Place::Closing if !closes => Some(Ignored),
+        _ => None,
     }
 }
 
@@ -267,7 +293,9 @@ fn reg_18_what_is_ignored_on_a_closing_channel_leaves_it_closing() {
         let number = Place::Closing.number();
         for method in protocol::samples(&mut Harmless::default()) {
             let rule = method.rule();
-            if role.hears(rule) && !rule.connection && rule.id != channel::CloseOk::ID {
+            let heard = role.hears(rule) && !rule.connection;
+            let opens = role == Role::Server && rule.id == channel::Open::ID;
+            if heard && !opens && rule.id != channel::CloseOk::ID {
                 assert_eq!(side.feed(&method_frame(number, &method)), []);
             }
         }
@@ -412,7 +440,13 @@ impl Step {
 /// What is to become of a method during the handshake.
 fn expected_during_handshake(step: Step, rule: &Rule, number: u16) -> Expected {
     use Expected::{Accepted, Closed, Refused};
-    if !step.role().hears(rule) {
+    let of_server = step.role() == Role::Server;
+    if of_server && number != 0 {
+        Refused(Fault::NotDue, 503)
+    } else if of_server && rule.id == connection::Close::ID {
+        // Who is not in yet cannot leave.
+        Refused(Fault::NotDue, 503)
+    } else if !step.role().hears(rule) {
         Refused(Fault::WrongSender, 503)
     } else if rule.connection != (number == 0) {
         Refused(Fault::WrongChannel, 503)

@@ -97,16 +97,30 @@ fn apr_39_a_frame_with_a_wrong_end() {
 }
 
 #[test]
-fn apr_39_an_unknown_frame_type_is_told_at_its_first_octet() {
+fn apr_39_an_unknown_frame_type_is_told_to_a_server_at_its_first_octet() {
     for role in Role::BOTH {
         for kind in (0..=255).filter(|kind| !matches!(kind, 1 | 2 | 3 | 8)) {
             let mut side = open_side(role);
-            let events = side.feed(&[kind]);
+            let bad = raw_frame(kind, 0, &[], 0xCE);
+            // A server looks at the type when the frame is there, as RabbitMQ does.
+            let events = match role {
+                Role::Client => side.feed(&bad[..1]),
+                Role::Server => side.feed_pieces(bad.chunks(1)),
+            };
             side.assert_failed(&events, &Fault::FrameType(kind), 501, None);
         }
         let bad = raw_frame(4, OPEN, b"trace", 0xCE);
         refused(role, &[], &bad, (Fault::FrameType(4), 501), None);
     }
+    // Then something else may be wrong before that.
+    let bad = raw_frame(4, OPEN, b"trace", 0xCD);
+    refused(Role::Server, &[], &bad, (Fault::FrameEnd(0xCD), 501), None);
+    let fault = Fault::FrameTooLarge {
+        size: 131_081,
+        limit: 131_080,
+    };
+    let bad = [4, 0, OPEN as u8, 0, 2, 0, 1];
+    refused(Role::Server, &[], &bad, (fault, 501), None);
 }
 
 #[test]
@@ -133,7 +147,7 @@ fn reg_27_frames_of_gigabytes_are_refused_at_their_size() {
 fn reg_28_unknown_classes_and_methods() {
     for role in Role::BOTH {
         for channel in [0, OPEN, 77, u16::MAX] {
-            for class in [0, 30, 61, 120, u16::MAX] {
+            for class in [0, 31, 61, 120, u16::MAX] {
                 let id = MethodId::new(class, 10);
                 let bad = method_bytes(channel, id, &[1, 2, 3]);
                 let fault = Fault::Decode(DecodeError::UnknownClass(class));
@@ -483,7 +497,11 @@ fn reg_27_bodies_of_any_announced_size() {
             let Method::ChannelClose(said) = close.method() else {
                 panic!("{close:?}");
             };
-            assert_eq!((close.channel, said.reply_code.0), (OPEN, 311));
+            let code = match role {
+                Role::Client => 311,
+                Role::Server => 406,
+            };
+            assert_eq!((close.channel, said.reply_code.0), (OPEN, code));
             assert_eq!(MethodId::new(said.class_id, said.method_id), method);
 
             // The rest, and one more message; then the answer.

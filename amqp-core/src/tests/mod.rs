@@ -27,6 +27,7 @@ pub(crate) mod sampler;
 pub(crate) mod script;
 mod secrets;
 mod server_channels;
+mod server_faults;
 pub(crate) mod side;
 mod sizes;
 mod smoke;

@@ -59,7 +59,7 @@ fn fault(server: &mut Server, code: ReplyCode) -> Fault {
     let CloseCause::ProtocolError(error) = reason.cause() else {
         panic!("{reason}");
     };
-    assert_eq!(error.code(), code);
+    assert_eq!(error.code, Some(code));
     let Method::ConnectionClose(close) = server.only_method() else {
         panic!("the client is not told");
     };
@@ -92,22 +92,41 @@ fn a_channel_that_is_open_or_too_high_is_not_opened() {
     for number in [11, 65_535] {
         let (mut server, _) = open();
         server.send(number, &channel::Open);
+        let code = ReplyCode::NOT_ALLOWED;
         assert_eq!(fault(&mut server, code), Fault::ChannelNumber(10));
     }
 }
 
 #[test]
 fn methods_and_content_need_an_open_channel() {
-    let said: [fn(&mut Server); 4] = [
-        |server| server.send(2, &queue::Declare::default()),
-        |server| server.send(2, &channel::Close::default()),
-        |server| server.send(2, &publish("q")),
-        |server| server.feed(&frame(FrameKind::Body, 2, b"x")),
+    let said: [(fn(&mut Server), _); 4] = [
+        (
+            |server| server.send(2, &queue::Declare::default()),
+            ReplyCode::CHANNEL_ERROR,
+        ),
+        (
+            |server| server.send(2, &channel::Close::default()),
+            ReplyCode::CHANNEL_ERROR,
+        ),
+        (
+            |server| server.send(2, &publish("q")),
+            ReplyCode::CHANNEL_ERROR,
+        ),
+        (
+            |server| server.feed(&frame(FrameKind::Body, 2, b"x")),
+            ReplyCode::UNEXPECTED_FRAME,
+        ),
     ];
-    for say in said {
+    for (say, code) in said {
         let (mut server, _) = open();
         say(&mut server);
-        let code = ReplyCode::CHANNEL_ERROR;
+        assert_eq!(fault(&mut server, code), Fault::ChannelNotOpen);
+        // A channel that was closed is as one that was never open.
+        let (mut server, _) = open();
+        open_channel(&mut server, 2);
+        server.send(2, &channel::Close::default());
+        assert_eq!(server.sent(), [method(2, channel::CloseOk)]);
+        say(&mut server);
         assert_eq!(fault(&mut server, code), Fault::ChannelNotOpen);
     }
 }
@@ -195,7 +214,7 @@ fn a_message_over_the_limit_closes_its_channel() {
         panic!("not told");
     };
     assert_eq!(*channel, id);
-    assert_eq!(reason.code(), Some(ReplyCode::CONTENT_TOO_LARGE));
+    assert_eq!(reason.code(), Some(ReplyCode::PRECONDITION_FAILED));
     let Method::ChannelClose(close) = server.only_method() else {
         panic!("the client is not told");
     };
@@ -440,7 +459,7 @@ fn frames_may_be_dealt_with_one_at_a_time() {
     let (mut server, id) = open();
     let mut input = bytes::BytesMut::new();
     input.extend_from_slice(&method_frame(1, &queue::Declare::default()));
-    input.extend_from_slice(&method_frame(1, &channel::Flow { active: false }));
+    input.extend_from_slice(&method_frame(2, &channel::Open));
     let flow = method_frame(1, &channel::Flow { active: true });
     input.extend_from_slice(&flow[..9]);
     assert!(server.conn.handle_frame(server.now, &mut input));
@@ -449,8 +468,7 @@ fn frames_may_be_dealt_with_one_at_a_time() {
     let ok = queue::DeclareOk::default();
     server.conn.channel(id).unwrap().send(&ok).unwrap();
     assert!(server.conn.handle_frame(server.now, &mut input));
-    let flow_ok = channel::FlowOk { active: false };
-    assert_eq!(server.sent(), [method(1, ok), method(1, flow_ok)]);
+    assert_eq!(server.sent(), [method(1, ok), method(2, channel::OpenOk)]);
     assert!(!server.conn.handle_frame(server.now, &mut input));
     assert_eq!(input[..], flow[..9]);
     input.extend_from_slice(&flow[9..]);

@@ -1,0 +1,211 @@
+//! The ends of channels and of the connection: asked for by this side, by the peer, or for a fault.
+
+use alloc::vec::Vec;
+
+use bytes::BytesMut;
+
+use super::{ChannelLife, Culprit, Life, Lookup, Machine, Role};
+use crate::{
+    close::{Close, CloseCause, CloseReason},
+    error::ApiMisuse,
+    fault::ProtocolError,
+    ids::{ChannelId, RequestId},
+    method::{MethodDef, MethodId},
+    protocol::{ReplyCode, Severity, channel, connection},
+    wire::ShortStr,
+};
+
+impl<R: Role> Machine<R> {
+    /// Closes one channel: what is queued on it leaves first, then the close.
+    pub(crate) fn close_channel(
+        &mut self,
+        id: ChannelId,
+        close: &Close,
+        request: Option<RequestId>,
+    ) -> Result<(), ApiMisuse> {
+        self.open_channel_and_output(id)?;
+        self.put_channel_close(id, close, request);
+        Ok(())
+    }
+
+    fn put_channel_close(&mut self, id: ChannelId, close: &Close, request: Option<RequestId>) {
+        let method = channel::Close {
+            reply_code: close.code,
+            reply_text: reply_text(&close.text),
+            class_id: close.method.unwrap_or_default().class,
+            method_id: close.method.unwrap_or_default().method,
+        };
+        self.put_method_anyway(id, &method);
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.life = ChannelLife::Closing(request);
+            channel.assembly.clear();
+        }
+    }
+
+    /// Closes the connection on request: what is queued leaves first, then the close.
+    pub(crate) fn close(&mut self, code: ReplyCode, text: &str) {
+        let close = Close {
+            code,
+            text: text.into(),
+            method: None,
+        };
+        match &self.life {
+            Life::Open => {
+                self.output.put_last(&close_method(&close));
+                self.life = Life::Closing {
+                    reason: CloseCause::Requested(close).into(),
+                    deaf: false,
+                };
+                self.timers.start_close(self.timeouts.close);
+            }
+            // A close is not due before the connection is open: RabbitMQ would take it for a fault.
+            Life::Handshake(_) => {
+                self.finish(CloseCause::Requested(close).into());
+                self.drop_output();
+            }
+            Life::Closing { .. } | Life::Closed(_) => {}
+        }
+    }
+
+    /// The peer broke the protocol: closes the channel or the connection.
+    pub(super) fn fail(&mut self, mut error: ProtocolError, frame: &Culprit<'_>) {
+        let Some(close) = R::reply(self, &error, frame) else {
+            error.code = None;
+            self.hang_up(CloseCause::ProtocolError(error).into());
+            return;
+        };
+        error.code = Some(close.code);
+        let soft = close.code.severity() == Some(Severity::Soft);
+        let channel = match self.channels.lookup(error.channel) {
+            Lookup::Live(id, _) if soft => Some(id),
+            Lookup::Live(..) | Lookup::Unused | Lookup::Free => None,
+        };
+        let reason = CloseReason::from(CloseCause::ProtocolError(error));
+        let Some(id) = channel else {
+            self.close_for(&close, reason);
+            return;
+        };
+        self.end_channel(id, &reason);
+        self.put_channel_close(id, &close, None);
+        self.push(R::channel_closed(id, reason));
+    }
+
+    /// Closes the connection at once, for a reason that is told at once.
+    pub(crate) fn close_for(&mut self, close: &Close, reason: CloseReason) {
+        self.settle_output();
+        self.end_everything(&reason);
+        self.put_parting(&close_method(close));
+        self.timers.start_close(self.timeouts.close);
+        self.life = Life::Closing { reason, deaf: true };
+    }
+
+    /// The connection is over; what is urgent, or said before the end, may still leave.
+    pub(crate) fn finish(&mut self, reason: CloseReason) {
+        self.settle_output();
+        let told = self.close_reason().filter(|_| self.announced).cloned();
+        let reason = told.unwrap_or(reason);
+        self.end_everything(&reason);
+        self.timers.stop();
+        if self.output.len() > 0 {
+            // The last words get no more time than a close.
+            self.timers.start_close(self.timeouts.close);
+        }
+        self.life = Life::Closed(reason);
+    }
+
+    /// The connection is over, without a word to the peer.
+    pub(super) fn hang_up(&mut self, reason: CloseReason) {
+        self.output.abort();
+        self.finish(reason);
+    }
+
+    /// Nothing leaves any more.
+    pub(super) fn drop_output(&mut self) {
+        self.output.clear();
+        self.timers.stop();
+    }
+
+    /// Decides what becomes of what is queued when the connection ends.
+    pub(super) fn settle_output(&mut self) {
+        if !R::ANSWERS_FIRST {
+            self.output.abort();
+            return;
+        }
+        self.output.cancel_last();
+        while let Some(number) = self.output.pop_turn() {
+            self.take_turn(number);
+        }
+    }
+
+    /// Queues the last words to the peer.
+    pub(super) fn put_parting<M: MethodDef>(&mut self, method: &M) {
+        // The methods sent this way are far smaller than any frame limit.
+        let _fits = if R::ANSWERS_FIRST {
+            self.output.put_behind(method)
+        } else {
+            self.output.put_urgent(method)
+        };
+    }
+
+    /// Gives everyone who waits the reason, and the final event.
+    fn end_everything(&mut self, reason: &CloseReason) {
+        if self.announced {
+            return;
+        }
+        self.announced = true;
+        self.wants_room = false;
+        let of_channels = CloseReason::from(CloseCause::Connection(reason.clone()));
+        for id in self.channels.ids() {
+            R::on_channel_end(self, id, &of_channels);
+            self.channels.remove(id);
+        }
+        R::on_end(self, reason);
+        self.deadlines.clear();
+        self.parting = Vec::new();
+        self.arena = BytesMut::new();
+        self.push(R::closed(reason.clone()));
+    }
+
+    /// Gives everyone who waits on a channel the reason, and drops what it has not begun to send
+    /// unless those are answers.
+    pub(super) fn end_channel(&mut self, id: ChannelId, reason: &CloseReason) {
+        R::on_channel_end(self, id, reason);
+        if let Some(channel) = self.channels.get_mut(id) {
+            if !R::ANSWERS_FIRST {
+                self.output.trim(&mut channel.backlog, id.number());
+            }
+            channel.assembly.clear();
+        }
+    }
+}
+
+/// The method that closes a connection.
+fn close_method(close: &Close) -> connection::Close {
+    connection::Close {
+        reply_code: close.code,
+        reply_text: reply_text(&close.text),
+        class_id: close.method.unwrap_or_default().class,
+        method_id: close.method.unwrap_or_default().method,
+    }
+}
+
+/// What a close method says.
+pub(super) fn read_close(code: ReplyCode, text: &ShortStr, class: u16, method: u16) -> Close {
+    let method = MethodId::new(class, method);
+    Close {
+        code,
+        text: text.as_str().into(),
+        method: (method != MethodId::default()).then_some(method),
+    }
+}
+
+/// A reply text, cut at a character where it is too long for the wire.
+fn reply_text(text: &str) -> ShortStr {
+    let mut end = text.len().min(ShortStr::MAX_LEN);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end)
+        .and_then(|text| ShortStr::try_from(text).ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,254 @@
+//! What a server tells a client that broke the protocol: RabbitMQ's codes and texts.
+//!
+//! They depend on the state of the connection and of the channel as much as on the fault. During
+//! the handshake, up to the agreement on limits, a client is told nothing but hung up on, and so is
+//! later one whose class, method or table field does not exist.
+//!
+//! Where RabbitMQ would say nothing yet, the fault is told as soon as it is seen, since nothing that
+//! can follow mends it: a body that is longer than was announced (RabbitMQ waits for a frame that is
+//! no body), properties that cannot be read and a message that is too large (it waits for the whole
+//! message), and a method that is not the client's to send or not on that channel but has content.
+//!
+//! Some things are a fault here and not to RabbitMQ: they are bounds of the work and the memory that
+//! a client can cause. These are tables that are nested too deep, floods of empty body frames, and
+//! channel numbers above the limit. Content on a channel that the server has closed is ignored in
+//! whatever order it comes, which RabbitMQ still checks.
+
+use alloc::{
+    format,
+    string::{String, ToString as _},
+};
+
+use super::{
+    Server,
+    erlang::{push_numbers, push_pair, push_snippet},
+};
+use crate::{
+    close::{Close, Stage},
+    fault::{Fault, ProtocolError},
+    frame::CONTENT_HEAD,
+    limits::FRAME_OVERHEAD,
+    machine::{Culprit, Lookup, Machine},
+    method::{MethodDef as _, MethodId},
+    protocol::{FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, ReplyCode, channel},
+    wire::{DecodeError, ShortStr},
+};
+
+/// What a client is told of a fault; none to hang up on it.
+pub(super) fn reply(
+    machine: &mut Machine<Server>,
+    error: &ProtocolError,
+    frame: &Culprit<'_>,
+) -> Option<Close> {
+    let stage = machine.stage();
+    let reply = match stage {
+        Stage::Greeting | Stage::Authenticating | Stage::Tuning => return None,
+        Stage::Opening | Stage::Open | Stage::Closing => match &error.fault {
+            Fault::FrameTooLarge { size, limit } => frame_too_large(frame, *size, *limit),
+            Fault::FrameEnd(end) => frame_end(frame, *end),
+            _ if stage == Stage::Opening && error.channel != 0 => unexpected_frame(frame),
+            _ if is_unknown(&error.fault, frame) => unknown_frame(frame),
+            Fault::Heartbeat | Fault::ContentOnChannelZero => unexpected_frame(frame),
+            fault if error.channel == 0 => on_connection(stage, fault, error.method)?,
+            fault => on_channel(machine, fault, error, frame)?,
+        },
+    };
+    Some(Close {
+        text: clip(reply.text),
+        ..reply
+    })
+}
+
+/// A close with a text that begins with the name of the code.
+fn close(code: ReplyCode, method: Option<MethodId>, text: impl AsRef<str>) -> Close {
+    let name = code.name().unwrap_or_default().to_ascii_uppercase();
+    let name = name.replace('-', "_");
+    let text = format!("{name} - {}", text.as_ref());
+    Close { code, text, method }
+}
+
+/// A text that is too long for the wire ends with dots.
+fn clip(mut text: String) -> String {
+    const DOTS: &str = "...";
+    if text.len() > ShortStr::MAX_LEN {
+        while text.len() + DOTS.len() > ShortStr::MAX_LEN {
+            text.pop();
+        }
+        text.push_str(DOTS);
+    }
+    text
+}
+
+// Faults of frames.
+
+fn frame_too_large(frame: &Culprit<'_>, size: u64, limit: u32) -> Close {
+    let size = size - FRAME_OVERHEAD as u64;
+    // The limit is for a whole frame, and has some slack.
+    let limit = u64::from(limit).saturating_sub(2 * FRAME_OVERHEAD as u64);
+    let mut text = describe(frame.kind, &[]);
+    text.push_str(&format!(": {{frame_too_large,{size},{limit}}}"));
+    close(ReplyCode::FRAME_ERROR, None, text)
+}
+
+fn frame_end(frame: &Culprit<'_>, end: u8) -> Close {
+    let mut text = describe(frame.kind, frame.payload);
+    text.push_str(": ");
+    push_pair(&mut text, "invalid_frame_end_marker", end);
+    close(ReplyCode::FRAME_ERROR, None, text)
+}
+
+/// Whether a frame is one that cannot be told what it is.
+fn is_unknown(fault: &Fault, frame: &Culprit<'_>) -> bool {
+    match frame.kind {
+        FRAME_HEARTBEAT => !frame.payload.is_empty(),
+        FRAME_HEADER => frame.payload.len() < CONTENT_HEAD,
+        FRAME_METHOD => *fault == Fault::FrameTooShort,
+        _ => matches!(fault, Fault::FrameType(_)),
+    }
+}
+
+fn unknown_frame(frame: &Culprit<'_>) -> Close {
+    let mut text = describe(frame.kind, frame.payload);
+    text.push_str(": unknown_frame");
+    close(ReplyCode::FRAME_ERROR, None, text)
+}
+
+fn unexpected_frame(frame: &Culprit<'_>) -> Close {
+    let text = describe(frame.kind, frame.payload);
+    close(ReplyCode::UNEXPECTED_FRAME, None, text)
+}
+
+fn describe(kind: u8, payload: &[u8]) -> String {
+    let mut text = format!("type {kind}, ");
+    push_snippet(&mut text, payload);
+    text
+}
+
+// Faults of methods and content.
+
+/// A method on channel 0.
+fn on_connection(stage: Stage, fault: &Fault, method: Option<MethodId>) -> Option<Close> {
+    match fault {
+        Fault::Decode(DecodeError::UnknownClass(_) | DecodeError::UnknownMethod(_)) => None,
+        Fault::Decode(DecodeError::InvalidUtf8) => Some(malformed_text(method)),
+        Fault::Decode(_) => (stage != Stage::Opening).then(internal_error),
+        _ => {
+            let state = match stage {
+                Stage::Opening => "opening",
+                _ => "running",
+            };
+            let text = format!("unexpected method in connection state {state}");
+            Some(close(ReplyCode::CHANNEL_ERROR, method, text))
+        }
+    }
+}
+
+/// A method or content on a channel.
+fn on_channel(
+    machine: &mut Machine<Server>,
+    fault: &Fault,
+    error: &ProtocolError,
+    frame: &Culprit<'_>,
+) -> Option<Close> {
+    let method = error.method;
+    Some(match fault {
+        Fault::Decode(_) if frame.kind != FRAME_METHOD => internal_error(),
+        Fault::Decode(
+            DecodeError::UnknownClass(_)
+            | DecodeError::UnknownMethod(_)
+            | DecodeError::UnknownFieldType(_)
+            | DecodeError::LengthMismatch,
+        ) => return None,
+        Fault::Decode(DecodeError::InvalidUtf8) => malformed_text(None),
+        Fault::Decode(_) => {
+            let arguments = frame.payload.get(METHOD_HEAD..).unwrap_or_default();
+            let mut text = "cannot decode ".to_string();
+            push_numbers(&mut text, arguments);
+            close(ReplyCode::FRAME_ERROR, method, text)
+        }
+        Fault::ChannelNotOpen | Fault::ChannelNumber(_) if frame.kind != FRAME_METHOD => {
+            no_method()
+        }
+        Fault::ChannelNumber(max) if method == Some(channel::Open::ID) => {
+            too_many_channels(machine.channel_count(), error.channel, *max)
+        }
+        Fault::ChannelNotOpen | Fault::ChannelNumber(_) => {
+            close(ReplyCode::CHANNEL_ERROR, method, "expected 'channel.open'")
+        }
+        Fault::ChannelAlreadyOpen => {
+            let text = "second 'channel.open' seen";
+            close(ReplyCode::CHANNEL_ERROR, method, text)
+        }
+        Fault::MethodInContent
+        | Fault::UnexpectedHeader
+        | Fault::UnexpectedBody
+        | Fault::HeaderClass(_)
+        | Fault::HeaderWeight(_)
+        | Fault::BodyOverrun { .. }
+        | Fault::TooManyEmptyFrames(_) => content_due(machine, error.channel, fault),
+        Fault::BodyTooLarge { size, limit } => {
+            let text = format!("message size {size} is larger than configured max size {limit}");
+            close(ReplyCode::PRECONDITION_FAILED, method, text)
+        }
+        _ => close(ReplyCode::COMMAND_INVALID, method, "unimplemented method"),
+    })
+}
+
+/// Not all numbers up to the limit are taken when a client picks higher ones. RabbitMQ does not mind
+/// that, as it only counts channels; here the limit is for the number, as the standard says, because
+/// the number bounds the memory that a client can have this side use.
+fn too_many_channels(count: usize, number: u16, max: u16) -> Close {
+    let text = if count < usize::from(max) {
+        format!("channel number {number} is above the negotiated channel_max ({max})")
+    } else {
+        format!(
+            "number of channels opened ({count}) has reached the negotiated channel_max ({max})"
+        )
+    };
+    close(ReplyCode::NOT_ALLOWED, None, text)
+}
+
+/// Another frame came than the one that was due.
+fn content_due(machine: &mut Machine<Server>, number: u16, fault: &Fault) -> Close {
+    let Lookup::Live(_, channel) = machine.lookup(number) else {
+        return no_method();
+    };
+    let Some(method) = channel.assembly.method() else {
+        return no_method();
+    };
+    let text = if channel.assembly.wants_header() {
+        let got = match fault {
+            Fault::HeaderClass(class) => format!("one for class {class}"),
+            _ => "non content header frame".to_string(),
+        };
+        let class = method.class;
+        format!("expected content header for class {class}, got {got} instead")
+    } else {
+        "expected content body, got non content body frame instead".to_string()
+    };
+    close(ReplyCode::UNEXPECTED_FRAME, Some(method), text)
+}
+
+fn no_method() -> Close {
+    let text = "expected method frame, got non method frame instead";
+    close(ReplyCode::UNEXPECTED_FRAME, None, text)
+}
+
+fn malformed_text(method: Option<MethodId>) -> Close {
+    close(
+        ReplyCode::FRAME_ERROR,
+        method,
+        "Malformed UTF-8 in shortstr",
+    )
+}
+
+fn internal_error() -> Close {
+    Close {
+        code: ReplyCode::INTERNAL_ERROR,
+        text: "INTERNAL_ERROR".to_string(),
+        method: None,
+    }
+}
+
+/// The class and method numbers at the front of a method frame's payload, in bytes.
+const METHOD_HEAD: usize = 4;
