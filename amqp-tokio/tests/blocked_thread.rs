@@ -42,6 +42,10 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
             let decided = match event {
                 Event::Authenticate(_) => machine.accept(),
                 Event::Open { .. } => machine.open(),
+                Event::Flow { channel, active } => match machine.channel(channel) {
+                    Some(mut asked) => asked.send(&channel::FlowOk { active }),
+                    None => Ok(()),
+                },
                 _ => Ok(()),
             };
             decided.map_err(io::Error::other)?;
