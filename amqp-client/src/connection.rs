@@ -228,6 +228,17 @@ impl Connection {
         self.0.shared.lock().machine.is_blocked()
     }
 
+    /// The certificates that the server has shown, its own first, each as DER. None for a
+    /// connection that was not secured here.
+    #[must_use]
+    pub fn peer_certificates(&self) -> Arc<[Vec<u8>]> {
+        Arc::clone(&self.0.shared.lock().certificates)
+    }
+
+    pub(crate) fn keep_certificates(&self, certificates: Vec<Vec<u8>>) {
+        self.0.shared.lock().certificates = certificates.into();
+    }
+
     /// How many channels are not free: opening, open or closing.
     #[must_use]
     pub fn channel_count(&self) -> usize {

@@ -29,6 +29,7 @@
 
 mod channel;
 mod confirm;
+mod connect;
 mod connection;
 mod consumer;
 mod driver;
@@ -37,12 +38,16 @@ mod embedded;
 mod error;
 #[cfg(feature = "broker")]
 mod faulty;
+#[cfg(feature = "broker")]
+mod local;
 mod pipe;
 mod pool;
 mod returns;
+mod runtime;
 mod scope;
 mod shared;
 mod state;
+mod tls;
 mod transport;
 mod tx;
 mod waiters;
@@ -55,11 +60,10 @@ pub use amqp_core::{
     protocol, wire,
 };
 
-#[cfg(feature = "broker")]
-pub use self::embedded::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper};
 pub use self::{
     channel::{Channel, Fetched},
     confirm::{Confirm, ConfirmChannel, Unconfirmed},
+    connect::{ConnectError, Options, connect},
     connection::Connection,
     consumer::{Acker, Acks, Consumer, Delivery, ManualAck, Message, NoAck},
     driver::{Drive, Driver},
@@ -67,7 +71,14 @@ pub use self::{
     pipe::{Pipe, pipe},
     pool::{ChannelPool, PooledChannel},
     returns::{ReturnedMessage, Returns},
+    runtime::Runtime,
     shared::ClientEndpoint,
+    tls::{Secured, Tls, TlsError, TlsOptions},
     transport::{Timer, Transport},
     tx::TxChannel,
+};
+#[cfg(feature = "broker")]
+pub use self::{
+    embedded::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper},
+    local::{Listener, LocalBroker, Server, serve},
 };

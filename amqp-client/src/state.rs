@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct State {
     pub(crate) opened: bool,
     /// Why the connection ended, once it has.
     pub(crate) closed: Option<CloseReason>,
+    /// What the server has shown.
+    pub(crate) certificates: Arc<[Vec<u8>]>,
     /// Who waits to publish.
     pub(crate) publishers: Waiters,
     /// What was delivered and not yet taken, in bytes.
@@ -140,6 +143,7 @@ impl State {
             life: Waiters::default(),
             opened: false,
             closed: None,
+            certificates: Arc::default(),
             publishers: Waiters::default(),
             undelivered: 0,
             awaited: 0,

@@ -8,7 +8,7 @@ use std::{env, error::Error, net::TcpStream, process, thread, time::Duration};
 use amqp_core::bytes::{Buf as _, BytesMut};
 use amqp_core::client::{Config, Connection, Event, Outcome};
 use amqp_core::protocol::{Method, ReplyCode, basic, confirm, queue};
-use amqp_core::{Instant, Tags, Transmit, uri::Uri};
+use amqp_core::{Instant, Tags, Transmit, dial::Address, uri::Uri};
 
 const MESSAGES: [&str; 3] = ["Hello", "World", "!"];
 const NAP: Duration = Duration::from_millis(1);
@@ -20,14 +20,28 @@ fn main() {
     }
 }
 
+/// To the first address that takes the connection. `dial::Dialer` knows how to do this better.
+fn connect(addresses: &[Address]) -> Result<TcpStream, Box<dyn Error>> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        let Address::Tcp { host, port } = address else {
+            continue;
+        };
+        match TcpStream::connect((host.as_str(), *port)) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failures.push(format!("could not reach {address}: {error}")),
+        }
+    }
+    Err(failures.join("; ").into())
+}
+
 fn run() -> Result<(), Box<dyn Error>> {
     let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1".to_owned());
     let uri: Uri = url.parse()?;
     if uri.scheme.as_str() == "amqps" {
         return Err("amqps needs TLS, which this example does not have".into());
     }
-    let mut socket = TcpStream::connect((uri.host.as_str(), uri.port))
-        .map_err(|error| format!("could not reach {}:{}: {error}", uri.host, uri.port))?;
+    let mut socket = connect(&uri.addresses)?;
     socket.set_nodelay(true)?;
     socket.set_nonblocking(true)?;
     let start = std::time::Instant::now();

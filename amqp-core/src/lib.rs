@@ -9,7 +9,8 @@
 //!   generated from the specification, and the table of what is legal where.
 //! - [`wire`] has the data types, [`frame`] the frames, for those who want no more than to read a
 //!   stream.
-//! - [`sasl`] has the mechanisms to log in with, [`uri`] reads AMQP URIs.
+//! - [`sasl`] has the mechanisms to log in with, [`uri`] reads AMQP URIs, [`dial`] decides which
+//!   address to connect to.
 //!
 //! Nothing that a peer sends makes the machine panic, loop, or take memory beyond its
 //! [`Limits`]. The same calls give the same results, whatever pieces the bytes come in.
@@ -60,6 +61,7 @@ extern crate std;
 mod body;
 pub mod client;
 mod close;
+pub mod dial;
 mod endpoint;
 mod error;
 mod fault;

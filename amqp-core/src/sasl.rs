@@ -13,6 +13,7 @@
 //! ```
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
@@ -35,7 +36,7 @@ mod tests;
 /// };
 ///
 /// /// Doubles the number that the server sends.
-/// #[derive(Debug)]
+/// #[derive(Clone, Debug)]
 /// struct Double;
 ///
 /// impl Mechanism for Double {
@@ -52,12 +53,15 @@ mod tests;
 ///             .ok_or_else(|| SaslError::Challenge("not a number".into()))?;
 ///         Ok((number * 2).to_string().into())
 ///     }
+///     fn boxed(&self) -> Box<dyn Mechanism> {
+///         Box::new(self.clone())
+///     }
 /// }
 ///
 /// assert_eq!(Double.respond(b"123")?.expose(), b"246");
 /// # Ok::<(), SaslError>(())
 /// ```
-pub trait Mechanism: fmt::Debug + Send {
+pub trait Mechanism: fmt::Debug + Send + Sync {
     /// Its name, as the server lists it in `connection.start`.
     fn name(&self) -> &str;
 
@@ -72,6 +76,16 @@ pub trait Mechanism: fmt::Debug + Send {
     fn respond(&mut self, challenge: &[u8]) -> Result<Secret, SaslError> {
         let _ = challenge;
         Err(SaslError::UnexpectedChallenge)
+    }
+
+    /// Another one of the same kind for the same user: `Box::new(self.clone())`. A configuration
+    /// that makes several connections gives each its own.
+    fn boxed(&self) -> Box<dyn Mechanism>;
+}
+
+impl Clone for Box<dyn Mechanism> {
+    fn clone(&self) -> Self {
+        (**self).boxed()
     }
 }
 
@@ -157,6 +171,10 @@ impl Mechanism for Plain {
         ];
         response.concat().into()
     }
+
+    fn boxed(&self) -> Box<dyn Mechanism> {
+        Box::new(self.clone())
+    }
 }
 
 /// AMQPLAIN: user name and password in a field table, which AMQP had before it had PLAIN.
@@ -199,6 +217,10 @@ impl Mechanism for AmqPlain {
         let _length = response.split_to(4);
         response.freeze().into()
     }
+
+    fn boxed(&self) -> Box<dyn Mechanism> {
+        Box::new(self.clone())
+    }
 }
 
 /// EXTERNAL (RFC 4422): the server knows the client already, from its TLS certificate.
@@ -234,6 +256,10 @@ impl Mechanism for External {
 
     fn initial_response(&mut self) -> Secret {
         Secret::from(&self.identity)
+    }
+
+    fn boxed(&self) -> Box<dyn Mechanism> {
+        Box::new(self.clone())
     }
 }
 

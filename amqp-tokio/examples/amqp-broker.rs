@@ -8,7 +8,7 @@
 use std::{env, error::Error, process::ExitCode, str::FromStr, time::Duration};
 
 use amqp_tokio::{
-    LocalBroker,
+    LocalBroker, TokioStream,
     broker::{Config, Permissions, User},
 };
 use tokio::{net::TcpListener, signal, task::JoinSet, time};
@@ -68,7 +68,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
             }
         };
         stream.set_nodelay(true)?;
-        match broker.accept(stream) {
+        match broker.accept(TokioStream::new(stream)) {
             Ok(driver) => {
                 let number = driver.endpoint().key().number();
                 println!("connection {number} from {peer}");

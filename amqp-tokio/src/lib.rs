@@ -32,6 +32,7 @@
 
 mod clock;
 mod connect;
+mod runtime;
 #[cfg(feature = "broker")]
 mod serve;
 mod stream;
@@ -42,6 +43,7 @@ pub use amqp_client::{self, *};
 pub use self::serve::{LocalBroker, Server, serve};
 pub use self::{
     clock::TokioClock,
-    connect::{ConnectError, Options, connect, from_stream},
+    connect::{connect, connect_with, from_stream},
+    runtime::{Socket, Tokio},
     stream::TokioStream,
 };

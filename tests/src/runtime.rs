@@ -31,9 +31,6 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// [`amqp_client::Error`](amqp_tokio::Error).
     fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>>;
 
-    /// Whether the TCP connections that the adapter makes have `TCP_NODELAY`.
-    fn sets_nodelay(&self, uri: String) -> Boxed<Result<bool, Failure>>;
-
     /// Runs a task beside the scenario.
     fn spawn(&self, task: Boxed<()>);
 

@@ -15,7 +15,7 @@ use crate::{
 ///
 /// The default is RabbitMQ's: user `guest` with password `guest`, virtual host `/`, and the limits
 /// that the server offers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// The virtual host to open. Default `/`.
     pub virtual_host: ShortStr,

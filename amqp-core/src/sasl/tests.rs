@@ -61,7 +61,7 @@ fn apr_09_external() {
 }
 
 /// Answers any number of challenges, and counts them from the start of each exchange.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Double {
     rounds: u32,
 }
@@ -83,6 +83,10 @@ impl Mechanism for Double {
             .and_then(|digits| digits.parse().ok())
             .ok_or_else(|| SaslError::Challenge(format!("round {}", self.rounds)))?;
         Ok((number * 2).to_string().into())
+    }
+
+    fn boxed(&self) -> Box<dyn Mechanism> {
+        Box::new(self.clone())
     }
 }
 

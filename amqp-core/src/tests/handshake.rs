@@ -416,7 +416,7 @@ fn apr_15_open_ok_opens() {
 }
 
 /// Doubles the number that the server sends.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Double;
 
 impl Mechanism for Double {
@@ -434,6 +434,10 @@ impl Mechanism for Double {
         number
             .map(|number| (number * 2).to_string().into())
             .ok_or_else(|| SaslError::Challenge("not a number".into()))
+    }
+
+    fn boxed(&self) -> Box<dyn Mechanism> {
+        Box::new(self.clone())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A mechanism of two rounds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Echo;
 
 impl Mechanism for Echo {
@@ -32,6 +32,10 @@ impl Mechanism for Echo {
 
     fn respond(&mut self, challenge: &[u8]) -> Result<Secret, SaslError> {
         Ok(challenge.into())
+    }
+
+    fn boxed(&self) -> Box<dyn Mechanism> {
+        Box::new(self.clone())
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use amqp_tokio::core::{MethodDef, MethodId, uri::Uri};
+use amqp_tokio::core::{MethodDef, MethodId, dial::Address, uri::Uri};
 use amqp_tokio::protocol::basic;
 
 use crate::{Grouped, Result};
@@ -40,7 +40,10 @@ pub(crate) struct Capture {
 impl Capture {
     /// Starts to record what passes to and from that server.
     pub(crate) fn start(file: &Path, url: &str) -> Result<Self> {
-        let Uri { host, port, .. } = url.parse()?;
+        let uri: Uri = url.parse()?;
+        let [Address::Tcp { host, port }] = &uri.addresses[..] else {
+            return Err("a capture is of one server".into());
+        };
         let address = host.parse::<IpAddr>();
         if host != "localhost" && !address.is_ok_and(|address| address.is_loopback()) {
             return Err(format!("{host} is not reached over the interface {INTERFACE}").into());
@@ -70,7 +73,7 @@ impl Capture {
         }
         Ok(Self {
             file: file.to_owned(),
-            port,
+            port: *port,
             dumpcap,
             said,
         })

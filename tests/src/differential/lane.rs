@@ -9,7 +9,9 @@ use std::{
 };
 
 use amqp_tokio::{
-    Channel, CloseReason, Config, Connection, Options, core::client::Checks, from_stream,
+    Channel, CloseReason, Config, Connection, Options,
+    core::{client::Checks, dial::Address},
+    from_stream,
 };
 use tokio::net::TcpStream;
 
@@ -97,13 +99,15 @@ impl Lane {
 impl Link {
     async fn open(uri: &str) -> Result<Self, Failure> {
         let Options {
-            host,
-            port,
+            addresses,
             mut config,
             ..
         } = Options::from_uri(uri)?;
         configure(&mut config);
-        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        let [Address::Tcp { host, port }] = &addresses[..] else {
+            return Err("not one address".into());
+        };
+        let stream = TcpStream::connect((host.as_str(), *port)).await?;
         stream.set_nodelay(true)?;
         let injector = Injector::default();
         let connection = from_stream(Injected::new(stream, injector.clone()), config).await?;

@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use amqp_tokio::{ConnectError, Connection, Options};
+use amqp_tokio::{ConnectError, Connection, Options, connect_with};
 use tokio::{runtime::Builder, time};
 
 use super::{Boxed, Configure, Runtime};
@@ -41,18 +41,10 @@ impl Runtime for Tokio {
         Box::pin(async move {
             let mut options = Options::from_uri(&uri)?;
             configure(&mut options.config);
-            options.connect().await.map_err(|error| match error {
+            connect_with(&options).await.map_err(|error| match error {
                 ConnectError::NotOpened(error) => error.into(),
                 error => error.into(),
             })
-        })
-    }
-
-    fn sets_nodelay(&self, uri: String) -> Boxed<Result<bool, Failure>> {
-        Box::pin(async move {
-            let options = Options::from_uri(&uri)?;
-            let connecting = options.connect_tcp();
-            Ok(connecting.await?.nodelay()?)
         })
     }
 

@@ -12,7 +12,6 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = cases![
         tri_01_defaults_connect,
         tri_02_the_lesser_limits_hold,
-        tri_03_tcp_nodelay_is_on,
         tri_04_client_properties_reach_the_server,
         tri_05_an_unknown_vhost_is_refused,
         tri_06_a_wrong_login_is_refused,
@@ -85,12 +84,6 @@ async fn tri_02_the_lesser_limits_hold(cx: Ctx) -> Outcome {
         own_queue(&connection.open_channel().await?).await?;
         connection.close().await?;
     }
-    Ok(())
-}
-
-/// Given a TCP connection, then TCP_NODELAY is on.
-async fn tri_03_tcp_nodelay_is_on(cx: Ctx) -> Outcome {
-    assert!(cx.runtime().sets_nodelay(cx.uri.clone()).await?);
     Ok(())
 }
 

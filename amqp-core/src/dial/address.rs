@@ -1,0 +1,109 @@
+//! Where a broker listens.
+
+use alloc::{borrow::ToOwned as _, string::String};
+use core::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+/// Where a broker listens.
+///
+/// ```
+/// use amqp_core::dial::Address;
+///
+/// assert_eq!(Address::tcp("example.com", 5672).to_string(), "example.com:5672");
+/// assert_eq!(Address::tcp("::1", 5672).to_string(), "[::1]:5672");
+/// assert_eq!(Address::unix("/run/broker.sock").to_string(), "unix:/run/broker.sock");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A TCP port.
+    Tcp {
+        /// A name or an IP address. An IPv6 address has no brackets here, and may have a zone:
+        /// `fe80::1%eth0`.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The path of a Unix socket. No URI says it.
+    Unix(String),
+}
+
+impl Address {
+    /// A TCP port.
+    pub fn tcp(host: impl Into<String>, port: u16) -> Self {
+        let host = host.into();
+        Self::Tcp { host, port }
+    }
+
+    /// The path of a Unix socket.
+    pub fn unix(path: impl Into<String>) -> Self {
+        Self::Unix(path.into())
+    }
+
+    /// The host, as a server's certificate is to name it; none for a Unix socket.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Tcp { host, .. } => Some(host),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// What the host says if it is an IP address without a zone, so that nothing need be resolved.
+    pub(super) fn literal(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp { host, port } => {
+                let ip: IpAddr = host.parse().ok()?;
+                Some(SocketAddr::new(ip, *port))
+            }
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+/// The address and the zone if the host is an IPv6 address. With a zone that is empty it is none.
+pub(crate) fn split_ipv6(host: &str) -> Option<(&str, Option<&str>)> {
+    let (address, zone) = match host.split_once('%') {
+        Some((address, zone)) => (address, Some(zone)),
+        None => (host, None),
+    };
+    let valid = address.parse::<Ipv6Addr>().is_ok() && zone != Some("");
+    valid.then_some((address, zone))
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if split_ipv6(host).is_some() => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// What is connected to, with nothing left to resolve.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(String),
+}
+
+impl Target {
+    /// What an address says without any resolution.
+    pub(super) fn of(address: &Address) -> Option<Self> {
+        match address {
+            Address::Tcp { .. } => address.literal().map(Self::Tcp),
+            Address::Unix(path) => Some(Self::Unix(path.to_owned())),
+        }
+    }
+
+    pub(super) const fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => Some(*socket),
+            Self::Unix(_) => None,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Whatever is reported, in any order and at any time: the dialer ends, and tries nothing twice.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Do what it says, up to that many steps.
+    Poll(u8),
+    Later(u64),
+    Earlier(u64),
+    /// The resolution or attempt that is so many before the latest brought so many addresses of
+    /// IPv4 and of IPv6.
+    Resolved(usize, u8, u8),
+    Failed(usize),
+    Connected(usize),
+    Refused(usize),
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (1_u8..5).prop_map(Op::Poll),
+        1 => (0_u64..400).prop_map(Op::Later),
+        1 => (0_u64..400).prop_map(Op::Earlier),
+        3 => (0_usize..6, 0_u8..40, 0_u8..40).prop_map(|(back, v4, v6)| Op::Resolved(back, v4, v6)),
+        2 => (0_usize..6).prop_map(Op::Failed),
+        1 => (0_usize..6).prop_map(Op::Connected),
+        2 => (0_usize..6).prop_map(Op::Refused),
+    ]
+}
+
+/// Host `index` is a name, an IP address with or without a zone, or a path.
+fn host(index: u8, kind: u8) -> Address {
+    match kind {
+        0 | 1 => Address::tcp(format!("name{index}"), 5672),
+        2 => Address::tcp(format!("10.{index}.255.1"), 5672),
+        3 => Address::tcp(format!("2001:db8:{index}:ff::1"), 5672),
+        4 => Address::tcp(format!("fe80::{index}%eth0"), 5672),
+        _ => Address::unix(format!("/{index}")),
+    }
+}
+
+/// What follows the steps of a dialer, and checks them.
+struct Model {
+    rig: Rig,
+    hosts: Vec<Address>,
+    /// All that were handed out, the latest at the back.
+    attempts: Vec<AttemptId>,
+    taken_up: Vec<Address>,
+    tried: BTreeSet<String>,
+}
+
+impl Model {
+    fn step(&mut self) -> Step {
+        let before = self.rig.dialer.now;
+        let step = self.rig.step();
+        let now = before.max(self.rig.now);
+        if let Some(address) = self.rig.dialer.address()
+            && self.taken_up.last() != Some(address)
+        {
+            assert!(!self.taken_up.contains(address), "{address} again");
+            self.taken_up.push(address.clone());
+        }
+        match &step {
+            Step::Resolve { attempt, .. } => {
+                self.note(*attempt, format!("{:?}", self.rig.dialer.address()))
+            }
+            Step::Connect { attempt, to } => self.note(*attempt, format!("{to:?}")),
+            Step::Wait(until) => {
+                assert!(*until > now);
+                assert!(*until <= now + TIMEOUT);
+                // Asked again, it says the same.
+                assert_eq!(self.rig.step(), step);
+            }
+            Step::Connected(_) | Step::GiveUp => assert_eq!(self.rig.step(), step),
+            Step::Abandon => {}
+        }
+        let failures = self.rig.dialer.failures().as_slice();
+        assert!(failures.len() <= self.taken_up.len() * (MAX_RESOLVED + 1));
+        step
+    }
+
+    fn note(&mut self, attempt: AttemptId, what: String) {
+        assert!(self.attempts.last().is_none_or(|last| *last < attempt));
+        self.attempts.push(attempt);
+        assert!(self.tried.insert(what.clone()), "{what} again");
+    }
+
+    /// The attempt that is so many before the latest.
+    fn attempt(&self, back: usize) -> Option<AttemptId> {
+        self.attempts.iter().rev().nth(back).copied()
+    }
+
+    fn run(&mut self, op: &Op) {
+        match *op {
+            Op::Poll(steps) => {
+                for _ in 0..steps {
+                    self.step();
+                }
+            }
+            Op::Later(millis) => self.rig.now = self.rig.now + MILLI * millis as u32,
+            Op::Earlier(millis) => {
+                let nanos = Duration::from_millis(millis).as_nanos() as u64;
+                let now = self.rig.now.as_nanos().saturating_sub(nanos);
+                self.rig.now = Instant::from_nanos(now);
+            }
+            Op::Resolved(back, v4, v6) => {
+                // Each name has addresses of its own.
+                let address = self.rig.dialer.address();
+                let index = self.hosts.iter().position(|host| Some(host) == address);
+                if let (Some(attempt), Some(index)) = (self.attempt(back), index) {
+                    let v4 = (0..v4).map(|n| socket(&format!("10.{index}.0.{n}:0")));
+                    let v6 = (0..v6).map(|n| socket(&format!("[2001:db8:{index}::{n}]:0")));
+                    let again = v4.clone();
+                    self.rig
+                        .dialer
+                        .handle_resolved(attempt, v4.chain(v6).chain(again));
+                }
+            }
+            Op::Failed(back) => {
+                if let Some(attempt) = self.attempt(back) {
+                    self.rig.dialer.handle_failed(attempt, "failed");
+                }
+            }
+            Op::Connected(back) => {
+                if let Some(attempt) = self.attempt(back) {
+                    let won = self.rig.dialer.handle_connected(attempt);
+                    assert!(!won || !self.rig.dialer.handle_connected(attempt));
+                }
+            }
+            Op::Refused(back) => {
+                if let Some(attempt) = self.attempt(back) {
+                    self.rig.dialer.handle_refused(attempt, "refused");
+                }
+            }
+        }
+    }
+
+    /// Nobody answers any more, and who is connected refuses.
+    fn end(&mut self) {
+        // Of each address: to resolve it and wait, to start and wait for each attempt, to abandon.
+        for _ in 0..=self.hosts.len() * (2 * MAX_RESOLVED + 4) {
+            match self.step() {
+                Step::Wait(until) => self.rig.now = until,
+                Step::Connected(attempt) => self.rig.dialer.handle_refused(attempt, "refused"),
+                Step::GiveUp => return,
+                Step::Resolve { .. } | Step::Connect { .. } | Step::Abandon => {}
+            }
+        }
+        panic!("it does not end: {:?}", self.rig.dialer);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_order_of_events_ends_and_nothing_is_tried_twice(
+        kinds in proptest::collection::vec(0_u8..6, 0..6),
+        seed in any::<Option<u64>>(),
+        ops in proptest::collection::vec(any_op(), 0..80),
+    ) {
+        let hosts: Vec<Address> = kinds
+            .iter()
+            .zip(0..)
+            .map(|(kind, index)| host(index, *kind))
+            .collect();
+        let order = seed.map_or(Order::Listed, |seed| Order::Shuffled { seed });
+        let mut model = Model {
+            rig: Rig::new(&hosts, order),
+            hosts: hosts.clone(),
+            attempts: Vec::new(),
+            taken_up: Vec::new(),
+            tried: BTreeSet::new(),
+        };
+        for op in &ops {
+            model.run(op);
+        }
+        model.end();
+        // All had their turn, none without a failure.
+        prop_assert_eq!(model.rig.dialer.address(), None);
+        let failures = model.rig.dialer.failures().as_slice();
+        for host in &hosts {
+            let failed = failures.iter().any(|failure| failure.address == *host);
+            prop_assert!(failed, "{} did not fail", host);
+        }
+        prop_assert!(seed.is_some() || model.taken_up == hosts);
+    }
+}
