@@ -113,6 +113,9 @@ pub enum Fault {
     /// Body frames without a byte in them, again and again.
     #[error("{0} empty body frames in one message")]
     TooManyEmptyFrames(u32),
+    /// Requests without end, by a peer that does not read the answers.
+    #[error("megabytes of answers wait, and the peer asks on")]
+    UnreadAnswers,
     /// An answer to something that was not asked.
     #[error("the method answers nothing that was asked")]
     UnexpectedReply,
@@ -167,6 +170,7 @@ impl Fault {
             | Self::BodyOverrun { .. }
             | Self::TooManyEmptyFrames(_) => ReplyCode::UNEXPECTED_FRAME,
             Self::BodyTooLarge { .. } => ReplyCode::CONTENT_TOO_LARGE,
+            Self::UnreadAnswers => ReplyCode::RESOURCE_ERROR,
             Self::Tuning { .. } => ReplyCode::NOT_ALLOWED,
         }
     }

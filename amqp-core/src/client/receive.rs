@@ -88,14 +88,8 @@ impl Role for Client {
             (Method::BasicNack(nack), _) => {
                 machine.on_confirm(id, nack.delivery_tag, nack.multiple, &Outcome::Nacked)
             }
-            (Method::BasicCancel(cancel), _) => {
-                machine.on_cancel(id, cancel);
-                Ok(())
-            }
-            (Method::ChannelFlow(flow), _) => {
-                machine.on_flow(id, flow.active);
-                Ok(())
-            }
+            (Method::BasicCancel(cancel), _) => machine.on_cancel(id, cancel),
+            (Method::ChannelFlow(flow), _) => machine.on_flow(id, flow.active),
             (reply, _) => machine.on_reply(id, reply),
         }
     }
@@ -301,10 +295,10 @@ impl Machine<Client> {
             .ok_or(Fault::UnknownPublish(number))
     }
 
-    fn on_cancel(&mut self, id: ChannelId, cancel: basic::Cancel) {
+    fn on_cancel(&mut self, id: ChannelId, cancel: basic::Cancel) -> Result<(), Fault> {
         let tag = cancel.consumer_tag;
         let Some(channel) = self.channel_mut(id) else {
-            return;
+            return Ok(());
         };
         let role = &mut channel.role;
         let consume = role.pending.iter().position(|pending| {
@@ -321,7 +315,7 @@ impl Machine<Client> {
         }
         if !cancel.no_wait {
             let consumer_tag = tag.clone();
-            self.put_method_anyway(id, &basic::CancelOk { consumer_tag });
+            self.put_answer(id, &basic::CancelOk { consumer_tag })?;
         }
         if let Some(consume) = failed {
             if !consume.abandoned {
@@ -338,17 +332,19 @@ impl Machine<Client> {
                 tag,
             });
         }
+        Ok(())
     }
 
-    fn on_flow(&mut self, id: ChannelId, active: bool) {
+    fn on_flow(&mut self, id: ChannelId, active: bool) -> Result<(), Fault> {
         if let Some(channel) = self.channel_mut(id) {
             channel.paused = !active;
         }
-        self.put_method_anyway(id, &channel::FlowOk { active });
+        self.put_answer(id, &channel::FlowOk { active })?;
         self.push(Event::Flow {
             channel: id,
             active,
         });
+        Ok(())
     }
 
     /// An answer to a request, other than `basic.get-ok`.

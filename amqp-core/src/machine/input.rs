@@ -337,7 +337,7 @@ impl<R: Role> Machine<R> {
                     R::on_channel_closed(self, id, request);
                     self.finish_channel(id);
                 } else if is(CLOSE) {
-                    self.put_method_anyway(id, &channel::CloseOk);
+                    self.put_answer(id, &channel::CloseOk)?;
                 } else if is(COMMIT_OK) {
                     // The own close may wait for it.
                     self.release_channel(id);

@@ -27,6 +27,7 @@ pub(crate) use self::{
 use crate::{
     close::{CloseCause, CloseReason, Stage, TimeoutReason},
     error::ApiMisuse,
+    fault::Fault,
     ids::{ChannelId, RequestId},
     limits::{Limits, Timeouts, Tuning},
     method::MethodDef,
@@ -434,6 +435,20 @@ impl<R: Role> Machine<R> {
                 .output
                 .put_method(&mut channel.backlog, id.number(), method);
         }
+    }
+
+    /// Queues the answer to what the peer asked for of its own accord, on a channel in whatever
+    /// state it is.
+    pub(crate) fn put_answer<M: MethodDef>(
+        &mut self,
+        id: ChannelId,
+        method: &M,
+    ) -> Result<(), Fault> {
+        let before = self.output.len();
+        self.put_method_anyway(id, method);
+        let len = self.output.len() - before;
+        let heard = self.output.count_answer(len);
+        heard.then_some(()).ok_or(Fault::UnreadAnswers)
     }
 
     /// Queues a method that the table does not have, written out, on an open channel. It must fit

@@ -34,6 +34,10 @@ const TRANSMIT_BUDGET: usize = 256 << 10;
 /// An idle connection keeps no buffer larger than this, in bytes.
 const IDLE_BUFFER: usize = 4096;
 
+/// How many bytes of answers may wait that only the peer asked for, and nobody here. A peer that
+/// listens has none waiting for long; the answers to a close of all channels there can be are 1 MiB.
+const MAX_UNREAD_ANSWERS: usize = 4 << 20;
+
 /// The class and method numbers at the front of a method frame's payload, in bytes.
 const METHOD_HEAD: usize = 4;
 
@@ -49,6 +53,10 @@ pub(crate) struct Output {
     queued: u64,
     /// How many bytes ever left `ready`.
     moved: u64,
+    /// How many bytes of answers were queued since the output last stood at `answers_gone`.
+    answers: usize,
+    /// Where the output stands when all that waited before those answers has left.
+    answers_gone: u64,
     /// The largest frame, in bytes.
     frame_max: u32,
     /// How many body bytes go into a frame, at least 1.
@@ -154,6 +162,8 @@ impl Output {
             waiting: 0,
             queued: 0,
             moved: 0,
+            answers: 0,
+            answers_gone: 0,
             frame_max: 0,
             chunk: 1,
         };
@@ -241,6 +251,17 @@ impl Output {
             self.join_ring(backlog, channel);
         }
         Ok(())
+    }
+
+    /// Counts an answer that was just queued, of that many bytes. False if too much of the kind
+    /// waits: the peer asks on and on, and does not listen.
+    pub(crate) fn count_answer(&mut self, len: usize) -> bool {
+        if self.moved >= self.answers_gone {
+            self.answers = 0;
+            self.answers_gone = self.queued + self.waiting as u64;
+        }
+        self.answers += len;
+        self.answers <= MAX_UNREAD_ANSWERS
     }
 
     /// Queues a method of a channel that is written out: its numbers and its arguments.

@@ -389,3 +389,31 @@ fn a_client_may_pause_a_server() {
         "{request:?} {events:?}"
     );
 }
+
+/// A server that asks on and on without reading the answers is one whose connection ends before
+/// they take more than a few megabytes; one that reads them may ask for ever.
+#[test]
+fn answers_that_nobody_reads_are_bounded() {
+    const MOST: usize = 5 << 20;
+    for listens in [true, false] {
+        let mut client = Client::open();
+        let id = client.channel();
+        let mut asked = 0;
+        while client.conn.is_open() && asked < MOST {
+            for _ in 0..1000 {
+                client.send(id.number(), &channel::Flow { active: true });
+                asked += 13; // the frame of an answer, in bytes
+            }
+            client.events();
+            if listens {
+                client.bytes();
+            }
+            assert!(client.conn.buffered() <= MOST);
+        }
+        assert_eq!(client.conn.is_open(), listens);
+        if !listens {
+            let reason = client.conn.close_reason().expect("it has ended");
+            assert_eq!(reason.code(), Some(ReplyCode::RESOURCE_ERROR));
+        }
+    }
+}
