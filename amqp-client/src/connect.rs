@@ -6,6 +6,7 @@ use std::{
     io,
     path::Path,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,6 +20,8 @@ use amqp_core::{
 
 use crate::{
     Connection, Error, Runtime, Timer,
+    auth::{CredentialsError, CredentialsProvider, log_in},
+    runtime::within,
     tls::{TlsError, TlsOptions},
 };
 
@@ -37,6 +40,8 @@ pub struct Options {
     pub tcp_timeout: Duration,
     /// How to secure the connection; none for plain TCP.
     pub tls: Option<TlsOptions>,
+    /// Who gives the credentials, for each connect anew; none for those of the configuration.
+    pub credentials: Option<Arc<dyn CredentialsProvider>>,
     /// Who, which virtual host, and within which bounds.
     pub config: Config,
 }
@@ -49,6 +54,7 @@ impl Default for Options {
             order: Order::default(),
             tcp_timeout: TCP_TIMEOUT,
             tls: None,
+            credentials: None,
             config: Config::default(),
         }
     }
@@ -130,16 +136,30 @@ async fn open<R: Runtime>(
             let tls = tls.for_host(address).map_err(failed)?;
             let securing = runtime.secure(stream, &tls);
             let limit = options.config.timeouts.handshake;
-            let secured = crate::runtime::within(&mut clock, limit, securing).await;
+            let secured = within(&mut clock, limit, securing).await;
             let secured = secured.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
             let secured = secured.map_err(|error| failed(TlsError::from(error)))?;
             (secured.stream, secured.certificates)
         }
     };
-    let (connection, driver) = Connection::start(options.config.clone(), stream, runtime.clock())?;
+    let mut config = options.config.clone();
+    let mut expires_in = None;
+    if let Some(provider) = &options.credentials {
+        let limit = config.timeouts.handshake;
+        let mut clock = runtime.clock();
+        let asked = within(&mut clock, limit, provider.login()).await;
+        let late = || Err(CredentialsError("the provider took too long".into()));
+        let login = asked.unwrap_or_else(late)?;
+        log_in(&mut config, &login)?;
+        expires_in = login.expires_in;
+    }
+    let (connection, driver) = Connection::start(config, stream, runtime.clock())?;
     connection.keep_certificates(certificates);
     runtime.spawn(driver);
     connection.opened().await?;
+    if let (Some(provider), Some(expires_in)) = (&options.credentials, expires_in) {
+        runtime.spawn(connection.renew(Arc::clone(provider), expires_in));
+    }
     Ok(connection)
 }
 
@@ -268,6 +288,9 @@ pub enum ConnectError {
         #[source]
         error: TlsError,
     },
+    /// There are no credentials.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// A host was reached, and the connection not opened.
     #[error(transparent)]
     NotOpened(#[from] Error),
@@ -278,9 +301,9 @@ impl ConnectError {
     fn is_final(&self) -> bool {
         match self {
             Self::NotOpened(Error::ConnectionClosed(reason)) => {
-                matches!(reason.cause(), CloseCause::AuthenticationFailed(_))
+                matches!(reason.cause(), CloseCause::AuthenticationFailed { .. })
             }
-            Self::NotOpened(Error::Misuse(_)) | Self::Misuse(_) => true,
+            Self::NotOpened(Error::Misuse(_)) | Self::Misuse(_) | Self::Credentials(_) => true,
             _ => false,
         }
     }

@@ -4,6 +4,7 @@ use std::{
     future::{Future, poll_fn},
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use amqp_core::{
@@ -14,7 +15,7 @@ use amqp_core::{
 };
 
 use crate::{
-    Driver, Timer, Transport,
+    CredentialsProvider, Driver, Timer, Transport, auth,
     channel::Channel,
     error::Error,
     pool::ChannelPool,
@@ -146,13 +147,17 @@ impl Connection {
     /// # Errors
     /// When the connection is or gets closed: RabbitMQ closes it if it does not like the secret.
     pub async fn update_secret(&self, secret: Secret, reason: ShortStr) -> Result<(), Error> {
-        let shared = &self.0.shared;
-        let wait = shared.command(|state| {
-            let request = state.opening(|machine| machine.update_secret(secret, reason))?;
-            Ok::<_, Error>(Wait::new(shared, state, None, request))
-        })?;
-        wait.reply::<UpdateSecretOk>().await?;
-        Ok(())
+        update_secret(&self.0.shared, secret, reason).await
+    }
+
+    /// Renews the secret, which holds for that long, with the provider's help: to be spawned. It
+    /// ends with the connection, and does not keep it.
+    pub(crate) fn renew(
+        &self,
+        provider: Arc<dyn CredentialsProvider>,
+        expires_in: Duration,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        auth::renew(Arc::clone(&self.0.shared), provider, expires_in)
     }
 
     /// Closes the connection. What was accepted before, publishes and acknowledgements too, is
@@ -257,21 +262,7 @@ impl Connection {
 
     /// Waits until a condition about the life of the connection holds.
     async fn wait<T>(&self, condition: impl Fn(&State) -> Option<T>) -> T {
-        let mut place = LifePlace {
-            shared: &self.0.shared,
-            place: None,
-        };
-        poll_fn(move |cx| {
-            let mut state = place.shared.lock();
-            match condition(&state) {
-                Some(value) => Poll::Ready(value),
-                None => {
-                    state.life.wait(&mut place.place, cx);
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        wait_for(&self.0.shared, condition).await
     }
 
     /// Whether the channel is still known to the server or on the way to be.
@@ -279,6 +270,39 @@ impl Connection {
         let mut state = self.0.shared.lock();
         state.commands(id).is_ok_and(|channel| channel.is_open())
     }
+}
+
+/// Waits until a condition about the life of a connection holds.
+pub(crate) async fn wait_for<T>(shared: &Shared, condition: impl Fn(&State) -> Option<T>) -> T {
+    let mut place = LifePlace {
+        shared,
+        place: None,
+    };
+    poll_fn(move |cx| {
+        let mut state = place.shared.lock();
+        match condition(&state) {
+            Some(value) => Poll::Ready(value),
+            None => {
+                state.life.wait(&mut place.place, cx);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// Gives the server a new secret.
+pub(crate) async fn update_secret(
+    shared: &Shared,
+    secret: Secret,
+    reason: ShortStr,
+) -> Result<(), Error> {
+    let wait = shared.command(|state| {
+        let request = state.opening(|machine| machine.update_secret(secret, reason))?;
+        Ok::<_, Error>(Wait::new(shared, state, None, request))
+    })?;
+    wait.reply::<UpdateSecretOk>().await?;
+    Ok(())
 }
 
 /// A place among those who wait for the connection's life, given up on drop.

@@ -27,6 +27,7 @@
 //!   and not yet taken.
 //! - **Dropping the last handle** of a connection or a channel closes it in good order.
 
+mod auth;
 mod channel;
 mod confirm;
 mod connect;
@@ -61,6 +62,7 @@ pub use amqp_core::{
 };
 
 pub use self::{
+    auth::{CredentialsError, CredentialsProvider, Login, LoginFuture},
     channel::{Channel, Fetched},
     confirm::{Confirm, ConfirmChannel, Unconfirmed},
     connect::{ConnectError, Options, connect},

@@ -50,6 +50,8 @@ pub(crate) struct State {
     pub(crate) opened: bool,
     /// Why the connection ended, once it has.
     pub(crate) closed: Option<CloseReason>,
+    /// A new secret is wanted.
+    pub(crate) secret_due: bool,
     /// What the server has shown.
     pub(crate) certificates: Arc<[Vec<u8>]>,
     /// Who waits to publish.
@@ -143,6 +145,7 @@ impl State {
             life: Waiters::default(),
             opened: false,
             closed: None,
+            secret_due: false,
             certificates: Arc::default(),
             publishers: Waiters::default(),
             undelivered: 0,
@@ -484,6 +487,10 @@ impl State {
                 }
                 Event::Opened => {
                     self.opened = true;
+                    self.life.wake_all(wakes);
+                }
+                Event::SecretDue => {
+                    self.secret_due = true;
                     self.life.wake_all(wakes);
                 }
                 Event::Closed(reason) => self.on_closed(&reason, wakes),

@@ -43,8 +43,13 @@ pub enum CloseCause {
     },
     /// The credentials were refused, or could not be made. A server that does not say so but hangs
     /// up where it should go on is taken to mean this, too.
-    #[error("authentication failed: {0}")]
-    AuthenticationFailed(String),
+    #[error("authentication failed: {why}")]
+    AuthenticationFailed {
+        /// Why, for people.
+        why: String,
+        /// What the server said when it closed for it; none if it just hung up.
+        close: Option<Close>,
+    },
     /// The credentials and client properties do not fit into the frame that the protocol allows
     /// before the limits are negotiated.
     #[error("start-ok takes {len} bytes, a frame before negotiation holds {limit}")]
@@ -90,11 +95,11 @@ impl CloseReason {
         match self.cause() {
             CloseCause::Requested(close) | CloseCause::ByPeer(close) => Some(close.code),
             CloseCause::ProtocolError(error) => error.code,
+            CloseCause::AuthenticationFailed { close, .. } => close.as_ref().map(|it| it.code),
             CloseCause::Connection(reason) => reason.code(),
             CloseCause::NotAmqp(_)
             | CloseCause::NoCommonMechanism { .. }
             | CloseCause::NoCommonLocale { .. }
-            | CloseCause::AuthenticationFailed(_)
             | CloseCause::StartOkTooLarge { .. }
             | CloseCause::Eof { .. }
             | CloseCause::Transport { .. }
@@ -108,13 +113,13 @@ impl CloseReason {
     pub fn by_peer(&self) -> Option<&Close> {
         match self.cause() {
             CloseCause::ByPeer(close) => Some(close),
+            CloseCause::AuthenticationFailed { close, .. } => close.as_ref(),
             CloseCause::Connection(reason) => reason.by_peer(),
             CloseCause::Requested(_)
             | CloseCause::ProtocolError(_)
             | CloseCause::NotAmqp(_)
             | CloseCause::NoCommonMechanism { .. }
             | CloseCause::NoCommonLocale { .. }
-            | CloseCause::AuthenticationFailed(_)
             | CloseCause::StartOkTooLarge { .. }
             | CloseCause::Eof { .. }
             | CloseCause::Transport { .. }
@@ -133,7 +138,7 @@ impl CloseReason {
             | CloseCause::NotAmqp(_)
             | CloseCause::NoCommonMechanism { .. }
             | CloseCause::NoCommonLocale { .. }
-            | CloseCause::AuthenticationFailed(_)
+            | CloseCause::AuthenticationFailed { .. }
             | CloseCause::StartOkTooLarge { .. }
             | CloseCause::Eof { .. }
             | CloseCause::Transport { .. }
@@ -270,6 +275,9 @@ pub enum TimeoutReason {
     /// The peer does not answer the close.
     #[error("the peer did not answer the close in time")]
     Close,
+    /// The secret is about to expire.
+    #[error("a new secret is wanted")]
+    Secret,
     /// A request was not answered.
     #[error("a request was not answered in time")]
     Request,

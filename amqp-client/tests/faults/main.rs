@@ -201,7 +201,7 @@ fn cut_session(faults: ByteFaults, bodies: &[Vec<u8>], closing: bool) -> Client 
     match reason.cause() {
         CloseCause::Eof { .. } | CloseCause::Transport { .. } => assert!(result.is_err()),
         // So RabbitMQ refuses credentials.
-        CloseCause::AuthenticationFailed(_) => assert!(result.is_err()),
+        CloseCause::AuthenticationFailed { .. } => assert!(result.is_err()),
         _ => assert!(reason.is_clean() && closing, "{reason}, {faults:?}"),
     }
     rig.wait(&client.ours);

@@ -80,6 +80,9 @@ pub enum Event {
     Unblocked,
     /// A publish was held back because the output was full, and now there is room.
     Writable,
+    /// The [deadline](super::Connection::set_secret_deadline) has come at which a new secret is
+    /// wanted.
+    SecretDue,
     /// A channel ended otherwise than by its own request. Its requests and publishes have been
     /// settled before, its consumers have ended.
     ChannelClosed {

@@ -233,7 +233,11 @@ impl Machine<Client> {
             text: why.into(),
             method: None,
         };
-        self.close_for(&close, CloseCause::AuthenticationFailed(why.into()).into());
+        let cause = CloseCause::AuthenticationFailed {
+            why: why.into(),
+            close: None,
+        };
+        self.close_for(&close, cause.into());
     }
 
     fn on_tune(&mut self, tune: &connection::Tune) -> Result<(), Fault> {

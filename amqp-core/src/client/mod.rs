@@ -13,6 +13,7 @@ mod handshake;
 mod receive;
 
 use alloc::collections::VecDeque;
+use core::time::Duration;
 
 use bytes::BytesMut;
 
@@ -217,6 +218,13 @@ impl Connection {
         self.0.role.pending.push_back(pending);
         self.0.add_deadline(request, None);
         Ok(request)
+    }
+
+    /// Sets when a new secret is wanted, from now, such as when four fifths of a token's life are
+    /// over: [`Event::SecretDue`] comes once then. None unsets it. It does nothing on a connection
+    /// that is not open.
+    pub fn set_secret_deadline(&mut self, after: Option<Duration>) {
+        self.0.set_secret_deadline(after);
     }
 
     /// Closes the connection. What was accepted before is sent first, then the close; the final

@@ -25,7 +25,7 @@ impl Role for Client {
 
     const FRAME_SLACK: u32 = 0;
 
-    const EOF_REFUSES: bool = true;
+    const PEER_AUTHENTICATES: bool = true;
 
     fn is_peers(rule: &Rule) -> bool {
         rule.server_sends
@@ -170,6 +170,10 @@ impl Role for Client {
 
     fn writable() -> Event {
         Event::Writable
+    }
+
+    fn on_secret_due(machine: &mut Machine<Self>) {
+        machine.push(Event::SecretDue);
     }
 }
 

@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{
     body::EncodedProperties,
-    close::CloseCause,
+    close::{CloseCause, Stage},
     fault::{Fault, ProtocolError},
     frame::{FRAME_HEAD, FrameHead, FrameKind, split_method},
     ids::ChannelId,
     limits::FRAME_OVERHEAD,
     method::{MethodDef as _, MethodId, Rule},
-    protocol::{self, Method, basic::Properties, channel, connection, tx},
+    protocol::{self, Method, ReplyCode, basic::Properties, channel, connection, tx},
     time::Instant,
     wire::Decode as _,
 };
@@ -292,7 +292,18 @@ impl<R: Role> Machine<R> {
                 );
                 self.settle_output();
                 self.put_parting(&connection::CloseOk);
-                self.finish(CloseCause::ByPeer(close).into());
+                let refused = self.stage() == Stage::Authenticating
+                    && R::PEER_AUTHENTICATES
+                    && close.code == ReplyCode::ACCESS_REFUSED;
+                let cause = if refused {
+                    CloseCause::AuthenticationFailed {
+                        why: close.text.clone(),
+                        close: Some(close),
+                    }
+                } else {
+                    CloseCause::ByPeer(close)
+                };
+                self.finish(cause.into());
                 Ok(())
             }
             // The own close has not left yet, so this answers nothing.

@@ -12,6 +12,7 @@ mod role;
 mod timers;
 
 use alloc::{collections::VecDeque, vec::Vec};
+use core::time::Duration;
 
 use bytes::BytesMut;
 
@@ -124,9 +125,10 @@ impl<R: Role> Machine<R> {
 
     pub(crate) fn handle_eof(&mut self, now: Instant) {
         self.transport_ended(now, |stage| match stage {
-            Stage::Authenticating if R::EOF_REFUSES => {
-                CloseCause::AuthenticationFailed("the peer hung up instead of answering".into())
-            }
+            Stage::Authenticating if R::PEER_AUTHENTICATES => CloseCause::AuthenticationFailed {
+                why: "the peer hung up instead of answering".into(),
+                close: None,
+            },
             stage => CloseCause::Eof { stage },
         });
     }
@@ -176,8 +178,19 @@ impl<R: Role> Machine<R> {
                     self.finish(CloseCause::TimedOut(reason).into());
                     self.drop_output();
                 }
+                TimeoutReason::Secret => {
+                    self.timers.set_secret(None);
+                    R::on_secret_due(self);
+                }
                 TimeoutReason::SetDeadline | TimeoutReason::Request => break,
             }
+        }
+    }
+
+    /// Sets when a new secret is wanted; none for never.
+    pub(crate) fn set_secret_deadline(&mut self, after: Option<Duration>) {
+        if self.is_open() {
+            self.timers.set_secret(after);
         }
     }
 

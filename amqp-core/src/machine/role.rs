@@ -25,8 +25,8 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// By how many bytes an incoming frame may be over the limit.
     const FRAME_SLACK: u32;
 
-    /// Whether a peer that hangs up during authentication has refused it.
-    const EOF_REFUSES: bool;
+    /// Whether the peer is the one to refuse credentials, which it may do by hanging up.
+    const PEER_AUTHENTICATES: bool;
 
     /// Whether what is queued still leaves when the peer closes a channel or the connection, or
     /// breaks the protocol: those are answers to what the peer asked before.
@@ -118,6 +118,11 @@ pub(crate) trait Role: Sized + fmt::Debug {
     fn channel_closed(channel: ChannelId, reason: CloseReason) -> Self::Event;
     fn closed(reason: CloseReason) -> Self::Event;
     fn writable() -> Self::Event;
+
+    /// The time has come for a new secret. Only a client has one.
+    fn on_secret_due(machine: &mut Machine<Self>) {
+        let _ = machine;
+    }
 }
 
 /// The frame that a fault was found in.

@@ -16,6 +16,8 @@ pub(crate) struct Timers {
     handshake: Option<Instant>,
     /// The end of closing; none when nothing is closing.
     close: Option<Deadline>,
+    /// When a new secret is wanted; none for never.
+    secret: Option<Deadline>,
     /// The heartbeat interval; none when there are no heartbeats.
     interval: Option<Duration>,
     /// When bytes were last handed to the transport.
@@ -38,6 +40,7 @@ impl Timers {
         Self {
             handshake: Some(now + handshake),
             close: None,
+            secret: None,
             interval: None,
             sent: now,
             heard: now,
@@ -60,6 +63,12 @@ impl Timers {
     pub(crate) fn start_close(&mut self, after: Duration) {
         self.close.get_or_insert(Deadline::In(after));
         self.handshake = None;
+        self.secret = None;
+    }
+
+    /// Sets when a new secret is wanted, in place of what was set before.
+    pub(crate) fn set_secret(&mut self, after: Option<Duration>) {
+        self.secret = after.map(Deadline::In);
     }
 
     pub(crate) const fn note_sent(&mut self, now: Instant) {
@@ -79,22 +88,29 @@ impl Timers {
     pub(crate) const fn stop(&mut self) {
         self.handshake = None;
         self.close = None;
+        self.secret = None;
         self.interval = None;
     }
 
     /// Sets what waits for the time.
     pub(crate) fn learn(&mut self, now: Instant) {
-        if let Some(Deadline::In(after)) = self.close {
-            self.close = Some(Deadline::At(now + after));
+        for deadline in [&mut self.close, &mut self.secret] {
+            if let Some(Deadline::In(after)) = *deadline {
+                *deadline = Some(Deadline::At(now + after));
+            }
         }
     }
 
     /// The next deadline.
     pub(crate) fn next(&self, now: Instant) -> Option<(Instant, TimeoutReason)> {
-        let close = self.close.map(|deadline| match deadline {
-            Deadline::In(_) => (now, TimeoutReason::SetDeadline),
-            Deadline::At(at) => (at, TimeoutReason::Close),
-        });
+        let when = |deadline: Option<Deadline>, reason| {
+            deadline.map(|deadline| match deadline {
+                Deadline::In(_) => (now, TimeoutReason::SetDeadline),
+                Deadline::At(at) => (at, reason),
+            })
+        };
+        let close = when(self.close, TimeoutReason::Close);
+        let secret = when(self.secret, TimeoutReason::Secret);
         let handshake = self.handshake.map(|at| (at, TimeoutReason::Handshake));
         let due = self
             .interval
@@ -103,7 +119,10 @@ impl Timers {
             .interval
             .filter(|_| !self.deaf)
             .map(|interval| (self.heard + interval * 2, TimeoutReason::PeerSilent));
-        [close, handshake, due, silent].into_iter().flatten().min()
+        [close, secret, handshake, due, silent]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

@@ -184,7 +184,10 @@ impl Connection {
             text: text.into(),
             method: None,
         };
-        let reason = CloseReason::from(CloseCause::AuthenticationFailed(text.into()));
+        let reason = CloseReason::from(CloseCause::AuthenticationFailed {
+            why: text.into(),
+            close: None,
+        });
         if self.client_has_capability("authentication_failure_close") {
             self.0.close_for(&close, reason);
         } else {

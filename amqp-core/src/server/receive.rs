@@ -21,7 +21,7 @@ impl Role for Server {
     /// several clients get wrong by just that much.
     const FRAME_SLACK: u32 = 8;
 
-    const EOF_REFUSES: bool = false;
+    const PEER_AUTHENTICATES: bool = false;
 
     const ANSWERS_FIRST: bool = true;
 

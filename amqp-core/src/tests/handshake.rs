@@ -479,7 +479,7 @@ fn apr_16_a_challenge_without_an_answer_is_a_failed_authentication() {
             panic!("the connection goes on");
         };
         let cause = reason.cause();
-        assert!(matches!(cause, CloseCause::AuthenticationFailed(why) if !why.is_empty()));
+        assert!(matches!(cause, CloseCause::AuthenticationFailed { why, .. } if !why.is_empty()));
         client.send(0, &connection::CloseOk);
         assert!(client.conn.is_finished());
     }

@@ -249,7 +249,10 @@ fn refused_credentials_are_told_to_who_understands_it() {
     };
     assert_eq!(close.reply_code, ReplyCode::ACCESS_REFUSED);
     assert_eq!(close.reply_text, "no such user");
-    let cause = CloseCause::AuthenticationFailed("no such user".into());
+    let cause = CloseCause::AuthenticationFailed {
+        why: "no such user".into(),
+        close: None,
+    };
     assert_eq!(closed(&mut server).cause(), &cause);
     assert!(!server.conn.is_finished());
     server.send(0, &connection::CloseOk);

@@ -477,7 +477,7 @@ fn apr_39_reg_09_the_legality_table_during_the_handshake() {
                     // when it has agreed to the limits.
                     assert!(told || rule.id == connection::TuneOk::ID);
                     match side.close_reason().map(|reason| reason.cause().clone()) {
-                        None | Some(CloseCause::AuthenticationFailed(_)) => {}
+                        None | Some(CloseCause::AuthenticationFailed { .. }) => {}
                         Some(cause) => panic!("{cause:?}"),
                     }
                 } else {

@@ -528,6 +528,6 @@ fn a_command_before_the_connection_is_open_is_refused() {
     client.conn.handle_eof(client.now);
     assert!(matches!(
         client.only_event(),
-        Event::Closed(reason) if matches!(reason.cause(), CloseCause::AuthenticationFailed(_))
+        Event::Closed(reason) if matches!(reason.cause(), CloseCause::AuthenticationFailed { .. })
     ));
 }

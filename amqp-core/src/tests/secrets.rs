@@ -261,3 +261,35 @@ fn a_renewal_without_an_answer_times_out_once() {
         "{late:?} {events:?}"
     );
 }
+
+/// A new secret is wanted once, when it is time, and not on a connection that is closing.
+#[test]
+fn a_secret_is_renewed_in_time() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let mut client = Script::<client::Connection>::open_with(client::Config {
+        heartbeat: Some(0),
+        ..client::Config::default()
+    });
+    client.conn.set_secret_deadline(Some(HOUR * 2));
+    client.conn.set_secret_deadline(Some(HOUR)); // in place of it
+    let due = client.now + HOUR;
+    let fired = client.advance(HOUR);
+    assert_eq!(fired.last(), Some(&(due, TimeoutReason::Secret)));
+    assert_eq!(client.events(), [Event::SecretDue]);
+    assert_eq!(client.advance(HOUR), []);
+    assert_eq!(client.events(), []);
+
+    client.conn.set_secret_deadline(Some(HOUR));
+    client.conn.set_secret_deadline(None);
+    assert_eq!(client.conn.poll_timeout(), None);
+
+    client.conn.set_secret_deadline(Some(HOUR / 3600));
+    client.conn.close(ReplyCode::SUCCESS, "");
+    client.conn.set_secret_deadline(Some(HOUR / 3600)); // which comes to nothing
+    let fired = client.advance(HOUR);
+    assert!(
+        fired
+            .iter()
+            .all(|(_, reason)| *reason != TimeoutReason::Secret)
+    );
+}

@@ -434,6 +434,7 @@ fn client_kind(event: &ClientEvent) -> &'static str {
         ClientEvent::Settled { .. } => "settled",
         ClientEvent::ConsumerCancelled { .. } => "consumer cancelled",
         ClientEvent::Flow { .. } => "flow",
+        ClientEvent::SecretDue => "secret due",
         ClientEvent::Blocked { .. } => "blocked",
         ClientEvent::Unblocked => "unblocked",
         ClientEvent::Writable => "writable",

@@ -1,0 +1,144 @@
+//! Credentials that change: asked for at each connect, and renewed before they expire.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use amqp_core::{
+    ApiMisuse,
+    client::Config,
+    sasl::{AmqPlain, Mechanism, Plain},
+    wire::{Secret, ShortStr},
+};
+
+use crate::{connection, shared::Shared};
+
+/// Who to log in as, and for how long that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The user name. RabbitMQ ignores it where the password is an OAuth 2 token.
+    pub username: String,
+    /// The password, or the token.
+    pub password: Secret,
+    /// After how long it is of no use any more; none for a password that does not expire.
+    pub expires_in: Option<Duration>,
+}
+
+impl Login {
+    /// Someone whose password does not expire.
+    pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
+        Self {
+            username: username.into(),
+            password: password.into(),
+            expires_in: None,
+        }
+    }
+
+    /// The same, for so long.
+    #[must_use]
+    pub fn for_time(mut self, expires_in: Duration) -> Self {
+        self.expires_in = Some(expires_in);
+        self
+    }
+}
+
+/// Gives credentials: it is asked for each connection that is made, and again when four fifths of
+/// their time are over. The server then gets the new secret with `connection.update-secret`
+/// ([RabbitMQ's page](https://www.rabbitmq.com/docs/oauth2)).
+///
+/// ```
+/// use amqp_client::{CredentialsProvider, Login, LoginFuture};
+/// use std::time::Duration;
+///
+/// #[derive(Debug)]
+/// struct Tokens;
+///
+/// impl CredentialsProvider for Tokens {
+///     fn login(&self) -> LoginFuture<'_> {
+///         Box::pin(async {
+///             let token = "a token, fetched from somewhere".to_owned();
+///             Ok(Login::new("", token).for_time(Duration::from_secs(3600)))
+///         })
+///     }
+/// }
+/// ```
+pub trait CredentialsProvider: fmt::Debug + Send + Sync {
+    /// Credentials that are good now. The future may be dropped when it takes longer than the
+    /// handshake may.
+    fn login(&self) -> LoginFuture<'_>;
+}
+
+/// What a [`CredentialsProvider`] gives.
+pub type LoginFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Login, CredentialsError>> + Send + 'a>>;
+
+/// Why there are no credentials, in the provider's words. They must not hold a secret.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[error("no credentials: {0}")]
+pub struct CredentialsError(pub String);
+
+/// What is told to the server's operators of a new secret.
+const REASON: &str = "the old one expires";
+
+/// After how long a provider that had no credentials is asked again, at least.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Lets the mechanisms that have a password log in with these credentials. Where there are none of
+/// that kind, it is PLAIN.
+pub(crate) fn log_in(config: &mut Config, login: &Login) -> Result<(), ApiMisuse> {
+    let plain = || {
+        Plain::new(login.username.clone(), login.password.clone()).map_err(|_| ApiMisuse::Config {
+            setting: "credentials",
+            problem: "PLAIN cannot carry a NUL in the user name or password",
+        })
+    };
+    let mut used = false;
+    for mechanism in &mut config.mechanisms {
+        let with_password: Box<dyn Mechanism> = match mechanism.name() {
+            Plain::NAME => Box::new(plain()?),
+            AmqPlain::NAME => Box::new(AmqPlain::new(
+                login.username.clone(),
+                login.password.clone(),
+            )),
+            _ => continue,
+        };
+        *mechanism = with_password;
+        used = true;
+    }
+    if !used {
+        config.mechanisms.push(Box::new(plain()?));
+    }
+    Ok(())
+}
+
+/// Renews the secret of a connection for as long as it lives and its secrets expire.
+pub(crate) async fn renew(
+    shared: Arc<Shared>,
+    provider: Arc<dyn CredentialsProvider>,
+    mut left: Duration,
+) {
+    loop {
+        let due = left.mul_f64(0.8).max(RETRY);
+        shared.command(|state| {
+            state.secret_due = false;
+            state.machine.set_secret_deadline(Some(due));
+        });
+        let ended = connection::wait_for(&shared, |state| {
+            let ended = state.closed.is_some();
+            (ended || state.secret_due).then_some(ended)
+        });
+        if ended.await {
+            return;
+        }
+        left = match provider.login().await {
+            // When all fails, the server ends the connection and says why.
+            Err(_) => left.saturating_sub(due),
+            Ok(login) => {
+                let reason = ShortStr::from_static(REASON).unwrap_or_default();
+                let updated = connection::update_secret(&shared, login.password, reason).await;
+                match login.expires_in {
+                    Some(expires_in) if updated.is_ok() => expires_in,
+                    _ => return,
+                }
+            }
+        };
+    }
+}

@@ -1,0 +1,312 @@
+//! Where connections are made to, with which credentials, and when: on a network in memory, under
+//! virtual time.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    future::{Future, pending},
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use amqp_tokio::{
+    Config, ConnectError, Connection, CredentialsError, CredentialsProvider, LocalBroker, Login,
+    LoginFuture, Options, Pipe, Runtime, TokioClock,
+    amqp_client::connect as connect_on,
+    core::{
+        CloseCause,
+        dial::{ATTEMPT_DELAY, Address, Order},
+    },
+    pipe,
+};
+use tokio::time;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+/// What happens to who connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    /// The broker listens.
+    Alive,
+    /// Nobody listens.
+    Refusing,
+    /// Nothing comes back.
+    Dead,
+    /// It takes the connection and says nothing.
+    Mute,
+}
+
+/// A network in memory, with names and hosts, that keeps a record of who was dialled.
+#[derive(Clone, Debug, Default)]
+struct Network {
+    broker: LocalBroker,
+    names: BTreeMap<String, Vec<SocketAddr>>,
+    hosts: BTreeMap<SocketAddr, Host>,
+    dialled: Arc<Mutex<Vec<SocketAddr>>>,
+}
+
+impl Network {
+    fn host(mut self, address: &str, host: Host) -> Self {
+        self.hosts
+            .insert(address.parse().expect("an address"), host);
+        self
+    }
+
+    fn name(mut self, name: &str, addresses: &[&str]) -> Self {
+        let addresses = addresses.iter().map(|it| it.parse().expect("an address"));
+        self.names.insert(name.to_owned(), addresses.collect());
+        self
+    }
+
+    /// Who was dialled, in order. It is forgotten.
+    fn dialled(&self) -> Vec<String> {
+        let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
+        dialled.drain(..).map(|it| it.to_string()).collect()
+    }
+
+    async fn connect(&self, options: &Options) -> Result<Connection, ConnectError> {
+        connect_on(self, options).await
+    }
+}
+
+impl Runtime for Network {
+    type Clock = TokioClock;
+    type Stream = Pipe;
+
+    fn clock(&self) -> TokioClock {
+        TokioClock::new()
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+
+    async fn resolve(&self, host: &str, _port: u16) -> io::Result<Vec<SocketAddr>> {
+        let found = self.names.get(host).cloned();
+        found.ok_or_else(|| io::Error::other("no such name"))
+    }
+
+    async fn connect_tcp(&self, to: SocketAddr) -> io::Result<Pipe> {
+        self.dialled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(to);
+        match self.hosts.get(&to) {
+            Some(Host::Alive) => {
+                let (ours, theirs) = pipe();
+                let driver = self.broker.accept(theirs).map_err(io::Error::other)?;
+                tokio::spawn(driver);
+                Ok(ours)
+            }
+            Some(Host::Mute) => {
+                let (ours, theirs) = pipe();
+                tokio::spawn(async move {
+                    let _held = theirs;
+                    pending::<()>().await;
+                });
+                Ok(ours)
+            }
+            Some(Host::Dead) => pending().await,
+            Some(Host::Refusing) | None => Err(io::ErrorKind::ConnectionRefused.into()),
+        }
+    }
+}
+
+fn to(hosts: &[&str]) -> Options {
+    Options {
+        addresses: hosts.iter().map(|host| Address::tcp(*host, 5672)).collect(),
+        ..Options::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_host_that_answers_is_taken() -> Outcome {
+    let network = Network::default()
+        .host("10.0.0.1:5672", Host::Refusing)
+        .host("10.0.0.2:5672", Host::Dead)
+        .host("10.0.0.3:5672", Host::Mute)
+        .host("10.0.0.4:5672", Host::Alive)
+        .host("10.0.0.5:5672", Host::Alive);
+    let options = to(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"]);
+    let begun = time::Instant::now();
+    let connection = network.connect(&options).await?;
+    let patience = options.tcp_timeout + options.config.timeouts.handshake;
+    let took = begun.elapsed();
+    assert!(took >= patience && took < patience + Duration::from_secs(1));
+    let dialled = network.dialled();
+    assert_eq!(dialled.len(), 4);
+    assert_eq!(dialled.last().map(String::as_str), Some("10.0.0.4:5672"));
+    Ok(connection.close().await?)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_address_family_costs_a_quarter_of_a_second() -> Outcome {
+    let network = Network::default()
+        .name("broker", &["[2001:db8::1]:5672", "10.0.0.1:5672"])
+        .host("[2001:db8::1]:5672", Host::Dead)
+        .host("10.0.0.1:5672", Host::Alive);
+    let begun = time::Instant::now();
+    let connection = network.connect(&to(&["broker"])).await?;
+    assert_eq!(begun.elapsed().as_millis(), ATTEMPT_DELAY.as_millis());
+    assert_eq!(network.dialled(), ["[2001:db8::1]:5672", "10.0.0.1:5672"]);
+    Ok(connection.close().await?)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_where_is_told() {
+    let network = Network::default()
+        .name("a", &["10.0.0.1:5672"])
+        .host("10.0.0.2:5672", Host::Dead);
+    let error = network.connect(&to(&["a", "b", "10.0.0.2"])).await;
+    let told = error.expect_err("nobody is alive").to_string();
+    for part in [
+        "could not reach a:5672 at 10.0.0.1:5672: connection refused",
+        "b:5672: no such name",
+        "10.0.0.2:5672",
+    ] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_order_follows_from_the_seed() {
+    let network = Network::default();
+    let mut orders = Vec::new();
+    for seed in [1, 2, 3, 1] {
+        let mut options = to(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
+        options.order = Order::Shuffled { seed };
+        network
+            .connect(&options)
+            .await
+            .expect_err("nobody is alive");
+        orders.push(network.dialled());
+    }
+    assert_eq!(orders[0], orders[3]);
+    assert!(orders[0] != orders[1] || orders[0] != orders[2]);
+}
+
+/// Gives passwords in turn, and knows how often it was asked. It begins anew after the last.
+#[derive(Debug)]
+struct Vault {
+    logins: Vec<Result<Login, CredentialsError>>,
+    asked: Mutex<usize>,
+}
+
+impl Vault {
+    fn new(logins: Vec<Result<Login, CredentialsError>>) -> Arc<Self> {
+        Arc::new(Self {
+            logins,
+            asked: Mutex::new(0),
+        })
+    }
+
+    fn asked(&self) -> usize {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CredentialsProvider for Vault {
+    fn login(&self) -> LoginFuture<'_> {
+        Box::pin(async {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            *asked += 1;
+            self.logins[(*asked - 1) % self.logins.len()].clone()
+        })
+    }
+}
+
+fn alive() -> (Network, Options) {
+    let network = Network::default()
+        .host("10.0.0.1:5672", Host::Alive)
+        .host("10.0.0.2:5672", Host::Alive);
+    (network, to(&["10.0.0.1", "10.0.0.2"]))
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_connect_asks_for_credentials() -> Outcome {
+    let (network, mut options) = alive();
+    let vault = Vault::new(vec![
+        Ok(Login::new("guest", "guest")),
+        Ok(Login::new("guest", "wrong")),
+        Err(CredentialsError("the vault is locked".into())),
+    ]);
+    options.credentials = Some(vault.clone());
+    network.connect(&options).await?.close().await?;
+
+    // What is refused is refused everywhere.
+    network.dialled();
+    let error = network.connect(&options).await.expect_err("it is wrong");
+    let ConnectError::NotOpened(amqp_tokio::Error::ConnectionClosed(reason)) = &error else {
+        return Err(error.into());
+    };
+    assert!(matches!(
+        reason.cause(),
+        CloseCause::AuthenticationFailed { .. }
+    ));
+    assert_eq!(network.dialled(), ["10.0.0.1:5672"]);
+
+    let error = network.connect(&options).await.expect_err("there is none");
+    assert_eq!(error.to_string(), "no credentials: the vault is locked");
+    assert_eq!(vault.asked(), 3);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_is_renewed_before_it_expires() -> Outcome {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (network, mut options) = alive();
+    let vault = Vault::new(vec![Ok(Login::new("guest", "guest").for_time(HOUR))]);
+    options.credentials = Some(vault.clone());
+    let connection = network.connect(&options).await?;
+    assert_eq!(vault.asked(), 1);
+    time::sleep(HOUR * 79 / 100).await;
+    assert_eq!(vault.asked(), 1);
+    time::sleep(HOUR * 2 / 100).await;
+    assert_eq!(vault.asked(), 2);
+    time::sleep(HOUR * 8).await;
+    assert_eq!(vault.asked(), 12);
+    assert!(connection.is_open());
+
+    // It does not keep a connection that nobody holds.
+    drop(connection);
+    time::sleep(HOUR).await;
+    assert_eq!(network.broker.inspect().connections.len(), 0);
+    assert_eq!(vault.asked(), 12);
+    assert_eq!(Arc::strong_count(&vault), 2); // here, and in the options
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_fails_is_asked_again() -> Outcome {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (network, mut options) = alive();
+    let login = Ok(Login::new("guest", "guest").for_time(MINUTE));
+    let locked = Err(CredentialsError("the vault is locked".into()));
+    let vault = Vault::new(vec![login, locked.clone(), locked]);
+    options.credentials = Some(vault.clone());
+    let connection = network.connect(&options).await?;
+    // 48 s, and each time four fifths of what is left.
+    time::sleep(MINUTE).await;
+    assert_eq!(vault.asked(), 4);
+    assert!(connection.is_open());
+    Ok(connection.close().await?)
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_are_shown_nowhere() -> Outcome {
+    let (network, mut options) = alive();
+    options.credentials = Some(Vault::new(vec![Ok(Login::new("guest", "guest"))]));
+    options.config = Config::from_uri(&"amqp://tom:Tr0ub4dor@h".parse()?)?;
+    let connection = network.connect(&options).await?;
+    let secret = Login::new("tom", "Tr0ub4dor").for_time(Duration::from_secs(1));
+    for shown in [
+        format!("{options:?}"),
+        format!("{connection:?}"),
+        format!("{secret:?}"),
+    ] {
+        assert!(!shown.contains("Tr0ub4dor"), "{shown}");
+    }
+    Ok(connection.close().await?)
+}
