@@ -9,6 +9,7 @@ mod bystanders;
 mod puka_consume;
 mod puka_publish;
 mod reg_blocked;
+mod reg_cancel;
 mod reg_channels;
 mod serena_channel;
 mod serena_connection;
@@ -90,7 +91,12 @@ pub fn amqproto() -> Vec<Case> {
 /// What once broke a mature client.
 #[must_use]
 pub fn regressions() -> Vec<Case> {
-    [reg_channels::cases(), reg_blocked::cases()].concat()
+    [
+        reg_channels::cases(),
+        reg_blocked::cases(),
+        reg_cancel::cases(),
+    ]
+    .concat()
 }
 
 /// All runtimes that there is an adapter for.
