@@ -9,7 +9,7 @@ use amqp_core::{
     wire::{Secret, ShortStr},
 };
 
-use crate::{connection, shared::Shared};
+use crate::{connection, shared::Shared, state::State};
 
 /// Who to log in as, and for how long that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,10 +121,11 @@ pub(crate) async fn renew(
             state.secret_due = false;
             state.machine.set_secret_deadline(Some(due));
         });
-        let ended = connection::wait_for(&shared, |state| {
+        let over_or_due = |state: &State| {
             let ended = state.closed.is_some();
             (ended || state.secret_due).then_some(ended)
-        });
+        };
+        let ended = connection::wait_for(&shared, |state| &mut state.life, over_or_due);
         if ended.await {
             return;
         }

@@ -22,7 +22,7 @@ use crate::{
     scope,
     shared::{ClientEndpoint, Shared, Wait},
     state::State,
-    waiters::Place,
+    waiters::{Place, Waiters},
 };
 
 /// A connection to a server.
@@ -160,6 +160,33 @@ impl Connection {
         auth::renew(Arc::clone(&self.0.shared), provider, expires_in)
     }
 
+    /// Waits until all that was accepted before, publishes and acknowledgements too, was handed to
+    /// the transport. That says nothing of whether the server has it: a confirm does, and so does
+    /// the answer to a request that follows on the same channel. A channel that is closed drops
+    /// what it has not sent, and is not waited for.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::ConnectionClosed`] when the connection ends before.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let mark = self.0.shared.lock().machine.flush_mark();
+        wait_for(
+            &self.0.shared,
+            |state| &mut state.flushers,
+            |state| {
+                let flushed = !state.in_transit && state.machine.is_flushed(&mark);
+                match &state.closed {
+                    _ if flushed => Some(Ok(())),
+                    Some(reason) => Some(Err(Error::ConnectionClosed(reason.clone()))),
+                    None => None,
+                }
+            },
+        )
+        .await
+    }
+
     /// Closes the connection. What was accepted before, publishes and acknowledgements too, is
     /// sent first; everything that waits for an answer fails.
     ///
@@ -262,7 +289,7 @@ impl Connection {
 
     /// Waits until a condition about the life of the connection holds.
     async fn wait<T>(&self, condition: impl Fn(&State) -> Option<T>) -> T {
-        wait_for(&self.0.shared, condition).await
+        wait_for(&self.0.shared, |state| &mut state.life, condition).await
     }
 
     /// Whether the channel is still known to the server or on the way to be.
@@ -272,18 +299,23 @@ impl Connection {
     }
 }
 
-/// Waits until a condition about the life of a connection holds.
-pub(crate) async fn wait_for<T>(shared: &Shared, condition: impl Fn(&State) -> Option<T>) -> T {
-    let mut place = LifePlace {
+/// Waits until a condition holds, among those who are woken when it may.
+pub(crate) async fn wait_for<T>(
+    shared: &Shared,
+    waiters: fn(&mut State) -> &mut Waiters,
+    condition: impl Fn(&State) -> Option<T>,
+) -> T {
+    let mut waiting = Waiting {
         shared,
+        waiters,
         place: None,
     };
     poll_fn(move |cx| {
-        let mut state = place.shared.lock();
+        let mut state = waiting.shared.lock();
         match condition(&state) {
             Some(value) => Poll::Ready(value),
             None => {
-                state.life.wait(&mut place.place, cx);
+                (waiting.waiters)(&mut state).wait(&mut waiting.place, cx);
                 Poll::Pending
             }
         }
@@ -305,16 +337,17 @@ pub(crate) async fn update_secret(
     Ok(())
 }
 
-/// A place among those who wait for the connection's life, given up on drop.
-struct LifePlace<'a> {
+/// A place among those who wait, given up on drop.
+struct Waiting<'a> {
     shared: &'a Shared,
+    waiters: fn(&mut State) -> &mut Waiters,
     place: Place,
 }
 
-impl Drop for LifePlace<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.place.is_some() {
-            self.shared.lock().life.leave(&mut self.place);
+            (self.waiters)(&mut self.shared.lock()).leave(&mut self.place);
         }
     }
 }

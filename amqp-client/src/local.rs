@@ -16,9 +16,8 @@ use amqp_broker::{AcceptError, Broker, ConfigError, Inspection};
 use amqp_core::protocol::ReplyCode;
 
 use crate::{
-    BrokerDriver, Config, Connection, Error, Runtime, SharedBroker, Transport, pipe,
-    runtime::{sleep, within},
-    waiters::keep,
+    BrokerDriver, Config, Connection, Error, Runtime, SharedBroker, Timer, Transport, pipe,
+    runtime::within, waiters::keep,
 };
 
 /// How long to wait after a connection could not be accepted: what it takes may come free.
@@ -259,6 +258,12 @@ async fn serve_until<R: Runtime>(
             broker.runtime.spawn(Guest::new(&house, driver));
         }
     }
+}
+
+/// Waits, by that clock.
+async fn sleep<C: Timer>(clock: &mut C, time: Duration) {
+    let at = clock.now() + time;
+    poll_fn(|cx| clock.poll_deadline(cx, Some(at))).await;
 }
 
 /// What a server, its listener and its connections know of each other.

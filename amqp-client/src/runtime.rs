@@ -75,12 +75,6 @@ pub trait Runtime: Clone + fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Waits, by that clock.
-pub(crate) async fn sleep<C: Timer>(clock: &mut C, time: Duration) {
-    let at = clock.now() + time;
-    poll_fn(|cx| clock.poll_deadline(cx, Some(at))).await;
-}
-
 /// What comes of a future, if that comes in time.
 pub(crate) async fn within<C: Timer, T>(
     clock: &mut C,

@@ -197,7 +197,16 @@ impl Endpoint for ClientEndpoint {
     }
 
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.with(|state| state.machine.poll_transmit(now, out))
+        let mut wakes = Wakes::default();
+        let mut state = self.0.lock();
+        let more = state.machine.poll_transmit(now, out);
+        // The driver asks for more when all that it had was taken by the transport.
+        state.in_transit = more;
+        state.flushers.wake_all(&mut wakes);
+        state.pump(&mut wakes);
+        drop(state);
+        wakes.wake();
+        more
     }
 
     fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {

@@ -54,6 +54,10 @@ pub(crate) struct State {
     pub(crate) secret_due: bool,
     /// What the server has shown.
     pub(crate) certificates: Arc<[Vec<u8>]>,
+    /// What the machine has handed out, and the transport maybe not yet taken.
+    pub(crate) in_transit: bool,
+    /// Who waits until something has left.
+    pub(crate) flushers: Waiters,
     /// Who waits to publish.
     pub(crate) publishers: Waiters,
     /// What was delivered and not yet taken, in bytes.
@@ -146,6 +150,8 @@ impl State {
             opened: false,
             closed: None,
             secret_due: false,
+            in_transit: false,
+            flushers: Waiters::default(),
             certificates: Arc::default(),
             publishers: Waiters::default(),
             undelivered: 0,
@@ -581,6 +587,7 @@ impl State {
             let _all_over = channel.finish(&error, wakes);
         }
         self.publishers.wake_all(wakes);
+        self.flushers.wake_all(wakes);
         self.life.wake_all(wakes);
     }
 }

@@ -91,6 +91,7 @@ pub use self::{
     fault::{Fault, ProtocolError},
     ids::{ChannelId, ConsumerId, DeliveryTag, PublishSeq, RequestId, Requeue, Tags},
     limits::{FRAME_MAX_BEFORE_TUNE, FRAME_OVERHEAD, Limits, Timeouts, Tuning},
+    machine::FlushMark,
     method::{ClientSent, MethodDef, MethodId, NoWait, Request, Rule, ServerSent},
     time::Instant,
     transmit::Transmit,

@@ -80,6 +80,50 @@ async fn a_delay_is_what_tokios_clock_says() -> Outcome {
     session(&connection, 20).await
 }
 
+/// What was flushed is with the transport, however much that is; it is not said before.
+#[tokio::test(start_paused = true)]
+async fn puk_08_a_flush_waits_for_the_transport() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect(Config::default()).await?;
+    let channel = connection.open_channel().await?;
+    connection.flush().await?;
+
+    let key = last_key(&broker)?;
+    let stall = ByteFaults::new().from_client(Disturbance::new().stall_after(0));
+    broker.with(|broker| broker.faults().bytes(key, stall));
+    let publish = basic::Publish::default().routing_key("tasks")?;
+    let large = vec![0; 4 << 20]; // more than is under way in a pipe
+    channel
+        .publish(&publish, &basic::Properties::default(), large)
+        .await?;
+    let stuck = time::timeout(Duration::from_secs(5), connection.flush()).await;
+    assert!(stuck.is_err());
+
+    let waiting = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.flush().await }
+    });
+    broker.with(|broker| broker.faults().bytes(key, ByteFaults::default()));
+    time::timeout(PATIENCE, waiting).await???;
+    assert_eq!(connection.buffered(), 0);
+
+    let cut = ByteFaults::new().from_client(Disturbance::new().stall_after(0));
+    broker.with(|broker| broker.faults().bytes(key, cut));
+    let large = vec![0; 4 << 20];
+    channel
+        .publish(&publish, &basic::Properties::default(), large)
+        .await?;
+    let waiting = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.flush().await }
+    });
+    tokio::task::yield_now().await;
+    connection.abort();
+    let ended = time::timeout(PATIENCE, waiting).await??;
+    assert!(matches!(ended, Err(amqp_tokio::Error::ConnectionClosed(_))));
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn heartbeats_notice_a_stall() -> Outcome {
     let broker = LocalBroker::default();

@@ -29,7 +29,7 @@ use crate::{
     error::ApiMisuse,
     ids::{ChannelId, RequestId},
     limits::{Limits, Tuning},
-    machine::{ChannelLife, Machine},
+    machine::{ChannelLife, FlushMark, Machine},
     method::MethodDef as _,
     protocol::{ReplyCode, channel as channel_class, connection},
     time::Instant,
@@ -297,6 +297,20 @@ impl Connection {
     #[must_use]
     pub const fn channel_count(&self) -> usize {
         self.0.channel_count()
+    }
+
+    /// Marks what was accepted up to now: publishes, acknowledgements and requests.
+    #[must_use]
+    pub fn flush_mark(&self) -> FlushMark {
+        self.0.flush_mark()
+    }
+
+    /// Whether all that was accepted before the mark was handed out by
+    /// [`poll_transmit`](Self::poll_transmit), or dropped because its channel ended. What a
+    /// transaction holds back until it is committed is not.
+    #[must_use]
+    pub fn is_flushed(&self, mark: &FlushMark) -> bool {
+        self.0.is_flushed(mark)
     }
 
     /// How many bytes wait for [`poll_transmit`](Self::poll_transmit).

@@ -40,6 +40,16 @@ use crate::{
 /// list at every turn, seldom has to make room anew.
 const IDLE_EVENTS: usize = 128;
 
+/// How much was accepted for sending at some time: what
+/// [`flush_mark`](crate::client::Connection::flush_mark) gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlushMark {
+    /// The end of the ready lane.
+    ready: u64,
+    /// The end of each backlog that was not empty.
+    backlogs: Vec<(ChannelId, u64)>,
+}
+
 /// What the connection has still to tell.
 type Events<R> = VecDeque<<R as Role>::Event>;
 
@@ -276,6 +286,27 @@ impl<R: Role> Machine<R> {
 
     pub(crate) fn buffered(&self) -> usize {
         self.output.len()
+    }
+
+    /// Marks what was accepted up to now.
+    pub(crate) fn flush_mark(&self) -> FlushMark {
+        let waiting = |id: &ChannelId| {
+            let channel = self.channels.get(*id)?;
+            (!channel.backlog.is_empty()).then(|| (*id, channel.backlog.position()))
+        };
+        FlushMark {
+            ready: self.output.position(),
+            backlogs: self.channels.ids().iter().filter_map(waiting).collect(),
+        }
+    }
+
+    /// Whether all of it was handed out, or dropped with its channel.
+    pub(crate) fn is_flushed(&self, mark: &FlushMark) -> bool {
+        let left = |&(id, position): &(ChannelId, u64)| {
+            let channel = self.channels.get(id);
+            channel.is_none_or(|channel| channel.backlog.has_left(position))
+        };
+        self.output.is_past(mark.ready) && mark.backlogs.iter().all(left)
     }
 
     pub(crate) const fn handed_out(&self) -> u64 {

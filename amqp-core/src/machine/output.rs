@@ -85,6 +85,10 @@ pub(crate) struct Backlog {
     held: bool,
     /// The channel is in the ring.
     ringed: bool,
+    /// How many bytes were ever put in.
+    put: u64,
+    /// How many bytes ever left, or were dropped.
+    left: u64,
 }
 
 #[derive(Debug)]
@@ -118,6 +122,16 @@ struct Frames {
 impl Backlog {
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// Where the next byte will stand in all that ever passed through it.
+    pub(crate) const fn position(&self) -> u64 {
+        self.put
+    }
+
+    /// Whether what was put in before that position has left.
+    pub(crate) const fn has_left(&self, position: u64) -> bool {
+        self.left >= position
     }
 
     /// Whether frames of the channel go to the lane of ready frames.
@@ -194,6 +208,11 @@ impl Output {
         self.queued
     }
 
+    /// Whether the urgent lane, and the ready lane up to that position, were handed out.
+    pub(crate) fn is_past(&self, position: u64) -> bool {
+        self.urgent.is_empty() && self.moved >= position
+    }
+
     /// How much of the ready lane was handed out: a position below this one has left.
     pub(crate) const fn handed_out(&self) -> u64 {
         self.moved
@@ -247,7 +266,7 @@ impl Output {
             self.queued += size as u64;
         } else {
             backlog.append(self.chunk, 0, |out| put_method(out, channel, method, len));
-            self.waiting += size;
+            self.wait(backlog, size);
             self.join_ring(backlog, channel);
         }
         Ok(())
@@ -277,7 +296,7 @@ impl Output {
             self.queued += size as u64;
         } else {
             backlog.append(self.chunk, 0, put);
-            self.waiting += size;
+            self.wait(backlog, size);
             self.join_ring(backlog, channel);
         }
     }
@@ -316,7 +335,7 @@ impl Output {
             let inspected = backlog.append(self.chunk, publish, |out| {
                 heads.put(out, message.method, message.properties, inspect)
             });
-            self.waiting += heads.len() + heads.body_len;
+            self.wait(backlog, heads.len() + heads.body_len);
             if heads.body_len > 0 {
                 backlog.items.push_back(Item::Body(message.body));
             }
@@ -355,7 +374,7 @@ impl Output {
             backlog.items.extend(dropped.pop_front());
         }
         let dropped: usize = dropped.iter().map(Item::len).sum();
-        self.waiting = self.waiting.saturating_sub(dropped);
+        self.leave(backlog, dropped);
         self.release(backlog, channel);
     }
 
@@ -419,13 +438,13 @@ impl Output {
         let before = self.ready.len();
         match backlog.items.pop_front() {
             Some(Item::Frames(frames)) => {
-                self.waiting = self.waiting.saturating_sub(frames.bytes.len());
+                self.leave(backlog, frames.bytes.len());
                 turn.last_publish = frames.last_publish;
                 self.ready.append(frames.bytes);
             }
             Some(Item::Body(mut body)) => {
                 let len = body.len().min(self.chunk);
-                self.waiting = self.waiting.saturating_sub(len);
+                self.leave(backlog, len);
                 put_body_frame(&mut self.ready, channel, &mut body, len);
                 if !body.is_empty() {
                     backlog.items.push_front(Item::Body(body));
@@ -447,6 +466,18 @@ impl Output {
             self.urgent = BytesMut::new();
         }
         self.ready.shrink(IDLE_BUFFER);
+    }
+
+    /// So many bytes more wait in a backlog.
+    fn wait(&mut self, backlog: &mut Backlog, len: usize) {
+        self.waiting += len;
+        backlog.put += len as u64;
+    }
+
+    /// So many bytes do not wait in a backlog any more.
+    fn leave(&mut self, backlog: &mut Backlog, len: usize) {
+        self.waiting = self.waiting.saturating_sub(len);
+        backlog.left += len as u64;
     }
 
     fn join_ring(&mut self, backlog: &mut Backlog, channel: u16) {

@@ -625,3 +625,46 @@ fn a_channel_that_is_not_in_confirm_mode_has_no_numbers() {
         }))
     ));
 }
+
+/// What was accepted before a mark has left, and not only as many bytes: what is accepted later may
+/// overtake the rest of a large message.
+#[test]
+fn what_was_accepted_before_a_mark_is_known_to_have_left() {
+    let mut client = Client::roomy();
+    let (slow, quick) = (client.channel(), client.channel());
+    let empty = client.conn.flush_mark();
+    assert!(client.conn.is_flushed(&empty));
+    let large = vec![0; 3 << 20];
+    client
+        .on(slow)
+        .publish(&publish("q"), &basic::Properties::default(), large)
+        .unwrap();
+    client.publish(quick, b"before");
+    let mark = client.conn.flush_mark();
+    let mut turns = 0;
+    while !client.conn.is_flushed(&mark) {
+        let before = client.conn.buffered();
+        client.publish(quick, b"overtakes");
+        client.bytes_once();
+        assert!(client.conn.buffered() < before);
+        turns += 1;
+    }
+    assert!(turns > 3);
+    assert_eq!(client.conn.buffered(), 0);
+}
+
+/// A channel that is closed drops what it has not sent; nobody waits for that.
+#[test]
+fn what_a_channel_dropped_is_not_waited_for() {
+    let mut client = Client::open();
+    let id = client.channel();
+    let large = vec![0; 3 << 20];
+    client
+        .on(id)
+        .publish(&publish("q"), &basic::Properties::default(), large)
+        .unwrap();
+    let mark = client.conn.flush_mark();
+    client.send(id.number(), &channel::Close::default());
+    client.bytes();
+    assert!(client.conn.is_flushed(&mark));
+}
