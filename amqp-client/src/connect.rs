@@ -19,7 +19,7 @@ use amqp_core::{
 };
 
 use crate::{
-    Connection, Error, Runtime, Timer,
+    Connection, Error, Runtime, Timer, Transport,
     auth::{CredentialsError, CredentialsProvider, log_in},
     runtime::within,
     tls::{TlsError, TlsOptions},
@@ -160,6 +160,25 @@ async fn open<R: Runtime>(
     if let (Some(provider), Some(expires_in)) = (&options.credentials, expires_in) {
         runtime.spawn(connection.renew(Arc::clone(provider), expires_in));
     }
+    Ok(connection)
+}
+
+/// Opens a connection over a transport that was made elsewhere, and spawns what drives it.
+///
+/// # Cancel safety
+/// Dropping it closes the connection.
+///
+/// # Errors
+/// When the connection cannot be opened, or the configuration has a setting that no server would
+/// accept.
+pub async fn from_transport<R: Runtime>(
+    runtime: &R,
+    transport: impl Transport + Unpin + 'static,
+    config: Config,
+) -> Result<Connection, Error> {
+    let (connection, driver) = Connection::start(config, transport, runtime.clock())?;
+    runtime.spawn(driver);
+    connection.opened().await?;
     Ok(connection)
 }
 

@@ -48,7 +48,7 @@ const READ_MIN: usize = 4 << 10;
 const LAST_READS: usize = 256;
 
 /// The most that is read at a time, in bytes: what a consumer of small messages is fastest with.
-const READ_MAX: usize = 128 << 10;
+pub(crate) const READ_MAX: usize = 128 << 10;
 
 /// Moves the bytes of one connection between its machine and its transport, and keeps its time. It
 /// ends when the connection has, and the transport is closed.

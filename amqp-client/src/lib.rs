@@ -29,6 +29,7 @@
 
 mod auth;
 mod channel;
+mod clock;
 mod confirm;
 mod connect;
 mod connection;
@@ -39,6 +40,8 @@ mod embedded;
 mod error;
 #[cfg(feature = "broker")]
 mod faulty;
+#[cfg(feature = "futures-io")]
+mod futures_stream;
 #[cfg(feature = "broker")]
 mod local;
 mod pipe;
@@ -61,11 +64,14 @@ pub use amqp_core::{
     protocol, wire,
 };
 
+#[cfg(feature = "futures-io")]
+pub use self::futures_stream::{FuturesStream, Socket};
 pub use self::{
     auth::{CredentialsError, CredentialsProvider, Login, LoginFuture},
     channel::{Channel, Fetched},
+    clock::SleepClock,
     confirm::{Confirm, ConfirmChannel, Unconfirmed},
-    connect::{ConnectError, Options, connect},
+    connect::{ConnectError, Options, connect, from_transport},
     connection::Connection,
     consumer::{Acker, Acks, Consumer, Delivery, ManualAck, Message, NoAck},
     driver::{Drive, Driver},
@@ -76,7 +82,7 @@ pub use self::{
     runtime::Runtime,
     shared::ClientEndpoint,
     tls::{Secured, Tls, TlsError, TlsOptions},
-    transport::{Timer, Transport},
+    transport::{Slices, Timer, Transport},
     tx::TxChannel,
 };
 #[cfg(feature = "broker")]

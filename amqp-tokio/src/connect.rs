@@ -1,6 +1,6 @@
 //! Making connections.
 
-use amqp_client::{Config, ConnectError, Connection, Error, Options, Runtime as _};
+use amqp_client::{Config, ConnectError, Connection, Error, Options};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{Tokio, TokioStream};
@@ -47,8 +47,5 @@ pub async fn from_stream<S>(stream: S, config: Config) -> Result<Connection, Err
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (connection, driver) = Connection::start(config, TokioStream::new(stream), Tokio.clock())?;
-    tokio::spawn(driver);
-    connection.opened().await?;
-    Ok(connection)
+    amqp_client::from_transport(&Tokio, TokioStream::new(stream), config).await
 }

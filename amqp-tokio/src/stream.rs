@@ -2,18 +2,14 @@
 
 use std::{
     future::Future as _,
-    io::{self, IoSlice},
+    io,
     pin::{Pin, pin},
     task::{Context, Poll},
 };
 
-use amqp_client::{Transport, core::Transmit};
+use amqp_client::{Slices, Transport, core::Transmit};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-
-/// How many pieces go into one vectored write. The kernel takes 1024; beyond a few dozen they gain
-/// nothing.
-const SLICES: usize = 64;
 
 /// Any byte stream of tokio's, as a transport.
 #[derive(Debug)]
@@ -34,13 +30,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for TokioStream<S> {
     fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>> {
         let stream = Pin::new(&mut self.0);
         let written = if stream.is_write_vectored() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut count = 0;
-            for (slice, segment) in slices.iter_mut().zip(out.segments()) {
-                *slice = IoSlice::new(segment);
-                count += 1;
-            }
-            stream.poll_write_vectored(cx, &slices[..count])
+            stream.poll_write_vectored(cx, &Slices::of(out))
         } else {
             stream.poll_write(cx, out.chunk())
         };

@@ -1,0 +1,46 @@
+//! The adapter's sockets, clock and tasks.
+
+#![cfg(feature = "broker")]
+
+#[path = "../../amqp-client/tests/support/adapter.rs"]
+mod adapter;
+
+use adapter::Outcome;
+use amqp_tokio::{LocalBroker, Server, Tokio, TokioClock, TokioStream, serve};
+use tokio::{net::TcpListener, runtime::Runtime};
+
+#[test]
+fn a_served_broker_is_reached_by_name() -> Outcome {
+    Runtime::new()?.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let server = serve(listener, LocalBroker::default())?;
+        adapter::over_tcp(Tokio, server).await
+    })
+}
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_is_an_address() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("broker");
+    Runtime::new()?.block_on(async {
+        let listener = tokio::net::UnixListener::bind(&path)?;
+        let accept = async move { Ok(TokioStream::new(listener.accept().await?.0)) };
+        adapter::over_unix::<Tokio, _>(&path, accept).await
+    })
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_noticed() -> Outcome {
+    Runtime::new()?.block_on(adapter::silent_peer::<Tokio>())
+}
+
+/// What is needed to hand them from task to task.
+#[test]
+fn everything_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Tokio>();
+    shared::<TokioClock>();
+    shared::<LocalBroker>();
+    shared::<Server>();
+}
