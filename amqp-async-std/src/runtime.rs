@@ -1,0 +1,74 @@
+//! async-std, as the client layer uses it.
+
+use std::{future::Future, io, net::SocketAddr, path::Path, pin::Pin, time::Duration};
+
+use amqp_client::{FuturesStream, Runtime, SleepClock, Socket};
+use async_std::{
+    net::{TcpStream, ToSocketAddrs as _},
+    task,
+};
+
+/// The system's monotonic clock, with async-std's sleep for an alarm.
+pub type AsyncStdClock = SleepClock<Sleep>;
+
+/// What async-std sleeps with.
+type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// A byte stream that [`AsyncStd`] made.
+pub type AsyncStdStream = FuturesStream<Box<dyn Socket>>;
+
+/// async-std, of which there is one per process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AsyncStd;
+
+impl Runtime for AsyncStd {
+    type Clock = AsyncStdClock;
+    type Stream = AsyncStdStream;
+
+    fn clock(&self) -> AsyncStdClock {
+        SleepClock::new(sleep)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        task::spawn(task);
+    }
+
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok((host, port).to_socket_addrs().await?.collect())
+    }
+
+    async fn connect_tcp(&self, to: SocketAddr) -> io::Result<AsyncStdStream> {
+        Ok(FuturesStream::boxed(connect_tcp(to).await?))
+    }
+
+    #[cfg(unix)]
+    async fn connect_unix(&self, path: &Path) -> io::Result<AsyncStdStream> {
+        let stream = async_std::os::unix::net::UnixStream::connect(path).await?;
+        Ok(FuturesStream::boxed(stream))
+    }
+}
+
+fn sleep(time: Duration) -> Sleep {
+    Box::pin(task::sleep(time))
+}
+
+async fn connect_tcp(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_std::{net::TcpListener, task};
+
+    #[test]
+    fn tri_03_tcp_nodelay_is_on() -> std::io::Result<()> {
+        task::block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let stream = super::connect_tcp(listener.local_addr()?).await?;
+            assert!(stream.nodelay()?);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! A broker in this process.
+
+use std::{io, net::SocketAddr};
+
+use amqp_client::{FuturesStream, Listener};
+use async_std::net::TcpListener;
+
+use crate::{AsyncStd, AsyncStdStream};
+
+/// A broker in this process, to connect to without a socket, and to [`serve`] to others.
+///
+/// It can be cloned; all clones are one broker, which is gone with the last clone and the last
+/// connection, and all that was in it: durability is not its job.
+///
+/// ```
+/// use amqp_async_std::{Config, LocalBroker, protocol::{basic, queue}};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async_std::task::block_on(async {
+/// let broker = LocalBroker::default();
+/// let connection = broker.connect(Config::default()).await?;
+/// let channel = connection.open_channel().await?.confirm_select().await?;
+/// channel.call(queue::Declare::default().queue("tasks")?).await?;
+///
+/// let to_tasks = basic::Publish::default().routing_key("tasks")?;
+/// let confirm = channel
+///     .publish(&to_tasks, &basic::Properties::default(), "the first")
+///     .await?;
+/// confirm.await?;
+/// let tasks = &broker.inspect().vhosts[0].queues[0];
+/// assert_eq!((tasks.name.as_str(), tasks.ready), ("tasks", 1));
+/// # Ok(()) }) }
+/// ```
+pub type LocalBroker = amqp_client::LocalBroker<AsyncStd>;
+
+/// A broker that is served to others; see [`serve`].
+pub type Server = amqp_client::Server<AsyncStd>;
+
+/// Serves a broker to whoever connects to the listener, in tasks of async-std.
+///
+/// ```
+/// use amqp_async_std::{LocalBroker, serve};
+/// use async_std::net::TcpListener;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async_std::task::block_on(async {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let server = serve(listener, LocalBroker::default())?;
+/// let connection = amqp_async_std::connect(&format!("amqp://{}", server.local_addr())).await?;
+/// connection.close().await?;
+/// server.shutdown().await;
+/// # Ok(()) }) }
+/// ```
+///
+/// # Errors
+/// When the listener does not know its address.
+pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
+    amqp_client::serve(AsyncStdListener(listener), broker)
+}
+
+#[derive(Debug)]
+struct AsyncStdListener(TcpListener);
+
+impl Listener for AsyncStdListener {
+    type Stream = AsyncStdStream;
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    async fn accept(&mut self) -> io::Result<AsyncStdStream> {
+        let (stream, _) = self.0.accept().await?;
+        // Without it the answers would only be late.
+        let _unsupported = stream.set_nodelay(true);
+        Ok(FuturesStream::boxed(stream))
+    }
+}

@@ -1,0 +1,46 @@
+//! The adapter's sockets, clock and tasks.
+
+#![cfg(feature = "broker")]
+
+#[path = "../../amqp-client/tests/support/adapter.rs"]
+mod adapter;
+
+use adapter::Outcome;
+use amqp_async_std::{AsyncStd, AsyncStdClock, FuturesStream, LocalBroker, Server, serve};
+use async_std::{net::TcpListener, task::block_on};
+
+#[test]
+fn a_served_broker_is_reached_by_name() -> Outcome {
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let server = serve(listener, LocalBroker::default())?;
+        adapter::over_tcp(AsyncStd, server).await
+    })
+}
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_is_an_address() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("broker");
+    block_on(async {
+        let listener = async_std::os::unix::net::UnixListener::bind(&path).await?;
+        let accept = async move { Ok(FuturesStream::new(listener.accept().await?.0)) };
+        adapter::over_unix::<AsyncStd, _>(&path, accept).await
+    })
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_noticed() -> Outcome {
+    block_on(adapter::silent_peer::<AsyncStd>())
+}
+
+/// What is needed to hand them from task to task.
+#[test]
+fn everything_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<AsyncStd>();
+    shared::<AsyncStdClock>();
+    shared::<LocalBroker>();
+    shared::<Server>();
+}

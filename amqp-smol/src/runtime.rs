@@ -1,0 +1,119 @@
+//! Smol, as the client layer uses it.
+
+use std::{fmt, future::Future, io, net::SocketAddr, path::Path, pin::Pin, sync::Arc};
+
+use amqp_client::{FuturesStream, Runtime, SleepClock, Socket};
+use smol::{
+    Timer,
+    net::{TcpStream, resolve},
+};
+
+/// The system's monotonic clock, with one of smol's timers for an alarm.
+pub type SmolClock = SleepClock<Timer>;
+
+/// A byte stream that [`Smol`] made.
+pub type SmolStream = FuturesStream<Box<dyn Socket>>;
+
+/// Smol's sockets and timers, and an executor: by default the global one, that of [`smol::spawn`].
+#[derive(Clone, Default)]
+pub struct Smol {
+    /// What spawns a task; none for [`smol::spawn`].
+    spawner: Option<Arc<Spawner>>,
+}
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Spawner = dyn Fn(Task) + Send + Sync;
+
+impl Smol {
+    /// Smol with an executor of one's own: what is to be run beside the caller is given to `spawner`.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use amqp_smol::{Config, LocalBroker, Smol, broker};
+    /// use smol::Executor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let executor = Arc::new(Executor::new());
+    /// let tasks = Arc::downgrade(&executor); // or it would keep itself alive
+    /// let here = Smol::spawning(move |task| {
+    ///     if let Some(executor) = tasks.upgrade() {
+    ///         executor.spawn(task).detach();
+    ///     }
+    /// });
+    ///
+    /// smol::block_on(executor.run(async {
+    ///     let broker = LocalBroker::on(here, broker::Config::default())?;
+    ///     let connection = broker.connect(Config::default()).await?;
+    ///     connection.close().await?;
+    ///     Ok(())
+    /// }))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn spawning(
+        spawner: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            spawner: Some(Arc::new(spawner)),
+        }
+    }
+}
+
+impl fmt::Debug for Smol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Smol")
+            .field("global", &self.spawner.is_none())
+            .finish()
+    }
+}
+
+impl Runtime for Smol {
+    type Clock = SmolClock;
+    type Stream = SmolStream;
+
+    fn clock(&self) -> SmolClock {
+        SleepClock::new(Timer::after)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        match &self.spawner {
+            Some(spawner) => spawner(Box::pin(task)),
+            None => smol::spawn(task).detach(),
+        }
+    }
+
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        resolve((host, port)).await
+    }
+
+    async fn connect_tcp(&self, to: SocketAddr) -> io::Result<SmolStream> {
+        Ok(FuturesStream::boxed(connect_tcp(to).await?))
+    }
+
+    #[cfg(unix)]
+    async fn connect_unix(&self, path: &Path) -> io::Result<SmolStream> {
+        let stream = smol::net::unix::UnixStream::connect(path).await?;
+        Ok(FuturesStream::boxed(stream))
+    }
+}
+
+async fn connect_tcp(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use smol::net::TcpListener;
+
+    #[test]
+    fn tri_03_tcp_nodelay_is_on() -> std::io::Result<()> {
+        smol::block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let stream = super::connect_tcp(listener.local_addr()?).await?;
+            assert!(stream.nodelay()?);
+            Ok(())
+        })
+    }
+}
