@@ -22,6 +22,6 @@ pub use self::{
     embedded::Embedded,
     operator::Operator,
     relay::{Relay, Traffic},
-    runtime::{Boxed, Configure, Runtime, Tokio},
+    runtime::{AsyncStd, Boxed, Configure, Runtime, Smol, Tokio},
     task::{Panicked, Task},
 };

@@ -1,13 +1,15 @@
 //! What the scenarios need from a runtime. They need nothing else of it, so that the same ones run
 //! on each.
 
+mod async_std;
+mod smol;
 mod tokio;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use amqp_tokio::{Config, Connection};
+use amqp_tokio::{Config, ConnectError, Connection, Options};
 
-pub use self::tokio::Tokio;
+pub use self::{async_std::AsyncStd, smol::Smol, tokio::Tokio};
 use crate::harness::{Failure, Outcome};
 
 /// A future that any thread may run.
@@ -36,4 +38,23 @@ pub trait Runtime: fmt::Debug + Send + Sync {
 
     /// Waits.
     fn sleep(&self, time: Duration) -> Boxed<()>;
+}
+
+/// Connects with an adapter's `connect_with`.
+fn connect<F>(
+    uri: String,
+    configure: Configure,
+    connect_with: impl FnOnce(Options) -> F + Send + 'static,
+) -> Boxed<Result<Connection, Failure>>
+where
+    F: Future<Output = Result<Connection, ConnectError>> + Send,
+{
+    Box::pin(async move {
+        let mut options = Options::from_uri(&uri)?;
+        configure(&mut options.config);
+        connect_with(options).await.map_err(|error| match error {
+            ConnectError::NotOpened(error) => error.into(),
+            error => error.into(),
+        })
+    })
 }

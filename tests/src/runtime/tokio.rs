@@ -2,10 +2,10 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use amqp_tokio::{ConnectError, Connection, Options, connect_with};
+use amqp_tokio::{Connection, connect_with};
 use tokio::{runtime::Builder, time};
 
-use super::{Boxed, Configure, Runtime};
+use super::{Boxed, Configure, Runtime, connect};
 use crate::harness::{Failure, Outcome};
 
 /// One of tokio's schedulers.
@@ -38,13 +38,8 @@ impl Runtime for Tokio {
     }
 
     fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>> {
-        Box::pin(async move {
-            let mut options = Options::from_uri(&uri)?;
-            configure(&mut options.config);
-            connect_with(&options).await.map_err(|error| match error {
-                ConnectError::NotOpened(error) => error.into(),
-                error => error.into(),
-            })
+        connect(uri, configure, |options| async move {
+            connect_with(&options).await
         })
     }
 

@@ -36,7 +36,7 @@ use crate::{
     context::Ctx,
     embedded::Embedded,
     harness::{Outcome, Scenario},
-    runtime::{Runtime, Tokio},
+    runtime::{AsyncStd, Runtime, Smol, Tokio},
 };
 
 /// All of them.
@@ -100,7 +100,8 @@ pub fn regressions() -> Vec<Case> {
 }
 
 /// All runtimes that there is an adapter for.
-pub const RUNTIMES: [&dyn Runtime; 2] = [&Tokio::MultiThread, &Tokio::CurrentThread];
+pub const RUNTIMES: [&dyn Runtime; 4] =
+    [&Tokio::MultiThread, &Tokio::CurrentThread, &Smol, &AsyncStd];
 
 /// Each scenario on each broker, with each of these runtimes.
 #[must_use]
