@@ -163,9 +163,9 @@ impl Broker {
         }
         let subscriptions: Vec<Subscription> = channel.consumers.values().copied().collect();
         for subscription in subscriptions {
-            if let Subscription::Queue { queue, key } = subscription {
+            if let Subscription::Queue { queue, .. } = subscription {
                 if let Some(found) = self.queues.get_mut(&queue) {
-                    found.join_turn(key);
+                    found.join_turns(key);
                 }
                 self.schedule(queue);
             }
@@ -218,11 +218,15 @@ impl Broker {
         }
     }
 
-    /// What held the consumer of a delivery back may be over.
+    /// What held the consumer of a delivery back may be over, if that was its own limit: that of its
+    /// channel is looked at when all is settled.
     fn rejoin(&mut self, delivery: &Unacked) {
         if let Some(consumer) = delivery.consumer
             && let Some(queue) = self.queues.get_mut(&delivery.queue)
-            && queue.consumers.contains_key(&consumer)
+            && queue
+                .consumers
+                .get(&consumer)
+                .is_some_and(|consumer| consumer.prefetch > 0)
         {
             queue.join_turn(consumer);
         }

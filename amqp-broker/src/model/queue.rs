@@ -74,6 +74,8 @@ pub(crate) struct Queue {
     /// Whose turn it is, by priority. Everyone in it is a consumer that was not found to be held
     /// back. No level is empty.
     turns: BTreeMap<Reverse<i64>, VecDeque<ConsumerKey>>,
+    /// Those that were found to be held back, in that order. No consumer is in both.
+    held_back: VecDeque<ConsumerKey>,
     /// The one consumer that is served, where there may be only one.
     active: Option<ConsumerKey>,
     /// When it was last used, for `x-expires`.
@@ -113,6 +115,7 @@ impl Queue {
             arrivals: 0,
             consumers: BTreeMap::new(),
             turns: BTreeMap::new(),
+            held_back: VecDeque::new(),
             active: None,
             used: now,
             deadline: None,
@@ -290,6 +293,7 @@ impl Queue {
     pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> Option<Consumer> {
         let consumer = self.consumers.remove(&key)?;
         self.leave_turn(key, consumer.priority);
+        self.held_back.retain(|held| *held != key);
         if self.active == Some(key) {
             self.active = None;
         }
@@ -318,8 +322,24 @@ impl Queue {
             && !consumer.in_turn
         {
             consumer.in_turn = true;
+            self.held_back.retain(|held| *held != key);
             let turn = self.turns.entry(Reverse(consumer.priority)).or_default();
             turn.push_back(key);
+        }
+    }
+
+    /// What held the consumers of a channel back may be over. They join in the order in which they
+    /// were found to be held back.
+    pub(crate) fn join_turns(&mut self, channel: ChannelKey) {
+        let consumers = &self.consumers;
+        let of_channel = |key: &&ConsumerKey| {
+            let consumer = consumers.get(*key);
+            consumer.is_some_and(|consumer| consumer.channel == channel)
+        };
+        let released: Vec<ConsumerKey> =
+            self.held_back.iter().filter(of_channel).copied().collect();
+        for key in released {
+            self.join_turn(key);
         }
     }
 
@@ -343,8 +363,10 @@ impl Queue {
             let consumer = self.consumers.get_mut(&active)?;
             let is_ready = ready(active, consumer);
             if !is_ready {
-                consumer.in_turn = false;
                 let priority = consumer.priority;
+                if core::mem::take(&mut consumer.in_turn) {
+                    self.held_back.push_back(active);
+                }
                 self.leave_turn(active, priority);
             }
             return is_ready.then_some(active);
@@ -360,6 +382,7 @@ impl Queue {
                     return Some(key);
                 }
                 consumer.in_turn = false;
+                self.held_back.push_back(key);
             }
             if level.get().is_empty() {
                 level.remove();

@@ -118,6 +118,20 @@ pub fn kept() -> Vec<(&'static str, Program)> {
                 steps: what_is_done_alike_in_a_transaction_is_done_at_once(),
             },
         ),
+        (
+            "a_limit_of_the_channel_releases_in_the_order_of_holding",
+            Program {
+                seed: 777840,
+                steps: a_limit_of_the_channel_releases_in_the_order_of_holding(),
+            },
+        ),
+        (
+            "consumers_are_held_in_the_order_of_their_turns",
+            Program {
+                seed: 778320,
+                steps: consumers_are_held_in_the_order_of_their_turns(),
+            },
+        ),
     ]
 }
 
@@ -798,5 +812,103 @@ fn what_is_done_alike_in_a_transaction_is_done_at_once() -> Vec<Step> {
             requeue: true,
         },
         Step::Commit,
+    ]
+}
+
+fn a_limit_of_the_channel_releases_in_the_order_of_holding() -> Vec<Step> {
+    vec![
+        Step::Queue {
+            on: 1,
+            queue: 2,
+            passive: false,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: vec![],
+        },
+        Step::Consume {
+            on: 1,
+            queue: 2,
+            tag: 2,
+            no_ack: false,
+            exclusive: false,
+            priority: None,
+        },
+        Step::Qos {
+            on: 1,
+            prefetch: 1,
+            global: true,
+        },
+        Step::Consume {
+            on: 1,
+            queue: 2,
+            tag: 1,
+            no_ack: false,
+            exclusive: false,
+            priority: None,
+        },
+        Step::Publish {
+            on: 2,
+            exchange: Exchange::Default,
+            key: Key::Queue(2),
+            mandatory: true,
+            count: 3,
+            traits: Traits::default(),
+        },
+        Step::Reject {
+            on: 1,
+            pick: 0,
+            requeue: false,
+        },
+    ]
+}
+
+fn consumers_are_held_in_the_order_of_their_turns() -> Vec<Step> {
+    vec![
+        Step::Queue {
+            on: 0,
+            queue: 0,
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            arguments: vec![],
+        },
+        Step::Consume {
+            on: 0,
+            queue: 0,
+            tag: 2,
+            no_ack: false,
+            exclusive: false,
+            priority: None,
+        },
+        Step::Qos {
+            on: 0,
+            prefetch: 1,
+            global: true,
+        },
+        Step::Publish {
+            on: 3,
+            exchange: Exchange::Default,
+            key: Key::Queue(0),
+            mandatory: false,
+            count: 5,
+            traits: Traits::default(),
+        },
+        Step::Consume {
+            on: 0,
+            queue: 0,
+            tag: 0,
+            no_ack: false,
+            exclusive: false,
+            priority: None,
+        },
+        Step::Commit,
+        Step::Nack {
+            on: 0,
+            pick: 1,
+            multiple: false,
+            requeue: false,
+        },
     ]
 }
