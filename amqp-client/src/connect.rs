@@ -323,6 +323,11 @@ impl ConnectError {
                 matches!(reason.cause(), CloseCause::AuthenticationFailed { .. })
             }
             Self::NotOpened(Error::Misuse(_)) | Self::Misuse(_) | Self::Credentials(_) => true,
+            #[cfg(feature = "tls")]
+            Self::Tls {
+                error: TlsError::Setup(error),
+                ..
+            } => error.is_final(),
             _ => false,
         }
     }

@@ -63,9 +63,16 @@ pub use amqp_core::{
     Body, CloseReason, Content, DeliveryTag, EncodedProperties, Requeue, Tags, client::Config,
     protocol, wire,
 };
+#[cfg(feature = "tls")]
+pub use rustls;
 
 #[cfg(feature = "futures-io")]
 pub use self::futures_stream::{FuturesStream, Socket};
+#[cfg(feature = "tls")]
+pub use self::tls::{
+    CertificateFault, Certificates, ClientCertificateFault, Identity, Key, MaterialFault,
+    TlsSetupError,
+};
 pub use self::{
     auth::{CredentialsError, CredentialsProvider, Login, LoginFuture},
     channel::{Channel, Fetched},

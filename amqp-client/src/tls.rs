@@ -1,33 +1,125 @@
 //! Securing a connection.
 
-use std::io;
+#[cfg(feature = "tls")]
+mod config;
+mod error;
+#[cfg(feature = "tls")]
+mod fault;
+#[cfg(feature = "tls")]
+mod material;
+#[cfg(feature = "tls")]
+mod verifier;
+
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
 use amqp_core::{
     dial::Address,
     uri::{TlsParameters, Uri},
 };
+#[cfg(feature = "tls")]
+use rustls::{ClientConfig, pki_types::ServerName};
 
-/// How connections are secured.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub use self::error::TlsError;
+#[cfg(feature = "tls")]
+pub use self::{
+    error::{MaterialFault, TlsSetupError},
+    fault::{CertificateFault, ClientCertificateFault},
+    material::{Certificates, Identity, Key},
+};
+
+/// How connections are secured. By default the server's certificate must name the host, and be
+/// vouched for by an authority that the platform trusts.
+///
+/// TLS 1.2 and 1.3 are spoken. Files are read whenever a connection is made, so that those that
+/// were replaced are noticed.
+#[cfg_attr(
+    feature = "tls",
+    doc = r#"
+```
+use amqp_client::{Certificates, Identity, Key, Options, TlsOptions};
+
+let mut options = Options::from_uri("amqps://broker.example.com?cacertfile=/etc/ca.pem")?;
+
+// The same with what is in memory, and with a certificate to show to the server.
+# let (ca, certificate, key) = ("", "", "");
+let mut tls = TlsOptions::default();
+tls.authorities = Some(Certificates::pem(ca));
+tls.identity = Some(Identity {
+    certificates: Certificates::pem(certificate),
+    key: Key::pem(key),
+});
+options.tls = Some(tls);
+# Ok::<(), amqp_client::ConnectError>(())
+```
+"#
+)]
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct TlsOptions {
     /// What a URI can say of it.
     pub parameters: TlsParameters,
+    /// The authorities to trust, in place of those of the platform. Not together with `cacertfile`.
+    #[cfg(feature = "tls")]
+    pub authorities: Option<Certificates>,
+    /// The certificate to show to the server. Not together with `certfile`.
+    #[cfg(feature = "tls")]
+    pub identity: Option<Identity>,
+    /// A configuration that is made and used as it is. Beside it, of all the rest only a
+    /// `server_name_indication` with a name can be: anything else is a [`TlsSetupError::Conflict`].
+    #[cfg(feature = "tls")]
+    pub config: Option<Arc<ClientConfig>>,
 }
 
 impl TlsOptions {
     pub(crate) fn from_uri(uri: &Uri) -> Self {
         Self {
             parameters: uri.tls.clone(),
+            ..Self::default()
         }
     }
 
     /// What secures a stream to that host.
+    #[cfg(feature = "tls")]
+    pub(crate) fn for_host(&self, address: &Address) -> Result<Tls, TlsError> {
+        Ok(Tls {
+            server_name: config::server_name(self, address)?,
+            config: config::config(self)?,
+        })
+    }
+
+    /// What secures a stream to that host.
+    #[cfg(not(feature = "tls"))]
     pub(crate) fn for_host(&self, _address: &Address) -> Result<Tls, TlsError> {
         Err(TlsError::NotBuiltIn)
     }
 }
 
+/// What secures one stream: what an adapter gives to rustls.
+#[cfg(feature = "tls")]
+#[derive(Clone, Debug)]
+pub struct Tls {
+    config: Arc<ClientConfig>,
+    server_name: ServerName<'static>,
+}
+
+#[cfg(feature = "tls")]
+impl Tls {
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// The name to find in the server's certificate.
+    #[must_use]
+    pub fn server_name(&self) -> ServerName<'static> {
+        self.server_name.clone()
+    }
+}
+
 /// What secures one stream. None can be made without TLS.
+#[cfg(not(feature = "tls"))]
 #[derive(Clone, Debug)]
 pub enum Tls {}
 
@@ -38,16 +130,4 @@ pub struct Secured<S> {
     pub stream: S,
     /// The certificates that the peer has shown, its own first, each as DER.
     pub certificates: Vec<Vec<u8>>,
-}
-
-/// Why a stream was not secured.
-#[derive(thiserror::Error, Debug)]
-#[non_exhaustive]
-pub enum TlsError {
-    /// It was built without TLS.
-    #[error("this was built without TLS: secure a stream otherwise, and open a connection over it")]
-    NotBuiltIn,
-    /// The exchange has failed.
-    #[error(transparent)]
-    Exchange(#[from] io::Error),
 }

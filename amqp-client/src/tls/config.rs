@@ -1,0 +1,182 @@
+//! The configuration of rustls for what the options say.
+
+use std::{net::Ipv6Addr, sync::Arc};
+
+use amqp_core::{
+    dial::Address,
+    uri::{ServerNameIndication, Verify},
+};
+use rustls::{
+    ClientConfig, RootCertStore, client::danger::ServerCertVerifier, crypto::CryptoProvider,
+    pki_types::ServerName,
+};
+
+use super::{
+    Certificates, Key, MaterialFault, TlsOptions, TlsSetupError,
+    material::Source,
+    verifier::{Anything, Careful},
+};
+
+/// The name to find in the server's certificate.
+pub(super) fn server_name(
+    options: &TlsOptions,
+    address: &Address,
+) -> Result<ServerName<'static>, TlsSetupError> {
+    let name = match &options.parameters.server_name_indication {
+        Some(ServerNameIndication::Name(name)) => name,
+        Some(ServerNameIndication::Disabled) | None => {
+            address.host().ok_or(TlsSetupError::NoName)?
+        }
+    };
+    // The zone of an IPv6 address means something on this machine only.
+    let name = match name.split_once('%') {
+        Some((ip, _zone)) if ip.parse::<Ipv6Addr>().is_ok() => ip,
+        _ => name,
+    };
+    ServerName::try_from(name.to_owned()).map_err(|_| TlsSetupError::InvalidName(name.to_owned()))
+}
+
+/// What the options say, made of what is in the files now.
+pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsSetupError> {
+    if let Some(config) = &options.config {
+        return match beside_config(options) {
+            Some(other) => Err(TlsSetupError::Conflict {
+                one: "config",
+                other,
+            }),
+            None => Ok(Arc::clone(config)),
+        };
+    }
+    let provider = provider()?;
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(unable)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier(options, provider)?);
+    let parameters = &options.parameters;
+    let certificates = Source::of(
+        (
+            "identity",
+            options.identity.as_ref().map(|id| &id.certificates),
+        ),
+        ("certfile", parameters.certfile.as_ref()),
+    )?;
+    let key = Source::of(
+        ("identity", options.identity.as_ref().map(|id| &id.key)),
+        ("keyfile", parameters.keyfile.as_ref()),
+    )?;
+    let mut config = match (certificates, key) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(certificates), Some(key)) => builder
+            .with_client_auth_cert(certificates.certificates()?, key.key()?)
+            .map_err(|error| identity_fault(&error, &certificates, &key))?,
+        (Some(Source { setting, .. }), None) => return Err(alone(setting, "keyfile")),
+        (None, Some(Source { setting, .. })) => return Err(alone(setting, "certfile")),
+    };
+    config.enable_sni = parameters.server_name_indication != Some(ServerNameIndication::Disabled);
+    Ok(Arc::new(config))
+}
+
+/// What is said beside a configuration that is used as it is, and would come to nothing.
+fn beside_config(options: &TlsOptions) -> Option<&'static str> {
+    let parameters = &options.parameters;
+    [
+        ("authorities", options.authorities.is_some()),
+        ("identity", options.identity.is_some()),
+        ("cacertfile", parameters.cacertfile.is_some()),
+        ("certfile", parameters.certfile.is_some()),
+        ("keyfile", parameters.keyfile.is_some()),
+        ("verify", parameters.verify.is_some()),
+        (
+            "server_name_indication",
+            parameters.server_name_indication == Some(ServerNameIndication::Disabled),
+        ),
+    ]
+    .into_iter()
+    .find_map(|(name, given)| given.then_some(name))
+}
+
+/// What to compute with: what the process has installed, or else what was built in.
+fn provider() -> Result<Arc<CryptoProvider>, TlsSetupError> {
+    if let Some(installed) = CryptoProvider::get_default() {
+        return Ok(Arc::clone(installed));
+    }
+    // The adapters bring ring unless they are told otherwise, so that who has both wants the other.
+    #[cfg(feature = "aws-lc-rs")]
+    return Ok(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+    return Ok(Arc::new(rustls::crypto::ring::default_provider()));
+    #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+    Err(TlsSetupError::NoProvider)
+}
+
+fn verifier(
+    options: &TlsOptions,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsSetupError> {
+    let given = Source::of(
+        ("authorities", options.authorities.as_ref()),
+        ("cacertfile", options.parameters.cacertfile.as_ref()),
+    )?;
+    let roots = match given {
+        // They are looked at all the same: a fault in a file does not wait for the day on which
+        // somebody verifies.
+        Some(source) => roots_of(&source)?,
+        None if options.parameters.verify == Some(Verify::None) => RootCertStore::empty(),
+        None => platform_roots()?,
+    };
+    Ok(if options.parameters.verify == Some(Verify::None) {
+        Arc::new(Anything::new(provider))
+    } else {
+        Arc::new(Careful::new(Arc::new(roots), provider).map_err(unable)?)
+    })
+}
+
+fn roots_of(source: &Source<'_, Certificates>) -> Result<RootCertStore, TlsSetupError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in source.certificates()? {
+        roots
+            .add(certificate)
+            .map_err(|error| source.failed(MaterialFault::Malformed(error.to_string())))?;
+    }
+    Ok(roots)
+}
+
+/// The authorities that the platform trusts. Not all of them can be read everywhere; one is needed.
+fn platform_roots() -> Result<RootCertStore, TlsSetupError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if !roots.is_empty() {
+        return Ok(roots);
+    }
+    let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+    Err(TlsSetupError::NoAuthorities(if errors.is_empty() {
+        "none was found".into()
+    } else {
+        errors.join(", ")
+    }))
+}
+
+/// What rustls says to a certificate and a key.
+fn identity_fault(
+    error: &rustls::Error,
+    certificates: &Source<'_, Certificates>,
+    key: &Source<'_, Key>,
+) -> TlsSetupError {
+    match error {
+        rustls::Error::InconsistentKeys(_) => key.failed(MaterialFault::OtherKey),
+        rustls::Error::InvalidCertificate(_) => {
+            certificates.failed(MaterialFault::Malformed(error.to_string()))
+        }
+        error => key.failed(MaterialFault::Unusable(error.to_string())),
+    }
+}
+
+const fn alone(given: &'static str, missing: &'static str) -> TlsSetupError {
+    TlsSetupError::Alone { given, missing }
+}
+
+fn unable(error: impl ToString) -> TlsSetupError {
+    TlsSetupError::Provider(error.to_string())
+}
