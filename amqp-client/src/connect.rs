@@ -22,7 +22,7 @@ use crate::{
     Connection, Error, Runtime, Timer, Transport,
     auth::{CredentialsError, CredentialsProvider, log_in},
     runtime::within,
-    tls::{TlsError, TlsOptions},
+    tls::{Secured, TlsError, TlsOptions, Watched},
 };
 
 /// How long one host gets where nothing else is said. The handshake has a timeout of its own.
@@ -125,23 +125,35 @@ async fn open<R: Runtime>(
     address: &Address,
     stream: R::Stream,
 ) -> Result<Connection, ConnectError> {
+    let Some(tls) = &options.tls else {
+        return greet(runtime, options, stream, Vec::new()).await;
+    };
     let failed = |error| ConnectError::Tls {
         address: address.clone(),
         error,
     };
-    let (stream, certificates) = match &options.tls {
-        None => (stream, Vec::new()),
-        Some(tls) => {
-            let mut clock = runtime.clock();
-            let tls = tls.for_host(address).map_err(failed)?;
-            let securing = runtime.secure(stream, &tls);
-            let limit = options.config.timeouts.handshake;
-            let secured = within(&mut clock, limit, securing).await;
-            let secured = secured.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
-            let secured = secured.map_err(|error| failed(TlsError::from(error)))?;
-            (secured.stream, secured.certificates)
-        }
-    };
+    let tls = tls.for_host(address).map_err(failed)?;
+    let securing = runtime.secure(stream, &tls);
+    let limit = options.config.timeouts.handshake;
+    let secured = within(&mut runtime.clock(), limit, securing).await;
+    let secured = secured.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
+    let Secured {
+        stream,
+        certificates,
+    } = secured.map_err(|error| failed(error.into()))?;
+    let (stream, complaint) = Watched::new(stream);
+    greet(runtime, options, stream, certificates)
+        .await
+        .map_err(|error| complaint.take().map_or(error, failed))
+}
+
+/// Opens a connection over a stream that is as it shall be.
+async fn greet<R: Runtime>(
+    runtime: &R,
+    options: &Options,
+    stream: impl Transport + Unpin + 'static,
+    certificates: Vec<Vec<u8>>,
+) -> Result<Connection, ConnectError> {
     let mut config = options.config.clone();
     let mut expires_in = None;
     if let Some(provider) = &options.credentials {

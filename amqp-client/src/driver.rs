@@ -127,8 +127,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         self.input.reserve(wanted);
         match self.transport.poll_read(cx, &mut self.input) {
             Poll::Ready(Ok(0)) => {
-                self.ended = true;
-                self.endpoint.handle_eof(self.clock.now());
+                self.end();
                 true
             }
             Poll::Ready(Ok(count)) => {
@@ -141,12 +140,23 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
                     .handle_input(self.clock.now(), &mut self.input);
                 true
             }
+            // TLS tells an end without a goodbye from one with it. AMQP has a goodbye of its own.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.end();
+                true
+            }
             Poll::Ready(Err(error)) => {
                 self.fail(&error);
                 true
             }
             Poll::Pending => false,
         }
+    }
+
+    /// The peer sends nothing more.
+    fn end(&mut self) {
+        self.ended = true;
+        self.endpoint.handle_eof(self.clock.now());
     }
 
     /// Writing has failed. The peer may have said why before it hung up, so that what it sent is

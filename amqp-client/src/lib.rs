@@ -27,6 +27,8 @@
 //!   and not yet taken.
 //! - **Dropping the last handle** of a connection or a channel closes it in good order.
 
+#[cfg(feature = "broker")]
+mod arriving;
 mod auth;
 mod channel;
 mod clock;
@@ -71,7 +73,13 @@ pub use self::futures_stream::{FuturesStream, Socket};
 #[cfg(feature = "tls")]
 pub use self::tls::{
     CertificateFault, Certificates, ClientCertificateFault, Identity, Key, MaterialFault,
-    TlsSetupError,
+    TlsSetupError, peer_certificates,
+};
+#[cfg(feature = "broker")]
+pub use self::{
+    arriving::Arriving,
+    embedded::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper},
+    local::{Listener, LocalBroker, Server, serve},
 };
 pub use self::{
     auth::{CredentialsError, CredentialsProvider, Login, LoginFuture},
@@ -91,9 +99,4 @@ pub use self::{
     tls::{Secured, Tls, TlsError, TlsOptions},
     transport::{Slices, Timer, Transport},
     tx::TxChannel,
-};
-#[cfg(feature = "broker")]
-pub use self::{
-    embedded::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper},
-    local::{Listener, LocalBroker, Server, serve},
 };

@@ -9,6 +9,7 @@ mod fault;
 mod material;
 #[cfg(feature = "tls")]
 mod verifier;
+mod watched;
 
 #[cfg(feature = "tls")]
 use std::sync::Arc;
@@ -18,9 +19,10 @@ use amqp_core::{
     uri::{TlsParameters, Uri},
 };
 #[cfg(feature = "tls")]
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{ClientConfig, CommonState, pki_types::ServerName};
 
 pub use self::error::TlsError;
+pub(crate) use self::watched::Watched;
 #[cfg(feature = "tls")]
 pub use self::{
     error::{MaterialFault, TlsSetupError},
@@ -116,6 +118,15 @@ impl Tls {
     pub fn server_name(&self) -> ServerName<'static> {
         self.server_name.clone()
     }
+}
+
+/// The certificates that the peer has shown in a session, its own first, each as DER, for
+/// [`Secured`].
+#[cfg(feature = "tls")]
+#[must_use]
+pub fn peer_certificates(session: &CommonState) -> Vec<Vec<u8>> {
+    let shown = session.peer_certificates().unwrap_or_default();
+    shown.iter().map(|it| it.to_vec()).collect()
 }
 
 /// What secures one stream. None can be made without TLS.

@@ -3,10 +3,14 @@
 use std::{future::Future, io, net::SocketAddr, path::Path};
 
 use amqp_client::Runtime;
+#[cfg(feature = "tls")]
+use amqp_client::{Secured, Tls, peer_certificates};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
 };
+#[cfg(feature = "tls")]
+use tokio_rustls::TlsConnector;
 
 use crate::{TokioClock, TokioStream};
 
@@ -43,6 +47,19 @@ impl Runtime for Tokio {
     async fn connect_unix(&self, path: &Path) -> io::Result<Self::Stream> {
         let stream = tokio::net::UnixStream::connect(path).await?;
         Ok(TokioStream::new(Box::new(stream)))
+    }
+
+    #[cfg(feature = "tls")]
+    async fn secure(&self, stream: Self::Stream, tls: &Tls) -> io::Result<Secured<Self::Stream>> {
+        let connector = TlsConnector::from(tls.config());
+        let stream = connector
+            .connect(tls.server_name(), stream.into_inner())
+            .await?;
+        let certificates = peer_certificates(stream.get_ref().1);
+        Ok(Secured {
+            stream: TokioStream::new(Box::new(stream)),
+            certificates,
+        })
     }
 }
 

@@ -1,9 +1,15 @@
 //! A broker in this process.
 
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::{io, net::SocketAddr};
 
 use amqp_client::Listener;
-use tokio::net::TcpListener;
+#[cfg(feature = "tls")]
+use amqp_client::{Arriving, rustls::ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+#[cfg(feature = "tls")]
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{Socket, Tokio, TokioStream};
 
@@ -79,6 +85,34 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
     amqp_client::serve(TokioListener(listener), broker)
 }
 
+/// Serves a broker with TLS to whoever connects to the listener, in tasks on the current runtime. A
+/// client that takes its time with the handshake keeps no other one waiting.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use amqp_tokio::{LocalBroker, rustls::ServerConfig, serve_tls};
+/// use tokio::net::TcpListener;
+///
+/// # async fn example(config: ServerConfig) -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let server = serve_tls(listener, Arc::new(config), LocalBroker::default())?;
+/// println!("amqps://{}", server.local_addr());
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// When the listener does not know its address.
+#[cfg(feature = "tls")]
+pub fn serve_tls(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    broker: impl Into<LocalBroker>,
+) -> io::Result<Server> {
+    let acceptor = TlsAcceptor::from(config);
+    amqp_client::serve(TlsListener { listener, acceptor }, broker)
+}
+
 #[derive(Debug)]
 struct TokioListener(TcpListener);
 
@@ -90,9 +124,35 @@ impl Listener for TokioListener {
     }
 
     async fn accept(&mut self) -> io::Result<Self::Stream> {
-        let (stream, _) = self.0.accept().await?;
-        // Without it the answers would only be late.
-        let _unsupported = stream.set_nodelay(true);
-        Ok(TokioStream::new(Box::new(stream)))
+        Ok(TokioStream::new(Box::new(accept(&self.0).await?)))
     }
+}
+
+#[cfg(feature = "tls")]
+struct TlsListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+#[cfg(feature = "tls")]
+impl Listener for TlsListener {
+    type Stream = Arriving<TokioStream<TlsStream<TcpStream>>>;
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    async fn accept(&mut self) -> io::Result<Self::Stream> {
+        let securing = self.acceptor.accept(accept(&self.listener).await?);
+        Ok(Arriving::new(async {
+            securing.await.map(TokioStream::new)
+        }))
+    }
+}
+
+async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    // Without it the answers would only be late.
+    let _unsupported = stream.set_nodelay(true);
+    Ok(stream)
 }

@@ -20,6 +20,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> TokioStream<S> {
     pub const fn new(stream: S) -> Self {
         Self(stream)
     }
+
+    /// The stream.
+    pub fn into_inner(self) -> S {
+        self.0
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for TokioStream<S> {

@@ -42,12 +42,24 @@ pub enum TlsError {
     Exchange(io::Error),
 }
 
+impl TlsError {
+    /// What TLS says, if it is TLS that says it.
+    pub(crate) fn of(error: &io::Error) -> Option<Self> {
+        #[cfg(feature = "tls")]
+        return super::fault::of(error);
+        #[cfg(not(feature = "tls"))]
+        {
+            let _ = error;
+            None
+        }
+    }
+}
+
 impl From<io::Error> for TlsError {
     /// What an adapter's [`secure`](crate::Runtime::secure) says, in the words for it. One that is
     /// not supported is one that is [not built in](Self::NotBuiltIn).
     fn from(error: io::Error) -> Self {
-        #[cfg(feature = "tls")]
-        if let Some(known) = super::fault::of(&error) {
+        if let Some(known) = Self::of(&error) {
             return known;
         }
         match error.kind() {

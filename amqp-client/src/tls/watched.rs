@@ -1,0 +1,80 @@
+//! What TLS says after the handshake.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use amqp_core::Transmit;
+use bytes::BytesMut;
+
+use super::TlsError;
+use crate::Transport;
+
+/// A transport over TLS. Under TLS 1.3 a client is done with the handshake before the server has
+/// seen its certificate: what the server says to that comes when the first bytes are read.
+#[derive(Debug)]
+pub(crate) struct Watched<T> {
+    inner: T,
+    complaint: Complaint,
+}
+
+/// What TLS said first, if it said anything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Complaint(Arc<Mutex<Option<TlsError>>>);
+
+impl<T> Watched<T> {
+    pub(crate) fn new(inner: T) -> (Self, Complaint) {
+        let complaint = Complaint::default();
+        let watched = Self {
+            inner,
+            complaint: complaint.clone(),
+        };
+        (watched, complaint)
+    }
+
+    /// Notes what TLS said, and puts it in words.
+    fn watch<V>(&self, result: Poll<io::Result<V>>) -> Poll<io::Result<V>> {
+        result.map_err(|error| match TlsError::of(&error) {
+            Some(known) => {
+                let told = io::Error::new(error.kind(), known.to_string());
+                self.complaint.lock().get_or_insert(known);
+                told
+            }
+            None => error,
+        })
+    }
+}
+
+impl Complaint {
+    pub(crate) fn take(&self) -> Option<TlsError> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<TlsError>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Transport> Transport for Watched<T> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let result = self.inner.poll_read(cx, buf);
+        self.watch(result)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>> {
+        let result = self.inner.poll_write(cx, out);
+        self.watch(result)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = self.inner.poll_flush(cx);
+        self.watch(result)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = self.inner.poll_close(cx);
+        self.watch(result)
+    }
+}
