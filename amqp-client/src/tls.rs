@@ -7,6 +7,8 @@ mod error;
 mod fault;
 #[cfg(feature = "tls")]
 mod material;
+#[cfg(all(test, feature = "tls"))]
+mod tests;
 #[cfg(feature = "tls")]
 mod verifier;
 mod watched;
