@@ -18,6 +18,7 @@ use amqp_tokio::{
 };
 
 use crate::{
+    certificates::Certificates,
     embedded::Embedded,
     harness::{Broker, Failure, Outcome},
     operator::Operator,
@@ -34,7 +35,8 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What a scenario runs with: a virtual host of its own, and a runtime.
 #[derive(Clone, Debug)]
 pub struct Ctx {
-    /// Where to connect, with user, password and virtual host.
+    /// Where to connect, with user, password and virtual host. Where the broker speaks TLS, with
+    /// the authority to trust.
     pub uri: String,
     /// The virtual host, which this scenario has to itself.
     pub vhost: String,
@@ -49,20 +51,32 @@ impl Ctx {
     #[must_use]
     pub fn on_rabbitmq(broker: Broker, runtime: &'static dyn Runtime) -> Self {
         let Broker { uri, vhost, node } = broker;
-        Self {
+        let plain = Self {
             uri,
             vhost,
             address: node.address(),
-            operator: Operator::RabbitMq(node),
+            operator: Operator::RabbitMq(Arc::clone(&node)),
             runtime,
+        };
+        match (node.certificates(), node.tls_address()) {
+            (Some(certificates), Some(address)) => Self {
+                uri: secured(&plain.uri_at(address), certificates),
+                address,
+                ..plain
+            },
+            _ => plain,
         }
     }
 
     /// What a scenario gets on an embedded broker.
     #[must_use]
     pub fn on_embedded(broker: Embedded, runtime: &'static dyn Runtime) -> Self {
+        let uri = broker.uri();
         Self {
-            uri: broker.uri(),
+            uri: match broker.certificates() {
+                Some(certificates) => secured(&uri, certificates),
+                None => uri,
+            },
             vhost: broker.vhost().into(),
             address: broker.address(),
             operator: Operator::Embedded(Arc::new(broker)),
@@ -83,8 +97,7 @@ impl Ctx {
     /// # Errors
     /// As [`Runtime::connect`].
     pub async fn connect_asking(&self, query: &str) -> Result<Connection, Failure> {
-        self.connect_to(&format!("{}?{query}", self.uri), |_| ())
-            .await
+        self.connect_to(&self.uri_asking(query), |_| ()).await
     }
 
     /// Connects without the checks for RabbitMQ, so that it is the broker that refuses.
@@ -126,6 +139,25 @@ impl Ctx {
     pub fn uri_at(&self, address: SocketAddr) -> String {
         self.uri
             .replace(&self.address.to_string(), &address.to_string())
+    }
+
+    /// The same URI, with these parameters.
+    #[must_use]
+    pub fn uri_asking(&self, query: &str) -> String {
+        let separator = if self.uri.contains('?') { '&' } else { '?' };
+        format!("{}{separator}{query}", self.uri)
+    }
+
+    /// The certificates of the broker and its clients.
+    ///
+    /// # Errors
+    /// When it does not speak TLS.
+    pub fn certificates(&self) -> Result<&Certificates, Failure> {
+        let certificates = match &self.operator {
+            Operator::RabbitMq(node) => node.certificates(),
+            Operator::Embedded(embedded) => embedded.certificates(),
+        };
+        certificates.ok_or_else(|| "this broker has no certificates".into())
     }
 
     /// What only the broker's operators see and do.
@@ -236,6 +268,12 @@ impl Ctx {
         }
         Ok(witness.close().await?)
     }
+}
+
+/// The URI of a broker that speaks TLS, where a plain one would have that URI.
+fn secured(uri: &str, certificates: &Certificates) -> String {
+    let uri = uri.replacen("amqp://", "amqps://", 1);
+    format!("{uri}?cacertfile={}", certificates.path("ca.pem"))
 }
 
 /// A connection that was [marked](Ctx::mark): with a queue that lives as long as the broker has it,

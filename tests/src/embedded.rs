@@ -1,18 +1,26 @@
 //! The embedded broker, for who comes over TCP as to any other.
 
-use std::{io, net::SocketAddr, sync::OnceLock};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use amqp_tokio::{
     LocalBroker, Server,
     broker::{Config, Permissions, User},
-    serve,
+    serve, serve_tls,
 };
+use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
 };
 
-use crate::harness::Failure;
+use crate::{
+    certificates::{Certificates, Clients},
+    harness::Failure,
+};
 
 /// The virtual host of an [`Embedded`] broker, beside `/`.
 const VHOST: &str = "embedded";
@@ -24,6 +32,8 @@ const THREADS: usize = 2;
 #[derive(Debug)]
 pub struct Embedded {
     server: Server,
+    /// Those that it speaks TLS with, and where they are.
+    tls: Option<(Certificates, TempDir)>,
 }
 
 impl Embedded {
@@ -40,6 +50,24 @@ impl Embedded {
     /// # Errors
     /// When there is no port or no thread to be had, or no broker begins like that.
     pub fn start_with(configure: impl FnOnce(&mut Config)) -> Result<Self, Failure> {
+        Self::set_up(configure, None)
+    }
+
+    /// Starts one that speaks TLS, and nothing else, to such clients.
+    ///
+    /// # Errors
+    /// When there is no port, no thread or no directory to be had, or no broker begins like that.
+    pub fn start_with_tls(
+        configure: impl FnOnce(&mut Config),
+        clients: Clients,
+    ) -> Result<Self, Failure> {
+        Self::set_up(configure, Some(clients))
+    }
+
+    fn set_up(
+        configure: impl FnOnce(&mut Config),
+        clients: Option<Clients>,
+    ) -> Result<Self, Failure> {
         let mut config = Config::default();
         config.vhosts.push(VHOST.into());
         config.users = vec![
@@ -53,8 +81,24 @@ impl Embedded {
         let _entered = runtime()?.enter();
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
-        let server = serve(TcpListener::from_std(listener)?, broker)?;
-        Ok(Self { server })
+        let listener = TcpListener::from_std(listener)?;
+        let Some(clients) = clients else {
+            let server = serve(listener, broker)?;
+            return Ok(Self { server, tls: None });
+        };
+        let directory = tempfile::tempdir()?;
+        let certificates = Certificates::make_in(directory.path())?;
+        let config = certificates.server_config(clients)?;
+        Ok(Self {
+            server: serve_tls(listener, Arc::new(config), broker)?,
+            tls: Some((certificates, directory)),
+        })
+    }
+
+    /// Its certificates and those of its clients, if it speaks TLS.
+    #[must_use]
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.tls.as_ref().map(|(certificates, _)| certificates)
     }
 
     /// Where it listens.
@@ -69,7 +113,7 @@ impl Embedded {
         VHOST
     }
 
-    /// Where to connect, with user, password and that virtual host.
+    /// Where to connect, with user, password and that virtual host, if it does not speak TLS.
     #[must_use]
     pub fn uri(&self) -> String {
         format!("amqp://guest:guest@{}/{VHOST}", self.address())

@@ -44,6 +44,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use crate::certificates::Clients;
 use crate::rabbitmq::{self, Node};
 use crate::table::{Mark, Table};
 
@@ -87,6 +88,17 @@ impl Broker {
         })
     }
 
+    /// A virtual host of its own on the shared node with TLS.
+    fn with_tls(clients: Clients) -> Result<Self, rabbitmq::Error> {
+        let node = rabbitmq::shared_with_tls(clients)?;
+        let vhost = node.fresh_vhost()?;
+        Ok(Self {
+            uri: node.uri_of(&vhost),
+            vhost,
+            node,
+        })
+    }
+
     /// The default virtual host of a new node.
     fn alone(config: &[String]) -> Result<Self, rabbitmq::Error> {
         let config: Vec<&str> = config.iter().map(String::as_str).collect();
@@ -114,6 +126,8 @@ enum Place {
     Local(Box<dyn FnOnce() -> Outcome + Send>),
     /// On the node that all share.
     Shared(Run),
+    /// On the node that all share who need TLS for such clients.
+    Tls(Run, Clients),
     /// On a node of its own, with these further lines of configuration.
     Alone(Run, Vec<String>),
     /// Not at all, for this reason.
@@ -129,6 +143,16 @@ impl Scenario {
         run: impl FnOnce(Broker) -> Outcome + Send + 'static,
     ) -> Self {
         Self::new(name, Place::Shared(Box::new(run)))
+    }
+
+    /// A scenario in a virtual host of its own, on the node with TLS for such clients that all
+    /// scenarios of the file share.
+    pub fn with_tls(
+        name: impl Into<String>,
+        clients: Clients,
+        run: impl FnOnce(Broker) -> Outcome + Send + 'static,
+    ) -> Self {
+        Self::new(name, Place::Tls(Box::new(run), clients))
     }
 
     /// A scenario on a node of its own, to which it may do what it wants. That takes five seconds
@@ -212,6 +236,7 @@ impl Scenario {
                 return Ok(Completion::Completed);
             }
             Place::Shared(run) => (run, Broker::shared()),
+            Place::Tls(run, clients) => (run, Broker::with_tls(clients)),
             Place::Alone(run, config) => (run, Broker::alone(&config)),
             Place::Nowhere(reason) => return Ok(Completion::ignored_with(reason)),
         };

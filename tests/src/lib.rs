@@ -5,6 +5,7 @@
 //! The tests are meant for `cargo test`, which runs all scenarios of a file in one process, so that
 //! they share one broker. A runner that starts a process per test would start a broker per test.
 
+mod certificates;
 mod context;
 pub mod differential;
 mod embedded;
@@ -18,6 +19,7 @@ mod table;
 mod task;
 
 pub use self::{
+    certificates::{Certificates, Clients},
     context::Ctx,
     embedded::Embedded,
     operator::Operator,

@@ -29,6 +29,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::certificates::{Certificates, Clients};
+
 /// How long a node may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
@@ -78,9 +80,15 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl Error {
+    fn failed(error: impl fmt::Display) -> Self {
+        Self::Failed(format!("the RabbitMQ rig: {error}"))
+    }
+}
+
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
-        Self::Failed(format!("the RabbitMQ rig: {error}"))
+        Self::failed(error)
     }
 }
 
@@ -92,6 +100,23 @@ impl From<io::Error> for Error {
 pub fn shared() -> Result<Arc<Node>, Error> {
     static SHARED: OnceLock<Result<Arc<Node>, Error>> = OnceLock::new();
     SHARED.get_or_init(|| Node::start().map(Arc::new)).clone()
+}
+
+/// The node with TLS for such clients that all tests of this process share, started by the first
+/// call. It runs until the process ends.
+///
+/// # Errors
+/// As [`shared`].
+pub fn shared_with_tls(clients: Clients) -> Result<Arc<Node>, Error> {
+    static ANYONE: OnceLock<Result<Arc<Node>, Error>> = OnceLock::new();
+    static CERTIFIED: OnceLock<Result<Arc<Node>, Error>> = OnceLock::new();
+    let shared = match clients {
+        Clients::Anyone => &ANYONE,
+        Clients::Certified => &CERTIFIED,
+    };
+    shared
+        .get_or_init(|| Node::start_with_tls(clients).map(Arc::new))
+        .clone()
 }
 
 /// Whether a test that needs RabbitMQ must fail where none is installed, instead of being skipped:
@@ -133,6 +158,14 @@ pub struct Node {
     environment: Vec<(String, String)>,
     process: Mutex<Process>,
     vhosts: Mutex<Vhosts>,
+    tls: Option<Tls>,
+}
+
+/// Where a node speaks TLS, and with which certificates.
+#[derive(Debug)]
+struct Tls {
+    port: u16,
+    certificates: Certificates,
 }
 
 /// The broker's process, through its supervisor.
@@ -168,12 +201,39 @@ impl Node {
     /// # Errors
     /// [`Error::NotInstalled`], or what went wrong, with the end of the node's log.
     pub fn start_with(config: &[&str]) -> Result<Self, Error> {
+        Self::set_up(config, None)
+    }
+
+    /// Starts a node that speaks TLS beside plain AMQP, to such clients. Those with a certificate
+    /// can log in with it (EXTERNAL), as whom its common name says.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], or what went wrong, with the end of the node's log.
+    pub fn start_with_tls(clients: Clients) -> Result<Self, Error> {
+        Self::set_up(&[], Some(clients))
+    }
+
+    fn set_up(config: &[&str], tls: Option<Clients>) -> Result<Self, Error> {
         let scripts = scripts().ok_or(Error::NotInstalled)?;
         let port = free_port()?;
         let directory = tempfile::Builder::new()
             .prefix("amqp-rabbitmq-")
             .tempdir()?;
-        let environment = prepare(directory.path(), port, config)?;
+        let mut config: Vec<String> = config.iter().map(ToString::to_string).collect();
+        let mut plugins = "";
+        let tls = match tls {
+            None => None,
+            Some(clients) => {
+                let tls = Tls {
+                    port: free_port()?,
+                    certificates: Certificates::make_in(directory.path()).map_err(Error::failed)?,
+                };
+                config.extend(tls.config(clients));
+                plugins = "rabbitmq_auth_mechanism_ssl";
+                Some(tls)
+            }
+        };
+        let environment = prepare(directory.path(), port, &config, plugins)?;
         let process = Process::supervised(
             directory.path(),
             &scripts.join("rabbitmq-server"),
@@ -186,6 +246,7 @@ impl Node {
             environment,
             process: Mutex::new(process),
             vhosts: Mutex::default(),
+            tls,
         };
         node.launch(&mut node.process())?;
         Ok(node)
@@ -207,6 +268,19 @@ impl Node {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// The address that the broker speaks TLS on, if it does.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        let tls = self.tls.as_ref()?;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, tls.port)))
+    }
+
+    /// Its certificates and those of its clients, if it speaks TLS.
+    #[must_use]
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.tls.as_ref().map(|tls| &tls.certificates)
     }
 
     /// The URI of the default virtual host `/`, for the user `guest`.
@@ -379,6 +453,12 @@ impl Node {
         self.launch(&mut process)
     }
 
+    /// Whether it answers wherever it should.
+    fn is_up(&self) -> bool {
+        let listens = |address| TcpStream::connect(address).is_ok();
+        speaks_amqp(self.port) && self.tls_address().is_none_or(listens)
+    }
+
     fn process(&self) -> MutexGuard<'_, Process> {
         lock(&self.process)
     }
@@ -387,7 +467,7 @@ impl Node {
     fn launch(&self, process: &mut Process) -> Result<(), Error> {
         process.start()?;
         let deadline = Instant::now() + START_LIMIT;
-        while !speaks_amqp(self.port) {
+        while !self.is_up() {
             let fault = if process.running().is_none() {
                 "RabbitMQ ended while it started"
             } else if Instant::now() > deadline {
@@ -403,6 +483,27 @@ impl Node {
             )));
         }
         Ok(())
+    }
+}
+
+impl Tls {
+    /// What it takes in `rabbitmq.conf`.
+    fn config(&self, clients: Clients) -> Vec<String> {
+        let path = |name| self.certificates.path(name);
+        vec![
+            format!("listeners.ssl.1 = 127.0.0.1:{}", self.port),
+            format!("ssl_options.cacertfile = {}", path("ca.pem")),
+            format!("ssl_options.certfile = {}", path("server.pem")),
+            format!("ssl_options.keyfile = {}", path("server.key")),
+            "ssl_options.verify = verify_peer".into(),
+            format!(
+                "ssl_options.fail_if_no_peer_cert = {}",
+                clients == Clients::Certified
+            ),
+            "ssl_cert_login_from = common_name".into(),
+            "auth_mechanisms.1 = PLAIN".into(),
+            "auth_mechanisms.2 = EXTERNAL".into(),
+        ]
     }
 }
 
@@ -549,7 +650,12 @@ fn scripts() -> Option<PathBuf> {
 
 /// Writes what a node finds in its directory when it starts, and gives the environment that it
 /// starts with.
-fn prepare(directory: &Path, port: u16, config: &[&str]) -> io::Result<Vec<(String, String)>> {
+fn prepare(
+    directory: &Path,
+    port: u16,
+    config: &[String],
+    plugins: &str,
+) -> io::Result<Vec<(String, String)>> {
     for name in ["home", "mnesia", "generated", "schema"] {
         fs::create_dir(directory.join(name))?;
     }
@@ -567,9 +673,10 @@ fn prepare(directory: &Path, port: u16, config: &[&str]) -> io::Result<Vec<(Stri
         // A disk that is nearly full must not block publishers, unless a test wants that.
         "disk_free_limit.absolute = 1MB".into(),
     ];
-    lines.extend(config.iter().map(ToString::to_string));
+    lines.extend_from_slice(config);
     fs::write(directory.join("rabbitmq.conf"), lines.join("\n") + "\n")?;
-    fs::write(directory.join("enabled_plugins"), "[].\n")?;
+    let plugins = format!("[{plugins}].\n");
+    fs::write(directory.join("enabled_plugins"), plugins)?;
 
     let path = |name: &str| directory.join(name).to_string_lossy().into_owned();
     Ok([

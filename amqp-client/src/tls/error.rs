@@ -65,7 +65,10 @@ impl From<io::Error> for TlsError {
         match error.kind() {
             io::ErrorKind::Unsupported => Self::NotBuiltIn,
             #[cfg(feature = "tls")]
-            io::ErrorKind::UnexpectedEof => Self::HungUp,
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Self::HungUp,
             _ => Self::Exchange(error),
         }
     }

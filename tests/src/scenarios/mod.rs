@@ -2,7 +2,8 @@
 //!
 //! A scenario is an asynchronous function from a [`Ctx`] to an [`Outcome`]. Its name begins with the
 //! ID under which the behaviour is listed: `SER` for what Serena can do, `TRI` for trio_amqp, `PUK`
-//! for puka, `APR` for amqproto, `REG` for what once broke a mature client.
+//! for puka, `APR` for amqproto, `REG` for what once broke a mature client; those over TLS begin
+//! with `tls`.
 
 mod amqproto;
 mod bystanders;
@@ -17,6 +18,7 @@ mod serena_exchange;
 mod serena_message;
 mod serena_pool;
 mod serena_queue;
+mod tls;
 mod tools;
 mod trio_ack;
 mod trio_channel;
@@ -33,6 +35,7 @@ use std::{fmt, future::Future, pin::Pin};
 use amqp_tokio::broker::Config;
 
 use crate::{
+    certificates::Clients,
     context::Ctx,
     embedded::Embedded,
     harness::{Outcome, Scenario},
@@ -42,7 +45,15 @@ use crate::{
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [serena(), trio(), puka(), amqproto(), regressions()].concat()
+    [
+        serena(),
+        trio(),
+        puka(),
+        amqproto(),
+        regressions(),
+        secured(),
+    ]
+    .concat()
 }
 
 /// What Serena's users rely on.
@@ -99,6 +110,12 @@ pub fn regressions() -> Vec<Case> {
     .concat()
 }
 
+/// What holds over TLS.
+#[must_use]
+pub fn secured() -> Vec<Case> {
+    tls::cases()
+}
+
 /// All runtimes that there is an adapter for.
 pub const RUNTIMES: [&dyn Runtime; 4] =
     [&Tokio::MultiThread, &Tokio::CurrentThread, &Smol, &AsyncStd];
@@ -120,8 +137,7 @@ pub fn on(runtimes: &[&'static dyn Runtime], cases: &[Case]) -> Vec<Scenario> {
 pub struct Case {
     name: &'static str,
     run: Run,
-    /// The configuration of the RabbitMQ that it has to itself; none where others may be on it.
-    alone: Option<&'static [&'static str]>,
+    place: Place,
     /// What the embedded broker, which it always has to itself, is to have otherwise.
     embedded: fn(&mut Config),
     /// The only broker that it runs on, and why it does not on the other.
@@ -129,6 +145,17 @@ pub struct Case {
 }
 
 type Run = fn(Ctx) -> Pin<Box<dyn Future<Output = Outcome>>>;
+
+/// Which broker of its kind a scenario is on.
+#[derive(Clone, Copy)]
+enum Place {
+    /// One where others may be, too.
+    Shared,
+    /// One that speaks TLS to such clients, where others may be, too.
+    Tls(Clients),
+    /// One of its own; if it is a RabbitMQ, with this configuration.
+    Alone(&'static [&'static str]),
+}
 
 /// What a scenario may run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +178,7 @@ impl Case {
         Self {
             name,
             run,
-            alone: None,
+            place: Place::Shared,
             embedded: |_| (),
             only: None,
         }
@@ -160,7 +187,15 @@ impl Case {
     /// It needs a broker of its own, with these lines in its `rabbitmq.conf`.
     const fn alone(self, config: &'static [&'static str]) -> Self {
         Self {
-            alone: Some(config),
+            place: Place::Alone(config),
+            ..self
+        }
+    }
+
+    /// It needs a broker that speaks TLS to such clients.
+    const fn with_tls(self, clients: Clients) -> Self {
+        Self {
+            place: Place::Tls(clients),
             ..self
         }
     }
@@ -195,16 +230,20 @@ impl Case {
         let name = format!("{}::{column}", self.name);
         let start = move |cx| runtime.block_on(Box::pin(async move { (self.run)(cx).await }));
         let on_rabbitmq = move |broker| start(Ctx::on_rabbitmq(broker, runtime));
-        let scenario = match (self.only, kind, self.alone) {
+        let scenario = match (self.only, kind, self.place) {
             (Some((only, reason)), ..) if only != kind => Scenario::ignored(name, reason),
-            (_, Kind::Embedded, _) => Scenario::local(name, move || {
-                start(Ctx::on_embedded(
-                    Embedded::start_with(self.embedded)?,
-                    runtime,
-                ))
+            (_, Kind::Embedded, place) => Scenario::local(name, move || {
+                let broker = match place {
+                    Place::Tls(clients) => Embedded::start_with_tls(self.embedded, clients)?,
+                    Place::Shared | Place::Alone(_) => Embedded::start_with(self.embedded)?,
+                };
+                start(Ctx::on_embedded(broker, runtime))
             }),
-            (_, Kind::RabbitMq, None) => Scenario::shared(name, on_rabbitmq),
-            (_, Kind::RabbitMq, Some(config)) => config
+            (_, Kind::RabbitMq, Place::Shared) => Scenario::shared(name, on_rabbitmq),
+            (_, Kind::RabbitMq, Place::Tls(clients)) => {
+                Scenario::with_tls(name, clients, on_rabbitmq)
+            }
+            (_, Kind::RabbitMq, Place::Alone(config)) => config
                 .iter()
                 .fold(Scenario::alone(name, on_rabbitmq), |scenario, line| {
                     scenario.config(*line)
