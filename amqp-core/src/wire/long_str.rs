@@ -8,7 +8,7 @@ use core::ops::Deref;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Decode, DecodeError, Encode, parse, put};
+use super::{Decode, DecodeError, Encode, parse, put, wiped::wiped};
 
 /// Bytes of any length up to 4 GiB, which need not be UTF-8 although they mostly are.
 ///
@@ -35,6 +35,10 @@ impl LongStr {
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         Self(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn owning(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
     }
 
     /// The bytes.
@@ -125,6 +129,10 @@ impl Decode for LongStr {
 /// It has no `Display`, and its `Debug` is `Secret(..)`. Only [`expose`](Self::expose) gives the
 /// bytes.
 ///
+/// A clone shares the bytes. When the last one is dropped they are overwritten with zeros, unless
+/// they were given as [`Bytes`] or [`LongStr`], which others may have. That goes for this memory,
+/// and not for copies: what was sent to a server has been in the buffers of its connection.
+///
 /// ```
 /// use amqp_core::wire::Secret;
 ///
@@ -146,6 +154,10 @@ impl Secret {
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         Self(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn owning(bytes: Vec<u8>) -> Self {
+        Self(wiped(bytes))
     }
 
     /// The bytes themselves. Take care where they go.
@@ -212,19 +224,19 @@ macro_rules! from_bytes {
 
         impl From<Vec<u8>> for $target {
             fn from(bytes: Vec<u8>) -> Self {
-                Self(bytes.into())
+                Self::owning(bytes)
             }
         }
 
         impl From<String> for $target {
             fn from(text: String) -> Self {
-                Self(text.into())
+                Self::owning(text.into())
             }
         }
 
         impl From<&str> for $target {
             fn from(text: &str) -> Self {
-                Self(Bytes::copy_from_slice(text.as_bytes()))
+                Self::owning(text.into())
             }
         }
 
@@ -236,13 +248,13 @@ macro_rules! from_bytes {
 
         impl From<&[u8]> for $target {
             fn from(bytes: &[u8]) -> Self {
-                Self(Bytes::copy_from_slice(bytes))
+                Self::owning(bytes.into())
             }
         }
 
         impl<const N: usize> From<&[u8; N]> for $target {
             fn from(bytes: &[u8; N]) -> Self {
-                Self(Bytes::copy_from_slice(bytes))
+                Self::owning(bytes.into())
             }
         }
     )*};

@@ -26,6 +26,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod value;
+mod wiped;
 
 pub use long_str::{LongStr, Secret};
 pub use short_str::{ShortStr, ShortStrError};
