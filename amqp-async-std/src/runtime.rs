@@ -3,6 +3,8 @@
 use std::{future::Future, io, net::SocketAddr, path::Path, pin::Pin, time::Duration};
 
 use amqp_client::{FuturesStream, Runtime, SleepClock, Socket};
+#[cfg(feature = "tls")]
+use amqp_client::{Secured, Tls};
 use async_std::{
     net::{TcpStream, ToSocketAddrs as _},
     task,
@@ -45,6 +47,15 @@ impl Runtime for AsyncStd {
     async fn connect_unix(&self, path: &Path) -> io::Result<AsyncStdStream> {
         let stream = async_std::os::unix::net::UnixStream::connect(path).await?;
         Ok(FuturesStream::boxed(stream))
+    }
+
+    #[cfg(feature = "tls")]
+    async fn secure(
+        &self,
+        stream: AsyncStdStream,
+        tls: &Tls,
+    ) -> io::Result<Secured<AsyncStdStream>> {
+        stream.secure(tls).await
     }
 }
 

@@ -33,6 +33,11 @@ impl<S: Socket> FuturesStream<S> {
     pub const fn new(stream: S) -> Self {
         Self(stream)
     }
+
+    /// The stream.
+    pub fn into_inner(self) -> S {
+        self.0
+    }
 }
 
 impl FuturesStream<Box<dyn Socket>> {

@@ -44,6 +44,8 @@ mod error;
 mod faulty;
 #[cfg(feature = "futures-io")]
 mod futures_stream;
+#[cfg(feature = "futures-rustls")]
+mod futures_tls;
 #[cfg(feature = "broker")]
 mod local;
 mod pipe;
@@ -70,6 +72,8 @@ pub use rustls;
 
 #[cfg(feature = "futures-io")]
 pub use self::futures_stream::{FuturesStream, Socket};
+#[cfg(all(feature = "broker", feature = "futures-rustls"))]
+pub use self::futures_tls::FuturesTlsListener;
 #[cfg(feature = "tls")]
 pub use self::tls::{
     CertificateFault, Certificates, ClientCertificateFault, Identity, Key, MaterialFault,

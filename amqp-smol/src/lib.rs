@@ -47,6 +47,8 @@ mod serve;
 
 pub use amqp_client::{self, *};
 
+#[cfg(all(feature = "broker", feature = "tls"))]
+pub use self::serve::serve_tls;
 #[cfg(feature = "broker")]
 pub use self::serve::{LocalBroker, Server, serve};
 pub use self::{

@@ -3,6 +3,8 @@
 use std::{fmt, future::Future, io, net::SocketAddr, path::Path, pin::Pin, sync::Arc};
 
 use amqp_client::{FuturesStream, Runtime, SleepClock, Socket};
+#[cfg(feature = "tls")]
+use amqp_client::{Secured, Tls};
 use smol::{
     Timer,
     net::{TcpStream, resolve},
@@ -94,6 +96,11 @@ impl Runtime for Smol {
     async fn connect_unix(&self, path: &Path) -> io::Result<SmolStream> {
         let stream = smol::net::unix::UnixStream::connect(path).await?;
         Ok(FuturesStream::boxed(stream))
+    }
+
+    #[cfg(feature = "tls")]
+    async fn secure(&self, stream: SmolStream, tls: &Tls) -> io::Result<Secured<SmolStream>> {
+        stream.secure(tls).await
     }
 }
 

@@ -1,8 +1,12 @@
 //! A broker in this process.
 
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::{io, net::SocketAddr};
 
 use amqp_client::{FuturesStream, Listener};
+#[cfg(feature = "tls")]
+use amqp_client::{FuturesTlsListener, rustls::ServerConfig};
 use smol::net::TcpListener;
 
 use crate::{Smol, SmolStream};
@@ -57,6 +61,36 @@ pub type Server = amqp_client::Server<Smol>;
 /// When the listener does not know its address.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
     amqp_client::serve(SmolListener(listener), broker)
+}
+
+/// Serves a broker with TLS to whoever connects to the listener, in tasks as [`serve`] does. A client
+/// that takes its time with the handshake keeps no other one waiting.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use amqp_smol::{LocalBroker, rustls::ServerConfig, serve_tls};
+/// use smol::net::TcpListener;
+///
+/// # async fn example(config: ServerConfig) -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let server = serve_tls(listener, Arc::new(config), LocalBroker::default())?;
+/// println!("amqps://{}", server.local_addr());
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// When the listener does not know its address.
+#[cfg(feature = "tls")]
+pub fn serve_tls(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    broker: impl Into<LocalBroker>,
+) -> io::Result<Server> {
+    amqp_client::serve(
+        FuturesTlsListener::new(SmolListener(listener), config),
+        broker,
+    )
 }
 
 #[derive(Debug)]

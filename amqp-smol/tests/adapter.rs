@@ -4,6 +4,9 @@
 
 #[path = "../../amqp-client/tests/support/adapter.rs"]
 mod adapter;
+#[cfg(all(feature = "tls", feature = "ring"))]
+#[path = "../../amqp-client/tests/support/secured.rs"]
+mod secured;
 
 use adapter::Outcome;
 use amqp_smol::{FuturesStream, LocalBroker, Server, Smol, SmolClock, serve};
@@ -43,4 +46,37 @@ fn everything_can_be_shared_between_threads() {
     shared::<SmolClock>();
     shared::<LocalBroker>();
     shared::<Server>();
+}
+
+#[cfg(all(feature = "tls", feature = "ring"))]
+mod tls {
+    use std::{io, sync::Arc};
+
+    use amqp_smol::{rustls::ServerConfig, serve_tls};
+
+    use super::*;
+
+    async fn serving(config: Arc<ServerConfig>) -> io::Result<Server> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        serve_tls(listener, config, LocalBroker::default())
+    }
+
+    #[test]
+    fn snk_36_both_sides_show_certificates() -> Outcome {
+        block_on(secured::mutual(serving))
+    }
+
+    #[test]
+    fn snk_36_a_certificate_that_is_not_trusted_is_refused() -> Outcome {
+        block_on(secured::strangers(serving))
+    }
+
+    #[test]
+    fn snk_36_a_port_with_tls_is_told_from_one_without() -> Outcome {
+        block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let plain = serve(listener, LocalBroker::default())?;
+            secured::one_sided(plain, serving).await
+        })
+    }
 }

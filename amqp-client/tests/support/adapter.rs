@@ -11,7 +11,7 @@ use amqp_client::{
 pub(crate) type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// Publishes a message that fits into no buffer of a socket, and fetches it.
-async fn large_message(connection: &Connection) -> Outcome {
+pub(crate) async fn large_message(connection: &Connection) -> Outcome {
     let channel = connection.open_channel().await?.confirm_select().await?;
     let declare = queue::Declare::default().exclusive(true);
     let queue = channel.call(declare).await?.queue;

@@ -1,0 +1,182 @@
+//! What holds for TLS with every adapter: that it has what rustls says, by its runtime's own glue.
+//! What else is refused, and for which reasons, does not depend on the adapter.
+
+use std::{error::Error, io, sync::Arc};
+
+use amqp_client::{
+    CertificateFault, Certificates, ClientCertificateFault, ConnectError, Identity, Key, Options,
+    Runtime, Server, TlsError, TlsOptions, connect,
+    core::{CloseCause, NotAmqp, dial::Address},
+    rustls::{
+        ALL_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion,
+        crypto::ring::default_provider,
+        pki_types::PrivateKeyDer,
+        server::WebPkiClientVerifier,
+        version::{TLS12, TLS13},
+    },
+};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+use crate::adapter::{Outcome, large_message};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// An authority, and the certificate and key that it has issued for `localhost`, which does for a
+/// client too.
+struct Authority {
+    root: rcgen::Certificate,
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+impl Authority {
+    fn new() -> Result<Self, Failure> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let signing = KeyPair::generate()?;
+        let root = params.self_signed(&signing)?;
+        let issuer = Issuer::new(params, signing);
+        let key = KeyPair::generate()?;
+        let certificate =
+            CertificateParams::new(["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+        Ok(Self {
+            root,
+            certificate,
+            key,
+        })
+    }
+
+    /// What a server with its certificate is configured with; it wants one of these clients.
+    fn server(
+        &self,
+        clients: Option<&Self>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<Arc<ServerConfig>, Failure> {
+        let provider = Arc::new(default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)?;
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(clients.root.der().clone())?;
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build()?)
+            }
+        };
+        let key = PrivateKeyDer::try_from(self.key.serialize_der())?;
+        let chain = vec![self.certificate.der().clone()];
+        Ok(Arc::new(builder.with_single_cert(chain, key)?))
+    }
+
+    /// How to connect to a server that it vouches for.
+    fn trusting<R: Runtime>(&self, server: &Server<R>) -> Options {
+        let mut tls = TlsOptions::default();
+        tls.authorities = Some(Certificates::pem(self.root.pem()));
+        Options {
+            addresses: vec![Address::tcp("localhost", server.local_addr().port())],
+            tls: Some(tls),
+            ..Options::default()
+        }
+    }
+
+    /// The same, showing its certificate.
+    fn showing<R: Runtime>(&self, server: &Server<R>) -> Options {
+        let mut options = self.trusting(server);
+        if let Some(tls) = &mut options.tls {
+            tls.identity = Some(Identity {
+                certificates: Certificates::der([self.certificate.der().to_vec()]),
+                key: Key::der(self.key.serialize_der()),
+            });
+        }
+        options
+    }
+}
+
+/// What is wrong with TLS as these options have it.
+async fn refused<R: Runtime>(runtime: &R, options: &Options) -> Result<TlsError, Failure> {
+    match connect(runtime, options).await {
+        Err(ConnectError::Tls { error, .. }) => Ok(error),
+        Err(other) => Err(other.into()),
+        Ok(_) => Err("it was connected".into()),
+    }
+}
+
+/// Both sides show certificates, and large messages pass, with each version of TLS.
+pub(crate) async fn mutual<R: Runtime + Default>(
+    serve: impl AsyncFn(Arc<ServerConfig>) -> io::Result<Server<R>>,
+) -> Outcome {
+    let runtime = R::default();
+    let authority = Authority::new()?;
+    for version in [&TLS12, &TLS13] {
+        let server = serve(authority.server(Some(&authority), &[version])?).await?;
+        let connection = connect(&runtime, &authority.showing(&server)).await?;
+        assert_eq!(
+            *connection.peer_certificates(),
+            [authority.certificate.der().to_vec()]
+        );
+        large_message(&connection).await?;
+        connection.close().await?;
+
+        let error = refused(&runtime, &authority.trusting(&server)).await?;
+        assert!(
+            matches!(
+                error,
+                TlsError::ClientCertificate(ClientCertificateFault::Required)
+            ),
+            "{error:?}"
+        );
+        server.shutdown().await;
+    }
+    Ok(())
+}
+
+/// The server's certificate is of another authority, or names another host.
+pub(crate) async fn strangers<R: Runtime + Default>(
+    serve: impl AsyncFn(Arc<ServerConfig>) -> io::Result<Server<R>>,
+) -> Outcome {
+    let runtime = R::default();
+    let (authority, other) = (Authority::new()?, Authority::new()?);
+    let server = serve(authority.server(None, ALL_VERSIONS)?).await?;
+    let error = refused(&runtime, &other.trusting(&server)).await?;
+    assert!(
+        matches!(
+            error,
+            TlsError::Certificate(CertificateFault::UnknownIssuer | CertificateFault::BadSignature)
+        ),
+        "{error:?}"
+    );
+    let mut elsewhere = authority.trusting(&server);
+    elsewhere.addresses = vec![Address::tcp("127.0.0.1", server.local_addr().port())];
+    let error = refused(&runtime, &elsewhere).await?;
+    assert!(
+        error.to_string().contains("is not for `127.0.0.1`"),
+        "{error}"
+    );
+    Ok(())
+}
+
+/// One side speaks TLS, and the other does not.
+pub(crate) async fn one_sided<R: Runtime + Default>(
+    plain: Server<R>,
+    serve: impl AsyncFn(Arc<ServerConfig>) -> io::Result<Server<R>>,
+) -> Outcome {
+    let runtime = R::default();
+    let authority = Authority::new()?;
+    let error = refused(&runtime, &authority.trusting(&plain)).await?;
+    assert!(matches!(error, TlsError::NotTls), "{error:?}");
+
+    let server = serve(authority.server(None, ALL_VERSIONS)?).await?;
+    let options = Options::from_uri(&format!("amqp://{}", server.local_addr()))?;
+    let Err(ConnectError::NotOpened(amqp_client::Error::ConnectionClosed(reason))) =
+        connect(&runtime, &options).await
+    else {
+        return Err("it was not refused as it should be".into());
+    };
+    assert!(
+        matches!(reason.cause(), CloseCause::NotAmqp(NotAmqp::Tls)),
+        "{reason}"
+    );
+    Ok(())
+}
