@@ -47,6 +47,10 @@ const READ_MIN: usize = 4 << 10;
 /// ever from a peer that goes on sending.
 const LAST_READS: usize = 256;
 
+/// How long to listen for the reason when writing has failed. What the peer has said came before;
+/// only the runtime may not have noticed.
+const LISTEN: Duration = Duration::from_millis(20);
+
 /// The most that is read at a time, in bytes: what a consumer of small messages is fastest with.
 pub(crate) const READ_MAX: usize = 128 << 10;
 
@@ -69,6 +73,8 @@ pub struct Driver<E: Drive, T, C> {
     read_size: usize,
     /// The transport gives nothing more, or takes nothing more.
     ended: bool,
+    /// Writing has failed, and until when to listen for the reason.
+    broken: Option<(io::Error, Instant)>,
     /// When to leave the transport to itself; none while the connection lives.
     leave_at: Option<Instant>,
 }
@@ -84,6 +90,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
             input: BytesMut::new(),
             read_size: READ_MIN,
             ended: false,
+            broken: None,
             leave_at: None,
         }
     }
@@ -102,19 +109,19 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         let mut moved = false;
         while !self.output.is_empty() {
             match self.transport.poll_write(cx, &mut self.output) {
-                Poll::Ready(Ok(0)) => self.failed(cx, &io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(0)) => self.failed(cx, io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(_)) => {
                     moved = true;
                     self.unflushed = true;
                 }
-                Poll::Ready(Err(error)) => self.failed(cx, &error),
+                Poll::Ready(Err(error)) => self.failed(cx, error),
                 Poll::Pending => break,
             }
         }
         if self.unflushed && self.output.is_empty() {
             match self.transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => self.failed(cx, &error),
+                Poll::Ready(Err(error)) => self.failed(cx, error),
                 Poll::Pending => {}
             }
         }
@@ -160,14 +167,28 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
     }
 
     /// Writing has failed. The peer may have said why before it hung up, so that what it sent is
-    /// read first.
-    fn failed(&mut self, cx: &mut Context<'_>, error: &io::Error) {
+    /// read first: also what the runtime has not heard of yet.
+    fn failed(&mut self, cx: &mut Context<'_>, error: io::Error) {
+        self.output.clear();
+        self.unflushed = false;
         for _ in 0..LAST_READS {
-            if self.ended || self.endpoint.is_finished() || !self.read(cx) {
-                break;
+            if self.ended || self.endpoint.is_finished() {
+                return;
+            }
+            if !self.read(cx) {
+                self.broken = Some((error, self.clock.now() + LISTEN));
+                return;
             }
         }
-        self.fail(error);
+        self.fail(&error);
+    }
+
+    /// Fails if writing has failed and nothing more was heard since.
+    fn give_up(&mut self) {
+        let now = self.clock.now();
+        if let Some((error, _)) = self.broken.take_if(|(_, until)| *until <= now) {
+            self.fail(&error);
+        }
     }
 
     fn fail(&mut self, error: &io::Error) {
@@ -212,7 +233,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         for _ in 0..TURNS {
-            let mut moved = this.write(cx);
+            let mut moved = this.broken.is_none() && this.write(cx);
             if !this.ended && this.endpoint.wants_input(this.clock.now()) {
                 moved |= this.read(cx);
             }
@@ -225,12 +246,16 @@ where
                 }
                 continue;
             }
-            let at = this.endpoint.poll_timeout().map(|(at, _)| at);
+            let due = this.endpoint.poll_timeout().map(|(at, _)| at);
+            let broken = this.broken.as_ref().map(|(_, until)| *until);
+            let at = due.into_iter().chain(broken).min();
             if this.clock.poll_deadline(cx, at).is_ready() {
+                this.give_up();
                 this.endpoint.handle_timeout(this.clock.now());
                 moved = true;
             }
-            if !moved && this.endpoint.park(cx.waker(), this.output.is_empty(), at) {
+            let room = this.output.is_empty() && this.broken.is_none();
+            if !moved && this.endpoint.park(cx.waker(), room, at) {
                 this.shrink();
                 return Poll::Pending;
             }

@@ -285,6 +285,9 @@ fn of_connection(reason: &CloseReason) -> CloseReason {
     }
 }
 
+/// For so long the driver listens for the reason when writing has failed.
+const LISTEN: Duration = Duration::from_millis(20);
+
 /// TRI-10: pending calls fail, connection and channels report closed. PUK-07: each waiter is told
 /// once.
 #[test]
@@ -297,6 +300,7 @@ fn tri_10_everyone_is_told_the_same() {
             let (mut rig, on, tasks) = start(stalled);
             end(&mut rig, &on);
             rig.run();
+            rig.advance(LISTEN);
             let told = on.connection.close_reason();
             let told = told.unwrap_or_else(|| panic!("{cause}: the connection lives"));
             for (name, task) in &tasks {
@@ -347,6 +351,7 @@ fn the_reason_is_the_right_one() {
         let (mut rig, on, _tasks) = start(false);
         end(&mut rig, &on);
         rig.run();
+        rig.advance(LISTEN);
         on.connection.close_reason().unwrap()
     };
     let stage = Stage::Open;
