@@ -15,6 +15,8 @@
 //! | [`Returns`] | messages that no queue took, of a channel without confirms |
 //! | [`ChannelPool`] | channels to take out and put back |
 //!
+//! With the feature `blocking`, the module of that name has the same handles with calls that block.
+//!
 //! # What holds everywhere
 //!
 //! - **Nothing hangs.** Every future ends: with its answer, with the reason why there is none, or
@@ -30,6 +32,8 @@
 #[cfg(feature = "broker")]
 mod arriving;
 mod auth;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod channel;
 mod clock;
 mod confirm;
