@@ -24,6 +24,6 @@ pub use self::{
     embedded::Embedded,
     operator::Operator,
     relay::{Relay, Traffic},
-    runtime::{AsyncStd, Boxed, Configure, Runtime, Smol, Tokio},
+    runtime::{AsyncStd, Blocking, Boxed, Configure, Runtime, Smol, Tokio},
     task::{Panicked, Task},
 };

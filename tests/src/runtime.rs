@@ -2,6 +2,7 @@
 //! on each.
 
 mod async_std;
+mod blocking;
 mod smol;
 mod tokio;
 
@@ -9,7 +10,7 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use amqp_tokio::{Config, ConnectError, Connection, Options};
 
-pub use self::{async_std::AsyncStd, smol::Smol, tokio::Tokio};
+pub use self::{async_std::AsyncStd, blocking::Blocking, smol::Smol, tokio::Tokio};
 use crate::harness::{Failure, Outcome};
 
 /// A future that any thread may run.

@@ -39,7 +39,7 @@ use crate::{
     context::Ctx,
     embedded::Embedded,
     harness::{Outcome, Scenario},
-    runtime::{AsyncStd, Runtime, Smol, Tokio},
+    runtime::{AsyncStd, Blocking, Runtime, Smol, Tokio},
 };
 
 /// All of them.
@@ -117,8 +117,13 @@ pub fn secured() -> Vec<Case> {
 }
 
 /// All runtimes that there is an adapter for.
-pub const RUNTIMES: [&dyn Runtime; 4] =
-    [&Tokio::MultiThread, &Tokio::CurrentThread, &Smol, &AsyncStd];
+pub const RUNTIMES: [&dyn Runtime; 5] = [
+    &Tokio::MultiThread,
+    &Tokio::CurrentThread,
+    &Smol,
+    &AsyncStd,
+    &Blocking,
+];
 
 /// Each scenario on each broker, with each of these runtimes.
 #[must_use]

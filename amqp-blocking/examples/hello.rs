@@ -1,0 +1,62 @@
+//! Publishes three confirmed messages to a queue, consumes and acknowledges them.
+//!
+//! Connects to the server that the environment variable `AMQP_URL` names. Without it, it brings a
+//! broker of its own, in this process.
+
+use std::{env, error::Error, process::ExitCode};
+
+use amqp_blocking::{
+    Config, LocalBroker,
+    protocol::{basic, queue},
+};
+
+fn main() -> ExitCode {
+    match hello() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hello: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn hello() -> Result<(), Box<dyn Error>> {
+    let connection = match env::var("AMQP_URL") {
+        Ok(url) => amqp_blocking::connect(&url)?,
+        Err(_) => {
+            println!("AMQP_URL is not set: using the embedded broker");
+            LocalBroker::default().connect(Config::default())?
+        }
+    };
+    let channel = connection.open_channel()?.confirm_select()?;
+
+    // A queue of our own, which goes when the connection does.
+    let declared = channel.call(queue::Declare::default().exclusive(true))?;
+    let queue = declared.queue;
+    println!("declared the queue {queue}");
+
+    let publish = basic::Publish::default()
+        .routing_key(&queue)?
+        .mandatory(true);
+    let properties = basic::Properties::default().content_type("text/plain")?;
+    for number in 1..=3 {
+        let message = format!("Hello World! ({number})");
+        let confirm = channel.publish(&publish, &properties, message.clone())?;
+        confirm.wait()?;
+        println!("published and confirmed: {message}");
+    }
+
+    let mut consumer = channel.consume(basic::Consume::default().queue(&queue)?)?;
+    for _ in 1..=3 {
+        let Some(delivery) = consumer.next().transpose()? else {
+            return Err("the consumer ended early".into());
+        };
+        let message = String::from_utf8_lossy(&delivery.body.to_vec()).into_owned();
+        delivery.ack()?;
+        println!("consumed and acknowledged: {message}");
+    }
+
+    connection.close()?;
+    println!("closed the connection");
+    Ok(())
+}

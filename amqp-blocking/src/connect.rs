@@ -1,0 +1,45 @@
+//! Making connections.
+
+use amqp_client::{
+    Config, ConnectError, Error, FuturesStream, Options,
+    blocking::{Connection, wait},
+    from_transport,
+};
+
+use crate::{Blocking, BlockingSocket};
+
+/// Connects to the server that an AMQP URI names. A thread of its own drives the connection.
+///
+/// ```no_run
+/// let connection = amqp_blocking::connect("amqp://me:secret@broker.example.com/staging")?;
+/// # Ok::<(), amqp_blocking::ConnectError>(())
+/// ```
+///
+/// # Errors
+/// When the URI is wrong, no host can be reached, or the connection cannot be opened, for which
+/// [`Error::TimedOut`] stands beyond the limit of [`within`](crate::within).
+pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
+    connect_with(&Options::from_uri(uri)?)
+}
+
+/// Connects as the options say. A thread of its own drives the connection.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
+    Ok(wait(amqp_client::connect(&Blocking, options))??.into())
+}
+
+/// Opens a connection over a stream that was made elsewhere: a connected [`TcpStream`], however it
+/// was made, or a Unix socket. It becomes non-blocking, and so do its clones: leave those alone
+/// until the connection has ended. Nagle's algorithm is left as it is.
+///
+/// [`TcpStream`]: std::net::TcpStream
+///
+/// # Errors
+/// When the connection cannot be opened, or the configuration has a setting that no server would
+/// accept.
+pub fn from_stream(stream: impl Into<BlockingSocket>, config: Config) -> Result<Connection, Error> {
+    let stream = FuturesStream::new(stream.into());
+    Ok(wait(from_transport(&Blocking, stream, config))??.into())
+}

@@ -1,0 +1,112 @@
+//! The adapter's sockets, clock and threads.
+
+#![cfg(feature = "broker")]
+
+#[path = "../../amqp-client/tests/support/adapter.rs"]
+mod adapter;
+#[cfg(all(feature = "tls", feature = "ring"))]
+#[path = "../../amqp-client/tests/support/secured.rs"]
+mod secured;
+
+use std::{future::poll_fn, net::TcpListener, time::Duration};
+
+use adapter::Outcome;
+use amqp_blocking::{
+    Blocking, BlockingClock, Channel, Confirm, Connection, LocalBroker, Runtime as _, Server,
+    Timer as _, block_on, core::Instant, serve,
+};
+
+#[test]
+fn a_served_broker_is_reached_by_name() -> Outcome {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let server = serve(listener, LocalBroker::default())?;
+    block_on(adapter::over_tcp(Blocking, server.into_async()))
+}
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_is_an_address() -> Outcome {
+    use amqp_blocking::{BlockingSocket, FuturesStream};
+
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("broker");
+    let listener = std::os::unix::net::UnixListener::bind(&path)?;
+    let accept = async move {
+        let (stream, _) = listener.accept()?;
+        Ok(FuturesStream::new(BlockingSocket::from(stream)))
+    };
+    block_on(adapter::over_unix::<Blocking, _>(&path, accept))
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_noticed() -> Outcome {
+    block_on(adapter::silent_peer::<Blocking>())
+}
+
+/// The alarm rings when it should, however often it was moved, and whoever runs what waits for it.
+#[test]
+fn the_clock_rings_in_time() {
+    let mut clock = Blocking.clock();
+    let at = |millis| Some(Instant::ORIGIN + Duration::from_millis(millis));
+    for (moves, last) in [
+        (vec![], at(30)),
+        (vec![at(900)], at(60)),
+        (vec![at(90)], at(120)),
+        (vec![at(140), None], at(150)),
+    ] {
+        let mut moves = moves.into_iter();
+        block_on(poll_fn(|cx| {
+            for at in moves.by_ref() {
+                assert!(clock.poll_deadline(cx, at).is_pending());
+            }
+            clock.poll_deadline(cx, last)
+        }));
+        assert!(Some(clock.now()) >= last);
+    }
+}
+
+/// What is needed to hand them from thread to thread.
+#[test]
+fn everything_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Blocking>();
+    shared::<BlockingClock>();
+    shared::<Connection>();
+    shared::<Channel>();
+    shared::<Confirm>();
+    shared::<LocalBroker>();
+    shared::<Server>();
+}
+
+#[cfg(all(feature = "tls", feature = "ring"))]
+mod tls {
+    use std::{io, sync::Arc};
+
+    use amqp_blocking::{amqp_client, rustls::ServerConfig, serve_tls};
+
+    use super::*;
+
+    type AsyncServer = amqp_client::Server<Blocking>;
+
+    async fn serving(config: Arc<ServerConfig>) -> io::Result<AsyncServer> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Ok(serve_tls(listener, config, LocalBroker::default())?.into_async())
+    }
+
+    #[test]
+    fn snk_36_both_sides_show_certificates() -> Outcome {
+        block_on(secured::mutual(serving))
+    }
+
+    #[test]
+    fn snk_36_a_certificate_that_is_not_trusted_is_refused() -> Outcome {
+        block_on(secured::strangers(serving))
+    }
+
+    #[test]
+    fn snk_36_a_port_with_tls_is_told_from_one_without() -> Outcome {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let plain = serve(listener, LocalBroker::default())?;
+        block_on(secured::one_sided(plain.into_async(), serving))
+    }
+}

@@ -1,0 +1,43 @@
+//! Threads, with `amqp-blocking`.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    time::Duration,
+};
+
+use amqp_blocking::{Runtime as _, Timer as _, amqp_client, block_on};
+use amqp_tokio::Connection;
+
+use super::{Boxed, Configure, Runtime, connect};
+use crate::harness::{Failure, Outcome};
+
+/// A thread for each task.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocking;
+
+impl Runtime for Blocking {
+    fn name(&self) -> &'static str {
+        "blocking"
+    }
+
+    fn block_on(&self, scenario: Pin<Box<dyn Future<Output = Outcome>>>) -> Outcome {
+        block_on(scenario)
+    }
+
+    fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>> {
+        connect(uri, configure, |options| async move {
+            amqp_client::connect(&amqp_blocking::Blocking, &options).await
+        })
+    }
+
+    fn spawn(&self, task: Boxed<()>) {
+        amqp_blocking::Blocking.spawn(task);
+    }
+
+    fn sleep(&self, time: Duration) -> Boxed<()> {
+        let mut clock = amqp_blocking::Blocking.clock();
+        let at = clock.now() + time;
+        Box::pin(async move { poll_fn(|cx| clock.poll_deadline(cx, Some(at))).await })
+    }
+}
