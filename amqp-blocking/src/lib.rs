@@ -36,12 +36,18 @@
 //!
 //! A request that is not answered fails after [`Timeouts::request`](amqp_client::core::Timeouts).
 //! [`within`] sets a limit to whatever calls: a request, a confirm, the next delivery, connecting.
+//!
+//! # No threads at all
+//!
+//! [`select`] has a client for programs with a `select` or `poll` loop of their own, which has no
+//! threads and does not block.
 
 #![forbid(unsafe_code)]
 
 mod connect;
 mod reactor;
 mod runtime;
+pub mod select;
 #[cfg(feature = "broker")]
 mod serve;
 mod stream;

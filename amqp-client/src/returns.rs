@@ -7,11 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use amqp_core::{
-    Body, Content, EncodedProperties,
-    protocol::{ReplyCode, basic},
-    wire::ShortStr,
-};
+use amqp_core::{Body, EncodedProperties, client::Returned, protocol::ReplyCode, wire::ShortStr};
 use futures_core::Stream;
 
 use crate::{
@@ -39,8 +35,11 @@ pub struct ReturnedMessage {
     pub body: Body,
 }
 
-impl ReturnedMessage {
-    pub(crate) fn new(method: basic::Return, content: Content) -> Self {
+impl From<Returned> for ReturnedMessage {
+    fn from(returned: Returned) -> Self {
+        let Returned {
+            method, content, ..
+        } = returned;
         Self {
             code: method.reply_code,
             text: method.reply_text,

@@ -539,13 +539,8 @@ impl State {
     }
 
     fn on_returned(&mut self, returned: client::Returned, wakes: &mut Wakes) {
-        let client::Returned {
-            channel,
-            seq,
-            method,
-            content,
-        } = returned;
-        let message = ReturnedMessage::new(method, content);
+        let (channel, seq) = (returned.channel, returned.seq);
+        let message = ReturnedMessage::from(returned);
         let Some(channel) = self.channels.get_mut(&channel) else {
             return;
         };

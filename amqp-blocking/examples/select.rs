@@ -1,0 +1,91 @@
+//! A `poll(2)` loop of one's own: two clients in one thread, of which one publishes three messages,
+//! and the other consumes and acknowledges them.
+//!
+//! Connects to the server that the environment variable `AMQP_URL` names. Without it, it brings a
+//! broker of its own, in this process.
+
+#[cfg(unix)]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    in_a_loop::main()
+}
+
+#[cfg(not(unix))]
+fn main() {
+    println!("this example is one for Unix");
+}
+
+#[cfg(unix)]
+mod in_a_loop {
+    use std::{env, error::Error, net::TcpListener};
+
+    use amqp_blocking::{
+        LocalBroker,
+        protocol::{basic, queue},
+        select::{Answer, Client},
+        serve,
+    };
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    const QUEUE: &str = "amqp-blocking.select";
+
+    pub(super) fn main() -> Result<(), Box<dyn Error>> {
+        let embedded = serve(TcpListener::bind("127.0.0.1:0")?, LocalBroker::default())?;
+        let embedded = format!("amqp://{}", embedded.local_addr());
+        let url = env::var("AMQP_URL").unwrap_or(embedded);
+        let (mut publisher, _) = Client::connect(&url)?;
+        let (mut consumer, _) = Client::connect(&url)?;
+        let queue = queue::Declare::default().queue(QUEUE)?.durable(true);
+        let declared = publisher.call(queue)?;
+        let (mut published, mut received) = (0, 0);
+        while published < 3 || received < 3 {
+            while let Some((promise, result)) = publisher.poll() {
+                let answer = result?;
+                if promise == declared {
+                    for message in ["Hello", "World", "!"] {
+                        let publish = basic::Publish::default().routing_key(QUEUE)?;
+                        publisher.publish(publish, basic::Properties::default(), message)?;
+                    }
+                    consumer.consume(basic::Consume::default().queue(QUEUE)?, 1)?;
+                } else if answer == Answer::Published {
+                    published += 1;
+                }
+            }
+            while let Some((_, result)) = consumer.poll() {
+                if let Answer::Delivered(message) = result? {
+                    println!("consumed: {:?}", message.body);
+                    consumer.ack(&message)?;
+                    received += 1;
+                }
+            }
+            turn([&mut publisher, &mut consumer])?;
+        }
+        // A wait brings a loop of its own.
+        let delete = publisher.call(queue::Delete::default().queue(QUEUE)?)?;
+        publisher.wait(delete, None)?;
+        for mut client in [publisher, consumer] {
+            let closed = client.close()?;
+            client.wait(closed, None)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until something can be done, and does it.
+    fn turn(clients: [&mut Client; 2]) -> Result<(), Box<dyn Error>> {
+        let limit = clients.iter().filter_map(|it| it.next_timeout()).min();
+        let limit = limit.map(Timespec::try_from).transpose()?;
+        let mut polled = clients.each_ref().map(|client| {
+            let mut wanted = PollFlags::empty();
+            wanted.set(PollFlags::IN, client.needs_read());
+            wanted.set(PollFlags::OUT, client.needs_write());
+            PollFd::new(&**client, wanted)
+        });
+        poll(&mut polled, limit.as_ref())?;
+        for client in clients {
+            // None does anything, or blocks, where there is nothing to do.
+            client.on_writable();
+            client.on_readable();
+            client.on_timeout();
+        }
+        Ok(())
+    }
+}

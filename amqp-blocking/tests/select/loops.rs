@@ -1,0 +1,330 @@
+//! Loops, bounds, and ends.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    net::{Shutdown, TcpListener, TcpStream},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use amqp_blocking::{
+    Config, Error as CallError, Unconfirmed,
+    core::{ApiMisuse, CloseCause, Hold, Limits},
+    protocol::{ReplyCode, basic, confirm},
+    select::{Answer, Client, Error, PublishError},
+};
+
+use crate::tools::*;
+
+#[test]
+fn requests_wait_for_a_channel_unless_none_will_be_free() {
+    let server = broker();
+    let config = Config {
+        channel_max: 3,
+        ..Config::default()
+    };
+    let mut client = connect_with(&server, config);
+    let declared: Vec<_> = (0..50)
+        .map(|number| client.call(declaration(&format!("q{number}"))))
+        .collect();
+    for promise in declared {
+        soon(&mut client, promise.expect("it is open"));
+    }
+    put(&mut client, "q1", ""); // takes one for good
+    consume_multi(&mut client, &["q2"], 1);
+    let kept = get(&mut client, "q1").expect("it is there");
+    let refused = client.call(declaration("q")).expect("it is open");
+    let published = throw(&mut client, "", "q1", "");
+    let none = ApiMisuse::NoFreeChannel { channel_max: 3 };
+    assert_eq!(soon_error(&mut client, refused), none.into());
+    assert_eq!(soon(&mut client, published), Answer::Published);
+    client.ack(&kept).expect("it is not settled");
+    declare(&mut client, "q");
+}
+
+#[test]
+fn a_callback_may_wait_and_run_and_is_not_entered_twice() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    let consumer = client.consume(consume("q"), 0).expect("it is open");
+    let seen = Rc::new(RefCell::new((0, 0)));
+    let inside = Rc::clone(&seen);
+    let then = client.on(consumer, move |client, result| {
+        if let Ok(Answer::Delivered(message)) = result {
+            let (entered, count) = *inside.borrow();
+            assert_eq!(entered, 0, "it is inside already");
+            inside.replace((1, count + 1));
+            client.ack(&message).expect("it is not settled");
+            declare(client, "q");
+            client.run_callbacks();
+            inside.replace((0, count + 1));
+            if count + 1 == 3 {
+                client.stop();
+            }
+        }
+    });
+    then.expect("it is to come");
+    for _ in 0..3 {
+        throw(&mut client, "", "q", "");
+    }
+    client.run().expect("it was stopped");
+    assert_eq!(*seen.borrow(), (0, 3));
+}
+
+#[test]
+fn every_promise_ends_once_when_the_transport_does() {
+    let server = broker();
+    let stream = TcpStream::connect(server.local_addr()).expect("somebody listens");
+    let scissors = stream.try_clone().expect("there is room");
+    let (mut client, _) = Client::from_stream(stream, Config::default()).expect("it is fit");
+    declare(&mut client, "q");
+    let consumer = consume_multi(&mut client, &["q"], 0);
+    let fetching = client.get(basic::Get::default().queue("q").expect("short"));
+    let calling = client.call(declaration("q"));
+    let mut promises = BTreeSet::from([
+        consumer,
+        fetching.expect("it is open"),
+        calling.expect("it is open"),
+        throw(&mut client, "", "q", ""),
+        client.cancel(consumer).expect("it runs"),
+    ]);
+    while client.poll().is_some() {}
+    scissors.shutdown(Shutdown::Both).expect("it is connected");
+    let ended = client.run().expect_err("it did not end by itself");
+    let why = reason(ended);
+    while let Some((promise, result)) = client.poll() {
+        assert!(promises.remove(&promise), "it was told twice");
+        let error = result.expect_err("nothing was sent");
+        let told = match error {
+            Error::Unconfirmed(Unconfirmed::NotSent(reason)) => reason,
+            error => reason(error),
+        };
+        assert_eq!(told, why);
+    }
+    assert_eq!(promises, BTreeSet::new());
+    assert_eq!(client.closed(), Some(&why));
+}
+
+#[test]
+fn a_server_that_falls_silent_is_noticed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    let address = listener.local_addr().expect("it has one");
+    let mut config = Config::default();
+    config.timeouts.handshake = Duration::from_millis(50);
+    let stream = TcpStream::connect(address).expect("there is room");
+    let (mut client, connected) = Client::from_stream(stream, config).expect("it is fit");
+    let _silent = listener.accept().expect("somebody is there");
+    let why = reason(soon_error(&mut client, connected));
+    assert!(matches!(why.cause(), CloseCause::TimedOut(_)), "{why}");
+}
+
+#[test]
+fn consumers_that_have_not_begun_can_be_cancelled() {
+    let server = broker();
+    let connecting = Client::connect_to(server.local_addr(), Config::default());
+    let (mut client, connected) = connecting.expect("there is a socket");
+    let declared = client.call(declaration("q")).expect("it may yet be opened");
+    let consumes = || vec![consume("q")];
+    let early = client.consume_multi(consumes(), 0).expect("it is open");
+    let empty = client.consume_multi(Vec::new(), 0).expect("it is open");
+    let cancelled = client.cancel(early).expect("it is to begin");
+    let none = Answer::Cancelled { tags: Vec::new() };
+    assert_eq!(soon(&mut client, early), none);
+    assert_eq!(soon(&mut client, cancelled), none);
+    soon(&mut client, connected);
+    assert_eq!(soon(&mut client, empty), none);
+    soon(&mut client, declared);
+    // With its requests under way.
+    let late = client.consume_multi(consumes(), 0).expect("it is open");
+    client.on_writable();
+    let cancelled = client.cancel(late).expect("it is to begin");
+    for promise in [late, cancelled] {
+        let answer = soon(&mut client, promise);
+        assert!(matches!(answer, Answer::Cancelled { .. }), "{answer:?}");
+    }
+    assert_eq!(declare(&mut client, "q").consumer_count, 0);
+}
+
+#[test]
+fn publishes_are_bounded_and_bodies_handed_back() {
+    let server = broker();
+    let config = Config {
+        limits: Limits {
+            unconfirmed: 3,
+            ..Limits::default()
+        },
+        ..Config::default()
+    };
+    let mut client = connect_with(&server, config);
+    declare(&mut client, "q");
+    for _ in 0..2 {
+        // The first time they wait for their channel.
+        let promises = [(); 3].map(|()| throw(&mut client, "", "q", ""));
+        let publish = basic::Publish::default().routing_key("q").expect("short");
+        let refused = client.publish(publish, basic::Properties::default(), "back");
+        let Err(PublishError::Full { hold, body }) = refused else {
+            panic!("it was accepted: {refused:?}");
+        };
+        assert_eq!((hold, &*body), (Hold::TooManyUnconfirmed, &b"back"[..]));
+        for promise in promises {
+            assert_eq!(soon(&mut client, promise), Answer::Published);
+        }
+        assert_eq!(client.hold(), None);
+    }
+}
+
+#[test]
+fn deliveries_that_nobody_takes_are_bounded() {
+    const COUNT: usize = 40;
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    for _ in 0..COUNT {
+        let publish = basic::Publish::default().routing_key("q").expect("short");
+        let body = vec![0; 1 << 20];
+        let published = client.publish(publish, basic::Properties::default(), body);
+        soon(&mut client, published.expect("there is room"));
+    }
+    let consumer = client.consume(consume("q"), 0).expect("it is open");
+    // Nothing waits for ever for what cannot come.
+    until(|| {
+        let declared = client.call(declaration("q")).expect("it is open");
+        match client.wait(declared, SOON) {
+            Ok(_) => false,
+            Err(error) => {
+                assert_eq!(error, Error::Untaken);
+                client.ignore(declared);
+                true
+            }
+        }
+    });
+    assert!(!client.needs_read());
+    assert_eq!(client.run(), Err(Error::Untaken));
+    let mut taken = 0;
+    while let Some(result) = client.take(consumer) {
+        taken += usize::from(matches!(result, Ok(Answer::Delivered(_))));
+    }
+    assert!(taken < COUNT, "all were read");
+    while taken < COUNT {
+        soon_message(&mut client, consumer);
+        taken += 1;
+    }
+    declare(&mut client, "q");
+}
+
+#[test]
+fn what_is_ignored_is_put_back() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    for body in ["1", "2"] {
+        let published = throw(&mut client, "", "q", body);
+        client.ignore(published);
+    }
+    until(|| declare(&mut client, "q").message_count == 2);
+    let got = client.get(basic::Get::default().queue("q").expect("short"));
+    client.ignore(got.expect("it is open"));
+    let consumer = consume_multi(&mut client, &["q"], 1);
+    client.ignore(consumer);
+    until(|| {
+        let declared = declare(&mut client, "q");
+        declared.message_count == 2 && declared.consumer_count == 0
+    });
+    assert_eq!(client.poll(), None);
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_told_under_its_promise() {
+    let server = broker();
+    let mut client = connect(&server);
+    let leaving_traces = client.call(confirm::Select::default());
+    let no_wait = client.call(declaration("q").no_wait(true));
+    let reserved = client.call(declaration("amq.mine"));
+    for refused in [leaving_traces, no_wait, reserved] {
+        let error = soon_error(&mut client, refused.expect("it is open"));
+        let Error::Call(CallError::Misuse(_)) = error else {
+            panic!("the server was asked: {error}");
+        };
+    }
+    let otherwise = declaration("q").auto_delete(true);
+    declare(&mut client, "q");
+    for _ in 0..2 {
+        let refused = client.call(otherwise.clone()).expect("it is open");
+        let error = soon_error(&mut client, refused);
+        assert_eq!(code(&error), Some(ReplyCode::PRECONDITION_FAILED));
+    }
+    declare(&mut client, "q");
+}
+
+/// `poll(2)` over two clients, each of which publishes what the other consumes.
+#[cfg(unix)]
+#[test]
+fn two_clients_in_one_loop_of_the_program() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    const MESSAGES: usize = 100;
+    let server = broker();
+    let names = ["q0", "q1"];
+    let connecting = names.map(|_| Client::connect_to(server.local_addr(), Config::default()));
+    let (mut clients, mut received) = (Vec::new(), [0; 2]);
+    for ((name, other), connecting) in [("q0", "q1"), ("q1", "q0")].into_iter().zip(connecting) {
+        let (mut client, _) = connecting.expect("there is a socket");
+        // Commands may be given before the connection is open.
+        for name in [name, other] {
+            client
+                .call(declaration(name))
+                .expect("it may yet be opened");
+        }
+        clients.push(client);
+    }
+    let (start, mut consuming, mut replies) = (Instant::now(), [false; 2], [0; 2]);
+    while received != [MESSAGES; 2] {
+        assert!(start.elapsed() < Duration::from_secs(20), "{received:?}");
+        for (at, client) in clients.iter_mut().enumerate() {
+            while let Some((_, result)) = client.poll() {
+                match result.expect("it is no error") {
+                    Answer::Reply(_) => replies[at] += 1,
+                    Answer::Delivered(message) => {
+                        client.ack(&message).expect("it is not settled");
+                        received[at] += 1;
+                    }
+                    _ => {}
+                }
+            }
+            if replies[at] == 2 && !consuming[at] {
+                consuming[at] = true;
+                client.consume(consume(names[at]), 10).expect("it is open");
+                for _ in 0..MESSAGES {
+                    throw(client, "", names[1 - at], "ping");
+                }
+            }
+        }
+        let wanted = |client: &Client| {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, client.needs_read());
+            flags.set(PollFlags::OUT, client.needs_write());
+            flags
+        };
+        let mut polled: Vec<_> = clients
+            .iter()
+            .map(|client| PollFd::new(client, wanted(client)))
+            .collect();
+        let limit = clients.iter().filter_map(Client::next_timeout).min();
+        let limit = limit.map(|it| Timespec::try_from(it).expect("it is no eternity"));
+        poll(&mut polled, limit.as_ref()).expect("they are sockets");
+        let ready: Vec<_> = polled.iter().map(PollFd::revents).collect();
+        for (client, ready) in clients.iter_mut().zip(ready) {
+            if ready.intersects(PollFlags::OUT | PollFlags::ERR) {
+                client.on_writable();
+            }
+            if ready.intersects(PollFlags::IN | PollFlags::HUP) {
+                client.on_readable();
+            }
+            if client.next_timeout().is_some_and(|limit| limit.is_zero()) {
+                client.on_timeout();
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The client for an event loop of one's own, on the embedded broker.
+
+mod loops;
+mod puka;
+mod tools;

@@ -1,0 +1,531 @@
+//! puka's scenarios.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    rc::Rc,
+    thread,
+    time::Duration,
+};
+
+use amqp_blocking::{
+    Config, Error as CallError, Requeue, Unconfirmed,
+    core::{ApiMisuse, CloseCause, NotAmqp},
+    protocol::{ReplyCode, basic, queue},
+    select::{Answer, Client, ConnectError, Error, Promise, PublishError},
+};
+
+use crate::tools::*;
+
+#[test]
+fn puk_01_a_host_that_cannot_be_resolved_is_named() {
+    let error = Client::connect("amqp://nobody.invalid").expect_err("there is no such host");
+    assert!(matches!(error, ConnectError::Resolve { .. }), "{error}");
+    assert!(error.to_string().contains("nobody.invalid"), "{error}");
+    let error = Client::connect("amqps://localhost").expect_err("there is no TLS");
+    assert!(matches!(error, ConnectError::NoTls), "{error}");
+    let error = Client::connect("amqp://host:port").expect_err("that is no port");
+    assert!(matches!(error, ConnectError::Uri(_)), "{error}");
+}
+
+#[test]
+fn puk_02_a_port_that_nobody_listens_on_refuses() {
+    let gone = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+    let uri = format!("amqp://{}", gone.expect("there was a port"));
+    let (mut client, connected) = Client::connect(&uri).expect("there is a socket");
+    let declared = client.call(declaration("q")).expect("it may yet be opened");
+    let why = reason(soon_error(&mut client, connected));
+    assert!(matches!(why.cause(), CloseCause::Transport { .. }));
+    assert!(why.to_string().contains("refused"), "{why}");
+    assert_eq!(reason(soon_error(&mut client, declared)), why);
+}
+
+#[test]
+fn puk_03_a_wrong_password_is_told() {
+    let server = broker();
+    let uri = format!("amqp://guest:wrong@{}", server.local_addr());
+    let (mut client, connected) = Client::connect(&uri).expect("there is a socket");
+    let why = reason(soon_error(&mut client, connected));
+    assert_eq!(why.code(), Some(ReplyCode::ACCESS_REFUSED), "{why}");
+}
+
+#[test]
+fn puk_05_a_hundred_queues_at_once() {
+    let server = broker();
+    let mut client = connect(&server);
+    let names: Vec<_> = (0..100).map(|number| format!("q{number}")).collect();
+    let declared: Vec<_> = names
+        .iter()
+        .map(|name| client.call(declaration(name)).expect("it is open"))
+        .collect();
+    for (promise, name) in declared.into_iter().zip(&names) {
+        let declared: Option<queue::DeclareOk> = soon(&mut client, promise).reply();
+        assert_eq!(declared.expect("it is that").queue, name.as_str());
+    }
+    let deleted: Vec<_> = names
+        .iter()
+        .map(|name| client.call(deletion(name)).expect("it is open"))
+        .collect();
+    for promise in deleted.into_iter().rev() {
+        let deleted: Option<queue::DeleteOk> = soon(&mut client, promise).reply();
+        assert_eq!(deleted.expect("it is that").message_count, 0);
+    }
+}
+
+#[test]
+fn puk_06_callbacks_alone_go_all_the_way() {
+    let server = broker();
+    let connecting = Client::connect_to(server.local_addr(), Config::default());
+    let (mut client, connected) = connecting.expect("there is a socket");
+    let steps = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&steps);
+    /// Each step begins the next, from within its callback.
+    fn next(client: &mut Client, promise: Promise, step: usize, log: Rc<RefCell<Vec<usize>>>) {
+        let then = client.on(promise, move |client, result| {
+            let answer = result.expect("it is no error");
+            log.borrow_mut().push(step);
+            let promise = match step {
+                0 => client.call(declaration("q")).expect("it is open"),
+                1 => throw(client, "", "q", "called back"),
+                2 => {
+                    let get = basic::Get::default().queue("q").expect("a short name");
+                    client.get(get).expect("it is open")
+                }
+                3 => {
+                    let message = answer.message().expect("it is there");
+                    assert_eq!(message.body, "called back");
+                    client.ack(&message).expect("it is not settled");
+                    client.call(deletion("q")).expect("it is open")
+                }
+                _ => return client.stop(),
+            };
+            next(client, promise, step + 1, Rc::clone(&log));
+        });
+        then.expect("it is to come");
+    }
+    next(&mut client, connected, 0, log);
+    client.run().expect("it was stopped");
+    assert_eq!(*steps.borrow(), [0, 1, 2, 3, 4]);
+    assert_eq!(client.closed(), None);
+}
+
+#[test]
+fn puk_07_a_consumer_ends_once_when_the_client_closes() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    let consumer = consume_multi(&mut client, &["q"], 0);
+    let ends = Rc::new(RefCell::new(Vec::new()));
+    let told = Rc::clone(&ends);
+    let then = client.on(consumer, move |_, result| told.borrow_mut().push(result));
+    then.expect("it is to come");
+    let closed = client.close().expect("it is open");
+    client.run().expect("it ends in good order");
+    assert_eq!(client.take(closed), Some(Ok(Answer::Closed)));
+    let [Err(error)] = &ends.borrow()[..] else {
+        panic!("it is told once: {ends:?}");
+    };
+    assert!(reason(error.clone()).is_clean());
+    assert!(!client.needs_read() && !client.needs_write());
+    assert_eq!(client.next_timeout(), None);
+}
+
+#[test]
+fn puk_08_what_was_acknowledged_before_a_wait_has_left() {
+    let server = broker();
+    let mut observer = connect(&server);
+    declare(&mut observer, "q");
+    // What follows the last acknowledgement before the connection is cut: nothing, a wait, the end
+    // of a run.
+    for (follows, left) in [("nothing", 1), ("wait", 0), ("run", 0)] {
+        for body in ["1", "2", "3"] {
+            put(&mut observer, "q", body);
+        }
+        let mut client = connect(&server);
+        let consumer = consume_multi(&mut client, &["q"], 10);
+        if follows == "run" {
+            let then = client.on(consumer, |client, result| {
+                let message = result.ok().and_then(Answer::message);
+                let message = message.expect("it is a message");
+                client.ack(&message).expect("it is not settled");
+                if message.body == "3" {
+                    client.stop();
+                }
+            });
+            then.expect("it is to come");
+            client.run().expect("it was stopped");
+        } else {
+            for body in ["1", "2", "3"] {
+                let message = soon_message(&mut client, consumer);
+                assert_eq!(message.body, body);
+                client.ack(&message).expect("it is not settled");
+            }
+        }
+        if follows == "wait" {
+            assert_eq!(client.wait(consumer, Some(Duration::ZERO)), Ok(None));
+        }
+        drop(client);
+        until(|| declare(&mut observer, "q").consumer_count == 0);
+        assert_eq!(declare(&mut observer, "q").message_count, left, "{follows}");
+        if left > 0 {
+            let message = get(&mut observer, "q").expect("it is there");
+            assert!(message.redelivered);
+            assert_eq!(message.body, "3");
+            observer.ack(&message).expect("it is not settled");
+        }
+    }
+}
+
+#[test]
+fn puk_10_one_of_each_of_three_queues() {
+    let server = broker();
+    let mut client = connect(&server);
+    let names = ["q1", "q2", "q3"];
+    for name in names {
+        declare(&mut client, name);
+        put(&mut client, name, name);
+    }
+    let consumes = names.map(|name| consume(name).no_ack(true));
+    let consumer = client.consume_multi(consumes.into(), 0);
+    let consumer = consumer.expect("it is open");
+    let mut seen = BTreeSet::new();
+    while seen.len() < 3 {
+        if let Answer::Delivered(message) = soon(&mut client, consumer) {
+            assert_eq!(message.routing_key, names[message.source]);
+            assert_unknown(client.ack(&message)); // it needs none
+            seen.insert(message.source);
+        }
+    }
+    let cancelled = client.cancel(consumer).expect("it runs");
+    let both = [consumer, cancelled].map(|promise| soon(&mut client, promise));
+    let Answer::Cancelled { tags } = &both[0] else {
+        panic!("it was not cancelled: {both:?}");
+    };
+    assert_eq!(tags.len(), 3);
+    assert_eq!(both[0], both[1]);
+    for name in names {
+        assert_eq!(declare(&mut client, name).consumer_count, 0);
+    }
+    assert_over(&mut client, consumer);
+    assert_eq!(client.cancel(consumer), Err(Error::NoSuchPromise(consumer)));
+}
+
+#[test]
+fn puk_11_a_consumer_is_told_when_its_queue_is_deleted() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    let consumer = consume_multi(&mut client, &["q"], 0);
+    delete(&mut client, "q");
+    let error = soon_error(&mut client, consumer);
+    let Error::Call(CallError::ConsumerCancelled { .. }) = error else {
+        panic!("not for the queue: {error}");
+    };
+    assert_over(&mut client, consumer);
+    assert_eq!(declare(&mut client, "q").consumer_count, 0);
+}
+
+#[test]
+fn puk_12_13_consumers_end_together_and_once() {
+    let server = broker();
+    for gone in [&["q2"][..], &["q1", "q3"]] {
+        let mut client = connect(&server);
+        let mut other = connect(&server);
+        for name in ["q1", "q2", "q3"] {
+            declare(&mut client, name);
+        }
+        let consumer = consume_multi(&mut client, &["q1", "q2", "q3"], 5);
+        let deleted: Vec<_> = gone.iter().map(|name| other.call(deletion(name))).collect();
+        for promise in deleted {
+            soon(&mut other, promise.expect("it is open"));
+        }
+        let error = soon_error(&mut client, consumer);
+        let Error::Call(CallError::ConsumerCancelled { .. }) = error else {
+            panic!("not for the queue: {error}");
+        };
+        for name in ["q1", "q2", "q3"] {
+            assert_eq!(declare(&mut client, name).consumer_count, 0);
+        }
+        assert_over(&mut client, consumer);
+        assert_eq!(client.poll(), None);
+    }
+}
+
+#[test]
+fn puk_14_two_queues_share_a_prefetch() {
+    let server = broker();
+    let mut client = connect(&server);
+    for name in ["q1", "q2"] {
+        declare(&mut client, name);
+    }
+    let consumer = consume_multi(&mut client, &["q1", "q2"], 1);
+    for name in ["q1", "q2"] {
+        put(&mut client, name, name);
+    }
+    let first = soon_message(&mut client, consumer);
+    assert_eq!(client.wait(consumer, SILENCE), Ok(None));
+    let raised = client.qos(consumer, 2).expect("it runs");
+    soon(&mut client, raised);
+    let second = soon_message(&mut client, consumer);
+    assert_ne!(first.source, second.source);
+    for message in [first, second] {
+        client.ack(&message).expect("it is not settled");
+    }
+}
+
+#[test]
+fn puk_16_tags_are_unique_and_name_the_queue() {
+    let server = broker();
+    let mut client = connect(&server);
+    let names = ["q1", "q2", "q3"];
+    for name in names {
+        declare(&mut client, name);
+        for body in ["1", "2"] {
+            put(&mut client, name, body);
+        }
+    }
+    let tagged = |name, tag| consume(name).consumer_tag(tag).expect("a short tag");
+    let consumes = vec![
+        tagged("q1", "t"),
+        tagged("q2", "t"),
+        tagged("q3", ""),
+        tagged("q1", "t"),
+    ];
+    let consumers = [(); 2].map(|()| client.consume_multi(consumes.clone(), 0));
+    let consumers = consumers.map(|consumer| consumer.expect("it is open"));
+    let mut tags = BTreeSet::new();
+    for _ in 0..6 {
+        let (promise, message) = loop {
+            let found = client.wait_any(&consumers, SOON).expect("it is to come");
+            let (promise, result) = found.expect("it comes in time");
+            if let Ok(Answer::Delivered(message)) = result {
+                break (promise, message);
+            }
+        };
+        assert_eq!(message.promise, promise);
+        assert_eq!(
+            message.routing_key,
+            ["q1", "q2", "q3", "q1"][message.source]
+        );
+        let tag = message.consumer_tag.to_string();
+        assert!(
+            tag.starts_with(&format!("{promise}.{}.", message.source)),
+            "{tag}"
+        );
+        client.ack(&message).expect("it is not settled");
+        tags.insert((promise, message.source, tag));
+    }
+    let of: BTreeSet<_> = tags
+        .iter()
+        .map(|(promise, source, _)| (promise, source))
+        .collect();
+    assert_eq!(of.len(), tags.len());
+}
+
+#[test]
+fn puk_17_publishes_survive_the_death_of_their_channel() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    for round in 1..=2 {
+        let first = throw(&mut client, "", "q", "1");
+        let second = throw(&mut client, "missing", "q", "2");
+        let third = throw(&mut client, "", "q", "3");
+        let on_the_new_one = throw(&mut client, "", "q", "4");
+        // The server may have closed the channel before it has confirmed the first.
+        match client.wait(first, SOON) {
+            Ok(answer) => assert_eq!(answer, Some(Answer::Published)),
+            Err(error) => assert_eq!(code(&error), Some(ReplyCode::NOT_FOUND)),
+        }
+        for promise in [second, third, on_the_new_one] {
+            let error = soon_error(&mut client, promise);
+            assert_eq!(code(&error), Some(ReplyCode::NOT_FOUND));
+        }
+        put(&mut client, "q", "later");
+        assert_eq!(declare(&mut client, "q").message_count, 2 * round);
+    }
+}
+
+#[test]
+fn puk_18_a_mandatory_message_without_a_queue_comes_back() {
+    let server = broker();
+    let mut client = connect(&server);
+    for _ in 0..2 {
+        let published = throw(&mut client, "", "nowhere", "lost");
+        let error = soon_error(&mut client, published);
+        let Error::Unconfirmed(Unconfirmed::Returned(returned)) = error else {
+            panic!("it went somewhere: {error}");
+        };
+        assert_eq!(returned.code, ReplyCode::NO_ROUTE);
+        assert_eq!(returned.body, "lost");
+        declare(&mut client, "elsewhere");
+    }
+    put(&mut client, "elsewhere", "here");
+}
+
+#[test]
+fn puk_28_fetched_messages_keep_their_channels_until_they_are_settled() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    let bodies = ["1", "2", "3", "4"];
+    for body in bodies {
+        put(&mut client, "q", body);
+    }
+    let channels = || server.broker().inspect().connections[0].channels.len();
+    let fetched: Vec<_> = bodies.iter().map(|_| get(&mut client, "q")).collect();
+    assert_eq!(get(&mut client, "q"), None);
+    let before = channels();
+    for (message, body) in fetched.into_iter().zip(bodies) {
+        let message = message.expect("it is there");
+        assert_eq!(message.body, body);
+        assert!(!message.redelivered);
+        client.ack(&message).expect("it is not settled");
+    }
+    let declared: Vec<_> = (0..5).map(|_| client.call(declaration("q"))).collect();
+    for promise in declared {
+        soon(&mut client, promise.expect("it is open"));
+    }
+    assert_eq!(channels(), before, "those of the messages were used again");
+    assert_eq!(declare(&mut client, "q").message_count, 0);
+}
+
+#[test]
+fn puk_29_failed_publishes_leave_no_channel_behind() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    put(&mut client, "q", "");
+    let channels = || server.broker().inspect().connections[0].channels.len();
+    let before = channels();
+    for _ in 0..2 {
+        let published = throw(&mut client, "missing", "", "");
+        let error = soon_error(&mut client, published);
+        assert_eq!(code(&error), Some(ReplyCode::NOT_FOUND));
+    }
+    put(&mut client, "q", "");
+    assert_eq!(channels(), before);
+}
+
+#[test]
+fn puk_33_a_message_is_settled_once_and_by_its_own_client() {
+    let server = broker();
+    let mut client = connect(&server);
+    let mut other = connect(&server);
+    declare(&mut client, "q");
+    let consumer = consume_multi(&mut client, &["q"], 0);
+    put(&mut client, "q", "1");
+    put(&mut other, "q", "2");
+    let message = soon_message(&mut client, consumer);
+    assert_unknown(other.ack(&message));
+    client.ack(&message).expect("it is not settled");
+    assert_unknown(client.ack(&message));
+    assert_unknown(client.reject(&message, Requeue::Yes));
+    let message = soon_message(&mut client, consumer);
+    client
+        .reject(&message, Requeue::Yes)
+        .expect("it is not settled");
+    let message = soon_message(&mut client, consumer);
+    assert!(message.redelivered);
+    client.ack(&message).expect("it is not settled");
+}
+
+#[test]
+fn puk_34_consuming_from_a_missing_queue_fails_alone() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    let consumer = consume_multi(&mut client, &["q"], 0);
+    let multi = vec![consume("q"), consume("missing"), consume("q")];
+    let failing = client.consume_multi(multi, 1).expect("it is open");
+    let error = soon_error(&mut client, failing);
+    assert_eq!(code(&error), Some(ReplyCode::NOT_FOUND));
+    assert_over(&mut client, failing);
+    put(&mut client, "q", "unharmed");
+    soon_message(&mut client, consumer);
+    assert_eq!(declare(&mut client, "q").consumer_count, 1);
+}
+
+#[test]
+fn puk_36_a_prefetch_is_raised_under_way() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    for body in ["a", "b", "c"] {
+        put(&mut client, "q", body);
+    }
+    let consumer = consume_multi(&mut client, &["q"], 1);
+    let a = soon_message(&mut client, consumer);
+    assert_eq!(client.wait(consumer, SILENCE), Ok(None));
+    let raised = client.qos(consumer, 2).expect("it runs");
+    soon(&mut client, raised);
+    let b = soon_message(&mut client, consumer);
+    assert_eq!(client.wait(consumer, SILENCE), Ok(None));
+    assert!(a.body == "a" && b.body == "b");
+
+    // One of its own is fixed.
+    let single = client.consume(consume("q"), 1).expect("it is open");
+    assert_eq!(soon(&mut client, single), Answer::Consuming);
+    let c = soon_message(&mut client, single);
+    let refused = client.qos(single, 2).expect("it runs");
+    let error = soon_error(&mut client, refused);
+    let Error::Call(CallError::Misuse(ApiMisuse::NotImplementedByRabbitMq { .. })) = error else {
+        panic!("it was raised: {error}");
+    };
+    client.ack(&c).expect("it is not settled");
+}
+
+#[test]
+fn puk_38_a_server_of_another_version_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    let address = listener.local_addr().expect("it has one");
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("somebody comes");
+        stream
+            .write_all(b"AMQP\x03\x01\x00\x00")
+            .expect("they listen");
+        let _until_they_go = stream.read_to_end(&mut Vec::new());
+    });
+    let connecting = Client::connect_to(address, Config::default());
+    let (mut client, connected) = connecting.expect("there is a socket");
+    let why = reason(soon_error(&mut client, connected));
+    let other = NotAmqp::OtherVersion([3, 1, 0, 0]);
+    assert_eq!(why.cause(), &CloseCause::NotAmqp(other));
+    drop(client);
+    server.join().expect("it did not panic");
+}
+
+#[test]
+fn puk_41_nothing_can_be_done_on_a_closed_client() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    put(&mut client, "q", "");
+    let message = get(&mut client, "q").expect("it is there");
+    let closed = client.close().expect("it is open");
+    for _ in 0..2 {
+        let errors = [
+            client.call(declaration("q")).expect_err("it is closed"),
+            client.consume(consume("q"), 0).expect_err("it is closed"),
+            client.cancel(closed).expect_err("it is closed"),
+            client.qos(closed, 1).expect_err("it is closed"),
+            client.get(basic::Get::default()).expect_err("it is closed"),
+            client.ack(&message).expect_err("it is closed"),
+            client.close().expect_err("it is closed"),
+        ];
+        assert!(errors.into_iter().all(|error| reason(error).is_clean()));
+        let publish = basic::Publish::default();
+        let refused = client.publish(publish, basic::Properties::default(), "");
+        assert!(matches!(refused, Err(PublishError::Closed(_))));
+        client.ignore(message.promise);
+        // The first time it is closing, the second time it has closed.
+        match client.wait(closed, SOON) {
+            Ok(answer) => assert_eq!(answer, Some(Answer::Closed)),
+            Err(error) => assert_eq!(error, Error::NoSuchPromise(closed)),
+        }
+    }
+    assert_eq!(client.wait_any(&[], SOON), Ok(None));
+    client.run().expect("it has ended in good order");
+}

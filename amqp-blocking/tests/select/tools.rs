@@ -1,0 +1,157 @@
+//! What many tests do.
+
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+use amqp_blocking::{
+    CloseReason, Config, Error as CallError, LocalBroker, Server, Unconfirmed,
+    core::ApiMisuse,
+    protocol::{ReplyCode, basic, queue},
+    select::{Answer, Client, Error, Message, Promise},
+    serve,
+};
+
+/// Beyond this nothing is late, but lost.
+pub(crate) const SOON: Option<Duration> = Some(Duration::from_secs(20));
+
+/// For as long nothing must come.
+pub(crate) const SILENCE: Option<Duration> = Some(Duration::from_millis(100));
+
+pub(crate) fn broker() -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    serve(listener, LocalBroker::default()).expect("it has an address")
+}
+
+pub(crate) fn connect(server: &Server) -> Client {
+    connect_with(server, Config::default())
+}
+
+pub(crate) fn connect_with(server: &Server, config: Config) -> Client {
+    let connecting = Client::connect_to(server.local_addr(), config);
+    let (mut client, connected) = connecting.expect("there is a socket");
+    assert_eq!(soon(&mut client, connected), Answer::Connected);
+    client
+}
+
+/// What comes next of a promise, which is no error.
+#[track_caller]
+pub(crate) fn soon(client: &mut Client, promise: Promise) -> Answer {
+    let answer = client.wait(promise, SOON).expect("it is no error");
+    answer.expect("it comes in time")
+}
+
+/// The error that a promise ends with.
+#[track_caller]
+pub(crate) fn soon_error(client: &mut Client, promise: Promise) -> Error {
+    client.wait(promise, SOON).expect_err("it is an error")
+}
+
+#[track_caller]
+pub(crate) fn soon_message(client: &mut Client, promise: Promise) -> Message {
+    soon(client, promise).message().expect("it is a message")
+}
+
+pub(crate) fn declaration(name: &str) -> queue::Declare {
+    let declare = queue::Declare::default().durable(true);
+    declare.queue(name).expect("a short name")
+}
+
+#[track_caller]
+pub(crate) fn declare(client: &mut Client, name: &str) -> queue::DeclareOk {
+    let declared = client.call(declaration(name)).expect("it is open");
+    soon(client, declared)
+        .reply()
+        .expect("that is what answers it")
+}
+
+pub(crate) fn deletion(name: &str) -> queue::Delete {
+    queue::Delete::default().queue(name).expect("a short name")
+}
+
+#[track_caller]
+pub(crate) fn delete(client: &mut Client, name: &str) {
+    let deleted = client.call(deletion(name)).expect("it is open");
+    soon(client, deleted);
+}
+
+pub(crate) fn consume(queue: &str) -> basic::Consume {
+    let consume = basic::Consume::default();
+    consume.queue(queue).expect("a short name")
+}
+
+/// Fetches a message, if there is one.
+#[track_caller]
+pub(crate) fn get(client: &mut Client, queue: &str) -> Option<Message> {
+    let get = basic::Get::default().queue(queue).expect("a short name");
+    let got = client.get(get).expect("it is open");
+    soon(client, got).message()
+}
+
+/// Begins to publish.
+#[track_caller]
+pub(crate) fn throw(client: &mut Client, exchange: &str, key: &str, body: &'static str) -> Promise {
+    let publish = basic::Publish::default().mandatory(true);
+    let publish = publish.exchange(exchange).expect("a short name");
+    let publish = publish.routing_key(key).expect("a short key");
+    let accepted = client.publish(publish, basic::Properties::default(), body);
+    accepted.expect("there is room")
+}
+
+#[track_caller]
+pub(crate) fn put(client: &mut Client, queue: &str, body: &'static str) {
+    let published = throw(client, "", queue, body);
+    assert_eq!(soon(client, published), Answer::Published);
+}
+
+/// Begins to consume, and waits until that is so.
+#[track_caller]
+pub(crate) fn consume_multi(client: &mut Client, queues: &[&str], prefetch: u16) -> Promise {
+    let consumes = queues.iter().map(|name| consume(name)).collect();
+    let consumer = client.consume_multi(consumes, prefetch);
+    let consumer = consumer.expect("it is open");
+    assert_eq!(soon(client, consumer), Answer::Consuming);
+    consumer
+}
+
+/// Repeats until it is so.
+#[track_caller]
+pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it is not so");
+    }
+}
+
+pub(crate) fn code(error: &Error) -> Option<ReplyCode> {
+    match error {
+        Error::Call(error) => error.code(),
+        Error::Unconfirmed(Unconfirmed::NotSent(reason) | Unconfirmed::Unknown(reason)) => {
+            reason.code()
+        }
+        _ => None,
+    }
+}
+
+/// Why the connection is closed.
+#[track_caller]
+pub(crate) fn reason(error: Error) -> CloseReason {
+    match error {
+        Error::Call(CallError::ConnectionClosed(reason)) => reason,
+        other => panic!("the connection is not closed: {other}"),
+    }
+}
+
+#[track_caller]
+pub(crate) fn assert_unknown(settled: Result<(), Error>) {
+    let Err(Error::Call(CallError::Misuse(ApiMisuse::UnknownDeliveryTag(_)))) = settled else {
+        panic!("it could be settled: {settled:?}");
+    };
+}
+
+#[track_caller]
+pub(crate) fn assert_over(client: &mut Client, promise: Promise) {
+    let over = Err(Error::NoSuchPromise(promise));
+    assert_eq!(client.wait(promise, SOON), over);
+}
