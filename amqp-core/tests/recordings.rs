@@ -259,7 +259,11 @@ fn apr_38_recorded_streams_are_understood() {
         });
         match cause {
             None => assert!(!closed, "{path} ends with a close"),
-            Some(CloseCause::ByPeer(_) | CloseCause::Requested(_)) => assert!(closed, "{path}"),
+            Some(
+                CloseCause::ByPeer(_)
+                | CloseCause::Requested(_)
+                | CloseCause::AuthenticationFailed { close: Some(_), .. },
+            ) => assert!(closed, "{path}"),
             Some(other) => panic!("{path}: {other:?}"),
         }
         for pieces in [1, 7, 4096] {
