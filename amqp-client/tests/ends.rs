@@ -622,6 +622,31 @@ fn the_driver_leaves_in_time() {
     assert!(rig.driver_ended());
 }
 
+/// The server has said why it hangs up. That writing fails is noticed first, and the reason is not
+/// lost for it.
+#[test]
+fn what_the_server_said_before_writing_failed_comes_late() {
+    for ends in [false, true] {
+        let (mut rig, connection, channel) = Rig::with_channel();
+        rig.world().cut(Cut::WriteError);
+        channel.send(&queue::Purge::default()).unwrap();
+        rig.run();
+        assert_eq!(connection.close_reason(), None);
+        let close = frame(10, 50, b"\x01\x40\x08shutdown\0\0\0\0");
+        rig.world().inject(&close);
+        if ends {
+            rig.world().cut(Cut::Eof);
+        }
+        rig.run();
+        if !ends {
+            rig.advance(LISTEN);
+        }
+        let reason = connection.close_reason().unwrap();
+        let close = reason.by_peer().unwrap();
+        assert_eq!(close.text.as_str(), "shutdown");
+    }
+}
+
 /// A server that takes nothing more and goes on talking: it is listened to for the reason, and not
 /// for ever.
 #[test]
