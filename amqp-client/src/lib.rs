@@ -35,6 +35,7 @@ mod auth;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod channel;
+mod channel_table;
 mod clock;
 mod confirm;
 mod connect;

@@ -14,6 +14,7 @@ use amqp_core::{
 };
 
 use crate::{
+    channel_table::ChannelTable,
     confirm::{Confirms, Unconfirmed},
     error::Error,
     returns::ReturnedMessage,
@@ -44,7 +45,7 @@ pub(crate) struct State {
     pub(crate) driver: Option<Waker>,
     /// The requests that a future waits for.
     requests: BTreeMap<RequestId, Slot>,
-    channels: BTreeMap<ChannelId, ChannelState>,
+    channels: ChannelTable<ChannelState>,
     /// Who waits for the connection to open or to end.
     pub(crate) life: Waiters,
     pub(crate) opened: bool,
@@ -145,7 +146,7 @@ impl State {
             machine,
             driver: None,
             requests: BTreeMap::new(),
-            channels: BTreeMap::new(),
+            channels: ChannelTable::new(),
             life: Waiters::default(),
             opened: false,
             closed: None,
@@ -256,7 +257,7 @@ impl State {
     }
 
     pub(crate) fn remove_channel(&mut self, id: ChannelId) {
-        if let Some(channel) = self.channels.remove(&id) {
+        if let Some(channel) = self.channels.remove(id) {
             let consumed = channel.consumers.values().map(|it| it.queued + it.taken);
             let returned = channel.returns.iter().map(|it| it.queued);
             let total = consumed.chain(returned).sum();
@@ -265,7 +266,7 @@ impl State {
     }
 
     pub(crate) fn channel_mut(&mut self, id: ChannelId) -> Option<&mut ChannelState> {
-        self.channels.get_mut(&id)
+        self.channels.get_mut(id)
     }
 
     /// Why the channel takes no commands; none if it does.
@@ -273,7 +274,7 @@ impl State {
         if let Some(reason) = &self.closed {
             return Some(Error::ConnectionClosed(reason.clone()));
         }
-        let channel = self.channels.get(&id)?;
+        let channel = self.channels.get(id)?;
         channel.closed.clone().map(Error::ChannelClosed)
     }
 
@@ -294,7 +295,7 @@ impl State {
 
     /// A publish was made that is to be confirmed; somebody waits for that, or nobody does.
     pub(crate) fn expect_confirm(&mut self, channel: ChannelId, awaited: bool) {
-        if let Some(channel) = self.channels.get_mut(&channel) {
+        if let Some(channel) = self.channels.get_mut(channel) {
             channel.confirms.expect(awaited);
         }
     }
@@ -305,7 +306,7 @@ impl State {
         seq: PublishSeq,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Unconfirmed>> {
-        let Some(channel) = self.channels.get_mut(&channel) else {
+        let Some(channel) = self.channels.get_mut(channel) else {
             return Poll::Pending;
         };
         channel.confirms.poll(seq.get(), &mut self.awaited, cx)
@@ -313,7 +314,7 @@ impl State {
 
     /// The future that waited was dropped.
     pub(crate) fn abandon_confirm(&mut self, channel: ChannelId, seq: PublishSeq) {
-        if let Some(channel) = self.channels.get_mut(&channel) {
+        if let Some(channel) = self.channels.get_mut(channel) {
             channel.confirms.abandon(seq.get(), &mut self.awaited);
         }
     }
@@ -321,7 +322,7 @@ impl State {
     // Consumers.
 
     pub(crate) fn add_consumer(&mut self, channel: ChannelId, consumer: ConsumerId) {
-        if let Some(channel) = self.channels.get_mut(&channel) {
+        if let Some(channel) = self.channels.get_mut(channel) {
             channel.consumers.insert(consumer, ConsumerState::default());
         }
     }
@@ -331,10 +332,7 @@ impl State {
         channel: ChannelId,
         consumer: ConsumerId,
     ) -> Option<&mut ConsumerState> {
-        self.channels
-            .get_mut(&channel)?
-            .consumers
-            .get_mut(&consumer)
+        self.channels.get_mut(channel)?.consumers.get_mut(&consumer)
     }
 
     /// The handle was dropped: cancels the consumer, and puts back what it has not taken.
@@ -347,7 +345,7 @@ impl State {
     ) {
         let Some(state) = self
             .channels
-            .get_mut(&channel)
+            .get_mut(channel)
             .and_then(|channel| channel.consumers.remove(&consumer))
         else {
             return;
@@ -530,7 +528,7 @@ impl State {
         outcome: &Outcome,
         wakes: &mut Wakes,
     ) {
-        if let Some(channel) = self.channels.get_mut(&channel) {
+        if let Some(channel) = self.channels.get_mut(channel) {
             let confirms = &mut channel.confirms;
             confirms.settle(first.get()..=last.get(), outcome, &mut self.awaited, wakes);
         }
@@ -541,7 +539,7 @@ impl State {
     fn on_returned(&mut self, returned: client::Returned, wakes: &mut Wakes) {
         let (channel, seq) = (returned.channel, returned.seq);
         let message = ReturnedMessage::from(returned);
-        let Some(channel) = self.channels.get_mut(&channel) else {
+        let Some(channel) = self.channels.get_mut(channel) else {
             return;
         };
         let unclaimed = match seq {
@@ -566,7 +564,7 @@ impl State {
         reason: &CloseReason,
         wakes: &mut Wakes,
     ) {
-        if let Some(channel) = self.channels.get_mut(&id) {
+        if let Some(channel) = self.channels.get_mut(id) {
             channel.closed = Some(reason.clone());
             let counted = channel.finish(&Error::ChannelClosed(reason.clone()), wakes);
             self.release(counted);

@@ -64,10 +64,10 @@ pub const MAX_RESOLVED: usize = 64;
 ///
 /// ```
 /// use amqp_core::{Instant, dial::{Address, Dialer, Order, Step, Target}};
-/// use std::time::Duration;
+/// use core::time::Duration;
 ///
 /// # fn now() -> Instant { Instant::ORIGIN }
-/// # let alive: std::net::SocketAddr = "10.0.0.2:5672".parse()?;
+/// # let alive: core::net::SocketAddr = "10.0.0.2:5672".parse()?;
 /// # let (mut dials, mut resolved) = (Vec::new(), Vec::new());
 /// let addresses = vec![Address::tcp("10.0.0.1", 5672), Address::tcp("b.example.com", 5672)];
 /// let mut dialer = Dialer::new(addresses, Order::Listed, Duration::from_secs(10));
@@ -95,7 +95,7 @@ pub const MAX_RESOLVED: usize = 64;
 /// assert!(connected);
 /// assert_eq!(dialer.address(), Some(&Address::tcp("b.example.com", 5672)));
 /// assert_eq!(dialer.failures().to_string(), "10.0.0.1:5672: connection refused");
-/// # Ok::<_, std::net::AddrParseError>(())
+/// # Ok::<_, core::net::AddrParseError>(())
 /// ```
 #[derive(Debug)]
 pub struct Dialer {
