@@ -153,7 +153,8 @@ impl Broker {
         self.refuse(to, &refusal, method);
     }
 
-    /// What held the consumers of a channel back may be over.
+    /// What held the consumers of a channel back may be over. They join in the order in which they
+    /// were found to be held back.
     pub(crate) fn release(&mut self, key: ChannelKey) {
         let Ok(channel) = self.channel(key) else {
             return;
@@ -162,13 +163,21 @@ impl Broker {
             return;
         }
         let subscriptions: Vec<Subscription> = channel.consumers.values().copied().collect();
+        let mut held: Vec<(QueueKey, Option<u64>, ConsumerKey)> = Vec::new();
         for subscription in subscriptions {
-            if let Subscription::Queue { queue, .. } = subscription {
-                if let Some(found) = self.queues.get_mut(&queue) {
-                    found.join_turns(key);
-                }
-                self.schedule(queue);
+            if let Subscription::Queue { queue, key } = subscription
+                && let Some(found) = self.queues.get(&queue)
+                && let Some(consumer) = found.consumers.get(&key)
+            {
+                held.push((queue, consumer.held_back, key));
             }
+        }
+        held.sort_unstable();
+        for (queue, _, consumer) in held {
+            if let Some(found) = self.queues.get_mut(&queue) {
+                found.join_turn(consumer);
+            }
+            self.schedule(queue);
         }
     }
 

@@ -43,8 +43,8 @@ pub(crate) struct Consumer {
     /// How many deliveries it may have unacknowledged; 0 for no limit.
     pub(crate) prefetch: u16,
     pub(crate) unacked: u64,
-    /// It waits in the turn, and is not held back by something.
-    in_turn: bool,
+    /// How many were found to be held back before it was; none while it waits in the turn.
+    pub(crate) held_back: Option<u64>,
     pub(crate) arguments: FieldTable,
 }
 
@@ -74,8 +74,8 @@ pub(crate) struct Queue {
     /// Whose turn it is, by priority. Everyone in it is a consumer that was not found to be held
     /// back. No level is empty.
     turns: BTreeMap<Reverse<i64>, VecDeque<ConsumerKey>>,
-    /// Those that were found to be held back, in that order. No consumer is in both.
-    held_back: VecDeque<ConsumerKey>,
+    /// How often a consumer was found to be held back.
+    holds: u64,
     /// The one consumer that is served, where there may be only one.
     active: Option<ConsumerKey>,
     /// When it was last used, for `x-expires`.
@@ -115,7 +115,7 @@ impl Queue {
             arrivals: 0,
             consumers: BTreeMap::new(),
             turns: BTreeMap::new(),
-            held_back: VecDeque::new(),
+            holds: 0,
             active: None,
             used: now,
             deadline: None,
@@ -293,7 +293,6 @@ impl Queue {
     pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> Option<Consumer> {
         let consumer = self.consumers.remove(&key)?;
         self.leave_turn(key, consumer.priority);
-        self.held_back.retain(|held| *held != key);
         if self.active == Some(key) {
             self.active = None;
         }
@@ -319,27 +318,10 @@ impl Queue {
     /// What held a consumer back may be over.
     pub(crate) fn join_turn(&mut self, key: ConsumerKey) {
         if let Some(consumer) = self.consumers.get_mut(&key)
-            && !consumer.in_turn
+            && consumer.held_back.take().is_some()
         {
-            consumer.in_turn = true;
-            self.held_back.retain(|held| *held != key);
             let turn = self.turns.entry(Reverse(consumer.priority)).or_default();
             turn.push_back(key);
-        }
-    }
-
-    /// What held the consumers of a channel back may be over. They join in the order in which they
-    /// were found to be held back.
-    pub(crate) fn join_turns(&mut self, channel: ChannelKey) {
-        let consumers = &self.consumers;
-        let of_channel = |key: &&ConsumerKey| {
-            let consumer = consumers.get(*key);
-            consumer.is_some_and(|consumer| consumer.channel == channel)
-        };
-        let released: Vec<ConsumerKey> =
-            self.held_back.iter().filter(of_channel).copied().collect();
-        for key in released {
-            self.join_turn(key);
         }
     }
 
@@ -364,8 +346,9 @@ impl Queue {
             let is_ready = ready(active, consumer);
             if !is_ready {
                 let priority = consumer.priority;
-                if core::mem::take(&mut consumer.in_turn) {
-                    self.held_back.push_back(active);
+                if consumer.held_back.is_none() {
+                    consumer.held_back = Some(self.holds);
+                    self.holds += 1;
                 }
                 self.leave_turn(active, priority);
             }
@@ -381,8 +364,8 @@ impl Queue {
                     level.get_mut().push_back(key);
                     return Some(key);
                 }
-                consumer.in_turn = false;
-                self.held_back.push_back(key);
+                consumer.held_back = Some(self.holds);
+                self.holds += 1;
             }
             if level.get().is_empty() {
                 level.remove();
@@ -407,7 +390,7 @@ impl Consumer {
             priority: 0,
             prefetch,
             unacked: 0,
-            in_turn: false,
+            held_back: Some(0), // until it joins
             arguments,
         }
     }
