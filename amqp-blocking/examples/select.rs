@@ -21,7 +21,7 @@ mod in_a_loop {
     use amqp_blocking::{
         LocalBroker,
         protocol::{basic, queue},
-        select::{Answer, Client},
+        select::{self, Answer, Client},
         serve,
     };
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,8 +32,8 @@ mod in_a_loop {
         let embedded = serve(TcpListener::bind("127.0.0.1:0")?, LocalBroker::default())?;
         let embedded = format!("amqp://{}", embedded.local_addr());
         let url = env::var("AMQP_URL").unwrap_or(embedded);
-        let (mut publisher, _) = Client::connect(&url)?;
-        let (mut consumer, _) = Client::connect(&url)?;
+        let (mut publisher, _) = select::connect(&url)?;
+        let (mut consumer, _) = select::connect(&url)?;
         let queue = queue::Declare::default().queue(QUEUE)?.durable(true);
         let declared = publisher.call(queue)?;
         let (mut published, mut received) = (0, 0);
@@ -46,14 +46,14 @@ mod in_a_loop {
                         publisher.publish(publish, basic::Properties::default(), message)?;
                     }
                     consumer.consume(basic::Consume::default().queue(QUEUE)?, 1)?;
-                } else if answer == Answer::Published {
+                } else if let Answer::Published = answer {
                     published += 1;
                 }
             }
             while let Some((_, result)) = consumer.poll() {
                 if let Answer::Delivered(message) = result? {
                     println!("consumed: {:?}", message.body);
-                    consumer.ack(&message)?;
+                    message.ack()?;
                     received += 1;
                 }
             }
@@ -71,21 +71,20 @@ mod in_a_loop {
 
     /// Waits until something can be done, and does it.
     fn turn(clients: [&mut Client; 2]) -> Result<(), Box<dyn Error>> {
-        let limit = clients.iter().filter_map(|it| it.next_timeout()).min();
+        // None does anything, or blocks, where there is nothing to do.
+        let [publisher, consumer] = clients;
+        publisher.on_writable();
+        consumer.on_writable();
+        let limits = [publisher.next_timeout(), consumer.next_timeout()];
+        let limit = limits.into_iter().flatten().min();
         let limit = limit.map(Timespec::try_from).transpose()?;
-        let mut polled = clients.each_ref().map(|client| {
-            let mut wanted = PollFlags::empty();
-            wanted.set(PollFlags::IN, client.needs_read());
-            wanted.set(PollFlags::OUT, client.needs_write());
-            PollFd::new(&**client, wanted)
-        });
-        poll(&mut polled, limit.as_ref())?;
-        for client in clients {
-            // None does anything, or blocks, where there is nothing to do.
-            client.on_writable();
-            client.on_readable();
-            client.on_timeout();
-        }
+        let watched = [&*publisher, &*consumer];
+        poll(
+            &mut watched.map(|client| PollFd::new(client, PollFlags::IN)),
+            limit.as_ref(),
+        )?;
+        publisher.on_readable();
+        consumer.on_readable();
         Ok(())
     }
 }

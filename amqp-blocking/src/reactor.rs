@@ -41,14 +41,16 @@ pub(crate) fn register(
     })
 }
 
-struct Reactor {
+/// What parks the thread.
+pub(crate) struct Reactor {
     poll: mio::Poll,
-    registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
     events: Events,
 }
 
 impl Reactor {
-    fn new() -> io::Result<(Self, Waker)> {
+    /// It, and what wakes the thread.
+    pub(crate) fn new() -> io::Result<(Self, Waker)> {
         let poll = mio::Poll::new()?;
         let registry = Arc::new(poll.registry().try_clone()?);
         let notifier = Notifier(mio::Waker::new(&registry, WAKE)?);

@@ -25,6 +25,7 @@ mod local;
 mod sleep;
 mod wait;
 
+pub(crate) use self::executor::Intermittent;
 #[cfg(feature = "broker")]
 pub use self::local::{LocalBroker, Server};
 pub use self::{

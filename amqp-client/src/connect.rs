@@ -307,6 +307,9 @@ pub enum ConnectError {
     /// Something is asked for that no server would accept.
     #[error(transparent)]
     Misuse(#[from] ApiMisuse),
+    /// The system gives nothing to wait for sockets with.
+    #[error("cannot wait for sockets: {0}")]
+    System(#[source] io::Error),
     /// No address could be reached: how each has failed.
     #[error("could not reach {0}")]
     Unreachable(Failures),

@@ -198,16 +198,21 @@ impl Connection {
     /// transport failed, or the server did not answer in time, so that what was sent last may not
     /// have arrived.
     pub async fn close(&self) -> Result<(), Error> {
-        self.0.shared.command_and_pump(|state, wakes| {
-            state.machine.close(ReplyCode::SUCCESS, "goodbye");
-            state.publishers.wake_all(wakes);
-        });
+        self.begin_close();
         let reason = self.closed().await;
         if reason.is_clean() {
             Ok(())
         } else {
             Err(Error::ConnectionClosed(reason))
         }
+    }
+
+    /// Says goodbye, after what was accepted before.
+    pub(crate) fn begin_close(&self) {
+        self.0.shared.command_and_pump(|state, wakes| {
+            state.machine.close(ReplyCode::SUCCESS, "goodbye");
+            state.publishers.wake_all(wakes);
+        });
     }
 
     /// Waits until the connection has ended, and tells why.
@@ -234,6 +239,12 @@ impl Connection {
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.0.shared.lock().closed.clone()
+    }
+
+    /// The error of commands when the connection is closing or has ended.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        self.0.shared.lock().opening(|_| Ok(()))
     }
 
     /// What was negotiated with the server.

@@ -15,7 +15,8 @@
 //! | [`Returns`] | messages that no queue took, of a channel without confirms |
 //! | [`ChannelPool`] | channels to take out and put back |
 //!
-//! With the feature `blocking`, the module of that name has the same handles with calls that block.
+//! With the feature `blocking`, the module of that name has the same handles with calls that block,
+//! and [`promises`] a client for event loops of one's own, which needs neither threads nor `async`.
 //!
 //! # What holds everywhere
 //!
@@ -55,6 +56,8 @@ mod futures_tls;
 mod local;
 mod pipe;
 mod pool;
+#[cfg(feature = "blocking")]
+pub mod promises;
 mod returns;
 mod runtime;
 mod scope;

@@ -11,22 +11,21 @@ use std::{
 };
 
 use amqp_blocking::{
-    Config, Error as CallError, Requeue, Unconfirmed,
+    Config, ConnectError, Error as CallError, Requeue, Unconfirmed,
     core::{ApiMisuse, CloseCause, NotAmqp},
     protocol::{ReplyCode, basic, queue},
-    select::{Answer, Client, ConnectError, Error, Promise, PublishError},
+    select::{self, Answer, Client, Error, Promise, PublishError},
 };
 
 use crate::tools::*;
 
 #[test]
 fn puk_01_a_host_that_cannot_be_resolved_is_named() {
-    let error = Client::connect("amqp://nobody.invalid").expect_err("there is no such host");
-    assert!(matches!(error, ConnectError::Resolve { .. }), "{error}");
+    let (mut client, connected) = select::connect("amqp://nobody.invalid").expect("it is a URI");
+    let error = soon_error(&mut client, connected);
+    assert!(matches!(error, Error::Connect(_)), "{error}");
     assert!(error.to_string().contains("nobody.invalid"), "{error}");
-    let error = Client::connect("amqps://localhost").expect_err("there is no TLS");
-    assert!(matches!(error, ConnectError::NoTls), "{error}");
-    let error = Client::connect("amqp://host:port").expect_err("that is no port");
+    let error = select::connect("amqp://host:port").expect_err("that is no port");
     assert!(matches!(error, ConnectError::Uri(_)), "{error}");
 }
 
@@ -34,19 +33,24 @@ fn puk_01_a_host_that_cannot_be_resolved_is_named() {
 fn puk_02_a_port_that_nobody_listens_on_refuses() {
     let gone = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
     let uri = format!("amqp://{}", gone.expect("there was a port"));
-    let (mut client, connected) = Client::connect(&uri).expect("there is a socket");
+    let (mut client, connected) = select::connect(&uri).expect("it is a URI");
     let declared = client.call(declaration("q")).expect("it may yet be opened");
-    let why = reason(soon_error(&mut client, connected));
-    assert!(matches!(why.cause(), CloseCause::Transport { .. }));
-    assert!(why.to_string().contains("refused"), "{why}");
-    assert_eq!(reason(soon_error(&mut client, declared)), why);
+    let published = throw(&mut client, "", "q", "");
+    for promise in [connected, declared, published] {
+        let error = soon_error(&mut client, promise);
+        assert!(matches!(error, Error::Connect(_)), "{error}");
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+    let error = client.run().expect_err("there is no connection");
+    assert!(error.to_string().contains("refused"), "{error}");
+    assert!(client.call(declaration("q")).is_err());
 }
 
 #[test]
 fn puk_03_a_wrong_password_is_told() {
     let server = broker();
     let uri = format!("amqp://guest:wrong@{}", server.local_addr());
-    let (mut client, connected) = Client::connect(&uri).expect("there is a socket");
+    let (mut client, connected) = select::connect(&uri).expect("it is a URI");
     let why = reason(soon_error(&mut client, connected));
     assert_eq!(why.code(), Some(ReplyCode::ACCESS_REFUSED), "{why}");
 }
@@ -77,8 +81,7 @@ fn puk_05_a_hundred_queues_at_once() {
 #[test]
 fn puk_06_callbacks_alone_go_all_the_way() {
     let server = broker();
-    let connecting = Client::connect_to(server.local_addr(), Config::default());
-    let (mut client, connected) = connecting.expect("there is a socket");
+    let (mut client, connected) = connecting(&server, Config::default());
     let steps = Rc::new(RefCell::new(Vec::new()));
     let log = Rc::clone(&steps);
     /// Each step begins the next, from within its callback.
@@ -96,7 +99,7 @@ fn puk_06_callbacks_alone_go_all_the_way() {
                 3 => {
                     let message = answer.message().expect("it is there");
                     assert_eq!(message.body, "called back");
-                    client.ack(&message).expect("it is not settled");
+                    message.ack().expect("its channel is open");
                     client.call(deletion("q")).expect("it is open")
                 }
                 _ => return client.stop(),
@@ -108,7 +111,7 @@ fn puk_06_callbacks_alone_go_all_the_way() {
     next(&mut client, connected, 0, log);
     client.run().expect("it was stopped");
     assert_eq!(*steps.borrow(), [0, 1, 2, 3, 4]);
-    assert_eq!(client.closed(), None);
+    assert!(client.closed().is_none());
 }
 
 #[test]
@@ -123,12 +126,12 @@ fn puk_07_a_consumer_ends_once_when_the_client_closes() {
     then.expect("it is to come");
     let closed = client.close().expect("it is open");
     client.run().expect("it ends in good order");
-    assert_eq!(client.take(closed), Some(Ok(Answer::Closed)));
+    assert!(matches!(client.take(closed), Some(Ok(Answer::Closed))));
     let [Err(error)] = &ends.borrow()[..] else {
         panic!("it is told once: {ends:?}");
     };
-    assert!(reason(error.clone()).is_clean());
-    assert!(!client.needs_read() && !client.needs_write());
+    assert!(error.is_clean(), "{error}");
+    assert!(!client.needs_write());
     assert_eq!(client.next_timeout(), None);
 }
 
@@ -149,10 +152,10 @@ fn puk_08_what_was_acknowledged_before_a_wait_has_left() {
             let then = client.on(consumer, |client, result| {
                 let message = result.ok().and_then(Answer::message);
                 let message = message.expect("it is a message");
-                client.ack(&message).expect("it is not settled");
                 if message.body == "3" {
                     client.stop();
                 }
+                message.ack().expect("its channel is open");
             });
             then.expect("it is to come");
             client.run().expect("it was stopped");
@@ -160,11 +163,12 @@ fn puk_08_what_was_acknowledged_before_a_wait_has_left() {
             for body in ["1", "2", "3"] {
                 let message = soon_message(&mut client, consumer);
                 assert_eq!(message.body, body);
-                client.ack(&message).expect("it is not settled");
+                message.ack().expect("its channel is open");
             }
         }
         if follows == "wait" {
-            assert_eq!(client.wait(consumer, Some(Duration::ZERO)), Ok(None));
+            let nothing = client.wait(consumer, Some(Duration::ZERO));
+            assert!(matches!(nothing, Ok(None)));
         }
         drop(client);
         until(|| declare(&mut observer, "q").consumer_count == 0);
@@ -173,7 +177,7 @@ fn puk_08_what_was_acknowledged_before_a_wait_has_left() {
             let message = get(&mut observer, "q").expect("it is there");
             assert!(message.redelivered);
             assert_eq!(message.body, "3");
-            observer.ack(&message).expect("it is not settled");
+            message.ack().expect("its channel is open");
         }
     }
 }
@@ -194,22 +198,23 @@ fn puk_10_one_of_each_of_three_queues() {
     while seen.len() < 3 {
         if let Answer::Delivered(message) = soon(&mut client, consumer) {
             assert_eq!(message.routing_key, names[message.source]);
-            assert_unknown(client.ack(&message)); // it needs none
             seen.insert(message.source);
+            message.ack().expect("it needs none");
         }
     }
     let cancelled = client.cancel(consumer).expect("it runs");
-    let both = [consumer, cancelled].map(|promise| soon(&mut client, promise));
-    let Answer::Cancelled { tags } = &both[0] else {
-        panic!("it was not cancelled: {both:?}");
-    };
-    assert_eq!(tags.len(), 3);
-    assert_eq!(both[0], both[1]);
+    for promise in [consumer, cancelled] {
+        match soon(&mut client, promise) {
+            Answer::Cancelled { tags } => assert_eq!(tags.len(), 3),
+            other => panic!("it was not cancelled: {other:?}"),
+        }
+    }
     for name in names {
         assert_eq!(declare(&mut client, name).consumer_count, 0);
     }
     assert_over(&mut client, consumer);
-    assert_eq!(client.cancel(consumer), Err(Error::NoSuchPromise(consumer)));
+    let over = client.cancel(consumer);
+    assert!(matches!(over, Err(Error::NoSuchPromise(it)) if it == consumer));
 }
 
 #[test]
@@ -249,7 +254,7 @@ fn puk_12_13_consumers_end_together_and_once() {
             assert_eq!(declare(&mut client, name).consumer_count, 0);
         }
         assert_over(&mut client, consumer);
-        assert_eq!(client.poll(), None);
+        assert!(client.poll().is_none());
     }
 }
 
@@ -265,13 +270,13 @@ fn puk_14_two_queues_share_a_prefetch() {
         put(&mut client, name, name);
     }
     let first = soon_message(&mut client, consumer);
-    assert_eq!(client.wait(consumer, SILENCE), Ok(None));
+    assert_silent(&mut client, consumer);
     let raised = client.qos(consumer, 2).expect("it runs");
     soon(&mut client, raised);
     let second = soon_message(&mut client, consumer);
     assert_ne!(first.source, second.source);
     for message in [first, second] {
-        client.ack(&message).expect("it is not settled");
+        message.ack().expect("its channel is open");
     }
 }
 
@@ -314,8 +319,8 @@ fn puk_16_tags_are_unique_and_name_the_queue() {
             tag.starts_with(&format!("{promise}.{}.", message.source)),
             "{tag}"
         );
-        client.ack(&message).expect("it is not settled");
         tags.insert((promise, message.source, tag));
+        message.ack().expect("its channel is open");
     }
     let of: BTreeSet<_> = tags
         .iter()
@@ -336,7 +341,7 @@ fn puk_17_publishes_survive_the_death_of_their_channel() {
         let on_the_new_one = throw(&mut client, "", "q", "4");
         // The server may have closed the channel before it has confirmed the first.
         match client.wait(first, SOON) {
-            Ok(answer) => assert_eq!(answer, Some(Answer::Published)),
+            Ok(answer) => assert!(matches!(answer, Some(Answer::Published))),
             Err(error) => assert_eq!(code(&error), Some(ReplyCode::NOT_FOUND)),
         }
         for promise in [second, third, on_the_new_one] {
@@ -376,13 +381,13 @@ fn puk_28_fetched_messages_keep_their_channels_until_they_are_settled() {
     }
     let channels = || server.broker().inspect().connections[0].channels.len();
     let fetched: Vec<_> = bodies.iter().map(|_| get(&mut client, "q")).collect();
-    assert_eq!(get(&mut client, "q"), None);
+    assert!(get(&mut client, "q").is_none());
     let before = channels();
     for (message, body) in fetched.into_iter().zip(bodies) {
         let message = message.expect("it is there");
         assert_eq!(message.body, body);
         assert!(!message.redelivered);
-        client.ack(&message).expect("it is not settled");
+        message.ack().expect("its channel is open");
     }
     let declared: Vec<_> = (0..5).map(|_| client.call(declaration("q"))).collect();
     for promise in declared {
@@ -410,26 +415,27 @@ fn puk_29_failed_publishes_leave_no_channel_behind() {
 }
 
 #[test]
-fn puk_33_a_message_is_settled_once_and_by_its_own_client() {
+fn puk_33_a_message_is_settled_once_and_on_its_own_channel() {
     let server = broker();
     let mut client = connect(&server);
-    let mut other = connect(&server);
     declare(&mut client, "q");
     let consumer = consume_multi(&mut client, &["q"], 0);
     put(&mut client, "q", "1");
-    put(&mut other, "q", "2");
+    // An acknowledgement takes the message: there is no second one.
     let message = soon_message(&mut client, consumer);
-    assert_unknown(other.ack(&message));
-    client.ack(&message).expect("it is not settled");
-    assert_unknown(client.ack(&message));
-    assert_unknown(client.reject(&message, Requeue::Yes));
-    let message = soon_message(&mut client, consumer);
-    client
-        .reject(&message, Requeue::Yes)
-        .expect("it is not settled");
+    message.reject(Requeue::Yes).expect("its channel is open");
     let message = soon_message(&mut client, consumer);
     assert!(message.redelivered);
-    client.ack(&message).expect("it is not settled");
+    message.ack().expect("its channel is open");
+    // That of a message which has gone back is refused here.
+    put(&mut client, "q", "2");
+    let message = soon_message(&mut client, consumer);
+    delete(&mut client, "q");
+    soon_error(&mut client, consumer);
+    let closed = client.close().expect("it is open");
+    soon(&mut client, closed);
+    let refused = message.ack().expect_err("it went back");
+    assert!(refused.is_clean(), "{refused}");
 }
 
 #[test]
@@ -444,7 +450,8 @@ fn puk_34_consuming_from_a_missing_queue_fails_alone() {
     assert_eq!(code(&error), Some(ReplyCode::NOT_FOUND));
     assert_over(&mut client, failing);
     put(&mut client, "q", "unharmed");
-    soon_message(&mut client, consumer);
+    let message = soon_message(&mut client, consumer);
+    message.ack().expect("its channel is open");
     assert_eq!(declare(&mut client, "q").consumer_count, 1);
 }
 
@@ -458,23 +465,23 @@ fn puk_36_a_prefetch_is_raised_under_way() {
     }
     let consumer = consume_multi(&mut client, &["q"], 1);
     let a = soon_message(&mut client, consumer);
-    assert_eq!(client.wait(consumer, SILENCE), Ok(None));
+    assert_silent(&mut client, consumer);
     let raised = client.qos(consumer, 2).expect("it runs");
     soon(&mut client, raised);
     let b = soon_message(&mut client, consumer);
-    assert_eq!(client.wait(consumer, SILENCE), Ok(None));
+    assert_silent(&mut client, consumer);
     assert!(a.body == "a" && b.body == "b");
 
     // One of its own is fixed.
     let single = client.consume(consume("q"), 1).expect("it is open");
-    assert_eq!(soon(&mut client, single), Answer::Consuming);
+    assert!(matches!(soon(&mut client, single), Answer::Consuming));
     let c = soon_message(&mut client, single);
     let refused = client.qos(single, 2).expect("it runs");
     let error = soon_error(&mut client, refused);
     let Error::Call(CallError::Misuse(ApiMisuse::NotImplementedByRabbitMq { .. })) = error else {
         panic!("it was raised: {error}");
     };
-    client.ack(&c).expect("it is not settled");
+    c.ack().expect("its channel is open");
 }
 
 #[test]
@@ -488,8 +495,8 @@ fn puk_38_a_server_of_another_version_is_named() {
             .expect("they listen");
         let _until_they_go = stream.read_to_end(&mut Vec::new());
     });
-    let connecting = Client::connect_to(address, Config::default());
-    let (mut client, connected) = connecting.expect("there is a socket");
+    let uri = format!("amqp://{address}");
+    let (mut client, connected) = select::connect(&uri).expect("it is a URI");
     let why = reason(soon_error(&mut client, connected));
     let other = NotAmqp::OtherVersion([3, 1, 0, 0]);
     assert_eq!(why.cause(), &CloseCause::NotAmqp(other));
@@ -512,20 +519,20 @@ fn puk_41_nothing_can_be_done_on_a_closed_client() {
             client.cancel(closed).expect_err("it is closed"),
             client.qos(closed, 1).expect_err("it is closed"),
             client.get(basic::Get::default()).expect_err("it is closed"),
-            client.ack(&message).expect_err("it is closed"),
             client.close().expect_err("it is closed"),
         ];
-        assert!(errors.into_iter().all(|error| reason(error).is_clean()));
+        assert!(errors.iter().all(Error::is_clean), "{errors:?}");
         let publish = basic::Publish::default();
         let refused = client.publish(publish, basic::Properties::default(), "");
         assert!(matches!(refused, Err(PublishError::Closed(_))));
         client.ignore(message.promise);
         // The first time it is closing, the second time it has closed.
         match client.wait(closed, SOON) {
-            Ok(answer) => assert_eq!(answer, Some(Answer::Closed)),
-            Err(error) => assert_eq!(error, Error::NoSuchPromise(closed)),
+            Ok(answer) => assert!(matches!(answer, Some(Answer::Closed))),
+            Err(error) => assert!(matches!(error, Error::NoSuchPromise(it) if it == closed)),
         }
     }
-    assert_eq!(client.wait_any(&[], SOON), Ok(None));
+    assert!(matches!(client.wait_any(&[], SOON), Ok(None)));
+    message.ack().expect_err("it is closed");
     client.run().expect("it has ended in good order");
 }

@@ -142,6 +142,52 @@ impl Drop for Entered {
     }
 }
 
+/// What runs on a thread now and then, and sleeps when it says so.
+pub(crate) struct Intermittent(Option<Executor>);
+
+impl Intermittent {
+    /// It sleeps with that. Who wakes that wakes it.
+    pub(crate) fn new(park: impl Park) -> Self {
+        Self(Some(Executor {
+            park: Some(Box::new(park)),
+            ..Executor::default()
+        }))
+    }
+
+    /// Does something as what runs on this thread.
+    pub(crate) fn enter<T>(&mut self, act: impl FnOnce() -> T) -> T {
+        /// What runs on the thread, and what does not.
+        struct Swapped<'a>(&'a mut Option<Executor>);
+        impl Swapped<'_> {
+            fn swap(&mut self) {
+                CURRENT.with_borrow_mut(|current| mem::swap(current, self.0));
+            }
+        }
+        impl Drop for Swapped<'_> {
+            fn drop(&mut self) {
+                self.swap();
+            }
+        }
+        let mut swapped = Swapped(&mut self.0);
+        swapped.swap();
+        act()
+    }
+
+    /// Sleeps until then, or until a socket is ready or an alarm rings, and wakes those who wait for
+    /// it.
+    pub(crate) fn sleep(&mut self, until: Option<Instant>) {
+        let Some(executor) = &mut self.0 else { return };
+        executor.parker.state.swap(AWAKE, AcqRel);
+        executor.wait(until).into_iter().for_each(Waker::wake);
+    }
+
+    /// When the next alarm rings.
+    pub(crate) fn next_alarm(&self) -> Option<Instant> {
+        let ((at, _), _) = self.0.as_ref()?.alarms.first_key_value()?;
+        Some(*at)
+    }
+}
+
 struct Executor {
     parker: Arc<Parker>,
     /// The parker, as who waits for something knows it.

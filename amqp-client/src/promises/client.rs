@@ -1,0 +1,372 @@
+//! The face to a loop: the one of the program, or a small one in here.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    mem,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use amqp_core::Limits;
+
+use super::{
+    Answer, Error, Promise,
+    consuming::Consuming,
+    link::Link,
+    results::{Outbox, Results},
+    tasks::{Spawner, Tasks},
+};
+use crate::{
+    ConnectError, Connection,
+    blocking::{Intermittent, Park},
+};
+
+/// A connection for an event loop of one's own. See the [module](super).
+///
+/// It stays on the thread that it was made on. Dropping it cuts the connection: what has not been
+/// written is lost, and unacknowledged messages go back to their queues. [`close`](Self::close) and
+/// wait to end in good order.
+pub struct Client<D> {
+    descriptor: D,
+    executor: Intermittent,
+    tasks: Tasks,
+    pub(super) link: Rc<Link>,
+    pub(super) results: Rc<RefCell<Results>>,
+    /// None while it runs.
+    pub(super) callbacks: BTreeMap<Promise, Option<Callback<D>>>,
+    stopped: bool,
+}
+
+type Callback<D> = Box<dyn FnMut(&mut Client<D>, Result<Answer, Error>)>;
+
+impl<D> Client<D> {
+    /// A client, and the promise of its connection: [`Answer::Connected`], or the reason why not.
+    /// Adapters call this in their `connect`.
+    ///
+    /// Its sockets wake what it sleeps with, which is `park`, and so does the waker; the descriptor
+    /// is what a loop watches in place of that. The connection is made with what `connect` gives,
+    /// which is to spawn there, and bounds its publishes by those limits.
+    pub fn new<C>(
+        descriptor: D,
+        (park, waker): (impl Park, Waker),
+        limits: Limits,
+        connect: impl FnOnce(Spawner) -> C,
+    ) -> (Self, Promise)
+    where
+        C: Future<Output = Result<Connection, ConnectError>> + 'static,
+    {
+        let tasks = Tasks::new(waker);
+        let connecting = connect(tasks.spawner());
+        let mut client = Self {
+            descriptor,
+            executor: Intermittent::new(park),
+            tasks,
+            link: Rc::new(Link::new(limits)),
+            results: Rc::default(),
+            callbacks: BTreeMap::new(),
+            stopped: false,
+        };
+        let connected = client.begin(|link| async move {
+            let connected = connecting.await.map_err(|error| match error {
+                ConnectError::NotOpened(error) => Error::Call(error),
+                error => Error::Connect(Arc::new(error)),
+            });
+            link.connection.set(connected);
+            link.connection.get().await?;
+            Ok(Answer::Connected)
+        });
+        (client, connected)
+    }
+
+    // What was begun.
+
+    pub(super) fn begin<F>(&mut self, work: impl FnOnce(Rc<Link>) -> F) -> Promise
+    where
+        F: Future<Output = Result<Answer, Error>> + 'static,
+    {
+        let promise = Promise::next();
+        self.begin_as(promise, None, work);
+        promise
+    }
+
+    pub(super) fn begin_as<F>(
+        &mut self,
+        promise: Promise,
+        consuming: Option<Rc<Consuming>>,
+        work: impl FnOnce(Rc<Link>) -> F,
+    ) where
+        F: Future<Output = Result<Answer, Error>> + 'static,
+    {
+        self.results.borrow_mut().expect(promise, consuming);
+        let outbox = self.outbox(promise);
+        let work = work(Rc::clone(&self.link));
+        let task = async move { outbox.tell(work.await) };
+        self.tasks.insert(promise.0, task);
+    }
+
+    pub(super) fn outbox(&self, promise: Promise) -> Outbox {
+        let results = Rc::clone(&self.results);
+        Outbox { promise, results }
+    }
+
+    pub(super) fn run_tasks(&mut self) {
+        let tasks = &mut self.tasks;
+        self.executor.enter(|| tasks.run());
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        match self.link.connection.peek() {
+            Some(connected) => Ok(connected?.check_open()?),
+            None => Ok(()),
+        }
+    }
+
+    // What a loop needs to know, and does.
+
+    /// Whether something was begun that is not on its way yet. Call [`on_writable`](Self::on_writable)
+    /// then, before the loop sleeps.
+    #[must_use]
+    pub fn needs_write(&self) -> bool {
+        self.tasks.is_ready()
+    }
+
+    /// When to call [`on_readable`](Self::on_readable) at the latest, from now; none for never. It may
+    /// change with any call.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Duration> {
+        if self.needs_write() {
+            return Some(Duration::ZERO);
+        }
+        let alarm = self.executor.next_alarm();
+        let alarm = alarm.filter(|_| !self.tasks.is_empty());
+        Some(alarm?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Writes what was begun, as far as the socket takes it. For no reason it does nothing.
+    pub fn on_writable(&mut self) {
+        self.run_tasks();
+    }
+
+    /// Reads what is there and takes it in, writes what could not be written before, and does what is
+    /// due. For no reason it does nothing.
+    pub fn on_readable(&mut self) {
+        self.executor.sleep(Some(Instant::now()));
+        self.run_tasks();
+    }
+
+    /// The connection, when it is open: what was negotiated, the server's properties and
+    /// certificates. It does nothing but in the turns of the client.
+    #[must_use]
+    pub fn connection(&self) -> Option<Connection> {
+        self.link.connection.peek()?.ok()
+    }
+
+    /// Why the connection has ended, or could not be made; none while it has not.
+    #[must_use]
+    pub fn closed(&self) -> Option<Error> {
+        match self.link.connection.peek()? {
+            Ok(connection) => {
+                let reason = connection.close_reason()?;
+                Some(crate::Error::ConnectionClosed(reason).into())
+            }
+            Err(error) => Some(error),
+        }
+    }
+
+    // Results.
+
+    /// The next result that has come, of whatever promise.
+    pub fn poll(&mut self) -> Option<(Promise, Result<Answer, Error>)> {
+        self.results.borrow_mut().pop()
+    }
+
+    /// The next result of a promise that has come.
+    pub fn take(&mut self, promise: Promise) -> Option<Result<Answer, Error>> {
+        self.results.borrow_mut().take(promise)
+    }
+
+    /// **Blocks** until the next result of a promise comes; none when it has not come in time. All
+    /// that was to be sent has left when it returns, if time allows. No callback runs.
+    ///
+    /// # Errors
+    /// What the promise ends with; [`Error::NoSuchPromise`].
+    pub fn wait(
+        &mut self,
+        promise: Promise,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Answer>, Error> {
+        let result = self.wait_any(&[promise], timeout)?;
+        result.map(|(_, result)| result).transpose()
+    }
+
+    /// **Blocks** until the next result of one of several promises comes, as [`wait`](Self::wait)
+    /// does; those that are over do not count. Of none at all it waits for the time that is given,
+    /// during which the connection is served.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPromise`] when all are over.
+    #[expect(
+        clippy::type_complexity,
+        reason = "it is what `poll` gives, or cannot be had"
+    )]
+    pub fn wait_any(
+        &mut self,
+        promises: &[Promise],
+        timeout: Option<Duration>,
+    ) -> Result<Option<(Promise, Result<Answer, Error>)>, Error> {
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            self.run_tasks();
+            let late = until.is_some_and(|until| Instant::now() >= until);
+            let taken = |&promise| Some((promise, self.take(promise)?));
+            let found = promises.iter().find_map(taken);
+            if found.is_some() || late {
+                self.flush(until);
+                return Ok(found);
+            }
+            let results = self.results.borrow();
+            let over = !promises.iter().any(|it| results.expects(*it));
+            drop(results);
+            match promises.first() {
+                Some(first) if over => return Err(Error::NoSuchPromise(*first)),
+                None if until.is_none() || self.closed().is_some() => return Ok(None),
+                _ => self.sleep(until),
+            }
+        }
+    }
+
+    /// Sleeps until something can be done, or until then.
+    fn sleep(&mut self, until: Option<Instant>) {
+        let now = self.needs_write().then(Instant::now);
+        self.executor.sleep(now.or(until));
+    }
+
+    /// Writes all that is to be sent, or what can be until then.
+    fn flush(&mut self, until: Option<Instant>) {
+        self.run_tasks();
+        let Some(connection) = self.connection() else {
+            return;
+        };
+        let mut flushing = pin!(connection.flush());
+        // What it waits for is done in these turns.
+        let mut cx = Context::from_waker(Waker::noop());
+        while flushing.as_mut().poll(&mut cx).is_pending()
+            && until.is_none_or(|until| Instant::now() < until)
+        {
+            self.sleep(until);
+            self.run_tasks();
+        }
+    }
+
+    // Callbacks.
+
+    /// Calls that with each result of a promise, when the program says so with
+    /// [`run_callbacks`](Self::run_callbacks) or [`run`](Self::run). It may use the client as it
+    /// likes. It replaces the one that was there, and is dropped after the last result.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPromise`] when nothing more is to come.
+    pub fn on(
+        &mut self,
+        promise: Promise,
+        callback: impl FnMut(&mut Self, Result<Answer, Error>) + 'static,
+    ) -> Result<(), Error> {
+        if !self.results.borrow_mut().set_called(promise) {
+            return Err(Error::NoSuchPromise(promise));
+        }
+        self.callbacks.insert(promise, Some(Box::new(callback)));
+        Ok(())
+    }
+
+    /// Calls the callbacks of the results that have come so far, in order; false if there were none.
+    /// A callback that is running, and calls this, is not called again.
+    pub fn run_callbacks(&mut self) -> bool {
+        let (mut from, to) = (0, self.results.borrow().last());
+        let mut any = false;
+        loop {
+            let due = self.results.borrow().next_due(from, to);
+            let Some((number, promise)) = due else {
+                return any;
+            };
+            from = number + 1;
+            let Some(mut callback) = self.callbacks.get_mut(&promise).and_then(Option::take) else {
+                continue;
+            };
+            let taken = self.results.borrow_mut().remove(number);
+            let Some((_, result)) = taken else { continue };
+            any = true;
+            callback(self, result);
+            let more = self.results.borrow().expects(promise);
+            match self.callbacks.get_mut(&promise) {
+                Some(place @ None) if more => *place = Some(callback),
+                Some(None) => drop(self.callbacks.remove(&promise)),
+                // It was replaced, or is not to be called again.
+                Some(Some(_)) | None => {}
+            }
+        }
+    }
+
+    /// **Blocks**, and calls callbacks, until one of them calls [`stop`](Self::stop) or the
+    /// connection has ended. All that was to be sent has left when it returns.
+    ///
+    /// # Errors
+    /// The reason when the connection could not be made, or has ended otherwise than by
+    /// [`close`](Self::close).
+    pub fn run(&mut self) -> Result<(), Error> {
+        self.stopped = false;
+        loop {
+            self.run_tasks();
+            let called = self.run_callbacks();
+            if mem::take(&mut self.stopped) {
+                self.flush(None);
+                return Ok(());
+            }
+            match self.closed() {
+                _ if called => {}
+                None => self.sleep(None),
+                Some(_) if self.needs_write() => {}
+                Some(error) if error.is_clean() => return Ok(()),
+                Some(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Ends the [`run`](Self::run) that calls this callback, when all of its turn have been called.
+    pub const fn stop(&mut self) {
+        self.stopped = true;
+    }
+}
+
+impl<D> fmt::Debug for Client<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("promises", &self.results.borrow().len())
+            .field("closed", &self.closed())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+    use super::Client;
+
+    impl<D: AsFd> AsFd for Client<D> {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.descriptor.as_fd()
+        }
+    }
+
+    impl<D: AsFd> AsRawFd for Client<D> {
+        fn as_raw_fd(&self) -> RawFd {
+            self.as_fd().as_raw_fd()
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The connection that all promises share, and its channels.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    ops::Deref,
+    rc::Rc,
+    task::{Poll, Waker},
+};
+
+use amqp_core::{ApiMisuse, Hold, Limits, protocol::basic};
+
+use super::{
+    Answer, Error,
+    waiting::{Line, Once},
+};
+use crate::{Body, Channel, ConfirmChannel, Connection, Unconfirmed};
+
+/// What the futures of all promises have in common.
+pub(super) struct Link {
+    /// The connection, when it is open, or why there is none.
+    pub(super) connection: Once<Result<Connection, Error>>,
+    /// Channels that nobody uses.
+    idle: RefCell<Vec<Channel>>,
+    /// Those who want a channel. The first one opens it, or waits for another's.
+    wanting: Line,
+    /// How many channels will be free without anybody's doing.
+    lent: Cell<usize>,
+    /// Who waits for one of them.
+    waiting: Cell<Option<Waker>>,
+    limits: Limits,
+    /// The channel that all publishes share.
+    publisher: RefCell<Option<Rc<ConfirmChannel>>>,
+    /// Those who publish. The first one waits for room.
+    publishing: Line,
+    /// How many publishes are not over.
+    publishes: Cell<usize>,
+    /// How many bytes of bodies wait to be accepted.
+    queued: Cell<usize>,
+}
+
+impl Link {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            connection: Once::default(),
+            idle: RefCell::default(),
+            wanting: Line::default(),
+            lent: Cell::default(),
+            waiting: Cell::default(),
+            limits,
+            publisher: RefCell::default(),
+            publishing: Line::default(),
+            publishes: Cell::default(),
+            queued: Cell::default(),
+        }
+    }
+
+    /// A channel for a while. If there is none, but one will be, waits for that.
+    pub(super) async fn channel(self: &Rc<Self>) -> Result<Lent, Error> {
+        let connection = self.connection.get().await?;
+        let _first = self.wanting.turn().await;
+        loop {
+            while let Some(channel) = self.pop_idle() {
+                if channel.is_open() {
+                    return Ok(Lent::new(self, channel));
+                }
+            }
+            match connection.open_channel().await {
+                Ok(channel) => return Ok(Lent::new(self, channel)),
+                Err(crate::Error::Misuse(ApiMisuse::NoFreeChannel { .. }))
+                    if self.lent.get() > 0 =>
+                {
+                    self.change().await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn pop_idle(&self) -> Option<Channel> {
+        self.idle.borrow_mut().pop()
+    }
+
+    /// Waits until a channel is free, or will never be.
+    async fn change(&self) {
+        let mut asked = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut asked, true) {
+                return Poll::Ready(());
+            }
+            self.waiting.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn changed(&self) {
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until the connection has ended, and tells why.
+    pub(super) async fn end(&self) -> Error {
+        match self.connection.get().await {
+            Ok(connection) => crate::Error::ConnectionClosed(connection.closed().await).into(),
+            Err(error) => error,
+        }
+    }
+
+    /// What holds publishes back.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        let connection = self.connection.peek().and_then(Result::ok);
+        if self.publishes.get() >= self.limits.unconfirmed {
+            Some(Hold::TooManyUnconfirmed)
+        } else if self.queued.get() >= self.limits.output_high {
+            Some(Hold::OutputFull)
+        } else if connection.is_some_and(|connection| connection.is_blocked()) {
+            Some(Hold::ConnectionBlocked)
+        } else {
+            None
+        }
+    }
+
+    /// Publishes, in the order in which this is called, and waits for the confirm.
+    pub(super) fn publish(
+        self: &Rc<Self>,
+        method: basic::Publish,
+        properties: basic::Properties,
+        body: Body,
+    ) -> impl Future<Output = Result<Answer, Error>> + use<> {
+        let link = Rc::clone(self);
+        let under_way = Counted::new(self, |link| &link.publishes, 1);
+        let queued = Counted::new(self, |link| &link.queued, body.len());
+        async move {
+            let _until_it_is_over = under_way;
+            let first = link.publishing.turn().await;
+            let confirm = loop {
+                let channel = link.publisher().await.map_err(unsent)?;
+                let published = channel.publish(&method, &properties, body.clone()).await;
+                match published {
+                    // The channel is gone, and not because of this message.
+                    Err(crate::Error::ChannelClosed(_)) => {}
+                    published => break published.map_err(|error| unsent(error.into()))?,
+                }
+            };
+            drop((first, queued, body));
+            confirm.await?;
+            Ok(Answer::Published)
+        }
+    }
+
+    /// The channel to publish on, which is another one when it was closed.
+    async fn publisher(self: &Rc<Self>) -> Result<Rc<ConfirmChannel>, Error> {
+        let open = self.publisher.borrow().clone();
+        if let Some(channel) = open.filter(|channel| channel.is_open()) {
+            return Ok(channel);
+        }
+        let channel = self.channel().await?.keep();
+        let channel = Rc::new(channel.confirm_select().await?);
+        self.publisher.replace(Some(Rc::clone(&channel)));
+        Ok(channel)
+    }
+}
+
+/// A message that was not accepted was not sent.
+fn unsent(error: Error) -> Error {
+    match error {
+        Error::Call(crate::Error::ConnectionClosed(reason)) => Unconfirmed::NotSent(reason).into(),
+        error => error,
+    }
+}
+
+/// A part of a sum, as long as it is there.
+struct Counted {
+    link: Rc<Link>,
+    sum: fn(&Link) -> &Cell<usize>,
+    part: usize,
+}
+
+impl Counted {
+    fn new(link: &Rc<Link>, sum: fn(&Link) -> &Cell<usize>, part: usize) -> Self {
+        sum(link).set(sum(link).get() + part);
+        Self {
+            link: Rc::clone(link),
+            sum,
+            part,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let sum = (self.sum)(&self.link);
+        sum.set(sum.get() - self.part);
+    }
+}
+
+/// A channel that one promise has for itself, and that will be free without anybody's doing.
+pub(super) struct Lent {
+    channel: Channel,
+    lent: Counted,
+}
+
+impl Lent {
+    fn new(link: &Rc<Link>, channel: Channel) -> Self {
+        let lent = Counted::new(link, |link| &link.lent, 1);
+        Self { channel, lent }
+    }
+
+    /// Gives it to the next one.
+    pub(super) fn give_back(self) {
+        self.keep_for_now().give_back();
+    }
+
+    /// It is free again when somebody says so.
+    pub(super) fn keep_for_now(self) -> Kept {
+        let link = Rc::clone(&self.lent.link);
+        let channel = self.keep();
+        Kept { link, channel }
+    }
+
+    /// It will not be given back.
+    pub(super) fn keep(self) -> Channel {
+        let Self { channel, lent } = self;
+        let link = Rc::clone(&lent.link);
+        drop(lent);
+        link.changed();
+        channel
+    }
+}
+
+impl Deref for Lent {
+    type Target = Channel;
+
+    fn deref(&self) -> &Channel {
+        &self.channel
+    }
+}
+
+/// A channel with a message to settle. Dropped, it is closed, and the message goes back.
+pub(super) struct Kept {
+    link: Rc<Link>,
+    channel: Channel,
+}
+
+impl Kept {
+    /// Gives it to the next one.
+    pub(super) fn give_back(self) {
+        if self.channel.is_open() {
+            self.link.idle.borrow_mut().push(self.channel);
+        }
+        self.link.changed();
+    }
+}
