@@ -5,40 +5,35 @@
 //! --no-install-recommends rabbitmq-server`), no privileges, and no broker that runs already.
 //!
 //! Every node hangs on a small shell script that waits at the other end of a pipe
-//! (`supervisor.sh`). When the node is dropped, or this process ends in any way, also by `SIGKILL`,
-//! the pipe breaks, and the script kills the node and removes its directory.
+//! (`rabbitmq/supervisor.sh`). When the node is dropped, or this process ends in any way, also by
+//! `SIGKILL`, the pipe breaks, and the script kills the node and removes its directory.
 //!
 //! A start takes some five seconds, so tests share [one node](shared) and take a
 //! [virtual host each](Node::fresh_vhost); only a test that pauses, kills or configures its broker
 //! starts one of its own.
+
+mod process;
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::process::Process;
 use crate::certificates::{Certificates, Clients};
 
 /// How long a node may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(120);
-
-/// How long a node may take to stop in an orderly way; then it is killed.
-const STOP_LIMIT: Duration = Duration::from_secs(40);
-
-/// How long the supervisor may take for what is at once done.
-const REPLY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many virtual hosts are made at a time. One costs 30 ms, `rabbitmqctl` costs half a second.
 const VHOST_BATCH: usize = 16;
@@ -166,18 +161,6 @@ pub struct Node {
 struct Tls {
     port: u16,
     certificates: Certificates,
-}
-
-/// The broker's process, through its supervisor.
-#[derive(Debug)]
-struct Process {
-    supervisor: Child,
-    /// Starts and kills the broker. `None` once the node is being dropped.
-    commands: Option<ChildStdin>,
-    /// What the supervisor tells.
-    events: Receiver<String>,
-    /// The broker's, while it runs.
-    pid: Option<u32>,
 }
 
 /// Virtual hosts that were made and that nobody has yet.
@@ -413,7 +396,7 @@ impl Node {
     /// # Errors
     /// When the broker does not run.
     pub fn pause(&self) -> Result<(), Error> {
-        self.process().signal("STOP")
+        self.process().pause()
     }
 
     /// Lets the broker go on after [`pause`](Self::pause).
@@ -421,7 +404,7 @@ impl Node {
     /// # Errors
     /// When the broker does not run.
     pub fn resume(&self) -> Result<(), Error> {
-        self.process().signal("CONT")
+        self.process().resume()
     }
 
     /// Kills the broker, as a crash does, and waits for its end. [`restart`](Self::restart) brings
@@ -504,135 +487,6 @@ impl Tls {
             "auth_mechanisms.1 = PLAIN".into(),
             "auth_mechanisms.2 = EXTERNAL".into(),
         ]
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let process = self
-            .process
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        drop(process.commands.take());
-        // Nothing is left to do about a failure: the supervisor is not to be found any more.
-        let _ = process.supervisor.wait();
-    }
-}
-
-impl Process {
-    /// Starts the supervisor, and not yet the broker.
-    fn supervised(
-        directory: &Path,
-        server: &Path,
-        environment: &[(String, String)],
-    ) -> io::Result<Self> {
-        let mut supervisor = command("sh", environment)
-            .args(["-c", include_str!("supervisor.sh"), "supervisor"])
-            .args([directory, server])
-            .current_dir(directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            // A Ctrl-C in the terminal is for the tests; the supervisor has to outlive them.
-            .process_group(0)
-            .spawn()?;
-        let commands = supervisor.stdin.take();
-        let (told, events) = mpsc::channel();
-        if let Some(output) = supervisor.stdout.take() {
-            thread::spawn(move || {
-                BufReader::new(output)
-                    .lines()
-                    .map_while(Result::ok)
-                    .try_for_each(|line| told.send(line))
-            });
-        }
-        Ok(Self {
-            supervisor,
-            commands,
-            events,
-            pid: None,
-        })
-    }
-
-    /// The broker's process id, unless it has ended meanwhile.
-    fn running(&mut self) -> Option<u32> {
-        if self.events.try_recv().is_ok() {
-            self.pid = None; // the only thing that happens unasked is the end
-        }
-        self.pid
-    }
-
-    fn start(&mut self) -> Result<(), Error> {
-        self.command("start")?;
-        let event = self.event(REPLY_LIMIT)?;
-        self.pid = event
-            .strip_prefix("started ")
-            .and_then(|pid| pid.parse().ok());
-        match self.pid {
-            Some(_) => Ok(()),
-            None => Err(Error::Failed(format!(
-                "the supervisor did not start RabbitMQ but says {event:?}"
-            ))),
-        }
-    }
-
-    fn stop(&mut self) -> Result<(), Error> {
-        if self.running().is_none() {
-            return Ok(());
-        }
-        self.signal("CONT")?;
-        self.signal("TERM")?;
-        match self.event(STOP_LIMIT) {
-            Ok(_) => {
-                self.pid = None;
-                Ok(())
-            }
-            Err(_) => self.kill(),
-        }
-    }
-
-    fn kill(&mut self) -> Result<(), Error> {
-        if self.running().is_none() {
-            return Ok(());
-        }
-        self.command("kill")?;
-        self.event(REPLY_LIMIT)?;
-        self.pid = None;
-        Ok(())
-    }
-
-    fn signal(&mut self, name: &str) -> Result<(), Error> {
-        let pid = self
-            .running()
-            .ok_or_else(|| Error::Failed(format!("no broker runs for SIG{name}")))?;
-        let status = Command::new("sh")
-            .args(["-c", &format!("kill -s {name} {pid}")])
-            .status()?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(Error::Failed(format!("SIG{name} for {pid}: {status}")))
-        }
-    }
-
-    fn command(&mut self, line: &str) -> Result<(), Error> {
-        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        Ok(writeln!(
-            self.commands.as_mut().ok_or_else(gone)?,
-            "{line}"
-        )?)
-    }
-
-    fn event(&self, limit: Duration) -> Result<String, Error> {
-        self.events
-            .recv_timeout(limit)
-            .map_err(|error| match error {
-                RecvTimeoutError::Timeout => {
-                    Error::Failed(format!("nothing from RabbitMQ's supervisor in {limit:?}"))
-                }
-                RecvTimeoutError::Disconnected => {
-                    Error::Failed("RabbitMQ's supervisor is gone".into())
-                }
-            })
     }
 }
 
