@@ -390,8 +390,8 @@ impl Node {
             .ok_or_else(|| Error::Failed("no virtual host was made".into()))
     }
 
-    /// Stops the broker's process where it is, as if the machine stood still: its connections stay
-    /// open, and nobody answers on them.
+    /// Stops the broker's process where it is (`SIGSTOP`), as if the machine stood still: its
+    /// connections stay open, and nobody answers on them.
     ///
     /// # Errors
     /// When the broker does not run.

@@ -1,12 +1,13 @@
 //! The process of a broker, and the supervisor that sees to its end.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Error, command};
 
@@ -109,15 +110,26 @@ impl Process {
         Ok(())
     }
 
+    /// Stops the broker where it is. Afterwards it does nothing more.
     pub(super) fn pause(&mut self) -> Result<(), Error> {
-        self.signal("STOP")
+        let pid = self.signal("STOP")?;
+        // A signal is sent at once, but each thread takes it when it runs next.
+        let deadline = Instant::now() + REPLY_LIMIT;
+        while !stands_still(pid) {
+            if Instant::now() > deadline {
+                return Err(Error::Failed(format!("{pid} runs in spite of SIGSTOP")));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     pub(super) fn resume(&mut self) -> Result<(), Error> {
-        self.signal("CONT")
+        self.signal("CONT").map(drop)
     }
 
-    fn signal(&mut self, name: &str) -> Result<(), Error> {
+    /// Sends the broker a signal, and gives its process id.
+    fn signal(&mut self, name: &str) -> Result<u32, Error> {
         let pid = self
             .running()
             .ok_or_else(|| Error::Failed(format!("no broker runs for SIG{name}")))?;
@@ -125,7 +137,7 @@ impl Process {
             .args(["-c", &format!("kill -s {name} {pid}")])
             .status()?;
         if status.success() {
-            Ok(())
+            Ok(pid)
         } else {
             Err(Error::Failed(format!("SIG{name} for {pid}: {status}")))
         }
@@ -151,6 +163,20 @@ impl Process {
                 }
             })
     }
+}
+
+/// Whether each thread of a process has stopped. Where the system does not tell, a signal counts as
+/// taken when it is sent.
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        // Such as `4711 (beam.smp) T 4700`; a thread that has ended meanwhile says nothing.
+        let told = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        told.rsplit_once(") ")
+            .is_none_or(|(_, state)| state.starts_with('T'))
+    })
 }
 
 /// The end of the pipe is the end of the broker, also of one that is paused.
