@@ -7,6 +7,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,7 @@ use amqp_tokio::{
 use crate::{
     certificates::Certificates,
     embedded::Embedded,
-    harness::{Broker, Failure, Outcome},
+    harness::{Broker, Failure, Outcome, message},
     operator::Operator,
     runtime::Runtime,
     task::Task,
@@ -180,6 +181,24 @@ impl Ctx {
         let (task, work) = Task::new(Box::pin(future));
         self.runtime.spawn(work);
         task
+    }
+
+    /// Runs what blocks in a thread of its own, and waits until it is done. Dropping this leaves the
+    /// thread to itself.
+    ///
+    /// # Errors
+    /// When it panics, or there is no thread.
+    pub async fn in_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let running = thread::Builder::new().spawn(work)?;
+        while !running.is_finished() {
+            self.sleep(LOOK_EVERY).await;
+        }
+        running
+            .join()
+            .map_err(|panic| format!("a thread panicked: {}", message(panic.as_ref())).into())
     }
 
     /// Waits.

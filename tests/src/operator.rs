@@ -3,13 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    thread,
 };
 
 use amqp_tokio::wire::{FieldTable, FieldValue};
 
 use crate::{
-    context::{Ctx, LOOK_EVERY},
+    context::Ctx,
     embedded::Embedded,
     harness::{Failure, Outcome},
     rabbitmq::Node,
@@ -138,17 +137,11 @@ impl Ctx {
         let node = Arc::clone(node);
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         // It takes its time, which the runtime has better uses for.
-        let running = thread::spawn(move || {
+        let running = self.in_thread(move || {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             node.ctl(&arguments)
         });
-        while !running.is_finished() {
-            self.sleep(LOOK_EVERY).await;
-        }
-        match running.join() {
-            Ok(output) => Ok(output?),
-            Err(_) => Err("rabbitmqctl could not be run".into()),
-        }
+        Ok(running.await??)
     }
 }
 

@@ -81,8 +81,14 @@ impl Bystanders {
 
     /// Sees that each of them is told the same: that the server closed with that code.
     pub(super) async fn all_told(self, code: ReplyCode) -> Outcome {
-        let told = self.cx.soon(self.connection.closed()).await?;
+        let told = self.told_alike().await?;
         assert_eq!(by_peer(&told).code, code, "{told}");
+        Ok(())
+    }
+
+    /// Sees that each of them is told the same, and gives what.
+    pub(super) async fn told_alike(self) -> Result<CloseReason, Failure> {
+        let told = self.cx.soon(self.connection.closed()).await?;
         assert!(!self.connection.is_open());
         assert_eq!(self.connection.close_reason().as_ref(), Some(&told));
         for (who, waiter) in self.waiters {
@@ -98,12 +104,15 @@ impl Bystanders {
             .open_channel()
             .await
             .expect_err("the connection is closed");
-        assert_eq!(error, Error::ConnectionClosed(told));
-        Ok(())
+        assert_eq!(error, Error::ConnectionClosed(told.clone()));
+        Ok(told)
     }
 }
 
-fn reason_of<T: std::fmt::Debug>(end: Option<Result<T, Error>>) -> Result<CloseReason, Failure> {
+/// What somebody was told who waits: that the connection ended, and why.
+pub(super) fn reason_of<T: std::fmt::Debug>(
+    end: Option<Result<T, Error>>,
+) -> Result<CloseReason, Failure> {
     match end {
         Some(Err(Error::ConnectionClosed(reason))) => Ok(reason),
         other => Err(format!("told something else than the end: {other:?}").into()),

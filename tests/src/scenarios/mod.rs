@@ -28,6 +28,7 @@ mod trio_cut;
 mod trio_exchange;
 mod trio_publish;
 mod trio_queue;
+mod trio_stopped;
 mod trio_tutorials;
 
 use std::{fmt, future::Future, pin::Pin};
@@ -76,6 +77,7 @@ pub fn trio() -> Vec<Case> {
     [
         trio_connection::cases(),
         trio_cut::cases(),
+        trio_stopped::cases(),
         trio_channel::cases(),
         trio_exchange::cases(),
         trio_queue::cases(),
