@@ -16,8 +16,8 @@ use crate::{Blocking, BlockingSocket};
 /// ```
 ///
 /// # Errors
-/// When the URI is wrong, no host can be reached, or the connection cannot be opened, for which
-/// [`Error::TimedOut`] stands beyond the limit of [`within`](crate::within).
+/// When the URI is wrong, no host can be reached, or the connection cannot be opened;
+/// [`ConnectError::TimedOut`] beyond the limit of [`within`](crate::within).
 pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
     connect_with(&Options::from_uri(uri)?)
 }
@@ -27,7 +27,8 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
 /// # Errors
 /// As [`connect`].
 pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
-    Ok(wait(amqp_client::connect(&Blocking, options))??.into())
+    let connected = wait(amqp_client::connect(&Blocking, options));
+    Ok(connected.map_err(|_| ConnectError::TimedOut)??.into())
 }
 
 /// Opens a connection over a stream that was made elsewhere: a connected [`TcpStream`], however it

@@ -67,7 +67,7 @@ pub fn connect(uri: &str) -> Result<(Client, Promise), ConnectError> {
 pub fn connect_with(options: &Options) -> Result<(Client, Promise), ConnectError> {
     let options = options.clone();
     client(options.config.limits.clone(), |runtime| async move {
-        amqp_client::connect(&runtime, &options).await
+        Ok(amqp_client::connect(&runtime, &options).await?)
     })
 }
 
@@ -91,7 +91,7 @@ fn client<C>(
     connect: impl FnOnce(Turned) -> C,
 ) -> Result<(Client, Promise), ConnectError>
 where
-    C: Future<Output = Result<Connection, ConnectError>> + 'static,
+    C: Future<Output = Result<Connection, Error>> + 'static,
 {
     let (reactor, waker) = Reactor::new().map_err(ConnectError::System)?;
     let descriptor = Descriptor(Arc::clone(&reactor.registry));

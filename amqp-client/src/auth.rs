@@ -1,6 +1,12 @@
 //! Credentials that change: asked for at each connect, and renewed before they expire.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use amqp_core::{
     ApiMisuse,
@@ -48,7 +54,6 @@ impl Login {
 /// use amqp_client::{CredentialsProvider, Login, LoginFuture};
 /// use std::time::Duration;
 ///
-/// #[derive(Debug)]
 /// struct Tokens;
 ///
 /// impl CredentialsProvider for Tokens {
@@ -60,9 +65,9 @@ impl Login {
 ///     }
 /// }
 /// ```
-pub trait CredentialsProvider: fmt::Debug + Send + Sync {
-    /// Credentials that are good now. The future may be dropped when it takes longer than the
-    /// handshake may.
+pub trait CredentialsProvider: Send + Sync {
+    /// Credentials that are good now. The future is dropped when it takes longer than the handshake
+    /// may, and when the connection has ended for which they are to be renewed.
     fn login(&self) -> LoginFuture<'_>;
 }
 
@@ -109,30 +114,26 @@ pub(crate) fn log_in(config: &mut Config, login: &Login) -> Result<(), ApiMisuse
     Ok(())
 }
 
-/// Renews the secret of a connection for as long as it lives and its secrets expire.
+/// Renews the secret of a connection for as long as it lives and its secrets expire. A provider may
+/// take so long each time.
 pub(crate) async fn renew(
     shared: Arc<Shared>,
     provider: Arc<dyn CredentialsProvider>,
     mut left: Duration,
+    limit: Duration,
 ) {
     loop {
         let due = left.mul_f64(0.8).max(RETRY);
-        shared.command(|state| {
-            state.secret_due = false;
-            state.machine.set_secret_deadline(Some(due));
-        });
-        let over_or_due = |state: &State| {
-            let ended = state.closed.is_some();
-            (ended || state.secret_due).then_some(ended)
-        };
-        let ended = connection::wait_for(&shared, |state| &mut state.life, over_or_due);
-        if ended.await {
+        if let Over::Ended = alarm(&shared, due).await {
             return;
         }
-        left = match provider.login().await {
+        let asked = unless(alarm(&shared, limit), provider.login()).await;
+        left = match asked {
+            Err(Over::Ended) => return,
             // When all fails, the server ends the connection and says why.
-            Err(_) => left.saturating_sub(due),
-            Ok(login) => {
+            Err(Over::Due) => left.saturating_sub(due + limit),
+            Ok(Err(_)) => left.saturating_sub(due),
+            Ok(Ok(login)) => {
                 let reason = ShortStr::from_static(REASON).unwrap_or_default();
                 let updated = connection::update_secret(&shared, login.password, reason).await;
                 match login.expires_in {
@@ -142,4 +143,39 @@ pub(crate) async fn renew(
             }
         };
     }
+}
+
+/// What an [`alarm`] tells.
+enum Over {
+    /// The connection has ended.
+    Ended,
+    /// It is time.
+    Due,
+}
+
+/// Waits for so long by the machine's clock, or until the connection has ended.
+async fn alarm(shared: &Shared, time: Duration) -> Over {
+    shared.command(|state| {
+        state.secret_due = false;
+        state.machine.set_secret_deadline(Some(time));
+    });
+    let over = |state: &State| match (&state.closed, state.secret_due) {
+        (Some(_), _) => Some(Over::Ended),
+        (None, true) => Some(Over::Due),
+        (None, false) => None,
+    };
+    connection::wait_for(shared, |state| &mut state.life, over).await
+}
+
+/// What comes of a future, unless another one comes first.
+async fn unless<O, T>(
+    other: impl Future<Output = O>,
+    future: impl Future<Output = T>,
+) -> Result<T, O> {
+    let (mut other, mut future) = (pin!(other), pin!(future));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Ok(value)),
+        Poll::Pending => other.as_mut().poll(cx).map(Err),
+    })
+    .await
 }

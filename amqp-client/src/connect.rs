@@ -25,11 +25,18 @@ use crate::{
     tls::{Secured, TlsError, TlsOptions, Watched},
 };
 
-/// How long one host gets where nothing else is said. The handshake has a timeout of its own.
+/// How long one address gets where nothing else is said.
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long TLS gets where nothing else is said.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Where and how to connect.
-#[derive(Clone, Debug)]
+///
+/// An attempt goes through three limits, one after the other: that of TCP, that of TLS, and
+/// [`Timeouts::handshake`](amqp_core::Timeouts), which is that of AMQP, and of the credentials'
+/// provider before it.
+#[derive(Clone)]
 pub struct Options {
     /// The addresses of the broker's nodes: the first one that answers is taken.
     pub addresses: Vec<Address>,
@@ -38,6 +45,8 @@ pub struct Options {
     /// How long one address may take, from the resolution of its name to the end of the TCP
     /// connect. Default 10 s.
     pub tcp_timeout: Duration,
+    /// How long the TLS handshake may take. Default 10 s.
+    pub tls_timeout: Duration,
     /// How to secure the connection; none for plain TCP.
     pub tls: Option<TlsOptions>,
     /// Who gives the credentials, for each connect anew; none for those of the configuration.
@@ -53,6 +62,7 @@ impl Default for Options {
             addresses: Uri::default().addresses,
             order: Order::default(),
             tcp_timeout: TCP_TIMEOUT,
+            tls_timeout: TLS_TIMEOUT,
             tls: None,
             credentials: None,
             config: Config::default(),
@@ -97,36 +107,63 @@ pub async fn connect<R: Runtime>(
     let mut dialing = Dialing::new(runtime, options);
     let mut refusal = None;
     while let Some((attempt, stream)) = dialing.next_stream().await {
-        let opened = match dialing.dialer.address() {
-            Some(address) => open(runtime, options, address, stream).await,
-            None => break,
+        let Some(address) = dialing.dialer.address() else {
+            break;
         };
-        match opened {
+        match connect_over(runtime, options, address, stream).await {
             Ok(connection) => return Ok(connection),
             Err(error) if error.is_final() => return Err(error),
             Err(error) => {
-                dialing.dialer.handle_refused(attempt, &error.to_string());
-                refusal = Some((dialing.dialer.failures().as_slice().len(), error));
+                let text = error.without_address();
+                dialing.dialer.handle_refused(attempt, &text);
+                refusal = Some(error);
             }
         }
     }
     let failures = dialing.dialer.into_failures();
     Err(match refusal {
-        // The last failure is the one that has more to say than its text.
-        Some((count, error)) if count == failures.as_slice().len() => error,
-        _ => ConnectError::Unreachable(failures),
+        None => ConnectError::Unreachable(failures),
+        Some(only) if failures.as_slice().len() == 1 => only,
+        Some(last) => ConnectError::Refused {
+            failures,
+            last: Box::new(last),
+        },
     })
 }
 
-/// Secures a stream, if that is wanted, and opens a connection over it.
-async fn open<R: Runtime>(
+/// Opens a connection over a stream that was just made to that address, secures it before if the
+/// options say so, and spawns what drives it: what [`connect`] does with each stream, for who has a
+/// dialer of his own. Of the options, the addresses and their order do not count.
+///
+/// ```no_run
+/// use amqp_client::{ConnectError, Connection, Options, Runtime, connect_over, core::dial::Address};
+///
+/// # struct Tunnels;
+/// # impl Tunnels {
+/// #     fn to<S>(&self, _host: &str) -> S { unimplemented!() }
+/// # }
+/// /// Connects through a tunnel to a host that only its other end can name.
+/// async fn connect<R: Runtime>(runtime: &R, tunnels: &Tunnels) -> Result<Connection, ConnectError> {
+///     let options = Options::from_uri("amqps://me:secret@broker.internal")?;
+///     let address = Address::tcp("broker.internal", 5671);
+///     let stream: R::Stream = tunnels.to("broker.internal");
+///     connect_over(runtime, &options, &address, stream).await
+/// }
+/// ```
+///
+/// # Cancel safety
+/// Dropping it closes the stream.
+///
+/// # Errors
+/// When the stream cannot be secured, there are no credentials, or the connection cannot be opened.
+pub async fn connect_over<R: Runtime>(
     runtime: &R,
     options: &Options,
     address: &Address,
     stream: R::Stream,
 ) -> Result<Connection, ConnectError> {
     let Some(tls) = &options.tls else {
-        return greet(runtime, options, stream, Vec::new()).await;
+        return greet(runtime, options, address, stream, Vec::new()).await;
     };
     let failed = |error| ConnectError::Tls {
         address: address.clone(),
@@ -134,15 +171,15 @@ async fn open<R: Runtime>(
     };
     let tls = tls.for_host(address).map_err(failed)?;
     let securing = runtime.secure(stream, &tls);
-    let limit = options.config.timeouts.handshake;
+    let limit = options.tls_timeout;
     let secured = within(&mut runtime.clock(), limit, securing).await;
-    let secured = secured.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
+    let secured = secured.ok_or_else(|| failed(TlsError::TimedOut(limit)))?;
     let Secured {
         stream,
         certificates,
     } = secured.map_err(|error| failed(error.into()))?;
     let (stream, complaint) = Watched::new(stream);
-    greet(runtime, options, stream, certificates)
+    greet(runtime, options, address, stream, certificates)
         .await
         .map_err(|error| complaint.take().map_or(error, failed))
 }
@@ -151,13 +188,14 @@ async fn open<R: Runtime>(
 async fn greet<R: Runtime>(
     runtime: &R,
     options: &Options,
+    address: &Address,
     stream: impl Transport + Unpin + 'static,
     certificates: Vec<Vec<u8>>,
 ) -> Result<Connection, ConnectError> {
     let mut config = options.config.clone();
+    let limit = config.timeouts.handshake;
     let mut expires_in = None;
     if let Some(provider) = &options.credentials {
-        let limit = config.timeouts.handshake;
         let mut clock = runtime.clock();
         let asked = within(&mut clock, limit, provider.login()).await;
         let late = || Err(CredentialsError("the provider took too long".into()));
@@ -165,12 +203,17 @@ async fn greet<R: Runtime>(
         log_in(&mut config, &login)?;
         expires_in = login.expires_in;
     }
-    let (connection, driver) = Connection::start(config, stream, runtime.clock())?;
+    let not_opened = |error| ConnectError::NotOpened {
+        address: address.clone(),
+        error,
+    };
+    let started = Connection::start(config, stream, runtime.clock());
+    let (connection, driver) = started.map_err(not_opened)?;
     connection.keep_certificates(certificates);
     runtime.spawn(driver);
-    connection.opened().await?;
+    connection.opened().await.map_err(not_opened)?;
     if let (Some(provider), Some(expires_in)) = (&options.credentials, expires_in) {
-        runtime.spawn(connection.renew(Arc::clone(provider), expires_in));
+        runtime.spawn(connection.renew(Arc::clone(provider), expires_in, limit));
     }
     Ok(connection)
 }
@@ -326,18 +369,43 @@ pub enum ConnectError {
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
     /// A host was reached, and the connection not opened.
-    #[error(transparent)]
-    NotOpened(#[from] Error),
+    #[error("no connection with {address}: {error}")]
+    NotOpened {
+        /// Where.
+        address: Address,
+        /// Why.
+        #[source]
+        error: Error,
+    },
+    /// Several addresses have failed, and some of them were reached.
+    #[error("no connection was opened: {failures}")]
+    Refused {
+        /// How each has failed.
+        failures: Failures,
+        /// The last failure of one that was reached.
+        last: Box<Self>,
+    },
+    /// It was given up, because it took longer than somebody wants to wait.
+    #[error("no connection was made in time")]
+    TimedOut,
 }
 
 impl ConnectError {
     /// Whether another host would do the same.
     fn is_final(&self) -> bool {
         match self {
-            Self::NotOpened(Error::ConnectionClosed(reason)) => {
+            Self::NotOpened {
+                error: Error::ConnectionClosed(reason),
+                ..
+            } => {
                 matches!(reason.cause(), CloseCause::AuthenticationFailed { .. })
             }
-            Self::NotOpened(Error::Misuse(_)) | Self::Misuse(_) | Self::Credentials(_) => true,
+            Self::NotOpened {
+                error: Error::Misuse(_),
+                ..
+            }
+            | Self::Misuse(_)
+            | Self::Credentials(_) => true,
             #[cfg(feature = "tls")]
             Self::Tls {
                 error: TlsError::Setup(error),
@@ -345,6 +413,31 @@ impl ConnectError {
             } => error.is_final(),
             _ => false,
         }
+    }
+
+    /// What is wrong, where the address stands beside it.
+    fn without_address(&self) -> String {
+        match self {
+            Self::Tls { error, .. } => format!("no TLS: {error}"),
+            Self::NotOpened { error, .. } => error.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A provider may have a secret in it.
+        let credentials = self.credentials.as_ref().map(|_| format_args!("_"));
+        f.debug_struct("Options")
+            .field("addresses", &self.addresses)
+            .field("order", &self.order)
+            .field("tcp_timeout", &self.tcp_timeout)
+            .field("tls_timeout", &self.tls_timeout)
+            .field("tls", &self.tls)
+            .field("credentials", &credentials)
+            .field("config", &self.config)
+            .finish()
     }
 }
 

@@ -150,14 +150,15 @@ impl Connection {
         update_secret(&self.0.shared, secret, reason).await
     }
 
-    /// Renews the secret, which holds for that long, with the provider's help: to be spawned. It
-    /// ends with the connection, and does not keep it.
+    /// Renews the secret, which holds for that long, with the help of a provider, who may take so
+    /// long: to be spawned. It ends with the connection, and does not keep it.
     pub(crate) fn renew(
         &self,
         provider: Arc<dyn CredentialsProvider>,
         expires_in: Duration,
+        limit: Duration,
     ) -> impl Future<Output = ()> + Send + use<> {
-        auth::renew(Arc::clone(&self.0.shared), provider, expires_in)
+        auth::renew(Arc::clone(&self.0.shared), provider, expires_in, limit)
     }
 
     /// Waits until all that was accepted before, publishes and acknowledgements too, was handed to

@@ -98,7 +98,7 @@ pub use self::{
     channel::{Channel, Fetched},
     clock::SleepClock,
     confirm::{Confirm, ConfirmChannel, Unconfirmed},
-    connect::{ConnectError, Options, connect, from_transport},
+    connect::{ConnectError, Options, connect, connect_over, from_transport},
     connection::Connection,
     consumer::{Acker, Acks, Consumer, Delivery, ManualAck, Message, NoAck},
     driver::{Drive, Driver},

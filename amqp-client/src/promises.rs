@@ -285,6 +285,12 @@ pub enum Error {
     NoSuchPromise(Promise),
 }
 
+impl From<ConnectError> for Error {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(Arc::new(error))
+    }
+}
+
 impl Error {
     /// Whether it is that the connection was closed by its own side, in good order.
     #[must_use]

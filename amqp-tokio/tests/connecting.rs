@@ -15,11 +15,13 @@ use amqp_tokio::{
     Config, ConnectError, Connection, CredentialsError, CredentialsProvider, LocalBroker, Login,
     LoginFuture, Options, Pipe, Runtime, TokioClock,
     amqp_client::connect as connect_on,
+    connect_over,
     core::{
         CloseCause,
         dial::{ATTEMPT_DELAY, Address, Order},
     },
     pipe,
+    wire::ShortStr,
 };
 use tokio::time;
 
@@ -170,6 +172,54 @@ async fn what_failed_where_is_told() {
     }
 }
 
+/// Also when some of them answered.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_where_is_told() -> Outcome {
+    let network = Network::default()
+        .host("10.0.0.2:5672", Host::Alive)
+        .host("10.0.0.3:5672", Host::Alive);
+    let mut options = to(&["10.0.0.1", "10.0.0.2"]);
+    options.config.virtual_host = ShortStr::try_from("missing")?;
+    let error = network.connect(&options).await.expect_err("it is missing");
+    let told = error.to_string();
+    for part in [
+        "no connection was opened: 10.0.0.1:5672: connection refused",
+        "10.0.0.2:5672: ",
+        "missing",
+    ] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+    let ConnectError::Refused { last, .. } = error else {
+        return Err(error.into());
+    };
+    assert!(matches!(*last, ConnectError::NotOpened { .. }), "{last}");
+
+    // One alone is told as it is, with its address.
+    options.addresses.remove(0);
+    let error = network.connect(&options).await.expect_err("it is missing");
+    let told = error.to_string();
+    assert!(
+        told.starts_with("no connection with 10.0.0.2:5672: "),
+        "{told}"
+    );
+    assert!(matches!(error, ConnectError::NotOpened { .. }));
+    Ok(())
+}
+
+/// With the options' credentials, and whatever addresses those have.
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_opened_over_a_stream_that_was_made_elsewhere() -> Outcome {
+    let (network, mut options) = alive();
+    let vault = Vault::new(vec![Ok(Login::new("guest", "guest"))]);
+    options.credentials = Some(vault.clone());
+    options.addresses.clear();
+    let stream = network.connect_tcp("10.0.0.1:5672".parse()?).await?;
+    let address = Address::tcp("broker.internal", 5672);
+    let connection = connect_over(&network, &options, &address, stream).await?;
+    assert_eq!(vault.asked(), 1);
+    Ok(connection.close().await?)
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_order_follows_from_the_seed() {
     let network = Network::default();
@@ -238,7 +288,11 @@ async fn each_connect_asks_for_credentials() -> Outcome {
     // What is refused is refused everywhere.
     network.dialled();
     let error = network.connect(&options).await.expect_err("it is wrong");
-    let ConnectError::NotOpened(amqp_tokio::Error::ConnectionClosed(reason)) = &error else {
+    let ConnectError::NotOpened {
+        error: amqp_tokio::Error::ConnectionClosed(reason),
+        ..
+    } = &error
+    else {
         return Err(error.into());
     };
     assert!(matches!(
@@ -294,10 +348,54 @@ async fn a_provider_that_fails_is_asked_again() -> Outcome {
     Ok(connection.close().await?)
 }
 
+/// Gives credentials for a minute, and then takes for ever.
+#[derive(Default)]
+struct Stuck(Mutex<usize>);
+
+impl Stuck {
+    fn asked(&self) -> usize {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CredentialsProvider for Stuck {
+    fn login(&self) -> LoginFuture<'_> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        if self.asked() > 1 {
+            return Box::pin(pending());
+        }
+        let login = Login::new("guest", "guest").for_time(Duration::from_secs(60));
+        Box::pin(async { Ok(login) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_takes_for_ever_is_asked_again_and_keeps_nothing() -> Outcome {
+    let (network, mut options) = alive();
+    let stuck = Arc::new(Stuck::default());
+    options.credentials = Some(stuck.clone());
+    options.config.timeouts.handshake = Duration::from_secs(2);
+    let connection = network.connect(&options).await?;
+    time::sleep(Duration::from_secs(49)).await;
+    assert_eq!(stuck.asked(), 2);
+    // Two seconds later it is given up, and asked again when four fifths of the rest are over.
+    time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(stuck.asked(), 3);
+    assert!(connection.is_open());
+    connection.close().await?;
+    time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(Arc::strong_count(&stuck), 2); // here, and in the options
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn credentials_are_shown_nowhere() -> Outcome {
     let (network, mut options) = alive();
-    options.credentials = Some(Vault::new(vec![Ok(Login::new("guest", "guest"))]));
+    let login = Login::new("guest", "guest");
+    options.credentials = Some(Vault::new(vec![
+        Ok(login),
+        Err(CredentialsError("Tr0ub4dor".into())),
+    ]));
     options.config = Config::from_uri(&"amqp://tom:Tr0ub4dor@h".parse()?)?;
     let connection = network.connect(&options).await?;
     let secret = Login::new("tom", "Tr0ub4dor").for_time(Duration::from_secs(1));

@@ -54,7 +54,7 @@ where
         let mut options = Options::from_uri(&uri)?;
         configure(&mut options.config);
         connect_with(options).await.map_err(|error| match error {
-            ConnectError::NotOpened(error) => error.into(),
+            ConnectError::NotOpened { error, .. } => error.into(),
             error => error.into(),
         })
     })

@@ -6,7 +6,8 @@ use std::{
 };
 
 use amqp_blocking::{
-    CloseReason, Config, Error as CallError, LocalBroker, Options, Server, Unconfirmed,
+    CloseReason, Config, ConnectError, Error as CallError, LocalBroker, Options, Server,
+    Unconfirmed,
     protocol::{ReplyCode, basic, queue},
     select::{Answer, Client, Error, Message, Promise, connect_with},
     serve,
@@ -140,11 +141,19 @@ pub(crate) fn code(error: &Error) -> Option<ReplyCode> {
     }
 }
 
-/// Why the connection is closed.
+/// Why the connection is closed, or was not opened.
 #[track_caller]
 pub(crate) fn reason(error: Error) -> CloseReason {
-    match error {
-        Error::Call(CallError::ConnectionClosed(reason)) => reason,
+    let closed = match &error {
+        Error::Call(error) => error,
+        Error::Connect(refused) => match &**refused {
+            ConnectError::NotOpened { error, .. } => error,
+            other => panic!("nobody was reached: {other}"),
+        },
+        other => panic!("the connection is not closed: {other}"),
+    };
+    match closed {
+        CallError::ConnectionClosed(reason) => reason.clone(),
         other => panic!("the connection is not closed: {other}"),
     }
 }

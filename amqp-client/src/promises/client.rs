@@ -8,7 +8,6 @@ use std::{
     mem,
     pin::pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Waker},
     time::{Duration, Instant},
 };
@@ -23,7 +22,7 @@ use super::{
     tasks::{Spawner, Tasks},
 };
 use crate::{
-    ConnectError, Connection,
+    Connection,
     blocking::{Intermittent, Park},
 };
 
@@ -59,7 +58,7 @@ impl<D> Client<D> {
         connect: impl FnOnce(Spawner) -> C,
     ) -> (Self, Promise)
     where
-        C: Future<Output = Result<Connection, ConnectError>> + 'static,
+        C: Future<Output = Result<Connection, Error>> + 'static,
     {
         let tasks = Tasks::new(waker);
         let connecting = connect(tasks.spawner());
@@ -73,11 +72,7 @@ impl<D> Client<D> {
             stopped: false,
         };
         let connected = client.begin(|link| async move {
-            let connected = connecting.await.map_err(|error| match error {
-                ConnectError::NotOpened(error) => Error::Call(error),
-                error => Error::Connect(Arc::new(error)),
-            });
-            link.connection.set(connected);
+            link.connection.set(connecting.await);
             link.connection.get().await?;
             Ok(Answer::Connected)
         });

@@ -1,6 +1,6 @@
 //! Why a stream was not secured.
 
-use std::io;
+use std::{io, time::Duration};
 
 #[cfg(feature = "tls")]
 use super::fault::{CertificateFault, ClientCertificateFault};
@@ -10,8 +10,11 @@ use super::fault::{CertificateFault, ClientCertificateFault};
 #[non_exhaustive]
 pub enum TlsError {
     /// It was built without TLS.
-    #[error("this was built without TLS: secure a stream otherwise, and open a connection over it")]
+    #[error("this was built without TLS: build with the feature `tls`")]
     NotBuiltIn,
+    /// The handshake took longer than [`tls_timeout`](crate::Options::tls_timeout).
+    #[error("the TLS handshake was not over within {0:?}")]
+    TimedOut(Duration),
     /// What was asked for cannot be had.
     #[cfg(feature = "tls")]
     #[error(transparent)]

@@ -169,8 +169,10 @@ pub(crate) async fn one_sided<R: Runtime + Default>(
 
     let server = serve(authority.server(None, ALL_VERSIONS)?).await?;
     let options = Options::from_uri(&format!("amqp://{}", server.local_addr()))?;
-    let Err(ConnectError::NotOpened(amqp_client::Error::ConnectionClosed(reason))) =
-        connect(&runtime, &options).await
+    let Err(ConnectError::NotOpened {
+        error: amqp_client::Error::ConnectionClosed(reason),
+        ..
+    }) = connect(&runtime, &options).await
     else {
         return Err("it was not refused as it should be".into());
     };
