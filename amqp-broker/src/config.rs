@@ -21,7 +21,8 @@ pub struct Config {
     ///
     /// The default has RabbitMQ's product name, version and capabilities, because clients decide by
     /// them what they may ask for, and refuses a `frame_max` below 8192, as RabbitMQ does since 4.1;
-    /// `frame_min` allows 4096.
+    /// `frame_min` allows 4096. It has EXTERNAL among its mechanisms, which is offered only where
+    /// the [transport is secured](crate::Broker::handle_secured).
     pub server: server::Config,
     /// The virtual hosts. Default `/`.
     pub vhosts: Vec<String>,
@@ -43,6 +44,7 @@ impl Default for Config {
         Self {
             server: server::Config {
                 properties: server_properties("3.10.8"),
+                mechanisms: "PLAIN AMQPLAIN EXTERNAL".into(),
                 ..server::Config::default()
             },
             vhosts: vec!["/".into()],
@@ -77,7 +79,7 @@ pub struct User {
 }
 
 impl User {
-    /// A user who may log in, and use no virtual host yet.
+    /// A user who may log in, and use no virtual host yet. EXTERNAL does not ask for the password.
     pub fn new(name: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self {
             name: name.into(),

@@ -1,8 +1,10 @@
 //! Who may come in.
 
+use alloc::{string::String, vec::Vec};
+
 use amqp_core::{
     protocol::ReplyCode,
-    sasl::{self, AmqPlain, Plain},
+    sasl::{self, AmqPlain, Credentials, External, Plain},
     server::AuthRequest,
     wire::ShortStr,
 };
@@ -10,15 +12,29 @@ use amqp_core::{
 use super::Broker;
 use crate::{keys::ConnectionKey, refusal::Refusal};
 
+/// Whether EXTERNAL is among these mechanisms.
+pub(super) fn has_external(mechanisms: &str) -> bool {
+    mechanisms.split(' ').any(|name| name == External::NAME)
+}
+
+/// These mechanisms without EXTERNAL.
+pub(super) fn without_external(mechanisms: &str) -> String {
+    let names = mechanisms.split(' ').filter(|name| *name != External::NAME);
+    names.collect::<Vec<_>>().join(" ")
+}
+
 impl Broker {
     /// Decides on a login. One that cannot be read is hung up on, as RabbitMQ does it; here that is
     /// also a user name that is not UTF-8, which nobody has.
     pub(super) fn authenticate(&mut self, key: ConnectionKey, request: &AuthRequest) {
         let response = request.response.expose();
         let mechanism = &request.mechanism;
-        let credentials = match mechanism.as_str() {
-            Plain::NAME => sasl::parse_plain(response),
-            AmqPlain::NAME => sasl::parse_amqplain(response),
+        let user = match mechanism.as_str() {
+            Plain::NAME => sasl::parse_plain(response).map(|it| self.user_by_password(&it)),
+            AmqPlain::NAME => sasl::parse_amqplain(response).map(|it| self.user_by_password(&it)),
+            External::NAME if self.links.get(&key).is_some_and(|link| link.external) => {
+                Ok(self.user_vouched_for(key))
+            }
             _ => {
                 let refusal = Refusal::invalid(format_args!(
                     "unknown authentication mechanism '{mechanism}'"
@@ -27,17 +43,14 @@ impl Broker {
                 return;
             }
         };
-        let credentials = match credentials {
-            Ok(credentials) => credentials,
+        let user = match user {
+            Ok(user) => user,
             Err(error) => {
                 let refusal = Refusal::new(ReplyCode::SYNTAX_ERROR, error);
                 self.hang_up(key, &refusal);
                 return;
             }
         };
-        let user = self.users.get(&credentials.username);
-        let user = user.filter(|user| user.password == credentials.password);
-        let user = user.map(|user| user.name.clone());
         let Some(link) = self.links.get_mut(&key) else {
             return;
         };
@@ -52,6 +65,19 @@ impl Broker {
             ));
             link.machine.refuse(&refusal.text)
         };
+    }
+
+    /// Who has that password.
+    fn user_by_password(&self, credentials: &Credentials) -> Option<String> {
+        let user = self.users.get(&credentials.username)?;
+        (user.password == credentials.password).then(|| user.name.clone())
+    }
+
+    /// Who the transport says that the client is. Whom the client would like to be does not count,
+    /// as with RabbitMQ.
+    fn user_vouched_for(&self, key: ConnectionKey) -> Option<String> {
+        let name = self.links.get(&key)?.vouched.as_ref()?;
+        self.users.get(name).map(|user| user.name.clone())
     }
 
     /// Ends a connection that is not open yet, as RabbitMQ does for what it cannot read of a login:

@@ -11,7 +11,7 @@ use alloc::{
     string::String,
 };
 
-use amqp_core::{ChannelId, Instant, ServerSent, TimeoutReason, Transmit, server};
+use amqp_core::{ChannelId, Instant, ServerSent, Stage, TimeoutReason, Transmit, server};
 
 use crate::{
     config::{Config, ConfigError, User},
@@ -85,6 +85,7 @@ impl Broker {
         server.limits.body = config.limits.message;
         server.limits.output_high = config.limits.output;
         server.limits.output_low = config.limits.output / 4;
+        server.mechanisms = handshake::without_external(&server.mechanisms);
         // What no client could connect to is found now, and not with the first client.
         server::Connection::new(server.clone(), Instant::ORIGIN)?;
         let mut vhosts = BTreeMap::new();
@@ -146,6 +147,32 @@ impl Broker {
         self.links.insert(key, Link::new(machine));
         self.faults.bytes.begin(key);
         Ok(key)
+    }
+
+    /// The transport of a connection is secured: EXTERNAL is among the mechanisms that are offered,
+    /// if the [configuration](Config::server) has it, and lets the client in as this user, for whom
+    /// the transport vouches. Without a name it is refused, as RabbitMQ does it to a client that has
+    /// shown no certificate. To be told before the first input; afterwards it changes nothing.
+    ///
+    /// ```
+    /// use amqp_broker::{Broker, Config};
+    /// use amqp_core::Instant;
+    ///
+    /// let mut broker = Broker::new(Config::default())?;
+    /// let key = broker.accept(Instant::ORIGIN)?;
+    /// broker.handle_secured(key, Some("guest".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn handle_secured(&mut self, key: ConnectionKey, user: Option<String>) {
+        let mechanisms = &self.config.server.mechanisms;
+        if let Some(link) = self.links.get_mut(&key)
+            && link.machine.stage() == Stage::Greeting
+            && handshake::has_external(mechanisms)
+        {
+            link.machine.set_mechanisms(mechanisms);
+            link.external = true;
+            link.vouched = user;
+        }
     }
 
     /// The transport of a connection ended.

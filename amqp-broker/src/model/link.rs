@@ -16,6 +16,10 @@ pub(crate) struct Link {
     pub(crate) machine: server::Connection,
     /// Who has logged in.
     pub(crate) user: String,
+    /// EXTERNAL is offered.
+    pub(crate) external: bool,
+    /// Who it is that logs in with EXTERNAL, if the transport knows.
+    pub(crate) vouched: Option<String>,
     /// Which virtual host is used; empty before one is.
     pub(crate) vhost: String,
     /// By their numbers.
@@ -40,6 +44,8 @@ impl Link {
         Self {
             machine,
             user: String::new(),
+            external: false,
+            vouched: None,
             vhost: String::new(),
             channels: BTreeMap::new(),
             exclusive: BTreeSet::new(),

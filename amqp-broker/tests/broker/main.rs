@@ -4,6 +4,7 @@ mod connections;
 mod dead_letters;
 mod delivery;
 mod exchanges;
+mod external;
 mod faults;
 mod hostile;
 mod limits;

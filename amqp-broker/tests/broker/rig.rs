@@ -184,11 +184,22 @@ impl Rig {
 
     /// Begins to connect, and goes as far as it comes.
     pub(crate) fn begin(&mut self, config: client::Config) -> usize {
+        let key = self.broker.accept(self.now).unwrap();
+        self.begin_at(key, config)
+    }
+
+    /// As `begin`, over a transport that is secured and vouches for that user.
+    pub(crate) fn begin_secured(&mut self, config: client::Config, user: Option<&str>) -> usize {
+        let key = self.broker.accept(self.now).unwrap();
+        self.broker.handle_secured(key, user.map(Into::into));
+        self.begin_at(key, config)
+    }
+
+    fn begin_at(&mut self, key: ConnectionKey, config: client::Config) -> usize {
         let config = client::Config {
             checks: Checks::Standard,
             ..config
         };
-        let key = self.broker.accept(self.now).unwrap();
         let client = client::Connection::new(config, self.now).unwrap();
         self.peers.push(Peer::new(client, key));
         self.exchange();

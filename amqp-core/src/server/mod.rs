@@ -13,6 +13,8 @@ mod receive;
 mod reply;
 mod screen;
 
+use alloc::string::String;
+
 use bytes::BytesMut;
 
 pub use self::{
@@ -147,6 +149,21 @@ impl Connection {
     }
 
     // Commands.
+
+    /// Offers these mechanisms, separated by spaces, in place of [`Config::mechanisms`]: what
+    /// EXTERNAL takes may only be known when the transport is secured. Once the client's protocol
+    /// header has come, all is said.
+    ///
+    /// ```
+    /// use amqp_core::{Instant, server::{Config, Connection}};
+    ///
+    /// let mut connection = Connection::new(Config::default(), Instant::ORIGIN)?;
+    /// connection.set_mechanisms("PLAIN EXTERNAL");
+    /// # Ok::<(), amqp_core::ApiMisuse>(())
+    /// ```
+    pub fn set_mechanisms(&mut self, mechanisms: impl Into<String>) {
+        self.0.role.config.mechanisms = mechanisms.into();
+    }
 
     /// The credentials are good: goes on with the negotiation of limits.
     ///

@@ -186,6 +186,16 @@ fn start_offers_what_was_configured() {
 }
 
 #[test]
+fn other_mechanisms_can_be_offered_until_the_client_has_spoken() {
+    let mut server = Server::server(Config::default());
+    server.conn.set_mechanisms("EXTERNAL");
+    server.feed(&PROTOCOL_HEADER);
+    server.conn.set_mechanisms("PLAIN");
+    let start: connection::Start = server.only_method().try_into().unwrap();
+    assert_eq!(start.mechanisms, "EXTERNAL");
+}
+
+#[test]
 fn credentials_go_to_the_application() {
     let mut server = started(Config::default());
     server.send(0, &start_ok());
