@@ -1,7 +1,5 @@
 //! A broker in this process.
 
-#[cfg(feature = "tls")]
-use std::sync::Arc;
 use std::{
     future::poll_fn,
     io,
@@ -10,7 +8,7 @@ use std::{
 
 use amqp_client::{FuturesStream, Listener, blocking};
 #[cfg(feature = "tls")]
-use amqp_client::{FuturesTlsListener, rustls::ServerConfig};
+use amqp_client::{FuturesTlsListener, ServerTls};
 
 use crate::{Blocking, BlockingSocket, BlockingStream, stream::Evented};
 
@@ -65,15 +63,16 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, as [`serve`] does. A client that
-/// takes its time with the handshake keeps no other one waiting.
+/// takes its time with the handshake keeps no other one waiting; one that shows a certificate may log
+/// in with it (EXTERNAL), see [`ServerTls`].
 ///
 /// ```no_run
 /// use amqp_blocking::{LocalBroker, rustls::ServerConfig, serve_tls};
-/// use std::{net::TcpListener, sync::Arc};
+/// use std::net::TcpListener;
 ///
 /// # fn example(config: ServerConfig) -> Result<(), Box<dyn std::error::Error>> {
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
-/// let server = serve_tls(listener, Arc::new(config), LocalBroker::default())?;
+/// let server = serve_tls(listener, config, LocalBroker::default())?;
 /// println!("amqps://{}", server.local_addr());
 /// # Ok(()) }
 /// ```
@@ -83,10 +82,10 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 #[cfg(feature = "tls")]
 pub fn serve_tls(
     listener: TcpListener,
-    config: Arc<ServerConfig>,
+    tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    let listener = FuturesTlsListener::new(BlockingListener::new(listener)?, config);
+    let listener = FuturesTlsListener::new(BlockingListener::new(listener)?, tls);
     amqp_client::serve(listener, broker.into()).map(Server::from)
 }
 

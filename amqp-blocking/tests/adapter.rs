@@ -80,22 +80,27 @@ fn everything_can_be_shared_between_threads() {
 
 #[cfg(all(feature = "tls", feature = "ring"))]
 mod tls {
-    use std::{io, sync::Arc};
+    use std::io;
 
-    use amqp_blocking::{amqp_client, rustls::ServerConfig, serve_tls};
+    use amqp_blocking::{ServerTls, amqp_client, serve_tls};
 
     use super::*;
 
     type AsyncServer = amqp_client::Server<Blocking>;
 
-    async fn serving(config: Arc<ServerConfig>) -> io::Result<AsyncServer> {
+    async fn serving(tls: ServerTls) -> io::Result<AsyncServer> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        Ok(serve_tls(listener, config, LocalBroker::default())?.into_async())
+        Ok(serve_tls(listener, tls, LocalBroker::default())?.into_async())
     }
 
     #[test]
     fn snk_36_both_sides_show_certificates() -> Outcome {
         block_on(secured::mutual(serving))
+    }
+
+    #[test]
+    fn a_certificate_is_logged_in_with() -> Outcome {
+        block_on(secured::external(serving))
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 use amqp_core::Transmit;
 use bytes::BytesMut;
 
-use crate::Transport;
+use crate::{Peer, Transport};
 
 /// A transport that is still being made, such as by the handshake of TLS. Whoever reads or writes
 /// makes it, so that a [`Listener`](crate::Listener) can go on to the next client, and the timeout
@@ -59,6 +59,13 @@ impl<T: Transport> Transport for Arriving<T> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_here(cx))?.poll_flush(cx)
+    }
+
+    fn peer(&self) -> Option<&Peer> {
+        match &self.0 {
+            State::Here(transport) => transport.peer(),
+            State::Coming(_) | State::Failed => None,
+        }
     }
 
     /// What has not come is given up.

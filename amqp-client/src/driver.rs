@@ -12,10 +12,15 @@ use std::{
 use amqp_core::{Endpoint, Instant, Transmit};
 use bytes::BytesMut;
 
-use crate::{Timer, Transport};
+use crate::{Peer, Timer, Transport};
 
 /// An [`Endpoint`] that a [`Driver`] can wait on.
 pub trait Drive: Endpoint {
+    /// The transport knows who is at its other end. Told before each input.
+    fn meet(&mut self, peer: &Peer) {
+        let _ = peer;
+    }
+
     /// Whether bytes are to be read. False while what was delivered piles up.
     fn wants_input(&mut self, now: Instant) -> bool;
 
@@ -142,6 +147,9 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
                     self.read_size = (self.read_size * 2).min(READ_MAX);
                 } else if count < self.read_size / 4 {
                     self.read_size = (self.read_size / 2).max(READ_MIN);
+                }
+                if let Some(peer) = self.transport.peer() {
+                    self.endpoint.meet(peer);
                 }
                 self.endpoint
                     .handle_input(self.clock.now(), &mut self.input);

@@ -14,7 +14,7 @@ use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
 use bytes::BytesMut;
 
 use crate::{
-    Driver, Timer, Transport,
+    Driver, Peer, Timer, Transport,
     driver::Drive,
     faulty::{Faulty, Line},
     waiters::keep,
@@ -156,6 +156,7 @@ impl SharedBroker {
         let endpoint = BrokerEndpoint {
             hub: Arc::clone(&self.0),
             key,
+            met: false,
         };
         let transport = Faulty::new(transport, Arc::clone(&line), clock.clone());
         Ok(BrokerDriver {
@@ -197,6 +198,8 @@ impl SharedBroker {
 pub struct BrokerEndpoint {
     hub: Arc<Hub>,
     key: ConnectionKey,
+    /// The broker knows who is at the other end, as far as the transport does.
+    met: bool,
 }
 
 impl BrokerEndpoint {
@@ -265,6 +268,14 @@ impl Endpoint for BrokerEndpoint {
 }
 
 impl Drive for BrokerEndpoint {
+    fn meet(&mut self, peer: &Peer) {
+        if !self.met {
+            self.met = true;
+            let mut state = self.hub.lock();
+            state.broker.handle_secured(self.key, peer.user.clone());
+        }
+    }
+
     fn wants_input(&mut self, _now: Instant) -> bool {
         let mut state = self.hub.lock();
         let wants = state.broker.wants_input(self.key);

@@ -2,16 +2,14 @@
 
 use std::io;
 #[cfg(feature = "broker")]
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr};
 
 use futures_rustls::TlsConnector;
 #[cfg(feature = "broker")]
 use futures_rustls::{TlsAcceptor, server::TlsStream};
-#[cfg(feature = "broker")]
-use rustls::ServerConfig;
 
 #[cfg(feature = "broker")]
-use crate::{Arriving, Listener};
+use crate::{Arriving, Introduced, Listener, ServerTls};
 use crate::{FuturesStream, Secured, Socket, Tls, peer_certificates};
 
 impl FuturesStream<Box<dyn Socket>> {
@@ -40,15 +38,15 @@ impl FuturesStream<Box<dyn Socket>> {
 #[cfg(feature = "broker")]
 pub struct FuturesTlsListener<L> {
     listener: L,
-    acceptor: TlsAcceptor,
+    tls: ServerTls,
 }
 
 #[cfg(feature = "broker")]
 impl<L> FuturesTlsListener<L> {
     /// TLS as configured, over what comes in there.
-    pub fn new(listener: L, config: Arc<ServerConfig>) -> Self {
-        let acceptor = TlsAcceptor::from(config);
-        Self { listener, acceptor }
+    pub fn new(listener: L, tls: impl Into<ServerTls>) -> Self {
+        let tls = tls.into();
+        Self { listener, tls }
     }
 }
 
@@ -58,7 +56,7 @@ where
     S: Socket + 'static,
     L: Listener<Stream = FuturesStream<S>>,
 {
-    type Stream = Arriving<FuturesStream<TlsStream<S>>>;
+    type Stream = Arriving<Introduced<FuturesStream<TlsStream<S>>>>;
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
@@ -66,9 +64,14 @@ where
 
     async fn accept(&mut self) -> io::Result<Self::Stream> {
         let stream = self.listener.accept().await?;
-        let securing = self.acceptor.accept(stream.into_inner());
-        Ok(Arriving::new(async {
-            securing.await.map(FuturesStream::new)
+        let tls = self.tls.clone();
+        let securing = TlsAcceptor::from(tls.config()).accept(stream.into_inner());
+        Ok(Arriving::new(async move {
+            let stream = securing.await?;
+            Ok(Introduced {
+                peer: tls.peer(stream.get_ref().1),
+                transport: FuturesStream::new(stream),
+            })
         }))
     }
 }

@@ -54,6 +54,7 @@ mod futures_stream;
 mod futures_tls;
 #[cfg(feature = "broker")]
 mod local;
+mod peer;
 mod pipe;
 mod pool;
 #[cfg(feature = "blocking")]
@@ -87,6 +88,8 @@ pub use self::tls::{
     CertificateFault, Certificates, ClientCertificateFault, Identity, Key, MaterialFault,
     TlsSetupError, peer_certificates,
 };
+#[cfg(all(feature = "broker", feature = "tls"))]
+pub use self::tls::{LoginFrom, NameFunction, ServerTls};
 #[cfg(feature = "broker")]
 pub use self::{
     arriving::Arriving,
@@ -103,6 +106,7 @@ pub use self::{
     consumer::{Acker, Acks, Consumer, Delivery, ManualAck, Message, NoAck},
     driver::{Drive, Driver},
     error::Error,
+    peer::{Introduced, Peer},
     pipe::{Pipe, pipe},
     pool::{ChannelPool, PooledChannel},
     returns::{ReturnedMessage, Returns},

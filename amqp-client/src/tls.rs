@@ -5,8 +5,12 @@ mod config;
 mod error;
 #[cfg(feature = "tls")]
 mod fault;
+#[cfg(all(feature = "broker", feature = "tls"))]
+mod login;
 #[cfg(feature = "tls")]
 mod material;
+#[cfg(all(feature = "broker", feature = "tls"))]
+mod subject;
 #[cfg(all(test, feature = "tls"))]
 mod tests;
 #[cfg(feature = "tls")]
@@ -24,6 +28,8 @@ use amqp_core::{
 use rustls::{ClientConfig, CommonState, pki_types::ServerName};
 
 pub use self::error::TlsError;
+#[cfg(all(feature = "broker", feature = "tls"))]
+pub use self::login::{LoginFrom, NameFunction, ServerTls};
 pub(crate) use self::watched::Watched;
 #[cfg(feature = "tls")]
 pub use self::{

@@ -10,6 +10,8 @@ use std::{
 use amqp_core::{Instant, Transmit};
 use bytes::BytesMut;
 
+use crate::Peer;
+
 /// A byte stream, both ways, with what an adapter's runtime does when it is not ready.
 ///
 /// As with the runtimes' own traits, a method that returns [`Poll::Pending`] has arranged for the
@@ -39,6 +41,12 @@ pub trait Transport: Send {
     /// # Errors
     /// What the runtime says.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Who is at the other end; none if the transport is not secured. It is asked whenever something
+    /// has been read.
+    fn peer(&self) -> Option<&Peer> {
+        None
+    }
 }
 
 /// A monotonic clock and one alarm.

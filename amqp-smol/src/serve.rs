@@ -1,12 +1,10 @@
 //! A broker in this process.
 
-#[cfg(feature = "tls")]
-use std::sync::Arc;
 use std::{io, net::SocketAddr};
 
 use amqp_client::{FuturesStream, Listener};
 #[cfg(feature = "tls")]
-use amqp_client::{FuturesTlsListener, rustls::ServerConfig};
+use amqp_client::{FuturesTlsListener, ServerTls};
 use smol::net::TcpListener;
 
 use crate::{Smol, SmolStream};
@@ -64,17 +62,16 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, in tasks as [`serve`] does. A client
-/// that takes its time with the handshake keeps no other one waiting.
+/// that takes its time with the handshake keeps no other one waiting; one that shows a certificate may
+/// log in with it (EXTERNAL), see [`ServerTls`].
 ///
 /// ```no_run
-/// use std::sync::Arc;
-///
 /// use amqp_smol::{LocalBroker, rustls::ServerConfig, serve_tls};
 /// use smol::net::TcpListener;
 ///
 /// # async fn example(config: ServerConfig) -> Result<(), Box<dyn std::error::Error>> {
 /// let listener = TcpListener::bind("127.0.0.1:0").await?;
-/// let server = serve_tls(listener, Arc::new(config), LocalBroker::default())?;
+/// let server = serve_tls(listener, config, LocalBroker::default())?;
 /// println!("amqps://{}", server.local_addr());
 /// # Ok(()) }
 /// ```
@@ -84,13 +81,10 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 #[cfg(feature = "tls")]
 pub fn serve_tls(
     listener: TcpListener,
-    config: Arc<ServerConfig>,
+    tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    amqp_client::serve(
-        FuturesTlsListener::new(SmolListener(listener), config),
-        broker,
-    )
+    amqp_client::serve(FuturesTlsListener::new(SmolListener(listener), tls), broker)
 }
 
 #[derive(Debug)]

@@ -50,20 +50,25 @@ fn everything_can_be_shared_between_threads() {
 
 #[cfg(all(feature = "tls", feature = "ring"))]
 mod tls {
-    use std::{io, sync::Arc};
+    use std::io;
 
-    use amqp_smol::{rustls::ServerConfig, serve_tls};
+    use amqp_smol::{ServerTls, serve_tls};
 
     use super::*;
 
-    async fn serving(config: Arc<ServerConfig>) -> io::Result<Server> {
+    async fn serving(tls: ServerTls) -> io::Result<Server> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        serve_tls(listener, config, LocalBroker::default())
+        serve_tls(listener, tls, LocalBroker::default())
     }
 
     #[test]
     fn snk_36_both_sides_show_certificates() -> Outcome {
         block_on(secured::mutual(serving))
+    }
+
+    #[test]
+    fn a_certificate_is_logged_in_with() -> Outcome {
+        block_on(secured::external(serving))
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! A broker in this process.
 
-#[cfg(feature = "tls")]
-use std::sync::Arc;
 use std::{io, net::SocketAddr};
 
 use amqp_client::Listener;
 #[cfg(feature = "tls")]
-use amqp_client::{Arriving, rustls::ServerConfig};
+use amqp_client::{Arriving, Introduced, ServerTls};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(feature = "tls")]
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -89,14 +87,12 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 /// client that takes its time with the handshake keeps no other one waiting.
 ///
 /// ```no_run
-/// use std::sync::Arc;
-///
 /// use amqp_tokio::{LocalBroker, rustls::ServerConfig, serve_tls};
 /// use tokio::net::TcpListener;
 ///
 /// # async fn example(config: ServerConfig) -> Result<(), Box<dyn std::error::Error>> {
 /// let listener = TcpListener::bind("127.0.0.1:0").await?;
-/// let server = serve_tls(listener, Arc::new(config), LocalBroker::default())?;
+/// let server = serve_tls(listener, config, LocalBroker::default())?;
 /// println!("amqps://{}", server.local_addr());
 /// # Ok(()) }
 /// ```
@@ -106,11 +102,11 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 #[cfg(feature = "tls")]
 pub fn serve_tls(
     listener: TcpListener,
-    config: Arc<ServerConfig>,
+    tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    let acceptor = TlsAcceptor::from(config);
-    amqp_client::serve(TlsListener { listener, acceptor }, broker)
+    let tls = tls.into();
+    amqp_client::serve(TlsListener { listener, tls }, broker)
 }
 
 #[derive(Debug)]
@@ -131,21 +127,27 @@ impl Listener for TokioListener {
 #[cfg(feature = "tls")]
 struct TlsListener {
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    tls: ServerTls,
 }
 
 #[cfg(feature = "tls")]
 impl Listener for TlsListener {
-    type Stream = Arriving<TokioStream<TlsStream<TcpStream>>>;
+    type Stream = Arriving<Introduced<TokioStream<TlsStream<TcpStream>>>>;
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     async fn accept(&mut self) -> io::Result<Self::Stream> {
-        let securing = self.acceptor.accept(accept(&self.listener).await?);
-        Ok(Arriving::new(async {
-            securing.await.map(TokioStream::new)
+        let stream = accept(&self.listener).await?;
+        let tls = self.tls.clone();
+        let securing = TlsAcceptor::from(tls.config()).accept(stream);
+        Ok(Arriving::new(async move {
+            let stream = securing.await?;
+            Ok(Introduced {
+                peer: tls.peer(stream.get_ref().1),
+                transport: TokioStream::new(stream),
+            })
         }))
     }
 }

@@ -4,6 +4,9 @@
 
 #[path = "../../amqp-client/tests/support/adapter.rs"]
 mod adapter;
+#[cfg(all(feature = "tls", feature = "ring"))]
+#[path = "../../amqp-client/tests/support/secured.rs"]
+mod secured;
 
 use adapter::Outcome;
 use amqp_tokio::{LocalBroker, Server, Tokio, TokioClock, TokioStream, serve};
@@ -43,4 +46,42 @@ fn everything_can_be_shared_between_threads() {
     shared::<TokioClock>();
     shared::<LocalBroker>();
     shared::<Server>();
+}
+
+#[cfg(all(feature = "tls", feature = "ring"))]
+mod tls {
+    use std::io;
+
+    use amqp_tokio::{ServerTls, serve_tls};
+
+    use super::*;
+
+    async fn serving(tls: ServerTls) -> io::Result<Server> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        serve_tls(listener, tls, LocalBroker::default())
+    }
+
+    #[test]
+    fn snk_36_both_sides_show_certificates() -> Outcome {
+        Runtime::new()?.block_on(secured::mutual(serving))
+    }
+
+    #[test]
+    fn a_certificate_is_logged_in_with() -> Outcome {
+        Runtime::new()?.block_on(secured::external(serving))
+    }
+
+    #[test]
+    fn snk_36_a_certificate_that_is_not_trusted_is_refused() -> Outcome {
+        Runtime::new()?.block_on(secured::strangers(serving))
+    }
+
+    #[test]
+    fn snk_36_a_port_with_tls_is_told_from_one_without() -> Outcome {
+        Runtime::new()?.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let plain = serve(listener, LocalBroker::default())?;
+            secured::one_sided(plain, serving).await
+        })
+    }
 }

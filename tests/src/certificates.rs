@@ -29,7 +29,8 @@ pub enum Clients {
 
 /// Certificates and keys in a directory, in PEM form: of an authority (`ca.pem`), of a broker for
 /// 127.0.0.1 and `localhost` (`server.pem`, `server.key`), of a client called `guest`
-/// (`client.pem`, `client.key`); and of an authority and a client that the others do not know
+/// (`client.pem`, `client.key`) and one called `nobody`, who is no user (`nobody.pem`,
+/// `nobody.key`); and of an authority and a client that the others do not know
 /// (`strange-ca.pem`, `stranger.pem`, `stranger.key`).
 #[derive(Clone, Debug)]
 pub struct Certificates {
@@ -49,6 +50,7 @@ impl Certificates {
         let server = ["localhost".into(), "127.0.0.1".into()].to_vec();
         made.issue("server", &authority, "broker", server)?;
         made.issue("client", &authority, "guest", Vec::new())?;
+        made.issue("nobody", &authority, "nobody", Vec::new())?;
         let strange = made.authority("strange-ca.pem", "another authority")?;
         made.issue("stranger", &strange, "guest", Vec::new())?;
         Ok(made)

@@ -1,13 +1,9 @@
 //! The embedded broker, for who comes over TCP as to any other.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, OnceLock},
-};
+use std::{io, net::SocketAddr, sync::OnceLock};
 
 use amqp_tokio::{
-    LocalBroker, Server,
+    LocalBroker, LoginFrom, Server, ServerTls,
     broker::{Config, Permissions, User},
     serve, serve_tls,
 };
@@ -53,7 +49,8 @@ impl Embedded {
         Self::set_up(configure, None)
     }
 
-    /// Starts one that speaks TLS, and nothing else, to such clients.
+    /// Starts one that speaks TLS, and nothing else, to such clients. Those with a certificate can log
+    /// in with it (EXTERNAL), as whom its common name says.
     ///
     /// # Errors
     /// When there is no port, no thread or no directory to be had, or no broker begins like that.
@@ -88,9 +85,10 @@ impl Embedded {
         };
         let directory = tempfile::tempdir()?;
         let certificates = Certificates::make_in(directory.path())?;
-        let config = certificates.server_config(clients)?;
+        let tls = ServerTls::from(certificates.server_config(clients)?);
+        let tls = tls.login_from(LoginFrom::CommonName);
         Ok(Self {
-            server: serve_tls(listener, Arc::new(config), broker)?,
+            server: serve_tls(listener, tls, broker)?,
             tls: Some((certificates, directory)),
         })
     }

@@ -4,14 +4,15 @@
 use std::{error::Error, io, sync::Arc};
 
 use amqp_client::{
-    CertificateFault, Certificates, ClientCertificateFault, ConnectError, Identity, Key, Options,
-    Runtime, Server, TlsError, TlsOptions, connect,
-    core::{CloseCause, NotAmqp, dial::Address},
+    CertificateFault, Certificates, ClientCertificateFault, ConnectError, Connection, Identity,
+    Key, LoginFrom, Options, Runtime, Server, ServerTls, TlsError, TlsOptions, connect,
+    core::{CloseCause, NotAmqp, dial::Address, sasl::External},
+    protocol::ReplyCode,
     rustls::{
         ALL_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion,
         crypto::ring::default_provider,
         pki_types::PrivateKeyDer,
-        server::WebPkiClientVerifier,
+        server::{ClientCertVerifierBuilder, WebPkiClientVerifier},
         version::{TLS12, TLS13},
     },
 };
@@ -51,7 +52,28 @@ impl Authority {
         &self,
         clients: Option<&Self>,
         versions: &[&'static SupportedProtocolVersion],
-    ) -> Result<Arc<ServerConfig>, Failure> {
+    ) -> Result<ServerTls, Failure> {
+        self.server_with(versions, clients, |verifier| verifier)
+    }
+
+    /// The same, for clients with a certificate of its own and for those without any.
+    fn open_server(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<ServerTls, Failure> {
+        self.server_with(
+            versions,
+            Some(self),
+            ClientCertVerifierBuilder::allow_unauthenticated,
+        )
+    }
+
+    fn server_with(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        clients: Option<&Self>,
+        letting_in: fn(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder,
+    ) -> Result<ServerTls, Failure> {
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)?;
@@ -62,12 +84,12 @@ impl Authority {
                 roots.add(clients.root.der().clone())?;
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                builder.with_client_cert_verifier(verifier.build()?)
+                builder.with_client_cert_verifier(letting_in(verifier).build()?)
             }
         };
         let key = PrivateKeyDer::try_from(self.key.serialize_der())?;
         let chain = vec![self.certificate.der().clone()];
-        Ok(Arc::new(builder.with_single_cert(chain, key)?))
+        Ok(builder.with_single_cert(chain, key)?.into())
     }
 
     /// How to connect to a server that it vouches for.
@@ -105,7 +127,7 @@ async fn refused<R: Runtime>(runtime: &R, options: &Options) -> Result<TlsError,
 
 /// Both sides show certificates, and large messages pass, with each version of TLS.
 pub(crate) async fn mutual<R: Runtime + Default>(
-    serve: impl AsyncFn(Arc<ServerConfig>) -> io::Result<Server<R>>,
+    serve: impl AsyncFn(ServerTls) -> io::Result<Server<R>>,
 ) -> Outcome {
     let runtime = R::default();
     let authority = Authority::new()?;
@@ -132,9 +154,65 @@ pub(crate) async fn mutual<R: Runtime + Default>(
     Ok(())
 }
 
+/// Who has shown a certificate logs in with it, as whom it names, with each version of TLS. Who has
+/// shown none, or is not known by that name, is refused.
+pub(crate) async fn external<R: Runtime + Default>(
+    serve: impl AsyncFn(ServerTls) -> io::Result<Server<R>>,
+) -> Outcome {
+    let runtime = R::default();
+    let authority = Authority::new()?;
+    for version in [&TLS12, &TLS13] {
+        let tls = authority.open_server(&[version])?;
+        // The certificate is for `localhost`.
+        let guest = LoginFrom::by(|chain| (chain.len() == 1).then(|| "guest".into()));
+        for (login_from, known) in [
+            (guest, true),
+            (LoginFrom::DnsName(0), false),
+            (LoginFrom::Uri(0), false),
+        ] {
+            let server = serve(tls.clone().login_from(login_from)).await?;
+            let connected = connect(&runtime, &by_certificate(authority.showing(&server))).await;
+            if known {
+                let connection = connected?;
+                assert_eq!(server.broker().inspect().connections[0].user, "guest");
+                large_message(&connection).await?;
+                connection.close().await?;
+            } else {
+                not_let_in(connected)?;
+            }
+            let connected = connect(&runtime, &by_certificate(authority.trusting(&server))).await;
+            not_let_in(connected)?;
+            server.shutdown().await;
+        }
+    }
+    Ok(())
+}
+
+/// The same, to log in with EXTERNAL.
+fn by_certificate(mut options: Options) -> Options {
+    options.config.mechanisms = vec![Box::new(External::new())];
+    options
+}
+
+fn not_let_in(connected: Result<Connection, ConnectError>) -> Outcome {
+    let Err(ConnectError::NotOpened {
+        error: amqp_client::Error::ConnectionClosed(reason),
+        ..
+    }) = connected
+    else {
+        return Err("it was not refused as it should be".into());
+    };
+    assert!(
+        matches!(reason.cause(), CloseCause::AuthenticationFailed { .. }),
+        "{reason}"
+    );
+    assert_eq!(reason.code(), Some(ReplyCode::ACCESS_REFUSED));
+    Ok(())
+}
+
 /// The server's certificate is of another authority, or names another host.
 pub(crate) async fn strangers<R: Runtime + Default>(
-    serve: impl AsyncFn(Arc<ServerConfig>) -> io::Result<Server<R>>,
+    serve: impl AsyncFn(ServerTls) -> io::Result<Server<R>>,
 ) -> Outcome {
     let runtime = R::default();
     let (authority, other) = (Authority::new()?, Authority::new()?);
@@ -160,7 +238,7 @@ pub(crate) async fn strangers<R: Runtime + Default>(
 /// One side speaks TLS, and the other does not.
 pub(crate) async fn one_sided<R: Runtime + Default>(
     plain: Server<R>,
-    serve: impl AsyncFn(Arc<ServerConfig>) -> io::Result<Server<R>>,
+    serve: impl AsyncFn(ServerTls) -> io::Result<Server<R>>,
 ) -> Outcome {
     let runtime = R::default();
     let authority = Authority::new()?;

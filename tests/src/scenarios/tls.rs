@@ -38,8 +38,9 @@ pub(super) fn cases() -> Vec<Case> {
         case!(tls_an_unknown_broker_is_taken_where_nobody_verifies),
         case!(tls_a_wrong_password_is_refused_in_words),
         case!(tls_a_port_that_is_dialled_without_tls_says_so),
-        case!(tls_external_logs_in_whom_the_certificate_names)
-            .not_on_embedded("it does not look into certificates"),
+        case!(tls_external_logs_in_whom_the_certificate_names),
+        case!(tls_external_refuses_whom_no_certificate_names),
+        case!(tls_external_refuses_whom_nobody_knows),
     ];
     let certified = [
         case!(tls_snk_36_certificates_on_both_sides),
@@ -280,24 +281,15 @@ async fn tls_a_plain_port_that_is_dialled_with_tls_says_so(cx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// Given EXTERNAL and a client certificate, then the client is who the certificate names, whatever
-/// the URI says; without a certificate, it is nobody.
-async fn tls_external_logs_in_whom_the_certificate_names(cx: Ctx) -> Outcome {
-    let uri = cx.uri_asking("auth_mechanism=external");
-    let uri = uri.replace("guest:guest", "nobody:wrong");
-    let shown = format!("{uri}&{}", showing(&cx, "client")?);
-    let connection = cx.connect_to(&shown, |_| ()).await?;
-    connection.open_channel().await?;
-    if let Operator::RabbitMq(node) = cx.operator() {
-        let columns = ["vhost", "user", "auth_mechanism"];
-        let listed = [&["list_connections"][..], &columns].concat();
-        let listed = cx.ctl(node, &listed).await?;
-        let line = format!("{}\tguest\tEXTERNAL", cx.vhost);
-        assert!(listed.lines().any(|it| it == line), "{listed}");
-    }
-    connection.close().await?;
+/// The URI to log in with EXTERNAL, for a user and a password that do not matter.
+fn external(cx: &Ctx) -> String {
+    cx.uri_asking("auth_mechanism=external")
+        .replace("guest:guest", "nobody:wrong")
+}
 
-    let error = cx.refusal(&uri).await?;
+/// That EXTERNAL is refused at that URI.
+async fn assert_not_let_in(cx: &Ctx, uri: &str) -> Outcome {
+    let error = cx.refusal(uri).await?;
     let Error::ConnectionClosed(reason) = &error else {
         return Err(error.into());
     };
@@ -305,5 +297,43 @@ async fn tls_external_logs_in_whom_the_certificate_names(cx: Ctx) -> Outcome {
         matches!(reason.cause(), CloseCause::AuthenticationFailed { .. }),
         "{reason}"
     );
+    let text = "Login was refused using authentication mechanism EXTERNAL.";
+    assert!(reason.to_string().contains(text), "{reason}");
+    assert_connection_closed(&error, ReplyCode::ACCESS_REFUSED);
     Ok(())
+}
+
+/// Given EXTERNAL and a client certificate, then the client is who the certificate names, whatever
+/// the URI says.
+async fn tls_external_logs_in_whom_the_certificate_names(cx: Ctx) -> Outcome {
+    let shown = format!("{}&{}", external(&cx), showing(&cx, "client")?);
+    let connection = cx.connect_to(&shown, |_| ()).await?;
+    connection.open_channel().await?;
+    match cx.operator() {
+        Operator::RabbitMq(node) => {
+            let columns = ["vhost", "user", "auth_mechanism"];
+            let listed = [&["list_connections"][..], &columns].concat();
+            let listed = cx.ctl(node, &listed).await?;
+            let line = format!("{}\tguest\tEXTERNAL", cx.vhost);
+            assert!(listed.lines().any(|it| it == line), "{listed}");
+        }
+        Operator::Embedded(embedded) => {
+            let connections = embedded.broker().inspect().connections;
+            let users: Vec<&str> = connections.iter().map(|it| it.user.as_str()).collect();
+            assert_eq!(users, ["guest"]);
+        }
+    }
+    Ok(connection.close().await?)
+}
+
+/// Given EXTERNAL and no client certificate, then 403 access_refused.
+async fn tls_external_refuses_whom_no_certificate_names(cx: Ctx) -> Outcome {
+    assert_not_let_in(&cx, &external(&cx)).await
+}
+
+/// Given EXTERNAL and a certificate that names nobody whom the broker knows, then 403
+/// access_refused.
+async fn tls_external_refuses_whom_nobody_knows(cx: Ctx) -> Outcome {
+    let uri = format!("{}&{}", external(&cx), showing(&cx, "nobody")?);
+    assert_not_let_in(&cx, &uri).await
 }
