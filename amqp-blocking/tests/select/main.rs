@@ -2,4 +2,5 @@
 
 mod loops;
 mod puka;
+mod sockets;
 mod tools;
