@@ -38,8 +38,8 @@ fn to(addresses: Vec<Address>) -> Options {
 #[test]
 fn the_first_host_that_answers_is_taken() {
     let server = broker();
-    let gone = TcpListener::bind("127.0.0.1:0").expect("there is a port");
-    let gone = gone.local_addr().expect("it has one"); // and is gone
+    let gone = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+    let gone = gone.expect("there was a port");
     let options = to(vec![
         Address::tcp("127.0.0.1", gone.port()),
         Address::tcp("localhost", server.local_addr().port()),
@@ -59,9 +59,12 @@ fn the_end_of_a_stream_is_told() {
     let (mut client, connected) =
         from_stream(stream, Config::default()).expect("there are descriptors");
     soon(&mut client, connected);
-    server.shutdown();
+    let down = thread::spawn(move || server.shutdown());
     let ended = client.run().expect_err("nobody wanted it");
     assert!(!reason(ended).is_clean());
+    client.on_writable();
+    drop(client);
+    down.join().expect("it did not panic");
 }
 
 #[cfg(unix)]

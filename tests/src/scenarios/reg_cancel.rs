@@ -9,6 +9,7 @@ use std::{
 use amqp_tokio::{
     Channel, ConfirmChannel, Connection,
     core::protocol::{basic, queue},
+    wire::{Secret, ShortStr},
 };
 
 use super::{
@@ -30,6 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// What an operation is given: a connection of others, too, and a channel of its own.
 struct Stage<'a> {
+    cx: &'a Ctx,
     connection: &'a Connection,
     channel: &'a Channel,
     confirming: &'a ConfirmChannel,
@@ -46,7 +48,7 @@ macro_rules! operation {
 
 /// Everything that can be waited for, on a channel and on a connection with one message in the
 /// queue `q`.
-const OPERATIONS: [(&str, Operation); 16] = [
+const OPERATIONS: [(&str, Operation); 20] = [
     operation!("open a channel", on, {
         on.connection.open_channel().await?.close().await?;
         Ok(())
@@ -121,6 +123,30 @@ const OPERATIONS: [(&str, Operation); 16] = [
         scope.await??;
         Ok(())
     }),
+    operation!("flush", on, {
+        let properties = basic::Properties::default();
+        let publish = to("", "elsewhere");
+        on.channel.publish(&publish, &properties, "body").await?;
+        on.connection.flush().await?;
+        Ok(())
+    }),
+    operation!("a new secret", on, {
+        let secret = Secret::from("guest");
+        let reason = ShortStr::default();
+        on.connection.update_secret(secret, reason).await?;
+        Ok(())
+    }),
+    operation!("connect and close", on, {
+        let connection = on.cx.connect().await?;
+        connection.close().await?;
+        Ok(())
+    }),
+    operation!("the end of a connection", on, {
+        let connection = on.cx.connect().await?;
+        connection.abort();
+        connection.closed().await;
+        Ok(())
+    }),
     operation!("delete", on, {
         let delete = queue::Delete::default().queue("gone")?;
         on.channel.call(delete).await?;
@@ -174,6 +200,7 @@ async fn trial(
     let channel = connection.open_channel().await?;
     let confirming = connection.open_channel().await?.confirm_select().await?;
     let stage = Stage {
+        cx,
         connection,
         channel: &channel,
         confirming: &confirming,
