@@ -13,11 +13,12 @@ use crate::{
     connection::Connection,
     consumer::{Acker, Acks, Consumer, ManualAck, NoAck},
     error::Error,
+    publishers::Place,
     returns::Returns,
     shared::{Shared, Wait},
     state::State,
     tx::TxChannel,
-    waiters::Place,
+    waiters::Wakes,
 };
 
 /// A channel: requests, publishing, consuming and fetching, all in strict order.
@@ -404,7 +405,8 @@ pub(crate) async fn publish_on<P: PropertyList>(
     let mut body = Some(body);
     let mut room = Room { inner, place: None };
     poll_fn(|cx| {
-        inner.shared().command(|state| {
+        let mut wakes = Wakes::default();
+        let published = inner.shared().command(|state| {
             let Some(message) = body.take() else {
                 return Poll::Pending;
             };
@@ -413,16 +415,19 @@ pub(crate) async fn publish_on<P: PropertyList>(
                     if seq.is_some() {
                         state.expect_confirm(inner.id, awaited);
                     }
+                    state.pass_on_room(inner.id, &mut wakes);
                     Poll::Ready(Ok(seq))
                 }
                 Err(Publishing::Failed(error)) => Poll::Ready(Err(error)),
                 Err(Publishing::HeldBack(message)) => {
                     body = Some(message);
-                    state.publishers.wait(&mut room.place, cx);
+                    state.publishers.wait(inner.id, &mut room.place, cx);
                     Poll::Pending
                 }
             }
-        })
+        });
+        wakes.wake();
+        published
     })
     .await
 }
@@ -460,14 +465,19 @@ impl State {
 /// A place among those who wait to publish, given up on drop.
 struct Room<'a> {
     inner: &'a Inner,
-    place: Place,
+    place: Option<Place>,
 }
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        if self.place.is_some() {
-            self.inner.shared().lock().publishers.leave(&mut self.place);
+        let Some(place) = self.place else { return };
+        let mut wakes = Wakes::default();
+        let mut state = self.inner.shared().lock();
+        if state.publishers.leave(place) {
+            state.pass_on_room(self.inner.id, &mut wakes);
         }
+        drop(state);
+        wakes.wake();
     }
 }
 

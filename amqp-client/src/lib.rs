@@ -59,6 +59,7 @@ mod pipe;
 mod pool;
 #[cfg(feature = "blocking")]
 pub mod promises;
+mod publishers;
 mod returns;
 mod runtime;
 mod scope;

@@ -17,6 +17,7 @@ use crate::{
     channel_table::ChannelTable,
     confirm::{Confirms, Unconfirmed},
     error::Error,
+    publishers::Publishers,
     returns::ReturnedMessage,
     waiters::{Waiters, Wakes, keep},
 };
@@ -60,7 +61,7 @@ pub(crate) struct State {
     /// Who waits until something has left.
     pub(crate) flushers: Waiters,
     /// Who waits to publish.
-    pub(crate) publishers: Waiters,
+    pub(crate) publishers: Publishers,
     /// What was delivered and not yet taken, in bytes.
     undelivered: usize,
     /// How many confirms somebody waits for.
@@ -154,7 +155,7 @@ impl State {
             in_transit: false,
             flushers: Waiters::default(),
             certificates: Arc::default(),
-            publishers: Waiters::default(),
+            publishers: Publishers::default(),
             undelivered: 0,
             awaited: 0,
             reading_paused: false,
@@ -291,7 +292,17 @@ impl State {
             .ok_or(Error::Misuse(amqp_core::ApiMisuse::ChannelNotOpen))
     }
 
-    // Confirms.
+    // Publishing.
+
+    /// Somebody has published on that channel, or does not want to any more: another one can.
+    pub(crate) fn pass_on_room(&mut self, channel: ChannelId, wakes: &mut Wakes) {
+        if !self.publishers.is_empty()
+            && let Some(of_channel) = self.machine.channel(channel)
+            && of_channel.hold().is_none()
+        {
+            self.publishers.wake(channel, 1, wakes);
+        }
+    }
 
     /// A publish was made that is to be confirmed; somebody waits for that, or nobody does.
     pub(crate) fn expect_confirm(&mut self, channel: ChannelId, awaited: bool) {
@@ -533,7 +544,10 @@ impl State {
             confirms.settle(first.get()..=last.get(), outcome, &mut self.awaited, wakes);
         }
         // There is room in the window of unconfirmed publishes.
-        self.publishers.wake_all(wakes);
+        if !self.publishers.is_empty() {
+            let room = last.get() - first.get() + 1;
+            self.publishers.wake(channel, room, wakes);
+        }
     }
 
     fn on_returned(&mut self, returned: client::Returned, wakes: &mut Wakes) {

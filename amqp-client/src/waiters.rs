@@ -30,10 +30,6 @@ impl Waiters {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// Gives up a place.
     pub(crate) fn leave(&mut self, place: &mut Place) {
         if let Some(key) = place.take() {

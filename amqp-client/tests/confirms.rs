@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, task::Poll, time::Duration};
 
 use amqp_client::{
     Confirm, ConfirmChannel, Error, Unconfirmed,
@@ -40,8 +40,8 @@ fn told(confirms: &mut [Confirm]) -> Vec<Option<Result<(), Unconfirmed>>> {
     for confirm in confirms {
         let poll = Probe::new().poll(std::pin::Pin::new(confirm));
         told.push(match poll {
-            std::task::Poll::Ready(outcome) => Some(outcome),
-            std::task::Poll::Pending => None,
+            Poll::Ready(outcome) => Some(outcome),
+            Poll::Pending => None,
         });
     }
     told
@@ -313,8 +313,8 @@ fn what_leaves_before_a_close_is_not_said_to_be_unsent() {
                     let none = basic::Properties::default();
                     let mut publishing = Box::pin(channel.publish(&to, &none, body));
                     match Probe::new().poll(publishing.as_mut()) {
-                        std::task::Poll::Ready(confirm) => Some(confirm.unwrap()),
-                        std::task::Poll::Pending => None,
+                        Poll::Ready(confirm) => Some(confirm.unwrap()),
+                        Poll::Pending => None,
                     }
                 })
                 .collect();
@@ -409,6 +409,50 @@ fn the_window_holds_publishes_back() {
         .collect();
     assert_eq!(bodies, ["1", "2", "3", "4", "5", "6", "7", "8"]);
     drop((tasks, channel));
+    rig.finish(connection);
+}
+
+/// As many are woken as there is room for, however many wait, in the order in which they came; and
+/// who is woken and goes away wakes the next.
+#[test]
+fn room_to_publish_wakes_no_more_than_it_holds() {
+    let mut setup = Setup::default();
+    setup.client.limits.unconfirmed = 1;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let (channel, other) = (
+        rig.confirm_channel(&connection),
+        rig.confirm_channel(&connection),
+    );
+    rig.peer().confirming = support::Confirming::ByHand;
+    let (to, none) = (to("q"), basic::Properties::default());
+    let before = [&channel, &other].map(|it| rig.wait(it.publish(&to, &none, "1")).unwrap());
+    let mut elsewhere = Box::pin(other.publish(&to, &none, "2"));
+    let waits_elsewhere = Probe::new();
+    assert!(waits_elsewhere.poll(elsewhere.as_mut()).is_pending());
+    let mut waiting: Vec<_> = (0..50)
+        .map(|_| {
+            let mut publish = Box::pin(channel.publish(&to, &none, "2"));
+            let probe = Probe::new();
+            assert!(probe.poll(publish.as_mut()).is_pending());
+            (probe, publish)
+        })
+        .collect();
+    let woken = |waiting: &[(Arc<Probe>, _)]| waiting.iter().filter(|it| it.0.take()).count();
+    rig.run();
+    rig.peer().ack(1, 1, false);
+    rig.run();
+    assert_eq!(woken(&waiting[1..]), 0);
+    let (first, publish) = waiting.remove(0);
+    assert!(first.take());
+    drop(publish);
+    assert_eq!(woken(&waiting[1..]), 0);
+    let (second, mut publish) = waiting.remove(0);
+    assert!(second.take());
+    assert!(matches!(second.poll(publish.as_mut()), Poll::Ready(Ok(_))));
+    assert_eq!(woken(&waiting), 0);
+    assert!(!waits_elsewhere.take());
+    drop((publish, waiting, elsewhere));
+    drop((before, channel, other));
     rig.finish(connection);
 }
 
