@@ -203,8 +203,13 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         self.ended = true;
         self.output.clear();
         self.unflushed = false;
-        self.endpoint
-            .handle_transport_error(self.clock.now(), &error.to_string());
+        let (now, message) = (self.clock.now(), error.to_string());
+        match error.kind() {
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => self.endpoint.handle_reset(now, &message),
+            _ => self.endpoint.handle_transport_error(now, &message),
+        }
     }
 
     /// It is all over: sends the last words and closes the transport. Ready when that is done, or

@@ -188,6 +188,10 @@ impl Endpoint for ClientEndpoint {
         self.with(|state| state.machine.handle_eof(now));
     }
 
+    fn handle_reset(&mut self, now: Instant, message: &str) {
+        self.with(|state| state.machine.handle_reset(now, message));
+    }
+
     fn handle_transport_error(&mut self, now: Instant, message: &str) {
         self.with(|state| state.machine.handle_transport_error(now, message));
     }

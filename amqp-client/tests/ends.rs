@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
+use std::{future::Future, io, pin::Pin, rc::Rc, time::Duration};
 
 use amqp_client::{
     Channel, ChannelPool, CloseReason, ConfirmChannel, Connection, Error, TxChannel, Unconfirmed,
@@ -525,6 +525,56 @@ fn opened_tells_why_it_was_not() {
             );
             assert!(rig.driver_ended(), "{cause} after {steps}");
         }
+    }
+}
+
+/// Connects to a server that says nothing more once the client has logged in, or tries to.
+fn log_in(before: impl FnOnce(&mut Rig)) -> (Rig, Connection) {
+    let start = frame(10, 10, b"\0\x09\0\0\0\0\0\0\0\x05PLAIN\0\0\0\x05en_US");
+    let (mut rig, connection) = Rig::start(Setup::default());
+    rig.peer().mute = true;
+    rig.run();
+    before(&mut rig);
+    rig.world().inject(&start);
+    rig.run();
+    (rig, connection)
+}
+
+/// A server that hangs up on a login has refused it, in whichever way the transport tells. What
+/// else goes wrong then is no word of the server's.
+#[test]
+fn puk_03_hanging_up_on_a_login_refuses_it() {
+    use io::ErrorKind::*;
+    let refused = |connection: &Connection, what: &str| {
+        let reason = connection.close_reason().unwrap();
+        match reason.cause() {
+            CloseCause::AuthenticationFailed { why, close: None } => assert!(why.contains(what)),
+            other => panic!("{what}: {other:?}"),
+        }
+    };
+    for kind in [ConnectionReset, ConnectionAborted, BrokenPipe] {
+        let (mut rig, connection) = log_in(|_| ());
+        rig.world().read_error = kind;
+        rig.world().cut(Cut::ReadError);
+        rig.run();
+        refused(&connection, &kind.to_string());
+        assert!(rig.driver_ended());
+    }
+    let (mut rig, connection) = log_in(|rig| rig.world().cut(Cut::WriteError));
+    rig.advance(LISTEN);
+    refused(&connection, &BrokenPipe.to_string());
+
+    for kind in [TimedOut, HostUnreachable, NetworkDown, Other] {
+        let (mut rig, connection) = log_in(|_| ());
+        rig.world().read_error = kind;
+        rig.world().cut(Cut::ReadError);
+        rig.run();
+        let reason = connection.close_reason().unwrap();
+        let cause = CloseCause::Transport {
+            stage: Stage::Authenticating,
+            message: kind.to_string(),
+        };
+        assert_eq!(*reason.cause(), cause);
     }
 }
 

@@ -2,7 +2,8 @@
 //! publishes three confirmed messages, consumes and acknowledges them, on the server that the
 //! environment variable `AMQP_URL` names, by default `amqp://127.0.0.1`.
 
-use std::io::{ErrorKind::WouldBlock, Read as _, Write as _};
+use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, WouldBlock};
+use std::io::{self, Read as _, Write as _};
 use std::{env, error::Error, net::TcpStream, process, thread, time::Duration};
 
 use amqp_core::bytes::{Buf as _, BytesMut};
@@ -66,7 +67,7 @@ fn run() -> Result<(), Box<dyn Error>> {
                     continue;
                 }
                 Err(error) if error.kind() == WouldBlock => {}
-                Err(error) => machine.handle_transport_error(now(), &error.to_string()),
+                Err(error) => fail(&mut machine, now(), &error),
             }
         }
         match socket.read(&mut buffer) {
@@ -81,8 +82,17 @@ fn run() -> Result<(), Box<dyn Error>> {
                 let deadline = machine.poll_timeout().map(|(at, _)| at - now());
                 thread::sleep(deadline.unwrap_or(NAP).min(NAP));
             }
-            Err(error) => machine.handle_transport_error(now(), &error.to_string()),
+            Err(error) => fail(&mut machine, now(), &error),
         }
+    }
+}
+
+/// A server that hangs up may mean something by it, which a fault of the network does not.
+fn fail(machine: &mut Connection, now: Instant, error: &io::Error) {
+    let message = error.to_string();
+    match error.kind() {
+        ConnectionReset | ConnectionAborted | BrokenPipe => machine.handle_reset(now, &message),
+        _ => machine.handle_transport_error(now, &message),
     }
 }
 

@@ -13,6 +13,11 @@ pub trait Endpoint {
     fn handle_input(&mut self, now: Instant, input: &mut BytesMut);
     /// The transport ended.
     fn handle_eof(&mut self, now: Instant);
+    /// The transport failed because the peer has hung up. To a server that is a failure like any
+    /// other.
+    fn handle_reset(&mut self, now: Instant, message: &str) {
+        self.handle_transport_error(now, message);
+    }
     /// The transport failed.
     fn handle_transport_error(&mut self, now: Instant, message: &str);
     /// Time has passed.

@@ -51,6 +51,8 @@ pub(crate) struct World {
     /// Closing waits for ever.
     pub(crate) close_stalled: bool,
     pub(crate) cut: Option<Cut>,
+    /// With what reading fails when it does.
+    pub(crate) read_error: io::ErrorKind,
     /// So many heartbeats come one by one when nothing else does.
     pub(crate) babble: usize,
     /// After so many bytes that were read, or written, the transport is cut.
@@ -88,6 +90,7 @@ impl World {
             flush_stalled: false,
             close_stalled: false,
             cut: None,
+            read_error: io::ErrorKind::ConnectionReset,
             babble: 0,
             read_budget: None,
             write_budget: None,
@@ -234,9 +237,7 @@ impl World {
         }
         match self.cut {
             Some(Cut::Eof) => Poll::Ready(Ok(0)),
-            Some(Cut::ReadError | Cut::Reset) => {
-                Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
-            }
+            Some(Cut::ReadError | Cut::Reset) => Poll::Ready(Err(self.read_error.into())),
             Some(Cut::WriteError) | None => {
                 self.read_waker = Some(cx.waker().clone());
                 Poll::Pending

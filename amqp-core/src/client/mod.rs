@@ -117,7 +117,19 @@ impl Connection {
         self.0.handle_eof(now);
     }
 
-    /// The transport failed, with that message.
+    /// The transport failed because the peer has hung up, with that message: what the standard
+    /// library calls `ConnectionReset`, `ConnectionAborted` and `BrokenPipe`.
+    ///
+    /// During authentication this is how a server that says nothing refuses the credentials, as
+    /// much as the end that [`handle_eof`](Self::handle_eof) tells of: RabbitMQ does the one over
+    /// TCP and the other over TLS. At any other time it is the same as
+    /// [`handle_transport_error`](Self::handle_transport_error).
+    pub fn handle_reset(&mut self, now: Instant, message: &str) {
+        self.0.handle_reset(now, message);
+    }
+
+    /// The transport failed, with that message. If that is because the peer has hung up, call
+    /// [`handle_reset`](Self::handle_reset) instead.
     pub fn handle_transport_error(&mut self, now: Instant, message: &str) {
         self.0.handle_transport_error(now, message);
     }
@@ -339,6 +351,10 @@ impl Endpoint for Connection {
 
     fn handle_eof(&mut self, now: Instant) {
         self.0.handle_eof(now);
+    }
+
+    fn handle_reset(&mut self, now: Instant, message: &str) {
+        self.0.handle_reset(now, message);
     }
 
     fn handle_transport_error(&mut self, now: Instant, message: &str) {

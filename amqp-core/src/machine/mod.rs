@@ -11,7 +11,7 @@ mod output;
 mod role;
 mod timers;
 
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::{collections::VecDeque, format, string::String, vec::Vec};
 use core::time::Duration;
 
 use bytes::BytesMut;
@@ -39,6 +39,9 @@ use crate::{
 /// An idle connection keeps room for this many events: enough that a busy one, which empties its
 /// list at every turn, seldom has to make room anew.
 const IDLE_EVENTS: usize = 128;
+
+/// What a peer did that ended the transport when it should have judged the credentials.
+const HUNG_UP: &str = "the peer hung up instead of answering";
 
 /// How much was accepted for sending at some time: what
 /// [`flush_mark`](crate::client::Connection::flush_mark) gives.
@@ -134,12 +137,18 @@ impl<R: Role> Machine<R> {
     // The world to the machine; `handle_input` is in `input.rs`.
 
     pub(crate) fn handle_eof(&mut self, now: Instant) {
-        self.transport_ended(now, |stage| match stage {
-            Stage::Authenticating if R::PEER_AUTHENTICATES => CloseCause::AuthenticationFailed {
-                why: "the peer hung up instead of answering".into(),
-                close: None,
-            },
-            stage => CloseCause::Eof { stage },
+        self.transport_ended(now, |stage| {
+            Self::credentials_refused(stage, HUNG_UP.into()).unwrap_or(CloseCause::Eof { stage })
+        });
+    }
+
+    pub(crate) fn handle_reset(&mut self, now: Instant, message: &str) {
+        self.transport_ended(now, |stage| {
+            let why = format!("{HUNG_UP}: {message}");
+            Self::credentials_refused(stage, why).unwrap_or_else(|| {
+                let message = message.into();
+                CloseCause::Transport { stage, message }
+            })
         });
     }
 
@@ -148,6 +157,12 @@ impl<R: Role> Machine<R> {
             let message = message.into();
             CloseCause::Transport { stage, message }
         });
+    }
+
+    /// What it means that the peer hung up, if it had credentials to judge.
+    fn credentials_refused(stage: Stage, why: String) -> Option<CloseCause> {
+        let judging = stage == Stage::Authenticating && R::PEER_AUTHENTICATES;
+        judging.then_some(CloseCause::AuthenticationFailed { why, close: None })
     }
 
     fn transport_ended(&mut self, now: Instant, cause: impl FnOnce(Stage) -> CloseCause) {

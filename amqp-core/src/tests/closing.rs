@@ -333,9 +333,10 @@ fn a_fault_names_the_method_that_it_was_in() {
 
 #[test]
 fn the_end_of_the_transport_is_as_good_as_an_answer_to_a_close() {
-    let ends: [fn(&mut Client); 2] = [
+    let ends: [fn(&mut Client); 3] = [
         |client| client.conn.handle_eof(client.now),
-        |client| client.conn.handle_transport_error(client.now, "reset"),
+        |client| client.conn.handle_reset(client.now, "reset"),
+        |client| client.conn.handle_transport_error(client.now, "timed out"),
     ];
     for end in ends {
         let mut client = Client::open();
@@ -505,6 +506,7 @@ fn a_server_closes_for_a_method_of_the_client_behind_what_it_answered_before() {
 enum Blow {
     Close,
     Eof,
+    Reset,
     TransportError,
     ServerClose,
     CloseOk,
@@ -524,6 +526,7 @@ fn any_blow() -> impl Strategy<Value = Blow> {
     prop_oneof![
         3 => Just(Blow::Close),
         1 => Just(Blow::Eof),
+        1 => Just(Blow::Reset),
         1 => Just(Blow::TransportError),
         1 => Just(Blow::ServerClose),
         2 => Just(Blow::CloseOk),
@@ -558,6 +561,7 @@ proptest! {
             match blow {
                 Blow::Close => client.conn.close(ReplyCode::SUCCESS, ""),
                 Blow::Eof => client.conn.handle_eof(client.now),
+                Blow::Reset => client.conn.handle_reset(client.now, "reset"),
                 Blow::TransportError => client.conn.handle_transport_error(client.now, "reset"),
                 Blow::ServerClose => client.send(0, &close_method("")),
                 Blow::CloseOk => client.send(0, &connection::CloseOk),

@@ -67,11 +67,27 @@ fn reg_10_the_end_of_the_transport_has_a_cause_in_each_stage() {
         assert_eq!(reason.code(), None);
     }
     for (stage, mut client) in every_stage() {
-        client
-            .conn
-            .handle_transport_error(client.now, "reset by peer");
-        let message = "reset by peer".into();
+        client.conn.handle_transport_error(client.now, "timed out");
+        let message = "timed out".into();
         let cause = CloseCause::Transport { stage, message };
+        assert_eq!(refused(&mut client), cause);
+    }
+}
+
+/// How RabbitMQ hangs up over plain TCP.
+#[test]
+fn reg_10_a_reset_during_authentication_refuses_the_credentials() {
+    for (stage, mut client) in every_stage() {
+        client.conn.handle_reset(client.now, "reset by peer");
+        let cause = if stage == Stage::Authenticating {
+            CloseCause::AuthenticationFailed {
+                why: "the peer hung up instead of answering: reset by peer".into(),
+                close: None,
+            }
+        } else {
+            let message = "reset by peer".into();
+            CloseCause::Transport { stage, message }
+        };
         assert_eq!(refused(&mut client), cause);
     }
 }

@@ -7,6 +7,7 @@
 
 mod amqproto;
 mod bystanders;
+mod puka_connection;
 mod puka_consume;
 mod puka_publish;
 mod reg_blocked;
@@ -92,7 +93,12 @@ pub fn trio() -> Vec<Case> {
 /// What puka's users rely on.
 #[must_use]
 pub fn puka() -> Vec<Case> {
-    [puka_consume::cases(), puka_publish::cases()].concat()
+    [
+        puka_connection::cases(),
+        puka_consume::cases(),
+        puka_publish::cases(),
+    ]
+    .concat()
 }
 
 /// What amqproto's users rely on.
