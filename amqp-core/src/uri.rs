@@ -17,8 +17,10 @@
 //!
 //! The virtual host is what follows the slash, so `amqp://host/` names the virtual host with the
 //! **empty** name, while `amqp://host` and `amqp://host/%2f` name `/`. In every part, what is not a
-//! letter, a digit or one of ``-._~!$&'()*+,;=`` must be percent-encoded (in the virtual host, `:`
-//! and `@` may stand as they are). What these rules do not allow is an error; nothing is guessed.
+//! letter, a digit or one of ``-._~!$&'()*+,;=`` must be percent-encoded; in the virtual host, `:`
+//! may stand as it is. An `@` may not, neither there nor in the query, although RabbitMQ's rules
+//! allow it: mostly it is the end of a login in which a `/` or a `?` was not encoded. What these
+//! rules do not allow is an error; nothing is guessed.
 
 mod parse;
 mod show;
@@ -163,6 +165,13 @@ pub enum UriError {
         /// How many bytes it has, decoded.
         len: usize,
     },
+    /// There is an `@` in the virtual host, where it must be percent-encoded: it is a sign that a
+    /// `/` before it belongs to the password.
+    #[error(
+        "the virtual host has an `@`, which is `%40` there: a `/` in a user name or password must \
+         be percent-encoded"
+    )]
+    AtInVirtualHost,
     /// There is an `@` in the query. It is allowed there and yet of no use, but a sign that a `?`
     /// before it belongs to the password.
     #[error("the query has an `@`: a `?` in a user name or password must be percent-encoded")]

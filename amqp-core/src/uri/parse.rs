@@ -38,6 +38,13 @@ impl FromStr for Uri {
             Some((authority, vhost)) => (authority, Some(vhost)),
             None => (rest, None),
         };
+        // Before all else, since what a login was cut up into may be taken for anything.
+        if query.is_some_and(|query| query.contains('@')) {
+            return Err(UriError::Query);
+        }
+        if vhost.is_some_and(|vhost| vhost.contains('@')) {
+            return Err(UriError::AtInVirtualHost);
+        }
 
         let mut uri = Self {
             scheme,
@@ -74,7 +81,7 @@ fn parse_scheme(scheme: &str) -> Result<Scheme, UriError> {
 
 /// One segment of a path: a slash in a virtual host must be encoded.
 fn parse_vhost(vhost: &str) -> Result<ShortStr, UriError> {
-    let allowed = |byte| is_plain(byte) || b":@".contains(&byte);
+    let allowed = |byte| is_plain(byte) || byte == b':';
     let vhost = decode_text(vhost, allowed).map_err(UriError::VirtualHost)?;
     ShortStr::try_from(vhost).map_err(|error| UriError::VirtualHostTooLong { len: error.len })
 }
@@ -103,9 +110,6 @@ impl Uri {
     }
 
     fn read_query(&mut self, query: &str) -> Result<(), UriError> {
-        if query.contains('@') {
-            return Err(UriError::Query);
-        }
         if query.is_empty() {
             return Ok(());
         }

@@ -100,6 +100,10 @@ fn puk_04_every_kind_of_uri() {
             "amqp:///vhost",
             (Amqp, "guest", "guest", "localhost", 5672, "vhost"),
         ),
+        (
+            "amqp://u%2f%40:1%2f%40@host/v:1%40",
+            (Amqp, "u/@", "1/@", "host", 5672, "v:1@"),
+        ),
     ] {
         check(text, row);
     }
@@ -335,7 +339,7 @@ fn any_uri() -> impl Strategy<Value = Uri> {
 fn pieces() -> impl Strategy<Value = String> {
     let host = || prop::sample::select(&["", "h", "a.b:1", "[::1]", "[fe80::1%25e]:7", "h%2c:"]);
     let login = prop::sample::select(&["", "u@", "u:p@", ":@", "a,b:c,d@", "u%25:%@"]);
-    let vhost = prop::sample::select(&["", "/", "/v", "/%2f", "/a:b@c", "/%ff"]);
+    let vhost = prop::sample::select(&["", "/", "/v", "/%2f", "/a:b%40c", "/%ff"]);
     let parameter = prop::sample::select(&[
         "heartbeat=5",
         "connection_timeout=70",
