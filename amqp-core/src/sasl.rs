@@ -17,9 +17,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
-use bytes::BytesMut;
-
-use crate::wire::{DecodeError, Encode as _, FieldTable, LongStr, Secret, ShortStr, parse};
+use crate::wire::{DecodeError, Secret, parse, put};
 
 #[cfg(test)]
 mod tests;
@@ -187,9 +185,6 @@ pub struct AmqPlain {
     password: Secret,
 }
 
-const LOGIN: ShortStr = const { ShortStr::from_static("LOGIN").unwrap() };
-const PASSWORD: ShortStr = const { ShortStr::from_static("PASSWORD").unwrap() };
-
 impl AmqPlain {
     /// The mechanism's name.
     pub const NAME: &str = "AMQPLAIN";
@@ -209,13 +204,21 @@ impl Mechanism for AmqPlain {
     }
 
     fn initial_response(&mut self) -> Secret {
-        let mut table = FieldTable::new();
-        table.push(LOGIN, &self.username);
-        table.push(PASSWORD, LongStr::from(self.password.expose()));
-        let mut response = BytesMut::new();
-        table.encode(&mut response);
-        let _length = response.split_to(4);
-        response.freeze().into()
+        let (username, password) = (self.username.as_bytes(), self.password.expose());
+        let len = |text: &[u8]| put::wire_len(text.len()).to_be_bytes();
+        // Each field is its name, behind the length of it, and a long string. A table to make this
+        // from would leave copies of the password behind.
+        let response: [&[u8]; 8] = [
+            b"\x05LOGIN",
+            b"S",
+            &len(username),
+            username,
+            b"\x08PASSWORD",
+            b"S",
+            &len(password),
+            password,
+        ];
+        response.concat().into()
     }
 
     fn boxed(&self) -> Box<dyn Mechanism> {
@@ -305,13 +308,13 @@ pub fn parse_plain(response: &[u8]) -> Result<Credentials, SaslError> {
 /// # Errors
 /// If it is not the fields of a table, or has no long strings `LOGIN`, in UTF-8, and `PASSWORD`.
 pub fn parse_amqplain(response: &[u8]) -> Result<Credentials, SaslError> {
-    let fields = parse::bare_table(response)?;
-    let text = |name: &ShortStr| fields.get(name).and_then(|value| value.as_long_str());
-    let username = text(&LOGIN).ok_or(SaslError::Malformed("it has no LOGIN"))?;
-    let password = text(&PASSWORD).ok_or(SaslError::Malformed("it has no PASSWORD"))?;
+    let username = parse::bare_long_str(response, "LOGIN")?;
+    let username = username.ok_or(SaslError::Malformed("it has no LOGIN"))?;
+    let password = parse::bare_long_str(response, "PASSWORD")?;
+    let password = password.ok_or(SaslError::Malformed("it has no PASSWORD"))?;
     Ok(Credentials {
         username: parse_username(username)?,
-        password: password.clone().into(),
+        password: password.into(),
     })
 }
 

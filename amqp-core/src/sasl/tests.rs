@@ -2,10 +2,11 @@ use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::{format, vec};
 
+use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{FieldValue, put};
+use crate::wire::{Encode as _, FieldTable, FieldValue, LongStr, put};
 
 /// The bytes that AMQPLAIN sends for user `foo` and password `bar`.
 const AMQPLAIN: &[u8] = b"\x05LOGINS\0\0\0\x03foo\x08PASSWORDS\0\0\0\x03bar";

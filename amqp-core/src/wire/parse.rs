@@ -162,9 +162,29 @@ pub(crate) fn table(input: &[u8]) -> Parsed<'_, FieldTable> {
     Ok((rest, fields(body, 1).map_err(inside)?))
 }
 
-/// A table without its length, which is the whole input.
-pub(crate) fn bare_table(input: &[u8]) -> Result<FieldTable, DecodeError> {
-    fields(input, 1).map_err(cause)
+/// What the first field of this name says in a table without its length, which is the whole input:
+/// none if there is no such field, or it is no long string. It fails if it is no table, and copies
+/// nothing.
+pub(crate) fn bare_long_str<'a>(
+    mut table: &'a [u8],
+    name: &str,
+) -> Result<Option<&'a [u8]>, DecodeError> {
+    let mut first = None;
+    while !table.is_empty() {
+        let (value, key) = short_bytes(table).map_err(cause)?;
+        let (rest, ()) = skip_value(value, 1).map_err(cause)?;
+        if first.is_none() && key == name.as_bytes() {
+            first = Some(value);
+        }
+        table = rest;
+    }
+    match first {
+        Some([b'S', text @ ..]) => {
+            let (_, text) = long_bytes(text).map_err(cause)?;
+            Ok(Some(text))
+        }
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// Passes over a table: fails if and only if [`table`] would, and allocates nothing.

@@ -98,9 +98,9 @@ fn long_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What is longer fits no frame, and is refused before it is encoded (see
+/// A length as it stands on the wire. What is longer fits no frame, and is refused before it is encoded (see
 /// [`Encode`](super::Encode)).
-fn wire_len(len: usize) -> u32 {
+pub(crate) fn wire_len(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 

@@ -110,7 +110,11 @@ proptest! {
         round_trip(&table);
         let bytes = encoded(&table);
         prop_assert_eq!(parse::all(&bytes, parse::skip_table), Ok(()));
-        prop_assert_eq!(parse::bare_table(&bytes[4..]), Ok(table));
+        for (name, _) in &table {
+            let text = table.get(name).and_then(FieldValue::as_long_str);
+            let found = parse::bare_long_str(&bytes[4..], name);
+            prop_assert_eq!(found, Ok(text.map(LongStr::as_bytes)));
+        }
     }
 
     /// Whatever comes, both ways through a table say the same; and what is accepted is a table.
@@ -141,5 +145,7 @@ proptest! {
         let bytes = [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat();
         let decoded = FieldTable::decode(&bytes).map(|_| ());
         prop_assert_eq!(parse::all(&bytes, parse::skip_table), decoded);
+        let found = parse::bare_long_str(&body, "a");
+        prop_assert_eq!(found.is_ok(), decoded.is_ok());
     }
 }
