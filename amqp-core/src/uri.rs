@@ -76,7 +76,8 @@ pub struct Uri {
     /// `heartbeat`: the interval to propose, in seconds; 0 asks for none.
     pub heartbeat: Option<u16>,
     /// `connection_timeout`: how long the TCP connection to a host may take to be made. In
-    /// milliseconds in the URI.
+    /// milliseconds in the URI, where 0 is an error: RabbitMQ's rules do not say what it means, and
+    /// clients differ (no limit in Java, no time in Erlang).
     pub connection_timeout: Option<Duration>,
     /// `channel_max`: how many channels to propose; 0 means no limit.
     pub channel_max: Option<u16>,

@@ -253,10 +253,13 @@ impl Value for u32 {
 }
 
 impl Value for Duration {
-    const EXPECTED: &'static str = "a whole number of milliseconds that 64 bits can hold";
+    const EXPECTED: &'static str = "a whole number of milliseconds from 1 to 18446744073709551615";
 
+    /// Zero means no limit to some clients, and no time to others.
     fn parse(text: &str) -> Option<Self> {
-        parse_number(text).map(Self::from_millis)
+        parse_number(text)
+            .filter(|millis| *millis > 0)
+            .map(Self::from_millis)
     }
 }
 

@@ -312,7 +312,7 @@ fn any_uri() -> impl Strategy<Value = Uri> {
     );
     let rest = (
         proptest::option::of(".{0,9}"),
-        any::<Option<u64>>(),
+        proptest::option::of(1_u64..),
         proptest::collection::vec("[A-Z0-9_-]{1,20}", 0..3),
     );
     (place, limits, rest).prop_map(|(place, limits, rest)| {

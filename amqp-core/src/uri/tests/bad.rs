@@ -298,6 +298,16 @@ fn tri_08_bad_uris() {
             "`connection_timeout`",
         ),
         (
+            "amqp://h?connection_timeout=0",
+            value("connection_timeout", Duration::EXPECTED),
+            "from 1 to",
+        ),
+        (
+            "amqp://h?connection_timeout=%30%30",
+            value("connection_timeout", Duration::EXPECTED),
+            "`connection_timeout`",
+        ),
+        (
             "amqp://h?connection_timeout=infinity",
             value("connection_timeout", Duration::EXPECTED),
             "`connection_timeout`",
