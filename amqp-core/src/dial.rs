@@ -503,7 +503,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What failed, and how, in the order in which it happened.
+/// What failed, and how, in the order in which it happened. Its text is what could not be reached,
+/// each with the reason, and says so too if nothing was tried.
 ///
 /// Bounded by the number of addresses: of each there is at most one per attempt, which makes no
 /// more than [`MAX_RESOLVED`], and one of its own.
@@ -521,7 +522,7 @@ impl Failures {
 impl fmt::Display for Failures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((first, rest)) = self.0.split_first() else {
-            return f.write_str("nothing was tried");
+            return f.write_str("any address: none was tried");
         };
         first.fmt(f)?;
         for failure in rest {

@@ -220,6 +220,15 @@ async fn a_connection_is_opened_over_a_stream_that_was_made_elsewhere() -> Outco
     Ok(connection.close().await?)
 }
 
+#[tokio::test]
+async fn that_there_is_no_address_is_told() {
+    let error = Network::default().connect(&to(&[])).await;
+    assert_eq!(
+        error.expect_err("there is nobody").to_string(),
+        "could not reach any address: none was tried"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_order_follows_from_the_seed() {
     let network = Network::default();
