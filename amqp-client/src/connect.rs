@@ -93,7 +93,7 @@ impl Options {
 /// Connects to the first address that answers, opens a connection, and spawns what drives it.
 ///
 /// A host that does not answer, cannot be secured, or does not open the connection is followed by
-/// the next one. Credentials that are refused are not tried elsewhere.
+/// the next one, which may be another of the same name. Credentials that are refused are not tried elsewhere.
 ///
 /// # Cancel safety
 /// Dropping it closes what was opened.
@@ -123,7 +123,8 @@ pub async fn connect<R: Runtime>(
     let failures = dialing.dialer.into_failures();
     Err(match refusal {
         None => ConnectError::Unreachable(failures),
-        Some(only) if failures.as_slice().len() == 1 => only,
+        // Whatever else was tried of its name.
+        Some(last) if options.addresses.len() == 1 => last,
         Some(last) => ConnectError::Refused {
             failures,
             last: Box::new(last),

@@ -41,8 +41,9 @@ pub const MAX_RESOLVED: usize = 64;
 /// and opened or none is left. The addresses that a name resolves to race by the rules of RFC 8305
 /// ("happy eyeballs"): the families in turn, beginning with that of the first, each
 /// [`ATTEMPT_DELAY`] after the one before, or at once when that one has failed. Each address is
-/// given a limited time, from the resolution of its name to the end of the connect; and each is
-/// tried once.
+/// given a limited time, from the resolution of its name to the end of the connect. One that was
+/// connected and then refuses TLS or AMQP is followed by the rest of its name, which may be other
+/// nodes and is given as much time again. None is tried a second time, unless it was abandoned.
 ///
 /// ```text
 ///            ┌─────────────────────────────────────────────────────────┐
@@ -53,9 +54,9 @@ pub const MAX_RESOLVED: usize = 64;
 ///          │   │                      ▼                                │
 ///          │   └── IP, Unix path ──▶ Racing ── all have failed, ───────┤
 ///          │                          │        time is over            │
-///      none left              handle_connected                         │
-///          ▼                          ▼                                │
-///      Exhausted                  Connected ── handle_refused ─────────┘
+///      none left              handle_connected   ▲                     │
+///          ▼                          ▼          └ others of the name ┐│
+///      Exhausted                  Connected ── handle_refused ────────┴┘
 /// ```
 ///
 /// Whoever drives it does what [`poll_step`](Self::poll_step) says, tells with `handle_*` what came
@@ -133,7 +134,11 @@ enum State {
     Connected {
         attempt: AttemptId,
         socket: Option<SocketAddr>,
+        /// What is left to try of the same address.
+        rest: VecDeque<Target>,
     },
+    /// That failed, and this is left to try of the same address. It is not empty.
+    Refused(VecDeque<Target>),
     /// No address is left.
     Exhausted,
 }
@@ -258,6 +263,7 @@ impl Dialer {
             State::Resolving { .. }
             | State::Between
             | State::Connected { .. }
+            | State::Refused(_)
             | State::Exhausted => {}
         }
     }
@@ -274,7 +280,13 @@ impl Dialer {
         };
         self.abandon = !race.running.is_empty();
         let socket = target.socket();
-        self.state = State::Connected { attempt, socket };
+        let abandoned = race.running.drain(..).map(|(_, target)| target);
+        let rest = abandoned.chain(race.ahead.drain(..)).collect();
+        self.state = State::Connected {
+            attempt,
+            socket,
+            rest,
+        };
         true
     }
 
@@ -284,11 +296,17 @@ impl Dialer {
         if let State::Connected {
             attempt: of,
             socket,
-        } = self.state
-            && of == attempt
+            rest,
+        } = &mut self.state
+            && *of == attempt
         {
+            let (socket, rest) = (*socket, mem::take(rest));
             self.fail(socket, text.to_owned());
-            self.leave();
+            if rest.is_empty() {
+                self.leave();
+            } else {
+                self.state = State::Refused(rest);
+            }
         }
     }
 
@@ -328,6 +346,10 @@ impl Dialer {
                     }
                     let next = race.next.filter(|_| !race.ahead.is_empty());
                     return Step::Wait(next.map_or(self.until, |next| next.min(self.until)));
+                }
+                State::Refused(rest) => {
+                    self.until = self.now + self.timeout;
+                    self.state = State::Racing(Race::new(mem::take(rest)));
                 }
                 State::Connected { attempt, .. } => return Step::Connected(*attempt),
                 State::Exhausted => return Step::GiveUp,
@@ -398,7 +420,7 @@ impl Dialer {
                 }
                 self.leave();
             }
-            State::Between | State::Connected { .. } | State::Exhausted => {}
+            State::Between | State::Connected { .. } | State::Refused(_) | State::Exhausted => {}
         }
     }
 

@@ -156,6 +156,18 @@ async fn a_dead_address_family_costs_a_quarter_of_a_second() -> Outcome {
     Ok(connection.close().await?)
 }
 
+/// Such as when the nodes of a cluster stand behind one name, and one of them does not start.
+#[tokio::test(start_paused = true)]
+async fn the_next_host_may_be_one_of_the_same_name() -> Outcome {
+    let network = Network::default()
+        .name("cluster", &["10.0.0.1:5672", "10.0.0.2:5672"])
+        .host("10.0.0.1:5672", Host::Mute)
+        .host("10.0.0.2:5672", Host::Alive);
+    let connection = network.connect(&to(&["cluster"])).await?;
+    assert_eq!(network.dialled(), ["10.0.0.1:5672", "10.0.0.2:5672"]);
+    Ok(connection.close().await?)
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_failed_where_is_told() {
     let network = Network::default()

@@ -348,7 +348,7 @@ fn a_clock_that_goes_back_is_taken_to_stand_still() {
 #[test]
 fn who_refuses_after_the_connect_is_left_for_the_next_host() {
     let hosts = addresses(&["name", "10.0.0.9"]);
-    let mut rig = Rig::resolved(&hosts, &["10.0.0.1:0", "10.0.0.2:0"]);
+    let mut rig = Rig::resolved(&hosts, &["10.0.0.1:0"]);
     let first = rig.connects("10.0.0.1:5672");
     assert!(rig.dialer.handle_connected(first));
     // A handshake may take longer than a connect.
@@ -381,15 +381,41 @@ fn who_refuses_after_the_connect_is_left_for_the_next_host() {
     );
 }
 
+/// The nodes of a cluster may stand behind one name.
 #[test]
-fn a_refusal_drops_the_other_attempts_before_the_next_host() {
-    let mut rig = Rig::resolved(&addresses(&["name", "b"]), &["10.0.0.1:0", "10.0.0.2:0"]);
+fn who_refuses_after_the_connect_is_left_for_the_rest_of_its_name() {
+    let sockets = ["10.0.0.1:0", "10.0.0.2:0", "10.0.0.3:0"];
+    let mut rig = Rig::resolved(&addresses(&["name", "b"]), &sockets);
     let first = rig.connects("10.0.0.1:5672");
     rig.waits_until(ATTEMPT_DELAY);
+    let abandoned = rig.connects("10.0.0.2:5672");
+    assert!(rig.dialer.handle_connected(first));
+    assert_eq!(rig.step(), Step::Abandon);
+    rig.now = rig.now + TIMEOUT * 2;
+    assert_eq!(rig.step(), Step::Connected(first));
+    rig.dialer.handle_refused(first, "not AMQP");
+    assert!(!rig.dialer.handle_connected(abandoned));
+    let second = rig.connects("10.0.0.2:5672");
+    assert_eq!(rig.step(), Step::Wait(rig.now + ATTEMPT_DELAY));
+    rig.dialer.handle_failed(second, "refused");
+    let third = rig.connects("10.0.0.3:5672");
+    assert_eq!(rig.step(), Step::Wait(rig.now + TIMEOUT));
+    assert!(rig.dialer.handle_connected(third));
+    rig.dialer.handle_refused(third, "not AMQP");
+    rig.resolves("b");
+}
+
+#[test]
+fn a_refusal_drops_the_other_attempts_before_the_next_one() {
+    let mut rig = Rig::resolved(&addresses(&["name", "b"]), &["10.0.0.1:0", "10.0.0.2:0"]);
+    let first = rig.connects("10.0.0.1:5672");
+    rig.now = rig.now + ATTEMPT_DELAY;
     rig.connects("10.0.0.2:5672");
     assert!(rig.dialer.handle_connected(first));
     rig.dialer.handle_refused(first, "not AMQP");
     assert_eq!(rig.step(), Step::Abandon);
+    let second = rig.connects("10.0.0.2:5672");
+    rig.dialer.handle_failed(second, "refused");
     rig.resolves("b");
 }
 

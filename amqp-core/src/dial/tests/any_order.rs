@@ -1,4 +1,5 @@
-//! Whatever is reported, in any order and at any time: the dialer ends, and tries nothing twice.
+//! Whatever is reported, in any order and at any time: the dialer ends, and tries nothing twice that
+//! it has not abandoned.
 
 use proptest::prelude::*;
 
@@ -48,7 +49,9 @@ struct Model {
     /// All that were handed out, the latest at the back.
     attempts: Vec<AttemptId>,
     taken_up: Vec<Address>,
-    tried: BTreeSet<String>,
+    tried: BTreeMap<String, AttemptId>,
+    /// Those of which somebody has heard.
+    reported: BTreeSet<AttemptId>,
 }
 
 impl Model {
@@ -84,7 +87,8 @@ impl Model {
     fn note(&mut self, attempt: AttemptId, what: String) {
         assert!(self.attempts.last().is_none_or(|last| *last < attempt));
         self.attempts.push(attempt);
-        assert!(self.tried.insert(what.clone()), "{what} again");
+        let again = self.tried.insert(what.clone(), attempt).is_some();
+        assert!(!again, "{what} again");
     }
 
     /// The attempt that is so many before the latest.
@@ -120,13 +124,19 @@ impl Model {
             }
             Op::Failed(back) => {
                 if let Some(attempt) = self.attempt(back) {
+                    self.reported.insert(attempt);
                     self.rig.dialer.handle_failed(attempt, "failed");
                 }
             }
             Op::Connected(back) => {
                 if let Some(attempt) = self.attempt(back) {
+                    self.reported.insert(attempt);
                     let won = self.rig.dialer.handle_connected(attempt);
                     assert!(!won || !self.rig.dialer.handle_connected(attempt));
+                    if won {
+                        // The others are abandoned.
+                        self.tried.retain(|_, of| self.reported.contains(of));
+                    }
                 }
             }
             Op::Refused(back) => {
@@ -170,7 +180,8 @@ proptest! {
             hosts: hosts.clone(),
             attempts: Vec::new(),
             taken_up: Vec::new(),
-            tried: BTreeSet::new(),
+            tried: BTreeMap::new(),
+            reported: BTreeSet::new(),
         };
         for op in &ops {
             model.run(op);
