@@ -1,7 +1,7 @@
 //! Futures that run when their owner says so, on its thread.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fmt,
     future::Future,
     mem,
@@ -20,7 +20,9 @@ use std::{
 /// How often those are polled that wake each other, before others have a turn.
 const ROUNDS: usize = 64;
 
-/// Each is polled when it was woken, by [`run`](Self::run).
+/// Each is polled when it was woken, by [`run`](Self::run). Those that were spawned, such as what
+/// moves the bytes, are polled when all others have had their turn: so all that these have to send
+/// is sent at once.
 pub(super) struct Tasks {
     tasks: BTreeMap<u64, Task>,
     woken: Arc<Woken>,
@@ -51,12 +53,13 @@ impl Tasks {
 
     /// A task of that number, which is another one for each.
     pub(super) fn insert(&mut self, number: u64, task: impl Future<Output = ()> + 'static) {
-        self.add(number, Box::pin(task));
+        self.add(number, false, Box::pin(task));
     }
 
-    fn add(&mut self, number: u64, future: Pin<Box<dyn Future<Output = ()>>>) {
+    fn add(&mut self, number: u64, spawned: bool, future: Pin<Box<dyn Future<Output = ()>>>) {
         let waker = Arc::new(TaskWaker {
             number,
+            spawned,
             queued: AtomicBool::new(false),
             woken: Arc::clone(&self.woken),
         });
@@ -67,7 +70,7 @@ impl Tasks {
     /// Whether there is anything to run.
     pub(super) fn is_ready(&self) -> bool {
         let lists = self.woken.lock();
-        !lists.numbers.is_empty() || !lists.spawned.is_empty()
+        !lists.own.is_empty() || !lists.others.is_empty() || !lists.spawned.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -77,14 +80,19 @@ impl Tasks {
     /// Polls those that were woken until none is, or it is the turn of others.
     pub(super) fn run(&mut self) {
         for _ in 0..ROUNDS {
-            let lists = mem::take(&mut *self.woken.lock());
-            if lists.numbers.is_empty() && lists.spawned.is_empty() {
+            let mut lists = self.woken.lock();
+            let (mut woken, spawned) = (mem::take(&mut lists.own), mem::take(&mut lists.spawned));
+            if woken.is_empty() {
+                woken = mem::take(&mut lists.others);
+            }
+            drop(lists);
+            if woken.is_empty() && spawned.is_empty() {
                 return;
             }
-            for future in lists.spawned {
-                self.add(next_number(), future);
+            for future in spawned {
+                self.add(next_number(), true, future);
             }
-            for number in lists.numbers {
+            for number in woken {
                 self.poll(number);
             }
         }
@@ -138,9 +146,11 @@ struct Woken {
 
 #[derive(Default)]
 struct Lists {
-    /// The tasks that were woken, in order.
-    numbers: VecDeque<u64>,
-    /// Those that were spawned.
+    /// The tasks that were woken, in order, but for those that were spawned.
+    own: Vec<u64>,
+    /// Those of these.
+    others: Vec<u64>,
+    /// Those that have just been spawned.
     spawned: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -159,6 +169,7 @@ impl Woken {
 
 struct TaskWaker {
     number: u64,
+    spawned: bool,
     /// It is among those that were woken.
     queued: AtomicBool,
     woken: Arc<Woken>,
@@ -171,8 +182,123 @@ impl Wake for TaskWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.queued.swap(true, AcqRel) {
-            self.woken.lock().numbers.push_back(self.number);
+            let mut lists = self.woken.lock();
+            let woken = if self.spawned {
+                &mut lists.others
+            } else {
+                &mut lists.own
+            };
+            woken.push(self.number);
+            drop(lists);
             self.woken.tell();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::RefCell,
+        future::{pending, poll_fn, ready},
+        rc::Rc,
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+        task::Poll,
+    };
+
+    use super::*;
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn each_runs_when_it_was_woken_and_what_was_spawned_after_all_others() {
+        let mut tasks = Tasks::new(Waker::noop().clone());
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let wakers = Arc::new(Mutex::new(Vec::<Waker>::new()));
+        let (told, spawner) = (Arc::clone(&wakers), tasks.spawner());
+        spawner.spawn(poll_fn(move |cx| {
+            told.lock().expect("nobody panics").push(cx.waker().clone());
+            Poll::Pending
+        }));
+        tasks.run();
+        assert!(!tasks.is_ready());
+        for name in ["one", "two"] {
+            let (log, wakers) = (Rc::clone(&log), Arc::clone(&wakers));
+            tasks.insert(next_number(), async move {
+                // The one that was spawned is to be polled again, once.
+                for waker in &*wakers.lock().expect("nobody panics") {
+                    waker.wake_by_ref();
+                }
+                log.borrow_mut()
+                    .push((name, wakers.lock().map_or(0, |it| it.len())));
+            });
+        }
+        assert!(tasks.is_ready());
+        tasks.run();
+        assert_eq!(*log.borrow(), [("one", 1), ("two", 1)]);
+        assert_eq!(wakers.lock().expect("nobody panics").len(), 2);
+        assert!(!tasks.is_ready() && !tasks.is_empty());
+    }
+
+    #[test]
+    fn those_that_wake_each_other_for_ever_let_others_run() {
+        let mut tasks = Tasks::new(Waker::noop().clone());
+        let polls = Rc::new(RefCell::new(0));
+        let counted = Rc::clone(&polls);
+        tasks.insert(
+            next_number(),
+            poll_fn(move |cx| {
+                *counted.borrow_mut() += 1;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }),
+        );
+        tasks.run();
+        assert_eq!(*polls.borrow(), ROUNDS);
+        assert!(tasks.is_ready());
+    }
+
+    #[test]
+    fn only_another_thread_wakes_the_owner() {
+        let count = Arc::new(Count::default());
+        let mut tasks = Tasks::new(Arc::clone(&count).into());
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut first = true;
+        tasks.insert(
+            next_number(),
+            poll_fn(move |cx| {
+                if mem::take(&mut first) {
+                    cx.waker().wake_by_ref();
+                } else {
+                    let _listening = tell.send(cx.waker().clone());
+                }
+                Poll::Pending
+            }),
+        );
+        tasks.run();
+        assert_eq!(count.0.load(SeqCst), 0);
+        let waker = told.recv().expect("it was polled");
+        let elsewhere = thread::spawn(move || waker.wake());
+        elsewhere.join().expect("it did not panic");
+        assert_eq!(count.0.load(SeqCst), 1);
+        assert!(tasks.is_ready());
+    }
+
+    #[test]
+    fn what_has_ended_or_was_never_there_can_be_woken() {
+        let mut tasks = Tasks::new(Waker::noop().clone());
+        tasks.insert(next_number(), ready(()));
+        tasks.run();
+        assert!(tasks.is_empty());
+        tasks.insert(next_number(), pending());
+        tasks.run();
+        assert!(!tasks.is_empty() && !tasks.is_ready());
     }
 }

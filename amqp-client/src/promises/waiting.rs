@@ -98,3 +98,70 @@ impl Drop for Turn<'_> {
         waker.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::{Pin, pin},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering::SeqCst},
+        },
+        task::Wake,
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
+        }
+    }
+
+    impl Flag {
+        fn poll<F: Future>(self: &Arc<Self>, future: Pin<&mut F>) -> Poll<F::Output> {
+            future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(self))))
+        }
+
+        fn take(&self) -> bool {
+            self.0.swap(false, SeqCst)
+        }
+    }
+
+    #[test]
+    fn the_first_value_is_the_one_for_all() {
+        let (once, flag) = (Once::default(), Arc::new(Flag::default()));
+        let mut waiting = pin!(once.get());
+        assert!(flag.poll(waiting.as_mut()).is_pending());
+        once.set(1);
+        once.set(2);
+        assert!(flag.take());
+        assert_eq!(flag.poll(waiting.as_mut()), Poll::Ready(1));
+        assert_eq!(once.peek(), Some(1));
+    }
+
+    #[test]
+    fn each_has_its_turn_in_order_and_who_leaves_holds_nobody_up() {
+        let line = Line::default();
+        let flags = [(); 4].map(|()| Arc::new(Flag::default()));
+        let [mut one, mut two, mut three, mut four] = [(); 4].map(|()| Box::pin(line.turn()));
+        let Poll::Ready(turn) = flags[0].poll(one.as_mut()) else {
+            panic!("nobody is before it");
+        };
+        for (flag, waiting) in flags[1..].iter().zip([&mut two, &mut three, &mut four]) {
+            assert!(flag.poll(waiting.as_mut()).is_pending());
+        }
+        drop(two);
+        drop(turn);
+        assert!(flags[2].take() && !flags[3].take());
+        // It was its turn, and it goes away.
+        drop(three);
+        assert!(flags[3].take());
+        assert!(flags[3].poll(four.as_mut()).is_ready());
+        drop(one);
+    }
+}
