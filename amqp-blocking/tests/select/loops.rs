@@ -143,7 +143,10 @@ fn consumers_that_have_not_begun_can_be_cancelled() {
     client.on_writable();
     let cancelled = client.cancel(late).expect("it is to begin");
     for promise in [late, cancelled] {
-        let answer = soon(&mut client, promise);
+        let mut answer = soon(&mut client, promise);
+        if promise == late && !answer.is_final() {
+            answer = soon(&mut client, promise); // the server was quick: it had begun
+        }
         assert!(matches!(answer, Answer::Cancelled { .. }), "{answer:?}");
     }
     assert_eq!(declare(&mut client, "q").consumer_count, 0);
