@@ -1,7 +1,7 @@
 //! Making connections.
 
 use amqp_client::{
-    Config, ConnectError, Error, FuturesStream, Options,
+    Config, ConnectError, Error, Options,
     blocking::{Connection, wait},
     from_transport,
 };
@@ -31,16 +31,15 @@ pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
     Ok(connected.map_err(|_| ConnectError::TimedOut)??.into())
 }
 
-/// Opens a connection over a stream that was made elsewhere: a connected [`TcpStream`], however it
-/// was made, or a Unix socket. It becomes non-blocking, and so do its clones: leave those alone
-/// until the connection has ended. Nagle's algorithm is left as it is.
-///
-/// [`TcpStream`]: std::net::TcpStream
+/// Opens a connection over a stream that was made elsewhere: a connected
+/// [`TcpStream`](std::net::TcpStream), however it was made, or a Unix socket. It becomes non-blocking,
+/// and so do its clones: leave those alone until the connection has ended. Nagle's algorithm is left
+/// as it is.
 ///
 /// # Errors
 /// When the connection cannot be opened, or the configuration has a setting that no server would
 /// accept.
 pub fn from_stream(stream: impl Into<BlockingSocket>, config: Config) -> Result<Connection, Error> {
-    let stream = FuturesStream::new(stream.into());
+    let stream = stream.into().into_stream();
     Ok(wait(from_transport(&Blocking, stream, config))??.into())
 }

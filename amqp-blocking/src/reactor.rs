@@ -3,42 +3,67 @@
 use std::{
     io,
     sync::Arc,
-    task::{Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
     thread,
     time::Duration,
 };
 
-use amqp_client::blocking::{Park, with_park};
+use amqp_client::blocking::{Park, wake_after_park, with_park};
 use mio::{Events, Interest, Registry, Token, event::Source};
 
 /// What wakes the thread, and what it waits for. Whatever it is, there is only one future to poll.
 const WAKE: Token = Token(0);
 const SOCKET: Token = Token(1);
 
-/// How many events are taken at a time: a few sockets at most are waited for.
-const EVENTS: usize = 8;
+/// A socket that wakes the thread that uses it.
+pub(crate) struct Evented<S> {
+    pub(crate) socket: S,
+    /// What it is registered with.
+    registry: Option<Arc<Registry>>,
+}
 
-/// How long to wait when the system refuses to.
-const RETRY: Duration = Duration::from_millis(10);
+impl<S: Source> Evented<S> {
+    pub(crate) const fn new(socket: S) -> Self {
+        let registry = None;
+        Self { socket, registry }
+    }
 
-/// Registers a socket with what runs on this thread, if it is not yet, and remembers `with` what. A
-/// future may go to another thread between two polls; its sockets follow.
-pub(crate) fn register(
-    source: &mut impl Source,
-    with: &mut Option<Arc<Registry>>,
-) -> io::Result<()> {
-    with_park(Reactor::new, |reactor: &mut Reactor| {
-        let registry = &reactor.registry;
-        if with.as_ref().is_some_and(|it| Arc::ptr_eq(it, registry)) {
-            return Ok(());
+    /// Does something with the socket that does not block, as soon as that is possible.
+    pub(crate) fn poll_io<T>(
+        &mut self,
+        cx: &Context<'_>,
+        mut act: impl FnMut(&mut S) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        self.register()?;
+        loop {
+            match act(&mut self.socket) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wake_after_park(cx.waker());
+                    return Poll::Pending;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return Poll::Ready(done),
+            }
         }
-        if let Some(former) = with.take() {
-            source.deregister(&former)?;
-        }
-        registry.register(source, SOCKET, Interest::READABLE | Interest::WRITABLE)?;
-        *with = Some(Arc::clone(registry));
-        Ok(())
-    })
+    }
+
+    /// Registers it with what runs on this thread, if it is not yet. A future may go to another thread
+    /// between two polls; its sockets follow.
+    fn register(&mut self) -> io::Result<()> {
+        with_park(Reactor::new, |Reactor { registry, .. }| {
+            let former = self.registry.as_ref();
+            if former.is_some_and(|former| Arc::ptr_eq(former, registry)) {
+                return Ok(());
+            }
+            if let Some(former) = self.registry.take() {
+                self.socket.deregister(&former)?;
+            }
+            let interests = Interest::READABLE | Interest::WRITABLE;
+            registry.register(&mut self.socket, SOCKET, interests)?;
+            self.registry = Some(Arc::clone(registry));
+            Ok(())
+        })
+    }
 }
 
 /// What parks the thread.
@@ -53,22 +78,21 @@ impl Reactor {
     pub(crate) fn new() -> io::Result<(Self, Waker)> {
         let poll = mio::Poll::new()?;
         let registry = Arc::new(poll.registry().try_clone()?);
-        let notifier = Notifier(mio::Waker::new(&registry, WAKE)?);
-        let events = Events::with_capacity(EVENTS);
+        let notifier = Arc::new(Notifier(mio::Waker::new(&registry, WAKE)?));
         let reactor = Self {
             poll,
             registry,
-            events,
+            events: Events::with_capacity(8), // a few sockets at most are waited for
         };
-        Ok((reactor, Arc::new(notifier).into()))
+        Ok((reactor, notifier.into()))
     }
 }
 
 impl Park for Reactor {
     fn park(&mut self, limit: Option<Duration>) {
-        match self.poll.poll(&mut self.events, limit) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => thread::sleep(RETRY),
-            _ => {}
+        let polled = self.poll.poll(&mut self.events, limit);
+        if polled.is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+            thread::sleep(Duration::from_millis(10)); // the system refuses to wait
         }
     }
 }

@@ -3,23 +3,18 @@
 use std::{
     future::{Future, poll_fn},
     io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
-    sync::{Arc, Mutex, PoisonError},
-    task::{Poll, Waker},
-    thread,
+    net::{SocketAddr, ToSocketAddrs as _},
 };
 
 use amqp_client::{
     FuturesStream, Runtime, SleepClock,
-    blocking::{Sleep, block_on},
+    blocking::{Sleep, block_on, in_thread},
 };
 #[cfg(feature = "tls")]
 use amqp_client::{Secured, Tls};
 use mio::net::TcpStream;
-#[cfg(unix)]
-use mio::net::UnixStream;
 
-use crate::{BlockingSocket, BlockingStream, stream::Evented};
+use crate::{BlockingStream, reactor::Evented};
 
 /// The system's monotonic clock, with an alarm that wakes the thread that waits.
 pub type BlockingClock = SleepClock<Sleep>;
@@ -40,35 +35,27 @@ impl Runtime for Blocking {
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         // A task for which there is no thread is dropped, and tells those who wait for it.
-        let _joined_by_nobody = thread::Builder::new()
-            .name("amqp".into())
-            .spawn(|| block_on(task));
+        let _joined_by_nobody = in_thread("amqp", || block_on(task));
     }
 
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok(vec![(address, port).into()]);
-        }
-        resolve(host.to_owned(), port).await
+        let host = host.to_owned();
+        let ask = move || Ok((host, port).to_socket_addrs()?.collect());
+        in_thread("amqp-resolve", ask)?.await
     }
 
     async fn connect_tcp(&self, to: SocketAddr) -> io::Result<BlockingStream> {
-        let socket = BlockingSocket::from(connect_tcp(to).await?);
-        Ok(FuturesStream::boxed(socket))
+        Ok(FuturesStream::boxed(connect_tcp(to).await?))
     }
 
     #[cfg(unix)]
     async fn connect_unix(&self, path: &std::path::Path) -> io::Result<BlockingStream> {
-        let socket = Evented::new(UnixStream::connect(path)?);
-        Ok(FuturesStream::boxed(BlockingSocket::from(socket)))
+        let socket = mio::net::UnixStream::connect(path)?;
+        Ok(FuturesStream::boxed(Evented::new(socket)))
     }
 
     #[cfg(feature = "tls")]
-    async fn secure(
-        &self,
-        stream: BlockingStream,
-        tls: &Tls,
-    ) -> io::Result<Secured<BlockingStream>> {
+    async fn secure(&self, stream: Self::Stream, tls: &Tls) -> io::Result<Secured<Self::Stream>> {
         stream.secure(tls).await
     }
 }
@@ -81,48 +68,12 @@ async fn connect_tcp(to: SocketAddr) -> io::Result<Evented<TcpStream>> {
 }
 
 fn look_whether_connected(stream: &mut TcpStream) -> io::Result<()> {
-    if let Some(error) = stream.take_error()? {
-        return Err(error);
-    }
-    match stream.peer_addr() {
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        connected => connected.map(drop),
-    }
-}
-
-/// Asks the system for the addresses of a host, in a thread, because the system blocks.
-async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let answer = Arc::new(Mutex::new(Answer::default()));
-    let asked = Arc::clone(&answer);
-    let ask = move || {
-        let addresses = (host, port).to_socket_addrs().map(Iterator::collect);
-        let mut answer = asked.lock().unwrap_or_else(PoisonError::into_inner);
-        answer.addresses = Some(addresses);
-        let waker = answer.waker.take();
-        drop(answer);
-        waker.into_iter().for_each(Waker::wake);
-    };
-    thread::Builder::new()
-        .name("amqp-resolve".into())
-        .spawn(ask)?;
-    poll_fn(|cx| {
-        let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(addresses) = answer.addresses.take() {
-            return Poll::Ready(addresses);
-        }
-        answer.waker = Some(cx.waker().clone());
-        Poll::Pending
+    stream.take_error()?.map_or(Ok(()), Err)?;
+    let connected = stream.peer_addr().map(drop);
+    connected.map_err(|error| match error.kind() {
+        io::ErrorKind::NotConnected => io::ErrorKind::WouldBlock.into(),
+        _ => error,
     })
-    .await
-}
-
-/// What a thread that resolves a name and who waits for it know of each other.
-#[derive(Default)]
-struct Answer {
-    addresses: Option<io::Result<Vec<SocketAddr>>>,
-    waker: Option<Waker>,
 }
 
 #[cfg(test)]
@@ -137,18 +88,5 @@ mod tests {
         let stream = block_on(super::connect_tcp(listener.local_addr()?))?;
         assert!(stream.socket.nodelay()?);
         Ok(())
-    }
-
-    #[test]
-    fn a_name_is_resolved_and_a_wrong_one_is_an_error() {
-        let addresses = block_on(super::resolve("localhost".into(), 7)).expect("it is a name");
-        assert!(!addresses.is_empty());
-        assert!(
-            addresses
-                .iter()
-                .all(|it| it.ip().is_loopback() && it.port() == 7)
-        );
-        let nobody = "nobody.invalid".to_owned();
-        assert!(block_on(super::resolve(nobody, 7)).is_err());
     }
 }

@@ -8,7 +8,11 @@ mod adapter;
 #[path = "../../amqp-client/tests/support/secured.rs"]
 mod secured;
 
-use std::{future::poll_fn, net::TcpListener, time::Duration};
+use std::{
+    future::poll_fn,
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use adapter::Outcome;
 use amqp_blocking::{
@@ -26,16 +30,26 @@ fn a_served_broker_is_reached_by_name() -> Outcome {
 #[cfg(unix)]
 #[test]
 fn a_unix_socket_is_an_address() -> Outcome {
-    use amqp_blocking::{BlockingSocket, FuturesStream};
+    use amqp_blocking::BlockingSocket;
 
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("broker");
     let listener = std::os::unix::net::UnixListener::bind(&path)?;
     let accept = async move {
         let (stream, _) = listener.accept()?;
-        Ok(FuturesStream::new(BlockingSocket::from(stream)))
+        Ok(BlockingSocket::from(stream).into_stream())
     };
     block_on(adapter::over_unix::<Blocking, _>(&path, accept))
+}
+
+#[test]
+fn a_name_is_resolved_and_a_wrong_one_is_an_error() -> Outcome {
+    let addresses = block_on(Blocking.resolve("localhost", 7))?;
+    assert!(!addresses.is_empty());
+    let is_local = |it: &SocketAddr| it.ip().is_loopback() && it.port() == 7;
+    assert!(addresses.iter().all(is_local), "{addresses:?}");
+    assert!(block_on(Blocking.resolve("nobody.invalid", 7)).is_err());
+    Ok(())
 }
 
 #[test]

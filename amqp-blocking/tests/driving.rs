@@ -10,8 +10,7 @@ use std::{
 };
 
 use amqp_blocking::{
-    Blocking, BlockingSocket, Config, Connection, Error, FuturesStream, LocalBroker, Runtime as _,
-    connect,
+    Blocking, BlockingSocket, Config, Connection, Error, LocalBroker, Runtime as _, connect,
     core::{CloseCause, TimeoutReason},
     from_stream,
     protocol::{basic, queue},
@@ -54,7 +53,7 @@ fn over_small_buffers(broker: &LocalBroker) -> Result<Connection, Failure> {
         socket.set_send_buffer_size(64 << 10)?;
         socket.set_recv_buffer_size(64 << 10)?;
     }
-    Blocking.spawn(broker.accept(FuturesStream::new(BlockingSocket::from(theirs)))?);
+    Blocking.spawn(broker.accept(BlockingSocket::from(theirs).into_stream())?);
     Ok(from_stream(ours, Config::default())?)
 }
 
@@ -180,7 +179,7 @@ fn snk_44_two_hundred_connections_of_a_thousand_messages() -> Outcome {
 fn a_unix_socket_is_a_stream_too() -> Outcome {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let broker = LocalBroker::default();
-    Blocking.spawn(broker.accept(FuturesStream::new(BlockingSocket::from(theirs)))?);
+    Blocking.spawn(broker.accept(BlockingSocket::from(theirs).into_stream())?);
     let connection = from_stream(ours, Config::default())?;
     declare(&connection, "tasks")?;
     fill(&connection, "tasks", 3)?;
@@ -194,8 +193,7 @@ fn a_stream_follows_what_drives_it_to_another_thread() -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let ours = TcpStream::connect(listener.local_addr()?)?;
     let (theirs, _) = listener.accept()?;
-    let mut driver =
-        LocalBroker::default().accept(FuturesStream::new(BlockingSocket::from(theirs)))?;
+    let mut driver = LocalBroker::default().accept(BlockingSocket::from(theirs).into_stream())?;
     amqp_blocking::block_on(async {
         let mut turns = 0;
         std::future::poll_fn(|cx| {

@@ -23,6 +23,7 @@ mod handles;
 #[cfg(feature = "broker")]
 mod local;
 mod sleep;
+mod thread;
 mod wait;
 
 pub(crate) use self::executor::Intermittent;
@@ -35,5 +36,6 @@ pub use self::{
         PooledChannel, Returns, TxChannel,
     },
     sleep::Sleep,
+    thread::in_thread,
     wait::{wait, within},
 };

@@ -55,6 +55,7 @@ mod consuming;
 mod link;
 mod results;
 mod tasks;
+mod turned;
 mod waiting;
 
 use std::{fmt, sync::Arc};
@@ -66,7 +67,7 @@ use amqp_core::{
 };
 use bytes::Bytes;
 
-pub use self::{client::Client, tasks::Spawner};
+pub use self::client::Client;
 use self::{
     link::{Kept, Lent},
     tasks::next_number,

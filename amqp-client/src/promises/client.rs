@@ -20,10 +20,12 @@ use super::{
     link::Link,
     results::{Outbox, Results},
     tasks::{Spawner, Tasks},
+    turned::Turned,
 };
 use crate::{
-    Connection,
+    Config, Connection, Options, Runtime, Transport,
     blocking::{Intermittent, Park},
+    connect, from_transport,
 };
 
 /// A connection for an event loop of one's own. See the [module](super).
@@ -45,15 +47,41 @@ pub struct Client<D> {
 type Callback<D> = Box<dyn FnMut(&mut Client<D>, Result<Answer, Error>)>;
 
 impl<D> Client<D> {
-    /// A client, and the promise of its connection: [`Answer::Connected`], or the reason why not.
-    /// Adapters call this in their `connect`.
+    /// Begins to connect as the options say. The promise is that of the connection:
+    /// [`Answer::Connected`], or the reason why not. Adapters call this in their `connect`.
     ///
-    /// Its sockets wake what it sleeps with, which is `park`, and so does the waker; the descriptor
-    /// is what a loop watches in place of that. The connection is made with what `connect` gives,
-    /// which is to spawn there, and bounds its publishes by those limits.
-    pub fn new<C>(
-        descriptor: D,
-        (park, waker): (impl Park, Waker),
+    /// Of the runtime it takes the sockets and the clock: tasks run in the turns of the client, and
+    /// names are resolved there by the system, **which may block**.
+    ///
+    /// The sockets wake what the client sleeps with, which is the [`Park`], and so does the waker. The
+    /// descriptor is what a loop watches in place of that.
+    pub fn connect<R: Runtime>(
+        runtime: R,
+        options: Options,
+        sleep: (D, impl Park, Waker),
+    ) -> (Self, Promise) {
+        let limits = options.config.limits.clone();
+        Self::new(sleep, limits, |spawner| async move {
+            Ok(connect(&Turned::new(runtime, spawner), &options).await?)
+        })
+    }
+
+    /// Begins to open a connection over a transport that was made elsewhere; otherwise as
+    /// [`connect`](Self::connect).
+    pub fn from_transport<R: Runtime>(
+        runtime: R,
+        transport: impl Transport + Unpin + 'static,
+        config: Config,
+        sleep: (D, impl Park, Waker),
+    ) -> (Self, Promise) {
+        let limits = config.limits.clone();
+        Self::new(sleep, limits, |spawner| async move {
+            Ok(from_transport(&Turned::new(runtime, spawner), transport, config).await?)
+        })
+    }
+
+    fn new<C>(
+        (descriptor, park, waker): (D, impl Park, Waker),
         limits: Limits,
         connect: impl FnOnce(Spawner) -> C,
     ) -> (Self, Promise)

@@ -117,15 +117,13 @@ pub(super) fn next_number() -> u64 {
     NEXT.fetch_add(1, Relaxed)
 }
 
-/// Runs tasks beside the others of a [`Client`](super::Client): what a runtime that connects for it
-/// spawns with.
+/// Runs tasks beside the others, in the turns of whoever owns them.
 #[derive(Clone)]
-pub struct Spawner(Arc<Woken>);
+pub(super) struct Spawner(Arc<Woken>);
 
 impl Spawner {
-    /// Runs a task beside the others, in the turns of the client, until it ends or the client is
-    /// dropped.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs a task beside the others, until it ends or they are dropped.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.0.lock().spawned.push(Box::pin(task));
         self.0.tell();
     }
