@@ -1,6 +1,6 @@
 //! async-std, as the client layer uses it.
 
-use std::{future::Future, io, net::SocketAddr, path::Path, pin::Pin, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::Pin, time::Duration};
 
 use amqp_client::{FuturesStream, Runtime, SleepClock, Socket};
 #[cfg(feature = "tls")]
@@ -44,7 +44,7 @@ impl Runtime for AsyncStd {
     }
 
     #[cfg(unix)]
-    async fn connect_unix(&self, path: &Path) -> io::Result<AsyncStdStream> {
+    async fn connect_unix(&self, path: &std::path::Path) -> io::Result<AsyncStdStream> {
         let stream = async_std::os::unix::net::UnixStream::connect(path).await?;
         Ok(FuturesStream::boxed(stream))
     }

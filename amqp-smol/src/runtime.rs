@@ -1,6 +1,6 @@
 //! Smol, as the client layer uses it.
 
-use std::{fmt, future::Future, io, net::SocketAddr, path::Path, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 
 use amqp_client::{FuturesStream, Runtime, SleepClock, Socket};
 #[cfg(feature = "tls")]
@@ -93,7 +93,7 @@ impl Runtime for Smol {
     }
 
     #[cfg(unix)]
-    async fn connect_unix(&self, path: &Path) -> io::Result<SmolStream> {
+    async fn connect_unix(&self, path: &std::path::Path) -> io::Result<SmolStream> {
         let stream = smol::net::unix::UnixStream::connect(path).await?;
         Ok(FuturesStream::boxed(stream))
     }

@@ -1,6 +1,6 @@
 //! Tokio, as the client layer uses it.
 
-use std::{future::Future, io, net::SocketAddr, path::Path};
+use std::{future::Future, io, net::SocketAddr};
 
 use amqp_client::Runtime;
 #[cfg(feature = "tls")]
@@ -44,7 +44,7 @@ impl Runtime for Tokio {
     }
 
     #[cfg(unix)]
-    async fn connect_unix(&self, path: &Path) -> io::Result<Self::Stream> {
+    async fn connect_unix(&self, path: &std::path::Path) -> io::Result<Self::Stream> {
         let stream = tokio::net::UnixStream::connect(path).await?;
         Ok(TokioStream::new(Box::new(stream)))
     }
