@@ -1,14 +1,17 @@
 //! async-std, as the client layer uses it.
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, ToSocketAddrs as _},
+    pin::Pin,
+    time::Duration,
+};
 
 use amqp_client::{FuturesStream, Runtime, SleepClock, Socket};
 #[cfg(feature = "tls")]
 use amqp_client::{Secured, Tls};
-use async_std::{
-    net::{TcpStream, ToSocketAddrs as _},
-    task,
-};
+use async_std::{net::TcpStream, task};
 
 /// The system's monotonic clock, with async-std's sleep for an alarm.
 pub type AsyncStdClock = SleepClock<Sleep>;
@@ -36,7 +39,9 @@ impl Runtime for AsyncStd {
     }
 
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        Ok((host, port).to_socket_addrs().await?.collect())
+        // async-std's own resolver does not tell what the system says.
+        let host = host.to_owned();
+        task::spawn_blocking(move || Ok((host, port).to_socket_addrs()?.collect())).await
     }
 
     async fn connect_tcp(&self, to: SocketAddr) -> io::Result<AsyncStdStream> {

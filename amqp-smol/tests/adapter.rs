@@ -34,6 +34,11 @@ fn a_unix_socket_is_an_address() -> Outcome {
 }
 
 #[test]
+fn a_name_is_resolved_and_a_wrong_one_told_as_the_system_says_it() -> Outcome {
+    block_on(adapter::resolving::<Smol>())
+}
+
+#[test]
 fn a_peer_that_says_nothing_is_noticed() -> Outcome {
     block_on(adapter::silent_peer::<Smol>())
 }

@@ -1,6 +1,11 @@
 //! What holds for every adapter with sockets, on its runtime.
 
-use std::{future::Future, io, path::Path};
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, ToSocketAddrs as _},
+    path::Path,
+};
 
 use amqp_client::{
     Config, ConnectError, Connection, LocalBroker, Options, Runtime, Server, Transport, connect,
@@ -75,6 +80,21 @@ pub(crate) async fn over_unix<R: Runtime + Default, T: Transport + Unpin + 'stat
     };
     let refused = connect(&runtime, &nowhere).await;
     assert!(matches!(refused, Err(ConnectError::Unreachable(_))));
+    Ok(())
+}
+
+/// A name is resolved, and what is wrong with another one told as the system says it.
+pub(crate) async fn resolving<R: Runtime + Default>() -> Outcome {
+    let runtime = R::default();
+    let addresses = runtime.resolve("localhost", 7).await?;
+    assert!(!addresses.is_empty());
+    let is_local = |it: &SocketAddr| it.ip().is_loopback() && it.port() == 7;
+    assert!(addresses.iter().all(is_local), "{addresses:?}");
+
+    let nobody = "nobody.invalid";
+    let said = (nobody, 7).to_socket_addrs().err().ok_or("it has one")?;
+    let told = runtime.resolve(nobody, 7).await.err().ok_or("it has one")?;
+    assert_eq!(told.to_string(), said.to_string());
     Ok(())
 }
 
