@@ -10,6 +10,8 @@ use crate::AsyncStd;
 /// Connects to the server that an AMQP URI names, and spawns the connection's driver as a task
 /// of async-std.
 ///
+/// All that a URI can say: [`amqp_client`](amqp_client#connecting).
+///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_async_std::ConnectError> {
 /// let connection = amqp_async_std::connect("amqp://me:secret@broker.example.com/staging").await?;
@@ -26,6 +28,8 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 }
 
 /// Connects as the options say, and spawns the connection's driver as a task of async-std.
+///
+/// All that they can say: [`amqp_client`](amqp_client#connecting).
 ///
 /// # Cancel safety
 /// Dropping it closes what was opened.

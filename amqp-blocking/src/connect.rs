@@ -10,6 +10,8 @@ use crate::{Blocking, BlockingSocket};
 
 /// Connects to the server that an AMQP URI names. A thread of its own drives the connection.
 ///
+/// All that a URI can say: [`amqp_client`](amqp_client#connecting).
+///
 /// ```no_run
 /// let connection = amqp_blocking::connect("amqp://me:secret@broker.example.com/staging")?;
 /// # Ok::<(), amqp_blocking::ConnectError>(())
@@ -23,6 +25,8 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
 }
 
 /// Connects as the options say. A thread of its own drives the connection.
+///
+/// All that they can say: [`amqp_client`](amqp_client#connecting).
 ///
 /// # Errors
 /// As [`connect`].

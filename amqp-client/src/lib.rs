@@ -16,7 +16,60 @@
 //! | [`ChannelPool`] | channels to take out and put back |
 //!
 //! With the feature `blocking`, the module of that name has the same handles with calls that block,
-//! and [`promises`] a client for event loops of one's own, which needs neither threads nor `async`.
+//! and `promises` a client for event loops of one's own, which needs neither threads nor `async`.
+//!
+//! # Connecting
+//!
+//! Every adapter has `connect`, which takes a [URI](amqp_core::uri), and `connect_with`, which takes
+//! [`Options`]: what a URI says, and more. Both do what [`connect()`] does, on their runtime.
+//!
+//! ```
+//! use amqp_client::{
+//!     Options,
+//!     core::dial::{Address, Order},
+//!     wire::FieldTable,
+//! };
+//! use std::{error::Error, time::Duration};
+//!
+//! fn options(seed: u64) -> Result<Options, Box<dyn Error>> {
+//!     let uri = "amqps://me:secret@one.example.com,two.example.com/staging?cacertfile=/etc/ca.pem";
+//!     let mut options = Options::from_uri(uri)?;
+//!     options.addresses.push(Address::tcp("192.0.2.3", 5671));
+//!     options.order = Order::Shuffled { seed };
+//!     options.tcp_timeout = Duration::from_secs(3);
+//!     options.config.heartbeat = Some(20);
+//!     options.config.properties = FieldTable::new().with("connection_name", "billing")?;
+//!     Ok(options)
+//! }
+//! # assert_eq!(options(7)?.addresses.len(), 3);
+//! # Ok::<(), Box<dyn Error>>(())
+//! ```
+//!
+//! - **Several hosts** are the nodes of one cluster: with commas between them in the URI, or in
+//!   [`Options::addresses`]. They are tried one after the other, as listed or
+//!   [shuffled](core::dial::Order) by a seed, until one opens the connection. Credentials that one
+//!   refuses are not tried with the others. If all fail, the error has what each one said.
+//! - **A name with several addresses** has them tried side by side, IPv6 and IPv4 in turn, by the
+//!   rules of [RFC 8305](core::dial::Dialer): one that is dead costs no more than a moment.
+//! - **Unix sockets** are [addresses](core::dial::Address::unix) too. A URI has no way to say them.
+//! - **Timeouts**: [`Options::tcp_timeout`] for each host, from its name to the end of the TCP connect,
+//!   `connection_timeout` in the URI; `tls_timeout` for TLS; and for AMQP's part of it
+//!   [`Timeouts::handshake`](amqp_core::Timeouts). Later on a server that is silent for two intervals of
+//!   [`heartbeat`](Config::heartbeat) is given up.
+//! - **Client properties**: what the server is told of this client is in [`Config::properties`].
+//!   RabbitMQ shows `connection_name` to its operators. `product`, `version`, `platform` and the
+//!   `capabilities` that this client has are told in any case, and can be replaced. What the server
+//!   can do is what [`Connection::has_capability`] says.
+//! - **TLS** is what `amqps` says, with the server's name verified by the platform's authorities. The
+//!   rest is in [`TlsOptions`], as files, in memory or as a configuration of rustls, or in the URI's
+//!   query: `cacertfile`, `certfile`, `keyfile`, `verify` and `server_name_indication`.
+//! - **Credentials** are in the URI; what is in [`Options::credentials`] is asked for them at each
+//!   connect, and again before they expire: see [`CredentialsProvider`]. Which mechanisms are used
+//!   is in [`Config::mechanisms`], or `auth_mechanism` in the URI.
+//! - **A stream of one's own**: an adapter's `from_stream`, or [`from_transport`], opens a connection
+//!   over any, as it is. For who has a dialer of his own there is `connect_over`: it takes a stream
+//!   that was just made, secures it as the options say, and opens the connection with their
+//!   credentials.
 //!
 //! # What holds everywhere
 //!

@@ -10,6 +10,8 @@ use crate::Smol;
 /// Connects to the server that an AMQP URI names, and spawns the connection's driver on smol's global
 /// executor.
 ///
+/// All that a URI can say: [`amqp_client`](amqp_client#connecting).
+///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_smol::ConnectError> {
 /// let connection = amqp_smol::connect("amqp://me:secret@broker.example.com/staging").await?;
@@ -27,6 +29,8 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 
 /// Connects as the options say, and spawns the connection's driver on smol's global executor. On
 /// another executor: [`amqp_client::connect`] with [`Smol::spawning`].
+///
+/// All that they can say: [`amqp_client`](amqp_client#connecting).
 ///
 /// # Cancel safety
 /// Dropping it closes what was opened.

@@ -8,6 +8,8 @@ use crate::{Tokio, TokioStream};
 /// Connects to the server that an AMQP URI names, and spawns the connection's driver on the current
 /// runtime.
 ///
+/// All that a URI can say: [`amqp_client`](amqp_client#connecting).
+///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_tokio::ConnectError> {
 /// let connection = amqp_tokio::connect("amqp://me:secret@broker.example.com/staging").await?;
@@ -24,6 +26,8 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 }
 
 /// Connects as the options say, and spawns the connection's driver on the current runtime.
+///
+/// All that they can say: [`amqp_client`](amqp_client#connecting).
 ///
 /// # Cancel safety
 /// Dropping it closes what was opened.
