@@ -3,7 +3,6 @@
 use amqp_client::{
     Config, ConnectError, Error, Options,
     blocking::{Connection, wait},
-    from_transport,
 };
 
 use crate::{Blocking, BlockingSocket};
@@ -45,5 +44,5 @@ pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
 /// accept.
 pub fn from_stream(stream: impl Into<BlockingSocket>, config: Config) -> Result<Connection, Error> {
     let stream = stream.into().into_stream();
-    Ok(wait(from_transport(&Blocking, stream, config))??.into())
+    Ok(wait(amqp_client::from_transport(&Blocking, stream, config))??.into())
 }

@@ -51,12 +51,10 @@ impl<S: Source> Evented<S> {
     /// between two polls; its sockets follow.
     fn register(&mut self) -> io::Result<()> {
         with_park(Reactor::new, |Reactor { registry, .. }| {
-            let former = self.registry.as_ref();
-            if former.is_some_and(|former| Arc::ptr_eq(former, registry)) {
-                return Ok(());
-            }
-            if let Some(former) = self.registry.take() {
-                self.socket.deregister(&former)?;
+            match &self.registry {
+                Some(same) if Arc::ptr_eq(same, registry) => return Ok(()),
+                Some(former) => self.socket.deregister(former)?,
+                None => {}
             }
             let interests = Interest::READABLE | Interest::WRITABLE;
             registry.register(&mut self.socket, SOCKET, interests)?;
