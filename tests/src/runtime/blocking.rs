@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use amqp_blocking::{Runtime as _, Timer as _, amqp_client, block_on};
+use amqp_blocking::{
+    ConnectError, Runtime as _, Timer as _, block_on, blocking::in_thread, connect_with,
+};
 use amqp_tokio::Connection;
 
 use super::{Boxed, Configure, Runtime, connect};
@@ -27,7 +29,10 @@ impl Runtime for Blocking {
 
     fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>> {
         connect(uri, configure, |options| async move {
-            amqp_client::connect(&amqp_blocking::Blocking, &options).await
+            // It blocks, which the scenario must not.
+            let connecting = in_thread("connect", move || connect_with(&options));
+            let connected = connecting.map_err(ConnectError::System)?.await?;
+            Ok(connected.into_async())
         })
     }
 
