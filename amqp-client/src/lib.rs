@@ -53,7 +53,7 @@
 //!   rules of [RFC 8305](core::dial::Dialer): one that is dead costs no more than a moment.
 //! - **Unix sockets** are [addresses](core::dial::Address::unix) too. A URI has no way to say them.
 //! - **Timeouts**: [`Options::tcp_timeout`] for each host, from its name to the end of the TCP connect,
-//!   `connection_timeout` in the URI; `tls_timeout` for TLS; and for AMQP's part of it
+//!   `connection_timeout` in the URI; [`Options::tls_timeout`] for TLS; and for AMQP's part of it
 //!   [`Timeouts::handshake`](amqp_core::Timeouts). Later on a server that is silent for two intervals of
 //!   [`heartbeat`](Config::heartbeat) is given up.
 //! - **Client properties**: what the server is told of this client is in [`Config::properties`].
@@ -67,7 +67,7 @@
 //!   connect, and again before they expire: see [`CredentialsProvider`]. Which mechanisms are used
 //!   is in [`Config::mechanisms`], or `auth_mechanism` in the URI.
 //! - **A stream of one's own**: an adapter's `from_stream`, or [`from_transport`], opens a connection
-//!   over any, as it is. For who has a dialer of his own there is `connect_over`: it takes a stream
+//!   over any, as it is. For who has a dialer of his own there is [`connect_over`]: it takes a stream
 //!   that was just made, secures it as the options say, and opens the connection with their
 //!   credentials.
 //!
