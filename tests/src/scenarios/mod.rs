@@ -9,6 +9,7 @@ mod amqproto;
 mod bystanders;
 mod puka_connection;
 mod puka_consume;
+mod puka_loop;
 mod puka_publish;
 mod reg_blocked;
 mod reg_cancel;
@@ -96,6 +97,7 @@ pub fn puka() -> Vec<Case> {
     [
         puka_connection::cases(),
         puka_consume::cases(),
+        puka_loop::cases(),
         puka_publish::cases(),
     ]
     .concat()
