@@ -7,9 +7,8 @@ use amqp_client::{
 
 use crate::{Blocking, BlockingSocket};
 
-/// Connects to the server that an AMQP URI names. A thread of its own drives the connection.
-///
-/// All that a URI can say: [`amqp_client`](amqp_client#connecting).
+/// Connects to the server that an AMQP URI names, [as that says](amqp_client#connecting). A thread of
+/// its own drives the connection.
 ///
 /// ```no_run
 /// let connection = amqp_blocking::connect("amqp://me:secret@broker.example.com/staging")?;
@@ -23,9 +22,7 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
     connect_with(&Options::from_uri(uri)?)
 }
 
-/// Connects as the options say. A thread of its own drives the connection.
-///
-/// All that they can say: [`amqp_client`](amqp_client#connecting).
+/// Connects [as the options say](amqp_client#connecting). A thread of its own drives the connection.
 ///
 /// # Errors
 /// As [`connect`].
