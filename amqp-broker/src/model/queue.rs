@@ -6,7 +6,7 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
-use core::{cmp::Reverse, time::Duration};
+use core::{cmp::Reverse, ops::Deref, time::Duration};
 
 use amqp_core::{
     Instant,
@@ -50,15 +50,7 @@ pub(crate) struct Consumer {
 
 #[derive(Debug)]
 pub(crate) struct Queue {
-    pub(crate) name: ShortStr,
-    pub(crate) vhost: String,
-    pub(crate) durable: bool,
-    /// The only connection that may use it.
-    pub(crate) owner: Option<ConnectionKey>,
-    pub(crate) auto_delete: bool,
-    /// As they were declared.
-    pub(crate) table: FieldTable,
-    pub(crate) arguments: QueueArguments,
+    declared: Declared,
     /// The messages by priority, each level in the order of places. No level is empty. Quorum queues
     /// have no priorities, but two levels for another reason: see `put_back`.
     levels: BTreeMap<Reverse<u8>, VecDeque<Entry>>,
@@ -86,28 +78,32 @@ pub(crate) struct Queue {
     pub(crate) scheduled: bool,
 }
 
-/// What a queue is declared with.
+/// What a queue is declared with. It does not change.
 #[derive(Debug)]
 pub(crate) struct Declared {
     pub(crate) name: ShortStr,
     pub(crate) vhost: String,
     pub(crate) durable: bool,
+    /// The only connection that may use it.
     pub(crate) owner: Option<ConnectionKey>,
     pub(crate) auto_delete: bool,
+    /// The arguments as they were sent.
     pub(crate) table: FieldTable,
     pub(crate) arguments: QueueArguments,
+}
+
+impl Deref for Queue {
+    type Target = Declared;
+
+    fn deref(&self) -> &Declared {
+        &self.declared
+    }
 }
 
 impl Queue {
     pub(crate) fn new(declared: Declared, now: Instant) -> Self {
         Self {
-            name: declared.name,
-            vhost: declared.vhost,
-            durable: declared.durable,
-            owner: declared.owner,
-            auto_delete: declared.auto_delete,
-            table: declared.table,
-            arguments: declared.arguments,
+            declared,
             levels: BTreeMap::new(),
             ready: 0,
             ready_bytes: 0,
