@@ -1,4 +1,6 @@
-//! A server in a thread of its own, which sends its heartbeats whatever the test's runtime does.
+//! What happens to a connection whose runtime stands still: a program that blocks its only thread
+//! for longer than a peer may be silent has not heard the peer, which is not the peer's fault. Its
+//! heartbeats wait to be read.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -8,6 +10,7 @@ use std::{
 };
 
 use amqp_client::{
+    Options, Runtime, connect,
     core::{
         Instant, Transmit,
         server::{self, Event},
@@ -16,12 +19,32 @@ use amqp_client::{
 };
 use bytes::{Buf as _, BytesMut};
 
-/// For how long a test blocks what runs its connection: longer than a peer may be silent.
-pub(crate) const BLOCKED: Duration = Duration::from_millis(2500);
+/// For how long the thread is blocked: longer than a peer may be silent.
+const BLOCKED: Duration = Duration::from_millis(2500);
 
-/// Starts one that takes a single connection, with a heartbeat interval of one second. It ends with
-/// the connection.
-pub(crate) fn start() -> io::Result<(SocketAddr, JoinHandle<io::Result<()>>)> {
+/// Connects, and blocks the thread that it is on, which is to be the one that drives the connection.
+pub(crate) async fn block<R: Runtime>(runtime: R) {
+    let (address, server) = start().expect("a port");
+    let options = Options::from_uri(&format!("amqp://{address}")).expect("a URI");
+    let connection = connect(&runtime, &options)
+        .await
+        .expect("the server lets everybody in");
+    assert_eq!(connection.tuning().heartbeat, 1);
+    let channel = connection.open_channel().await.expect("a channel");
+    for _ in 0..2 {
+        thread::sleep(BLOCKED);
+        channel
+            .call(channel::Flow { active: true })
+            .await
+            .expect("the connection is alive");
+    }
+    connection.close().await.expect("a clean end");
+    server.join().expect("no panic").expect("no error");
+}
+
+/// Starts a server in a thread of its own, which takes a single connection, with a heartbeat interval
+/// of one second. It ends with the connection.
+fn start() -> io::Result<(SocketAddr, JoinHandle<io::Result<()>>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let server = thread::spawn(move || serve(listener.accept()?.0));
