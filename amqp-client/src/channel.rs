@@ -405,8 +405,7 @@ pub(crate) async fn publish_on<P: PropertyList>(
     let mut body = Some(body);
     let mut room = Room { inner, place: None };
     poll_fn(|cx| {
-        let mut wakes = Wakes::default();
-        let published = inner.shared().command(|state| {
+        inner.shared().command(|state| {
             let Some(message) = body.take() else {
                 return Poll::Pending;
             };
@@ -415,7 +414,6 @@ pub(crate) async fn publish_on<P: PropertyList>(
                     if seq.is_some() {
                         state.expect_confirm(inner.id, awaited);
                     }
-                    state.pass_on_room(inner.id, &mut wakes);
                     Poll::Ready(Ok(seq))
                 }
                 Err(Publishing::Failed(error)) => Poll::Ready(Err(error)),
@@ -425,9 +423,7 @@ pub(crate) async fn publish_on<P: PropertyList>(
                     Poll::Pending
                 }
             }
-        });
-        wakes.wake();
-        published
+        })
     })
     .await
 }

@@ -52,6 +52,12 @@ impl<T> ChannelTable<T> {
         latest_first.find_map(|(other, value)| (*other == id).then_some(&mut **value))
     }
 
+    /// How many there are.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn len(&self) -> usize {
+        self.by_number.iter().map(Vec::len).sum()
+    }
+
     /// All of them, by number.
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         let entries = self.by_number.iter_mut().flatten();

@@ -134,7 +134,7 @@ pub async fn connect<R: Runtime>(
 
 /// Opens a connection over a stream that was just made to that address, secures it before if the
 /// options say so, and spawns what drives it: what [`connect`] does with each stream, for who has a
-/// dialer of his own. Of the options, the addresses and their order do not count.
+/// dialer of his own. Of the options, the addresses, their order and the time for TCP do not count.
 ///
 /// ```no_run
 /// use amqp_client::{ConnectError, Connection, Options, Runtime, connect_over, core::dial::Address};
@@ -195,14 +195,13 @@ async fn greet<R: Runtime>(
 ) -> Result<Connection, ConnectError> {
     let mut config = options.config.clone();
     let limit = config.timeouts.handshake;
-    let mut expires_in = None;
+    let (mut clock, mut expires_at) = (runtime.clock(), None);
     if let Some(provider) = &options.credentials {
-        let mut clock = runtime.clock();
         let asked = within(&mut clock, limit, provider.login()).await;
         let late = || Err(CredentialsError("the provider took too long".into()));
         let login = asked.unwrap_or_else(late)?;
         log_in(&mut config, &login)?;
-        expires_in = login.expires_in;
+        expires_at = login.expires_in.map(|time| clock.now() + time);
     }
     let not_opened = |error| ConnectError::NotOpened {
         address: address.clone(),
@@ -213,8 +212,9 @@ async fn greet<R: Runtime>(
     connection.keep_certificates(certificates);
     runtime.spawn(driver);
     connection.opened().await.map_err(not_opened)?;
-    if let (Some(provider), Some(expires_in)) = (&options.credentials, expires_in) {
-        runtime.spawn(connection.renew(Arc::clone(provider), expires_in, limit));
+    if let (Some(provider), Some(expires_at)) = (&options.credentials, expires_at) {
+        let left = expires_at - clock.now();
+        runtime.spawn(connection.renew(Arc::clone(provider), left, limit));
     }
     Ok(connection)
 }

@@ -199,21 +199,16 @@ impl Connection {
     /// transport failed, or the server did not answer in time, so that what was sent last may not
     /// have arrived.
     pub async fn close(&self) -> Result<(), Error> {
-        self.begin_close();
+        self.0.shared.command_and_pump(|state, wakes| {
+            state.machine.close(ReplyCode::SUCCESS, "goodbye");
+            state.publishers.wake_all(wakes);
+        });
         let reason = self.closed().await;
         if reason.is_clean() {
             Ok(())
         } else {
             Err(Error::ConnectionClosed(reason))
         }
-    }
-
-    /// Says goodbye, after what was accepted before.
-    pub(crate) fn begin_close(&self) {
-        self.0.shared.command_and_pump(|state, wakes| {
-            state.machine.close(ReplyCode::SUCCESS, "goodbye");
-            state.publishers.wake_all(wakes);
-        });
     }
 
     /// Waits until the connection has ended, and tells why.
@@ -246,6 +241,23 @@ impl Connection {
     #[cfg(feature = "blocking")]
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         self.0.shared.lock().opening(|_| Ok(()))
+    }
+
+    /// Whether there are channels that are to be closed and still have their numbers.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn has_closing_channels(&self) -> bool {
+        self.0.shared.lock().has_closing_channels()
+    }
+
+    /// Waits until one of those that are to be closed is, or the connection has ended.
+    #[cfg(feature = "blocking")]
+    pub(crate) async fn channels_closed(&self) {
+        let count = self.channel_count();
+        self.wait(|state| {
+            let fewer = state.machine.channel_count() < count;
+            (fewer || state.closed.is_some() || !state.has_closing_channels()).then_some(())
+        })
+        .await;
     }
 
     /// What was negotiated with the server.

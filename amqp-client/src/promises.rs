@@ -5,12 +5,14 @@
 //! at once, a number under which its result comes; any number of them may be under way. An adapter
 //! makes it: `amqp_blocking::select`.
 //!
-//! | the loop | calls |
+//! | the loop, in this order | calls |
 //! |---|---|
-//! | watches the descriptor ([`AsFd`](std::os::fd::AsFd)) for input, and if there is some | [`Client::on_readable`] |
-//! | before it sleeps, if [`Client::needs_write`] | [`Client::on_writable`] |
-//! | sleeps no longer than [`Client::next_timeout`], and then | [`Client::on_readable`] |
+//! | writes, if [`Client::needs_write`] | [`Client::on_writable`] |
+//! | sleeps until the descriptor ([`AsFd`](std::os::fd::AsFd)) is readable, no longer than | [`Client::next_timeout`] |
+//! | reads | [`Client::on_readable`] |
 //! | takes results | [`Client::poll`], [`Client::take`], or [`Client::run_callbacks`] |
+//!
+//! Each of these does nothing where there is nothing to do. Commands can be given at any point.
 //!
 //! A program without such a loop has [`Client::wait`] and [`Client::run`], which bring a small one.
 //! All of these can be mixed: each result is handed out once, to who asks first.
@@ -31,8 +33,8 @@
 //! # The descriptor
 //!
 //! It is the same for the life of the client, whatever sockets that has meanwhile: while connecting
-//! there may be several. It becomes readable when one of them is ready for what is waited for,
-//! reading or writing, and is never to be watched for writing.
+//! there may be several. It is readable when one of them is ready for what is waited for, reading or
+//! writing, and is never to be watched for writing. Watch it level-triggered.
 //!
 //! # Channels
 //!
@@ -280,6 +282,9 @@ pub enum Error {
     /// A publish was not confirmed.
     #[error(transparent)]
     Unconfirmed(#[from] Unconfirmed),
+    /// The client is being closed.
+    #[error("the client is being closed")]
+    Closing,
     /// Nothing more is to come under that promise: it has ended and its result was taken, or it is
     /// another client's.
     #[error("nothing more is to come under promise {0}")]
@@ -293,10 +298,14 @@ impl From<ConnectError> for Error {
 }
 
 impl Error {
-    /// Whether it is that the connection was closed by its own side, in good order.
+    /// Whether it is that the connection was or is closed by its own side, in good order.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        matches!(self, Self::Call(crate::Error::ConnectionClosed(reason)) if reason.is_clean())
+        match self {
+            Self::Call(crate::Error::ConnectionClosed(reason)) => reason.is_clean(),
+            Self::Closing => true,
+            _ => false,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    mem,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -47,7 +48,9 @@ pub(crate) struct State {
     /// The requests that a future waits for.
     requests: BTreeMap<RequestId, Slot>,
     channels: ChannelTable<ChannelState>,
-    /// Who waits for the connection to open or to end.
+    /// How many channels the machine had when it was last looked at.
+    channel_count: usize,
+    /// Who waits for the connection to open or to end, or for a channel number.
     pub(crate) life: Waiters,
     pub(crate) opened: bool,
     /// Why the connection ended, once it has.
@@ -148,6 +151,7 @@ impl State {
             driver: None,
             requests: BTreeMap::new(),
             channels: ChannelTable::new(),
+            channel_count: 0,
             life: Waiters::default(),
             opened: false,
             closed: None,
@@ -264,6 +268,12 @@ impl State {
             let total = consumed.chain(returned).sum();
             self.release(total);
         }
+    }
+
+    /// Whether the machine has channels without a handle.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn has_closing_channels(&self) -> bool {
+        self.machine.channel_count() > self.channels.len()
     }
 
     pub(crate) fn channel_mut(&mut self, id: ChannelId) -> Option<&mut ChannelState> {
@@ -385,8 +395,8 @@ impl State {
         let Some(state) = self.consumer_mut(channel, consumer) else {
             return;
         };
-        std::mem::swap(batch, &mut state.queue);
-        state.taken += std::mem::take(&mut state.queued);
+        mem::swap(batch, &mut state.queue);
+        state.taken += mem::take(&mut state.queued);
         if batch.len() < 2 {
             self.finish_batch(channel, consumer);
         }
@@ -395,7 +405,7 @@ impl State {
     /// The handle has yielded all that it took.
     pub(crate) fn finish_batch(&mut self, channel: ChannelId, consumer: ConsumerId) {
         if let Some(consumer) = self.consumer_mut(channel, consumer) {
-            let taken = std::mem::take(&mut consumer.taken);
+            let taken = mem::take(&mut consumer.taken);
             self.release(taken);
         }
     }
@@ -516,6 +526,10 @@ impl State {
                 _ => {}
             }
         }
+        let channel_count = self.machine.channel_count();
+        if channel_count < mem::replace(&mut self.channel_count, channel_count) {
+            self.life.wake_all(wakes);
+        }
     }
 
     #[inline]
@@ -609,7 +623,7 @@ impl ChannelState {
         }
         if let Some(returns) = &mut self.returns {
             returns.waiting.wake_all(wakes);
-            counted += std::mem::take(&mut returns.queued);
+            counted += mem::take(&mut returns.queued);
         }
         counted
     }
@@ -625,6 +639,6 @@ impl ConsumerState {
 
     fn uncount(&mut self) -> usize {
         self.uncounted = true;
-        std::mem::take(&mut self.queued) + std::mem::take(&mut self.taken)
+        mem::take(&mut self.queued) + mem::take(&mut self.taken)
     }
 }

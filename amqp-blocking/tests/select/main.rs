@@ -4,3 +4,4 @@ mod loops;
 mod puka;
 mod sockets;
 mod tools;
+mod turns;

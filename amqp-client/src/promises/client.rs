@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use amqp_core::Limits;
-
 use super::{
     Answer, Error, Promise,
     consuming::Consuming,
@@ -42,6 +40,8 @@ pub struct Client<D> {
     /// None while it runs.
     pub(super) callbacks: BTreeMap<Promise, Option<Callback<D>>>,
     stopped: bool,
+    /// The last result that had come when the loop was last to look for some.
+    seen: u64,
 }
 
 type Callback<D> = Box<dyn FnMut(&mut Client<D>, Result<Answer, Error>)>;
@@ -60,8 +60,8 @@ impl<D> Client<D> {
         options: Options,
         sleep: (D, impl Park, Waker),
     ) -> (Self, Promise) {
-        let limits = options.config.limits.clone();
-        Self::new(sleep, limits, |spawner| async move {
+        let link = Link::new(&options.config);
+        Self::new(sleep, link, |spawner| async move {
             Ok(connect(&Turned::new(runtime, spawner), &options).await?)
         })
     }
@@ -74,15 +74,15 @@ impl<D> Client<D> {
         config: Config,
         sleep: (D, impl Park, Waker),
     ) -> (Self, Promise) {
-        let limits = config.limits.clone();
-        Self::new(sleep, limits, |spawner| async move {
+        let link = Link::new(&config);
+        Self::new(sleep, link, |spawner| async move {
             Ok(from_transport(&Turned::new(runtime, spawner), transport, config).await?)
         })
     }
 
     fn new<C>(
         (descriptor, park, waker): (D, impl Park, Waker),
-        limits: Limits,
+        link: Link,
         connect: impl FnOnce(Spawner) -> C,
     ) -> (Self, Promise)
     where
@@ -94,10 +94,11 @@ impl<D> Client<D> {
             descriptor,
             executor: Intermittent::new(park),
             tasks,
-            link: Rc::new(Link::new(limits)),
+            link: Rc::new(link),
             results: Rc::default(),
             callbacks: BTreeMap::new(),
             stopped: false,
+            seen: 0,
         };
         let connected = client.begin(|link| async move {
             link.connection.set(connecting.await);
@@ -144,8 +145,11 @@ impl<D> Client<D> {
     }
 
     pub(super) fn check_open(&self) -> Result<(), Error> {
-        match self.link.connection.peek() {
-            Some(connected) => Ok(connected?.check_open()?),
+        if let Some(connected) = self.link.connection.peek() {
+            connected?.check_open()?;
+        }
+        match self.link.closing.peek() {
+            Some(()) => Err(Error::Closing),
             None => Ok(()),
         }
     }
@@ -160,10 +164,11 @@ impl<D> Client<D> {
     }
 
     /// When to call [`on_readable`](Self::on_readable) at the latest, from now; none for never. It may
-    /// change with any call.
+    /// change with any call. It is zero also when results have come since the loop was last to look
+    /// for some: such as those that a command has without the server.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
-        if self.needs_write() {
+        if self.needs_write() || self.results.borrow().came_after(self.seen) {
             return Some(Duration::ZERO);
         }
         let alarm = self.executor.next_alarm();
@@ -179,7 +184,14 @@ impl<D> Client<D> {
     /// Reads what is there and takes it in, writes what could not be written before, and does what is
     /// due. For no reason it does nothing.
     pub fn on_readable(&mut self) {
-        self.executor.sleep(Some(Instant::now()));
+        self.turn(Some(Instant::now()));
+        self.seen = self.results.borrow().last();
+    }
+
+    /// Sleeps until something can be done, or until then, and does it.
+    fn turn(&mut self, until: Option<Instant>) {
+        let now = self.needs_write().then(Instant::now);
+        self.executor.sleep(now.or(until));
         self.run_tasks();
     }
 
@@ -206,16 +218,31 @@ impl<D> Client<D> {
 
     /// The next result that has come, of whatever promise.
     pub fn poll(&mut self) -> Option<(Promise, Result<Answer, Error>)> {
-        self.results.borrow_mut().pop()
+        let popped = self.results.borrow_mut().pop();
+        if let Some((promise, result)) = &popped {
+            self.forget_if_over(*promise, result);
+        }
+        popped
     }
 
     /// The next result of a promise that has come.
     pub fn take(&mut self, promise: Promise) -> Option<Result<Answer, Error>> {
-        self.results.borrow_mut().take(promise)
+        let taken = self.results.borrow_mut().take(promise);
+        if let Some(result) = &taken {
+            self.forget_if_over(promise, result);
+        }
+        taken
     }
 
-    /// **Blocks** until the next result of a promise comes; none when it has not come in time. All
-    /// that was to be sent has left when it returns, if time allows. No callback runs.
+    fn forget_if_over(&mut self, promise: Promise, result: &Result<Answer, Error>) {
+        if result.as_ref().map_or(true, Answer::is_final) {
+            self.callbacks.remove(&promise);
+        }
+    }
+
+    /// **Blocks** until the next result of a promise comes; none when it has not come in time. What was
+    /// to be sent before is on its way when it returns, as far as the socket takes it. No callback
+    /// runs.
     ///
     /// # Errors
     /// What the promise ends with; [`Error::NoSuchPromise`].
@@ -244,13 +271,12 @@ impl<D> Client<D> {
         timeout: Option<Duration>,
     ) -> Result<Option<(Promise, Result<Answer, Error>)>, Error> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.run_tasks();
+        let mut late = false;
         loop {
-            self.run_tasks();
-            let late = until.is_some_and(|until| Instant::now() >= until);
             let taken = |&promise| Some((promise, self.take(promise)?));
             let found = promises.iter().find_map(taken);
             if found.is_some() || late {
-                self.flush(until);
                 return Ok(found);
             }
             let results = self.results.borrow();
@@ -259,31 +285,24 @@ impl<D> Client<D> {
             match promises.first() {
                 Some(first) if over => return Err(Error::NoSuchPromise(*first)),
                 None if until.is_none() || self.closed().is_some() => return Ok(None),
-                _ => self.sleep(until),
+                _ => {}
             }
+            // What is there already counts, however little time there is.
+            late = until.is_some_and(|until| Instant::now() >= until);
+            self.turn(until);
         }
     }
 
-    /// Sleeps until something can be done, or until then.
-    fn sleep(&mut self, until: Option<Instant>) {
-        let now = self.needs_write().then(Instant::now);
-        self.executor.sleep(now.or(until));
-    }
-
-    /// Writes all that is to be sent, or what can be until then.
-    fn flush(&mut self, until: Option<Instant>) {
-        self.run_tasks();
+    /// Writes all that is to be sent.
+    fn flush(&mut self) {
         let Some(connection) = self.connection() else {
             return;
         };
         let mut flushing = pin!(connection.flush());
-        // What it waits for is done in these turns.
+        // What it waits for is done in these turns. A server that is short of memory does not read.
         let mut cx = Context::from_waker(Waker::noop());
-        while flushing.as_mut().poll(&mut cx).is_pending()
-            && until.is_none_or(|until| Instant::now() < until)
-        {
-            self.sleep(until);
-            self.run_tasks();
+        while flushing.as_mut().poll(&mut cx).is_pending() && !connection.is_blocked() {
+            self.turn(None);
         }
     }
 
@@ -315,14 +334,18 @@ impl<D> Client<D> {
         loop {
             let due = self.results.borrow().next_due(from, to);
             let Some((number, promise)) = due else {
+                if any && self.results.borrow().is_due() {
+                    self.seen = 0;
+                }
                 return any;
             };
             from = number + 1;
             let Some(mut callback) = self.callbacks.get_mut(&promise).and_then(Option::take) else {
                 continue;
             };
-            let taken = self.results.borrow_mut().remove(number);
-            let Some((_, result)) = taken else { continue };
+            // One that was there before its callback may come first.
+            let taken = self.results.borrow_mut().take(promise);
+            let Some(result) = taken else { continue };
             any = true;
             callback(self, result);
             let more = self.results.borrow().expects(promise);
@@ -336,23 +359,32 @@ impl<D> Client<D> {
     }
 
     /// **Blocks**, and calls callbacks, until one of them calls [`stop`](Self::stop) or the
-    /// connection has ended. All that was to be sent has left when it returns.
+    /// connection has ended. All that was to be sent has left when it returns, unless the server has
+    /// blocked the connection and does not read. One that is within another, in a callback, has a
+    /// stop of its own.
     ///
     /// # Errors
     /// The reason when the connection could not be made, or has ended otherwise than by
     /// [`close`](Self::close).
     pub fn run(&mut self) -> Result<(), Error> {
-        self.stopped = false;
+        let outer = mem::take(&mut self.stopped);
+        let ended = self.run_until_stopped();
+        self.stopped = outer;
+        ended
+    }
+
+    fn run_until_stopped(&mut self) -> Result<(), Error> {
         loop {
             self.run_tasks();
             let called = self.run_callbacks();
             if mem::take(&mut self.stopped) {
-                self.flush(None);
+                self.run_tasks();
+                self.flush();
                 return Ok(());
             }
             match self.closed() {
                 _ if called => {}
-                None => self.sleep(None),
+                None => self.turn(None),
                 Some(_) if self.needs_write() => {}
                 Some(error) if error.is_clean() => return Ok(()),
                 Some(error) => return Err(error),

@@ -19,7 +19,8 @@ use crate::Body;
 /// The error of a command is that the connection is closed, where nothing else is said. What is
 /// wrong with a command in itself is told under its promise, as is what the server makes of it.
 impl<D> Client<D> {
-    /// Makes a request of the classes `queue` and `exchange`. Its answer is [`Answer::Reply`].
+    /// Makes a request of the classes `queue` and `exchange`. Its answer is [`Answer::Reply`]. A queue
+    /// is to be named: there is no channel to remember the one that was declared last.
     ///
     /// # Errors
     /// When the connection is closed.
@@ -29,16 +30,16 @@ impl<D> Client<D> {
     {
         self.check_open()?;
         // All others leave something behind on their channel, which is the next promise's.
-        let allowed = [queue::Declare::ID.class, exchange::Declare::ID.class];
-        let allowed = allowed.contains(&R::ID.class);
+        let classes = [queue::Declare::ID.class, exchange::Declare::ID.class];
+        let allowed = classes.contains(&R::ID.class) && names_its_queue(&request.clone().into());
         Ok(self.begin(|link| async move {
-            if !allowed {
-                let method = R::NAME;
-                return Err(crate::Error::from(ApiMisuse::NotSentThisWay { method }).into());
-            }
+            check(allowed, R::NAME)?;
             let channel = link.channel().await?;
             let reply = channel.call(request).await;
-            channel.give_back();
+            // One that does not answer is nothing for the next.
+            if !matches!(reply, Err(crate::Error::TimedOut)) {
+                channel.give_back();
+            }
             Ok(Answer::Reply(reply?.into()))
         }))
     }
@@ -51,12 +52,14 @@ impl<D> Client<D> {
         self.check_open()?;
         let promise = Promise::next();
         self.begin_as(promise, None, |link| async move {
+            check(!get.queue.is_empty(), basic::Get::NAME)?;
             let channel = link.channel().await?;
             match channel.get(get).await {
                 Ok(Some(fetched)) => {
                     let message = Message::fetched(promise, fetched, channel);
                     Ok(Answer::Got(Some(message)))
                 }
+                Err(error @ crate::Error::TimedOut) => Err(error.into()),
                 none => {
                     channel.give_back();
                     none?;
@@ -124,7 +127,7 @@ impl<D> Client<D> {
     }
 
     /// Changes the prefetch of [`consume_multi`](Self::consume_multi), at once for what runs, of one
-    /// queue or of several. That of a single consumer is fixed when it begins: its promise gets
+    /// queue or of several; [`Answer::Reply`] says that it holds. That of a single consumer is fixed when it begins: its promise gets
     /// [`ApiMisuse::NotImplementedByRabbitMq`]. Before [`Answer::Consuming`] it is too early.
     ///
     /// # Errors
@@ -150,8 +153,9 @@ impl<D> Client<D> {
         }))
     }
 
-    /// Ends consumers: both promises get [`Answer::Cancelled`] when the server has confirmed it.
-    /// Until then messages may come. What was delivered can still be settled.
+    /// Ends consumers: both promises get [`Answer::Cancelled`] when the server has confirmed it, the
+    /// consumers' own behind all that was delivered. Should they end otherwise meanwhile, their own
+    /// says why. What was delivered can still be settled.
     ///
     /// # Errors
     /// When the connection is closed; [`Error::NoSuchPromise`] when nothing is consumed under that
@@ -159,7 +163,8 @@ impl<D> Client<D> {
     pub fn cancel(&mut self, consume: Promise) -> Result<Promise, Error> {
         self.check_open()?;
         let consuming = self.results.borrow().consuming(consume);
-        let consuming = consuming.ok_or(Error::NoSuchPromise(consume))?;
+        let running = consuming.filter(|it| it.ended.peek().is_none());
+        let consuming = running.ok_or(Error::NoSuchPromise(consume))?;
         consuming.cancelled.set(());
         Ok(self.begin(|_| async move {
             let tags = consuming.ended.get().await?;
@@ -201,18 +206,16 @@ impl<D> Client<D> {
     }
 
     /// Closes the connection when all that was begun before is sent: [`Answer::Closed`]. All other
-    /// promises that are not over end with an error.
+    /// promises that are not over then end with an error. Publishes that the server holds back are
+    /// waited for as long as a close may take by [`Timeouts`](crate::core::Timeouts).
     ///
     /// # Errors
     /// When it is closing or closed.
     pub fn close(&mut self) -> Result<Promise, Error> {
         self.check_open()?;
-        self.run_tasks();
-        if let Some(Ok(connection)) = self.link.connection.peek() {
-            connection.begin_close();
-        }
+        self.link.closing.set(());
         Ok(self.begin(|link| async move {
-            link.connection.get().await?.close().await?;
+            link.close().await?;
             Ok(Answer::Closed)
         }))
     }
@@ -226,5 +229,26 @@ impl<D> Client<D> {
         }
         let unwanted = self.results.borrow_mut().ignore(promise);
         drop(unwanted);
+    }
+}
+
+/// What is not allowed has its answer without the server.
+fn check(allowed: bool, method: &'static str) -> Result<(), Error> {
+    if allowed {
+        return Ok(());
+    }
+    Err(crate::Error::from(ApiMisuse::NotSentThisWay { method }).into())
+}
+
+/// Whether a request does without the queue that was declared last on its channel, which is what an
+/// empty name means.
+fn names_its_queue(request: &Method) -> bool {
+    match request {
+        Method::QueueBind(bind) => !bind.queue.is_empty(),
+        Method::QueueUnbind(unbind) => !unbind.queue.is_empty(),
+        Method::QueuePurge(purge) => !purge.queue.is_empty(),
+        Method::QueueDelete(delete) => !delete.queue.is_empty(),
+        Method::QueueDeclare(declare) => !declare.passive || !declare.queue.is_empty(),
+        _ => true,
     }
 }

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     future::{Future, poll_fn},
     mem,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -12,7 +12,12 @@ use std::{
 use amqp_core::{protocol::basic, wire::ShortStr};
 use futures_core::Stream as _;
 
-use super::{Answer, Error, Message, link::Link, results::Outbox, waiting::Once};
+use super::{
+    Answer, Error, Message,
+    link::Link,
+    results::Outbox,
+    waiting::{Once, all, either},
+};
 use crate::{Acker, Channel, Consumer, ManualAck, NoAck};
 
 /// What other promises do with it.
@@ -86,12 +91,13 @@ impl Consume {
             }
         }
         consuming.channel.take();
-        for source in sources.running.iter_mut().flatten() {
-            end = end.and(source.cancel().await);
+        let running = sources.running.iter_mut().flatten();
+        for cancelled in all(running.map(Source::cancel)).await {
+            end = end.and(cancelled);
         }
         // What was delivered before the server took notice.
         while !sources.is_empty() {
-            match self.next(&mut sources).await {
+            match self.take(&mut sources).await {
                 Ok(Some(message)) => self.outbox.tell(Ok(Answer::Delivered(message))),
                 ended => end = end.and_then(|()| ended.map(drop)),
             }
@@ -105,8 +111,13 @@ impl Consume {
 
     /// The next message of any of them; none at the end of one.
     async fn next(&self, sources: &mut Sources) -> Result<Option<Message>, crate::Error> {
+        poll_fn(|cx| self.outbox.poll_room(cx)).await;
+        self.take(sources).await
+    }
+
+    /// As that, whether or not there is room.
+    async fn take(&self, sources: &mut Sources) -> Result<Option<Message>, crate::Error> {
         poll_fn(|cx| {
-            ready!(self.outbox.poll_room(cx));
             let (number, next) = ready!(sources.poll_next(cx));
             let promise = self.outbox.promise;
             let message = next.transpose().map(|next| {
@@ -120,12 +131,11 @@ impl Consume {
 
 /// What comes of a future, unless something else has come.
 async fn unless<T>(other: &Once<()>, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match other.poll(cx) {
-        Poll::Ready(()) => Poll::Ready(None),
-        Poll::Pending => future.as_mut().poll(cx).map(Some),
-    })
-    .await
+    let other = async {
+        other.get().await;
+        None
+    };
+    either(async { Some(future.await) }, other).await
 }
 
 /// The consumers, by number. Each has its turn.

@@ -6,20 +6,26 @@ use std::{
     ops::Deref,
     rc::Rc,
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use amqp_core::{ApiMisuse, Hold, Limits, protocol::basic};
 
 use super::{
     Answer, Error,
-    waiting::{Line, Once},
+    waiting::{Line, Once, either},
 };
-use crate::{Body, Channel, ConfirmChannel, Connection, Unconfirmed};
+use crate::{Body, Channel, Config, ConfirmChannel, Connection, Unconfirmed, blocking::Sleep};
+
+/// How many channels are kept that nobody uses. The server keeps a process and some memory for each.
+const IDLE_MAX: usize = 64;
 
 /// What the futures of all promises have in common.
 pub(super) struct Link {
     /// The connection, when it is open, or why there is none.
     pub(super) connection: Once<Result<Connection, Error>>,
+    /// The client is being closed, and takes no commands any more.
+    pub(super) closing: Once<()>,
     /// Channels that nobody uses.
     idle: RefCell<Vec<Channel>>,
     /// Those who want a channel. The first one opens it, or waits for another's.
@@ -29,6 +35,8 @@ pub(super) struct Link {
     /// Who waits for one of them.
     waiting: Cell<Option<Waker>>,
     limits: Limits,
+    /// How long a close may take.
+    close_timeout: Duration,
     /// The channel that all publishes share.
     publisher: RefCell<Option<Rc<ConfirmChannel>>>,
     /// Those who publish. The first one waits for room.
@@ -40,14 +48,16 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
             connection: Once::default(),
+            closing: Once::default(),
             idle: RefCell::default(),
             wanting: Line::default(),
             lent: Cell::default(),
             waiting: Cell::default(),
-            limits,
+            limits: config.limits.clone(),
+            close_timeout: config.timeouts.close,
             publisher: RefCell::default(),
             publishing: Line::default(),
             publishes: Cell::default(),
@@ -71,6 +81,11 @@ impl Link {
                     if self.lent.get() > 0 =>
                 {
                     self.change().await;
+                }
+                Err(crate::Error::Misuse(ApiMisuse::NoFreeChannel { .. }))
+                    if connection.has_closing_channels() =>
+                {
+                    connection.channels_closed().await;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -96,6 +111,18 @@ impl Link {
 
     fn changed(&self) {
         self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Closes the connection, behind all that was begun before.
+    pub(super) async fn close(&self) -> Result<(), Error> {
+        let connection = self.connection.get().await?;
+        let begun = async {
+            let _publishes = self.publishing.turn().await;
+            let _requests = self.wanting.turn().await;
+        };
+        // The server may hold publishes back for as long as it likes.
+        let _late = either(begun, Sleep::new(self.close_timeout)).await;
+        Ok(connection.close().await?)
     }
 
     /// Waits until the connection has ended, and tells why.
@@ -243,11 +270,13 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Gives it to the next one.
+    /// Gives it to the next one, unless there are many already.
     pub(super) fn give_back(self) {
-        if self.channel.is_open() {
-            self.link.idle.borrow_mut().push(self.channel);
+        let mut idle = self.link.idle.borrow_mut();
+        if self.channel.is_open() && idle.len() < IDLE_MAX {
+            idle.push(self.channel);
         }
+        drop(idle);
         self.link.changed();
     }
 }

@@ -147,8 +147,20 @@ impl Results {
 
     /// The first from that number on that a callback is there for, up to another one.
     pub(super) fn next_due(&self, from: u64, to: u64) -> Option<(u64, Promise)> {
-        let &number = self.due.range(from..=to.max(from)).next()?;
+        let &number = self.due.range(from..).next().filter(|it| **it <= to)?;
         Some((number, self.come.get(&number)?.0))
+    }
+
+    /// Whether something is there that came after that.
+    pub(super) fn came_after(&self, number: u64) -> bool {
+        self.come
+            .last_key_value()
+            .is_some_and(|(last, _)| *last > number)
+    }
+
+    /// Whether a callback is there for something.
+    pub(super) fn is_due(&self) -> bool {
+        !self.due.is_empty()
     }
 
     /// The number of what came last.

@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
-            Ordering::{AcqRel, Relaxed, Release},
+            Ordering::{AcqRel, Relaxed},
         },
     },
     task::{Context, Wake, Waker},
@@ -102,7 +102,7 @@ impl Tasks {
         let Some(task) = self.tasks.get_mut(&number) else {
             return;
         };
-        task.waker.queued.store(false, Release);
+        task.waker.queued.swap(false, AcqRel);
         let waker = Waker::from(Arc::clone(&task.waker));
         let polled = task.future.as_mut().poll(&mut Context::from_waker(&waker));
         if polled.is_ready() {

@@ -3,7 +3,8 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    future::poll_fn,
+    future::{Future, poll_fn},
+    pin::pin,
     task::{Context, Poll, Waker},
 };
 
@@ -48,6 +49,36 @@ impl<T: Clone> Once<T> {
     pub(super) async fn get(&self) -> T {
         poll_fn(|cx| self.poll(cx)).await
     }
+}
+
+/// What comes of one of two futures: the second if both are ready.
+pub(super) async fn either<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    poll_fn(|cx| match other.as_mut().poll(cx) {
+        Poll::Pending => one.as_mut().poll(cx),
+        ready => ready,
+    })
+    .await
+}
+
+/// Waits for all.
+pub(super) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut waiting: Vec<_> = futures.into_iter().map(|it| (Box::pin(it), None)).collect();
+    poll_fn(|cx| {
+        for (future, done) in &mut waiting {
+            if done.is_none()
+                && let Poll::Ready(value) = future.as_mut().poll(cx)
+            {
+                *done = Some(value);
+            }
+        }
+        match waiting.iter().all(|(_, done)| done.is_some()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+    waiting.into_iter().filter_map(|(_, done)| done).collect()
 }
 
 /// Those who want something that only one can have at a time. The first one has it.
@@ -102,8 +133,7 @@ impl Drop for Turn<'_> {
 #[cfg(test)]
 mod tests {
     use std::{
-        future::Future,
-        pin::{Pin, pin},
+        pin::Pin,
         sync::{
             Arc,
             atomic::{AtomicBool, Ordering::SeqCst},
