@@ -1,5 +1,6 @@
 //! The client for an event loop of one's own, on the embedded broker.
 
+mod everything;
 mod loops;
 mod puka;
 mod sockets;
