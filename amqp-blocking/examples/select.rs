@@ -37,7 +37,7 @@ mod in_a_loop {
         let queue = queue::Declare::default().queue(QUEUE)?.durable(true);
         let declared = publisher.call(queue)?;
         let (mut published, mut received) = (0, 0);
-        while published < 3 || received < 3 {
+        loop {
             while let Some((promise, result)) = publisher.poll() {
                 let answer = result?;
                 if promise == declared {
@@ -56,6 +56,9 @@ mod in_a_loop {
                     message.ack()?;
                     received += 1;
                 }
+            }
+            if (published, received) == (3, 3) {
+                break;
             }
             turn([&mut publisher, &mut consumer])?;
         }
