@@ -41,8 +41,9 @@ pub use self::{
 /// How connections are secured. By default the server's certificate must name the host, and be
 /// vouched for by an authority that the platform trusts.
 ///
-/// TLS 1.2 and 1.3 are spoken. Files are read whenever a connection is made, so that those that
-/// were replaced are noticed.
+/// TLS 1.2 and 1.3 are spoken. Files that are named are read whenever a connection is made, so that
+/// those that were replaced are noticed. What the platform trusts is read once in the life of the
+/// process.
 #[cfg_attr(
     feature = "tls",
     doc = r#"

@@ -1,6 +1,9 @@
 //! The configuration of rustls for what the options say.
 
-use std::{net::Ipv6Addr, sync::Arc};
+use std::{
+    net::Ipv6Addr,
+    sync::{Arc, OnceLock},
+};
 
 use amqp_core::{
     dial::Address,
@@ -121,14 +124,14 @@ fn verifier(
     let roots = match given {
         // They are looked at all the same: a fault in a file does not wait for the day on which
         // somebody verifies.
-        Some(source) => roots_of(&source)?,
-        None if options.parameters.verify == Some(Verify::None) => RootCertStore::empty(),
+        Some(source) => Arc::new(roots_of(&source)?),
+        None if options.parameters.verify == Some(Verify::None) => RootCertStore::empty().into(),
         None => platform_roots()?,
     };
     Ok(if options.parameters.verify == Some(Verify::None) {
         Arc::new(Anything::new(provider))
     } else {
-        Arc::new(Careful::new(Arc::new(roots), provider).map_err(unable)?)
+        Arc::new(Careful::new(roots, provider).map_err(unable)?)
     })
 }
 
@@ -143,12 +146,17 @@ fn roots_of(source: &Source<'_, Certificates>) -> Result<RootCertStore, TlsSetup
 }
 
 /// The authorities that the platform trusts. Not all of them can be read everywhere; one is needed.
-fn platform_roots() -> Result<RootCertStore, TlsSetupError> {
+/// They are read once, because that takes so long that other tasks would notice.
+fn platform_roots() -> Result<Arc<RootCertStore>, TlsSetupError> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    if let Some(roots) = ROOTS.get() {
+        return Ok(Arc::clone(roots));
+    }
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if !roots.is_empty() {
-        return Ok(roots);
+        return Ok(Arc::clone(ROOTS.get_or_init(|| Arc::new(roots))));
     }
     let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
     Err(TlsSetupError::NoAuthorities(if errors.is_empty() {
