@@ -79,7 +79,8 @@ pub struct User {
 }
 
 impl User {
-    /// A user who may log in, and use no virtual host yet. EXTERNAL does not ask for the password.
+    /// A user who may log in, and use no virtual host yet. With an empty password it is let in by
+    /// EXTERNAL only, which does not ask for one.
     pub fn new(name: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self {
             name: name.into(),

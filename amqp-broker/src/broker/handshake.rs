@@ -1,6 +1,7 @@
 //! Who may come in.
 
 use alloc::{string::String, vec::Vec};
+use core::fmt;
 
 use amqp_core::{
     protocol::ReplyCode,
@@ -11,11 +12,6 @@ use amqp_core::{
 
 use super::Broker;
 use crate::{keys::ConnectionKey, refusal::Refusal};
-
-/// Whether EXTERNAL is among these mechanisms.
-pub(super) fn has_external(mechanisms: &str) -> bool {
-    mechanisms.split(' ').any(|name| name == External::NAME)
-}
 
 /// These mechanisms without EXTERNAL.
 pub(super) fn without_external(mechanisms: &str) -> String {
@@ -29,24 +25,24 @@ impl Broker {
     pub(super) fn authenticate(&mut self, key: ConnectionKey, request: &AuthRequest) {
         let response = request.response.expose();
         let mechanism = &request.mechanism;
+        let is_offered = self.links.get(&key).is_some_and(|link| {
+            let mut offered = link.machine.mechanisms().split(' ');
+            offered.any(|name| name == mechanism.as_str())
+        });
         let user = match mechanism.as_str() {
-            Plain::NAME => sasl::parse_plain(response).map(|it| self.user_by_password(&it)),
-            AmqPlain::NAME => sasl::parse_amqplain(response).map(|it| self.user_by_password(&it)),
-            External::NAME if self.links.get(&key).is_some_and(|link| link.external) => {
-                Ok(self.user_vouched_for(key))
-            }
-            _ => {
-                let refusal = Refusal::invalid(format_args!(
-                    "unknown authentication mechanism '{mechanism}'"
-                ));
-                self.hang_up(key, &refusal);
-                return;
-            }
+            Plain::NAME | AmqPlain::NAME | External::NAME if !is_offered => Err(Refusal::invalid(
+                format_args!("invalid authentication mechanism '{mechanism}'"),
+            )),
+            Plain::NAME => self.user_by_password(sasl::parse_plain(response)),
+            AmqPlain::NAME => self.user_by_password(sasl::parse_amqplain(response)),
+            External::NAME => Ok(self.user_vouched_for(key)),
+            _ => Err(Refusal::invalid(format_args!(
+                "unknown authentication mechanism '{mechanism}'"
+            ))),
         };
         let user = match user {
             Ok(user) => user,
-            Err(error) => {
-                let refusal = Refusal::new(ReplyCode::SYNTAX_ERROR, error);
+            Err(refusal) => {
                 self.hang_up(key, &refusal);
                 return;
             }
@@ -67,10 +63,17 @@ impl Broker {
         };
     }
 
-    /// Who has that password.
-    fn user_by_password(&self, credentials: &Credentials) -> Option<String> {
-        let user = self.users.get(&credentials.username)?;
-        (user.password == credentials.password).then(|| user.name.clone())
+    /// Who has that password, which nobody has if it is empty: as with RabbitMQ.
+    fn user_by_password<E: fmt::Display>(
+        &self,
+        credentials: Result<Credentials, E>,
+    ) -> Result<Option<String>, Refusal> {
+        let unreadable = |error| Refusal::new(ReplyCode::SYNTAX_ERROR, error);
+        let credentials = credentials.map_err(unreadable)?;
+        let user = self.users.get(&credentials.username);
+        let user =
+            user.filter(|user| !user.password.is_empty() && user.password == credentials.password);
+        Ok(user.map(|user| user.name.clone()))
     }
 
     /// Who the transport says that the client is. Whom the client would like to be does not count,

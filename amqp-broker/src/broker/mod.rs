@@ -167,10 +167,8 @@ impl Broker {
         let mechanisms = &self.config.server.mechanisms;
         if let Some(link) = self.links.get_mut(&key)
             && link.machine.stage() == Stage::Greeting
-            && handshake::has_external(mechanisms)
         {
             link.machine.set_mechanisms(mechanisms);
-            link.external = true;
             link.vouched = user;
         }
     }

@@ -16,8 +16,6 @@ pub(crate) struct Link {
     pub(crate) machine: server::Connection,
     /// Who has logged in.
     pub(crate) user: String,
-    /// EXTERNAL is offered.
-    pub(crate) external: bool,
     /// Who it is that logs in with EXTERNAL, if the transport knows.
     pub(crate) vouched: Option<String>,
     /// Which virtual host is used; empty before one is.
@@ -44,7 +42,6 @@ impl Link {
         Self {
             machine,
             user: String::new(),
-            external: false,
             vouched: None,
             vhost: String::new(),
             channels: BTreeMap::new(),

@@ -1,10 +1,12 @@
 //! Logging in as whom the transport says the client is.
 
-use amqp_broker::{Config, Permissions, User};
+use amqp_broker::{Broker, Config, Permissions, User};
 use amqp_core::{
-    CloseCause, client,
-    sasl::{External, Mechanism, Plain},
+    CloseCause, Instant, client,
+    sasl::{AmqPlain, External, Mechanism, Plain},
 };
+
+use bytes::BytesMut;
 
 use crate::rig::{Rig, refused};
 
@@ -90,6 +92,78 @@ fn it_is_offered_where_the_transport_is_secured_and_the_configuration_has_it() {
         };
         assert_eq!(&**told, offered);
     }
+}
+
+/// Whatever a client does that does not care.
+#[test]
+fn a_mechanism_that_is_not_offered_lets_nobody_in() {
+    const PLAIN: (&str, &[u8]) = ("PLAIN", b"\0guest\0guest");
+    const EXTERNAL: (&str, &[u8]) = ("EXTERNAL", b"");
+    let amqplain = AmqPlain::new("guest", "guest").initial_response();
+    let amqplain = ("AMQPLAIN", amqplain.expose());
+    for (offered, secured, asked, let_in) in [
+        ("EXTERNAL", true, PLAIN, false),
+        ("EXTERNAL", true, amqplain, false),
+        ("EXTERNAL", true, EXTERNAL, true),
+        ("EXTERNAL", false, PLAIN, false),
+        ("EXTERNAL", false, EXTERNAL, false),
+        ("AMQPLAIN", false, PLAIN, false),
+        ("AMQPLAIN", false, amqplain, true),
+        ("PLAIN", false, amqplain, false),
+        ("PLAIN", true, EXTERNAL, false),
+        ("PLAIN", true, PLAIN, true),
+    ] {
+        let mut config = Config::default();
+        config.server.mechanisms = offered.into();
+        let mut broker = Broker::new(config).unwrap();
+        let now = Instant::ORIGIN;
+        let key = broker.accept(now).unwrap();
+        if secured {
+            broker.handle_secured(key, Some("guest".into()));
+        }
+        let mut input = BytesMut::from(&b"AMQP\0\0\x09\x01"[..]);
+        broker.handle_input(key, now, &mut input);
+        input.extend_from_slice(&start_ok(asked.0, asked.1));
+        broker.handle_input(key, now, &mut input);
+        let connections = broker.inspect().connections;
+        let user = connections.first().map_or("", |it| &it.user);
+        assert_eq!(user == "guest", let_in, "{offered}, {secured}, {}", asked.0);
+    }
+}
+
+/// The frame of a `connection.start-ok`.
+fn start_ok(mechanism: &str, response: &[u8]) -> Vec<u8> {
+    let length = |length: usize| u32::try_from(length).unwrap().to_be_bytes();
+    let short = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let payload = [
+        &b"\0\x0a\0\x0b\0\0\0\0"[..],
+        &short(mechanism),
+        &length(response.len()),
+        response,
+        &short("en_US"),
+    ]
+    .concat();
+    let head = [&b"\x01\0\0"[..], &length(payload.len())].concat();
+    [head, payload, vec![0xce]].concat()
+}
+
+/// Such as somebody has who is to use a certificate.
+#[test]
+fn an_empty_password_lets_nobody_in() {
+    let mut config = Config::default();
+    config
+        .users
+        .push(User::new("somebody", "").may("/", Permissions::all()));
+    let mut rig = Rig::with(config);
+    for asking in [
+        with(Plain::new("somebody", "").unwrap()),
+        with(AmqPlain::new("somebody", "")),
+    ] {
+        let client = rig.begin(asking);
+        assert_eq!(rig.closed(client).unwrap().0, 403);
+    }
+    let client = rig.begin_secured(with(External::new()), Some("somebody"));
+    assert_eq!(user(&rig, client), "somebody");
 }
 
 /// A mechanism that no server has.

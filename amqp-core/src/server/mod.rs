@@ -165,6 +165,13 @@ impl Connection {
         self.0.role.config.mechanisms = mechanisms.into();
     }
 
+    /// The mechanisms that are offered, with spaces between them. Which one a client has taken is for
+    /// the application to look at: it may be none of them.
+    #[must_use]
+    pub fn mechanisms(&self) -> &str {
+        &self.0.role.config.mechanisms
+    }
+
     /// The credentials are good: goes on with the negotiation of limits.
     ///
     /// # Errors
