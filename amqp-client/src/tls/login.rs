@@ -13,14 +13,20 @@ use crate::Peer;
 ///
 /// As with RabbitMQ and its plugin `rabbitmq_auth_mechanism_ssl`, EXTERNAL is offered to every
 /// client, and refused to one that has shown no certificate. Which certificates are good, and
-/// whether there must be one, is for the configuration to say. The user must be one that the broker
-/// knows; its password is not asked for.
+/// whether there must be one, is for the configuration to say: one that takes any lets everybody in
+/// under any name. The user must be one that the broker knows; its password is not asked for.
 ///
 /// ```
-/// use amqp_client::{LoginFrom, ServerTls, rustls::ServerConfig};
+/// use amqp_client::{
+///     LoginFrom, ServerTls,
+///     broker::{Config, Permissions, User},
+///     rustls::ServerConfig,
+/// };
 ///
-/// # fn example(config: ServerConfig) {
-/// let tls = ServerTls::from(config).login_from(LoginFrom::CommonName);
+/// # fn example(rustls: ServerConfig) {
+/// let tls = ServerTls::from(rustls).login_from(LoginFrom::CommonName);
+/// let mut config = Config::default();
+/// config.users.push(User::new("billing", "").may("/", Permissions::all()));
 /// # }
 /// ```
 #[derive(Clone, Debug)]
@@ -81,20 +87,21 @@ pub enum LoginFrom {
     /// The common name; if there are several, all of them, joined by commas.
     CommonName,
     /// One of the alternative names that are names of hosts, counted from 0: with RabbitMQ
-    /// `ssl_cert_login_san_type` is `dns`, and this is the `ssl_cert_login_san_index`.
+    /// `ssl_cert_login_san_type` is `dns`, and this is the `ssl_cert_login_san_index`, but that only
+    /// well-formed names count.
     DnsName(usize),
-    /// One of the alternative names that are URIs, counted from 0; the type is `uri`.
+    /// One of the alternative names that are URIs, likewise; the type is `uri`.
     Uri(usize),
     /// Whatever a function makes of the certificates; see [`by`](Self::by).
     Function(NameFunction),
 }
 
-/// Gives the name of the user whom these certificates belong to; see [`LoginFrom::by`].
-pub type NameFunction = Arc<dyn Fn(&[CertificateDer<'_>]) -> Option<String> + Send + Sync>;
+/// Gives the name of the user whom that certificate belongs to; see [`LoginFrom::by`].
+pub type NameFunction = Arc<dyn Fn(&CertificateDer<'_>) -> Option<String> + Send + Sync>;
 
 impl LoginFrom {
-    /// Whatever that function makes of the certificates, the client's own first, which are verified
-    /// already; there is at least one. None for nobody.
+    /// Whatever that function makes of the client's certificate, which the configuration has verified
+    /// already. None for nobody.
     ///
     /// ```
     /// use amqp_client::LoginFrom;
@@ -103,20 +110,22 @@ impl LoginFrom {
     /// let guest = LoginFrom::by(|_| Some("guest".into()));
     /// ```
     pub fn by(
-        function: impl Fn(&[CertificateDer<'_>]) -> Option<String> + Send + Sync + 'static,
+        function: impl Fn(&CertificateDer<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         Self::Function(Arc::new(function))
     }
 
-    /// The name in these certificates. None without a certificate, or if it has no such name.
+    /// The name in the first of these certificates, which is the one that is verified: the others
+    /// are what the client likes to show. None without a certificate, or if it has no such name.
     fn name(&self, certificates: &[CertificateDer<'_>]) -> Option<String> {
-        let own = EndEntityCert::try_from(certificates.first()?);
+        let first = certificates.first()?;
+        let own = EndEntityCert::try_from(first);
         match self {
             Self::DistinguishedName => Some(Subject::read(own.ok()?.subject())?.to_string()),
             Self::CommonName => Subject::read(own.ok()?.subject())?.common_name(),
             Self::DnsName(index) => own.ok()?.valid_dns_names().nth(*index).map(Into::into),
             Self::Uri(index) => own.ok()?.valid_uri_names().nth(*index).map(Into::into),
-            Self::Function(function) => function(certificates),
+            Self::Function(function) => function(first),
         }
     }
 }
@@ -157,9 +166,14 @@ mod tests {
             .distinguished_name
             .push(DnType::OrganizationName, "Example");
         params.distinguished_name.push(DnType::CommonName, "guest");
-        let shown = [certificate(&params)?];
+        // Whatever comes behind the first counts for nothing.
+        let shown = [
+            certificate(&params)?,
+            certificate(&CertificateParams::default())?,
+        ];
 
-        let count = LoginFrom::by(|shown| Some(shown.len().to_string()));
+        let own = shown[0].clone();
+        let known = LoginFrom::by(move |it| (*it == own).then(|| "known".to_owned()));
         for (from, name) in [
             (LoginFrom::default(), Some("CN=guest,O=Example")),
             (LoginFrom::CommonName, Some("guest")),
@@ -168,7 +182,7 @@ mod tests {
             (LoginFrom::DnsName(2), None),
             (LoginFrom::Uri(0), Some("urn:example:guest")),
             (LoginFrom::Uri(1), None),
-            (count, Some("1")),
+            (known, Some("known")),
         ] {
             assert_eq!(from.name(&shown).as_deref(), name, "{from:?}");
             assert_eq!(from.name(&[]), None, "{from:?}");

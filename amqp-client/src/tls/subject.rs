@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use nom::{
     IResult, Parser as _,
     bytes::complete::tag,
-    combinator::{all_consuming, fail, map_opt},
+    combinator::{all_consuming, fail, map_opt, verify},
     multi::{length_data, many0, many1},
     number::complete::{be_u8, be_u16},
     sequence::{pair, preceded},
@@ -114,13 +114,15 @@ fn escape(f: &mut fmt::Formatter<'_>, value: &[u8]) -> fmt::Result {
 
 type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
-/// A length in DER: in one byte, or in the one or two that follow. No certificate that was verified
-/// has longer ones.
+/// A length in DER: in one byte, or in the one or two that follow if it must be. No certificate that
+/// was verified has longer ones.
 fn length(input: &[u8]) -> Parsed<'_, usize> {
     match be_u8(input)? {
         (input, short @ ..=0x7f) => Ok((input, short.into())),
-        (input, 0x81) => be_u8.map(usize::from).parse(input),
-        (input, 0x82) => be_u16.map(usize::from).parse(input),
+        (input, 0x81) => verify(be_u8, |it| *it > 0x7f).map(usize::from).parse(input),
+        (input, 0x82) => verify(be_u16, |it| *it > 0xff)
+            .map(usize::from)
+            .parse(input),
         _ => fail().parse(input),
     }
 }
@@ -158,9 +160,13 @@ fn dotted(identifier: &[u8]) -> Option<String> {
     Some(dotted)
 }
 
-/// A number, seven bits to a byte; the last byte has no eighth.
+/// A number, seven bits to a byte; the last byte has no eighth. It begins with no zeros: two
+/// identifiers are never the same one.
 fn base_128(mut input: &[u8]) -> Parsed<'_, u32> {
     let mut number = 0_u32;
+    if input.first() == Some(&0x80) {
+        return fail().parse(input);
+    }
     loop {
         let (rest, byte) = be_u8(input)?;
         let Some(shifted) = number.checked_mul(128) else {
@@ -330,6 +336,7 @@ mod tests {
             text(0x02, b"\x01"),
             numbers(b""),
             numbers(b"\x55\x84"),
+            numbers(b"\x55\x04\x80\x03"),
             numbers(b"\x55\xff\xff\xff\xff\x7f"),
             Vec::new(),
         ] {
