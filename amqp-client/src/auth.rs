@@ -136,9 +136,10 @@ pub(crate) async fn renew(
             Ok(Ok(login)) => {
                 let reason = ShortStr::from_static(REASON).unwrap_or_default();
                 let updated = connection::update_secret(&shared, login.password, reason).await;
-                match login.expires_in {
-                    Some(expires_in) if updated.is_ok() => expires_in,
-                    _ => return,
+                match (updated, login.expires_in) {
+                    (Err(_), _) => left.saturating_sub(due),
+                    (Ok(()), Some(expires_in)) => expires_in,
+                    (Ok(()), None) => return,
                 }
             }
         };

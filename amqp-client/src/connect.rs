@@ -93,7 +93,8 @@ impl Options {
 /// Connects to the first address that answers, opens a connection, and spawns what drives it.
 ///
 /// A host that does not answer, cannot be secured, or does not open the connection is followed by
-/// the next one, which may be another of the same name. Credentials that are refused are not tried elsewhere.
+/// the next one, which may be another of the same name. Credentials that are refused are not tried
+/// elsewhere.
 ///
 /// # Cancel safety
 /// Dropping it closes what was opened.
@@ -105,7 +106,7 @@ pub async fn connect<R: Runtime>(
     options: &Options,
 ) -> Result<Connection, ConnectError> {
     let mut dialing = Dialing::new(runtime, options);
-    let mut refusal = None;
+    let mut refusals = Vec::new();
     while let Some((attempt, stream)) = dialing.next_stream().await {
         let Some(address) = dialing.dialer.address() else {
             break;
@@ -116,15 +117,16 @@ pub async fn connect<R: Runtime>(
             Err(error) => {
                 let text = error.without_address();
                 dialing.dialer.handle_refused(attempt, &text);
-                refusal = Some(error);
+                refusals.push(error);
             }
         }
     }
     let failures = dialing.dialer.into_failures();
-    Err(match refusal {
+    let last = refusals.pop();
+    Err(match last {
         None => ConnectError::Unreachable(failures),
-        // Whatever else was tried of its name.
-        Some(last) if options.addresses.len() == 1 => last,
+        // What of its name was not reached, such as the other family of `localhost`, is no news.
+        Some(only) if options.addresses.len() == 1 && refusals.is_empty() => only,
         Some(last) => ConnectError::Refused {
             failures,
             last: Box::new(last),

@@ -184,6 +184,27 @@ async fn what_failed_where_is_told() {
     }
 }
 
+/// The nodes of one name are told apart.
+#[tokio::test(start_paused = true)]
+async fn what_each_of_one_name_refused_is_told() {
+    let network = Network::default()
+        .name(
+            "cluster",
+            &["10.0.0.1:5672", "10.0.0.2:5672", "10.0.0.3:5672"],
+        )
+        .host("10.0.0.1:5672", Host::Mute)
+        .host("10.0.0.3:5672", Host::Mute);
+    let error = network.connect(&to(&["cluster"])).await;
+    let told = error.expect_err("nobody speaks").to_string();
+    for part in [
+        "cluster:5672 at 10.0.0.1:5672: ",
+        "cluster:5672 at 10.0.0.2:5672: connection refused",
+        "cluster:5672 at 10.0.0.3:5672: ",
+    ] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+}
+
 /// Also when some of them answered.
 #[tokio::test(start_paused = true)]
 async fn what_was_refused_where_is_told() -> Outcome {
