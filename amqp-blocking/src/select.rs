@@ -19,8 +19,8 @@ use crate::{Blocking, BlockingSocket, reactor::Reactor};
 /// A connection for an event loop of one's own.
 pub type Client = promises::Client<Descriptor>;
 
-/// Begins to connect to the server that an AMQP URI names. The promise is fulfilled with
-/// [`Answer::Connected`], or has the reason why not.
+/// Begins to connect to the server that an AMQP URI names, as [`connect_with`] does. The promise is
+/// fulfilled with [`Answer::Connected`], or has the reason why not.
 ///
 /// # Errors
 /// When the URI is wrong.
@@ -30,7 +30,8 @@ pub fn connect(uri: &str) -> Result<(Client, Promise), ConnectError> {
 
 /// Begins to connect as the options say. The promise is as that of [`connect`].
 ///
-/// Names are resolved by the system within a turn of the client, **which may block**.
+/// The names of hosts are resolved by the system within a turn of the client, **which may block**:
+/// give addresses where that must not be.
 ///
 /// # Errors
 /// When the system gives no descriptor.

@@ -1,9 +1,9 @@
 //! The client for an event loop of one's own: without a thread, without `async`.
 //!
 //! A [`Client`] is one connection, and the loop is whatever the program has: `select`, `poll`,
-//! `epoll`, a GUI's. No call of it blocks but the few that say so. Each command returns a [`Promise`]
-//! at once, a number under which its result comes; any number of them may be under way. An adapter
-//! makes it: `amqp_blocking::select`.
+//! `epoll`, a GUI's. No call of it blocks but the few that say so, and a turn in which the name of a
+//! host is resolved. Each command returns a [`Promise`] at once, a number under which its result
+//! comes; any number of them may be under way. An adapter makes it: `amqp_blocking::select`.
 //!
 //! | the loop, in this order | calls |
 //! |---|---|

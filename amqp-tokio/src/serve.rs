@@ -84,7 +84,8 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, in tasks on the current runtime. A
-/// client that takes its time with the handshake keeps no other one waiting.
+/// client that takes its time with the handshake keeps no other one waiting; one that shows a
+/// certificate may log in with it (EXTERNAL), see [`ServerTls`].
 ///
 /// ```no_run
 /// use amqp_tokio::{LocalBroker, rustls::ServerConfig, serve_tls};

@@ -98,8 +98,8 @@ fn long_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A length as it stands on the wire. What is longer fits no frame, and is refused before it is encoded (see
-/// [`Encode`](super::Encode)).
+/// A length as it stands on the wire. What is longer fits no frame, and is refused before it is
+/// encoded (see [`Encode`](super::Encode)).
 pub(crate) fn wire_len(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
