@@ -355,8 +355,13 @@ fn consumers_that_have_ended_cannot_be_cancelled() {
 fn a_queue_without_a_name_is_refused() {
     let server = broker();
     let mut client = connect(&server);
-    put_into_a_queue(&mut client);
+    declare(&mut client, "precious");
+    put(&mut client, "precious", "x");
+    let consuming = client.consume(basic::Consume::default(), 0);
+    let consuming = consuming.expect("it is open");
     let refused = [
+        client.cancel(consuming),
+        Ok(consuming),
         client.call(queue::Purge::default()),
         client.call(queue::Delete::default()),
         client.call(
@@ -371,6 +376,7 @@ fn a_queue_without_a_name_is_refused() {
         ),
         client.call(queue::Declare::default().passive(true)),
         client.get(basic::Get::default()),
+        client.consume_multi(vec![consume("precious"), basic::Consume::default()], 0),
     ];
     for promise in refused {
         let error = soon_error(&mut client, promise.expect("it is open"));
@@ -383,9 +389,4 @@ fn a_queue_without_a_name_is_refused() {
         );
     }
     assert_eq!(declare(&mut client, "precious").message_count, 1);
-}
-
-fn put_into_a_queue(client: &mut Client) {
-    declare(client, "precious");
-    put(client, "precious", "x");
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use amqp_core::{
-    ApiMisuse, ClientSent, Hold, MethodDef as _, Request,
+    ApiMisuse, ClientSent, Hold, MethodDef, Request,
     protocol::{Method, basic, exchange, queue},
 };
 
@@ -31,9 +31,13 @@ impl<D> Client<D> {
         self.check_open()?;
         // All others leave something behind on their channel, which is the next promise's.
         let classes = [queue::Declare::ID.class, exchange::Declare::ID.class];
-        let allowed = classes.contains(&R::ID.class) && names_its_queue(&request.clone().into());
+        let checked = if classes.contains(&R::ID.class) {
+            check_queue(&request)
+        } else {
+            Err(not_sent_this_way::<R>())
+        };
         Ok(self.begin(|link| async move {
-            check(allowed, R::NAME)?;
+            checked?;
             let channel = link.channel().await?;
             let reply = channel.call(request).await;
             // One that does not answer is nothing for the next.
@@ -52,7 +56,7 @@ impl<D> Client<D> {
         self.check_open()?;
         let promise = Promise::next();
         self.begin_as(promise, None, |link| async move {
-            check(!get.queue.is_empty(), basic::Get::NAME)?;
+            check_queue(&get)?;
             let channel = link.channel().await?;
             match channel.get(get).await {
                 Ok(Some(fetched)) => {
@@ -232,23 +236,20 @@ impl<D> Client<D> {
     }
 }
 
-/// What is not allowed has its answer without the server.
-fn check(allowed: bool, method: &'static str) -> Result<(), Error> {
-    if allowed {
-        return Ok(());
+/// A request has to do without the queue that was declared last on its channel, which is what an
+/// empty name means: the channel may have been another promise's.
+pub(super) fn check_queue<M: MethodDef>(request: &M) -> Result<(), Error> {
+    let named = match request.clone().into() {
+        Method::QueueDeclare(declare) if !declare.passive => true,
+        other => other.queue().is_none_or(|queue| !queue.is_empty()),
+    };
+    if named {
+        Ok(())
+    } else {
+        Err(not_sent_this_way::<M>())
     }
-    Err(crate::Error::from(ApiMisuse::NotSentThisWay { method }).into())
 }
 
-/// Whether a request does without the queue that was declared last on its channel, which is what an
-/// empty name means.
-fn names_its_queue(request: &Method) -> bool {
-    match request {
-        Method::QueueBind(bind) => !bind.queue.is_empty(),
-        Method::QueueUnbind(unbind) => !unbind.queue.is_empty(),
-        Method::QueuePurge(purge) => !purge.queue.is_empty(),
-        Method::QueueDelete(delete) => !delete.queue.is_empty(),
-        Method::QueueDeclare(declare) => !declare.passive || !declare.queue.is_empty(),
-        _ => true,
-    }
+fn not_sent_this_way<M: MethodDef>() -> Error {
+    crate::Error::from(ApiMisuse::NotSentThisWay { method: M::NAME }).into()
 }

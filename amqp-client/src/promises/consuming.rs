@@ -14,6 +14,7 @@ use futures_core::Stream as _;
 
 use super::{
     Answer, Error, Message,
+    commands::check_queue,
     link::Link,
     results::Outbox,
     waiting::{Once, all, either},
@@ -60,6 +61,7 @@ impl Consume {
     async fn consume(&mut self) -> Result<(), Error> {
         let consuming = Rc::clone(&self.consuming);
         let cancelled = &consuming.cancelled;
+        self.consumes.iter().try_for_each(check_queue)?;
         let Some(channel) = unless(cancelled, self.link.channel()).await.transpose()? else {
             return Ok(());
         };

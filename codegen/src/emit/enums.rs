@@ -25,7 +25,7 @@ pub(super) fn emit(w: &mut Writer, spec: &Spec) {
         "A method that a server may send.",
         server,
     );
-    no_wait(w, spec);
+    questions(w, spec);
     for (name, includes) in [
         ("ClientMethod", &client as &dyn Fn(&Method) -> bool),
         ("ServerMethod", &server),
@@ -204,8 +204,8 @@ fn narrow(w: &mut Writer, spec: &Spec, name: &str, includes: impl Fn(&Method) ->
     });
 }
 
-/// Whether a method asks for no answer, for those who have it as any method.
-fn no_wait(w: &mut Writer, spec: &Spec) {
+/// What is asked of any method: whether it asks for no answer, and which queue it is about.
+fn questions(w: &mut Writer, spec: &Spec) {
     w.gap();
     w.block("impl Method", |w| {
         w.note("Whether this is a request that asks for no answer.");
@@ -224,6 +224,27 @@ fn no_wait(w: &mut Writer, spec: &Spec) {
                 }
             });
         });
+        w.gap();
+        w.note(
+            "The queue that this method is about; none if it is about none. In a request an empty \
+             name means the queue that was declared last on the channel.",
+        );
+        w.line("#[must_use]");
+        w.block(
+            "pub fn queue(&self) -> Option<&crate::wire::ShortStr>",
+            |w| {
+                w.block("match self", |w| {
+                    for (class, method) in methods(spec, |_| true) {
+                        let variant = variant(class, method);
+                        if method.fields.iter().any(|field| field.name == "queue") {
+                            w.arm(&format!("Self::{variant}(method)"), "Some(&method.queue)");
+                        } else {
+                            w.arm(&format!("Self::{variant}(_)"), "None");
+                        }
+                    }
+                });
+            },
+        );
     });
 }
 
