@@ -15,9 +15,8 @@ use rustls::{
 };
 
 use super::{
-    Certificates, Key, MaterialFault, TlsOptions, TlsSetupError,
-    material::Source,
-    verifier::{Anything, Careful},
+    Certificates, Key, MaterialFault, TlsOptions, TlsSetupError, material::Source,
+    verifier::Verifier,
 };
 
 /// The name to find in the server's certificate.
@@ -129,9 +128,9 @@ fn verifier(
         None => platform_roots()?,
     };
     Ok(if options.parameters.verify == Some(Verify::None) {
-        Arc::new(Anything::new(provider))
+        Arc::new(Verifier::of_anything(provider))
     } else {
-        Arc::new(Careful::new(roots, provider).map_err(unable)?)
+        Arc::new(Verifier::trusting(roots, provider).map_err(unable)?)
     })
 }
 

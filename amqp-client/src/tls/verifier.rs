@@ -16,23 +16,41 @@ use webpki::EndEntityCert;
 use super::CertificateFault;
 
 /// Verifies as rustls does, and tells what is signed by itself apart from what is signed by an
-/// authority that is not known.
+/// authority that is not known. That the server has its key is verified in any case.
 #[derive(Debug)]
-pub(super) struct Careful {
+pub(super) struct Verifier {
+    provider: Arc<CryptoProvider>,
+    /// None to take any certificate (`verify_none`).
+    judge: Option<Judge>,
+}
+
+#[derive(Debug)]
+struct Judge {
     roots: Arc<RootCertStore>,
     inner: Arc<WebPkiServerVerifier>,
 }
 
-impl Careful {
-    pub(super) fn new(
+impl Verifier {
+    /// Takes what these authorities vouch for.
+    pub(super) fn trusting(
         roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, VerifierBuilderError> {
-        let inner =
-            WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider).build()?;
-        Ok(Self { roots, inner })
+        let builder =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+        let inner = builder.build()?;
+        let judge = Some(Judge { roots, inner });
+        Ok(Self { provider, judge })
     }
 
+    /// Takes any certificate.
+    pub(super) const fn of_anything(provider: Arc<CryptoProvider>) -> Self {
+        let judge = None;
+        Self { provider, judge }
+    }
+}
+
+impl Judge {
     /// Whether it is signed by itself, and not one of those that are trusted.
     fn stands_alone(&self, certificate: &CertificateDer<'_>) -> bool {
         EndEntityCert::try_from(certificate).is_ok_and(|certificate| {
@@ -43,7 +61,7 @@ impl Careful {
     }
 }
 
-impl ServerCertVerifier for Careful {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -52,12 +70,16 @@ impl ServerCertVerifier for Careful {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.inner
+        let Some(judge) = &self.judge else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        judge
+            .inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             .map_err(|error| match &error {
                 Error::InvalidCertificate(
                     CertificateError::UnknownIssuer | CertificateError::Other(_),
-                ) if self.stands_alone(end_entity) => {
+                ) if judge.stands_alone(end_entity) => {
                     let fault = OtherError(Arc::new(CertificateFault::SelfSigned));
                     Error::InvalidCertificate(CertificateError::Other(fault))
                 }
@@ -71,7 +93,8 @@ impl ServerCertVerifier for Careful {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -80,65 +103,12 @@ impl ServerCertVerifier for Careful {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// Takes any certificate (`verify_none`). That the server has its key is still verified.
-#[derive(Debug)]
-pub(super) struct Anything(Arc<CryptoProvider>);
-
-impl Anything {
-    pub(super) const fn new(provider: Arc<CryptoProvider>) -> Self {
-        Self(provider)
-    }
-}
-
-impl ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }
