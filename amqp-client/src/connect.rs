@@ -139,18 +139,16 @@ pub async fn connect<R: Runtime>(
 /// dialer of his own. Of the options, the addresses, their order and the time for TCP do not count.
 ///
 /// ```no_run
-/// use amqp_client::{ConnectError, Connection, Options, Runtime, connect_over, core::dial::Address};
+/// use amqp_client::{Connection, Options, Runtime, connect_over, core::dial::Address};
+/// use std::error::Error;
 ///
-/// # struct Tunnels;
-/// # impl Tunnels {
-/// #     fn to<S>(&self, _host: &str) -> S { unimplemented!() }
-/// # }
-/// /// Connects through a tunnel to a host that only its other end can name.
-/// async fn connect<R: Runtime>(runtime: &R, tunnels: &Tunnels) -> Result<Connection, ConnectError> {
+/// /// Connects through a port here that is forwarded to a host which only the other end can name.
+/// async fn connect<R: Runtime>(runtime: &R) -> Result<Connection, Box<dyn Error>> {
 ///     let options = Options::from_uri("amqps://me:secret@broker.internal")?;
+///     let stream = runtime.connect_tcp("127.0.0.1:15671".parse()?).await?;
+///     // The name to find in the certificate, and in errors.
 ///     let address = Address::tcp("broker.internal", 5671);
-///     let stream: R::Stream = tunnels.to("broker.internal");
-///     connect_over(runtime, &options, &address, stream).await
+///     Ok(connect_over(runtime, &options, &address, stream).await?)
 /// }
 /// ```
 ///
