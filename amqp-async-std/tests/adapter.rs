@@ -66,27 +66,10 @@ mod tls {
         serve_tls(listener, tls, LocalBroker::default())
     }
 
-    #[test]
-    fn snk_36_both_sides_show_certificates() -> Outcome {
-        block_on(secured::mutual(serving))
+    async fn plain() -> io::Result<Server> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        serve(listener, LocalBroker::default())
     }
 
-    #[test]
-    fn a_certificate_is_logged_in_with() -> Outcome {
-        block_on(secured::external(serving))
-    }
-
-    #[test]
-    fn snk_36_a_certificate_that_is_not_trusted_is_refused() -> Outcome {
-        block_on(secured::strangers(serving))
-    }
-
-    #[test]
-    fn snk_36_a_port_with_tls_is_told_from_one_without() -> Outcome {
-        block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let plain = serve(listener, LocalBroker::default())?;
-            secured::one_sided(plain, serving).await
-        })
-    }
+    secured::tests!(block_on, plain, serving);
 }

@@ -85,7 +85,10 @@ fn everything_can_be_shared_between_threads() {
 
 #[cfg(all(feature = "tls", feature = "ring"))]
 mod tls {
-    use std::io;
+    use std::{
+        future::{Ready, ready},
+        io,
+    };
 
     use amqp_blocking::{ServerTls, amqp_client, serve_tls};
 
@@ -98,25 +101,11 @@ mod tls {
         Ok(serve_tls(listener, tls, LocalBroker::default())?.into_async())
     }
 
-    #[test]
-    fn snk_36_both_sides_show_certificates() -> Outcome {
-        block_on(secured::mutual(serving))
+    fn plain() -> Ready<io::Result<AsyncServer>> {
+        let listener = TcpListener::bind("127.0.0.1:0");
+        let server = listener.and_then(|listener| serve(listener, LocalBroker::default()));
+        ready(server.map(Server::into_async))
     }
 
-    #[test]
-    fn a_certificate_is_logged_in_with() -> Outcome {
-        block_on(secured::external(serving))
-    }
-
-    #[test]
-    fn snk_36_a_certificate_that_is_not_trusted_is_refused() -> Outcome {
-        block_on(secured::strangers(serving))
-    }
-
-    #[test]
-    fn snk_36_a_port_with_tls_is_told_from_one_without() -> Outcome {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let plain = serve(listener, LocalBroker::default())?;
-        block_on(secured::one_sided(plain.into_async(), serving))
-    }
+    secured::tests!(block_on, plain, serving);
 }

@@ -12,9 +12,14 @@ use adapter::Outcome;
 use amqp_tokio::{LocalBroker, Server, Tokio, TokioClock, TokioStream, serve};
 use tokio::{net::TcpListener, runtime::Runtime};
 
+/// Runs a test.
+fn run(test: impl Future<Output = Outcome>) -> Outcome {
+    Runtime::new()?.block_on(test)
+}
+
 #[test]
 fn a_served_broker_is_reached_by_name() -> Outcome {
-    Runtime::new()?.block_on(async {
+    run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let server = serve(listener, LocalBroker::default())?;
         adapter::over_tcp(Tokio, server).await
@@ -26,7 +31,7 @@ fn a_served_broker_is_reached_by_name() -> Outcome {
 fn a_unix_socket_is_an_address() -> Outcome {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("broker");
-    Runtime::new()?.block_on(async {
+    run(async {
         let listener = tokio::net::UnixListener::bind(&path)?;
         let accept = async move { Ok(TokioStream::new(listener.accept().await?.0)) };
         adapter::over_unix::<Tokio, _>(&path, accept).await
@@ -35,12 +40,12 @@ fn a_unix_socket_is_an_address() -> Outcome {
 
 #[test]
 fn a_name_is_resolved_and_a_wrong_one_told_as_the_system_says_it() -> Outcome {
-    Runtime::new()?.block_on(adapter::resolving::<Tokio>())
+    run(adapter::resolving::<Tokio>())
 }
 
 #[test]
 fn a_peer_that_says_nothing_is_noticed() -> Outcome {
-    Runtime::new()?.block_on(adapter::silent_peer::<Tokio>())
+    run(adapter::silent_peer::<Tokio>())
 }
 
 /// What is needed to hand them from task to task.
@@ -66,27 +71,10 @@ mod tls {
         serve_tls(listener, tls, LocalBroker::default())
     }
 
-    #[test]
-    fn snk_36_both_sides_show_certificates() -> Outcome {
-        Runtime::new()?.block_on(secured::mutual(serving))
+    async fn plain() -> io::Result<Server> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        serve(listener, LocalBroker::default())
     }
 
-    #[test]
-    fn a_certificate_is_logged_in_with() -> Outcome {
-        Runtime::new()?.block_on(secured::external(serving))
-    }
-
-    #[test]
-    fn snk_36_a_certificate_that_is_not_trusted_is_refused() -> Outcome {
-        Runtime::new()?.block_on(secured::strangers(serving))
-    }
-
-    #[test]
-    fn snk_36_a_port_with_tls_is_told_from_one_without() -> Outcome {
-        Runtime::new()?.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let plain = serve(listener, LocalBroker::default())?;
-            secured::one_sided(plain, serving).await
-        })
-    }
+    secured::tests!(run, plain, serving);
 }

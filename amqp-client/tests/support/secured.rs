@@ -261,3 +261,30 @@ pub(crate) async fn one_sided<R: Runtime + Default>(
     );
     Ok(())
 }
+
+/// The tests of an adapter, by what runs a future, what serves a broker without TLS, and what serves
+/// one with it.
+macro_rules! tests {
+    ($run:expr, $plain:expr, $serving:expr) => {
+        #[test]
+        fn snk_36_both_sides_show_certificates() -> crate::adapter::Outcome {
+            $run(crate::secured::mutual($serving))
+        }
+
+        #[test]
+        fn a_certificate_is_logged_in_with() -> crate::adapter::Outcome {
+            $run(crate::secured::external($serving))
+        }
+
+        #[test]
+        fn snk_36_a_certificate_that_is_not_trusted_is_refused() -> crate::adapter::Outcome {
+            $run(crate::secured::strangers($serving))
+        }
+
+        #[test]
+        fn snk_36_a_port_with_tls_is_told_from_one_without() -> crate::adapter::Outcome {
+            $run(async { crate::secured::one_sided($plain().await?, $serving).await })
+        }
+    };
+}
+pub(crate) use tests;
