@@ -16,7 +16,7 @@ use super::{
     Answer, Error, Promise,
     consuming::Consuming,
     link::Link,
-    results::{Outbox, Results},
+    results::{Outbox, Results, is_final},
     tasks::{Spawner, Tasks},
     turned::Turned,
 };
@@ -235,7 +235,7 @@ impl<D> Client<D> {
     }
 
     fn forget_if_over(&mut self, promise: Promise, result: &Result<Answer, Error>) {
-        if result.as_ref().map_or(true, Answer::is_final) {
+        if is_final(result) {
             self.callbacks.remove(&promise);
         }
     }
@@ -310,7 +310,8 @@ impl<D> Client<D> {
 
     /// Calls that with each result of a promise, when the program says so with
     /// [`run_callbacks`](Self::run_callbacks) or [`run`](Self::run). It may use the client as it
-    /// likes. It replaces the one that was there, and is dropped after the last result.
+    /// likes. It replaces the one that was there, and is dropped after the last result, however
+    /// that is taken. One that panics is not called again.
     ///
     /// # Errors
     /// [`Error::NoSuchPromise`] when nothing more is to come.

@@ -182,7 +182,7 @@ impl Results {
     }
 
     /// Takes what came with that number.
-    pub(super) fn remove(&mut self, number: u64) -> Option<(Promise, Result<Answer, Error>)> {
+    fn remove(&mut self, number: u64) -> Option<(Promise, Result<Answer, Error>)> {
         let (promise, result) = self.come.remove(&number)?;
         self.due.remove(&number);
         if let Some(entry) = self.promises.get_mut(&promise) {
@@ -199,7 +199,7 @@ impl Results {
 }
 
 /// Whether nothing more follows.
-fn is_final(result: &Result<Answer, Error>) -> bool {
+pub(super) fn is_final(result: &Result<Answer, Error>) -> bool {
     result.as_ref().map_or(true, Answer::is_final)
 }
 
