@@ -331,6 +331,11 @@ fn who_wants_a_channel_waits_for_one_that_is_being_closed() {
     client.on_writable();
     client.ignore(consumer);
     declare(&mut client, "q");
+
+    let mut client = connect_configured(&server, few(1));
+    let consumer = consume_multi(&mut client, &["q"], 1);
+    client.ignore(consumer);
+    declare(&mut client, "q");
 }
 
 #[test]

@@ -112,10 +112,8 @@ impl<D> Client<D> {
     ) -> Result<Promise, Error> {
         self.check_open()?;
         let promise = Promise::next();
-        let consuming = Rc::new(Consuming {
-            shared: qos.as_ref().is_some_and(|qos| qos.global),
-            ..Consuming::default()
-        });
+        let shared = qos.as_ref().is_some_and(|qos| qos.global);
+        let consuming = Rc::new(Consuming::new(shared));
         let outbox = self.outbox(promise);
         self.begin_as(promise, Some(Rc::clone(&consuming)), |link| {
             let consume = Consume {
@@ -169,7 +167,7 @@ impl<D> Client<D> {
         let consuming = self.results.borrow().consuming(consume);
         let running = consuming.filter(|it| it.ended.peek().is_none());
         let consuming = running.ok_or(Error::NoSuchPromise(consume))?;
-        consuming.cancelled.set(());
+        consuming.cancel(&self.link);
         Ok(self.begin(|_| async move {
             let tags = consuming.ended.get().await?;
             Ok(Answer::Cancelled { tags })
@@ -229,7 +227,7 @@ impl<D> Client<D> {
     pub fn ignore(&mut self, promise: Promise) {
         self.callbacks.remove(&promise);
         if let Some(consuming) = self.results.borrow().consuming(promise) {
-            consuming.cancelled.set(());
+            consuming.cancel(&self.link);
         }
         let unwanted = self.results.borrow_mut().ignore(promise);
         drop(unwanted);

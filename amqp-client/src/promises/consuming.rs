@@ -15,7 +15,7 @@ use futures_core::Stream as _;
 use super::{
     Answer, Error, Message,
     commands::check_queue,
-    link::Link,
+    link::{Counted, Link},
     results::Outbox,
     waiting::{Once, all, either},
 };
@@ -27,13 +27,32 @@ pub(super) struct Consuming {
     /// Its prefetch is one for all, and can be changed.
     pub(super) shared: bool,
     /// It is to end.
-    pub(super) cancelled: Once<()>,
+    cancelled: Once<()>,
+    /// As long as it is ending, its channel is one that will be free.
+    ending: RefCell<Option<Counted>>,
     /// It has ended: its consumer tags, or why it was not cancelled.
     pub(super) ended: Once<Result<Vec<ShortStr>, Error>>,
     /// Its channel, while all its consumers run.
     pub(super) channel: RefCell<Option<Rc<Channel>>>,
     /// Those of its consumers.
     pub(super) tags: RefCell<Vec<ShortStr>>,
+}
+
+impl Consuming {
+    pub(super) fn new(shared: bool) -> Self {
+        Self {
+            shared,
+            ..Self::default()
+        }
+    }
+
+    /// It is to end.
+    pub(super) fn cancel(&self, link: &Rc<Link>) {
+        if self.cancelled.peek().is_none() && self.ended.peek().is_none() {
+            self.ending.replace(Some(link.will_be_free()));
+            self.cancelled.set(());
+        }
+    }
 }
 
 /// What is to be consumed, and who is told.
@@ -49,6 +68,8 @@ impl Consume {
     /// Consumes, until the end of one consumer is the end of all.
     pub(super) async fn run(mut self) -> Result<Answer, Error> {
         let result = self.consume().await;
+        drop(self.consuming.ending.take());
+        self.link.changed();
         let tags = self.consuming.tags.take();
         self.consuming.ended.set(match &result {
             // Whoever wanted it cancelled has it so, whoever did it.

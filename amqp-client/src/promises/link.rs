@@ -96,6 +96,11 @@ impl Link {
         self.idle.borrow_mut().pop()
     }
 
+    /// One more channel will be free without anybody's doing.
+    pub(super) fn will_be_free(self: &Rc<Self>) -> Counted {
+        Counted::new(self, |link| &link.lent, 1)
+    }
+
     /// Waits until a channel is free, or will never be.
     async fn change(&self) {
         let mut asked = false;
@@ -109,7 +114,7 @@ impl Link {
         .await;
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         self.waiting.take().into_iter().for_each(Waker::wake);
     }
 
@@ -197,7 +202,7 @@ fn unsent(error: Error) -> Error {
 }
 
 /// A part of a sum, as long as it is there.
-struct Counted {
+pub(super) struct Counted {
     link: Rc<Link>,
     sum: fn(&Link) -> &Cell<usize>,
     part: usize,
@@ -229,7 +234,7 @@ pub(super) struct Lent {
 
 impl Lent {
     fn new(link: &Rc<Link>, channel: Channel) -> Self {
-        let lent = Counted::new(link, |link| &link.lent, 1);
+        let lent = link.will_be_free();
         Self { channel, lent }
     }
 
