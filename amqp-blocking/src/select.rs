@@ -64,7 +64,7 @@ impl AsFd for Descriptor {
 }
 
 fn park() -> Result<(Descriptor, Reactor, Waker), ConnectError> {
-    let (reactor, waker) = Reactor::new().map_err(ConnectError::System)?;
+    let (reactor, waker) = Reactor::new().map_err(|error| ConnectError::System(error.into()))?;
     let descriptor = Descriptor(Arc::clone(&reactor.registry));
     Ok((descriptor, reactor, waker))
 }

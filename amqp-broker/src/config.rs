@@ -15,6 +15,7 @@ use crate::permission::Permissions;
 /// password `guest`, who may do everything. Unlike RabbitMQ's, this `guest` may also come from
 /// another machine: where a client comes from is not known here.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// What each connection begins with: limits to negotiate, mechanisms, timeouts, and what to
     /// tell of this server. Its `limits.body` is not used, see [`Limits::message`].
@@ -42,11 +43,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            server: server::Config {
-                properties: server_properties("3.10.8"),
-                mechanisms: "PLAIN AMQPLAIN EXTERNAL".into(),
-                ..server::Config::default()
-            },
+            server: server::Config::default()
+                .properties(server_properties("3.10.8"))
+                .mechanisms("PLAIN AMQPLAIN EXTERNAL"),
             vhosts: vec!["/".into()],
             users: vec![User::new("guest", "guest").may("/", Permissions::all())],
             limits: Limits::default(),
@@ -54,6 +53,57 @@ impl Default for Config {
             seed: 0,
             epoch: 0,
         }
+    }
+}
+
+impl Config {
+    /// Sets `server`.
+    #[must_use]
+    pub fn server(mut self, server: server::Config) -> Self {
+        self.server = server;
+        self
+    }
+
+    /// Sets `vhosts`.
+    #[must_use]
+    pub fn vhosts(mut self, vhosts: impl Into<Vec<String>>) -> Self {
+        self.vhosts = vhosts.into();
+        self
+    }
+
+    /// Sets `users`.
+    #[must_use]
+    pub fn users(mut self, users: impl Into<Vec<User>>) -> Self {
+        self.users = users.into();
+        self
+    }
+
+    /// Sets `limits`.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets `rules`.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Sets `seed`.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets `epoch`.
+    #[must_use]
+    pub fn epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
     }
 }
 
@@ -99,6 +149,7 @@ impl User {
 
 /// Bounds of a whole broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// How many connections there may be at a time; another one is not accepted. Default 65,536: an
     /// idle one takes a few kilobytes.
@@ -148,8 +199,74 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Sets `connections`.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Sets `queues`.
+    #[must_use]
+    pub fn queues(mut self, queues: usize) -> Self {
+        self.queues = queues;
+        self
+    }
+
+    /// Sets `bindings`.
+    #[must_use]
+    pub fn bindings(mut self, bindings: usize) -> Self {
+        self.bindings = bindings;
+        self
+    }
+
+    /// Sets `consumers`.
+    #[must_use]
+    pub fn consumers(mut self, consumers: usize) -> Self {
+        self.consumers = consumers;
+        self
+    }
+
+    /// Sets `message`.
+    #[must_use]
+    pub fn message(mut self, message: u64) -> Self {
+        self.message = message;
+        self
+    }
+
+    /// Sets `memory`.
+    #[must_use]
+    pub fn memory(mut self, memory: usize) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Sets `transaction`.
+    #[must_use]
+    pub fn transaction(mut self, transaction: usize) -> Self {
+        self.transaction = transaction;
+        self
+    }
+
+    /// Sets `output`.
+    #[must_use]
+    pub fn output(mut self, output: usize) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// Sets `replies`.
+    #[must_use]
+    pub fn replies(mut self, replies: usize) -> Self {
+        self.replies = replies;
+        self
+    }
+}
+
 /// Where versions of RabbitMQ differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rules {
     /// Whether queues may be neither durable nor exclusive. RabbitMQ 4.3 closes the connection with
     /// 541.
@@ -188,6 +305,29 @@ impl Rules {
 impl Default for Rules {
     fn default() -> Self {
         Self::rabbitmq_3()
+    }
+}
+
+impl Rules {
+    /// Sets `transient_queues`.
+    #[must_use]
+    pub fn transient_queues(mut self, transient_queues: bool) -> Self {
+        self.transient_queues = transient_queues;
+        self
+    }
+
+    /// Sets `global_qos`.
+    #[must_use]
+    pub fn global_qos(mut self, global_qos: bool) -> Self {
+        self.global_qos = global_qos;
+        self
+    }
+
+    /// Sets `flow`.
+    #[must_use]
+    pub fn flow(mut self, flow: bool) -> Self {
+        self.flow = flow;
+        self
     }
 }
 

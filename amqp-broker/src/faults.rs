@@ -14,6 +14,7 @@ use crate::{
 /// What goes wrong with confirms. It begins with the next publish on a channel in confirm mode, of
 /// whatever connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConfirmFault {
     /// Nothing.
     #[default]

@@ -19,6 +19,7 @@ use crate::{connection, shared::Shared, state::State};
 
 /// Who to log in as, and for how long that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Login {
     /// The user name. RabbitMQ ignores it where the password is an OAuth 2 token.
     pub username: String,

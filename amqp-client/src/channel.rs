@@ -4,7 +4,7 @@ use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use amqp_core::{
     Body, ChannelId, ClientSent, Close, CloseCause, CloseReason, MethodDef as _, NoWait,
-    PropertyList, PublishError, PublishSeq, Request, Requeue, Tags, client,
+    PropertyList, PublishSeq, Request, Requeue, Tags, client,
     protocol::{Method, ReplyCode, basic, channel, confirm, tx},
 };
 
@@ -449,11 +449,13 @@ impl State {
         };
         match published {
             Ok(seq) => Ok(seq),
-            Err(PublishError::HeldBack { body, .. }) => Err(Publishing::HeldBack(body)),
-            // A channel that is gone has a reason, which says more.
-            Err(PublishError::Misuse(misuse)) => Err(Publishing::Failed(
-                self.commands(id).err().unwrap_or(Error::Misuse(misuse)),
-            )),
+            Err(refused) => Err(match refused.into_body() {
+                Ok(body) => Publishing::HeldBack(body),
+                // A channel that is gone has a reason, which says more.
+                Err(misuse) => {
+                    Publishing::Failed(self.commands(id).err().unwrap_or(Error::Misuse(misuse)))
+                }
+            }),
         }
     }
 }
@@ -479,6 +481,7 @@ impl Drop for Room<'_> {
 
 /// A message that was fetched.
 #[derive(Debug)]
+#[non_exhaustive]
 #[must_use = "dropped without an acknowledgement, it stays outstanding until the channel ends"]
 pub struct Fetched {
     /// What to acknowledge it by; none when it was fetched with `no_ack`.

@@ -123,6 +123,7 @@ impl Drop for Confirm {
 
 /// Why a publish was not confirmed.
 #[derive(thiserror::Error, Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Unconfirmed {
     /// It was mandatory and no queue took it: here it is. It may have come back without its confirm,
     /// before the channel or the connection ended.

@@ -36,7 +36,19 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// An attempt goes through three limits, one after the other: that of TCP, that of TLS, and
 /// [`Timeouts::handshake`](amqp_core::Timeouts), which is that of AMQP, and of the credentials'
 /// provider before it.
+///
+/// ```
+/// use amqp_client::{Config, Options, core::dial::{Address, Order}};
+///
+/// let nodes = ["a.example.com", "b.example.com"].map(|host| Address::tcp(host, 5672));
+/// let options = Options::default()
+///     .addresses(nodes)
+///     .order(Order::Shuffled { seed: 1 })
+///     .config(Config::default().virtual_host("staging")?.heartbeat(20));
+/// # Ok::<(), amqp_client::Error>(())
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// The addresses of the broker's nodes: the first one that answers is taken.
     pub addresses: Vec<Address>,
@@ -67,6 +79,57 @@ impl Default for Options {
             credentials: None,
             config: Config::default(),
         }
+    }
+}
+
+impl Options {
+    /// Sets `addresses`.
+    #[must_use]
+    pub fn addresses(mut self, addresses: impl IntoIterator<Item = Address>) -> Self {
+        self.addresses = addresses.into_iter().collect();
+        self
+    }
+
+    /// Sets `order`.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Sets `tcp_timeout`.
+    #[must_use]
+    pub fn tcp_timeout(mut self, tcp_timeout: Duration) -> Self {
+        self.tcp_timeout = tcp_timeout;
+        self
+    }
+
+    /// Sets `tls_timeout`.
+    #[must_use]
+    pub fn tls_timeout(mut self, tls_timeout: Duration) -> Self {
+        self.tls_timeout = tls_timeout;
+        self
+    }
+
+    /// Sets `tls`.
+    #[must_use]
+    pub fn tls(mut self, tls: impl Into<Option<TlsOptions>>) -> Self {
+        self.tls = tls.into();
+        self
+    }
+
+    /// Sets `credentials`.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Arc<dyn CredentialsProvider>) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets `config`.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
     }
 }
 
@@ -342,7 +405,7 @@ impl<R: Runtime> Dialing<R> {
 }
 
 /// Why no connection was made.
-#[derive(thiserror::Error, Debug)]
+#[derive(thiserror::Error, Clone, Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The URI is wrong.
@@ -353,7 +416,7 @@ pub enum ConnectError {
     Misuse(#[from] ApiMisuse),
     /// The system gives nothing to wait for sockets with.
     #[error("cannot wait for sockets: {0}")]
-    System(#[source] io::Error),
+    System(#[source] Arc<io::Error>),
     /// No address could be reached: how each has failed.
     #[error("could not reach {0}")]
     Unreachable(Failures),

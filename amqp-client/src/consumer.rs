@@ -276,6 +276,7 @@ impl From<client::Delivery> for Message {
 /// Dropping it without an acknowledgement leaves it outstanding: the server keeps it, and delivers
 /// it again when the channel ends.
 #[derive(Debug)]
+#[non_exhaustive]
 #[must_use = "dropped without an acknowledgement, it stays outstanding until the channel ends"]
 pub struct Delivery {
     /// The message.

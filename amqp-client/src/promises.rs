@@ -158,6 +158,7 @@ impl Answer {
 ///
 /// Dropping it unsettled leaves it to the server: a fetched one goes back to its queue at once, a
 /// delivered one when its consumer has ended.
+#[non_exhaustive]
 #[must_use = "dropped without an acknowledgement, it goes back to its queue sooner or later"]
 pub struct Message {
     /// What it came under.

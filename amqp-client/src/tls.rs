@@ -48,19 +48,18 @@ pub use self::{
     feature = "tls",
     doc = r#"
 ```
-use amqp_client::{Certificates, Identity, Key, Options, TlsOptions};
+use amqp_client::{Certificates, Identity, Key, Options, TlsOptions, core::dial::Address};
 
-let mut options = Options::from_uri("amqps://broker.example.com?cacertfile=/etc/ca.pem")?;
+let options = Options::from_uri("amqps://broker.example.com?cacertfile=/etc/ca.pem")?;
 
 // The same with what is in memory, and with a certificate to show to the server.
 # let (ca, certificate, key) = ("", "", "");
-let mut tls = TlsOptions::default();
-tls.authorities = Some(Certificates::pem(ca));
-tls.identity = Some(Identity {
-    certificates: Certificates::pem(certificate),
-    key: Key::pem(key),
-});
-options.tls = Some(tls);
+let tls = TlsOptions::default()
+    .authorities(Certificates::pem(ca))
+    .identity(Identity::new(Certificates::pem(certificate), Key::pem(key)));
+let options = Options::default()
+    .addresses([Address::tcp("broker.example.com", 5671)])
+    .tls(tls);
 # Ok::<(), amqp_client::ConnectError>(())
 ```
 "#
@@ -80,6 +79,39 @@ pub struct TlsOptions {
     /// `server_name_indication` with a name can be: anything else is a [`TlsSetupError::Conflict`].
     #[cfg(feature = "tls")]
     pub config: Option<Arc<ClientConfig>>,
+}
+
+impl TlsOptions {
+    /// Sets `parameters`.
+    #[must_use]
+    pub fn parameters(mut self, parameters: TlsParameters) -> Self {
+        self.parameters = parameters;
+        self
+    }
+
+    /// Sets `authorities`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn authorities(mut self, authorities: Certificates) -> Self {
+        self.authorities = Some(authorities);
+        self
+    }
+
+    /// Sets `identity`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Sets `config`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn config(mut self, config: impl Into<Arc<ClientConfig>>) -> Self {
+        self.config = Some(config.into());
+        self
+    }
 }
 
 impl TlsOptions {

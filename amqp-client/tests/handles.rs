@@ -457,10 +457,7 @@ fn getters_and_misuse() {
     assert_eq!(rig.world().written, written);
     rig.wait(channel.call(confirm::Select::default())).unwrap();
     misuse(rig.wait(channel.tx_select()).map(|_| ()));
-    let bad = Config {
-        frame_max: 100,
-        ..Config::default()
-    };
+    let bad = Config::default().frame_max(100);
     let (wire, clock) = rig.another();
     assert!(matches!(
         Connection::start(bad, wire, clock),

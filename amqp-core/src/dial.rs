@@ -504,6 +504,7 @@ fn interleave(sockets: Vec<SocketAddr>) -> VecDeque<Target> {
 
 /// How one attempt failed, or why there was none.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// The address that was tried.
     pub address: Address,

@@ -1,7 +1,5 @@
 //! Errors of the caller.
 
-use bytes::Bytes;
-
 use crate::{
     body::Body,
     wire::{ShortStr, ShortStrError},
@@ -126,6 +124,7 @@ pub enum ApiMisuse {
 
 /// Why a publish was not accepted.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PublishError {
     /// There is no room now, or the server asked for a pause. The body is handed back; an event
     /// tells when to try again.
@@ -142,12 +141,14 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// The body, when it was handed back.
-    #[must_use]
-    pub fn into_body(self) -> Option<Bytes> {
+    /// The body to publish later, as it was given.
+    ///
+    /// # Errors
+    /// The misuse, for which no later moment is better.
+    pub fn into_body(self) -> Result<Body, ApiMisuse> {
         match self {
-            Self::HeldBack { body, .. } => Some(body.into_bytes()),
-            Self::Misuse(_) => None,
+            Self::HeldBack { body, .. } => Ok(body),
+            Self::Misuse(misuse) => Err(misuse),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
 
 /// What the peer did against the protocol, and where.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ProtocolError {
     /// What it did.
     pub fault: Fault,

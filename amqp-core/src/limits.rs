@@ -13,6 +13,7 @@ pub const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
 
 /// Bounds of one connection. The defaults suit a client of RabbitMQ.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// The largest message body that is accepted or published, in bytes. A larger one that comes in
     /// closes its channel, with 311 from a client and, as RabbitMQ does it, with 406 from a server.
@@ -52,8 +53,60 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Sets `body`.
+    #[must_use]
+    pub fn body(mut self, body: u64) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// Sets `unlimited_frame`.
+    #[must_use]
+    pub fn unlimited_frame(mut self, unlimited_frame: u32) -> Self {
+        self.unlimited_frame = unlimited_frame;
+        self
+    }
+
+    /// Sets `unlimited_chunk`.
+    #[must_use]
+    pub fn unlimited_chunk(mut self, unlimited_chunk: u32) -> Self {
+        self.unlimited_chunk = unlimited_chunk;
+        self
+    }
+
+    /// Sets `output_high`.
+    #[must_use]
+    pub fn output_high(mut self, output_high: usize) -> Self {
+        self.output_high = output_high;
+        self
+    }
+
+    /// Sets `output_low`.
+    #[must_use]
+    pub fn output_low(mut self, output_low: usize) -> Self {
+        self.output_low = output_low;
+        self
+    }
+
+    /// Sets `unconfirmed`.
+    #[must_use]
+    pub fn unconfirmed(mut self, unconfirmed: usize) -> Self {
+        self.unconfirmed = unconfirmed;
+        self
+    }
+
+    /// Sets `empty_frames`.
+    #[must_use]
+    pub fn empty_frames(mut self, empty_frames: u32) -> Self {
+        self.empty_frames = empty_frames;
+        self
+    }
+}
+
 /// How long the machine waits for the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// For the whole handshake. Default 10 s.
     pub handshake: Duration,
@@ -74,8 +127,32 @@ impl Default for Timeouts {
     }
 }
 
+impl Timeouts {
+    /// Sets `handshake`.
+    #[must_use]
+    pub fn handshake(mut self, handshake: Duration) -> Self {
+        self.handshake = handshake;
+        self
+    }
+
+    /// Sets `close`.
+    #[must_use]
+    pub fn close(mut self, close: Duration) -> Self {
+        self.close = close;
+        self
+    }
+
+    /// Sets `request`.
+    #[must_use]
+    pub fn request(mut self, request: impl Into<Option<Duration>>) -> Self {
+        self.request = request.into();
+        self
+    }
+}
+
 /// What two peers agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tuning {
     /// The highest channel number, 1 to 65,535.
     pub channel_max: u16,

@@ -268,6 +268,7 @@ impl Mechanism for External {
 
 /// Who a client says it is, for a server to check.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Credentials {
     /// The user name.
     pub username: String,

@@ -62,6 +62,7 @@ const DEFAULT_HOST: &str = "localhost";
 /// # Ok::<(), amqp_core::uri::UriError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Uri {
     /// Whether the connection is made with TLS.
     pub scheme: Scheme,

@@ -85,10 +85,7 @@ impl Side {
 
 /// A client and a server with two channels open, on both of which the client consumes as `t`.
 fn open_pair(server: server::Config) -> [Side; 2] {
-    let client = client::Config {
-        checks: Checks::Standard,
-        ..client::Config::default()
-    };
+    let client = client::Config::default().checks(Checks::Standard);
     let mut client = client::Connection::new(client, NOW).unwrap();
     let mut server = server::Connection::new(server, NOW).unwrap();
     let exchange = |client: &mut client::Connection, server: &mut server::Connection| {
@@ -391,10 +388,7 @@ fn reg_26_tables_nested_ten_thousand_deep() {
 fn apr_39_all_the_channels_there_may_be() {
     let each = 1 << 10;
     for (channel_max, most) in [(0, u16::MAX), (2047, 2047)] {
-        let config = server::Config {
-            channel_max,
-            ..server::Config::default()
-        };
+        let config = server::Config::default().channel_max(channel_max);
         let [_, server] = open_pair(config);
         let allowed = each * usize::from(most) + ROOM;
         let server = measure_one("all channels", allowed, server, |side| {

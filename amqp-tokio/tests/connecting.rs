@@ -117,10 +117,7 @@ impl Runtime for Network {
 }
 
 fn to(hosts: &[&str]) -> Options {
-    Options {
-        addresses: hosts.iter().map(|host| Address::tcp(*host, 5672)).collect(),
-        ..Options::default()
-    }
+    Options::default().addresses(hosts.iter().map(|host| Address::tcp(*host, 5672)))
 }
 
 #[tokio::test(start_paused = true)]

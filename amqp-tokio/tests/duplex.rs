@@ -36,10 +36,7 @@ struct Remote {
 
 impl Remote {
     fn start(stream: DuplexStream, heartbeat: u16) -> Self {
-        let config = server::Config {
-            heartbeat,
-            ..server::Config::default()
-        };
+        let config = server::Config::default().heartbeat(heartbeat);
         let remote = Self {
             peer: Arc::new(Mutex::new(Peer::new(config, Instant::ORIGIN))),
             told: Arc::default(),

@@ -127,10 +127,7 @@ async fn puk_08_a_flush_waits_for_the_transport() -> Outcome {
 #[tokio::test(start_paused = true)]
 async fn heartbeats_notice_a_stall() -> Outcome {
     let broker = LocalBroker::default();
-    let config = Config {
-        heartbeat: Some(10),
-        ..Config::default()
-    };
+    let config = Config::default().heartbeat(10);
     let connection = broker.connect(config).await?;
     let key = last_key(&broker)?;
     let stall = Disturbance::new().stall_after(0);

@@ -115,10 +115,10 @@ impl Card {
     }
 
     fn identity(&self) -> Identity {
-        Identity {
-            certificates: Certificates::der([self.certificate.der().to_vec()]),
-            key: Key::der(self.key.serialize_der()),
-        }
+        Identity::new(
+            Certificates::der([self.certificate.der().to_vec()]),
+            Key::der(self.key.serialize_der()),
+        )
     }
 }
 
@@ -161,11 +161,9 @@ async fn showing(card: &Card) -> Result<Server, Failure> {
 fn to(host: &str, server: &Server, configure: impl FnOnce(&mut TlsOptions)) -> Options {
     let mut tls = TlsOptions::default();
     configure(&mut tls);
-    Options {
-        addresses: vec![Address::tcp(host, server.local_addr().port())],
-        tls: Some(tls),
-        ..Options::default()
-    }
+    Options::default()
+        .addresses([Address::tcp(host, server.local_addr().port())])
+        .tls(tls)
 }
 
 /// How to connect to that server, trusting that authority.

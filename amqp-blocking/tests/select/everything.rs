@@ -165,11 +165,8 @@ proptest! {
         unconfirmed in prop_oneof![Just(5), Just(1000)],
     ) {
         let server = broker();
-        let config = Config {
-            channel_max,
-            limits: Limits { unconfirmed, ..Limits::default() },
-            ..Config::default()
-        };
+        let limits = Limits::default().unconfirmed(unconfirmed);
+        let config = Config::default().channel_max(channel_max).limits(limits);
         let (mut client, connected) = connecting(&server, config);
         let mut program = Program::default();
         program.begun(Some(connected));

@@ -21,10 +21,7 @@ use crate::tools::*;
 #[test]
 fn requests_wait_for_a_channel_unless_none_will_be_free() {
     let server = broker();
-    let config = Config {
-        channel_max: 3,
-        ..Config::default()
-    };
+    let config = Config::default().channel_max(3);
     let mut client = connect_configured(&server, config);
     let declared: Vec<_> = (0..50)
         .map(|number| client.call(declaration(&format!("q{number}"))))
@@ -155,13 +152,7 @@ fn consumers_that_have_not_begun_can_be_cancelled() {
 #[test]
 fn publishes_are_bounded_and_bodies_handed_back() {
     let server = broker();
-    let config = Config {
-        limits: Limits {
-            unconfirmed: 3,
-            ..Limits::default()
-        },
-        ..Config::default()
-    };
+    let config = Config::default().limits(Limits::default().unconfirmed(3));
     let mut client = connect_configured(&server, config);
     declare(&mut client, "q");
     for _ in 0..2 {

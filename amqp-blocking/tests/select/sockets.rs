@@ -29,10 +29,7 @@ fn there_and_back(client: &mut Client) {
 }
 
 fn to(addresses: Vec<Address>) -> Options {
-    Options {
-        addresses,
-        ..Options::default()
-    }
+    Options::default().addresses(addresses)
 }
 
 #[test]

@@ -310,10 +310,7 @@ fn a_close_comes_behind_all_that_was_begun() {
 #[test]
 fn who_wants_a_channel_waits_for_one_that_is_being_closed() {
     let server = broker();
-    let few = |channel_max| Config {
-        channel_max,
-        ..Config::default()
-    };
+    let few = |channel_max| Config::default().channel_max(channel_max);
     let mut client = connect_configured(&server, few(1));
     declare(&mut client, "q");
     let consumer = consume_multi(&mut client, &["q"], 1);

@@ -49,10 +49,7 @@ fn puk_21_all_capabilities_of_rabbitmq_are_told() {
 #[test]
 fn ser_02_puk_37_apr_37_heartbeats_keep_an_idle_connection_alive() {
     let mut rig = Rig::new();
-    let client = rig.begin(client::Config {
-        heartbeat: Some(1),
-        ..client::Config::default()
-    });
+    let client = rig.begin(client::Config::default().heartbeat(1));
     rig.advance(10_000);
     assert!(rig.client(client).is_open());
     rig.try_call(client, &queue("q")).unwrap();
@@ -61,10 +58,7 @@ fn ser_02_puk_37_apr_37_heartbeats_keep_an_idle_connection_alive() {
 #[test]
 fn a_silent_client_is_taken_for_dead() {
     let mut rig = Rig::new();
-    let client = rig.begin(client::Config {
-        heartbeat: Some(1),
-        ..client::Config::default()
-    });
+    let client = rig.begin(client::Config::default().heartbeat(1));
     let mut declare = queue("q");
     declare.exclusive = true;
     rig.try_call(client, &declare).unwrap();
@@ -99,11 +93,11 @@ fn a_client_that_would_not_understand_a_refused_login_is_hung_up_on() {
     let mut rig = Rig::new();
     let mut properties = FieldTable::new();
     properties.push(name("capabilities"), FieldTable::new());
-    let client = rig.begin(client::Config {
-        mechanisms: vec![Box::new(Plain::new("guest", "wrong").unwrap())],
-        properties,
-        ..client::Config::default()
-    });
+    let client = rig.begin(
+        client::Config::default()
+            .mechanisms(vec![Box::new(Plain::new("guest", "wrong").unwrap())])
+            .properties(properties),
+    );
     assert!(rig.broker.is_finished(rig.key(client)));
     assert_eq!(rig.closed(client), None);
 }
@@ -111,22 +105,21 @@ fn a_client_that_would_not_understand_a_refused_login_is_hung_up_on() {
 #[test]
 fn amqplain_is_taken() {
     let mut rig = Rig::new();
-    let client = rig.begin(client::Config {
-        mechanisms: vec![Box::new(AmqPlain::new("guest", "guest"))],
-        ..client::Config::default()
-    });
+    let client = rig.begin(
+        client::Config::default().mechanisms(vec![Box::new(AmqPlain::new("guest", "guest"))]),
+    );
     assert!(rig.client(client).is_open());
 }
 
 #[test]
 fn tri_02_what_the_client_asks_for_is_negotiated() {
     let mut rig = Rig::new();
-    let client = rig.begin(client::Config {
-        channel_max: 10,
-        frame_max: 10_000,
-        heartbeat: Some(20),
-        ..client::Config::default()
-    });
+    let client = rig.begin(
+        client::Config::default()
+            .channel_max(10)
+            .frame_max(10_000)
+            .heartbeat(20),
+    );
     let tuning = rig.broker.inspect().connections[client].tuning;
     assert_eq!(
         (tuning.channel_max, tuning.frame_max, tuning.heartbeat),
@@ -136,10 +129,7 @@ fn tri_02_what_the_client_asks_for_is_negotiated() {
 
 #[test]
 fn a_frame_limit_below_8192_is_refused_unless_it_is_allowed() {
-    let config = || client::Config {
-        frame_max: 4096,
-        ..client::Config::default()
-    };
+    let config = || client::Config::default().frame_max(4096);
     let mut rig = Rig::new();
     let client = rig.begin(config());
     // As RabbitMQ does it: without a word.
@@ -155,10 +145,10 @@ fn a_frame_limit_below_8192_is_refused_unless_it_is_allowed() {
 #[test]
 fn tri_04_puk_26_client_properties_can_be_inspected() {
     let mut rig = Rig::new();
-    let client = rig.begin(client::Config {
-        properties: table([("program", "test".into()), ("build", 7.into())]),
-        ..client::Config::default()
-    });
+    let client = rig.begin(
+        client::Config::default()
+            .properties(table([("program", "test".into()), ("build", 7.into())])),
+    );
     let info = &rig.broker.inspect().connections[client];
     let field = |name| info.client_properties.get(name).unwrap().clone();
     assert_eq!(field("program").as_str(), Some("test"));
@@ -258,15 +248,13 @@ fn a_dead_connection_gives_everything_back() {
 
 #[test]
 fn virtual_hosts_are_apart() {
-    let config = Config {
-        vhosts: vec!["/".into(), "other".into()],
-        users: vec![
+    let config = Config::default()
+        .vhosts(vec!["/".into(), "other".into()])
+        .users(vec![
             User::new("guest", "guest")
                 .may("/", Permissions::all())
                 .may("other", Permissions::all()),
-        ],
-        ..Config::default()
-    };
+        ]);
     let mut rig = Rig::with(config);
     let here = rig.connect();
     let there = rig.begin_as("guest", "guest", "other");

@@ -10,10 +10,7 @@ use crate::rig::{Rig, bind, headers, name, queue, queue_with, quorum, tag};
 
 /// A broker with a queue `dead` that takes all dead letters of the exchange `amq.fanout`.
 fn morgue() -> (Rig, usize, ChannelId) {
-    let mut rig = Rig::with(Config {
-        epoch: 1_000_000,
-        ..Config::default()
-    });
+    let mut rig = Rig::with(Config::default().epoch(1_000_000));
     let client = rig.connect();
     let channel = rig.channel(client);
     rig.declare(client, channel, &queue("dead"));

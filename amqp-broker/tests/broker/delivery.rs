@@ -455,10 +455,7 @@ fn a_consumer_that_did_not_ask_is_not_told_when_its_queue_goes() {
     let mut rig = Rig::new();
     let mut properties = FieldTable::new();
     properties.push(name("capabilities"), FieldTable::new());
-    let client = rig.begin(amqp_core::client::Config {
-        properties,
-        ..Default::default()
-    });
+    let client = rig.begin(amqp_core::client::Config::default().properties(properties));
     let channel = rig.channel(client);
     rig.declare(client, channel, &queue("q"));
     rig.consume(client, channel, consumer("q", "c")).unwrap();

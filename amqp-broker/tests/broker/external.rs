@@ -15,10 +15,7 @@ const REFUSAL: &str = "ACCESS_REFUSED - Login was refused using authentication m
                        For details see the broker logfile.";
 
 fn with(mechanism: impl Mechanism + 'static) -> client::Config {
-    client::Config {
-        mechanisms: vec![Box::new(mechanism)],
-        ..client::Config::default()
-    }
+    client::Config::default().mechanisms(vec![Box::new(mechanism)])
 }
 
 /// Who is logged in.

@@ -78,10 +78,7 @@ fn messages_are_not_taken() {
 #[test]
 fn what_is_dropped_follows_from_the_seed() {
     let confirmed = |seed| {
-        let mut rig = Rig::with(Config {
-            seed,
-            ..Config::default()
-        });
+        let mut rig = Rig::with(Config::default().seed(seed));
         let client = rig.connect();
         let channel = rig.channel(client);
         rig.confirms(client, channel);

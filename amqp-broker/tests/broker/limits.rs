@@ -132,10 +132,7 @@ fn publishers_are_blocked_while_memory_is_short() {
 #[test]
 fn a_blocked_connection_keeps_its_heartbeats() {
     let mut rig = Rig::new();
-    let client = rig.begin(amqp_core::client::Config {
-        heartbeat: Some(1),
-        ..Default::default()
-    });
+    let client = rig.begin(amqp_core::client::Config::default().heartbeat(1));
     let channel = rig.channel(client);
     rig.declare(client, channel, &queue("q"));
     rig.broker.faults().memory_alarm(true);

@@ -12,3 +12,4 @@ mod protocol_faults;
 mod publishing;
 mod queues;
 mod rig;
+mod settings;

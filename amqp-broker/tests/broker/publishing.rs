@@ -367,10 +367,7 @@ fn tri_52_a_direct_reply_finds_the_one_who_asked() {
 #[test]
 fn direct_replies_have_their_rules() {
     let mut rig = Rig::new();
-    let client = rig.begin(amqp_core::client::Config {
-        checks: Checks::Standard,
-        ..Default::default()
-    });
+    let client = rig.begin(amqp_core::client::Config::default().checks(Checks::Standard));
     let refusal = |text: &str| refused(406, &format!("PRECONDITION_FAILED - {text}"));
     let replies = |no_ack| basic::Consume {
         no_ack,

@@ -89,10 +89,7 @@ fn tri_24_a_queue_without_a_name_gets_one_and_the_empty_name_means_it() {
 #[test]
 fn the_same_seed_gives_the_same_names() {
     let names = |seed| {
-        let mut rig = Rig::with(Config {
-            seed,
-            ..Config::default()
-        });
+        let mut rig = Rig::with(Config::default().seed(seed));
         let client = rig.connect();
         let channel = rig.channel(client);
         rig.declare(client, channel, &queue("")).0

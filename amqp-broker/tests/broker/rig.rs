@@ -196,10 +196,7 @@ impl Rig {
     }
 
     fn begin_at(&mut self, key: ConnectionKey, config: client::Config) -> usize {
-        let config = client::Config {
-            checks: Checks::Standard,
-            ..config
-        };
+        let config = config.checks(Checks::Standard);
         let client = client::Connection::new(config, self.now).unwrap();
         self.peers.push(Peer::new(client, key));
         self.exchange();
@@ -211,11 +208,12 @@ impl Rig {
     }
 
     pub(crate) fn begin_as(&mut self, user: &str, password: &str, vhost: &str) -> usize {
-        self.begin(client::Config {
-            mechanisms: vec![Box::new(Plain::new(user, password).unwrap())],
-            virtual_host: name(vhost),
-            ..client::Config::default()
-        })
+        self.begin(
+            client::Config::default()
+                .mechanisms(vec![Box::new(Plain::new(user, password).unwrap())])
+                .virtual_host(vhost)
+                .unwrap(),
+        )
     }
 
     pub(crate) fn client(&mut self, client: usize) -> &mut client::Connection {

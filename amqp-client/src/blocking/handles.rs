@@ -229,6 +229,7 @@ impl Confirm {
 
 /// Why [`Confirm::wait`] does not say that the server has the message.
 #[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
 pub enum ConfirmError {
     /// The server has told, or will not.
     #[error(transparent)]

@@ -1,12 +1,12 @@
 //! Why a stream was not secured.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 #[cfg(feature = "tls")]
 use super::fault::{CertificateFault, ClientCertificateFault};
 
 /// Why a stream was not secured.
-#[derive(thiserror::Error, Debug)]
+#[derive(thiserror::Error, Clone, Debug)]
 #[non_exhaustive]
 pub enum TlsError {
     /// It was built without TLS.
@@ -42,7 +42,7 @@ pub enum TlsError {
     Handshake(String),
     /// The exchange has failed.
     #[error(transparent)]
-    Exchange(io::Error),
+    Exchange(Arc<io::Error>),
 }
 
 impl TlsError {
@@ -72,14 +72,14 @@ impl From<io::Error> for TlsError {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe => Self::HungUp,
-            _ => Self::Exchange(error),
+            _ => Self::Exchange(error.into()),
         }
     }
 }
 
 /// Why there is no TLS as the [options](crate::TlsOptions) want it.
 #[cfg(feature = "tls")]
-#[derive(thiserror::Error, Debug)]
+#[derive(thiserror::Error, Clone, Debug)]
 #[non_exhaustive]
 pub enum TlsSetupError {
     /// Nothing is there to compute with.
@@ -139,12 +139,12 @@ impl TlsSetupError {
 
 /// What is wrong with a certificate or key of one's own.
 #[cfg(feature = "tls")]
-#[derive(thiserror::Error, Debug)]
+#[derive(thiserror::Error, Clone, Debug)]
 #[non_exhaustive]
 pub enum MaterialFault {
     /// The file cannot be read.
     #[error("it cannot be read: {0}")]
-    Unreadable(io::Error),
+    Unreadable(Arc<io::Error>),
     /// It is broken.
     #[error("it is not well-formed: {0}")]
     Malformed(String),

@@ -43,12 +43,21 @@ impl fmt::Debug for Certificates {
 
 /// A certificate to show to a server, and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// The certificate, and after it those of the authorities between it and one that the server
     /// knows.
     pub certificates: Certificates,
     /// Its private key.
     pub key: Key,
+}
+
+impl Identity {
+    /// A certificate with those of the authorities behind it, and its key.
+    #[must_use]
+    pub const fn new(certificates: Certificates, key: Key) -> Self {
+        Self { certificates, key }
+    }
 }
 
 /// A private key in memory: PKCS #8, PKCS #1 (RSA) or SEC 1 (elliptic curves), not encrypted.
@@ -157,7 +166,7 @@ impl Source<'_, Key> {
 }
 
 fn read(path: &str) -> Result<Vec<u8>, MaterialFault> {
-    fs::read(path).map_err(MaterialFault::Unreadable)
+    fs::read(path).map_err(|error| MaterialFault::Unreadable(error.into()))
 }
 
 fn certificates_in(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialFault> {

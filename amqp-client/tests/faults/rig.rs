@@ -285,10 +285,7 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut config = broker::Config {
-            seed,
-            ..broker::Config::default()
-        };
+        let mut config = broker::Config::default().seed(seed);
         config.server.heartbeat = 10;
         Self {
             broker: SharedBroker::new(Broker::new(config).unwrap()),

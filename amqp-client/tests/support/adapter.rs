@@ -66,18 +66,12 @@ pub(crate) async fn over_unix<R: Runtime + Default, T: Transport + Unpin + 'stat
         }
     });
     let path = path.to_str().ok_or("a path that is no text")?;
-    let options = Options {
-        addresses: vec![Address::unix(path)],
-        ..Options::default()
-    };
+    let options = Options::default().addresses([Address::unix(path)]);
     let connection = connect(&runtime, &options).await?;
     large_message(&connection).await?;
     connection.close().await?;
 
-    let nowhere = Options {
-        addresses: vec![Address::unix(format!("{path}.not"))],
-        ..Options::default()
-    };
+    let nowhere = Options::default().addresses([Address::unix(format!("{path}.not"))]);
     let refused = connect(&runtime, &nowhere).await;
     assert!(matches!(refused, Err(ConnectError::Unreachable(_))));
     Ok(())
@@ -103,10 +97,7 @@ pub(crate) async fn silent_peer<R: Runtime + Default>() -> Outcome {
     use amqp_client::broker::{ByteFaults, Disturbance};
 
     let broker = LocalBroker::<R>::default();
-    let config = Config {
-        heartbeat: Some(1),
-        ..Config::default()
-    };
+    let config = Config::default().heartbeat(1);
     let connection = broker.connect(config).await?;
     let key = broker.inspect().connections[0].key;
     let stall = ByteFaults::new().to_client(Disturbance::new().stall_after(0));

@@ -55,10 +55,7 @@ fn start() -> io::Result<(SocketAddr, JoinHandle<io::Result<()>>)> {
 fn serve(mut stream: TcpStream) -> io::Result<()> {
     let begun = time::Instant::now();
     let now = || Instant::from_origin(begun.elapsed());
-    let config = server::Config {
-        heartbeat: 1,
-        ..server::Config::default()
-    };
+    let config = server::Config::default().heartbeat(1);
     let mut machine = server::Connection::new(config, now()).map_err(io::Error::other)?;
     stream.set_read_timeout(Some(Duration::from_millis(10)))?;
     let (mut input, mut output) = (BytesMut::new(), Transmit::new());

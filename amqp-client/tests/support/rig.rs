@@ -83,18 +83,10 @@ pub(crate) struct Setup {
 impl Default for Setup {
     /// No heartbeats, so that nothing happens by itself.
     fn default() -> Self {
-        let server = server::Config {
-            heartbeat: 0,
-            timeouts: Timeouts {
-                handshake: Duration::from_secs(100_000),
-                ..Timeouts::default()
-            },
-            limits: Limits {
-                body: 1 << 30,
-                ..Limits::default()
-            },
-            ..server::Config::default()
-        };
+        let server = server::Config::default()
+            .heartbeat(0)
+            .timeouts(Timeouts::default().handshake(Duration::from_secs(100_000)))
+            .limits(Limits::default().body(1 << 30));
         Self {
             client: Config::default(),
             server,

@@ -96,21 +96,19 @@ impl Authority {
     fn trusting<R: Runtime>(&self, server: &Server<R>) -> Options {
         let mut tls = TlsOptions::default();
         tls.authorities = Some(Certificates::pem(self.root.pem()));
-        Options {
-            addresses: vec![Address::tcp("localhost", server.local_addr().port())],
-            tls: Some(tls),
-            ..Options::default()
-        }
+        Options::default()
+            .addresses([Address::tcp("localhost", server.local_addr().port())])
+            .tls(tls)
     }
 
     /// The same, showing its certificate.
     fn showing<R: Runtime>(&self, server: &Server<R>) -> Options {
         let mut options = self.trusting(server);
         if let Some(tls) = &mut options.tls {
-            tls.identity = Some(Identity {
-                certificates: Certificates::der([self.certificate.der().to_vec()]),
-                key: Key::der(self.key.serialize_der()),
-            });
+            tls.identity = Some(Identity::new(
+                Certificates::der([self.certificate.der().to_vec()]),
+                Key::der(self.key.serialize_der()),
+            ));
         }
         options
     }

@@ -8,14 +8,26 @@ use crate::{
     protocol::FRAME_MIN_SIZE,
     sasl::{AmqPlain, External, Mechanism, Plain},
     uri::Uri,
-    wire::{FieldTable, ShortStr},
+    wire::{FieldTable, ShortStr, ShortStrError},
 };
 
 /// What a client's connection begins with: who, where, and within which bounds.
 ///
 /// The default is RabbitMQ's: user `guest` with password `guest`, virtual host `/`, and the limits
 /// that the server offers.
+///
+/// ```
+/// use amqp_core::{client::Config, sasl::Plain};
+///
+/// let config = Config::default()
+///     .virtual_host("staging")?
+///     .mechanisms(vec![Box::new(Plain::new("me", "secret")?)])
+///     .heartbeat(20);
+/// assert_eq!(config.heartbeat, Some(20));
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// The virtual host to open. Default `/`.
     pub virtual_host: ShortStr,
@@ -46,6 +58,7 @@ pub struct Config {
 
 /// Which mistakes are refused at once, before a byte leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Checks {
     /// What RabbitMQ is known to answer by closing the connection or the channel.
     #[default]
@@ -68,6 +81,90 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
+    }
+}
+
+impl Config {
+    /// Sets `virtual_host`, unless it is longer than 255 bytes.
+    ///
+    /// # Errors
+    /// [`ShortStrError`] if it is longer.
+    pub fn virtual_host<S>(mut self, virtual_host: S) -> Result<Self, ShortStrError>
+    where
+        S: TryInto<ShortStr>,
+        ShortStrError: From<S::Error>,
+    {
+        self.virtual_host = virtual_host.try_into()?;
+        Ok(self)
+    }
+
+    /// Sets `mechanisms`.
+    #[must_use]
+    pub fn mechanisms(mut self, mechanisms: Vec<Box<dyn Mechanism>>) -> Self {
+        self.mechanisms = mechanisms;
+        self
+    }
+
+    /// Sets `locale`, unless it is longer than 255 bytes.
+    ///
+    /// # Errors
+    /// [`ShortStrError`] if it is longer.
+    pub fn locale<S>(mut self, locale: S) -> Result<Self, ShortStrError>
+    where
+        S: TryInto<ShortStr>,
+        ShortStrError: From<S::Error>,
+    {
+        self.locale = locale.try_into()?;
+        Ok(self)
+    }
+
+    /// Sets `properties`.
+    #[must_use]
+    pub fn properties(mut self, properties: impl Into<FieldTable>) -> Self {
+        self.properties = properties.into();
+        self
+    }
+
+    /// Sets `channel_max`.
+    #[must_use]
+    pub fn channel_max(mut self, channel_max: u16) -> Self {
+        self.channel_max = channel_max;
+        self
+    }
+
+    /// Sets `frame_max`.
+    #[must_use]
+    pub fn frame_max(mut self, frame_max: u32) -> Self {
+        self.frame_max = frame_max;
+        self
+    }
+
+    /// Sets `heartbeat`.
+    #[must_use]
+    pub fn heartbeat(mut self, heartbeat: u16) -> Self {
+        self.heartbeat = Some(heartbeat);
+        self
+    }
+
+    /// Sets `checks`.
+    #[must_use]
+    pub fn checks(mut self, checks: Checks) -> Self {
+        self.checks = checks;
+        self
+    }
+
+    /// Sets `limits`.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets `timeouts`.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
     }
 }
 

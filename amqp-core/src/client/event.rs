@@ -98,6 +98,7 @@ pub enum Event {
 
 /// A message for a consumer.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Delivery {
     /// The channel.
     pub channel: ChannelId,
@@ -113,6 +114,7 @@ pub struct Delivery {
 
 /// A message that was fetched.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct GetMessage {
     /// What to acknowledge it by; none when it was fetched without acknowledgement.
     pub tag: Option<DeliveryTag>,
@@ -124,6 +126,7 @@ pub struct GetMessage {
 
 /// A mandatory message that no queue took.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Returned {
     /// The channel.
     pub channel: ChannelId,

@@ -4,6 +4,7 @@ use super::Address;
 
 /// The order in which addresses are tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Order {
     /// As they are listed: the first is preferred.
     #[default]

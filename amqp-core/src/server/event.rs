@@ -66,6 +66,7 @@ pub enum Event {
 
 /// A client's wish to log in.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct AuthRequest {
     /// The SASL mechanism it chose.
     pub mechanism: ShortStr,
@@ -79,6 +80,7 @@ pub struct AuthRequest {
 
 /// A message that a client published.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Published {
     /// The channel.
     pub channel: ChannelId,

@@ -22,6 +22,7 @@ const HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
 
 /// What a server's connection begins with.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// What to tell the client about this server: product, version, capabilities. Default nothing.
     pub properties: FieldTable,
@@ -58,6 +59,71 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
+    }
+}
+
+impl Config {
+    /// Sets `properties`.
+    #[must_use]
+    pub fn properties(mut self, properties: impl Into<FieldTable>) -> Self {
+        self.properties = properties.into();
+        self
+    }
+
+    /// Sets `mechanisms`.
+    #[must_use]
+    pub fn mechanisms(mut self, mechanisms: impl Into<String>) -> Self {
+        self.mechanisms = mechanisms.into();
+        self
+    }
+
+    /// Sets `locales`.
+    #[must_use]
+    pub fn locales(mut self, locales: impl Into<String>) -> Self {
+        self.locales = locales.into();
+        self
+    }
+
+    /// Sets `channel_max`.
+    #[must_use]
+    pub fn channel_max(mut self, channel_max: u16) -> Self {
+        self.channel_max = channel_max;
+        self
+    }
+
+    /// Sets `frame_max`.
+    #[must_use]
+    pub fn frame_max(mut self, frame_max: u32) -> Self {
+        self.frame_max = frame_max;
+        self
+    }
+
+    /// Sets `frame_min`.
+    #[must_use]
+    pub fn frame_min(mut self, frame_min: u32) -> Self {
+        self.frame_min = frame_min;
+        self
+    }
+
+    /// Sets `heartbeat`.
+    #[must_use]
+    pub fn heartbeat(mut self, heartbeat: u16) -> Self {
+        self.heartbeat = heartbeat;
+        self
+    }
+
+    /// Sets `limits`.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets `timeouts`.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
     }
 }
 

@@ -461,7 +461,7 @@ fn a_full_output_holds_publishes_back_until_it_has_drained() {
         // The next publish of this size will be the one refused now; the body comes back.
         let properties = basic::Properties::default();
         let refused = client.on(id).publish(&publish("q"), &properties, "mine");
-        assert_eq!(refused.unwrap_err().into_body(), Some(Bytes::from("mine")));
+        assert_eq!(refused.unwrap_err().into_body(), Ok(Body::from("mine")));
         assert_eq!(client.events(), []);
         client.bytes();
         assert_eq!(client.events(), [Event::Writable]);

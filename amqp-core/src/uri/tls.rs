@@ -7,6 +7,7 @@ use alloc::string::String;
 /// The files are only named here. Whoever connects reads them, and decides what holds where nothing
 /// is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TlsParameters {
     /// `cacertfile`: the path of the certificates of the authorities to trust.
     pub cacertfile: Option<String>,
@@ -19,6 +20,43 @@ pub struct TlsParameters {
     /// `server_name_indication`: the name to ask the server for and to find in its certificate,
     /// in place of the host's.
     pub server_name_indication: Option<ServerNameIndication>,
+}
+
+impl TlsParameters {
+    /// Sets `cacertfile`.
+    #[must_use]
+    pub fn cacertfile(mut self, cacertfile: impl Into<String>) -> Self {
+        self.cacertfile = Some(cacertfile.into());
+        self
+    }
+
+    /// Sets `certfile`.
+    #[must_use]
+    pub fn certfile(mut self, certfile: impl Into<String>) -> Self {
+        self.certfile = Some(certfile.into());
+        self
+    }
+
+    /// Sets `keyfile`.
+    #[must_use]
+    pub fn keyfile(mut self, keyfile: impl Into<String>) -> Self {
+        self.keyfile = Some(keyfile.into());
+        self
+    }
+
+    /// Sets `verify`.
+    #[must_use]
+    pub fn verify(mut self, verify: Verify) -> Self {
+        self.verify = Some(verify);
+        self
+    }
+
+    /// Sets `server_name_indication`.
+    #[must_use]
+    pub fn server_name_indication(mut self, server_name_indication: ServerNameIndication) -> Self {
+        self.server_name_indication = Some(server_name_indication);
+        self
+    }
 }
 
 impl TlsParameters {

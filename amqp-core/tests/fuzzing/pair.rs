@@ -105,18 +105,9 @@ impl Pair {
     fn open() -> Self {
         let now = Instant::ORIGIN;
         // A close waits for the end of a commit, and this server takes its time to answer.
-        let timeouts = Timeouts {
-            close: Duration::from_secs(86_400),
-            ..Timeouts::default()
-        };
-        let client = client::Config {
-            timeouts: timeouts.clone(),
-            ..client::Config::default()
-        };
-        let server = server::Config {
-            timeouts,
-            ..server::Config::default()
-        };
+        let timeouts = Timeouts::default().close(Duration::from_secs(86_400));
+        let client = client::Config::default().timeouts(timeouts.clone());
+        let server = server::Config::default().timeouts(timeouts);
         let client = client::Connection::new(client, now).unwrap();
         let server = server::Connection::new(server, now).unwrap();
         let mut pair = Self {

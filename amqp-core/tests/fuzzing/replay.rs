@@ -45,19 +45,17 @@ pub(crate) struct Outcome {
 
 /// Plays what a server says to a client: each frame in pieces of that many bytes, whole when 0.
 pub(crate) fn client(pieces: usize, stream: &[u8]) -> Outcome {
-    let config = client::Config {
-        checks: Checks::Standard,
-        mechanisms: vec![
+    let config = client::Config::default()
+        .checks(Checks::Standard)
+        .mechanisms(vec![
             Box::new(Plain::default()),
             Box::new(AmqPlain::new("guest", "guest")),
-        ],
-        limits: Limits {
-            unconfirmed: usize::MAX,
-            output_high: usize::MAX,
-            ..Limits::default()
-        },
-        ..client::Config::default()
-    };
+        ])
+        .limits(
+            Limits::default()
+                .unconfirmed(usize::MAX)
+                .output_high(usize::MAX),
+        );
     let mut watched = Watched::new(Client {
         connection: client::Connection::new(config, Instant::ORIGIN).unwrap(),
         channels: BTreeMap::new(),
@@ -68,10 +66,7 @@ pub(crate) fn client(pieces: usize, stream: &[u8]) -> Outcome {
 
 /// Plays what a client says to a server, from the protocol header on.
 pub(crate) fn server(pieces: usize, stream: &[u8]) -> Outcome {
-    let config = server::Config {
-        frame_min: 4096,
-        ..server::Config::default()
-    };
+    let config = server::Config::default().frame_min(4096);
     let mut watched = Watched::new(Server {
         connection: server::Connection::new(config, Instant::ORIGIN).unwrap(),
         channels: BTreeMap::new(),

@@ -76,6 +76,7 @@ impl Names {
             )),
             Unconfirmed::Nacked => "nacked".to_owned(),
             Unconfirmed::NotSent(reason) | Unconfirmed::Unknown(reason) => self.reason(reason),
+            other => self.normal(&other.to_string()),
         }
     }
 

@@ -31,7 +31,9 @@ impl Runtime for Blocking {
         connect(uri, configure, |options| async move {
             // It blocks, which the scenario must not.
             let connecting = in_thread("connect", move || connect_with(&options));
-            let connected = connecting.map_err(ConnectError::System)?.await?;
+            let connected = connecting
+                .map_err(|error| ConnectError::System(error.into()))?
+                .await?;
             Ok(connected.into_async())
         })
     }
