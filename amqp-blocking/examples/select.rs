@@ -34,7 +34,7 @@ mod in_a_loop {
         let url = env::var("AMQP_URL").unwrap_or(embedded);
         let (mut publisher, _) = select::connect(&url)?;
         let (mut consumer, _) = select::connect(&url)?;
-        let queue = queue::Declare::default().queue(QUEUE)?.durable(true);
+        let queue = queue::Declare::default().queue(QUEUE)?;
         let declared = publisher.call(queue)?;
         let (mut published, mut received) = (0, 0);
         loop {

@@ -114,7 +114,7 @@ impl Channel {
     ///
     /// # async fn example(channel: amqp_client::Channel) -> Result<(), amqp_client::Error> {
     /// let declared = channel
-    ///     .call(queue::Declare::default().queue("tasks")?.durable(true))
+    ///     .call(queue::Declare::default().queue("tasks")?)
     ///     .await?;
     /// println!("{} messages in {}", declared.message_count, declared.queue);
     /// channel.call(basic::Qos::default().prefetch_count(100)).await?;

@@ -63,7 +63,7 @@ pub(crate) async fn round(count: u64) -> Result<Sample> {
 async fn open(broker: &LocalBroker) -> Result<(Connection, ConfirmChannel)> {
     let connection = broker.connect(Config::default()).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
-    let declare = queue::Declare::default().queue("q")?.durable(true);
+    let declare = queue::Declare::default().queue("q")?;
     channel.call(declare).await?;
     Ok((connection, channel))
 }

@@ -30,8 +30,9 @@ const PROSE_ELEMENTS: [&str; 2] = ["doc", "rule"];
 const PROSE_ATTRIBUTES: [&str; 2] = ["label", "comment"];
 
 /// What we added to the schema: element, attribute, value. Anything else that the published file lacks is a difference.
-const OWN_ATTRIBUTES: [(&str, &str, &str); 3] = [
+const OWN_ATTRIBUTES: [(&str, &str, &str); 4] = [
     ("field", "secret", "1"),
+    ("field", "default", "1"),
     ("method", "sent-by", "client"),
     ("method", "sent-by", "server"),
 ];

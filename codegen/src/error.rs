@@ -129,6 +129,8 @@ pub enum ErrorKind {
     NoSender(String),
     /// A secret that is not a long string.
     SecretType(String),
+    /// A default of a field that is not a bit.
+    DefaultType(String),
     /// A bit among the properties of a content. The standard has none, so there is no type for it.
     BitProperty(String),
     /// Content without properties: the class of a method that carries content has no fields.
@@ -180,6 +182,7 @@ impl fmt::Display for ErrorKind {
             }
             Self::NoSender(name) => write!(f, "nobody sends the method {name}"),
             Self::SecretType(name) => write!(f, "the secret field {name} is not a long string"),
+            Self::DefaultType(name) => write!(f, "the field {name} has a default and is not a bit"),
             Self::BitProperty(name) => write!(f, "the property {name} is a bit"),
             Self::NoProperties(name) => {
                 write!(

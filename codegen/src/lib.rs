@@ -19,10 +19,11 @@
 //! # Schema
 //!
 //! The schema is that of the published specification: `amqp`, `constant`, `domain`, `class`,
-//! `method`, `field`, `response`, `chassis`, `assert` and `doc`. Anything else is an [`Error`]. Two
+//! `method`, `field`, `response`, `chassis`, `assert` and `doc`. Anything else is an [`Error`]. Three
 //! attributes are our own:
 //!
 //! * `secret="1"` on a field: a long string that must not show up in a log;
+//! * `default="1"` on a field: a bit that is set in the `Default` of its method;
 //! * `sent-by="client"` or `sent-by="server"` on a method: who sends it, where its `chassis` name
 //!   the wrong side or both.
 //!

@@ -97,6 +97,7 @@ impl Merge for Field {
         add.attribute("type", &mut self.kind, later.kind.clone())?;
         add.attribute("reserved", &mut self.reserved, later.reserved)?;
         add.attribute("secret", &mut self.secret, later.secret)?;
+        add.attribute("default", &mut self.default, later.default)?;
         self.doc.extend(later.doc);
         Ok(())
     }

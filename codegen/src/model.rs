@@ -70,6 +70,8 @@ pub(crate) struct Field {
     pub(crate) reserved: bool,
     /// Whether it is the bit by which a request asks for no answer.
     pub(crate) no_wait: bool,
+    /// Whether it is a bit that is set by default.
+    pub(crate) set_by_default: bool,
     /// Its own documentation, or that of its domain.
     pub(crate) doc: Vec<String>,
 }
@@ -349,8 +351,13 @@ fn field(xml: xml::Field, domains: &Domains) -> Result<Field> {
         }
         kind = Kind::Secret;
     }
+    let set_by_default = xml.default.unwrap_or(false);
+    if set_by_default && kind != Kind::Bit {
+        return Err(xml.at.error(ErrorKind::DefaultType(xml.name)));
+    }
     Ok(Field {
         kind,
+        set_by_default,
         reserved: xml.reserved.unwrap_or(false),
         // one method of RabbitMQ's spells it in one word, and without the domain
         no_wait: kind == Kind::Bit && matches!(xml.name.as_str(), "no-wait" | "nowait"),

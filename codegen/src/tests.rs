@@ -275,6 +275,18 @@ fn credentials_are_secret() {
 }
 
 #[test]
+fn queues_are_durable_by_default_and_nothing_else_is_set() {
+    let spec = built_in();
+    let methods = spec.classes.iter().flat_map(|class| &class.methods);
+    let set: Vec<(&str, &str)> = methods
+        .flat_map(|method| method.fields.iter().map(move |field| (method, field)))
+        .filter(|(_, field)| field.set_by_default)
+        .map(|(method, field)| (method.name.as_str(), field.name.as_str()))
+        .collect();
+    assert_eq!(set, [("declare", "durable")]);
+}
+
+#[test]
 fn the_built_in_specification_is_documented() {
     let spec = built_in();
     for constant in &spec.constants {
@@ -433,6 +445,10 @@ fn what_cannot_be_resolved_is_refused() {
     assert_eq!(
         method_fault("", "<field name='f' type='shortstr' secret='1'/>"),
         (4, ErrorKind::SecretType("f".into()))
+    );
+    assert_eq!(
+        method_fault("", "<field name='f' type='short' default='1'/>"),
+        (4, ErrorKind::DefaultType("f".into()))
     );
     assert_eq!(
         method_fault("", "<response name='n'/>"),

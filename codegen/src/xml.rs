@@ -94,6 +94,7 @@ pub(crate) struct Field {
     pub(crate) kind: Option<String>,
     pub(crate) reserved: Option<bool>,
     pub(crate) secret: Option<bool>,
+    pub(crate) default: Option<bool>,
     pub(crate) doc: Vec<String>,
 }
 
@@ -284,7 +285,7 @@ fn method(element: Element<'_, '_>) -> Result<Method> {
 }
 
 fn field(element: Element<'_, '_>) -> Result<Field> {
-    element.allow(&["name", "domain", "type", "reserved", "secret"])?;
+    element.allow(&["name", "domain", "type", "reserved", "secret", "default"])?;
     let mut field = Field {
         at: element.at(),
         name: element.named()?,
@@ -292,6 +293,7 @@ fn field(element: Element<'_, '_>) -> Result<Field> {
         kind: element.text("type"),
         reserved: element.flag("reserved")?,
         secret: element.flag("secret")?,
+        default: element.flag("default")?,
         doc: Vec::new(),
     };
     for child in element.children() {

@@ -92,10 +92,12 @@ fn unusual() -> String {
     };
     let code = "<field name=\"code\" domain=\"reply-code\"/>";
     let secret = "<field name=\"secret\" type=\"longstr\" secret=\"1\"/>";
+    let set = "<field name=\"set\" type=\"bit\" default=\"1\"/>";
     let client = "sent-by=\"client\"";
 
     let mut classes = "<class name=\"types\" index=\"1\">".to_owned();
-    let all = fields("a", "", &TYPES) + &fields("r", "reserved=\"1\"", &TYPES) + code + secret;
+    let all =
+        fields("a", "", &TYPES) + &fields("r", "reserved=\"1\"", &TYPES) + code + secret + set;
     classes += &method("all", 1, client, &all);
     classes += &method("tables", 2, client, &fields("a", "", &["table"]));
     for (index, len) in [(3, 7), (4, 8), (5, 9)] {

@@ -61,7 +61,7 @@ pub(crate) fn soon_message(client: &mut Client, promise: Promise) -> Message {
 }
 
 pub(crate) fn declaration(name: &str) -> queue::Declare {
-    let declare = queue::Declare::default().durable(true);
+    let declare = queue::Declare::default();
     declare.queue(name).expect("a short name")
 }
 

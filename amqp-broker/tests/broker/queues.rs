@@ -120,11 +120,10 @@ fn tri_28_tri_29_puk_24_a_queue_is_declared_again_as_it_is_or_not_at_all() {
     let (mut rig, client, _) = Rig::open();
     rig.try_call(client, &queue("q")).unwrap();
     rig.try_call(client, &queue("q")).unwrap();
-    let mut durable = queue("q");
-    durable.durable = true;
+    let transient = queue("q").durable(false);
     assert_eq!(
-        rig.try_call(client, &durable),
-        Err(inequivalent("durable", "'true'", "'false'"))
+        rig.try_call(client, &transient),
+        Err(inequivalent("durable", "'false'", "'true'"))
     );
     let mut auto_delete = queue("q");
     auto_delete.auto_delete = true;
@@ -419,10 +418,9 @@ fn ser_37_rabbitmq_4_has_no_transient_shared_queues() {
     let mut rig = Rig::with(Config::rabbitmq_4());
     let client = rig.connect();
     rig.try_call(client, &exclusive("own")).unwrap();
-    let mut durable = queue("durable");
-    durable.durable = true;
-    rig.try_call(client, &durable).unwrap();
-    let (code, text) = rig.try_call(client, &queue("q")).unwrap_err();
+    rig.try_call(client, &queue("durable")).unwrap();
+    let transient = queue("q").durable(false);
+    let (code, text) = rig.try_call(client, &transient).unwrap_err();
     assert_eq!(code, 541);
     assert!(
         text.starts_with("INTERNAL_ERROR - Feature `transient_nonexcl_queues`"),

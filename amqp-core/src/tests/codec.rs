@@ -303,3 +303,16 @@ fn apr_05_numbers_that_are_none_keep_their_bits() {
     let bytes = encoded(&table);
     assert_eq!(encoded(&FieldTable::decode(&bytes).unwrap()), bytes);
 }
+
+#[test]
+fn a_queue_is_durable_unless_its_builder_says_otherwise() {
+    let decoded = |declare: &queue::Declare| {
+        let mut out = BytesMut::new();
+        declare.encode(&mut out);
+        queue::Declare::decode(&out).unwrap()
+    };
+    let default = decoded(&queue::Declare::default());
+    assert!(default.durable && !default.exclusive);
+    let transient = decoded(&queue::Declare::default().durable(false));
+    assert!(!transient.durable);
+}

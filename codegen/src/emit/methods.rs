@@ -5,7 +5,7 @@ use super::{
     names::{camel, snake},
     writer::Writer,
 };
-use crate::model::{Class, Field, Method};
+use crate::model::{Class, Field, Kind, Method};
 
 pub(super) fn emit(w: &mut Writer, class: &Class, method: &Method) {
     let name = camel(&method.name);
@@ -16,6 +16,7 @@ pub(super) fn emit(w: &mut Writer, class: &Class, method: &Method) {
         .collect();
 
     structure(w, class, method, &name, &stored);
+    default(w, &name, &stored);
     inherent(w, class, method, &name, &stored);
     codec(w, method, &name);
     traits(w, class, method, &name);
@@ -91,7 +92,12 @@ fn structure(w: &mut Writer, class: &Class, method: &Method, name: &str, stored:
         note.push_str(" Deprecated by the specification.");
     }
     w.note(&note);
-    w.line("#[derive(Clone, Debug, Default, PartialEq)]");
+    let plain = stored.iter().all(|field| !field.set_by_default);
+    w.line(if plain {
+        "#[derive(Clone, Debug, Default, PartialEq)]"
+    } else {
+        "#[derive(Clone, Debug, PartialEq)]"
+    });
     if stored.is_empty() {
         w.line(format!("pub struct {name};"));
         return;
@@ -105,6 +111,25 @@ fn structure(w: &mut Writer, class: &Class, method: &Method, name: &str, stored:
                 field.kind.rust_type()
             ));
         }
+    });
+}
+
+/// The `Default` of a method with bits that are set in it; that of the others is derived.
+fn default(w: &mut Writer, name: &str, stored: &[&Field]) {
+    if stored.iter().all(|field| !field.set_by_default) {
+        return;
+    }
+    let value = |field: &Field| match field.kind {
+        Kind::Bit => field.set_by_default.to_string(),
+        kind => format!("{}::default()", kind.rust_type()),
+    };
+    let values: Vec<String> = stored
+        .iter()
+        .map(|field| format!("{}: {}", snake(&field.name), value(field)))
+        .collect();
+    w.gap();
+    w.block(format!("impl Default for {name}"), |w| {
+        w.block("fn default() -> Self", |w| w.literal("Self", &values, ""));
     });
 }
 

@@ -3515,7 +3515,7 @@ pub mod queue {
     /// permission or for a new name that begins with `amq.`.
     ///
     /// Method 50.10 of class `queue`, sent by the client; answered by [`DeclareOk`].
-    #[derive(Clone, Debug, Default, PartialEq)]
+    #[derive(Clone, Debug, PartialEq)]
     pub struct Declare {
         /// The name of the queue. If empty, the server makes a unique one (RabbitMQ: `amq.gen-...`)
         /// and tells it in declare-ok; with `passive` it finds no queue (404).
@@ -3526,6 +3526,9 @@ pub mod queue {
         /// The queue outlives a restart of the server; so do its persistent messages. RabbitMQ 4.3
         /// and later, unless configured otherwise, refuse a queue that is neither durable nor
         /// exclusive, with a connection error, 541 (internal-error).
+        ///
+        /// Set by default: a queue that is neither durable nor exclusive has to be asked for, by
+        /// unsetting it. RabbitMQ takes no notice of it where `exclusive` is set.
         pub durable: bool,
         /// Only this connection may use the queue, which is deleted when the connection ends.
         /// Others get 405 (resource-locked).
@@ -3538,6 +3541,20 @@ pub mod queue {
         /// Settings of the server, such as RabbitMQ's `x-queue-type`, `x-message-ttl`,
         /// `x-max-length` and `x-dead-letter-exchange`. Empty if there are none.
         pub arguments: FieldTable,
+    }
+
+    impl Default for Declare {
+        fn default() -> Self {
+            Self {
+                queue: ShortStr::default(),
+                passive: false,
+                durable: true,
+                exclusive: false,
+                auto_delete: false,
+                no_wait: false,
+                arguments: FieldTable::default(),
+            }
+        }
     }
 
     impl Declare {

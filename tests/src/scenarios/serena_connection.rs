@@ -255,7 +255,7 @@ async fn ser_37_a_transient_shared_queue_closes_the_connection(cx: Ctx) -> Outco
     let connection = cx.connect().await?;
     let bystanders = Bystanders::of(&cx, &connection).await?;
     let channel = connection.open_channel().await?;
-    let declare = queue::Declare::default().queue("transient")?;
+    let declare = queue::Declare::default().queue("transient")?.durable(false);
     let error = channel.call(declare).await.expect_err("it is refused");
     assert_connection_closed(&error, ReplyCode::INTERNAL_ERROR);
     let text = &by_peer(&connection.closed().await).text.clone();

@@ -29,10 +29,7 @@ pub(super) async fn open_confirming(cx: &Ctx) -> Result<(Connection, ConfirmChan
 
 /// A declaration of a queue that others may use, too.
 pub(super) fn shared_queue(name: &str) -> queue::Declare {
-    queue::Declare::default()
-        .queue(name)
-        .expect("a short name")
-        .durable(true)
+    queue::Declare::default().queue(name).expect("a short name")
 }
 
 /// Declares a queue with a name from the server, for this connection alone.

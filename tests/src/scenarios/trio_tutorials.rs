@@ -81,7 +81,7 @@ async fn work(connection: Connection, count: usize) -> Result<Vec<String>, Failu
 /// dies loses none.
 async fn tri_61_work_queues(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
-    let declare = queue::Declare::default().queue("task_queue")?.durable(true);
+    let declare = queue::Declare::default().queue("task_queue")?;
     channel.call(declare).await?;
     let persistent = basic::Properties::default().delivery_mode(2);
     let mut confirms = Vec::new();
