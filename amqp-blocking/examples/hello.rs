@@ -46,6 +46,7 @@ fn hello() -> Result<(), Box<dyn Error>> {
         println!("published and confirmed: {message}");
     }
 
+    channel.call(basic::Qos::default().prefetch_count(10))?;
     let mut consumer = channel.consume(basic::Consume::default().queue(&queue)?)?;
     for _ in 1..=3 {
         let Some(delivery) = consumer.next().transpose()? else {

@@ -50,6 +50,9 @@ async fn hello() -> Result<(), Box<dyn Error>> {
         println!("published and confirmed: {message}");
     }
 
+    channel
+        .call(basic::Qos::default().prefetch_count(10))
+        .await?;
     let mut consumer = channel
         .consume(basic::Consume::default().queue(&queue)?)
         .await?;

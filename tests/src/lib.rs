@@ -18,6 +18,11 @@ pub mod scenarios;
 mod table;
 mod task;
 
+/// The code of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 pub use self::{
     certificates::{Certificates, Clients},
     context::Ctx,
