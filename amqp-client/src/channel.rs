@@ -319,8 +319,9 @@ impl Channel {
     /// Once polled, the channel is closing, and dropping it only drops the wait.
     ///
     /// # Errors
-    /// When the channel was closed before, and why; [`Error::TimedOut`] when the server does not
-    /// answer.
+    /// [`Error::ChannelClosed`] when the server has closed the channel, also when it did so before
+    /// it saw this close: what was published last may be lost, for the reason that is told.
+    /// [`Error::TimedOut`] when the server does not answer.
     pub async fn close(&self) -> Result<(), Error> {
         let shared = self.shared();
         let id = self.id();

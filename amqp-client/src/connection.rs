@@ -195,9 +195,9 @@ impl Connection {
     /// Once polled, the connection is closing, and dropping it only drops the wait.
     ///
     /// # Errors
-    /// [`Error::ConnectionClosed`] when it ended otherwise: the server closed it first, the
-    /// transport failed, or the server did not answer in time, so that what was sent last may not
-    /// have arrived.
+    /// [`Error::ConnectionClosed`] when it ended otherwise than by the server's answer: the server
+    /// closed it first, the transport ended or failed, or no answer came in time. Then what was
+    /// sent last may not have arrived.
     pub async fn close(&self) -> Result<(), Error> {
         self.0.shared.command_and_pump(|state, wakes| {
             state.machine.close(ReplyCode::SUCCESS, "goodbye");
@@ -260,10 +260,17 @@ impl Connection {
         .await;
     }
 
-    /// What was negotiated with the server.
+    /// What was negotiated with the server: channels, frame size, heartbeat interval. See
+    /// [`Config`] for what is asked for.
     #[must_use]
     pub fn tuning(&self) -> Tuning {
         *self.0.shared.lock().machine.tuning()
+    }
+
+    /// The SASL mechanism of the login; none before the server has offered its own.
+    #[must_use]
+    pub fn mechanism(&self) -> Option<ShortStr> {
+        self.0.shared.lock().machine.mechanism().cloned()
     }
 
     /// What the server said of itself: product, version, capabilities.

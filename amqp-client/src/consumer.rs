@@ -68,6 +68,8 @@ pub struct Consumer<A: Acks> {
     tag: ShortStr,
     /// A batch that was taken from under the lock, to be yielded one by one.
     batch: VecDeque<client::Delivery>,
+    /// Its cancel was sent: its tag may be another consumer's by now.
+    cancelling: bool,
     /// Its end was told.
     done: bool,
     acks: PhantomData<A>,
@@ -80,6 +82,7 @@ impl<A: Acks> Consumer<A> {
             id,
             tag,
             batch: VecDeque::new(),
+            cancelling: false,
             done: false,
             acks: PhantomData,
         }
@@ -93,15 +96,19 @@ impl<A: Acks> Consumer<A> {
 
     /// Cancels the consumer. What was delivered before the server took notice is still yielded,
     /// then the stream ends. When the server does not answer in time the stream ends as well, and
-    /// what is delivered after that is put back.
+    /// what is delivered after that is put back. The tag is free for another consumer at once.
     ///
     /// # Cancel safety
-    /// Once polled, the consumer is being cancelled, and dropping it only drops the wait.
+    /// Once polled, the consumer is being cancelled, and dropping it only drops the wait. Called
+    /// again, it waits on.
     ///
     /// # Errors
     /// When the channel or the connection is or gets closed. A consumer that has ended already is
     /// no error.
     pub async fn cancel(&mut self) -> Result<(), Error> {
+        if self.cancelling {
+            return poll_fn(|cx| self.poll_cancelled(cx)).await;
+        }
         let shared = self.channel.shared();
         let wait = shared.command(|state| {
             let ended = state
@@ -117,12 +124,33 @@ impl<A: Acks> Consumer<A> {
             let request = state.commands(self.channel.id)?.call(&cancel)?;
             let wait = Wait::new(shared, state, Some(self.channel.id), request);
             state.expect_cancel(request, self.channel.id, self.id);
+            self.cancelling = true;
             Ok::<_, Error>(Some(wait))
         })?;
         if let Some(wait) = wait {
             wait.reply::<basic::CancelOk>().await?;
         }
         Ok(())
+    }
+
+    /// Ready when a cancel that was sent before has its outcome.
+    fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        self.channel.shared().command(|state| {
+            let Some(consumer) = state.consumer_mut(self.channel.id, self.id) else {
+                return Poll::Ready(Ok(()));
+            };
+            match &consumer.end {
+                None => {
+                    keep(&mut consumer.waker, cx);
+                    Poll::Pending
+                }
+                Some(
+                    ConsumerEnd::Cancelled | ConsumerEnd::Error(Error::ConsumerCancelled { .. }),
+                ) => Poll::Ready(Ok(())),
+                Some(ConsumerEnd::CancelTimedOut) => Poll::Ready(Err(Error::TimedOut)),
+                Some(ConsumerEnd::Error(error)) => Poll::Ready(Err(error.clone())),
+            }
+        })
     }
 
     fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Option<Result<client::Delivery, Error>>> {
@@ -164,7 +192,9 @@ impl<A: Acks> Consumer<A> {
                 self.done = true;
                 if let Some(ConsumerEnd::CancelTimedOut) = end {
                     let shared = self.channel.shared();
-                    shared.command(|state| state.desert_consumer(self.channel.id, &self.tag));
+                    shared.command(|state| {
+                        state.desert_consumer(self.channel.id, self.id, &self.tag)
+                    });
                 }
                 Poll::Ready(None)
             }

@@ -374,7 +374,7 @@ impl State {
         self.release(state.queued + state.taken);
         if let Some(mut commands) = self.machine.channel(channel) {
             if matches!(state.end, None | Some(ConsumerEnd::CancelTimedOut)) {
-                commands.abandon_consumer(tag);
+                commands.abandon_consumer(tag, consumer);
             }
             for message in local.chain(state.queue) {
                 if let Some(tag) = message.tag {
@@ -428,9 +428,14 @@ impl State {
 
     /// Its handle was told that the consumer has ended, and takes nothing more: what it still gets
     /// is put back.
-    pub(crate) fn desert_consumer(&mut self, channel: ChannelId, tag: &ShortStr) {
+    pub(crate) fn desert_consumer(
+        &mut self,
+        channel: ChannelId,
+        consumer: ConsumerId,
+        tag: &ShortStr,
+    ) {
         if let Some(mut commands) = self.machine.channel(channel) {
-            commands.abandon_consumer(tag);
+            commands.abandon_consumer(tag, consumer);
         }
     }
 

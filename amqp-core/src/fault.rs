@@ -14,8 +14,9 @@ use crate::{
 pub struct ProtocolError {
     /// What it did.
     pub fault: Fault,
-    /// On which channel number; 0 is the connection itself.
-    pub channel: u16,
+    /// On which channel number; 0 is the connection itself. None when it was found before the
+    /// channel had come: a wrong frame type.
+    pub channel: Option<u16>,
     /// With which method, when it was one.
     pub method: Option<MethodId>,
     /// The reply code that the connection or channel was closed with; none when the peer was hung
@@ -26,10 +27,14 @@ pub struct ProtocolError {
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.fault)?;
-        if let Some(method) = self.method {
+        let named = matches!(self.fault, Fault::Decode(DecodeError::UnknownMethod(_)));
+        if let Some(method) = self.method.filter(|_| !named) {
             write!(f, ", in {method}")?;
         }
-        write!(f, ", on channel {}", self.channel)
+        match self.channel {
+            Some(channel) => write!(f, ", on channel {channel}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -120,14 +125,15 @@ pub enum Fault {
     /// An answer to something that was not asked.
     #[error("the method answers nothing that was asked")]
     UnexpectedReply,
-    /// A delivery for a consumer that the channel does not have.
+    /// A delivery for a consumer that the channel does not have, and that is not a late one for a
+    /// consumer that it had.
     #[error("a delivery for the unknown consumer tag `{0}`")]
     UnknownConsumer(ShortStr),
     /// A delivery without a number.
     #[error("a delivery tag of 0")]
     ZeroDeliveryTag,
-    /// A confirm for a publish that was never made, or on a channel that does not confirm.
-    #[error("a confirm for the unknown publish {0}")]
+    /// A confirm on a channel that does not confirm.
+    #[error("a confirm for publish {0} on a channel that does not confirm")]
     UnknownPublish(u64),
     /// A limit in `tune` or `tune-ok` that cannot be agreed to.
     #[error("{setting} of {value} cannot be agreed to")]
@@ -155,9 +161,9 @@ impl Fault {
             | Self::WrongChannel
             | Self::NotDue
             | Self::UnexpectedReply
-            | Self::UnknownConsumer(_)
-            | Self::ZeroDeliveryTag
-            | Self::UnknownPublish(_) => ReplyCode::COMMAND_INVALID,
+            | Self::ZeroDeliveryTag => ReplyCode::COMMAND_INVALID,
+            // Codes of the channel: nothing else is in doubt.
+            Self::UnknownConsumer(_) | Self::UnknownPublish(_) => ReplyCode::PRECONDITION_FAILED,
             Self::Decode(_) => ReplyCode::SYNTAX_ERROR,
             Self::ChannelNumber(_) | Self::ChannelNotOpen | Self::ChannelAlreadyOpen => {
                 ReplyCode::CHANNEL_ERROR
@@ -177,7 +183,7 @@ impl Fault {
     }
 
     /// This fault, on that channel, with that method.
-    pub(crate) const fn at(self, channel: u16, method: Option<MethodId>) -> ProtocolError {
+    pub(crate) const fn at(self, channel: Option<u16>, method: Option<MethodId>) -> ProtocolError {
         ProtocolError {
             code: Some(self.code()),
             fault: self,

@@ -6,7 +6,7 @@ use super::{
     Client, Event,
     checks::{self, REPLY_TO},
     confirms::{BACKLOG, Confirms, Fingerprint, hash},
-    consumers::{Consumers, Unacked},
+    consumers::{Cancelling, Consumers, Unacked},
 };
 use crate::{
     body::{Body, PropertyList},
@@ -54,6 +54,8 @@ pub(crate) struct Pending {
     pub(crate) method: MethodId,
     /// The consumer tag that the answer must have: for consume and cancel.
     pub(crate) tag: Option<ShortStr>,
+    /// The consumer that the answer is about: for consume, and for a cancel that ends one.
+    pub(crate) consumer: Option<ConsumerId>,
     /// For `basic.get`: the message needs no acknowledgement.
     pub(crate) no_ack: bool,
     /// Nobody waits for it any more.
@@ -66,6 +68,7 @@ impl Pending {
             id,
             method,
             tag: None,
+            consumer: None,
             no_ack: false,
             abandoned: false,
         }
@@ -83,22 +86,15 @@ impl ClientChannel {
             .is_some_and(|pending| !pending.abandoned)
     }
 
-    /// Marks a request as one that nobody waits for; false if it is not waited for.
-    pub(crate) fn abandon(&mut self, request: RequestId) -> bool {
-        let Some(pending) = self
-            .pending
-            .iter_mut()
-            .find(|pending| pending.id == request && !pending.abandoned)
-        else {
-            return false;
-        };
+    /// Marks a request as one that is not waited for; none if it is not. Gives back the consumer
+    /// that it asked for, if it did.
+    pub(crate) fn abandon(&mut self, request: RequestId) -> Option<Option<(ShortStr, ConsumerId)>> {
+        let mut pending = self.pending.iter_mut();
+        let pending = pending.find(|pending| pending.id == request && !pending.abandoned)?;
         pending.abandoned = true;
-        if pending.method == basic::Consume::ID
-            && let Some(tag) = &pending.tag
-        {
-            self.consumers.abandon(tag);
-        }
-        true
+        let consumes = pending.method == basic::Consume::ID;
+        let consumer = pending.tag.clone().zip(pending.consumer);
+        Some(consumer.filter(|_| consumes))
     }
 
     /// A delivery that needs an acknowledgement has come.
@@ -159,12 +155,12 @@ impl<'a> ChannelMut<'a> {
                 .is_some_and(|channel| channel.life == ChannelLife::Open)
     }
 
-    /// Whether a consumer of this channel has the tag.
+    /// Whether a consumer of this channel has the tag that is not being cancelled.
     #[must_use]
     pub fn has_consumer(&self, tag: &ShortStr) -> bool {
         self.machine
             .channel(self.id)
-            .is_some_and(|channel| channel.role.consumers.contains(tag))
+            .is_some_and(|channel| channel.role.consumers.is_active(tag))
     }
 
     /// What holds publishes back on this channel now; none when one would be accepted. Of a full
@@ -216,6 +212,10 @@ impl<'a> ChannelMut<'a> {
     /// reply is `basic.consume-ok`, which deliveries follow; with `no_wait` it is given
     /// at once, and the server's refusal would be the end of the channel.
     ///
+    /// A tag can be used again as soon as its consumer was cancelled, here or by the server. What
+    /// the server still delivers to the consumer before is not given to the new one, unless both
+    /// the cancel and the new consumer ask for no answer.
+    ///
     /// # Errors
     /// As [`call`](Self::call); also when the tag is in use on this channel.
     pub fn consume(
@@ -228,14 +228,15 @@ impl<'a> ChannelMut<'a> {
             consume.consumer_tag = channel.role.consumers.free_tag();
         }
         let tag = consume.consumer_tag.clone();
-        if channel.role.consumers.contains(&tag) {
+        if channel.role.consumers.is_active(&tag) {
             return Err(ApiMisuse::DuplicateConsumerTag(tag));
         }
         output.put_method(&mut channel.backlog, self.id.number(), &consume)?;
         let consumer = channel.role.consumers.add(
-            tag.clone(),
+            &tag,
             consume.no_ack,
             consume.queue.as_str() == REPLY_TO,
+            !consume.no_wait,
         );
         let request = self.machine.next_request();
         if consume.no_wait {
@@ -249,36 +250,28 @@ impl<'a> ChannelMut<'a> {
         } else {
             self.add_pending(Pending {
                 tag: Some(tag.clone()),
+                consumer: Some(consumer),
                 ..Pending::new(request, basic::Consume::ID)
             });
         }
         Ok((consumer, tag, request))
     }
 
-    /// Cancels a consumer that nobody listens to any more: no event comes for it from now on. What
-    /// is still delivered to it is put back, unless it needs no acknowledgement, in which case it
-    /// is lost. It does nothing for a consumer that has ended.
-    pub fn abandon_consumer(&mut self, tag: &ShortStr) {
-        let open = self.is_open();
-        let Some(channel) = self.machine.channel_mut(self.id) else {
+    /// Gives a consumer up: no event comes for it from now on. It is cancelled, and what is still
+    /// delivered to it is put back, unless it needs no acknowledgement, in which case it is lost.
+    /// Its tag is free at once. It does nothing for a consumer that has ended.
+    pub fn abandon_consumer(&mut self, tag: &ShortStr, consumer: ConsumerId) {
+        let Some(channel) = self.machine.channel(self.id) else {
             return;
         };
-        // The last of that tag: an earlier one was cancelled before it was confirmed.
-        let pending = channel.role.pending.iter().rev().find(|pending| {
-            pending.method == basic::Consume::ID && pending.tag.as_ref() == Some(tag)
+        let consume = channel.role.pending.iter().rev().find(|pending| {
+            pending.method == basic::Consume::ID && pending.consumer == Some(consumer)
         });
-        if let Some(request) = pending.map(|pending| pending.id) {
-            // It is cancelled when it is confirmed.
+        if let Some(request) = consume.map(|pending| pending.id) {
+            // Its request is given up with it.
             self.machine.abandon(Some(self.id), request);
-            return;
         }
-        let cancelling = channel.role.pending.iter().any(|pending| {
-            pending.method == basic::Cancel::ID && pending.tag.as_ref() == Some(tag)
-        });
-        // A second cancel would be answered when the tag is in use again.
-        if channel.role.consumers.abandon(tag) && open && !cancelling {
-            self.machine.cancel_abandoned(self.id, tag.clone());
-        }
+        self.machine.abandon_consumer(self.id, tag, consumer);
     }
 
     /// Fetches one message. The answer comes as [`Event::Got`] or [`Event::Failed`].
@@ -448,8 +441,12 @@ impl<'a> ChannelMut<'a> {
         let id = self.machine.next_request();
         let method: Method = request.clone().into();
         let mut pending = Pending::new(id, R::ID);
-        if let Method::BasicCancel(cancel) = &method {
-            pending.tag = Some(cancel.consumer_tag.clone());
+        if let Method::BasicCancel(cancel) = &method
+            && let Some(channel) = self.machine.channel_mut(self.id)
+        {
+            let (tag, consumers) = (&cancel.consumer_tag, &mut channel.role.consumers);
+            pending.consumer = consumers.cancel(tag, Cancelling::Answered);
+            pending.tag = Some(tag.clone());
         }
         self.add_pending(pending);
         self.apply(&method);
@@ -484,7 +481,8 @@ impl<'a> ChannelMut<'a> {
         } else if let Method::BasicCancel(cancel) = method
             && cancel.no_wait
         {
-            role.consumers.remove(&cancel.consumer_tag);
+            let tag = &cancel.consumer_tag;
+            role.consumers.cancel(tag, Cancelling::Unanswered);
         }
         if id == tx::Commit::ID {
             // RabbitMQ takes anything that comes before the commit is done for a fault.

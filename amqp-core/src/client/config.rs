@@ -45,8 +45,8 @@ pub struct Config {
     /// The largest frame to ask for, in bytes, at least 4096; 0 takes what the server offers.
     /// Default 0. RabbitMQ takes no less than 8192 since 4.1.
     pub frame_max: u32,
-    /// The heartbeat interval in seconds: none takes what the server offers, 0 turns heartbeats
-    /// off, otherwise the lesser of the two holds. Default none.
+    /// The heartbeat interval in seconds, whatever the server suggests; 0 turns heartbeats off.
+    /// None takes what the server suggests, which may be 0. Default none.
     pub heartbeat: Option<u16>,
     /// Which mistakes to refuse. Default [`Checks::RabbitMq`].
     pub checks: Checks,

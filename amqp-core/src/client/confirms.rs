@@ -141,21 +141,19 @@ impl Confirms {
     }
 
     /// Settles one publish, or all up to it; gives back the runs of those that were not settled.
-    /// A number of 0 with `multiple` means all. None if the number was never given out.
+    /// A number of 0 with `multiple` means all. A number that was never given out settles nothing:
+    /// what it was meant for cannot be known, and the publishes that wait stay in doubt.
     pub(crate) fn settle(
         &mut self,
         seq: u64,
         multiple: bool,
         mut settled: impl FnMut(PublishSeq, PublishSeq),
-    ) -> Option<()> {
+    ) {
         let next = self.next();
         let seq = if multiple && seq == 0 { next - 1 } else { seq };
-        if seq >= next || (seq == 0 && !multiple) {
-            return None;
-        }
-        // Settled long ago, which a server may say again.
-        if seq < self.first {
-            return Some(());
+        // Below the first: settled long ago, which a server may say again.
+        if seq >= next || seq < self.first {
+            return;
         }
         let last = (seq - self.first) as usize;
         if multiple {
@@ -179,7 +177,6 @@ impl Confirms {
         {
             self.mandatory.pop_front();
         }
-        Some(())
     }
 
     /// Ends it all: gives the runs of unsettled publishes of which something has left or will, and

@@ -103,10 +103,8 @@ impl Handshake {
                 0 => frame_max.min(self.config.limits.unlimited_frame),
                 _ => frame_max,
             },
-            heartbeat: match self.config.heartbeat {
-                Some(ours) => ours.min(tune.heartbeat),
-                None => tune.heartbeat,
-            },
+            // RabbitMQ takes what it is answered.
+            heartbeat: self.config.heartbeat.unwrap_or(tune.heartbeat),
         })
     }
 }
@@ -198,6 +196,7 @@ impl Machine<Client> {
             locale: wanted,
         };
         handshake.mechanism = Some(mechanism);
+        self.role.mechanism = start_ok.mechanism.clone();
         self.role.server_properties = start.server_properties;
         if self.put_urgent(&start_ok).is_err() {
             let cause = CloseCause::StartOkTooLarge {

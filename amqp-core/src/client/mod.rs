@@ -76,6 +76,8 @@ pub(crate) struct Client {
     checks: Checks,
     /// What the server said of itself in `start`.
     server_properties: FieldTable,
+    /// The SASL mechanism that was chosen; empty before.
+    mechanism: ShortStr,
     /// The server is short of a resource and wants no publishes.
     blocked: bool,
     /// Requests of the connection itself that wait for their answer: `connection.update-secret`.
@@ -96,6 +98,7 @@ impl Connection {
             handshake: Handshake::new(config),
             checks,
             server_properties: FieldTable::default(),
+            mechanism: ShortStr::default(),
             blocked: false,
             pending: VecDeque::new(),
         };
@@ -293,10 +296,15 @@ impl Connection {
     /// Whether the server announced a capability, such as `publisher_confirms`.
     #[must_use]
     pub fn has_capability(&self, name: &str) -> bool {
-        self.server_properties()
-            .get("capabilities")
-            .and_then(|capabilities| capabilities.as_table()?.get(name)?.as_bool())
-            .unwrap_or(false)
+        self.0.role.has_capability(name)
+    }
+
+    /// The SASL mechanism of the login, the first of the configured ones that the server offered;
+    /// none before it was chosen.
+    #[must_use]
+    pub fn mechanism(&self) -> Option<&ShortStr> {
+        let mechanism = &self.0.role.mechanism;
+        (!mechanism.is_empty()).then_some(mechanism)
     }
 
     /// Whether the server has asked not to publish (`connection.blocked`).
@@ -382,6 +390,15 @@ impl Endpoint for Connection {
     }
 }
 
+impl Client {
+    fn has_capability(&self, name: &str) -> bool {
+        self.server_properties
+            .get("capabilities")
+            .and_then(|capabilities| capabilities.as_table()?.get(name)?.as_bool())
+            .unwrap_or(false)
+    }
+}
+
 impl Machine<Client> {
     fn abandon(&mut self, channel: Option<ChannelId>, request: RequestId) {
         if self.forget(channel, request) {
@@ -403,6 +420,12 @@ impl Machine<Client> {
         if channel.life == ChannelLife::Opening(request) {
             return !core::mem::replace(&mut channel.role.abandoned_open, true);
         }
-        channel.role.abandon(request)
+        let Some(consumes) = channel.role.abandon(request) else {
+            return false;
+        };
+        if let Some((tag, consumer)) = consumes {
+            self.abandon_consumer(id, &tag, consumer);
+        }
+        true
     }
 }

@@ -6,13 +6,14 @@ use super::{
     Client, Event,
     channel::{ClientChannel, Mode, Pending},
     confirms::{ALL, Fingerprint, hash},
+    consumers::Cancelling,
     event::{Delivery, GetMessage, Outcome, Returned},
 };
 use crate::{
     body::Content,
     close::{CloseCause, CloseReason, RequestError, Stage},
     fault::Fault,
-    ids::{ChannelId, DeliveryTag, RequestId, Requeue},
+    ids::{ChannelId, ConsumerId, DeliveryTag, RequestId, Requeue},
     machine::{ChannelLife, Machine, Role},
     method::{MethodDef as _, MethodId, Rule},
     protocol::{self, Method, ReplyCode, basic, channel},
@@ -26,6 +27,10 @@ impl Role for Client {
     const FRAME_SLACK: u32 = 0;
 
     const PEER_AUTHENTICATES: bool = true;
+
+    fn refuses_by_hanging_up(&self) -> bool {
+        !self.has_capability("authentication_failure_close")
+    }
 
     fn is_peers(rule: &Rule) -> bool {
         rule.server_sends
@@ -111,6 +116,29 @@ impl Role for Client {
         }
     }
 
+    fn on_close_crossed(
+        machine: &mut Machine<Self>,
+        id: ChannelId,
+        request: RequestId,
+        reason: CloseReason,
+    ) {
+        let Some(channel) = machine.channel_mut(id) else {
+            return;
+        };
+        let pending = &mut channel.role.pending;
+        let at = pending.iter().position(|pending| pending.id == request);
+        let answered = at.and_then(|at| pending.remove(at));
+        if answered.is_some_and(|pending| !pending.abandoned) {
+            machine.request_settled();
+            let cause = RequestError::ChannelClosed(reason.clone());
+            machine.push(Event::Failed { request, cause });
+        }
+        machine.push(Event::ChannelClosed {
+            channel: id,
+            reason,
+        });
+    }
+
     fn on_channel_end(machine: &mut Machine<Self>, id: ChannelId, reason: &CloseReason) {
         let cause = match reason.cause() {
             CloseCause::Connection(reason) => RequestError::ConnectionClosed(reason.clone()),
@@ -189,14 +217,12 @@ impl Machine<Client> {
             return Ok(());
         };
         let tag = DeliveryTag::new(method.delivery_tag).ok_or(Fault::ZeroDeliveryTag)?;
-        let Some(consumer) = channel.role.consumers.get(&method.consumer_tag) else {
-            let consumers = &channel.role.consumers;
-            if !consumers.any_cancelled() {
-                return Err(Fault::UnknownConsumer(method.consumer_tag));
-            }
-            // It crossed a cancel that asked for no answer. To leave it outstanding would lose it,
-            // should a later delivery be acknowledged with all before it.
-            if consumers.acknowledged(&method.consumer_tag) {
+        let Some(consumer) = channel.role.consumers.owner(&method.consumer_tag) else {
+            let late = channel.role.consumers.take_late(&method.consumer_tag);
+            let no_ack = late.ok_or(Fault::UnknownConsumer(method.consumer_tag))?;
+            // To leave it outstanding would lose it, should a later delivery be acknowledged with
+            // all before it.
+            if !no_ack {
                 channel.role.delivered(tag);
                 self.put_back(id, Some(tag));
             }
@@ -287,16 +313,15 @@ impl Machine<Client> {
         let Mode::Confirm(confirms) = &mut channel.role.mode else {
             return Err(Fault::UnknownPublish(number));
         };
-        confirms
-            .settle(number, multiple, |first, last| {
-                events.push_back(Event::Settled {
-                    channel: id,
-                    first,
-                    last,
-                    outcome: outcome.clone(),
-                });
-            })
-            .ok_or(Fault::UnknownPublish(number))
+        confirms.settle(number, multiple, |first, last| {
+            events.push_back(Event::Settled {
+                channel: id,
+                first,
+                last,
+                outcome: outcome.clone(),
+            });
+        });
+        Ok(())
     }
 
     fn on_cancel(&mut self, id: ChannelId, cancel: basic::Cancel) -> Result<(), Fault> {
@@ -305,18 +330,14 @@ impl Machine<Client> {
             return Ok(());
         };
         let role = &mut channel.role;
+        let ended = role.consumers.cancelled_by_server(&tag);
+        // A consumer that was never confirmed never will be.
         let consume = role.pending.iter().position(|pending| {
-            pending.method == basic::Consume::ID && pending.tag.as_ref() == Some(&tag)
+            pending.method == basic::Consume::ID
+                && pending.consumer.is_some()
+                && pending.consumer == ended.map(|ended| ended.id)
         });
-        // It may have crossed a cancel of this side's that asked for no answer. Then it is the
-        // consumer before that it means, and the server knows nothing of the next one yet.
-        let crossed = consume.is_some() && role.consumers.was_cancelled(&tag);
-        let (mut removed, mut failed) = (None, None);
-        if !crossed {
-            removed = role.consumers.remove(&tag);
-            // A consumer that was never confirmed never will be.
-            failed = consume.and_then(|at| role.pending.remove(at));
-        }
+        let failed = consume.and_then(|at| role.pending.remove(at));
         if !cancel.no_wait {
             let consumer_tag = tag.clone();
             self.put_answer(id, &basic::CancelOk { consumer_tag })?;
@@ -329,7 +350,7 @@ impl Machine<Client> {
                     cause: RequestError::Cancelled { tag },
                 });
             }
-        } else if let Some(consumer) = removed.filter(|consumer| !consumer.abandoned) {
+        } else if let Some(consumer) = ended.filter(|consumer| !consumer.abandoned) {
             self.push(Event::ConsumerCancelled {
                 channel: id,
                 consumer: consumer.id,
@@ -367,16 +388,16 @@ impl Machine<Client> {
         let Some(channel) = self.channel_mut(id) else {
             return Ok(());
         };
-        match &reply {
-            Method::BasicCancelOk(cancelled) => {
-                channel.role.consumers.remove(&cancelled.consumer_tag);
+        let consumers = &mut channel.role.consumers;
+        match (&reply, pending.consumer) {
+            (Method::BasicConsumeOk(ok), Some(consumer)) => {
+                consumers.confirmed(&ok.consumer_tag, consumer);
             }
-            Method::BasicRecoverOk(_) => channel.role.recover_answered(),
-            Method::TxCommitOk(_) => self.release_channel(id),
-            Method::BasicConsumeOk(consumed) if pending.abandoned => {
-                let consumer_tag = consumed.consumer_tag.clone();
-                self.cancel_abandoned(id, consumer_tag);
+            (Method::BasicCancelOk(ok), Some(consumer)) => {
+                consumers.cancelled(&ok.consumer_tag, consumer);
             }
+            (Method::BasicRecoverOk(_), _) => channel.role.recover_answered(),
+            (Method::TxCommitOk(_), _) => self.release_channel(id),
             _ => {}
         }
         if pending.abandoned {
@@ -465,19 +486,29 @@ impl Machine<Client> {
         );
     }
 
-    /// Cancels a consumer that nobody waits for.
-    pub(super) fn cancel_abandoned(&mut self, id: ChannelId, consumer_tag: ShortStr) {
-        let request = self.next_request();
+    /// Puts back what a consumer still gets, and cancels it where that has not been done.
+    pub(super) fn abandon_consumer(&mut self, id: ChannelId, tag: &ShortStr, consumer: ConsumerId) {
+        let open = self.open_channel_and_output(id).is_ok();
+        let Some(channel) = self.channel_mut(id) else {
+            return;
+        };
+        let consumers = &mut channel.role.consumers;
+        if !consumers.abandon(tag, consumer) || !open {
+            return;
+        }
+        consumers.cancel(tag, Cancelling::Answered);
         self.put_method_anyway(
             id,
             &basic::Cancel {
-                consumer_tag: consumer_tag.clone(),
+                consumer_tag: tag.clone(),
                 no_wait: false,
             },
         );
+        let request = self.next_request();
         if let Some(channel) = self.channel_mut(id) {
             channel.role.pending.push_back(Pending {
-                tag: Some(consumer_tag),
+                tag: Some(tag.clone()),
+                consumer: Some(consumer),
                 abandoned: true,
                 ..Pending::new(request, basic::Cancel::ID)
             });

@@ -22,23 +22,27 @@ pub(crate) struct Channel<C> {
 /// Where a channel is in its life.
 ///
 /// ```text
-///            open sent            open-ok                close sent
-///  (unused) ──────────> Opening ──────────> Open ─────────────────────> Closing ── close-ok ──> (free)
-///     │                    │                 │                             ^
-///     │ open received      │ close received  │ close received              │ close received: answered,
-///     └────────────────────┼──────> Open     │                             └ the own close-ok still comes
-///                          └────────┬────────┘
-///                                   v
-///                               Finishing ── close-ok and the begun message sent ──> (free)
+///            open sent            open-ok               close queued
+///  (unused) ──────────> Opening ──────────> Open ───────────────────> Closing ── close-ok ──> (free)
+///     │                    │                 │                         │  ^
+///     │ open received      │ close received  │ close received          │  │ close received, the own has
+///     └────────────────────┼──────> Open     │                         │  └ left: answered; its close-ok
+///                          └────────┬────────┘                         │    still comes
+///                                   v                                  │ close received, the own has not
+///                               Finishing <────────────────────────────┘ left: that one is dropped
+///                                   │
+///                                   └── close-ok and the begun message sent ──> (free)
 /// ```
 ///
-/// A number is free for another channel only at the end of these paths.
+/// A number is free for another channel only at the end of these paths. A close that is received in
+/// `Closing` is why the channel ended: the request that the own close was for fails with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChannelLife {
     /// This side has asked for it.
     Opening(RequestId),
     Open,
-    /// This side has closed it, and takes no notice of anything but the answer.
+    /// This side has closed it, and discards all input but a close and its answer. The request
+    /// waits for close-ok; none for a close that was not requested, and when the request has failed.
     Closing(Option<RequestId>),
     /// The peer has closed it; what was begun is being finished.
     Finishing,

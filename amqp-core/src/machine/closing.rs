@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::{ChannelLife, Culprit, Life, Lookup, Machine, Role};
 use crate::{
-    close::{Close, CloseCause, CloseReason},
+    close::{Close, CloseCause, CloseReason, Stage},
     error::ApiMisuse,
     fault::ProtocolError,
     ids::{ChannelId, RequestId},
@@ -52,10 +52,7 @@ impl<R: Role> Machine<R> {
         match &self.life {
             Life::Open => {
                 self.output.put_last(&close_method(&close));
-                self.life = Life::Closing {
-                    reason: CloseCause::Requested(close).into(),
-                    deaf: false,
-                };
+                self.life = Life::Draining(CloseCause::Requested(close).into());
                 self.timers.start_close(self.timeouts.close);
             }
             // A close is not due before the connection is open: RabbitMQ would take it for a fault.
@@ -63,7 +60,7 @@ impl<R: Role> Machine<R> {
                 self.finish(CloseCause::Requested(close).into());
                 self.drop_output();
             }
-            Life::Closing { .. } | Life::Closed(_) => {}
+            Life::Draining(_) | Life::Closing(_) | Life::Closed(_) => {}
         }
     }
 
@@ -76,7 +73,7 @@ impl<R: Role> Machine<R> {
         };
         error.code = Some(close.code);
         let soft = close.code.severity() == Some(Severity::Soft);
-        let channel = match self.channels.lookup(error.channel) {
+        let channel = match self.channels.lookup(error.channel.unwrap_or_default()) {
             Lookup::Live(id, _) if soft => Some(id),
             Lookup::Live(..) | Lookup::Unused | Lookup::Free => None,
         };
@@ -96,10 +93,35 @@ impl<R: Role> Machine<R> {
         self.end_everything(&reason);
         self.put_parting(&close_method(close));
         self.timers.start_close(self.timeouts.close);
-        self.life = Life::Closing { reason, deaf: true };
+        self.life = Life::Closing(reason);
     }
 
-    /// The connection is over; what is urgent, or said before the end, may still leave.
+    /// The peer has closed the connection, which is answered.
+    pub(super) fn closed_by_peer(&mut self, close: connection::Close) {
+        let close = read_close(
+            close.reply_code,
+            &close.reply_text,
+            close.class_id,
+            close.method_id,
+        );
+        self.settle_output();
+        self.put_parting(&connection::CloseOk);
+        let refused = self.stage() == Stage::Authenticating
+            && R::PEER_AUTHENTICATES
+            && close.code == ReplyCode::ACCESS_REFUSED;
+        let cause = if refused {
+            CloseCause::AuthenticationFailed {
+                why: close.text.clone(),
+                close: Some(close),
+            }
+        } else {
+            CloseCause::ByPeer(close)
+        };
+        self.finish(cause.into());
+    }
+
+    /// The connection is over; what is urgent, or said before the end, may still leave. A reason
+    /// that was told before stays.
     pub(crate) fn finish(&mut self, reason: CloseReason) {
         self.settle_output();
         let told = self.close_reason().filter(|_| self.announced).cloned();

@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{
     body::EncodedProperties,
-    close::{CloseCause, Stage},
+    close::{Close, CloseCause},
     fault::{Fault, ProtocolError},
     frame::{FRAME_HEAD, FrameHead, FrameKind, split_method},
     ids::ChannelId,
     limits::FRAME_OVERHEAD,
     method::{MethodDef as _, MethodId, Rule},
-    protocol::{self, Method, ReplyCode, basic::Properties, channel, connection, tx},
+    protocol::{self, Method, basic::Properties, channel, connection, tx},
     time::Instant,
     wire::Decode as _,
 };
@@ -67,9 +67,9 @@ impl<R: Role> Machine<R> {
                 input.clear();
                 return false;
             }
-            Life::Closing { deaf: true, .. } => return self.step_deaf(input),
+            Life::Closing(_) => return self.step_closing(input),
             Life::Handshake(_) if !self.greeted => return self.step_greeting(input),
-            Life::Handshake(_) | Life::Open | Life::Closing { .. } => {}
+            Life::Handshake(_) | Life::Open | Life::Draining(_) => {}
         }
         let head = match FrameHead::parse(input, self.frame_limit()) {
             Ok(Some(head)) => head,
@@ -83,7 +83,8 @@ impl<R: Role> Machine<R> {
                 return self.step_unknown_type(kind, input);
             }
             Err(fault) => {
-                self.fail_framing(fault, 0, input);
+                let number = readable_channel(&fault, input);
+                self.fail_framing(fault, number, input);
                 return true;
             }
         };
@@ -95,7 +96,7 @@ impl<R: Role> Machine<R> {
                 return false;
             }
             Err(fault) => {
-                self.fail_framing(fault, number, input);
+                self.fail_framing(fault, Some(number), input);
                 return true;
             }
         };
@@ -118,7 +119,7 @@ impl<R: Role> Machine<R> {
                 self.receive_body(number, piece)
             }
             FrameKind::Heartbeat if number != 0 || !payload.is_empty() => {
-                Err(Fault::Heartbeat.at(number, None))
+                Err(Fault::Heartbeat.at(Some(number), None))
             }
             FrameKind::Heartbeat => Ok(()),
         };
@@ -158,12 +159,12 @@ impl<R: Role> Machine<R> {
                 Err(fault) => fault,
             }
         };
-        self.fail_framing(fault, head.channel, input);
+        self.fail_framing(fault, Some(head.channel), input);
         true
     }
 
-    /// It is not known any more where a frame begins.
-    fn fail_framing(&mut self, fault: Fault, number: u16, input: &[u8]) {
+    /// Frame boundaries are lost: the connection must fail.
+    fn fail_framing(&mut self, fault: Fault, number: Option<u16>, input: &[u8]) {
         let size = input.get(3..FRAME_HEAD).and_then(<[u8]>::first_chunk);
         let size = size.map_or(0, |size| u32::from_be_bytes(*size) as usize);
         let culprit = Culprit {
@@ -194,44 +195,55 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// While only the answer to the close is of interest, and the input may be anything.
-    fn step_deaf(&mut self, input: &mut BytesMut) -> bool {
-        let Life::Closing { reason, .. } = &self.life else {
-            return false;
-        };
-        let reason = reason.clone();
-        let limit = self.frame_limit();
-        let frame = match FrameHead::parse(input, limit) {
-            Ok(Some(head)) => head
-                .payload(input)
-                .map(|payload| payload.map(|p| (head, p))),
-            Ok(None) => Ok(None),
-            Err(fault) => Err(fault),
-        };
-        match frame {
-            Ok(None) => false,
-            // What is not understood cannot be waited on.
-            Err(_) => {
-                self.finish(reason);
+    /// Takes one frame once the own close has left: all but a close and its answer is discarded.
+    fn step_closing(&mut self, input: &mut BytesMut) -> bool {
+        let read = FrameHead::parse(input, self.frame_limit()).and_then(|head| {
+            let Some(head) = head else {
+                return Ok(None);
+            };
+            let payload = head.payload(input)?;
+            Ok(payload.map(|payload| (head, payload)))
+        });
+        let (head, payload) = match read {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return false,
+            // An answer behind it could not be found.
+            Err(fault) => {
+                let number = readable_channel(&fault, input);
+                self.finish_unread(fault.at(number, None));
                 input.clear();
-                false
+                return false;
             }
-            Ok(Some((head, payload))) => {
-                if head.kind == FrameKind::Method
-                    && head.channel == 0
-                    && let Ok((id, _)) = split_method(payload)
-                {
-                    if id == connection::CloseOk::ID {
-                        self.finish(reason);
-                    } else if id == connection::Close::ID {
-                        // The closes have crossed: both are answered.
-                        self.put_parting(&connection::CloseOk);
-                    }
-                }
-                input.advance(head.frame_len());
-                true
+        };
+        if head.kind == FrameKind::Method
+            && head.channel == 0
+            && let Ok((id, arguments)) = split_method(payload)
+        {
+            self.receive_while_closing(id, arguments);
+        }
+        input.advance(head.frame_len());
+        true
+    }
+
+    /// A method of the connection, once the own close has left.
+    fn receive_while_closing(&mut self, id: MethodId, arguments: &[u8]) {
+        if id == connection::CloseOk::ID {
+            if let Life::Closing(reason) = &self.life {
+                self.finish(reason.clone());
+            }
+        } else if id == connection::Close::ID {
+            // The closes have crossed.
+            match connection::Close::decode(arguments) {
+                Ok(close) => self.closed_by_peer(close),
+                Err(error) => self.finish_unread(Fault::from(error).at(Some(0), Some(id))),
             }
         }
+    }
+
+    /// The input cannot be read, and the own close has left already.
+    fn finish_unread(&mut self, mut error: ProtocolError) {
+        error.code = None;
+        self.finish(CloseCause::ProtocolError(error).into());
     }
 
     /// The largest frame to accept now, in bytes.
@@ -258,12 +270,13 @@ impl<R: Role> Machine<R> {
     }
 
     fn receive_method(&mut self, number: u16, payload: &[u8]) -> Result<(), ProtocolError> {
-        let (id, arguments) = split_method(payload).map_err(|fault| fault.at(number, None))?;
+        let (id, arguments) =
+            split_method(payload).map_err(|fault| fault.at(Some(number), None))?;
         let received = match protocol::rule(id) {
             Some(rule) => self.receive_listed(number, rule, arguments),
             None => R::on_unlisted(self, number, id, arguments),
         };
-        received.map_err(|fault| fault.at(number, Some(id)))
+        received.map_err(|fault| fault.at(Some(number), Some(id)))
     }
 
     #[inline]
@@ -284,26 +297,7 @@ impl<R: Role> Machine<R> {
     fn receive_connection_method(&mut self, rule: &Rule, arguments: &[u8]) -> Result<(), Fault> {
         match Method::decode(rule.id, arguments)? {
             Method::ConnectionClose(close) => {
-                let close = read_close(
-                    close.reply_code,
-                    &close.reply_text,
-                    close.class_id,
-                    close.method_id,
-                );
-                self.settle_output();
-                self.put_parting(&connection::CloseOk);
-                let refused = self.stage() == Stage::Authenticating
-                    && R::PEER_AUTHENTICATES
-                    && close.code == ReplyCode::ACCESS_REFUSED;
-                let cause = if refused {
-                    CloseCause::AuthenticationFailed {
-                        why: close.text.clone(),
-                        close: Some(close),
-                    }
-                } else {
-                    CloseCause::ByPeer(close)
-                };
-                self.finish(cause.into());
+                self.closed_by_peer(close);
                 Ok(())
             }
             // The own close has not left yet, so this answers nothing.
@@ -343,12 +337,20 @@ impl<R: Role> Machine<R> {
                     }
                     R::on_channel_closed(self, id, request);
                     self.remove_channel(id);
-                } else if is(CLOSE) && !channel.backlog.is_empty() && !R::ANSWERS_FIRST {
-                    // The own close has not left yet, and need not any more.
-                    R::on_channel_closed(self, id, request);
-                    self.finish_channel(id);
                 } else if is(CLOSE) {
-                    self.put_answer(id, &channel::CloseOk)?;
+                    let unsent = !channel.backlog.is_empty() && !R::ANSWERS_FIRST;
+                    channel.life = ChannelLife::Closing(None);
+                    if let Some(request) = request {
+                        let close = decode_channel_close(arguments)?;
+                        R::on_close_crossed(self, id, request, CloseCause::ByPeer(close).into());
+                    }
+                    if unsent {
+                        // The own close has not left yet, and need not any more.
+                        self.finish_channel(id);
+                    } else {
+                        // It is still to be answered, and the number is not free before.
+                        self.put_answer(id, &channel::CloseOk)?;
+                    }
                 } else if is(COMMIT_OK) {
                     // The own close may wait for it.
                     self.release_channel(id);
@@ -361,13 +363,7 @@ impl<R: Role> Machine<R> {
             return Err(Fault::MethodInContent);
         }
         if is(CLOSE) {
-            let close = channel::Close::decode(arguments)?;
-            let close = read_close(
-                close.reply_code,
-                &close.reply_text,
-                close.class_id,
-                close.method_id,
-            );
+            let close = decode_channel_close(arguments)?;
             self.channel_closed_by_peer(id, CloseCause::ByPeer(close));
             return Ok(());
         }
@@ -425,7 +421,7 @@ impl<R: Role> Machine<R> {
                 Properties::check(header.properties)?;
                 Ok(header)
             })
-            .map_err(|fault| fault.at(number, method))?;
+            .map_err(|fault| fault.at(Some(number), method))?;
         let properties = if header.properties.len() > 2 {
             self.copy(header.properties)
         } else {
@@ -448,7 +444,7 @@ impl<R: Role> Machine<R> {
         let complete = channel
             .assembly
             .take_body(piece, limits)
-            .map_err(|fault| fault.at(number, method))?;
+            .map_err(|fault| fault.at(Some(number), method))?;
         self.complete(id, complete)
     }
 
@@ -458,8 +454,29 @@ impl<R: Role> Machine<R> {
         };
         let method_id = method.id();
         R::on_channel_method(self, id, method, Some(content))
-            .map_err(|fault| fault.at(id.number(), Some(method_id)))
+            .map_err(|fault| fault.at(Some(id.number()), Some(method_id)))
     }
+}
+
+/// The channel of a frame whose head is at fault. A wrong type is told at the first octet, before
+/// the channel has come.
+fn readable_channel(fault: &Fault, input: &[u8]) -> Option<u16> {
+    if let Fault::FrameType(_) = fault {
+        return None;
+    }
+    let number = input.get(1..3)?.first_chunk()?;
+    Some(u16::from_be_bytes(*number))
+}
+
+/// What the peer says when it closes a channel.
+fn decode_channel_close(arguments: &[u8]) -> Result<Close, Fault> {
+    let close = channel::Close::decode(arguments)?;
+    Ok(read_close(
+        close.reply_code,
+        &close.reply_text,
+        close.class_id,
+        close.method_id,
+    ))
 }
 
 /// A channel, unless a frame is to be ignored.
@@ -472,11 +489,11 @@ fn content_channel<R: Role>(
     number: u16,
 ) -> Result<Found<'_, R>, ProtocolError> {
     if number == 0 {
-        return Err(Fault::ContentOnChannelZero.at(0, None));
+        return Err(Fault::ContentOnChannelZero.at(Some(0), None));
     }
     match channels.lookup(number) {
         Lookup::Free if R::FORGIVES_ENDED => Ok(None),
-        Lookup::Unused | Lookup::Free => Err(Fault::ChannelNotOpen.at(number, None)),
+        Lookup::Unused | Lookup::Free => Err(Fault::ChannelNotOpen.at(Some(number), None)),
         Lookup::Live(id, channel) => Ok(match channel.life {
             ChannelLife::Opening(_) | ChannelLife::Open => Some((id, channel)),
             ChannelLife::Closing(_) | ChannelLife::Finishing => None,

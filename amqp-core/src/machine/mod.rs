@@ -11,7 +11,7 @@ mod output;
 mod role;
 mod timers;
 
-use alloc::{collections::VecDeque, format, string::String, vec::Vec};
+use alloc::{collections::VecDeque, format, vec::Vec};
 use core::time::Duration;
 
 use bytes::BytesMut;
@@ -59,22 +59,29 @@ type Events<R> = VecDeque<<R as Role>::Event>;
 /// Where a connection is in its life.
 ///
 /// ```text
-///  Handshake ── open-ok ──> Open ── close() ──> Closing ── close-ok, EOF, deadline ──> Closed
-///      │                      │                    ^
-///      │  peer's fault        │ peer's fault       │ (the reason is told at once, then the close is
-///      ├──────────────────────┴────────────────────┘  sent and its answer waited for)
-///      │  close received, EOF, refused
-///      └──────────────────────┴──────────────────────> Closed (a close-ok may still have to leave)
+///  Handshake ── open-ok ──> Open ── close() ──> Draining ── the close has left ──> Closing
+///      │                      │                      │                                ^  │
+///      │ peer's fault         │ peer's fault         │ peer's fault                   │  │
+///      ├──────────────────────┴──────────────────────┴────────────────────────────────┘  │
+///      │ close received (answered), EOF, refused, deadline                               │
+///      └──────────────────────┴──────────────────────┴──────────> Closed <───────────────┘
+///                                        close-ok, or what ends it in the other states, too;
+///                                        also input that cannot be read
 /// ```
+///
+/// What ends a connection is its reason. `Requested` is the reason only if close-ok has come: any
+/// other end of a close that was asked for leaves it open whether the peer has dealt with what was
+/// sent last. The reason of a close for a fault is told when it begins, and stays.
 #[derive(Debug)]
 enum Life {
     Handshake(Stage),
     Open,
-    Closing {
-        reason: CloseReason,
-        /// The close has left, or is for a fault: nothing but the answer is of interest.
-        deaf: bool,
-    },
+    /// A close was asked for, and what was accepted before leaves first. Input is dealt with as
+    /// while it is open. The reason is what close-ok will make the final one.
+    Draining(CloseReason),
+    /// The close has left, or is for a fault. All input but a close and its answer is discarded.
+    Closing(CloseReason),
+    /// The final reason.
     Closed(CloseReason),
 }
 
@@ -137,41 +144,40 @@ impl<R: Role> Machine<R> {
     // The world to the machine; `handle_input` is in `input.rs`.
 
     pub(crate) fn handle_eof(&mut self, now: Instant) {
-        self.transport_ended(now, |stage| {
-            Self::credentials_refused(stage, HUNG_UP.into()).unwrap_or(CloseCause::Eof { stage })
-        });
+        let stage = self.stage();
+        let cause = if self.is_refusal() {
+            let (why, close) = (HUNG_UP.into(), None);
+            CloseCause::AuthenticationFailed { why, close }
+        } else {
+            CloseCause::Eof { stage }
+        };
+        self.transport_ended(now, cause);
     }
 
     pub(crate) fn handle_reset(&mut self, now: Instant, message: &str) {
-        self.transport_ended(now, |stage| {
-            let why = format!("{HUNG_UP}: {message}");
-            Self::credentials_refused(stage, why).unwrap_or_else(|| {
-                let message = message.into();
-                CloseCause::Transport { stage, message }
-            })
-        });
+        if self.is_refusal() {
+            let (why, close) = (format!("{HUNG_UP}: {message}"), None);
+            self.transport_ended(now, CloseCause::AuthenticationFailed { why, close });
+        } else {
+            self.handle_transport_error(now, message);
+        }
     }
 
     pub(crate) fn handle_transport_error(&mut self, now: Instant, message: &str) {
-        self.transport_ended(now, |stage| {
-            let message = message.into();
-            CloseCause::Transport { stage, message }
-        });
+        let (stage, message) = (self.stage(), message.into());
+        self.transport_ended(now, CloseCause::Transport { stage, message });
     }
 
-    /// What it means that the peer hung up, if it had credentials to judge.
-    fn credentials_refused(stage: Stage, why: String) -> Option<CloseCause> {
-        let judging = stage == Stage::Authenticating && R::PEER_AUTHENTICATES;
-        judging.then_some(CloseCause::AuthenticationFailed { why, close: None })
+    /// Whether a peer that hangs up now refuses the credentials by that.
+    fn is_refusal(&self) -> bool {
+        self.stage() == Stage::Authenticating && self.role.refuses_by_hanging_up()
     }
 
-    fn transport_ended(&mut self, now: Instant, cause: impl FnOnce(Stage) -> CloseCause) {
+    fn transport_ended(&mut self, now: Instant, cause: CloseCause) {
         self.learn(now);
         let reason = match &self.life {
             Life::Closed(reason) => reason.clone(),
-            // The close has left, and hanging up is as good as an answer to it.
-            Life::Closing { reason, deaf: true } => reason.clone(),
-            Life::Closing { .. } | Life::Handshake(_) | Life::Open => cause(self.stage()).into(),
+            Life::Handshake(_) | Life::Open | Life::Draining(_) | Life::Closing(_) => cause.into(),
         };
         self.finish(reason);
         self.drop_output();
@@ -239,9 +245,9 @@ impl<R: Role> Machine<R> {
             self.channels.remove(id);
         }
         if self.output.take_last(out)
-            && let Life::Closing { deaf, .. } = &mut self.life
+            && let Life::Draining(reason) = &self.life
         {
-            *deaf = true;
+            self.life = Life::Closing(reason.clone());
         }
         if self.wants_room && self.output.len() <= self.limits.output_low {
             self.wants_room = false;
@@ -356,7 +362,7 @@ impl<R: Role> Machine<R> {
     /// Why the connection ended or is ending.
     pub(crate) const fn close_reason(&self) -> Option<&CloseReason> {
         match &self.life {
-            Life::Closing { reason, .. } | Life::Closed(reason) => Some(reason),
+            Life::Draining(reason) | Life::Closing(reason) | Life::Closed(reason) => Some(reason),
             Life::Handshake(_) | Life::Open => None,
         }
     }
@@ -365,7 +371,7 @@ impl<R: Role> Machine<R> {
         match &self.life {
             Life::Handshake(stage) => *stage,
             Life::Open => Stage::Open,
-            Life::Closing { .. } | Life::Closed(_) => Stage::Closing,
+            Life::Draining(_) | Life::Closing(_) | Life::Closed(_) => Stage::Closing,
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// By how many bytes an incoming frame may be over the limit.
     const FRAME_SLACK: u32;
 
-    /// Whether the peer is the one to refuse credentials, which it may do by hanging up.
+    /// Whether the peer is the one to refuse credentials.
     const PEER_AUTHENTICATES: bool;
 
     /// Whether what is queued still leaves when the peer closes a channel or the connection, or
@@ -39,6 +39,12 @@ pub(crate) trait Role: Sized + fmt::Debug {
 
     /// Whether the type of a frame is looked at last, when the frame is there.
     const TYPE_LAST: bool = false;
+
+    /// Whether the peer refuses credentials by hanging up. One that has announced to say so is
+    /// taken at its word.
+    fn refuses_by_hanging_up(&self) -> bool {
+        false
+    }
 
     /// Whether the peer may send the method.
     fn is_peers(rule: &Rule) -> bool;
@@ -95,6 +101,17 @@ pub(crate) trait Role: Sized + fmt::Debug {
 
     /// The peer has answered the close of a channel.
     fn on_channel_closed(machine: &mut Machine<Self>, id: ChannelId, request: Option<RequestId>);
+
+    /// The peer has closed a channel before it has seen the close that this side asked for with the
+    /// request: the peer's reason is why the channel ended.
+    fn on_close_crossed(
+        machine: &mut Machine<Self>,
+        id: ChannelId,
+        request: RequestId,
+        reason: CloseReason,
+    ) {
+        let _ = (machine, id, request, reason);
+    }
 
     /// A channel ends for a reason; what waits on it gets that reason.
     fn on_channel_end(machine: &mut Machine<Self>, id: ChannelId, reason: &CloseReason);

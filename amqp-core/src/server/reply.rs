@@ -41,15 +41,16 @@ pub(super) fn reply(
     frame: &Culprit<'_>,
 ) -> Option<Close> {
     let stage = machine.stage();
+    let number = error.channel.unwrap_or_default();
     let reply = match stage {
         Stage::Greeting | Stage::Authenticating | Stage::Tuning => return None,
         Stage::Opening | Stage::Open | Stage::Closing => match &error.fault {
             Fault::FrameTooLarge { size, limit } => frame_too_large(frame, *size, *limit),
             Fault::FrameEnd(end) => frame_end(frame, *end),
-            _ if stage == Stage::Opening && error.channel != 0 => unexpected_frame(frame),
+            _ if stage == Stage::Opening && number != 0 => unexpected_frame(frame),
             _ if is_unknown(&error.fault, frame) => unknown_frame(frame),
             Fault::Heartbeat | Fault::ContentOnChannelZero => unexpected_frame(frame),
-            fault if error.channel == 0 => on_connection(stage, fault, error.method)?,
+            fault if number == 0 => on_connection(stage, fault, error.method)?,
             fault => on_channel(machine, fault, error, frame)?,
         },
     };
@@ -151,6 +152,7 @@ fn on_channel(
     frame: &Culprit<'_>,
 ) -> Option<Close> {
     let method = error.method;
+    let number = error.channel.unwrap_or_default();
     Some(match fault {
         Fault::Decode(_) if frame.kind != FRAME_METHOD => internal_error(),
         Fault::Decode(
@@ -170,7 +172,7 @@ fn on_channel(
             no_method()
         }
         Fault::ChannelNumber(max) if method == Some(channel::Open::ID) => {
-            too_many_channels(machine.channel_count(), error.channel, *max)
+            too_many_channels(machine.channel_count(), number, *max)
         }
         Fault::ChannelNotOpen | Fault::ChannelNumber(_) => {
             close(ReplyCode::CHANNEL_ERROR, method, "expected 'channel.open'")
@@ -185,7 +187,7 @@ fn on_channel(
         | Fault::HeaderClass(_)
         | Fault::HeaderWeight(_)
         | Fault::BodyOverrun { .. }
-        | Fault::TooManyEmptyFrames(_) => content_due(machine, error.channel, fault),
+        | Fault::TooManyEmptyFrames(_) => content_due(machine, number, fault),
         Fault::BodyTooLarge { size, limit } => {
             let text = format!("message size {size} is larger than configured max size {limit}");
             close(ReplyCode::PRECONDITION_FAILED, method, text)

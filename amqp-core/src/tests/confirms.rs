@@ -32,18 +32,6 @@ fn nacked(id: ChannelId, first: u64, last: u64) -> Event {
     settled(id, first, last, Outcome::Nacked)
 }
 
-/// The fault that the connection was closed for.
-fn fault(client: &mut Client) -> Fault {
-    let events = client.events();
-    let Some(Event::Closed(reason)) = events.last() else {
-        panic!("the connection goes on: {events:?}");
-    };
-    let CloseCause::ProtocolError(error) = reason.cause() else {
-        panic!("{reason}");
-    };
-    error.fault.clone()
-}
-
 #[test]
 fn tri_59_reg_03_multiple_settles_all_before() {
     let (mut client, id) = with_publishes(7);
@@ -155,7 +143,8 @@ fn zero_with_multiple_means_all() {
 }
 
 #[test]
-fn a_confirm_of_nothing_is_a_fault() {
+fn a_confirm_of_a_number_that_was_never_given_out_is_ignored() {
+    // Note 23.
     for (published, number, multiple) in [
         (3, 0, false),
         (3, 4, false),
@@ -166,29 +155,43 @@ fn a_confirm_of_nothing_is_a_fault() {
         (3, u64::MAX, true),
     ] {
         for positive in [true, false] {
-            let (mut client, _) = with_publishes(published);
+            let (mut client, id) = with_publishes(published);
             if positive {
                 client.send(1, &ack(number, multiple));
             } else {
                 client.send(1, &nack(number, multiple));
             }
-            assert_eq!(fault(&mut client), Fault::UnknownPublish(number));
-            let Method::ConnectionClose(close) = client.only_method() else {
-                panic!("the connection goes on");
-            };
-            assert_eq!(close.reply_code, ReplyCode::COMMAND_INVALID);
+            assert_eq!(client.events(), []);
+            assert_eq!(client.sent(), []);
+            // What it does not settle is settled by what follows.
+            client.publish(id, b"x");
+            client.bytes();
+            client.send(1, &ack(0, true));
+            assert_eq!(client.events(), [acked(id, 1, published + 1)]);
         }
     }
 }
 
 #[test]
-fn a_confirm_on_a_channel_without_confirms_is_a_fault() {
+fn a_confirm_on_a_channel_without_confirms_ends_that_channel() {
     let mut client = Client::open();
-    let id = client.channel();
+    let (id, other) = (client.channel(), client.channel());
     client.publish(id, b"x");
     client.bytes();
     client.send(1, &ack(1, false));
-    assert_eq!(fault(&mut client), Fault::UnknownPublish(1));
+    let Event::ChannelClosed { channel, reason } = client.only_event() else {
+        panic!("the channel goes on");
+    };
+    assert_eq!(channel, id);
+    let CloseCause::ProtocolError(error) = reason.cause() else {
+        panic!("{reason}");
+    };
+    assert_eq!(error.fault, Fault::UnknownPublish(1));
+    let Method::ChannelClose(close) = client.only_method() else {
+        panic!("the server is not told");
+    };
+    assert_eq!(close.reply_code, ReplyCode::PRECONDITION_FAILED);
+    assert!(client.on(other).is_open());
 }
 
 #[test]

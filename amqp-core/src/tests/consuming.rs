@@ -48,6 +48,19 @@ fn fault(client: &mut Client) -> Fault {
     error.fault.clone()
 }
 
+/// A delivery for that tag has ended its channel, and nothing else.
+fn assert_unknown_consumer(client: &mut Client, tag: &str) {
+    let Event::ChannelClosed { reason, .. } = client.only_event() else {
+        panic!("the channel goes on");
+    };
+    let CloseCause::ProtocolError(error) = reason.cause() else {
+        panic!("{reason}");
+    };
+    assert_eq!(error.fault, Fault::UnknownConsumer(name(tag)));
+    assert_eq!(reason.code(), Some(ReplyCode::PRECONDITION_FAILED));
+    assert!(client.conn.is_open());
+}
+
 fn open() -> (Client, ChannelId) {
     let mut client = Client::open();
     let id = client.channel();
@@ -293,13 +306,14 @@ fn an_answer_for_another_consumer_is_a_fault() {
 
 #[test]
 fn a_delivery_for_nobody_is_a_fault() {
-    let (mut client, id) = open();
-    client.deliver(id, "t", 1);
-    assert_eq!(fault(&mut client), Fault::UnknownConsumer(name("t")));
-    let (mut client, id) = open();
-    client.consumer(id, "t", false);
-    client.deliver(id, "u", 1);
-    assert_eq!(fault(&mut client), Fault::UnknownConsumer(name("u")));
+    for consumes in [false, true] {
+        let (mut client, id) = open();
+        if consumes {
+            client.consumer(id, "t", false);
+        }
+        client.deliver(id, "u", 1);
+        assert_unknown_consumer(&mut client, "u");
+    }
     let (mut client, id) = open();
     client.consumer(id, "t", false);
     client.deliver(id, "t", 0);
@@ -388,10 +402,9 @@ fn tri_42_a_tag_in_use_is_refused() {
     // Tags are the channel's own.
     client.consumer(other, "t", false);
     let request = client.on(id).call(&cancel("t", false)).unwrap();
-    client.bytes();
-    refused(&mut client);
     client.send(1, &cancel_ok("t"));
     assert_eq!(client.events(), [replied(id, request, cancel_ok("t"))]);
+    client.bytes();
     client.consumer(id, "t", false);
     client.on(id).send(&cancel("t", false)).unwrap();
     client.bytes();

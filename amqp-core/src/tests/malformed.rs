@@ -489,7 +489,7 @@ fn reg_27_bodies_of_any_announced_size() {
             assert_eq!(error.fault, Fault::BodyTooLarge { size, limit });
             assert_eq!(
                 (number, error.channel, error.method),
-                (OPEN, OPEN, Some(method))
+                (OPEN, Some(OPEN), Some(method))
             );
             let [close] = &side.sent_frames()[..] else {
                 panic!("one close");
@@ -555,26 +555,38 @@ fn reg_27_a_body_too_large_while_the_connection_closes() {
 #[test]
 fn apr_29_what_a_server_says_of_things_that_are_not_there() {
     let name = Harmless::default().short_str();
-    let refused = |message: &[u8], fault: &Fault, id| {
+    // The fault of one channel, with the code that is its channel's.
+    let refused = |message: &[u8], fault: Fault, id| {
         let mut side = open_side(Role::Client);
         let events = side.feed(message);
-        side.assert_failed(&events, fault, 503, Some(id));
+        let Some((number, reason)) = events.last().and_then(Event::channel_closed) else {
+            panic!("{fault:?} gives {events:?}");
+        };
+        assert_eq!((number, reason.code()), (OPEN, Some(ReplyCode(406))));
+        let CloseCause::ProtocolError(error) = reason.cause() else {
+            panic!("{fault:?} gives {reason:?}");
+        };
+        assert_eq!((&error.fault, error.method), (&fault, Some(id)));
+        assert_eq!(side.close_reason(), None);
     };
     let header = header_frame(OPEN, 60, 0, 0, &[]);
     let deliver = basic::Deliver::default().delivery_tag(1);
     let unknown = deliver.clone().consumer_tag("nobody").unwrap();
     let unknown = [method_frame(OPEN, &unknown.into()), header.clone()].concat();
     let fault = Fault::UnknownConsumer("nobody".try_into().unwrap());
-    refused(&unknown, &fault, basic::Deliver::ID);
+    refused(&unknown, fault, basic::Deliver::ID);
     let zero = deliver.delivery_tag(0).consumer_tag(&name).unwrap();
     let zero = [method_frame(OPEN, &zero.into()), header].concat();
-    refused(&zero, &Fault::ZeroDeliveryTag, basic::Deliver::ID);
+    let mut side = open_side(Role::Client);
+    let events = side.feed(&zero);
+    let id = Some(basic::Deliver::ID);
+    side.assert_failed(&events, &Fault::ZeroDeliveryTag, 503, id);
     for tag in [0, 1, u64::MAX] {
         for multiple in [false, true] {
             let ack = basic::Ack::default().delivery_tag(tag).multiple(multiple);
             let fault = Fault::UnknownPublish(tag);
             let id = basic::Ack::ID;
-            refused(&method_frame(OPEN, &ack.into()), &fault, id);
+            refused(&method_frame(OPEN, &ack.into()), fault, id);
         }
     }
 }

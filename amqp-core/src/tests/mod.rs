@@ -32,6 +32,8 @@ pub(crate) mod side;
 mod sizes;
 mod smoke;
 mod splits;
+mod tags;
+mod tags_model;
 mod text;
 mod transactions;
 mod unacked_model;

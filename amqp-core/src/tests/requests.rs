@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::script::*;
 use crate::{
-    ApiMisuse, ChannelId, CloseCause, Fault, RequestError, RequestId, Tags, TimeoutReason,
+    ChannelId, CloseCause, Fault, RequestError, RequestId, Tags, TimeoutReason,
     client::{Config, Connection, Event},
     protocol::{Method, ReplyCode, basic, channel, queue},
 };
@@ -139,29 +139,38 @@ fn reg_05_the_answer_to_an_abandoned_request_is_not_that_of_the_next() {
 }
 
 #[test]
-fn reg_05_an_abandoned_consumer_is_cancelled_when_it_is_confirmed() {
+fn reg_05_an_abandoned_consumer_is_cancelled_at_once() {
     let (mut client, id) = open();
     let (_, request) = client.consume(id, consume("q", "t"));
     client.bytes();
     client.deliver(id, "t", 1);
     assert!(matches!(client.only_event(), Event::Delivered(_)));
     client.conn.abandon(id, request);
+    assert_eq!(client.sent(), [method(1, cancel("t"))]);
     // What comes now is put back, but what was handed over is the caller's.
     client.deliver(id, "t", 2);
     assert_eq!(client.sent(), [put_back(2)]);
     client.send(1, &consume_ok("t"));
-    assert_eq!(client.sent(), [method(1, cancel("t"))]);
+    assert_eq!(client.sent(), []);
     client.deliver(id, "t", 3);
     assert_eq!(client.sent(), [put_back(3)]);
-    let error = client.on(id).consume(consume("q", "t")).unwrap_err();
-    assert_eq!(error, ApiMisuse::DuplicateConsumerTag(name("t")));
+    // The tag is free behind the cancel.
+    let (consumer, request) = client.consume(id, consume("q", "t"));
+    assert_eq!(client.sent(), [method(1, consume("q", "t"))]);
+    client.deliver(id, "t", 4);
+    assert_eq!(client.sent(), [put_back(4)]);
     client.send(1, &cancel_ok("t"));
     assert_eq!(client.events(), []);
+    client.send(1, &consume_ok("t"));
+    assert_eq!(client.events(), [replied(id, request, consume_ok("t"))]);
+    client.deliver(id, "t", 5);
+    assert!(matches!(
+        client.only_event(),
+        Event::Delivered(delivery) if delivery.consumer == consumer
+    ));
     assert_eq!(client.sent(), []);
     client.on(id).ack(Tags::One(tag(1))).unwrap();
     assert!(client.on(id).ack(Tags::One(tag(2))).is_err());
-    client.bytes();
-    client.consumer(id, "t", false);
 }
 
 #[test]
@@ -255,13 +264,13 @@ fn reg_05_an_abandoned_close_still_frees_the_number() {
 #[test]
 fn a_consumer_that_nobody_listens_to_is_cancelled() {
     let (mut client, id) = open();
-    client.consumer(id, "t", false);
+    let consumer = client.consumer(id, "t", false);
     client.deliver(id, "t", 1);
     client.events();
-    client.on(id).abandon_consumer(&name("t"));
+    client.on(id).abandon_consumer(&name("t"), consumer);
     assert_eq!(client.sent(), [method(1, cancel("t"))]);
-    client.on(id).abandon_consumer(&name("t"));
-    client.on(id).abandon_consumer(&name("u"));
+    client.on(id).abandon_consumer(&name("t"), consumer);
+    client.on(id).abandon_consumer(&name("u"), consumer);
     assert_eq!(client.sent(), []);
     client.deliver(id, "t", 2);
     assert_eq!(client.sent(), [put_back(2)]);
@@ -275,12 +284,12 @@ fn a_consumer_that_nobody_listens_to_is_cancelled() {
     client.consumer(id, "t", false);
 
     // Before it is confirmed.
-    let (_, request) = client.consume(id, consume("q", "u"));
+    let (consumer, request) = client.consume(id, consume("q", "u"));
     client.bytes();
-    client.on(id).abandon_consumer(&name("u"));
-    assert_eq!(client.sent(), []);
-    client.send(1, &consume_ok("u"));
+    client.on(id).abandon_consumer(&name("u"), consumer);
     assert_eq!(client.sent(), [method(1, cancel("u"))]);
+    client.send(1, &consume_ok("u"));
+    assert_eq!(client.sent(), []);
     client.send(1, &cancel_ok("u"));
     assert_eq!(client.events(), [], "{request:?}");
 }
@@ -319,10 +328,11 @@ fn reg_06_what_a_late_answer_brings_is_given_back() {
     let (mut client, id) = open();
     let (_, request) = client.consume(id, consume("q", "t"));
     wait(&mut client, request);
+    assert_eq!(client.sent(), [method(1, cancel("t"))]);
     client.deliver(id, "t", 1);
     assert_eq!(client.sent(), [put_back(1)]);
     client.send(1, &consume_ok("t"));
-    assert_eq!(client.sent(), [method(1, cancel("t"))]);
+    assert_eq!(client.sent(), []);
     client.send(1, &cancel_ok("t"));
 
     let request = client.on(id).get(&basic::Get::default()).unwrap();

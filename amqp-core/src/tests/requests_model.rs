@@ -11,7 +11,7 @@ use proptest::{collection::vec as list, prelude::*, sample::Index};
 
 use super::script::*;
 use crate::{
-    ChannelId, RequestId,
+    ChannelId, ConsumerId, RequestId,
     client::{Config, Connection, Event},
     protocol::{Method, ReplyCode, basic, channel, connection, exchange, queue},
     wire::ShortStr,
@@ -70,8 +70,8 @@ struct Model {
     channels: Vec<ChannelId>,
     /// The requests that wait for an outcome, with their channels.
     waiting: BTreeMap<RequestId, Option<ChannelId>>,
-    /// The last consumer of each channel whose tag is `tag`.
-    tagged: BTreeMap<ChannelId, RequestId>,
+    /// The last consumer of each channel whose tag is `tag`, and the request for it.
+    tagged: BTreeMap<ChannelId, (ConsumerId, RequestId)>,
     /// All that were made.
     made: Vec<(RequestId, Option<ChannelId>)>,
     /// What the server has read and not answered, in order.
@@ -134,8 +134,8 @@ impl Model {
             }
             Step::Get => on.get(&basic::Get::default()).unwrap(),
             Step::Consume => match on.consume(consume("q", "tag")) {
-                Ok((_, _, request)) => {
-                    self.tagged.insert(id, request);
+                Ok((consumer, _, request)) => {
+                    self.tagged.insert(id, (consumer, request));
                     request
                 }
                 // One of these is enough.
@@ -151,9 +151,9 @@ impl Model {
                 return;
             }
             Step::AbandonConsumer => {
-                on.abandon_consumer(&name("tag"));
-                // If it was not confirmed, nobody waits for that either.
-                if let Some(request) = self.tagged.get(&id) {
+                if let Some((consumer, request)) = self.tagged.get(&id) {
+                    on.abandon_consumer(&name("tag"), *consumer);
+                    // If it was not confirmed, nobody waits for that either.
                     self.waiting.remove(request);
                 }
                 return;

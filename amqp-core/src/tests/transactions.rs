@@ -387,9 +387,9 @@ fn a_transaction_has_no_confirms() {
     assert_eq!(client.publish(id, b"x"), None);
     client.bytes();
     client.send(1, &ack(1, false));
-    let Event::Closed(reason) = client.only_event() else {
+    let Event::ChannelClosed { reason, .. } = client.only_event() else {
         panic!("a confirm was taken");
     };
-    assert_eq!(reason.code(), Some(ReplyCode::COMMAND_INVALID));
-    assert!(matches!(client.only_method(), Method::ConnectionClose(_)));
+    assert_eq!(reason.code(), Some(ReplyCode::PRECONDITION_FAILED));
+    assert!(matches!(client.only_method(), Method::ChannelClose(_)));
 }

@@ -86,7 +86,7 @@ pub enum DecodeError {
     #[error("a field reaches beyond the end of its table")]
     LengthMismatch,
     /// The class has no such method, or none that this side may receive.
-    #[error("there is no method {0}")]
+    #[error("there is no method {}.{}", .0.class, .0.method)]
     UnknownMethod(MethodId),
     /// There is no class of this number.
     #[error("there is no class {0}")]

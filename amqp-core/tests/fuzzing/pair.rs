@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use amqp_core::{
-    ApiMisuse, ChannelId, CloseCause, DeliveryTag, Instant, PublishSeq, RequestId, Requeue, Tags,
-    Timeouts, Transmit,
+    ApiMisuse, ChannelId, CloseCause, ConsumerId, DeliveryTag, Instant, PublishSeq, RequestId,
+    Requeue, Tags, Timeouts, Transmit,
     client::{self, Event as ClientEvent},
     protocol::{ClientMethod, ReplyCode, basic, confirm, queue, tx},
     server::{self, Event as ServerEvent},
@@ -69,7 +69,7 @@ struct Client {
     publishes: BTreeSet<(ChannelId, PublishSeq)>,
     /// Deliveries that were not acknowledged.
     tags: Vec<(ChannelId, DeliveryTag)>,
-    consumers: Vec<(ChannelId, ShortStr, RequestId)>,
+    consumers: Vec<(ChannelId, ShortStr, ConsumerId, RequestId)>,
     ended: bool,
 }
 
@@ -436,9 +436,9 @@ impl Client {
             return;
         };
         let id = channel.id();
-        if let Some((_, tag, request)) = refused(channel.consume(consume)) {
+        if let Some((consumer, tag, request)) = refused(channel.consume(consume)) {
             self.requests.insert(request, Some(id));
-            self.consumers.push((id, tag, request));
+            self.consumers.push((id, tag, consumer, request));
         }
     }
 
@@ -449,7 +449,8 @@ impl Client {
             0..3 => {
                 let at = usize::from(script.byte());
                 let consumers = &self.consumers;
-                let Some((id, tag, consume)) = consumers.get(at % consumers.len().max(1)).cloned()
+                let Some((id, tag, consumer, consume)) =
+                    consumers.get(at % consumers.len().max(1)).cloned()
                 else {
                     return;
                 };
@@ -460,7 +461,7 @@ impl Client {
                 if what & 128 != 0 {
                     refused(channel.send(&cancel));
                 } else if what & 64 != 0 {
-                    channel.abandon_consumer(&tag);
+                    channel.abandon_consumer(&tag, consumer);
                     self.forget(consume);
                 } else if let Some(request) = refused(channel.call(&cancel)) {
                     self.requests.insert(request, Some(id));
