@@ -123,6 +123,9 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
                 Poll::Pending => break,
             }
         }
+        if moved && !self.output.is_empty() {
+            self.endpoint.handle_written(self.clock.now());
+        }
         if self.unflushed && self.output.is_empty() {
             match self.transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
@@ -264,6 +267,10 @@ where
             let at = due.into_iter().chain(broken).min();
             if this.clock.poll_deadline(cx, at).is_ready() {
                 this.give_up();
+                // All that was handed out may have been written since.
+                if this.output.is_empty() && this.broken.is_none() {
+                    this.write(cx);
+                }
                 this.endpoint.handle_timeout(this.clock.now());
                 moved = true;
             }

@@ -200,6 +200,10 @@ impl Endpoint for ClientEndpoint {
         self.with(|state| state.machine.handle_timeout(now));
     }
 
+    fn handle_written(&mut self, now: Instant) {
+        self.0.lock().machine.handle_written(now);
+    }
+
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         let mut wakes = Wakes::default();
         let mut state = self.0.lock();

@@ -308,7 +308,7 @@ impl State {
     pub(crate) fn pass_on_room(&mut self, channel: ChannelId, wakes: &mut Wakes) {
         if !self.publishers.is_empty()
             && let Some(of_channel) = self.machine.channel(channel)
-            && of_channel.hold().is_none()
+            && of_channel.hold(0).is_none()
         {
             self.publishers.wake(channel, 1, wakes);
         }
@@ -473,11 +473,19 @@ impl State {
     }
 
     /// How much output waits that cannot be publishes, in bytes: of these, one at most is accepted
-    /// beyond the high water mark.
+    /// beyond each high water mark, and one of the two fits into a frame.
     fn unpublished(&self) -> usize {
         let limits = self.machine.limits();
         let body = usize::try_from(limits.body).unwrap_or(usize::MAX);
-        let published = limits.output_high.saturating_add(body);
+        let frame = usize::try_from(self.machine.tuning().frame_max).unwrap_or(usize::MAX);
+        let published = [
+            limits.output_high,
+            frame.min(body),
+            limits.output_backlog,
+            body,
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add);
         self.machine.buffered().saturating_sub(published)
     }
 
@@ -524,7 +532,11 @@ impl State {
                     self.life.wake_all(wakes);
                 }
                 Event::Closed(reason) => self.on_closed(&reason, wakes),
-                Event::Writable | Event::Unblocked | Event::Flow { .. } => {
+                Event::Writable
+                | Event::BacklogWritable
+                | Event::ChannelWritable { .. }
+                | Event::Unblocked
+                | Event::Flow { .. } => {
                     self.publishers.wake_all(wakes);
                 }
                 // What it holds back asks the machine itself.

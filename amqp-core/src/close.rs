@@ -263,7 +263,7 @@ pub enum TimeoutReason {
     /// set the command's deadline.
     #[error("a deadline is to be set")]
     SetDeadline,
-    /// Nothing was sent for half the heartbeat interval.
+    /// Nothing was handed out for half the heartbeat interval.
     #[error("a heartbeat is due")]
     HeartbeatDue,
     /// Nothing was heard for two heartbeat intervals: the peer is taken for dead.
@@ -281,6 +281,22 @@ pub enum TimeoutReason {
     /// A request was not answered.
     #[error("a request was not answered in time")]
     Request,
+    /// Something waits to be sent, and the transport took nothing for two heartbeat intervals: the
+    /// peer is taken for dead. Not while the server blocks publishing, when RabbitMQ does not read.
+    #[error("the peer read nothing for two heartbeat intervals")]
+    PeerNotReading,
+    /// A publish was not confirmed.
+    #[error("the publish was not confirmed in time")]
+    Confirm,
+    /// A publish was held back for too long. Of the layers above the machine.
+    #[error("there was no room to publish in time")]
+    Publish,
+    /// The transport did not take what was accepted. Of the layers above the machine.
+    #[error("the output was not flushed in time")]
+    Flush,
+    /// All channels of a pool were in use for too long. Of the layers above the machine.
+    #[error("no channel became free in time")]
+    Checkout,
 }
 
 /// Why a request has no answer.

@@ -22,6 +22,10 @@ pub trait Endpoint {
     fn handle_transport_error(&mut self, now: Instant, message: &str);
     /// Time has passed.
     fn handle_timeout(&mut self, now: Instant);
+    /// The transport has taken some of what was handed out. To a server it makes no difference.
+    fn handle_written(&mut self, now: Instant) {
+        let _ = now;
+    }
     /// Moves bytes to send into `out`; false if there are none.
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool;
     /// When to call [`handle_timeout`](Self::handle_timeout), and what for.

@@ -109,6 +109,15 @@ pub enum ApiMisuse {
         /// The method's name.
         method: &'static str,
     },
+    /// Too many requests wait to be sent: the transport does not take them as fast as they are made.
+    /// [`Limits::unsent_requests`](crate::Limits::unsent_requests).
+    #[error("{buffered} bytes of requests wait to be sent, the limit is {limit}")]
+    TooManyUnsent {
+        /// How many bytes of requests wait.
+        buffered: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A text longer than a short string can be.
     #[error(transparent)]
     ShortStr(#[from] ShortStrError),
@@ -155,12 +164,22 @@ impl PublishError {
 
 /// What holds publishes back. Nothing else is ever held back: acknowledgements, requests,
 /// heartbeats and closing go on.
+///
+/// A message that fits into one frame goes to the output buffer of the connection. A larger one, and
+/// each message behind it on the same channel, goes to the channel's backlog.
 #[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hold {
-    /// The output buffer is full; `Writable` follows when it has drained.
+    /// The output buffer of the connection is full; `Writable` follows when it has drained.
     #[error("the output buffer is full")]
     OutputFull,
+    /// The backlogs of all channels together are full; `BacklogWritable` follows when they have
+    /// drained.
+    #[error("the backlogs of all channels are full")]
+    BacklogFull,
+    /// The backlog of this channel is full; `ChannelWritable` follows when it has drained.
+    #[error("the backlog of this channel is full")]
+    ChannelBacklogFull,
     /// As many publishes wait for their confirm as the limits allow; `Settled` events make room.
     #[error("too many publishes wait for their confirm")]
     TooManyUnconfirmed,

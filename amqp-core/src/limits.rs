@@ -26,11 +26,22 @@ pub struct Limits {
     /// The largest body frame that is sent when the peers agreed on no limit, in bytes. Default
     /// 128 KiB, RabbitMQ's own frame size: other channels wait for one frame at most.
     pub unlimited_chunk: u32,
-    /// Publishes are held back while this much output waits, in bytes. Default 256 KiB: it fills a
-    /// socket buffer, and still fits into a processor's cache.
+    /// Publishes are held back while this much output waits, in bytes, at least 4096: those that fit
+    /// into a frame while so much is ready to be sent, larger ones and those behind them while so
+    /// much waits on their channel. Default 256 KiB: it fills a socket buffer, and still fits into a
+    /// processor's cache.
     pub output_high: usize,
     /// Publishes go on when this little output is left, in bytes. Default 64 KiB.
     pub output_low: usize,
+    /// Publishes that do not fit into a frame, and those behind them, are held back while so much of
+    /// the kind waits on all channels together, in bytes, at least 1; they go on at half of it. One
+    /// message is accepted beyond it. Default 16 MiB: large messages of many channels can leave side
+    /// by side.
+    pub output_backlog: usize,
+    /// Requests are refused while more of them wait to be sent, in bytes: on their channel if it has
+    /// a backlog, otherwise on the connection. Default 1 MiB: some ten thousand requests.
+    /// Acknowledgements do not count: what is outstanding bounds them.
+    pub unsent_requests: usize,
     /// How many publishes of a channel may wait for their confirm. Default 1000, beyond which
     /// RabbitMQ confirms no faster.
     pub unconfirmed: usize,
@@ -47,6 +58,8 @@ impl Default for Limits {
             unlimited_chunk: 128 << 10,
             output_high: 256 << 10,
             output_low: 64 << 10,
+            output_backlog: 16 << 20,
+            unsent_requests: 1 << 20,
             unconfirmed: 1000,
             empty_frames: 16,
         }
@@ -104,17 +117,30 @@ impl Limits {
     }
 }
 
-/// How long the machine waits for the peer.
+/// How long is waited for the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
     /// For the whole handshake. Default 10 s.
     pub handshake: Duration,
-    /// For the answer to a close of the connection. Default 10 s. RabbitMQ does not answer while
-    /// a memory alarm holds it from reading.
+    /// For the answer to a close of the connection, from the last time that output accepted before
+    /// it, or the close itself, moved. Default 10 s. RabbitMQ does not answer while a memory alarm
+    /// holds it from reading.
     pub close: Duration,
     /// For the answer to a request, none to wait for as long as the connection lives. Default 30 s.
     pub request: Option<Duration>,
+    /// For the confirm of a publish, none to wait for as long as the channel lives. It may be told
+    /// up to an eighth later. Default 60 s: a quorum queue that elects a leader takes seconds.
+    pub confirm: Option<Duration>,
+    /// For room to publish, none to wait for as long as the channel lives. The machine does not wait
+    /// by itself: this is for the layers above it. Default 60 s.
+    pub publish: Option<Duration>,
+    /// For the transport to take what was accepted, none to wait for as long as the connection
+    /// lives. For the layers above the machine. Default 30 s.
+    pub flush: Option<Duration>,
+    /// For a channel of a pool to become free, none to wait for as long as the connection lives. For
+    /// the layers above the machine. Default 30 s.
+    pub checkout: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -123,6 +149,10 @@ impl Default for Timeouts {
             handshake: Duration::from_secs(10),
             close: Duration::from_secs(10),
             request: Some(Duration::from_secs(30)),
+            confirm: Some(Duration::from_secs(60)),
+            publish: Some(Duration::from_secs(60)),
+            flush: Some(Duration::from_secs(30)),
+            checkout: Some(Duration::from_secs(30)),
         }
     }
 }

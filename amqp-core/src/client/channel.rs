@@ -163,11 +163,35 @@ impl<'a> ChannelMut<'a> {
             .is_some_and(|channel| channel.role.consumers.is_active(tag))
     }
 
-    /// What holds publishes back on this channel now; none when one would be accepted. Of a full
-    /// output, [`Event::Writable`](super::Event::Writable) tells only after a publish was refused.
+    /// What holds a publish with a body of that many bytes back on this channel now; none when it
+    /// would be accepted. To hear of the end of a full output, ask for the event with
+    /// [`Connection::want_writable`](super::Connection::want_writable),
+    /// [`Connection::want_backlog_writable`](super::Connection::want_backlog_writable) or
+    /// [`want_writable`](Self::want_writable); a refused publish asks by itself.
     #[must_use]
-    pub fn hold(&self) -> Option<Hold> {
-        self.machine.hold(self.id)
+    pub fn hold(&self, body_len: usize) -> Option<Hold> {
+        self.machine.hold(self.id, body_len)
+    }
+
+    /// Asks for [`Event::ChannelWritable`](super::Event::ChannelWritable), which comes once the
+    /// channel's backlog has room; at the next
+    /// [`poll_transmit`](super::Connection::poll_transmit) if it has already. A channel that ends
+    /// before does not tell.
+    pub fn want_writable(&mut self) {
+        self.machine.want_channel_room(self.id);
+    }
+
+    /// How many more publishes may wait for their confirm; `usize::MAX` when the channel is not in
+    /// confirm mode.
+    #[must_use]
+    pub fn unconfirmed_room(&self) -> usize {
+        match self.machine.channel(self.id).map(|it| &it.role.mode) {
+            Some(Mode::Confirm(confirms)) => {
+                let limit = self.machine.limits().unconfirmed;
+                limit.saturating_sub(confirms.len())
+            }
+            Some(Mode::Plain | Mode::Transaction { .. }) | None => usize::MAX,
+        }
     }
 
     /// Sends a request and waits for its answer, which comes as [`Event::Reply`] or
@@ -180,14 +204,15 @@ impl<'a> ChannelMut<'a> {
     ///
     /// # Errors
     /// When the channel is not open, the request is one that RabbitMQ would close the connection
-    /// for, it does not fit into a frame, or it asks for no answer.
+    /// for, it does not fit into a frame, it asks for no answer, or
+    /// [too many requests](crate::Limits::unsent_requests) wait to be sent.
     pub fn call<R: Request + ClientSent>(&mut self, request: &R) -> Result<RequestId, ApiMisuse> {
         if request.no_wait() {
             return Err(ApiMisuse::NoWaitHasNoReply { method: R::NAME });
         }
         checks::check_called::<R>()?;
         self.check(request)?;
-        self.machine.put_method(self.id, request)?;
+        self.machine.put_request(self.id, request)?;
         Ok(self.after_request(request))
     }
 
@@ -202,7 +227,7 @@ impl<'a> ChannelMut<'a> {
         request.set_no_wait(true);
         self.check(&request)?;
         checks::check_named(&request.clone().into())?;
-        self.machine.put_method(self.id, &request)?;
+        self.machine.put_request(self.id, &request)?;
         self.apply(&request.into());
         Ok(())
     }
@@ -223,6 +248,7 @@ impl<'a> ChannelMut<'a> {
         mut consume: basic::Consume,
     ) -> Result<(ConsumerId, ShortStr, RequestId), ApiMisuse> {
         self.check(&consume)?;
+        self.machine.check_requests(Some(self.id))?;
         let (channel, output) = self.machine.open_channel_and_output(self.id)?;
         if consume.consumer_tag.is_empty() {
             consume.consumer_tag = channel.role.consumers.free_tag();
@@ -231,7 +257,7 @@ impl<'a> ChannelMut<'a> {
         if channel.role.consumers.is_active(&tag) {
             return Err(ApiMisuse::DuplicateConsumerTag(tag));
         }
-        output.put_method(&mut channel.backlog, self.id.number(), &consume)?;
+        output.put_request(&mut channel.backlog, self.id.number(), &consume)?;
         let consumer = channel.role.consumers.add(
             &tag,
             consume.no_ack,
@@ -283,7 +309,7 @@ impl<'a> ChannelMut<'a> {
     /// As [`call`](Self::call).
     pub fn get(&mut self, get: &basic::Get) -> Result<RequestId, ApiMisuse> {
         self.check(get)?;
-        self.machine.put_method(self.id, get)?;
+        self.machine.put_request(self.id, get)?;
         let request = self.machine.next_request();
         self.add_pending(Pending {
             no_ack: get.no_ack,
@@ -372,11 +398,12 @@ impl<'a> ChannelMut<'a> {
     /// standard in favour of `basic.recover`, which is [called](Self::call).
     ///
     /// # Errors
-    /// When the channel is not open, or without `requeue`, which RabbitMQ does not implement.
+    /// When the channel is not open, without `requeue`, which RabbitMQ does not implement, or when
+    /// [too many requests](crate::Limits::unsent_requests) wait to be sent.
     pub fn recover_async(&mut self, requeue: bool) -> Result<(), ApiMisuse> {
         let recover = basic::RecoverAsync { requeue };
         self.check(&recover)?;
-        self.machine.put_method(self.id, &recover)?;
+        self.machine.put_request(self.id, &recover)?;
         if let Some(channel) = self.machine.channel_mut(self.id) {
             channel.role.recovered();
         }
@@ -414,7 +441,8 @@ impl<'a> ChannelMut<'a> {
         if !channel.role.unacked.settle(tags) {
             return Err(ApiMisuse::UnknownDeliveryTag(tags.to_wire().0));
         }
-        output.put_method(&mut channel.backlog, self.id.number(), method)
+        output.put_method(&mut channel.backlog, self.id.number(), method)?;
+        Ok(())
     }
 
     fn check<M: ClientSent>(&self, method: &M) -> Result<(), ApiMisuse> {
@@ -492,7 +520,7 @@ impl<'a> ChannelMut<'a> {
 }
 
 impl Machine<Client> {
-    fn hold(&self, id: ChannelId) -> Option<Hold> {
+    fn hold(&self, id: ChannelId, body_len: usize) -> Option<Hold> {
         let channel = self.channel(id)?;
         if self.role.blocked {
             return Some(Hold::ConnectionBlocked);
@@ -505,7 +533,7 @@ impl Machine<Client> {
         {
             return Some(Hold::TooManyUnconfirmed);
         }
-        (self.buffered() >= self.limits().output_high).then_some(Hold::OutputFull)
+        self.output_hold(id, body_len)
     }
 
     fn publish<P: PropertyList>(
@@ -515,11 +543,9 @@ impl Machine<Client> {
         properties: &P,
         body: Body,
     ) -> Result<Option<PublishSeq>, PublishError> {
-        if let Some(hold) = self.hold(id) {
+        if let Some(hold) = self.hold(id, body.len()) {
             self.open_channel_and_output(id)?;
-            if hold == Hold::OutputFull {
-                self.want_room();
-            }
+            self.want_end_of(hold, id);
             return Err(PublishError::HeldBack { hold, body });
         }
         let limit = self.limits().body;
@@ -571,6 +597,10 @@ impl Machine<Client> {
                 body_len,
             };
             confirms.add_mandatory(publish, &fingerprint);
+        }
+        let unmarked = confirms.begin_unmarked();
+        if unmarked && self.role.confirm_deadlines.are_set() {
+            self.role.confirm_deadlines.add(id);
         }
         Ok(Some(seq))
     }

@@ -2,7 +2,9 @@
 
 use alloc::collections::VecDeque;
 
-use crate::{ids::PublishSeq, protocol::basic, wire::ShortStr};
+use core::time::Duration;
+
+use crate::{ids::PublishSeq, protocol::basic, time::Instant, wire::ShortStr};
 
 /// The publishes that wait for their confirm, by number.
 ///
@@ -17,6 +19,18 @@ pub(crate) struct Confirms {
     mandatory: VecDeque<Mandatory>,
     /// The highest number that a return was matched to: returns come in publish order.
     returned: u64,
+    /// The deadlines, in order. Each is of the publishes behind the mark before it.
+    marks: VecDeque<Mark>,
+    /// There are publishes behind the last mark, which have no deadline yet.
+    unmarked: bool,
+}
+
+/// The deadline of several publishes.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// The last of them.
+    last: u64,
+    at: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +80,55 @@ impl Confirms {
             entries: VecDeque::new(),
             mandatory: VecDeque::new(),
             returned: 0,
+            marks: VecDeque::new(),
+            unmarked: false,
+        }
+    }
+
+    /// Takes note that the last publish has no deadline. False if there were such before.
+    #[inline]
+    pub(crate) const fn begin_unmarked(&mut self) -> bool {
+        !core::mem::replace(&mut self.unmarked, true)
+    }
+
+    /// Gives the publishes that have none a deadline at that time, or up to `slack` later: then
+    /// they share one. Gives back a deadline that is new.
+    pub(crate) fn mark(&mut self, at: Instant, slack: Duration) -> Option<Instant> {
+        self.unmarked = false;
+        let last = self.next() - 1;
+        if last < self.first {
+            return None;
+        }
+        if let Some(mark) = self.marks.back_mut()
+            && at <= mark.at
+        {
+            mark.last = last;
+            return None;
+        }
+        let at = at + slack;
+        self.marks.push_back(Mark { last, at });
+        Some(at)
+    }
+
+    /// Whether a publish waits whose deadline is that one, which is the first if it still is any.
+    /// If not, it is not any more.
+    pub(crate) fn has_deadline(&mut self, at: Instant) -> bool {
+        let Some(mark) = self.marks.front().filter(|mark| mark.at == at) else {
+            return false;
+        };
+        let waits = mark.last >= self.first;
+        if !waits {
+            self.marks.pop_front();
+        }
+        waits
+    }
+
+    /// The deadline has passed: gives the runs of those publishes that were not settled.
+    pub(crate) fn expire(&mut self, at: Instant, settled: impl FnMut(PublishSeq, PublishSeq)) {
+        if let Some(mark) = self.marks.front().filter(|mark| mark.at == at).copied() {
+            self.marks.pop_front();
+            // They were given out.
+            let _known = self.settle(mark.last, true, settled);
         }
     }
 
@@ -176,6 +239,10 @@ impl Confirms {
             .is_some_and(|publish| publish.seq < self.first)
         {
             self.mandatory.pop_front();
+        }
+        // The last one is kept for publishes that come soon.
+        while self.marks.len() > 1 && self.marks.front().is_some_and(|it| it.last < self.first) {
+            self.marks.pop_front();
         }
     }
 

@@ -78,8 +78,23 @@ pub enum Event {
     },
     /// Publishing may go on.
     Unblocked,
-    /// A publish was held back because the output was full, and now there is room.
+    /// There is room in the output buffer: [`Hold::OutputFull`](crate::Hold::OutputFull) is over.
+    /// Comes once after a publish was held back for it, or after
+    /// [`want_writable`](super::Connection::want_writable).
     Writable,
+    /// There is room in the backlogs of all channels together:
+    /// [`Hold::BacklogFull`](crate::Hold::BacklogFull) is over. Comes once after a publish was held
+    /// back for it, or after
+    /// [`want_backlog_writable`](super::Connection::want_backlog_writable).
+    BacklogWritable,
+    /// There is room in the backlog of a channel:
+    /// [`Hold::ChannelBacklogFull`](crate::Hold::ChannelBacklogFull) is over. Comes once after a
+    /// publish was held back for it, or after
+    /// [`want_writable`](super::ChannelMut::want_writable).
+    ChannelWritable {
+        /// The channel.
+        channel: ChannelId,
+    },
     /// The [deadline](super::Connection::set_secret_deadline) has come at which a new secret is
     /// wanted.
     SecretDue,
@@ -148,6 +163,8 @@ pub enum Outcome {
     Nacked,
     /// The channel or connection ended before any of it left the machine.
     NotSent(CloseReason),
-    /// The channel or connection ended before the server told.
+    /// The channel or connection ended before the server told, or the server did not tell in
+    /// [time](crate::Timeouts::confirm): then the channel lives on, and what the server tells later
+    /// is ignored.
     Unknown(CloseReason),
 }

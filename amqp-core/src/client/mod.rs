@@ -6,6 +6,7 @@
 mod channel;
 mod checks;
 mod config;
+mod confirm_deadlines;
 mod confirms;
 mod consumers;
 mod event;
@@ -22,7 +23,7 @@ pub use self::{
     config::{Checks, Config},
     event::{Delivery, Event, GetMessage, Outcome, Returned},
 };
-use self::{channel::Pending, handshake::Handshake};
+use self::{channel::Pending, confirm_deadlines::ConfirmDeadlines, handshake::Handshake};
 use crate::{
     close::{CloseReason, Stage, TimeoutReason},
     endpoint::Endpoint,
@@ -82,6 +83,8 @@ pub(crate) struct Client {
     blocked: bool,
     /// Requests of the connection itself that wait for their answer: `connection.update-secret`.
     pending: VecDeque<Pending>,
+    /// When publishes are to be confirmed.
+    confirm_deadlines: ConfirmDeadlines,
 }
 
 impl Connection {
@@ -93,6 +96,7 @@ impl Connection {
     pub fn new(config: Config, now: Instant) -> Result<Self, ApiMisuse> {
         config.check()?;
         let (limits, timeouts) = (config.limits.clone(), config.timeouts.clone());
+        let confirm_deadlines = ConfirmDeadlines::new(timeouts.confirm);
         let checks = config.checks;
         let role = Client {
             handshake: Handshake::new(config),
@@ -101,6 +105,7 @@ impl Connection {
             mechanism: ShortStr::default(),
             blocked: false,
             pending: VecDeque::new(),
+            confirm_deadlines,
         };
         let mut machine = Machine::new(role, limits, timeouts, now);
         machine.put_raw(&crate::frame::PROTOCOL_HEADER);
@@ -149,10 +154,24 @@ impl Connection {
         self.0.set_reading(now, reading);
     }
 
+    /// The transport has taken some of what [`poll_transmit`](Self::poll_transmit) handed out, but
+    /// not all: a sign of life of a peer that reads slowly, and progress of a close.
+    pub fn handle_written(&mut self, now: Instant) {
+        self.0.handle_written(now);
+    }
+
     // What the world is to do.
 
-    /// Moves bytes to send into `out`, behind what is in it; false if there are none. To keep
-    /// back-pressure honest, call it when what was in `out` has been written.
+    /// Moves bytes to send into `out`, behind what is in it; false if there are none. Call it when
+    /// what was in `out` has been written, and not before, to keep back-pressure honest: this is how
+    /// the machine learns that the peer reads. Call it also before
+    /// [`handle_timeout`](Self::handle_timeout) when `out` is empty.
+    ///
+    /// All that fits into frames leaves first, then at least as many bytes of larger messages, by
+    /// turns of a frame per channel: 256 KiB in all, or twice what was ready if that is more.
+    ///
+    /// With heartbeats, a peer that takes nothing for two intervals while something waits is given
+    /// up with [`TimeoutReason::PeerNotReading`], unless it has sent `connection.blocked`.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         self.0.poll_transmit(now, out)
     }
@@ -177,7 +196,8 @@ impl Connection {
     /// again.
     ///
     /// # Errors
-    /// When the connection is not open, or no number is free.
+    /// When the connection is not open, no number is free, or
+    /// [too many requests](crate::Limits::unsent_requests) wait to be sent.
     pub fn open_channel(&mut self) -> Result<(ChannelId, RequestId), ApiMisuse> {
         self.open(None)
     }
@@ -185,16 +205,18 @@ impl Connection {
     /// Opens the channel of that number, 1 to the negotiated `channel_max`.
     ///
     /// # Errors
-    /// When the connection is not open, or the number is not free.
+    /// When the connection is not open, the number is not free, or
+    /// [too many requests](crate::Limits::unsent_requests) wait to be sent.
     pub fn open_channel_at(&mut self, number: u16) -> Result<(ChannelId, RequestId), ApiMisuse> {
         self.open(Some(number))
     }
 
     fn open(&mut self, number: Option<u16>) -> Result<(ChannelId, RequestId), ApiMisuse> {
         self.0.check_open()?;
+        self.0.check_requests(None)?;
         let request = self.0.next_request();
         let id = self.0.add_channel(number, ChannelLife::Opening(request))?;
-        self.0.put_method_anyway(id, &channel_class::Open);
+        self.0.put_request_anyway(id, &channel_class::Open);
         self.0.add_deadline(request, Some(id));
         Ok((id, request))
     }
@@ -242,9 +264,23 @@ impl Connection {
         self.0.set_secret_deadline(after);
     }
 
+    /// Asks for [`Event::Writable`], which comes once there is [room](Self::output_room) to publish;
+    /// at the next [`poll_transmit`](Self::poll_transmit) if there is already.
+    pub const fn want_writable(&mut self) {
+        self.0.want_ready_room();
+    }
+
+    /// Asks for [`Event::BacklogWritable`], which comes once there is [room](Self::backlog_room) for
+    /// messages larger than a frame; at the next [`poll_transmit`](Self::poll_transmit) if there is
+    /// already.
+    pub const fn want_backlog_writable(&mut self) {
+        self.0.want_backlog_room();
+    }
+
     /// Closes the connection. What was accepted before is sent first, then the close; the final
-    /// event comes with the server's answer, at the latest after the close timeout. Nothing else
-    /// can be begun from now on. It does nothing on a connection that is closing.
+    /// event comes with the server's answer, at the latest when the [close
+    /// timeout](crate::Timeouts::close) has passed since the output moved. Nothing else can be begun
+    /// from now on. It does nothing on a connection that is closing.
     pub fn close(&mut self, code: ReplyCode, text: &str) {
         self.0.close(code, text);
     }
@@ -333,6 +369,22 @@ impl Connection {
         self.0.is_flushed(mark)
     }
 
+    /// How many bytes of publishes that fit into a frame are accepted before
+    /// [`Hold::OutputFull`](crate::Hold::OutputFull): the rest up to
+    /// [`output_high`](crate::Limits::output_high). A last one may be larger than what is left.
+    #[must_use]
+    pub fn output_room(&self) -> usize {
+        self.0.output_room()
+    }
+
+    /// How many bytes of larger publishes, and of those behind them, are accepted before
+    /// [`Hold::BacklogFull`](crate::Hold::BacklogFull): the rest up to
+    /// [`output_backlog`](crate::Limits::output_backlog). A last one may be larger than what is left.
+    #[must_use]
+    pub const fn backlog_room(&self) -> usize {
+        self.0.backlog_room()
+    }
+
     /// How many bytes wait for [`poll_transmit`](Self::poll_transmit).
     #[must_use]
     pub fn buffered(&self) -> usize {
@@ -371,6 +423,10 @@ impl Endpoint for Connection {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.0.handle_timeout(now);
+    }
+
+    fn handle_written(&mut self, now: Instant) {
+        self.0.handle_written(now);
     }
 
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {

@@ -11,12 +11,13 @@ use super::{
 };
 use crate::{
     body::Content,
-    close::{CloseCause, CloseReason, RequestError, Stage},
+    close::{CloseCause, CloseReason, RequestError, Stage, TimeoutReason},
     fault::Fault,
     ids::{ChannelId, ConsumerId, DeliveryTag, RequestId, Requeue},
     machine::{ChannelLife, Machine, Role},
     method::{MethodDef as _, MethodId, Rule},
     protocol::{self, Method, ReplyCode, basic, channel},
+    time::Instant,
     wire::ShortStr,
 };
 
@@ -44,11 +45,13 @@ impl Role for Client {
         match (machine.stage(), method) {
             (Stage::Open | Stage::Closing, Method::ConnectionBlocked(blocked)) => {
                 machine.role.blocked = true;
+                machine.set_may_not_read(true);
                 let reason = blocked.reason;
                 machine.push(Event::Blocked { reason });
             }
             (Stage::Open | Stage::Closing, Method::ConnectionUnblocked(_)) => {
                 machine.role.blocked = false;
+                machine.set_may_not_read(false);
                 machine.push(Event::Unblocked);
             }
             (Stage::Open | Stage::Closing, reply @ Method::ConnectionUpdateSecretOk(_)) => {
@@ -198,6 +201,26 @@ impl Role for Client {
 
     fn writable() -> Event {
         Event::Writable
+    }
+
+    fn backlog_writable() -> Event {
+        Event::BacklogWritable
+    }
+
+    fn channel_writable(channel: ChannelId) -> Event {
+        Event::ChannelWritable { channel }
+    }
+
+    fn on_time(machine: &mut Machine<Self>) {
+        machine.set_confirm_deadlines();
+    }
+
+    fn next_deadline(machine: &Machine<Self>) -> Option<(Instant, TimeoutReason)> {
+        machine.role.confirm_deadlines.next(machine.now())
+    }
+
+    fn on_timeout(machine: &mut Machine<Self>) {
+        machine.expire_confirms();
     }
 
     fn on_secret_due(machine: &mut Machine<Self>) {

@@ -178,6 +178,17 @@ impl<C: Default> Channels<C> {
         }
     }
 
+    /// The live channel of that number.
+    pub(crate) fn get_live(&self, number: u16) -> Option<(ChannelId, &Channel<C>)> {
+        match self.slots.get(index(number)?)? {
+            Slot::Live {
+                incarnation,
+                channel,
+            } => Some((ChannelId::new(number, *incarnation), channel)),
+            Slot::Unused | Slot::Free { .. } => None,
+        }
+    }
+
     /// Frees the number and hands the channel out.
     pub(crate) fn remove(&mut self, id: ChannelId) -> Option<Box<Channel<C>>> {
         self.get(id)?;

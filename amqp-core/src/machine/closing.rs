@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use bytes::BytesMut;
 
-use super::{ChannelLife, Culprit, Life, Lookup, Machine, Role};
+use super::{ChannelLife, Culprit, Life, Lookup, Machine, Role, Wants};
 use crate::{
     close::{Close, CloseCause, CloseReason, Stage},
     error::ApiMisuse,
@@ -54,6 +54,7 @@ impl<R: Role> Machine<R> {
                 self.output.put_last(&close_method(&close));
                 self.life = Life::Draining(CloseCause::Requested(close).into());
                 self.timers.start_close(self.timeouts.close);
+                self.close_from = self.output.position();
             }
             // A close is not due before the connection is open: RabbitMQ would take it for a fault.
             Life::Handshake(_) => {
@@ -154,9 +155,7 @@ impl<R: Role> Machine<R> {
             return;
         }
         self.output.cancel_last();
-        while let Some(number) = self.output.pop_turn() {
-            self.take_turn(number);
-        }
+        self.take_turns(usize::MAX);
     }
 
     /// Queues the last words to the peer.
@@ -175,7 +174,7 @@ impl<R: Role> Machine<R> {
             return;
         }
         self.announced = true;
-        self.wants_room = false;
+        self.wants = Wants::default();
         let of_channels = CloseReason::from(CloseCause::Connection(reason.clone()));
         for id in self.channels.ids() {
             R::on_channel_end(self, id, &of_channels);

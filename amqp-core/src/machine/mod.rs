@@ -4,20 +4,25 @@
 //! differs is behind [`Role`]: the handshake, what a method means, and which events come of it.
 
 mod assembly;
+mod backlog;
 mod channels;
 mod closing;
 mod input;
 mod output;
 mod role;
+mod room;
 mod timers;
+mod turns;
 
 use alloc::{collections::VecDeque, format, vec::Vec};
 use core::time::Duration;
 
 use bytes::BytesMut;
 
+pub use self::turns::FlushMark;
 use self::{
     channels::Channels,
+    room::Wants,
     timers::{RequestDeadlines, Timers},
 };
 pub(crate) use self::{
@@ -33,7 +38,6 @@ use crate::{
     limits::{Limits, Timeouts, Tuning},
     method::MethodDef,
     time::Instant,
-    transmit::Transmit,
 };
 
 /// An idle connection keeps room for this many events: enough that a busy one, which empties its
@@ -42,16 +46,6 @@ const IDLE_EVENTS: usize = 128;
 
 /// What a peer did that ended the transport when it should have judged the credentials.
 const HUNG_UP: &str = "the peer hung up instead of answering";
-
-/// How much was accepted for sending at some time: what
-/// [`flush_mark`](crate::client::Connection::flush_mark) gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlushMark {
-    /// The end of the ready lane.
-    ready: u64,
-    /// The end of each backlog that was not empty.
-    backlogs: Vec<(ChannelId, u64)>,
-}
 
 /// What the connection has still to tell.
 type Events<R> = VecDeque<<R as Role>::Event>;
@@ -99,6 +93,9 @@ pub(crate) struct Machine<R: Role> {
     parting: Vec<ChannelId>,
     output: Output,
     events: Events<R>,
+    /// Where the ready lane ended when this side closed the connection: what is before it counts as
+    /// progress of the close.
+    close_from: u64,
     /// The final event was given.
     announced: bool,
     now: Instant,
@@ -106,8 +103,8 @@ pub(crate) struct Machine<R: Role> {
     deadlines: RequestDeadlines,
     /// The number of the next request.
     next_request: u64,
-    /// A publish was refused for want of room: tell when there is some.
-    wants_room: bool,
+    /// The room that is to be told of when there is some.
+    wants: Wants,
     /// Where small bodies are copied to, so that they do not keep a large read buffer alive.
     arena: BytesMut,
     /// How much of the last input was left in the caller's buffer, in bytes.
@@ -127,12 +124,13 @@ impl<R: Role> Machine<R> {
             parting: Vec::new(),
             output: Output::new(&limits),
             events: VecDeque::new(),
+            close_from: 0,
             announced: false,
             now,
             timers: Timers::new(now, timeouts.handshake),
             deadlines: RequestDeadlines::new(timeouts.request),
             next_request: 1,
-            wants_room: false,
+            wants: Wants::default(),
             arena: BytesMut::new(),
             leftover: 0,
             missing: 0,
@@ -192,20 +190,21 @@ impl<R: Role> Machine<R> {
                 R::on_request_timeout(self, channel, request);
             }
         }
-        while let Some((at, reason)) = self.timers.next(now) {
+        R::on_timeout(self);
+        while let Some((at, reason)) = self.timers.next(now, self.has_transmit()) {
             if at > now {
                 break;
             }
             match reason {
                 TimeoutReason::HeartbeatDue => {
-                    // What is about to be sent will be the sign of life.
-                    if !self.output.has_transmit() {
-                        self.output.put_heartbeat();
-                    }
-                    self.timers.note_sent(now);
+                    self.output.put_heartbeat();
+                    self.timers.note_waiting(now);
                 }
                 // Whether all that was accepted before a close has arrived is not known.
-                TimeoutReason::Close | TimeoutReason::Handshake | TimeoutReason::PeerSilent => {
+                TimeoutReason::Close
+                | TimeoutReason::Handshake
+                | TimeoutReason::PeerSilent
+                | TimeoutReason::PeerNotReading => {
                     self.finish(CloseCause::TimedOut(reason).into());
                     self.drop_output();
                 }
@@ -213,8 +212,23 @@ impl<R: Role> Machine<R> {
                     self.timers.set_secret(None);
                     R::on_secret_due(self);
                 }
-                TimeoutReason::SetDeadline | TimeoutReason::Request => break,
+                // These are not of the connection as a whole.
+                TimeoutReason::SetDeadline
+                | TimeoutReason::Request
+                | TimeoutReason::Confirm
+                | TimeoutReason::Publish
+                | TimeoutReason::Flush
+                | TimeoutReason::Checkout => break,
             }
+        }
+    }
+
+    /// The transport has taken some of what was handed out.
+    pub(crate) fn handle_written(&mut self, now: Instant) {
+        self.learn(now);
+        self.timers.note_written(self.now);
+        if matches!(self.life, Life::Closing { .. }) {
+            self.timers.restart_close(self.now, self.timeouts.close);
         }
     }
 
@@ -233,54 +247,11 @@ impl<R: Role> Machine<R> {
 
     // The machine to the world.
 
-    pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.learn(now);
-        let before = out.len();
-        self.output.take_ready(out);
-        while let Some(number) = self.output.next_turn(out) {
-            self.take_turn(number);
-        }
-        self.output.take_ready(out);
-        for id in self.parting.drain(..) {
-            self.channels.remove(id);
-        }
-        if self.output.take_last(out)
-            && let Life::Draining(reason) = &self.life
-        {
-            self.life = Life::Closing(reason.clone());
-        }
-        if self.wants_room && self.output.len() <= self.limits.output_low {
-            self.wants_room = false;
-            self.events.push_back(R::writable());
-        }
-        if self.is_finished() {
-            self.timers.stop();
-        }
-        if out.len() == before {
-            self.output.shrink();
-            return false;
-        }
-        self.timers.note_sent(self.now);
-        true
-    }
-
-    fn take_turn(&mut self, number: u16) {
-        let Lookup::Live(id, channel) = self.channels.lookup(number) else {
-            return;
-        };
-        let turn = self.output.take_turn(&mut channel.backlog, number);
-        if turn.last_publish > 0 {
-            R::on_publish_begun(&mut channel.role, turn.last_publish);
-        }
-        if channel.life == ChannelLife::Finishing && channel.backlog.is_empty() {
-            self.channels.remove(id);
-        }
-    }
-
     pub(crate) fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
-        let connection = self.timers.next(self.now);
+        let connection = self.timers.next(self.now, self.has_transmit());
         let request = self.deadlines.next(self.now);
-        [connection, request].into_iter().flatten().min()
+        let role = R::next_deadline(self);
+        [connection, request, role].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<R::Event> {
@@ -301,33 +272,16 @@ impl<R: Role> Machine<R> {
         &self.limits
     }
 
+    pub(crate) const fn now(&self) -> Instant {
+        self.now
+    }
+
     pub(crate) const fn read_hint(&self) -> usize {
         self.missing
     }
 
     pub(crate) fn buffered(&self) -> usize {
         self.output.len()
-    }
-
-    /// Marks what was accepted up to now.
-    pub(crate) fn flush_mark(&self) -> FlushMark {
-        let waiting = |id: &ChannelId| {
-            let channel = self.channels.get(*id)?;
-            (!channel.backlog.is_empty()).then(|| (*id, channel.backlog.position()))
-        };
-        FlushMark {
-            ready: self.output.position(),
-            backlogs: self.channels.ids().iter().filter_map(waiting).collect(),
-        }
-    }
-
-    /// Whether all of it was handed out, or dropped with its channel.
-    pub(crate) fn is_flushed(&self, mark: &FlushMark) -> bool {
-        let left = |&(id, position): &(ChannelId, u64)| {
-            let channel = self.channels.get(id);
-            channel.is_none_or(|channel| channel.backlog.has_left(position))
-        };
-        self.output.is_past(mark.ready) && mark.backlogs.iter().all(left)
     }
 
     pub(crate) const fn handed_out(&self) -> u64 {
@@ -344,6 +298,11 @@ impl<R: Role> Machine<R> {
 
     pub(crate) const fn channel_count(&self) -> usize {
         self.channels.len()
+    }
+
+    /// The channels that are not free, in the order of their numbers.
+    pub(crate) fn channel_ids(&self) -> Vec<ChannelId> {
+        self.channels.ids()
     }
 
     pub(crate) const fn is_open(&self) -> bool {
@@ -461,7 +420,29 @@ impl<R: Role> Machine<R> {
         method: &M,
     ) -> Result<(), ApiMisuse> {
         let (channel, output) = self.open_channel_and_output(id)?;
-        output.put_method(&mut channel.backlog, id.number(), method)
+        output.put_method(&mut channel.backlog, id.number(), method)?;
+        Ok(())
+    }
+
+    /// Queues a request of an open channel, unless too many wait.
+    pub(crate) fn put_request<M: MethodDef>(
+        &mut self,
+        id: ChannelId,
+        method: &M,
+    ) -> Result<(), ApiMisuse> {
+        self.check_requests(Some(id))?;
+        let (channel, output) = self.open_channel_and_output(id)?;
+        output.put_request(&mut channel.backlog, id.number(), method)
+    }
+
+    /// Checks that another request may wait, on an open channel or on a new one.
+    pub(crate) fn check_requests(&mut self, id: Option<ChannelId>) -> Result<(), ApiMisuse> {
+        if let Some(id) = id {
+            self.open_channel_and_output(id)?;
+        }
+        let channel = id.and_then(|id| self.channels.get(id));
+        let backlog = channel.map(|channel| &channel.backlog);
+        self.output.check_requests(backlog, &self.limits)
     }
 
     /// Reserves a free channel number, any or the one asked for.
@@ -502,6 +483,16 @@ impl<R: Role> Machine<R> {
         }
     }
 
+    /// Queues a request of a channel in whatever state it is.
+    pub(crate) fn put_request_anyway<M: MethodDef>(&mut self, id: ChannelId, method: &M) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            // The methods sent this way are far smaller than any frame limit.
+            let _fits = self
+                .output
+                .put_request(&mut channel.backlog, id.number(), method);
+        }
+    }
+
     /// Queues the answer to what the peer asked for of its own accord, on a channel in whatever
     /// state it is.
     pub(crate) fn put_answer<M: MethodDef>(
@@ -528,7 +519,7 @@ impl<R: Role> Machine<R> {
     /// Nothing more of the channel leaves until it is released.
     pub(crate) fn hold_channel(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
-            Output::hold(&mut channel.backlog);
+            Output::cork(&mut channel.backlog);
         }
     }
 
@@ -568,15 +559,19 @@ impl<R: Role> Machine<R> {
         self.deadlines = deadlines;
     }
 
-    /// A publish found no room: an event tells when there is some.
-    pub(crate) const fn want_room(&mut self) {
-        self.wants_room = true;
-    }
-
     /// Notes the time, and sets the deadlines that wait for it.
     fn learn(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.timers.learn(self.now);
+        if self.output.has_transmit() {
+            self.timers.note_waiting(self.now);
+        }
         self.deadlines.learn(self.now);
+        R::on_time(self);
+    }
+
+    /// The peer may read nothing for as long as it likes, or may no more.
+    pub(crate) const fn set_may_not_read(&mut self, allowed: bool) {
+        self.timers.set_may_not_read(allowed, self.now);
     }
 }

@@ -6,15 +6,28 @@
 //! waits in that channel's [`Backlog`], and the channels that have one take turns by the frame. So
 //! the order within a channel is strict, and a message of a gigabyte delays another channel by one
 //! frame. `last` holds the close that was asked for: it leaves when everything else has left.
+//!
+//! ```text
+//!  urgent ──────────────────────────┐
+//!  ready ───────────────────────────┤ all of it, at each call
+//!  backlog 1 ─┐                     ├──> transport
+//!  backlog 2 ─┼─ ring, by the frame ┘ one turn at each call, and as many bytes as of the ready lane
+//!  backlog n ─┘
+//! ```
+//!
+//! The lanes are bounded apart, so that neither keeps publishes from the other: the ready lane by
+//! `output_high`, each backlog by the same, all backlogs by `output_backlog`.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use core::fmt;
 
 use bytes::BytesMut;
 
+pub(crate) use super::backlog::Backlog;
+use super::backlog::Item;
 use crate::{
     body::Body,
-    error::ApiMisuse,
+    error::{ApiMisuse, Hold},
     frame::{CONTENT_HEAD, FrameKind, HEARTBEAT, put_head},
     limits::{FRAME_OVERHEAD, Limits, Tuning},
     method::{MethodDef, MethodId},
@@ -27,8 +40,8 @@ use crate::{
 /// one costs less than the extra segment of a vectored write.
 const CHAIN_FROM: usize = 4096;
 
-/// About how many bytes one call hands out beyond what is ready, so that what waits stays here,
-/// where it is counted and can still be dropped.
+/// About how many bytes one call hands out if less than half of it is ready, so that what waits
+/// stays here, where it is counted and can still be dropped. Of more, half is of the backlogs.
 const TRANSMIT_BUDGET: usize = 256 << 10;
 
 /// An idle connection keeps no buffer larger than this, in bytes.
@@ -46,9 +59,13 @@ pub(crate) struct Output {
     ready: Segments,
     /// The channels whose backlog may send, in the order of their turns.
     ring: VecDeque<u16>,
+    /// The channels that have a backlog and must be silent.
+    corked: BTreeSet<u16>,
     last: BytesMut,
-    /// What waits in all backlogs, in bytes.
+    /// What waits in all backlogs, in bytes: the sum of their lengths.
     waiting: usize,
+    /// How many bytes of the ready lane are requests.
+    requests: usize,
     /// How many bytes were ever put into `ready`.
     queued: u64,
     /// How many bytes ever left `ready`.
@@ -70,98 +87,17 @@ impl fmt::Debug for Output {
             .field("urgent", &self.urgent.len())
             .field("ready", &self.ready)
             .field("ring", &self.ring)
+            .field("corked", &self.corked)
             .field("last", &self.last.len())
             .field("waiting", &self.waiting)
             .finish_non_exhaustive()
     }
 }
 
-/// What a channel has still to say behind a message that does not fit into one frame, or while it
-/// must be silent.
-#[derive(Debug, Default)]
-pub(crate) struct Backlog {
-    items: VecDeque<Item>,
-    /// Nothing may be sent: a transaction is being committed.
-    held: bool,
-    /// The channel is in the ring.
-    ringed: bool,
-    /// How many bytes were ever put in.
-    put: u64,
-    /// How many bytes ever left, or were dropped.
-    left: u64,
-}
-
-#[derive(Debug)]
-enum Item {
-    Frames(Frames),
-    /// The rest of a body whose header is in the frames before. At the front, it is a message
-    /// that was begun.
-    Body(Body),
-    /// Nothing behind this leaves until the channel is released.
-    Hold,
-}
-
-impl Item {
-    fn len(&self) -> usize {
-        match self {
-            Self::Frames(frames) => frames.bytes.len(),
-            Self::Body(body) => body.len(),
-            Self::Hold => 0,
-        }
-    }
-}
-
-/// Whole frames.
-#[derive(Debug, Default)]
-struct Frames {
-    bytes: BytesMut,
-    /// The last publish whose first frame is among them; 0 for none.
-    last_publish: u64,
-}
-
-impl Backlog {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    /// Where the next byte will stand in all that ever passed through it.
-    pub(crate) const fn position(&self) -> u64 {
-        self.put
-    }
-
-    /// Whether what was put in before that position has left.
-    pub(crate) const fn has_left(&self, position: u64) -> bool {
-        self.left >= position
-    }
-
-    /// Whether frames of the channel go to the lane of ready frames.
-    fn is_bypassed(&self) -> bool {
-        self.items.is_empty() && !self.held
-    }
-
-    /// Appends frames. A run of them is at most about `limit` bytes long: it leaves in one turn.
-    fn append<T>(
-        &mut self,
-        limit: usize,
-        publish: u64,
-        write: impl FnOnce(&mut BytesMut) -> T,
-    ) -> T {
-        let mut frames = match self.items.pop_back() {
-            Some(Item::Frames(frames)) if frames.bytes.len() < limit => frames,
-            other => {
-                self.items.extend(other);
-                Frames::default()
-            }
-        };
-        let written = write(&mut frames.bytes);
-        frames.last_publish = publish.max(frames.last_publish);
-        self.items.push_back(Item::Frames(frames));
-        written
-    }
-}
-
 /// What a turn of a channel's backlog has sent.
 pub(crate) struct Turn {
+    /// How many bytes.
+    pub(crate) len: usize,
     /// The last publish whose first frame left; 0 for none.
     pub(crate) last_publish: u64,
 }
@@ -172,8 +108,10 @@ impl Output {
             urgent: BytesMut::new(),
             ready: Segments::default(),
             ring: VecDeque::new(),
+            corked: BTreeSet::new(),
             last: BytesMut::new(),
             waiting: 0,
+            requests: 0,
             queued: 0,
             moved: 0,
             answers: 0,
@@ -193,6 +131,54 @@ impl Output {
     /// How many bytes wait to be handed out.
     pub(crate) fn len(&self) -> usize {
         self.urgent.len() + self.ready.len() + self.waiting + self.last.len()
+    }
+
+    /// How many bytes wait in the urgent and in the ready lane.
+    pub(crate) fn ready_len(&self) -> usize {
+        self.urgent.len() + self.ready.len()
+    }
+
+    /// How many bytes wait in all backlogs.
+    pub(crate) const fn backlog_len(&self) -> usize {
+        self.waiting
+    }
+
+    /// What keeps a publish with a body of that many bytes from being accepted.
+    #[inline]
+    pub(crate) fn hold(&self, backlog: &Backlog, body_len: usize, limits: &Limits) -> Option<Hold> {
+        if self.bypasses(backlog, body_len) {
+            (self.ready_len() >= limits.output_high).then_some(Hold::OutputFull)
+        } else if backlog.len() >= limits.output_high {
+            Some(Hold::ChannelBacklogFull)
+        } else {
+            (self.waiting >= limits.output_backlog).then_some(Hold::BacklogFull)
+        }
+    }
+
+    /// Whether a message goes to the lane of ready frames.
+    fn bypasses(&self, backlog: &Backlog, body_len: usize) -> bool {
+        backlog.is_bypassed() && body_len <= self.chunk
+    }
+
+    /// Checks that another request may wait behind those that do, in the lane that it would go to.
+    pub(crate) fn check_requests(
+        &self,
+        backlog: Option<&Backlog>,
+        limits: &Limits,
+    ) -> Result<(), ApiMisuse> {
+        let buffered = backlog
+            .filter(|backlog| !backlog.is_bypassed())
+            .map_or(self.requests, |backlog| backlog.requests);
+        let limit = limits.unsent_requests;
+        if buffered > limit {
+            return Err(ApiMisuse::TooManyUnsent { buffered, limit });
+        }
+        Ok(())
+    }
+
+    /// The channels that have a backlog; one that has ended may be among them.
+    pub(crate) fn backlogged(&self) -> impl Iterator<Item = u16> + '_ {
+        self.ring.iter().chain(&self.corked).copied()
     }
 
     /// Whether a call would hand out anything now.
@@ -252,13 +238,13 @@ impl Output {
         );
     }
 
-    /// Queues a method of a channel.
+    /// Queues a method of a channel; how many bytes it is.
     pub(crate) fn put_method<M: MethodDef>(
         &mut self,
         backlog: &mut Backlog,
         channel: u16,
         method: &M,
-    ) -> Result<(), ApiMisuse> {
+    ) -> Result<usize, ApiMisuse> {
         let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
         let size = len + FRAME_OVERHEAD;
         if backlog.is_bypassed() {
@@ -268,6 +254,23 @@ impl Output {
             backlog.append(self.chunk, 0, |out| put_method(out, channel, method, len));
             self.wait(backlog, size);
             self.join_ring(backlog, channel);
+        }
+        Ok(size)
+    }
+
+    /// Queues a request of a channel, which counts among those that wait.
+    pub(crate) fn put_request<M: MethodDef>(
+        &mut self,
+        backlog: &mut Backlog,
+        channel: u16,
+        method: &M,
+    ) -> Result<(), ApiMisuse> {
+        let size = self.put_method(backlog, channel, method)?;
+        if let Some(Item::Frames(frames)) = backlog.items.back_mut() {
+            frames.requests += size;
+            backlog.requests += size;
+        } else {
+            self.requests += size;
         }
         Ok(())
     }
@@ -319,8 +322,7 @@ impl Output {
             body_len: message.body.len(),
         };
         let publish = message.publish;
-        let bypassed = backlog.is_bypassed() && heads.body_len <= self.chunk;
-        if bypassed {
+        if self.bypasses(backlog, heads.body_len) {
             let before = self.ready.len();
             let tail = self.ready.tail();
             tail.reserve(heads.len() + (FRAME_OVERHEAD + heads.body_len).min(CHAIN_FROM));
@@ -345,7 +347,7 @@ impl Output {
     }
 
     /// Lets nothing more of a channel out than what is queued already.
-    pub(crate) fn hold(backlog: &mut Backlog) {
+    pub(crate) fn cork(backlog: &mut Backlog) {
         if backlog.items.is_empty() {
             backlog.held = true;
         } else {
@@ -355,7 +357,9 @@ impl Output {
 
     /// Lets a channel go on, where it is held or the next time that it would be.
     pub(crate) fn release(&mut self, backlog: &mut Backlog, channel: u16) {
-        if !core::mem::take(&mut backlog.held) {
+        if core::mem::take(&mut backlog.held) {
+            self.corked.remove(&channel);
+        } else {
             let hold = |item: &Item| matches!(item, Item::Hold);
             if let Some(at) = backlog.items.iter().position(hold) {
                 backlog.items.remove(at);
@@ -375,6 +379,7 @@ impl Output {
         }
         let dropped: usize = dropped.iter().map(Item::len).sum();
         self.leave(backlog, dropped);
+        backlog.requests = 0;
         self.release(backlog, channel);
     }
 
@@ -382,8 +387,10 @@ impl Output {
     pub(crate) fn abort(&mut self) {
         self.ready.clear();
         self.ring = VecDeque::new();
+        self.corked = BTreeSet::new();
         self.last = BytesMut::new();
         self.waiting = 0;
+        self.requests = 0;
     }
 
     /// Drops everything.
@@ -404,6 +411,7 @@ impl Output {
         }
         self.ready.move_into(out);
         self.moved = self.queued;
+        self.requests = 0;
     }
 
     /// Hands out the close that was asked for, when nothing waits before it.
@@ -415,12 +423,13 @@ impl Output {
         due
     }
 
-    /// Whose turn it is, none if nobody waits or enough was handed out.
-    pub(crate) fn next_turn(&mut self, out: &Transmit) -> Option<u16> {
-        if out.len() + self.ready.len() >= TRANSMIT_BUDGET {
-            return None;
+    /// How many bytes of backlogs to put behind that many others in one call: at least as many, so
+    /// that neither lane starves the other one.
+    pub(crate) const fn share(handed_out: usize) -> usize {
+        match TRANSMIT_BUDGET.checked_sub(handed_out) {
+            Some(rest) if rest > handed_out => rest,
+            Some(_) | None => handed_out,
         }
-        self.pop_turn()
     }
 
     /// Whose turn it is, none if nobody waits.
@@ -431,7 +440,10 @@ impl Output {
     /// Sends one frame, or one run of small frames, of the channel whose turn it is.
     pub(crate) fn take_turn(&mut self, backlog: &mut Backlog, channel: u16) -> Turn {
         backlog.ringed = false;
-        let mut turn = Turn { last_publish: 0 };
+        let mut turn = Turn {
+            len: 0,
+            last_publish: 0,
+        };
         if backlog.held {
             return turn;
         }
@@ -439,6 +451,7 @@ impl Output {
         match backlog.items.pop_front() {
             Some(Item::Frames(frames)) => {
                 self.leave(backlog, frames.bytes.len());
+                backlog.requests -= frames.requests.min(backlog.requests);
                 turn.last_publish = frames.last_publish;
                 self.ready.append(frames.bytes);
             }
@@ -453,7 +466,8 @@ impl Output {
             Some(Item::Hold) => backlog.held = true,
             None => {}
         }
-        self.queued += (self.ready.len() - before) as u64;
+        turn.len = self.ready.len() - before;
+        self.queued += turn.len as u64;
         if !backlog.items.is_empty() {
             self.join_ring(backlog, channel);
         }
@@ -480,8 +494,11 @@ impl Output {
         backlog.left += len as u64;
     }
 
+    /// Puts a channel that has a backlog to those that wait for their turn, or must not have one.
     fn join_ring(&mut self, backlog: &mut Backlog, channel: u16) {
-        if !backlog.ringed && !backlog.held {
+        if backlog.held {
+            self.corked.insert(channel);
+        } else if !backlog.ringed {
             backlog.ringed = true;
             self.ring.push_back(channel);
         }

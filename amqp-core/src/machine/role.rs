@@ -8,11 +8,12 @@ use bytes::BytesMut;
 use super::Machine;
 use crate::{
     body::Content,
-    close::{Close, CloseCause, CloseReason},
+    close::{Close, CloseCause, CloseReason, TimeoutReason},
     fault::{Fault, ProtocolError},
     ids::{ChannelId, RequestId},
     method::{MethodId, Rule},
     protocol::{self, Method},
+    time::Instant,
     wire::DecodeError,
 };
 
@@ -129,12 +130,33 @@ pub(crate) trait Role: Sized + fmt::Debug {
         request: RequestId,
     );
 
+    /// The time is known: deadlines that wait for it can be set.
+    fn on_time(machine: &mut Machine<Self>) {
+        let _ = machine;
+    }
+
+    /// What this role waits for until when, beside requests.
+    fn next_deadline(machine: &Machine<Self>) -> Option<(Instant, TimeoutReason)> {
+        let _ = machine;
+        None
+    }
+
+    /// The time has come for what [`next_deadline`](Self::next_deadline) named, or has not.
+    fn on_timeout(machine: &mut Machine<Self>) {
+        let _ = machine;
+    }
+
     /// The connection ends: what waits on it as a whole gets the reason.
     fn on_end(machine: &mut Machine<Self>, reason: &CloseReason);
 
     fn channel_closed(channel: ChannelId, reason: CloseReason) -> Self::Event;
     fn closed(reason: CloseReason) -> Self::Event;
+    /// There is room in the ready lane.
     fn writable() -> Self::Event;
+    /// There is room in the backlogs.
+    fn backlog_writable() -> Self::Event;
+    /// There is room in the channel's backlog.
+    fn channel_writable(channel: ChannelId) -> Self::Event;
 
     /// The time has come for a new secret. Only a client has one.
     fn on_secret_due(machine: &mut Machine<Self>) {

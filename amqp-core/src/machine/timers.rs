@@ -22,10 +22,16 @@ pub(crate) struct Timers {
     interval: Option<Duration>,
     /// When bytes were last handed to the transport.
     sent: Instant,
+    /// Since when something waits that the transport has not taken, be it queued or handed out;
+    /// none when nothing does, as of the last call that was told the time. Each progress of the
+    /// transport begins it anew.
+    unwritten: Option<Instant>,
     /// When bytes last came in.
     heard: Instant,
     /// Nobody reads, so that silence says nothing about the peer.
     deaf: bool,
+    /// The peer may stop reading for as long as it likes.
+    may_not_read: bool,
 }
 
 /// A deadline. A command does not know the time: its deadline is set at the next call that does.
@@ -43,8 +49,10 @@ impl Timers {
             secret: None,
             interval: None,
             sent: now,
+            unwritten: None,
             heard: now,
             deaf: false,
+            may_not_read: false,
         }
     }
 
@@ -57,6 +65,7 @@ impl Timers {
         self.interval = interval;
         self.sent = now;
         self.heard = now;
+        self.note_written(now);
     }
 
     /// Sets the deadline of closing, unless it is set.
@@ -66,13 +75,42 @@ impl Timers {
         self.secret = None;
     }
 
+    /// The output of a connection that is closing has moved: its time begins anew.
+    pub(crate) fn restart_close(&mut self, now: Instant, after: Duration) {
+        self.close = Some(Deadline::At(now + after));
+    }
+
     /// Sets when a new secret is wanted, in place of what was set before.
     pub(crate) fn set_secret(&mut self, after: Option<Duration>) {
         self.secret = after.map(Deadline::In);
     }
 
-    pub(crate) const fn note_sent(&mut self, now: Instant) {
-        self.sent = now;
+    /// The transport has asked for output, having taken all of what it got before. Whether it got
+    /// any.
+    pub(crate) const fn note_polled(&mut self, now: Instant, handed_out: bool) {
+        if handed_out {
+            self.sent = now;
+            self.unwritten = Some(now);
+        } else {
+            self.unwritten = None;
+        }
+    }
+
+    /// Something waits for the transport.
+    pub(crate) fn note_waiting(&mut self, now: Instant) {
+        self.unwritten.get_or_insert(now);
+    }
+
+    /// The transport has taken something, and may not have taken all.
+    pub(crate) const fn note_written(&mut self, now: Instant) {
+        if self.unwritten.is_some() {
+            self.unwritten = Some(now);
+        }
+    }
+
+    pub(crate) const fn set_may_not_read(&mut self, allowed: bool, now: Instant) {
+        self.may_not_read = allowed;
+        self.note_written(now);
     }
 
     pub(crate) const fn note_heard(&mut self, now: Instant) {
@@ -101,8 +139,9 @@ impl Timers {
         }
     }
 
-    /// The next deadline.
-    pub(crate) fn next(&self, now: Instant) -> Option<(Instant, TimeoutReason)> {
+    /// The next deadline. `waiting` tells whether there is something to send, which will be the sign
+    /// of life: none is due besides.
+    pub(crate) fn next(&self, now: Instant, waiting: bool) -> Option<(Instant, TimeoutReason)> {
         let when = |deadline: Option<Deadline>, reason| {
             deadline.map(|deadline| match deadline {
                 Deadline::In(_) => (now, TimeoutReason::SetDeadline),
@@ -114,12 +153,17 @@ impl Timers {
         let handshake = self.handshake.map(|at| (at, TimeoutReason::Handshake));
         let due = self
             .interval
+            .filter(|_| !waiting)
             .map(|interval| (self.sent + interval / 2, TimeoutReason::HeartbeatDue));
+        let stuck = self
+            .interval
+            .zip(self.unwritten.filter(|_| !self.may_not_read))
+            .map(|(interval, since)| (since + interval * 2, TimeoutReason::PeerNotReading));
         let silent = self
             .interval
             .filter(|_| !self.deaf)
             .map(|interval| (self.heard + interval * 2, TimeoutReason::PeerSilent));
-        [close, secret, handshake, due, silent]
+        [close, secret, handshake, due, silent, stuck]
             .into_iter()
             .flatten()
             .min()

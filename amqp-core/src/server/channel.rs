@@ -64,7 +64,7 @@ impl<'a> ChannelMut<'a> {
         }
         let full = self.machine.buffered() >= self.machine.limits().output_high;
         full.then(|| {
-            self.machine.want_room();
+            self.machine.want_output_room();
             Hold::OutputFull
         })
     }

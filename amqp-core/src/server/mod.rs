@@ -90,7 +90,10 @@ impl Connection {
             locale: ShortStr::default(),
             blocked: false,
         };
-        Ok(Self(Machine::new(role, limits, timeouts, now)))
+        let mut machine = Machine::new(role, limits, timeouts, now);
+        // A consumer that is behind stops reading, and beats on.
+        machine.set_may_not_read(true);
+        Ok(Self(machine))
     }
 
     // What happened in the world.

@@ -148,6 +148,14 @@ impl Role for Server {
         Event::Closed(reason)
     }
 
+    fn backlog_writable() -> Event {
+        Event::Writable
+    }
+
+    fn channel_writable(_channel: ChannelId) -> Event {
+        Event::Writable
+    }
+
     fn writable() -> Event {
         Event::Writable
     }

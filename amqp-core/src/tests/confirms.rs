@@ -263,7 +263,7 @@ fn too_many_unconfirmed_hold_publishes_back() {
     let mut client = Client::open_with(config);
     let (id, other) = (client.confirm_channel(), client.confirm_channel());
     let refused = |client: &mut Client| {
-        assert_eq!(client.on(id).hold(), Some(Hold::TooManyUnconfirmed));
+        assert_eq!(client.on(id).hold(0), Some(Hold::TooManyUnconfirmed));
         let properties = basic::Properties::default();
         let error = client.on(id).publish(&publish("q"), &properties, "x");
         let hold = Hold::TooManyUnconfirmed;

@@ -15,7 +15,7 @@ use crate::{
 #[test]
 fn apr_39_nothing_is_told_after_the_final_event() {
     let limits = Limits {
-        output_high: 100,
+        output_high: 4096,
         output_low: 10,
         ..Limits::default()
     };
@@ -34,13 +34,13 @@ fn apr_39_nothing_is_told_after_the_final_event() {
         let mut client = pair.client_channel(id);
         let publish = basic::Publish::default();
         client
-            .publish(&publish, &properties, "x".repeat(200))
+            .publish(&publish, &properties, "x".repeat(5000))
             .unwrap();
         assert!(client.publish(&publish, &properties, "").is_err());
         let mut server = pair.server_channel(id);
         let returned = basic::Return::default();
         server
-            .send_content(&returned, &properties, "x".repeat(200))
+            .send_content(&returned, &properties, "x".repeat(5000))
             .unwrap();
         assert!(server.hold().is_some());
         let mut side = Side::of(pair, role);

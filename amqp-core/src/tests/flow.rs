@@ -43,7 +43,7 @@ fn flow(client: &mut Client, channel: ChannelId, active: bool) {
 
 /// A publish is held back for that reason, and nothing is sent.
 fn assert_held(client: &mut Client, id: ChannelId, hold: Hold) {
-    assert_eq!(client.on(id).hold(), Some(hold));
+    assert_eq!(client.on(id).hold(4), Some(hold));
     let properties = basic::Properties::default();
     let refused = client.on(id).publish(&publish("q"), &properties, "body");
     let body = Body::from("body");
@@ -53,7 +53,7 @@ fn assert_held(client: &mut Client, id: ChannelId, hold: Hold) {
 
 /// A publish leaves.
 fn assert_free(client: &mut Client, id: ChannelId) {
-    assert_eq!(client.on(id).hold(), None);
+    assert_eq!(client.on(id).hold(4), None);
     client.publish(id, b"body");
     assert_eq!(
         client.sent(),
@@ -168,7 +168,9 @@ fn reg_11_blocked_then_closed() {
 #[test]
 fn reg_11_a_server_that_reads_nothing_does_not_keep_a_close_waiting() {
     // Note 28: it sends heartbeats, but reads neither the publishes nor the close.
-    let mut client = Client::tuned(Config::default(), &heartbeats(2));
+    let mut config = Config::default();
+    config.timeouts.confirm = None;
+    let mut client = Client::tuned(config, &heartbeats(2));
     let id = client.confirm_channel();
     client.publish(id, b"in doubt");
     client.bytes();
@@ -211,11 +213,11 @@ fn a_blocked_server_that_falls_silent_is_dead() {
 fn reg_12_blocked_with_a_full_output() {
     // The transport takes nothing any more, and the output stays where it is.
     let mut config = Config::default();
-    config.limits.output_high = 1000;
+    config.limits.output_high = 4096;
     config.limits.output_low = 100;
     let mut client = Client::open_with(config);
     let id = client.confirm_channel();
-    while client.conn.buffered() < 1000 {
+    while client.conn.buffered() < 4096 {
         client.publish(id, b"filler");
     }
     let properties = basic::Properties::default();

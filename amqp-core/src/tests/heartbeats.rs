@@ -109,10 +109,10 @@ fn reg_13_one_and_two_seconds_live() {
     for heartbeat in [1u16, 2] {
         let mut client = with_heartbeat(heartbeat);
         let mut calls = 0;
-        for _ in 0..100 {
+        for _ in 0..200 {
             hear(&mut client);
-            calls += client.advance(SECOND * u32::from(heartbeat)).len();
-            assert!(!client.sent().is_empty());
+            calls += client.advance(SECOND * u32::from(heartbeat) / 2).len();
+            assert_eq!(client.sent(), [BEAT]);
             assert_eq!(client.events(), []);
         }
         // Two beats an interval, and no call in between.
@@ -173,12 +173,19 @@ fn a_beat_is_sent_after_half_an_interval_of_silence_and_not_before() {
 }
 
 #[test]
-fn a_beat_is_due_only_once_when_nobody_takes_it() {
+fn a_beat_is_due_only_once_until_it_is_taken() {
     let mut client = with_heartbeat(2);
-    for _ in 0..20 {
-        client.advance(SECOND);
-        hear(&mut client);
-    }
+    client.advance(SECOND);
+    hear(&mut client);
+    // It is not sent before the transport takes it.
+    let calls = client.advance(Duration::from_millis(3_999));
+    assert_eq!(calls, []);
+    assert_eq!(client.sent(), [BEAT]);
+    // The next one counts from there.
+    hear(&mut client);
+    assert_eq!(client.advance(Duration::from_millis(999)), []);
+    let calls = client.advance(Duration::from_millis(1));
+    assert_eq!(calls, [(client.now, TimeoutReason::HeartbeatDue)]);
     assert_eq!(client.sent(), [BEAT]);
 }
 
@@ -200,6 +207,7 @@ fn reg_14_writing_does_not_make_the_server_alive() {
 fn reg_14_silence_is_not_held_against_a_server_that_nobody_reads() {
     let mut client = with_heartbeat(2);
     client.advance(SECOND * 3);
+    client.bytes();
     client.conn.set_reading(client.now, false);
     for _ in 0..3600 {
         let calls = client.advance(SECOND);
@@ -222,6 +230,7 @@ fn reg_14_silence_is_not_held_against_a_server_that_nobody_reads() {
         client.conn.set_reading(client.now, false);
         client.conn.set_reading(client.now, false);
         client.advance(SECOND);
+        client.bytes();
     }
     client.conn.set_reading(client.now, true);
     client.advance(Duration::from_millis(3_999));
@@ -340,4 +349,152 @@ fn a_clock_that_goes_backwards_is_not_believed() {
     // The silence began when the time was latest.
     let due: Vec<_> = vec![client.conn.poll_timeout().unwrap()];
     assert_eq!(due, [(start + SECOND * 5, TimeoutReason::HeartbeatDue)]);
+}
+
+/// The connection ended because the server read nothing.
+fn assert_stuck(client: &mut Client) {
+    let Event::Closed(reason) = client.only_event() else {
+        panic!("it lives");
+    };
+    let cause = CloseCause::TimedOut(TimeoutReason::PeerNotReading);
+    assert_eq!(*reason.cause(), cause);
+    assert!(client.conn.is_finished());
+    assert_eq!(client.conn.poll_timeout(), None);
+    assert_eq!(client.sent(), []);
+}
+
+/// Time passes in which the server beats and nothing is taken.
+fn hear_for(client: &mut Client, span: Duration) {
+    for _ in 0..span.as_millis() / 100 {
+        client.advance(Duration::from_millis(100));
+        hear(client);
+    }
+}
+
+#[test]
+fn a_server_that_beats_and_reads_nothing_is_dead_after_two_intervals() {
+    // What was queued is not taken.
+    let mut client = with_heartbeat(2);
+    let id = client.channel();
+    client.publish(id, b"x");
+    hear(&mut client);
+    hear_for(&mut client, Duration::from_millis(3_900));
+    assert_eq!(client.events(), []);
+    client.advance(Duration::from_millis(100));
+    assert_stuck(&mut client);
+    // What was handed out is not written.
+    let mut client = with_heartbeat(2);
+    let id = client.channel();
+    hear_for(&mut client, SECOND);
+    client.publish(id, b"x");
+    assert!(!client.bytes_once().is_empty());
+    hear_for(&mut client, Duration::from_millis(3_900));
+    assert_eq!(client.events(), []);
+    client.advance(Duration::from_millis(100));
+    assert_stuck(&mut client);
+    // Nor is a heartbeat, which is due by itself.
+    let mut client = with_heartbeat(2);
+    client.bytes();
+    hear_for(&mut client, Duration::from_millis(4_900));
+    assert_eq!(client.events(), []);
+    client.advance(Duration::from_millis(100));
+    assert_stuck(&mut client);
+    // Also while this side does not read.
+    let mut client = with_heartbeat(2);
+    client.conn.set_reading(client.now, false);
+    client.advance(Duration::from_millis(4_999));
+    assert_eq!(client.events(), []);
+    client.advance(Duration::from_millis(1));
+    assert_stuck(&mut client);
+}
+
+#[test]
+fn a_server_that_reads_is_alive_however_idle_or_slow() {
+    for reading in [true, false] {
+        let mut client = with_heartbeat(2);
+        client.conn.set_reading(client.now, reading);
+        // Whether the output is asked for at each turn or only when there is some.
+        for always in [true, false] {
+            for _ in 0..10_000 {
+                client.advance(Duration::from_millis(100));
+                hear(&mut client);
+                if always || client.conn.has_transmit() {
+                    client.bytes_once();
+                }
+            }
+            assert_eq!(client.events(), []);
+        }
+    }
+    // It takes an hour for what was handed out.
+    let mut client = with_heartbeat(2);
+    let id = client.channel();
+    client.publish(id, b"x");
+    client.bytes_once();
+    for _ in 0..1_000 {
+        hear_for(&mut client, Duration::from_millis(3_600));
+        client.conn.handle_written(client.now);
+    }
+    assert_eq!(client.events(), []);
+    hear_for(&mut client, SECOND * 4);
+    assert_stuck(&mut client);
+}
+
+#[test]
+fn a_call_that_comes_late_blames_nobody_for_what_was_not_asked_for() {
+    let mut client = with_heartbeat(2);
+    client.now = client.now + Duration::from_secs(60);
+    hear(&mut client);
+    client.conn.handle_timeout(client.now);
+    assert_eq!(client.events(), []);
+    assert_eq!(client.sent(), [BEAT]);
+}
+
+#[test]
+fn a_blocked_server_may_read_nothing_until_it_unblocks() {
+    // Note 28: RabbitMQ stops reading while an alarm is on, and beats.
+    let mut client = with_heartbeat(2);
+    let id = client.channel();
+    client.publish(id, b"x");
+    client.bytes_once();
+    let reason = name("low on memory");
+    client.send(0, &connection::Blocked { reason });
+    assert!(matches!(client.only_event(), Event::Blocked { .. }));
+    hear_for(&mut client, SECOND * 1_000);
+    assert_eq!(client.events(), []);
+    client.send(0, &connection::Unblocked);
+    assert_eq!(client.events(), [Event::Unblocked]);
+    // The time begins anew.
+    hear_for(&mut client, Duration::from_millis(3_900));
+    assert_eq!(client.events(), []);
+    client.advance(Duration::from_millis(100));
+    assert_stuck(&mut client);
+}
+
+#[test]
+fn a_client_may_read_nothing_for_as_long_as_it_beats() {
+    let server = server::Config {
+        heartbeat: 2,
+        ..server::Config::default()
+    };
+    let mut pair = Pair::open_with(Config::default(), server);
+    for _ in 0..1_000 {
+        pair.now = pair.now + SECOND;
+        let beat = frame(FrameKind::Heartbeat, 0, b"");
+        pair.server
+            .handle_input(pair.now, &mut bytes::BytesMut::from(&beat[..]));
+        pair.server.handle_timeout(pair.now);
+    }
+    assert_eq!(pair.take_server_events(), []);
+    assert!(pair.server.is_open());
+}
+
+#[test]
+fn without_heartbeats_nothing_is_held_against_a_server_that_reads_nothing() {
+    let mut client = with_heartbeat(0);
+    let id = client.channel();
+    client.publish(id, b"x");
+    assert_eq!(client.advance(SECOND * 3600), []);
+    client.bytes_once();
+    assert_eq!(client.advance(SECOND * 3600), []);
+    assert_eq!(client.events(), []);
 }

@@ -262,7 +262,7 @@ impl Run {
                 let _ = (conn.is_finished(), conn.stage(), conn.has_transmit());
                 let _ = (conn.buffered(), conn.read_hint(), conn.close_reason());
                 for id in self.channels.values() {
-                    let _ = conn.channel(*id).map(|on| (on.hold(), on.is_open()));
+                    let _ = conn.channel(*id).map(|on| (on.hold(1), on.is_open()));
                 }
             }
             Idle::Reading => conn.set_reading(now, true),

@@ -15,6 +15,7 @@ mod handshake_end;
 mod handshake_server;
 mod heartbeats;
 mod interleaving;
+mod lanes;
 mod legality;
 mod malformed;
 mod misuse;

@@ -29,10 +29,10 @@ fn with_frames(frame_max: u32) -> Client {
     Client::tuned(config, &tune)
 }
 
-/// A client that holds publishes back from 1000 bytes on, down to 100.
+/// A client that holds publishes back from 4096 bytes on, down to 100.
 fn with_little_room() -> Client {
     let mut config = Config::default();
-    config.limits.output_high = 1000;
+    config.limits.output_high = 4096;
     config.limits.output_low = 100;
     Client::open_with(config)
 }
@@ -440,7 +440,7 @@ fn fill(client: &mut Client, id: ChannelId) -> u64 {
     loop {
         let buffered = client.conn.buffered();
         let result = client.on(id).publish(&publish("q"), &properties, &[7; 90]);
-        if buffered >= 1000 {
+        if buffered >= 4096 {
             assert_eq!(result, Err(held(Hold::OutputFull, &[7; 90])));
             return count;
         }
@@ -454,10 +454,10 @@ fn a_full_output_holds_publishes_back_until_it_has_drained() {
     let mut client = with_little_room();
     let id = client.confirm_channel();
     for _ in 0..3 {
-        assert_eq!(client.on(id).hold(), None);
+        assert_eq!(client.on(id).hold(90), None);
         let count = fill(&mut client, id);
         assert!(count > 5);
-        assert_eq!(client.on(id).hold(), Some(Hold::OutputFull));
+        assert_eq!(client.on(id).hold(90), Some(Hold::OutputFull));
         // The next publish of this size will be the one refused now; the body comes back.
         let properties = basic::Properties::default();
         let refused = client.on(id).publish(&publish("q"), &properties, "mine");
@@ -465,7 +465,7 @@ fn a_full_output_holds_publishes_back_until_it_has_drained() {
         assert_eq!(client.events(), []);
         client.bytes();
         assert_eq!(client.events(), [Event::Writable]);
-        assert_eq!(client.on(id).hold(), None);
+        assert_eq!(client.on(id).hold(90), None);
     }
     // It is told only to who was refused.
     client.publish(id, b"x");
@@ -568,7 +568,7 @@ fn a_publish_on_a_closed_channel_waits_for_no_room() {
     let (id, other) = (client.channel(), client.channel());
     client.on(other).close(ReplyCode::SUCCESS, "").unwrap();
     let properties = basic::Properties::default();
-    while client.conn.buffered() < 1000 {
+    while client.conn.buffered() < 4096 {
         client.publish(id, b"filler");
     }
     let refused = client.on(other).publish(&publish("q"), &properties, "x");

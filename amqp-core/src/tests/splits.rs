@@ -102,7 +102,7 @@ impl Line {
     fn new(client_cut: Cut, server_cut: Cut) -> Self {
         let limits = Limits {
             body: 10_000,
-            output_high: 1000,
+            output_high: 4096,
             output_low: 100,
             ..Limits::default()
         };
@@ -438,6 +438,8 @@ fn client_kind(event: &ClientEvent) -> &'static str {
         ClientEvent::Blocked { .. } => "blocked",
         ClientEvent::Unblocked => "unblocked",
         ClientEvent::Writable => "writable",
+        ClientEvent::BacklogWritable => "backlog_writable",
+        ClientEvent::ChannelWritable { .. } => "channel_writable",
         ClientEvent::ChannelClosed { .. } => "channel closed",
         ClientEvent::Closed(_) => "closed",
     }

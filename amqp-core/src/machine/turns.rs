@@ -1,0 +1,99 @@
+//! What leaves at a call, and whether something has left.
+
+use alloc::vec::Vec;
+
+use super::{ChannelLife, Life, Lookup, Machine, Output, Role};
+use crate::{ids::ChannelId, time::Instant, transmit::Transmit};
+
+/// How much was accepted for sending at some time: what
+/// [`flush_mark`](crate::client::Connection::flush_mark) gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlushMark {
+    /// The end of the ready lane.
+    ready: u64,
+    /// The end of each backlog that was not empty.
+    backlogs: Vec<(ChannelId, u64)>,
+}
+
+impl<R: Role> Machine<R> {
+    pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        self.learn(now);
+        let before = out.len();
+        let mut progress = self.output.handed_out() < self.close_from;
+        self.output.take_ready(out);
+        progress |= self.take_turns(Output::share(out.len() - before)) > 0;
+        self.output.take_ready(out);
+        for id in self.parting.drain(..) {
+            self.channels.remove(id);
+        }
+        if let Life::Draining(reason) = &self.life {
+            let reason = reason.clone();
+            let departed = self.output.take_last(out);
+            if departed {
+                self.life = Life::Closing(reason);
+            }
+            if departed || progress {
+                self.timers.restart_close(self.now, self.timeouts.close);
+            }
+        }
+        self.tell_room();
+        if self.is_finished() {
+            self.timers.stop();
+        }
+        let handed_out = out.len() > before;
+        self.timers.note_polled(self.now, handed_out);
+        if !handed_out {
+            self.output.shrink();
+        }
+        handed_out
+    }
+
+    /// Takes turns until about so many bytes of backlogs are ready, at least one; gives back how
+    /// many are.
+    pub(super) fn take_turns(&mut self, share: usize) -> usize {
+        let mut taken = 0;
+        while (taken == 0 || taken < share)
+            && let Some(number) = self.output.pop_turn()
+        {
+            taken += self.take_turn(number);
+        }
+        taken
+    }
+
+    /// How many bytes the channel whose turn it is has sent.
+    fn take_turn(&mut self, number: u16) -> usize {
+        let Lookup::Live(id, channel) = self.channels.lookup(number) else {
+            return 0;
+        };
+        let turn = self.output.take_turn(&mut channel.backlog, number);
+        self.wants.look_at(&channel.backlog, id, &self.limits);
+        if turn.last_publish > 0 {
+            R::on_publish_begun(&mut channel.role, turn.last_publish);
+        }
+        if channel.life == ChannelLife::Finishing && channel.backlog.is_empty() {
+            self.channels.remove(id);
+        }
+        turn.len
+    }
+
+    /// Marks what was accepted up to now.
+    pub(crate) fn flush_mark(&self) -> FlushMark {
+        let waiting = |number: u16| {
+            let (id, channel) = self.channels.get_live(number)?;
+            (!channel.backlog.is_empty()).then(|| (id, channel.backlog.position()))
+        };
+        FlushMark {
+            ready: self.output.position(),
+            backlogs: self.output.backlogged().filter_map(waiting).collect(),
+        }
+    }
+
+    /// Whether all of it was handed out, or dropped with its channel.
+    pub(crate) fn is_flushed(&self, mark: &FlushMark) -> bool {
+        let left = |&(id, position): &(ChannelId, u64)| {
+            let channel = self.channels.get(id);
+            channel.is_none_or(|channel| channel.backlog.has_left(position))
+        };
+        self.output.is_past(mark.ready) && mark.backlogs.iter().all(left)
+    }
+}
