@@ -178,11 +178,11 @@ impl Config {
         if self.mechanisms.is_empty() {
             return problem("mechanisms", "must name at least one");
         }
-        if self.limits.output_low > self.limits.output_high {
-            return problem("output_low", "must not be above output_high");
-        }
         if self.limits.output_high < FRAME_MIN_SIZE as usize {
             return problem("output_high", "must be at least 4096 bytes");
+        }
+        if self.limits.output_low > self.limits.output_high {
+            return problem("output_low", "must not be above output_high");
         }
         if self.limits.output_backlog == 0 {
             return problem("output_backlog", "must be at least 1 byte");

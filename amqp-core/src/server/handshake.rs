@@ -137,6 +137,9 @@ impl Config {
         if self.frame_max != 0 && self.frame_max < self.frame_min {
             return problem("frame_max", "must be 0 or at least frame_min");
         }
+        if self.limits.output_high == 0 {
+            return problem("output_high", "must be at least 1 byte");
+        }
         if self.limits.output_low > self.limits.output_high {
             return problem("output_low", "must not be above output_high");
         }

@@ -200,12 +200,18 @@ type Spoil = fn(&mut Config);
 
 #[test]
 fn a_configuration_that_no_server_takes_is_refused() {
-    let configs: [(&str, Spoil); 6] = [
+    let configs: [(&str, Spoil); 9] = [
         ("frame_max", |config| config.frame_max = 4095),
         ("mechanisms", |config| config.mechanisms.clear()),
         ("output_low", |config| {
             config.limits.output_low = config.limits.output_high + 1;
         }),
+        ("output_high", |config| {
+            config.limits.output_high = 0;
+            config.limits.output_low = 0;
+        }),
+        ("output_high", |config| config.limits.output_high = 4095),
+        ("output_backlog", |config| config.limits.output_backlog = 0),
         ("unconfirmed", |config| config.limits.unconfirmed = 0),
         ("unlimited_frame", |config| {
             config.limits.unlimited_frame = 4095;

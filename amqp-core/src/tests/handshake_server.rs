@@ -493,7 +493,10 @@ type Spoil = fn(&mut Config);
 
 #[test]
 fn a_configuration_that_no_client_takes_is_refused() {
-    let configs: [(&str, Spoil); 4] = [
+    let configs: [(&str, Spoil); 5] = [
+        ("output_high", |config| {
+            (config.limits.output_high, config.limits.output_low) = (0, 0);
+        }),
         ("frame_min", |config| config.frame_min = 4095),
         ("frame_max", |config| config.frame_max = 8191),
         ("frame_max", |config| {

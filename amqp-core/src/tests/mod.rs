@@ -7,6 +7,7 @@ mod closing;
 mod codec;
 mod confirms;
 mod consuming;
+mod deadlines;
 mod final_event;
 mod flow;
 mod frames;
