@@ -6,7 +6,8 @@ use super::{
     Client, Event,
     checks::{self, REPLY_TO},
     confirms::{BACKLOG, Confirms, Fingerprint, hash},
-    consumers::{Cancelling, Consumers, Unacked},
+    consumers::{Cancelling, Consumers},
+    unacked::Unacked,
 };
 use crate::{
     body::{Body, PropertyList},

@@ -1,14 +1,11 @@
-//! The consumers of a channel, and the deliveries that wait for their acknowledgement.
+//! The consumers of a channel.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
     format,
 };
 
-use crate::{
-    ids::{ConsumerId, DeliveryTag, Tags},
-    wire::ShortStr,
-};
+use crate::{ids::ConsumerId, wire::ShortStr};
 
 /// The consumers of a channel, by tag.
 ///
@@ -290,108 +287,5 @@ impl Line {
     fn find(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
         let newest_first = self.next.iter_mut().rev().chain([&mut self.owner]);
         newest_first.into_iter().find(|consumer| consumer.id == id)
-    }
-}
-
-/// The delivery tags that wait for their acknowledgement: runs of numbers, so that the memory is
-/// bounded by what is outstanding, and the usual ways to acknowledge cost little.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Unacked {
-    /// First and last number of each run; ascending, with gaps between them.
-    runs: VecDeque<(u64, u64)>,
-}
-
-impl Unacked {
-    /// A delivery was made. Tags only ever grow.
-    #[inline]
-    pub(crate) fn add(&mut self, tag: DeliveryTag) {
-        let tag = tag.get();
-        match self.runs.back_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(tag) => *last = tag,
-            Some((_, last)) if tag <= *last => {}
-            Some(_) | None => self.runs.push_back((tag, tag)),
-        }
-    }
-
-    /// The last that is outstanding.
-    pub(crate) fn last(&self) -> Option<DeliveryTag> {
-        self.runs
-            .back()
-            .and_then(|&(_, last)| DeliveryTag::new(last))
-    }
-
-    /// Settles what is named; false, with nothing changed, if it is not outstanding.
-    #[inline]
-    pub(crate) fn settle(&mut self, tags: Tags) -> bool {
-        match tags {
-            Tags::All => {
-                self.runs.clear();
-                true
-            }
-            Tags::One(tag) => self.settle_run(tag.get(), tag.get()),
-            Tags::UpTo(tag) => self.settle_up_to(tag.get()),
-        }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.runs.clear();
-    }
-
-    /// The run that holds a number.
-    fn find(&self, tag: u64) -> Option<usize> {
-        // What is acknowledged is usually the oldest.
-        if let Some(&(first, last)) = self.runs.front()
-            && (first..=last).contains(&tag)
-        {
-            return Some(0);
-        }
-        let at = self.runs.partition_point(|&(_, last)| last < tag);
-        let &(first, _) = self.runs.get(at)?;
-        (first <= tag).then_some(at)
-    }
-
-    /// Settles what another set holds, all of which is outstanding.
-    pub(crate) fn remove(&mut self, settled: &Self) {
-        for &(first, last) in &settled.runs {
-            self.settle_run(first, last);
-        }
-    }
-
-    /// Settles a part of a run; false if the run is not outstanding.
-    fn settle_run(&mut self, from: u64, to: u64) -> bool {
-        let Some(at) = self.find(from) else {
-            return false;
-        };
-        let Some(run) = self.runs.get_mut(at) else {
-            return false;
-        };
-        let (first, last) = *run;
-        match (first == from, last == to) {
-            (true, true) => {
-                self.runs.remove(at);
-            }
-            (true, false) => run.0 = to + 1,
-            (false, true) => run.1 = from - 1,
-            (false, false) => {
-                run.1 = from - 1;
-                self.runs.insert(at + 1, (to + 1, last));
-            }
-        }
-        true
-    }
-
-    fn settle_up_to(&mut self, tag: u64) -> bool {
-        let Some(at) = self.find(tag) else {
-            return false;
-        };
-        self.runs.drain(..at);
-        if let Some(front) = self.runs.front_mut() {
-            if front.1 == tag {
-                self.runs.pop_front();
-            } else {
-                front.0 = tag + 1;
-            }
-        }
-        true
     }
 }

@@ -12,6 +12,7 @@ mod consumers;
 mod event;
 mod handshake;
 mod receive;
+mod unacked;
 
 use alloc::collections::VecDeque;
 use core::time::Duration;

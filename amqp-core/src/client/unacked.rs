@@ -1,0 +1,139 @@
+//! The deliveries of a channel that wait for their acknowledgement.
+
+use alloc::collections::BTreeMap;
+
+use crate::ids::{DeliveryTag, Tags};
+
+/// Delivery tags in runs of consecutive numbers, so that the memory is bounded by what is
+/// outstanding.
+///
+/// The newest run grows with each delivery and is the only one while acknowledgements come in
+/// order, so it is kept apart. The others are found by a search: an acknowledgement costs the
+/// logarithm of their number, in whatever order acknowledgements come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unacked {
+    /// The first number of each older run, by the last one. Runs do not overlap.
+    older: BTreeMap<u64, u64>,
+    /// First and last number of the newest run, above all others. `None` if it is settled.
+    newest: Option<(u64, u64)>,
+}
+
+impl Unacked {
+    /// Adds a delivery. Tags only ever grow.
+    #[inline]
+    pub(crate) fn add(&mut self, tag: DeliveryTag) {
+        let tag = tag.get();
+        match &mut self.newest {
+            Some((_, last)) if last.checked_add(1) == Some(tag) => *last = tag,
+            Some((_, last)) if tag <= *last => {}
+            newest => {
+                if newest.is_none() && self.older.last_key_value().is_some_and(|it| tag <= *it.0) {
+                    return;
+                }
+                if let Some((first, last)) = newest.replace((tag, tag)) {
+                    self.older.insert(last, first);
+                }
+            }
+        }
+    }
+
+    /// The last that is outstanding.
+    pub(crate) fn last(&self) -> Option<DeliveryTag> {
+        let older = || self.older.last_key_value().map(|(&last, _)| last);
+        let last = self.newest.map(|(_, last)| last).or_else(older)?;
+        DeliveryTag::new(last)
+    }
+
+    /// Settles the named deliveries. Returns false, with nothing changed, if they are not
+    /// outstanding.
+    #[inline]
+    pub(crate) fn settle(&mut self, tags: Tags) -> bool {
+        match tags {
+            Tags::All => {
+                self.clear();
+                true
+            }
+            Tags::One(tag) => self.settle_run(tag.get(), tag.get()),
+            Tags::UpTo(tag) => self.settle_up_to(tag.get()),
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Settles what another set holds, all of which is outstanding.
+    pub(crate) fn remove(&mut self, settled: &Self) {
+        let older = settled.older.iter().map(|(&last, &first)| (first, last));
+        for (first, last) in older.chain(settled.newest) {
+            self.settle_run(first, last);
+        }
+    }
+
+    /// Settles a part of a run. Returns false if its first number is not outstanding.
+    #[inline]
+    fn settle_run(&mut self, from: u64, to: u64) -> bool {
+        match self.newest {
+            Some((first, last)) if first <= from => {
+                if from > last {
+                    return false;
+                }
+                if first < from {
+                    self.older.insert(from - 1, first);
+                }
+                self.newest = (to < last).then(|| (to + 1, last));
+                true
+            }
+            _ => self.settle_older(from, to),
+        }
+    }
+
+    fn settle_older(&mut self, from: u64, to: u64) -> bool {
+        let Some((&last, first)) = self.older.range_mut(from..).next() else {
+            return false;
+        };
+        let before = *first;
+        if before > from {
+            return false;
+        }
+        if to < last {
+            *first = to + 1;
+        } else {
+            self.older.remove(&last);
+        }
+        if before < from {
+            self.older.insert(from - 1, before);
+        }
+        true
+    }
+
+    fn settle_up_to(&mut self, tag: u64) -> bool {
+        if let Some((first, last)) = self.newest
+            && first <= tag
+        {
+            if tag > last {
+                return false;
+            }
+            self.older.clear();
+            self.newest = (tag < last).then(|| (tag + 1, last));
+            return true;
+        }
+        let Some((&last, &first)) = self.older.range(tag..).next() else {
+            return false;
+        };
+        if first > tag {
+            return false;
+        }
+        while let Some(entry) = self.older.first_entry()
+            && *entry.key() < last
+        {
+            entry.remove();
+        }
+        if tag < last {
+            self.older.insert(last, tag + 1);
+        } else {
+            self.older.remove(&last);
+        }
+        true
+    }
+}
