@@ -15,7 +15,13 @@ use amqp_core::{
     wire::{Secret, ShortStr},
 };
 
-use crate::{connection, shared::Shared, state::State};
+use crate::{
+    connection,
+    session::{
+        shared::{Shared, wait_for},
+        state::State,
+    },
+};
 
 /// Who to log in as, and for how long that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,7 +172,7 @@ async fn alarm(shared: &Shared, time: Duration) -> Over {
         (None, true) => Some(Over::Due),
         (None, false) => None,
     };
-    connection::wait_for(shared, |state| &mut state.life, over).await
+    wait_for(shared, |state| &mut state.life, over).await
 }
 
 /// What comes of a future, unless another one comes first.

@@ -1,31 +1,37 @@
 //! Publishing with confirms.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     future::Future,
-    ops::{Deref, RangeInclusive},
+    ops::Deref,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use amqp_core::{Body, CloseReason, PropertyList, PublishSeq, client::Outcome, protocol::basic};
+use amqp_core::{
+    Body, CloseCause, CloseReason, PropertyList, PublishSeq, TimeoutReason, protocol::basic,
+};
 
 use crate::{
-    channel::{Channel, Inner, publish_on},
+    base_channel::{BaseChannel, Inner},
+    channel::TryPublishError,
     error::Error,
     returns::ReturnedMessage,
-    waiters::{Wakes, keep},
+    session::{
+        publish::{publish_on, try_publish_on},
+        shared::within,
+    },
 };
 
 /// A channel in confirm mode: the server tells of each publish whether it has taken it.
 ///
-/// Everything that a [`Channel`] can do, it can do; only publishing gives more.
-#[derive(Debug)]
-pub struct ConfirmChannel(Channel);
+/// It can be cloned. Everything but publishing is on [`BaseChannel`], to which it dereferences.
+#[derive(Clone, Debug)]
+pub struct ConfirmChannel(BaseChannel);
 
 impl ConfirmChannel {
-    pub(crate) const fn new(channel: Channel) -> Self {
+    pub(crate) const fn new(channel: BaseChannel) -> Self {
         Self(channel)
     }
 
@@ -50,7 +56,7 @@ impl ConfirmChannel {
     /// not at all.
     ///
     /// # Errors
-    /// As [`Channel::publish`].
+    /// As [`Channel::publish`](crate::Channel::publish).
     pub async fn publish<P: PropertyList>(
         &self,
         publish: &basic::Publish,
@@ -63,25 +69,42 @@ impl ConfirmChannel {
             seq,
         })
     }
+
+    /// Publishes a message if there is room for it now, and gives back its [`Confirm`].
+    ///
+    /// # Errors
+    /// As [`Channel::try_publish`](crate::Channel::try_publish).
+    pub fn try_publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<Confirm, TryPublishError> {
+        let seq = try_publish_on(self.0.inner(), publish, properties, body.into(), true)?;
+        Ok(Confirm {
+            channel: Arc::clone(self.0.inner()),
+            seq,
+        })
+    }
 }
 
 impl Deref for ConfirmChannel {
-    type Target = Channel;
+    type Target = BaseChannel;
 
-    fn deref(&self) -> &Channel {
+    fn deref(&self) -> &BaseChannel {
         &self.0
     }
 }
 
 /// What becomes of a publish, once the server has told.
 ///
-/// It ends: at the latest when the channel or the connection does. Dropping it leaves the publish
-/// as it is.
+/// It ends with the server's answer, with the channel or the connection, or after
+/// [`Timeouts::confirm`](amqp_core::Timeouts). Dropping it leaves the publish as it is.
 #[derive(Debug)]
 #[must_use = "a publish is confirmed only when this says so"]
 pub struct Confirm {
     channel: Arc<Inner>,
-    /// None when it was told.
+    /// None once the outcome was given.
     seq: Option<PublishSeq>,
 }
 
@@ -90,6 +113,23 @@ impl Confirm {
     #[must_use]
     pub const fn seq(&self) -> Option<PublishSeq> {
         self.seq
+    }
+
+    /// Waits for at most so long, by the connection's clock.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives the outcome up.
+    ///
+    /// # Errors
+    /// As awaiting it; [`Unconfirmed::Unknown`] when the time is over.
+    pub async fn within(mut self, limit: Duration) -> Result<(), Unconfirmed> {
+        let channel = Arc::clone(&self.channel);
+        match within(channel.shared(), Some(limit), &mut self).await {
+            Some(outcome) => outcome,
+            None => Err(Unconfirmed::Unknown(
+                CloseCause::TimedOut(TimeoutReason::Confirm).into(),
+            )),
+        }
     }
 }
 
@@ -100,13 +140,26 @@ impl Future for Confirm {
         let Some(seq) = self.seq else {
             return Poll::Pending;
         };
-        let id = self.channel.id;
-        let outcome = self
-            .channel
-            .shared()
-            .take(|state| state.poll_confirm(id, seq, cx));
+        let channel = &self.channel;
+        ready!(channel.confirm_budget.poll_proceed(cx));
+        let shared = channel.shared();
+        let mut outcome = shared.with(|state, _| state.take_outcome(channel.id, seq));
+        if outcome.is_pending() {
+            let waker = cx.waker().clone();
+            outcome = shared.with(|state, later| {
+                let outcome = state.take_outcome(channel.id, seq);
+                if outcome.is_pending() {
+                    state.await_outcome(channel.id, seq, waker, later);
+                } else {
+                    later.drop_waker(Some(waker));
+                }
+                outcome
+            });
+        }
         if outcome.is_ready() {
             self.seq = None;
+        } else {
+            channel.confirm_budget.renew();
         }
         outcome
     }
@@ -116,7 +169,9 @@ impl Drop for Confirm {
     fn drop(&mut self) {
         if let Some(seq) = self.seq {
             let id = self.channel.id;
-            self.channel.shared().lock().abandon_confirm(id, seq);
+            self.channel
+                .shared()
+                .with(|state, later| state.abandon_outcome(id, seq, later));
         }
     }
 }
@@ -135,173 +190,8 @@ pub enum Unconfirmed {
     /// The channel or the connection ended before any of it was sent.
     #[error("the message was not sent: {0}")]
     NotSent(CloseReason),
-    /// The channel or the connection ended before the server told: it may have taken it or not.
+    /// The channel or the connection ended before the server told, or it did not tell in time: it may
+    /// have taken it or not.
     #[error("it is not known whether the server has the message: {0}")]
     Unknown(CloseReason),
-}
-
-/// From so many slots on, what became of a publish is put elsewhere if nobody has asked for it.
-const SLOTS_MAX: usize = 4096;
-
-/// What became of the publishes of a channel, and who waits for it, by number.
-#[derive(Debug)]
-pub(crate) struct Confirms {
-    /// The number of the slot at the front.
-    first: u64,
-    slots: VecDeque<Slot>,
-    /// What became of publishes before the front, of which the futures are there and have not
-    /// asked.
-    late: BTreeMap<u64, Result<(), Unconfirmed>>,
-}
-
-#[derive(Debug)]
-enum Slot {
-    Waiting {
-        waker: Option<Waker>,
-        /// The message came back; the confirm follows.
-        returned: Option<Box<ReturnedMessage>>,
-    },
-    Settled(Result<(), Unconfirmed>),
-    /// Nobody waits for it.
-    Abandoned,
-    Taken,
-}
-
-impl Default for Confirms {
-    fn default() -> Self {
-        Self {
-            first: 1,
-            slots: VecDeque::new(),
-            late: BTreeMap::new(),
-        }
-    }
-}
-
-impl Confirms {
-    /// The next publish was made; there is a future that may ask what became of it, or there is
-    /// none.
-    #[inline]
-    pub(crate) fn expect(&mut self, future: bool) {
-        self.slots.push_back(if future {
-            Slot::Waiting {
-                waker: None,
-                returned: None,
-            }
-        } else {
-            Slot::Abandoned
-        });
-    }
-
-    /// A future asks. `awaited` is how many wait for an answer.
-    pub(crate) fn poll(
-        &mut self,
-        seq: u64,
-        awaited: &mut usize,
-        cx: &Context<'_>,
-    ) -> Poll<Result<(), Unconfirmed>> {
-        if let Some(outcome) = self.late.remove(&seq) {
-            return Poll::Ready(outcome);
-        }
-        let Some(slot) = self.slot(seq) else {
-            return Poll::Pending;
-        };
-        if let Slot::Waiting { waker, .. } = slot {
-            *awaited += usize::from(waker.is_none());
-            keep(waker, cx);
-            return Poll::Pending;
-        }
-        let taken = std::mem::replace(slot, Slot::Taken);
-        self.sweep();
-        match taken {
-            Slot::Settled(outcome) => Poll::Ready(outcome),
-            Slot::Waiting { .. } | Slot::Abandoned | Slot::Taken => Poll::Pending,
-        }
-    }
-
-    /// A future was dropped.
-    pub(crate) fn abandon(&mut self, seq: u64, awaited: &mut usize) {
-        self.late.remove(&seq);
-        if let Some(slot) = self.slot(seq) {
-            *slot = match slot {
-                Slot::Waiting { waker, .. } => {
-                    *awaited = awaited.saturating_sub(usize::from(waker.is_some()));
-                    Slot::Abandoned
-                }
-                Slot::Settled(_) | Slot::Abandoned | Slot::Taken => Slot::Taken,
-            };
-        }
-        self.sweep();
-    }
-
-    /// A message came back. Gives it back if no future is there to tell of it.
-    pub(crate) fn keep_returned(
-        &mut self,
-        seq: u64,
-        message: ReturnedMessage,
-    ) -> Option<ReturnedMessage> {
-        match self.slot(seq) {
-            Some(Slot::Waiting { returned, .. }) => {
-                *returned = Some(Box::new(message));
-                None
-            }
-            _ => Some(message),
-        }
-    }
-
-    /// Says what became of a run of publishes.
-    pub(crate) fn settle(
-        &mut self,
-        run: RangeInclusive<u64>,
-        outcome: &Outcome,
-        awaited: &mut usize,
-        wakes: &mut Wakes,
-    ) {
-        for seq in run {
-            let Some(slot) = self.slot(seq) else { continue };
-            *slot = match std::mem::replace(slot, Slot::Taken) {
-                Slot::Waiting { waker, returned } => {
-                    *awaited = awaited.saturating_sub(usize::from(waker.is_some()));
-                    wakes.add(waker);
-                    Slot::Settled(told(outcome, returned))
-                }
-                Slot::Abandoned | Slot::Taken => Slot::Taken,
-                settled @ Slot::Settled(_) => settled,
-            };
-        }
-        self.sweep();
-    }
-
-    fn slot(&mut self, seq: u64) -> Option<&mut Slot> {
-        let at = seq.checked_sub(self.first)?;
-        self.slots.get_mut(usize::try_from(at).ok()?)
-    }
-
-    /// Frees the slots that nobody will ask for. A future that does not ask keeps no other's.
-    fn sweep(&mut self) {
-        while let Some(front) = self.slots.pop_front() {
-            match front {
-                Slot::Taken => {}
-                Slot::Settled(outcome) if self.slots.len() >= SLOTS_MAX => {
-                    self.late.insert(self.first, outcome);
-                }
-                stays => {
-                    self.slots.push_front(stays);
-                    return;
-                }
-            }
-            self.first += 1;
-        }
-    }
-}
-
-/// What a publisher is told, whose message came back or did not.
-fn told(outcome: &Outcome, returned: Option<Box<ReturnedMessage>>) -> Result<(), Unconfirmed> {
-    match (outcome, returned) {
-        (Outcome::Nacked, _) => Err(Unconfirmed::Nacked),
-        // That no queue took it is known, whether or not its confirm still came.
-        (_, Some(message)) => Err(Unconfirmed::Returned(message)),
-        (Outcome::Acked, None) => Ok(()),
-        (Outcome::NotSent(reason), None) => Err(Unconfirmed::NotSent(reason.clone())),
-        (Outcome::Unknown(reason), None) => Err(Unconfirmed::Unknown(reason.clone())),
-    }
 }

@@ -1,28 +1,27 @@
 //! The handle of a connection.
 
-use std::{
-    future::{Future, poll_fn},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use amqp_core::{
-    ApiMisuse, ChannelId, CloseReason, Tuning,
-    client::{self, Config},
+    ApiMisuse, ChannelId, CloseReason, TimeoutReason, Tuning,
+    client::{self, Config, Prefetch},
     protocol::{ReplyCode, connection::UpdateSecretOk},
     wire::{FieldTable, Secret, ShortStr},
 };
 
 use crate::{
-    CredentialsProvider, Driver, Timer, Transport, auth,
+    auth::{self, CredentialsProvider},
     channel::Channel,
+    driver::Driver,
     error::Error,
     pool::ChannelPool,
     scope,
-    shared::{ClientEndpoint, Shared, Wait},
-    state::State,
-    waiters::{Place, Waiters},
+    session::{
+        shared::{ClientEndpoint, Shared, Wait, wait_for, within},
+        state::State,
+    },
+    states::ConnectionStates,
+    transport::{Timer, Transport},
 };
 
 /// A connection to a server.
@@ -38,13 +37,15 @@ pub struct Connection(Arc<Handle>);
 /// The handles of a connection count as one; the driver does not count.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<Shared>,
+    /// The prefetch of consumers that are started without one.
+    prefetch: Prefetch,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared
-            .command_and_pump(|state, _| state.machine.close(ReplyCode::SUCCESS, ""));
+            .command_and_process(|state, _| state.machine.close(ReplyCode::SUCCESS, ""));
     }
 }
 
@@ -61,10 +62,11 @@ impl Connection {
         transport: T,
         clock: C,
     ) -> Result<(Self, Driver<ClientEndpoint, T, C>), Error> {
+        let (timeouts, prefetch) = (config.timeouts.clone(), config.prefetch);
         let machine = client::Connection::new(config, clock.now())?;
-        let shared = Shared::new(machine);
+        let shared = Shared::new(machine, timeouts);
         let driver = Driver::new(ClientEndpoint(Arc::clone(&shared)), transport, clock);
-        Ok((Self(Arc::new(Handle { shared })), driver))
+        Ok((Self(Arc::new(Handle { shared, prefetch })), driver))
     }
 
     /// Waits until the handshake is over.
@@ -170,11 +172,13 @@ impl Connection {
     /// Dropping it changes nothing.
     ///
     /// # Errors
-    /// [`Error::ConnectionClosed`] when the connection ends before.
+    /// [`Error::ConnectionClosed`] when the connection ends before; [`Error::TimedOut`] after
+    /// [`Timeouts::flush`](amqp_core::Timeouts).
     pub async fn flush(&self) -> Result<(), Error> {
-        let mark = self.0.shared.lock().machine.flush_mark();
-        wait_for(
-            &self.0.shared,
+        let shared = self.shared();
+        let mark = shared.lock().machine.flush_mark();
+        let flushed = wait_for(
+            shared,
             |state| &mut state.flushers,
             |state| {
                 let flushed = !state.in_transit && state.machine.is_flushed(&mark);
@@ -184,8 +188,41 @@ impl Connection {
                     None => None,
                 }
             },
-        )
-        .await
+        );
+        within(shared, shared.timeouts().flush, flushed)
+            .await
+            .unwrap_or(Err(Error::TimedOut(TimeoutReason::Flush)))
+    }
+
+    /// The output of `future`; none if it takes longer than `limit` by the connection's clock, or has
+    /// not ended when the connection has. This is the deadline of a single call: every future of this
+    /// crate can be given up at any time.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// # async fn example(connection: amqp_client::Connection) -> Result<(), amqp_client::Error> {
+    /// let opened = connection
+    ///     .within(Duration::from_secs(2), connection.open_channel())
+    ///     .await;
+    /// match opened {
+    ///     Some(channel) => println!("channel {}", channel?.number()),
+    ///     None => println!("the server is slow today"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the future.
+    pub async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+        within(&self.0.shared, Some(limit), future).await
+    }
+
+    /// The states of the connection, as they change: opening, open, blocked by the server, closing,
+    /// closed. It does not keep the connection open.
+    #[must_use]
+    pub fn states(&self) -> ConnectionStates {
+        ConnectionStates::new(Arc::clone(&self.0.shared))
     }
 
     /// Closes the connection. What was accepted before, publishes and acknowledgements too, is
@@ -199,9 +236,10 @@ impl Connection {
     /// closed it first, the transport ended or failed, or no answer came in time. Then what was
     /// sent last may not have arrived.
     pub async fn close(&self) -> Result<(), Error> {
-        self.0.shared.command_and_pump(|state, wakes| {
+        self.0.shared.command_and_process(|state, later| {
             state.machine.close(ReplyCode::SUCCESS, "goodbye");
-            state.publishers.wake_all(wakes);
+            state.dismiss_publishers(later);
+            state.life.wake_all(later);
         });
         let reason = self.closed().await;
         if reason.is_clean() {
@@ -253,10 +291,14 @@ impl Connection {
     #[cfg(feature = "blocking")]
     pub(crate) async fn channels_closed(&self) {
         let count = self.channel_count();
-        self.wait(|state| {
-            let fewer = state.machine.channel_count() < count;
-            (fewer || state.closed.is_some() || !state.has_closing_channels()).then_some(())
-        })
+        wait_for(
+            &self.0.shared,
+            |state| &mut state.numbers,
+            |state| {
+                let fewer = state.machine.channel_count() < count;
+                (fewer || state.closed.is_some() || !state.has_closing_channels()).then_some(())
+            },
+        )
         .await;
     }
 
@@ -314,8 +356,17 @@ impl Connection {
         self.0.shared.lock().machine.buffered()
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Shared {
         &self.0.shared
+    }
+
+    pub(crate) fn shared_arc(&self) -> Arc<Shared> {
+        Arc::clone(&self.0.shared)
+    }
+
+    /// The prefetch of consumers that are started without one.
+    pub(crate) fn prefetch(&self) -> Prefetch {
+        self.0.prefetch
     }
 
     /// Waits until a condition about the life of the connection holds.
@@ -330,30 +381,6 @@ impl Connection {
     }
 }
 
-/// Waits until a condition holds, among those who are woken when it may.
-pub(crate) async fn wait_for<T>(
-    shared: &Shared,
-    waiters: fn(&mut State) -> &mut Waiters,
-    condition: impl Fn(&State) -> Option<T>,
-) -> T {
-    let mut waiting = Waiting {
-        shared,
-        waiters,
-        place: None,
-    };
-    poll_fn(move |cx| {
-        let mut state = waiting.shared.lock();
-        match condition(&state) {
-            Some(value) => Poll::Ready(value),
-            None => {
-                (waiting.waiters)(&mut state).wait(&mut waiting.place, cx);
-                Poll::Pending
-            }
-        }
-    })
-    .await
-}
-
 /// Gives the server a new secret.
 pub(crate) async fn update_secret(
     shared: &Shared,
@@ -366,21 +393,6 @@ pub(crate) async fn update_secret(
     })?;
     wait.reply::<UpdateSecretOk>().await?;
     Ok(())
-}
-
-/// A place among those who wait, given up on drop.
-struct Waiting<'a> {
-    shared: &'a Shared,
-    waiters: fn(&mut State) -> &mut Waiters,
-    place: Place,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.place.is_some() {
-            (self.waiters)(&mut self.shared.lock()).leave(&mut self.place);
-        }
-    }
 }
 
 impl State {

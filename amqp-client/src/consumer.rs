@@ -7,23 +7,67 @@ use std::{
     ops::Deref,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use amqp_core::{
-    Body, ConsumerId, DeliveryTag, EncodedProperties, Requeue, Tags, client,
+    ApiMisuse, Body, ConsumerId, DeliveryTag, EncodedProperties, Requeue, Tags, TimeoutReason,
+    client::{self, Prefetch},
     protocol::{basic, basic::Properties},
     wire::ShortStr,
 };
 use futures_core::Stream;
 
 use crate::{
-    channel::{Inner, command_on},
+    base_channel::{Inner, command_on},
     error::Error,
-    shared::Wait,
-    state::ConsumerEnd,
-    waiters::keep,
+    session::{deliveries::ConsumerEnd, later::register, shared::Wait},
 };
+
+/// The messages that a loop over a consumer takes before it yields to other tasks. Their room is
+/// given back together, so that the lock is taken once for them.
+const TURNS: usize = 32;
+
+/// How a consumer is started, beside the arguments of `basic.consume`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumeOptions {
+    /// How many messages may be unacknowledged at a time. Default none: that of
+    /// [`Config::prefetch`](crate::Config), or the last `basic.qos` of the channel.
+    pub prefetch: Option<Prefetch>,
+    /// What becomes of a delivery that is dropped without an acknowledgement. Default
+    /// [`OnDrop::Leave`].
+    pub on_drop: OnDrop,
+}
+
+impl ConsumeOptions {
+    /// Sets [`prefetch`](Self::prefetch).
+    #[must_use]
+    pub const fn prefetch(mut self, prefetch: Prefetch) -> Self {
+        self.prefetch = Some(prefetch);
+        self
+    }
+
+    /// Sets [`on_drop`](Self::on_drop).
+    #[must_use]
+    pub const fn on_drop(mut self, on_drop: OnDrop) -> Self {
+        self.on_drop = on_drop;
+        self
+    }
+}
+
+/// What becomes of a delivery that is dropped without an acknowledgement, as on an error path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnDrop {
+    /// It stays unacknowledged until the channel ends, and counts towards the prefetch.
+    #[default]
+    Leave,
+    /// It is requeued, and delivered again.
+    Requeue,
+    /// It is rejected: dead-lettered where the queue says so, otherwise dropped by the server.
+    Reject,
+}
 
 /// How a consumer's messages are acknowledged.
 pub trait Acks: sealed::Sealed + Unpin {
@@ -60,28 +104,42 @@ mod sealed {
 /// without an error after [`cancel`](Self::cancel), or when the connection was closed by its own
 /// handle.
 ///
-/// Dropping it cancels the consumer and puts back what it has not yielded.
+/// Dropping it cancels the consumer and requeues what it has not yielded. On a quorum queue with a
+/// [delivery limit](https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling), 20 by default
+/// since RabbitMQ 4.0, each requeue counts: a message that goes back too often is dead-lettered or
+/// dropped. Set a small prefetch where consumers come and go.
 #[derive(Debug)]
 pub struct Consumer<A: Acks> {
     channel: Arc<Inner>,
     id: ConsumerId,
     tag: ShortStr,
-    /// A batch that was taken from under the lock, to be yielded one by one.
+    /// Messages that were taken from under the lock, to be yielded one by one.
     batch: VecDeque<client::Delivery>,
-    /// Its cancel was sent: its tag may be another consumer's by now.
+    /// Bytes that were yielded and not yet given back.
+    yielded: usize,
+    /// The messages that were yielded since the task last waited.
+    turns: usize,
+    /// What `Inner::recovered` was when the batch was taken.
+    recovered: u32,
+    on_drop: OnDrop,
+    /// The cancel was sent: the tag may be another consumer's.
     cancelling: bool,
-    /// Its end was told.
+    /// The end was told.
     done: bool,
     acks: PhantomData<A>,
 }
 
 impl<A: Acks> Consumer<A> {
-    pub(crate) fn new(channel: Arc<Inner>, id: ConsumerId, tag: ShortStr) -> Self {
+    pub(crate) fn new(channel: Arc<Inner>, id: ConsumerId, tag: ShortStr, on_drop: OnDrop) -> Self {
         Self {
+            recovered: channel.recovered(),
             channel,
             id,
             tag,
             batch: VecDeque::new(),
+            yielded: 0,
+            turns: 0,
+            on_drop,
             cancelling: false,
             done: false,
             acks: PhantomData,
@@ -96,7 +154,8 @@ impl<A: Acks> Consumer<A> {
 
     /// Cancels the consumer. What was delivered before the server took notice is still yielded,
     /// then the stream ends. When the server does not answer in time the stream ends as well, and
-    /// what is delivered after that is put back. The tag is free for another consumer at once.
+    /// what is delivered after that is requeued. The tag
+    /// is free for another consumer at once.
     ///
     /// # Cancel safety
     /// Once polled, the consumer is being cancelled, and dropping it only drops the wait. Called
@@ -135,70 +194,125 @@ impl<A: Acks> Consumer<A> {
 
     /// Ready when a cancel that was sent before has its outcome.
     fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
-        self.channel.shared().command(|state| {
+        let waker = cx.waker().clone();
+        self.channel.shared().with(|state, later| {
             let Some(consumer) = state.consumer_mut(self.channel.id, self.id) else {
+                later.drop_waker(Some(waker));
                 return Poll::Ready(Ok(()));
             };
-            match &consumer.end {
-                None => {
-                    keep(&mut consumer.waker, cx);
-                    Poll::Pending
+            let Some(end) = &consumer.end else {
+                register(&mut consumer.waker, waker, later);
+                return Poll::Pending;
+            };
+            later.drop_waker(Some(waker));
+            Poll::Ready(match end {
+                ConsumerEnd::Cancelled | ConsumerEnd::Error(Error::ConsumerCancelled { .. }) => {
+                    Ok(())
                 }
-                Some(
-                    ConsumerEnd::Cancelled | ConsumerEnd::Error(Error::ConsumerCancelled { .. }),
-                ) => Poll::Ready(Ok(())),
-                Some(ConsumerEnd::CancelTimedOut) => Poll::Ready(Err(Error::TimedOut)),
-                Some(ConsumerEnd::Error(error)) => Poll::Ready(Err(error.clone())),
-            }
+                ConsumerEnd::CancelTimedOut => Err(Error::TimedOut(TimeoutReason::Request)),
+                ConsumerEnd::Error(error) => Err(error.clone()),
+            })
         })
     }
 
-    fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Option<Result<client::Delivery, Error>>> {
+    fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<client::Delivery, Error>>> {
+        if self.recovered != self.channel.recovered() {
+            self.drop_stale();
+        }
+        if self.turns >= TURNS {
+            // Other tasks run, the driver among them.
+            self.turns = 0;
+            self.give_back();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if let Some(message) = self.batch.pop_front() {
+            self.turns += 1;
+            self.yielded += message.memory();
             if self.batch.is_empty() {
-                let (channel, id) = (self.channel.id, self.id);
-                let shared = self.channel.shared();
-                shared.take(|state| state.finish_batch(channel, id));
+                self.give_back();
             }
             return Poll::Ready(Some(Ok(message)));
         }
         if self.done {
             return Poll::Ready(None);
         }
-        let end = self.channel.shared().take(|state| {
-            state.take_batch(self.channel.id, self.id, &mut self.batch);
-            let Some(consumer) = state.consumer_mut(self.channel.id, self.id) else {
-                return Poll::Ready(None);
-            };
-            match &consumer.end {
-                _ if !self.batch.is_empty() => Poll::Ready(None),
-                Some(end) => Poll::Ready(Some(end.clone())),
-                None => {
-                    keep(&mut consumer.waker, cx);
-                    Poll::Pending
-                }
-            }
-        });
-        if let Some(message) = self.batch.pop_front() {
-            return Poll::Ready(Some(Ok(message)));
+        let mut end = self.poll_batch(None);
+        if end.is_pending() {
+            end = self.poll_batch(Some(cx.waker().clone()));
         }
-        match end {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(ConsumerEnd::Error(error))) if !is_clean(&error) => {
+        match ready!(end) {
+            None if !self.batch.is_empty() => self.poll_message(cx),
+            Some(ConsumerEnd::Error(error)) if !is_clean(&error) => {
                 self.done = true;
                 Poll::Ready(Some(Err(error)))
             }
-            Poll::Ready(end) => {
+            end => {
                 self.done = true;
                 if let Some(ConsumerEnd::CancelTimedOut) = end {
                     let shared = self.channel.shared();
-                    shared.command(|state| {
-                        state.desert_consumer(self.channel.id, self.id, &self.tag)
-                    });
+                    shared.command(|state| state.desert_consumer(self.channel.id, self.id));
                 }
                 Poll::Ready(None)
             }
         }
+    }
+
+    /// Takes the next batch, or says why there will be none. Pending, with the waker stored, if there
+    /// is none yet.
+    fn poll_batch(&mut self, waker: Option<std::task::Waker>) -> Poll<Option<ConsumerEnd>> {
+        let (channel, id) = (self.channel.id, self.id);
+        let (batch, yielded) = (&mut self.batch, std::mem::take(&mut self.yielded));
+        let polled = self.channel.shared().with(|state, later| {
+            if yielded > 0 {
+                state.release_taken(channel, id, yielded, later);
+            }
+            state.take_batch(channel, id, batch);
+            let Some(consumer) = state.consumer_mut(channel, id) else {
+                return Poll::Ready(None);
+            };
+            match &consumer.end {
+                _ if !batch.is_empty() => Poll::Ready(None),
+                Some(end) => Poll::Ready(Some(end.clone())),
+                None => {
+                    if let Some(waker) = waker {
+                        register(&mut consumer.waker, waker, later);
+                    }
+                    Poll::Pending
+                }
+            }
+        });
+        if polled.is_pending() {
+            self.turns = 0;
+        }
+        polled
+    }
+
+    /// Gives back the room of what was yielded.
+    fn give_back(&mut self) {
+        let yielded = std::mem::take(&mut self.yielded);
+        if yielded > 0 {
+            let (channel, id) = (self.channel.id, self.id);
+            self.channel
+                .shared()
+                .with(|state, later| state.release_taken(channel, id, yielded, later));
+        }
+    }
+
+    /// Drops what the server has taken back with `basic.recover`, and delivers again.
+    fn drop_stale(&mut self) {
+        self.recovered = self.channel.recovered();
+        self.batch.retain(|message| {
+            let stale = message.tag.is_some();
+            if stale {
+                self.yielded += message.memory();
+            }
+            !stale
+        });
+        self.give_back();
     }
 }
 
@@ -206,7 +320,7 @@ impl<A: Acks> Consumer<A> {
 fn is_clean(error: &Error) -> bool {
     match error {
         Error::ChannelClosed(reason) | Error::ConnectionClosed(reason) => reason.is_clean(),
-        Error::Misuse(_) | Error::TimedOut | Error::ConsumerCancelled { .. } => false,
+        _ => false,
     }
 }
 
@@ -243,11 +357,12 @@ impl Stream for Consumer<ManualAck> {
         let message = std::task::ready!(self.poll_message(cx));
         Poll::Ready(message.map(|message| {
             let message = message?;
-            // What has no tag was not asked for by this consumer.
-            let tag = message.tag.ok_or(Error::TimedOut)?;
+            let tag = message
+                .tag
+                .ok_or(Error::Internal("a delivery without a tag"))?;
             Ok(Delivery {
                 message: message.into(),
-                acker: Acker::new(Arc::clone(&self.channel), tag),
+                acker: Acker::new(Arc::clone(&self.channel), tag, self.on_drop),
             })
         }))
     }
@@ -264,9 +379,12 @@ impl Stream for Consumer<NoAck> {
 
 impl<A: Acks> Drop for Consumer<A> {
     fn drop(&mut self) {
-        let local = self.batch.drain(..);
-        self.channel.shared().command(|state| {
-            state.drop_consumer(self.channel.id, self.id, &self.tag, local);
+        if self.recovered != self.channel.recovered() {
+            self.drop_stale();
+        }
+        let batch = self.batch.drain(..);
+        self.channel.shared().with(|state, later| {
+            state.release_consumer(self.channel.id, self.id, batch, later);
         });
     }
 }
@@ -303,11 +421,11 @@ impl From<client::Delivery> for Message {
 
 /// A message that is to be acknowledged. It can be used as the [`Message`] that it holds.
 ///
-/// Dropping it without an acknowledgement leaves it outstanding: the server keeps it, and delivers
-/// it again when the channel ends.
+/// Dropped without an acknowledgement, it is dealt with by the consumer's [`OnDrop`]: left outstanding
+/// until the channel ends, unless told otherwise.
 #[derive(Debug)]
-#[non_exhaustive]
 #[must_use = "dropped without an acknowledgement, it stays outstanding until the channel ends"]
+#[non_exhaustive]
 pub struct Delivery {
     /// The message.
     pub message: Message,
@@ -358,11 +476,17 @@ impl Deref for Delivery {
 pub struct Acker {
     channel: Arc<Inner>,
     tag: DeliveryTag,
+    /// What a drop does: `Leave` once it was used.
+    on_drop: OnDrop,
 }
 
 impl Acker {
-    pub(crate) const fn new(channel: Arc<Inner>, tag: DeliveryTag) -> Self {
-        Self { channel, tag }
+    pub(crate) const fn new(channel: Arc<Inner>, tag: DeliveryTag, on_drop: OnDrop) -> Self {
+        Self {
+            channel,
+            tag,
+            on_drop,
+        }
     }
 
     /// The delivery's number on its channel.
@@ -377,7 +501,7 @@ impl Acker {
     /// # Errors
     /// When the channel is closed, so that the server has taken the message back.
     pub fn ack(self) -> Result<(), Error> {
-        command_on(&self.channel, |channel| channel.ack(Tags::One(self.tag)))
+        self.settle(|channel, tag| channel.ack(Tags::One(tag)))
     }
 
     /// Acknowledges the delivery and all outstanding ones before it on the channel, of whatever
@@ -386,7 +510,7 @@ impl Acker {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn ack_up_to(self) -> Result<(), Error> {
-        command_on(&self.channel, |channel| channel.ack(Tags::UpTo(self.tag)))
+        self.settle(|channel, tag| channel.ack(Tags::UpTo(tag)))
     }
 
     /// Refuses the delivery. RabbitMQ's extension.
@@ -394,9 +518,7 @@ impl Acker {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn nack(self, requeue: Requeue) -> Result<(), Error> {
-        command_on(&self.channel, |channel| {
-            channel.nack(Tags::One(self.tag), requeue)
-        })
+        self.settle(|channel, tag| channel.nack(Tags::One(tag), requeue))
     }
 
     /// Refuses the delivery.
@@ -404,6 +526,32 @@ impl Acker {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn reject(self, requeue: Requeue) -> Result<(), Error> {
-        command_on(&self.channel, |channel| channel.reject(self.tag, requeue))
+        self.settle(|channel, tag| channel.reject(tag, requeue))
+    }
+
+    /// Leaves the delivery outstanding, whatever the consumer's [`OnDrop`] says: it is to be
+    /// acknowledged by its tag, with [`BaseChannel::ack`](crate::BaseChannel::ack).
+    pub fn leave(mut self) {
+        self.on_drop = OnDrop::Leave;
+    }
+
+    fn settle(
+        mut self,
+        command: impl FnOnce(&mut client::ChannelMut<'_>, DeliveryTag) -> Result<(), ApiMisuse>,
+    ) -> Result<(), Error> {
+        self.on_drop = OnDrop::Leave;
+        command_on(&self.channel, |channel| command(channel, self.tag))
+    }
+}
+
+impl Drop for Acker {
+    fn drop(&mut self) {
+        let requeue = match self.on_drop {
+            OnDrop::Leave => return,
+            OnDrop::Requeue => Requeue::Yes,
+            OnDrop::Reject => Requeue::No,
+        };
+        // Refused only on a channel that has ended, whose deliveries are requeued.
+        let _closed = command_on(&self.channel, |channel| channel.reject(self.tag, requeue));
     }
 }

@@ -9,10 +9,13 @@ use std::{
     time::Duration,
 };
 
-use amqp_core::{Endpoint, Instant, Transmit};
+use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
 use bytes::BytesMut;
 
-use crate::{Peer, Timer, Transport};
+use crate::{
+    peer::Peer,
+    transport::{Timer, Transport},
+};
 
 /// An [`Endpoint`] that a [`Driver`] can wait on.
 pub trait Drive: Endpoint {
@@ -52,8 +55,13 @@ const READ_MIN: usize = 4 << 10;
 /// ever from a peer that goes on sending.
 const LAST_READS: usize = 256;
 
-/// How long to listen for the reason when writing has failed. What the peer has said came before;
-/// only the runtime may not have noticed.
+/// How long to listen for what the peer has sent before it is judged: after a failed write, which may
+/// have a reason, and at a deadline, which may have been noticed late.
+///
+/// A process that was stopped, as by SIGSTOP, a debugger or a paused virtual machine, finds its
+/// deadlines past and its input unread, and on Linux the poll for input may be interrupted once
+/// (`epoll_wait` gives EINTR). So the runtime gets another turn, with a timer, to say what there is to
+/// read.
 const LISTEN: Duration = Duration::from_millis(20);
 
 /// The most that is read at a time, in bytes: what a consumer of small messages is fastest with.
@@ -62,9 +70,9 @@ pub(crate) const READ_MAX: usize = 128 << 10;
 /// Moves the bytes of one connection between its machine and its transport, and keeps its time. It
 /// ends when the connection has, and the transport is closed.
 ///
-/// Spawn it, or poll it along with the rest. Dropping it ends the connection at once: everyone who
-/// waits on it gets a reason.
-pub struct Driver<E: Drive, T, C> {
+/// Spawn it, or poll it along with the rest. Dropping it ends the connection at once: what the
+/// transport takes without waiting is written, and every future that waits gets a reason.
+pub struct Driver<E: Drive, T: Transport, C: Timer> {
     endpoint: E,
     transport: T,
     clock: C,
@@ -80,6 +88,8 @@ pub struct Driver<E: Drive, T, C> {
     ended: bool,
     /// Writing has failed, and until when to listen for the reason.
     broken: Option<(io::Error, Instant)>,
+    /// A deadline that judges the peer has passed, and until when to listen before it does.
+    overdue: Option<(Instant, Instant)>,
     /// When to leave the transport to itself; none while the connection lives.
     leave_at: Option<Instant>,
 }
@@ -96,6 +106,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
             read_size: READ_MIN,
             ended: false,
             broken: None,
+            overdue: None,
             leave_at: None,
         }
     }
@@ -202,6 +213,44 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         }
     }
 
+    /// When the endpoint wants to be called: for a deadline that judges the peer not before all was
+    /// read that came until then.
+    fn due(&mut self, deadline: Option<(Instant, TimeoutReason)>) -> Option<Instant> {
+        let (at, reason) = deadline?;
+        match self.overdue {
+            Some((deadline, until)) if deadline == at && judges(reason) => Some(until),
+            _ => {
+                self.overdue = None;
+                Some(at)
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = self.clock.now();
+        if let Some((at, reason)) = self.endpoint.poll_timeout()
+            && judges(reason)
+            && at <= now
+            && self.overdue.is_none_or(|(_, until)| now < until)
+            && !self.ended
+        {
+            self.overdue.get_or_insert((at, now + LISTEN));
+            return;
+        }
+        self.overdue = None;
+        self.endpoint.handle_timeout(now);
+    }
+
+    /// Hands the transport all that it takes at once: nothing will drive it any more.
+    fn write_last(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..TURNS {
+            if self.ended || self.broken.is_some() || !self.write(&mut cx) {
+                return;
+            }
+        }
+    }
+
     fn fail(&mut self, error: &io::Error) {
         self.ended = true;
         self.output.clear();
@@ -262,20 +311,21 @@ where
                 }
                 continue;
             }
-            let due = this.endpoint.poll_timeout().map(|(at, _)| at);
             let broken = this.broken.as_ref().map(|(_, until)| *until);
-            let at = due.into_iter().chain(broken).min();
+            let deadline = this.endpoint.poll_timeout();
+            let at = this.due(deadline).into_iter().chain(broken).min();
             if this.clock.poll_deadline(cx, at).is_ready() {
                 this.give_up();
                 // All that was handed out may have been written since.
                 if this.output.is_empty() && this.broken.is_none() {
                     this.write(cx);
                 }
-                this.endpoint.handle_timeout(this.clock.now());
+                this.handle_timeout();
                 moved = true;
             }
             let room = this.output.is_empty() && this.broken.is_none();
-            if !moved && this.endpoint.park(cx.waker(), room, at) {
+            let known = deadline.map(|(at, _)| at).into_iter().chain(broken).min();
+            if !moved && this.endpoint.park(cx.waker(), room, known) {
                 this.shrink();
                 return Poll::Pending;
             }
@@ -285,13 +335,26 @@ where
     }
 }
 
-impl<E: Drive, T, C> Drop for Driver<E, T, C> {
+/// Whether a deadline says that the peer has not answered in time, which input may still disprove.
+const fn judges(reason: TimeoutReason) -> bool {
+    !matches!(
+        reason,
+        TimeoutReason::SetDeadline | TimeoutReason::HeartbeatDue | TimeoutReason::Secret
+    )
+}
+
+/// A runtime that shuts down drops its tasks while their sockets still work: what was accepted leaves
+/// as far as the socket takes it, the close that the last handle has left included.
+impl<E: Drive, T: Transport, C: Timer> Drop for Driver<E, T, C> {
     fn drop(&mut self) {
+        if !self.endpoint.is_finished() || self.endpoint.has_last_words() {
+            self.write_last();
+        }
         self.endpoint.abandon();
     }
 }
 
-impl<E: Drive, T, C> fmt::Debug for Driver<E, T, C> {
+impl<E: Drive, T: Transport, C: Timer> fmt::Debug for Driver<E, T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
             .field("output", &self.output.len())

@@ -17,7 +17,7 @@ use crate::{
     Driver, Peer, Timer, Transport,
     driver::Drive,
     faulty::{Faulty, Line},
-    waiters::keep,
+    session::waiters::keep,
 };
 
 /// A broker that several drivers share, one for each connection.
@@ -319,7 +319,7 @@ impl Drive for BrokerEndpoint {
 ///
 /// Spawn it, or poll it along with the rest. Dropping it ends the connection at once, and hangs up.
 #[must_use = "it does nothing unless it is spawned"]
-pub struct BrokerDriver<T, C> {
+pub struct BrokerDriver<T: Transport, C: Timer + Clone> {
     driver: Driver<BrokerEndpoint, Faulty<T, C>, C>,
     line: Arc<Line>,
     /// The driver has ended.
@@ -352,7 +352,7 @@ where
     }
 }
 
-impl<T, C> fmt::Debug for BrokerDriver<T, C> {
+impl<T: Transport, C: Timer + Clone> fmt::Debug for BrokerDriver<T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BrokerDriver")
             .field("driver", &self.driver)

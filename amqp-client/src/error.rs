@@ -1,7 +1,7 @@
 //! What can go wrong with a call.
 
 use amqp_core::{
-    ApiMisuse, CloseReason, RequestError,
+    ApiMisuse, CloseReason, RequestError, TimeoutReason,
     protocol::ReplyCode,
     wire::{ShortStr, ShortStrError},
 };
@@ -20,9 +20,10 @@ pub enum Error {
     /// The connection is closed, and why.
     #[error("the connection is closed: {0}")]
     ConnectionClosed(CloseReason),
-    /// The server did not answer in time. A late answer is taken back.
-    #[error("the server did not answer in time")]
-    TimedOut,
+    /// The time for it is over: a late answer of the server is undone, and a message that waited to
+    /// be published was not sent.
+    #[error("{0}")]
+    TimedOut(TimeoutReason),
     /// The server cancelled the consumer: its queue was deleted, or moved, or may no longer be
     /// read.
     #[error("the server cancelled the consumer `{tag}`")]
@@ -30,6 +31,17 @@ pub enum Error {
         /// The consumer's tag.
         tag: ShortStr,
     },
+    /// Messages that the server does not take back, because they need no acknowledgement or were
+    /// returned, came faster than they were taken. Those that were kept are yielded before this;
+    /// others are lost.
+    #[error("messages came faster than they were taken, more than {limit} bytes wait")]
+    Overflow {
+        /// The bound that was reached, in bytes: [`Limits::undelivered`](amqp_core::Limits).
+        limit: usize,
+    },
+    /// A fault of this library.
+    #[error("a fault of this library: {0}")]
+    Internal(&'static str),
 }
 
 impl Error {
@@ -38,7 +50,7 @@ impl Error {
     pub fn code(&self) -> Option<ReplyCode> {
         match self {
             Self::ChannelClosed(reason) | Self::ConnectionClosed(reason) => reason.code(),
-            Self::Misuse(_) | Self::TimedOut | Self::ConsumerCancelled { .. } => None,
+            _ => None,
         }
     }
 }
@@ -55,7 +67,8 @@ impl From<RequestError> for Error {
             RequestError::ChannelClosed(reason) => Self::ChannelClosed(reason),
             RequestError::ConnectionClosed(reason) => Self::ConnectionClosed(reason),
             RequestError::Cancelled { tag } => Self::ConsumerCancelled { tag },
-            _ => Self::TimedOut,
+            RequestError::TimedOut => Self::TimedOut(TimeoutReason::Request),
+            _ => Self::Internal("an unknown cause"),
         }
     }
 }

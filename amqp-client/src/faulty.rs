@@ -18,7 +18,7 @@ use amqp_broker::{BytePlan, Direction, Passage};
 use amqp_core::{Instant, Transmit};
 use bytes::{Buf as _, BytesMut};
 
-use crate::{Peer, Timer, Transport, waiters::keep};
+use crate::{Peer, Timer, Transport, session::waiters::keep};
 
 /// How many bytes are on the way at most, each way: what a sender sends before it waits.
 const CAPACITY: usize = 256 << 10;

@@ -86,10 +86,10 @@
 #[cfg(feature = "broker")]
 mod arriving;
 mod auth;
+mod base_channel;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod channel;
-mod channel_table;
 mod clock;
 mod confirm;
 mod connect;
@@ -112,22 +112,21 @@ mod pipe;
 mod pool;
 #[cfg(feature = "blocking")]
 pub mod promises;
-mod publishers;
 mod returns;
 mod runtime;
 mod scope;
-mod shared;
-mod state;
+mod session;
+mod states;
 mod tls;
 mod transport;
 mod tx;
-mod waiters;
 
 #[cfg(feature = "broker")]
 pub use amqp_broker as broker;
 pub use amqp_core as core;
 pub use amqp_core::{
-    Body, CloseReason, Content, DeliveryTag, EncodedProperties, Requeue, Tags, client::Config,
+    Body, CloseReason, Content, DeliveryTag, EncodedProperties, Requeue, Tags,
+    client::{Config, Prefetch},
     protocol, wire,
 };
 #[cfg(feature = "tls")]
@@ -152,12 +151,15 @@ pub use self::{
 };
 pub use self::{
     auth::{CredentialsError, CredentialsProvider, Login, LoginFuture},
-    channel::{Channel, Fetched},
+    base_channel::{BaseChannel, Fetched},
+    channel::{Channel, TryPublishError},
     clock::SleepClock,
     confirm::{Confirm, ConfirmChannel, Unconfirmed},
     connect::{ConnectError, Options, connect, connect_over, from_transport},
     connection::Connection,
-    consumer::{Acker, Acks, Consumer, Delivery, ManualAck, Message, NoAck},
+    consumer::{
+        Acker, Acks, ConsumeOptions, Consumer, Delivery, ManualAck, Message, NoAck, OnDrop,
+    },
     driver::{Drive, Driver},
     error::Error,
     peer::{Introduced, Peer},
@@ -165,7 +167,8 @@ pub use self::{
     pool::{ChannelPool, PooledChannel},
     returns::{ReturnedMessage, Returns},
     runtime::Runtime,
-    shared::ClientEndpoint,
+    session::shared::ClientEndpoint,
+    states::{ChannelState, ChannelStates, ConnectionState, ConnectionStates},
     tls::{Secured, Tls, TlsError, TlsOptions},
     transport::{Slices, Timer, Transport},
     tx::TxChannel,

@@ -17,7 +17,7 @@ use amqp_core::protocol::ReplyCode;
 
 use crate::{
     BrokerDriver, Config, Connection, Error, Runtime, SharedBroker, Timer, Transport, pipe,
-    runtime::within, waiters::keep,
+    runtime::within, session::waiters::keep,
 };
 
 /// How long to wait after a connection could not be accepted: what it takes may come free.

@@ -9,7 +9,7 @@ use std::{
 use amqp_core::Transmit;
 use bytes::{Buf as _, BytesMut};
 
-use crate::{Transport, waiters::keep};
+use crate::{Transport, session::waiters::keep};
 
 /// How many bytes are on the way at most, each way. As large as the kernel's buffers of a socket
 /// on loopback, which a writer fills before it waits.

@@ -1,28 +1,29 @@
 //! Channels to take out and put back.
 
 use std::{
-    collections::VecDeque,
-    fmt,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::{Future, poll_fn},
     ops::Deref,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
 };
+
+use amqp_core::{ApiMisuse, TimeoutReason};
 
 use crate::{
     confirm::ConfirmChannel,
     connection::Connection,
     error::Error,
-    waiters::{Place, Waiters, Wakes},
+    session::{later::Later, shared::within},
 };
 
 /// A number of channels of one connection, in confirm mode, each used by one task at a time.
 ///
-/// A channel that ended, because of an error for example, is replaced: the opening of another one
-/// begins when it is put back, and goes on whenever the pool is used.
+/// Tasks that wait get a channel in the order in which they came. One that has ended, because of an
+/// error for example, is replaced when its turn comes to be taken out.
 ///
-/// Acknowledgements belong to the channel that delivered: keep it out while they are under way.
+/// Acknowledgements belong to the channel that delivered: keep it out while they are in flight.
 #[derive(Clone, Debug)]
 pub struct ChannelPool(Arc<Pool>);
 
@@ -33,95 +34,146 @@ struct Pool {
     members: Mutex<Members>,
 }
 
-#[derive(Default)]
+/// The channels that are not taken out, and the permits to take one.
+///
+/// Invariant: free permits, granted ones and those of channels that are out make the pool's size; a
+/// permit is free only if no task waits.
+#[derive(Debug, Default)]
 struct Members {
     idle: VecDeque<ConfirmChannel>,
-    /// Channels on the way to be opened.
-    opening: Vec<Opening>,
-    /// How many are taken out.
-    taken: usize,
-    waiting: Waiters,
+    /// The number of permits that no task has.
+    free: usize,
+    /// Tasks that wait for a permit, in order.
+    waiting: BTreeMap<u64, Waker>,
+    /// Those that got one and have not been polled since.
+    granted: BTreeSet<u64>,
+    last: u64,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<ConfirmChannel, Error>> + Send>>;
+impl Members {
+    /// Gives a permit to the first task that waits.
+    fn release(&mut self, later: &mut Later) {
+        match self.waiting.pop_first() {
+            Some((number, waker)) => {
+                self.granted.insert(number);
+                later.wake(Some(waker));
+            }
+            None => self.free += 1,
+        }
+    }
+}
 
 impl ChannelPool {
     pub(crate) async fn open(connection: &Connection, size: usize) -> Result<Self, Error> {
-        let pool = Self(Arc::new(Pool {
+        if size == 0 {
+            let (setting, problem) = ("channel_pool", "must have at least one channel");
+            return Err(ApiMisuse::Config { setting, problem }.into());
+        }
+        let channels = open_all(connection, size).await?;
+        Ok(Self(Arc::new(Pool {
             connection: connection.clone(),
             size,
-            members: Mutex::default(),
-        }));
-        poll_fn(|cx| {
-            let mut members = pool.0.lock();
-            match pool.0.refill(&mut members, cx) {
-                Err(error) => Poll::Ready(Err(error)),
-                Ok(()) if members.opening.is_empty() => Poll::Ready(Ok(())),
-                Ok(()) => Poll::Pending,
-            }
-        })
-        .await?;
-        Ok(pool)
+            members: Mutex::new(Members {
+                idle: channels.into(),
+                free: size,
+                ..Members::default()
+            }),
+        })))
     }
 
-    /// How many channels the pool has, in and out.
+    /// The number of channels that can be out at a time.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.size
     }
 
-    /// How many channels are ready to be taken out.
+    /// The number of channels that are open and not taken out.
     #[must_use]
     pub fn idle(&self) -> usize {
-        let mut members = self.0.lock();
-        // Whoever takes one out next is told of an error.
-        let _later = self
-            .0
-            .refill(&mut members, &mut Context::from_waker(Waker::noop()));
-        let idle = members.idle.len();
-        // Who waits has to look after the channels that are being opened, which now wake nobody.
-        self.0.wake_all(members);
-        idle
+        let members = self.0.lock();
+        members.idle.iter().filter(|it| it.is_open()).count()
     }
 
     /// Takes a channel out, waiting for one if none is idle. Dropping it puts it back.
     ///
     /// # Cancel safety
-    /// Dropping it takes nothing.
+    /// Dropping it takes nothing, and gives up the place in line.
     ///
     /// # Errors
-    /// When none is idle and one cannot be opened, or the connection ends.
+    /// When the channel to take has ended and another cannot be opened, or the connection ends;
+    /// [`Error::TimedOut`] after [`Timeouts::checkout`](amqp_core::Timeouts).
     pub async fn checkout(&self) -> Result<PooledChannel, Error> {
-        let mut turn = Turn {
-            pool: &self.0,
-            place: None,
-        };
-        let mut closed = pin!(self.0.connection.closed());
-        poll_fn(|cx| {
-            let mut members = self.0.lock();
-            let refilled = self.0.refill(&mut members, cx);
-            let Some(channel) = members.idle.pop_front() else {
-                if let Err(error) = refilled {
-                    // Who else waits may have waited for that channel.
-                    self.0.wake_all(members);
-                    return Poll::Ready(Err(error));
-                }
-                members.waiting.wait(&mut turn.place, cx);
-                // Those who have the channels out may keep them for ever.
-                let ended = closed.as_mut().poll(cx);
-                return ended.map(|reason| Err(Error::ConnectionClosed(reason)));
-            };
-            members.taken += 1;
-            members.waiting.leave(&mut turn.place);
-            // Who else waits has to look after the channels that are being opened.
-            self.0.wake_all(members);
-            Poll::Ready(Ok(PooledChannel {
-                pool: Arc::clone(&self.0),
-                channel: Some(channel),
-            }))
-        })
-        .await
+        let shared = self.0.connection.shared();
+        within(shared, shared.timeouts().checkout, self.take_out())
+            .await
+            .unwrap_or_else(|| {
+                Err(match self.0.connection.close_reason() {
+                    Some(reason) => Error::ConnectionClosed(reason),
+                    None => Error::TimedOut(TimeoutReason::Checkout),
+                })
+            })
     }
+
+    async fn take_out(&self) -> Result<PooledChannel, Error> {
+        let pool = &self.0;
+        let mut permit = Permit {
+            pool: Arc::clone(pool),
+            waiting: None,
+            held: false,
+        };
+        let mut closed = pin!(pool.connection.closed());
+        poll_fn(|cx| {
+            if permit.poll(cx.waker().clone()).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            // The tasks that have the channels out may keep them for ever.
+            let ended = closed.as_mut().poll(cx);
+            ended.map(|reason| Err(Error::ConnectionClosed(reason)))
+        })
+        .await?;
+        let channel = loop {
+            let idle = pool.lock().idle.pop_front();
+            match idle {
+                Some(channel) if channel.is_open() => break channel,
+                Some(_ended) => {}
+                None => break open_one(&pool.connection).await?,
+            }
+        };
+        Ok(PooledChannel {
+            channel: Some(channel),
+            permit,
+        })
+    }
+}
+
+async fn open_one(connection: &Connection) -> Result<ConfirmChannel, Error> {
+    connection.open_channel().await?.confirm_select().await
+}
+
+/// Opens so many channels at once.
+async fn open_all(connection: &Connection, count: usize) -> Result<Vec<ConfirmChannel>, Error> {
+    let mut openings: Vec<_> = (0..count).map(|_| Box::pin(open_one(connection))).collect();
+    let mut channels = Vec::with_capacity(count);
+    poll_fn(|cx| {
+        let mut result = Ok(());
+        openings.retain_mut(|opening| match opening.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(channel)) => {
+                channels.push(channel);
+                false
+            }
+            Poll::Ready(Err(error)) => {
+                result = Err(error);
+                false
+            }
+        });
+        match result {
+            Ok(()) if !openings.is_empty() => Poll::Pending,
+            result => Poll::Ready(result),
+        }
+    })
+    .await?;
+    Ok(channels)
 }
 
 impl Pool {
@@ -130,64 +182,71 @@ impl Pool {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops the channels that have ended, and goes on opening others in their place.
-    fn refill(&self, members: &mut Members, cx: &mut Context<'_>) -> Result<(), Error> {
-        members.idle.retain(|channel| channel.is_open());
-        while members.idle.len() + members.opening.len() + members.taken < self.size {
-            let connection = self.connection.clone();
-            members.opening.push(Box::pin(async move {
-                connection.open_channel().await?.confirm_select().await
-            }));
-        }
-        let mut result = Ok(());
-        let idle = &mut members.idle;
-        members
-            .opening
-            .retain_mut(|opening| match opening.as_mut().poll(cx) {
-                Poll::Pending => true,
-                Poll::Ready(Ok(channel)) => {
-                    idle.push_back(channel);
-                    false
-                }
-                Poll::Ready(Err(error)) => {
-                    result = Err(error);
-                    false
-                }
-            });
+    fn with<T>(&self, act: impl FnOnce(&mut Members, &mut Later) -> T) -> T {
+        let mut later = Later::default();
+        let result = act(&mut self.lock(), &mut later);
+        later.run();
         result
     }
+}
 
-    fn wake_all(&self, mut members: MutexGuard<'_, Members>) {
-        let mut wakes = Wakes::default();
-        members.waiting.wake_all(&mut wakes);
-        drop(members);
-        wakes.wake();
+/// The right to have a channel out, or a place among those that wait for one. Dropping it passes it
+/// on.
+#[derive(Debug)]
+struct Permit {
+    pool: Arc<Pool>,
+    waiting: Option<u64>,
+    held: bool,
+}
+
+impl Permit {
+    fn poll(&mut self, waker: Waker) -> Poll<()> {
+        let pool = Arc::clone(&self.pool);
+        pool.with(|members, later| {
+            let got = match self.waiting {
+                _ if self.held => true,
+                Some(number) => members.granted.remove(&number),
+                None if members.free > 0 => {
+                    members.free -= 1;
+                    true
+                }
+                None => false,
+            };
+            if got {
+                (self.waiting, self.held) = (None, true);
+                later.drop_waker(Some(waker));
+                return Poll::Ready(());
+            }
+            let number = *self.waiting.get_or_insert_with(|| {
+                members.last += 1;
+                members.last
+            });
+            later.drop_waker(members.waiting.insert(number, waker));
+            Poll::Pending
+        })
     }
 }
 
-/// A place among those who wait for a channel, given up on drop.
-struct Turn<'a> {
-    pool: &'a Pool,
-    place: Place,
-}
-
-impl Drop for Turn<'_> {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if self.place.is_some() {
-            let mut members = self.pool.lock();
-            members.waiting.leave(&mut self.place);
-            // It may have been the one that the channels being opened would wake.
-            self.pool.wake_all(members);
-        }
+        self.pool.with(|members, later| {
+            let granted = self.waiting.is_some_and(|number| {
+                later.drop_waker(members.waiting.remove(&number));
+                members.granted.remove(&number)
+            });
+            if self.held || granted {
+                members.release(later);
+            }
+        });
     }
 }
 
 /// A channel that was taken out of a [`ChannelPool`]. Dropping it puts it back.
 #[derive(Debug)]
 pub struct PooledChannel {
-    pool: Arc<Pool>,
     /// None only while it is dropped.
     channel: Option<ConfirmChannel>,
+    permit: Permit,
 }
 
 impl Deref for PooledChannel {
@@ -203,23 +262,9 @@ impl Deref for PooledChannel {
 
 impl Drop for PooledChannel {
     fn drop(&mut self) {
-        let mut members = self.pool.lock();
-        members.taken -= 1;
-        members.idle.extend(self.channel.take());
-        // Whoever takes one out next is told of an error.
-        let _later = self
-            .pool
-            .refill(&mut members, &mut Context::from_waker(Waker::noop()));
-        self.pool.wake_all(members);
-    }
-}
-
-impl fmt::Debug for Members {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Members")
-            .field("idle", &self.idle.len())
-            .field("opening", &self.opening.len())
-            .field("taken", &self.taken)
-            .finish_non_exhaustive()
+        // Before its permit, which is dropped after it.
+        if let Some(channel) = self.channel.take() {
+            self.permit.pool.lock().idle.push_back(channel);
+        }
     }
 }

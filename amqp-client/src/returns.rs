@@ -4,18 +4,20 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use amqp_core::{Body, EncodedProperties, client::Returned, protocol::ReplyCode, wire::ShortStr};
 use futures_core::Stream;
 
 use crate::{
-    channel::Inner,
+    base_channel::Inner,
     error::Error,
-    state::{ReturnsState, weight},
-    waiters::Place,
+    session::{budget::Budget, deliveries::ReturnsState, waiters::Place},
 };
+
+/// The messages that a loop takes before it yields to other tasks.
+const TURNS: u32 = 32;
 
 /// A mandatory message that no queue took.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +33,27 @@ pub struct ReturnedMessage {
     pub routing_key: ShortStr,
     /// Its properties, as they stand on the wire.
     pub encoded_properties: EncodedProperties,
-    /// Its body.
+    /// Its body. Empty if [`body_omitted`](Self::body_omitted).
     pub body: Body,
+    /// Whether the body was dropped, because more than
+    /// [`Limits::undelivered`](amqp_core::Limits) bytes of returned messages wait to be taken.
+    pub body_omitted: bool,
+}
+
+impl ReturnedMessage {
+    /// The memory that it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Self>()
+            + self.exchange.len()
+            + self.routing_key.len()
+            + self.encoded_properties.memory()
+            + self.body.memory()
+    }
+
+    pub(crate) fn omit_body(&mut self) {
+        self.body = Body::new();
+        self.body_omitted = true;
+    }
 }
 
 impl From<Returned> for ReturnedMessage {
@@ -47,17 +68,23 @@ impl From<Returned> for ReturnedMessage {
             routing_key: method.routing_key,
             encoded_properties: content.properties,
             body: content.body,
+            body_omitted: false,
         }
     }
 }
 
 /// The messages that come back on a channel without confirms, as a [`Stream`] that ends with the
 /// channel. When there are several, each message goes to one of them.
+///
+/// While [`Limits::undelivered`](amqp_core::Limits) bytes of them are not taken, reading pauses. If none
+/// is taken for [`Timeouts::unread`](amqp_core::Timeouts), it ends, and [`error`](Self::error) is
+/// [`Error::Overflow`].
 #[derive(Debug)]
 pub struct Returns {
     channel: Arc<Inner>,
-    /// Its place among those who listen.
+    /// Its place among those that listen.
     place: Place,
+    budget: Budget,
 }
 
 impl Returns {
@@ -69,6 +96,7 @@ impl Returns {
         Self {
             channel,
             place: None,
+            budget: Budget::new(TURNS),
         }
     }
 
@@ -83,7 +111,12 @@ impl Returns {
     /// Why it has ended; none while it has not.
     #[must_use]
     pub fn error(&self) -> Option<Error> {
-        self.channel.shared().lock().channel_error(self.channel.id)
+        let mut state = self.channel.shared().lock();
+        let returns = state
+            .channel_mut(self.channel.id)
+            .and_then(|channel| channel.returns.as_ref());
+        let overflow = returns.and_then(|returns| returns.overflow.clone());
+        overflow.or_else(|| state.channel_error(self.channel.id))
     }
 }
 
@@ -91,48 +124,63 @@ impl Stream for Returns {
     type Item = ReturnedMessage;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ReturnedMessage>> {
-        let Self { channel, place } = &mut *self;
+        let Self {
+            channel,
+            place,
+            budget,
+        } = &mut *self;
+        ready!(budget.poll_proceed(cx));
         let id = channel.id;
-        channel.shared().take(|state| {
+        let waker = cx.waker().clone();
+        let next = channel.shared().with(|state, later| {
             let ended = state.channel_error(id).is_some();
             let returns = state.channel_mut(id).and_then(|it| it.returns.as_mut());
             let Some(returns) = returns else {
+                later.drop_waker(Some(waker));
                 return Poll::Ready(None);
             };
-            match returns.queue.pop_front() {
+            let ended = ended || returns.overflow.is_some();
+            let next = match returns.queue.pop_front() {
                 Some(message) => {
-                    let counted = weight(message.body.len()).min(returns.queued);
-                    returns.queued -= counted;
-                    state.release(counted);
+                    let bytes = message.memory();
+                    returns.kept -= bytes;
+                    state.release_returned(bytes, ended);
                     Poll::Ready(Some(message))
                 }
                 None if ended => Poll::Ready(None),
                 None => {
-                    returns.waiting.wait(place, cx);
-                    Poll::Pending
+                    returns.waiting.wait(place, waker, later);
+                    return Poll::Pending;
                 }
-            }
-        })
+            };
+            later.drop_waker(Some(waker));
+            next
+        });
+        if next.is_pending() {
+            budget.renew();
+        }
+        next
     }
 }
 
 impl Drop for Returns {
     fn drop(&mut self) {
-        self.channel.shared().take(|state| {
+        self.channel.shared().with(|state, later| {
+            let ended = state.channel_error(self.channel.id).is_some();
             let Some(channel) = state.channel_mut(self.channel.id) else {
                 return;
             };
             let Some(returns) = &mut channel.returns else {
                 return;
             };
-            returns.waiting.leave(&mut self.place);
+            returns.waiting.leave(&mut self.place, later);
             returns.listeners -= 1;
             if returns.listeners > 0 {
                 return;
             }
-            let counted = returns.queued;
+            let (kept, exempt) = (returns.kept, ended || returns.overflow.is_some());
             channel.returns = None;
-            state.release(counted);
+            state.release_returned(kept, exempt);
         });
     }
 }

@@ -2,20 +2,61 @@
 
 use std::ops::Deref;
 
-use amqp_core::protocol::tx;
+use amqp_core::{
+    Body, PropertyList,
+    protocol::{basic, tx},
+};
 
-use crate::{channel::Channel, error::Error};
+use crate::{
+    base_channel::BaseChannel,
+    channel::TryPublishError,
+    error::Error,
+    session::publish::{publish_on, try_publish_on},
+};
 
 /// A transactional channel: publishes and acknowledgements take effect when they are committed.
 ///
-/// Everything that a [`Channel`] can do, it can do. While a commit is under way, what is given to
-/// the channel waits here, because RabbitMQ would take it for a fault.
-#[derive(Debug)]
-pub struct TxChannel(Channel);
+/// It can be cloned. Everything but publishing is on [`BaseChannel`], to which it dereferences. While a
+/// commit is in flight, what is given to the channel waits here, because RabbitMQ would take it for a
+/// fault.
+#[derive(Clone, Debug)]
+pub struct TxChannel(BaseChannel);
 
 impl TxChannel {
-    pub(crate) const fn new(channel: Channel) -> Self {
+    pub(crate) const fn new(channel: BaseChannel) -> Self {
         Self(channel)
+    }
+
+    /// Publishes a message, which takes effect when it is committed.
+    ///
+    /// # Cancel safety
+    /// The message is accepted whole or not at all; if the future is dropped before it is ready,
+    /// not at all.
+    ///
+    /// # Errors
+    /// As [`Channel::publish`](crate::Channel::publish).
+    pub async fn publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<(), Error> {
+        publish_on(self.0.inner(), publish, properties, body.into(), false).await?;
+        Ok(())
+    }
+
+    /// Publishes a message if there is room for it now.
+    ///
+    /// # Errors
+    /// As [`Channel::try_publish`](crate::Channel::try_publish).
+    pub fn try_publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<(), TryPublishError> {
+        try_publish_on(self.0.inner(), publish, properties, body.into(), false)?;
+        Ok(())
     }
 
     /// Makes everything since the last commit or rollback take effect.
@@ -46,9 +87,9 @@ impl TxChannel {
 }
 
 impl Deref for TxChannel {
-    type Target = Channel;
+    type Target = BaseChannel;
 
-    fn deref(&self) -> &Channel {
+    fn deref(&self) -> &BaseChannel {
         &self.0
     }
 }

@@ -188,7 +188,7 @@ fn reg_6_a_request_that_timed_out_is_taken_back_when_its_answer_comes() {
             rig.advance(Duration::from_secs(31));
             let what = format!("{name} muted after {count}");
             match first.take() {
-                Some(Err(Error::TimedOut) | Ok(())) => {}
+                Some(Err(Error::TimedOut(_)) | Ok(())) => {}
                 Some(other) => panic!("{what}: {other:?}"),
                 // What waits for a message or a confirm waits on.
                 None => rig.cancel(&first),

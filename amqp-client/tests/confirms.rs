@@ -462,10 +462,9 @@ fn room_to_publish_wakes_no_more_than_it_holds() {
 fn publishing_without_waiting_for_the_confirm() {
     let (mut rig, connection, channel) = Rig::with_confirms();
     let none = basic::Properties::default();
-    let plain: &amqp_client::Channel = &channel;
-    rig.wait(plain.publish(&to("q"), &none, "1")).unwrap();
+    drop(rig.wait(channel.publish(&to("q"), &none, "1")).unwrap());
     let second = publish(&mut rig, &channel, "2");
-    rig.wait(plain.publish(&to("q"), &none, "3")).unwrap();
+    drop(rig.wait(channel.publish(&to("q"), &none, "3")).unwrap());
     assert_eq!(second.seq().unwrap().get(), 2);
     rig.run();
     rig.peer().nack(1, 1, false);

@@ -11,7 +11,7 @@ use std::{
 
 use amqp_client::{
     Channel, Connection, Consumer, Error, ManualAck, Requeue, Tags,
-    core::ApiMisuse,
+    core::{ApiMisuse, TimeoutReason},
     protocol::{ReplyCode, basic},
 };
 use bytes::Bytes;
@@ -152,7 +152,10 @@ fn what_is_delivered_after_a_cancel_timed_out_is_not_lost() {
         let mut cancelling = Box::pin(consumer.cancel());
         assert!(Probe::new().poll(cancelling.as_mut()).is_pending());
         rig.advance(Duration::from_secs(31));
-        assert_eq!(rig.wait(cancelling), Err(Error::TimedOut));
+        assert_eq!(
+            rig.wait(cancelling),
+            Err(Error::TimedOut(TimeoutReason::Request))
+        );
         let tag = consumer.tag().to_string();
         if dropped {
             drop(consumer);

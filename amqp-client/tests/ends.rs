@@ -464,7 +464,11 @@ fn requests_time_out() {
     assert!(tasks.iter().all(|task| !task.is_done()));
     rig.advance(Duration::from_secs(2));
     for (name, task) in names.iter().zip(&tasks) {
-        assert_eq!(task.take(), Some(Error::TimedOut), "{name}");
+        assert_eq!(
+            task.take(),
+            Some(Error::TimedOut(TimeoutReason::Request)),
+            "{name}"
+        );
     }
     assert!(!UNTIMED.is_empty());
     // What comes late is taken back, and the connection can be used.

@@ -343,7 +343,7 @@ fn ser_13_channel_numbers_come_back() {
     assert_eq!(connection.tuning().channel_max, 3);
     for _ in 0..5 {
         let three = [(); 3].map(|()| rig.channel(&connection));
-        let mut numbers = three.each_ref().map(amqp_client::Channel::number);
+        let mut numbers = three.each_ref().map(|it| it.number());
         numbers.sort_unstable();
         assert_eq!(numbers, [1, 2, 3]);
         let refused = rig.wait(connection.open_channel()).unwrap_err();

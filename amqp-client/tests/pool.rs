@@ -6,7 +6,7 @@ use std::{rc::Rc, time::Duration};
 
 use amqp_client::{
     ChannelPool, Connection, Error,
-    core::ApiMisuse,
+    core::{ApiMisuse, TimeoutReason},
     protocol::{ReplyCode, basic, queue},
 };
 use bytes::Bytes;
@@ -218,7 +218,7 @@ fn an_error_of_one_is_not_the_end_for_the_others() {
     // The opening times out: one is told, and another one is begun for the rest.
     rig.advance(Duration::from_secs(31));
     let told: Vec<_> = tasks.iter().filter_map(support::Task::take).collect();
-    assert_eq!(told, [Err(Error::TimedOut)]);
+    assert_eq!(told, [Err(Error::TimedOut(TimeoutReason::Request))]);
     rig.peer().mute = false;
     rig.run();
     let told: Vec<_> = tasks.iter().filter_map(support::Task::take).collect();
@@ -269,7 +269,7 @@ fn whoever_meets_the_error_leaves_the_others_a_chance() {
     rig.world().set_now(later);
     rig.poll_driver();
     let error = rig.ready(pool.checkout()).map(|result| result.map(drop));
-    assert_eq!(error, Some(Err(Error::TimedOut)));
+    assert_eq!(error, Some(Err(Error::TimedOut(TimeoutReason::Request))));
     rig.peer().mute = false;
     rig.run();
     assert_eq!(waiting.take(), Some(Ok(())));

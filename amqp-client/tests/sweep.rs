@@ -95,7 +95,7 @@ impl Session {
                 .take()
                 .unwrap_or_else(|| panic!("{what}: {name} hangs"));
             let known = match &told {
-                Ok(()) | Err(Error::TimedOut) => true,
+                Ok(()) | Err(Error::TimedOut(_)) => true,
                 Err(told) => *told == error,
             };
             assert!(

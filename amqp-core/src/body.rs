@@ -90,6 +90,23 @@ impl Body {
         all
     }
 
+    /// The body, if it is in one piece.
+    pub(crate) const fn single(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Pieces::One(bytes) => Some(bytes),
+            Pieces::Many { .. } => None,
+        }
+    }
+
+    /// The pieces, in order.
+    pub(crate) fn into_pieces(self) -> impl Iterator<Item = Bytes> {
+        let (one, many) = match self.0 {
+            Pieces::One(bytes) => (Some(bytes).filter(|bytes| !bytes.is_empty()), None),
+            Pieces::Many { pieces, .. } => (None, Some(pieces)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
     pub(crate) fn push(&mut self, piece: Bytes) {
         if piece.is_empty() {
             return;
@@ -301,6 +318,19 @@ impl EncodedProperties {
         } else {
             &self.encoded
         }
+    }
+}
+
+impl EncodedProperties {
+    /// stub
+    pub fn memory(&self) -> usize {
+        self.as_bytes().len()
+    }
+}
+impl Body {
+    /// stub
+    pub fn memory(&self) -> usize {
+        self.len()
     }
 }
 

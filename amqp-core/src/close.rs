@@ -275,6 +275,9 @@ pub enum TimeoutReason {
     /// The peer does not answer the close.
     #[error("the peer did not answer the close in time")]
     Close,
+    /// A call took longer than the limit that was set for it.
+    #[error("the call took longer than its limit")]
+    Call,
     /// The secret is about to expire.
     #[error("a new secret is wanted")]
     Secret,

@@ -93,6 +93,10 @@ pub enum ApiMisuse {
     /// A channel confirms publishes or is transactional, never both (406).
     #[error("a channel cannot both confirm publishes and be transactional")]
     ConfirmAndTransaction,
+    /// A channel with other handles cannot change its mode: what these publish would be confirmed to
+    /// none, or be part of a transaction unawares.
+    #[error("the channel has other handles, so that its mode cannot be changed")]
+    ChannelShared,
     /// Commit and rollback need `tx.select` first (406).
     #[error("the channel is not transactional")]
     NotTransactional,

@@ -48,6 +48,10 @@ pub struct Limits {
     /// How many body frames without a byte in them a message may have. Default 16: RabbitMQ
     /// sends none, and each costs the receiver work and the sender nothing.
     pub empty_frames: u32,
+    /// How many bytes of messages the client's handles keep that the application has not taken:
+    /// deliveries and returned messages of a connection, with all that they occupy. Default 16 MiB.
+    /// The machine hands out each message at once and keeps none.
+    pub undelivered: usize,
 }
 
 impl Default for Limits {
@@ -62,6 +66,7 @@ impl Default for Limits {
             unsent_requests: 1 << 20,
             unconfirmed: 1000,
             empty_frames: 16,
+            undelivered: 16 << 20,
         }
     }
 }
@@ -102,10 +107,31 @@ impl Limits {
         self
     }
 
+    /// Sets `output_backlog`.
+    #[must_use]
+    pub fn output_backlog(mut self, output_backlog: usize) -> Self {
+        self.output_backlog = output_backlog;
+        self
+    }
+
+    /// Sets `unsent_requests`.
+    #[must_use]
+    pub fn unsent_requests(mut self, unsent_requests: usize) -> Self {
+        self.unsent_requests = unsent_requests;
+        self
+    }
+
     /// Sets `unconfirmed`.
     #[must_use]
     pub fn unconfirmed(mut self, unconfirmed: usize) -> Self {
         self.unconfirmed = unconfirmed;
+        self
+    }
+
+    /// Sets `undelivered`.
+    #[must_use]
+    pub fn undelivered(mut self, undelivered: usize) -> Self {
+        self.undelivered = undelivered;
         self
     }
 
@@ -141,6 +167,10 @@ pub struct Timeouts {
     /// For a channel of a pool to become free, none to wait for as long as the connection lives. For
     /// the layers above the machine. Default 30 s.
     pub checkout: Option<Duration>,
+    /// For the application to take a message while reading is paused because too many wait that the
+    /// server does not take back; after that what they wait for ends with an overflow. Default 10 s.
+    /// Only the client's handles pause reading.
+    pub unread: Duration,
 }
 
 impl Default for Timeouts {
@@ -153,11 +183,47 @@ impl Default for Timeouts {
             publish: Some(Duration::from_secs(60)),
             flush: Some(Duration::from_secs(30)),
             checkout: Some(Duration::from_secs(30)),
+            unread: Duration::from_secs(10),
         }
     }
 }
 
 impl Timeouts {
+    /// Sets `confirm`.
+    #[must_use]
+    pub fn confirm(mut self, confirm: impl Into<Option<Duration>>) -> Self {
+        self.confirm = confirm.into();
+        self
+    }
+
+    /// Sets `publish`.
+    #[must_use]
+    pub fn publish(mut self, publish: impl Into<Option<Duration>>) -> Self {
+        self.publish = publish.into();
+        self
+    }
+
+    /// Sets `flush`.
+    #[must_use]
+    pub fn flush(mut self, flush: impl Into<Option<Duration>>) -> Self {
+        self.flush = flush.into();
+        self
+    }
+
+    /// Sets `checkout`.
+    #[must_use]
+    pub fn checkout(mut self, checkout: impl Into<Option<Duration>>) -> Self {
+        self.checkout = checkout.into();
+        self
+    }
+
+    /// Sets `unread`.
+    #[must_use]
+    pub fn unread(mut self, unread: Duration) -> Self {
+        self.unread = unread;
+        self
+    }
+
     /// Sets `handshake`.
     #[must_use]
     pub fn handshake(mut self, handshake: Duration) -> Self {

@@ -1,6 +1,6 @@
 //! Bytes on their way to the socket.
 
-use alloc::collections::VecDeque;
+use alloc::{collections::VecDeque, vec::Vec};
 use core::fmt;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -167,8 +167,9 @@ impl Segments {
         self.chain(frames.freeze());
     }
 
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+    /// Drops everything; chained pieces move to `discarded`.
+    pub(crate) fn clear(&mut self, discarded: &mut Vec<Bytes>) {
+        discarded.extend(core::mem::take(self).done);
     }
 
     /// Gives back a buffer larger than `keep` bytes when nothing is in it.

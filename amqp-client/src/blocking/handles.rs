@@ -12,7 +12,8 @@ use ref_cast::RefCast;
 
 use super::wait;
 use crate::{
-    Acks, Body, CloseReason, Error, Fetched, ManualAck, NoAck, ReturnedMessage, Unconfirmed,
+    Acks, Body, CloseReason, ConsumeOptions, Error, Fetched, ManualAck, NoAck, ReturnedMessage,
+    TryPublishError, Unconfirmed,
     protocol::basic,
     wire::{Secret, ShortStr},
 };
@@ -121,11 +122,44 @@ impl Connection {
 }
 
 handle! {
-    /// A channel: requests, publishing, consuming and fetching. It is used by reference from any
-    /// number of threads.
-    Channel {
+    /// What every channel can do, whatever its mode: requests, consuming, fetching, acknowledging. It
+    /// can be cloned, and used from any number of threads.
+    #[derive(Clone)]
+    BaseChannel {
         /// Sends a request and waits for its answer.
         call[R: Request + ClientSent](self: &Self, request: R) -> R::Reply;
+        /// Starts a consumer, whose messages are to be acknowledged.
+        consume(self: &Self, consume: basic::Consume) -> Consumer<ManualAck>;
+        /// Starts a consumer with a prefetch and a drop policy of its own.
+        consume_with(self: &Self, consume: basic::Consume, options: ConsumeOptions)
+            -> Consumer<ManualAck>;
+        /// Starts a consumer, whose messages count as acknowledged when they are sent.
+        consume_no_ack(self: &Self, consume: basic::Consume) -> Consumer<NoAck>;
+        /// Fetches one message; none if the queue is empty.
+        get(self: &Self, get: basic::Get) -> Option<Fetched>;
+        /// Closes the channel. What was accepted before is sent first.
+        close(self: &Self) -> ();
+    }
+}
+
+impl BaseChannel {
+    /// The connection that the channel belongs to.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        Connection::ref_cast(self.0.connection())
+    }
+
+    /// Listens to mandatory messages that no queue takes; see [`crate::BaseChannel::returns`].
+    #[must_use]
+    pub fn returns(&self) -> Returns {
+        self.0.returns().into()
+    }
+}
+
+handle! {
+    /// A channel whose publishes are not confirmed. It can be cloned.
+    #[derive(Clone)]
+    Channel {
         /// Publishes a message. It blocks only while the output buffer is full, or the server holds
         /// publishing back.
         publish[P: PropertyList](
@@ -134,37 +168,17 @@ handle! {
             properties: &P,
             body: impl Into<Body>
         ) -> ();
-        /// Starts a consumer, whose messages are to be acknowledged.
-        consume(self: &Self, consume: basic::Consume) -> Consumer<ManualAck>;
-        /// Starts a consumer, whose messages count as acknowledged when they are sent.
-        consume_no_ack(self: &Self, consume: basic::Consume) -> Consumer<NoAck>;
-        /// Fetches one message; none if the queue is empty.
-        get(self: &Self, get: basic::Get) -> Option<Fetched>;
         /// Puts the channel into confirm mode.
         confirm_select(self: Self) -> ConfirmChannel;
         /// Makes the channel transactional.
         tx_select(self: Self) -> TxChannel;
-        /// Closes the channel. What was accepted before is sent first.
-        close(self: &Self) -> ();
-    }
-}
-
-impl Channel {
-    /// The connection that the channel belongs to.
-    #[must_use]
-    pub fn connection(&self) -> &Connection {
-        Connection::ref_cast(self.0.connection())
-    }
-
-    /// Listens to mandatory messages that no queue takes; see [`crate::Channel::returns`].
-    #[must_use]
-    pub fn returns(&self) -> Returns {
-        self.0.returns().into()
     }
 }
 
 handle! {
-    /// A channel in confirm mode: the server tells of each publish whether it has taken it.
+    /// A channel in confirm mode: the server tells of each publish whether it has taken it. It can be
+    /// cloned.
+    #[derive(Clone)]
     ConfirmChannel {
         /// Publishes a message, and gives back its [`Confirm`]. It blocks only while the output
         /// buffer is full, or the server holds publishing back.
@@ -177,9 +191,33 @@ handle! {
     }
 }
 
+impl ConfirmChannel {
+    /// Publishes a message if there is room for it now, and gives back its [`Confirm`].
+    ///
+    /// # Errors
+    /// As [`crate::ConfirmChannel::try_publish`].
+    pub fn try_publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<Confirm, TryPublishError> {
+        Ok(self.0.try_publish(publish, properties, body)?.into())
+    }
+}
+
 handle! {
-    /// A transactional channel.
+    /// A transactional channel. It can be cloned.
+    #[derive(Clone)]
     TxChannel {
+        /// Publishes a message, which takes effect when it is committed. It blocks only while the
+        /// output buffer is full, or the server holds publishing back.
+        publish[P: PropertyList](
+            self: &Self,
+            publish: &basic::Publish,
+            properties: &P,
+            body: impl Into<Body>
+        ) -> ();
         /// Makes everything since the last commit or rollback take effect.
         commit(self: &Self) -> ();
         /// Takes back everything since the last commit or rollback.
@@ -286,9 +324,10 @@ impl Iterator for Returns {
 
 deref! {
     Connection => crate::Connection, |this| &this.0;
-    Channel => crate::Channel, |this| &this.0;
-    ConfirmChannel => Channel, |this| Channel::ref_cast(&this.0);
-    TxChannel => Channel, |this| Channel::ref_cast(&this.0);
+    BaseChannel => crate::BaseChannel, |this| &this.0;
+    Channel => BaseChannel, |this| BaseChannel::ref_cast(&this.0);
+    ConfirmChannel => BaseChannel, |this| BaseChannel::ref_cast(&this.0);
+    TxChannel => BaseChannel, |this| BaseChannel::ref_cast(&this.0);
     ChannelPool => crate::ChannelPool, |this| &this.0;
     PooledChannel => ConfirmChannel, |this| ConfirmChannel::ref_cast(&this.0);
     Returns => crate::Returns, |this| &this.0;

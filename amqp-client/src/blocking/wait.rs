@@ -7,6 +7,8 @@ use std::{
 };
 
 use super::executor::run;
+use amqp_core::TimeoutReason;
+
 use crate::Error;
 
 thread_local! {
@@ -55,5 +57,5 @@ pub fn within<T>(limit: Duration, calls: impl FnOnce() -> T) -> T {
 /// # Errors
 /// [`Error::TimedOut`] when it is given up.
 pub fn wait<F: Future>(future: F) -> Result<F::Output, Error> {
-    run(future, LIMIT.get()).ok_or(Error::TimedOut)
+    run(future, LIMIT.get()).ok_or(Error::TimedOut(TimeoutReason::Call))
 }

@@ -41,7 +41,7 @@ impl<D> Client<D> {
             let channel = link.channel().await?;
             let reply = channel.call(request).await;
             // One that does not answer is nothing for the next.
-            if !matches!(reply, Err(crate::Error::TimedOut)) {
+            if !matches!(reply, Err(crate::Error::TimedOut(_))) {
                 channel.give_back();
             }
             Ok(Answer::Reply(reply?.into()))
@@ -63,7 +63,7 @@ impl<D> Client<D> {
                     let message = Message::fetched(promise, fetched, channel);
                     Ok(Answer::Got(Some(message)))
                 }
-                Err(error @ crate::Error::TimedOut) => Err(error.into()),
+                Err(error @ crate::Error::TimedOut(_)) => Err(error.into()),
                 none => {
                     channel.give_back();
                     none?;

@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, rc::Rc};
 
 use amqp_client::{
-    Channel, ConfirmChannel, Connection, Error, Requeue, TxChannel, Unconfirmed,
+    BaseChannel, Channel, ConfirmChannel, Connection, Error, Requeue, TxChannel, Unconfirmed,
     core::{
         CloseCause,
         wire::{Secret, ShortStr},
@@ -81,7 +81,8 @@ pub(crate) const OPERATIONS: [(&str, Operation); 21] = [
             // The channel does not come back whole: the pool opens another one.
             first.close().await?;
             drop(first);
-            call(&*pool.checkout().await?, on.number).await
+            let channel = pool.checkout().await?;
+            call(&channel, on.number).await
         })
     }),
     ("scope", |on| {
@@ -226,7 +227,7 @@ fn ended(unconfirmed: Unconfirmed) -> Error {
 }
 
 /// A request whose answer tells which request it is the answer of.
-pub(crate) async fn call(channel: &Channel, number: u32) -> Result<(), Error> {
+pub(crate) async fn call(channel: &BaseChannel, number: u32) -> Result<(), Error> {
     let name = format!("q{number}");
     let declare = queue::Declare::default().queue(&name)?;
     let declared = channel.call(declare).await?;

@@ -84,6 +84,8 @@ pub(crate) struct Peer {
     pub(crate) outstanding: BTreeMap<(u16, u64), Bytes>,
     pub(crate) acked: Vec<Bytes>,
     pub(crate) requeued: Vec<Bytes>,
+    /// Requeued messages are delivered again at once, to the first consumer of the channel.
+    pub(crate) redelivers: bool,
     pub(crate) rejected: Vec<Bytes>,
     /// Delivered or fetched without acknowledgement.
     pub(crate) handed_over: Vec<Bytes>,
@@ -115,6 +117,7 @@ impl Peer {
             outstanding: BTreeMap::new(),
             acked: Vec::new(),
             requeued: Vec::new(),
+            redelivers: false,
             rejected: Vec::new(),
             handed_over: Vec::new(),
             violations: Vec::new(),
@@ -275,11 +278,11 @@ impl Peer {
             }
             ClientMethod::BasicNack(nack) => {
                 let settled = self.settle(number, nack.delivery_tag, nack.multiple);
-                self.refused(settled, nack.requeue);
+                self.refused(number, settled, nack.requeue);
             }
             ClientMethod::BasicReject(reject) => {
                 let settled = self.settle(number, reject.delivery_tag, false);
-                self.refused(settled, reject.requeue);
+                self.refused(number, settled, reject.requeue);
             }
             ClientMethod::BasicRecoverAsync(_) => self.recover(number),
             ClientMethod::TxCommit(_) => {
@@ -290,8 +293,18 @@ impl Peer {
         }
     }
 
-    fn refused(&mut self, settled: Vec<Bytes>, requeue: bool) {
+    fn refused(&mut self, number: u16, settled: Vec<Bytes>, requeue: bool) {
         if requeue {
+            let consumer = self
+                .consumers
+                .keys()
+                .find(|(channel, _)| *channel == number);
+            let consumer = consumer.map(|(_, tag)| tag.clone());
+            if let Some(tag) = consumer.filter(|_| self.redelivers) {
+                for body in &settled {
+                    self.deliver_as(number, &tag, body.clone(), true);
+                }
+            }
             self.requeued.extend(settled);
         } else {
             self.rejected.extend(settled);
@@ -478,6 +491,35 @@ impl Peer {
 
     /// Delivers a message; false, with nothing done, if there is no such consumer.
     pub(crate) fn deliver(&mut self, number: u16, tag: &str, body: impl Into<Bytes>) -> bool {
+        self.deliver_as(number, tag, body, false)
+    }
+
+    /// Delivers a message with properties.
+    pub(crate) fn deliver_with(
+        &mut self,
+        number: u16,
+        tag: &str,
+        properties: &basic::Properties,
+        body: impl Into<Bytes>,
+    ) {
+        let body = body.into();
+        let method = basic::Deliver {
+            consumer_tag: ShortStr::try_from(tag).unwrap(),
+            delivery_tag: self.next_tag(number, false, &body),
+            ..basic::Deliver::default()
+        };
+        self.channel(number)
+            .send_content(&method, properties, body)
+            .unwrap();
+    }
+
+    fn deliver_as(
+        &mut self,
+        number: u16,
+        tag: &str,
+        body: impl Into<Bytes>,
+        redelivered: bool,
+    ) -> bool {
         let Some(&no_ack) = self.consumers.get(&(number, tag.to_owned())) else {
             return false;
         };
@@ -485,6 +527,7 @@ impl Peer {
         let method = basic::Deliver {
             consumer_tag: ShortStr::try_from(tag).unwrap(),
             delivery_tag: self.next_tag(number, no_ack, &body),
+            redelivered,
             ..basic::Deliver::default()
         };
         self.channel(number)

@@ -14,7 +14,7 @@ use std::{
 };
 
 use amqp_client::{
-    Channel, ClientEndpoint, Config, ConfirmChannel, Connection, Driver, TxChannel,
+    BaseChannel, Channel, ClientEndpoint, Config, ConfirmChannel, Connection, Driver, TxChannel,
     core::{Instant, Limits, Timeouts, server},
     protocol::queue,
 };
@@ -443,7 +443,7 @@ impl Rig {
         self.wait(channel.close()).unwrap();
     }
 
-    pub(crate) fn check_channel(&mut self, channel: &Channel) {
+    pub(crate) fn check_channel(&mut self, channel: &BaseChannel) {
         let declare = queue::Declare::default().queue("usable").unwrap();
         let declared = self.wait(channel.call(declare)).unwrap();
         assert_eq!(declared.queue, "usable");

@@ -28,6 +28,9 @@ pub(crate) struct ClientChannel {
     pub(crate) mode: Mode,
     pub(crate) consumers: Consumers,
     pub(crate) unacked: Unacked,
+    /// Deliveries that the application has no room for: outstanding on the server, and out of
+    /// reach of acknowledgements.
+    withheld: Unacked,
     /// How many times `basic.recover` waits for its answer. What is delivered before that, the
     /// server takes back before it looks at any acknowledgement.
     recovering: usize,
@@ -123,6 +126,7 @@ impl ClientChannel {
             outstanding.remove(&self.unacked);
         }
         self.unacked.clear();
+        self.withheld.clear();
     }
 }
 
@@ -339,8 +343,71 @@ impl<'a> ChannelMut<'a> {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<Option<PublishSeq>, PublishError> {
-        self.machine
-            .publish(self.id, publish, properties, body.into())
+        let mut body = body.into();
+        let published = self.publish_from(publish, properties, &mut body);
+        published.map_err(|error| match error {
+            PublishError::HeldBack { hold, .. } => PublishError::HeldBack { hold, body },
+            misuse @ PublishError::Misuse(_) => misuse,
+        })
+    }
+
+    /// Publishes a message as [`publish`](Self::publish) does, and drops no body: it is taken if the
+    /// message is accepted and kept by reference, and otherwise stays in `body`. So its destructor
+    /// runs where the caller wants it to, such as outside of a lock.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), with an empty body in [`PublishError::HeldBack`].
+    #[inline]
+    pub fn publish_from<P: PropertyList>(
+        &mut self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: &mut Body,
+    ) -> Result<Option<PublishSeq>, PublishError> {
+        self.machine.publish(self.id, publish, properties, body)
+    }
+
+    /// Whether a message with a body of so many bytes would wait behind others of its channel, or
+    /// for turns of its own, instead of leaving with the next output.
+    #[must_use]
+    pub fn is_backlogged(&self, body_len: usize) -> bool {
+        self.machine.is_backlogged(self.id, body_len)
+    }
+
+    /// Withholds an outstanding delivery: no acknowledgement but
+    /// [`requeue_withheld`](Self::requeue_withheld) reaches it, neither one for all up to a later
+    /// delivery. For a delivery that the application has no room for at the moment.
+    ///
+    /// # Errors
+    /// When the channel is not open, or the delivery is not outstanding on it.
+    pub fn withhold(&mut self, tag: DeliveryTag) -> Result<(), ApiMisuse> {
+        let (channel, _) = self.machine.open_channel_and_output(self.id)?;
+        let role = &mut channel.role;
+        if !role.unacked.settle(Tags::One(tag)) {
+            return Err(ApiMisuse::UnknownDeliveryTag(tag.get()));
+        }
+        if let Mode::Transaction { outstanding } = &mut role.mode {
+            outstanding.settle(Tags::One(tag));
+        }
+        role.withheld.add(tag);
+        Ok(())
+    }
+
+    /// Requeues a delivery that was withheld: the server delivers it again.
+    ///
+    /// # Errors
+    /// When the channel is not open, or the delivery is not withheld.
+    pub fn requeue_withheld(&mut self, tag: DeliveryTag) -> Result<(), ApiMisuse> {
+        let (channel, output) = self.machine.open_channel_and_output(self.id)?;
+        if !channel.role.withheld.settle(Tags::One(tag)) {
+            return Err(ApiMisuse::UnknownDeliveryTag(tag.get()));
+        }
+        let reject = basic::Reject {
+            delivery_tag: tag.get(),
+            requeue: true,
+        };
+        output.put_method(&mut channel.backlog, self.id.number(), &reject)?;
+        Ok(())
     }
 
     /// Acknowledges deliveries.
@@ -349,17 +416,10 @@ impl<'a> ChannelMut<'a> {
     /// When the channel is not open, or the delivery is not outstanding on it.
     #[inline]
     pub fn ack(&mut self, tags: Tags) -> Result<(), ApiMisuse> {
-        let Some(tags) = self.seen(tags)? else {
-            return Ok(());
-        };
-        let (delivery_tag, multiple) = tags.to_wire();
-        self.settle(
-            tags,
-            &basic::Ack {
-                delivery_tag,
-                multiple,
-            },
-        )
+        self.settle_all(tags, |(delivery_tag, multiple)| basic::Ack {
+            delivery_tag,
+            multiple,
+        })
     }
 
     /// Refuses deliveries. RabbitMQ's extension.
@@ -367,18 +427,11 @@ impl<'a> ChannelMut<'a> {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn nack(&mut self, tags: Tags, requeue: Requeue) -> Result<(), ApiMisuse> {
-        let Some(tags) = self.seen(tags)? else {
-            return Ok(());
-        };
-        let (delivery_tag, multiple) = tags.to_wire();
-        self.settle(
-            tags,
-            &basic::Nack {
-                delivery_tag,
-                multiple,
-                requeue: requeue.into(),
-            },
-        )
+        self.settle_all(tags, |(delivery_tag, multiple)| basic::Nack {
+            delivery_tag,
+            multiple,
+            requeue: requeue.into(),
+        })
     }
 
     /// Refuses one delivery.
@@ -435,6 +488,54 @@ impl<'a> ChannelMut<'a> {
         }
         let (channel, _) = self.machine.open_channel_and_output(self.id)?;
         Ok(channel.role.unacked.last().map(Tags::UpTo))
+    }
+
+    /// Settles what is named, in one method unless some of it is withheld.
+    #[inline]
+    fn settle_all<M: ClientSent>(
+        &mut self,
+        tags: Tags,
+        method: impl Fn((u64, bool)) -> M,
+    ) -> Result<(), ApiMisuse> {
+        let Some(tags) = self.seen(tags)? else {
+            return Ok(());
+        };
+        if let Tags::UpTo(last) = tags
+            && let Some(first) = self.first_withheld()
+            && first < last
+        {
+            return self.settle_around(first, last, method);
+        }
+        self.settle(tags, &method(tags.to_wire()))
+    }
+
+    fn first_withheld(&self) -> Option<DeliveryTag> {
+        self.machine.channel(self.id)?.role.withheld.first()
+    }
+
+    /// Settles what is outstanding up to a delivery, some of which is withheld: in one method what
+    /// comes before, and the rest one by one.
+    fn settle_around<M: ClientSent>(
+        &mut self,
+        withheld: DeliveryTag,
+        last: DeliveryTag,
+        method: impl Fn((u64, bool)) -> M,
+    ) -> Result<(), ApiMisuse> {
+        let (channel, _) = self.machine.open_channel_and_output(self.id)?;
+        let unacked = &channel.role.unacked;
+        if !unacked.contains(last) {
+            return Err(ApiMisuse::UnknownDeliveryTag(last.get()));
+        }
+        let (before, behind) = unacked.split_at(withheld, last);
+        if let Some(before) = before {
+            let tags = Tags::UpTo(before);
+            self.settle(tags, &method(tags.to_wire()))?;
+        }
+        for tag in behind {
+            let tags = Tags::One(tag);
+            self.settle(tags, &method(tags.to_wire()))?;
+        }
+        Ok(())
     }
 
     fn settle<M: ClientSent>(&mut self, tags: Tags, method: &M) -> Result<(), ApiMisuse> {
@@ -542,11 +643,12 @@ impl Machine<Client> {
         id: ChannelId,
         publish: &basic::Publish,
         properties: &P,
-        body: Body,
+        body: &mut Body,
     ) -> Result<Option<PublishSeq>, PublishError> {
         if let Some(hold) = self.hold(id, body.len()) {
             self.open_channel_and_output(id)?;
             self.want_end_of(hold, id);
+            let body = Body::new();
             return Err(PublishError::HeldBack { hold, body });
         }
         let limit = self.limits().body;

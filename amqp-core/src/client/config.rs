@@ -50,10 +50,49 @@ pub struct Config {
     pub heartbeat: Option<u16>,
     /// Which mistakes to refuse. Default [`Checks::RabbitMq`].
     pub checks: Checks,
+    /// How many messages a consumer may have unacknowledged, where the application does not say.
+    /// Default a third of a buffer of 3000 messages. Only the client's handles set it; the machine
+    /// sends no `basic.qos` of its own.
+    pub prefetch: Prefetch,
     /// What bounds the memory.
     pub limits: Limits,
     /// How long to wait for the server.
     pub timeouts: Timeouts,
+}
+
+/// How many messages a consumer may have unacknowledged before the server sends it more.
+///
+/// RabbitMQ: <https://www.rabbitmq.com/docs/consumer-prefetch>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Prefetch {
+    /// A third of a buffer of so many messages, rounded down, at least 1: while the application works
+    /// on a third, another third waits and the last is on its way.
+    OfBuffer(u32),
+    /// So many; 0 is no bound.
+    Count(u16),
+    /// No bound: the server sends the whole queue at once. What does not fit into the buffer
+    /// ([`Limits::undelivered`]) travels twice.
+    Unlimited,
+}
+
+impl Prefetch {
+    /// The number for `basic.qos`; 0 is no bound.
+    #[must_use]
+    pub fn count(self) -> u16 {
+        match self {
+            Self::OfBuffer(messages) => u16::try_from(messages / 3).unwrap_or(u16::MAX).max(1),
+            Self::Count(count) => count,
+            Self::Unlimited => 0,
+        }
+    }
+}
+
+impl Default for Prefetch {
+    /// RabbitMQ's pages find no gain beyond some hundreds.
+    fn default() -> Self {
+        Self::OfBuffer(3000)
+    }
 }
 
 /// Which mistakes are refused at once, before a byte leaves.
@@ -78,6 +117,7 @@ impl Default for Config {
             frame_max: 0,
             heartbeat: None,
             checks: Checks::default(),
+            prefetch: Prefetch::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -143,6 +183,13 @@ impl Config {
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: u16) -> Self {
         self.heartbeat = Some(heartbeat);
+        self
+    }
+
+    /// Sets `prefetch`.
+    #[must_use]
+    pub fn prefetch(mut self, prefetch: Prefetch) -> Self {
+        self.prefetch = prefetch;
         self
     }
 

@@ -127,6 +127,13 @@ pub struct Delivery {
     pub content: Content,
 }
 
+impl Delivery {
+    /// stub
+    pub fn memory(&self) -> usize {
+        256 + self.content.body.len() + self.content.properties.as_bytes().len()
+    }
+}
+
 /// A message that was fetched.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

@@ -14,14 +14,14 @@ mod handshake;
 mod receive;
 mod unacked;
 
-use alloc::collections::VecDeque;
+use alloc::{collections::VecDeque, vec::Vec};
 use core::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 pub use self::{
     channel::ChannelMut,
-    config::{Checks, Config},
+    config::{Checks, Config, Prefetch},
     event::{Delivery, Event, GetMessage, Outcome, Returned},
 };
 use self::{channel::Pending, confirm_deadlines::ConfirmDeadlines, handshake::Handshake};
@@ -354,6 +354,13 @@ impl Connection {
     #[must_use]
     pub const fn channel_count(&self) -> usize {
         self.0.channel_count()
+    }
+
+    /// Takes the bodies that were copied or will not be sent. Their destructors are the application's:
+    /// take and drop them outside of a lock, after each call. What is left is dropped by the next
+    /// [`poll_transmit`](Self::poll_transmit).
+    pub fn take_discarded(&mut self) -> Vec<Bytes> {
+        self.0.take_discarded()
     }
 
     /// Marks what was accepted up to now: publishes, acknowledgements and requests.

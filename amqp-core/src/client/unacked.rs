@@ -1,6 +1,6 @@
 //! The deliveries of a channel that wait for their acknowledgement.
 
-use alloc::collections::BTreeMap;
+use alloc::{collections::BTreeMap, vec::Vec};
 
 use crate::ids::{DeliveryTag, Tags};
 
@@ -42,6 +42,45 @@ impl Unacked {
         let older = || self.older.last_key_value().map(|(&last, _)| last);
         let last = self.newest.map(|(_, last)| last).or_else(older)?;
         DeliveryTag::new(last)
+    }
+
+    /// The first that is outstanding.
+    pub(crate) fn first(&self) -> Option<DeliveryTag> {
+        let newest = || self.newest.map(|(first, _)| first);
+        let first = self.older.first_key_value().map(|(_, &first)| first);
+        DeliveryTag::new(first.or_else(newest)?)
+    }
+
+    pub(crate) fn contains(&self, tag: DeliveryTag) -> bool {
+        let tag = tag.get();
+        match self.newest {
+            Some((first, last)) if first <= tag => tag <= last,
+            _ => self
+                .older
+                .range(tag..)
+                .next()
+                .is_some_and(|(_, &first)| first <= tag),
+        }
+    }
+
+    /// The last that is outstanding before `split`, and all that are between that and `end`,
+    /// included.
+    pub(crate) fn split_at(
+        &self,
+        split: DeliveryTag,
+        end: DeliveryTag,
+    ) -> (Option<DeliveryTag>, Vec<DeliveryTag>) {
+        let (split, end) = (split.get(), end.get());
+        let runs = self.older.iter().map(|(&last, &first)| (first, last));
+        let (mut before, mut behind) = (None, Vec::new());
+        for (first, last) in runs.chain(self.newest) {
+            if first < split {
+                before = DeliveryTag::new(last.min(split - 1));
+            }
+            let rest = first.max(split)..=last.min(end);
+            behind.extend(rest.filter_map(DeliveryTag::new));
+        }
+        (before, behind)
     }
 
     /// Settles the named deliveries. Returns false, with nothing changed, if they are not

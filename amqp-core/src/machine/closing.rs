@@ -178,7 +178,7 @@ impl<R: Role> Machine<R> {
         let of_channels = CloseReason::from(CloseCause::Connection(reason.clone()));
         for id in self.channels.ids() {
             R::on_channel_end(self, id, &of_channels);
-            self.channels.remove(id);
+            self.drop_channel(id);
         }
         R::on_end(self, reason);
         self.deadlines.clear();

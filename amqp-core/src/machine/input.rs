@@ -401,7 +401,7 @@ impl<R: Role> Machine<R> {
                 return;
             }
             if R::FORGIVES_ENDED {
-                self.channels.remove(id);
+                self.drop_channel(id);
             } else {
                 self.parting.push(id);
             }

@@ -17,7 +17,7 @@ mod turns;
 use alloc::{collections::VecDeque, format, vec::Vec};
 use core::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 pub use self::turns::FlushMark;
 use self::{
@@ -218,7 +218,8 @@ impl<R: Role> Machine<R> {
                 | TimeoutReason::Confirm
                 | TimeoutReason::Publish
                 | TimeoutReason::Flush
-                | TimeoutReason::Checkout => break,
+                | TimeoutReason::Checkout
+                | TimeoutReason::Call => break,
             }
         }
     }
@@ -534,6 +535,24 @@ impl<R: Role> Machine<R> {
         if let Some(channel) = self.channels.get_mut(id) {
             self.output.trim(&mut channel.backlog, id.number());
         }
+    }
+
+    /// Removes a channel, and discards its backlog.
+    pub(super) fn drop_channel(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.remove(id) {
+            self.output.discard(channel.backlog);
+        }
+    }
+
+    pub(crate) fn take_discarded(&mut self) -> Vec<Bytes> {
+        self.output.take_discarded()
+    }
+
+    /// Whether a message with a body of so many bytes would wait in the channel's backlog.
+    pub(crate) fn is_backlogged(&self, id: ChannelId, body_len: usize) -> bool {
+        self.channels
+            .get(id)
+            .is_some_and(|channel| !self.output.bypasses(&channel.backlog, body_len))
     }
 
     pub(crate) fn remove_channel(&mut self, id: ChannelId) {

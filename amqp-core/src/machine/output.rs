@@ -18,10 +18,13 @@
 //! The lanes are bounded apart, so that neither keeps publishes from the other: the ready lane by
 //! `output_high`, each backlog by the same, all backlogs by `output_backlog`.
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::{
+    collections::{BTreeSet, VecDeque},
+    vec::Vec,
+};
 use core::fmt;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 pub(crate) use super::backlog::Backlog;
 use super::backlog::Item;
@@ -74,6 +77,9 @@ pub(crate) struct Output {
     answers: usize,
     /// Where the output stands when all that waited before those answers has left.
     answers_gone: u64,
+    /// The pieces of bodies that were copied, or will not be sent: their destructors are the
+    /// application's, and may not run in the middle of a call.
+    discarded: Vec<Bytes>,
     /// The largest frame, in bytes.
     frame_max: u32,
     /// How many body bytes go into a frame, at least 1.
@@ -116,6 +122,7 @@ impl Output {
             moved: 0,
             answers: 0,
             answers_gone: 0,
+            discarded: Vec::new(),
             frame_max: 0,
             chunk: 1,
         };
@@ -156,7 +163,7 @@ impl Output {
     }
 
     /// Whether a message goes to the lane of ready frames.
-    fn bypasses(&self, backlog: &Backlog, body_len: usize) -> bool {
+    pub(crate) fn bypasses(&self, backlog: &Backlog, body_len: usize) -> bool {
         backlog.is_bypassed() && body_len <= self.chunk
     }
 
@@ -322,14 +329,14 @@ impl Output {
             body_len: message.body.len(),
         };
         let publish = message.publish;
+        let body = message.body;
         if self.bypasses(backlog, heads.body_len) {
             let before = self.ready.len();
             let tail = self.ready.tail();
             tail.reserve(heads.len() + (FRAME_OVERHEAD + heads.body_len).min(CHAIN_FROM));
             let inspected = heads.put(tail, message.method, message.properties, inspect);
-            let mut body = message.body;
             if heads.body_len > 0 {
-                put_body_frame(&mut self.ready, channel, &mut body, heads.body_len);
+                self.put_body_frame(channel, body, heads.body_len);
             }
             self.queued += (self.ready.len() - before) as u64;
             Ok(inspected)
@@ -339,7 +346,7 @@ impl Output {
             });
             self.wait(backlog, heads.len() + heads.body_len);
             if heads.body_len > 0 {
-                backlog.items.push_back(Item::Body(message.body));
+                backlog.items.push_back(Item::Body(core::mem::take(body)));
             }
             self.join_ring(backlog, channel);
             Ok(inspected)
@@ -377,15 +384,16 @@ impl Output {
         if let Some(Item::Body(_)) = dropped.front() {
             backlog.items.extend(dropped.pop_front());
         }
-        let dropped: usize = dropped.iter().map(Item::len).sum();
-        self.leave(backlog, dropped);
+        let len: usize = dropped.iter().map(Item::len).sum();
+        self.leave(backlog, len);
+        self.discard_items(dropped);
         backlog.requests = 0;
         self.release(backlog, channel);
     }
 
     /// Drops everything, and lets nothing but urgent frames out from now on.
     pub(crate) fn abort(&mut self) {
-        self.ready.clear();
+        self.ready.clear(&mut self.discarded);
         self.ring = VecDeque::new();
         self.corked = BTreeSet::new();
         self.last = BytesMut::new();
@@ -397,6 +405,57 @@ impl Output {
     pub(crate) fn clear(&mut self) {
         self.abort();
         self.urgent = BytesMut::new();
+    }
+
+    /// Drops a backlog whose channel has ended.
+    pub(crate) fn discard(&mut self, backlog: Backlog) {
+        self.discard_items(backlog.items);
+    }
+
+    fn discard_items(&mut self, items: VecDeque<Item>) {
+        for item in items {
+            if let Item::Body(body) = item {
+                self.discard_body(body);
+            }
+        }
+    }
+
+    fn discard_body(&mut self, body: Body) {
+        self.discarded.extend(body.into_pieces());
+    }
+
+    /// The pieces of bodies that were copied, or will not be sent.
+    pub(crate) fn take_discarded(&mut self) -> Vec<Bytes> {
+        core::mem::take(&mut self.discarded)
+    }
+
+    /// Appends a body frame with the first `len` bytes of `body`. A body in one small piece stays
+    /// where it is.
+    #[inline]
+    fn put_body_frame(&mut self, channel: u16, body: &mut Body, len: usize) {
+        let ready = &mut self.ready;
+        if len < CHAIN_FROM {
+            ready.tail().reserve(len + FRAME_OVERHEAD);
+        }
+        put_head(ready.tail(), FrameKind::Body, channel, len);
+        if len < CHAIN_FROM
+            && let Some(whole) = body.single().filter(|whole| whole.len() == len)
+        {
+            ready.tail().extend_from_slice(whole);
+        } else {
+            let mut left = len;
+            while left > 0 {
+                let piece = body.take_front(left);
+                left = left.saturating_sub(piece.len().max(1));
+                if piece.len() < CHAIN_FROM {
+                    ready.tail().extend_from_slice(&piece);
+                    self.discarded.push(piece);
+                } else {
+                    ready.chain(piece);
+                }
+            }
+        }
+        ready.tail().extend_from_slice(&[FRAME_END]);
     }
 
     /// Drops the close that was asked for.
@@ -458,8 +517,10 @@ impl Output {
             Some(Item::Body(mut body)) => {
                 let len = body.len().min(self.chunk);
                 self.leave(backlog, len);
-                put_body_frame(&mut self.ready, channel, &mut body, len);
-                if !body.is_empty() {
+                self.put_body_frame(channel, &mut body, len);
+                if body.is_empty() {
+                    self.discard_body(body);
+                } else {
                     backlog.items.push_front(Item::Body(body));
                 }
             }
@@ -522,7 +583,8 @@ impl Output {
 pub(crate) struct Message<'a, M, P> {
     pub(crate) method: &'a M,
     pub(crate) properties: &'a P,
-    pub(crate) body: Body,
+    /// Taken, unless it is copied.
+    pub(crate) body: &'a mut Body,
     /// The number among the channel's publishes that are to be confirmed, or 0.
     pub(crate) publish: u64,
 }
@@ -574,24 +636,4 @@ fn put_method<M: MethodDef>(out: &mut BytesMut, channel: u16, method: &M, len: u
     out.extend_from_slice(&[c1, c0, m1, m0]);
     method.encode(out);
     out.extend_from_slice(&[FRAME_END]);
-}
-
-/// Appends a body frame with the first `len` bytes of `body`.
-#[inline]
-fn put_body_frame(ready: &mut Segments, channel: u16, body: &mut Body, len: usize) {
-    if len < CHAIN_FROM {
-        ready.tail().reserve(len + FRAME_OVERHEAD);
-    }
-    put_head(ready.tail(), FrameKind::Body, channel, len);
-    let mut left = len;
-    while left > 0 {
-        let piece = body.take_front(left);
-        left = left.saturating_sub(piece.len().max(1));
-        if piece.len() < CHAIN_FROM {
-            ready.tail().extend_from_slice(&piece);
-        } else {
-            ready.chain(piece);
-        }
-    }
-    ready.tail().extend_from_slice(&[FRAME_END]);
 }

@@ -18,13 +18,15 @@ pub struct FlushMark {
 impl<R: Role> Machine<R> {
     pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         self.learn(now);
+        // Not taken since the last call.
+        drop(self.output.take_discarded());
         let before = out.len();
         let mut progress = self.output.handed_out() < self.close_from;
         self.output.take_ready(out);
         progress |= self.take_turns(Output::share(out.len() - before)) > 0;
         self.output.take_ready(out);
-        for id in self.parting.drain(..) {
-            self.channels.remove(id);
+        for id in core::mem::take(&mut self.parting) {
+            self.drop_channel(id);
         }
         if let Life::Draining(reason) = &self.life {
             let reason = reason.clone();
@@ -71,7 +73,7 @@ impl<R: Role> Machine<R> {
             R::on_publish_begun(&mut channel.role, turn.last_publish);
         }
         if channel.life == ChannelLife::Finishing && channel.backlog.is_empty() {
-            self.channels.remove(id);
+            self.drop_channel(id);
         }
         turn.len
     }

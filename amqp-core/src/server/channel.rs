@@ -99,10 +99,11 @@ impl<'a> ChannelMut<'a> {
         body: impl Into<Body>,
     ) -> Result<(), ApiMisuse> {
         self.check_sent::<M>(true)?;
+        let mut body = body.into();
         let message = Message {
             method,
             properties,
-            body: body.into(),
+            body: &mut body,
             publish: 0,
         };
         self.answer::<M>(|machine, id| {

@@ -60,7 +60,17 @@ impl<T> ChannelTable<T> {
 
     /// All of them, by number.
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.iter_mut().map(|(_, value)| value)
+    }
+
+    /// All of them with their channels, by number.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ChannelId, &mut T)> {
         let entries = self.by_number.iter_mut().flatten();
-        entries.map(|(_, value)| &mut **value)
+        entries.map(|(id, value)| (*id, &mut **value))
+    }
+
+    /// The channels, by number.
+    pub(crate) fn ids(&self) -> Vec<ChannelId> {
+        self.by_number.iter().flatten().map(|(id, _)| *id).collect()
     }
 }

@@ -1,0 +1,228 @@
+//! The outcomes of publishes, until their futures take them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::RangeInclusive,
+    task::{Poll, Waker},
+};
+
+use amqp_core::client::Outcome;
+
+use super::later::{Later, register};
+use crate::{confirm::Unconfirmed, returns::ReturnedMessage};
+
+/// From so many slots on, an outcome that its future has not asked for moves out of the ring, so
+/// that it does not keep the slots behind it.
+const SLOTS_MAX: usize = 4096;
+
+/// The outcomes of a channel's publishes, and the futures that wait for them, by sequence number.
+#[derive(Debug)]
+pub(crate) struct Confirms {
+    /// The sequence number of the slot at the front.
+    first: u64,
+    slots: VecDeque<Slot>,
+    /// Outcomes from before the front, whose futures have not asked yet.
+    late: BTreeMap<u64, Result<(), Unconfirmed>>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Waiting {
+        waker: Option<Waker>,
+        /// The message was returned; its confirm follows.
+        returned: Option<Box<ReturnedMessage>>,
+    },
+    Settled(Result<(), Unconfirmed>),
+    /// Unsettled, without a future.
+    Abandoned,
+    Taken,
+}
+
+/// Sums over the confirms of all channels of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    /// The number of futures that wait.
+    pub(crate) awaited: usize,
+    /// Bytes of returned messages that their futures have not taken.
+    pub(crate) returned: usize,
+}
+
+impl Totals {
+    fn stop_waiting(&mut self, waker: Option<&Waker>) {
+        self.awaited = self.awaited.saturating_sub(usize::from(waker.is_some()));
+    }
+
+    fn release(&mut self, returned: Option<&ReturnedMessage>) {
+        let bytes = returned.map_or(0, ReturnedMessage::memory);
+        self.returned = self.returned.saturating_sub(bytes);
+    }
+}
+
+impl Default for Confirms {
+    fn default() -> Self {
+        Self {
+            first: 1,
+            slots: VecDeque::new(),
+            late: BTreeMap::new(),
+        }
+    }
+}
+
+impl Confirms {
+    /// Registers the next sequence number. A future asks for its outcome if it is `tracked`.
+    #[inline]
+    pub(crate) fn expect(&mut self, tracked: bool) {
+        self.slots.push_back(if tracked {
+            Slot::Waiting {
+                waker: None,
+                returned: None,
+            }
+        } else {
+            Slot::Abandoned
+        });
+    }
+
+    /// Takes the outcome, if it is known.
+    pub(crate) fn take(&mut self, seq: u64, totals: &mut Totals) -> Poll<Result<(), Unconfirmed>> {
+        let settled = match self.late.remove(&seq) {
+            Some(outcome) => Some(outcome),
+            None => self.take_slot(seq),
+        };
+        let Some(outcome) = settled else {
+            return Poll::Pending;
+        };
+        totals.release(returned_in(&outcome));
+        self.sweep();
+        Poll::Ready(outcome)
+    }
+
+    fn take_slot(&mut self, seq: u64) -> Option<Result<(), Unconfirmed>> {
+        let slot = self.slot(seq)?;
+        match std::mem::replace(slot, Slot::Taken) {
+            Slot::Settled(outcome) => Some(outcome),
+            unsettled => {
+                *slot = unsettled;
+                None
+            }
+        }
+    }
+
+    /// Stores the waker of the future that waits.
+    pub(crate) fn wait(&mut self, seq: u64, totals: &mut Totals, waker: Waker, later: &mut Later) {
+        match self.slot(seq) {
+            Some(Slot::Waiting { waker: slot, .. }) => {
+                totals.awaited += usize::from(slot.is_none());
+                register(slot, waker, later);
+            }
+            _ => later.drop_waker(Some(waker)),
+        }
+    }
+
+    /// Gives up a future's interest.
+    pub(crate) fn abandon(&mut self, seq: u64, totals: &mut Totals, later: &mut Later) {
+        if let Some(outcome) = self.late.remove(&seq) {
+            totals.release(returned_in(&outcome));
+        }
+        if let Some(slot) = self.slot(seq) {
+            let next = match slot {
+                Slot::Waiting { .. } | Slot::Abandoned => Slot::Abandoned,
+                Slot::Settled(_) | Slot::Taken => Slot::Taken,
+            };
+            match std::mem::replace(slot, next) {
+                Slot::Waiting { waker, returned } => {
+                    totals.stop_waiting(waker.as_ref());
+                    totals.release(returned.as_deref());
+                    later.drop_waker(waker);
+                }
+                Slot::Settled(outcome) => totals.release(returned_in(&outcome)),
+                Slot::Abandoned | Slot::Taken => {}
+            }
+        }
+        self.sweep();
+    }
+
+    /// Keeps a returned message for its future. Gives it back if there is none.
+    pub(crate) fn keep_returned(
+        &mut self,
+        seq: u64,
+        message: ReturnedMessage,
+        totals: &mut Totals,
+    ) -> Result<(), ReturnedMessage> {
+        match self.slot(seq) {
+            Some(Slot::Waiting { returned, .. }) => {
+                totals.release(returned.as_deref());
+                totals.returned += message.memory();
+                *returned = Some(Box::new(message));
+                Ok(())
+            }
+            _ => Err(message),
+        }
+    }
+
+    /// Settles a run of publishes.
+    pub(crate) fn settle(
+        &mut self,
+        run: RangeInclusive<u64>,
+        outcome: &Outcome,
+        totals: &mut Totals,
+        later: &mut Later,
+    ) {
+        for seq in run {
+            let Some(slot) = self.slot(seq) else { continue };
+            *slot = match std::mem::replace(slot, Slot::Taken) {
+                Slot::Waiting { waker, returned } => {
+                    totals.stop_waiting(waker.as_ref());
+                    later.wake(waker);
+                    if matches!(outcome, Outcome::Nacked) {
+                        totals.release(returned.as_deref());
+                    }
+                    Slot::Settled(result_of(outcome, returned))
+                }
+                Slot::Abandoned | Slot::Taken => Slot::Taken,
+                settled @ Slot::Settled(_) => settled,
+            };
+        }
+        self.sweep();
+    }
+
+    fn slot(&mut self, seq: u64) -> Option<&mut Slot> {
+        let at = seq.checked_sub(self.first)?;
+        self.slots.get_mut(usize::try_from(at).ok()?)
+    }
+
+    /// Frees the slots at the front that no future will ask for.
+    fn sweep(&mut self) {
+        while let Some(front) = self.slots.pop_front() {
+            match front {
+                Slot::Taken => {}
+                Slot::Settled(outcome) if self.slots.len() >= SLOTS_MAX => {
+                    self.late.insert(self.first, outcome);
+                }
+                stays => {
+                    self.slots.push_front(stays);
+                    return;
+                }
+            }
+            self.first += 1;
+        }
+    }
+}
+
+fn returned_in(outcome: &Result<(), Unconfirmed>) -> Option<&ReturnedMessage> {
+    match outcome {
+        Err(Unconfirmed::Returned(message)) => Some(message),
+        Ok(()) | Err(_) => None,
+    }
+}
+
+/// What the publisher is told.
+fn result_of(outcome: &Outcome, returned: Option<Box<ReturnedMessage>>) -> Result<(), Unconfirmed> {
+    match (outcome, returned) {
+        (Outcome::Nacked, _) => Err(Unconfirmed::Nacked),
+        // A return stands, whether or not the confirm still came.
+        (_, Some(message)) => Err(Unconfirmed::Returned(message)),
+        (Outcome::Acked, None) => Ok(()),
+        (Outcome::NotSent(reason), None) => Err(Unconfirmed::NotSent(reason.clone())),
+        (Outcome::Unknown(reason), None) => Err(Unconfirmed::Unknown(reason.clone())),
+    }
+}

@@ -1,0 +1,507 @@
+//! Messages of consumers, and returned ones, until their handles take them.
+
+use std::{collections::VecDeque, mem, task::Waker};
+
+use amqp_core::{ChannelId, ConsumerId, DeliveryTag, Requeue, Tags, client, wire::ShortStr};
+
+use super::{later::Later, state::State, waiters::Waiters};
+use crate::{error::Error, returns::ReturnedMessage};
+
+/// Withheld deliveries are put back in runs of about this many bytes.
+const RUN: usize = 64 << 10;
+
+/// A consumer's messages, until its handle takes them.
+#[derive(Debug)]
+pub(crate) struct ConsumerState {
+    pub(crate) tag: ShortStr,
+    pub(crate) queue: VecDeque<client::Delivery>,
+    pub(crate) waker: Option<Waker>,
+    pub(crate) end: Option<ConsumerEnd>,
+    /// Bytes in the queue, and in the batch that the handle works through.
+    kept: usize,
+    /// Its messages need no acknowledgement: the server does not take them back.
+    unreturnable: bool,
+    /// It is being cancelled: a message beyond its share is put back at once.
+    cancelling: bool,
+    /// Invariant: true exactly if the buffer counts it.
+    counted: bool,
+    withheld: Withheld,
+}
+
+/// Deliveries beyond the share of a consumer: their bodies are dropped, and the server keeps them as
+/// unacknowledged until there is room to get them once more.
+///
+/// ```text
+///  delivered ── no room ──> withheld ── room ──> recalled ── redelivered ──> kept
+/// ```
+///
+/// So each message travels twice at most, in place of being requeued and redelivered in a circle.
+/// As long as there are some, what was not delivered before is withheld as well, which keeps the
+/// order.
+#[derive(Debug, Default)]
+struct Withheld {
+    runs: VecDeque<Run>,
+    /// The number and the bytes of those that were put back and have not come yet.
+    recalled: usize,
+    recalled_bytes: usize,
+}
+
+/// Consecutive delivery tags.
+#[derive(Debug)]
+struct Run {
+    first: u64,
+    last: u64,
+    bytes: usize,
+}
+
+impl Withheld {
+    fn push(&mut self, tag: u64, bytes: usize) {
+        match self.runs.back_mut() {
+            Some(run) if run.last + 1 == tag && run.bytes < RUN => {
+                run.last = tag;
+                run.bytes += bytes;
+            }
+            _ => self.runs.push_back(Run {
+                first: tag,
+                last: tag,
+                bytes,
+            }),
+        }
+    }
+
+    fn redelivered(&mut self, bytes: usize) {
+        self.recalled = self.recalled.saturating_sub(1);
+        self.recalled_bytes = match self.recalled {
+            0 => 0,
+            _ => self.recalled_bytes.saturating_sub(bytes),
+        };
+    }
+
+    /// Others may have got them.
+    fn forget_recalled(&mut self) {
+        self.recalled = 0;
+        self.recalled_bytes = 0;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.recalled == 0
+    }
+
+    /// Puts back what there is room for, at least one run if the consumer has `nothing` else.
+    fn recall(&mut self, channel: &mut client::ChannelMut<'_>, room: usize, nothing: bool) -> bool {
+        let mut room = room.saturating_sub(self.recalled_bytes);
+        let mut must = nothing && self.recalled == 0;
+        let mut any = false;
+        while let Some(run) = self.runs.front()
+            && (must || run.bytes <= room)
+        {
+            room = room.saturating_sub(run.bytes);
+            self.recalled_bytes += run.bytes;
+            self.recalled += (run.last - run.first + 1) as usize;
+            requeue(channel, run);
+            self.runs.pop_front();
+            (must, any) = (false, true);
+        }
+        any
+    }
+
+    fn put_back(&mut self, channel: &mut client::ChannelMut<'_>) {
+        for run in mem::take(&mut self.runs) {
+            requeue(channel, &run);
+        }
+        self.forget_recalled();
+    }
+}
+
+fn requeue(channel: &mut client::ChannelMut<'_>, run: &Run) {
+    for tag in (run.first..=run.last).filter_map(DeliveryTag::new) {
+        // Refused only on a channel that is closing, whose deliveries are requeued.
+        let _closed = channel.requeue_withheld(tag);
+    }
+}
+
+/// Why a consumer gets nothing more.
+#[derive(Clone, Debug)]
+pub(crate) enum ConsumerEnd {
+    /// Its handle has cancelled it.
+    Cancelled,
+    /// Its handle has cancelled it, and the server has not answered in time: more may come.
+    CancelTimedOut,
+    Error(Error),
+}
+
+/// Returned messages, until the handle takes them.
+#[derive(Debug, Default)]
+pub(crate) struct ReturnsState {
+    pub(crate) queue: VecDeque<ReturnedMessage>,
+    /// Bytes in the queue.
+    pub(crate) kept: usize,
+    /// The number of handles.
+    pub(crate) listeners: usize,
+    pub(crate) waiting: Waiters,
+    /// Set when messages came faster than they were taken.
+    pub(crate) overflow: Option<Error>,
+}
+
+impl ConsumerState {
+    /// The first end counts.
+    fn finish(&mut self, end: ConsumerEnd, later: &mut Later) {
+        self.end.get_or_insert(end);
+        later.wake(self.waker.take());
+    }
+}
+
+impl State {
+    pub(crate) fn add_consumer(
+        &mut self,
+        channel: ChannelId,
+        id: ConsumerId,
+        tag: ShortStr,
+        no_ack: bool,
+    ) {
+        if let Some(channel) = self.channels.get_mut(channel) {
+            self.buffer.consumers += 1;
+            let consumer = ConsumerState {
+                tag,
+                queue: VecDeque::new(),
+                waker: None,
+                end: None,
+                kept: 0,
+                unreturnable: no_ack,
+                cancelling: false,
+                counted: true,
+                withheld: Withheld::default(),
+            };
+            channel.consumers.insert(id, consumer);
+        }
+    }
+
+    pub(crate) fn consumer_mut(
+        &mut self,
+        channel: ChannelId,
+        consumer: ConsumerId,
+    ) -> Option<&mut ConsumerState> {
+        self.channels.get_mut(channel)?.consumers.get_mut(&consumer)
+    }
+
+    /// Releases a consumer whose handle was dropped: cancels it, and requeues what it has not
+    /// yielded.
+    pub(crate) fn release_consumer(
+        &mut self,
+        channel: ChannelId,
+        id: ConsumerId,
+        batch: impl Iterator<Item = client::Delivery>,
+        later: &mut Later,
+    ) {
+        let consumer = self
+            .channels
+            .get_mut(channel)
+            .and_then(|channel| channel.consumers.remove(&id));
+        let Some(mut consumer) = consumer else {
+            return;
+        };
+        later.drop_waker(consumer.waker.take());
+        self.buffer.release(consumer.kept, consumer.unreturnable);
+        self.buffer.consumers -= usize::from(consumer.counted);
+        later.commanded = true;
+        let Some(mut commands) = self.machine.channel(channel) else {
+            return;
+        };
+        if matches!(consumer.end, None | Some(ConsumerEnd::CancelTimedOut)) {
+            commands.abandon_consumer(&consumer.tag, id);
+        }
+        for message in batch.chain(consumer.queue) {
+            if let Some(tag) = message.tag {
+                // Refused only on a channel that is closing, whose deliveries are requeued.
+                let _closed = commands.nack(Tags::One(tag), Requeue::Yes);
+            }
+        }
+        consumer.withheld.put_back(&mut commands);
+    }
+
+    /// Moves the queue into the handle's empty batch.
+    pub(crate) fn take_batch(
+        &mut self,
+        channel: ChannelId,
+        consumer: ConsumerId,
+        batch: &mut VecDeque<client::Delivery>,
+    ) {
+        if let Some(state) = self.consumer_mut(channel, consumer) {
+            mem::swap(batch, &mut state.queue);
+        }
+    }
+
+    /// So many bytes of the batch were yielded.
+    pub(crate) fn release_taken(
+        &mut self,
+        channel: ChannelId,
+        id: ConsumerId,
+        bytes: usize,
+        later: &mut Later,
+    ) {
+        let Some(consumer) = self
+            .channels
+            .get_mut(channel)
+            .and_then(|channel| channel.consumers.get_mut(&id))
+        else {
+            return;
+        };
+        consumer.kept = consumer.kept.saturating_sub(bytes);
+        self.buffer.release(bytes, consumer.unreturnable);
+        self.progress |= consumer.unreturnable;
+        if !consumer.withheld.is_empty()
+            && consumer.end.is_none()
+            && let Some(mut commands) = self.machine.channel(channel)
+        {
+            let room = self.buffer.room(consumer.kept);
+            let nothing = consumer.kept == 0;
+            later.commanded |= consumer.withheld.recall(&mut commands, room, nothing);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn on_delivered(&mut self, delivery: client::Delivery, later: &mut Later) {
+        let bytes = delivery.memory();
+        let consumer = self
+            .channels
+            .get_mut(delivery.channel)
+            .and_then(|channel| channel.consumers.get_mut(&delivery.consumer));
+        let Some(consumer) = consumer else {
+            return;
+        };
+        let keeps = match delivery.tag {
+            Some(_) => {
+                let withheld = &mut consumer.withheld;
+                let mut in_order = true;
+                if !withheld.is_empty() {
+                    if delivery.method.redelivered {
+                        withheld.redelivered(bytes);
+                    } else if consumer.kept == 0 {
+                        withheld.forget_recalled();
+                    } else {
+                        in_order = false;
+                    }
+                }
+                in_order && self.buffer.has_room(consumer.kept, bytes)
+            }
+            None => !self.buffer.overflows(bytes),
+        };
+        if keeps {
+            consumer.kept += bytes;
+            self.buffer.keep(bytes, consumer.unreturnable);
+            consumer.queue.push_back(delivery);
+            later.wake(consumer.waker.take());
+        } else {
+            self.on_excess(&delivery, bytes, later);
+        }
+    }
+
+    /// Withholds a delivery for which the consumer has no room, or ends the consumer if the server
+    /// does not take it back.
+    #[cold]
+    fn on_excess(&mut self, delivery: &client::Delivery, bytes: usize, later: &mut Later) {
+        let (channel, id) = (delivery.channel, delivery.consumer);
+        let Some(tag) = delivery.tag else {
+            self.overflow_consumer(channel, id, later);
+            return;
+        };
+        let Some(mut commands) = self.machine.channel(channel) else {
+            return;
+        };
+        let consumer = self
+            .channels
+            .get_mut(channel)
+            .and_then(|channel| channel.consumers.get_mut(&id));
+        if let Some(consumer) = consumer
+            && !consumer.cancelling
+            && consumer.end.is_none()
+        {
+            if commands.withhold(tag).is_ok() {
+                consumer.withheld.push(tag.get(), bytes);
+            }
+        } else {
+            let _closed = commands.nack(Tags::One(tag), Requeue::Yes);
+            later.commanded = true;
+        }
+    }
+
+    /// Ends a consumer without acknowledgements that does not keep up.
+    fn overflow_consumer(&mut self, channel: ChannelId, id: ConsumerId, later: &mut Later) {
+        let limit = self.buffer.limit();
+        let Some(consumer) = self.consumer_mut(channel, id) else {
+            return;
+        };
+        let tag = consumer.tag.clone();
+        let exempt = consumer.kept;
+        consumer.unreturnable = false;
+        self.buffer.exempt(exempt);
+        let end = ConsumerEnd::Error(Error::Overflow { limit });
+        self.end_consumer(channel, id, end, later);
+        if let Some(mut commands) = self.machine.channel(channel) {
+            commands.abandon_consumer(&tag, id);
+            later.commanded = true;
+        }
+    }
+
+    /// Nothing was taken in time while reading was paused: ends what it was paused for.
+    pub(crate) fn overflow_stalled(&mut self, later: &mut Later) {
+        let mut stalled = Vec::new();
+        let limit = self.buffer.limit();
+        for (channel, state) in self.channels.iter_mut() {
+            let full = |it: &ConsumerState| it.unreturnable && it.kept > 0 && it.end.is_none();
+            let consumers = state.consumers.iter().filter(|(_, it)| full(it));
+            stalled.extend(consumers.map(|(id, _)| (channel, *id)));
+            if let Some(returns) = &mut state.returns
+                && returns.kept > 0
+            {
+                self.buffer.exempt(returns.kept);
+                returns.overflow.get_or_insert(Error::Overflow { limit });
+                returns.waiting.wake_all(later);
+            }
+        }
+        for (channel, consumer) in stalled {
+            self.overflow_consumer(channel, consumer, later);
+        }
+    }
+
+    /// The consumer's handle has asked to cancel it.
+    pub(crate) fn consumer_cancelling(&mut self, channel: ChannelId, consumer: ConsumerId) {
+        let Some(mut commands) = self.machine.channel(channel) else {
+            return;
+        };
+        if let Some(consumer) = self
+            .channels
+            .get_mut(channel)
+            .and_then(|channel| channel.consumers.get_mut(&consumer))
+        {
+            consumer.cancelling = true;
+            consumer.withheld.put_back(&mut commands);
+        }
+    }
+
+    pub(crate) fn end_consumer(
+        &mut self,
+        channel: ChannelId,
+        consumer: ConsumerId,
+        end: ConsumerEnd,
+        later: &mut Later,
+    ) {
+        self.consumer_cancelling(channel, consumer);
+        let Some(state) = self
+            .channels
+            .get_mut(channel)
+            .and_then(|channel| channel.consumers.get_mut(&consumer))
+        else {
+            return;
+        };
+        state.finish(end, later);
+        self.buffer.consumers -= usize::from(mem::take(&mut state.counted));
+    }
+
+    /// The handle of a consumer whose cancel was not answered takes nothing more: what still comes
+    /// is requeued.
+    pub(crate) fn desert_consumer(&mut self, channel: ChannelId, id: ConsumerId) {
+        let tag = self.consumer_mut(channel, id).map(|it| it.tag.clone());
+        if let (Some(tag), Some(mut commands)) = (tag, self.machine.channel(channel)) {
+            commands.abandon_consumer(&tag, id);
+        }
+    }
+
+    /// The server takes back what is outstanding on a channel: what is kept of it is stale.
+    pub(crate) fn on_recover(&mut self, channel: ChannelId) {
+        let Some(channel) = self.channels.get_mut(channel) else {
+            return;
+        };
+        for consumer in channel.consumers.values_mut() {
+            let stale = |message: &client::Delivery| message.tag.is_some();
+            let queue = &mut consumer.queue;
+            let bytes: usize = queue
+                .iter()
+                .filter(|it| stale(it))
+                .map(client::Delivery::memory)
+                .sum();
+            queue.retain(|message| !stale(message));
+            consumer.kept = consumer.kept.saturating_sub(bytes);
+            self.buffer.release(bytes, false);
+            consumer.withheld = Withheld::default();
+        }
+    }
+
+    pub(crate) fn on_returned(&mut self, returned: client::Returned, later: &mut Later) {
+        let (channel, seq) = (returned.channel, returned.seq);
+        let mut message = ReturnedMessage::from(returned);
+        let limit = self.buffer.limit();
+        let Some(channel) = self.channels.get_mut(channel) else {
+            return;
+        };
+        if let Some(seq) = seq {
+            if self.totals.returned + message.memory() > limit {
+                message.omit_body();
+            }
+            match channel
+                .confirms
+                .keep_returned(seq.get(), message, &mut self.totals)
+            {
+                Ok(()) => return,
+                Err(unclaimed) => message = unclaimed,
+            }
+        }
+        let Some(returns) = &mut channel.returns else {
+            return;
+        };
+        if returns.overflow.is_some() {
+            return;
+        }
+        let bytes = message.memory();
+        if self.buffer.overflows(bytes) {
+            self.buffer.exempt(returns.kept);
+            returns.overflow = Some(Error::Overflow { limit });
+        } else {
+            self.buffer.keep(bytes, true);
+            returns.kept += bytes;
+            returns.queue.push_back(message);
+        }
+        returns.waiting.wake_all(later);
+    }
+
+    /// Releases a returned message that its handle has taken.
+    pub(crate) fn release_returned(&mut self, bytes: usize, exempt: bool) {
+        self.buffer.release(bytes, !exempt);
+        self.progress = true;
+    }
+
+    /// Ends what listens to a channel: nothing more comes.
+    pub(crate) fn finish_channel(&mut self, id: ChannelId, error: &Error, later: &mut Later) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        for consumer in channel.consumers.values_mut() {
+            consumer.finish(ConsumerEnd::Error(error.clone()), later);
+            // It cannot grow, so that reading need not pause for it.
+            if mem::take(&mut consumer.unreturnable) {
+                self.buffer.exempt(consumer.kept);
+            }
+            consumer.withheld = Withheld::default();
+            self.buffer.consumers -= usize::from(mem::take(&mut consumer.counted));
+        }
+        channel.watchers.wake_all(later);
+        if let Some(returns) = &mut channel.returns {
+            returns.waiting.wake_all(later);
+            if returns.overflow.is_none() {
+                self.buffer.exempt(returns.kept);
+            }
+        }
+    }
+
+    /// Forgets what a channel without a handle has kept.
+    pub(crate) fn forget_channel(&mut self, channel: &super::state::ChannelState) {
+        for consumer in channel.consumers.values() {
+            self.buffer.release(consumer.kept, consumer.unreturnable);
+            self.buffer.consumers -= usize::from(consumer.counted);
+        }
+        if let Some(returns) = &channel.returns {
+            let exempt = returns.overflow.is_some() || channel.closed.is_some();
+            self.buffer.release(returns.kept, !exempt);
+        }
+    }
+}

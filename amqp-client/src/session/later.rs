@@ -1,0 +1,61 @@
+//! Work that is put off until the lock is released.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::Waker,
+};
+
+use bytes::Bytes;
+
+/// Collects, under the lock, the effects that run code of the application: wake-ups, and drops of
+/// wakers and bodies, whose destructors may use a handle of the same connection.
+///
+/// [`run`](Self::run) carries them out after the lock.
+#[derive(Debug, Default)]
+#[must_use = "the effects are lost unless they are run"]
+pub(crate) struct Later {
+    wakes: Vec<Waker>,
+    /// Replaced and removed wakers. One may be the last owner of its task.
+    wakers: Vec<Waker>,
+    /// Bodies that were copied or are not sent.
+    bodies: Vec<Bytes>,
+    /// The machine was given a command: the driver is woken.
+    pub(crate) commanded: bool,
+}
+
+impl Later {
+    pub(crate) fn wake(&mut self, waker: Option<Waker>) {
+        self.wakes.extend(waker);
+    }
+
+    pub(crate) fn drop_waker(&mut self, waker: Option<Waker>) {
+        self.wakers.extend(waker);
+    }
+
+    pub(crate) fn drop_bodies(&mut self, bodies: Vec<Bytes>) {
+        if self.bodies.is_empty() {
+            self.bodies = bodies;
+        } else {
+            self.bodies.extend(bodies);
+        }
+    }
+
+    /// Wakes and drops. A panic in one of them does not reach the others: the panic hook has
+    /// reported it, and every other future still gets its wake-up.
+    pub(crate) fn run(self) {
+        for waker in self.wakes {
+            let _reported = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
+        for waker in self.wakers {
+            let _reported = catch_unwind(AssertUnwindSafe(|| drop(waker)));
+        }
+        for body in self.bodies {
+            let _reported = catch_unwind(AssertUnwindSafe(|| drop(body)));
+        }
+    }
+}
+
+/// Stores the waker of the task that waits; the one in its place is dropped later.
+pub(crate) fn register(slot: &mut Option<Waker>, waker: Waker, later: &mut Later) {
+    later.drop_waker(slot.replace(waker));
+}

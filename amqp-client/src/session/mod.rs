@@ -1,0 +1,25 @@
+//! The state that the handles of a connection share with its driver, behind one lock.
+//!
+//! | file | concern |
+//! |---|---|
+//! | `shared.rs` | the lock, the driver's end of it, waits for answers |
+//! | `state.rs` | channels, and the events of the machine |
+//! | `requests.rs` | requests that wait for their answer |
+//! | `publish.rs`, `lines.rs` | publishing, and the order of those that wait for room |
+//! | `confirms.rs` | outcomes of publishes |
+//! | `deliveries.rs`, `buffer.rs` | messages that the application has not taken, and their bound |
+//! | `alarms.rs`, `waiters.rs`, `later.rs`, `budget.rs` | deadlines, wakers, effects after the lock, yielding |
+
+pub(crate) mod alarms;
+pub(crate) mod budget;
+pub(crate) mod buffer;
+mod channel_table;
+pub(crate) mod confirms;
+pub(crate) mod deliveries;
+pub(crate) mod later;
+pub(crate) mod lines;
+pub(crate) mod publish;
+pub(crate) mod requests;
+pub(crate) mod shared;
+pub(crate) mod state;
+pub(crate) mod waiters;

@@ -1,0 +1,142 @@
+//! Requests that wait for their answer.
+
+use std::{
+    collections::BTreeMap,
+    task::{Poll, Waker},
+};
+
+use amqp_core::{
+    ChannelId, ConsumerId, RequestError, RequestId, Requeue, client::GetMessage, protocol::Method,
+};
+
+use super::{
+    deliveries::ConsumerEnd,
+    later::{Later, register},
+    state::State,
+};
+use crate::error::Error;
+
+/// The requests whose answers are awaited.
+#[derive(Debug, Default)]
+pub(crate) struct Requests(BTreeMap<RequestId, Slot>);
+
+/// A request's answer, until its future takes it.
+#[derive(Debug, Default)]
+struct Slot {
+    waker: Option<Waker>,
+    answer: Option<Answer>,
+    /// The consumer that ends with the answer: the request cancels it.
+    cancels: Option<(ChannelId, ConsumerId)>,
+    /// The future was dropped; only the consumer waits for the answer.
+    abandoned: bool,
+}
+
+/// The outcome of a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Reply(Method),
+    Got(Option<GetMessage>),
+    Failed(RequestError),
+}
+
+impl Requests {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl State {
+    /// Registers a request that a future will wait for.
+    pub(crate) fn expect(&mut self, request: RequestId) {
+        self.requests.0.insert(request, Slot::default());
+    }
+
+    /// Registers a request that cancels a consumer, which ends with the answer even if the future
+    /// is dropped.
+    pub(crate) fn expect_cancel(
+        &mut self,
+        request: RequestId,
+        channel: ChannelId,
+        consumer: ConsumerId,
+    ) {
+        let slot = self.requests.0.entry(request).or_default();
+        slot.cancels = Some((channel, consumer));
+        self.consumer_cancelling(channel, consumer);
+    }
+
+    /// Takes the answer, if it has come.
+    pub(crate) fn take_answer(&mut self, request: RequestId) -> Poll<Result<Answer, Error>> {
+        let Some(slot) = self.requests.0.get_mut(&request) else {
+            return Poll::Ready(Err(Error::Internal("the request has no slot")));
+        };
+        let Some(answer) = slot.answer.take() else {
+            return Poll::Pending;
+        };
+        self.requests.0.remove(&request);
+        Poll::Ready(match answer {
+            Answer::Failed(cause) => Err(cause.into()),
+            answer @ (Answer::Reply(_) | Answer::Got(_)) => Ok(answer),
+        })
+    }
+
+    /// Stores the waker of the future that waits for the answer.
+    pub(crate) fn await_answer(&mut self, request: RequestId, waker: Waker, later: &mut Later) {
+        match self.requests.0.get_mut(&request) {
+            Some(slot) => register(&mut slot.waker, waker, later),
+            None => later.drop_waker(Some(waker)),
+        }
+    }
+
+    /// Gives up a wait. A late answer is undone: a consumer is cancelled, a message requeued, a
+    /// channel closed.
+    pub(crate) fn abandon(
+        &mut self,
+        channel: Option<ChannelId>,
+        request: RequestId,
+        later: &mut Later,
+    ) {
+        let Some(mut slot) = self.requests.0.remove(&request) else {
+            return;
+        };
+        later.drop_waker(slot.waker.take());
+        if slot.cancels.is_some() && slot.answer.is_none() {
+            slot.abandoned = true;
+            self.requests.0.insert(request, slot);
+            return;
+        }
+        let Some(channel) = channel else { return };
+        later.commanded = true;
+        match slot.answer {
+            None => self.machine.abandon(channel, request),
+            Some(Answer::Got(Some(message))) => {
+                if let (Some(tag), Some(mut channel)) = (message.tag, self.machine.channel(channel))
+                {
+                    // Refused only on a channel that is not open, whose deliveries are requeued.
+                    let _closed = channel.reject(tag, Requeue::Yes);
+                }
+            }
+            Some(Answer::Reply(_) | Answer::Got(None) | Answer::Failed(_)) => {}
+        }
+    }
+
+    pub(crate) fn answer(&mut self, request: RequestId, answer: Answer, later: &mut Later) {
+        let Some(slot) = self.requests.0.get_mut(&request) else {
+            return;
+        };
+        let cancelled = slot.cancels.zip(match &answer {
+            Answer::Reply(_) => Some(ConsumerEnd::Cancelled),
+            Answer::Failed(RequestError::TimedOut) => Some(ConsumerEnd::CancelTimedOut),
+            // The consumer ends with its channel.
+            Answer::Failed(_) | Answer::Got(_) => None,
+        });
+        if slot.abandoned {
+            self.requests.0.remove(&request);
+        } else {
+            slot.answer = Some(answer);
+            later.wake(slot.waker.take());
+        }
+        if let Some(((channel, consumer), end)) = cancelled {
+            self.end_consumer(channel, consumer, end, later);
+        }
+    }
+}

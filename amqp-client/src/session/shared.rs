@@ -1,0 +1,431 @@
+//! The lock that a connection's handles and its driver share.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use amqp_core::{
+    ChannelId, CloseCause, Endpoint, Instant, RequestId, TimeoutReason, Timeouts, Transmit,
+    client::{self, GetMessage},
+    protocol::Method,
+};
+use bytes::BytesMut;
+
+use super::{
+    alarms::AlarmId,
+    later::Later,
+    requests::Answer,
+    state::State,
+    waiters::{Place, Waiters},
+};
+use crate::{driver::Drive, error::Error};
+
+/// A connection's state, behind the one lock that it has.
+///
+/// The lock is never held across an await, a system call or code of the application: wakers are
+/// cloned before it, and woken and dropped after it, as are bodies; see [`Later`].
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    timeouts: Timeouts,
+}
+
+impl Shared {
+    pub(crate) fn new(machine: client::Connection, timeouts: Timeouts) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State::new(machine)),
+            timeouts,
+        })
+    }
+
+    pub(crate) const fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in a critical section panics; should it, the state is still the best there is.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `act` under the lock, and what it puts off after it. Wakes the driver if the machine was
+    /// commanded, or there is room to read on.
+    #[inline]
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State, &mut Later) -> T) -> T {
+        let mut later = Later::default();
+        let mut state = self.lock();
+        let result = act(&mut state, &mut later);
+        let driver = if later.commanded || (state.reading_paused && state.wants_input()) {
+            state.driver.take()
+        } else {
+            None
+        };
+        drop(state);
+        later.run();
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    /// As [`with`](Self::with), for a command to the machine.
+    #[inline]
+    pub(crate) fn command<T>(&self, command: impl FnOnce(&mut State) -> T) -> T {
+        self.with(|state, later| {
+            later.commanded = true;
+            command(state)
+        })
+    }
+
+    /// As [`command`](Self::command), and processes the events that come of it.
+    pub(crate) fn command_and_process<T>(
+        &self,
+        command: impl FnOnce(&mut State, &mut Later) -> T,
+    ) -> T {
+        self.with(|state, later| {
+            later.commanded = true;
+            let result = command(state, later);
+            state.process_events(later);
+            result
+        })
+    }
+}
+
+/// The wait for the answer to a request.
+///
+/// Dropping it gives the answer up: its effect is undone.
+#[derive(Debug)]
+pub(crate) struct Wait<'a> {
+    shared: &'a Shared,
+    channel: Option<ChannelId>,
+    request: Option<RequestId>,
+}
+
+impl<'a> Wait<'a> {
+    /// Waits for a request that was just made under this state.
+    pub(crate) fn new(
+        shared: &'a Shared,
+        state: &mut State,
+        channel: Option<ChannelId>,
+        request: RequestId,
+    ) -> Self {
+        state.expect(request);
+        Self {
+            shared,
+            channel,
+            request: Some(request),
+        }
+    }
+
+    /// The answer, of the type that the request's method names.
+    pub(crate) async fn reply<R: TryFrom<Method>>(self) -> Result<R, Error> {
+        const WRONG: Error = Error::Internal("the answer is of another type");
+        match self.await? {
+            Answer::Reply(method) => R::try_from(method).map_err(|_| WRONG),
+            Answer::Got(_) | Answer::Failed(_) => Err(WRONG),
+        }
+    }
+
+    /// The message that was fetched.
+    pub(crate) async fn message(self) -> Result<Option<GetMessage>, Error> {
+        match self.await? {
+            Answer::Got(message) => Ok(message),
+            Answer::Reply(_) | Answer::Failed(_) => {
+                Err(Error::Internal("the answer is of another type"))
+            }
+        }
+    }
+}
+
+impl Future for Wait<'_> {
+    type Output = Result<Answer, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(request) = self.request else {
+            return Poll::Pending;
+        };
+        let waker = cx.waker().clone();
+        let answer = self.shared.with(|state, later| {
+            let answer = state.take_answer(request);
+            if answer.is_pending() {
+                state.await_answer(request, waker, later);
+            } else {
+                later.drop_waker(Some(waker));
+            }
+            answer
+        });
+        if answer.is_ready() {
+            self.request = None;
+        }
+        answer
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(request) = self.request {
+            self.shared
+                .with(|state, later| state.abandon(self.channel, request, later));
+        }
+    }
+}
+
+/// Waits until a condition holds, among those that are woken when it may.
+pub(crate) async fn wait_for<T>(
+    shared: &Shared,
+    waiters: fn(&mut State) -> &mut Waiters,
+    condition: impl Fn(&State) -> Option<T>,
+) -> T {
+    let mut waiting = Waiting {
+        shared,
+        waiters,
+        place: None,
+    };
+    poll_fn(move |cx| waiting.poll(cx, &condition)).await
+}
+
+/// A place among those that wait, given up on drop.
+pub(crate) struct Waiting<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) waiters: fn(&mut State) -> &mut Waiters,
+    pub(crate) place: Place,
+}
+
+impl Waiting<'_> {
+    pub(crate) fn poll<T>(
+        &mut self,
+        cx: &Context<'_>,
+        condition: impl Fn(&State) -> Option<T>,
+    ) -> Poll<T> {
+        let waker = cx.waker().clone();
+        self.shared.with(|state, later| match condition(state) {
+            Some(value) => {
+                later.drop_waker(Some(waker));
+                Poll::Ready(value)
+            }
+            None => {
+                (self.waiters)(state).wait(&mut self.place, waker, later);
+                Poll::Pending
+            }
+        })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.place.is_some() {
+            self.shared
+                .with(|state, later| (self.waiters)(state).leave(&mut self.place, later));
+        }
+    }
+}
+
+/// A deadline by the driver's clock, from the first poll on; never without a duration. On a
+/// connection that has ended no clock runs, and the deadline has passed.
+#[derive(Debug)]
+pub(crate) struct Alarm<'a> {
+    shared: &'a Shared,
+    after: Option<Duration>,
+    id: Option<AlarmId>,
+}
+
+impl<'a> Alarm<'a> {
+    pub(crate) const fn new(shared: &'a Shared, after: Option<Duration>) -> Self {
+        Self {
+            shared,
+            after,
+            id: None,
+        }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let Some(after) = self.after else {
+            return Poll::Pending;
+        };
+        let waker = cx.waker().clone();
+        self.shared.with(|state, later| match self.id {
+            _ if state.closed.is_some() => {
+                later.drop_waker(Some(waker));
+                Poll::Ready(())
+            }
+            Some(id) => match state.alarms.update(id, waker, later) {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            },
+            None => {
+                self.id = Some(state.alarms.add(after, waker));
+                // The driver sets it.
+                later.commanded = true;
+                Poll::Pending
+            }
+        })
+    }
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.shared
+                .with(|state, later| state.alarms.remove(id, later));
+        }
+    }
+}
+
+/// The output of `future`; none if it takes longer than `limit`.
+pub(crate) async fn within<T>(
+    shared: &Shared,
+    limit: Option<Duration>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = pin!(future);
+    let mut alarm = Alarm::new(shared, limit);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => alarm.poll(cx).map(|()| None),
+    })
+    .await
+}
+
+/// The driver's end of a client's connection.
+#[derive(Debug)]
+pub struct ClientEndpoint(pub(crate) Arc<Shared>);
+
+impl ClientEndpoint {
+    /// Ends the connection at once.
+    pub(crate) fn end(&self, why: &str) {
+        self.0.with(|state, later| {
+            let now = Instant::ORIGIN; // The machine's clock does not go back.
+            state.machine.handle_transport_error(now, why);
+            state.process_events(later);
+        });
+    }
+
+    /// Tells the machine something, and passes on what comes of it.
+    fn tell<T>(&self, now: Instant, act: impl FnOnce(&mut State) -> T) -> T {
+        self.0.with(|state, later| {
+            let result = act(state);
+            state.process_events(later);
+            state.advance(now, later);
+            result
+        })
+    }
+}
+
+impl Endpoint for ClientEndpoint {
+    fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
+        self.tell(now, |state| {
+            state.machine.handle_input(now, input);
+        });
+        let mut state = self.0.lock();
+        if !state.reading_paused && !state.wants_input() {
+            state.reading_paused = true;
+            state.progress = false;
+            state.stalled_at = Some(now + self.0.timeouts.unread);
+            state.machine.set_reading(now, false);
+        }
+    }
+
+    fn handle_eof(&mut self, now: Instant) {
+        self.tell(now, |state| state.machine.handle_eof(now));
+    }
+
+    fn handle_reset(&mut self, now: Instant, message: &str) {
+        self.tell(now, |state| state.machine.handle_reset(now, message));
+    }
+
+    fn handle_transport_error(&mut self, now: Instant, message: &str) {
+        self.tell(now, |state| {
+            state.machine.handle_transport_error(now, message);
+        });
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.tell(now, |state| state.machine.handle_timeout(now));
+    }
+
+    fn handle_written(&mut self, now: Instant) {
+        self.0.lock().machine.handle_written(now);
+    }
+
+    fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        self.0.with(|state, later| {
+            later.drop_bodies(state.machine.take_discarded());
+            let more = state.machine.poll_transmit(now, out);
+            // The driver asks for more when the transport has taken all that it had.
+            state.in_transit = more;
+            state.flushers.wake_all(later);
+            state.process_events(later);
+            more
+        })
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
+        let state = self.0.lock();
+        let own = state
+            .next_deadline()
+            .map(|at| (at, TimeoutReason::SetDeadline));
+        own.into_iter().chain(state.machine.poll_timeout()).min()
+    }
+
+    fn read_hint(&self) -> usize {
+        self.0.lock().machine.read_hint()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.0.lock().machine.is_finished()
+    }
+}
+
+impl Drive for ClientEndpoint {
+    fn wants_input(&mut self, now: Instant) -> bool {
+        let mut state = self.0.lock();
+        if state.reading_paused {
+            if state.wants_input() {
+                state.reading_paused = false;
+                state.stalled_at = None;
+                state.machine.set_reading(now, true);
+            } else if state.stalled_at.is_none() {
+                // There was progress, or too much is unsent: it is watched on.
+                state.stalled_at = Some(now + self.0.timeouts.unread);
+            }
+        }
+        !state.reading_paused
+    }
+
+    fn park(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool {
+        let waker = waker.clone();
+        let mut state = self.0.lock();
+        let readable = state.reading_paused && state.wants_input();
+        let writable = output && state.machine.has_transmit();
+        let machine = state.machine.poll_timeout().map(|(at, _)| at);
+        let due = machine.into_iter().chain(state.next_deadline()).min();
+        let earlier = due.is_some_and(|due| alarm.is_none_or(|alarm| due < alarm));
+        let parked = !(readable || writable || earlier || state.machine.is_finished());
+        let before = if parked {
+            state.driver.replace(waker)
+        } else {
+            Some(waker)
+        };
+        drop(state);
+        drop(before);
+        parked
+    }
+
+    fn has_last_words(&self) -> bool {
+        let state = self.0.lock();
+        let reason = state.machine.close_reason();
+        reason.is_some_and(|reason| {
+            !matches!(
+                reason.cause(),
+                CloseCause::Eof { .. } | CloseCause::Transport { .. } | CloseCause::TimedOut(_)
+            )
+        })
+    }
+
+    fn abandon(&mut self) {
+        self.end("the driver was dropped");
+    }
+}

@@ -1,0 +1,341 @@
+//! Everything about a connection that its handles share: the machine, and what waits for it.
+
+use std::{collections::BTreeMap, mem, sync::Arc, task::Waker};
+
+use amqp_core::{
+    ChannelId, CloseReason, ConsumerId, Instant,
+    client::{self, Event},
+};
+
+use super::{
+    alarms::Alarms,
+    buffer::Buffer,
+    channel_table::ChannelTable,
+    confirms::{Confirms, Totals},
+    deliveries::{ConsumerEnd, ConsumerState, ReturnsState},
+    later::Later,
+    lines::Line,
+    requests::{Answer, Requests},
+    waiters::Waiters,
+};
+use crate::error::Error;
+
+/// Reading stops while this much output waits beyond the bound of publishes, in bytes; it goes on at
+/// half of it. A server that asks without end, and does not read the answers, is not listened to.
+const ANSWERS_MAX: usize = 16 << 20;
+
+/// Behind the one lock of a connection.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) machine: client::Connection,
+    /// The driver's waker, while it sleeps.
+    pub(crate) driver: Option<Waker>,
+    pub(crate) requests: Requests,
+    pub(crate) channels: ChannelTable<ChannelState>,
+    /// The number of channels that the machine had when it was last looked at.
+    channel_count: usize,
+    /// Futures that wait for the connection to open, to change its state or to end.
+    pub(crate) life: Waiters,
+    /// Futures that wait for a channel number, or the end.
+    pub(crate) numbers: Waiters,
+    pub(crate) opened: bool,
+    /// Why the connection ended, once it has.
+    pub(crate) closed: Option<CloseReason>,
+    /// Why the server wants no publishes, while it does not.
+    pub(crate) blocked: Option<amqp_core::wire::ShortStr>,
+    /// A new secret is wanted.
+    pub(crate) secret_due: bool,
+    /// The certificates that the server has shown.
+    pub(crate) certificates: Arc<[Vec<u8>]>,
+    /// Output was handed out, and the transport may not have taken it yet.
+    pub(crate) in_transit: bool,
+    /// Futures that wait until output has left.
+    pub(crate) flushers: Waiters,
+    pub(crate) output_line: Line,
+    pub(crate) backlog_line: Line,
+    /// The number of tickets that publishers have.
+    pub(crate) tickets: usize,
+    pub(crate) last_ticket: u64,
+    /// The channels that a grant of this round has left a credit.
+    pub(crate) credited: Vec<ChannelId>,
+    /// The window of unconfirmed publishes of a channel.
+    pub(crate) unconfirmed_max: usize,
+    pub(crate) buffer: Buffer,
+    pub(crate) totals: Totals,
+    /// Reading is paused: the buffer is full, or too much is unsent.
+    pub(crate) reading_paused: bool,
+    /// When what reading is paused for is given up.
+    pub(crate) stalled_at: Option<Instant>,
+    /// Something that reading pauses for was taken since the deadline was set.
+    pub(crate) progress: bool,
+    pub(crate) alarms: Alarms,
+}
+
+/// What is known of a channel whose handle is alive.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelState {
+    /// Why it ended, once it has.
+    pub(crate) closed: Option<CloseReason>,
+    /// The server has paused publishing on it.
+    pub(crate) paused: bool,
+    /// The application has set a prefetch of its own with `basic.qos`.
+    pub(crate) qos_by_user: bool,
+    /// The prefetch that the last `basic.qos` set for consumers that begin after it.
+    pub(crate) prefetch: u16,
+    pub(crate) consumers: BTreeMap<ConsumerId, ConsumerState>,
+    pub(crate) confirms: Confirms,
+    pub(crate) returns: Option<ReturnsState>,
+    /// Publishers that wait for room that only this channel lacks.
+    pub(crate) line: Line,
+    /// Room that a grant has left to this channel, in bytes.
+    pub(crate) credit: usize,
+    /// Futures that wait for a change of its state.
+    pub(crate) watchers: Waiters,
+}
+
+impl State {
+    pub(crate) fn new(machine: client::Connection) -> Self {
+        let limits = machine.limits();
+        Self {
+            buffer: Buffer::new(limits.undelivered),
+            unconfirmed_max: limits.unconfirmed,
+            machine,
+            driver: None,
+            requests: Requests::default(),
+            channels: ChannelTable::new(),
+            channel_count: 0,
+            life: Waiters::default(),
+            numbers: Waiters::default(),
+            opened: false,
+            closed: None,
+            blocked: None,
+            secret_due: false,
+            certificates: Arc::default(),
+            in_transit: false,
+            flushers: Waiters::default(),
+            output_line: Line::default(),
+            backlog_line: Line::default(),
+            tickets: 0,
+            last_ticket: 0,
+            credited: Vec::new(),
+            totals: Totals::default(),
+            reading_paused: false,
+            stalled_at: None,
+            progress: false,
+            alarms: Alarms::default(),
+        }
+    }
+
+    // Channels.
+
+    pub(crate) fn add_channel(&mut self, id: ChannelId) {
+        self.channels.insert(id, ChannelState::default());
+    }
+
+    pub(crate) fn remove_channel(&mut self, id: ChannelId, later: &mut Later) {
+        if let Some(mut channel) = self.channels.remove(id) {
+            channel.watchers.wake_all(later);
+            self.forget_channel(&channel);
+        }
+    }
+
+    /// Whether the machine has channels without a handle.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn has_closing_channels(&self) -> bool {
+        self.machine.channel_count() > self.channels.len()
+    }
+
+    pub(crate) fn channel_mut(&mut self, id: ChannelId) -> Option<&mut ChannelState> {
+        self.channels.get_mut(id)
+    }
+
+    /// Why the channel takes no commands; none if it does.
+    pub(crate) fn channel_error(&self, id: ChannelId) -> Option<Error> {
+        if let Some(reason) = &self.closed {
+            return Some(Error::ConnectionClosed(reason.clone()));
+        }
+        let channel = self.channels.get(id)?;
+        channel.closed.clone().map(Error::ChannelClosed)
+    }
+
+    /// The commands of a channel, or why there are none.
+    pub(crate) fn commands(&mut self, id: ChannelId) -> Result<client::ChannelMut<'_>, Error> {
+        if let Some(error) = self.channel_error(id) {
+            return Err(error);
+        }
+        if let Some(reason) = self.machine.close_reason() {
+            return Err(Error::ConnectionClosed(reason.clone()));
+        }
+        self.machine
+            .channel(id)
+            .ok_or(Error::Misuse(amqp_core::ApiMisuse::ChannelNotOpen))
+    }
+
+    // Reading.
+
+    /// Whether there is room for input.
+    pub(crate) fn wants_input(&self) -> bool {
+        if self.machine.close_reason().is_some() && !self.machine.has_transmit() {
+            // Only the answer to the close is of interest.
+            return true;
+        }
+        let part = if self.reading_paused { 2 } else { 1 };
+        (self.is_awaited() || !self.buffer.is_full(self.reading_paused))
+            && self.unpublished() < ANSWERS_MAX / part
+    }
+
+    /// Whether an answer of the server is awaited, which may stand behind deliveries.
+    fn is_awaited(&self) -> bool {
+        self.totals.awaited > 0 || !self.requests.is_empty() || self.tickets > 0
+    }
+
+    /// The output that cannot be publishes, in bytes: of these, one at most is accepted beyond each
+    /// bound, and one of the two fits into a frame.
+    fn unpublished(&self) -> usize {
+        let limits = self.machine.limits();
+        let body = usize::try_from(limits.body).unwrap_or(usize::MAX);
+        let frame = usize::try_from(self.machine.tuning().frame_max).unwrap_or(usize::MAX);
+        let published = [
+            limits.output_high,
+            frame.min(body),
+            limits.output_backlog,
+            body,
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add);
+        self.machine.buffered().saturating_sub(published)
+    }
+
+    /// Advances the clock of what the session itself waits for.
+    pub(crate) fn advance(&mut self, now: Instant, later: &mut Later) {
+        self.alarms.advance(now);
+        self.alarms.expire(now, later);
+        if self.stalled_at.is_some_and(|at| at <= now) {
+            self.stalled_at = None;
+            if self.buffer.is_full(self.reading_paused) && !mem::take(&mut self.progress) {
+                self.overflow_stalled(later);
+                later.commanded = true;
+            }
+        }
+    }
+
+    /// The next deadline of the session itself.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let stalled = self.stalled_at.filter(|_| self.reading_paused);
+        self.alarms.next().into_iter().chain(stalled).min()
+    }
+
+    // Events.
+
+    /// Passes the machine's events on to what waits for them.
+    pub(crate) fn process_events(&mut self, later: &mut Later) {
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                Event::Delivered(delivery) => self.on_delivered(delivery, later),
+                Event::Settled {
+                    channel,
+                    first,
+                    last,
+                    outcome,
+                } => {
+                    if let Some(state) = self.channels.get_mut(channel) {
+                        let run = first.get()..=last.get();
+                        state
+                            .confirms
+                            .settle(run, &outcome, &mut self.totals, later);
+                        if state.line.has_waiting() {
+                            self.grant_channel(channel, true, later);
+                        }
+                    }
+                }
+                Event::Reply { request, reply, .. } => {
+                    self.answer(request, Answer::Reply(reply), later);
+                }
+                Event::Got {
+                    request, message, ..
+                } => self.answer(request, Answer::Got(message), later),
+                Event::Failed { request, cause } => {
+                    self.answer(request, Answer::Failed(cause), later);
+                }
+                Event::Returned(returned) => self.on_returned(returned, later),
+                Event::ConsumerCancelled {
+                    channel,
+                    consumer,
+                    tag,
+                } => {
+                    let end = ConsumerEnd::Error(Error::ConsumerCancelled { tag });
+                    self.end_consumer(channel, consumer, end, later);
+                }
+                Event::ChannelClosed { channel, reason } => {
+                    self.on_channel_closed(channel, &reason, later);
+                }
+                Event::Opened => {
+                    self.opened = true;
+                    self.life.wake_all(later);
+                }
+                Event::SecretDue => {
+                    self.secret_due = true;
+                    self.life.wake_all(later);
+                }
+                Event::Closed(reason) => self.on_closed(&reason, later),
+                Event::Writable => self.grant_output(later),
+                Event::BacklogWritable => self.grant_backlog(later),
+                Event::ChannelWritable { channel } => self.grant_channel(channel, true, later),
+                Event::Blocked { reason } => {
+                    self.blocked = Some(reason);
+                    self.life.wake_all(later);
+                }
+                Event::Unblocked => {
+                    self.blocked = None;
+                    self.life.wake_all(later);
+                    self.grant_output(later);
+                    self.grant_backlog(later);
+                }
+                Event::Flow { channel, active } => {
+                    if let Some(channel) = self.channels.get_mut(channel) {
+                        channel.paused = !active;
+                        channel.watchers.wake_all(later);
+                    }
+                    if active {
+                        self.grant_channel(channel, true, later);
+                    }
+                }
+                _ => {}
+            }
+        }
+        later.drop_bodies(self.machine.take_discarded());
+        let channel_count = self.machine.channel_count();
+        if channel_count < mem::replace(&mut self.channel_count, channel_count) {
+            self.numbers.wake_all(later);
+        }
+    }
+
+    /// A channel has ended, whichever side ended it.
+    pub(crate) fn on_channel_closed(
+        &mut self,
+        id: ChannelId,
+        reason: &CloseReason,
+        later: &mut Later,
+    ) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.closed = Some(reason.clone());
+            channel.watchers.wake_all(later);
+            self.finish_channel(id, &Error::ChannelClosed(reason.clone()), later);
+        }
+        self.dismiss_publishers_of(id, later);
+        self.numbers.wake_all(later);
+    }
+
+    fn on_closed(&mut self, reason: &CloseReason, later: &mut Later) {
+        self.closed = Some(reason.clone());
+        let error = Error::ConnectionClosed(reason.clone());
+        for id in self.channels.ids() {
+            self.finish_channel(id, &error, later);
+        }
+        self.dismiss_publishers(later);
+        self.flushers.wake_all(later);
+        self.life.wake_all(later);
+        self.numbers.wake_all(later);
+        self.alarms.expire_all(later);
+    }
+}

@@ -1,0 +1,50 @@
+//! Futures that wait for the same condition.
+
+use std::{
+    collections::BTreeMap,
+    task::{Context, Waker},
+};
+
+use super::later::Later;
+
+/// The wakers of futures that wait for the same condition, in the order in which they began.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    waiting: BTreeMap<u64, Waker>,
+    next: u64,
+}
+
+/// One future's place among [`Waiters`]; none while it does not wait.
+pub(crate) type Place = Option<u64>;
+
+impl Waiters {
+    /// Takes a place, or keeps the one that was taken.
+    pub(crate) fn wait(&mut self, place: &mut Place, waker: Waker, later: &mut Later) {
+        let key = *place.get_or_insert_with(|| {
+            self.next += 1;
+            self.next
+        });
+        later.drop_waker(self.waiting.insert(key, waker));
+    }
+
+    /// Gives up a place.
+    pub(crate) fn leave(&mut self, place: &mut Place, later: &mut Later) {
+        if let Some(key) = place.take() {
+            later.drop_waker(self.waiting.remove(&key));
+        }
+    }
+
+    pub(crate) fn wake_all(&mut self, later: &mut Later) {
+        for waker in std::mem::take(&mut self.waiting).into_values() {
+            later.wake(Some(waker));
+        }
+    }
+}
+
+/// Keeps the waker of the task that waits.
+pub(crate) fn keep(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}

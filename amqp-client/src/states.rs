@@ -1,0 +1,220 @@
+//! The states of connections and channels, as streams.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use amqp_core::{ChannelId, CloseReason, wire::ShortStr};
+use futures_core::Stream;
+
+use crate::session::{
+    shared::Shared,
+    state::State,
+    waiters::{Place, Waiters},
+};
+
+/// The state of a connection.
+///
+/// ```text
+///  Opening ──> Open <──> Blocked
+///     └──────────┴──────────┴──> Closing ──> Closed
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// The handshake is in progress.
+    Opening,
+    /// It can be used.
+    Open,
+    /// The server is short of a resource and takes no publishes (`connection.blocked`): they wait.
+    Blocked {
+        /// Why, in the server's words.
+        reason: ShortStr,
+    },
+    /// It is being closed.
+    Closing,
+    /// It has ended, and why.
+    Closed(CloseReason),
+}
+
+/// The state of a channel.
+///
+/// ```text
+///  Open <──> Paused
+///    └─────────┴──> Closed
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChannelState {
+    /// It can be used.
+    Open,
+    /// The server has paused publishing on it (`channel.flow`): publishes wait.
+    Paused,
+    /// It has ended, by itself or with its connection, and why.
+    Closed(CloseReason),
+}
+
+/// The states of a connection, as a [`Stream`] that ends behind
+/// [`Closed`](ConnectionState::Closed). The first is the state at the time; a state that was left
+/// before it was asked for is skipped.
+#[derive(Debug)]
+pub struct ConnectionStates {
+    shared: Arc<Shared>,
+    place: Place,
+    last: Option<ConnectionState>,
+}
+
+/// The states of a channel, as a [`Stream`] that ends behind [`Closed`](ChannelState::Closed), or
+/// when the last handle of the channel is dropped. The first is the state at the time; a state that
+/// was left before it was asked for is skipped.
+#[derive(Debug)]
+pub struct ChannelStates {
+    shared: Arc<Shared>,
+    id: ChannelId,
+    place: Place,
+    last: Option<ChannelState>,
+}
+
+impl ConnectionStates {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            place: None,
+            last: None,
+        }
+    }
+
+    /// The next state that differs from the last one; none behind
+    /// [`Closed`](ConnectionState::Closed).
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub async fn next(&mut self) -> Option<ConnectionState> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl ChannelStates {
+    pub(crate) const fn new(shared: Arc<Shared>, id: ChannelId) -> Self {
+        Self {
+            shared,
+            id,
+            place: None,
+            last: None,
+        }
+    }
+
+    /// The next state that differs from the last one; none behind [`Closed`](ChannelState::Closed).
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub async fn next(&mut self) -> Option<ChannelState> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+fn connection_state(state: &State) -> ConnectionState {
+    if let Some(reason) = &state.closed {
+        ConnectionState::Closed(reason.clone())
+    } else if state.machine.close_reason().is_some() {
+        ConnectionState::Closing
+    } else if let Some(reason) = &state.blocked {
+        let reason = reason.clone();
+        ConnectionState::Blocked { reason }
+    } else if state.opened {
+        ConnectionState::Open
+    } else {
+        ConnectionState::Opening
+    }
+}
+
+fn channel_state(state: &State, id: ChannelId) -> Option<ChannelState> {
+    let channel = state.channels.get(id)?;
+    let closed = channel.closed.as_ref().or(state.closed.as_ref());
+    Some(match closed {
+        Some(reason) => ChannelState::Closed(reason.clone()),
+        None if channel.paused => ChannelState::Paused,
+        None => ChannelState::Open,
+    })
+}
+
+impl Stream for ConnectionStates {
+    type Item = ConnectionState;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self {
+            shared,
+            place,
+            last,
+        } = &mut *self;
+        if matches!(last, Some(ConnectionState::Closed(_))) {
+            return Poll::Ready(None);
+        }
+        let waker = cx.waker().clone();
+        shared.with(|state, later| {
+            let current = Some(connection_state(state));
+            if current == *last {
+                state.life.wait(place, waker, later);
+                return Poll::Pending;
+            }
+            later.drop_waker(Some(waker));
+            last.clone_from(&current);
+            Poll::Ready(current)
+        })
+    }
+}
+
+impl Stream for ChannelStates {
+    type Item = ChannelState;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self {
+            shared,
+            id,
+            place,
+            last,
+        } = &mut *self;
+        if matches!(last, Some(ChannelState::Closed(_))) {
+            return Poll::Ready(None);
+        }
+        let waker = cx.waker().clone();
+        shared.with(|state, later| {
+            let current = channel_state(state, *id);
+            if current.is_some() && current == *last {
+                if let Some(watchers) = watchers(state, *id) {
+                    watchers.wait(place, waker, later);
+                }
+                return Poll::Pending;
+            }
+            later.drop_waker(Some(waker));
+            last.clone_from(&current);
+            Poll::Ready(current)
+        })
+    }
+}
+
+fn watchers(state: &mut State, id: ChannelId) -> Option<&mut Waiters> {
+    Some(&mut state.channels.get_mut(id)?.watchers)
+}
+
+impl Drop for ConnectionStates {
+    fn drop(&mut self) {
+        let place = &mut self.place;
+        self.shared
+            .with(|state, later| state.life.leave(place, later));
+    }
+}
+
+impl Drop for ChannelStates {
+    fn drop(&mut self) {
+        let (id, place) = (self.id, &mut self.place);
+        self.shared.with(|state, later| {
+            if let Some(watchers) = watchers(state, id) {
+                watchers.leave(place, later);
+            }
+        });
+    }
+}
