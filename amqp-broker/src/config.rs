@@ -4,6 +4,7 @@ use alloc::{collections::BTreeMap, string::String, vec, vec::Vec};
 
 use amqp_core::{
     server,
+    text::Quoted,
     wire::{FieldTable, Secret, ShortStr},
 };
 
@@ -339,10 +340,10 @@ pub enum ConfigError {
     #[error("the settings of connections: {0}")]
     Server(#[from] amqp_core::ApiMisuse),
     /// Two users of one name.
-    #[error("there are two users `{0}`")]
+    #[error("there are two users {}", Quoted(.0))]
     DuplicateUser(String),
     /// Two virtual hosts of one name.
-    #[error("there are two virtual hosts `{0}`")]
+    #[error("there are two virtual hosts {}", Quoted(.0))]
     DuplicateVhost(String),
 }
 

@@ -11,6 +11,7 @@ use std::{
 
 use amqp_core::{
     Body, CloseCause, CloseReason, PropertyList, PublishSeq, TimeoutReason, protocol::basic,
+    text::Escaped,
 };
 
 use crate::{
@@ -182,7 +183,7 @@ impl Drop for Confirm {
 pub enum Unconfirmed {
     /// It was mandatory and no queue took it: here it is. It may have come back without its confirm,
     /// before the channel or the connection ended.
-    #[error("the message was returned: {} {}", .0.code, .0.text)]
+    #[error("the message was returned: {} {}", .0.code, Escaped(&.0.text))]
     Returned(Box<ReturnedMessage>),
     /// The server could not take responsibility for it: it may be lost.
     #[error("the server refused the message")]

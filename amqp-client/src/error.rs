@@ -3,6 +3,7 @@
 use amqp_core::{
     ApiMisuse, CloseReason, RequestError, TimeoutReason,
     protocol::ReplyCode,
+    text::Quoted,
     wire::{ShortStr, ShortStrError},
 };
 
@@ -26,7 +27,7 @@ pub enum Error {
     TimedOut(TimeoutReason),
     /// The server cancelled the consumer: its queue was deleted, or moved, or may no longer be
     /// read.
-    #[error("the server cancelled the consumer `{tag}`")]
+    #[error("the server cancelled the consumer {}", Quoted(.tag))]
     ConsumerCancelled {
         /// The consumer's tag.
         tag: ShortStr,

@@ -113,6 +113,7 @@ const WAITERS: [(&str, fn(Handles) -> Waiting); 24] = [
     ("exchange", |on| {
         Box::pin(async move {
             let declare = exchange::Declare::default().exchange("x").unwrap();
+            let declare = declare.kind("direct").unwrap();
             reason(on.plain.call(declare).await.unwrap_err())
         })
     }),

@@ -3,7 +3,7 @@
 mod support;
 
 use amqp_client::{
-    Requeue, Tags,
+    Error, Requeue, Tags,
     protocol::{basic, queue},
 };
 use bytes::Bytes;
@@ -198,7 +198,7 @@ fn reg_30_a_close_waits_for_the_commit() {
     }
 }
 
-/// The commit fails, and the channel was to be closed behind it.
+/// The commit fails, and the channel was to be closed behind it: the close says so, too.
 #[test]
 fn reg_30_a_commit_that_fails_closes_the_channel() {
     let (mut rig, connection) = Rig::open();
@@ -213,7 +213,10 @@ fn reg_30_a_commit_that_fails_closes_the_channel() {
     let failed = amqp_client::protocol::ReplyCode::PRECONDITION_FAILED;
     rig.peer().close_channel(1, failed, "the commit failed");
     rig.run();
-    assert_eq!(task.take(), Some(Ok(())));
+    let Some(Err(Error::ChannelClosed(reason))) = task.take() else {
+        panic!("the close is told as good");
+    };
+    assert_eq!(reason.code(), Some(failed));
     assert_eq!(connection.channel_count(), 0);
     rig.peer().release();
     rig.check_usable(&connection);

@@ -3,7 +3,13 @@
 use alloc::{string::String, sync::Arc};
 use core::fmt;
 
-use crate::{fault::ProtocolError, method::MethodId, protocol::ReplyCode, wire::ShortStr};
+use crate::{
+    fault::ProtocolError,
+    method::MethodId,
+    protocol::ReplyCode,
+    text::{Escaped, Quoted},
+    wire::ShortStr,
+};
 
 /// How a connection or a channel ended: who ended it, why, and with which method.
 ///
@@ -28,13 +34,13 @@ pub enum CloseCause {
     #[error(transparent)]
     NotAmqp(#[from] NotAmqp),
     /// The peers share no SASL mechanism.
-    #[error("no common SASL mechanism: the server offers `{offered}`")]
+    #[error("no common SASL mechanism: the server offers {}", Quoted(.offered))]
     NoCommonMechanism {
         /// What the server offers, separated by spaces.
         offered: String,
     },
     /// The server does not offer the message locale asked for.
-    #[error("the server does not offer the locale `{wanted}`, only `{offered}`")]
+    #[error("the server does not offer the locale {}, only {}", Quoted(.wanted), Quoted(.offered))]
     NoCommonLocale {
         /// What was asked for.
         wanted: String,
@@ -43,7 +49,7 @@ pub enum CloseCause {
     },
     /// The credentials were refused, or could not be made. A server that does not say so but hangs
     /// up where it should go on is taken to mean this, too.
-    #[error("authentication failed: {why}")]
+    #[error("authentication failed: {}", Escaped(.why))]
     AuthenticationFailed {
         /// Why, for people.
         why: String,
@@ -66,7 +72,7 @@ pub enum CloseCause {
         stage: Stage,
     },
     /// The transport failed.
-    #[error("the transport failed {stage}: {message}")]
+    #[error("the transport failed {stage}: {}", Escaped(.message))]
     Transport {
         /// How far the connection had come.
         stage: Stage,
@@ -182,7 +188,7 @@ impl fmt::Display for Close {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
         if !self.text.is_empty() {
-            write!(f, ": {}", self.text)?;
+            write!(f, ": {}", Escaped(&self.text))?;
         }
         match self.method {
             Some(method) => write!(f, " (after {method})"),
@@ -318,7 +324,7 @@ pub enum RequestError {
     #[error("no answer came in time")]
     TimedOut,
     /// The server cancelled the consumer before it was confirmed.
-    #[error("the server cancelled the consumer `{tag}`")]
+    #[error("the server cancelled the consumer {}", Quoted(.tag))]
     Cancelled {
         /// The consumer's tag.
         tag: ShortStr,

@@ -2,6 +2,7 @@
 
 use crate::{
     body::Body,
+    text::Quoted,
     wire::{ShortStr, ShortStrError},
 };
 
@@ -69,7 +70,7 @@ pub enum ApiMisuse {
         limit: u64,
     },
     /// RabbitMQ closes the connection with 530.
-    #[error("the consumer tag `{0}` is in use on this channel")]
+    #[error("the consumer tag {} is in use on this channel", Quoted(.0))]
     DuplicateConsumerTag(ShortStr),
     /// The delivery is not outstanding on this channel: settled already, delivered without
     /// acknowledgement, or never made. RabbitMQ closes the channel with 406.
@@ -87,8 +88,12 @@ pub enum ApiMisuse {
         /// The method's name.
         method: &'static str,
     },
+    /// An exchange is declared with a type, unless it is only asked for whether it exists. RabbitMQ
+    /// closes the connection with 503.
+    #[error("exchange.declare needs a type, such as `direct`")]
+    ExchangeTypeRequired,
     /// Queue names that begin with `amq.` are the server's own (403).
-    #[error("the name `{0}` is reserved: names that begin with `amq.` are the server's")]
+    #[error("the name {} is reserved: names that begin with `amq.` are the server's", Quoted(.0))]
     ReservedName(ShortStr),
     /// A channel confirms publishes or is transactional, never both (406).
     #[error("a channel cannot both confirm publishes and be transactional")]

@@ -5,6 +5,7 @@ use core::fmt;
 use crate::{
     method::MethodId,
     protocol::ReplyCode,
+    text::Quoted,
     wire::{DecodeError, ShortStr},
 };
 
@@ -127,7 +128,7 @@ pub enum Fault {
     UnexpectedReply,
     /// A delivery for a consumer that the channel does not have, and that is not a late one for a
     /// consumer that it had.
-    #[error("a delivery for the unknown consumer tag `{0}`")]
+    #[error("a delivery for the unknown consumer tag {}", Quoted(.0))]
     UnknownConsumer(ShortStr),
     /// A delivery without a number.
     #[error("a delivery tag of 0")]

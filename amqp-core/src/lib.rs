@@ -75,6 +75,7 @@ pub mod sasl;
 pub mod server;
 #[cfg(test)]
 mod tests;
+pub mod text;
 mod time;
 mod transmit;
 pub mod uri;

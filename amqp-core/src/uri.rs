@@ -15,8 +15,11 @@
 //! `amqp://one,two:5673,[::1]/vhost`. They are the nodes of one cluster, any of which will do. A
 //! comma that belongs to a host must be percent-encoded.
 //!
-//! The virtual host is what follows the slash, so `amqp://host/` names the virtual host with the
-//! **empty** name, while `amqp://host` and `amqp://host/%2f` name `/`. In every part, what is not a
+//! The virtual host is what follows the slash. With nothing behind it, `amqp://host/` names the
+//! virtual host `/`, as `amqp://host` and `amqp://host/%2f` do: other clients read it so, though by
+//! RabbitMQ's rules it names the one with the **empty** name, which no URI can name here. It can be
+//! given as [`Config::virtual_host`](crate::client::Config::virtual_host). In every part, what is
+//! not a
 //! letter, a digit or one of ``-._~!$&'()*+,;=`` must be percent-encoded; in the virtual host, `:`
 //! may stand as it is. An `@` may not, neither there nor in the query, although RabbitMQ's rules
 //! allow it: mostly it is the end of a login in which a `/` or a `?` was not encoded. What these
@@ -72,7 +75,7 @@ pub struct Uri {
     pub username: Option<String>,
     /// The password, which may be present and empty.
     pub password: Option<Secret>,
-    /// The virtual host.
+    /// The virtual host. None that was read is empty.
     pub vhost: ShortStr,
     /// `heartbeat`: the interval to propose, in seconds; 0 asks for none.
     pub heartbeat: Option<u16>,

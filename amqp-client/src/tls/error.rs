@@ -38,7 +38,7 @@ pub enum TlsError {
     /// The server and the client have no version or cipher of TLS in common, or one of them did
     /// what the other does not take: in the words of rustls.
     #[cfg(feature = "tls")]
-    #[error("the TLS handshake failed: {0}")]
+    #[error("the TLS handshake failed: {}", amqp_core::text::Escaped(.0))]
     Handshake(String),
     /// The exchange has failed.
     #[error(transparent)]

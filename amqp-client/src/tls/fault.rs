@@ -2,6 +2,7 @@
 
 use std::{fmt, io, time::Duration};
 
+use amqp_core::text::Escaped;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, pki_types::UnixTime};
 
 use super::TlsError;
@@ -50,7 +51,7 @@ pub enum CertificateFault {
     #[error("was revoked")]
     Revoked,
     /// Something else, in the words of rustls.
-    #[error("will not do: {0}")]
+    #[error("will not do: {}", Escaped(.0))]
     Other(String),
 }
 
@@ -171,8 +172,9 @@ impl fmt::Display for Names<'_> {
         let Some((first, rest)) = self.0.split_first() else {
             return f.write_str("no name at all");
         };
-        write!(f, "`{first}`")?;
-        rest.iter().try_for_each(|name| write!(f, ", `{name}`"))
+        write!(f, "`{}`", Escaped(first))?;
+        let mut rest = rest.iter();
+        rest.try_for_each(|name| write!(f, ", `{}`", Escaped(name)))
     }
 }
 

@@ -79,7 +79,13 @@ pub(super) fn check_rabbitmq(method: &Method) -> Result<(), ApiMisuse> {
         Method::ChannelFlow(channel::Flow { active: false }) => {
             not_implemented("channel.flow active=false")
         }
-        Method::ExchangeDeclare(declare) => on_default(&declare.exchange),
+        Method::ExchangeDeclare(declare) => {
+            on_default(&declare.exchange)?;
+            if declare.kind.is_empty() && !declare.passive {
+                return Err(ApiMisuse::ExchangeTypeRequired);
+            }
+            Ok(())
+        }
         Method::ExchangeDelete(delete) => on_default(&delete.exchange),
         Method::ExchangeBind(bind) => {
             on_default(&bind.source).and_then(|()| on_default(&bind.destination))

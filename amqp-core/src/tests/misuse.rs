@@ -90,6 +90,17 @@ fn refused_by_rabbitmq() -> Vec<(Deed, ApiMisuse)> {
             not_implemented("basic.qos prefetch-size"),
         ),
         (
+            |on| {
+                let declare = exchange::Declare::default().exchange("x").unwrap();
+                just(on.call(&declare))
+            },
+            ApiMisuse::ExchangeTypeRequired,
+        ),
+        (
+            |on| on.send(&exchange::Declare::default().exchange("x").unwrap()),
+            ApiMisuse::ExchangeTypeRequired,
+        ),
+        (
             |on| just(on.call(&basic::Recover { requeue: false })),
             not_implemented("basic.recover without requeue"),
         ),
@@ -392,7 +403,11 @@ fn a_method_that_just_fits_into_a_frame_is_sent() {
 
 #[test]
 fn what_rabbitmq_takes_is_let_through() {
-    let deeds: [Deed; 13] = [
+    let deeds: [Deed; 14] = [
+        |on| {
+            let look = exchange::Declare::default().exchange("x").unwrap();
+            just(on.call(&look.passive(true)))
+        },
         |on| just(on.call(&basic::Qos::default().prefetch_count(10).global(true))),
         |on| just(on.call(&basic::Recover { requeue: true })),
         |on| on.recover_async(true),

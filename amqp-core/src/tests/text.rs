@@ -1,12 +1,21 @@
-//! Names that RabbitMQ passes on as some publisher wrote them, in other than UTF-8.
+//! Texts of a peer: names that RabbitMQ passes on as some publisher wrote them, in other than UTF-8,
+//! and what errors and reasons show of what a peer said.
 
-use alloc::vec::Vec;
+use alloc::{
+    string::{String, ToString as _},
+    vec::Vec,
+};
 
-use super::pair::Pair;
+use super::{
+    pair::Pair,
+    side::{Event as SideEvent, Role, Side, method_bytes},
+};
 use crate::{
+    ApiMisuse, Close, CloseCause, CloseReason, Fault, MethodId, RequestError, Stage,
     client::Event,
     frame::{Frame, FrameKind},
-    protocol::basic,
+    protocol::{ReplyCode, basic},
+    wire::ShortStr,
 };
 
 /// RabbitMQ 3.10 delivers this: it looks at the text of neither the arguments of `basic.publish`
@@ -52,4 +61,95 @@ fn a_message_with_names_that_are_not_utf8_is_delivered_and_the_connection_lives(
     assert_eq!(headers.get("\u{fffd}k").unwrap().as_i64(), Some(7));
     // What came can be passed on as it came.
     assert_eq!(delivery.content.properties.as_bytes(), &header[12..]);
+}
+
+const NASTY: &str = "no\n2026-01-01 root logged in\r\x1b[2J\u{202e}";
+const SHOWN: &str = r"no\n2026-01-01 root logged in\r\u{1b}[2J\u{202e}";
+
+/// Each reason and error that holds a text of the peer.
+#[test]
+fn texts_of_a_peer_are_escaped_where_they_are_shown() {
+    let close = Close {
+        code: ReplyCode::NOT_FOUND,
+        text: NASTY.into(),
+        method: None,
+    };
+    let tag = ShortStr::try_from(NASTY).unwrap();
+    let (offered, why, message) = (NASTY.into(), NASTY.into(), NASTY.into());
+    let shown = [
+        close.to_string(),
+        CloseCause::ByPeer(close.clone()).to_string(),
+        CloseReason::from(CloseCause::ByPeer(close.clone())).to_string(),
+        CloseCause::NoCommonMechanism { offered }.to_string(),
+        CloseCause::NoCommonLocale {
+            wanted: "en_US".into(),
+            offered: NASTY.into(),
+        }
+        .to_string(),
+        CloseCause::AuthenticationFailed { why, close: None }.to_string(),
+        CloseCause::Transport {
+            stage: Stage::Open,
+            message,
+        }
+        .to_string(),
+        RequestError::Cancelled { tag: tag.clone() }.to_string(),
+        Fault::UnknownConsumer(tag.clone()).to_string(),
+        ApiMisuse::DuplicateConsumerTag(tag).to_string(),
+    ];
+    for text in shown {
+        assert!(text.contains(SHOWN), "{text}");
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+}
+
+#[test]
+fn an_empty_name_is_shown() {
+    let tag = ShortStr::default;
+    for text in [
+        RequestError::Cancelled { tag: tag() }.to_string(),
+        Fault::UnknownConsumer(tag()).to_string(),
+        ApiMisuse::DuplicateConsumerTag(tag()).to_string(),
+        ApiMisuse::ReservedName(tag()).to_string(),
+        CloseCause::NoCommonMechanism {
+            offered: String::new(),
+        }
+        .to_string(),
+    ] {
+        assert!(text.contains(r#""""#), "{text}");
+    }
+}
+
+/// The reason for which a client closes on these bytes.
+fn reason(bytes: &[u8]) -> String {
+    let mut side = Side::of(Pair::open(), Role::Client);
+    let events = side.feed(bytes);
+    let closed = events.last().and_then(SideEvent::closed);
+    closed.unwrap().to_string()
+}
+
+#[test]
+fn a_fault_says_where_it_was_found_if_that_is_known() {
+    let unknown = method_bytes(0, MethodId::new(60, 250), &[]);
+    assert_eq!(
+        reason(&unknown),
+        "closed because the peer broke the protocol: there is no method 60.250, on channel 0"
+    );
+    // Too large, which the head tells, and without its end octet.
+    for frame in [
+        &b"\x01\x00\x07\xff\xff\xff\xff"[..],
+        b"\x08\x00\x07\x00\x00\x00\x00\x00",
+    ] {
+        assert!(
+            reason(frame).ends_with(", on channel 7"),
+            "{}",
+            reason(frame)
+        );
+    }
+    // A wrong type is told at the first octet, however much has come with it.
+    for frame in [&b"\x09"[..], b"\x09\x00\x07\x00\x00\x00\x00\xce"] {
+        assert_eq!(
+            reason(frame),
+            "closed because the peer broke the protocol: frame type 9 does not exist"
+        );
+    }
 }

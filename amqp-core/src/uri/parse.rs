@@ -51,7 +51,7 @@ impl FromStr for Uri {
             ..Self::default()
         };
         uri.read_authority(authority)?;
-        if let Some(vhost) = vhost {
+        if let Some(vhost) = vhost.filter(|vhost| !vhost.is_empty()) {
             uri.vhost = parse_vhost(vhost)?;
         }
         if let Some(query) = query {

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::parse::Value;
 use super::*;
+use crate::Instant;
+use crate::client::{self, Config};
 
 mod bad;
 
@@ -53,15 +55,15 @@ fn tri_08_another_scheme_is_named() {
     );
 }
 
-/// The table has puka's 16 kinds of URIs. Where puka differs from RabbitMQ's specification, the
-/// specification wins: a slash with nothing behind it names the virtual host with the empty name,
-/// not `/` (rows 2, 8 and 11), and the port of `amqps` is 5671, not 5672 (row 15).
+/// The table has puka's 16 kinds of URIs. A slash with nothing behind it names the virtual host `/`
+/// (rows 2, 8 and 11), unlike in RabbitMQ's specification. The port of `amqps` is 5671, not 5672
+/// (row 15).
 #[test]
 fn puk_04_every_kind_of_uri() {
     use Scheme::{Amqp, Amqps};
     for (text, row) in [
         ("amqp://", (Amqp, "guest", "guest", "localhost", 5672, "/")),
-        ("amqp:///", (Amqp, "guest", "guest", "localhost", 5672, "")),
+        ("amqp:///", (Amqp, "guest", "guest", "localhost", 5672, "/")),
         ("amqp://a:b@c:1/d", (Amqp, "a", "b", "c", 1, "d")),
         (
             "amqp://g%20uest:p%20ass@host/vho%20st",
@@ -76,7 +78,7 @@ fn puk_04_every_kind_of_uri() {
             "amqp://host/%2F%2f",
             (Amqp, "guest", "guest", "host", 5672, "//"),
         ),
-        ("amqp://host/", (Amqp, "guest", "guest", "host", 5672, "")),
+        ("amqp://host/", (Amqp, "guest", "guest", "host", 5672, "/")),
         (
             "amqp://user:pass@host:10000/vhost",
             (Amqp, "user", "pass", "host", 10_000, "vhost"),
@@ -85,7 +87,7 @@ fn puk_04_every_kind_of_uri() {
             "amqp://user%61:%61pass@ho%61st:10000/v%2fhost",
             (Amqp, "usera", "apass", "hoast", 10_000, "v/host"),
         ),
-        ("amqp://:@/", (Amqp, "", "", "localhost", 5672, "")),
+        ("amqp://:@/", (Amqp, "", "", "localhost", 5672, "/")),
         (
             "amqp://user@",
             (Amqp, "user", "guest", "localhost", 5672, "/"),
@@ -107,6 +109,26 @@ fn puk_04_every_kind_of_uri() {
     ] {
         check(text, row);
     }
+}
+
+#[test]
+fn puk_04b_a_slash_with_nothing_behind_it_is_the_virtual_host_slash() {
+    for text in [
+        "amqp:///",
+        "amqp://host/",
+        "amqp://:@/",
+        "amqps://host/?heartbeat=5",
+        "amqp://host/%2f",
+        "amqp://host",
+    ] {
+        assert_eq!(uri(text).vhost, "/", "{text}");
+        let config = Config::from_uri(&uri(text)).unwrap();
+        assert_eq!(config.virtual_host, "/", "{text}");
+    }
+    // The empty name is an option's.
+    let mut config = Config::default();
+    config.virtual_host = ShortStr::default();
+    assert!(client::Connection::new(config, Instant::ORIGIN).is_ok());
 }
 
 #[test]
@@ -229,7 +251,7 @@ fn puk_04_parameters() {
     let some = uri("amqps:///?heartbeat=%36%30&auth_mechanism=RABBIT-CR-DEMO");
     assert_eq!(some.heartbeat, Some(60));
     assert_eq!(some.auth_mechanisms, ["RABBIT-CR-DEMO"]);
-    assert_eq!(some.vhost, "");
+    assert_eq!(some.vhost, "/");
     assert_eq!(uri("amqp://h?"), uri("amqp://h"));
     // A slash in the query begins no virtual host, but it is no number either.
     assert_eq!(
@@ -303,7 +325,7 @@ fn any_uri() -> impl Strategy<Value = Uri> {
     let place = (
         security,
         proptest::collection::vec(address, 1..4),
-        ".{0,20}",
+        ".{1,20}",
     );
     let limits = (
         any::<Option<u16>>(),
