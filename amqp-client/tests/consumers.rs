@@ -194,16 +194,7 @@ fn a_tag_can_be_used_again_when_its_consumer_is_gone() {
         }
         drop(cancelling);
         drop(consumer);
-        let mut again = loop {
-            match rig.wait(channel.consume(tagged())) {
-                Ok(consumer) => break consumer,
-                Err(Error::Misuse(ApiMisuse::DuplicateConsumerTag(tag))) => {
-                    assert_eq!(tag, "t");
-                    assert!(rig.step(), "the tag stays in use");
-                }
-                Err(other) => panic!("{other:?}"),
-            }
-        };
+        let mut again = rig.wait(channel.consume(tagged())).unwrap();
         rig.run();
         deliver(&mut rig, &again, &["for the second"]);
         assert_eq!(next(&mut rig, &mut again), "for the second");
@@ -211,6 +202,48 @@ fn a_tag_can_be_used_again_when_its_consumer_is_gone() {
         rig.run();
         rig.finish(connection);
     }
+}
+
+/// A consume that is given up leaves its tag, too.
+#[test]
+fn the_tag_of_a_consume_that_was_given_up_is_free_at_once() {
+    let tagged = || basic::Consume::default().consumer_tag("t").unwrap();
+    let (mut rig, connection, channel) = Rig::with_channel();
+    let mut consuming = Box::pin(channel.consume(tagged()));
+    assert!(Probe::new().poll(consuming.as_mut()).is_pending());
+    drop(consuming);
+    let mut again = rig.wait(channel.consume(tagged())).unwrap();
+    rig.run();
+    deliver(&mut rig, &again, &["for the second"]);
+    assert_eq!(next(&mut rig, &mut again), "for the second");
+    drop((again, channel));
+    rig.finish(connection);
+}
+
+/// A cancel that is called again waits for the first, and leaves the next of that tag alone.
+#[test]
+fn a_cancel_that_is_called_again_cancels_no_other_consumer() {
+    let tagged = || basic::Consume::default().consumer_tag("t").unwrap();
+    let (mut rig, connection, channel) = Rig::with_channel();
+    let mut first = rig.wait(channel.consume(tagged())).unwrap();
+    rig.peer().hold = true;
+    let mut cancelling = Box::pin(first.cancel());
+    assert!(Probe::new().poll(cancelling.as_mut()).is_pending());
+    drop(cancelling);
+    let mut consuming = Box::pin(channel.consume(tagged()));
+    assert!(Probe::new().poll(consuming.as_mut()).is_pending());
+    let mut again = Box::pin(first.cancel());
+    assert!(Probe::new().poll(again.as_mut()).is_pending());
+    rig.run();
+    rig.peer().hold = false;
+    rig.peer().release();
+    assert_eq!(rig.wait(again), Ok(()));
+    let mut second = rig.wait(consuming).unwrap();
+    deliver(&mut rig, &second, &["for the second"]);
+    assert_eq!(next(&mut rig, &mut second), "for the second");
+    assert!(rig.wait(first.next()).is_none());
+    drop((first, second, channel));
+    rig.finish(connection);
 }
 
 /// SER-34, TRI-54: the server cancels a consumer.

@@ -583,6 +583,41 @@ fn puk_03_hanging_up_on_a_login_refuses_it() {
     }
 }
 
+/// A close is good if the server has answered it, and only then.
+#[test]
+fn a_close_without_its_answer_is_no_success() {
+    let ends: [fn(&mut Rig); 4] = [
+        |rig| rig.world().cut(Cut::Eof),
+        |rig| rig.world().cut(Cut::Reset),
+        |rig| rig.world().inject(b"HTTP/1.1 400 Bad Request"),
+        // A close that crosses: 320, for maintenance.
+        |rig| {
+            let arguments = b"\x01\x40\x0bmaintenance\0\0\0\0";
+            rig.world().inject(&frame(10, 50, arguments));
+        },
+    ];
+    for end in ends {
+        let (mut rig, connection) = Rig::open();
+        let channel = rig.confirm_channel(&connection);
+        let (to, none) = (basic::Publish::default(), basic::Properties::default());
+        let confirm = rig.wait(channel.publish(&to, &none, "x")).unwrap();
+        rig.peer().mute = true;
+        let closing = connection.clone();
+        let close = rig.spawn(async move { closing.close().await });
+        rig.run();
+        end(&mut rig);
+        rig.run();
+        let Some(Err(Error::ConnectionClosed(reason))) = close.take() else {
+            panic!("the close is told as good");
+        };
+        assert!(!reason.is_clean());
+        assert_eq!(connection.close_reason(), Some(reason.clone()));
+        let of_channel = CloseCause::Connection(reason.clone());
+        let doubt = Unconfirmed::Unknown(of_channel.into());
+        assert_eq!(rig.wait(confirm), Err(doubt));
+    }
+}
+
 /// A connection that is being closed by its handle ends in time, whatever the server does.
 #[test]
 fn close_ends_in_time() {

@@ -334,6 +334,30 @@ fn ser_12_an_error_of_a_channel_stays_there() {
     rig.finish(connection);
 }
 
+/// The server has closed the channel before it sees the close: what was published last is lost, and
+/// the close says why.
+#[test]
+fn a_close_of_a_channel_that_crosses_the_server_s_is_no_success() {
+    let (mut rig, connection, channel) = Rig::with_channel();
+    rig.peer().hold = true;
+    let mut closing = Box::pin(channel.close());
+    assert!(Probe::new().poll(closing.as_mut()).is_pending());
+    rig.peer()
+        .close_channel(1, ReplyCode::NOT_FOUND, "no exchange");
+    let Err(Error::ChannelClosed(reason)) = rig.wait(closing) else {
+        panic!("the close is told as good");
+    };
+    assert_eq!(reason.code(), Some(ReplyCode::NOT_FOUND));
+    assert_eq!(channel.close_reason(), Some(reason.clone()));
+    assert_eq!(rig.wait(channel.close()), Err(Error::ChannelClosed(reason)));
+    rig.peer().release();
+    drop(channel);
+    rig.run();
+    assert_eq!(connection.channel_count(), 0);
+    rig.check_usable(&connection);
+    rig.finish(connection);
+}
+
 /// TRI-12, TRI-15, SER-13: numbers differ, run out, and come back.
 #[test]
 fn ser_13_channel_numbers_come_back() {

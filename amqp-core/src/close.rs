@@ -47,8 +47,9 @@ pub enum CloseCause {
         /// What the server offers, separated by spaces.
         offered: String,
     },
-    /// The credentials were refused, or could not be made. A server that does not say so but hangs
-    /// up where it should go on is taken to mean this, too.
+    /// The credentials were refused, or could not be made. A server that hangs up where it should
+    /// go on is taken to mean this, too, unless it is one that would say so: both sides have
+    /// announced the capability `authentication_failure_close`, as RabbitMQ and this library do.
     #[error("authentication failed: {}", Escaped(.why))]
     AuthenticationFailed {
         /// Why, for people.

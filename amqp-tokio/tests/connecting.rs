@@ -4,25 +4,29 @@
 use std::{
     collections::BTreeMap,
     error::Error,
-    future::{Future, pending},
+    future::{Future, pending, poll_fn},
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    task::{Poll, ready},
     time::Duration,
 };
 
+use amqp_tokio::Transport as _;
 use amqp_tokio::{
     Config, ConnectError, Connection, CredentialsError, CredentialsProvider, LocalBroker, Login,
     LoginFuture, Options, Pipe, Runtime, TokioClock,
     amqp_client::connect as connect_on,
     connect_over,
     core::{
-        CloseCause,
+        CloseCause, Instant, Transmit,
         dial::{ATTEMPT_DELAY, Address, Order},
+        server,
     },
     pipe,
-    wire::ShortStr,
+    wire::{FieldTable, ShortStr},
 };
+use bytes::BytesMut;
 use tokio::time;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -38,6 +42,8 @@ enum Host {
     Dead,
     /// It takes the connection and says nothing.
     Mute,
+    /// It hangs up when the credentials come, although it would say so if it refused them.
+    Dying,
 }
 
 /// A network in memory, with names and hosts, that keeps a record of who was dialled.
@@ -110,10 +116,44 @@ impl Runtime for Network {
                 });
                 Ok(ours)
             }
+            Some(Host::Dying) => {
+                let (ours, theirs) = pipe();
+                tokio::spawn(die_at_the_login(theirs));
+                Ok(ours)
+            }
             Some(Host::Dead) => pending().await,
             Some(Host::Refusing) | None => Err(io::ErrorKind::ConnectionRefused.into()),
         }
     }
+}
+
+/// A server that is gone when the credentials have come.
+async fn die_at_the_login(mut transport: Pipe) {
+    let now = Instant::ORIGIN;
+    let mut config = server::Config::default();
+    let capabilities = FieldTable::new().with("authentication_failure_close", true);
+    let capabilities = capabilities.expect("a short name");
+    let properties = FieldTable::new().with("capabilities", capabilities);
+    config.properties = properties.expect("a short name");
+    let mut machine = server::Connection::new(config, now).expect("the defaults are good");
+    let (mut input, mut output) = (BytesMut::new(), Transmit::new());
+    poll_fn(|cx| {
+        loop {
+            machine.handle_input(now, &mut input);
+            if let Some(server::Event::Authenticate(_)) = machine.poll_event() {
+                return Poll::Ready(());
+            }
+            machine.poll_transmit(now, &mut output);
+            while !output.is_empty() {
+                let written = ready!(transport.poll_write(cx, &mut output));
+                written.expect("the client listens");
+            }
+            input.reserve(1000);
+            let read = ready!(transport.poll_read(cx, &mut input));
+            assert_ne!(read.expect("the client talks"), 0);
+        }
+    })
+    .await;
 }
 
 fn to(hosts: &[&str]) -> Options {
@@ -163,6 +203,26 @@ async fn the_next_host_may_be_one_of_the_same_name() -> Outcome {
     let connection = network.connect(&to(&["cluster"])).await?;
     assert_eq!(network.dialled(), ["10.0.0.1:5672", "10.0.0.2:5672"]);
     Ok(connection.close().await?)
+}
+
+/// Such as when a node is restarted while its clients log in: nothing was refused.
+#[tokio::test(start_paused = true)]
+async fn the_next_host_is_tried_when_one_hangs_up_during_the_login() -> Outcome {
+    let network = Network::default()
+        .host("10.0.0.1:5672", Host::Dying)
+        .host("10.0.0.2:5672", Host::Alive);
+    let connection = network.connect(&to(&["10.0.0.1", "10.0.0.2"])).await?;
+    assert_eq!(network.dialled(), ["10.0.0.1:5672", "10.0.0.2:5672"]);
+    assert_eq!(connection.mechanism().as_deref(), Some("PLAIN"));
+    connection.close().await?;
+    // Alone, it is told as what it is.
+    let error = network.connect(&to(&["10.0.0.1"])).await;
+    let told = error.expect_err("it hangs up").to_string();
+    assert!(
+        told.contains("the transport ended during authentication"),
+        "{told}"
+    );
+    Ok(())
 }
 
 #[tokio::test(start_paused = true)]

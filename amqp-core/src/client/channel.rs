@@ -468,6 +468,10 @@ impl<'a> ChannelMut<'a> {
     /// `channel.close-ok`; until then nothing else comes from the channel. Its other requests and
     /// unconfirmed publishes are settled at once, for want of anybody who would.
     ///
+    /// The request fails with [`RequestError::ChannelClosed`] if the server has closed the channel
+    /// before it saw this close, for the reason that it gives;
+    /// [`Event::ChannelClosed`](super::Event::ChannelClosed) follows.
+    ///
     /// # Errors
     /// When the channel is not open.
     pub fn close(&mut self, code: ReplyCode, text: &str) -> Result<RequestId, ApiMisuse> {

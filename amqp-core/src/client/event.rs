@@ -98,8 +98,9 @@ pub enum Event {
     /// The [deadline](super::Connection::set_secret_deadline) has come at which a new secret is
     /// wanted.
     SecretDue,
-    /// A channel ended otherwise than by its own request. Its requests and publishes have been
-    /// settled before, its consumers have ended.
+    /// A channel ended otherwise than by its own request: also when the request to close it has
+    /// crossed a close of the server's. Its requests and publishes have been settled before, its
+    /// consumers have ended.
     ChannelClosed {
         /// The channel.
         channel: ChannelId,

@@ -59,7 +59,7 @@ impl Handshake {
     }
 
     /// What the server is told about this client.
-    fn properties(&self) -> FieldTable {
+    pub(super) fn properties(&self) -> FieldTable {
         let mut properties = self.config.properties.clone();
         let mut tell = |name: &'static str, value: FieldValue| {
             if !properties.contains_key(name) {

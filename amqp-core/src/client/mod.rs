@@ -129,9 +129,10 @@ impl Connection {
     /// The transport failed because the peer has hung up, with that message: what the standard
     /// library calls `ConnectionReset`, `ConnectionAborted` and `BrokenPipe`.
     ///
-    /// During authentication this is how a server that says nothing refuses the credentials, as
-    /// much as the end that [`handle_eof`](Self::handle_eof) tells of: RabbitMQ does the one over
-    /// TCP and the other over TLS. At any other time it is the same as
+    /// During authentication this is how a server refuses the credentials that does not announce
+    /// the capability `authentication_failure_close`, or to which this client does not, as much as
+    /// the end that [`handle_eof`](Self::handle_eof) tells of: RabbitMQ does the one over TCP and
+    /// the other over TLS. Otherwise it is the same as
     /// [`handle_transport_error`](Self::handle_transport_error).
     pub fn handle_reset(&mut self, now: Instant, message: &str) {
         self.0.handle_reset(now, message);
@@ -229,9 +230,10 @@ impl Connection {
         Some(ChannelMut::new(&mut self.0, id))
     }
 
-    /// Gives up waiting for a request of a channel: no event will come for it. A late answer is
-    /// taken back: a consumer is cancelled and what it got is put back, a message that was fetched
-    /// is put back, a channel is closed. It does nothing for a request that is settled.
+    /// Gives up waiting for a request of a channel: no event will come for it. What it asked for is
+    /// taken back: a consumer is cancelled at once and what it gets is put back; a message that was
+    /// fetched is put back and a channel closed when the answer comes. It does nothing for a request
+    /// that is settled.
     pub fn abandon(&mut self, channel: ChannelId, request: RequestId) {
         self.0.abandon(Some(channel), request);
     }
@@ -279,9 +281,8 @@ impl Connection {
     }
 
     /// Closes the connection. What was accepted before is sent first, then the close; the final
-    /// event comes with the server's answer, at the latest when the [close
-    /// timeout](crate::Timeouts::close) has passed since the output moved. Nothing else can be begun
-    /// from now on. It does nothing on a connection that is closing.
+use alloc::{collections::VecDeque, vec::Vec};
+use core::{mem, time::Duration};
     pub fn close(&mut self, code: ReplyCode, text: &str) {
         self.0.close(code, text);
     }
@@ -333,7 +334,7 @@ impl Connection {
     /// Whether the server announced a capability, such as `publisher_confirms`.
     #[must_use]
     pub fn has_capability(&self, name: &str) -> bool {
-        self.0.role.has_capability(name)
+        has_capability(self.server_properties(), name)
     }
 
     /// The SASL mechanism of the login, the first of the configured ones that the server offered;
@@ -454,12 +455,21 @@ impl Endpoint for Connection {
     }
 }
 
+/// Whether a peer of these properties has announced a capability.
+fn has_capability(properties: &FieldTable, name: &str) -> bool {
+    properties
+        .get("capabilities")
+        .and_then(|capabilities| capabilities.as_table()?.get(name)?.as_bool())
+        .unwrap_or(false)
+}
+
 impl Client {
-    fn has_capability(&self, name: &str) -> bool {
-        self.server_properties
-            .get("capabilities")
-            .and_then(|capabilities| capabilities.as_table()?.get(name)?.as_bool())
-            .unwrap_or(false)
+    /// Whether the server says that it refuses the credentials: it can, and knows that this client
+    /// understands. Otherwise it hangs up.
+    fn is_told_of_refusals(&self) -> bool {
+        let name = "authentication_failure_close";
+        has_capability(&self.server_properties, name)
+            && has_capability(&self.handshake.properties(), name)
     }
 }
 

@@ -30,7 +30,7 @@ impl Role for Client {
     const PEER_AUTHENTICATES: bool = true;
 
     fn refuses_by_hanging_up(&self) -> bool {
-        !self.has_capability("authentication_failure_close")
+        !self.is_told_of_refusals()
     }
 
     fn is_peers(rule: &Rule) -> bool {

@@ -41,8 +41,7 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// Whether the type of a frame is looked at last, when the frame is there.
     const TYPE_LAST: bool = false;
 
-    /// Whether the peer refuses credentials by hanging up. One that has announced to say so is
-    /// taken at its word.
+    /// Whether the peer refuses credentials by hanging up, in place of a close that says so.
     fn refuses_by_hanging_up(&self) -> bool {
         false
     }

@@ -12,6 +12,7 @@ use crate::{
     client::{Config, Connection, Event},
     frame::FrameKind,
     protocol::{Method, ReplyCode, channel, connection},
+    wire::FieldTable,
 };
 
 #[test]
@@ -90,6 +91,68 @@ fn reg_10_a_reset_during_authentication_refuses_the_credentials() {
         };
         assert_eq!(refused(&mut client), cause);
     }
+}
+
+/// A client whose credentials are being judged; which side says that it knows how to refuse them.
+fn logging_in(server: bool, client: bool) -> Client {
+    let capabilities = |can: bool| {
+        let table = FieldTable::new().with("authentication_failure_close", can);
+        FieldTable::new()
+            .with("capabilities", table.unwrap())
+            .unwrap()
+    };
+    let mut config = Config::default();
+    if !client {
+        config.properties = capabilities(false);
+    }
+    let mut script = Client::new(config);
+    let server_properties = capabilities(server);
+    script.send(
+        0,
+        &connection::Start {
+            server_properties,
+            ..start()
+        },
+    );
+    script.bytes();
+    assert_eq!(script.conn.stage(), Stage::Authenticating);
+    script
+}
+
+/// A server that would say so has not refused anything when the line breaks.
+#[test]
+fn a_hang_up_during_the_login_is_a_refusal_only_if_no_close_would_say_so() {
+    let ends: [fn(&mut Client); 2] = [
+        |client| client.conn.handle_eof(client.now),
+        |client| client.conn.handle_reset(client.now, "reset by peer"),
+    ];
+    for end in ends {
+        for (server, client) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut client_side = logging_in(server, client);
+            end(&mut client_side);
+            let cause = refused(&mut client_side);
+            let is_refusal = matches!(cause, CloseCause::AuthenticationFailed { .. });
+            assert_eq!(is_refusal, !(server && client), "{cause}");
+            if !is_refusal {
+                let at = Stage::Authenticating;
+                assert!(
+                    matches!(
+                        cause,
+                        CloseCause::Eof { stage } | CloseCause::Transport { stage, .. } if stage == at
+                    ),
+                    "{cause}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_mechanism_that_was_chosen_is_told() {
+    let mut client = Client::new(Config::default());
+    assert_eq!(client.conn.mechanism(), None);
+    client.send(0, &start());
+    assert_eq!(client.conn.mechanism(), Some(&name("PLAIN")));
 }
 
 #[test]
