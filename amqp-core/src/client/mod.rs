@@ -281,8 +281,13 @@ impl Connection {
     }
 
     /// Closes the connection. What was accepted before is sent first, then the close; the final
-use alloc::{collections::VecDeque, vec::Vec};
-use core::{mem, time::Duration};
+    /// event comes with the server's answer, at the latest when the [close
+    /// timeout](crate::Timeouts::close) has passed since the output moved. Nothing else can be begun
+    /// from now on. It does nothing on a connection that is closing.
+    ///
+    /// The final reason is [`CloseCause::Requested`](crate::CloseCause::Requested) only if the
+    /// server has answered: otherwise it is what ended the connection in place of the answer, such
+    /// as a close of the server's that crossed this one, or the end of the transport.
     pub fn close(&mut self, code: ReplyCode, text: &str) {
         self.0.close(code, text);
     }
