@@ -52,6 +52,11 @@ impl ConfirmDeadlines {
         self.unmarked.push(id);
     }
 
+    /// No publish waits any more.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.after);
+    }
+
     /// The next deadline. To set one is not urgent: it may be late by a part.
     pub(super) fn next(&self, now: Instant) -> Option<(Instant, TimeoutReason)> {
         let part = self.after.filter(|_| !self.unmarked.is_empty());

@@ -151,7 +151,8 @@ impl Connection {
     }
 
     /// Whether anybody reads from the transport. While nobody does, because the application is
-    /// behind, the peer's silence is not held against it. Reading is assumed at first.
+    /// behind, the peer's silence is not held against it; that it takes nothing is. Reading is
+    /// assumed at first.
     pub fn set_reading(&mut self, now: Instant, reading: bool) {
         self.0.set_reading(now, reading);
     }

@@ -183,6 +183,7 @@ impl Role for Client {
     }
 
     fn on_end(machine: &mut Machine<Self>, reason: &CloseReason) {
+        machine.role.confirm_deadlines.clear();
         while let Some(pending) = machine.role.pending.pop_front() {
             if !pending.abandoned {
                 let (request, cause) = (pending.id, RequestError::ConnectionClosed(reason.clone()));

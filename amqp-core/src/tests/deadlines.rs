@@ -141,6 +141,12 @@ fn what_ends_with_its_channel_has_no_deadline_any_more() {
     client.bytes();
     client.advance(SECOND * 2);
     assert_eq!(client.events(), [late(id, 1, 1)]);
+    // Nor has what ends with the connection.
+    client.publish(id, b"x");
+    client.bytes();
+    client.conn.handle_eof(client.now);
+    assert_eq!(client.events().len(), 2);
+    assert_eq!(client.conn.poll_timeout(), None);
 }
 
 /// A channel asks for a bounded number of calls, however many publishes it makes.
