@@ -191,8 +191,8 @@ pub enum Unconfirmed {
     /// The channel or the connection ended before any of it was sent.
     #[error("the message was not sent: {0}")]
     NotSent(CloseReason),
-    /// The channel or the connection ended before the server told, or it did not tell in time: it may
-    /// have taken it or not.
+    /// The channel or the connection ended before the server told, or it did not tell in
+    /// [time](crate::core::Timeouts::confirm): it may have taken it or not.
     #[error("it is not known whether the server has the message: {0}")]
     Unknown(CloseReason),
 }
