@@ -12,6 +12,7 @@ use amqp_client::{FuturesStream, Runtime, SleepClock, Socket};
 #[cfg(feature = "tls")]
 use amqp_client::{Secured, Tls};
 use async_std::{net::TcpStream, task};
+use socket2::{SockRef, TcpKeepalive};
 
 /// The system's monotonic clock, with async-std's sleep for an alarm.
 pub type AsyncStdClock = SleepClock<Sleep>;
@@ -44,8 +45,12 @@ impl Runtime for AsyncStd {
         task::spawn_blocking(move || Ok((host, port).to_socket_addrs()?.collect())).await
     }
 
-    async fn connect_tcp(&self, to: SocketAddr) -> io::Result<AsyncStdStream> {
-        Ok(FuturesStream::boxed(connect_tcp(to).await?))
+    async fn connect_tcp(
+        &self,
+        to: SocketAddr,
+        keepalive: Option<Duration>,
+    ) -> io::Result<AsyncStdStream> {
+        Ok(FuturesStream::boxed(connect_tcp(to, keepalive).await?))
     }
 
     #[cfg(unix)]
@@ -68,22 +73,44 @@ fn sleep(time: Duration) -> Sleep {
     Box::pin(task::sleep(time))
 }
 
-async fn connect_tcp(to: SocketAddr) -> io::Result<TcpStream> {
+async fn connect_tcp(to: SocketAddr, keepalive: Option<Duration>) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
+    if let Some(idle) = keepalive {
+        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
+    }
     Ok(stream)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use async_std::{net::TcpListener, task};
+    use socket2::SockRef;
 
     #[test]
     fn tri_03_tcp_nodelay_is_on() -> std::io::Result<()> {
         task::block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let stream = super::connect_tcp(listener.local_addr()?).await?;
+            let stream = super::connect_tcp(listener.local_addr()?, None).await?;
             assert!(stream.nodelay()?);
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn tcp_keepalive_is_as_the_options_say() -> std::io::Result<()> {
+        task::block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let to = listener.local_addr()?;
+            let idle = Duration::from_secs(77);
+            let stream = super::connect_tcp(to, Some(idle)).await?;
+            assert!(SockRef::from(&stream).keepalive()?);
+            #[cfg(target_os = "linux")]
+            assert_eq!(SockRef::from(&stream).tcp_keepalive_time()?, idle);
+            let stream = super::connect_tcp(to, None).await?;
+            assert!(!SockRef::from(&stream).keepalive()?);
             Ok(())
         })
     }

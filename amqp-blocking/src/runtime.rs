@@ -4,6 +4,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::{SocketAddr, ToSocketAddrs as _},
+    time::Duration,
 };
 
 use amqp_client::{
@@ -13,6 +14,7 @@ use amqp_client::{
 #[cfg(feature = "tls")]
 use amqp_client::{Secured, Tls};
 use mio::net::TcpStream;
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::{BlockingStream, reactor::Evented};
 
@@ -44,8 +46,12 @@ impl Runtime for Blocking {
         in_thread("amqp-resolve", ask)?.await
     }
 
-    async fn connect_tcp(&self, to: SocketAddr) -> io::Result<BlockingStream> {
-        Ok(FuturesStream::boxed(connect_tcp(to).await?))
+    async fn connect_tcp(
+        &self,
+        to: SocketAddr,
+        keepalive: Option<Duration>,
+    ) -> io::Result<BlockingStream> {
+        Ok(FuturesStream::boxed(connect_tcp(to, keepalive).await?))
     }
 
     #[cfg(unix)]
@@ -60,10 +66,16 @@ impl Runtime for Blocking {
     }
 }
 
-async fn connect_tcp(to: SocketAddr) -> io::Result<Evented<TcpStream>> {
+async fn connect_tcp(
+    to: SocketAddr,
+    keepalive: Option<Duration>,
+) -> io::Result<Evented<TcpStream>> {
     let mut stream = Evented::new(TcpStream::connect(to)?);
     poll_fn(|cx| stream.poll_io(cx, look_whether_connected)).await?;
     stream.socket.set_nodelay(true)?;
+    if let Some(idle) = keepalive {
+        SockRef::from(&stream.socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
+    }
     Ok(stream)
 }
 
@@ -78,15 +90,31 @@ fn look_whether_connected(stream: &mut TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io, net::TcpListener};
+    use std::{io, net::TcpListener, time::Duration};
+
+    use socket2::SockRef;
 
     use crate::block_on;
 
     #[test]
     fn tri_03_tcp_nodelay_is_on() -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let stream = block_on(super::connect_tcp(listener.local_addr()?))?;
+        let stream = block_on(super::connect_tcp(listener.local_addr()?, None))?;
         assert!(stream.socket.nodelay()?);
+        Ok(())
+    }
+
+    #[test]
+    fn tcp_keepalive_is_as_the_options_say() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let to = listener.local_addr()?;
+        let idle = Duration::from_secs(77);
+        let stream = block_on(super::connect_tcp(to, Some(idle)))?;
+        assert!(SockRef::from(&stream.socket).keepalive()?);
+        #[cfg(target_os = "linux")]
+        assert_eq!(SockRef::from(&stream.socket).tcp_keepalive_time()?, idle);
+        let stream = block_on(super::connect_tcp(to, None))?;
+        assert!(!SockRef::from(&stream.socket).keepalive()?);
         Ok(())
     }
 }

@@ -57,6 +57,11 @@ pub struct Options {
     /// How long one address may take, from the resolution of its name to the end of the TCP
     /// connect. Default 10 s.
     pub tcp_timeout: Duration,
+    /// After how long without traffic the system probes whether the host still answers, at least
+    /// 1 s; how often and how many times it then does is the system's setting. Default none, no
+    /// probes: heartbeats notice a dead peer, and this is for where they are turned off, or where
+    /// the network forgets a connection between two of them. Unix sockets have no use for it.
+    pub tcp_keepalive: Option<Duration>,
     /// How long the TLS handshake may take. Default 10 s.
     pub tls_timeout: Duration,
     /// How to secure the connection; none for plain TCP.
@@ -74,6 +79,7 @@ impl Default for Options {
             addresses: Uri::default().addresses,
             order: Order::default(),
             tcp_timeout: TCP_TIMEOUT,
+            tcp_keepalive: None,
             tls_timeout: TLS_TIMEOUT,
             tls: None,
             credentials: None,
@@ -101,6 +107,13 @@ impl Options {
     #[must_use]
     pub fn tcp_timeout(mut self, tcp_timeout: Duration) -> Self {
         self.tcp_timeout = tcp_timeout;
+        self
+    }
+
+    /// Sets `tcp_keepalive`.
+    #[must_use]
+    pub fn tcp_keepalive(mut self, tcp_keepalive: impl Into<Option<Duration>>) -> Self {
+        self.tcp_keepalive = tcp_keepalive.into();
         self
     }
 
@@ -134,6 +147,18 @@ impl Options {
 }
 
 impl Options {
+    /// Checks what the types cannot.
+    fn check(&self) -> Result<(), ApiMisuse> {
+        // The system counts in seconds, and 0 is an error for it that names no setting.
+        match self.tcp_keepalive {
+            Some(idle) if idle < Duration::from_secs(1) => Err(ApiMisuse::Config {
+                setting: "tcp_keepalive",
+                problem: "must be at least 1 s",
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// What a URI says; see [`Uri`] for its form, and [`Config::from_uri`].
     ///
     /// # Errors
@@ -168,6 +193,8 @@ pub async fn connect<R: Runtime>(
     runtime: &R,
     options: &Options,
 ) -> Result<Connection, ConnectError> {
+    options.check()?;
+    runtime.check()?;
     let mut dialing = Dialing::new(runtime, options);
     let mut refusals = Vec::new();
     while let Some((attempt, stream)) = dialing.next_stream().await {
@@ -199,7 +226,7 @@ pub async fn connect<R: Runtime>(
 
 /// Opens a connection over a stream that was just made to that address, secures it before if the
 /// options say so, and spawns what drives it: what [`connect`] does with each stream, for who has a
-/// dialer of his own. Of the options, the addresses, their order and the time for TCP do not count.
+/// dialer of his own. Of the options, the addresses, their order and those of TCP do not count.
 ///
 /// ```no_run
 /// use amqp_client::{Connection, Options, Runtime, connect_over, core::dial::Address};
@@ -208,7 +235,7 @@ pub async fn connect<R: Runtime>(
 /// /// Connects through a port here that is forwarded to a host which only the other end can name.
 /// async fn connect<R: Runtime>(runtime: &R) -> Result<Connection, Box<dyn Error>> {
 ///     let options = Options::from_uri("amqps://me:secret@broker.internal")?;
-///     let stream = runtime.connect_tcp("127.0.0.1:15671".parse()?).await?;
+///     let stream = runtime.connect_tcp("127.0.0.1:15671".parse()?, None).await?;
 ///     // The name to find in the certificate, and in errors.
 ///     let address = Address::tcp("broker.internal", 5671);
 ///     Ok(connect_over(runtime, &options, &address, stream).await?)
@@ -226,6 +253,7 @@ pub async fn connect_over<R: Runtime>(
     address: &Address,
     stream: R::Stream,
 ) -> Result<Connection, ConnectError> {
+    runtime.check()?;
     let Some(tls) = &options.tls else {
         return greet(runtime, options, address, stream, Vec::new()).await;
     };
@@ -295,6 +323,7 @@ pub async fn from_transport<R: Runtime>(
     transport: impl Transport + Unpin + 'static,
     config: Config,
 ) -> Result<Connection, Error> {
+    runtime.check()?;
     let (connection, driver) = Connection::start(config, transport, runtime.clock())?;
     runtime.spawn(driver);
     connection.opened().await?;
@@ -306,6 +335,7 @@ struct Dialing<R: Runtime> {
     runtime: R,
     clock: R::Clock,
     dialer: Dialer,
+    keepalive: Option<Duration>,
     running: Vec<(AttemptId, Pending<R::Stream>)>,
     /// The stream of the attempt that won.
     stream: Option<R::Stream>,
@@ -326,6 +356,7 @@ impl<R: Runtime> Dialing<R> {
             runtime: runtime.clone(),
             clock: runtime.clock(),
             dialer: Dialer::new(addresses, options.order, options.tcp_timeout),
+            keepalive: options.tcp_keepalive,
             running: Vec::new(),
             stream: None,
         }
@@ -352,10 +383,10 @@ impl<R: Runtime> Dialing<R> {
                     self.running.push((attempt, Box::pin(resolving)));
                 }
                 Step::Connect { attempt, to } => {
-                    let runtime = self.runtime.clone();
+                    let (runtime, keepalive) = (self.runtime.clone(), self.keepalive);
                     let connecting = async move {
                         let stream = match to {
-                            Target::Tcp(to) => runtime.connect_tcp(to).await,
+                            Target::Tcp(to) => runtime.connect_tcp(to, keepalive).await,
                             Target::Unix(path) => runtime.connect_unix(Path::new(&path)).await,
                         };
                         Ok(Found::Stream(stream?))

@@ -67,6 +67,7 @@ impl<R: Runtime> LocalBroker<R> {
     /// When the broker does not take the connection, or the configuration has a setting that no
     /// server would accept.
     pub async fn connect(&self, config: Config) -> Result<Connection, Error> {
+        self.runtime.check()?;
         let (ours, theirs) = pipe();
         // One that is not taken is hung up on, as a listener would do.
         if let Ok(driver) = self.accept(theirs) {
@@ -87,6 +88,7 @@ impl<R: Runtime> LocalBroker<R> {
         &self,
         transport: T,
     ) -> Result<BrokerDriver<T, R::Clock>, AcceptError> {
+        self.runtime.check()?;
         if let Some(timekeeper) = self.shared.keep_time(self.clock.clone()) {
             self.runtime.spawn(timekeeper);
         }
@@ -168,13 +170,14 @@ pub trait Listener: Send + 'static {
 /// Serves a broker to whoever connects to the listener, in tasks of the broker's runtime.
 ///
 /// # Errors
-/// When the listener does not know its address.
+/// When the listener does not know its address, or there is no such runtime here.
 pub fn serve<R: Runtime>(
     listener: impl Listener,
     broker: impl Into<LocalBroker<R>>,
 ) -> io::Result<Server<R>> {
     let broker = broker.into();
     let address = listener.local_addr()?;
+    broker.runtime.check().map_err(io::Error::other)?;
     let house = Arc::<House>::default();
     let doorman = Doorman::new(&house);
     let serving = serve_until(doorman, listener, broker.clone(), Arc::clone(&house));

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use amqp_core::ApiMisuse;
+
 use crate::{
     Timer, Transport,
     tls::{Secured, Tls},
@@ -26,6 +28,15 @@ pub trait Runtime: Clone + fmt::Debug + Send + Sync + 'static {
     type Clock: Timer + Clone + fmt::Debug + Unpin + 'static;
     /// A byte stream that it made.
     type Stream: Transport + Unpin + 'static;
+
+    /// Whether tasks can be spawned from here, for runtimes that are not everywhere. Everything
+    /// that spawns asks before it does anything else. The default says that they can.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::Config`] with what is missing.
+    fn check(&self) -> Result<(), ApiMisuse> {
+        Ok(())
+    }
 
     /// A clock that begins now.
     fn clock(&self) -> Self::Clock;
@@ -43,12 +54,17 @@ pub trait Runtime: Clone + fmt::Debug + Send + Sync + 'static {
         port: u16,
     ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
 
-    /// Makes a TCP connection, without Nagle's algorithm. Dropping the future closes what was
-    /// opened.
+    /// Makes a TCP connection, without Nagle's algorithm, and with the system's keepalive if it is
+    /// given an idle time for it ([`Options::tcp_keepalive`](crate::Options::tcp_keepalive)).
+    /// Dropping the future closes what was opened.
     ///
     /// # Errors
     /// What the system says.
-    fn connect_tcp(&self, to: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn connect_tcp(
+        &self,
+        to: SocketAddr,
+        keepalive: Option<Duration>,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
     /// Connects to a Unix socket. Where the system has none, it is an error of the kind
     /// [`Unsupported`](io::ErrorKind::Unsupported).

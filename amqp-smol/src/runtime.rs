@@ -1,6 +1,6 @@
 //! Smol, as the client layer uses it.
 
-use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use amqp_client::{FuturesStream, Runtime, SleepClock, Socket};
 #[cfg(feature = "tls")]
@@ -9,6 +9,7 @@ use smol::{
     Timer,
     net::{TcpStream, resolve},
 };
+use socket2::{SockRef, TcpKeepalive};
 
 /// The system's monotonic clock, with one of smol's timers for an alarm.
 pub type SmolClock = SleepClock<Timer>;
@@ -88,8 +89,12 @@ impl Runtime for Smol {
         resolve((host, port)).await
     }
 
-    async fn connect_tcp(&self, to: SocketAddr) -> io::Result<SmolStream> {
-        Ok(FuturesStream::boxed(connect_tcp(to).await?))
+    async fn connect_tcp(
+        &self,
+        to: SocketAddr,
+        keepalive: Option<Duration>,
+    ) -> io::Result<SmolStream> {
+        Ok(FuturesStream::boxed(connect_tcp(to, keepalive).await?))
     }
 
     #[cfg(unix)]
@@ -104,22 +109,44 @@ impl Runtime for Smol {
     }
 }
 
-async fn connect_tcp(to: SocketAddr) -> io::Result<TcpStream> {
+async fn connect_tcp(to: SocketAddr, keepalive: Option<Duration>) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
+    if let Some(idle) = keepalive {
+        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
+    }
     Ok(stream)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use smol::net::TcpListener;
+    use socket2::SockRef;
 
     #[test]
     fn tri_03_tcp_nodelay_is_on() -> std::io::Result<()> {
         smol::block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let stream = super::connect_tcp(listener.local_addr()?).await?;
+            let stream = super::connect_tcp(listener.local_addr()?, None).await?;
             assert!(stream.nodelay()?);
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn tcp_keepalive_is_as_the_options_say() -> std::io::Result<()> {
+        smol::block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let to = listener.local_addr()?;
+            let idle = Duration::from_secs(77);
+            let stream = super::connect_tcp(to, Some(idle)).await?;
+            assert!(SockRef::from(&stream).keepalive()?);
+            #[cfg(target_os = "linux")]
+            assert_eq!(SockRef::from(&stream).tcp_keepalive_time()?, idle);
+            let stream = super::connect_tcp(to, None).await?;
+            assert!(!SockRef::from(&stream).keepalive()?);
             Ok(())
         })
     }

@@ -20,7 +20,8 @@ use crate::{Tokio, TokioStream};
 /// Dropping it closes what was opened.
 ///
 /// # Errors
-/// When the URI is wrong, no host can be reached, or the connection cannot be opened.
+/// When the URI is wrong, no host can be reached, or the connection cannot be opened;
+/// [`ConnectError::Misuse`] outside of a tokio runtime.
 pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
     connect_with(&Options::from_uri(uri)?).await
 }
@@ -33,7 +34,8 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 /// Dropping it closes what was opened.
 ///
 /// # Errors
-/// When no host can be reached, or the connection cannot be opened.
+/// When no host can be reached, or the connection cannot be opened; [`ConnectError::Misuse`]
+/// outside of a tokio runtime.
 pub async fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
     amqp_client::connect(&Tokio, options).await
 }
@@ -46,7 +48,7 @@ pub async fn connect_with(options: &Options) -> Result<Connection, ConnectError>
 ///
 /// # Errors
 /// When the connection cannot be opened, or the configuration has a setting that no server would
-/// accept.
+/// accept; [`Error::Misuse`] outside of a tokio runtime.
 pub async fn from_stream<S>(stream: S, config: Config) -> Result<Connection, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -1,13 +1,15 @@
 //! Tokio, as the client layer uses it.
 
-use std::{future::Future, io, net::SocketAddr};
+use std::{future::Future, io, net::SocketAddr, time::Duration};
 
-use amqp_client::Runtime;
+use amqp_client::{Runtime, core::ApiMisuse};
 #[cfg(feature = "tls")]
 use amqp_client::{Secured, Tls, peer_certificates};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
+    runtime::Handle,
 };
 #[cfg(feature = "tls")]
 use tokio_rustls::TlsConnector;
@@ -27,6 +29,14 @@ impl Runtime for Tokio {
     type Clock = TokioClock;
     type Stream = TokioStream<Box<dyn Socket>>;
 
+    fn check(&self) -> Result<(), ApiMisuse> {
+        // Whether its I/O and its timers are enabled is not to be known without a panic.
+        Handle::try_current().map(drop).map_err(|_| ApiMisuse::Config {
+            setting: "runtime",
+            problem: "there is no tokio runtime here, call this within one that has I/O and timers",
+        })
+    }
+
     fn clock(&self) -> TokioClock {
         TokioClock::new()
     }
@@ -39,8 +49,14 @@ impl Runtime for Tokio {
         Ok(lookup_host((host, port)).await?.collect())
     }
 
-    async fn connect_tcp(&self, to: SocketAddr) -> io::Result<Self::Stream> {
-        Ok(TokioStream::new(Box::new(connect_tcp(to).await?)))
+    async fn connect_tcp(
+        &self,
+        to: SocketAddr,
+        keepalive: Option<Duration>,
+    ) -> io::Result<Self::Stream> {
+        Ok(TokioStream::new(Box::new(
+            connect_tcp(to, keepalive).await?,
+        )))
     }
 
     #[cfg(unix)]
@@ -63,21 +79,41 @@ impl Runtime for Tokio {
     }
 }
 
-async fn connect_tcp(to: SocketAddr) -> io::Result<TcpStream> {
+async fn connect_tcp(to: SocketAddr, keepalive: Option<Duration>) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
+    if let Some(idle) = keepalive {
+        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
+    }
     Ok(stream)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use socket2::SockRef;
     use tokio::net::TcpListener;
 
     #[tokio::test]
     async fn tri_03_tcp_nodelay_is_on() -> std::io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let stream = super::connect_tcp(listener.local_addr()?).await?;
+        let stream = super::connect_tcp(listener.local_addr()?, None).await?;
         assert!(stream.nodelay()?);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn tcp_keepalive_is_as_the_options_say() -> std::io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let to = listener.local_addr()?;
+        let idle = Duration::from_secs(77);
+        let stream = super::connect_tcp(to, Some(idle)).await?;
+        assert!(SockRef::from(&stream).keepalive()?);
+        #[cfg(target_os = "linux")]
+        assert_eq!(SockRef::from(&stream).tcp_keepalive_time()?, idle);
+        let stream = super::connect_tcp(to, None).await?;
+        assert!(!SockRef::from(&stream).keepalive()?);
         Ok(())
     }
 }

@@ -78,7 +78,7 @@ pub type Server = amqp_client::Server<Tokio>;
 /// ```
 ///
 /// # Errors
-/// When the listener does not know its address.
+/// When the listener does not know its address, or there is no runtime here.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
     amqp_client::serve(TokioListener(listener), broker)
 }
@@ -99,7 +99,7 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 /// ```
 ///
 /// # Errors
-/// When the listener does not know its address.
+/// When the listener does not know its address, or there is no runtime here.
 #[cfg(feature = "tls")]
 pub fn serve_tls(
     listener: TcpListener,

@@ -53,6 +53,8 @@ struct Network {
     names: BTreeMap<String, Vec<SocketAddr>>,
     hosts: BTreeMap<SocketAddr, Host>,
     dialled: Arc<Mutex<Vec<SocketAddr>>>,
+    /// With which keepalive the last one was.
+    keepalive: Arc<Mutex<Option<Duration>>>,
 }
 
 impl Network {
@@ -72,6 +74,13 @@ impl Network {
     fn dialled(&self) -> Vec<String> {
         let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         dialled.drain(..).map(|it| it.to_string()).collect()
+    }
+
+    fn keepalive(&self) -> Option<Duration> {
+        *self
+            .keepalive
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn connect(&self, options: &Options) -> Result<Connection, ConnectError> {
@@ -96,7 +105,11 @@ impl Runtime for Network {
         found.ok_or_else(|| io::Error::other("no such name"))
     }
 
-    async fn connect_tcp(&self, to: SocketAddr) -> io::Result<Pipe> {
+    async fn connect_tcp(&self, to: SocketAddr, keepalive: Option<Duration>) -> io::Result<Pipe> {
+        *self
+            .keepalive
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = keepalive;
         self.dialled
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -297,13 +310,31 @@ async fn what_was_refused_where_is_told() -> Outcome {
 }
 
 /// With the options' credentials, and whatever addresses those have.
+#[tokio::test]
+async fn a_keepalive_reaches_the_runtime_and_is_a_second_at_least() -> Outcome {
+    let (network, options) = alive();
+    let second = Duration::from_secs(1);
+    let connection = network
+        .connect(&options.clone().tcp_keepalive(second))
+        .await?;
+    assert_eq!(network.keepalive(), Some(second));
+    connection.close().await?;
+    network.connect(&options).await?.close().await?;
+    assert_eq!(network.keepalive(), None);
+
+    let less = options.tcp_keepalive(second - Duration::from_nanos(1));
+    let refused = network.connect(&less).await.expect_err("it is too short");
+    assert_eq!(refused.to_string(), "tcp_keepalive: must be at least 1 s");
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_is_opened_over_a_stream_that_was_made_elsewhere() -> Outcome {
     let (network, mut options) = alive();
     let vault = Vault::new(vec![Ok(Login::new("guest", "guest"))]);
     options.credentials = Some(vault.clone());
     options.addresses.clear();
-    let stream = network.connect_tcp("10.0.0.1:5672".parse()?).await?;
+    let stream = network.connect_tcp("10.0.0.1:5672".parse()?, None).await?;
     let address = Address::tcp("broker.internal", 5672);
     let connection = connect_over(&network, &options, &address, stream).await?;
     assert_eq!(vault.asked(), 1);

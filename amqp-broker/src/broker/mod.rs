@@ -11,7 +11,9 @@ use alloc::{
     string::String,
 };
 
-use amqp_core::{ChannelId, Instant, ServerSent, Stage, TimeoutReason, Transmit, server};
+use amqp_core::{
+    ApiMisuse, ChannelId, Instant, ServerSent, Stage, TimeoutReason, Transmit, server,
+};
 
 use crate::{
     config::{Config, ConfigError, User},
@@ -73,6 +75,9 @@ pub enum AcceptError {
     /// The [fault switch](crate::Faults::refuse_connects) says so.
     #[error("connections are refused for a test")]
     Refused,
+    /// The call was wrong in itself: nothing could drive the connection from there.
+    #[error(transparent)]
+    Misuse(#[from] ApiMisuse),
 }
 
 impl Broker {

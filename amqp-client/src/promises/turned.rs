@@ -5,7 +5,10 @@ use std::{
     io,
     net::{SocketAddr, ToSocketAddrs as _},
     path::Path,
+    time::Duration,
 };
+
+use amqp_core::ApiMisuse;
 
 use super::tasks::Spawner;
 use crate::{
@@ -35,6 +38,10 @@ impl<R: Runtime> Runtime for Turned<R> {
         self.runtime.clock()
     }
 
+    fn check(&self) -> Result<(), ApiMisuse> {
+        self.runtime.check()
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.spawner.spawn(task);
     }
@@ -43,8 +50,12 @@ impl<R: Runtime> Runtime for Turned<R> {
         Ok((host, port).to_socket_addrs()?.collect())
     }
 
-    async fn connect_tcp(&self, to: SocketAddr) -> io::Result<R::Stream> {
-        self.runtime.connect_tcp(to).await
+    async fn connect_tcp(
+        &self,
+        to: SocketAddr,
+        keepalive: Option<Duration>,
+    ) -> io::Result<R::Stream> {
+        self.runtime.connect_tcp(to, keepalive).await
     }
 
     async fn connect_unix(&self, path: &Path) -> io::Result<R::Stream> {
