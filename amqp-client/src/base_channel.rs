@@ -201,6 +201,18 @@ impl BaseChannel {
     /// consumers of a connection together; what is delivered beyond that is requeued, and comes again
     /// when there is room.
     ///
+    /// # Delivery limit
+    /// A quorum queue counts the failed deliveries of a message. Beyond its `x-delivery-limit`, 20 by
+    /// default since RabbitMQ 4.0, it dead-letters the message, or drops it where no dead-letter
+    /// exchange is set ([RabbitMQ's page][limit]). Dropping a consumer requeues what it has not
+    /// yielded, up to the whole prefetch. Until RabbitMQ 4.2 each requeue counts, so that a program
+    /// which starts a consumer per message loses messages that it has never seen: keep one consumer,
+    /// set a prefetch of 1, or use [`get`](Self::get). Since 4.3 `basic.reject` counts and
+    /// [`basic.nack`][nack], which a dropped consumer sends, does not.
+    ///
+    /// [limit]: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+    /// [nack]: https://github.com/rabbitmq/rabbitmq-server/pull/15387
+    ///
     /// # Cancel safety
     /// Dropping it cancels the consumer, and requeues what was delivered to it.
     ///

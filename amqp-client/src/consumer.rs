@@ -104,10 +104,8 @@ mod sealed {
 /// without an error after [`cancel`](Self::cancel), or when the connection was closed by its own
 /// handle.
 ///
-/// Dropping it cancels the consumer and requeues what it has not yielded. On a quorum queue with a
-/// [delivery limit](https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling), 20 by default
-/// since RabbitMQ 4.0, each requeue counts: a message that goes back too often is dead-lettered or
-/// dropped. Set a small prefetch where consumers come and go.
+/// Dropping it cancels the consumer and puts back what it has not yielded, which a quorum queue may
+/// count towards the [delivery limit](crate::BaseChannel::consume#delivery-limit) of each message.
 #[derive(Debug)]
 pub struct Consumer<A: Acks> {
     channel: Arc<Inner>,

@@ -402,11 +402,13 @@ impl<'a> ChannelMut<'a> {
         if !channel.role.withheld.settle(Tags::One(tag)) {
             return Err(ApiMisuse::UnknownDeliveryTag(tag.get()));
         }
-        let reject = basic::Reject {
+        // A nack does not count towards a queue's delivery limit since RabbitMQ 4.3, a reject does.
+        let nack = basic::Nack {
             delivery_tag: tag.get(),
+            multiple: false,
             requeue: true,
         };
-        output.put_method(&mut channel.backlog, self.id.number(), &reject)?;
+        output.put_method(&mut channel.backlog, self.id.number(), &nack)?;
         Ok(())
     }
 
