@@ -10,6 +10,10 @@ use crate::{Blocking, BlockingSocket};
 /// Connects to the server that an AMQP URI names, [as that says](amqp_client#connecting). A thread of
 /// its own drives the connection.
 ///
+/// Dropping the last of its handles closes the connection in good order, and waits for that: what was
+/// published before arrives. It blocks until then, at the latest until the output has made no progress
+/// for [`Timeouts::close`](amqp_client::core::Timeouts), 10 seconds by default.
+///
 /// ```no_run
 /// let connection = amqp_blocking::connect("amqp://me:secret@broker.example.com/staging")?;
 /// # Ok::<(), amqp_blocking::ConnectError>(())
@@ -28,7 +32,9 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
 /// As [`connect`].
 pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
     let connected = wait(amqp_client::connect(&Blocking, options));
-    Ok(connected.map_err(|_| ConnectError::TimedOut)??.into())
+    let connection = connected.map_err(|_| ConnectError::TimedOut)??;
+    connection.linger_on_drop();
+    Ok(connection.into())
 }
 
 /// Opens a connection over a stream that was made elsewhere: a connected
@@ -41,5 +47,7 @@ pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
 /// accept.
 pub fn from_stream(stream: impl Into<BlockingSocket>, config: Config) -> Result<Connection, Error> {
     let stream = stream.into().into_stream();
-    Ok(wait(amqp_client::from_transport(&Blocking, stream, config))??.into())
+    let connection = wait(amqp_client::from_transport(&Blocking, stream, config))??;
+    connection.linger_on_drop();
+    Ok(connection.into())
 }

@@ -20,20 +20,21 @@
 
 mod executor;
 mod handles;
+mod linger;
 #[cfg(feature = "broker")]
 mod local;
 mod sleep;
 mod thread;
 mod wait;
 
-pub(crate) use self::executor::Intermittent;
 #[cfg(feature = "broker")]
 pub use self::local::{LocalBroker, Server};
+pub(crate) use self::{executor::Intermittent, linger::linger};
 pub use self::{
     executor::{Park, block_on, wake_after_park, with_park},
     handles::{
-        Channel, ChannelPool, Confirm, ConfirmChannel, ConfirmError, Connection, Consumer,
-        PooledChannel, Returns, TxChannel,
+        BaseChannel, Channel, ChannelPool, Confirm, ConfirmChannel, ConfirmError, Connection,
+        Consumer, PooledChannel, Returns, TxChannel,
     },
     sleep::Sleep,
     thread::in_thread,

@@ -40,12 +40,19 @@ pub(crate) struct Handle {
     shared: Arc<Shared>,
     /// The prefetch of consumers that are started without one.
     prefetch: Prefetch,
+    /// The last handle waits for the end of the connection.
+    #[cfg(feature = "blocking")]
+    lingers: std::sync::atomic::AtomicBool,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared
             .command_and_process(|state, _| state.machine.close(ReplyCode::SUCCESS, ""));
+        #[cfg(feature = "blocking")]
+        if *self.lingers.get_mut() {
+            crate::blocking::linger(&self.shared);
+        }
     }
 }
 
@@ -66,7 +73,13 @@ impl Connection {
         let machine = client::Connection::new(config, clock.now())?;
         let shared = Shared::new(machine, timeouts);
         let driver = Driver::new(ClientEndpoint(Arc::clone(&shared)), transport, clock);
-        Ok((Self(Arc::new(Handle { shared, prefetch })), driver))
+        let handle = Handle {
+            shared,
+            prefetch,
+            #[cfg(feature = "blocking")]
+            lingers: std::sync::atomic::AtomicBool::new(false),
+        };
+        Ok((Self(Arc::new(handle)), driver))
     }
 
     /// Waits until the handshake is over.
@@ -261,6 +274,17 @@ impl Connection {
     pub fn abort(&self) {
         ClientEndpoint(Arc::clone(&self.0.shared)).end("aborted by this side");
         self.0.shared.command(|_| ());
+    }
+
+    /// Makes the last handle of the connection wait, when it is dropped, until the connection has been
+    /// closed in good order: so a program that publishes and ends loses nothing. It blocks its thread
+    /// until then, at the latest until the output has made no progress for
+    /// [`Timeouts::close`](amqp_core::Timeouts). For connections that a thread of their own drives, such as those of `amqp-blocking`.
+    #[cfg(feature = "blocking")]
+    pub fn linger_on_drop(&self) {
+        self.0
+            .lingers
+            .store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Whether channels can be opened.

@@ -4,7 +4,7 @@
 mod meter;
 mod support;
 
-use std::{pin::Pin, rc::Rc, task::Poll, time::Duration};
+use std::{rc::Rc, task::Poll, time::Duration};
 
 use amqp_client::{
     Channel, Connection, Consumer, Error, ManualAck, Unconfirmed,

@@ -497,7 +497,11 @@ fn returns_of_abandoned_confirms() {
 /// What the server holds back is published later, in order: blocked connection, paused channel.
 #[test]
 fn holding_back_is_not_losing() {
-    let (mut rig, connection, channel) = Rig::with_confirms();
+    let mut setup = Setup::default();
+    setup.client.timeouts.publish = None;
+    setup.client.timeouts.confirm = None;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channel = rig.confirm_channel(&connection);
     let channel = std::rc::Rc::new(channel);
     let other = std::rc::Rc::new(rig.channel(&connection));
     rig.peer().flow(1, false);

@@ -250,11 +250,19 @@ impl fmt::Debug for Body {
 
 /// Something that can stand as the property list of a content header: [`Properties`] or
 /// [`EncodedProperties`].
-pub trait PropertyList: Encode {
+///
+/// It is sealed: it encodes itself in the middle of a frame.
+pub trait PropertyList: Encode + sealed::Sealed {
     /// The `reply-to` property, where it is known without decoding.
     fn reply_to(&self) -> Option<&str> {
         None
     }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Properties {}
+    impl Sealed for super::EncodedProperties {}
 }
 
 impl PropertyList for Properties {

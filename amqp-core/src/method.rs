@@ -75,9 +75,15 @@ pub struct Rule {
     pub answers: &'static [MethodId],
 }
 
+/// Implemented by the methods of the specification, and nothing else.
+#[allow(unnameable_types, reason = "this seals the traits of methods")]
+pub trait Sealed {}
+
 /// A method of the protocol: a struct of its arguments.
+///
+/// It is sealed: what encodes itself does so in the middle of a frame.
 pub trait MethodDef:
-    Encode + Decode + Clone + PartialEq + fmt::Debug + Into<protocol::Method>
+    Sealed + Encode + Decode + Clone + PartialEq + fmt::Debug + Into<protocol::Method>
 {
     /// Its numbers on the wire.
     const ID: MethodId;

@@ -21,7 +21,9 @@ impl<R: Runtime> LocalBroker<R> {
     /// When the broker does not take the connection, or the configuration has a setting that no
     /// server would accept; [`Error::TimedOut`] beyond the limit of [`within`](super::within).
     pub fn connect(&self, config: Config) -> Result<Connection, Error> {
-        Ok(wait(self.0.connect(config))??.into())
+        let connection = wait(self.0.connect(config))??;
+        connection.linger_on_drop();
+        Ok(connection.into())
     }
 }
 

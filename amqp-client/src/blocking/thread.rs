@@ -35,6 +35,7 @@ where
     let outcome = Arc::new(Mutex::new(Outcome::default()));
     let ours = Arc::clone(&outcome);
     let work = move || {
+        super::linger::never_here();
         // Whoever waits gets whatever it is: nothing of the work is used after it has panicked.
         let done = catch_unwind(AssertUnwindSafe(work));
         let mut outcome = lock(&ours);

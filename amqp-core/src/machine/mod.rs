@@ -228,7 +228,7 @@ impl<R: Role> Machine<R> {
     pub(crate) fn handle_written(&mut self, now: Instant) {
         self.learn(now);
         self.timers.note_written(self.now);
-        if matches!(self.life, Life::Closing { .. }) {
+        if matches!(self.life, Life::Draining(_) | Life::Closing(_)) {
             self.timers.restart_close(self.now, self.timeouts.close);
         }
     }

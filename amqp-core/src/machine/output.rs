@@ -516,9 +516,10 @@ impl Output {
             }
             Some(Item::Body(mut body)) => {
                 let len = body.len().min(self.chunk);
+                let last = len == body.len();
                 self.leave(backlog, len);
                 self.put_body_frame(channel, &mut body, len);
-                if body.is_empty() {
+                if last {
                     self.discard_body(body);
                 } else {
                     backlog.items.push_front(Item::Body(body));

@@ -199,6 +199,8 @@ fn codec(w: &mut Writer, method: &Method, name: &str) {
 
 fn traits(w: &mut Writer, class: &Class, method: &Method, name: &str) {
     w.gap();
+    w.line(format!("impl crate::method::Sealed for {name} {{}}"));
+    w.gap();
     w.block(format!("impl MethodDef for {name}"), |w| {
         w.line(format!(
             "const ID: MethodId = MethodId::new({}, {});",

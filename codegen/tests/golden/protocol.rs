@@ -362,6 +362,8 @@ pub mod connection {
         }
     }
 
+    impl crate::method::Sealed for Start {}
+
     impl MethodDef for Start {
         const ID: MethodId = MethodId::new(10, 10);
         const NAME: &'static str = "connection.start";
@@ -520,6 +522,8 @@ pub mod connection {
         }
     }
 
+    impl crate::method::Sealed for StartOk {}
+
     impl MethodDef for StartOk {
         const ID: MethodId = MethodId::new(10, 11);
         const NAME: &'static str = "connection.start-ok";
@@ -616,6 +620,8 @@ pub mod connection {
             })
         }
     }
+
+    impl crate::method::Sealed for Secure {}
 
     impl MethodDef for Secure {
         const ID: MethodId = MethodId::new(10, 20);
@@ -714,6 +720,8 @@ pub mod connection {
             })
         }
     }
+
+    impl crate::method::Sealed for SecureOk {}
 
     impl MethodDef for SecureOk {
         const ID: MethodId = MethodId::new(10, 21);
@@ -837,6 +845,8 @@ pub mod connection {
             })
         }
     }
+
+    impl crate::method::Sealed for Tune {}
 
     impl MethodDef for Tune {
         const ID: MethodId = MethodId::new(10, 30);
@@ -971,6 +981,8 @@ pub mod connection {
         }
     }
 
+    impl crate::method::Sealed for TuneOk {}
+
     impl MethodDef for TuneOk {
         const ID: MethodId = MethodId::new(10, 31);
         const NAME: &'static str = "connection.tune-ok";
@@ -1075,6 +1087,8 @@ pub mod connection {
         }
     }
 
+    impl crate::method::Sealed for Open {}
+
     impl MethodDef for Open {
         const ID: MethodId = MethodId::new(10, 40);
         const NAME: &'static str = "connection.open";
@@ -1160,6 +1174,8 @@ pub mod connection {
             })
         }
     }
+
+    impl crate::method::Sealed for OpenOk {}
 
     impl MethodDef for OpenOk {
         const ID: MethodId = MethodId::new(10, 41);
@@ -1296,6 +1312,8 @@ pub mod connection {
         }
     }
 
+    impl crate::method::Sealed for Close {}
+
     impl MethodDef for Close {
         const ID: MethodId = MethodId::new(10, 50);
         const NAME: &'static str = "connection.close";
@@ -1388,6 +1406,8 @@ pub mod connection {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for CloseOk {}
 
     impl MethodDef for CloseOk {
         const ID: MethodId = MethodId::new(10, 51);
@@ -1500,6 +1520,8 @@ pub mod connection {
         }
     }
 
+    impl crate::method::Sealed for Blocked {}
+
     impl MethodDef for Blocked {
         const ID: MethodId = MethodId::new(10, 60);
         const NAME: &'static str = "connection.blocked";
@@ -1579,6 +1601,8 @@ pub mod connection {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for Unblocked {}
 
     impl MethodDef for Unblocked {
         const ID: MethodId = MethodId::new(10, 61);
@@ -1690,6 +1714,8 @@ pub mod connection {
         }
     }
 
+    impl crate::method::Sealed for UpdateSecret {}
+
     impl MethodDef for UpdateSecret {
         const ID: MethodId = MethodId::new(10, 70);
         const NAME: &'static str = "connection.update-secret";
@@ -1772,6 +1798,8 @@ pub mod connection {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for UpdateSecretOk {}
 
     impl MethodDef for UpdateSecretOk {
         const ID: MethodId = MethodId::new(10, 71);
@@ -1868,6 +1896,8 @@ pub mod channel {
         }
     }
 
+    impl crate::method::Sealed for Open {}
+
     impl MethodDef for Open {
         const ID: MethodId = MethodId::new(20, 10);
         const NAME: &'static str = "channel.open";
@@ -1951,6 +1981,8 @@ pub mod channel {
             })
         }
     }
+
+    impl crate::method::Sealed for OpenOk {}
 
     impl MethodDef for OpenOk {
         const ID: MethodId = MethodId::new(20, 11);
@@ -2051,6 +2083,8 @@ pub mod channel {
             })
         }
     }
+
+    impl crate::method::Sealed for Flow {}
 
     impl MethodDef for Flow {
         const ID: MethodId = MethodId::new(20, 20);
@@ -2163,6 +2197,8 @@ pub mod channel {
             })
         }
     }
+
+    impl crate::method::Sealed for FlowOk {}
 
     impl MethodDef for FlowOk {
         const ID: MethodId = MethodId::new(20, 21);
@@ -2313,6 +2349,8 @@ pub mod channel {
         }
     }
 
+    impl crate::method::Sealed for Close {}
+
     impl MethodDef for Close {
         const ID: MethodId = MethodId::new(20, 40);
         const NAME: &'static str = "channel.close";
@@ -2405,6 +2443,8 @@ pub mod channel {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for CloseOk {}
 
     impl MethodDef for CloseOk {
         const ID: MethodId = MethodId::new(20, 41);
@@ -2628,6 +2668,8 @@ pub mod exchange {
         }
     }
 
+    impl crate::method::Sealed for Declare {}
+
     impl MethodDef for Declare {
         const ID: MethodId = MethodId::new(40, 10);
         const NAME: &'static str = "exchange.declare";
@@ -2725,6 +2767,8 @@ pub mod exchange {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for DeclareOk {}
 
     impl MethodDef for DeclareOk {
         const ID: MethodId = MethodId::new(40, 11);
@@ -2852,6 +2896,8 @@ pub mod exchange {
         }
     }
 
+    impl crate::method::Sealed for Delete {}
+
     impl MethodDef for Delete {
         const ID: MethodId = MethodId::new(40, 20);
         const NAME: &'static str = "exchange.delete";
@@ -2944,6 +2990,8 @@ pub mod exchange {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for DeleteOk {}
 
     impl MethodDef for DeleteOk {
         const ID: MethodId = MethodId::new(40, 21);
@@ -3106,6 +3154,8 @@ pub mod exchange {
         }
     }
 
+    impl crate::method::Sealed for Bind {}
+
     impl MethodDef for Bind {
         const ID: MethodId = MethodId::new(40, 30);
         const NAME: &'static str = "exchange.bind";
@@ -3200,6 +3250,8 @@ pub mod exchange {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for BindOk {}
 
     impl MethodDef for BindOk {
         const ID: MethodId = MethodId::new(40, 31);
@@ -3357,6 +3409,8 @@ pub mod exchange {
         }
     }
 
+    impl crate::method::Sealed for Unbind {}
+
     impl MethodDef for Unbind {
         const ID: MethodId = MethodId::new(40, 40);
         const NAME: &'static str = "exchange.unbind";
@@ -3451,6 +3505,8 @@ pub mod exchange {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for UnbindOk {}
 
     impl MethodDef for UnbindOk {
         const ID: MethodId = MethodId::new(40, 51);
@@ -3663,6 +3719,8 @@ pub mod queue {
         }
     }
 
+    impl crate::method::Sealed for Declare {}
+
     impl MethodDef for Declare {
         const ID: MethodId = MethodId::new(50, 10);
         const NAME: &'static str = "queue.declare";
@@ -3805,6 +3863,8 @@ pub mod queue {
             })
         }
     }
+
+    impl crate::method::Sealed for DeclareOk {}
 
     impl MethodDef for DeclareOk {
         const ID: MethodId = MethodId::new(50, 11);
@@ -3974,6 +4034,8 @@ pub mod queue {
         }
     }
 
+    impl crate::method::Sealed for Bind {}
+
     impl MethodDef for Bind {
         const ID: MethodId = MethodId::new(50, 20);
         const NAME: &'static str = "queue.bind";
@@ -4068,6 +4130,8 @@ pub mod queue {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for BindOk {}
 
     impl MethodDef for BindOk {
         const ID: MethodId = MethodId::new(50, 21);
@@ -4185,6 +4249,8 @@ pub mod queue {
         }
     }
 
+    impl crate::method::Sealed for Purge {}
+
     impl MethodDef for Purge {
         const ID: MethodId = MethodId::new(50, 30);
         const NAME: &'static str = "queue.purge";
@@ -4292,6 +4358,8 @@ pub mod queue {
             })
         }
     }
+
+    impl crate::method::Sealed for PurgeOk {}
 
     impl MethodDef for PurgeOk {
         const ID: MethodId = MethodId::new(50, 31);
@@ -4439,6 +4507,8 @@ pub mod queue {
         }
     }
 
+    impl crate::method::Sealed for Delete {}
+
     impl MethodDef for Delete {
         const ID: MethodId = MethodId::new(50, 40);
         const NAME: &'static str = "queue.delete";
@@ -4548,6 +4618,8 @@ pub mod queue {
             })
         }
     }
+
+    impl crate::method::Sealed for DeleteOk {}
 
     impl MethodDef for DeleteOk {
         const ID: MethodId = MethodId::new(50, 41);
@@ -4697,6 +4769,8 @@ pub mod queue {
         }
     }
 
+    impl crate::method::Sealed for Unbind {}
+
     impl MethodDef for Unbind {
         const ID: MethodId = MethodId::new(50, 50);
         const NAME: &'static str = "queue.unbind";
@@ -4780,6 +4854,8 @@ pub mod queue {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for UnbindOk {}
 
     impl MethodDef for UnbindOk {
         const ID: MethodId = MethodId::new(50, 51);
@@ -4922,6 +4998,8 @@ pub mod basic {
         }
     }
 
+    impl crate::method::Sealed for Qos {}
+
     impl MethodDef for Qos {
         const ID: MethodId = MethodId::new(60, 10);
         const NAME: &'static str = "basic.qos";
@@ -5004,6 +5082,8 @@ pub mod basic {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for QosOk {}
 
     impl MethodDef for QosOk {
         const ID: MethodId = MethodId::new(60, 11);
@@ -5189,6 +5269,8 @@ pub mod basic {
         }
     }
 
+    impl crate::method::Sealed for Consume {}
+
     impl MethodDef for Consume {
         const ID: MethodId = MethodId::new(60, 20);
         const NAME: &'static str = "basic.consume";
@@ -5306,6 +5388,8 @@ pub mod basic {
         }
     }
 
+    impl crate::method::Sealed for ConsumeOk {}
+
     impl MethodDef for ConsumeOk {
         const ID: MethodId = MethodId::new(60, 21);
         const NAME: &'static str = "basic.consume-ok";
@@ -5421,6 +5505,8 @@ pub mod basic {
             })
         }
     }
+
+    impl crate::method::Sealed for Cancel {}
 
     impl MethodDef for Cancel {
         const ID: MethodId = MethodId::new(60, 30);
@@ -5543,6 +5629,8 @@ pub mod basic {
             })
         }
     }
+
+    impl crate::method::Sealed for CancelOk {}
 
     impl MethodDef for CancelOk {
         const ID: MethodId = MethodId::new(60, 31);
@@ -5705,6 +5793,8 @@ pub mod basic {
         }
     }
 
+    impl crate::method::Sealed for Publish {}
+
     impl MethodDef for Publish {
         const ID: MethodId = MethodId::new(60, 40);
         const NAME: &'static str = "basic.publish";
@@ -5852,6 +5942,8 @@ pub mod basic {
             })
         }
     }
+
+    impl crate::method::Sealed for Return {}
 
     impl MethodDef for Return {
         const ID: MethodId = MethodId::new(60, 50);
@@ -6014,6 +6106,8 @@ pub mod basic {
         }
     }
 
+    impl crate::method::Sealed for Deliver {}
+
     impl MethodDef for Deliver {
         const ID: MethodId = MethodId::new(60, 60);
         const NAME: &'static str = "basic.deliver";
@@ -6135,6 +6229,8 @@ pub mod basic {
             })
         }
     }
+
+    impl crate::method::Sealed for Get {}
 
     impl MethodDef for Get {
         const ID: MethodId = MethodId::new(60, 70);
@@ -6335,6 +6431,8 @@ pub mod basic {
         }
     }
 
+    impl crate::method::Sealed for GetOk {}
+
     impl MethodDef for GetOk {
         const ID: MethodId = MethodId::new(60, 71);
         const NAME: &'static str = "basic.get-ok";
@@ -6420,6 +6518,8 @@ pub mod basic {
             })
         }
     }
+
+    impl crate::method::Sealed for GetEmpty {}
 
     impl MethodDef for GetEmpty {
         const ID: MethodId = MethodId::new(60, 72);
@@ -6534,6 +6634,8 @@ pub mod basic {
             })
         }
     }
+
+    impl crate::method::Sealed for Ack {}
 
     impl MethodDef for Ack {
         const ID: MethodId = MethodId::new(60, 80);
@@ -6658,6 +6760,8 @@ pub mod basic {
         }
     }
 
+    impl crate::method::Sealed for Reject {}
+
     impl MethodDef for Reject {
         const ID: MethodId = MethodId::new(60, 90);
         const NAME: &'static str = "basic.reject";
@@ -6759,6 +6863,8 @@ pub mod basic {
         }
     }
 
+    impl crate::method::Sealed for RecoverAsync {}
+
     impl MethodDef for RecoverAsync {
         const ID: MethodId = MethodId::new(60, 100);
         const NAME: &'static str = "basic.recover-async";
@@ -6858,6 +6964,8 @@ pub mod basic {
         }
     }
 
+    impl crate::method::Sealed for Recover {}
+
     impl MethodDef for Recover {
         const ID: MethodId = MethodId::new(60, 110);
         const NAME: &'static str = "basic.recover";
@@ -6938,6 +7046,8 @@ pub mod basic {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for RecoverOk {}
 
     impl MethodDef for RecoverOk {
         const ID: MethodId = MethodId::new(60, 111);
@@ -7065,6 +7175,8 @@ pub mod basic {
             })
         }
     }
+
+    impl crate::method::Sealed for Nack {}
 
     impl MethodDef for Nack {
         const ID: MethodId = MethodId::new(60, 120);
@@ -7642,6 +7754,8 @@ pub mod confirm {
         }
     }
 
+    impl crate::method::Sealed for Select {}
+
     impl MethodDef for Select {
         const ID: MethodId = MethodId::new(85, 10);
         const NAME: &'static str = "confirm.select";
@@ -7733,6 +7847,8 @@ pub mod confirm {
         }
     }
 
+    impl crate::method::Sealed for SelectOk {}
+
     impl MethodDef for SelectOk {
         const ID: MethodId = MethodId::new(85, 11);
         const NAME: &'static str = "confirm.select-ok";
@@ -7823,6 +7939,8 @@ pub mod tx {
         }
     }
 
+    impl crate::method::Sealed for Select {}
+
     impl MethodDef for Select {
         const ID: MethodId = MethodId::new(90, 10);
         const NAME: &'static str = "tx.select";
@@ -7901,6 +8019,8 @@ pub mod tx {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for SelectOk {}
 
     impl MethodDef for SelectOk {
         const ID: MethodId = MethodId::new(90, 11);
@@ -7982,6 +8102,8 @@ pub mod tx {
         }
     }
 
+    impl crate::method::Sealed for Commit {}
+
     impl MethodDef for Commit {
         const ID: MethodId = MethodId::new(90, 20);
         const NAME: &'static str = "tx.commit";
@@ -8061,6 +8183,8 @@ pub mod tx {
         }
     }
 
+    impl crate::method::Sealed for CommitOk {}
+
     impl MethodDef for CommitOk {
         const ID: MethodId = MethodId::new(90, 21);
         const NAME: &'static str = "tx.commit-ok";
@@ -8138,6 +8262,8 @@ pub mod tx {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for Rollback {}
 
     impl MethodDef for Rollback {
         const ID: MethodId = MethodId::new(90, 30);
@@ -8217,6 +8343,8 @@ pub mod tx {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
+
+    impl crate::method::Sealed for RollbackOk {}
 
     impl MethodDef for RollbackOk {
         const ID: MethodId = MethodId::new(90, 31);
