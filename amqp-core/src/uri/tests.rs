@@ -126,8 +126,10 @@ fn puk_04b_a_slash_with_nothing_behind_it_is_the_virtual_host_slash() {
         assert_eq!(config.virtual_host, "/", "{text}");
     }
     // The empty name is an option's.
-    let mut config = Config::default();
-    config.virtual_host = ShortStr::default();
+    let config = Config {
+        virtual_host: ShortStr::default(),
+        ..Config::default()
+    };
     assert!(client::Connection::new(config, Instant::ORIGIN).is_ok());
 }
 
