@@ -77,7 +77,8 @@ pub struct Uri {
     pub password: Option<Secret>,
     /// The virtual host. None that was read is empty.
     pub vhost: ShortStr,
-    /// `heartbeat`: the interval to propose, in seconds; 0 asks for none.
+    /// `heartbeat`: the interval in seconds, see
+    /// [`Config::heartbeat`](crate::client::Config::heartbeat); 0 for no heartbeats.
     pub heartbeat: Option<u16>,
     /// `connection_timeout`: how long the TCP connection to a host may take to be made. In
     /// milliseconds in the URI, where 0 is an error: RabbitMQ's rules do not say what it means, and

@@ -39,3 +39,4 @@ mod tags_model;
 mod text;
 mod transactions;
 mod unacked_model;
+mod unanswered;
