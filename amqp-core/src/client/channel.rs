@@ -628,6 +628,7 @@ impl<'a> ChannelMut<'a> {
 }
 
 impl Machine<Client> {
+    #[inline]
     fn hold(&self, id: ChannelId, body_len: usize) -> Option<Hold> {
         let channel = self.channel(id)?;
         if self.role.blocked {
@@ -641,7 +642,7 @@ impl Machine<Client> {
         {
             return Some(Hold::TooManyUnconfirmed);
         }
-        self.output_hold(id, body_len)
+        self.output_hold(&channel.backlog, body_len)
     }
 
     fn publish<P: PropertyList>(

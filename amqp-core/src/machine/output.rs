@@ -163,6 +163,7 @@ impl Output {
     }
 
     /// Whether a message goes to the lane of ready frames.
+    #[inline]
     pub(crate) fn bypasses(&self, backlog: &Backlog, body_len: usize) -> bool {
         backlog.is_bypassed() && body_len <= self.chunk
     }

@@ -28,10 +28,10 @@ impl Wants {
 }
 
 impl<R: Role> Machine<R> {
-    /// What keeps the output from taking a publish with a body of that many bytes.
+    /// What keeps the output from taking a publish with a body of that many bytes, on the channel
+    /// that has that backlog.
     #[inline]
-    pub(crate) fn output_hold(&self, id: ChannelId, body_len: usize) -> Option<Hold> {
-        let backlog = &self.channels.get(id)?.backlog;
+    pub(crate) fn output_hold(&self, backlog: &Backlog, body_len: usize) -> Option<Hold> {
         self.output.hold(backlog, body_len, &self.limits)
     }
 
