@@ -283,11 +283,13 @@ impl BaseChannel {
             }
             let mut channel = state.commands(self.id())?;
             let (id, tag, request) = channel.consume(consume)?;
-            state.add_consumer(self.id(), id, tag.clone(), A::NO_ACK);
+            let progress = Arc::default();
+            state.add_consumer(self.id(), id, tag.clone(), A::NO_ACK, Arc::clone(&progress));
             let wait = Wait::new(shared, state, Some(self.id()), request);
             // The handle is there from the start, so that the consumer is cancelled wherever the
             // wait for it is given up.
-            let consumer = Consumer::<A>::new(Arc::clone(&self.0), id, tag, options.on_drop);
+            let consumer =
+                Consumer::<A>::new(Arc::clone(&self.0), id, tag, options.on_drop, progress);
             Ok::<_, Error>((consumer, wait))
         })?;
         wait.reply::<basic::ConsumeOk>().await?;

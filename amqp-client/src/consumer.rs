@@ -6,7 +6,10 @@ use std::{
     marker::PhantomData,
     ops::Deref,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -117,6 +120,8 @@ pub struct Consumer<A: Acks> {
     yielded: usize,
     /// The messages that were yielded since the task last waited.
     turns: usize,
+    /// Counts the messages that were yielded.
+    progress: Arc<AtomicU32>,
     /// What `Inner::recovered` was when the batch was taken.
     recovered: u32,
     on_drop: OnDrop,
@@ -128,7 +133,13 @@ pub struct Consumer<A: Acks> {
 }
 
 impl<A: Acks> Consumer<A> {
-    pub(crate) fn new(channel: Arc<Inner>, id: ConsumerId, tag: ShortStr, on_drop: OnDrop) -> Self {
+    pub(crate) fn new(
+        channel: Arc<Inner>,
+        id: ConsumerId,
+        tag: ShortStr,
+        on_drop: OnDrop,
+        progress: Arc<AtomicU32>,
+    ) -> Self {
         Self {
             recovered: channel.recovered(),
             channel,
@@ -137,6 +148,7 @@ impl<A: Acks> Consumer<A> {
             batch: VecDeque::new(),
             yielded: 0,
             turns: 0,
+            progress,
             on_drop,
             cancelling: false,
             done: false,
@@ -229,6 +241,9 @@ impl<A: Acks> Consumer<A> {
         }
         if let Some(message) = self.batch.pop_front() {
             self.turns += 1;
+            // Only this handle writes it.
+            let count = self.progress.load(Ordering::Relaxed).wrapping_add(1);
+            self.progress.store(count, Ordering::Relaxed);
             self.yielded += message.memory();
             if self.batch.is_empty() {
                 self.give_back();

@@ -144,6 +144,7 @@ impl Stream for Returns {
                 Some(message) => {
                     let bytes = message.memory();
                     returns.kept -= bytes;
+                    returns.progress = true;
                     state.release_returned(bytes, ended);
                     Poll::Ready(Some(message))
                 }

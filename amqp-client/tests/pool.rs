@@ -73,13 +73,7 @@ fn ser_16_a_dead_channel_is_replaced() {
     assert!(!channel.is_open());
     drop(channel);
     assert_eq!(pool.idle(), 1);
-    // The opening goes on whenever the pool is used: the channel is opened, then it confirms.
-    for _ in 0..3 {
-        assert!(pool.idle() <= 2);
-        rig.run();
-    }
-    assert_eq!(pool.idle(), 2);
-    // One that dies in the pool is replaced as well.
+    // It is replaced when its turn comes, and so is one that dies in the pool.
     let number = rig.peer().open_channels()[0];
     rig.peer()
         .close_channel(number, ReplyCode::NOT_FOUND, "gone");
@@ -195,6 +189,7 @@ fn waiting_can_be_given_up() {
 #[test]
 fn an_error_of_one_is_not_the_end_for_the_others() {
     let mut setup = Setup::default();
+    setup.client.timeouts.checkout = None;
     setup.client.channel_max = 2;
     let (mut rig, connection) = Rig::open_with(setup);
     let full = connection.channel_pool(3);
@@ -252,28 +247,60 @@ fn an_idle_channel_is_given_out_whatever_becomes_of_the_others() {
     rig.finish(connection);
 }
 
-/// An error that somebody meets who only just came is not kept from those who wait.
+/// Tasks that wait get a channel in the order in which they came, and none passes them.
 #[test]
-fn whoever_meets_the_error_leaves_the_others_a_chance() {
+fn channels_are_handed_over_in_order() {
+    let (mut rig, connection, pool) = start(1);
+    let mut taken = Some(rig.wait(pool.checkout()).unwrap());
+    let tasks: Vec<_> = (0..10)
+        .map(|_| {
+            let pool = pool.clone();
+            let task = rig.spawn(async move { pool.checkout().await });
+            rig.run();
+            task
+        })
+        .collect();
+    for (at, task) in tasks.iter().enumerate() {
+        drop(taken.take());
+        // One that comes now waits behind the others.
+        assert!(rig.ready(pool.checkout()).is_none(), "{at}");
+        rig.run();
+        taken = Some(task.take().expect("it is its turn").unwrap());
+        assert!(tasks.iter().all(|task| !task.is_done()), "{at}");
+    }
+    drop((taken, pool));
+    rig.finish(connection);
+}
+
+/// A checkout that waits too long is told, and gives up its place.
+#[test]
+fn a_checkout_has_a_deadline() {
     let (mut rig, connection, pool) = start(1);
     let taken = rig.wait(pool.checkout()).unwrap();
-    rig.wait(taken.close()).unwrap();
-    rig.peer().mute = true;
-    let waits = pool.clone();
-    let waiting = rig.spawn(async move { waits.checkout().await.map(|_channel| ()) });
-    rig.run();
+    let waiting = {
+        let pool = pool.clone();
+        rig.spawn(async move { pool.checkout().await.map(drop) })
+    };
+    rig.advance(Duration::from_secs(29));
+    assert!(!waiting.is_done());
+    rig.advance(Duration::from_secs(2));
+    let late = Err(Error::TimedOut(TimeoutReason::Checkout));
+    assert_eq!(waiting.take(), Some(late));
     drop(taken);
-    rig.run();
-    // Time passes, and before the one who waits is polled, another one comes.
-    let later = rig.world().now + Duration::from_secs(31);
-    rig.world().set_now(later);
-    rig.poll_driver();
-    let error = rig.ready(pool.checkout()).map(|result| result.map(drop));
-    assert_eq!(error, Some(Err(Error::TimedOut(TimeoutReason::Request))));
-    rig.peer().mute = false;
-    rig.run();
-    assert_eq!(waiting.take(), Some(Ok(())));
+    assert!(rig.wait(pool.checkout()).is_ok());
     drop(pool);
+    rig.finish(connection);
+}
+
+/// A pool of no channels is refused.
+#[test]
+fn a_pool_has_at_least_one_channel() {
+    let (mut rig, connection) = Rig::open();
+    let refused = rig.wait(connection.channel_pool(0)).map(drop);
+    assert!(matches!(
+        refused,
+        Err(Error::Misuse(ApiMisuse::Config { .. }))
+    ));
     rig.finish(connection);
 }
 

@@ -87,7 +87,8 @@ fn a_server_that_beats_and_takes_nothing_is_given_up() {
     let confirm = rig.wait(channel.publish(&to_queue(), &none, "x")).unwrap();
     rig.advance(Duration::from_secs(7));
     assert!(connection.is_open());
-    rig.advance(Duration::from_secs(1));
+    // And the moment that the driver listens before it judges.
+    rig.advance(Duration::from_millis(1100));
     let stuck = CloseCause::TimedOut(TimeoutReason::PeerNotReading);
     assert_eq!(*connection.close_reason().unwrap().cause(), stuck);
     let outcome = rig.wait(confirm);

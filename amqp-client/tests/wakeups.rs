@@ -158,7 +158,7 @@ fn start(scene: Scene) -> (Rig, Handles) {
     match scene {
         Scene::Idle | Scene::Paused => {}
         Scene::Delivery => assert!(rig.peer().deliver(1, &tag, "second")),
-        Scene::Sending => on.plain.recover_async(true).unwrap(),
+        Scene::Sending => on.plain.send(&queue::Purge::default()).unwrap(),
         Scene::Stalled | Scene::PausedAndStalled => {
             rig.world().set_capacity(0);
             on.plain.send(&queue::Purge::default()).unwrap();

@@ -1,6 +1,14 @@
 //! Messages of consumers, and returned ones, until their handles take them.
 
-use std::{collections::VecDeque, mem, task::Waker};
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::Waker,
+};
 
 use amqp_core::{ChannelId, ConsumerId, DeliveryTag, Requeue, Tags, client, wire::ShortStr};
 
@@ -21,6 +29,10 @@ pub(crate) struct ConsumerState {
     kept: usize,
     /// Its messages need no acknowledgement: the server does not take them back.
     unreturnable: bool,
+    /// Counts the messages that the handle yields, also from its batch.
+    progress: Arc<AtomicU32>,
+    /// The count at the time that it was watched last.
+    watched: u32,
     /// It is being cancelled: a message beyond its share is put back at once.
     cancelling: bool,
     /// Invariant: true exactly if the buffer counts it.
@@ -139,6 +151,8 @@ pub(crate) struct ReturnsState {
     /// The number of handles.
     pub(crate) listeners: usize,
     pub(crate) waiting: Waiters,
+    /// A message was taken since this was watched last.
+    pub(crate) progress: bool,
     /// Set when messages came faster than they were taken.
     pub(crate) overflow: Option<Error>,
 }
@@ -158,6 +172,7 @@ impl State {
         id: ConsumerId,
         tag: ShortStr,
         no_ack: bool,
+        progress: Arc<AtomicU32>,
     ) {
         if let Some(channel) = self.channels.get_mut(channel) {
             self.buffer.consumers += 1;
@@ -168,6 +183,8 @@ impl State {
                 end: None,
                 kept: 0,
                 unreturnable: no_ack,
+                progress,
+                watched: 0,
                 cancelling: false,
                 counted: true,
                 withheld: Withheld::default(),
@@ -248,7 +265,6 @@ impl State {
         };
         consumer.kept = consumer.kept.saturating_sub(bytes);
         self.buffer.release(bytes, consumer.unreturnable);
-        self.progress |= consumer.unreturnable;
         if !consumer.withheld.is_empty()
             && consumer.end.is_none()
             && let Some(mut commands) = self.machine.channel(channel)
@@ -343,19 +359,26 @@ impl State {
         }
     }
 
-    /// Nothing was taken in time while reading was paused: ends what it was paused for.
+    /// Ends what reading is paused for, as far as nothing of it was taken since this was called last.
     pub(crate) fn overflow_stalled(&mut self, later: &mut Later) {
         let mut stalled = Vec::new();
         let limit = self.buffer.limit();
         for (channel, state) in self.channels.iter_mut() {
-            let full = |it: &ConsumerState| it.unreturnable && it.kept > 0 && it.end.is_none();
-            let consumers = state.consumers.iter().filter(|(_, it)| full(it));
-            stalled.extend(consumers.map(|(id, _)| (channel, *id)));
+            for (id, consumer) in &mut state.consumers {
+                let count = consumer.progress.load(Ordering::Relaxed);
+                let still = mem::replace(&mut consumer.watched, count) == count;
+                let keeps = consumer.unreturnable && consumer.kept > 0;
+                if still && keeps && consumer.end.is_none() {
+                    stalled.push((channel, *id));
+                }
+            }
             if let Some(returns) = &mut state.returns
+                && !mem::take(&mut returns.progress)
                 && returns.kept > 0
+                && returns.overflow.is_none()
             {
                 self.buffer.exempt(returns.kept);
-                returns.overflow.get_or_insert(Error::Overflow { limit });
+                returns.overflow = Some(Error::Overflow { limit });
                 returns.waiting.wake_all(later);
             }
         }
@@ -467,7 +490,6 @@ impl State {
     /// Releases a returned message that its handle has taken.
     pub(crate) fn release_returned(&mut self, bytes: usize, exempt: bool) {
         self.buffer.release(bytes, !exempt);
-        self.progress = true;
     }
 
     /// Ends what listens to a channel: nothing more comes.

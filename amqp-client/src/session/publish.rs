@@ -82,6 +82,7 @@ pub(crate) async fn publish_on<P: PropertyList>(
         match published {
             Poll::Ready(published) => Poll::Ready(published),
             Poll::Pending => {
+                inner.publish_budget.renew();
                 ready!(limit.poll(cx));
                 Poll::Ready(Err(Error::TimedOut(TimeoutReason::Publish)))
             }

@@ -322,7 +322,6 @@ impl Endpoint for ClientEndpoint {
         let mut state = self.0.lock();
         if !state.reading_paused && !state.wants_input() {
             state.reading_paused = true;
-            state.progress = false;
             state.stalled_at = Some(now + self.0.timeouts.unread);
             state.machine.set_reading(now, false);
         }
@@ -388,7 +387,7 @@ impl Drive for ClientEndpoint {
                 state.stalled_at = None;
                 state.machine.set_reading(now, true);
             } else if state.stalled_at.is_none() {
-                // There was progress, or too much is unsent: it is watched on.
+                // There was progress, or reading is paused for what is unsent.
                 state.stalled_at = Some(now + self.0.timeouts.unread);
             }
         }

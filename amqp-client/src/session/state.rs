@@ -66,8 +66,6 @@ pub(crate) struct State {
     pub(crate) reading_paused: bool,
     /// When what reading is paused for is given up.
     pub(crate) stalled_at: Option<Instant>,
-    /// Something that reading pauses for was taken since the deadline was set.
-    pub(crate) progress: bool,
     pub(crate) alarms: Alarms,
 }
 
@@ -121,7 +119,6 @@ impl State {
             totals: Totals::default(),
             reading_paused: false,
             stalled_at: None,
-            progress: false,
             alarms: Alarms::default(),
         }
     }
@@ -212,9 +209,8 @@ impl State {
         self.alarms.expire(now, later);
         if self.stalled_at.is_some_and(|at| at <= now) {
             self.stalled_at = None;
-            if self.buffer.is_full(self.reading_paused) && !mem::take(&mut self.progress) {
+            if self.buffer.is_full(self.reading_paused) {
                 self.overflow_stalled(later);
-                later.commanded = true;
             }
         }
     }
