@@ -17,7 +17,7 @@ use amqp_core::{
     ApiMisuse, Body, ConsumerId, DeliveryTag, EncodedProperties, Requeue, Tags, TimeoutReason,
     client::{self, Prefetch},
     protocol::{basic, basic::Properties},
-    wire::ShortStr,
+    wire::{DecodeError, ShortStr},
 };
 use futures_core::Stream;
 
@@ -416,8 +416,11 @@ pub struct Message {
 
 impl Message {
     /// The message's properties. Decodes them each time.
-    #[must_use]
-    pub fn properties(&self) -> Properties {
+    ///
+    /// # Errors
+    /// When they cannot be read: a server passes on what a publisher sent without looking at all of
+    /// it. The message can be acknowledged or rejected as any other.
+    pub fn properties(&self) -> Result<Properties, DecodeError> {
         self.encoded_properties.decode()
     }
 }

@@ -1,7 +1,7 @@
 //! What can go wrong with a call.
 
 use amqp_core::{
-    ApiMisuse, CloseReason, RequestError, TimeoutReason,
+    ApiMisuse, CloseReason, Fault, RequestError, TimeoutReason,
     protocol::ReplyCode,
     text::Quoted,
     wire::{ShortStr, ShortStrError},
@@ -43,6 +43,11 @@ pub enum Error {
     /// A fault of this library.
     #[error("a fault of this library: {0}")]
     Internal(&'static str),
+    /// The message that was fetched is over a limit of this side, such as
+    /// [`Limits::header`](amqp_core::Limits::header). It was rejected without requeue, unless it
+    /// needed no acknowledgement.
+    #[error("the message cannot be read: {0}")]
+    Unreadable(Fault),
 }
 
 impl Error {
@@ -68,6 +73,7 @@ impl From<RequestError> for Error {
             RequestError::ChannelClosed(reason) => Self::ChannelClosed(reason),
             RequestError::ConnectionClosed(reason) => Self::ConnectionClosed(reason),
             RequestError::Cancelled { tag } => Self::ConsumerCancelled { tag },
+            RequestError::Unreadable(fault) => Self::Unreadable(fault),
             RequestError::TimedOut => Self::TimedOut(TimeoutReason::Request),
             _ => Self::Internal("an unknown cause"),
         }

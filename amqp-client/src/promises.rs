@@ -65,7 +65,7 @@ use std::{fmt, sync::Arc};
 use amqp_core::{
     Hold, Requeue,
     protocol::{Method, basic::Properties},
-    wire::ShortStr,
+    wire::{DecodeError, ShortStr},
 };
 use bytes::Bytes;
 
@@ -229,8 +229,11 @@ impl Message {
     }
 
     /// Its properties. Decodes them each time.
-    #[must_use]
-    pub fn properties(&self) -> Properties {
+    ///
+    /// # Errors
+    /// When they cannot be read: a server passes on what a publisher sent without looking at all of
+    /// it. The message can be acknowledged or rejected as any other.
+    pub fn properties(&self) -> Result<Properties, DecodeError> {
         self.encoded_properties.decode()
     }
 

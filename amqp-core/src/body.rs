@@ -107,6 +107,13 @@ impl Body {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
+    fn memory(&self) -> usize {
+        match &self.0 {
+            Pieces::One(bytes) => bytes.len(),
+            Pieces::Many { pieces, len } => len + PIECE_OVERHEAD * pieces.len(),
+        }
+    }
+
     pub(crate) fn push(&mut self, piece: Bytes) {
         if piece.is_empty() {
             return;
@@ -257,6 +264,14 @@ pub trait PropertyList: Encode + sealed::Sealed {
     fn reply_to(&self) -> Option<&str> {
         None
     }
+
+    /// Checks that what would be sent can be read.
+    ///
+    /// # Errors
+    /// What is wrong with it. Never for [`Properties`].
+    fn check(&self) -> Result<(), DecodeError> {
+        Ok(())
+    }
 }
 
 mod sealed {
@@ -271,18 +286,26 @@ impl PropertyList for Properties {
     }
 }
 
-/// Message properties as they stand on the wire: checked, and decoded when somebody asks.
+/// Message properties as they stand on the wire, decoded on request.
 ///
-/// Most consumers look at few properties or none, so a delivery carries them like this. It can
-/// also be published as it is, which passes properties on without decoding them.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// Most consumers look at few properties or none, so a delivery carries them like this. Those of a
+/// delivery are what the publisher sent: whether they can be read is found out by
+/// [`decode`](Self::decode). They can also be published as they are, which passes properties on
+/// without keeping them decoded; properties that cannot be read are refused there.
+#[derive(Clone, PartialEq, Eq)]
 pub struct EncodedProperties {
-    /// Flag words and values; empty when no property is set. Accepted by `Properties::check`.
+    /// Flag words and values.
     encoded: Bytes,
 }
 
-/// What stands on the wire when no property is set: one word of flags, none set.
-const NO_FLAGS: [u8; 2] = [0, 0];
+/// The wire form of no property: one word of flags, none set.
+pub(crate) const NO_FLAGS: &[u8] = &[0, 0];
+
+impl Default for EncodedProperties {
+    fn default() -> Self {
+        Self::from_wire(Bytes::from_static(NO_FLAGS))
+    }
+}
 
 impl EncodedProperties {
     /// Takes over properties in their wire form.
@@ -291,54 +314,35 @@ impl EncodedProperties {
     /// When they do not decode.
     pub fn new(encoded: Bytes) -> Result<Self, DecodeError> {
         Properties::check(&encoded)?;
-        Ok(Self::from_checked(encoded))
+        Ok(Self::from_wire(encoded))
     }
 
-    /// `encoded` was accepted by `Properties::check`.
-    pub(crate) fn from_checked(encoded: Bytes) -> Self {
-        if encoded[..] == NO_FLAGS {
-            return Self::default();
-        }
+    /// Takes over what a peer sent, which may be anything.
+    pub(crate) const fn from_wire(encoded: Bytes) -> Self {
         Self { encoded }
     }
 
     /// Whether no property is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.encoded.is_empty()
+        self.encoded == NO_FLAGS
     }
 
     /// The properties. Decodes them each time.
-    #[must_use]
-    pub fn decode(&self) -> Properties {
-        if self.encoded.is_empty() {
-            return Properties::default();
-        }
-        // They were checked on arrival, so that nothing is left to go wrong here.
-        Properties::decode(&self.encoded).unwrap_or_default()
+    ///
+    /// # Errors
+    /// When they cannot be read: a field of an unknown type, a length that is wrong, or tables
+    /// nested more than [`MAX_TABLE_DEPTH`](crate::wire::MAX_TABLE_DEPTH) deep. RabbitMQ passes on
+    /// what a publisher sent without looking at all of it. The message can still be acknowledged
+    /// or rejected.
+    pub fn decode(&self) -> Result<Properties, DecodeError> {
+        Properties::decode(&self.encoded)
     }
 
     /// The wire form: flag words and values.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        if self.encoded.is_empty() {
-            &NO_FLAGS
-        } else {
-            &self.encoded
-        }
-    }
-}
-
-impl EncodedProperties {
-    /// stub
-    pub fn memory(&self) -> usize {
-        self.as_bytes().len()
-    }
-}
-impl Body {
-    /// stub
-    pub fn memory(&self) -> usize {
-        self.len()
+        &self.encoded
     }
 }
 
@@ -352,19 +356,30 @@ impl Encode for EncodedProperties {
     }
 }
 
-impl PropertyList for EncodedProperties {}
+impl PropertyList for EncodedProperties {
+    fn check(&self) -> Result<(), DecodeError> {
+        Properties::check(self.as_bytes())
+    }
+}
 
 impl From<&Properties> for EncodedProperties {
     fn from(properties: &Properties) -> Self {
         let mut encoded = BytesMut::with_capacity(properties.encoded_len());
         properties.encode(&mut encoded);
-        Self::from_checked(encoded.freeze())
+        Self::from_wire(encoded.freeze())
     }
 }
 
 impl fmt::Debug for EncodedProperties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.decode().fmt(f)
+        match self.decode() {
+            Ok(properties) => properties.fmt(f),
+            Err(error) => write!(
+                f,
+                "EncodedProperties({} bytes: {error})",
+                self.encoded.len()
+            ),
+        }
     }
 }
 
@@ -375,4 +390,25 @@ pub struct Content {
     pub properties: EncodedProperties,
     /// The message's body.
     pub body: Body,
+}
+
+/// What a message takes beside its properties, its body and the strings of its method, in bytes:
+/// the fields of both, and its place in a queue.
+const MESSAGE_OVERHEAD: usize = 256;
+
+/// What a piece of a body takes beside its bytes, in bytes: its place in the list of pieces, and the
+/// count of those that share it.
+const PIECE_OVERHEAD: usize = 64;
+
+impl Content {
+    /// How much memory the message takes, in bytes: properties, body, and what each message takes
+    /// beside them. What bounds memory counts by this.
+    ///
+    /// A large piece of a body is a slice of the buffer that it was read into, and may keep up to
+    /// three times its length alive when little else of that buffer is in use. It counts with its
+    /// length.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        MESSAGE_OVERHEAD + self.properties.encoded.len() + self.body.memory()
+    }
 }

@@ -4,7 +4,7 @@ use alloc::{string::String, sync::Arc};
 use core::fmt;
 
 use crate::{
-    fault::ProtocolError,
+    fault::{Fault, ProtocolError},
     method::MethodId,
     protocol::ReplyCode,
     text::{Escaped, Quoted},
@@ -30,6 +30,10 @@ pub enum CloseCause {
     /// The peer broke the protocol, and this side closed.
     #[error("closed because the peer broke the protocol: {0}")]
     ProtocolError(ProtocolError),
+    /// The peer exceeded a limit that this side has set for itself, and this side closed. See
+    /// [`Fault::is_own_limit`](crate::Fault::is_own_limit).
+    #[error("closed because of a limit of this side: {0}")]
+    LimitExceeded(ProtocolError),
     /// The other side speaks another version of the protocol, or another protocol.
     #[error(transparent)]
     NotAmqp(#[from] NotAmqp),
@@ -101,7 +105,7 @@ impl CloseReason {
     pub fn code(&self) -> Option<ReplyCode> {
         match self.cause() {
             CloseCause::Requested(close) | CloseCause::ByPeer(close) => Some(close.code),
-            CloseCause::ProtocolError(error) => error.code,
+            CloseCause::ProtocolError(error) | CloseCause::LimitExceeded(error) => error.code,
             CloseCause::AuthenticationFailed { close, .. } => close.as_ref().map(|it| it.code),
             CloseCause::Connection(reason) => reason.code(),
             CloseCause::NotAmqp(_)
@@ -124,6 +128,7 @@ impl CloseReason {
             CloseCause::Connection(reason) => reason.by_peer(),
             CloseCause::Requested(_)
             | CloseCause::ProtocolError(_)
+            | CloseCause::LimitExceeded(_)
             | CloseCause::NotAmqp(_)
             | CloseCause::NoCommonMechanism { .. }
             | CloseCause::NoCommonLocale { .. }
@@ -142,6 +147,7 @@ impl CloseReason {
             CloseCause::Connection(reason) => reason.is_clean(),
             CloseCause::ByPeer(_)
             | CloseCause::ProtocolError(_)
+            | CloseCause::LimitExceeded(_)
             | CloseCause::NotAmqp(_)
             | CloseCause::NoCommonMechanism { .. }
             | CloseCause::NoCommonLocale { .. }
@@ -324,6 +330,10 @@ pub enum RequestError {
     /// message is put back, a channel is closed.
     #[error("no answer came in time")]
     TimedOut,
+    /// The message that was fetched is over a limit of this side. It was rejected without requeue,
+    /// unless it needed no acknowledgement.
+    #[error("the message cannot be read: {0}")]
+    Unreadable(Fault),
     /// The server cancelled the consumer before it was confirmed.
     #[error("the server cancelled the consumer {}", Quoted(.tag))]
     Cancelled {

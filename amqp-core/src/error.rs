@@ -3,7 +3,7 @@
 use crate::{
     body::Body,
     text::Quoted,
-    wire::{ShortStr, ShortStrError},
+    wire::{DecodeError, ShortStr, ShortStrError},
 };
 
 /// A command that the machine refuses. Nothing has changed and no byte will leave.
@@ -127,6 +127,10 @@ pub enum ApiMisuse {
         /// The limit in bytes.
         limit: usize,
     },
+    /// Encoded properties that cannot be read, which were received like that. A server may close the
+    /// connection for them (501, 502).
+    #[error("the properties are malformed: {0}")]
+    MalformedProperties(DecodeError),
     /// A text longer than a short string can be.
     #[error(transparent)]
     ShortStr(#[from] ShortStrError),

@@ -1,4 +1,4 @@
-//! Faults of the peer, and the reply code that the standard has for each.
+//! Faults of the peer, limits that it exceeds, and the reply code that the standard has for each.
 
 use core::fmt;
 
@@ -9,7 +9,7 @@ use crate::{
     wire::{DecodeError, ShortStr},
 };
 
-/// What the peer did against the protocol, and where.
+/// What the peer did against the protocol or a limit of this side, and where.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProtocolError {
@@ -39,7 +39,7 @@ impl fmt::Display for ProtocolError {
     }
 }
 
-/// One rule of the protocol that a peer can break.
+/// One rule of the protocol that a peer can break, or a limit of this side that it can exceed.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -103,11 +103,27 @@ pub enum Fault {
     /// A content header whose weight is not 0.
     #[error("the weight of a content header is {0} instead of 0")]
     HeaderWeight(u16),
-    /// A body larger than the limits allow.
-    #[error("a body of {size} bytes is over the limit of {limit}")]
+    /// A body over [`Limits::body`](crate::Limits::body). No rule of the protocol is broken.
+    #[error("a body of {size} bytes is over Limits::body ({limit})")]
     BodyTooLarge {
         /// What the header announced, in bytes.
         size: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// A content header over [`Limits::header`](crate::Limits::header). No rule of the protocol is
+    /// broken as RabbitMQ speaks it.
+    #[error("a content header of {size} bytes is over Limits::header ({limit})")]
+    HeaderTooLarge {
+        /// The whole frame, in bytes.
+        size: u64,
+        /// The limit, in bytes.
+        limit: u32,
+    },
+    /// The unfinished messages of all channels take more than
+    /// [`Limits::assembly`](crate::Limits::assembly). No rule of the protocol is broken.
+    #[error("the unfinished messages of all channels are over Limits::assembly ({limit} bytes)")]
+    AssemblyTooLarge {
         /// The limit, in bytes.
         limit: u64,
     },
@@ -177,10 +193,21 @@ impl Fault {
             | Self::HeaderWeight(_)
             | Self::BodyOverrun { .. }
             | Self::TooManyEmptyFrames(_) => ReplyCode::UNEXPECTED_FRAME,
-            Self::BodyTooLarge { .. } => ReplyCode::CONTENT_TOO_LARGE,
+            Self::BodyTooLarge { .. }
+            | Self::HeaderTooLarge { .. }
+            | Self::AssemblyTooLarge { .. } => ReplyCode::CONTENT_TOO_LARGE,
             Self::UnreadAnswers => ReplyCode::RESOURCE_ERROR,
             Self::Tuning { .. } => ReplyCode::NOT_ALLOWED,
         }
+    }
+
+    /// Whether it is a limit of this side that was exceeded, and no rule of the protocol.
+    #[must_use]
+    pub const fn is_own_limit(&self) -> bool {
+        matches!(
+            self,
+            Self::BodyTooLarge { .. } | Self::HeaderTooLarge { .. } | Self::AssemblyTooLarge { .. }
+        )
     }
 
     /// This fault, on that channel, with that method.

@@ -73,10 +73,10 @@ pub(crate) struct FrameHead {
 }
 
 impl FrameHead {
-    /// Reads the head at the front of `input`, none if it is not all there. Type and size are
-    /// checked before anything of the payload is waited for; `limit` is that of the whole frame.
+    /// Reads the head at the front of `input`, none if it is not all there. Only the type is
+    /// checked.
     #[inline]
-    pub(crate) fn parse(input: &[u8], limit: u32) -> Result<Option<Self>, Fault> {
+    pub(crate) fn read(input: &[u8]) -> Result<Option<Self>, Fault> {
         // A wrong type is told at the first octet, so that a peer of another protocol is not
         // waited for.
         let Some(&first) = input.first() else {
@@ -86,22 +86,26 @@ impl FrameHead {
         let Some(&[_, c1, c0, s3, s2, s1, s0]) = input.first_chunk::<FRAME_HEAD>() else {
             return Ok(None);
         };
-        let channel = u16::from_be_bytes([c1, c0]);
-        let size = u32::from_be_bytes([s3, s2, s1, s0]);
-        let whole = u64::from(size) + FRAME_OVERHEAD as u64;
-        if whole > u64::from(limit) {
-            return Err(Fault::FrameTooLarge { size: whole, limit });
-        }
         Ok(Some(Self {
             kind,
-            channel,
-            size: size as usize,
+            channel: u16::from_be_bytes([c1, c0]),
+            size: u32::from_be_bytes([s3, s2, s1, s0]) as usize,
         }))
+    }
+
+    /// Checks the size of the whole frame, before anything of the payload is waited for.
+    #[inline]
+    pub(crate) const fn check(&self, limit: u32) -> Result<(), Fault> {
+        let size = self.size as u64 + FRAME_OVERHEAD as u64;
+        if size > limit as u64 {
+            return Err(Fault::FrameTooLarge { size, limit });
+        }
+        Ok(())
     }
 
     /// The whole frame's length in bytes.
     pub(crate) const fn frame_len(&self) -> usize {
-        self.size + FRAME_OVERHEAD
+        self.size.saturating_add(FRAME_OVERHEAD)
     }
 
     /// The payload, none if the frame is not all there.
@@ -144,9 +148,10 @@ impl<'a> Frame<'a> {
     /// # Ok::<_, amqp_core::Fault>(())
     /// ```
     pub fn parse(input: &'a [u8], limit: u32) -> Result<Option<Self>, Fault> {
-        let Some(head) = FrameHead::parse(input, limit)? else {
+        let Some(head) = FrameHead::read(input)? else {
             return Ok(None);
         };
+        head.check(limit)?;
         Ok(head.payload(input)?.map(|payload| Self {
             kind: head.kind,
             channel: head.channel,

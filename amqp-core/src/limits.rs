@@ -19,6 +19,20 @@ pub struct Limits {
     /// closes its channel, with 311 from a client and, as RabbitMQ does it, with 406 from a server.
     /// Default 64 MiB, as the Java and .NET clients have.
     pub body: u64,
+    /// The largest content header frame that a client accepts, in bytes, where that is more than
+    /// the negotiated frame limit. RabbitMQ keeps to no limit there: a message's header grows with
+    /// each time that it is dead-lettered. Default 1 MiB: thousands of deaths, and no more than a
+    /// connection may hold while it waits for the end of one frame.
+    ///
+    /// Of a message with a larger one nothing is kept. A delivery is rejected without requeue, so
+    /// that it is dead-lettered or dropped instead of being delivered again and again, and told as
+    /// [`Event::Unreadable`](crate::client::Event::Unreadable).
+    pub header: u32,
+    /// How much the unfinished messages of all channels may hold together, in bytes: headers and
+    /// the pieces of bodies that have come so far. A piece beyond that closes its channel, with
+    /// 311 from a client and with 406 from a server. At least [`body`](Self::body) holds. Default
+    /// 128 MiB: two of the largest messages at a time.
+    pub assembly: u64,
     /// The largest frame that is accepted when the peers agreed on no limit, in bytes, and the
     /// highest limit that is agreed to when the configuration names none. Default 16 MiB: a peer
     /// without a limit may send a whole message in one frame.
@@ -58,6 +72,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 64 << 20,
+            header: 1 << 20,
+            assembly: 128 << 20,
             unlimited_frame: 16 << 20,
             unlimited_chunk: 128 << 10,
             output_high: 256 << 10,
@@ -140,6 +156,15 @@ impl Limits {
     pub fn empty_frames(mut self, empty_frames: u32) -> Self {
         self.empty_frames = empty_frames;
         self
+    }
+
+    /// How much the unfinished messages of all channels may hold: a single message always fits.
+    pub(crate) const fn assembly(&self) -> u64 {
+        if self.assembly > self.body {
+            self.assembly
+        } else {
+            self.body
+        }
     }
 }
 

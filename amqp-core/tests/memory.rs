@@ -4,7 +4,7 @@
 mod meter;
 
 use amqp_core::{
-    Endpoint, FRAME_OVERHEAD, Instant, Limits, Transmit,
+    ChannelId, Endpoint, FRAME_OVERHEAD, Instant, Limits, Transmit,
     client::{self, Checks},
     frame::{Frame, FrameKind, PROTOCOL_HEADER},
     protocol::{Method, basic, channel, connection, queue},
@@ -27,6 +27,8 @@ const READ: usize = 64 << 10;
 struct Side {
     machine: Machine,
     input: BytesMut,
+    /// Its open channels.
+    channels: Vec<ChannelId>,
     /// How many final events there were.
     ends: usize,
     /// How many bytes it was fed.
@@ -43,6 +45,7 @@ impl Side {
         Self {
             machine,
             input: BytesMut::new(),
+            channels: Vec::new(),
             ends: 0,
             fed: 0,
         }
@@ -119,8 +122,10 @@ fn open_pair(server: server::Config) -> [Side; 2] {
         }
     };
     exchange(&mut client, &mut server);
+    let mut channels = Vec::new();
     for _ in 0..2 {
         let (id, _) = client.open_channel().unwrap();
+        channels.push(id);
         exchange(&mut client, &mut server);
         let consume = basic::Consume::default().consumer_tag("t").unwrap();
         let mut channel = client.channel(id).unwrap();
@@ -128,10 +133,10 @@ fn open_pair(server: server::Config) -> [Side; 2] {
         exchange(&mut client, &mut server);
     }
     assert!(client.is_open() && server.is_open());
-    [
-        Side::new(Machine::Client(client)),
-        Side::new(Machine::Server(server)),
-    ]
+    [Machine::Client(client), Machine::Server(server)].map(|machine| Side {
+        channels: channels.clone(),
+        ..Side::new(machine)
+    })
 }
 
 /// Measures what a case makes either side hold, which may be that much. Gives back the sides.
@@ -376,11 +381,12 @@ fn reg_26_tables_nested_ten_thousand_deep() {
     let len = u32::try_from(table.len()).unwrap().to_be_bytes();
     let properties = [&[0x20, 0][..], &len, &table].concat();
     let allowed = 3 * properties.len() + ROOM;
-    let sides = measure("10,000 tables in each other", allowed, |side| {
+    let [client, server] = measure("10,000 tables in each other", allowed, |side| {
         side.feed(&begin(side, 1, 1));
         side.feed(&header(1, 0, &properties));
     });
-    assert!(sides.iter().all(|side| side.ends == 1));
+    // A client delivers them as they are.
+    assert_eq!((client.ends, server.ends), (0, 1));
 }
 
 /// The channels that a client may open are as many as were agreed on, and each has its price.
@@ -502,4 +508,109 @@ fn apr_39_floods_behind_the_end() {
         }
     });
     assert!(sides.iter().all(|side| side.ends == 1));
+}
+
+/// A content header may be larger than a frame. Beyond its own limit nothing of it is kept.
+#[test]
+fn a_content_header_of_four_gigabytes() {
+    let [client, _] = open_pair(server::Config::default());
+    let client = measure_one("a content header of 4 GiB", ROOM, client, |side| {
+        side.feed(&begin(side, 1, 1));
+        let mut head = header(1, 1, &[0x20, 0]);
+        head[3..7].fill(0xff);
+        side.feed(&head[..head.len() - 1]);
+        for _ in 0..1000 {
+            side.feed(&[0; READ]);
+        }
+    });
+    assert_eq!(client.ends, 0);
+    // Whoever reads need not make room for it.
+    assert!(client.endpoint().read_hint() <= READ * 2);
+}
+
+/// Within that limit no more is held than comes: once here, and twice in a read buffer that grows.
+#[test]
+fn a_content_header_at_its_limit_that_never_ends() {
+    let limit = Limits::default().header as usize;
+    let [client, _] = open_pair(server::Config::default());
+    measure_one(
+        "a content header at its limit",
+        3 * limit + ROOM,
+        client,
+        |side| {
+            side.feed(&begin(side, 1, 1));
+            let whole = header(1, 1, &vec![0; limit - FRAME_OVERHEAD - 12]);
+            side.feed(&whole[..whole.len() - 1]);
+            assert_eq!(side.endpoint().read_hint(), 1);
+        },
+    );
+}
+
+/// The consumer is given up, and the server delivers on.
+#[test]
+fn content_that_is_not_wanted() {
+    let len = 60 << 20;
+    let [client, _] = open_pair(server::Config::default());
+    measure_one("content that is not wanted", ROOM, client, |side| {
+        if let Machine::Client(client) = &mut side.machine {
+            let tag = "t".parse().unwrap();
+            let mut channel = client.channel(side.channels[0]).unwrap();
+            let consumer = channel.consumer(&tag).unwrap();
+            channel.abandon_consumer(&tag, consumer);
+        }
+        side.feed(&begin(side, 1, 1));
+        side.feed(&header(1, len, &[0, 0]));
+        for _ in 0..len / 50_000 {
+            side.feed(&body(1, &[0; 50_000]));
+        }
+    });
+}
+
+/// A message keeps no more of the read buffer alive than a few times its own length, whatever
+/// came with it.
+#[test]
+fn messages_among_heartbeats_keep_little_more_than_themselves() {
+    const LENGTHS: [usize; 5] = [16_400, 30_000, 43_000, 44_000, 100_000];
+    const COUNT: usize = 100;
+    for len in LENGTHS {
+        let [side, _] = open_pair(server::Config::default());
+        let Machine::Client(mut client) = side.machine else {
+            unreachable!("the first side is the client");
+        };
+        let heartbeat = [8, 0, 0, 0, 0, 0, 0, 0xCE];
+        let mut stream = BytesMut::new();
+        for number in 1..=COUNT {
+            let deliver = basic::Deliver::default().consumer_tag("t").unwrap();
+            stream.unsplit(method(1, deliver.delivery_tag(number as u64)));
+            stream.unsplit(header(1, len as u64, &[0, 0]));
+            stream.unsplit(body(1, &vec![1; len]));
+            stream.unsplit(BytesMut::from(&heartbeat.repeat(110_000 / 8)[..]));
+        }
+        let ((), peak) = peak_of(|| {
+            let mut kept = Vec::with_capacity(COUNT);
+            let mut input = BytesMut::new();
+            // As a driver reads.
+            for read in stream.chunks(128 << 10) {
+                input.reserve(128 << 10);
+                input.extend_from_slice(read);
+                client.handle_input(NOW, &mut input);
+                while let Some(event) = client.poll_event() {
+                    if let client::Event::Delivered(delivery) = event {
+                        kept.push(delivery);
+                    }
+                }
+            }
+            assert_eq!(kept.len(), COUNT);
+            let counted: usize = kept.iter().map(client::Delivery::memory).sum();
+            assert!(counted >= COUNT * len);
+        });
+        println!(
+            "{COUNT} bodies of {len}: {peak} bytes, {} times",
+            peak / (COUNT * len)
+        );
+        assert!(
+            peak <= 3 * COUNT * len + 2 * ROOM,
+            "{peak} for {COUNT} of {len}"
+        );
+    }
 }

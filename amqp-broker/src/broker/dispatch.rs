@@ -18,7 +18,6 @@ use crate::{
         message::Message,
         queue::{Consumer, Entry, Queue},
     },
-    refusal::Refusal,
 };
 
 impl Broker {
@@ -131,26 +130,9 @@ impl Broker {
                 }
             }
         }
-        let sent = send_message(link, to, &method, &entry.message, returned);
+        send_message(link, to, &method, &entry.message, returned);
         self.wake(to.connection);
-        if !sent {
-            self.cannot_take(to, no_ack.then_some((key, entry)));
-        }
         true
-    }
-
-    /// A message does not fit into the frames of its consumer: the channel cannot go on, and the
-    /// message goes back to its queue.
-    pub(crate) fn cannot_take(&mut self, to: ChannelKey, unsent: Option<(QueueKey, Entry)>) {
-        if let Some((key, entry)) = unsent
-            && let Some(queue) = self.queues.get_mut(&key)
-        {
-            queue.put_back(entry, false);
-            self.schedule(key);
-        }
-        let refusal = Refusal::precondition("the properties of a message do not fit into a frame");
-        let method = <basic::Consume as amqp_core::MethodDef>::ID;
-        self.refuse(to, &refusal, method);
     }
 
     /// What held the consumers of a channel back may be over. They join in the order in which they
@@ -298,31 +280,29 @@ pub(crate) fn returns_told(queue: &Queue, entry: &Entry) -> Option<u64> {
     (queue.arguments.kind == QueueKind::Quorum).then_some(entry.returned)
 }
 
-/// Sends a message on a channel; false if its properties do not fit into a frame.
+/// Sends a message on a channel, whatever the size of its properties: they may have grown on their
+/// way, and be larger than the frames of the consumer.
 pub(crate) fn send_message<M: amqp_core::ServerSent>(
     link: &mut Link,
     to: ChannelKey,
     method: &M,
     message: &Message,
     returned: Option<u64>,
-) -> bool {
+) {
     let Some(mut machine) = link.machine.channel(to.id) else {
-        return true;
+        return;
     };
-    if !machine.is_open() {
-        // It ends with its channel, and everything outstanding goes back then.
-        return true;
-    }
     let body = message.body.clone();
-    match returned {
+    // Refused only on a channel that is not open. It ends with its channel then, and everything
+    // outstanding goes back.
+    let _sent = match returned {
         None => machine.send_content(method, &message.properties, body),
         Some(count) => {
-            let mut properties = message.properties.decode();
+            let mut properties = message.decode_properties();
             let headers = properties.headers.get_or_insert_default();
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             headers.insert(crate::refusal::short("x-delivery-count"), count);
             machine.send_content(method, &properties, body)
         }
-    }
-    .is_ok()
+    };
 }

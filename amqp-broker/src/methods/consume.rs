@@ -210,11 +210,8 @@ impl Broker {
                 entry: entry.clone(),
             });
         }
-        let sent = send_message(link, at, &method, &entry.message, returned);
+        send_message(link, at, &method, &entry.message, returned);
         self.wake(key);
-        if !sent {
-            self.cannot_take(at, get.no_ack.then_some((found, entry)));
-        }
         Ok(())
     }
 }

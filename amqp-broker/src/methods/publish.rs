@@ -128,7 +128,7 @@ impl Broker {
         let mut encoded = content.properties;
         let mut headers = None;
         if !encoded.is_empty() {
-            let mut properties = encoded.decode();
+            let mut properties = encoded.decode().map_err(Refusal::precondition)?;
             self.check_user(at.connection, &properties)?;
             envelope.expiration = read_expiration(&properties)?;
             let addressed = self.set_reply_address(at, &mut properties)?;
@@ -193,8 +193,7 @@ impl Broker {
                 routing_key: message.routing_key.clone(),
             };
             if let Some(link) = self.links.get_mut(&at.connection) {
-                // It came in with properties that fit into a frame.
-                let _sent = send_message(link, at, &returned, message, None);
+                send_message(link, at, &returned, message, None);
                 self.wake(at.connection);
             }
         }
@@ -233,9 +232,7 @@ impl Broker {
             exchange: message.exchange.clone(),
             routing_key: message.routing_key.clone(),
         };
-        if !send_message(link, to, &method, message, None) {
-            self.cannot_take(to, None);
-        }
+        send_message(link, to, &method, message, None);
         self.wake(to.connection);
     }
 

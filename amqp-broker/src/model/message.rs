@@ -3,7 +3,7 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use amqp_core::{Body, EncodedProperties, wire::ShortStr};
+use amqp_core::{Body, EncodedProperties, protocol::basic::Properties, wire::ShortStr};
 
 /// How much memory is taken, in bytes.
 #[derive(Clone, Debug, Default)]
@@ -96,5 +96,10 @@ impl Message {
             expiration: envelope.expiration,
             _share: share,
         })
+    }
+
+    /// The properties. They were decoded once when the message was published.
+    pub(crate) fn decode_properties(&self) -> Properties {
+        self.properties.decode().unwrap_or_default()
     }
 }

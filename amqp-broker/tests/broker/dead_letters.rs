@@ -2,11 +2,12 @@
 
 use amqp_broker::Config;
 use amqp_core::{
-    ChannelId,
+    ChannelId, Tags,
+    client::{self, Event},
     wire::{FieldTable, FieldValue},
 };
 
-use crate::rig::{Rig, bind, headers, name, queue, queue_with, quorum, tag};
+use crate::rig::{Rig, bind, consumer, headers, name, queue, queue_with, quorum, tag};
 
 /// A broker with a queue `dead` that takes all dead letters of the exchange `amq.fanout`.
 fn morgue() -> (Rig, usize, ChannelId) {
@@ -25,7 +26,13 @@ fn dlx() -> (&'static str, FieldValue) {
 
 fn dead(rig: &mut Rig, client: usize, channel: ChannelId) -> (String, FieldTable) {
     let message = rig.get(client, channel, "dead").unwrap();
-    let headers = message.content.properties.decode().headers.unwrap();
+    let headers = message
+        .content
+        .properties
+        .decode()
+        .unwrap()
+        .headers
+        .unwrap();
     (message.method.routing_key.to_string(), headers)
 }
 
@@ -160,7 +167,13 @@ fn a_circle_with_a_rejection_goes_on_and_is_counted() {
         rig.nack(client, channel, tag(2 * round - 1), false);
         rig.advance(10);
         let message = rig.get(client, channel, "a").unwrap();
-        let headers = message.content.properties.decode().headers.unwrap();
+        let headers = message
+            .content
+            .properties
+            .decode()
+            .unwrap()
+            .headers
+            .unwrap();
         let count = round as i64;
         assert_eq!(
             deaths(&headers),
@@ -222,4 +235,80 @@ fn headers_that_a_client_made_up_do_no_harm() {
         let reason = first.as_table().unwrap().get("reason").unwrap();
         assert_eq!(reason.as_str(), Some("rejected"));
     }
+}
+
+/// A message's headers grow each time that it dies, beyond the frames that its consumer agreed on.
+/// It is delivered all the same, to a consumer, to one that fetches, and back to its publisher.
+#[test]
+fn headers_that_have_outgrown_the_frame_are_delivered() {
+    for frame_max in [4096, 8192] {
+        let mut config = Config::default();
+        config.server.frame_min = 4096;
+        let mut rig = Rig::with(config);
+        let mut config = client::Config::default();
+        (config.frame_max, config.limits.header) = (frame_max, 1 << 20);
+        let client = rig.begin(config);
+        assert_eq!(rig.client(client).tuning().frame_max, frame_max);
+        let channel = rig.channel(client);
+        // Between these two it goes round, as it does where a retry is made of dead letters.
+        let to = |queue: &str| {
+            [
+                ("x-dead-letter-exchange", FieldValue::from("")),
+                ("x-dead-letter-routing-key", queue.into()),
+            ]
+        };
+        rig.declare(client, channel, &queue_with("work", to("retry")));
+        rig.declare(client, channel, &queue_with("retry", to("work")));
+        let nearly = frame_max as usize - 100;
+        let long = headers([("h", "h".repeat(nearly).as_str().into())]);
+        rig.publish_to(client, channel, "", "work", &long, "body");
+        rig.consume(client, channel, consumer("work", "t")).unwrap();
+        for round in 1..=3 {
+            let deliveries = rig.deliveries(client);
+            let [delivery] = &deliveries[..] else {
+                panic!("{} deliveries in round {round}", deliveries.len());
+            };
+            let encoded = &delivery.content.properties;
+            assert_eq!(encoded.as_bytes().len() > frame_max as usize, round > 1);
+            assert_eq!(delivery.content.body, b"body");
+            rig.nack(client, channel, Tags::One(delivery.tag.unwrap()), false);
+            let fetched = rig.get(client, channel, "retry").unwrap();
+            assert!(fetched.content.properties.as_bytes().len() > frame_max as usize);
+            rig.nack(client, channel, Tags::One(fetched.tag.unwrap()), false);
+        }
+        assert_eq!(rig.closed(client), None);
+        assert_eq!(rig.channel_closed(client), None);
+    }
+}
+
+/// A client that takes no such header loses the one message, which dies once more, and no
+/// connection.
+#[test]
+fn headers_that_a_client_does_not_take_cost_it_the_message() {
+    let mut rig = Rig::new();
+    let mut config = client::Config::default();
+    (config.frame_max, config.limits.header) = (8192, 0);
+    let client = rig.begin(config);
+    let channel = rig.channel(client);
+    rig.declare(client, channel, &queue_with("work", [dlx()]));
+    rig.declare(client, channel, &queue("grave"));
+    rig.call(client, channel, &bind("grave", "amq.fanout", ""))
+        .unwrap();
+    let other = rig.connect();
+    let long = headers([("h", "h".repeat(20_000).as_str().into())]);
+    let on = rig.channel(other);
+    rig.publish_to(other, on, "", "work", &long, "long");
+    rig.publish(other, on, "work", "short");
+    rig.consume(client, channel, consumer("work", "t")).unwrap();
+    let events = rig.events(client);
+    let [
+        Event::Unreadable { tag: Some(_), .. },
+        Event::Delivered(delivery),
+    ] = &events[..]
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(delivery.content.body, b"short");
+    assert_eq!(rig.inspect("grave").ready, 1);
+    assert_eq!(rig.closed(client), None);
 }

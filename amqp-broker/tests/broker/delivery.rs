@@ -549,7 +549,7 @@ fn ser_25_puk_30_puk_32_properties_arrive_as_they_left() {
     };
     rig.publish_to(client, channel, "", "q", &properties, "");
     let message = rig.get(client, channel, "q").unwrap();
-    assert_eq!(message.content.properties.decode(), properties);
+    assert_eq!(message.content.properties.decode().unwrap(), properties);
 }
 
 #[test]
@@ -574,7 +574,13 @@ fn a_message_that_came_back_too_often_is_given_up() {
     rig.publish(client, channel, "q", "1");
     for count in 0..3_u64 {
         let message = rig.get(client, channel, "q").unwrap();
-        let headers = message.content.properties.decode().headers.unwrap();
+        let headers = message
+            .content
+            .properties
+            .decode()
+            .unwrap()
+            .headers
+            .unwrap();
         assert_eq!(
             headers.get("x-delivery-count").unwrap().as_i64(),
             Some(count as i64)

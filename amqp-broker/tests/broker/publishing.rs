@@ -79,7 +79,7 @@ fn ser_26_puk_18_apr_35_tri_38_what_is_mandatory_and_goes_nowhere_comes_back_bef
     assert_eq!(returned.method.reply_text, "NO_ROUTE");
     assert_eq!(returned.method.routing_key, "nope");
     assert_eq!(returned.content.body, "back");
-    assert_eq!(returned.content.properties.decode(), properties);
+    assert_eq!(returned.content.properties.decode().unwrap(), properties);
     assert_eq!(returned.seq.unwrap().get(), 1);
     assert_eq!(rig.settled(client), [(1, 1, Outcome::Acked)]);
     rig.declare(client, channel, &queue("nope"));
@@ -174,7 +174,13 @@ fn copies_go_where_the_headers_say_and_hidden_ones_are_hidden() {
     rig.publish_to(client, channel, "", "a", &properties, "1");
     for one in ["a", "b", "c"] {
         let message = rig.get(client, channel, one).unwrap();
-        let headers = message.content.properties.decode().headers.unwrap();
+        let headers = message
+            .content
+            .properties
+            .decode()
+            .unwrap()
+            .headers
+            .unwrap();
         assert!(headers.contains_key("CC") && !headers.contains_key("BCC"));
         assert_eq!(message.method.routing_key, "a");
     }
@@ -338,7 +344,7 @@ fn tri_52_a_direct_reply_finds_the_one_who_asked() {
     rig.consume(asker, channel, replies).unwrap();
     rig.publish_to(asker, channel, "", "rpc", &question(), "question");
     let asked = rig.get(answerer, other, "rpc").unwrap();
-    let asked = asked.content.properties.decode();
+    let asked = asked.content.properties.decode().unwrap();
     let address = asked.reply_to.unwrap();
     assert!(address.starts_with("amq.rabbitmq.reply-to."), "{address}");
     rig.call(answerer, other, &passive(&address)).unwrap();
@@ -352,7 +358,7 @@ fn tri_52_a_direct_reply_finds_the_one_who_asked() {
         panic!("{deliveries:?}");
     };
     assert_eq!(reply.content.body, "answer");
-    assert_eq!(reply.content.properties.decode(), properties);
+    assert_eq!(reply.content.properties.decode().unwrap(), properties);
     assert_eq!(reply.method.routing_key, address);
     // Nobody is there any more.
     rig.cancel(asker, channel, "r");

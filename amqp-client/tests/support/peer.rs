@@ -235,7 +235,7 @@ impl Peer {
         let message = Message {
             seq: published.seq,
             method: published.method,
-            properties: published.content.properties.decode(),
+            properties: published.content.properties.decode().unwrap(),
             body: published.content.body.into_bytes(),
         };
         self.saw.push(Saw::Published(number, message.clone()));

@@ -168,6 +168,13 @@ impl<'a> ChannelMut<'a> {
             .is_some_and(|channel| channel.role.consumers.is_active(tag))
     }
 
+    /// The consumer that gets the deliveries of a tag now.
+    #[must_use]
+    pub fn consumer(&self, tag: &ShortStr) -> Option<ConsumerId> {
+        let channel = self.machine.channel(self.id)?;
+        channel.role.consumers.owner(tag).map(|owner| owner.id)
+    }
+
     /// What holds a publish with a body of that many bytes back on this channel now; none when it
     /// would be accepted. To hear of the end of a full output, ask for the event with
     /// [`Connection::want_writable`](super::Connection::want_writable),
@@ -334,8 +341,9 @@ impl<'a> ChannelMut<'a> {
     ///
     /// # Errors
     /// [`PublishError::HeldBack`] with the body when there is no room or the server wants none
-    /// now; [`PublishError::Misuse`] when the channel is not open, or the message is too large or
-    /// one that RabbitMQ would close the connection for.
+    /// now; [`PublishError::Misuse`] when the channel is not open, or the message is too large, has
+    /// encoded properties that cannot be read, or is one that RabbitMQ would close the connection
+    /// for.
     #[inline]
     pub fn publish<P: PropertyList>(
         &mut self,
@@ -667,6 +675,7 @@ impl Machine<Client> {
             }
             .into());
         }
+        properties.check().map_err(ApiMisuse::MalformedProperties)?;
         if self.role.checks == super::Checks::RabbitMq {
             if publish.immediate {
                 let feature = "basic.publish immediate";

@@ -158,6 +158,14 @@ impl Consumers {
         Some(ended.no_ack)
     }
 
+    /// Whether the last consumer that ended under the tag acknowledged its messages.
+    pub(crate) fn acknowledged(&self, tag: &ShortStr) -> bool {
+        let mut ended = self.ended.iter();
+        ended
+            .find(|ended| ended.tag == *tag)
+            .is_some_and(|ended| !ended.no_ack)
+    }
+
     /// A cancel is queued for the tag: the consumer that it ends, if it ends one.
     pub(crate) fn cancel(&mut self, tag: &ShortStr, cancelling: Cancelling) -> Option<ConsumerId> {
         let last = self.by_tag.get_mut(tag)?.last_mut();

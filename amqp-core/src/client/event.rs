@@ -3,6 +3,7 @@
 use crate::{
     body::Content,
     close::{CloseReason, RequestError},
+    fault::Fault,
     ids::{ChannelId, ConsumerId, DeliveryTag, PublishSeq, RequestId},
     protocol::{Method, basic},
     wire::ShortStr,
@@ -41,6 +42,19 @@ pub enum Event {
     },
     /// A message was delivered to a consumer.
     Delivered(Delivery),
+    /// A message came in of which nothing is kept, because it is over a limit of this side such as
+    /// [`Limits::header`](crate::Limits::header). Of a fetched one [`Failed`](Self::Failed) tells.
+    Unreadable {
+        /// The channel.
+        channel: ChannelId,
+        /// The consumer that it was delivered to. `None` for a message that was returned.
+        consumer: Option<ConsumerId>,
+        /// The delivery, which was rejected without requeue: it is dead-lettered or dropped. `None`
+        /// if it needed no acknowledgement.
+        tag: Option<DeliveryTag>,
+        /// Why.
+        fault: Fault,
+    },
     /// A mandatory message came back: no queue took it. Its confirm follows.
     Returned(Returned),
     /// The fate of publishes of a channel in confirm mode is known. Each number comes once.
@@ -128,13 +142,6 @@ pub struct Delivery {
     pub content: Content,
 }
 
-impl Delivery {
-    /// stub
-    pub fn memory(&self) -> usize {
-        256 + self.content.body.len() + self.content.properties.as_bytes().len()
-    }
-}
-
 /// A message that was fetched.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -145,6 +152,41 @@ pub struct GetMessage {
     pub method: basic::GetOk,
     /// The message.
     pub content: Content,
+}
+
+impl Delivery {
+    /// How much memory it takes, in bytes: that of its [content](Content::memory), and the strings
+    /// of its method.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let method = &self.method;
+        self.content.memory()
+            + method.consumer_tag.len()
+            + method.exchange.len()
+            + method.routing_key.len()
+    }
+}
+
+impl GetMessage {
+    /// How much memory it takes, in bytes: that of its [content](Content::memory), and the strings
+    /// of its method.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.content.memory() + self.method.exchange.len() + self.method.routing_key.len()
+    }
+}
+
+impl Returned {
+    /// How much memory it takes, in bytes: that of its [content](Content::memory), and the strings
+    /// of its method.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let method = &self.method;
+        self.content.memory()
+            + method.reply_text.len()
+            + method.exchange.len()
+            + method.routing_key.len()
+    }
 }
 
 /// A mandatory message that no queue took.

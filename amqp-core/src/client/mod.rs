@@ -11,8 +11,9 @@ mod confirms;
 mod consumers;
 mod event;
 mod handshake;
+mod messages;
 mod receive;
-mod unacked;
+pub(crate) mod unacked;
 
 use alloc::{collections::VecDeque, vec::Vec};
 use core::time::Duration;

@@ -5,16 +5,16 @@ use bytes::BytesMut;
 use super::{
     Client, Event,
     channel::{ClientChannel, Mode, Pending},
-    confirms::{ALL, Fingerprint, hash},
+    confirms::ALL,
     consumers::Cancelling,
-    event::{Delivery, GetMessage, Outcome, Returned},
+    event::Outcome,
 };
 use crate::{
     body::Content,
     close::{CloseCause, CloseReason, RequestError, Stage, TimeoutReason},
     fault::Fault,
-    ids::{ChannelId, ConsumerId, DeliveryTag, RequestId, Requeue},
-    machine::{ChannelLife, Machine, Role},
+    ids::{ChannelId, ConsumerId, RequestId},
+    machine::{ChannelLife, Dropped, Machine, Role},
     method::{MethodDef as _, MethodId, Rule},
     protocol::{self, Method, ReplyCode, basic, channel},
     time::Instant,
@@ -32,6 +32,12 @@ impl Role for Client {
     fn refuses_by_hanging_up(&self) -> bool {
         !self.is_told_of_refusals()
     }
+
+    const TAKES_LARGE_HEADERS: bool = true;
+
+    /// A server passes on what a publisher sent without looking at all of it: a fault here would end
+    /// the connection of each consumer in turn.
+    const CHECKS_PROPERTIES: bool = false;
 
     fn is_peers(rule: &Rule) -> bool {
         rule.server_sends
@@ -99,6 +105,42 @@ impl Role for Client {
             (Method::BasicCancel(cancel), _) => machine.on_cancel(id, cancel),
             (Method::ChannelFlow(flow), _) => machine.on_flow(id, flow.active),
             (reply, _) => machine.on_reply(id, reply),
+        }
+    }
+
+    fn on_content_begun(
+        machine: &mut Machine<Self>,
+        id: ChannelId,
+        method: &Method,
+    ) -> Result<bool, Fault> {
+        match method {
+            Method::BasicDeliver(deliver) => machine.on_deliver_begun(id, deliver),
+            Method::BasicGetOk(get_ok) => machine.on_get_ok_begun(id, get_ok),
+            _ => Ok(true),
+        }
+    }
+
+    fn on_content_dropped(
+        machine: &mut Machine<Self>,
+        id: ChannelId,
+        method: Method,
+        why: Dropped,
+    ) -> Result<(), Fault> {
+        match method {
+            Method::BasicDeliver(deliver) => machine.on_deliver_dropped(id, &deliver, why),
+            Method::BasicGetOk(get_ok) => machine.on_get_ok_dropped(id, &get_ok, why),
+            Method::BasicReturn(_) => {
+                if let Dropped::Unreadable(fault) = why {
+                    machine.push(Event::Unreadable {
+                        channel: id,
+                        consumer: None,
+                        tag: None,
+                        fault,
+                    });
+                }
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -230,100 +272,6 @@ impl Role for Client {
 }
 
 impl Machine<Client> {
-    #[inline]
-    fn on_deliver(
-        &mut self,
-        id: ChannelId,
-        method: basic::Deliver,
-        content: Content,
-    ) -> Result<(), Fault> {
-        let Some(channel) = self.channel_mut(id) else {
-            return Ok(());
-        };
-        let tag = DeliveryTag::new(method.delivery_tag).ok_or(Fault::ZeroDeliveryTag)?;
-        let Some(consumer) = channel.role.consumers.owner(&method.consumer_tag) else {
-            let late = channel.role.consumers.take_late(&method.consumer_tag);
-            let no_ack = late.ok_or(Fault::UnknownConsumer(method.consumer_tag))?;
-            // To leave it outstanding would lose it, should a later delivery be acknowledged with
-            // all before it.
-            if !no_ack {
-                channel.role.delivered(tag);
-                self.put_back(id, Some(tag));
-            }
-            return Ok(());
-        };
-        let tag = (!consumer.no_ack).then_some(tag);
-        if let Some(tag) = tag {
-            channel.role.delivered(tag);
-        }
-        if consumer.abandoned {
-            self.put_back(id, tag);
-            return Ok(());
-        }
-        self.push(Event::Delivered(Delivery {
-            channel: id,
-            consumer: consumer.id,
-            tag,
-            method,
-            content,
-        }));
-        Ok(())
-    }
-
-    fn on_return(&mut self, id: ChannelId, method: basic::Return, content: Content) {
-        let Some(channel) = self.channel_mut(id) else {
-            return;
-        };
-        let seq = match &mut channel.role.mode {
-            Mode::Confirm(confirms) => {
-                let fingerprint = Fingerprint {
-                    properties: hash(content.properties.as_bytes()),
-                    body_len: content.body.len(),
-                };
-                confirms.match_return(&method, &fingerprint)
-            }
-            Mode::Plain | Mode::Transaction { .. } => None,
-        };
-        self.push(Event::Returned(Returned {
-            channel: id,
-            seq,
-            method,
-            content,
-        }));
-    }
-
-    fn on_get_ok(
-        &mut self,
-        id: ChannelId,
-        method: basic::GetOk,
-        content: Content,
-    ) -> Result<(), Fault> {
-        let tag = DeliveryTag::new(method.delivery_tag).ok_or(Fault::ZeroDeliveryTag)?;
-        let Some(pending) = self.take_pending(id, basic::GetOk::ID, None) else {
-            return Err(Fault::UnexpectedReply);
-        };
-        let tag = (!pending.no_ack).then_some(tag);
-        if let Some(tag) = tag
-            && let Some(channel) = self.channel_mut(id)
-        {
-            channel.role.delivered(tag);
-        }
-        if pending.abandoned {
-            self.put_back(id, tag);
-        } else {
-            self.push(Event::Got {
-                channel: id,
-                request: pending.id,
-                message: Some(GetMessage {
-                    tag,
-                    method,
-                    content,
-                }),
-            });
-        }
-        Ok(())
-    }
-
     fn on_confirm(
         &mut self,
         id: ChannelId,
@@ -472,7 +420,7 @@ impl Machine<Client> {
     }
 
     /// Takes out the request that a method answers: the oldest that it can be the answer of.
-    fn take_pending(
+    pub(super) fn take_pending(
         &mut self,
         id: ChannelId,
         reply: MethodId,
@@ -488,26 +436,6 @@ impl Machine<Client> {
             self.request_settled();
         }
         Some(taken)
-    }
-
-    /// Gives a message back that nobody waits for.
-    fn put_back(&mut self, id: ChannelId, tag: Option<DeliveryTag>) {
-        let Some(tag) = tag else {
-            return;
-        };
-        let outstanding = self
-            .channel_mut(id)
-            .is_some_and(|channel| channel.role.unacked.settle(crate::ids::Tags::One(tag)));
-        if !outstanding {
-            return;
-        }
-        self.put_method_anyway(
-            id,
-            &basic::Reject {
-                delivery_tag: tag.get(),
-                requeue: Requeue::Yes.into(),
-            },
-        );
     }
 
     /// Puts back what a consumer still gets, and cancels it where that has not been done.
@@ -549,7 +477,10 @@ impl Machine<Client> {
         let leaves = if matches!(reason.cause(), CloseCause::Requested(_)) {
             // What was accepted leaves before the close.
             ALL
-        } else if matches!(reason.cause(), CloseCause::ProtocolError(_)) {
+        } else if matches!(
+            reason.cause(),
+            CloseCause::ProtocolError(_) | CloseCause::LimitExceeded(_)
+        ) {
             // So does what is ready.
             self.output_position()
         } else {

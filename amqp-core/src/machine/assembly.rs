@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::input::SHARE_FROM;
+use super::read_buffer::SHARE_FROM;
 use crate::{
     body::{Content, EncodedProperties},
     fault::Fault,
@@ -36,6 +36,21 @@ pub(crate) struct Assembly {
     left: u64,
     /// How many frames without a byte have come.
     empty_frames: u32,
+    /// Why nothing of the content is kept. `None` if it is.
+    dropped: Option<Dropped>,
+    /// What is held of the content, in bytes.
+    held: u64,
+    /// How much of that is in the machine's sum.
+    counted: u64,
+}
+
+/// Why the content of a message is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// It is of no interest.
+    Unwanted,
+    /// It is over a limit of this side.
+    Unreadable(Fault),
 }
 
 /// What the peer has to send next.
@@ -47,8 +62,13 @@ enum Due {
     Body,
 }
 
-/// A method with its content, whole.
-pub(crate) type Complete = (Method, Content);
+/// A method whose content has come.
+pub(crate) struct Complete {
+    pub(crate) method: Method,
+    pub(crate) content: Result<Content, Dropped>,
+    /// What of it is in the machine's sum, in bytes.
+    pub(crate) counted: u64,
+}
 
 impl Assembly {
     /// The method of the message in progress.
@@ -65,16 +85,38 @@ impl Assembly {
         self.due == Due::Header
     }
 
-    /// A method with content has come.
-    #[inline]
-    pub(crate) fn begin(&mut self, method: Method) {
-        self.due = Due::Header;
-        self.method = Some(method);
+    /// Whether nothing of the content is kept.
+    pub(crate) const fn is_dropped(&self) -> bool {
+        self.dropped.is_some()
     }
 
-    /// Forgets what has come.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+    /// A method with content has come. Nothing is kept of content that is not wanted.
+    #[inline]
+    pub(crate) fn begin(&mut self, method: Method, wanted: bool) {
+        self.due = Due::Header;
+        self.method = Some(method);
+        self.dropped = if wanted {
+            None
+        } else {
+            Some(Dropped::Unwanted)
+        };
+    }
+
+    /// Keeps nothing of the content, for that fault.
+    pub(crate) fn drop_content(&mut self, fault: Fault) {
+        self.dropped.get_or_insert(Dropped::Unreadable(fault));
+    }
+
+    /// Forgets what has come. Returns how much of it is in the machine's sum.
+    pub(crate) fn clear(&mut self) -> u64 {
+        core::mem::take(self).counted
+    }
+
+    /// What is held and not in the machine's sum yet, which it is from now on.
+    pub(crate) const fn count(&mut self) -> u64 {
+        let more = self.held - self.counted;
+        self.counted = self.held;
+        more
     }
 
     /// Checks a content header's payload against the method it follows.
@@ -94,7 +136,7 @@ impl Assembly {
         if header.weight != 0 {
             return Err(Fault::HeaderWeight(header.weight));
         }
-        if header.body_size > limits.body {
+        if header.body_size > limits.body && self.dropped.is_none() {
             return Err(Fault::BodyTooLarge {
                 size: header.body_size,
                 limit: limits.body,
@@ -114,6 +156,7 @@ impl Assembly {
         if body_size == 0 {
             return self.complete();
         }
+        self.held = self.content.properties.as_bytes().len() as u64;
         self.due = Due::Body;
         self.left = body_size;
         self.empty_frames = 0;
@@ -145,7 +188,11 @@ impl Assembly {
                 });
             }
         };
+        if self.dropped.is_some() {
+            return Ok(if self.left > 0 { None } else { self.complete() });
+        }
         if self.left > 0 {
+            self.held += len;
             self.keep(piece);
             return Ok(None);
         }
@@ -180,6 +227,15 @@ impl Assembly {
     fn complete(&mut self) -> Option<Complete> {
         self.due = Due::Nothing;
         let method = self.method.take()?;
-        Some((method, core::mem::take(&mut self.content)))
+        let content = core::mem::take(&mut self.content);
+        self.held = 0;
+        Some(Complete {
+            method,
+            content: match self.dropped.take() {
+                None => Ok(content),
+                Some(why) => Err(why),
+            },
+            counted: core::mem::take(&mut self.counted),
+        })
     }
 }

@@ -38,7 +38,8 @@ impl<R: Role> Machine<R> {
         self.put_method_anyway(id, &method);
         if let Some(channel) = self.channels.get_mut(id) {
             channel.life = ChannelLife::Closing(request);
-            channel.assembly.clear();
+            let counted = channel.assembly.clear();
+            self.assembled = self.assembled.saturating_sub(counted);
         }
     }
 
@@ -65,11 +66,16 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// The peer broke the protocol: closes the channel or the connection.
+    /// The peer broke the protocol or exceeded a limit: closes the channel or the connection.
     pub(super) fn fail(&mut self, mut error: ProtocolError, frame: &Culprit<'_>) {
+        let cause = if error.fault.is_own_limit() {
+            CloseCause::LimitExceeded
+        } else {
+            CloseCause::ProtocolError
+        };
         let Some(close) = R::reply(self, &error, frame) else {
             error.code = None;
-            self.hang_up(CloseCause::ProtocolError(error).into());
+            self.hang_up(cause(error).into());
             return;
         };
         error.code = Some(close.code);
@@ -78,7 +84,7 @@ impl<R: Role> Machine<R> {
             Lookup::Live(id, _) if soft => Some(id),
             Lookup::Live(..) | Lookup::Unused | Lookup::Free => None,
         };
-        let reason = CloseReason::from(CloseCause::ProtocolError(error));
+        let reason = CloseReason::from(cause(error));
         let Some(id) = channel else {
             self.close_for(&close, reason);
             return;
@@ -183,6 +189,7 @@ impl<R: Role> Machine<R> {
         R::on_end(self, reason);
         self.deadlines.clear();
         self.parting = Vec::new();
+        self.assembled = 0;
         self.arena = BytesMut::new();
         self.push(R::closed(reason.clone()));
     }
@@ -195,7 +202,8 @@ impl<R: Role> Machine<R> {
             if !R::ANSWERS_FIRST {
                 self.output.trim(&mut channel.backlog, id.number());
             }
-            channel.assembly.clear();
+            let counted = channel.assembly.clear();
+            self.assembled = self.assembled.saturating_sub(counted);
         }
     }
 }

@@ -4,10 +4,10 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::{
     Channel, ChannelLife, Channels, Culprit, Life, Lookup, Machine, Role, assembly::Complete,
-    closing::read_close,
+    closing::read_close, skip::LargeHeader,
 };
 use crate::{
-    body::EncodedProperties,
+    body::{EncodedProperties, NO_FLAGS},
     close::{Close, CloseCause},
     fault::{Fault, ProtocolError},
     frame::{FRAME_HEAD, FrameHead, FrameKind, split_method},
@@ -24,11 +24,6 @@ const CLOSE: MethodId = channel::Close::ID;
 const CLOSE_OK: MethodId = channel::CloseOk::ID;
 const COMMIT_OK: MethodId = tx::CommitOk::ID;
 
-/// From this size on, in bytes, a piece of a body is a slice of the read buffer; a smaller one is
-/// copied, so that it does not keep the whole buffer alive. A buffer of 128 KiB is kept alive by an
-/// eighth of it at least.
-pub(super) const SHARE_FROM: usize = 16 << 10;
-
 /// Small pieces are copied into blocks of this size, in bytes: the most memory that a small piece
 /// keeps alive.
 const ARENA_BLOCK: usize = 8192;
@@ -41,14 +36,14 @@ impl<R: Role> Machine<R> {
     pub(crate) fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
         self.begin_input(now, input);
         while self.step(input) {}
-        self.leftover = input.len();
+        self.end_input(input);
     }
 
     /// Takes at most one whole frame off the front of `input`; false if there is none.
     pub(crate) fn handle_frame(&mut self, now: Instant, input: &mut BytesMut) -> bool {
         self.begin_input(now, input);
         let taken = self.step(input);
-        self.leftover = input.len();
+        self.end_input(input);
         taken
     }
 
@@ -57,7 +52,13 @@ impl<R: Role> Machine<R> {
         if input.len() > self.leftover {
             self.timers.note_heard(self.now);
         }
+        self.buffer.enter(input);
         self.missing = 0;
+    }
+
+    fn end_input(&mut self, input: &BytesMut) {
+        self.buffer.leave(input);
+        self.leftover = input.len();
     }
 
     /// Takes one frame; false if there is none.
@@ -67,11 +68,12 @@ impl<R: Role> Machine<R> {
                 input.clear();
                 return false;
             }
+            _ if self.skip.is_some() => return self.step_skip(input),
             Life::Closing(_) => return self.step_closing(input),
             Life::Handshake(_) if !self.greeted => return self.step_greeting(input),
             Life::Handshake(_) | Life::Open | Life::Draining(_) => {}
         }
-        let head = match FrameHead::parse(input, self.frame_limit()) {
+        let head = match FrameHead::read(input) {
             Ok(Some(head)) => head,
             Ok(None) => {
                 if !input.is_empty() {
@@ -88,6 +90,17 @@ impl<R: Role> Machine<R> {
                 return true;
             }
         };
+        if let Err(fault) = head.check(self.frame_limit()) {
+            match self.large_header(&head) {
+                LargeHeader::Taken => {}
+                LargeHeader::Skipped(header) => return self.skip_header(&head, header, input),
+                LargeHeader::Refused => {
+                    let number = readable_channel(&fault, input);
+                    self.fail_framing(fault, number, input);
+                    return true;
+                }
+            }
+        }
         let number = head.channel;
         let payload = match head.payload(input) {
             Ok(Some(payload)) => payload,
@@ -104,7 +117,7 @@ impl<R: Role> Machine<R> {
         let received = match head.kind {
             FrameKind::Method => self.receive_method(number, payload),
             FrameKind::Header => self.receive_header(number, payload),
-            FrameKind::Body if payload.len() >= SHARE_FROM => {
+            FrameKind::Body if self.buffer.shares(payload.len()) => {
                 input.advance(FRAME_HEAD);
                 let payload = input.split_to(head.size).freeze();
                 input.advance(1);
@@ -164,7 +177,7 @@ impl<R: Role> Machine<R> {
     }
 
     /// Frame boundaries are lost: the connection must fail.
-    fn fail_framing(&mut self, fault: Fault, number: Option<u16>, input: &[u8]) {
+    pub(super) fn fail_framing(&mut self, fault: Fault, number: Option<u16>, input: &[u8]) {
         let size = input.get(3..FRAME_HEAD).and_then(<[u8]>::first_chunk);
         let size = size.map_or(0, |size| u32::from_be_bytes(*size) as usize);
         let culprit = Culprit {
@@ -197,10 +210,21 @@ impl<R: Role> Machine<R> {
 
     /// Takes one frame once the own close has left: all but a close and its answer is discarded.
     fn step_closing(&mut self, input: &mut BytesMut) -> bool {
-        let read = FrameHead::parse(input, self.frame_limit()).and_then(|head| {
+        let limit = self.frame_limit();
+        let head = FrameHead::read(input);
+        if let Ok(Some(head)) = &head
+            && R::TAKES_LARGE_HEADERS
+            && !self.announced
+            && head.kind == FrameKind::Header
+            && head.check(limit).is_err()
+        {
+            return self.skip_header(head, None, input);
+        }
+        let read = head.and_then(|head| {
             let Some(head) = head else {
                 return Ok(None);
             };
+            head.check(limit)?;
             let payload = head.payload(input)?;
             Ok(payload.map(|payload| (head, payload)))
         });
@@ -241,13 +265,13 @@ impl<R: Role> Machine<R> {
     }
 
     /// The input cannot be read, and the own close has left already.
-    fn finish_unread(&mut self, mut error: ProtocolError) {
+    pub(super) fn finish_unread(&mut self, mut error: ProtocolError) {
         error.code = None;
         self.finish(CloseCause::ProtocolError(error).into());
     }
 
     /// The largest frame to accept now, in bytes.
-    const fn frame_limit(&self) -> u32 {
+    pub(super) const fn frame_limit(&self) -> u32 {
         if self.tuning.is_frame_unlimited() {
             self.limits.unlimited_frame
         } else {
@@ -375,7 +399,10 @@ impl<R: Role> Machine<R> {
         }
         let method = Method::decode(rule.id, arguments)?;
         if rule.content {
-            channel.assembly.begin(method);
+            let wanted = R::on_content_begun(self, id, &method)?;
+            if let Some(channel) = self.channels.get_mut(id) {
+                channel.assembly.begin(method, wanted);
+            }
             return Ok(());
         }
         R::on_channel_method(self, id, method, None)
@@ -418,21 +445,29 @@ impl<R: Role> Machine<R> {
             .assembly
             .check_header(payload, limits)
             .and_then(|header| {
-                Properties::check(header.properties)?;
+                if R::CHECKS_PROPERTIES {
+                    Properties::check(header.properties)?;
+                }
                 Ok(header)
             })
             .map_err(|fault| fault.at(Some(number), method))?;
-        let properties = if header.properties.len() > 2 {
+        let kept = header.properties != NO_FLAGS && !channel.assembly.is_dropped();
+        let properties = if kept {
             self.copy(header.properties)
         } else {
-            Bytes::new()
+            Bytes::from_static(NO_FLAGS)
         };
-        let properties = EncodedProperties::from_checked(properties);
         let Some(channel) = self.channels.get_mut(id) else {
             return Ok(());
         };
-        let complete = channel.assembly.take_header(properties, header.body_size);
-        self.complete(id, complete)
+        let properties = EncodedProperties::from_wire(properties);
+        match channel.assembly.take_header(properties, header.body_size) {
+            Some(complete) => self.complete(id, complete),
+            None => {
+                self.assembled += channel.assembly.count();
+                self.check_assembled(id, method)
+            }
+        }
     }
 
     fn receive_body(&mut self, number: u16, piece: Bytes) -> Result<(), ProtocolError> {
@@ -445,16 +480,40 @@ impl<R: Role> Machine<R> {
             .assembly
             .take_body(piece, limits)
             .map_err(|fault| fault.at(Some(number), method))?;
-        self.complete(id, complete)
+        match complete {
+            Some(complete) => self.complete(id, complete),
+            None => {
+                self.assembled += channel.assembly.count();
+                self.check_assembled(id, method)
+            }
+        }
     }
 
-    fn complete(&mut self, id: ChannelId, complete: Option<Complete>) -> Result<(), ProtocolError> {
-        let Some((method, content)) = complete else {
-            return Ok(());
-        };
-        let method_id = method.id();
-        R::on_channel_method(self, id, method, Some(content))
-            .map_err(|fault| fault.at(Some(id.number()), Some(method_id)))
+    /// Checks what the unfinished messages of all channels hold.
+    fn check_assembled(
+        &self,
+        id: ChannelId,
+        method: Option<MethodId>,
+    ) -> Result<(), ProtocolError> {
+        let limit = self.limits.assembly();
+        if self.assembled > limit {
+            return Err(Fault::AssemblyTooLarge { limit }.at(Some(id.number()), method));
+        }
+        Ok(())
+    }
+
+    pub(super) fn complete(
+        &mut self,
+        id: ChannelId,
+        complete: Complete,
+    ) -> Result<(), ProtocolError> {
+        self.assembled = self.assembled.saturating_sub(complete.counted);
+        let method_id = complete.method.id();
+        match complete.content {
+            Ok(content) => R::on_channel_method(self, id, complete.method, Some(content)),
+            Err(why) => R::on_content_dropped(self, id, complete.method, why),
+        }
+        .map_err(|fault| fault.at(Some(id.number()), Some(method_id)))
     }
 }
 
@@ -480,11 +539,11 @@ fn decode_channel_close(arguments: &[u8]) -> Result<Close, Fault> {
 }
 
 /// A channel, unless a frame is to be ignored.
-type Found<'a, R> = Option<(ChannelId, &'a mut Channel<<R as Role>::Channel>)>;
+pub(super) type Found<'a, R> = Option<(ChannelId, &'a mut Channel<<R as Role>::Channel>)>;
 
 /// The channel that a content frame belongs to; none if the frame is to be ignored.
 #[inline]
-fn content_channel<R: Role>(
+pub(super) fn content_channel<R: Role>(
     channels: &mut Channels<R::Channel>,
     number: u16,
 ) -> Result<Found<'_, R>, ProtocolError> {

@@ -9,8 +9,10 @@ mod channels;
 mod closing;
 mod input;
 mod output;
+mod read_buffer;
 mod role;
 mod room;
+mod skip;
 mod timers;
 mod turns;
 
@@ -22,10 +24,13 @@ use bytes::{Bytes, BytesMut};
 pub use self::turns::FlushMark;
 use self::{
     channels::Channels,
+    read_buffer::ReadBuffer,
     room::Wants,
+    skip::Skip,
     timers::{RequestDeadlines, Timers},
 };
 pub(crate) use self::{
+    assembly::Dropped,
     channels::{Channel, ChannelLife, Lookup},
     output::{Message, Output},
     role::{Culprit, Role, unlisted},
@@ -107,6 +112,13 @@ pub(crate) struct Machine<R: Role> {
     wants: Wants,
     /// Where small bodies are copied to, so that they do not keep a large read buffer alive.
     arena: BytesMut,
+    /// What the unfinished messages of all channels hold, in bytes: the sum of what their
+    /// assemblies hold.
+    assembled: u64,
+    /// The frame that is being passed over. `None` at the beginning of a frame.
+    skip: Option<Skip>,
+    /// The read buffer that the input stands in.
+    buffer: ReadBuffer,
     /// How much of the last input was left in the caller's buffer, in bytes.
     leftover: usize,
     /// How many more bytes the frame in progress needs.
@@ -122,7 +134,7 @@ impl<R: Role> Machine<R> {
             tuning: Tuning::BEFORE,
             channels: Channels::new(),
             parting: Vec::new(),
-            output: Output::new(&limits),
+            output: Output::new(&limits, R::SENDS_LARGE_HEADERS),
             events: VecDeque::new(),
             close_from: 0,
             announced: false,
@@ -132,6 +144,9 @@ impl<R: Role> Machine<R> {
             next_request: 1,
             wants: Wants::default(),
             arena: BytesMut::new(),
+            assembled: 0,
+            skip: None,
+            buffer: ReadBuffer::default(),
             leftover: 0,
             missing: 0,
             limits,

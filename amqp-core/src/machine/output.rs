@@ -82,6 +82,8 @@ pub(crate) struct Output {
     discarded: Vec<Bytes>,
     /// The largest frame, in bytes.
     frame_max: u32,
+    /// A content header may be larger.
+    large_headers: bool,
     /// How many body bytes go into a frame, at least 1.
     chunk: usize,
 }
@@ -109,7 +111,7 @@ pub(crate) struct Turn {
 }
 
 impl Output {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, large_headers: bool) -> Self {
         let mut output = Self {
             urgent: BytesMut::new(),
             ready: Segments::default(),
@@ -124,6 +126,7 @@ impl Output {
             answers_gone: 0,
             discarded: Vec::new(),
             frame_max: 0,
+            large_headers,
             chunk: 1,
         };
         output.set_tuning(&Tuning::BEFORE, limits);
@@ -322,7 +325,7 @@ impl Output {
         inspect: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, ApiMisuse> {
         let method_len = self.check_frame::<M>(METHOD_HEAD + message.method.encoded_len())?;
-        let header_len = self.check_frame::<M>(CONTENT_HEAD + message.properties.encoded_len())?;
+        let header_len = self.check_header::<M>(CONTENT_HEAD + message.properties.encoded_len())?;
         let heads = Heads {
             channel,
             method_len,
@@ -569,16 +572,30 @@ impl Output {
 
     /// Checks that a payload of that many bytes fits into a frame.
     fn check_frame<M: MethodDef>(&self, payload: usize) -> Result<usize, ApiMisuse> {
-        let len = payload + FRAME_OVERHEAD;
-        if len as u64 > u64::from(self.frame_max) {
-            return Err(ApiMisuse::FrameTooLarge {
-                method: M::NAME,
-                len,
-                frame_max: self.frame_max,
-            });
-        }
-        Ok(payload)
+        check_len::<M>(payload, self.frame_max)
     }
+
+    /// Checks that a content header of that many bytes may leave.
+    fn check_header<M: MethodDef>(&self, payload: usize) -> Result<usize, ApiMisuse> {
+        let frame_max = if self.large_headers {
+            u32::MAX
+        } else {
+            self.frame_max
+        };
+        check_len::<M>(payload, frame_max)
+    }
+}
+
+fn check_len<M: MethodDef>(payload: usize, frame_max: u32) -> Result<usize, ApiMisuse> {
+    let len = payload + FRAME_OVERHEAD;
+    if len as u64 > u64::from(frame_max) {
+        return Err(ApiMisuse::FrameTooLarge {
+            method: M::NAME,
+            len,
+            frame_max,
+        });
+    }
+    Ok(payload)
 }
 
 /// A method with its content.

@@ -5,7 +5,7 @@ use core::fmt;
 
 use bytes::BytesMut;
 
-use super::Machine;
+use super::{Dropped, Machine};
 use crate::{
     body::Content,
     close::{Close, CloseCause, CloseReason, TimeoutReason},
@@ -45,6 +45,17 @@ pub(crate) trait Role: Sized + fmt::Debug {
     fn refuses_by_hanging_up(&self) -> bool {
         false
     }
+
+    /// Whether the peer sends content headers that are larger than the frame limit, as RabbitMQ
+    /// does: they are taken up to a limit of their own.
+    const TAKES_LARGE_HEADERS: bool = false;
+
+    /// Whether content headers may leave that are larger than the frame limit.
+    const SENDS_LARGE_HEADERS: bool = false;
+
+    /// Whether properties that do not decode are the peer's fault. If not, they are delivered as
+    /// they are.
+    const CHECKS_PROPERTIES: bool = true;
 
     /// Whether the peer may send the method.
     fn is_peers(rule: &Rule) -> bool;
@@ -98,6 +109,26 @@ pub(crate) trait Role: Sized + fmt::Debug {
         method: Method,
         content: Option<Content>,
     ) -> Result<(), Fault>;
+
+    /// A method of an open channel whose content follows. Returns whether the content is of
+    /// interest: if not, it is passed over.
+    fn on_content_begun(
+        _machine: &mut Machine<Self>,
+        _id: ChannelId,
+        _method: &Method,
+    ) -> Result<bool, Fault> {
+        Ok(true)
+    }
+
+    /// A method of an open channel whose content has come and was not kept.
+    fn on_content_dropped(
+        _machine: &mut Machine<Self>,
+        _id: ChannelId,
+        _method: Method,
+        _why: Dropped,
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// The peer has answered the close of a channel.
     fn on_channel_closed(machine: &mut Machine<Self>, id: ChannelId, request: Option<RequestId>);

@@ -89,6 +89,9 @@ impl<'a> ChannelMut<'a> {
 
     /// Sends a method with content: a delivery, a returned message, a message that was fetched.
     ///
+    /// The content header may be larger than the negotiated frame limit: the properties of a
+    /// message grow on its way, and RabbitMQ sends them nevertheless.
+    ///
     /// # Errors
     /// When the channel is not open, the method has no content, is an answer to nothing, or does
     /// not fit into a frame.

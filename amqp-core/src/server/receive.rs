@@ -29,6 +29,8 @@ impl Role for Server {
 
     const TYPE_LAST: bool = true;
 
+    const SENDS_LARGE_HEADERS: bool = true;
+
     fn is_peers(rule: &Rule) -> bool {
         rule.client_sends
     }

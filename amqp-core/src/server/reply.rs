@@ -10,8 +10,8 @@
 //! message), and a method that is not the client's to send or not on that channel but has content.
 //!
 //! Some things are a fault here and not to RabbitMQ: they are bounds of the work and the memory that
-//! a client can cause. These are tables that are nested too deep, floods of empty body frames, and
-//! channel numbers above the limit. Content on a channel that the server has closed is ignored in
+//! a client can cause. These are tables that are nested too deep, floods of empty body frames, too
+//! many bytes of unfinished messages, and channel numbers above the limit. Content on a channel that the server has closed is ignored in
 //! whatever order it comes, which RabbitMQ still checks.
 
 use alloc::{
@@ -191,6 +191,9 @@ fn on_channel(
         Fault::BodyTooLarge { size, limit } => {
             let text = format!("message size {size} is larger than configured max size {limit}");
             close(ReplyCode::PRECONDITION_FAILED, method, text)
+        }
+        Fault::AssemblyTooLarge { .. } => {
+            close(ReplyCode::PRECONDITION_FAILED, method, fault.to_string())
         }
         _ => close(ReplyCode::COMMAND_INVALID, method, "unimplemented method"),
     })

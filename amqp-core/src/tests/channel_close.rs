@@ -1,6 +1,6 @@
 //! REG-8: channels that are closed by either side, or by both, in the middle of something.
 
-use alloc::{vec, vec::Vec};
+use alloc::{string::ToString as _, vec, vec::Vec};
 
 use super::script::*;
 use crate::{
@@ -484,11 +484,16 @@ fn reg_08_a_message_that_is_too_large_closes_its_channel() {
     };
     assert_eq!(*channel, id);
     assert_eq!(*failure, failed(request, reason));
-    let CloseCause::ProtocolError(error) = reason.cause() else {
+    let CloseCause::LimitExceeded(error) = reason.cause() else {
         panic!("{reason}");
     };
     let (size, limit) = (11, 10);
     assert_eq!(error.fault, Fault::BodyTooLarge { size, limit });
+    assert_eq!(
+        reason.to_string(),
+        "closed because of a limit of this side: a body of 11 bytes is over Limits::body (10), in \
+         basic.deliver, on channel 1"
+    );
     assert_eq!(error.channel, Some(1));
     assert_eq!(error.method, Some(MethodId::new(60, 60)));
     let Method::ChannelClose(close) = client.only_method() else {

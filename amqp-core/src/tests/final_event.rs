@@ -9,6 +9,7 @@ use crate::{
     client::{self, Event as ClientEvent},
     protocol::{basic, queue},
     server::{self, Event as ServerEvent},
+    wire::ShortStr,
 };
 
 /// The final event is the last one, also for whoever waits for room to write.
@@ -73,10 +74,17 @@ fn apr_39_whoever_waits_is_told_before_the_end() {
 fn apr_39_a_message_that_was_never_whole_is_not_told() {
     for role in Role::BOTH {
         let mut pair = Pair::open();
-        pair.open_channel();
+        let id = pair.open_channel();
+        let tag = ShortStr::from_static("t").unwrap();
+        let consume = basic::Consume::default().consumer_tag(tag.clone()).unwrap();
+        let consume = consume.no_wait(true);
+        pair.client_channel(id).consume(consume).unwrap();
+        pair.exchange();
+        pair.take_client_events();
         let mut side = Side::of(pair, role);
+        let deliver = basic::Deliver::default().delivery_tag(1);
         let begin = match role {
-            Role::Client => method_frame(1, &basic::Deliver::default().into()),
+            Role::Client => method_frame(1, &deliver.consumer_tag(tag).unwrap().into()),
             Role::Server => method_frame(1, &basic::Publish::default().into()),
         };
         assert_eq!(side.feed(&begin), []);

@@ -258,11 +258,6 @@ fn check(mut side: Side, number: u16, method: &Method, expected: Expected) {
             assert!(side.is_finished());
         }
         Expected::Refused(fault, code) => {
-            // What a message answers is looked at when it is whole.
-            if method.rule().content && fault == Fault::UnexpectedReply {
-                assert_eq!(events, []);
-                events = side.feed(&header_frame(number, id.class, 0, 0, &[]));
-            }
             side.assert_failed(&events, &fault, code, Some(id));
         }
     }

@@ -61,7 +61,7 @@ fn come_back(
         panic!("nothing came back");
     };
     assert_eq!(returned.content.body, *body.as_bytes());
-    assert_eq!(returned.content.properties.decode(), *properties);
+    assert_eq!(returned.content.properties.decode().unwrap(), *properties);
     assert_eq!(returned.method, no_route(key));
     returned.seq.map(PublishSeq::get)
 }
@@ -103,7 +103,7 @@ fn ser_35_a_return_comes_before_its_confirm_and_hurts_nothing() {
     assert_eq!((*channel, *returned), (id, Some(seq(1))));
     assert_eq!(method.reply_code, ReplyCode::NO_ROUTE);
     assert_eq!(content.body, b"body");
-    assert_eq!(content.properties.decode(), properties);
+    assert_eq!(content.properties.decode().unwrap(), properties);
     assert_eq!(*confirm, settled(id, 1, 1, Outcome::Acked));
     assert_eq!(delivery.content.body, b"body");
     assert_eq!(*request, get);

@@ -111,7 +111,7 @@ fn check_sizes(mut pair: Pair, chunk: usize) {
             panic!("{size} bytes were not delivered");
         };
         assert_eq!(delivery.content.body, body[..]);
-        assert_eq!(delivery.content.properties.decode(), properties);
+        assert_eq!(delivery.content.properties.decode().unwrap(), properties);
     }
 }
 

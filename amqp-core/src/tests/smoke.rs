@@ -59,7 +59,7 @@ fn a_message_is_published_confirmed_delivered_and_acknowledged() {
                 panic!("nothing was published");
             };
             assert_eq!(published.content.body.len(), len);
-            assert_eq!(published.content.properties.decode(), properties);
+            assert_eq!(published.content.properties.decode().unwrap(), properties);
             let seq = published.seq.unwrap();
             pair.server_channel(id).confirm(seq, false).unwrap();
             pair.exchange();

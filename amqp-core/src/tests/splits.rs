@@ -102,6 +102,7 @@ impl Line {
     fn new(client_cut: Cut, server_cut: Cut) -> Self {
         let limits = Limits {
             body: 10_000,
+            header: 8000,
             output_high: 4096,
             output_low: 100,
             ..Limits::default()
@@ -416,8 +417,27 @@ fn channel_ends(line: &mut Line, ids: [ChannelId; 4], fails: ChannelId) {
         .concat()
     };
     line.hand_to_server(&too_large(publishes, basic::Publish::default().into()));
-    line.hand_to_client(&too_large(consumes, basic::Deliver::default().into()));
+    let deliver = basic::Deliver::default().consumer_tag("one").unwrap();
+    let deliver = |number| deliver.clone().delivery_tag(number).into();
+    // A header that is larger than what is kept, and one that is larger than a frame.
+    for (number, len) in [(10, 9000), (11, 5000)] {
+        let header = [&[0x20, 0][..], &headers_of(len)].concat();
+        let message = [
+            method_frame(consumes.number(), &deliver(number)),
+            header_frame(consumes.number(), 60, 0, 2, &header),
+            body_frame(consumes.number(), b"x"),
+            body_frame(consumes.number(), b"y"),
+        ];
+        line.hand_to_client(&message.concat());
+    }
+    line.hand_to_client(&too_large(consumes, deliver(12)));
     line.carry();
+}
+
+/// A table with one field, which takes that many bytes or so.
+fn headers_of(len: u32) -> Vec<u8> {
+    let head = [&(len + 7).to_be_bytes()[..], b"\x01hS", &len.to_be_bytes()];
+    [&head.concat()[..], &vec![b'h'; len as usize]].concat()
 }
 
 /// A word for each kind of event.
@@ -430,6 +450,7 @@ fn client_kind(event: &ClientEvent) -> &'static str {
         ClientEvent::Got { .. } => "got",
         ClientEvent::Failed { .. } => "failed",
         ClientEvent::Delivered(_) => "delivered",
+        ClientEvent::Unreadable { .. } => "unreadable",
         ClientEvent::Returned(_) => "returned",
         ClientEvent::Settled { .. } => "settled",
         ClientEvent::ConsumerCancelled { .. } => "consumer cancelled",
@@ -466,7 +487,7 @@ fn reg_15_everything_happens_in_the_dialogue() {
     let record = dialogue(Cut::Whole, Cut::Whole);
     let client: BTreeSet<_> = record.client.iter().map(client_kind).collect();
     let server: BTreeSet<_> = record.server.iter().map(server_kind).collect();
-    assert_eq!(client.len(), 16, "{client:?}");
+    assert_eq!(client.len(), 17, "{client:?}");
     // A server is told that it may write only after it has asked whether it may.
     assert_eq!(server.len(), 10, "{server:?}");
 }

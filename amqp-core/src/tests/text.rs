@@ -55,7 +55,7 @@ fn a_message_with_names_that_are_not_utf8_is_delivered_and_the_connection_lives(
         panic!("{events:?}");
     };
     assert_eq!(delivery.method.routing_key, "k\u{fffd}\u{fffd}");
-    let properties = delivery.content.properties.decode();
+    let properties = delivery.content.properties.decode().unwrap();
     assert_eq!(properties.message_id.unwrap(), "\u{fffd}\u{fffd}id");
     let headers = properties.headers.unwrap();
     assert_eq!(headers.get("\u{fffd}k").unwrap().as_i64(), Some(7));

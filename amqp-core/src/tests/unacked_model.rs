@@ -214,3 +214,30 @@ fn the_highest_number_is_taken() {
     assert!(client.on(id).ack(Tags::One(tag(1))).is_err());
     assert!(client.conn.is_open());
 }
+
+/// The cost of an acknowledgement does not grow with what is outstanding, whatever the order.
+#[test]
+fn acknowledgements_in_any_order_cost_about_the_same() {
+    let time = |count: u64| {
+        let mut unacked = crate::client::unacked::Unacked::default();
+        for number in 1..=count {
+            unacked.add(tag(number));
+        }
+        let start = std::time::Instant::now();
+        // Every number once, far apart: the step is odd, and the count a power of two.
+        for step in 0..count {
+            let number = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) % count + 1;
+            assert!(unacked.settle(Tags::One(tag(number))));
+        }
+        assert_eq!(unacked.last(), None);
+        start.elapsed().as_secs_f64() / count as f64
+    };
+    // The best of several, because others use the machine as well.
+    let best = |count| (0..3).map(|_| time(count)).fold(f64::INFINITY, f64::min);
+    let (few, many) = (best(1 << 14), best(1 << 18));
+    std::println!("{:.2} and {:.2} microseconds each", few * 1e6, many * 1e6);
+    assert!(
+        many < 6.0 * few,
+        "{many} s each of many, {few} s each of few"
+    );
+}

@@ -140,7 +140,7 @@ impl Lane {
         }
         consumer.cancel().await?;
         if let Some(delivery) = consumer.next().await.transpose()? {
-            let more = message::read_label(&delivery.properties());
+            let more = delivery.properties().map(|it| message::read_label(&it));
             let fault = format!("is the last, and yet another came: {more:?}");
             return Err(self.fault(self.count, fault));
         }
@@ -150,7 +150,7 @@ impl Lane {
 
     /// Checks the message that came when that number was due.
     fn check(&self, due: u64, delivery: &Delivery) -> Result<(), String> {
-        let properties = delivery.properties();
+        let properties = delivery.properties().map_err(|error| error.to_string())?;
         let Some((number, labelled)) = message::read_label(&properties) else {
             return Err(format!("came without its label: {properties:?}"));
         };

@@ -88,7 +88,10 @@ impl Names {
         if body.len() > name.len() {
             let _ = write!(text, " of {} bytes", body.len());
         }
-        let properties = properties.decode();
+        let properties = match properties.decode() {
+            Ok(properties) => properties,
+            Err(error) => return format!("{text} {error}"),
+        };
         if let Some(headers) = &properties.headers {
             let _ = write!(text, " headers={}", self.table(headers));
         }

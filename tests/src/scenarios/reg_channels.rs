@@ -61,7 +61,7 @@ async fn reg_01_many_tasks_publish_on_one_channel(cx: Ctx) -> Outcome {
                     match (key, confirm.await) {
                         ("q", Ok(())) => routed.push((seq.get(), body)),
                         ("nowhere", Err(Unconfirmed::Returned(message))) => {
-                            let id = message.encoded_properties.decode().message_id;
+                            let id = message.encoded_properties.decode()?.message_id;
                             assert_eq!(id.as_deref(), Some(&*body));
                         }
                         (_, outcome) => panic!("{body} to {key}: {outcome:?}"),
@@ -79,7 +79,7 @@ async fn reg_01_many_tasks_publish_on_one_channel(cx: Ctx) -> Outcome {
     let mut consumer = channel.consume_no_ack(consume("q")).await?;
     for (seq, body) in routed {
         let message = cx.soon(consumer.next()).await?.ok_or("no message")??;
-        let id = message.properties().message_id;
+        let id = message.properties()?.message_id;
         assert_eq!(id.as_deref(), Some(&*body), "number {seq}");
         assert_eq!(text(&message.body).trim_start_matches('x'), body);
     }

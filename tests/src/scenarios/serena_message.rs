@@ -119,7 +119,7 @@ async fn ser_25_properties_come_back_as_they_were(cx: Ctx) -> Outcome {
         .get(get(&queue))
         .await?
         .ok_or("the queue is empty")?;
-    assert_eq!(message.properties.decode(), properties);
+    assert_eq!(message.properties.decode()?, properties);
     assert!(message.body.is_empty());
     message.ack()?;
     Ok(connection.close().await?)
@@ -140,7 +140,7 @@ async fn ser_26_an_unroutable_message_is_returned(cx: Ctx) -> Outcome {
     assert_eq!(message.text, "NO_ROUTE");
     assert_eq!(message.exchange, "");
     assert_eq!(message.routing_key, "nowhere");
-    assert_eq!(message.encoded_properties.decode(), properties);
+    assert_eq!(message.encoded_properties.decode()?, properties);
     assert_eq!(message.body, "come back");
     assert!(channel.is_open());
     let queue = own_queue(&channel).await?;

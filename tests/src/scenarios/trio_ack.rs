@@ -127,7 +127,7 @@ async fn tri_50_get_tells_all_about_a_message(cx: Ctx) -> Outcome {
             .routing_key(&queue)?
             .message_count(left);
         assert_eq!(message.method, expected);
-        assert_eq!(message.properties.decode(), properties);
+        assert_eq!(message.properties.decode()?, properties);
         assert_eq!(message.body, "body");
         assert_eq!(
             message.acker.as_ref().map(|acker| acker.tag().get()),

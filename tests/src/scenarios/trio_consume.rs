@@ -65,7 +65,7 @@ async fn tri_39_a_consumer_gets_what_was_published_before(cx: Ctx) -> Outcome {
     assert_eq!(*consumer.tag(), "my tag");
     let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
     assert_eq!(delivery.body, "coucou");
-    assert_eq!(delivery.properties(), properties);
+    assert_eq!(delivery.properties()?, properties);
     let expected = basic::Deliver::default()
         .consumer_tag("my tag")?
         .delivery_tag(1)

@@ -100,7 +100,7 @@ async fn tri_38_unroutable_messages_come_back_to_the_listener(cx: Ctx) -> Outcom
         (message.exchange, message.routing_key.as_str()),
         (<_>::default(), "nowhere")
     );
-    assert_eq!(message.encoded_properties.decode(), properties);
+    assert_eq!(message.encoded_properties.decode()?, properties);
     assert_eq!(message.body, "come back");
     // The channel goes on, and nothing else came back.
     own_queue(&channel).await?;

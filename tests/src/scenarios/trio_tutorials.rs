@@ -68,7 +68,7 @@ async fn work(connection: Connection, count: usize) -> Result<Vec<String>, Failu
     let mut done = Vec::new();
     while done.len() < count {
         let delivery = consumer.next().await.ok_or("no task")??;
-        assert_eq!(delivery.properties().delivery_mode, Some(2));
+        assert_eq!(delivery.properties()?.delivery_mode, Some(2));
         done.push(text(&delivery.body));
         delivery.ack()?;
     }
@@ -261,7 +261,7 @@ async fn serve(channel: Channel, count: usize) -> Outcome {
         served += 1;
         let channel = &channel;
         async move {
-            let properties = request.properties();
+            let properties = request.properties()?;
             let reply_to = properties.reply_to.ok_or("no address to reply to")?;
             let correlation = properties
                 .correlation_id
@@ -315,7 +315,7 @@ async fn tri_61_remote_procedure_call(cx: Ctx) -> Outcome {
     let mut consumer = channel.consume_no_ack(consume(&replies)).await?;
     ask(&channel, 30, &replies).await?;
     let reply = cx.soon(consumer.next()).await?.ok_or("no reply")??;
-    let correlation = reply.properties().correlation_id;
+    let correlation = reply.properties()?.correlation_id;
     assert_eq!(correlation.as_deref(), Some("request 30"));
     assert_eq!(text(&reply.body), "832040");
     cx.soon(server.join()).await???;
@@ -335,7 +335,7 @@ async fn tri_52_a_reply_finds_its_request(cx: Ctx) -> Outcome {
     for number in 1..=5 {
         ask(&channel, number, &replies).await?;
         let reply = cx.soon(consumer.next()).await?.ok_or("no reply")??;
-        let correlation = reply.properties().correlation_id;
+        let correlation = reply.properties()?.correlation_id;
         assert_eq!(correlation.as_deref(), Some(&*format!("request {number}")));
         assert_eq!(reply.method.routing_key, replies);
         assert_eq!(text(&reply.body), fib(number).to_string());
@@ -359,10 +359,10 @@ async fn tri_52_replies_are_told_apart_by_handlers(cx: Ctx) -> Outcome {
     }
     let consumer = channel.consume(consume(&replies)).await?;
     cx.soon(handle_each(consumer, |reply| {
-        let request = reply
-            .properties()
-            .correlation_id
-            .and_then(|it| waiting.remove(&it));
+        let properties = reply.properties();
+        let request = properties
+            .ok()
+            .and_then(|it| waiting.remove(&it.correlation_id?));
         let left = waiting.len();
         async move {
             let request = request.ok_or("a reply to nothing")?;
@@ -386,7 +386,7 @@ async fn tri_52_direct_replies_need_no_queue(cx: Ctx) -> Outcome {
     let reply = cx.soon(consumer.next()).await?.ok_or("no reply")??;
     assert_eq!(text(&reply.body), "55");
     assert_eq!(
-        reply.properties().correlation_id.as_deref(),
+        reply.properties()?.correlation_id.as_deref(),
         Some("request 10")
     );
     cx.soon(server.join()).await???;

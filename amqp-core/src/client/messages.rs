@@ -1,0 +1,233 @@
+//! Messages that come in: deliveries, fetched ones, and those that come back.
+
+use super::{
+    Client, Event,
+    channel::{Mode, Pending},
+    confirms::{Fingerprint, hash},
+    event::{Delivery, GetMessage, Returned},
+};
+use crate::{
+    body::Content,
+    close::RequestError,
+    fault::Fault,
+    ids::{ChannelId, DeliveryTag, Requeue, Tags},
+    machine::{Dropped, Machine},
+    method::MethodDef as _,
+    protocol::basic,
+};
+
+impl Machine<Client> {
+    /// A delivery begins: whether it is for a consumer that wants it.
+    #[inline]
+    pub(super) fn on_deliver_begun(
+        &mut self,
+        id: ChannelId,
+        method: &basic::Deliver,
+    ) -> Result<bool, Fault> {
+        let Some(channel) = self.channel_mut(id) else {
+            return Ok(false);
+        };
+        if method.delivery_tag == 0 {
+            return Err(Fault::ZeroDeliveryTag);
+        }
+        let consumers = &mut channel.role.consumers;
+        if let Some(consumer) = consumers.owner(&method.consumer_tag) {
+            return Ok(!consumer.abandoned);
+        }
+        match consumers.take_late(&method.consumer_tag) {
+            Some(_) => Ok(false),
+            None => Err(Fault::UnknownConsumer(method.consumer_tag.clone())),
+        }
+    }
+
+    #[inline]
+    pub(super) fn on_deliver(
+        &mut self,
+        id: ChannelId,
+        method: basic::Deliver,
+        content: Content,
+    ) -> Result<(), Fault> {
+        let Some(channel) = self.channel_mut(id) else {
+            return Ok(());
+        };
+        let consumer = channel.role.consumers.owner(&method.consumer_tag);
+        let Some(consumer) = consumer.filter(|consumer| !consumer.abandoned) else {
+            return self.on_deliver_dropped(id, &method, Dropped::Unwanted);
+        };
+        let tag = DeliveryTag::new(method.delivery_tag).filter(|_| !consumer.no_ack);
+        if let Some(tag) = tag {
+            channel.role.delivered(tag);
+        }
+        self.push(Event::Delivered(Delivery {
+            channel: id,
+            consumer: consumer.id,
+            tag,
+            method,
+            content,
+        }));
+        Ok(())
+    }
+
+    /// A delivery has come that is not for the application. To leave it outstanding would lose it,
+    /// should a later delivery be acknowledged with all before it.
+    pub(super) fn on_deliver_dropped(
+        &mut self,
+        id: ChannelId,
+        method: &basic::Deliver,
+        why: Dropped,
+    ) -> Result<(), Fault> {
+        let Some(channel) = self.channel_mut(id) else {
+            return Ok(());
+        };
+        let consumers = &channel.role.consumers;
+        let consumer = consumers.owner(&method.consumer_tag);
+        let acknowledged = match consumer {
+            Some(consumer) => !consumer.no_ack,
+            None => consumers.acknowledged(&method.consumer_tag),
+        };
+        let tag = DeliveryTag::new(method.delivery_tag).filter(|_| acknowledged);
+        if let Some(tag) = tag {
+            channel.role.delivered(tag);
+        }
+        match why {
+            Dropped::Unwanted => self.put_back(id, tag, Requeue::Yes),
+            Dropped::Unreadable(fault) => {
+                self.put_back(id, tag, Requeue::No);
+                let consumer = consumer.filter(|consumer| !consumer.abandoned);
+                if let Some(consumer) = consumer {
+                    self.push(Event::Unreadable {
+                        channel: id,
+                        consumer: Some(consumer.id),
+                        tag,
+                        fault,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_return(&mut self, id: ChannelId, method: basic::Return, content: Content) {
+        let Some(channel) = self.channel_mut(id) else {
+            return;
+        };
+        let seq = match &mut channel.role.mode {
+            Mode::Confirm(confirms) => {
+                let fingerprint = Fingerprint {
+                    properties: hash(content.properties.as_bytes()),
+                    body_len: content.body.len(),
+                };
+                confirms.match_return(&method, &fingerprint)
+            }
+            Mode::Plain | Mode::Transaction { .. } => None,
+        };
+        self.push(Event::Returned(Returned {
+            channel: id,
+            seq,
+            method,
+            content,
+        }));
+    }
+
+    /// The answer to `basic.get` begins: whether it still waits.
+    pub(super) fn on_get_ok_begun(
+        &mut self,
+        id: ChannelId,
+        method: &basic::GetOk,
+    ) -> Result<bool, Fault> {
+        if method.delivery_tag == 0 {
+            return Err(Fault::ZeroDeliveryTag);
+        }
+        let Some(channel) = self.channel_mut(id) else {
+            return Ok(false);
+        };
+        let mut pending = channel.role.pending.iter();
+        let get = pending.find(|pending| pending.method == basic::Get::ID);
+        get.map(|get| !get.abandoned).ok_or(Fault::UnexpectedReply)
+    }
+
+    /// Takes out the request that a message answers, and notes that the message is outstanding.
+    fn take_get(
+        &mut self,
+        id: ChannelId,
+        method: &basic::GetOk,
+    ) -> Result<(Pending, Option<DeliveryTag>), Fault> {
+        let Some(pending) = self.take_pending(id, basic::GetOk::ID, None) else {
+            return Err(Fault::UnexpectedReply);
+        };
+        let tag = DeliveryTag::new(method.delivery_tag).filter(|_| !pending.no_ack);
+        if let Some(tag) = tag
+            && let Some(channel) = self.channel_mut(id)
+        {
+            channel.role.delivered(tag);
+        }
+        Ok((pending, tag))
+    }
+
+    pub(super) fn on_get_ok(
+        &mut self,
+        id: ChannelId,
+        method: basic::GetOk,
+        content: Content,
+    ) -> Result<(), Fault> {
+        let (pending, tag) = self.take_get(id, &method)?;
+        if pending.abandoned {
+            self.put_back(id, tag, Requeue::Yes);
+        } else {
+            self.push(Event::Got {
+                channel: id,
+                request: pending.id,
+                message: Some(GetMessage {
+                    tag,
+                    method,
+                    content,
+                }),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_get_ok_dropped(
+        &mut self,
+        id: ChannelId,
+        method: &basic::GetOk,
+        why: Dropped,
+    ) -> Result<(), Fault> {
+        let (pending, tag) = self.take_get(id, method)?;
+        match why {
+            Dropped::Unwanted => self.put_back(id, tag, Requeue::Yes),
+            Dropped::Unreadable(fault) => {
+                self.put_back(id, tag, Requeue::No);
+                if !pending.abandoned {
+                    self.push(Event::Failed {
+                        request: pending.id,
+                        cause: RequestError::Unreadable(fault),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rejects a message that does not reach the application.
+    fn put_back(&mut self, id: ChannelId, tag: Option<DeliveryTag>, requeue: Requeue) {
+        let Some(tag) = tag else {
+            return;
+        };
+        let outstanding = self
+            .channel_mut(id)
+            .is_some_and(|channel| channel.role.unacked.settle(Tags::One(tag)));
+        if !outstanding {
+            return;
+        }
+        // A nack does not count towards a queue's delivery limit since RabbitMQ 4.3, a reject does.
+        self.put_method_anyway(
+            id,
+            &basic::Nack {
+                delivery_tag: tag.get(),
+                multiple: false,
+                requeue: requeue.into(),
+            },
+        );
+    }
+}
