@@ -185,6 +185,12 @@ pub enum Unconfirmed {
     /// before the channel or the connection ended.
     #[error("the message was returned: {} {}", .0.code, Escaped(&.0.text))]
     Returned(Box<ReturnedMessage>),
+    /// The server has taken responsibility for it, but a message was returned that may have been
+    /// this one: it differs from others that were published, but not in what came back. RabbitMQ
+    /// removes the header `BCC`, and may be configured to add headers. The message is `None` if it
+    /// could not be read.
+    #[error("a message was returned that may be this one")]
+    PossiblyReturned(Option<Box<ReturnedMessage>>),
     /// The server could not take responsibility for it: it may be lost.
     #[error("the server refused the message")]
     Nacked,

@@ -162,6 +162,16 @@ impl<A: Acks> Consumer<A> {
         &self.tag
     }
 
+    /// The number of messages that this consumer did not get, because they were over a limit of this
+    /// side: [`Limits::header`](amqp_core::Limits). They were rejected without requeue, so that they
+    /// are dead-lettered where the queue says so; without acknowledgements they are lost.
+    #[must_use]
+    pub fn unreadable(&self) -> u64 {
+        let mut state = self.channel.shared().lock();
+        let consumer = state.consumer_mut(self.channel.id, self.id);
+        consumer.map_or(0, |consumer| consumer.unreadable)
+    }
+
     /// Cancels the consumer. What was delivered before the server took notice is still yielded,
     /// then the stream ends. When the server does not answer in time the stream ends as well, and
     /// what is delivered after that is requeued. The tag

@@ -46,8 +46,8 @@ impl ReturnedMessage {
         size_of::<Self>()
             + self.exchange.len()
             + self.routing_key.len()
-            + self.encoded_properties.memory()
-            + self.body.memory()
+            + self.encoded_properties.as_bytes().len()
+            + self.body.len()
     }
 
     pub(crate) fn omit_body(&mut self) {

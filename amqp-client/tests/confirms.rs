@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, task::Poll, time::Duration};
 
 use amqp_client::{
     Confirm, ConfirmChannel, Error, Unconfirmed,
-    core::{CloseCause, wire::ShortStr},
+    core::{
+        CloseCause,
+        wire::{FieldTable, ShortStr},
+    },
     protocol::{ReplyCode, basic},
 };
 use bytes::Bytes;
@@ -124,6 +127,49 @@ fn reg_2_returns_find_their_publish() {
     assert_eq!(returned(&outcomes[2]), b"4");
     assert_eq!(outcomes[3], Some(Err(Unconfirmed::Nacked)));
     assert_eq!(outcomes[4], Some(Ok(())));
+    drop((confirms, channel));
+    rig.finish(connection);
+}
+
+/// RabbitMQ removes the header `BCC`, so that a message with it and one without come back alike.
+#[test]
+fn what_may_have_come_back_is_not_confirmed() {
+    let (mut rig, connection, channel) = Rig::with_confirms();
+    let publish = |key: &str| {
+        basic::Publish::default()
+            .routing_key(key)
+            .unwrap()
+            .mandatory(true)
+    };
+    let plain = basic::Properties::default();
+    let copies = FieldTable::new()
+        .with("BCC", vec!["elsewhere".into()])
+        .unwrap();
+    let copied = plain.clone().headers(copies);
+    let mut confirms = Vec::new();
+    for (key, properties) in [("k", &copied), ("k", &plain), ("other", &plain)] {
+        let publish = publish(key);
+        confirms.push(
+            rig.wait(channel.publish(&publish, properties, "x"))
+                .unwrap(),
+        );
+    }
+    rig.run();
+    let message = rig.peer().messages().remove(1);
+    rig.peer().return_message(1, &message);
+    rig.peer().ack(1, 3, true);
+    rig.run();
+    let outcomes = told(&mut confirms);
+    for outcome in &outcomes[..2] {
+        let Some(Err(Unconfirmed::PossiblyReturned(Some(message)))) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(
+            (message.routing_key.as_str(), &message.body),
+            ("k", &"x".into())
+        );
+    }
+    assert_eq!(outcomes[2], Some(Ok(())));
     drop((confirms, channel));
     rig.finish(connection);
 }

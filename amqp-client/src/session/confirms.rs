@@ -29,8 +29,10 @@ pub(crate) struct Confirms {
 enum Slot {
     Waiting {
         waker: Option<Waker>,
-        /// The message was returned; its confirm follows.
+        /// The message was returned, or one that it may have been; its confirm follows.
         returned: Option<Box<ReturnedMessage>>,
+        /// The returned message is certain to be this one.
+        certain: bool,
     },
     Settled(Result<(), Unconfirmed>),
     /// Unsettled, without a future.
@@ -76,6 +78,7 @@ impl Confirms {
             Slot::Waiting {
                 waker: None,
                 returned: None,
+                certain: false,
             }
         } else {
             Slot::Abandoned
@@ -129,7 +132,9 @@ impl Confirms {
                 Slot::Settled(_) | Slot::Taken => Slot::Taken,
             };
             match std::mem::replace(slot, next) {
-                Slot::Waiting { waker, returned } => {
+                Slot::Waiting {
+                    waker, returned, ..
+                } => {
                     totals.stop_waiting(waker.as_ref());
                     totals.release(returned.as_deref());
                     later.drop_waker(waker);
@@ -149,13 +154,35 @@ impl Confirms {
         totals: &mut Totals,
     ) -> Result<(), ReturnedMessage> {
         match self.slot(seq) {
-            Some(Slot::Waiting { returned, .. }) => {
+            Some(Slot::Waiting {
+                returned, certain, ..
+            }) => {
                 totals.release(returned.as_deref());
                 totals.returned += message.memory();
                 *returned = Some(Box::new(message));
+                *certain = true;
                 Ok(())
             }
             _ => Err(message),
+        }
+    }
+
+    /// Keeps a returned message for the future of a publish that it may have been.
+    pub(crate) fn keep_possibly_returned(
+        &mut self,
+        seq: u64,
+        message: &ReturnedMessage,
+        totals: &mut Totals,
+    ) {
+        if let Some(Slot::Waiting {
+            returned,
+            certain: false,
+            ..
+        }) = self.slot(seq)
+        {
+            totals.release(returned.as_deref());
+            totals.returned += message.memory();
+            *returned = Some(Box::new(message.clone()));
         }
     }
 
@@ -170,13 +197,19 @@ impl Confirms {
         for seq in run {
             let Some(slot) = self.slot(seq) else { continue };
             *slot = match std::mem::replace(slot, Slot::Taken) {
-                Slot::Waiting { waker, returned } => {
+                Slot::Waiting {
+                    waker,
+                    returned,
+                    certain,
+                } => {
                     totals.stop_waiting(waker.as_ref());
                     later.wake(waker);
-                    if matches!(outcome, Outcome::Nacked) {
-                        totals.release(returned.as_deref());
+                    let bytes = returned.as_deref().map_or(0, ReturnedMessage::memory);
+                    let result = result_of(outcome, returned, certain);
+                    if returned_in(&result).is_none() {
+                        totals.returned = totals.returned.saturating_sub(bytes);
                     }
-                    Slot::Settled(result_of(outcome, returned))
+                    Slot::Settled(result)
                 }
                 Slot::Abandoned | Slot::Taken => Slot::Taken,
                 settled @ Slot::Settled(_) => settled,
@@ -210,19 +243,26 @@ impl Confirms {
 
 fn returned_in(outcome: &Result<(), Unconfirmed>) -> Option<&ReturnedMessage> {
     match outcome {
-        Err(Unconfirmed::Returned(message)) => Some(message),
+        Err(Unconfirmed::Returned(message) | Unconfirmed::PossiblyReturned(Some(message))) => {
+            Some(message)
+        }
         Ok(()) | Err(_) => None,
     }
 }
 
 /// What the publisher is told.
-fn result_of(outcome: &Outcome, returned: Option<Box<ReturnedMessage>>) -> Result<(), Unconfirmed> {
+fn result_of(
+    outcome: &Outcome,
+    returned: Option<Box<ReturnedMessage>>,
+    certain: bool,
+) -> Result<(), Unconfirmed> {
     match (outcome, returned) {
         (Outcome::Nacked, _) => Err(Unconfirmed::Nacked),
         // A return stands, whether or not the confirm still came.
-        (_, Some(message)) => Err(Unconfirmed::Returned(message)),
-        (Outcome::Acked, None) => Ok(()),
-        (Outcome::NotSent(reason), None) => Err(Unconfirmed::NotSent(reason.clone())),
-        (Outcome::Unknown(reason), None) => Err(Unconfirmed::Unknown(reason.clone())),
+        (_, Some(message)) if certain => Err(Unconfirmed::Returned(message)),
+        (Outcome::PossiblyReturned, message) => Err(Unconfirmed::PossiblyReturned(message)),
+        (Outcome::Acked, _) => Ok(()),
+        (Outcome::NotSent(reason), _) => Err(Unconfirmed::NotSent(reason.clone())),
+        (Outcome::Unknown(reason), _) => Err(Unconfirmed::Unknown(reason.clone())),
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct ConsumerState {
     progress: Arc<AtomicU32>,
     /// The count at the time that it was watched last.
     watched: u32,
+    /// The number of its messages that were over a limit of this side.
+    pub(crate) unreadable: u64,
     /// It is being cancelled: a message beyond its share is put back at once.
     cancelling: bool,
     /// Invariant: true exactly if the buffer counts it.
@@ -185,6 +187,7 @@ impl State {
                 unreturnable: no_ack,
                 progress,
                 watched: 0,
+                unreadable: 0,
                 cancelling: false,
                 counted: true,
                 withheld: Withheld::default(),
@@ -450,17 +453,24 @@ impl State {
         }
     }
 
-    pub(crate) fn on_returned(&mut self, returned: client::Returned, later: &mut Later) {
+    pub(crate) fn on_returned(&mut self, mut returned: client::Returned, later: &mut Later) {
         let (channel, seq) = (returned.channel, returned.seq);
+        let candidates = mem::take(&mut returned.candidates);
         let mut message = ReturnedMessage::from(returned);
         let limit = self.buffer.limit();
         let Some(channel) = self.channels.get_mut(channel) else {
             return;
         };
+        if self.totals.returned + message.memory() > limit
+            && (seq.is_some() || !candidates.is_empty())
+        {
+            message.omit_body();
+        }
+        for seq in candidates {
+            let confirms = &mut channel.confirms;
+            confirms.keep_possibly_returned(seq.get(), &message, &mut self.totals);
+        }
         if let Some(seq) = seq {
-            if self.totals.returned + message.memory() > limit {
-                message.omit_body();
-            }
             match channel
                 .confirms
                 .keep_returned(seq.get(), message, &mut self.totals)

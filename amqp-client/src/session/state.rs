@@ -254,6 +254,15 @@ impl State {
                     self.answer(request, Answer::Failed(cause), later);
                 }
                 Event::Returned(returned) => self.on_returned(returned, later),
+                Event::Unreadable {
+                    channel,
+                    consumer: Some(consumer),
+                    ..
+                } => {
+                    if let Some(consumer) = self.consumer_mut(channel, consumer) {
+                        consumer.unreadable += 1;
+                    }
+                }
                 Event::ConsumerCancelled {
                     channel,
                     consumer,

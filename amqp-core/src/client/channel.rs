@@ -5,8 +5,9 @@ use alloc::{collections::VecDeque, string::String};
 use super::{
     Client, Event,
     checks::{self, REPLY_TO},
-    confirms::{BACKLOG, Confirms, Fingerprint, hash},
+    confirms::{BACKLOG, Confirms},
     consumers::{Cancelling, Consumers},
+    fingerprint::{Fingerprint, hash_body},
     unacked::Unacked,
 };
 use crate::{
@@ -692,6 +693,7 @@ impl Machine<Client> {
             Mode::Plain | Mode::Transaction { .. } => 0,
         };
         let tracked = number > 0 && publish.mandatory;
+        let body_hash = if tracked { hash_body(&body) } else { 0 };
         let message = Message {
             method: publish,
             properties,
@@ -699,8 +701,8 @@ impl Machine<Client> {
             publish: number,
         };
         let backlog = &mut channel.backlog;
-        let hashed = output.put_content(backlog, id.number(), message, |encoded| {
-            if tracked { hash(encoded) } else { 0 }
+        let fingerprint = output.put_content(backlog, id.number(), message, |encoded| {
+            tracked.then(|| Fingerprint::of(encoded))
         })?;
         let Mode::Confirm(confirms) = &mut channel.role.mode else {
             return Ok(None);
@@ -710,12 +712,8 @@ impl Machine<Client> {
         } else {
             BACKLOG
         });
-        if tracked {
-            let fingerprint = Fingerprint {
-                properties: hashed,
-                body_len,
-            };
-            confirms.add_mandatory(publish, &fingerprint);
+        if let Some(fingerprint) = fingerprint {
+            confirms.add_mandatory(publish, fingerprint, body_hash);
         }
         let unmarked = confirms.begin_unmarked();
         if unmarked && self.role.confirm_deadlines.are_set() {

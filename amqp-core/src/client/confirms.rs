@@ -4,7 +4,11 @@ use alloc::collections::VecDeque;
 
 use core::time::Duration;
 
-use crate::{ids::PublishSeq, protocol::basic, time::Instant, wire::ShortStr};
+use super::{
+    fingerprint::{Fingerprint, hash_address, hash_body},
+    returns::{Found, Key, Mandatory},
+};
+use crate::{body::Content, ids::PublishSeq, protocol::basic, time::Instant};
 
 /// The publishes that wait for their confirm, by number.
 ///
@@ -15,10 +19,10 @@ pub(crate) struct Confirms {
     /// The number of the entry at the front.
     first: u64,
     entries: VecDeque<Entry>,
-    /// The mandatory publishes among them, in order, to match returns to.
-    mandatory: VecDeque<Mandatory>,
-    /// The highest number that a return was matched to: returns come in publish order.
-    returned: u64,
+    /// The mandatory publishes among them, to match returns to.
+    mandatory: Mandatory,
+    /// How many unsettled entries are in doubt.
+    in_doubt: usize,
     /// The deadlines, in order. Each is of the publishes behind the mark before it.
     marks: VecDeque<Mark>,
     /// There are publishes behind the last mark, which have no deadline yet.
@@ -36,6 +40,8 @@ struct Mark {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     settled: bool,
+    /// A message came back that may have been this one.
+    in_doubt: bool,
     /// Where its first byte stands in the lane of ready frames; `BACKLOG` while it waits in a
     /// backlog, 0 when it has left one.
     position: u64,
@@ -47,39 +53,13 @@ pub(crate) const BACKLOG: u64 = u64::MAX - 1;
 /// The end of everything that is queued, backlogs as well.
 pub(crate) const ALL: u64 = u64::MAX;
 
-/// What a return tells of the publish it belongs to.
-#[derive(Debug)]
-struct Mandatory {
-    seq: u64,
-    exchange: ShortStr,
-    routing_key: ShortStr,
-    properties: u64,
-    body_len: usize,
-}
-
-/// What stands in a mandatory publish that a return can be recognised by.
-pub(crate) struct Fingerprint {
-    /// A hash of the encoded properties.
-    pub(crate) properties: u64,
-    /// In bytes.
-    pub(crate) body_len: usize,
-}
-
-/// A hash of a few bytes that are not under attack: what collides is at worst told apart by order.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    // FNV-1a.
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
 impl Confirms {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             first: 1,
             entries: VecDeque::new(),
-            mandatory: VecDeque::new(),
-            returned: 0,
+            mandatory: Mandatory::default(),
+            in_doubt: 0,
             marks: VecDeque::new(),
             unmarked: false,
         }
@@ -124,11 +104,12 @@ impl Confirms {
     }
 
     /// The deadline has passed: gives the runs of those publishes that were not settled.
-    pub(crate) fn expire(&mut self, at: Instant, settled: impl FnMut(PublishSeq, PublishSeq)) {
+    pub(crate) fn expire(&mut self, at: Instant, mut settled: impl FnMut(PublishSeq, PublishSeq)) {
         if let Some(mark) = self.marks.front().filter(|mark| mark.at == at).copied() {
             self.marks.pop_front();
-            // They were given out.
-            let _known = self.settle(mark.last, true, settled);
+            self.settle(mark.last, true, |first, last, _in_doubt| {
+                settled(first, last)
+            });
         }
     }
 
@@ -147,20 +128,22 @@ impl Confirms {
         let seq = self.next();
         self.entries.push_back(Entry {
             settled: false,
+            in_doubt: false,
             position,
         });
         PublishSeq(seq)
     }
 
     /// The publish just added is mandatory.
-    pub(crate) fn add_mandatory(&mut self, publish: &basic::Publish, fingerprint: &Fingerprint) {
-        self.mandatory.push_back(Mandatory {
-            seq: self.next() - 1,
-            exchange: publish.exchange.clone(),
-            routing_key: publish.routing_key.clone(),
-            properties: fingerprint.properties,
-            body_len: fingerprint.body_len,
-        });
+    pub(crate) fn add_mandatory(
+        &mut self,
+        publish: &basic::Publish,
+        properties: Fingerprint,
+        body: u64,
+    ) {
+        let address = hash_address(&publish.exchange, &publish.routing_key);
+        let key = Key::new(address, body, &properties);
+        self.mandatory.add(self.next() - 1, key, properties);
     }
 
     /// Publishes up to this number have begun to leave their backlog.
@@ -172,45 +155,51 @@ impl Confirms {
         }
     }
 
-    /// The publish that a return belongs to: the first mandatory one behind the last that was
-    /// matched, of the same address, properties and length, and not confirmed yet, since a return
-    /// comes before its confirm. A server may have changed the properties (RabbitMQ removes the
-    /// `BCC` header), so the rest decides when nothing matches wholly.
-    pub(crate) fn match_return(
-        &mut self,
-        method: &basic::Return,
-        fingerprint: &Fingerprint,
-    ) -> Option<PublishSeq> {
-        let candidates = || {
-            self.mandatory.iter().filter(|publish| {
-                publish.seq > self.returned
-                    && publish.exchange == method.exchange
-                    && publish.routing_key == method.routing_key
-                    && publish.body_len == fingerprint.body_len
-                    && !self.is_settled(publish.seq)
-            })
-        };
-        let seq = candidates()
-            .find(|publish| publish.properties == fingerprint.properties)
-            .or_else(|| candidates().next())?
-            .seq;
-        self.returned = seq;
-        Some(PublishSeq(seq))
+    /// Finds the publish that came back, among those that are not confirmed yet: a return comes
+    /// before its confirm. Those that it may be, where that is not certain, are in doubt from now on.
+    pub(crate) fn match_return(&mut self, method: &basic::Return, content: &Content) -> Found {
+        let properties = Fingerprint::of(content.properties.as_bytes());
+        let address = hash_address(&method.exchange, &method.routing_key);
+        let key = Key::new(address, hash_body(&content.body), &properties);
+        let (first, entries) = (self.first, &self.entries);
+        let is_settled = |seq| is_settled(first, entries, seq);
+        let found = self.mandatory.find(key, &properties, is_settled);
+        self.doubt(&found.candidates);
+        found
     }
 
-    fn is_settled(&self, seq: u64) -> bool {
-        let entry = seq.checked_sub(self.first);
-        entry.is_none_or(|at| self.entries.get(at as usize).is_some_and(|it| it.settled))
+    /// As [`match_return`](Self::match_return), for a return of which only the method could be read:
+    /// each publish that it may be is in doubt from now on.
+    pub(crate) fn match_unread_return(&mut self, method: &basic::Return) {
+        let address = hash_address(&method.exchange, &method.routing_key);
+        let (first, entries) = (self.first, &self.entries);
+        let is_settled = |seq| is_settled(first, entries, seq);
+        let found = self.mandatory.find_by_address(address, is_settled);
+        self.doubt(&found.candidates);
+        self.doubt(found.seq.as_slice());
     }
 
-    /// Settles one publish, or all up to it; gives back the runs of those that were not settled.
-    /// A number of 0 with `multiple` means all. A number that was never given out settles nothing:
-    /// what it was meant for cannot be known, and the publishes that wait stay in doubt.
+    fn doubt(&mut self, candidates: &[PublishSeq]) {
+        for seq in candidates {
+            let at = seq.0.checked_sub(self.first);
+            if let Some(entry) = at.and_then(|at| self.entries.get_mut(at as usize))
+                && !entry.settled
+                && !core::mem::replace(&mut entry.in_doubt, true)
+            {
+                self.in_doubt += 1;
+            }
+        }
+    }
+
+    /// Settles one publish, or all up to it; gives back the runs of those that were not settled,
+    /// each with whether they are in doubt. A number of 0 with `multiple` means all. A number that was
+    /// never given out settles nothing: what it was meant for cannot be known, and the publishes that
+    /// wait stay in doubt.
     pub(crate) fn settle(
         &mut self,
         seq: u64,
         multiple: bool,
-        mut settled: impl FnMut(PublishSeq, PublishSeq),
+        mut settled: impl FnMut(PublishSeq, PublishSeq, bool),
     ) {
         let next = self.next();
         let seq = if multiple && seq == 0 { next - 1 } else { seq };
@@ -220,30 +209,43 @@ impl Confirms {
         }
         let last = (seq - self.first) as usize;
         if multiple {
-            self.runs(last + 1, |_| true, &mut settled);
-            self.entries.drain(..=last);
+            self.settle_up_to(last, &mut settled);
             self.first = seq + 1;
         } else if let Some(entry) = self.entries.get_mut(last)
             && !entry.settled
         {
             entry.settled = true;
-            settled(PublishSeq(seq), PublishSeq(seq));
+            self.in_doubt -= usize::from(entry.in_doubt);
+            settled(PublishSeq(seq), PublishSeq(seq), entry.in_doubt);
         }
         while self.entries.front().is_some_and(|entry| entry.settled) {
             self.entries.pop_front();
             self.first += 1;
         }
-        while self
-            .mandatory
-            .front()
-            .is_some_and(|publish| publish.seq < self.first)
-        {
-            self.mandatory.pop_front();
-        }
+        self.mandatory.forget_before(self.first);
         // The last one is kept for publishes that come soon.
         while self.marks.len() > 1 && self.marks.front().is_some_and(|it| it.last < self.first) {
             self.marks.pop_front();
         }
+    }
+
+    /// Settles all entries up to the one at that index, and drops them.
+    fn settle_up_to(
+        &mut self,
+        last: usize,
+        settled: &mut impl FnMut(PublishSeq, PublishSeq, bool),
+    ) {
+        let sure = |entry: &Entry| !entry.in_doubt;
+        self.runs(last + 1, sure, &mut |from, to| settled(from, to, false));
+        if self.in_doubt > 0 {
+            let mut count = 0;
+            self.runs(last + 1, |entry| entry.in_doubt, &mut |from, to| {
+                count += (to.0 - from.0) as usize + 1;
+                settled(from, to, true);
+            });
+            self.in_doubt -= count;
+        }
+        self.entries.drain(..=last);
     }
 
     /// Ends it all: gives the runs of unsettled publishes of which something has left or will, and
@@ -282,4 +284,10 @@ impl Confirms {
             run(PublishSeq(start), PublishSeq(self.first + count as u64 - 1));
         }
     }
+}
+
+/// Whether a publish is settled, among entries of which the front has the number `first`.
+fn is_settled(first: u64, entries: &VecDeque<Entry>, seq: u64) -> bool {
+    let at = seq.checked_sub(first);
+    at.is_none_or(|at| entries.get(at as usize).is_some_and(|entry| entry.settled))
 }

@@ -1,5 +1,7 @@
 //! What a client's connection tells.
 
+use alloc::vec::Vec;
+
 use crate::{
     body::Content,
     close::{CloseReason, RequestError},
@@ -177,8 +179,8 @@ impl GetMessage {
 }
 
 impl Returned {
-    /// How much memory it takes, in bytes: that of its [content](Content::memory), and the strings
-    /// of its method.
+    /// How much memory it takes, in bytes: that of its [content](Content::memory), the strings of
+    /// its method, and the list of publishes that it may be.
     #[must_use]
     pub fn memory(&self) -> usize {
         let method = &self.method;
@@ -186,6 +188,7 @@ impl Returned {
             + method.reply_text.len()
             + method.exchange.len()
             + method.routing_key.len()
+            + self.candidates.len() * size_of::<PublishSeq>()
     }
 }
 
@@ -195,8 +198,16 @@ impl Returned {
 pub struct Returned {
     /// The channel.
     pub channel: ChannelId,
-    /// Which publish of a channel in confirm mode it was; none on other channels.
+    /// Which publish of a channel in confirm mode it was. `None` on other channels, and where that
+    /// is not certain.
+    ///
+    /// Publishes that are equal in address, properties and body are taken to come back in the order
+    /// in which they were made.
     pub seq: Option<PublishSeq>,
+    /// Which publishes it may have been, where that is not certain: they differ, but not in what
+    /// came back. RabbitMQ removes the header `BCC`, and may be configured to add headers. Their
+    /// outcome is [`Outcome::PossiblyReturned`] instead of [`Outcome::Acked`].
+    pub candidates: Vec<PublishSeq>,
     /// The method that carried it: why, exchange, routing key.
     pub method: basic::Return,
     /// The message.
@@ -209,6 +220,9 @@ pub enum Outcome {
     /// The server has taken responsibility for it. A mandatory one that no queue took is also
     /// acknowledged, after it was returned.
     Acked,
+    /// As [`Acked`](Self::Acked), but a message was returned that may have been this one: see
+    /// [`Returned::candidates`]. Whether a queue has it is not known.
+    PossiblyReturned,
     /// The server could not take responsibility for it.
     Nacked,
     /// The channel or connection ended before any of it left the machine.

@@ -3,8 +3,8 @@
 use super::{
     Client, Event,
     channel::{Mode, Pending},
-    confirms::{Fingerprint, hash},
     event::{Delivery, GetMessage, Returned},
+    returns::Found,
 };
 use crate::{
     body::Content,
@@ -111,22 +111,40 @@ impl Machine<Client> {
         let Some(channel) = self.channel_mut(id) else {
             return;
         };
-        let seq = match &mut channel.role.mode {
-            Mode::Confirm(confirms) => {
-                let fingerprint = Fingerprint {
-                    properties: hash(content.properties.as_bytes()),
-                    body_len: content.body.len(),
-                };
-                confirms.match_return(&method, &fingerprint)
-            }
-            Mode::Plain | Mode::Transaction { .. } => None,
+        let found = match &mut channel.role.mode {
+            Mode::Confirm(confirms) => confirms.match_return(&method, &content),
+            Mode::Plain | Mode::Transaction { .. } => Found::default(),
         };
         self.push(Event::Returned(Returned {
             channel: id,
-            seq,
+            seq: found.seq,
+            candidates: found.candidates,
             method,
             content,
         }));
+    }
+
+    /// A message has come back of which nothing is kept.
+    pub(super) fn on_return_dropped(
+        &mut self,
+        id: ChannelId,
+        method: &basic::Return,
+        why: Dropped,
+    ) {
+        let Dropped::Unreadable(fault) = why else {
+            return;
+        };
+        if let Some(channel) = self.channel_mut(id)
+            && let Mode::Confirm(confirms) = &mut channel.role.mode
+        {
+            confirms.match_unread_return(method);
+        }
+        self.push(Event::Unreadable {
+            channel: id,
+            consumer: None,
+            tag: None,
+            fault,
+        });
     }
 
     /// The answer to `basic.get` begins: whether it still waits.

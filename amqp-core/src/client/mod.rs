@@ -10,9 +10,11 @@ mod confirm_deadlines;
 mod confirms;
 mod consumers;
 mod event;
+mod fingerprint;
 mod handshake;
 mod messages;
 mod receive;
+mod returns;
 pub(crate) mod unacked;
 
 use alloc::{collections::VecDeque, vec::Vec};

@@ -129,15 +129,8 @@ impl Role for Client {
         match method {
             Method::BasicDeliver(deliver) => machine.on_deliver_dropped(id, &deliver, why),
             Method::BasicGetOk(get_ok) => machine.on_get_ok_dropped(id, &get_ok, why),
-            Method::BasicReturn(_) => {
-                if let Dropped::Unreadable(fault) = why {
-                    machine.push(Event::Unreadable {
-                        channel: id,
-                        consumer: None,
-                        tag: None,
-                        fault,
-                    });
-                }
+            Method::BasicReturn(method) => {
+                machine.on_return_dropped(id, &method, why);
                 Ok(())
             }
             _ => Ok(()),
@@ -285,12 +278,16 @@ impl Machine<Client> {
         let Mode::Confirm(confirms) = &mut channel.role.mode else {
             return Err(Fault::UnknownPublish(number));
         };
-        confirms.settle(number, multiple, |first, last| {
+        confirms.settle(number, multiple, |first, last, in_doubt| {
+            let outcome = match outcome {
+                Outcome::Acked if in_doubt => Outcome::PossiblyReturned,
+                outcome => outcome.clone(),
+            };
             events.push_back(Event::Settled {
                 channel: id,
                 first,
                 last,
-                outcome: outcome.clone(),
+                outcome,
             });
         });
         Ok(())

@@ -22,18 +22,18 @@ use core::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 pub use self::turns::FlushMark;
+pub(crate) use self::{
+    assembly::Dropped,
+    channels::{Channel, ChannelLife, Lookup},
+    output::{Message, Output},
+    role::{Culprit, Role, unlisted},
+};
 use self::{
     channels::Channels,
     read_buffer::ReadBuffer,
     room::Wants,
     skip::Skip,
     timers::{RequestDeadlines, Timers},
-};
-pub(crate) use self::{
-    assembly::Dropped,
-    channels::{Channel, ChannelLife, Lookup},
-    output::{Message, Output},
-    role::{Culprit, Role, unlisted},
 };
 use crate::{
     close::{CloseCause, CloseReason, Stage, TimeoutReason},

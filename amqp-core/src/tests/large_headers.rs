@@ -5,7 +5,7 @@ use alloc::{string::ToString as _, vec, vec::Vec};
 use super::script::*;
 use crate::{
     ApiMisuse, ChannelId, CloseCause, Fault, RequestError, Requeue,
-    client::{Config, Connection, Delivery, Event},
+    client::{Config, Connection, Delivery, Event, Outcome},
     frame::FrameKind,
     protocol::{Method, ReplyCode, basic, channel, confirm, connection},
     wire::{DecodeError, FieldTable, LongStr},
@@ -222,6 +222,51 @@ fn a_fetched_message_with_a_header_over_its_limit_fails_its_request() {
             assert_eq!(sent, if no_ack { vec![] } else { vec![reject] });
         }
     }
+}
+
+#[test]
+fn a_returned_message_with_a_header_over_its_limit_leaves_its_publish_in_doubt() {
+    let mut client = client();
+    let id = client.confirm_channel();
+    let none = basic::Properties::default();
+    let to = |key: &str| basic::Publish {
+        mandatory: true,
+        ..publish(key)
+    };
+    for key in ["a", "b", "a", "c"] {
+        client.on(id).publish(&to(key), &none, "x").unwrap();
+    }
+    client.bytes();
+    let returned = basic::Return {
+        reply_code: ReplyCode::NO_ROUTE,
+        routing_key: name("a"),
+        ..basic::Return::default()
+    };
+    let long = with_header(200_000);
+    client.feed(&message(&returned, &long, b"x"));
+    let Event::Unreadable {
+        consumer: None,
+        tag: None,
+        fault,
+        ..
+    } = client.only_event()
+    else {
+        panic!("not told");
+    };
+    assert_eq!(fault, too_large(&long));
+    client.send(1, &ack(4, true));
+    let mut events = client.events();
+    events.sort_by_key(|event| match event {
+        Event::Settled { first, .. } => first.get(),
+        _ => 0,
+    });
+    assert_eq!(
+        events,
+        [
+            settled(id, 1, 1, Outcome::PossiblyReturned),
+            settled(id, 2, 4, Outcome::Acked),
+        ]
+    );
 }
 
 /// The header is read as far as that the body can be told from what follows, whatever is wrong.

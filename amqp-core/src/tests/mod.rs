@@ -26,6 +26,7 @@ mod publishing;
 mod requests;
 mod requests_model;
 mod returns;
+mod returns_model;
 pub(crate) mod sampler;
 pub(crate) mod script;
 mod secrets;

@@ -90,6 +90,7 @@ fn ser_35_a_return_comes_before_its_confirm_and_hurts_nothing() {
         Event::Returned(Returned {
             channel,
             seq: returned,
+            candidates: _,
             method,
             content,
         }),

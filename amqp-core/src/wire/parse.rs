@@ -187,6 +187,28 @@ pub(crate) fn bare_long_str<'a>(
     }
 }
 
+/// Calls `each` with the name and the whole of each field of a table, which is the whole input.
+pub(crate) fn visit_table<'a>(
+    table: &'a [u8],
+    mut each: impl FnMut(&'a [u8], &'a [u8]),
+) -> Result<(), DecodeError> {
+    let mut fields = all(table, long_bytes)?;
+    while !fields.is_empty() {
+        let (value, name) = short_bytes(fields).map_err(cause)?;
+        let (rest, ()) = skip_value(value, 1).map_err(cause)?;
+        each(name, before(fields, rest));
+        fields = rest;
+    }
+    Ok(())
+}
+
+/// The part of the input before its end.
+#[inline]
+pub(crate) fn before<'a>(input: &'a [u8], end: &[u8]) -> &'a [u8] {
+    let len = input.len().saturating_sub(end.len());
+    input.get(..len).unwrap_or_default()
+}
+
 /// Passes over a table: fails if and only if [`table`] would, and allocates nothing.
 pub(crate) fn skip_table(input: &[u8]) -> Parsed<'_, ()> {
     let (rest, body) = long_bytes(input)?;

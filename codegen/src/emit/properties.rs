@@ -43,6 +43,7 @@ pub(super) fn emit(w: &mut Writer, class: &Class) {
             setter(w, property, Some("Some"));
         }
         check(w, properties);
+        visit(w, properties);
         flags(w, properties);
     });
 
@@ -239,6 +240,33 @@ fn check(w: &mut Writer, properties: &[Field]) {
         "pub fn check(input: &[u8]) -> Result<(), DecodeError>",
         |w| {
             reader(w, properties, &[], skip, "()");
+        },
+    );
+}
+
+fn visit(w: &mut Writer, properties: &[Field]) {
+    w.gap();
+    w.note("Calls `each` with the name and the wire form of every property that is set.");
+    w.function(
+        (
+            "pub(crate) fn visit<'a>",
+            &[
+                "input: &'a [u8]",
+                "mut each: impl FnMut(&'static str, &'a [u8])",
+            ],
+            " -> Result<(), DecodeError>",
+        ),
+        |w| {
+            let read = |w: &mut Writer, property: &Field| {
+                w.line(format!(
+                    "let (rest, _) = parse::{}(input)?;",
+                    property.kind.skipper()
+                ));
+                let name = &property.name;
+                w.line(format!("each(\"{name}\", parse::before(input, rest));"));
+                w.line("input = rest;");
+            };
+            reader(w, properties, &[], read, "()");
         },
     );
 }

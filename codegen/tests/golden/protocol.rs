@@ -7465,6 +7465,87 @@ pub mod basic {
             })
         }
 
+        /// Calls `each` with the name and the wire form of every property that is set.
+        pub(crate) fn visit<'a>(
+            input: &'a [u8],
+            mut each: impl FnMut(&'static str, &'a [u8]),
+        ) -> Result<(), DecodeError> {
+            parse::all(input, |input| {
+                let (mut input, [flags]) = parse_flags(input, [0xfffc])?;
+                if flags & 0x8000 != 0 {
+                    let (rest, _) = parse::skip_text(input)?;
+                    each("content-type", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x4000 != 0 {
+                    let (rest, _) = parse::skip_text(input)?;
+                    each("content-encoding", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x2000 != 0 {
+                    let (rest, _) = parse::skip_table(input)?;
+                    each("headers", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x1000 != 0 {
+                    let (rest, _) = parse::octet(input)?;
+                    each("delivery-mode", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x0800 != 0 {
+                    let (rest, _) = parse::octet(input)?;
+                    each("priority", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x0400 != 0 {
+                    let (rest, _) = parse::skip_text(input)?;
+                    each("correlation-id", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x0200 != 0 {
+                    let (rest, _) = parse::skip_text(input)?;
+                    each("reply-to", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x0100 != 0 {
+                    let (rest, _) = parse::skip_text(input)?;
+                    each("expiration", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x0080 != 0 {
+                    let (rest, _) = parse::skip_text(input)?;
+                    each("message-id", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x0040 != 0 {
+                    let (rest, _) = parse::timestamp(input)?;
+                    each("timestamp", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x0020 != 0 {
+                    let (rest, _) = parse::skip_text(input)?;
+                    each("type", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x0010 != 0 {
+                    let (rest, _) = parse::skip_text(input)?;
+                    each("user-id", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x0008 != 0 {
+                    let (rest, _) = parse::skip_text(input)?;
+                    each("app-id", parse::before(input, rest));
+                    input = rest;
+                }
+                if flags & 0x0004 != 0 {
+                    let (rest, _) = parse::skip_text(input)?;
+                    each("reserved", parse::before(input, rest));
+                    input = rest;
+                }
+                Ok((input, ()))
+            })
+        }
+
         /// The words of flags, without the bits that say whether another word follows.
         fn flags(&self) -> [u16; 1] {
             let mut flags = 0;

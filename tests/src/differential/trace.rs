@@ -74,6 +74,7 @@ impl Names {
                 message.routing_key.as_str(),
                 self.message(&message.encoded_properties, &message.body),
             )),
+            Unconfirmed::PossiblyReturned(_) => "possibly returned".to_owned(),
             Unconfirmed::Nacked => "nacked".to_owned(),
             Unconfirmed::NotSent(reason) | Unconfirmed::Unknown(reason) => self.reason(reason),
             other => self.normal(&other.to_string()),
