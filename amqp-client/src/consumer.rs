@@ -108,7 +108,7 @@ mod sealed {
 /// handle.
 ///
 /// Dropping it cancels the consumer and puts back what it has not yielded, which a quorum queue may
-/// count towards the [delivery limit](crate::BaseChannel::consume#delivery-limit) of each message.
+/// count towards the delivery limit of each message: see [`consume`](crate::BaseChannel::consume).
 #[derive(Debug)]
 pub struct Consumer<A: Acks> {
     channel: Arc<Inner>,
