@@ -10,7 +10,7 @@ mod serve;
 mod stream;
 
 pub use amqp_client::blocking::{
-    Channel, ChannelPool, Confirm, ConfirmChannel, ConfirmError, Connection, Consumer,
+    BaseChannel, Channel, ChannelPool, Confirm, ConfirmChannel, ConfirmError, Connection, Consumer,
     PooledChannel, Returns, TxChannel, block_on, within,
 };
 pub use amqp_client::{self, *};

@@ -189,7 +189,10 @@ async fn requests_time_out() {
     };
     let calls = [call(0), call(7), call(29), call(40)];
     for call in calls {
-        assert_eq!(call.await.unwrap(), (Err(Error::TimedOut), 30));
+        assert_eq!(
+            call.await.unwrap(),
+            (Err(Error::TimedOut(TimeoutReason::Request)), 30)
+        );
     }
     // The late answers are ignored.
     remote.tell(|peer| peer.mute = false);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use amqp_tokio::{
-    Channel, Config, ConfirmChannel, Connection, Error, LocalBroker, connect,
+    BaseChannel, Config, ConfirmChannel, Connection, Error, LocalBroker, connect,
     core::CloseCause,
     protocol::{ReplyCode, basic, queue},
     serve,
@@ -21,7 +21,7 @@ async fn confirming(connection: &Connection) -> Result<ConfirmChannel, Error> {
     connection.open_channel().await?.confirm_select().await
 }
 
-async fn declare(channel: &Channel, name: &str) -> Result<(), Error> {
+async fn declare(channel: &BaseChannel, name: &str) -> Result<(), Error> {
     channel
         .call(queue::Declare::default().queue(name)?)
         .await

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use amqp_tokio::protocol::{basic, queue};
-use amqp_tokio::{Channel, Connection};
+use amqp_tokio::{BaseChannel, Channel, Connection};
 
 use crate::clock::{Sample, Stopwatch};
 use crate::load::{ACK_EVERY, BODY, IN_FLIGHT, check};
@@ -85,7 +85,7 @@ async fn consume_on(channel: &Channel, count: u64) -> Result<()> {
 /// Waits until everything has arrived.
 async fn finish(
     connection: &Connection,
-    channel: &Channel,
+    channel: &BaseChannel,
     watch: Stopwatch,
     count: u64,
 ) -> Result<Sample> {
@@ -100,7 +100,7 @@ async fn finish(
 }
 
 /// How many publishes and acknowledgements the server has counted.
-async fn counts(channel: &Channel) -> Result<(u64, u64)> {
+async fn counts(channel: &BaseChannel) -> Result<(u64, u64)> {
     let declare = queue::Declare::default().queue(ROUTING_KEY)?.passive(true);
     let answer = channel.call(declare).await?;
     Ok((answer.message_count.into(), answer.consumer_count.into()))

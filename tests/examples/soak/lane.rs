@@ -11,7 +11,7 @@ use std::{
 };
 
 use amqp_tokio::{
-    Channel, ConfirmChannel, Delivery,
+    BaseChannel, Channel, ConfirmChannel, Delivery,
     core::bytes::Buf as _,
     protocol::{basic, queue},
     wire::{FieldTable, ShortStr},
@@ -78,7 +78,7 @@ impl Lane {
         }
     }
 
-    pub(crate) async fn declare(&self, channel: &Channel) -> Result {
+    pub(crate) async fn declare(&self, channel: &BaseChannel) -> Result {
         let declare = queue::Declare::default()
             .queue(&self.queue)?
             .durable(true)
@@ -179,7 +179,7 @@ impl Lane {
     }
 
     /// Deletes the queue, which is to be empty.
-    pub(crate) async fn delete(&self, channel: &Channel) -> Result {
+    pub(crate) async fn delete(&self, channel: &BaseChannel) -> Result {
         let delete = queue::Delete::default().queue(&self.queue)?;
         match channel.call(delete).await?.message_count {
             0 => Ok(()),

@@ -10,8 +10,8 @@ use std::{
 };
 
 use amqp_tokio::{
-    Acker, Channel, ConfirmChannel, Consumer, DeliveryTag, Error, ManualAck, Message, NoAck,
-    Returns, TxChannel, Unconfirmed,
+    Acker, BaseChannel, Channel, ConfirmChannel, Consumer, DeliveryTag, Error, ManualAck, Message,
+    NoAck, Returns, TxChannel, Unconfirmed,
     protocol::{basic, channel, exchange, queue},
     wire::ShortStr,
 };
@@ -78,9 +78,9 @@ pub(super) enum Mode {
 }
 
 impl Deref for Mode {
-    type Target = Channel;
+    type Target = BaseChannel;
 
-    fn deref(&self) -> &Channel {
+    fn deref(&self) -> &BaseChannel {
         match self {
             Self::Confirm(channel) => channel,
             Self::Tx(channel) => channel,
@@ -523,7 +523,7 @@ fn has_letters(step: &Step) -> bool {
 }
 
 /// Asks for a queue.
-async fn passive(channel: &Channel, name: String) -> Result<queue::DeclareOk, Error> {
+async fn passive(channel: &BaseChannel, name: String) -> Result<queue::DeclareOk, Error> {
     let mut declare = queue::Declare::default().queue(name)?;
     declare.passive = true;
     channel.call(declare).await

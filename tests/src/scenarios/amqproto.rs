@@ -1,7 +1,7 @@
 //! amqproto: what a connection is for, seen by a second one.
 
 use amqp_tokio::{
-    Channel,
+    BaseChannel,
     core::{
         MethodDef as _,
         protocol::{ReplyCode, basic, exchange, queue},
@@ -123,7 +123,7 @@ async fn apr_36_nothing_is_unbound_from_the_default_exchange(cx: Ctx) -> Outcome
 }
 
 /// Sees whether an exchange is there.
-async fn see_exchange(channel: &Channel, name: &str) -> Result<(), Failure> {
+async fn see_exchange(channel: &BaseChannel, name: &str) -> Result<(), Failure> {
     let declare = exchange::Declare::default().exchange(name)?.passive(true);
     channel.call(declare).await?;
     Ok(())

@@ -5,7 +5,7 @@ use std::{
 };
 
 use amqp_tokio::{
-    Channel, Consumer, Delivery, Error, ManualAck, Tags,
+    BaseChannel, Consumer, Delivery, Error, ManualAck, Tags,
     core::{
         ApiMisuse, MethodDef as _,
         protocol::{ReplyCode, basic, queue},
@@ -483,19 +483,19 @@ async fn next(cx: &Ctx, consumer: &mut Consumer<ManualAck>) -> Result<Delivery, 
 }
 
 /// Bounds what all consumers of the channel together may have outstanding.
-async fn share_prefetch(channel: &Channel, count: u16) -> Outcome {
+async fn share_prefetch(channel: &BaseChannel, count: u16) -> Outcome {
     let qos = basic::Qos::default().prefetch_count(count).global(true);
     channel.call(qos).await?;
     Ok(())
 }
 
-async fn delete(channel: &Channel, queue: &str) -> Outcome {
+async fn delete(channel: &BaseChannel, queue: &str) -> Outcome {
     channel.call(queue::Delete::default().queue(queue)?).await?;
     Ok(())
 }
 
 /// A consumer of each of three queues.
-async fn consume_three(channel: &Channel) -> Result<Vec<Consumer<ManualAck>>, Failure> {
+async fn consume_three(channel: &BaseChannel) -> Result<Vec<Consumer<ManualAck>>, Failure> {
     let mut consumers = Vec::new();
     for name in ["q1", "q2", "q3"] {
         channel.call(shared_queue(name)).await?;

@@ -1,7 +1,7 @@
 //! puka: exchanges, queues and messages.
 
 use amqp_tokio::{
-    Channel, ConfirmChannel, Requeue, Unconfirmed,
+    BaseChannel, Channel, ConfirmChannel, Requeue, Unconfirmed,
     core::{
         MethodDef as _,
         protocol::{ReplyCode, basic, exchange, queue},
@@ -407,7 +407,7 @@ async fn throw_confirmed(
 }
 
 /// Fetches that message, and acknowledges it.
-async fn fetch(channel: &Channel, queue: &ShortStr, body: &str) -> Outcome {
+async fn fetch(channel: &BaseChannel, queue: &ShortStr, body: &str) -> Outcome {
     let message = channel.get(get(queue)).await?.ok_or("nothing arrived")?;
     assert_eq!(text(&message.body), body);
     Ok(message.ack()?)

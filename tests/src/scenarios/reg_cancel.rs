@@ -265,7 +265,8 @@ async fn reg_05_a_close_that_nobody_waits_for_is_made(cx: Ctx) -> Outcome {
     let mark = cx.mark(&connection).await?;
     drop(connection.close());
     assert!(connection.is_open());
-    own_queue(&connection.open_channel().await?).await?;
+    let channel = connection.open_channel().await?;
+    own_queue(&channel).await?;
     drop(at_most(1, Box::pin(connection.close())).await);
     assert!(!connection.is_open());
     cx.gone(&mark).await?;

@@ -70,7 +70,8 @@ async fn ser_12_get_from_a_missing_queue_ends_the_channel_alone(cx: Ctx) -> Outc
 
     assert!(other.is_open());
     own_queue(&other).await?;
-    own_queue(&connection.open_channel().await?).await?;
+    let channel = connection.open_channel().await?;
+    own_queue(&channel).await?;
     Ok(connection.close().await?)
 }
 

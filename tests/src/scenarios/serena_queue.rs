@@ -46,7 +46,8 @@ async fn ser_28_an_exclusive_queue_ends_with_its_connection(cx: Ctx) -> Outcome 
     let (connection, channel) = open(&cx).await?;
     let error = look(&channel, &queue).await.expect_err("it has ended");
     assert_channel_closed(&error, ReplyCode::NOT_FOUND, DECLARE);
-    own_queue(&connection.open_channel().await?).await?;
+    let channel = connection.open_channel().await?;
+    own_queue(&channel).await?;
     Ok(connection.close().await?)
 }
 

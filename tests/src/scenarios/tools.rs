@@ -1,7 +1,7 @@
 //! What many scenarios do.
 
 use amqp_tokio::{
-    Channel, CloseReason, ConfirmChannel, Connection, Error, Unconfirmed,
+    BaseChannel, Channel, CloseReason, ConfirmChannel, Connection, Error, Unconfirmed,
     core::{
         ApiMisuse, Body, Close, CloseCause, MethodId,
         protocol::{ReplyCode, basic, exchange, queue},
@@ -33,26 +33,31 @@ pub(super) fn shared_queue(name: &str) -> queue::Declare {
 }
 
 /// Declares a queue with a name from the server, for this connection alone.
-pub(super) async fn own_queue(channel: &Channel) -> Result<ShortStr, Error> {
+pub(super) async fn own_queue(channel: &BaseChannel) -> Result<ShortStr, Error> {
     let declare = queue::Declare::default().exclusive(true);
     Ok(channel.call(declare).await?.queue)
 }
 
 /// What the broker knows of a queue.
-pub(super) async fn look(channel: &Channel, name: &str) -> Result<queue::DeclareOk, Error> {
+pub(super) async fn look(channel: &BaseChannel, name: &str) -> Result<queue::DeclareOk, Error> {
     channel
         .call(queue::Declare::default().queue(name)?.passive(true))
         .await
 }
 
 /// How many messages are ready in a queue.
-pub(super) async fn ready(channel: &Channel, queue: &str) -> Result<u32, Error> {
+pub(super) async fn ready(channel: &BaseChannel, queue: &str) -> Result<u32, Error> {
     Ok(look(channel, queue).await?.message_count)
 }
 
 /// Waits until so many messages are ready in a queue. RabbitMQ tells the number before it has dealt
 /// with what was sent to it last and asks for no answer, such as a rejection.
-pub(super) async fn becomes_ready(cx: &Ctx, channel: &Channel, queue: &str, count: u32) -> Outcome {
+pub(super) async fn becomes_ready(
+    cx: &Ctx,
+    channel: &BaseChannel,
+    queue: &str,
+    count: u32,
+) -> Outcome {
     cx.soon(async {
         while ready(channel, queue).await? != count {
             cx.sleep(LOOK_EVERY).await;
@@ -65,7 +70,7 @@ pub(super) async fn becomes_ready(cx: &Ctx, channel: &Channel, queue: &str, coun
 
 /// Declares an exchange of that type.
 pub(super) async fn declare_exchange(
-    channel: &Channel,
+    channel: &BaseChannel,
     name: &str,
     kind: &str,
 ) -> Result<(), Error> {
@@ -76,7 +81,7 @@ pub(super) async fn declare_exchange(
 
 /// Binds a queue to an exchange.
 pub(super) async fn bind(
-    channel: &Channel,
+    channel: &BaseChannel,
     queue: &str,
     exchange: &str,
     key: &str,

@@ -81,7 +81,8 @@ async fn tri_02_the_lesser_limits_hold(cx: Ctx) -> Outcome {
             negotiated,
             "{asked}"
         );
-        own_queue(&connection.open_channel().await?).await?;
+        let channel = connection.open_channel().await?;
+        own_queue(&channel).await?;
         connection.close().await?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! trio_amqp: exchanges.
 
 use amqp_tokio::{
-    Channel, Error,
+    BaseChannel, Error,
     core::{
         MethodId,
         protocol::{ReplyCode, exchange},
@@ -37,7 +37,7 @@ fn fanout(name: &str) -> exchange::Declare {
 }
 
 /// Whether there is an exchange of that name.
-async fn look(channel: &Channel, name: &str) -> Result<(), Error> {
+async fn look(channel: &BaseChannel, name: &str) -> Result<(), Error> {
     let look = exchange::Declare::default().exchange(name)?.passive(true);
     channel.call(look).await.map(drop)
 }

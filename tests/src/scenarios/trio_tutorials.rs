@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future};
 
 use amqp_tokio::{
-    Channel, Connection, Consumer, Error, ManualAck, Message, NoAck, Unconfirmed,
+    BaseChannel, Channel, Connection, Consumer, Error, ManualAck, Message, NoAck, Unconfirmed,
     core::protocol::{ReplyCode, basic, queue},
     wire::{FieldTable, ShortStr},
 };
@@ -130,7 +130,7 @@ async fn tri_61_work_queues(cx: Ctx) -> Outcome {
 
 /// A queue of one's own, bound to an exchange with these keys, and a consumer of it.
 async fn subscribe(
-    channel: &Channel,
+    channel: &BaseChannel,
     exchange: &str,
     keys: &[&str],
 ) -> Result<Consumer<NoAck>, Error> {
