@@ -87,11 +87,11 @@ impl ChannelPool {
         self.0.size
     }
 
-    /// The number of channels that are open and not taken out.
+    /// The number of channels that can be taken out without waiting for another task. One that has
+    /// ended is among them: it is opened anew when it is taken out.
     #[must_use]
     pub fn idle(&self) -> usize {
-        let members = self.0.lock();
-        members.idle.iter().filter(|it| it.is_open()).count()
+        self.0.lock().free
     }
 
     /// Takes a channel out, waiting for one if none is idle. Dropping it puts it back.

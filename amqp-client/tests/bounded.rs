@@ -196,7 +196,8 @@ fn flood(rig: &mut Rig, connection: &Connection, count: usize) -> (Channel, Cons
         }
     });
     assert!(rig.world().read - read > (count * MIB) as u64);
-    assert!(peak < UNDELIVERED + 3 * MIB, "{peak}");
+    // A slice of a read buffer keeps as much again alive at most.
+    assert!(peak < 2 * UNDELIVERED + 3 * MIB, "{peak}");
     assert!(
         rig.peer().requeued.is_empty(),
         "nothing travels in a circle"
@@ -304,7 +305,7 @@ fn reg_33_what_is_withheld_keeps_its_order() {
         assert!(rig.peer().deliver(1, &tag, message(number)));
         rig.run();
     }
-    assert!(seen.into_iter().eq(0..60), "in order");
+    assert!(seen.iter().copied().eq(0..60), "{seen:?}");
     drop((consumer, channel));
     rig.finish(connection);
 }
@@ -354,9 +355,16 @@ fn reg_33_headers_count() {
     let properties = basic::Properties::default().headers(headers);
     let ((), peak) = peak_of(|| {
         for _ in 0..1000 {
-            rig.peer().deliver_with(1, &tag, &properties, "");
             rig.run();
+            assert!(
+                channel.is_open() && rig.peer().closed().is_none(),
+                "{:?} {:?}",
+                channel.close_reason(),
+                rig.peer().closed()
+            );
+            rig.peer().deliver_with(1, &tag, &properties, "");
         }
+        rig.run();
     });
     assert!(peak < 20 * MIB, "{peak}");
     drop(rig.wait(consumer.next()).unwrap().unwrap().ack());
@@ -426,7 +434,7 @@ fn reg_33_an_unacknowledged_flood_ends_while_an_answer_is_awaited() {
             rig.run();
         }
     });
-    assert!(peak < 8 * UNDELIVERED + 3 * MIB, "{peak}");
+    assert!(peak < 2 * 8 * UNDELIVERED + 3 * MIB, "{peak}");
     rig.peer().ack(confirms.number(), 1, false);
     rig.run();
     assert_eq!(confirmed.take(), Some(Ok(())));

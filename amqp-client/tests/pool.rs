@@ -72,7 +72,7 @@ fn ser_16_a_dead_channel_is_replaced() {
     rig.run();
     assert!(!channel.is_open());
     drop(channel);
-    assert_eq!(pool.idle(), 1);
+    assert_eq!(pool.idle(), 2);
     // It is replaced when its turn comes, and so is one that dies in the pool.
     let number = rig.peer().open_channels()[0];
     rig.peer()

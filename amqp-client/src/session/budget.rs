@@ -22,18 +22,27 @@ impl Budget {
         }
     }
 
-    /// Takes a turn. Pending, with the task woken, if there is none left.
+    /// Takes a turn; false, with the budget renewed, if there is none left: the task is to yield.
     #[inline]
-    pub(crate) fn poll_proceed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn take(&self) -> bool {
         let left = self.left.load(Ordering::Relaxed);
         if left == 0 {
             self.renew();
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            return false;
         }
         // Turns that two threads take at once may count as one, which is as good.
         self.left.store(left - 1, Ordering::Relaxed);
-        Poll::Ready(())
+        true
+    }
+
+    /// Takes a turn. Pending, with the task woken, if there is none left.
+    #[inline]
+    pub(crate) fn poll_proceed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.take() {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The task waits, so that others run.

@@ -15,8 +15,12 @@ use amqp_core::{ChannelId, ConsumerId, DeliveryTag, Requeue, Tags, client, wire:
 use super::{later::Later, state::State, waiters::Waiters};
 use crate::{error::Error, returns::ReturnedMessage};
 
-/// Withheld deliveries are put back in runs of about this many bytes.
-const RUN: usize = 64 << 10;
+/// From so many runs of withheld deliveries on, deliveries of different sizes share one.
+const RUNS_COALESCED: usize = 16 << 10;
+
+/// The most runs of withheld deliveries, which take 24 MiB. Only deliveries of several consumers of one
+/// channel without a prefetch, in turns, get there.
+const RUNS_MAX: usize = 1 << 20;
 
 /// A consumer's messages, until its handle takes them.
 #[derive(Debug)]
@@ -65,22 +69,27 @@ struct Withheld {
 struct Run {
     first: u64,
     last: u64,
-    bytes: usize,
+    /// The bytes of each, at most.
+    each: usize,
 }
 
 impl Withheld {
-    fn push(&mut self, tag: u64, bytes: usize) {
+    /// Adds a delivery; false if there are too many.
+    fn push(&mut self, tag: u64, bytes: usize) -> bool {
+        let count = self.runs.len();
         match self.runs.back_mut() {
-            Some(run) if run.last + 1 == tag && run.bytes < RUN => {
+            Some(run) if run.last + 1 == tag && (run.each == bytes || count >= RUNS_COALESCED) => {
                 run.last = tag;
-                run.bytes += bytes;
+                run.each = run.each.max(bytes);
             }
+            _ if count >= RUNS_MAX => return false,
             _ => self.runs.push_back(Run {
                 first: tag,
                 last: tag,
-                bytes,
+                each: bytes,
             }),
         }
+        true
     }
 
     fn redelivered(&mut self, bytes: usize) {
@@ -101,22 +110,33 @@ impl Withheld {
         self.runs.is_empty() && self.recalled == 0
     }
 
-    /// Puts back what there is room for, at least one run if the consumer has `nothing` else.
+    /// Requeues what there is room for, at least one delivery if the consumer has `nothing` else.
     fn recall(&mut self, channel: &mut client::ChannelMut<'_>, room: usize, nothing: bool) -> bool {
         let mut room = room.saturating_sub(self.recalled_bytes);
-        let mut must = nothing && self.recalled == 0;
-        let mut any = false;
-        while let Some(run) = self.runs.front()
-            && (must || run.bytes <= room)
-        {
-            room = room.saturating_sub(run.bytes);
-            self.recalled_bytes += run.bytes;
-            self.recalled += (run.last - run.first + 1) as usize;
-            requeue(channel, run);
-            self.runs.pop_front();
-            (must, any) = (false, true);
+        let before = self.recalled;
+        while let Some(run) = self.runs.front_mut() {
+            let must = nothing && self.recalled == 0;
+            let count = (room / run.each.max(1)).max(usize::from(must)) as u64;
+            let count = count.min(run.last - run.first + 1);
+            if count == 0 {
+                break;
+            }
+            let recalled = Run {
+                first: run.first,
+                last: run.first + count - 1,
+                each: run.each,
+            };
+            run.first += count;
+            if run.first > run.last {
+                self.runs.pop_front();
+            }
+            let bytes = recalled.each.saturating_mul(count as usize);
+            room = room.saturating_sub(bytes);
+            self.recalled_bytes += bytes;
+            self.recalled += count as usize;
+            requeue(channel, &recalled);
         }
-        any
+        self.recalled > before
     }
 
     fn put_back(&mut self, channel: &mut client::ChannelMut<'_>) {
@@ -335,8 +355,9 @@ impl State {
             && !consumer.cancelling
             && consumer.end.is_none()
         {
-            if commands.withhold(tag).is_ok() {
-                consumer.withheld.push(tag.get(), bytes);
+            let withheld = commands.withhold(tag).is_ok();
+            if withheld && !consumer.withheld.push(tag.get(), bytes) {
+                self.overflow_consumer(channel, id, later);
             }
         } else {
             let _closed = commands.nack(Tags::One(tag), Requeue::Yes);

@@ -57,31 +57,37 @@ pub(crate) async fn publish_on<P: PropertyList>(
     let shared = inner.shared();
     let mut limit = Alarm::new(shared, shared.timeouts().publish);
     poll_fn(|cx| {
-        ready!(inner.publish_budget.poll_proceed(cx));
         let Publishing { body, ticket, .. } = &mut publishing;
         let mut attempt = |waker: Option<Waker>| {
             shared.with(|state, later| {
+                if ticket.is_none() && state.is_uncontended() && !inner.publish_budget.take() {
+                    return Attempt::Yields;
+                }
                 let cost = body.len() + PUBLISH_OVERHEAD;
                 match state.publish(inner.id, publish, properties, body, ticket, tracked, later) {
-                    Ok(seq) => Poll::Ready(Ok(seq)),
-                    Err(Refused::Failed(error)) => Poll::Ready(Err(error)),
+                    Ok(seq) => Attempt::Done(Ok(seq)),
+                    Err(Refused::Failed(error)) => Attempt::Done(Err(error)),
                     Err(Refused::Held { line, .. }) => {
                         if let Some(waker) = waker {
                             state.join_line(line, inner.id, ticket, cost, waker, later);
                         }
-                        Poll::Pending
+                        Attempt::Waits
                     }
                 }
             })
         };
-        let mut published = attempt(None);
-        if published.is_pending() {
+        let mut attempted = attempt(None);
+        if let Attempt::Waits = attempted {
             // A waker is cloned without the lock: it is code of the executor's.
-            published = attempt(Some(cx.waker().clone()));
+            attempted = attempt(Some(cx.waker().clone()));
         }
-        match published {
-            Poll::Ready(published) => Poll::Ready(published),
-            Poll::Pending => {
+        match attempted {
+            Attempt::Done(published) => Poll::Ready(published),
+            Attempt::Yields => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Attempt::Waits => {
                 inner.publish_budget.renew();
                 ready!(limit.poll(cx));
                 Poll::Ready(Err(Error::TimedOut(TimeoutReason::Publish)))
@@ -89,6 +95,14 @@ pub(crate) async fn publish_on<P: PropertyList>(
         }
     })
     .await
+}
+
+/// The outcome of an attempt to publish.
+enum Attempt {
+    Done(Result<Option<PublishSeq>, Error>),
+    Waits,
+    /// Other tasks run first.
+    Yields,
 }
 
 /// Publishes if there is room now, and no publisher waits for it.
@@ -128,6 +142,12 @@ impl Drop for Publishing<'_> {
 }
 
 impl State {
+    /// Whether no publisher waits, and no room is reserved for one.
+    #[inline]
+    fn is_uncontended(&self) -> bool {
+        self.tickets == 0 && self.output_line.reserved() == 0
+    }
+
     /// Publishes a message, unless it is held back or has to wait for its turn. The body is taken
     /// only if the message is accepted.
     #[inline]
@@ -330,6 +350,15 @@ impl State {
         if line.has_waiting() {
             self.machine.want_writable();
         }
+    }
+
+    /// Whether publishers wait though there is room, which is granted to others that do not use it.
+    pub(crate) fn is_round_due(&self) -> bool {
+        let limits = self.machine.limits();
+        let low = limits.output_high.saturating_sub(limits.output_low);
+        self.output_line.has_waiting()
+            && self.machine.output_room() >= low
+            && !self.machine.is_blocked()
     }
 
     /// There is room for large messages.

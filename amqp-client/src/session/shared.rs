@@ -403,6 +403,9 @@ impl Drive for ClientEndpoint {
         let due = machine.into_iter().chain(state.next_deadline()).min();
         let earlier = due.is_some_and(|due| alarm.is_none_or(|alarm| due < alarm));
         let parked = !(readable || writable || earlier || state.machine.is_finished());
+        // When the tasks that were granted room have had their chance to run.
+        let next_round = output && state.is_round_due();
+        let again = next_round.then(|| waker.clone());
         let before = if parked {
             state.driver.replace(waker)
         } else {
@@ -410,6 +413,7 @@ impl Drive for ClientEndpoint {
         };
         drop(state);
         drop(before);
+        again.into_iter().for_each(Waker::wake);
         parked
     }
 

@@ -300,7 +300,9 @@ impl Peer {
                 .keys()
                 .find(|(channel, _)| *channel == number);
             let consumer = consumer.map(|(_, tag)| tag.clone());
-            if let Some(tag) = consumer.filter(|_| self.redelivers) {
+            let open = self.channels.get(&number).copied();
+            let open = open.is_some_and(|id| self.is_open(id));
+            if let Some(tag) = consumer.filter(|_| self.redelivers && open) {
                 for body in &settled {
                     self.deliver_as(number, &tag, body.clone(), true);
                 }

@@ -238,14 +238,25 @@ impl Machine<Client> {
         if !outstanding {
             return;
         }
-        // A nack does not count towards a queue's delivery limit since RabbitMQ 4.3, a reject does.
-        self.put_method_anyway(
-            id,
-            &basic::Nack {
-                delivery_tag: tag.get(),
-                multiple: false,
-                requeue: requeue.into(),
-            },
-        );
+        let delivery_tag = tag.get();
+        match requeue {
+            // A nack does not count towards a queue's delivery limit since RabbitMQ 4.3, a reject
+            // does: <https://github.com/rabbitmq/rabbitmq-server/pull/15387>.
+            Requeue::Yes => self.put_method_anyway(
+                id,
+                &basic::Nack {
+                    delivery_tag,
+                    multiple: false,
+                    requeue: true,
+                },
+            ),
+            Requeue::No => self.put_method_anyway(
+                id,
+                &basic::Reject {
+                    delivery_tag,
+                    requeue: false,
+                },
+            ),
+        }
     }
 }

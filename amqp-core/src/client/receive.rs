@@ -370,6 +370,9 @@ impl Machine<Client> {
             _ => {}
         }
         if pending.abandoned {
+            if let (Method::BasicConsumeOk(ok), Some(consumer)) = (&reply, pending.consumer) {
+                self.abandon_consumer(id, &ok.consumer_tag, consumer);
+            }
             return Ok(());
         }
         self.push(if let Method::BasicGetEmpty(_) = reply {
@@ -435,14 +438,20 @@ impl Machine<Client> {
         Some(taken)
     }
 
-    /// Puts back what a consumer still gets, and cancels it where that has not been done.
+    /// Puts back what a consumer still gets, and cancels it where that has not been done: one that is
+    /// not confirmed yet when it is. RabbitMQ 3.10 closes the connection with 541 for a cancel that
+    /// comes before its consume-ok, because queue and channel do not agree then.
     pub(super) fn abandon_consumer(&mut self, id: ChannelId, tag: &ShortStr, consumer: ConsumerId) {
         let open = self.open_channel_and_output(id).is_ok();
         let Some(channel) = self.channel_mut(id) else {
             return;
         };
+        let mut pending = channel.role.pending.iter();
+        let unconfirmed = pending.any(|pending| {
+            pending.method == basic::Consume::ID && pending.consumer == Some(consumer)
+        });
         let consumers = &mut channel.role.consumers;
-        if !consumers.abandon(tag, consumer) || !open {
+        if !consumers.abandon(tag, consumer) || !open || unconfirmed {
             return;
         }
         consumers.cancel(tag, Cancelling::Answered);

@@ -445,8 +445,9 @@ fn reg_20_what_crosses_a_cancel_without_an_answer_is_put_back() {
     client.deliver(id, "u", 2);
     client.deliver(id, "v", 3);
     assert_eq!(delivered(&mut client).tag, Some(tag(3)));
-    let put_back = basic::Reject {
+    let put_back = basic::Nack {
         delivery_tag: 1,
+        multiple: false,
         requeue: true,
     };
     assert_eq!(client.sent(), [method(1, put_back)]);

@@ -63,13 +63,25 @@ fn unreadable(id: ChannelId, number: Option<u64>, properties: &basic::Properties
 
 fn rejected(number: u64, requeue: bool) -> Sent {
     let delivery_tag = number;
-    method(
-        1,
-        basic::Reject {
-            delivery_tag,
-            requeue,
-        },
-    )
+    if requeue {
+        let multiple = false;
+        method(
+            1,
+            basic::Nack {
+                delivery_tag,
+                multiple,
+                requeue,
+            },
+        )
+    } else {
+        method(
+            1,
+            basic::Reject {
+                delivery_tag,
+                requeue,
+            },
+        )
+    }
 }
 
 #[test]

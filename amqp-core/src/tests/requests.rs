@@ -39,8 +39,9 @@ fn cancel_ok(tag: &str) -> basic::CancelOk {
 }
 
 fn put_back(number: u64) -> Sent {
-    let reject = basic::Reject {
+    let reject = basic::Nack {
         delivery_tag: number,
+        multiple: false,
         requeue: true,
     };
     method(1, reject)

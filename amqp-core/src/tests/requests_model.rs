@@ -178,7 +178,7 @@ impl Model {
                     Method::ChannelClose(_) => self.client.send(number, &channel::CloseOk),
                     _ => {}
                 }
-            } else if !matches!(method, Method::BasicReject(_)) {
+            } else if !matches!(method, Method::BasicNack(_)) {
                 self.received.push((number, method));
             }
         }

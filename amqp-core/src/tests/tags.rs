@@ -29,8 +29,9 @@ fn consume_ok() -> basic::ConsumeOk {
 }
 
 fn put_back(number: u64) -> Sent {
-    let reject = basic::Reject {
+    let reject = basic::Nack {
         delivery_tag: number,
+        multiple: false,
         requeue: true,
     };
     method(1, reject)

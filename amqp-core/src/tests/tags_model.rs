@@ -227,10 +227,10 @@ impl Model {
                         .push_back(Said::CancelOk(cancel.consumer_tag));
                 }
             }
-            Some(Method::BasicReject(reject)) => {
-                let unacked = self.unacked.remove(&reject.delivery_tag);
+            Some(Method::BasicNack(nack)) => {
+                let unacked = self.unacked.remove(&nack.delivery_tag);
                 assert!(unacked, "406: unknown delivery tag");
-                assert!(reject.requeue);
+                assert!(nack.requeue && !nack.multiple);
                 self.ready += 1;
             }
             Some(other) => panic!("{other:?}"),

@@ -87,7 +87,7 @@ fn a_delivery_for_an_unknown_consumer_is_refused_at_its_method() {
     let mut client = client();
     client.channel();
     client.send(1, &deliver("nobody", 1));
-    let Event::Closed(reason) = client.only_event() else {
+    let Event::ChannelClosed { reason, .. } = client.only_event() else {
         panic!("taken");
     };
     let CloseCause::ProtocolError(error) = reason.cause() else {
@@ -112,8 +112,9 @@ fn a_delivery_that_crossed_a_cancel_is_put_back() {
     client.feed(&frame(FrameKind::Body, 1, &[0; 39_999]));
     assert_eq!(client.sent(), []);
     client.feed(&frame(FrameKind::Body, 1, &[0]));
-    let back = basic::Reject {
+    let back = basic::Nack {
         delivery_tag: 1,
+        multiple: false,
         requeue: true,
     };
     assert_eq!(client.sent(), [method(1, back)]);
@@ -130,8 +131,9 @@ fn a_consumer_given_up_in_the_middle_of_its_message_puts_it_back() {
     client.on(id).abandon_consumer(&name("t"), consumer);
     client.bytes();
     client.feed(&frame(FrameKind::Body, 1, &[7]));
-    let back = basic::Reject {
+    let back = basic::Nack {
         delivery_tag: 1,
+        multiple: false,
         requeue: true,
     };
     assert_eq!(client.sent(), [method(1, back)]);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use amqp_tokio::{
-    Channel, CloseReason, Config, Connection, Options,
+    Channel, CloseReason, Config, Connection, Options, Prefetch,
     core::{client::Checks, dial::Address},
     from_stream,
 };
@@ -122,6 +122,7 @@ impl Link {
 fn configure(config: &mut Config) {
     config.checks = Checks::Standard; // what is wrong shall be sent
     config.heartbeat = Some(0);
+    config.prefetch = Prefetch::Unlimited; // a program sets its own
     config.timeouts.request = Some(PATIENCE);
     config.timeouts.close = PATIENCE;
 }

@@ -1,0 +1,142 @@
+//! Prefetch, what dropping a delivery does, and messages that are stale.
+
+use amqp_client::{BaseChannel, ConsumeOptions, OnDrop, Prefetch, protocol::basic};
+
+use crate::support::{Rig, Setup};
+
+/// The prefetches that the server was told, in order.
+fn prefetches(rig: &Rig) -> Vec<u16> {
+    let peer = rig.peer();
+    let said = peer.saw.iter().filter_map(|saw| match saw {
+        crate::support::Saw::Request(_, method) => Some(method),
+        _ => None,
+    });
+    said.filter_map(|method| match method {
+        amqp_client::protocol::ClientMethod::BasicQos(qos) => Some(qos.prefetch_count),
+        _ => None,
+    })
+    .collect()
+}
+
+fn consume(rig: &mut Rig, channel: &BaseChannel, options: ConsumeOptions) {
+    let consume = basic::Consume::default();
+    drop(rig.wait(channel.consume_with(consume, options)).unwrap());
+    rig.run();
+}
+
+#[test]
+fn a_consumer_gets_a_third_of_the_buffer_as_its_prefetch() {
+    for (prefetch, expected) in [
+        (Prefetch::default(), vec![1000]),
+        (Prefetch::OfBuffer(48), vec![16]),
+        (Prefetch::OfBuffer(50), vec![16]),
+        (Prefetch::OfBuffer(1), vec![1]),
+        (Prefetch::OfBuffer(u32::MAX), vec![u16::MAX]),
+        (Prefetch::Count(7), vec![7]),
+        (Prefetch::Unlimited, vec![]),
+    ] {
+        let mut setup = Setup::default();
+        setup.client.prefetch = prefetch;
+        let (mut rig, connection) = Rig::open_with(setup);
+        let channel = rig.channel(&connection);
+        consume(&mut rig, &channel, ConsumeOptions::default());
+        // It holds for those that follow.
+        consume(&mut rig, &channel, ConsumeOptions::default());
+        assert_eq!(prefetches(&rig), expected, "{prefetch:?}");
+        drop(channel);
+        rig.finish(connection);
+    }
+}
+
+#[test]
+fn a_prefetch_of_the_application_is_not_overridden() {
+    let (mut rig, connection, channel) = Rig::with_channel();
+    rig.wait(channel.call(basic::Qos::default().prefetch_count(3)))
+        .unwrap();
+    consume(&mut rig, &channel, ConsumeOptions::default());
+    assert_eq!(prefetches(&rig), [3]);
+    // Unless the application says so, for one consumer.
+    let own = ConsumeOptions::default().prefetch(Prefetch::Count(5));
+    consume(&mut rig, &channel, own);
+    let none = ConsumeOptions::default().prefetch(Prefetch::Unlimited);
+    consume(&mut rig, &channel, none);
+    assert_eq!(prefetches(&rig), [3, 5, 0]);
+    drop(channel);
+    rig.finish(connection);
+}
+
+#[test]
+fn no_prefetch_is_set_where_it_means_nothing() {
+    let (mut rig, connection, channel) = Rig::with_channel();
+    drop(rig.wait(channel.consume_no_ack(basic::Consume::default())));
+    rig.run();
+    assert_eq!(prefetches(&rig), [0; 0]);
+    drop(channel);
+    rig.finish(connection);
+}
+
+/// A delivery that an error path drops is dealt with as the consumer says.
+#[test]
+fn a_dropped_delivery_follows_its_policy() {
+    for policy in [OnDrop::Leave, OnDrop::Requeue, OnDrop::Reject] {
+        let (mut rig, connection, channel) = Rig::with_channel();
+        let options = ConsumeOptions::default().on_drop(policy);
+        let consume = basic::Consume::default();
+        let mut consumer = rig.wait(channel.consume_with(consume, options)).unwrap();
+        let tag = consumer.tag().to_string();
+        for body in ["acked", "dropped", "left"] {
+            assert!(rig.peer().deliver(1, &tag, body));
+        }
+        let mut next = |rig: &mut Rig| rig.wait(consumer.next()).unwrap().unwrap();
+        next(&mut rig).ack().unwrap();
+        drop(next(&mut rig));
+        let left = next(&mut rig).acker;
+        let by_tag = left.tag();
+        left.leave();
+        rig.run();
+        let (requeued, rejected, outstanding) = {
+            let peer = rig.peer();
+            (
+                peer.requeued.len(),
+                peer.rejected.len(),
+                peer.outstanding.len(),
+            )
+        };
+        let expected = match policy {
+            OnDrop::Requeue => (1, 0, 1),
+            OnDrop::Reject => (0, 1, 1),
+            _ => (0, 0, 2),
+        };
+        assert_eq!((requeued, rejected, outstanding), expected, "{policy:?}");
+        channel.ack(amqp_client::Tags::One(by_tag)).unwrap();
+        drop((consumer, channel));
+        rig.finish(connection);
+    }
+}
+
+/// What was delivered before `basic.recover` is stale: the server takes it back and delivers it again.
+#[test]
+fn a_recover_leaves_nothing_stale() {
+    for in_batch in [false, true] {
+        let (mut rig, connection, channel) = Rig::with_channel();
+        let mut consumer = rig
+            .wait(channel.consume(basic::Consume::default()))
+            .unwrap();
+        let tag = consumer.tag().to_string();
+        for _ in 0..6 {
+            assert!(rig.peer().deliver(1, &tag, "stale"));
+        }
+        rig.run();
+        if in_batch {
+            rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
+        }
+        rig.wait(channel.call(basic::Recover::default().requeue(true)))
+            .unwrap();
+        assert!(rig.peer().deliver(1, &tag, "again"));
+        let delivery = rig.wait(consumer.next()).unwrap().unwrap();
+        assert_eq!(delivery.body, "again");
+        delivery.ack().unwrap();
+        drop((consumer, channel));
+        rig.finish(connection);
+    }
+}
