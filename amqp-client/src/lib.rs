@@ -73,15 +73,25 @@
 //!
 //! # What holds everywhere
 //!
-//! - **Nothing hangs.** Every future ends: with its answer, with the reason why there is none, or
-//!   with [`Error::TimedOut`] after [`Timeouts::request`](amqp_core::Timeouts). When a connection
-//!   ends, everyone who waits on it gets the same reason.
+//! - **Nothing hangs.** Every future ends: with its answer, with the reason why there is none, or at its
+//!   deadline in [`Timeouts`](amqp_core::Timeouts): requests, confirms, room to publish, a flush, a
+//!   channel of a pool, the close. [`Connection::within`] sets that of a single call. When a connection
+//!   ends, everything that waits on it gets the same reason. What waits for an event, as
+//!   [`Consumer::next`] does, ends with the connection, whose end is noticed in every state.
+//! - **An end is good only if it was**: [`Connection::close`] and [`BaseChannel::close`] succeed when the
+//!   server has answered, and otherwise say what ended it, because what was sent last may be lost.
 //! - **Dropping a future is safe** at any point. A command is queued when its future is first
-//!   polled, whole or not at all; dropping it afterwards only drops the wait. What that means for
-//!   each is said in its documentation.
+//!   polled, whole or not at all; dropping it afterwards only drops the wait. The consequences of each
+//!   are in its documentation.
 //! - **Memory is bounded**: what is to be sent, what waits for its confirm, and what was delivered
-//!   and not yet taken.
-//! - **Dropping the last handle** of a connection or a channel closes it in good order.
+//!   or returned and not yet taken, by [`Limits`](amqp_core::Limits) in bytes, headers and all.
+//! - **Publishers are served in turn**, first in, first out, whatever channel they are on; a large
+//!   message delays another channel by a frame.
+//! - **A loop that only awaits yields**, on every runtime, so that heartbeats and other tasks run.
+//! - **No code of the application runs under a lock**: bodies and wakers may do in their destructors
+//!   what they like.
+//! - **Dropping the last handle** of a connection or a channel closes it in good order. A runtime that
+//!   shuts down cannot wait for the server: call [`Connection::close`] to know that all has arrived.
 
 #[cfg(feature = "broker")]
 mod arriving;

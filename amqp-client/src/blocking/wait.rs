@@ -31,7 +31,7 @@ thread_local! {
 /// # fn example(mut consumer: Consumer<ManualAck>) -> Result<(), Error> {
 /// match within(Duration::from_secs(1), || consumer.next()) {
 ///     Some(Ok(delivery)) => delivery.ack()?,
-///     Some(Err(Error::TimedOut)) => println!("nothing yet"),
+///     Some(Err(Error::TimedOut(_))) => println!("nothing yet"),
 ///     Some(Err(error)) => return Err(error),
 ///     None => println!("it was cancelled"),
 /// }

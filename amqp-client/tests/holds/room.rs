@@ -44,7 +44,7 @@ fn what_a_closed_channel_keeps_does_not_count() {
     // A whole buffer is there for the next.
     let (channel, mut consumer) = flooded(&mut rig, &connection);
     assert!(is_paused(&mut rig));
-    for _ in 0..15 {
+    for _ in 0..25 {
         assert!(rig.wait(consumer.next()).unwrap().is_ok());
     }
     assert!(!is_paused(&mut rig));
