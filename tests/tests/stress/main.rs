@@ -1,0 +1,66 @@
+//! Random operations with tiny limits on every runtime, while the server and the line misbehave:
+//! everything ends within its bound, each publish has one outcome, messages keep their order, memory
+//! stays bounded, and no other task starves.
+//!
+//! `STRESS_SEED` and `STRESS_SECONDS` (per runtime) set what is printed as the seed, and the time.
+
+mod consume;
+mod ledger;
+mod meter;
+mod publish;
+mod random;
+mod run;
+mod server;
+mod session;
+mod tick;
+mod watch;
+
+use std::{
+    env,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use amqp_tests::{
+    harness::{self, Scenario},
+    scenarios::RUNTIMES,
+};
+
+/// For each runtime.
+const SECONDS: u64 = 5;
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+fn fresh_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(1, |now| now.as_micros() as u64 % 1_000_000_000)
+}
+
+fn main() -> ExitCode {
+    let seed = number("STRESS_SEED").unwrap_or_else(fresh_seed);
+    let seconds = number("STRESS_SECONDS").unwrap_or(SECONDS);
+    let rows = Arc::new(Mutex::new(Vec::new()));
+    // What they measure is the process's.
+    let turn = Arc::new(Mutex::new(()));
+    let limit = Duration::from_secs(10 * (seconds + 60));
+    let scenarios = RUNTIMES.iter().map(|&runtime| {
+        let (rows, turn) = (Arc::clone(&rows), Arc::clone(&turn));
+        Scenario::local(format!("random_{}", runtime.name()), move || {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            run::on(runtime, seed, seconds, &rows)
+        })
+        .limit(limit)
+    });
+    let code = harness::run(scenarios.collect());
+    let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+    if !rows.is_empty() {
+        println!("{}", run::HEAD);
+        for row in rows.iter() {
+            println!("{row}");
+        }
+    }
+    code
+}
