@@ -9,6 +9,7 @@ mod certificates;
 mod context;
 pub mod differential;
 mod embedded;
+pub mod fairness;
 pub mod harness;
 mod operator;
 pub mod rabbitmq;

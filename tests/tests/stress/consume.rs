@@ -19,8 +19,10 @@ pub(crate) async fn take(mut actor: Actor) {
             .await;
         let Some(channel) = opened else { continue };
         for _ in 0..actor.random.within(1, 3) {
-            let mut consume = basic::Consume::default();
-            consume.queue = short(actor.session.queue.clone());
+            let consume = basic::Consume {
+                queue: short(actor.session.queue.clone()),
+                ..Default::default()
+            };
             let prefetch = [Prefetch::Count(1), Prefetch::Count(10), Prefetch::Unlimited];
             let mut options = ConsumeOptions::default()
                 .on_drop(actor.random.pick(&[OnDrop::Leave, OnDrop::Requeue]));
@@ -116,8 +118,10 @@ pub(crate) async fn drift(mut actor: Actor) {
         let Some(channel) = opened else { continue };
         declare(&mut actor, &channel).await;
         for _ in 0..actor.random.within(1, 3) {
-            let mut consume = basic::Consume::default();
-            consume.queue = junk(&mut actor);
+            let mut consume = basic::Consume {
+                queue: junk(&mut actor),
+                ..Default::default()
+            };
             if actor.random.percent(40) {
                 // A tag that is used again.
                 consume.consumer_tag = short("tag".to_owned());
@@ -202,18 +206,24 @@ pub(crate) async fn ask(mut actor: Actor) {
             }
             match actor.random.below(8) {
                 0 => {
-                    let mut delete = queue::Delete::default();
-                    delete.queue = junk(&mut actor);
+                    let delete = queue::Delete {
+                        queue: junk(&mut actor),
+                        ..Default::default()
+                    };
                     let _gone = actor.tried("delete", REQUEST, channel.call(delete)).await;
                 }
                 1 => {
-                    let mut purge = queue::Purge::default();
-                    purge.queue = junk(&mut actor);
+                    let purge = queue::Purge {
+                        queue: junk(&mut actor),
+                        ..Default::default()
+                    };
                     let _gone = actor.tried("purge", REQUEST, channel.call(purge)).await;
                 }
                 2 => {
-                    let mut get = basic::Get::default();
-                    get.queue = junk(&mut actor);
+                    let get = basic::Get {
+                        queue: junk(&mut actor),
+                        ..Default::default()
+                    };
                     let got = actor.tried("get", REQUEST, channel.get(get)).await;
                     if let Some(Some(fetched)) = got
                         && actor.random.percent(80)
@@ -248,11 +258,14 @@ pub(crate) async fn ask(mut actor: Actor) {
 }
 
 async fn declare(actor: &mut Actor, channel: &BaseChannel) {
-    let mut declare = queue::Declare::default();
-    declare.queue = junk(actor);
+    let queue = junk(actor);
     let mut arguments = FieldTable::new();
     arguments.push(short("x-max-length".to_owned()), 60);
-    declare.arguments = arguments;
+    let declare = queue::Declare {
+        queue,
+        arguments,
+        ..Default::default()
+    };
     let _declared = actor.tried("declare", REQUEST, channel.call(declare)).await;
 }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// So many messages may wait in a queue that nothing is dropped from.
-const WAITING: u64 = 200;
+const WAITING: u64 = 300;
 
 /// Where to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ fn properties(random: &mut Random, frame_max: u32) -> Properties {
 
 impl Actor {
     /// Waits while the queue has enough; false if all is over.
-    async fn may_publish(&mut self) -> bool {
+    async fn may_publish(&self) -> bool {
         while !self.is_over() {
             if self.session.ledger().waiting() < WAITING {
                 return true;
@@ -196,6 +196,43 @@ pub(crate) async fn plain(mut actor: Actor) {
             let _closed = actor
                 .tried("Channel::close", REQUEST, channel.close())
                 .await;
+        }
+    }
+}
+
+/// Publishes as much as there is room for to queues that drop what is too much for them.
+pub(crate) async fn flood(mut actor: Actor) {
+    while !actor.is_over() {
+        let connection = actor.connection.clone();
+        let opening = connection.open_channel();
+        let opened = actor.tried("open_channel", REQUEST, opening).await;
+        let Some(channel) = opened else { continue };
+        let mut publisher = Publisher::new(&actor);
+        for _ in 0..actor.random.within(1, 300) {
+            if actor.is_over() {
+                break;
+            }
+            let message = publisher.message(&mut actor, To::Junk);
+            let size = usize::try_from(actor.random.below(40 << 10)).unwrap_or_default();
+            let body = write(message.id, size);
+            if actor.random.percent(20) {
+                let tried = channel.try_publish(&message.publish, &message.properties, body);
+                actor.session.ledger().count(match tried {
+                    Ok(()) => "sent",
+                    Err(_) => "held back",
+                });
+                continue;
+            }
+            let publishing = channel.publish(&message.publish, &message.properties, body);
+            match actor.attempt("publish", PUBLISH, publishing).await {
+                None => actor.gave_up(&message),
+                Some(Ok(())) => actor.session.ledger().count("sent"),
+                Some(Err(error)) => {
+                    if !actor.refused(&message, &error) {
+                        break;
+                    }
+                }
+            }
         }
     }
 }

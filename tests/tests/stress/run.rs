@@ -32,9 +32,9 @@ const SESSIONS: usize = 3;
 
 /// The memory that the client and the test may take, in bytes. Each of three connections holds at
 /// most eight times 256 KiB of deliveries that nothing puts back, twice 256 KiB of others, 1 MiB in
-/// assembly, 80 KiB of output and a message of 256 KiB beyond each bound, thus some 5 MiB; each of
-/// some fourteen actors has a message of 220 KiB in both hands.
-const MEMORY_MAX: isize = 48 << 20;
+/// assembly, 80 KiB of output and a message of 256 KiB beyond each bound, thus some 5 MiB; of its
+/// actors each may have a message of 220 KiB in hand.
+const MEMORY_MAX: isize = 24 << 20;
 
 /// What may be left when all has ended, in bytes: what a runtime keeps.
 const LEFT_MAX: isize = 8 << 20;
@@ -109,17 +109,15 @@ pub(crate) fn on(
         ledgers: (0..SESSIONS).map(|_| Ledger::default()).collect(),
         stop: AtomicBool::new(false),
     });
-    let mischief = Mischief::start(&server, Random::part(seed, &[3]));
     let scenario = {
         let (world, ticks) = (Arc::clone(&world), Arc::clone(&ticks));
-        let calm = server.uri();
         // The runtime ends before the server does.
         let server = Arc::clone(&server);
         runtime.block_on(Box::pin(async move {
             let time = Duration::from_secs(seconds);
-            live(&world, time, mischief, &ticks).await?;
+            live(&world, time, &server, &ticks).await?;
             server.calm();
-            drain(&world, calm).await?;
+            drain(&world).await?;
             gone(&world, &server).await
         }))
     };
@@ -213,13 +211,13 @@ fn judge(row: &Row) -> Vec<String> {
 async fn live(
     world: &Arc<World>,
     time: Duration,
-    mischief: Mischief,
+    server: &Server,
     ticks: &Mutex<Option<(Duration, Duration)>>,
 ) -> Outcome {
-    let connection = connect(world, world.uri.clone()).await?;
-    let declaring = declare(&connection);
-    declaring.await?;
+    let connection = connect(world).await?;
+    declare(&connection).await?;
     connection.close().await?;
+    let mischief = Mischief::start(server, Random::part(world.seed, &[3]));
     let ticker = Ticker::start(world.runtime);
     let running = Arc::new(());
     for number in 0..SESSIONS {
@@ -247,36 +245,37 @@ async fn live(
     Ok(())
 }
 
-/// Connects without tiny limits; what goes wrong with the server may need a few attempts.
-async fn connect(world: &World, uri: String) -> Result<Connection, Failure> {
-    let mut last = None;
-    for _ in 0..20 {
-        let connecting = world.runtime.connect(uri.clone(), Box::new(|_| ()));
-        match connecting.await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| "no attempt".into()))
+/// Connects without tiny limits, while nothing goes wrong.
+async fn connect(world: &World) -> Result<Connection, Failure> {
+    let connecting = world.runtime.connect(world.uri.clone(), Box::new(|_| ()));
+    let limit = Duration::from_secs(10);
+    world
+        .watch
+        .bounded("the test", "connect", limit, connecting)
+        .await
 }
 
 async fn declare(connection: &Connection) -> Outcome {
     let channel = connection.open_channel().await?;
     for session in 0..SESSIONS {
-        let mut declare = queue::Declare::default();
-        declare.queue = ShortStr::try_from(session::queue(session))?;
+        let declare = queue::Declare {
+            queue: ShortStr::try_from(session::queue(session))?,
+            ..Default::default()
+        };
         channel.call(declare).await?;
     }
     Ok(())
 }
 
 /// Takes what is left in the queues.
-async fn drain(world: &World, uri: String) -> Outcome {
-    let connection = connect(world, uri).await?;
+async fn drain(world: &World) -> Outcome {
+    let connection = connect(world).await?;
     let channel = connection.open_channel().await?;
     for (session, ledger) in world.ledgers.iter().enumerate() {
-        let mut get = basic::Get::default().no_ack(true);
-        get.queue = ShortStr::try_from(session::queue(session))?;
+        let get = basic::Get {
+            queue: ShortStr::try_from(session::queue(session))?,
+            no_ack: true,
+        };
         let getting = async {
             while let Some(fetched) = channel.get(get.clone()).await? {
                 let arrived = ledger.arrived(&fetched.body, fetched.method.redelivered);

@@ -177,12 +177,14 @@ fn act(broker: &LocalBroker, random: &mut Random, stalled: &mut Stalled) {
             let cut = Disturbance::new().cut_after(random.below(3000));
             broker.faults().bytes(key, ByteFaults::both(cut));
         }),
-        10..=19 => {
+        10..=16 => {
             broker.with(|broker| broker.faults().memory_alarm(true));
-            thread::sleep(Duration::from_millis(random.within(1, 100)));
+            // Seldom as long as publishers wait.
+            let limit = if random.percent(15) { 900 } else { 60 };
+            thread::sleep(Duration::from_millis(random.within(1, limit)));
             broker.with(|broker| broker.faults().memory_alarm(false));
         }
-        20..=24 => {
+        17..=22 => {
             let next = random.within(1, 4);
             let fault = random.pick(&[
                 ConfirmFault::DropNext(next),
@@ -192,7 +194,7 @@ fn act(broker: &LocalBroker, random: &mut Random, stalled: &mut Stalled) {
             ]);
             broker.with(|broker| broker.faults().confirms(fault));
         }
-        25..=34 => {
+        23..=34 => {
             // Seldom long enough that heartbeats notice.
             let limit = if random.percent(8) { 3500 } else { 300 };
             let time = Duration::from_millis(random.within(10, limit));

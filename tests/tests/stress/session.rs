@@ -21,7 +21,7 @@ pub(crate) const REQUEST: Duration = Duration::from_secs(2);
 /// The deadline of a confirm, with the eighth that it may be late.
 pub(crate) const CONFIRM: Duration = Duration::from_millis(1150);
 /// The deadline of publishing.
-pub(crate) const PUBLISH: Duration = Duration::from_millis(1500);
+pub(crate) const PUBLISH: Duration = Duration::from_millis(400);
 /// The deadline of a flush.
 pub(crate) const FLUSH: Duration = Duration::from_millis(1500);
 /// The deadline of a checkout.
@@ -267,6 +267,7 @@ async fn act(
         }));
     };
     spawn("taker", &|actor| Box::pin(consume::take(actor)));
+    spawn("flooder", &|actor| Box::pin(publish::flood(actor)));
     for _ in 0..2 {
         spawn("publisher", &|actor| Box::pin(publish::plain(actor)));
         spawn("confirmer", &|actor| Box::pin(publish::confirmed(actor)));
