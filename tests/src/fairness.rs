@@ -181,14 +181,17 @@ pub async fn shares(
     let running = Arc::new(AtomicUsize::new(case.publishers));
     let failed = Arc::new(AtomicBool::new(false));
     let body = Bytes::from(vec![0; case.body]);
-    let mut counters = Vec::new();
-    let mut shared: Option<Either> = None;
+    // All before the first publish: an answer comes behind what the socket holds.
+    let one = matches!(case.on, On::One | On::OneConfirmed);
+    let mut channels: Vec<Either> = Vec::new();
     for _ in 0..case.publishers {
-        let channel = match (case.on, &shared) {
-            (On::One | On::OneConfirmed, Some(channel)) => channel.clone(),
+        channels.push(match channels.first() {
+            Some(first) if one => first.clone(),
             _ => Either::open(&connection, case.on).await?,
-        };
-        shared = Some(channel.clone());
+        });
+    }
+    let mut counters = Vec::new();
+    for channel in channels {
         let counter = Arc::new(AtomicU64::new(0));
         counters.push(Arc::clone(&counter));
         let (stop, running, failed) =
@@ -218,7 +221,6 @@ pub async fn shares(
     while running.load(Ordering::Relaxed) > 0 {
         runtime.sleep(Duration::from_millis(5)).await;
     }
-    drop(shared);
     connection.close().await?;
     if failed.load(Ordering::Relaxed) {
         return Err("a publish failed".into());

@@ -8,14 +8,15 @@ use amqp_tokio::{
     wire::{FieldTable, ShortStr},
 };
 
-use crate::session::{Actor, FLUSH, REQUEST};
+use crate::session::Actor;
 
 /// Takes from the session's queue, alone, and looks at the order.
 pub(crate) async fn take(mut actor: Actor) {
+    let deadlines = actor.session.deadlines;
     while !actor.is_over() {
         let opening = actor.connection.clone();
         let opened = actor
-            .tried("open_channel", REQUEST, opening.open_channel())
+            .tried("open_channel", deadlines.request, opening.open_channel())
             .await;
         let Some(channel) = opened else { continue };
         for _ in 0..actor.random.within(1, 3) {
@@ -30,12 +31,16 @@ pub(crate) async fn take(mut actor: Actor) {
                 options = options.prefetch(actor.random.pick(&prefetch));
             }
             let starting = channel.consume_with(consume, options);
-            let started = actor.tried("consume_with", REQUEST, starting).await;
+            let started = actor
+                .tried("consume_with", deadlines.request, starting)
+                .await;
             let Some(mut consumer) = started else { break };
             let count = actor.random.within(1, 150);
             take_from(&mut actor, &mut consumer, count).await;
             if actor.random.percent(40) {
-                let cancelled = actor.tried("cancel", REQUEST, consumer.cancel()).await;
+                let cancelled = actor
+                    .tried("cancel", deadlines.request, consumer.cancel())
+                    .await;
                 if cancelled.is_some() {
                     take_from(&mut actor, &mut consumer, u64::MAX).await;
                 }
@@ -46,7 +51,7 @@ pub(crate) async fn take(mut actor: Actor) {
         }
         if actor.random.percent(50) {
             let _closed = actor
-                .tried("Channel::close", REQUEST, channel.close())
+                .tried("Channel::close", deadlines.request, channel.close())
                 .await;
         }
     }
@@ -67,7 +72,11 @@ async fn take_from(actor: &mut Actor, consumer: &mut Consumer<ManualAck>, count:
                     return;
                 }
             }
-            Some(None | Some(Err(_))) => return,
+            Some(None) => return,
+            Some(Some(Err(error))) => {
+                actor.session.check(&actor.name, "next", &error);
+                return;
+            }
             Some(Some(Ok(delivery))) => {
                 (taken, idle) = (taken + 1, 0);
                 let redelivered = delivery.method.redelivered;
@@ -110,10 +119,11 @@ fn answer(actor: &mut Actor, delivery: Delivery, keep: bool) {
 
 /// Consumes from queues that are deleted at times, in all ways, and at times takes nothing.
 pub(crate) async fn drift(mut actor: Actor) {
+    let deadlines = actor.session.deadlines;
     while !actor.is_over() {
         let opening = actor.connection.clone();
         let opened = actor
-            .tried("open_channel", REQUEST, opening.open_channel())
+            .tried("open_channel", deadlines.request, opening.open_channel())
             .await;
         let Some(channel) = opened else { continue };
         declare(&mut actor, &channel).await;
@@ -128,13 +138,17 @@ pub(crate) async fn drift(mut actor: Actor) {
             }
             if actor.random.percent(50) {
                 let starting = channel.consume_no_ack(consume);
-                let started = actor.attempt("consume_no_ack", REQUEST, starting).await;
-                let Some(Ok(mut consumer)) = started else {
+                let started = actor
+                    .tried("consume_no_ack", deadlines.request, starting)
+                    .await;
+                let Some(mut consumer) = started else {
                     break;
                 };
                 drift_unacked(&mut actor, &mut consumer).await;
                 if actor.random.percent(40) {
-                    let _cancelled = actor.tried("cancel", REQUEST, consumer.cancel()).await;
+                    let _cancelled = actor
+                        .tried("cancel", deadlines.request, consumer.cancel())
+                        .await;
                 }
             } else {
                 let on_drop = actor
@@ -142,17 +156,23 @@ pub(crate) async fn drift(mut actor: Actor) {
                     .pick(&[OnDrop::Leave, OnDrop::Requeue, OnDrop::Reject]);
                 let options = ConsumeOptions::default().on_drop(on_drop);
                 let starting = channel.consume_with(consume, options);
-                let started = actor.attempt("consume_with", REQUEST, starting).await;
-                let Some(Ok(mut consumer)) = started else {
+                let started = actor
+                    .tried("consume_with", deadlines.request, starting)
+                    .await;
+                let Some(mut consumer) = started else {
                     break;
                 };
                 drift_acked(&mut actor, &mut consumer).await;
                 if actor.random.percent(40) {
-                    let _cancelled = actor.tried("cancel", REQUEST, consumer.cancel()).await;
+                    let _cancelled = actor
+                        .tried("cancel", deadlines.request, consumer.cancel())
+                        .await;
                 }
                 if actor.random.percent(20) {
                     let recover = basic::Recover::default().requeue(true);
-                    let _back = actor.tried("recover", REQUEST, channel.call(recover)).await;
+                    let _back = actor
+                        .tried("recover", deadlines.request, channel.call(recover))
+                        .await;
                 }
             }
         }
@@ -164,8 +184,13 @@ async fn drift_unacked(actor: &mut Actor, consumer: &mut Consumer<NoAck>) {
         let limit = Duration::from_millis(actor.random.within(1, 20));
         let connection = actor.connection.clone();
         let next = connection.within(limit, consumer.next());
-        if let Some(None | Some(Err(_))) = actor.bounded("next", limit, next).await {
-            return;
+        match actor.bounded("next", limit, next).await {
+            None | Some(Some(Ok(_))) => {}
+            Some(None) => return,
+            Some(Some(Err(error))) => {
+                actor.session.check(&actor.name, "next", &error);
+                return;
+            }
         }
         pause(actor).await;
     }
@@ -178,7 +203,11 @@ async fn drift_acked(actor: &mut Actor, consumer: &mut Consumer<ManualAck>) {
         let next = connection.within(limit, consumer.next());
         match actor.bounded("next", limit, next).await {
             None => {}
-            Some(None | Some(Err(_))) => return,
+            Some(None) => return,
+            Some(Some(Err(error))) => {
+                actor.session.check(&actor.name, "next", &error);
+                return;
+            }
             Some(Some(Ok(delivery))) => answer(actor, delivery, false),
         }
         pause(actor).await;
@@ -194,10 +223,11 @@ async fn pause(actor: &mut Actor) {
 
 /// Asks for this and that.
 pub(crate) async fn ask(mut actor: Actor) {
+    let deadlines = actor.session.deadlines;
     while !actor.is_over() {
         let opening = actor.connection.clone();
         let opened = actor
-            .tried("open_channel", REQUEST, opening.open_channel())
+            .tried("open_channel", deadlines.request, opening.open_channel())
             .await;
         let Some(channel) = opened else { continue };
         for _ in 0..actor.random.within(1, 30) {
@@ -210,21 +240,27 @@ pub(crate) async fn ask(mut actor: Actor) {
                         queue: junk(&mut actor),
                         ..Default::default()
                     };
-                    let _gone = actor.tried("delete", REQUEST, channel.call(delete)).await;
+                    let _gone = actor
+                        .tried("delete", deadlines.request, channel.call(delete))
+                        .await;
                 }
                 1 => {
                     let purge = queue::Purge {
                         queue: junk(&mut actor),
                         ..Default::default()
                     };
-                    let _gone = actor.tried("purge", REQUEST, channel.call(purge)).await;
+                    let _gone = actor
+                        .tried("purge", deadlines.request, channel.call(purge))
+                        .await;
                 }
                 2 => {
                     let get = basic::Get {
                         queue: junk(&mut actor),
                         ..Default::default()
                     };
-                    let got = actor.tried("get", REQUEST, channel.get(get)).await;
+                    let got = actor
+                        .tried("get", deadlines.request, channel.get(get))
+                        .await;
                     if let Some(Some(fetched)) = got
                         && actor.random.percent(80)
                         && let Err(error) = fetched.ack()
@@ -234,12 +270,16 @@ pub(crate) async fn ask(mut actor: Actor) {
                 }
                 3 => {
                     let connection = actor.connection.clone();
-                    let _flushed = actor.tried("flush", FLUSH, connection.flush()).await;
+                    let _flushed = actor
+                        .tried("flush", deadlines.flush, connection.flush())
+                        .await;
                 }
                 4 => {
                     let count = u16::try_from(actor.random.below(20)).unwrap_or_default();
                     let qos = basic::Qos::default().prefetch_count(count);
-                    let _set = actor.tried("qos", REQUEST, channel.call(qos)).await;
+                    let _set = actor
+                        .tried("qos", deadlines.request, channel.call(qos))
+                        .await;
                 }
                 5 => {
                     let mut states = channel.states();
@@ -258,6 +298,7 @@ pub(crate) async fn ask(mut actor: Actor) {
 }
 
 async fn declare(actor: &mut Actor, channel: &BaseChannel) {
+    let deadlines = actor.session.deadlines;
     let queue = junk(actor);
     let mut arguments = FieldTable::new();
     arguments.push(short("x-max-length".to_owned()), 60);
@@ -266,7 +307,9 @@ async fn declare(actor: &mut Actor, channel: &BaseChannel) {
         arguments,
         ..Default::default()
     };
-    let _declared = actor.tried("declare", REQUEST, channel.call(declare)).await;
+    let _declared = actor
+        .tried("declare", deadlines.request, channel.call(declare))
+        .await;
 }
 
 fn junk(actor: &mut Actor) -> ShortStr {

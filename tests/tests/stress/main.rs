@@ -1,10 +1,11 @@
 //! Random operations with tiny limits on every runtime, while the server and the line misbehave:
 //! everything ends within its bound, each publish has one outcome, messages keep their order, memory
-//! stays bounded, and no other task starves.
+//! stays bounded, and no other task starves. Publishers that never pause get the same share.
 //!
 //! `STRESS_SEED` and `STRESS_SECONDS` (per runtime) set what is printed as the seed, and the time.
 
 mod consume;
+mod fair;
 mod ledger;
 mod meter;
 mod publish;
@@ -23,7 +24,7 @@ use std::{
 };
 
 use amqp_tests::{
-    harness::{self, Scenario},
+    harness::{self, Outcome, Scenario},
     scenarios::RUNTIMES,
 };
 
@@ -45,16 +46,30 @@ fn main() -> ExitCode {
     let rows = Arc::new(Mutex::new(Vec::new()));
     // What they measure is the process's.
     let turn = Arc::new(Mutex::new(()));
-    let limit = Duration::from_secs(10 * (seconds + 60));
-    let scenarios = RUNTIMES.iter().map(|&runtime| {
-        let (rows, turn) = (Arc::clone(&rows), Arc::clone(&turn));
-        Scenario::local(format!("random_{}", runtime.name()), move || {
-            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            run::on(runtime, seed, seconds, &rows)
-        })
-        .limit(limit)
-    });
-    let code = harness::run(scenarios.collect());
+    let limit = Duration::from_secs(15 * (seconds + 60));
+    let mut scenarios = Vec::new();
+    for runtime in RUNTIMES {
+        let name = runtime.name();
+        let mut add = |what: &str, run: Box<dyn FnOnce() -> Outcome + Send>| {
+            let turn = Arc::clone(&turn);
+            let scenario = Scenario::local(format!("{what}_{name}"), move || {
+                let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                run()
+            });
+            scenarios.push(scenario.limit(limit));
+        };
+        let rows = Arc::clone(&rows);
+        add(
+            "random",
+            Box::new(move || run::on(runtime, seed, seconds, &rows)),
+        );
+        add("fair", Box::new(move || fair::publishers(runtime)));
+        // With blocking calls each takes a thread.
+        if name != "blocking" {
+            add("waiting", Box::new(move || fair::waiting(runtime)));
+        }
+    }
+    let code = harness::run(scenarios);
     let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
     if !rows.is_empty() {
         println!("{}", run::HEAD);

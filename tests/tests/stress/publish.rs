@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use amqp_tokio::{
     ChannelPool, Confirm, ConfirmChannel, Error, Unconfirmed,
-    core::ApiMisuse,
+    core::{ApiMisuse, CloseCause, TimeoutReason},
     protocol::basic::{Properties, Publish},
     wire::{FieldTable, ShortStr},
 };
@@ -12,7 +12,7 @@ use amqp_tokio::{
 use crate::{
     ledger::{Id, write},
     random::Random,
-    session::{Actor, CHECKOUT, CONFIRM, PUBLISH, REQUEST},
+    session::Actor,
 };
 
 /// So many messages may wait in a queue that nothing is dropped from.
@@ -110,7 +110,10 @@ impl Actor {
     fn refused(&self, message: &Message, error: &Error) -> bool {
         let ledger = self.session.ledger();
         let (outcome, goes_on) = match error {
-            Error::TimedOut(_) => ("refused: timed out", true),
+            Error::TimedOut(_) => {
+                self.session.check(&self.name, "publish", error);
+                ("refused: timed out", true)
+            }
             Error::Misuse(ApiMisuse::FrameTooLarge { .. }) => ("refused: too large", true),
             error => {
                 self.session.check(&self.name, "publish", error);
@@ -150,10 +153,11 @@ fn destination(random: &mut Random) -> To {
 
 /// Publishes without confirms, and takes some of what is returned.
 pub(crate) async fn plain(mut actor: Actor) {
+    let deadlines = actor.session.deadlines;
     while !actor.is_over() {
         let opening = actor.connection.clone();
         let opened = actor
-            .tried("open_channel", REQUEST, opening.open_channel())
+            .tried("open_channel", deadlines.request, opening.open_channel())
             .await;
         let Some(channel) = opened else { continue };
         let mut publisher = Publisher::new(&actor);
@@ -166,7 +170,10 @@ pub(crate) async fn plain(mut actor: Actor) {
             let message = publisher.message(&mut actor, to);
             let body = message.body.clone();
             let publishing = channel.publish(&message.publish, &message.properties, body);
-            match actor.attempt("publish", PUBLISH, publishing).await {
+            match actor
+                .attempt("publish", deadlines.publish, publishing)
+                .await
+            {
                 None => actor.gave_up(&message),
                 Some(Ok(())) => {
                     actor.accepted(message.to);
@@ -189,12 +196,12 @@ pub(crate) async fn plain(mut actor: Actor) {
         if actor.random.percent(30) {
             let connection = actor.connection.clone();
             let _flushed = actor
-                .tried("flush", crate::session::FLUSH, connection.flush())
+                .tried("flush", deadlines.flush, connection.flush())
                 .await;
         }
         if actor.random.percent(50) {
             let _closed = actor
-                .tried("Channel::close", REQUEST, channel.close())
+                .tried("Channel::close", deadlines.request, channel.close())
                 .await;
         }
     }
@@ -202,10 +209,13 @@ pub(crate) async fn plain(mut actor: Actor) {
 
 /// Publishes as much as there is room for to queues that drop what is too much for them.
 pub(crate) async fn flood(mut actor: Actor) {
+    let deadlines = actor.session.deadlines;
     while !actor.is_over() {
         let connection = actor.connection.clone();
         let opening = connection.open_channel();
-        let opened = actor.tried("open_channel", REQUEST, opening).await;
+        let opened = actor
+            .tried("open_channel", deadlines.request, opening)
+            .await;
         let Some(channel) = opened else { continue };
         let mut publisher = Publisher::new(&actor);
         for _ in 0..actor.random.within(1, 300) {
@@ -224,7 +234,10 @@ pub(crate) async fn flood(mut actor: Actor) {
                 continue;
             }
             let publishing = channel.publish(&message.publish, &message.properties, body);
-            match actor.attempt("publish", PUBLISH, publishing).await {
+            match actor
+                .attempt("publish", deadlines.publish, publishing)
+                .await
+            {
                 None => actor.gave_up(&message),
                 Some(Ok(())) => actor.session.ledger().count("sent"),
                 Some(Err(error)) => {
@@ -239,16 +252,19 @@ pub(crate) async fn flood(mut actor: Actor) {
 
 /// Publishes with confirms, many under way at once.
 pub(crate) async fn confirmed(mut actor: Actor) {
+    let deadlines = actor.session.deadlines;
     while !actor.is_over() {
         let connection = actor.connection.clone();
         let opening = async { connection.open_channel().await?.confirm_select().await };
-        let opened = actor.tried("confirm_select", 2 * REQUEST, opening).await;
+        let opened = actor
+            .tried("confirm_select", 2 * deadlines.request, opening)
+            .await;
         let Some(channel) = opened else { continue };
         let count = actor.random.within(1, 60);
         publish_confirmed(&mut actor, &channel, count).await;
         if actor.random.percent(50) {
             let _closed = actor
-                .tried("Channel::close", REQUEST, channel.close())
+                .tried("Channel::close", deadlines.request, channel.close())
                 .await;
         }
     }
@@ -256,9 +272,14 @@ pub(crate) async fn confirmed(mut actor: Actor) {
 
 /// Publishes through a channel of a pool.
 pub(crate) async fn pooled(mut actor: Actor, pool: ChannelPool) {
+    let deadlines = actor.session.deadlines;
     while !actor.is_over() {
         let taken = actor
-            .tried("checkout", CHECKOUT + REQUEST, pool.checkout())
+            .tried(
+                "checkout",
+                deadlines.checkout + deadlines.request,
+                pool.checkout(),
+            )
             .await;
         if let Some(channel) = taken {
             let count = actor.random.within(1, 4);
@@ -270,6 +291,7 @@ pub(crate) async fn pooled(mut actor: Actor, pool: ChannelPool) {
 }
 
 async fn publish_confirmed(actor: &mut Actor, channel: &ConfirmChannel, count: u64) {
+    let deadlines = actor.session.deadlines;
     let mut publisher = Publisher::new(actor);
     let mut waiting: VecDeque<(To, Id, Confirm)> = VecDeque::new();
     for _ in 0..count {
@@ -280,7 +302,10 @@ async fn publish_confirmed(actor: &mut Actor, channel: &ConfirmChannel, count: u
         let message = publisher.message(actor, to);
         let body = message.body.clone();
         let publishing = channel.publish(&message.publish, &message.properties, body);
-        match actor.attempt("publish", PUBLISH, publishing).await {
+        match actor
+            .attempt("publish", deadlines.publish, publishing)
+            .await
+        {
             None => actor.gave_up(&message),
             Some(Ok(confirm)) => {
                 actor.accepted(message.to);
@@ -312,15 +337,20 @@ async fn publish_confirmed(actor: &mut Actor, channel: &ConfirmChannel, count: u
 
 /// Waits for what becomes of a publish, and notes it.
 async fn settle(actor: &mut Actor, to: To, id: Id, mut confirm: Confirm) {
+    let deadlines = actor.session.deadlines;
     if actor.random.percent(10) {
         actor.session.ledger().count("left");
         return;
     }
-    let outcome = actor.attempt("confirm", CONFIRM, &mut confirm).await;
+    let outcome = actor
+        .attempt("confirm", deadlines.confirm, &mut confirm)
+        .await;
     let outcome = match outcome {
         Some(outcome) => outcome,
         // A wait that was given up leaves the outcome where it is.
-        None if actor.random.percent(50) => actor.bounded("confirm", CONFIRM, confirm).await,
+        None if actor.random.percent(50) => {
+            actor.bounded("confirm", deadlines.confirm, confirm).await
+        }
         None => {
             actor.session.ledger().count("left");
             return;
@@ -356,7 +386,16 @@ async fn settle(actor: &mut Actor, to: To, id: Id, mut confirm: Confirm) {
             "returned"
         }
         Err(Unconfirmed::PossiblyReturned(_)) => "possibly returned",
-        Err(Unconfirmed::Unknown(_)) => "unknown",
+        Err(Unconfirmed::Unknown(reason)) => {
+            let lost = matches!(reason.cause(), CloseCause::TimedOut(TimeoutReason::Confirm));
+            if lost && actor.session.calm {
+                actor
+                    .session
+                    .watch()
+                    .fault(format!("{}: no confirm came of message {id:?}", actor.name));
+            }
+            "unknown"
+        }
         Err(_) => "another",
     };
     actor.session.ledger().count(outcome);
@@ -364,10 +403,13 @@ async fn settle(actor: &mut Actor, to: To, id: Id, mut confirm: Confirm) {
 
 /// Publishes in transactions.
 pub(crate) async fn transacted(mut actor: Actor) {
+    let deadlines = actor.session.deadlines;
     while !actor.is_over() {
         let connection = actor.connection.clone();
         let opening = async { connection.open_channel().await?.tx_select().await };
-        let opened = actor.tried("tx_select", 2 * REQUEST, opening).await;
+        let opened = actor
+            .tried("tx_select", 2 * deadlines.request, opening)
+            .await;
         let Some(channel) = opened else { continue };
         let mut publisher = Publisher::new(&actor);
         for _ in 0..actor.random.within(1, 5) {
@@ -380,7 +422,10 @@ pub(crate) async fn transacted(mut actor: Actor) {
                 let message = publisher.message(&mut actor, To::Queue);
                 let body = message.body.clone();
                 let publishing = channel.publish(&message.publish, &message.properties, body);
-                match actor.attempt("publish", PUBLISH, publishing).await {
+                match actor
+                    .attempt("publish", deadlines.publish, publishing)
+                    .await
+                {
                     None => actor.gave_up(&message),
                     Some(Ok(())) => {
                         actor.accepted(message.to);
@@ -397,13 +442,17 @@ pub(crate) async fn transacted(mut actor: Actor) {
                 break;
             }
             if actor.random.percent(70) {
-                let committed = actor.tried("commit", REQUEST, channel.commit()).await;
+                let committed = actor
+                    .tried("commit", deadlines.request, channel.commit())
+                    .await;
                 let Some(()) = committed else { break };
                 for id in within {
                     actor.session.ledger().held(id);
                 }
             } else {
-                let back = actor.tried("rollback", REQUEST, channel.rollback()).await;
+                let back = actor
+                    .tried("rollback", deadlines.request, channel.rollback())
+                    .await;
                 let Some(()) = back else { break };
                 for id in within {
                     actor.session.ledger().never(id, "rolled back");

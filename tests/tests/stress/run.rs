@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -38,6 +41,9 @@ const MEMORY_MAX: isize = 24 << 20;
 
 /// What may be left when all has ended, in bytes: what a runtime keeps.
 const LEFT_MAX: isize = 8 << 20;
+
+/// For so much of the time nothing goes wrong with the server and the line.
+const CALM_PERCENT: u32 = 40;
 
 /// How much longer than a thread of the machine a task may wait.
 const TICK_RATIO: u32 = 4;
@@ -108,6 +114,8 @@ pub(crate) fn on(
         seed,
         ledgers: (0..SESSIONS).map(|_| Ledger::default()).collect(),
         stop: AtomicBool::new(false),
+        calm: AtomicBool::new(true),
+        in_calm: AtomicUsize::new(0),
     });
     let scenario = {
         let (world, ticks) = (Arc::clone(&world), Arc::clone(&ticks));
@@ -217,7 +225,6 @@ async fn live(
     let connection = connect(world).await?;
     declare(&connection).await?;
     connection.close().await?;
-    let mischief = Mischief::start(server, Random::part(world.seed, &[3]));
     let ticker = Ticker::start(world.runtime);
     let running = Arc::new(());
     for number in 0..SESSIONS {
@@ -230,10 +237,14 @@ async fn live(
             })
         });
     }
-    let begun = Instant::now();
-    while begun.elapsed() < time {
-        world.runtime.sleep(Duration::from_millis(50)).await;
+    // Sessions that began in calm end so.
+    world.runtime.sleep(time * CALM_PERCENT / 100).await;
+    world.calm.store(false, Ordering::SeqCst);
+    while world.in_calm.load(Ordering::SeqCst) > 0 {
+        world.runtime.sleep(Duration::from_millis(10)).await;
     }
+    let mischief = Mischief::start(server, Random::part(world.seed, &[3]));
+    world.runtime.sleep(time * (100 - CALM_PERCENT) / 100).await;
     world.stop.store(true, Ordering::Relaxed);
     // Each operation has a bound of its own.
     while Arc::strong_count(&running) > 1 {
