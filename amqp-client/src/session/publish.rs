@@ -14,7 +14,7 @@ use super::{
     later::Later,
     lines::{Line, LineId, Standing, Ticket},
     shared::Alarm,
-    state::State,
+    state::{ChannelState, State},
 };
 use crate::{base_channel::Inner, channel::TryPublishError, confirm::Unconfirmed, error::Error};
 
@@ -353,12 +353,46 @@ impl State {
     }
 
     /// Whether publishers wait though there is room, which is granted to others that do not use it.
-    pub(crate) fn is_round_due(&self) -> bool {
+    pub(crate) fn is_round_due(&mut self) -> bool {
+        let granting = std::mem::take(&mut self.granting);
+        let is_due = |id: &ChannelId| self.window_room(*id) > 0;
+        self.granting = granting.into_iter().filter(is_due).collect();
+        if !self.granting.is_empty() {
+            return true;
+        }
+        if self.machine.is_blocked() {
+            return false;
+        }
         let limits = self.machine.limits();
-        let low = limits.output_high.saturating_sub(limits.output_low);
-        self.output_line.has_waiting()
-            && self.machine.output_room() >= low
-            && !self.machine.is_blocked()
+        let output = limits.output_high.saturating_sub(limits.output_low);
+        let backlog = limits.output_backlog - limits.output_backlog / 2;
+        (self.output_line.has_waiting() && self.machine.output_room() >= output)
+            || (self.backlog_line.has_waiting() && self.machine.backlog_room() >= backlog)
+    }
+
+    /// Begins the next round on the channels whose room is granted to publishers that do not use it.
+    /// Events begin those of the whole output.
+    pub(crate) fn begin_due_rounds(&mut self, later: &mut Later) {
+        if std::mem::take(&mut self.round_due) {
+            for id in std::mem::take(&mut self.granting) {
+                self.grant_channel(id, true, later);
+            }
+        }
+    }
+
+    /// The number of publishes that a channel may make now while others wait in its line.
+    fn window_room(&mut self, id: ChannelId) -> usize {
+        let waits = |channel: &mut ChannelState| channel.line.has_waiting();
+        if !self.channels.get_mut(id).is_some_and(waits) {
+            return 0;
+        }
+        match self.machine.channel(id) {
+            Some(commands) => match commands.hold(0) {
+                Some(Hold::ChannelFlow | Hold::TooManyUnconfirmed | Hold::ChannelBacklogFull) => 0,
+                _ => commands.unconfirmed_room(),
+            },
+            None => 0,
+        }
     }
 
     /// There is room for large messages.
@@ -405,6 +439,9 @@ impl State {
         }
         let room = commands.unconfirmed_room();
         while channel.line.granted() < room && channel.line.grant(0, later).is_some() {}
+        if channel.line.has_waiting() {
+            self.granting.insert(id);
+        }
     }
 
     /// Lets every publisher look again: the connection is closing or has ended.

@@ -352,6 +352,7 @@ impl Endpoint for ClientEndpoint {
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         self.0.with(|state, later| {
             later.drop_bodies(state.machine.take_discarded());
+            state.begin_due_rounds(later);
             let more = state.machine.poll_transmit(now, out);
             // The driver asks for more when the transport has taken all that it had.
             state.in_transit = more;
@@ -405,6 +406,7 @@ impl Drive for ClientEndpoint {
         let parked = !(readable || writable || earlier || state.machine.is_finished());
         // When the tasks that were granted room have had their chance to run.
         let next_round = output && state.is_round_due();
+        state.round_due = next_round;
         let again = next_round.then(|| waker.clone());
         let before = if parked {
             state.driver.replace(waker)

@@ -1,6 +1,11 @@
 //! Everything about a connection that its handles share: the machine, and what waits for it.
 
-use std::{collections::BTreeMap, mem, sync::Arc, task::Waker};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+    task::Waker,
+};
 
 use amqp_core::{
     ChannelId, CloseReason, ConsumerId, Instant,
@@ -56,6 +61,10 @@ pub(crate) struct State {
     /// The number of tickets that publishers have.
     pub(crate) tickets: usize,
     pub(crate) last_ticket: u64,
+    /// The channels that have publishers waiting while room of theirs is granted to others.
+    pub(crate) granting: BTreeSet<ChannelId>,
+    /// Publishers that were granted room have had their chance to run: a next round is due.
+    pub(crate) round_due: bool,
     /// The channels that a grant of this round has left a credit.
     pub(crate) credited: Vec<ChannelId>,
     /// The window of unconfirmed publishes of a channel.
@@ -115,6 +124,8 @@ impl State {
             backlog_line: Line::default(),
             tickets: 0,
             last_ticket: 0,
+            granting: BTreeSet::new(),
+            round_due: false,
             credited: Vec::new(),
             totals: Totals::default(),
             reading_paused: false,

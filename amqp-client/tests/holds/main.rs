@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attack;
 mod deadlines;
 mod deliveries;
 mod fairness;

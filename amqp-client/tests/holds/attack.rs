@@ -1,0 +1,82 @@
+//! What is rare: futures that are kept and not polled.
+
+use std::{future::Future, pin::Pin};
+
+use amqp_client::{Channel, ConfirmChannel, Error};
+use bytes::Bytes;
+
+use crate::{
+    none,
+    support::{Confirming, Probe, Rig, Setup},
+    to_queue,
+};
+
+type Kept = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+
+/// A publish that is polled once and waits.
+fn kept(publishing: impl Future<Output = Result<(), Error>> + 'static) -> Kept {
+    let mut publishing: Kept = Box::pin(publishing);
+    assert!(Probe::new().poll(publishing.as_mut()).is_pending());
+    publishing
+}
+
+/// A future that is kept and not polled holds up no other, though the window has room for it alone.
+#[test]
+fn a_window_is_not_kept_by_a_publish_that_is_not_polled() {
+    for count in [1, 5] {
+        let mut setup = Setup::default();
+        setup.client.limits.unconfirmed = 1;
+        setup.client.timeouts.publish = None;
+        let (mut rig, connection) = Rig::open_with(setup);
+        let channel = rig.confirm_channel(&connection);
+        rig.peer().confirming = Confirming::ByHand;
+        let first = rig.wait(channel.publish(&to_queue(), &none(), "0"));
+        drop(first.unwrap());
+        rig.run();
+        let publish = |channel: &ConfirmChannel| {
+            let channel = channel.clone();
+            async move { channel.publish(&to_queue(), &none(), "x").await.map(drop) }
+        };
+        let stuck: Vec<_> = (0..count).map(|_| kept(publish(&channel))).collect();
+        let live = rig.spawn(publish(&channel));
+        rig.run();
+        assert!(!live.is_done());
+        rig.peer().ack(1, 1, false);
+        rig.run();
+        assert_eq!(live.take(), Some(Ok(())), "{count} before it");
+        drop((stuck, channel));
+        rig.run();
+        rig.finish(connection);
+    }
+}
+
+/// So it is with the room for large messages.
+#[test]
+fn a_backlog_is_not_kept_by_a_publish_that_is_not_polled() {
+    let mut setup = Setup::default();
+    setup.client.timeouts.publish = None;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channels: Vec<_> = (0..153).map(|_| rig.channel(&connection)).collect();
+    rig.world().set_capacity(0);
+    let body = Bytes::from(vec![0; 10 << 20]);
+    let publish = |channel: &Channel| {
+        let (channel, body) = (channel.clone(), body.clone());
+        async move { channel.publish(&to_queue(), &none(), body).await }
+    };
+    for channel in &channels[..2] {
+        assert_eq!(rig.ready(publish(channel)), Some(Ok(())));
+    }
+    let stuck: Vec<_> = channels[2..152]
+        .iter()
+        .map(|it| kept(publish(it)))
+        .collect();
+    let live = rig.spawn(publish(&channels[152]));
+    rig.run();
+    assert!(!live.is_done());
+    rig.world().set_capacity(usize::MAX);
+    rig.run();
+    assert_eq!(live.take(), Some(Ok(())));
+    drop((stuck, channels));
+    rig.run();
+    rig.finish(connection);
+}
