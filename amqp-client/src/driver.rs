@@ -215,29 +215,34 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
 
     /// When the endpoint wants to be called: for a deadline that judges the peer not before all was
     /// read that came until then.
-    fn due(&mut self, deadline: Option<(Instant, TimeoutReason)>) -> Option<Instant> {
-        let (at, reason) = deadline?;
+    fn due(&self, deadline: Option<(Instant, TimeoutReason)>) -> Option<Instant> {
+        let (at, _) = deadline?;
         match self.overdue {
-            Some((deadline, until)) if deadline == at && judges(reason) => Some(until),
-            _ => {
-                self.overdue = None;
-                Some(at)
-            }
+            Some((deadline, until)) if deadline == at => Some(until),
+            _ => Some(at),
         }
     }
 
     fn handle_timeout(&mut self) {
         let now = self.clock.now();
         if let Some((at, reason)) = self.endpoint.poll_timeout()
-            && judges(reason)
             && at <= now
-            && self.overdue.is_none_or(|(_, until)| now < until)
+            && judges(reason, now, at)
             && !self.ended
         {
-            self.overdue.get_or_insert((at, now + LISTEN));
-            return;
+            match self.overdue {
+                Some((deadline, until)) if deadline == at => {
+                    if now < until {
+                        return;
+                    }
+                    self.overdue = None;
+                }
+                _ => {
+                    self.overdue = Some((at, now + LISTEN));
+                    return;
+                }
+            }
         }
-        self.overdue = None;
         self.endpoint.handle_timeout(now);
     }
 
@@ -335,12 +340,14 @@ where
     }
 }
 
-/// Whether a deadline says that the peer has not answered in time, which input may still disprove.
-const fn judges(reason: TimeoutReason) -> bool {
-    !matches!(
-        reason,
-        TimeoutReason::SetDeadline | TimeoutReason::HeartbeatDue | TimeoutReason::Secret
-    )
+/// Whether a deadline says that the peer has not answered in time, which input may still disprove; or
+/// is noticed so late that one behind it may, which is handled in the same call.
+fn judges(reason: TimeoutReason, now: Instant, at: Instant) -> bool {
+    match reason {
+        TimeoutReason::SetDeadline => false,
+        TimeoutReason::HeartbeatDue | TimeoutReason::Secret => now >= at + LISTEN,
+        _ => true,
+    }
 }
 
 /// A runtime that shuts down drops its tasks while their sockets still work: what was accepted leaves

@@ -342,7 +342,16 @@ impl Endpoint for ClientEndpoint {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        self.tell(now, |state| state.machine.handle_timeout(now));
+        self.0.with(|state, later| {
+            // A deadline of the session's own is none of the machine's, which judges the server.
+            let machine = state.machine.poll_timeout().map(|(at, _)| at);
+            let own = state.next_deadline().filter(|&own| own <= now);
+            if own.is_none_or(|own| machine.is_some_and(|at| at < own)) {
+                state.machine.handle_timeout(now);
+                state.process_events(later);
+            }
+            state.advance(now, later);
+        });
     }
 
     fn handle_written(&mut self, now: Instant) {

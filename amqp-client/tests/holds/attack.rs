@@ -1,6 +1,6 @@
-//! What is rare: futures that are kept and not polled.
+//! What is rare: futures that are kept and not polled, a process that was stopped.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use amqp_client::{Channel, ConfirmChannel, Error};
 use bytes::Bytes;
@@ -79,4 +79,40 @@ fn a_backlog_is_not_kept_by_a_publish_that_is_not_polled() {
     drop((stuck, channels));
     rig.run();
     rig.finish(connection);
+}
+
+/// A process that was stopped finds every deadline past: the input that waits is read before the
+/// server is judged, whichever other deadlines have passed.
+#[test]
+fn a_process_that_was_stopped_judges_nobody() {
+    for own_deadline in [false, true] {
+        let mut setup = Setup::default();
+        setup.server.heartbeat = 10;
+        let (mut rig, connection) = Rig::open_with(setup);
+        let channel = rig.channel(&connection);
+        let now = rig.world().now;
+        rig.peer().machine.set_reading(now, false);
+        rig.peer().flow(1, false);
+        rig.run();
+        let waiting = own_deadline.then(|| {
+            let channel = channel.clone();
+            rig.spawn(async move { channel.publish(&to_queue(), &none(), "x").await })
+        });
+        rig.run();
+        rig.world().set_now(now + Duration::from_secs(600));
+        // The poll for input gives nothing at first.
+        rig.poll_driver();
+        rig.world()
+            .set_now(now + Duration::from_secs(600) + Duration::from_millis(1));
+        rig.world().step_server();
+        rig.poll_driver();
+        rig.world()
+            .set_now(now + Duration::from_secs(600) + Duration::from_millis(25));
+        rig.poll_driver();
+        let reason = connection.close_reason();
+        assert!(reason.is_none(), "own deadline: {own_deadline}: {reason:?}");
+        rig.peer().flow(1, true);
+        rig.run();
+        drop((waiting, channel));
+    }
 }
