@@ -31,7 +31,8 @@ pub(crate) struct ConsumerState {
     pub(crate) end: Option<ConsumerEnd>,
     /// Bytes in the queue, and in the batch that the handle works through.
     kept: usize,
-    /// Its messages need no acknowledgement: the server does not take them back.
+    /// The server does not take its messages back: they need no acknowledgement, or are part of a
+    /// transaction, where a requeue takes effect with a commit that may wait for the message itself.
     unreturnable: bool,
     /// Counts the messages that the handle yields, also from its batch.
     progress: Arc<AtomicU32>,
@@ -196,6 +197,8 @@ impl State {
         no_ack: bool,
         progress: Arc<AtomicU32>,
     ) {
+        let commands = self.machine.channel(channel);
+        let transactional = commands.is_some_and(|channel| channel.is_transactional());
         if let Some(channel) = self.channels.get_mut(channel) {
             self.buffer.consumers += 1;
             let consumer = ConsumerState {
@@ -204,7 +207,7 @@ impl State {
                 waker: None,
                 end: None,
                 kept: 0,
-                unreturnable: no_ack,
+                unreturnable: no_ack || transactional,
                 progress,
                 watched: 0,
                 unreadable: 0,
@@ -309,7 +312,7 @@ impl State {
             return;
         };
         let keeps = match delivery.tag {
-            Some(_) => {
+            Some(_) if !consumer.unreturnable => {
                 let withheld = &mut consumer.withheld;
                 let mut in_order = true;
                 if !withheld.is_empty() {
@@ -323,7 +326,7 @@ impl State {
                 }
                 in_order && self.buffer.has_room(consumer.kept, bytes)
             }
-            None => !self.buffer.overflows(bytes),
+            _ => !self.buffer.overflows(bytes),
         };
         if keeps {
             consumer.kept += bytes;
@@ -351,9 +354,12 @@ impl State {
             .channels
             .get_mut(channel)
             .and_then(|channel| channel.consumers.get_mut(&id));
+        let overflows = |it: &&mut ConsumerState| it.end.is_none() && it.unreturnable;
+        let overflows = consumer.as_ref().is_some_and(overflows);
         if let Some(consumer) = consumer
             && !consumer.cancelling
             && consumer.end.is_none()
+            && !overflows
         {
             let withheld = commands.withhold(tag).is_ok();
             if withheld && !consumer.withheld.push(tag.get(), bytes) {
@@ -362,10 +368,13 @@ impl State {
         } else {
             let _closed = commands.nack(Tags::One(tag), Requeue::Yes);
             later.commanded = true;
+            if overflows {
+                self.overflow_consumer(channel, id, later);
+            }
         }
     }
 
-    /// Ends a consumer without acknowledgements that does not keep up.
+    /// Ends a consumer that does not keep up with what the server does not take back.
     fn overflow_consumer(&mut self, channel: ChannelId, id: ConsumerId, later: &mut Later) {
         let limit = self.buffer.limit();
         let Some(consumer) = self.consumer_mut(channel, id) else {
@@ -469,7 +478,7 @@ impl State {
                 .sum();
             queue.retain(|message| !stale(message));
             consumer.kept = consumer.kept.saturating_sub(bytes);
-            self.buffer.release(bytes, false);
+            self.buffer.release(bytes, consumer.unreturnable);
             consumer.withheld = Withheld::default();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use amqp_client::{Channel, ConfirmChannel, Error};
+use amqp_client::{Channel, ConfirmChannel, Error, protocol::basic};
 use bytes::Bytes;
 
 use crate::{
@@ -115,4 +115,28 @@ fn a_process_that_was_stopped_judges_nobody() {
         rig.run();
         drop((waiting, channel));
     }
+}
+
+/// In a transaction a requeue takes effect with the commit, which may wait for the message.
+#[test]
+fn a_transaction_withholds_nothing() {
+    let mut setup = Setup::default();
+    setup.client.limits.undelivered = 64 << 10;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channel = rig.tx_channel(&connection);
+    let mut consumer = rig
+        .wait(channel.consume(basic::Consume::default()))
+        .unwrap();
+    let tag = consumer.tag().to_string();
+    for _ in 0..20 {
+        assert!(rig.peer().deliver(1, &tag, vec![0; 10_000]));
+        rig.run();
+    }
+    for _ in 0..20 {
+        rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
+    }
+    rig.wait(channel.commit()).unwrap();
+    assert!(rig.peer().requeued.is_empty());
+    drop((consumer, channel));
+    rig.finish(connection);
 }

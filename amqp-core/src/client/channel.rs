@@ -207,6 +207,13 @@ impl<'a> ChannelMut<'a> {
         }
     }
 
+    /// Whether the channel is transactional: acknowledgements take effect with the commit.
+    #[must_use]
+    pub fn is_transactional(&self) -> bool {
+        let mode = self.machine.channel(self.id).map(|it| &it.role.mode);
+        matches!(mode, Some(Mode::Transaction { .. }))
+    }
+
     /// Sends a request and waits for its answer, which comes as [`Event::Reply`] or
     /// [`Event::Failed`] with the number that is returned. Several may be under way.
     ///
