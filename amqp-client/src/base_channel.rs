@@ -214,7 +214,10 @@ impl BaseChannel {
     /// [nack]: https://github.com/rabbitmq/rabbitmq-server/pull/15387
     ///
     /// # Cancel safety
-    /// Dropping it cancels the consumer, and requeues what was delivered to it.
+    /// Dropping it cancels the consumer, and requeues what was delivered to it. So does a timeout. The
+    /// consumer is cancelled when the server has answered, and its tag is in use until then
+    /// ([`ApiMisuse::DuplicateConsumerTag`](amqp_core::ApiMisuse)): leave the tag empty, so that each
+    /// consumer gets one of its own.
     ///
     /// # Errors
     /// As [`call`](Self::call); [`Error::Misuse`] when the request says `no_ack` or `no_wait`.
@@ -259,7 +262,7 @@ impl BaseChannel {
     /// [`Error::Overflow`].
     ///
     /// # Cancel safety
-    /// Dropping it cancels the consumer; what was delivered to it is lost.
+    /// As [`consume`](Self::consume), but what was delivered to the consumer is lost.
     ///
     /// # Errors
     /// As [`consume`](Self::consume).

@@ -11,7 +11,7 @@ use std::{
 
 use amqp_client::{
     Channel, Connection, Consumer, Error, ManualAck, Requeue, Tags,
-    core::{ApiMisuse, TimeoutReason},
+    core::{ApiMisuse, TimeoutReason, wire::ShortStr},
     protocol::{ReplyCode, basic},
 };
 use bytes::Bytes;
@@ -204,14 +204,19 @@ fn a_tag_can_be_used_again_when_its_consumer_is_gone() {
     }
 }
 
-/// A consume that is given up leaves its tag, too.
+/// A consume that is given up leaves its tag, too: when the server has answered it.
 #[test]
-fn the_tag_of_a_consume_that_was_given_up_is_free_at_once() {
+fn the_tag_of_a_consume_that_was_given_up_is_free_when_it_is_answered() {
     let tagged = || basic::Consume::default().consumer_tag("t").unwrap();
     let (mut rig, connection, channel) = Rig::with_channel();
     let mut consuming = Box::pin(channel.consume(tagged()));
     assert!(Probe::new().poll(consuming.as_mut()).is_pending());
     drop(consuming);
+    let early = rig.wait(channel.consume(tagged())).map(drop);
+    let tag = ShortStr::try_from("t").unwrap();
+    let taken = ApiMisuse::DuplicateConsumerTag(tag);
+    assert_eq!(early, Err(Error::Misuse(taken)));
+    rig.run();
     let mut again = rig.wait(channel.consume(tagged())).unwrap();
     rig.run();
     deliver(&mut rig, &again, &["for the second"]);

@@ -257,7 +257,9 @@ impl<'a> ChannelMut<'a> {
     /// reply is `basic.consume-ok`, which deliveries follow; with `no_wait` it is given
     /// at once, and the server's refusal would be the end of the channel.
     ///
-    /// A tag can be used again as soon as its consumer was cancelled, here or by the server. What
+    /// A tag can be used again as soon as its consumer was cancelled, here or by the server; that of
+    /// a consumer which was [given up](Self::abandon_consumer), or whose request has timed out, when
+    /// its consume-ok has come. What
     /// the server still delivers to the consumer before is not given to the new one, unless both
     /// the cancel and the new consumer ask for no answer.
     ///
@@ -305,7 +307,11 @@ impl<'a> ChannelMut<'a> {
 
     /// Gives a consumer up: no event comes for it from now on. It is cancelled, and what is still
     /// delivered to it is put back, unless it needs no acknowledgement, in which case it is lost.
-    /// Its tag is free at once. It does nothing for a consumer that has ended.
+    /// It does nothing for a consumer that has ended.
+    ///
+    /// A consumer that is confirmed is cancelled at once, and its tag is free. One whose consume-ok
+    /// has not come is cancelled when that comes, also if its request has timed out, and its tag is
+    /// in use until then: RabbitMQ 3.10 closes the connection with 541 for an earlier cancel.
     pub fn abandon_consumer(&mut self, tag: &ShortStr, consumer: ConsumerId) {
         let Some(channel) = self.machine.channel(self.id) else {
             return;

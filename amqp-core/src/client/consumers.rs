@@ -21,6 +21,9 @@ use crate::{ids::ConsumerId, wire::ShortStr};
 /// ```
 ///
 /// A consumer whose cancel asks for no answer, and that no other follows, is remembered at once.
+///
+/// A consumer that is given up before its consume-ok has come stays active, with its deliveries put
+/// back, until that comes and its cancel is queued.
 #[derive(Debug, Default)]
 pub(crate) struct Consumers {
     by_tag: BTreeMap<ShortStr, Line>,

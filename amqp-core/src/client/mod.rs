@@ -235,9 +235,9 @@ impl Connection {
     }
 
     /// Gives up waiting for a request of a channel: no event will come for it. What it asked for is
-    /// taken back: a consumer is cancelled at once and what it gets is put back; a message that was
-    /// fetched is put back and a channel closed when the answer comes. It does nothing for a request
-    /// that is settled.
+    /// taken back: a message that was fetched is put back, a channel closed and a consumer cancelled
+    /// when the answer comes. What a consumer gets until then is put back, and its tag stays in use.
+    /// It does nothing for a request that is settled.
     pub fn abandon(&mut self, channel: ChannelId, request: RequestId) {
         self.0.abandon(Some(channel), request);
     }

@@ -438,9 +438,10 @@ impl Machine<Client> {
         Some(taken)
     }
 
-    /// Puts back what a consumer still gets, and cancels it where that has not been done: one that is
-    /// not confirmed yet when it is. RabbitMQ 3.10 closes the connection with 541 for a cancel that
-    /// comes before its consume-ok, because queue and channel do not agree then.
+    /// Puts back what a consumer still gets, and cancels it where that has not been done. One whose
+    /// consume-ok is awaited is left for [`on_reply`](Self::on_reply) to cancel: RabbitMQ 3.10 closes
+    /// the connection with 541 for a cancel before the consume-ok, because queue and channel do not
+    /// agree then.
     pub(super) fn abandon_consumer(&mut self, id: ChannelId, tag: &ShortStr, consumer: ConsumerId) {
         let open = self.open_channel_and_output(id).is_ok();
         let Some(channel) = self.channel_mut(id) else {

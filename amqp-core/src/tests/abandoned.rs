@@ -25,8 +25,8 @@ fn cancel() -> basic::Cancel {
     basic::Cancel::default().consumer_tag(&TAG).unwrap()
 }
 
-/// A tag that was cancelled without waiting can be used again at once, and is free again as soon as
-/// the new consumer is given up.
+/// A tag that was cancelled without waiting can be used again at once. The new consumer is given up
+/// and cancelled when it is confirmed.
 #[test]
 fn puk_11_a_consumer_is_given_up_before_it_is_confirmed() {
     let mut pair = Pair::open();
@@ -36,13 +36,7 @@ fn puk_11_a_consumer_is_given_up_before_it_is_confirmed() {
     let (second, _) = consume(&mut pair, id);
     pair.client_channel(id).abandon_consumer(&TAG, second);
     pair.exchange();
-    let asked = pair.take_server_events();
-    let cancelled = ServerEvent::Request {
-        channel: id,
-        method: ClientMethod::BasicCancel(cancel()),
-    };
-    assert_eq!(asked.last(), Some(&cancelled));
-    assert_eq!(asked.len(), 4);
+    assert_eq!(pair.take_server_events().len(), 3);
 
     let ok = basic::ConsumeOk { consumer_tag: TAG };
     pair.server_channel(id).send(&ok).unwrap();
@@ -52,7 +46,11 @@ fn puk_11_a_consumer_is_given_up_before_it_is_confirmed() {
     pair.server_channel(id).send(&ok).unwrap();
     pair.exchange();
     assert_eq!(pair.take_client_events(), []);
-    assert_eq!(pair.take_server_events(), []);
+    let cancelled = ServerEvent::Request {
+        channel: id,
+        method: ClientMethod::BasicCancel(cancel()),
+    };
+    assert_eq!(pair.take_server_events(), [cancelled]);
 }
 
 /// Nothing is told of it from then on, also when that is only while the connection closes.

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::script::*;
 use crate::{
-    ChannelId, CloseCause, Fault, RequestError, RequestId, Tags, TimeoutReason,
+    ApiMisuse, ChannelId, CloseCause, Fault, RequestError, RequestId, Tags, TimeoutReason,
     client::{Config, Connection, Event},
     protocol::{Method, ReplyCode, basic, channel, queue},
 };
@@ -139,20 +139,24 @@ fn reg_05_the_answer_to_an_abandoned_request_is_not_that_of_the_next() {
     assert_eq!(client.conn.poll_timeout(), None);
 }
 
+/// RabbitMQ 3.10 would close the connection for a cancel before that.
 #[test]
-fn reg_05_an_abandoned_consumer_is_cancelled_at_once() {
+fn reg_05_an_abandoned_consumer_is_cancelled_when_it_is_confirmed() {
     let (mut client, id) = open();
     let (_, request) = client.consume(id, consume("q", "t"));
     client.bytes();
     client.deliver(id, "t", 1);
     assert!(matches!(client.only_event(), Event::Delivered(_)));
     client.conn.abandon(id, request);
-    assert_eq!(client.sent(), [method(1, cancel("t"))]);
+    assert_eq!(client.sent(), []);
     // What comes now is put back, but what was handed over is the caller's.
     client.deliver(id, "t", 2);
     assert_eq!(client.sent(), [put_back(2)]);
+    // The tag is not free yet.
+    let taken = client.on(id).consume(consume("q", "t"));
+    assert_eq!(taken, Err(ApiMisuse::DuplicateConsumerTag(name("t"))));
     client.send(1, &consume_ok("t"));
-    assert_eq!(client.sent(), []);
+    assert_eq!(client.sent(), [method(1, cancel("t"))]);
     client.deliver(id, "t", 3);
     assert_eq!(client.sent(), [put_back(3)]);
     // The tag is free behind the cancel.
@@ -189,6 +193,41 @@ fn reg_05_an_abandoned_consumer_that_the_server_cancels_is_gone() {
     let calls = client.advance(Duration::from_secs(30));
     assert_eq!(calls.len(), 1, "{calls:?}");
     timed_out(&mut client, waiting);
+}
+
+#[test]
+fn reg_05_an_abandoned_consumer_that_the_server_refuses_leaves_nothing_behind() {
+    let (mut client, id) = open();
+    let (consumer, _) = client.consume(id, consume("q", "t"));
+    client.bytes();
+    client.on(id).abandon_consumer(&name("t"), consumer);
+    client.send(1, &channel::Close::default());
+    assert!(matches!(client.events()[..], [Event::ChannelClosed { .. }]));
+    assert_eq!(client.sent(), [method(1, channel::CloseOk)]);
+    assert_eq!(client.conn.poll_timeout(), None);
+    let id = client.conn.open_channel_at(1).unwrap().0;
+    client.bytes();
+    client.send(1, &channel::OpenOk);
+    client.events();
+    client.consumer(id, "t", false);
+    assert_eq!(client.sent(), []);
+}
+
+/// What it still says on a channel that is being closed is of no account.
+#[test]
+fn reg_05_an_abandoned_consumer_is_confirmed_while_its_channel_closes() {
+    let (mut client, id) = open();
+    let (consumer, _) = client.consume(id, consume("q", "t"));
+    client.on(id).abandon_consumer(&name("t"), consumer);
+    let request = client.on(id).close(ReplyCode::SUCCESS, "").unwrap();
+    client.bytes();
+    client.send(1, &consume_ok("t"));
+    client.deliver(id, "t", 1);
+    assert_eq!(client.events(), []);
+    assert_eq!(client.sent(), []);
+    client.send(1, &channel::CloseOk);
+    assert_eq!(client.events(), [replied(id, request, channel::CloseOk)]);
+    assert_eq!(client.conn.channel_count(), 0);
 }
 
 #[test]
@@ -284,12 +323,15 @@ fn a_consumer_that_nobody_listens_to_is_cancelled() {
     client.bytes();
     client.consumer(id, "t", false);
 
-    // Before it is confirmed.
+    // One that is not confirmed, when it is.
     let (consumer, request) = client.consume(id, consume("q", "u"));
     client.bytes();
     client.on(id).abandon_consumer(&name("u"), consumer);
-    assert_eq!(client.sent(), [method(1, cancel("u"))]);
+    client.on(id).abandon_consumer(&name("u"), consumer);
+    assert_eq!(client.sent(), []);
     client.send(1, &consume_ok("u"));
+    assert_eq!(client.sent(), [method(1, cancel("u"))]);
+    client.on(id).abandon_consumer(&name("u"), consumer);
     assert_eq!(client.sent(), []);
     client.send(1, &cancel_ok("u"));
     assert_eq!(client.events(), [], "{request:?}");
@@ -329,11 +371,11 @@ fn reg_06_what_a_late_answer_brings_is_given_back() {
     let (mut client, id) = open();
     let (_, request) = client.consume(id, consume("q", "t"));
     wait(&mut client, request);
-    assert_eq!(client.sent(), [method(1, cancel("t"))]);
+    assert_eq!(client.sent(), []);
     client.deliver(id, "t", 1);
     assert_eq!(client.sent(), [put_back(1)]);
     client.send(1, &consume_ok("t"));
-    assert_eq!(client.sent(), []);
+    assert_eq!(client.sent(), [method(1, cancel("t"))]);
     client.send(1, &cancel_ok("t"));
 
     let request = client.on(id).get(&basic::Get::default()).unwrap();

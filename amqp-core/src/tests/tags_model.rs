@@ -1,4 +1,7 @@
 //! Two sides of a channel on which tags are used again and again: each delivery has one owner.
+//!
+//! The server may be one like RabbitMQ 3.10, where a cancel that leaves before the consume-ok of its
+//! consumer has come is the end of the connection.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -67,7 +70,8 @@ struct Known {
     tag: usize,
     no_ack: bool,
     request: RequestId,
-    /// It was given up, or its cancel asks for no answer: it gets nothing more.
+    /// It was given up, or its cancel asks for no answer: it gets nothing more. One that was given up
+    /// before its consume-ok is cancelled when that comes.
     given_up: bool,
     /// A cancel was queued.
     cancelling: bool,
@@ -78,6 +82,8 @@ struct Known {
 }
 
 struct Model {
+    /// The server takes a cancel that leaves before its consume-ok has come.
+    early: bool,
     client: Script<Connection>,
     id: ChannelId,
     /// Those that the client has asked for.
@@ -96,10 +102,11 @@ struct Model {
 }
 
 impl Model {
-    fn new() -> Self {
+    fn new(early: bool) -> Self {
         let mut client = Script::open();
         let id = client.channel();
         Self {
+            early,
             client,
             id,
             consumers: BTreeMap::new(),
@@ -117,6 +124,33 @@ impl Model {
     fn active(&mut self, tag: usize) -> Option<&mut Known> {
         let mut known = self.consumers.values_mut();
         known.find(|known| known.tag == tag && !known.cancelling && !known.ended)
+    }
+
+    /// The application cancels the consumer that has a tag, unless the server would not take it.
+    fn cancel(&mut self, tag: usize, no_wait: bool) {
+        let early = self.early;
+        let active = self.active(tag);
+        if active.as_ref().is_some_and(|known| !known.confirmed) && !early {
+            return;
+        }
+        if let Some(known) = active {
+            known.cancelling = true;
+            known.given_up |= no_wait;
+        }
+        let cancel = basic::Cancel::default().consumer_tag(TAGS[tag]).unwrap();
+        if no_wait {
+            self.client.on(self.id).send(&cancel).unwrap();
+        } else {
+            self.client.on(self.id).call(&cancel).unwrap();
+        }
+    }
+
+    /// A cancel leaves the client.
+    fn check_cancel(&self, cancel: &basic::Cancel) {
+        let mut newest_first = self.consumers.values().rev();
+        let known = newest_first.find(|known| cancel.consumer_tag == TAGS[known.tag]);
+        let confirmed = known.is_none_or(|known| known.confirmed);
+        assert!(confirmed || self.early, "541: it is not confirmed");
     }
 
     fn step(&mut self, step: Step) {
@@ -140,35 +174,21 @@ impl Model {
                     self.asked.push_back(consumer);
                 }
             }
-            Step::Cancel(tag) => {
-                let cancel = basic::Cancel::default().consumer_tag(TAGS[tag]).unwrap();
-                self.client.on(self.id).call(&cancel).unwrap();
-                if let Some(known) = self.active(tag) {
-                    known.cancelling = true;
-                }
-            }
-            Step::CancelNoWait(tag) => {
-                let cancel = basic::Cancel::default().consumer_tag(TAGS[tag]).unwrap();
-                self.client.on(self.id).send(&cancel).unwrap();
-                if let Some(known) = self.active(tag) {
-                    known.cancelling = true;
-                    known.given_up = true;
-                }
-            }
+            Step::Cancel(tag) => self.cancel(tag, false),
+            Step::CancelNoWait(tag) => self.cancel(tag, true),
             Step::AbandonConsumer(which) => {
                 if let Some(consumer) = self.pick(which) {
                     let known = self.consumers.get_mut(&consumer).unwrap();
                     let tag = name(TAGS[known.tag]);
-                    (known.given_up, known.cancelling) = (true, true);
+                    known.given_up = true;
+                    known.cancelling |= known.confirmed;
                     self.client.on(self.id).abandon_consumer(&tag, consumer);
                 }
             }
             Step::AbandonRequest(which) => {
                 if let Some(consumer) = self.pick(which) {
                     let known = self.consumers.get_mut(&consumer).unwrap();
-                    if !known.confirmed {
-                        (known.given_up, known.cancelling) = (true, true);
-                    }
+                    known.given_up |= !known.confirmed;
                     let request = known.request;
                     self.client.conn.abandon(self.id, request);
                 }
@@ -197,12 +217,15 @@ impl Model {
             }
             Step::Hear => self.hear(),
         }
-        let sent = self.client.sent();
-        self.to_server
-            .extend(sent.into_iter().map(|sent| match sent.what {
-                What::Method(method) => method,
-                other => panic!("{other:?}"),
-            }));
+        for sent in self.client.sent() {
+            let What::Method(method) = sent.what else {
+                panic!("{sent:?}");
+            };
+            if let Method::BasicCancel(cancel) = &method {
+                self.check_cancel(cancel);
+            }
+            self.to_server.push_back(method);
+        }
     }
 
     fn pick(&self, which: Index) -> Option<ConsumerId> {
@@ -243,7 +266,9 @@ impl Model {
         };
         match said.clone() {
             Said::ConsumeOk(consumer_tag, consumer) => {
-                self.consumers.get_mut(&consumer).unwrap().confirmed = true;
+                let known = self.consumers.get_mut(&consumer).unwrap();
+                known.confirmed = true;
+                known.cancelling |= known.given_up;
                 self.client.send(1, &basic::ConsumeOk { consumer_tag });
             }
             Said::CancelOk(consumer_tag) => {
@@ -303,8 +328,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn each_delivery_has_one_owner_however_tags_are_used_again(steps in list(any_step(), 0..120)) {
-        let mut model = Model::new();
+    fn each_delivery_has_one_owner_however_tags_are_used_again(
+        steps in list(any_step(), 0..120),
+        early: bool,
+    ) {
+        let mut model = Model::new(early);
         for step in steps {
             model.step(step);
         }
