@@ -10,7 +10,9 @@ use std::{
     task::Waker,
 };
 
-use amqp_core::{ChannelId, ConsumerId, DeliveryTag, Requeue, Tags, client, wire::ShortStr};
+use amqp_core::{
+    ChannelId, ConsumerId, DeliveryTag, Instant, Requeue, Tags, client, wire::ShortStr,
+};
 
 use super::{later::Later, state::State, waiters::Waiters};
 use crate::{error::Error, returns::ReturnedMessage};
@@ -63,6 +65,8 @@ struct Withheld {
     /// The number and the bytes of those that were put back and have not come yet.
     recalled: usize,
     recalled_bytes: usize,
+    /// `recalled` at the last look, where the consumer had nothing else.
+    missed: Option<usize>,
 }
 
 /// Consecutive delivery tags.
@@ -105,10 +109,23 @@ impl Withheld {
     fn forget_recalled(&mut self) {
         self.recalled = 0;
         self.recalled_bytes = 0;
+        self.missed = None;
     }
 
     fn is_empty(&self) -> bool {
         self.runs.is_empty() && self.recalled == 0
+    }
+
+    /// Whether only what was put back could bring the consumer on, which others may get.
+    fn depends_on_recalled(&self) -> bool {
+        self.recalled > 0 && !self.runs.is_empty()
+    }
+
+    /// Forgets what was put back if none of it has come since the last look.
+    fn look_for_recalled(&mut self) {
+        if self.missed.replace(self.recalled) == Some(self.recalled) {
+            self.forget_recalled();
+        }
     }
 
     /// Requeues what there is room for, at least one delivery if the consumer has `nothing` else.
@@ -298,7 +315,34 @@ impl State {
             let room = self.buffer.room(consumer.kept);
             let nothing = consumer.kept == 0;
             later.commanded |= consumer.withheld.recall(&mut commands, room, nothing);
+            if nothing && consumer.withheld.depends_on_recalled() {
+                // Set by the driver, which knows the time.
+                self.recalled_at.get_or_insert(Instant::ORIGIN);
+            }
         }
+    }
+
+    /// Looks whether what was put back has come: another consumer of the queue may have got it, and
+    /// nothing else would make room for what is still withheld.
+    pub(crate) fn look_for_recalled(&mut self, later: &mut Later) -> bool {
+        let mut looks_again = false;
+        for (id, channel) in self.channels.iter_mut() {
+            for consumer in channel.consumers.values_mut() {
+                let withheld = &mut consumer.withheld;
+                let waits = consumer.kept == 0 && consumer.end.is_none();
+                if !(waits && withheld.depends_on_recalled()) {
+                    withheld.missed = None;
+                    continue;
+                }
+                withheld.look_for_recalled();
+                if let Some(mut commands) = self.machine.channel(id) {
+                    let room = self.buffer.room(0);
+                    later.commanded |= withheld.recall(&mut commands, room, true);
+                    looks_again |= withheld.depends_on_recalled();
+                }
+            }
+        }
+        looks_again
     }
 
     #[inline]

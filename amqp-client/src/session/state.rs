@@ -5,6 +5,7 @@ use std::{
     mem,
     sync::Arc,
     task::Waker,
+    time::Duration,
 };
 
 use amqp_core::{
@@ -28,6 +29,10 @@ use crate::error::Error;
 /// Reading stops while this much output waits beyond the bound of publishes, in bytes; it goes on at
 /// half of it. A server that asks without end, and does not read the answers, is not listened to.
 const ANSWERS_MAX: usize = 16 << 20;
+
+/// How long a message that was put back may take to come again before it is taken for another
+/// consumer's: a redelivery takes a round trip.
+const RECALL: Duration = Duration::from_secs(1);
 
 /// Behind the one lock of a connection.
 #[derive(Debug)]
@@ -75,6 +80,8 @@ pub(crate) struct State {
     pub(crate) reading_paused: bool,
     /// When what reading is paused for is given up.
     pub(crate) stalled_at: Option<Instant>,
+    /// When to look whether what was put back has come; a time in the past until it is set.
+    pub(crate) recalled_at: Option<Instant>,
     pub(crate) alarms: Alarms,
 }
 
@@ -130,6 +137,7 @@ impl State {
             totals: Totals::default(),
             reading_paused: false,
             stalled_at: None,
+            recalled_at: None,
             alarms: Alarms::default(),
         }
     }
@@ -218,6 +226,14 @@ impl State {
     pub(crate) fn advance(&mut self, now: Instant, later: &mut Later) {
         self.alarms.advance(now);
         self.alarms.expire(now, later);
+        match self.recalled_at {
+            Some(Instant::ORIGIN) => self.recalled_at = Some(now + RECALL),
+            Some(at) if at <= now => {
+                let looks_again = self.look_for_recalled(later);
+                self.recalled_at = looks_again.then_some(now + RECALL);
+            }
+            _ => {}
+        }
         if self.stalled_at.is_some_and(|at| at <= now) {
             self.stalled_at = None;
             if self.buffer.is_full(self.reading_paused) {
@@ -229,7 +245,10 @@ impl State {
     /// The next deadline of the session itself.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let stalled = self.stalled_at.filter(|_| self.reading_paused);
-        self.alarms.next().into_iter().chain(stalled).min()
+        [self.alarms.next(), stalled, self.recalled_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     // Events.

@@ -140,3 +140,40 @@ fn a_transaction_withholds_nothing() {
     drop((consumer, channel));
     rig.finish(connection);
 }
+
+/// What was put back, and went to another consumer of the queue, does not keep what is still withheld.
+#[test]
+fn what_another_consumer_gets_keeps_nothing_withheld() {
+    let mut setup = Setup::default();
+    setup.client.limits.undelivered = 64 << 10;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channel = rig.channel(&connection);
+    let mut consumer = rig
+        .wait(channel.consume(basic::Consume::default()))
+        .unwrap();
+    let tag = consumer.tag().to_string();
+    for _ in 0..40 {
+        assert!(rig.peer().deliver(1, &tag, vec![0; 10_000]));
+        rig.run();
+    }
+    // The server delivers nothing again: another consumer gets what is put back.
+    let task = rig.spawn(async move {
+        while let Some(Ok(delivery)) = consumer.next().await {
+            delivery.ack().unwrap();
+        }
+    });
+    rig.run();
+    rig.advance(Duration::from_secs(60));
+    let (acked, requeued, outstanding) = {
+        let peer = rig.peer();
+        (
+            peer.acked.len(),
+            peer.requeued.len(),
+            peer.outstanding.len(),
+        )
+    };
+    assert_eq!(outstanding, 0, "{acked} acknowledged, {requeued} requeued");
+    rig.cancel(&task);
+    drop(channel);
+    rig.finish(connection);
+}
