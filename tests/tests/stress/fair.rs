@@ -31,7 +31,14 @@ const ATTEMPTS: usize = 5;
 pub(crate) fn publishers(runtime: &'static dyn Runtime) -> Outcome {
     let server = Embedded::start()?;
     let mut unfair = Vec::new();
-    for case in CASES.into_iter().filter(|case| case.body == SMALL) {
+    // Where there are more threads than processors, the line shares the output out only if it is the
+    // output that is short.
+    let threads = runtime.name() == "blocking";
+    let cases = CASES.into_iter().filter(|case| {
+        let large = threads && case.publishers > 3;
+        (case.body == SMALL) != large
+    });
+    for case in cases {
         let mut least = f64::INFINITY;
         for _ in 0..ATTEMPTS {
             let shares = run(runtime, shares(runtime, server.uri(), case, TIME))?;
