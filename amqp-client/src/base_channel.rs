@@ -376,7 +376,7 @@ impl BaseChannel {
     }
 
     /// Listens to mandatory messages that no queue takes. Those that come back while nobody
-    /// listens are dropped. A [`ConfirmChannel`] tells of each message by itself.
+    /// listens are dropped. A [`ConfirmChannel`](crate::ConfirmChannel) tells of each message by itself.
     #[must_use]
     pub fn returns(&self) -> Returns {
         Returns::new(Arc::clone(&self.0))

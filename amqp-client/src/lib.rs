@@ -91,7 +91,8 @@
 //! - **No code of the application runs under a lock**: bodies and wakers may do in their destructors
 //!   what they like.
 //! - **Dropping the last handle** of a connection or a channel closes it in good order. A runtime that
-//!   shuts down cannot wait for the server: call [`Connection::close`] to know that all has arrived.
+//!   shuts down cannot wait for the server, and the global ones of smol and async-std end with the
+//!   program as they stand: call [`Connection::close`] to know that all has arrived.
 
 #[cfg(feature = "broker")]
 mod arriving;

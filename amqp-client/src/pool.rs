@@ -88,10 +88,15 @@ impl ChannelPool {
     }
 
     /// The number of channels that can be taken out without waiting for another task. One that has
-    /// ended is among them: it is opened anew when it is taken out.
+    /// ended is among them: it is opened anew when it is taken out. None when the connection has
+    /// ended.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.0.lock().free
+        if self.0.connection.is_open() {
+            self.0.lock().free
+        } else {
+            0
+        }
     }
 
     /// Takes a channel out, waiting for one if none is idle. Dropping it puts it back.

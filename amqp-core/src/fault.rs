@@ -121,7 +121,7 @@ pub enum Fault {
         limit: u32,
     },
     /// The unfinished messages of all channels take more than
-    /// [`Limits::assembly`](crate::Limits::assembly). No rule of the protocol is broken.
+    /// [`Limits::assembly`](field@crate::Limits::assembly). No rule of the protocol is broken.
     #[error("the unfinished messages of all channels are over Limits::assembly ({limit} bytes)")]
     AssemblyTooLarge {
         /// The limit, in bytes.

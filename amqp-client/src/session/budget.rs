@@ -37,7 +37,7 @@ impl Budget {
 
     /// Takes a turn. Pending, with the task woken, if there is none left.
     #[inline]
-    pub(crate) fn poll_proceed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_proceed(&self, cx: &Context<'_>) -> Poll<()> {
         if self.take() {
             return Poll::Ready(());
         }

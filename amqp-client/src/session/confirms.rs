@@ -147,6 +147,7 @@ impl Confirms {
     }
 
     /// Keeps a returned message for its future. Gives it back if there is none.
+    #[expect(clippy::result_large_err, reason = "the message itself is given back")]
     pub(crate) fn keep_returned(
         &mut self,
         seq: u64,

@@ -49,6 +49,11 @@ pub(crate) async fn publish_on<P: PropertyList>(
     body: Body,
     tracked: bool,
 ) -> Result<Option<PublishSeq>, Error> {
+    let message = Message {
+        publish,
+        properties,
+        tracked,
+    };
     let mut publishing = Publishing {
         inner,
         body,
@@ -64,7 +69,7 @@ pub(crate) async fn publish_on<P: PropertyList>(
                     return Attempt::Yields;
                 }
                 let cost = body.len() + PUBLISH_OVERHEAD;
-                match state.publish(inner.id, publish, properties, body, ticket, tracked, later) {
+                match state.publish(inner.id, &message, body, ticket, later) {
                     Ok(seq) => Attempt::Done(Ok(seq)),
                     Err(Refused::Failed(error)) => Attempt::Done(Err(error)),
                     Err(Refused::Held { line, .. }) => {
@@ -97,6 +102,14 @@ pub(crate) async fn publish_on<P: PropertyList>(
     .await
 }
 
+/// A message without its body.
+struct Message<'a, P> {
+    publish: &'a basic::Publish,
+    properties: &'a P,
+    /// Whether a future asks for the confirm.
+    tracked: bool,
+}
+
 /// The outcome of an attempt to publish.
 enum Attempt {
     Done(Result<Option<PublishSeq>, Error>),
@@ -113,17 +126,14 @@ pub(crate) fn try_publish_on<P: PropertyList>(
     mut body: Body,
     tracked: bool,
 ) -> Result<Option<PublishSeq>, TryPublishError> {
+    let message = Message {
+        publish,
+        properties,
+        tracked,
+    };
     let published = inner.shared().with(|state, later| {
         let mut ticket = None;
-        state.publish(
-            inner.id,
-            publish,
-            properties,
-            &mut body,
-            &mut ticket,
-            tracked,
-            later,
-        )
+        state.publish(inner.id, &message, &mut body, &mut ticket, later)
     });
     published.map_err(|refused| match refused {
         Refused::Held { hold, .. } => TryPublishError::HeldBack { hold, body },
@@ -154,11 +164,9 @@ impl State {
     fn publish<P: PropertyList>(
         &mut self,
         id: ChannelId,
-        publish: &basic::Publish,
-        properties: &P,
+        message: &Message<'_, P>,
         body: &mut Body,
         ticket: &mut Option<Ticket>,
-        tracked: bool,
         later: &mut Later,
     ) -> Result<Option<PublishSeq>, Refused> {
         let cost = body.len() + PUBLISH_OVERHEAD;
@@ -178,7 +186,7 @@ impl State {
             return Err(Refused::Held { line, hold });
         }
         let published = match self.machine.channel(id) {
-            Some(mut channel) => channel.publish_from(publish, properties, body),
+            Some(mut channel) => channel.publish_from(message.publish, message.properties, body),
             None => Err(ApiMisuse::ChannelNotOpen.into()),
         };
         match published {
@@ -187,7 +195,7 @@ impl State {
                 if let Some(channel) = self.channels.get_mut(id)
                     && seq.is_some()
                 {
-                    channel.confirms.expect(tracked);
+                    channel.confirms.expect(message.tracked);
                 }
                 if self.tickets > 0 {
                     self.settle_turn(id, cost, granted, ticket, later);

@@ -226,7 +226,7 @@ fn a_publish_at_once_passes_nobody() {
 #[test]
 fn a_channel_with_clones_keeps_its_mode() {
     let (mut rig, connection) = Rig::open();
-    let mut pair = |rig: &mut Rig, connection: &Connection| -> (Channel, Channel) {
+    let pair = |rig: &mut Rig, connection: &Connection| -> (Channel, Channel) {
         let channel = rig.channel(connection);
         (channel.clone(), channel)
     };

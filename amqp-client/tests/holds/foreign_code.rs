@@ -19,6 +19,8 @@ use crate::{
     to_queue,
 };
 
+type Wait<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// Runs a scenario that would stand still with the lock held, and fails if it does.
 fn ends(scenario: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel();
@@ -175,7 +177,7 @@ fn wakers_are_dropped_without_the_lock() {
         let plain = channel.clone();
         let mut states = connection.states();
         let mut channel_states = channel.states();
-        let mut waits: Vec<(&str, Pin<Box<dyn Future<Output = ()> + '_>>)> = Vec::new();
+        let mut waits: Vec<(&str, Wait<'_>)> = Vec::new();
         let confirm = rig
             .wait(channel.publish(&to_queue(), &none(), "x"))
             .unwrap();
@@ -206,7 +208,7 @@ fn wakers_are_dropped_without_the_lock() {
             "within",
             Box::pin(async {
                 let never = std::future::pending::<()>();
-                drop(connection.within(Duration::from_secs(99), never).await);
+                let _ = connection.within(Duration::from_secs(99), never).await;
             }),
         ));
         let dropped = Arc::new(Mutex::new(0));

@@ -706,7 +706,7 @@ impl Machine<Client> {
             Mode::Plain | Mode::Transaction { .. } => 0,
         };
         let tracked = number > 0 && publish.mandatory;
-        let body_hash = if tracked { hash_body(&body) } else { 0 };
+        let body_hash = if tracked { hash_body(body) } else { 0 };
         let message = Message {
             method: publish,
             properties,
