@@ -1,10 +1,11 @@
 //! Random operations with tiny limits on every runtime, while the server and the line misbehave:
 //! everything ends within its bound, each publish has one outcome, messages keep their order, memory
-//! stays bounded, and no other task starves.
+//! stays bounded, and no other task starves. Publishers that never pause get the same share.
 //!
 //! `STRESS_SEED` and `STRESS_SECONDS` (per runtime) set what is printed as the seed, and the time.
 
 mod consume;
+mod fair;
 mod ledger;
 mod meter;
 mod publish;
@@ -62,6 +63,11 @@ fn main() -> ExitCode {
             "random",
             Box::new(move || run::on(runtime, seed, seconds, &rows)),
         );
+        add("fair", Box::new(move || fair::publishers(runtime)));
+        // With blocking calls each takes a thread.
+        if name != "blocking" {
+            add("waiting", Box::new(move || fair::waiting(runtime)));
+        }
     }
     let code = harness::run(scenarios);
     let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
