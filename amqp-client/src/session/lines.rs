@@ -18,6 +18,17 @@ pub(crate) enum LineId {
     Channel(ChannelId),
 }
 
+impl LineId {
+    /// The room that a publish takes, in the unit of the line: bytes of the output, or a place in the
+    /// window.
+    pub(crate) const fn cost(self, bytes: usize) -> usize {
+        match self {
+            Self::Output | Self::Backlog => bytes,
+            Self::Channel(_) => 1,
+        }
+    }
+}
+
 /// A place in a line. Numbers are given out in order for all lines, so that a ticket that moves to
 /// another line keeps its rank.
 #[derive(Debug)]
@@ -35,15 +46,22 @@ pub(crate) struct Ticket {
 ///              └── refused ────── stale ── the publish, or a drop ──> (gone)
 /// ```
 ///
-/// A grant reserves room until the next round: another publisher does not take it in between. A
-/// future that is not polled keeps its reservation for one round only, so that it holds up no other.
+/// Those that wait share the room that there is. A grant reserves its share until the next round, and
+/// what a publish leaves of it is a credit of its channel: another publisher takes neither in between.
+/// A future that is not polled keeps its reservation for one round only, so that it holds up no other.
+///
+/// The unit of room is the line's own: bytes in the output and the backlog, publishes in a window.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     waiting: BTreeMap<u64, Waiting>,
     /// The room that each grant reserves.
     granted: BTreeMap<u64, usize>,
-    /// Invariant: the sum of `granted` and of the credits that grants of this round have left.
+    /// What is left of the grants of this round, by channel.
+    credits: BTreeMap<ChannelId, usize>,
+    /// Invariant: the sum of `granted` and `credits`.
     reserved: usize,
+    /// A publish has been made since the driver looked last.
+    used: bool,
 }
 
 #[derive(Debug)]
@@ -65,26 +83,26 @@ pub(crate) enum Standing {
 }
 
 impl Line {
-    pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.reserved == 0
+    /// Whether room is reserved.
+    #[inline]
+    pub(crate) const fn is_shared(&self) -> bool {
+        self.reserved > 0
+    }
+
+    #[inline]
+    pub(crate) fn has_credit(&self, channel: ChannelId) -> bool {
+        self.is_shared() && self.credits.get(&channel).is_some_and(|it| *it > 0)
     }
 
     pub(crate) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// The number of tickets that wait.
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    pub(crate) const fn reserved(&self) -> usize {
-        self.reserved
-    }
-
-    /// The number of grants that are not used yet.
-    pub(crate) fn granted(&self) -> usize {
-        self.granted.len()
+    /// Whether a publish without a ticket passes no other: it has the credit of its channel, or
+    /// nobody waits and more is there than is reserved.
+    pub(crate) fn is_open_to(&self, channel: ChannelId, cost: usize, room: usize) -> bool {
+        self.credits.get(&channel).is_some_and(|it| *it >= cost)
+            || (self.waiting.is_empty() && (self.reserved == 0 || room > self.reserved))
     }
 
     pub(crate) fn join(
@@ -118,6 +136,24 @@ impl Line {
         }
     }
 
+    /// Accounts for a publish. What it leaves of its grant is for the next ones of its channel, from
+    /// which one without a grant takes.
+    pub(crate) fn settle(&mut self, channel: ChannelId, cost: usize, granted: Option<usize>) {
+        self.used = true;
+        if let Some(room) = granted {
+            // Alone, it needs none.
+            if self.reserved > 0 || self.has_waiting() {
+                let rest = room.saturating_sub(cost);
+                *self.credits.entry(channel).or_default() += rest;
+                self.reserved += rest;
+            }
+        } else if let Some(credit) = self.credits.get_mut(&channel) {
+            let used = cost.min(*credit);
+            *credit -= used;
+            self.reserved -= used;
+        }
+    }
+
     /// Gives up a ticket.
     pub(crate) fn leave(&mut self, number: u64, later: &mut Later) {
         if let Some(waiting) = self.waiting.remove(&number) {
@@ -128,30 +164,34 @@ impl Line {
         }
     }
 
-    /// Keeps room that a grant has left over for its channel.
-    pub(crate) fn reserve(&mut self, room: usize) {
-        self.reserved += room;
-    }
-
-    /// Gives back room that was kept.
-    pub(crate) fn release(&mut self, room: usize) {
-        self.reserved = self.reserved.saturating_sub(room);
+    /// Whether a publish has been made since this was asked last.
+    pub(crate) fn take_used(&mut self) -> bool {
+        std::mem::take(&mut self.used)
     }
 
     /// Begins a round: the reservations of the one before are over.
     pub(crate) fn begin_round(&mut self) {
         self.granted.clear();
+        self.credits.clear();
         self.reserved = 0;
     }
 
-    /// Grants room to the first in line: what it needs, at least `share`. Returns how much.
-    pub(crate) fn grant(&mut self, share: usize, later: &mut Later) -> Option<usize> {
-        let (number, waiting) = self.waiting.pop_first()?;
-        let room = share.max(waiting.cost);
-        self.granted.insert(number, room);
-        self.reserved += room;
-        later.wake(Some(waiting.waker));
-        Some(room)
+    /// Grants what is not reserved of the room, in equal shares, but each at least what its publish
+    /// takes, and first in, first out as far as it goes.
+    pub(crate) fn grant(&mut self, room: usize, later: &mut Later) {
+        let free = room.saturating_sub(self.reserved);
+        let count = self.waiting.len().max(1);
+        let (share, mut left) = (free / count, free % count);
+        while self.reserved < room
+            && let Some((number, waiting)) = self.waiting.pop_first()
+        {
+            let one = usize::from(left > 0);
+            left -= one;
+            let room = (share + one).max(waiting.cost);
+            self.granted.insert(number, room);
+            self.reserved += room;
+            later.wake(Some(waiting.waker));
+        }
     }
 
     /// Lets the publishers of a channel look again, or all: their channel or connection has ended.

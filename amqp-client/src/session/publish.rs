@@ -14,7 +14,7 @@ use super::{
     later::Later,
     lines::{Line, LineId, Standing, Ticket},
     shared::Alarm,
-    state::{ChannelState, State},
+    state::State,
 };
 use crate::{base_channel::Inner, channel::TryPublishError, confirm::Unconfirmed, error::Error};
 
@@ -65,7 +65,9 @@ pub(crate) async fn publish_on<P: PropertyList>(
         let Publishing { body, ticket, .. } = &mut publishing;
         let mut attempt = |waker: Option<Waker>| {
             shared.with(|state, later| {
-                if ticket.is_none() && state.is_uncontended() && !inner.publish_budget.take() {
+                // A credit ends by itself.
+                let is_free = ticket.is_none() && !state.has_credit(inner.id);
+                if is_free && !inner.publish_budget.take() {
                     return Attempt::Yields;
                 }
                 let cost = body.len() + PUBLISH_OVERHEAD;
@@ -152,12 +154,6 @@ impl Drop for Publishing<'_> {
 }
 
 impl State {
-    /// Whether no publisher waits, and no room is reserved for one.
-    #[inline]
-    fn is_uncontended(&self) -> bool {
-        self.tickets == 0 && self.output_line.reserved() == 0
-    }
-
     /// Publishes a message, unless it is held back or has to wait for its turn. The body is taken
     /// only if the message is accepted.
     #[inline]
@@ -180,11 +176,12 @@ impl State {
                 Some(Standing::Granted(room)) => granted = Some((ticket.line, room)),
                 Some(Standing::Stale) | None => {}
             }
-        } else if self.tickets > 0
+        } else if self.is_contended(id)
             && let Some((line, hold)) = self.must_wait(id, cost, body.len())
         {
             return Err(Refused::Held { line, hold });
         }
+        let is_contended = self.is_contended(id);
         let published = match self.machine.channel(id) {
             Some(mut channel) => channel.publish_from(message.publish, message.properties, body),
             None => Err(ApiMisuse::ChannelNotOpen.into()),
@@ -197,7 +194,7 @@ impl State {
                 {
                     channel.confirms.expect(message.tracked);
                 }
-                if self.tickets > 0 {
+                if is_contended || granted.is_some() {
                     self.settle_turn(id, cost, granted, ticket, later);
                 }
                 Ok(seq)
@@ -214,6 +211,27 @@ impl State {
         }
     }
 
+    /// Whether publishers wait, or room is reserved for some.
+    #[inline]
+    fn is_contended(&self, id: ChannelId) -> bool {
+        let window = || self.channels.get(id).is_some_and(|it| it.line.is_shared());
+        self.tickets > 0
+            || self.output_line.is_shared()
+            || self.backlog_line.is_shared()
+            || window()
+    }
+
+    /// Whether a grant has left the channel room.
+    #[inline]
+    fn has_credit(&self, id: ChannelId) -> bool {
+        let window = || {
+            self.channels
+                .get(id)
+                .is_some_and(|it| it.line.has_credit(id))
+        };
+        self.output_line.has_credit(id) || window()
+    }
+
     fn line(&mut self, id: LineId) -> Option<&mut Line> {
         match id {
             LineId::Output => Some(&mut self.output_line),
@@ -225,28 +243,19 @@ impl State {
     /// The line behind which a publish without a ticket has to wait, so that it passes no other.
     #[cold]
     fn must_wait(&mut self, id: ChannelId, cost: usize, len: usize) -> Option<(LineId, Hold)> {
-        let channel = self.channels.get(id)?;
-        let credit = channel.credit;
-        let commands = self.machine.channel(id)?;
-        if !channel.line.is_idle() {
-            let room = commands.unconfirmed_room();
-            let in_flight = self.unconfirmed_max.saturating_sub(room);
-            // With nothing in flight no confirm would begin the next round of grants.
-            if channel.line.has_waiting() || (room <= channel.line.granted() && in_flight > 0) {
-                return Some((LineId::Channel(id), Hold::TooManyUnconfirmed));
-            }
-        }
-        if commands.is_backlogged(len) {
-            return self
-                .backlog_line
-                .has_waiting()
-                .then_some((LineId::Backlog, Hold::BacklogFull));
-        }
-        let line = &self.output_line;
-        let passes = line.is_idle()
-            || credit >= cost
-            || (!line.has_waiting() && self.machine.output_room() > line.reserved());
-        (!passes).then_some((LineId::Output, Hold::OutputFull))
+        let window = LineId::Channel(id);
+        let shared = if self.machine.channel(id)?.is_backlogged(len) {
+            (LineId::Backlog, Hold::BacklogFull)
+        } else {
+            (LineId::Output, Hold::OutputFull)
+        };
+        [(window, Hold::TooManyUnconfirmed), shared]
+            .into_iter()
+            .find(|(line, _)| {
+                let room = self.room(*line);
+                let is_open = |it: &mut Line| it.is_open_to(id, line.cost(cost), room);
+                !self.line(*line).is_none_or(is_open)
+            })
     }
 
     /// Accounts for a publish that was made while others wait, and passes on what it leaves.
@@ -262,26 +271,14 @@ impl State {
         if ticket.take().is_some() {
             self.tickets -= 1;
         }
-        if let Some(channel) = self.channels.get_mut(id) {
-            match granted {
-                Some((LineId::Output, room)) => {
-                    // The rest of the grant is for the next messages of the same publisher.
-                    let rest = room.saturating_sub(cost);
-                    channel.credit += rest;
-                    self.output_line.reserve(rest);
-                    self.credited.push(id);
-                }
-                Some((LineId::Backlog | LineId::Channel(_), _)) => {}
-                None => {
-                    let used = channel.credit.min(cost);
-                    channel.credit -= used;
-                    self.output_line.release(used);
-                }
-            }
-            if channel.line.has_waiting() {
-                self.grant_channel(id, false, later);
+        let window = LineId::Channel(id);
+        for it in [LineId::Output, LineId::Backlog, window] {
+            let granted = granted.and_then(|(line, room)| (line == it).then_some(room));
+            if let Some(line) = self.line(it) {
+                line.settle(id, it.cost(cost), granted);
             }
         }
+        self.grant(window, later);
     }
 
     /// Takes a ticket, or moves one that was refused.
@@ -303,19 +300,10 @@ impl State {
         ticket.line = line;
         let number = ticket.number;
         match self.line(line) {
-            Some(line) => line.join(number, channel, cost, waker, later),
+            Some(it) => it.join(number, channel, line.cost(cost), waker, later),
             None => later.wake(Some(waker)),
         }
-        // The event that begins the next round of grants.
-        match line {
-            LineId::Output => self.machine.want_writable(),
-            LineId::Backlog => self.machine.want_backlog_writable(),
-            LineId::Channel(id) => {
-                if let Some(mut channel) = self.machine.channel(id) {
-                    channel.want_writable();
-                }
-            }
-        }
+        self.want(line);
         later.commanded = true;
     }
 
@@ -325,47 +313,76 @@ impl State {
         if let Some(line) = self.line(ticket.line) {
             line.leave(ticket.number, later);
         }
-        let room = self.machine.output_room();
-        let line = &mut self.output_line;
-        if line.has_waiting() && room > line.reserved() && !self.machine.is_blocked() {
-            line.grant(0, later);
+        for line in [LineId::Output, LineId::Backlog, LineId::Channel(channel)] {
+            self.grant(line, later);
         }
-        if self.backlog_line.has_waiting() {
-            self.grant_backlog(later);
-        }
-        self.grant_channel(channel, false, later);
     }
 
-    /// There is room in the output: shares it among those that wait for it.
-    pub(crate) fn grant_output(&mut self, later: &mut Later) {
-        for id in std::mem::take(&mut self.credited) {
-            if let Some(channel) = self.channels.get_mut(id) {
-                channel.credit = 0;
+    /// The room that a line shares out; none while something else holds its publishes back.
+    fn room(&mut self, line: LineId) -> usize {
+        match line {
+            LineId::Output | LineId::Backlog if self.machine.is_blocked() => 0,
+            LineId::Output => self.machine.output_room(),
+            LineId::Backlog => self.machine.backlog_room(),
+            LineId::Channel(id) => match self.machine.channel(id) {
+                Some(channel) if channel.hold(0).map(|hold| line_of(hold, id)) != Some(line) => {
+                    channel.unconfirmed_room()
+                }
+                _ => 0,
+            },
+        }
+    }
+
+    /// Asks for what begins the next round of grants in a line.
+    fn want(&mut self, line: LineId) {
+        match line {
+            LineId::Output => self.machine.want_writable(),
+            LineId::Backlog => self.machine.want_backlog_writable(),
+            // A confirm and `channel.flow` tell by themselves.
+            LineId::Channel(id) => {
+                self.crowded.insert(id);
+                if let Some(mut channel) = self.machine.channel(id)
+                    && channel.hold(0) == Some(Hold::ChannelBacklogFull)
+                {
+                    channel.want_writable();
+                }
             }
         }
-        let line = &mut self.output_line;
-        line.begin_round();
-        if self.machine.is_blocked() || !line.has_waiting() {
+    }
+
+    /// Shares the room that is not reserved among those that wait for it.
+    pub(crate) fn grant(&mut self, id: LineId, later: &mut Later) {
+        let has_waiting = |line: &mut Line| line.has_waiting();
+        if !self.line(id).is_some_and(has_waiting) {
             return;
         }
-        let mut room = self.machine.output_room();
-        let share = room / line.len();
-        while room > 0
-            && let Some(taken) = line.grant(share, later)
-        {
-            room = room.saturating_sub(taken);
-        }
-        if line.has_waiting() {
-            self.machine.want_writable();
+        let room = self.room(id);
+        if let Some(line) = self.line(id) {
+            line.grant(room, later);
+            if line.has_waiting() {
+                self.want(id);
+            }
         }
     }
 
-    /// Whether publishers wait though there is room, which is granted to others that do not use it.
+    /// Begins the next round in a line: what was granted and not used is shared anew.
+    pub(crate) fn begin_round(&mut self, id: LineId, later: &mut Later) {
+        if let Some(line) = self.line(id) {
+            line.begin_round();
+            self.grant(id, later);
+        }
+    }
+
+    /// Whether publishers wait though there is room, which is granted to others: the driver comes
+    /// again when these have had their chance to run.
     pub(crate) fn is_round_due(&mut self) -> bool {
-        let granting = std::mem::take(&mut self.granting);
-        let is_due = |id: &ChannelId| self.window_room(*id) > 0;
-        self.granting = granting.into_iter().filter(is_due).collect();
-        if !self.granting.is_empty() {
+        let mut crowded = std::mem::take(&mut self.crowded);
+        crowded.retain(|id| {
+            let line = LineId::Channel(*id);
+            self.line(line).is_some_and(|it| it.has_waiting()) && self.room(line) > 0
+        });
+        self.crowded = crowded;
+        if !self.crowded.is_empty() {
             return true;
         }
         if self.machine.is_blocked() {
@@ -378,77 +395,16 @@ impl State {
             || (self.backlog_line.has_waiting() && self.machine.backlog_room() >= backlog)
     }
 
-    /// Begins the next round on the channels whose room is granted to publishers that do not use it.
-    /// Events begin those of the whole output.
+    /// Begins the next round on the channels whose room is granted to publishers that do not use it:
+    /// none has since the driver looked. Events begin those of the whole output.
     pub(crate) fn begin_due_rounds(&mut self, later: &mut Later) {
         if std::mem::take(&mut self.round_due) {
-            for id in std::mem::take(&mut self.granting) {
-                self.grant_channel(id, true, later);
+            for id in self.crowded.clone() {
+                let line = LineId::Channel(id);
+                if self.line(line).is_some_and(|it| !it.take_used()) {
+                    self.begin_round(line, later);
+                }
             }
-        }
-    }
-
-    /// The number of publishes that a channel may make now while others wait in its line.
-    fn window_room(&mut self, id: ChannelId) -> usize {
-        let waits = |channel: &mut ChannelState| channel.line.has_waiting();
-        if !self.channels.get_mut(id).is_some_and(waits) {
-            return 0;
-        }
-        match self.machine.channel(id) {
-            Some(commands) => match commands.hold(0) {
-                Some(Hold::ChannelFlow | Hold::TooManyUnconfirmed | Hold::ChannelBacklogFull) => 0,
-                _ => commands.unconfirmed_room(),
-            },
-            None => 0,
-        }
-    }
-
-    /// There is room for large messages.
-    pub(crate) fn grant_backlog(&mut self, later: &mut Later) {
-        let line = &mut self.backlog_line;
-        line.begin_round();
-        if self.machine.is_blocked() {
-            return;
-        }
-        let mut room = self.machine.backlog_room();
-        while room > 0
-            && let Some(taken) = line.grant(0, later)
-        {
-            room = room.saturating_sub(taken);
-        }
-        if line.has_waiting() {
-            self.machine.want_backlog_writable();
-        }
-    }
-
-    /// There may be room on a channel: in its window, its backlog, or because the server lets it go
-    /// on. A new round takes back what was granted and not used.
-    pub(crate) fn grant_channel(&mut self, id: ChannelId, new_round: bool, later: &mut Later) {
-        let Some(channel) = self.channels.get_mut(id) else {
-            return;
-        };
-        if !channel.line.has_waiting() {
-            return;
-        }
-        let Some(mut commands) = self.machine.channel(id) else {
-            channel.line.dismiss(None, later);
-            return;
-        };
-        if new_round {
-            channel.line.begin_round();
-        }
-        match commands.hold(0) {
-            Some(Hold::ChannelFlow | Hold::TooManyUnconfirmed) => return,
-            Some(Hold::ChannelBacklogFull) => {
-                commands.want_writable();
-                return;
-            }
-            _ => {}
-        }
-        let room = commands.unconfirmed_room();
-        while channel.line.granted() < room && channel.line.grant(0, later).is_some() {}
-        if channel.line.has_waiting() {
-            self.granting.insert(id);
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
     confirms::{Confirms, Totals},
     deliveries::{ConsumerEnd, ConsumerState, ReturnsState},
     later::Later,
-    lines::Line,
+    lines::{Line, LineId},
     requests::{Answer, Requests},
     waiters::Waiters,
 };
@@ -66,14 +66,11 @@ pub(crate) struct State {
     /// The number of tickets that publishers have.
     pub(crate) tickets: usize,
     pub(crate) last_ticket: u64,
-    /// The channels that have publishers waiting while room of theirs is granted to others.
-    pub(crate) granting: BTreeSet<ChannelId>,
-    /// Publishers that were granted room have had their chance to run: a next round is due.
+    /// The channels of which publishers may wait while their room is granted to others.
+    pub(crate) crowded: BTreeSet<ChannelId>,
+    /// Publishers that were granted room have had their chance to run: a next round is due where none
+    /// has used it.
     pub(crate) round_due: bool,
-    /// The channels that a grant of this round has left a credit.
-    pub(crate) credited: Vec<ChannelId>,
-    /// The window of unconfirmed publishes of a channel.
-    pub(crate) unconfirmed_max: usize,
     pub(crate) buffer: Buffer,
     pub(crate) totals: Totals,
     /// Reading is paused: the buffer is full, or too much is unsent.
@@ -101,8 +98,6 @@ pub(crate) struct ChannelState {
     pub(crate) returns: Option<ReturnsState>,
     /// Publishers that wait for room that only this channel lacks.
     pub(crate) line: Line,
-    /// Room that a grant has left to this channel, in bytes.
-    pub(crate) credit: usize,
     /// Futures that wait for a change of its state.
     pub(crate) watchers: Waiters,
 }
@@ -112,7 +107,6 @@ impl State {
         let limits = machine.limits();
         Self {
             buffer: Buffer::new(limits.undelivered),
-            unconfirmed_max: limits.unconfirmed,
             machine,
             driver: None,
             requests: Requests::default(),
@@ -131,9 +125,8 @@ impl State {
             backlog_line: Line::default(),
             tickets: 0,
             last_ticket: 0,
-            granting: BTreeSet::new(),
+            crowded: BTreeSet::new(),
             round_due: false,
-            credited: Vec::new(),
             totals: Totals::default(),
             reading_paused: false,
             stalled_at: None,
@@ -269,9 +262,7 @@ impl State {
                         state
                             .confirms
                             .settle(run, &outcome, &mut self.totals, later);
-                        if state.line.has_waiting() {
-                            self.grant_channel(channel, true, later);
-                        }
+                        self.grant(LineId::Channel(channel), later);
                     }
                 }
                 Event::Reply { request, reply, .. } => {
@@ -313,9 +304,9 @@ impl State {
                     self.life.wake_all(later);
                 }
                 Event::Closed(reason) => self.on_closed(&reason, later),
-                Event::Writable => self.grant_output(later),
-                Event::BacklogWritable => self.grant_backlog(later),
-                Event::ChannelWritable { channel } => self.grant_channel(channel, true, later),
+                Event::Writable => self.begin_round(LineId::Output, later),
+                Event::BacklogWritable => self.begin_round(LineId::Backlog, later),
+                Event::ChannelWritable { channel } => self.grant(LineId::Channel(channel), later),
                 Event::Blocked { reason } => {
                     self.blocked = Some(reason);
                     self.life.wake_all(later);
@@ -323,8 +314,8 @@ impl State {
                 Event::Unblocked => {
                     self.blocked = None;
                     self.life.wake_all(later);
-                    self.grant_output(later);
-                    self.grant_backlog(later);
+                    self.begin_round(LineId::Output, later);
+                    self.begin_round(LineId::Backlog, later);
                 }
                 Event::Flow { channel, active } => {
                     if let Some(channel) = self.channels.get_mut(channel) {
@@ -332,7 +323,7 @@ impl State {
                         channel.watchers.wake_all(later);
                     }
                     if active {
-                        self.grant_channel(channel, true, later);
+                        self.grant(LineId::Channel(channel), later);
                     }
                 }
                 _ => {}

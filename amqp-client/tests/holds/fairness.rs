@@ -58,6 +58,54 @@ fn shares(seed: Option<u64>, publishers: usize, channels: usize, body: usize) ->
     counts.iter().map(|count| count.get()).collect()
 }
 
+/// The messages that each of several publishers on one channel got out, of which the server confirms
+/// many at once.
+fn shares_of_a_window(seed: Option<u64>, publishers: usize, window: usize) -> Vec<u32> {
+    let mut setup = Setup {
+        seed,
+        ..Setup::default()
+    };
+    setup.client.limits.unconfirmed = window;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channel = rig.confirm_channel(&connection);
+    rig.peer().confirming = crate::support::Confirming::ByHand;
+    let counts: Vec<_> = (0..publishers)
+        .map(|_| {
+            let channel = channel.clone();
+            let count = Rc::new(Cell::new(0_u32));
+            let counter = Rc::clone(&count);
+            rig.spawn(async move {
+                loop {
+                    let (to, none) = (to_queue(), none());
+                    if channel.publish(&to, &none, "x").await.is_err() {
+                        return;
+                    }
+                    counter.set(counter.get() + 1);
+                }
+            });
+            count
+        })
+        .collect();
+    let mut before = Vec::new();
+    for round in 0..60 {
+        rig.run();
+        let sent: u32 = counts.iter().map(|count| count.get()).sum();
+        assert!(sent as usize >= (round + 1) * window, "the window is used");
+        rig.peer().ack(channel.number(), u64::from(sent), true);
+        if round == 0 {
+            // Who comes first fills the window.
+            before = counts.iter().map(|count| count.get()).collect();
+        }
+    }
+    connection.abort();
+    rig.run();
+    let after = counts.iter().map(|count| count.get());
+    after
+        .zip(before)
+        .map(|(after, before)| after - before)
+        .collect()
+}
+
 fn assert_fair(what: &str, shares: &[u32]) {
     let least = *shares.iter().min().unwrap();
     let most = *shares.iter().max().unwrap();
@@ -74,6 +122,16 @@ fn publishers_get_equal_shares() {
                 let what = format!("{publishers} on {channels}, {body} B, seed {seed:?}");
                 assert_fair(&what, &shares(seed, publishers, channels, body));
             }
+        }
+    }
+}
+
+#[test]
+fn publishers_get_equal_shares_of_a_window() {
+    for seed in [None, Some(7)] {
+        for (publishers, window) in [(3, 30), (3, 500), (16, 50)] {
+            let shares = shares_of_a_window(seed, publishers, window);
+            assert_fair(&format!("{publishers} in {window}, seed {seed:?}"), &shares);
         }
     }
 }
