@@ -6,8 +6,8 @@ const AWAITED: usize = 8;
 
 /// Counts the messages that were delivered and not taken, in bytes, over all consumers.
 ///
-/// A message that is to be acknowledged can be put back, so that reading never stops for it: see
-/// [`has_room`](Self::has_room). One that needs no acknowledgement, or was returned, would be lost:
+/// A message that is to be acknowledged can be put back, so that reading does not stop for it: see
+/// [`has_room`](Self::has_room); it pauses as long as messages are being taken. One that needs no acknowledgement, or was returned, would be lost:
 /// reading pauses for it, unless an answer is awaited.
 #[derive(Debug)]
 pub(crate) struct Buffer {
@@ -60,6 +60,17 @@ impl Buffer {
     /// Whether reading pauses for want of room; it goes on at half of the bound.
     pub(crate) const fn is_full(&self, paused: bool) -> bool {
         self.unreturnable >= if paused { self.limit / 2 } else { self.limit }
+    }
+
+    /// Whether reading pauses while what is kept is being taken, so that the server waits instead of
+    /// getting messages back. A quarter of the bound is left for what has been read already.
+    pub(crate) const fn is_crowded(&self, paused: bool) -> bool {
+        let mark = if paused {
+            self.limit / 2
+        } else {
+            self.limit - self.limit / 4
+        };
+        self.kept >= mark
     }
 
     pub(crate) fn keep(&mut self, bytes: usize, unreturnable: bool) {

@@ -308,6 +308,7 @@ impl State {
         };
         consumer.kept = consumer.kept.saturating_sub(bytes);
         self.buffer.release(bytes, consumer.unreturnable);
+        (self.taken, self.untaken) = (true, false);
         if !consumer.withheld.is_empty()
             && consumer.end.is_none()
             && let Some(mut commands) = self.machine.channel(channel)

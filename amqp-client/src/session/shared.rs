@@ -322,7 +322,7 @@ impl Endpoint for ClientEndpoint {
         let mut state = self.0.lock();
         if !state.reading_paused && !state.wants_input() {
             state.reading_paused = true;
-            state.stalled_at = Some(now + self.0.timeouts.unread);
+            state.begin_stall(now, self.0.timeouts.unread);
             state.machine.set_reading(now, false);
         }
     }
@@ -394,11 +394,12 @@ impl Drive for ClientEndpoint {
         if state.reading_paused {
             if state.wants_input() {
                 state.reading_paused = false;
+                state.overfull = false;
                 state.stalled_at = None;
                 state.machine.set_reading(now, true);
             } else if state.stalled_at.is_none() {
                 // There was progress, or reading is paused for what is unsent.
-                state.stalled_at = Some(now + self.0.timeouts.unread);
+                state.begin_stall(now, self.0.timeouts.unread);
             }
         }
         !state.reading_paused

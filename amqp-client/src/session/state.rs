@@ -34,6 +34,9 @@ const ANSWERS_MAX: usize = 16 << 20;
 /// consumer's: a redelivery takes a round trip.
 const RECALL: Duration = Duration::from_secs(1);
 
+/// How long reading pauses for a consumer that takes nothing and whose messages can be put back.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 /// Behind the one lock of a connection.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -77,6 +80,12 @@ pub(crate) struct State {
     pub(crate) reading_paused: bool,
     /// When what reading is paused for is given up.
     pub(crate) stalled_at: Option<Instant>,
+    /// It is paused for messages that the server does not take back.
+    pub(crate) overfull: bool,
+    /// A delivery was taken since reading was paused.
+    pub(crate) taken: bool,
+    /// None was for so long that reading went on: what comes is put back.
+    pub(crate) untaken: bool,
     /// When to look whether what was put back has come; a time in the past until it is set.
     pub(crate) recalled_at: Option<Instant>,
     pub(crate) alarms: Alarms,
@@ -130,6 +139,9 @@ impl State {
             totals: Totals::default(),
             reading_paused: false,
             stalled_at: None,
+            overfull: false,
+            taken: false,
+            untaken: false,
             recalled_at: None,
             alarms: Alarms::default(),
         }
@@ -189,8 +201,22 @@ impl State {
             return true;
         }
         let part = if self.reading_paused { 2 } else { 1 };
-        (self.is_awaited() || !self.buffer.is_full(self.reading_paused))
+        let paused = self.reading_paused;
+        let crowded = !self.untaken && self.buffer.is_crowded(paused);
+        (self.is_awaited() || !(crowded || self.is_overfull()))
             && self.unpublished() < ANSWERS_MAX / part
+    }
+
+    /// Begins to wait until what reading is paused for is taken.
+    pub(crate) fn begin_stall(&mut self, now: Instant, unread: Duration) {
+        self.overfull = self.is_overfull();
+        let crowded = !self.overfull && self.buffer.is_crowded(true);
+        self.stalled_at = Some(now + if crowded { PATIENCE } else { unread });
+        self.taken = false;
+    }
+
+    fn is_overfull(&self) -> bool {
+        self.buffer.is_full(self.reading_paused && self.overfull)
     }
 
     /// Whether an answer of the server is awaited, which may stand behind deliveries.
@@ -229,8 +255,10 @@ impl State {
         }
         if self.stalled_at.is_some_and(|at| at <= now) {
             self.stalled_at = None;
-            if self.buffer.is_full(self.reading_paused) {
+            if self.is_overfull() {
                 self.overflow_stalled(later);
+            } else if self.buffer.is_crowded(self.reading_paused) {
+                self.untaken = !self.taken;
             }
         }
     }

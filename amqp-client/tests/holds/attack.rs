@@ -156,6 +156,8 @@ fn what_another_consumer_gets_keeps_nothing_withheld() {
         assert!(rig.peer().deliver(1, &tag, vec![0; 10_000]));
         rig.run();
     }
+    // Nothing is taken, so that it reads on.
+    rig.advance(Duration::from_millis(20));
     // The server delivers nothing again: another consumer gets what is put back.
     let task = rig.spawn(async move {
         while let Some(Ok(delivery)) = consumer.next().await {
@@ -173,6 +175,7 @@ fn what_another_consumer_gets_keeps_nothing_withheld() {
         )
     };
     assert_eq!(outstanding, 0, "{acked} acknowledged, {requeued} requeued");
+    assert!(requeued > 0);
     rig.cancel(&task);
     drop(channel);
     rig.finish(connection);

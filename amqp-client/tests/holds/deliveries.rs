@@ -75,6 +75,47 @@ fn no_prefetch_is_set_where_it_means_nothing() {
     rig.finish(connection);
 }
 
+/// The server waits for a consumer that takes what comes, and gets nothing back: without a prefetch, and
+/// with more under way than the buffer takes. One that takes nothing stops the reading for a moment only.
+#[test]
+fn what_is_being_taken_is_not_put_back() {
+    for takes in [true, false] {
+        let mut setup = Setup::default();
+        setup.client.limits.undelivered = 2 << 20;
+        let (mut rig, connection) = Rig::open_with(setup);
+        let channel = rig.channel(&connection);
+        let mut consumer = rig
+            .wait(channel.consume(basic::Consume::default()))
+            .unwrap();
+        let tag = consumer.tag().to_string();
+        for _ in 0..5000 {
+            assert!(rig.peer().deliver(1, &tag, vec![0; 1000]));
+        }
+        let task = rig.spawn(async move {
+            for _ in 0..if takes { 5000 } else { 1 } {
+                consumer.next().await.unwrap().unwrap().ack().unwrap();
+            }
+            std::future::pending::<()>().await;
+        });
+        rig.run();
+        if takes {
+            assert_eq!(rig.peer().acked.len(), 5000);
+            assert!(rig.peer().requeued.is_empty());
+        } else {
+            rig.peer()
+                .close(amqp_client::protocol::ReplyCode::CONNECTION_FORCED, "gone");
+            rig.run();
+            assert!(connection.is_open(), "it is not read yet");
+            rig.advance(std::time::Duration::from_millis(20));
+            assert!(!connection.is_open());
+        }
+        rig.cancel(&task);
+        drop(channel);
+        connection.abort();
+        rig.run();
+    }
+}
+
 /// A delivery that an error path drops is dealt with as the consumer says.
 #[test]
 fn a_dropped_delivery_follows_its_policy() {
