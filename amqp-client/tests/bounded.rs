@@ -21,6 +21,9 @@ const UNDELIVERED: usize = 16 << 20;
 /// One read more may come, and what is around the messages.
 const SLACK: u64 = 256 << 10;
 
+/// How long reading pauses for a consumer that takes nothing.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 const MIB: usize = 1 << 20;
 
 #[test]
@@ -192,7 +195,7 @@ fn flood(rig: &mut Rig, connection: &Connection, count: usize) -> (Channel, Cons
     let ((), peak) = peak_of(|| {
         for _ in 0..count {
             assert!(rig.peer().deliver(channel.number(), &tag, body.clone()));
-            rig.run();
+            rig.advance(PATIENCE);
         }
     });
     assert!(rig.world().read - read > (count * MIB) as u64);
@@ -355,7 +358,7 @@ fn reg_33_headers_count() {
     let properties = basic::Properties::default().headers(headers);
     let ((), peak) = peak_of(|| {
         for _ in 0..1000 {
-            rig.run();
+            rig.advance(PATIENCE);
             assert!(
                 channel.is_open() && rig.peer().closed().is_none(),
                 "{:?} {:?}",
@@ -364,7 +367,7 @@ fn reg_33_headers_count() {
             );
             rig.peer().deliver_with(1, &tag, &properties, "");
         }
-        rig.run();
+        rig.advance(PATIENCE);
     });
     assert!(peak < 20 * MIB, "{peak}");
     drop(rig.wait(consumer.next()).unwrap().unwrap().ack());

@@ -7,8 +7,8 @@ const AWAITED: usize = 8;
 /// Counts the messages that were delivered and not taken, in bytes, over all consumers.
 ///
 /// A message that is to be acknowledged can be put back, so that reading does not stop for it: see
-/// [`has_room`](Self::has_room); it pauses as long as messages are being taken. One that needs no acknowledgement, or was returned, would be lost:
-/// reading pauses for it, unless an answer is awaited.
+/// [`has_room`](Self::has_room); it pauses as long as messages are being taken. One that needs no
+/// acknowledgement, or was returned, would be lost: reading pauses for it, unless an answer is awaited.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     /// The bound, in bytes.

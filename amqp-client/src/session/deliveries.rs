@@ -361,12 +361,10 @@ impl State {
                 let withheld = &mut consumer.withheld;
                 let mut in_order = true;
                 if !withheld.is_empty() {
-                    if delivery.method.redelivered {
+                    // One that was not put back may have left before those that were.
+                    in_order = delivery.method.redelivered;
+                    if in_order {
                         withheld.redelivered(bytes);
-                    } else if consumer.kept == 0 {
-                        withheld.forget_recalled();
-                    } else {
-                        in_order = false;
                     }
                 }
                 in_order && self.buffer.has_room(consumer.kept, bytes)
@@ -407,7 +405,12 @@ impl State {
             && !overflows
         {
             let withheld = commands.withhold(tag).is_ok();
-            if withheld && !consumer.withheld.push(tag.get(), bytes) {
+            let fits = !withheld || consumer.withheld.push(tag.get(), bytes);
+            if consumer.kept == 0 && consumer.withheld.depends_on_recalled() {
+                // Set by the driver, which knows the time.
+                self.recalled_at.get_or_insert(Instant::ORIGIN);
+            }
+            if !fits {
                 self.overflow_consumer(channel, id, later);
             }
         } else {
