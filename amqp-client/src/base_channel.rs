@@ -25,9 +25,6 @@ use crate::{
     states::ChannelStates,
 };
 
-/// The turns that a loop over confirms or publishes takes before it yields.
-const TURNS: u32 = 64;
-
 /// What every channel can do, whatever its mode: requests, consuming, fetching, acknowledging.
 ///
 /// Publishing is on the three types that stand for the modes and dereference to this one:
@@ -82,8 +79,8 @@ impl BaseChannel {
         Self(Arc::new(Inner {
             connection,
             id,
-            publish_budget: Budget::new(TURNS),
-            confirm_budget: Budget::new(TURNS),
+            publish_budget: Budget::default(),
+            confirm_budget: Budget::default(),
             recovered: AtomicU32::new(0),
         }))
     }

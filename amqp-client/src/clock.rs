@@ -4,13 +4,14 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{self, Duration},
 };
 
 use amqp_core::Instant;
 
-use crate::Timer;
+use crate::{Clock, Timer};
 
 /// What the others get when a deadline is found to be past.
 const GRACE: Duration = Duration::from_millis(1);
@@ -64,6 +65,11 @@ impl<F> Clone for SleepClock<F> {
 impl<F: Future + Unpin + Send> Timer for SleepClock<F> {
     fn now(&self) -> Instant {
         Instant::from_origin(self.origin.elapsed())
+    }
+
+    fn clock(&self) -> Clock {
+        let origin = self.origin;
+        Arc::new(move || Instant::from_origin(origin.elapsed()))
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {

@@ -142,8 +142,8 @@ impl Future for Confirm {
             return Poll::Pending;
         };
         let channel = &self.channel;
-        ready!(channel.confirm_budget.poll_proceed(cx));
         let shared = channel.shared();
+        ready!(channel.confirm_budget.poll_proceed(shared, cx));
         let mut outcome = shared.with(|state, _| state.take_outcome(channel.id, seq));
         if outcome.is_pending() {
             let waker = cx.waker().clone();

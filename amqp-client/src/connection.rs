@@ -71,7 +71,7 @@ impl Connection {
     ) -> Result<(Self, Driver<ClientEndpoint, T, C>), Error> {
         let (timeouts, prefetch) = (config.timeouts.clone(), config.prefetch);
         let machine = client::Connection::new(config, clock.now())?;
-        let shared = Shared::new(machine, timeouts);
+        let shared = Shared::new(machine, timeouts, clock.clock());
         let driver = Driver::new(ClientEndpoint(Arc::clone(&shared)), transport, clock);
         let handle = Handle {
             shared,

@@ -24,12 +24,11 @@ use futures_core::Stream;
 use crate::{
     base_channel::{Inner, command_on},
     error::Error,
-    session::{deliveries::ConsumerEnd, later::register, shared::Wait},
+    session::{budget::Budget, deliveries::ConsumerEnd, later::register, shared::Wait},
 };
 
-/// The messages that a loop over a consumer takes before it yields to other tasks. Their room is
-/// given back together, so that the lock is taken once for them.
-const TURNS: usize = 32;
+/// How many messages give their room back together, so that the lock is taken once for them.
+const TOGETHER: u32 = 32;
 
 /// How a consumer is started, beside the arguments of `basic.consume`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,8 +117,7 @@ pub struct Consumer<A: Acks> {
     batch: VecDeque<client::Delivery>,
     /// Bytes that were yielded and not yet given back.
     yielded: usize,
-    /// The messages that were yielded since the task last waited.
-    turns: usize,
+    budget: Budget,
     /// Counts the messages that were yielded.
     progress: Arc<AtomicU32>,
     /// What `Inner::recovered` was when the batch was taken.
@@ -147,7 +145,7 @@ impl<A: Acks> Consumer<A> {
             tag,
             batch: VecDeque::new(),
             yielded: 0,
-            turns: 0,
+            budget: Budget::default(),
             progress,
             on_drop,
             cancelling: false,
@@ -235,53 +233,62 @@ impl<A: Acks> Consumer<A> {
         })
     }
 
-    fn poll_message(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<client::Delivery, Error>>> {
+    #[inline]
+    fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Option<Result<client::Delivery, Error>>> {
         if self.recovered != self.channel.recovered() {
             self.drop_stale();
         }
-        if self.turns >= TURNS {
-            // Other tasks run, the driver among them.
-            self.turns = 0;
+        let shared = self.channel.shared();
+        if self.budget.poll_proceed(shared, cx).is_pending() {
             self.give_back();
-            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if let Some(message) = self.batch.pop_front() {
-            self.turns += 1;
-            // Only this handle writes it.
-            let count = self.progress.load(Ordering::Relaxed).wrapping_add(1);
-            self.progress.store(count, Ordering::Relaxed);
-            self.yielded += message.memory();
-            if self.batch.is_empty() {
-                self.give_back();
-            }
-            return Poll::Ready(Some(Ok(message)));
+        if self.batch.is_empty()
+            && let Some(end) = ready!(self.poll_more(cx))
+        {
+            return Poll::Ready(end.err().map(Err));
         }
+        Poll::Ready(self.pop().map(Ok))
+    }
+
+    /// Takes a message out of the batch.
+    #[inline]
+    fn pop(&mut self) -> Option<client::Delivery> {
+        let message = self.batch.pop_front()?;
+        // Only this handle writes it.
+        let count = self.progress.load(Ordering::Relaxed).wrapping_add(1);
+        self.progress.store(count, Ordering::Relaxed);
+        self.yielded += message.memory();
+        if self.batch.is_empty() || count.is_multiple_of(TOGETHER) {
+            self.give_back();
+        }
+        Some(message)
+    }
+
+    /// Fills the empty batch, or says how the consumer has ended.
+    fn poll_more(&mut self, cx: &Context<'_>) -> Poll<Option<Result<(), Error>>> {
         if self.done {
-            return Poll::Ready(None);
+            return Poll::Ready(Some(Ok(())));
         }
         let mut end = self.poll_batch(None);
         if end.is_pending() {
             end = self.poll_batch(Some(cx.waker().clone()));
         }
-        match ready!(end) {
-            None if !self.batch.is_empty() => self.poll_message(cx),
-            Some(ConsumerEnd::Error(error)) if !is_clean(&error) => {
-                self.done = true;
-                Poll::Ready(Some(Err(error)))
-            }
+        let end = ready!(end);
+        if !self.batch.is_empty() {
+            return Poll::Ready(None);
+        }
+        self.done = true;
+        Poll::Ready(Some(match end {
+            Some(ConsumerEnd::Error(error)) if !is_clean(&error) => Err(error),
             end => {
-                self.done = true;
                 if let Some(ConsumerEnd::CancelTimedOut) = end {
                     let shared = self.channel.shared();
                     shared.command(|state| state.desert_consumer(self.channel.id, self.id));
                 }
-                Poll::Ready(None)
+                Ok(())
             }
-        }
+        }))
     }
 
     /// Takes the next batch, or says why there will be none. Pending, with the waker stored, if there
@@ -309,7 +316,7 @@ impl<A: Acks> Consumer<A> {
             }
         });
         if polled.is_pending() {
-            self.turns = 0;
+            self.budget.renew();
         }
         polled
     }

@@ -41,8 +41,12 @@ pub trait Drive: Endpoint {
     fn abandon(&mut self);
 }
 
-/// How many turns a driver takes before it lets others run.
+/// How many turns a driver takes at most before it lets others run.
 const TURNS: usize = 32;
+
+/// How long a driver goes on before it lets others run: as long as those that take what it reads, so that
+/// it does not pile up.
+const SLICE: Duration = Duration::from_millis(1);
 
 /// How long a transport may take for the last words, and to close, when it is all over. What it
 /// has not done then will not be missed.
@@ -302,7 +306,11 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        for _ in 0..TURNS {
+        let until = this.clock.now() + SLICE;
+        for turn in 0..TURNS {
+            if turn > 0 && this.clock.now() >= until {
+                break;
+            }
             let mut moved = this.broken.is_none() && this.write(cx);
             if !this.ended && this.endpoint.wants_input(this.clock.now()) {
                 moved |= this.read(cx);

@@ -181,6 +181,6 @@ pub use self::{
     session::shared::ClientEndpoint,
     states::{ChannelState, ChannelStates, ConnectionState, ConnectionStates},
     tls::{Secured, Tls, TlsError, TlsOptions},
-    transport::{Slices, Timer, Transport},
+    transport::{Clock, Slices, Timer, Transport},
     tx::TxChannel,
 };

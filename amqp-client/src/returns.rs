@@ -16,9 +16,6 @@ use crate::{
     session::{budget::Budget, deliveries::ReturnsState, waiters::Place},
 };
 
-/// The messages that a loop takes before it yields to other tasks.
-const TURNS: u32 = 32;
-
 /// A mandatory message that no queue took.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -96,7 +93,7 @@ impl Returns {
         Self {
             channel,
             place: None,
-            budget: Budget::new(TURNS),
+            budget: Budget::default(),
         }
     }
 
@@ -129,7 +126,7 @@ impl Stream for Returns {
             place,
             budget,
         } = &mut *self;
-        ready!(budget.poll_proceed(cx));
+        ready!(budget.poll_proceed(channel.shared(), cx));
         let id = channel.id;
         let waker = cx.waker().clone();
         let next = channel.shared().with(|state, later| {

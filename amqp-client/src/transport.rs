@@ -4,6 +4,7 @@ use std::{
     fmt,
     io::{self, IoSlice},
     ops::Deref,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -49,10 +50,16 @@ pub trait Transport: Send {
     }
 }
 
+/// The time of a [`Timer`], for any thread.
+pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
+
 /// A monotonic clock and one alarm.
 pub trait Timer: Send {
     /// The time now.
     fn now(&self) -> Instant;
+
+    /// Shows the same time to any thread. It is read often, and never with a lock held.
+    fn clock(&self) -> Clock;
 
     /// Ready when that time has come; the last call's time is the one that counts. Without a time
     /// it is never ready.

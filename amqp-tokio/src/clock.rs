@@ -3,10 +3,11 @@
 use std::{
     future::Future as _,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use amqp_client::{Timer, core::Instant};
+use amqp_client::{Clock, Timer, core::Instant};
 use tokio::time::{self, Sleep};
 
 /// Tokio's clock, which a test can pause and advance, and one alarm.
@@ -52,6 +53,11 @@ impl Default for TokioClock {
 impl Timer for TokioClock {
     fn now(&self) -> Instant {
         Instant::from_origin(self.origin.elapsed())
+    }
+
+    fn clock(&self) -> Clock {
+        let origin = self.origin;
+        Arc::new(move || Instant::from_origin(origin.elapsed()))
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {

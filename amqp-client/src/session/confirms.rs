@@ -226,16 +226,17 @@ impl Confirms {
 
     /// Frees the slots at the front that no future will ask for.
     fn sweep(&mut self) {
-        while let Some(front) = self.slots.pop_front() {
-            match front {
-                Slot::Taken => {}
-                Slot::Settled(outcome) if self.slots.len() >= SLOTS_MAX => {
-                    self.late.insert(self.first, outcome);
-                }
-                stays => {
-                    self.slots.push_front(stays);
-                    return;
-                }
+        while let Some(front) = self.slots.front() {
+            let frees = match front {
+                Slot::Taken => true,
+                Slot::Settled(_) => self.slots.len() > SLOTS_MAX,
+                Slot::Waiting { .. } | Slot::Abandoned => false,
+            };
+            if !frees {
+                return;
+            }
+            if let Some(Slot::Settled(outcome)) = self.slots.pop_front() {
+                self.late.insert(self.first, outcome);
             }
             self.first += 1;
         }

@@ -1,6 +1,7 @@
 //! Work that is put off until the lock is released.
 
 use std::{
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     task::Waker,
 };
@@ -14,22 +15,27 @@ use bytes::Bytes;
 #[derive(Debug, Default)]
 #[must_use = "the effects are lost unless they are run"]
 pub(crate) struct Later {
-    wakes: Vec<Waker>,
-    /// Replaced and removed wakers. One may be the last owner of its task.
-    wakers: Vec<Waker>,
+    wakers: Vec<Effect>,
     /// Bodies that were copied or are not sent.
     bodies: Vec<Bytes>,
     /// The machine was given a command: the driver is woken.
     pub(crate) commanded: bool,
 }
 
+#[derive(Debug)]
+enum Effect {
+    Wake(Waker),
+    /// Of a replaced or removed waker, which may be the last owner of its task.
+    Drop(Waker),
+}
+
 impl Later {
     pub(crate) fn wake(&mut self, waker: Option<Waker>) {
-        self.wakes.extend(waker);
+        self.wakers.extend(waker.map(Effect::Wake));
     }
 
     pub(crate) fn drop_waker(&mut self, waker: Option<Waker>) {
-        self.wakers.extend(waker);
+        self.wakers.extend(waker.map(Effect::Drop));
     }
 
     pub(crate) fn drop_bodies(&mut self, bodies: Vec<Bytes>) {
@@ -42,12 +48,23 @@ impl Later {
 
     /// Wakes and drops. A panic in one of them does not reach the others: the panic hook has
     /// reported it, and every other future still gets its wake-up.
+    #[inline]
     pub(crate) fn run(self) {
-        for waker in self.wakes {
-            let _reported = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        if self.wakers.capacity() == 0 && self.bodies.capacity() == 0 {
+            // Nothing was put off, and nothing is allocated: there is nothing to drop.
+            mem::forget(self);
+        } else {
+            self.run_all();
         }
-        for waker in self.wakers {
-            let _reported = catch_unwind(AssertUnwindSafe(|| drop(waker)));
+    }
+
+    #[inline(never)]
+    fn run_all(self) {
+        for effect in self.wakers {
+            let _reported = catch_unwind(AssertUnwindSafe(|| match effect {
+                Effect::Wake(waker) => waker.wake(),
+                Effect::Drop(waker) => drop(waker),
+            }));
         }
         for body in self.bodies {
             let _reported = catch_unwind(AssertUnwindSafe(|| drop(body)));

@@ -89,11 +89,6 @@ impl Line {
         self.reserved > 0
     }
 
-    #[inline]
-    pub(crate) fn has_credit(&self, channel: ChannelId) -> bool {
-        self.is_shared() && self.credits.get(&channel).is_some_and(|it| *it > 0)
-    }
-
     pub(crate) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }

@@ -32,12 +32,9 @@ pub(crate) enum Refused {
     Failed(Error),
 }
 
-/// A publish on its way into the output: the message, and its place in line.
-///
-/// Dropped before it was accepted, it passes its room on.
-struct Publishing<'a> {
+/// The place in line of a publish, passed on when it is dropped.
+struct Place<'a> {
     inner: &'a Inner,
-    body: Body,
     ticket: Option<Ticket>,
 }
 
@@ -46,7 +43,7 @@ pub(crate) async fn publish_on<P: PropertyList>(
     inner: &Inner,
     publish: &basic::Publish,
     properties: &P,
-    body: Body,
+    mut body: Body,
     tracked: bool,
 ) -> Result<Option<PublishSeq>, Error> {
     let message = Message {
@@ -54,36 +51,22 @@ pub(crate) async fn publish_on<P: PropertyList>(
         properties,
         tracked,
     };
-    let mut publishing = Publishing {
+    // Most have room at once.
+    let first = attempt(inner, &message, &mut body, &mut None, None);
+    if let Attempt::Done(published) = first {
+        return published;
+    }
+    let mut first = Some(first);
+    let mut place = Place {
         inner,
-        body,
         ticket: None,
     };
     let shared = inner.shared();
     let mut limit = Alarm::new(shared, shared.timeouts().publish);
     poll_fn(|cx| {
-        let Publishing { body, ticket, .. } = &mut publishing;
-        let mut attempt = |waker: Option<Waker>| {
-            shared.with(|state, later| {
-                // A credit ends by itself.
-                let is_free = ticket.is_none() && !state.has_credit(inner.id);
-                if is_free && !inner.publish_budget.take() {
-                    return Attempt::Yields;
-                }
-                let cost = body.len() + PUBLISH_OVERHEAD;
-                match state.publish(inner.id, &message, body, ticket, later) {
-                    Ok(seq) => Attempt::Done(Ok(seq)),
-                    Err(Refused::Failed(error)) => Attempt::Done(Err(error)),
-                    Err(Refused::Held { line, .. }) => {
-                        if let Some(waker) = waker {
-                            state.join_line(line, inner.id, ticket, cost, waker, later);
-                        }
-                        Attempt::Waits
-                    }
-                }
-            })
-        };
-        let mut attempted = attempt(None);
+        let mut attempt = |waker| attempt(inner, &message, &mut body, &mut place.ticket, waker);
+        let first = first.take();
+        let mut attempted = first.unwrap_or_else(|| attempt(None));
         if let Attempt::Waits = attempted {
             // A waker is cloned without the lock: it is code of the executor's.
             attempted = attempt(Some(cx.waker().clone()));
@@ -143,7 +126,36 @@ pub(crate) fn try_publish_on<P: PropertyList>(
     })
 }
 
-impl Drop for Publishing<'_> {
+/// Publishes, or stands in line if there is a waker to be called.
+#[inline]
+fn attempt<P: PropertyList>(
+    inner: &Inner,
+    message: &Message<'_, P>,
+    body: &mut Body,
+    ticket: &mut Option<Ticket>,
+    waker: Option<Waker>,
+) -> Attempt {
+    let shared = inner.shared();
+    // What stands in line has waited.
+    if ticket.is_none() && !inner.publish_budget.take(shared) {
+        return Attempt::Yields;
+    }
+    shared.with(|state, later| {
+        let cost = body.len() + PUBLISH_OVERHEAD;
+        match state.publish(inner.id, message, body, ticket, later) {
+            Ok(seq) => Attempt::Done(Ok(seq)),
+            Err(Refused::Failed(error)) => Attempt::Done(Err(error)),
+            Err(Refused::Held { line, .. }) => {
+                if let Some(waker) = waker {
+                    state.join_line(line, inner.id, ticket, cost, waker, later);
+                }
+                Attempt::Waits
+            }
+        }
+    })
+}
+
+impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.inner.shared().with(|state, later| {
@@ -166,6 +178,7 @@ impl State {
         later: &mut Later,
     ) -> Result<Option<PublishSeq>, Refused> {
         let cost = body.len() + PUBLISH_OVERHEAD;
+        let is_contended = self.is_contended(id);
         let mut granted = None;
         if let Some(ticket) = ticket {
             match self.line(ticket.line).map(|line| line.claim(ticket.number)) {
@@ -176,12 +189,9 @@ impl State {
                 Some(Standing::Granted(room)) => granted = Some((ticket.line, room)),
                 Some(Standing::Stale) | None => {}
             }
-        } else if self.is_contended(id)
-            && let Some((line, hold)) = self.must_wait(id, cost, body.len())
-        {
+        } else if is_contended && let Some((line, hold)) = self.must_wait(id, cost, body.len()) {
             return Err(Refused::Held { line, hold });
         }
-        let is_contended = self.is_contended(id);
         let published = match self.machine.channel(id) {
             Some(mut channel) => channel.publish_from(message.publish, message.properties, body),
             None => Err(ApiMisuse::ChannelNotOpen.into()),
@@ -219,17 +229,6 @@ impl State {
             || self.output_line.is_shared()
             || self.backlog_line.is_shared()
             || window()
-    }
-
-    /// Whether a grant has left the channel room.
-    #[inline]
-    fn has_credit(&self, id: ChannelId) -> bool {
-        let window = || {
-            self.channels
-                .get(id)
-                .is_some_and(|it| it.line.has_credit(id))
-        };
-        self.output_line.has_credit(id) || window()
     }
 
     fn line(&mut self, id: LineId) -> Option<&mut Line> {

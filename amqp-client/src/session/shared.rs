@@ -1,6 +1,7 @@
 //! The lock that a connection's handles and its driver share.
 
 use std::{
+    fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,28 +23,34 @@ use super::{
     state::State,
     waiters::{Place, Waiters},
 };
-use crate::{driver::Drive, error::Error};
+use crate::{driver::Drive, error::Error, transport::Clock};
 
 /// A connection's state, behind the one lock that it has.
 ///
 /// The lock is never held across an await, a system call or code of the application: wakers are
 /// cloned before it, and woken and dropped after it, as are bodies; see [`Later`].
-#[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
     timeouts: Timeouts,
+    clock: Clock,
 }
 
 impl Shared {
-    pub(crate) fn new(machine: client::Connection, timeouts: Timeouts) -> Arc<Self> {
+    pub(crate) fn new(machine: client::Connection, timeouts: Timeouts, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State::new(machine)),
             timeouts,
+            clock,
         })
     }
 
     pub(crate) const fn timeouts(&self) -> &Timeouts {
         &self.timeouts
+    }
+
+    /// The driver's time.
+    pub(crate) fn now(&self) -> Instant {
+        (self.clock)()
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -91,6 +98,14 @@ impl Shared {
             state.process_events(later);
             result
         })
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 

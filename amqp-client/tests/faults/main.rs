@@ -437,6 +437,10 @@ impl Timer for Busy {
         Instant::ORIGIN
     }
 
+    fn clock(&self) -> amqp_client::Clock {
+        Arc::new(|| Instant::ORIGIN)
+    }
+
     fn poll_deadline(&mut self, _: &mut Context<'_>, _: Option<Instant>) -> Poll<()> {
         let act = self.0.lock().unwrap().take();
         if let Some(act) = act {

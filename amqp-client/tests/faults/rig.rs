@@ -93,6 +93,11 @@ impl Timer for Clock {
         self.lock().now
     }
 
+    fn clock(&self) -> amqp_client::Clock {
+        let clock = self.clone();
+        Arc::new(move || clock.now())
+    }
+
     fn poll_deadline(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
         let mut time = self.time.lock().unwrap();
         time.alarms.remove(&self.alarm);

@@ -431,6 +431,11 @@ impl Timer for Clock {
         lock(&self.0).now
     }
 
+    fn clock(&self) -> amqp_client::Clock {
+        let world = Arc::clone(&self.0);
+        Arc::new(move || lock(&world).now)
+    }
+
     fn poll_deadline(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
         self.1.call();
         let due = lock(&self.0).poll_deadline(cx, at);

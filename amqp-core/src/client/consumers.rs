@@ -27,6 +27,8 @@ use crate::{ids::ConsumerId, wire::ShortStr};
 #[derive(Debug, Default)]
 pub(crate) struct Consumers {
     by_tag: BTreeMap<ShortStr, Line>,
+    /// The owner of the tag of the delivery in progress, as found when that began. None after a change.
+    receiving: Option<Consumer>,
     /// The number of the next one.
     next: u32,
     /// The last ones that ended, oldest first, each tag once: deliveries that crossed the cancel
@@ -121,6 +123,7 @@ impl Consumers {
             announced,
             cancelling: Cancelling::No,
         };
+        self.receiving = None;
         if let Some(line) = self.by_tag.get_mut(tag) {
             line.next.push_back(consumer);
             self.settle_line(tag);
@@ -153,6 +156,19 @@ impl Consumers {
         self.by_tag.get(tag).map(|line| line.owner)
     }
 
+    /// A delivery with that tag has begun: the one that it is for.
+    #[inline]
+    pub(crate) fn begin_delivery(&mut self, tag: &ShortStr) -> Option<Consumer> {
+        self.receiving = self.owner(tag);
+        self.receiving
+    }
+
+    /// The delivery that has begun is whole: the one that it is for.
+    #[inline]
+    pub(crate) fn end_delivery(&mut self, tag: &ShortStr) -> Option<Consumer> {
+        self.receiving.take().or_else(|| self.owner(tag))
+    }
+
     /// Takes note of a delivery for a tag that no consumer has. Some if it may have crossed the end
     /// of one, with whether that one needed no acknowledgements.
     pub(crate) fn take_late(&mut self, tag: &ShortStr) -> Option<bool> {
@@ -171,6 +187,7 @@ impl Consumers {
 
     /// A cancel is queued for the tag: the consumer that it ends, if it ends one.
     pub(crate) fn cancel(&mut self, tag: &ShortStr, cancelling: Cancelling) -> Option<ConsumerId> {
+        self.receiving = None;
         let last = self.by_tag.get_mut(tag)?.last_mut();
         if last.cancelling != Cancelling::No {
             return None;
@@ -186,6 +203,7 @@ impl Consumers {
 
     /// Its deliveries are put back from now on. Whether it is to be cancelled for that.
     pub(crate) fn abandon(&mut self, tag: &ShortStr, id: ConsumerId) -> bool {
+        self.receiving = None;
         let line = self.by_tag.get_mut(tag);
         let Some(consumer) = line.and_then(|line| line.find(id)) else {
             return false;
@@ -234,6 +252,7 @@ impl Consumers {
     }
 
     fn end_owner(&mut self, tag: &ShortStr) -> Option<Consumer> {
+        self.receiving = None;
         let line = self.by_tag.get_mut(tag)?;
         let ended = line.owner;
         match line.next.pop_front() {

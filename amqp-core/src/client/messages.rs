@@ -31,7 +31,7 @@ impl Machine<Client> {
             return Err(Fault::ZeroDeliveryTag);
         }
         let consumers = &mut channel.role.consumers;
-        if let Some(consumer) = consumers.owner(&method.consumer_tag) {
+        if let Some(consumer) = consumers.begin_delivery(&method.consumer_tag) {
             return Ok(!consumer.abandoned);
         }
         match consumers.take_late(&method.consumer_tag) {
@@ -50,7 +50,7 @@ impl Machine<Client> {
         let Some(channel) = self.channel_mut(id) else {
             return Ok(());
         };
-        let consumer = channel.role.consumers.owner(&method.consumer_tag);
+        let consumer = channel.role.consumers.end_delivery(&method.consumer_tag);
         let Some(consumer) = consumer.filter(|consumer| !consumer.abandoned) else {
             return self.on_deliver_dropped(id, &method, Dropped::Unwanted);
         };

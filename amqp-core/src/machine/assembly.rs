@@ -91,7 +91,7 @@ impl Assembly {
     }
 
     /// A method with content has come. Nothing is kept of content that is not wanted.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin(&mut self, method: Method, wanted: bool) {
         self.due = Due::Header;
         self.method = Some(method);
@@ -145,31 +145,23 @@ impl Assembly {
         Ok(header)
     }
 
-    /// Takes a checked header; an empty body makes the message whole.
+    /// Takes a checked header. Whether the message is whole, as one with an empty body is.
     #[inline]
-    pub(crate) fn take_header(
-        &mut self,
-        properties: EncodedProperties,
-        body_size: u64,
-    ) -> Option<Complete> {
+    pub(crate) fn take_header(&mut self, properties: EncodedProperties, body_size: u64) -> bool {
         self.content.properties = properties;
+        self.left = body_size;
         if body_size == 0 {
-            return self.complete();
+            return true;
         }
         self.held = self.content.properties.as_bytes().len() as u64;
         self.due = Due::Body;
-        self.left = body_size;
         self.empty_frames = 0;
-        None
+        false
     }
 
-    /// Takes a piece of the body; the last one makes the message whole.
+    /// Takes a piece of the body. Whether the message is whole.
     #[inline]
-    pub(crate) fn take_body(
-        &mut self,
-        piece: Bytes,
-        limits: &Limits,
-    ) -> Result<Option<Complete>, Fault> {
+    pub(crate) fn take_body(&mut self, piece: Bytes, limits: &Limits) -> Result<bool, Fault> {
         if self.due != Due::Body {
             return Err(Fault::UnexpectedBody);
         }
@@ -189,16 +181,16 @@ impl Assembly {
             }
         };
         if self.dropped.is_some() {
-            return Ok(if self.left > 0 { None } else { self.complete() });
+            return Ok(self.left == 0);
         }
         if self.left > 0 {
             self.held += len;
             self.keep(piece);
-            return Ok(None);
+            return Ok(false);
         }
         self.put_together();
         self.content.body.push(piece);
-        Ok(self.complete())
+        Ok(true)
     }
 
     /// Keeps a piece that is not the last. Small ones are put together: by itself, each would take
@@ -223,8 +215,9 @@ impl Assembly {
         }
     }
 
-    #[inline]
-    fn complete(&mut self) -> Option<Complete> {
+    /// Hands out the message that is whole.
+    #[inline(always)]
+    pub(crate) fn complete(&mut self) -> Option<Complete> {
         self.due = Due::Nothing;
         let method = self.method.take()?;
         let content = core::mem::take(&mut self.content);

@@ -3,8 +3,8 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::{
-    Channel, ChannelLife, Channels, Culprit, Life, Lookup, Machine, Role, assembly::Complete,
-    closing::read_close, skip::LargeHeader,
+    Channel, ChannelLife, Channels, Culprit, Life, Lookup, Machine, Role, closing::read_close,
+    skip::LargeHeader,
 };
 use crate::{
     body::{EncodedProperties, NO_FLAGS},
@@ -461,13 +461,11 @@ impl<R: Role> Machine<R> {
             return Ok(());
         };
         let properties = EncodedProperties::from_wire(properties);
-        match channel.assembly.take_header(properties, header.body_size) {
-            Some(complete) => self.complete(id, complete),
-            None => {
-                self.assembled += channel.assembly.count();
-                self.check_assembled(id, method)
-            }
+        if channel.assembly.take_header(properties, header.body_size) {
+            return self.complete(id);
         }
+        self.assembled += channel.assembly.count();
+        self.check_assembled(id, method)
     }
 
     fn receive_body(&mut self, number: u16, piece: Bytes) -> Result<(), ProtocolError> {
@@ -476,17 +474,15 @@ impl<R: Role> Machine<R> {
             return Ok(());
         };
         let method = channel.assembly.method();
-        let complete = channel
+        let is_whole = channel
             .assembly
             .take_body(piece, limits)
             .map_err(|fault| fault.at(Some(number), method))?;
-        match complete {
-            Some(complete) => self.complete(id, complete),
-            None => {
-                self.assembled += channel.assembly.count();
-                self.check_assembled(id, method)
-            }
+        if is_whole {
+            return self.complete(id);
         }
+        self.assembled += channel.assembly.count();
+        self.check_assembled(id, method)
     }
 
     /// Checks what the unfinished messages of all channels hold.
@@ -502,11 +498,12 @@ impl<R: Role> Machine<R> {
         Ok(())
     }
 
-    pub(super) fn complete(
-        &mut self,
-        id: ChannelId,
-        complete: Complete,
-    ) -> Result<(), ProtocolError> {
+    /// Passes on the message that has come whole on a channel.
+    pub(super) fn complete(&mut self, id: ChannelId) -> Result<(), ProtocolError> {
+        let channel = self.channels.get_mut(id);
+        let Some(complete) = channel.and_then(|channel| channel.assembly.complete()) else {
+            return Ok(());
+        };
         self.assembled = self.assembled.saturating_sub(complete.counted);
         let method_id = complete.method.id();
         match complete.content {

@@ -170,7 +170,9 @@ impl<R: Role> Machine<R> {
             return Ok(());
         };
         let nothing = EncodedProperties::default();
-        let complete = channel.assembly.take_header(nothing, body_size);
-        complete.map_or(Ok(()), |complete| self.complete(id, complete))
+        if channel.assembly.take_header(nothing, body_size) {
+            return self.complete(id);
+        }
+        Ok(())
     }
 }
