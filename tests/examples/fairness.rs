@@ -21,6 +21,9 @@ const RATIO_MAX: f64 = 1.5;
 /// How much more a publish may cost if sixteen times as many wait.
 const GROWTH_MAX: f64 = 1.5;
 
+/// How often each is measured: the least counts, since a busy machine only adds to it.
+const ROUNDS: usize = 3;
+
 const WAITING: [usize; 3] = [1000, 4000, 16_000];
 
 fn main() -> Result<ExitCode, Failure> {
@@ -71,8 +74,11 @@ fn waiting(runtime: &'static dyn Runtime, server: &Embedded) -> Result<bool, Fai
     }
     let mut costs = Vec::new();
     for publishers in WAITING {
-        let measure = fairness::cost_of_waiting(runtime, server.uri(), publishers);
-        let cost = fairness::run(runtime, measure)?;
+        let mut cost = Duration::MAX;
+        for _ in 0..ROUNDS {
+            let measure = fairness::cost_of_waiting(runtime, server.uri(), publishers);
+            cost = cost.min(fairness::run(runtime, measure)?);
+        }
         print!("  {publishers}: {cost:.1?}");
         costs.push(cost.as_secs_f64());
     }

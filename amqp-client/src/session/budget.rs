@@ -14,8 +14,8 @@ use super::shared::Shared;
 const LOOK: u32 = 32;
 
 /// How long a task goes on before it yields, found out at a look. A yield may cost some system calls of
-/// the driver, 20 microseconds, which are nothing to that.
-const SLICE: Duration = Duration::from_millis(1);
+/// the driver, some 20 microseconds.
+const SLICE: Duration = Duration::from_micros(250);
 
 /// The most turns without a yield, for clocks that stand still.
 const TURNS: u32 = 128 * LOOK;
