@@ -9,7 +9,7 @@ use amqp_core::{
     ApiMisuse, Body, ChannelId, ClientSent, Close, CloseCause, CloseReason, MethodDef as _, NoWait,
     Request, Requeue, Tags,
     client::{self, Prefetch},
-    protocol::{Method, ReplyCode, basic, channel},
+    protocol::{Method, ReplyCode, basic, channel, tx},
 };
 
 use crate::{
@@ -58,6 +58,23 @@ impl Inner {
 
     pub(crate) fn recovered(&self) -> u32 {
         self.recovered.load(Ordering::Relaxed)
+    }
+
+    /// Notes the effect of a request on what the handles know, before its answer can come.
+    fn note_called<R: ClientSent>(&self, state: &mut State) {
+        if R::ID == basic::Recover::ID {
+            self.note_recover(state);
+        } else if R::ID == basic::Qos::ID
+            && let Some(channel) = state.channel_mut(self.id)
+        {
+            channel.qos_by_user = true;
+        }
+    }
+
+    /// What was delivered before, and was not taken, is stale.
+    fn note_recover(&self, state: &mut State) {
+        self.recovered.fetch_add(1, Ordering::Relaxed);
+        state.on_recover(self.id);
     }
 }
 
@@ -151,29 +168,18 @@ impl BaseChannel {
     /// for no answer, or a `basic.cancel` of a [`Consumer`] of this channel, which is
     /// [`Consumer::cancel`]. [`Error::ChannelClosed`] when the server does not like it.
     pub async fn call<R: Request + ClientSent>(&self, request: R) -> Result<R::Reply, Error> {
-        let wait = self.wait_for(|channel| {
-            check_called(channel, &request)?;
-            channel.call(&request)
+        let (shared, id) = (self.shared(), self.id());
+        let wait = shared.command(|state| {
+            let channel = state.commands(id)?;
+            check_called(&channel, &request)?;
+            if R::ID == tx::Select::ID {
+                state.begin_transactions(id);
+            }
+            let request = state.commands(id)?.call(&request)?;
+            self.0.note_called::<R>(state);
+            Ok::<_, Error>(Wait::new(shared, state, Some(id), request))
         })?;
-        self.note_called::<R>();
         wait.reply().await
-    }
-
-    /// Notes the effect of a request on what the handles know.
-    fn note_called<R: ClientSent>(&self) {
-        if R::ID == basic::Recover::ID {
-            self.recovered();
-        } else if R::ID == basic::Qos::ID
-            && let Some(channel) = self.shared().lock().channel_mut(self.id())
-        {
-            channel.qos_by_user = true;
-        }
-    }
-
-    /// What was delivered before, and was not taken, is stale.
-    fn recovered(&self) {
-        self.0.recovered.fetch_add(1, Ordering::Relaxed);
-        self.shared().lock().on_recover(self.id());
     }
 
     /// Sends a request that asks for no answer. Should it go wrong, the server closes the channel,
@@ -367,13 +373,14 @@ impl BaseChannel {
     /// # Errors
     /// When the channel is closed, or without `requeue`, which RabbitMQ does not implement.
     pub fn recover_async(&self, requeue: bool) -> Result<(), Error> {
-        self.command(|channel| channel.recover_async(requeue))?;
-        self.recovered();
-        Ok(())
+        self.shared().command(|state| {
+            state.commands(self.id())?.recover_async(requeue)?;
+            self.0.note_recover(state);
+            Ok(())
+        })
     }
 
-    /// Listens to mandatory messages that no queue takes. Those that come back while nobody
-    /// listens are dropped. A [`ConfirmChannel`](crate::ConfirmChannel) tells of each message by itself.
+    /// Listens to mandatory messages that no queue takes. Without a listener, they are dropped. A [`ConfirmChannel`](crate::ConfirmChannel) tells of each message by itself.
     #[must_use]
     pub fn returns(&self) -> Returns {
         Returns::new(Arc::clone(&self.0))
@@ -440,8 +447,7 @@ impl BaseChannel {
     }
 }
 
-/// A consumer that was cancelled behind its handle's back would leave whoever listens to it waiting
-/// for ever.
+/// Refuses a cancel of a consumer that has a handle, whose stream would never end.
 fn check_called<R: ClientSent>(
     channel: &client::ChannelMut<'_>,
     request: &R,

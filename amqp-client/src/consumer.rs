@@ -296,11 +296,13 @@ impl<A: Acks> Consumer<A> {
     fn poll_batch(&mut self, waker: Option<std::task::Waker>) -> Poll<Option<ConsumerEnd>> {
         let (channel, id) = (self.channel.id, self.id);
         let (batch, yielded) = (&mut self.batch, std::mem::take(&mut self.yielded));
+        let (inner, recovered) = (&self.channel, &mut self.recovered);
         let polled = self.channel.shared().with(|state, later| {
             if yielded > 0 {
                 state.release_taken(channel, id, yielded, later);
             }
             state.take_batch(channel, id, batch);
+            *recovered = inner.recovered();
             let Some(consumer) = state.consumer_mut(channel, id) else {
                 return Poll::Ready(None);
             };

@@ -37,15 +37,14 @@ pub trait Drive: Endpoint {
     /// answer to its close. Otherwise it is gone, or has not listened.
     fn has_last_words(&self) -> bool;
 
-    /// Nobody drives this any more.
+    /// The driver is gone: nothing moves the bytes any more.
     fn abandon(&mut self);
 }
 
 /// How many turns a driver takes at most before it lets others run.
 const TURNS: usize = 32;
 
-/// How long a driver goes on before it lets others run: as long as those that take what it reads, so that
-/// it does not pile up.
+/// How long a driver goes on before it lets others run: little enough that what it reads does not pile up.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// How long a transport may take for the last words, and to close, when it is all over. What it
@@ -284,7 +283,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         }
         let said = self.output.is_empty() && !self.unflushed;
         if said && self.transport.poll_close(cx).is_ready() {
-            // Whatever the transport says to its end changes nothing for anybody.
+            // An error of the transport at its end changes no outcome.
             return Poll::Ready(());
         }
         self.clock.poll_deadline(cx, Some(at))

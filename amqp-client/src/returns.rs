@@ -137,22 +137,12 @@ impl Stream for Returns {
                 return Poll::Ready(None);
             };
             let ended = ended || returns.overflow.is_some();
-            let next = match returns.queue.pop_front() {
-                Some(message) => {
-                    let bytes = message.memory();
-                    returns.kept -= bytes;
-                    returns.progress = true;
-                    state.release_returned(bytes, ended);
-                    Poll::Ready(Some(message))
-                }
-                None if ended => Poll::Ready(None),
-                None => {
-                    returns.waiting.wait(place, waker, later);
-                    return Poll::Pending;
-                }
-            };
+            if returns.queue.is_empty() && !ended {
+                returns.waiting.wait(place, waker, later);
+                return Poll::Pending;
+            }
             later.drop_waker(Some(waker));
-            next
+            Poll::Ready(state.take_returned(id))
         });
         if next.is_pending() {
             budget.renew();
@@ -164,21 +154,16 @@ impl Stream for Returns {
 impl Drop for Returns {
     fn drop(&mut self) {
         self.channel.shared().with(|state, later| {
-            let ended = state.channel_error(self.channel.id).is_some();
-            let Some(channel) = state.channel_mut(self.channel.id) else {
-                return;
-            };
-            let Some(returns) = &mut channel.returns else {
+            let id = self.channel.id;
+            let returns = state.channel_mut(id).and_then(|it| it.returns.as_mut());
+            let Some(returns) = returns else {
                 return;
             };
             returns.waiting.leave(&mut self.place, later);
             returns.listeners -= 1;
-            if returns.listeners > 0 {
-                return;
+            if returns.listeners == 0 {
+                state.release_returns(id);
             }
-            let (kept, exempt) = (returns.kept, ended || returns.overflow.is_some());
-            channel.returns = None;
-            state.release_returned(kept, exempt);
         });
     }
 }

@@ -458,8 +458,8 @@ fn the_window_holds_publishes_back() {
     rig.finish(connection);
 }
 
-/// Those who wait are woken in the order in which they came, and only on the channel that has room. One
-/// that does not use its turn keeps it from nobody, and one that has it publishes once.
+/// Waiting publishes are woken in the order in which they came, and only on the channel that has room. A
+/// turn that is not used passes on, and a turn is one publish.
 #[test]
 fn room_to_publish_goes_to_the_first_that_uses_it() {
     let mut setup = Setup::default();

@@ -81,14 +81,25 @@ impl Buffer {
     }
 
     pub(crate) fn release(&mut self, bytes: usize, unreturnable: bool) {
+        debug_assert!(bytes <= self.kept, "{bytes} of {}", self.kept);
         self.kept = self.kept.saturating_sub(bytes);
         if unreturnable {
             self.exempt(bytes);
         }
     }
 
+    /// Reading pauses for these from now on.
+    pub(crate) fn include(&mut self, bytes: usize) {
+        self.unreturnable += bytes;
+    }
+
     /// Reading does not pause for these any more.
     pub(crate) fn exempt(&mut self, bytes: usize) {
+        debug_assert!(
+            bytes <= self.unreturnable,
+            "{bytes} of {}",
+            self.unreturnable
+        );
         self.unreturnable = self.unreturnable.saturating_sub(bytes);
     }
 }

@@ -14,7 +14,7 @@ use amqp_core::{
     ChannelId, ConsumerId, DeliveryTag, Instant, Requeue, Tags, client, wire::ShortStr,
 };
 
-use super::{later::Later, state::State, waiters::Waiters};
+use super::{buffer::Buffer, later::Later, state::State, waiters::Waiters};
 use crate::{error::Error, returns::ReturnedMessage};
 
 /// From so many runs of withheld deliveries on, deliveries of different sizes share one.
@@ -195,6 +195,16 @@ pub(crate) struct ReturnsState {
     pub(crate) progress: bool,
     /// Set when messages came faster than they were taken.
     pub(crate) overflow: Option<Error>,
+    /// Reading does not pause for what is kept: nothing more comes.
+    exempt: bool,
+}
+
+impl ReturnsState {
+    fn exempt(&mut self, buffer: &mut Buffer) {
+        if !mem::replace(&mut self.exempt, true) {
+            buffer.exempt(self.kept);
+        }
+    }
 }
 
 impl ConsumerState {
@@ -458,7 +468,7 @@ impl State {
                 && returns.kept > 0
                 && returns.overflow.is_none()
             {
-                self.buffer.exempt(returns.kept);
+                returns.exempt(&mut self.buffer);
                 returns.overflow = Some(Error::Overflow { limit });
                 returns.waiting.wake_all(later);
             }
@@ -508,6 +518,23 @@ impl State {
         let tag = self.consumer_mut(channel, id).map(|it| it.tag.clone());
         if let (Some(tag), Some(mut commands)) = (tag, self.machine.channel(channel)) {
             commands.abandon_consumer(&tag, id);
+        }
+    }
+
+    /// The channel is about to become transactional: from then on the server takes nothing back before
+    /// a commit.
+    pub(crate) fn begin_transactions(&mut self, id: ChannelId) {
+        let Some(mut commands) = self.machine.channel(id) else {
+            return;
+        };
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        for consumer in channel.consumers.values_mut() {
+            consumer.withheld.put_back(&mut commands);
+            if !mem::replace(&mut consumer.unreturnable, true) {
+                self.buffer.include(consumer.kept);
+            }
         }
     }
 
@@ -565,19 +592,25 @@ impl State {
         }
         let bytes = message.memory();
         if self.buffer.overflows(bytes) {
-            self.buffer.exempt(returns.kept);
+            returns.exempt(&mut self.buffer);
             returns.overflow = Some(Error::Overflow { limit });
         } else {
-            self.buffer.keep(bytes, true);
+            self.buffer.keep(bytes, !returns.exempt);
             returns.kept += bytes;
             returns.queue.push_back(message);
         }
         returns.waiting.wake_all(later);
     }
 
-    /// Releases a returned message that its handle has taken.
-    pub(crate) fn release_returned(&mut self, bytes: usize, exempt: bool) {
-        self.buffer.release(bytes, !exempt);
+    /// Takes a returned message out of what is kept for a channel.
+    pub(crate) fn take_returned(&mut self, id: ChannelId) -> Option<ReturnedMessage> {
+        let returns = self.channels.get_mut(id)?.returns.as_mut()?;
+        let message = returns.queue.pop_front()?;
+        let bytes = message.memory();
+        returns.kept -= bytes;
+        returns.progress = true;
+        self.buffer.release(bytes, !returns.exempt);
+        Some(message)
     }
 
     /// Ends what listens to a channel: nothing more comes.
@@ -597,9 +630,7 @@ impl State {
         channel.watchers.wake_all(later);
         if let Some(returns) = &mut channel.returns {
             returns.waiting.wake_all(later);
-            if returns.overflow.is_none() {
-                self.buffer.exempt(returns.kept);
-            }
+            returns.exempt(&mut self.buffer);
         }
     }
 
@@ -610,8 +641,15 @@ impl State {
             self.buffer.consumers -= usize::from(consumer.counted);
         }
         if let Some(returns) = &channel.returns {
-            let exempt = returns.overflow.is_some() || channel.closed.is_some();
-            self.buffer.release(returns.kept, !exempt);
+            self.buffer.release(returns.kept, !returns.exempt);
+        }
+    }
+
+    /// Stops keeping returned messages of a channel: its last listener has gone.
+    pub(crate) fn release_returns(&mut self, id: ChannelId) {
+        let channel = self.channels.get_mut(id);
+        if let Some(returns) = channel.and_then(|channel| channel.returns.take()) {
+            self.buffer.release(returns.kept, !returns.exempt);
         }
     }
 }

@@ -93,8 +93,8 @@ impl Line {
         !self.waiting.is_empty()
     }
 
-    /// Whether a publish without a ticket passes no other: it has the credit of its channel, or
-    /// nobody waits and more is there than is reserved.
+    /// Whether a publish without a ticket passes no other: it has the credit of its channel, or no
+    /// ticket waits and more is there than is reserved.
     pub(crate) fn is_open_to(&self, channel: ChannelId, cost: usize, room: usize) -> bool {
         self.credits.get(&channel).is_some_and(|it| *it >= cost)
             || (self.waiting.is_empty() && (self.reserved == 0 || room > self.reserved))

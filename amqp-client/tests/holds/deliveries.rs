@@ -1,6 +1,9 @@
 //! Prefetch, what dropping a delivery does, and messages that are stale.
 
-use amqp_client::{BaseChannel, ConsumeOptions, OnDrop, Prefetch, protocol::basic};
+use amqp_client::{
+    BaseChannel, ConsumeOptions, OnDrop, Prefetch,
+    protocol::{basic, tx},
+};
 
 use crate::support::{Rig, Setup};
 
@@ -114,6 +117,41 @@ fn what_is_being_taken_is_not_put_back() {
         connection.abort();
         rig.run();
     }
+}
+
+/// Within a transaction, a requeue takes effect with a commit: what is withheld when it begins is put
+/// back before, and later messages pause reading.
+#[test]
+fn what_is_withheld_is_put_back_before_a_transaction_begins() {
+    let mut setup = Setup::default();
+    setup.client.limits.undelivered = 64 << 10;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channel = rig.channel(&connection);
+    let base: &BaseChannel = &channel;
+    let mut consumer = rig.wait(base.consume(basic::Consume::default())).unwrap();
+    let tag = consumer.tag().to_string();
+    for _ in 0..20 {
+        assert!(rig.peer().deliver(1, &tag, vec![0; 10_000]));
+        rig.advance(std::time::Duration::from_millis(20));
+    }
+    assert!(rig.peer().requeued.is_empty());
+    rig.wait(base.call(tx::Select)).unwrap();
+    let requeued = rig.peer().requeued.len();
+    assert!((13..=15).contains(&requeued), "{requeued}");
+    let read = rig.world().read;
+    for _ in 0..20 {
+        assert!(rig.peer().deliver(1, &tag, vec![0; 10_000]));
+    }
+    rig.advance(std::time::Duration::from_secs(1));
+    assert!(rig.world().read - read < 64 << 10);
+    for _ in 0..40 - requeued {
+        let delivery = rig.wait(consumer.next()).unwrap().unwrap();
+        delivery.ack().unwrap();
+        rig.run();
+    }
+    assert_eq!(rig.peer().requeued.len(), requeued);
+    drop((consumer, channel));
+    rig.finish(connection);
 }
 
 /// A delivery that an error path drops is dealt with as the consumer says.

@@ -237,7 +237,7 @@ fn wakers_are_dropped_without_the_lock() {
     });
 }
 
-/// A waker that panics takes nobody's wake-up along, and leaves the driver alone.
+/// A waker that panics leaves the other wake-ups and the driver as they are.
 #[test]
 fn a_waker_that_panics_takes_no_other_wake_up_along() {
     struct Panics;

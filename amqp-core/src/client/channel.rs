@@ -1,135 +1,24 @@
-//! A client's channel: what it knows, and its commands.
+//! The commands of a client's channel.
 
-use alloc::{collections::VecDeque, string::String};
+use alloc::string::String;
 
 use super::{
     Client, Event,
+    channel_state::{Mode, Pending},
     checks::{self, REPLY_TO},
-    confirms::{BACKLOG, Confirms},
-    consumers::{Cancelling, Consumers},
-    fingerprint::{Fingerprint, hash_body},
-    unacked::Unacked,
+    confirms::Confirms,
+    consumers::Cancelling,
 };
 use crate::{
     body::{Body, PropertyList},
     close::{Close, RequestError},
     error::{ApiMisuse, Hold, PublishError},
     ids::{ChannelId, ConsumerId, DeliveryTag, PublishSeq, RequestId, Requeue, Tags},
-    machine::{ChannelLife, Machine, Message},
-    method::{ClientSent, MethodDef, MethodId, NoWait, Request},
+    machine::{ChannelLife, Machine},
+    method::{ClientSent, MethodDef, NoWait, Request},
     protocol::{Method, ReplyCode, basic, channel, confirm, tx},
     wire::ShortStr,
 };
-
-/// What a client knows of a channel.
-#[derive(Debug, Default)]
-pub(crate) struct ClientChannel {
-    /// The requests that wait for their answer, in the order they were made.
-    pub(crate) pending: VecDeque<Pending>,
-    pub(crate) mode: Mode,
-    pub(crate) consumers: Consumers,
-    pub(crate) unacked: Unacked,
-    /// Deliveries that the application has no room for: outstanding on the server, and out of
-    /// reach of acknowledgements.
-    withheld: Unacked,
-    /// How many times `basic.recover` waits for its answer. What is delivered before that, the
-    /// server takes back before it looks at any acknowledgement.
-    recovering: usize,
-    /// The channel is to be closed as soon as it is open.
-    pub(crate) abandoned_open: bool,
-}
-
-/// What a channel does with publishes.
-#[derive(Debug, Default)]
-pub(crate) enum Mode {
-    #[default]
-    Plain,
-    Confirm(Confirms),
-    Transaction {
-        /// What was outstanding when the transaction began, or was delivered since: a rollback
-        /// brings it back.
-        outstanding: Unacked,
-    },
-}
-
-/// A request that waits for its answer.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) id: RequestId,
-    pub(crate) method: MethodId,
-    /// The consumer tag that the answer must have: for consume and cancel.
-    pub(crate) tag: Option<ShortStr>,
-    /// The consumer that the answer is about: for consume, and for a cancel that ends one.
-    pub(crate) consumer: Option<ConsumerId>,
-    /// For `basic.get`: the message needs no acknowledgement.
-    pub(crate) no_ack: bool,
-    /// Nobody waits for it any more.
-    pub(crate) abandoned: bool,
-}
-
-impl Pending {
-    pub(crate) const fn new(id: RequestId, method: MethodId) -> Self {
-        Self {
-            id,
-            method,
-            tag: None,
-            consumer: None,
-            no_ack: false,
-            abandoned: false,
-        }
-    }
-}
-
-impl ClientChannel {
-    /// Whether the request is waited for.
-    pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
-        // Numbers only ever grow.
-        self.pending
-            .binary_search_by_key(&request, |pending| pending.id)
-            .ok()
-            .and_then(|at| self.pending.get(at))
-            .is_some_and(|pending| !pending.abandoned)
-    }
-
-    /// Marks a request as one that is not waited for; none if it is not. Gives back the consumer
-    /// that it asked for, if it did.
-    pub(crate) fn abandon(&mut self, request: RequestId) -> Option<Option<(ShortStr, ConsumerId)>> {
-        let mut pending = self.pending.iter_mut();
-        let pending = pending.find(|pending| pending.id == request && !pending.abandoned)?;
-        pending.abandoned = true;
-        let consumes = pending.method == basic::Consume::ID;
-        let consumer = pending.tag.clone().zip(pending.consumer);
-        Some(consumer.filter(|_| consumes))
-    }
-
-    /// A delivery that needs an acknowledgement has come.
-    #[inline]
-    pub(crate) fn delivered(&mut self, tag: DeliveryTag) {
-        if self.recovering > 0 {
-            return;
-        }
-        self.unacked.add(tag);
-        if let Mode::Transaction { outstanding } = &mut self.mode {
-            outstanding.add(tag);
-        }
-    }
-
-    /// The server was asked to take all outstanding deliveries back, and has done so.
-    pub(crate) fn recover_answered(&mut self) {
-        self.recovering = self.recovering.saturating_sub(1);
-    }
-
-    /// Acknowledgements of outstanding deliveries come too late from now on: the server takes them
-    /// all back first.
-    fn recovered(&mut self) {
-        if let Mode::Transaction { outstanding } = &mut self.mode {
-            // What the transaction has settled is not taken back.
-            outstanding.remove(&self.unacked);
-        }
-        self.unacked.clear();
-        self.withheld.clear();
-    }
-}
 
 /// The commands of one channel, borrowed from its connection.
 ///
@@ -635,7 +524,7 @@ impl<'a> ChannelMut<'a> {
             role.unacked = outstanding.clone();
         } else if id == basic::Recover::ID {
             role.recovered();
-            role.recovering += 1;
+            role.recover_asked();
         } else if let Method::BasicCancel(cancel) = method
             && cancel.no_wait
         {
@@ -650,96 +539,6 @@ impl<'a> ChannelMut<'a> {
 }
 
 impl Machine<Client> {
-    #[inline]
-    fn hold(&self, id: ChannelId, body_len: usize) -> Option<Hold> {
-        let channel = self.channel(id)?;
-        if self.role.blocked {
-            return Some(Hold::ConnectionBlocked);
-        }
-        if channel.paused {
-            return Some(Hold::ChannelFlow);
-        }
-        if let Mode::Confirm(confirms) = &channel.role.mode
-            && confirms.len() >= self.limits().unconfirmed
-        {
-            return Some(Hold::TooManyUnconfirmed);
-        }
-        self.output_hold(&channel.backlog, body_len)
-    }
-
-    fn publish<P: PropertyList>(
-        &mut self,
-        id: ChannelId,
-        publish: &basic::Publish,
-        properties: &P,
-        body: &mut Body,
-    ) -> Result<Option<PublishSeq>, PublishError> {
-        if let Some(hold) = self.hold(id, body.len()) {
-            self.open_channel_and_output(id)?;
-            self.want_end_of(hold, id);
-            let body = Body::new();
-            return Err(PublishError::HeldBack { hold, body });
-        }
-        let limit = self.limits().body;
-        let body_len = body.len();
-        if body_len as u64 > limit {
-            return Err(ApiMisuse::BodyTooLarge {
-                len: body_len,
-                limit,
-            }
-            .into());
-        }
-        properties.check().map_err(ApiMisuse::MalformedProperties)?;
-        if self.role.checks == super::Checks::RabbitMq {
-            if publish.immediate {
-                let feature = "basic.publish immediate";
-                return Err(ApiMisuse::NotImplementedByRabbitMq { feature }.into());
-            }
-            if properties.reply_to() == Some(REPLY_TO) && !self.consumes_replies(id) {
-                return Err(ApiMisuse::ReplyToWithoutConsumer.into());
-            }
-        }
-        let position = self.output_position();
-        let (channel, output) = self.open_channel_and_output(id)?;
-        let number = match &channel.role.mode {
-            Mode::Confirm(confirms) => confirms.next(),
-            Mode::Plain | Mode::Transaction { .. } => 0,
-        };
-        let tracked = number > 0 && publish.mandatory;
-        let body_hash = if tracked { hash_body(body) } else { 0 };
-        let message = Message {
-            method: publish,
-            properties,
-            body,
-            publish: number,
-        };
-        let backlog = &mut channel.backlog;
-        let fingerprint = output.put_content(backlog, id.number(), message, |encoded| {
-            tracked.then(|| Fingerprint::of(encoded))
-        })?;
-        let Mode::Confirm(confirms) = &mut channel.role.mode else {
-            return Ok(None);
-        };
-        let seq = confirms.add(if channel.backlog.is_empty() {
-            position
-        } else {
-            BACKLOG
-        });
-        if let Some(fingerprint) = fingerprint {
-            confirms.add_mandatory(publish, fingerprint, body_hash);
-        }
-        let unmarked = confirms.begin_unmarked();
-        if unmarked && self.role.confirm_deadlines.are_set() {
-            self.role.confirm_deadlines.add(id);
-        }
-        Ok(Some(seq))
-    }
-
-    fn consumes_replies(&self, id: ChannelId) -> bool {
-        self.channel(id)
-            .is_some_and(|channel| channel.role.consumers.any_for_replies())
-    }
-
     fn close_requested(&mut self, id: ChannelId, close: Close) -> Result<RequestId, ApiMisuse> {
         self.open_channel_and_output(id)?;
         let request = self.next_request();

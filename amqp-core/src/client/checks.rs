@@ -4,7 +4,7 @@
 //! others by closing the channel. What can be known here is refused here, so that the one call
 //! fails and nothing else.
 
-use super::channel::Mode;
+use super::channel_state::Mode;
 use crate::{
     error::ApiMisuse,
     method::{MethodDef, MethodId},

@@ -6,7 +6,7 @@ use alloc::{
 };
 use core::time::Duration;
 
-use super::{Client, Event, channel::Mode, event::Outcome};
+use super::{Client, Event, channel_state::Mode, event::Outcome};
 use crate::{
     close::{CloseCause, CloseReason, TimeoutReason},
     ids::ChannelId,

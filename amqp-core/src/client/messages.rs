@@ -2,7 +2,7 @@
 
 use super::{
     Client, Event,
-    channel::{Mode, Pending},
+    channel_state::{Mode, Pending},
     event::{Delivery, GetMessage, Returned},
     returns::Found,
 };

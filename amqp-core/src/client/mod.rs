@@ -4,6 +4,7 @@
 //! and [`ChannelMut`] the commands of one channel.
 
 mod channel;
+mod channel_state;
 mod checks;
 mod config;
 mod confirm_deadlines;
@@ -13,6 +14,7 @@ mod event;
 mod fingerprint;
 mod handshake;
 mod messages;
+mod publish;
 mod receive;
 mod returns;
 pub(crate) mod unacked;
@@ -27,7 +29,7 @@ pub use self::{
     config::{Checks, Config, Prefetch},
     event::{Delivery, Event, GetMessage, Outcome, Returned},
 };
-use self::{channel::Pending, confirm_deadlines::ConfirmDeadlines, handshake::Handshake};
+use self::{channel_state::Pending, confirm_deadlines::ConfirmDeadlines, handshake::Handshake};
 use crate::{
     close::{CloseReason, Stage, TimeoutReason},
     endpoint::Endpoint,

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use super::{
     Client, Event,
-    channel::{ClientChannel, Mode, Pending},
+    channel_state::{ClientChannel, Mode, Pending},
     confirms::ALL,
     consumers::Cancelling,
     event::Outcome,

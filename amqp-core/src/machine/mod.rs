@@ -7,6 +7,7 @@ mod assembly;
 mod backlog;
 mod channels;
 mod closing;
+mod heads;
 mod input;
 mod output;
 mod read_buffer;
@@ -25,7 +26,8 @@ pub use self::turns::FlushMark;
 pub(crate) use self::{
     assembly::Dropped,
     channels::{Channel, ChannelLife, Lookup},
-    output::{Message, Output},
+    heads::Message,
+    output::Output,
     role::{Culprit, Role, unlisted},
 };
 use self::{

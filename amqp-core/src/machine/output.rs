@@ -27,13 +27,16 @@ use core::fmt;
 use bytes::{Bytes, BytesMut};
 
 pub(crate) use super::backlog::Backlog;
-use super::backlog::Item;
+use super::{
+    backlog::Item,
+    heads::{Heads, Message, put_method},
+};
 use crate::{
     body::Body,
     error::{ApiMisuse, Hold},
     frame::{CONTENT_HEAD, FrameKind, HEARTBEAT, put_head},
     limits::{FRAME_OVERHEAD, Limits, Tuning},
-    method::{MethodDef, MethodId},
+    method::MethodDef,
     protocol::FRAME_END,
     transmit::{Segments, Transmit},
     wire::Encode,
@@ -596,63 +599,4 @@ fn check_len<M: MethodDef>(payload: usize, frame_max: u32) -> Result<usize, ApiM
         });
     }
     Ok(payload)
-}
-
-/// A method with its content.
-pub(crate) struct Message<'a, M, P> {
-    pub(crate) method: &'a M,
-    pub(crate) properties: &'a P,
-    /// Taken, unless it is copied.
-    pub(crate) body: &'a mut Body,
-    /// The number among the channel's publishes that are to be confirmed, or 0.
-    pub(crate) publish: u64,
-}
-
-/// The frames before a body.
-struct Heads {
-    channel: u16,
-    /// The payload of the method frame, in bytes.
-    method_len: usize,
-    /// The payload of the content header frame, in bytes.
-    header_len: usize,
-    /// The body, in bytes.
-    body_len: usize,
-}
-
-impl Heads {
-    const fn len(&self) -> usize {
-        self.method_len + self.header_len + 2 * FRAME_OVERHEAD
-    }
-
-    #[inline]
-    fn put<M: MethodDef, P: Encode, T>(
-        &self,
-        out: &mut BytesMut,
-        method: &M,
-        properties: &P,
-        inspect: impl FnOnce(&[u8]) -> T,
-    ) -> T {
-        put_method(out, self.channel, method, self.method_len);
-        put_head(out, FrameKind::Header, self.channel, self.header_len);
-        let [c1, c0] = M::ID.class.to_be_bytes();
-        out.extend_from_slice(&[c1, c0, 0, 0]);
-        out.extend_from_slice(&(self.body_len as u64).to_be_bytes());
-        let start = out.len();
-        properties.encode(out);
-        let inspected = inspect(out.get(start..).unwrap_or_default());
-        out.extend_from_slice(&[FRAME_END]);
-        inspected
-    }
-}
-
-#[inline]
-fn put_method<M: MethodDef>(out: &mut BytesMut, channel: u16, method: &M, len: usize) {
-    let MethodId { class, method: id } = M::ID;
-    out.reserve(len + FRAME_OVERHEAD);
-    put_head(out, FrameKind::Method, channel, len);
-    let [c1, c0] = class.to_be_bytes();
-    let [m1, m0] = id.to_be_bytes();
-    out.extend_from_slice(&[c1, c0, m1, m0]);
-    method.encode(out);
-    out.extend_from_slice(&[FRAME_END]);
 }

@@ -229,7 +229,7 @@ fn a_fetched_message_with_a_header_over_its_limit_fails_its_request() {
                 cause,
             };
             assert_eq!(events, if abandoned { vec![] } else { vec![failed] });
-            // Nobody has looked at one that is not waited for: another consumer may read it.
+            // The content of an abandoned get is not looked at: another consumer may read it.
             let reject = rejected(1, abandoned);
             assert_eq!(sent, if no_ack { vec![] } else { vec![reject] });
         }

@@ -653,7 +653,7 @@ fn what_was_accepted_before_a_mark_is_known_to_have_left() {
     assert_eq!(client.conn.buffered(), 0);
 }
 
-/// A channel that is closed drops what it has not sent; nobody waits for that.
+/// A channel that is closed drops what it has not sent.
 #[test]
 fn what_a_channel_dropped_is_not_waited_for() {
     let mut client = Client::open();

@@ -153,7 +153,7 @@ impl Model {
             Step::AbandonConsumer => {
                 if let Some((consumer, request)) = self.tagged.get(&id) {
                     on.abandon_consumer(&name("tag"), *consumer);
-                    // If it was not confirmed, nobody waits for that either.
+                    // An open that was not confirmed is not awaited any more either.
                     self.waiting.remove(request);
                 }
                 return;
