@@ -14,7 +14,7 @@ use amqp_blocking::{
     connect, connect_with,
     core::TimeoutReason,
     protocol::{ReplyCode, basic, queue},
-    within,
+    serve, within,
 };
 
 type Failure = Box<dyn StdError + Send + Sync>;
@@ -269,4 +269,23 @@ fn special_channels_can_do_what_every_channel_can() -> Outcome {
     assert_eq!(again.scope(async { 42 })?, 42);
     again.opened()?;
     Ok(again.close()?)
+}
+
+/// When the last handle of a connection is gone, the server has all that was published on it.
+#[test]
+fn dropping_the_last_handle_waits_for_the_close() -> Outcome {
+    let server = serve(TcpListener::bind("127.0.0.1:0")?, LocalBroker::default())?;
+    for (round, len) in (1..).zip([10, 1 << 20]) {
+        let connection = connect(&format!("amqp://{}", server.local_addr()))?;
+        let channel = connection.open_channel()?;
+        declare(&channel, "tasks")?;
+        for _ in 0..20 {
+            channel.publish(&to("tasks")?, &basic::Properties::default(), vec![7; len])?;
+        }
+        drop(connection);
+        drop(channel);
+        let ready = server.broker().inspect().vhosts[0].queues[0].ready;
+        assert_eq!(ready, 20 * round);
+    }
+    Ok(())
 }

@@ -300,3 +300,26 @@ fn an_answer_that_nobody_takes_strands_nothing() {
     drop(channel);
     rig.finish(connection);
 }
+
+/// A future that is not polled queues nothing, and one poll queues the command whole.
+#[test]
+fn a_command_is_queued_when_its_future_is_first_polled() {
+    for (name, operation) in OPERATIONS {
+        let (mut rig, on) = start(WAYS[0]);
+        rig.run();
+        let future = operation(on.clone());
+        let mut call = Box::pin(call(&on.plain, 1));
+        rig.run();
+        let written = rig.world().written;
+        assert_eq!(on.connection.buffered(), 0, "{name}");
+        drop(future);
+        assert!(support::Probe::new().poll(call.as_mut()).is_pending());
+        assert!(on.connection.buffered() > 0, "{name}");
+        drop(call);
+        rig.peer().saw.clear();
+        rig.run();
+        assert!(rig.world().written > written, "{name}");
+        assert_eq!(rig.peer().said(), ["1 queue.declare"], "{name}");
+        check(rig, on, name);
+    }
+}

@@ -751,3 +751,24 @@ fn writing_fails_while_the_server_talks_on() {
     assert!(matches!(reason.cause(), CloseCause::Transport { .. }));
     assert!(rig.world().babble > BABBLE - 1000);
 }
+
+/// A driver that is dropped hands the transport what it takes at once: all, or as much as has room.
+#[test]
+fn a_driver_that_is_dropped_writes_what_is_taken_at_once() {
+    for (capacity, expected) in [(usize::MAX, 5), (20_000, 1), (0, 0)] {
+        let (mut rig, connection, channel) = Rig::with_channel();
+        rig.run();
+        rig.peer().saw.clear();
+        rig.world().set_capacity(capacity);
+        let (to, none) = (basic::Publish::default(), basic::Properties::default());
+        for _ in 0..5 {
+            let published = rig.ready(channel.publish(&to, &none, vec![0; 10_000]));
+            assert_eq!(published, Some(Ok(())));
+        }
+        rig.drop_driver();
+        rig.world().step_server();
+        let arrived = rig.peer().messages().len();
+        assert_eq!(arrived, expected, "{capacity}");
+        drop((channel, connection));
+    }
+}

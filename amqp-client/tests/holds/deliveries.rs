@@ -219,3 +219,41 @@ fn a_recover_leaves_nothing_stale() {
         rig.finish(connection);
     }
 }
+
+/// While deliveries are taken, reading pauses at three quarters of the bound and goes on at a half.
+#[test]
+fn reading_pauses_at_three_quarters_of_the_bound_and_goes_on_at_a_half() {
+    const BODY: usize = 2000;
+    const BOUND: usize = 1000 * BODY;
+    let mut setup = Setup::default();
+    setup.client.limits.undelivered = BOUND;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channel = rig.channel(&connection);
+    let mut consumer = rig
+        .wait(channel.consume(basic::Consume::default()))
+        .unwrap();
+    let tag = consumer.tag().to_string();
+    rig.world().read_max = BODY;
+    for _ in 0..2000 {
+        assert!(rig.peer().deliver(1, &tag, vec![0; BODY]));
+    }
+    rig.run();
+    let paused_at = rig.world().read;
+    let kept = usize::try_from(paused_at).unwrap() / BODY;
+    // A message takes some more than its body.
+    assert!((600..=750).contains(&kept), "{kept}");
+    let mut taken = 0;
+    while rig.world().read == paused_at {
+        rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
+        taken += 1;
+        rig.run();
+    }
+    // From three quarters to two; what was taken is counted in small batches.
+    assert!(
+        (kept / 3 - 20..kept / 3 + 40).contains(&taken),
+        "{taken} of {kept}"
+    );
+    assert!(rig.peer().requeued.is_empty());
+    drop((consumer, channel));
+    rig.finish(connection);
+}

@@ -303,3 +303,38 @@ fn a_channel_with_clones_keeps_its_mode() {
     assert_eq!(connection.channel_count(), 0);
     rig.finish(connection);
 }
+
+/// A publish at once waits its turn: it does not take the room that came free for one that waits.
+#[test]
+fn a_publish_at_once_does_not_pass_those_that_wait() {
+    let mut setup = Setup::default();
+    setup.client.limits.unconfirmed = 1;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channel = rig.confirm_channel(&connection);
+    rig.peer().confirming = crate::support::Confirming::ByHand;
+    let (to, properties) = (to_queue(), none());
+    let first = rig.wait(channel.publish(&to, &properties, "1"));
+    let mut waiting = Box::pin(channel.publish(&to, &properties, "2"));
+    let probe = crate::support::Probe::new();
+    assert!(probe.poll(waiting.as_mut()).is_pending());
+    rig.run();
+    rig.peer().ack(1, 1, false);
+    rig.world().step_server();
+    rig.poll_driver();
+    assert!(probe.take(), "there is room");
+    let refused = channel.try_publish(&to, &properties, "3").map(drop);
+    assert!(matches!(refused, Err(TryPublishError::HeldBack { .. })));
+    assert!(probe.poll(waiting.as_mut()).is_ready());
+    rig.run();
+    let bodies: Vec<_> = rig
+        .peer()
+        .messages()
+        .into_iter()
+        .map(|it| it.body)
+        .collect();
+    assert_eq!(bodies, ["1", "2"]);
+    drop((first, waiting));
+    drop(channel);
+    rig.run();
+    rig.finish(connection);
+}

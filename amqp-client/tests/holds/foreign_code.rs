@@ -270,3 +270,38 @@ fn a_waker_that_panics_takes_no_other_wake_up_along() {
     drop(channel);
     rig.finish(connection);
 }
+
+/// A waker uses a handle: it is woken without the lock.
+#[test]
+fn wakers_are_woken_without_the_lock() {
+    struct Calls(BaseChannel, Mutex<u32>);
+    impl Wake for Calls {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0.send(&queue::Purge::default()).is_ok());
+            *self.1.lock().unwrap() += 1;
+        }
+    }
+    ends(|| {
+        let (mut rig, connection, channel) = Rig::with_confirms();
+        let calls = Arc::new(Calls(BaseChannel::clone(&channel), Mutex::new(0)));
+        let waker = Waker::from(Arc::clone(&calls));
+        let mut cx = Context::from_waker(&waker);
+        let (to, properties) = (to_queue(), none());
+        let published = rig.wait(channel.publish(&to, &properties, "x"));
+        let mut confirm = pin!(published.unwrap());
+        let mut call = pin!(channel.call(queue::Declare::default()));
+        let mut states = channel.states();
+        assert!(pin!(states.next()).poll(&mut cx).is_ready());
+        let mut paused = pin!(states.next());
+        assert!(paused.as_mut().poll(&mut cx).is_pending());
+        assert!(confirm.as_mut().poll(&mut cx).is_pending());
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+        rig.peer().ack(1, 1, false);
+        rig.peer().flow(1, false);
+        rig.run();
+        assert_eq!(*calls.1.lock().unwrap(), 3);
+        rig.peer().flow(1, true);
+        rig.run();
+        rig.check_usable(&connection);
+    });
+}

@@ -23,8 +23,8 @@ fn longest_run(polls: impl IntoIterator<Item = bool>) -> usize {
 /// How long each turn of a loop takes, and the most of them one after the other. The clock is looked at
 /// now and then.
 const TURNS: [(Duration, usize); 3] = [
-    (Duration::from_micros(10), 128),
-    (Duration::from_millis(2), 32),
+    (Duration::from_micros(10), 32),
+    (Duration::from_millis(2), 8),
     // A clock that stands still.
     (Duration::ZERO, 4096),
 ];
@@ -153,5 +153,29 @@ fn publishing_yields() {
             connection.abort();
             rig.run();
         }
+    }
+}
+
+/// Also the driver, though there is always something to read.
+#[test]
+fn the_driver_yields() {
+    const BABBLE: usize = 100_000;
+    for takes in [Duration::ZERO, Duration::from_micros(100)] {
+        let (mut rig, connection, channel) = Rig::with_channel();
+        rig.world().babble = BABBLE;
+        let polls = 20;
+        for _ in 0..polls {
+            let now = rig.world().now;
+            rig.world().now = now + takes;
+            let (wakes, before) = (rig.driver_wakes(), rig.world().babble);
+            rig.poll_driver();
+            assert!(rig.driver_wakes() > wakes, "it has more to do");
+            let read = before - rig.world().babble;
+            assert!((1..1000).contains(&read), "{read}");
+        }
+        rig.world().babble = 0;
+        rig.run();
+        drop(channel);
+        rig.finish(connection);
     }
 }
