@@ -439,9 +439,11 @@ impl State {
             return;
         };
         let tag = consumer.tag.clone();
-        let exempt = consumer.kept;
-        consumer.unreturnable = false;
-        self.buffer.exempt(exempt);
+        // Deliveries that came with the one that was too many get here as well.
+        if mem::take(&mut consumer.unreturnable) {
+            let exempt = consumer.kept;
+            self.buffer.exempt(exempt);
+        }
         let end = ConsumerEnd::Error(Error::Overflow { limit });
         self.end_consumer(channel, id, end, later);
         if let Some(mut commands) = self.machine.channel(channel) {

@@ -249,6 +249,57 @@ fn reg_33_an_unacknowledged_flood_ends_while_an_answer_is_awaited() {
     rig.finish(connection);
 }
 
+/// Messages that are read together with the one that is too many change no more than that one: what
+/// another consumer keeps still pauses reading.
+#[test]
+fn reg_33_an_overflow_leaves_the_others_counted() {
+    let mut setup = Setup::default();
+    setup.client.limits.undelivered = 16 << 10;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let confirms = rig.confirm_channel(&connection);
+    rig.peer().confirming = Confirming::ByHand;
+    let (to, none) = (basic::Publish::default(), basic::Properties::default());
+    let confirm = rig.wait(confirms.publish(&to, &none, "x")).unwrap();
+    let confirmed = rig.spawn(confirm);
+    let channel = rig.channel(&connection);
+    let consume = |rig: &mut Rig| {
+        let consumer = rig.wait(channel.consume_no_ack(basic::Consume::default()));
+        let consumer = consumer.unwrap();
+        (consumer.tag().to_string(), consumer)
+    };
+    let (other_tag, mut other) = consume(&mut rig);
+    let (tag, mut consumer) = consume(&mut rig);
+    let deliver = |rig: &mut Rig, tag: &str, count: usize, len: usize| {
+        for _ in 0..count {
+            assert!(rig.peer().deliver(channel.number(), tag, vec![0; len]));
+        }
+        rig.run();
+    };
+    deliver(&mut rig, &tag, 1, 15_000);
+    deliver(&mut rig, &other_tag, 20, 5_000);
+    // Two of these are too many, and come in one read.
+    deliver(&mut rig, &tag, 3, 27_000);
+    let mut end = rig.wait(consumer.next()).unwrap();
+    while end.is_ok() {
+        end = rig.wait(consumer.next()).unwrap();
+    }
+    assert!(matches!(end, Err(Error::Overflow { .. })));
+    rig.peer().ack(confirms.number(), 1, false);
+    rig.run();
+    assert_eq!(confirmed.take(), Some(Ok(())));
+    for _ in 0..16 {
+        assert!(rig.wait(other.next()).unwrap().is_ok());
+    }
+    rig.run();
+    let read = rig.world().read;
+    deliver(&mut rig, &other_tag, 1, 1);
+    rig.advance(Duration::from_millis(100));
+    assert_eq!(rig.world().read, read);
+    drop((other, consumer, channel, confirms));
+    connection.abort();
+    rig.run();
+}
+
 /// Reading goes on when a consumer has made room, even if the transport takes nothing just then.
 #[test]
 fn reg_12_room_is_noticed_while_writing_is_stalled() {

@@ -72,7 +72,8 @@ pub enum Prefetch {
     /// So many; 0 is no bound.
     Count(u16),
     /// No bound: the server sends the whole queue at once. What does not fit into the buffer
-    /// ([`Limits::undelivered`]) travels twice.
+    /// ([`Limits::undelivered`]) travels twice. RabbitMQ 3.10 looks for each acknowledgement among all
+    /// that is outstanding on the channel, so that tens of thousands of messages slow it down.
     Unlimited,
 }
 
