@@ -524,7 +524,7 @@ fn a_content_header_of_four_gigabytes() {
         }
     });
     assert_eq!(client.ends, 0);
-    // Whoever reads need not make room for it.
+    // The hint asks for no room for what is dropped.
     assert!(client.endpoint().read_hint() <= READ * 2);
 }
 

@@ -123,13 +123,7 @@ fn reg_33_a_multiple_ack_spares_what_is_withheld() {
 /// Order is kept when messages are put aside: what comes meanwhile is put behind them.
 #[test]
 fn reg_33_what_is_withheld_keeps_its_order() {
-    let mut setup = Setup::default();
-    setup.client.limits.undelivered = 64 << 10;
-    let (mut rig, connection) = Rig::open_with(setup);
-    let channel = rig.channel(&connection);
-    let mut consumer = rig
-        .wait(channel.consume(basic::Consume::default()))
-        .unwrap();
+    let (mut rig, connection, channel, mut consumer) = Rig::with_consumer(64 << 10);
     rig.peer().redelivers = true;
     let tag = consumer.tag().to_string();
     let message = |number: u32| {
@@ -172,7 +166,7 @@ fn reg_33_small_messages_count() {
             for _ in 0..1000 {
                 assert!(rig.peer().deliver(1, &tag, "x"));
             }
-            rig.run();
+            rig.advance(PATIENCE);
         }
     });
     // The server's notes of what is outstanding count as well.

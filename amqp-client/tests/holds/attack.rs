@@ -144,13 +144,7 @@ fn a_transaction_withholds_nothing() {
 /// What was put back, and went to another consumer of the queue, does not keep what is still withheld.
 #[test]
 fn what_another_consumer_gets_keeps_nothing_withheld() {
-    let mut setup = Setup::default();
-    setup.client.limits.undelivered = 64 << 10;
-    let (mut rig, connection) = Rig::open_with(setup);
-    let channel = rig.channel(&connection);
-    let mut consumer = rig
-        .wait(channel.consume(basic::Consume::default()))
-        .unwrap();
+    let (mut rig, connection, channel, mut consumer) = Rig::with_consumer(64 << 10);
     let tag = consumer.tag().to_string();
     for _ in 0..40 {
         assert!(rig.peer().deliver(1, &tag, vec![0; 10_000]));

@@ -83,13 +83,7 @@ fn no_prefetch_is_set_where_it_means_nothing() {
 #[test]
 fn what_is_being_taken_is_not_put_back() {
     for takes in [true, false] {
-        let mut setup = Setup::default();
-        setup.client.limits.undelivered = 2 << 20;
-        let (mut rig, connection) = Rig::open_with(setup);
-        let channel = rig.channel(&connection);
-        let mut consumer = rig
-            .wait(channel.consume(basic::Consume::default()))
-            .unwrap();
+        let (mut rig, connection, channel, mut consumer) = Rig::with_consumer(2 << 20);
         let tag = consumer.tag().to_string();
         for _ in 0..5000 {
             assert!(rig.peer().deliver(1, &tag, vec![0; 1000]));
@@ -123,12 +117,8 @@ fn what_is_being_taken_is_not_put_back() {
 /// back before, and later messages pause reading.
 #[test]
 fn what_is_withheld_is_put_back_before_a_transaction_begins() {
-    let mut setup = Setup::default();
-    setup.client.limits.undelivered = 64 << 10;
-    let (mut rig, connection) = Rig::open_with(setup);
-    let channel = rig.channel(&connection);
+    let (mut rig, connection, channel, mut consumer) = Rig::with_consumer(64 << 10);
     let base: &BaseChannel = &channel;
-    let mut consumer = rig.wait(base.consume(basic::Consume::default())).unwrap();
     let tag = consumer.tag().to_string();
     for _ in 0..20 {
         assert!(rig.peer().deliver(1, &tag, vec![0; 10_000]));

@@ -14,9 +14,10 @@ use std::{
 };
 
 use amqp_client::{
-    BaseChannel, Channel, ClientEndpoint, Config, ConfirmChannel, Connection, Driver, TxChannel,
+    BaseChannel, Channel, ClientEndpoint, Config, ConfirmChannel, Connection, Consumer, Driver,
+    ManualAck, TxChannel,
     core::{Instant, Limits, Timeouts, server},
-    protocol::queue,
+    protocol::{basic, queue},
 };
 
 use super::{
@@ -207,6 +208,19 @@ impl Rig {
         let (mut rig, connection) = Self::open();
         let channel = rig.channel(&connection);
         (rig, connection, channel)
+    }
+
+    /// A connection that is open, with one channel and its consumer. The client keeps so many bytes that are
+    /// not taken.
+    pub(crate) fn with_consumer(
+        undelivered: usize,
+    ) -> (Self, Connection, Channel, Consumer<ManualAck>) {
+        let mut setup = Setup::default();
+        setup.client.limits.undelivered = undelivered;
+        let (mut rig, connection) = Self::open_with(setup);
+        let channel = rig.channel(&connection);
+        let consumer = rig.wait(channel.consume(basic::Consume::default()));
+        (rig, connection, channel, consumer.unwrap())
     }
 
     /// A connection that is open, with one channel that confirms when the test says so.

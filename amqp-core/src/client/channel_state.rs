@@ -52,7 +52,7 @@ pub(crate) struct Pending {
     pub(crate) consumer: Option<ConsumerId>,
     /// For `basic.get`: the message needs no acknowledgement.
     pub(crate) no_ack: bool,
-    /// Nobody waits for it any more.
+    /// Its answer is not awaited any more.
     pub(crate) abandoned: bool,
 }
 
