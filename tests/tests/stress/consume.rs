@@ -14,11 +14,9 @@ use crate::session::Actor;
 pub(crate) async fn take(mut actor: Actor) {
     let deadlines = actor.session.deadlines;
     while !actor.is_over() {
-        let opening = actor.connection.clone();
-        let opened = actor
-            .tried("open_channel", deadlines.request, opening.open_channel())
-            .await;
-        let Some(channel) = opened else { continue };
+        let Some(channel) = actor.open_channel().await else {
+            continue;
+        };
         for _ in 0..actor.random.within(1, 3) {
             let consume = basic::Consume {
                 queue: short(actor.session.queue.clone()),
@@ -121,11 +119,9 @@ fn answer(actor: &mut Actor, delivery: Delivery, keep: bool) {
 pub(crate) async fn drift(mut actor: Actor) {
     let deadlines = actor.session.deadlines;
     while !actor.is_over() {
-        let opening = actor.connection.clone();
-        let opened = actor
-            .tried("open_channel", deadlines.request, opening.open_channel())
-            .await;
-        let Some(channel) = opened else { continue };
+        let Some(channel) = actor.open_channel().await else {
+            continue;
+        };
         declare(&mut actor, &channel).await;
         for _ in 0..actor.random.within(1, 3) {
             let mut consume = basic::Consume {
@@ -225,11 +221,9 @@ async fn pause(actor: &mut Actor) {
 pub(crate) async fn ask(mut actor: Actor) {
     let deadlines = actor.session.deadlines;
     while !actor.is_over() {
-        let opening = actor.connection.clone();
-        let opened = actor
-            .tried("open_channel", deadlines.request, opening.open_channel())
-            .await;
-        let Some(channel) = opened else { continue };
+        let Some(channel) = actor.open_channel().await else {
+            continue;
+        };
         for _ in 0..actor.random.within(1, 30) {
             if !channel.is_open() || actor.is_over() {
                 break;

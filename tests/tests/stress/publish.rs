@@ -151,15 +151,48 @@ fn destination(random: &mut Random) -> To {
     }
 }
 
+/// What became of a publish without a confirm.
+enum Sent {
+    Accepted,
+    GivenUp,
+    Refused {
+        /// Another may be accepted.
+        goes_on: bool,
+    },
+}
+
+impl Actor {
+    /// Publishes without a confirm, which is given up at times, and notes what became of it.
+    async fn send(
+        &mut self,
+        message: &Message,
+        publishing: impl Future<Output = Result<(), Error>>,
+    ) -> Sent {
+        let bound = self.session.deadlines.publish;
+        match self.attempt("publish", bound, publishing).await {
+            None => {
+                self.gave_up(message);
+                Sent::GivenUp
+            }
+            Some(Ok(())) => {
+                self.accepted(message.to);
+                self.session.ledger().count("sent");
+                Sent::Accepted
+            }
+            Some(Err(error)) => Sent::Refused {
+                goes_on: self.refused(message, &error),
+            },
+        }
+    }
+}
+
 /// Publishes without confirms, and takes some of what is returned.
 pub(crate) async fn plain(mut actor: Actor) {
     let deadlines = actor.session.deadlines;
     while !actor.is_over() {
-        let opening = actor.connection.clone();
-        let opened = actor
-            .tried("open_channel", deadlines.request, opening.open_channel())
-            .await;
-        let Some(channel) = opened else { continue };
+        let Some(channel) = actor.open_channel().await else {
+            continue;
+        };
         let mut publisher = Publisher::new(&actor);
         let mut returns = actor.random.percent(50).then(|| channel.returns());
         for _ in 0..actor.random.within(1, 60) {
@@ -170,20 +203,8 @@ pub(crate) async fn plain(mut actor: Actor) {
             let message = publisher.message(&mut actor, to);
             let body = message.body.clone();
             let publishing = channel.publish(&message.publish, &message.properties, body);
-            match actor
-                .attempt("publish", deadlines.publish, publishing)
-                .await
-            {
-                None => actor.gave_up(&message),
-                Some(Ok(())) => {
-                    actor.accepted(message.to);
-                    actor.session.ledger().count("sent");
-                }
-                Some(Err(error)) => {
-                    if !actor.refused(&message, &error) {
-                        break;
-                    }
-                }
+            if let Sent::Refused { goes_on: false } = actor.send(&message, publishing).await {
+                break;
             }
             if let Some(returns) = &mut returns
                 && actor.random.percent(30)
@@ -422,18 +443,11 @@ pub(crate) async fn transacted(mut actor: Actor) {
                 let message = publisher.message(&mut actor, To::Queue);
                 let body = message.body.clone();
                 let publishing = channel.publish(&message.publish, &message.properties, body);
-                match actor
-                    .attempt("publish", deadlines.publish, publishing)
-                    .await
-                {
-                    None => actor.gave_up(&message),
-                    Some(Ok(())) => {
-                        actor.accepted(message.to);
-                        actor.session.ledger().count("sent");
-                        within.push(message.id);
-                    }
-                    Some(Err(error)) => {
-                        good = actor.refused(&message, &error);
+                match actor.send(&message, publishing).await {
+                    Sent::GivenUp => {}
+                    Sent::Accepted => within.push(message.id),
+                    Sent::Refused { goes_on } => {
+                        good = goes_on;
                         break;
                     }
                 }

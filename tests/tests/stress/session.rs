@@ -10,7 +10,7 @@ use std::{
 
 use amqp_tests::{Boxed, Runtime};
 use amqp_tokio::{
-    Config, Connection, Error, Prefetch,
+    Channel, Config, Connection, Error, Prefetch,
     core::{ApiMisuse, Limits, Timeouts},
     protocol::ReplyCode,
 };
@@ -191,6 +191,13 @@ impl Actor {
         let output = watch.bounded(&self.name, operation, bound, future).await;
         self.check_patience(operation, begun);
         output
+    }
+
+    /// Opens a channel, which may fail and is given up at times.
+    pub(crate) async fn open_channel(&mut self) -> Option<Channel> {
+        let (connection, bound) = (self.connection.clone(), self.session.deadlines.request);
+        self.tried("open_channel", bound, connection.open_channel())
+            .await
     }
 
     /// Runs an operation that may fail, and gives it up at times.
