@@ -233,8 +233,9 @@ impl<A: Acks> Consumer<A> {
         })
     }
 
+    /// Ready, with nothing, when a message is in the batch; otherwise with the end.
     #[inline]
-    fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Option<Result<client::Delivery, Error>>> {
+    fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Option<Result<(), Error>>> {
         if self.recovered != self.channel.recovered() {
             self.drop_stale();
         }
@@ -243,12 +244,10 @@ impl<A: Acks> Consumer<A> {
             self.give_back();
             return Poll::Pending;
         }
-        if self.batch.is_empty()
-            && let Some(end) = ready!(self.poll_more(cx))
-        {
-            return Poll::Ready(end.err().map(Err));
+        if self.batch.is_empty() {
+            return self.poll_more(cx);
         }
-        Poll::Ready(self.pop().map(Ok))
+        Poll::Ready(None)
     }
 
     /// Takes a message out of the batch.
@@ -386,17 +385,20 @@ impl Stream for Consumer<ManualAck> {
     type Item = Result<Delivery, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let message = std::task::ready!(self.poll_message(cx));
-        Poll::Ready(message.map(|message| {
-            let message = message?;
-            let tag = message
-                .tag
-                .ok_or(Error::Internal("a delivery without a tag"))?;
-            Ok(Delivery {
-                message: message.into(),
-                acker: Acker::new(Arc::clone(&self.channel), tag, self.on_drop),
-            })
-        }))
+        if let Some(end) = ready!(self.poll_message(cx)) {
+            return Poll::Ready(end.err().map(Err));
+        }
+        let Some(message) = self.pop() else {
+            return Poll::Ready(None);
+        };
+        let Some(tag) = message.tag else {
+            return Poll::Ready(Some(Err(Error::Internal("a delivery without a tag"))));
+        };
+        let acker = Acker::new(Arc::clone(&self.channel), tag, self.on_drop);
+        Poll::Ready(Some(Ok(Delivery {
+            message: message.into(),
+            acker,
+        })))
     }
 }
 
@@ -404,8 +406,10 @@ impl Stream for Consumer<NoAck> {
     type Item = Result<Message, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let message = std::task::ready!(self.poll_message(cx));
-        Poll::Ready(message.map(|message| message.map(Into::into)))
+        if let Some(end) = ready!(self.poll_message(cx)) {
+            return Poll::Ready(end.err().map(Err));
+        }
+        Poll::Ready(self.pop().map(|message| Ok(message.into())))
     }
 }
 

@@ -11,14 +11,14 @@ use amqp_core::Instant;
 use super::shared::Shared;
 
 /// The turns between two looks at the clock, which costs as much as a sixth of a small message.
-const LOOK: u32 = 8;
+const LOOK: u32 = 32;
 
 /// How long a task goes on before it yields, found out at a look. A yield may cost some system calls of
 /// the driver, some 20 microseconds.
 const SLICE: Duration = Duration::from_micros(250);
 
 /// The most turns without a yield, for clocks that stand still.
-const TURNS: u32 = 512 * LOOK;
+const TURNS: u32 = 128 * LOOK;
 
 /// Makes a loop that always finds something ready yield now and then, on every runtime: the driver,
 /// its heartbeats and other tasks run in between.

@@ -40,8 +40,9 @@ impl Buffer {
     /// always may, so that a message of any size gets through. All consumers together therefore keep
     /// at most twice the bound, and a message each.
     pub(crate) fn has_room(&self, kept: usize, message: usize) -> bool {
-        let share = self.limit / self.consumers.max(1);
-        kept == 0 || self.kept + message <= self.limit || kept + message <= share
+        kept == 0
+            || self.kept + message <= self.limit
+            || kept + message <= self.limit / self.consumers.max(1)
     }
 
     /// The free part of the bound, in bytes, for a consumer that keeps so many bytes.

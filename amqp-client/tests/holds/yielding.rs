@@ -24,7 +24,7 @@ fn longest_run(polls: impl IntoIterator<Item = bool>) -> usize {
 /// now and then.
 const TURNS: [(Duration, usize); 3] = [
     (Duration::from_micros(10), 32),
-    (Duration::from_millis(2), 8),
+    (Duration::from_millis(2), 32),
     // A clock that stands still.
     (Duration::ZERO, 4096),
 ];

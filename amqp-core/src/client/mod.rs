@@ -193,6 +193,7 @@ impl Connection {
 
     /// The next thing that happened. The last event is [`Event::Closed`].
     #[must_use]
+    #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.0.poll_event()
     }
