@@ -1,6 +1,6 @@
 //! Making connections.
 
-use amqp_client::{
+use amqp_driver::{
     Config, ConnectError, Connection, Error, FuturesStream, Options, from_transport,
 };
 use futures_io::{AsyncRead, AsyncWrite};
@@ -10,7 +10,7 @@ use crate::AsyncStd;
 /// Connects to the server that an AMQP URI names, and spawns the connection's driver as a task
 /// of async-std.
 ///
-/// All that a URI can say: [`amqp_client`](amqp_client#connecting).
+/// All that a URI can say: [`amqp_driver`](amqp_driver#connecting).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_async_std::ConnectError> {
@@ -29,7 +29,7 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 
 /// Connects as the options say, and spawns the connection's driver as a task of async-std.
 ///
-/// All that they can say: [`amqp_client`](amqp_client#connecting).
+/// All that they can say: [`amqp_driver`](amqp_driver#connecting).
 ///
 /// # Cancel safety
 /// Dropping it closes what was opened.
@@ -37,7 +37,7 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 /// # Errors
 /// When no host can be reached, or the connection cannot be opened.
 pub async fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
-    amqp_client::connect(&AsyncStd, options).await
+    amqp_driver::connect(&AsyncStd, options).await
 }
 
 /// Opens a connection over a stream that was made elsewhere: a TCP stream with options of its own,

@@ -2,9 +2,9 @@
 
 use std::{io, net::SocketAddr};
 
-use amqp_client::{FuturesStream, Listener};
+use amqp_driver::{FuturesStream, Listener};
 #[cfg(feature = "tls")]
-use amqp_client::{FuturesTlsListener, ServerTls};
+use amqp_driver::{FuturesTlsListener, ServerTls};
 use async_std::net::TcpListener;
 
 use crate::{AsyncStd, AsyncStdStream};
@@ -33,10 +33,10 @@ use crate::{AsyncStd, AsyncStdStream};
 /// assert_eq!((tasks.name.as_str(), tasks.ready), ("tasks", 1));
 /// # Ok(()) }) }
 /// ```
-pub type LocalBroker = amqp_client::LocalBroker<AsyncStd>;
+pub type LocalBroker = amqp_driver::LocalBroker<AsyncStd>;
 
 /// A broker that is served to others; see [`serve`].
-pub type Server = amqp_client::Server<AsyncStd>;
+pub type Server = amqp_driver::Server<AsyncStd>;
 
 /// Serves a broker to whoever connects to the listener, in tasks of async-std.
 ///
@@ -57,7 +57,7 @@ pub type Server = amqp_client::Server<AsyncStd>;
 /// # Errors
 /// When the listener does not know its address.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_client::serve(AsyncStdListener(listener), broker)
+    amqp_driver::serve(AsyncStdListener(listener), broker)
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, in tasks as [`serve`] does. A client
@@ -83,7 +83,7 @@ pub fn serve_tls(
     tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    amqp_client::serve(
+    amqp_driver::serve(
         FuturesTlsListener::new(AsyncStdListener(listener), tls),
         broker,
     )

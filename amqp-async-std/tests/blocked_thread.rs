@@ -1,6 +1,6 @@
 //! A runtime whose only thread is blocked.
 
-#[path = "../../amqp-client/tests/support/punctual.rs"]
+#[path = "../../amqp-driver/tests/support/punctual.rs"]
 mod punctual;
 
 use amqp_async_std::AsyncStd;

@@ -1,18 +1,18 @@
 //! Making connections.
 
-use amqp_client::{
+use amqp_driver::{
     Config, ConnectError, Error, Options,
     blocking::{Connection, wait},
 };
 
 use crate::{Blocking, BlockingSocket};
 
-/// Connects to the server that an AMQP URI names, [as that says](amqp_client#connecting). A thread of
+/// Connects to the server that an AMQP URI names, [as that says](amqp_driver#connecting). A thread of
 /// its own drives the connection.
 ///
 /// Dropping the last of its handles closes the connection in good order, and waits for that: what was
 /// published before arrives. It blocks until then, at the latest until the output has made no progress
-/// for [`Timeouts::close`](amqp_client::core::Timeouts), 10 seconds by default.
+/// for [`Timeouts::close`](amqp_driver::core::Timeouts), 10 seconds by default.
 ///
 /// ```no_run
 /// let connection = amqp_blocking::connect("amqp://me:secret@broker.example.com/staging")?;
@@ -26,12 +26,12 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
     connect_with(&Options::from_uri(uri)?)
 }
 
-/// Connects [as the options say](amqp_client#connecting). A thread of its own drives the connection.
+/// Connects [as the options say](amqp_driver#connecting). A thread of its own drives the connection.
 ///
 /// # Errors
 /// As [`connect`].
 pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
-    let connected = wait(amqp_client::connect(&Blocking, options));
+    let connected = wait(amqp_driver::connect(&Blocking, options));
     let connection = connected.map_err(|_| ConnectError::TimedOut)??;
     connection.linger_on_drop();
     Ok(connection.into())
@@ -47,7 +47,7 @@ pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
 /// accept.
 pub fn from_stream(stream: impl Into<BlockingSocket>, config: Config) -> Result<Connection, Error> {
     let stream = stream.into().into_stream();
-    let connection = wait(amqp_client::from_transport(&Blocking, stream, config))??;
+    let connection = wait(amqp_driver::from_transport(&Blocking, stream, config))??;
     connection.linger_on_drop();
     Ok(connection.into())
 }

@@ -9,11 +9,11 @@ pub mod select;
 mod serve;
 mod stream;
 
-pub use amqp_client::blocking::{
+pub use amqp_driver::blocking::{
     BaseChannel, Channel, ChannelPool, Confirm, ConfirmChannel, ConfirmError, Connection, Consumer,
     PooledChannel, Returns, TxChannel, block_on, within,
 };
-pub use amqp_client::{self, *};
+pub use amqp_driver::{self, *};
 
 #[cfg(all(feature = "broker", feature = "tls"))]
 pub use self::serve::serve_tls;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use amqp_client::blocking::{Park, wake_after_park, with_park};
+use amqp_driver::blocking::{Park, wake_after_park, with_park};
 use mio::{Events, Interest, Registry, Token, event::Source};
 
 /// What wakes the thread, and what it waits for. Whatever it is, there is only one future to poll.

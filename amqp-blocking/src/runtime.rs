@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use amqp_client::{
+use amqp_driver::{
     FuturesStream, Runtime, SleepClock,
     blocking::{Sleep, block_on, in_thread},
 };
 #[cfg(feature = "tls")]
-use amqp_client::{Secured, Tls};
+use amqp_driver::{Secured, Tls};
 use mio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 

@@ -1,6 +1,6 @@
 //! The client for an event loop of one's own: without a thread, without `async`.
 //!
-//! [`Client`] is that of [`amqp_client::promises`], where it is described, over sockets of its own:
+//! [`Client`] is that of [`amqp_driver::promises`], where it is described, over sockets of its own:
 //! TCP and Unix sockets, one host or several, with TLS or without.
 //!
 //! On Unix a loop watches its descriptor; elsewhere there is none, and it brings the loop.
@@ -9,10 +9,10 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::{sync::Arc, task::Waker};
 
-use amqp_client::{Config, ConnectError, Options, promises};
+use amqp_driver::{Config, ConnectError, Options, promises};
 use mio::Registry;
 
-pub use amqp_client::promises::{Answer, Error, Message, Promise, PublishError};
+pub use amqp_driver::promises::{Answer, Error, Message, Promise, PublishError};
 
 use crate::{Blocking, BlockingSocket, reactor::Reactor};
 

@@ -6,13 +6,13 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use amqp_client::{FuturesStream, Listener, blocking};
+use amqp_driver::{FuturesStream, Listener, blocking};
 #[cfg(feature = "tls")]
-use amqp_client::{FuturesTlsListener, ServerTls};
+use amqp_driver::{FuturesTlsListener, ServerTls};
 
 use crate::{Blocking, BlockingStream, reactor::Evented};
 
-/// A [broker](amqp_client::LocalBroker) in this process, to connect to without a socket, and to
+/// A [broker](amqp_driver::LocalBroker) in this process, to connect to without a socket, and to
 /// [`serve`] to others. Each end of each connection has a thread.
 pub type LocalBroker = blocking::LocalBroker<Blocking>;
 
@@ -39,7 +39,7 @@ pub type Server = blocking::Server<Blocking>;
 /// # Errors
 /// When the listener does not know its address, or cannot be made non-blocking.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_client::serve(evented(listener)?, broker.into()).map(Server::from)
+    amqp_driver::serve(evented(listener)?, broker.into()).map(Server::from)
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, as [`serve`] does. A client that
@@ -55,7 +55,7 @@ pub fn serve_tls(
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
     let listener = FuturesTlsListener::new(evented(listener)?, tls);
-    amqp_client::serve(listener, broker.into()).map(Server::from)
+    amqp_driver::serve(listener, broker.into()).map(Server::from)
 }
 
 fn evented(listener: TcpListener) -> io::Result<Evented<mio::net::TcpListener>> {

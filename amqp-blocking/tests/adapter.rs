@@ -2,10 +2,10 @@
 
 #![cfg(feature = "broker")]
 
-#[path = "../../amqp-client/tests/support/adapter.rs"]
+#[path = "../../amqp-driver/tests/support/adapter.rs"]
 mod adapter;
 #[cfg(all(feature = "tls", feature = "ring"))]
-#[path = "../../amqp-client/tests/support/secured.rs"]
+#[path = "../../amqp-driver/tests/support/secured.rs"]
 mod secured;
 
 use std::{future::poll_fn, net::TcpListener, time::Duration};
@@ -90,11 +90,11 @@ mod tls {
         io,
     };
 
-    use amqp_blocking::{ServerTls, amqp_client, serve_tls};
+    use amqp_blocking::{ServerTls, amqp_driver, serve_tls};
 
     use super::*;
 
-    type AsyncServer = amqp_client::Server<Blocking>;
+    type AsyncServer = amqp_driver::Server<Blocking>;
 
     async fn serving(tls: ServerTls) -> io::Result<AsyncServer> {
         let listener = TcpListener::bind("127.0.0.1:0")?;

@@ -122,7 +122,7 @@ impl Faults<'_> {
     /// The end of a connection cannot be heard over a line that is stalled. It is heard when that is
     /// lifted here, which can be done after the broker has given up the connection, too.
     ///
-    /// What moves the bytes has to [follow](Broker::poll_byte_plan); the drivers of `amqp-client`
+    /// What moves the bytes has to [follow](Broker::poll_byte_plan); the drivers of `amqp-driver`
     /// do.
     pub fn bytes(&mut self, key: ConnectionKey, faults: ByteFaults) {
         self.broker.faults.bytes.set(key, faults);

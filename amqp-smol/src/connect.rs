@@ -1,6 +1,6 @@
 //! Making connections.
 
-use amqp_client::{
+use amqp_driver::{
     Config, ConnectError, Connection, Error, FuturesStream, Options, from_transport,
 };
 use futures_io::{AsyncRead, AsyncWrite};
@@ -10,7 +10,7 @@ use crate::Smol;
 /// Connects to the server that an AMQP URI names, and spawns the connection's driver on smol's global
 /// executor.
 ///
-/// All that a URI can say: [`amqp_client`](amqp_client#connecting).
+/// All that a URI can say: [`amqp_driver`](amqp_driver#connecting).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_smol::ConnectError> {
@@ -28,9 +28,9 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 }
 
 /// Connects as the options say, and spawns the connection's driver on smol's global executor. On
-/// another executor: [`amqp_client::connect`] with [`Smol::spawning`].
+/// another executor: [`amqp_driver::connect`] with [`Smol::spawning`].
 ///
-/// All that they can say: [`amqp_client`](amqp_client#connecting).
+/// All that they can say: [`amqp_driver`](amqp_driver#connecting).
 ///
 /// # Cancel safety
 /// Dropping it closes what was opened.
@@ -38,7 +38,7 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 /// # Errors
 /// When no host can be reached, or the connection cannot be opened.
 pub async fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
-    amqp_client::connect(&Smol::default(), options).await
+    amqp_driver::connect(&Smol::default(), options).await
 }
 
 /// Opens a connection over a stream that was made elsewhere: a TCP stream with options of its own,

@@ -6,7 +6,7 @@ mod runtime;
 #[cfg(feature = "broker")]
 mod serve;
 
-pub use amqp_client::{self, *};
+pub use amqp_driver::{self, *};
 
 #[cfg(all(feature = "broker", feature = "tls"))]
 pub use self::serve::serve_tls;

@@ -2,9 +2,9 @@
 
 use std::{io, net::SocketAddr};
 
-use amqp_client::{FuturesStream, Listener};
+use amqp_driver::{FuturesStream, Listener};
 #[cfg(feature = "tls")]
-use amqp_client::{FuturesTlsListener, ServerTls};
+use amqp_driver::{FuturesTlsListener, ServerTls};
 use smol::net::TcpListener;
 
 use crate::{Smol, SmolStream};
@@ -33,13 +33,13 @@ use crate::{Smol, SmolStream};
 /// assert_eq!((tasks.name.as_str(), tasks.ready), ("tasks", 1));
 /// # Ok(()) }) }
 /// ```
-pub type LocalBroker = amqp_client::LocalBroker<Smol>;
+pub type LocalBroker = amqp_driver::LocalBroker<Smol>;
 
 /// A broker that is served to others; see [`serve`].
-pub type Server = amqp_client::Server<Smol>;
+pub type Server = amqp_driver::Server<Smol>;
 
 /// Serves a broker to whoever connects to the listener, in tasks of the broker's runtime: on smol's
-/// global executor, unless the broker was made [on](amqp_client::LocalBroker::on) another one.
+/// global executor, unless the broker was made [on](amqp_driver::LocalBroker::on) another one.
 ///
 /// ```
 /// use amqp_smol::{LocalBroker, serve};
@@ -58,7 +58,7 @@ pub type Server = amqp_client::Server<Smol>;
 /// # Errors
 /// When the listener does not know its address.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_client::serve(SmolListener(listener), broker)
+    amqp_driver::serve(SmolListener(listener), broker)
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, in tasks as [`serve`] does. A client
@@ -84,7 +84,7 @@ pub fn serve_tls(
     tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    amqp_client::serve(FuturesTlsListener::new(SmolListener(listener), tls), broker)
+    amqp_driver::serve(FuturesTlsListener::new(SmolListener(listener), tls), broker)
 }
 
 #[derive(Debug)]

@@ -2,10 +2,10 @@
 
 #![cfg(feature = "broker")]
 
-#[path = "../../amqp-client/tests/support/adapter.rs"]
+#[path = "../../amqp-driver/tests/support/adapter.rs"]
 mod adapter;
 #[cfg(all(feature = "tls", feature = "ring"))]
-#[path = "../../amqp-client/tests/support/secured.rs"]
+#[path = "../../amqp-driver/tests/support/secured.rs"]
 mod secured;
 
 use adapter::Outcome;

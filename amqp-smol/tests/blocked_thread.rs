@@ -1,6 +1,6 @@
 //! Executors of which a thread is blocked.
 
-#[path = "../../amqp-client/tests/support/punctual.rs"]
+#[path = "../../amqp-driver/tests/support/punctual.rs"]
 mod punctual;
 
 use std::sync::Arc;

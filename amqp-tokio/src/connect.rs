@@ -1,6 +1,6 @@
 //! Making connections.
 
-use amqp_client::{Config, ConnectError, Connection, Error, Options};
+use amqp_driver::{Config, ConnectError, Connection, Error, Options};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{Tokio, TokioStream};
@@ -8,7 +8,7 @@ use crate::{Tokio, TokioStream};
 /// Connects to the server that an AMQP URI names, and spawns the connection's driver on the current
 /// runtime.
 ///
-/// All that a URI can say: [`amqp_client`](amqp_client#connecting).
+/// All that a URI can say: [`amqp_driver`](amqp_driver#connecting).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_tokio::ConnectError> {
@@ -28,7 +28,7 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 
 /// Connects as the options say, and spawns the connection's driver on the current runtime.
 ///
-/// All that they can say: [`amqp_client`](amqp_client#connecting).
+/// All that they can say: [`amqp_driver`](amqp_driver#connecting).
 ///
 /// # Cancel safety
 /// Dropping it closes what was opened.
@@ -37,7 +37,7 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 /// When no host can be reached, or the connection cannot be opened; [`ConnectError::Misuse`]
 /// outside of a tokio runtime.
 pub async fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
-    amqp_client::connect(&Tokio, options).await
+    amqp_driver::connect(&Tokio, options).await
 }
 
 /// Opens a connection over a stream that was made elsewhere: a TCP stream with options of its own,
@@ -53,5 +53,5 @@ pub async fn from_stream<S>(stream: S, config: Config) -> Result<Connection, Err
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    amqp_client::from_transport(&Tokio, TokioStream::new(stream), config).await
+    amqp_driver::from_transport(&Tokio, TokioStream::new(stream), config).await
 }

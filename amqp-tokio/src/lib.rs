@@ -8,7 +8,7 @@ mod runtime;
 mod serve;
 mod stream;
 
-pub use amqp_client::{self, *};
+pub use amqp_driver::{self, *};
 
 #[cfg(all(feature = "broker", feature = "tls"))]
 pub use self::serve::serve_tls;

@@ -2,9 +2,9 @@
 
 use std::{io, net::SocketAddr};
 
-use amqp_client::Listener;
+use amqp_driver::Listener;
 #[cfg(feature = "tls")]
-use amqp_client::{Arriving, Introduced, ServerTls};
+use amqp_driver::{Arriving, Introduced, ServerTls};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(feature = "tls")]
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -36,7 +36,7 @@ use crate::{Socket, Tokio, TokioStream};
 /// # Ok(()) }
 /// ```
 ///
-/// Its fault switches are thrown [`with`](amqp_client::LocalBroker::with) the broker. Here every byte
+/// Its fault switches are thrown [`with`](amqp_driver::LocalBroker::with) the broker. Here every byte
 /// comes alone until the handshake is over, and then the line stands still until the client takes
 /// the broker for dead:
 ///
@@ -57,10 +57,10 @@ use crate::{Socket, Tokio, TokioStream};
 /// assert!(reason.to_string().contains("two heartbeat intervals"));
 /// # Ok(()) }
 /// ```
-pub type LocalBroker = amqp_client::LocalBroker<Tokio>;
+pub type LocalBroker = amqp_driver::LocalBroker<Tokio>;
 
 /// A broker that is served to others; see [`serve`].
-pub type Server = amqp_client::Server<Tokio>;
+pub type Server = amqp_driver::Server<Tokio>;
 
 /// Serves a broker to whoever connects to the listener, in tasks on the current runtime.
 ///
@@ -80,7 +80,7 @@ pub type Server = amqp_client::Server<Tokio>;
 /// # Errors
 /// When the listener does not know its address, or there is no runtime here.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_client::serve(TokioListener(listener), broker)
+    amqp_driver::serve(TokioListener(listener), broker)
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, in tasks on the current runtime. A
@@ -107,7 +107,7 @@ pub fn serve_tls(
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
     let tls = tls.into();
-    amqp_client::serve(TlsListener { listener, tls }, broker)
+    amqp_driver::serve(TlsListener { listener, tls }, broker)
 }
 
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use amqp_client::{Slices, Transport, core::Transmit};
+use amqp_driver::{Slices, Transport, core::Transmit};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 

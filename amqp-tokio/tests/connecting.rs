@@ -16,7 +16,7 @@ use amqp_tokio::Transport as _;
 use amqp_tokio::{
     Config, ConnectError, Connection, CredentialsError, CredentialsProvider, LocalBroker, Login,
     LoginFuture, Options, Pipe, Runtime, TokioClock,
-    amqp_client::connect as connect_on,
+    amqp_driver::connect as connect_on,
     connect_over,
     core::{
         CloseCause, Instant, Transmit,

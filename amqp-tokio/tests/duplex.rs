@@ -2,7 +2,7 @@
 //! takes and gives little at a time.
 
 #[allow(dead_code, reason = "the client's own tests use the rest")]
-#[path = "../../amqp-client/tests/support/peer.rs"]
+#[path = "../../amqp-driver/tests/support/peer.rs"]
 mod peer;
 
 use std::{

@@ -5,7 +5,7 @@
 use std::fmt::Display;
 
 use amqp_tokio::{
-    Config, LocalBroker, Options, TokioStream, amqp_client::blocking::block_on,
+    Config, LocalBroker, Options, TokioStream, amqp_driver::blocking::block_on,
     broker::AcceptError, connect, connect_over, connect_with, core::dial::Address, from_stream,
     pipe, serve,
 };

@@ -31,7 +31,7 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     fn block_on(&self, scenario: Pin<Box<dyn Future<Output = Outcome>>>) -> Outcome;
 
     /// Connects as the adapter's users do. What the server refuses is an
-    /// [`amqp_client::Error`](amqp_tokio::Error).
+    /// [`amqp_driver::Error`](amqp_tokio::Error).
     fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>>;
 
     /// Runs a task beside the scenario.

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 const README: &str = "README.md";
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
-const CLIENT: &str = "amqp-client/src/lib.rs";
+const CLIENT: &str = "amqp-driver/src/lib.rs";
 
 /// The most tests that one row names.
 const TESTS_MAX: usize = 3;

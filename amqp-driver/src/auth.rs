@@ -1,0 +1,189 @@
+//! Credentials that change: asked for at each connect, and renewed before they expire.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use amqp_core::{
+    ApiMisuse,
+    client::Config,
+    sasl::{AmqPlain, Mechanism, Plain},
+    wire::{Secret, ShortStr},
+};
+
+use crate::{
+    connection,
+    session::{
+        shared::{Shared, wait_for},
+        state::State,
+    },
+};
+
+/// Who to log in as, and for how long that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Login {
+    /// The user name. RabbitMQ ignores it where the password is an OAuth 2 token.
+    pub username: String,
+    /// The password, or the token.
+    pub password: Secret,
+    /// After how long it is of no use any more; none for a password that does not expire.
+    pub expires_in: Option<Duration>,
+}
+
+impl Login {
+    /// Someone whose password does not expire.
+    pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
+        Self {
+            username: username.into(),
+            password: password.into(),
+            expires_in: None,
+        }
+    }
+
+    /// The same, for so long.
+    #[must_use]
+    pub fn for_time(mut self, expires_in: Duration) -> Self {
+        self.expires_in = Some(expires_in);
+        self
+    }
+}
+
+/// Gives credentials: it is asked for each connection that is made, and again when four fifths of
+/// their time are over. The server then gets the new secret with `connection.update-secret`
+/// ([RabbitMQ's page](https://www.rabbitmq.com/docs/oauth2)).
+///
+/// ```
+/// use amqp_driver::{CredentialsProvider, Login, LoginFuture};
+/// use std::time::Duration;
+///
+/// struct Tokens;
+///
+/// impl CredentialsProvider for Tokens {
+///     fn login(&self) -> LoginFuture<'_> {
+///         Box::pin(async {
+///             let token = "a token, fetched from somewhere".to_owned();
+///             Ok(Login::new("", token).for_time(Duration::from_secs(3600)))
+///         })
+///     }
+/// }
+/// ```
+pub trait CredentialsProvider: Send + Sync {
+    /// Credentials that are good now. The future is dropped when it takes longer than the handshake
+    /// may, and when the connection has ended for which they are to be renewed.
+    fn login(&self) -> LoginFuture<'_>;
+}
+
+/// What a [`CredentialsProvider`] gives.
+pub type LoginFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Login, CredentialsError>> + Send + 'a>>;
+
+/// Why there are no credentials, in the provider's words. They must not hold a secret.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[error("no credentials: {0}")]
+pub struct CredentialsError(pub String);
+
+/// What is told to the server's operators of a new secret.
+const REASON: &str = "the old one expires";
+
+/// After how long a provider that had no credentials is asked again, at least.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Lets the mechanisms that have a password log in with these credentials. Where there are none of
+/// that kind, it is PLAIN.
+pub(crate) fn log_in(config: &mut Config, login: &Login) -> Result<(), ApiMisuse> {
+    let plain = || {
+        Plain::new(login.username.clone(), login.password.clone()).map_err(|_| ApiMisuse::Config {
+            setting: "credentials",
+            problem: "PLAIN cannot carry a NUL in the user name or password",
+        })
+    };
+    let mut used = false;
+    for mechanism in &mut config.mechanisms {
+        let with_password: Box<dyn Mechanism> = match mechanism.name() {
+            Plain::NAME => Box::new(plain()?),
+            AmqPlain::NAME => Box::new(AmqPlain::new(
+                login.username.clone(),
+                login.password.clone(),
+            )),
+            _ => continue,
+        };
+        *mechanism = with_password;
+        used = true;
+    }
+    if !used {
+        config.mechanisms.push(Box::new(plain()?));
+    }
+    Ok(())
+}
+
+/// Renews the secret of a connection for as long as it lives and its secrets expire. A provider may
+/// take so long each time.
+pub(crate) async fn renew(
+    shared: Arc<Shared>,
+    provider: Arc<dyn CredentialsProvider>,
+    mut left: Duration,
+    limit: Duration,
+) {
+    loop {
+        let due = left.mul_f64(0.8).max(RETRY);
+        if let Over::Ended = alarm(&shared, due).await {
+            return;
+        }
+        let asked = unless(alarm(&shared, limit), provider.login()).await;
+        left = match asked {
+            Err(Over::Ended) => return,
+            // When all fails, the server ends the connection and says why.
+            Err(Over::Due) => left.saturating_sub(due + limit),
+            Ok(Err(_)) => left.saturating_sub(due),
+            Ok(Ok(login)) => {
+                let reason = ShortStr::from_static(REASON).unwrap_or_default();
+                let updated = connection::update_secret(&shared, login.password, reason).await;
+                match (updated, login.expires_in) {
+                    (Err(_), _) => left.saturating_sub(due),
+                    (Ok(()), Some(expires_in)) => expires_in,
+                    (Ok(()), None) => return,
+                }
+            }
+        };
+    }
+}
+
+/// What an [`alarm`] tells.
+enum Over {
+    /// The connection has ended.
+    Ended,
+    /// It is time.
+    Due,
+}
+
+/// Waits for so long by the machine's clock, or until the connection has ended.
+async fn alarm(shared: &Shared, time: Duration) -> Over {
+    shared.command(|state| {
+        state.secret_due = false;
+        state.machine.set_secret_deadline(Some(time));
+    });
+    let over = |state: &State| match (&state.closed, state.secret_due) {
+        (Some(_), _) => Some(Over::Ended),
+        (None, true) => Some(Over::Due),
+        (None, false) => None,
+    };
+    wait_for(shared, |state| &mut state.life, over).await
+}
+
+/// What comes of a future, unless another one comes first.
+async fn unless<O, T>(
+    other: impl Future<Output = O>,
+    future: impl Future<Output = T>,
+) -> Result<T, O> {
+    let (mut other, mut future) = (pin!(other), pin!(future));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Ok(value)),
+        Poll::Pending => other.as_mut().poll(cx).map(Err),
+    })
+    .await
+}

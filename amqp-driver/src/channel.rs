@@ -1,0 +1,151 @@
+//! The handle of a channel without a mode.
+
+use std::{ops::Deref, sync::Arc};
+
+use amqp_core::{
+    ApiMisuse, Body, ChannelId, Hold, PropertyList,
+    protocol::{basic, confirm, tx},
+};
+
+use crate::{
+    base_channel::BaseChannel,
+    confirm::ConfirmChannel,
+    connection::Connection,
+    error::Error,
+    session::publish::{publish_on, try_publish_on},
+    tx::TxChannel,
+};
+
+/// A channel whose publishes are not confirmed. Everything else is on [`BaseChannel`], to which it
+/// dereferences.
+///
+/// It can be cloned. [`confirm_select`](Self::confirm_select) and [`tx_select`](Self::tx_select)
+/// change what publishing means, and therefore take the only clone and give another type.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    base: BaseChannel,
+    /// Counts the clones.
+    clones: Arc<()>,
+}
+
+impl Channel {
+    pub(crate) fn new(connection: Connection, id: ChannelId) -> Self {
+        Self {
+            base: BaseChannel::new(connection, id),
+            clones: Arc::new(()),
+        }
+    }
+
+    /// Publishes a message. It returns when the message is accepted into the connection's output
+    /// buffer, which is bounded, not when it has reached the server: see
+    /// [`confirm_select`](Self::confirm_select) for that.
+    ///
+    /// A body of up to a few kilobytes is copied, a larger one kept by reference until it is sent:
+    /// pass `Bytes` to share it.
+    ///
+    /// ```no_run
+    /// use amqp_driver::protocol::basic;
+    ///
+    /// # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
+    /// let to_hello = basic::Publish::default().routing_key("hello")?;
+    /// let persistent = basic::Properties::default().delivery_mode(2);
+    /// channel.publish(&to_hello, &persistent, "Hello World!").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// The message is accepted whole or not at all; if the future is dropped before it is ready,
+    /// not at all.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for a message that is too large, or one that RabbitMQ would close the
+    /// connection for; [`Error::ChannelClosed`] and [`Error::ConnectionClosed`] when it can no
+    /// longer be sent; [`Error::TimedOut`] when there was no room for it within
+    /// [`Timeouts::publish`](amqp_core::Timeouts), because the server reads nothing or holds
+    /// publishing back: nothing of it was sent.
+    pub async fn publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<(), Error> {
+        publish_on(self.base.inner(), publish, properties, body.into(), false).await?;
+        Ok(())
+    }
+
+    /// Publishes a message if there is room for it now.
+    ///
+    /// # Errors
+    /// [`TryPublishError::HeldBack`] with the body when the server or a bound holds publishing back,
+    /// or other publishers wait for room; otherwise as [`publish`](Self::publish).
+    pub fn try_publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<(), TryPublishError> {
+        try_publish_on(self.base.inner(), publish, properties, body.into(), false)?;
+        Ok(())
+    }
+
+    /// Puts the channel into confirm mode: from now on the server tells of each publish whether it
+    /// has taken it. RabbitMQ's extension.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the channel.
+    ///
+    /// # Errors
+    /// As [`call`](BaseChannel::call); [`ApiMisuse::ChannelShared`] when there is another clone, whose
+    /// publishes would be confirmed to no one.
+    pub async fn confirm_select(self) -> Result<ConfirmChannel, Error> {
+        let base = self.into_sole()?;
+        base.call(confirm::Select::default()).await?;
+        Ok(ConfirmChannel::new(base))
+    }
+
+    /// Makes the channel transactional: publishes and acknowledgements take effect when they are
+    /// committed.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the channel.
+    ///
+    /// # Errors
+    /// As [`confirm_select`](Self::confirm_select).
+    pub async fn tx_select(self) -> Result<TxChannel, Error> {
+        let base = self.into_sole()?;
+        base.call(tx::Select).await?;
+        Ok(TxChannel::new(base))
+    }
+
+    fn into_sole(self) -> Result<BaseChannel, Error> {
+        match Arc::into_inner(self.clones) {
+            Some(()) => Ok(self.base),
+            None => Err(ApiMisuse::ChannelShared.into()),
+        }
+    }
+}
+
+impl Deref for Channel {
+    type Target = BaseChannel;
+
+    fn deref(&self) -> &BaseChannel {
+        &self.base
+    }
+}
+
+/// Why a message was not published at once.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TryPublishError {
+    /// There is no room now, or the server asked for a pause, or other publishers wait before it.
+    #[error("publishing is held back: {hold}")]
+    HeldBack {
+        /// What it waits for.
+        hold: Hold,
+        /// The body, as it was given.
+        body: Body,
+    },
+    /// It could not be published at any time.
+    #[error(transparent)]
+    Failed(Error),
+}

@@ -1,0 +1,204 @@
+//! Publishing with confirms.
+
+use std::{
+    future::Future,
+    ops::Deref,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use amqp_core::{
+    Body, CloseCause, CloseReason, PropertyList, PublishSeq, TimeoutReason, protocol::basic,
+    text::Escaped,
+};
+
+use crate::{
+    base_channel::{BaseChannel, Inner},
+    channel::TryPublishError,
+    error::Error,
+    returns::ReturnedMessage,
+    session::{
+        publish::{publish_on, try_publish_on},
+        shared::within,
+    },
+};
+
+/// A channel in confirm mode: the server tells of each publish whether it has taken it.
+///
+/// It can be cloned. Everything but publishing is on [`BaseChannel`], to which it dereferences.
+#[derive(Clone, Debug)]
+pub struct ConfirmChannel(BaseChannel);
+
+impl ConfirmChannel {
+    pub(crate) const fn new(channel: BaseChannel) -> Self {
+        Self(channel)
+    }
+
+    /// Publishes a message, and gives back its [`Confirm`]. It returns when the message is
+    /// accepted into the output buffer; await the confirm to know what became of it. Keep many
+    /// confirms under way for speed: as many as [`Limits::unconfirmed`](amqp_core::Limits) allows.
+    ///
+    /// ```no_run
+    /// use amqp_driver::protocol::basic;
+    ///
+    /// # async fn example(channel: amqp_driver::ConfirmChannel) -> Result<(), Box<dyn std::error::Error>> {
+    /// let to_hello = basic::Publish::default().routing_key("hello")?.mandatory(true);
+    /// let confirm = channel
+    ///     .publish(&to_hello, &basic::Properties::default(), "Hello World!")
+    ///     .await?;
+    /// confirm.await?; // the server has it, and a queue took it
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// The message is accepted whole or not at all; if the future is dropped before it is ready,
+    /// not at all.
+    ///
+    /// # Errors
+    /// As [`Channel::publish`](crate::Channel::publish).
+    pub async fn publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<Confirm, Error> {
+        let seq = publish_on(self.0.inner(), publish, properties, body.into(), true).await?;
+        Ok(Confirm {
+            channel: Arc::clone(self.0.inner()),
+            seq,
+        })
+    }
+
+    /// Publishes a message if there is room for it now, and gives back its [`Confirm`].
+    ///
+    /// # Errors
+    /// As [`Channel::try_publish`](crate::Channel::try_publish).
+    pub fn try_publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<Confirm, TryPublishError> {
+        let seq = try_publish_on(self.0.inner(), publish, properties, body.into(), true)?;
+        Ok(Confirm {
+            channel: Arc::clone(self.0.inner()),
+            seq,
+        })
+    }
+}
+
+impl Deref for ConfirmChannel {
+    type Target = BaseChannel;
+
+    fn deref(&self) -> &BaseChannel {
+        &self.0
+    }
+}
+
+/// What becomes of a publish, once the server has told.
+///
+/// It ends with the server's answer, with the channel or the connection, or after
+/// [`Timeouts::confirm`](amqp_core::Timeouts). Dropping it leaves the publish as it is.
+#[derive(Debug)]
+#[must_use = "a publish is confirmed only when this says so"]
+pub struct Confirm {
+    channel: Arc<Inner>,
+    /// None once the outcome was given.
+    seq: Option<PublishSeq>,
+}
+
+impl Confirm {
+    /// The number of the publish on its channel, from 1.
+    #[must_use]
+    pub const fn seq(&self) -> Option<PublishSeq> {
+        self.seq
+    }
+
+    /// Waits for at most so long, by the connection's clock.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives the outcome up.
+    ///
+    /// # Errors
+    /// As awaiting it; [`Unconfirmed::Unknown`] when the time is over.
+    pub async fn within(mut self, limit: Duration) -> Result<(), Unconfirmed> {
+        let channel = Arc::clone(&self.channel);
+        match within(channel.shared(), Some(limit), &mut self).await {
+            Some(outcome) => outcome,
+            None => Err(Unconfirmed::Unknown(
+                CloseCause::TimedOut(TimeoutReason::Confirm).into(),
+            )),
+        }
+    }
+}
+
+impl Future for Confirm {
+    type Output = Result<(), Unconfirmed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(seq) = self.seq else {
+            return Poll::Pending;
+        };
+        let channel = &self.channel;
+        let shared = channel.shared();
+        ready!(channel.confirm_budget.poll_proceed(shared, cx));
+        let mut outcome = shared.with(|state, _| state.take_outcome(channel.id, seq));
+        if outcome.is_pending() {
+            let waker = cx.waker().clone();
+            outcome = shared.with(|state, later| {
+                let outcome = state.take_outcome(channel.id, seq);
+                if outcome.is_pending() {
+                    state.await_outcome(channel.id, seq, waker, later);
+                } else {
+                    later.drop_waker(Some(waker));
+                }
+                outcome
+            });
+        }
+        if outcome.is_ready() {
+            self.seq = None;
+        } else {
+            channel.confirm_budget.renew();
+        }
+        outcome
+    }
+}
+
+impl Drop for Confirm {
+    fn drop(&mut self) {
+        if let Some(seq) = self.seq {
+            let id = self.channel.id;
+            self.channel
+                .shared()
+                .with(|state, later| state.abandon_outcome(id, seq, later));
+        }
+    }
+}
+
+/// Why a publish was not confirmed.
+#[derive(thiserror::Error, Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Unconfirmed {
+    /// It was mandatory and no queue took it: here it is. It may have come back without its confirm,
+    /// before the channel or the connection ended.
+    #[error("the message was returned: {} {}", .0.code, Escaped(&.0.text))]
+    Returned(Box<ReturnedMessage>),
+    /// The server has taken responsibility for it, but a message was returned that may have been
+    /// this one: it differs from others that were published, but not in what came back. RabbitMQ
+    /// removes the header `BCC`, and may be configured to add headers. The message is `None` if it
+    /// could not be read.
+    #[error("a message was returned that may be this one")]
+    PossiblyReturned(Option<Box<ReturnedMessage>>),
+    /// The server could not take responsibility for it: it may be lost.
+    #[error("the server refused the message")]
+    Nacked,
+    /// The channel or the connection ended before any of it was sent.
+    #[error("the message was not sent: {0}")]
+    NotSent(CloseReason),
+    /// The channel or the connection ended before the server told, or it did not tell in
+    /// [time](crate::core::Timeouts::confirm): it may have taken it or not.
+    #[error("it is not known whether the server has the message: {0}")]
+    Unknown(CloseReason),
+}

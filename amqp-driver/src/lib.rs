@@ -1,0 +1,186 @@
+//! AMQP 0-9-1 for applications: the handles, and the driver that moves their bytes.
+//!
+//! This crate knows no runtime. An adapter, such as `amqp-tokio`, brings a [`Transport`] and a
+//! [`Timer`], gets a [`Connection`] and a [`Driver`] from [`Connection::start`], and spawns the
+//! driver. The handles are the same types everywhere, so that a library written on them runs under
+//! any runtime.
+//!
+//! | handle | what it does |
+//! |---|---|
+//! | [`Connection`] | opens channels, tells how it ended |
+//! | [`Channel`] | requests, publishing, consuming, fetching |
+//! | [`ConfirmChannel`] | publishing with a [`Confirm`] for each message |
+//! | [`TxChannel`] | transactions |
+//! | [`Consumer`] | the messages of a queue, as a stream of [`Delivery`]s |
+//! | [`Returns`] | messages that no queue took, of a channel without confirms |
+//! | [`ChannelPool`] | channels to take out and put back |
+//!
+//! With the feature `blocking`, the module of that name has the same handles with calls that block,
+//! and `promises` a client for event loops of one's own, which needs neither threads nor `async`.
+//!
+//! # Connecting
+//!
+//! Every adapter has `connect`, which takes a [URI](amqp_core::uri), and `connect_with`, which takes
+//! [`Options`]: what a URI says, and more. Both do what [`connect()`] does, on their runtime.
+//!
+//! ```
+//! use amqp_driver::{
+//!     Options,
+//!     core::dial::{Address, Order},
+//!     wire::FieldTable,
+//! };
+//! use std::{error::Error, time::Duration};
+//!
+//! fn options(seed: u64) -> Result<Options, Box<dyn Error>> {
+//!     let uri = "amqps://me:secret@one.example.com,two.example.com/staging?cacertfile=/etc/ca.pem";
+//!     let mut options = Options::from_uri(uri)?;
+//!     options.addresses.push(Address::tcp("192.0.2.3", 5671));
+//!     options.order = Order::Shuffled { seed };
+//!     options.tcp_timeout = Duration::from_secs(3);
+//!     options.config.heartbeat = Some(20);
+//!     options.config.properties = FieldTable::new().with("connection_name", "billing")?;
+//!     Ok(options)
+//! }
+//! # assert_eq!(options(7)?.addresses.len(), 3);
+//! # Ok::<(), Box<dyn Error>>(())
+//! ```
+//!
+//! - **Several hosts** are the nodes of one cluster: with commas between them in the URI, or in
+//!   [`Options::addresses`]. They are tried one after the other, as listed or
+//!   [shuffled](core::dial::Order) by a seed, until one opens the connection. Credentials that one
+//!   refuses are not tried with the others. If all fail, the error has what each one said.
+//! - **A name with several addresses** has them tried side by side, IPv6 and IPv4 in turn, by the
+//!   rules of [RFC 8305](core::dial::Dialer): one that is dead costs no more than a moment.
+//! - **Unix sockets** are [addresses](core::dial::Address::unix) too. A URI has no way to say them.
+//! - **Timeouts**: [`Options::tcp_timeout`] for each host, from its name to the end of the TCP connect,
+//!   `connection_timeout` in the URI; [`Options::tls_timeout`] for TLS; and for AMQP's part of it
+//!   [`Timeouts::handshake`](amqp_core::Timeouts). Later on a server that is silent for two intervals of
+//!   [`heartbeat`](Config::heartbeat) is given up.
+//! - **Client properties**: what the server is told of this client is in [`Config::properties`].
+//!   RabbitMQ shows `connection_name` to its operators. `product`, `version`, `platform` and the
+//!   `capabilities` that this client has are told in any case, and can be replaced. What the server
+//!   can do is what [`Connection::has_capability`] says.
+//! - **TLS** is what `amqps` says, with the server's name verified by the platform's authorities. The
+//!   rest is in [`TlsOptions`], as files, in memory or as a configuration of rustls, or in the URI's
+//!   query: `cacertfile`, `certfile`, `keyfile`, `verify` and `server_name_indication`.
+//! - **Credentials** are in the URI; what is in [`Options::credentials`] is asked for them at each
+//!   connect, and again before they expire: see [`CredentialsProvider`]. Which mechanisms are used
+//!   is in [`Config::mechanisms`], or `auth_mechanism` in the URI.
+//! - **A stream of one's own**: an adapter's `from_stream`, or [`from_transport`], opens a connection
+//!   over any, as it is. For who has a dialer of his own there is [`connect_over`]: it takes a stream
+//!   that was just made, secures it as the options say, and opens the connection with their
+//!   credentials.
+//!
+//! # What holds everywhere
+//!
+//! - **Nothing hangs.** Every future ends: with its answer, with the reason why there is none, or at its
+//!   deadline in [`Timeouts`](amqp_core::Timeouts): requests, confirms, room to publish, a flush, a
+//!   channel of a pool, the close. [`Connection::within`] sets that of a single call. When a connection
+//!   ends, everything that waits on it gets the same reason. What waits for an event, as
+//!   [`Consumer::next`] does, ends with the connection, whose end is noticed in every state.
+//! - **An end is good only if it was**: [`Connection::close`] and [`BaseChannel::close`] succeed when the
+//!   server has answered, and otherwise say what ended it, because what was sent last may be lost.
+//! - **Dropping a future is safe** at any point. A command is queued when its future is first
+//!   polled, whole or not at all; dropping it afterwards only drops the wait. The consequences of each
+//!   are in its documentation.
+//! - **Memory is bounded**: what is to be sent, what waits for its confirm, and what was delivered
+//!   or returned and not yet taken, by [`Limits`](amqp_core::Limits) in bytes, headers and all.
+//! - **Publishers are served in turn**, first in, first out, whatever channel they are on; a large
+//!   message delays another channel by a frame.
+//! - **A loop that only awaits yields**, on every runtime, so that heartbeats and other tasks run.
+//! - **No code of the application runs under a lock**: bodies and wakers may do in their destructors
+//!   what they like.
+//! - **Dropping the last handle** of a connection or a channel closes it in good order. A runtime that
+//!   shuts down cannot wait for the server, and the global ones of smol and async-std end with the
+//!   program as they stand: call [`Connection::close`] to know that all has arrived.
+
+#[cfg(feature = "broker")]
+mod arriving;
+mod auth;
+mod base_channel;
+#[cfg(feature = "blocking")]
+pub mod blocking;
+mod channel;
+mod clock;
+mod confirm;
+mod connect;
+mod connection;
+mod consumer;
+mod driver;
+#[cfg(feature = "broker")]
+mod embedded;
+mod error;
+#[cfg(feature = "broker")]
+mod faulty;
+#[cfg(feature = "futures-io")]
+mod futures_stream;
+#[cfg(feature = "futures-rustls")]
+mod futures_tls;
+#[cfg(feature = "broker")]
+mod local;
+mod peer;
+mod pipe;
+mod pool;
+#[cfg(feature = "blocking")]
+pub mod promises;
+mod returns;
+mod runtime;
+mod scope;
+mod session;
+mod states;
+mod tls;
+mod transport;
+mod tx;
+
+#[cfg(feature = "broker")]
+pub use amqp_broker as broker;
+pub use amqp_core as core;
+pub use amqp_core::{
+    Body, CloseReason, Content, DeliveryTag, EncodedProperties, Requeue, Tags,
+    client::{Config, Prefetch},
+    protocol, wire,
+};
+#[cfg(feature = "tls")]
+pub use rustls;
+
+#[cfg(feature = "futures-io")]
+pub use self::futures_stream::{FuturesStream, Socket};
+#[cfg(all(feature = "broker", feature = "futures-rustls"))]
+pub use self::futures_tls::FuturesTlsListener;
+#[cfg(feature = "tls")]
+pub use self::tls::{
+    CertificateFault, Certificates, ClientCertificateFault, Identity, Key, MaterialFault,
+    TlsSetupError, peer_certificates,
+};
+#[cfg(all(feature = "broker", feature = "tls"))]
+pub use self::tls::{LoginFrom, NameFunction, ServerTls};
+#[cfg(feature = "broker")]
+pub use self::{
+    arriving::Arriving,
+    embedded::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper},
+    local::{Listener, LocalBroker, Server, serve},
+};
+pub use self::{
+    auth::{CredentialsError, CredentialsProvider, Login, LoginFuture},
+    base_channel::{BaseChannel, Fetched},
+    channel::{Channel, TryPublishError},
+    clock::SleepClock,
+    confirm::{Confirm, ConfirmChannel, Unconfirmed},
+    connect::{ConnectError, Options, connect, connect_over, from_transport},
+    connection::Connection,
+    consumer::{
+        Acker, Acks, ConsumeOptions, Consumer, Delivery, ManualAck, Message, NoAck, OnDrop,
+    },
+    driver::{Drive, Driver},
+    error::Error,
+    peer::{Introduced, Peer},
+    pipe::{Pipe, pipe},
+    pool::{ChannelPool, PooledChannel},
+    returns::{ReturnedMessage, Returns},
+    runtime::Runtime,
+    session::shared::ClientEndpoint,
+    states::{ChannelState, ChannelStates, ConnectionState, ConnectionStates},
+    tls::{Secured, Tls, TlsError, TlsOptions},
+    transport::{Clock, Slices, Timer, Transport},
+    tx::TxChannel,
+};

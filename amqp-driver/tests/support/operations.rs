@@ -1,0 +1,236 @@
+//! Everything that can be awaited, as one list.
+
+use std::{future::Future, pin::Pin, rc::Rc};
+
+use amqp_driver::{
+    BaseChannel, Channel, ConfirmChannel, Connection, Error, Requeue, TxChannel, Unconfirmed,
+    core::{
+        CloseCause,
+        wire::{Secret, ShortStr},
+    },
+    protocol::{basic, queue},
+};
+use bytes::Bytes;
+
+use super::{Peer, Rig};
+
+/// What the operations are done on.
+#[derive(Clone)]
+pub(crate) struct Handles {
+    pub(crate) connection: Connection,
+    pub(crate) plain: Rc<Channel>,
+    pub(crate) confirm: Rc<ConfirmChannel>,
+    pub(crate) tx: Rc<TxChannel>,
+    /// Tells the operations of one test apart.
+    pub(crate) number: u32,
+}
+
+pub(crate) type Operation = fn(Handles) -> Operating;
+type Operating = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+
+impl Handles {
+    pub(crate) fn new(rig: &mut Rig, connection: Connection) -> Self {
+        Self {
+            plain: Rc::new(rig.channel(&connection)),
+            confirm: Rc::new(rig.confirm_channel(&connection)),
+            tx: Rc::new(rig.tx_channel(&connection)),
+            connection,
+            number: 1,
+        }
+    }
+}
+
+/// Gives the server what the operations expect of it.
+pub(crate) fn stock(peer: &mut Peer) {
+    peer.unroutable = true;
+    peer.gettable = ["m1", "m2", "m3"].map(Bytes::from).into();
+    peer.at_once = ["d1", "d2", "d3"].map(Bytes::from).into();
+}
+
+/// Everything that can be awaited and leaves connection and channels as they were.
+pub(crate) const OPERATIONS: [(&str, Operation); 21] = [
+    ("open_channel", |on| {
+        Box::pin(async move {
+            on.connection.open_channel().await?;
+            Ok(())
+        })
+    }),
+    ("confirm_select", |on| {
+        Box::pin(async move {
+            let channel = on.connection.open_channel().await?;
+            channel.confirm_select().await?;
+            Ok(())
+        })
+    }),
+    ("tx_select", |on| {
+        Box::pin(async move {
+            let channel = on.connection.open_channel().await?;
+            channel.tx_select().await?.commit().await
+        })
+    }),
+    ("channel_pool", |on| {
+        Box::pin(async move {
+            on.connection.channel_pool(3).await?;
+            Ok(())
+        })
+    }),
+    ("checkout", |on| {
+        Box::pin(async move {
+            let pool = on.connection.channel_pool(1).await?;
+            let first = pool.checkout().await?;
+            // The channel does not come back whole: the pool opens another one.
+            first.close().await?;
+            drop(first);
+            let channel = pool.checkout().await?;
+            call(&channel, on.number).await
+        })
+    }),
+    ("scope", |on| {
+        Box::pin(async move { on.connection.scope(call(&on.plain, on.number)).await? })
+    }),
+    ("update_secret", |on| {
+        Box::pin(async move {
+            let secret = Secret::from("token");
+            on.connection
+                .update_secret(secret, ShortStr::default())
+                .await
+        })
+    }),
+    ("call", |on| {
+        Box::pin(async move { call(&on.plain, on.number).await })
+    }),
+    ("calls", |on| {
+        Box::pin(async move {
+            // What the others have outstanding is not to be taken back.
+            let channel = on.connection.open_channel().await?;
+            channel.call(basic::Qos::default()).await?;
+            call(&channel, on.number).await?;
+            channel
+                .call(basic::Recover::default().requeue(true))
+                .await?;
+            Ok(())
+        })
+    }),
+    ("publish", |on| {
+        Box::pin(async move {
+            let to = basic::Publish::default();
+            let none = basic::Properties::default();
+            on.plain.publish(&to, &none, vec![0; 20_000]).await?;
+            on.plain.publish(&to, &none, "small").await
+        })
+    }),
+    ("confirm", |on| {
+        Box::pin(async move {
+            let to = basic::Publish::default();
+            let none = basic::Properties::default();
+            let first = on.confirm.publish(&to, &none, "first").await?;
+            let second = on.confirm.publish(&to, &none, "second").await?;
+            second.await.map_err(ended)?;
+            first.await.map_err(ended)
+        })
+    }),
+    ("returns", |on| {
+        Box::pin(async move {
+            let mut returns = on.plain.returns();
+            let to = basic::Publish::default().mandatory(true);
+            let none = basic::Properties::default();
+            on.plain.publish(&to, &none, "nowhere").await?;
+            match returns.next().await {
+                Some(message) => assert_eq!(message.body, "nowhere"),
+                None => return Err(returns.error().unwrap()),
+            }
+            Ok(())
+        })
+    }),
+    ("consume", |on| {
+        Box::pin(async move {
+            let mut consumer = on.plain.consume(basic::Consume::default()).await?;
+            consumer.next().await.unwrap()?.ack()?;
+            consumer.next().await.unwrap()?.nack(Requeue::Yes)
+        })
+    }),
+    ("consume_no_ack", |on| {
+        Box::pin(async move {
+            let mut consumer = on.plain.consume_no_ack(basic::Consume::default()).await?;
+            consumer.next().await.unwrap()?;
+            consumer.next().await.unwrap()?;
+            Ok(())
+        })
+    }),
+    ("cancel", |on| {
+        Box::pin(async move {
+            let mut consumer = on.plain.consume(basic::Consume::default()).await?;
+            consumer.cancel().await?;
+            while let Some(delivery) = consumer.next().await {
+                delivery?.ack()?;
+            }
+            Ok(())
+        })
+    }),
+    ("cancel_at_once", |on| {
+        Box::pin(async move {
+            let mut consumer = on.plain.consume(basic::Consume::default()).await?;
+            consumer.next().await.unwrap()?.ack()?;
+            consumer.cancel().await
+        })
+    }),
+    ("get", |on| {
+        Box::pin(async move {
+            match on.plain.get(basic::Get::default()).await? {
+                Some(fetched) => fetched.ack(),
+                None => Ok(()),
+            }
+        })
+    }),
+    ("get_no_ack", |on| {
+        Box::pin(async move {
+            let get = basic::Get::default().no_ack(true);
+            let _fetched = on.plain.get(get).await?;
+            Ok(())
+        })
+    }),
+    ("commit", |on| {
+        Box::pin(async move {
+            let to = basic::Publish::default();
+            let none = basic::Properties::default();
+            on.tx.publish(&to, &none, vec![0; 10_000]).await?;
+            on.tx.commit().await?;
+            call(&on.tx, on.number).await
+        })
+    }),
+    ("rollback", |on| {
+        Box::pin(async move {
+            let to = basic::Publish::default();
+            on.tx
+                .publish(&to, &basic::Properties::default(), "x")
+                .await?;
+            on.tx.rollback().await
+        })
+    }),
+    ("close", |on| {
+        Box::pin(async move {
+            let channel = on.connection.open_channel().await?;
+            channel.close().await
+        })
+    }),
+];
+
+/// Why a publish was not confirmed, when the connection or the channel is to blame.
+fn ended(unconfirmed: Unconfirmed) -> Error {
+    let (Unconfirmed::NotSent(reason) | Unconfirmed::Unknown(reason)) = unconfirmed else {
+        panic!("{unconfirmed:?}");
+    };
+    match reason.cause() {
+        CloseCause::Connection(reason) => Error::ConnectionClosed(reason.clone()),
+        _ => Error::ChannelClosed(reason),
+    }
+}
+
+/// A request whose answer tells which request it is the answer of.
+pub(crate) async fn call(channel: &BaseChannel, number: u32) -> Result<(), Error> {
+    let name = format!("q{number}");
+    let declare = queue::Declare::default().queue(&name)?;
+    let declared = channel.call(declare).await?;
+    assert_eq!(declared.queue, name);
+    Ok(())
+}
