@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use amqp_driver::{FuturesStream, Runtime, SleepClock, Socket};
+use amqp_driver::io::{FuturesStream, Runtime, SleepClock, Socket};
 #[cfg(feature = "tls")]
-use amqp_driver::{Secured, Tls};
+use amqp_driver::io::{Secured, Tls};
 use async_std::{net::TcpStream, task};
 use socket2::{SockRef, TcpKeepalive};
 

@@ -2,9 +2,10 @@
 
 use std::{io, net::SocketAddr};
 
-use amqp_driver::{FuturesStream, Listener};
+use amqp_driver::io::FuturesStream;
+use amqp_embedded::Listener;
 #[cfg(feature = "tls")]
-use amqp_driver::{FuturesTlsListener, ServerTls};
+use amqp_embedded::{FuturesTlsListener, ServerTls};
 use async_std::net::TcpListener;
 
 use crate::{AsyncStd, AsyncStdStream};
@@ -33,10 +34,10 @@ use crate::{AsyncStd, AsyncStdStream};
 /// assert_eq!((tasks.name.as_str(), tasks.ready), ("tasks", 1));
 /// # Ok(()) }) }
 /// ```
-pub type LocalBroker = amqp_driver::LocalBroker<AsyncStd>;
+pub type LocalBroker = amqp_embedded::LocalBroker<AsyncStd>;
 
 /// A broker that is served to others; see [`serve`].
-pub type Server = amqp_driver::Server<AsyncStd>;
+pub type Server = amqp_embedded::Server<AsyncStd>;
 
 /// Serves a broker to whoever connects to the listener, in tasks of async-std.
 ///
@@ -57,7 +58,7 @@ pub type Server = amqp_driver::Server<AsyncStd>;
 /// # Errors
 /// When the listener does not know its address.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_driver::serve(AsyncStdListener(listener), broker)
+    amqp_embedded::serve(AsyncStdListener(listener), broker)
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, in tasks as [`serve`] does. A client
@@ -83,7 +84,7 @@ pub fn serve_tls(
     tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    amqp_driver::serve(
+    amqp_embedded::serve(
         FuturesTlsListener::new(AsyncStdListener(listener), tls),
         broker,
     )

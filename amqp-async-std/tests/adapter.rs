@@ -9,7 +9,7 @@ mod adapter;
 mod secured;
 
 use adapter::Outcome;
-use amqp_async_std::{AsyncStd, AsyncStdClock, FuturesStream, LocalBroker, Server, serve};
+use amqp_async_std::{AsyncStd, AsyncStdClock, LocalBroker, Server, io::FuturesStream, serve};
 use async_std::{net::TcpListener, task::block_on};
 
 #[test]

@@ -1,11 +1,10 @@
 //! Making connections.
 
-use amqp_driver::{
-    Config, ConnectError, Error, Options,
-    blocking::{Connection, wait},
-};
+use amqp_driver::{Config, ConnectError, Error, Options};
 
-use crate::{Blocking, BlockingSocket};
+use crate::{
+    handles::Connection, linger::linger, runtime::Blocking, stream::BlockingSocket, wait::wait,
+};
 
 /// Connects to the server that an AMQP URI names, [as that says](amqp_driver#connecting). A thread of
 /// its own drives the connection.
@@ -33,7 +32,7 @@ pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
 pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
     let connected = wait(amqp_driver::connect(&Blocking, options));
     let connection = connected.map_err(|_| ConnectError::TimedOut)??;
-    connection.linger_on_drop();
+    connection.linger_on_drop(linger);
     Ok(connection.into())
 }
 
@@ -48,6 +47,6 @@ pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
 pub fn from_stream(stream: impl Into<BlockingSocket>, config: Config) -> Result<Connection, Error> {
     let stream = stream.into().into_stream();
     let connection = wait(amqp_driver::from_transport(&Blocking, stream, config))??;
-    connection.linger_on_drop();
+    connection.linger_on_drop(linger);
     Ok(connection.into())
 }

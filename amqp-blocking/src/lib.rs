@@ -2,25 +2,40 @@
 #![forbid(unsafe_code)]
 
 mod connect;
+mod executor;
+mod handles;
+mod linger;
+#[cfg(feature = "broker")]
+mod local;
 mod reactor;
 mod runtime;
 pub mod select;
 #[cfg(feature = "broker")]
 mod serve;
+mod sleep;
 mod stream;
+mod thread;
+mod wait;
 
-pub use amqp_driver::blocking::{
-    BaseChannel, Channel, ChannelPool, Confirm, ConfirmChannel, ConfirmError, Connection, Consumer,
-    PooledChannel, Returns, TxChannel, block_on, within,
-};
 pub use amqp_driver::{self, *};
+#[cfg(feature = "broker")]
+pub use amqp_embedded::{self, *};
 
+#[cfg(feature = "broker")]
+pub use self::local::{LocalBroker, Server};
+#[cfg(feature = "broker")]
+pub use self::serve::serve;
 #[cfg(all(feature = "broker", feature = "tls"))]
 pub use self::serve::serve_tls;
-#[cfg(feature = "broker")]
-pub use self::serve::{LocalBroker, Server, serve};
 pub use self::{
     connect::{connect, connect_with, from_stream},
+    executor::block_on,
+    handles::{
+        BaseChannel, Channel, ChannelPool, Confirm, ConfirmChannel, ConfirmError, Connection,
+        Consumer, PooledChannel, Returns, TxChannel,
+    },
     runtime::{Blocking, BlockingClock},
     stream::{BlockingSocket, BlockingStream},
+    thread::in_thread,
+    wait::{wait, within},
 };

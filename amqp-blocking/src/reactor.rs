@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use amqp_driver::blocking::{Park, wake_after_park, with_park};
 use mio::{Events, Interest, Registry, Token, event::Source};
+
+use crate::executor::{Park, wake_after_park, with_park};
 
 /// What wakes the thread, and what it waits for. Whatever it is, there is only one future to poll.
 const WAKE: Token = Token(0);

@@ -7,16 +7,15 @@ use std::{
     time::Duration,
 };
 
-use amqp_driver::{
-    FuturesStream, Runtime, SleepClock,
-    blocking::{Sleep, block_on, in_thread},
-};
+use amqp_driver::io::{FuturesStream, Runtime, SleepClock};
 #[cfg(feature = "tls")]
-use amqp_driver::{Secured, Tls};
+use amqp_driver::io::{Secured, Tls};
 use mio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::{BlockingStream, reactor::Evented};
+use crate::{
+    executor::block_on, reactor::Evented, sleep::Sleep, stream::BlockingStream, thread::in_thread,
+};
 
 /// The system's monotonic clock, with an alarm that wakes the thread that waits.
 pub type BlockingClock = SleepClock<Sleep>;
@@ -94,7 +93,7 @@ mod tests {
 
     use socket2::SockRef;
 
-    use crate::block_on;
+    use crate::executor::block_on;
 
     #[test]
     fn tri_03_tcp_nodelay_is_on() -> io::Result<()> {

@@ -6,18 +6,16 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use amqp_driver::{FuturesStream, Listener, blocking};
+use amqp_driver::io::FuturesStream;
+use amqp_embedded::Listener;
 #[cfg(feature = "tls")]
-use amqp_driver::{FuturesTlsListener, ServerTls};
+use amqp_embedded::{FuturesTlsListener, ServerTls};
 
-use crate::{Blocking, BlockingStream, reactor::Evented};
-
-/// A [broker](amqp_driver::LocalBroker) in this process, to connect to without a socket, and to
-/// [`serve`] to others. Each end of each connection has a thread.
-pub type LocalBroker = blocking::LocalBroker<Blocking>;
-
-/// A broker that is served to others; see [`serve`].
-pub type Server = blocking::Server<Blocking>;
+use crate::{
+    local::{LocalBroker, Server},
+    reactor::Evented,
+    stream::BlockingStream,
+};
 
 /// Serves a broker to whoever connects to the listener: one thread listens, and each connection has
 /// one. The listener becomes non-blocking, and so do its clones.
@@ -39,7 +37,7 @@ pub type Server = blocking::Server<Blocking>;
 /// # Errors
 /// When the listener does not know its address, or cannot be made non-blocking.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_driver::serve(evented(listener)?, broker.into()).map(Server::from)
+    amqp_embedded::serve(evented(listener)?, broker.into()).map(Server::from)
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, as [`serve`] does. A client that
@@ -55,7 +53,7 @@ pub fn serve_tls(
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
     let listener = FuturesTlsListener::new(evented(listener)?, tls);
-    amqp_driver::serve(listener, broker.into()).map(Server::from)
+    amqp_embedded::serve(listener, broker.into()).map(Server::from)
 }
 
 fn evented(listener: TcpListener) -> io::Result<Evented<mio::net::TcpListener>> {

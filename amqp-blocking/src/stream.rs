@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use amqp_driver::{FuturesStream, Socket};
+use amqp_driver::io::{FuturesStream, Socket};
 use futures_io::{AsyncRead, AsyncWrite};
 use mio::event::Source;
 

@@ -12,8 +12,10 @@ use std::{future::poll_fn, net::TcpListener, time::Duration};
 
 use adapter::Outcome;
 use amqp_blocking::{
-    Blocking, BlockingClock, Channel, Confirm, Connection, LocalBroker, Runtime as _, Server,
-    Timer as _, block_on, core::Instant, serve,
+    Blocking, BlockingClock, Channel, Confirm, Connection, LocalBroker, Server, block_on,
+    core::Instant,
+    io::{Runtime as _, Timer as _},
+    serve,
 };
 
 #[test]
@@ -90,11 +92,11 @@ mod tls {
         io,
     };
 
-    use amqp_blocking::{ServerTls, amqp_driver, serve_tls};
+    use amqp_blocking::{ServerTls, amqp_embedded, serve_tls};
 
     use super::*;
 
-    type AsyncServer = amqp_driver::Server<Blocking>;
+    type AsyncServer = amqp_embedded::Server<Blocking>;
 
     async fn serving(tls: ServerTls) -> io::Result<AsyncServer> {
         let listener = TcpListener::bind("127.0.0.1:0")?;

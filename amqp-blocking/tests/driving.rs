@@ -10,9 +10,10 @@ use std::{
 };
 
 use amqp_blocking::{
-    Blocking, BlockingSocket, Config, Connection, Error, LocalBroker, Runtime as _, connect,
+    Blocking, BlockingSocket, Config, Connection, Error, LocalBroker, connect,
     core::{CloseCause, TimeoutReason},
     from_stream,
+    io::Runtime as _,
     protocol::{basic, queue},
     serve, within,
 };

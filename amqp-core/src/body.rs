@@ -1,4 +1,4 @@
-//! Message bodies and properties as they arrive and leave.
+//! Message bodies and properties, received and sent.
 
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 use core::fmt;
@@ -12,8 +12,8 @@ use crate::{
 
 /// The body of a message: bytes, in one piece or several.
 ///
-/// A body that came in several frames is kept as the pieces it came in, so that nothing is copied
-/// until somebody asks for one piece with [`into_bytes`](Self::into_bytes). It is a [`Buf`].
+/// A body received in several frames is kept as the received pieces. They are copied only when
+/// [`into_bytes`](Self::into_bytes) joins them. A body is a [`Buf`].
 #[derive(Clone, Default)]
 pub struct Body(Pieces);
 
@@ -21,7 +21,7 @@ pub struct Body(Pieces);
 enum Pieces {
     One(Bytes),
     Many {
-        /// None is empty.
+        /// No piece is empty.
         pieces: VecDeque<Bytes>,
         /// The sum of the pieces' lengths, in bytes.
         len: usize,
@@ -35,13 +35,13 @@ impl Default for Pieces {
 }
 
 impl Body {
-    /// An empty body.
+    /// Creates an empty body.
     #[must_use]
     pub const fn new() -> Self {
         Self(Pieces::One(Bytes::new()))
     }
 
-    /// The length in bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.0 {
@@ -50,13 +50,13 @@ impl Body {
         }
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the body is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The pieces, in order; an empty body has none.
+    /// Returns the pieces, in order. An empty body has none.
     pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
         let (one, many) = match &self.0 {
             Pieces::One(bytes) => (Some(bytes).filter(|bytes| !bytes.is_empty()), None),
@@ -65,7 +65,7 @@ impl Body {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
-    /// The whole body in one piece. Copies only when there are several.
+    /// Returns the body in one piece. Copies only if there are several.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
@@ -80,7 +80,7 @@ impl Body {
         }
     }
 
-    /// A copy of the whole body.
+    /// Copies the body into a vector.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.len());
@@ -90,7 +90,7 @@ impl Body {
         all
     }
 
-    /// The body, if it is in one piece.
+    /// The only piece. `None` if there are several.
     pub(crate) const fn single(&self) -> Option<&Bytes> {
         match &self.0 {
             Pieces::One(bytes) => Some(bytes),
@@ -240,7 +240,7 @@ impl PartialEq<&str> for Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// How much of a body is worth showing, in bytes.
+        /// The number of bytes that are printed.
         const SHOWN: usize = 64;
         let mut rest = self.clone();
         let mut shown = rest.take_front(SHOWN);
@@ -255,20 +255,19 @@ impl fmt::Debug for Body {
     }
 }
 
-/// Something that can stand as the property list of a content header: [`Properties`] or
-/// [`EncodedProperties`].
+/// The property list of a content header: [`Properties`] or [`EncodedProperties`].
 ///
-/// It is sealed: it encodes itself in the middle of a frame.
+/// Sealed, because it encodes itself in the middle of a frame.
 pub trait PropertyList: Encode + sealed::Sealed {
-    /// The `reply-to` property, where it is known without decoding.
+    /// The `reply-to` property. `Some` if it is set and known without decoding.
     fn reply_to(&self) -> Option<&str> {
         None
     }
 
-    /// Checks that what would be sent can be read.
+    /// Checks that the encoded properties decode.
     ///
     /// # Errors
-    /// What is wrong with it. Never for [`Properties`].
+    /// The error of decoding them. Never fails for [`Properties`].
     fn check(&self) -> Result<(), DecodeError> {
         Ok(())
     }
@@ -286,19 +285,19 @@ impl PropertyList for Properties {
     }
 }
 
-/// Message properties as they stand on the wire, decoded on request.
+/// Message properties in wire format (section 4.2.6.1 of the specification), decoded on request.
 ///
-/// Most consumers look at few properties or none, so a delivery carries them like this. Those of a
-/// delivery are what the publisher sent: whether they can be read is found out by
-/// [`decode`](Self::decode). They can also be published as they are, which passes properties on
-/// without keeping them decoded; properties that cannot be read are refused there.
+/// Most consumers read few properties or none, so a delivery has them encoded. They are the
+/// publisher's and not checked: malformed ones are reported by [`decode`](Self::decode). They can
+/// be published again, which forwards properties without keeping them decoded; malformed ones are
+/// refused there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedProperties {
-    /// Flag words and values.
+    /// Property flags and values.
     encoded: Bytes,
 }
 
-/// The wire form of no property: one word of flags, none set.
+/// The wire format of an empty property list: one word of flags, none set.
 pub(crate) const NO_FLAGS: &[u8] = &[0, 0];
 
 impl Default for EncodedProperties {
@@ -308,16 +307,16 @@ impl Default for EncodedProperties {
 }
 
 impl EncodedProperties {
-    /// Takes over properties in their wire form.
+    /// Creates properties from their wire format.
     ///
     /// # Errors
-    /// When they do not decode.
+    /// If they do not decode.
     pub fn new(encoded: Bytes) -> Result<Self, DecodeError> {
         Properties::check(&encoded)?;
         Ok(Self::from_wire(encoded))
     }
 
-    /// Takes over what a peer sent, which may be anything.
+    /// Creates properties from peer input, without checking them.
     pub(crate) const fn from_wire(encoded: Bytes) -> Self {
         Self { encoded }
     }
@@ -328,18 +327,18 @@ impl EncodedProperties {
         self.encoded == NO_FLAGS
     }
 
-    /// The properties. Decodes them each time.
+    /// Decodes the properties, anew at each call.
     ///
     /// # Errors
-    /// When they cannot be read: a field of an unknown type, a length that is wrong, or tables
-    /// nested more than [`MAX_TABLE_DEPTH`](crate::wire::MAX_TABLE_DEPTH) deep. RabbitMQ passes on
-    /// what a publisher sent without looking at all of it. The message can still be acknowledged
-    /// or rejected.
+    /// If they are malformed: a field of an unknown type, a wrong length, or tables nested more
+    /// than [`MAX_TABLE_DEPTH`](crate::wire::MAX_TABLE_DEPTH) deep. RabbitMQ does not check all of
+    /// a publisher's properties before it forwards them. The message can still be acknowledged or
+    /// rejected.
     pub fn decode(&self) -> Result<Properties, DecodeError> {
         Properties::decode(&self.encoded)
     }
 
-    /// The wire form: flag words and values.
+    /// The wire format: property flags and values.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.encoded
@@ -383,30 +382,29 @@ impl fmt::Debug for EncodedProperties {
     }
 }
 
-/// What follows a method that carries content: the properties and the body of a message.
+/// The content of a message: its properties and its body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
-    /// The message's properties.
+    /// The properties of the message.
     pub properties: EncodedProperties,
-    /// The message's body.
+    /// The body of the message.
     pub body: Body,
 }
 
-/// What a message takes beside its properties, its body and the strings of its method, in bytes:
-/// the fields of both, and its place in a queue.
+/// The memory of a message in addition to its properties, its body and the strings of its method,
+/// in bytes: the fields of both, and its entry in a queue.
 const MESSAGE_OVERHEAD: usize = 256;
 
-/// What a piece of a body takes beside its bytes, in bytes: its place in the list of pieces, and the
-/// count of those that share it.
+/// The memory of a piece of a body in addition to its bytes, in bytes: its entry in the list of
+/// pieces, and its reference count.
 const PIECE_OVERHEAD: usize = 64;
 
 impl Content {
-    /// How much memory the message takes, in bytes: properties, body, and what each message takes
-    /// beside them. What bounds memory counts by this.
+    /// Returns the memory that the message occupies, in bytes: properties, body, and a fixed
+    /// overhead. The limits on memory count by this.
     ///
-    /// A large piece of a body is a slice of the buffer that it was read into, and may keep up to
-    /// three times its length alive when little else of that buffer is in use. It counts with its
-    /// length.
+    /// A large piece of a body is a slice of the read buffer, and can keep up to three times its
+    /// length alive if little else of that buffer is in use. It counts as its length.
     #[must_use]
     pub fn memory(&self) -> usize {
         MESSAGE_OVERHEAD + self.properties.encoded.len() + self.body.memory()

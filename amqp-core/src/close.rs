@@ -1,4 +1,4 @@
-//! How a connection or a channel ended.
+//! The reasons for the end of a connection or a channel.
 
 use alloc::{string::String, sync::Arc};
 use core::fmt;
@@ -11,17 +11,18 @@ use crate::{
     wire::ShortStr,
 };
 
-/// How a connection or a channel ended: who ended it, why, and with which method.
+/// The reason for the end of a connection or a channel: the side that ended it, the cause, and the
+/// method.
 ///
-/// It is cheap to clone, and everyone who waited gets the same one.
+/// Cheap to clone. Everything pending on the connection or channel ends with the same one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CloseReason(Arc<CloseCause>);
 
-/// What ended a connection or a channel.
+/// The cause of the end of a connection or a channel.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseCause {
-    /// This side closed it, as it was told to.
+    /// This side closed it on request.
     #[error("closed by this side: {0}")]
     Requested(Close),
     /// The peer closed it.
@@ -34,34 +35,35 @@ pub enum CloseCause {
     /// [`Fault::is_own_limit`](crate::Fault::is_own_limit).
     #[error("closed because of a limit of this side: {0}")]
     LimitExceeded(ProtocolError),
-    /// The other side speaks another version of the protocol, or another protocol.
+    /// The peer uses another version of the protocol, or another protocol.
     #[error(transparent)]
     NotAmqp(#[from] NotAmqp),
-    /// The peers share no SASL mechanism.
+    /// Client and server have no SASL mechanism in common.
     #[error("no common SASL mechanism: the server offers {}", Quoted(.offered))]
     NoCommonMechanism {
-        /// What the server offers, separated by spaces.
+        /// The mechanisms that the server offers, separated by spaces.
         offered: String,
     },
-    /// The server does not offer the message locale asked for.
+    /// The server does not offer the requested message locale.
     #[error("the server does not offer the locale {}, only {}", Quoted(.wanted), Quoted(.offered))]
     NoCommonLocale {
-        /// What was asked for.
+        /// The requested locale.
         wanted: String,
-        /// What the server offers, separated by spaces.
+        /// The locales that the server offers, separated by spaces.
         offered: String,
     },
-    /// The credentials were refused, or could not be made. A server that hangs up where it should
-    /// go on is taken to mean this, too, unless it is one that would say so: both sides have
-    /// announced the capability `authentication_failure_close`, as RabbitMQ and this library do.
+    /// The credentials were refused, or could not be produced. Also the reason if the server hangs
+    /// up during authentication, unless both sides have announced the capability
+    /// `authentication_failure_close`, as RabbitMQ and this library do: then a refusal is a close
+    /// (<https://www.rabbitmq.com/docs/auth-notification>).
     #[error("authentication failed: {}", Escaped(.why))]
     AuthenticationFailed {
-        /// Why, for people.
+        /// The explanation, human-readable.
         why: String,
-        /// What the server said when it closed for it; none if it just hung up.
+        /// The server's close. `None` if it hung up without one.
         close: Option<Close>,
     },
-    /// The credentials and client properties do not fit into the frame that the protocol allows
+    /// The credentials and client properties do not fit into a frame of the size that is allowed
     /// before the limits are negotiated.
     #[error("start-ok takes {len} bytes, a frame before negotiation holds {limit}")]
     StartOkTooLarge {
@@ -73,34 +75,34 @@ pub enum CloseCause {
     /// The transport ended without a close.
     #[error("the transport ended {stage}")]
     Eof {
-        /// How far the connection had come.
+        /// The progress of the connection at that time.
         stage: Stage,
     },
     /// The transport failed.
     #[error("the transport failed {stage}: {}", Escaped(.message))]
     Transport {
-        /// How far the connection had come.
+        /// The progress of the connection at that time.
         stage: Stage,
-        /// What the transport said.
+        /// The error message of the transport.
         message: String,
     },
-    /// The peer did not answer in time.
+    /// A deadline passed.
     #[error("timed out: {0}")]
     TimedOut(TimeoutReason),
-    /// The channel ended because its connection did.
+    /// The channel ended with its connection.
     #[error("the connection ended: {0}")]
     Connection(CloseReason),
 }
 
 impl CloseReason {
-    /// What happened.
+    /// Returns the cause.
     #[must_use]
     pub fn cause(&self) -> &CloseCause {
         &self.0
     }
 
-    /// The reply code that went over the wire, when one did: the peer's or this side's. For a
-    /// channel that ended with its connection, the connection's.
+    /// Returns the reply code of the close. `Some` if a close was sent by this side or received
+    /// from the peer. For a channel that ended with its connection, the connection's.
     #[must_use]
     pub fn code(&self) -> Option<ReplyCode> {
         match self.cause() {
@@ -118,8 +120,8 @@ impl CloseReason {
         }
     }
 
-    /// What the peer said, when the peer closed it: for a channel that ended with its connection,
-    /// what it said of the connection.
+    /// Returns the peer's close. `Some` if the peer closed it. For a channel that ended with its
+    /// connection, the close of the connection.
     #[must_use]
     pub fn by_peer(&self) -> Option<&Close> {
         match self.cause() {
@@ -139,7 +141,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether this side ended it on purpose with a success code: nothing went wrong.
+    /// Whether this side closed it on request with the reply code for success.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         match self.cause() {
@@ -180,14 +182,14 @@ impl fmt::Debug for CloseReason {
 
 impl core::error::Error for CloseReason {}
 
-/// What a close method says.
+/// The arguments of a close method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
     /// The reply code.
     pub code: ReplyCode,
-    /// The reply text, for people.
+    /// The reply text, human-readable.
     pub text: String,
-    /// The method that caused it, when one did.
+    /// The method that caused the close. `Some` if there was one.
     pub method: Option<MethodId>,
 }
 
@@ -204,44 +206,46 @@ impl fmt::Display for Close {
     }
 }
 
-/// What a peer turned out to be that does not speak this protocol.
+/// The protocol of a peer that does not speak AMQP 0-9-1.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotAmqp {
-    /// It answered with a protocol header: it speaks another version.
+    /// It answered with a protocol header, so it supports another version only (section 4.2.2 of
+    /// the specification).
     #[error("the peer does not speak AMQP 0-9-1, it offers AMQP {}.{}.{} (id {})", .0[1], .0[2], .0[3], .0[0])]
     OtherVersion(
-        /// The four octets behind `AMQP`: an identifier, then major, minor and revision (in the
+        /// The four octets after `AMQP`: an identifier, then major, minor and revision (in the
         /// order that AMQP 0-9-1 and 1.0 share).
         [u8; 4],
     ),
-    /// It speaks TLS: the port expects TLS, or a TLS client called a plain port.
+    /// TLS: the port expects TLS, or a TLS client has connected to a plain port.
     #[error("the peer speaks TLS on this port")]
     Tls,
-    /// It speaks HTTP: the port is that of the management interface, or a proxy's.
+    /// HTTP: the port is that of the management interface, or of a proxy.
     #[error("the peer speaks HTTP on this port")]
     Http,
-    /// Something else.
+    /// An unknown protocol.
     #[error("the peer does not speak AMQP: it began with {0:02x?}")]
     Unknown(
-        /// Its first octets.
+        /// The first octets received.
         [u8; 8],
     ),
-    /// It speaks AMQP 0-9-1 but offers another minor protocol version in `start`.
+    /// AMQP with another version than 0-9 in `start` (section 1.4.2.1 of the protocol reference).
     #[error("the server speaks AMQP {major}-{minor} instead of 0-9")]
     StartVersion {
-        /// The major version it offers.
+        /// The offered major version.
         major: u8,
-        /// The minor version it offers.
+        /// The offered minor version.
         minor: u8,
     },
 }
 
-/// How far a connection had come.
+/// The progress of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// Waiting for the first answer to the protocol header, or for the header itself.
+    /// Waiting for the server's first answer to the protocol header, or for the client's protocol
+    /// header.
     Greeting,
     /// Exchanging credentials.
     Authenticating,
@@ -268,76 +272,80 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Why the machine wants to be called at a certain time.
+/// The reason why the state machine is to be called at a certain time.
 #[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TimeoutReason {
-    /// A command was given since the machine last learned the time: it wants to know the time, to
-    /// set the command's deadline.
+    /// A command has set a deadline that is to be armed. It is due at once: commands have no time
+    /// argument.
     #[error("a deadline is to be set")]
     SetDeadline,
     /// Nothing was handed out for half the heartbeat interval.
     #[error("a heartbeat is due")]
     HeartbeatDue,
-    /// Nothing was heard for two heartbeat intervals: the peer is taken for dead.
+    /// Nothing was received for two heartbeat intervals: the peer is considered dead (section 4.2.7
+    /// of the specification).
     #[error("nothing was heard from the peer for two heartbeat intervals")]
     PeerSilent,
-    /// The handshake takes too long.
+    /// The handshake timed out.
     #[error("the handshake did not finish in time")]
     Handshake,
-    /// The peer does not answer the close.
+    /// The close handshake timed out.
     #[error("the peer did not answer the close in time")]
     Close,
-    /// A call took longer than the limit that was set for it.
+    /// A call exceeded its own timeout.
     #[error("the call took longer than its limit")]
     Call,
     /// The secret is about to expire.
     #[error("a new secret is wanted")]
     Secret,
-    /// A request was not answered.
+    /// A request timed out.
     #[error("a request was not answered in time")]
     Request,
-    /// Something waits to be sent, and the transport took nothing for two heartbeat intervals: the
-    /// peer is taken for dead. Not while the server blocks publishing, when RabbitMQ does not read.
+    /// Output is waiting, and the transport took none for two heartbeat intervals: the peer is
+    /// considered dead. Suspended while the server has blocked publishing, as RabbitMQ does not
+    /// read then (<https://www.rabbitmq.com/docs/connection-blocked>).
     #[error("the peer read nothing for two heartbeat intervals")]
     PeerNotReading,
-    /// A publish was not confirmed.
+    /// A publish was not confirmed in time.
     #[error("the publish was not confirmed in time")]
     Confirm,
-    /// A publish was held back for too long. Of the layers above the machine.
+    /// A publish was held back for too long. Used by the layers above the state machine.
     #[error("there was no room to publish in time")]
     Publish,
-    /// The transport did not take what was accepted. Of the layers above the machine.
+    /// The transport did not take the accepted output in time. Used by the layers above the state
+    /// machine.
     #[error("the output was not flushed in time")]
     Flush,
-    /// All channels of a pool were in use for too long. Of the layers above the machine.
+    /// All channels of a pool were in use for too long. Used by the layers above the state machine.
     #[error("no channel became free in time")]
     Checkout,
 }
 
-/// Why a request has no answer.
+/// The reason why a request failed.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The channel ended before the answer came; the reason's method tells whether this very
-    /// request was the cause.
+    /// The channel ended before the answer was received. The request was the cause if
+    /// [`Close::method`] of the reason is its method.
     #[error("the channel was closed: {0}")]
     ChannelClosed(CloseReason),
-    /// The connection ended before the answer came.
+    /// The connection ended before the answer was received.
     #[error("the connection was closed: {0}")]
     ConnectionClosed(CloseReason),
-    /// No answer came in time. Should it come later, it is taken back: a consumer is cancelled, a
-    /// message is put back, a channel is closed.
+    /// No answer was received in time. A late answer is undone: a consumer is cancelled, a message
+    /// requeued, a channel closed.
     #[error("no answer came in time")]
     TimedOut,
-    /// The message that was fetched is over a limit of this side. It was rejected without requeue,
-    /// unless it needed no acknowledgement.
+    /// The fetched message exceeds a limit of this side. It was rejected without requeue, unless it
+    /// needed no acknowledgement.
     #[error("the message cannot be read: {0}")]
     Unreadable(Fault),
-    /// The server cancelled the consumer before it was confirmed.
+    /// The server cancelled the consumer before consume-ok
+    /// (<https://www.rabbitmq.com/docs/consumer-cancel>).
     #[error("the server cancelled the consumer {}", Quoted(.tag))]
     Cancelled {
-        /// The consumer's tag.
+        /// The consumer tag.
         tag: ShortStr,
     },
 }

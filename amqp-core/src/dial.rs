@@ -1,6 +1,6 @@
-//! Where to connect: which address next, when, and when to give up. Without a socket.
+//! The choice of the address to connect to, without I/O.
 //!
-//! [`Dialer`] is the machine, [`Address`] what it is given, [`Step`] what it says to do.
+//! [`Dialer`] is the state machine, [`Address`] its input, and [`Step`] its output.
 
 mod address;
 mod order;
@@ -23,45 +23,45 @@ pub use self::{
 };
 use crate::time::Instant;
 
-/// How long an attempt stays alone before the next address of the same name is tried beside it.
+/// The delay before the next address of the same name is tried in parallel.
 ///
-/// RFC 8305 recommends 250 ms: longer than most handshakes take, so that a second one is rarely
-/// made in vain, and short enough that a dead address family is hardly noticed.
+/// RFC 8305, section 5, recommends 250 ms: longer than most handshakes, so that a second one is
+/// rarely in vain, and short enough that a broken address family is hardly noticeable.
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// How many addresses of one name are looked at. What a resolver says beyond them is left out.
+/// The maximum number of addresses of one name. Further results of a resolver are ignored.
 ///
-/// With [`ATTEMPT_DELAY`] between them this many take 16 s, which is more than anybody waits for
+/// With [`ATTEMPT_DELAY`] between them, this many take 16 s, longer than a reasonable timeout for
 /// one name.
 pub const MAX_RESOLVED: usize = 64;
 
-/// Decides where to connect, for one connection.
+/// Chooses the address to connect to, for one connection.
 ///
-/// It takes the addresses of a broker's nodes and tries one after the other, until one is connected
-/// and opened or none is left. The addresses that a name resolves to race by the rules of RFC 8305
-/// ("happy eyeballs"): the families in turn, beginning with that of the first, each
-/// [`ATTEMPT_DELAY`] after the one before, or at once when that one has failed. Each address is
-/// given a limited time, from the resolution of its name to the end of the connect. One that was
-/// connected and then refuses TLS or AMQP is followed by the rest of its name, which may be other
-/// nodes and is given as much time again. None is tried a second time, unless it was abandoned.
+/// It tries the addresses of a broker's nodes one after the other, until one is connected and
+/// opened or none remains. The addresses of one name race as in RFC 8305 ("happy eyeballs"): the
+/// address families alternate, beginning with that of the first, each attempt [`ATTEMPT_DELAY`]
+/// after the previous one, or at once when that has failed. The timeout of each address covers the
+/// resolution of its name and the connect. If a connected address refuses TLS or AMQP, the
+/// remaining addresses of its name follow, which may be other nodes and get the full timeout again.
+/// No address is tried twice, unless its attempt was abandoned.
 ///
 /// ```text
 ///            ┌─────────────────────────────────────────────────────────┐
 ///            ▼                                                         │
 /// new ──▶ Between ─── name ─────▶ Resolving ── no address, failed, ────┤
-///          │   │                      │        time is over            │
+///          │   │                      │        timeout                 │
 ///          │   │               handle_resolved                         │
 ///          │   │                      ▼                                │
 ///          │   └── IP, Unix path ──▶ Racing ── all have failed, ───────┤
-///          │                          │        time is over            │
+///          │                          │        timeout                 │
 ///      none left              handle_connected   ▲                     │
 ///          ▼                          ▼          └ others of the name ┐│
 ///      Exhausted                  Connected ── handle_refused ────────┴┘
 /// ```
 ///
-/// Whoever drives it does what [`poll_step`](Self::poll_step) says, tells with `handle_*` what came
-/// of it, and polls again. There is no other rule: a report that comes too late, twice or for no
-/// reason does nothing. It does no I/O and has no clock.
+/// The caller executes [`poll_step`](Self::poll_step), reports the result with `handle_*`, and
+/// polls again. The order of calls is otherwise free: a late, repeated or unexpected report has no
+/// effect. The dialer does no I/O and has no clock.
 ///
 /// ```
 /// use amqp_core::{Instant, dial::{Address, Dialer, Order, Step, Target}};
@@ -78,7 +78,7 @@ pub const MAX_RESOLVED: usize = 64;
 ///         Step::Connect { attempt, to } => dials.push((attempt, to)), // begin to connect
 ///         Step::Abandon => dials.clear(),
 ///         Step::Wait(_) => {
-///             // For the first report, and no longer than until then.
+///             // Wait for a report, until that time at the latest.
 ///             if let Some(attempt) = resolved.pop() {
 ///                 dialer.handle_resolved(attempt, [alive]);
 ///             } else if let Some((attempt, to)) = dials.pop() {
@@ -100,104 +100,103 @@ pub const MAX_RESOLVED: usize = 64;
 /// ```
 #[derive(Debug)]
 pub struct Dialer {
-    /// Those that have not been taken up.
+    /// The addresses that have not been tried.
     waiting: vec::IntoIter<Address>,
-    /// How long each may take.
+    /// The timeout of each address.
     timeout: Duration,
-    /// The one that is taken up: some unless the state is `Between` or `Exhausted`.
+    /// The current address. `Some` unless the state is `Between` or `Exhausted`.
     current: Option<Address>,
-    /// When its time is over. Only while it is resolved or raced for.
+    /// The deadline of the current address, during resolution and race.
     until: Instant,
     state: State,
-    /// Resolutions and attempts are under way that are of no use any more.
+    /// Resolutions or attempts in flight have become obsolete.
     abandon: bool,
     next_attempt: u64,
-    /// The latest time that was told.
+    /// The latest time reported.
     now: Instant,
-    /// At most one of each attempt, and one more of each address.
+    /// At most one failure per attempt, and one more per address.
     failures: Failures,
 }
 
 #[derive(Debug)]
 enum State {
-    /// The next address is to be taken up, if there is one.
+    /// The next address follows, if there is one.
     Between,
-    /// The name is looked up.
+    /// The name is being resolved.
     Resolving {
         attempt: AttemptId,
-        /// Whether the caller has been told to.
+        /// Whether [`Step::Resolve`] was returned.
         asked: bool,
     },
-    /// Attempts are made.
+    /// Connection attempts are in flight.
     Racing(Race),
-    /// An attempt succeeded, and the caller speaks TLS and AMQP over it.
+    /// An attempt succeeded, and the caller negotiates TLS and AMQP over it.
     Connected {
         attempt: AttemptId,
         socket: Option<SocketAddr>,
-        /// What is left to try of the same address.
+        /// The remaining targets of the same address.
         rest: VecDeque<Target>,
     },
-    /// That failed, and this is left to try of the same address. It is not empty.
+    /// TLS or AMQP failed. The remaining targets of the same address, not empty.
     Refused(VecDeque<Target>),
-    /// No address is left.
+    /// No address remains.
     Exhausted,
 }
 
-/// The attempts at one address. Not both lists are empty.
+/// The attempts at one address. At least one of the lists is not empty.
 #[derive(Debug)]
 struct Race {
-    /// Those that have not been started, in order.
+    /// The targets that have not been started, in order.
     ahead: VecDeque<Target>,
-    /// Those under way, in the order of their start.
+    /// The attempts in flight, in the order of their start.
     running: Vec<(AttemptId, Target)>,
-    /// When the next may be started; none means at once.
+    /// The earliest time of the next start. `None` means at once.
     next: Option<Instant>,
 }
 
-/// One resolution or one attempt to connect of a [`Dialer`]. None is used twice.
+/// The number of one resolution or one connection attempt of a [`Dialer`]; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(u64);
 
-/// What is to be done next.
+/// The next action for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Resolve a name, or an IPv6 address with a zone (`fe80::1%eth0`), and report with
     /// [`handle_resolved`](Dialer::handle_resolved) or [`handle_failed`](Dialer::handle_failed).
-    /// Said once. More is to be done at once: poll again.
+    /// Returned once. Poll again at once: there is another step.
     Resolve {
-        /// What to report under.
+        /// The number to report the result with.
         attempt: AttemptId,
         /// The name.
         host: String,
-        /// The port, for resolvers that want one.
+        /// The port, for resolvers that need one.
         port: u16,
     },
-    /// Begin to connect, and report with [`handle_connected`](Dialer::handle_connected) or
-    /// [`handle_failed`](Dialer::handle_failed). Said once. More may be to be done at once: poll
-    /// again.
+    /// Start to connect, and report with [`handle_connected`](Dialer::handle_connected) or
+    /// [`handle_failed`](Dialer::handle_failed). Returned once. Poll again at once: there may be
+    /// another step.
     Connect {
-        /// What to report under.
+        /// The number to report the result with.
         attempt: AttemptId,
-        /// What to connect to.
+        /// The target to connect to.
         to: Target,
     },
-    /// Drop every resolution and attempt that is under way, because one has succeeded (which is to
-    /// be kept) or the time of their address is over. Said once. More is to be done at once: poll
-    /// again.
+    /// Drop every resolution and attempt in flight: one attempt has succeeded, which must be kept,
+    /// or the timeout of the address has passed. Returned once. Poll again at once: there is
+    /// another step.
     Abandon,
-    /// Wait until something is to be reported, but no longer than until that time.
+    /// Wait for a result to report, until that time at the latest.
     Wait(Instant),
-    /// This attempt won. Go on with TLS and AMQP over it; there is nothing else to do, unless that
-    /// fails: then report with [`handle_refused`](Dialer::handle_refused).
+    /// The attempt won. Continue with TLS and AMQP over it. There is no further step, unless that
+    /// fails: report it with [`handle_refused`](Dialer::handle_refused).
     Connected(AttemptId),
-    /// No address is left: see [`failures`](Dialer::failures).
+    /// No address remains: see [`failures`](Dialer::failures).
     GiveUp,
 }
 
 impl Dialer {
-    /// One that tries these addresses, in that order, each for as long as `timeout` says. The
-    /// time of an address begins when it is taken up and ends when it is connected: what
-    /// TLS and AMQP may take then is up to the caller.
+    /// Creates a dialer for these addresses, in the given order. `timeout` applies to each address,
+    /// from its start to the connect; the timeout of TLS and AMQP is up to the caller.
     #[must_use]
     pub fn new(mut addresses: Vec<Address>, order: Order, timeout: Duration) -> Self {
         order.arrange(&mut addresses);
@@ -214,11 +213,11 @@ impl Dialer {
         }
     }
 
-    // What happened in the world.
+    // Inputs.
 
-    /// A name was resolved, to these addresses, best first. Their port is the one that was asked
-    /// for, whatever they say. Those beyond [`MAX_RESOLVED`] are left out, and so are repetitions.
-    /// None at all is a failure.
+    /// Handles the addresses of a resolved name, best first. Their port is replaced by that of
+    /// [`Step::Resolve`]. Those beyond [`MAX_RESOLVED`] are ignored, and so are duplicates. An
+    /// empty result is a failure.
     pub fn handle_resolved(
         &mut self,
         attempt: AttemptId,
@@ -244,7 +243,7 @@ impl Dialer {
         }
     }
 
-    /// A name could not be resolved, or an attempt to connect failed: for that reason.
+    /// Handles a failed resolution or connection attempt, with the reason.
     pub fn handle_failed(&mut self, attempt: AttemptId, text: &str) {
         match &mut self.state {
             State::Resolving { attempt: of, .. } if *of == attempt => {
@@ -268,8 +267,8 @@ impl Dialer {
         }
     }
 
-    /// An attempt to connect succeeded. True if it is the one to go on with; otherwise it came too
-    /// late, and what was connected is to be dropped.
+    /// Handles a successful connection attempt. Returns `true` if the connection is used. Otherwise
+    /// it is too late, and must be dropped.
     #[must_use = "what came too late is to be dropped"]
     pub fn handle_connected(&mut self, attempt: AttemptId) -> bool {
         let State::Racing(race) = &mut self.state else {
@@ -290,8 +289,8 @@ impl Dialer {
         true
     }
 
-    /// TLS or AMQP failed over the attempt that had won, for that reason: the next address is to be
-    /// tried.
+    /// Handles a failure of TLS or AMQP over the winning attempt, with the reason: the next address
+    /// follows.
     pub fn handle_refused(&mut self, attempt: AttemptId, text: &str) {
         if let State::Connected {
             attempt: of,
@@ -310,14 +309,14 @@ impl Dialer {
         }
     }
 
-    // What the world is to do.
+    // Outputs.
 
-    /// What is to be done next. Poll again when that is done or begun, after each report, and at
-    /// the time that [`Step::Wait`] names. Polling more often does no harm.
+    /// Returns the next action for the caller. Poll again when it is done or started, after each
+    /// report, and at the time of [`Step::Wait`]. Polling more often does no harm.
     pub fn poll_step(&mut self, now: Instant) -> Step {
         self.now = self.now.max(now);
         self.end_of_time();
-        // Each turn but the last takes up an address.
+        // Each iteration except the last starts an address or a remaining target.
         loop {
             if mem::take(&mut self.abandon) {
                 return Step::Abandon;
@@ -359,20 +358,19 @@ impl Dialer {
 
     // Getters.
 
-    /// The address that is tried, or that the connection was made to; none in between, and at the
-    /// end.
+    /// The address being tried or connected. `Some` except between two addresses and at the end.
     #[must_use]
     pub const fn address(&self) -> Option<&Address> {
         self.current.as_ref()
     }
 
-    /// What has failed so far, and how.
+    /// The failures so far.
     #[must_use]
     pub const fn failures(&self) -> &Failures {
         &self.failures
     }
 
-    /// What has failed, and how.
+    /// Returns the failures.
     #[must_use]
     pub fn into_failures(self) -> Failures {
         self.failures
@@ -397,7 +395,7 @@ impl Dialer {
         self.current = Some(address);
     }
 
-    /// Leaves the current address when its time is over.
+    /// Ends the current address if its timeout has passed.
     fn end_of_time(&mut self) {
         if self.now < self.until {
             return;
@@ -449,7 +447,7 @@ impl Race {
         }
     }
 
-    /// Starts the next attempt if it is time for it.
+    /// Starts the next attempt, if it is due.
     fn start(&mut self, attempt: AttemptId, now: Instant) -> Option<Target> {
         if self.next.is_some_and(|next| now < next) {
             return None;
@@ -460,7 +458,7 @@ impl Race {
         Some(target)
     }
 
-    /// Takes out an attempt that failed. If it was the latest, the next need not wait.
+    /// Removes a failed attempt. If it was the latest one, the next may start at once.
     fn fail(&mut self, attempt: AttemptId) -> Option<Target> {
         if self
             .running
@@ -482,7 +480,7 @@ impl Race {
     }
 }
 
-/// One of each family in turn, beginning with the family of the first.
+/// Alternates between the address families, beginning with that of the first address.
 fn interleave(sockets: Vec<SocketAddr>) -> VecDeque<Target> {
     let begin_with_ipv6 = sockets.first().is_some_and(SocketAddr::is_ipv6);
     let count = sockets.len();
@@ -502,15 +500,15 @@ fn interleave(sockets: Vec<SocketAddr>) -> VecDeque<Target> {
     order
 }
 
-/// How one attempt failed, or why there was none.
+/// The failure of one attempt, or of an address without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// The address that was tried.
+    /// The address.
     pub address: Address,
-    /// What it was resolved to; none if it was not, and for a Unix socket.
+    /// The socket address of the attempt. `Some` if a TCP connection was attempted.
     pub socket: Option<SocketAddr>,
-    /// What was reported, or that time was over.
+    /// The reported reason, or that the timeout has passed.
     pub text: String,
 }
 
@@ -526,16 +524,16 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What failed, and how, in the order in which it happened. Its text is what could not be reached,
-/// each with the reason, and says so too if nothing was tried.
+/// The failures, in chronological order. Its text lists them with their reasons, or states that no
+/// address was tried.
 ///
-/// Bounded by the number of addresses: of each there is at most one per attempt, which makes no
-/// more than [`MAX_RESOLVED`], and one of its own.
+/// Bounded by the number of addresses: each has at most one failure per attempt, and there are at
+/// most [`MAX_RESOLVED`] attempts, and one of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failures(Vec<Failure>);
 
 impl Failures {
-    /// All of them.
+    /// The failures as a slice.
     #[must_use]
     pub fn as_slice(&self) -> &[Failure] {
         &self.0

@@ -1,37 +1,37 @@
-//! What drives alike: the verbs that both sides of a connection share.
+//! The operations that both sides of a connection share.
 
 use bytes::BytesMut;
 
 use crate::{close::TimeoutReason, time::Instant, transmit::Transmit};
 
-/// One end of a connection, for code that moves bytes and time and does not care which end it is.
+/// One side of a connection, for drivers that work with either.
 ///
 /// The methods are those of [`client::Connection`](crate::client::Connection) and
 /// [`server::Connection`](crate::server::Connection), where they are described.
 pub trait Endpoint {
-    /// Bytes came in; takes the whole frames off the front.
+    /// Processes input. Consumes all complete frames at the front of `input`.
     fn handle_input(&mut self, now: Instant, input: &mut BytesMut);
-    /// The transport ended.
+    /// Reports the end of the transport.
     fn handle_eof(&mut self, now: Instant);
-    /// The transport failed because the peer has hung up. To a server that is a failure like any
-    /// other.
+    /// Reports that the transport failed because the peer hung up. A server treats it as any other
+    /// failure.
     fn handle_reset(&mut self, now: Instant, message: &str) {
         self.handle_transport_error(now, message);
     }
-    /// The transport failed.
+    /// Reports a failure of the transport.
     fn handle_transport_error(&mut self, now: Instant, message: &str);
-    /// Time has passed.
+    /// Processes all deadlines that have passed.
     fn handle_timeout(&mut self, now: Instant);
-    /// The transport has taken some of what was handed out. To a server it makes no difference.
+    /// Reports that the transport has taken some of the output. A server ignores it.
     fn handle_written(&mut self, now: Instant) {
         let _ = now;
     }
-    /// Moves bytes to send into `out`; false if there are none.
+    /// Moves output to `out`. Returns whether there was any.
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool;
-    /// When to call [`handle_timeout`](Self::handle_timeout), and what for.
+    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout), and the reason.
     fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)>;
-    /// How many more bytes the frame in progress needs at least.
+    /// Returns the number of bytes that the frame in progress needs at least.
     fn read_hint(&self) -> usize;
-    /// Whether it is all over.
+    /// Whether the connection has ended and all of its output was handed out.
     fn is_finished(&self) -> bool;
 }

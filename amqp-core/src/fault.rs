@@ -1,4 +1,4 @@
-//! Faults of the peer, limits that it exceeds, and the reply code that the standard has for each.
+//! Faults of the peer: violations of the protocol and of limits, with their reply codes.
 
 use core::fmt;
 
@@ -9,19 +9,19 @@ use crate::{
     wire::{DecodeError, ShortStr},
 };
 
-/// What the peer did against the protocol or a limit of this side, and where.
+/// A violation of the protocol or of a limit of this side, with its place.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProtocolError {
-    /// What it did.
+    /// The violation.
     pub fault: Fault,
-    /// On which channel number; 0 is the connection itself. None when it was found before the
-    /// channel had come: a wrong frame type.
+    /// The channel number; 0 is the connection itself. `None` for an unknown frame type, which is
+    /// detected before the channel number is received.
     pub channel: Option<u16>,
-    /// With which method, when it was one.
+    /// The method. `Some` if the fault is in one.
     pub method: Option<MethodId>,
-    /// The reply code that the connection or channel was closed with; none when the peer was hung
-    /// up on instead.
+    /// The reply code that the connection or channel was closed with. `None` if this side hung up
+    /// without a close.
     pub code: Option<ReplyCode>,
 }
 
@@ -39,17 +39,17 @@ impl fmt::Display for ProtocolError {
     }
 }
 
-/// One rule of the protocol that a peer can break, or a limit of this side that it can exceed.
+/// A violation of a rule of the protocol, or of a limit of this side.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// A frame that does not end with the frame-end octet.
+    /// A frame does not end with the frame-end octet (section 4.2.3 of the specification).
     #[error("a frame ends with {0:#04x} instead of 0xce")]
     FrameEnd(u8),
-    /// A frame type that the protocol does not have.
+    /// The frame type does not exist (section 4.2.3 of the specification).
     #[error("frame type {0} does not exist")]
     FrameType(u8),
-    /// A frame larger than was negotiated.
+    /// A frame exceeds the frame limit.
     #[error("a frame of {size} bytes is over the limit of {limit}")]
     FrameTooLarge {
         /// The whole frame, in bytes.
@@ -57,62 +57,66 @@ pub enum Fault {
         /// The limit, in bytes.
         limit: u32,
     },
-    /// A method frame too short for its class and method numbers, or a content header frame too
-    /// short for its fixed part.
+    /// A method frame is too short for its class and method ids, or a content header frame for its
+    /// fixed part.
     #[error("a frame is too short for what it should hold")]
     FrameTooShort,
-    /// A heartbeat frame on a channel, or one with a payload.
+    /// A heartbeat frame has a channel number other than 0, or a payload (section 4.2.7 of the
+    /// specification).
     #[error("a heartbeat must be empty and on channel 0")]
     Heartbeat,
-    /// A content frame on channel 0.
+    /// A content frame is on channel 0 (section 4.2.6 of the specification).
     #[error("content on channel 0")]
     ContentOnChannelZero,
-    /// A channel number beyond what was negotiated.
+    /// The channel number exceeds the negotiated maximum.
     #[error("the channel number is over the limit of {0}")]
     ChannelNumber(u16),
     /// The arguments of a method or the properties of a content header do not decode.
     #[error("{0}")]
     Decode(#[from] DecodeError),
-    /// A method that this peer must not send.
+    /// The peer's role does not allow it to send the method.
     #[error("the method is not the peer's to send")]
     WrongSender,
-    /// A method of the connection on a channel, or of a channel on channel 0.
+    /// A method of the connection is on a channel, or a method of a channel on channel 0.
     #[error("the method belongs on another channel")]
     WrongChannel,
-    /// A method that is not due in this stage of the connection.
+    /// The method is not legal in this stage of the connection.
     #[error("the method is not due now")]
     NotDue,
-    /// A method or content for a channel that is not open.
+    /// A method or content is for a channel that is not open.
     #[error("the channel is not open")]
     ChannelNotOpen,
-    /// `channel.open` for a channel that is open already.
+    /// `channel.open` is for a channel that is already open (section 1.5.2.1 of the protocol
+    /// reference).
     #[error("the channel is open already")]
     ChannelAlreadyOpen,
-    /// A method where a content header or a body was due.
+    /// A method was received instead of a content header or a body frame (section 4.2.6 of the
+    /// specification).
     #[error("a method came in the middle of a message")]
     MethodInContent,
-    /// A content header where none was due.
+    /// A content header was received without its method.
     #[error("a content header came without its method")]
     UnexpectedHeader,
-    /// A body frame where none was due.
+    /// A body frame was received without its content header.
     #[error("a body frame came without its header")]
     UnexpectedBody,
-    /// A content header of another class than its method.
+    /// The class of a content header is not that of its method (section 4.2.6.1 of the
+    /// specification).
     #[error("a content header of class {0} follows a method of another class")]
     HeaderClass(u16),
-    /// A content header whose weight is not 0.
+    /// The weight of a content header is not 0 (section 4.2.6.1 of the specification).
     #[error("the weight of a content header is {0} instead of 0")]
     HeaderWeight(u16),
-    /// A body over [`Limits::body`](crate::Limits::body). No rule of the protocol is broken.
+    /// A body exceeds [`Limits::body`](crate::Limits::body). No violation of the protocol.
     #[error("a body of {size} bytes is over Limits::body ({limit})")]
     BodyTooLarge {
-        /// What the header announced, in bytes.
+        /// The size announced by the content header, in bytes.
         size: u64,
         /// The limit, in bytes.
         limit: u64,
     },
-    /// A content header over [`Limits::header`](crate::Limits::header). No rule of the protocol is
-    /// broken as RabbitMQ speaks it.
+    /// A content header exceeds [`Limits::header`](crate::Limits::header). No violation of the
+    /// protocol as implemented by RabbitMQ.
     #[error("a content header of {size} bytes is over Limits::header ({limit})")]
     HeaderTooLarge {
         /// The whole frame, in bytes.
@@ -120,51 +124,54 @@ pub enum Fault {
         /// The limit, in bytes.
         limit: u32,
     },
-    /// The unfinished messages of all channels take more than
-    /// [`Limits::assembly`](field@crate::Limits::assembly). No rule of the protocol is broken.
+    /// The unfinished messages of all channels exceed
+    /// [`Limits::assembly`](field@crate::Limits::assembly). No violation of the protocol.
     #[error("the unfinished messages of all channels are over Limits::assembly ({limit} bytes)")]
     AssemblyTooLarge {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// More body bytes than the header announced.
+    /// There are more body bytes than the content header announced (section 4.2.6.2 of the
+    /// specification).
     #[error("body frames hold {excess} bytes more than the header announced")]
     BodyOverrun {
-        /// How many too many, in bytes.
+        /// The excess, in bytes.
         excess: u64,
     },
-    /// Body frames without a byte in them, again and again.
+    /// The empty body frames of a message exceed
+    /// [`Limits::empty_frames`](field@crate::Limits::empty_frames).
     #[error("{0} empty body frames in one message")]
     TooManyEmptyFrames(u32),
-    /// Requests without end, by a peer that does not read the answers.
+    /// The peer keeps sending requests without reading the answers.
     #[error("megabytes of answers wait, and the peer asks on")]
     UnreadAnswers,
-    /// An answer to something that was not asked.
+    /// There is no request that the method would answer.
     #[error("the method answers nothing that was asked")]
     UnexpectedReply,
-    /// A delivery for a consumer that the channel does not have, and that is not a late one for a
-    /// consumer that it had.
+    /// A delivery has an unknown consumer tag, and is not a late one for an ended consumer.
     #[error("a delivery for the unknown consumer tag {}", Quoted(.0))]
     UnknownConsumer(ShortStr),
-    /// A delivery without a number.
+    /// A delivery tag is 0 (domain `delivery-tag`,
+    /// <https://www.rabbitmq.com/docs/amqp-0-9-1-reference>).
     #[error("a delivery tag of 0")]
     ZeroDeliveryTag,
-    /// A confirm on a channel that does not confirm.
+    /// A confirm is on a channel that is not in confirm mode.
     #[error("a confirm for publish {0} on a channel that does not confirm")]
     UnknownPublish(u64),
-    /// A limit in `tune` or `tune-ok` that cannot be agreed to.
+    /// A limit in `tune` or `tune-ok` is not acceptable (sections 1.4.2.5 and 1.4.2.6 of the
+    /// protocol reference).
     #[error("{setting} of {value} cannot be agreed to")]
     Tuning {
-        /// Which limit.
+        /// The name of the limit.
         setting: &'static str,
-        /// What the peer asked for.
+        /// The value that the peer proposed.
         value: u32,
     },
 }
 
 impl Fault {
-    /// The reply code that the standard has for this fault, which a client answers with. A server
-    /// answers with RabbitMQ's, see [`ProtocolError::code`].
+    /// Returns the reply code that a client uses for this fault, by the standard's definition of
+    /// the codes. A server uses RabbitMQ's, see [`ProtocolError::code`].
     #[must_use]
     pub const fn code(&self) -> ReplyCode {
         match self {
@@ -179,7 +186,7 @@ impl Fault {
             | Self::NotDue
             | Self::UnexpectedReply
             | Self::ZeroDeliveryTag => ReplyCode::COMMAND_INVALID,
-            // Codes of the channel: nothing else is in doubt.
+            // Codes that close only the channel: the rest of the connection is not affected.
             Self::UnknownConsumer(_) | Self::UnknownPublish(_) => ReplyCode::PRECONDITION_FAILED,
             Self::Decode(_) => ReplyCode::SYNTAX_ERROR,
             Self::ChannelNumber(_) | Self::ChannelNotOpen | Self::ChannelAlreadyOpen => {
@@ -201,7 +208,7 @@ impl Fault {
         }
     }
 
-    /// Whether it is a limit of this side that was exceeded, and no rule of the protocol.
+    /// Whether the fault is the violation of a limit of this side, not of the protocol.
     #[must_use]
     pub const fn is_own_limit(&self) -> bool {
         matches!(
@@ -210,7 +217,7 @@ impl Fault {
         )
     }
 
-    /// This fault, on that channel, with that method.
+    /// Adds the channel and the method to this fault.
     pub(crate) const fn at(self, channel: Option<u16>, method: Option<MethodId>) -> ProtocolError {
         ProtocolError {
             code: Some(self.code()),

@@ -1,4 +1,4 @@
-//! Frames: the unit of the wire.
+//! Frames, the units of transmission (section 4.2.3 of the AMQP 0-9-1 specification).
 //!
 //! ```text
 //!  0      1         3             7                  size+7 size+8
@@ -8,8 +8,8 @@
 //!   octet    short        long       `size` octets     0xCE
 //! ```
 //!
-//! AMQP 0-9-1 section 4.2.3. The machine uses these; a proxy or a tool may read a stream with
-//! [`Frame::parse`] and [`Frame::encode`] alone.
+//! The state machine uses these. A proxy or a tool can process a stream with [`Frame::parse`] and
+//! [`Frame::encode`] alone.
 
 use bytes::BytesMut;
 
@@ -20,16 +20,17 @@ use crate::{
     protocol::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD},
 };
 
-/// The bytes before the payload.
+/// The size of a frame before its payload, in bytes.
 pub(crate) const FRAME_HEAD: usize = 7;
 
-/// The bytes of a content header before its properties: class, weight and body size.
+/// The size of a content header before its properties, in bytes: class, weight and body size
+/// (section 4.2.6.1 of the specification).
 pub(crate) const CONTENT_HEAD: usize = 12;
 
-/// What a client sends first.
+/// The first bytes of a client (section 4.2.2 of the specification).
 pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 
-/// What a frame holds.
+/// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FrameKind {
     /// A method: class, method and arguments.
@@ -38,7 +39,7 @@ pub enum FrameKind {
     Header,
     /// A piece of a body.
     Body,
-    /// A sign of life.
+    /// A heartbeat.
     Heartbeat,
 }
 
@@ -68,17 +69,17 @@ impl FrameKind {
 pub(crate) struct FrameHead {
     pub(crate) kind: FrameKind,
     pub(crate) channel: u16,
-    /// The payload's size in bytes.
+    /// The size of the payload, in bytes.
     pub(crate) size: usize,
 }
 
 impl FrameHead {
-    /// Reads the head at the front of `input`, none if it is not all there. Only the type is
-    /// checked.
+    /// Reads the head of the frame at the front of `input`. Returns `None` if it is incomplete.
+    /// Checks the type only.
     #[inline]
     pub(crate) fn read(input: &[u8]) -> Result<Option<Self>, Fault> {
-        // A wrong type is told at the first octet, so that a peer of another protocol is not
-        // waited for.
+        // An unknown type is reported at the first octet, without waiting for more: the peer may
+        // use another protocol.
         let Some(&first) = input.first() else {
             return Ok(None);
         };
@@ -93,7 +94,7 @@ impl FrameHead {
         }))
     }
 
-    /// Checks the size of the whole frame, before anything of the payload is waited for.
+    /// Checks the size of the whole frame, before its payload is received.
     #[inline]
     pub(crate) const fn check(&self, limit: u32) -> Result<(), Fault> {
         let size = self.size as u64 + FRAME_OVERHEAD as u64;
@@ -103,12 +104,12 @@ impl FrameHead {
         Ok(())
     }
 
-    /// The whole frame's length in bytes.
+    /// The length of the whole frame, in bytes.
     pub(crate) const fn frame_len(&self) -> usize {
         self.size.saturating_add(FRAME_OVERHEAD)
     }
 
-    /// The payload, none if the frame is not all there.
+    /// Returns the payload. `None` if the frame is incomplete.
     pub(crate) fn payload<'a>(&self, input: &'a [u8]) -> Result<Option<&'a [u8]>, Fault> {
         let Some(&end) = input.get(FRAME_HEAD + self.size) else {
             return Ok(None);
@@ -120,23 +121,24 @@ impl FrameHead {
     }
 }
 
-/// A frame, borrowed from the bytes it stands in.
+/// A frame, borrowed from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it holds.
+    /// The type of the frame.
     pub kind: FrameKind,
-    /// The number of the channel it belongs to; 0 is the connection itself.
+    /// The channel number; 0 is the connection itself.
     pub channel: u16,
-    /// What it holds, in bytes.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the frame at the front of `input`, none if it is not all there. `limit` is the
-    /// largest frame to accept, in bytes; a larger one is refused before it is there.
+    /// Reads the frame at the front of `input`. Returns `None` if it is incomplete. `limit` is the
+    /// largest frame to accept, in bytes; a larger one is refused as soon as its head is complete.
     ///
     /// # Errors
-    /// When the type does not exist, the size is over the limit, or the last octet is wrong.
+    /// If the type does not exist, the size exceeds the limit, or the last octet is not the
+    /// frame-end octet.
     ///
     /// ```
     /// use amqp_core::frame::{Frame, FrameKind};
@@ -159,7 +161,7 @@ impl<'a> Frame<'a> {
         }))
     }
 
-    /// The length of the whole frame in bytes.
+    /// Returns the length of the whole frame, in bytes.
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -175,22 +177,23 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Appends the head of a frame; its payload and the end octet follow.
+/// Appends the head of a frame; its payload and the frame-end octet follow.
 #[inline]
 pub(crate) fn put_head(out: &mut BytesMut, kind: FrameKind, channel: u16, size: usize) {
     let [c1, c0] = channel.to_be_bytes();
-    // Callers keep to the frame limit, which is a u32.
+    // Callers keep to the frame limit, which is a `u32`.
     let [s3, s2, s1, s0] = (size as u32).to_be_bytes();
     out.extend_from_slice(&[kind.to_wire(), c1, c0, s3, s2, s1, s0]);
 }
 
-/// A heartbeat frame.
+/// A heartbeat frame (section 4.2.7 of the specification).
 pub(crate) const HEARTBEAT: [u8; 8] = [FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END];
 
-/// Splits the payload of a method frame into the method's numbers and its arguments.
+/// Splits the payload of a method frame into the ids of the method and its arguments (section 4.2.4
+/// of the specification).
 ///
 /// # Errors
-/// When it is too short for the numbers.
+/// If it is too short for the ids.
 #[inline]
 pub fn split_method(payload: &[u8]) -> Result<(MethodId, &[u8]), Fault> {
     let (&[c1, c0, m1, m0], arguments) = payload.split_first_chunk().ok_or(Fault::FrameTooShort)?;
@@ -198,24 +201,24 @@ pub fn split_method(payload: &[u8]) -> Result<(MethodId, &[u8]), Fault> {
     Ok((MethodId::new(class, method), arguments))
 }
 
-/// The payload of a content header frame.
+/// The payload of a content header frame (section 4.2.6.1 of the specification).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContentHeader<'a> {
-    /// The class of the method it follows.
+    /// The class of the method.
     pub class: u16,
-    /// Always 0.
+    /// The weight. Must be 0, which is not checked here.
     pub weight: u16,
-    /// The length of the body in bytes.
+    /// The length of the body, in bytes.
     pub body_size: u64,
-    /// Flag words and values of the properties.
+    /// Property flags and values, encoded.
     pub properties: &'a [u8],
 }
 
 impl<'a> ContentHeader<'a> {
-    /// Reads the payload of a content header frame. The properties are not looked at.
+    /// Reads the payload of a content header frame. Does not check the properties.
     ///
     /// # Errors
-    /// When it is too short.
+    /// If it is too short.
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<Self, Fault> {
         let (&fixed, properties) = payload

@@ -1,11 +1,11 @@
-//! Numbers with a meaning, each a type of its own so that none is taken for another.
+//! Identifiers and sequence numbers, each a type of its own.
 
 use core::{fmt, num::NonZeroU64};
 
-/// One incarnation of a channel of a connection.
+/// One incarnation of a channel number of a connection.
 ///
-/// Channel numbers are used again after a channel was closed. The identifier carries a count of
-/// incarnations beside the number, so that one kept from an earlier channel reaches nothing.
+/// Channel numbers are reused after a channel was closed. The identifier contains a count of
+/// incarnations in addition to the number, so that an identifier of an earlier channel is invalid.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId {
     number: u16,
@@ -20,7 +20,7 @@ impl ChannelId {
         }
     }
 
-    /// The channel's number on the wire, 1 to 65,535.
+    /// Returns the channel number on the wire, 1 to 65,535.
     #[must_use]
     pub const fn number(self) -> u16 {
         self.number
@@ -43,68 +43,69 @@ impl fmt::Display for ChannelId {
     }
 }
 
-/// A request of this side that waits for its outcome. Exactly one comes back for each.
+/// A request of this side. Each has exactly one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub(crate) u64);
 
-/// A consumer of a channel: a small number, counted from 0 within the channel, that saves looking
-/// up the consumer tag of each delivery.
+/// A consumer of a channel: a small number, counted from 0 within the channel. It saves a lookup of
+/// the consumer tag of each delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsumerId(pub(crate) u32);
 
 impl ConsumerId {
-    /// The number, from 0: an index into a list of the channel's consumers.
+    /// Returns the number, from 0: an index into a list of the channel's consumers.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// The number of a delivery within its channel, from 1. It is never 0, which means "all" in an
-/// acknowledgement.
+/// The sequence number of a delivery within its channel, from 1. Never 0, which means "all" in an
+/// acknowledgement (section 1.8.3.13 of the protocol reference).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryTag(NonZeroU64);
 
 impl DeliveryTag {
-    /// The tag of that value, none for 0.
+    /// Creates a delivery tag. Returns `None` for 0.
     #[must_use]
     pub fn new(tag: u64) -> Option<Self> {
         NonZeroU64::new(tag).map(Self)
     }
 
-    /// The value on the wire.
+    /// Returns the value on the wire.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0.get()
     }
 }
 
-/// The number of a publish within its channel, from 1, counted from the moment the channel was
-/// put into confirm mode. The server confirms by this number.
+/// The sequence number of a publish within its channel, from 1, counted from the moment when the
+/// channel was put into confirm mode. The server's confirms refer to it
+/// (<https://www.rabbitmq.com/docs/confirms>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublishSeq(pub(crate) u64);
 
 impl PublishSeq {
-    /// The value on the wire.
+    /// Returns the value on the wire.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
 }
 
-/// Which deliveries an acknowledgement speaks of.
+/// The deliveries that an acknowledgement covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tags {
     /// This one.
     One(DeliveryTag),
     /// This one and all unacknowledged ones before it.
     UpTo(DeliveryTag),
-    /// All unacknowledged ones that have come. What is still on its way is not among them.
+    /// All unacknowledged ones received so far, excluding those still in transit.
     All,
 }
 
 impl Tags {
-    /// The `delivery-tag` and `multiple` arguments that say so on the wire.
+    /// Returns the `delivery-tag` and `multiple` arguments for the wire.
     #[must_use]
     pub const fn to_wire(self) -> (u64, bool) {
         match self {
@@ -115,12 +116,14 @@ impl Tags {
     }
 }
 
-/// What the server does with a message that is refused.
+/// The server's treatment of a rejected message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Requeue {
-    /// Put it back into its queue, where possible at its old place.
+    /// Requeues it, if possible at its original position
+    /// (<https://www.rabbitmq.com/docs/confirms>).
     Yes,
-    /// Drop it, or dead-letter it where the queue says so.
+    /// Drops it, or dead-letters it if the queue is configured so
+    /// (<https://www.rabbitmq.com/docs/dlx>).
     No,
 }
 

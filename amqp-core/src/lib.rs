@@ -1,19 +1,19 @@
 //! AMQP 0-9-1 as a pure state machine.
 //!
-//! Bytes go in, events and bytes come out. The machine does no I/O, has no clock, no threads and
-//! no callbacks: it can be driven by any event loop, blocking or not, and in a test by hand.
+//! Input is bytes, output is events and bytes. The state machine does no I/O and has no clock,
+//! threads or callbacks: it can be driven by any event loop, blocking or not, and by hand in a
+//! test.
 //!
-//! - [`client::Connection`] and [`server::Connection`] are the two sides. Both are faces of the
-//!   same machine, and each describes how it is driven.
+//! - [`client::Connection`] and [`server::Connection`] are the two sides, built on the same state
+//!   machine. Each describes how it is driven.
 //! - [`protocol`] has a struct for every method of the standard and of RabbitMQ's extensions,
-//!   generated from the specification, and the table of what is legal where.
-//! - [`wire`] has the data types, [`frame`] the frames, for those who want no more than to read a
-//!   stream.
-//! - [`sasl`] has the mechanisms to log in with, [`uri`] reads AMQP URIs, [`dial`] decides which
+//!   generated from the specification, and the table of their rules.
+//! - [`wire`] has the data types and [`frame`] the frames, for tools that only parse a stream.
+//! - [`sasl`] has the authentication mechanisms, [`uri`] parses AMQP URIs, and [`dial`] chooses the
 //!   address to connect to.
 //!
-//! Nothing that a peer sends makes the machine panic, loop, or take memory beyond its
-//! [`Limits`]. The same calls give the same results, whatever pieces the bytes come in.
+//! No peer input makes the state machine panic, loop, or exceed the memory bounded by its
+//! [`Limits`]. The same calls give the same results, however the bytes are split.
 //!
 //! ```
 //! use amqp_core::{Instant, Transmit, bytes::BytesMut, client};
@@ -81,7 +81,7 @@ mod transmit;
 pub mod uri;
 pub mod wire;
 
-/// The buffers that the machine takes and gives; whoever drives it needs no dependency of their own.
+/// The buffers of the interface. Re-exported so that callers need no dependency of their own.
 pub use bytes;
 
 pub use self::{

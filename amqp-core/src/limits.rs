@@ -1,70 +1,72 @@
-//! What bounds the machine's memory, and what two peers agree on.
+//! Limits on memory, timeouts, and the limits negotiated with the peer.
 
 use core::time::Duration;
 
 use crate::protocol::FRAME_MIN_SIZE;
 
-/// The bytes of a frame beside its payload: type, channel, size and end.
+/// The size of a frame without its payload, in bytes: type, channel, size and frame-end octet
+/// (section 4.2.3 of the specification).
 pub const FRAME_OVERHEAD: usize = 8;
 
-/// The largest frame before the peers have agreed on one, in bytes. RabbitMQ takes 8192 since 4.1
-/// (4096 before); a larger `start-ok` is not understood.
+/// The frame limit before negotiation, in bytes. RabbitMQ accepts 8192 since 4.1 (4096 before), and
+/// rejects a larger `start-ok`.
 pub const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
 
-/// Bounds of one connection. The defaults suit a client of RabbitMQ.
+/// The limits of one connection. The defaults suit a client of RabbitMQ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest message body that is accepted or published, in bytes. A larger one that comes in
-    /// closes its channel, with 311 from a client and, as RabbitMQ does it, with 406 from a server.
-    /// Default 64 MiB, as the Java and .NET clients have.
+    /// The largest message body that is accepted or published, in bytes. A larger incoming one
+    /// closes its channel, with 311 from a client and, as in RabbitMQ, with 406 from a server.
+    /// Default 64 MiB, as in the Java and .NET clients.
     pub body: u64,
-    /// The largest content header frame that a client accepts, in bytes, where that is more than
-    /// the negotiated frame limit. RabbitMQ keeps to no limit there: a message's header grows with
-    /// each time that it is dead-lettered. Default 1 MiB: thousands of deaths, and no more than a
-    /// connection may hold while it waits for the end of one frame.
+    /// The largest content header frame that a client accepts, in bytes, if that is more than the
+    /// negotiated frame limit. RabbitMQ does not apply the frame limit there: the header of a
+    /// message grows each time it is dead-lettered (<https://www.rabbitmq.com/docs/dlx>). Default 1
+    /// MiB: thousands of dead-letterings, and no more than a connection should hold for one
+    /// incomplete frame.
     ///
-    /// Of a message with a larger one nothing is kept. A delivery is rejected without requeue, so
-    /// that it is dead-lettered or dropped instead of being delivered again and again, and told as
+    /// A message with a larger header is discarded. A delivery is rejected without requeue, so that
+    /// it is dead-lettered or dropped instead of being redelivered again and again, and reported as
     /// [`Event::Unreadable`](crate::client::Event::Unreadable).
     pub header: u32,
-    /// How much the unfinished messages of all channels may hold together, in bytes: headers and
-    /// the pieces of bodies that have come so far. A piece beyond that closes its channel, with
-    /// 311 from a client and with 406 from a server. At least [`body`](Self::body) holds. Default
-    /// 128 MiB: two of the largest messages at a time.
+    /// The memory for the unfinished messages of all channels, in bytes: headers and the pieces of
+    /// bodies received so far. A piece that exceeds it closes its channel, with 311 from a client
+    /// and 406 from a server. Never less than [`body`](Self::body). Default 128 MiB: two of the
+    /// largest messages at a time.
     pub assembly: u64,
-    /// The largest frame that is accepted when the peers agreed on no limit, in bytes, and the
-    /// highest limit that is agreed to when the configuration names none. Default 16 MiB: a peer
+    /// The largest frame that is accepted if no frame limit was negotiated, in bytes, and the
+    /// highest limit that is agreed to if the configuration has none. Default 16 MiB: a peer
     /// without a limit may send a whole message in one frame.
     pub unlimited_frame: u32,
-    /// The largest body frame that is sent when the peers agreed on no limit, in bytes. Default
-    /// 128 KiB, RabbitMQ's own frame size: other channels wait for one frame at most.
+    /// The largest body frame that is sent if no frame limit was negotiated, in bytes. Default 128
+    /// KiB, the default of RabbitMQ: other channels wait for one frame at most.
     pub unlimited_chunk: u32,
-    /// Publishes are held back while this much output waits, in bytes, at least 4096: those that fit
-    /// into a frame while so much is ready to be sent, larger ones and those behind them while so
-    /// much waits on their channel. Default 256 KiB: it fills a socket buffer, and still fits into a
-    /// processor's cache.
+    /// The high watermark of the output, in bytes, at least 4096. A publish that fits into one
+    /// frame is held back while this much is ready to be sent. A larger one, or one behind it, is
+    /// held back while this much is queued on its channel. Default 256 KiB: fills a socket buffer,
+    /// and still fits into a processor's cache.
     pub output_high: usize,
-    /// Publishes go on when this little output is left, in bytes. Default 64 KiB.
+    /// The low watermark of the output, in bytes: publishing resumes at this level. Default 64 KiB.
     pub output_low: usize,
-    /// Publishes that do not fit into a frame, and those behind them, are held back while so much of
-    /// the kind waits on all channels together, in bytes, at least 1; they go on at half of it. One
-    /// message is accepted beyond it. Default 16 MiB: large messages of many channels can leave side
-    /// by side.
+    /// The limit on the backlogs of all channels together, in bytes, at least 1. Publishes that do
+    /// not fit into one frame, and those behind them, are held back at this level, and resume at
+    /// half of it. One message may exceed it. Default 16 MiB: large messages of many channels can
+    /// be sent side by side.
     pub output_backlog: usize,
-    /// Requests are refused while more of them wait to be sent, in bytes: on their channel if it has
-    /// a backlog, otherwise on the connection. Default 1 MiB: some ten thousand requests.
-    /// Acknowledgements do not count: what is outstanding bounds them.
+    /// The limit on unsent requests, in bytes, beyond which further ones are refused: per channel
+    /// if that has a backlog, else for the connection. Default 1 MiB: some ten thousand requests.
+    /// Acknowledgements do not count: they are bounded by the number of outstanding deliveries.
     pub unsent_requests: usize,
-    /// How many publishes of a channel may wait for their confirm. Default 1000, beyond which
-    /// RabbitMQ confirms no faster.
+    /// The maximum number of unconfirmed publishes of a channel. Default 1000: RabbitMQ confirms no
+    /// faster beyond that.
     pub unconfirmed: usize,
-    /// How many body frames without a byte in them a message may have. Default 16: RabbitMQ
-    /// sends none, and each costs the receiver work and the sender nothing.
+    /// The maximum number of empty body frames in a message. Default 16: RabbitMQ sends none, and
+    /// each costs the receiver work and the sender nothing.
     pub empty_frames: u32,
-    /// How many bytes of messages the client's handles keep that the application has not taken:
-    /// deliveries and returned messages of a connection, with all that they occupy. Default 16 MiB.
-    /// The machine hands out each message at once and keeps none.
+    /// The budget for messages in the client's handles that the application has not taken, in
+    /// bytes: deliveries and returned messages of a connection, with all the memory they occupy.
+    /// Default 16 MiB. The state machine hands out each message at once and keeps none.
     pub undelivered: usize,
 }
 
@@ -158,7 +160,7 @@ impl Limits {
         self
     }
 
-    /// How much the unfinished messages of all channels may hold: a single message always fits.
+    /// The memory for the unfinished messages of all channels: never less than the largest body.
     pub(crate) const fn assembly(&self) -> u64 {
         if self.assembly > self.body {
             self.assembly
@@ -168,33 +170,34 @@ impl Limits {
     }
 }
 
-/// How long is waited for the peer.
+/// The timeouts of one connection, by the awaited event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// For the whole handshake. Default 10 s.
+    /// The whole handshake. Default 10 s.
     pub handshake: Duration,
-    /// For the answer to a close of the connection, from the last time that output accepted before
-    /// it, or the close itself, moved. Default 10 s. RabbitMQ does not answer while a memory alarm
-    /// holds it from reading.
+    /// The close handshake of the connection, since the output before the close, or the close
+    /// itself, last made progress. Default 10 s. RabbitMQ does not answer while a memory alarm
+    /// keeps it from reading (<https://www.rabbitmq.com/docs/connection-blocked>).
     pub close: Duration,
-    /// For the answer to a request, none to wait for as long as the connection lives. Default 30 s.
+    /// The answer to a request. `None` waits as long as the connection lives. Default 30 s.
     pub request: Option<Duration>,
-    /// For the confirm of a publish, none to wait for as long as the channel lives. It may be told
-    /// up to an eighth later. Default 60 s: a quorum queue that elects a leader takes seconds.
+    /// The confirm of a publish. `None` waits as long as the channel lives. It may be reported up
+    /// to an eighth later. Default 60 s: leader election of a quorum queue takes seconds.
     pub confirm: Option<Duration>,
-    /// For room to publish, none to wait for as long as the channel lives. The machine does not wait
-    /// by itself: this is for the layers above it. Default 60 s.
+    /// Room to publish. `None` waits as long as the channel lives. Used by the layers above the
+    /// state machine, which does not wait itself. Default 60 s.
     pub publish: Option<Duration>,
-    /// For the transport to take what was accepted, none to wait for as long as the connection
-    /// lives. For the layers above the machine. Default 30 s.
+    /// Flushing the accepted output to the transport. `None` waits as long as the connection lives.
+    /// Used by the layers above the state machine. Default 30 s.
     pub flush: Option<Duration>,
-    /// For a channel of a pool to become free, none to wait for as long as the connection lives. For
-    /// the layers above the machine. Default 30 s.
+    /// A free channel of a pool. `None` waits as long as the connection lives. Used by the layers
+    /// above the state machine. Default 30 s.
     pub checkout: Option<Duration>,
-    /// For the application to take a message while reading is paused because too many wait that the
-    /// server does not take back; after that what they wait for ends with an overflow. Default 10 s.
-    /// Only the client's handles pause reading.
+    /// The progress of the application while reading is paused because of messages that cannot be
+    /// returned to the server: deliveries with no-ack, and returned messages. Consumers and streams
+    /// of returned messages without progress then end with an overflow. Default 10 s. Only the
+    /// client's handles pause reading.
     pub unread: Duration,
 }
 
@@ -271,39 +274,39 @@ impl Timeouts {
     }
 }
 
-/// What two peers agreed on.
+/// The limits negotiated with the peer (section 1.4.2.6 of the protocol reference).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tuning {
     /// The highest channel number, 1 to 65,535.
     pub channel_max: u16,
-    /// The largest frame, in bytes; `u32::MAX` when there is no limit.
+    /// The largest frame, in bytes. `u32::MAX` if there is no limit.
     pub frame_max: u32,
-    /// The heartbeat interval in seconds; 0 when there are no heartbeats.
+    /// The heartbeat interval, in seconds. 0 if there are no heartbeats.
     pub heartbeat: u16,
 }
 
 impl Tuning {
-    /// Before anything was agreed on.
+    /// The limits before negotiation.
     pub(crate) const BEFORE: Self = Self {
         channel_max: 0,
         frame_max: FRAME_MAX_BEFORE_TUNE,
         heartbeat: 0,
     };
 
-    /// Whether the peers agreed on no frame limit.
+    /// Whether no frame limit was negotiated.
     #[must_use]
     pub const fn is_frame_unlimited(&self) -> bool {
         self.frame_max == u32::MAX
     }
 
-    /// The heartbeat interval, none when there are no heartbeats.
+    /// The heartbeat interval. `Some` if heartbeats were negotiated.
     #[must_use]
     pub fn heartbeat_interval(&self) -> Option<Duration> {
         (self.heartbeat > 0).then(|| Duration::from_secs(u64::from(self.heartbeat)))
     }
 
-    /// How many body bytes go into one frame.
+    /// The number of body bytes per frame.
     pub(crate) fn chunk(&self, limits: &Limits) -> usize {
         let frame = if self.is_frame_unlimited() {
             limits.unlimited_chunk
@@ -315,7 +318,8 @@ impl Tuning {
     }
 }
 
-/// Brings two limits together of which 0 means none: the smaller one wins, and 0 only if both are.
+/// Combines two limits, of which 0 means no limit: the smaller one applies, and 0 only if both are
+/// 0.
 pub(crate) fn lesser_limit<T: Ord + Default + Copy>(ours: T, theirs: T) -> T {
     let none = T::default();
     if ours == none || (theirs != none && theirs < ours) {

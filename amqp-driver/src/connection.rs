@@ -1,6 +1,11 @@
 //! The handle of a connection.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use amqp_core::{
     ApiMisuse, ChannelId, CloseReason, TimeoutReason, Tuning,
@@ -10,10 +15,10 @@ use amqp_core::{
 };
 
 use crate::{
-    auth::{self, CredentialsProvider},
     channel::Channel,
-    driver::Driver,
+    connect::credentials::{self, CredentialsProvider},
     error::Error,
+    io::{Driver, Timer, Transport},
     pool::ChannelPool,
     scope,
     session::{
@@ -21,7 +26,6 @@ use crate::{
         state::State,
     },
     states::ConnectionStates,
-    transport::{Timer, Transport},
 };
 
 /// A connection to a server.
@@ -40,21 +44,27 @@ pub(crate) struct Handle {
     shared: Arc<Shared>,
     /// The prefetch of consumers that are started without one.
     prefetch: Prefetch,
-    /// The last handle waits for the end of the connection.
-    #[cfg(feature = "blocking")]
-    lingers: std::sync::atomic::AtomicBool,
+    /// Waits for the end of the connection when the last handle is dropped.
+    linger: OnceLock<Linger>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared
             .command_and_process(|state, _| state.machine.close(ReplyCode::SUCCESS, ""));
-        #[cfg(feature = "blocking")]
-        if *self.lingers.get_mut() {
-            crate::blocking::linger(&self.shared);
+        if let Some(linger) = self.linger.get() {
+            let ended = wait_for(
+                &self.shared,
+                |state| &mut state.life,
+                |state| state.closed.as_ref().map(|_| ()),
+            );
+            linger(pin!(ended));
         }
     }
 }
+
+/// Blocks the thread until a future is ready; see [`Connection::linger_on_drop`].
+pub type Linger = fn(Pin<&mut dyn Future<Output = ()>>);
 
 impl Connection {
     /// Begins a connection over a transport that was just made: gives back its handle and the
@@ -76,8 +86,7 @@ impl Connection {
         let handle = Handle {
             shared,
             prefetch,
-            #[cfg(feature = "blocking")]
-            lingers: std::sync::atomic::AtomicBool::new(false),
+            linger: OnceLock::new(),
         };
         Ok((Self(Arc::new(handle)), driver))
     }
@@ -173,7 +182,7 @@ impl Connection {
         expires_in: Duration,
         limit: Duration,
     ) -> impl Future<Output = ()> + Send + use<> {
-        auth::renew(Arc::clone(&self.0.shared), provider, expires_in, limit)
+        credentials::renew(Arc::clone(&self.0.shared), provider, expires_in, limit)
     }
 
     /// Waits until all that was accepted before, publishes and acknowledgements too, was handed to
@@ -277,14 +286,14 @@ impl Connection {
     }
 
     /// Makes the last handle of the connection wait, when it is dropped, until the connection has been
-    /// closed in good order: so a program that publishes and ends loses nothing. It blocks its thread
-    /// until then, at the latest until the output has made no progress for
-    /// [`Timeouts::close`](amqp_core::Timeouts). For connections that a thread of their own drives, such as those of `amqp-blocking`.
-    #[cfg(feature = "blocking")]
-    pub fn linger_on_drop(&self) {
-        self.0
-            .lingers
-            .store(true, std::sync::atomic::Ordering::Relaxed);
+    /// closed in good order: a program that publishes and ends loses nothing. `linger` gets the future
+    /// of that end, which is ready at the latest when the output has made no progress for
+    /// [`Timeouts::close`](amqp_core::Timeouts), and runs it on the thread that drops the handle.
+    ///
+    /// For connections that a thread of their own drives, such as those of `amqp-blocking`: a thread
+    /// that drives the connection would wait for itself. A second call changes nothing.
+    pub fn linger_on_drop(&self, linger: Linger) {
+        let _first_wins = self.0.linger.set(linger);
     }
 
     /// Whether channels can be opened.
@@ -299,22 +308,31 @@ impl Connection {
         self.0.shared.lock().closed.clone()
     }
 
-    /// The error of commands when the connection is closing or has ended.
-    #[cfg(feature = "blocking")]
-    pub(crate) fn check_open(&self) -> Result<(), Error> {
+    /// Succeeds while commands are accepted, before the handshake is over as well.
+    ///
+    /// # Errors
+    /// The error that a command would get: the connection is closing or has ended.
+    pub fn check_open(&self) -> Result<(), Error> {
         self.0.shared.lock().opening(|_| Ok(()))
     }
 
-    /// Whether there are channels that are to be closed and still have their numbers.
-    #[cfg(feature = "blocking")]
-    pub(crate) fn has_closing_channels(&self) -> bool {
-        self.0.shared.lock().has_closing_channels()
-    }
-
-    /// Waits until one of those that are to be closed is, or the connection has ended.
-    #[cfg(feature = "blocking")]
-    pub(crate) async fn channels_closed(&self) {
-        let count = self.channel_count();
+    /// Waits until a channel that is closing releases its number, or the connection has ended. Returns
+    /// `false`, at once, if no channel is closing.
+    ///
+    /// [`open_channel`](Self::open_channel) fails with [`ApiMisuse::NoFreeChannel`] while all numbers
+    /// are in use, those of channels whose handles were dropped included, until the server has
+    /// answered their close.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn channel_released(&self) -> bool {
+        let count = {
+            let state = self.0.shared.lock();
+            if !state.has_closing_channels() {
+                return false;
+            }
+            state.machine.channel_count()
+        };
         wait_for(
             &self.0.shared,
             |state| &mut state.numbers,
@@ -324,6 +342,7 @@ impl Connection {
             },
         )
         .await;
+        true
     }
 
     /// What was negotiated with the server: channels, frame size, heartbeat interval. See

@@ -1,7 +1,7 @@
 //! AMQP 0-9-1 for applications: the handles, and the driver that moves their bytes.
 //!
-//! This crate knows no runtime. An adapter, such as `amqp-tokio`, brings a [`Transport`] and a
-//! [`Timer`], gets a [`Connection`] and a [`Driver`] from [`Connection::start`], and spawns the
+//! This crate knows no runtime. An adapter, such as `amqp-tokio`, brings a [`Transport`](io::Transport) and a
+//! [`Timer`](io::Timer), gets a [`Connection`] and a [`Driver`](io::Driver) from [`Connection::start`], and spawns the
 //! driver. The handles are the same types everywhere, so that a library written on them runs under
 //! any runtime.
 //!
@@ -15,8 +15,8 @@
 //! | [`Returns`] | messages that no queue took, of a channel without confirms |
 //! | [`ChannelPool`] | channels to take out and put back |
 //!
-//! With the feature `blocking`, the module of that name has the same handles with calls that block,
-//! and `promises` a client for event loops of one's own, which needs neither threads nor `async`.
+//! The crate `amqp-blocking` has the same handles with calls that block, and a client for event loops
+//! of one's own, which needs neither threads nor `async`.
 //!
 //! # Connecting
 //!
@@ -94,46 +94,22 @@
 //!   shuts down cannot wait for the server, and the global ones of smol and async-std end with the
 //!   program as they stand: call [`Connection::close`] to know that all has arrived.
 
-#[cfg(feature = "broker")]
-mod arriving;
-mod auth;
 mod base_channel;
-#[cfg(feature = "blocking")]
-pub mod blocking;
 mod channel;
-mod clock;
 mod confirm;
 mod connect;
 mod connection;
 mod consumer;
-mod driver;
-#[cfg(feature = "broker")]
-mod embedded;
 mod error;
-#[cfg(feature = "broker")]
-mod faulty;
-#[cfg(feature = "futures-io")]
-mod futures_stream;
-#[cfg(feature = "futures-rustls")]
-mod futures_tls;
-#[cfg(feature = "broker")]
-mod local;
-mod peer;
-mod pipe;
+pub mod io;
 mod pool;
-#[cfg(feature = "blocking")]
-pub mod promises;
 mod returns;
-mod runtime;
 mod scope;
 mod session;
 mod states;
 mod tls;
-mod transport;
 mod tx;
 
-#[cfg(feature = "broker")]
-pub use amqp_broker as broker;
 pub use amqp_core as core;
 pub use amqp_core::{
     Body, CloseReason, Content, DeliveryTag, EncodedProperties, Requeue, Tags,
@@ -143,44 +119,28 @@ pub use amqp_core::{
 #[cfg(feature = "tls")]
 pub use rustls;
 
-#[cfg(feature = "futures-io")]
-pub use self::futures_stream::{FuturesStream, Socket};
-#[cfg(all(feature = "broker", feature = "futures-rustls"))]
-pub use self::futures_tls::FuturesTlsListener;
 #[cfg(feature = "tls")]
 pub use self::tls::{
     CertificateFault, Certificates, ClientCertificateFault, Identity, Key, MaterialFault,
-    TlsSetupError, peer_certificates,
-};
-#[cfg(all(feature = "broker", feature = "tls"))]
-pub use self::tls::{LoginFrom, NameFunction, ServerTls};
-#[cfg(feature = "broker")]
-pub use self::{
-    arriving::Arriving,
-    embedded::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper},
-    local::{Listener, LocalBroker, Server, serve},
+    TlsSetupError,
 };
 pub use self::{
-    auth::{CredentialsError, CredentialsProvider, Login, LoginFuture},
     base_channel::{BaseChannel, Fetched},
     channel::{Channel, TryPublishError},
-    clock::SleepClock,
     confirm::{Confirm, ConfirmChannel, Unconfirmed},
-    connect::{ConnectError, Options, connect, connect_over, from_transport},
-    connection::Connection,
+    connect::{
+        ConnectError, Options, connect, connect_over,
+        credentials::{CredentialsError, CredentialsProvider, Login, LoginFuture},
+        from_transport,
+    },
+    connection::{Connection, Linger},
     consumer::{
         Acker, Acks, ConsumeOptions, Consumer, Delivery, ManualAck, Message, NoAck, OnDrop,
     },
-    driver::{Drive, Driver},
     error::Error,
-    peer::{Introduced, Peer},
-    pipe::{Pipe, pipe},
     pool::{ChannelPool, PooledChannel},
     returns::{ReturnedMessage, Returns},
-    runtime::Runtime,
-    session::shared::ClientEndpoint,
     states::{ChannelState, ChannelStates, ConnectionState, ConnectionStates},
-    tls::{Secured, Tls, TlsError, TlsOptions},
-    transport::{Clock, Slices, Timer, Transport},
+    tls::{TlsError, TlsOptions},
     tx::TxChannel,
 };

@@ -1,7 +1,7 @@
 //! Making connections.
 
 use amqp_driver::{
-    Config, ConnectError, Connection, Error, FuturesStream, Options, from_transport,
+    Config, ConnectError, Connection, Error, Options, from_transport, io::FuturesStream,
 };
 use futures_io::{AsyncRead, AsyncWrite};
 

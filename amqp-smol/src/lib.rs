@@ -7,6 +7,8 @@ mod runtime;
 mod serve;
 
 pub use amqp_driver::{self, *};
+#[cfg(feature = "broker")]
+pub use amqp_embedded::{self, *};
 
 #[cfg(all(feature = "broker", feature = "tls"))]
 pub use self::serve::serve_tls;

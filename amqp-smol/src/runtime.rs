@@ -2,9 +2,9 @@
 
 use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use amqp_driver::{FuturesStream, Runtime, SleepClock, Socket};
+use amqp_driver::io::{FuturesStream, Runtime, SleepClock, Socket};
 #[cfg(feature = "tls")]
-use amqp_driver::{Secured, Tls};
+use amqp_driver::io::{Secured, Tls};
 use smol::{
     Timer,
     net::{TcpStream, resolve},

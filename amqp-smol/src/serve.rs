@@ -2,9 +2,10 @@
 
 use std::{io, net::SocketAddr};
 
-use amqp_driver::{FuturesStream, Listener};
+use amqp_driver::io::FuturesStream;
+use amqp_embedded::Listener;
 #[cfg(feature = "tls")]
-use amqp_driver::{FuturesTlsListener, ServerTls};
+use amqp_embedded::{FuturesTlsListener, ServerTls};
 use smol::net::TcpListener;
 
 use crate::{Smol, SmolStream};
@@ -33,13 +34,13 @@ use crate::{Smol, SmolStream};
 /// assert_eq!((tasks.name.as_str(), tasks.ready), ("tasks", 1));
 /// # Ok(()) }) }
 /// ```
-pub type LocalBroker = amqp_driver::LocalBroker<Smol>;
+pub type LocalBroker = amqp_embedded::LocalBroker<Smol>;
 
 /// A broker that is served to others; see [`serve`].
-pub type Server = amqp_driver::Server<Smol>;
+pub type Server = amqp_embedded::Server<Smol>;
 
 /// Serves a broker to whoever connects to the listener, in tasks of the broker's runtime: on smol's
-/// global executor, unless the broker was made [on](amqp_driver::LocalBroker::on) another one.
+/// global executor, unless the broker was made [on](amqp_embedded::LocalBroker::on) another one.
 ///
 /// ```
 /// use amqp_smol::{LocalBroker, serve};
@@ -58,7 +59,7 @@ pub type Server = amqp_driver::Server<Smol>;
 /// # Errors
 /// When the listener does not know its address.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_driver::serve(SmolListener(listener), broker)
+    amqp_embedded::serve(SmolListener(listener), broker)
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, in tasks as [`serve`] does. A client
@@ -84,7 +85,7 @@ pub fn serve_tls(
     tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    amqp_driver::serve(FuturesTlsListener::new(SmolListener(listener), tls), broker)
+    amqp_embedded::serve(FuturesTlsListener::new(SmolListener(listener), tls), broker)
 }
 
 #[derive(Debug)]

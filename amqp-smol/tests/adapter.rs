@@ -9,7 +9,7 @@ mod adapter;
 mod secured;
 
 use adapter::Outcome;
-use amqp_smol::{FuturesStream, LocalBroker, Server, Smol, SmolClock, serve};
+use amqp_smol::{LocalBroker, Server, Smol, SmolClock, io::FuturesStream, serve};
 use smol::{block_on, net::TcpListener};
 
 #[test]

@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use amqp_driver::{Clock, Timer, core::Instant};
+use amqp_driver::{
+    core::Instant,
+    io::{Clock, Timer},
+};
 use tokio::time::{self, Sleep};
 
 /// Tokio's clock, which a test can pause and advance, and one alarm.

@@ -9,6 +9,8 @@ mod serve;
 mod stream;
 
 pub use amqp_driver::{self, *};
+#[cfg(feature = "broker")]
+pub use amqp_embedded::{self, *};
 
 #[cfg(all(feature = "broker", feature = "tls"))]
 pub use self::serve::serve_tls;

@@ -2,9 +2,9 @@
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
-use amqp_driver::{Runtime, core::ApiMisuse};
 #[cfg(feature = "tls")]
-use amqp_driver::{Secured, Tls, peer_certificates};
+use amqp_driver::io::{Secured, Tls, peer_certificates};
+use amqp_driver::{core::ApiMisuse, io::Runtime};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},

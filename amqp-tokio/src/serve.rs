@@ -2,9 +2,9 @@
 
 use std::{io, net::SocketAddr};
 
-use amqp_driver::Listener;
+use amqp_embedded::Listener;
 #[cfg(feature = "tls")]
-use amqp_driver::{Arriving, Introduced, ServerTls};
+use amqp_embedded::{Identified, Peer, PendingTransport, ServerTls};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(feature = "tls")]
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -36,7 +36,7 @@ use crate::{Socket, Tokio, TokioStream};
 /// # Ok(()) }
 /// ```
 ///
-/// Its fault switches are thrown [`with`](amqp_driver::LocalBroker::with) the broker. Here every byte
+/// Its fault switches are thrown [`with`](amqp_embedded::LocalBroker::with) the broker. Here every byte
 /// comes alone until the handshake is over, and then the line stands still until the client takes
 /// the broker for dead:
 ///
@@ -57,10 +57,10 @@ use crate::{Socket, Tokio, TokioStream};
 /// assert!(reason.to_string().contains("two heartbeat intervals"));
 /// # Ok(()) }
 /// ```
-pub type LocalBroker = amqp_driver::LocalBroker<Tokio>;
+pub type LocalBroker = amqp_embedded::LocalBroker<Tokio>;
 
 /// A broker that is served to others; see [`serve`].
-pub type Server = amqp_driver::Server<Tokio>;
+pub type Server = amqp_embedded::Server<Tokio>;
 
 /// Serves a broker to whoever connects to the listener, in tasks on the current runtime.
 ///
@@ -80,7 +80,7 @@ pub type Server = amqp_driver::Server<Tokio>;
 /// # Errors
 /// When the listener does not know its address, or there is no runtime here.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_driver::serve(TokioListener(listener), broker)
+    amqp_embedded::serve(TokioListener(listener), broker)
 }
 
 /// Serves a broker with TLS to whoever connects to the listener, in tasks on the current runtime. A
@@ -107,7 +107,7 @@ pub fn serve_tls(
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
     let tls = tls.into();
-    amqp_driver::serve(TlsListener { listener, tls }, broker)
+    amqp_embedded::serve(TlsListener { listener, tls }, broker)
 }
 
 #[derive(Debug)]
@@ -133,19 +133,23 @@ struct TlsListener {
 
 #[cfg(feature = "tls")]
 impl Listener for TlsListener {
-    type Stream = Arriving<Introduced<TokioStream<TlsStream<TcpStream>>>>;
+    type Stream = PendingTransport<Identified<TokioStream<TlsStream<TcpStream>>>>;
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    fn peer(stream: &Self::Stream) -> Option<&Peer> {
+        stream.peer()
     }
 
     async fn accept(&mut self) -> io::Result<Self::Stream> {
         let stream = accept(&self.listener).await?;
         let tls = self.tls.clone();
         let securing = TlsAcceptor::from(tls.config()).accept(stream);
-        Ok(Arriving::new(async move {
+        Ok(PendingTransport::new(async move {
             let stream = securing.await?;
-            Ok(Introduced {
+            Ok(Identified {
                 peer: tls.peer(stream.get_ref().1),
                 transport: TokioStream::new(stream),
             })

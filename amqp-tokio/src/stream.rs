@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use amqp_driver::{Slices, Transport, core::Transmit};
+use amqp_driver::{
+    core::Transmit,
+    io::{Slices, Transport},
+};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 

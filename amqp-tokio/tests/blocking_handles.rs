@@ -2,7 +2,7 @@
 
 #![cfg(feature = "broker")]
 
-use amqp_driver::blocking;
+use amqp_blocking as blocking;
 use amqp_tokio::{
     Config, Error, LocalBroker,
     protocol::{basic, queue},

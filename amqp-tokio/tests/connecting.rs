@@ -12,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-use amqp_tokio::Transport as _;
+use amqp_tokio::io::Transport as _;
 use amqp_tokio::{
     Config, ConnectError, Connection, CredentialsError, CredentialsProvider, LocalBroker, Login,
-    LoginFuture, Options, Pipe, Runtime, TokioClock,
+    LoginFuture, Options, TokioClock,
     amqp_driver::connect as connect_on,
     connect_over,
     core::{
@@ -23,7 +23,7 @@ use amqp_tokio::{
         dial::{ATTEMPT_DELAY, Address, Order},
         server,
     },
-    pipe,
+    io::{Pipe, Runtime, pipe},
     wire::{FieldTable, ShortStr},
 };
 use bytes::BytesMut;

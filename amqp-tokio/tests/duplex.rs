@@ -12,9 +12,10 @@ use std::{
 };
 
 use amqp_tokio::{
-    Config, Connection, Error, Timer as _, TokioClock,
+    Config, Connection, Error, TokioClock,
     core::{CloseCause, Instant, TimeoutReason, server},
     from_stream,
+    io::Timer as _,
     protocol::{ReplyCode, basic, queue},
 };
 use peer::Peer;

@@ -4,10 +4,10 @@
 
 use std::fmt::Display;
 
+use amqp_blocking::block_on;
 use amqp_tokio::{
-    Config, LocalBroker, Options, TokioStream, amqp_driver::blocking::block_on,
-    broker::AcceptError, connect, connect_over, connect_with, core::dial::Address, from_stream,
-    pipe, serve,
+    Config, LocalBroker, Options, TokioStream, broker::AcceptError, connect, connect_over,
+    connect_with, core::dial::Address, from_stream, io::pipe, serve,
 };
 use tokio::{io::duplex, net::TcpListener, runtime::Runtime};
 

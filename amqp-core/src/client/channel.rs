@@ -22,7 +22,7 @@ use crate::{
 
 /// The commands of one channel, borrowed from its connection.
 ///
-/// Each returns at once. An error means that the command was refused and nothing has changed.
+/// Each command returns at once. After an error the command was refused and nothing has changed.
 #[derive(Debug)]
 pub struct ChannelMut<'a> {
     machine: &'a mut Machine<Client>,
@@ -34,13 +34,14 @@ impl<'a> ChannelMut<'a> {
         Self { machine, id }
     }
 
-    /// Which channel this is.
+    /// The identifier of the channel.
     #[must_use]
     pub const fn id(&self) -> ChannelId {
         self.id
     }
 
-    /// Whether commands can be given: the server has opened it, and nobody has closed it.
+    /// Whether commands are accepted: the server has opened the channel, and neither side has
+    /// closed it.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.machine.is_open()
@@ -50,7 +51,7 @@ impl<'a> ChannelMut<'a> {
                 .is_some_and(|channel| channel.life == ChannelLife::Open)
     }
 
-    /// Whether a consumer of this channel has the tag that is not being cancelled.
+    /// Whether a consumer of this channel has the tag and is not being cancelled.
     #[must_use]
     pub fn has_consumer(&self, tag: &ShortStr) -> bool {
         self.machine
@@ -58,33 +59,34 @@ impl<'a> ChannelMut<'a> {
             .is_some_and(|channel| channel.role.consumers.is_active(tag))
     }
 
-    /// The consumer that gets the deliveries of a tag now.
+    /// The consumer that currently receives the deliveries of a tag.
     #[must_use]
     pub fn consumer(&self, tag: &ShortStr) -> Option<ConsumerId> {
         let channel = self.machine.channel(self.id)?;
         channel.role.consumers.owner(tag).map(|owner| owner.id)
     }
 
-    /// What holds a publish with a body of that many bytes back on this channel now; none when it
-    /// would be accepted. To hear of the end of a full output, ask for the event with
-    /// [`Connection::want_writable`](super::Connection::want_writable),
+    /// The condition that holds back a publish with a body of that many bytes on this channel.
+    /// `None` if the publish would be accepted. The end of a full output is reported as an event,
+    /// after a call of [`Connection::want_writable`](super::Connection::want_writable),
     /// [`Connection::want_backlog_writable`](super::Connection::want_backlog_writable) or
-    /// [`want_writable`](Self::want_writable); a refused publish asks by itself.
+    /// [`want_writable`](Self::want_writable); a publish that is held back requests the event by
+    /// itself.
     #[must_use]
     pub fn hold(&self, body_len: usize) -> Option<Hold> {
         self.machine.hold(self.id, body_len)
     }
 
-    /// Asks for [`Event::ChannelWritable`](super::Event::ChannelWritable), which comes once the
-    /// channel's backlog has room; at the next
-    /// [`poll_transmit`](super::Connection::poll_transmit) if it has already. A channel that ends
-    /// before does not tell.
+    /// Requests [`Event::ChannelWritable`](super::Event::ChannelWritable), reported once the
+    /// channel's backlog has room. If it has room already, the event follows the next
+    /// [`poll_transmit`](super::Connection::poll_transmit). A channel that ends before does not
+    /// report it.
     pub fn want_writable(&mut self) {
         self.machine.want_channel_room(self.id);
     }
 
-    /// How many more publishes may wait for their confirm; `usize::MAX` when the channel is not in
-    /// confirm mode.
+    /// The number of further publishes that may be unconfirmed; `usize::MAX` unless the channel is
+    /// in confirm mode.
     #[must_use]
     pub fn unconfirmed_room(&self) -> usize {
         match self.machine.channel(self.id).map(|it| &it.role.mode) {
@@ -103,17 +105,17 @@ impl<'a> ChannelMut<'a> {
         matches!(mode, Some(Mode::Transaction { .. }))
     }
 
-    /// Sends a request and waits for its answer, which comes as [`Event::Reply`] or
-    /// [`Event::Failed`] with the number that is returned. Several may be under way.
+    /// Sends a request with a reply, which arrives as [`Event::Reply`] or [`Event::Failed`] with
+    /// the returned number. Several requests may be in flight.
     ///
-    /// `basic.consume`, `basic.get` and closing have commands of their own.
+    /// `basic.consume`, `basic.get` and `channel.close` have commands of their own.
     ///
     /// [`Event::Reply`]: super::Event::Reply
     /// [`Event::Failed`]: super::Event::Failed
     ///
     /// # Errors
-    /// When the channel is not open, the request is one that RabbitMQ would close the connection
-    /// for, it does not fit into a frame, it asks for no answer, or
+    /// When the channel is not open, RabbitMQ would close the channel or the connection for the
+    /// request, it does not fit into a frame, it asks for no reply, or
     /// [too many requests](crate::Limits::unsent_requests) wait to be sent.
     pub fn call<R: Request + ClientSent>(&mut self, request: &R) -> Result<RequestId, ApiMisuse> {
         if request.no_wait() {
@@ -125,11 +127,11 @@ impl<'a> ChannelMut<'a> {
         Ok(self.after_request(request))
     }
 
-    /// Sends a request that is not answered: `no_wait` is set. Should it go wrong, the server
-    /// closes the channel.
+    /// Sends a request without a reply: `no_wait` is set. The server closes the channel if the
+    /// request fails.
     ///
     /// # Errors
-    /// As [`call`](Self::call); also when the answer would have brought a name that is not given.
+    /// As [`call`](Self::call); also when the reply would have carried a generated name.
     pub fn send<R: NoWait + ClientSent>(&mut self, request: &R) -> Result<(), ApiMisuse> {
         checks::check_called::<R>()?;
         let mut request = request.clone();
@@ -141,16 +143,16 @@ impl<'a> ChannelMut<'a> {
         Ok(())
     }
 
-    /// Starts a consumer, and gives back its number and its tag. Without a tag it gets one that is
-    /// free on this channel. The request's
-    /// reply is `basic.consume-ok`, which deliveries follow; with `no_wait` it is given
-    /// at once, and the server's refusal would be the end of the channel.
+    /// Starts a consumer, and returns its number and its tag. An empty tag is replaced by one that
+    /// is free on this channel. The request's reply is `basic.consume-ok`, followed by deliveries;
+    /// with `no_wait` the reply event is queued at once, and the server closes the channel if it
+    /// refuses.
     ///
-    /// A tag can be used again as soon as its consumer was cancelled, here or by the server; that of
-    /// a consumer which was [given up](Self::abandon_consumer), or whose request has timed out, when
-    /// its consume-ok has come. What
-    /// the server still delivers to the consumer before is not given to the new one, unless both
-    /// the cancel and the new consumer ask for no answer.
+    /// A tag can be reused as soon as its consumer was cancelled, by this side or by the server. If
+    /// a consumer was [abandoned](Self::abandon_consumer), or its request timed out, before the
+    /// consume-ok, the tag can be reused after the consume-ok. Late deliveries of the previous
+    /// consumer do not reach the new one, unless both the cancel and the new consumer ask for no
+    /// reply.
     ///
     /// # Errors
     /// As [`call`](Self::call); also when the tag is in use on this channel.
@@ -177,7 +179,7 @@ impl<'a> ChannelMut<'a> {
         );
         let request = self.machine.next_request();
         if consume.no_wait {
-            // Nothing else will say that it has begun.
+            // With `no_wait`, no reply of the server confirms the start.
             let consumer_tag = tag.clone();
             self.machine.push(Event::Reply {
                 channel: Some(self.id),
@@ -194,13 +196,13 @@ impl<'a> ChannelMut<'a> {
         Ok((consumer, tag, request))
     }
 
-    /// Gives a consumer up: no event comes for it from now on. It is cancelled, and what is still
-    /// delivered to it is put back, unless it needs no acknowledgement, in which case it is lost.
-    /// It does nothing for a consumer that has ended.
+    /// Abandons a consumer: no further event is reported for it. It is cancelled, and its remaining
+    /// deliveries are requeued, or lost if they need no acknowledgement. Does nothing for a
+    /// consumer that has ended.
     ///
-    /// A consumer that is confirmed is cancelled at once, and its tag is free. One whose consume-ok
-    /// has not come is cancelled when that comes, also if its request has timed out, and its tag is
-    /// in use until then: RabbitMQ 3.10 closes the connection with 541 for an earlier cancel.
+    /// A confirmed consumer is cancelled at once, and its tag is free. Before the consume-ok, the
+    /// cancel is deferred until that arrives, even if the request has timed out, and the tag is in
+    /// use until then: RabbitMQ 3.10 closes the connection with 541 for an earlier cancel.
     pub fn abandon_consumer(&mut self, tag: &ShortStr, consumer: ConsumerId) {
         let Some(channel) = self.machine.channel(self.id) else {
             return;
@@ -209,13 +211,13 @@ impl<'a> ChannelMut<'a> {
             pending.method == basic::Consume::ID && pending.consumer == Some(consumer)
         });
         if let Some(request) = consume.map(|pending| pending.id) {
-            // Its request is given up with it.
+            // Its request is abandoned with it.
             self.machine.abandon(Some(self.id), request);
         }
         self.machine.abandon_consumer(self.id, tag, consumer);
     }
 
-    /// Fetches one message. The answer comes as [`Event::Got`] or [`Event::Failed`].
+    /// Fetches one message. The reply arrives as [`Event::Got`] or [`Event::Failed`].
     ///
     /// [`Event::Got`]: super::Event::Got
     /// [`Event::Failed`]: super::Event::Failed
@@ -233,20 +235,20 @@ impl<'a> ChannelMut<'a> {
         Ok(request)
     }
 
-    /// Publishes a message. On a channel in confirm mode it gives back the publish's number, and
-    /// [`Event::Settled`] tells later what became of it.
+    /// Publishes a message. On a channel in confirm mode it returns the number of the publish, and
+    /// [`Event::Settled`] reports the outcome later.
     ///
-    /// The method, the content header and the body are queued together and in order with
-    /// everything else on the channel. A body of a few kilobytes is copied, a larger one is kept
-    /// by reference until it is sent.
+    /// The method, the content header and the body (section 4.2.6 of the specification) are queued
+    /// together, in order with everything else on the channel. A body of a few kilobytes is copied;
+    /// a larger one is held by reference until it is sent.
     ///
     /// [`Event::Settled`]: super::Event::Settled
     ///
     /// # Errors
-    /// [`PublishError::HeldBack`] with the body when there is no room or the server wants none
-    /// now; [`PublishError::Misuse`] when the channel is not open, or the message is too large, has
-    /// encoded properties that cannot be read, or is one that RabbitMQ would close the connection
-    /// for.
+    /// [`PublishError::HeldBack`] with the body when the output has no room or the server has
+    /// paused publishing; [`PublishError::Misuse`] when the channel is not open, the message is too
+    /// large or has unreadable encoded properties, or RabbitMQ would close the channel or the
+    /// connection for it.
     #[inline]
     pub fn publish<P: PropertyList>(
         &mut self,
@@ -262,9 +264,9 @@ impl<'a> ChannelMut<'a> {
         })
     }
 
-    /// Publishes a message as [`publish`](Self::publish) does, and drops no body: it is taken if the
-    /// message is accepted and kept by reference, and otherwise stays in `body`. So its destructor
-    /// runs where the caller wants it to, such as outside of a lock.
+    /// Publishes a message like [`publish`](Self::publish), but drops no body: it is taken if the
+    /// message is accepted and held by reference, and otherwise stays in `body`. The caller chooses
+    /// where the destructor runs, for example outside of a lock.
     ///
     /// # Errors
     /// As [`publish`](Self::publish), with an empty body in [`PublishError::HeldBack`].
@@ -278,16 +280,16 @@ impl<'a> ChannelMut<'a> {
         self.machine.publish(self.id, publish, properties, body)
     }
 
-    /// Whether a message with a body of so many bytes would wait behind others of its channel, or
-    /// for turns of its own, instead of leaving with the next output.
+    /// Whether a message with a body of that many bytes would wait behind others of its channel, or
+    /// for round-robin turns of its own, instead of leaving with the next output.
     #[must_use]
     pub fn is_backlogged(&self, body_len: usize) -> bool {
         self.machine.is_backlogged(self.id, body_len)
     }
 
-    /// Withholds an outstanding delivery: no acknowledgement but
-    /// [`requeue_withheld`](Self::requeue_withheld) reaches it, neither one for all up to a later
-    /// delivery. For a delivery that the application has no room for at the moment.
+    /// Withholds an outstanding delivery: only [`requeue_withheld`](Self::requeue_withheld) settles
+    /// it, and an acknowledgement of a later delivery with `multiple` excludes it. For deliveries
+    /// that the application has no room for.
     ///
     /// # Errors
     /// When the channel is not open, or the delivery is not outstanding on it.
@@ -304,7 +306,7 @@ impl<'a> ChannelMut<'a> {
         Ok(())
     }
 
-    /// Requeues a delivery that was withheld: the server delivers it again.
+    /// Requeues a withheld delivery: the server redelivers it.
     ///
     /// # Errors
     /// When the channel is not open, or the delivery is not withheld.
@@ -313,7 +315,8 @@ impl<'a> ChannelMut<'a> {
         if !channel.role.withheld.settle(Tags::One(tag)) {
             return Err(ApiMisuse::UnknownDeliveryTag(tag.get()));
         }
-        // A nack does not count towards a queue's delivery limit since RabbitMQ 4.3, a reject does.
+        // Since RabbitMQ 4.3 a reject counts towards the queue's delivery limit, and a nack does
+        // not.
         let nack = basic::Nack {
             delivery_tag: tag.get(),
             multiple: false,
@@ -323,7 +326,8 @@ impl<'a> ChannelMut<'a> {
         Ok(())
     }
 
-    /// Acknowledges deliveries.
+    /// Acknowledges deliveries. RabbitMQ closes the channel with 406 for a tag that is not
+    /// outstanding, so such a tag is refused here: <https://www.rabbitmq.com/docs/confirms>.
     ///
     /// # Errors
     /// When the channel is not open, or the delivery is not outstanding on it.
@@ -335,7 +339,7 @@ impl<'a> ChannelMut<'a> {
         })
     }
 
-    /// Refuses deliveries. RabbitMQ's extension.
+    /// Rejects deliveries. RabbitMQ's extension, <https://www.rabbitmq.com/docs/nack>.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -347,7 +351,7 @@ impl<'a> ChannelMut<'a> {
         })
     }
 
-    /// Refuses one delivery.
+    /// Rejects one delivery.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -361,8 +365,8 @@ impl<'a> ChannelMut<'a> {
         )
     }
 
-    /// Asks the server to deliver again what is outstanding, without an answer. Deprecated by the
-    /// standard in favour of `basic.recover`, which is [called](Self::call).
+    /// Asks the server to redeliver all outstanding deliveries, without a reply. Deprecated by the
+    /// standard in favour of `basic.recover`, for which [`call`](Self::call) is used.
     ///
     /// # Errors
     /// When the channel is not open, without `requeue`, which RabbitMQ does not implement, or when
@@ -377,12 +381,13 @@ impl<'a> ChannelMut<'a> {
         Ok(())
     }
 
-    /// Closes the channel. What was accepted before is sent first. The request's reply is
-    /// `channel.close-ok`; until then nothing else comes from the channel. Its other requests and
-    /// unconfirmed publishes are settled at once, for want of anybody who would.
+    /// Closes the channel. Everything accepted before is sent first. The request's reply is
+    /// `channel.close-ok`; until then nothing else is reported for the channel. Its other requests
+    /// and unconfirmed publishes are settled at once, because their replies would be discarded
+    /// (section 1.5.2.5 of the protocol reference).
     ///
-    /// The request fails with [`RequestError::ChannelClosed`] if the server has closed the channel
-    /// before it saw this close, for the reason that it gives;
+    /// The request fails with [`RequestError::ChannelClosed`] and the server's reason if the server
+    /// closed the channel before it received this close;
     /// [`Event::ChannelClosed`](super::Event::ChannelClosed) follows.
     ///
     /// # Errors
@@ -396,8 +401,8 @@ impl<'a> ChannelMut<'a> {
         self.machine.close_requested(self.id, close)
     }
 
-    /// All means all up to the last that has come; none if nothing is outstanding. To the server it
-    /// would also mean what is still on its way, which nobody has seen.
+    /// Resolves `All` to all up to the last delivery received; `None` if nothing is outstanding. On
+    /// the wire, `All` (a tag of 0) would include deliveries in flight to this side.
     #[inline]
     fn seen(&mut self, tags: Tags) -> Result<Option<Tags>, ApiMisuse> {
         if tags != Tags::All {
@@ -407,7 +412,7 @@ impl<'a> ChannelMut<'a> {
         Ok(channel.role.unacked.last().map(Tags::UpTo))
     }
 
-    /// Settles what is named, in one method unless some of it is withheld.
+    /// Settles the given deliveries, in one method unless some of them are withheld.
     #[inline]
     fn settle_all<M: ClientSent>(
         &mut self,
@@ -430,8 +435,8 @@ impl<'a> ChannelMut<'a> {
         self.machine.channel(self.id)?.role.withheld.first()
     }
 
-    /// Settles what is outstanding up to a delivery, some of which is withheld: in one method what
-    /// comes before, and the rest one by one.
+    /// Settles the outstanding deliveries up to `last`, some of which are withheld: those before
+    /// the first withheld one with a single method, the others one by one.
     fn settle_around<M: ClientSent>(
         &mut self,
         withheld: DeliveryTag,
@@ -500,8 +505,8 @@ impl<'a> ChannelMut<'a> {
         id
     }
 
-    /// What a request changes as soon as it is queued, because what follows it on the channel is
-    /// already under its effect.
+    /// Applies the effects of a request as soon as it is queued: they apply to all later methods of
+    /// the channel.
     fn apply(&mut self, method: &Method) {
         let Some(channel) = self.machine.channel_mut(self.id) else {
             return;
@@ -513,7 +518,7 @@ impl<'a> ChannelMut<'a> {
                 role.mode = Mode::Confirm(Confirms::new());
             }
         } else if id == tx::Select::ID && matches!(role.mode, Mode::Transaction { .. }) {
-            // The transaction that there is goes on.
+            // An open transaction continues.
         } else if id == tx::Select::ID || id == tx::Commit::ID {
             role.mode = Mode::Transaction {
                 outstanding: role.unacked.clone(),
@@ -532,7 +537,7 @@ impl<'a> ChannelMut<'a> {
             role.consumers.cancel(tag, Cancelling::Unanswered);
         }
         if id == tx::Commit::ID {
-            // RabbitMQ takes anything that comes before the commit is done for a fault.
+            // RabbitMQ fails the connection for any method on the channel before `tx.commit-ok`.
             self.machine.hold_channel(self.id);
         }
     }

@@ -1,4 +1,4 @@
-//! What a client knows of a channel.
+//! The client's state of a channel.
 
 use alloc::collections::VecDeque;
 
@@ -10,49 +10,49 @@ use crate::{
     wire::ShortStr,
 };
 
-/// What a client knows of a channel.
+/// The client's state of a channel.
 #[derive(Debug, Default)]
 pub(crate) struct ClientChannel {
-    /// The requests that wait for their answer, in the order they were made.
+    /// The pending requests, in the order they were made.
     pub(crate) pending: VecDeque<Pending>,
     pub(crate) mode: Mode,
     pub(crate) consumers: Consumers,
     pub(crate) unacked: Unacked,
-    /// Deliveries that the application has no room for: outstanding on the server, and out of
-    /// reach of acknowledgements.
+    /// Deliveries that the application has no room for: outstanding on the server, and excluded
+    /// from acknowledgements.
     pub(super) withheld: Unacked,
-    /// How many times `basic.recover` waits for its answer. What is delivered before that, the
-    /// server takes back before it looks at any acknowledgement.
+    /// The number of `basic.recover` requests in flight. The server requeues deliveries sent before
+    /// the reply, so acknowledgements of them would come too late.
     recovering: usize,
-    /// The channel is to be closed as soon as it is open.
+    /// The channel is closed as soon as it is open.
     pub(crate) abandoned_open: bool,
 }
 
-/// What a channel does with publishes.
+/// The publish mode of a channel.
 #[derive(Debug, Default)]
 pub(crate) enum Mode {
     #[default]
     Plain,
     Confirm(Confirms),
     Transaction {
-        /// What was outstanding when the transaction began, or was delivered since: a rollback
-        /// brings it back.
+        /// The deliveries that were outstanding when the transaction began, or arrived since. A
+        /// rollback makes them outstanding again.
         outstanding: Unacked,
     },
 }
 
-/// A request that waits for its answer.
+/// A request that awaits its reply.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) id: RequestId,
     pub(crate) method: MethodId,
-    /// The consumer tag that the answer must have: for consume and cancel.
+    /// The consumer tag that the reply must have. `Some` for consume and cancel.
     pub(crate) tag: Option<ShortStr>,
-    /// The consumer that the answer is about: for consume, and for a cancel that ends one.
+    /// The consumer of the reply. `Some` for consume, and for a cancel that ends a consumer.
     pub(crate) consumer: Option<ConsumerId>,
     /// For `basic.get`: the message needs no acknowledgement.
     pub(crate) no_ack: bool,
-    /// Its answer is not awaited any more.
+    /// The reply is no longer awaited.
     pub(crate) abandoned: bool,
 }
 
@@ -70,9 +70,9 @@ impl Pending {
 }
 
 impl ClientChannel {
-    /// Whether the request is waited for.
+    /// Whether the reply to the request is awaited.
     pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
-        // Numbers only ever grow.
+        // Ascending, because request numbers only grow.
         self.pending
             .binary_search_by_key(&request, |pending| pending.id)
             .ok()
@@ -80,8 +80,8 @@ impl ClientChannel {
             .is_some_and(|pending| !pending.abandoned)
     }
 
-    /// Marks a request as one that is not waited for; none if it is not. Gives back the consumer
-    /// that it asked for, if it did.
+    /// Abandons a request. Returns `Some` if its reply was awaited, with the consumer that it
+    /// starts, if any.
     pub(crate) fn abandon(&mut self, request: RequestId) -> Option<Option<(ShortStr, ConsumerId)>> {
         let mut pending = self.pending.iter_mut();
         let pending = pending.find(|pending| pending.id == request && !pending.abandoned)?;
@@ -91,7 +91,7 @@ impl ClientChannel {
         Some(consumer.filter(|_| consumes))
     }
 
-    /// A delivery that needs an acknowledgement has come.
+    /// Records a delivery that needs an acknowledgement.
     #[inline]
     pub(crate) fn delivered(&mut self, tag: DeliveryTag) {
         if self.recovering > 0 {
@@ -103,21 +103,21 @@ impl ClientChannel {
         }
     }
 
-    /// The server is asked to take all outstanding deliveries back, and will answer.
+    /// Records that a `basic.recover` with a reply was queued.
     pub(super) fn recover_asked(&mut self) {
         self.recovering += 1;
     }
 
-    /// The server was asked to take all outstanding deliveries back, and has done so.
+    /// Handles a `recover-ok`: the server has requeued all outstanding deliveries.
     pub(crate) fn recover_answered(&mut self) {
         self.recovering = self.recovering.saturating_sub(1);
     }
 
-    /// Acknowledgements of outstanding deliveries come too late from now on: the server takes them
-    /// all back first.
+    /// Clears the outstanding deliveries when a recover is queued: the server requeues them before
+    /// it handles a later acknowledgement.
     pub(super) fn recovered(&mut self) {
         if let Mode::Transaction { outstanding } = &mut self.mode {
-            // What the transaction has settled is not taken back.
+            // Deliveries settled within the transaction are not requeued.
             outstanding.remove(&self.unacked);
         }
         self.unacked.clear();

@@ -1,8 +1,9 @@
-//! Mistakes that are refused before a byte leaves.
+//! Local checks for misuse, before any byte is sent.
 //!
-//! RabbitMQ answers some mistakes by closing the whole connection, with all its channels, and
-//! others by closing the channel. What can be known here is refused here, so that the one call
-//! fails and nothing else.
+//! RabbitMQ answers some mistakes by closing the channel, and others by closing the connection with
+//! all its channels. A mistake that is detectable here is refused here, so that only the one call
+//! fails. The features that RabbitMQ does not implement are listed in
+//! <https://www.rabbitmq.com/docs/specification>.
 
 use super::channel_state::Mode;
 use crate::{
@@ -15,10 +16,10 @@ use crate::{
 /// The pseudo-queue of direct reply-to, <https://www.rabbitmq.com/docs/direct-reply-to>.
 pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
-/// What names begin with that are the server's own.
+/// The prefix of names reserved for the server, <https://www.rabbitmq.com/docs/queues>.
 const RESERVED: &str = "amq.";
 
-/// Checks that the method is not one with a command of its own.
+/// Checks that the method has no command of its own.
 pub(super) fn check_called<M: MethodDef>() -> Result<(), ApiMisuse> {
     const OWN_COMMANDS: [MethodId; 4] = [
         channel::Open::ID,
@@ -33,7 +34,8 @@ pub(super) fn check_called<M: MethodDef>() -> Result<(), ApiMisuse> {
     Ok(())
 }
 
-/// Checks a request without an answer: the answer must not have been the only one to tell a name.
+/// Checks a request without a reply. A `queue.declare` needs a name then: the reply is the only
+/// source of a generated one (section 1.7.2.1 of the protocol reference).
 pub(super) fn check_named(method: &Method) -> Result<(), ApiMisuse> {
     match method {
         Method::QueueDeclare(declare) if declare.queue.is_empty() => Err(ApiMisuse::NameRequired {
@@ -43,7 +45,8 @@ pub(super) fn check_named(method: &Method) -> Result<(), ApiMisuse> {
     }
 }
 
-/// Checks what confirm and transaction mode allow.
+/// Checks the method against the mode of the channel. Confirm and transaction mode exclude each
+/// other, <https://www.rabbitmq.com/docs/confirms>.
 pub(super) fn check_mode(method: &Method, mode: &Mode) -> Result<(), ApiMisuse> {
     let transactional = matches!(mode, Mode::Transaction { .. });
     match method {
@@ -58,7 +61,7 @@ pub(super) fn check_mode(method: &Method, mode: &Mode) -> Result<(), ApiMisuse> 
     }
 }
 
-/// Checks what RabbitMQ refuses whatever the state of the broker is.
+/// Checks for requests that RabbitMQ refuses in any state of the broker.
 pub(super) fn check_rabbitmq(method: &Method) -> Result<(), ApiMisuse> {
     let not_implemented = |feature| Err(ApiMisuse::NotImplementedByRabbitMq { feature });
     let on_default = |name: &ShortStr| {
@@ -95,7 +98,7 @@ pub(super) fn check_rabbitmq(method: &Method) -> Result<(), ApiMisuse> {
         }
         Method::QueueBind(bind) => on_default(&bind.exchange),
         Method::QueueUnbind(unbind) => on_default(&unbind.exchange),
-        // To declare a direct reply address asks whether somebody is there.
+        // Declaring a direct reply address checks whether its requester is still connected.
         Method::QueueDeclare(declare)
             if !declare.passive
                 && declare.queue.starts_with(RESERVED)

@@ -1,4 +1,4 @@
-//! What a client's connection begins with.
+//! The configuration of a client's connection.
 
 use alloc::{boxed::Box, string::String, vec, vec::Vec};
 
@@ -11,7 +11,7 @@ use crate::{
     wire::{FieldTable, ShortStr, ShortStrError},
 };
 
-/// What a client's connection begins with: who, where, and within which bounds.
+/// The configuration of a client's connection: credentials, virtual host and bounds.
 ///
 /// The default is RabbitMQ's: user `guest` with password `guest`, virtual host `/`, and the limits
 /// that the server offers.
@@ -31,54 +31,55 @@ use crate::{
 pub struct Config {
     /// The virtual host to open. Default `/`.
     pub virtual_host: ShortStr,
-    /// The SASL mechanisms to use, best first: the first one that the server offers is taken.
-    /// Default PLAIN as `guest`.
+    /// The SASL mechanisms to use, in order of preference: the first one that the server offers is
+    /// chosen. Default PLAIN as `guest`.
     pub mechanisms: Vec<Box<dyn Mechanism>>,
-    /// The language of messages. Default `en_US`, the only one that RabbitMQ has.
+    /// The locale of the server's messages. Default `en_US`, the only one that RabbitMQ has.
     pub locale: ShortStr,
-    /// What to tell the server about this client, beside what is always told: `product`,
-    /// `version`, `platform` and `capabilities`. A field of such a name replaces what would be
-    /// told. RabbitMQ shows `connection_name` to its operators.
+    /// Additional client properties, beside the defaults `product`, `version`, `platform` and
+    /// `capabilities`. A field of such a name replaces the default. RabbitMQ shows
+    /// `connection_name` to its operators (<https://www.rabbitmq.com/docs/connections>).
     pub properties: FieldTable,
-    /// The highest channel number to ask for; 0 takes what the server offers. Default 0.
+    /// The highest channel number to request; 0 accepts the server's limit. Default 0.
     pub channel_max: u16,
-    /// The largest frame to ask for, in bytes, at least 4096; 0 takes what the server offers.
-    /// Default 0. RabbitMQ takes no less than 8192 since 4.1.
+    /// The largest frame to request, in bytes, at least 4096; 0 accepts the server's limit. Default
+    /// 0. RabbitMQ accepts no less than 8192 since 4.1.
     pub frame_max: u32,
-    /// The heartbeat interval in seconds, whatever the server suggests; 0 turns heartbeats off.
-    /// None takes what the server suggests, which may be 0. Default none.
+    /// The heartbeat interval in seconds, which overrides the server's suggestion; 0 turns
+    /// heartbeats off. `None` accepts the server's suggestion, which may be 0. Default `None`.
     pub heartbeat: Option<u16>,
-    /// Which mistakes to refuse. Default [`Checks::RabbitMq`].
+    /// The mistakes that are refused locally. Default [`Checks::RabbitMq`].
     pub checks: Checks,
-    /// How many messages a consumer may have unacknowledged, where the application does not say.
-    /// Default a third of a buffer of 3000 messages. Only the client's handles set it; the machine
-    /// sends no `basic.qos` of its own.
+    /// The prefetch of consumers for which the application sets none. Default a third of a buffer
+    /// of 3000 messages. Only the client's handles set it; the machine sends no `basic.qos` of its
+    /// own.
     pub prefetch: Prefetch,
-    /// What bounds the memory.
+    /// The bounds on memory.
     pub limits: Limits,
-    /// How long to wait for the server.
+    /// The timeouts for the server.
     pub timeouts: Timeouts,
 }
 
-/// How many messages a consumer may have unacknowledged before the server sends it more.
+/// The maximum number of unacknowledged messages of a consumer, beyond which the server sends it no
+/// more.
 ///
 /// RabbitMQ: <https://www.rabbitmq.com/docs/consumer-prefetch>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prefetch {
-    /// A third of a buffer of so many messages, rounded down, at least 1: while the application works
-    /// on a third, another third waits and the last is on its way.
+    /// A third of a buffer of that many messages, rounded down, at least 1: one third is being
+    /// processed, one is queued, and one is in flight.
     OfBuffer(u32),
-    /// So many; 0 is no bound.
+    /// That many messages; 0 means unlimited.
     Count(u16),
-    /// No bound: the server sends the whole queue at once. What does not fit into the buffer
-    /// ([`Limits::undelivered`]) travels twice. RabbitMQ 3.10 looks for each acknowledgement among all
-    /// that is outstanding on the channel, so that tens of thousands of messages slow it down.
+    /// No limit: the server sends the whole queue at once. Messages that exceed the buffer
+    /// ([`Limits::undelivered`]) travel twice. RabbitMQ 3.10 searches all outstanding messages of
+    /// the channel for each acknowledgement, so tens of thousands of messages slow it down.
     Unlimited,
 }
 
 impl Prefetch {
-    /// The number for `basic.qos`; 0 is no bound.
+    /// The value for `basic.qos`; 0 means unlimited.
     #[must_use]
     pub fn count(self) -> u16 {
         match self {
@@ -90,20 +91,20 @@ impl Prefetch {
 }
 
 impl Default for Prefetch {
-    /// RabbitMQ's pages find no gain beyond some hundreds.
+    /// RabbitMQ documents no gain beyond some hundreds: <https://www.rabbitmq.com/docs/confirms>.
     fn default() -> Self {
         Self::OfBuffer(3000)
     }
 }
 
-/// Which mistakes are refused at once, before a byte leaves.
+/// The set of mistakes that are refused locally, before any byte is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Checks {
-    /// What RabbitMQ is known to answer by closing the connection or the channel.
+    /// Requests to which RabbitMQ is known to respond by closing the connection or the channel.
     #[default]
     RabbitMq,
-    /// Only what no server could accept, or what would confuse this client.
+    /// Only requests that no server could accept, or that would confuse this client.
     Standard,
 }
 
@@ -217,7 +218,7 @@ impl Config {
 }
 
 impl Config {
-    /// Checks what the types cannot.
+    /// Checks the constraints that the types do not express.
     pub(crate) fn check(&self) -> Result<(), ApiMisuse> {
         let problem = |setting, problem| Err(ApiMisuse::Config { setting, problem });
         if self.frame_max != 0 && self.frame_max < FRAME_MIN_SIZE {
@@ -246,12 +247,14 @@ impl Config {
 }
 
 impl Config {
-    /// What an AMQP URI says: who, which virtual host, and the limits in its query. Where to
-    /// connect is the caller's business. Without `auth_mechanism` the mechanism is PLAIN.
+    /// Takes credentials, virtual host and limits from an AMQP URI
+    /// (<https://www.rabbitmq.com/docs/uri-spec>,
+    /// <https://www.rabbitmq.com/docs/uri-query-parameters>). The host is up to the caller. Without
+    /// `auth_mechanism` the mechanism is PLAIN.
     ///
     /// # Errors
-    /// [`ApiMisuse::Config`] for a mechanism that is not known here, or credentials that the
-    /// mechanism cannot carry.
+    /// [`ApiMisuse::Config`] for an unknown mechanism, or credentials that the mechanism cannot
+    /// carry.
     ///
     /// ```
     /// use amqp_core::{client::Config, uri::Uri};

@@ -1,4 +1,4 @@
-//! When publishes are to be confirmed, on all channels.
+//! The confirm deadlines of all channels.
 
 use alloc::{
     collections::{BTreeSet, VecDeque},
@@ -14,22 +14,23 @@ use crate::{
     time::Instant,
 };
 
-/// Into how many parts the time is divided. Publishes of one part share a deadline, at its end; so a
-/// channel has few deadlines however many publishes wait.
+/// The number of parts of the confirm timeout. The publishes of one part share a deadline at its
+/// end, so that a channel has few deadlines however many publishes are unconfirmed.
 const PARTS: u32 = 16;
 
-/// More deadlines than these per channel, and a few, are of channels that have ended.
+/// The number of deadlines per channel, plus a few, above which some must belong to channels that
+/// have ended.
 const SWEEP_FROM: usize = 2 * PARTS as usize;
 
-/// When publishes are to be confirmed, on all channels.
+/// The confirm deadlines of all channels.
 #[derive(Debug)]
 pub(super) struct ConfirmDeadlines {
-    /// How long each publish waits; none for ever.
+    /// The confirm timeout. `None` if publishes have no deadline.
     after: Option<Duration>,
-    /// The channels with publishes that have no deadline yet.
+    /// The channels with publishes without a deadline.
     unmarked: Vec<ChannelId>,
-    /// The deadlines of all channels, in order. Some are over: their publishes are settled, or the
-    /// channel has ended.
+    /// The deadlines of all channels, in order. Some are obsolete: their publishes are settled, or
+    /// the channel has ended.
     queue: VecDeque<(Instant, ChannelId)>,
 }
 
@@ -47,17 +48,18 @@ impl ConfirmDeadlines {
         self.after.is_some()
     }
 
-    /// The channel has a publish without a deadline, and had none before.
+    /// Adds a channel with its first publish without a deadline.
     pub(super) fn add(&mut self, id: ChannelId) {
         self.unmarked.push(id);
     }
 
-    /// No publish waits any more.
+    /// Removes all deadlines.
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.after);
     }
 
-    /// The next deadline. To set one is not urgent: it may be late by a part.
+    /// Returns the next deadline. Setting the deadlines of new publishes is not urgent: it may be
+    /// late by one part.
     pub(super) fn next(&self, now: Instant) -> Option<(Instant, TimeoutReason)> {
         let part = self.after.filter(|_| !self.unmarked.is_empty());
         let unmarked = part.map(|after| (now + after / PARTS, TimeoutReason::SetDeadline));
@@ -68,7 +70,7 @@ impl ConfirmDeadlines {
 }
 
 impl Machine<Client> {
-    /// Sets the deadlines that wait for the time, and drops the first ones that are over.
+    /// Sets the deadlines of new publishes at the current time, and removes obsolete ones.
     #[inline]
     pub(super) fn set_confirm_deadlines(&mut self) {
         let deadlines = &self.role.confirm_deadlines;
@@ -103,7 +105,7 @@ impl Machine<Client> {
         }
     }
 
-    /// Whether a publish of the channel waits whose deadline is that one.
+    /// Whether `at` is the deadline of an unconfirmed publish of the channel.
     fn awaits_confirm(&mut self, id: ChannelId, at: Instant) -> bool {
         let Some(channel) = self.channel_mut(id) else {
             return false;
@@ -114,8 +116,9 @@ impl Machine<Client> {
         }
     }
 
-    /// Tells of the publishes whose time is over. Those that wait in the output are not taken out of
-    /// it: the server counts what it gets, so that the numbers behind them would be others.
+    /// Settles publishes as [`Outcome::Unknown`] once their deadline has passed. Queued ones stay
+    /// in the output: the server counts the publishes it receives, so removing one would shift the
+    /// numbers of those behind it.
     pub(super) fn expire_confirms(&mut self) {
         let now = self.now();
         while let Some(&(at, id)) = self.role.confirm_deadlines.queue.front()

@@ -1,4 +1,4 @@
-//! The publishes of a channel in confirm mode, until the server has told their fate.
+//! The unconfirmed publishes of a channel in confirm mode.
 
 use alloc::collections::VecDeque;
 
@@ -10,29 +10,30 @@ use super::{
 };
 use crate::{body::Content, ids::PublishSeq, protocol::basic, time::Instant};
 
-/// The publishes that wait for their confirm, by number.
+/// The unconfirmed publishes, by number.
 ///
-/// Confirms come in any order, singly or for all up to a number. A ring that is indexed by number
-/// settles each publish once, at a cost that does not depend on how many wait.
+/// Confirms arrive in any order, for one publish or for all up to a number
+/// (<https://www.rabbitmq.com/docs/confirms>). A ring indexed by number settles each publish once,
+/// at a cost independent of the number outstanding.
 #[derive(Debug)]
 pub(crate) struct Confirms {
     /// The number of the entry at the front.
     first: u64,
     entries: VecDeque<Entry>,
-    /// The mandatory publishes among them, to match returns to.
+    /// The mandatory publishes among them, for matching returns.
     mandatory: Mandatory,
-    /// How many unsettled entries are in doubt.
+    /// The number of unsettled entries in doubt.
     in_doubt: usize,
-    /// The deadlines, in order. Each is of the publishes behind the mark before it.
+    /// The deadlines, in order. Each covers the publishes after the previous mark.
     marks: VecDeque<Mark>,
-    /// There are publishes behind the last mark, which have no deadline yet.
+    /// `true` if there are publishes after the last mark, which have no deadline yet.
     unmarked: bool,
 }
 
 /// The deadline of several publishes.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
-    /// The last of them.
+    /// The last publish that the deadline covers.
     last: u64,
     at: Instant,
 }
@@ -40,17 +41,17 @@ struct Mark {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     settled: bool,
-    /// A message came back that may have been this one.
+    /// A return may have been for this publish.
     in_doubt: bool,
-    /// Where its first byte stands in the lane of ready frames; `BACKLOG` while it waits in a
-    /// backlog, 0 when it has left one.
+    /// The position of its first byte in the lane of ready frames. [`BACKLOG`] while it waits in a
+    /// backlog, 0 once it has begun to leave one.
     position: u64,
 }
 
-/// The position of a publish that waits in its channel's backlog.
+/// The position of a publish in its channel's backlog.
 pub(crate) const BACKLOG: u64 = u64::MAX - 1;
 
-/// The end of everything that is queued, backlogs as well.
+/// A position after everything queued, backlogs included.
 pub(crate) const ALL: u64 = u64::MAX;
 
 impl Confirms {
@@ -65,14 +66,15 @@ impl Confirms {
         }
     }
 
-    /// Takes note that the last publish has no deadline. False if there were such before.
+    /// Records that the last publish has no deadline. Returns `false` if there were such publishes
+    /// before.
     #[inline]
     pub(crate) const fn begin_unmarked(&mut self) -> bool {
         !core::mem::replace(&mut self.unmarked, true)
     }
 
-    /// Gives the publishes that have none a deadline at that time, or up to `slack` later: then
-    /// they share one. Gives back a deadline that is new.
+    /// Sets the deadline `at`, or up to `slack` later to share one, for the publishes without a
+    /// deadline. Returns `Some` if a new deadline was created.
     pub(crate) fn mark(&mut self, at: Instant, slack: Duration) -> Option<Instant> {
         self.unmarked = false;
         let last = self.next() - 1;
@@ -90,8 +92,8 @@ impl Confirms {
         Some(at)
     }
 
-    /// Whether a publish waits whose deadline is that one, which is the first if it still is any.
-    /// If not, it is not any more.
+    /// Whether `at` is the first deadline and covers an unconfirmed publish. Removes the deadline
+    /// if all its publishes are settled.
     pub(crate) fn has_deadline(&mut self, at: Instant) -> bool {
         let Some(mark) = self.marks.front().filter(|mark| mark.at == at) else {
             return false;
@@ -103,7 +105,7 @@ impl Confirms {
         waits
     }
 
-    /// The deadline has passed: gives the runs of those publishes that were not settled.
+    /// Handles an expired deadline. Passes the runs of its unsettled publishes to `settled`.
     pub(crate) fn expire(&mut self, at: Instant, mut settled: impl FnMut(PublishSeq, PublishSeq)) {
         if let Some(mark) = self.marks.front().filter(|mark| mark.at == at).copied() {
             self.marks.pop_front();
@@ -113,7 +115,7 @@ impl Confirms {
         }
     }
 
-    /// How many wait, counting settled ones behind an unsettled one.
+    /// The number of entries: unsettled ones, and settled ones after an unsettled one.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -123,7 +125,7 @@ impl Confirms {
         self.first + self.entries.len() as u64
     }
 
-    /// Takes up the next publish.
+    /// Adds the next publish.
     pub(crate) fn add(&mut self, position: u64) -> PublishSeq {
         let seq = self.next();
         self.entries.push_back(Entry {
@@ -134,7 +136,7 @@ impl Confirms {
         PublishSeq(seq)
     }
 
-    /// The publish just added is mandatory.
+    /// Marks the publish just added as mandatory.
     pub(crate) fn add_mandatory(
         &mut self,
         publish: &basic::Publish,
@@ -146,7 +148,7 @@ impl Confirms {
         self.mandatory.add(self.next() - 1, key, properties);
     }
 
-    /// Publishes up to this number have begun to leave their backlog.
+    /// Records that the publishes up to this number have begun to leave their backlog.
     pub(crate) fn begun(&mut self, last: u64) {
         let count = (last + 1).saturating_sub(self.first) as usize;
         let entries = self.entries.iter_mut().take(count).rev();
@@ -155,8 +157,9 @@ impl Confirms {
         }
     }
 
-    /// Finds the publish that came back, among those that are not confirmed yet: a return comes
-    /// before its confirm. Those that it may be, where that is not certain, are in doubt from now on.
+    /// Finds the returned publish among the unconfirmed ones: the server sends a return before the
+    /// confirm (<https://www.rabbitmq.com/docs/confirms>). If the match is ambiguous, all
+    /// candidates are in doubt from now on.
     pub(crate) fn match_return(&mut self, method: &basic::Return, content: &Content) -> Found {
         let properties = Fingerprint::of(content.properties.as_bytes());
         let address = hash_address(&method.exchange, &method.routing_key);
@@ -168,8 +171,8 @@ impl Confirms {
         found
     }
 
-    /// As [`match_return`](Self::match_return), for a return of which only the method could be read:
-    /// each publish that it may be is in doubt from now on.
+    /// Like [`match_return`](Self::match_return), for a return of which only the method is
+    /// readable. Every publish to that address that may have been returned is in doubt from now on.
     pub(crate) fn match_unread_return(&mut self, method: &basic::Return) {
         let address = hash_address(&method.exchange, &method.routing_key);
         let (first, entries) = (self.first, &self.entries);
@@ -191,10 +194,10 @@ impl Confirms {
         }
     }
 
-    /// Settles one publish, or all up to it; gives back the runs of those that were not settled,
-    /// each with whether they are in doubt. A number of 0 with `multiple` means all. A number that was
-    /// never given out settles nothing: what it was meant for cannot be known, and the publishes that
-    /// wait stay in doubt.
+    /// Settles one publish, or with `multiple` all up to it. Passes the runs of publishes that were
+    /// unsettled to `settled`, each with whether they are in doubt. A number of 0 with `multiple`
+    /// means all. A number that was never assigned settles nothing: its meaning is unknown, and the
+    /// publishes stay unconfirmed.
     pub(crate) fn settle(
         &mut self,
         seq: u64,
@@ -203,7 +206,7 @@ impl Confirms {
     ) {
         let next = self.next();
         let seq = if multiple && seq == 0 { next - 1 } else { seq };
-        // Below the first: settled long ago, which a server may say again.
+        // A number below `first` is settled already. A repeated confirm is harmless.
         if seq >= next || seq < self.first {
             return;
         }
@@ -223,13 +226,13 @@ impl Confirms {
             self.first += 1;
         }
         self.mandatory.forget_before(self.first);
-        // The last one is kept for publishes that come soon.
+        // Keeps the last mark for publishes that follow soon.
         while self.marks.len() > 1 && self.marks.front().is_some_and(|it| it.last < self.first) {
             self.marks.pop_front();
         }
     }
 
-    /// Settles all entries up to the one at that index, and drops them.
+    /// Settles all entries up to that index, and removes them.
     fn settle_up_to(
         &mut self,
         last: usize,
@@ -248,8 +251,9 @@ impl Confirms {
         self.entries.drain(..=last);
     }
 
-    /// Ends it all: gives the runs of unsettled publishes of which something has left or will, and
-    /// of those of which nothing will. `leaves` is how much of the lane of ready frames does.
+    /// Ends confirm tracking. Passes the runs of unsettled publishes to `sent` if any of their
+    /// bytes have left or will leave, otherwise to `unsent`. `leaves` is the position in the lane
+    /// of ready frames up to which bytes leave.
     pub(crate) fn end(
         &mut self,
         leaves: u64,
@@ -265,7 +269,7 @@ impl Confirms {
         };
     }
 
-    /// The runs of unsettled entries that are `wanted`, among the first `count`.
+    /// Passes the runs of unsettled entries that are `wanted`, among the first `count`, to `run`.
     fn runs(
         &self,
         count: usize,
@@ -286,7 +290,7 @@ impl Confirms {
     }
 }
 
-/// Whether a publish is settled, among entries of which the front has the number `first`.
+/// Whether a publish is settled. `first` is the number of the front entry.
 fn is_settled(first: u64, entries: &VecDeque<Entry>, seq: u64) -> bool {
     let at = seq.checked_sub(first);
     at.is_none_or(|at| entries.get(at as usize).is_some_and(|entry| entry.settled))

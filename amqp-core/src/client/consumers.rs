@@ -9,10 +9,11 @@ use crate::{ids::ConsumerId, wire::ShortStr};
 
 /// The consumers of a channel, by tag.
 ///
-/// A tag can be used again, so that a consumer is known by its number. What this side sends on a
-/// channel is dealt with in order, and so a tag is free for the next consumer as soon as the cancel
-/// of the last one is queued. Until the server is known to have dealt with that cancel, what it says
-/// of the tag is about the consumer before.
+/// A tag can be reused, so a consumer is identified by its number. The server handles the methods
+/// of a channel in order, so a tag is free for the next consumer as soon as the cancel of the
+/// previous one is queued. Until the server is known to have handled that cancel, its methods for
+/// the tag belong to the previous consumer: deliveries may arrive up to the cancel-ok (section
+/// 1.8.3.5 of the protocol reference, basic.cancel).
 ///
 /// ```text
 ///          consume            cancel queued               cancel-ok, server's cancel,
@@ -20,28 +21,29 @@ use crate::{ids::ConsumerId, wire::ShortStr};
 ///                                                         consume-ok of the next one
 /// ```
 ///
-/// A consumer whose cancel asks for no answer, and that no other follows, is remembered at once.
+/// A consumer is remembered at once if its cancel asks for no reply and no other consumer follows.
 ///
-/// A consumer that is given up before its consume-ok has come stays active, with its deliveries put
-/// back, until that comes and its cancel is queued.
+/// A consumer that is abandoned before its consume-ok stays active until the consume-ok arrives and
+/// its cancel is queued. Its deliveries are requeued.
 #[derive(Debug, Default)]
 pub(crate) struct Consumers {
     by_tag: BTreeMap<ShortStr, Line>,
-    /// The owner of the tag of the delivery in progress, as found when that began. None after a change.
+    /// The owner of the tag of the delivery in progress, as found when the delivery began. `None`
+    /// after a change.
     receiving: Option<Consumer>,
-    /// The number of the next one.
+    /// The number of the next consumer.
     next: u32,
-    /// The last ones that ended, oldest first, each tag once: deliveries that crossed the cancel
-    /// may still come.
+    /// The consumers that ended last, oldest first, each tag once. Deliveries in flight during the
+    /// cancel may still arrive.
     ended: VecDeque<Ended>,
 }
 
-/// The consumers that share a tag, in the order in which they were asked for.
+/// The consumers that share a tag, in the order of their requests.
 #[derive(Debug)]
 struct Line {
-    /// What the server says of the tag is about this one.
+    /// The consumer that the server's methods for the tag belong to.
     owner: Consumer,
-    /// These wait until the ones before them have ended. All but the last one are cancelling.
+    /// Become owner when the ones before them have ended. All but the last are cancelling.
     next: VecDeque<Consumer>,
 }
 
@@ -50,21 +52,21 @@ struct Line {
 struct Ended {
     tag: ShortStr,
     no_ack: bool,
-    /// Nothing tells whether the server has dealt with its cancel.
+    /// It is unknown whether the server has handled the cancel.
     unanswered: bool,
-    /// How many deliveries are still taken for late ones.
+    /// The number of further deliveries that are accepted as late ones.
     late: u16,
 }
 
-/// How many consumers that ended are remembered.
+/// The maximum number of ended consumers to remember.
 const REMEMBERED: usize = 256;
 
-/// How many late deliveries are taken after a cancel without an answer: as many as the largest
-/// prefetch lets be on their way.
+/// The number of late deliveries accepted after a cancel without a reply: as many as the largest
+/// prefetch allows in flight.
 const LATE: u16 = u16::MAX;
 
-/// How many late deliveries are taken when the server is known to have dealt with the cancel, which
-/// should be none. More of them are put back and delivered in a circle.
+/// The number of late deliveries accepted once the server is known to have handled the cancel. None
+/// are expected; a limit breaks the loop of requeue and redelivery of a server that goes on.
 const LATE_ENDED: u16 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,24 +75,25 @@ pub(crate) struct Consumer {
     pub(crate) no_ack: bool,
     /// It consumes the pseudo-queue of direct reply-to.
     pub(crate) replies: bool,
-    /// Its deliveries are put back.
+    /// Its deliveries are requeued.
     pub(crate) abandoned: bool,
-    /// Its consume-ok tells that those before it have ended. False for a consume without an answer.
+    /// Its consume-ok proves that the consumers before it have ended. `false` for a consume without
+    /// a reply.
     pub(crate) announced: bool,
-    /// Its cancel is queued.
+    /// Whether its cancel is queued.
     pub(crate) cancelling: Cancelling,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cancelling {
     No,
-    /// A cancel-ok will come.
+    /// A cancel-ok will follow.
     Answered,
     Unanswered,
 }
 
 impl Consumers {
-    /// A tag that no consumer of the channel has.
+    /// Returns a tag that is free on this channel.
     pub(crate) fn free_tag(&self) -> ShortStr {
         (self.next..)
             .filter_map(|number| ShortStr::try_from(format!("ctag-{number}")).ok())
@@ -98,14 +101,15 @@ impl Consumers {
             .unwrap_or_default()
     }
 
-    /// Whether a consumer has the tag that is not being cancelled.
+    /// Whether a consumer has the tag and is not being cancelled.
     pub(crate) fn is_active(&self, tag: &ShortStr) -> bool {
         self.by_tag
             .get(tag)
             .is_some_and(|line| line.last().cancelling == Cancelling::No)
     }
 
-    /// Adds a consumer of a tag that none is active with. It is announced by a consume-ok, or not.
+    /// Adds a consumer to a tag without an active one. `announced` is `true` if a consume-ok will
+    /// follow.
     pub(crate) fn add(
         &mut self,
         tag: &ShortStr,
@@ -133,7 +137,7 @@ impl Consumers {
         let before = self.ended.iter().position(unanswered);
         let before = before.filter(|_| consumer.announced);
         let line = match before.and_then(|at| self.ended.remove(at)) {
-            // What comes before consume-ok is for the one before.
+            // Deliveries before the consume-ok belong to the previous consumer.
             Some(before) => Line {
                 owner: Consumer {
                     no_ack: before.no_ack,
@@ -150,27 +154,27 @@ impl Consumers {
         id
     }
 
-    /// The one that a delivery with that tag is for.
+    /// Returns the consumer that deliveries with the tag belong to.
     #[inline]
     pub(crate) fn owner(&self, tag: &ShortStr) -> Option<Consumer> {
         self.by_tag.get(tag).map(|line| line.owner)
     }
 
-    /// A delivery with that tag has begun: the one that it is for.
+    /// Records the start of a delivery with the tag, and returns its consumer.
     #[inline]
     pub(crate) fn begin_delivery(&mut self, tag: &ShortStr) -> Option<Consumer> {
         self.receiving = self.owner(tag);
         self.receiving
     }
 
-    /// The delivery that has begun is whole: the one that it is for.
+    /// Records the end of the delivery in progress, and returns its consumer.
     #[inline]
     pub(crate) fn end_delivery(&mut self, tag: &ShortStr) -> Option<Consumer> {
         self.receiving.take().or_else(|| self.owner(tag))
     }
 
-    /// Takes note of a delivery for a tag that no consumer has. Some if it may have crossed the end
-    /// of one, with whether that one needed no acknowledgements.
+    /// Counts a delivery for a tag without a consumer. Returns `Some` if the delivery may have
+    /// crossed the end of a consumer, with the `no_ack` of that consumer.
     pub(crate) fn take_late(&mut self, tag: &ShortStr) -> Option<bool> {
         let ended = self.ended.iter_mut().find(|ended| ended.tag == *tag)?;
         ended.late = ended.late.checked_sub(1)?;
@@ -185,7 +189,7 @@ impl Consumers {
             .is_some_and(|ended| !ended.no_ack)
     }
 
-    /// A cancel is queued for the tag: the consumer that it ends, if it ends one.
+    /// Records that a cancel is queued for the tag. Returns the consumer that it ends, if any.
     pub(crate) fn cancel(&mut self, tag: &ShortStr, cancelling: Cancelling) -> Option<ConsumerId> {
         self.receiving = None;
         let last = self.by_tag.get_mut(tag)?.last_mut();
@@ -201,7 +205,8 @@ impl Consumers {
         Some(id)
     }
 
-    /// Its deliveries are put back from now on. Whether it is to be cancelled for that.
+    /// Requeues the consumer's deliveries from now on. Returns whether the consumer must be
+    /// cancelled.
     pub(crate) fn abandon(&mut self, tag: &ShortStr, id: ConsumerId) -> bool {
         self.receiving = None;
         let line = self.by_tag.get_mut(tag);
@@ -212,7 +217,7 @@ impl Consumers {
         consumer.cancelling == Cancelling::No
     }
 
-    /// The server has confirmed it: those before it have ended.
+    /// Handles the consume-ok of a consumer: the consumers before it have ended.
     pub(crate) fn confirmed(&mut self, tag: &ShortStr, id: ConsumerId) {
         while self
             .by_tag
@@ -223,7 +228,7 @@ impl Consumers {
         }
     }
 
-    /// The server has dealt with its cancel.
+    /// Handles the cancel-ok of a consumer.
     pub(crate) fn cancelled(&mut self, tag: &ShortStr, id: ConsumerId) {
         self.confirmed(tag, id);
         if self.owner(tag).is_some_and(|owner| owner.id == id) {
@@ -231,11 +236,12 @@ impl Consumers {
         }
     }
 
-    /// The server has cancelled the consumer that it has under that tag.
+    /// Handles a `basic.cancel` of the server for the tag, and returns the consumer that it ends.
+    /// <https://www.rabbitmq.com/docs/consumer-cancel>
     pub(crate) fn cancelled_by_server(&mut self, tag: &ShortStr) -> Option<Consumer> {
         let ended = self.end_owner(tag);
         if ended.is_none() {
-            // Its cancel has crossed one of this side's.
+            // The server's cancel has crossed one of this side.
             let ended = self.ended.iter_mut().find(|ended| ended.tag == *tag);
             if let Some(ended) = ended {
                 ended.unanswered = false;
@@ -245,7 +251,7 @@ impl Consumers {
         ended
     }
 
-    /// Whether one of them gets direct replies.
+    /// Whether an active consumer receives direct replies.
     pub(crate) fn any_for_replies(&self) -> bool {
         let mut last = self.by_tag.values().map(Line::last);
         last.any(|last| last.replies && last.cancelling == Cancelling::No)
@@ -264,7 +270,7 @@ impl Consumers {
         Some(ended)
     }
 
-    /// Ends the owner if nothing will tell of its end.
+    /// Ends the owner if no method of the server will mark its end.
     fn settle_line(&mut self, tag: &ShortStr) {
         while let Some(line) = self.by_tag.get_mut(tag)
             && line.owner.cancelling == Cancelling::Unanswered
@@ -294,7 +300,7 @@ impl Consumers {
 }
 
 impl Consumer {
-    /// One that has ended and that the server may not know to have.
+    /// A consumer that has ended, possibly unknown to the server.
     const OVER: Self = Self {
         id: ConsumerId(u32::MAX),
         no_ack: false,

@@ -1,4 +1,4 @@
-//! What a client's connection tells.
+//! The events of a client's connection.
 
 use alloc::vec::Vec;
 
@@ -11,120 +11,123 @@ use crate::{
     wire::ShortStr,
 };
 
-/// Something that happened.
+/// An event of the connection.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The handshake is over: channels can be opened. See `tuning` for what was negotiated.
+    /// The handshake is complete: channels can be opened. The negotiated limits are in
+    /// [`tuning`](super::Connection::tuning).
     Opened,
-    /// A request was answered.
+    /// A reply to a request arrived.
     Reply {
-        /// The channel; none for a request of the connection itself.
+        /// The channel. `None` for a request of the connection itself.
         channel: Option<ChannelId>,
-        /// Which request.
+        /// The request.
         request: RequestId,
-        /// The answer: of the type that the request's method names.
+        /// The reply, of the type that the request's method defines.
         reply: Method,
     },
-    /// `basic.get` was answered.
+    /// A reply to `basic.get` arrived.
     Got {
         /// The channel.
         channel: ChannelId,
-        /// Which request.
+        /// The request.
         request: RequestId,
-        /// The message; none when the queue was empty.
+        /// The message. `None` if the queue was empty.
         message: Option<GetMessage>,
     },
-    /// A request will have no answer.
+    /// A request failed: no reply will follow.
     Failed {
-        /// Which request.
+        /// The request.
         request: RequestId,
-        /// Why.
+        /// The cause of the failure.
         cause: RequestError,
     },
     /// A message was delivered to a consumer.
     Delivered(Delivery),
-    /// A message came in of which nothing is kept, because it is over a limit of this side such as
-    /// [`Limits::header`](crate::Limits::header). Of a fetched one [`Failed`](Self::Failed) tells.
+    /// A message was discarded because it exceeds a limit of this side, such as
+    /// [`Limits::header`](crate::Limits::header). For `basic.get`, [`Failed`](Self::Failed) is
+    /// reported instead.
     Unreadable {
         /// The channel.
         channel: ChannelId,
-        /// The consumer that it was delivered to. `None` for a message that was returned.
+        /// The consumer of the delivery. `None` for a returned message.
         consumer: Option<ConsumerId>,
-        /// The delivery, which was rejected without requeue: it is dead-lettered or dropped. `None`
-        /// if it needed no acknowledgement.
+        /// The delivery, which was rejected without requeue: it is dead-lettered or dropped. `Some`
+        /// if it needed an acknowledgement.
         tag: Option<DeliveryTag>,
-        /// Why.
+        /// The exceeded limit.
         fault: Fault,
     },
-    /// A mandatory message came back: no queue took it. Its confirm follows.
+    /// A mandatory message was returned as unroutable. Its confirm follows
+    /// (<https://www.rabbitmq.com/docs/confirms>).
     Returned(Returned),
-    /// The fate of publishes of a channel in confirm mode is known. Each number comes once.
+    /// Publishes of a channel in confirm mode were settled. Each number is reported once.
     Settled {
         /// The channel.
         channel: ChannelId,
-        /// The first of them.
+        /// The first publish of the range.
         first: PublishSeq,
-        /// The last of them.
+        /// The last publish of the range.
         last: PublishSeq,
-        /// What became of all of them.
+        /// The outcome of all publishes in the range.
         outcome: Outcome,
     },
-    /// The server cancelled a consumer: its queue is gone, or moved, or may no longer be read.
+    /// The server cancelled a consumer: its queue was deleted or moved, or the permission to read
+    /// it was revoked. <https://www.rabbitmq.com/docs/consumer-cancel>
     ConsumerCancelled {
         /// The channel.
         channel: ChannelId,
-        /// Which consumer.
+        /// The consumer.
         consumer: ConsumerId,
-        /// Its tag.
+        /// The consumer's tag.
         tag: ShortStr,
     },
-    /// The server paused or resumed publishing on a channel.
+    /// The server paused or resumed publishing on a channel (`channel.flow`).
     Flow {
         /// The channel.
         channel: ChannelId,
         /// Whether publishing is allowed.
         active: bool,
     },
-    /// The server is short of a resource and holds back publishing on the connection. It may not
-    /// even read until [`Unblocked`](Self::Unblocked).
+    /// The server is short of a resource and has blocked publishing on the connection. It may stop
+    /// reading until [`Unblocked`](Self::Unblocked).
+    /// <https://www.rabbitmq.com/docs/connection-blocked>
     Blocked {
-        /// Why, in the server's words.
+        /// The reason that the server gives.
         reason: ShortStr,
     },
-    /// Publishing may go on.
+    /// The server allows publishing again.
     Unblocked,
-    /// There is room in the output buffer: [`Hold::OutputFull`](crate::Hold::OutputFull) is over.
-    /// Comes once after a publish was held back for it, or after
+    /// The output buffer has room: [`Hold::OutputFull`](crate::Hold::OutputFull) has ended.
+    /// Reported once after a publish was held back by it, or after
     /// [`want_writable`](super::Connection::want_writable).
     Writable,
-    /// There is room in the backlogs of all channels together:
-    /// [`Hold::BacklogFull`](crate::Hold::BacklogFull) is over. Comes once after a publish was held
-    /// back for it, or after
+    /// The backlogs of all channels together have room:
+    /// [`Hold::BacklogFull`](crate::Hold::BacklogFull) has ended. Reported once after a publish was
+    /// held back by it, or after
     /// [`want_backlog_writable`](super::Connection::want_backlog_writable).
     BacklogWritable,
-    /// There is room in the backlog of a channel:
-    /// [`Hold::ChannelBacklogFull`](crate::Hold::ChannelBacklogFull) is over. Comes once after a
-    /// publish was held back for it, or after
-    /// [`want_writable`](super::ChannelMut::want_writable).
+    /// The backlog of a channel has room:
+    /// [`Hold::ChannelBacklogFull`](crate::Hold::ChannelBacklogFull) has ended. Reported once after
+    /// a publish was held back by it, or after [`want_writable`](super::ChannelMut::want_writable).
     ChannelWritable {
         /// The channel.
         channel: ChannelId,
     },
-    /// The [deadline](super::Connection::set_secret_deadline) has come at which a new secret is
-    /// wanted.
+    /// The [deadline](super::Connection::set_secret_deadline) for a new secret has passed.
     SecretDue,
-    /// A channel ended otherwise than by its own request: also when the request to close it has
-    /// crossed a close of the server's. Its requests and publishes have been settled before, its
-    /// consumers have ended.
+    /// A channel ended other than by its own close request, or that request crossed a close of the
+    /// server. Its requests and publishes were settled before this event, and its consumers have
+    /// ended.
     ChannelClosed {
         /// The channel.
         channel: ChannelId,
-        /// Why.
+        /// The close reason.
         reason: CloseReason,
     },
-    /// The connection ended, and with it all channels, requests and publishes: these have been
-    /// settled before. This is the last event.
+    /// The connection ended, and with it all channels. Their requests and publishes were settled
+    /// before. This is the last event.
     Closed(CloseReason),
 }
 
@@ -136,29 +139,29 @@ pub struct Delivery {
     pub channel: ChannelId,
     /// The consumer.
     pub consumer: ConsumerId,
-    /// What to acknowledge it by; none when the consumer does not acknowledge.
+    /// The tag to acknowledge. `Some` if the consumer acknowledges its deliveries.
     pub tag: Option<DeliveryTag>,
-    /// The method that carried it: consumer tag, exchange, routing key, whether redelivered.
+    /// The delivery method: consumer tag, exchange, routing key, redelivered flag.
     pub method: basic::Deliver,
     /// The message.
     pub content: Content,
 }
 
-/// A message that was fetched.
+/// A message fetched with `basic.get`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct GetMessage {
-    /// What to acknowledge it by; none when it was fetched without acknowledgement.
+    /// The tag to acknowledge. `Some` if the message needs an acknowledgement.
     pub tag: Option<DeliveryTag>,
-    /// The method that carried it: exchange, routing key, how many are left.
+    /// The reply method: exchange, routing key, number of messages left in the queue.
     pub method: basic::GetOk,
     /// The message.
     pub content: Content,
 }
 
 impl Delivery {
-    /// How much memory it takes, in bytes: that of its [content](Content::memory), and the strings
-    /// of its method.
+    /// The memory it occupies, in bytes: that of its [content](Content::memory) and the strings of
+    /// its method.
     #[must_use]
     pub fn memory(&self) -> usize {
         let method = &self.method;
@@ -170,8 +173,8 @@ impl Delivery {
 }
 
 impl GetMessage {
-    /// How much memory it takes, in bytes: that of its [content](Content::memory), and the strings
-    /// of its method.
+    /// The memory it occupies, in bytes: that of its [content](Content::memory) and the strings of
+    /// its method.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.content.memory() + self.method.exchange.len() + self.method.routing_key.len()
@@ -179,8 +182,8 @@ impl GetMessage {
 }
 
 impl Returned {
-    /// How much memory it takes, in bytes: that of its [content](Content::memory), the strings of
-    /// its method, and the list of publishes that it may be.
+    /// The memory it occupies, in bytes: that of its [content](Content::memory), the strings of its
+    /// method, and the list of candidates.
     #[must_use]
     pub fn memory(&self) -> usize {
         let method = &self.method;
@@ -192,43 +195,43 @@ impl Returned {
     }
 }
 
-/// A mandatory message that no queue took.
+/// A mandatory message that was routed to no queue.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Returned {
     /// The channel.
     pub channel: ChannelId,
-    /// Which publish of a channel in confirm mode it was. `None` on other channels, and where that
-    /// is not certain.
+    /// The publish, on a channel in confirm mode. `Some` if the match is certain.
     ///
-    /// Publishes that are equal in address, properties and body are taken to come back in the order
-    /// in which they were made.
+    /// Publishes that are equal in address, properties and body are assumed to be returned in
+    /// publish order.
     pub seq: Option<PublishSeq>,
-    /// Which publishes it may have been, where that is not certain: they differ, but not in what
-    /// came back. RabbitMQ removes the header `BCC`, and may be configured to add headers. Their
-    /// outcome is [`Outcome::PossiblyReturned`] instead of [`Outcome::Acked`].
+    /// The publishes that it may be, if the match is ambiguous: they differ, but not in the parts
+    /// that the return preserves. RabbitMQ removes the header `BCC`
+    /// (<https://www.rabbitmq.com/docs/sender-selected>), and may be configured to add headers.
+    /// Their outcome is [`Outcome::PossiblyReturned`] instead of [`Outcome::Acked`].
     pub candidates: Vec<PublishSeq>,
-    /// The method that carried it: why, exchange, routing key.
+    /// The return method: reply code, exchange, routing key.
     pub method: basic::Return,
     /// The message.
     pub content: Content,
 }
 
-/// What became of a publish.
+/// The outcome of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The server has taken responsibility for it. A mandatory one that no queue took is also
-    /// acknowledged, after it was returned.
+    /// The server has taken responsibility for it. An unroutable mandatory publish is also
+    /// acknowledged, after its return.
     Acked,
-    /// As [`Acked`](Self::Acked), but a message was returned that may have been this one: see
-    /// [`Returned::candidates`]. Whether a queue has it is not known.
+    /// Like [`Acked`](Self::Acked), but a return may have been for this publish: see
+    /// [`Returned::candidates`]. Whether it reached a queue is unknown.
     PossiblyReturned,
     /// The server could not take responsibility for it.
     Nacked,
-    /// The channel or connection ended before any of it left the machine.
+    /// The channel or connection ended before any byte of it left the machine.
     NotSent(CloseReason),
-    /// The channel or connection ended before the server told, or the server did not tell in
-    /// [time](crate::Timeouts::confirm): then the channel lives on, and what the server tells later
-    /// is ignored.
+    /// The channel or connection ended before the confirm, or the [confirm
+    /// timeout](crate::Timeouts::confirm) passed. After a timeout the channel stays open, and a
+    /// late confirm is ignored.
     Unknown(CloseReason),
 }

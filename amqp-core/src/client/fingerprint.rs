@@ -1,4 +1,4 @@
-//! What a published message is recognised by when it comes back.
+//! Fingerprints of published messages, for matching returns.
 
 use alloc::{boxed::Box, vec::Vec};
 
@@ -9,28 +9,30 @@ use crate::{
     wire::{ShortStr, parse},
 };
 
-/// The header that RabbitMQ removes before it routes.
+/// The header that RabbitMQ removes before routing,
+/// <https://www.rabbitmq.com/docs/sender-selected>.
 const BCC: &[u8] = b"BCC";
 
-/// With more headers than this they are not compared one by one: it bounds the memory that a publish
-/// takes while it waits for its confirm, at 8 bytes for each.
+/// The maximum number of headers that are compared one by one. It bounds the memory of an
+/// unconfirmed publish, at 8 bytes per header.
 const FIELDS_MAX: usize = 64;
 
-/// Properties, as far as a server that changes them leaves them recognisable.
+/// Hashes of the properties that tolerate changes by the server.
 ///
-/// RabbitMQ removes the header `BCC`, and writes an address into `reply-to` where direct replies are
-/// wanted. Its message interceptors add headers, and set the timestamp.
+/// RabbitMQ removes the header `BCC`, and replaces `reply-to` with an address for direct replies
+/// (<https://www.rabbitmq.com/docs/direct-reply-to>). Its message interceptors add headers and set
+/// the timestamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
     /// A hash of the encoded properties.
     pub(crate) exact: u64,
-    /// A hash of what is left without what RabbitMQ is known to change in each message, in an order
-    /// of its own.
+    /// A hash of the properties without those that RabbitMQ is known to change in each message,
+    /// independent of the order of the headers.
     pub(crate) normal: u64,
     /// A hash of the properties other than the timestamp and the headers.
     rest: u64,
-    /// The hashes of the headers other than `BCC`, ascending. `None` if there are too many, or they
-    /// cannot be read.
+    /// The hashes of the headers other than `BCC`, ascending. `Some` if they are readable and at
+    /// most [`FIELDS_MAX`].
     fields: Option<Box<[u64]>>,
 }
 
@@ -58,7 +60,7 @@ impl Fingerprint {
             }
         });
         if visited.is_err() || !readable {
-            // Whatever it holds, it is not compared.
+            // Unreadable properties are compared as a whole.
             return Self {
                 exact,
                 normal: exact,
@@ -80,7 +82,8 @@ impl Fingerprint {
         }
     }
 
-    /// Whether a server that adds headers, or sets the timestamp, can have made `returned` of this.
+    /// Whether a server that adds headers or sets the timestamp can have changed this into
+    /// `returned`.
     pub(crate) fn may_become(&self, returned: &Self) -> bool {
         if self.rest != returned.rest {
             return false;
@@ -89,19 +92,19 @@ impl Fingerprint {
             return true;
         };
         let mut more = more.iter();
-        // Both ascend.
+        // Both iterators ascend.
         fields.iter().all(|field| more.any(|other| other == field))
     }
 }
 
-/// Whether a `reply-to` on the wire is the pseudo-queue of direct replies, or an address of it.
+/// Whether an encoded `reply-to` is the pseudo-queue of direct replies, or an address of it.
 fn replies_directly(value: &[u8]) -> bool {
     value
         .get(1..)
         .is_some_and(|text| text.starts_with(REPLY_TO.as_bytes()))
 }
 
-/// A hash of exchange and routing key.
+/// Hashes exchange and routing key.
 pub(crate) fn hash_address(exchange: &ShortStr, routing_key: &ShortStr) -> u64 {
     let mut hasher = Hasher::new();
     hasher.add(&[exchange.len() as u8]);
@@ -110,8 +113,8 @@ pub(crate) fn hash_address(exchange: &ShortStr, routing_key: &ShortStr) -> u64 {
     hasher.finish()
 }
 
-/// A hash of a whole body, whatever its pieces. No part can be left out: bodies that differ in it
-/// would be taken for equal ones. It takes a fraction of the time that sending the body does.
+/// Hashes a whole body, independent of its pieces. No part is skipped: bodies that differ only
+/// there would be considered equal. Hashing takes a fraction of the time of sending the body.
 pub(crate) fn hash_body(body: &Body) -> u64 {
     let mut hasher = Hasher::new();
     for piece in body.pieces() {
@@ -126,20 +129,20 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The bytes of one round.
+/// The length of a block, in bytes.
 const BLOCK: usize = 32;
 
-/// A fast hash of 64 bits. It has no key, so it tells apart only what is not made to collide: the
-/// publisher's own messages.
+/// A fast 64-bit hash. It has no key and is not safe against crafted collisions: it compares only
+/// messages of the same publisher.
 ///
-/// Four lanes take a word each, one multiplication a word. Each step is reversible, so that two
-/// inputs that differ in one word never collide within a lane.
+/// Each of four lanes takes one word per round, with one multiplication. Each step is reversible,
+/// so two inputs that differ in one word never collide within a lane.
 #[derive(Debug)]
 struct Hasher {
     lanes: [u64; 4],
-    /// What does not fill a round yet.
+    /// The bytes that do not fill a block yet.
     block: [u8; BLOCK],
-    /// All that was added, in bytes.
+    /// The number of bytes added.
     len: u64,
 }
 
@@ -179,7 +182,7 @@ impl Hasher {
         self.fill(0, rest);
     }
 
-    /// Puts bytes into the block.
+    /// Copies bytes into the block.
     fn fill(&mut self, at: usize, bytes: &[u8]) {
         for (slot, byte) in self.block.iter_mut().skip(at).zip(bytes) {
             *slot = *byte;

@@ -12,7 +12,7 @@
 //!    │ <──────────────────────────────── open-ok ──  │   Open
 //! ```
 //!
-//! AMQP 0-9-1 sections 2.2.4 and 4.2.2. The server may close at any of these points.
+//! Sections 2.2.4 and 4.2.2 of the specification. The server may close at any of these points.
 
 use alloc::{boxed::Box, string::ToString as _};
 
@@ -30,17 +30,18 @@ use crate::{
     wire::{Encode as _, FieldTable, FieldValue, ShortStr},
 };
 
-/// What is left to tell the server, and how it answers challenges.
+/// The client's part of the handshake: its properties, mechanism and limits.
 #[derive(Debug)]
 pub(super) struct Handshake {
     config: Config,
-    /// The mechanism in use; none before `start`, and after authentication.
+    /// `Some` from `start` until authentication is complete.
     mechanism: Option<Box<dyn Mechanism>>,
 }
 
-/// What this library does in answer to a server that asks what a client can do. Without these,
-/// RabbitMQ hangs up on a wrong password instead of saying so, does not tell of alarms, and lets
-/// consumers die silently.
+/// The capabilities that the client announces. Without them RabbitMQ hangs up on bad credentials
+/// instead of closing (<https://www.rabbitmq.com/docs/auth-notification>), does not announce
+/// resource alarms (<https://www.rabbitmq.com/docs/connection-blocked>), and ends consumers without
+/// a `basic.cancel` (<https://www.rabbitmq.com/docs/consumer-cancel>).
 const CAPABILITIES: [&str; 6] = [
     "authentication_failure_close",
     "basic.nack",
@@ -58,7 +59,7 @@ impl Handshake {
         }
     }
 
-    /// What the server is told about this client.
+    /// Returns the client properties of `start-ok`.
     pub(super) fn properties(&self) -> FieldTable {
         let mut properties = self.config.properties.clone();
         let mut tell = |name: &'static str, value: FieldValue| {
@@ -77,7 +78,7 @@ impl Handshake {
         properties
     }
 
-    /// The first of the configured mechanisms that the server offers.
+    /// Removes and returns the first configured mechanism that the server offers.
     fn choose_mechanism(&mut self, offered: &str) -> Option<Box<dyn Mechanism>> {
         let at = self.config.mechanisms.iter().position(|mechanism| {
             offered
@@ -87,7 +88,8 @@ impl Handshake {
         Some(self.config.mechanisms.swap_remove(at))
     }
 
-    /// Brings the server's limits and the configured ones together.
+    /// Combines the server's limits with the configured ones. A frame limit below 4096 bytes is a
+    /// fault of the server (section 1.4.2.5 of the protocol reference, connection.tune).
     fn negotiate(&self, tune: &connection::Tune) -> Result<connection::TuneOk, Fault> {
         if tune.frame_max != 0 && tune.frame_max < FRAME_MIN_SIZE {
             return Err(Fault::Tuning {
@@ -98,12 +100,12 @@ impl Handshake {
         let frame_max = lesser_limit(self.config.frame_max, tune.frame_max);
         Ok(connection::TuneOk {
             channel_max: lesser_limit(self.config.channel_max, tune.channel_max),
-            // Nobody here asked for frames of gigabytes, so that none need be taken.
+            // Without a configured limit, caps the frame size: gigabyte frames were not requested.
             frame_max: match self.config.frame_max {
                 0 => frame_max.min(self.config.limits.unlimited_frame),
                 _ => frame_max,
             },
-            // RabbitMQ takes what it is answered.
+            // RabbitMQ uses the interval of `tune-ok`: <https://www.rabbitmq.com/docs/heartbeats>.
             heartbeat: self.config.heartbeat.unwrap_or(tune.heartbeat),
         })
     }
@@ -124,7 +126,9 @@ impl Tuning {
 }
 
 impl Machine<Client> {
-    /// Looks at what the server says first: a frame, or why not.
+    /// Checks the first bytes of the server. Returns `true` if a method frame begins, `false` if
+    /// more bytes are needed. A server that refuses the version sends a protocol header instead
+    /// (section 4.2.2 of the specification).
     pub(super) fn greet_server(input: &BytesMut) -> Result<bool, CloseCause> {
         const TLS_ALERT: u8 = 0x15;
         const TLS_HANDSHAKE: u8 = 0x16;
@@ -133,7 +137,8 @@ impl Machine<Client> {
             Some(&(TLS_ALERT | TLS_HANDSHAKE)) => return Err(NotAmqp::Tls.into()),
             Some(_) | None => {}
         }
-        // The rest is told by as many octets as a protocol header has, in whatever pieces they come.
+        // The other cases need eight octets, the length of a protocol header, in however many
+        // pieces they arrive.
         let Some(first) = input.first_chunk::<8>() else {
             return Ok(false);
         };
@@ -145,7 +150,7 @@ impl Machine<Client> {
         Err(refused.into())
     }
 
-    /// A method of the handshake.
+    /// Handles a method of the handshake.
     pub(super) fn on_handshake(&mut self, stage: Stage, method: Method) -> Result<(), Fault> {
         match (stage, method) {
             (Stage::Greeting, Method::ConnectionStart(start)) => self.on_start(start),
@@ -225,7 +230,7 @@ impl Machine<Client> {
         Ok(())
     }
 
-    /// The challenge cannot be answered.
+    /// Closes the connection: the challenge cannot be answered.
     fn give_up(&mut self, why: &str) {
         let close = Close {
             code: ReplyCode::ACCESS_REFUSED,
@@ -242,7 +247,7 @@ impl Machine<Client> {
     fn on_tune(&mut self, tune: &connection::Tune) -> Result<(), Fault> {
         let handshake = &mut self.role.handshake;
         let tune_ok = handshake.negotiate(tune)?;
-        // The secrets are not needed any longer.
+        // The secrets are no longer needed.
         handshake.mechanism = None;
         handshake.config.mechanisms.clear();
         let open = connection::Open {

@@ -1,4 +1,4 @@
-//! Messages that come in: deliveries, fetched ones, and those that come back.
+//! Incoming messages: deliveries, replies to `basic.get`, and returns.
 
 use super::{
     Client, Event,
@@ -17,7 +17,10 @@ use crate::{
 };
 
 impl Machine<Client> {
-    /// A delivery begins: whether it is for a consumer that wants it.
+    /// Handles the start of a delivery. Returns whether a consumer wants the content.
+    ///
+    /// A delivery tag of 0 is a fault of the server: 0 is reserved for acknowledgements (domain
+    /// `delivery-tag`, <https://www.rabbitmq.com/docs/amqp-0-9-1-reference>).
     #[inline]
     pub(super) fn on_deliver_begun(
         &mut self,
@@ -68,8 +71,8 @@ impl Machine<Client> {
         Ok(())
     }
 
-    /// A delivery has come that is not for the application. To leave it outstanding would lose it,
-    /// should a later delivery be acknowledged with all before it.
+    /// Rejects a delivery that the application does not receive. Left outstanding, it would be lost
+    /// by a later acknowledgement with `multiple`.
     pub(super) fn on_deliver_dropped(
         &mut self,
         id: ChannelId,
@@ -124,7 +127,7 @@ impl Machine<Client> {
         }));
     }
 
-    /// A message has come back of which nothing is kept.
+    /// Handles a return after its content was dropped.
     pub(super) fn on_return_dropped(
         &mut self,
         id: ChannelId,
@@ -147,7 +150,7 @@ impl Machine<Client> {
         });
     }
 
-    /// The answer to `basic.get` begins: whether it still waits.
+    /// Handles the start of a reply to `basic.get`. Returns whether the request is still pending.
     pub(super) fn on_get_ok_begun(
         &mut self,
         id: ChannelId,
@@ -164,7 +167,7 @@ impl Machine<Client> {
         get.map(|get| !get.abandoned).ok_or(Fault::UnexpectedReply)
     }
 
-    /// Takes out the request that a message answers, and notes that the message is outstanding.
+    /// Removes the `basic.get` that the message answers, and records the message as outstanding.
     fn take_get(
         &mut self,
         id: ChannelId,
@@ -227,7 +230,7 @@ impl Machine<Client> {
         Ok(())
     }
 
-    /// Rejects a message that does not reach the application.
+    /// Rejects a delivery that does not reach the application, if it is outstanding.
     fn put_back(&mut self, id: ChannelId, tag: Option<DeliveryTag>, requeue: Requeue) {
         let Some(tag) = tag else {
             return;
@@ -240,8 +243,8 @@ impl Machine<Client> {
         }
         let delivery_tag = tag.get();
         match requeue {
-            // A nack does not count towards a queue's delivery limit since RabbitMQ 4.3, a reject
-            // does: <https://github.com/rabbitmq/rabbitmq-server/pull/15387>.
+            // Since RabbitMQ 4.3 a reject counts towards the queue's delivery limit and a nack does
+            // not: <https://github.com/rabbitmq/rabbitmq-server/pull/15387>.
             Requeue::Yes => self.put_method_anyway(
                 id,
                 &basic::Nack {

@@ -1,7 +1,7 @@
-//! The client's side of a connection.
+//! The client side of a connection.
 //!
-//! [`Connection`] is the machine, [`Config`] what it begins with, [`Event`] what comes out of it,
-//! and [`ChannelMut`] the commands of one channel.
+//! [`Connection`] is the state machine, [`Config`] its configuration, [`Event`] its output, and
+//! [`ChannelMut`] the commands of one channel.
 
 mod channel;
 mod channel_state;
@@ -44,22 +44,22 @@ use crate::{
     wire::{FieldTable, Secret, ShortStr},
 };
 
-/// A connection, as its client sees it: bytes in, events and bytes out.
+/// A client's connection: bytes in, events and bytes out.
 ///
 /// There are four kinds of methods, which may be called in any order:
 ///
-/// - what happened in the world is told with `handle_*`;
-/// - what the world is to do comes out of `poll_*`;
-/// - commands do something of the client's own. They return at once, and an error only for a
+/// - `handle_*` report input: bytes, the end of the transport, the time;
+/// - `poll_*` return the work for the caller;
+/// - commands act on behalf of the application. They return at once, with an error only for a
 ///   misuse, after which nothing has changed;
 /// - getters are bare nouns.
 ///
-/// After any of the first and third kind, write what [`poll_transmit`](Self::poll_transmit) hands
-/// out, look at every event that [`poll_event`](Self::poll_event) gives, and arrange for
-/// [`handle_timeout`](Self::handle_timeout) at the time that
-/// [`poll_timeout`](Self::poll_timeout) names. Polling more often does no harm.
+/// After any `handle_*` or command, write the output of [`poll_transmit`](Self::poll_transmit),
+/// process every event of [`poll_event`](Self::poll_event), and arrange for
+/// [`handle_timeout`](Self::handle_timeout) at the time returned by
+/// [`poll_timeout`](Self::poll_timeout). Polling more often does no harm.
 ///
-/// A fault of the peer is no error of any method: it becomes a close, and one final
+/// A fault of the peer is not an error of any method: it results in a close and one final
 /// [`Event::Closed`].
 ///
 /// ```
@@ -76,26 +76,26 @@ use crate::{
 #[derive(Debug)]
 pub struct Connection(Machine<Client>);
 
-/// What only a client knows of its connection.
+/// The client's state of a connection.
 #[derive(Debug)]
 pub(crate) struct Client {
     handshake: Handshake,
     checks: Checks,
-    /// What the server said of itself in `start`.
+    /// The server properties of `start`.
     server_properties: FieldTable,
-    /// The SASL mechanism that was chosen; empty before.
+    /// The chosen SASL mechanism; empty before `start`.
     mechanism: ShortStr,
-    /// The server is short of a resource and wants no publishes.
+    /// The server is short of a resource and has blocked publishing.
     blocked: bool,
-    /// Requests of the connection itself that wait for their answer: `connection.update-secret`.
+    /// The pending requests of the connection itself: `connection.update-secret`.
     pending: VecDeque<Pending>,
-    /// When publishes are to be confirmed.
+    /// The confirm deadlines of all channels.
     confirm_deadlines: ConfirmDeadlines,
 }
 
 impl Connection {
-    /// A connection that has just been made on the transport. The protocol header is ready to be
-    /// sent.
+    /// Creates a connection on a new transport. The protocol header is ready to be sent (section
+    /// 4.2.2 of the specification).
     ///
     /// # Errors
     /// [`ApiMisuse::Config`] for a setting that no server would accept.
@@ -118,80 +118,83 @@ impl Connection {
         Ok(Self(machine))
     }
 
-    // What happened in the world.
+    // Inputs.
 
-    /// Bytes came in. Takes the whole frames off the front of `input` and leaves a partial one
-    /// there; append what comes next behind it. How the bytes were cut up makes no difference.
+    /// Handles received bytes. Removes the complete frames from the front of `input` and leaves a
+    /// partial one there; append further bytes behind it. The split into pieces makes no
+    /// difference.
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
         self.0.handle_input(now, input);
     }
 
-    /// The transport ended: nothing will come in any more.
+    /// Handles the end of the transport: no more input will follow.
     pub fn handle_eof(&mut self, now: Instant) {
         self.0.handle_eof(now);
     }
 
-    /// The transport failed because the peer has hung up, with that message: what the standard
-    /// library calls `ConnectionReset`, `ConnectionAborted` and `BrokenPipe`.
+    /// Handles a transport failure caused by the peer hanging up, with its message. In the standard
+    /// library these are `ConnectionReset`, `ConnectionAborted` and `BrokenPipe`.
     ///
-    /// During authentication this is how a server refuses the credentials that does not announce
-    /// the capability `authentication_failure_close`, or to which this client does not, as much as
-    /// the end that [`handle_eof`](Self::handle_eof) tells of: RabbitMQ does the one over TCP and
-    /// the other over TLS. Otherwise it is the same as
-    /// [`handle_transport_error`](Self::handle_transport_error).
+    /// During authentication a reset is a refusal of the credentials if the server or this client
+    /// does not announce the capability `authentication_failure_close`
+    /// (<https://www.rabbitmq.com/docs/auth-notification>), and so is
+    /// [`handle_eof`](Self::handle_eof): RabbitMQ resets over TCP, and ends the stream over TLS.
+    /// Otherwise it is the same as [`handle_transport_error`](Self::handle_transport_error).
     pub fn handle_reset(&mut self, now: Instant, message: &str) {
         self.0.handle_reset(now, message);
     }
 
-    /// The transport failed, with that message. If that is because the peer has hung up, call
+    /// Handles a transport failure, with its message. If the peer has hung up, call
     /// [`handle_reset`](Self::handle_reset) instead.
     pub fn handle_transport_error(&mut self, now: Instant, message: &str) {
         self.0.handle_transport_error(now, message);
     }
 
-    /// The time named by [`poll_timeout`](Self::poll_timeout) has come. A call too early, or for
-    /// no reason, does nothing.
+    /// Handles the time of [`poll_timeout`](Self::poll_timeout). An early or unnecessary call has
+    /// no effect.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.0.handle_timeout(now);
     }
 
-    /// Whether anybody reads from the transport. While nobody does, because the application is
-    /// behind, the peer's silence is not held against it; that it takes nothing is. Reading is
-    /// assumed at first.
+    /// Sets whether the driver reads from the transport; initially `true`. While reading is paused
+    /// for back-pressure, silence of the peer does not time out; the timeout for a peer that does
+    /// not read stays in force.
     pub fn set_reading(&mut self, now: Instant, reading: bool) {
         self.0.set_reading(now, reading);
     }
 
-    /// The transport has taken some of what [`poll_transmit`](Self::poll_transmit) handed out, but
-    /// not all: a sign of life of a peer that reads slowly, and progress of a close.
+    /// Handles a partial write of the output of [`poll_transmit`](Self::poll_transmit): proof that
+    /// a slow peer reads, and progress of a close.
     pub fn handle_written(&mut self, now: Instant) {
         self.0.handle_written(now);
     }
 
-    // What the world is to do.
+    // Outputs.
 
-    /// Moves bytes to send into `out`, behind what is in it; false if there are none. Call it when
-    /// what was in `out` has been written, and not before, to keep back-pressure honest: this is how
-    /// the machine learns that the peer reads. Call it also before
+    /// Moves bytes to send into `out`, behind its contents. Returns `false` if there are none. To
+    /// keep back-pressure accurate, call it only when the contents of `out` have been written: the
+    /// machine infers from the call that the peer reads. Call it also before
     /// [`handle_timeout`](Self::handle_timeout) when `out` is empty.
     ///
-    /// All that fits into frames leaves first, then at least as many bytes of larger messages, by
-    /// turns of a frame per channel: 256 KiB in all, or twice what was ready if that is more.
+    /// Methods and messages that fit into a frame leave first, then at least as many bytes of
+    /// larger messages, round-robin by one frame per channel: 256 KiB in all, or twice the ready
+    /// bytes if that is more.
     ///
-    /// With heartbeats, a peer that takes nothing for two intervals while something waits is given
-    /// up with [`TimeoutReason::PeerNotReading`], unless it has sent `connection.blocked`.
+    /// With heartbeats (<https://www.rabbitmq.com/docs/heartbeats>), a peer that accepts no bytes
+    /// for two intervals while output is queued is considered dead: the connection ends with
+    /// [`TimeoutReason::PeerNotReading`], unless the peer has sent `connection.blocked`.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         self.0.poll_transmit(now, out)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called at the latest, and what for.
-    /// A time in the past means now. Any other call may change it.
+    /// Returns the deadline for the next call of [`handle_timeout`](Self::handle_timeout), and its
+    /// reason. A time in the past means now. Any other call may change it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
         self.0.poll_timeout()
     }
 
-    /// The next thing that happened. The last event is [`Event::Closed`].
+    /// Returns the next event. The last one is [`Event::Closed`].
     #[must_use]
     #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -200,9 +203,8 @@ impl Connection {
 
     // Commands.
 
-    /// Opens a channel. The request's reply is `channel.open-ok`, and the channel can be used when
-    /// it has come. Numbers are given out in turn, from 1, so that one rests before it is used
-    /// again.
+    /// Opens a channel. The request's reply is `channel.open-ok`, after which the channel can be
+    /// used. Numbers are assigned in turn, from 1, to delay the reuse of a number.
     ///
     /// # Errors
     /// When the connection is not open, no number is free, or
@@ -211,7 +213,7 @@ impl Connection {
         self.open(None)
     }
 
-    /// Opens the channel of that number, 1 to the negotiated `channel_max`.
+    /// Opens the channel with that number, 1 to the negotiated `channel_max`.
     ///
     /// # Errors
     /// When the connection is not open, the number is not free, or
@@ -230,22 +232,22 @@ impl Connection {
         Ok((id, request))
     }
 
-    /// The commands of a channel; none if it has ended.
+    /// Returns the commands of a channel. `None` if the channel has ended.
     #[must_use]
     pub fn channel(&mut self, id: ChannelId) -> Option<ChannelMut<'_>> {
         self.0.channel(id)?;
         Some(ChannelMut::new(&mut self.0, id))
     }
 
-    /// Gives up waiting for a request of a channel: no event will come for it. What it asked for is
-    /// taken back: a message that was fetched is put back, a channel closed and a consumer cancelled
-    /// when the answer comes. What a consumer gets until then is put back, and its tag stays in use.
-    /// It does nothing for a request that is settled.
+    /// Abandons a request of a channel: no event follows for it. When the reply arrives, its effect
+    /// is undone: a fetched message is requeued, a channel closed, a consumer cancelled. Until then
+    /// the deliveries of the consumer are requeued, and its tag stays in use. Messages that need no
+    /// acknowledgement are lost instead of requeued. Does nothing for a settled request.
     pub fn abandon(&mut self, channel: ChannelId, request: RequestId) {
         self.0.abandon(Some(channel), request);
     }
 
-    /// Gives the server a new secret, such as an OAuth 2 token, before the old one expires. The
+    /// Sends the server a new secret, such as an OAuth 2 token, before the old one expires. The
     /// request's reply is `connection.update-secret-ok`. RabbitMQ's extension.
     ///
     /// # Errors
@@ -267,34 +269,34 @@ impl Connection {
         Ok(request)
     }
 
-    /// Sets when a new secret is wanted, from now, such as when four fifths of a token's life are
-    /// over: [`Event::SecretDue`] comes once then. None unsets it. It does nothing on a connection
-    /// that is not open.
+    /// Sets the delay from now until [`Event::SecretDue`] requests a new secret, for example after
+    /// four fifths of a token's lifetime. The event is reported once. `None` removes the deadline.
+    /// Does nothing on a connection that is not open.
     pub fn set_secret_deadline(&mut self, after: Option<Duration>) {
         self.0.set_secret_deadline(after);
     }
 
-    /// Asks for [`Event::Writable`], which comes once there is [room](Self::output_room) to publish;
-    /// at the next [`poll_transmit`](Self::poll_transmit) if there is already.
+    /// Requests [`Event::Writable`], reported once there is [room](Self::output_room) to publish.
+    /// If there is room already, the event follows the next [`poll_transmit`](Self::poll_transmit).
     pub const fn want_writable(&mut self) {
         self.0.want_ready_room();
     }
 
-    /// Asks for [`Event::BacklogWritable`], which comes once there is [room](Self::backlog_room) for
-    /// messages larger than a frame; at the next [`poll_transmit`](Self::poll_transmit) if there is
-    /// already.
+    /// Requests [`Event::BacklogWritable`], reported once there is [room](Self::backlog_room) for
+    /// messages larger than a frame. If there is room already, the event follows the next
+    /// [`poll_transmit`](Self::poll_transmit).
     pub const fn want_backlog_writable(&mut self) {
         self.0.want_backlog_room();
     }
 
-    /// Closes the connection. What was accepted before is sent first, then the close; the final
-    /// event comes with the server's answer, at the latest when the [close
-    /// timeout](crate::Timeouts::close) has passed since the output moved. Nothing else can be begun
-    /// from now on. It does nothing on a connection that is closing.
+    /// Closes the connection. Everything accepted before is sent first, then the close. The final
+    /// event follows the server's reply, at the latest when the [close
+    /// timeout](crate::Timeouts::close) has passed without progress of the output. No further
+    /// command is accepted. Does nothing on a connection that is closing.
     ///
     /// The final reason is [`CloseCause::Requested`](crate::CloseCause::Requested) only if the
-    /// server has answered: otherwise it is what ended the connection in place of the answer, such
-    /// as a close of the server's that crossed this one, or the end of the transport.
+    /// server has replied. Otherwise it is the event that ended the connection instead, such as a
+    /// crossing close of the server, or the end of the transport.
     pub fn close(&mut self, code: ReplyCode, text: &str) {
         self.0.close(code, text);
     }
@@ -307,37 +309,37 @@ impl Connection {
         self.0.is_open()
     }
 
-    /// Whether it is all over: nothing comes in or goes out any more.
+    /// Whether the connection has ended, with no more input or output.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
 
-    /// How far the connection has come.
+    /// The stage of the connection.
     #[must_use]
     pub const fn stage(&self) -> Stage {
         self.0.stage()
     }
 
-    /// Why it is closing or closed; none while it is not.
+    /// The close reason. `Some` while the connection is closing, and once it is closed.
     #[must_use]
     pub const fn close_reason(&self) -> Option<&CloseReason> {
         self.0.close_reason()
     }
 
-    /// What was negotiated; meaningful once the connection is open.
+    /// The negotiated limits; meaningful once the connection is open.
     #[must_use]
     pub const fn tuning(&self) -> &Tuning {
         self.0.tuning()
     }
 
-    /// The limits that were configured.
+    /// The configured limits.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         self.0.limits()
     }
 
-    /// What the server said of itself: product, version, capabilities.
+    /// The server properties: product, version, capabilities.
     #[must_use]
     pub const fn server_properties(&self) -> &FieldTable {
         &self.0.role.server_properties
@@ -349,76 +351,77 @@ impl Connection {
         has_capability(self.server_properties(), name)
     }
 
-    /// The SASL mechanism of the login, the first of the configured ones that the server offered;
-    /// none before it was chosen.
+    /// The SASL mechanism of the login: the first configured one that the server offered. `Some`
+    /// once it is chosen.
     #[must_use]
     pub fn mechanism(&self) -> Option<&ShortStr> {
         let mechanism = &self.0.role.mechanism;
         (!mechanism.is_empty()).then_some(mechanism)
     }
 
-    /// Whether the server has asked not to publish (`connection.blocked`).
+    /// Whether the server has blocked publishing with `connection.blocked`
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
     #[must_use]
     pub const fn is_blocked(&self) -> bool {
         self.0.role.blocked
     }
 
-    /// How many channels are not free: opening, open or closing.
+    /// The number of channels in use: opening, open or closing.
     #[must_use]
     pub const fn channel_count(&self) -> usize {
         self.0.channel_count()
     }
 
-    /// Takes the bodies that were copied or will not be sent. Their destructors are the application's:
-    /// take and drop them outside of a lock, after each call. What is left is dropped by the next
-    /// [`poll_transmit`](Self::poll_transmit).
+    /// Takes the bodies that were copied or will not be sent. Their destructors belong to the
+    /// application: take and drop them outside of a lock, after each call. The next
+    /// [`poll_transmit`](Self::poll_transmit) drops the rest.
     pub fn take_discarded(&mut self) -> Vec<Bytes> {
         self.0.take_discarded()
     }
 
-    /// Marks what was accepted up to now: publishes, acknowledgements and requests.
+    /// Marks everything accepted so far: publishes, acknowledgements and requests.
     #[must_use]
     pub fn flush_mark(&self) -> FlushMark {
         self.0.flush_mark()
     }
 
-    /// Whether all that was accepted before the mark was handed out by
-    /// [`poll_transmit`](Self::poll_transmit), or dropped because its channel ended. What a
-    /// transaction holds back until it is committed is not.
+    /// Whether everything accepted before the mark was returned by
+    /// [`poll_transmit`](Self::poll_transmit), or dropped because its channel ended. Methods that
+    /// wait for a `tx.commit-ok` are not flushed.
     #[must_use]
     pub fn is_flushed(&self, mark: &FlushMark) -> bool {
         self.0.is_flushed(mark)
     }
 
-    /// How many bytes of publishes that fit into a frame are accepted before
+    /// The number of bytes, of publishes that fit into a frame, that are accepted before
     /// [`Hold::OutputFull`](crate::Hold::OutputFull): the rest up to
-    /// [`output_high`](crate::Limits::output_high). A last one may be larger than what is left.
+    /// [`output_high`](crate::Limits::output_high). The last publish may exceed it.
     #[must_use]
     pub fn output_room(&self) -> usize {
         self.0.output_room()
     }
 
-    /// How many bytes of larger publishes, and of those behind them, are accepted before
+    /// The number of bytes, of larger publishes and those behind them, that are accepted before
     /// [`Hold::BacklogFull`](crate::Hold::BacklogFull): the rest up to
-    /// [`output_backlog`](crate::Limits::output_backlog). A last one may be larger than what is left.
+    /// [`output_backlog`](crate::Limits::output_backlog). The last publish may exceed it.
     #[must_use]
     pub const fn backlog_room(&self) -> usize {
         self.0.backlog_room()
     }
 
-    /// How many bytes wait for [`poll_transmit`](Self::poll_transmit).
+    /// The number of bytes queued for [`poll_transmit`](Self::poll_transmit).
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.0.buffered()
     }
 
-    /// Whether [`poll_transmit`](Self::poll_transmit) would hand anything out now.
+    /// Whether [`poll_transmit`](Self::poll_transmit) would return bytes now.
     #[must_use]
     pub fn has_transmit(&self) -> bool {
         self.0.has_transmit()
     }
 
-    /// How many more bytes the frame in progress needs at least; 0 when none is in progress.
+    /// The minimum number of bytes missing from the frame in progress; 0 if there is none.
     #[must_use]
     pub const fn read_hint(&self) -> usize {
         self.0.read_hint()
@@ -467,7 +470,7 @@ impl Endpoint for Connection {
     }
 }
 
-/// Whether a peer of these properties has announced a capability.
+/// Whether the properties announce a capability.
 fn has_capability(properties: &FieldTable, name: &str) -> bool {
     properties
         .get("capabilities")
@@ -476,8 +479,8 @@ fn has_capability(properties: &FieldTable, name: &str) -> bool {
 }
 
 impl Client {
-    /// Whether the server says that it refuses the credentials: it can, and knows that this client
-    /// understands. Otherwise it hangs up.
+    /// Whether the server refuses credentials with `connection.close`: both peers announce
+    /// `authentication_failure_close`. Otherwise it hangs up.
     fn is_told_of_refusals(&self) -> bool {
         let name = "authentication_failure_close";
         has_capability(&self.server_properties, name)
@@ -492,7 +495,7 @@ impl Machine<Client> {
         }
     }
 
-    /// Marks a request as one that nobody waits for; false if nobody did.
+    /// Marks a request as abandoned. Returns `false` if its reply was not awaited.
     fn forget(&mut self, channel: Option<ChannelId>, request: RequestId) -> bool {
         let Some(id) = channel else {
             let mut pending = self.role.pending.iter_mut();

@@ -1,4 +1,4 @@
-//! Publishing, and what holds it back.
+//! Publishing, and the conditions that hold it back.
 
 use super::{
     Checks, Client,
@@ -16,6 +16,9 @@ use crate::{
 };
 
 impl Machine<Client> {
+    /// The condition that holds back a publish on the channel: a blocked connection
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>), `channel.flow` (section 1.5.2.3 of the
+    /// protocol reference), or a limit of this side.
     #[inline]
     pub(super) fn hold(&self, id: ChannelId, body_len: usize) -> Option<Hold> {
         let channel = self.channel(id)?;
@@ -57,10 +60,12 @@ impl Machine<Client> {
         }
         properties.check().map_err(ApiMisuse::MalformedProperties)?;
         if self.role.checks == Checks::RabbitMq {
+            // <https://www.rabbitmq.com/docs/specification>
             if publish.immediate {
                 let feature = "basic.publish immediate";
                 return Err(ApiMisuse::NotImplementedByRabbitMq { feature }.into());
             }
+            // <https://www.rabbitmq.com/docs/direct-reply-to>
             if properties.reply_to() == Some(REPLY_TO) && !self.consumes_replies(id) {
                 return Err(ApiMisuse::ReplyToWithoutConsumer.into());
             }

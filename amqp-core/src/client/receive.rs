@@ -1,4 +1,4 @@
-//! What a client makes of the server's methods.
+//! Handling of the server's methods.
 
 use bytes::BytesMut;
 
@@ -35,8 +35,8 @@ impl Role for Client {
 
     const TAKES_LARGE_HEADERS: bool = true;
 
-    /// A server passes on what a publisher sent without looking at all of it: a fault here would end
-    /// the connection of each consumer in turn.
+    /// A server forwards a publisher's properties without checking all of them. Treating malformed
+    /// ones as a fault of the server would end the connection of each consumer in turn.
     const CHECKS_PROPERTIES: bool = false;
 
     fn is_peers(rule: &Rule) -> bool {
@@ -293,6 +293,8 @@ impl Machine<Client> {
         Ok(())
     }
 
+    /// Handles a `basic.cancel` of the server. RabbitMQ sends it with `no_wait`, which permits no
+    /// cancel-ok: <https://www.rabbitmq.com/docs/consumer-cancel>.
     fn on_cancel(&mut self, id: ChannelId, cancel: basic::Cancel) -> Result<(), Fault> {
         let tag = cancel.consumer_tag;
         let Some(channel) = self.channel_mut(id) else {
@@ -300,7 +302,7 @@ impl Machine<Client> {
         };
         let role = &mut channel.role;
         let ended = role.consumers.cancelled_by_server(&tag);
-        // A consumer that was never confirmed never will be.
+        // If the server cancels a consumer before its consume-ok, no consume-ok follows.
         let consume = role.pending.iter().position(|pending| {
             pending.method == basic::Consume::ID
                 && pending.consumer.is_some()
@@ -329,6 +331,8 @@ impl Machine<Client> {
         Ok(())
     }
 
+    /// Pauses or resumes publishing on the channel, and replies with flow-ok (sections 1.5.2.3 and
+    /// 1.5.2.4 of the protocol reference).
     fn on_flow(&mut self, id: ChannelId, active: bool) -> Result<(), Fault> {
         if let Some(channel) = self.channel_mut(id) {
             channel.paused = !active;
@@ -341,7 +345,7 @@ impl Machine<Client> {
         Ok(())
     }
 
-    /// An answer to a request, other than `basic.get-ok`.
+    /// Handles a reply to a request, other than `basic.get-ok`.
     fn on_reply(&mut self, id: ChannelId, reply: Method) -> Result<(), Fault> {
         if let Method::ChannelOpenOk(_) = reply {
             return self.on_open_ok(id, reply);
@@ -406,7 +410,7 @@ impl Machine<Client> {
                 text: "nobody waits for this channel any more".into(),
                 method: None,
             };
-            // It is open, so it can be closed.
+            // Cannot fail: the channel is open.
             let _closed = self.close_channel(id, &close, None);
         } else {
             self.request_settled();
@@ -419,7 +423,8 @@ impl Machine<Client> {
         Ok(())
     }
 
-    /// Takes out the request that a method answers: the oldest that it can be the answer of.
+    /// Removes the request that a method answers: the oldest one with a matching reply type and
+    /// tag.
     pub(super) fn take_pending(
         &mut self,
         id: ChannelId,
@@ -438,10 +443,10 @@ impl Machine<Client> {
         Some(taken)
     }
 
-    /// Puts back what a consumer still gets, and cancels it where that has not been done. One whose
-    /// consume-ok is awaited is left for [`on_reply`](Self::on_reply) to cancel: RabbitMQ 3.10 closes
-    /// the connection with 541 for a cancel before the consume-ok, because queue and channel do not
-    /// agree then.
+    /// Requeues the further deliveries of a consumer, and cancels it unless a cancel is queued.
+    /// While the consume-ok is pending, the cancel is left to [`on_reply`](Self::on_reply):
+    /// RabbitMQ 3.10 closes the connection with 541 for a cancel before the consume-ok, because
+    /// queue and channel disagree then.
     pub(super) fn abandon_consumer(&mut self, id: ChannelId, tag: &ShortStr, consumer: ConsumerId) {
         let open = self.open_channel_and_output(id).is_ok();
         let Some(channel) = self.channel_mut(id) else {
@@ -474,7 +479,8 @@ impl Machine<Client> {
         }
     }
 
-    /// A channel will not answer any more: its requests fail, and its publishes stay in doubt.
+    /// Settles all requests and publishes of a channel that will answer no more: requests fail with
+    /// `cause`, and unconfirmed publishes become [`Outcome::Unknown`] or [`Outcome::NotSent`].
     pub(super) fn fail_waiting(
         &mut self,
         id: ChannelId,
@@ -482,16 +488,16 @@ impl Machine<Client> {
         cause: &RequestError,
     ) {
         let leaves = if matches!(reason.cause(), CloseCause::Requested(_)) {
-            // What was accepted leaves before the close.
+            // Everything accepted leaves before the close.
             ALL
         } else if matches!(
             reason.cause(),
             CloseCause::ProtocolError(_) | CloseCause::LimitExceeded(_)
         ) {
-            // So does what is ready.
+            // Ready frames leave before the close.
             self.output_position()
         } else {
-            // The peer takes no notice of what comes now.
+            // The peer ignores all further output.
             self.handed_out()
         };
         let Some(channel) = self.channel_mut(id) else {

@@ -1,4 +1,4 @@
-//! Which publish a returned message is.
+//! Matching of returned messages to publishes.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -8,29 +8,30 @@ use alloc::{
 use super::fingerprint::Fingerprint;
 use crate::ids::PublishSeq;
 
-/// The mandatory publishes of a channel in confirm mode that may still come back.
+/// The mandatory publishes of a channel in confirm mode that may still be returned.
 ///
-/// A return has no number. It is recognised by address, body and properties, and by the order: a
-/// server returns messages in the order in which they were published, each before its confirm.
-/// Publishes that are equal in all of that form one [`Variant`] and come back from its front. A
-/// return that fits several variants is the front of one of them, and which one is not known: the
-/// fronts of all are candidates, and none of them fits a second time. So each message that came
-/// back is among those that were named.
+/// A return carries no publish number. It is matched by address, body and properties, and by order:
+/// a server returns messages in publish order, each before its confirm
+/// (<https://www.rabbitmq.com/docs/confirms>). Publishes that are equal in all of these form one
+/// [`Variant`] and are returned from its front. A return that matches several variants is the front
+/// of one of them, but it is unknown which: the fronts of all become candidates, and none of them
+/// matches again. So each returned message is among the reported publishes, as
+/// `src/tests/returns_model.rs` shows.
 #[derive(Debug, Default)]
 pub(crate) struct Mandatory {
     variants: BTreeMap<Key, Variant>,
-    /// The publishes in their order, each with its variant. Older ones than the first unsettled
-    /// publish are dropped.
+    /// The publishes in order, each with its variant. Those before the first unsettled publish are
+    /// dropped.
     order: VecDeque<(u64, Key)>,
-    /// What comes back now was published behind this number.
+    /// All further returns are of publishes after this number.
     returned: u64,
-    /// A return fitted only as one that headers were added to: the server adds some, so that an
-    /// exact match is none that decides.
+    /// `true` once a return matched only by assuming added headers. The server adds headers, so an
+    /// exact match is not conclusive then.
     headers_added: bool,
 }
 
-/// What a publish is found by: address, body, properties without what RabbitMQ changes, all
-/// properties. Hashes, but for collisions equal only for equal messages.
+/// The search key of a publish: address, body, properties without those that RabbitMQ changes, all
+/// properties. These are hashes: except for collisions, equal only for equal messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) address: u64,
@@ -39,29 +40,29 @@ pub(crate) struct Key {
     exact: u64,
 }
 
-/// Publishes that are equal.
+/// Publishes with the same key.
 #[derive(Debug)]
 struct Variant {
     properties: Fingerprint,
-    /// How many of them are in the order.
+    /// The number of publishes of the variant in `order`.
     ordered: usize,
-    /// The one that comes back next. `None` if none can any more.
+    /// The publish that is returned next. `Some` if one of the variant can still be returned.
     front: Option<u64>,
-    /// Those behind it, ascending.
+    /// The publishes behind the front, ascending.
     more: VecDeque<u64>,
-    /// The last one that was in front; 0 for none.
+    /// The last publish that was in front; 0 if there was none.
     last: u64,
-    /// One of them was a candidate, and it may have been another message that came back. What comes
-    /// back now may then be one that is behind the front already.
+    /// A publish of the variant was a candidate, and another message may have been the returned
+    /// one. The next return may then be of a publish that has left the front already.
     in_doubt: bool,
 }
 
-/// What was found for a return.
+/// The match of a return.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The publish, where it is certain.
+    /// The publish. `Some` if the match is certain.
     pub(crate) seq: Option<PublishSeq>,
-    /// Those that it may be, where it is not certain.
+    /// The candidates, if the match is ambiguous.
     pub(crate) candidates: Vec<PublishSeq>,
 }
 
@@ -103,7 +104,7 @@ impl Key {
         ]
     }
 
-    /// The first and the last key that differ only in what RabbitMQ changes.
+    /// The first and the last key that differ only in properties that RabbitMQ changes.
     const fn with_normal(self) -> [Self; 2] {
         [
             Self { exact: 0, ..self },
@@ -116,7 +117,7 @@ impl Key {
 }
 
 impl Variant {
-    /// Drops the front while it cannot come back.
+    /// Removes fronts that can no longer be returned.
     fn drop_stale(&mut self, returned: u64, is_settled: impl Fn(u64) -> bool) {
         while let Some(front) = self.front
             && (front <= returned || is_settled(front))
@@ -126,15 +127,15 @@ impl Variant {
     }
 }
 
-/// The fronts of some variants.
+/// The fronts of the variants in a key range.
 #[derive(Debug, Default)]
 struct Fronts {
     seqs: Vec<(u64, Key)>,
-    /// There were variants at all.
+    /// Whether there are any variants in the range.
     any: bool,
-    /// What came back was published at this number or later.
+    /// A lower bound for the number of the returned publish.
     earliest: u64,
-    /// One without a front may have been meant.
+    /// The returned publish may be of a variant without a front.
     doubtful: bool,
 }
 
@@ -158,7 +159,7 @@ impl Mandatory {
         }
     }
 
-    /// Forgets the publishes before that number.
+    /// Removes the publishes before that number.
     pub(crate) fn forget_before(&mut self, first: u64) {
         while let Some(&(seq, key)) = self.order.front()
             && seq < first
@@ -174,7 +175,7 @@ impl Mandatory {
         }
     }
 
-    /// Finds the publish that came back.
+    /// Finds the returned publish.
     pub(crate) fn find(
         &mut self,
         key: Key,
@@ -186,7 +187,8 @@ impl Mandatory {
         if !equal.seqs.is_empty() && !self.headers_added {
             return self.take(equal, true);
         }
-        // All that it could be equal to came back already, or so it seemed.
+        // If there are equal variants but no fronts, all equal publishes were returned already or
+        // appeared to be.
         let certain = !equal.any || !equal.seqs.is_empty();
         let [from, to] = key.with_body();
         let grown = |variant: &Variant| variant.properties.may_become(properties);
@@ -200,7 +202,7 @@ impl Mandatory {
         self.take(alike, certain)
     }
 
-    /// Finds the publish that came back, of which only the address is known.
+    /// Finds the returned publish if only its address is known.
     pub(crate) fn find_by_address(
         &mut self,
         address: u64,
@@ -217,7 +219,7 @@ impl Mandatory {
         self.take(fronts, true)
     }
 
-    /// The fronts of the wanted variants in a range.
+    /// Returns the fronts of the `wanted` variants in a key range.
     fn fronts(
         &mut self,
         from: Key,
@@ -251,7 +253,8 @@ impl Mandatory {
         fronts
     }
 
-    /// Takes the fronts out: one of them came back. A single one is it, if that is `certain`.
+    /// Removes the fronts, one of which was returned. A single front is the match, if that is
+    /// `certain`.
     fn take(&mut self, fronts: Fronts, certain: bool) -> Found {
         if fronts.seqs.is_empty() {
             return Found::default();

@@ -1,18 +1,18 @@
-//! The deliveries of a channel that wait for their acknowledgement.
+//! The unacknowledged deliveries of a channel.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
 use crate::ids::{DeliveryTag, Tags};
 
-/// Delivery tags in runs of consecutive numbers, so that the memory is bounded by what is
+/// Delivery tags in runs of consecutive numbers, so that the memory is bounded by the number
 /// outstanding.
 ///
-/// The newest run grows with each delivery and is the only one while acknowledgements come in
-/// order, so it is kept apart. The others are found by a search: an acknowledgement costs the
-/// logarithm of their number, in whatever order acknowledgements come.
+/// The newest run grows with each delivery and is the only one while acknowledgements are sent in
+/// order, so it is stored separately. The others are in a search tree: an acknowledgement takes
+/// logarithmic time in the number of runs, in any order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unacked {
-    /// The first number of each older run, by the last one. Runs do not overlap.
+    /// The older runs: last number to first number. Runs do not overlap.
     older: BTreeMap<u64, u64>,
     /// First and last number of the newest run, above all others. `None` if it is settled.
     newest: Option<(u64, u64)>,
@@ -37,14 +37,14 @@ impl Unacked {
         }
     }
 
-    /// The last that is outstanding.
+    /// The last outstanding delivery.
     pub(crate) fn last(&self) -> Option<DeliveryTag> {
         let older = || self.older.last_key_value().map(|(&last, _)| last);
         let last = self.newest.map(|(_, last)| last).or_else(older)?;
         DeliveryTag::new(last)
     }
 
-    /// The first that is outstanding.
+    /// The first outstanding delivery.
     pub(crate) fn first(&self) -> Option<DeliveryTag> {
         let newest = || self.newest.map(|(first, _)| first);
         let first = self.older.first_key_value().map(|(_, &first)| first);
@@ -63,8 +63,8 @@ impl Unacked {
         }
     }
 
-    /// The last that is outstanding before `split`, and all that are between that and `end`,
-    /// included.
+    /// Returns the last outstanding delivery before `split`, and all outstanding ones from `split`
+    /// to `end`, inclusive.
     pub(crate) fn split_at(
         &self,
         split: DeliveryTag,
@@ -83,7 +83,7 @@ impl Unacked {
         (before, behind)
     }
 
-    /// Settles the named deliveries. Returns false, with nothing changed, if they are not
+    /// Settles the given deliveries. Returns `false`, with nothing changed, if they are not
     /// outstanding.
     #[inline]
     pub(crate) fn settle(&mut self, tags: Tags) -> bool {
@@ -101,7 +101,7 @@ impl Unacked {
         *self = Self::default();
     }
 
-    /// Settles what another set holds, all of which is outstanding.
+    /// Settles the deliveries of another set, all of which are outstanding.
     pub(crate) fn remove(&mut self, settled: &Self) {
         let older = settled.older.iter().map(|(&last, &first)| (first, last));
         for (first, last) in older.chain(settled.newest) {
@@ -109,7 +109,7 @@ impl Unacked {
         }
     }
 
-    /// Settles a part of a run. Returns false if its first number is not outstanding.
+    /// Settles a part of a run. Returns `false` if its first number is not outstanding.
     #[inline]
     fn settle_run(&mut self, from: u64, to: u64) -> bool {
         match self.newest {

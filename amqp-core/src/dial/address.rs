@@ -1,4 +1,4 @@
-//! Where a broker listens.
+//! Addresses of brokers.
 
 use alloc::{borrow::ToOwned as _, string::String};
 use core::{
@@ -6,7 +6,7 @@ use core::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-/// Where a broker listens.
+/// The address of a broker.
 ///
 /// ```
 /// use amqp_core::dial::Address;
@@ -19,13 +19,13 @@ use core::{
 pub enum Address {
     /// A TCP port.
     Tcp {
-        /// A name or an IP address. An IPv6 address has no brackets here, and may have a zone:
+        /// A name or an IP address. An IPv6 address has no brackets, and may have a zone:
         /// `fe80::1%eth0`.
         host: String,
         /// The port.
         port: u16,
     },
-    /// The path of a Unix socket. No URI says it.
+    /// The path of a Unix socket. No URI expresses it.
     Unix(String),
 }
 
@@ -41,7 +41,7 @@ impl Address {
         Self::Unix(path.into())
     }
 
-    /// The host, as a server's certificate is to name it; none for a Unix socket.
+    /// The host, as a server's certificate names it. `Some` for TCP.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         match self {
@@ -50,7 +50,7 @@ impl Address {
         }
     }
 
-    /// What the host says if it is an IP address without a zone, so that nothing need be resolved.
+    /// Parses a host that is an IP address without a zone, which needs no resolution.
     pub(super) fn literal(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp { host, port } => {
@@ -62,7 +62,7 @@ impl Address {
     }
 }
 
-/// The address and the zone if the host is an IPv6 address. With a zone that is empty it is none.
+/// Splits an IPv6 address and its zone. `Some` if the host is a valid one; an empty zone is not.
 pub(crate) fn split_ipv6(host: &str) -> Option<(&str, Option<&str>)> {
     let (address, zone) = match host.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
@@ -82,7 +82,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// What is connected to, with nothing left to resolve.
+/// The target of a connection attempt, already resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// A TCP port.
@@ -92,7 +92,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// What an address says without any resolution.
+    /// Converts an address that needs no resolution.
     pub(super) fn of(address: &Address) -> Option<Self> {
         match address {
             Address::Tcp { .. } => address.literal().map(Self::Tcp),

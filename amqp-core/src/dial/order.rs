@@ -6,11 +6,11 @@ use super::Address;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// As they are listed: the first is preferred.
+    /// In the given order: the first is preferred.
     #[default]
     Listed,
-    /// In an order that the seed decides, each equally likely, so that many clients spread over the
-    /// nodes of a cluster. The same seed gives the same order.
+    /// In a random order that the seed determines, each order equally likely, to distribute clients
+    /// over the nodes of a cluster. The same seed results in the same order.
     Shuffled {
         /// Any number, from a source of randomness or from a test.
         seed: u64,
@@ -26,14 +26,14 @@ impl Order {
     }
 }
 
-/// Fisher and Yates: each place from the back gets one of those that are left.
+/// Fisher-Yates: each position from the back receives one of the remaining addresses.
 fn shuffle(addresses: &mut [Address], mut generator: SplitMix) {
     for last in (1..addresses.len()).rev() {
         addresses.swap(generator.below(last + 1), last);
     }
 }
 
-/// Sebastiano Vigna's SplitMix64: small, and good from any seed, be it 0, 1 or 2.
+/// Sebastiano Vigna's SplitMix64: small, and good from any seed, including 0, 1 and 2.
 struct SplitMix(u64);
 
 impl SplitMix {
@@ -44,7 +44,8 @@ impl SplitMix {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below the limit. With 64 bits per number no list is long enough for a bias to show.
+    /// Returns a number below the limit. With 64 bits per number, the bias is negligible for any
+    /// list that fits into memory.
     const fn below(&mut self, limit: usize) -> usize {
         ((self.next() as u128 * limit as u128) >> 64) as usize
     }

@@ -1,4 +1,5 @@
-//! A message on its way in: method, content header, body frames.
+//! Assembling an incoming message from its method, content header and body frames (section 4.2.6 of
+//! the specification).
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,48 +13,48 @@ use crate::{
     protocol::Method,
 };
 
-/// Small pieces are put together into pieces of about this size, in bytes.
+/// The approximate size, in bytes, of the pieces that smaller pieces are joined into.
 const TOGETHER: usize = 64 << 10;
 
 /// The message that a channel is receiving.
 ///
 /// ```text
-///  Nothing ── method with content ──> Header ── header ──> Body ── all bytes ──> (whole) ──> Nothing
+///  Nothing ── method with content ──> Header ── header ──> Body ── all bytes ─> (whole) ─> Nothing
 ///                                        └── header of an empty body ──> (whole) ──> Nothing
 /// ```
 ///
-/// What has come stays where it is until the message is whole: this is on the path of every
-/// message, and each move of it would be felt.
+/// The received parts are not moved until the message is complete: this is on the path of every
+/// message, and each move would be measurable.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
     due: Due,
-    /// Some unless nothing is due.
+    /// `Some` while a message is being received.
     method: Option<Method>,
     content: Content,
-    /// What has come of the body behind that, in small pieces.
+    /// The end of the received body, joined from small pieces. It follows `content.body`.
     small: BytesMut,
-    /// How much of the body is due, in bytes; 0 unless a body is.
+    /// The number of body bytes still missing; 0 unless a body is being received.
     left: u64,
-    /// How many frames without a byte have come.
+    /// The number of empty body frames received.
     empty_frames: u32,
-    /// Why nothing of the content is kept. `None` if it is.
+    /// `Some` if the content is discarded, with the cause.
     dropped: Option<Dropped>,
-    /// What is held of the content, in bytes.
+    /// The memory held by the content, in bytes.
     held: u64,
-    /// How much of that is in the machine's sum.
+    /// The part of `held` that is included in [`Machine::assembled`](super::Machine).
     counted: u64,
 }
 
-/// Why the content of a message is not kept.
+/// The reason why the content of a message is discarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
-    /// It is of no interest.
+    /// The role does not need it.
     Unwanted,
-    /// It is over a limit of this side.
+    /// It exceeds a limit of this side.
     Unreadable(Fault),
 }
 
-/// What the peer has to send next.
+/// The next expected frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Due {
     #[default]
@@ -62,11 +63,11 @@ enum Due {
     Body,
 }
 
-/// A method whose content has come.
+/// A method with its complete content.
 pub(crate) struct Complete {
     pub(crate) method: Method,
     pub(crate) content: Result<Content, Dropped>,
-    /// What of it is in the machine's sum, in bytes.
+    /// The part of its memory that is included in [`Machine::assembled`](super::Machine), in bytes.
     pub(crate) counted: u64,
 }
 
@@ -80,17 +81,17 @@ impl Assembly {
         self.method.is_some()
     }
 
-    /// Whether the content header of the message in progress is still to come.
+    /// Whether the content header is expected next.
     pub(crate) fn wants_header(&self) -> bool {
         self.due == Due::Header
     }
 
-    /// Whether nothing of the content is kept.
+    /// Whether the content is discarded.
     pub(crate) const fn is_dropped(&self) -> bool {
         self.dropped.is_some()
     }
 
-    /// A method with content has come. Nothing is kept of content that is not wanted.
+    /// Begins a message. Its content is discarded unless `wanted`.
     #[inline(always)]
     pub(crate) fn begin(&mut self, method: Method, wanted: bool) {
         self.due = Due::Header;
@@ -102,24 +103,25 @@ impl Assembly {
         };
     }
 
-    /// Keeps nothing of the content, for that fault.
+    /// Discards the content, because of `fault`.
     pub(crate) fn drop_content(&mut self, fault: Fault) {
         self.dropped.get_or_insert(Dropped::Unreadable(fault));
     }
 
-    /// Forgets what has come. Returns how much of it is in the machine's sum.
+    /// Drops the message in progress. Returns the part of its memory that was counted.
     pub(crate) fn clear(&mut self) -> u64 {
         core::mem::take(self).counted
     }
 
-    /// What is held and not in the machine's sum yet, which it is from now on.
+    /// Returns the memory that is not counted yet, and marks it as counted.
     pub(crate) const fn count(&mut self) -> u64 {
         let more = self.held - self.counted;
         self.counted = self.held;
         more
     }
 
-    /// Checks a content header's payload against the method it follows.
+    /// Checks the payload of a content header against its method (section 4.2.6.1 of the
+    /// specification).
     #[inline]
     pub(crate) fn check_header<'a>(
         &self,
@@ -145,7 +147,8 @@ impl Assembly {
         Ok(header)
     }
 
-    /// Takes a checked header. Whether the message is whole, as one with an empty body is.
+    /// Accepts a checked header. Returns whether the message is complete, which is the case if its
+    /// body is empty.
     #[inline]
     pub(crate) fn take_header(&mut self, properties: EncodedProperties, body_size: u64) -> bool {
         self.content.properties = properties;
@@ -159,7 +162,7 @@ impl Assembly {
         false
     }
 
-    /// Takes a piece of the body. Whether the message is whole.
+    /// Accepts a piece of the body. Returns whether the message is complete.
     #[inline]
     pub(crate) fn take_body(&mut self, piece: Bytes, limits: &Limits) -> Result<bool, Fault> {
         if self.due != Due::Body {
@@ -193,8 +196,8 @@ impl Assembly {
         Ok(true)
     }
 
-    /// Keeps a piece that is not the last. Small ones are put together: by itself, each would take
-    /// more memory than it holds, for its place in the list and for the block that it keeps alive.
+    /// Keeps a piece that is not the last. Small pieces are joined: each alone would take more
+    /// memory than its length, for its entry in the list and the block that it keeps alive.
     fn keep(&mut self, piece: Bytes) {
         if piece.len() < SHARE_FROM {
             self.small.extend_from_slice(&piece);
@@ -215,7 +218,7 @@ impl Assembly {
         }
     }
 
-    /// Hands out the message that is whole.
+    /// Returns the complete message.
     #[inline(always)]
     pub(crate) fn complete(&mut self) -> Option<Complete> {
         self.due = Due::Nothing;

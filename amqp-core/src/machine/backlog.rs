@@ -1,4 +1,4 @@
-//! What waits on one channel behind a message that does not fit into one frame.
+//! The output of one channel that is queued behind a message larger than a frame.
 
 use alloc::collections::VecDeque;
 
@@ -6,32 +6,32 @@ use bytes::BytesMut;
 
 use crate::body::Body;
 
-/// What a channel has still to say behind a message that does not fit into one frame, or while it
-/// must be silent.
+/// The queued output of a channel: everything behind a message that does not fit into one frame, or
+/// behind a hold.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     pub(super) items: VecDeque<Item>,
-    /// Nothing may be sent: a transaction is being committed.
+    /// Whether the channel may send nothing: a transaction is being committed.
     pub(super) held: bool,
-    /// The channel is in the ring.
+    /// Whether the channel is in the ring.
     pub(super) ringed: bool,
-    /// How many bytes were ever put in.
+    /// The total number of bytes ever queued.
     pub(super) put: u64,
-    /// How many bytes ever left, or were dropped; at most `put`.
+    /// The total number of bytes ever sent or dropped; at most `put`.
     pub(super) left: u64,
-    /// How many bytes of requests wait; at most `put - left`.
+    /// The size of the queued requests, in bytes; at most `put - left`.
     pub(super) requests: usize,
-    /// An event is to tell when there is room for publishes again.
+    /// Whether an event was requested when there is room for publishes again.
     pub(super) wants_room: bool,
 }
 
 #[derive(Debug)]
 pub(super) enum Item {
     Frames(Frames),
-    /// The rest of a body whose header is in the frames before. At the front, it is a message
-    /// that was begun.
+    /// The rest of a body; its header is in the preceding frames. At the front, its message has
+    /// begun to be sent.
     Body(Body),
-    /// Nothing behind this leaves until the channel is released.
+    /// Nothing behind this is sent until the channel is released.
     Hold,
 }
 
@@ -45,13 +45,13 @@ impl Item {
     }
 }
 
-/// Whole frames.
+/// A run of complete frames.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     pub(super) bytes: BytesMut,
-    /// The last publish whose first frame is among them; 0 for none.
+    /// The last publish with its first frame in this run; 0 for none.
     pub(super) last_publish: u64,
-    /// How many of the bytes are requests.
+    /// The part of the bytes that are requests.
     pub(super) requests: usize,
 }
 
@@ -60,27 +60,28 @@ impl Backlog {
         self.items.is_empty()
     }
 
-    /// How many bytes wait.
+    /// The queued output, in bytes.
     pub(super) fn len(&self) -> usize {
         usize::try_from(self.put - self.left).unwrap_or(usize::MAX)
     }
 
-    /// Where the next byte will stand in all that ever passed through it.
+    /// The position of the end of the backlog, in bytes since the channel was opened.
     pub(crate) const fn position(&self) -> u64 {
         self.put
     }
 
-    /// Whether what was put in before that position has left.
+    /// Whether all output before `position` was sent or dropped.
     pub(crate) const fn has_left(&self, position: u64) -> bool {
         self.left >= position
     }
 
-    /// Whether frames of the channel go to the lane of ready frames.
+    /// Whether frames of the channel go to the ready lane.
     pub(super) fn is_bypassed(&self) -> bool {
         self.items.is_empty() && !self.held
     }
 
-    /// Appends frames. A run of them is at most about `limit` bytes long: it leaves in one turn.
+    /// Appends frames. They join the last run if that is shorter than `limit` bytes: a run is sent
+    /// in one turn.
     pub(super) fn append<T>(
         &mut self,
         limit: usize,

@@ -1,58 +1,60 @@
-//! The channels of a connection, by their number.
+//! The channels of a connection, by channel number.
 
 use alloc::{boxed::Box, vec::Vec};
 
 use super::{assembly::Assembly, output::Backlog};
 use crate::ids::{ChannelId, RequestId};
 
-/// One open channel.
+/// A live channel.
 #[derive(Debug)]
 pub(crate) struct Channel<C> {
     pub(crate) life: ChannelLife,
-    /// The message that is coming in.
+    /// The message being received.
     pub(crate) assembly: Assembly,
-    /// What is going out behind a large message.
+    /// The output queued behind a large message.
     pub(crate) backlog: Backlog,
-    /// The peer wants no content on this channel now (`channel.flow`).
+    /// Whether the peer has paused content on this channel with `channel.flow` (section 1.5.2.3 of
+    /// the protocol reference).
     pub(crate) paused: bool,
-    /// What only this role knows of a channel.
+    /// The state that the role adds to each channel.
     pub(crate) role: C,
 }
 
-/// Where a channel is in its life.
+/// The state of a channel.
 ///
 /// ```text
-///            open sent            open-ok               close queued
-///  (unused) ──────────> Opening ──────────> Open ───────────────────> Closing ── close-ok ──> (free)
-///     │                    │                 │                         │  ^
-///     │ open received      │ close received  │ close received          │  │ close received, the own has
-///     └────────────────────┼──────> Open     │                         │  └ left: answered; its close-ok
-///                          └────────┬────────┘                         │    still comes
-///                                   v                                  │ close received, the own has not
-///                               Finishing <────────────────────────────┘ left: that one is dropped
+///            open sent            open-ok            close queued
+///  (unused) ──────────> Opening ──────────> Open ────────────────> Closing ── close-ok ──> (free)
+///     │                    │                 │                      │  ^
+///     │ open received      │ close received  │ close received       │  │ close received, own close
+///     └────────────────────┼──────> Open     │                      │  └ sent: answered; close-ok
+///                          └────────┬────────┘                      │    still to come
+///                                   v                               │ close received, own close
+///                               Finishing <─────────────────────────┘ unsent: own close dropped
 ///                                   │
 ///                                   └── close-ok and the begun message sent ──> (free)
 /// ```
 ///
-/// A number is free for another channel only at the end of these paths. A close that is received in
-/// `Closing` is why the channel ended: the request that the own close was for fails with its reason.
+/// A number is free for another channel only at the end of these paths. A close received in
+/// `Closing` is the reason why the channel ended: the request of the own close fails with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChannelLife {
-    /// This side has asked for it.
+    /// This side has sent `channel.open` for this request.
     Opening(RequestId),
     Open,
-    /// This side has closed it, and discards all input but a close and its answer. The request
-    /// waits for close-ok; none for a close that was not requested, and when the request has failed.
+    /// This side has closed the channel, and discards all input but close and close-ok (section
+    /// 1.5.2.5 of the protocol reference). `Some` while a request waits for close-ok.
     Closing(Option<RequestId>),
-    /// The peer has closed it; what was begun is being finished.
+    /// The peer has closed the channel; the begun message is being finished.
     Finishing,
 }
 
 #[derive(Debug)]
 enum Slot<C> {
-    /// Never used: whatever the peer says of it is a fault.
+    /// Never used: anything but `channel.open` is a fault of the peer.
     Unused,
-    /// Used before: what the peer said before it learned of the end is ignored.
+    /// Used before. Input is ignored if [`Role::FORGIVES_ENDED`](super::Role::FORGIVES_ENDED) is
+    /// set: the peer may have sent it before it processed the close.
     Free { incarnation: u32 },
     Live {
         incarnation: u32,
@@ -60,7 +62,7 @@ enum Slot<C> {
     },
 }
 
-/// What a channel number stands for.
+/// The state of a channel number.
 #[derive(Debug)]
 pub(crate) enum Lookup<'a, C> {
     Unused,
@@ -70,12 +72,12 @@ pub(crate) enum Lookup<'a, C> {
 
 #[derive(Debug)]
 pub(crate) struct Channels<C> {
-    /// Number 1 is at index 0.
+    /// Channel number 1 is at index 0.
     slots: Vec<Slot<C>>,
-    /// How many are live.
+    /// The number of live channels.
     live: usize,
-    /// The number given out last: the next one is looked for behind it, so that a number rests as
-    /// long as it can before it is used again.
+    /// The number assigned last. The search for a free number begins after it, so that a number is
+    /// reused as late as possible.
     last: u16,
 }
 
@@ -95,12 +97,12 @@ impl<C: Default> Channels<C> {
         }
     }
 
-    /// How many are live.
+    /// The number of live channels.
     pub(crate) const fn len(&self) -> usize {
         self.live
     }
 
-    /// The next number that is free, none when all up to `max` are taken.
+    /// The next free channel number. `None` if all numbers up to `max` are in use.
     pub(crate) fn next_free(&self, max: u16) -> Option<u16> {
         if self.live >= usize::from(max) {
             return None;
@@ -118,7 +120,7 @@ impl<C: Default> Channels<C> {
         }
     }
 
-    /// Puts a new channel at a number that is free; none if it is not.
+    /// Inserts a new channel. Returns `None` if the number is not free.
     pub(crate) fn insert(&mut self, number: u16, life: ChannelLife) -> Option<ChannelId> {
         let index = index(number)?;
         while self.slots.len() <= index {
@@ -145,7 +147,7 @@ impl<C: Default> Channels<C> {
         Some(ChannelId::new(number, incarnation))
     }
 
-    /// What stands at a number that the peer named.
+    /// Returns the state of a channel number of an incoming frame.
     #[inline]
     pub(crate) fn lookup(&mut self, number: u16) -> Lookup<'_, C> {
         match index(number).and_then(|index| self.slots.get_mut(index)) {
@@ -158,7 +160,7 @@ impl<C: Default> Channels<C> {
         }
     }
 
-    /// The channel, unless it has ended.
+    /// The channel. `None` if it has ended.
     #[inline]
     pub(crate) fn get_mut(&mut self, id: ChannelId) -> Option<&mut Channel<C>> {
         match self.lookup(id.number()) {
@@ -167,7 +169,7 @@ impl<C: Default> Channels<C> {
         }
     }
 
-    /// The channel, unless it has ended.
+    /// The channel. `None` if it has ended.
     pub(crate) fn get(&self, id: ChannelId) -> Option<&Channel<C>> {
         match index(id.number()).and_then(|index| self.slots.get(index)) {
             Some(Slot::Live {
@@ -178,7 +180,7 @@ impl<C: Default> Channels<C> {
         }
     }
 
-    /// The live channel of that number.
+    /// The live channel with this number.
     pub(crate) fn get_live(&self, number: u16) -> Option<(ChannelId, &Channel<C>)> {
         match self.slots.get(index(number)?)? {
             Slot::Live {
@@ -189,7 +191,7 @@ impl<C: Default> Channels<C> {
         }
     }
 
-    /// Frees the number and hands the channel out.
+    /// Removes the channel and frees its number.
     pub(crate) fn remove(&mut self, id: ChannelId) -> Option<Box<Channel<C>>> {
         self.get(id)?;
         let slot = index(id.number()).and_then(|index| self.slots.get_mut(index))?;
@@ -205,7 +207,7 @@ impl<C: Default> Channels<C> {
         }
     }
 
-    /// The live channels, in the order of their numbers.
+    /// The live channels, in ascending order of their numbers.
     pub(crate) fn ids(&self) -> Vec<ChannelId> {
         (1..)
             .zip(&self.slots)

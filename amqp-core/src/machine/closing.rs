@@ -1,4 +1,4 @@
-//! The ends of channels and of the connection: asked for by this side, by the peer, or for a fault.
+//! The end of channels and of the connection: requested by this side, by the peer, or for a fault.
 
 use alloc::vec::Vec;
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl<R: Role> Machine<R> {
-    /// Closes one channel: what is queued on it leaves first, then the close.
+    /// Closes a channel: the queued output is sent first, then the close.
     pub(crate) fn close_channel(
         &mut self,
         id: ChannelId,
@@ -43,7 +43,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// Closes the connection on request: what is queued leaves first, then the close.
+    /// Closes the connection on request: the queued output is sent first, then the close.
     pub(crate) fn close(&mut self, code: ReplyCode, text: &str) {
         let close = Close {
             code,
@@ -57,7 +57,8 @@ impl<R: Role> Machine<R> {
                 self.timers.start_close(self.timeouts.close);
                 self.close_from = self.output.position();
             }
-            // A close is not due before the connection is open: RabbitMQ would take it for a fault.
+            // Before the connection is open, `connection.close` is not legal: RabbitMQ treats it as
+            // a protocol error. The connection ends without it.
             Life::Handshake(_) => {
                 self.finish(CloseCause::Requested(close).into());
                 self.drop_output();
@@ -66,7 +67,8 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// The peer broke the protocol or exceeded a limit: closes the channel or the connection.
+    /// Handles a fault of the peer, or a limit that it exceeds: closes the channel or the
+    /// connection, by the severity of the reply code (section 4.8.1 of the specification).
     pub(super) fn fail(&mut self, mut error: ProtocolError, frame: &Culprit<'_>) {
         let cause = if error.fault.is_own_limit() {
             CloseCause::LimitExceeded
@@ -94,7 +96,7 @@ impl<R: Role> Machine<R> {
         self.push(R::channel_closed(id, reason));
     }
 
-    /// Closes the connection at once, for a reason that is told at once.
+    /// Closes the connection at once, and announces the reason at once.
     pub(crate) fn close_for(&mut self, close: &Close, reason: CloseReason) {
         self.settle_output();
         self.end_everything(&reason);
@@ -103,7 +105,7 @@ impl<R: Role> Machine<R> {
         self.life = Life::Closing(reason);
     }
 
-    /// The peer has closed the connection, which is answered.
+    /// Answers the peer's `connection.close`, and ends the connection.
     pub(super) fn closed_by_peer(&mut self, close: connection::Close) {
         let close = read_close(
             close.reply_code,
@@ -127,8 +129,8 @@ impl<R: Role> Machine<R> {
         self.finish(cause.into());
     }
 
-    /// The connection is over; what is urgent, or said before the end, may still leave. A reason
-    /// that was told before stays.
+    /// Ends the connection. Urgent output may still be sent and, if the role answers first, output
+    /// queued before the end. A reason that was already announced stays.
     pub(crate) fn finish(&mut self, reason: CloseReason) {
         self.settle_output();
         let told = self.close_reason().filter(|_| self.announced).cloned();
@@ -136,25 +138,26 @@ impl<R: Role> Machine<R> {
         self.end_everything(&reason);
         self.timers.stop();
         if self.output.len() > 0 {
-            // The last words get no more time than a close.
+            // The timeout for the remaining output is the one for a close.
             self.timers.start_close(self.timeouts.close);
         }
         self.life = Life::Closed(reason);
     }
 
-    /// The connection is over, without a word to the peer.
+    /// Ends the connection without sending a close to the peer.
     pub(super) fn hang_up(&mut self, reason: CloseReason) {
         self.output.abort();
         self.finish(reason);
     }
 
-    /// Nothing leaves any more.
+    /// Drops all output.
     pub(super) fn drop_output(&mut self) {
         self.output.clear();
         self.timers.stop();
     }
 
-    /// Decides what becomes of what is queued when the connection ends.
+    /// Drops the queued output except urgent frames, or makes all of it ready if the role answers
+    /// first.
     pub(super) fn settle_output(&mut self) {
         if !R::ANSWERS_FIRST {
             self.output.abort();
@@ -164,7 +167,7 @@ impl<R: Role> Machine<R> {
         self.take_turns(usize::MAX);
     }
 
-    /// Queues the last words to the peer.
+    /// Queues close or close-ok, the last method to the peer.
     pub(super) fn put_parting<M: MethodDef>(&mut self, method: &M) {
         // The methods sent this way are far smaller than any frame limit.
         let _fits = if R::ANSWERS_FIRST {
@@ -174,7 +177,7 @@ impl<R: Role> Machine<R> {
         };
     }
 
-    /// Gives everyone who waits the reason, and the final event.
+    /// Ends all channels and requests with the reason, and queues the final event.
     fn end_everything(&mut self, reason: &CloseReason) {
         if self.announced {
             return;
@@ -194,8 +197,8 @@ impl<R: Role> Machine<R> {
         self.push(R::closed(reason.clone()));
     }
 
-    /// Gives everyone who waits on a channel the reason, and drops what it has not begun to send
-    /// unless those are answers.
+    /// Ends everything pending on a channel with the reason. Drops its output that has not begun to
+    /// be sent, unless the role answers first.
     pub(super) fn end_channel(&mut self, id: ChannelId, reason: &CloseReason) {
         R::on_channel_end(self, id, reason);
         if let Some(channel) = self.channels.get_mut(id) {
@@ -208,7 +211,7 @@ impl<R: Role> Machine<R> {
     }
 }
 
-/// The method that closes a connection.
+/// Builds the method that closes a connection.
 fn close_method(close: &Close) -> connection::Close {
     connection::Close {
         reply_code: close.code,
@@ -218,7 +221,7 @@ fn close_method(close: &Close) -> connection::Close {
     }
 }
 
-/// What a close method says.
+/// Builds a [`Close`] from the arguments of a close method.
 pub(super) fn read_close(code: ReplyCode, text: &ShortStr, class: u16, method: u16) -> Close {
     let method = MethodId::new(class, method);
     Close {
@@ -228,7 +231,8 @@ pub(super) fn read_close(code: ReplyCode, text: &ShortStr, class: u16, method: u
     }
 }
 
-/// A reply text, cut at a character where it is too long for the wire.
+/// Converts a reply text, cut at a character boundary if it is too long for a short string (section
+/// 4.2.5.3 of the specification).
 fn reply_text(text: &str) -> ShortStr {
     let mut end = text.len().min(ShortStr::MAX_LEN);
     while !text.is_char_boundary(end) {

@@ -1,4 +1,4 @@
-//! The frames before a body, as they are written.
+//! The encoding of the frames that precede a body.
 
 use bytes::BytesMut;
 
@@ -15,13 +15,13 @@ use crate::{
 pub(crate) struct Message<'a, M, P> {
     pub(crate) method: &'a M,
     pub(crate) properties: &'a P,
-    /// Taken, unless it is copied.
+    /// Taken by the output unless it is copied.
     pub(crate) body: &'a mut Body,
-    /// The number among the channel's publishes that are to be confirmed, or 0.
+    /// The sequence number among the channel's publishes in confirm mode, or 0.
     pub(crate) publish: u64,
 }
 
-/// The frames before a body.
+/// The method frame and the content header frame (section 4.2.6 of the specification).
 pub(super) struct Heads {
     pub(super) channel: u16,
     /// The payload of the method frame, in bytes.

@@ -1,4 +1,4 @@
-//! Bytes in: frames, and what each may mean in the state that the connection is in.
+//! Input: parsing frames, and checking each against the state of the connection and its channel.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -24,22 +24,22 @@ const CLOSE: MethodId = channel::Close::ID;
 const CLOSE_OK: MethodId = channel::CloseOk::ID;
 const COMMIT_OK: MethodId = tx::CommitOk::ID;
 
-/// Small pieces are copied into blocks of this size, in bytes: the most memory that a small piece
-/// keeps alive.
+/// The size of the blocks that small pieces are copied into, in bytes: the maximum memory that a
+/// small piece keeps alive.
 const ARENA_BLOCK: usize = 8192;
 
-/// From this size on, in bytes, a copy has memory of its own.
+/// The smallest copy, in bytes, that gets an allocation of its own.
 const ARENA_MAX: usize = 1024;
 
 impl<R: Role> Machine<R> {
-    /// Takes the whole frames off the front of `input`.
+    /// Consumes all complete frames at the front of `input`.
     pub(crate) fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
         self.begin_input(now, input);
         while self.step(input) {}
         self.end_input(input);
     }
 
-    /// Takes at most one whole frame off the front of `input`; false if there is none.
+    /// Consumes at most one complete frame at the front of `input`. Returns whether there was one.
     pub(crate) fn handle_frame(&mut self, now: Instant, input: &mut BytesMut) -> bool {
         self.begin_input(now, input);
         let taken = self.step(input);
@@ -61,7 +61,7 @@ impl<R: Role> Machine<R> {
         self.leftover = input.len();
     }
 
-    /// Takes one frame; false if there is none.
+    /// Consumes one frame. Returns whether there was one.
     fn step(&mut self, input: &mut BytesMut) -> bool {
         match &self.life {
             Life::Closed(_) => {
@@ -139,13 +139,13 @@ impl<R: Role> Machine<R> {
         if let Err(error) = received {
             self.fail(error, &Culprit { kind, payload });
         }
-        // Also a frame that is at fault is dealt with.
+        // A faulty frame is consumed, too.
         input.advance(head.frame_len());
         true
     }
 
-    /// A frame of a type that the protocol does not have: it is at fault when it is there, unless
-    /// something else is wrong with it before.
+    /// Handles a frame of a type that the protocol does not have: reports the fault once the frame
+    /// is complete, or an earlier fault in it.
     fn step_unknown_type(&mut self, kind: u8, input: &BytesMut) -> bool {
         let Some(&[_, c1, c0, s3, s2, s1, s0]) = input.first_chunk::<FRAME_HEAD>() else {
             self.missing = FRAME_OVERHEAD.saturating_sub(input.len());
@@ -153,7 +153,7 @@ impl<R: Role> Machine<R> {
         };
         let size = u32::from_be_bytes([s3, s2, s1, s0]);
         let head = FrameHead {
-            // None fits; nothing looks at it.
+            // A placeholder that is not read: there is no kind for an unknown type.
             kind: FrameKind::Body,
             channel: u16::from_be_bytes([c1, c0]),
             size: size as usize,
@@ -190,7 +190,7 @@ impl<R: Role> Machine<R> {
         self.fail(fault.at(number, None), &culprit);
     }
 
-    /// The first bytes: a header, or something quite different.
+    /// Handles the greeting: the first bytes of the peer.
     fn step_greeting(&mut self, input: &mut BytesMut) -> bool {
         if input.is_empty() {
             return false;
@@ -208,7 +208,8 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// Takes one frame once the own close has left: all but a close and its answer is discarded.
+    /// Consumes one frame after the own close was sent. Only close and close-ok are processed;
+    /// anything else is discarded (section 1.4.2.9 of the protocol reference).
     fn step_closing(&mut self, input: &mut BytesMut) -> bool {
         let limit = self.frame_limit();
         let head = FrameHead::read(input);
@@ -231,7 +232,7 @@ impl<R: Role> Machine<R> {
         let (head, payload) = match read {
             Ok(Some(frame)) => frame,
             Ok(None) => return false,
-            // An answer behind it could not be found.
+            // Frame boundaries are lost: a later close-ok could not be found.
             Err(fault) => {
                 let number = readable_channel(&fault, input);
                 self.finish_unread(fault.at(number, None));
@@ -249,14 +250,14 @@ impl<R: Role> Machine<R> {
         true
     }
 
-    /// A method of the connection, once the own close has left.
+    /// Handles a method on channel 0 after the own close was sent.
     fn receive_while_closing(&mut self, id: MethodId, arguments: &[u8]) {
         if id == connection::CloseOk::ID {
             if let Life::Closing(reason) = &self.life {
                 self.finish(reason.clone());
             }
         } else if id == connection::Close::ID {
-            // The closes have crossed.
+            // The closes of both sides have crossed.
             match connection::Close::decode(arguments) {
                 Ok(close) => self.closed_by_peer(close),
                 Err(error) => self.finish_unread(Fault::from(error).at(Some(0), Some(id))),
@@ -264,13 +265,13 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// The input cannot be read, and the own close has left already.
+    /// Ends the connection after the own close was sent, because the input cannot be parsed.
     pub(super) fn finish_unread(&mut self, mut error: ProtocolError) {
         error.code = None;
         self.finish(CloseCause::ProtocolError(error).into());
     }
 
-    /// The largest frame to accept now, in bytes.
+    /// The current limit for incoming frames, in bytes.
     pub(super) const fn frame_limit(&self) -> u32 {
         if self.tuning.is_frame_unlimited() {
             self.limits.unlimited_frame
@@ -324,7 +325,7 @@ impl<R: Role> Machine<R> {
                 self.closed_by_peer(close);
                 Ok(())
             }
-            // The own close has not left yet, so this answers nothing.
+            // The own close was not sent yet, so there is nothing to answer.
             Method::ConnectionCloseOk(_) => Err(Fault::UnexpectedReply),
             method => R::on_connection_method(self, method),
         }
@@ -356,7 +357,7 @@ impl<R: Role> Machine<R> {
             ChannelLife::Closing(request) => {
                 if is(CLOSE_OK) {
                     if !channel.backlog.is_empty() {
-                        // The own close, behind everything else, has not left yet.
+                        // The own close, behind the backlog, was not sent yet.
                         return Err(Fault::UnexpectedReply);
                     }
                     R::on_channel_closed(self, id, request);
@@ -369,14 +370,15 @@ impl<R: Role> Machine<R> {
                         R::on_close_crossed(self, id, request, CloseCause::ByPeer(close).into());
                     }
                     if unsent {
-                        // The own close has not left yet, and need not any more.
+                        // The own close was not sent yet, and is dropped.
                         self.finish_channel(id);
                     } else {
-                        // It is still to be answered, and the number is not free before.
+                        // The own close still needs its close-ok; until then the number is not
+                        // free.
                         self.put_answer(id, &channel::CloseOk)?;
                     }
                 } else if is(COMMIT_OK) {
-                    // The own close may wait for it.
+                    // The own close may be held until commit-ok.
                     self.release_channel(id);
                 }
                 return Ok(());
@@ -415,8 +417,8 @@ impl<R: Role> Machine<R> {
         self.push(R::channel_closed(id, reason));
     }
 
-    /// Answers the peer's close of a channel, and sends nothing else on it but the end of a message
-    /// that was begun, or all that was queued where those are answers.
+    /// Answers the peer's `channel.close`. Besides close-ok, only the rest of a begun message is
+    /// sent, or everything queued if the role answers first ([`Role::ANSWERS_FIRST`]).
     fn finish_channel(&mut self, id: ChannelId) {
         if !R::ANSWERS_FIRST {
             self.trim_channel(id);
@@ -485,7 +487,7 @@ impl<R: Role> Machine<R> {
         self.check_assembled(id, method)
     }
 
-    /// Checks what the unfinished messages of all channels hold.
+    /// Checks the memory held by the unfinished messages of all channels.
     fn check_assembled(
         &self,
         id: ChannelId,
@@ -498,7 +500,7 @@ impl<R: Role> Machine<R> {
         Ok(())
     }
 
-    /// Passes on the message that has come whole on a channel.
+    /// Passes on a complete message of a channel.
     pub(super) fn complete(&mut self, id: ChannelId) -> Result<(), ProtocolError> {
         let channel = self.channels.get_mut(id);
         let Some(complete) = channel.and_then(|channel| channel.assembly.complete()) else {
@@ -514,8 +516,8 @@ impl<R: Role> Machine<R> {
     }
 }
 
-/// The channel of a frame whose head is at fault. A wrong type is told at the first octet, before
-/// the channel has come.
+/// Returns the channel number of a frame with a faulty head. `None` for an unknown frame type: that
+/// is detected at the first octet, before the channel number is received.
 fn readable_channel(fault: &Fault, input: &[u8]) -> Option<u16> {
     if let Fault::FrameType(_) = fault {
         return None;
@@ -524,7 +526,7 @@ fn readable_channel(fault: &Fault, input: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(*number))
 }
 
-/// What the peer says when it closes a channel.
+/// Decodes the arguments of `channel.close`.
 fn decode_channel_close(arguments: &[u8]) -> Result<Close, Fault> {
     let close = channel::Close::decode(arguments)?;
     Ok(read_close(
@@ -535,10 +537,14 @@ fn decode_channel_close(arguments: &[u8]) -> Result<Close, Fault> {
     ))
 }
 
-/// A channel, unless a frame is to be ignored.
+/// A channel; `None` if the frame is to be ignored.
 pub(super) type Found<'a, R> = Option<(ChannelId, &'a mut Channel<<R as Role>::Channel>)>;
 
-/// The channel that a content frame belongs to; none if the frame is to be ignored.
+/// Returns the channel of a content frame; `None` if the frame is to be ignored.
+///
+/// # Errors
+/// If the channel number is 0, which section 4.2.6 of the specification forbids, or the channel is
+/// not open.
 #[inline]
 pub(super) fn content_channel<R: Role>(
     channels: &mut Channels<R::Channel>,

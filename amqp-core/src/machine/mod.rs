@@ -1,7 +1,7 @@
-//! The connection's state machine, blind to the role it plays.
+//! The connection state machine, common to both roles.
 //!
-//! It knows frames, channels, content, timers and closing, which are the same on both sides. What
-//! differs is behind [`Role`]: the handshake, what a method means, and which events come of it.
+//! It handles frames, channels, content, timers and closing, which are the same on both sides. The
+//! rest is behind [`Role`]: the handshake, the meaning of methods, and the events they cause.
 
 mod assembly;
 mod backlog;
@@ -47,42 +47,44 @@ use crate::{
     time::Instant,
 };
 
-/// An idle connection keeps room for this many events: enough that a busy one, which empties its
-/// list at every turn, seldom has to make room anew.
+/// The capacity, in events, that an idle connection keeps: enough that a busy one, which drains its
+/// queue at every turn, seldom has to reallocate.
 const IDLE_EVENTS: usize = 128;
 
-/// What a peer did that ended the transport when it should have judged the credentials.
+/// The reason when the transport ends while the peer should be judging the credentials.
 const HUNG_UP: &str = "the peer hung up instead of answering";
 
-/// What the connection has still to tell.
+/// The queued events.
 type Events<R> = VecDeque<<R as Role>::Event>;
 
-/// Where a connection is in its life.
+/// The state of a connection.
 ///
 /// ```text
-///  Handshake ── open-ok ──> Open ── close() ──> Draining ── the close has left ──> Closing
-///      │                      │                      │                                ^  │
-///      │ peer's fault         │ peer's fault         │ peer's fault                   │  │
-///      ├──────────────────────┴──────────────────────┴────────────────────────────────┘  │
-///      │ close received (answered), EOF, refused, deadline                               │
-///      └──────────────────────┴──────────────────────┴──────────> Closed <───────────────┘
-///                                        close-ok, or what ends it in the other states, too;
-///                                        also input that cannot be read
+///  Handshake ── open-ok ──> Open ── close() ──> Draining ── close handed out ──> Closing
+///      │                      │                      │                              ^  │
+///      │ peer's fault         │ peer's fault         │ peer's fault                 │  │
+///      ├──────────────────────┴──────────────────────┴──────────────────────────────┘  │
+///      │ close received (answered), EOF, refused, deadline                             │
+///      └──────────────────────┴──────────────────────┴──────────> Closed <─────────────┘
+///                                        close-ok, or any of the causes on the left;
+///                                        also input that cannot be parsed
 /// ```
 ///
-/// What ends a connection is its reason. `Requested` is the reason only if close-ok has come: any
-/// other end of a close that was asked for leaves it open whether the peer has dealt with what was
-/// sent last. The reason of a close for a fault is told when it begins, and stays.
+/// The first cause that ends the connection is its final reason. `Requested` is the final reason
+/// only if close-ok was received: after any other end of a requested close it is unknown whether
+/// the peer has processed the last output. The reason of a close for a fault is announced when the
+/// close begins, and is final.
 #[derive(Debug)]
 enum Life {
     Handshake(Stage),
     Open,
-    /// A close was asked for, and what was accepted before leaves first. Input is dealt with as
-    /// while it is open. The reason is what close-ok will make the final one.
+    /// A close was requested; the output accepted before it is sent first. Input is processed as in
+    /// `Open`. The reason becomes final with close-ok.
     Draining(CloseReason),
-    /// The close has left, or is for a fault. All input but a close and its answer is discarded.
+    /// The close was handed out, or is for a fault. All input but close and close-ok is discarded
+    /// (section 1.4.2.9 of the protocol reference).
     Closing(CloseReason),
-    /// The final reason.
+    /// The connection has ended, for this reason.
     Closed(CloseReason),
 }
 
@@ -90,40 +92,41 @@ enum Life {
 pub(crate) struct Machine<R: Role> {
     pub(crate) role: R,
     life: Life,
-    /// The first bytes of the peer were seen to be of this protocol.
+    /// Whether the peer's greeting was recognized as this protocol.
     greeted: bool,
     tuning: Tuning,
     limits: Limits,
     timeouts: Timeouts,
     channels: Channels<R::Channel>,
-    /// The channels that end when what is ready has left.
+    /// The channels to remove once the ready lane has been handed out.
     parting: Vec<ChannelId>,
     output: Output,
     events: Events<R>,
-    /// Where the ready lane ended when this side closed the connection: what is before it counts as
+    /// The end of the ready lane when this side closed the connection. Output before it counts as
     /// progress of the close.
     close_from: u64,
-    /// The final event was given.
+    /// Whether the final event was queued.
     announced: bool,
     now: Instant,
     timers: Timers,
     deadlines: RequestDeadlines,
-    /// The number of the next request.
+    /// The next request id.
     next_request: u64,
-    /// The room that is to be told of when there is some.
+    /// The pending requests for an event when there is room in the output.
     wants: Wants,
-    /// Where small bodies are copied to, so that they do not keep a large read buffer alive.
+    /// The block that small bodies are copied into, so that they do not keep a large read buffer
+    /// alive.
     arena: BytesMut,
-    /// What the unfinished messages of all channels hold, in bytes: the sum of what their
-    /// assemblies hold.
+    /// The memory held by the unfinished messages of all channels, in bytes: the sum over their
+    /// assemblies.
     assembled: u64,
-    /// The frame that is being passed over. `None` at the beginning of a frame.
+    /// `Some` in the middle of a frame that is being skipped.
     skip: Option<Skip>,
-    /// The read buffer that the input stands in.
+    /// The size of the caller's read buffer.
     buffer: ReadBuffer,
-    /// How much of the last input was left in the caller's buffer, in bytes.
+    /// The part of the last input that remained in the caller's buffer, in bytes.
     leftover: usize,
-    /// How many more bytes the frame in progress needs.
+    /// The number of bytes that the frame in progress needs at least.
     missing: usize,
 }
 
@@ -156,7 +159,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    // The world to the machine; `handle_input` is in `input.rs`.
+    // Inputs. `handle_input` is in `input.rs`.
 
     pub(crate) fn handle_eof(&mut self, now: Instant) {
         let stage = self.stage();
@@ -183,7 +186,7 @@ impl<R: Role> Machine<R> {
         self.transport_ended(now, CloseCause::Transport { stage, message });
     }
 
-    /// Whether a peer that hangs up now refuses the credentials by that.
+    /// Whether a hang-up of the peer now means that it refuses the credentials.
     fn is_refusal(&self) -> bool {
         self.stage() == Stage::Authenticating && self.role.refuses_by_hanging_up()
     }
@@ -217,7 +220,8 @@ impl<R: Role> Machine<R> {
                     self.output.put_heartbeat();
                     self.timers.note_waiting(now);
                 }
-                // Whether all that was accepted before a close has arrived is not known.
+                // The reason is the timeout, also after a requested close: the peer may not have
+                // received all of the output accepted before.
                 TimeoutReason::Close
                 | TimeoutReason::Handshake
                 | TimeoutReason::PeerSilent
@@ -229,7 +233,7 @@ impl<R: Role> Machine<R> {
                     self.timers.set_secret(None);
                     R::on_secret_due(self);
                 }
-                // These are not of the connection as a whole.
+                // Not deadlines of the connection as a whole.
                 TimeoutReason::SetDeadline
                 | TimeoutReason::Request
                 | TimeoutReason::Confirm
@@ -241,7 +245,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// The transport has taken some of what was handed out.
+    /// Records that the transport has taken some of the output.
     pub(crate) fn handle_written(&mut self, now: Instant) {
         self.learn(now);
         self.timers.note_written(self.now);
@@ -250,20 +254,21 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// Sets when a new secret is wanted; none for never.
+    /// Sets the time after which a new secret is requested. `Some` if the secret expires.
     pub(crate) fn set_secret_deadline(&mut self, after: Option<Duration>) {
         if self.is_open() {
             self.timers.set_secret(after);
         }
     }
 
-    /// Tells that nobody reads from the transport for a while, or that somebody does again.
+    /// Pauses or resumes the detection of a silent peer: called when the driver stops or resumes
+    /// reading from the transport.
     pub(crate) fn set_reading(&mut self, now: Instant, reading: bool) {
         self.learn(now);
         self.timers.set_deaf(!reading, self.now);
     }
 
-    // The machine to the world.
+    // Outputs.
 
     pub(crate) fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
         let connection = self.timers.next(self.now, self.has_transmit());
@@ -318,7 +323,7 @@ impl<R: Role> Machine<R> {
         self.channels.len()
     }
 
-    /// The channels that are not free, in the order of their numbers.
+    /// The channels in use, in ascending order of their numbers.
     pub(crate) fn channel_ids(&self) -> Vec<ChannelId> {
         self.channels.ids()
     }
@@ -331,12 +336,12 @@ impl<R: Role> Machine<R> {
         matches!(self.life, Life::Handshake(_))
     }
 
-    /// Whether nothing more will come in or go out.
+    /// Whether the connection has ended and all of its output was handed out.
     pub(crate) fn is_finished(&self) -> bool {
         matches!(self.life, Life::Closed(_)) && self.output.len() == 0
     }
 
-    /// Why the connection ended or is ending.
+    /// The reason why the connection ended or is closing. `Some` once a close has begun.
     pub(crate) const fn close_reason(&self) -> Option<&CloseReason> {
         match &self.life {
             Life::Draining(reason) | Life::Closing(reason) | Life::Closed(reason) => Some(reason),
@@ -352,7 +357,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    // What the roles build on.
+    // Functions for the roles.
 
     pub(crate) fn push(&mut self, event: R::Event) {
         self.events.push_back(event);
@@ -364,7 +369,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// The limits are agreed on, and in force.
+    /// Applies the negotiated limits.
     pub(crate) fn set_tuning(&mut self, tuning: Tuning) {
         self.tuning = tuning;
         self.output.set_tuning(&tuning, &self.limits);
@@ -372,7 +377,7 @@ impl<R: Role> Machine<R> {
             .set_interval(tuning.heartbeat_interval(), self.now);
     }
 
-    /// The handshake is over.
+    /// Ends the handshake.
     pub(crate) fn set_open(&mut self) {
         self.life = Life::Open;
         self.timers.end_handshake();
@@ -394,7 +399,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// The open channel, and the output to write to.
+    /// Returns an open channel, and the output.
     #[inline]
     pub(crate) fn open_channel_and_output(
         &mut self,
@@ -422,7 +427,7 @@ impl<R: Role> Machine<R> {
         Some((self.channels.get_mut(id)?, &mut self.events))
     }
 
-    /// What a channel number stands for.
+    /// Returns the state of a channel number.
     pub(crate) fn lookup(&mut self, number: u16) -> Lookup<'_, R::Channel> {
         self.channels.lookup(number)
     }
@@ -431,7 +436,7 @@ impl<R: Role> Machine<R> {
         self.channels.get(id)
     }
 
-    /// Queues a method of an open channel.
+    /// Queues a method on an open channel.
     pub(crate) fn put_method<M: MethodDef>(
         &mut self,
         id: ChannelId,
@@ -442,7 +447,7 @@ impl<R: Role> Machine<R> {
         Ok(())
     }
 
-    /// Queues a request of an open channel, unless too many wait.
+    /// Queues a request on an open channel. Fails if too many requests are unsent.
     pub(crate) fn put_request<M: MethodDef>(
         &mut self,
         id: ChannelId,
@@ -453,7 +458,8 @@ impl<R: Role> Machine<R> {
         output.put_request(&mut channel.backlog, id.number(), method)
     }
 
-    /// Checks that another request may wait, on an open channel or on a new one.
+    /// Checks that another request may be queued, on an open channel or, if `id` is `None`, on a
+    /// new one.
     pub(crate) fn check_requests(&mut self, id: Option<ChannelId>) -> Result<(), ApiMisuse> {
         if let Some(id) = id {
             self.open_channel_and_output(id)?;
@@ -463,7 +469,7 @@ impl<R: Role> Machine<R> {
         self.output.check_requests(backlog, &self.limits)
     }
 
-    /// Reserves a free channel number, any or the one asked for.
+    /// Reserves a free channel number: the requested one, or else the next free one.
     pub(crate) fn add_channel(
         &mut self,
         number: Option<u16>,
@@ -491,7 +497,7 @@ impl<R: Role> Machine<R> {
             })
     }
 
-    /// Queues a method of a channel in whatever state it is.
+    /// Queues a method on a channel in any state.
     pub(crate) fn put_method_anyway<M: MethodDef>(&mut self, id: ChannelId, method: &M) {
         if let Some(channel) = self.channels.get_mut(id) {
             // The methods sent this way are far smaller than any frame limit.
@@ -501,7 +507,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// Queues a request of a channel in whatever state it is.
+    /// Queues a request on a channel in any state.
     pub(crate) fn put_request_anyway<M: MethodDef>(&mut self, id: ChannelId, method: &M) {
         if let Some(channel) = self.channels.get_mut(id) {
             // The methods sent this way are far smaller than any frame limit.
@@ -511,8 +517,10 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// Queues the answer to what the peer asked for of its own accord, on a channel in whatever
-    /// state it is.
+    /// Queues an answer to a request of the peer, on a channel in any state.
+    ///
+    /// # Errors
+    /// [`Fault::UnreadAnswers`] if the peer does not read its answers.
     pub(crate) fn put_answer<M: MethodDef>(
         &mut self,
         id: ChannelId,
@@ -525,8 +533,8 @@ impl<R: Role> Machine<R> {
         heard.then_some(()).ok_or(Fault::UnreadAnswers)
     }
 
-    /// Queues a method that the table does not have, written out, on an open channel. It must fit
-    /// into a frame.
+    /// Queues an encoded method that is not in [`RULES`](crate::protocol::RULES), on a live
+    /// channel. It must fit into a frame.
     pub(crate) fn put_unlisted(&mut self, number: u16, payload: &[u8]) {
         if let Lookup::Live(_, channel) = self.channels.lookup(number) {
             self.output
@@ -534,7 +542,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// Nothing more of the channel leaves until it is released.
+    /// Holds all further output of the channel until it is released.
     pub(crate) fn hold_channel(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
             Output::cork(&mut channel.backlog);
@@ -547,14 +555,14 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// Drops what a channel has not begun to send.
+    /// Drops the output of a channel that has not begun to be sent.
     pub(crate) fn trim_channel(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
             self.output.trim(&mut channel.backlog, id.number());
         }
     }
 
-    /// Removes a channel, and discards its backlog.
+    /// Removes a channel and discards its backlog.
     pub(super) fn drop_channel(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.remove(id) {
             self.output.discard(channel.backlog);
@@ -565,7 +573,7 @@ impl<R: Role> Machine<R> {
         self.output.take_discarded()
     }
 
-    /// Whether a message with a body of so many bytes would wait in the channel's backlog.
+    /// Whether a message with a body of `body_len` bytes would go to the channel's backlog.
     pub(crate) fn is_backlogged(&self, id: ChannelId, body_len: usize) -> bool {
         self.channels
             .get(id)
@@ -588,14 +596,14 @@ impl<R: Role> Machine<R> {
         self.deadlines.add(request, channel);
     }
 
-    /// A request got its answer, or will never.
+    /// Records that a request has its outcome: an answer, or the end of the wait.
     pub(crate) fn request_settled(&mut self) {
         let mut deadlines = core::mem::take(&mut self.deadlines);
         deadlines.settle(|request, channel| R::is_waiting(self, channel, request));
         self.deadlines = deadlines;
     }
 
-    /// Notes the time, and sets the deadlines that wait for it.
+    /// Advances the clock and arms the deadlines set by commands.
     fn learn(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.timers.learn(self.now);
@@ -606,7 +614,7 @@ impl<R: Role> Machine<R> {
         R::on_time(self);
     }
 
-    /// The peer may read nothing for as long as it likes, or may no more.
+    /// Allows the peer to stop reading for an unlimited time, or ends that permission.
     pub(crate) const fn set_may_not_read(&mut self, allowed: bool) {
         self.timers.set_may_not_read(allowed, self.now);
     }

@@ -1,22 +1,23 @@
-//! What leaves, and in which order.
+//! The output queue, and the order in which frames are handed out.
 //!
-//! Three lanes lead to the transport. `urgent` holds what concerns the connection: the handshake,
-//! heartbeats, closing for a fault. `ready` holds whole frames of all channels in the order of the
-//! calls that made them. What does not fit into one frame, and whatever its channel says after it,
-//! waits in that channel's [`Backlog`], and the channels that have one take turns by the frame. So
-//! the order within a channel is strict, and a message of a gigabyte delays another channel by one
-//! frame. `last` holds the close that was asked for: it leaves when everything else has left.
+//! Three lanes lead to the transport. `urgent` holds frames of the connection: the handshake,
+//! heartbeats, a close for a fault. `ready` holds complete frames of all channels in the order of
+//! the calls that queued them. A message that does not fit into one frame, and all later frames of
+//! its channel, are queued in that channel's [`Backlog`]; the channels with a backlog take turns by
+//! the frame (round-robin). The order within a channel is therefore strict (section 4.7 of the
+//! specification), and a message of a gigabyte delays another channel by one frame. `last` holds a
+//! requested close: it is handed out after all other output.
 //!
 //! ```text
 //!  urgent ──────────────────────────┐
-//!  ready ───────────────────────────┤ all of it, at each call
+//!  ready ───────────────────────────┤ completely, at each call
 //!  backlog 1 ─┐                     ├──> transport
-//!  backlog 2 ─┼─ ring, by the frame ┘ one turn at each call, and as many bytes as of the ready lane
+//!  backlog 2 ─┼─ ring, by the frame ┘ at least one turn per call, and as many bytes as of `ready`
 //!  backlog n ─┘
 //! ```
 //!
-//! The lanes are bounded apart, so that neither keeps publishes from the other: the ready lane by
-//! `output_high`, each backlog by the same, all backlogs by `output_backlog`.
+//! The lanes are bounded separately, so that none blocks publishes of another: the ready lane and
+//! each backlog by `output_high`, all backlogs together by `output_backlog`.
 
 use alloc::{
     collections::{BTreeSet, VecDeque},
@@ -42,56 +43,59 @@ use crate::{
     wire::Encode,
 };
 
-/// From this size on, in bytes, a piece of a body is chained instead of copied. Copying a smaller
-/// one costs less than the extra segment of a vectored write.
+/// The smallest piece of a body, in bytes, that is chained instead of copied. Copying a smaller one
+/// is cheaper than another segment of a vectored write.
 const CHAIN_FROM: usize = 4096;
 
-/// About how many bytes one call hands out if less than half of it is ready, so that what waits
-/// stays here, where it is counted and can still be dropped. Of more, half is of the backlogs.
+/// The approximate number of bytes that one call hands out if less than half of it is in the ready
+/// lane: the rest stays in the backlogs, where it is counted and can still be dropped. If more is
+/// ready, the backlogs provide half of the output.
 const TRANSMIT_BUDGET: usize = 256 << 10;
 
-/// An idle connection keeps no buffer larger than this, in bytes.
+/// The largest buffer that an idle connection keeps, in bytes.
 const IDLE_BUFFER: usize = 4096;
 
-/// How many bytes of answers may wait that only the peer asked for, and nobody here. A peer that
-/// listens has none waiting for long; the answers to a close of all channels there can be are 1 MiB.
+/// The maximum size of unread answers to requests of the peer, in bytes. A peer that reads never
+/// has that many queued: the answers to the closes of all possible channels are 1 MiB.
 const MAX_UNREAD_ANSWERS: usize = 4 << 20;
 
-/// The class and method numbers at the front of a method frame's payload, in bytes.
+/// The class and method ids at the front of a method frame's payload, in bytes (section 4.2.4 of
+/// the specification).
 const METHOD_HEAD: usize = 4;
 
 pub(crate) struct Output {
     urgent: BytesMut,
     ready: Segments,
-    /// The channels whose backlog may send, in the order of their turns.
+    /// The channels with a backlog that may send, in round-robin order.
     ring: VecDeque<u16>,
-    /// The channels that have a backlog and must be silent.
+    /// The channels with a backlog that is held.
     corked: BTreeSet<u16>,
     last: BytesMut,
-    /// What waits in all backlogs, in bytes: the sum of their lengths.
+    /// The size of all backlogs, in bytes.
     waiting: usize,
-    /// How many bytes of the ready lane are requests.
+    /// The size of the requests in the ready lane, in bytes.
     requests: usize,
-    /// How many bytes were ever put into `ready`.
+    /// The total number of bytes ever put into `ready`.
     queued: u64,
-    /// How many bytes ever left `ready`.
+    /// The total number of bytes ever taken from `ready`.
     moved: u64,
-    /// How many bytes of answers were queued since the output last stood at `answers_gone`.
+    /// The size of the answers queued since the output last reached `answers_gone`, in bytes.
     answers: usize,
-    /// Where the output stands when all that waited before those answers has left.
+    /// The position of the output at which everything queued before those answers has been handed
+    /// out.
     answers_gone: u64,
-    /// The pieces of bodies that were copied, or will not be sent: their destructors are the
-    /// application's, and may not run in the middle of a call.
+    /// The pieces of bodies that were copied or will not be sent. Their destructors belong to the
+    /// application and must not run in the middle of a call.
     discarded: Vec<Bytes>,
-    /// The largest frame, in bytes.
+    /// The frame limit, in bytes.
     frame_max: u32,
-    /// A content header may be larger.
+    /// Whether a content header may exceed `frame_max`.
     large_headers: bool,
-    /// How many body bytes go into a frame, at least 1.
+    /// The number of body bytes per frame, at least 1.
     chunk: usize,
 }
 
-/// Secrets may be among the bytes, so these are not shown.
+/// Prints lengths only: the bytes may contain secrets.
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Output")
@@ -105,11 +109,11 @@ impl fmt::Debug for Output {
     }
 }
 
-/// What a turn of a channel's backlog has sent.
+/// The output of one turn of a channel.
 pub(crate) struct Turn {
-    /// How many bytes.
+    /// The number of bytes.
     pub(crate) len: usize,
-    /// The last publish whose first frame left; 0 for none.
+    /// The last publish with its first frame in this turn; 0 for none.
     pub(crate) last_publish: u64,
 }
 
@@ -141,22 +145,23 @@ impl Output {
         self.chunk = tuning.chunk(limits).max(1);
     }
 
-    /// How many bytes wait to be handed out.
+    /// The queued output, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.urgent.len() + self.ready.len() + self.waiting + self.last.len()
     }
 
-    /// How many bytes wait in the urgent and in the ready lane.
+    /// The size of the urgent and the ready lane, in bytes.
     pub(crate) fn ready_len(&self) -> usize {
         self.urgent.len() + self.ready.len()
     }
 
-    /// How many bytes wait in all backlogs.
+    /// The size of all backlogs, in bytes.
     pub(crate) const fn backlog_len(&self) -> usize {
         self.waiting
     }
 
-    /// What keeps a publish with a body of that many bytes from being accepted.
+    /// Returns the limit that prevents a publish with a body of `body_len` bytes. `Some` if the
+    /// lane it would go to is full.
     #[inline]
     pub(crate) fn hold(&self, backlog: &Backlog, body_len: usize, limits: &Limits) -> Option<Hold> {
         if self.bypasses(backlog, body_len) {
@@ -168,13 +173,13 @@ impl Output {
         }
     }
 
-    /// Whether a message goes to the lane of ready frames.
+    /// Whether a message with a body of `body_len` bytes goes to the ready lane.
     #[inline]
     pub(crate) fn bypasses(&self, backlog: &Backlog, body_len: usize) -> bool {
         backlog.is_bypassed() && body_len <= self.chunk
     }
 
-    /// Checks that another request may wait behind those that do, in the lane that it would go to.
+    /// Checks that another request may be queued in the lane that it would go to.
     pub(crate) fn check_requests(
         &self,
         backlog: Option<&Backlog>,
@@ -190,12 +195,12 @@ impl Output {
         Ok(())
     }
 
-    /// The channels that have a backlog; one that has ended may be among them.
+    /// The channels that have a backlog. May include a channel that has ended.
     pub(crate) fn backlogged(&self) -> impl Iterator<Item = u16> + '_ {
         self.ring.iter().chain(&self.corked).copied()
     }
 
-    /// Whether a call would hand out anything now.
+    /// Whether a call would hand out any bytes now.
     pub(crate) fn has_transmit(&self) -> bool {
         !self.urgent.is_empty()
             || !self.ready.is_empty()
@@ -203,22 +208,22 @@ impl Output {
             || (!self.last.is_empty() && self.waiting == 0)
     }
 
-    /// Where the next byte of the ready lane will stand in all that ever passed through it.
+    /// The position of the end of the ready lane, in bytes since the start of the connection.
     pub(crate) const fn position(&self) -> u64 {
         self.queued
     }
 
-    /// Whether the urgent lane, and the ready lane up to that position, were handed out.
+    /// Whether the urgent lane, and the ready lane up to `position`, were handed out.
     pub(crate) fn is_past(&self, position: u64) -> bool {
         self.urgent.is_empty() && self.moved >= position
     }
 
-    /// How much of the ready lane was handed out: a position below this one has left.
+    /// The position up to which the ready lane was handed out.
     pub(crate) const fn handed_out(&self) -> u64 {
         self.moved
     }
 
-    /// The protocol header, raw.
+    /// Queues the protocol header (section 4.2.2 of the specification).
     pub(crate) fn put_raw(&mut self, bytes: &[u8]) {
         self.urgent.extend_from_slice(bytes);
     }
@@ -227,14 +232,14 @@ impl Output {
         self.urgent.extend_from_slice(&HEARTBEAT);
     }
 
-    /// Queues a method of the connection before everything else.
+    /// Queues a method of the connection before all other output.
     pub(crate) fn put_urgent<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
         let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
         put_method(&mut self.urgent, 0, method, len);
         Ok(())
     }
 
-    /// Queues a method of the connection behind all frames that are ready.
+    /// Queues a method of the connection behind the ready lane.
     pub(crate) fn put_behind<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
         let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
         put_method(self.ready.tail(), 0, method, len);
@@ -242,7 +247,7 @@ impl Output {
         Ok(())
     }
 
-    /// Queues the method that ends the connection, behind everything else.
+    /// Queues the method that ends the connection, behind all other output.
     pub(crate) fn put_last<M: MethodDef>(&mut self, method: &M) {
         put_method(
             &mut self.last,
@@ -252,7 +257,7 @@ impl Output {
         );
     }
 
-    /// Queues a method of a channel; how many bytes it is.
+    /// Queues a method on a channel. Returns the size of its frame, in bytes.
     pub(crate) fn put_method<M: MethodDef>(
         &mut self,
         backlog: &mut Backlog,
@@ -272,7 +277,7 @@ impl Output {
         Ok(size)
     }
 
-    /// Queues a request of a channel, which counts among those that wait.
+    /// Queues a request on a channel, and counts it as unsent.
     pub(crate) fn put_request<M: MethodDef>(
         &mut self,
         backlog: &mut Backlog,
@@ -289,8 +294,8 @@ impl Output {
         Ok(())
     }
 
-    /// Counts an answer that was just queued, of that many bytes. False if too much of the kind
-    /// waits: the peer asks on and on, and does not listen.
+    /// Counts an answer of `len` bytes that was just queued. Returns `false` if too many answers
+    /// are queued: the peer keeps sending requests without reading.
     pub(crate) fn count_answer(&mut self, len: usize) -> bool {
         if self.moved >= self.answers_gone {
             self.answers = 0;
@@ -300,7 +305,7 @@ impl Output {
         self.answers <= MAX_UNREAD_ANSWERS
     }
 
-    /// Queues a method of a channel that is written out: its numbers and its arguments.
+    /// Queues an encoded method on a channel: its ids and arguments.
     pub(crate) fn put_raw_method(&mut self, backlog: &mut Backlog, channel: u16, payload: &[u8]) {
         let put = |out: &mut BytesMut| {
             put_head(out, FrameKind::Method, channel, payload.len());
@@ -319,7 +324,7 @@ impl Output {
     }
 
     /// Queues a method with content. `publish` is its number among the channel's publishes, or 0.
-    /// Gives back the properties' bytes as `inspect` made of them.
+    /// Returns the result of `inspect`, called with the encoded properties.
     pub(crate) fn put_content<M: MethodDef, P: Encode, T>(
         &mut self,
         backlog: &mut Backlog,
@@ -360,7 +365,7 @@ impl Output {
         }
     }
 
-    /// Lets nothing more of a channel out than what is queued already.
+    /// Holds all output of a channel that is queued from now on.
     pub(crate) fn cork(backlog: &mut Backlog) {
         if backlog.items.is_empty() {
             backlog.held = true;
@@ -369,7 +374,7 @@ impl Output {
         }
     }
 
-    /// Lets a channel go on, where it is held or the next time that it would be.
+    /// Releases the current or the next hold of a channel.
     pub(crate) fn release(&mut self, backlog: &mut Backlog, channel: u16) {
         if core::mem::take(&mut backlog.held) {
             self.corked.remove(&channel);
@@ -384,8 +389,9 @@ impl Output {
         }
     }
 
-    /// Drops what a channel has not begun to send. A message that was begun is finished: the peer
-    /// would take anything else in its place for a fault of the connection.
+    /// Drops the output of a channel that has not begun to be sent. The rest of a begun message
+    /// stays: any other frame in its place would be a connection error (section 4.2.6 of the
+    /// specification).
     pub(crate) fn trim(&mut self, backlog: &mut Backlog, channel: u16) {
         let mut dropped = core::mem::take(&mut backlog.items);
         if let Some(Item::Body(_)) = dropped.front() {
@@ -398,7 +404,7 @@ impl Output {
         self.release(backlog, channel);
     }
 
-    /// Drops everything, and lets nothing but urgent frames out from now on.
+    /// Drops everything but urgent frames.
     pub(crate) fn abort(&mut self) {
         self.ready.clear(&mut self.discarded);
         self.ring = VecDeque::new();
@@ -408,13 +414,13 @@ impl Output {
         self.requests = 0;
     }
 
-    /// Drops everything.
+    /// Drops everything, including urgent frames.
     pub(crate) fn clear(&mut self) {
         self.abort();
         self.urgent = BytesMut::new();
     }
 
-    /// Drops a backlog whose channel has ended.
+    /// Drops the backlog of an ended channel.
     pub(crate) fn discard(&mut self, backlog: Backlog) {
         self.discard_items(backlog.items);
     }
@@ -431,13 +437,13 @@ impl Output {
         self.discarded.extend(body.into_pieces());
     }
 
-    /// The pieces of bodies that were copied, or will not be sent.
+    /// Takes the pieces of bodies that were copied or will not be sent.
     pub(crate) fn take_discarded(&mut self) -> Vec<Bytes> {
         core::mem::take(&mut self.discarded)
     }
 
-    /// Appends a body frame with the first `len` bytes of `body`. A body in one small piece stays
-    /// where it is.
+    /// Appends a body frame with the first `len` bytes of `body`. A body in a single small piece is
+    /// copied and remains in `body`.
     #[inline]
     fn put_body_frame(&mut self, channel: u16, body: &mut Body, len: usize) {
         let ready = &mut self.ready;
@@ -465,12 +471,12 @@ impl Output {
         ready.tail().extend_from_slice(&[FRAME_END]);
     }
 
-    /// Drops the close that was asked for.
+    /// Drops the requested close.
     pub(crate) fn cancel_last(&mut self) {
         self.last = BytesMut::new();
     }
 
-    /// Hands out the urgent and the ready frames.
+    /// Hands out the urgent and the ready lane.
     pub(crate) fn take_ready(&mut self, out: &mut Transmit) {
         if !self.urgent.is_empty() {
             out.push(self.urgent.split().freeze());
@@ -480,7 +486,7 @@ impl Output {
         self.requests = 0;
     }
 
-    /// Hands out the close that was asked for, when nothing waits before it.
+    /// Hands out the requested close, if all other output is gone. Returns whether it did.
     pub(crate) fn take_last(&mut self, out: &mut Transmit) -> bool {
         let due = !self.last.is_empty() && self.waiting == 0 && self.ready.is_empty();
         if due {
@@ -489,8 +495,8 @@ impl Output {
         due
     }
 
-    /// How many bytes of backlogs to put behind that many others in one call: at least as many, so
-    /// that neither lane starves the other one.
+    /// Returns the number of bytes to take from the backlogs if `handed_out` bytes came from the
+    /// ready lane. It is at least as large: neither lane can starve the other.
     pub(crate) const fn share(handed_out: usize) -> usize {
         match TRANSMIT_BUDGET.checked_sub(handed_out) {
             Some(rest) if rest > handed_out => rest,
@@ -498,12 +504,12 @@ impl Output {
         }
     }
 
-    /// Whose turn it is, none if nobody waits.
+    /// Takes the next channel from the ring.
     pub(crate) fn pop_turn(&mut self) -> Option<u16> {
         self.ring.pop_front()
     }
 
-    /// Sends one frame, or one run of small frames, of the channel whose turn it is.
+    /// Moves one frame, or one run of small frames, from the channel's backlog to the ready lane.
     pub(crate) fn take_turn(&mut self, backlog: &mut Backlog, channel: u16) -> Turn {
         backlog.ringed = false;
         let mut turn = Turn {
@@ -543,7 +549,7 @@ impl Output {
         turn
     }
 
-    /// Gives back what an idle connection does not need.
+    /// Releases the memory that an idle connection does not need.
     pub(crate) fn shrink(&mut self) {
         if self.urgent.is_empty() {
             self.urgent = BytesMut::new();
@@ -551,19 +557,19 @@ impl Output {
         self.ready.shrink(IDLE_BUFFER);
     }
 
-    /// So many bytes more wait in a backlog.
+    /// Adds `len` bytes to the size of a backlog.
     fn wait(&mut self, backlog: &mut Backlog, len: usize) {
         self.waiting += len;
         backlog.put += len as u64;
     }
 
-    /// So many bytes do not wait in a backlog any more.
+    /// Subtracts `len` bytes from the size of a backlog.
     fn leave(&mut self, backlog: &mut Backlog, len: usize) {
         self.waiting = self.waiting.saturating_sub(len);
         backlog.left += len as u64;
     }
 
-    /// Puts a channel that has a backlog to those that wait for their turn, or must not have one.
+    /// Adds a channel with a backlog to the ring, or to the corked channels if it is held.
     fn join_ring(&mut self, backlog: &mut Backlog, channel: u16) {
         if backlog.held {
             self.corked.insert(channel);
@@ -573,12 +579,12 @@ impl Output {
         }
     }
 
-    /// Checks that a payload of that many bytes fits into a frame.
+    /// Checks that a payload of `payload` bytes fits into a frame.
     fn check_frame<M: MethodDef>(&self, payload: usize) -> Result<usize, ApiMisuse> {
         check_len::<M>(payload, self.frame_max)
     }
 
-    /// Checks that a content header of that many bytes may leave.
+    /// Checks that a content header with a payload of `payload` bytes may be sent.
     fn check_header<M: MethodDef>(&self, payload: usize) -> Result<usize, ApiMisuse> {
         let frame_max = if self.large_headers {
             u32::MAX

@@ -2,28 +2,29 @@
 
 use bytes::BytesMut;
 
-/// From this size on, in bytes, a piece of a body may be a slice of the read buffer. The place of a
-/// smaller one in a list of pieces would be felt.
+/// The smallest piece of a body, in bytes, that may be a slice of the read buffer. For smaller
+/// pieces, the overhead of an entry in a list of pieces would be noticeable.
 pub(super) const SHARE_FROM: usize = 16 << 10;
 
-/// A piece is a slice of the read buffer if it is at least this part of it: the most memory, in
-/// times its length, that it keeps alive. Two messages of 64 KiB still share a buffer of 128 KiB.
+/// A piece may be a slice of the read buffer if it is at least one third of it. A slice therefore
+/// keeps at most three times its length alive. Two messages of 64 KiB can still share a buffer of
+/// 128 KiB.
 const PINNED: usize = 3;
 
-/// How large the allocation is that the caller's input stands in.
+/// The size of the allocation behind the caller's input.
 ///
-/// A `BytesMut` tells only the room from its front on. That shrinks as frames are taken off, and
-/// grows only when the caller makes room: then it begins with all that was allocated.
+/// The capacity of a `BytesMut` counts from its front. It shrinks as frames are split off, and
+/// grows only when the caller reserves more: then it covers the whole allocation.
 #[derive(Debug, Default)]
 pub(super) struct ReadBuffer {
     /// The whole allocation, in bytes.
     size: usize,
-    /// The room from the front on when the input was last seen, in bytes.
+    /// The capacity of the input at the end of the last call, in bytes.
     room: usize,
 }
 
 impl ReadBuffer {
-    /// The caller hands the input over.
+    /// Records the capacity at the start of a call.
     pub(super) fn enter(&mut self, input: &BytesMut) {
         let room = input.capacity();
         if room > self.room {
@@ -31,12 +32,12 @@ impl ReadBuffer {
         }
     }
 
-    /// The caller gets the input back.
+    /// Records the capacity at the end of a call.
     pub(super) fn leave(&mut self, input: &BytesMut) {
         self.room = input.capacity();
     }
 
-    /// Whether a piece of that length may be a slice of it.
+    /// Whether a piece of `len` bytes may be a slice of the read buffer.
     pub(super) const fn shares(&self, len: usize) -> bool {
         len >= SHARE_FROM && len.saturating_mul(PINNED) >= self.size
     }

@@ -1,4 +1,4 @@
-//! What only one side of a connection does, and each does differently.
+//! The interface between the state machine and the client or server role.
 
 use alloc::string::ToString as _;
 use core::fmt;
@@ -17,53 +17,54 @@ use crate::{
     wire::DecodeError,
 };
 
-/// What only one side of a connection does.
+/// The behaviour of one side of a connection.
 pub(crate) trait Role: Sized + fmt::Debug {
     type Event: fmt::Debug;
-    /// What this side knows of each channel.
+    /// The state that the role adds to each channel.
     type Channel: fmt::Debug + Default;
 
-    /// By how many bytes an incoming frame may be over the limit.
+    /// The number of bytes by which an incoming frame may exceed the frame limit.
     const FRAME_SLACK: u32;
 
-    /// Whether the peer is the one to refuse credentials.
+    /// Whether the peer is the one that checks the credentials.
     const PEER_AUTHENTICATES: bool;
 
-    /// Whether what is queued still leaves when the peer closes a channel or the connection, or
-    /// breaks the protocol: those are answers to what the peer asked before.
+    /// Whether queued output is still sent when the peer closes a channel or the connection, or
+    /// breaks the protocol: it answers earlier requests of the peer.
     const ANSWERS_FIRST: bool = false;
 
-    /// Whether what the peer says of a channel that has ended is ignored. If not, a channel that
-    /// the peer has closed ends when the answer leaves, and after that it is one that was never
+    /// Whether input for an ended channel is ignored. If not, a channel that the peer has closed
+    /// ends when close-ok is handed out, and later input is treated as if the channel was never
     /// open.
     const FORGIVES_ENDED: bool = true;
 
-    /// Whether the type of a frame is looked at last, when the frame is there.
+    /// Whether an unknown frame type is reported only when the frame is complete.
     const TYPE_LAST: bool = false;
 
-    /// Whether the peer refuses credentials by hanging up, in place of a close that says so.
+    /// Whether the peer refuses credentials by hanging up instead of sending a close
+    /// (<https://www.rabbitmq.com/docs/auth-notification>).
     fn refuses_by_hanging_up(&self) -> bool {
         false
     }
 
-    /// Whether the peer sends content headers that are larger than the frame limit, as RabbitMQ
-    /// does: they are taken up to a limit of their own.
+    /// Whether the peer sends content headers that exceed the frame limit, as RabbitMQ does. They
+    /// are accepted up to [`Limits::header`](crate::Limits::header).
     const TAKES_LARGE_HEADERS: bool = false;
 
-    /// Whether content headers may leave that are larger than the frame limit.
+    /// Whether this side may send content headers that exceed the frame limit.
     const SENDS_LARGE_HEADERS: bool = false;
 
-    /// Whether properties that do not decode are the peer's fault. If not, they are delivered as
-    /// they are.
+    /// Whether properties that do not decode are a fault of the peer. If not, they are delivered as
+    /// received.
     const CHECKS_PROPERTIES: bool = true;
 
     /// Whether the peer may send the method.
     fn is_peers(rule: &Rule) -> bool;
 
-    /// Looks at the first bytes. `Ok(true)` when they were dealt with and frames follow.
+    /// Checks the first bytes. Returns `Ok(true)` when they were consumed and frames follow.
     fn greet(machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause>;
 
-    /// Looks at a method before anything else does: whether it is to be dealt with at all.
+    /// Checks a method before all other rules. Returns whether it is to be processed.
     fn screen(
         _machine: &mut Machine<Self>,
         _number: u16,
@@ -73,7 +74,7 @@ pub(crate) trait Role: Sized + fmt::Debug {
         Ok(true)
     }
 
-    /// A method that the table does not have.
+    /// Handles a method that is not in [`RULES`](protocol::RULES).
     fn on_unlisted(
         _machine: &mut Machine<Self>,
         _number: u16,
@@ -83,7 +84,7 @@ pub(crate) trait Role: Sized + fmt::Debug {
         Err(unlisted(id))
     }
 
-    /// What the peer is told of its fault; none to hang up on it.
+    /// Returns the close to send for a fault. `None` to hang up instead.
     fn reply(
         _machine: &mut Machine<Self>,
         error: &ProtocolError,
@@ -96,13 +97,13 @@ pub(crate) trait Role: Sized + fmt::Debug {
         })
     }
 
-    /// A method of the connection other than close, in whatever stage.
+    /// Handles a method of the connection other than close, in any stage.
     fn on_connection_method(machine: &mut Machine<Self>, method: Method) -> Result<(), Fault>;
 
-    /// The peer opens a channel that is not open.
+    /// Handles `channel.open` for a channel that is not live.
     fn on_channel_open(machine: &mut Machine<Self>, number: u16) -> Result<(), Fault>;
 
-    /// A method of an open channel other than close, with its content if it has one.
+    /// Handles a method of a channel other than open and close, with its content if it has one.
     fn on_channel_method(
         machine: &mut Machine<Self>,
         id: ChannelId,
@@ -110,8 +111,8 @@ pub(crate) trait Role: Sized + fmt::Debug {
         content: Option<Content>,
     ) -> Result<(), Fault>;
 
-    /// A method of an open channel whose content follows. Returns whether the content is of
-    /// interest: if not, it is passed over.
+    /// Handles a method with content, before the content is received. Returns whether the content
+    /// is needed; if not, it is discarded.
     fn on_content_begun(
         _machine: &mut Machine<Self>,
         _id: ChannelId,
@@ -120,7 +121,7 @@ pub(crate) trait Role: Sized + fmt::Debug {
         Ok(true)
     }
 
-    /// A method of an open channel whose content has come and was not kept.
+    /// Handles a method after its content was received and discarded.
     fn on_content_dropped(
         _machine: &mut Machine<Self>,
         _id: ChannelId,
@@ -130,11 +131,11 @@ pub(crate) trait Role: Sized + fmt::Debug {
         Ok(())
     }
 
-    /// The peer has answered the close of a channel.
+    /// Handles close-ok of a channel.
     fn on_channel_closed(machine: &mut Machine<Self>, id: ChannelId, request: Option<RequestId>);
 
-    /// The peer has closed a channel before it has seen the close that this side asked for with the
-    /// request: the peer's reason is why the channel ended.
+    /// Handles a close of the peer that crossed the close of this side for `request`. The peer's
+    /// reason is why the channel ended.
     fn on_close_crossed(
         machine: &mut Machine<Self>,
         id: ChannelId,
@@ -144,65 +145,66 @@ pub(crate) trait Role: Sized + fmt::Debug {
         let _ = (machine, id, request, reason);
     }
 
-    /// A channel ends for a reason; what waits on it gets that reason.
+    /// Ends everything pending on a channel with the reason.
     fn on_channel_end(machine: &mut Machine<Self>, id: ChannelId, reason: &CloseReason);
 
-    /// Publishes up to this number have begun to leave.
+    /// Records that publishes up to `number` have begun to be sent.
     fn on_publish_begun(channel: &mut Self::Channel, number: u64);
 
-    /// Whether a request, of a channel or of the connection itself, still waits for its answer.
+    /// Whether a request, of a channel or of the connection itself, is still unanswered.
     fn is_waiting(machine: &Machine<Self>, channel: Option<ChannelId>, request: RequestId) -> bool;
 
-    /// A request, of a channel or of the connection itself, got no answer in time.
+    /// Handles the timeout of a request, of a channel or of the connection itself.
     fn on_request_timeout(
         machine: &mut Machine<Self>,
         channel: Option<ChannelId>,
         request: RequestId,
     );
 
-    /// The time is known: deadlines that wait for it can be set.
+    /// Arms the role's deadlines set by commands: the current time is known.
     fn on_time(machine: &mut Machine<Self>) {
         let _ = machine;
     }
 
-    /// What this role waits for until when, beside requests.
+    /// The role's next deadline, besides those of requests.
     fn next_deadline(machine: &Machine<Self>) -> Option<(Instant, TimeoutReason)> {
         let _ = machine;
         None
     }
 
-    /// The time has come for what [`next_deadline`](Self::next_deadline) named, or has not.
+    /// Checks the deadlines of [`next_deadline`](Self::next_deadline). May be called before any of
+    /// them is reached.
     fn on_timeout(machine: &mut Machine<Self>) {
         let _ = machine;
     }
 
-    /// The connection ends: what waits on it as a whole gets the reason.
+    /// Ends everything pending on the connection itself with the reason.
     fn on_end(machine: &mut Machine<Self>, reason: &CloseReason);
 
     fn channel_closed(channel: ChannelId, reason: CloseReason) -> Self::Event;
     fn closed(reason: CloseReason) -> Self::Event;
-    /// There is room in the ready lane.
+    /// The event for room in the ready lane.
     fn writable() -> Self::Event;
-    /// There is room in the backlogs.
+    /// The event for room in the backlogs.
     fn backlog_writable() -> Self::Event;
-    /// There is room in the channel's backlog.
+    /// The event for room in the channel's backlog.
     fn channel_writable(channel: ChannelId) -> Self::Event;
 
-    /// The time has come for a new secret. Only a client has one.
+    /// Handles the deadline for a new secret. Only a client has one.
     fn on_secret_due(machine: &mut Machine<Self>) {
         let _ = machine;
     }
 }
 
-/// The frame that a fault was found in.
+/// The frame in which a fault was found.
 pub(crate) struct Culprit<'a> {
-    /// Its type, which may be none that the protocol has.
+    /// Its type, possibly an unknown one.
     pub(crate) kind: u8,
-    /// What it holds; nothing when it was not waited for.
+    /// Its payload; empty if it was not received.
     pub(crate) payload: &'a [u8],
 }
 
-/// The fault of a method that the table does not have.
+/// Returns the fault of a method that is not in [`RULES`](protocol::RULES).
 pub(crate) fn unlisted(id: MethodId) -> Fault {
     let known = protocol::RULES.iter().any(|rule| rule.id.class == id.class);
     Fault::Decode(if known {

@@ -1,25 +1,26 @@
-//! Room in the output: how much there is, and the events that tell of it.
+//! Room in the output, and the events that announce it.
 
 use alloc::collections::BTreeSet;
 
 use super::{Machine, Role, backlog::Backlog};
 use crate::{error::Hold, ids::ChannelId, limits::Limits};
 
-/// The room that is to be told of. Each is told once, when there is some.
+/// The requested events. Each is sent once, when there is room.
 #[derive(Debug, Default)]
 pub(crate) struct Wants {
-    /// In the ready lane.
+    /// Room in the ready lane.
     ready: bool,
-    /// In all backlogs together.
+    /// Room in all backlogs together.
     backlogs: bool,
-    /// In the whole output.
+    /// Room in the whole output.
     output: bool,
-    /// The channels whose backlog wants to be told of and has room, as of the last look at it.
+    /// The channels that requested the event and had room in their backlog when it was last
+    /// checked.
     channels: BTreeSet<ChannelId>,
 }
 
 impl Wants {
-    /// Looks at a backlog that may have room now.
+    /// Marks a channel for its event if the event was requested and the backlog has room.
     pub(super) fn look_at(&mut self, backlog: &Backlog, id: ChannelId, limits: &Limits) {
         if backlog.wants_room && backlog.len() <= limits.output_low {
             self.channels.insert(id);
@@ -28,41 +29,41 @@ impl Wants {
 }
 
 impl<R: Role> Machine<R> {
-    /// What keeps the output from taking a publish with a body of that many bytes, on the channel
-    /// that has that backlog.
+    /// Returns the limit of the output that prevents a publish with a body of `body_len` bytes on
+    /// the channel of `backlog`. `Some` if the lane it would go to is full.
     #[inline]
     pub(crate) fn output_hold(&self, backlog: &Backlog, body_len: usize) -> Option<Hold> {
         self.output.hold(backlog, body_len, &self.limits)
     }
 
-    /// How many bytes the ready lane has room for.
+    /// The room in the ready lane, in bytes.
     pub(crate) fn output_room(&self) -> usize {
         let high = self.limits.output_high;
         high.saturating_sub(self.output.ready_len())
     }
 
-    /// How many bytes all backlogs together have room for.
+    /// The room in all backlogs together, in bytes.
     pub(crate) const fn backlog_room(&self) -> usize {
         let high = self.limits.output_backlog;
         high.saturating_sub(self.output.backlog_len())
     }
 
-    /// An event is to tell when there is room in the ready lane.
+    /// Requests an event when there is room in the ready lane.
     pub(crate) const fn want_ready_room(&mut self) {
         self.wants.ready = true;
     }
 
-    /// An event is to tell when there is room in the backlogs.
+    /// Requests an event when there is room in the backlogs.
     pub(crate) const fn want_backlog_room(&mut self) {
         self.wants.backlogs = true;
     }
 
-    /// An event is to tell when there is room in the whole output.
+    /// Requests an event when there is room in the whole output.
     pub(crate) const fn want_output_room(&mut self) {
         self.wants.output = true;
     }
 
-    /// An event is to tell when there is room in the channel's backlog.
+    /// Requests an event when there is room in the channel's backlog.
     pub(crate) fn want_channel_room(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
             channel.backlog.wants_room = true;
@@ -70,7 +71,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// An event is to tell when that hold is over, if it is the output's.
+    /// Requests an event at the end of `hold`, if the hold is one of the output.
     pub(crate) fn want_end_of(&mut self, hold: Hold, id: ChannelId) {
         match hold {
             Hold::OutputFull => self.want_ready_room(),
@@ -80,7 +81,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// Tells of the room that is wanted and there.
+    /// Queues the requested events for which there is room.
     pub(super) fn tell_room(&mut self) {
         if self.announced {
             return;

@@ -1,4 +1,4 @@
-//! Frames that are too large to be kept: passed over as they come.
+//! Skipping frames that are too large to be kept, while they are received.
 
 use bytes::{Buf as _, BytesMut};
 
@@ -11,21 +11,21 @@ use crate::{
     protocol::FRAME_END,
 };
 
-/// A frame that is being passed over, behind its head.
+/// The rest of a frame that is being skipped.
 #[derive(Debug)]
 pub(super) struct Skip {
-    /// How much of the payload is still to come, in bytes.
+    /// The rest of the payload, in bytes.
     left: usize,
-    /// The message whose content header it is, and the size of its body. `None` if the frame is to
-    /// be ignored.
+    /// `Some` if the frame is the content header of a message: its channel, and the size of the
+    /// body. `None` if the frame is ignored.
     header: Option<(ChannelId, u64)>,
 }
 
-/// How far a frame was passed over.
+/// The progress of skipping a frame.
 enum Passed {
-    /// It is over.
+    /// The frame is complete.
     Whole,
-    /// That many bytes are still to come.
+    /// At least this number of bytes is still missing.
     Missing(usize),
 }
 
@@ -37,10 +37,10 @@ impl Skip {
         }
     }
 
-    /// Takes what has come of the frame off the front of `input`.
+    /// Consumes the part of the frame at the front of `input`.
     ///
     /// # Errors
-    /// When the frame does not end as it should.
+    /// If the frame does not end with the frame-end octet (section 4.2.3 of the specification).
     fn pass(&mut self, input: &mut BytesMut) -> Result<Passed, Fault> {
         let passed = self.left.min(input.len());
         input.advance(passed);
@@ -56,18 +56,18 @@ impl Skip {
     }
 }
 
-/// What to do with a frame that is over the frame limit.
+/// The handling of a frame that exceeds the frame limit.
 pub(super) enum LargeHeader {
-    /// It is a content header that is due and may be as large.
+    /// It is an expected content header within [`Limits::header`](crate::Limits::header).
     Taken,
-    /// It is passed over. With a channel it is a content header that is due there.
+    /// It is skipped. `Some` if it is an expected content header.
     Skipped(Option<ChannelId>),
     Refused,
 }
 
 impl<R: Role> Machine<R> {
-    /// What to do with a frame that is over the frame limit: only a content header may be. One that
-    /// is not due is refused at its size, as other frames are.
+    /// Decides on a frame that exceeds the frame limit. RabbitMQ sends such content headers. One
+    /// that is not expected is refused for its size, as any other frame is.
     #[cold]
     pub(super) fn large_header(&mut self, head: &FrameHead) -> LargeHeader {
         let open = matches!(self.life, Life::Open | Life::Draining(_));
@@ -86,8 +86,8 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// Passes over a content header that is too large to be kept. Of a message that is coming in, the
-    /// size of the body is read, because the body follows.
+    /// Skips a content header that is too large to be kept. For a message in progress, the body
+    /// size is read first, because the body follows.
     pub(super) fn skip_header(
         &mut self,
         head: &FrameHead,
@@ -129,14 +129,14 @@ impl<R: Role> Machine<R> {
         true
     }
 
-    /// Passes over what has come of a frame; false if there is more to come.
+    /// Skips the received part of a frame. Returns `false` if more of it is to come.
     pub(super) fn step_skip(&mut self, input: &mut BytesMut) -> bool {
         let Some(skip) = &mut self.skip else {
             return false;
         };
         match skip.pass(input) {
             Ok(Passed::Missing(missing)) => {
-                // It is not kept, so that room for a part of it will do.
+                // Skipped bytes are not kept, so the read buffer need not hold all of them.
                 self.missing = missing.min(self.frame_limit() as usize);
                 return false;
             }
@@ -164,7 +164,7 @@ impl<R: Role> Machine<R> {
     }
 
     fn header_skipped(&mut self, id: ChannelId, body_size: u64) -> Result<(), ProtocolError> {
-        // The channel may have been closed in the meantime.
+        // The channel may have been closed meanwhile.
         let due = self.channels.get_mut(id);
         let Some(channel) = due.filter(|channel| channel.assembly.wants_header()) else {
             return Ok(());

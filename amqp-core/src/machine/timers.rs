@@ -9,32 +9,33 @@ use crate::{
     time::Instant,
 };
 
-/// When the connection as a whole wants attention.
+/// The deadlines of the connection as a whole.
 #[derive(Debug)]
 pub(crate) struct Timers {
-    /// The end of the handshake; none when it is over.
+    /// `Some` during the handshake: its deadline.
     handshake: Option<Instant>,
-    /// The end of closing; none when nothing is closing.
+    /// `Some` while closing: its deadline.
     close: Option<Deadline>,
-    /// When a new secret is wanted; none for never.
+    /// `Some` if a new secret is to be requested: its deadline.
     secret: Option<Deadline>,
-    /// The heartbeat interval; none when there are no heartbeats.
+    /// The heartbeat interval. `Some` if heartbeats were negotiated (section 4.2.7 of the
+    /// specification).
     interval: Option<Duration>,
-    /// When bytes were last handed to the transport.
+    /// The time of the last output handed out.
     sent: Instant,
-    /// Since when something waits that the transport has not taken, be it queued or handed out;
-    /// none when nothing does, as of the last call that was told the time. Each progress of the
-    /// transport begins it anew.
+    /// `Some` while output, queued or handed out, is waiting for the transport, as of the last call
+    /// with a time: when that began, or when the transport last made progress.
     unwritten: Option<Instant>,
-    /// When bytes last came in.
+    /// The time of the last input.
     heard: Instant,
-    /// Nobody reads, so that silence says nothing about the peer.
+    /// Whether reading is paused, so that silence is no sign of a dead peer.
     deaf: bool,
-    /// The peer may stop reading for as long as it likes.
+    /// Whether the peer may stop reading for an unlimited time.
     may_not_read: bool,
 }
 
-/// A deadline. A command does not know the time: its deadline is set at the next call that does.
+/// A deadline. Commands have no time argument: a deadline set by one is armed at the next call that
+/// has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deadline {
     In(Duration),
@@ -60,7 +61,7 @@ impl Timers {
         self.handshake = None;
     }
 
-    /// Heartbeats begin, at the interval agreed on.
+    /// Starts heartbeats at the negotiated interval. `None` for no heartbeats.
     pub(crate) const fn set_interval(&mut self, interval: Option<Duration>, now: Instant) {
         self.interval = interval;
         self.sent = now;
@@ -68,25 +69,25 @@ impl Timers {
         self.note_written(now);
     }
 
-    /// Sets the deadline of closing, unless it is set.
+    /// Sets the deadline of the close, unless it is set already.
     pub(crate) fn start_close(&mut self, after: Duration) {
         self.close.get_or_insert(Deadline::In(after));
         self.handshake = None;
         self.secret = None;
     }
 
-    /// The output of a connection that is closing has moved: its time begins anew.
+    /// Restarts the deadline of the close: its output has made progress.
     pub(crate) fn restart_close(&mut self, now: Instant, after: Duration) {
         self.close = Some(Deadline::At(now + after));
     }
 
-    /// Sets when a new secret is wanted, in place of what was set before.
+    /// Sets or replaces the deadline for a new secret.
     pub(crate) fn set_secret(&mut self, after: Option<Duration>) {
         self.secret = after.map(Deadline::In);
     }
 
-    /// The transport has asked for output, having taken all of what it got before. Whether it got
-    /// any.
+    /// Records that the transport has asked for output, having taken all of the previous output.
+    /// `handed_out` is whether it got any.
     pub(crate) const fn note_polled(&mut self, now: Instant, handed_out: bool) {
         if handed_out {
             self.sent = now;
@@ -96,12 +97,12 @@ impl Timers {
         }
     }
 
-    /// Something waits for the transport.
+    /// Records that output is waiting for the transport.
     pub(crate) fn note_waiting(&mut self, now: Instant) {
         self.unwritten.get_or_insert(now);
     }
 
-    /// The transport has taken something, and may not have taken all.
+    /// Records that the transport has taken some of the output, possibly not all.
     pub(crate) const fn note_written(&mut self, now: Instant) {
         if self.unwritten.is_some() {
             self.unwritten = Some(now);
@@ -122,7 +123,7 @@ impl Timers {
         self.heard = now;
     }
 
-    /// Everything is over.
+    /// Stops all timers.
     pub(crate) const fn stop(&mut self) {
         self.handshake = None;
         self.close = None;
@@ -130,7 +131,7 @@ impl Timers {
         self.interval = None;
     }
 
-    /// Sets what waits for the time.
+    /// Arms the deadlines set by commands.
     pub(crate) fn learn(&mut self, now: Instant) {
         for deadline in [&mut self.close, &mut self.secret] {
             if let Some(Deadline::In(after)) = *deadline {
@@ -139,8 +140,9 @@ impl Timers {
         }
     }
 
-    /// The next deadline. `waiting` tells whether there is something to send, which will be the sign
-    /// of life: none is due besides.
+    /// The next deadline. `waiting` is whether output is waiting, in which case no heartbeat is
+    /// due: any sent octet replaces one (section 4.2.7 of the specification). A peer is considered
+    /// dead after two intervals, as in <https://www.rabbitmq.com/docs/heartbeats>.
     pub(crate) fn next(&self, now: Instant, waiting: bool) -> Option<(Instant, TimeoutReason)> {
         let when = |deadline: Option<Deadline>, reason| {
             deadline.map(|deadline| match deadline {
@@ -170,25 +172,25 @@ impl Timers {
     }
 }
 
-/// The requests that wait for an answer, in the order of their deadlines. All wait equally long, so
-/// that the order is the one in which they were made.
+/// The deadlines of unanswered requests. All have the same timeout, so that they are ordered as the
+/// requests were made.
 #[derive(Debug, Default)]
 pub(crate) struct RequestDeadlines {
-    /// How long each waits; none for ever.
+    /// The timeout. `None` for no timeout.
     after: Option<Duration>,
-    /// Answered ones are left in until they come to the front, or are too many.
+    /// May contain answered requests, until they reach the front or are swept out.
     queue: VecDeque<Entry>,
-    /// How many of the queue are unanswered.
+    /// The number of unanswered requests.
     open: usize,
-    /// How many at the back have no time yet.
+    /// The number of entries at the back with a deadline that is not armed yet.
     unset: usize,
 }
 
-/// A request, the channel it was made on unless the connection itself, and its deadline once that
-/// is set.
+/// A request, the channel it was made on, and its deadline. The channel is `None` for a request on
+/// the connection itself; the deadline is `Some` once it is armed.
 type Entry = (RequestId, Option<ChannelId>, Option<Instant>);
 
-/// Answered requests are swept out of the queue when there are this many more than open ones.
+/// Answered requests are swept out when there are this many more than unanswered ones.
 const SWEEP_FROM: usize = 64;
 
 impl RequestDeadlines {
@@ -209,7 +211,8 @@ impl RequestDeadlines {
         }
     }
 
-    /// One of the queue was answered. `is_open` tells of each whether it still waits.
+    /// Records that one request was answered. `is_open` returns whether a request is still
+    /// unanswered.
     pub(crate) fn settle(&mut self, is_open: impl Fn(RequestId, Option<ChannelId>) -> bool) {
         if self.after.is_none() {
             return;
@@ -231,7 +234,8 @@ impl RequestDeadlines {
         self.unset = 0;
     }
 
-    /// Takes out the first request, when its time has come.
+    /// Removes and returns the first entry if its deadline has passed. The request may already be
+    /// answered.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<(RequestId, Option<ChannelId>)> {
         let &(id, channel, at) = self.queue.front()?;
         if at? > now {

@@ -1,24 +1,24 @@
-//! What leaves at a call, and whether something has left.
+//! Transmitting: the output of one call, and flush marks.
 
 use alloc::vec::Vec;
 
 use super::{ChannelLife, Life, Lookup, Machine, Output, Role};
 use crate::{ids::ChannelId, time::Instant, transmit::Transmit};
 
-/// How much was accepted for sending at some time: what
-/// [`flush_mark`](crate::client::Connection::flush_mark) gives.
+/// A mark behind the output accepted so far: the result of
+/// [`flush_mark`](crate::client::Connection::flush_mark).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlushMark {
     /// The end of the ready lane.
     ready: u64,
-    /// The end of each backlog that was not empty.
+    /// The end of each non-empty backlog.
     backlogs: Vec<(ChannelId, u64)>,
 }
 
 impl<R: Role> Machine<R> {
     pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         self.learn(now);
-        // Not taken since the last call.
+        // Drops the pieces that were not taken since the last call.
         drop(self.output.take_discarded());
         let before = out.len();
         let mut progress = self.output.handed_out() < self.close_from;
@@ -50,8 +50,8 @@ impl<R: Role> Machine<R> {
         handed_out
     }
 
-    /// Takes turns until about so many bytes of backlogs are ready, at least one; gives back how
-    /// many are.
+    /// Takes turns until `share` bytes of backlogs, and at least one byte, are ready or the ring is
+    /// empty. Returns the number of bytes.
     pub(super) fn take_turns(&mut self, share: usize) -> usize {
         let mut taken = 0;
         while (taken == 0 || taken < share)
@@ -62,7 +62,7 @@ impl<R: Role> Machine<R> {
         taken
     }
 
-    /// How many bytes the channel whose turn it is has sent.
+    /// Takes one turn of a channel. Returns the number of bytes moved to the ready lane.
     fn take_turn(&mut self, number: u16) -> usize {
         let Lookup::Live(id, channel) = self.channels.lookup(number) else {
             return 0;
@@ -78,7 +78,7 @@ impl<R: Role> Machine<R> {
         turn.len
     }
 
-    /// Marks what was accepted up to now.
+    /// Returns a mark behind the output accepted so far.
     pub(crate) fn flush_mark(&self) -> FlushMark {
         let waiting = |number: u16| {
             let (id, channel) = self.channels.get_live(number)?;
@@ -90,7 +90,7 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    /// Whether all of it was handed out, or dropped with its channel.
+    /// Whether all output before the mark was handed out, or dropped with its channel.
     pub(crate) fn is_flushed(&self, mark: &FlushMark) -> bool {
         let left = |&(id, position): &(ChannelId, u64)| {
             let channel = self.channels.get(id);

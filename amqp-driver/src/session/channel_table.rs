@@ -53,7 +53,6 @@ impl<T> ChannelTable<T> {
     }
 
     /// How many there are.
-    #[cfg(feature = "blocking")]
     pub(crate) fn len(&self) -> usize {
         self.by_number.iter().map(Vec::len).sum()
     }

@@ -23,7 +23,10 @@ use super::{
     state::State,
     waiters::{Place, Waiters},
 };
-use crate::{driver::Drive, error::Error, transport::Clock};
+use crate::{
+    error::Error,
+    io::{Clock, Drive},
+};
 
 /// A connection's state, behind the one lock that it has.
 ///

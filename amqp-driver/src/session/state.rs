@@ -161,7 +161,6 @@ impl State {
     }
 
     /// Whether the machine has channels without a handle.
-    #[cfg(feature = "blocking")]
     pub(crate) fn has_closing_channels(&self) -> bool {
         self.machine.channel_count() > self.channels.len()
     }

@@ -1,9 +1,6 @@
 //! Futures that wait for the same condition.
 
-use std::{
-    collections::BTreeMap,
-    task::{Context, Waker},
-};
+use std::{collections::BTreeMap, task::Waker};
 
 use super::later::Later;
 
@@ -38,13 +35,5 @@ impl Waiters {
         for waker in std::mem::take(&mut self.waiting).into_values() {
             later.wake(Some(waker));
         }
-    }
-}
-
-/// Keeps the waker of the task that waits.
-pub(crate) fn keep(slot: &mut Option<Waker>, cx: &Context<'_>) {
-    match slot {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *slot = Some(cx.waker().clone()),
     }
 }

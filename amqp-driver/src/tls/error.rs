@@ -59,7 +59,7 @@ impl TlsError {
 }
 
 impl From<io::Error> for TlsError {
-    /// What an adapter's [`secure`](crate::Runtime::secure) says, in the words for it. One that is
+    /// What an adapter's [`secure`](crate::io::Runtime::secure) says, in the words for it. One that is
     /// not supported is one that is [not built in](Self::NotBuiltIn).
     fn from(error: io::Error) -> Self {
         if let Some(known) = Self::of(&error) {

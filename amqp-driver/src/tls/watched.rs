@@ -10,7 +10,7 @@ use amqp_core::Transmit;
 use bytes::BytesMut;
 
 use super::TlsError;
-use crate::Transport;
+use crate::io::Transport;
 
 /// A transport over TLS. Under TLS 1.3 a client is done with the handshake before the server has
 /// seen its certificate: what the server says to that comes when the first bytes are read.

@@ -8,10 +8,12 @@ use std::{
 };
 
 use amqp_driver::{
-    Config, ConnectError, Connection, LocalBroker, Options, Runtime, Server, Transport, connect,
+    Config, ConnectError, Connection, Options, connect,
     core::{CloseCause, dial::Address},
+    io::{Runtime, Transport},
     protocol::{ReplyCode, basic, queue},
 };
+use amqp_embedded::{LocalBroker, Server};
 
 pub(crate) type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
@@ -94,7 +96,7 @@ pub(crate) async fn resolving<R: Runtime + Default>() -> Outcome {
 
 /// A broker that stalls is noticed by the clock.
 pub(crate) async fn silent_peer<R: Runtime + Default>() -> Outcome {
-    use amqp_driver::broker::{ByteFaults, Disturbance};
+    use amqp_embedded::broker::{ByteFaults, Disturbance};
 
     let broker = LocalBroker::<R>::default();
     let config = Config::default().heartbeat(1);

@@ -10,11 +10,12 @@ use std::{
 };
 
 use amqp_driver::{
-    Options, Runtime, connect,
+    Options, connect,
     core::{
         Instant, Transmit,
         server::{self, Event},
     },
+    io::Runtime,
     protocol::channel,
 };
 use bytes::{Buf as _, BytesMut};

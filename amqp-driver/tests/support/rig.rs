@@ -14,9 +14,9 @@ use std::{
 };
 
 use amqp_driver::{
-    BaseChannel, Channel, ClientEndpoint, Config, ConfirmChannel, Connection, Consumer, Driver,
-    ManualAck, TxChannel,
+    BaseChannel, Channel, Config, ConfirmChannel, Connection, Consumer, ManualAck, TxChannel,
     core::{Instant, Limits, Timeouts, server},
+    io::{ClientEndpoint, Driver},
     protocol::{basic, queue},
 };
 

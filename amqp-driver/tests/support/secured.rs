@@ -5,8 +5,9 @@ use std::{error::Error, io, sync::Arc};
 
 use amqp_driver::{
     CertificateFault, Certificates, ClientCertificateFault, ConnectError, Connection, Identity,
-    Key, LoginFrom, Options, Runtime, Server, ServerTls, TlsError, TlsOptions, connect,
+    Key, Options, TlsError, TlsOptions, connect,
     core::{CloseCause, NotAmqp, dial::Address, sasl::External},
+    io::Runtime,
     protocol::ReplyCode,
     rustls::{
         ALL_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion,
@@ -16,6 +17,7 @@ use amqp_driver::{
         version::{TLS12, TLS13},
     },
 };
+use amqp_embedded::{LoginFrom, Server, ServerTls};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use crate::adapter::{Outcome, large_message};

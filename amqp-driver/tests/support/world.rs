@@ -9,8 +9,8 @@ use std::{
 };
 
 use amqp_driver::{
-    Timer, Transport,
     core::{Instant, Transmit, server},
+    io::{Timer, Transport},
 };
 use bytes::{Buf as _, BytesMut};
 
@@ -431,7 +431,7 @@ impl Timer for Clock {
         lock(&self.0).now
     }
 
-    fn clock(&self) -> amqp_driver::Clock {
+    fn clock(&self) -> amqp_driver::io::Clock {
         let world = Arc::clone(&self.0);
         Arc::new(move || lock(&world).now)
     }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use amqp_blocking::{
-    ConnectError, Runtime as _, Timer as _, block_on, blocking::in_thread, connect_with,
+    ConnectError, block_on, connect_with, in_thread,
+    io::{Runtime as _, Timer as _},
 };
 use amqp_tokio::Connection;
 

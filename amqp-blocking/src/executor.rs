@@ -1,0 +1,403 @@
+//! Runs one future on the thread that asks, which parks meanwhile.
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    future::Future,
+    io, mem,
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{
+            AtomicU8,
+            Ordering::{AcqRel, Acquire},
+        },
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+thread_local! {
+    /// What runs on this thread.
+    static CURRENT: RefCell<Option<Executor>> = const { RefCell::new(None) };
+    /// What ran on it before and had no sockets, to be used again.
+    static SPARE: Cell<Option<Executor>> = const { Cell::new(None) };
+}
+
+/// What a thread waits with in place of parking, because it waits for sockets, too.
+pub(crate) trait Park: Any {
+    /// Waits until the waker that came with it was woken since the last call, a socket is ready, or
+    /// the time is over. It may return at any time.
+    fn park(&mut self, limit: Option<Duration>);
+}
+
+/// Runs a future on this thread, until it is ready: one that is made of the asynchronous handles,
+/// such as a library's that was written for any runtime. [`within`](crate::within) does not end it.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    match run(future, None) {
+        Some(output) => output,
+        None => unreachable!("nothing ends it but itself"),
+    }
+}
+
+/// Runs a future on this thread, at most until then.
+pub(super) fn run<F: Future>(future: F, until: Option<Instant>) -> Option<F::Output> {
+    let entered = Entered::new();
+    let mut context = Context::from_waker(&entered.waker);
+    let mut future = pin!(future);
+    loop {
+        // All that has come up before this point is seen by the poll.
+        entered.parker.state.swap(AWAKE, AcqRel);
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return Some(output);
+        }
+        if until.is_some_and(|until| until <= Instant::now()) {
+            return None;
+        }
+        let due = with_current(|executor| executor.wait(until));
+        due.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+/// Does something with what parks the thread while the future waits that runs on it. The first time
+/// it is made, along with what wakes it. An adapter registers its sockets there; it belongs to what
+/// runs now, and another one comes when the future goes on elsewhere.
+///
+/// # Errors
+/// Those of the two, and [`Unsupported`](io::ErrorKind::Unsupported) when nothing runs on the thread
+/// by [`block_on`] or a call of this module.
+pub(crate) fn with_park<P: Park, T>(
+    make: impl FnOnce() -> io::Result<(P, Waker)>,
+    act: impl FnOnce(&mut P) -> io::Result<T>,
+) -> io::Result<T> {
+    let done = with_current(|executor| {
+        if executor.park.is_none() {
+            let (park, waker) = make()?;
+            // There is none as long as there is no other way to park.
+            let _first = executor.parker.waker.set(waker);
+            executor.park = Some(Box::new(park));
+        }
+        let park = executor
+            .park
+            .as_deref_mut()
+            .map(|park| park as &mut dyn Any);
+        match park.and_then(|park| park.downcast_mut()) {
+            Some(park) => act(park),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    });
+    done.unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::Unsupported, OUTSIDE)))
+}
+
+const OUTSIDE: &str = "a socket for blocking calls is used where no block_on runs";
+
+/// Wakes somebody when the thread has been parked: there may be news of his socket.
+pub(crate) fn wake_after_park(waker: &Waker) {
+    with_current(|executor| {
+        let waiting = &mut executor.waiting;
+        // Who runs on the thread is polled anyway.
+        if !executor.waker.will_wake(waker) && !waiting.iter().any(|it| it.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    });
+}
+
+/// Wakes somebody at that time, as long as the same runs on this thread. None if nothing does.
+pub(super) fn wake_at(at: Instant, waker: &Waker) -> Option<()> {
+    with_current(|executor| {
+        executor.last_alarm += 1;
+        let key = (at, executor.last_alarm);
+        executor.alarms.insert(key, waker.clone());
+    })
+}
+
+fn with_current<T>(act: impl FnOnce(&mut Executor) -> T) -> Option<T> {
+    CURRENT.with_borrow_mut(|current| current.as_mut().map(act))
+}
+
+/// Something runs on this thread as long as this is there, and then what did before.
+struct Entered {
+    parker: Arc<Parker>,
+    waker: Waker,
+    outer: Option<Executor>,
+}
+
+impl Entered {
+    fn new() -> Self {
+        let executor = SPARE.take().unwrap_or_default();
+        Self {
+            parker: Arc::clone(&executor.parker),
+            waker: executor.waker.clone(),
+            outer: CURRENT.replace(Some(executor)),
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let ended = CURRENT.replace(self.outer.take());
+        SPARE.set(ended.filter(|it| it.park.is_none()));
+    }
+}
+
+/// What runs on a thread now and then, and sleeps when it says so.
+pub(crate) struct StepExecutor(Option<Executor>);
+
+impl StepExecutor {
+    /// It sleeps with that. Who wakes that wakes it.
+    pub(crate) fn new(park: impl Park) -> Self {
+        Self(Some(Executor {
+            park: Some(Box::new(park)),
+            ..Executor::default()
+        }))
+    }
+
+    /// Does something as what runs on this thread.
+    pub(crate) fn enter<T>(&mut self, act: impl FnOnce() -> T) -> T {
+        /// What runs on the thread, and what does not.
+        struct Swapped<'a>(&'a mut Option<Executor>);
+        impl Swapped<'_> {
+            fn swap(&mut self) {
+                CURRENT.with_borrow_mut(|current| mem::swap(current, self.0));
+            }
+        }
+        impl Drop for Swapped<'_> {
+            fn drop(&mut self) {
+                self.swap();
+            }
+        }
+        let mut swapped = Swapped(&mut self.0);
+        swapped.swap();
+        act()
+    }
+
+    /// Sleeps until then, or until a socket is ready or an alarm rings, and wakes those who wait for
+    /// it.
+    pub(crate) fn sleep(&mut self, until: Option<Instant>) {
+        let Some(executor) = &mut self.0 else { return };
+        executor.parker.state.swap(AWAKE, AcqRel);
+        executor.wait(until).into_iter().for_each(Waker::wake);
+    }
+
+    /// When the next alarm rings.
+    pub(crate) fn next_alarm(&self) -> Option<Instant> {
+        let ((at, _), _) = self.0.as_ref()?.alarms.first_key_value()?;
+        Some(*at)
+    }
+}
+
+struct Executor {
+    parker: Arc<Parker>,
+    /// The parker, as who waits for something knows it.
+    waker: Waker,
+    /// What parks the thread, if it does not simply park.
+    park: Option<Box<dyn Park>>,
+    /// Whom else to wake after that.
+    waiting: Vec<Waker>,
+    alarms: BTreeMap<(Instant, u64), Waker>,
+    last_alarm: u64,
+}
+
+impl Default for Executor {
+    fn default() -> Self {
+        let parker = Arc::new(Parker {
+            state: AtomicU8::new(AWAKE),
+            thread: thread::current(),
+            waker: OnceLock::new(),
+        });
+        Self {
+            waker: Waker::from(Arc::clone(&parker)),
+            parker,
+            park: None,
+            waiting: Vec::new(),
+            alarms: BTreeMap::new(),
+            last_alarm: 0,
+        }
+    }
+}
+
+impl Executor {
+    /// Waits until somebody wakes the thread, an alarm rings or the time is over. Gives back whom to
+    /// wake.
+    fn wait(&mut self, until: Option<Instant>) -> Vec<Waker> {
+        let alarm = self.alarms.first_key_value().map(|((at, _), _)| *at);
+        let next = [until, alarm].into_iter().flatten().min();
+        let left = next.map(|at| at.saturating_duration_since(Instant::now()));
+        let asleep = self.parker.fall_asleep();
+        match &mut self.park {
+            Some(park) if asleep => park.park(left),
+            // Who else waits gets a turn also when there is no rest.
+            Some(park) if !self.waiting.is_empty() => park.park(Some(Duration::ZERO)),
+            None if asleep => left.map_or_else(thread::park, thread::park_timeout),
+            _ => {}
+        }
+        let mut due = mem::take(&mut self.waiting);
+        while let Some(first) = self.alarms.first_entry()
+            && first.key().0 <= Instant::now()
+        {
+            due.push(first.remove());
+        }
+        due
+    }
+}
+
+struct Parker {
+    /// One of the three below.
+    state: AtomicU8,
+    thread: Thread,
+    /// Wakes the thread, if it does not simply park.
+    waker: OnceLock<Waker>,
+}
+
+/// The future is polled, or about to be.
+const AWAKE: u8 = 0;
+/// It is to be polled once more.
+const WOKEN: u8 = 1;
+/// The thread is parked, or about to be.
+const ASLEEP: u8 = 2;
+
+impl Parker {
+    /// False if somebody has woken the thread meanwhile.
+    fn fall_asleep(&self) -> bool {
+        let asleep = self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire);
+        asleep.is_ok()
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.swap(WOKEN, AcqRel) == ASLEEP {
+            match self.waker.get() {
+                Some(waker) => waker.wake_by_ref(),
+                None => self.thread.unpark(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, poll_fn},
+        sync::{Mutex, atomic::AtomicUsize, atomic::Ordering::SeqCst},
+    };
+
+    use super::*;
+    use crate::sleep::Sleep;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    /// A future that another thread makes ready after a while, with the waker that it has then.
+    fn told_by_a_thread() -> impl Future<Output = ()> {
+        let state = Arc::new(Mutex::new((false, None::<Waker>)));
+        let telling = Arc::clone(&state);
+        thread::spawn(move || {
+            thread::sleep(SHORT);
+            let mut state = telling.lock().expect("nobody panics");
+            state.0 = true;
+            state.1.take().into_iter().for_each(Waker::wake);
+        });
+        poll_fn(move |cx| {
+            let mut state = state.lock().expect("nobody panics");
+            state.1 = Some(cx.waker().clone());
+            if state.0 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+    }
+
+    /// Counts how often it parks.
+    struct Counting(Arc<AtomicUsize>);
+
+    impl Park for Counting {
+        fn park(&mut self, limit: Option<Duration>) {
+            self.0.fetch_add(1, SeqCst);
+            thread::park_timeout(limit.unwrap_or(SHORT));
+        }
+    }
+
+    #[test]
+    fn a_thread_sleeps_until_another_one_wakes_it() {
+        let mut polls = 0;
+        let mut told = pin!(told_by_a_thread());
+        block_on(poll_fn(|cx| {
+            polls += 1;
+            told.as_mut().poll(cx)
+        }));
+        assert!(polls <= 3, "{polls}");
+    }
+
+    #[test]
+    fn what_wakes_the_outer_future_while_an_inner_one_runs_is_not_lost() {
+        let mut outer = pin!(told_by_a_thread());
+        let mut first = true;
+        block_on(poll_fn(|cx| {
+            let polled = outer.as_mut().poll(cx);
+            if mem::take(&mut first) {
+                block_on(Sleep::new(3 * SHORT));
+            }
+            polled
+        }));
+    }
+
+    #[test]
+    fn a_limit_ends_what_never_would() {
+        let begun = Instant::now();
+        assert_eq!(run(pending::<()>(), Some(begun + SHORT)), None);
+        assert!(begun.elapsed() >= SHORT);
+        assert_eq!(run(async { 42 }, Some(begun)), Some(42));
+    }
+
+    /// Such as a set of futures has, that polls only those which were woken.
+    #[test]
+    fn wakers_of_ones_own_are_woken_too() {
+        struct Flag(AtomicU8, Waker);
+        impl Wake for Flag {
+            fn wake(self: Arc<Self>) {
+                self.0.swap(1, SeqCst);
+                self.1.wake_by_ref();
+            }
+        }
+        let mut sleep = Sleep::new(SHORT);
+        let mut flag = None;
+        block_on(poll_fn(|cx| {
+            let flag = flag.get_or_insert_with(|| {
+                let flag = AtomicU8::new(1);
+                Arc::new(Flag(flag, cx.waker().clone()))
+            });
+            if flag.0.swap(0, SeqCst) == 0 {
+                return Poll::Pending;
+            }
+            let waker = Waker::from(Arc::clone(flag));
+            pin!(&mut sleep).poll(&mut Context::from_waker(&waker))
+        }));
+    }
+
+    #[test]
+    fn who_waits_for_sockets_is_parked_by_the_adapter() {
+        let parks = Arc::new(AtomicUsize::new(0));
+        let make = || Ok((Counting(Arc::clone(&parks)), Waker::noop().clone()));
+        let outside = with_park(make, |_: &mut Counting| Ok(()));
+        assert_eq!(
+            outside.map_err(|error| error.kind()),
+            Err(io::ErrorKind::Unsupported)
+        );
+        block_on(async {
+            for _ in 0..2 {
+                let same = with_park(make, |it: &mut Counting| Ok(Arc::as_ptr(&it.0)));
+                assert_eq!(same.ok(), Some(Arc::as_ptr(&parks)));
+            }
+            Sleep::new(SHORT).await;
+        });
+        assert!(parks.load(SeqCst) > 0);
+        assert_eq!(Arc::strong_count(&parks), 1, "it is gone with the future");
+    }
+}

@@ -1,0 +1,680 @@
+//! The handles, with calls that block.
+
+use std::{
+    future::{Future, poll_fn},
+    ops::Deref,
+    pin::Pin,
+};
+
+use amqp_core::{ClientSent, PropertyList, PublishSeq, Request};
+use amqp_driver::{
+    Acks, Body, CloseReason, ConsumeOptions, Error, Fetched, ManualAck, NoAck, ReturnedMessage,
+    TryPublishError, Unconfirmed,
+    protocol::basic,
+    wire::{Secret, ShortStr},
+};
+use futures_core::Stream;
+use ref_cast::RefCast;
+
+use crate::wait::wait;
+
+/// A connection to a server. It can be cloned, and used by any number of threads.
+///
+/// Wraps [`amqp_driver::Connection`].
+#[derive(Clone, Debug, RefCast)]
+#[repr(transparent)]
+pub struct Connection(amqp_driver::Connection);
+
+impl Connection {
+    /// Waits until the handshake is over.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Connection::opened`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn opened(&self) -> Result<(), Error> {
+        wait(self.0.opened())?
+    }
+
+    /// Opens a channel.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Connection::open_channel`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn open_channel(&self) -> Result<Channel, Error> {
+        Ok(wait(self.0.open_channel())??.into())
+    }
+
+    /// A pool of channels, all opened at once.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Connection::channel_pool`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn channel_pool(&self, size: usize) -> Result<ChannelPool, Error> {
+        Ok(wait(self.0.channel_pool(size))??.into())
+    }
+
+    /// Runs an asynchronous `body` on this thread, and drops it with the reason when the
+    /// connection ends.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Connection::scope`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn scope<T>(&self, body: impl Future<Output = T>) -> Result<T, Error> {
+        wait(self.0.scope(body))?
+    }
+
+    /// Gives the server a new secret, such as an OAuth 2 token, before the old one expires.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Connection::update_secret`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn update_secret(&self, secret: Secret, reason: ShortStr) -> Result<(), Error> {
+        wait(self.0.update_secret(secret, reason))?
+    }
+
+    /// Waits until all that was accepted before was handed to the system.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Connection::flush`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn flush(&self) -> Result<(), Error> {
+        wait(self.0.flush())?
+    }
+
+    /// Closes the connection. What was accepted before is sent first.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Connection::close`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn close(&self) -> Result<(), Error> {
+        wait(self.0.close())?
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub const fn as_async(&self) -> &amqp_driver::Connection {
+        &self.0
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub fn into_async(self) -> amqp_driver::Connection {
+        self.0
+    }
+}
+
+impl From<amqp_driver::Connection> for Connection {
+    fn from(handle: amqp_driver::Connection) -> Self {
+        Self(handle)
+    }
+}
+
+impl Connection {
+    /// Waits until the connection has ended, and tells why.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] beyond the limit of [`within`](crate::within).
+    pub fn closed(&self) -> Result<CloseReason, Error> {
+        wait(self.0.closed())
+    }
+}
+
+/// What every channel can do, whatever its mode: requests, consuming, fetching, acknowledging. It
+/// can be cloned, and used from any number of threads.
+///
+/// Wraps [`amqp_driver::BaseChannel`].
+#[derive(Clone, Debug, RefCast)]
+#[repr(transparent)]
+pub struct BaseChannel(amqp_driver::BaseChannel);
+
+impl BaseChannel {
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::BaseChannel::call`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn call<R: Request + ClientSent>(&self, request: R) -> Result<R::Reply, Error> {
+        wait(self.0.call(request))?
+    }
+
+    /// Starts a consumer, whose messages are to be acknowledged.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::BaseChannel::consume`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn consume(&self, consume: basic::Consume) -> Result<Consumer<ManualAck>, Error> {
+        Ok(wait(self.0.consume(consume))??.into())
+    }
+
+    /// Starts a consumer with a prefetch and a drop policy of its own.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::BaseChannel::consume_with`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn consume_with(
+        &self,
+        consume: basic::Consume,
+        options: ConsumeOptions,
+    ) -> Result<Consumer<ManualAck>, Error> {
+        Ok(wait(self.0.consume_with(consume, options))??.into())
+    }
+
+    /// Starts a consumer, whose messages count as acknowledged when they are sent.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::BaseChannel::consume_no_ack`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn consume_no_ack(&self, consume: basic::Consume) -> Result<Consumer<NoAck>, Error> {
+        Ok(wait(self.0.consume_no_ack(consume))??.into())
+    }
+
+    /// Fetches one message; none if the queue is empty.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::BaseChannel::get`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn get(&self, get: basic::Get) -> Result<Option<Fetched>, Error> {
+        wait(self.0.get(get))?
+    }
+
+    /// Closes the channel. What was accepted before is sent first.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::BaseChannel::close`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn close(&self) -> Result<(), Error> {
+        wait(self.0.close())?
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub const fn as_async(&self) -> &amqp_driver::BaseChannel {
+        &self.0
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub fn into_async(self) -> amqp_driver::BaseChannel {
+        self.0
+    }
+}
+
+impl From<amqp_driver::BaseChannel> for BaseChannel {
+    fn from(handle: amqp_driver::BaseChannel) -> Self {
+        Self(handle)
+    }
+}
+
+impl BaseChannel {
+    /// The connection that the channel belongs to.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        Connection::ref_cast(self.0.connection())
+    }
+
+    /// Listens to mandatory messages that no queue takes; see [`amqp_driver::BaseChannel::returns`].
+    #[must_use]
+    pub fn returns(&self) -> Returns {
+        self.0.returns().into()
+    }
+}
+
+/// A channel whose publishes are not confirmed. It can be cloned.
+///
+/// Wraps [`amqp_driver::Channel`].
+#[derive(Clone, Debug, RefCast)]
+#[repr(transparent)]
+pub struct Channel(amqp_driver::Channel);
+
+impl Channel {
+    /// Publishes a message. It blocks only while the output buffer is full, or the server holds
+    /// publishing back.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Channel::publish`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<(), Error> {
+        wait(self.0.publish(publish, properties, body))?
+    }
+
+    /// Puts the channel into confirm mode.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Channel::confirm_select`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn confirm_select(self) -> Result<ConfirmChannel, Error> {
+        Ok(wait(self.0.confirm_select())??.into())
+    }
+
+    /// Makes the channel transactional.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Channel::tx_select`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn tx_select(self) -> Result<TxChannel, Error> {
+        Ok(wait(self.0.tx_select())??.into())
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub const fn as_async(&self) -> &amqp_driver::Channel {
+        &self.0
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub fn into_async(self) -> amqp_driver::Channel {
+        self.0
+    }
+}
+
+impl From<amqp_driver::Channel> for Channel {
+    fn from(handle: amqp_driver::Channel) -> Self {
+        Self(handle)
+    }
+}
+
+/// A channel in confirm mode: the server tells of each publish whether it has taken it. It can be
+/// cloned.
+///
+/// Wraps [`amqp_driver::ConfirmChannel`].
+#[derive(Clone, Debug, RefCast)]
+#[repr(transparent)]
+pub struct ConfirmChannel(amqp_driver::ConfirmChannel);
+
+impl ConfirmChannel {
+    /// Publishes a message, and gives back its [`Confirm`]. It blocks only while the output
+    /// buffer is full, or the server holds publishing back.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::ConfirmChannel::publish`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<Confirm, Error> {
+        Ok(wait(self.0.publish(publish, properties, body))??.into())
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub const fn as_async(&self) -> &amqp_driver::ConfirmChannel {
+        &self.0
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub fn into_async(self) -> amqp_driver::ConfirmChannel {
+        self.0
+    }
+}
+
+impl From<amqp_driver::ConfirmChannel> for ConfirmChannel {
+    fn from(handle: amqp_driver::ConfirmChannel) -> Self {
+        Self(handle)
+    }
+}
+
+impl ConfirmChannel {
+    /// Publishes a message if there is room for it now, and gives back its [`Confirm`].
+    ///
+    /// # Errors
+    /// As [`amqp_driver::ConfirmChannel::try_publish`].
+    pub fn try_publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<Confirm, TryPublishError> {
+        Ok(self.0.try_publish(publish, properties, body)?.into())
+    }
+}
+
+/// A transactional channel. It can be cloned.
+///
+/// Wraps [`amqp_driver::TxChannel`].
+#[derive(Clone, Debug, RefCast)]
+#[repr(transparent)]
+pub struct TxChannel(amqp_driver::TxChannel);
+
+impl TxChannel {
+    /// Publishes a message, which takes effect when it is committed. It blocks only while the
+    /// output buffer is full, or the server holds publishing back.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::TxChannel::publish`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn publish<P: PropertyList>(
+        &self,
+        publish: &basic::Publish,
+        properties: &P,
+        body: impl Into<Body>,
+    ) -> Result<(), Error> {
+        wait(self.0.publish(publish, properties, body))?
+    }
+
+    /// Makes everything since the last commit or rollback take effect.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::TxChannel::commit`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn commit(&self) -> Result<(), Error> {
+        wait(self.0.commit())?
+    }
+
+    /// Takes back everything since the last commit or rollback.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::TxChannel::rollback`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn rollback(&self) -> Result<(), Error> {
+        wait(self.0.rollback())?
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub const fn as_async(&self) -> &amqp_driver::TxChannel {
+        &self.0
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub fn into_async(self) -> amqp_driver::TxChannel {
+        self.0
+    }
+}
+
+impl From<amqp_driver::TxChannel> for TxChannel {
+    fn from(handle: amqp_driver::TxChannel) -> Self {
+        Self(handle)
+    }
+}
+
+/// A number of channels, each used by one thread at a time.
+///
+/// Wraps [`amqp_driver::ChannelPool`].
+#[derive(Clone, Debug, RefCast)]
+#[repr(transparent)]
+pub struct ChannelPool(amqp_driver::ChannelPool);
+
+impl ChannelPool {
+    /// Takes a channel out, waiting for one if none is idle. Dropping it puts it back.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::ChannelPool::checkout`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn checkout(&self) -> Result<PooledChannel, Error> {
+        Ok(wait(self.0.checkout())??.into())
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub const fn as_async(&self) -> &amqp_driver::ChannelPool {
+        &self.0
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub fn into_async(self) -> amqp_driver::ChannelPool {
+        self.0
+    }
+}
+
+impl From<amqp_driver::ChannelPool> for ChannelPool {
+    fn from(handle: amqp_driver::ChannelPool) -> Self {
+        Self(handle)
+    }
+}
+
+/// A channel that was taken out of a [`ChannelPool`]. Dropping it puts it back.
+///
+/// Wraps [`amqp_driver::PooledChannel`].
+#[derive(Debug, RefCast)]
+#[repr(transparent)]
+pub struct PooledChannel(amqp_driver::PooledChannel);
+
+impl PooledChannel {
+    /// The asynchronous handle.
+    #[must_use]
+    pub const fn as_async(&self) -> &amqp_driver::PooledChannel {
+        &self.0
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub fn into_async(self) -> amqp_driver::PooledChannel {
+        self.0
+    }
+}
+
+impl From<amqp_driver::PooledChannel> for PooledChannel {
+    fn from(handle: amqp_driver::PooledChannel) -> Self {
+        Self(handle)
+    }
+}
+
+/// What becomes of a publish, once the server has told.
+///
+/// Wraps [`amqp_driver::Confirm`].
+#[must_use = "a publish is confirmed only when this says so"]
+#[derive(Debug, RefCast)]
+#[repr(transparent)]
+pub struct Confirm(amqp_driver::Confirm);
+
+impl Confirm {
+    /// The asynchronous handle.
+    #[must_use]
+    pub const fn as_async(&self) -> &amqp_driver::Confirm {
+        &self.0
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub fn into_async(self) -> amqp_driver::Confirm {
+        self.0
+    }
+}
+
+impl From<amqp_driver::Confirm> for Confirm {
+    fn from(handle: amqp_driver::Confirm) -> Self {
+        Self(handle)
+    }
+}
+
+impl Confirm {
+    /// The number of the publish on its channel, from 1.
+    #[must_use]
+    pub const fn seq(&self) -> Option<PublishSeq> {
+        self.0.seq()
+    }
+
+    /// Waits until the server has told.
+    ///
+    /// # Errors
+    /// When the server has not taken the message, or it is not known whether it has. Beyond the limit
+    /// of [`within`](crate::within) it can be waited for once more.
+    pub fn wait(mut self) -> Result<(), ConfirmError> {
+        match wait(&mut self.0) {
+            Ok(told) => Ok(told?),
+            Err(_) => Err(ConfirmError::TimedOut(self)),
+        }
+    }
+}
+
+/// Why [`Confirm::wait`] does not say that the server has the message.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+pub enum ConfirmError {
+    /// The server has told, or will not.
+    #[error(transparent)]
+    Unconfirmed(#[from] Unconfirmed),
+    /// It has not told yet: to wait for it once more.
+    #[error("the server did not confirm the message in time")]
+    TimedOut(Confirm),
+}
+
+/// The messages of a queue, as an iterator. It ends after an error that tells why, or without one
+/// when it was cancelled or closed by this side. [`Error::TimedOut`], beyond the limit of
+/// [`within`](crate::within), does not end it.
+///
+/// Wraps [`amqp_driver::Consumer`].
+#[derive(Debug, RefCast)]
+#[repr(transparent)]
+pub struct Consumer<A: Acks>(amqp_driver::Consumer<A>);
+
+impl<A: Acks> Consumer<A> {
+    /// Cancels the consumer. What was delivered before is still yielded.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Consumer::cancel`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn cancel(&mut self) -> Result<(), Error> {
+        wait(self.0.cancel())?
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub const fn as_async(&self) -> &amqp_driver::Consumer<A> {
+        &self.0
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub fn into_async(self) -> amqp_driver::Consumer<A> {
+        self.0
+    }
+}
+
+impl<A: Acks> From<amqp_driver::Consumer<A>> for Consumer<A> {
+    fn from(handle: amqp_driver::Consumer<A>) -> Self {
+        Self(handle)
+    }
+}
+
+impl<A: Acks> Consumer<A> {
+    /// The consumer tag.
+    #[must_use]
+    pub const fn tag(&self) -> &ShortStr {
+        self.0.tag()
+    }
+}
+
+impl<A: Acks, T> Iterator for Consumer<A>
+where
+    amqp_driver::Consumer<A>: Stream<Item = Result<T, Error>> + Unpin,
+{
+    type Item = Result<T, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let message = poll_fn(|cx| Pin::new(&mut self.0).poll_next(cx));
+        wait(message).unwrap_or_else(|error| Some(Err(error)))
+    }
+}
+
+/// The messages that come back on a channel without confirms, as an iterator. It ends with the
+/// channel, and [`error`](amqp_driver::Returns::error) tells why. There is also none beyond the
+/// limit of [`within`](crate::within), which does not end it.
+///
+/// Wraps [`amqp_driver::Returns`].
+#[derive(Debug, RefCast)]
+#[repr(transparent)]
+pub struct Returns(amqp_driver::Returns);
+
+impl Returns {
+    /// The asynchronous handle.
+    #[must_use]
+    pub const fn as_async(&self) -> &amqp_driver::Returns {
+        &self.0
+    }
+
+    /// The asynchronous handle.
+    #[must_use]
+    pub fn into_async(self) -> amqp_driver::Returns {
+        self.0
+    }
+}
+
+impl From<amqp_driver::Returns> for Returns {
+    fn from(handle: amqp_driver::Returns) -> Self {
+        Self(handle)
+    }
+}
+
+impl Iterator for Returns {
+    type Item = ReturnedMessage;
+
+    fn next(&mut self) -> Option<ReturnedMessage> {
+        wait(self.0.next()).ok().flatten()
+    }
+}
+
+impl Deref for Connection {
+    type Target = amqp_driver::Connection;
+
+    fn deref(&self) -> &amqp_driver::Connection {
+        &self.0
+    }
+}
+
+impl Deref for BaseChannel {
+    type Target = amqp_driver::BaseChannel;
+
+    fn deref(&self) -> &amqp_driver::BaseChannel {
+        &self.0
+    }
+}
+
+impl Deref for Channel {
+    type Target = BaseChannel;
+
+    fn deref(&self) -> &BaseChannel {
+        BaseChannel::ref_cast(&self.0)
+    }
+}
+
+impl Deref for ConfirmChannel {
+    type Target = BaseChannel;
+
+    fn deref(&self) -> &BaseChannel {
+        BaseChannel::ref_cast(&self.0)
+    }
+}
+
+impl Deref for TxChannel {
+    type Target = BaseChannel;
+
+    fn deref(&self) -> &BaseChannel {
+        BaseChannel::ref_cast(&self.0)
+    }
+}
+
+impl Deref for ChannelPool {
+    type Target = amqp_driver::ChannelPool;
+
+    fn deref(&self) -> &amqp_driver::ChannelPool {
+        &self.0
+    }
+}
+
+impl Deref for PooledChannel {
+    type Target = ConfirmChannel;
+
+    fn deref(&self) -> &ConfirmChannel {
+        ConfirmChannel::ref_cast(&self.0)
+    }
+}
+
+impl Deref for Returns {
+    type Target = amqp_driver::Returns;
+
+    fn deref(&self) -> &amqp_driver::Returns {
+        &self.0
+    }
+}

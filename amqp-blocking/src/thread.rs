@@ -1,0 +1,110 @@
+//! Work that has a thread of its own.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
+    thread,
+};
+
+/// Does something that may block in a thread of its own, of that name, which is gone when the work
+/// is done. The future gives what comes of it, on any runtime; if the work panics, it does, too.
+///
+/// ```
+/// use amqp_blocking::{block_on, in_thread};
+/// use std::net::ToSocketAddrs;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let addresses = in_thread("resolver", || ("127.0.0.1", 5672).to_socket_addrs())?;
+/// assert_eq!(block_on(addresses)?.count(), 1);
+/// # Ok(()) }
+/// ```
+///
+/// # Cancel safety
+/// The thread works whether the future is polled, dropped, or neither.
+///
+/// # Errors
+/// When the system gives no thread. The work is dropped.
+pub fn in_thread<T, W>(name: &str, work: W) -> io::Result<impl Future<Output = T> + use<T, W>>
+where
+    T: Send + 'static,
+    W: FnOnce() -> T + Send + 'static,
+{
+    let outcome = Arc::new(Mutex::new(Outcome::default()));
+    let ours = Arc::clone(&outcome);
+    let work = move || {
+        crate::linger::never_here();
+        // Whoever waits gets whatever it is: nothing of the work is used after it has panicked.
+        let done = catch_unwind(AssertUnwindSafe(work));
+        let mut outcome = lock(&ours);
+        outcome.done = Some(done);
+        let waker = outcome.waker.take();
+        drop(outcome);
+        waker.into_iter().for_each(Waker::wake);
+    };
+    thread::Builder::new().name(name.into()).spawn(work)?;
+    Ok(poll_fn(move |cx| {
+        let mut outcome = lock(&outcome);
+        match outcome.done.take() {
+            Some(done) => Poll::Ready(done.unwrap_or_else(|panic| resume_unwind(panic))),
+            None => {
+                outcome.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }))
+}
+
+/// What the thread and who waits for it know of each other.
+struct Outcome<T> {
+    done: Option<thread::Result<T>>,
+    waker: Option<Waker>,
+}
+
+impl<T> Default for Outcome<T> {
+    fn default() -> Self {
+        Self {
+            done: None,
+            waker: None,
+        }
+    }
+}
+
+fn lock<T>(outcome: &Mutex<Outcome<T>>) -> MutexGuard<'_, Outcome<T>> {
+    outcome.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use super::*;
+    use crate::executor::block_on;
+
+    #[test]
+    fn what_comes_of_the_work_wakes_who_waits() -> io::Result<()> {
+        let slow = in_thread("slow", || {
+            thread::sleep(Duration::from_millis(20));
+            thread::current().name().map(String::from)
+        })?;
+        assert_eq!(block_on(slow).as_deref(), Some("slow"));
+        Ok(())
+    }
+
+    #[test]
+    fn the_work_is_done_though_nobody_waits() -> io::Result<()> {
+        let (sender, receiver) = mpsc::channel();
+        drop(in_thread("alone", move || sender.send(7))?);
+        assert_eq!(receiver.recv(), Ok(7));
+        Ok(())
+    }
+
+    #[test]
+    #[should_panic(expected = "the work fails")]
+    fn who_waits_for_work_that_panics_does_not_wait_for_ever() {
+        let failing = in_thread("failing", || panic!("the work fails"));
+        block_on(failing.expect("there is a thread"));
+    }
+}

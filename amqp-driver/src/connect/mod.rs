@@ -1,0 +1,549 @@
+//! Making connections, on any runtime.
+
+pub(crate) mod credentials;
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use amqp_core::{
+    ApiMisuse, CloseCause,
+    client::Config,
+    dial::{Address, AttemptId, Dialer, Failures, Order, Step, Target},
+    uri::{Scheme, Uri, UriError},
+};
+
+use self::credentials::{CredentialsError, CredentialsProvider, log_in};
+use crate::{
+    connection::Connection,
+    error::Error,
+    io::{Runtime, Timer, Transport, within},
+    tls::{Secured, TlsError, TlsOptions, Watched},
+};
+
+/// How long one address gets where nothing else is said.
+const TCP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long TLS gets where nothing else is said.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where and how to connect.
+///
+/// An attempt goes through three limits, one after the other: that of TCP, that of TLS, and
+/// [`Timeouts::handshake`](amqp_core::Timeouts), which is that of AMQP, and of the credentials'
+/// provider before it.
+///
+/// ```
+/// use amqp_driver::{Config, Options, core::dial::{Address, Order}};
+///
+/// let nodes = ["a.example.com", "b.example.com"].map(|host| Address::tcp(host, 5672));
+/// let options = Options::default()
+///     .addresses(nodes)
+///     .order(Order::Shuffled { seed: 1 })
+///     .config(Config::default().virtual_host("staging")?.heartbeat(20));
+/// # Ok::<(), amqp_driver::Error>(())
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// The addresses of the broker's nodes: the first one that answers is taken.
+    pub addresses: Vec<Address>,
+    /// In which order they are tried. Default as they are listed.
+    pub order: Order,
+    /// How long one address may take, from the resolution of its name to the end of the TCP
+    /// connect. Default 10 s.
+    pub tcp_timeout: Duration,
+    /// After how long without traffic the system probes whether the host still answers, at least
+    /// 1 s; how often and how many times it then does is the system's setting. Default none, no
+    /// probes: heartbeats notice a dead peer, and this is for where they are turned off, or where
+    /// the network forgets a connection between two of them. Unix sockets have no use for it.
+    pub tcp_keepalive: Option<Duration>,
+    /// How long the TLS handshake may take. Default 10 s.
+    pub tls_timeout: Duration,
+    /// How to secure the connection; none for plain TCP.
+    pub tls: Option<TlsOptions>,
+    /// Who gives the credentials, for each connect anew; none for those of the configuration.
+    pub credentials: Option<Arc<dyn CredentialsProvider>>,
+    /// Who, which virtual host, and within which bounds.
+    pub config: Config,
+}
+
+impl Default for Options {
+    /// What `amqp://` says: `guest` at `localhost`.
+    fn default() -> Self {
+        Self {
+            addresses: Uri::default().addresses,
+            order: Order::default(),
+            tcp_timeout: TCP_TIMEOUT,
+            tcp_keepalive: None,
+            tls_timeout: TLS_TIMEOUT,
+            tls: None,
+            credentials: None,
+            config: Config::default(),
+        }
+    }
+}
+
+impl Options {
+    /// Sets `addresses`.
+    #[must_use]
+    pub fn addresses(mut self, addresses: impl IntoIterator<Item = Address>) -> Self {
+        self.addresses = addresses.into_iter().collect();
+        self
+    }
+
+    /// Sets `order`.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Sets `tcp_timeout`.
+    #[must_use]
+    pub fn tcp_timeout(mut self, tcp_timeout: Duration) -> Self {
+        self.tcp_timeout = tcp_timeout;
+        self
+    }
+
+    /// Sets `tcp_keepalive`.
+    #[must_use]
+    pub fn tcp_keepalive(mut self, tcp_keepalive: impl Into<Option<Duration>>) -> Self {
+        self.tcp_keepalive = tcp_keepalive.into();
+        self
+    }
+
+    /// Sets `tls_timeout`.
+    #[must_use]
+    pub fn tls_timeout(mut self, tls_timeout: Duration) -> Self {
+        self.tls_timeout = tls_timeout;
+        self
+    }
+
+    /// Sets `tls`.
+    #[must_use]
+    pub fn tls(mut self, tls: impl Into<Option<TlsOptions>>) -> Self {
+        self.tls = tls.into();
+        self
+    }
+
+    /// Sets `credentials`.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Arc<dyn CredentialsProvider>) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets `config`.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+}
+
+impl Options {
+    /// Checks what the types cannot.
+    fn check(&self) -> Result<(), ApiMisuse> {
+        // The system counts in seconds, and 0 is an error for it that names no setting.
+        match self.tcp_keepalive {
+            Some(idle) if idle < Duration::from_secs(1) => Err(ApiMisuse::Config {
+                setting: "tcp_keepalive",
+                problem: "must be at least 1 s",
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a URI says; see [`Uri`] for its form, and [`Config::from_uri`].
+    ///
+    /// # Errors
+    /// When the URI is not one, naming the part that is wrong, or asks for something that is not
+    /// known here.
+    pub fn from_uri(uri: &str) -> Result<Self, ConnectError> {
+        let uri: Uri = uri.parse()?;
+        let config = Config::from_uri(&uri)?;
+        let tls = (uri.scheme == Scheme::Amqps).then(|| TlsOptions::from_uri(&uri));
+        Ok(Self {
+            addresses: uri.addresses,
+            tcp_timeout: uri.connection_timeout.unwrap_or(TCP_TIMEOUT),
+            tls,
+            config,
+            ..Self::default()
+        })
+    }
+}
+
+/// Connects to the first address that answers, opens a connection, and spawns what drives it.
+///
+/// A host that does not answer, cannot be secured, or does not open the connection is followed by
+/// the next one, which may be another of the same name. Credentials that are refused are not tried
+/// elsewhere.
+///
+/// # Cancel safety
+/// Dropping it closes what was opened.
+///
+/// # Errors
+/// When no address could be reached, or no connection be opened.
+pub async fn connect<R: Runtime>(
+    runtime: &R,
+    options: &Options,
+) -> Result<Connection, ConnectError> {
+    options.check()?;
+    runtime.check()?;
+    let mut dialing = Dialing::new(runtime, options);
+    let mut refusals = Vec::new();
+    while let Some((attempt, stream)) = dialing.next_stream().await {
+        let Some(address) = dialing.dialer.address() else {
+            break;
+        };
+        match connect_over(runtime, options, address, stream).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) if error.is_final() => return Err(error),
+            Err(error) => {
+                let text = error.without_address();
+                dialing.dialer.handle_refused(attempt, &text);
+                refusals.push(error);
+            }
+        }
+    }
+    let failures = dialing.dialer.into_failures();
+    let last = refusals.pop();
+    Err(match last {
+        None => ConnectError::Unreachable(failures),
+        // What of its name was not reached, such as the other family of `localhost`, is no news.
+        Some(only) if options.addresses.len() == 1 && refusals.is_empty() => only,
+        Some(last) => ConnectError::Refused {
+            failures,
+            last: Box::new(last),
+        },
+    })
+}
+
+/// Opens a connection over a stream that was just made to that address, secures it before if the
+/// options say so, and spawns what drives it: what [`connect`] does with each stream, for who has a
+/// dialer of his own. Of the options, the addresses, their order and those of TCP do not count.
+///
+/// ```no_run
+/// use amqp_driver::{Connection, Options, connect_over, core::dial::Address, io::Runtime};
+/// use std::error::Error;
+///
+/// /// Connects through a port here that is forwarded to a host which only the other end can name.
+/// async fn connect<R: Runtime>(runtime: &R) -> Result<Connection, Box<dyn Error>> {
+///     let options = Options::from_uri("amqps://me:secret@broker.internal")?;
+///     let stream = runtime.connect_tcp("127.0.0.1:15671".parse()?, None).await?;
+///     // The name to find in the certificate, and in errors.
+///     let address = Address::tcp("broker.internal", 5671);
+///     Ok(connect_over(runtime, &options, &address, stream).await?)
+/// }
+/// ```
+///
+/// # Cancel safety
+/// Dropping it closes the stream.
+///
+/// # Errors
+/// When the stream cannot be secured, there are no credentials, or the connection cannot be opened.
+pub async fn connect_over<R: Runtime>(
+    runtime: &R,
+    options: &Options,
+    address: &Address,
+    stream: R::Stream,
+) -> Result<Connection, ConnectError> {
+    runtime.check()?;
+    let Some(tls) = &options.tls else {
+        return greet(runtime, options, address, stream, Vec::new()).await;
+    };
+    let failed = |error| ConnectError::Tls {
+        address: address.clone(),
+        error,
+    };
+    let tls = tls.for_host(address).map_err(failed)?;
+    let securing = runtime.secure(stream, &tls);
+    let limit = options.tls_timeout;
+    let secured = within(&mut runtime.clock(), limit, securing).await;
+    let secured = secured.ok_or_else(|| failed(TlsError::TimedOut(limit)))?;
+    let Secured {
+        stream,
+        certificates,
+    } = secured.map_err(|error| failed(error.into()))?;
+    let (stream, complaint) = Watched::new(stream);
+    greet(runtime, options, address, stream, certificates)
+        .await
+        .map_err(|error| complaint.take().map_or(error, failed))
+}
+
+/// Opens a connection over a stream that is as it shall be.
+async fn greet<R: Runtime>(
+    runtime: &R,
+    options: &Options,
+    address: &Address,
+    stream: impl Transport + Unpin + 'static,
+    certificates: Vec<Vec<u8>>,
+) -> Result<Connection, ConnectError> {
+    let mut config = options.config.clone();
+    let limit = config.timeouts.handshake;
+    let (mut clock, mut expires_at) = (runtime.clock(), None);
+    if let Some(provider) = &options.credentials {
+        let asked = within(&mut clock, limit, provider.login()).await;
+        let late = || Err(CredentialsError("the provider took too long".into()));
+        let login = asked.unwrap_or_else(late)?;
+        log_in(&mut config, &login)?;
+        expires_at = login.expires_in.map(|time| clock.now() + time);
+    }
+    let not_opened = |error| ConnectError::NotOpened {
+        address: address.clone(),
+        error,
+    };
+    let started = Connection::start(config, stream, runtime.clock());
+    let (connection, driver) = started.map_err(not_opened)?;
+    connection.keep_certificates(certificates);
+    runtime.spawn(driver);
+    connection.opened().await.map_err(not_opened)?;
+    if let (Some(provider), Some(expires_at)) = (&options.credentials, expires_at) {
+        let left = expires_at - clock.now();
+        runtime.spawn(connection.renew(Arc::clone(provider), left, limit));
+    }
+    Ok(connection)
+}
+
+/// Opens a connection over a transport that was made elsewhere, and spawns what drives it.
+///
+/// # Cancel safety
+/// Dropping it closes the connection.
+///
+/// # Errors
+/// When the connection cannot be opened, or the configuration has a setting that no server would
+/// accept.
+pub async fn from_transport<R: Runtime>(
+    runtime: &R,
+    transport: impl Transport + Unpin + 'static,
+    config: Config,
+) -> Result<Connection, Error> {
+    runtime.check()?;
+    let (connection, driver) = Connection::start(config, transport, runtime.clock())?;
+    runtime.spawn(driver);
+    connection.opened().await?;
+    Ok(connection)
+}
+
+/// The TCP connections that are being made.
+struct Dialing<R: Runtime> {
+    runtime: R,
+    clock: R::Clock,
+    dialer: Dialer,
+    keepalive: Option<Duration>,
+    running: Vec<(AttemptId, Pending<R::Stream>)>,
+    /// The stream of the attempt that won.
+    stream: Option<R::Stream>,
+}
+
+type Pending<S> = Pin<Box<dyn Future<Output = io::Result<Found<S>>> + Send>>;
+
+/// What comes of an attempt.
+enum Found<S> {
+    Addresses(Vec<std::net::SocketAddr>),
+    Stream(S),
+}
+
+impl<R: Runtime> Dialing<R> {
+    fn new(runtime: &R, options: &Options) -> Self {
+        let addresses = options.addresses.clone();
+        Self {
+            runtime: runtime.clone(),
+            clock: runtime.clock(),
+            dialer: Dialer::new(addresses, options.order, options.tcp_timeout),
+            keepalive: options.tcp_keepalive,
+            running: Vec::new(),
+            stream: None,
+        }
+    }
+
+    /// The next stream to try; none if no address is left.
+    async fn next_stream(&mut self) -> Option<(AttemptId, R::Stream)> {
+        poll_fn(|cx| self.poll_stream(cx)).await
+    }
+
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<(AttemptId, R::Stream)>> {
+        loop {
+            match self.dialer.poll_step(self.clock.now()) {
+                Step::Resolve {
+                    attempt,
+                    host,
+                    port,
+                } => {
+                    let runtime = self.runtime.clone();
+                    let resolving = async move {
+                        let addresses = runtime.resolve(&host, port).await?;
+                        Ok(Found::Addresses(addresses))
+                    };
+                    self.running.push((attempt, Box::pin(resolving)));
+                }
+                Step::Connect { attempt, to } => {
+                    let (runtime, keepalive) = (self.runtime.clone(), self.keepalive);
+                    let connecting = async move {
+                        let stream = match to {
+                            Target::Tcp(to) => runtime.connect_tcp(to, keepalive).await,
+                            Target::Unix(path) => runtime.connect_unix(Path::new(&path)).await,
+                        };
+                        Ok(Found::Stream(stream?))
+                    };
+                    self.running.push((attempt, Box::pin(connecting)));
+                }
+                Step::Abandon => self.running.clear(),
+                Step::Connected(attempt) => {
+                    return Poll::Ready(self.stream.take().map(|stream| (attempt, stream)));
+                }
+                Step::GiveUp => return Poll::Ready(None),
+                Step::Wait(until) => {
+                    let progress = self.poll_running(cx)
+                        || self.clock.poll_deadline(cx, Some(until)).is_ready();
+                    if !progress {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the dialer what came of an attempt; false if nothing did.
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> bool {
+        for at in 0..self.running.len() {
+            let (attempt, future) = &mut self.running[at];
+            let attempt = *attempt;
+            let Poll::Ready(result) = future.as_mut().poll(cx) else {
+                continue;
+            };
+            drop(self.running.swap_remove(at));
+            match result {
+                Ok(Found::Addresses(addresses)) => {
+                    self.dialer.handle_resolved(attempt, addresses);
+                }
+                Ok(Found::Stream(stream)) => {
+                    if self.dialer.handle_connected(attempt) {
+                        self.stream = Some(stream);
+                    }
+                }
+                Err(error) => self.dialer.handle_failed(attempt, &error.to_string()),
+            }
+            return true;
+        }
+        false
+    }
+}
+
+/// Why no connection was made.
+#[derive(thiserror::Error, Clone, Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URI is wrong.
+    #[error(transparent)]
+    Uri(#[from] UriError),
+    /// Something is asked for that no server would accept.
+    #[error(transparent)]
+    Misuse(#[from] ApiMisuse),
+    /// The system gives nothing to wait for sockets with.
+    #[error("cannot wait for sockets: {0}")]
+    System(#[source] Arc<io::Error>),
+    /// No address could be reached: how each has failed.
+    #[error("could not reach {0}")]
+    Unreachable(Failures),
+    /// A host was reached, and could not be spoken to with TLS.
+    #[error("no TLS with {address}: {error}")]
+    Tls {
+        /// Where.
+        address: Address,
+        /// What is wrong.
+        #[source]
+        error: TlsError,
+    },
+    /// There are no credentials.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// A host was reached, and the connection not opened.
+    #[error("no connection with {address}: {error}")]
+    NotOpened {
+        /// Where.
+        address: Address,
+        /// Why.
+        #[source]
+        error: Error,
+    },
+    /// Several addresses have failed, and some of them were reached.
+    #[error("no connection was opened: {failures}")]
+    Refused {
+        /// How each has failed.
+        failures: Failures,
+        /// The last failure of one that was reached.
+        last: Box<Self>,
+    },
+    /// It was given up, because it took longer than somebody wants to wait.
+    #[error("no connection was made in time")]
+    TimedOut,
+}
+
+impl ConnectError {
+    /// Whether another host would do the same.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::NotOpened {
+                error: Error::ConnectionClosed(reason),
+                ..
+            } => {
+                matches!(reason.cause(), CloseCause::AuthenticationFailed { .. })
+            }
+            Self::NotOpened {
+                error: Error::Misuse(_),
+                ..
+            }
+            | Self::Misuse(_)
+            | Self::Credentials(_) => true,
+            #[cfg(feature = "tls")]
+            Self::Tls {
+                error: TlsError::Setup(error),
+                ..
+            } => error.is_final(),
+            _ => false,
+        }
+    }
+
+    /// What is wrong, where the address stands beside it.
+    fn without_address(&self) -> String {
+        match self {
+            Self::Tls { error, .. } => format!("no TLS: {error}"),
+            Self::NotOpened { error, .. } => error.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A provider may have a secret in it.
+        let credentials = self.credentials.as_ref().map(|_| format_args!("_"));
+        f.debug_struct("Options")
+            .field("addresses", &self.addresses)
+            .field("order", &self.order)
+            .field("tcp_timeout", &self.tcp_timeout)
+            .field("tls_timeout", &self.tls_timeout)
+            .field("tls", &self.tls)
+            .field("credentials", &credentials)
+            .field("config", &self.config)
+            .finish()
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Dialing<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialing")
+            .field("dialer", &self.dialer)
+            .field("running", &self.running.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,228 @@
+//! A transport without a socket.
+
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use amqp_core::Transmit;
+use bytes::{Buf as _, BytesMut};
+
+use super::{register_waker, transport::Transport};
+
+/// How many bytes are on the way at most, each way. As large as the kernel's buffers of a socket
+/// on loopback, which a writer fills before it waits.
+const CAPACITY: usize = 256 << 10;
+
+/// Two ends of a stream of bytes in memory: what is written to one is read from the other. It
+/// works under any runtime, and between two.
+#[must_use]
+pub fn pipe() -> (Pipe, Pipe) {
+    let (there, back) = (Arc::default(), Arc::default());
+    let one = Pipe {
+        reads: Arc::clone(&back),
+        writes: Arc::clone(&there),
+    };
+    let other = Pipe {
+        reads: there,
+        writes: back,
+    };
+    (one, other)
+}
+
+/// One end of a stream of bytes in memory; see [`pipe`]. Dropping it ends the stream both ways.
+#[derive(Debug)]
+pub struct Pipe {
+    reads: Arc<Way>,
+    writes: Arc<Way>,
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Way(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    bytes: BytesMut,
+    /// The writer writes nothing more.
+    ended: bool,
+    /// The reader reads nothing more.
+    broken: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What passes may be a password.
+        f.debug_struct("State")
+            .field("bytes", &self.bytes.len())
+            .field("ended", &self.ended)
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Way {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes something that both ends may wait for.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let wakes = [state.reader.take(), state.writer.take()];
+        drop(state);
+        wakes.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+impl Transport for Pipe {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let mut state = self.reads.lock();
+        if state.bytes.is_empty() {
+            if state.ended {
+                return Poll::Ready(Ok(0));
+            }
+            register_waker(&mut state.reader, cx);
+            return Poll::Pending;
+        }
+        let count = state.bytes.len().min(buf.capacity() - buf.len());
+        buf.extend_from_slice(&state.bytes[..count]);
+        state.bytes.advance(count);
+        if state.bytes.is_empty() {
+            state.bytes.clear(); // so that the front of the buffer is used again
+        }
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>> {
+        let mut state = self.writes.lock();
+        if state.broken || state.ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let mut count = 0;
+        while !out.is_empty() && state.bytes.len() < CAPACITY {
+            let chunk = out.chunk();
+            let room = CAPACITY - state.bytes.len();
+            let taken = chunk.len().min(room);
+            state.bytes.extend_from_slice(&chunk[..taken]);
+            out.advance(taken);
+            count += taken;
+        }
+        if count == 0 {
+            register_waker(&mut state.writer, cx);
+            return Poll::Pending;
+        }
+        let reader = state.reader.take();
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writes.change(|state| state.ended = true);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.writes.change(|state| state.ended = true);
+        self.reads.change(|state| {
+            state.broken = true;
+            state.bytes = BytesMut::new();
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    /// A transmit with that many bytes in it.
+    fn output(len: usize) -> Transmit {
+        use amqp_core::{Instant, client};
+        let mut machine = client::Connection::new(client::Config::default(), Instant::ORIGIN)
+            .expect("the default is good");
+        let mut out = Transmit::new();
+        machine.poll_transmit(Instant::ORIGIN, &mut out);
+        assert_eq!(out.len(), len, "the protocol header");
+        out
+    }
+
+    fn read(pipe: &mut Pipe, room: usize) -> Poll<Option<Vec<u8>>> {
+        let mut buf = BytesMut::with_capacity(room);
+        pipe.poll_read(&mut context(), &mut buf).map(|read| {
+            let count = read.expect("a pipe does not fail to read");
+            assert_eq!(count, buf.len());
+            (count > 0).then(|| buf.to_vec())
+        })
+    }
+
+    #[test]
+    fn what_is_written_is_read_from_the_other_end() {
+        let (mut one, mut other) = pipe();
+        assert!(read(&mut other, 100).is_pending());
+        let written = one.poll_write(&mut context(), &mut output(8));
+        assert!(matches!(written, Poll::Ready(Ok(8))));
+        assert_eq!(read(&mut other, 5), Poll::Ready(Some(b"AMQP\0".to_vec())));
+        assert_eq!(
+            read(&mut other, 5),
+            Poll::Ready(Some(b"\0\x09\x01".to_vec()))
+        );
+        assert!(read(&mut other, 5).is_pending());
+        assert!(read(&mut one, 5).is_pending());
+    }
+
+    #[test]
+    fn what_passes_is_not_shown() {
+        let (mut one, other) = pipe();
+        assert!(one.poll_write(&mut context(), &mut output(8)).is_ready());
+        let shown = format!("{other:?}");
+        assert!(!shown.contains("AMQP"), "{shown}");
+    }
+
+    #[test]
+    fn what_was_written_before_the_end_is_read() {
+        let (mut one, mut other) = pipe();
+        assert!(
+            one.poll_write(&mut context(), &mut output(8)).is_ready()
+                && one.poll_close(&mut context()).is_ready()
+        );
+        assert_eq!(
+            read(&mut other, 100).map(|it| it.map(|it| it.len())),
+            Poll::Ready(Some(8))
+        );
+        assert_eq!(read(&mut other, 100), Poll::Ready(None));
+        // The other direction goes on.
+        let written = other.poll_write(&mut context(), &mut output(8));
+        assert!(matches!(written, Poll::Ready(Ok(8))));
+    }
+
+    #[test]
+    fn a_dropped_end_ends_both_directions() {
+        let (one, mut other) = pipe();
+        drop(one);
+        assert_eq!(read(&mut other, 100), Poll::Ready(None));
+        let written = other.poll_write(&mut context(), &mut output(8));
+        assert!(matches!(written, Poll::Ready(Err(_))));
+    }
+}

@@ -1,0 +1,179 @@
+//! Securing a connection.
+
+#[cfg(feature = "tls")]
+mod config;
+mod error;
+#[cfg(feature = "tls")]
+mod fault;
+#[cfg(feature = "tls")]
+mod material;
+#[cfg(all(test, feature = "tls"))]
+mod tests;
+#[cfg(feature = "tls")]
+mod verifier;
+mod watched;
+
+#[cfg(feature = "tls")]
+use std::sync::Arc;
+
+use amqp_core::{
+    dial::Address,
+    uri::{TlsParameters, Uri},
+};
+#[cfg(feature = "tls")]
+use rustls::{ClientConfig, CommonState, pki_types::ServerName};
+
+pub use self::error::TlsError;
+pub(crate) use self::watched::Watched;
+#[cfg(feature = "tls")]
+pub use self::{
+    error::{MaterialFault, TlsSetupError},
+    fault::{CertificateFault, ClientCertificateFault},
+    material::{Certificates, Identity, Key},
+};
+
+/// How connections are secured. By default the server's certificate must name the host, and be
+/// vouched for by an authority that the platform trusts.
+///
+/// TLS 1.2 and 1.3 are spoken. Files that are named are read whenever a connection is made, so that
+/// those that were replaced are noticed. What the platform trusts is read once in the life of the
+/// process.
+#[cfg_attr(
+    feature = "tls",
+    doc = r#"
+```
+use amqp_driver::{Certificates, Identity, Key, Options, TlsOptions, core::dial::Address};
+
+let options = Options::from_uri("amqps://broker.example.com?cacertfile=/etc/ca.pem")?;
+
+// The same with what is in memory, and with a certificate to show to the server.
+# let (ca, certificate, key) = ("", "", "");
+let tls = TlsOptions::default()
+    .authorities(Certificates::pem(ca))
+    .identity(Identity::new(Certificates::pem(certificate), Key::pem(key)));
+let options = Options::default()
+    .addresses([Address::tcp("broker.example.com", 5671)])
+    .tls(tls);
+# Ok::<(), amqp_driver::ConnectError>(())
+```
+"#
+)]
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TlsOptions {
+    /// What a URI can say of it.
+    pub parameters: TlsParameters,
+    /// The authorities to trust, in place of those of the platform. Not together with `cacertfile`.
+    #[cfg(feature = "tls")]
+    pub authorities: Option<Certificates>,
+    /// The certificate to show to the server. Not together with `certfile`.
+    #[cfg(feature = "tls")]
+    pub identity: Option<Identity>,
+    /// A configuration that is made and used as it is. Beside it, of all the rest only a
+    /// `server_name_indication` with a name can be: anything else is a [`TlsSetupError::Conflict`].
+    #[cfg(feature = "tls")]
+    pub config: Option<Arc<ClientConfig>>,
+}
+
+impl TlsOptions {
+    /// Sets `parameters`.
+    #[must_use]
+    pub fn parameters(mut self, parameters: TlsParameters) -> Self {
+        self.parameters = parameters;
+        self
+    }
+
+    /// Sets `authorities`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn authorities(mut self, authorities: Certificates) -> Self {
+        self.authorities = Some(authorities);
+        self
+    }
+
+    /// Sets `identity`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Sets `config`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn config(mut self, config: impl Into<Arc<ClientConfig>>) -> Self {
+        self.config = Some(config.into());
+        self
+    }
+}
+
+impl TlsOptions {
+    pub(crate) fn from_uri(uri: &Uri) -> Self {
+        Self {
+            parameters: uri.tls.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// What secures a stream to that host.
+    #[cfg(feature = "tls")]
+    pub(crate) fn for_host(&self, address: &Address) -> Result<Tls, TlsError> {
+        Ok(Tls {
+            server_name: config::server_name(self, address)?,
+            config: config::config(self)?,
+        })
+    }
+
+    /// What secures a stream to that host.
+    #[cfg(not(feature = "tls"))]
+    pub(crate) fn for_host(&self, _address: &Address) -> Result<Tls, TlsError> {
+        Err(TlsError::NotBuiltIn)
+    }
+}
+
+/// What secures one stream: what an adapter gives to rustls.
+#[cfg(feature = "tls")]
+#[derive(Clone, Debug)]
+pub struct Tls {
+    config: Arc<ClientConfig>,
+    server_name: ServerName<'static>,
+}
+
+#[cfg(feature = "tls")]
+impl Tls {
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// The name to find in the server's certificate.
+    #[must_use]
+    pub fn server_name(&self) -> ServerName<'static> {
+        self.server_name.clone()
+    }
+}
+
+/// The certificates that the peer has shown in a session, its own first, each as DER, for
+/// [`Secured`].
+#[cfg(feature = "tls")]
+#[must_use]
+pub fn peer_certificates(session: &CommonState) -> Vec<Vec<u8>> {
+    let shown = session.peer_certificates().unwrap_or_default();
+    shown.iter().map(|it| it.to_vec()).collect()
+}
+
+/// What secures one stream. None can be made without TLS.
+#[cfg(not(feature = "tls"))]
+#[derive(Clone, Debug)]
+pub enum Tls {}
+
+/// A stream that was secured.
+#[derive(Clone, Debug)]
+pub struct Secured<S> {
+    /// The stream.
+    pub stream: S,
+    /// The certificates that the peer has shown, its own first, each as DER.
+    pub certificates: Vec<Vec<u8>>,
+}

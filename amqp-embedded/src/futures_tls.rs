@@ -1,0 +1,64 @@
+//! A listener with TLS over byte streams of the futures crates.
+
+use std::{fmt, io, net::SocketAddr};
+
+use amqp_driver::io::{FuturesStream, Socket};
+use futures_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::{
+    identity::{Identified, Peer},
+    pending_transport::PendingTransport,
+    serve::Listener,
+    tls::login::ServerTls,
+};
+
+/// A listener whose clients are to speak TLS: what an adapter serves a broker with.
+pub struct FuturesTlsListener<L> {
+    listener: L,
+    tls: ServerTls,
+}
+
+impl<L> FuturesTlsListener<L> {
+    /// TLS as configured, over what comes in there.
+    pub fn new(listener: L, tls: impl Into<ServerTls>) -> Self {
+        let tls = tls.into();
+        Self { listener, tls }
+    }
+}
+
+impl<S, L> Listener for FuturesTlsListener<L>
+where
+    S: Socket + 'static,
+    L: Listener<Stream = FuturesStream<S>>,
+{
+    type Stream = PendingTransport<Identified<FuturesStream<TlsStream<S>>>>;
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    fn peer(stream: &Self::Stream) -> Option<&Peer> {
+        stream.peer()
+    }
+
+    async fn accept(&mut self) -> io::Result<Self::Stream> {
+        let stream = self.listener.accept().await?;
+        let tls = self.tls.clone();
+        let securing = TlsAcceptor::from(tls.config()).accept(stream.into_inner());
+        Ok(PendingTransport::new(async move {
+            let stream = securing.await?;
+            Ok(Identified {
+                peer: tls.peer(stream.get_ref().1),
+                transport: FuturesStream::new(stream),
+            })
+        }))
+    }
+}
+
+impl<L: fmt::Debug> fmt::Debug for FuturesTlsListener<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FuturesTlsListener")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,426 @@
+//! A broker in this process, and the drivers of its connections.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker, ready},
+};
+
+use amqp_broker::{AcceptError, Broker, ConnectionKey, Inspection};
+use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
+use amqp_driver::io::{Drive, Driver, Timer, Transport, register_waker};
+use bytes::BytesMut;
+
+use crate::faulty::{Faulty, Line, PeerOf};
+
+/// A broker that several drivers share, one for each connection.
+///
+/// It can be cloned; all clones are one broker, which is gone with the last clone and the last
+/// connection. Adapters put their sockets and clocks to it. All clocks that they bring must show
+/// the same time.
+#[derive(Clone, Debug)]
+pub struct SharedBroker(Arc<Hub>);
+
+/// The one lock that a broker has. It is not held across a system call, and wakers are woken after
+/// it.
+struct Hub(Mutex<State>);
+
+struct State {
+    broker: Broker,
+    /// The connections that are driven.
+    seats: BTreeMap<ConnectionKey, Seat>,
+    /// The latest time that anybody told.
+    now: Instant,
+    /// Somebody keeps the time.
+    kept: bool,
+    /// Until when who keeps the time sleeps, and how to wake him.
+    alarm: Option<Instant>,
+    keeper: Option<Waker>,
+}
+
+/// What is known of a connection's driver.
+#[derive(Debug)]
+struct Seat {
+    /// Something has come up since its driver looked last.
+    called: bool,
+    /// The driver was told to read.
+    reading: bool,
+    /// Wakes the driver, if it sleeps.
+    driver: Option<Waker>,
+    line: Arc<Line>,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Hub")
+            .field("connections", &state.seats.len())
+            .field("now", &state.now)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in a critical section panics; should it, the state is still the best there is.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the broker, and wakes whom it concerns.
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        let mut wakes = Vec::new();
+        let mut state = self.lock();
+        let result = act(&mut state);
+        state.collect(&mut wakes);
+        drop(state);
+        wakes.into_iter().for_each(Waker::wake);
+        result
+    }
+}
+
+impl State {
+    fn collect(&mut self, wakes: &mut Vec<Waker>) {
+        while let Some(key) = self.broker.poll_wake() {
+            if let Some(seat) = self.seats.get_mut(&key) {
+                seat.called = true;
+                wakes.extend(seat.driver.take());
+            }
+        }
+        while let Some((key, plan)) = self.broker.poll_byte_plan() {
+            if let Some(seat) = self.seats.get(&key) {
+                wakes.extend(seat.line.change(plan));
+            }
+        }
+        let due = self.broker.poll_timeout();
+        if due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
+            wakes.extend(self.keeper.take());
+        }
+    }
+
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn leave(&mut self, key: ConnectionKey) {
+        if self.seats.remove(&key).is_some() {
+            self.broker.remove(key, self.now);
+        }
+    }
+}
+
+impl SharedBroker {
+    /// A broker to share.
+    #[must_use]
+    pub fn new(broker: Broker) -> Self {
+        Self(Arc::new(Hub(Mutex::new(State {
+            broker,
+            seats: BTreeMap::new(),
+            now: Instant::ORIGIN,
+            kept: false,
+            alarm: None,
+            keeper: None,
+        }))))
+    }
+
+    /// Takes a connection that was just made, over a transport, and gives back what drives it, to be
+    /// spawned. The clock's clones are to show the same time, each with an alarm of its own.
+    ///
+    /// # Errors
+    /// When the broker does not take it: hang up.
+    pub fn accept<T: Transport, C: Timer + Clone>(
+        &self,
+        transport: T,
+        clock: C,
+    ) -> Result<BrokerDriver<T, C>, AcceptError> {
+        self.accept_identified(transport, |_| None, clock)
+    }
+
+    /// As [`accept`](Self::accept), over a transport that knows the client at its other end. `peer` is
+    /// asked after each read, until it returns `Some`.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_identified<T: Transport, C: Timer + Clone>(
+        &self,
+        transport: T,
+        peer: PeerOf<T>,
+        clock: C,
+    ) -> Result<BrokerDriver<T, C>, AcceptError> {
+        let now = clock.now();
+        let line = Arc::<Line>::default();
+        let key = self.0.with(|state| {
+            state.advance(now);
+            let key = state.broker.accept(now)?;
+            let seat = Seat {
+                called: false,
+                reading: true,
+                driver: None,
+                line: Arc::clone(&line),
+            };
+            state.seats.insert(key, seat);
+            Ok::<_, AcceptError>(key)
+        })?;
+        let endpoint = BrokerEndpoint {
+            hub: Arc::clone(&self.0),
+            key,
+            line: Arc::clone(&line),
+        };
+        let transport = Faulty::new(transport, peer, Arc::clone(&line), clock.clone());
+        Ok(BrokerDriver {
+            driver: Driver::new(endpoint, transport, clock),
+            line,
+            over: false,
+        })
+    }
+
+    /// What lets messages and queues of this broker expire in time, to be spawned once. None if
+    /// that is under way already. It ends with the broker.
+    #[must_use]
+    pub fn keep_time<C: Timer>(&self, clock: C) -> Option<Timekeeper<C>> {
+        let mut state = self.0.lock();
+        if state.kept {
+            return None;
+        }
+        state.kept = true;
+        Some(Timekeeper {
+            hub: Arc::downgrade(&self.0),
+            clock,
+        })
+    }
+
+    /// Does something with the broker. Meanwhile nobody else can.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Broker) -> T) -> T {
+        self.0.with(|state| act(&mut state.broker))
+    }
+
+    /// What is there: queues with what is in them, bindings, consumers, connections.
+    #[must_use]
+    pub fn inspect(&self) -> Inspection {
+        self.0.lock().broker.inspect()
+    }
+}
+
+/// The driver's end of a broker's connection.
+#[derive(Debug)]
+pub struct BrokerEndpoint {
+    hub: Arc<Hub>,
+    key: ConnectionKey,
+    line: Arc<Line>,
+}
+
+impl BrokerEndpoint {
+    /// Which connection of the broker it is.
+    #[must_use]
+    pub const fn key(&self) -> ConnectionKey {
+        self.key
+    }
+
+    /// The broker is done with the connection; its line may still be changed.
+    fn give_up(&self) {
+        self.hub
+            .with(|state| state.broker.remove(self.key, state.now));
+    }
+
+    fn with<T>(&self, now: Instant, act: impl FnOnce(&mut Broker, ConnectionKey) -> T) -> T {
+        self.hub.with(|state| {
+            state.advance(now);
+            act(&mut state.broker, self.key)
+        })
+    }
+}
+
+impl Endpoint for BrokerEndpoint {
+    fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
+        let peer = self.line.take_peer();
+        self.with(now, |broker, key| {
+            if let Some(peer) = peer {
+                broker.handle_secured(key, peer.user);
+            }
+            broker.handle_input(key, now, input);
+        });
+    }
+
+    fn handle_eof(&mut self, now: Instant) {
+        self.with(now, |broker, key| broker.handle_eof(key, now));
+    }
+
+    fn handle_transport_error(&mut self, now: Instant, message: &str) {
+        self.with(now, |broker, key| {
+            broker.handle_transport_error(key, now, message);
+        });
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.with(now, |broker, key| {
+            broker.handle_connection_timeout(key, now);
+        });
+    }
+
+    fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        self.hub.with(|state| {
+            state.advance(now);
+            if let Some(seat) = state.seats.get_mut(&self.key) {
+                seat.called = false;
+            }
+            state.broker.poll_transmit(self.key, now, out)
+        })
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
+        self.hub.lock().broker.poll_connection_timeout(self.key)
+    }
+
+    fn read_hint(&self) -> usize {
+        self.hub.lock().broker.read_hint(self.key)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.hub.lock().broker.is_finished(self.key)
+    }
+}
+
+impl Drive for BrokerEndpoint {
+    fn wants_input(&mut self, _now: Instant) -> bool {
+        let mut state = self.hub.lock();
+        let wants = state.broker.wants_input(self.key);
+        if let Some(seat) = state.seats.get_mut(&self.key) {
+            seat.reading = wants;
+        }
+        wants
+    }
+
+    fn park(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool {
+        let mut state = self.hub.lock();
+        let due = state.broker.poll_connection_timeout(self.key);
+        let wants = state.broker.wants_input(self.key);
+        let over = state.broker.is_finished(self.key);
+        let Some(seat) = state.seats.get_mut(&self.key) else {
+            return false;
+        };
+        let readable = wants && !seat.reading;
+        let writable = output && seat.called;
+        let earlier = due.is_some_and(|(due, _)| alarm.is_none_or(|alarm| due < alarm));
+        if readable || writable || earlier || over {
+            return false;
+        }
+        seat.driver = Some(waker.clone());
+        true
+    }
+
+    fn has_last_words(&self) -> bool {
+        true // the answer to a close, or the reason why it was refused
+    }
+
+    fn abandon(&mut self) {
+        self.hub.with(|state| state.leave(self.key));
+    }
+}
+
+/// Moves the bytes of one connection between a broker and a transport, and keeps its time, as
+/// [`Driver`] does for a client; what the broker's [fault switch](amqp_broker::Faults::bytes) says
+/// of the bytes happens in here. It ends when the connection has, and the transport is closed; over
+/// a line that is stalled the client cannot learn of the end, and it waits until that is lifted.
+///
+/// Spawn it, or poll it along with the rest. Dropping it ends the connection at once, and hangs up.
+#[must_use = "it does nothing unless it is spawned"]
+pub struct BrokerDriver<T: Transport, C: Timer + Clone> {
+    driver: Driver<BrokerEndpoint, Faulty<T, C>, C>,
+    line: Arc<Line>,
+    /// The driver has ended.
+    over: bool,
+}
+
+impl<T: Transport, C: Timer + Clone> BrokerDriver<T, C> {
+    /// What it drives.
+    pub const fn endpoint(&self) -> &BrokerEndpoint {
+        self.driver.endpoint()
+    }
+}
+
+impl<T, C> Future for BrokerDriver<T, C>
+where
+    T: Transport + Unpin,
+    C: Timer + Clone + Unpin,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if !this.over {
+            this.line.begin_turn();
+            ready!(Pin::new(&mut this.driver).poll(cx));
+            this.over = true;
+            this.endpoint().give_up();
+        }
+        this.line.poll_end(cx)
+    }
+}
+
+impl<T: Transport, C: Timer + Clone> fmt::Debug for BrokerDriver<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerDriver")
+            .field("driver", &self.driver)
+            .field("over", &self.over)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lets what expires in a broker expire in time.
+#[derive(Debug)]
+#[must_use = "it does nothing unless it is spawned"]
+pub struct Timekeeper<C> {
+    hub: Weak<Hub>,
+    clock: C,
+}
+
+impl<C: Timer + Unpin> Future for Timekeeper<C> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            let Some(hub) = this.hub.upgrade() else {
+                return Poll::Ready(());
+            };
+            let due = {
+                let mut state = hub.lock();
+                let due = state.broker.poll_timeout();
+                state.alarm = due;
+                register_waker(&mut state.keeper, cx);
+                due
+            };
+            if this.clock.poll_deadline(cx, due).is_pending() {
+                return Poll::Pending;
+            }
+            let now = this.clock.now();
+            hub.with(|state| {
+                state.advance(now);
+                state.alarm = None;
+                state.broker.handle_timeout(now);
+            });
+        }
+    }
+}
+
+impl<C> Drop for Timekeeper<C> {
+    fn drop(&mut self) {
+        if let Some(hub) = self.hub.upgrade() {
+            let mut state = hub.lock();
+            state.kept = false;
+            state.alarm = None;
+            state.keeper = None;
+        }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keeper) = state.keeper.take() {
+            keeper.wake();
+        }
+    }
+}

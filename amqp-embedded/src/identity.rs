@@ -1,0 +1,76 @@
+//! The identity of a client, as its transport knows it.
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
+
+use amqp_core::Transmit;
+use amqp_driver::io::Transport;
+use bytes::BytesMut;
+
+/// The client at the other end of a secured transport.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peer {
+    /// The user that the transport vouches for, who logs in by EXTERNAL. With `None`, as for a client
+    /// without a certificate, EXTERNAL is refused.
+    pub user: Option<String>,
+}
+
+impl Peer {
+    /// Sets [`user`](Self::user).
+    #[must_use]
+    pub fn user(mut self, user: impl Into<Option<String>>) -> Self {
+        self.user = user.into();
+        self
+    }
+}
+
+/// A transport, with the client at its other end: for listeners that secure connections in a way of
+/// their own.
+///
+/// ```
+/// use amqp_driver::io::pipe;
+/// use amqp_embedded::{Identified, Peer};
+///
+/// let (_client, server) = pipe();
+/// let server = Identified {
+///     transport: server,
+///     peer: Peer::default().user("guest".to_owned()),
+/// };
+/// assert!(server.peer.user.is_some());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Identified<T> {
+    /// The transport.
+    pub transport: T,
+    /// The client.
+    pub peer: Peer,
+}
+
+impl<T> Identified<T> {
+    /// The client: what [`LocalBroker::accept_identified`](crate::LocalBroker::accept_identified) asks.
+    #[must_use]
+    pub const fn peer(&self) -> Option<&Peer> {
+        Some(&self.peer)
+    }
+}
+
+impl<T: Transport> Transport for Identified<T> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        self.transport.poll_read(cx, buf)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>> {
+        self.transport.poll_write(cx, out)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.poll_close(cx)
+    }
+}

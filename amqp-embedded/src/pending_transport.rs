@@ -1,0 +1,96 @@
+//! A transport that is still being made.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use amqp_core::Transmit;
+use amqp_driver::io::Transport;
+use bytes::BytesMut;
+
+use crate::identity::{Identified, Peer};
+
+/// A transport that is still being made, as by the handshake of TLS. Reading and writing drive that on:
+/// a [`Listener`](crate::Listener) accepts the next client meanwhile, and the timeout of the
+/// connection's handshake includes it.
+pub struct PendingTransport<T>(State<T>);
+
+enum State<T> {
+    Pending(Pin<Box<dyn Future<Output = io::Result<T>> + Send>>),
+    Ready(T),
+    Failed,
+}
+
+impl<T> PendingTransport<T> {
+    /// The transport that a future makes.
+    pub fn new(making: impl Future<Output = io::Result<T>> + Send + 'static) -> Self {
+        Self(State::Pending(Box::pin(making)))
+    }
+
+    /// Drives the future on. Ready with the transport.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut T>> {
+        if let State::Pending(making) = &mut self.0 {
+            match ready!(making.as_mut().poll(cx)) {
+                Ok(transport) => self.0 = State::Ready(transport),
+                Err(error) => {
+                    self.0 = State::Failed;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        Poll::Ready(match &mut self.0 {
+            State::Ready(transport) => Ok(transport),
+            State::Pending(_) | State::Failed => Err(io::ErrorKind::NotConnected.into()),
+        })
+    }
+}
+
+impl<T> PendingTransport<Identified<T>> {
+    /// The client at the other end, once the transport is ready.
+    #[must_use]
+    pub const fn peer(&self) -> Option<&Peer> {
+        match &self.0 {
+            State::Ready(transport) => transport.peer(),
+            State::Pending(_) | State::Failed => None,
+        }
+    }
+}
+
+impl<T: Transport> Transport for PendingTransport<T> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        ready!(self.poll_ready(cx))?.poll_read(cx, buf)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>> {
+        ready!(self.poll_ready(cx))?.poll_write(cx, out)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_ready(cx))?.poll_flush(cx)
+    }
+
+    /// Drops a transport that is not ready.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            State::Ready(transport) => transport.poll_close(cx),
+            State::Pending(_) | State::Failed => {
+                self.0 = State::Failed;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for PendingTransport<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            State::Pending(_) => "PendingTransport(pending)",
+            State::Ready(_) => "PendingTransport(ready)",
+            State::Failed => "PendingTransport(failed)",
+        })
+    }
+}

@@ -1,0 +1,302 @@
+//! Serving a broker to clients that connect.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use amqp_driver::io::{Runtime, Timer, Transport, register_waker, within};
+
+use crate::{identity::Peer, local::LocalBroker};
+
+/// How long to wait after a connection could not be accepted: what it takes may come free.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long connections may take to close in good order when a server is shut down.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Where connections come in.
+pub trait Listener: Send + 'static {
+    /// A connection that came in.
+    type Stream: Transport + Unpin + 'static;
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// The client at the other end of a connection, once the stream knows it. Asked after each read,
+    /// until it returns `Some`; the default never does.
+    fn peer(stream: &Self::Stream) -> Option<&Peer> {
+        let _ = stream;
+        None
+    }
+
+    /// The next connection. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// What the system says; there may be another one all the same.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// Serves a broker to whoever connects to the listener, in tasks of the broker's runtime.
+///
+/// # Errors
+/// When the listener does not know its address, or there is no such runtime here.
+pub fn serve<R: Runtime>(
+    listener: impl Listener,
+    broker: impl Into<LocalBroker<R>>,
+) -> io::Result<Server<R>> {
+    let broker = broker.into();
+    let address = listener.local_addr()?;
+    broker.runtime.check().map_err(io::Error::other)?;
+    let connections = Arc::<Connections>::default();
+    let accepting = AcceptGuard::new(&connections);
+    let serving = serve_until(
+        accepting,
+        listener,
+        broker.clone(),
+        Arc::clone(&connections),
+    );
+    broker.runtime.spawn(serving);
+    Ok(Server {
+        address,
+        broker,
+        connections,
+    })
+}
+
+/// A broker that is served to others. Dropping it stops listening, and cuts its connections off.
+#[derive(Debug)]
+pub struct Server<R: Runtime> {
+    address: SocketAddr,
+    broker: LocalBroker<R>,
+    connections: Arc<Connections>,
+}
+
+impl<R: Runtime> Server<R> {
+    /// Where it listens.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub const fn broker(&self) -> &LocalBroker<R> {
+        &self.broker
+    }
+
+    /// Stops listening and closes the connections, as RabbitMQ does when it is shut down: with 320,
+    /// connection-forced. Those that do not close in good order in five seconds are cut off.
+    ///
+    /// # Cancel safety
+    /// Dropping it cuts off what is not closed yet.
+    pub async fn shutdown(self) {
+        self.connections.change(|state| state.closed = true);
+        self.broker.close_connections("shutdown");
+        let empty = poll_fn(|cx| {
+            let mut state = self.connections.lock();
+            if state.open == 0 && !state.listening {
+                return Poll::Ready(());
+            }
+            register_waker(&mut state.shutdown_waiter, cx);
+            Poll::Pending
+        });
+        // Those that are late are cut off with the server.
+        let _late = within(&mut self.broker.runtime.clock(), CLOSING, empty).await;
+    }
+}
+
+impl<R: Runtime> Drop for Server<R> {
+    fn drop(&mut self) {
+        self.connections.change(|state| {
+            state.closed = true;
+            state.aborted = true;
+        });
+    }
+}
+
+/// Accepts connections and spawns their drivers until the server is shut down. The guard is dropped
+/// last, behind the listener.
+async fn serve_until<R: Runtime, L: Listener>(
+    _accepting: AcceptGuard,
+    mut listener: L,
+    broker: LocalBroker<R>,
+    connections: Arc<Connections>,
+) {
+    let mut clock = broker.runtime.clock();
+    while let Some(accepted) = connections.until_closed(listener.accept()).await {
+        let Ok(stream) = accepted else {
+            // Too many open files, or a client that is gone already.
+            if connections
+                .until_closed(sleep(&mut clock, RETRY))
+                .await
+                .is_none()
+            {
+                break;
+            }
+            continue;
+        };
+        if let Ok(driver) = broker.accept_identified(stream, L::peer) {
+            broker
+                .runtime
+                .spawn(ConnectionTask::new(&connections, driver));
+        }
+    }
+}
+
+/// Waits, by that clock.
+async fn sleep<C: Timer>(clock: &mut C, time: Duration) {
+    let at = clock.now() + time;
+    poll_fn(|cx| clock.poll_deadline(cx, Some(at))).await;
+}
+
+/// The state that a server shares with its accept loop and its connections.
+#[derive(Default)]
+struct Connections(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// No connection is accepted any more.
+    closed: bool,
+    /// Connections end at once.
+    aborted: bool,
+    /// The accept loop is running.
+    listening: bool,
+    /// The number of connections that have not ended.
+    open: usize,
+    /// The key of the latest connection in `tasks`.
+    last: u64,
+    /// Wakes the accept loop.
+    acceptor: Option<Waker>,
+    /// Wakes the connections' tasks.
+    tasks: BTreeMap<u64, Waker>,
+    /// Wakes who waits until no connection is open.
+    shutdown_waiter: Option<Waker>,
+}
+
+impl Connections {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and wakes every task that depends on it.
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let tasks = std::mem::take(&mut state.tasks).into_values();
+        let wakes: Vec<Waker> = [state.acceptor.take(), state.shutdown_waiter.take()]
+            .into_iter()
+            .flatten()
+            .chain(tasks)
+            .collect();
+        drop(state);
+        wakes.into_iter().for_each(Waker::wake);
+    }
+
+    /// What comes of a future, unless the connections is closed before.
+    async fn until_closed<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.closed {
+                return Poll::Ready(None);
+            }
+            register_waker(&mut state.acceptor, cx);
+            drop(state);
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = self.lock().open;
+        f.debug_struct("Connections").field("open", &open).finish()
+    }
+}
+
+/// Marks the accept loop as running until it is dropped.
+struct AcceptGuard(Arc<Connections>);
+
+impl AcceptGuard {
+    fn new(connections: &Arc<Connections>) -> Self {
+        connections.lock().listening = true;
+        Self(Arc::clone(connections))
+    }
+}
+
+impl Drop for AcceptGuard {
+    fn drop(&mut self) {
+        self.0.change(|state| state.listening = false);
+    }
+}
+
+/// Drives a connection until it ends or is aborted.
+struct ConnectionTask<D> {
+    connections: Arc<Connections>,
+    number: u64,
+    driver: D,
+}
+
+impl<D> ConnectionTask<D> {
+    fn new(connections: &Arc<Connections>, driver: D) -> Self {
+        let mut state = connections.lock();
+        state.open += 1;
+        state.last += 1;
+        let number = state.last;
+        drop(state);
+        Self {
+            connections: Arc::clone(connections),
+            number,
+            driver,
+        }
+    }
+}
+
+impl<D: Future<Output = ()> + Unpin> Future for ConnectionTask<D> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let mut state = this.connections.lock();
+        if state.aborted {
+            return Poll::Ready(());
+        }
+        match state.tasks.get_mut(&this.number) {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => {
+                state.tasks.insert(this.number, cx.waker().clone());
+            }
+        }
+        drop(state);
+        Pin::new(&mut this.driver).poll(cx)
+    }
+}
+
+impl<D> Drop for ConnectionTask<D> {
+    fn drop(&mut self) {
+        let mut state = self.connections.lock();
+        state.open -= 1;
+        state.tasks.remove(&self.number);
+        let waiter = if state.open == 0 {
+            state.shutdown_waiter.take()
+        } else {
+            None
+        };
+        drop(state);
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+    }
+}

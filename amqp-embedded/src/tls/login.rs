@@ -1,0 +1,200 @@
+//! Serving with TLS, and whom a client's certificate names.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{CommonState, ServerConfig, pki_types::CertificateDer};
+use webpki::EndEntityCert;
+
+use super::subject::Subject;
+use crate::identity::Peer;
+
+/// How an embedded broker is served with TLS: the configuration of rustls, and how a client that logs
+/// in by EXTERNAL gets its name.
+///
+/// As with RabbitMQ and its plugin `rabbitmq_auth_mechanism_ssl`, EXTERNAL is offered to every
+/// client, and refused to one that has shown no certificate. Which certificates are good, and
+/// whether there must be one, is for the configuration to say: one that takes any lets everybody in
+/// under any name. The user must be one that the broker knows; its password is not asked for.
+///
+/// ```
+/// use amqp_driver::rustls::ServerConfig;
+/// use amqp_embedded::{
+///     LoginFrom, ServerTls,
+///     broker::{Config, Permissions, User},
+/// };
+///
+/// # fn example(rustls: ServerConfig) {
+/// let tls = ServerTls::from(rustls).login_from(LoginFrom::CommonName);
+/// let mut config = Config::default();
+/// config.users.push(User::new("billing", "").may("/", Permissions::all()));
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    login_from: LoginFrom,
+}
+
+impl ServerTls {
+    /// With names from there.
+    #[must_use]
+    pub fn login_from(mut self, login_from: LoginFrom) -> Self {
+        self.login_from = login_from;
+        self
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Who is at the other end of a session whose handshake is done.
+    #[must_use]
+    pub fn peer(&self, session: &CommonState) -> Peer {
+        let certificates = session.peer_certificates().unwrap_or_default();
+        Peer::default().user(self.login_from.name(certificates))
+    }
+}
+
+/// With names as RabbitMQ has them by default: [`LoginFrom::DistinguishedName`].
+impl From<Arc<ServerConfig>> for ServerTls {
+    fn from(config: Arc<ServerConfig>) -> Self {
+        Self {
+            config,
+            login_from: LoginFrom::default(),
+        }
+    }
+}
+
+/// With names as RabbitMQ has them by default: [`LoginFrom::DistinguishedName`].
+impl From<ServerConfig> for ServerTls {
+    fn from(config: ServerConfig) -> Self {
+        Arc::new(config).into()
+    }
+}
+
+/// Where in a client's certificate the name of the user is: RabbitMQ's `ssl_cert_login_from`.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum LoginFrom {
+    /// The whole subject as RabbitMQ writes it, the last part first: `CN=guest,O=Example`. The
+    /// default.
+    #[default]
+    DistinguishedName,
+    /// The common name; if there are several, all of them, joined by commas.
+    CommonName,
+    /// One of the alternative names that are names of hosts, counted from 0: with RabbitMQ
+    /// `ssl_cert_login_san_type` is `dns`, and this is the `ssl_cert_login_san_index`, but that only
+    /// well-formed names count.
+    DnsName(usize),
+    /// One of the alternative names that are URIs, likewise; the type is `uri`.
+    Uri(usize),
+    /// Whatever a function makes of the certificates; see [`by`](Self::by).
+    Function(NameFunction),
+}
+
+/// Gives the name of the user whom that certificate belongs to; see [`LoginFrom::by`].
+pub type NameFunction = Arc<dyn Fn(&CertificateDer<'_>) -> Option<String> + Send + Sync>;
+
+impl LoginFrom {
+    /// Whatever that function makes of the client's certificate, which the configuration has verified
+    /// already. None for nobody.
+    ///
+    /// ```
+    /// use amqp_embedded::LoginFrom;
+    ///
+    /// // Whoever has a certificate at all.
+    /// let guest = LoginFrom::by(|_| Some("guest".into()));
+    /// ```
+    pub fn by(
+        function: impl Fn(&CertificateDer<'_>) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self::Function(Arc::new(function))
+    }
+
+    /// The name in the first of these certificates, which is the one that is verified: the others
+    /// are what the client likes to show. None without a certificate, or if it has no such name.
+    fn name(&self, certificates: &[CertificateDer<'_>]) -> Option<String> {
+        let first = certificates.first()?;
+        let own = EndEntityCert::try_from(first);
+        match self {
+            Self::DistinguishedName => Some(Subject::read(own.ok()?.subject())?.to_string()),
+            Self::CommonName => Subject::read(own.ok()?.subject())?.common_name(),
+            Self::DnsName(index) => own.ok()?.valid_dns_names().nth(*index).map(Into::into),
+            Self::Uri(index) => own.ok()?.valid_uri_names().nth(*index).map(Into::into),
+            Self::Function(function) => function(first),
+        }
+    }
+}
+
+impl fmt::Debug for LoginFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DistinguishedName => f.write_str("DistinguishedName"),
+            Self::CommonName => f.write_str("CommonName"),
+            Self::DnsName(index) => f.debug_tuple("DnsName").field(index).finish(),
+            Self::Uri(index) => f.debug_tuple("Uri").field(index).finish(),
+            Self::Function(_) => f.write_str("Function(..)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    type Outcome = Result<(), Box<dyn Error>>;
+
+    fn certificate(params: &CertificateParams) -> Result<CertificateDer<'static>, rcgen::Error> {
+        Ok(params.self_signed(&KeyPair::generate()?)?.der().clone())
+    }
+
+    #[test]
+    fn names_come_from_where_they_should() -> Outcome {
+        let mut params = CertificateParams::new(["a.example".into(), "b.example".into()])?;
+        let uri = "urn:example:guest".try_into()?;
+        params.subject_alt_names.push(SanType::URI(uri));
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "Example");
+        params.distinguished_name.push(DnType::CommonName, "guest");
+        // Whatever comes behind the first counts for nothing.
+        let shown = [
+            certificate(&params)?,
+            certificate(&CertificateParams::default())?,
+        ];
+
+        let own = shown[0].clone();
+        let known = LoginFrom::by(move |it| (*it == own).then(|| "known".to_owned()));
+        for (from, name) in [
+            (LoginFrom::default(), Some("CN=guest,O=Example")),
+            (LoginFrom::CommonName, Some("guest")),
+            (LoginFrom::DnsName(0), Some("a.example")),
+            (LoginFrom::DnsName(1), Some("b.example")),
+            (LoginFrom::DnsName(2), None),
+            (LoginFrom::Uri(0), Some("urn:example:guest")),
+            (LoginFrom::Uri(1), None),
+            (known, Some("known")),
+        ] {
+            assert_eq!(from.name(&shown).as_deref(), name, "{from:?}");
+            assert_eq!(from.name(&[]), None, "{from:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_certificate_without_a_subject_names_nobody() -> Outcome {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let shown = [certificate(&params)?];
+        assert_eq!(LoginFrom::DistinguishedName.name(&shown), None);
+        assert_eq!(LoginFrom::CommonName.name(&shown), None);
+        Ok(())
+    }
+}

@@ -1,0 +1,4 @@
+//! Serving with TLS.
+
+pub(crate) mod login;
+mod subject;
