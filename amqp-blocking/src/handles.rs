@@ -470,13 +470,11 @@ pub struct Confirm(amqp_driver::Confirm);
 
 impl Confirm {
     /// The asynchronous handle.
-    #[must_use]
     pub const fn as_async(&self) -> &amqp_driver::Confirm {
         &self.0
     }
 
     /// The asynchronous handle.
-    #[must_use]
     pub fn into_async(self) -> amqp_driver::Confirm {
         self.0
     }

@@ -96,7 +96,7 @@ mod tests {
     use crate::executor::block_on;
 
     #[test]
-    fn tri_03_tcp_nodelay_is_on() -> io::Result<()> {
+    fn tcp_nodelay_is_on() -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let stream = block_on(super::connect_tcp(listener.local_addr()?, None))?;
         assert!(stream.socket.nodelay()?);

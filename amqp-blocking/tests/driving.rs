@@ -87,7 +87,7 @@ fn two_sides_that_both_write_do_not_deadlock() -> Outcome {
 }
 
 #[test]
-fn reg_32_a_callback_that_sleeps_keeps_its_connection() -> Outcome {
+fn a_callback_that_sleeps_keeps_its_connection() -> Outcome {
     let server = serve(TcpListener::bind("127.0.0.1:0")?, LocalBroker::default())?;
     let uri = format!("amqp://{}?heartbeat=1", server.local_addr());
     let connection = connect(&uri)?;
@@ -158,7 +158,7 @@ fn session(connection: &Connection) -> Result<usize, Failure> {
 }
 
 #[test]
-fn snk_44_two_hundred_connections_of_a_thousand_messages() -> Outcome {
+fn two_hundred_connections_of_a_thousand_messages() -> Outcome {
     let broker = LocalBroker::default();
     let mut users = Vec::new();
     for _ in 0..200 {

@@ -72,7 +72,7 @@ fn play_both(name: &str, pieces: usize, stream: &[u8]) {
 }
 
 #[test]
-fn apr_39_bytes_of_chance() {
+fn bytes_of_chance() {
     for seed in seeds(3000) {
         let mut chance = Chance(seed);
         let len = chance.below(2000);
@@ -96,7 +96,7 @@ fn apr_39_bytes_of_chance() {
 
 /// Frames that are as they should be, but for what is in them.
 #[test]
-fn apr_39_frames_of_chance() {
+fn frames_of_chance() {
     for seed in seeds(3000) {
         let mut chance = Chance(seed);
         let mut stream = Vec::new();
@@ -211,12 +211,12 @@ fn damaged(extension: &str, header: &[u8], runs: u64, side: fn(usize, &[u8]) -> 
 }
 
 #[test]
-fn apr_39_damaged_streams_of_a_server() {
+fn damaged_streams_of_a_server() {
     damaged("s2c", &[], 1500, replay::client);
 }
 
 #[test]
-fn apr_39_damaged_streams_of_a_client() {
+fn damaged_streams_of_a_client() {
     damaged("c2s", &PROTOCOL_HEADER, 1500, replay::server);
 }
 
@@ -233,11 +233,11 @@ fn work(parity: u8, runs: u64) {
 }
 
 #[test]
-fn apr_39_a_pair_at_work_on_a_good_line() {
+fn a_pair_at_work_on_a_good_line() {
     work(0, 1500);
 }
 
 #[test]
-fn apr_39_a_pair_at_work_on_a_bad_line() {
+fn a_pair_at_work_on_a_bad_line() {
     work(1, 1500);
 }

@@ -202,7 +202,7 @@ fn body(channel: u16, piece: &[u8]) -> BytesMut {
 }
 
 #[test]
-fn reg_27_a_frame_of_four_gigabytes() {
+fn a_frame_of_four_gigabytes() {
     let sides = measure("a frame of 4 GiB", ROOM, |side| {
         side.feed(&[3, 0, 1, 0xff, 0xff, 0xff, 0xff]);
         for _ in 0..100 {
@@ -214,7 +214,7 @@ fn reg_27_a_frame_of_four_gigabytes() {
 
 /// A frame at the limit is waited for, and no more is held than came of it.
 #[test]
-fn reg_27_a_frame_that_never_ends() {
+fn a_frame_that_never_ends() {
     let limit = 128 << 10;
     let whole = body(1, &vec![0; limit - FRAME_OVERHEAD]);
     measure("a frame at the limit", limit + ROOM, |side| {
@@ -236,7 +236,7 @@ fn reg_27_a_frame_that_never_ends() {
 }
 
 #[test]
-fn reg_27_a_body_of_all_the_bytes_there_are() {
+fn a_body_of_all_the_bytes_there_are() {
     let sides = measure("bodies of 2^64 - 1 bytes", ROOM, |side| {
         side.feed(&begin(side, 1, 1));
         side.feed(&header(1, u64::MAX, &[0, 0]));
@@ -249,7 +249,7 @@ fn reg_27_a_body_of_all_the_bytes_there_are() {
 
 /// A body is announced and does not come.
 #[test]
-fn reg_27_bodies_that_are_only_announced() {
+fn bodies_that_are_only_announced() {
     measure("bodies that are announced", ROOM, |side| {
         for channel in 1..=2 {
             side.feed(&begin(side, channel, 1));
@@ -260,7 +260,7 @@ fn reg_27_bodies_that_are_only_announced() {
 
 /// The pieces of a body cost what is in them, however small they are.
 #[test]
-fn apr_39_a_body_of_single_bytes() {
+fn a_body_of_single_bytes() {
     let len = 1 << 20;
     measure("a body of single bytes", len + ROOM, |side| {
         side.feed(&begin(side, 1, 1));
@@ -274,7 +274,7 @@ fn apr_39_a_body_of_single_bytes() {
 
 /// Pieces that are far apart on the line keep nothing of what came between them.
 #[test]
-fn apr_39_a_body_of_single_bytes_between_other_messages() {
+fn a_body_of_single_bytes_between_other_messages() {
     let len = 5000;
     measure("single bytes between messages", ROOM, |side| {
         side.feed(&begin(side, 1, 1));
@@ -289,7 +289,7 @@ fn apr_39_a_body_of_single_bytes_between_other_messages() {
 }
 
 #[test]
-fn apr_39_a_flood_of_empty_body_frames() {
+fn a_flood_of_empty_body_frames() {
     let sides = measure("empty body frames", ROOM, |side| {
         side.feed(&begin(side, 1, 1));
         side.feed(&header(1, 1, &[0, 0]));
@@ -302,7 +302,7 @@ fn apr_39_a_flood_of_empty_body_frames() {
 }
 
 #[test]
-fn apr_39_a_flood_of_heartbeats() {
+fn a_flood_of_heartbeats() {
     let sides = measure("heartbeats", ROOM, |side| {
         let beats = frame(FrameKind::Heartbeat, 0, &[]).repeat(8000);
         for _ in 0..100 {
@@ -314,7 +314,7 @@ fn apr_39_a_flood_of_heartbeats() {
 
 /// Properties are kept as they came.
 #[test]
-fn apr_39_large_properties() {
+fn large_properties() {
     let mut properties = vec![0x20, 0];
     // A table of fields without a name and without a value.
     let fields = [0, b'V'].repeat(60 << 10);
@@ -342,7 +342,7 @@ fn table_of_many(count: usize) -> Vec<u8> {
 /// Tables in arguments are taken apart, into values that are larger than on the wire: what they take
 /// is bounded by the frame that they come in.
 #[test]
-fn reg_26_tables_of_many_fields() {
+fn tables_of_many_fields() {
     // A list that grows is moved from one block to another of twice the size.
     let allowed = |count: usize| 3 * size_of::<FieldValue>() * count.next_power_of_two() + ROOM;
     let count = 130_000;
@@ -372,7 +372,7 @@ fn reg_26_tables_of_many_fields() {
 }
 
 #[test]
-fn reg_26_tables_nested_ten_thousand_deep() {
+fn tables_nested_ten_thousand_deep() {
     let mut table: Vec<u8> = Vec::new();
     for _ in 0..10_000 {
         let len = u32::try_from(table.len()).unwrap().to_be_bytes();
@@ -391,7 +391,7 @@ fn reg_26_tables_nested_ten_thousand_deep() {
 
 /// The channels that a client may open are as many as were agreed on, and each has its price.
 #[test]
-fn apr_39_all_the_channels_there_may_be() {
+fn all_the_channels_there_may_be() {
     let each = 1 << 10;
     for (channel_max, most) in [(0, u16::MAX), (2047, 2047)] {
         let config = server::Config::default().channel_max(channel_max);
@@ -411,7 +411,7 @@ fn apr_39_all_the_channels_there_may_be() {
 }
 
 #[test]
-fn apr_39_channels_opened_and_closed_for_ever() {
+fn channels_opened_and_closed_for_ever() {
     let [_, server] = open_pair(server::Config::default());
     let server = measure_one("channels come and go", ROOM, server, |side| {
         let open = method(3, channel::Open);
@@ -426,7 +426,7 @@ fn apr_39_channels_opened_and_closed_for_ever() {
 
 /// Whoever asks and asks without an answer pays for each question with more than it costs.
 #[test]
-fn apr_39_questions_that_nobody_answers() {
+fn questions_that_nobody_answers() {
     let [client, server] = open_pair(server::Config::default());
     let count = 100_000;
     let question = method(1, queue::Purge::default());
@@ -449,7 +449,7 @@ fn apr_39_questions_that_nobody_answers() {
 
 /// What is answered at once is not kept.
 #[test]
-fn apr_39_questions_that_the_machine_answers() {
+fn questions_that_the_machine_answers() {
     let [client, server] = open_pair(server::Config::default());
     measure_one("flow", ROOM, client, |side| {
         let flow = method(1, channel::Flow::default().active(true));
@@ -467,7 +467,7 @@ fn apr_39_questions_that_the_machine_answers() {
 
 /// Nobody needs to log in to try.
 #[test]
-fn apr_39_floods_before_the_handshake() {
+fn floods_before_the_handshake() {
     type Begin = (&'static str, &'static [u8]);
     let begins: [Begin; 6] = [
         ("nothing", b""),
@@ -496,7 +496,7 @@ fn apr_39_floods_before_the_handshake() {
 
 /// What is over takes nothing in.
 #[test]
-fn apr_39_floods_behind_the_end() {
+fn floods_behind_the_end() {
     let sides = measure("after the end", ROOM, |side| {
         side.feed(&[0]);
         for _ in 0..100 {

@@ -142,7 +142,7 @@ fn without_reserved(frame: &Frame<'_>, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn apr_04_every_recorded_frame_encodes_back_to_the_same_bytes() {
+fn every_recorded_frame_encodes_back_to_the_same_bytes() {
     let (mut count, mut reserved, mut methods) = (0, 0, BTreeMap::new());
     for stream in streams() {
         let mut at = 0;
@@ -200,7 +200,7 @@ fn in_pieces(bytes: &[u8], size: usize) -> Vec<(FrameKind, u16, Vec<u8>)> {
 }
 
 #[test]
-fn reg_15_recorded_streams_decode_in_any_pieces() {
+fn recorded_streams_decode_in_any_pieces() {
     for stream in streams() {
         let frames = stream.frames();
         let whole: Vec<_> = frames
@@ -216,7 +216,7 @@ fn reg_15_recorded_streams_decode_in_any_pieces() {
 /// In two pieces at every position: the frames that are whole come out of the first, and the rest
 /// with the second.
 #[test]
-fn reg_15_recorded_streams_decode_in_two_pieces() {
+fn recorded_streams_decode_in_two_pieces() {
     for stream in streams() {
         let mut start = 0;
         for frame in stream.frames() {
@@ -237,7 +237,7 @@ fn reg_15_recorded_streams_decode_in_two_pieces() {
 /// The machine of the other side understands the whole stream, and whatever pieces it comes in, the
 /// same comes of it.
 #[test]
-fn apr_38_recorded_streams_are_understood() {
+fn recorded_streams_are_understood() {
     for stream in streams() {
         let play = |pieces| {
             let bytes = stream.bytes();

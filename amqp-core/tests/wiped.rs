@@ -63,7 +63,7 @@ fn users() -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn apr_16_a_client_leaves_no_password() {
+fn a_client_leaves_no_password() {
     for user in users() {
         let plain = left_by(|| {
             let mut plain = Plain::new(&user, PASSWORD).unwrap();
@@ -80,7 +80,7 @@ fn apr_16_a_client_leaves_no_password() {
 }
 
 #[test]
-fn apr_16_a_server_leaves_no_password() {
+fn a_server_leaves_no_password() {
     for user in users() {
         let plain = Plain::new(&user, PASSWORD).unwrap().initial_response();
         let amqplain = AmqPlain::new(&user, PASSWORD).initial_response();

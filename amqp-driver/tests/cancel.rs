@@ -122,7 +122,7 @@ fn check(mut rig: Rig, on: Handles, what: &str) {
 }
 
 #[test]
-fn reg_5_every_future_can_be_dropped_at_every_step() {
+fn every_future_can_be_dropped_at_every_step() {
     for (name, operation) in OPERATIONS {
         for way in WAYS {
             for count in 0.. {
@@ -143,7 +143,7 @@ fn reg_5_every_future_can_be_dropped_at_every_step() {
 
 /// The same request is made again before the answer to the dropped one has come: each gets its own.
 #[test]
-fn reg_5_a_late_answer_is_not_taken_for_that_of_the_next_request() {
+fn a_late_answer_is_not_taken_for_that_of_the_next_request() {
     for (name, operation) in OPERATIONS {
         for way in WAYS {
             for count in 0..200 {
@@ -175,7 +175,7 @@ fn reg_5_a_late_answer_is_not_taken_for_that_of_the_next_request() {
 
 /// The answer comes after the request has timed out: at once, during the next one, or later.
 #[test]
-fn reg_6_a_request_that_timed_out_is_taken_back_when_its_answer_comes() {
+fn a_request_that_timed_out_is_taken_back_when_its_answer_comes() {
     for (name, operation) in OPERATIONS {
         for count in 0..40 {
             let way = WAYS[0];
@@ -250,7 +250,7 @@ fn opened_and_close_can_be_dropped_at_every_step() {
 
 /// A publish that waits for room, and is dropped, was never made.
 #[test]
-fn reg_7_a_publish_that_waits_can_be_dropped() {
+fn a_publish_that_waits_can_be_dropped() {
     let to = basic::Publish::default();
     let none = basic::Properties::default();
     let (mut rig, connection) = Rig::open();

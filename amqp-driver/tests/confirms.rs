@@ -91,7 +91,7 @@ fn each_is_told_what_became_of_it() {
 
 /// REG-2: returns, and confirms for several at once, in between.
 #[test]
-fn reg_2_returns_find_their_publish() {
+fn returns_find_their_publish() {
     let (mut rig, connection, channel) = Rig::with_confirms();
     let mut confirms = publish_many(&mut rig, &channel, 6);
     rig.run();
@@ -207,7 +207,7 @@ fn what_came_back_is_not_in_doubt() {
 
 /// SER-26, SER-35: a return and its ack disturb nothing that follows on the channel.
 #[test]
-fn ser_35_a_return_disturbs_nothing() {
+fn a_return_disturbs_nothing() {
     let (mut rig, connection, channel) = Rig::with_confirms();
     rig.peer().unroutable = true;
     rig.peer().confirming = support::Confirming::AtOnce;
@@ -231,7 +231,7 @@ fn ser_35_a_return_disturbs_nothing() {
 
 /// REG-4: out of order, and all are awaited, in any order and at once.
 #[test]
-fn reg_4_confirms_can_be_awaited_in_any_order() {
+fn confirms_can_be_awaited_in_any_order() {
     const COUNT: usize = 60;
     for seed in 1..30 {
         let (mut rig, connection, channel) = Rig::with_confirms();

@@ -253,7 +253,7 @@ fn a_cancel_that_is_called_again_cancels_no_other_consumer() {
 
 /// SER-34, TRI-54: the server cancels a consumer.
 #[test]
-fn ser_34_a_consumer_that_the_server_cancels_is_told() {
+fn a_consumer_that_the_server_cancels_is_told() {
     let (mut rig, connection, channel, mut consumer) = with(&["1"]);
     let mut other = consume(&mut rig, &channel);
     let tag = consumer.tag().clone();
@@ -285,7 +285,7 @@ fn ser_34_a_consumer_that_the_server_cancels_is_told() {
 
 /// REG-21: the server's cancel crosses the client's.
 #[test]
-fn reg_21_cancels_that_cross() {
+fn cancels_that_cross() {
     let (mut rig, connection, channel, mut consumer) = with(&["1"]);
     let tag = consumer.tag().clone();
     rig.peer().hold = true;
@@ -307,7 +307,7 @@ fn reg_21_cancels_that_cross() {
 
 /// REG-8: the server closes the channel of a consumer that has messages left.
 #[test]
-fn reg_8_the_end_of_the_channel_comes_behind_its_messages() {
+fn the_end_of_the_channel_comes_behind_its_messages() {
     let (mut rig, connection, channel, mut consumer) = with(&["1", "2"]);
     let first = rig.wait(consumer.next()).unwrap().unwrap();
     rig.peer()

@@ -292,7 +292,7 @@ const LISTEN: Duration = Duration::from_millis(20);
 /// TRI-10: pending calls fail, connection and channels report closed. PUK-07: each waiter is told
 /// once.
 #[test]
-fn tri_10_everyone_is_told_the_same() {
+fn everyone_is_told_the_same() {
     for stalled in [false, true] {
         for (cause, end) in CAUSES {
             if stalled && cause == "write error" {
@@ -548,7 +548,7 @@ fn log_in(before: impl FnOnce(&mut Rig)) -> (Rig, Connection) {
 /// A server that hangs up on a login has refused it, in whichever way the transport tells. What
 /// else goes wrong then is no word of the server's.
 #[test]
-fn puk_03_hanging_up_on_a_login_refuses_it() {
+fn hanging_up_on_a_login_refuses_it() {
     use io::ErrorKind::*;
     let refused = |connection: &Connection, what: &str| {
         let reason = connection.close_reason().unwrap();

@@ -61,7 +61,7 @@ fn next_permutation(order: &mut [usize]) -> bool {
 
 /// REG-35: handles dropped in any order, at once or one by one.
 #[test]
-fn reg_35_handles_can_be_dropped_in_any_order() {
+fn handles_can_be_dropped_in_any_order() {
     let mut order: Vec<usize> = (0..8).collect();
     let mut tried = 0_u32;
     loop {
@@ -95,7 +95,7 @@ fn reg_35_handles_can_be_dropped_in_any_order() {
 
 /// REG-35: the same, with the driver among them, and with a connection that is gone already.
 #[test]
-fn reg_35_handles_outlive_the_driver() {
+fn handles_outlive_the_driver() {
     for cut in [None, Some(Cut::Eof), Some(Cut::Reset)] {
         for drop_at in 0..=8 {
             let (mut rig, connection) = Rig::open();
@@ -161,7 +161,7 @@ fn an_acker_keeps_its_channel() {
 /// REG-23: what belongs to a channel that has ended reaches nothing else, though the number and the
 /// tag are used again.
 #[test]
-fn reg_23_a_stale_acker_says_so() {
+fn a_stale_acker_says_so() {
     let (mut rig, connection, channel) = Rig::with_channel();
     rig.peer().at_once = ["x", "y", "z"].map(Bytes::from).into();
     let deliveries = |rig: &mut Rig, channel: &amqp_driver::Channel| {
@@ -207,7 +207,7 @@ fn reg_23_a_stale_acker_says_so() {
 
 /// TRI-14: on a channel that is closed every call says so, and nothing goes out.
 #[test]
-fn tri_14_a_closed_channel_refuses_everything() {
+fn a_closed_channel_refuses_everything() {
     for by_server in [false, true] {
         let (mut rig, connection, channel) = Rig::with_channel();
         let confirms = rig.confirm_channel(&connection);
@@ -285,7 +285,7 @@ fn tri_14_a_closed_channel_refuses_everything() {
 
 /// PUK-20: 42 publishes without waiting leave bytes pending, each of them.
 #[test]
-fn puk_20_nothing_is_dropped_silently() {
+fn nothing_is_dropped_silently() {
     let (mut rig, connection, channel) = Rig::with_channel();
     let (to, none) = (basic::Publish::default(), basic::Properties::default());
     let mut before = connection.buffered();
@@ -304,7 +304,7 @@ fn puk_20_nothing_is_dropped_silently() {
 
 /// SER-11, SER-12: an error of a channel is the call's that caused it, and nobody else's.
 #[test]
-fn ser_12_an_error_of_a_channel_stays_there() {
+fn an_error_of_a_channel_stays_there() {
     let (mut rig, connection, channel) = Rig::with_channel();
     let other = rig.channel(&connection);
     rig.peer().hold = true;
@@ -360,7 +360,7 @@ fn a_close_of_a_channel_that_crosses_the_server_s_is_no_success() {
 
 /// TRI-12, TRI-15, SER-13: numbers differ, run out, and come back.
 #[test]
-fn ser_13_channel_numbers_come_back() {
+fn channel_numbers_come_back() {
     let mut setup = Setup::default();
     setup.client.channel_max = 3;
     let (mut rig, connection) = Rig::open_with(setup);
@@ -382,7 +382,7 @@ fn ser_13_channel_numbers_come_back() {
 
 /// SER-17: a scope ends with the reason, what is in it is dropped, and it holds nothing up.
 #[test]
-fn ser_17_a_scope_ends_with_its_connection() {
+fn a_scope_ends_with_its_connection() {
     struct Dropped(Rc<Cell<bool>>);
     impl Drop for Dropped {
         fn drop(&mut self) {

@@ -131,7 +131,7 @@ fn acknowledgements_and_closes_keep_their_place() {
 
 /// REG-30: what is given to a transactional channel while it commits waits, and keeps its order.
 #[test]
-fn reg_30_nothing_overtakes_a_commit() {
+fn nothing_overtakes_a_commit() {
     // A body that fills what the machine hands out at a time, to the byte, and around it: the
     // commit is then the last that leaves at once.
     for len in (262_000..262_200).chain([0, 1, 100_000, 300_000]) {
@@ -171,7 +171,7 @@ fn reg_30_nothing_overtakes_a_commit() {
 
 /// A transactional channel that is closed while it commits: the close waits for the commit.
 #[test]
-fn reg_30_a_close_waits_for_the_commit() {
+fn a_close_waits_for_the_commit() {
     for dropped in [false, true] {
         let (mut rig, connection) = Rig::open();
         let channel = rig.tx_channel(&connection);
@@ -200,7 +200,7 @@ fn reg_30_a_close_waits_for_the_commit() {
 
 /// The commit fails, and the channel was to be closed behind it: the close says so, too.
 #[test]
-fn reg_30_a_commit_that_fails_closes_the_channel() {
+fn a_commit_that_fails_closes_the_channel() {
     let (mut rig, connection) = Rig::open();
     let channel = rig.tx_channel(&connection);
     rig.peer().hold = true;

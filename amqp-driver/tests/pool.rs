@@ -19,7 +19,7 @@ fn start(size: usize) -> (Rig, Connection, ChannelPool) {
 }
 
 #[test]
-fn ser_14_a_pool_has_its_channels_ready() {
+fn a_pool_has_its_channels_ready() {
     let (mut rig, connection, pool) = start(2);
     assert_eq!(
         (pool.size(), pool.idle(), connection.channel_count()),
@@ -41,7 +41,7 @@ fn ser_14_a_pool_has_its_channels_ready() {
 }
 
 #[test]
-fn ser_15_a_pool_can_be_used() {
+fn a_pool_can_be_used() {
     let (mut rig, connection, pool) = start(2);
     rig.peer().at_once = vec![Bytes::from("hello")];
     let to = basic::Publish::default();
@@ -63,7 +63,7 @@ fn ser_15_a_pool_can_be_used() {
 
 /// SER-16: a channel that an error has closed is replaced.
 #[test]
-fn ser_16_a_dead_channel_is_replaced() {
+fn a_dead_channel_is_replaced() {
     let (mut rig, connection, pool) = start(2);
     let channel = rig.wait(pool.checkout()).unwrap();
     let number = channel.number();

@@ -223,7 +223,7 @@ fn a_cut_behind_every_byte_that_is_written() {
 /// REG-8: the server closes a channel at every step. Those on it are told, the others notice
 /// nothing.
 #[test]
-fn reg_8_a_channel_is_closed_at_every_step() {
+fn a_channel_is_closed_at_every_step() {
     for seed in [None, Some(1), Some(2), Some(3)] {
         let (total, _, _) = undisturbed(seed);
         for number in 1..=3 {

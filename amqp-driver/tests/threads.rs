@@ -162,13 +162,13 @@ async fn publish_all(
 }
 
 #[test]
-fn reg_1_many_threads_publish_on_many_channels() {
+fn many_threads_publish_on_many_channels() {
     run(Setup::default(), (0..6).map(publishing).collect());
 }
 
 /// Each gets the confirm of its own message, also when all publish on the same channel at once.
 #[test]
-fn reg_1_many_threads_publish_on_one_channel() {
+fn many_threads_publish_on_one_channel() {
     let work: Work = Box::new(|connection| {
         let channel =
             block_on(async { connection.open_channel().await?.confirm_select().await }).unwrap();

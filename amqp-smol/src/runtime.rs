@@ -126,7 +126,7 @@ mod tests {
     use socket2::SockRef;
 
     #[test]
-    fn tri_03_tcp_nodelay_is_on() -> std::io::Result<()> {
+    fn tcp_nodelay_is_on() -> std::io::Result<()> {
         smol::block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let stream = super::connect_tcp(listener.local_addr()?, None).await?;

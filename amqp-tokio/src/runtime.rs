@@ -96,7 +96,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[tokio::test]
-    async fn tri_03_tcp_nodelay_is_on() -> std::io::Result<()> {
+    async fn tcp_nodelay_is_on() -> std::io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let stream = super::connect_tcp(listener.local_addr()?, None).await?;
         assert!(stream.nodelay()?);

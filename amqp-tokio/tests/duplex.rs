@@ -142,7 +142,7 @@ async fn messages_come_through_a_small_pipe() {
 /// SER-02, TRI-11: heartbeats are sent, and a server that sends none is taken for dead after two
 /// intervals.
 #[tokio::test(start_paused = true)]
-async fn tri_11_heartbeats() {
+async fn heartbeats_are_sent_and_awaited() {
     let (connection, remote) = open(4096, 10).await;
     time::sleep(Duration::from_secs(100)).await;
     assert!(connection.is_open());
@@ -165,7 +165,7 @@ async fn tri_11_heartbeats() {
 
 /// SER-36: without heartbeats, an hour is nothing.
 #[tokio::test(start_paused = true)]
-async fn ser_36_no_heartbeats() {
+async fn no_heartbeats() {
     let (connection, remote) = open(4096, 0).await;
     time::sleep(Duration::from_secs(3600)).await;
     assert!(connection.is_open());

@@ -82,7 +82,7 @@ async fn a_delay_is_what_tokios_clock_says() -> Outcome {
 
 /// What was flushed is with the transport, however much that is; it is not said before.
 #[tokio::test(start_paused = true)]
-async fn puk_08_a_flush_waits_for_the_transport() -> Outcome {
+async fn a_flush_waits_for_the_transport() -> Outcome {
     let broker = LocalBroker::default();
     let connection = broker.connect(Config::default()).await?;
     let channel = connection.open_channel().await?;

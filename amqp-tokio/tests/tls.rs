@@ -220,7 +220,7 @@ async fn until_connected(broker: &LocalBroker, count: usize) -> Outcome {
 }
 
 #[tokio::test]
-async fn snk_06_a_large_message_passes_with_each_version() -> Outcome {
+async fn a_large_message_passes_with_each_version() -> Outcome {
     let authority = Authority::new("right")?;
     let card = authority.local()?;
     for version in [&TLS12, &TLS13] {
@@ -231,7 +231,7 @@ async fn snk_06_a_large_message_passes_with_each_version() -> Outcome {
 }
 
 #[tokio::test]
-async fn snk_36_who_shows_a_certificate_gets_in_and_sees_the_servers() -> Outcome {
+async fn who_shows_a_certificate_gets_in_and_sees_the_servers() -> Outcome {
     let authority = Authority::new("servers")?;
     let clients = Authority::new("clients")?;
     let card = authority.local()?;
@@ -249,7 +249,7 @@ async fn snk_36_who_shows_a_certificate_gets_in_and_sees_the_servers() -> Outcom
 }
 
 #[tokio::test]
-async fn snk_36_a_client_without_a_certificate_is_told_that_it_needs_one() -> Outcome {
+async fn a_client_without_a_certificate_is_told_that_it_needs_one() -> Outcome {
     let authority = Authority::new("right")?;
     let card = authority.local()?;
     for version in [&TLS12, &TLS13] {
@@ -272,7 +272,7 @@ async fn snk_36_a_client_without_a_certificate_is_told_that_it_needs_one() -> Ou
 }
 
 #[tokio::test]
-async fn snk_36_a_client_of_another_authority_is_told_so() -> Outcome {
+async fn a_client_of_another_authority_is_told_so() -> Outcome {
     let authority = Authority::new("right")?;
     let wrong = Authority::new("wrong")?;
     let card = authority.local()?;
@@ -292,7 +292,7 @@ async fn snk_36_a_client_of_another_authority_is_told_so() -> Outcome {
 }
 
 #[tokio::test]
-async fn snk_36_an_unknown_authority_is_refused() -> Outcome {
+async fn an_unknown_authority_is_refused() -> Outcome {
     let server = showing(&Authority::new("wrong")?.local()?).await?;
     let error = refused(&trusting(&Authority::new("right")?, &server)).await?;
     assert!(matches!(
@@ -549,7 +549,7 @@ async fn without_server_name_indication_the_host_is_verified_all_the_same() -> O
 }
 
 #[tokio::test]
-async fn snk_36_the_uri_names_files_which_are_read_at_each_connect() -> Outcome {
+async fn the_uri_names_files_which_are_read_at_each_connect() -> Outcome {
     let authority = Authority::new("right")?;
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name).display().to_string();
@@ -656,7 +656,7 @@ async fn a_tls_port_that_is_dialled_without_is_told_from_others() -> Outcome {
 }
 
 #[tokio::test]
-async fn snk_07_who_stands_still_in_the_handshake_keeps_nobody_waiting() -> Outcome {
+async fn who_stands_still_in_the_handshake_keeps_nobody_waiting() -> Outcome {
     let authority = Authority::new("right")?;
     let server = showing(&authority.local()?).await?;
     let mut silent = Vec::new();
@@ -689,7 +689,7 @@ async fn hanging_up() -> Result<SocketAddr, Failure> {
 }
 
 #[tokio::test]
-async fn snk_07_a_server_that_hangs_up_in_the_handshake_is_left_for_the_next() -> Outcome {
+async fn a_server_that_hangs_up_in_the_handshake_is_left_for_the_next() -> Outcome {
     let authority = Authority::new("right")?;
     let server = showing(&authority.local()?).await?;
     let broken = hanging_up().await?;
@@ -706,7 +706,7 @@ async fn snk_07_a_server_that_hangs_up_in_the_handshake_is_left_for_the_next() -
 }
 
 #[tokio::test]
-async fn snk_07_a_server_that_says_nothing_in_the_handshake_is_given_up() -> Outcome {
+async fn a_server_that_says_nothing_in_the_handshake_is_given_up() -> Outcome {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let mut options = Options::from_uri(&format!(
         "amqps://{}?verify=verify_none",

@@ -8,6 +8,7 @@
 mod certificates;
 mod context;
 pub mod differential;
+pub mod documents;
 mod embedded;
 pub mod fairness;
 pub mod harness;

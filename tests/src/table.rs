@@ -12,7 +12,7 @@ pub(crate) enum Mark {
 }
 
 /// Scenarios in rows, and what they ran on in columns. Below that, how many there were of each
-/// group: of those whose names begin alike, up to the first `_`.
+/// subject: the part of their names before `::`.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: BTreeMap<String, BTreeMap<String, Mark>>,
@@ -40,7 +40,7 @@ impl Table {
     fn groups(&self) -> BTreeMap<&str, BTreeMap<&str, (usize, usize)>> {
         let mut groups: BTreeMap<&str, BTreeMap<&str, (usize, usize)>> = BTreeMap::new();
         for (row, cells) in &self.rows {
-            let group = row.split('_').next().unwrap_or_default();
+            let group = row.split("::").next().unwrap_or_default();
             for (column, mark) in cells {
                 let counts = groups.entry(group).or_default();
                 let (passed, run) = counts.entry(column).or_default();
@@ -111,10 +111,10 @@ mod tests {
     fn rows_columns_and_groups() {
         let mut table = Table::default();
         assert_eq!(table.to_string(), "");
-        table.note("ser_01_opens", "rabbitmq", Mark::Passed);
-        table.note("ser_01_opens", "embedded", Mark::Failed);
-        table.note("tri_17_flow", "rabbitmq", Mark::Ignored);
-        table.note("tri_17_flow", "embedded", Mark::Passed);
+        table.note("channels::opens", "rabbitmq", Mark::Passed);
+        table.note("channels::opens", "embedded", Mark::Failed);
+        table.note("flow::pauses", "rabbitmq", Mark::Ignored);
+        table.note("flow::pauses", "embedded", Mark::Passed);
         let lines: Vec<String> = table
             .to_string()
             .lines()
@@ -124,12 +124,12 @@ mod tests {
             lines,
             [
                 "scenario embedded rabbitmq",
-                "ser_01_opens FAILED ok",
-                "tri_17_flow ok -",
+                "channels::opens FAILED ok",
+                "flow::pauses ok -",
                 "",
                 "group: passed / run embedded rabbitmq",
-                "ser 0 / 1 1 / 1",
-                "tri 1 / 1 0 / 0",
+                "channels 0 / 1 1 / 1",
+                "flow 1 / 1 0 / 0",
                 "",
             ]
         );

@@ -1,6 +1,6 @@
 //! The table of `PROMISES.md`: each promise stands where it is made, and its tests exist.
 
-use std::{fs, path::PathBuf};
+use amqp_tests::documents::{self, read};
 
 const README: &str = "README.md";
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
@@ -15,14 +15,6 @@ struct Row {
     promise: String,
     /// As `path::function`.
     tests: Vec<String>,
-}
-
-fn path(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", name].iter().collect()
-}
-
-fn read(name: &str) -> String {
-    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// A text without the marks of comments, links, code and emphasis, and with single spaces.
@@ -43,23 +35,17 @@ fn normal(text: &str) -> String {
 
 fn rows() -> Vec<Row> {
     let table = read("tests/PROMISES.md");
-    let cells = table
-        .lines()
-        .filter_map(|line| {
-            line.strip_prefix("| ")?
-                .strip_suffix(" |")?
-                .split_once(" | ")
-        })
-        .filter(|(promise, _)| *promise != "promise");
-    cells
-        .map(|(promise, tests)| Row {
+    let rows = documents::rows(&table).into_iter();
+    rows.filter_map(|cells| match cells.as_slice() {
+        // The table has a part for each document, with a head of its own.
+        ["promise", _] => None,
+        [promise, tests] => Some(Row {
             promise: normal(promise),
-            tests: tests
-                .split(", ")
-                .map(|it| it.trim_matches('`').to_owned())
-                .collect(),
-        })
-        .collect()
+            tests: documents::tests(tests),
+        }),
+        _ => panic!("not a row of two cells: {cells:?}"),
+    })
+    .collect()
 }
 
 /// The bullets of the section with that heading, each with its continuation.
@@ -84,13 +70,8 @@ fn assert_none(what: &str, missing: &[String]) {
 
 #[test]
 fn each_test_of_the_table_exists() {
-    let exists = |test: &str| {
-        let (file, function) = test.split_once("::")?;
-        let source = fs::read_to_string(path(file)).ok()?;
-        source.contains(&format!("fn {function}(")).then_some(())
-    };
     let tests = rows().into_iter().flat_map(|row| row.tests);
-    let missing: Vec<_> = tests.filter(|test| exists(test).is_none()).collect();
+    let missing: Vec<_> = tests.filter(|test| !documents::has_test(test)).collect();
     assert_none("there are no such tests", &missing);
 }
 

@@ -20,7 +20,7 @@ use amqp_blocking::{
 use crate::tools::*;
 
 #[test]
-fn puk_01_a_host_that_cannot_be_resolved_is_named() {
+fn a_host_that_cannot_be_resolved_is_named() {
     let (mut client, connected) = select::connect("amqp://nobody.invalid").expect("it is a URI");
     let error = soon_error(&mut client, connected);
     assert!(matches!(error, Error::Connect(_)), "{error}");
@@ -30,7 +30,7 @@ fn puk_01_a_host_that_cannot_be_resolved_is_named() {
 }
 
 #[test]
-fn puk_02_a_port_that_nobody_listens_on_refuses() {
+fn a_port_that_nobody_listens_on_refuses() {
     let gone = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
     let uri = format!("amqp://{}", gone.expect("there was a port"));
     let (mut client, connected) = select::connect(&uri).expect("it is a URI");
@@ -47,7 +47,7 @@ fn puk_02_a_port_that_nobody_listens_on_refuses() {
 }
 
 #[test]
-fn puk_03_a_wrong_password_is_told() {
+fn a_wrong_password_is_told() {
     let server = broker();
     let uri = format!("amqp://guest:wrong@{}", server.local_addr());
     let (mut client, connected) = select::connect(&uri).expect("it is a URI");
@@ -56,7 +56,7 @@ fn puk_03_a_wrong_password_is_told() {
 }
 
 #[test]
-fn puk_05_a_hundred_queues_at_once() {
+fn a_hundred_queues_at_once() {
     let server = broker();
     let mut client = connect(&server);
     let names: Vec<_> = (0..100).map(|number| format!("q{number}")).collect();
@@ -79,7 +79,7 @@ fn puk_05_a_hundred_queues_at_once() {
 }
 
 #[test]
-fn puk_06_callbacks_alone_go_all_the_way() {
+fn callbacks_alone_go_all_the_way() {
     let server = broker();
     let (mut client, connected) = connecting(&server, Config::default());
     let steps = Rc::new(RefCell::new(Vec::new()));
@@ -115,7 +115,7 @@ fn puk_06_callbacks_alone_go_all_the_way() {
 }
 
 #[test]
-fn puk_07_a_consumer_ends_once_when_the_client_closes() {
+fn a_consumer_ends_once_when_the_client_closes() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");
@@ -136,7 +136,7 @@ fn puk_07_a_consumer_ends_once_when_the_client_closes() {
 }
 
 #[test]
-fn puk_08_what_was_acknowledged_before_a_wait_has_left() {
+fn what_was_acknowledged_before_a_wait_has_left() {
     let server = broker();
     let mut observer = connect(&server);
     declare(&mut observer, "q");
@@ -183,7 +183,7 @@ fn puk_08_what_was_acknowledged_before_a_wait_has_left() {
 }
 
 #[test]
-fn puk_10_one_of_each_of_three_queues() {
+fn one_of_each_of_three_queues() {
     let server = broker();
     let mut client = connect(&server);
     let names = ["q1", "q2", "q3"];
@@ -218,7 +218,7 @@ fn puk_10_one_of_each_of_three_queues() {
 }
 
 #[test]
-fn puk_11_a_consumer_is_told_when_its_queue_is_deleted() {
+fn a_consumer_is_told_when_its_queue_is_deleted() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");
@@ -233,7 +233,7 @@ fn puk_11_a_consumer_is_told_when_its_queue_is_deleted() {
 }
 
 #[test]
-fn puk_12_13_consumers_end_together_and_once() {
+fn at_13_consumers_end_together_and_once() {
     let server = broker();
     for gone in [&["q2"][..], &["q1", "q3"]] {
         let mut client = connect(&server);
@@ -259,7 +259,7 @@ fn puk_12_13_consumers_end_together_and_once() {
 }
 
 #[test]
-fn puk_14_two_queues_share_a_prefetch() {
+fn two_queues_share_a_prefetch() {
     let server = broker();
     let mut client = connect(&server);
     for name in ["q1", "q2"] {
@@ -281,7 +281,7 @@ fn puk_14_two_queues_share_a_prefetch() {
 }
 
 #[test]
-fn puk_16_tags_are_unique_and_name_the_queue() {
+fn tags_are_unique_and_name_the_queue() {
     let server = broker();
     let mut client = connect(&server);
     let names = ["q1", "q2", "q3"];
@@ -330,7 +330,7 @@ fn puk_16_tags_are_unique_and_name_the_queue() {
 }
 
 #[test]
-fn puk_17_publishes_survive_the_death_of_their_channel() {
+fn publishes_survive_the_death_of_their_channel() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");
@@ -354,7 +354,7 @@ fn puk_17_publishes_survive_the_death_of_their_channel() {
 }
 
 #[test]
-fn puk_18_a_mandatory_message_without_a_queue_comes_back() {
+fn a_mandatory_message_without_a_queue_comes_back() {
     let server = broker();
     let mut client = connect(&server);
     for _ in 0..2 {
@@ -371,7 +371,7 @@ fn puk_18_a_mandatory_message_without_a_queue_comes_back() {
 }
 
 #[test]
-fn puk_28_fetched_messages_keep_their_channels_until_they_are_settled() {
+fn fetched_messages_keep_their_channels_until_they_are_settled() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");
@@ -398,7 +398,7 @@ fn puk_28_fetched_messages_keep_their_channels_until_they_are_settled() {
 }
 
 #[test]
-fn puk_29_failed_publishes_leave_no_channel_behind() {
+fn failed_publishes_leave_no_channel_behind() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");
@@ -415,7 +415,7 @@ fn puk_29_failed_publishes_leave_no_channel_behind() {
 }
 
 #[test]
-fn puk_33_a_message_is_settled_once_and_on_its_own_channel() {
+fn a_message_is_settled_once_and_on_its_own_channel() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");
@@ -439,7 +439,7 @@ fn puk_33_a_message_is_settled_once_and_on_its_own_channel() {
 }
 
 #[test]
-fn puk_34_consuming_from_a_missing_queue_fails_alone() {
+fn consuming_from_a_missing_queue_fails_alone() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");
@@ -456,7 +456,7 @@ fn puk_34_consuming_from_a_missing_queue_fails_alone() {
 }
 
 #[test]
-fn puk_36_a_prefetch_is_raised_under_way() {
+fn a_prefetch_is_raised_under_way() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");
@@ -485,7 +485,7 @@ fn puk_36_a_prefetch_is_raised_under_way() {
 }
 
 #[test]
-fn puk_38_a_server_of_another_version_is_named() {
+fn a_server_of_another_version_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
     let address = listener.local_addr().expect("it has one");
     let server = thread::spawn(move || {
@@ -505,7 +505,7 @@ fn puk_38_a_server_of_another_version_is_named() {
 }
 
 #[test]
-fn puk_41_nothing_can_be_done_on_a_closed_client() {
+fn nothing_can_be_done_on_a_closed_client() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");

@@ -10,7 +10,7 @@ use amqp_core::{
 };
 
 #[test]
-fn ser_01_tri_01_a_connection_opens_and_closes() {
+fn a_connection_opens_and_closes() {
     let (mut rig, client, _) = Rig::open();
     let properties = rig.client(client).server_properties().clone();
     assert_eq!(
@@ -26,7 +26,7 @@ fn ser_01_tri_01_a_connection_opens_and_closes() {
 }
 
 #[test]
-fn puk_21_all_capabilities_of_rabbitmq_are_told() {
+fn all_capabilities_of_rabbitmq_are_told() {
     let (mut rig, client, _) = Rig::open();
     for capability in [
         "publisher_confirms",
@@ -47,7 +47,7 @@ fn puk_21_all_capabilities_of_rabbitmq_are_told() {
 }
 
 #[test]
-fn ser_02_puk_37_apr_37_heartbeats_keep_an_idle_connection_alive() {
+fn heartbeats_keep_an_idle_connection_alive() {
     let mut rig = Rig::new();
     let client = rig.begin(client::Config::default().heartbeat(1));
     rig.advance(10_000);
@@ -70,7 +70,7 @@ fn a_silent_client_is_taken_for_dead() {
 }
 
 #[test]
-fn ser_03_tri_05_an_unknown_virtual_host_is_530() {
+fn an_unknown_virtual_host_is_530() {
     let mut rig = Rig::new();
     let client = rig.begin_as("guest", "guest", "nope");
     let expected = refused(530, "NOT_ALLOWED - vhost nope not found");
@@ -78,7 +78,7 @@ fn ser_03_tri_05_an_unknown_virtual_host_is_530() {
 }
 
 #[test]
-fn ser_04_tri_06_puk_03_a_wrong_password_is_403() {
+fn a_wrong_password_is_403() {
     let mut rig = Rig::new();
     let text = "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For \
                 details see the broker logfile.";
@@ -112,7 +112,7 @@ fn amqplain_is_taken() {
 }
 
 #[test]
-fn tri_02_what_the_client_asks_for_is_negotiated() {
+fn what_the_client_asks_for_is_negotiated() {
     let mut rig = Rig::new();
     let client = rig.begin(
         client::Config::default()
@@ -143,7 +143,7 @@ fn a_frame_limit_below_8192_is_refused_unless_it_is_allowed() {
 }
 
 #[test]
-fn tri_04_puk_26_client_properties_can_be_inspected() {
+fn client_properties_can_be_inspected() {
     let mut rig = Rig::new();
     let client = rig.begin(
         client::Config::default()
@@ -157,7 +157,7 @@ fn tri_04_puk_26_client_properties_can_be_inspected() {
 }
 
 #[test]
-fn ser_11_ser_13_tri_12_tri_15_channels_come_and_go() {
+fn channels_come_and_go() {
     let (mut rig, client, first) = Rig::open();
     let second = rig.channel(client);
     assert_ne!(first.number(), second.number());
@@ -178,7 +178,7 @@ fn ser_11_ser_13_tri_12_tri_15_channels_come_and_go() {
 }
 
 #[test]
-fn ser_05_immediate_closes_the_connection() {
+fn immediate_closes_the_connection() {
     let (mut rig, client, channel) = Rig::open();
     let publish = basic::Publish {
         immediate: true,
@@ -190,7 +190,7 @@ fn ser_05_immediate_closes_the_connection() {
 }
 
 #[test]
-fn tri_16_flow_true_is_answered() {
+fn flow_true_is_answered() {
     let (mut rig, client, channel) = Rig::open();
     let number = channel.number();
     let flow = frame(number, &channel::Flow { active: true }.into());
@@ -201,7 +201,7 @@ fn tri_16_flow_true_is_answered() {
 }
 
 #[test]
-fn tri_17_flow_pauses_deliveries_or_is_540_as_the_rules_say() {
+fn flow_pauses_deliveries_or_is_540_as_the_rules_say() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.consume(client, channel, consumer("q", "c")).unwrap();

@@ -50,7 +50,7 @@ fn deaths(headers: &FieldTable) -> Vec<(String, String, i64)> {
 }
 
 #[test]
-fn puk_31_a_rejected_message_goes_to_the_dead_letter_exchange() {
+fn a_rejected_message_goes_to_the_dead_letter_exchange() {
     let (mut rig, client, channel) = morgue();
     rig.declare(client, channel, &queue_with("q", [dlx()]));
     let mut properties = headers([("z", 1.into()), ("CC", vec!["copy".into()].into())]);

@@ -25,7 +25,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn ser_22_tri_50_puk_19_a_message_is_fetched_and_acknowledged() {
+fn a_message_is_fetched_and_acknowledged() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     assert_eq!(rig.get(client, channel, "q"), None);
@@ -42,7 +42,7 @@ fn ser_22_tri_50_puk_19_a_message_is_fetched_and_acknowledged() {
 }
 
 #[test]
-fn ser_23_tri_39_what_is_there_before_the_consumer_is_delivered_after_consume_ok() {
+fn what_is_there_before_the_consumer_is_delivered_after_consume_ok() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     for number in 0..10 {
@@ -61,7 +61,7 @@ fn ser_23_tri_39_what_is_there_before_the_consumer_is_delivered_after_consume_ok
 }
 
 #[test]
-fn ser_24_tri_51_puk_31_a_refused_message_comes_back_redelivered() {
+fn a_refused_message_comes_back_redelivered() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.publish(client, channel, "q", "1");
@@ -117,7 +117,7 @@ fn a_quorum_queue_has_other_places_for_what_comes_back() {
 }
 
 #[test]
-fn tri_53_recover_brings_everything_back() {
+fn recover_brings_everything_back() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     for number in 0..3 {
@@ -139,7 +139,7 @@ fn tri_53_recover_brings_everything_back() {
 }
 
 #[test]
-fn puk_33_an_unknown_delivery_tag_is_406() {
+fn an_unknown_delivery_tag_is_406() {
     let unknown = |tag: u64| {
         let text = format!("PRECONDITION_FAILED - unknown delivery tag {tag}");
         Some(refused(406, &text))
@@ -218,7 +218,7 @@ fn consumers_take_turns() {
 }
 
 #[test]
-fn tri_32_two_connections_share_a_queue() {
+fn two_connections_share_a_queue() {
     let (mut rig, one, channel) = Rig::open();
     let two = rig.connect();
     let other = rig.channel(two);
@@ -233,7 +233,7 @@ fn tri_32_two_connections_share_a_queue() {
 }
 
 #[test]
-fn tri_41_consumers_of_a_channel_have_their_own_tags() {
+fn consumers_of_a_channel_have_their_own_tags() {
     let (mut rig, client, channel) = Rig::open();
     for text in ["a", "b"] {
         rig.declare(client, channel, &queue(text));
@@ -307,7 +307,7 @@ fn only_the_active_one_of_many_is_served() {
 }
 
 #[test]
-fn puk_15_an_exclusive_consumer_has_the_queue_to_itself() {
+fn an_exclusive_consumer_has_the_queue_to_itself() {
     let text = "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use";
     let exclusive = |text| basic::Consume {
         exclusive: true,
@@ -330,7 +330,7 @@ fn puk_15_an_exclusive_consumer_has_the_queue_to_itself() {
 }
 
 #[test]
-fn tri_42_a_consumer_tag_is_used_once() {
+fn a_consumer_tag_is_used_once() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.consume(client, channel, consumer("q", "tag")).unwrap();
@@ -340,7 +340,7 @@ fn tri_42_a_consumer_tag_is_used_once() {
 }
 
 #[test]
-fn puk_16_a_consumer_without_a_tag_gets_one() {
+fn a_consumer_without_a_tag_gets_one() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     let asked = crate::rig::frame(channel.number(), &consumer("q", "").into());
@@ -353,7 +353,7 @@ fn puk_16_a_consumer_without_a_tag_gets_one() {
 }
 
 #[test]
-fn tri_45_puk_36_prefetch_bounds_a_consumer_that_comes_after_it() {
+fn prefetch_bounds_a_consumer_that_comes_after_it() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.qos(client, channel, 1, false);
@@ -372,7 +372,7 @@ fn tri_45_puk_36_prefetch_bounds_a_consumer_that_comes_after_it() {
 }
 
 #[test]
-fn puk_14_a_global_prefetch_bounds_the_channel_and_can_be_raised() {
+fn a_global_prefetch_bounds_the_channel_and_can_be_raised() {
     let (mut rig, client, channel) = Rig::open();
     rig.qos(client, channel, 1, true);
     for text in ["a", "b"] {
@@ -407,7 +407,7 @@ fn a_global_prefetch_is_not_for_quorum_queues_nor_for_rabbitmq_4() {
 }
 
 #[test]
-fn tri_46_a_prefetch_in_bytes_is_540() {
+fn a_prefetch_in_bytes_is_540() {
     let (mut rig, client, _) = Rig::open();
     let qos = basic::Qos {
         prefetch_size: 10,
@@ -418,7 +418,7 @@ fn tri_46_a_prefetch_in_bytes_is_540() {
 }
 
 #[test]
-fn tri_48_tri_49_puk_09_a_cancelled_consumer_gets_nothing_more_and_keeps_what_it_has() {
+fn a_cancelled_consumer_gets_nothing_more_and_keeps_what_it_has() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.consume(client, channel, consumer("q", "c")).unwrap();
@@ -433,7 +433,7 @@ fn tri_48_tri_49_puk_09_a_cancelled_consumer_gets_nothing_more_and_keeps_what_it
 }
 
 #[test]
-fn tri_54_puk_11_a_consumer_is_told_when_its_queue_goes() {
+fn a_consumer_is_told_when_its_queue_goes() {
     let (mut rig, client, channel) = Rig::open();
     let other = rig.connect();
     rig.declare(client, channel, &queue("q"));
@@ -464,7 +464,7 @@ fn a_consumer_that_did_not_ask_is_not_told_when_its_queue_goes() {
 }
 
 #[test]
-fn puk_35_what_is_left_of_a_deleted_queue_is_acknowledged_in_peace() {
+fn what_is_left_of_a_deleted_queue_is_acknowledged_in_peace() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.publish(client, channel, "q", "1");
@@ -510,7 +510,7 @@ fn messages_of_a_higher_priority_come_first() {
 }
 
 #[test]
-fn puk_10_no_ack_needs_no_acknowledgement() {
+fn no_ack_needs_no_acknowledgement() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     let mut consume = consumer("q", "c");
@@ -525,7 +525,7 @@ fn puk_10_no_ack_needs_no_acknowledgement() {
 }
 
 #[test]
-fn ser_25_puk_30_puk_32_properties_arrive_as_they_left() {
+fn properties_arrive_as_they_left() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     let list: Vec<FieldValue> = vec![
@@ -553,7 +553,7 @@ fn ser_25_puk_30_puk_32_properties_arrive_as_they_left() {
 }
 
 #[test]
-fn tri_36_tri_40_a_large_body_arrives_whole() {
+fn a_large_body_arrives_whole() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.consume(client, channel, consumer("q", "c")).unwrap();

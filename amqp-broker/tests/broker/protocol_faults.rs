@@ -156,7 +156,7 @@ fn deliveries_and_large_messages_leave_before_the_end() {
 }
 
 #[test]
-fn tri_17_a_flow_that_is_refused_is_not_answered() {
+fn a_flow_that_is_refused_is_not_answered() {
     let mut config = Config::default();
     config.rules.flow = false;
     let mut rig = Rig::with(config);
@@ -259,7 +259,7 @@ fn a_login_that_cannot_be_read_is_hung_up_on() {
 }
 
 #[test]
-fn ser_03_a_virtual_host_that_is_missing_is_not_allowed() {
+fn a_virtual_host_that_is_missing_is_not_allowed() {
     let mut rig = Rig::new();
     let client = rig.begin_as("guest", "guest", "nope");
     let text = "NOT_ALLOWED - vhost nope not found";

@@ -20,7 +20,7 @@ fn list(values: &[&str]) -> FieldValue {
 }
 
 #[test]
-fn tri_37_apr_30_publishes_are_confirmed() {
+fn publishes_are_confirmed() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.confirms(client, channel);
@@ -57,7 +57,7 @@ fn what_comes_together_is_confirmed_together() {
 }
 
 #[test]
-fn ser_26_puk_18_apr_35_tri_38_what_is_mandatory_and_goes_nowhere_comes_back_before_its_confirm() {
+fn what_is_mandatory_and_goes_nowhere_comes_back_before_its_confirm() {
     let (mut rig, client, channel) = Rig::open();
     rig.confirms(client, channel);
     let properties = basic::Properties {
@@ -94,7 +94,7 @@ fn ser_26_puk_18_apr_35_tri_38_what_is_mandatory_and_goes_nowhere_comes_back_bef
 }
 
 #[test]
-fn puk_17_puk_29_a_missing_exchange_closes_the_channel() {
+fn a_missing_exchange_closes_the_channel() {
     let (mut rig, client, channel) = Rig::open();
     rig.confirms(client, channel);
     for _ in 0..2 {
@@ -246,7 +246,7 @@ fn properties_that_cannot_be_are_406() {
 }
 
 #[test]
-fn apr_31_a_transaction_happens_at_its_commit() {
+fn a_transaction_happens_at_its_commit() {
     let (mut rig, client, channel) = Rig::open();
     let properties = basic::Properties::default();
     rig.declare(client, channel, &queue("q"));
@@ -334,7 +334,7 @@ fn question() -> basic::Properties {
 }
 
 #[test]
-fn tri_52_a_direct_reply_finds_the_one_who_asked() {
+fn a_direct_reply_finds_the_one_who_asked() {
     let (mut rig, asker, channel) = Rig::open();
     let answerer = rig.connect();
     let other = rig.channel(answerer);
@@ -403,7 +403,7 @@ fn direct_replies_have_their_rules() {
 }
 
 #[test]
-fn tri_61_a_round_of_all_that_matters() {
+fn a_round_of_all_that_matters() {
     let mut rig = Rig::with(Config::default());
     let publisher = rig.connect();
     let worker = rig.connect();

@@ -55,7 +55,7 @@ fn deleted(count: u32) -> Result<Method, Refused> {
 }
 
 #[test]
-fn ser_27_tri_25_a_named_queue_is_empty_at_first() {
+fn a_named_queue_is_empty_at_first() {
     let (mut rig, client, channel) = Rig::open();
     let declared = rig.declare(client, channel, &queue("q"));
     assert_eq!(declared, (name("q"), 0, 0));
@@ -63,7 +63,7 @@ fn ser_27_tri_25_a_named_queue_is_empty_at_first() {
 }
 
 #[test]
-fn tri_24_a_queue_without_a_name_gets_one_and_the_empty_name_means_it() {
+fn a_queue_without_a_name_gets_one_and_the_empty_name_means_it() {
     let (mut rig, client, channel) = Rig::open();
     let (one, ..) = rig.declare(client, channel, &queue(""));
     let (other, ..) = rig.declare(client, channel, &queue(""));
@@ -99,7 +99,7 @@ fn the_same_seed_gives_the_same_names() {
 }
 
 #[test]
-fn tri_27_tri_35_puk_34_what_is_not_there_is_404() {
+fn what_is_not_there_is_404() {
     let (mut rig, client, channel) = Rig::open();
     assert_eq!(rig.try_call(client, &passive("q")), Err(no_queue("q")));
     assert_eq!(rig.try_call(client, &purge("q")), Err(no_queue("q")));
@@ -116,7 +116,7 @@ fn tri_27_tri_35_puk_34_what_is_not_there_is_404() {
 }
 
 #[test]
-fn tri_28_tri_29_puk_24_a_queue_is_declared_again_as_it_is_or_not_at_all() {
+fn a_queue_is_declared_again_as_it_is_or_not_at_all() {
     let (mut rig, client, _) = Rig::open();
     rig.try_call(client, &queue("q")).unwrap();
     rig.try_call(client, &queue("q")).unwrap();
@@ -149,7 +149,7 @@ fn tri_28_tri_29_puk_24_a_queue_is_declared_again_as_it_is_or_not_at_all() {
 }
 
 #[test]
-fn tri_26_a_number_is_the_same_whatever_its_width() {
+fn a_number_is_the_same_whatever_its_width() {
     let (mut rig, client, _) = Rig::open();
     let ttl = |value: FieldValue| queue_with("q", [("x-message-ttl", value)]);
     rig.try_call(client, &ttl(FieldValue::I64(1 << 31)))
@@ -163,7 +163,7 @@ fn tri_26_a_number_is_the_same_whatever_its_width() {
 }
 
 #[test]
-fn ser_29_an_exclusive_queue_is_deleted_with_what_is_in_it() {
+fn an_exclusive_queue_is_deleted_with_what_is_in_it() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &exclusive("q"));
     assert_eq!(rig.call(client, channel, &delete("q")), deleted(0));
@@ -174,7 +174,7 @@ fn ser_29_an_exclusive_queue_is_deleted_with_what_is_in_it() {
 }
 
 #[test]
-fn tri_31_puk_15_an_exclusive_queue_is_one_connections() {
+fn an_exclusive_queue_is_one_connections() {
     let (mut rig, client, channel) = Rig::open();
     let other = rig.connect();
     rig.declare(client, channel, &exclusive("q"));
@@ -200,7 +200,7 @@ fn tri_31_puk_15_an_exclusive_queue_is_one_connections() {
 }
 
 #[test]
-fn ser_30_ser_31_a_queue_is_kept_if_asked() {
+fn a_queue_is_kept_if_asked() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.publish(client, channel, "q", "1");
@@ -218,7 +218,7 @@ fn ser_30_ser_31_a_queue_is_kept_if_asked() {
 }
 
 #[test]
-fn ser_32_puk_27_purge_takes_what_is_ready() {
+fn purge_takes_what_is_ready() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.publish(client, channel, "q", "1");
@@ -233,7 +233,7 @@ fn ser_32_puk_27_purge_takes_what_is_ready() {
 }
 
 #[test]
-fn tri_30_flags_can_be_inspected() {
+fn flags_can_be_inspected() {
     let (mut rig, client, channel) = Rig::open();
     for (durable, auto_delete) in [(false, false), (false, true), (true, false), (true, true)] {
         let text = format!("q-{durable}-{auto_delete}");
@@ -414,7 +414,7 @@ fn streams_are_540() {
 }
 
 #[test]
-fn ser_37_rabbitmq_4_has_no_transient_shared_queues() {
+fn rabbitmq_4_has_no_transient_shared_queues() {
     let mut rig = Rig::with(Config::rabbitmq_4());
     let client = rig.connect();
     rig.try_call(client, &exclusive("own")).unwrap();

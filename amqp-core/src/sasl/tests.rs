@@ -12,7 +12,7 @@ use crate::wire::{Encode as _, FieldTable, FieldValue, LongStr, put};
 const AMQPLAIN: &[u8] = b"\x05LOGINS\0\0\0\x03foo\x08PASSWORDS\0\0\0\x03bar";
 
 #[test]
-fn apr_09_plain() {
+fn plain() {
     let mut plain = Plain::new("foo", "bar").unwrap();
     assert_eq!(plain.name(), "PLAIN");
     assert_eq!(plain.initial_response().expose(), b"\0foo\0bar");
@@ -28,13 +28,13 @@ fn apr_09_plain() {
 }
 
 #[test]
-fn apr_09_plain_has_no_nul() {
+fn plain_has_no_nul() {
     assert_eq!(Plain::new("f\0oo", "bar"), Err(SaslError::Nul));
     assert_eq!(Plain::new("foo", "b\0ar"), Err(SaslError::Nul));
 }
 
 #[test]
-fn apr_09_amqplain_is_a_bare_table() {
+fn amqplain_is_a_bare_table() {
     let mut amqplain = AmqPlain::new("foo", "bar");
     assert_eq!(amqplain.name(), "AMQPLAIN");
     let response = amqplain.initial_response();
@@ -48,7 +48,7 @@ fn apr_09_amqplain_is_a_bare_table() {
 }
 
 #[test]
-fn apr_09_external() {
+fn external() {
     assert_eq!(External::new().name(), "EXTERNAL");
     assert!(External::new().initial_response().is_empty());
     assert_eq!(
@@ -92,7 +92,7 @@ impl Mechanism for Double {
 }
 
 #[test]
-fn apr_16_a_mechanism_of_ones_own() {
+fn a_mechanism_of_ones_own() {
     let mut mechanism: Box<dyn Mechanism> = Box::new(Double { rounds: 7 });
     assert_eq!(mechanism.name(), "DOUBLE");
     assert!(mechanism.initial_response().is_empty());
@@ -103,7 +103,7 @@ fn apr_16_a_mechanism_of_ones_own() {
 }
 
 #[test]
-fn apr_16_debug_never_shows_a_password() {
+fn debug_never_shows_a_password() {
     let mechanisms: [Box<dyn Mechanism>; 3] = [
         Box::new(Plain::new("tom", "hunter2").unwrap()),
         Box::new(AmqPlain::new("tom", "hunter2")),
@@ -121,7 +121,7 @@ fn apr_16_debug_never_shows_a_password() {
 }
 
 #[test]
-fn apr_09_a_server_reads_plain() {
+fn a_server_reads_plain() {
     let credentials = parse_plain(b"\0foo\0bar").unwrap();
     assert_eq!(credentials.username, "foo");
     assert_eq!(credentials.password, Secret::from("bar"));
@@ -143,7 +143,7 @@ fn apr_09_a_server_reads_plain() {
 }
 
 #[test]
-fn apr_09_a_server_reads_amqplain() {
+fn a_server_reads_amqplain() {
     let credentials = parse_amqplain(AMQPLAIN).unwrap();
     assert_eq!(credentials.username, "foo");
     assert_eq!(credentials.password, Secret::from("bar"));
@@ -194,7 +194,7 @@ fn apr_09_a_server_reads_amqplain() {
 
 proptest! {
     #[test]
-    fn apr_09_what_a_client_says_is_what_a_server_reads(
+    fn what_a_client_says_is_what_a_server_reads(
         username in "[^\0]{0,20}",
         password in proptest::collection::vec(1_u8.., 0..20),
     ) {
@@ -209,7 +209,7 @@ proptest! {
 
     /// Nothing makes them panic.
     #[test]
-    fn apr_09_any_response(response in proptest::collection::vec(any::<u8>(), 0..60)) {
+    fn any_response(response in proptest::collection::vec(any::<u8>(), 0..60)) {
         let _ = parse_plain(&response);
         let _ = parse_amqplain(&response);
     }

@@ -28,7 +28,7 @@ fn cancel() -> basic::Cancel {
 /// A tag that was cancelled without waiting can be used again at once. The new consumer is given up
 /// and cancelled when it is confirmed.
 #[test]
-fn puk_11_a_consumer_is_given_up_before_it_is_confirmed() {
+fn a_consumer_is_given_up_before_it_is_confirmed() {
     let mut pair = Pair::open();
     let id = pair.open_channel();
     let (_, first) = consume(&mut pair, id);
@@ -55,7 +55,7 @@ fn puk_11_a_consumer_is_given_up_before_it_is_confirmed() {
 
 /// Nothing is told of it from then on, also when that is only while the connection closes.
 #[test]
-fn puk_11_a_consumer_is_given_up_while_the_connection_closes() {
+fn a_consumer_is_given_up_while_the_connection_closes() {
     let mut pair = Pair::open();
     let id = pair.open_channel();
     let (consumer, _) = consume(&mut pair, id);
@@ -70,7 +70,7 @@ fn puk_11_a_consumer_is_given_up_while_the_connection_closes() {
 
 /// A message that is against the protocol settles the request that it was to answer, too.
 #[test]
-fn apr_28_a_message_without_a_number_does_not_lose_its_request() {
+fn a_message_without_a_number_does_not_lose_its_request() {
     let mut pair = Pair::open();
     let id = pair.open_channel();
     let get = basic::Get::default();

@@ -65,7 +65,7 @@ fn body_bytes(frames: &[Sent]) -> usize {
 }
 
 #[test]
-fn reg_08_an_own_close_leaves_behind_what_was_accepted() {
+fn an_own_close_leaves_behind_what_was_accepted() {
     let mut client = Client::roomy();
     let id = client.channel();
     client.publish(id, b"one");
@@ -101,7 +101,7 @@ fn reg_08_an_own_close_leaves_behind_what_was_accepted() {
 }
 
 #[test]
-fn reg_08_an_own_close_leaves_publishes_in_doubt() {
+fn an_own_close_leaves_publishes_in_doubt() {
     let mut client = Client::roomy();
     let id = client.confirm_channel();
     client.publish(id, b"1, handed out");
@@ -123,7 +123,7 @@ fn reg_08_an_own_close_leaves_publishes_in_doubt() {
 }
 
 #[test]
-fn reg_08_a_server_s_close_fails_everything_that_waits_with_its_reason() {
+fn a_server_s_close_fails_everything_that_waits_with_its_reason() {
     let mut client = Client::open();
     let id = client.confirm_channel();
     let other = client.confirm_channel();
@@ -167,7 +167,7 @@ fn reg_08_a_server_s_close_fails_everything_that_waits_with_its_reason() {
 }
 
 #[test]
-fn reg_08_a_server_s_close_drops_publishes_that_were_not_begun() {
+fn a_server_s_close_drops_publishes_that_were_not_begun() {
     let mut client = Client::roomy();
     let id = client.confirm_channel();
     let other = client.channel();
@@ -195,7 +195,7 @@ fn reg_08_a_server_s_close_drops_publishes_that_were_not_begun() {
 }
 
 #[test]
-fn reg_08_a_message_that_was_begun_is_finished_before_close_ok() {
+fn a_message_that_was_begun_is_finished_before_close_ok() {
     for calls in 1..6 {
         let mut client = Client::roomy();
         let id = client.confirm_channel();
@@ -250,7 +250,7 @@ fn reg_08_a_message_that_was_begun_is_finished_before_close_ok() {
 }
 
 #[test]
-fn reg_08_the_heads_of_a_large_message_are_a_beginning() {
+fn the_heads_of_a_large_message_are_a_beginning() {
     // The other channel's large message takes what one call hands out, so that only the heads of
     // this channel's leave with it.
     let mut client = Client::roomy();
@@ -279,7 +279,7 @@ fn reg_08_the_heads_of_a_large_message_are_a_beginning() {
 }
 
 #[test]
-fn reg_08_a_body_that_was_half_received_is_forgotten() {
+fn a_body_that_was_half_received_is_forgotten() {
     for received in 0..3 {
         let mut client = Client::open();
         let id = client.channel();
@@ -313,7 +313,7 @@ fn reg_08_a_body_that_was_half_received_is_forgotten() {
 }
 
 #[test]
-fn reg_08_a_close_in_the_middle_of_a_message_is_out_of_place() {
+fn a_close_in_the_middle_of_a_message_is_out_of_place() {
     let mut client = Client::open();
     let id = client.channel();
     client.consumer(id, "t", false);
@@ -345,7 +345,7 @@ fn assert_crossed(client: &mut Client, id: ChannelId, request: RequestId) {
 }
 
 #[test]
-fn reg_08_a_second_crossing_close_is_answered_and_not_told() {
+fn a_second_crossing_close_is_answered_and_not_told() {
     let mut client = Client::open();
     let id = client.channel();
     let request = client.on(id).close(ReplyCode::SUCCESS, "").unwrap();
@@ -360,7 +360,7 @@ fn reg_08_a_second_crossing_close_is_answered_and_not_told() {
 }
 
 #[test]
-fn reg_08_a_close_that_was_given_up_has_no_outcome_when_another_crosses_it() {
+fn a_close_that_was_given_up_has_no_outcome_when_another_crosses_it() {
     let mut client = Client::open();
     let id = client.channel();
     let request = client.on(id).close(ReplyCode::SUCCESS, "").unwrap();
@@ -374,7 +374,7 @@ fn reg_08_a_close_that_was_given_up_has_no_outcome_when_another_crosses_it() {
 }
 
 #[test]
-fn reg_08_closes_that_cross_are_both_answered() {
+fn closes_that_cross_are_both_answered() {
     // The server's close comes after the own one has left, or before.
     for left in [true, false] {
         let mut client = Client::tuned(
@@ -409,7 +409,7 @@ fn reg_08_closes_that_cross_are_both_answered() {
 }
 
 #[test]
-fn reg_08_an_own_close_that_has_not_left_need_not() {
+fn an_own_close_that_has_not_left_need_not() {
     let mut client = Client::roomy();
     let id = client.confirm_channel();
     publish_zeroes(&mut client, id, 10 * CHUNK);
@@ -432,7 +432,7 @@ fn reg_08_an_own_close_that_has_not_left_need_not() {
 }
 
 #[test]
-fn reg_08_an_answer_to_a_close_that_has_not_left_is_a_fault() {
+fn an_answer_to_a_close_that_has_not_left_is_a_fault() {
     let mut client = Client::open();
     let id = client.channel();
     publish_zeroes(&mut client, id, 10 * CHUNK);
@@ -452,7 +452,7 @@ fn reg_08_an_answer_to_a_close_that_has_not_left_is_a_fault() {
 }
 
 #[test]
-fn reg_08_a_close_that_nobody_asked_an_answer_for_is_a_fault() {
+fn a_close_that_nobody_asked_an_answer_for_is_a_fault() {
     let mut client = Client::open();
     client.channel();
     client.send(1, &channel::CloseOk);
@@ -470,7 +470,7 @@ fn picky() -> Client {
 }
 
 #[test]
-fn reg_08_a_message_that_is_too_large_closes_its_channel() {
+fn a_message_that_is_too_large_closes_its_channel() {
     let mut client = picky();
     let id = client.channel();
     let other = client.channel();
@@ -513,7 +513,7 @@ fn reg_08_a_message_that_is_too_large_closes_its_channel() {
 }
 
 #[test]
-fn reg_08_a_close_for_a_fault_tells_truly_what_was_sent() {
+fn a_close_for_a_fault_tells_truly_what_was_sent() {
     let mut config = Config::default();
     config.limits.body = 1 << 20;
     config.limits.output_high = usize::MAX;
@@ -549,7 +549,7 @@ fn reg_08_a_close_for_a_fault_tells_truly_what_was_sent() {
 }
 
 #[test]
-fn reg_08_a_fault_while_the_connection_is_about_to_close_is_still_the_channel_s() {
+fn a_fault_while_the_connection_is_about_to_close_is_still_the_channel_s() {
     let mut client = picky();
     let id = client.channel();
     client.consumer(id, "t", false);
@@ -573,7 +573,7 @@ fn reg_08_a_fault_while_the_connection_is_about_to_close_is_still_the_channel_s(
 }
 
 #[test]
-fn reg_08_an_abandoned_request_is_not_failed() {
+fn an_abandoned_request_is_not_failed() {
     let mut client = Client::open();
     let id = client.channel();
     let abandoned = client.on(id).call(&queue::Declare::default()).unwrap();
@@ -586,7 +586,7 @@ fn reg_08_an_abandoned_request_is_not_failed() {
 }
 
 #[test]
-fn reg_08_a_connection_that_ends_fails_the_closes_of_channels() {
+fn a_connection_that_ends_fails_the_closes_of_channels() {
     let mut client = Client::open();
     let id = client.channel();
     let close = client.on(id).close(ReplyCode::SUCCESS, "").unwrap();

@@ -62,7 +62,7 @@ fn server_close(code: u16, text: &str, method: MethodId) -> channel::Close {
 }
 
 #[test]
-fn apr_21_numbers_are_given_out_in_turn() {
+fn numbers_are_given_out_in_turn() {
     let mut client = Client::open();
     for number in 1..=5 {
         assert_eq!(client.channel().number(), number);
@@ -80,7 +80,7 @@ fn apr_21_numbers_are_given_out_in_turn() {
 }
 
 #[test]
-fn apr_21_a_number_that_is_not_free_is_refused() {
+fn a_number_that_is_not_free_is_refused() {
     let mut client = with_channels(10);
     let id = client.channel();
     let refused = |number| {
@@ -107,7 +107,7 @@ fn apr_21_a_number_that_is_not_free_is_refused() {
 }
 
 #[test]
-fn apr_22_there_are_no_more_channels_than_negotiated() {
+fn there_are_no_more_channels_than_negotiated() {
     let mut client = with_channels(2);
     client.channel();
     client.channel();
@@ -118,7 +118,7 @@ fn apr_22_there_are_no_more_channels_than_negotiated() {
 }
 
 #[test]
-fn ser_13_reg_18_the_only_number_is_free_after_close_ok_and_not_before() {
+fn the_only_number_is_free_after_close_ok_and_not_before() {
     let mut client = with_channels(1);
     let mut last = None;
     for _ in 0..3 {
@@ -138,7 +138,7 @@ fn ser_13_reg_18_the_only_number_is_free_after_close_ok_and_not_before() {
 }
 
 #[test]
-fn ser_13_a_number_rests_as_long_as_it_can() {
+fn a_number_rests_as_long_as_it_can() {
     let mut client = with_channels(4);
     let mut numbers = Vec::new();
     for _ in 0..8 {
@@ -163,7 +163,7 @@ fn ser_13_a_number_rests_as_long_as_it_can() {
 }
 
 #[test]
-fn reg_18_all_numbers_can_be_used() {
+fn all_numbers_can_be_used() {
     for channel_max in [1, 2047, 65_535] {
         let mut client = with_channels(channel_max);
         let mut ids = Vec::new();
@@ -193,7 +193,7 @@ fn reg_18_all_numbers_can_be_used() {
 }
 
 #[test]
-fn reg_18_a_number_is_free_as_soon_as_a_soft_error_is_answered() {
+fn a_number_is_free_as_soon_as_a_soft_error_is_answered() {
     let mut client = with_channels(1);
     for _ in 0..3 {
         let id = client.channel();
@@ -279,7 +279,7 @@ fn refuses_everything(client: &mut Client, id: ChannelId) {
 }
 
 #[test]
-fn tri_14_a_channel_that_is_closing_takes_no_commands() {
+fn a_channel_that_is_closing_takes_no_commands() {
     let mut client = Client::open();
     let id = client.channel();
     let request = close(&mut client, id);
@@ -407,7 +407,7 @@ fn frames_of_a_channel_that_was_just_closed_are_ignored() {
 }
 
 #[test]
-fn apr_23_a_server_closes_a_channel_with_any_code() {
+fn a_server_closes_a_channel_with_any_code() {
     let publish = MethodId::new(60, 40);
     for code in [311, 312, 313, 403, 404, 405, 406, 501, 541, 999] {
         for method_id in [publish, MethodId::default(), MethodId::new(61, 7)] {
@@ -439,7 +439,7 @@ fn apr_23_a_server_closes_a_channel_with_any_code() {
 }
 
 #[test]
-fn apr_23_a_channel_is_closed_with_any_code() {
+fn a_channel_is_closed_with_any_code() {
     for code in [200, 311, 312, 313, 403, 404, 405, 406] {
         let mut client = Client::open();
         let id = client.channel();

@@ -50,7 +50,7 @@ fn publish_zeroes(client: &mut Client, id: ChannelId, len: usize) {
 }
 
 #[test]
-fn apr_17_a_close_is_sent_and_answered() {
+fn a_close_is_sent_and_answered() {
     let mut client = Client::open();
     client.conn.close(ReplyCode::SUCCESS, "good bye");
     assert!(!client.conn.is_open());
@@ -70,7 +70,7 @@ fn apr_17_a_close_is_sent_and_answered() {
 }
 
 #[test]
-fn apr_18_a_server_s_close_is_answered_and_told() {
+fn a_server_s_close_is_answered_and_told() {
     for code in [
         200, 320, 402, 501, 502, 503, 504, 505, 506, 530, 540, 541, 312, 999,
     ] {
@@ -120,7 +120,7 @@ fn the_answer_to_a_close_is_still_to_be_sent() {
 }
 
 #[test]
-fn tri_09_a_second_close_does_nothing() {
+fn a_second_close_does_nothing() {
     let mut client = Client::open();
     client.conn.close(ReplyCode::SUCCESS, "first");
     client.conn.close(ReplyCode::INTERNAL_ERROR, "second");
@@ -306,7 +306,7 @@ fn a_fault_names_the_method_that_it_was_in() {
 }
 
 #[test]
-fn reg_10_the_end_of_the_transport_of_an_open_connection() {
+fn the_end_of_the_transport_of_an_open_connection() {
     let mut client = Client::open();
     let id = client.channel();
     let request = client.on(id).call(&queue::Declare::default()).unwrap();
@@ -477,7 +477,7 @@ proptest! {
     /// However a connection ends, it says so once and nothing after it, and then it is over in
     /// bounded time.
     #[test]
-    fn tri_10_a_connection_ends_once(blows in list(any_blow(), 0..30)) {
+    fn a_connection_ends_once(blows in list(any_blow(), 0..30)) {
         let tune = connection::Tune { channel_max: 10, frame_max: 131_072, heartbeat: 5 };
         let mut config = Config::default();
         config.limits.output_high = 1 << 20;

@@ -29,7 +29,7 @@ fn samples(count: u64) -> impl Iterator<Item = Method> {
 }
 
 #[test]
-fn apr_04_the_samples_are_one_of_every_method() {
+fn the_samples_are_one_of_every_method() {
     let sampled: Vec<_> = protocol::samples(&mut Harmless::default())
         .iter()
         .map(Method::rule)
@@ -43,7 +43,7 @@ fn apr_04_the_samples_are_one_of_every_method() {
 }
 
 #[test]
-fn apr_04_the_rules_of_questions_and_answers_agree() {
+fn the_rules_of_questions_and_answers_agree() {
     for rule in RULES {
         let by = |id| protocol::rule(id).unwrap();
         for &response in rule.responses {
@@ -57,7 +57,7 @@ fn apr_04_the_rules_of_questions_and_answers_agree() {
 }
 
 #[test]
-fn apr_04_every_method_encodes_and_decodes_to_itself() {
+fn every_method_encodes_and_decodes_to_itself() {
     for method in samples(200) {
         let bytes = encoded(&method);
         let id = method.id();
@@ -95,7 +95,7 @@ fn apr_04_every_method_encodes_and_decodes_to_itself() {
 }
 
 #[test]
-fn apr_05_arguments_cut_anywhere_are_an_error() {
+fn arguments_cut_anywhere_are_an_error() {
     for method in samples(8) {
         let bytes = encoded(&method);
         for len in 0..bytes.len() {
@@ -106,7 +106,7 @@ fn apr_05_arguments_cut_anywhere_are_an_error() {
 }
 
 #[test]
-fn apr_05_arguments_with_more_behind_them_are_an_error() {
+fn arguments_with_more_behind_them_are_an_error() {
     for method in samples(8) {
         let longer = [&encoded(&method)[..], &[0]].concat();
         assert_eq!(
@@ -118,7 +118,7 @@ fn apr_05_arguments_with_more_behind_them_are_an_error() {
 }
 
 #[test]
-fn reg_28_unknown_methods_do_not_decode() {
+fn unknown_methods_do_not_decode() {
     let known = |class, method| protocol::rule(MethodId::new(class, method)).is_some();
     for class in (0..=130).chain([u16::MAX]) {
         for method in (0..=130).chain([u16::MAX]) {
@@ -137,7 +137,7 @@ fn reg_28_unknown_methods_do_not_decode() {
 
 /// The first of the bits is the lowest of its octet.
 #[test]
-fn apr_06_bits_of_a_method_share_an_octet() {
+fn bits_of_a_method_share_an_octet() {
     for octet in 0..32_u8 {
         let bit = |place: u8| octet & (1 << place) != 0;
         let declare = queue::Declare::default()
@@ -155,7 +155,7 @@ fn apr_06_bits_of_a_method_share_an_octet() {
 
 /// Bits that no argument has mean nothing.
 #[test]
-fn apr_06_unused_bits_are_passed_over() {
+fn unused_bits_are_passed_over() {
     let declare = queue::Declare::default().durable(true);
     let bytes = [0, 0, 0, 0b1110_0010, 0, 0, 0, 0];
     assert_eq!(queue::Declare::decode(&bytes), Ok(declare));
@@ -220,7 +220,7 @@ fn only(properties: &Properties, at: impl Fn(usize) -> bool) -> Properties {
 }
 
 #[test]
-fn tri_56_every_property_list_encodes_and_decodes_to_itself() {
+fn every_property_list_encodes_and_decodes_to_itself() {
     for properties in property_lists(64) {
         let bytes = encoded(&properties);
         assert_eq!(Properties::decode(&bytes).as_ref(), Ok(&properties));
@@ -234,7 +234,7 @@ fn tri_56_every_property_list_encodes_and_decodes_to_itself() {
 }
 
 #[test]
-fn apr_05_property_lists_cut_anywhere_or_with_more_behind_are_an_error() {
+fn property_lists_cut_anywhere_or_with_more_behind_are_an_error() {
     let refused = |bytes: &[u8], error: DecodeError| {
         assert_eq!(Properties::decode(bytes), Err(error));
         assert_eq!(Properties::check(bytes), Err(error));
@@ -252,7 +252,7 @@ fn apr_05_property_lists_cut_anywhere_or_with_more_behind_are_an_error() {
 }
 
 #[test]
-fn tri_56_properties_that_are_zero_are_not_left_out() {
+fn properties_that_are_zero_are_not_left_out() {
     let properties = Properties::default()
         .delivery_mode(2)
         .priority(0)
@@ -272,7 +272,7 @@ fn tri_56_properties_that_are_zero_are_not_left_out() {
 
 /// What has no name in the specification has no place in the type, and on the wire it is refused.
 #[test]
-fn tri_57_unknown_properties_are_refused() {
+fn unknown_properties_are_refused() {
     let refused = Err(DecodeError::UnknownProperty);
     assert_eq!(Properties::check(&[0x00, 0x02]), refused);
     assert_eq!(Properties::check(&[0x00, 0x01, 0x80, 0x00]), refused);
@@ -290,7 +290,7 @@ fn tri_57_unknown_properties_are_refused() {
 
 /// A number that is none does not equal itself, but it is the same on the wire.
 #[test]
-fn apr_05_numbers_that_are_none_keep_their_bits() {
+fn numbers_that_are_none_keep_their_bits() {
     let nans = [
         FieldValue::F64(f64::from_bits(0x7ff8_dead_beef_0001)),
         FieldValue::F32(f32::from_bits(0x7fc0_1234)),

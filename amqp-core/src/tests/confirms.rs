@@ -33,7 +33,7 @@ fn nacked(id: ChannelId, first: u64, last: u64) -> Event {
 }
 
 #[test]
-fn tri_59_reg_03_multiple_settles_all_before() {
+fn multiple_settles_all_before() {
     let (mut client, id) = with_publishes(7);
     client.send(1, &ack(5, true));
     assert_eq!(client.events(), [acked(id, 1, 5)]);
@@ -45,7 +45,7 @@ fn tri_59_reg_03_multiple_settles_all_before() {
 }
 
 #[test]
-fn apr_30_the_first_publish_after_select_is_number_one() {
+fn the_first_publish_after_select_is_number_one() {
     let mut client = Client::open();
     let id = client.channel();
     // Those before do not count (note 22).
@@ -75,7 +75,7 @@ fn apr_30_the_first_publish_after_select_is_number_one() {
 }
 
 #[test]
-fn apr_30_a_second_select_changes_nothing() {
+fn a_second_select_changes_nothing() {
     let (mut client, id) = with_publishes(2);
     client.call(id, &confirm::Select::default(), &confirm::SelectOk);
     assert_eq!(client.publish(id, b"x"), Some(seq(3)));
@@ -84,7 +84,7 @@ fn apr_30_a_second_select_changes_nothing() {
 }
 
 #[test]
-fn reg_04_confirms_come_in_any_order() {
+fn confirms_come_in_any_order() {
     let (mut client, id) = with_publishes(5);
     for number in [5, 3, 1, 2, 4] {
         client.send(1, &ack(number, false));
@@ -95,7 +95,7 @@ fn reg_04_confirms_come_in_any_order() {
 }
 
 #[test]
-fn reg_04_multiple_passes_over_what_is_settled() {
+fn multiple_passes_over_what_is_settled() {
     let (mut client, id) = with_publishes(9);
     client.send(1, &ack(2, false));
     client.send(1, &nack(5, false));
@@ -230,7 +230,7 @@ fn a_channel_of_the_same_number_counts_from_one_again() {
 }
 
 #[test]
-fn reg_01_numbers_are_given_in_the_order_on_the_wire() {
+fn numbers_are_given_in_the_order_on_the_wire() {
     // Lapin's defect 1, and large messages among small ones.
     let mut client = Client::roomy();
     let id = client.confirm_channel();
@@ -404,7 +404,7 @@ proptest! {
     /// Whatever the server confirms in whatever order, and however it ends, each publish is
     /// settled once, with what is true.
     #[test]
-    fn reg_02_each_publish_is_settled_once(
+    fn each_publish_is_settled_once(
         steps in list(any_step(), 0..60),
         end in 0..4,
         limit in 1usize..30,

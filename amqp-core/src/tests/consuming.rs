@@ -78,7 +78,7 @@ fn got(client: &mut Client) -> Option<(Option<u64>, Vec<u8>)> {
 }
 
 #[test]
-fn apr_28_a_message_is_fetched_in_frames() {
+fn a_message_is_fetched_in_frames() {
     let (mut client, id) = open();
     let properties = basic::Properties::default().delivery_mode(2);
     let get = basic::Get::default().queue("q").unwrap();
@@ -126,7 +126,7 @@ fn apr_28_a_message_is_fetched_in_frames() {
 }
 
 #[test]
-fn reg_24_each_get_has_its_own_answer() {
+fn each_get_has_its_own_answer() {
     let (mut client, id) = open();
     client.consumer(id, "t", true);
     let properties = basic::Properties::default();
@@ -185,7 +185,7 @@ fn a_message_that_nobody_fetched_is_a_fault() {
 }
 
 #[test]
-fn apr_29_a_consumer_with_an_answer() {
+fn a_consumer_with_an_answer() {
     let (mut client, id) = open();
     let (consumer, request) = client.consume(id, consume("q", "t"));
     assert_eq!(client.sent(), [method(1, consume("q", "t"))]);
@@ -212,7 +212,7 @@ fn apr_29_a_consumer_with_an_answer() {
 }
 
 #[test]
-fn apr_29_a_consumer_without_an_answer() {
+fn a_consumer_without_an_answer() {
     let (mut client, id) = open();
     let wanted = consume("q", "t").no_wait(true);
     let (consumer, request) = client.consume(id, wanted.clone());
@@ -226,7 +226,7 @@ fn apr_29_a_consumer_without_an_answer() {
 }
 
 #[test]
-fn apr_29_a_method_in_the_middle_of_a_message_is_a_fault() {
+fn a_method_in_the_middle_of_a_message_is_a_fault() {
     for frames in 1..3 {
         let (mut client, id) = open();
         client.consumer(id, "t", false);
@@ -241,7 +241,7 @@ fn apr_29_a_method_in_the_middle_of_a_message_is_a_fault() {
 }
 
 #[test]
-fn apr_29_deliveries_may_come_before_consume_ok() {
+fn deliveries_may_come_before_consume_ok() {
     let (mut client, id) = open();
     let (consumer, request) = client.consume(id, consume("q", "t"));
     client.deliver(id, "t", 1);
@@ -251,7 +251,7 @@ fn apr_29_deliveries_may_come_before_consume_ok() {
 }
 
 #[test]
-fn reg_19_answers_of_different_kinds_come_in_any_order() {
+fn answers_of_different_kinds_come_in_any_order() {
     let (mut client, id) = open();
     let bind = queue::Bind::default().exchange("ex").unwrap();
     let (first, one) = client.consume(id, consume("q", "one"));
@@ -321,7 +321,7 @@ fn a_delivery_for_nobody_is_a_fault() {
 }
 
 #[test]
-fn tri_41_consumers_of_a_channel_are_told_apart() {
+fn consumers_of_a_channel_are_told_apart() {
     let (mut client, id) = open();
     let consumers: Vec<_> = ["a", "b", "c"]
         .map(|tag| client.consumer(id, tag, false))
@@ -339,7 +339,7 @@ fn tri_41_consumers_of_a_channel_are_told_apart() {
 }
 
 #[test]
-fn tri_58_messages_of_two_channels_may_be_interleaved() {
+fn messages_of_two_channels_may_be_interleaved() {
     let (mut client, one) = open();
     let two = client.channel();
     client.consumer(one, "t", false);
@@ -385,7 +385,7 @@ fn a_consumer_without_a_tag_gets_a_free_one() {
 }
 
 #[test]
-fn tri_42_a_tag_in_use_is_refused() {
+fn a_tag_in_use_is_refused() {
     let (mut client, id) = open();
     let other = client.channel();
     let refused = |client: &mut Client| {
@@ -412,7 +412,7 @@ fn tri_42_a_tag_in_use_is_refused() {
 }
 
 #[test]
-fn reg_20_what_comes_before_cancel_ok_is_delivered() {
+fn what_comes_before_cancel_ok_is_delivered() {
     let (mut client, id) = open();
     let consumer = client.consumer(id, "t", false);
     let request = client.on(id).call(&cancel("t", false)).unwrap();
@@ -430,7 +430,7 @@ fn reg_20_what_comes_before_cancel_ok_is_delivered() {
 }
 
 #[test]
-fn reg_20_what_crosses_a_cancel_without_an_answer_is_put_back() {
+fn what_crosses_a_cancel_without_an_answer_is_put_back() {
     // Note 32. If it were dropped, it would stay with the channel, and a later acknowledgement of
     // all up to some delivery would lose it.
     let (mut client, id) = open();
@@ -460,7 +460,7 @@ fn reg_20_what_crosses_a_cancel_without_an_answer_is_put_back() {
 }
 
 #[test]
-fn reg_20_a_delivery_after_cancel_ok_is_not_given_to_anybody() {
+fn a_delivery_after_cancel_ok_is_not_given_to_anybody() {
     let (mut client, id) = open();
     client.consumer(id, "t", false);
     client.call(id, &cancel("t", false), &cancel_ok("t"));
@@ -471,7 +471,7 @@ fn reg_20_a_delivery_after_cancel_ok_is_not_given_to_anybody() {
 }
 
 #[test]
-fn ser_34_tri_54_a_consumer_that_the_server_cancels_ends() {
+fn a_consumer_that_the_server_cancels_ends() {
     let (mut client, id) = open();
     client.consumer(id, "other", false);
     let consumer = client.consumer(id, "t", false);
@@ -499,7 +499,7 @@ fn ser_34_tri_54_a_consumer_that_the_server_cancels_ends() {
 }
 
 #[test]
-fn reg_22_a_server_that_waits_for_cancel_ok_gets_it() {
+fn a_server_that_waits_for_cancel_ok_gets_it() {
     let (mut client, id) = open();
     client.consumer(id, "t", false);
     client.send(1, &cancel("t", false));
@@ -511,7 +511,7 @@ fn reg_22_a_server_that_waits_for_cancel_ok_gets_it() {
 }
 
 #[test]
-fn reg_21_cancels_that_cross_end_the_consumer_once() {
+fn cancels_that_cross_end_the_consumer_once() {
     let (mut client, id) = open();
     let consumer = client.consumer(id, "t", false);
     let request = client.on(id).call(&cancel("t", false)).unwrap();
@@ -548,7 +548,7 @@ fn a_consumer_may_be_cancelled_before_it_is_confirmed() {
 }
 
 #[test]
-fn reg_23_nothing_is_acknowledged_twice() {
+fn nothing_is_acknowledged_twice() {
     type Deed = fn(&mut crate::client::ChannelMut<'_>) -> Result<(), ApiMisuse>;
     let deeds: [Deed; 4] = [
         |on| on.ack(Tags::One(tag(2))),
@@ -576,7 +576,7 @@ fn reg_23_nothing_is_acknowledged_twice() {
 }
 
 #[test]
-fn reg_23_an_acknowledgement_is_for_its_own_channel() {
+fn an_acknowledgement_is_for_its_own_channel() {
     let (mut client, id) = open();
     let other = client.channel();
     client.consumer(id, "t", false);
@@ -638,7 +638,7 @@ fn acknowledgements_say_what_they_mean() {
 }
 
 #[test]
-fn tri_53_recovery_settles_everything() {
+fn recovery_settles_everything() {
     let (mut client, id) = open();
     client.consumer(id, "t", false);
     for number in 1..=2 {

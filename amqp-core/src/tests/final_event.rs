@@ -14,7 +14,7 @@ use crate::{
 
 /// The final event is the last one, also for whoever waits for room to write.
 #[test]
-fn apr_39_nothing_is_told_after_the_final_event() {
+fn nothing_is_told_after_the_final_event() {
     let limits = Limits {
         output_high: 4096,
         output_low: 10,
@@ -53,7 +53,7 @@ fn apr_39_nothing_is_told_after_the_final_event() {
 
 /// A request that was begun is settled before the final event.
 #[test]
-fn apr_39_whoever_waits_is_told_before_the_end() {
+fn whoever_waits_is_told_before_the_end() {
     let mut pair = Pair::open();
     let id = pair.open_channel();
     let mut channel = pair.client_channel(id);
@@ -71,7 +71,7 @@ fn apr_39_whoever_waits_is_told_before_the_end() {
 
 /// Half a message is none.
 #[test]
-fn apr_39_a_message_that_was_never_whole_is_not_told() {
+fn a_message_that_was_never_whole_is_not_told() {
     for role in Role::BOTH {
         let mut pair = Pair::open();
         let id = pair.open_channel();

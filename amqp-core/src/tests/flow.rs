@@ -84,7 +84,7 @@ fn do_all_but_publish(client: &mut Client, id: ChannelId) -> RequestId {
 }
 
 #[test]
-fn reg_12_blocked_holds_nothing_but_publishes() {
+fn blocked_holds_nothing_but_publishes() {
     let mut client = Client::tuned(Config::default(), &heartbeats(10));
     let id = client.channel();
     client.consumer(id, "t", false);
@@ -147,7 +147,7 @@ fn a_block_may_be_told_twice_and_unblocked_once() {
 }
 
 #[test]
-fn reg_11_blocked_then_closed() {
+fn blocked_then_closed() {
     let mut client = Client::open();
     let id = client.channel();
     client.publish(id, b"before");
@@ -166,7 +166,7 @@ fn reg_11_blocked_then_closed() {
 }
 
 #[test]
-fn reg_11_a_server_that_reads_nothing_does_not_keep_a_close_waiting() {
+fn a_server_that_reads_nothing_does_not_keep_a_close_waiting() {
     // Note 28: it sends heartbeats, but reads neither the publishes nor the close.
     let mut config = Config::default();
     config.timeouts.confirm = None;
@@ -210,7 +210,7 @@ fn a_blocked_server_that_falls_silent_is_dead() {
 }
 
 #[test]
-fn reg_12_blocked_with_a_full_output() {
+fn blocked_with_a_full_output() {
     // The transport takes nothing any more, and the output stays where it is.
     let mut config = Config::default();
     config.limits.output_high = 4096;
@@ -240,7 +240,7 @@ fn reg_12_blocked_with_a_full_output() {
 }
 
 #[test]
-fn apr_24_flow_holds_the_publishes_of_its_channel_only() {
+fn flow_holds_the_publishes_of_its_channel_only() {
     let mut client = Client::open();
     let (paused, other) = (client.channel(), client.channel());
     client.consumer(paused, "t", false);
@@ -260,7 +260,7 @@ fn apr_24_flow_holds_the_publishes_of_its_channel_only() {
 }
 
 #[test]
-fn apr_24_a_channel_of_the_same_number_begins_unpaused() {
+fn a_channel_of_the_same_number_begins_unpaused() {
     let mut client = Client::open();
     let id = client.channel();
     flow(&mut client, id, false);
@@ -275,7 +275,7 @@ fn apr_24_a_channel_of_the_same_number_begins_unpaused() {
 }
 
 #[test]
-fn apr_24_flow_ok_comes_behind_what_was_accepted() {
+fn flow_ok_comes_behind_what_was_accepted() {
     let mut client = Client::roomy();
     let id = client.channel();
     let properties = basic::Properties::default();
@@ -291,7 +291,7 @@ fn apr_24_flow_ok_comes_behind_what_was_accepted() {
 }
 
 #[test]
-fn apr_24_own_flow_is_answered_and_does_not_pause_publishing() {
+fn own_flow_is_answered_and_does_not_pause_publishing() {
     let mut client = Client::open_with(Config {
         checks: Checks::Standard,
         ..Config::default()

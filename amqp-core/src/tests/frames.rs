@@ -63,7 +63,7 @@ impl Reader {
 }
 
 #[test]
-fn apr_02_one_start_frame_is_one_frame() {
+fn one_start_frame_is_one_frame() {
     let (start, bytes) = start();
     let frame = Frame::parse(&bytes, LIMIT).unwrap().unwrap();
     assert_eq!((frame.kind, frame.channel), (FrameKind::Method, 0));
@@ -83,7 +83,7 @@ fn apr_02_one_start_frame_is_one_frame() {
 }
 
 #[test]
-fn ser_06_a_frame_in_two_pieces() {
+fn a_frame_in_two_pieces() {
     let (_, bytes) = start();
     for cut in 0..bytes.len() {
         let (first, second) = bytes.split_at(cut);
@@ -106,7 +106,7 @@ fn ser_06_a_frame_in_two_pieces() {
 }
 
 #[test]
-fn ser_07_a_frame_in_pieces_of_a_hundred_bytes() {
+fn a_frame_in_pieces_of_a_hundred_bytes() {
     let (_, bytes) = start();
     let mut reader = Reader::default();
     let mut client = greeting_client();
@@ -125,7 +125,7 @@ fn ser_07_a_frame_in_pieces_of_a_hundred_bytes() {
 
 /// The bytes that a machine asks for are those that are missing.
 #[test]
-fn ser_07_what_is_missing_is_told() {
+fn what_is_missing_is_told() {
     let (_, bytes) = start();
     let mut client = greeting_client();
     let mut fed = 0;
@@ -140,7 +140,7 @@ fn ser_07_what_is_missing_is_told() {
 }
 
 #[test]
-fn ser_08_apr_19_two_frames_in_one_piece() {
+fn two_frames_in_one_piece() {
     let (_, first) = start();
     let heartbeat = raw_frame(8, 0, &[], 0xCE);
     let both = [&first[..], &heartbeat].concat();
@@ -174,7 +174,7 @@ fn one_channel() -> Pair {
 }
 
 #[test]
-fn ser_09_one_frame_and_a_part_of_the_next() {
+fn one_frame_and_a_part_of_the_next() {
     let (_, first) = start();
     let both = first.repeat(2);
     let mut reader = Reader::default();
@@ -196,7 +196,7 @@ fn ser_09_one_frame_and_a_part_of_the_next() {
 /// The end octet is looked at, wherever the frame was cut, and is no part of the payload: not even
 /// when the payload is full of it.
 #[test]
-fn ser_10_the_end_octet_of_a_large_frame() {
+fn the_end_octet_of_a_large_frame() {
     let body = vec![0xCE; 20_000];
     let publish = method_frame(1, &basic::Publish::default().into());
     let head = [&publish[..], &header_frame(1, 60, 0, 20_000, &[])].concat();
@@ -220,7 +220,7 @@ fn ser_10_the_end_octet_of_a_large_frame() {
 }
 
 #[test]
-fn apr_01_the_protocol_header() {
+fn the_protocol_header() {
     assert_eq!(PROTOCOL_HEADER, [b'A', b'M', b'Q', b'P', 0, 0, 9, 1]);
     let mut server = Side::server(server::Config::default());
     for octet in &PROTOCOL_HEADER[..7] {
@@ -239,7 +239,7 @@ fn apr_01_the_protocol_header() {
 
 /// Whoever speaks something else is told what is spoken here, and the reason says what came.
 #[test]
-fn apr_01_another_protocol_header_is_named() {
+fn another_protocol_header_is_named() {
     let cases: [(&[u8; 8], NotAmqp, &str); 8] = [
         (
             b"AMQP\x01\x01\x00\x0a",
@@ -284,7 +284,7 @@ fn apr_01_another_protocol_header_is_named() {
 
 /// What a client may find in the place of a server, in any pieces.
 #[test]
-fn apr_11_reg_25_the_answer_is_not_a_frame() {
+fn the_answer_is_not_a_frame() {
     let cases: [(&[u8; 8], NotAmqp); 6] = [
         (b"AMQP\x03\x01\x00\x00", NotAmqp::OtherVersion([3, 1, 0, 0])),
         (b"AMQP\x00\x00\x09\x01", NotAmqp::OtherVersion([0, 0, 9, 1])),
@@ -307,7 +307,7 @@ fn apr_11_reg_25_the_answer_is_not_a_frame() {
 }
 
 #[test]
-fn apr_08_a_heartbeat_cut_short_or_with_a_wrong_end() {
+fn a_heartbeat_cut_short_or_with_a_wrong_end() {
     let heartbeat = raw_frame(8, 0, &[], 0xCE);
     for len in 0..heartbeat.len() {
         assert_eq!(Frame::parse(&heartbeat[..len], LIMIT), Ok(None));
@@ -327,7 +327,7 @@ fn apr_08_a_heartbeat_cut_short_or_with_a_wrong_end() {
 
 /// A frame over the limit is refused as soon as its size is known, and one at the limit is not.
 #[test]
-fn apr_20_a_frame_over_the_limit() {
+fn a_frame_over_the_limit() {
     let large = body_frame(1, &[0; 10_000]);
     let limit = 1000;
     let fault = Fault::FrameTooLarge {
@@ -383,7 +383,7 @@ fn apr_20_a_frame_over_the_limit() {
 
 /// Before the limits are agreed on, a frame has at most 8192 bytes.
 #[test]
-fn apr_20_a_frame_over_the_limit_of_the_handshake() {
+fn a_frame_over_the_limit_of_the_handshake() {
     let text = |len| {
         let start = connection::Start::default()
             .version_minor(9)
@@ -409,7 +409,7 @@ fn apr_20_a_frame_over_the_limit_of_the_handshake() {
 
 /// What a tool reads, it can write.
 #[test]
-fn apr_02_frames_are_written_as_they_were_read() {
+fn frames_are_written_as_they_were_read() {
     let publish = method_frame(3, &basic::Publish::default().into());
     let header = header_frame(3, 60, 0, 5, &[]);
     let body = body_frame(3, b"hello");

@@ -66,7 +66,7 @@ pub(super) fn refused(client: &mut Client) -> CloseCause {
 }
 
 #[test]
-fn apr_09_the_response_stands_in_start_ok_once() {
+fn the_response_stands_in_start_ok_once() {
     let (mut client, start_ok) = {
         let mut client = Client::new(with_mechanism(Plain::new("foo", "bar").unwrap()));
         client.send(0, &start());
@@ -87,7 +87,7 @@ fn apr_09_the_response_stands_in_start_ok_once() {
 }
 
 #[test]
-fn apr_10_the_header_comes_first_and_alone() {
+fn the_header_comes_first_and_alone() {
     let client = Client::new(Config::default());
     assert_eq!(PROTOCOL_HEADER, [b'A', b'M', b'Q', b'P', 0, 0, 9, 1]);
     assert_eq!(client.conn.stage(), Stage::Greeting);
@@ -96,7 +96,7 @@ fn apr_10_the_header_comes_first_and_alone() {
 }
 
 #[test]
-fn apr_11_puk_38_reg_25_a_server_of_another_version_is_named() {
+fn a_server_of_another_version_is_named() {
     for (answer, version) in [
         (b"AMQP\x03\x01\x00\x00", "AMQP 1.0.0 (id 3)"),
         (b"AMQP\x00\x01\x00\x00", "AMQP 1.0.0 (id 0)"),
@@ -119,7 +119,7 @@ fn apr_11_puk_38_reg_25_a_server_of_another_version_is_named() {
 }
 
 #[test]
-fn apr_11_peers_of_other_protocols_are_named() {
+fn peers_of_other_protocols_are_named() {
     let ssh = b"SSH-2.0-OpenSSH_9.6\r\n";
     for (answer, what) in [
         (&b"\x15\x03\x01\x00\x02\x02\x46"[..], NotAmqp::Tls),
@@ -153,7 +153,7 @@ fn apr_11_peers_of_other_protocols_are_named() {
 }
 
 #[test]
-fn apr_12_start_is_answered_and_remembered() {
+fn start_is_answered_and_remembered() {
     let mut client = Client::new(Config::default());
     let capabilities = FieldTable::new()
         .with("publisher_confirms", true)
@@ -185,7 +185,7 @@ fn apr_12_start_is_answered_and_remembered() {
 }
 
 #[test]
-fn apr_12_a_client_says_what_it_can_do() {
+fn a_client_says_what_it_can_do() {
     let own = FieldTable::new()
         .with("connection_name", "billing")
         .unwrap()
@@ -219,7 +219,7 @@ fn apr_12_a_client_says_what_it_can_do() {
 }
 
 #[test]
-fn apr_12_the_first_mechanism_that_both_know_is_taken() {
+fn the_first_mechanism_that_both_know_is_taken() {
     let mechanisms = || -> Vec<Box<dyn Mechanism>> {
         vec![
             Box::new(crate::sasl::External::new()),
@@ -244,7 +244,7 @@ fn apr_12_the_first_mechanism_that_both_know_is_taken() {
 }
 
 #[test]
-fn apr_13_what_cannot_be_agreed_on_ends_the_connection() {
+fn what_cannot_be_agreed_on_ends_the_connection() {
     let version = |major, minor| NotAmqp::StartVersion { major, minor }.into();
     let no_mechanism = |offered: &str| CloseCause::NoCommonMechanism {
         offered: offered.into(),
@@ -283,7 +283,7 @@ fn apr_13_what_cannot_be_agreed_on_ends_the_connection() {
 }
 
 #[test]
-fn apr_14_apr_40_limits_are_brought_together() {
+fn limits_are_brought_together() {
     const NONE: u32 = u32::MAX;
     // What the client wants, what the server suggests, what goes into tune-ok, what holds.
     for (ours, theirs, answered, agreed) in [
@@ -379,7 +379,7 @@ fn apr_14_apr_40_limits_are_brought_together() {
 }
 
 #[test]
-fn apr_14_a_frame_limit_below_the_standard_s_is_refused() {
+fn a_frame_limit_below_the_standard_s_is_refused() {
     for frame_max in [1, 8, 4095] {
         let (mut client, _) = authenticating(Config::default());
         client.send(0, &connection::Tune::default().frame_max(frame_max));
@@ -404,7 +404,7 @@ fn apr_14_a_frame_limit_below_the_standard_s_is_refused() {
 }
 
 #[test]
-fn apr_15_open_ok_opens() {
+fn open_ok_opens() {
     let mut client = opening();
     assert!(client.conn.open_channel().is_err());
     client.send(0, &connection::OpenOk);
@@ -442,7 +442,7 @@ impl Mechanism for Double {
 }
 
 #[test]
-fn apr_16_any_number_of_challenges_is_answered() {
+fn any_number_of_challenges_is_answered() {
     for rounds in [0, 1, 2, 100] {
         let mut client = Client::new(with_mechanism(Double));
         client.send(0, &start().mechanisms("DOUBLE PLAIN"));
@@ -462,7 +462,7 @@ fn apr_16_any_number_of_challenges_is_answered() {
 }
 
 #[test]
-fn apr_16_a_challenge_without_an_answer_is_a_failed_authentication() {
+fn a_challenge_without_an_answer_is_a_failed_authentication() {
     for (config, mechanism, challenge) in [
         (with_mechanism(Double), "DOUBLE", "not a number"),
         (Config::default(), "PLAIN", "who are you?"),

@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[test]
-fn reg_09_a_server_may_close_in_each_stage() {
+fn a_server_may_close_in_each_stage() {
     for (code, text) in [
         (
             ReplyCode::ACCESS_REFUSED,
@@ -51,7 +51,7 @@ fn reg_09_a_server_may_close_in_each_stage() {
 }
 
 #[test]
-fn reg_10_the_end_of_the_transport_has_a_cause_in_each_stage() {
+fn the_end_of_the_transport_has_a_cause_in_each_stage() {
     for (stage, mut client) in every_stage() {
         client.conn.handle_eof(client.now);
         let reason = finished(&mut client);
@@ -77,7 +77,7 @@ fn reg_10_the_end_of_the_transport_has_a_cause_in_each_stage() {
 
 /// How RabbitMQ hangs up over plain TCP.
 #[test]
-fn reg_10_a_reset_during_authentication_refuses_the_credentials() {
+fn a_reset_during_authentication_refuses_the_credentials() {
     for (stage, mut client) in every_stage() {
         client.conn.handle_reset(client.now, "reset by peer");
         let cause = if stage == Stage::Authenticating {
@@ -156,7 +156,7 @@ fn the_mechanism_that_was_chosen_is_told() {
 }
 
 #[test]
-fn reg_10_a_half_frame_at_the_end_changes_nothing() {
+fn a_half_frame_at_the_end_changes_nothing() {
     for (stage, mut client) in every_stage() {
         let close = connection::Close::default();
         client.feed(&method_frame(0, &close)[..10]);

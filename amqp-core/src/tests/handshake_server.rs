@@ -121,7 +121,7 @@ fn faulted(server: &mut Server, code: Option<ReplyCode>) -> Fault {
 }
 
 #[test]
-fn puk_38_a_client_of_another_protocol_is_answered_with_ours() {
+fn a_client_of_another_protocol_is_answered_with_ours() {
     for (greeting, what) in [
         (
             &b"AMQP\x00\x01\x00\x00"[..],
@@ -217,7 +217,7 @@ fn credentials_go_to_the_application() {
 }
 
 #[test]
-fn apr_16_a_server_may_challenge_any_number_of_times() {
+fn a_server_may_challenge_any_number_of_times() {
     for rounds in [1, 2, 50] {
         let mut server = deciding();
         for round in 0..rounds {
@@ -278,7 +278,7 @@ fn refused_credentials_are_told_to_who_understands_it() {
 }
 
 #[test]
-fn apr_14_tune_ok_must_keep_to_the_rules() {
+fn tune_ok_must_keep_to_the_rules() {
     // What the server suggests, and asks for at least; what the client answers; whether it may.
     let default = (2047, 131_072, 8192);
     for (config, answer, fault) in [
@@ -365,7 +365,7 @@ fn tune_suggests_what_was_configured() {
 }
 
 #[test]
-fn apr_15_a_virtual_host_is_opened() {
+fn a_virtual_host_is_opened() {
     let mut server = opening();
     assert_eq!(server.sent(), []);
     server.conn.open().unwrap();
@@ -377,7 +377,7 @@ fn apr_15_a_virtual_host_is_opened() {
 }
 
 #[test]
-fn ser_03_a_virtual_host_is_refused_with_530() {
+fn a_virtual_host_is_refused_with_530() {
     let mut server = opening();
     let text = "NOT_ALLOWED - vhost nope not found";
     server.conn.close(ReplyCode::NOT_ALLOWED, text);
@@ -399,7 +399,7 @@ fn ser_03_a_virtual_host_is_refused_with_530() {
 }
 
 #[test]
-fn ser_03_a_refused_client_that_does_not_answer_is_dropped() {
+fn a_refused_client_that_does_not_answer_is_dropped() {
     let mut server = opening();
     server.conn.close(ReplyCode::NOT_ALLOWED, "no");
     server.bytes();
@@ -432,7 +432,7 @@ fn decisions_are_asked_for_before_they_are_made() {
 }
 
 #[test]
-fn reg_09_methods_of_another_stage_are_faults() {
+fn methods_of_another_stage_are_faults() {
     let said: [&dyn Fn(&mut Server); 7] = [
         &|server| server.send(0, &start_ok()),
         &|server| server.send(0, &connection::SecureOk::default()),
@@ -464,7 +464,7 @@ fn reg_09_methods_of_another_stage_are_faults() {
 }
 
 #[test]
-fn reg_10_the_end_of_the_transport_has_a_cause_in_each_stage() {
+fn the_end_of_the_transport_has_a_cause_in_each_stage() {
     for (stage, mut server) in every_stage() {
         server.conn.handle_eof(server.now);
         let reason = closed(&mut server);

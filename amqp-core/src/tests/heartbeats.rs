@@ -50,7 +50,7 @@ fn assert_dead(client: &mut Client) {
 }
 
 #[test]
-fn tri_11_a_silent_server_is_dead_after_two_intervals() {
+fn a_silent_server_is_dead_after_two_intervals() {
     for heartbeat in [1, 2, 3, 60, 580, 65_535] {
         let mut client = with_heartbeat(heartbeat);
         let interval = SECOND * u32::from(heartbeat);
@@ -68,7 +68,7 @@ fn tri_11_a_silent_server_is_dead_after_two_intervals() {
 }
 
 #[test]
-fn apr_32_two_intervals_are_just_too_long() {
+fn two_intervals_are_just_too_long() {
     let mut client = with_heartbeat(1);
     client.advance(Duration::from_millis(1_999));
     assert_eq!(client.events(), []);
@@ -82,7 +82,7 @@ fn apr_32_two_intervals_are_just_too_long() {
 }
 
 #[test]
-fn apr_32_any_byte_is_a_sign_of_life() {
+fn any_byte_is_a_sign_of_life() {
     let mut client = with_heartbeat(1);
     let id = client.channel();
     client.consumer(id, "t", false);
@@ -105,7 +105,7 @@ fn apr_32_any_byte_is_a_sign_of_life() {
 }
 
 #[test]
-fn reg_13_one_and_two_seconds_live() {
+fn one_and_two_seconds_live() {
     for heartbeat in [1u16, 2] {
         let mut client = with_heartbeat(heartbeat);
         let mut calls = 0;
@@ -121,7 +121,7 @@ fn reg_13_one_and_two_seconds_live() {
 }
 
 #[test]
-fn reg_13_ser_36_without_heartbeats_an_hour_is_nothing() {
+fn without_heartbeats_an_hour_is_nothing() {
     let mut client = with_heartbeat(0);
     let id = client.channel();
     assert_eq!(client.conn.poll_timeout(), None);
@@ -137,7 +137,7 @@ fn reg_13_ser_36_without_heartbeats_an_hour_is_nothing() {
 }
 
 #[test]
-fn reg_13_a_client_may_turn_heartbeats_off() {
+fn a_client_may_turn_heartbeats_off() {
     let config = Config {
         heartbeat: Some(0),
         ..Config::default()
@@ -190,7 +190,7 @@ fn a_beat_is_due_only_once_until_it_is_taken() {
 }
 
 #[test]
-fn reg_14_writing_does_not_make_the_server_alive() {
+fn writing_does_not_make_the_server_alive() {
     let mut client = with_heartbeat(2);
     let id = client.channel();
     for _ in 0..7 {
@@ -204,7 +204,7 @@ fn reg_14_writing_does_not_make_the_server_alive() {
 }
 
 #[test]
-fn reg_14_silence_is_not_held_against_a_server_that_nobody_reads() {
+fn silence_is_not_held_against_a_server_that_nobody_reads() {
     let mut client = with_heartbeat(2);
     client.advance(SECOND * 3);
     client.bytes();

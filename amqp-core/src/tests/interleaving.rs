@@ -327,7 +327,7 @@ proptest! {
     /// When the output is taken decides how channels take turns, and what had left when a channel
     /// ended; but each channel says the same, and the same is told.
     #[test]
-    fn apr_25_taking_the_output_at_any_time_changes_no_channel(
+    fn taking_the_output_at_any_time_changes_no_channel(
         steps in list((any_step(), any::<bool>(), any::<bool>()), 0..60),
     ) {
         let (mut first, mut second) = (Run::new(), Run::new());

@@ -279,7 +279,7 @@ fn assert_crossed(side: &Side, events: &[Event]) {
 }
 
 #[test]
-fn apr_39_reg_28_the_legality_table_on_an_open_connection() {
+fn the_legality_table_on_an_open_connection() {
     let mut checked = 0;
     for role in Role::BOTH {
         for place in PLACES {
@@ -297,7 +297,7 @@ fn apr_39_reg_28_the_legality_table_on_an_open_connection() {
 
 /// A closed channel whose close was not answered yet ends with the answer, and its number is free.
 #[test]
-fn reg_18_what_is_ignored_on_a_closing_channel_leaves_it_closing() {
+fn what_is_ignored_on_a_closing_channel_leaves_it_closing() {
     for role in Role::BOTH {
         let mut side = side_with(role, Place::Closing);
         let number = Place::Closing.number();
@@ -477,7 +477,7 @@ fn expected_during_handshake(step: Step, rule: &Rule, number: u16) -> Expected {
 }
 
 #[test]
-fn apr_39_reg_09_the_legality_table_during_the_handshake() {
+fn the_legality_table_during_the_handshake() {
     for step in Step::ALL {
         for number in [0, 1] {
             for method in protocol::samples(&mut Harmless::default()) {
@@ -505,7 +505,7 @@ fn apr_39_reg_09_the_legality_table_during_the_handshake() {
 
 /// Content comes on open channels only, and none is open.
 #[test]
-fn apr_39_content_during_the_handshake() {
+fn content_during_the_handshake() {
     for step in Step::ALL {
         let frames = [header_frame(1, 60, 0, 1, &[]), body_frame(1, b"x")];
         if step == Step::Start {
@@ -525,7 +525,7 @@ fn apr_39_content_during_the_handshake() {
 }
 
 #[test]
-fn reg_09_while_the_connection_closes_only_the_close_and_its_answer_matter() {
+fn while_the_connection_closes_only_the_close_and_its_answer_matter() {
     for role in Role::BOTH {
         for method in protocol::samples(&mut Harmless::default()) {
             for number in [0, 1, 2, CHANNEL_MAX, CHANNEL_MAX + 1] {
@@ -600,7 +600,7 @@ fn requests() -> Vec<(MethodId, Ask)> {
 }
 
 #[test]
-fn apr_26_every_request_of_the_table_is_among_those_asked() {
+fn every_request_of_the_table_is_among_those_asked() {
     let asked: BTreeSet<_> = requests().into_iter().map(|(id, _)| id).collect();
     let of_table = RULES.iter().filter(|rule| {
         rule.client_sends
@@ -613,7 +613,7 @@ fn apr_26_every_request_of_the_table_is_among_those_asked() {
 
 /// Every answer settles a request that asked for it, once; and no request of another kind.
 #[test]
-fn apr_26_an_answer_is_accepted_when_it_was_asked_for() {
+fn an_answer_is_accepted_when_it_was_asked_for() {
     for (request, ask) in requests() {
         for answer in protocol::samples(&mut Harmless::default()) {
             let rule = answer.rule();
@@ -678,7 +678,7 @@ fn answered(event: &Event) -> Option<RequestId> {
 
 /// What a server asks a client is answered once, and what it has not asked is not answered.
 #[test]
-fn apr_29_a_client_answers_a_server_only_when_it_was_asked() {
+fn a_client_answers_a_server_only_when_it_was_asked() {
     let cancel = |no_wait| {
         let cancel = basic::Cancel::default().consumer_tag("t").unwrap();
         cancel.no_wait(no_wait)
@@ -708,7 +708,7 @@ fn apr_29_a_client_answers_a_server_only_when_it_was_asked() {
 
 /// The stage is told as it was passed, whoever asks.
 #[test]
-fn apr_39_every_step_has_its_stage() {
+fn every_step_has_its_stage() {
     for step in Step::ALL {
         let mut side = step.side();
         let stage = match step.role() {

@@ -78,7 +78,7 @@ fn refused(
 }
 
 #[test]
-fn apr_39_a_frame_with_a_wrong_end() {
+fn a_frame_with_a_wrong_end() {
     for role in Role::BOTH {
         let method = method_frame(OPEN, &content_method(role));
         for frame in [
@@ -97,7 +97,7 @@ fn apr_39_a_frame_with_a_wrong_end() {
 }
 
 #[test]
-fn apr_39_an_unknown_frame_type_is_told_to_a_server_at_its_first_octet() {
+fn an_unknown_frame_type_is_told_to_a_server_at_its_first_octet() {
     for role in Role::BOTH {
         for kind in (0..=255).filter(|kind| !matches!(kind, 1 | 2 | 3 | 8)) {
             let mut side = open_side(role);
@@ -124,7 +124,7 @@ fn apr_39_an_unknown_frame_type_is_told_to_a_server_at_its_first_octet() {
 }
 
 #[test]
-fn reg_27_frames_of_gigabytes_are_refused_at_their_size() {
+fn frames_of_gigabytes_are_refused_at_their_size() {
     for role in Role::BOTH {
         let limit = if role == Role::Server {
             131_080
@@ -144,7 +144,7 @@ fn reg_27_frames_of_gigabytes_are_refused_at_their_size() {
 }
 
 #[test]
-fn reg_28_unknown_classes_and_methods() {
+fn unknown_classes_and_methods() {
     for role in Role::BOTH {
         for channel in [0, OPEN, 77, u16::MAX] {
             for class in [0, 31, 61, 120, u16::MAX] {
@@ -166,7 +166,7 @@ fn reg_28_unknown_classes_and_methods() {
 }
 
 #[test]
-fn apr_39_frames_too_short_for_what_they_should_hold() {
+fn frames_too_short_for_what_they_should_hold() {
     for role in Role::BOTH {
         let fault = || (Fault::FrameTooShort, 501);
         for len in 0..4 {
@@ -203,7 +203,7 @@ fn read_methods(role: Role) -> impl Iterator<Item = (u16, Method, Vec<u8>)> {
 }
 
 #[test]
-fn apr_39_arguments_that_are_cut_short() {
+fn arguments_that_are_cut_short() {
     for role in Role::BOTH {
         for (number, method, arguments) in read_methods(role) {
             let id = method.id();
@@ -219,7 +219,7 @@ fn apr_39_arguments_that_are_cut_short() {
 }
 
 #[test]
-fn apr_39_bytes_behind_the_arguments() {
+fn bytes_behind_the_arguments() {
     for role in Role::BOTH {
         for (number, method, mut arguments) in read_methods(role) {
             let id = method.id();
@@ -248,7 +248,7 @@ fn nested_tables(depth: usize) -> Vec<u8> {
 }
 
 #[test]
-fn reg_26_tables_nested_ten_thousand_deep() {
+fn tables_nested_ten_thousand_deep() {
     for depth in [33, 10_000] {
         let table = nested_tables(depth);
         let fault = || (Fault::Decode(DecodeError::TableTooDeep), 502);
@@ -273,7 +273,7 @@ fn reg_26_tables_nested_ten_thousand_deep() {
 
 /// Before anybody has logged in, too.
 #[test]
-fn reg_26_table_bombs_in_the_handshake() {
+fn table_bombs_in_the_handshake() {
     let table = nested_tables(1300);
     let fault = Fault::Decode(DecodeError::TableTooDeep);
     let mut server = Side::server(server::Config::default());
@@ -292,7 +292,7 @@ fn reg_26_table_bombs_in_the_handshake() {
 }
 
 #[test]
-fn apr_39_properties_that_do_not_decode_end_a_client_of_a_server() {
+fn properties_that_do_not_decode_end_a_client_of_a_server() {
     let cases: [(&[u8], DecodeError); 8] = [
         (&[0], DecodeError::Truncated),
         (&[0, 1], DecodeError::Truncated),
@@ -322,7 +322,7 @@ fn apr_39_properties_that_do_not_decode_end_a_client_of_a_server() {
 }
 
 #[test]
-fn apr_39_headers_of_another_class_or_with_a_weight() {
+fn headers_of_another_class_or_with_a_weight() {
     for role in Role::BOTH {
         let method = content_method(role);
         let good = method_frame(OPEN, &method);
@@ -340,7 +340,7 @@ fn apr_39_headers_of_another_class_or_with_a_weight() {
 }
 
 #[test]
-fn apr_39_content_out_of_its_order() {
+fn content_out_of_its_order() {
     for role in Role::BOTH {
         let method = Some(content_method(role).id());
         let begun = method_frame(OPEN, &content_method(role));
@@ -362,7 +362,7 @@ fn apr_39_content_out_of_its_order() {
 
 /// An empty body has no frame, not even an empty one, and neither has a full one after its end.
 #[test]
-fn reg_16_frames_behind_the_end_of_a_body() {
+fn frames_behind_the_end_of_a_body() {
     for role in Role::BOTH {
         let no_body = (Fault::UnexpectedBody, 505);
         for size in [0, 1] {
@@ -381,7 +381,7 @@ fn reg_16_frames_behind_the_end_of_a_body() {
 }
 
 #[test]
-fn apr_39_bodies_longer_than_announced() {
+fn bodies_longer_than_announced() {
     for role in Role::BOTH {
         let method = Some(content_method(role).id());
         for (size, len, excess) in [(10, 11, 1), (1, 3000, 2999), (4000, 5000, 1000)] {
@@ -397,7 +397,7 @@ fn apr_39_bodies_longer_than_announced() {
 }
 
 #[test]
-fn apr_39_a_flood_of_empty_body_frames() {
+fn a_flood_of_empty_body_frames() {
     let limit = Limits::default().empty_frames;
     for role in Role::BOTH {
         let method = Some(content_method(role).id());
@@ -417,7 +417,7 @@ fn apr_39_a_flood_of_empty_body_frames() {
 }
 
 #[test]
-fn apr_39_heartbeats_on_a_channel_or_with_a_payload() {
+fn heartbeats_on_a_channel_or_with_a_payload() {
     for role in Role::BOTH {
         for bad in [
             raw_frame(8, OPEN, &[], 0xCE),
@@ -441,7 +441,7 @@ fn apr_39_heartbeats_on_a_channel_or_with_a_payload() {
 }
 
 #[test]
-fn apr_39_content_on_channel_zero_and_on_channels_that_are_not_open() {
+fn content_on_channel_zero_and_on_channels_that_are_not_open() {
     for role in Role::BOTH {
         let frames = |number| {
             [
@@ -468,7 +468,7 @@ fn apr_39_content_on_channel_zero_and_on_channels_that_are_not_open() {
 /// A body that is too large closes its channel and no other. What is still under way is ignored,
 /// and the number is free after the answer.
 #[test]
-fn reg_27_bodies_of_any_announced_size() {
+fn bodies_of_any_announced_size() {
     let limit = Limits::default().body;
     for role in Role::BOTH {
         for size in [limit + 1, 1 << 32, 1 << 63, u64::MAX] {
@@ -528,7 +528,7 @@ fn reg_27_bodies_of_any_announced_size() {
 /// While the connection closes for a reason of its own, a channel's fault does not become the
 /// connection's.
 #[test]
-fn reg_27_a_body_too_large_while_the_connection_closes() {
+fn a_body_too_large_while_the_connection_closes() {
     for role in Role::BOTH {
         let mut side = open_side(role);
         side.close(ReplyCode::SUCCESS, "bye");
@@ -549,7 +549,7 @@ fn reg_27_a_body_too_large_while_the_connection_closes() {
 
 /// What a client is told of consumers, deliveries and publishes must make sense.
 #[test]
-fn apr_29_what_a_server_says_of_things_that_are_not_there() {
+fn what_a_server_says_of_things_that_are_not_there() {
     let name = Harmless::default().short_str();
     // The fault of one channel, with the code that is its channel's.
     let refused = |message: &[u8], fault: Fault, id| {
@@ -589,7 +589,7 @@ fn apr_29_what_a_server_says_of_things_that_are_not_there() {
 
 /// Numbers of deliveries come from the server, and may be any.
 #[test]
-fn apr_39_delivery_tags_at_the_end_of_their_range() {
+fn delivery_tags_at_the_end_of_their_range() {
     let deliver = |tag| {
         let mut random = Harmless::default();
         let deliver = basic::Deliver::sample(&mut random).delivery_tag(tag);
@@ -616,7 +616,7 @@ fn apr_39_delivery_tags_at_the_end_of_their_range() {
 }
 
 #[test]
-fn apr_13_limits_that_cannot_be_agreed_to() {
+fn limits_that_cannot_be_agreed_to() {
     for value in [1, 4095] {
         let mut client = Side::client(client::Config::default());
         client.sent();

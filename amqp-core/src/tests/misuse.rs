@@ -478,7 +478,7 @@ fn names_that_are_too_long_cannot_be_made() {
 }
 
 #[test]
-fn puk_41_a_closed_connection_refuses_every_command() {
+fn a_closed_connection_refuses_every_command() {
     let ends: [fn(&mut Client); 4] = [
         |client| client.conn.close(ReplyCode::SUCCESS, ""),
         |client| client.conn.handle_eof(client.now),

@@ -38,7 +38,7 @@ fn with_little_room() -> Client {
 }
 
 #[test]
-fn apr_27_the_bytes_of_a_publish() {
+fn the_bytes_of_a_publish() {
     let mut client = with_frames(4096);
     let id = client.channel();
     let body: Vec<u8> = (0..4089u32).map(|n| n as u8).collect();
@@ -65,7 +65,7 @@ fn apr_27_the_bytes_of_a_publish() {
 }
 
 #[test]
-fn apr_27_a_body_is_cut_into_full_frames() {
+fn a_body_is_cut_into_full_frames() {
     for frame_max in [4096, 8192, 131_072] {
         let chunk = frame_max as usize - 8;
         for len in [0, 1, chunk - 1, chunk, chunk + 1, 2 * chunk, 2 * chunk + 1] {
@@ -95,7 +95,7 @@ fn apr_27_a_body_is_cut_into_full_frames() {
 }
 
 #[test]
-fn apr_40_without_a_frame_limit_frames_are_still_bounded() {
+fn without_a_frame_limit_frames_are_still_bounded() {
     let mut client = with_frames(0);
     let id = client.channel();
     client.publish(id, b"0123456789");
@@ -117,7 +117,7 @@ fn apr_40_without_a_frame_limit_frames_are_still_bounded() {
 }
 
 #[test]
-fn puk_20_nothing_is_dropped_without_waiting() {
+fn nothing_is_dropped_without_waiting() {
     let mut client = Client::open();
     let id = client.channel();
     let mut before = 0;
@@ -261,7 +261,7 @@ proptest! {
     /// Within a channel, nothing overtakes anything (lapin's defect 4), whenever and however
     /// often the output is taken.
     #[test]
-    fn apr_25_the_order_of_calls_is_the_order_on_the_wire(
+    fn the_order_of_calls_is_the_order_on_the_wire(
         frame_max in prop::sample::select(vec![4096u32, 131_072]),
         deeds in list((0usize..3, any_deed()), 0..40),
     ) {
@@ -474,7 +474,7 @@ fn a_full_output_holds_publishes_back_until_it_has_drained() {
 }
 
 #[test]
-fn reg_34_a_million_publishes_that_nobody_takes_are_bounded() {
+fn a_million_publishes_that_nobody_takes_are_bounded() {
     let mut client = Client::open();
     let id = client.channel();
     let properties = basic::Properties::default();

@@ -60,7 +60,7 @@ fn timed_out(client: &mut Client, request: RequestId) {
 }
 
 #[test]
-fn puk_05_many_requests_are_under_way() {
+fn many_requests_are_under_way() {
     // Amqprs's defect 2: one slot for each kind of request.
     let (mut client, id) = open();
     let requests: Vec<_> = (0..100).map(|_| declare(&mut client, id)).collect();
@@ -120,7 +120,7 @@ fn an_answer_to_nothing_is_a_fault() {
 }
 
 #[test]
-fn reg_05_the_answer_to_an_abandoned_request_is_not_that_of_the_next() {
+fn the_answer_to_an_abandoned_request_is_not_that_of_the_next() {
     let (mut client, id) = open();
     let first = declare(&mut client, id);
     client.conn.abandon(id, first);
@@ -141,7 +141,7 @@ fn reg_05_the_answer_to_an_abandoned_request_is_not_that_of_the_next() {
 
 /// RabbitMQ 3.10 would close the connection for a cancel before that.
 #[test]
-fn reg_05_an_abandoned_consumer_is_cancelled_when_it_is_confirmed() {
+fn an_abandoned_consumer_is_cancelled_when_it_is_confirmed() {
     let (mut client, id) = open();
     let (_, request) = client.consume(id, consume("q", "t"));
     client.bytes();
@@ -179,7 +179,7 @@ fn reg_05_an_abandoned_consumer_is_cancelled_when_it_is_confirmed() {
 }
 
 #[test]
-fn reg_05_an_abandoned_consumer_that_the_server_cancels_is_gone() {
+fn an_abandoned_consumer_that_the_server_cancels_is_gone() {
     let (mut client, id) = open();
     let (_, request) = client.consume(id, consume("q", "t"));
     client.conn.abandon(id, request);
@@ -196,7 +196,7 @@ fn reg_05_an_abandoned_consumer_that_the_server_cancels_is_gone() {
 }
 
 #[test]
-fn reg_05_an_abandoned_consumer_that_the_server_refuses_leaves_nothing_behind() {
+fn an_abandoned_consumer_that_the_server_refuses_leaves_nothing_behind() {
     let (mut client, id) = open();
     let (consumer, _) = client.consume(id, consume("q", "t"));
     client.bytes();
@@ -215,7 +215,7 @@ fn reg_05_an_abandoned_consumer_that_the_server_refuses_leaves_nothing_behind() 
 
 /// What it still says on a channel that is being closed is of no account.
 #[test]
-fn reg_05_an_abandoned_consumer_is_confirmed_while_its_channel_closes() {
+fn an_abandoned_consumer_is_confirmed_while_its_channel_closes() {
     let (mut client, id) = open();
     let (consumer, _) = client.consume(id, consume("q", "t"));
     client.on(id).abandon_consumer(&name("t"), consumer);
@@ -231,7 +231,7 @@ fn reg_05_an_abandoned_consumer_is_confirmed_while_its_channel_closes() {
 }
 
 #[test]
-fn reg_05_an_abandoned_message_is_put_back() {
+fn an_abandoned_message_is_put_back() {
     let (mut client, id) = open();
     let get = |client: &mut Client, no_ack| {
         let get = basic::Get::default().no_ack(no_ack);
@@ -257,7 +257,7 @@ fn reg_05_an_abandoned_message_is_put_back() {
 }
 
 #[test]
-fn reg_05_a_get_that_is_abandoned_in_the_middle_of_its_body() {
+fn a_get_that_is_abandoned_in_the_middle_of_its_body() {
     let (mut client, id) = open();
     let request = client.on(id).get(&basic::Get::default()).unwrap();
     client.bytes();
@@ -270,7 +270,7 @@ fn reg_05_a_get_that_is_abandoned_in_the_middle_of_its_body() {
 }
 
 #[test]
-fn reg_05_an_abandoned_channel_is_closed_when_it_is_open() {
+fn an_abandoned_channel_is_closed_when_it_is_open() {
     let mut client = Client::open();
     let (id, request) = client.conn.open_channel().unwrap();
     client.bytes();
@@ -291,7 +291,7 @@ fn reg_05_an_abandoned_channel_is_closed_when_it_is_open() {
 }
 
 #[test]
-fn reg_05_an_abandoned_close_still_frees_the_number() {
+fn an_abandoned_close_still_frees_the_number() {
     let (mut client, id) = open();
     let request = client.on(id).close(ReplyCode::SUCCESS, "").unwrap();
     client.bytes();
@@ -338,7 +338,7 @@ fn a_consumer_that_nobody_listens_to_is_cancelled() {
 }
 
 #[test]
-fn reg_06_a_request_times_out_and_its_late_answer_is_not_that_of_the_next() {
+fn a_request_times_out_and_its_late_answer_is_not_that_of_the_next() {
     let (mut client, id) = open();
     let first = declare(&mut client, id);
     client.bytes();
@@ -362,7 +362,7 @@ fn reg_06_a_request_times_out_and_its_late_answer_is_not_that_of_the_next() {
 }
 
 #[test]
-fn reg_06_what_a_late_answer_brings_is_given_back() {
+fn what_a_late_answer_brings_is_given_back() {
     let wait = |client: &mut Client, request| {
         client.bytes();
         client.advance(Duration::from_secs(30));
@@ -503,7 +503,7 @@ fn a_deadline_is_set_when_the_time_is_known() {
 }
 
 #[test]
-fn reg_21_a_cancel_of_the_server_s_that_crosses_one_without_an_answer() {
+fn a_cancel_of_the_server_s_that_crosses_one_without_an_answer() {
     let (mut client, id) = open();
     client.consumer(id, "t", false);
     client.on(id).send(&cancel("t")).unwrap();

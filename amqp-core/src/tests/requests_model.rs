@@ -336,7 +336,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn reg_05_reg_06_each_request_has_one_outcome(steps in list(any_step(), 0..150), end in 0..3) {
+    fn each_request_has_one_outcome(steps in list(any_step(), 0..150), end in 0..3) {
         let mut model = Model::new();
         for (index, step) in steps {
             model.step(index, step);

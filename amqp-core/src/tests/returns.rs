@@ -73,7 +73,7 @@ fn confirming() -> (Client, ChannelId) {
 }
 
 #[test]
-fn ser_35_a_return_comes_before_its_confirm_and_hurts_nothing() {
+fn a_return_comes_before_its_confirm_and_hurts_nothing() {
     let (mut client, id) = confirming();
     client.consumer(id, "t", true);
     let properties = with_id("123456");
@@ -112,7 +112,7 @@ fn ser_35_a_return_comes_before_its_confirm_and_hurts_nothing() {
 }
 
 #[test]
-fn reg_02_returns_and_confirms_are_not_adjacent() {
+fn returns_and_confirms_are_not_adjacent() {
     // Note 21, and lapin's defect 2.
     let (mut client, id) = confirming();
     let none = basic::Properties::default();
@@ -322,7 +322,7 @@ proptest! {
     /// The server takes publishes in, returns some at once, and confirms later, as it likes. Each
     /// return is matched to its publish, and no return comes for one that was confirmed.
     #[test]
-    fn reg_02_each_return_finds_its_publish(
+    fn each_return_finds_its_publish(
         samples in list(any_sample(), 1..40),
         confirms in list((any::<prop::sample::Index>(), any::<bool>(), 0usize..4), 1..60),
         unique in any::<bool>(),
@@ -380,7 +380,7 @@ proptest! {
 }
 
 #[test]
-fn apr_35_a_return_is_no_delivery() {
+fn a_return_is_no_delivery() {
     let (mut client, id) = confirming();
     client.consumer(id, "t", false);
     let none = basic::Properties::default();

@@ -152,7 +152,7 @@ fn a_secret_is_renewed() {
 }
 
 #[test]
-fn reg_31_a_refused_secret_ends_the_connection_and_says_why() {
+fn a_refused_secret_ends_the_connection_and_says_why() {
     let mut client = Script::open();
     let id = client.channel();
     let request = update(&mut client);
@@ -193,7 +193,7 @@ fn reg_31_a_refused_secret_ends_the_connection_and_says_why() {
 }
 
 #[test]
-fn reg_31_a_consumer_that_may_no_longer_read_is_cancelled() {
+fn a_consumer_that_may_no_longer_read_is_cancelled() {
     let mut client = Script::open();
     let id = client.channel();
     let consumer = client.consumer(id, "ctag", false);

@@ -148,7 +148,7 @@ fn declare_with(fields: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn reg_09_who_has_not_agreed_on_the_limits_is_hung_up_on() {
+fn who_has_not_agreed_on_the_limits_is_hung_up_on() {
     for at in [At::Start, At::Tune] {
         for bytes in [
             of(0, connection::Close::default()),
@@ -180,7 +180,7 @@ fn reg_09_who_has_not_agreed_on_the_limits_is_hung_up_on() {
 }
 
 #[test]
-fn reg_09_a_method_of_another_stage_is_a_channel_error() {
+fn a_method_of_another_stage_is_a_channel_error() {
     for (at, state) in [(At::Opening, "opening"), (At::Open, "running")] {
         for (bytes, named) in [
             (of(0, connection::TuneOk::default()), "10.31"),
@@ -237,7 +237,7 @@ fn what_is_no_frame_of_channel_zero_is_unexpected_before_the_connection_is_open(
 }
 
 #[test]
-fn apr_39_frames_that_are_wrong() {
+fn frames_that_are_wrong() {
     for (bytes, expected) in [
         (
             frame(9, 0, b"hello"),
@@ -301,7 +301,7 @@ fn apr_39_frames_that_are_wrong() {
 }
 
 #[test]
-fn reg_28_what_does_not_exist_is_hung_up_on() {
+fn what_does_not_exist_is_hung_up_on() {
     for number in [0, 1, 7] {
         for (class, id) in [(99, 99), (50, 99), (0, 0), (70, 10), (30, 99)] {
             hangs_up(At::Open, &method(number, class, id, &[1, 2, 3]));
@@ -322,7 +322,7 @@ fn reg_28_what_does_not_exist_is_hung_up_on() {
 }
 
 #[test]
-fn apr_39_arguments_that_cannot_be_read() {
+fn arguments_that_cannot_be_read() {
     for (bytes, expected) in [
         (
             method(1, 50, 10, &[]),
@@ -456,7 +456,7 @@ fn methods_that_are_not_a_client_s_or_not_of_a_channel() {
 }
 
 #[test]
-fn apr_39_content_that_is_out_of_order() {
+fn content_that_is_out_of_order() {
     let header_due = "505 60.40 UNEXPECTED_FRAME - expected content header for class 60, got";
     let begun = publish(1);
     for (next, got) in [

@@ -116,7 +116,7 @@ fn check_sizes(mut pair: Pair, chunk: usize) {
 }
 
 #[test]
-fn reg_16_bodies_around_the_frame_limit() {
+fn bodies_around_the_frame_limit() {
     for frame_max in [4096, 5000, 8192, 131_072] {
         let chunk = frame_max as usize - 8;
         check_sizes(pair_of(frame_max, 0), chunk);
@@ -125,7 +125,7 @@ fn reg_16_bodies_around_the_frame_limit() {
 }
 
 #[test]
-fn reg_17_a_frame_limit_of_8192() {
+fn a_frame_limit_of_8192() {
     let pair = pair_of(8192, 131_072);
     assert_eq!(pair.client.tuning().frame_max, 8192);
     assert_eq!(pair.server.tuning().frame_max, 8192);
@@ -133,7 +133,7 @@ fn reg_17_a_frame_limit_of_8192() {
 }
 
 #[test]
-fn reg_17_no_frame_limit() {
+fn no_frame_limit() {
     let pair = pair_of(0, 0);
     assert!(pair.client.tuning().is_frame_unlimited());
     assert!(pair.server.tuning().is_frame_unlimited());
@@ -143,7 +143,7 @@ fn reg_17_no_frame_limit() {
 /// Neither side wants a limit: what is sent is one frame, and what is taken is bounded all the
 /// same.
 #[test]
-fn apr_40_no_frame_limit_is_not_a_limit_of_zero() {
+fn no_frame_limit_is_not_a_limit_of_zero() {
     let mut pair = pair_of(0, 0);
     let id = pair.open_channel();
     let publish = basic::Publish::default();
@@ -180,7 +180,7 @@ fn apr_40_no_frame_limit_is_not_a_limit_of_zero() {
 
 /// A limit that is as good as none is no licence to send frames of four gigabytes.
 #[test]
-fn apr_40_a_huge_frame_limit_is_none() {
+fn a_huge_frame_limit_is_none() {
     let huge = u32::MAX - 1;
     let cap = Limits::default().unlimited_frame;
     let mut client = Side::client(client::Config::default());
@@ -221,7 +221,7 @@ fn check_huge(mut side: Side, limit: u32) {
 
 /// The frames of messages on two channels may come in any mixture, with others in between.
 #[test]
-fn tri_58_messages_of_two_channels_interleaved() {
+fn messages_of_two_channels_interleaved() {
     let client = || {
         let mut pair = Pair::open();
         let ids = [pair.open_channel(), pair.open_channel()];

@@ -483,7 +483,7 @@ fn server_kind(event: &ServerEvent) -> &'static str {
 }
 
 #[test]
-fn reg_15_everything_happens_in_the_dialogue() {
+fn everything_happens_in_the_dialogue() {
     let record = dialogue(Cut::Whole, Cut::Whole);
     let client: BTreeSet<_> = record.client.iter().map(client_kind).collect();
     let server: BTreeSet<_> = record.server.iter().map(server_kind).collect();
@@ -493,7 +493,7 @@ fn reg_15_everything_happens_in_the_dialogue() {
 }
 
 #[test]
-fn apr_38_reg_15_the_dialogue_in_two_pieces_at_every_position() {
+fn the_dialogue_in_two_pieces_at_every_position() {
     let whole = dialogue(Cut::Whole, Cut::Whole);
     std::println!(
         "{} bytes to the client, {} to the server, {} at a time",
@@ -508,7 +508,7 @@ fn apr_38_reg_15_the_dialogue_in_two_pieces_at_every_position() {
 }
 
 #[test]
-fn apr_38_reg_15_the_dialogue_in_pieces_of_one_size() {
+fn the_dialogue_in_pieces_of_one_size() {
     let whole = dialogue(Cut::Whole, Cut::Whole);
     for size in (1..100).chain([2047, 2048, 2049, 4095, 4096, 4097]) {
         let cut = Cut::Every(size);
@@ -517,7 +517,7 @@ fn apr_38_reg_15_the_dialogue_in_pieces_of_one_size() {
 }
 
 #[test]
-fn apr_38_the_dialogue_in_pieces_of_chance() {
+fn the_dialogue_in_pieces_of_chance() {
     let whole = dialogue(Cut::Whole, Cut::Whole);
     for seed in 0..100 {
         let cut = Cut::Random(seed);

@@ -34,7 +34,7 @@ fn methods(sent: &[Sent]) -> Vec<&'static str> {
 }
 
 #[test]
-fn apr_31_select_commit_and_rollback_are_answered() {
+fn select_commit_and_rollback_are_answered() {
     let mut client = Client::open();
     let id = client.tx_channel();
     client.publish(id, b"x");
@@ -46,7 +46,7 @@ fn apr_31_select_commit_and_rollback_are_answered() {
 }
 
 #[test]
-fn apr_31_commit_and_rollback_need_select() {
+fn commit_and_rollback_need_select() {
     let mut client = Client::open();
     let plain = client.channel();
     let confirming = client.confirm_channel();
@@ -69,7 +69,7 @@ fn apr_31_commit_and_rollback_need_select() {
 }
 
 #[test]
-fn reg_30_nothing_of_the_channel_leaves_during_a_commit() {
+fn nothing_of_the_channel_leaves_during_a_commit() {
     let mut client = Client::roomy();
     let id = client.tx_channel();
     let other = client.channel();
@@ -119,7 +119,7 @@ fn reg_30_nothing_of_the_channel_leaves_during_a_commit() {
 }
 
 #[test]
-fn reg_30_a_commit_behind_a_large_message_holds_what_comes_after_it() {
+fn a_commit_behind_a_large_message_holds_what_comes_after_it() {
     let mut client = Client::roomy();
     let id = client.tx_channel();
     let properties = basic::Properties::default();
@@ -140,7 +140,7 @@ fn reg_30_a_commit_behind_a_large_message_holds_what_comes_after_it() {
 }
 
 #[test]
-fn reg_30_an_answer_that_comes_before_the_hold_is_reached_releases_it() {
+fn an_answer_that_comes_before_the_hold_is_reached_releases_it() {
     // What one call hands out ends just with the commit.
     let heads = {
         let mut client = Client::open();
@@ -173,7 +173,7 @@ fn reg_30_an_answer_that_comes_before_the_hold_is_reached_releases_it() {
 }
 
 #[test]
-fn reg_30_a_sign_of_life_is_given_during_a_commit() {
+fn a_sign_of_life_is_given_during_a_commit() {
     let tune = connection::Tune {
         channel_max: 10,
         frame_max: 131_072,
@@ -196,7 +196,7 @@ fn reg_30_a_sign_of_life_is_given_during_a_commit() {
 }
 
 #[test]
-fn reg_30_a_channel_is_closed_behind_its_commit() {
+fn a_channel_is_closed_behind_its_commit() {
     let mut client = Client::open();
     let id = client.tx_channel();
     let request = commit(&mut client, id);
@@ -222,7 +222,7 @@ fn reg_30_a_channel_is_closed_behind_its_commit() {
 }
 
 #[test]
-fn reg_30_a_connection_is_closed_behind_a_commit() {
+fn a_connection_is_closed_behind_a_commit() {
     let mut client = Client::open();
     let id = client.tx_channel();
     let request = commit(&mut client, id);

@@ -95,7 +95,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn reg_23_what_is_outstanding_is_what_the_server_thinks(steps in list(any_step(), 0..120)) {
+    fn what_is_outstanding_is_what_the_server_thinks(steps in list(any_step(), 0..120)) {
         let (mut client, id) = consuming();
         let (mut model, mut last) = (Model::default(), 0u64);
         for step in steps {

@@ -37,7 +37,7 @@ fn check(text: &str, row: Row<'_>) {
 }
 
 #[test]
-fn tri_07_a_uri_in_full() {
+fn a_uri_in_full() {
     use Scheme::Amqp;
     check(
         "amqp://tom:pass@example.com:7777/myvhost",
@@ -46,7 +46,7 @@ fn tri_07_a_uri_in_full() {
 }
 
 #[test]
-fn tri_08_another_scheme_is_named() {
+fn another_scheme_is_named() {
     let error = "invalid://".parse::<Uri>().unwrap_err();
     assert_eq!(error, UriError::UnknownScheme("invalid".into()));
     assert_eq!(
@@ -59,7 +59,7 @@ fn tri_08_another_scheme_is_named() {
 /// (rows 2, 8 and 11), unlike in RabbitMQ's specification. The port of `amqps` is 5671, not 5672
 /// (row 15).
 #[test]
-fn puk_04_every_kind_of_uri() {
+fn every_kind_of_uri() {
     use Scheme::{Amqp, Amqps};
     for (text, row) in [
         ("amqp://", (Amqp, "guest", "guest", "localhost", 5672, "/")),
@@ -112,7 +112,7 @@ fn puk_04_every_kind_of_uri() {
 }
 
 #[test]
-fn puk_04b_a_slash_with_nothing_behind_it_is_the_virtual_host_slash() {
+fn a_slash_with_nothing_behind_it_is_the_virtual_host_slash() {
     for text in [
         "amqp:///",
         "amqp://host/",
@@ -134,7 +134,7 @@ fn puk_04b_a_slash_with_nothing_behind_it_is_the_virtual_host_slash() {
 }
 
 #[test]
-fn puk_04_what_is_left_out_is_not_what_is_empty() {
+fn what_is_left_out_is_not_what_is_empty() {
     assert_eq!(uri("amqp://"), Uri::default());
     assert_eq!(uri("amqp://@").username.as_deref(), Some(""));
     assert_eq!(uri("amqp://@").password, None);
@@ -148,7 +148,7 @@ fn puk_04_what_is_left_out_is_not_what_is_empty() {
 }
 
 #[test]
-fn puk_04_hosts_and_ports() {
+fn hosts_and_ports() {
     for (text, host, port) in [
         ("amqp://:10000", "localhost", 10_000),
         ("amqp://host:", "host", 5672),
@@ -170,7 +170,7 @@ fn puk_04_hosts_and_ports() {
 }
 
 #[test]
-fn puk_04_several_hosts() {
+fn several_hosts() {
     let tcp = |host: &str, port| Address::tcp(host, port);
     for (text, addresses) in [
         (
@@ -197,7 +197,7 @@ fn puk_04_several_hosts() {
 
 /// A Unix socket is nothing that a URI can say, so what is shown of one is no URI.
 #[test]
-fn puk_04_a_unix_socket_is_not_shown_as_a_host() {
+fn a_unix_socket_is_not_shown_as_a_host() {
     let addresses = vec![Address::unix("/run/x y")];
     let shown = Uri {
         addresses,
@@ -208,7 +208,7 @@ fn puk_04_a_unix_socket_is_not_shown_as_a_host() {
 }
 
 #[test]
-fn puk_04_tls_parameters() {
+fn tls_parameters() {
     let text = "amqps://h:5671/%2f?cacertfile=/etc/ca.pem&certfile=/my%20own/cert.pem\
                 &keyfile=C%3a%5ckey.pem&verify=verify_peer&server_name_indication=myhost";
     let all = uri(&text.replace("%3a", ":"));
@@ -238,7 +238,7 @@ fn puk_04_tls_parameters() {
 }
 
 #[test]
-fn puk_04_parameters() {
+fn parameters() {
     let all = uri(
         "amqp://h?heartbeat=0&connection_timeout=10000&channel_max=2047&frame_max=4294967295\
          &auth_mechanism=plain&auth_mechanism=amqplain",
@@ -266,7 +266,7 @@ fn puk_04_parameters() {
 }
 
 #[test]
-fn puk_04_a_uri_never_shows_the_password() {
+fn a_uri_never_shows_the_password() {
     let uri = uri("amqp://us%20er:hunter2@[::1]/a%2fb?auth_mechanism=plain&heartbeat=5");
     let shown = uri.to_string();
     assert_eq!(
@@ -405,12 +405,12 @@ fn check_shown(text: &str) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn puk_04_uris_round_trip(uri in any_uri()) {
+    fn uris_round_trip(uri in any_uri()) {
         prop_assert_eq!(uri.to_string().parse::<Uri>(), Ok(uri));
     }
 
     #[test]
-    fn puk_04_passwords_are_decoded(password in proptest::collection::vec(any::<u8>(), 0..20)) {
+    fn passwords_are_decoded(password in proptest::collection::vec(any::<u8>(), 0..20)) {
         let encoded: String = password.iter().map(|byte| format!("%{byte:02X}")).collect();
         let uri = uri(&format!("amqp://u:{encoded}@h"));
         let decoded = uri.password.unwrap();
@@ -419,7 +419,7 @@ proptest! {
 
     /// Nothing makes it panic, and what is shown of it reads back as it was.
     #[test]
-    fn tri_08_any_text(
+    fn any_text(
         text in ".{0,40}",
         rest in r"[\]\[:/?#@%a0&=,]{0,20}",
         pieces in pieces(),

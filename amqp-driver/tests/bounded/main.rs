@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const MIB: usize = 1 << 20;
 
 #[test]
-fn reg_34_a_million_publishes_into_a_transport_that_takes_nothing() {
+fn a_million_publishes_into_a_transport_that_takes_nothing() {
     for confirms in [false, true] {
         let (mut rig, connection) = Rig::open();
         let channel = if confirms {
@@ -178,7 +178,7 @@ fn what_ends_leaves_nothing_behind() {
 /// awaited, and the consumer ends when none of its messages is taken in time. Then the end of the
 /// connection is noticed.
 #[test]
-fn reg_33_an_unacknowledged_flood_pauses_reading_and_ends() {
+fn an_unacknowledged_flood_pauses_reading_and_ends() {
     let (mut rig, connection, channel) = Rig::with_channel();
     let mut consumer = rig
         .wait(channel.consume_no_ack(basic::Consume::default()))
@@ -216,7 +216,7 @@ fn reg_33_an_unacknowledged_flood_pauses_reading_and_ends() {
 
 /// While an answer is awaited, which stands behind them, they are read on, up to eight times as much.
 #[test]
-fn reg_33_an_unacknowledged_flood_ends_while_an_answer_is_awaited() {
+fn an_unacknowledged_flood_ends_while_an_answer_is_awaited() {
     let (mut rig, connection) = Rig::open();
     let confirms = rig.confirm_channel(&connection);
     rig.peer().confirming = Confirming::ByHand;
@@ -252,7 +252,7 @@ fn reg_33_an_unacknowledged_flood_ends_while_an_answer_is_awaited() {
 /// Messages that are read together with the one that is too many change no more than that one: what
 /// another consumer keeps still pauses reading.
 #[test]
-fn reg_33_an_overflow_leaves_the_others_counted() {
+fn an_overflow_leaves_the_others_counted() {
     let mut setup = Setup::default();
     setup.client.limits.undelivered = 16 << 10;
     let (mut rig, connection) = Rig::open_with(setup);
@@ -302,7 +302,7 @@ fn reg_33_an_overflow_leaves_the_others_counted() {
 
 /// Reading goes on when a consumer has made room, even if the transport takes nothing just then.
 #[test]
-fn reg_12_room_is_noticed_while_writing_is_stalled() {
+fn room_is_noticed_while_writing_is_stalled() {
     let (mut rig, connection, channel) = Rig::with_channel();
     let mut consumer = rig
         .wait(channel.consume_no_ack(basic::Consume::default()))

@@ -55,7 +55,7 @@ fn flood(rig: &mut Rig, connection: &Connection, count: usize) -> (Channel, Cons
 /// heartbeats, the server's silence and its end are noticed. What does not fit is put back when there
 /// is room, once, and all of it arrives.
 #[test]
-fn reg_33_a_consumer_that_is_not_polled_stops_nothing() {
+fn a_consumer_that_is_not_polled_stops_nothing() {
     let (mut rig, connection, channel, mut consumer) = flooded(10);
     let written = rig.world().written;
     rig.advance(Duration::from_secs(300));
@@ -86,7 +86,7 @@ fn reg_33_a_consumer_that_is_not_polled_stops_nothing() {
 
 /// The end of the connection is noticed though a consumer has more messages than fit.
 #[test]
-fn reg_33_the_end_is_noticed_behind_a_flood() {
+fn the_end_is_noticed_behind_a_flood() {
     let (mut rig, connection, channel, consumer) = flooded(0);
     let closed = rig.spawn({
         let connection = connection.clone();
@@ -102,7 +102,7 @@ fn reg_33_the_end_is_noticed_behind_a_flood() {
 
 /// What is acknowledged with all before it does not acknowledge what was put aside.
 #[test]
-fn reg_33_a_multiple_ack_spares_what_is_withheld() {
+fn a_multiple_ack_spares_what_is_withheld() {
     let (mut rig, connection, channel, mut consumer) = flooded(0);
     let mut seen = 0;
     while seen < 40 {
@@ -122,7 +122,7 @@ fn reg_33_a_multiple_ack_spares_what_is_withheld() {
 
 /// Order is kept when messages are put aside: what comes meanwhile is put behind them.
 #[test]
-fn reg_33_what_is_withheld_keeps_its_order() {
+fn what_is_withheld_keeps_its_order() {
     let (mut rig, connection, channel, mut consumer) = Rig::with_consumer(64 << 10);
     rig.peer().redelivers = true;
     let tag = consumer.tag().to_string();
@@ -152,7 +152,7 @@ fn reg_33_what_is_withheld_keeps_its_order() {
 
 /// Small messages count for what they cost, not for their bodies.
 #[test]
-fn reg_33_small_messages_count() {
+fn small_messages_count() {
     let (mut rig, connection, channel) = Rig::with_channel();
     let mut consumer = rig
         .wait(channel.consume(basic::Consume::default()))
@@ -183,7 +183,7 @@ fn reg_33_small_messages_count() {
 
 /// Headers count as bodies do.
 #[test]
-fn reg_33_headers_count() {
+fn headers_count() {
     let (mut rig, connection, channel) = Rig::with_channel();
     let mut consumer = rig
         .wait(channel.consume(basic::Consume::default()))
@@ -214,7 +214,7 @@ fn reg_33_headers_count() {
 
 /// A consumer with too much unread can be ended, in good order and at once.
 #[test]
-fn reg_33_a_flooded_consumer_can_be_ended() {
+fn a_flooded_consumer_can_be_ended() {
     // Dropped: everything goes back.
     let (mut rig, connection, channel, consumer) = flooded(0);
     rig.peer().redelivers = false;
@@ -286,7 +286,7 @@ fn reg_33_a_flooded_consumer_can_be_ended() {
 /// A task that has messages to take, and waits for something else before it takes the next, gets it,
 /// though it stands behind more messages than fit.
 #[test]
-fn reg_33_what_is_waited_for_is_read_behind_a_flood() {
+fn what_is_waited_for_is_read_behind_a_flood() {
     for waits_for in ["an answer", "a confirm", "room"] {
         let mut setup = Setup::default();
         setup.client.limits.unconfirmed = 1;

@@ -267,7 +267,7 @@ pub(crate) async fn one_sided<R: Runtime + Default>(
 macro_rules! tests {
     ($run:expr, $plain:expr, $serving:expr) => {
         #[test]
-        fn snk_36_both_sides_show_certificates() -> crate::adapter::Outcome {
+        fn both_sides_show_certificates() -> crate::adapter::Outcome {
             $run(crate::secured::mutual($serving))
         }
 
@@ -277,12 +277,12 @@ macro_rules! tests {
         }
 
         #[test]
-        fn snk_36_a_certificate_that_is_not_trusted_is_refused() -> crate::adapter::Outcome {
+        fn a_certificate_that_is_not_trusted_is_refused() -> crate::adapter::Outcome {
             $run(crate::secured::strangers($serving))
         }
 
         #[test]
-        fn snk_36_a_port_with_tls_is_told_from_one_without() -> crate::adapter::Outcome {
+        fn a_port_with_tls_is_told_from_one_without() -> crate::adapter::Outcome {
             $run(async { crate::secured::one_sided($plain().await?, $serving).await })
         }
     };

@@ -1,37 +1,26 @@
 //! The scenarios that run on a broker, written once for all runtimes.
 //!
-//! A scenario is an asynchronous function from a [`Ctx`] to an [`Outcome`]. Its name begins with the
-//! ID under which the behaviour is listed: `SER` for what Serena can do, `TRI` for trio_amqp, `PUK`
-//! for puka, `APR` for amqproto, `REG` for what once broke a mature client; those over TLS begin
-//! with `tls`.
+//! A scenario is an asynchronous function from a [`Ctx`] to an [`Outcome`], in the module of its subject.
+//! `SCENARIOS.md` lists all of them, with the client whose users rely on each.
 
-mod amqproto;
+mod acknowledging;
 mod bystanders;
-mod puka_connection;
-mod puka_consume;
-mod puka_loop;
-mod puka_publish;
-mod reg_blocked;
-mod reg_cancel;
-mod reg_channels;
-mod serena_channel;
-mod serena_connection;
-mod serena_exchange;
-mod serena_message;
-mod serena_pool;
-mod serena_queue;
+mod cancellation;
+mod channels;
+mod connections;
+mod consuming;
+mod consuming_together;
+mod exchanges;
+mod flow;
+mod loops;
+mod lost_connections;
+mod messages;
+mod pools;
+mod publishing;
+mod queues;
 mod tls;
 mod tools;
-mod trio_ack;
-mod trio_channel;
-mod trio_connection;
-mod trio_consume;
-mod trio_cut;
-mod trio_exchange;
-mod trio_publish;
-mod trio_queue;
-mod trio_stopped;
-mod trio_tutorials;
+mod tutorials;
 
 use std::{fmt, future::Future, pin::Pin};
 
@@ -45,85 +34,28 @@ use crate::{
     runtime::{AsyncStd, Blocking, Runtime, Smol, Tokio},
 };
 
-/// All of them.
+/// All of them, by subject.
 #[must_use]
 pub fn all() -> Vec<Case> {
     [
-        serena(),
-        trio(),
-        puka(),
-        amqproto(),
-        regressions(),
-        secured(),
+        connections::cases(),
+        lost_connections::cases(),
+        channels::cases(),
+        exchanges::cases(),
+        queues::cases(),
+        publishing::cases(),
+        messages::cases(),
+        consuming::cases(),
+        consuming_together::cases(),
+        acknowledging::cases(),
+        flow::cases(),
+        cancellation::cases(),
+        pools::cases(),
+        loops::cases(),
+        tls::cases(),
+        tutorials::cases(),
     ]
     .concat()
-}
-
-/// What Serena's users rely on.
-#[must_use]
-pub fn serena() -> Vec<Case> {
-    [
-        serena_connection::cases(),
-        serena_channel::cases(),
-        serena_pool::cases(),
-        serena_exchange::cases(),
-        serena_message::cases(),
-        serena_queue::cases(),
-    ]
-    .concat()
-}
-
-/// What trio_amqp's users rely on, and the tutorials that every client comes with.
-#[must_use]
-pub fn trio() -> Vec<Case> {
-    [
-        trio_connection::cases(),
-        trio_cut::cases(),
-        trio_stopped::cases(),
-        trio_channel::cases(),
-        trio_exchange::cases(),
-        trio_queue::cases(),
-        trio_publish::cases(),
-        trio_consume::cases(),
-        trio_ack::cases(),
-        trio_tutorials::cases(),
-    ]
-    .concat()
-}
-
-/// What puka's users rely on.
-#[must_use]
-pub fn puka() -> Vec<Case> {
-    [
-        puka_connection::cases(),
-        puka_consume::cases(),
-        puka_loop::cases(),
-        puka_publish::cases(),
-    ]
-    .concat()
-}
-
-/// What amqproto's users rely on.
-#[must_use]
-pub fn amqproto() -> Vec<Case> {
-    amqproto::cases()
-}
-
-/// What once broke a mature client.
-#[must_use]
-pub fn regressions() -> Vec<Case> {
-    [
-        reg_channels::cases(),
-        reg_blocked::cases(),
-        reg_cancel::cases(),
-    ]
-    .concat()
-}
-
-/// What holds over TLS.
-#[must_use]
-pub fn secured() -> Vec<Case> {
-    tls::cases()
 }
 
 /// All runtimes that there is an adapter for.
@@ -150,6 +82,8 @@ pub fn on(runtimes: &[&'static dyn Runtime], cases: &[Case]) -> Vec<Scenario> {
 /// A scenario, and what it needs.
 #[derive(Clone, Copy)]
 pub struct Case {
+    /// The path of its module, whose last part is the subject.
+    module: &'static str,
     name: &'static str,
     run: Run,
     place: Place,
@@ -189,14 +123,22 @@ impl Kind {
 }
 
 impl Case {
-    const fn new(name: &'static str, run: Run) -> Self {
+    const fn new(module: &'static str, name: &'static str, run: Run) -> Self {
         Self {
+            module,
             name,
             run,
             place: Place::Shared,
             embedded: |_| (),
             only: None,
         }
+    }
+
+    /// Its subject and its name: `queues::a_new_queue_is_empty_and_unused`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let subject = self.module.rsplit("::").next().unwrap_or_default();
+        format!("{subject}::{}", self.name)
     }
 
     /// It needs a broker of its own, with these lines in its `rabbitmq.conf`.
@@ -242,7 +184,8 @@ impl Case {
     /// The scenario on that broker, with that runtime.
     fn on(self, kind: Kind, runtime: &'static dyn Runtime) -> Scenario {
         let column = format!("{}::{}", kind.name(), runtime.name());
-        let name = format!("{}::{column}", self.name);
+        let row = self.path();
+        let name = format!("{row}::{column}");
         let start = move |cx| runtime.block_on(Box::pin(async move { (self.run)(cx).await }));
         let on_rabbitmq = move |broker| start(Ctx::on_rabbitmq(broker, runtime));
         let scenario = match (self.only, kind, self.place) {
@@ -264,20 +207,22 @@ impl Case {
                     scenario.config(*line)
                 }),
         };
-        scenario.in_table(self.name, column)
+        scenario.in_table(row, column)
     }
 }
 
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Case").field(&self.name).finish()
+        f.debug_tuple("Case").field(&self.path()).finish()
     }
 }
 
 /// A [`Case`] of a function, under the function's name.
 macro_rules! case {
     ($scenario:ident) => {
-        $crate::scenarios::Case::new(stringify!($scenario), |cx| Box::pin($scenario(cx)))
+        $crate::scenarios::Case::new(module_path!(), stringify!($scenario), |cx| {
+            Box::pin($scenario(cx))
+        })
     };
 }
 

@@ -27,13 +27,13 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     let anyone = [
-        case!(tls_snk_06_a_message_of_800_kb_is_whole),
-        case!(tls_snk_06_small_messages_keep_their_order),
-        case!(tls_snk_06_a_close_between_deliveries_ends_both_sides_once),
-        case!(tls_snk_07_who_vanishes_in_the_handshake_harms_nobody),
-        case!(tls_snk_07_a_peer_that_vanishes_in_the_handshake_is_left_for_the_next),
-        case!(tls_snk_36_a_broker_of_another_authority_is_refused),
-        case!(tls_snk_36_a_client_of_another_authority_is_refused),
+        case!(a_message_of_800_kb_is_whole),
+        case!(small_messages_keep_their_order),
+        case!(a_close_between_deliveries_ends_both_sides_once),
+        case!(who_vanishes_in_the_handshake_harms_nobody),
+        case!(a_peer_that_vanishes_in_the_handshake_is_left_for_the_next),
+        case!(a_broker_of_another_authority_is_refused),
+        case!(a_client_of_another_authority_is_refused),
         case!(tls_a_broker_of_another_name_is_refused),
         case!(tls_an_unknown_broker_is_taken_where_nobody_verifies),
         case!(tls_a_wrong_password_is_refused_in_words),
@@ -43,8 +43,8 @@ pub(super) fn cases() -> Vec<Case> {
         case!(tls_external_refuses_whom_nobody_knows),
     ];
     let certified = [
-        case!(tls_snk_36_certificates_on_both_sides),
-        case!(tls_snk_36_without_a_certificate_there_is_no_connection),
+        case!(certificates_on_both_sides),
+        case!(without_a_certificate_there_is_no_connection),
     ];
     let anyone = anyone.map(|case| case.with_tls(Clients::Anyone));
     let certified = certified.map(|case| case.with_tls(Clients::Certified));
@@ -74,7 +74,7 @@ fn showing(cx: &Ctx, name: &str) -> Result<String, Failure> {
 }
 
 /// Given SNK-03 and SNK-10 over TLS: 800 kB in one message, then received whole.
-async fn tls_snk_06_a_message_of_800_kb_is_whole(cx: Ctx) -> Outcome {
+async fn a_message_of_800_kb_is_whole(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let body: Vec<u8> = (0..800_000_u32).map(|it| (it % 251) as u8).collect();
@@ -85,7 +85,7 @@ async fn tls_snk_06_a_message_of_800_kb_is_whole(cx: Ctx) -> Outcome {
 }
 
 /// Given SNK-09 over TLS: small messages sent back to back, then received as the same, in order.
-async fn tls_snk_06_small_messages_keep_their_order(cx: Ctx) -> Outcome {
+async fn small_messages_keep_their_order(cx: Ctx) -> Outcome {
     const COUNT: usize = 1_000;
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
@@ -107,7 +107,7 @@ async fn tls_snk_06_small_messages_keep_their_order(cx: Ctx) -> Outcome {
 }
 
 /// Given SNK-04 over TLS: a close while deliveries come in, then each side closes once.
-async fn tls_snk_06_a_close_between_deliveries_ends_both_sides_once(cx: Ctx) -> Outcome {
+async fn a_close_between_deliveries_ends_both_sides_once(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let mark = cx.mark(&connection).await?;
     let queue = own_queue(&channel).await?;
@@ -125,7 +125,7 @@ async fn tls_snk_06_a_close_between_deliveries_ends_both_sides_once(cx: Ctx) -> 
 
 /// Given clients that say nothing, something else, or half of a hello, and vanish, then others
 /// connect all the same, and the broker has none of them any more.
-async fn tls_snk_07_who_vanishes_in_the_handshake_harms_nobody(cx: Ctx) -> Outcome {
+async fn who_vanishes_in_the_handshake_harms_nobody(cx: Ctx) -> Outcome {
     let mut scanners = Vec::new();
     for words in [
         &b""[..],
@@ -163,7 +163,7 @@ fn hanging_up() -> Result<SocketAddr, Failure> {
 }
 
 /// Given a peer that vanishes in the handshake, then the client says so, and goes on to the next.
-async fn tls_snk_07_a_peer_that_vanishes_in_the_handshake_is_left_for_the_next(cx: Ctx) -> Outcome {
+async fn a_peer_that_vanishes_in_the_handshake_is_left_for_the_next(cx: Ctx) -> Outcome {
     let address = hanging_up()?;
     let error = fault(&cx, &cx.uri_at(address)).await?;
     assert!(matches!(error, TlsError::HungUp), "{error:?}");
@@ -174,7 +174,7 @@ async fn tls_snk_07_a_peer_that_vanishes_in_the_handshake_is_left_for_the_next(c
 }
 
 /// Given required client certificates, then both sides see the other's.
-async fn tls_snk_36_certificates_on_both_sides(cx: Ctx) -> Outcome {
+async fn certificates_on_both_sides(cx: Ctx) -> Outcome {
     let connection = cx.connect_asking(&showing(&cx, "client")?).await?;
     assert_eq!(
         connection.peer_certificates().first(),
@@ -192,7 +192,7 @@ async fn tls_snk_36_certificates_on_both_sides(cx: Ctx) -> Outcome {
 
 /// Given required client certificates and a client without one, then no connection, and the client
 /// is told why.
-async fn tls_snk_36_without_a_certificate_there_is_no_connection(cx: Ctx) -> Outcome {
+async fn without_a_certificate_there_is_no_connection(cx: Ctx) -> Outcome {
     let error = fault(&cx, &cx.uri).await?;
     assert!(
         matches!(
@@ -206,7 +206,7 @@ async fn tls_snk_36_without_a_certificate_there_is_no_connection(cx: Ctx) -> Out
 
 /// Given a client whose authority the broker does not know, then no connection, and the client is
 /// told why.
-async fn tls_snk_36_a_client_of_another_authority_is_refused(cx: Ctx) -> Outcome {
+async fn a_client_of_another_authority_is_refused(cx: Ctx) -> Outcome {
     let error = fault(&cx, &cx.uri_asking(&showing(&cx, "stranger")?)).await?;
     assert_eq!(
         error.to_string(),
@@ -216,7 +216,7 @@ async fn tls_snk_36_a_client_of_another_authority_is_refused(cx: Ctx) -> Outcome
 }
 
 /// Given a broker whose authority the client does not know, then no connection.
-async fn tls_snk_36_a_broker_of_another_authority_is_refused(cx: Ctx) -> Outcome {
+async fn a_broker_of_another_authority_is_refused(cx: Ctx) -> Outcome {
     let error = fault(&cx, &cx.uri.replace("/ca.pem", "/strange-ca.pem")).await?;
     assert!(
         matches!(

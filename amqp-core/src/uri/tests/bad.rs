@@ -7,7 +7,7 @@ const PATH: &str = String::EXPECTED;
 
 /// Each error is of the part that is wrong, and says so.
 #[test]
-fn tri_08_bad_uris() {
+fn bad_uris() {
     use TextFault::{Character, Escape, NotUtf8};
     use UriError::*;
     let unknown = |name: &str| UnknownParameter(name.into());
@@ -334,7 +334,7 @@ fn tri_08_bad_uris() {
 
 /// A password that should have been encoded breaks a URI apart in many places.
 #[test]
-fn tri_08_an_error_never_shows_the_password() {
+fn an_error_never_shows_the_password() {
     for text in [
         "amqp://u:hunter2",
         "amqp://u:hun:hunter2@h",

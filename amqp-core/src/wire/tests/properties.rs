@@ -60,7 +60,7 @@ fn round_trip<T: Encode + Decode + PartialEq + Debug>(value: &T) {
 
 proptest! {
     #[test]
-    fn apr_05_numbers_round_trip(octet: u8, short: u16, long: u32, longlong: u64) {
+    fn numbers_round_trip(octet: u8, short: u16, long: u32, longlong: u64) {
         reads(&written(put::octet, octet), &octet, parse::octet);
         reads(&written(put::short, short), &short, parse::short);
         reads(&written(put::long, long), &long, parse::long);
@@ -70,14 +70,14 @@ proptest! {
     }
 
     #[test]
-    fn apr_05_strings_round_trip(short in any_short_str(), bytes in list(any::<u8>(), 0..300)) {
+    fn strings_round_trip(short in any_short_str(), bytes in list(any::<u8>(), 0..300)) {
         round_trip(&short);
         round_trip(&LongStr::from(&bytes[..]));
         round_trip(&Secret::from(bytes));
     }
 
     #[test]
-    fn apr_05_short_strings_compare_as_their_text(a in ".{0,60}", b in ".{0,60}") {
+    fn short_strings_compare_as_their_text(a in ".{0,60}", b in ".{0,60}") {
         let (short_a, short_b) = (name(&a), name(&b));
         prop_assert_eq!(short_a.cmp(&short_b), a.cmp(&b));
         prop_assert_eq!(short_a == short_b, a == b);
@@ -87,7 +87,7 @@ proptest! {
 
     /// Eight to an octet, the first in the lowest bit.
     #[test]
-    fn apr_06_bits_round_trip(bits in list(any::<bool>(), 0..40)) {
+    fn bits_round_trip(bits in list(any::<bool>(), 0..40)) {
         let mut out = BytesMut::new();
         for octet in bits.chunks(8) {
             let octet = octet.iter().rev().fold(0, |octet, bit| octet << 1 | u8::from(*bit));
@@ -106,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn apr_07_tables_round_trip(table in any_table()) {
+    fn tables_round_trip(table in any_table()) {
         round_trip(&table);
         let bytes = encoded(&table);
         prop_assert_eq!(parse::all(&bytes, parse::skip_table), Ok(()));
@@ -119,7 +119,7 @@ proptest! {
 
     /// Whatever comes, both ways through a table say the same; and what is accepted is a table.
     #[test]
-    fn reg_26_damaged_tables(
+    fn damaged_tables(
         table in any_table(),
         damage in list((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
@@ -141,7 +141,7 @@ proptest! {
     }
 
     #[test]
-    fn reg_26_arbitrary_tables(body in list(any::<u8>(), 0..200)) {
+    fn arbitrary_tables(body in list(any::<u8>(), 0..200)) {
         let bytes = [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat();
         let decoded = FieldTable::decode(&bytes).map(|_| ());
         prop_assert_eq!(parse::all(&bytes, parse::skip_table), decoded);

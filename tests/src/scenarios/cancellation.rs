@@ -1,4 +1,4 @@
-//! Regressions: futures that are dropped before they are done.
+//! Futures that are dropped before they are done.
 
 use std::{
     future::{Future, poll_fn},
@@ -23,9 +23,9 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     cases![
-        reg_05_reg_06_reg_07_every_future_can_be_dropped_at_each_await,
-        reg_05_a_dropped_request_does_not_disturb_the_next,
-        reg_05_a_close_that_nobody_waits_for_is_made,
+        every_future_can_be_dropped_at_each_await,
+        a_dropped_request_does_not_disturb_the_next,
+        a_close_that_nobody_waits_for_is_made,
     ]
 }
 
@@ -160,7 +160,7 @@ const OPERATIONS: [(&str, Operation); 20] = [
 
 /// Given any operation, when it is dropped at any await, then the connection is as before, and so is
 /// the queue: what was on its way to nobody is put back, cancelled or closed.
-async fn reg_05_reg_06_reg_07_every_future_can_be_dropped_at_each_await(cx: Ctx) -> Outcome {
+async fn every_future_can_be_dropped_at_each_await(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let witness = connection.open_channel().await?.confirm_select().await?;
     witness.call(shared_queue("q")).await?;
@@ -241,7 +241,7 @@ async fn at_most<T>(polls: usize, mut future: Pin<Box<dyn Future<Output = T> + '
 
 /// Given a request whose future was dropped, when the next one of its kind is made, then each gets
 /// its own answer.
-async fn reg_05_a_dropped_request_does_not_disturb_the_next(cx: Ctx) -> Outcome {
+async fn a_dropped_request_does_not_disturb_the_next(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let channel = connection.open_channel().await?;
     for number in 0..20 {
@@ -260,7 +260,7 @@ async fn reg_05_a_dropped_request_does_not_disturb_the_next(cx: Ctx) -> Outcome 
 
 /// Given a close whose future was dropped, then the connection is closed all the same; of one that
 /// was never polled nothing is begun.
-async fn reg_05_a_close_that_nobody_waits_for_is_made(cx: Ctx) -> Outcome {
+async fn a_close_that_nobody_waits_for_is_made(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let mark = cx.mark(&connection).await?;
     drop(connection.close());

@@ -1,12 +1,12 @@
-//! trio_amqp: a server that stands still. Its connections stay open, and nobody answers on them.
+//! Connections that are cut, and servers that stand still.
 
 use std::time::{Duration, Instant};
 
 use amqp_blocking::ConfirmError;
 use amqp_tokio::{
-    Error,
+    Error, Unconfirmed,
     core::{
-        CloseCause, TimeoutReason,
+        CloseCause, CloseReason, Stage, TimeoutReason,
         protocol::{basic, queue},
     },
 };
@@ -14,23 +14,16 @@ use amqp_tokio::{
 use super::{
     Case,
     bystanders::{Bystanders, reason_of},
-    case,
-    tools::{consume, in_doubt, look, own_queue, to},
+    case, cases,
+    tools::{consume, in_doubt, look, own_queue, put, to},
 };
 use crate::{
     context::Ctx,
     harness::{Failure, Outcome},
     operator::Operator,
+    relay::Relay,
     task::Task,
 };
-
-pub(super) fn cases() -> Vec<Case> {
-    vec![
-        case!(tri_11_a_stopped_server_is_dead_after_two_intervals)
-            .alone(&[])
-            .not_on_embedded("it is no process that could be stopped"),
-    ]
-}
 
 /// How often a peer gives a sign of life, in seconds.
 const HEARTBEAT: u16 = 2;
@@ -41,11 +34,106 @@ const SILENCE: Duration = Duration::from_secs(2 * HEARTBEAT as u64);
 /// By how much a busy machine may be late: by less than a third interval.
 const MARGIN: Duration = Duration::from_millis(1500);
 
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = cases![
+        a_cut_connection_is_told_to_everybody,
+        a_connection_cut_in_the_handshake_is_no_connection,
+    ];
+    cases.extend([case!(a_stopped_server_is_dead_after_two_intervals)
+        .alone(&[])
+        .not_on_embedded("it is no process that could be stopped")]);
+    cases
+}
+
+/// Whether the transport ended at that stage.
+#[track_caller]
+fn assert_cut(reason: &CloseReason, at: Stage) {
+    match reason.cause() {
+        CloseCause::Eof { stage } | CloseCause::Transport { stage, .. } => assert_eq!(*stage, at),
+        other => panic!("the transport should have ended: {other}"),
+    }
+}
+
+/// Given an open channel, when the TCP stream is cut, then within 1 s connection and channel report
+/// closed and pending calls fail.
+async fn a_cut_connection_is_told_to_everybody(cx: Ctx) -> Outcome {
+    let relay = Relay::start(cx.address)?;
+    let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    let queue = own_queue(&channel).await?;
+    put(&channel, "", &queue, "before").await?;
+    let mut consumer = channel.consume(consume(&queue)).await?;
+    let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
+
+    relay.pause();
+    let confirm = channel
+        .publish(&to("", &queue), &basic::Properties::default(), "")
+        .await?;
+    let confirm = cx.spawn(confirm);
+    let next = cx.spawn(async move { (consumer.next().await, consumer.next().await) });
+    let closed = cx.spawn({
+        let connection = connection.clone();
+        async move { connection.closed().await }
+    });
+    let call = cx.spawn(async move { (own_queue(&channel).await, channel) });
+    cx.sleep(Duration::from_millis(100)).await;
+    assert!(!confirm.is_finished() && !next.is_finished());
+    assert!(!call.is_finished() && !closed.is_finished());
+    assert!(connection.is_open());
+
+    relay.cut();
+    cx.within(Duration::from_secs(1), async {
+        let reason = closed.join().await?;
+        assert_cut(&reason, Stage::Open);
+        let ended = Error::ConnectionClosed(reason.clone());
+        let (called, channel) = call.join().await?;
+        assert_eq!(called, Err(ended.clone()));
+        match confirm.join().await? {
+            Err(Unconfirmed::Unknown(doubt)) => {
+                assert_eq!(doubt.cause(), &CloseCause::Connection(reason.clone()),)
+            }
+            other => panic!("the publish should be in doubt: {other:?}"),
+        }
+        let (told, over) = next.join().await?;
+        assert_eq!(told.map(|it| it.map(drop)), Some(Err(ended.clone())));
+        assert!(over.is_none());
+        assert!(!connection.is_open() && !channel.is_open());
+        assert_eq!(channel.close_reason(), Some(reason));
+        assert_eq!(delivery.ack(), Err(ended.clone()));
+        assert_eq!(channel.close().await, Err(ended.clone()));
+        assert_eq!(connection.close().await, Err(ended));
+        Outcome::Ok(())
+    })
+    .await?
+}
+
+/// The same before there is a connection: whoever waits for it is told.
+async fn a_connection_cut_in_the_handshake_is_no_connection(cx: Ctx) -> Outcome {
+    let relay = Relay::start(cx.address)?;
+    relay.pause();
+    let uri = cx.uri_at(relay.address());
+    let connecting = cx.spawn({
+        let cx = cx.clone();
+        async move { cx.refusal(&uri).await }
+    });
+    cx.sleep(Duration::from_millis(100)).await;
+    assert!(!connecting.is_finished());
+    relay.cut();
+    let refusal = cx
+        .within(Duration::from_secs(1), connecting.join())
+        .await???;
+    let Error::ConnectionClosed(reason) = refusal else {
+        return Err(refusal.into());
+    };
+    assert_cut(&reason, Stage::Greeting);
+    Ok(())
+}
+
 /// Given heartbeats, when the server's process is stopped (`SIGSTOP`), then the connection ends after
 /// two intervals, not earlier and not much later, because the server was silent, and that is what
 /// everybody is told who waits, on the runtime or in a call that blocks a thread. The server can go
 /// on afterwards, and be stopped as usual.
-async fn tri_11_a_stopped_server_is_dead_after_two_intervals(cx: Ctx) -> Outcome {
+async fn a_stopped_server_is_dead_after_two_intervals(cx: Ctx) -> Outcome {
     let Operator::RabbitMq(node) = cx.operator() else {
         return Err("it is not RabbitMQ".into());
     };

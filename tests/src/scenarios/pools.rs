@@ -1,4 +1,4 @@
-//! Serena: pools of channels.
+//! Pools of channels.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use crate::{context::Ctx, harness::Outcome, relay::Relay};
 
 pub(super) fn cases() -> Vec<Case> {
     cases![
-        ser_14_a_pools_channels_are_given_back,
-        ser_15_publishing_and_consuming_through_a_pool,
-        ser_16_a_pool_replaces_a_channel_that_ended,
-        ser_16_looking_at_a_pool_disturbs_nobody_who_waits,
-        ser_16_who_waits_for_a_channel_is_told_of_the_end,
-        ser_17_a_cancelled_pool_leaves_no_channels,
+        a_pools_channels_are_given_back,
+        publishing_and_consuming_through_a_pool,
+        a_pool_replaces_a_channel_that_ended,
+        looking_at_a_pool_disturbs_nobody_who_waits,
+        who_waits_for_a_channel_is_told_of_the_end,
+        a_cancelled_pool_leaves_no_channels,
     ]
 }
 
 /// Given a pool of 2, when idle, then idle is 2; after use of the pool, a plain channel gets number 1
 /// again.
-async fn ser_14_a_pools_channels_are_given_back(cx: Ctx) -> Outcome {
+async fn a_pools_channels_are_given_back(cx: Ctx) -> Outcome {
     let connection = cx.connect_asking("channel_max=2").await?;
     {
         let pool = connection.channel_pool(2).await?;
@@ -48,7 +48,7 @@ async fn ser_14_a_pools_channels_are_given_back(cx: Ctx) -> Outcome {
 
 /// Given a pool of 2, when publishing and consuming one message through it, then the body matches
 /// and idle is 2 afterwards.
-async fn ser_15_publishing_and_consuming_through_a_pool(cx: Ctx) -> Outcome {
+async fn publishing_and_consuming_through_a_pool(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let pool = connection.channel_pool(2).await?;
     pool.checkout().await?.call(shared_queue("pooled")).await?;
@@ -70,7 +70,7 @@ async fn ser_15_publishing_and_consuming_through_a_pool(cx: Ctx) -> Outcome {
 
 /// Given a pool of 2, when publishing to a missing exchange, then the server's 404; idle drops to 1
 /// and is 2 again after the refill.
-async fn ser_16_a_pool_replaces_a_channel_that_ended(cx: Ctx) -> Outcome {
+async fn a_pool_replaces_a_channel_that_ended(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let pool = connection.channel_pool(2).await?;
     {
@@ -120,7 +120,7 @@ async fn ser_16_a_pool_replaces_a_channel_that_ended(cx: Ctx) -> Outcome {
 
 /// Given a pool whose only channel is being replaced, when one waits for it and another one looks how
 /// many are idle, then the first one still gets it.
-async fn ser_16_looking_at_a_pool_disturbs_nobody_who_waits(cx: Ctx) -> Outcome {
+async fn looking_at_a_pool_disturbs_nobody_who_waits(cx: Ctx) -> Outcome {
     let relay = Relay::start(cx.address)?;
     let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
     let pool = connection.channel_pool(1).await?;
@@ -144,7 +144,7 @@ async fn ser_16_looking_at_a_pool_disturbs_nobody_who_waits(cx: Ctx) -> Outcome 
 
 /// Given a pool whose only channel is out, when the connection ends, then who waits for the channel is
 /// told, also if it is never put back.
-async fn ser_16_who_waits_for_a_channel_is_told_of_the_end(cx: Ctx) -> Outcome {
+async fn who_waits_for_a_channel_is_told_of_the_end(cx: Ctx) -> Outcome {
     let relay = Relay::start(cx.address)?;
     let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
     let pool = connection.channel_pool(1).await?;
@@ -167,7 +167,7 @@ async fn ser_16_who_waits_for_a_channel_is_told_of_the_end(cx: Ctx) -> Outcome {
 }
 
 /// Given a pool that is being opened, when that is given up, then its channels are closed.
-async fn ser_17_a_cancelled_pool_leaves_no_channels(cx: Ctx) -> Outcome {
+async fn a_cancelled_pool_leaves_no_channels(cx: Ctx) -> Outcome {
     let relay = Relay::start(cx.address)?;
     let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
     relay.pause();

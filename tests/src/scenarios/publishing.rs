@@ -1,4 +1,6 @@
-//! puka: exchanges, queues and messages.
+//! Publishing, confirms and returned messages.
+
+use std::time::Duration;
 
 use amqp_tokio::{
     BaseChannel, Channel, ConfirmChannel, Requeue, Unconfirmed,
@@ -12,8 +14,8 @@ use amqp_tokio::{
 use super::{
     Case, cases,
     tools::{
-        assert_channel_closed, becomes_ready, bind, by_peer, declare_exchange, get, in_doubt, open,
-        open_confirming, own_queue, put, ready, shared_queue, text, to,
+        assert_channel_closed, becomes_ready, bind, by_peer, declare_exchange, get, in_doubt, look,
+        open, open_confirming, own_queue, put, ready, shared_queue, text, to,
     },
 };
 use crate::{
@@ -23,28 +25,170 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     cases![
-        puk_17_a_burst_with_a_missing_exchange_in_it,
-        puk_17_the_same_without_confirms,
-        puk_18_no_route_for_a_mandatory_message,
-        puk_18_the_same_without_confirms,
-        puk_19_publish_get_ack,
-        puk_19_the_same_without_confirms,
-        puk_21_rabbitmq_can_confirm,
-        puk_22_an_exchange_is_declared_with_one_type,
-        puk_23_exchanges_are_bound_to_exchanges,
-        puk_24_a_queue_is_declared_again_as_it_is,
-        puk_25_only_what_is_published_while_bound_arrives,
-        puk_27_purge_counts,
-        puk_29_failed_publishes_leave_no_channel_behind,
-        puk_30_the_delivery_mode_arrives_as_it_left,
-        puk_31_a_rejected_message_comes_back_or_is_dead_lettered,
-        puk_32_all_properties_and_headers_survive,
+        bodies_of_all_sizes_reach_the_queue,
+        a_confirmed_message_is_in_the_queue,
+        unroutable_messages_come_back_to_the_listener,
+        nobody_has_to_listen,
+        listeners_share_what_comes_back,
+        a_burst_with_a_missing_exchange_in_it,
+        a_burst_with_a_missing_exchange_without_confirms,
+        no_route_for_a_mandatory_message,
+        no_route_without_confirms,
+        publish_get_ack,
+        publish_get_ack_without_confirms,
+        rabbitmq_can_confirm,
+        an_exchange_is_declared_with_one_type,
+        exchanges_are_bound_to_exchanges,
+        a_queue_is_declared_again_as_it_is,
+        only_what_is_published_while_bound_arrives,
+        purge_counts,
+        failed_publishes_leave_no_channel_behind,
+        the_delivery_mode_arrives_as_it_left,
+        a_rejected_message_comes_back_or_is_dead_lettered,
+        all_properties_and_headers_survive,
     ]
+}
+
+/// Given body "coucou", an empty body, and 1,000,000 bytes, when published to a fanout, then one
+/// message is ready in the queue each time.
+async fn bodies_of_all_sizes_reach_the_queue(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    declare_exchange(&channel, "e", "fanout").await?;
+    let large: Vec<u8> = (0..1_000_000).map(|at: u32| at as u8).collect();
+    for body in [b"coucou".to_vec(), Vec::new(), large] {
+        let queue = own_queue(&channel).await?;
+        bind(&channel, &queue, "e", "").await?;
+        let publish = basic::Publish::default().exchange("e")?;
+        channel
+            .publish(&publish, &basic::Properties::default(), body.clone())
+            .await?;
+        // Without a confirm nobody says when it is there.
+        becomes_ready(&cx, &channel, &queue, 1).await?;
+        let message = channel
+            .get(get(&queue))
+            .await?
+            .ok_or("the queue is empty")?;
+        assert_eq!(message.body, body[..]);
+        message.ack()?;
+        let delete = queue::Delete::default().queue(&queue)?;
+        channel.call(delete).await?;
+    }
+    Ok(connection.close().await?)
+}
+
+/// Given confirm mode, when published, then the call returns after the ack and the message is in the
+/// queue.
+async fn a_confirmed_message_is_in_the_queue(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    channel.call(shared_queue("q")).await?;
+    let other = cx.connect().await?;
+    let observer = other.open_channel().await?;
+    for number in 1..=10 {
+        let confirm = channel
+            .publish(&to("", "q"), &basic::Properties::default(), "test")
+            .await?;
+        assert_eq!(confirm.seq().map(|seq| seq.get()), Some(number.into()));
+        confirm.await?;
+        assert_eq!(look(&observer, "q").await?.message_count, number);
+    }
+    other.close().await?;
+    Ok(connection.close().await?)
+}
+
+/// Given an iterator on returns started first, when a mandatory unroutable message is published,
+/// then it is delivered to the iterator within 1 s.
+async fn unroutable_messages_come_back_to_the_listener(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let mut returns = channel.returns();
+    let headers = FieldTable::new().with("number", 1)?;
+    let properties = basic::Properties::default().headers(headers);
+    channel
+        .publish(&to("", "nowhere"), &properties, "come back")
+        .await?;
+    // One that is not mandatory is dropped by the server.
+    channel
+        .publish(
+            &to("", "nowhere").mandatory(false),
+            &properties,
+            "stay away",
+        )
+        .await?;
+    let message = cx
+        .within(Duration::from_secs(1), returns.next())
+        .await?
+        .ok_or("nothing came back")?;
+    assert_eq!(message.code, ReplyCode::NO_ROUTE);
+    assert_eq!(message.text, "NO_ROUTE");
+    assert_eq!(
+        (message.exchange, message.routing_key.as_str()),
+        (<_>::default(), "nowhere")
+    );
+    assert_eq!(message.encoded_properties.decode()?, properties);
+    assert_eq!(message.body, "come back");
+    // The channel goes on, and nothing else came back.
+    own_queue(&channel).await?;
+    assert_eq!(returns.error(), None);
+    channel.close().await?;
+    assert_eq!(cx.soon(returns.next()).await?, None);
+    Ok(connection.close().await?)
+}
+
+/// Messages that come back while nobody listens are dropped, and disturb nothing.
+async fn nobody_has_to_listen(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let properties = basic::Properties::default();
+    for _ in 0..100 {
+        channel
+            .publish(&to("", "nowhere"), &properties, "lost")
+            .await?;
+    }
+    let queue = own_queue(&channel).await?;
+    assert!(channel.get(get(&queue)).await?.is_none());
+    let mut returns = channel.returns();
+    channel
+        .publish(&to("", "nowhere"), &properties, "found")
+        .await?;
+    let message = cx.soon(returns.next()).await?.ok_or("nothing came back")?;
+    assert_eq!(message.body, "found");
+    Ok(connection.close().await?)
+}
+
+/// Given two listeners, then each message goes to one of them, whoever waits, and one of them may
+/// leave.
+async fn listeners_share_what_comes_back(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let properties = basic::Properties::default();
+    let listeners = [(); 2].map(|()| {
+        let mut returns = channel.returns();
+        cx.spawn(async move { returns.next().await })
+    });
+    cx.sleep(Duration::from_millis(50)).await;
+    for body in ["one", "two"] {
+        channel
+            .publish(&to("", "nowhere"), &properties, body)
+            .await?;
+    }
+    let mut bodies = Vec::new();
+    for listener in listeners {
+        let message = cx.soon(listener.join()).await??.ok_or("nothing")?;
+        bodies.push(text(&message.body));
+    }
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["one", "two"]);
+
+    let (leaving, mut staying) = (channel.returns(), channel.returns());
+    drop(leaving);
+    channel
+        .publish(&to("", "nowhere"), &properties, "three")
+        .await?;
+    let message = cx.soon(staying.next()).await?.ok_or("nothing came back")?;
+    assert_eq!(message.body, "three");
+    Ok(connection.close().await?)
 }
 
 /// Given three publishes in one burst, the second to a missing exchange, then the first has arrived,
 /// the others fail with 404, and later publishes, on another channel, succeed; twice.
-async fn puk_17_a_burst_with_a_missing_exchange_in_it(cx: Ctx) -> Outcome {
+async fn a_burst_with_a_missing_exchange_in_it(cx: Ctx) -> Outcome {
     let (connection, observing) = open(&cx).await?;
     observing.call(shared_queue("q")).await?;
     for round in 1..=2 {
@@ -80,7 +224,7 @@ async fn puk_17_a_burst_with_a_missing_exchange_in_it(cx: Ctx) -> Outcome {
 }
 
 /// The same without confirms: who asks next on the channel is told.
-async fn puk_17_the_same_without_confirms(cx: Ctx) -> Outcome {
+async fn a_burst_with_a_missing_exchange_without_confirms(cx: Ctx) -> Outcome {
     let (connection, observing) = open(&cx).await?;
     observing.call(shared_queue("q")).await?;
     for round in 1..=2 {
@@ -100,7 +244,7 @@ async fn puk_17_the_same_without_confirms(cx: Ctx) -> Outcome {
 
 /// Given a mandatory message for a key without a queue, then 312; and again when a queue of another
 /// name is there.
-async fn puk_18_no_route_for_a_mandatory_message(cx: Ctx) -> Outcome {
+async fn no_route_for_a_mandatory_message(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     for _ in 0..2 {
         let properties = basic::Properties::default();
@@ -116,7 +260,7 @@ async fn puk_18_no_route_for_a_mandatory_message(cx: Ctx) -> Outcome {
 }
 
 /// The same without confirms: it comes back all the same.
-async fn puk_18_the_same_without_confirms(cx: Ctx) -> Outcome {
+async fn no_route_without_confirms(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let mut returns = channel.returns();
     for body in ["1", "2"] {
@@ -130,7 +274,7 @@ async fn puk_18_the_same_without_confirms(cx: Ctx) -> Outcome {
 }
 
 /// Given a message, then get gives it once.
-async fn puk_19_publish_get_ack(cx: Ctx) -> Outcome {
+async fn publish_get_ack(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "once").await?;
@@ -140,7 +284,7 @@ async fn puk_19_publish_get_ack(cx: Ctx) -> Outcome {
 }
 
 /// The same without confirms. What follows on the channel is behind the publish.
-async fn puk_19_the_same_without_confirms(cx: Ctx) -> Outcome {
+async fn publish_get_ack_without_confirms(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let queue = own_queue(&channel).await?;
     throw(&channel, "", &queue, "once").await?;
@@ -151,7 +295,7 @@ async fn puk_19_the_same_without_confirms(cx: Ctx) -> Outcome {
 }
 
 /// Given RabbitMQ, then the capability `publisher_confirms` is seen, and is true.
-async fn puk_21_rabbitmq_can_confirm(cx: Ctx) -> Outcome {
+async fn rabbitmq_can_confirm(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     assert!(connection.has_capability("publisher_confirms"));
     assert!(!connection.has_capability("telepathy"));
@@ -161,7 +305,7 @@ async fn puk_21_rabbitmq_can_confirm(cx: Ctx) -> Outcome {
 }
 
 /// Given a direct exchange, when declared as fanout, then 406. One that is not there can be deleted.
-async fn puk_22_an_exchange_is_declared_with_one_type(cx: Ctx) -> Outcome {
+async fn an_exchange_is_declared_with_one_type(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     declare_exchange(&channel, "e", "direct").await?;
     declare_exchange(&channel, "e", "direct").await?;
@@ -182,7 +326,7 @@ async fn puk_22_an_exchange_is_declared_with_one_type(cx: Ctx) -> Outcome {
 
 /// Given one exchange bound to another, and that to a queue, for the second of three publishes only,
 /// then only that is in the queue.
-async fn puk_23_exchanges_are_bound_to_exchanges(cx: Ctx) -> Outcome {
+async fn exchanges_are_bound_to_exchanges(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     declare_exchange(&channel, "e1", "fanout").await?;
     declare_exchange(&channel, "e2", "fanout").await?;
@@ -204,7 +348,7 @@ async fn puk_23_exchanges_are_bound_to_exchanges(cx: Ctx) -> Outcome {
 
 /// Given a queue, when declared as it is, then that is fine; when declared otherwise, then 406, for
 /// flags and for arguments.
-async fn puk_24_a_queue_is_declared_again_as_it_is(cx: Ctx) -> Outcome {
+async fn a_queue_is_declared_again_as_it_is(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(shared_queue("q")).await?;
     channel.call(shared_queue("q")).await?;
@@ -221,7 +365,7 @@ async fn puk_24_a_queue_is_declared_again_as_it_is(cx: Ctx) -> Outcome {
 }
 
 /// Given bind and unbind around the second of three publishes, then only that arrives.
-async fn puk_25_only_what_is_published_while_bound_arrives(cx: Ctx) -> Outcome {
+async fn only_what_is_published_while_bound_arrives(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     declare_exchange(&channel, "e", "direct").await?;
     let queue = own_queue(&channel).await?;
@@ -242,7 +386,7 @@ async fn puk_25_only_what_is_published_while_bound_arrives(cx: Ctx) -> Outcome {
 }
 
 /// Given one message, when purged twice, then 1 and 0.
-async fn puk_27_purge_counts(cx: Ctx) -> Outcome {
+async fn purge_counts(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "").await?;
@@ -255,7 +399,7 @@ async fn puk_27_purge_counts(cx: Ctx) -> Outcome {
 
 /// Given publishes to a missing exchange, one after the other, then each fails with 404, and their
 /// channels can be used again.
-async fn puk_29_failed_publishes_leave_no_channel_behind(cx: Ctx) -> Outcome {
+async fn failed_publishes_leave_no_channel_behind(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let start = connection.channel_count();
     for _ in 0..2 {
@@ -274,7 +418,7 @@ async fn puk_29_failed_publishes_leave_no_channel_behind(cx: Ctx) -> Outcome {
 }
 
 /// Given a delivery mode that is absent, 2 or 1, then it arrives so.
-async fn puk_30_the_delivery_mode_arrives_as_it_left(cx: Ctx) -> Outcome {
+async fn the_delivery_mode_arrives_as_it_left(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     for mode in [None, Some(2), Some(1)] {
@@ -292,7 +436,7 @@ async fn puk_30_the_delivery_mode_arrives_as_it_left(cx: Ctx) -> Outcome {
 }
 
 /// Given a rejected message, then it is redelivered, or gone, or dead-lettered with the reason.
-async fn puk_31_a_rejected_message_comes_back_or_is_dead_lettered(cx: Ctx) -> Outcome {
+async fn a_rejected_message_comes_back_or_is_dead_lettered(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let plain = own_queue(&channel).await?;
     put(&channel, "", &plain, "back").await?;
@@ -335,7 +479,7 @@ async fn puk_31_a_rejected_message_comes_back_or_is_dead_lettered(cx: Ctx) -> Ou
 
 /// Given all properties, and a header with a list of everything in it, then they arrive as they
 /// left.
-async fn puk_32_all_properties_and_headers_survive(cx: Ctx) -> Outcome {
+async fn all_properties_and_headers_survive(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let numbers = [1, 2, 3, 4].map(FieldValue::I32);

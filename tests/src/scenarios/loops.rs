@@ -20,9 +20,9 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     cases![
-        puk_05_a_hundred_queues_at_once_in_a_loop,
-        puk_06_a_round_of_callbacks_in_a_loop,
-        puk_17_a_burst_with_a_missing_exchange_in_it_in_a_loop,
+        a_hundred_queues_at_once,
+        a_round_of_callbacks,
+        a_burst_with_a_missing_exchange_in_it,
     ]
 }
 
@@ -49,7 +49,7 @@ fn throw(client: &mut Client, exchange: &str, key: &str, body: &'static str) -> 
 
 /// Given 100 queues, when they are declared and then deleted with all requests in flight, then all
 /// succeed.
-async fn puk_05_a_hundred_queues_at_once_in_a_loop(cx: Ctx) -> Outcome {
+async fn a_hundred_queues_at_once(cx: Ctx) -> Outcome {
     in_a_loop(&cx, |client| {
         let names: Vec<_> = (0..100).map(|number| format!("q{number}")).collect();
         let declared = names.iter().map(|name| client.call(shared_queue(name)));
@@ -74,7 +74,7 @@ async fn puk_05_a_hundred_queues_at_once_in_a_loop(cx: Ctx) -> Outcome {
 
 /// Given only callbacks, each of which begins the next step, then all are called, in order, and the
 /// last one ends the loop.
-async fn puk_06_a_round_of_callbacks_in_a_loop(cx: Ctx) -> Outcome {
+async fn a_round_of_callbacks(cx: Ctx) -> Outcome {
     let uri = cx.uri_asking("heartbeat=10");
     cx.in_thread(move || {
         let (mut client, connected) = select::connect(&uri)?;
@@ -135,7 +135,7 @@ fn step(client: &mut Client, promise: Promise, steps: &Rc<RefCell<Vec<&'static s
 
 /// Given publishes of which one is to a missing exchange, in one burst, then it and those behind it
 /// fail with 404, or are not known of, and later ones go over a new channel; repeated.
-async fn puk_17_a_burst_with_a_missing_exchange_in_it_in_a_loop(cx: Ctx) -> Outcome {
+async fn a_burst_with_a_missing_exchange_in_it(cx: Ctx) -> Outcome {
     in_a_loop(&cx, |client| {
         let declared = client.call(shared_queue("q"))?;
         client.wait(declared, None)?;

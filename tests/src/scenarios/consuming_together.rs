@@ -1,4 +1,4 @@
-//! puka: connections, consumers and acknowledgements.
+//! Consumers of several queues, and what ends them together.
 
 use std::{
     collections::BTreeSet, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration,
@@ -12,7 +12,6 @@ use amqp_tokio::{
     },
     wire::{FieldValue, ShortStr},
 };
-
 use futures_core::Stream as _;
 
 use super::{
@@ -30,26 +29,26 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = cases![
-        puk_05_a_hundred_queues_at_once,
-        puk_06_a_round_of_callbacks,
-        puk_07_a_consumer_ends_once_with_its_connection,
-        puk_08_a_close_takes_the_last_acknowledgement_along,
-        puk_09_a_cancelled_consumer_has_its_tag,
-        puk_10_one_of_each_of_three_queues,
-        puk_11_a_consumer_is_told_when_its_queue_is_deleted,
-        puk_12_consumers_of_one_task_end_together,
-        puk_13_two_queues_are_deleted_at_once,
-        puk_14_two_queues_share_a_prefetch,
-        puk_15_what_is_exclusive_is_refused_to_others,
-        puk_16_tags_are_unique_and_name_the_queue,
-        puk_26_client_properties_are_texts_and_numbers,
-        puk_28_fetched_messages_keep_their_order,
-        puk_33_an_unknown_tag_is_refused_here,
-        puk_34_consuming_from_a_missing_queue_fails_alone,
-        puk_35_what_is_left_of_a_deleted_queue_is_no_error,
-        puk_36_a_prefetch_is_raised_under_way,
+        a_hundred_queues_at_once,
+        a_round_of_callbacks,
+        a_consumer_ends_once_with_its_connection,
+        a_close_takes_the_last_acknowledgement_along,
+        a_cancelled_consumer_has_its_tag,
+        one_of_each_of_three_queues,
+        a_consumer_is_told_when_its_queue_is_deleted,
+        consumers_of_one_task_end_together,
+        two_queues_are_deleted_at_once,
+        two_queues_share_a_prefetch,
+        what_is_exclusive_is_refused_to_others,
+        tags_are_unique_and_name_the_queue,
+        client_properties_are_texts_and_numbers,
+        fetched_messages_keep_their_order,
+        an_unknown_tag_is_refused_here,
+        consuming_from_a_missing_queue_fails_alone,
+        what_is_left_of_a_deleted_queue_is_no_error,
+        a_prefetch_is_raised_under_way,
     ];
-    cases.push(case!(puk_37_apr_37_one_second_heartbeats).alone(&["heartbeat = 1"]));
+    cases.push(case!(one_second_heartbeats).alone(&["heartbeat = 1"]));
     cases
 }
 
@@ -58,7 +57,7 @@ const SILENCE: Duration = Duration::from_millis(100);
 
 /// Given 100 queues, when all are declared and then deleted with every request in flight, then all
 /// succeed.
-async fn puk_05_a_hundred_queues_at_once(cx: Ctx) -> Outcome {
+async fn a_hundred_queues_at_once(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let mut tasks = Vec::new();
     for number in 0..100 {
@@ -92,7 +91,7 @@ async fn puk_05_a_hundred_queues_at_once(cx: Ctx) -> Outcome {
 
 /// Given steps that are each begun by the end of the one before, without anybody who waits for the
 /// whole, then the last one is reached.
-async fn puk_06_a_round_of_callbacks(cx: Ctx) -> Outcome {
+async fn a_round_of_callbacks(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let then = cx.clone();
     let chained = cx.spawn(async move {
@@ -124,7 +123,7 @@ async fn puk_06_a_round_of_callbacks(cx: Ctx) -> Outcome {
 }
 
 /// Given a consumer that waits, when the client closes, then it is told once, and nothing more.
-async fn puk_07_a_consumer_ends_once_with_its_connection(cx: Ctx) -> Outcome {
+async fn a_consumer_ends_once_with_its_connection(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let queue = own_queue(&channel).await?;
     let mut consumer = channel.consume(consume(&queue)).await?;
@@ -147,7 +146,7 @@ async fn puk_07_a_consumer_ends_once_with_its_connection(cx: Ctx) -> Outcome {
 
 /// Given 3 messages consumed and acknowledged, when the connection is closed at once, or flushed and
 /// then cut, then none is left.
-async fn puk_08_a_close_takes_the_last_acknowledgement_along(cx: Ctx) -> Outcome {
+async fn a_close_takes_the_last_acknowledgement_along(cx: Ctx) -> Outcome {
     let (observer, observing) = open_confirming(&cx).await?;
     observing.call(shared_queue("q")).await?;
     for cut in [false, true] {
@@ -179,7 +178,7 @@ async fn puk_08_a_close_takes_the_last_acknowledgement_along(cx: Ctx) -> Outcome
 
 /// Given a message consumed with prefetch 1, when cancelled, then that consumer is cancelled, and
 /// the message can still be acknowledged.
-async fn puk_09_a_cancelled_consumer_has_its_tag(cx: Ctx) -> Outcome {
+async fn a_cancelled_consumer_has_its_tag(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let qos = basic::Qos::default().prefetch_count(1);
     channel.call(qos).await?;
@@ -197,7 +196,7 @@ async fn puk_09_a_cancelled_consumer_has_its_tag(cx: Ctx) -> Outcome {
 
 /// Given a message in each of 3 queues, when one task consumes from all, then it gets one of each;
 /// when it ends, then all are cancelled.
-async fn puk_10_one_of_each_of_three_queues(cx: Ctx) -> Outcome {
+async fn one_of_each_of_three_queues(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let mut consumers = Vec::new();
     for name in ["q1", "q2", "q3"] {
@@ -219,7 +218,7 @@ async fn puk_10_one_of_each_of_three_queues(cx: Ctx) -> Outcome {
 
 /// Given a consumer, when its queue is deleted, then it is told, and the queue that is declared
 /// anew has no consumer.
-async fn puk_11_a_consumer_is_told_when_its_queue_is_deleted(cx: Ctx) -> Outcome {
+async fn a_consumer_is_told_when_its_queue_is_deleted(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(shared_queue("q")).await?;
     let mut consumer = channel.consume(consume("q")).await?;
@@ -234,7 +233,7 @@ async fn puk_11_a_consumer_is_told_when_its_queue_is_deleted(cx: Ctx) -> Outcome
 
 /// Given one task that consumes from 3 queues, when one of them is deleted and the task gives up,
 /// then none has a consumer.
-async fn puk_12_consumers_of_one_task_end_together(cx: Ctx) -> Outcome {
+async fn consumers_of_one_task_end_together(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let consumers = consume_three(&channel).await?;
     let waiting = cx.spawn(first_end(consumers));
@@ -248,7 +247,7 @@ async fn puk_12_consumers_of_one_task_end_together(cx: Ctx) -> Outcome {
 
 /// The same when two are deleted at once: whoever is left is cancelled without a fault, and each
 /// consumer is told at most once.
-async fn puk_13_two_queues_are_deleted_at_once(cx: Ctx) -> Outcome {
+async fn two_queues_are_deleted_at_once(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let other = connection.open_channel().await?;
     let consumers = consume_three(&channel).await?;
@@ -266,7 +265,7 @@ async fn puk_13_two_queues_are_deleted_at_once(cx: Ctx) -> Outcome {
 
 /// Given consumers of 2 queues that share a prefetch of 1, then only one message comes until it is
 /// raised to 2.
-async fn puk_14_two_queues_share_a_prefetch(cx: Ctx) -> Outcome {
+async fn two_queues_share_a_prefetch(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     share_prefetch(&channel, 1).await?;
     let mut consumers = Vec::new();
@@ -289,7 +288,7 @@ async fn puk_14_two_queues_share_a_prefetch(cx: Ctx) -> Outcome {
 
 /// Given an exclusive queue, when declared as shared on another connection, then 405; given an
 /// exclusive consumer, when another one comes, then 403.
-async fn puk_15_what_is_exclusive_is_refused_to_others(cx: Ctx) -> Outcome {
+async fn what_is_exclusive_is_refused_to_others(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let exclusive = queue::Declare::default().queue("own")?.exclusive(true);
     channel.call(exclusive).await?;
@@ -310,7 +309,7 @@ async fn puk_15_what_is_exclusive_is_refused_to_others(cx: Ctx) -> Outcome {
 
 /// Given consumer tags that are left out, chosen, or chosen again on another channel, then each
 /// consumer of a channel has its own, which its deliveries carry.
-async fn puk_16_tags_are_unique_and_name_the_queue(cx: Ctx) -> Outcome {
+async fn tags_are_unique_and_name_the_queue(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let other = connection.open_channel().await?;
     let mut tags = BTreeSet::new();
@@ -342,7 +341,7 @@ async fn puk_16_tags_are_unique_and_name_the_queue(cx: Ctx) -> Outcome {
 }
 
 /// Given client properties that are texts and numbers, then connecting works, and so does a round.
-async fn puk_26_client_properties_are_texts_and_numbers(cx: Ctx) -> Outcome {
+async fn client_properties_are_texts_and_numbers(cx: Ctx) -> Outcome {
     let connection = cx
         .connect_to(&cx.uri, |config| {
             let name = |name: &'static str| ShortStr::try_from(name).expect("a short name");
@@ -362,7 +361,7 @@ async fn puk_26_client_properties_are_texts_and_numbers(cx: Ctx) -> Outcome {
 
 /// Given 4 messages, when fetched and not acknowledged, then they come in order, for the first time,
 /// and get finds no more; when all are acknowledged, then their channels are free again.
-async fn puk_28_fetched_messages_keep_their_order(cx: Ctx) -> Outcome {
+async fn fetched_messages_keep_their_order(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let start = connection.channel_count();
     let channel = connection.open_channel().await?.confirm_select().await?;
@@ -394,7 +393,7 @@ async fn puk_28_fetched_messages_keep_their_order(cx: Ctx) -> Outcome {
 
 /// An unknown delivery tag is refused here, because RabbitMQ would close the channel; so is one that
 /// was acknowledged. Both change nothing.
-async fn puk_33_an_unknown_tag_is_refused_here(cx: Ctx) -> Outcome {
+async fn an_unknown_tag_is_refused_here(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "1").await?;
@@ -413,7 +412,7 @@ async fn puk_33_an_unknown_tag_is_refused_here(cx: Ctx) -> Outcome {
 }
 
 /// Given a missing queue, when consumed from, then that consumer fails with 404, and no other.
-async fn puk_34_consuming_from_a_missing_queue_fails_alone(cx: Ctx) -> Outcome {
+async fn consuming_from_a_missing_queue_fails_alone(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let mut consumer = channel.consume(consume(&queue)).await?;
@@ -428,7 +427,7 @@ async fn puk_34_consuming_from_a_missing_queue_fails_alone(cx: Ctx) -> Outcome {
 
 /// Given a fetched message, when its queue is deleted, then acknowledging it and closing is no
 /// error.
-async fn puk_35_what_is_left_of_a_deleted_queue_is_no_error(cx: Ctx) -> Outcome {
+async fn what_is_left_of_a_deleted_queue_is_no_error(cx: Ctx) -> Outcome {
     for acknowledge in [false, true] {
         let (connection, channel) = open_confirming(&cx).await?;
         channel.call(shared_queue("q")).await?;
@@ -446,7 +445,7 @@ async fn puk_35_what_is_left_of_a_deleted_queue_is_no_error(cx: Ctx) -> Outcome 
 
 /// Given a prefetch of 1, then one message and no more; when raised to 2, then another one and no
 /// more.
-async fn puk_36_a_prefetch_is_raised_under_way(cx: Ctx) -> Outcome {
+async fn a_prefetch_is_raised_under_way(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     for body in ["a", "b", "c"] {
@@ -466,7 +465,7 @@ async fn puk_36_a_prefetch_is_raised_under_way(cx: Ctx) -> Outcome {
 }
 
 /// Given a heartbeat of 1 s, when idle for longer, then the connection lives, and a round works.
-async fn puk_37_apr_37_one_second_heartbeats(cx: Ctx) -> Outcome {
+async fn one_second_heartbeats(cx: Ctx) -> Outcome {
     let connection = cx.connect_asking("heartbeat=1").await?;
     assert_eq!(connection.tuning().heartbeat, 1);
     let channel = connection.open_channel().await?.confirm_select().await?;

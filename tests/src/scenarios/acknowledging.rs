@@ -1,4 +1,4 @@
-//! trio_amqp: prefetch, fetching, acknowledging and recovering.
+//! Prefetch, fetching, acknowledging and recovering.
 
 use amqp_tokio::{
     Requeue, Tags,
@@ -25,20 +25,20 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     cases![
-        tri_45_prefetch_can_be_set,
-        tri_46_a_prefetch_size_is_refused_here,
-        tri_46_a_prefetch_size_closes_the_connection,
-        tri_50_get_tells_all_about_a_message,
-        tri_51_deliveries_are_acknowledged_and_refused,
-        tri_51_an_acknowledgement_is_not_made_twice,
-        tri_53_recover_delivers_again,
-        tri_53_recover_without_requeue_is_refused_here,
-        tri_53_recover_without_requeue_closes_the_connection,
+        prefetch_can_be_set,
+        a_prefetch_size_is_refused_here,
+        a_prefetch_size_closes_the_connection,
+        get_tells_all_about_a_message,
+        deliveries_are_acknowledged_and_refused,
+        an_acknowledgement_is_not_made_twice,
+        recover_delivers_again,
+        recover_without_requeue_is_refused_here,
+        recover_without_requeue_closes_the_connection,
     ]
 }
 
 /// Given no arguments, basic_qos ok; with count 100 ok.
-async fn tri_45_prefetch_can_be_set(cx: Ctx) -> Outcome {
+async fn prefetch_can_be_set(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     channel.call(basic::Qos::default()).await?;
     channel
@@ -65,7 +65,7 @@ async fn tri_45_prefetch_can_be_set(cx: Ctx) -> Outcome {
 }
 
 /// RabbitMQ would close the connection, so that this side refuses the one call.
-async fn tri_46_a_prefetch_size_is_refused_here(cx: Ctx) -> Outcome {
+async fn a_prefetch_size_is_refused_here(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let feature = "basic.qos prefetch-size";
     assert_misuse(
@@ -77,7 +77,7 @@ async fn tri_46_a_prefetch_size_is_refused_here(cx: Ctx) -> Outcome {
 }
 
 /// Given prefetch_size=10, then 540 not_implemented.
-async fn tri_46_a_prefetch_size_closes_the_connection(cx: Ctx) -> Outcome {
+async fn a_prefetch_size_closes_the_connection(cx: Ctx) -> Outcome {
     let connection = cx.connect_unchecked().await?;
     let bystanders = Bystanders::of(&cx, &connection).await?;
     let channel = connection.open_channel().await?;
@@ -93,7 +93,7 @@ async fn tri_46_a_prefetch_size_closes_the_connection(cx: Ctx) -> Outcome {
 }
 
 /// Given a message, get returns all metadata; given none, nothing.
-async fn tri_50_get_tells_all_about_a_message(cx: Ctx) -> Outcome {
+async fn get_tells_all_about_a_message(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     assert!(channel.get(get(&queue)).await?.is_none());
@@ -147,7 +147,7 @@ async fn tri_50_get_tells_all_about_a_message(cx: Ctx) -> Outcome {
 
 /// Given a delivery: ack; nack(multiple, no requeue); nack(no requeue); nack(requeue) then
 /// redelivered and acked; reject.
-async fn tri_51_deliveries_are_acknowledged_and_refused(cx: Ctx) -> Outcome {
+async fn deliveries_are_acknowledged_and_refused(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let mut consumer = channel.consume(consume(&queue)).await?;
@@ -204,7 +204,7 @@ async fn tri_51_deliveries_are_acknowledged_and_refused(cx: Ctx) -> Outcome {
 }
 
 /// What is not outstanding is refused here, because RabbitMQ would close the channel.
-async fn tri_51_an_acknowledgement_is_not_made_twice(cx: Ctx) -> Outcome {
+async fn an_acknowledgement_is_not_made_twice(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "once").await?;
@@ -227,7 +227,7 @@ async fn tri_51_an_acknowledgement_is_not_made_twice(cx: Ctx) -> Outcome {
 
 /// Given recover(requeue=true), Recover-Ok, and what was outstanding is delivered again; the
 /// asynchronous form is deprecated and does the same.
-async fn tri_53_recover_delivers_again(cx: Ctx) -> Outcome {
+async fn recover_delivers_again(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "again").await?;
@@ -259,7 +259,7 @@ async fn tri_53_recover_delivers_again(cx: Ctx) -> Outcome {
 }
 
 /// RabbitMQ would close the connection, so that this side refuses the one call.
-async fn tri_53_recover_without_requeue_is_refused_here(cx: Ctx) -> Outcome {
+async fn recover_without_requeue_is_refused_here(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let feature = "basic.recover without requeue";
     let refused = ApiMisuse::NotImplementedByRabbitMq { feature };
@@ -273,7 +273,7 @@ async fn tri_53_recover_without_requeue_is_refused_here(cx: Ctx) -> Outcome {
 }
 
 /// Given recover(requeue=false), then a server error.
-async fn tri_53_recover_without_requeue_closes_the_connection(cx: Ctx) -> Outcome {
+async fn recover_without_requeue_closes_the_connection(cx: Ctx) -> Outcome {
     let connection = cx.connect_unchecked().await?;
     let bystanders = Bystanders::of(&cx, &connection).await?;
     let channel = connection.open_channel().await?;

@@ -1,4 +1,4 @@
-//! trio_amqp: consumers.
+//! Consumers.
 
 use std::{
     collections::BTreeSet,
@@ -30,24 +30,24 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     cases![
-        tri_39_a_consumer_gets_what_was_published_before,
-        tri_40_a_large_message_is_delivered_whole,
-        tri_41_two_consumers_of_a_channel_get_their_own,
-        tri_42_a_tag_in_use_is_refused_here,
-        tri_43_nothing_is_delivered_before_consume_returns,
-        tri_43_a_consume_that_is_given_up_keeps_nothing,
-        tri_44_a_failing_handler_is_told_to_its_owner,
-        tri_48_a_cancelled_consumer_gets_nothing_more,
-        tri_49_an_unknown_tag_can_be_cancelled,
-        tri_54_a_consumer_is_told_that_its_queue_is_gone,
-        tri_54_nobody_has_to_listen,
-        tri_60_a_handler_opens_a_channel,
+        a_consumer_gets_what_was_published_before,
+        a_large_message_is_delivered_whole,
+        two_consumers_of_a_channel_get_their_own,
+        a_tag_in_use_is_refused_here,
+        nothing_is_delivered_before_consume_returns,
+        a_consume_that_is_given_up_keeps_nothing,
+        a_failing_handler_is_told_to_its_owner,
+        a_cancelled_consumer_gets_nothing_more,
+        an_unknown_tag_can_be_cancelled,
+        a_consumer_is_told_that_its_queue_is_gone,
+        nobody_has_to_listen,
+        a_handler_opens_a_channel,
     ]
 }
 
 /// Given a published message, when a consumer starts afterwards, then body, consumer_tag,
 /// delivery_tag and properties arrive.
-async fn tri_39_a_consumer_gets_what_was_published_before(cx: Ctx) -> Outcome {
+async fn a_consumer_gets_what_was_published_before(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let properties = basic::Properties::default()
@@ -77,7 +77,7 @@ async fn tri_39_a_consumer_gets_what_was_published_before(cx: Ctx) -> Outcome {
 }
 
 /// Given a 1,000,000-byte message, when consumed, then the body is identical.
-async fn tri_40_a_large_message_is_delivered_whole(cx: Ctx) -> Outcome {
+async fn a_large_message_is_delivered_whole(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     // No two pieces are the same, wherever it is cut.
@@ -94,7 +94,7 @@ async fn tri_40_a_large_message_is_delivered_whole(cx: Ctx) -> Outcome {
 
 /// Given two consumers on two queues of one channel, then each gets its own message with its own
 /// tag.
-async fn tri_41_two_consumers_of_a_channel_get_their_own(cx: Ctx) -> Outcome {
+async fn two_consumers_of_a_channel_get_their_own(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let (one, two) = (own_queue(&channel).await?, own_queue(&channel).await?);
     let mut of_one = channel.consume(consume(&one)).await?;
@@ -117,7 +117,7 @@ async fn tri_41_two_consumers_of_a_channel_get_their_own(cx: Ctx) -> Outcome {
 /// Given tag "tag" in use, when another consume uses it, then it is refused here, because RabbitMQ
 /// would close the connection with 530. That would confuse this side too, which tells deliveries
 /// apart by their tags: so it is refused without the checks for RabbitMQ as well.
-async fn tri_42_a_tag_in_use_is_refused_here(cx: Ctx) -> Outcome {
+async fn a_tag_in_use_is_refused_here(cx: Ctx) -> Outcome {
     for connection in [cx.connect().await?, cx.connect_unchecked().await?] {
         let channel = connection.open_channel().await?.confirm_select().await?;
         let queue = own_queue(&channel).await?;
@@ -144,7 +144,7 @@ async fn tri_42_a_tag_in_use_is_refused_here(cx: Ctx) -> Outcome {
 
 /// Given a message already queued, when consume is called, then no delivery is handed out before the
 /// call has returned.
-async fn tri_43_nothing_is_delivered_before_consume_returns(cx: Ctx) -> Outcome {
+async fn nothing_is_delivered_before_consume_returns(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "early").await?;
@@ -167,7 +167,7 @@ async fn tri_43_nothing_is_delivered_before_consume_returns(cx: Ctx) -> Outcome 
 
 /// Given a message already queued, when consume is called and given up, at whatever point, then the
 /// consumer is cancelled and the message is back in the queue.
-async fn tri_43_a_consume_that_is_given_up_keeps_nothing(cx: Ctx) -> Outcome {
+async fn a_consume_that_is_given_up_keeps_nothing(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     channel.call(shared_queue("q")).await?;
     put(&channel, "", "q", "early").await?;
@@ -200,7 +200,7 @@ async fn tri_43_a_consume_that_is_given_up_keeps_nothing(cx: Ctx) -> Outcome {
 
 /// Given a user's handler that fails, then the error surfaces to its owner and does not silently
 /// stop the reader.
-async fn tri_44_a_failing_handler_is_told_to_its_owner(cx: Ctx) -> Outcome {
+async fn a_failing_handler_is_told_to_its_owner(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let consuming = Arc::new(connection.open_channel().await?);
@@ -245,7 +245,7 @@ fn handle(delivery: &Delivery, panics: bool) -> Outcome {
 
 /// Given a cancelled consumer, when a message is published, then passive shows 1 message, 0
 /// consumers.
-async fn tri_48_a_cancelled_consumer_gets_nothing_more(cx: Ctx) -> Outcome {
+async fn a_cancelled_consumer_gets_nothing_more(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let mut consumer = channel.consume(consume(&queue)).await?;
@@ -267,7 +267,7 @@ async fn tri_48_a_cancelled_consumer_gets_nothing_more(cx: Ctx) -> Outcome {
 }
 
 /// Given an unknown tag, when cancelled, then Cancel-Ok.
-async fn tri_49_an_unknown_tag_can_be_cancelled(cx: Ctx) -> Outcome {
+async fn an_unknown_tag_can_be_cancelled(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let cancel = basic::Cancel::default().consumer_tag("unknown")?;
     let cancelled = channel.call(cancel.clone()).await?;
@@ -295,7 +295,7 @@ async fn tri_49_an_unknown_tag_can_be_cancelled(cx: Ctx) -> Outcome {
 }
 
 /// Given a consumer on a queue, when the queue is deleted, then the consumer is told.
-async fn tri_54_a_consumer_is_told_that_its_queue_is_gone(cx: Ctx) -> Outcome {
+async fn a_consumer_is_told_that_its_queue_is_gone(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "before").await?;
@@ -323,7 +323,7 @@ async fn tri_54_a_consumer_is_told_that_its_queue_is_gone(cx: Ctx) -> Outcome {
 }
 
 /// The same when nobody looks at the consumer, or it is dropped at that moment.
-async fn tri_54_nobody_has_to_listen(cx: Ctx) -> Outcome {
+async fn nobody_has_to_listen(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     for at_once in [false, true] {
         let queue = own_queue(&channel).await?;
@@ -350,7 +350,7 @@ async fn tri_54_nobody_has_to_listen(cx: Ctx) -> Outcome {
 }
 
 /// Given a consumer's handler that opens a new channel, then it completes.
-async fn tri_60_a_handler_opens_a_channel(cx: Ctx) -> Outcome {
+async fn a_handler_opens_a_channel(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let mut consumer = channel.consume(consume(&queue)).await?;

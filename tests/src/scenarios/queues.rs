@@ -1,4 +1,4 @@
-//! trio_amqp: queues.
+//! Queues: declaring, binding, purging and deleting.
 
 use std::collections::BTreeSet;
 
@@ -13,36 +13,127 @@ use amqp_tokio::{
 use super::{
     Case, cases,
     tools::{
-        assert_channel_closed, bind, consume, declare_exchange, look, open, open_confirming, put,
-        shared_queue,
+        assert_channel_closed, bind, consume, declare_exchange, look, open, open_confirming,
+        own_queue, put, shared_queue,
     },
 };
 use crate::{context::Ctx, harness::Outcome, operator::Declared};
 
 const DECLARE: MethodId = MethodId::new(50, 10);
+
+const DELETE: MethodId = MethodId::new(50, 40);
+
 const BIND: MethodId = MethodId::new(50, 20);
+
 const PURGE: MethodId = MethodId::new(50, 30);
+
 const CONSUME: MethodId = MethodId::new(60, 20);
 
 pub(super) fn cases() -> Vec<Case> {
     cases![
-        tri_24_the_server_names_a_queue_without_a_name,
-        tri_25_a_new_queue_is_empty_and_unused,
-        tri_26_a_time_to_live_may_need_more_than_31_bits,
-        tri_27_a_missing_queue_is_not_found,
-        tri_28_another_queue_of_the_same_name_is_refused,
-        tri_29_two_channels_declare_the_same_queue,
-        tri_30_the_broker_lists_the_flags,
-        tri_31_an_exclusive_queue_is_locked_for_others,
-        tri_32_two_connections_consume_a_queue,
-        tri_33_deleting_a_queue_twice_is_no_error,
-        tri_34_queues_are_bound_and_unbound,
-        tri_35_purging_an_empty_or_a_missing_queue,
+        a_declared_queue_has_its_name_and_no_messages,
+        an_exclusive_queue_ends_with_its_connection,
+        deleting_a_queue_tells_how_many_messages_it_had,
+        a_queue_with_messages_is_not_deleted_if_empty,
+        a_queue_with_consumers_is_not_deleted_if_unused,
+        purging_tells_how_many_messages_there_were,
+        the_server_names_a_queue_without_a_name,
+        a_new_queue_is_empty_and_unused,
+        a_time_to_live_may_need_more_than_31_bits,
+        a_missing_queue_is_not_found,
+        another_queue_of_the_same_name_is_refused,
+        two_channels_declare_the_same_queue,
+        the_broker_lists_the_flags,
+        an_exclusive_queue_is_locked_for_others,
+        two_connections_consume_a_queue,
+        deleting_a_queue_twice_is_no_error,
+        queues_are_bound_and_unbound,
+        purging_an_empty_or_a_missing_queue,
     ]
 }
 
+/// Given a named queue declare, then the name is echoed and message_count is 0.
+async fn a_declared_queue_has_its_name_and_no_messages(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let declared = channel.call(shared_queue("my queue")).await?;
+    assert_eq!(declared.queue, "my queue");
+    assert_eq!(declared.message_count, 0);
+    Ok(connection.close().await?)
+}
+
+/// Given an exclusive queue whose connection ended, when passively declared from another
+/// connection, then 404 and that connection stays open.
+async fn an_exclusive_queue_ends_with_its_connection(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let queue = own_queue(&channel).await?;
+    connection.close().await?;
+
+    let (connection, channel) = open(&cx).await?;
+    let error = look(&channel, &queue).await.expect_err("it has ended");
+    assert_channel_closed(&error, ReplyCode::NOT_FOUND, DECLARE);
+    let channel = connection.open_channel().await?;
+    own_queue(&channel).await?;
+    Ok(connection.close().await?)
+}
+
+/// Given an exclusive queue, when deleted, returns 0; passive declare, 404; with one message in it
+/// delete returns 1.
+async fn deleting_a_queue_tells_how_many_messages_it_had(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    for messages in [0, 1] {
+        let queue = own_queue(&channel).await?;
+        for _ in 0..messages {
+            put(&channel, "", &queue, "test").await?;
+        }
+        let delete = queue::Delete::default().queue(&queue)?;
+        assert_eq!(channel.call(delete).await?.message_count, messages);
+        let looking = connection.open_channel().await?;
+        let error = look(&looking, &queue).await.expect_err("it is deleted");
+        assert_channel_closed(&error, ReplyCode::NOT_FOUND, DECLARE);
+    }
+    Ok(connection.close().await?)
+}
+
+/// Given a non-empty queue, when deleted if_empty, then 406.
+async fn a_queue_with_messages_is_not_deleted_if_empty(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    let queue = own_queue(&channel).await?;
+    put(&channel, "", &queue, "test").await?;
+    let delete = queue::Delete::default().queue(&queue)?.if_empty(true);
+    let error = channel.call(delete).await.expect_err("it is not empty");
+    assert_channel_closed(&error, ReplyCode::PRECONDITION_FAILED, DELETE);
+    let channel = connection.open_channel().await?;
+    assert_eq!(look(&channel, &queue).await?.message_count, 1);
+    Ok(connection.close().await?)
+}
+
+/// Given a consumer on a queue, when deleted if_unused, then 406.
+async fn a_queue_with_consumers_is_not_deleted_if_unused(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    let queue = own_queue(&channel).await?;
+    let consuming = connection.open_channel().await?;
+    let _consumer = consuming.consume(consume(&queue)).await?;
+    let delete = queue::Delete::default().queue(&queue)?.if_unused(true);
+    let error = channel.call(delete).await.expect_err("it is used");
+    assert_channel_closed(&error, ReplyCode::PRECONDITION_FAILED, DELETE);
+    assert_eq!(look(&consuming, &queue).await?.consumer_count, 1);
+    Ok(connection.close().await?)
+}
+
+/// Given an empty or one-message queue, when purged, then 0 or 1.
+async fn purging_tells_how_many_messages_there_were(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    let queue = own_queue(&channel).await?;
+    let purge = queue::Purge::default().queue(&queue)?;
+    assert_eq!(channel.call(purge.clone()).await?.message_count, 0);
+    put(&channel, "", &queue, "test").await?;
+    assert_eq!(channel.call(purge.clone()).await?.message_count, 1);
+    assert_eq!(channel.call(purge).await?.message_count, 0);
+    Ok(connection.close().await?)
+}
+
 /// Given no name, queue_declare returns a non-empty name.
-async fn tri_24_the_server_names_a_queue_without_a_name(cx: Ctx) -> Outcome {
+async fn the_server_names_a_queue_without_a_name(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let unnamed = queue::Declare::default().exclusive(true);
     let one = channel.call(unnamed.clone()).await?.queue;
@@ -53,7 +144,7 @@ async fn tri_24_the_server_names_a_queue_without_a_name(cx: Ctx) -> Outcome {
 }
 
 /// Given name q, declare gives counts 0 and 0 and the same name; passive the same.
-async fn tri_25_a_new_queue_is_empty_and_unused(cx: Ctx) -> Outcome {
+async fn a_new_queue_is_empty_and_unused(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let expected = queue::DeclareOk::default().queue("q")?;
     assert_eq!(channel.call(shared_queue("q")).await?, expected);
@@ -62,7 +153,7 @@ async fn tri_25_a_new_queue_is_empty_and_unused(cx: Ctx) -> Outcome {
 }
 
 /// Given argument x-message-ttl = 2^31, which needs more than an i32, when declared, then accepted.
-async fn tri_26_a_time_to_live_may_need_more_than_31_bits(cx: Ctx) -> Outcome {
+async fn a_time_to_live_may_need_more_than_31_bits(cx: Ctx) -> Outcome {
     const TTL: u32 = 1 << 31;
     let (connection, channel) = open(&cx).await?;
     let arguments = FieldTable::new().with("x-message-ttl", TTL)?;
@@ -84,7 +175,7 @@ async fn tri_26_a_time_to_live_may_need_more_than_31_bits(cx: Ctx) -> Outcome {
 }
 
 /// Given no queue, passive, 404.
-async fn tri_27_a_missing_queue_is_not_found(cx: Ctx) -> Outcome {
+async fn a_missing_queue_is_not_found(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let error = look(&channel, "missing").await.expect_err("it is missing");
     assert_channel_closed(&error, ReplyCode::NOT_FOUND, DECLARE);
@@ -92,7 +183,7 @@ async fn tri_27_a_missing_queue_is_not_found(cx: Ctx) -> Outcome {
 }
 
 /// Given a queue, when redeclared exclusive and auto_delete, then 405 or 406.
-async fn tri_28_another_queue_of_the_same_name_is_refused(cx: Ctx) -> Outcome {
+async fn another_queue_of_the_same_name_is_refused(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(shared_queue("q")).await?;
     let other = shared_queue("q").exclusive(true).auto_delete(true);
@@ -107,7 +198,7 @@ async fn tri_28_another_queue_of_the_same_name_is_refused(cx: Ctx) -> Outcome {
 }
 
 /// Given two channels, when both declare the same queue, both get 0 and 0.
-async fn tri_29_two_channels_declare_the_same_queue(cx: Ctx) -> Outcome {
+async fn two_channels_declare_the_same_queue(cx: Ctx) -> Outcome {
     let (connection, one) = open(&cx).await?;
     let two = connection.open_channel().await?;
     let (one, two) =
@@ -119,7 +210,7 @@ async fn tri_29_two_channels_declare_the_same_queue(cx: Ctx) -> Outcome {
 
 /// Given each of durable and auto_delete, when declared, then the broker lists those flags. RabbitMQ
 /// refuses two of the four since 4.3.
-async fn tri_30_the_broker_lists_the_flags(cx: Ctx) -> Outcome {
+async fn the_broker_lists_the_flags(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let mut expected = BTreeSet::new();
     for durable in [false, true] {
@@ -142,7 +233,7 @@ async fn tri_30_the_broker_lists_the_flags(cx: Ctx) -> Outcome {
 }
 
 /// Given an exclusive queue consumed on connection A, when connection B consumes it, then 405.
-async fn tri_31_an_exclusive_queue_is_locked_for_others(cx: Ctx) -> Outcome {
+async fn an_exclusive_queue_is_locked_for_others(cx: Ctx) -> Outcome {
     let (a, on_a) = open(&cx).await?;
     let (b, on_b) = open(&cx).await?;
     on_a.call(shared_queue("exclusive").exclusive(true)).await?;
@@ -157,7 +248,7 @@ async fn tri_31_an_exclusive_queue_is_locked_for_others(cx: Ctx) -> Outcome {
 }
 
 /// Given a non-exclusive queue, when two connections consume, both ok.
-async fn tri_32_two_connections_consume_a_queue(cx: Ctx) -> Outcome {
+async fn two_connections_consume_a_queue(cx: Ctx) -> Outcome {
     let (a, on_a) = open_confirming(&cx).await?;
     let (b, on_b) = open(&cx).await?;
     on_a.call(shared_queue("q")).await?;
@@ -174,7 +265,7 @@ async fn tri_32_two_connections_consume_a_queue(cx: Ctx) -> Outcome {
 }
 
 /// Given a queue, delete ok; deleting a missing one, ok.
-async fn tri_33_deleting_a_queue_twice_is_no_error(cx: Ctx) -> Outcome {
+async fn deleting_a_queue_twice_is_no_error(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(shared_queue("q")).await?;
     let delete = queue::Delete::default().queue("q")?;
@@ -186,7 +277,7 @@ async fn tri_33_deleting_a_queue_twice_is_no_error(cx: Ctx) -> Outcome {
 }
 
 /// Given queue and exchange, bind ok; missing exchange or queue, 404; unbind ok.
-async fn tri_34_queues_are_bound_and_unbound(cx: Ctx) -> Outcome {
+async fn queues_are_bound_and_unbound(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     channel.call(shared_queue("q")).await?;
     declare_exchange(&channel, "e", "direct").await?;
@@ -212,7 +303,7 @@ async fn tri_34_queues_are_bound_and_unbound(cx: Ctx) -> Outcome {
 }
 
 /// Given an empty queue, purge gives 0; missing, 404.
-async fn tri_35_purging_an_empty_or_a_missing_queue(cx: Ctx) -> Outcome {
+async fn purging_an_empty_or_a_missing_queue(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(shared_queue("q")).await?;
     let purged = channel.call(queue::Purge::default().queue("q")?).await?;

@@ -21,22 +21,22 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     cases![
-        tri_52_a_reply_finds_its_request,
-        tri_52_replies_are_told_apart_by_handlers,
-        tri_52_direct_replies_need_no_queue,
-        tri_61_hello_world,
-        tri_61_work_queues,
-        tri_61_publish_and_subscribe,
-        tri_61_routing,
-        tri_61_topics,
-        tri_61_remote_procedure_call,
-        tri_61_send_with_return,
-        tri_61_headers_exchange,
+        a_reply_finds_its_request,
+        replies_are_told_apart_by_handlers,
+        direct_replies_need_no_queue,
+        hello_world,
+        work_queues,
+        publish_and_subscribe,
+        routing,
+        topics,
+        remote_procedure_call,
+        send_with_return,
+        headers_exchange,
     ]
 }
 
 /// Tutorial 1: the simplest thing that does something.
-async fn tri_61_hello_world(cx: Ctx) -> Outcome {
+async fn hello_world(cx: Ctx) -> Outcome {
     let hello = queue::Declare::default().queue("hello")?;
     {
         let connection = cx.connect().await?;
@@ -79,7 +79,7 @@ async fn work(connection: Connection, count: usize) -> Result<Vec<String>, Failu
 
 /// Tutorial 2: tasks among workers, durable, persistent, one at a time for each; and a worker that
 /// dies loses none.
-async fn tri_61_work_queues(cx: Ctx) -> Outcome {
+async fn work_queues(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let declare = queue::Declare::default().queue("task_queue")?;
     channel.call(declare).await?;
@@ -156,7 +156,7 @@ async fn read(
 }
 
 /// Tutorial 3: everybody gets everything.
-async fn tri_61_publish_and_subscribe(cx: Ctx) -> Outcome {
+async fn publish_and_subscribe(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     declare_exchange(&channel, "logs", "fanout").await?;
     let (other, subscriber) = open(&cx).await?;
@@ -173,7 +173,7 @@ async fn tri_61_publish_and_subscribe(cx: Ctx) -> Outcome {
 }
 
 /// Tutorial 4: everybody gets what he asked for.
-async fn tri_61_routing(cx: Ctx) -> Outcome {
+async fn routing(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     declare_exchange(&channel, "direct_logs", "direct").await?;
     let mut errors = subscribe(&channel, "direct_logs", &["error"]).await?;
@@ -190,7 +190,7 @@ async fn tri_61_routing(cx: Ctx) -> Outcome {
 }
 
 /// Tutorial 5: patterns of words.
-async fn tri_61_topics(cx: Ctx) -> Outcome {
+async fn topics(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     declare_exchange(&channel, "topic_logs", "topic").await?;
     let mut all = subscribe(&channel, "topic_logs", &["#"]).await?;
@@ -306,7 +306,7 @@ async fn ask(channel: &Channel, number: u64, reply_to: &str) -> Result<(), Error
 }
 
 /// Tutorial 6: fib(30), with reply_to and correlation_id.
-async fn tri_61_remote_procedure_call(cx: Ctx) -> Outcome {
+async fn remote_procedure_call(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let server = start_server(&cx, &connection, 1).await?;
     let client = cx.connect().await?;
@@ -326,7 +326,7 @@ async fn tri_61_remote_procedure_call(cx: Ctx) -> Outcome {
 /// Given RPC server and client on one connection, when the client publishes with reply_to and
 /// correlation_id, then the server sees both and the client receives the reply with the same
 /// correlation_id on its reply routing key: here as an iterator.
-async fn tri_52_a_reply_finds_its_request(cx: Ctx) -> Outcome {
+async fn a_reply_finds_its_request(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let server = start_server(&cx, &connection, 5).await?;
     let channel = connection.open_channel().await?;
@@ -346,7 +346,7 @@ async fn tri_52_a_reply_finds_its_request(cx: Ctx) -> Outcome {
 }
 
 /// The same with handlers for the replies, and all requests under way at once.
-async fn tri_52_replies_are_told_apart_by_handlers(cx: Ctx) -> Outcome {
+async fn replies_are_told_apart_by_handlers(cx: Ctx) -> Outcome {
     const REQUESTS: u64 = 20;
     let connection = cx.connect().await?;
     let server = start_server(&cx, &connection, REQUESTS as usize).await?;
@@ -376,7 +376,7 @@ async fn tri_52_replies_are_told_apart_by_handlers(cx: Ctx) -> Outcome {
 }
 
 /// The same without a queue for the replies.
-async fn tri_52_direct_replies_need_no_queue(cx: Ctx) -> Outcome {
+async fn direct_replies_need_no_queue(cx: Ctx) -> Outcome {
     const REPLY_TO: &str = "amq.rabbitmq.reply-to";
     let connection = cx.connect().await?;
     let server = start_server(&cx, &connection, 1).await?;
@@ -394,7 +394,7 @@ async fn tri_52_direct_replies_need_no_queue(cx: Ctx) -> Outcome {
 }
 
 /// A message that nobody takes comes back to its sender, one that somebody takes does not.
-async fn tri_61_send_with_return(cx: Ctx) -> Outcome {
+async fn send_with_return(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "taken").await?;
@@ -414,7 +414,7 @@ async fn tri_61_send_with_return(cx: Ctx) -> Outcome {
 }
 
 /// A headers exchange, with x-match any and all.
-async fn tri_61_headers_exchange(cx: Ctx) -> Outcome {
+async fn headers_exchange(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     declare_exchange(&channel, "by headers", "headers").await?;
     let mut consumers = Vec::new();

@@ -1,4 +1,4 @@
-//! Regressions: a server that is short of memory, and reads no more.
+//! A server that is short of memory, and reads no more.
 
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        case!(reg_11_a_blocked_connection_closes_in_time).alone(&[]),
-        case!(reg_12_a_blocked_connection_with_a_full_socket)
+        case!(a_blocked_connection_closes_in_time).alone(&[]),
+        case!(a_blocked_connection_with_a_full_socket)
             .alone(&["heartbeat = 1"])
             .embedded(|config| config.server.heartbeat = 1),
     ]
@@ -49,7 +49,7 @@ fn assert_close_timed_out(result: Result<(), Error>) -> CloseReason {
 
 /// Blocked by a memory alarm, then close() ends within its deadline, and everybody who waits is
 /// told. Without a close, publishing goes on when the alarm is over.
-async fn reg_11_a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
+async fn a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
     let (observer, observing) = open(&cx).await?;
     observing.call(shared_queue("q")).await?;
     let staying = connect(&cx).await?;
@@ -138,7 +138,7 @@ async fn reg_11_a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
 /// Blocked in the middle of a message, with a socket that takes no more: heartbeats keep the
 /// connection alive, what comes in is still read, close() ends within its deadline, and the message
 /// arrives whole when the alarm is over.
-async fn reg_12_a_blocked_connection_with_a_full_socket(cx: Ctx) -> Outcome {
+async fn a_blocked_connection_with_a_full_socket(cx: Ctx) -> Outcome {
     const LARGE: usize = 32 << 20;
     let body: Vec<u8> = (0..LARGE as u32 / 4).flat_map(u32::to_be_bytes).collect();
     let body = Body::from(body).into_bytes(); // to be shared
