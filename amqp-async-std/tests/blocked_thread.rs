@@ -1,9 +1,7 @@
 //! A runtime whose only thread is blocked.
 
-#[path = "../../amqp-driver/tests/support/punctual.rs"]
-mod punctual;
-
 use amqp_async_std::AsyncStd;
+use amqp_test_support::punctual;
 use async_global_executor::{GlobalExecutorConfig, init_with_config};
 use async_std::task;
 

@@ -2,21 +2,15 @@
 
 #![cfg(feature = "broker")]
 
-#[path = "../../amqp-driver/tests/support/adapter.rs"]
-mod adapter;
-#[cfg(all(feature = "tls", feature = "ring"))]
-#[path = "../../amqp-driver/tests/support/secured.rs"]
-mod secured;
-
 use std::{future::poll_fn, net::TcpListener, time::Duration};
 
-use adapter::Outcome;
 use amqp_blocking::{
     Blocking, BlockingClock, Channel, Confirm, Connection, LocalBroker, Server, block_on,
     core::Instant,
     io::{Runtime as _, Timer as _},
     serve,
 };
+use amqp_test_support::adapter::{self, Outcome};
 
 #[test]
 fn a_served_broker_is_reached_by_name() -> Outcome {
@@ -109,5 +103,5 @@ mod tls {
         ready(server.map(Server::into_async))
     }
 
-    secured::tests!(block_on, plain, serving);
+    amqp_test_support::secured::tests!(block_on, plain, serving);
 }

@@ -2,13 +2,7 @@
 //!
 //! A failure names its seed; `AMQP_FUZZ_SEED` begins there, and `AMQP_FUZZ_RUNS` makes it more.
 
-#[path = "fuzzing/meter.rs"]
-mod meter;
-#[path = "fuzzing/pair.rs"]
-mod pair;
-#[path = "fuzzing/replay.rs"]
-mod replay;
-
+use amqp_test_support::{meter, pair, replay};
 use std::{env, fs, path::Path};
 
 use amqp_core::{
@@ -18,6 +12,9 @@ use amqp_core::{
 
 use meter::peak_of;
 use replay::Outcome;
+
+#[global_allocator]
+static COUNTING: meter::Counting = meter::Counting;
 
 /// What a side may hold beyond some for each byte that it was fed.
 const ROOM: usize = 512 << 10;

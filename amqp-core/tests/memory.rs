@@ -1,8 +1,5 @@
 //! No peer makes the machine take memory beyond its limits, whatever it sends and however much.
 
-#[path = "fuzzing/meter.rs"]
-mod meter;
-
 use amqp_core::{
     ChannelId, Endpoint, FRAME_OVERHEAD, Instant, Limits, Transmit,
     client::{self, Checks},
@@ -11,9 +8,13 @@ use amqp_core::{
     server,
     wire::{Encode as _, FieldValue},
 };
+use amqp_test_support::meter;
 use bytes::{Buf as _, BytesMut};
 
 use meter::peak_of;
+
+#[global_allocator]
+static COUNTING: meter::Counting = meter::Counting;
 
 const NOW: Instant = Instant::ORIGIN;
 

@@ -4,9 +4,7 @@
 //! The recordings are those of `tests/captures`, and all in the directories that the environment
 //! variable `AMQP_CAPTURES` names (separated as in `PATH`).
 
-#[path = "fuzzing/replay.rs"]
-mod replay;
-
+use amqp_test_support::replay;
 use std::{
     collections::BTreeMap,
     env,

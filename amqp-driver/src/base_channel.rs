@@ -1,4 +1,4 @@
-//! The handle of a channel, whatever its mode.
+//! The handle of a channel in any mode.
 
 use std::sync::{
     Arc,
@@ -25,29 +25,30 @@ use crate::{
     states::ChannelStates,
 };
 
-/// What every channel can do, whatever its mode: requests, consuming, fetching, acknowledging.
+/// The operations of a channel in every mode: requests, consuming, fetching, acknowledging.
 ///
-/// Publishing is on the three types that stand for the modes and dereference to this one:
+/// Publishing is on the types of the three modes, which dereference to this one:
 /// [`Channel`](crate::Channel), [`ConfirmChannel`](crate::ConfirmChannel) and
-/// [`TxChannel`](crate::TxChannel). So a function that takes a `&BaseChannel` works
-/// with each of them, and one that takes a `&Channel` cannot lose the confirm of a message.
+/// [`TxChannel`](crate::TxChannel). A function that takes a `&BaseChannel` accepts each of them,
+/// and one that takes a `&Channel` cannot lose the confirm of a message.
 ///
-/// It can be cloned, and used from any number of tasks at once. The channel is closed when the last
-/// clone is dropped, its consumers and the acknowledgers of its deliveries included.
+/// Clones share the channel, and can be used from any number of tasks at once. The channel is
+/// closed when the last clone is dropped, its consumers and the [`Acker`]s of its deliveries
+/// included.
 ///
-/// An error of the channel is told to the call that caused it and ends the channel; the connection
-/// goes on.
+/// A channel error ends the channel and is returned by the call that caused it; the connection
+/// stays open (section 4.8.1 of the specification).
 #[derive(Clone, Debug)]
 pub struct BaseChannel(Arc<Inner>);
 
-/// What keeps a channel open.
+/// The state shared by a channel's handles. Dropping it closes the channel.
 #[derive(Debug)]
 pub(crate) struct Inner {
     connection: Connection,
     pub(crate) id: ChannelId,
     pub(crate) publish_budget: Budget,
     pub(crate) confirm_budget: Budget,
-    /// How many times `basic.recover` has made stale what was delivered before.
+    /// The number of `basic.recover` methods sent. Each makes the earlier deliveries stale.
     recovered: AtomicU32,
 }
 
@@ -60,7 +61,7 @@ impl Inner {
         self.recovered.load(Ordering::Relaxed)
     }
 
-    /// Notes the effect of a request on what the handles know, before its answer can come.
+    /// Records the effect of a request on the handles' state, before its reply can arrive.
     fn note_called<R: ClientSent>(&self, state: &mut State) {
         if R::ID == basic::Recover::ID {
             self.note_recover(state);
@@ -71,7 +72,8 @@ impl Inner {
         }
     }
 
-    /// What was delivered before, and was not taken, is stale.
+    /// Marks the earlier deliveries as stale: the server redelivers them (section 1.8.3.16 of the
+    /// protocol reference).
     fn note_recover(&self, state: &mut State) {
         self.recovered.fetch_add(1, Ordering::Relaxed);
         state.on_recover(self.id);
@@ -84,7 +86,7 @@ impl Drop for Inner {
         self.shared().command_and_process(|state, later| {
             state.remove_channel(id, later);
             if let Some(mut channel) = state.machine.channel(id) {
-                // One that is not open is being closed already, or will be when it opens.
+                // A channel that is not open is closing already, or is closed once it opens.
                 let _closing = channel.close(ReplyCode::SUCCESS, "");
             }
         });
@@ -116,25 +118,25 @@ impl BaseChannel {
         self.0.id.number()
     }
 
-    /// Which channel this is.
+    /// The channel's identity, which a later channel of the same number does not share.
     #[must_use]
     pub fn id(&self) -> ChannelId {
         self.0.id
     }
 
-    /// The connection that the channel belongs to.
+    /// The connection of the channel.
     #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.0.connection
     }
 
-    /// Whether commands can be given.
+    /// Whether the channel accepts commands.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.connection().is_channel_open(self.id())
     }
 
-    /// Why the channel has ended, by itself or with its connection; none while it has not.
+    /// The reason for which the channel or its connection ended. `Some` once either has.
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
         let mut state = self.shared().lock();
@@ -144,8 +146,8 @@ impl BaseChannel {
         of_channel.or_else(|| state.closed.clone())
     }
 
-    /// Sends a request and waits for its answer: `queue.declare`, `exchange.bind`, `basic.qos` and
-    /// every other synchronous method of a channel. Several may be under way at once.
+    /// Sends a request and waits for its reply: `queue.declare`, `exchange.bind`, `basic.qos` and
+    /// every other synchronous method of a channel. Several requests can be outstanding at once.
     ///
     /// ```no_run
     /// use amqp_driver::protocol::{basic, queue};
@@ -160,13 +162,13 @@ impl BaseChannel {
     /// ```
     ///
     /// # Cancel safety
-    /// Dropped before the first poll it sends nothing; afterwards the request is sent and its
-    /// answer ignored.
+    /// Dropped before the first poll, it sends nothing; afterwards the request is sent and its
+    /// reply ignored.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for a request that RabbitMQ would close the connection for, one that asks
-    /// for no answer, or a `basic.cancel` of a [`Consumer`] of this channel, which is
-    /// [`Consumer::cancel`]. [`Error::ChannelClosed`] when the server does not like it.
+    /// [`Error::Misuse`] for a request for which RabbitMQ would close the connection, a request
+    /// with no-wait, or a `basic.cancel` of a [`Consumer`] of this channel, for which
+    /// [`Consumer::cancel`] is used. [`Error::ChannelClosed`] when the server refuses the request.
     pub async fn call<R: Request + ClientSent>(&self, request: R) -> Result<R::Reply, Error> {
         let (shared, id) = (self.shared(), self.id());
         let wait = shared.command(|state| {
@@ -182,11 +184,12 @@ impl BaseChannel {
         wait.reply().await
     }
 
-    /// Sends a request that asks for no answer. Should it go wrong, the server closes the channel,
-    /// which a later call will tell.
+    /// Sends a request with no-wait. If the server refuses it, it closes the channel, and a later
+    /// call returns the reason.
     ///
     /// # Errors
-    /// As [`call`](Self::call); also when the answer would have brought a name that is not given.
+    /// As [`call`](Self::call); also when the request leaves a name to the server, which only a
+    /// reply would contain.
     pub fn send<R: NoWait + ClientSent>(&self, request: &R) -> Result<(), Error> {
         self.command(|channel| {
             check_called(channel, request)?;
@@ -194,42 +197,45 @@ impl BaseChannel {
         })
     }
 
-    /// Starts a consumer. Each of its messages is to be acknowledged, and is requeued if the channel
-    /// ends before.
+    /// Starts a consumer with acknowledgements. The server requeues the deliveries that are
+    /// unacknowledged when the channel ends ([RabbitMQ's page][confirms]). The request's `no_ack`
+    /// and `no_wait` are ignored.
     ///
-    /// The consumer gets the prefetch of [`Config::prefetch`](crate::Config), 1000 messages by
-    /// default, unless `basic.qos` was called on this channel: the server sends no more messages than
-    /// that before some are acknowledged. Beside it the handles keep at most
-    /// [`Limits::undelivered`](amqp_core::Limits) bytes of messages that are not taken, of all
-    /// consumers of a connection together; what is delivered beyond that is requeued, and comes again
-    /// when there is room.
+    /// The prefetch is that of [`Config::prefetch`](crate::Config), 1000 messages by default,
+    /// unless `basic.qos` was called on this channel: the server sends no more unacknowledged
+    /// messages than that ([RabbitMQ's page][prefetch]). In addition, the handles buffer at most
+    /// [`Limits::undelivered`](amqp_core::Limits) bytes of deliveries that are not taken, over all
+    /// consumers of a connection; deliveries beyond that are requeued, and redelivered once there
+    /// is room.
     ///
     /// # Delivery limit
-    /// A quorum queue counts the failed deliveries of a message. Beyond its `x-delivery-limit`, 20 by
-    /// default since RabbitMQ 4.0, it dead-letters the message, or drops it where no dead-letter
-    /// exchange is set ([RabbitMQ's page][limit]). Dropping a consumer requeues what it has not
-    /// yielded, up to the whole prefetch. Until RabbitMQ 4.2 each requeue counts, so that a program
-    /// which starts a consumer per message loses messages that it has never seen: keep one consumer,
-    /// set a prefetch of 1, or use [`get`](Self::get). Since 4.3 `basic.reject` counts and
-    /// [`basic.nack`][nack], which a dropped consumer sends, does not.
+    /// A quorum queue counts the failed deliveries of a message. Above its `x-delivery-limit`, 20
+    /// by default since RabbitMQ 4.0, it dead-letters the message, or drops it without a
+    /// dead-letter exchange ([RabbitMQ's page][limit]). Dropping a consumer requeues the deliveries
+    /// that it has not yielded, up to the whole prefetch. Until RabbitMQ 4.2 each requeue counts,
+    /// so that a program which starts a consumer per message loses messages that it has never seen:
+    /// keep one consumer, set a prefetch of 1, or use [`get`](Self::get). Since 4.3 `basic.reject`
+    /// counts and [`basic.nack`][nack], which a dropped consumer sends, does not.
     ///
+    /// [confirms]: https://www.rabbitmq.com/docs/confirms
+    /// [prefetch]: https://www.rabbitmq.com/docs/consumer-prefetch
     /// [limit]: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
     /// [nack]: https://github.com/rabbitmq/rabbitmq-server/pull/15387
     ///
     /// # Cancel safety
-    /// Dropping it cancels the consumer, and requeues what was delivered to it. So does a timeout. The
-    /// consumer is cancelled when the server has answered, and its tag is in use until then
-    /// ([`ApiMisuse::DuplicateConsumerTag`](amqp_core::ApiMisuse)): leave the tag empty, so that each
-    /// consumer gets one of its own.
+    /// Dropping it cancels the consumer and requeues its deliveries. So does a timeout. The cancel
+    /// is sent after the server's reply, and the tag is in use until then
+    /// ([`ApiMisuse::DuplicateConsumerTag`](amqp_core::ApiMisuse)): leave the tag empty, so that
+    /// each consumer gets its own.
     ///
     /// # Errors
-    /// As [`call`](Self::call); [`Error::Misuse`] when the request says `no_ack` or `no_wait`.
+    /// As [`call`](Self::call).
     pub async fn consume(&self, consume: basic::Consume) -> Result<Consumer<ManualAck>, Error> {
         self.consume_with(consume, ConsumeOptions::default()).await
     }
 
-    /// Starts a consumer as [`consume`](Self::consume) does, with a prefetch of its own and a policy
-    /// for deliveries that are dropped without an acknowledgement.
+    /// Starts a consumer as [`consume`](Self::consume) does, with its own prefetch and a policy for
+    /// deliveries that are dropped without an acknowledgement.
     ///
     /// ```no_run
     /// use amqp_driver::{ConsumeOptions, OnDrop, Prefetch, protocol::basic};
@@ -256,16 +262,18 @@ impl BaseChannel {
         self.start_consumer(consume, options).await
     }
 
-    /// Starts a consumer whose messages count as acknowledged when they are sent: what is lost on
-    /// the way is lost. The server sends as fast as the connection takes it.
+    /// Starts a consumer without acknowledgements: the server counts a message as acknowledged when
+    /// it is sent, and a message lost in flight is lost ([RabbitMQ's
+    /// page](https://www.rabbitmq.com/docs/confirms)). No prefetch applies: the server sends as
+    /// fast as the connection reads. The request's `no_wait` is ignored.
     ///
-    /// While [`Limits::undelivered`](amqp_core::Limits) bytes of such messages are not taken, reading
-    /// pauses. A consumer that takes none of them for [`Timeouts::unread`](amqp_core::Timeouts), or
-    /// lets eight times as much pile up while an answer of the server is awaited, ends with
-    /// [`Error::Overflow`].
+    /// Reading pauses while [`Limits::undelivered`](amqp_core::Limits) bytes of such messages are
+    /// not taken. A consumer ends with [`Error::Overflow`] when it takes none of them for
+    /// [`Timeouts::unread`](amqp_core::Timeouts), or when eight times as many bytes accumulate
+    /// while a reply of the server is awaited.
     ///
     /// # Cancel safety
-    /// As [`consume`](Self::consume), but what was delivered to the consumer is lost.
+    /// As [`consume`](Self::consume), but the deliveries are lost.
     ///
     /// # Errors
     /// As [`consume`](Self::consume).
@@ -292,8 +300,7 @@ impl BaseChannel {
             let progress = Arc::default();
             state.add_consumer(self.id(), id, tag.clone(), A::NO_ACK, Arc::clone(&progress));
             let wait = Wait::new(shared, state, Some(self.id()), request);
-            // The handle is there from the start, so that the consumer is cancelled wherever the
-            // wait for it is given up.
+            // The handle exists before the reply, so that dropping the wait cancels the consumer.
             let consumer =
                 Consumer::<A>::new(Arc::clone(&self.0), id, tag, options.on_drop, progress);
             Ok::<_, Error>((consumer, wait))
@@ -302,7 +309,9 @@ impl BaseChannel {
         Ok(consumer)
     }
 
-    /// Sets the prefetch of the consumer that is to begin, where the application has not.
+    /// Sets the prefetch of the consumer to be started, unless `own` is `None` and the application
+    /// has called `basic.qos`. RabbitMQ applies it to consumers started afterwards
+    /// (<https://www.rabbitmq.com/docs/consumer-prefetch>).
     fn set_prefetch(&self, state: &mut State, own: Option<Prefetch>) -> Result<(), Error> {
         let default = self.connection().prefetch();
         let (by_user, current) = match state.channel_mut(self.id()) {
@@ -318,7 +327,7 @@ impl BaseChannel {
         }
         let mut commands = state.commands(self.id())?;
         let request = commands.call(&basic::Qos::default().prefetch_count(wanted))?;
-        // RabbitMQ answers it in order, or closes the channel.
+        // The reply is not awaited: RabbitMQ answers in order, or closes the channel.
         state.machine.abandon(self.id(), request);
         if let Some(channel) = state.channel_mut(self.id()) {
             (channel.prefetch, channel.qos_by_user) = (wanted, false);
@@ -326,11 +335,11 @@ impl BaseChannel {
         Ok(())
     }
 
-    /// Fetches one message; none if the queue is empty. A consumer is the better way to get many.
+    /// Fetches one message. Returns `None` if the queue is empty. For many messages, a consumer is
+    /// more efficient.
     ///
     /// # Cancel safety
-    /// Dropping it puts the message back, unless it is fetched with `no_ack`, in which case it is
-    /// lost.
+    /// Dropping it requeues the message; a message fetched with `no_ack` is lost.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -349,17 +358,19 @@ impl BaseChannel {
         }))
     }
 
-    /// Acknowledges deliveries by their tags. Each delivery brings an [`Acker`], which cannot be
-    /// used for another; this is for all at once.
+    /// Acknowledges deliveries by their tags, such as all of them at once. To acknowledge one
+    /// delivery, use its [`Acker`], which cannot name another.
     ///
     /// # Errors
-    /// [`Error::Misuse`] when a delivery named is not outstanding on this channel, otherwise when
-    /// the channel is closed, so that the server has taken the deliveries back.
+    /// [`Error::Misuse`] when a tag is not outstanding on this channel, for which RabbitMQ would
+    /// close the channel (<https://www.rabbitmq.com/docs/confirms>); otherwise the channel is
+    /// closed, and the server has requeued the deliveries.
     pub fn ack(&self, tags: Tags) -> Result<(), Error> {
         self.command(|channel| channel.ack(tags))
     }
 
-    /// Refuses deliveries by their tags. RabbitMQ's extension.
+    /// Rejects deliveries by their tags with [`basic.nack`](https://www.rabbitmq.com/docs/nack),
+    /// RabbitMQ's extension.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -367,8 +378,8 @@ impl BaseChannel {
         self.command(|channel| channel.nack(tags, requeue))
     }
 
-    /// Asks the server to deliver again what is outstanding, without an answer. Deprecated by the
-    /// standard in favour of `basic.recover`, which can be [called](Self::call).
+    /// Asks the server to redeliver the outstanding deliveries, without a reply. The standard
+    /// deprecates it in favour of `basic.recover`, for which [`call`](Self::call) is used.
     ///
     /// # Errors
     /// When the channel is closed, or without `requeue`, which RabbitMQ does not implement.
@@ -380,28 +391,30 @@ impl BaseChannel {
         })
     }
 
-    /// Listens to mandatory messages that no queue takes. Without a listener, they are dropped. A [`ConfirmChannel`](crate::ConfirmChannel) tells of each message by itself.
+    /// Returns the stream of mandatory messages that no queue accepted. Without such a stream they
+    /// are dropped. On a [`ConfirmChannel`](crate::ConfirmChannel), the [`Confirm`](crate::Confirm)
+    /// of each publish reports its return instead.
     #[must_use]
     pub fn returns(&self) -> Returns {
         Returns::new(Arc::clone(&self.0))
     }
 
-    /// The states of the channel, as they change: open, paused by the server (`channel.flow`),
+    /// Returns the stream of the channel's states: open, paused by the server (`channel.flow`),
     /// closed.
     #[must_use]
     pub fn states(&self) -> ChannelStates {
         ChannelStates::new(self.connection().shared_arc(), self.id())
     }
 
-    /// Closes the channel. What was accepted before is sent first; consumers end, and what they
-    /// have not acknowledged goes back to its queue.
+    /// Closes the channel. Everything accepted before is sent first; its consumers end, and the
+    /// server requeues their unacknowledged deliveries.
     ///
     /// # Cancel safety
     /// Once polled, the channel is closing, and dropping it only drops the wait.
     ///
     /// # Errors
-    /// [`Error::ChannelClosed`] when the server has closed the channel, also when it did so before
-    /// it saw this close: what was published last may be lost, for the reason that is told.
+    /// [`Error::ChannelClosed`] when the server has closed the channel, or closes it before it
+    /// reads this close: the messages published last may be lost, for the returned reason.
     /// [`Error::TimedOut`] when the server does not answer.
     pub async fn close(&self) -> Result<(), Error> {
         let shared = self.shared();
@@ -447,7 +460,7 @@ impl BaseChannel {
     }
 }
 
-/// Refuses a cancel of a consumer that has a handle, whose stream would never end.
+/// Refuses a `basic.cancel` of a consumer that has a handle: its stream would never end.
 fn check_called<R: ClientSent>(
     channel: &client::ChannelMut<'_>,
     request: &R,
@@ -461,7 +474,7 @@ fn check_called<R: ClientSent>(
     Ok(())
 }
 
-/// Gives a channel a command.
+/// Runs a command on a channel.
 pub(crate) fn command_on<T, E>(
     inner: &Inner,
     command: impl FnOnce(&mut client::ChannelMut<'_>) -> Result<T, E>,
@@ -475,31 +488,32 @@ where
     })
 }
 
-/// A message that was fetched.
+/// A fetched message.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use = "dropped without an acknowledgement, it stays outstanding until the channel ends"]
 pub struct Fetched {
-    /// What to acknowledge it by; none when it was fetched with `no_ack`.
+    /// The right to acknowledge it. `Some` unless it was fetched with `no_ack`.
     pub acker: Option<Acker>,
-    /// Where it comes from, and how many are left in the queue.
+    /// The arguments of `basic.get-ok`, such as the routing key and the number of messages left in
+    /// the queue.
     pub method: basic::GetOk,
-    /// Its properties.
+    /// The properties, as encoded on the wire.
     pub properties: amqp_core::EncodedProperties,
-    /// Its body.
+    /// The body.
     pub body: Body,
 }
 
 impl Fetched {
-    /// Acknowledges it. It does nothing for one that was fetched with `no_ack`.
+    /// Acknowledges the message. Does nothing if it was fetched with `no_ack`.
     ///
     /// # Errors
-    /// When the channel is closed, so that the server has taken the message back.
+    /// When the channel is closed: the server has requeued the message.
     pub fn ack(self) -> Result<(), Error> {
         self.acker.map_or(Ok(()), Acker::ack)
     }
 
-    /// Refuses it.
+    /// Rejects the message. Does nothing if it was fetched with `no_ack`.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).

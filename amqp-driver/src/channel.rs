@@ -1,4 +1,4 @@
-//! The handle of a channel without a mode.
+//! The handle of a channel without confirms or transactions.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -16,15 +16,16 @@ use crate::{
     tx::TxChannel,
 };
 
-/// A channel whose publishes are not confirmed. Everything else is on [`BaseChannel`], to which it
-/// dereferences.
+/// A channel without publisher confirms or transactions. Everything but publishing is on
+/// [`BaseChannel`], to which it dereferences.
 ///
-/// It can be cloned. [`confirm_select`](Self::confirm_select) and [`tx_select`](Self::tx_select)
-/// change what publishing means, and therefore take the only clone and give another type.
+/// Clones share the channel. [`confirm_select`](Self::confirm_select) and
+/// [`tx_select`](Self::tx_select) change the meaning of a publish: they require the only clone and
+/// return another type.
 #[derive(Clone, Debug)]
 pub struct Channel {
     base: BaseChannel,
-    /// Counts the clones.
+    /// Its reference count is the number of clones.
     clones: Arc<()>,
 }
 
@@ -36,12 +37,12 @@ impl Channel {
         }
     }
 
-    /// Publishes a message. It returns when the message is accepted into the connection's output
-    /// buffer, which is bounded, not when it has reached the server: see
+    /// Publishes a message. Returns when the message is accepted into the connection's output
+    /// buffer, which is bounded, not when the server has received it: see
     /// [`confirm_select`](Self::confirm_select) for that.
     ///
-    /// A body of up to a few kilobytes is copied, a larger one kept by reference until it is sent:
-    /// pass `Bytes` to share it.
+    /// A body of up to a few kilobytes is copied; a larger one is kept by reference until it is
+    /// sent: pass `Bytes` to share it.
     ///
     /// ```no_run
     /// use amqp_driver::protocol::basic;
@@ -58,11 +59,12 @@ impl Channel {
     /// not at all.
     ///
     /// # Errors
-    /// [`Error::Misuse`] for a message that is too large, or one that RabbitMQ would close the
-    /// connection for; [`Error::ChannelClosed`] and [`Error::ConnectionClosed`] when it can no
-    /// longer be sent; [`Error::TimedOut`] when there was no room for it within
-    /// [`Timeouts::publish`](amqp_core::Timeouts), because the server reads nothing or holds
-    /// publishing back: nothing of it was sent.
+    /// [`Error::Misuse`] for a message that is too large, or for which RabbitMQ would close the
+    /// connection; [`Error::ChannelClosed`] and [`Error::ConnectionClosed`] when it can no longer
+    /// be sent; [`Error::TimedOut`] when there was no room for it within
+    /// [`Timeouts::publish`](amqp_core::Timeouts), because the server does not read or has paused
+    /// publishing ([`connection.blocked`](https://www.rabbitmq.com/docs/connection-blocked),
+    /// `channel.flow`): nothing of it was sent.
     pub async fn publish<P: PropertyList>(
         &self,
         publish: &basic::Publish,
@@ -76,8 +78,8 @@ impl Channel {
     /// Publishes a message if there is room for it now.
     ///
     /// # Errors
-    /// [`TryPublishError::HeldBack`] with the body when the server or a bound holds publishing back,
-    /// or other publishers wait for room; otherwise as [`publish`](Self::publish).
+    /// [`TryPublishError::HeldBack`] with the body when the server or a bound holds publishing
+    /// back, or other publishers wait for room; otherwise as [`publish`](Self::publish).
     pub fn try_publish<P: PropertyList>(
         &self,
         publish: &basic::Publish,
@@ -88,23 +90,23 @@ impl Channel {
         Ok(())
     }
 
-    /// Puts the channel into confirm mode: from now on the server tells of each publish whether it
-    /// has taken it. RabbitMQ's extension.
+    /// Puts the channel into confirm mode: the server then acknowledges or rejects each publish
+    /// ([RabbitMQ's extension](https://www.rabbitmq.com/docs/confirms)).
     ///
     /// # Cancel safety
     /// Dropping it closes the channel.
     ///
     /// # Errors
-    /// As [`call`](BaseChannel::call); [`ApiMisuse::ChannelShared`] when there is another clone, whose
-    /// publishes would be confirmed to no one.
+    /// As [`call`](BaseChannel::call); [`ApiMisuse::ChannelShared`] when there is another clone:
+    /// its publishes would have no [`Confirm`](crate::Confirm).
     pub async fn confirm_select(self) -> Result<ConfirmChannel, Error> {
         let base = self.into_sole()?;
         base.call(confirm::Select::default()).await?;
         Ok(ConfirmChannel::new(base))
     }
 
-    /// Makes the channel transactional: publishes and acknowledgements take effect when they are
-    /// committed.
+    /// Makes the channel transactional: publishes and acknowledgements take effect on commit
+    /// (section 1.9 of the protocol reference).
     ///
     /// # Cancel safety
     /// Dropping it closes the channel.
@@ -133,19 +135,19 @@ impl Deref for Channel {
     }
 }
 
-/// Why a message was not published at once.
+/// The reason for which a message was not published at once.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TryPublishError {
-    /// There is no room now, or the server asked for a pause, or other publishers wait before it.
+    /// There is no room now, the server has paused publishing, or other publishers wait before it.
     #[error("publishing is held back: {hold}")]
     HeldBack {
-        /// What it waits for.
+        /// The awaited condition.
         hold: Hold,
-        /// The body, as it was given.
+        /// The body, unchanged.
         body: Body,
     },
-    /// It could not be published at any time.
+    /// A failure that waiting does not resolve.
     #[error(transparent)]
     Failed(Error),
 }

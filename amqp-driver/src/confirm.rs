@@ -25,9 +25,11 @@ use crate::{
     },
 };
 
-/// A channel in confirm mode: the server tells of each publish whether it has taken it.
+/// A channel in confirm mode: the server acknowledges or rejects each publish ([RabbitMQ's
+/// page](https://www.rabbitmq.com/docs/confirms)).
 ///
-/// It can be cloned. Everything but publishing is on [`BaseChannel`], to which it dereferences.
+/// Clones share the channel. Everything but publishing is on [`BaseChannel`], to which it
+/// dereferences.
 #[derive(Clone, Debug)]
 pub struct ConfirmChannel(BaseChannel);
 
@@ -36,9 +38,9 @@ impl ConfirmChannel {
         Self(channel)
     }
 
-    /// Publishes a message, and gives back its [`Confirm`]. It returns when the message is
-    /// accepted into the output buffer; await the confirm to know what became of it. Keep many
-    /// confirms under way for speed: as many as [`Limits::unconfirmed`](amqp_core::Limits) allows.
+    /// Publishes a message and returns its [`Confirm`]. Returns when the message is accepted into
+    /// the output buffer; await the confirm for the outcome. For throughput, keep many confirms
+    /// outstanding, up to [`Limits::unconfirmed`](amqp_core::Limits).
     ///
     /// ```no_run
     /// use amqp_driver::protocol::basic;
@@ -71,7 +73,7 @@ impl ConfirmChannel {
         })
     }
 
-    /// Publishes a message if there is room for it now, and gives back its [`Confirm`].
+    /// Publishes a message if there is room for it now, and returns its [`Confirm`].
     ///
     /// # Errors
     /// As [`Channel::try_publish`](crate::Channel::try_publish).
@@ -97,32 +99,32 @@ impl Deref for ConfirmChannel {
     }
 }
 
-/// What becomes of a publish, once the server has told.
+/// The outcome of a publish, once the server has confirmed it.
 ///
-/// It ends with the server's answer, with the channel or the connection, or after
+/// Ends with the server's answer, with the channel or the connection, or after
 /// [`Timeouts::confirm`](amqp_core::Timeouts). Dropping it leaves the publish as it is.
 #[derive(Debug)]
 #[must_use = "a publish is confirmed only when this says so"]
 pub struct Confirm {
     channel: Arc<Inner>,
-    /// None once the outcome was given.
+    /// `Some` until the outcome is returned.
     seq: Option<PublishSeq>,
 }
 
 impl Confirm {
-    /// The number of the publish on its channel, from 1.
+    /// The number of the publish on its channel, from 1. `Some` until the outcome is returned.
     #[must_use]
     pub const fn seq(&self) -> Option<PublishSeq> {
         self.seq
     }
 
-    /// Waits for at most so long, by the connection's clock.
+    /// Waits for at most `limit`, by the connection's clock.
     ///
     /// # Cancel safety
-    /// Dropping it gives the outcome up.
+    /// Dropping it discards the outcome.
     ///
     /// # Errors
-    /// As awaiting it; [`Unconfirmed::Unknown`] when the time is over.
+    /// As awaiting it; [`Unconfirmed::Unknown`] at the timeout.
     pub async fn within(mut self, limit: Duration) -> Result<(), Unconfirmed> {
         let channel = Arc::clone(&self.channel);
         match within(channel.shared(), Some(limit), &mut self).await {
@@ -177,28 +179,29 @@ impl Drop for Confirm {
     }
 }
 
-/// Why a publish was not confirmed.
+/// The reason for which a publish was not confirmed.
 #[derive(thiserror::Error, Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Unconfirmed {
-    /// It was mandatory and no queue took it: here it is. It may have come back without its confirm,
-    /// before the channel or the connection ended.
+    /// The message was mandatory and no queue accepted it; contains the message. Also reported if
+    /// it was returned, but not confirmed, before the channel or the connection ended.
     #[error("the message was returned: {} {}", .0.code, Escaped(&.0.text))]
     Returned(Box<ReturnedMessage>),
-    /// The server has taken responsibility for it, but a message was returned that may have been
-    /// this one: it differs from others that were published, but not in what came back. RabbitMQ
-    /// removes the header `BCC`, and may be configured to add headers. The message is `None` if it
-    /// could not be read.
+    /// The server has taken responsibility for the message, but a returned message may be this one:
+    /// it differs from other published messages, but not in the fields of the return. RabbitMQ
+    /// removes the header `BCC` (<https://www.rabbitmq.com/docs/sender-selected>), and may be
+    /// configured to add headers. `Some` if the returned message could be read.
     #[error("a message was returned that may be this one")]
     PossiblyReturned(Option<Box<ReturnedMessage>>),
-    /// The server could not take responsibility for it: it may be lost.
+    /// The server could not take responsibility for the message (`basic.nack`): it may be lost.
     #[error("the server refused the message")]
     Nacked,
-    /// The channel or the connection ended before any of it was sent.
+    /// The channel or the connection ended before any of the message was sent.
     #[error("the message was not sent: {0}")]
     NotSent(CloseReason),
-    /// The channel or the connection ended before the server told, or it did not tell in
-    /// [time](crate::core::Timeouts::confirm): it may have taken it or not.
+    /// The channel or the connection ended before the confirm, or the confirm did not arrive within
+    /// [`Timeouts::confirm`](crate::core::Timeouts::confirm): the server may have the message or
+    /// not.
     #[error("it is not known whether the server has the message: {0}")]
     Unknown(CloseReason),
 }

@@ -30,21 +30,24 @@ use crate::{
 
 /// A connection to a server.
 ///
-/// It can be cloned, and used from any number of tasks and threads. When the last clone and the
-/// last channel are dropped, the connection is closed in good order, as long as its driver runs.
+/// Clones share the connection, and can be used from any number of tasks and threads. When the last
+/// clone and the last channel are dropped, the connection is closed in good order, as long as its
+/// driver runs.
 ///
-/// RabbitMQ stops reading from a connection that publishes while it is short of memory, and with
-/// it the acknowledgements of consumers: use one connection to publish and another to consume.
+/// Under a resource alarm, RabbitMQ stops reading from connections that publish, including the
+/// acknowledgements of their consumers ([RabbitMQ's
+/// page](https://www.rabbitmq.com/docs/connection-blocked)): use one connection to publish and
+/// another to consume.
 #[derive(Clone, Debug)]
 pub struct Connection(Arc<Handle>);
 
-/// The handles of a connection count as one; the driver does not count.
+/// The state shared by a connection's handles. The driver holds no handle.
 #[derive(Debug)]
 pub(crate) struct Handle {
     shared: Arc<Shared>,
-    /// The prefetch of consumers that are started without one.
+    /// The prefetch of consumers started without their own.
     prefetch: Prefetch,
-    /// Waits for the end of the connection when the last handle is dropped.
+    /// Blocks until the end of the connection when the last handle is dropped.
     linger: OnceLock<Linger>,
 }
 
@@ -67,10 +70,10 @@ impl Drop for Handle {
 pub type Linger = fn(Pin<&mut dyn Future<Output = ()>>);
 
 impl Connection {
-    /// Begins a connection over a transport that was just made: gives back its handle and the
-    /// driver to spawn. [`opened`](Self::opened) tells when it can be used.
+    /// Starts a connection over a transport that was just made. Returns its handle and the driver
+    /// to spawn. [`opened`](Self::opened) resolves when the connection can be used.
     ///
-    /// Adapters call this in their `connect`.
+    /// Adapters call it in their `connect`.
     ///
     /// # Errors
     /// [`Error::Misuse`] for a setting that no server would accept.
@@ -91,14 +94,15 @@ impl Connection {
         Ok((Self(Arc::new(handle)), driver))
     }
 
-    /// Waits until the handshake is over.
+    /// Waits for the end of the handshake.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
     ///
     /// # Errors
-    /// [`Error::ConnectionClosed`] with the reason why it could not be opened: wrong credentials,
-    /// an unknown virtual host, another protocol, a peer that went away or said nothing.
+    /// [`Error::ConnectionClosed`] with the reason why the connection could not be opened: refused
+    /// credentials, an unknown virtual host, another protocol, a peer that closed the transport or
+    /// sent nothing.
     pub async fn opened(&self) -> Result<(), Error> {
         self.wait(|state| match (&state.closed, state.opened) {
             (Some(reason), _) => Some(Err(Error::ConnectionClosed(reason.clone()))),
@@ -111,19 +115,19 @@ impl Connection {
     /// Opens a channel.
     ///
     /// # Cancel safety
-    /// Dropping it closes the channel should it be opened.
+    /// Dropping it closes the channel once it is opened.
     ///
     /// # Errors
-    /// When all channel numbers are in use ([`ApiMisuse::NoFreeChannel`]), or the connection is or
-    /// gets closed.
+    /// When all channel numbers are in use ([`ApiMisuse::NoFreeChannel`]), or the connection is
+    /// closed or closes before the reply.
     pub async fn open_channel(&self) -> Result<Channel, Error> {
         let (channel, wait) = self.begin_channel()?;
         wait.reply::<amqp_core::protocol::channel::OpenOk>().await?;
         Ok(channel)
     }
 
-    /// Asks for a channel. The handle is there from the start, so that the channel is closed
-    /// wherever the wait for it is given up.
+    /// Requests a channel. The handle exists before the reply, so that dropping the wait closes the
+    /// channel.
     pub(crate) fn begin_channel(&self) -> Result<(Channel, Wait<'_>), Error> {
         let shared = &self.0.shared;
         shared.command(|state| {
@@ -134,10 +138,10 @@ impl Connection {
         })
     }
 
-    /// A pool of channels, all opened at once.
+    /// Opens a pool of `size` channels, all at once.
     ///
     /// # Cancel safety
-    /// Dropping it closes those that were opened.
+    /// Dropping it closes the channels opened so far.
     ///
     /// # Errors
     /// As [`open_channel`](Self::open_channel).
@@ -145,7 +149,7 @@ impl Connection {
         ChannelPool::open(self, size).await
     }
 
-    /// Runs `body`, and drops it with the reason when the connection ends.
+    /// Runs `body`, and drops it if the connection ends first.
     ///
     /// ```no_run
     /// # async fn example(connection: amqp_driver::Connection) -> Result<(), amqp_driver::Error> {
@@ -157,25 +161,28 @@ impl Connection {
     /// Dropping it drops the body.
     ///
     /// # Errors
-    /// [`Error::ConnectionClosed`] when the connection ended before the body did.
+    /// [`Error::ConnectionClosed`] when the connection ends before `body` does.
     pub async fn scope<T>(&self, body: impl Future<Output = T>) -> Result<T, Error> {
         scope::scope(self, body).await
     }
 
-    /// Gives the server a new secret, such as an OAuth 2 token, before the old one expires. The
-    /// reason is for the server's operators.
+    /// Sends the server a new secret, such as an OAuth 2 token, before the old one expires
+    /// ([RabbitMQ's page](https://www.rabbitmq.com/docs/oauth2)). The reason is for the server's
+    /// operators.
     ///
     /// # Cancel safety
-    /// Dropping it before the first poll sends nothing, afterwards the secret is sent.
+    /// Dropped before the first poll, it sends nothing; afterwards the secret is sent.
     ///
     /// # Errors
-    /// When the connection is or gets closed: RabbitMQ closes it if it does not like the secret.
+    /// When the connection is closed or closes before the reply: RabbitMQ closes it if it refuses
+    /// the secret.
     pub async fn update_secret(&self, secret: Secret, reason: ShortStr) -> Result<(), Error> {
         update_secret(&self.0.shared, secret, reason).await
     }
 
-    /// Renews the secret, which holds for that long, with the help of a provider, who may take so
-    /// long: to be spawned. It ends with the connection, and does not keep it.
+    /// Returns a future, to be spawned, that renews the secret. The current secret expires after
+    /// `expires_in`, and each call of the provider may take `limit`. The future ends with the
+    /// connection, and does not keep it open.
     pub(crate) fn renew(
         &self,
         provider: Arc<dyn CredentialsProvider>,
@@ -185,16 +192,16 @@ impl Connection {
         credentials::renew(Arc::clone(&self.0.shared), provider, expires_in, limit)
     }
 
-    /// Waits until all that was accepted before, publishes and acknowledgements too, was handed to
-    /// the transport. That says nothing of whether the server has it: a confirm does, and so does
-    /// the answer to a request that follows on the same channel. A channel that is closed drops
-    /// what it has not sent, and is not waited for.
+    /// Waits until everything accepted before, publishes and acknowledgements included, was handed
+    /// to the transport. It does not mean that the server has received it: a confirm does, and so
+    /// does the reply to a later request on the same channel. A closed channel drops its unsent
+    /// output, which is not awaited.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
     ///
     /// # Errors
-    /// [`Error::ConnectionClosed`] when the connection ends before; [`Error::TimedOut`] after
+    /// [`Error::ConnectionClosed`] when the connection ends first; [`Error::TimedOut`] after
     /// [`Timeouts::flush`](amqp_core::Timeouts).
     pub async fn flush(&self) -> Result<(), Error> {
         let shared = self.shared();
@@ -216,9 +223,9 @@ impl Connection {
             .unwrap_or(Err(Error::TimedOut(TimeoutReason::Flush)))
     }
 
-    /// The output of `future`; none if it takes longer than `limit` by the connection's clock, or has
-    /// not ended when the connection has. This is the deadline of a single call: every future of this
-    /// crate can be given up at any time.
+    /// Runs `future` with a deadline: returns `Some` if it ends within `limit` by the connection's
+    /// clock, and no later than the connection. This is the deadline of a single call: every future
+    /// of this crate can be dropped at any time.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -240,23 +247,23 @@ impl Connection {
         within(&self.0.shared, Some(limit), future).await
     }
 
-    /// The states of the connection, as they change: opening, open, blocked by the server, closing,
-    /// closed. It does not keep the connection open.
+    /// Returns the stream of the connection's states: opening, open, blocked by the server,
+    /// closing, closed. The stream does not keep the connection open.
     #[must_use]
     pub fn states(&self) -> ConnectionStates {
         ConnectionStates::new(Arc::clone(&self.0.shared))
     }
 
-    /// Closes the connection. What was accepted before, publishes and acknowledgements too, is
-    /// sent first; everything that waits for an answer fails.
+    /// Closes the connection. Everything accepted before, publishes and acknowledgements included,
+    /// is sent first; all outstanding requests fail.
     ///
     /// # Cancel safety
     /// Once polled, the connection is closing, and dropping it only drops the wait.
     ///
     /// # Errors
-    /// [`Error::ConnectionClosed`] when it ended otherwise than by the server's answer: the server
-    /// closed it first, the transport ended or failed, or no answer came in time. Then what was
-    /// sent last may not have arrived.
+    /// [`Error::ConnectionClosed`] when it ended without the server's `connection.close-ok`: the
+    /// server closed it first, the transport ended or failed, or no answer came in time. The output
+    /// sent last may then not have arrived.
     pub async fn close(&self) -> Result<(), Error> {
         self.0.shared.command_and_process(|state, later| {
             state.machine.close(ReplyCode::SUCCESS, "goodbye");
@@ -271,7 +278,7 @@ impl Connection {
         }
     }
 
-    /// Waits until the connection has ended, and tells why.
+    /// Waits for the end of the connection, and returns the reason.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
@@ -279,19 +286,20 @@ impl Connection {
         self.wait(|state| state.closed.clone()).await
     }
 
-    /// Ends the connection at once, without a word to the server and without sending what waits.
+    /// Ends the connection at once, without `connection.close` and without sending the queued
+    /// output.
     pub fn abort(&self) {
         ClientEndpoint(Arc::clone(&self.0.shared)).end("aborted by this side");
         self.0.shared.command(|_| ());
     }
 
-    /// Makes the last handle of the connection wait, when it is dropped, until the connection has been
-    /// closed in good order: a program that publishes and ends loses nothing. `linger` gets the future
-    /// of that end, which is ready at the latest when the output has made no progress for
-    /// [`Timeouts::close`](amqp_core::Timeouts), and runs it on the thread that drops the handle.
+    /// Makes dropping the last handle block until the connection has been closed in good order: a
+    /// program that publishes and ends loses nothing. `linger` is called on the thread that drops
+    /// the handle, with the future of that end, which is ready at the latest when the output has
+    /// made no progress for [`Timeouts::close`](amqp_core::Timeouts).
     ///
-    /// For connections that a thread of their own drives, such as those of `amqp-blocking`: a thread
-    /// that drives the connection would wait for itself. A second call changes nothing.
+    /// For connections that are driven by a thread of their own, such as those of `amqp-blocking`:
+    /// a thread that drives the connection would deadlock. A second call changes nothing.
     pub fn linger_on_drop(&self, linger: Linger) {
         let _first_wins = self.0.linger.set(linger);
     }
@@ -302,26 +310,26 @@ impl Connection {
         self.0.shared.lock().machine.is_open()
     }
 
-    /// Why the connection has ended; none while it has not.
+    /// The reason for which the connection has ended. `Some` once it has.
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.0.shared.lock().closed.clone()
     }
 
-    /// Succeeds while commands are accepted, before the handshake is over as well.
+    /// Succeeds while commands are accepted, during the handshake as well.
     ///
     /// # Errors
-    /// The error that a command would get: the connection is closing or has ended.
+    /// The error that a command would return: the connection is closing or has ended.
     pub fn check_open(&self) -> Result<(), Error> {
         self.0.shared.lock().opening(|_| Ok(()))
     }
 
-    /// Waits until a channel that is closing releases its number, or the connection has ended. Returns
+    /// Waits until a closing channel releases its number, or the connection has ended. Returns
     /// `false`, at once, if no channel is closing.
     ///
-    /// [`open_channel`](Self::open_channel) fails with [`ApiMisuse::NoFreeChannel`] while all numbers
-    /// are in use, those of channels whose handles were dropped included, until the server has
-    /// answered their close.
+    /// [`open_channel`](Self::open_channel) fails with [`ApiMisuse::NoFreeChannel`] while all
+    /// numbers are in use. The number of a channel with no handle left stays in use until the
+    /// server has answered its close.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
@@ -345,20 +353,20 @@ impl Connection {
         true
     }
 
-    /// What was negotiated with the server: channels, frame size, heartbeat interval. See
-    /// [`Config`] for what is asked for.
+    /// The negotiated limits: channels, frame size, heartbeat interval (section 1.4.2.6 of the
+    /// protocol reference). [`Config`] has the requested ones.
     #[must_use]
     pub fn tuning(&self) -> Tuning {
         *self.0.shared.lock().machine.tuning()
     }
 
-    /// The SASL mechanism of the login; none before the server has offered its own.
+    /// The SASL mechanism of the login. `Some` once the server has offered its mechanisms.
     #[must_use]
     pub fn mechanism(&self) -> Option<ShortStr> {
         self.0.shared.lock().machine.mechanism().cloned()
     }
 
-    /// What the server said of itself: product, version, capabilities.
+    /// The server's properties in `connection.start`: product, version, capabilities.
     #[must_use]
     pub fn server_properties(&self) -> FieldTable {
         self.0.shared.lock().machine.server_properties().clone()
@@ -370,14 +378,15 @@ impl Connection {
         self.0.shared.lock().machine.has_capability(name)
     }
 
-    /// Whether the server has asked not to publish because it is short of a resource.
+    /// Whether the server is short of a resource and has paused publishing
+    /// ([`connection.blocked`](https://www.rabbitmq.com/docs/connection-blocked)).
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.0.shared.lock().machine.is_blocked()
     }
 
-    /// The certificates that the server has shown, its own first, each as DER. None for a
-    /// connection that was not secured here.
+    /// The server's certificate chain, each certificate as DER, its own first. Empty unless this
+    /// crate secured the connection.
     #[must_use]
     pub fn peer_certificates(&self) -> Arc<[Vec<u8>]> {
         Arc::clone(&self.0.shared.lock().certificates)
@@ -387,13 +396,13 @@ impl Connection {
         self.0.shared.lock().certificates = certificates.into();
     }
 
-    /// How many channels are not free: opening, open or closing.
+    /// The number of channels that are opening, open or closing.
     #[must_use]
     pub fn channel_count(&self) -> usize {
         self.0.shared.lock().machine.channel_count()
     }
 
-    /// How many bytes were accepted and not yet handed to the transport.
+    /// The number of bytes accepted and not yet handed to the transport.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.0.shared.lock().machine.buffered()
@@ -407,24 +416,24 @@ impl Connection {
         Arc::clone(&self.0.shared)
     }
 
-    /// The prefetch of consumers that are started without one.
+    /// The prefetch of consumers started without their own.
     pub(crate) fn prefetch(&self) -> Prefetch {
         self.0.prefetch
     }
 
-    /// Waits until a condition about the life of the connection holds.
+    /// Waits until a condition on the life of the connection holds.
     async fn wait<T>(&self, condition: impl Fn(&State) -> Option<T>) -> T {
         wait_for(&self.0.shared, |state| &mut state.life, condition).await
     }
 
-    /// Whether the channel is still known to the server or on the way to be.
+    /// Whether the channel is open: neither opening nor closing nor closed.
     pub(crate) fn is_channel_open(&self, id: ChannelId) -> bool {
         let mut state = self.0.shared.lock();
         state.commands(id).is_ok_and(|channel| channel.is_open())
     }
 }
 
-/// Gives the server a new secret.
+/// Sends the server a new secret.
 pub(crate) async fn update_secret(
     shared: &Shared,
     secret: Secret,
@@ -439,7 +448,7 @@ pub(crate) async fn update_secret(
 }
 
 impl State {
-    /// Gives the machine a command that needs an open connection.
+    /// Runs a command on the machine, unless the connection is closing or has ended.
     fn opening<T>(
         &mut self,
         command: impl FnOnce(&mut client::Connection) -> Result<T, ApiMisuse>,

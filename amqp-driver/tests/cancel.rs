@@ -1,16 +1,14 @@
 //! Every asynchronous method, dropped at every one of its await points, while the server answers at
 //! every moment from then on. REG-5, REG-6, REG-7, and the shape of amqprs#196.
 
-mod support;
-
 use std::{rc::Rc, time::Duration};
 
 use amqp_driver::{Error, core::wire::ShortStr, protocol::basic};
-use bytes::Bytes;
-use support::{
+use amqp_test_support::{
     Rig, Setup, Task,
     operations::{Handles, OPERATIONS, call, stock},
 };
+use bytes::Bytes;
 
 /// A way to run: how many bytes move at a time, and in which order things happen.
 #[derive(Clone, Copy, Debug)]
@@ -290,7 +288,7 @@ fn an_answer_that_nobody_takes_strands_nothing() {
     for round in 0..100 {
         let channel = &channel;
         let mut future = Box::pin(call(channel, round));
-        let probe = support::Probe::new();
+        let probe = amqp_test_support::Probe::new();
         assert!(probe.poll(future.as_mut()).is_pending());
         rig.run();
         assert!(probe.take(), "the answer is there");
@@ -313,7 +311,11 @@ fn a_command_is_queued_when_its_future_is_first_polled() {
         let written = rig.world().written;
         assert_eq!(on.connection.buffered(), 0, "{name}");
         drop(future);
-        assert!(support::Probe::new().poll(call.as_mut()).is_pending());
+        assert!(
+            amqp_test_support::Probe::new()
+                .poll(call.as_mut())
+                .is_pending()
+        );
         assert!(on.connection.buffered() > 0, "{name}");
         drop(call);
         rig.peer().saw.clear();

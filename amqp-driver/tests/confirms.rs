@@ -1,7 +1,5 @@
 //! A confirm tells the truth about its own publish, whatever order the server tells it in.
 
-mod support;
-
 use std::{collections::BTreeMap, sync::Arc, task::Poll, time::Duration};
 
 use amqp_driver::{
@@ -12,8 +10,8 @@ use amqp_driver::{
     },
     protocol::{ReplyCode, basic},
 };
+use amqp_test_support::{Cut, Message, Probe, Rig, Setup};
 use bytes::Bytes;
-use support::{Cut, Message, Probe, Rig, Setup};
 
 fn to(key: &str) -> basic::Publish {
     basic::Publish::default().routing_key(key).unwrap()
@@ -210,7 +208,7 @@ fn what_came_back_is_not_in_doubt() {
 fn a_return_disturbs_nothing() {
     let (mut rig, connection, channel) = Rig::with_confirms();
     rig.peer().unroutable = true;
-    rig.peer().confirming = support::Confirming::AtOnce;
+    rig.peer().confirming = amqp_test_support::Confirming::AtOnce;
     rig.peer().gettable = [Bytes::from("fetched")].into();
     let confirm = publish_many(&mut rig, &channel, 1).remove(0);
     let outcome = rig.wait(confirm);
@@ -235,7 +233,7 @@ fn confirms_can_be_awaited_in_any_order() {
     const COUNT: usize = 60;
     for seed in 1..30 {
         let (mut rig, connection, channel) = Rig::with_confirms();
-        rig.order = support::Order::Random(seed);
+        rig.order = amqp_test_support::Order::Random(seed);
         let mut confirms = publish_many(&mut rig, &channel, COUNT);
         let mut state = seed;
         let mut random = |below: usize| {
@@ -423,7 +421,7 @@ fn the_window_holds_publishes_back() {
     setup.client.limits.unconfirmed = 3;
     let (mut rig, connection) = Rig::open_with(setup);
     let channel = std::rc::Rc::new(rig.confirm_channel(&connection));
-    rig.peer().confirming = support::Confirming::ByHand;
+    rig.peer().confirming = amqp_test_support::Confirming::ByHand;
     let tasks: Vec<_> = (1..=8)
         .map(|number| {
             let channel = std::rc::Rc::clone(&channel);
@@ -469,7 +467,7 @@ fn room_to_publish_goes_to_the_first_that_uses_it() {
         rig.confirm_channel(&connection),
         rig.confirm_channel(&connection),
     );
-    rig.peer().confirming = support::Confirming::ByHand;
+    rig.peer().confirming = amqp_test_support::Confirming::ByHand;
     let (to, none) = (to("q"), basic::Properties::default());
     let before = [&channel, &other].map(|it| rig.wait(it.publish(&to, &none, "1")).unwrap());
     let mut elsewhere = Box::pin(other.publish(&to, &none, "2"));

@@ -1,7 +1,5 @@
 //! Consumers: nothing is lost, whichever way they end, and whoever listens is told.
 
-mod support;
-
 use std::{
     future::poll_fn,
     pin::Pin,
@@ -14,9 +12,9 @@ use amqp_driver::{
     core::{ApiMisuse, TimeoutReason, wire::ShortStr},
     protocol::{ReplyCode, basic},
 };
+use amqp_test_support::{Cut, Probe, Rig, Setup};
 use bytes::Bytes;
 use futures_core::Stream as _;
-use support::{Cut, Probe, Rig, Setup};
 
 fn consume(rig: &mut Rig, channel: &Channel) -> Consumer<ManualAck> {
     rig.wait(channel.consume(basic::Consume::default()))

@@ -3,8 +3,6 @@
 
 #![expect(clippy::type_complexity, reason = "tables of a name and what to do")]
 
-mod support;
-
 use std::{future::Future, io, pin::Pin, rc::Rc, time::Duration};
 
 use amqp_driver::{
@@ -15,8 +13,8 @@ use amqp_driver::{
     },
     protocol::{ReplyCode, basic, confirm, exchange, queue, tx},
 };
+use amqp_test_support::{Cut, Rig, Setup};
 use bytes::{BufMut as _, BytesMut};
-use support::{Cut, Rig, Setup};
 
 #[derive(Clone)]
 struct Handles {
@@ -203,7 +201,7 @@ fn start(
 ) -> (
     Rig,
     Handles,
-    Vec<(&'static str, support::Task<CloseReason>)>,
+    Vec<(&'static str, amqp_test_support::Task<CloseReason>)>,
 ) {
     let mut setup = Setup::default();
     setup.server.heartbeat = 10;
@@ -219,7 +217,7 @@ fn start(
     let taken = rig.wait(on.pool.checkout()).unwrap();
     let mut tasks = Vec::new();
 
-    rig.peer().confirming = support::Confirming::ByHand;
+    rig.peer().confirming = amqp_test_support::Confirming::ByHand;
     let (to, none) = (basic::Publish::default(), basic::Properties::default());
     let sent = rig.wait(on.confirm.publish(&to, &none, "sent")).unwrap();
     let mut consumer = rig

@@ -1,7 +1,5 @@
 //! Handles: dropped in any order everything ends well, and what is stale says so.
 
-mod support;
-
 use std::{any::Any, cell::Cell, rc::Rc, time::Duration};
 
 use amqp_driver::{
@@ -12,12 +10,12 @@ use amqp_driver::{
     },
     protocol::{ReplyCode, basic, confirm, queue, tx},
 };
+use amqp_test_support::{Cut, Probe, Rig, Saw, Setup};
 use bytes::Bytes;
-use support::{Cut, Probe, Rig, Saw, Setup};
 
 /// Every kind of handle that a connection has.
 fn all_handles(rig: &mut Rig, connection: Connection) -> Vec<(&'static str, Box<dyn Any>)> {
-    rig.peer().confirming = support::Confirming::ByHand;
+    rig.peer().confirming = amqp_test_support::Confirming::ByHand;
     rig.peer().gettable = [Bytes::from("fetched")].into();
     rig.peer().at_once = ["1", "2", "3"].map(Bytes::from).into();
     let channel = rig.channel(&connection);

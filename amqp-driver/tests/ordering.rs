@@ -1,13 +1,11 @@
 //! What is called first leaves first; on each channel, whatever it is and however large.
 
-mod support;
-
 use amqp_driver::{
     Error, Requeue, Tags,
     protocol::{basic, queue},
 };
+use amqp_test_support::{Probe, Rig, Setup};
 use bytes::Bytes;
-use support::{Probe, Rig, Setup};
 
 struct Random(u64);
 

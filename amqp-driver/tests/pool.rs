@@ -1,7 +1,5 @@
 //! The channel pool.
 
-mod support;
-
 use std::{rc::Rc, time::Duration};
 
 use amqp_driver::{
@@ -9,8 +7,8 @@ use amqp_driver::{
     core::{ApiMisuse, TimeoutReason},
     protocol::{ReplyCode, basic, queue},
 };
+use amqp_test_support::{Rig, Setup};
 use bytes::Bytes;
-use support::{Rig, Setup};
 
 fn start(size: usize) -> (Rig, Connection, ChannelPool) {
     let (mut rig, connection) = Rig::open();
@@ -212,11 +210,17 @@ fn an_error_of_one_is_not_the_end_for_the_others() {
     rig.run();
     // The opening times out: one is told, and another one is begun for the rest.
     rig.advance(Duration::from_secs(31));
-    let told: Vec<_> = tasks.iter().filter_map(support::Task::take).collect();
+    let told: Vec<_> = tasks
+        .iter()
+        .filter_map(amqp_test_support::Task::take)
+        .collect();
     assert_eq!(told, [Err(Error::TimedOut(TimeoutReason::Request))]);
     rig.peer().mute = false;
     rig.run();
-    let told: Vec<_> = tasks.iter().filter_map(support::Task::take).collect();
+    let told: Vec<_> = tasks
+        .iter()
+        .filter_map(amqp_test_support::Task::take)
+        .collect();
     assert_eq!(told, [Ok(()), Ok(())]);
     drop(pool);
     rig.finish(connection);

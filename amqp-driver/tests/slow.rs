@@ -1,7 +1,5 @@
 //! A line that is slow, and a server that takes nothing: the one is waited for, the other is not.
 
-mod support;
-
 use std::time::Duration;
 
 use amqp_driver::{
@@ -9,7 +7,7 @@ use amqp_driver::{
     core::{CloseCause, TimeoutReason},
     protocol::basic,
 };
-use support::{Rig, Setup};
+use amqp_test_support::{Rig, Setup};
 
 /// A connection with that heartbeat interval, in seconds, and a channel in confirm mode that the
 /// server does not confirm anything on by itself.
@@ -17,7 +15,7 @@ fn open(heartbeat: u16) -> (Rig, Connection, ConfirmChannel) {
     let mut setup = Setup::default();
     setup.server.heartbeat = heartbeat;
     let (mut rig, connection) = Rig::open_with(setup);
-    rig.peer().confirming = support::Confirming::ByHand;
+    rig.peer().confirming = amqp_test_support::Confirming::ByHand;
     let channel = rig.confirm_channel(&connection);
     (rig, connection, channel)
 }

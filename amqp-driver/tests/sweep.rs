@@ -1,8 +1,6 @@
 //! One fault, at every step and behind every byte of a session that uses everything: whoever waits
 //! is told, and it ends.
 
-mod support;
-
 use std::{
     cell::RefCell,
     future::poll_fn,
@@ -12,7 +10,7 @@ use std::{
 };
 
 use amqp_driver::{Error, core::wire::ShortStr, protocol::ReplyCode};
-use support::{
+use amqp_test_support::{
     Cut, Rig, Setup, Task,
     operations::{Handles, OPERATIONS, stock},
 };

@@ -1,7 +1,5 @@
 //! The driver in a thread of its own, and the handles in many others. REG-1.
 
-mod support;
-
 use std::{
     future::Future,
     pin::pin,
@@ -18,8 +16,8 @@ use amqp_driver::{
     Connection, Error, Unconfirmed,
     protocol::{basic, queue},
 };
+use amqp_test_support::{Confirming, Rig, Setup};
 use bytes::Bytes;
-use support::{Confirming, Rig, Setup};
 
 /// Whoever has to wait longer than this was forgotten.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,7 +71,7 @@ fn poll_and_drop(future: impl Future, times: usize) {
 type Work = Box<dyn FnOnce(Connection) + Send>;
 
 /// Runs the work of many threads against one connection, and closes it.
-fn run(setup: Setup, works: Vec<Work>) -> support::world::Shared {
+fn run(setup: Setup, works: Vec<Work>) -> amqp_test_support::world::Shared {
     let (connection, driver, world) = Rig::apart(setup);
     {
         let mut world = world.lock().unwrap();

@@ -2,8 +2,6 @@
 //! something to do is polled. After each run the rig polls everybody once more, and nothing may
 //! come of that.
 
-mod support;
-
 use std::{
     future::Future,
     pin::Pin,
@@ -17,7 +15,7 @@ use amqp_driver::{
     core::wire::ShortStr,
     protocol::{basic, queue},
 };
-use support::{Order, Probe, Rig, Setup};
+use amqp_test_support::{Order, Probe, Rig, Setup};
 
 /// What another thread may do in between.
 #[derive(Clone)]
@@ -245,7 +243,7 @@ fn every_order_of_turns() {
                 let tasks = [rig.spawn(one(on.clone())), rig.spawn(other(on.clone()))];
                 rig.run();
                 let what = format!("{first}, {second}: {choices:?}");
-                assert!(tasks.iter().all(support::Task::is_done), "{what}");
+                assert!(tasks.iter().all(amqp_test_support::Task::is_done), "{what}");
                 assert_eq!(rig.peer().violations, [""; 0], "{what}");
                 match rig.order.next_script() {
                     Some(next) => choices = next,
@@ -268,7 +266,7 @@ fn nobody_is_woken_for_nothing() {
     assert_eq!(rig.driver_wakes(), wakes);
     // What does not reach the wire wakes nobody who sends.
     let confirming = rig.confirm_channel(&connection);
-    rig.peer().confirming = support::Confirming::ByHand;
+    rig.peer().confirming = amqp_test_support::Confirming::ByHand;
     let (to, none) = (basic::Publish::default(), basic::Properties::default());
     let mut confirm = Box::pin(rig.wait(confirming.publish(&to, &none, "x")).unwrap());
     rig.run();

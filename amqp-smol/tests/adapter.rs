@@ -2,14 +2,8 @@
 
 #![cfg(feature = "broker")]
 
-#[path = "../../amqp-driver/tests/support/adapter.rs"]
-mod adapter;
-#[cfg(all(feature = "tls", feature = "ring"))]
-#[path = "../../amqp-driver/tests/support/secured.rs"]
-mod secured;
-
-use adapter::Outcome;
 use amqp_smol::{LocalBroker, Server, Smol, SmolClock, io::FuturesStream, serve};
+use amqp_test_support::adapter::{self, Outcome};
 use smol::{block_on, net::TcpListener};
 
 #[test]
@@ -71,5 +65,5 @@ mod tls {
         serve(listener, LocalBroker::default())
     }
 
-    secured::tests!(block_on, plain, serving);
+    amqp_test_support::secured::tests!(block_on, plain, serving);
 }

@@ -1,8 +1,6 @@
 //! Executors of which a thread is blocked.
 
-#[path = "../../amqp-driver/tests/support/punctual.rs"]
-mod punctual;
-
+use amqp_test_support::punctual;
 use std::sync::Arc;
 
 use amqp_smol::Smol;

@@ -2,13 +2,7 @@
 
 #![cfg(feature = "broker")]
 
-#[path = "../../amqp-driver/tests/support/adapter.rs"]
-mod adapter;
-#[cfg(all(feature = "tls", feature = "ring"))]
-#[path = "../../amqp-driver/tests/support/secured.rs"]
-mod secured;
-
-use adapter::Outcome;
+use amqp_test_support::adapter::{self, Outcome};
 use amqp_tokio::{LocalBroker, Server, Tokio, TokioClock, TokioStream, serve};
 use tokio::{net::TcpListener, runtime::Runtime};
 
@@ -76,5 +70,5 @@ mod tls {
         serve(listener, LocalBroker::default())
     }
 
-    secured::tests!(run, plain, serving);
+    amqp_test_support::secured::tests!(run, plain, serving);
 }

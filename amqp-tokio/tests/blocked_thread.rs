@@ -1,8 +1,6 @@
 //! A runtime whose only thread is blocked.
 
-#[path = "../../amqp-driver/tests/support/punctual.rs"]
-mod punctual;
-
+use amqp_test_support::punctual;
 use amqp_tokio::Tokio;
 
 #[tokio::test]

@@ -138,6 +138,16 @@ impl Runtime for Network {
             Some(Host::Refusing) | None => Err(io::ErrorKind::ConnectionRefused.into()),
         }
     }
+
+    async fn connect_other(&self, address: &str) -> io::Result<Pipe> {
+        if address != "ws://broker.example.com/amqp" {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let (ours, theirs) = pipe();
+        let driver = self.broker.accept(theirs).map_err(io::Error::other)?;
+        tokio::spawn(driver);
+        Ok(ours)
+    }
 }
 
 /// A server that is gone when the credentials have come.
@@ -203,6 +213,19 @@ async fn a_dead_address_family_costs_a_quarter_of_a_second() -> Outcome {
     let connection = network.connect(&to(&["broker"])).await?;
     assert_eq!(begun.elapsed().as_millis(), ATTEMPT_DELAY.as_millis());
     assert_eq!(network.dialled(), ["[2001:db8::1]:5672", "10.0.0.1:5672"]);
+    Ok(connection.close().await?)
+}
+
+/// Over a transport of the runtime's own, such as a WebSocket, with other hosts tried before it.
+#[tokio::test(start_paused = true)]
+async fn another_transport_needs_no_other_dialer() -> Outcome {
+    let network = Network::default().host("10.0.0.1:5672", Host::Refusing);
+    let mut options = to(&["10.0.0.1"]);
+    options.addresses.push(Address::other("ftp://nowhere"));
+    let websocket = Address::other("ws://broker.example.com/amqp");
+    options.addresses.push(websocket);
+    let connection = network.connect(&options).await?;
+    connection.open_channel().await?;
     Ok(connection.close().await?)
 }
 

@@ -1,16 +1,13 @@
 //! The adapter in memory and under tokio's paused clock: what depends on time, and on a stream that
 //! takes and gives little at a time.
 
-#[allow(dead_code, reason = "the client's own tests use the rest")]
-#[path = "../../amqp-driver/tests/support/peer.rs"]
-mod peer;
-
 use std::{
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
+use amqp_test_support::Peer;
 use amqp_tokio::{
     Config, Connection, Error, TokioClock,
     core::{CloseCause, Instant, TimeoutReason, server},
@@ -18,7 +15,6 @@ use amqp_tokio::{
     io::Timer as _,
     protocol::{ReplyCode, basic, queue},
 };
-use peer::Peer;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     sync::Notify,

@@ -14,8 +14,10 @@ use core::{
 /// assert_eq!(Address::tcp("example.com", 5672).to_string(), "example.com:5672");
 /// assert_eq!(Address::tcp("::1", 5672).to_string(), "[::1]:5672");
 /// assert_eq!(Address::unix("/run/broker.sock").to_string(), "unix:/run/broker.sock");
+/// assert_eq!(Address::other("wss://example.com/ws").to_string(), "wss://example.com/ws");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Address {
     /// A TCP port.
     Tcp {
@@ -27,6 +29,9 @@ pub enum Address {
     },
     /// The path of a Unix socket. No URI expresses it.
     Unix(String),
+    /// An address of another transport, such as a WebSocket, in the form that the runtime reads. It is
+    /// neither resolved nor raced.
+    Other(String),
 }
 
 impl Address {
@@ -41,12 +46,17 @@ impl Address {
         Self::Unix(path.into())
     }
 
+    /// An address of another transport.
+    pub fn other(address: impl Into<String>) -> Self {
+        Self::Other(address.into())
+    }
+
     /// The host, as a server's certificate names it. `Some` for TCP.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         match self {
             Self::Tcp { host, .. } => Some(host),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Other(_) => None,
         }
     }
 
@@ -57,7 +67,7 @@ impl Address {
                 let ip: IpAddr = host.parse().ok()?;
                 Some(SocketAddr::new(ip, *port))
             }
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Other(_) => None,
         }
     }
 }
@@ -78,17 +88,21 @@ impl fmt::Display for Address {
             Self::Tcp { host, port } if split_ipv6(host).is_some() => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{path}"),
+            Self::Other(address) => f.write_str(address),
         }
     }
 }
 
 /// The target of a connection attempt, already resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Target {
     /// A TCP port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(String),
+    /// An address of another transport, as [`Address::Other`] has it.
+    Other(String),
 }
 
 impl Target {
@@ -97,13 +111,14 @@ impl Target {
         match address {
             Address::Tcp { .. } => address.literal().map(Self::Tcp),
             Address::Unix(path) => Some(Self::Unix(path.to_owned())),
+            Address::Other(address) => Some(Self::Other(address.to_owned())),
         }
     }
 
     pub(super) const fn socket(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(socket) => Some(*socket),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Other(_) => None,
         }
     }
 }

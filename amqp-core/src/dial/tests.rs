@@ -457,6 +457,18 @@ fn ip_addresses_and_unix_paths_need_no_resolution() {
     );
 }
 
+#[test]
+fn an_address_of_another_transport_is_connected_to_as_it_is() {
+    let mut rig = Rig::listed(&[Address::other("ws://example.com/amqp")]);
+    let Step::Connect { attempt, to } = rig.step() else {
+        panic!("no attempt");
+    };
+    assert_eq!(to, Target::Other("ws://example.com/amqp".into()));
+    rig.dialer.handle_failed(attempt, "no");
+    assert_eq!(rig.step(), Step::GiveUp);
+    assert_eq!(rig.failures(), "ws://example.com/amqp: no");
+}
+
 /// What a zone means only the system knows.
 #[test]
 fn an_address_with_a_zone_is_resolved_by_whoever_connects() {

@@ -391,6 +391,8 @@ impl<R: Runtime> Dialing<R> {
                         let stream = match to {
                             Target::Tcp(to) => runtime.connect_tcp(to, keepalive).await,
                             Target::Unix(path) => runtime.connect_unix(Path::new(&path)).await,
+                            Target::Other(address) => runtime.connect_other(&address).await,
+                            _ => Err(io::ErrorKind::Unsupported.into()),
                         };
                         Ok(Found::Stream(stream?))
                     };

@@ -74,6 +74,21 @@ pub trait Runtime: Clone + fmt::Debug + Send + Sync + 'static {
         async { Err(io::ErrorKind::Unsupported.into()) }
     }
 
+    /// Connects to an [address of another transport](amqp_core::dial::Address::Other), such as a
+    /// WebSocket. By default it is an error of the kind [`Unsupported`](io::ErrorKind::Unsupported):
+    /// an adapter that wraps another one implements it, and has the hosts in turn, the timeouts and TLS
+    /// of [`connect`](crate::connect()) with it.
+    ///
+    /// # Errors
+    /// Those of the transport; `InvalidInput` for an address that it cannot read.
+    fn connect_other(
+        &self,
+        address: &str,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send {
+        let _ = address;
+        async { Err(io::ErrorKind::Unsupported.into()) }
+    }
+
     /// Secures a stream that was just made with TLS, as a client. An adapter that was built without
     /// TLS leaves this as it is: an error of the kind [`Unsupported`](io::ErrorKind::Unsupported).
     ///

@@ -1,11 +1,8 @@
 //! Memory is bounded, whatever the server or the application leaves undone. REG-32, REG-33, REG-34.
 
-#[path = "../../../amqp-core/tests/fuzzing/meter.rs"]
-mod meter;
-#[path = "../support/mod.rs"]
-mod support;
 mod withheld;
 
+use amqp_test_support::meter;
 use std::{rc::Rc, task::Poll, time::Duration};
 
 use amqp_driver::{
@@ -13,9 +10,12 @@ use amqp_driver::{
     core::{Limits, TimeoutReason},
     protocol::{ReplyCode, basic, queue},
 };
+use amqp_test_support::{Confirming, Probe, Rig, Setup};
 use bytes::Bytes;
 use meter::peak_of;
-use support::{Confirming, Probe, Rig, Setup};
+
+#[global_allocator]
+static COUNTING: meter::Counting = meter::Counting;
 
 /// What an application may be given before it has taken any of it, in bytes.
 const UNDELIVERED: usize = 16 << 20;

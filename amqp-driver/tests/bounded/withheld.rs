@@ -1,5 +1,6 @@
 //! Deliveries that are not taken: what finds no room is withheld, and the connection is read on. REG-33.
 
+use amqp_test_support::{Rig, Setup};
 use std::time::Duration;
 
 use amqp_driver::{
@@ -9,11 +10,7 @@ use amqp_driver::{
 };
 use bytes::Bytes;
 
-use crate::{
-    MIB, PATIENCE, UNDELIVERED,
-    meter::peak_of,
-    support::{Rig, Setup},
-};
+use crate::{MIB, PATIENCE, UNDELIVERED, meter::peak_of};
 
 /// A consumer that takes nothing, with more messages than fit, on a server that redelivers.
 fn flooded(heartbeat: u16) -> (Rig, Connection, Channel, Consumer<ManualAck>) {

@@ -1,15 +1,12 @@
 //! What is rare: futures that are kept and not polled, a process that was stopped.
 
+use amqp_test_support::{Confirming, Probe, Rig, Setup};
 use std::{future::Future, pin::Pin, time::Duration};
 
 use amqp_driver::{Channel, ConfirmChannel, Error, protocol::basic};
 use bytes::Bytes;
 
-use crate::{
-    none,
-    support::{Confirming, Probe, Rig, Setup},
-    to_queue,
-};
+use crate::{none, to_queue};
 
 type Kept = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 

@@ -1,5 +1,6 @@
 //! Every wait ends: at the deadline of its option, or of the call.
 
+use amqp_test_support::{Rig, Setup};
 use std::time::Duration;
 
 use amqp_driver::{
@@ -7,11 +8,7 @@ use amqp_driver::{
     core::{CloseCause, TimeoutReason},
 };
 
-use crate::{
-    none,
-    support::{Rig, Setup},
-    to_queue,
-};
+use crate::{none, to_queue};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -113,7 +110,7 @@ fn a_confirm_that_never_comes_makes_room() {
     setup.client.timeouts.publish = None;
     let (mut rig, connection) = Rig::open_with(setup);
     let channel = rig.confirm_channel(&connection);
-    rig.peer().confirming = crate::support::Confirming::ByHand;
+    rig.peer().confirming = amqp_test_support::Confirming::ByHand;
     let awaited = rig
         .wait(channel.publish(&to_queue(), &none(), "1"))
         .unwrap();

@@ -5,13 +5,13 @@ use amqp_driver::{
     protocol::{basic, tx},
 };
 
-use crate::support::{Rig, Setup};
+use amqp_test_support::{Rig, Setup};
 
 /// The prefetches that the server was told, in order.
 fn prefetches(rig: &Rig) -> Vec<u16> {
     let peer = rig.peer();
     let said = peer.saw.iter().filter_map(|saw| match saw {
-        crate::support::Saw::Request(_, method) => Some(method),
+        amqp_test_support::Saw::Request(_, method) => Some(method),
         _ => None,
     });
     said.filter_map(|method| match method {

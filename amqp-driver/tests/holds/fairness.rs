@@ -1,5 +1,6 @@
 //! Publishers are served in turn: none passes those that wait, and each gets an equal share.
 
+use amqp_test_support::{Rig, Setup};
 use std::{cell::Cell, rc::Rc};
 
 use amqp_driver::{
@@ -7,11 +8,7 @@ use amqp_driver::{
     core::{ApiMisuse, Hold},
 };
 
-use crate::{
-    none,
-    support::{Rig, Setup},
-    to_queue,
-};
+use crate::{none, to_queue};
 
 /// The messages that each publisher got out, of several that publish in a loop over a line that takes
 /// a little at a time.
@@ -68,7 +65,7 @@ fn shares_of_a_window(seed: Option<u64>, publishers: usize, window: usize) -> Ve
     setup.client.limits.unconfirmed = window;
     let (mut rig, connection) = Rig::open_with(setup);
     let channel = rig.confirm_channel(&connection);
-    rig.peer().confirming = crate::support::Confirming::ByHand;
+    rig.peer().confirming = amqp_test_support::Confirming::ByHand;
     let counts: Vec<_> = (0..publishers)
         .map(|_| {
             let channel = channel.clone();
@@ -176,7 +173,7 @@ fn a_publish_that_is_given_up_passes_its_room_on() {
         setup.client.limits.unconfirmed = 1;
         let (mut rig, connection) = Rig::open_with(setup);
         let channel = rig.confirm_channel(&connection);
-        rig.peer().confirming = crate::support::Confirming::ByHand;
+        rig.peer().confirming = amqp_test_support::Confirming::ByHand;
         if window {
             drop(
                 rig.wait(channel.publish(&to_queue(), &none(), "0"))
@@ -224,7 +221,7 @@ fn a_publish_that_is_not_polled_holds_up_no_other() {
         let body = body.clone();
         let mut publishing =
             Box::pin(async move { channel.publish(&to_queue(), &none(), body).await });
-        if crate::support::Probe::new()
+        if amqp_test_support::Probe::new()
             .poll(publishing.as_mut())
             .is_pending()
         {
@@ -311,11 +308,11 @@ fn a_publish_at_once_does_not_pass_those_that_wait() {
     setup.client.limits.unconfirmed = 1;
     let (mut rig, connection) = Rig::open_with(setup);
     let channel = rig.confirm_channel(&connection);
-    rig.peer().confirming = crate::support::Confirming::ByHand;
+    rig.peer().confirming = amqp_test_support::Confirming::ByHand;
     let (to, properties) = (to_queue(), none());
     let first = rig.wait(channel.publish(&to, &properties, "1"));
     let mut waiting = Box::pin(channel.publish(&to, &properties, "2"));
-    let probe = crate::support::Probe::new();
+    let probe = amqp_test_support::Probe::new();
     assert!(probe.poll(waiting.as_mut()).is_pending());
     rig.run();
     rig.peer().ack(1, 1, false);

@@ -1,6 +1,7 @@
 //! No code of the application runs under the connection's lock: destructors of bodies and wakers may
 //! use its handles, and a waker that panics takes no other wake-up along.
 
+use amqp_test_support::{Probe, Rig, Setup};
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -13,11 +14,7 @@ use std::{
 use amqp_driver::{BaseChannel, core::Limits, protocol::queue};
 use bytes::Bytes;
 
-use crate::{
-    none,
-    support::{Probe, Rig, Setup},
-    to_queue,
-};
+use crate::{none, to_queue};
 
 type Wait<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
@@ -171,7 +168,7 @@ fn wakers_are_dropped_without_the_lock() {
         let channel = rig.confirm_channel(&connection);
         let pool = rig.wait(connection.channel_pool(1)).unwrap();
         let taken = rig.wait(pool.checkout()).unwrap();
-        rig.peer().confirming = crate::support::Confirming::ByHand;
+        rig.peer().confirming = amqp_test_support::Confirming::ByHand;
         rig.peer().hold = true;
         let mut returns = channel.returns();
         let plain = channel.clone();

@@ -1,9 +1,6 @@
 //! What holds everywhere: every wait ends, publishers are served in turn, loops yield, no code of the
 //! application runs under the lock, and the application sees the states that hold it back.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod attack;
 mod deadlines;
 mod deliveries;

@@ -2,8 +2,9 @@
 //! awaited does not keep reading going.
 
 use amqp_driver::{Channel, Connection, Consumer, NoAck, protocol::basic};
+use amqp_test_support::Rig;
 
-use crate::{none, support::Rig, to_queue};
+use crate::{none, to_queue};
 
 const MIB: usize = 1 << 20;
 
@@ -59,7 +60,7 @@ fn a_dropped_confirm_is_not_awaited() {
     let mut confirm = rig
         .wait(confirms.publish(&to_queue(), &none(), "x"))
         .unwrap();
-    let probe = crate::support::Probe::new();
+    let probe = amqp_test_support::Probe::new();
     assert!(probe.poll(std::pin::Pin::new(&mut confirm)).is_pending());
     let (channel, consumer) = flooded(&mut rig, &connection);
     assert!(!is_paused(&mut rig), "it is awaited");

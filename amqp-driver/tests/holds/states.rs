@@ -2,7 +2,7 @@
 
 use amqp_driver::{ChannelState, ConnectionState, protocol::ReplyCode};
 
-use crate::support::Rig;
+use amqp_test_support::Rig;
 
 #[test]
 fn the_states_of_a_connection() {

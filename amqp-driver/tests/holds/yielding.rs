@@ -1,14 +1,11 @@
 //! A loop that only awaits yields to other tasks, though there is always something ready.
 
+use amqp_test_support::{Probe, Rig, Setup};
 use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
 use amqp_driver::protocol::{ReplyCode, basic};
 
-use crate::{
-    none,
-    support::{Probe, Rig, Setup},
-    to_queue,
-};
+use crate::{none, to_queue};
 
 /// The most polls of a loop, one after the other, that were all ready.
 fn longest_run(polls: impl IntoIterator<Item = bool>) -> usize {

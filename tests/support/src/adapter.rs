@@ -15,10 +15,10 @@ use amqp_driver::{
 };
 use amqp_embedded::{LocalBroker, Server};
 
-pub(crate) type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// Publishes a message that fits into no buffer of a socket, and fetches it.
-pub(crate) async fn large_message(connection: &Connection) -> Outcome {
+pub async fn large_message(connection: &Connection) -> Outcome {
     let channel = connection.open_channel().await?.confirm_select().await?;
     let declare = queue::Declare::default().exclusive(true);
     let queue = channel.call(declare).await?.queue;
@@ -37,7 +37,7 @@ pub(crate) async fn large_message(connection: &Connection) -> Outcome {
 
 /// A served broker is connected to by the name of its host, and tells its clients when it is shut
 /// down.
-pub(crate) async fn over_tcp<R: Runtime>(runtime: R, server: Server<R>) -> Outcome {
+pub async fn over_tcp<R: Runtime>(runtime: R, server: Server<R>) -> Outcome {
     let port = server.local_addr().port();
     // The name has an address that nobody listens on, where it has one for IPv6.
     let options = Options::from_uri(&format!("amqp://localhost:{port}"))?;
@@ -53,7 +53,7 @@ pub(crate) async fn over_tcp<R: Runtime>(runtime: R, server: Server<R>) -> Outco
 }
 
 /// A broker is connected to over a Unix socket, where `accept` gives the one connection that comes.
-pub(crate) async fn over_unix<R: Runtime + Default, T: Transport + Unpin + 'static>(
+pub async fn over_unix<R: Runtime + Default, T: Transport + Unpin + 'static>(
     path: &Path,
     accept: impl Future<Output = io::Result<T>> + Send + 'static,
 ) -> Outcome {
@@ -80,7 +80,7 @@ pub(crate) async fn over_unix<R: Runtime + Default, T: Transport + Unpin + 'stat
 }
 
 /// A name is resolved, and what is wrong with another one told as the system says it.
-pub(crate) async fn resolving<R: Runtime + Default>() -> Outcome {
+pub async fn resolving<R: Runtime + Default>() -> Outcome {
     let runtime = R::default();
     let addresses = runtime.resolve("localhost", 7).await?;
     assert!(!addresses.is_empty());
@@ -95,7 +95,7 @@ pub(crate) async fn resolving<R: Runtime + Default>() -> Outcome {
 }
 
 /// A broker that stalls is noticed by the clock.
-pub(crate) async fn silent_peer<R: Runtime + Default>() -> Outcome {
+pub async fn silent_peer<R: Runtime + Default>() -> Outcome {
     use amqp_embedded::broker::{ByteFaults, Disturbance};
 
     let broker = LocalBroker::<R>::default();

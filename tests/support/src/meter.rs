@@ -7,10 +7,15 @@ use std::{
     cell::Cell,
 };
 
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-struct Counting;
+/// Counts what each thread holds. A test target that measures declares it:
+///
+/// ```
+/// # use amqp_test_support::meter::Counting;
+/// #[global_allocator]
+/// static COUNTING: Counting = Counting;
+/// ```
+#[derive(Debug)]
+pub struct Counting;
 
 thread_local! {
     /// Bytes held, and the most that were held since the peak was reset.
@@ -43,7 +48,7 @@ unsafe impl GlobalAlloc for Counting {
 
 /// What a function returns, and by how many bytes at most the memory held by this thread grew while
 /// it ran. A block that grows counts with its old and its new size while it is moved.
-pub(crate) fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
+pub fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.with(|held| {
         let (now, _) = held.get();
         held.set((now, now));

@@ -126,7 +126,7 @@ async fn refused<R: Runtime>(runtime: &R, options: &Options) -> Result<TlsError,
 }
 
 /// Both sides show certificates, and large messages pass, with each version of TLS.
-pub(crate) async fn mutual<R: Runtime + Default>(
+pub async fn mutual<R: Runtime + Default>(
     serve: impl AsyncFn(ServerTls) -> io::Result<Server<R>>,
 ) -> Outcome {
     let runtime = R::default();
@@ -156,7 +156,7 @@ pub(crate) async fn mutual<R: Runtime + Default>(
 
 /// Who has shown a certificate logs in with it, as whom it names, with each version of TLS. Who has
 /// shown none, or is not known by that name, is refused.
-pub(crate) async fn external<R: Runtime + Default>(
+pub async fn external<R: Runtime + Default>(
     serve: impl AsyncFn(ServerTls) -> io::Result<Server<R>>,
 ) -> Outcome {
     let runtime = R::default();
@@ -212,7 +212,7 @@ fn not_let_in(connected: Result<Connection, ConnectError>) -> Outcome {
 }
 
 /// The server's certificate is of another authority, or names another host.
-pub(crate) async fn strangers<R: Runtime + Default>(
+pub async fn strangers<R: Runtime + Default>(
     serve: impl AsyncFn(ServerTls) -> io::Result<Server<R>>,
 ) -> Outcome {
     let runtime = R::default();
@@ -237,7 +237,7 @@ pub(crate) async fn strangers<R: Runtime + Default>(
 }
 
 /// One side speaks TLS, and the other does not.
-pub(crate) async fn one_sided<R: Runtime + Default>(
+pub async fn one_sided<R: Runtime + Default>(
     plain: Server<R>,
     serve: impl AsyncFn(ServerTls) -> io::Result<Server<R>>,
 ) -> Outcome {
@@ -264,27 +264,28 @@ pub(crate) async fn one_sided<R: Runtime + Default>(
 
 /// The tests of an adapter, by what runs a future, what serves a broker without TLS, and what serves
 /// one with it.
-macro_rules! tests {
+#[macro_export]
+macro_rules! secured_tests {
     ($run:expr, $plain:expr, $serving:expr) => {
         #[test]
-        fn both_sides_show_certificates() -> crate::adapter::Outcome {
-            $run(crate::secured::mutual($serving))
+        fn both_sides_show_certificates() -> $crate::adapter::Outcome {
+            $run($crate::secured::mutual($serving))
         }
 
         #[test]
-        fn a_certificate_is_logged_in_with() -> crate::adapter::Outcome {
-            $run(crate::secured::external($serving))
+        fn a_certificate_is_logged_in_with() -> $crate::adapter::Outcome {
+            $run($crate::secured::external($serving))
         }
 
         #[test]
-        fn a_certificate_that_is_not_trusted_is_refused() -> crate::adapter::Outcome {
-            $run(crate::secured::strangers($serving))
+        fn a_certificate_that_is_not_trusted_is_refused() -> $crate::adapter::Outcome {
+            $run($crate::secured::strangers($serving))
         }
 
         #[test]
-        fn a_port_with_tls_is_told_from_one_without() -> crate::adapter::Outcome {
-            $run(async { crate::secured::one_sided($plain().await?, $serving).await })
+        fn a_port_with_tls_is_told_from_one_without() -> $crate::adapter::Outcome {
+            $run(async { $crate::secured::one_sided($plain().await?, $serving).await })
         }
     };
 }
-pub(crate) use tests;
+pub use crate::secured_tests as tests;

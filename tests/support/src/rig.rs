@@ -30,7 +30,7 @@ const STEPS_MAX: usize = 300_000;
 
 /// Remembers that it was woken, and how often.
 #[derive(Debug, Default)]
-pub(crate) struct Probe {
+pub struct Probe {
     woken: AtomicBool,
     count: AtomicUsize,
 }
@@ -47,12 +47,12 @@ impl Wake for Probe {
 }
 
 impl Probe {
-    pub(crate) fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
     /// Whether it was woken since this was last asked.
-    pub(crate) fn take(&self) -> bool {
+    pub fn take(&self) -> bool {
         self.woken.swap(false, Ordering::SeqCst)
     }
 
@@ -60,25 +60,22 @@ impl Probe {
         self.woken.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn poll<F: Future + ?Sized>(
-        self: &Arc<Self>,
-        future: Pin<&mut F>,
-    ) -> Poll<F::Output> {
+    pub fn poll<F: Future + ?Sized>(self: &Arc<Self>, future: Pin<&mut F>) -> Poll<F::Output> {
         future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(self))))
     }
 }
 
 /// What a connection begins with, on both sides.
 #[derive(Debug)]
-pub(crate) struct Setup {
-    pub(crate) client: Config,
-    pub(crate) server: server::Config,
+pub struct Setup {
+    pub client: Config,
+    pub server: server::Config,
     /// The seed of the order in which things happen; round robin without one.
-    pub(crate) seed: Option<u64>,
+    pub seed: Option<u64>,
 }
 
 impl Default for Setup {
@@ -98,7 +95,7 @@ impl Default for Setup {
 
 /// Who is next, when several have something to do.
 #[derive(Clone, Debug)]
-pub(crate) enum Order {
+pub enum Order {
     RoundRobin,
     /// The state of a generator of numbers.
     Random(u64),
@@ -110,7 +107,7 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    pub(crate) const fn script(choices: Vec<usize>) -> Self {
+    pub const fn script(choices: Vec<usize>) -> Self {
         Self::Script {
             choices,
             taken: Vec::new(),
@@ -118,7 +115,7 @@ impl Order {
     }
 
     /// The script that comes next when all are tried; none after the last.
-    pub(crate) fn next_script(&self) -> Option<Vec<usize>> {
+    pub fn next_script(&self) -> Option<Vec<usize>> {
         let Self::Script { taken, .. } = self else {
             return None;
         };
@@ -137,43 +134,43 @@ struct Slot {
 
 /// A future that was spawned, and what comes of it.
 #[derive(Debug)]
-pub(crate) struct Task<T> {
+pub struct Task<T> {
     at: usize,
     output: Rc<RefCell<Option<T>>>,
 }
 
 impl<T> Task<T> {
     /// What came of it, once.
-    pub(crate) fn take(&self) -> Option<T> {
+    pub fn take(&self) -> Option<T> {
         self.output.borrow_mut().take()
     }
 
-    pub(crate) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.output.borrow().is_some()
     }
 }
 
 /// A driver that no rig runs.
-pub(crate) type Apart = Driver<ClientEndpoint, Wire, Clock>;
+pub type Apart = Driver<ClientEndpoint, Wire, Clock>;
 
 /// A client and a server, and all that runs.
-pub(crate) struct Rig {
+pub struct Rig {
     world: Shared,
-    pub(crate) hook: Arc<Hook>,
+    pub hook: Arc<Hook>,
     /// The driver is the first.
     tasks: Vec<Slot>,
     /// Whose turn it was last.
     turn: usize,
-    pub(crate) order: Order,
+    pub order: Order,
     /// How many steps were taken.
-    pub(crate) steps: usize,
+    pub steps: usize,
     /// How many futures have ended.
     ended: usize,
 }
 
 impl Rig {
     /// A connection that has just been made: nothing was polled yet.
-    pub(crate) fn start(setup: Setup) -> (Self, Connection) {
+    pub fn start(setup: Setup) -> (Self, Connection) {
         let world = Arc::new(Mutex::new(World::new(setup.server)));
         let hook = Arc::<Hook>::default();
         let wire = Wire(Arc::clone(&world), Arc::clone(&hook));
@@ -193,18 +190,18 @@ impl Rig {
     }
 
     /// A connection that is open.
-    pub(crate) fn open_with(setup: Setup) -> (Self, Connection) {
+    pub fn open_with(setup: Setup) -> (Self, Connection) {
         let (mut rig, connection) = Self::start(setup);
         rig.wait(connection.opened()).unwrap();
         (rig, connection)
     }
 
-    pub(crate) fn open() -> (Self, Connection) {
+    pub fn open() -> (Self, Connection) {
         Self::open_with(Setup::default())
     }
 
     /// A connection that is open, with one channel.
-    pub(crate) fn with_channel() -> (Self, Connection, Channel) {
+    pub fn with_channel() -> (Self, Connection, Channel) {
         let (mut rig, connection) = Self::open();
         let channel = rig.channel(&connection);
         (rig, connection, channel)
@@ -212,9 +209,7 @@ impl Rig {
 
     /// A connection that is open, with one channel and its consumer. The client keeps so many bytes that are
     /// not taken.
-    pub(crate) fn with_consumer(
-        undelivered: usize,
-    ) -> (Self, Connection, Channel, Consumer<ManualAck>) {
+    pub fn with_consumer(undelivered: usize) -> (Self, Connection, Channel, Consumer<ManualAck>) {
         let mut setup = Setup::default();
         setup.client.limits.undelivered = undelivered;
         let (mut rig, connection) = Self::open_with(setup);
@@ -224,29 +219,29 @@ impl Rig {
     }
 
     /// A connection that is open, with one channel that confirms when the test says so.
-    pub(crate) fn with_confirms() -> (Self, Connection, ConfirmChannel) {
+    pub fn with_confirms() -> (Self, Connection, ConfirmChannel) {
         let (mut rig, connection) = Self::open();
         let channel = rig.confirm_channel(&connection);
         rig.peer().confirming = super::Confirming::ByHand;
         (rig, connection, channel)
     }
 
-    pub(crate) fn channel(&mut self, connection: &Connection) -> Channel {
+    pub fn channel(&mut self, connection: &Connection) -> Channel {
         self.wait(connection.open_channel()).unwrap()
     }
 
-    pub(crate) fn confirm_channel(&mut self, connection: &Connection) -> ConfirmChannel {
+    pub fn confirm_channel(&mut self, connection: &Connection) -> ConfirmChannel {
         let channel = self.channel(connection);
         self.wait(channel.confirm_select()).unwrap()
     }
 
-    pub(crate) fn tx_channel(&mut self, connection: &Connection) -> TxChannel {
+    pub fn tx_channel(&mut self, connection: &Connection) -> TxChannel {
         let channel = self.channel(connection);
         self.wait(channel.tx_select()).unwrap()
     }
 
     /// A transport and a clock for a connection that is not made.
-    pub(crate) fn another(&self) -> (Wire, Clock) {
+    pub fn another(&self) -> (Wire, Clock) {
         let world = Arc::new(Mutex::new(World::new(Setup::default().server)));
         let hook = Arc::clone(&self.hook);
         (
@@ -255,18 +250,18 @@ impl Rig {
         )
     }
 
-    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+    pub fn world(&self) -> MutexGuard<'_, World> {
         self.world
             .try_lock()
             .expect("the test does not hold it already")
     }
 
-    pub(crate) fn peer(&self) -> PeerGuard<'_> {
+    pub fn peer(&self) -> PeerGuard<'_> {
         PeerGuard(self.world())
     }
 
     /// The driver, to be run elsewhere, and the world that it runs in.
-    pub(crate) fn apart(setup: Setup) -> (Connection, Apart, Shared) {
+    pub fn apart(setup: Setup) -> (Connection, Apart, Shared) {
         let world = Arc::new(Mutex::new(World::new(setup.server)));
         let hook = Arc::<Hook>::default();
         let wire = Wire(Arc::clone(&world), Arc::clone(&hook));
@@ -277,10 +272,7 @@ impl Rig {
 
     // Running.
 
-    pub(crate) fn spawn<T: 'static>(
-        &mut self,
-        future: impl Future<Output = T> + 'static,
-    ) -> Task<T> {
+    pub fn spawn<T: 'static>(&mut self, future: impl Future<Output = T> + 'static) -> Task<T> {
         let output = Rc::new(RefCell::new(None));
         let place = Rc::clone(&output);
         let probe = Probe::new();
@@ -297,27 +289,27 @@ impl Rig {
     }
 
     /// Drops a future that was spawned.
-    pub(crate) fn cancel<T>(&mut self, task: &Task<T>) {
+    pub fn cancel<T>(&mut self, task: &Task<T>) {
         self.tasks[task.at].future = None;
     }
 
     /// Drops the driver.
-    pub(crate) fn drop_driver(&mut self) {
+    pub fn drop_driver(&mut self) {
         self.tasks[0].future = None;
     }
 
     /// Whether the driver has ended, or was dropped.
-    pub(crate) fn driver_ended(&self) -> bool {
+    pub fn driver_ended(&self) -> bool {
         self.tasks[0].future.is_none()
     }
 
     /// How often the driver was woken.
-    pub(crate) fn driver_wakes(&self) -> usize {
+    pub fn driver_wakes(&self) -> usize {
         self.tasks[0].probe.count()
     }
 
     /// Polls the driver, whether it was woken or not.
-    pub(crate) fn poll_driver(&mut self) {
+    pub fn poll_driver(&mut self) {
         self.poll_task(0);
     }
 
@@ -334,7 +326,7 @@ impl Rig {
     }
 
     /// Lets one of those act who have something to do; false if nobody has.
-    pub(crate) fn step(&mut self) -> bool {
+    pub fn step(&mut self) -> bool {
         let server = self.tasks.len();
         let mut ready: Vec<usize> = (0..server)
             .filter(|&at| self.tasks[at].future.is_some() && self.tasks[at].probe.is_woken())
@@ -374,7 +366,7 @@ impl Rig {
     }
 
     /// Goes on until nobody has anything to do, and makes sure that nobody who has was forgotten.
-    pub(crate) fn run(&mut self) {
+    pub fn run(&mut self) {
         self.settle();
         let hooked = self.hook.take();
         let before = self.progress();
@@ -408,7 +400,7 @@ impl Rig {
     }
 
     /// Runs a future to its end, with everything else.
-    pub(crate) fn wait<T>(&mut self, future: impl Future<Output = T>) -> T {
+    pub fn wait<T>(&mut self, future: impl Future<Output = T>) -> T {
         let probe = Probe::new();
         let mut future = pin!(future);
         let start = self.steps;
@@ -427,7 +419,7 @@ impl Rig {
     }
 
     /// What a future gives at its first poll; none if it has to wait.
-    pub(crate) fn ready<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+    pub fn ready<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         match Probe::new().poll(pin!(future)) {
             Poll::Ready(output) => Some(output),
             Poll::Pending => None,
@@ -435,7 +427,7 @@ impl Rig {
     }
 
     /// Lets time pass, from deadline to deadline.
-    pub(crate) fn advance(&mut self, span: Duration) {
+    pub fn advance(&mut self, span: Duration) {
         self.run();
         let end = self.world().now + span;
         loop {
@@ -451,13 +443,13 @@ impl Rig {
     // What holds at the end of every test.
 
     /// Makes sure that the connection can still be used.
-    pub(crate) fn check_usable(&mut self, connection: &Connection) {
+    pub fn check_usable(&mut self, connection: &Connection) {
         let channel = self.channel(connection);
         self.check_channel(&channel);
         self.wait(channel.close()).unwrap();
     }
 
-    pub(crate) fn check_channel(&mut self, channel: &BaseChannel) {
+    pub fn check_channel(&mut self, channel: &BaseChannel) {
         let declare = queue::Declare::default().queue("usable").unwrap();
         let declared = self.wait(channel.call(declare)).unwrap();
         assert_eq!(declared.queue, "usable");
@@ -465,7 +457,7 @@ impl Rig {
 
     /// Drops the last handle, and makes sure that all ends well: the server was told, lost
     /// nothing, and had nothing to complain about.
-    pub(crate) fn finish(mut self, connection: Connection) {
+    pub fn finish(mut self, connection: Connection) {
         drop(connection);
         self.run();
         assert!(self.driver_ended(), "the driver has not ended");
@@ -476,7 +468,7 @@ impl Rig {
 }
 
 /// The server, while the world is locked.
-pub(crate) struct PeerGuard<'a>(MutexGuard<'a, World>);
+pub struct PeerGuard<'a>(MutexGuard<'a, World>);
 
 impl std::ops::Deref for PeerGuard<'_> {
     type Target = Peer;

@@ -1,7 +1,7 @@
 //! A client and a server at work, with a line between them that may damage what it carries.
 //!
 //! The input is a list of things to do, so that a target of cargo-fuzz is a shim of a few lines
-//! around [`pair`] (see `replay.rs`).
+//! around [`pair`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -38,7 +38,7 @@ impl Script<'_> {
 
 /// Does what the bytes say. Checks that each request and each publish has exactly one outcome; and,
 /// when the first byte is even and the line so a good one, that nothing goes wrong on it.
-pub(crate) fn pair(data: &[u8]) {
+pub fn pair(data: &[u8]) {
     let mut script = Script(data);
     let faulty = script.byte() % 2 == 1;
     let mut pair = Pair::open();

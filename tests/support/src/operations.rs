@@ -16,20 +16,20 @@ use super::{Peer, Rig};
 
 /// What the operations are done on.
 #[derive(Clone)]
-pub(crate) struct Handles {
-    pub(crate) connection: Connection,
-    pub(crate) plain: Rc<Channel>,
-    pub(crate) confirm: Rc<ConfirmChannel>,
-    pub(crate) tx: Rc<TxChannel>,
+pub struct Handles {
+    pub connection: Connection,
+    pub plain: Rc<Channel>,
+    pub confirm: Rc<ConfirmChannel>,
+    pub tx: Rc<TxChannel>,
     /// Tells the operations of one test apart.
-    pub(crate) number: u32,
+    pub number: u32,
 }
 
-pub(crate) type Operation = fn(Handles) -> Operating;
+pub type Operation = fn(Handles) -> Operating;
 type Operating = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
 impl Handles {
-    pub(crate) fn new(rig: &mut Rig, connection: Connection) -> Self {
+    pub fn new(rig: &mut Rig, connection: Connection) -> Self {
         Self {
             plain: Rc::new(rig.channel(&connection)),
             confirm: Rc::new(rig.confirm_channel(&connection)),
@@ -41,14 +41,14 @@ impl Handles {
 }
 
 /// Gives the server what the operations expect of it.
-pub(crate) fn stock(peer: &mut Peer) {
+pub fn stock(peer: &mut Peer) {
     peer.unroutable = true;
     peer.gettable = ["m1", "m2", "m3"].map(Bytes::from).into();
     peer.at_once = ["d1", "d2", "d3"].map(Bytes::from).into();
 }
 
 /// Everything that can be awaited and leaves connection and channels as they were.
-pub(crate) const OPERATIONS: [(&str, Operation); 21] = [
+pub const OPERATIONS: [(&str, Operation); 21] = [
     ("open_channel", |on| {
         Box::pin(async move {
             on.connection.open_channel().await?;
@@ -227,7 +227,7 @@ fn ended(unconfirmed: Unconfirmed) -> Error {
 }
 
 /// A request whose answer tells which request it is the answer of.
-pub(crate) async fn call(channel: &BaseChannel, number: u32) -> Result<(), Error> {
+pub async fn call(channel: &BaseChannel, number: u32) -> Result<(), Error> {
     let name = format!("q{number}");
     let declare = queue::Declare::default().queue(&name)?;
     let declared = channel.call(declare).await?;

@@ -18,7 +18,7 @@ use super::peer::Peer;
 
 /// How a transport ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
+pub enum Cut {
     /// The server has hung up: what it sent is still read, then the stream ends. Writes vanish.
     Eof,
     /// Reading fails, and writing vanishes.
@@ -31,49 +31,49 @@ pub(crate) enum Cut {
 
 /// Everything outside the client.
 #[derive(Debug)]
-pub(crate) struct World {
-    pub(crate) now: Instant,
-    pub(crate) peer: Peer,
-    pub(crate) to_server: BytesMut,
-    pub(crate) to_client: BytesMut,
+pub struct World {
+    pub now: Instant,
+    pub peer: Peer,
+    pub to_server: BytesMut,
+    pub to_client: BytesMut,
     /// How many bytes are read, written, or taken by the server at a time.
-    pub(crate) read_max: usize,
-    pub(crate) write_max: usize,
-    pub(crate) server_max: usize,
+    pub read_max: usize,
+    pub write_max: usize,
+    pub server_max: usize,
     /// How many bytes on their way to the server make the transport take no more.
-    pub(crate) capacity: usize,
+    pub capacity: usize,
     /// Each read and each write has to be asked for twice.
-    pub(crate) stutter: bool,
+    pub stutter: bool,
     /// The server acts within the client's write.
-    pub(crate) eager: bool,
+    pub eager: bool,
     /// Flushing waits until this is false.
-    pub(crate) flush_stalled: bool,
+    pub flush_stalled: bool,
     /// Closing waits for ever.
-    pub(crate) close_stalled: bool,
-    pub(crate) cut: Option<Cut>,
+    pub close_stalled: bool,
+    pub cut: Option<Cut>,
     /// With what reading fails when it does.
-    pub(crate) read_error: io::ErrorKind,
+    pub read_error: io::ErrorKind,
     /// So many heartbeats come one by one when nothing else does.
-    pub(crate) babble: usize,
+    pub babble: usize,
     /// After so many bytes that were read, or written, the transport is cut.
-    pub(crate) read_budget: Option<(u64, Cut)>,
-    pub(crate) write_budget: Option<(u64, Cut)>,
+    pub read_budget: Option<(u64, Cut)>,
+    pub write_budget: Option<(u64, Cut)>,
     /// How many bytes were ever read and written.
-    pub(crate) read: u64,
-    pub(crate) written: u64,
+    pub read: u64,
+    pub written: u64,
     /// The client has closed its end, or dropped it.
-    pub(crate) closed: bool,
-    pub(crate) dropped: bool,
+    pub closed: bool,
+    pub dropped: bool,
     told_eof: bool,
     read_waker: Option<Waker>,
     write_waker: Option<Waker>,
     flush_waker: Option<Waker>,
-    pub(crate) alarm: Option<(Instant, Waker)>,
+    pub alarm: Option<(Instant, Waker)>,
     stuttered: [bool; 2],
 }
 
 impl World {
-    pub(crate) fn new(config: server::Config) -> Self {
+    pub fn new(config: server::Config) -> Self {
         // Not the origin, so that nothing is right by chance.
         let now = Instant::ORIGIN + Duration::from_secs(1000);
         Self {
@@ -108,7 +108,7 @@ impl World {
     }
 
     /// Whether the server has anything to do.
-    pub(crate) fn server_ready(&self) -> bool {
+    pub fn server_ready(&self) -> bool {
         let peer = &self.peer;
         let reads = !peer.deaf && !self.to_server.is_empty();
         let sends = peer.sends() && !self.is_closed();
@@ -126,7 +126,7 @@ impl World {
     }
 
     /// The server takes what has come, acts, and sends.
-    pub(crate) fn step_server(&mut self) {
+    pub fn step_server(&mut self) {
         if !self.peer.deaf {
             let count = self.to_server.len().min(self.server_max);
             let bytes = self.to_server.split_to(count);
@@ -149,13 +149,13 @@ impl World {
     }
 
     /// Puts bytes on their way to the client.
-    pub(crate) fn inject(&mut self, bytes: &[u8]) {
+    pub fn inject(&mut self, bytes: &[u8]) {
         self.to_client.extend_from_slice(bytes);
         wake(&mut self.read_waker);
     }
 
     /// The transport ends.
-    pub(crate) fn cut(&mut self, cut: Cut) {
+    pub fn cut(&mut self, cut: Cut) {
         self.cut = Some(cut);
         self.to_server.clear();
         if cut != Cut::Eof {
@@ -166,30 +166,30 @@ impl World {
     }
 
     /// The transport takes so many bytes from now on.
-    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+    pub fn set_capacity(&mut self, capacity: usize) {
         self.capacity = capacity;
         self.wake_writer();
     }
 
     /// Lets flushing go on.
-    pub(crate) fn end_flush_stall(&mut self) {
+    pub fn end_flush_stall(&mut self) {
         self.flush_stalled = false;
         wake(&mut self.flush_waker);
     }
 
-    pub(crate) fn wake_writer(&mut self) {
+    pub fn wake_writer(&mut self) {
         wake(&mut self.write_waker);
     }
 
     /// The next time at which anything happens by itself.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    pub fn next_deadline(&self) -> Option<Instant> {
         let alarm = self.alarm.as_ref().map(|(at, _)| *at);
         let peer = self.peer.machine.poll_timeout().map(|(at, _)| at);
         alarm.into_iter().chain(peer).min()
     }
 
     /// It is that time.
-    pub(crate) fn set_now(&mut self, now: Instant) {
+    pub fn set_now(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.peer.timeout(self.now);
         if self.alarm.as_ref().is_some_and(|(at, _)| *at <= self.now)
@@ -321,7 +321,7 @@ fn wake(waker: &mut Option<Waker>) {
 }
 
 /// The world, shared between the driver's transport, its clock and the test.
-pub(crate) type Shared = Arc<Mutex<World>>;
+pub type Shared = Arc<Mutex<World>>;
 
 fn lock(world: &Shared) -> MutexGuard<'_, World> {
     world
@@ -332,7 +332,7 @@ fn lock(world: &Shared) -> MutexGuard<'_, World> {
 /// Something that happens while the driver calls its transport or its clock: what another thread
 /// would do in between the driver's looks at the connection.
 #[derive(Default)]
-pub(crate) struct Hook(Mutex<Hooked>);
+pub struct Hook(Mutex<Hooked>);
 
 #[derive(Default)]
 struct Hooked {
@@ -341,32 +341,32 @@ struct Hooked {
     action: Option<(usize, Action)>,
 }
 
-pub(crate) type Action = Box<dyn FnOnce() + Send>;
+pub type Action = Box<dyn FnOnce() + Send>;
 
 impl Hook {
     /// How many calls there were.
-    pub(crate) fn calls(&self) -> usize {
+    pub fn calls(&self) -> usize {
         self.0.lock().unwrap().calls
     }
 
     /// Does that after so many more calls.
-    pub(crate) fn set(&self, after: usize, action: Action) {
+    pub fn set(&self, after: usize, action: Action) {
         let mut hooked = self.0.lock().unwrap();
         let at = hooked.calls + after;
         hooked.action = Some((at, action));
     }
 
     /// Nothing is done until it is put back.
-    pub(crate) fn take(&self) -> Option<(usize, Action)> {
+    pub fn take(&self) -> Option<(usize, Action)> {
         self.0.lock().unwrap().action.take()
     }
 
-    pub(crate) fn put_back(&self, action: Option<(usize, Action)>) {
+    pub fn put_back(&self, action: Option<(usize, Action)>) {
         self.0.lock().unwrap().action = action;
     }
 
     /// Whether it was done.
-    pub(crate) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.0.lock().unwrap().action.is_none()
     }
 
@@ -384,7 +384,7 @@ impl Hook {
 }
 
 /// The client's end of the byte queues.
-pub(crate) struct Wire(pub(crate) Shared, pub(crate) Arc<Hook>);
+pub struct Wire(pub(crate) Shared, pub(crate) Arc<Hook>);
 
 impl Transport for Wire {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
@@ -423,7 +423,7 @@ impl Drop for Wire {
 }
 
 /// The clock that the test turns.
-pub(crate) struct Clock(pub(crate) Shared, pub(crate) Arc<Hook>);
+pub struct Clock(pub(crate) Shared, pub(crate) Arc<Hook>);
 
 impl Timer for Clock {
     fn now(&self) -> Instant {

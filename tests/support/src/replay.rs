@@ -2,18 +2,7 @@
 //!
 //! Both functions take any bytes. Methods that can be read are looked at before they are fed, and
 //! the machine is made to ask what they answer, so that a recorded stream runs to its end and a
-//! damaged one runs far. A target of cargo-fuzz is a shim of a few lines around this file:
-//!
-//! ```ignore
-//! #[path = "../../amqp-core/tests/fuzzing/replay.rs"]
-//! mod replay;
-//!
-//! fuzz_target!(|data: &[u8]| {
-//!     if let Some((&pieces, stream)) = data.split_first() {
-//!         replay::client(pieces.into(), stream);
-//!     }
-//! });
-//! ```
+//! damaged one runs far. A target of cargo-fuzz is a shim of a few lines around them: see `fuzz/`.
 
 use std::{
     collections::BTreeMap,
@@ -34,17 +23,17 @@ use bytes::{Buf as _, BytesMut};
 
 /// What came of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// How many events there were before the end of the stream.
-    pub(crate) events: usize,
+    pub events: usize,
     /// Why the connection was closing or closed at the end of the stream; none if it was not.
-    pub(crate) reason: Option<CloseReason>,
+    pub reason: Option<CloseReason>,
     /// All events, including those at the end.
-    pub(crate) digest: u64,
+    pub digest: u64,
 }
 
 /// Plays what a server says to a client: each frame in pieces of that many bytes, whole when 0.
-pub(crate) fn client(pieces: usize, stream: &[u8]) -> Outcome {
+pub fn client(pieces: usize, stream: &[u8]) -> Outcome {
     let config = client::Config::default()
         .checks(Checks::Standard)
         .mechanisms(vec![
@@ -65,7 +54,7 @@ pub(crate) fn client(pieces: usize, stream: &[u8]) -> Outcome {
 }
 
 /// Plays what a client says to a server, from the protocol header on.
-pub(crate) fn server(pieces: usize, stream: &[u8]) -> Outcome {
+pub fn server(pieces: usize, stream: &[u8]) -> Outcome {
     let config = server::Config::default().frame_min(4096);
     let mut watched = Watched::new(Server {
         connection: server::Connection::new(config, Instant::ORIGIN).unwrap(),

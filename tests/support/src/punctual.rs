@@ -24,7 +24,7 @@ use bytes::{Buf as _, BytesMut};
 const BLOCKED: Duration = Duration::from_millis(2500);
 
 /// Connects, and blocks the thread that it is on, which is to be the one that drives the connection.
-pub(crate) async fn block<R: Runtime>(runtime: R) {
+pub async fn block<R: Runtime>(runtime: R) {
     let (address, server) = start().expect("a port");
     let options = Options::from_uri(&format!("amqp://{address}")).expect("a URI");
     let connection = connect(&runtime, &options)

@@ -16,7 +16,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 /// Something that the client did.
 #[expect(clippy::large_enum_variant, reason = "a test keeps a handful of them")]
 #[derive(Clone, Debug)]
-pub(crate) enum Saw {
+pub enum Saw {
     Authenticate(AuthRequest),
     Opened,
     ChannelOpened(u16),
@@ -29,17 +29,17 @@ pub(crate) enum Saw {
 
 /// A message that the client published.
 #[derive(Clone, Debug)]
-pub(crate) struct Message {
+pub struct Message {
     /// Its number on a channel in confirm mode.
-    pub(crate) seq: Option<PublishSeq>,
-    pub(crate) method: basic::Publish,
-    pub(crate) properties: basic::Properties,
-    pub(crate) body: Bytes,
+    pub seq: Option<PublishSeq>,
+    pub method: basic::Publish,
+    pub properties: basic::Properties,
+    pub body: Bytes,
 }
 
 /// How the peer treats publishes that are to be confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Confirming {
+pub enum Confirming {
     /// It acknowledges each at once.
     AtOnce,
     /// As the body says: it refuses one that begins with `n`, returns one that begins with `r`, and
@@ -51,26 +51,26 @@ pub(crate) enum Confirming {
 
 /// A server with a script.
 #[derive(Debug)]
-pub(crate) struct Peer {
-    pub(crate) machine: server::Connection,
+pub struct Peer {
+    pub machine: server::Connection,
     input: BytesMut,
     /// Everything the client did, in order.
-    pub(crate) saw: Vec<Saw>,
+    pub saw: Vec<Saw>,
     /// Requests are put aside until [`answer_one`](Self::answer_one).
-    pub(crate) hold: bool,
+    pub hold: bool,
     /// Nothing that it sends leaves it.
-    pub(crate) mute: bool,
+    pub mute: bool,
     /// It reads nothing.
-    pub(crate) deaf: bool,
+    pub deaf: bool,
     /// The virtual host is not opened.
-    pub(crate) hold_open: bool,
-    pub(crate) confirming: Confirming,
+    pub hold_open: bool,
+    pub confirming: Confirming,
     /// No queue takes a mandatory message.
-    pub(crate) unroutable: bool,
+    pub unroutable: bool,
     /// What basic.get fetches.
-    pub(crate) gettable: VecDeque<Bytes>,
+    pub gettable: VecDeque<Bytes>,
     /// What is delivered to a consumer as soon as it is confirmed.
-    pub(crate) at_once: Vec<Bytes>,
+    pub at_once: Vec<Bytes>,
     held: VecDeque<(ChannelId, ClientMethod)>,
     /// What leaves beside what the machine sends, and the answers to it.
     raw: BytesMut,
@@ -79,22 +79,22 @@ pub(crate) struct Peer {
     tags: BTreeMap<u16, u64>,
     committing: BTreeSet<u16>,
     /// The consumers by channel and tag, with `no_ack`.
-    pub(crate) consumers: BTreeMap<(u16, String), bool>,
+    pub consumers: BTreeMap<(u16, String), bool>,
     /// What was delivered or fetched and not settled, by channel and tag.
-    pub(crate) outstanding: BTreeMap<(u16, u64), Bytes>,
-    pub(crate) acked: Vec<Bytes>,
-    pub(crate) requeued: Vec<Bytes>,
+    pub outstanding: BTreeMap<(u16, u64), Bytes>,
+    pub acked: Vec<Bytes>,
+    pub requeued: Vec<Bytes>,
     /// Requeued messages are delivered again at once, to the first consumer of the channel.
-    pub(crate) redelivers: bool,
-    pub(crate) rejected: Vec<Bytes>,
+    pub redelivers: bool,
+    pub rejected: Vec<Bytes>,
     /// Delivered or fetched without acknowledgement.
-    pub(crate) handed_over: Vec<Bytes>,
+    pub handed_over: Vec<Bytes>,
     /// What a real server would have closed the channel or the connection for.
-    pub(crate) violations: Vec<String>,
+    pub violations: Vec<String>,
 }
 
 impl Peer {
-    pub(crate) fn new(config: server::Config, now: Instant) -> Self {
+    pub fn new(config: server::Config, now: Instant) -> Self {
         Self {
             machine: server::Connection::new(config, now).unwrap(),
             input: BytesMut::new(),
@@ -125,7 +125,7 @@ impl Peer {
     }
 
     /// Bytes came from the client.
-    pub(crate) fn receive(&mut self, now: Instant, bytes: &[u8]) {
+    pub fn receive(&mut self, now: Instant, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
         self.flow_oks.retain(|flow_ok| {
             let mut places = self.input.windows(flow_ok.len());
@@ -141,18 +141,18 @@ impl Peer {
     }
 
     /// The client hung up.
-    pub(crate) fn eof(&mut self, now: Instant) {
+    pub fn eof(&mut self, now: Instant) {
         self.machine.handle_eof(now);
         self.look();
     }
 
-    pub(crate) fn timeout(&mut self, now: Instant) {
+    pub fn timeout(&mut self, now: Instant) {
         self.machine.handle_timeout(now);
         self.look();
     }
 
     /// What it wants to send; nothing while it is mute.
-    pub(crate) fn send(&mut self, now: Instant) -> BytesMut {
+    pub fn send(&mut self, now: Instant) -> BytesMut {
         if self.mute {
             return BytesMut::new();
         }
@@ -342,12 +342,12 @@ impl Peer {
     }
 
     /// How many requests were put aside.
-    pub(crate) fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.held.len()
     }
 
     /// Answers the oldest request that was put aside; false if there is none.
-    pub(crate) fn answer_one(&mut self) -> bool {
+    pub fn answer_one(&mut self) -> bool {
         let Some((channel, method)) = self.held.pop_front() else {
             return false;
         };
@@ -356,7 +356,7 @@ impl Peer {
     }
 
     /// Answers all requests, now and from now on.
-    pub(crate) fn release(&mut self) {
+    pub fn release(&mut self) {
         self.hold = false;
         while self.answer_one() {}
     }
@@ -481,23 +481,23 @@ impl Peer {
     }
 
     /// Its side of a channel.
-    pub(crate) fn channel(&mut self, number: u16) -> server::ChannelMut<'_> {
+    pub fn channel(&mut self, number: u16) -> server::ChannelMut<'_> {
         let id = self.channels[&number];
         self.machine.channel(id).unwrap()
     }
 
     /// The channels that are open.
-    pub(crate) fn open_channels(&self) -> Vec<u16> {
+    pub fn open_channels(&self) -> Vec<u16> {
         self.channels.keys().copied().collect()
     }
 
     /// Delivers a message; false, with nothing done, if there is no such consumer.
-    pub(crate) fn deliver(&mut self, number: u16, tag: &str, body: impl Into<Bytes>) -> bool {
+    pub fn deliver(&mut self, number: u16, tag: &str, body: impl Into<Bytes>) -> bool {
         self.deliver_as(number, tag, body, false)
     }
 
     /// Delivers a message with properties.
-    pub(crate) fn deliver_with(
+    pub fn deliver_with(
         &mut self,
         number: u16,
         tag: &str,
@@ -539,7 +539,7 @@ impl Peer {
     }
 
     /// Cancels a consumer as RabbitMQ does when its queue is deleted: without an answer.
-    pub(crate) fn cancel(&mut self, number: u16, tag: &str) {
+    pub fn cancel(&mut self, number: u16, tag: &str) {
         self.consumers.remove(&(number, tag.to_owned()));
         let cancel = basic::Cancel {
             consumer_tag: ShortStr::try_from(tag).unwrap(),
@@ -548,7 +548,7 @@ impl Peer {
         self.channel(number).send(&cancel).unwrap();
     }
 
-    pub(crate) fn ack(&mut self, number: u16, seq: u64, multiple: bool) {
+    pub fn ack(&mut self, number: u16, seq: u64, multiple: bool) {
         let ack = basic::Ack {
             delivery_tag: seq,
             multiple,
@@ -556,7 +556,7 @@ impl Peer {
         self.channel(number).send(&ack).unwrap();
     }
 
-    pub(crate) fn nack(&mut self, number: u16, seq: u64, multiple: bool) {
+    pub fn nack(&mut self, number: u16, seq: u64, multiple: bool) {
         let nack = basic::Nack {
             delivery_tag: seq,
             multiple,
@@ -566,7 +566,7 @@ impl Peer {
     }
 
     /// Returns a message that was published: no queue took it.
-    pub(crate) fn return_message(&mut self, number: u16, message: &Message) {
+    pub fn return_message(&mut self, number: u16, message: &Message) {
         let method = basic::Return {
             reply_code: ReplyCode::NO_ROUTE,
             reply_text: ShortStr::try_from("NO_ROUTE").unwrap(),
@@ -578,12 +578,12 @@ impl Peer {
             .unwrap();
     }
 
-    pub(crate) fn close_channel(&mut self, number: u16, code: ReplyCode, text: &str) {
+    pub fn close_channel(&mut self, number: u16, code: ReplyCode, text: &str) {
         self.close_channel_for(number, code, text, None);
     }
 
     /// Closes a channel because of a method.
-    pub(crate) fn close_channel_for(
+    pub fn close_channel_for(
         &mut self,
         number: u16,
         code: ReplyCode,
@@ -596,7 +596,7 @@ impl Peer {
 
     /// Pauses or resumes publishing on a channel: what the machine has no command for, because no
     /// server of today does it.
-    pub(crate) fn flow(&mut self, number: u16, active: bool) {
+    pub fn flow(&mut self, number: u16, active: bool) {
         let frame = |method: u8| {
             let [c1, c0] = number.to_be_bytes();
             vec![
@@ -620,23 +620,23 @@ impl Peer {
     }
 
     /// Whether it has something to send.
-    pub(crate) fn sends(&self) -> bool {
+    pub fn sends(&self) -> bool {
         !self.mute && (self.machine.buffered() > 0 || !self.raw.is_empty())
     }
 
-    pub(crate) fn close(&mut self, code: ReplyCode, text: &str) {
+    pub fn close(&mut self, code: ReplyCode, text: &str) {
         self.machine.close(code, text);
     }
 
     // What it saw.
 
     /// What the client said, in short: the channel, then the method's name.
-    pub(crate) fn said(&self) -> Vec<String> {
+    pub fn said(&self) -> Vec<String> {
         self.saw.iter().filter_map(Saw::line).collect()
     }
 
     /// The messages that were published, in order.
-    pub(crate) fn messages(&self) -> Vec<Message> {
+    pub fn messages(&self) -> Vec<Message> {
         self.saw
             .iter()
             .filter_map(|saw| match saw {
@@ -647,7 +647,7 @@ impl Peer {
     }
 
     /// How the connection ended, as it sees it.
-    pub(crate) fn closed(&self) -> Option<&CloseReason> {
+    pub fn closed(&self) -> Option<&CloseReason> {
         self.saw.iter().find_map(|saw| match saw {
             Saw::Closed(reason) => Some(reason),
             _ => None,
@@ -655,7 +655,7 @@ impl Peer {
     }
 
     /// Whether the client ended the connection with a close of code 200.
-    pub(crate) fn closed_in_good_order(&self) -> bool {
+    pub fn closed_in_good_order(&self) -> bool {
         self.closed()
             .and_then(|reason| reason.by_peer())
             .is_some_and(|close| close.code == ReplyCode::SUCCESS)

@@ -1,0 +1,39 @@
+//! What the tests of several crates share.
+//!
+//! - [`meter`]: an allocator that counts.
+//! - [`replay`] and [`pair`]: the bodies of the fuzz targets.
+//! - `rig`, `world`, `peer`, `operations`: a client, a server and the bytes between them, in one thread,
+//!   step by step, under a clock that the test turns.
+//! - `adapter`, `punctual`, `secured`: the tests that every adapter passes, on its runtime.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::missing_errors_doc,
+    reason = "only tests use it"
+)]
+
+#[cfg(feature = "adapter")]
+pub mod adapter;
+pub mod meter;
+#[cfg(feature = "client")]
+pub mod operations;
+pub mod pair;
+#[cfg(feature = "client")]
+pub mod peer;
+#[cfg(feature = "client")]
+pub mod punctual;
+pub mod replay;
+#[cfg(feature = "client")]
+pub mod rig;
+#[cfg(feature = "secured")]
+pub mod secured;
+#[cfg(feature = "client")]
+pub mod world;
+
+#[cfg(feature = "client")]
+pub use self::{
+    peer::{Confirming, Message, Peer, Saw},
+    rig::{Order, Probe, Rig, Setup, Task},
+    world::{Cut, World},
+};
