@@ -27,17 +27,18 @@ use crate::{
     session::{budget::Budget, deliveries::ConsumerEnd, later::register, shared::Wait},
 };
 
-/// How many messages give their room back together, so that the lock is taken once for them.
+/// The number of yielded messages that release their buffer space together, so that the lock is
+/// taken once for them.
 const TOGETHER: u32 = 32;
 
-/// How a consumer is started, beside the arguments of `basic.consume`.
+/// The options of a consumer besides the arguments of `basic.consume`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumeOptions {
-    /// How many messages may be unacknowledged at a time. Default none: that of
-    /// [`Config::prefetch`](crate::Config), or the last `basic.qos` of the channel.
+    /// The number of messages that may be unacknowledged at a time. Default `None`: the last
+    /// `basic.qos` of the channel, or else [`Config::prefetch`](crate::Config).
     pub prefetch: Option<Prefetch>,
-    /// What becomes of a delivery that is dropped without an acknowledgement. Default
+    /// The treatment of a delivery that is dropped without an acknowledgement. Default
     /// [`OnDrop::Leave`].
     pub on_drop: OnDrop,
 }
@@ -58,30 +59,31 @@ impl ConsumeOptions {
     }
 }
 
-/// What becomes of a delivery that is dropped without an acknowledgement, as on an error path.
+/// The treatment of a delivery that is dropped without an acknowledgement, as on an error path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDrop {
-    /// It stays unacknowledged until the channel ends, and counts towards the prefetch.
+    /// Leaves it unacknowledged until the channel ends; it counts towards the prefetch.
     #[default]
     Leave,
-    /// It is requeued, and delivered again.
+    /// Requeues it: the server redelivers it.
     Requeue,
-    /// It is rejected: dead-lettered where the queue says so, otherwise dropped by the server.
+    /// Rejects it: the server dead-letters it if the queue has a dead-letter exchange, and drops it
+    /// otherwise ([RabbitMQ's page](https://www.rabbitmq.com/docs/dlx)).
     Reject,
 }
 
-/// How a consumer's messages are acknowledged.
+/// The acknowledgement mode of a consumer.
 pub trait Acks: sealed::Sealed + Unpin {
     /// The `no-ack` argument of `basic.consume`.
     const NO_ACK: bool;
 }
 
-/// Each message is acknowledged: the consumer yields [`Delivery`]s.
+/// Each message is to be acknowledged: the consumer yields [`Delivery`]s.
 #[derive(Debug)]
 pub enum ManualAck {}
 
-/// Messages count as acknowledged when they are sent: the consumer yields [`Message`]s.
+/// The server counts messages as acknowledged when they are sent: the consumer yields [`Message`]s.
 #[derive(Debug)]
 pub enum NoAck {}
 
@@ -101,31 +103,32 @@ mod sealed {
 
 /// The messages of a queue, as they are delivered.
 ///
-/// It is a [`Stream`], and has [`next`](Self::next) for those who need no more. It ends after an
-/// error that tells why: the server cancelled it, or the channel or the connection ended. It ends
-/// without an error after [`cancel`](Self::cancel), or when the connection was closed by its own
-/// handle.
+/// A [`Stream`], with [`next`](Self::next) for use without the stream traits. It ends after an
+/// error with the reason: the server [cancelled it](https://www.rabbitmq.com/docs/consumer-cancel),
+/// or the channel or the connection ended. It ends without an error after [`cancel`](Self::cancel),
+/// or when this side closed the channel or the connection.
 ///
-/// Dropping it cancels the consumer and puts back what it has not yielded, which a quorum queue may
-/// count towards the delivery limit of each message: see [`consume`](crate::BaseChannel::consume).
+/// Dropping it cancels the consumer and requeues the deliveries that it has not yielded, which a
+/// quorum queue may count towards the delivery limit of each message: see
+/// [`consume`](crate::BaseChannel::consume).
 #[derive(Debug)]
 pub struct Consumer<A: Acks> {
     channel: Arc<Inner>,
     id: ConsumerId,
     tag: ShortStr,
-    /// Messages that were taken from under the lock, to be yielded one by one.
+    /// Deliveries taken together under one lock, to be yielded one by one.
     batch: VecDeque<client::Delivery>,
-    /// Bytes that were yielded and not yet given back.
+    /// Bytes that were yielded and not yet released from the buffer.
     yielded: usize,
     budget: Budget,
-    /// Counts the messages that were yielded.
+    /// The number of messages yielded, wrapping.
     progress: Arc<AtomicU32>,
-    /// What `Inner::recovered` was when the batch was taken.
+    /// The value of `Inner::recovered` when the batch was taken.
     recovered: u32,
     on_drop: OnDrop,
-    /// The cancel was sent: the tag may be another consumer's.
+    /// Whether the cancel was sent: the tag may then be another consumer's.
     cancelling: bool,
-    /// The end was told.
+    /// Whether the end was yielded.
     done: bool,
     acks: PhantomData<A>,
 }
@@ -160,9 +163,10 @@ impl<A: Acks> Consumer<A> {
         &self.tag
     }
 
-    /// The number of messages that this consumer did not get, because they were over a limit of this
-    /// side: [`Limits::header`](amqp_core::Limits). They were rejected without requeue, so that they
-    /// are dead-lettered where the queue says so; without acknowledgements they are lost.
+    /// The number of messages not delivered to this consumer because they exceeded a limit of this
+    /// side: [`Limits::header`](amqp_core::Limits). They were rejected without requeue, and
+    /// dead-lettered if the queue has a dead-letter exchange; without acknowledgements they are
+    /// lost.
     #[must_use]
     pub fn unreadable(&self) -> u64 {
         let mut state = self.channel.shared().lock();
@@ -170,18 +174,18 @@ impl<A: Acks> Consumer<A> {
         consumer.map_or(0, |consumer| consumer.unreadable)
     }
 
-    /// Cancels the consumer. What was delivered before the server took notice is still yielded,
-    /// then the stream ends. When the server does not answer in time the stream ends as well, and
-    /// what is delivered after that is requeued. The tag
-    /// is free for another consumer at once.
+    /// Cancels the consumer. Deliveries that arrive before the server's answer (section 1.8.3.5 of
+    /// the protocol reference) are still yielded, then the stream ends. It also ends when the
+    /// server does not answer in time; later deliveries are requeued. The tag is free for another
+    /// consumer at once.
     ///
     /// # Cancel safety
-    /// Once polled, the consumer is being cancelled, and dropping it only drops the wait. Called
-    /// again, it waits on.
+    /// Once polled, the consumer is being cancelled, and dropping it only drops the wait. Calling
+    /// it again resumes the wait.
     ///
     /// # Errors
-    /// When the channel or the connection is or gets closed. A consumer that has ended already is
-    /// no error.
+    /// When the channel or the connection is closed or closes before the answer. A consumer that
+    /// has already ended is no error.
     pub async fn cancel(&mut self) -> Result<(), Error> {
         if self.cancelling {
             return poll_fn(|cx| self.poll_cancelled(cx)).await;
@@ -210,7 +214,7 @@ impl<A: Acks> Consumer<A> {
         Ok(())
     }
 
-    /// Ready when a cancel that was sent before has its outcome.
+    /// Ready with the outcome of a cancel that was sent before.
     fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         let waker = cx.waker().clone();
         self.channel.shared().with(|state, later| {
@@ -233,7 +237,7 @@ impl<A: Acks> Consumer<A> {
         })
     }
 
-    /// Ready, with nothing, when a message is in the batch; otherwise with the end.
+    /// Ready with `None` when a message is in the batch, and with `Some` at the consumer's end.
     #[inline]
     fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Option<Result<(), Error>>> {
         if self.recovered != self.channel.recovered() {
@@ -250,11 +254,11 @@ impl<A: Acks> Consumer<A> {
         Poll::Ready(None)
     }
 
-    /// Takes a message out of the batch.
+    /// Removes a message from the batch.
     #[inline]
     fn pop(&mut self) -> Option<client::Delivery> {
         let message = self.batch.pop_front()?;
-        // Only this handle writes it.
+        // Only this handle writes the counter.
         let count = self.progress.load(Ordering::Relaxed).wrapping_add(1);
         self.progress.store(count, Ordering::Relaxed);
         self.yielded += message.memory();
@@ -264,7 +268,7 @@ impl<A: Acks> Consumer<A> {
         Some(message)
     }
 
-    /// Fills the empty batch, or says how the consumer has ended.
+    /// Fills the empty batch. Ready with `Some` at the consumer's end.
     fn poll_more(&mut self, cx: &Context<'_>) -> Poll<Option<Result<(), Error>>> {
         if self.done {
             return Poll::Ready(Some(Ok(())));
@@ -290,8 +294,8 @@ impl<A: Acks> Consumer<A> {
         }))
     }
 
-    /// Takes the next batch, or says why there will be none. Pending, with the waker stored, if there
-    /// is none yet.
+    /// Takes the next batch: ready with it, or with the consumer's end. Pending, with the waker
+    /// registered, while there is neither.
     fn poll_batch(&mut self, waker: Option<std::task::Waker>) -> Poll<Option<ConsumerEnd>> {
         let (channel, id) = (self.channel.id, self.id);
         let (batch, yielded) = (&mut self.batch, std::mem::take(&mut self.yielded));
@@ -322,7 +326,7 @@ impl<A: Acks> Consumer<A> {
         polled
     }
 
-    /// Gives back the room of what was yielded.
+    /// Releases the buffer space of the yielded messages.
     fn give_back(&mut self) {
         let yielded = std::mem::take(&mut self.yielded);
         if yielded > 0 {
@@ -333,7 +337,8 @@ impl<A: Acks> Consumer<A> {
         }
     }
 
-    /// Drops what the server has taken back with `basic.recover`, and delivers again.
+    /// Drops the deliveries that `basic.recover` made stale: the server redelivers them
+    /// (section 1.8.3.16 of the protocol reference).
     fn drop_stale(&mut self) {
         self.recovered = self.channel.recovered();
         self.batch.retain(|message| {
@@ -347,7 +352,7 @@ impl<A: Acks> Consumer<A> {
     }
 }
 
-/// Whether a consumer ended because its own side closed what it is on.
+/// Whether a consumer ended because this side closed the channel or the connection.
 fn is_clean(error: &Error) -> bool {
     match error {
         Error::ChannelClosed(reason) | Error::ConnectionClosed(reason) => reason.is_clean(),
@@ -356,26 +361,26 @@ fn is_clean(error: &Error) -> bool {
 }
 
 impl Consumer<ManualAck> {
-    /// The next delivery; none when the consumer has ended.
+    /// Returns the next delivery, or `None` after the consumer's end.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing.
     ///
     /// # Errors
-    /// Why the consumer ended: this comes once, and none after it.
+    /// The reason for the consumer's end, once; `None` follows.
     pub async fn next(&mut self) -> Option<Result<Delivery, Error>> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 }
 
 impl Consumer<NoAck> {
-    /// The next message; none when the consumer has ended.
+    /// Returns the next message, or `None` after the consumer's end.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing.
     ///
     /// # Errors
-    /// Why the consumer ended: this comes once, and none after it.
+    /// The reason for the consumer's end, once; `None` follows.
     pub async fn next(&mut self) -> Option<Result<Message, Error>> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
@@ -425,24 +430,24 @@ impl<A: Acks> Drop for Consumer<A> {
     }
 }
 
-/// A message that was delivered.
+/// A delivered message.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Message {
-    /// Where it comes from: exchange, routing key, consumer tag, whether it was delivered before.
+    /// The arguments of `basic.deliver`: exchange, routing key, consumer tag, the redelivered flag.
     pub method: basic::Deliver,
-    /// Its properties, as they stand on the wire.
+    /// The properties, as encoded on the wire.
     pub encoded_properties: EncodedProperties,
-    /// Its body.
+    /// The body.
     pub body: Body,
 }
 
 impl Message {
-    /// The message's properties. Decodes them each time.
+    /// Returns the message's properties, decoded on each call.
     ///
     /// # Errors
-    /// When they cannot be read: a server passes on what a publisher sent without looking at all of
-    /// it. The message can be acknowledged or rejected as any other.
+    /// When they cannot be decoded: a server forwards a publisher's properties without checking all
+    /// of them. The message can be acknowledged or rejected as any other.
     pub fn properties(&self) -> Result<Properties, DecodeError> {
         self.encoded_properties.decode()
     }
@@ -458,30 +463,30 @@ impl From<client::Delivery> for Message {
     }
 }
 
-/// A message that is to be acknowledged. It can be used as the [`Message`] that it holds.
+/// A message that is to be acknowledged. Dereferences to its [`Message`].
 ///
-/// Dropped without an acknowledgement, it is dealt with by the consumer's [`OnDrop`]: left outstanding
-/// until the channel ends, unless told otherwise.
+/// Dropped without an acknowledgement, it is treated as the consumer's [`OnDrop`] says: by default
+/// it stays outstanding until the channel ends.
 #[derive(Debug)]
 #[must_use = "dropped without an acknowledgement, it stays outstanding until the channel ends"]
 #[non_exhaustive]
 pub struct Delivery {
     /// The message.
     pub message: Message,
-    /// What to acknowledge it with.
+    /// The right to acknowledge it.
     pub acker: Acker,
 }
 
 impl Delivery {
-    /// Acknowledges it; see [`Acker::ack`].
+    /// Acknowledges the message; see [`Acker::ack`].
     ///
     /// # Errors
-    /// When the channel is closed, so that the server has taken the message back.
+    /// When the channel is closed: the server has requeued the message.
     pub fn ack(self) -> Result<(), Error> {
         self.acker.ack()
     }
 
-    /// Refuses it; see [`Acker::nack`].
+    /// Rejects the message with `basic.nack`; see [`Acker::nack`].
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -489,7 +494,7 @@ impl Delivery {
         self.acker.nack(requeue)
     }
 
-    /// Refuses it; see [`Acker::reject`].
+    /// Rejects the message with `basic.reject`; see [`Acker::reject`].
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -508,14 +513,15 @@ impl Deref for Delivery {
 
 /// The right to acknowledge one delivery, once.
 ///
-/// It belongs to the channel that the delivery came on. When that has ended, the server has taken
-/// the message back, and acknowledging it is an error that reaches no other channel.
+/// It belongs to the delivery's channel. Once that has ended, the server has requeued the message
+/// ([RabbitMQ's page](https://www.rabbitmq.com/docs/confirms)), and acknowledging it is an error
+/// that affects no other channel.
 #[derive(Debug)]
 #[must_use = "dropped unused, the delivery stays outstanding until the channel ends"]
 pub struct Acker {
     channel: Arc<Inner>,
     tag: DeliveryTag,
-    /// What a drop does: `Leave` once it was used.
+    /// The action on drop: `Leave` once it was used.
     on_drop: OnDrop,
 }
 
@@ -528,23 +534,23 @@ impl Acker {
         }
     }
 
-    /// The delivery's number on its channel.
+    /// The delivery tag, unique on its channel.
     #[must_use]
     pub const fn tag(&self) -> DeliveryTag {
         self.tag
     }
 
-    /// Acknowledges the delivery. It returns when the acknowledgement is accepted into the output
+    /// Acknowledges the delivery. Returns when the acknowledgement is accepted into the output
     /// buffer.
     ///
     /// # Errors
-    /// When the channel is closed, so that the server has taken the message back.
+    /// When the channel is closed: the server has requeued the message.
     pub fn ack(self) -> Result<(), Error> {
         self.settle(|channel, tag| channel.ack(Tags::One(tag)))
     }
 
-    /// Acknowledges the delivery and all outstanding ones before it on the channel, of whatever
-    /// consumer.
+    /// Acknowledges the delivery and all earlier outstanding ones of the channel, across its
+    /// consumers (section 1.8.3.13 of the protocol reference, `multiple`).
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -552,7 +558,8 @@ impl Acker {
         self.settle(|channel, tag| channel.ack(Tags::UpTo(tag)))
     }
 
-    /// Refuses the delivery. RabbitMQ's extension.
+    /// Rejects the delivery with [`basic.nack`](https://www.rabbitmq.com/docs/nack), RabbitMQ's
+    /// extension.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -560,7 +567,7 @@ impl Acker {
         self.settle(|channel, tag| channel.nack(Tags::One(tag), requeue))
     }
 
-    /// Refuses the delivery.
+    /// Rejects the delivery with `basic.reject`.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -568,8 +575,8 @@ impl Acker {
         self.settle(|channel, tag| channel.reject(tag, requeue))
     }
 
-    /// Leaves the delivery outstanding, whatever the consumer's [`OnDrop`] says: it is to be
-    /// acknowledged by its tag, with [`BaseChannel::ack`](crate::BaseChannel::ack).
+    /// Leaves the delivery outstanding regardless of the consumer's [`OnDrop`], to be acknowledged
+    /// by its tag with [`BaseChannel::ack`](crate::BaseChannel::ack).
     pub fn leave(mut self) {
         self.on_drop = OnDrop::Leave;
     }
@@ -590,7 +597,7 @@ impl Drop for Acker {
             OnDrop::Requeue => Requeue::Yes,
             OnDrop::Reject => Requeue::No,
         };
-        // Refused only on a channel that has ended, whose deliveries are requeued.
+        // Fails only on a channel that has ended: its deliveries are requeued.
         let _closed = command_on(&self.channel, |channel| channel.reject(self.tag, requeue));
     }
 }

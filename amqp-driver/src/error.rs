@@ -1,4 +1,4 @@
-//! What can go wrong with a call.
+//! The error of a call.
 
 use amqp_core::{
     ApiMisuse, CloseReason, Fault, RequestError, TimeoutReason,
@@ -7,43 +7,43 @@ use amqp_core::{
     wire::{ShortStr, ShortStrError},
 };
 
-/// Why a call failed.
+/// The reason for which a call failed.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The call was wrong in itself: the caller's fault. Nothing was sent, and nothing has changed.
+    /// The call is invalid: the caller's fault. Nothing was sent or changed.
     #[error(transparent)]
     Misuse(#[from] ApiMisuse),
-    /// The channel is closed, and why. The reason's method tells which call the server did not
-    /// like; the connection is unharmed.
+    /// The channel is closed, with the reason. The reason's method names the call that the server
+    /// refused; the connection stays open (section 4.8.1 of the specification).
     #[error("the channel is closed: {0}")]
     ChannelClosed(CloseReason),
-    /// The connection is closed, and why.
+    /// The connection is closed, with the reason.
     #[error("the connection is closed: {0}")]
     ConnectionClosed(CloseReason),
-    /// The time for it is over: a late answer of the server is undone, and a message that waited to
-    /// be published was not sent.
+    /// The timeout has passed: the effect of a late answer is undone, and a message waiting to be
+    /// published was not sent.
     #[error("{0}")]
     TimedOut(TimeoutReason),
-    /// The server cancelled the consumer: its queue was deleted, or moved, or may no longer be
-    /// read.
+    /// The server cancelled the consumer: its queue was deleted or moved, or read access to it was
+    /// revoked ([RabbitMQ's page](https://www.rabbitmq.com/docs/consumer-cancel)).
     #[error("the server cancelled the consumer {}", Quoted(.tag))]
     ConsumerCancelled {
         /// The consumer's tag.
         tag: ShortStr,
     },
-    /// Messages that the server does not take back, because they need no acknowledgement or were
-    /// returned, came faster than they were taken. Those that were kept are yielded before this;
+    /// Messages that cannot be requeued, because they need no acknowledgement or were returned,
+    /// arrived faster than they were taken. Those in the buffer are yielded before this error; the
     /// others are lost.
     #[error("messages came faster than they were taken, more than {limit} bytes wait")]
     Overflow {
-        /// The bound that was reached, in bytes: [`Limits::undelivered`](amqp_core::Limits).
+        /// The bound that was exceeded, in bytes: [`Limits::undelivered`](amqp_core::Limits).
         limit: usize,
     },
-    /// A fault of this library.
+    /// A defect of this library.
     #[error("a fault of this library: {0}")]
     Internal(&'static str),
-    /// The message that was fetched is over a limit of this side, such as
+    /// The fetched message exceeds a limit of this side, such as
     /// [`Limits::header`](amqp_core::Limits::header). It was rejected without requeue, unless it
     /// needed no acknowledgement.
     #[error("the message cannot be read: {0}")]
@@ -51,7 +51,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The reply code that the channel or the connection was closed with, if it was.
+    /// The reply code with which the channel or the connection was closed. `Some` if it was closed
+    /// with one.
     #[must_use]
     pub fn code(&self) -> Option<ReplyCode> {
         match self {

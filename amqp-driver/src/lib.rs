@@ -1,27 +1,27 @@
 //! AMQP 0-9-1 for applications: the handles, and the driver that moves their bytes.
 //!
-//! This crate knows no runtime. An adapter, such as `amqp-tokio`, brings a [`Transport`](io::Transport) and a
-//! [`Timer`](io::Timer), gets a [`Connection`] and a [`Driver`](io::Driver) from [`Connection::start`], and spawns the
-//! driver. The handles are the same types everywhere, so that a library written on them runs under
-//! any runtime.
+//! This crate depends on no runtime. An adapter, such as `amqp-tokio`, provides a
+//! [`Transport`](io::Transport) and a [`Timer`](io::Timer), gets a [`Connection`] and a
+//! [`Driver`](io::Driver) from [`Connection::start`], and spawns the driver. The handles are the
+//! same types everywhere, so that a library written on them runs under any runtime.
 //!
-//! | handle | what it does |
+//! | handle | purpose |
 //! |---|---|
-//! | [`Connection`] | opens channels, tells how it ended |
+//! | [`Connection`] | opens channels, reports its end |
 //! | [`Channel`] | requests, publishing, consuming, fetching |
 //! | [`ConfirmChannel`] | publishing with a [`Confirm`] for each message |
 //! | [`TxChannel`] | transactions |
 //! | [`Consumer`] | the messages of a queue, as a stream of [`Delivery`]s |
-//! | [`Returns`] | messages that no queue took, of a channel without confirms |
-//! | [`ChannelPool`] | channels to take out and put back |
+//! | [`Returns`] | messages that no queue accepted, of a channel without confirms |
+//! | [`ChannelPool`] | channels to check out and return |
 //!
-//! The crate `amqp-blocking` has the same handles with calls that block, and a client for event loops
-//! of one's own, which needs neither threads nor `async`.
+//! The crate `amqp-blocking` has the same handles with blocking calls, and a client for event loops
+//! that needs neither threads nor `async`.
 //!
 //! # Connecting
 //!
-//! Every adapter has `connect`, which takes a [URI](amqp_core::uri), and `connect_with`, which takes
-//! [`Options`]: what a URI says, and more. Both do what [`connect()`] does, on their runtime.
+//! Every adapter has `connect`, which takes a [URI](amqp_core::uri), and `connect_with`, which
+//! takes [`Options`]: the settings of a URI, and more. Both run [`connect()`] on their runtime.
 //!
 //! ```
 //! use amqp_driver::{
@@ -45,31 +45,34 @@
 //! # Ok::<(), Box<dyn Error>>(())
 //! ```
 //!
-//! - **Several hosts** are the nodes of one cluster: with commas between them in the URI, or in
+//! - **Several hosts** are the nodes of one cluster: separated by commas in the URI, or in
 //!   [`Options::addresses`]. They are tried one after the other, as listed or
 //!   [shuffled](core::dial::Order) by a seed, until one opens the connection. Credentials that one
-//!   refuses are not tried with the others. If all fail, the error has what each one said.
+//!   refuses are not tried with the others. If all fail, the error has the failure of each.
 //! - **A name with several addresses** has them tried side by side, IPv6 and IPv4 in turn, by the
-//!   rules of [RFC 8305](core::dial::Dialer): one that is dead costs no more than a moment.
-//! - **Unix sockets** are [addresses](core::dial::Address::unix) too. A URI has no way to say them.
-//! - **Timeouts**: [`Options::tcp_timeout`] for each host, from its name to the end of the TCP connect,
-//!   `connection_timeout` in the URI; [`Options::tls_timeout`] for TLS; and for AMQP's part of it
-//!   [`Timeouts::handshake`](amqp_core::Timeouts). Later on a server that is silent for two intervals of
-//!   [`heartbeat`](Config::heartbeat) is given up.
-//! - **Client properties**: what the server is told of this client is in [`Config::properties`].
-//!   RabbitMQ shows `connection_name` to its operators. `product`, `version`, `platform` and the
-//!   `capabilities` that this client has are told in any case, and can be replaced. What the server
-//!   can do is what [`Connection::has_capability`] says.
-//! - **TLS** is what `amqps` says, with the server's name verified by the platform's authorities. The
-//!   rest is in [`TlsOptions`], as files, in memory or as a configuration of rustls, or in the URI's
-//!   query: `cacertfile`, `certfile`, `keyfile`, `verify` and `server_name_indication`.
-//! - **Credentials** are in the URI; what is in [`Options::credentials`] is asked for them at each
-//!   connect, and again before they expire: see [`CredentialsProvider`]. Which mechanisms are used
-//!   is in [`Config::mechanisms`], or `auth_mechanism` in the URI.
-//! - **A stream of one's own**: an adapter's `from_stream`, or [`from_transport`], opens a connection
-//!   over any, as it is. For who has a dialer of his own there is [`connect_over`]: it takes a stream
-//!   that was just made, secures it as the options say, and opens the connection with their
-//!   credentials.
+//!   rules of [RFC 8305](core::dial::Dialer): a dead address costs no more than a moment.
+//! - **Unix sockets** are [addresses](core::dial::Address::unix) too. A URI cannot express them.
+//! - **Timeouts**: [`Options::tcp_timeout`] for each host, from the resolution of its name to the
+//!   end of the TCP connect, `connection_timeout` in the URI; [`Options::tls_timeout`] for the TLS
+//!   handshake; [`Timeouts::handshake`](amqp_core::Timeouts) for the AMQP handshake. Afterwards a
+//!   server that is silent for two intervals of [`heartbeat`](Config::heartbeat) is considered
+//!   dead.
+//! - **Client properties**: [`Config::properties`] is sent to the server, and RabbitMQ shows
+//!   `connection_name` to its operators. `product`, `version`, `platform` and the `capabilities` of
+//!   this client are always sent, and can be replaced. [`Connection::has_capability`] reports the
+//!   capabilities of the server.
+//! - **TLS** is used for `amqps`, with the server's name verified by the platform's authorities.
+//!   Other settings are in [`TlsOptions`], as files, in memory or as a configuration of rustls, or
+//!   in the URI's query: `cacertfile`, `certfile`, `keyfile`, `verify` and
+//!   `server_name_indication`.
+//! - **Credentials** are in the URI, or come from the provider in [`Options::credentials`], which
+//!   is called at each connect, and again before they expire: see [`CredentialsProvider`]. The
+//!   mechanisms are those of [`Config::mechanisms`], or `auth_mechanism` in the URI ([RabbitMQ's
+//!   page](https://www.rabbitmq.com/docs/access-control)).
+//! - **A stream of one's own**: an adapter's `from_stream`, or [`from_transport`], opens a
+//!   connection over any stream, as it is. For applications that dial by themselves,
+//!   [`connect_over`] takes a stream that was just made, secures it as the options say, and opens
+//!   the connection with their credentials.
 //!
 //! # What holds everywhere
 //!

@@ -1,4 +1,4 @@
-//! Channels to take out and put back.
+//! Pools of channels.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,12 +18,13 @@ use crate::{
     session::{later::Later, shared::within},
 };
 
-/// A number of channels of one connection, in confirm mode, each used by one task at a time.
+/// A fixed number of channels of one connection, in confirm mode, each used by one task at a time.
 ///
-/// Tasks that wait get a channel in the order in which they came. One that has ended, because of an
-/// error for example, is replaced when its turn comes to be taken out.
+/// Waiting tasks get a channel first in, first out. A channel that has ended, because of an error
+/// for example, is replaced when it is next checked out.
 ///
-/// Acknowledgements belong to the channel that delivered: keep it out while they are in flight.
+/// Deliveries are acknowledged on the channel that delivered them (section 1.8.3.13 of the protocol
+/// reference): keep it checked out while they are unacknowledged.
 #[derive(Clone, Debug)]
 pub struct ChannelPool(Arc<Pool>);
 
@@ -34,24 +35,24 @@ struct Pool {
     members: Mutex<Members>,
 }
 
-/// The channels that are not taken out, and the permits to take one.
+/// The idle channels, and the permits to check one out.
 ///
-/// Invariant: free permits, granted ones and those of channels that are out make the pool's size; a
-/// permit is free only if no task waits.
+/// Invariant: free permits, granted ones and those of checked-out channels add up to the pool's
+/// size; a permit is free only if no task waits.
 #[derive(Debug, Default)]
 struct Members {
     idle: VecDeque<ConfirmChannel>,
-    /// The number of permits that no task has.
+    /// The number of permits that no task holds.
     free: usize,
-    /// Tasks that wait for a permit, in order.
+    /// The tasks that wait for a permit, in order.
     waiting: BTreeMap<u64, Waker>,
-    /// Those that got one and have not been polled since.
+    /// The tasks that were granted a permit and have not been polled since.
     granted: BTreeSet<u64>,
     last: u64,
 }
 
 impl Members {
-    /// Gives a permit to the first task that waits.
+    /// Grants a permit to the first waiting task.
     fn release(&mut self, later: &mut Later) {
         match self.waiting.pop_first() {
             Some((number, waker)) => {
@@ -81,15 +82,14 @@ impl ChannelPool {
         })))
     }
 
-    /// The number of channels that can be out at a time.
+    /// The maximum number of channels checked out at a time.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.size
     }
 
-    /// The number of channels that can be taken out without waiting for another task. One that has
-    /// ended is among them: it is opened anew when it is taken out. None when the connection has
-    /// ended.
+    /// The number of channels that can be checked out without waiting for another task. A channel
+    /// that has ended counts: it is reopened at checkout. 0 once the connection has ended.
     #[must_use]
     pub fn idle(&self) -> usize {
         if self.0.connection.is_open() {
@@ -99,13 +99,13 @@ impl ChannelPool {
         }
     }
 
-    /// Takes a channel out, waiting for one if none is idle. Dropping it puts it back.
+    /// Checks a channel out, waiting for one if none is idle. Dropping the channel returns it.
     ///
     /// # Cancel safety
-    /// Dropping it takes nothing, and gives up the place in line.
+    /// Dropping it checks nothing out, and gives up the place in the queue.
     ///
     /// # Errors
-    /// When the channel to take has ended and another cannot be opened, or the connection ends;
+    /// When the next channel has ended and another cannot be opened, or the connection ends;
     /// [`Error::TimedOut`] after [`Timeouts::checkout`](amqp_core::Timeouts).
     pub async fn checkout(&self) -> Result<PooledChannel, Error> {
         let shared = self.0.connection.shared();
@@ -131,7 +131,8 @@ impl ChannelPool {
             if permit.poll(cx.waker().clone()).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            // The tasks that have the channels out may keep them for ever.
+            // The tasks that hold the channels may never return them: the connection's end ends the
+            // wait.
             let ended = closed.as_mut().poll(cx);
             ended.map(|reason| Err(Error::ConnectionClosed(reason)))
         })
@@ -155,7 +156,7 @@ async fn open_one(connection: &Connection) -> Result<ConfirmChannel, Error> {
     connection.open_channel().await?.confirm_select().await
 }
 
-/// Opens so many channels at once.
+/// Opens `count` channels, all at once.
 async fn open_all(connection: &Connection, count: usize) -> Result<Vec<ConfirmChannel>, Error> {
     let mut openings: Vec<_> = (0..count).map(|_| Box::pin(open_one(connection))).collect();
     let mut channels = Vec::with_capacity(count);
@@ -183,7 +184,7 @@ async fn open_all(connection: &Connection, count: usize) -> Result<Vec<ConfirmCh
 
 impl Pool {
     fn lock(&self) -> MutexGuard<'_, Members> {
-        // Nothing in a critical section panics; should it, the state is still the best there is.
+        // No critical section panics. If one did, the state would still be usable.
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -195,8 +196,8 @@ impl Pool {
     }
 }
 
-/// The right to have a channel out, or a place among those that wait for one. Dropping it passes it
-/// on.
+/// The permit to hold a channel, or a place in the queue for one. Dropping it passes it on to the
+/// next waiting task.
 #[derive(Debug)]
 struct Permit {
     pool: Arc<Pool>,
@@ -246,10 +247,10 @@ impl Drop for Permit {
     }
 }
 
-/// A channel that was taken out of a [`ChannelPool`]. Dropping it puts it back.
+/// A channel checked out of a [`ChannelPool`]. Dropping it returns the channel.
 #[derive(Debug)]
 pub struct PooledChannel {
-    /// None only while it is dropped.
+    /// `Some` except during drop.
     channel: Option<ConfirmChannel>,
     permit: Permit,
 }
@@ -267,7 +268,8 @@ impl Deref for PooledChannel {
 
 impl Drop for PooledChannel {
     fn drop(&mut self) {
-        // Before its permit, which is dropped after it.
+        // Before the permit, a field dropped after this, so that the task it is granted to finds
+        // the channel.
         if let Some(channel) = self.channel.take() {
             self.permit.pool.lock().idle.push_back(channel);
         }

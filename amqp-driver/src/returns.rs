@@ -1,4 +1,4 @@
-//! Messages that came back because no queue took them.
+//! Returned messages: mandatory ones that no queue accepted.
 
 use std::{
     future::poll_fn,
@@ -16,29 +16,29 @@ use crate::{
     session::{budget::Budget, deliveries::ReturnsState, waiters::Place},
 };
 
-/// A mandatory message that no queue took.
+/// A mandatory message that no queue accepted (section 1.8.3.8 of the protocol reference).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ReturnedMessage {
-    /// Why: 312 (no-route), when no queue is bound for it.
+    /// The reply code: 312 (no-route) when no queue is bound for it.
     pub code: ReplyCode,
-    /// Why, for people.
+    /// The reply text.
     pub text: ShortStr,
     /// The exchange it was published to.
     pub exchange: ShortStr,
     /// The routing key it was published with.
     pub routing_key: ShortStr,
-    /// Its properties, as they stand on the wire.
+    /// The properties, as encoded on the wire.
     pub encoded_properties: EncodedProperties,
-    /// Its body. Empty if [`body_omitted`](Self::body_omitted).
+    /// The body. Empty if [`body_omitted`](Self::body_omitted).
     pub body: Body,
-    /// Whether the body was dropped, because more than
-    /// [`Limits::undelivered`](amqp_core::Limits) bytes of returned messages wait to be taken.
+    /// Whether the body was dropped, because more than [`Limits::undelivered`](amqp_core::Limits)
+    /// bytes of returned messages are not taken.
     pub body_omitted: bool,
 }
 
 impl ReturnedMessage {
-    /// The memory that it takes, in bytes.
+    /// The memory that the message occupies, in bytes.
     pub(crate) fn memory(&self) -> usize {
         size_of::<Self>()
             + self.exchange.len()
@@ -70,16 +70,16 @@ impl From<Returned> for ReturnedMessage {
     }
 }
 
-/// The messages that come back on a channel without confirms, as a [`Stream`] that ends with the
-/// channel. When there are several, each message goes to one of them.
+/// The returned messages of a channel without confirms, as a [`Stream`] that ends with the channel.
+/// With several such streams, each message goes to one of them.
 ///
-/// While [`Limits::undelivered`](amqp_core::Limits) bytes of them are not taken, reading pauses. If none
-/// is taken for [`Timeouts::unread`](amqp_core::Timeouts), it ends, and [`error`](Self::error) is
-/// [`Error::Overflow`].
+/// Reading pauses while [`Limits::undelivered`](amqp_core::Limits) bytes of returned messages are
+/// not taken. If none is taken for [`Timeouts::unread`](amqp_core::Timeouts), the stream ends, and
+/// [`error`](Self::error) is [`Error::Overflow`].
 #[derive(Debug)]
 pub struct Returns {
     channel: Arc<Inner>,
-    /// Its place among those that listen.
+    /// The place among the waiting streams of the channel.
     place: Place,
     budget: Budget,
 }
@@ -97,7 +97,7 @@ impl Returns {
         }
     }
 
-    /// The next message that came back; none when the channel has ended.
+    /// Returns the next returned message, or `None` after the stream's end.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing.
@@ -105,7 +105,7 @@ impl Returns {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// Why it has ended; none while it has not.
+    /// The reason for the stream's end. `Some` once it has ended.
     #[must_use]
     pub fn error(&self) -> Option<Error> {
         let mut state = self.channel.shared().lock();

@@ -1,4 +1,4 @@
-//! Work that ends with its connection.
+//! Futures that are dropped when their connection ends.
 
 use std::{
     future::{Future, poll_fn},

@@ -27,16 +27,17 @@ use crate::session::{
 pub enum ConnectionState {
     /// The handshake is in progress.
     Opening,
-    /// It can be used.
+    /// The connection can be used.
     Open,
-    /// The server is short of a resource and takes no publishes (`connection.blocked`): they wait.
+    /// The server is short of a resource and accepts no publishes
+    /// ([`connection.blocked`](https://www.rabbitmq.com/docs/connection-blocked)): they wait.
     Blocked {
-        /// Why, in the server's words.
+        /// The server's reason.
         reason: ShortStr,
     },
-    /// It is being closed.
+    /// The connection is closing.
     Closing,
-    /// It has ended, and why.
+    /// The connection has ended, with the reason.
     Closed(CloseReason),
 }
 
@@ -49,17 +50,18 @@ pub enum ConnectionState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChannelState {
-    /// It can be used.
+    /// The channel can be used.
     Open,
-    /// The server has paused publishing on it (`channel.flow`): publishes wait.
+    /// The server has paused publishing on the channel (`channel.flow`, section 1.5.2.3 of the
+    /// protocol reference): publishes wait.
     Paused,
-    /// It has ended, by itself or with its connection, and why.
+    /// The channel or its connection has ended, with the reason.
     Closed(CloseReason),
 }
 
-/// The states of a connection, as a [`Stream`] that ends behind
-/// [`Closed`](ConnectionState::Closed). The first is the state at the time; a state that was left
-/// before it was asked for is skipped.
+/// The states of a connection, as a [`Stream`] that ends after [`Closed`](ConnectionState::Closed).
+/// The first item is the current state; a state that was left before the stream was polled is
+/// skipped.
 #[derive(Debug)]
 pub struct ConnectionStates {
     shared: Arc<Shared>,
@@ -67,9 +69,9 @@ pub struct ConnectionStates {
     last: Option<ConnectionState>,
 }
 
-/// The states of a channel, as a [`Stream`] that ends behind [`Closed`](ChannelState::Closed), or
-/// when the last handle of the channel is dropped. The first is the state at the time; a state that
-/// was left before it was asked for is skipped.
+/// The states of a channel, as a [`Stream`] that ends after [`Closed`](ChannelState::Closed), or
+/// when the last handle of the channel is dropped. The first item is the current state; a state
+/// that was left before the stream was polled is skipped.
 #[derive(Debug)]
 pub struct ChannelStates {
     shared: Arc<Shared>,
@@ -87,7 +89,7 @@ impl ConnectionStates {
         }
     }
 
-    /// The next state that differs from the last one; none behind
+    /// Returns the next state that differs from the last one, or `None` after
     /// [`Closed`](ConnectionState::Closed).
     ///
     /// # Cancel safety
@@ -107,7 +109,7 @@ impl ChannelStates {
         }
     }
 
-    /// The next state that differs from the last one; none behind [`Closed`](ChannelState::Closed).
+    /// Returns the next state that differs from the last one, or `None` after the stream's end.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing.

@@ -14,11 +14,12 @@ use crate::{
     session::publish::{publish_on, try_publish_on},
 };
 
-/// A transactional channel: publishes and acknowledgements take effect when they are committed.
+/// A transactional channel: publishes and acknowledgements take effect on commit (section 1.9 of
+/// the protocol reference).
 ///
-/// It can be cloned. Everything but publishing is on [`BaseChannel`], to which it dereferences. While a
-/// commit is in flight, what is given to the channel waits here, because RabbitMQ would take it for a
-/// fault.
+/// Clones share the channel. Everything but publishing is on [`BaseChannel`], to which it
+/// dereferences. While a commit is in flight, later commands of the channel are held back on this
+/// side: RabbitMQ closes the connection for any method before `tx.commit-ok`.
 #[derive(Clone, Debug)]
 pub struct TxChannel(BaseChannel);
 
@@ -27,7 +28,7 @@ impl TxChannel {
         Self(channel)
     }
 
-    /// Publishes a message, which takes effect when it is committed.
+    /// Publishes a message, which takes effect on commit.
     ///
     /// # Cancel safety
     /// The message is accepted whole or not at all; if the future is dropped before it is ready,
@@ -59,27 +60,29 @@ impl TxChannel {
         Ok(())
     }
 
-    /// Makes everything since the last commit or rollback take effect.
+    /// Commits everything since the last commit or rollback. [RabbitMQ's
+    /// page](https://www.rabbitmq.com/docs/semantics) states its guarantees.
     ///
     /// # Cancel safety
     /// Once polled, the commit is sent, and dropping it only drops the wait.
     ///
     /// # Errors
-    /// When the channel or connection ends before the server has answered: whether it took effect
-    /// is not known then.
+    /// When the channel or the connection ends before the server has answered: it is then unknown
+    /// whether the commit took effect.
     pub async fn commit(&self) -> Result<(), Error> {
         self.0.call(tx::Commit).await?;
         Ok(())
     }
 
-    /// Takes back everything since the last commit or rollback: publishes are dropped,
-    /// acknowledged deliveries are outstanding again.
+    /// Undoes everything since the last commit or rollback: publishes are dropped, acknowledged
+    /// deliveries are outstanding again.
     ///
     /// # Cancel safety
     /// Once polled, the rollback is sent, and dropping it only drops the wait.
     ///
     /// # Errors
-    /// When the channel or connection is or gets closed, which rolls back as well.
+    /// When the channel or the connection is closed or closes before the answer, which also rolls
+    /// back.
     pub async fn rollback(&self) -> Result<(), Error> {
         self.0.call(tx::Rollback).await?;
         Ok(())

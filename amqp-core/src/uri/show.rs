@@ -88,5 +88,6 @@ fn write_address(f: &mut fmt::Formatter<'_>, address: &Address) -> fmt::Result {
         }
         // No URI can have this: it cannot be taken for a host.
         Address::Unix(path) => write!(f, "<unix:{}>", EncodedPath(path)),
+        Address::Other(address) => write!(f, "<{}>", EncodedPath(address)),
     }
 }

@@ -1,4 +1,4 @@
-//! Credentials that change: asked for at each connect, and renewed before they expire.
+//! Credentials that expire: requested at each connect, and renewed before they expire.
 
 use std::{
     future::{Future, poll_fn},
@@ -23,20 +23,20 @@ use crate::{
     },
 };
 
-/// Who to log in as, and for how long that holds.
+/// A user's credentials, and the time for which they are valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Login {
     /// The user name. RabbitMQ ignores it where the password is an OAuth 2 token.
     pub username: String,
-    /// The password, or the token.
+    /// The password or the token.
     pub password: Secret,
-    /// After how long it is of no use any more; none for a password that does not expire.
+    /// The time for which the password is valid. `Some` if it expires.
     pub expires_in: Option<Duration>,
 }
 
 impl Login {
-    /// Someone whose password does not expire.
+    /// Credentials that do not expire.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self {
             username: username.into(),
@@ -45,7 +45,7 @@ impl Login {
         }
     }
 
-    /// The same, for so long.
+    /// Sets [`expires_in`](Self::expires_in).
     #[must_use]
     pub fn for_time(mut self, expires_in: Duration) -> Self {
         self.expires_in = Some(expires_in);
@@ -53,9 +53,9 @@ impl Login {
     }
 }
 
-/// Gives credentials: it is asked for each connection that is made, and again when four fifths of
-/// their time are over. The server then gets the new secret with `connection.update-secret`
-/// ([RabbitMQ's page](https://www.rabbitmq.com/docs/oauth2)).
+/// A source of credentials. Called for each connection, and again when four fifths of their time
+/// have passed. The server then gets the new secret in `connection.update-secret` ([RabbitMQ's
+/// page](https://www.rabbitmq.com/docs/oauth2)).
 ///
 /// ```
 /// use amqp_driver::{CredentialsProvider, Login, LoginFuture};
@@ -73,28 +73,29 @@ impl Login {
 /// }
 /// ```
 pub trait CredentialsProvider: Send + Sync {
-    /// Credentials that are good now. The future is dropped when it takes longer than the handshake
-    /// may, and when the connection has ended for which they are to be renewed.
+    /// Returns credentials that are valid now. The future is dropped when it takes longer than the
+    /// handshake may, or when the connection that needs new ones has ended.
     fn login(&self) -> LoginFuture<'_>;
 }
 
-/// What a [`CredentialsProvider`] gives.
+/// The future of [`CredentialsProvider::login`].
 pub type LoginFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Login, CredentialsError>> + Send + 'a>>;
 
-/// Why there are no credentials, in the provider's words. They must not hold a secret.
+/// The reason for which there are no credentials, as the provider states it. Must not contain a
+/// secret.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[error("no credentials: {0}")]
 pub struct CredentialsError(pub String);
 
-/// What is told to the server's operators of a new secret.
+/// The reason of `connection.update-secret`, for the server's operators.
 const REASON: &str = "the old one expires";
 
-/// After how long a provider that had no credentials is asked again, at least.
+/// The minimum wait before a provider is called again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Lets the mechanisms that have a password log in with these credentials. Where there are none of
-/// that kind, it is PLAIN.
+/// Sets these credentials in the mechanisms with a password, PLAIN and AMQPLAIN. Adds PLAIN if
+/// there is neither (<https://www.rabbitmq.com/docs/access-control>).
 pub(crate) fn log_in(config: &mut Config, login: &Login) -> Result<(), ApiMisuse> {
     let plain = || {
         Plain::new(login.username.clone(), login.password.clone()).map_err(|_| ApiMisuse::Config {
@@ -121,8 +122,8 @@ pub(crate) fn log_in(config: &mut Config, login: &Login) -> Result<(), ApiMisuse
     Ok(())
 }
 
-/// Renews the secret of a connection for as long as it lives and its secrets expire. A provider may
-/// take so long each time.
+/// Renews the secret of a connection until the connection ends, or a secret does not expire. Each
+/// call of the provider may take `limit`.
 pub(crate) async fn renew(
     shared: Arc<Shared>,
     provider: Arc<dyn CredentialsProvider>,
@@ -137,7 +138,7 @@ pub(crate) async fn renew(
         let asked = unless(alarm(&shared, limit), provider.login()).await;
         left = match asked {
             Err(Over::Ended) => return,
-            // When all fails, the server ends the connection and says why.
+            // If all attempts fail, the server closes the connection with the reason.
             Err(Over::Due) => left.saturating_sub(due + limit),
             Ok(Err(_)) => left.saturating_sub(due),
             Ok(Ok(login)) => {
@@ -153,15 +154,15 @@ pub(crate) async fn renew(
     }
 }
 
-/// What an [`alarm`] tells.
+/// The end of an [`alarm`].
 enum Over {
     /// The connection has ended.
     Ended,
-    /// It is time.
+    /// The time has passed.
     Due,
 }
 
-/// Waits for so long by the machine's clock, or until the connection has ended.
+/// Waits for `time` by the machine's clock, or until the connection has ended.
 async fn alarm(shared: &Shared, time: Duration) -> Over {
     shared.command(|state| {
         state.secret_due = false;
@@ -175,7 +176,7 @@ async fn alarm(shared: &Shared, time: Duration) -> Over {
     wait_for(shared, |state| &mut state.life, over).await
 }
 
-/// What comes of a future, unless another one comes first.
+/// Returns the output of `future`, or that of `other` if it is ready first.
 async fn unless<O, T>(
     other: impl Future<Output = O>,
     future: impl Future<Output = T>,

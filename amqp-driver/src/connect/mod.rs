@@ -1,4 +1,4 @@
-//! Making connections, on any runtime.
+//! Opening connections, on any runtime.
 
 pub(crate) mod credentials;
 
@@ -28,17 +28,17 @@ use crate::{
     tls::{Secured, TlsError, TlsOptions, Watched},
 };
 
-/// How long one address gets where nothing else is said.
+/// The default of [`Options::tcp_timeout`].
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long TLS gets where nothing else is said.
+/// The default of [`Options::tls_timeout`].
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where and how to connect.
+/// The addresses and settings of a connection.
 ///
-/// An attempt goes through three limits, one after the other: that of TCP, that of TLS, and
-/// [`Timeouts::handshake`](amqp_core::Timeouts), which is that of AMQP, and of the credentials'
-/// provider before it.
+/// Three timeouts apply to an attempt, one after the other: that of TCP, that of TLS, and
+/// [`Timeouts::handshake`](amqp_core::Timeouts), which limits the credentials provider and then the
+/// AMQP handshake.
 ///
 /// ```
 /// use amqp_driver::{Config, Options, core::dial::{Address, Order}};
@@ -53,30 +53,32 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// The addresses of the broker's nodes: the first one that answers is taken.
+    /// The addresses of the broker's nodes: the first one that answers is used.
     pub addresses: Vec<Address>,
-    /// In which order they are tried. Default as they are listed.
+    /// The order in which they are tried. Default: as listed.
     pub order: Order,
-    /// How long one address may take, from the resolution of its name to the end of the TCP
-    /// connect. Default 10 s.
+    /// The timeout of one address, from the resolution of its name to the end of the TCP connect.
+    /// Default 10 s.
     pub tcp_timeout: Duration,
-    /// After how long without traffic the system probes whether the host still answers, at least
-    /// 1 s; how often and how many times it then does is the system's setting. Default none, no
-    /// probes: heartbeats notice a dead peer, and this is for where they are turned off, or where
-    /// the network forgets a connection between two of them. Unix sockets have no use for it.
+    /// The idle time after which the system probes whether the host still answers (TCP keepalive),
+    /// at least 1 s; the interval and number of probes are the system's settings. Default `None`,
+    /// no probes: heartbeats detect a dead peer ([RabbitMQ's
+    /// page](https://www.rabbitmq.com/docs/heartbeats)). For connections without heartbeats, and
+    /// for networks that drop a connection idle between two of them. Unix sockets ignore it.
     pub tcp_keepalive: Option<Duration>,
-    /// How long the TLS handshake may take. Default 10 s.
+    /// The timeout of the TLS handshake. Default 10 s.
     pub tls_timeout: Duration,
-    /// How to secure the connection; none for plain TCP.
+    /// The TLS settings. `Some` for TLS, `None` for plain TCP.
     pub tls: Option<TlsOptions>,
-    /// Who gives the credentials, for each connect anew; none for those of the configuration.
+    /// The source of the credentials, called for each connect. `None` for those of the
+    /// configuration.
     pub credentials: Option<Arc<dyn CredentialsProvider>>,
-    /// Who, which virtual host, and within which bounds.
+    /// The login, the virtual host and the limits.
     pub config: Config,
 }
 
 impl Default for Options {
-    /// What `amqp://` says: `guest` at `localhost`.
+    /// The options of `amqp://`: `guest` at `localhost`.
     fn default() -> Self {
         Self {
             addresses: Uri::default().addresses,
@@ -150,9 +152,9 @@ impl Options {
 }
 
 impl Options {
-    /// Checks what the types cannot.
+    /// Checks the bounds that the types do not express.
     fn check(&self) -> Result<(), ApiMisuse> {
-        // The system counts in seconds, and 0 is an error for it that names no setting.
+        // The system counts in seconds, and its error for 0 names no setting.
         match self.tcp_keepalive {
             Some(idle) if idle < Duration::from_secs(1) => Err(ApiMisuse::Config {
                 setting: "tcp_keepalive",
@@ -162,11 +164,12 @@ impl Options {
         }
     }
 
-    /// What a URI says; see [`Uri`] for its form, and [`Config::from_uri`].
+    /// Returns the options of a URI; see [`Uri`] for its form, and [`Config::from_uri`]. RabbitMQ
+    /// specifies the form (<https://www.rabbitmq.com/docs/uri-spec>) and the query parameters
+    /// (<https://www.rabbitmq.com/docs/uri-query-parameters>).
     ///
     /// # Errors
-    /// When the URI is not one, naming the part that is wrong, or asks for something that is not
-    /// known here.
+    /// When the URI is malformed, with the part that is wrong, or requests an unknown setting.
     pub fn from_uri(uri: &str) -> Result<Self, ConnectError> {
         let uri: Uri = uri.parse()?;
         let config = Config::from_uri(&uri)?;
@@ -181,17 +184,17 @@ impl Options {
     }
 }
 
-/// Connects to the first address that answers, opens a connection, and spawns what drives it.
+/// Connects to the first address that answers, opens a connection, and spawns its driver.
 ///
-/// A host that does not answer, cannot be secured, or does not open the connection is followed by
-/// the next one, which may be another of the same name. Credentials that are refused are not tried
+/// If a host does not answer, cannot be secured, or does not open the connection, the next one is
+/// tried, which may be another address of the same name. Refused credentials are not tried
 /// elsewhere.
 ///
 /// # Cancel safety
-/// Dropping it closes what was opened.
+/// Dropping it closes the streams opened so far.
 ///
 /// # Errors
-/// When no address could be reached, or no connection be opened.
+/// When no address could be reached, or none opened a connection.
 pub async fn connect<R: Runtime>(
     runtime: &R,
     options: &Options,
@@ -218,7 +221,7 @@ pub async fn connect<R: Runtime>(
     let last = refusals.pop();
     Err(match last {
         None => ConnectError::Unreachable(failures),
-        // What of its name was not reached, such as the other family of `localhost`, is no news.
+        // Unreached addresses of its name, such as the other family of `localhost`, are left out.
         Some(only) if options.addresses.len() == 1 && refusals.is_empty() => only,
         Some(last) => ConnectError::Refused {
             failures,
@@ -227,9 +230,10 @@ pub async fn connect<R: Runtime>(
     })
 }
 
-/// Opens a connection over a stream that was just made to that address, secures it before if the
-/// options say so, and spawns what drives it: what [`connect`] does with each stream, for who has a
-/// dialer of his own. Of the options, the addresses, their order and those of TCP do not count.
+/// Opens a connection over a stream that was just made to `address`: secures the stream if the
+/// options say so, and spawns the driver. [`connect`] does so with each stream; this function is
+/// for applications that dial by themselves. It ignores the options' addresses, their order and the
+/// TCP settings.
 ///
 /// ```no_run
 /// use amqp_driver::{Connection, Options, connect_over, core::dial::Address, io::Runtime};
@@ -279,7 +283,7 @@ pub async fn connect_over<R: Runtime>(
         .map_err(|error| complaint.take().map_or(error, failed))
 }
 
-/// Opens a connection over a stream that is as it shall be.
+/// Opens a connection over a stream that is ready for AMQP.
 async fn greet<R: Runtime>(
     runtime: &R,
     options: &Options,
@@ -313,7 +317,7 @@ async fn greet<R: Runtime>(
     Ok(connection)
 }
 
-/// Opens a connection over a transport that was made elsewhere, and spawns what drives it.
+/// Opens a connection over an existing transport, and spawns its driver.
 ///
 /// # Cancel safety
 /// Dropping it closes the connection.
@@ -333,7 +337,7 @@ pub async fn from_transport<R: Runtime>(
     Ok(connection)
 }
 
-/// The TCP connections that are being made.
+/// The TCP connections in progress, and the name resolutions before them.
 struct Dialing<R: Runtime> {
     runtime: R,
     clock: R::Clock,
@@ -346,7 +350,7 @@ struct Dialing<R: Runtime> {
 
 type Pending<S> = Pin<Box<dyn Future<Output = io::Result<Found<S>>> + Send>>;
 
-/// What comes of an attempt.
+/// The result of one step of an attempt.
 enum Found<S> {
     Addresses(Vec<std::net::SocketAddr>),
     Stream(S),
@@ -365,7 +369,7 @@ impl<R: Runtime> Dialing<R> {
         }
     }
 
-    /// The next stream to try; none if no address is left.
+    /// The next stream to try. `Some` while an address is left.
     async fn next_stream(&mut self) -> Option<(AttemptId, R::Stream)> {
         poll_fn(|cx| self.poll_stream(cx)).await
     }
@@ -414,7 +418,7 @@ impl<R: Runtime> Dialing<R> {
         }
     }
 
-    /// Tells the dialer what came of an attempt; false if nothing did.
+    /// Passes the result of an attempt to the dialer. Returns whether there was one.
     fn poll_running(&mut self, cx: &mut Context<'_>) -> bool {
         for at in 0..self.running.len() {
             let (attempt, future) = &mut self.running[at];
@@ -440,58 +444,58 @@ impl<R: Runtime> Dialing<R> {
     }
 }
 
-/// Why no connection was made.
+/// The reason for which no connection was opened.
 #[derive(thiserror::Error, Clone, Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URI is wrong.
+    /// The URI is invalid.
     #[error(transparent)]
     Uri(#[from] UriError),
-    /// Something is asked for that no server would accept.
+    /// The configuration has a setting that no server would accept.
     #[error(transparent)]
     Misuse(#[from] ApiMisuse),
-    /// The system gives nothing to wait for sockets with.
+    /// The system provides no facility to wait for sockets.
     #[error("cannot wait for sockets: {0}")]
     System(#[source] Arc<io::Error>),
-    /// No address could be reached: how each has failed.
+    /// No address could be reached, with the failure of each.
     #[error("could not reach {0}")]
     Unreachable(Failures),
-    /// A host was reached, and could not be spoken to with TLS.
+    /// A host was reached, but the TLS handshake with it failed.
     #[error("no TLS with {address}: {error}")]
     Tls {
-        /// Where.
+        /// The address of the host.
         address: Address,
-        /// What is wrong.
+        /// The failure.
         #[source]
         error: TlsError,
     },
-    /// There are no credentials.
+    /// The provider has no credentials.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// A host was reached, and the connection not opened.
+    /// A host was reached, but did not open the connection.
     #[error("no connection with {address}: {error}")]
     NotOpened {
-        /// Where.
+        /// The address of the host.
         address: Address,
-        /// Why.
+        /// The failure.
         #[source]
         error: Error,
     },
-    /// Several addresses have failed, and some of them were reached.
+    /// Several addresses failed, and some of them were reached.
     #[error("no connection was opened: {failures}")]
     Refused {
-        /// How each has failed.
+        /// The failure of each.
         failures: Failures,
-        /// The last failure of one that was reached.
+        /// The last failure of an address that was reached.
         last: Box<Self>,
     },
-    /// It was given up, because it took longer than somebody wants to wait.
+    /// The caller's time limit passed first.
     #[error("no connection was made in time")]
     TimedOut,
 }
 
 impl ConnectError {
-    /// Whether another host would do the same.
+    /// Whether another host would fail in the same way.
     fn is_final(&self) -> bool {
         match self {
             Self::NotOpened {
@@ -515,7 +519,7 @@ impl ConnectError {
         }
     }
 
-    /// What is wrong, where the address stands beside it.
+    /// The text of the error, for use beside the address.
     fn without_address(&self) -> String {
         match self {
             Self::Tls { error, .. } => format!("no TLS: {error}"),
@@ -527,7 +531,7 @@ impl ConnectError {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A provider may have a secret in it.
+        // A provider may contain a secret.
         let credentials = self.credentials.as_ref().map(|_| format_args!("_"));
         f.debug_struct("Options")
             .field("addresses", &self.addresses)

@@ -13,27 +13,27 @@ use amqp_core::Instant;
 
 use super::transport::{Clock, Timer};
 
-/// What the others get when a deadline is found to be past.
+/// The time that other tasks get to run when a deadline is found to have passed.
 const GRACE: Duration = Duration::from_millis(1);
 
-/// The system's monotonic clock, and one alarm that is a runtime's sleep.
+/// The system's monotonic clock, and one alarm: a sleep of the runtime.
 ///
-/// A deadline that is past is told only after one more short sleep. A thread that was blocked for
-/// long would otherwise take for silence what its runtime has not yet fetched, and what other tasks
-/// have not yet passed on.
+/// A passed deadline is reported only after one more short sleep. After a thread was blocked for
+/// long, input that the runtime has not yet fetched, or other tasks have not yet forwarded, would
+/// otherwise count as silence.
 pub struct SleepClock<F> {
     /// The machine's origin of time.
     origin: time::Instant,
     sleep: fn(Duration) -> F,
-    /// The alarm, and for when it is set.
+    /// The alarm, and the deadline that it is set for.
     alarm: Option<(F, Instant)>,
-    /// The deadline that was found to be past.
+    /// The deadline that was found to have passed.
     past: Option<Instant>,
 }
 
 impl<F: Future + Unpin + Send> SleepClock<F> {
-    /// A clock that begins now. The sleep is one of the runtime that the clock is used in: a future
-    /// that ends after that time, whatever it gives.
+    /// A clock that starts now. `sleep` is that of the runtime in which the clock is used: a future
+    /// that ends after the given time, with any output.
     #[must_use]
     pub fn new(sleep: fn(Duration) -> F) -> Self {
         Self {
@@ -44,14 +44,14 @@ impl<F: Future + Unpin + Send> SleepClock<F> {
         }
     }
 
-    /// Sets the alarm, for that deadline.
+    /// Sets the alarm for `deadline`, in `time` from now.
     fn set(&mut self, time: Duration, deadline: Instant) {
         self.alarm = Some(((self.sleep)(time), deadline));
     }
 }
 
 impl<F> Clone for SleepClock<F> {
-    /// A clock that shows the same time, with an alarm of its own.
+    /// A clock with the same time, and an alarm of its own.
     fn clone(&self) -> Self {
         Self {
             origin: self.origin,
@@ -76,8 +76,8 @@ impl<F: Future + Unpin + Send> Timer for SleepClock<F> {
         let Some(at) = at else {
             return Poll::Pending;
         };
-        // Deadlines move back with every packet. An alarm that is set too early costs one look at
-        // the clock, setting it anew costs more.
+        // Deadlines move into the future with every packet. An alarm that goes off too early costs
+        // one look at the clock; setting it again costs more.
         if self.alarm.as_ref().is_none_or(|(_, set)| at < *set) {
             self.set(at - self.now(), at);
         }
@@ -116,20 +116,20 @@ mod tests {
 
     use super::*;
 
-    /// A sleep that ends when the test says so.
+    /// A sleep that ends on the test's command.
     struct Sleep(Duration);
 
     thread_local! {
-        /// How long was slept, each time.
+        /// The durations slept, in order.
         static SLEEPS: RefCell<Vec<Duration>> = const { RefCell::new(Vec::new()) };
-        /// The alarm goes off.
+        /// Whether the alarm goes off.
         static OVER: RefCell<bool> = const { RefCell::new(false) };
     }
 
     impl Future for Sleep {
         type Output = Duration;
 
-        /// Once for each time that the test says so.
+        /// Ready once each time that the test sets `OVER`.
         fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Duration> {
             if OVER.take() {
                 Poll::Ready(self.0)
@@ -162,7 +162,7 @@ mod tests {
         OVER.set(true);
         assert!(poll(&mut clock, at).is_pending());
         assert_eq!(SLEEPS.take(), [Duration::ZERO, GRACE]);
-        // Whoever looks in between learns nothing, and changes nothing.
+        // A poll in between is pending, and changes nothing.
         assert!(poll(&mut clock, at).is_pending());
         OVER.set(true);
         assert!(poll(&mut clock, at).is_ready());
@@ -191,7 +191,7 @@ mod tests {
             assert!(poll(&mut clock, at(seconds)).is_pending());
             assert_eq!(sleeps(), set, "{seconds}");
         }
-        // The alarm goes off too early, and is set for what counts now.
+        // The alarm goes off too early, and is set for the current deadline.
         OVER.set(true);
         assert!(poll(&mut clock, at(300)).is_pending());
         assert_eq!(sleeps(), 3);

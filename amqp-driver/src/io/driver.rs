@@ -16,81 +16,80 @@ use super::transport::{Timer, Transport};
 
 /// An [`Endpoint`] that a [`Driver`] can wait on.
 pub trait Drive: Endpoint {
-    /// Whether bytes are to be read. False while what was delivered piles up.
+    /// Whether to read. `false` under back-pressure, while untaken deliveries pile up.
     fn wants_input(&mut self, now: Instant) -> bool;
 
-    /// Keeps the waker, to be woken at the next command. False, and the waker is not kept, if one
-    /// has come since this side looked: there is something to send, which counts only if `output`
-    /// says that there is room for it, or to read, or a deadline before the `alarm` that is set, or
-    /// it is all over.
+    /// Registers `waker`, to be woken at the next command, and returns `true`, unless there is
+    /// already work: output, which counts only if `output` says that there is room for it; input
+    /// capacity; a deadline before `alarm`; or the end of the connection.
     fn park(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool;
 
-    /// Whether the peer is still to get what was handed out, now that it is all over, such as the
-    /// answer to its close. Otherwise it is gone, or has not listened.
+    /// Whether to send the rest of the output after the connection's end, such as the answer to the
+    /// peer's close. `false` if the transport ended or failed, or the peer timed out.
     fn has_last_words(&self) -> bool;
 
-    /// The driver is gone: nothing moves the bytes any more.
+    /// Called when the driver is dropped: no bytes move any more.
     fn abandon(&mut self);
 }
 
-/// How many turns a driver takes at most before it lets others run.
+/// The maximum number of turns that a driver takes before it yields.
 const TURNS: usize = 32;
 
-/// How long a driver goes on before it lets others run: little enough that what it reads does not pile up.
+/// The maximum time that a driver runs before it yields: short enough that its input does not pile
+/// up.
 const SLICE: Duration = Duration::from_millis(1);
 
-/// How long a transport may take for the last words, and to close, when it is all over. What it
-/// has not done then will not be missed.
+/// The upper bound for sending the final frames and closing the transport.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The least that is read at a time, in bytes.
+/// The minimum size of a read, in bytes.
 const READ_MIN: usize = 4 << 10;
 
-/// How often it is read at most after writing has failed: more than a socket keeps, and not for
-/// ever from a peer that goes on sending.
+/// The maximum number of reads after a failed write: more than a socket buffers, and bounded
+/// against a peer that keeps sending.
 const LAST_READS: usize = 256;
 
-/// How long to listen for what the peer has sent before it is judged: after a failed write, which may
-/// have a reason, and at a deadline, which may have been noticed late.
+/// The time to go on reading before the peer is judged: after a failed write, for which the input
+/// may have the reason, and at a deadline, which may have been noticed late.
 ///
 /// A process that was stopped, as by SIGSTOP, a debugger or a paused virtual machine, finds its
-/// deadlines past and its input unread, and on Linux the poll for input may be interrupted once
-/// (`epoll_wait` gives EINTR). So the runtime gets another turn, with a timer, to say what there is to
-/// read.
+/// deadlines passed and its input unread, and on Linux the poll for input may be interrupted once
+/// (`epoll_wait` returns EINTR). The runtime therefore gets another turn, with a timer, to report
+/// readable input.
 const LISTEN: Duration = Duration::from_millis(20);
 
-/// The most that is read at a time, in bytes: what a consumer of small messages is fastest with.
+/// The maximum size of a read, in bytes: the fastest for consumers of small messages.
 pub(crate) const READ_MAX: usize = 128 << 10;
 
-/// Moves the bytes of one connection between its machine and its transport, and keeps its time. It
-/// ends when the connection has, and the transport is closed.
+/// Moves the bytes of one connection between its machine and its transport, and keeps its time.
+/// Ends when the connection has ended and the transport is closed.
 ///
-/// Spawn it, or poll it along with the rest. Dropping it ends the connection at once: what the
-/// transport takes without waiting is written, and every future that waits gets a reason.
+/// Spawn it, or poll it beside other futures. Dropping it ends the connection at once: output that
+/// the transport accepts without waiting is written, and every waiting future gets the reason.
 pub struct Driver<E: Drive, T: Transport, C: Timer> {
     endpoint: E,
     transport: T,
     clock: C,
-    /// What the machine has handed out and the transport not yet taken.
+    /// Output of the machine that the transport has not accepted.
     output: Transmit,
-    /// Something was written since the last flush.
+    /// Whether bytes were written since the last flush.
     unflushed: bool,
-    /// What was read and the machine not yet taken: part of a frame.
+    /// Input that the machine has not consumed: part of a frame.
     input: BytesMut,
-    /// How much to read at a time, in bytes.
+    /// The current size of a read, in bytes.
     read_size: usize,
-    /// The transport gives nothing more, or takes nothing more.
+    /// Whether the transport has ended or failed.
     ended: bool,
-    /// Writing has failed, and until when to listen for the reason.
+    /// The error of a failed write, and the time until which to read on for its reason.
     broken: Option<(io::Error, Instant)>,
-    /// A deadline that judges the peer has passed, and until when to listen before it does.
+    /// A passed deadline that judges the peer, and the time until which to read on before it does.
     overdue: Option<(Instant, Instant)>,
-    /// When to leave the transport to itself; none while the connection lives.
+    /// The time at which to drop the transport. `Some` once the connection has ended.
     leave_at: Option<Instant>,
 }
 
 impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
-    /// A driver of that endpoint over that transport, by that clock.
+    /// A driver of `endpoint` over `transport`, by `clock`.
     pub fn new(endpoint: E, transport: T, clock: C) -> Self {
         Self {
             endpoint,
@@ -107,12 +106,12 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         }
     }
 
-    /// What it drives.
+    /// The driven endpoint.
     pub const fn endpoint(&self) -> &E {
         &self.endpoint
     }
 
-    /// Writes what there is to write. Ready if it moved anything.
+    /// Writes the pending output. Returns whether any was written.
     fn write(&mut self, cx: &mut Context<'_>) -> bool {
         if self.output.is_empty() {
             self.endpoint
@@ -143,7 +142,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         moved
     }
 
-    /// Reads once. True if it got anything.
+    /// Reads once. Returns whether there was input, the end or an error.
     fn read(&mut self, cx: &mut Context<'_>) -> bool {
         let wanted = self.read_size.max(self.endpoint.read_hint().min(READ_MAX));
         self.input.reserve(wanted);
@@ -162,7 +161,8 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
                     .handle_input(self.clock.now(), &mut self.input);
                 true
             }
-            // TLS tells an end without a goodbye from one with it. AMQP has a goodbye of its own.
+            // TLS reports an end without its closure alert (RFC 8446, section 6.1) as an error.
+            // AMQP has a close handshake of its own.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 self.end();
                 true
@@ -175,14 +175,14 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         }
     }
 
-    /// The peer sends nothing more.
+    /// Handles the end of the peer's output.
     fn end(&mut self) {
         self.ended = true;
         self.endpoint.handle_eof(self.clock.now());
     }
 
-    /// Writing has failed. The peer may have said why before it hung up, so that what it sent is
-    /// read first: also what the runtime has not heard of yet.
+    /// Handles a failed write. The peer may have sent the reason before it closed the transport, so
+    /// its input is read first, including input that the runtime has not reported yet.
     fn failed(&mut self, cx: &mut Context<'_>, error: io::Error) {
         self.output.clear();
         self.unflushed = false;
@@ -198,7 +198,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         self.fail(&error);
     }
 
-    /// Fails if writing has failed and nothing more was heard since.
+    /// Reports a failed write, once the time to read on has passed.
     fn give_up(&mut self) {
         let now = self.clock.now();
         if let Some((error, _)) = self.broken.take_if(|(_, until)| *until <= now) {
@@ -206,8 +206,8 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         }
     }
 
-    /// When the endpoint wants to be called: for a deadline that judges the peer not before all was
-    /// read that came until then.
+    /// The time at which to call the endpoint. A deadline that judges the peer is deferred until
+    /// the input received before it was read.
     fn due(&self, deadline: Option<(Instant, TimeoutReason)>) -> Option<Instant> {
         let (at, _) = deadline?;
         match self.overdue {
@@ -239,7 +239,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         self.endpoint.handle_timeout(now);
     }
 
-    /// Hands the transport all that it takes at once: nothing will drive it any more.
+    /// Writes all that the transport accepts at once: nothing drives it afterwards.
     fn write_last(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..TURNS {
@@ -262,8 +262,8 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         }
     }
 
-    /// It is all over: sends the last words and closes the transport. Ready when that is done, or
-    /// takes too long.
+    /// Sends the final frames of an ended connection and closes the transport. Ready when that is
+    /// done, or after [`LINGER`].
     fn leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.clock.now();
         let at = *self.leave_at.get_or_insert(now + LINGER);
@@ -273,13 +273,13 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         }
         let said = self.output.is_empty() && !self.unflushed;
         if said && self.transport.poll_close(cx).is_ready() {
-            // An error of the transport at its end changes no outcome.
+            // A transport error after the connection's end changes no outcome.
             return Poll::Ready(());
         }
         self.clock.poll_deadline(cx, Some(at))
     }
 
-    /// Gives back what an idle connection does not need.
+    /// Releases the memory that an idle connection does not need.
     fn shrink(&mut self) {
         if self.input.is_empty() && self.input.capacity() > READ_MIN {
             self.input = BytesMut::new();
@@ -318,7 +318,7 @@ where
             let at = this.due(deadline).into_iter().chain(broken).min();
             if this.clock.poll_deadline(cx, at).is_ready() {
                 this.give_up();
-                // All that was handed out may have been written since.
+                // All the output handed out may have been written since.
                 if this.output.is_empty() && this.broken.is_none() {
                     this.write(cx);
                 }
@@ -337,8 +337,8 @@ where
     }
 }
 
-/// Whether a deadline says that the peer has not answered in time, which input may still disprove; or
-/// is noticed so late that one behind it may, which is handled in the same call.
+/// Whether a deadline means that the peer has not answered in time, which unread input may
+/// disprove. Also a deadline noticed so late that such a one behind it is handled in the same call.
 fn judges(reason: TimeoutReason, now: Instant, at: Instant) -> bool {
     match reason {
         TimeoutReason::SetDeadline => false,
@@ -347,8 +347,8 @@ fn judges(reason: TimeoutReason, now: Instant, at: Instant) -> bool {
     }
 }
 
-/// A runtime that shuts down drops its tasks while their sockets still work: what was accepted leaves
-/// as far as the socket takes it, the close that the last handle has left included.
+/// A runtime that shuts down drops its tasks while their sockets still work: accepted output is
+/// written as far as the socket takes it, including the close sent by dropping the last handle.
 impl<E: Drive, T: Transport, C: Timer> Drop for Driver<E, T, C> {
     fn drop(&mut self) {
         if !self.endpoint.is_finished() || self.endpoint.has_last_words() {

@@ -17,34 +17,35 @@ use super::{
 };
 
 thread_local! {
-    /// What is read comes through here: these traits want a buffer that is filled with something. To
-    /// fill the room that there is each time, and most times in vain, would cost more than to copy
-    /// what has come. It is as large as the largest read of the thread's connections.
+    /// The buffer of all reads: the `futures_io` traits read into initialized memory only.
+    /// Initializing the spare capacity for each read, most of which find nothing, would cost more
+    /// than copying the bytes read. Its size is that of the largest read of the thread's
+    /// connections.
     static LANDING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A byte stream of whatever kind.
+/// Any byte stream.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
 
-/// Any byte stream that has the traits of [`futures_io`], as a transport.
+/// A byte stream with the traits of [`futures_io`], as a transport.
 pub struct FuturesStream<S>(S);
 
 impl<S: Socket> FuturesStream<S> {
-    /// A transport over that stream.
+    /// A transport over `stream`.
     pub const fn new(stream: S) -> Self {
         Self(stream)
     }
 
-    /// The stream.
+    /// Returns the stream.
     pub fn into_inner(self) -> S {
         self.0
     }
 }
 
 impl FuturesStream<Box<dyn Socket>> {
-    /// A transport over that stream, of a type that does not tell which stream it is.
+    /// A transport over `stream`, with its type erased.
     pub fn boxed(stream: impl Socket + 'static) -> Self {
         Self(Box::new(stream))
     }
@@ -53,7 +54,8 @@ impl FuturesStream<Box<dyn Socket>> {
 impl<S: Socket> Transport for FuturesStream<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         let room = (buf.capacity() - buf.len()).min(READ_MAX);
-        // A stream that reads from another one like this in here finds none, and gets its own.
+        // A stream that reads from another such stream in its own poll finds the buffer taken, and
+        // allocates one.
         let mut landing = LANDING.take();
         if landing.len() < room {
             landing.resize(room, 0);
@@ -99,18 +101,18 @@ mod tests {
 
     use super::*;
 
-    /// A stream in memory that gives and takes a limited number of bytes at a time.
+    /// An in-memory stream that moves a limited number of bytes at a time.
     #[derive(Default)]
     struct Memory {
         to_read: Vec<u8>,
         written: Vec<u8>,
-        /// How many bytes one call moves at most.
+        /// The maximum number of bytes that one call moves.
         step: usize,
-        /// How many slices the last write had.
+        /// The number of slices in the last write.
         slices: usize,
-        /// How large the largest buffer was that was to be read into.
+        /// The size of the largest read buffer.
         largest: usize,
-        /// It has nothing to read for now.
+        /// Whether there is no input for now.
         dry: bool,
     }
 
@@ -190,7 +192,7 @@ mod tests {
         assert_eq!(read(&mut stream, &mut buf), Poll::Ready(room - 66));
         assert_eq!(buf.capacity(), room, "it did not grow");
 
-        // Nothing is there, and then never again.
+        // No input for now, then the end of the input.
         buf.reserve(1000);
         let len = buf.len();
         stream.0.dry = true;
@@ -209,7 +211,7 @@ mod tests {
         assert_eq!(stream.0.largest, READ_MAX);
     }
 
-    /// Everything that one machine has said to the other; they say it in turns until both are done.
+    /// Exchanges the output of both machines in turns, until neither has any.
     fn talk(client: &mut client::Connection, server: &mut server::Connection) {
         let now = Instant::ORIGIN;
         loop {
@@ -236,7 +238,7 @@ mod tests {
         }
     }
 
-    /// A hundred publishes of large bodies: many pieces.
+    /// The output of a hundred publishes with large bodies: many segments.
     fn output() -> Transmit {
         let now = Instant::ORIGIN;
         let config = client::Config::default();

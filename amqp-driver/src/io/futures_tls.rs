@@ -8,14 +8,14 @@ use super::futures_stream::{FuturesStream, Socket};
 use crate::tls::{Secured, Tls, peer_certificates};
 
 impl FuturesStream<Box<dyn Socket>> {
-    /// Secures the stream with TLS, as a client: what an adapter does for
-    /// [`Runtime::secure`](super::Runtime::secure).
+    /// Secures the stream with TLS, as a client. Adapters implement
+    /// [`Runtime::secure`](super::Runtime::secure) with it.
     ///
     /// # Cancel safety
     /// Dropping it closes the stream.
     ///
     /// # Errors
-    /// What is wrong with the server's certificate, or with the exchange.
+    /// When the server's certificate is invalid, or the TLS handshake fails.
     pub async fn secure(self, tls: &Tls) -> io::Result<Secured<Self>> {
         let connector = TlsConnector::from(tls.config());
         let stream = connector

@@ -1,8 +1,9 @@
-//! The seam between the handles and a runtime: what an adapter implements, and what moves the bytes.
+//! The seam between the handles and a runtime: the traits of an adapter, and the driver that moves
+//! the bytes.
 //!
-//! An adapter implements [`Runtime`] with a [`Transport`] and a [`Timer`], and gets everything that
-//! connects from [`connect`](crate::connect()). A loop of one's own gets a [`Driver`] from
-//! [`Connection::start`](crate::Connection::start) and polls it.
+//! An adapter implements [`Runtime`] with a [`Transport`] and a [`Timer`], and
+//! [`connect`](crate::connect()) then works on its runtime. An event loop without a runtime gets a
+//! [`Driver`] from [`Connection::start`](crate::Connection::start) and polls it.
 
 mod clock;
 mod driver;
@@ -32,7 +33,7 @@ pub use crate::{
     tls::{Secured, Tls},
 };
 
-/// Stores the waker of the task that polls, unless it is there already.
+/// Stores the waker of the polling task, unless it is stored already.
 pub fn register_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(cx.waker()),

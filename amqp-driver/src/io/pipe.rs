@@ -1,4 +1,4 @@
-//! A transport without a socket.
+//! An in-memory transport.
 
 use std::{
     fmt, io,
@@ -11,12 +11,12 @@ use bytes::{Buf as _, BytesMut};
 
 use super::{register_waker, transport::Transport};
 
-/// How many bytes are on the way at most, each way. As large as the kernel's buffers of a socket
-/// on loopback, which a writer fills before it waits.
+/// The maximum number of bytes in flight, each way. As large as the kernel's buffers of a socket on
+/// loopback, which a writer fills before it waits.
 const CAPACITY: usize = 256 << 10;
 
-/// Two ends of a stream of bytes in memory: what is written to one is read from the other. It
-/// works under any runtime, and between two.
+/// Returns both ends of an in-memory byte stream: bytes written to one are read from the other.
+/// Works under any runtime, and between two.
 #[must_use]
 pub fn pipe() -> (Pipe, Pipe) {
     let (there, back) = (Arc::default(), Arc::default());
@@ -31,23 +31,23 @@ pub fn pipe() -> (Pipe, Pipe) {
     (one, other)
 }
 
-/// One end of a stream of bytes in memory; see [`pipe`]. Dropping it ends the stream both ways.
+/// One end of an in-memory byte stream; see [`pipe`]. Dropping it ends both directions.
 #[derive(Debug)]
 pub struct Pipe {
     reads: Arc<Way>,
     writes: Arc<Way>,
 }
 
-/// One direction.
+/// One direction of a pipe.
 #[derive(Debug, Default)]
 struct Way(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     bytes: BytesMut,
-    /// The writer writes nothing more.
+    /// Whether the writer has ended the stream.
     ended: bool,
-    /// The reader reads nothing more.
+    /// Whether the reader was dropped.
     broken: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -55,7 +55,7 @@ struct State {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What passes may be a password.
+        // The bytes may contain a password.
         f.debug_struct("State")
             .field("bytes", &self.bytes.len())
             .field("ended", &self.ended)
@@ -69,7 +69,7 @@ impl Way {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes something that both ends may wait for.
+    /// Changes a state that both ends may wait for, and wakes both.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
@@ -93,7 +93,7 @@ impl Transport for Pipe {
         buf.extend_from_slice(&state.bytes[..count]);
         state.bytes.advance(count);
         if state.bytes.is_empty() {
-            state.bytes.clear(); // so that the front of the buffer is used again
+            state.bytes.clear(); // reuses the front of the buffer
         }
         let writer = state.writer.take();
         drop(state);
@@ -157,7 +157,7 @@ mod tests {
         Context::from_waker(Waker::noop())
     }
 
-    /// A transmit with that many bytes in it.
+    /// A transmit of `len` bytes.
     fn output(len: usize) -> Transmit {
         use amqp_core::{Instant, client};
         let mut machine = client::Connection::new(client::Config::default(), Instant::ORIGIN)
@@ -212,7 +212,7 @@ mod tests {
             Poll::Ready(Some(8))
         );
         assert_eq!(read(&mut other, 100), Poll::Ready(None));
-        // The other direction goes on.
+        // The other direction stays open.
         let written = other.poll_write(&mut context(), &mut output(8));
         assert!(matches!(written, Poll::Ready(Ok(8))));
     }

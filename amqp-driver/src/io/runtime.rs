@@ -1,4 +1,4 @@
-//! What an adapter brings: the sockets, the clock and the tasks of its runtime.
+//! The trait of an adapter: the sockets, the clock and the tasks of its runtime.
 
 use std::{
     fmt,
@@ -16,71 +16,72 @@ use amqp_core::ApiMisuse;
 use super::transport::{Timer, Transport};
 use crate::tls::{Secured, Tls};
 
-/// A runtime, as [`connect`](crate::connect) and the embedded broker use it. It is a small value
-/// that stands for the runtime, such as the one that the caller is in.
+/// A runtime, as [`connect`](crate::connect) and the embedded broker use it. A small value that
+/// represents the runtime, such as the one in which the caller runs.
 ///
-/// The adapters implement it; whoever has a runtime of his own can do the same, and gets all that
-/// they have.
+/// The adapters implement it; an application can do the same for its own runtime.
 pub trait Runtime: Clone + fmt::Debug + Send + Sync + 'static {
-    /// Its clock. Clones show the same time, each with an alarm of its own.
+    /// The clock. Clones show the same time, each with an alarm of its own.
     type Clock: Timer + Clone + fmt::Debug + Unpin + 'static;
-    /// A byte stream that it made.
+    /// The byte streams of its connections.
     type Stream: Transport + Unpin + 'static;
 
-    /// Whether tasks can be spawned from here, for runtimes that are not everywhere. Everything
-    /// that spawns asks before it does anything else. The default says that they can.
+    /// Checks that tasks can be spawned here, for runtimes that spawn only within their context.
+    /// Every function that spawns calls it first. The default succeeds.
     ///
     /// # Errors
-    /// [`ApiMisuse::Config`] with what is missing.
+    /// [`ApiMisuse::Config`] with the missing part.
     fn check(&self) -> Result<(), ApiMisuse> {
         Ok(())
     }
 
-    /// A clock that begins now.
+    /// A clock that starts now.
     fn clock(&self) -> Self::Clock;
 
     /// Runs a task beside the caller.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 
-    /// The addresses of a host, in the order in which they are to be tried.
+    /// Resolves a host to its addresses, in the order in which they are to be tried.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn resolve(
         &self,
         host: &str,
         port: u16,
     ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
 
-    /// Makes a TCP connection, without Nagle's algorithm, and with the system's keepalive if it is
-    /// given an idle time for it ([`Options::tcp_keepalive`](crate::Options::tcp_keepalive)).
-    /// Dropping the future closes what was opened.
+    /// Opens a TCP connection without Nagle's algorithm. `keepalive` is the idle time of the
+    /// system's keepalive, `Some` to turn it on
+    /// ([`Options::tcp_keepalive`](crate::Options::tcp_keepalive)). Dropping the future closes the
+    /// socket.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn connect_tcp(
         &self,
         to: SocketAddr,
         keepalive: Option<Duration>,
     ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
-    /// Connects to a Unix socket. Where the system has none, it is an error of the kind
-    /// [`Unsupported`](io::ErrorKind::Unsupported).
+    /// Connects to a Unix socket. A system without them returns an error of the kind
+    /// [`Unsupported`](io::ErrorKind::Unsupported), as the default does.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn connect_unix(&self, path: &Path) -> impl Future<Output = io::Result<Self::Stream>> + Send {
         let _ = path;
         async { Err(io::ErrorKind::Unsupported.into()) }
     }
 
     /// Connects to an [address of another transport](amqp_core::dial::Address::Other), such as a
-    /// WebSocket. By default it is an error of the kind [`Unsupported`](io::ErrorKind::Unsupported):
-    /// an adapter that wraps another one implements it, and has the hosts in turn, the timeouts and TLS
-    /// of [`connect`](crate::connect()) with it.
+    /// WebSocket. The default returns an error of the kind
+    /// [`Unsupported`](io::ErrorKind::Unsupported). An adapter that wraps another one implements it
+    /// for that transport; [`connect`](crate::connect()) then applies its order of hosts, its
+    /// timeouts and TLS.
     ///
     /// # Errors
-    /// Those of the transport; `InvalidInput` for an address that it cannot read.
+    /// The transport's error; `InvalidInput` for an address that it cannot read.
     fn connect_other(
         &self,
         address: &str,
@@ -89,11 +90,11 @@ pub trait Runtime: Clone + fmt::Debug + Send + Sync + 'static {
         async { Err(io::ErrorKind::Unsupported.into()) }
     }
 
-    /// Secures a stream that was just made with TLS, as a client. An adapter that was built without
-    /// TLS leaves this as it is: an error of the kind [`Unsupported`](io::ErrorKind::Unsupported).
+    /// Secures a stream that was just made with TLS, as a client. The default, for adapters built
+    /// without TLS, returns an error of the kind [`Unsupported`](io::ErrorKind::Unsupported).
     ///
     /// # Errors
-    /// What is wrong with the server's certificate, or with the exchange.
+    /// When the server's certificate is invalid, or the TLS handshake fails.
     fn secure(
         &self,
         stream: Self::Stream,
@@ -104,7 +105,7 @@ pub trait Runtime: Clone + fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// What comes of a future, if that comes in time.
+/// Returns the output of `future`. `Some` if it is ready within `limit`.
 pub async fn within<C: Timer, T>(
     clock: &mut C,
     limit: Duration,

@@ -1,4 +1,4 @@
-//! What an adapter brings.
+//! The traits of an adapter's streams and clock.
 
 use std::{
     fmt,
@@ -11,59 +11,60 @@ use std::{
 use amqp_core::{Instant, Transmit};
 use bytes::BytesMut;
 
-/// A byte stream, both ways, with what an adapter's runtime does when it is not ready.
+/// A byte stream in both directions, polled by a task of the adapter's runtime.
 ///
 /// As with the runtimes' own traits, a method that returns [`Poll::Pending`] has arranged for the
 /// task to be woken.
 pub trait Transport: Send {
-    /// Reads into the spare capacity of `buf`, which is not empty, and appends what was read.
-    /// Zero bytes mean that the peer sends nothing more.
+    /// Reads into the spare capacity of `buf`, which is not empty, and appends the bytes read. Zero
+    /// bytes mean the end of the peer's output.
     ///
     /// # Errors
-    /// What the runtime says.
+    /// The runtime's error.
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>>;
 
-    /// Writes from the front of `out`, which is not empty, and advances it by what was written.
+    /// Writes from the front of `out`, which is not empty, and advances it by the bytes written.
     ///
     /// # Errors
-    /// What the runtime says.
+    /// The runtime's error.
     fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>>;
 
-    /// Sees to it that what was written is on its way.
+    /// Flushes the bytes written.
     ///
     /// # Errors
-    /// What the runtime says.
+    /// The runtime's error.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Ends the stream.
+    /// Closes the stream.
     ///
     /// # Errors
-    /// What the runtime says.
+    /// The runtime's error.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
-/// The time of a [`Timer`], for any thread.
+/// The time of a [`Timer`], readable from any thread.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 
 /// A monotonic clock and one alarm.
 pub trait Timer: Send {
-    /// The time now.
+    /// The current time.
     fn now(&self) -> Instant;
 
-    /// Shows the same time to any thread. It is read often, and never with a lock held.
+    /// Returns the same time, readable from any thread. It is read often, and never with a lock
+    /// held.
     fn clock(&self) -> Clock;
 
-    /// Ready when that time has come; the last call's time is the one that counts. Without a time
-    /// it is never ready.
+    /// Ready once the time `at` has passed; each call replaces the time of the one before. Never
+    /// ready without a time.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()>;
 }
 
-/// How many pieces go into one vectored write. The kernel takes 1024; beyond a few dozen they gain
-/// nothing.
+/// The maximum number of slices in one vectored write. The kernel accepts 1024; more than a few
+/// dozen gain nothing.
 const SLICES: usize = 64;
 
-/// The front of what is to be sent, for one vectored write: what an adapter's
-/// [`poll_write`](Transport::poll_write) passes on.
+/// The front of the output, as the slices of one vectored write. An adapter's
+/// [`poll_write`](Transport::poll_write) passes them on.
 ///
 /// ```
 /// use std::io::Write;
@@ -87,7 +88,7 @@ pub struct Slices<'a> {
 }
 
 impl<'a> Slices<'a> {
-    /// As many pieces as one write should have, from the first on.
+    /// Returns the first segments of `out`, as many as one write should have.
     #[must_use]
     pub fn of(out: &'a Transmit) -> Self {
         let mut slices = [IoSlice::new(&[]); SLICES];

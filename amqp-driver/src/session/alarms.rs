@@ -1,4 +1,4 @@
-//! Deadlines of single waits, kept by the driver's clock.
+//! Deadlines of single waits, by the driver's clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use super::later::Later;
 
 /// The deadlines of futures.
 ///
-/// A future does not know the time: its deadline is set at the next call of the driver, which does.
+/// A future does not know the time: the next call of the driver, which does, sets its deadline.
 ///
 /// ```text
 ///  add ──> unset ── advance ──> set ── its time ──> expired (forgotten)
@@ -20,10 +20,10 @@ use super::later::Later;
 /// ```
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
-    /// Invariant: one is in `queue` exactly if it is set.
+    /// Invariant: an alarm is in `queue` exactly if it is set.
     alarms: BTreeMap<AlarmId, Alarm>,
     queue: BTreeSet<(Instant, AlarmId)>,
-    /// The alarms that are not set yet.
+    /// The alarms without a deadline yet.
     unset: BTreeSet<AlarmId>,
     last: u64,
 }
@@ -44,7 +44,7 @@ enum Due {
 }
 
 impl Alarms {
-    /// Adds a deadline, so long from the next [`advance`](Self::advance).
+    /// Adds a deadline, `after` from the next [`advance`](Self::advance).
     pub(crate) fn add(&mut self, after: Duration, waker: Waker) -> AlarmId {
         self.last += 1;
         let id = AlarmId(self.last);
@@ -54,7 +54,7 @@ impl Alarms {
         id
     }
 
-    /// Replaces the waker; false if the deadline has passed.
+    /// Replaces the waker. Returns `false` if the deadline has passed.
     pub(crate) fn update(&mut self, id: AlarmId, waker: Waker, later: &mut Later) -> bool {
         let Some(alarm) = self.alarms.get_mut(&id) else {
             later.drop_waker(Some(waker));
@@ -79,7 +79,7 @@ impl Alarms {
         later.drop_waker(Some(alarm.waker));
     }
 
-    /// Sets the deadlines that are unset.
+    /// Sets the deadlines of the alarms that have none yet.
     pub(crate) fn advance(&mut self, now: Instant) {
         for id in std::mem::take(&mut self.unset) {
             if let Some(alarm) = self.alarms.get_mut(&id)
@@ -91,7 +91,7 @@ impl Alarms {
         }
     }
 
-    /// Wakes the futures whose time has come.
+    /// Wakes and removes the alarms whose deadline has passed.
     pub(crate) fn expire(&mut self, now: Instant, later: &mut Later) {
         while let Some(&(at, id)) = self.queue.first()
             && at <= now
@@ -101,7 +101,7 @@ impl Alarms {
         }
     }
 
-    /// Expires all: the clock stops.
+    /// Expires all alarms: the clock stops.
     pub(crate) fn expire_all(&mut self, later: &mut Later) {
         for alarm in std::mem::take(&mut self.alarms).into_values() {
             later.wake(Some(alarm.waker));
@@ -110,7 +110,7 @@ impl Alarms {
         self.unset.clear();
     }
 
-    /// The next deadline; a time in the past if one is to be set.
+    /// The next deadline. [`Instant::ORIGIN`], which is in the past, while one is still to be set.
     pub(crate) fn next(&self) -> Option<Instant> {
         if self.unset.is_empty() {
             self.queue.first().map(|&(at, _)| at)

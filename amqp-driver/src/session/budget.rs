@@ -1,4 +1,4 @@
-//! The share of a task in its thread.
+//! The budget after which a busy task yields.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -10,35 +10,36 @@ use amqp_core::Instant;
 
 use super::shared::Shared;
 
-/// The turns between two looks at the clock, which costs as much as a sixth of a small message.
+/// The number of turns between two readings of the clock. A reading costs as much as a sixth of a
+/// small message.
 const LOOK: u32 = 32;
 
-/// How long a task goes on before it yields, found out at a look. A yield may cost some system calls of
-/// the driver, some 20 microseconds.
+/// The time after which a task yields, checked at a reading of the clock. A yield may cost some
+/// system calls of the driver, some 20 microseconds.
 const SLICE: Duration = Duration::from_micros(250);
 
-/// The most turns without a yield, for clocks that stand still.
+/// The maximum number of turns without a yield, for clocks that stand still.
 const TURNS: u32 = 128 * LOOK;
 
-/// Makes a loop that always finds something ready yield now and then, on every runtime: the driver,
-/// its heartbeats and other tasks run in between.
+/// Makes a loop that always finds something ready yield now and then, on every runtime, so that the
+/// driver, its heartbeats and other tasks run in between.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
-    /// The turns since the task has waited or yielded.
+    /// The number of turns since the task has waited or yielded.
     taken: AtomicU32,
-    /// The time of the first of them, in nanoseconds.
+    /// The time of the first of these turns, in nanoseconds.
     since: AtomicU64,
 }
 
 impl Budget {
-    /// Takes a turn; false, with the budget renewed, if there is none left: the task is to yield.
+    /// Takes a turn. Returns `false`, and renews the budget, if none is left: the task must yield.
     #[inline]
     pub(crate) fn take(&self, shared: &Shared) -> bool {
         let taken = self.taken.load(Ordering::Relaxed);
         if taken.is_multiple_of(LOOK) && !self.look(shared, taken) {
             return false;
         }
-        // Turns that two threads take at once may count as one, which is as good.
+        // A race of two threads may count two turns as one, which does no harm.
         self.taken.store(taken + 1, Ordering::Relaxed);
         true
     }
@@ -59,7 +60,7 @@ impl Budget {
         has_turns
     }
 
-    /// Takes a turn. Pending, with the task woken, if there is none left.
+    /// Takes a turn. If none is left, wakes the task and returns `Pending`.
     #[inline]
     pub(crate) fn poll_proceed(&self, shared: &Shared, cx: &Context<'_>) -> Poll<()> {
         if self.take(shared) {
@@ -69,7 +70,7 @@ impl Budget {
         Poll::Pending
     }
 
-    /// The task waits, so that others run.
+    /// Renews the budget. Called when the task waits, which lets others run.
     #[inline]
     pub(crate) fn renew(&self) {
         self.taken.store(0, Ordering::Relaxed);

@@ -1,21 +1,23 @@
-//! The bound of messages that the application has not taken.
+//! The bound of the messages that the application has not taken.
 
-/// How much more than its bound the connection keeps of messages that the server does not take
-/// back, while an answer is awaited that may stand behind them.
+/// The factor by which unreturnable messages may exceed the bound while a reply is outstanding that
+/// may be queued behind them.
 const AWAITED: usize = 8;
 
 /// Counts the messages that were delivered and not taken, in bytes, over all consumers.
 ///
-/// A message that is to be acknowledged can be put back, so that reading does not stop for it: see
-/// [`has_room`](Self::has_room); it pauses as long as messages are being taken. One that needs no
-/// acknowledgement, or was returned, would be lost: reading pauses for it, unless an answer is awaited.
+/// A message that needs an acknowledgement can be requeued. Without room for it (see
+/// [`has_room`](Self::has_room)) it is withheld, and reading continues; reading pauses only while
+/// the application is taking messages ([`is_crowded`](Self::is_crowded)). A message that was
+/// returned or needs no acknowledgement would be lost: reading pauses at the bound
+/// ([`is_full`](Self::is_full)), unless a reply is outstanding.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     /// The bound, in bytes.
     limit: usize,
-    /// Bytes of all messages that are kept.
+    /// Bytes of all kept messages.
     kept: usize,
-    /// Bytes of those among them that reading pauses for.
+    /// The part of `kept` that the server does not take back, for which reading pauses.
     unreturnable: usize,
     /// The number of consumers that have not ended.
     pub(crate) consumers: usize,
@@ -35,36 +37,37 @@ impl Buffer {
         self.limit
     }
 
-    /// Whether a consumer that keeps so many bytes may keep a message more: if the connection as a
-    /// whole has room, or the consumer has less than an equal share. A consumer that keeps nothing
-    /// always may, so that a message of any size gets through. All consumers together therefore keep
-    /// at most twice the bound, and a message each.
+    /// Whether a consumer that keeps `kept` bytes may keep another message: the connection as a
+    /// whole has room, or the consumer is below an equal share. A consumer that keeps nothing
+    /// always may, so that a message of any size gets through. All consumers together therefore
+    /// keep at most twice the bound, plus one message each.
     pub(crate) fn has_room(&self, kept: usize, message: usize) -> bool {
         kept == 0
             || self.kept + message <= self.limit
             || kept + message <= self.limit / self.consumers.max(1)
     }
 
-    /// The free part of the bound, in bytes, for a consumer that keeps so many bytes.
+    /// The free part of the bound, in bytes, for a consumer that keeps `kept` bytes.
     pub(crate) fn room(&self, kept: usize) -> usize {
         let share = self.limit / self.consumers.max(1);
         let free = self.limit.saturating_sub(self.kept);
         free.max(share.saturating_sub(kept))
     }
 
-    /// Whether there are too many unreturnable messages for one more, even while an answer is
-    /// awaited.
+    /// Whether another unreturnable message would exceed the bound even while a reply is
+    /// outstanding.
     pub(crate) const fn overflows(&self, message: usize) -> bool {
         self.unreturnable + message > self.limit.saturating_mul(AWAITED)
     }
 
-    /// Whether reading pauses for want of room; it goes on at half of the bound.
+    /// Whether reading pauses for unreturnable messages. It resumes below half of the bound.
     pub(crate) const fn is_full(&self, paused: bool) -> bool {
         self.unreturnable >= if paused { self.limit / 2 } else { self.limit }
     }
 
-    /// Whether reading pauses while what is kept is being taken, so that the server waits instead of
-    /// getting messages back. A quarter of the bound is left for what has been read already.
+    /// Whether reading pauses while the application is taking messages, so that the server waits
+    /// and gets no messages back. Starts at three quarters of the bound: the last quarter is for
+    /// input that has been read already. It resumes below half of the bound.
     pub(crate) const fn is_crowded(&self, paused: bool) -> bool {
         let mark = if paused {
             self.limit / 2
@@ -89,12 +92,12 @@ impl Buffer {
         }
     }
 
-    /// Reading pauses for these from now on.
+    /// Adds kept bytes to those for which reading pauses.
     pub(crate) fn include(&mut self, bytes: usize) {
         self.unreturnable += bytes;
     }
 
-    /// Reading does not pause for these any more.
+    /// Removes kept bytes from those for which reading pauses.
     pub(crate) fn exempt(&mut self, bytes: usize) {
         debug_assert!(
             bytes <= self.unreturnable,

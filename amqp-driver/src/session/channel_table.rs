@@ -1,11 +1,11 @@
-//! What is known of each channel, to be found at every message.
+//! The state of each channel, looked up for every message.
 
 use amqp_core::ChannelId;
 
-/// Values by channel. Finding one takes the same time however many there are.
+/// Values by channel, with lookup in constant time.
 #[derive(Debug)]
 pub(crate) struct ChannelTable<T> {
-    /// By channel number. More than one stands at a number while a handle of an earlier channel of
+    /// By channel number. A number has more than one entry while a handle of an earlier channel of
     /// that number lives; the latest is last.
     by_number: Vec<Vec<(ChannelId, Box<T>)>>,
 }
@@ -17,13 +17,13 @@ impl<T> ChannelTable<T> {
         }
     }
 
-    /// Adds a value for a channel that has none.
+    /// Adds the value of a channel that has none.
     pub(crate) fn insert(&mut self, id: ChannelId, value: T) {
         let number = usize::from(id.number());
         if self.by_number.len() <= number {
             self.by_number.resize_with(number + 1, Vec::new);
         }
-        // One at a time: there is seldom a second.
+        // Exactly one: a second entry is rare.
         self.by_number[number].reserve_exact(1);
         self.by_number[number].push((id, Box::new(value)));
     }
@@ -52,23 +52,23 @@ impl<T> ChannelTable<T> {
         latest_first.find_map(|(other, value)| (*other == id).then_some(&mut **value))
     }
 
-    /// How many there are.
+    /// The number of values.
     pub(crate) fn len(&self) -> usize {
         self.by_number.iter().map(Vec::len).sum()
     }
 
-    /// All of them, by number.
+    /// All values, by channel number.
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.iter_mut().map(|(_, value)| value)
     }
 
-    /// All of them with their channels, by number.
+    /// All values with their channels, by channel number.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ChannelId, &mut T)> {
         let entries = self.by_number.iter_mut().flatten();
         entries.map(|(id, value)| (*id, &mut **value))
     }
 
-    /// The channels, by number.
+    /// All channels, by number.
     pub(crate) fn ids(&self) -> Vec<ChannelId> {
         self.by_number.iter().flatten().map(|(id, _)| *id).collect()
     }

@@ -11,17 +11,20 @@ use amqp_core::client::Outcome;
 use super::later::{Later, register};
 use crate::{confirm::Unconfirmed, returns::ReturnedMessage};
 
-/// From so many slots on, an outcome that its future has not asked for moves out of the ring, so
+/// Above this number of slots, an outcome that its future has not taken moves out of the ring, so
 /// that it does not keep the slots behind it.
 const SLOTS_MAX: usize = 4096;
 
-/// The outcomes of a channel's publishes, and the futures that wait for them, by sequence number.
+/// The outcomes of a channel's publishes, and the futures that await them, by sequence number.
+///
+/// The server sends the `basic.return` of a message before its confirm, see
+/// <https://www.rabbitmq.com/docs/confirms>.
 #[derive(Debug)]
 pub(crate) struct Confirms {
     /// The sequence number of the slot at the front.
     first: u64,
     slots: VecDeque<Slot>,
-    /// Outcomes from before the front, whose futures have not asked yet.
+    /// Outcomes from before the front that their futures have not taken yet.
     late: BTreeMap<u64, Result<(), Unconfirmed>>,
 }
 
@@ -29,9 +32,10 @@ pub(crate) struct Confirms {
 enum Slot {
     Waiting {
         waker: Option<Waker>,
-        /// The message was returned, or one that it may have been; its confirm follows.
+        /// The returned message, if this publish is or may be the returned one. Its confirm
+        /// follows.
         returned: Option<Box<ReturnedMessage>>,
-        /// The returned message is certain to be this one.
+        /// The returned message is certainly this one.
         certain: bool,
     },
     Settled(Result<(), Unconfirmed>),
@@ -43,7 +47,7 @@ enum Slot {
 /// Sums over the confirms of all channels of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
-    /// The number of futures that wait.
+    /// The number of waiting futures.
     pub(crate) awaited: usize,
     /// Bytes of returned messages that their futures have not taken.
     pub(crate) returned: usize,
@@ -71,7 +75,7 @@ impl Default for Confirms {
 }
 
 impl Confirms {
-    /// Registers the next sequence number. A future asks for its outcome if it is `tracked`.
+    /// Registers the next sequence number. `tracked` is `false` if no future awaits the outcome.
     #[inline]
     pub(crate) fn expect(&mut self, tracked: bool) {
         self.slots.push_back(if tracked {
@@ -110,7 +114,7 @@ impl Confirms {
         }
     }
 
-    /// Stores the waker of the future that waits.
+    /// Stores the waker of a waiting future.
     pub(crate) fn wait(&mut self, seq: u64, totals: &mut Totals, waker: Waker, later: &mut Later) {
         match self.slot(seq) {
             Some(Slot::Waiting { waker: slot, .. }) => {
@@ -121,7 +125,7 @@ impl Confirms {
         }
     }
 
-    /// Gives up a future's interest.
+    /// Abandons a future's interest in an outcome.
     pub(crate) fn abandon(&mut self, seq: u64, totals: &mut Totals, later: &mut Later) {
         if let Some(outcome) = self.late.remove(&seq) {
             totals.release(returned_in(&outcome));
@@ -146,7 +150,7 @@ impl Confirms {
         self.sweep();
     }
 
-    /// Keeps a returned message for its future. Gives it back if there is none.
+    /// Keeps a returned message for the future of its publish. Hands it back if there is no future.
     #[expect(clippy::result_large_err, reason = "the message itself is given back")]
     pub(crate) fn keep_returned(
         &mut self,
@@ -168,7 +172,7 @@ impl Confirms {
         }
     }
 
-    /// Keeps a returned message for the future of a publish that it may have been.
+    /// Keeps a copy of a returned message for the future of a publish that may be the returned one.
     pub(crate) fn keep_possibly_returned(
         &mut self,
         seq: u64,
@@ -224,7 +228,7 @@ impl Confirms {
         self.slots.get_mut(usize::try_from(at).ok()?)
     }
 
-    /// Frees the slots at the front that no future will ask for.
+    /// Frees the slots at the front that no future needs.
     fn sweep(&mut self) {
         while let Some(front) = self.slots.front() {
             let frees = match front {
@@ -252,7 +256,7 @@ fn returned_in(outcome: &Result<(), Unconfirmed>) -> Option<&ReturnedMessage> {
     }
 }
 
-/// What the publisher is told.
+/// The outcome as reported to the publisher.
 fn result_of(
     outcome: &Outcome,
     returned: Option<Box<ReturnedMessage>>,
@@ -260,7 +264,7 @@ fn result_of(
 ) -> Result<(), Unconfirmed> {
     match (outcome, returned) {
         (Outcome::Nacked, _) => Err(Unconfirmed::Nacked),
-        // A return stands, whether or not the confirm still came.
+        // A certain return is reported with and without a confirm.
         (_, Some(message)) if certain => Err(Unconfirmed::Returned(message)),
         (Outcome::PossiblyReturned, message) => Err(Unconfirmed::PossiblyReturned(message)),
         (Outcome::Acked, _) => Ok(()),

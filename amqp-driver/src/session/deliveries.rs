@@ -1,4 +1,4 @@
-//! Messages of consumers, and returned ones, until their handles take them.
+//! Deliveries and returned messages, until their handles take them.
 
 use std::{
     collections::VecDeque,
@@ -17,11 +17,12 @@ use amqp_core::{
 use super::{buffer::Buffer, later::Later, state::State, waiters::Waiters};
 use crate::{error::Error, returns::ReturnedMessage};
 
-/// From so many runs of withheld deliveries on, deliveries of different sizes share one.
+/// The number of runs of withheld deliveries from which on deliveries of different sizes share a
+/// run.
 const RUNS_COALESCED: usize = 16 << 10;
 
-/// The most runs of withheld deliveries, which take 24 MiB. Only deliveries of several consumers of one
-/// channel without a prefetch, in turns, get there.
+/// The maximum number of runs of withheld deliveries, which occupy 24 MiB. Reached only by
+/// interleaved deliveries of several consumers of one channel without a prefetch.
 const RUNS_MAX: usize = 1 << 20;
 
 /// A consumer's messages, until its handle takes them.
@@ -31,41 +32,42 @@ pub(crate) struct ConsumerState {
     pub(crate) queue: VecDeque<client::Delivery>,
     pub(crate) waker: Option<Waker>,
     pub(crate) end: Option<ConsumerEnd>,
-    /// Bytes in the queue, and in the batch that the handle works through.
+    /// Bytes in the queue, and in the batch of the handle.
     kept: usize,
-    /// The server does not take its messages back: they need no acknowledgement, or are part of a
-    /// transaction, where a requeue takes effect with a commit that may wait for the message itself.
+    /// The server does not take its messages back: they need no acknowledgement, or belong to a
+    /// transaction, where a requeue takes effect at the commit, which may itself wait for the
+    /// message. See <https://www.rabbitmq.com/docs/semantics>.
     unreturnable: bool,
-    /// Counts the messages that the handle yields, also from its batch.
+    /// Counts the messages that the handle yields, including those of its batch.
     progress: Arc<AtomicU32>,
-    /// The count at the time that it was watched last.
+    /// The value of `progress` at the last check.
     watched: u32,
-    /// The number of its messages that were over a limit of this side.
+    /// The number of its messages that exceeded a limit of this client.
     pub(crate) unreadable: u64,
-    /// It is being cancelled: a message beyond its share is put back at once.
+    /// A cancel is in flight: a message beyond its share is requeued at once.
     cancelling: bool,
-    /// Invariant: true exactly if the buffer counts it.
+    /// Invariant: `true` exactly if the buffer counts the consumer.
     counted: bool,
     withheld: Withheld,
 }
 
-/// Deliveries beyond the share of a consumer: their bodies are dropped, and the server keeps them as
-/// unacknowledged until there is room to get them once more.
+/// Deliveries beyond the share of a consumer: their bodies are dropped, and they stay
+/// unacknowledged at the server until there is room for a redelivery.
 ///
 /// ```text
 ///  delivered ── no room ──> withheld ── room ──> recalled ── redelivered ──> kept
 /// ```
 ///
-/// So each message travels twice at most, in place of being requeued and redelivered in a circle.
-/// As long as there are some, what was not delivered before is withheld as well, which keeps the
-/// order.
+/// Each message therefore travels twice at most, and is not requeued and redelivered in a circle.
+/// While some are withheld, first deliveries are withheld as well, which keeps the order of section
+/// 4.7 of the specification. See `tests/bounded/withheld.rs`.
 #[derive(Debug, Default)]
 struct Withheld {
     runs: VecDeque<Run>,
-    /// The number and the bytes of those that were put back and have not come yet.
+    /// The number and the bytes of those that were requeued and are not redelivered yet.
     recalled: usize,
     recalled_bytes: usize,
-    /// `recalled` at the last look, where the consumer had nothing else.
+    /// The value of `recalled` at the last check. `Some` if the consumer has nothing else.
     missed: Option<usize>,
 }
 
@@ -74,12 +76,12 @@ struct Withheld {
 struct Run {
     first: u64,
     last: u64,
-    /// The bytes of each, at most.
+    /// The maximum size of each, in bytes.
     each: usize,
 }
 
 impl Withheld {
-    /// Adds a delivery; false if there are too many.
+    /// Adds a delivery. Returns `false` if there are too many runs.
     fn push(&mut self, tag: u64, bytes: usize) -> bool {
         let count = self.runs.len();
         match self.runs.back_mut() {
@@ -105,7 +107,7 @@ impl Withheld {
         };
     }
 
-    /// Others may have got them.
+    /// Stops expecting redeliveries, which may have gone to other consumers.
     fn forget_recalled(&mut self) {
         self.recalled = 0;
         self.recalled_bytes = 0;
@@ -116,19 +118,20 @@ impl Withheld {
         self.runs.is_empty() && self.recalled == 0
     }
 
-    /// Whether only what was put back could bring the consumer on, which others may get.
+    /// Whether only a redelivery, which other consumers may get, would make room for the rest.
     fn depends_on_recalled(&self) -> bool {
         self.recalled > 0 && !self.runs.is_empty()
     }
 
-    /// Forgets what was put back if none of it has come since the last look.
+    /// Stops expecting redeliveries if there was none since the last check.
     fn look_for_recalled(&mut self) {
         if self.missed.replace(self.recalled) == Some(self.recalled) {
             self.forget_recalled();
         }
     }
 
-    /// Requeues what there is room for, at least one delivery if the consumer has `nothing` else.
+    /// Requeues as many deliveries as there is room for, at least one if the consumer has `nothing`
+    /// else. Returns whether it has requeued any.
     fn recall(&mut self, channel: &mut client::ChannelMut<'_>, room: usize, nothing: bool) -> bool {
         let mut room = room.saturating_sub(self.recalled_bytes);
         let before = self.recalled;
@@ -167,17 +170,18 @@ impl Withheld {
 
 fn requeue(channel: &mut client::ChannelMut<'_>, run: &Run) {
     for tag in (run.first..=run.last).filter_map(DeliveryTag::new) {
-        // Refused only on a channel that is closing, whose deliveries are requeued.
+        // Fails only on a channel that is closing, and the server requeues its deliveries.
         let _closed = channel.requeue_withheld(tag);
     }
 }
 
-/// Why a consumer gets nothing more.
+/// The reason for which a consumer gets no more messages.
 #[derive(Clone, Debug)]
 pub(crate) enum ConsumerEnd {
     /// Its handle has cancelled it.
     Cancelled,
-    /// Its handle has cancelled it, and the server has not answered in time: more may come.
+    /// Its handle has cancelled it, and the server has not replied in time: more deliveries may
+    /// arrive.
     CancelTimedOut,
     Error(Error),
 }
@@ -191,11 +195,11 @@ pub(crate) struct ReturnsState {
     /// The number of handles.
     pub(crate) listeners: usize,
     pub(crate) waiting: Waiters,
-    /// A message was taken since this was watched last.
+    /// A message was taken since the last check.
     pub(crate) progress: bool,
-    /// Set when messages came faster than they were taken.
+    /// `Some` once messages arrived faster than they were taken.
     pub(crate) overflow: Option<Error>,
-    /// Reading does not pause for what is kept: nothing more comes.
+    /// Reading does not pause for the kept messages: no more arrive.
     exempt: bool,
 }
 
@@ -208,7 +212,7 @@ impl ReturnsState {
 }
 
 impl ConsumerState {
-    /// The first end counts.
+    /// Ends the consumer, and wakes its handle. The first end counts.
     fn finish(&mut self, end: ConsumerEnd, later: &mut Later) {
         self.end.get_or_insert(end);
         later.wake(self.waker.take());
@@ -254,8 +258,8 @@ impl State {
         self.channels.get_mut(channel)?.consumers.get_mut(&consumer)
     }
 
-    /// Releases a consumer whose handle was dropped: cancels it, and requeues what it has not
-    /// yielded.
+    /// Releases the consumer of a dropped handle: cancels it, and requeues the messages that it has
+    /// not yielded.
     pub(crate) fn release_consumer(
         &mut self,
         channel: ChannelId,
@@ -282,7 +286,7 @@ impl State {
         }
         for message in batch.chain(consumer.queue) {
             if let Some(tag) = message.tag {
-                // Refused only on a channel that is closing, whose deliveries are requeued.
+                // Fails only on a channel that is closing, and the server requeues its deliveries.
                 let _closed = commands.nack(Tags::One(tag), Requeue::Yes);
             }
         }
@@ -301,7 +305,8 @@ impl State {
         }
     }
 
-    /// So many bytes of the batch were yielded.
+    /// Releases the `bytes` of the batch that the handle has yielded, and requeues withheld
+    /// deliveries for which there is room now.
     pub(crate) fn release_taken(
         &mut self,
         channel: ChannelId,
@@ -327,14 +332,15 @@ impl State {
             let nothing = consumer.kept == 0;
             later.commanded |= consumer.withheld.recall(&mut commands, room, nothing);
             if nothing && consumer.withheld.depends_on_recalled() {
-                // Set by the driver, which knows the time.
+                // The driver, which knows the time, sets the deadline.
                 self.recalled_at.get_or_insert(Instant::ORIGIN);
             }
         }
     }
 
-    /// Looks whether what was put back has come: another consumer of the queue may have got it, and
-    /// nothing else would make room for what is still withheld.
+    /// Checks whether requeued messages were redelivered: another consumer of the queue may have
+    /// got them, and nothing else would make room for those that are still withheld. Returns
+    /// whether to check again.
     pub(crate) fn look_for_recalled(&mut self, later: &mut Later) -> bool {
         let mut looks_again = false;
         for (id, channel) in self.channels.iter_mut() {
@@ -371,7 +377,8 @@ impl State {
                 let withheld = &mut consumer.withheld;
                 let mut in_order = true;
                 if !withheld.is_empty() {
-                    // One that was not put back may have left before those that were.
+                    // The server may have sent a first delivery before it requeued the earlier
+                    // ones.
                     in_order = delivery.method.redelivered;
                     if in_order {
                         withheld.redelivered(bytes);
@@ -392,7 +399,7 @@ impl State {
     }
 
     /// Withholds a delivery for which the consumer has no room, or ends the consumer if the server
-    /// does not take it back.
+    /// does not take the delivery back.
     #[cold]
     fn on_excess(&mut self, delivery: &client::Delivery, bytes: usize, later: &mut Later) {
         let (channel, id) = (delivery.channel, delivery.consumer);
@@ -417,7 +424,7 @@ impl State {
             let withheld = commands.withhold(tag).is_ok();
             let fits = !withheld || consumer.withheld.push(tag.get(), bytes);
             if consumer.kept == 0 && consumer.withheld.depends_on_recalled() {
-                // Set by the driver, which knows the time.
+                // The driver, which knows the time, sets the deadline.
                 self.recalled_at.get_or_insert(Instant::ORIGIN);
             }
             if !fits {
@@ -432,14 +439,14 @@ impl State {
         }
     }
 
-    /// Ends a consumer that does not keep up with what the server does not take back.
+    /// Ends a consumer that falls behind on messages that the server does not take back.
     fn overflow_consumer(&mut self, channel: ChannelId, id: ConsumerId, later: &mut Later) {
         let limit = self.buffer.limit();
         let Some(consumer) = self.consumer_mut(channel, id) else {
             return;
         };
         let tag = consumer.tag.clone();
-        // Deliveries that came with the one that was too many get here as well.
+        // Deliveries of the same read get here after the first that was too many.
         if mem::take(&mut consumer.unreturnable) {
             let exempt = consumer.kept;
             self.buffer.exempt(exempt);
@@ -452,7 +459,8 @@ impl State {
         }
     }
 
-    /// Ends what reading is paused for, as far as nothing of it was taken since this was called last.
+    /// Ends the consumers and the returns for which reading is paused, if their handles have taken
+    /// nothing since the last call.
     pub(crate) fn overflow_stalled(&mut self, later: &mut Later) {
         let mut stalled = Vec::new();
         let limit = self.buffer.limit();
@@ -480,7 +488,7 @@ impl State {
         }
     }
 
-    /// The consumer's handle has asked to cancel it.
+    /// Marks a consumer as being cancelled, and requeues its withheld deliveries.
     pub(crate) fn consumer_cancelling(&mut self, channel: ChannelId, consumer: ConsumerId) {
         let Some(mut commands) = self.machine.channel(channel) else {
             return;
@@ -514,8 +522,8 @@ impl State {
         self.buffer.consumers -= usize::from(mem::take(&mut state.counted));
     }
 
-    /// The handle of a consumer whose cancel was not answered takes nothing more: what still comes
-    /// is requeued.
+    /// Abandons a consumer after a cancel timed out: its handle takes no more messages, and further
+    /// deliveries are requeued.
     pub(crate) fn desert_consumer(&mut self, channel: ChannelId, id: ConsumerId) {
         let tag = self.consumer_mut(channel, id).map(|it| it.tag.clone());
         if let (Some(tag), Some(mut commands)) = (tag, self.machine.channel(channel)) {
@@ -523,8 +531,8 @@ impl State {
         }
     }
 
-    /// The channel is about to become transactional: from then on the server takes nothing back before
-    /// a commit.
+    /// Prepares a channel for `tx.select`, after which a requeue takes effect only at a commit:
+    /// requeues the withheld deliveries, and lets reading pause for the kept ones.
     pub(crate) fn begin_transactions(&mut self, id: ChannelId) {
         let Some(mut commands) = self.machine.channel(id) else {
             return;
@@ -540,7 +548,9 @@ impl State {
         }
     }
 
-    /// The server takes back what is outstanding on a channel: what is kept of it is stale.
+    /// Drops the queued deliveries of a channel when `basic.recover` is sent: the server redelivers
+    /// all that are unacknowledged (section 1.8.3.16 of the protocol reference), and the kept ones
+    /// are stale.
     pub(crate) fn on_recover(&mut self, channel: ChannelId) {
         let Some(channel) = self.channels.get_mut(channel) else {
             return;
@@ -604,7 +614,7 @@ impl State {
         returns.waiting.wake_all(later);
     }
 
-    /// Takes a returned message out of what is kept for a channel.
+    /// Takes the next returned message of a channel.
     pub(crate) fn take_returned(&mut self, id: ChannelId) -> Option<ReturnedMessage> {
         let returns = self.channels.get_mut(id)?.returns.as_mut()?;
         let message = returns.queue.pop_front()?;
@@ -615,14 +625,14 @@ impl State {
         Some(message)
     }
 
-    /// Ends what listens to a channel: nothing more comes.
+    /// Ends the consumers and the returns of a channel: no more messages arrive.
     pub(crate) fn finish_channel(&mut self, id: ChannelId, error: &Error, later: &mut Later) {
         let Some(channel) = self.channels.get_mut(id) else {
             return;
         };
         for consumer in channel.consumers.values_mut() {
             consumer.finish(ConsumerEnd::Error(error.clone()), later);
-            // It cannot grow, so that reading need not pause for it.
+            // Its queue cannot grow, so that reading need not pause for it.
             if mem::take(&mut consumer.unreturnable) {
                 self.buffer.exempt(consumer.kept);
             }
@@ -636,7 +646,7 @@ impl State {
         }
     }
 
-    /// Forgets what a channel without a handle has kept.
+    /// Releases all that a channel without a handle has kept from the buffer.
     pub(crate) fn forget_channel(&mut self, channel: &super::state::ChannelState) {
         for consumer in channel.consumers.values() {
             self.buffer.release(consumer.kept, consumer.unreturnable);
@@ -647,7 +657,7 @@ impl State {
         }
     }
 
-    /// Stops keeping returned messages of a channel: its last listener has gone.
+    /// Drops the returned messages of a channel: its last listener is gone.
     pub(crate) fn release_returns(&mut self, id: ChannelId) {
         let channel = self.channels.get_mut(id);
         if let Some(returns) = channel.and_then(|channel| channel.returns.take()) {

@@ -1,4 +1,4 @@
-//! Work that is put off until the lock is released.
+//! Effects that are deferred until the lock is released.
 
 use std::{
     mem,
@@ -8,24 +8,24 @@ use std::{
 
 use bytes::Bytes;
 
-/// Collects, under the lock, the effects that run code of the application: wake-ups, and drops of
-/// wakers and bodies, whose destructors may use a handle of the same connection.
+/// Collects, under the lock, the effects that run foreign code: wake-ups, and drops of wakers and
+/// bodies, as their destructors may use a handle of the same connection.
 ///
-/// [`run`](Self::run) carries them out after the lock.
+/// [`run`](Self::run) carries them out after the lock is released.
 #[derive(Debug, Default)]
 #[must_use = "the effects are lost unless they are run"]
 pub(crate) struct Later {
     wakers: Vec<Effect>,
     /// Bodies that were copied or are not sent.
     bodies: Vec<Bytes>,
-    /// The machine was given a command: the driver is woken.
+    /// The machine has received a command: the driver must be woken.
     pub(crate) commanded: bool,
 }
 
 #[derive(Debug)]
 enum Effect {
     Wake(Waker),
-    /// Of a replaced or removed waker, which may be the last owner of its task.
+    /// Drops a replaced or removed waker, which may be the last owner of its task.
     Drop(Waker),
 }
 
@@ -46,12 +46,12 @@ impl Later {
         }
     }
 
-    /// Wakes and drops. A panic in one of them does not reach the others: the panic hook has
+    /// Wakes and drops. A panic in one effect does not affect the others: the panic hook has
     /// reported it, and every other future still gets its wake-up.
     #[inline]
     pub(crate) fn run(self) {
         if self.wakers.capacity() == 0 && self.bodies.capacity() == 0 {
-            // Nothing was put off, and nothing is allocated: there is nothing to drop.
+            // No effect is deferred, and nothing is allocated: there is nothing to drop.
             mem::forget(self);
         } else {
             self.run_all();
@@ -72,7 +72,7 @@ impl Later {
     }
 }
 
-/// Stores the waker of the task that waits; the one in its place is dropped later.
+/// Stores the waker of a waiting task. Defers the drop of the one it replaces.
 pub(crate) fn register(slot: &mut Option<Waker>, waker: Waker, later: &mut Later) {
     later.drop_waker(slot.replace(waker));
 }

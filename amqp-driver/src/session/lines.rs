@@ -6,21 +6,22 @@ use amqp_core::ChannelId;
 
 use super::later::Later;
 
-/// The line that a ticket stands in: one for each kind of room.
+/// The line of a ticket: one for each kind of room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LineId {
-    /// Room in the output for messages of one frame, which all channels share; and the end of
-    /// `connection.blocked`.
+    /// Room in the output for messages of one frame, shared by all channels. Publishers also wait
+    /// here for `connection.unblocked`, see <https://www.rabbitmq.com/docs/connection-blocked>.
     Output,
-    /// Room for larger messages, which all channels share.
+    /// Room for larger messages, shared by all channels.
     Backlog,
-    /// Room of one channel: its window of unconfirmed publishes, `channel.flow`, its own backlog.
+    /// Room of one channel: its window of unconfirmed publishes, `channel.flow` (section 1.5.2.3 of
+    /// the protocol reference), its own backlog.
     Channel(ChannelId),
 }
 
 impl LineId {
-    /// The room that a publish takes, in the unit of the line: bytes of the output, or a place in the
-    /// window.
+    /// The room that a publish takes, in the unit of the line: bytes of the output, or one place in
+    /// the window.
     pub(crate) const fn cost(self, bytes: usize) -> usize {
         match self {
             Self::Output | Self::Backlog => bytes,
@@ -29,8 +30,8 @@ impl LineId {
     }
 }
 
-/// A place in a line. Numbers are given out in order for all lines, so that a ticket that moves to
-/// another line keeps its rank.
+/// A place in a line. Numbers ascend over all lines, so that a ticket that moves to another line
+/// keeps its rank.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) number: u64,
@@ -46,21 +47,23 @@ pub(crate) struct Ticket {
 ///              └── refused ────── stale ── the publish, or a drop ──> (gone)
 /// ```
 ///
-/// Those that wait share the room that there is. A grant reserves its share until the next round, and
-/// what a publish leaves of it is a credit of its channel: another publisher takes neither in between.
-/// A future that is not polled keeps its reservation for one round only, so that it holds up no other.
+/// The waiting publishers share the available room. A grant reserves its share until the next
+/// round, and the part that a publish leaves unused becomes a credit of its channel: other
+/// publishers can use neither in between. A future that is not polled keeps its reservation for one
+/// round only, so that it blocks no other.
 ///
-/// The unit of room is the line's own: bytes in the output and the backlog, publishes in a window.
+/// The unit of room is that of the line: bytes in the output and the backlog, publishes in a
+/// window.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     waiting: BTreeMap<u64, Waiting>,
-    /// The room that each grant reserves.
+    /// The room that each grant reserves, by ticket.
     granted: BTreeMap<u64, usize>,
-    /// What is left of the grants of this round, by channel.
+    /// The unused rest of this round's grants, by channel.
     credits: BTreeMap<ChannelId, usize>,
     /// Invariant: the sum of `granted` and `credits`.
     reserved: usize,
-    /// A publish has been made since the driver looked last.
+    /// A publish has been made since the driver last checked.
     used: bool,
 }
 
@@ -76,9 +79,9 @@ struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Waiting,
-    /// It may publish, and has so much room.
+    /// The ticket may publish, with this much room.
     Granted(usize),
-    /// It may try.
+    /// The ticket may try to publish, without reserved room.
     Stale,
 }
 
@@ -93,8 +96,8 @@ impl Line {
         !self.waiting.is_empty()
     }
 
-    /// Whether a publish without a ticket passes no other: it has the credit of its channel, or no
-    /// ticket waits and more is there than is reserved.
+    /// Whether a publish without a ticket overtakes no other: its channel has enough credit, or no
+    /// ticket waits and there is more room than is reserved.
     pub(crate) fn is_open_to(&self, channel: ChannelId, cost: usize, room: usize) -> bool {
         self.credits.get(&channel).is_some_and(|it| *it >= cost)
             || (self.waiting.is_empty() && (self.reserved == 0 || room > self.reserved))
@@ -117,7 +120,7 @@ impl Line {
         later.drop_waker(before.map(|before| before.waker));
     }
 
-    /// The ticket's standing. A grant is used up by asking.
+    /// Returns the ticket's standing, and consumes its grant.
     pub(crate) fn claim(&mut self, number: u64) -> Standing {
         if self.waiting.contains_key(&number) {
             return Standing::Waiting;
@@ -131,12 +134,12 @@ impl Line {
         }
     }
 
-    /// Accounts for a publish. What it leaves of its grant is for the next ones of its channel, from
-    /// which one without a grant takes.
+    /// Accounts for a publish. The unused rest of its grant becomes a credit of its channel; a
+    /// publish without a grant uses that credit.
     pub(crate) fn settle(&mut self, channel: ChannelId, cost: usize, granted: Option<usize>) {
         self.used = true;
         if let Some(room) = granted {
-            // Alone, it needs none.
+            // A lone publisher needs no credit.
             if self.reserved > 0 || self.has_waiting() {
                 let rest = room.saturating_sub(cost);
                 *self.credits.entry(channel).or_default() += rest;
@@ -149,7 +152,7 @@ impl Line {
         }
     }
 
-    /// Gives up a ticket.
+    /// Removes a ticket and its grant.
     pub(crate) fn leave(&mut self, number: u64, later: &mut Later) {
         if let Some(waiting) = self.waiting.remove(&number) {
             later.drop_waker(Some(waiting.waker));
@@ -159,20 +162,20 @@ impl Line {
         }
     }
 
-    /// Whether a publish has been made since this was asked last.
+    /// Whether a publish has been made since the last call.
     pub(crate) fn take_used(&mut self) -> bool {
         std::mem::take(&mut self.used)
     }
 
-    /// Begins a round: the reservations of the one before are over.
+    /// Begins a round: drops the reservations of the previous one.
     pub(crate) fn begin_round(&mut self) {
         self.granted.clear();
         self.credits.clear();
         self.reserved = 0;
     }
 
-    /// Grants what is not reserved of the room, in equal shares, but each at least what its publish
-    /// takes, and first in, first out as far as it goes.
+    /// Grants the unreserved part of `room`, first in, first out, in equal shares, but to each
+    /// publish at least its cost.
     pub(crate) fn grant(&mut self, room: usize, later: &mut Later) {
         let free = room.saturating_sub(self.reserved);
         let count = self.waiting.len().max(1);
@@ -189,7 +192,7 @@ impl Line {
         }
     }
 
-    /// Lets the publishers of a channel look again, or all: their channel or connection has ended.
+    /// Wakes and removes the tickets of a channel, or all: the channel or the connection has ended.
     pub(crate) fn dismiss(&mut self, channel: Option<ChannelId>, later: &mut Later) {
         self.waiting.retain(|_, waiting| {
             let stays = channel.is_some_and(|channel| waiting.channel != channel);

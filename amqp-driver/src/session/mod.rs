@@ -2,10 +2,10 @@
 //!
 //! | file | concern |
 //! |---|---|
-//! | `shared.rs` | the lock, the driver's end of it, waits for answers |
+//! | `shared.rs` | the lock, the driver's endpoint, waits for replies |
 //! | `state.rs` | channels, and the events of the machine |
-//! | `requests.rs` | requests that wait for their answer |
-//! | `publish.rs`, `lines.rs` | publishing, and the order of those that wait for room |
+//! | `requests.rs` | requests in flight |
+//! | `publish.rs`, `lines.rs` | publishing, and the order of publishers that wait for room |
 //! | `confirms.rs` | outcomes of publishes |
 //! | `deliveries.rs`, `buffer.rs` | messages that the application has not taken, and their bound |
 //! | `alarms.rs`, `waiters.rs`, `later.rs`, `budget.rs` | deadlines, wakers, effects after the lock, yielding |

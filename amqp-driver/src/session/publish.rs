@@ -18,13 +18,13 @@ use super::{
 };
 use crate::{base_channel::Inner, channel::TryPublishError, confirm::Unconfirmed, error::Error};
 
-/// The frames around a body, in bytes, as far as the room for publishes is concerned.
+/// The frames around a body, in bytes, as counted against the room for publishes.
 const PUBLISH_OVERHEAD: usize = 64;
 
-/// Why a publish is not done.
+/// The reason for which a publish was not done.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// It is held back, and stands in that line.
+    /// The publish is held back, and waits in this line.
     Held {
         line: LineId,
         hold: Hold,
@@ -32,13 +32,13 @@ pub(crate) enum Refused {
     Failed(Error),
 }
 
-/// The place in line of a publish, passed on when it is dropped.
+/// The place of a publish in a line. Dropping it passes its room on.
 struct Place<'a> {
     inner: &'a Inner,
     ticket: Option<Ticket>,
 }
 
-/// Publishes as soon as there is room. A future asks for the confirm if the publish is `tracked`.
+/// Publishes as soon as there is room. A future awaits the confirm if the publish is `tracked`.
 pub(crate) async fn publish_on<P: PropertyList>(
     inner: &Inner,
     publish: &basic::Publish,
@@ -51,7 +51,7 @@ pub(crate) async fn publish_on<P: PropertyList>(
         properties,
         tracked,
     };
-    // Most have room at once.
+    // The fast path: mostly there is room at once.
     let first = attempt(inner, &message, &mut body, &mut None, None);
     if let Attempt::Done(published) = first {
         return published;
@@ -68,7 +68,7 @@ pub(crate) async fn publish_on<P: PropertyList>(
         let first = first.take();
         let mut attempted = first.unwrap_or_else(|| attempt(None));
         if let Attempt::Waits = attempted {
-            // A waker is cloned without the lock: it is code of the executor's.
+            // Cloned without the lock: a waker's clone is foreign code.
             attempted = attempt(Some(cx.waker().clone()));
         }
         match attempted {
@@ -91,7 +91,7 @@ pub(crate) async fn publish_on<P: PropertyList>(
 struct Message<'a, P> {
     publish: &'a basic::Publish,
     properties: &'a P,
-    /// Whether a future asks for the confirm.
+    /// Whether a future awaits the confirm.
     tracked: bool,
 }
 
@@ -99,11 +99,11 @@ struct Message<'a, P> {
 enum Attempt {
     Done(Result<Option<PublishSeq>, Error>),
     Waits,
-    /// Other tasks run first.
+    /// The task must yield.
     Yields,
 }
 
-/// Publishes if there is room now, and no publisher waits for it.
+/// Publishes if there is room now, and no other publisher waits for it.
 pub(crate) fn try_publish_on<P: PropertyList>(
     inner: &Inner,
     publish: &basic::Publish,
@@ -126,7 +126,7 @@ pub(crate) fn try_publish_on<P: PropertyList>(
     })
 }
 
-/// Publishes, or stands in line if there is a waker to be called.
+/// Publishes. Without room, joins the line if there is a waker.
 #[inline]
 fn attempt<P: PropertyList>(
     inner: &Inner,
@@ -136,7 +136,7 @@ fn attempt<P: PropertyList>(
     waker: Option<Waker>,
 ) -> Attempt {
     let shared = inner.shared();
-    // What stands in line has waited.
+    // A publish in line has waited already.
     if ticket.is_none() && !inner.publish_budget.take(shared) {
         return Attempt::Yields;
     }
@@ -166,7 +166,7 @@ impl Drop for Place<'_> {
 }
 
 impl State {
-    /// Publishes a message, unless it is held back or has to wait for its turn. The body is taken
+    /// Publishes a message, unless it is held back or must wait for its turn. The body is taken
     /// only if the message is accepted.
     #[inline]
     fn publish<P: PropertyList>(
@@ -213,7 +213,7 @@ impl State {
                 line: line_of(hold, id),
                 hold,
             }),
-            // A channel that is gone has a reason, which says more.
+            // The reason for which the channel ended says more.
             Err(PublishError::Misuse(misuse)) => Err(Refused::Failed(
                 self.commands(id).err().unwrap_or(Error::Misuse(misuse)),
             )),
@@ -221,7 +221,7 @@ impl State {
         }
     }
 
-    /// Whether publishers wait, or room is reserved for some.
+    /// Whether publishers wait, or have room reserved.
     #[inline]
     fn is_contended(&self, id: ChannelId) -> bool {
         let window = || self.channels.get(id).is_some_and(|it| it.line.is_shared());
@@ -239,7 +239,7 @@ impl State {
         }
     }
 
-    /// The line behind which a publish without a ticket has to wait, so that it passes no other.
+    /// The line in which a publish without a ticket must wait, so that it overtakes no other.
     #[cold]
     fn must_wait(&mut self, id: ChannelId, cost: usize, len: usize) -> Option<(LineId, Hold)> {
         let window = LineId::Channel(id);
@@ -257,7 +257,7 @@ impl State {
             })
     }
 
-    /// Accounts for a publish that was made while others wait, and passes on what it leaves.
+    /// Accounts for a publish that was made under contention, and passes the unused room on.
     #[cold]
     fn settle_turn(
         &mut self,
@@ -280,7 +280,7 @@ impl State {
         self.grant(window, later);
     }
 
-    /// Takes a ticket, or moves one that was refused.
+    /// Joins a line, or moves a refused ticket to another line.
     fn join_line(
         &mut self,
         line: LineId,
@@ -306,7 +306,7 @@ impl State {
         later.commanded = true;
     }
 
-    /// Gives up a ticket, and passes its room on.
+    /// Removes a ticket, and passes its room on.
     fn leave_line(&mut self, ticket: Ticket, channel: ChannelId, later: &mut Later) {
         self.tickets -= 1;
         if let Some(line) = self.line(ticket.line) {
@@ -317,7 +317,7 @@ impl State {
         }
     }
 
-    /// The room that a line shares out; none while something else holds its publishes back.
+    /// The room that a line shares out. 0 while its publishes are held back for another reason.
     fn room(&mut self, line: LineId) -> usize {
         match line {
             LineId::Output | LineId::Backlog if self.machine.is_blocked() => 0,
@@ -332,12 +332,12 @@ impl State {
         }
     }
 
-    /// Asks for what begins the next round of grants in a line.
+    /// Requests the event that begins the next round of grants in a line.
     fn want(&mut self, line: LineId) {
         match line {
             LineId::Output => self.machine.want_writable(),
             LineId::Backlog => self.machine.want_backlog_writable(),
-            // A confirm and `channel.flow` tell by themselves.
+            // A confirm and `channel.flow` are events without a request.
             LineId::Channel(id) => {
                 self.crowded.insert(id);
                 if let Some(mut channel) = self.machine.channel(id)
@@ -349,7 +349,7 @@ impl State {
         }
     }
 
-    /// Shares the room that is not reserved among those that wait for it.
+    /// Shares the unreserved room among the waiting publishers.
     pub(crate) fn grant(&mut self, id: LineId, later: &mut Later) {
         let has_waiting = |line: &mut Line| line.has_waiting();
         if !self.line(id).is_some_and(has_waiting) {
@@ -364,7 +364,7 @@ impl State {
         }
     }
 
-    /// Begins the next round in a line: what was granted and not used is shared anew.
+    /// Begins the next round in a line: unused grants are shared anew.
     pub(crate) fn begin_round(&mut self, id: LineId, later: &mut Later) {
         if let Some(line) = self.line(id) {
             line.begin_round();
@@ -372,8 +372,8 @@ impl State {
         }
     }
 
-    /// Whether publishers wait though there is room, which is granted to others: the driver comes
-    /// again when these have had their chance to run.
+    /// Whether publishers wait although there is room, which is granted to others. The driver then
+    /// runs again after those have had their chance.
     pub(crate) fn is_round_due(&mut self) -> bool {
         let mut crowded = std::mem::take(&mut self.crowded);
         crowded.retain(|id| {
@@ -394,8 +394,8 @@ impl State {
             || (self.backlog_line.has_waiting() && self.machine.backlog_room() >= backlog)
     }
 
-    /// Begins the next round on the channels whose room is granted to publishers that do not use it:
-    /// none has since the driver looked. Events begin those of the whole output.
+    /// Begins the next round on the channels where no grant was used since the driver last checked.
+    /// Rounds of the output and the backlog begin with an event of the machine.
     pub(crate) fn begin_due_rounds(&mut self, later: &mut Later) {
         if std::mem::take(&mut self.round_due) {
             for id in self.crowded.clone() {
@@ -407,7 +407,7 @@ impl State {
         }
     }
 
-    /// Lets every publisher look again: the connection is closing or has ended.
+    /// Wakes every waiting publisher: the connection is closing or has ended.
     pub(crate) fn dismiss_publishers(&mut self, later: &mut Later) {
         self.output_line.dismiss(None, later);
         self.backlog_line.dismiss(None, later);
@@ -416,7 +416,7 @@ impl State {
         }
     }
 
-    /// Lets the publishers of a channel look again: it has ended.
+    /// Wakes the waiting publishers of a channel that has ended.
     pub(crate) fn dismiss_publishers_of(&mut self, id: ChannelId, later: &mut Later) {
         self.output_line.dismiss(Some(id), later);
         self.backlog_line.dismiss(Some(id), later);
@@ -439,7 +439,7 @@ impl State {
         channel.confirms.take(seq.get(), &mut self.totals)
     }
 
-    /// Stores the waker of the future that waits for the outcome.
+    /// Stores the waker of the future that awaits the outcome.
     pub(crate) fn await_outcome(
         &mut self,
         channel: ChannelId,
@@ -455,7 +455,7 @@ impl State {
         }
     }
 
-    /// Gives up the future's interest in the outcome.
+    /// Abandons the future's interest in the outcome.
     pub(crate) fn abandon_outcome(
         &mut self,
         channel: ChannelId,
@@ -468,7 +468,7 @@ impl State {
     }
 }
 
-/// The line for what holds a publish back.
+/// The line for a hold.
 const fn line_of(hold: Hold, channel: ChannelId) -> LineId {
     match hold {
         Hold::TooManyUnconfirmed | Hold::ChannelFlow | Hold::ChannelBacklogFull => {

@@ -1,4 +1,4 @@
-//! Requests that wait for their answer.
+//! Requests in flight.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// The requests whose answers are awaited.
+/// The requests in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Requests(BTreeMap<RequestId, Slot>);
 
@@ -25,7 +25,7 @@ pub(crate) struct Requests(BTreeMap<RequestId, Slot>);
 struct Slot {
     waker: Option<Waker>,
     answer: Option<Answer>,
-    /// The consumer that ends with the answer: the request cancels it.
+    /// `Some` if the request cancels a consumer, which ends with the answer.
     cancels: Option<(ChannelId, ConsumerId)>,
     /// The future was dropped; only the consumer waits for the answer.
     abandoned: bool,
@@ -46,13 +46,12 @@ impl Requests {
 }
 
 impl State {
-    /// Registers a request that a future will wait for.
+    /// Registers a request that a future awaits.
     pub(crate) fn expect(&mut self, request: RequestId) {
         self.requests.0.insert(request, Slot::default());
     }
 
-    /// Registers a request that cancels a consumer, which ends with the answer even if the future
-    /// is dropped.
+    /// Registers a `basic.cancel`. The consumer ends with the answer even if the future is dropped.
     pub(crate) fn expect_cancel(
         &mut self,
         request: RequestId,
@@ -64,7 +63,7 @@ impl State {
         self.consumer_cancelling(channel, consumer);
     }
 
-    /// Takes the answer, if it has come.
+    /// Takes the answer, if it has arrived.
     pub(crate) fn take_answer(&mut self, request: RequestId) -> Poll<Result<Answer, Error>> {
         let Some(slot) = self.requests.0.get_mut(&request) else {
             return Poll::Ready(Err(Error::Internal("the request has no slot")));
@@ -79,7 +78,7 @@ impl State {
         })
     }
 
-    /// Stores the waker of the future that waits for the answer.
+    /// Stores the waker of the future that awaits the answer.
     pub(crate) fn await_answer(&mut self, request: RequestId, waker: Waker, later: &mut Later) {
         match self.requests.0.get_mut(&request) {
             Some(slot) => register(&mut slot.waker, waker, later),
@@ -87,8 +86,8 @@ impl State {
         }
     }
 
-    /// Gives up a wait. A late answer is undone: a consumer is cancelled, a message requeued, a
-    /// channel closed.
+    /// Abandons a request. A late answer is undone: a consumer is cancelled, a message requeued, a
+    /// channel closed. The answer to a `basic.cancel` still ends its consumer.
     pub(crate) fn abandon(
         &mut self,
         channel: Option<ChannelId>,
@@ -111,7 +110,8 @@ impl State {
             Some(Answer::Got(Some(message))) => {
                 if let (Some(tag), Some(mut channel)) = (message.tag, self.machine.channel(channel))
                 {
-                    // Refused only on a channel that is not open, whose deliveries are requeued.
+                    // Fails only on a channel that is not open, and the server requeues its
+                    // deliveries.
                     let _closed = channel.reject(tag, Requeue::Yes);
                 }
             }

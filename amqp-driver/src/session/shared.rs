@@ -28,10 +28,10 @@ use crate::{
     io::{Clock, Drive},
 };
 
-/// A connection's state, behind the one lock that it has.
+/// A connection's state, behind its one lock.
 ///
-/// The lock is never held across an await, a system call or code of the application: wakers are
-/// cloned before it, and woken and dropped after it, as are bodies; see [`Later`].
+/// The lock is never held across an await, a system call or foreign code: wakers are cloned before
+/// it is taken, and wakers and bodies are woken and dropped after it is released; see [`Later`].
 pub(crate) struct Shared {
     state: Mutex<State>,
     timeouts: Timeouts,
@@ -57,12 +57,12 @@ impl Shared {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in a critical section panics; should it, the state is still the best there is.
+        // Nothing in a critical section panics. If it does, the state is still the best available.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `act` under the lock, and what it puts off after it. Wakes the driver if the machine was
-    /// commanded, or there is room to read on.
+    /// Runs `act` under the lock, and the effects that it defers after it. Wakes the driver if the
+    /// machine has received a command, or paused reading can resume.
     #[inline]
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State, &mut Later) -> T) -> T {
         let mut later = Later::default();
@@ -90,7 +90,7 @@ impl Shared {
         })
     }
 
-    /// As [`command`](Self::command), and processes the events that come of it.
+    /// As [`command`](Self::command), and processes the resulting events.
     pub(crate) fn command_and_process<T>(
         &self,
         command: impl FnOnce(&mut State, &mut Later) -> T,
@@ -114,7 +114,7 @@ impl fmt::Debug for Shared {
 
 /// The wait for the answer to a request.
 ///
-/// Dropping it gives the answer up: its effect is undone.
+/// Dropping it abandons the request: a late answer is undone.
 #[derive(Debug)]
 pub(crate) struct Wait<'a> {
     shared: &'a Shared,
@@ -138,7 +138,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// The answer, of the type that the request's method names.
+    /// The reply, as the method type that the request expects.
     pub(crate) async fn reply<R: TryFrom<Method>>(self) -> Result<R, Error> {
         const WRONG: Error = Error::Internal("the answer is of another type");
         match self.await? {
@@ -147,7 +147,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// The message that was fetched.
+    /// The message of a `basic.get-ok`, or `None` for `basic.get-empty`.
     pub(crate) async fn message(self) -> Result<Option<GetMessage>, Error> {
         match self.await? {
             Answer::Got(message) => Ok(message),
@@ -191,7 +191,7 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// Waits until a condition holds, among those that are woken when it may.
+/// Waits until a condition holds. It is checked whenever `waiters` are woken.
 pub(crate) async fn wait_for<T>(
     shared: &Shared,
     waiters: fn(&mut State) -> &mut Waiters,
@@ -205,7 +205,7 @@ pub(crate) async fn wait_for<T>(
     poll_fn(move |cx| waiting.poll(cx, &condition)).await
 }
 
-/// A place among those that wait, given up on drop.
+/// A place among waiters, left on drop.
 pub(crate) struct Waiting<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) waiters: fn(&mut State) -> &mut Waiters,
@@ -241,8 +241,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A deadline by the driver's clock, from the first poll on; never without a duration. On a
-/// connection that has ended no clock runs, and the deadline has passed.
+/// A deadline by the driver's clock, counted from the first poll; `after` is `None` for no
+/// deadline. On a connection that has ended the clock has stopped, and the deadline has passed.
 #[derive(Debug)]
 pub(crate) struct Alarm<'a> {
     shared: &'a Shared,
@@ -275,7 +275,7 @@ impl<'a> Alarm<'a> {
             },
             None => {
                 self.id = Some(state.alarms.add(after, waker));
-                // The driver sets it.
+                // The driver sets the deadline.
                 later.commanded = true;
                 Poll::Pending
             }
@@ -292,7 +292,7 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// The output of `future`; none if it takes longer than `limit`.
+/// The output of `future`. `None` if it takes longer than `limit`.
 pub(crate) async fn within<T>(
     shared: &Shared,
     limit: Option<Duration>,
@@ -321,7 +321,7 @@ impl ClientEndpoint {
         });
     }
 
-    /// Tells the machine something, and passes on what comes of it.
+    /// Runs `act`, processes the resulting events and advances the clock.
     fn tell<T>(&self, now: Instant, act: impl FnOnce(&mut State) -> T) -> T {
         self.0.with(|state, later| {
             let result = act(state);
@@ -361,7 +361,8 @@ impl Endpoint for ClientEndpoint {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.0.with(|state, later| {
-            // A deadline of the session's own is none of the machine's, which judges the server.
+            // A due deadline of the session that precedes the machine's is handled alone: the
+            // machine's timeouts judge the server.
             let machine = state.machine.poll_timeout().map(|(at, _)| at);
             let own = state.next_deadline().filter(|&own| own <= now);
             if own.is_none_or(|own| machine.is_some_and(|at| at < own)) {
@@ -381,7 +382,7 @@ impl Endpoint for ClientEndpoint {
             later.drop_bodies(state.machine.take_discarded());
             state.begin_due_rounds(later);
             let more = state.machine.poll_transmit(now, out);
-            // The driver asks for more when the transport has taken all that it had.
+            // The driver calls again when the transport has taken all output.
             state.in_transit = more;
             state.flushers.wake_all(later);
             state.process_events(later);
@@ -416,7 +417,7 @@ impl Drive for ClientEndpoint {
                 state.stalled_at = None;
                 state.machine.set_reading(now, true);
             } else if state.stalled_at.is_none() {
-                // There was progress, or reading is paused for what is unsent.
+                // There was progress, or reading is paused for unsent output.
                 state.begin_stall(now, self.0.timeouts.unread);
             }
         }
@@ -432,7 +433,7 @@ impl Drive for ClientEndpoint {
         let due = machine.into_iter().chain(state.next_deadline()).min();
         let earlier = due.is_some_and(|due| alarm.is_none_or(|alarm| due < alarm));
         let parked = !(readable || writable || earlier || state.machine.is_finished());
-        // When the tasks that were granted room have had their chance to run.
+        // Due once the tasks with a grant have had their chance to run.
         let next_round = output && state.is_round_due();
         state.round_due = next_round;
         let again = next_round.then(|| waker.clone());

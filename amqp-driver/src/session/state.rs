@@ -1,4 +1,4 @@
-//! Everything about a connection that its handles share: the machine, and what waits for it.
+//! The state of a connection that its handles share: the machine, and the tasks that wait for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,18 +26,19 @@ use super::{
 };
 use crate::error::Error;
 
-/// Reading stops while this much output waits beyond the bound of publishes, in bytes; it goes on at
-/// half of it. A server that asks without end, and does not read the answers, is not listened to.
+/// The output beyond the bound of publishes, in bytes, at which reading stops; it resumes at half
+/// of it. Bounds the memory for replies to a server that sends requests without end and does not
+/// read.
 const ANSWERS_MAX: usize = 16 << 20;
 
-/// How long a message that was put back may take to come again before it is taken for another
-/// consumer's: a redelivery takes a round trip.
+/// The time that a requeued message may take to be redelivered before it counts as delivered to
+/// another consumer: a redelivery takes a round trip.
 const RECALL: Duration = Duration::from_secs(1);
 
-/// How long reading pauses for a consumer that takes nothing and whose messages can be put back.
+/// The time that reading pauses for a consumer that takes nothing, if its messages can be requeued.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Behind the one lock of a connection.
+/// The state behind the one lock of a connection.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) machine: client::Connection,
@@ -45,69 +46,73 @@ pub(crate) struct State {
     pub(crate) driver: Option<Waker>,
     pub(crate) requests: Requests,
     pub(crate) channels: ChannelTable<ChannelState>,
-    /// The number of channels that the machine had when it was last looked at.
+    /// The machine's number of channels at the last check.
     channel_count: usize,
     /// Futures that wait for the connection to open, to change its state or to end.
     pub(crate) life: Waiters,
     /// Futures that wait for a channel number, or the end.
     pub(crate) numbers: Waiters,
     pub(crate) opened: bool,
-    /// Why the connection ended, once it has.
+    /// `Some` once the connection has ended.
     pub(crate) closed: Option<CloseReason>,
-    /// Why the server wants no publishes, while it does not.
+    /// The server's reason, while it blocks publishes; see
+    /// <https://www.rabbitmq.com/docs/connection-blocked>.
     pub(crate) blocked: Option<amqp_core::wire::ShortStr>,
-    /// A new secret is wanted.
+    /// The application must provide a new secret.
     pub(crate) secret_due: bool,
-    /// The certificates that the server has shown.
+    /// The server's certificates.
     pub(crate) certificates: Arc<[Vec<u8>]>,
     /// Output was handed out, and the transport may not have taken it yet.
     pub(crate) in_transit: bool,
-    /// Futures that wait until output has left.
+    /// Futures that wait for a flush.
     pub(crate) flushers: Waiters,
     pub(crate) output_line: Line,
     pub(crate) backlog_line: Line,
-    /// The number of tickets that publishers have.
+    /// The number of tickets held by publishers.
     pub(crate) tickets: usize,
     pub(crate) last_ticket: u64,
-    /// The channels of which publishers may wait while their room is granted to others.
+    /// The channels on which publishers may wait while the room is granted to others.
     pub(crate) crowded: BTreeSet<ChannelId>,
-    /// Publishers that were granted room have had their chance to run: a next round is due where none
-    /// has used it.
+    /// Publishers with a grant have had their chance to run: the next round is due on a channel
+    /// where none has used it.
     pub(crate) round_due: bool,
     pub(crate) buffer: Buffer,
     pub(crate) totals: Totals,
-    /// Reading is paused: the buffer is full, or too much is unsent.
+    /// Reading is paused: the buffer is full, or too much output is unsent.
     pub(crate) reading_paused: bool,
-    /// When what reading is paused for is given up.
+    /// The deadline for the pause of reading: consumers that take nothing are ended, or reading
+    /// resumes.
     pub(crate) stalled_at: Option<Instant>,
-    /// It is paused for messages that the server does not take back.
+    /// Reading is paused for messages that the server does not take back.
     pub(crate) overfull: bool,
     /// A delivery was taken since reading was paused.
     pub(crate) taken: bool,
-    /// None was for so long that reading went on: what comes is put back.
+    /// No delivery was taken for so long that reading resumed: further deliveries are withheld.
     pub(crate) untaken: bool,
-    /// When to look whether what was put back has come; a time in the past until it is set.
+    /// The next check of requeued messages for redelivery. [`Instant::ORIGIN`] until the driver
+    /// sets it.
     pub(crate) recalled_at: Option<Instant>,
     pub(crate) alarms: Alarms,
 }
 
-/// What is known of a channel whose handle is alive.
+/// The state of a channel with a live handle.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelState {
-    /// Why it ended, once it has.
+    /// `Some` once the channel has ended.
     pub(crate) closed: Option<CloseReason>,
-    /// The server has paused publishing on it.
+    /// The server has paused publishing with `channel.flow`.
     pub(crate) paused: bool,
-    /// The application has set a prefetch of its own with `basic.qos`.
+    /// The application has set its own prefetch with `basic.qos`.
     pub(crate) qos_by_user: bool,
-    /// The prefetch that the last `basic.qos` set for consumers that begin after it.
+    /// The prefetch of the last `basic.qos`, which applies to consumers that begin after it; see
+    /// <https://www.rabbitmq.com/docs/consumer-prefetch>.
     pub(crate) prefetch: u16,
     pub(crate) consumers: BTreeMap<ConsumerId, ConsumerState>,
     pub(crate) confirms: Confirms,
     pub(crate) returns: Option<ReturnsState>,
     /// Publishers that wait for room that only this channel lacks.
     pub(crate) line: Line,
-    /// Futures that wait for a change of its state.
+    /// Futures that wait for a change of the channel's state.
     pub(crate) watchers: Waiters,
 }
 
@@ -169,7 +174,8 @@ impl State {
         self.channels.get_mut(id)
     }
 
-    /// Why the channel takes no commands; none if it does.
+    /// The reason for which the channel takes no commands. `Some` once it or the connection has
+    /// ended.
     pub(crate) fn channel_error(&self, id: ChannelId) -> Option<Error> {
         if let Some(reason) = &self.closed {
             return Some(Error::ConnectionClosed(reason.clone()));
@@ -178,7 +184,10 @@ impl State {
         channel.closed.clone().map(Error::ChannelClosed)
     }
 
-    /// The commands of a channel, or why there are none.
+    /// The commands of a channel.
+    ///
+    /// # Errors
+    /// The reason for which the channel takes no commands.
     pub(crate) fn commands(&mut self, id: ChannelId) -> Result<client::ChannelMut<'_>, Error> {
         if let Some(error) = self.channel_error(id) {
             return Err(error);
@@ -196,7 +205,8 @@ impl State {
     /// Whether there is room for input.
     pub(crate) fn wants_input(&self) -> bool {
         if self.machine.close_reason().is_some() && !self.machine.has_transmit() {
-            // Only the answer to the close is of interest.
+            // Only the peer's reply to the close counts, see section 1.4.2.9 of the protocol
+            // reference.
             return true;
         }
         let part = if self.reading_paused { 2 } else { 1 };
@@ -206,7 +216,7 @@ impl State {
             && self.unpublished() < ANSWERS_MAX / part
     }
 
-    /// Begins to wait until what reading is paused for is taken.
+    /// Sets the deadline for the pause of reading.
     pub(crate) fn begin_stall(&mut self, now: Instant, unread: Duration) {
         self.overfull = self.is_overfull();
         let crowded = !self.overfull && self.buffer.is_crowded(true);
@@ -218,13 +228,13 @@ impl State {
         self.buffer.is_full(self.reading_paused && self.overfull)
     }
 
-    /// Whether an answer of the server is awaited, which may stand behind deliveries.
+    /// Whether a reply of the server is outstanding, which may be queued behind deliveries.
     fn is_awaited(&self) -> bool {
         self.totals.awaited > 0 || !self.requests.is_empty() || self.tickets > 0
     }
 
-    /// The output that cannot be publishes, in bytes: of these, one at most is accepted beyond each
-    /// bound, and one of the two fits into a frame.
+    /// A lower bound of the output that is not publishes, in bytes. Beyond each of the two bounds
+    /// for publishes, at most one message is accepted, and one of the two fits into a frame.
     fn unpublished(&self) -> usize {
         let limits = self.machine.limits();
         let body = usize::try_from(limits.body).unwrap_or(usize::MAX);
@@ -240,7 +250,7 @@ impl State {
         self.machine.buffered().saturating_sub(published)
     }
 
-    /// Advances the clock of what the session itself waits for.
+    /// Advances the clock of the session's own deadlines.
     pub(crate) fn advance(&mut self, now: Instant, later: &mut Later) {
         self.alarms.advance(now);
         self.alarms.expire(now, later);
@@ -273,7 +283,7 @@ impl State {
 
     // Events.
 
-    /// Passes the machine's events on to what waits for them.
+    /// Processes the machine's events.
     pub(crate) fn process_events(&mut self, later: &mut Later) {
         while let Some(event) = self.machine.poll_event() {
             match event {
@@ -363,7 +373,7 @@ impl State {
         }
     }
 
-    /// A channel has ended, whichever side ended it.
+    /// Processes the end of a channel, by either side.
     pub(crate) fn on_channel_closed(
         &mut self,
         id: ChannelId,

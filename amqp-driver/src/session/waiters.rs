@@ -4,18 +4,18 @@ use std::{collections::BTreeMap, task::Waker};
 
 use super::later::Later;
 
-/// The wakers of futures that wait for the same condition, in the order in which they began.
+/// The wakers of futures that wait for the same condition, in the order of arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     waiting: BTreeMap<u64, Waker>,
     next: u64,
 }
 
-/// One future's place among [`Waiters`]; none while it does not wait.
+/// A future's place among [`Waiters`]. `Some` while it waits.
 pub(crate) type Place = Option<u64>;
 
 impl Waiters {
-    /// Takes a place, or keeps the one that was taken.
+    /// Takes a place, or keeps the current one, and stores the waker.
     pub(crate) fn wait(&mut self, place: &mut Place, waker: Waker, later: &mut Later) {
         let key = *place.get_or_insert_with(|| {
             self.next += 1;
