@@ -1,4 +1,4 @@
-//! Making connections.
+//! Opening connections.
 
 use amqp_driver::{Config, ConnectError, Error, Options};
 
@@ -6,12 +6,12 @@ use crate::{
     handles::Connection, linger::linger, runtime::Blocking, stream::BlockingSocket, wait::wait,
 };
 
-/// Connects to the server that an AMQP URI names, [as that says](amqp_driver#connecting). A thread of
-/// its own drives the connection.
+/// Connects to the server of an AMQP URI ([its syntax](https://www.rabbitmq.com/docs/uri-spec), and
+/// [all that it can contain](amqp_driver#connecting)). A thread of its own drives the connection.
 ///
-/// Dropping the last of its handles closes the connection in good order, and waits for that: what was
-/// published before arrives. It blocks until then, at the latest until the output has made no progress
-/// for [`Timeouts::close`](amqp_driver::core::Timeouts), 10 seconds by default.
+/// Dropping the last handle closes the connection gracefully, after sending the publishes accepted
+/// before. The drop blocks until the close has finished, or the output has made no progress for
+/// [`Timeouts::close`](amqp_driver::core::Timeouts), 10 seconds by default.
 ///
 /// ```no_run
 /// let connection = amqp_blocking::connect("amqp://me:secret@broker.example.com/staging")?;
@@ -19,13 +19,14 @@ use crate::{
 /// ```
 ///
 /// # Errors
-/// When the URI is wrong, no host can be reached, or the connection cannot be opened;
+/// If the URI is invalid, no host can be reached, or the connection cannot be opened;
 /// [`ConnectError::TimedOut`] beyond the limit of [`within`](crate::within).
 pub fn connect(uri: &str) -> Result<Connection, ConnectError> {
     connect_with(&Options::from_uri(uri)?)
 }
 
-/// Connects [as the options say](amqp_driver#connecting). A thread of its own drives the connection.
+/// Connects according to the [options](amqp_driver#connecting). A thread of its own drives the
+/// connection.
 ///
 /// # Errors
 /// As [`connect`].
@@ -36,14 +37,13 @@ pub fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
     Ok(connection.into())
 }
 
-/// Opens a connection over a stream that was made elsewhere: a connected
-/// [`TcpStream`](std::net::TcpStream), however it was made, or a Unix socket. It becomes non-blocking,
-/// and so do its clones: leave those alone until the connection has ended. Nagle's algorithm is left
-/// as it is.
+/// Opens a connection over an existing stream: a connected [`TcpStream`](std::net::TcpStream) or a
+/// Unix socket. The stream becomes non-blocking, and so do its clones: they must not be used until
+/// the connection has ended. `TCP_NODELAY` is not changed.
 ///
 /// # Errors
-/// When the connection cannot be opened, or the configuration has a setting that no server would
-/// accept.
+/// If the connection cannot be opened, or the configuration has a setting that no server accepts;
+/// [`Error::TimedOut`] beyond the limit of [`within`](crate::within).
 pub fn from_stream(stream: impl Into<BlockingSocket>, config: Config) -> Result<Connection, Error> {
     let stream = stream.into().into_stream();
     let connection = wait(amqp_driver::from_transport(&Blocking, stream, config))??;

@@ -1,4 +1,4 @@
-//! Runs one future on the thread that asks, which parks meanwhile.
+//! Runs one future on the calling thread, which parks while the future is pending.
 
 use std::{
     any::Any,
@@ -20,21 +20,21 @@ use std::{
 };
 
 thread_local! {
-    /// What runs on this thread.
+    /// The executor that runs on this thread. `Some` while one does.
     static CURRENT: RefCell<Option<Executor>> = const { RefCell::new(None) };
-    /// What ran on it before and had no sockets, to be used again.
+    /// The last executor of this thread without sockets, kept for reuse.
     static SPARE: Cell<Option<Executor>> = const { Cell::new(None) };
 }
 
-/// What a thread waits with in place of parking, because it waits for sockets, too.
+/// A way to park a thread that also waits for sockets.
 pub(crate) trait Park: Any {
-    /// Waits until the waker that came with it was woken since the last call, a socket is ready, or
-    /// the time is over. It may return at any time.
+    /// Waits until the waker that was created with it has been woken since the last call, a socket is
+    /// ready, or `limit` has passed. Spurious returns are allowed.
     fn park(&mut self, limit: Option<Duration>);
 }
 
-/// Runs a future on this thread, until it is ready: one that is made of the asynchronous handles,
-/// such as a library's that was written for any runtime. [`within`](crate::within) does not end it.
+/// Runs a future on this thread until it is ready. The future may use the asynchronous handles, such
+/// as that of a library for any runtime. The limit of [`within`](crate::within) does not apply.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     match run(future, None) {
         Some(output) => output,
@@ -42,13 +42,14 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Runs a future on this thread, at most until then.
+/// Runs a future on this thread. Returns `None` if it is not ready at `until`. It is polled at least
+/// once.
 pub(super) fn run<F: Future>(future: F, until: Option<Instant>) -> Option<F::Output> {
     let entered = Entered::new();
     let mut context = Context::from_waker(&entered.waker);
     let mut future = pin!(future);
     loop {
-        // All that has come up before this point is seen by the poll.
+        // Wake-ups before this point are covered by the poll below.
         entered.parker.state.swap(AWAKE, AcqRel);
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return Some(output);
@@ -61,13 +62,13 @@ pub(super) fn run<F: Future>(future: F, until: Option<Instant>) -> Option<F::Out
     }
 }
 
-/// Does something with what parks the thread while the future waits that runs on it. The first time
-/// it is made, along with what wakes it. An adapter registers its sockets there; it belongs to what
-/// runs now, and another one comes when the future goes on elsewhere.
+/// Calls `act` with the [`Park`] of the executor on this thread. On first use `make` creates it,
+/// along with its waker. Sockets are registered with it. It belongs to this executor: a future that
+/// continues on another executor gets another one.
 ///
 /// # Errors
-/// Those of the two, and [`Unsupported`](io::ErrorKind::Unsupported) when nothing runs on the thread
-/// by [`block_on`] or a call of this module.
+/// Those of `make` and `act`; [`Unsupported`](io::ErrorKind::Unsupported) if no executor runs on the
+/// thread, by [`block_on`] or a call of this module, or it has a [`Park`] of another type.
 pub(crate) fn with_park<P: Park, T>(
     make: impl FnOnce() -> io::Result<(P, Waker)>,
     act: impl FnOnce(&mut P) -> io::Result<T>,
@@ -75,7 +76,7 @@ pub(crate) fn with_park<P: Park, T>(
     let done = with_current(|executor| {
         if executor.park.is_none() {
             let (park, waker) = make()?;
-            // There is none as long as there is no other way to park.
+            // Not set yet: it is set together with `park`.
             let _first = executor.parker.waker.set(waker);
             executor.park = Some(Box::new(park));
         }
@@ -93,18 +94,19 @@ pub(crate) fn with_park<P: Park, T>(
 
 const OUTSIDE: &str = "a socket for blocking calls is used where no block_on runs";
 
-/// Wakes somebody when the thread has been parked: there may be news of his socket.
+/// Wakes `waker` after the thread has next been parked: its socket may be ready.
 pub(crate) fn wake_after_park(waker: &Waker) {
     with_current(|executor| {
         let waiting = &mut executor.waiting;
-        // Who runs on the thread is polled anyway.
+        // The future that runs on the thread is polled anyway.
         if !executor.waker.will_wake(waker) && !waiting.iter().any(|it| it.will_wake(waker)) {
             waiting.push(waker.clone());
         }
     });
 }
 
-/// Wakes somebody at that time, as long as the same runs on this thread. None if nothing does.
+/// Wakes `waker` at `at`, provided that the current executor still runs on this thread. Returns
+/// `None` if there is none.
 pub(super) fn wake_at(at: Instant, waker: &Waker) -> Option<()> {
     with_current(|executor| {
         executor.last_alarm += 1;
@@ -117,7 +119,7 @@ fn with_current<T>(act: impl FnOnce(&mut Executor) -> T) -> Option<T> {
     CURRENT.with_borrow_mut(|current| current.as_mut().map(act))
 }
 
-/// Something runs on this thread as long as this is there, and then what did before.
+/// Installs an executor on this thread, and restores the outer one on drop.
 struct Entered {
     parker: Arc<Parker>,
     waker: Waker,
@@ -142,11 +144,11 @@ impl Drop for Entered {
     }
 }
 
-/// What runs on a thread now and then, and sleeps when it says so.
+/// An executor that runs in steps, and sleeps only when its owner calls [`sleep`](Self::sleep).
 pub(crate) struct StepExecutor(Option<Executor>);
 
 impl StepExecutor {
-    /// It sleeps with that. Who wakes that wakes it.
+    /// Creates an executor that sleeps with `park`, whose waker wakes it.
     pub(crate) fn new(park: impl Park) -> Self {
         Self(Some(Executor {
             park: Some(Box::new(park)),
@@ -154,9 +156,9 @@ impl StepExecutor {
         }))
     }
 
-    /// Does something as what runs on this thread.
+    /// Calls `act` with this as the executor on this thread.
     pub(crate) fn enter<T>(&mut self, act: impl FnOnce() -> T) -> T {
-        /// What runs on the thread, and what does not.
+        /// Swaps the executors back on drop, also if `act` panics.
         struct Swapped<'a>(&'a mut Option<Executor>);
         impl Swapped<'_> {
             fn swap(&mut self) {
@@ -173,15 +175,15 @@ impl StepExecutor {
         act()
     }
 
-    /// Sleeps until then, or until a socket is ready or an alarm rings, and wakes those who wait for
-    /// it.
+    /// Sleeps until `until`, an alarm, a ready socket or a wake-up. Then wakes the wakers of sockets
+    /// and of due alarms.
     pub(crate) fn sleep(&mut self, until: Option<Instant>) {
         let Some(executor) = &mut self.0 else { return };
         executor.parker.state.swap(AWAKE, AcqRel);
         executor.wait(until).into_iter().for_each(Waker::wake);
     }
 
-    /// When the next alarm rings.
+    /// The time of the next alarm.
     pub(crate) fn next_alarm(&self) -> Option<Instant> {
         let ((at, _), _) = self.0.as_ref()?.alarms.first_key_value()?;
         Some(*at)
@@ -190,11 +192,11 @@ impl StepExecutor {
 
 struct Executor {
     parker: Arc<Parker>,
-    /// The parker, as who waits for something knows it.
+    /// The parker as a waker, for the context of the future.
     waker: Waker,
-    /// What parks the thread, if it does not simply park.
+    /// `Some` once sockets are waited for; otherwise the thread parks by [`thread::park`].
     park: Option<Box<dyn Park>>,
-    /// Whom else to wake after that.
+    /// Other wakers to wake after parking.
     waiting: Vec<Waker>,
     alarms: BTreeMap<(Instant, u64), Waker>,
     last_alarm: u64,
@@ -219,8 +221,8 @@ impl Default for Executor {
 }
 
 impl Executor {
-    /// Waits until somebody wakes the thread, an alarm rings or the time is over. Gives back whom to
-    /// wake.
+    /// Waits until a wake-up, an alarm or `until`. Returns the wakers to wake: the other wakers, and
+    /// those of due alarms.
     fn wait(&mut self, until: Option<Instant>) -> Vec<Waker> {
         let alarm = self.alarms.first_key_value().map(|((at, _), _)| *at);
         let next = [until, alarm].into_iter().flatten().min();
@@ -228,7 +230,7 @@ impl Executor {
         let asleep = self.parker.fall_asleep();
         match &mut self.park {
             Some(park) if asleep => park.park(left),
-            // Who else waits gets a turn also when there is no rest.
+            // Sockets are polled even without parking, or their wakers would starve.
             Some(park) if !self.waiting.is_empty() => park.park(Some(Duration::ZERO)),
             None if asleep => left.map_or_else(thread::park, thread::park_timeout),
             _ => {}
@@ -244,22 +246,22 @@ impl Executor {
 }
 
 struct Parker {
-    /// One of the three below.
+    /// [`AWAKE`], [`WOKEN`] or [`ASLEEP`].
     state: AtomicU8,
     thread: Thread,
-    /// Wakes the thread, if it does not simply park.
+    /// Wakes the thread if its executor has a [`Park`].
     waker: OnceLock<Waker>,
 }
 
-/// The future is polled, or about to be.
+/// The future is being polled, or about to be.
 const AWAKE: u8 = 0;
-/// It is to be polled once more.
+/// A wake-up has come: the future must be polled once more.
 const WOKEN: u8 = 1;
-/// The thread is parked, or about to be.
+/// The thread is parked, or about to park.
 const ASLEEP: u8 = 2;
 
 impl Parker {
-    /// False if somebody has woken the thread meanwhile.
+    /// Marks the thread as asleep. Returns `false` if a wake-up has come since the last poll began.
     fn fall_asleep(&self) -> bool {
         let asleep = self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire);
         asleep.is_ok()
@@ -293,7 +295,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(20);
 
-    /// A future that another thread makes ready after a while, with the waker that it has then.
+    /// A future that another thread completes after [`SHORT`], waking the latest waker.
     fn told_by_a_thread() -> impl Future<Output = ()> {
         let state = Arc::new(Mutex::new((false, None::<Waker>)));
         let telling = Arc::clone(&state);
@@ -314,7 +316,7 @@ mod tests {
         })
     }
 
-    /// Counts how often it parks.
+    /// Counts the parks.
     struct Counting(Arc<AtomicUsize>);
 
     impl Park for Counting {
@@ -356,7 +358,7 @@ mod tests {
         assert_eq!(run(async { 42 }, Some(begun)), Some(42));
     }
 
-    /// Such as a set of futures has, that polls only those which were woken.
+    /// A set of futures has such wakers: it polls only the futures that were woken.
     #[test]
     fn wakers_of_ones_own_are_woken_too() {
         struct Flag(AtomicU8, Waker);

@@ -1,4 +1,4 @@
-//! The handles, with calls that block.
+//! The handles, with blocking calls.
 
 use std::{
     future::{Future, poll_fn},
@@ -18,7 +18,7 @@ use ref_cast::RefCast;
 
 use crate::wait::wait;
 
-/// A connection to a server. It can be cloned, and used by any number of threads.
+/// A connection to a server. Clones share it, and can be used from any number of threads.
 ///
 /// Wraps [`amqp_driver::Connection`].
 #[derive(Clone, Debug, RefCast)]
@@ -26,7 +26,7 @@ use crate::wait::wait;
 pub struct Connection(amqp_driver::Connection);
 
 impl Connection {
-    /// Waits until the handshake is over.
+    /// Waits for the end of the handshake.
     ///
     /// # Errors
     /// As [`amqp_driver::Connection::opened`]; [`Error::TimedOut`] also beyond the limit of
@@ -44,7 +44,7 @@ impl Connection {
         Ok(wait(self.0.open_channel())??.into())
     }
 
-    /// A pool of channels, all opened at once.
+    /// Creates a pool of `size` channels, all opened at once.
     ///
     /// # Errors
     /// As [`amqp_driver::Connection::channel_pool`]; [`Error::TimedOut`] also beyond the limit of
@@ -53,8 +53,7 @@ impl Connection {
         Ok(wait(self.0.channel_pool(size))??.into())
     }
 
-    /// Runs an asynchronous `body` on this thread, and drops it with the reason when the
-    /// connection ends.
+    /// Runs an asynchronous `body` on this thread, and drops it if the connection ends first.
     ///
     /// # Errors
     /// As [`amqp_driver::Connection::scope`]; [`Error::TimedOut`] also beyond the limit of
@@ -63,7 +62,8 @@ impl Connection {
         wait(self.0.scope(body))?
     }
 
-    /// Gives the server a new secret, such as an OAuth 2 token, before the old one expires.
+    /// Sends the server a new secret, such as an OAuth 2 token, before the old one expires
+    /// ([RabbitMQ's page](https://www.rabbitmq.com/docs/oauth2)).
     ///
     /// # Errors
     /// As [`amqp_driver::Connection::update_secret`]; [`Error::TimedOut`] also beyond the limit of
@@ -72,7 +72,7 @@ impl Connection {
         wait(self.0.update_secret(secret, reason))?
     }
 
-    /// Waits until all that was accepted before was handed to the system.
+    /// Waits until everything accepted before was handed to the system.
     ///
     /// # Errors
     /// As [`amqp_driver::Connection::flush`]; [`Error::TimedOut`] also beyond the limit of
@@ -81,7 +81,7 @@ impl Connection {
         wait(self.0.flush())?
     }
 
-    /// Closes the connection. What was accepted before is sent first.
+    /// Closes the connection. Everything accepted before is sent first.
     ///
     /// # Errors
     /// As [`amqp_driver::Connection::close`]; [`Error::TimedOut`] also beyond the limit of
@@ -110,7 +110,7 @@ impl From<amqp_driver::Connection> for Connection {
 }
 
 impl Connection {
-    /// Waits until the connection has ended, and tells why.
+    /// Waits for the end of the connection, and returns the reason.
     ///
     /// # Errors
     /// [`Error::TimedOut`] beyond the limit of [`within`](crate::within).
@@ -119,8 +119,8 @@ impl Connection {
     }
 }
 
-/// What every channel can do, whatever its mode: requests, consuming, fetching, acknowledging. It
-/// can be cloned, and used from any number of threads.
+/// The operations of a channel in every mode: requests, consuming, fetching, acknowledging. Clones
+/// share the channel, and can be used from any number of threads.
 ///
 /// Wraps [`amqp_driver::BaseChannel`].
 #[derive(Clone, Debug, RefCast)]
@@ -128,7 +128,7 @@ impl Connection {
 pub struct BaseChannel(amqp_driver::BaseChannel);
 
 impl BaseChannel {
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for the reply.
     ///
     /// # Errors
     /// As [`amqp_driver::BaseChannel::call`]; [`Error::TimedOut`] also beyond the limit of
@@ -137,7 +137,8 @@ impl BaseChannel {
         wait(self.0.call(request))?
     }
 
-    /// Starts a consumer, whose messages are to be acknowledged.
+    /// Starts a consumer with [manual
+    /// acknowledgement](https://www.rabbitmq.com/docs/confirms#acknowledgement-modes).
     ///
     /// # Errors
     /// As [`amqp_driver::BaseChannel::consume`]; [`Error::TimedOut`] also beyond the limit of
@@ -146,7 +147,8 @@ impl BaseChannel {
         Ok(wait(self.0.consume(consume))??.into())
     }
 
-    /// Starts a consumer with a prefetch and a drop policy of its own.
+    /// Starts a consumer with its own [prefetch](https://www.rabbitmq.com/docs/consumer-prefetch) and
+    /// drop policy.
     ///
     /// # Errors
     /// As [`amqp_driver::BaseChannel::consume_with`]; [`Error::TimedOut`] also beyond the limit of
@@ -159,7 +161,8 @@ impl BaseChannel {
         Ok(wait(self.0.consume_with(consume, options))??.into())
     }
 
-    /// Starts a consumer, whose messages count as acknowledged when they are sent.
+    /// Starts a consumer with `no-ack`: the server counts a message as acknowledged once it is sent
+    /// (section 1.8.3.3 of the protocol reference).
     ///
     /// # Errors
     /// As [`amqp_driver::BaseChannel::consume_no_ack`]; [`Error::TimedOut`] also beyond the limit of
@@ -168,7 +171,7 @@ impl BaseChannel {
         Ok(wait(self.0.consume_no_ack(consume))??.into())
     }
 
-    /// Fetches one message; none if the queue is empty.
+    /// Fetches one message. `None` if the queue is empty.
     ///
     /// # Errors
     /// As [`amqp_driver::BaseChannel::get`]; [`Error::TimedOut`] also beyond the limit of
@@ -177,7 +180,7 @@ impl BaseChannel {
         wait(self.0.get(get))?
     }
 
-    /// Closes the channel. What was accepted before is sent first.
+    /// Closes the channel. Everything accepted before is sent first.
     ///
     /// # Errors
     /// As [`amqp_driver::BaseChannel::close`]; [`Error::TimedOut`] also beyond the limit of
@@ -212,14 +215,15 @@ impl BaseChannel {
         Connection::ref_cast(self.0.connection())
     }
 
-    /// Listens to mandatory messages that no queue takes; see [`amqp_driver::BaseChannel::returns`].
+    /// Returns an iterator of the mandatory messages that no queue accepts; see
+    /// [`amqp_driver::BaseChannel::returns`].
     #[must_use]
     pub fn returns(&self) -> Returns {
         self.0.returns().into()
     }
 }
 
-/// A channel whose publishes are not confirmed. It can be cloned.
+/// A channel without publisher confirms or transactions. Clones share it.
 ///
 /// Wraps [`amqp_driver::Channel`].
 #[derive(Clone, Debug, RefCast)]
@@ -227,8 +231,9 @@ impl BaseChannel {
 pub struct Channel(amqp_driver::Channel);
 
 impl Channel {
-    /// Publishes a message. It blocks only while the output buffer is full, or the server holds
-    /// publishing back.
+    /// Publishes a message. Blocks only while the output buffer is full, or the server has paused
+    /// publishing ([`connection.blocked`](https://www.rabbitmq.com/docs/connection-blocked),
+    /// `channel.flow`).
     ///
     /// # Errors
     /// As [`amqp_driver::Channel::publish`]; [`Error::TimedOut`] also beyond the limit of
@@ -242,7 +247,7 @@ impl Channel {
         wait(self.0.publish(publish, properties, body))?
     }
 
-    /// Puts the channel into confirm mode.
+    /// Puts the channel into [confirm mode](https://www.rabbitmq.com/docs/confirms#publisher-confirms).
     ///
     /// # Errors
     /// As [`amqp_driver::Channel::confirm_select`]; [`Error::TimedOut`] also beyond the limit of
@@ -251,7 +256,7 @@ impl Channel {
         Ok(wait(self.0.confirm_select())??.into())
     }
 
-    /// Makes the channel transactional.
+    /// Makes the channel transactional (section 1.9.2.1 of the protocol reference).
     ///
     /// # Errors
     /// As [`amqp_driver::Channel::tx_select`]; [`Error::TimedOut`] also beyond the limit of
@@ -279,8 +284,8 @@ impl From<amqp_driver::Channel> for Channel {
     }
 }
 
-/// A channel in confirm mode: the server tells of each publish whether it has taken it. It can be
-/// cloned.
+/// A channel in confirm mode: the server acknowledges or rejects each publish ([RabbitMQ's
+/// page](https://www.rabbitmq.com/docs/confirms)). Clones share it.
 ///
 /// Wraps [`amqp_driver::ConfirmChannel`].
 #[derive(Clone, Debug, RefCast)]
@@ -288,8 +293,8 @@ impl From<amqp_driver::Channel> for Channel {
 pub struct ConfirmChannel(amqp_driver::ConfirmChannel);
 
 impl ConfirmChannel {
-    /// Publishes a message, and gives back its [`Confirm`]. It blocks only while the output
-    /// buffer is full, or the server holds publishing back.
+    /// Publishes a message and returns its [`Confirm`]. Blocks only while the output buffer is full, or
+    /// the server has paused publishing.
     ///
     /// # Errors
     /// As [`amqp_driver::ConfirmChannel::publish`]; [`Error::TimedOut`] also beyond the limit of
@@ -323,7 +328,7 @@ impl From<amqp_driver::ConfirmChannel> for ConfirmChannel {
 }
 
 impl ConfirmChannel {
-    /// Publishes a message if there is room for it now, and gives back its [`Confirm`].
+    /// Publishes a message if there is room for it now, and returns its [`Confirm`]. Does not block.
     ///
     /// # Errors
     /// As [`amqp_driver::ConfirmChannel::try_publish`].
@@ -337,7 +342,7 @@ impl ConfirmChannel {
     }
 }
 
-/// A transactional channel. It can be cloned.
+/// A transactional channel (section 1.9 of the protocol reference). Clones share it.
 ///
 /// Wraps [`amqp_driver::TxChannel`].
 #[derive(Clone, Debug, RefCast)]
@@ -345,8 +350,8 @@ impl ConfirmChannel {
 pub struct TxChannel(amqp_driver::TxChannel);
 
 impl TxChannel {
-    /// Publishes a message, which takes effect when it is committed. It blocks only while the
-    /// output buffer is full, or the server holds publishing back.
+    /// Publishes a message, which takes effect on commit. Blocks only while the output buffer is full,
+    /// or the server has paused publishing.
     ///
     /// # Errors
     /// As [`amqp_driver::TxChannel::publish`]; [`Error::TimedOut`] also beyond the limit of
@@ -360,7 +365,8 @@ impl TxChannel {
         wait(self.0.publish(publish, properties, body))?
     }
 
-    /// Makes everything since the last commit or rollback take effect.
+    /// Commits everything since the last commit or rollback ([RabbitMQ's
+    /// guarantees](https://www.rabbitmq.com/docs/semantics)).
     ///
     /// # Errors
     /// As [`amqp_driver::TxChannel::commit`]; [`Error::TimedOut`] also beyond the limit of
@@ -369,7 +375,8 @@ impl TxChannel {
         wait(self.0.commit())?
     }
 
-    /// Takes back everything since the last commit or rollback.
+    /// Undoes everything since the last commit or rollback: publishes are dropped, acknowledged
+    /// deliveries are outstanding again.
     ///
     /// # Errors
     /// As [`amqp_driver::TxChannel::rollback`]; [`Error::TimedOut`] also beyond the limit of
@@ -397,7 +404,7 @@ impl From<amqp_driver::TxChannel> for TxChannel {
     }
 }
 
-/// A number of channels, each used by one thread at a time.
+/// A fixed number of channels in confirm mode, each used by one thread at a time.
 ///
 /// Wraps [`amqp_driver::ChannelPool`].
 #[derive(Clone, Debug, RefCast)]
@@ -405,7 +412,7 @@ impl From<amqp_driver::TxChannel> for TxChannel {
 pub struct ChannelPool(amqp_driver::ChannelPool);
 
 impl ChannelPool {
-    /// Takes a channel out, waiting for one if none is idle. Dropping it puts it back.
+    /// Checks a channel out, waiting for one if none is idle. Dropping the channel returns it.
     ///
     /// # Errors
     /// As [`amqp_driver::ChannelPool::checkout`]; [`Error::TimedOut`] also beyond the limit of
@@ -433,7 +440,7 @@ impl From<amqp_driver::ChannelPool> for ChannelPool {
     }
 }
 
-/// A channel that was taken out of a [`ChannelPool`]. Dropping it puts it back.
+/// A channel checked out of a [`ChannelPool`]. Dropping it returns the channel.
 ///
 /// Wraps [`amqp_driver::PooledChannel`].
 #[derive(Debug, RefCast)]
@@ -460,7 +467,7 @@ impl From<amqp_driver::PooledChannel> for PooledChannel {
     }
 }
 
-/// What becomes of a publish, once the server has told.
+/// The outcome of a publish, once the server has confirmed it.
 ///
 /// Wraps [`amqp_driver::Confirm`].
 #[must_use = "a publish is confirmed only when this says so"]
@@ -487,17 +494,18 @@ impl From<amqp_driver::Confirm> for Confirm {
 }
 
 impl Confirm {
-    /// The number of the publish on its channel, from 1.
+    /// The sequence number of the publish on its channel, from 1.
     #[must_use]
     pub const fn seq(&self) -> Option<PublishSeq> {
         self.0.seq()
     }
 
-    /// Waits until the server has told.
+    /// Waits for the confirm.
     ///
     /// # Errors
-    /// When the server has not taken the message, or it is not known whether it has. Beyond the limit
-    /// of [`within`](crate::within) it can be waited for once more.
+    /// If the server has rejected the message, or it is unknown whether the server has accepted it.
+    /// Beyond the limit of [`within`](crate::within), [`ConfirmError::TimedOut`] returns the confirm,
+    /// to be waited for again.
     pub fn wait(mut self) -> Result<(), ConfirmError> {
         match wait(&mut self.0) {
             Ok(told) => Ok(told?),
@@ -506,20 +514,20 @@ impl Confirm {
     }
 }
 
-/// Why [`Confirm::wait`] does not say that the server has the message.
+/// The error of [`Confirm::wait`].
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 pub enum ConfirmError {
-    /// The server has told, or will not.
+    /// The server has rejected the message, or will not confirm it.
     #[error(transparent)]
     Unconfirmed(#[from] Unconfirmed),
-    /// It has not told yet: to wait for it once more.
+    /// The confirm is still outstanding, and can be waited for again.
     #[error("the server did not confirm the message in time")]
     TimedOut(Confirm),
 }
 
-/// The messages of a queue, as an iterator. It ends after an error that tells why, or without one
-/// when it was cancelled or closed by this side. [`Error::TimedOut`], beyond the limit of
+/// The messages of a queue, as an iterator. It ends after an error with the reason, or without one
+/// after [`cancel`](Self::cancel) or a close by this side. [`Error::TimedOut`], beyond the limit of
 /// [`within`](crate::within), does not end it.
 ///
 /// Wraps [`amqp_driver::Consumer`].
@@ -528,7 +536,7 @@ pub enum ConfirmError {
 pub struct Consumer<A: Acks>(amqp_driver::Consumer<A>);
 
 impl<A: Acks> Consumer<A> {
-    /// Cancels the consumer. What was delivered before is still yielded.
+    /// Cancels the consumer. Messages delivered before are still yielded.
     ///
     /// # Errors
     /// As [`amqp_driver::Consumer::cancel`]; [`Error::TimedOut`] also beyond the limit of
@@ -576,9 +584,10 @@ where
     }
 }
 
-/// The messages that come back on a channel without confirms, as an iterator. It ends with the
-/// channel, and [`error`](amqp_driver::Returns::error) tells why. There is also none beyond the
-/// limit of [`within`](crate::within), which does not end it.
+/// The returned messages of a channel without confirms (section 1.8.3.8 of the protocol reference),
+/// as an iterator. It ends with the channel, and [`error`](amqp_driver::Returns::error) returns the
+/// reason. Beyond the limit of [`within`](crate::within) `next` also returns `None`, which does not
+/// end the iterator.
 ///
 /// Wraps [`amqp_driver::Returns`].
 #[derive(Debug, RefCast)]

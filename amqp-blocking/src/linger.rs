@@ -1,20 +1,21 @@
-//! Handles that wait for their connection to end.
+//! Waiting for the end of a connection when its last handle is dropped.
 
 use std::{cell::Cell, future::Future, pin::Pin};
 
 use crate::executor::run;
 
 thread_local! {
-    /// The thread works for others, and may be the one that drives the connection.
+    /// Whether this is a worker thread, which may drive the connection.
     static WORKS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Marks this thread as one that never waits for a connection to end.
+/// Marks this as a worker thread, which never waits for the end of a connection.
 pub(crate) fn never_here() {
     WORKS.set(true);
 }
 
-/// Waits until a connection has ended, where that does not stop the thread that drives it.
+/// Waits for the end of a connection. Returns at once while unwinding, and on a worker thread: a
+/// driver that waits for its own connection would deadlock.
 pub(crate) fn linger(ended: Pin<&mut dyn Future<Output = ()>>) {
     if !WORKS.get() && !std::thread::panicking() {
         let _ended = run(ended, None);

@@ -1,4 +1,4 @@
-//! A broker in this process, with calls that block.
+//! A broker in this process, with blocking calls.
 
 use std::{net::SocketAddr, ops::Deref};
 
@@ -9,17 +9,17 @@ use ref_cast::RefCast;
 use crate::{handles::Connection, linger::linger, runtime::Blocking, wait::wait};
 
 /// A broker in this process, to connect to without a socket, and to [`serve`](crate::serve) to
-/// others. See [`amqp_embedded::LocalBroker`], which it can be used as.
+/// others. Dereferences to [`amqp_embedded::LocalBroker`].
 #[derive(Clone, Debug, RefCast)]
 #[repr(transparent)]
 pub struct LocalBroker(amqp_embedded::LocalBroker<Blocking>);
 
 impl LocalBroker {
-    /// Opens a connection to it, without a socket.
+    /// Opens a connection to the broker, without a socket.
     ///
     /// # Errors
-    /// When the broker does not take the connection, or the configuration has a setting that no
-    /// server would accept; [`Error::TimedOut`] beyond the limit of [`within`](crate::within).
+    /// If the broker refuses the connection, or the configuration has a setting that no server
+    /// accepts; [`Error::TimedOut`] beyond the limit of [`within`](crate::within).
     pub fn connect(&self, config: Config) -> Result<Connection, Error> {
         let connection = wait(self.0.connect(config))??;
         connection.linger_on_drop(linger);
@@ -28,17 +28,17 @@ impl LocalBroker {
 }
 
 impl LocalBroker {
-    /// A broker that begins as configured.
+    /// Creates a broker as configured.
     ///
     /// # Errors
-    /// For a configuration that contradicts itself, or that no client could connect to.
+    /// If the configuration contradicts itself, or allows no client to connect.
     pub fn new(config: broker::Config) -> Result<Self, ConfigError> {
         amqp_embedded::LocalBroker::new(config).map(Self)
     }
 }
 
 impl Default for LocalBroker {
-    /// A broker that begins as a fresh RabbitMQ.
+    /// A broker with the configuration of a fresh RabbitMQ.
     fn default() -> Self {
         Self(amqp_embedded::LocalBroker::default())
     }
@@ -64,30 +64,32 @@ impl Deref for LocalBroker {
     }
 }
 
-/// A broker that is served to others. Dropping it stops listening, and cuts its connections off.
+/// A broker that is served to clients. Dropping it stops listening, and ends its connections
+/// without a close handshake.
 #[derive(Debug)]
 pub struct Server(amqp_embedded::Server<Blocking>);
 
 impl Server {
-    /// Where it listens.
+    /// The address on which it listens.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.0.local_addr()
     }
 
-    /// What it serves.
+    /// The served broker.
     #[must_use]
     pub fn broker(&self) -> &LocalBroker {
         LocalBroker::ref_cast(self.0.broker())
     }
 
-    /// Stops listening and closes the connections; see [`amqp_embedded::Server::shutdown`]. Those that are
-    /// late, or are not closed within the limit of [`within`](crate::within), are cut off.
+    /// Stops listening and closes the connections; see [`amqp_embedded::Server::shutdown`].
+    /// Connections that are late, or not closed within the limit of [`within`](crate::within), end
+    /// without a close handshake.
     pub fn shutdown(self) {
         let _late = wait(self.0.shutdown());
     }
 
-    /// The asynchronous one.
+    /// Converts into the asynchronous server.
     #[must_use]
     pub fn into_async(self) -> amqp_embedded::Server<Blocking> {
         self.0

@@ -1,4 +1,4 @@
-//! Where a thread waits for sockets.
+//! Waiting for sockets.
 
 use std::{
     io,
@@ -12,14 +12,15 @@ use mio::{Events, Interest, Registry, Token, event::Source};
 
 use crate::executor::{Park, wake_after_park, with_park};
 
-/// What wakes the thread, and what it waits for. Whatever it is, there is only one future to poll.
+/// The tokens of the waker and of all sockets. They are not distinguished further: after any event
+/// the same future is polled.
 const WAKE: Token = Token(0);
 const SOCKET: Token = Token(1);
 
-/// A socket that wakes the thread that uses it.
+/// A socket that wakes the thread that polls it.
 pub(crate) struct Evented<S> {
     pub(crate) socket: S,
-    /// What it is registered with.
+    /// The registry that the socket is registered with. `Some` after the first poll.
     registry: Option<Arc<Registry>>,
 }
 
@@ -29,7 +30,8 @@ impl<S: Source> Evented<S> {
         Self { socket, registry }
     }
 
-    /// Does something with the socket that does not block, as soon as that is possible.
+    /// Calls `act`, a non-blocking operation on the socket. If it would block, registers the waker
+    /// and returns [`Poll::Pending`].
     pub(crate) fn poll_io<T>(
         &mut self,
         cx: &Context<'_>,
@@ -48,8 +50,8 @@ impl<S: Source> Evented<S> {
         }
     }
 
-    /// Registers it with what runs on this thread, if it is not yet. A future may go to another thread
-    /// between two polls; its sockets follow.
+    /// Registers the socket with the executor on this thread, unless it already is. A future may move
+    /// to another thread between two polls; its sockets follow.
     fn register(&mut self) -> io::Result<()> {
         with_park(Reactor::new, |Reactor { registry, .. }| {
             match &self.registry {
@@ -65,7 +67,7 @@ impl<S: Source> Evented<S> {
     }
 }
 
-/// What parks the thread.
+/// Parks the thread until a socket is ready or the waker is woken.
 pub(crate) struct Reactor {
     poll: mio::Poll,
     pub(crate) registry: Arc<Registry>,
@@ -73,7 +75,7 @@ pub(crate) struct Reactor {
 }
 
 impl Reactor {
-    /// It, and what wakes the thread.
+    /// Creates a reactor and the waker that unparks its thread.
     pub(crate) fn new() -> io::Result<(Self, Waker)> {
         let poll = mio::Poll::new()?;
         let registry = Arc::new(poll.registry().try_clone()?);
@@ -81,7 +83,7 @@ impl Reactor {
         let reactor = Self {
             poll,
             registry,
-            events: Events::with_capacity(8), // a few sockets at most are waited for
+            events: Events::with_capacity(8), // a few sockets at most
         };
         Ok((reactor, notifier.into()))
     }
@@ -91,7 +93,7 @@ impl Park for Reactor {
     fn park(&mut self, limit: Option<Duration>) {
         let polled = self.poll.poll(&mut self.events, limit);
         if polled.is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
-            thread::sleep(Duration::from_millis(10)); // the system refuses to wait
+            thread::sleep(Duration::from_millis(10)); // polling failed: avoid a busy loop
         }
     }
 }
@@ -100,7 +102,7 @@ struct Notifier(mio::Waker);
 
 impl Wake for Notifier {
     fn wake(self: Arc<Self>) {
-        // It fails only for a thread that does not wait any more.
+        // Fails only after the thread has stopped waiting.
         let _gone = self.0.wake();
     }
 }

@@ -1,4 +1,4 @@
-//! Threads, as the client layer uses them.
+//! The blocking runtime: threads in place of tasks.
 
 use std::{
     future::{Future, poll_fn},
@@ -17,12 +17,11 @@ use crate::{
     executor::block_on, reactor::Evented, sleep::Sleep, stream::BlockingStream, thread::in_thread,
 };
 
-/// The system's monotonic clock, with an alarm that wakes the thread that waits.
+/// The system's monotonic clock, with an alarm that wakes the waiting thread.
 pub type BlockingClock = SleepClock<Sleep>;
 
-/// Threads in place of a runtime: each task has one of its own, which is gone when the task has
-/// ended. The futures that it makes are to be polled by its tasks, or by
-/// [`block_on`](crate::block_on).
+/// A runtime of threads: each task has a thread of its own, which ends with the task. Its futures
+/// must be polled by its tasks, or by [`block_on`](crate::block_on).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Blocking;
 
@@ -35,7 +34,7 @@ impl Runtime for Blocking {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // A task for which there is no thread is dropped, and tells those who wait for it.
+        // Without a thread the task is dropped, which ends the operations that wait for it.
         let _joined_by_nobody = in_thread("amqp", || block_on(task));
     }
 

@@ -1,4 +1,4 @@
-//! A broker in this process.
+//! Serving a broker to clients.
 
 use std::{
     future::poll_fn,
@@ -17,8 +17,8 @@ use crate::{
     stream::BlockingStream,
 };
 
-/// Serves a broker to whoever connects to the listener: one thread listens, and each connection has
-/// one. The listener becomes non-blocking, and so do its clones.
+/// Serves a broker to the listener's clients: one thread listens, and each connection has one. The
+/// listener becomes non-blocking, and so do its clones.
 ///
 /// ```
 /// use amqp_blocking::{Config, LocalBroker, connect, serve};
@@ -35,14 +35,14 @@ use crate::{
 /// ```
 ///
 /// # Errors
-/// When the listener does not know its address, or cannot be made non-blocking.
+/// If the listener has no local address, or cannot be made non-blocking.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
     amqp_embedded::serve(evented(listener)?, broker.into()).map(Server::from)
 }
 
-/// Serves a broker with TLS to whoever connects to the listener, as [`serve`] does. A client that
-/// takes its time with the handshake keeps no other one waiting; one that shows a certificate may log
-/// in with it (EXTERNAL), see [`ServerTls`].
+/// Serves a broker with TLS to the listener's clients, as [`serve`] does. A slow TLS handshake does
+/// not delay other clients. A client with a certificate may log in with it (the SASL mechanism
+/// [EXTERNAL](https://www.rabbitmq.com/docs/access-control#mechanisms)), see [`ServerTls`].
 ///
 /// # Errors
 /// As [`serve`].
@@ -71,7 +71,7 @@ impl Listener for Evented<mio::net::TcpListener> {
     async fn accept(&mut self) -> io::Result<BlockingStream> {
         let accepted = poll_fn(|cx| self.poll_io(cx, |socket| socket.accept()));
         let (stream, _) = accepted.await?;
-        // Without it the answers would only be late.
+        // An optimisation only: without it replies are delayed.
         let _unsupported = stream.set_nodelay(true);
         Ok(FuturesStream::boxed(Evented::new(stream)))
     }

@@ -9,18 +9,19 @@ use std::{
 
 use crate::executor::wake_at;
 
-/// Waits, where [`block_on`](crate::block_on) or a call of this crate runs it; elsewhere it asks to
-/// be polled again and again. A [`SleepClock`](amqp_driver::io::SleepClock) can be made of it.
+/// A timer for futures run by [`block_on`](crate::block_on) or by a call of this crate. Elsewhere it
+/// wakes its task at once, which polls it in a busy loop. A
+/// [`SleepClock`](amqp_driver::io::SleepClock) can be built on it.
 #[derive(Debug)]
 pub struct Sleep {
-    /// Until when; none for ever.
+    /// The deadline. `Some` if it can be represented; otherwise the timer never ends.
     until: Option<Instant>,
-    /// Whom an alarm will wake.
+    /// The waker of the alarm, once it is set.
     alarm: Option<Waker>,
 }
 
 impl Sleep {
-    /// Waits so long from now.
+    /// Creates a timer that ends after `time`, counted from now.
     #[must_use]
     pub fn new(time: Duration) -> Self {
         Self {

@@ -13,31 +13,30 @@ use mio::event::Source;
 
 use crate::reactor::Evented;
 
-/// A byte stream over a socket, which belongs to no thread: it is used by the one that polls whatever
-/// drives it.
+/// A byte stream over a socket. It belongs to no thread: the thread that polls its driver uses it.
 pub type BlockingStream = FuturesStream<Box<dyn Socket>>;
 
-/// A connected socket of the standard library, which becomes non-blocking with all its clones.
+/// A connected socket of the standard library. It becomes non-blocking, with all its clones.
 #[derive(Debug)]
 pub struct BlockingSocket(BlockingStream);
 
 impl BlockingSocket {
     fn new(nonblocking: io::Result<()>, socket: impl Kind) -> Self {
         if nonblocking.is_err() {
-            // What nobody may use is at its end.
+            // A blocking socket would stall the driver: the stream ends instead.
             let _closed = socket.end(Shutdown::Both);
         }
         Self(FuturesStream::boxed(Evented::new(socket)))
     }
 
-    /// The socket as a byte stream, such as [`Blocking`](crate::Blocking) makes, too.
+    /// Converts into a byte stream, of the type that [`Blocking`](crate::Blocking) uses.
     #[must_use]
     pub fn into_stream(self) -> BlockingStream {
         self.0
     }
 }
 
-/// A kind of connected sockets.
+/// A type of connected sockets.
 trait Kind: Read + Write + Source + Unpin + Send + 'static {
     fn end(&self, how: Shutdown) -> io::Result<()>;
 }

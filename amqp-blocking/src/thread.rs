@@ -1,4 +1,4 @@
-//! Work that has a thread of its own.
+//! Work on a thread of its own.
 
 use std::{
     future::{Future, poll_fn},
@@ -9,8 +9,8 @@ use std::{
     thread,
 };
 
-/// Does something that may block in a thread of its own, of that name, which is gone when the work
-/// is done. The future gives what comes of it, on any runtime; if the work panics, it does, too.
+/// Runs `work`, which may block, on a new thread with that name. The thread ends with the work. The
+/// future returns its result, on any runtime, and panics if the work does.
 ///
 /// ```
 /// use amqp_blocking::{block_on, in_thread};
@@ -23,10 +23,10 @@ use std::{
 /// ```
 ///
 /// # Cancel safety
-/// The thread works whether the future is polled, dropped, or neither.
+/// The work runs whether the future is polled, dropped, or neither.
 ///
 /// # Errors
-/// When the system gives no thread. The work is dropped.
+/// If the system cannot create a thread. The work is dropped.
 pub fn in_thread<T, W>(name: &str, work: W) -> io::Result<impl Future<Output = T> + use<T, W>>
 where
     T: Send + 'static,
@@ -36,7 +36,7 @@ where
     let ours = Arc::clone(&outcome);
     let work = move || {
         crate::linger::never_here();
-        // Whoever waits gets whatever it is: nothing of the work is used after it has panicked.
+        // Unwind safe: nothing of the work is used after a panic, which resumes in the future.
         let done = catch_unwind(AssertUnwindSafe(work));
         let mut outcome = lock(&ours);
         outcome.done = Some(done);
@@ -57,7 +57,7 @@ where
     }))
 }
 
-/// What the thread and who waits for it know of each other.
+/// The state shared by the thread and the future.
 struct Outcome<T> {
     done: Option<thread::Result<T>>,
     waker: Option<Waker>,

@@ -1,4 +1,4 @@
-//! How long the calls of a thread may block.
+//! The time limit of blocking calls.
 
 use std::{
     cell::Cell,
@@ -12,17 +12,16 @@ use amqp_driver::Error;
 use crate::executor::run;
 
 thread_local! {
-    /// Until when the calls of this thread may block.
+    /// The deadline of the calls on this thread. `Some` inside [`within`].
     static LIMIT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Makes calls, and lets none of them block beyond that time from now. It holds for every blocking
-/// call that is made inside, on this thread, and for all of them together; inside of another limit
-/// the one that ends first counts.
+/// Runs `calls` with a time limit, counted from now. The limit applies to all blocking calls inside
+/// on this thread, taken together. Of nested limits the earliest deadline applies.
 ///
-/// A call whose time is over fails with [`Error::TimedOut`], or as its documentation says. It is
-/// given up as its asynchronous namesake is when its future is dropped: that is safe everywhere, and
-/// said under "cancel safety" there. The connection and everything else goes on.
+/// A call beyond the limit fails with [`Error::TimedOut`], or as its documentation states. It is
+/// cancelled like its asynchronous namesake whose future is dropped: that is always safe, and
+/// described there under "Cancel safety". The connection is not affected.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -38,7 +37,7 @@ thread_local! {
 /// # Ok(()) }
 /// ```
 pub fn within<T>(limit: Duration, calls: impl FnOnce() -> T) -> T {
-    /// Restores the limit that was there before, also when a call panics.
+    /// Restores the outer limit on drop, also if a call panics.
     struct Outer(Option<Instant>);
     impl Drop for Outer {
         fn drop(&mut self) {
@@ -51,11 +50,11 @@ pub fn within<T>(limit: Duration, calls: impl FnOnce() -> T) -> T {
     calls()
 }
 
-/// Runs a future on this thread as every call of this crate does: until it is ready, or given up
-/// because of [`within`].
+/// Runs a future on this thread, as every call of this crate does: until it is ready, or beyond the
+/// limit of [`within`].
 ///
 /// # Errors
-/// [`Error::TimedOut`] when it is given up.
+/// [`Error::TimedOut`] beyond that limit. The future is dropped.
 pub fn wait<F: Future>(future: F) -> Result<F::Output, Error> {
     run(future, LIMIT.get()).ok_or(Error::TimedOut(TimeoutReason::Call))
 }

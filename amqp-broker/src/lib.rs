@@ -103,3 +103,7 @@ pub use self::{
     keys::ConnectionKey,
     permission::{BadPattern, Permissions},
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

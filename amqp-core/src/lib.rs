@@ -97,3 +97,7 @@ pub use self::{
     time::Instant,
     transmit::Transmit,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

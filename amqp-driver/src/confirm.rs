@@ -188,9 +188,9 @@ pub enum Unconfirmed {
     #[error("the message was returned: {} {}", .0.code, Escaped(&.0.text))]
     Returned(Box<ReturnedMessage>),
     /// The server has taken responsibility for the message, but a returned message may be this one:
-    /// it differs from other published messages, but not in the fields of the return. RabbitMQ
-    /// removes the header `BCC` (<https://www.rabbitmq.com/docs/sender-selected>), and may be
-    /// configured to add headers. `Some` if the returned message could be read.
+    /// the return matches several published messages, which differ only in parts that it does not
+    /// show. RabbitMQ removes the header `BCC` (<https://www.rabbitmq.com/docs/sender-selected>),
+    /// and may be configured to add headers. `Some` if the returned message could be read.
     #[error("a message was returned that may be this one")]
     PossiblyReturned(Option<Box<ReturnedMessage>>),
     /// The server could not take responsibility for the message (`basic.nack`): it may be lost.

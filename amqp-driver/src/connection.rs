@@ -31,7 +31,7 @@ use crate::{
 /// A connection to a server.
 ///
 /// Clones share the connection, and can be used from any number of tasks and threads. When the last
-/// clone and the last channel are dropped, the connection is closed in good order, as long as its
+/// clone and the last channel are dropped, the connection is closed gracefully, as long as its
 /// driver runs.
 ///
 /// Under a resource alarm, RabbitMQ stops reading from connections that publish, including the
@@ -293,7 +293,7 @@ impl Connection {
         self.0.shared.command(|_| ());
     }
 
-    /// Makes dropping the last handle block until the connection has been closed in good order: a
+    /// Makes dropping the last handle block until the connection has been closed gracefully: a
     /// program that publishes and ends loses nothing. `linger` is called on the thread that drops
     /// the handle, with the future of that end, which is ready at the latest when the output has
     /// made no progress for [`Timeouts::close`](amqp_core::Timeouts).

@@ -147,3 +147,7 @@ pub use self::{
     tls::{TlsError, TlsOptions},
     tx::TxChannel,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -1,5 +1,5 @@
-//! The line to a broker in this process: the transport, with what the broker's fault switch lets go
-//! wrong with the bytes on it.
+//! Fault injection on the bytes of a connection: the transport, with the faults that the broker's
+//! fault switch requests.
 
 use std::{
     collections::VecDeque,
@@ -21,33 +21,33 @@ use bytes::{Buf as _, BytesMut};
 
 use crate::identity::Peer;
 
-/// How many bytes are on the way at most, each way: what a sender sends before it waits.
+/// The maximum of bytes on the way in each direction. A sender at this limit waits.
 const CAPACITY: usize = 256 << 10;
 
-/// The least room to read into, in bytes.
+/// The minimum room to read into, in bytes.
 const READ_MIN: usize = 4 << 10;
 
-/// What the broker, the transport and whoever polls them tell each other about a connection's line.
+/// The state that the broker, the transport and the driver's task share about a connection's bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    /// There is a plan to be taken. It tells so without the lock.
+    /// There is a new plan. Read without the lock.
     changed: AtomicBool,
-    /// How often the driver was polled.
+    /// The number of times that the driver was polled.
     turn: AtomicUsize,
-    /// Nothing may arrive at the client, nor may an end.
+    /// The client gets no bytes, and does not learn of the end.
     stalled: AtomicBool,
-    /// There is an identity to be taken. Read without the lock.
+    /// There is an identity to take. Read without the lock.
     identified: AtomicBool,
     notice: Mutex<Notice>,
 }
 
 #[derive(Debug, Default)]
 struct Notice {
-    /// The client, once the transport knows it.
+    /// The client, once the transport has identified it, until it is taken.
     peer: Option<Peer>,
-    /// What holds from now on.
+    /// The new plan, until it is taken.
     plan: Option<BytePlan>,
-    /// Who waits for another plan.
+    /// The waker of the task that waits for a new plan.
     waiting: Option<Waker>,
 }
 
@@ -56,7 +56,7 @@ impl Line {
         self.notice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another plan holds from now on. Gives back who is to be woken for it.
+    /// Sets a new plan. Returns the waker of the task that waits for it.
     pub(crate) fn change(&self, plan: BytePlan) -> Option<Waker> {
         let mut notice = self.lock();
         notice.plan = Some(plan);
@@ -64,9 +64,9 @@ impl Line {
         notice.waiting.take()
     }
 
-    /// The driver is polled.
+    /// Counts a poll of the driver.
     pub(crate) fn begin_turn(&self) {
-        // Nobody else writes it, so that it needs not be done in one step.
+        // There is a single writer: load and store need not be one atomic operation.
         let turn = self.turn.load(Relaxed).wrapping_add(1);
         self.turn.store(turn, Relaxed);
     }
@@ -75,7 +75,7 @@ impl Line {
         self.turn.load(Relaxed)
     }
 
-    /// The driver has ended. Ready when the client may learn of it.
+    /// Waits, after the driver has ended, until the client may learn of it.
     pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Poll<()> {
         loop {
             if let Some(plan) = self.take() {
@@ -90,7 +90,7 @@ impl Line {
         }
     }
 
-    /// The plan that holds from now on, if it is another than before.
+    /// Takes the new plan, if there is one.
     fn take(&self) -> Option<BytePlan> {
         if !self.changed.load(Acquire) {
             return None;
@@ -105,7 +105,7 @@ impl Line {
         self.identified.store(true, Release);
     }
 
-    /// Takes the identity of the client, once, after the transport knows it.
+    /// Takes the identity of the client. `Some` once, after the transport has identified it.
     pub(crate) fn take_peer(&self) -> Option<Peer> {
         if !self.identified.load(Acquire) {
             return None;
@@ -114,7 +114,7 @@ impl Line {
         self.lock().peer.take()
     }
 
-    /// Waits for another plan; false if there is one.
+    /// Registers the task for a new plan. Returns `false` if there is one already.
     fn wait(&self, cx: &Context<'_>) -> bool {
         let mut notice = self.lock();
         if notice.plan.is_some() {
@@ -124,7 +124,7 @@ impl Line {
         true
     }
 
-    /// The task is to be polled again when there is another plan.
+    /// Polls the task again once there is a new plan.
     fn wake_at_change(&self, cx: &Context<'_>) {
         if !self.wait(cx) {
             cx.waker().wake_by_ref();
@@ -140,17 +140,17 @@ impl Line {
 /// Reads the identity of the client from a transport.
 pub(crate) type PeerOf<T> = fn(&T) -> Option<&Peer>;
 
-/// A transport that does what the broker's fault switch says. As long as that says nothing, bytes go
-/// straight through.
+/// A transport that applies the plans of the broker's fault switch. Without a fault, bytes take no
+/// detour.
 #[derive(Debug)]
 pub(crate) struct Faulty<T, C> {
-    /// None after a cut.
+    /// `None` after a cut.
     transport: Option<T>,
-    /// The identity of the client, as far as the transport knows it. `None` once it was noted.
+    /// Reads the identity of the client. `Some` until the transport has identified it.
     peer: Option<PeerOf<T>>,
     line: Arc<Line>,
     clock: C,
-    /// The way of the bytes while anything goes wrong, or is still on the way.
+    /// `Some` while there is a fault, or bytes of one are still on the way.
     detour: Option<Box<Detour<C>>>,
 }
 
@@ -167,7 +167,7 @@ impl<T, C> Faulty<T, C> {
 }
 
 impl<T: Transport, C: Timer + Clone> Faulty<T, C> {
-    /// Which way bytes go now. Fails if the connection was cut.
+    /// The transport, and the detour if there is one. Applies a new plan first. Fails after a cut.
     fn look(&mut self) -> io::Result<(&mut T, Option<&mut Detour<C>>)> {
         if let Some(plan) = self.line.take() {
             match &mut self.detour {
@@ -183,7 +183,7 @@ impl<T: Transport, C: Timer + Clone> Faulty<T, C> {
         Ok((transport, self.detour.as_deref_mut()))
     }
 
-    /// Notes the identity of the client, which the transport knows with the first input at the latest.
+    /// Records the identity of the client, which the transport knows by the first input.
     fn note_peer(&mut self) {
         if let (Some(peer), Some(transport)) = (self.peer, &self.transport)
             && let Some(peer) = peer(transport)
@@ -193,14 +193,14 @@ impl<T: Transport, C: Timer + Clone> Faulty<T, C> {
         }
     }
 
-    /// Follows what has become of the plan by what has passed.
+    /// Applies the consequences of passed bytes: a stall, a cut, the end of the detour.
     fn settle(&mut self) {
         let Some(detour) = &self.detour else {
             return;
         };
         self.line.set_stalled(&detour.plan);
         if detour.plan.is_cut() {
-            // Both ends learn it: the client by this, the driver when it calls next.
+            // Both ends learn of it: the client by the drop, the driver at its next call.
             self.transport = None;
         }
         if self.transport.is_none() || detour.is_done() {
@@ -263,30 +263,29 @@ impl<T: Transport, C: Timer + Clone> Transport for Faulty<T, C> {
     }
 }
 
-/// The way of the bytes of a connection with which something goes wrong. What is on the way stays
-/// in here.
+/// The path of the bytes of a connection with a fault. Holds the bytes on the way.
 struct Detour<C> {
     plan: BytePlan,
     line: Arc<Line>,
-    /// When what is in `departing` is to arrive.
+    /// The arrival times of `departing`.
     to_client: Lane<C>,
-    /// What the driver has written.
+    /// Bytes that the driver has written.
     departing: Transmit,
-    /// The part of it that arrives now.
+    /// The part of them that arrives now.
     piece: Transmit,
-    /// How long that was before any of it was written; 0 when it has arrived.
+    /// The initial length of `piece`; 0 once it has arrived.
     piece_len: usize,
-    /// When what is in `arriving` is to arrive.
+    /// The arrival times of `arriving`.
     from_client: Lane<C>,
-    /// What the client has sent.
+    /// Bytes that the client has sent.
     arriving: BytesMut,
-    /// When the client's end of the stream, or a failure, is to arrive.
+    /// The arrival time and result of the client's end of stream, or of a failure.
     end: Option<(Instant, io::Result<()>)>,
 }
 
 impl<C> fmt::Debug for Detour<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What passes may be a password.
+        // The bytes may contain a password.
         f.debug_struct("Detour")
             .field("plan", &self.plan)
             .field("departing", &self.departing.len())
@@ -312,14 +311,14 @@ impl<C: Timer + Clone> Detour<C> {
 
     fn change(&mut self, plan: BytePlan) {
         self.plan = plan;
-        // What is left of a piece is under the new plan, too.
+        // The new plan also applies to the unsent rest of a piece.
         self.to_client.put_back(self.piece.len());
         self.departing.move_front(usize::MAX, &mut self.piece);
         std::mem::swap(&mut self.departing, &mut self.piece);
         self.piece_len = 0;
     }
 
-    /// Nothing goes wrong any more, and nothing is on the way.
+    /// Whether there is no fault any more, and nothing is on the way.
     fn is_done(&self) -> bool {
         let empty = self.to_client.is_empty() && self.from_client.is_empty();
         self.plan.is_clear() && empty && self.piece.is_empty() && self.end.is_none()
@@ -348,8 +347,8 @@ impl<C: Timer + Clone> Detour<C> {
         Poll::Ready(Ok(count))
     }
 
-    /// Takes what the client has sent, also while what came before is still on the way: its delay
-    /// begins when it is sent.
+    /// Reads client input, even while earlier input is still on the way: the delay counts from the
+    /// time of sending.
     fn take_in<T: Transport>(&mut self, cx: &mut Context<'_>, transport: &mut T) {
         let delay = self.plan.delay(Direction::FromClient);
         let lane = &mut self.from_client;
@@ -366,13 +365,13 @@ impl<C: Timer + Clone> Detour<C> {
         }
     }
 
-    /// Everything that the client has sent has arrived.
+    /// Reports the end of stream or the failure, after all client input has arrived.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some((due, end)) = &mut self.end else {
             return Poll::Pending;
         };
         ready!(self.from_client.poll_due(cx, *due));
-        // A failure is told once.
+        // A failure is reported once, and then an end of stream.
         let end = std::mem::replace(end, Ok(()));
         Poll::Ready(end.map(|()| 0))
     }
@@ -386,7 +385,7 @@ impl<C: Timer + Clone> Detour<C> {
         let _drained = self.poll_drain(cx, transport)?;
         let room = CAPACITY.saturating_sub(self.to_client.len);
         if room == 0 {
-            return Poll::Pending; // draining is
+            return Poll::Pending; // `poll_drain` has registered the task
         }
         let count = out.len().min(room);
         out.move_front(count, &mut self.departing);
@@ -419,7 +418,7 @@ impl<C: Timer + Clone> Detour<C> {
         transport.poll_close(cx)
     }
 
-    /// Lets what was written arrive. Ready when all of it has.
+    /// Delivers the written bytes. Ready once all have arrived.
     fn poll_drain<T: Transport>(
         &mut self,
         cx: &mut Context<'_>,
@@ -454,16 +453,16 @@ impl<C: Timer + Clone> Detour<C> {
     }
 }
 
-/// When what is on the way in one direction is to arrive.
+/// The arrival times of the bytes on the way in one direction.
 #[derive(Debug)]
 struct Lane<C> {
     clock: C,
-    /// When, and how many bytes, in the order in which they were sent. What is due waits for what is
-    /// before it.
+    /// Arrival time and number of bytes, in the order of sending. Bytes never overtake earlier
+    /// ones.
     dues: VecDeque<(Instant, usize)>,
-    /// The sum of their numbers.
+    /// The sum of these numbers.
     len: usize,
-    /// The turn of the driver in which a piece arrived last.
+    /// The driver's turn in which a piece last arrived.
     turn: Option<usize>,
 }
 
@@ -489,7 +488,7 @@ impl<C: Timer> Lane<C> {
         }
     }
 
-    /// What has arrived and was not taken is the first that arrives next.
+    /// Returns the untaken bytes of a piece to the front, where they are due at once.
     fn put_back(&mut self, count: usize) {
         if count > 0 {
             self.len += count;
@@ -497,7 +496,7 @@ impl<C: Timer> Lane<C> {
         }
     }
 
-    /// Ready when that time has come.
+    /// Ready once `due` has passed.
     fn poll_due(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
         while self.clock.now() < due {
             ready!(self.clock.poll_deadline(cx, Some(due)));
@@ -505,8 +504,8 @@ impl<C: Timer> Lane<C> {
         Poll::Ready(())
     }
 
-    /// Lets some of what is on the way arrive, at most that many bytes. Only one piece arrives in a
-    /// turn of the driver: others are to see it before the next one comes.
+    /// Lets at most `most` bytes arrive, and returns their number. Only one piece arrives in a turn
+    /// of the driver, so that other tasks see it before the next.
     fn poll_pass(&mut self, cx: &mut Context<'_>, most: usize, turn: usize) -> Poll<usize> {
         if let Some(&(due, _)) = self.dues.front() {
             ready!(self.poll_due(cx, due));

@@ -1,4 +1,4 @@
-//! A listener with TLS over byte streams of the futures crates.
+//! A TLS listener over byte streams of the futures crates.
 
 use std::{fmt, io, net::SocketAddr};
 
@@ -12,14 +12,14 @@ use crate::{
     tls::login::ServerTls,
 };
 
-/// A listener whose clients are to speak TLS: what an adapter serves a broker with.
+/// A listener that expects TLS of its clients. Adapters use it to serve a broker.
 pub struct FuturesTlsListener<L> {
     listener: L,
     tls: ServerTls,
 }
 
 impl<L> FuturesTlsListener<L> {
-    /// TLS as configured, over what comes in there.
+    /// Secures the connections of `listener` as configured.
     pub fn new(listener: L, tls: impl Into<ServerTls>) -> Self {
         let tls = tls.into();
         Self { listener, tls }

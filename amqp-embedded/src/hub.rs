@@ -18,37 +18,36 @@ use crate::faulty::{Faulty, Line, PeerOf};
 
 /// A broker that several drivers share, one for each connection.
 ///
-/// It can be cloned; all clones are one broker, which is gone with the last clone and the last
-/// connection. Adapters put their sockets and clocks to it. All clocks that they bring must show
-/// the same time.
+/// All clones are the same broker. It is dropped with the last clone and the last connection.
+/// Adapters add sockets and clocks; all these clocks must show the same time.
 #[derive(Clone, Debug)]
 pub struct SharedBroker(Arc<Hub>);
 
-/// The one lock that a broker has. It is not held across a system call, and wakers are woken after
-/// it.
+/// The one lock of a broker. It is not held across a system call, and wakers are woken after it is
+/// released.
 struct Hub(Mutex<State>);
 
 struct State {
     broker: Broker,
-    /// The connections that are driven.
+    /// The connections with a driver.
     seats: BTreeMap<ConnectionKey, Seat>,
-    /// The latest time that anybody told.
+    /// The latest time reported by any clock.
     now: Instant,
-    /// Somebody keeps the time.
+    /// A [`Timekeeper`] exists.
     kept: bool,
-    /// Until when who keeps the time sleeps, and how to wake him.
+    /// The deadline of the timekeeper's sleep, and its waker.
     alarm: Option<Instant>,
     keeper: Option<Waker>,
 }
 
-/// What is known of a connection's driver.
+/// The state of a connection's driver.
 #[derive(Debug)]
 struct Seat {
-    /// Something has come up since its driver looked last.
+    /// The broker has called for the driver since its last `poll_transmit`.
     called: bool,
-    /// The driver was told to read.
+    /// The last result of `wants_input`.
     reading: bool,
-    /// Wakes the driver, if it sleeps.
+    /// The driver's waker, while it sleeps.
     driver: Option<Waker>,
     line: Arc<Line>,
 }
@@ -65,11 +64,11 @@ impl fmt::Debug for Hub {
 
 impl Hub {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in a critical section panics; should it, the state is still the best there is.
+        // Nothing in a critical section panics. If it does, the state is still the best available.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the broker, and wakes whom it concerns.
+    /// Runs `act` under the lock, and then wakes the tasks that it affects.
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut wakes = Vec::new();
         let mut state = self.lock();
@@ -112,7 +111,7 @@ impl State {
 }
 
 impl SharedBroker {
-    /// A broker to share.
+    /// Shares a broker.
     #[must_use]
     pub fn new(broker: Broker) -> Self {
         Self(Arc::new(Hub(Mutex::new(State {
@@ -125,11 +124,11 @@ impl SharedBroker {
         }))))
     }
 
-    /// Takes a connection that was just made, over a transport, and gives back what drives it, to be
-    /// spawned. The clock's clones are to show the same time, each with an alarm of its own.
+    /// Accepts a new connection over a transport, and returns its driver, which must be spawned.
+    /// All clones of the clock must show the same time, and each has its own alarm.
     ///
     /// # Errors
-    /// When the broker does not take it: hang up.
+    /// If the broker refuses the connection. The transport is dropped.
     pub fn accept<T: Transport, C: Timer + Clone>(
         &self,
         transport: T,
@@ -138,8 +137,8 @@ impl SharedBroker {
         self.accept_identified(transport, |_| None, clock)
     }
 
-    /// As [`accept`](Self::accept), over a transport that knows the client at its other end. `peer` is
-    /// asked after each read, until it returns `Some`.
+    /// As [`accept`](Self::accept), over a transport that can identify the client. `peer` is called
+    /// after each read until it returns `Some`.
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
@@ -176,8 +175,8 @@ impl SharedBroker {
         })
     }
 
-    /// What lets messages and queues of this broker expire in time, to be spawned once. None if
-    /// that is under way already. It ends with the broker.
+    /// Returns the task that expires messages and queues in time, which must be spawned and ends
+    /// with the broker. `None` while there is one already.
     #[must_use]
     pub fn keep_time<C: Timer>(&self, clock: C) -> Option<Timekeeper<C>> {
         let mut state = self.0.lock();
@@ -191,19 +190,19 @@ impl SharedBroker {
         })
     }
 
-    /// Does something with the broker. Meanwhile nobody else can.
+    /// Calls `act` with the broker, which is locked meanwhile.
     pub fn with<T>(&self, act: impl FnOnce(&mut Broker) -> T) -> T {
         self.0.with(|state| act(&mut state.broker))
     }
 
-    /// What is there: queues with what is in them, bindings, consumers, connections.
+    /// A snapshot of the broker: queues with their messages, bindings, consumers, connections.
     #[must_use]
     pub fn inspect(&self) -> Inspection {
         self.0.lock().broker.inspect()
     }
 }
 
-/// The driver's end of a broker's connection.
+/// The driver's end of a connection of the broker.
 #[derive(Debug)]
 pub struct BrokerEndpoint {
     hub: Arc<Hub>,
@@ -212,13 +211,13 @@ pub struct BrokerEndpoint {
 }
 
 impl BrokerEndpoint {
-    /// Which connection of the broker it is.
+    /// The key of the connection in the broker.
     #[must_use]
     pub const fn key(&self) -> ConnectionKey {
         self.key
     }
 
-    /// The broker is done with the connection; its line may still be changed.
+    /// Removes the connection from the broker. Its byte plan may still change.
     fn give_up(&self) {
         self.hub
             .with(|state| state.broker.remove(self.key, state.now));
@@ -311,7 +310,7 @@ impl Drive for BrokerEndpoint {
     }
 
     fn has_last_words(&self) -> bool {
-        true // the answer to a close, or the reason why it was refused
+        true // the reply to a close, or the reason of a refusal
     }
 
     fn abandon(&mut self) {
@@ -320,21 +319,21 @@ impl Drive for BrokerEndpoint {
 }
 
 /// Moves the bytes of one connection between a broker and a transport, and keeps its time, as
-/// [`Driver`] does for a client; what the broker's [fault switch](amqp_broker::Faults::bytes) says
-/// of the bytes happens in here. It ends when the connection has, and the transport is closed; over
-/// a line that is stalled the client cannot learn of the end, and it waits until that is lifted.
+/// [`Driver`] does for a client. Applies the broker's [fault switch](amqp_broker::Faults::bytes)
+/// for bytes. Ends after the connection has ended and the transport is closed. Over a stalled line
+/// the client cannot learn of the end, and the driver waits until the stall is lifted.
 ///
-/// Spawn it, or poll it along with the rest. Dropping it ends the connection at once, and hangs up.
+/// Must be spawned or polled. Dropping it ends the connection at once, without a close handshake.
 #[must_use = "it does nothing unless it is spawned"]
 pub struct BrokerDriver<T: Transport, C: Timer + Clone> {
     driver: Driver<BrokerEndpoint, Faulty<T, C>, C>,
     line: Arc<Line>,
-    /// The driver has ended.
+    /// The inner driver has ended.
     over: bool,
 }
 
 impl<T: Transport, C: Timer + Clone> BrokerDriver<T, C> {
-    /// What it drives.
+    /// The endpoint that it drives.
     pub const fn endpoint(&self) -> &BrokerEndpoint {
         self.driver.endpoint()
     }
@@ -368,7 +367,7 @@ impl<T: Transport, C: Timer + Clone> fmt::Debug for BrokerDriver<T, C> {
     }
 }
 
-/// Lets what expires in a broker expire in time.
+/// Expires messages and queues of a broker in time.
 #[derive(Debug)]
 #[must_use = "it does nothing unless it is spawned"]
 pub struct Timekeeper<C> {

@@ -13,8 +13,9 @@ use bytes::BytesMut;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
-    /// The user that the transport vouches for, who logs in by EXTERNAL. With `None`, as for a client
-    /// without a certificate, EXTERNAL is refused.
+    /// The user that the transport has authenticated, for a login by EXTERNAL. With `None`, as for
+    /// a client without a certificate, EXTERNAL is refused. See
+    /// <https://www.rabbitmq.com/docs/access-control>.
     pub user: Option<String>,
 }
 
@@ -27,8 +28,8 @@ impl Peer {
     }
 }
 
-/// A transport, with the client at its other end: for listeners that secure connections in a way of
-/// their own.
+/// A transport with the identity of its client, for listeners that secure connections by other
+/// means.
 ///
 /// ```
 /// use amqp_driver::io::pipe;
@@ -50,7 +51,7 @@ pub struct Identified<T> {
 }
 
 impl<T> Identified<T> {
-    /// The client: what [`LocalBroker::accept_identified`](crate::LocalBroker::accept_identified) asks.
+    /// The client, for [`LocalBroker::accept_identified`](crate::LocalBroker::accept_identified).
     #[must_use]
     pub const fn peer(&self) -> Option<&Peer> {
         Some(&self.peer)

@@ -1,8 +1,9 @@
-//! Hosts an AMQP 0-9-1 [broker] in a process: to connect to without a socket, and to serve to others.
+//! Hosts an AMQP 0-9-1 [broker] in a process, for clients with and without a socket.
 //!
-//! This crate knows no runtime. An adapter has it under its feature `broker`, as `LocalBroker`, `serve`
-//! and `serve_tls`; on a runtime of one's own a [`LocalBroker`] needs a [`Runtime`] and [`serve`] a
-//! [`Listener`], and without one a [`SharedBroker`] gives out the [`BrokerDriver`] of each connection.
+//! The crate is independent of a runtime. An adapter exports it with the feature `broker`, as
+//! `LocalBroker`, `serve` and `serve_tls`. On any other runtime, implement [`Runtime`] for a
+//! [`LocalBroker`] and [`Listener`] for [`serve`]; without a runtime, a [`SharedBroker`] provides
+//! the [`BrokerDriver`] of each connection.
 //!
 //! [`Runtime`]: amqp_driver::io::Runtime
 
@@ -30,3 +31,7 @@ pub use self::{
     pending_transport::PendingTransport,
     serve::{Listener, Server, serve},
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

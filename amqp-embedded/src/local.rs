@@ -12,24 +12,24 @@ use crate::{
     identity::Peer,
 };
 
-/// A broker in this process, to connect to without a socket, and to [`serve`](crate::serve) to others. Adapters
-/// have it under the same name, for their runtime.
+/// A broker in this process, to connect to without a socket, and to [`serve`](crate::serve) to
+/// others. Adapters export it under the same name, for their runtime.
 ///
-/// It can be cloned; all clones are one broker, which is gone with the last clone and the last
-/// connection, and all that was in it: durability is not its job.
+/// All clones are the same broker. It is dropped, with everything in it, with the last clone and
+/// the last connection: nothing is kept on disk.
 #[derive(Clone, Debug)]
 pub struct LocalBroker<R: Runtime> {
     shared: SharedBroker,
     pub(crate) runtime: R,
-    /// The time that all its connections have.
+    /// The clock that all connections share.
     clock: R::Clock,
 }
 
 impl<R: Runtime> LocalBroker<R> {
-    /// A broker that begins as configured, on that runtime.
+    /// Creates a broker as configured, on that runtime.
     ///
     /// # Errors
-    /// For a configuration that contradicts itself, or that no client could connect to.
+    /// If the configuration contradicts itself, or allows no client to connect.
     pub fn on(runtime: R, config: amqp_broker::Config) -> Result<Self, ConfigError> {
         Ok(Self::over(runtime, Broker::new(config)?))
     }
@@ -43,19 +43,18 @@ impl<R: Runtime> LocalBroker<R> {
         }
     }
 
-    /// Opens a connection to it, without a socket. The drivers of both ends are spawned on the
-    /// runtime.
+    /// Opens a connection without a socket. Spawns the drivers of both ends on the runtime.
     ///
     /// # Cancel safety
-    /// Dropping it closes the connection.
+    /// Dropping the future closes the connection.
     ///
     /// # Errors
-    /// When the broker does not take the connection, or the configuration has a setting that no
-    /// server would accept.
+    /// If the broker refuses the connection, or the configuration has a setting that no server
+    /// accepts.
     pub async fn connect(&self, config: Config) -> Result<Connection, Error> {
         self.runtime.check()?;
         let (ours, theirs) = pipe();
-        // One that is not taken is hung up on, as a listener would do.
+        // A refused connection is closed without a handshake, as by a listener.
         if let Ok(driver) = self.accept(theirs) {
             self.runtime.spawn(driver);
         }
@@ -65,11 +64,11 @@ impl<R: Runtime> LocalBroker<R> {
         Ok(connection)
     }
 
-    /// Takes a connection that a client made to this process in its own way: over a Unix socket, or
-    /// with TLS. Gives back what drives it, to be spawned; it ends with the connection.
+    /// Accepts a connection that a client has made by other means: over a Unix socket, or with TLS.
+    /// Returns its driver, which must be spawned and ends with the connection.
     ///
     /// # Errors
-    /// When the broker does not take it. The stream is dropped.
+    /// If the broker refuses the connection. The transport is dropped.
     pub fn accept<T: Transport>(
         &self,
         transport: T,
@@ -77,8 +76,8 @@ impl<R: Runtime> LocalBroker<R> {
         self.accept_identified(transport, |_| None)
     }
 
-    /// As [`accept`](Self::accept), over a transport that knows the client at its other end, as one
-    /// with TLS does. `peer` is asked after each read, until it returns `Some`.
+    /// As [`accept`](Self::accept), over a transport that can identify the client, as with TLS.
+    /// `peer` is called after each read until it returns `Some`.
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
@@ -95,20 +94,20 @@ impl<R: Runtime> LocalBroker<R> {
             .accept_identified(transport, peer, self.clock.clone())
     }
 
-    /// Does something with the broker itself, such as throwing one of its
-    /// [fault switches](Broker::faults). Meanwhile nobody else can.
+    /// Calls `act` with the broker, for instance to use one of its [fault
+    /// switches](Broker::faults). The broker is locked meanwhile.
     pub fn with<T>(&self, act: impl FnOnce(&mut Broker) -> T) -> T {
         self.shared.with(act)
     }
 
-    /// What is there: queues with what is in them, bindings, consumers, connections.
+    /// A snapshot of the broker: queues with their messages, bindings, consumers, connections.
     #[must_use]
     pub fn inspect(&self) -> Inspection {
         self.shared.inspect()
     }
 
-    /// Closes all connections as RabbitMQ does when an operator wants it: with 320,
-    /// connection-forced, and that reason.
+    /// Closes all connections as RabbitMQ does for an operator: with 320, connection-forced, and
+    /// that reason.
     pub fn close_connections(&self, reason: &str) {
         let text =
             format!("CONNECTION_FORCED - broker forced connection closure with reason '{reason}'");
@@ -124,17 +123,17 @@ impl<R: Runtime> LocalBroker<R> {
 }
 
 impl<R: Runtime + Default> LocalBroker<R> {
-    /// A broker that begins as configured.
+    /// Creates a broker as configured.
     ///
     /// # Errors
-    /// For a configuration that contradicts itself, or that no client could connect to.
+    /// If the configuration contradicts itself, or allows no client to connect.
     pub fn new(config: amqp_broker::Config) -> Result<Self, ConfigError> {
         Self::on(R::default(), config)
     }
 }
 
 impl<R: Runtime + Default> Default for LocalBroker<R> {
-    /// A broker that begins as a fresh RabbitMQ.
+    /// A broker with the configuration of a fresh RabbitMQ.
     fn default() -> Self {
         #[expect(clippy::expect_used, reason = "the default is one of its own tests")]
         let broker =

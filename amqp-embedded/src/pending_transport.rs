@@ -1,4 +1,4 @@
-//! A transport that is still being made.
+//! A transport in the making.
 
 use std::{
     fmt,
@@ -14,9 +14,9 @@ use bytes::BytesMut;
 
 use crate::identity::{Identified, Peer};
 
-/// A transport that is still being made, as by the handshake of TLS. Reading and writing drive that on:
-/// a [`Listener`](crate::Listener) accepts the next client meanwhile, and the timeout of the
-/// connection's handshake includes it.
+/// A transport in the making, for instance during the TLS handshake, which reading and writing
+/// drive. A [`Listener`](crate::Listener) can thereby accept the next client meanwhile, and the
+/// timeout of the connection's handshake includes the TLS handshake.
 pub struct PendingTransport<T>(State<T>);
 
 enum State<T> {
@@ -26,12 +26,12 @@ enum State<T> {
 }
 
 impl<T> PendingTransport<T> {
-    /// The transport that a future makes.
+    /// Wraps the future that makes the transport.
     pub fn new(making: impl Future<Output = io::Result<T>> + Send + 'static) -> Self {
         Self(State::Pending(Box::pin(making)))
     }
 
-    /// Drives the future on. Ready with the transport.
+    /// Drives the future. Returns the transport once it is ready.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut T>> {
         if let State::Pending(making) = &mut self.0 {
             match ready!(making.as_mut().poll(cx)) {
@@ -50,7 +50,7 @@ impl<T> PendingTransport<T> {
 }
 
 impl<T> PendingTransport<Identified<T>> {
-    /// The client at the other end, once the transport is ready.
+    /// The client. `Some` once the transport is ready.
     #[must_use]
     pub const fn peer(&self) -> Option<&Peer> {
         match &self.0 {
@@ -73,7 +73,7 @@ impl<T: Transport> Transport for PendingTransport<T> {
         ready!(self.poll_ready(cx))?.poll_flush(cx)
     }
 
-    /// Drops a transport that is not ready.
+    /// Closes the transport, or drops one that is not ready.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             State::Ready(transport) => transport.poll_close(cx),

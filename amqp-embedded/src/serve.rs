@@ -16,41 +16,41 @@ use amqp_driver::io::{Runtime, Timer, Transport, register_waker, within};
 
 use crate::{identity::Peer, local::LocalBroker};
 
-/// How long to wait after a connection could not be accepted: what it takes may come free.
+/// The delay after a failed accept, in which resources may become free.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long connections may take to close in good order when a server is shut down.
+/// The maximum time for close handshakes at the shutdown of a server.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Where connections come in.
+/// A source of connections.
 pub trait Listener: Send + 'static {
-    /// A connection that came in.
+    /// An accepted connection.
     type Stream: Transport + Unpin + 'static;
 
-    /// Where it listens.
+    /// The local address.
     ///
     /// # Errors
-    /// What the system says.
+    /// Errors of the system.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
-    /// The client at the other end of a connection, once the stream knows it. Asked after each read,
-    /// until it returns `Some`; the default never does.
+    /// The client at the other end. Called after each read until it returns `Some`; the default
+    /// returns `None`.
     fn peer(stream: &Self::Stream) -> Option<&Peer> {
         let _ = stream;
         None
     }
 
-    /// The next connection. Dropping the future loses none.
+    /// Accepts the next connection. Cancel safe: dropping the future loses none.
     ///
     /// # Errors
-    /// What the system says; there may be another one all the same.
+    /// Errors of the system. A later call may succeed.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
-/// Serves a broker to whoever connects to the listener, in tasks of the broker's runtime.
+/// Serves a broker to the listener's clients, in tasks of the broker's runtime.
 ///
 /// # Errors
-/// When the listener does not know its address, or there is no such runtime here.
+/// If the listener has no local address, or the runtime is not running here.
 pub fn serve<R: Runtime>(
     listener: impl Listener,
     broker: impl Into<LocalBroker<R>>,
@@ -74,7 +74,8 @@ pub fn serve<R: Runtime>(
     })
 }
 
-/// A broker that is served to others. Dropping it stops listening, and cuts its connections off.
+/// A broker that is served to clients. Dropping it stops listening, and ends its connections
+/// without a close handshake.
 #[derive(Debug)]
 pub struct Server<R: Runtime> {
     address: SocketAddr,
@@ -83,23 +84,24 @@ pub struct Server<R: Runtime> {
 }
 
 impl<R: Runtime> Server<R> {
-    /// Where it listens.
+    /// The address on which it listens.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it serves.
+    /// The served broker.
     #[must_use]
     pub const fn broker(&self) -> &LocalBroker<R> {
         &self.broker
     }
 
-    /// Stops listening and closes the connections, as RabbitMQ does when it is shut down: with 320,
-    /// connection-forced. Those that do not close in good order in five seconds are cut off.
+    /// Stops listening and closes the connections as RabbitMQ does at its shutdown: with 320,
+    /// connection-forced. Connections without a completed close handshake after five seconds are
+    /// aborted.
     ///
     /// # Cancel safety
-    /// Dropping it cuts off what is not closed yet.
+    /// Dropping the future aborts the connections that are not closed yet.
     pub async fn shutdown(self) {
         self.connections.change(|state| state.closed = true);
         self.broker.close_connections("shutdown");
@@ -111,7 +113,7 @@ impl<R: Runtime> Server<R> {
             register_waker(&mut state.shutdown_waiter, cx);
             Poll::Pending
         });
-        // Those that are late are cut off with the server.
+        // Dropping the server aborts the rest.
         let _late = within(&mut self.broker.runtime.clock(), CLOSING, empty).await;
     }
 }
@@ -126,7 +128,7 @@ impl<R: Runtime> Drop for Server<R> {
 }
 
 /// Accepts connections and spawns their drivers until the server is shut down. The guard is dropped
-/// last, behind the listener.
+/// last, after the listener.
 async fn serve_until<R: Runtime, L: Listener>(
     _accepting: AcceptGuard,
     mut listener: L,
@@ -136,7 +138,7 @@ async fn serve_until<R: Runtime, L: Listener>(
     let mut clock = broker.runtime.clock();
     while let Some(accepted) = connections.until_closed(listener.accept()).await {
         let Ok(stream) = accepted else {
-            // Too many open files, or a client that is gone already.
+            // Too many open files, or a client that has disconnected already.
             if connections
                 .until_closed(sleep(&mut clock, RETRY))
                 .await
@@ -154,7 +156,7 @@ async fn serve_until<R: Runtime, L: Listener>(
     }
 }
 
-/// Waits, by that clock.
+/// Sleeps, by that clock.
 async fn sleep<C: Timer>(clock: &mut C, time: Duration) {
     let at = clock.now() + time;
     poll_fn(|cx| clock.poll_deadline(cx, Some(at))).await;
@@ -166,7 +168,7 @@ struct Connections(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// No connection is accepted any more.
+    /// No more connections are accepted.
     closed: bool,
     /// Connections end at once.
     aborted: bool,
@@ -176,11 +178,11 @@ struct Inner {
     open: usize,
     /// The key of the latest connection in `tasks`.
     last: u64,
-    /// Wakes the accept loop.
+    /// The waker of the accept loop.
     acceptor: Option<Waker>,
-    /// Wakes the connections' tasks.
+    /// The wakers of the connections' tasks.
     tasks: BTreeMap<u64, Waker>,
-    /// Wakes who waits until no connection is open.
+    /// The waker of the shutdown, which waits until no connection is open.
     shutdown_waiter: Option<Waker>,
 }
 
@@ -203,7 +205,7 @@ impl Connections {
         wakes.into_iter().for_each(Waker::wake);
     }
 
-    /// What comes of a future, unless the connections is closed before.
+    /// The output of `future`. `None` if the server is closed first.
     async fn until_closed<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);
         poll_fn(|cx| {

@@ -136,7 +136,7 @@ impl Broker {
     /// # Errors
     /// When it is not taken: hang up.
     pub fn accept(&mut self, now: Instant) -> Result<ConnectionKey, AcceptError> {
-        self.learn(now);
+        self.advance_clock(now);
         let limit = self.config.limits.connections;
         if self.links.len() >= limit {
             return Err(AcceptError::TooManyConnections { limit });
@@ -197,7 +197,7 @@ impl Broker {
 
     /// The time named by [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.learn(now);
+        self.advance_clock(now);
         self.finish();
     }
 
@@ -214,7 +214,7 @@ impl Broker {
 
     /// Moves what is to be sent on a connection into `out`; false if there is nothing.
     pub fn poll_transmit(&mut self, key: ConnectionKey, now: Instant, out: &mut Transmit) -> bool {
-        self.learn(now);
+        self.advance_clock(now);
         let Some(link) = self.links.get_mut(&key) else {
             return false;
         };
@@ -277,7 +277,7 @@ impl Broker {
     // What the rest builds on.
 
     /// Notes the time, and looks at what it is time for.
-    fn learn(&mut self, now: Instant) {
+    fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
         while let Some(&(at, key)) = self.deadlines.first() {
             if at > self.now {
@@ -298,7 +298,7 @@ impl Broker {
         now: Instant,
         happen: impl FnOnce(&mut server::Connection, Instant),
     ) {
-        self.learn(now);
+        self.advance_clock(now);
         if let Some(link) = self.links.get_mut(&key) {
             happen(&mut link.machine, self.now);
             self.take_events(key);

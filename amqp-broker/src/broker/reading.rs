@@ -40,7 +40,7 @@ impl Broker {
     /// partial one. While [`wants_input`](Self::wants_input) says no, it takes all bytes and looks at
     /// them later.
     pub fn handle_input(&mut self, key: ConnectionKey, now: Instant, input: &mut BytesMut) {
-        self.learn(now);
+        self.advance_clock(now);
         match self.links.get_mut(&key) {
             None => input.clear(),
             Some(link) if link.pending.is_empty() => self.read(key, input),

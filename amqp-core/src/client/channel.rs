@@ -538,7 +538,7 @@ impl<'a> ChannelMut<'a> {
         }
         if id == tx::Commit::ID {
             // RabbitMQ fails the connection for any method on the channel before `tx.commit-ok`.
-            self.machine.hold_channel(self.id);
+            self.machine.cork_channel(self.id);
         }
     }
 }

@@ -43,7 +43,10 @@ impl Role for Client {
         rule.server_sends
     }
 
-    fn greet(_machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause> {
+    fn parse_header(
+        _machine: &mut Machine<Self>,
+        input: &mut BytesMut,
+    ) -> Result<bool, CloseCause> {
         Machine::greet_server(input)
     }
 
@@ -203,7 +206,7 @@ impl Role for Client {
                 ChannelLife::Opening(_)
                 | ChannelLife::Open
                 | ChannelLife::Closing(_)
-                | ChannelLife::Finishing => channel.role.is_waiting(request),
+                | ChannelLife::ClosingRemote => channel.role.is_waiting(request),
             })
     }
 
@@ -508,7 +511,7 @@ impl Machine<Client> {
             ChannelLife::Opening(_)
             | ChannelLife::Open
             | ChannelLife::Closing(_)
-            | ChannelLife::Finishing => None,
+            | ChannelLife::ClosingRemote => None,
         };
         let pending = core::mem::take(&mut channel.role.pending);
         let mut settled = alloc::vec::Vec::new();

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The approximate size, in bytes, of the pieces that smaller pieces are joined into.
-const TOGETHER: usize = 64 << 10;
+const COALESCE_TO: usize = 64 << 10;
 
 /// The message that a channel is receiving.
 ///
@@ -27,14 +27,14 @@ const TOGETHER: usize = 64 << 10;
 /// message, and each move would be measurable.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
-    due: Due,
+    expect: Expect,
     /// `Some` while a message is being received.
     method: Option<Method>,
     content: Content,
     /// The end of the received body, joined from small pieces. It follows `content.body`.
     small: BytesMut,
     /// The number of body bytes still missing; 0 unless a body is being received.
-    left: u64,
+    remaining: u64,
     /// The number of empty body frames received.
     empty_frames: u32,
     /// `Some` if the content is discarded, with the cause.
@@ -56,7 +56,7 @@ pub(crate) enum Dropped {
 
 /// The next expected frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Due {
+enum Expect {
     #[default]
     Nothing,
     Header,
@@ -83,7 +83,7 @@ impl Assembly {
 
     /// Whether the content header is expected next.
     pub(crate) fn wants_header(&self) -> bool {
-        self.due == Due::Header
+        self.expect == Expect::Header
     }
 
     /// Whether the content is discarded.
@@ -94,7 +94,7 @@ impl Assembly {
     /// Begins a message. Its content is discarded unless `wanted`.
     #[inline(always)]
     pub(crate) fn begin(&mut self, method: Method, wanted: bool) {
-        self.due = Due::Header;
+        self.expect = Expect::Header;
         self.method = Some(method);
         self.dropped = if wanted {
             None
@@ -128,7 +128,7 @@ impl Assembly {
         payload: &'a [u8],
         limits: &Limits,
     ) -> Result<ContentHeader<'a>, Fault> {
-        let (Due::Header, Some(method)) = (self.due, &self.method) else {
+        let (Expect::Header, Some(method)) = (self.expect, &self.method) else {
             return Err(Fault::UnexpectedHeader);
         };
         let header = ContentHeader::parse(payload)?;
@@ -152,12 +152,12 @@ impl Assembly {
     #[inline]
     pub(crate) fn take_header(&mut self, properties: EncodedProperties, body_size: u64) -> bool {
         self.content.properties = properties;
-        self.left = body_size;
+        self.remaining = body_size;
         if body_size == 0 {
             return true;
         }
         self.held = self.content.properties.as_bytes().len() as u64;
-        self.due = Due::Body;
+        self.expect = Expect::Body;
         self.empty_frames = 0;
         false
     }
@@ -165,7 +165,7 @@ impl Assembly {
     /// Accepts a piece of the body. Returns whether the message is complete.
     #[inline]
     pub(crate) fn take_body(&mut self, piece: Bytes, limits: &Limits) -> Result<bool, Fault> {
-        if self.due != Due::Body {
+        if self.expect != Expect::Body {
             return Err(Fault::UnexpectedBody);
         }
         let len = piece.len() as u64;
@@ -175,23 +175,23 @@ impl Assembly {
                 return Err(Fault::TooManyEmptyFrames(self.empty_frames));
             }
         }
-        self.left = match self.left.checked_sub(len) {
+        self.remaining = match self.remaining.checked_sub(len) {
             Some(left) => left,
             None => {
                 return Err(Fault::BodyOverrun {
-                    excess: len - self.left,
+                    excess: len - self.remaining,
                 });
             }
         };
         if self.dropped.is_some() {
-            return Ok(self.left == 0);
+            return Ok(self.remaining == 0);
         }
-        if self.left > 0 {
+        if self.remaining > 0 {
             self.held += len;
             self.keep(piece);
             return Ok(false);
         }
-        self.put_together();
+        self.coalesce();
         self.content.body.push(piece);
         Ok(true)
     }
@@ -201,17 +201,17 @@ impl Assembly {
     fn keep(&mut self, piece: Bytes) {
         if piece.len() < SHARE_FROM {
             self.small.extend_from_slice(&piece);
-            if self.small.len() >= TOGETHER {
-                self.put_together();
+            if self.small.len() >= COALESCE_TO {
+                self.coalesce();
             }
         } else {
-            self.put_together();
+            self.coalesce();
             self.content.body.push(piece);
         }
     }
 
     #[inline]
-    fn put_together(&mut self) {
+    fn coalesce(&mut self) {
         if !self.small.is_empty() {
             let small = core::mem::take(&mut self.small);
             self.content.body.push(small.freeze());
@@ -221,7 +221,7 @@ impl Assembly {
     /// Returns the complete message.
     #[inline(always)]
     pub(crate) fn complete(&mut self) -> Option<Complete> {
-        self.due = Due::Nothing;
+        self.expect = Expect::Nothing;
         let method = self.method.take()?;
         let content = core::mem::take(&mut self.content);
         self.held = 0;

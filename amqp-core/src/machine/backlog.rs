@@ -7,19 +7,19 @@ use bytes::BytesMut;
 use crate::body::Body;
 
 /// The queued output of a channel: everything behind a message that does not fit into one frame, or
-/// behind a hold.
+/// behind a cork.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     pub(super) items: VecDeque<Item>,
     /// Whether the channel may send nothing: a transaction is being committed.
-    pub(super) held: bool,
-    /// Whether the channel is in the ring.
-    pub(super) ringed: bool,
+    pub(super) corked: bool,
+    /// Whether the channel takes its turn in the round-robin.
+    pub(super) scheduled: bool,
     /// The total number of bytes ever queued.
     pub(super) put: u64,
     /// The total number of bytes ever sent or dropped; at most `put`.
-    pub(super) left: u64,
-    /// The size of the queued requests, in bytes; at most `put - left`.
+    pub(super) gone: u64,
+    /// The size of the queued requests, in bytes; at most `put - gone`.
     pub(super) requests: usize,
     /// Whether an event was requested when there is room for publishes again.
     pub(super) wants_room: bool,
@@ -32,7 +32,7 @@ pub(super) enum Item {
     /// begun to be sent.
     Body(Body),
     /// Nothing behind this is sent until the channel is released.
-    Hold,
+    Cork,
 }
 
 impl Item {
@@ -40,7 +40,7 @@ impl Item {
         match self {
             Self::Frames(frames) => frames.bytes.len(),
             Self::Body(body) => body.len(),
-            Self::Hold => 0,
+            Self::Cork => 0,
         }
     }
 }
@@ -62,7 +62,7 @@ impl Backlog {
 
     /// The queued output, in bytes.
     pub(super) fn len(&self) -> usize {
-        usize::try_from(self.put - self.left).unwrap_or(usize::MAX)
+        usize::try_from(self.put - self.gone).unwrap_or(usize::MAX)
     }
 
     /// The position of the end of the backlog, in bytes since the channel was opened.
@@ -72,12 +72,12 @@ impl Backlog {
 
     /// Whether all output before `position` was sent or dropped.
     pub(crate) const fn has_left(&self, position: u64) -> bool {
-        self.left >= position
+        self.gone >= position
     }
 
     /// Whether frames of the channel go to the ready lane.
     pub(super) fn is_bypassed(&self) -> bool {
-        self.items.is_empty() && !self.held
+        self.items.is_empty() && !self.corked
     }
 
     /// Appends frames. They join the last run if that is shorter than `limit` bytes: a run is sent

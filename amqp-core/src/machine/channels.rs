@@ -30,7 +30,7 @@ pub(crate) struct Channel<C> {
 ///     └────────────────────┼──────> Open     │                      │  └ sent: answered; close-ok
 ///                          └────────┬────────┘                      │    still to come
 ///                                   v                               │ close received, own close
-///                               Finishing <─────────────────────────┘ unsent: own close dropped
+///                               ClosingRemote <─────────────────────────┘ unsent: own close dropped
 ///                                   │
 ///                                   └── close-ok and the begun message sent ──> (free)
 /// ```
@@ -46,7 +46,7 @@ pub(crate) enum ChannelLife {
     /// 1.5.2.5 of the protocol reference). `Some` while a request waits for close-ok.
     Closing(Option<RequestId>),
     /// The peer has closed the channel; the begun message is being finished.
-    Finishing,
+    ClosingRemote,
 }
 
 #[derive(Debug)]

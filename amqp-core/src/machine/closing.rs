@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use bytes::BytesMut;
 
-use super::{ChannelLife, Culprit, Life, Lookup, Machine, Role, Wants};
+use super::{ChannelLife, Life, Lookup, Machine, OffendingFrame, Role, Wants};
 use crate::{
     close::{Close, CloseCause, CloseReason, Stage},
     error::ApiMisuse,
@@ -69,7 +69,7 @@ impl<R: Role> Machine<R> {
 
     /// Handles a fault of the peer, or a limit that it exceeds: closes the channel or the
     /// connection, by the severity of the reply code (section 4.8.1 of the specification).
-    pub(super) fn fail(&mut self, mut error: ProtocolError, frame: &Culprit<'_>) {
+    pub(super) fn fail(&mut self, mut error: ProtocolError, frame: &OffendingFrame<'_>) {
         let cause = if error.fault.is_own_limit() {
             CloseCause::LimitExceeded
         } else {
@@ -100,7 +100,7 @@ impl<R: Role> Machine<R> {
     pub(crate) fn close_for(&mut self, close: &Close, reason: CloseReason) {
         self.settle_output();
         self.end_everything(&reason);
-        self.put_parting(&close_method(close));
+        self.queue_final(&close_method(close));
         self.timers.start_close(self.timeouts.close);
         self.life = Life::Closing(reason);
     }
@@ -114,7 +114,7 @@ impl<R: Role> Machine<R> {
             close.method_id,
         );
         self.settle_output();
-        self.put_parting(&connection::CloseOk);
+        self.queue_final(&connection::CloseOk);
         let refused = self.stage() == Stage::Authenticating
             && R::PEER_AUTHENTICATES
             && close.code == ReplyCode::ACCESS_REFUSED;
@@ -133,7 +133,10 @@ impl<R: Role> Machine<R> {
     /// queued before the end. A reason that was already announced stays.
     pub(crate) fn finish(&mut self, reason: CloseReason) {
         self.settle_output();
-        let told = self.close_reason().filter(|_| self.announced).cloned();
+        let told = self
+            .close_reason()
+            .filter(|_| self.final_event_emitted)
+            .cloned();
         let reason = told.unwrap_or(reason);
         self.end_everything(&reason);
         self.timers.stop();
@@ -168,10 +171,10 @@ impl<R: Role> Machine<R> {
     }
 
     /// Queues close or close-ok, the last method to the peer.
-    pub(super) fn put_parting<M: MethodDef>(&mut self, method: &M) {
+    pub(super) fn queue_final<M: MethodDef>(&mut self, method: &M) {
         // The methods sent this way are far smaller than any frame limit.
         let _fits = if R::ANSWERS_FIRST {
-            self.output.put_behind(method)
+            self.output.append(method)
         } else {
             self.output.put_urgent(method)
         };
@@ -179,10 +182,10 @@ impl<R: Role> Machine<R> {
 
     /// Ends all channels and requests with the reason, and queues the final event.
     fn end_everything(&mut self, reason: &CloseReason) {
-        if self.announced {
+        if self.final_event_emitted {
             return;
         }
-        self.announced = true;
+        self.final_event_emitted = true;
         self.wants = Wants::default();
         let of_channels = CloseReason::from(CloseCause::Connection(reason.clone()));
         for id in self.channels.ids() {
@@ -191,7 +194,7 @@ impl<R: Role> Machine<R> {
         }
         R::on_end(self, reason);
         self.deadlines.clear();
-        self.parting = Vec::new();
+        self.closing_after_flush = Vec::new();
         self.assembled = 0;
         self.arena = BytesMut::new();
         self.push(R::closed(reason.clone()));
@@ -203,7 +206,8 @@ impl<R: Role> Machine<R> {
         R::on_channel_end(self, id, reason);
         if let Some(channel) = self.channels.get_mut(id) {
             if !R::ANSWERS_FIRST {
-                self.output.trim(&mut channel.backlog, id.number());
+                self.output
+                    .discard_unsent(&mut channel.backlog, id.number());
             }
             let counted = channel.assembly.clear();
             self.assembled = self.assembled.saturating_sub(counted);

@@ -3,8 +3,8 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::{
-    Channel, ChannelLife, Channels, Culprit, Life, Lookup, Machine, Role, closing::read_close,
-    skip::LargeHeader,
+    Channel, ChannelLife, Channels, Life, Lookup, Machine, OffendingFrame, Role,
+    closing::read_close, skip::LargeHeader,
 };
 use crate::{
     body::{EncodedProperties, NO_FLAGS},
@@ -48,7 +48,7 @@ impl<R: Role> Machine<R> {
     }
 
     fn begin_input(&mut self, now: Instant, input: &BytesMut) {
-        self.learn(now);
+        self.advance_clock(now);
         if input.len() > self.leftover {
             self.timers.note_heard(self.now);
         }
@@ -70,7 +70,7 @@ impl<R: Role> Machine<R> {
             }
             _ if self.skip.is_some() => return self.step_skip(input),
             Life::Closing(_) => return self.step_closing(input),
-            Life::Handshake(_) if !self.greeted => return self.step_greeting(input),
+            Life::Handshake(_) if !self.header_seen => return self.step_greeting(input),
             Life::Handshake(_) | Life::Open | Life::Draining(_) => {}
         }
         let head = match FrameHead::read(input) {
@@ -123,7 +123,7 @@ impl<R: Role> Machine<R> {
                 input.advance(1);
                 if let Err(error) = self.receive_body(number, payload.clone()) {
                     let payload = &payload;
-                    self.fail(error, &Culprit { kind, payload });
+                    self.fail(error, &OffendingFrame { kind, payload });
                 }
                 return true;
             }
@@ -137,7 +137,7 @@ impl<R: Role> Machine<R> {
             FrameKind::Heartbeat => Ok(()),
         };
         if let Err(error) = received {
-            self.fail(error, &Culprit { kind, payload });
+            self.fail(error, &OffendingFrame { kind, payload });
         }
         // A faulty frame is consumed, too.
         input.advance(head.frame_len());
@@ -180,7 +180,7 @@ impl<R: Role> Machine<R> {
     pub(super) fn fail_framing(&mut self, fault: Fault, number: Option<u16>, input: &[u8]) {
         let size = input.get(3..FRAME_HEAD).and_then(<[u8]>::first_chunk);
         let size = size.map_or(0, |size| u32::from_be_bytes(*size) as usize);
-        let culprit = Culprit {
+        let culprit = OffendingFrame {
             kind: input.first().copied().unwrap_or_default(),
             payload: input
                 .get(FRAME_HEAD..)
@@ -195,9 +195,9 @@ impl<R: Role> Machine<R> {
         if input.is_empty() {
             return false;
         }
-        match R::greet(self, input) {
+        match R::parse_header(self, input) {
             Ok(done) => {
-                self.greeted = done;
+                self.header_seen = done;
                 done
             }
             Err(cause) => {
@@ -215,7 +215,7 @@ impl<R: Role> Machine<R> {
         let head = FrameHead::read(input);
         if let Ok(Some(head)) = &head
             && R::TAKES_LARGE_HEADERS
-            && !self.announced
+            && !self.final_event_emitted
             && head.kind == FrameKind::Header
             && head.check(limit).is_err()
         {
@@ -298,15 +298,15 @@ impl<R: Role> Machine<R> {
         let (id, arguments) =
             split_method(payload).map_err(|fault| fault.at(Some(number), None))?;
         let received = match protocol::rule(id) {
-            Some(rule) => self.receive_listed(number, rule, arguments),
-            None => R::on_unlisted(self, number, id, arguments),
+            Some(rule) => self.receive_known(number, rule, arguments),
+            None => R::on_unknown(self, number, id, arguments),
         };
         received.map_err(|fault| fault.at(Some(number), Some(id)))
     }
 
     #[inline]
-    fn receive_listed(&mut self, number: u16, rule: &Rule, arguments: &[u8]) -> Result<(), Fault> {
-        if !R::screen(self, number, rule, arguments)? {
+    fn receive_known(&mut self, number: u16, rule: &Rule, arguments: &[u8]) -> Result<(), Fault> {
+        if !R::precheck(self, number, rule, arguments)? {
             Ok(())
         } else if !R::is_peers(rule) {
             Err(Fault::WrongSender)
@@ -383,7 +383,7 @@ impl<R: Role> Machine<R> {
                 }
                 return Ok(());
             }
-            ChannelLife::Finishing => return Ok(()),
+            ChannelLife::ClosingRemote => return Ok(()),
         }
         if channel.assembly.in_progress() {
             return Err(Fault::MethodInContent);
@@ -421,18 +421,18 @@ impl<R: Role> Machine<R> {
     /// sent, or everything queued if the role answers first ([`Role::ANSWERS_FIRST`]).
     fn finish_channel(&mut self, id: ChannelId) {
         if !R::ANSWERS_FIRST {
-            self.trim_channel(id);
+            self.discard_unsent_of(id);
         }
         self.put_method_anyway(id, &channel::CloseOk);
         if let Some(channel) = self.channels.get_mut(id) {
-            channel.life = ChannelLife::Finishing;
+            channel.life = ChannelLife::ClosingRemote;
             if !channel.backlog.is_empty() {
                 return;
             }
             if R::FORGIVES_ENDED {
                 self.drop_channel(id);
             } else {
-                self.parting.push(id);
+                self.closing_after_flush.push(id);
             }
         }
     }
@@ -558,7 +558,7 @@ pub(super) fn content_channel<R: Role>(
         Lookup::Unused | Lookup::Free => Err(Fault::ChannelNotOpen.at(Some(number), None)),
         Lookup::Live(id, channel) => Ok(match channel.life {
             ChannelLife::Opening(_) | ChannelLife::Open => Some((id, channel)),
-            ChannelLife::Closing(_) | ChannelLife::Finishing => None,
+            ChannelLife::Closing(_) | ChannelLife::ClosingRemote => None,
         }),
     }
 }

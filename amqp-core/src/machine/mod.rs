@@ -28,7 +28,7 @@ pub(crate) use self::{
     channels::{Channel, ChannelLife, Lookup},
     heads::Message,
     output::Output,
-    role::{Culprit, Role, unlisted},
+    role::{OffendingFrame, Role, unlisted},
 };
 use self::{
     channels::Channels,
@@ -93,20 +93,20 @@ pub(crate) struct Machine<R: Role> {
     pub(crate) role: R,
     life: Life,
     /// Whether the peer's greeting was recognized as this protocol.
-    greeted: bool,
+    header_seen: bool,
     tuning: Tuning,
     limits: Limits,
     timeouts: Timeouts,
     channels: Channels<R::Channel>,
     /// The channels to remove once the ready lane has been handed out.
-    parting: Vec<ChannelId>,
+    closing_after_flush: Vec<ChannelId>,
     output: Output,
     events: Events<R>,
     /// The end of the ready lane when this side closed the connection. Output before it counts as
     /// progress of the close.
     close_from: u64,
     /// Whether the final event was queued.
-    announced: bool,
+    final_event_emitted: bool,
     now: Instant,
     timers: Timers,
     deadlines: RequestDeadlines,
@@ -135,14 +135,14 @@ impl<R: Role> Machine<R> {
         Self {
             role,
             life: Life::Handshake(Stage::Greeting),
-            greeted: false,
+            header_seen: false,
             tuning: Tuning::BEFORE,
             channels: Channels::new(),
-            parting: Vec::new(),
+            closing_after_flush: Vec::new(),
             output: Output::new(&limits, R::SENDS_LARGE_HEADERS),
             events: VecDeque::new(),
             close_from: 0,
-            announced: false,
+            final_event_emitted: false,
             now,
             timers: Timers::new(now, timeouts.handshake),
             deadlines: RequestDeadlines::new(timeouts.request),
@@ -192,7 +192,7 @@ impl<R: Role> Machine<R> {
     }
 
     fn transport_ended(&mut self, now: Instant, cause: CloseCause) {
-        self.learn(now);
+        self.advance_clock(now);
         let reason = match &self.life {
             Life::Closed(reason) => reason.clone(),
             Life::Handshake(_) | Life::Open | Life::Draining(_) | Life::Closing(_) => cause.into(),
@@ -202,7 +202,7 @@ impl<R: Role> Machine<R> {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        self.learn(now);
+        self.advance_clock(now);
         let now = self.now;
         while let Some((request, channel)) = self.deadlines.expire(now) {
             if R::is_waiting(self, channel, request) {
@@ -247,7 +247,7 @@ impl<R: Role> Machine<R> {
 
     /// Records that the transport has taken some of the output.
     pub(crate) fn handle_written(&mut self, now: Instant) {
-        self.learn(now);
+        self.advance_clock(now);
         self.timers.note_written(self.now);
         if matches!(self.life, Life::Draining(_) | Life::Closing(_)) {
             self.timers.restart_close(self.now, self.timeouts.close);
@@ -264,8 +264,8 @@ impl<R: Role> Machine<R> {
     /// Pauses or resumes the detection of a silent peer: called when the driver stops or resumes
     /// reading from the transport.
     pub(crate) fn set_reading(&mut self, now: Instant, reading: bool) {
-        self.learn(now);
-        self.timers.set_deaf(!reading, self.now);
+        self.advance_clock(now);
+        self.timers.pause_reading(!reading, self.now);
     }
 
     // Outputs.
@@ -529,7 +529,7 @@ impl<R: Role> Machine<R> {
         let before = self.output.len();
         self.put_method_anyway(id, method);
         let len = self.output.len() - before;
-        let heard = self.output.count_answer(len);
+        let heard = self.output.charge_reply(len);
         heard.then_some(()).ok_or(Fault::UnreadAnswers)
     }
 
@@ -543,7 +543,7 @@ impl<R: Role> Machine<R> {
     }
 
     /// Holds all further output of the channel until it is released.
-    pub(crate) fn hold_channel(&mut self, id: ChannelId) {
+    pub(crate) fn cork_channel(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
             Output::cork(&mut channel.backlog);
         }
@@ -556,9 +556,10 @@ impl<R: Role> Machine<R> {
     }
 
     /// Drops the output of a channel that has not begun to be sent.
-    pub(crate) fn trim_channel(&mut self, id: ChannelId) {
+    pub(crate) fn discard_unsent_of(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
-            self.output.trim(&mut channel.backlog, id.number());
+            self.output
+                .discard_unsent(&mut channel.backlog, id.number());
         }
     }
 
@@ -582,7 +583,8 @@ impl<R: Role> Machine<R> {
 
     pub(crate) fn remove_channel(&mut self, id: ChannelId) {
         if let Some(mut channel) = self.channels.remove(id) {
-            self.output.trim(&mut channel.backlog, id.number());
+            self.output
+                .discard_unsent(&mut channel.backlog, id.number());
         }
     }
 
@@ -604,13 +606,13 @@ impl<R: Role> Machine<R> {
     }
 
     /// Advances the clock and arms the deadlines set by commands.
-    fn learn(&mut self, now: Instant) {
+    fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
-        self.timers.learn(self.now);
+        self.timers.advance_clock(self.now);
         if self.output.has_transmit() {
             self.timers.note_waiting(self.now);
         }
-        self.deadlines.learn(self.now);
+        self.deadlines.advance_clock(self.now);
         R::on_time(self);
     }
 

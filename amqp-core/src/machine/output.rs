@@ -67,7 +67,7 @@ pub(crate) struct Output {
     urgent: BytesMut,
     ready: Segments,
     /// The channels with a backlog that may send, in round-robin order.
-    ring: VecDeque<u16>,
+    round_robin: VecDeque<u16>,
     /// The channels with a backlog that is held.
     corked: BTreeSet<u16>,
     last: BytesMut,
@@ -79,11 +79,11 @@ pub(crate) struct Output {
     queued: u64,
     /// The total number of bytes ever taken from `ready`.
     moved: u64,
-    /// The size of the answers queued since the output last reached `answers_gone`, in bytes.
+    /// The size of the answers queued since the output last reached `reply_watermark`, in bytes.
     answers: usize,
     /// The position of the output at which everything queued before those answers has been handed
     /// out.
-    answers_gone: u64,
+    reply_watermark: u64,
     /// The pieces of bodies that were copied or will not be sent. Their destructors belong to the
     /// application and must not run in the middle of a call.
     discarded: Vec<Bytes>,
@@ -101,7 +101,7 @@ impl fmt::Debug for Output {
         f.debug_struct("Output")
             .field("urgent", &self.urgent.len())
             .field("ready", &self.ready)
-            .field("ring", &self.ring)
+            .field("round_robin", &self.round_robin)
             .field("corked", &self.corked)
             .field("last", &self.last.len())
             .field("waiting", &self.waiting)
@@ -122,7 +122,7 @@ impl Output {
         let mut output = Self {
             urgent: BytesMut::new(),
             ready: Segments::default(),
-            ring: VecDeque::new(),
+            round_robin: VecDeque::new(),
             corked: BTreeSet::new(),
             last: BytesMut::new(),
             waiting: 0,
@@ -130,7 +130,7 @@ impl Output {
             queued: 0,
             moved: 0,
             answers: 0,
-            answers_gone: 0,
+            reply_watermark: 0,
             discarded: Vec::new(),
             frame_max: 0,
             large_headers,
@@ -197,14 +197,14 @@ impl Output {
 
     /// The channels that have a backlog. May include a channel that has ended.
     pub(crate) fn backlogged(&self) -> impl Iterator<Item = u16> + '_ {
-        self.ring.iter().chain(&self.corked).copied()
+        self.round_robin.iter().chain(&self.corked).copied()
     }
 
     /// Whether a call would hand out any bytes now.
     pub(crate) fn has_transmit(&self) -> bool {
         !self.urgent.is_empty()
             || !self.ready.is_empty()
-            || !self.ring.is_empty()
+            || !self.round_robin.is_empty()
             || (!self.last.is_empty() && self.waiting == 0)
     }
 
@@ -240,7 +240,7 @@ impl Output {
     }
 
     /// Queues a method of the connection behind the ready lane.
-    pub(crate) fn put_behind<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
+    pub(crate) fn append<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
         let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
         put_method(self.ready.tail(), 0, method, len);
         self.queued += (len + FRAME_OVERHEAD) as u64;
@@ -272,7 +272,7 @@ impl Output {
         } else {
             backlog.append(self.chunk, 0, |out| put_method(out, channel, method, len));
             self.wait(backlog, size);
-            self.join_ring(backlog, channel);
+            self.schedule(backlog, channel);
         }
         Ok(size)
     }
@@ -296,10 +296,10 @@ impl Output {
 
     /// Counts an answer of `len` bytes that was just queued. Returns `false` if too many answers
     /// are queued: the peer keeps sending requests without reading.
-    pub(crate) fn count_answer(&mut self, len: usize) -> bool {
-        if self.moved >= self.answers_gone {
+    pub(crate) fn charge_reply(&mut self, len: usize) -> bool {
+        if self.moved >= self.reply_watermark {
             self.answers = 0;
-            self.answers_gone = self.queued + self.waiting as u64;
+            self.reply_watermark = self.queued + self.waiting as u64;
         }
         self.answers += len;
         self.answers <= MAX_UNREAD_ANSWERS
@@ -319,7 +319,7 @@ impl Output {
         } else {
             backlog.append(self.chunk, 0, put);
             self.wait(backlog, size);
-            self.join_ring(backlog, channel);
+            self.schedule(backlog, channel);
         }
     }
 
@@ -360,7 +360,7 @@ impl Output {
             if heads.body_len > 0 {
                 backlog.items.push_back(Item::Body(core::mem::take(body)));
             }
-            self.join_ring(backlog, channel);
+            self.schedule(backlog, channel);
             Ok(inspected)
         }
     }
@@ -368,31 +368,31 @@ impl Output {
     /// Holds all output of a channel that is queued from now on.
     pub(crate) fn cork(backlog: &mut Backlog) {
         if backlog.items.is_empty() {
-            backlog.held = true;
+            backlog.corked = true;
         } else {
-            backlog.items.push_back(Item::Hold);
+            backlog.items.push_back(Item::Cork);
         }
     }
 
-    /// Releases the current or the next hold of a channel.
+    /// Releases the current or the next cork of a channel.
     pub(crate) fn release(&mut self, backlog: &mut Backlog, channel: u16) {
-        if core::mem::take(&mut backlog.held) {
+        if core::mem::take(&mut backlog.corked) {
             self.corked.remove(&channel);
         } else {
-            let hold = |item: &Item| matches!(item, Item::Hold);
-            if let Some(at) = backlog.items.iter().position(hold) {
+            let cork = |item: &Item| matches!(item, Item::Cork);
+            if let Some(at) = backlog.items.iter().position(cork) {
                 backlog.items.remove(at);
             }
         }
         if !backlog.items.is_empty() {
-            self.join_ring(backlog, channel);
+            self.schedule(backlog, channel);
         }
     }
 
     /// Drops the output of a channel that has not begun to be sent. The rest of a begun message
     /// stays: any other frame in its place would be a connection error (section 4.2.6 of the
     /// specification).
-    pub(crate) fn trim(&mut self, backlog: &mut Backlog, channel: u16) {
+    pub(crate) fn discard_unsent(&mut self, backlog: &mut Backlog, channel: u16) {
         let mut dropped = core::mem::take(&mut backlog.items);
         if let Some(Item::Body(_)) = dropped.front() {
             backlog.items.extend(dropped.pop_front());
@@ -407,7 +407,7 @@ impl Output {
     /// Drops everything but urgent frames.
     pub(crate) fn abort(&mut self) {
         self.ready.clear(&mut self.discarded);
-        self.ring = VecDeque::new();
+        self.round_robin = VecDeque::new();
         self.corked = BTreeSet::new();
         self.last = BytesMut::new();
         self.waiting = 0;
@@ -506,17 +506,17 @@ impl Output {
 
     /// Takes the next channel from the ring.
     pub(crate) fn pop_turn(&mut self) -> Option<u16> {
-        self.ring.pop_front()
+        self.round_robin.pop_front()
     }
 
     /// Moves one frame, or one run of small frames, from the channel's backlog to the ready lane.
     pub(crate) fn take_turn(&mut self, backlog: &mut Backlog, channel: u16) -> Turn {
-        backlog.ringed = false;
+        backlog.scheduled = false;
         let mut turn = Turn {
             len: 0,
             last_publish: 0,
         };
-        if backlog.held {
+        if backlog.corked {
             return turn;
         }
         let before = self.ready.len();
@@ -538,13 +538,13 @@ impl Output {
                     backlog.items.push_front(Item::Body(body));
                 }
             }
-            Some(Item::Hold) => backlog.held = true,
+            Some(Item::Cork) => backlog.corked = true,
             None => {}
         }
         turn.len = self.ready.len() - before;
         self.queued += turn.len as u64;
         if !backlog.items.is_empty() {
-            self.join_ring(backlog, channel);
+            self.schedule(backlog, channel);
         }
         turn
     }
@@ -566,16 +566,16 @@ impl Output {
     /// Subtracts `len` bytes from the size of a backlog.
     fn leave(&mut self, backlog: &mut Backlog, len: usize) {
         self.waiting = self.waiting.saturating_sub(len);
-        backlog.left += len as u64;
+        backlog.gone += len as u64;
     }
 
     /// Adds a channel with a backlog to the ring, or to the corked channels if it is held.
-    fn join_ring(&mut self, backlog: &mut Backlog, channel: u16) {
-        if backlog.held {
+    fn schedule(&mut self, backlog: &mut Backlog, channel: u16) {
+        if backlog.corked {
             self.corked.insert(channel);
-        } else if !backlog.ringed {
-            backlog.ringed = true;
-            self.ring.push_back(channel);
+        } else if !backlog.scheduled {
+            backlog.scheduled = true;
+            self.round_robin.push_back(channel);
         }
     }
 

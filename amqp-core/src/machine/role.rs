@@ -62,10 +62,10 @@ pub(crate) trait Role: Sized + fmt::Debug {
     fn is_peers(rule: &Rule) -> bool;
 
     /// Checks the first bytes. Returns `Ok(true)` when they were consumed and frames follow.
-    fn greet(machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause>;
+    fn parse_header(machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause>;
 
     /// Checks a method before all other rules. Returns whether it is to be processed.
-    fn screen(
+    fn precheck(
         _machine: &mut Machine<Self>,
         _number: u16,
         _rule: &Rule,
@@ -75,7 +75,7 @@ pub(crate) trait Role: Sized + fmt::Debug {
     }
 
     /// Handles a method that is not in [`RULES`](protocol::RULES).
-    fn on_unlisted(
+    fn on_unknown(
         _machine: &mut Machine<Self>,
         _number: u16,
         id: MethodId,
@@ -88,7 +88,7 @@ pub(crate) trait Role: Sized + fmt::Debug {
     fn reply(
         _machine: &mut Machine<Self>,
         error: &ProtocolError,
-        _frame: &Culprit<'_>,
+        _frame: &OffendingFrame<'_>,
     ) -> Option<Close> {
         Some(Close {
             code: error.fault.code(),
@@ -197,7 +197,7 @@ pub(crate) trait Role: Sized + fmt::Debug {
 }
 
 /// The frame in which a fault was found.
-pub(crate) struct Culprit<'a> {
+pub(crate) struct OffendingFrame<'a> {
     /// Its type, possibly an unknown one.
     pub(crate) kind: u8,
     /// Its payload; empty if it was not received.

@@ -83,7 +83,7 @@ impl<R: Role> Machine<R> {
 
     /// Queues the requested events for which there is room.
     pub(super) fn tell_room(&mut self) {
-        if self.announced {
+        if self.final_event_emitted {
             return;
         }
         let low = self.limits.output_low;

@@ -2,7 +2,7 @@
 
 use bytes::{Buf as _, BytesMut};
 
-use super::{Culprit, Life, Machine, Role, input::content_channel};
+use super::{Life, Machine, OffendingFrame, Role, input::content_channel};
 use crate::{
     body::EncodedProperties,
     fault::{Fault, ProtocolError},
@@ -118,7 +118,7 @@ impl<R: Role> Machine<R> {
             Some(Ok(header)) => Some((id, header.body_size)),
             Some(Err(error)) => {
                 let (kind, payload) = (head.kind.to_wire(), fixed);
-                self.fail(error, &Culprit { kind, payload });
+                self.fail(error, &OffendingFrame { kind, payload });
                 None
             }
             None => None,
@@ -146,7 +146,7 @@ impl<R: Role> Machine<R> {
                     && let Err(error) = self.header_skipped(id, body_size)
                 {
                     let (kind, payload) = (FrameKind::Header.to_wire(), &[]);
-                    self.fail(error, &Culprit { kind, payload });
+                    self.fail(error, &OffendingFrame { kind, payload });
                 }
             }
             Err(fault) => {

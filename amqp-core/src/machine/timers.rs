@@ -29,7 +29,7 @@ pub(crate) struct Timers {
     /// The time of the last input.
     heard: Instant,
     /// Whether reading is paused, so that silence is no sign of a dead peer.
-    deaf: bool,
+    reading_paused: bool,
     /// Whether the peer may stop reading for an unlimited time.
     may_not_read: bool,
 }
@@ -52,7 +52,7 @@ impl Timers {
             sent: now,
             unwritten: None,
             heard: now,
-            deaf: false,
+            reading_paused: false,
             may_not_read: false,
         }
     }
@@ -118,8 +118,8 @@ impl Timers {
         self.heard = now;
     }
 
-    pub(crate) const fn set_deaf(&mut self, deaf: bool, now: Instant) {
-        self.deaf = deaf;
+    pub(crate) const fn pause_reading(&mut self, reading_paused: bool, now: Instant) {
+        self.reading_paused = reading_paused;
         self.heard = now;
     }
 
@@ -132,7 +132,7 @@ impl Timers {
     }
 
     /// Arms the deadlines set by commands.
-    pub(crate) fn learn(&mut self, now: Instant) {
+    pub(crate) fn advance_clock(&mut self, now: Instant) {
         for deadline in [&mut self.close, &mut self.secret] {
             if let Some(Deadline::In(after)) = *deadline {
                 *deadline = Some(Deadline::At(now + after));
@@ -163,7 +163,7 @@ impl Timers {
             .map(|(interval, since)| (since + interval * 2, TimeoutReason::PeerNotReading));
         let silent = self
             .interval
-            .filter(|_| !self.deaf)
+            .filter(|_| !self.reading_paused)
             .map(|interval| (self.heard + interval * 2, TimeoutReason::PeerSilent));
         [close, secret, handshake, due, silent, stuck]
             .into_iter()
@@ -224,7 +224,7 @@ impl RequestDeadlines {
         }
     }
 
-    pub(crate) fn learn(&mut self, now: Instant) {
+    pub(crate) fn advance_clock(&mut self, now: Instant) {
         let Some(after) = self.after.filter(|_| self.unset > 0) else {
             return;
         };

@@ -17,7 +17,7 @@ pub struct FlushMark {
 
 impl<R: Role> Machine<R> {
     pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.learn(now);
+        self.advance_clock(now);
         // Drops the pieces that were not taken since the last call.
         drop(self.output.take_discarded());
         let before = out.len();
@@ -25,7 +25,7 @@ impl<R: Role> Machine<R> {
         self.output.take_ready(out);
         progress |= self.take_turns(Output::share(out.len() - before)) > 0;
         self.output.take_ready(out);
-        for id in core::mem::take(&mut self.parting) {
+        for id in core::mem::take(&mut self.closing_after_flush) {
             self.drop_channel(id);
         }
         if let Life::Draining(reason) = &self.life {
@@ -72,7 +72,7 @@ impl<R: Role> Machine<R> {
         if turn.last_publish > 0 {
             R::on_publish_begun(&mut channel.role, turn.last_publish);
         }
-        if channel.life == ChannelLife::Finishing && channel.backlog.is_empty() {
+        if channel.life == ChannelLife::ClosingRemote && channel.backlog.is_empty() {
             self.drop_channel(id);
         }
         turn.len

@@ -9,9 +9,9 @@ mod channel;
 mod erlang;
 mod event;
 mod handshake;
+mod precheck;
 mod receive;
 mod reply;
-mod screen;
 
 use alloc::string::String;
 

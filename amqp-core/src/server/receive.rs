@@ -8,7 +8,7 @@ use crate::{
     close::{Close, CloseCause, CloseReason, Stage},
     fault::{Fault, ProtocolError},
     ids::{ChannelId, PublishSeq, RequestId},
-    machine::{ChannelLife, Culprit, Machine, Role},
+    machine::{ChannelLife, Machine, OffendingFrame, Role},
     method::{MethodDef as _, MethodId, Rule},
     protocol::{self, ClientMethod, Method, basic, channel, confirm, connection},
 };
@@ -35,21 +35,21 @@ impl Role for Server {
         rule.client_sends
     }
 
-    fn greet(machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause> {
+    fn parse_header(machine: &mut Machine<Self>, input: &mut BytesMut) -> Result<bool, CloseCause> {
         machine.greet_client(input)
     }
 
     #[inline]
-    fn screen(
+    fn precheck(
         machine: &mut Machine<Self>,
         number: u16,
         rule: &Rule,
         arguments: &[u8],
     ) -> Result<bool, Fault> {
-        machine.screen(number, rule, arguments)
+        machine.precheck(number, rule, arguments)
     }
 
-    fn on_unlisted(
+    fn on_unknown(
         machine: &mut Machine<Self>,
         number: u16,
         id: MethodId,
@@ -61,7 +61,7 @@ impl Role for Server {
     fn reply(
         machine: &mut Machine<Self>,
         error: &ProtocolError,
-        frame: &Culprit<'_>,
+        frame: &OffendingFrame<'_>,
     ) -> Option<Close> {
         reply::reply(machine, error, frame)
     }

@@ -28,7 +28,7 @@ use crate::{
     fault::{Fault, ProtocolError},
     frame::CONTENT_HEAD,
     limits::FRAME_OVERHEAD,
-    machine::{Culprit, Lookup, Machine},
+    machine::{Lookup, Machine, OffendingFrame},
     method::{MethodDef as _, MethodId},
     protocol::{FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, ReplyCode, channel},
     wire::{DecodeError, ShortStr},
@@ -38,7 +38,7 @@ use crate::{
 pub(super) fn reply(
     machine: &mut Machine<Server>,
     error: &ProtocolError,
-    frame: &Culprit<'_>,
+    frame: &OffendingFrame<'_>,
 ) -> Option<Close> {
     let stage = machine.stage();
     let number = error.channel.unwrap_or_default();
@@ -82,7 +82,7 @@ fn clip(mut text: String) -> String {
 
 // Faults of frames.
 
-fn frame_too_large(frame: &Culprit<'_>, size: u64, limit: u32) -> Close {
+fn frame_too_large(frame: &OffendingFrame<'_>, size: u64, limit: u32) -> Close {
     let size = size - FRAME_OVERHEAD as u64;
     // The limit is for a whole frame, and has some slack.
     let limit = u64::from(limit).saturating_sub(2 * FRAME_OVERHEAD as u64);
@@ -91,7 +91,7 @@ fn frame_too_large(frame: &Culprit<'_>, size: u64, limit: u32) -> Close {
     close(ReplyCode::FRAME_ERROR, None, text)
 }
 
-fn frame_end(frame: &Culprit<'_>, end: u8) -> Close {
+fn frame_end(frame: &OffendingFrame<'_>, end: u8) -> Close {
     let mut text = describe(frame.kind, frame.payload);
     text.push_str(": ");
     push_pair(&mut text, "invalid_frame_end_marker", end);
@@ -99,7 +99,7 @@ fn frame_end(frame: &Culprit<'_>, end: u8) -> Close {
 }
 
 /// Whether a frame is one that cannot be told what it is.
-fn is_unknown(fault: &Fault, frame: &Culprit<'_>) -> bool {
+fn is_unknown(fault: &Fault, frame: &OffendingFrame<'_>) -> bool {
     match frame.kind {
         FRAME_HEARTBEAT => !frame.payload.is_empty(),
         FRAME_HEADER => frame.payload.len() < CONTENT_HEAD,
@@ -108,13 +108,13 @@ fn is_unknown(fault: &Fault, frame: &Culprit<'_>) -> bool {
     }
 }
 
-fn unknown_frame(frame: &Culprit<'_>) -> Close {
+fn unknown_frame(frame: &OffendingFrame<'_>) -> Close {
     let mut text = describe(frame.kind, frame.payload);
     text.push_str(": unknown_frame");
     close(ReplyCode::FRAME_ERROR, None, text)
 }
 
-fn unexpected_frame(frame: &Culprit<'_>) -> Close {
+fn unexpected_frame(frame: &OffendingFrame<'_>) -> Close {
     let text = describe(frame.kind, frame.payload);
     close(ReplyCode::UNEXPECTED_FRAME, None, text)
 }
@@ -149,7 +149,7 @@ fn on_channel(
     machine: &mut Machine<Server>,
     fault: &Fault,
     error: &ProtocolError,
-    frame: &Culprit<'_>,
+    frame: &OffendingFrame<'_>,
 ) -> Option<Close> {
     let method = error.method;
     let number = error.channel.unwrap_or_default();

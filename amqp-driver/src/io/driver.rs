@@ -337,8 +337,9 @@ where
     }
 }
 
-/// Whether a deadline means that the peer has not answered in time, which unread input may
-/// disprove. Also a deadline noticed so late that such a one behind it is handled in the same call.
+/// Whether a deadline judges the peer: it means that the peer has not answered in time, which unread
+/// input may disprove. `true` as well for a deadline noticed so late that a judging one behind it
+/// may be handled in the same call.
 fn judges(reason: TimeoutReason, now: Instant, at: Instant) -> bool {
     match reason {
         TimeoutReason::SetDeadline => false,

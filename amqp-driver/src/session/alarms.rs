@@ -91,7 +91,7 @@ impl Alarms {
         }
     }
 
-    /// Wakes and removes the alarms whose deadline has passed.
+    /// Wakes and removes the alarms that are due.
     pub(crate) fn expire(&mut self, now: Instant, later: &mut Later) {
         while let Some(&(at, id)) = self.queue.first()
             && at <= now

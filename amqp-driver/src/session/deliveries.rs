@@ -10,20 +10,10 @@ use std::{
     task::Waker,
 };
 
-use amqp_core::{
-    ChannelId, ConsumerId, DeliveryTag, Instant, Requeue, Tags, client, wire::ShortStr,
-};
+use amqp_core::{ChannelId, ConsumerId, Instant, Requeue, Tags, client, wire::ShortStr};
 
-use super::{buffer::Buffer, later::Later, state::State, waiters::Waiters};
+use super::{buffer::Buffer, later::Later, state::State, waiters::Waiters, withheld::Withheld};
 use crate::{error::Error, returns::ReturnedMessage};
-
-/// The number of runs of withheld deliveries from which on deliveries of different sizes share a
-/// run.
-const RUNS_COALESCED: usize = 16 << 10;
-
-/// The maximum number of runs of withheld deliveries, which occupy 24 MiB. Reached only by
-/// interleaved deliveries of several consumers of one channel without a prefetch.
-const RUNS_MAX: usize = 1 << 20;
 
 /// A consumer's messages, until its handle takes them.
 #[derive(Debug)]
@@ -49,130 +39,6 @@ pub(crate) struct ConsumerState {
     /// Invariant: `true` exactly if the buffer counts the consumer.
     counted: bool,
     withheld: Withheld,
-}
-
-/// Deliveries beyond the share of a consumer: their bodies are dropped, and they stay
-/// unacknowledged at the server until there is room for a redelivery.
-///
-/// ```text
-///  delivered ── no room ──> withheld ── room ──> recalled ── redelivered ──> kept
-/// ```
-///
-/// Each message therefore travels twice at most, and is not requeued and redelivered in a circle.
-/// While some are withheld, first deliveries are withheld as well, which keeps the order of section
-/// 4.7 of the specification. See `tests/bounded/withheld.rs`.
-#[derive(Debug, Default)]
-struct Withheld {
-    runs: VecDeque<Run>,
-    /// The number and the bytes of those that were requeued and are not redelivered yet.
-    recalled: usize,
-    recalled_bytes: usize,
-    /// The value of `recalled` at the last check. `Some` if the consumer has nothing else.
-    missed: Option<usize>,
-}
-
-/// Consecutive delivery tags.
-#[derive(Debug)]
-struct Run {
-    first: u64,
-    last: u64,
-    /// The maximum size of each, in bytes.
-    each: usize,
-}
-
-impl Withheld {
-    /// Adds a delivery. Returns `false` if there are too many runs.
-    fn push(&mut self, tag: u64, bytes: usize) -> bool {
-        let count = self.runs.len();
-        match self.runs.back_mut() {
-            Some(run) if run.last + 1 == tag && (run.each == bytes || count >= RUNS_COALESCED) => {
-                run.last = tag;
-                run.each = run.each.max(bytes);
-            }
-            _ if count >= RUNS_MAX => return false,
-            _ => self.runs.push_back(Run {
-                first: tag,
-                last: tag,
-                each: bytes,
-            }),
-        }
-        true
-    }
-
-    fn redelivered(&mut self, bytes: usize) {
-        self.recalled = self.recalled.saturating_sub(1);
-        self.recalled_bytes = match self.recalled {
-            0 => 0,
-            _ => self.recalled_bytes.saturating_sub(bytes),
-        };
-    }
-
-    /// Stops expecting redeliveries, which may have gone to other consumers.
-    fn forget_recalled(&mut self) {
-        self.recalled = 0;
-        self.recalled_bytes = 0;
-        self.missed = None;
-    }
-
-    fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.recalled == 0
-    }
-
-    /// Whether only a redelivery, which other consumers may get, would make room for the rest.
-    fn depends_on_recalled(&self) -> bool {
-        self.recalled > 0 && !self.runs.is_empty()
-    }
-
-    /// Stops expecting redeliveries if there was none since the last check.
-    fn look_for_recalled(&mut self) {
-        if self.missed.replace(self.recalled) == Some(self.recalled) {
-            self.forget_recalled();
-        }
-    }
-
-    /// Requeues as many deliveries as there is room for, at least one if the consumer has `nothing`
-    /// else. Returns whether it has requeued any.
-    fn recall(&mut self, channel: &mut client::ChannelMut<'_>, room: usize, nothing: bool) -> bool {
-        let mut room = room.saturating_sub(self.recalled_bytes);
-        let before = self.recalled;
-        while let Some(run) = self.runs.front_mut() {
-            let must = nothing && self.recalled == 0;
-            let count = (room / run.each.max(1)).max(usize::from(must)) as u64;
-            let count = count.min(run.last - run.first + 1);
-            if count == 0 {
-                break;
-            }
-            let recalled = Run {
-                first: run.first,
-                last: run.first + count - 1,
-                each: run.each,
-            };
-            run.first += count;
-            if run.first > run.last {
-                self.runs.pop_front();
-            }
-            let bytes = recalled.each.saturating_mul(count as usize);
-            room = room.saturating_sub(bytes);
-            self.recalled_bytes += bytes;
-            self.recalled += count as usize;
-            requeue(channel, &recalled);
-        }
-        self.recalled > before
-    }
-
-    fn put_back(&mut self, channel: &mut client::ChannelMut<'_>) {
-        for run in mem::take(&mut self.runs) {
-            requeue(channel, &run);
-        }
-        self.forget_recalled();
-    }
-}
-
-fn requeue(channel: &mut client::ChannelMut<'_>, run: &Run) {
-    for tag in (run.first..=run.last).filter_map(DeliveryTag::new) {
-        // Fails only on a channel that is closing, and the server requeues its deliveries.
-        let _closed = channel.requeue_withheld(tag);
-    }
 }
 
 /// The reason for which a consumer gets no more messages.
@@ -290,7 +156,7 @@ impl State {
                 let _closed = commands.nack(Tags::One(tag), Requeue::Yes);
             }
         }
-        consumer.withheld.put_back(&mut commands);
+        consumer.withheld.requeue_all(&mut commands);
     }
 
     /// Moves the queue into the handle's empty batch.
@@ -499,7 +365,7 @@ impl State {
             .and_then(|channel| channel.consumers.get_mut(&consumer))
         {
             consumer.cancelling = true;
-            consumer.withheld.put_back(&mut commands);
+            consumer.withheld.requeue_all(&mut commands);
         }
     }
 
@@ -541,7 +407,7 @@ impl State {
             return;
         };
         for consumer in channel.consumers.values_mut() {
-            consumer.withheld.put_back(&mut commands);
+            consumer.withheld.requeue_all(&mut commands);
             if !mem::replace(&mut consumer.unreturnable, true) {
                 self.buffer.include(consumer.kept);
             }
@@ -646,7 +512,7 @@ impl State {
         }
     }
 
-    /// Releases all that a channel without a handle has kept from the buffer.
+    /// Releases the part of the buffer that a channel without a handle occupies.
     pub(crate) fn forget_channel(&mut self, channel: &super::state::ChannelState) {
         for consumer in channel.consumers.values() {
             self.buffer.release(consumer.kept, consumer.unreturnable);

@@ -7,8 +7,9 @@
 //! | `requests.rs` | requests in flight |
 //! | `publish.rs`, `lines.rs` | publishing, and the order of publishers that wait for room |
 //! | `confirms.rs` | outcomes of publishes |
-//! | `deliveries.rs`, `buffer.rs` | messages that the application has not taken, and their bound |
-//! | `alarms.rs`, `waiters.rs`, `later.rs`, `budget.rs` | deadlines, wakers, effects after the lock, yielding |
+//! | `deliveries.rs`, `withheld.rs`, `buffer.rs` | messages that the application has not taken, and their bound |
+//! | `alarms.rs`, `waiters.rs` | deadlines, wakers |
+//! | `later.rs`, `budget.rs` | effects deferred until after the lock, yielding |
 
 pub(crate) mod alarms;
 pub(crate) mod budget;
@@ -23,3 +24,4 @@ pub(crate) mod requests;
 pub(crate) mod shared;
 pub(crate) mod state;
 pub(crate) mod waiters;
+mod withheld;

@@ -87,7 +87,8 @@ pub(crate) struct State {
     pub(crate) overfull: bool,
     /// A delivery was taken since reading was paused.
     pub(crate) taken: bool,
-    /// No delivery was taken for so long that reading resumed: further deliveries are withheld.
+    /// No delivery was taken for so long that reading resumed: deliveries without room are
+    /// withheld.
     pub(crate) untaken: bool,
     /// The next check of requeued messages for redelivery. [`Instant::ORIGIN`] until the driver
     /// sets it.

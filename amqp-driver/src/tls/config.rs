@@ -1,4 +1,4 @@
-//! The configuration of rustls for what the options say.
+//! The rustls configuration for the options.
 
 use std::{
     net::Ipv6Addr,
@@ -19,7 +19,7 @@ use super::{
     verifier::Verifier,
 };
 
-/// The name to find in the server's certificate.
+/// The name that the server's certificate must contain.
 pub(super) fn server_name(
     options: &TlsOptions,
     address: &Address,
@@ -30,7 +30,7 @@ pub(super) fn server_name(
             address.host().ok_or(TlsSetupError::NoName)?
         }
     };
-    // The zone of an IPv6 address means something on this machine only.
+    // The zone of an IPv6 address has a meaning on this machine only.
     let name = match name.split_once('%') {
         Some((ip, _zone)) if ip.parse::<Ipv6Addr>().is_ok() => ip,
         _ => name,
@@ -38,7 +38,7 @@ pub(super) fn server_name(
     ServerName::try_from(name.to_owned()).map_err(|_| TlsSetupError::InvalidName(name.to_owned()))
 }
 
-/// What the options say, made of what is in the files now.
+/// The configuration for the options. Reads the files anew.
 pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsSetupError> {
     if let Some(config) = &options.config {
         return match beside_config(options) {
@@ -79,7 +79,7 @@ pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsSetup
     Ok(Arc::new(config))
 }
 
-/// What is said beside a configuration that is used as it is, and would come to nothing.
+/// The first setting that conflicts with a ready-made `config`, which would ignore it.
 fn beside_config(options: &TlsOptions) -> Option<&'static str> {
     let parameters = &options.parameters;
     [
@@ -98,12 +98,12 @@ fn beside_config(options: &TlsOptions) -> Option<&'static str> {
     .find_map(|(name, given)| given.then_some(name))
 }
 
-/// What to compute with: what the process has installed, or else what was built in.
+/// The provider of cryptography: the process default if installed, otherwise the built-in one.
 fn provider() -> Result<Arc<CryptoProvider>, TlsSetupError> {
     if let Some(installed) = CryptoProvider::get_default() {
         return Ok(Arc::clone(installed));
     }
-    // The adapters bring ring unless they are told otherwise, so that who has both wants the other.
+    // The adapters enable `ring` by default. A build with both has chosen `aws-lc-rs` explicitly.
     #[cfg(feature = "aws-lc-rs")]
     return Ok(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
@@ -121,8 +121,8 @@ fn verifier(
         ("cacertfile", options.parameters.cacertfile.as_ref()),
     )?;
     let roots = match given {
-        // They are looked at all the same: a fault in a file does not wait for the day on which
-        // somebody verifies.
+        // Also read with `verify_none`, so that a fault in a file does not stay hidden until
+        // verification is enabled.
         Some(source) => Arc::new(roots_of(&source)?),
         None if options.parameters.verify == Some(Verify::None) => RootCertStore::empty().into(),
         None => platform_roots()?,
@@ -144,8 +144,8 @@ fn roots_of(source: &Source<'_, Certificates>) -> Result<RootCertStore, TlsSetup
     Ok(roots)
 }
 
-/// The authorities that the platform trusts. Not all of them can be read everywhere; one is needed.
-/// They are read once, because that takes so long that other tasks would notice.
+/// The authorities that the platform trusts. Some may be unreadable; at least one is required. Read
+/// once per process: a read takes long enough to delay other tasks.
 fn platform_roots() -> Result<Arc<RootCertStore>, TlsSetupError> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     if let Some(roots) = ROOTS.get() {
@@ -165,7 +165,7 @@ fn platform_roots() -> Result<Arc<RootCertStore>, TlsSetupError> {
     }))
 }
 
-/// What rustls says to a certificate and a key.
+/// The setup error for a certificate and key that rustls refuses.
 fn identity_fault(
     error: &rustls::Error,
     certificates: &Source<'_, Certificates>,

@@ -1,52 +1,52 @@
-//! Why a stream was not secured.
+//! Errors of securing a stream.
 
 use std::{io, sync::Arc, time::Duration};
 
 #[cfg(feature = "tls")]
 use super::fault::{CertificateFault, ClientCertificateFault};
 
-/// Why a stream was not secured.
+/// The reason for which a stream was not secured.
 #[derive(thiserror::Error, Clone, Debug)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// It was built without TLS.
+    /// This build has no TLS.
     #[error("this was built without TLS: build with the feature `tls`")]
     NotBuiltIn,
     /// The handshake took longer than [`tls_timeout`](crate::Options::tls_timeout).
     #[error("the TLS handshake was not over within {0:?}")]
     TimedOut(Duration),
-    /// What was asked for cannot be had.
+    /// The options cannot be met.
     #[cfg(feature = "tls")]
     #[error(transparent)]
     Setup(#[from] TlsSetupError),
-    /// The server's certificate will not do.
+    /// The server's certificate is not acceptable.
     #[cfg(feature = "tls")]
     #[error("the server's certificate {0}")]
     Certificate(#[from] CertificateFault),
-    /// The server will not do without a certificate of the client, or not with this one.
+    /// The server requires a client certificate, or refuses this one.
     #[cfg(feature = "tls")]
     #[error("the server {0}")]
     ClientCertificate(#[from] ClientCertificateFault),
-    /// The server speaks something else, such as AMQP without TLS.
+    /// The server does not speak TLS, but for instance plain AMQP.
     #[cfg(feature = "tls")]
     #[error("the server does not speak TLS on this port")]
     NotTls,
-    /// The server hung up in the middle of the handshake, and did not say why.
+    /// The server closed the stream during the handshake without an alert.
     #[cfg(feature = "tls")]
     #[error("the server hung up during the TLS handshake")]
     HungUp,
-    /// The server and the client have no version or cipher of TLS in common, or one of them did
-    /// what the other does not take: in the words of rustls.
+    /// The server and the client have no TLS version or cipher in common, or one of them violated
+    /// the protocol. The text is that of rustls.
     #[cfg(feature = "tls")]
     #[error("the TLS handshake failed: {}", amqp_core::text::Escaped(.0))]
     Handshake(String),
-    /// The exchange has failed.
+    /// Reading or writing has failed.
     #[error(transparent)]
     Exchange(Arc<io::Error>),
 }
 
 impl TlsError {
-    /// What TLS says, if it is TLS that says it.
+    /// The TLS error inside `error`. `Some` if TLS has failed, and not the stream below it.
     pub(crate) fn of(error: &io::Error) -> Option<Self> {
         #[cfg(feature = "tls")]
         return super::fault::of(error);
@@ -59,8 +59,8 @@ impl TlsError {
 }
 
 impl From<io::Error> for TlsError {
-    /// What an adapter's [`secure`](crate::io::Runtime::secure) says, in the words for it. One that is
-    /// not supported is one that is [not built in](Self::NotBuiltIn).
+    /// Converts an error of an adapter's [`secure`](crate::io::Runtime::secure).
+    /// [`io::ErrorKind::Unsupported`] becomes [`NotBuiltIn`](Self::NotBuiltIn).
     fn from(error: io::Error) -> Self {
         if let Some(known) = Self::of(&error) {
             return known;
@@ -77,18 +77,18 @@ impl From<io::Error> for TlsError {
     }
 }
 
-/// Why there is no TLS as the [options](crate::TlsOptions) want it.
+/// The reason for which TLS cannot be set up as the [options](crate::TlsOptions) require.
 #[cfg(feature = "tls")]
 #[derive(thiserror::Error, Clone, Debug)]
 #[non_exhaustive]
 pub enum TlsSetupError {
-    /// Nothing is there to compute with.
+    /// There is no provider of cryptography.
     #[error(
         "TLS has no cryptography: build with the feature `ring` or `aws-lc-rs`, or install a \
          default provider of rustls"
     )]
     NoProvider,
-    /// Two settings cannot both hold.
+    /// Two settings exclude each other.
     #[error("TLS is configured with `{one}`, which leaves nothing to say to `{other}`")]
     Conflict {
         /// One of them.
@@ -96,48 +96,48 @@ pub enum TlsSetupError {
         /// The other.
         other: &'static str,
     },
-    /// A certificate comes without its key, or a key without its certificate.
+    /// A certificate lacks its key, or a key its certificate.
     #[error("`{given}` needs `{missing}` beside it")]
     Alone {
-        /// The one that is there.
+        /// The setting that is present.
         given: &'static str,
-        /// The one that is not.
+        /// The setting that is missing.
         missing: &'static str,
     },
-    /// No certificate could have this as its name.
+    /// The name cannot occur in a certificate.
     #[error("`{0}` is neither a host name nor an IP address that a certificate could name")]
     InvalidName(String),
-    /// A Unix socket has no name that could stand in a certificate.
+    /// A Unix socket has no name that a certificate could contain.
     #[error("a Unix socket has no name to find in a certificate: set `server_name_indication`")]
     NoName,
-    /// The platform has no certificates of authorities.
+    /// No certificate of an authority could be read from the platform.
     #[error("no authority is trusted on this system, give one (`cacertfile`): {0}")]
     NoAuthorities(String),
-    /// A file, or what was given in its place, is not what it should be.
+    /// A certificate or key, from a file or from memory, is not usable.
     #[error("`{setting}`{}: {fault}", .path.as_ref().map(|path| format!(" {path}")).unwrap_or_default())]
     Material {
-        /// The parameter or option that it is for.
+        /// The parameter or option that sets it.
         setting: &'static str,
-        /// The file; none for what was given in memory.
+        /// The path. `Some` for a file, `None` for memory.
         path: Option<String>,
-        /// What is wrong.
+        /// The fault.
         #[source]
         fault: MaterialFault,
     },
-    /// The provider cannot do what is needed.
+    /// The provider lacks a required algorithm or protocol version.
     #[error("the cryptographic provider cannot do TLS as it is needed: {0}")]
     Provider(String),
 }
 
 #[cfg(feature = "tls")]
 impl TlsSetupError {
-    /// Whether it would be the same for another host.
+    /// Whether the error is the same for every host.
     pub(crate) const fn is_final(&self) -> bool {
         !matches!(self, Self::InvalidName(_) | Self::NoName)
     }
 }
 
-/// What is wrong with a certificate or key of one's own.
+/// A fault in a configured certificate or key.
 #[cfg(feature = "tls")]
 #[derive(thiserror::Error, Clone, Debug)]
 #[non_exhaustive]
@@ -145,22 +145,22 @@ pub enum MaterialFault {
     /// The file cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(Arc<io::Error>),
-    /// It is broken.
+    /// The content is not well-formed.
     #[error("it is not well-formed: {0}")]
     Malformed(String),
-    /// There is no certificate in it.
+    /// It contains no certificate.
     #[error("there is no certificate in PEM form in it")]
     NoCertificate,
-    /// There is no key in it.
+    /// It contains no key.
     #[error("there is no private key in it")]
     NoKey,
-    /// The key is encrypted, with a password that nobody asks for here.
+    /// The key is encrypted. Encrypted keys are not supported.
     #[error("the private key in it is encrypted: decrypt it first")]
     EncryptedKey,
     /// The key belongs to another certificate.
     #[error("the private key does not belong to the certificate")]
     OtherKey,
-    /// The certificate or key is of a kind that cannot be used.
+    /// The kind of certificate or key is not supported.
     #[error("it cannot be used: {0}")]
     Unusable(String),
 }

@@ -1,4 +1,4 @@
-//! What rustls says, in the words of who has to mend it.
+//! Errors of rustls, converted to errors that name the remedy.
 
 use std::{fmt, io, time::Duration};
 
@@ -7,67 +7,67 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, pki_type
 
 use super::TlsError;
 
-/// Why the server's certificate will not do.
+/// The reason for which the server's certificate is not acceptable.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CertificateFault {
-    /// It was issued by an authority that is not trusted, or came without the certificates that
-    /// lead to one.
+    /// Its issuer is not trusted, or an intermediate certificate on the path to a trusted authority
+    /// is missing.
     #[error("was issued by an unknown authority (`cacertfile` names one)")]
     UnknownIssuer,
-    /// It was issued by itself, and is not one of those that are trusted.
+    /// It is self-signed, and not a trusted certificate itself.
     #[error("is self-signed, and not trusted")]
     SelfSigned,
     /// It is for another server.
     #[error("is not for `{expected}` but for {}", Names(.names))]
     WrongName {
-        /// The host, or what was given in its place (`server_name_indication`).
+        /// The host, or the name that replaces it (`server_name_indication`).
         expected: String,
-        /// The names and addresses that it is for.
+        /// The names and addresses that the certificate contains.
         names: Vec<String>,
     },
-    /// Its time is over.
+    /// It has expired.
     #[error("has expired {} ago", Span(*.ago))]
     Expired {
-        /// For how long, by this machine's clock.
+        /// The time since then, by this machine's clock.
         ago: Duration,
     },
-    /// Its time has not come.
+    /// It is not valid yet.
     #[error("is not yet valid, but will be in {}", Span(*.until))]
     NotYetValid {
-        /// For how long, by this machine's clock.
+        /// The time until then, by this machine's clock.
         until: Duration,
     },
-    /// It says that it was not issued for servers.
+    /// Its extended key usage excludes servers.
     #[error("was not issued to be a server's")]
     WrongPurpose,
-    /// It is the certificate of an authority, which is to issue others and not to be shown.
+    /// It is the certificate of an authority, which may issue others and not identify a server.
     #[error("is that of an authority (CA:TRUE), which cannot be a server's")]
     Authority,
-    /// The signature on it is not that of the authority that it names.
+    /// Its signature does not match the key of the authority that it names.
     #[error("is not signed with the key of the authority that it names")]
     BadSignature,
     /// It was revoked.
     #[error("was revoked")]
     Revoked,
-    /// Something else, in the words of rustls.
+    /// Any other fault, in the text of rustls.
     #[error("will not do: {}", Escaped(.0))]
     Other(String),
 }
 
-/// What the server has to say about the client's certificate.
+/// The server's complaint about the client certificate.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientCertificateFault {
-    /// It wants one, and was shown none.
+    /// It requires one, and got none.
     #[error("requires a client certificate (`certfile` and `keyfile`)")]
     Required,
-    /// It does not accept the one it was shown, or accepts none.
+    /// It refuses the presented one, or accepts none.
     #[error("refused the client certificate: {0}")]
     Refused(&'static str),
 }
 
-/// What rustls said, if it is rustls that failed.
+/// The TLS error inside `error`. `Some` if rustls has failed.
 pub(super) fn of(error: &io::Error) -> Option<TlsError> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     Some(error.clone().into())
@@ -77,7 +77,7 @@ impl From<Error> for TlsError {
     fn from(error: Error) -> Self {
         match error {
             Error::InvalidCertificate(fault) => CertificateFault::from(fault).into(),
-            // The first byte of what it sent is not that of any record.
+            // The first byte is not the content type of a TLS record.
             Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
             Error::AlertReceived(alert) => said(alert),
             error => Self::Handshake(error.to_string()),
@@ -85,7 +85,7 @@ impl From<Error> for TlsError {
     }
 }
 
-/// What the server means by an alert.
+/// The error that an alert of the server stands for; see section 6.2 of RFC 8446.
 fn said(alert: AlertDescription) -> TlsError {
     let refused = match alert {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
@@ -152,7 +152,7 @@ impl From<CertificateError> for CertificateFault {
     }
 }
 
-/// A name in a certificate, which comes with its kind: `DnsName("example.com")`.
+/// The name without its kind: `example.com` of `DnsName("example.com")`.
 fn plain(name: &str) -> String {
     let inner = name
         .split_once('(')
@@ -164,7 +164,7 @@ fn between(from: UnixTime, to: UnixTime) -> Duration {
     Duration::from_secs(to.as_secs().saturating_sub(from.as_secs()))
 }
 
-/// Names, in a sentence.
+/// A list of names in a sentence.
 struct Names<'a>(&'a [String]);
 
 impl fmt::Display for Names<'_> {
@@ -178,7 +178,7 @@ impl fmt::Display for Names<'_> {
     }
 }
 
-/// A time, as people say it.
+/// A duration in its largest unit of which there are at least two.
 struct Span(Duration);
 
 impl fmt::Display for Span {

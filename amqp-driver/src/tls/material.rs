@@ -1,4 +1,4 @@
-//! Certificates and keys of one's own, from files and from memory.
+//! Configured certificates and keys, from files and from memory.
 
 use std::{fmt, fs};
 
@@ -14,19 +14,19 @@ use super::{MaterialFault, TlsSetupError};
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Certificates {
-    /// A text with any number of them in PEM form, and perhaps with other things.
+    /// PEM text with any number of certificates. Other PEM items are ignored.
     Pem(Vec<u8>),
     /// Each in DER form.
     Der(Vec<Vec<u8>>),
 }
 
 impl Certificates {
-    /// All that are in a text in PEM form.
+    /// All certificates of a PEM text.
     pub fn pem(text: impl Into<Vec<u8>>) -> Self {
         Self::Pem(text.into())
     }
 
-    /// These, each in DER form.
+    /// Certificates, each in DER form.
     pub fn der<C: Into<Vec<u8>>>(certificates: impl IntoIterator<Item = C>) -> Self {
         Self::Der(certificates.into_iter().map(Into::into).collect())
     }
@@ -41,19 +41,19 @@ impl fmt::Debug for Certificates {
     }
 }
 
-/// A certificate to show to a server, and its key.
+/// A client certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
-    /// The certificate, and after it those of the authorities between it and one that the server
-    /// knows.
+    /// The certificate, followed by the intermediate certificates up to an authority that the
+    /// server trusts.
     pub certificates: Certificates,
     /// Its private key.
     pub key: Key,
 }
 
 impl Identity {
-    /// A certificate with those of the authorities behind it, and its key.
+    /// A certificate, followed by its intermediate certificates, and its key.
     #[must_use]
     pub const fn new(certificates: Certificates, key: Key) -> Self {
         Self { certificates, key }
@@ -64,14 +64,14 @@ impl Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Key {
-    /// A text in PEM form, of which the first key counts.
+    /// PEM text. The first key counts.
     Pem(Secret),
     /// In DER form.
     Der(Secret),
 }
 
 impl Key {
-    /// The first key of a text in PEM form.
+    /// The first key of a PEM text.
     pub fn pem(text: impl Into<Secret>) -> Self {
         Self::Pem(text.into())
     }
@@ -82,24 +82,27 @@ impl Key {
     }
 }
 
-/// Something with certificates or a key in it.
+/// A configured certificate list or key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a, T> {
-    /// The parameter or option.
+    /// The parameter or option that sets it.
     pub(super) setting: &'static str,
     pub(super) place: Place<'a, T>,
 }
 
-/// Where it is.
+/// The place of the certificates or key.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place<'a, T> {
-    /// In the file at that path, in PEM form.
+    /// The path of a file in PEM form.
     File(&'a str),
     Memory(&'a T),
 }
 
 impl<'a, T> Source<'a, T> {
-    /// What is given, under these names: in memory or as a file; none if neither is.
+    /// The source with its setting, in memory or a file. `Some` if one of the two is set.
+    ///
+    /// # Errors
+    /// If both are set.
     pub(super) fn of(
         memory: (&'static str, Option<&'a T>),
         file: (&'static str, Option<&'a String>),
@@ -133,7 +136,7 @@ impl<'a, T> Source<'a, T> {
 }
 
 impl Source<'_, Certificates> {
-    /// The certificates, of which there is at least one.
+    /// The certificates, at least one.
     pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
         let certificates = match self.place {
             Place::File(path) => read(path).and_then(|text| certificates_in(&text)),
@@ -153,7 +156,6 @@ impl Source<'_, Certificates> {
 }
 
 impl Source<'_, Key> {
-    /// The key.
     pub(super) fn key(&self) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
         let key = match self.place {
             Place::File(path) => read(path).map(Secret::from).and_then(|text| key_in(&text)),
@@ -184,7 +186,7 @@ fn key_in(text: &Secret) -> Result<PrivateKeyDer<'static>, MaterialFault> {
     })
 }
 
-/// Whether there is a key that only who has its password can read, in either of the two forms.
+/// Whether the text contains an encrypted key, in the PKCS #8 form or the traditional PEM form.
 fn is_encrypted(text: &[u8]) -> bool {
     [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"]
         .iter()

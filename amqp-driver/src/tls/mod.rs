@@ -1,4 +1,4 @@
-//! Securing a connection.
+//! Securing a connection with TLS.
 
 #[cfg(feature = "tls")]
 mod config;
@@ -33,11 +33,10 @@ pub use self::{
 };
 
 /// How connections are secured. By default the server's certificate must name the host, and be
-/// vouched for by an authority that the platform trusts.
+/// issued by an authority that the platform trusts.
 ///
-/// TLS 1.2 and 1.3 are spoken. Files that are named are read whenever a connection is made, so that
-/// those that were replaced are noticed. What the platform trusts is read once in the life of the
-/// process.
+/// Supports TLS 1.2 and 1.3. The files are read for each connection, so that replaced ones take
+/// effect. The platform's authorities are read once per process.
 #[cfg_attr(
     feature = "tls",
     doc = r#"
@@ -61,16 +60,16 @@ let options = Options::default()
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TlsOptions {
-    /// What a URI can say of it.
+    /// The parameters that a URI can set, see <https://www.rabbitmq.com/docs/uri-query-parameters>.
     pub parameters: TlsParameters,
-    /// The authorities to trust, in place of those of the platform. Not together with `cacertfile`.
+    /// The trusted authorities, in place of those of the platform. Excludes `cacertfile`.
     #[cfg(feature = "tls")]
     pub authorities: Option<Certificates>,
-    /// The certificate to show to the server. Not together with `certfile`.
+    /// The client certificate. Excludes `certfile`.
     #[cfg(feature = "tls")]
     pub identity: Option<Identity>,
-    /// A configuration that is made and used as it is. Beside it, of all the rest only a
-    /// `server_name_indication` with a name can be: anything else is a [`TlsSetupError::Conflict`].
+    /// A ready-made configuration, used unchanged. The only other setting that it allows is a
+    /// `server_name_indication` with a name; any other is a [`TlsSetupError::Conflict`].
     #[cfg(feature = "tls")]
     pub config: Option<Arc<ClientConfig>>,
 }
@@ -116,7 +115,7 @@ impl TlsOptions {
         }
     }
 
-    /// What secures a stream to that host.
+    /// The TLS setup for a stream to that host.
     #[cfg(feature = "tls")]
     pub(crate) fn for_host(&self, address: &Address) -> Result<Tls, TlsError> {
         Ok(Tls {
@@ -125,14 +124,14 @@ impl TlsOptions {
         })
     }
 
-    /// What secures a stream to that host.
+    /// Fails: this build has no TLS.
     #[cfg(not(feature = "tls"))]
     pub(crate) fn for_host(&self, _address: &Address) -> Result<Tls, TlsError> {
         Err(TlsError::NotBuiltIn)
     }
 }
 
-/// What secures one stream: what an adapter gives to rustls.
+/// The TLS setup of one stream, which an adapter passes to rustls.
 #[cfg(feature = "tls")]
 #[derive(Clone, Debug)]
 pub struct Tls {
@@ -148,14 +147,14 @@ impl Tls {
         Arc::clone(&self.config)
     }
 
-    /// The name to find in the server's certificate.
+    /// The name that the server's certificate must contain.
     #[must_use]
     pub fn server_name(&self) -> ServerName<'static> {
         self.server_name.clone()
     }
 }
 
-/// The certificates that the peer has shown in a session, its own first, each as DER, for
+/// The certificates that the peer has presented in a session, its own first, each in DER form, for
 /// [`Secured`].
 #[cfg(feature = "tls")]
 #[must_use]
@@ -164,16 +163,16 @@ pub fn peer_certificates(session: &CommonState) -> Vec<Vec<u8>> {
     shown.iter().map(|it| it.to_vec()).collect()
 }
 
-/// What secures one stream. None can be made without TLS.
+/// The TLS setup of one stream. Without TLS there is no value of this type.
 #[cfg(not(feature = "tls"))]
 #[derive(Clone, Debug)]
 pub enum Tls {}
 
-/// A stream that was secured.
+/// A secured stream.
 #[derive(Clone, Debug)]
 pub struct Secured<S> {
     /// The stream.
     pub stream: S,
-    /// The certificates that the peer has shown, its own first, each as DER.
+    /// The certificates that the peer has presented, its own first, each in DER form.
     pub certificates: Vec<Vec<u8>>,
 }

@@ -1,4 +1,4 @@
-//! What comes of options before a server is asked.
+//! Setup of TLS from options, before a connection is made.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ use crate::connect::Options;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// Options that trust somebody, so that the platform is not asked.
+/// Options with an authority of their own, so that the platform's are not read.
 fn options() -> Result<TlsOptions, rcgen::Error> {
     let certificate = generate_simple_self_signed(["localhost".to_owned()])?.cert;
     Ok(TlsOptions {
@@ -19,7 +19,7 @@ fn options() -> Result<TlsOptions, rcgen::Error> {
     })
 }
 
-/// What comes of them for that host.
+/// The TLS setup for a host.
 fn made(options: &TlsOptions, host: &str) -> Result<Tls, TlsError> {
     options.for_host(&Address::tcp(host, 5671))
 }
@@ -33,7 +33,7 @@ mod with_a_provider {
 
     use super::*;
 
-    /// What is wrong with them.
+    /// The text of the error for these options.
     fn fault(options: &TlsOptions) -> String {
         match made(options, "localhost") {
             Ok(_) => "nothing".into(),
@@ -120,7 +120,7 @@ mod with_a_provider {
                 text.starts_with(&format!("`cacertfile` {path}: {wrong}")),
                 "{text}"
             );
-            // Also where nobody would look for what it says.
+            // The file is checked even if nothing is verified against it.
             options.parameters.verify = Some(Verify::None);
             assert_eq!(fault(&options), text);
         }

@@ -1,4 +1,4 @@
-//! Who looks at a server's certificate.
+//! Verification of the server's certificate.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use webpki::EndEntityCert;
 
 use super::CertificateFault;
 
-/// Verifies as rustls does, and tells what is signed by itself apart from what is signed by an
-/// authority that is not known. That the server has its key is verified in any case.
+/// Verifies as rustls does, and distinguishes a self-signed certificate from one of an unknown
+/// authority. The proof that the server owns its key is verified in any case.
 #[derive(Debug)]
 pub(super) struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// None to take any certificate (`verify_none`).
+    /// `None` accepts any certificate (`verify_none`).
     judge: Option<Judge>,
 }
 
@@ -31,7 +31,7 @@ struct Judge {
 }
 
 impl Verifier {
-    /// Takes what these authorities vouch for.
+    /// Accepts certificates issued by these authorities.
     pub(super) fn trusting(
         roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,
@@ -43,7 +43,7 @@ impl Verifier {
         Ok(Self { provider, judge })
     }
 
-    /// Takes any certificate.
+    /// Accepts any certificate.
     pub(super) const fn of_anything(provider: Arc<CryptoProvider>) -> Self {
         let judge = None;
         Self { provider, judge }
@@ -51,7 +51,7 @@ impl Verifier {
 }
 
 impl Judge {
-    /// Whether it is signed by itself, and not one of those that are trusted.
+    /// Whether the certificate is self-signed, and not a trusted one itself.
     fn stands_alone(&self, certificate: &CertificateDer<'_>) -> bool {
         EndEntityCert::try_from(certificate).is_ok_and(|certificate| {
             let subject = certificate.subject();

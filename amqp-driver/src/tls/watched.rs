@@ -1,4 +1,4 @@
-//! What TLS says after the handshake.
+//! TLS errors after the handshake.
 
 use std::{
     io,
@@ -12,15 +12,16 @@ use bytes::BytesMut;
 use super::TlsError;
 use crate::io::Transport;
 
-/// A transport over TLS. Under TLS 1.3 a client is done with the handshake before the server has
-/// seen its certificate: what the server says to that comes when the first bytes are read.
+/// A transport over TLS that records the first TLS error. In TLS 1.3 a client completes the
+/// handshake before the server has verified the client certificate: the server's alert arrives with
+/// the first read (section 4.4.4 of RFC 8446).
 #[derive(Debug)]
 pub(crate) struct Watched<T> {
     inner: T,
     complaint: Complaint,
 }
 
-/// What TLS said first, if it said anything.
+/// The first TLS error, if any.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Complaint(Arc<Mutex<Option<TlsError>>>);
 
@@ -34,7 +35,7 @@ impl<T> Watched<T> {
         (watched, complaint)
     }
 
-    /// Notes what TLS said, and puts it in words.
+    /// Records a TLS error, and returns it with its text in plain words.
     fn watch<V>(&self, result: Poll<io::Result<V>>) -> Poll<io::Result<V>> {
         result.map_err(|error| match TlsError::of(&error) {
             Some(known) => {

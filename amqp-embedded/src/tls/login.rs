@@ -1,4 +1,4 @@
-//! Serving with TLS, and whom a client's certificate names.
+//! Serving with TLS, and the user name of a client certificate.
 
 use std::{fmt, sync::Arc};
 
@@ -8,13 +8,14 @@ use webpki::EndEntityCert;
 use super::subject::Subject;
 use crate::identity::Peer;
 
-/// How an embedded broker is served with TLS: the configuration of rustls, and how a client that logs
-/// in by EXTERNAL gets its name.
+/// The TLS setup for serving an embedded broker: the rustls configuration, and the source of the
+/// user name for a login by EXTERNAL.
 ///
-/// As with RabbitMQ and its plugin `rabbitmq_auth_mechanism_ssl`, EXTERNAL is offered to every
-/// client, and refused to one that has shown no certificate. Which certificates are good, and
-/// whether there must be one, is for the configuration to say: one that takes any lets everybody in
-/// under any name. The user must be one that the broker knows; its password is not asked for.
+/// As with RabbitMQ's plugin `rabbitmq_auth_mechanism_ssl`, EXTERNAL is offered to every client,
+/// and refused to one that has presented no certificate
+/// (<https://www.rabbitmq.com/docs/access-control>). The configuration decides which certificates
+/// are valid and whether one is required: if it accepts any, every client can log in under any
+/// name. The broker must know the user; the password is not checked.
 ///
 /// ```
 /// use amqp_driver::rustls::ServerConfig;
@@ -36,7 +37,7 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// With names from there.
+    /// Sets the source of the user name.
     #[must_use]
     pub fn login_from(mut self, login_from: LoginFrom) -> Self {
         self.login_from = login_from;
@@ -49,7 +50,7 @@ impl ServerTls {
         Arc::clone(&self.config)
     }
 
-    /// Who is at the other end of a session whose handshake is done.
+    /// The client of a session after its handshake.
     #[must_use]
     pub fn peer(&self, session: &CommonState) -> Peer {
         let certificates = session.peer_certificates().unwrap_or_default();
@@ -57,7 +58,7 @@ impl ServerTls {
     }
 }
 
-/// With names as RabbitMQ has them by default: [`LoginFrom::DistinguishedName`].
+/// Takes names from [`LoginFrom::DistinguishedName`], RabbitMQ's default.
 impl From<Arc<ServerConfig>> for ServerTls {
     fn from(config: Arc<ServerConfig>) -> Self {
         Self {
@@ -67,14 +68,14 @@ impl From<Arc<ServerConfig>> for ServerTls {
     }
 }
 
-/// With names as RabbitMQ has them by default: [`LoginFrom::DistinguishedName`].
+/// Takes names from [`LoginFrom::DistinguishedName`], RabbitMQ's default.
 impl From<ServerConfig> for ServerTls {
     fn from(config: ServerConfig) -> Self {
         Arc::new(config).into()
     }
 }
 
-/// Where in a client's certificate the name of the user is: RabbitMQ's `ssl_cert_login_from`.
+/// The source of the user name in a client certificate: RabbitMQ's `ssl_cert_login_from`.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum LoginFrom {
@@ -82,24 +83,24 @@ pub enum LoginFrom {
     /// default.
     #[default]
     DistinguishedName,
-    /// The common name; if there are several, all of them, joined by commas.
+    /// The common name. If there are several, all of them, joined by commas.
     CommonName,
-    /// One of the alternative names that are names of hosts, counted from 0: with RabbitMQ
-    /// `ssl_cert_login_san_type` is `dns`, and this is the `ssl_cert_login_san_index`, but that only
+    /// The alternative name of type DNS at this index, from 0: RabbitMQ's
+    /// `ssl_cert_login_san_index` with `ssl_cert_login_san_type` `dns`, except that only
     /// well-formed names count.
     DnsName(usize),
-    /// One of the alternative names that are URIs, likewise; the type is `uri`.
+    /// The alternative name of type URI at this index, from 0, likewise with the type `uri`.
     Uri(usize),
-    /// Whatever a function makes of the certificates; see [`by`](Self::by).
+    /// The result of a function; see [`by`](Self::by).
     Function(NameFunction),
 }
 
-/// Gives the name of the user whom that certificate belongs to; see [`LoginFrom::by`].
+/// Returns the name of the user of a certificate; see [`LoginFrom::by`].
 pub type NameFunction = Arc<dyn Fn(&CertificateDer<'_>) -> Option<String> + Send + Sync>;
 
 impl LoginFrom {
-    /// Whatever that function makes of the client's certificate, which the configuration has verified
-    /// already. None for nobody.
+    /// Calls `function` with the client certificate, which the configuration has verified already.
+    /// `None` refuses the login.
     ///
     /// ```
     /// use amqp_embedded::LoginFrom;
@@ -113,8 +114,8 @@ impl LoginFrom {
         Self::Function(Arc::new(function))
     }
 
-    /// The name in the first of these certificates, which is the one that is verified: the others
-    /// are what the client likes to show. None without a certificate, or if it has no such name.
+    /// The user name from the first certificate, which is the verified one: the others are
+    /// unverified. `None` without a certificate, or without such a name in it.
     fn name(&self, certificates: &[CertificateDer<'_>]) -> Option<String> {
         let first = certificates.first()?;
         let own = EndEntityCert::try_from(first);
@@ -164,7 +165,7 @@ mod tests {
             .distinguished_name
             .push(DnType::OrganizationName, "Example");
         params.distinguished_name.push(DnType::CommonName, "guest");
-        // Whatever comes behind the first counts for nothing.
+        // All certificates after the first are ignored.
         let shown = [
             certificate(&params)?,
             certificate(&CertificateParams::default())?,

@@ -1,4 +1,4 @@
-//! Serving with TLS.
+//! Serving a broker with TLS.
 
 pub(crate) mod login;
 mod subject;

@@ -1,4 +1,4 @@
-//! The subject of a certificate, read and written.
+//! The subject of a certificate: parsing and formatting.
 
 use std::fmt::{self, Write as _};
 
@@ -11,7 +11,7 @@ use nom::{
     sequence::{pair, preceded},
 };
 
-/// The tags of DER that occur in a subject.
+/// The DER tags that occur in a subject.
 mod tags {
     pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
     pub(super) const UTF8_STRING: u8 = 0x0c;
@@ -26,7 +26,7 @@ mod tags {
 
 const COMMON_NAME: &str = "2.5.4.3";
 
-/// The kinds of attributes that RabbitMQ has a name for. The others are written as numbers.
+/// The attribute types that RabbitMQ abbreviates. Others are written as their object identifier.
 const NAMES: [(&str, &str); 16] = [
     (COMMON_NAME, "CN"),
     ("2.5.4.4", "SN"),
@@ -46,26 +46,26 @@ const NAMES: [(&str, &str); 16] = [
     ("1.2.840.113549.1.9.1", "EMAILADDRESS"),
 ];
 
-/// The subject of a certificate: its parts in their order, each of one attribute or more.
+/// The subject of a certificate: its relative names in order, each of one or more attributes.
 #[derive(Debug)]
 pub(super) struct Subject(Vec<Vec<Attribute>>);
 
 #[derive(Debug)]
 struct Attribute {
-    /// The numbers of the object identifier, with dots between them.
+    /// The object identifier in dotted form.
     kind: String,
     value: String,
 }
 
 impl Subject {
-    /// Reads what is in the outermost sequence of a subject in DER. None if it is empty, or not all
-    /// of it is text.
+    /// Parses the content of the outermost sequence of a subject in DER. `None` if it is empty,
+    /// malformed or contains a value that is not text.
     pub(super) fn read(der: &[u8]) -> Option<Self> {
         let (_, parts) = all_consuming(many1(part)).parse(der).ok()?;
         Some(Self(parts))
     }
 
-    /// Its common names, joined by commas. None without one.
+    /// Its common names, joined by commas. `Some` if there is at least one.
     pub(super) fn common_name(&self) -> Option<String> {
         let attributes = self.0.iter().flatten();
         let names = attributes.filter(|attribute| attribute.kind == COMMON_NAME);
@@ -74,7 +74,8 @@ impl Subject {
     }
 }
 
-/// As RabbitMQ writes it: by RFC 4514, and with everything escaped that is not printable ASCII.
+/// Writes the subject as RabbitMQ does: by RFC 4514, the last part first, with all bytes escaped
+/// that are not printable ASCII. The tilde is escaped as well.
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, part) in self.0.iter().rev().enumerate() {
@@ -114,8 +115,8 @@ fn escape(f: &mut fmt::Formatter<'_>, value: &[u8]) -> fmt::Result {
 
 type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
-/// A length in DER: in one byte, or in the one or two that follow if it must be. No certificate that
-/// was verified has longer ones.
+/// A definite length in DER, in the minimum number of bytes (section 10.1 of X.690), up to 65,535.
+/// No certificate that was verified has a longer one.
 fn length(input: &[u8]) -> Parsed<'_, usize> {
     match be_u8(input)? {
         (input, short @ ..=0x7f) => Ok((input, short.into())),
@@ -127,7 +128,7 @@ fn length(input: &[u8]) -> Parsed<'_, usize> {
     }
 }
 
-/// What a value with that tag has in it.
+/// The content of a value with the tag `number`.
 fn inside(number: u8, input: &[u8]) -> Parsed<'_, &[u8]> {
     preceded(tag(&[number][..]), length_data(length)).parse(input)
 }
@@ -148,7 +149,8 @@ fn attribute(input: &[u8]) -> Parsed<'_, Attribute> {
     Ok((input, Attribute { kind, value }))
 }
 
-/// The numbers of an object identifier, with dots between them. The first two are in one.
+/// The dotted form of an object identifier. The first two numbers share one encoded number (section
+/// 8.19.4 of X.690).
 fn dotted(identifier: &[u8]) -> Option<String> {
     let (_, numbers) = all_consuming(many0(base_128)).parse(identifier).ok()?;
     let (first, others) = numbers.split_first()?;
@@ -160,8 +162,8 @@ fn dotted(identifier: &[u8]) -> Option<String> {
     Some(dotted)
 }
 
-/// A number, seven bits to a byte; the last byte has no eighth. It begins with no zeros: two
-/// identifiers are never the same one.
+/// A number in base 128, with the high bit set in all bytes but the last. Leading zeros are refused
+/// (section 8.19.2 of X.690), so that no identifier has two encodings.
 fn base_128(mut input: &[u8]) -> Parsed<'_, u32> {
     let mut number = 0_u32;
     if input.first() == Some(&0x80) {
@@ -185,7 +187,7 @@ fn text(tag: u8, value: &[u8]) -> Option<String> {
         tags::UTF8_STRING | tags::PRINTABLE_STRING | tags::IA5_STRING => {
             Some(std::str::from_utf8(value).ok()?.into())
         }
-        // What it is in theory, nobody means: it has always been used for Latin-1.
+        // Strictly T.61, but used for Latin-1 in practice.
         tags::TELETEX_STRING => Some(value.iter().map(|byte| char::from(*byte)).collect()),
         tags::BMP_STRING => wide::<2>(value),
         tags::UNIVERSAL_STRING => wide::<4>(value),
@@ -193,7 +195,7 @@ fn text(tag: u8, value: &[u8]) -> Option<String> {
     }
 }
 
-/// A text of characters of that many bytes each.
+/// A text with `SIZE` bytes for each character.
 fn wide<const SIZE: usize>(value: &[u8]) -> Option<String> {
     let (characters, rest) = value.as_chunks::<SIZE>();
     let number = |bytes: &[u8; SIZE]| {
@@ -220,13 +222,13 @@ mod tests {
         [&[tag], &length[..], &inside].concat()
     }
 
-    /// An attribute of that kind, with a text that has that tag.
+    /// An attribute of that kind, with a text of that tag.
     fn attribute(kind: &[u8], tag: u8, text: &[u8]) -> Vec<u8> {
         let kind = der(tags::OBJECT_IDENTIFIER, &[kind.to_vec()]);
         der(tags::SEQUENCE, &[kind, der(tag, &[text.to_vec()])])
     }
 
-    /// A part that has one attribute, with that last number behind 2.5.4.
+    /// A part with one attribute, of the type `2.5.4.kind`.
     fn one(kind: u8, text: &str) -> Vec<u8> {
         let attribute = attribute(&[0x55, 4, kind], tags::UTF8_STRING, text.as_bytes());
         der(tags::SET, &[attribute])
@@ -256,7 +258,7 @@ mod tests {
     fn kinds_without_a_name_are_numbers() {
         for (kind, name) in [
             (&[0x55, 4, 3][..], "CN"),
-            (&[0x55, 4, 9], "2.5.4.9"), // RabbitMQ means to write STREET, and does not
+            (&[0x55, 4, 9], "2.5.4.9"), // RabbitMQ intends STREET, and does not write it
             (&[0x55, 4, 46], "2.5.4.46"),
             (&[9, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 100, 1, 1], "UID"),
             (&[9, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 100, 1, 25], "DC"),

@@ -19,7 +19,7 @@ const CHANNEL_CLASS: u16 = channel::Open::ID.class;
 impl Machine<Server> {
     /// Whether a method is to be dealt with.
     #[inline]
-    pub(super) fn screen(
+    pub(super) fn precheck(
         &mut self,
         number: u16,
         rule: &Rule,
@@ -59,11 +59,11 @@ impl Machine<Server> {
         let closes = [channel::Close::ID, channel::CloseOk::ID].contains(&rule.id);
         match life {
             ChannelLife::Opening(_) | ChannelLife::Open => Ok(true),
-            ChannelLife::Closing(_) | ChannelLife::Finishing if opens => {
+            ChannelLife::Closing(_) | ChannelLife::ClosingRemote if opens => {
                 Err(Fault::ChannelAlreadyOpen)
             }
             ChannelLife::Closing(_) => Ok(closes),
-            ChannelLife::Finishing => {
+            ChannelLife::ClosingRemote => {
                 if rule.id == channel::Close::ID {
                     self.answer_close_again(number);
                 }

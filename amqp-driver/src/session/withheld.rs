@@ -1,0 +1,142 @@
+//! Deliveries for which a consumer has no room.
+
+use std::{collections::VecDeque, mem};
+
+use amqp_core::{DeliveryTag, client};
+
+/// The number of runs of withheld deliveries from which on deliveries of different sizes share a
+/// run.
+const RUNS_COALESCED: usize = 16 << 10;
+
+/// The maximum number of runs of withheld deliveries, which occupy 24 MiB. Reached only by
+/// interleaved deliveries of several consumers of one channel without a prefetch.
+const RUNS_MAX: usize = 1 << 20;
+
+/// Deliveries beyond the share of a consumer: their bodies are dropped, and they stay
+/// unacknowledged at the server until there is room for a redelivery.
+///
+/// ```text
+///  delivered ── no room ──> withheld ── room ──> recalled ── redelivered ──> kept
+/// ```
+///
+/// Each message therefore travels twice at most, and is not requeued and redelivered in a circle.
+/// While some are withheld, first deliveries are withheld as well, which keeps the order of section
+/// 4.7 of the specification. See `amqp-driver/tests/bounded/withheld.rs`.
+#[derive(Debug, Default)]
+pub(super) struct Withheld {
+    runs: VecDeque<Run>,
+    /// The number and the bytes of those that were requeued and are not redelivered yet.
+    recalled: usize,
+    recalled_bytes: usize,
+    /// The value of `recalled` at the last check. `Some` if the consumer has nothing else.
+    pub(super) missed: Option<usize>,
+}
+
+/// Consecutive delivery tags.
+#[derive(Debug)]
+struct Run {
+    first: u64,
+    last: u64,
+    /// The maximum size of each, in bytes.
+    each: usize,
+}
+
+impl Withheld {
+    /// Adds a delivery. Returns `false` if there are too many runs.
+    pub(super) fn push(&mut self, tag: u64, bytes: usize) -> bool {
+        let count = self.runs.len();
+        match self.runs.back_mut() {
+            Some(run) if run.last + 1 == tag && (run.each == bytes || count >= RUNS_COALESCED) => {
+                run.last = tag;
+                run.each = run.each.max(bytes);
+            }
+            _ if count >= RUNS_MAX => return false,
+            _ => self.runs.push_back(Run {
+                first: tag,
+                last: tag,
+                each: bytes,
+            }),
+        }
+        true
+    }
+
+    pub(super) fn redelivered(&mut self, bytes: usize) {
+        self.recalled = self.recalled.saturating_sub(1);
+        self.recalled_bytes = match self.recalled {
+            0 => 0,
+            _ => self.recalled_bytes.saturating_sub(bytes),
+        };
+    }
+
+    /// Stops expecting redeliveries, which may have gone to other consumers.
+    pub(super) fn forget_recalled(&mut self) {
+        self.recalled = 0;
+        self.recalled_bytes = 0;
+        self.missed = None;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.recalled == 0
+    }
+
+    /// Whether only a redelivery, which other consumers may get, would make room for the rest.
+    pub(super) fn depends_on_recalled(&self) -> bool {
+        self.recalled > 0 && !self.runs.is_empty()
+    }
+
+    /// Stops expecting redeliveries if there was none since the last check.
+    pub(super) fn look_for_recalled(&mut self) {
+        if self.missed.replace(self.recalled) == Some(self.recalled) {
+            self.forget_recalled();
+        }
+    }
+
+    /// Requeues as many deliveries as there is room for, at least one if the consumer has `nothing`
+    /// else. Returns whether it has requeued any.
+    pub(super) fn recall(
+        &mut self,
+        channel: &mut client::ChannelMut<'_>,
+        room: usize,
+        nothing: bool,
+    ) -> bool {
+        let mut room = room.saturating_sub(self.recalled_bytes);
+        let before = self.recalled;
+        while let Some(run) = self.runs.front_mut() {
+            let must = nothing && self.recalled == 0;
+            let count = (room / run.each.max(1)).max(usize::from(must)) as u64;
+            let count = count.min(run.last - run.first + 1);
+            if count == 0 {
+                break;
+            }
+            let recalled = Run {
+                first: run.first,
+                last: run.first + count - 1,
+                each: run.each,
+            };
+            run.first += count;
+            if run.first > run.last {
+                self.runs.pop_front();
+            }
+            let bytes = recalled.each.saturating_mul(count as usize);
+            room = room.saturating_sub(bytes);
+            self.recalled_bytes += bytes;
+            self.recalled += count as usize;
+            requeue(channel, &recalled);
+        }
+        self.recalled > before
+    }
+
+    pub(super) fn requeue_all(&mut self, channel: &mut client::ChannelMut<'_>) {
+        for run in mem::take(&mut self.runs) {
+            requeue(channel, &run);
+        }
+        self.forget_recalled();
+    }
+}
+
+fn requeue(channel: &mut client::ChannelMut<'_>, run: &Run) {
+    for tag in (run.first..=run.last).filter_map(DeliveryTag::new) {
+        // Fails only on a channel that is closing, and the server requeues its deliveries.
+        let _closed = channel.requeue_withheld(tag);
+    }
+}
