@@ -58,7 +58,7 @@ impl Drop for Handle {
         if let Some(linger) = self.linger.get() {
             let ended = wait_for(
                 &self.shared,
-                |state| &mut state.life,
+                |state| &mut state.state_changed,
                 |state| state.closed.as_ref().map(|_| ()),
             );
             linger(pin!(ended));
@@ -268,7 +268,7 @@ impl Connection {
         self.0.shared.command_and_process(|state, later| {
             state.machine.close(ReplyCode::SUCCESS, "goodbye");
             state.dismiss_publishers(later);
-            state.life.wake_all(later);
+            state.state_changed.wake_all(later);
         });
         let reason = self.closed().await;
         if reason.is_clean() {
@@ -423,7 +423,7 @@ impl Connection {
 
     /// Waits until a condition on the life of the connection holds.
     async fn wait<T>(&self, condition: impl Fn(&State) -> Option<T>) -> T {
-        wait_for(&self.0.shared, |state| &mut state.life, condition).await
+        wait_for(&self.0.shared, |state| &mut state.state_changed, condition).await
     }
 
     /// Whether the channel is open: neither opening nor closing nor closed.

@@ -287,7 +287,7 @@ impl<A: Acks> Consumer<A> {
             end => {
                 if let Some(ConsumerEnd::CancelTimedOut) = end {
                     let shared = self.channel.shared();
-                    shared.command(|state| state.desert_consumer(self.channel.id, self.id));
+                    shared.command(|state| state.cancel_silently(self.channel.id, self.id));
                 }
                 Ok(())
             }

@@ -159,7 +159,7 @@ impl Stream for ConnectionStates {
         shared.with(|state, later| {
             let current = Some(connection_state(state));
             if current == *last {
-                state.life.wait(place, waker, later);
+                state.state_changed.wait(place, waker, later);
                 return Poll::Pending;
             }
             later.drop_waker(Some(waker));
@@ -206,7 +206,7 @@ impl Drop for ConnectionStates {
     fn drop(&mut self) {
         let place = &mut self.place;
         self.shared
-            .with(|state, later| state.life.leave(place, later));
+            .with(|state, later| state.state_changed.leave(place, later));
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use amqp_broker::{AcceptError, Broker, ConnectionKey, Inspection};
 use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
-use amqp_driver::io::{Drive, Driver, Timer, Transport, register_waker};
+use amqp_driver::io::{DrivenEndpoint, Driver, Timer, Transport, register_waker};
 use bytes::BytesMut;
 
 use crate::faulty::{Faulty, Line, PeerOf};
@@ -30,21 +30,21 @@ struct Hub(Mutex<State>);
 struct State {
     broker: Broker,
     /// The connections with a driver.
-    seats: BTreeMap<ConnectionKey, Seat>,
+    slots: BTreeMap<ConnectionKey, ConnSlot>,
     /// The latest time reported by any clock.
     now: Instant,
     /// A [`Timekeeper`] exists.
-    kept: bool,
+    timekeeper_running: bool,
     /// The deadline of the timekeeper's sleep, and its waker.
     alarm: Option<Instant>,
-    keeper: Option<Waker>,
+    timekeeper_waker: Option<Waker>,
 }
 
 /// The state of a connection's driver.
 #[derive(Debug)]
-struct Seat {
+struct ConnSlot {
     /// The broker has called for the driver since its last `poll_transmit`.
-    called: bool,
+    dirty: bool,
     /// The last result of `wants_input`.
     reading: bool,
     /// The driver's waker, while it sleeps.
@@ -56,7 +56,7 @@ impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         f.debug_struct("Hub")
-            .field("connections", &state.seats.len())
+            .field("connections", &state.slots.len())
             .field("now", &state.now)
             .finish_non_exhaustive()
     }
@@ -83,19 +83,19 @@ impl Hub {
 impl State {
     fn collect(&mut self, wakes: &mut Vec<Waker>) {
         while let Some(key) = self.broker.poll_wake() {
-            if let Some(seat) = self.seats.get_mut(&key) {
-                seat.called = true;
-                wakes.extend(seat.driver.take());
+            if let Some(slot) = self.slots.get_mut(&key) {
+                slot.dirty = true;
+                wakes.extend(slot.driver.take());
             }
         }
         while let Some((key, plan)) = self.broker.poll_byte_plan() {
-            if let Some(seat) = self.seats.get(&key) {
-                wakes.extend(seat.line.change(plan));
+            if let Some(slot) = self.slots.get(&key) {
+                wakes.extend(slot.line.change(plan));
             }
         }
         let due = self.broker.poll_timeout();
         if due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
-            wakes.extend(self.keeper.take());
+            wakes.extend(self.timekeeper_waker.take());
         }
     }
 
@@ -104,7 +104,7 @@ impl State {
     }
 
     fn leave(&mut self, key: ConnectionKey) {
-        if self.seats.remove(&key).is_some() {
+        if self.slots.remove(&key).is_some() {
             self.broker.remove(key, self.now);
         }
     }
@@ -116,11 +116,11 @@ impl SharedBroker {
     pub fn new(broker: Broker) -> Self {
         Self(Arc::new(Hub(Mutex::new(State {
             broker,
-            seats: BTreeMap::new(),
+            slots: BTreeMap::new(),
             now: Instant::ORIGIN,
-            kept: false,
+            timekeeper_running: false,
             alarm: None,
-            keeper: None,
+            timekeeper_waker: None,
         }))))
     }
 
@@ -153,13 +153,13 @@ impl SharedBroker {
         let key = self.0.with(|state| {
             state.advance(now);
             let key = state.broker.accept(now)?;
-            let seat = Seat {
-                called: false,
+            let slot = ConnSlot {
+                dirty: false,
                 reading: true,
                 driver: None,
                 line: Arc::clone(&line),
             };
-            state.seats.insert(key, seat);
+            state.slots.insert(key, slot);
             Ok::<_, AcceptError>(key)
         })?;
         let endpoint = BrokerEndpoint {
@@ -180,10 +180,10 @@ impl SharedBroker {
     #[must_use]
     pub fn keep_time<C: Timer>(&self, clock: C) -> Option<Timekeeper<C>> {
         let mut state = self.0.lock();
-        if state.kept {
+        if state.timekeeper_running {
             return None;
         }
-        state.kept = true;
+        state.timekeeper_running = true;
         Some(Timekeeper {
             hub: Arc::downgrade(&self.0),
             clock,
@@ -261,8 +261,8 @@ impl Endpoint for BrokerEndpoint {
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         self.hub.with(|state| {
             state.advance(now);
-            if let Some(seat) = state.seats.get_mut(&self.key) {
-                seat.called = false;
+            if let Some(slot) = state.slots.get_mut(&self.key) {
+                slot.dirty = false;
             }
             state.broker.poll_transmit(self.key, now, out)
         })
@@ -281,35 +281,35 @@ impl Endpoint for BrokerEndpoint {
     }
 }
 
-impl Drive for BrokerEndpoint {
+impl DrivenEndpoint for BrokerEndpoint {
     fn wants_input(&mut self, _now: Instant) -> bool {
         let mut state = self.hub.lock();
         let wants = state.broker.wants_input(self.key);
-        if let Some(seat) = state.seats.get_mut(&self.key) {
-            seat.reading = wants;
+        if let Some(slot) = state.slots.get_mut(&self.key) {
+            slot.reading = wants;
         }
         wants
     }
 
-    fn park(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool {
+    fn register_waker(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool {
         let mut state = self.hub.lock();
         let due = state.broker.poll_connection_timeout(self.key);
         let wants = state.broker.wants_input(self.key);
         let over = state.broker.is_finished(self.key);
-        let Some(seat) = state.seats.get_mut(&self.key) else {
+        let Some(slot) = state.slots.get_mut(&self.key) else {
             return false;
         };
-        let readable = wants && !seat.reading;
-        let writable = output && seat.called;
+        let readable = wants && !slot.reading;
+        let writable = output && slot.dirty;
         let earlier = due.is_some_and(|(due, _)| alarm.is_none_or(|alarm| due < alarm));
         if readable || writable || earlier || over {
             return false;
         }
-        seat.driver = Some(waker.clone());
+        slot.driver = Some(waker.clone());
         true
     }
 
-    fn has_last_words(&self) -> bool {
+    fn flush_on_close(&self) -> bool {
         true // the reply to a close, or the reason of a refusal
     }
 
@@ -388,7 +388,7 @@ impl<C: Timer + Unpin> Future for Timekeeper<C> {
                 let mut state = hub.lock();
                 let due = state.broker.poll_timeout();
                 state.alarm = due;
-                register_waker(&mut state.keeper, cx);
+                register_waker(&mut state.timekeeper_waker, cx);
                 due
             };
             if this.clock.poll_deadline(cx, due).is_pending() {
@@ -408,9 +408,9 @@ impl<C> Drop for Timekeeper<C> {
     fn drop(&mut self) {
         if let Some(hub) = self.hub.upgrade() {
             let mut state = hub.lock();
-            state.kept = false;
+            state.timekeeper_running = false;
             state.alarm = None;
-            state.keeper = None;
+            state.timekeeper_waker = None;
         }
     }
 }
@@ -418,7 +418,7 @@ impl<C> Drop for Timekeeper<C> {
 impl Drop for Hub {
     fn drop(&mut self) {
         let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keeper) = state.keeper.take() {
+        if let Some(keeper) = state.timekeeper_waker.take() {
             keeper.wake();
         }
     }

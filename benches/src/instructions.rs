@@ -16,7 +16,7 @@ const COUNT: u64 = 200_000;
 
 /// What the core is to do.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Drive {
+pub(crate) struct DrivenEndpoint {
     /// How many channels are open; they take turns.
     pub(crate) channels: u16,
     /// How many messages, at least.
@@ -25,7 +25,7 @@ pub(crate) struct Drive {
     pub(crate) deliver: bool,
 }
 
-impl Drive {
+impl DrivenEndpoint {
     /// Does it, and prints how many messages passed.
     pub(crate) fn run(self) -> Result<()> {
         let mut machine = Machine::open(self.channels, true)?;

@@ -35,8 +35,8 @@ pub(crate) enum Task {
     Help,
     /// Be the small server.
     Serve,
-    /// Drive the core, for a profiler to watch.
-    Drive(instructions::Drive),
+    /// DrivenEndpoint the core, for a profiler to watch.
+    Drive(instructions::DrivenEndpoint),
     /// Measure.
     Measure(Options),
 }
@@ -100,7 +100,7 @@ pub(crate) fn parse() -> Result<Task> {
             Arg::Value(word) if word == instructions::COMMAND => {
                 let mut number = || -> Result<u64> { Ok(parser.value()?.parse()?) };
                 let (channels, count, deliver) = (number()?, number()?, number()? == 1);
-                return Ok(Task::Drive(instructions::Drive {
+                return Ok(Task::Drive(instructions::DrivenEndpoint {
                     channels: u16::try_from(channels)?,
                     count,
                     deliver,

@@ -173,7 +173,7 @@ async fn alarm(shared: &Shared, time: Duration) -> Over {
         (None, true) => Some(Over::Due),
         (None, false) => None,
     };
-    wait_for(shared, |state| &mut state.life, over).await
+    wait_for(shared, |state| &mut state.state_changed, over).await
 }
 
 /// Returns the output of `future`, or that of `other` if it is ready first.

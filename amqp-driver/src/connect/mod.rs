@@ -25,7 +25,7 @@ use crate::{
     connection::Connection,
     error::Error,
     io::{Runtime, Timer, Transport, within},
-    tls::{Secured, TlsError, TlsOptions, Watched},
+    tls::{Secured, TlsError, TlsErrorTap, TlsOptions},
 };
 
 /// The default of [`Options::tcp_timeout`].
@@ -201,7 +201,7 @@ pub async fn connect<R: Runtime>(
 ) -> Result<Connection, ConnectError> {
     options.check()?;
     runtime.check()?;
-    let mut dialing = Dialing::new(runtime, options);
+    let mut dialing = Connector::new(runtime, options);
     let mut refusals = Vec::new();
     while let Some((attempt, stream)) = dialing.next_stream().await {
         let Some(address) = dialing.dialer.address() else {
@@ -277,7 +277,7 @@ pub async fn connect_over<R: Runtime>(
         stream,
         certificates,
     } = secured.map_err(|error| failed(error.into()))?;
-    let (stream, complaint) = Watched::new(stream);
+    let (stream, complaint) = TlsErrorTap::new(stream);
     greet(runtime, options, address, stream, certificates)
         .await
         .map_err(|error| complaint.take().map_or(error, failed))
@@ -338,7 +338,7 @@ pub async fn from_transport<R: Runtime>(
 }
 
 /// The TCP connections in progress, and the name resolutions before them.
-struct Dialing<R: Runtime> {
+struct Connector<R: Runtime> {
     runtime: R,
     clock: R::Clock,
     dialer: Dialer,
@@ -348,15 +348,15 @@ struct Dialing<R: Runtime> {
     stream: Option<R::Stream>,
 }
 
-type Pending<S> = Pin<Box<dyn Future<Output = io::Result<Found<S>>> + Send>>;
+type Pending<S> = Pin<Box<dyn Future<Output = io::Result<Attempt<S>>> + Send>>;
 
 /// The result of one step of an attempt.
-enum Found<S> {
+enum Attempt<S> {
     Addresses(Vec<std::net::SocketAddr>),
     Stream(S),
 }
 
-impl<R: Runtime> Dialing<R> {
+impl<R: Runtime> Connector<R> {
     fn new(runtime: &R, options: &Options) -> Self {
         let addresses = options.addresses.clone();
         Self {
@@ -385,7 +385,7 @@ impl<R: Runtime> Dialing<R> {
                     let runtime = self.runtime.clone();
                     let resolving = async move {
                         let addresses = runtime.resolve(&host, port).await?;
-                        Ok(Found::Addresses(addresses))
+                        Ok(Attempt::Addresses(addresses))
                     };
                     self.running.push((attempt, Box::pin(resolving)));
                 }
@@ -398,7 +398,7 @@ impl<R: Runtime> Dialing<R> {
                             Target::Other(address) => runtime.connect_other(&address).await,
                             _ => Err(io::ErrorKind::Unsupported.into()),
                         };
-                        Ok(Found::Stream(stream?))
+                        Ok(Attempt::Stream(stream?))
                     };
                     self.running.push((attempt, Box::pin(connecting)));
                 }
@@ -428,10 +428,10 @@ impl<R: Runtime> Dialing<R> {
             };
             drop(self.running.swap_remove(at));
             match result {
-                Ok(Found::Addresses(addresses)) => {
+                Ok(Attempt::Addresses(addresses)) => {
                     self.dialer.handle_resolved(attempt, addresses);
                 }
-                Ok(Found::Stream(stream)) => {
+                Ok(Attempt::Stream(stream)) => {
                     if self.dialer.handle_connected(attempt) {
                         self.stream = Some(stream);
                     }
@@ -545,9 +545,9 @@ impl fmt::Debug for Options {
     }
 }
 
-impl<R: Runtime> fmt::Debug for Dialing<R> {
+impl<R: Runtime> fmt::Debug for Connector<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialing")
+        f.debug_struct("Connector")
             .field("dialer", &self.dialer)
             .field("running", &self.running.len())
             .finish_non_exhaustive()

@@ -15,18 +15,18 @@ use bytes::BytesMut;
 use super::transport::{Timer, Transport};
 
 /// An [`Endpoint`] that a [`Driver`] can wait on.
-pub trait Drive: Endpoint {
+pub trait DrivenEndpoint: Endpoint {
     /// Whether to read. `false` under back-pressure, while untaken deliveries pile up.
     fn wants_input(&mut self, now: Instant) -> bool;
 
     /// Registers `waker`, to be woken at the next command, and returns `true`, unless there is
     /// already work: output, which counts only if `output` says that there is room for it; input
     /// capacity; a deadline before `alarm`; or the end of the connection.
-    fn park(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool;
+    fn register_waker(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool;
 
     /// Whether to send the rest of the output after the connection's end, such as the answer to the
     /// peer's close. `false` if the transport ended or failed, or the peer timed out.
-    fn has_last_words(&self) -> bool;
+    fn flush_on_close(&self) -> bool;
 
     /// Called when the driver is dropped: no bytes move any more.
     fn abandon(&mut self);
@@ -66,7 +66,7 @@ pub(crate) const READ_MAX: usize = 128 << 10;
 ///
 /// Spawn it, or poll it beside other futures. Dropping it ends the connection at once: output that
 /// the transport accepts without waiting is written, and every waiting future gets the reason.
-pub struct Driver<E: Drive, T: Transport, C: Timer> {
+pub struct Driver<E: DrivenEndpoint, T: Transport, C: Timer> {
     endpoint: E,
     transport: T,
     clock: C,
@@ -81,14 +81,14 @@ pub struct Driver<E: Drive, T: Transport, C: Timer> {
     /// Whether the transport has ended or failed.
     ended: bool,
     /// The error of a failed write, and the time until which to read on for its reason.
-    broken: Option<(io::Error, Instant)>,
+    write_error: Option<(io::Error, Instant)>,
     /// A passed deadline that judges the peer, and the time until which to read on before it does.
     overdue: Option<(Instant, Instant)>,
     /// The time at which to drop the transport. `Some` once the connection has ended.
     leave_at: Option<Instant>,
 }
 
-impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
+impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
     /// A driver of `endpoint` over `transport`, by `clock`.
     pub fn new(endpoint: E, transport: T, clock: C) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
             input: BytesMut::new(),
             read_size: READ_MIN,
             ended: false,
-            broken: None,
+            write_error: None,
             overdue: None,
             leave_at: None,
         }
@@ -120,12 +120,12 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         let mut moved = false;
         while !self.output.is_empty() {
             match self.transport.poll_write(cx, &mut self.output) {
-                Poll::Ready(Ok(0)) => self.failed(cx, io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(0)) => self.on_write_error(cx, io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(_)) => {
                     moved = true;
                     self.unflushed = true;
                 }
-                Poll::Ready(Err(error)) => self.failed(cx, error),
+                Poll::Ready(Err(error)) => self.on_write_error(cx, error),
                 Poll::Pending => break,
             }
         }
@@ -135,7 +135,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         if self.unflushed && self.output.is_empty() {
             match self.transport.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => self.failed(cx, error),
+                Poll::Ready(Err(error)) => self.on_write_error(cx, error),
                 Poll::Pending => {}
             }
         }
@@ -148,7 +148,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
         self.input.reserve(wanted);
         match self.transport.poll_read(cx, &mut self.input) {
             Poll::Ready(Ok(0)) => {
-                self.end();
+                self.on_eof();
                 true
             }
             Poll::Ready(Ok(count)) => {
@@ -164,7 +164,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
             // TLS reports an end without its closure alert (RFC 8446, section 6.1) as an error.
             // AMQP has a close handshake of its own.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                self.end();
+                self.on_eof();
                 true
             }
             Poll::Ready(Err(error)) => {
@@ -176,14 +176,14 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
     }
 
     /// Handles the end of the peer's output.
-    fn end(&mut self) {
+    fn on_eof(&mut self) {
         self.ended = true;
         self.endpoint.handle_eof(self.clock.now());
     }
 
     /// Handles a failed write. The peer may have sent the reason before it closed the transport, so
     /// its input is read first, including input that the runtime has not reported yet.
-    fn failed(&mut self, cx: &mut Context<'_>, error: io::Error) {
+    fn on_write_error(&mut self, cx: &mut Context<'_>, error: io::Error) {
         self.output.clear();
         self.unflushed = false;
         for _ in 0..LAST_READS {
@@ -191,7 +191,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
                 return;
             }
             if !self.read(cx) {
-                self.broken = Some((error, self.clock.now() + LISTEN));
+                self.write_error = Some((error, self.clock.now() + LISTEN));
                 return;
             }
         }
@@ -199,9 +199,9 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
     }
 
     /// Reports a failed write, once the time to read on has passed.
-    fn give_up(&mut self) {
+    fn check_grace(&mut self) {
         let now = self.clock.now();
-        if let Some((error, _)) = self.broken.take_if(|(_, until)| *until <= now) {
+        if let Some((error, _)) = self.write_error.take_if(|(_, until)| *until <= now) {
             self.fail(&error);
         }
     }
@@ -243,7 +243,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
     fn write_last(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..TURNS {
-            if self.ended || self.broken.is_some() || !self.write(&mut cx) {
+            if self.ended || self.write_error.is_some() || !self.write(&mut cx) {
                 return;
             }
         }
@@ -267,7 +267,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
     fn leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.clock.now();
         let at = *self.leave_at.get_or_insert(now + LINGER);
-        if self.ended || !self.endpoint.has_last_words() {
+        if self.ended || !self.endpoint.flush_on_close() {
             self.output.clear();
             self.unflushed = false;
         }
@@ -287,7 +287,7 @@ impl<E: Drive, T: Transport, C: Timer> Driver<E, T, C> {
     }
 }
 
-impl<E: Drive, T: Transport, C: Timer> Future for Driver<E, T, C>
+impl<E: DrivenEndpoint, T: Transport, C: Timer> Future for Driver<E, T, C>
 where
     Self: Unpin,
 {
@@ -300,7 +300,7 @@ where
             if turn > 0 && this.clock.now() >= until {
                 break;
             }
-            let mut moved = this.broken.is_none() && this.write(cx);
+            let mut moved = this.write_error.is_none() && this.write(cx);
             if !this.ended && this.endpoint.wants_input(this.clock.now()) {
                 moved |= this.read(cx);
             }
@@ -313,21 +313,21 @@ where
                 }
                 continue;
             }
-            let broken = this.broken.as_ref().map(|(_, until)| *until);
+            let broken = this.write_error.as_ref().map(|(_, until)| *until);
             let deadline = this.endpoint.poll_timeout();
             let at = this.due(deadline).into_iter().chain(broken).min();
             if this.clock.poll_deadline(cx, at).is_ready() {
-                this.give_up();
+                this.check_grace();
                 // All the output handed out may have been written since.
-                if this.output.is_empty() && this.broken.is_none() {
+                if this.output.is_empty() && this.write_error.is_none() {
                     this.write(cx);
                 }
                 this.handle_timeout();
                 moved = true;
             }
-            let room = this.output.is_empty() && this.broken.is_none();
+            let room = this.output.is_empty() && this.write_error.is_none();
             let known = deadline.map(|(at, _)| at).into_iter().chain(broken).min();
-            if !moved && this.endpoint.park(cx.waker(), room, known) {
+            if !moved && this.endpoint.register_waker(cx.waker(), room, known) {
                 this.shrink();
                 return Poll::Pending;
             }
@@ -350,16 +350,16 @@ fn judges(reason: TimeoutReason, now: Instant, at: Instant) -> bool {
 
 /// A runtime that shuts down drops its tasks while their sockets still work: accepted output is
 /// written as far as the socket takes it, including the close sent by dropping the last handle.
-impl<E: Drive, T: Transport, C: Timer> Drop for Driver<E, T, C> {
+impl<E: DrivenEndpoint, T: Transport, C: Timer> Drop for Driver<E, T, C> {
     fn drop(&mut self) {
-        if !self.endpoint.is_finished() || self.endpoint.has_last_words() {
+        if !self.endpoint.is_finished() || self.endpoint.flush_on_close() {
             self.write_last();
         }
         self.endpoint.abandon();
     }
 }
 
-impl<E: Drive, T: Transport, C: Timer> fmt::Debug for Driver<E, T, C> {
+impl<E: DrivenEndpoint, T: Transport, C: Timer> fmt::Debug for Driver<E, T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
             .field("output", &self.output.len())

@@ -21,7 +21,7 @@ use std::task::{Context, Waker};
 pub use self::futures_stream::{FuturesStream, Socket};
 pub use self::{
     clock::SleepClock,
-    driver::{Drive, Driver},
+    driver::{DrivenEndpoint, Driver},
     pipe::{Pipe, pipe},
     runtime::{Runtime, within},
     transport::{Clock, Slices, Timer, Transport},

@@ -390,7 +390,7 @@ impl State {
 
     /// Abandons a consumer after a cancel timed out: its handle takes no more messages, and further
     /// deliveries are requeued.
-    pub(crate) fn desert_consumer(&mut self, channel: ChannelId, id: ConsumerId) {
+    pub(crate) fn cancel_silently(&mut self, channel: ChannelId, id: ConsumerId) {
         let tag = self.consumer_mut(channel, id).map(|it| it.tag.clone());
         if let (Some(tag), Some(mut commands)) = (tag, self.machine.channel(channel)) {
             commands.abandon_consumer(&tag, id);

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    io::{Clock, Drive},
+    io::{Clock, DrivenEndpoint},
 };
 
 /// A connection's state, behind its one lock.
@@ -407,7 +407,7 @@ impl Endpoint for ClientEndpoint {
     }
 }
 
-impl Drive for ClientEndpoint {
+impl DrivenEndpoint for ClientEndpoint {
     fn wants_input(&mut self, now: Instant) -> bool {
         let mut state = self.0.lock();
         if state.reading_paused {
@@ -424,7 +424,7 @@ impl Drive for ClientEndpoint {
         !state.reading_paused
     }
 
-    fn park(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool {
+    fn register_waker(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool {
         let waker = waker.clone();
         let mut state = self.0.lock();
         let readable = state.reading_paused && state.wants_input();
@@ -448,7 +448,7 @@ impl Drive for ClientEndpoint {
         parked
     }
 
-    fn has_last_words(&self) -> bool {
+    fn flush_on_close(&self) -> bool {
         let state = self.0.lock();
         let reason = state.machine.close_reason();
         reason.is_some_and(|reason| {

@@ -49,7 +49,7 @@ pub(crate) struct State {
     /// The machine's number of channels at the last check.
     channel_count: usize,
     /// Futures that wait for the connection to open, to change its state or to end.
-    pub(crate) life: Waiters,
+    pub(crate) state_changed: Waiters,
     /// Futures that wait for a channel number, or the end.
     pub(crate) numbers: Waiters,
     pub(crate) opened: bool,
@@ -127,7 +127,7 @@ impl State {
             requests: Requests::default(),
             channels: ChannelTable::new(),
             channel_count: 0,
-            life: Waiters::default(),
+            state_changed: Waiters::default(),
             numbers: Waiters::default(),
             opened: false,
             closed: None,
@@ -335,11 +335,11 @@ impl State {
                 }
                 Event::Opened => {
                     self.opened = true;
-                    self.life.wake_all(later);
+                    self.state_changed.wake_all(later);
                 }
                 Event::SecretDue => {
                     self.secret_due = true;
-                    self.life.wake_all(later);
+                    self.state_changed.wake_all(later);
                 }
                 Event::Closed(reason) => self.on_closed(&reason, later),
                 Event::Writable => self.begin_round(LineId::Output, later),
@@ -347,11 +347,11 @@ impl State {
                 Event::ChannelWritable { channel } => self.grant(LineId::Channel(channel), later),
                 Event::Blocked { reason } => {
                     self.blocked = Some(reason);
-                    self.life.wake_all(later);
+                    self.state_changed.wake_all(later);
                 }
                 Event::Unblocked => {
                     self.blocked = None;
-                    self.life.wake_all(later);
+                    self.state_changed.wake_all(later);
                     self.begin_round(LineId::Output, later);
                     self.begin_round(LineId::Backlog, later);
                 }
@@ -398,7 +398,7 @@ impl State {
         }
         self.dismiss_publishers(later);
         self.flushers.wake_all(later);
-        self.life.wake_all(later);
+        self.state_changed.wake_all(later);
         self.numbers.wake_all(later);
         self.alarms.expire_all(later);
     }

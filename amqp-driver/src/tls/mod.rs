@@ -3,6 +3,7 @@
 #[cfg(feature = "tls")]
 mod config;
 mod error;
+mod error_tap;
 #[cfg(feature = "tls")]
 mod fault;
 #[cfg(feature = "tls")]
@@ -11,7 +12,6 @@ mod material;
 mod tests;
 #[cfg(feature = "tls")]
 mod verifier;
-mod watched;
 
 #[cfg(feature = "tls")]
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use amqp_core::{
 use rustls::{ClientConfig, CommonState, pki_types::ServerName};
 
 pub use self::error::TlsError;
-pub(crate) use self::watched::Watched;
+pub(crate) use self::error_tap::TlsErrorTap;
 #[cfg(feature = "tls")]
 pub use self::{
     error::{MaterialFault, TlsSetupError},

@@ -16,18 +16,18 @@ use crate::io::Transport;
 /// handshake before the server has verified the client certificate: the server's alert arrives with
 /// the first read (section 4.4.4 of RFC 8446).
 #[derive(Debug)]
-pub(crate) struct Watched<T> {
+pub(crate) struct TlsErrorTap<T> {
     inner: T,
-    complaint: Complaint,
+    complaint: FirstTlsError,
 }
 
 /// The first TLS error, if any.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Complaint(Arc<Mutex<Option<TlsError>>>);
+pub(crate) struct FirstTlsError(Arc<Mutex<Option<TlsError>>>);
 
-impl<T> Watched<T> {
-    pub(crate) fn new(inner: T) -> (Self, Complaint) {
-        let complaint = Complaint::default();
+impl<T> TlsErrorTap<T> {
+    pub(crate) fn new(inner: T) -> (Self, FirstTlsError) {
+        let complaint = FirstTlsError::default();
         let watched = Self {
             inner,
             complaint: complaint.clone(),
@@ -48,7 +48,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl Complaint {
+impl FirstTlsError {
     pub(crate) fn take(&self) -> Option<TlsError> {
         self.lock().take()
     }
@@ -58,7 +58,7 @@ impl Complaint {
     }
 }
 
-impl<T: Transport> Transport for Watched<T> {
+impl<T: Transport> Transport for TlsErrorTap<T> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         let result = self.inner.poll_read(cx, buf);
         self.watch(result)
