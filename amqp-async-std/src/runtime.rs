@@ -1,4 +1,4 @@
-//! async-std, as the client layer uses it.
+//! The async-std runtime.
 
 use std::{
     future::Future,
@@ -14,16 +14,16 @@ use amqp_driver::io::{Secured, Tls};
 use async_std::{net::TcpStream, task};
 use socket2::{SockRef, TcpKeepalive};
 
-/// The system's monotonic clock, with async-std's sleep for an alarm.
+/// The system's monotonic clock, with async-std's sleep as the alarm.
 pub type AsyncStdClock = SleepClock<Sleep>;
 
-/// What async-std sleeps with.
+/// The future of async-std's sleep.
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-/// A byte stream that [`AsyncStd`] made.
+/// A byte stream of [`AsyncStd`].
 pub type AsyncStdStream = FuturesStream<Box<dyn Socket>>;
 
-/// async-std, of which there is one per process.
+/// async-std's runtime, one per process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsyncStd;
 
@@ -40,7 +40,7 @@ impl Runtime for AsyncStd {
     }
 
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        // async-std's own resolver does not tell what the system says.
+        // async-std's own resolver does not return the system's error.
         let host = host.to_owned();
         task::spawn_blocking(move || Ok((host, port).to_socket_addrs()?.collect())).await
     }

@@ -1,4 +1,4 @@
-//! A broker in this process.
+//! A broker in this process, and serving it.
 
 use std::{io, net::SocketAddr};
 
@@ -8,12 +8,12 @@ use amqp_embedded::Listener;
 use amqp_embedded::{FuturesTlsListener, ServerTls};
 use async_std::net::TcpListener;
 
-use crate::{AsyncStd, AsyncStdStream};
+use crate::runtime::{AsyncStd, AsyncStdStream};
 
 /// A broker in this process, to connect to without a socket, and to [`serve`] to others.
 ///
-/// It can be cloned; all clones are one broker, which is gone with the last clone and the last
-/// connection, and all that was in it: durability is not its job.
+/// All clones are the same broker. It is dropped, with everything in it, with the last clone and
+/// the last connection: nothing is durable.
 ///
 /// ```
 /// use amqp_async_std::{Config, LocalBroker, protocol::{basic, queue}};
@@ -36,10 +36,10 @@ use crate::{AsyncStd, AsyncStdStream};
 /// ```
 pub type LocalBroker = amqp_embedded::LocalBroker<AsyncStd>;
 
-/// A broker that is served to others; see [`serve`].
+/// A broker that is served to clients; see [`serve`].
 pub type Server = amqp_embedded::Server<AsyncStd>;
 
-/// Serves a broker to whoever connects to the listener, in tasks of async-std.
+/// Serves a broker to the listener's clients, in tasks of async-std.
 ///
 /// ```
 /// use amqp_async_std::{LocalBroker, serve};
@@ -56,14 +56,14 @@ pub type Server = amqp_embedded::Server<AsyncStd>;
 /// ```
 ///
 /// # Errors
-/// When the listener does not know its address.
+/// If the listener has no local address.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
     amqp_embedded::serve(AsyncStdListener(listener), broker)
 }
 
-/// Serves a broker with TLS to whoever connects to the listener, in tasks as [`serve`] does. A client
-/// that takes its time with the handshake keeps no other one waiting; one that shows a certificate may
-/// log in with it (EXTERNAL), see [`ServerTls`].
+/// Serves a broker with TLS to whoever connects to the listener, in tasks as [`serve`] does. A
+/// client that takes its time with the handshake keeps no other one waiting; one that shows a
+/// certificate may log in with it (EXTERNAL), see [`ServerTls`].
 ///
 /// ```no_run
 /// use amqp_async_std::{LocalBroker, rustls::ServerConfig, serve_tls};
@@ -77,7 +77,7 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 /// ```
 ///
 /// # Errors
-/// When the listener does not know its address.
+/// If the listener has no local address.
 #[cfg(feature = "tls")]
 pub fn serve_tls(
     listener: TcpListener,
@@ -102,7 +102,7 @@ impl Listener for AsyncStdListener {
 
     async fn accept(&mut self) -> io::Result<AsyncStdStream> {
         let (stream, _) = self.0.accept().await?;
-        // Without it the answers would only be late.
+        // An optimisation only: without it replies are delayed.
         let _unsupported = stream.set_nodelay(true);
         Ok(FuturesStream::boxed(stream))
     }

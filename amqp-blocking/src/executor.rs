@@ -28,13 +28,14 @@ thread_local! {
 
 /// A way to park a thread that also waits for sockets.
 pub(crate) trait Park: Any {
-    /// Waits until the waker that was created with it has been woken since the last call, a socket is
-    /// ready, or `limit` has passed. Spurious returns are allowed.
+    /// Waits until the waker that was created with it has been woken since the last call, a socket
+    /// is ready, or `limit` has passed. Spurious returns are allowed.
     fn park(&mut self, limit: Option<Duration>);
 }
 
-/// Runs a future on this thread until it is ready. The future may use the asynchronous handles, such
-/// as that of a library for any runtime. The limit of [`within`](crate::within) does not apply.
+/// Runs a future on this thread until it is ready. The future may use the asynchronous handles,
+/// such as that of a library for any runtime. The limit of [`within`](crate::within) does not
+/// apply.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     match run(future, None) {
         Some(output) => output,
@@ -42,8 +43,8 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Runs a future on this thread. Returns `None` if it is not ready at `until`. It is polled at least
-/// once.
+/// Runs a future on this thread. Returns `None` if it is not ready at `until`. It is polled at
+/// least once.
 pub(super) fn run<F: Future>(future: F, until: Option<Instant>) -> Option<F::Output> {
     let entered = Entered::new();
     let mut context = Context::from_waker(&entered.waker);
@@ -67,8 +68,8 @@ pub(super) fn run<F: Future>(future: F, until: Option<Instant>) -> Option<F::Out
 /// continues on another executor gets another one.
 ///
 /// # Errors
-/// Those of `make` and `act`; [`Unsupported`](io::ErrorKind::Unsupported) if no executor runs on the
-/// thread, by [`block_on`] or a call of this module, or it has a [`Park`] of another type.
+/// Those of `make` and `act`; [`Unsupported`](io::ErrorKind::Unsupported) if no executor runs on
+/// the thread, by [`block_on`] or a call of this module, or it has a [`Park`] of another type.
 pub(crate) fn with_park<P: Park, T>(
     make: impl FnOnce() -> io::Result<(P, Waker)>,
     act: impl FnOnce(&mut P) -> io::Result<T>,
@@ -175,8 +176,8 @@ impl StepExecutor {
         act()
     }
 
-    /// Sleeps until `until`, an alarm, a ready socket or a wake-up. Then wakes the wakers of sockets
-    /// and of due alarms.
+    /// Sleeps until `until`, an alarm, a ready socket or a wake-up. Then wakes the wakers of
+    /// sockets and of due alarms.
     pub(crate) fn sleep(&mut self, until: Option<Instant>) {
         let Some(executor) = &mut self.0 else { return };
         executor.parker.state.swap(AWAKE, AcqRel);
@@ -221,8 +222,8 @@ impl Default for Executor {
 }
 
 impl Executor {
-    /// Waits until a wake-up, an alarm or `until`. Returns the wakers to wake: the other wakers, and
-    /// those of due alarms.
+    /// Waits until a wake-up, an alarm or `until`. Returns the wakers to wake: the other wakers,
+    /// and those of due alarms.
     fn wait(&mut self, until: Option<Instant>) -> Vec<Waker> {
         let alarm = self.alarms.first_key_value().map(|((at, _), _)| *at);
         let next = [until, alarm].into_iter().flatten().min();

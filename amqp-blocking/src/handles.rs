@@ -147,8 +147,8 @@ impl BaseChannel {
         Ok(wait(self.0.consume(consume))??.into())
     }
 
-    /// Starts a consumer with its own [prefetch](https://www.rabbitmq.com/docs/consumer-prefetch) and
-    /// drop policy.
+    /// Starts a consumer with its own [prefetch](https://www.rabbitmq.com/docs/consumer-prefetch)
+    /// and drop policy.
     ///
     /// # Errors
     /// As [`amqp_driver::BaseChannel::consume_with`]; [`Error::TimedOut`] also beyond the limit of
@@ -165,8 +165,8 @@ impl BaseChannel {
     /// (section 1.8.3.3 of the protocol reference).
     ///
     /// # Errors
-    /// As [`amqp_driver::BaseChannel::consume_no_ack`]; [`Error::TimedOut`] also beyond the limit of
-    /// [`within`](crate::within).
+    /// As [`amqp_driver::BaseChannel::consume_no_ack`]; [`Error::TimedOut`] also beyond the limit
+    /// of [`within`](crate::within).
     pub fn consume_no_ack(&self, consume: basic::Consume) -> Result<Consumer<NoAck>, Error> {
         Ok(wait(self.0.consume_no_ack(consume))??.into())
     }
@@ -247,7 +247,8 @@ impl Channel {
         wait(self.0.publish(publish, properties, body))?
     }
 
-    /// Puts the channel into [confirm mode](https://www.rabbitmq.com/docs/confirms#publisher-confirms).
+    /// Puts the channel into [confirm
+    /// mode](https://www.rabbitmq.com/docs/confirms#publisher-confirms).
     ///
     /// # Errors
     /// As [`amqp_driver::Channel::confirm_select`]; [`Error::TimedOut`] also beyond the limit of
@@ -293,8 +294,8 @@ impl From<amqp_driver::Channel> for Channel {
 pub struct ConfirmChannel(amqp_driver::ConfirmChannel);
 
 impl ConfirmChannel {
-    /// Publishes a message and returns its [`Confirm`]. Blocks only while the output buffer is full, or
-    /// the server has paused publishing.
+    /// Publishes a message and returns its [`Confirm`]. Blocks only while the output buffer is
+    /// full, or the server has paused publishing.
     ///
     /// # Errors
     /// As [`amqp_driver::ConfirmChannel::publish`]; [`Error::TimedOut`] also beyond the limit of
@@ -328,7 +329,8 @@ impl From<amqp_driver::ConfirmChannel> for ConfirmChannel {
 }
 
 impl ConfirmChannel {
-    /// Publishes a message if there is room for it now, and returns its [`Confirm`]. Does not block.
+    /// Publishes a message if there is room for it now, and returns its [`Confirm`]. Does not
+    /// block.
     ///
     /// # Errors
     /// As [`amqp_driver::ConfirmChannel::try_publish`].
@@ -350,8 +352,8 @@ impl ConfirmChannel {
 pub struct TxChannel(amqp_driver::TxChannel);
 
 impl TxChannel {
-    /// Publishes a message, which takes effect on commit. Blocks only while the output buffer is full,
-    /// or the server has paused publishing.
+    /// Publishes a message, which takes effect on commit. Blocks only while the output buffer is
+    /// full, or the server has paused publishing.
     ///
     /// # Errors
     /// As [`amqp_driver::TxChannel::publish`]; [`Error::TimedOut`] also beyond the limit of
@@ -504,8 +506,8 @@ impl Confirm {
     ///
     /// # Errors
     /// If the server has rejected the message, or it is unknown whether the server has accepted it.
-    /// Beyond the limit of [`within`](crate::within), [`ConfirmError::TimedOut`] returns the confirm,
-    /// to be waited for again.
+    /// Beyond the limit of [`within`](crate::within), [`ConfirmError::TimedOut`] returns the
+    /// confirm, to be waited for again.
     pub fn wait(mut self) -> Result<(), ConfirmError> {
         match wait(&mut self.0) {
             Ok(told) => Ok(told?),

@@ -50,8 +50,8 @@ impl<S: Source> Evented<S> {
         }
     }
 
-    /// Registers the socket with the executor on this thread, unless it already is. A future may move
-    /// to another thread between two polls; its sockets follow.
+    /// Registers the socket with the executor on this thread, unless it already is. A future may
+    /// move to another thread between two polls; its sockets follow.
     fn register(&mut self) -> io::Result<()> {
         with_park(Reactor::new, |Reactor { registry, .. }| {
             match &self.registry {

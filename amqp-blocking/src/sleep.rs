@@ -9,8 +9,8 @@ use std::{
 
 use crate::executor::wake_at;
 
-/// A timer for futures run by [`block_on`](crate::block_on) or by a call of this crate. Elsewhere it
-/// wakes its task at once, which polls it in a busy loop. A
+/// A timer for futures run by [`block_on`](crate::block_on) or by a call of this crate. Elsewhere
+/// it wakes its task at once, which polls it in a busy loop. A
 /// [`SleepClock`](amqp_driver::io::SleepClock) can be built on it.
 #[derive(Debug)]
 pub struct Sleep {

@@ -1,4 +1,4 @@
-//! Smol, as the client layer uses it.
+//! The smol runtime.
 
 use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -11,16 +11,16 @@ use smol::{
 };
 use socket2::{SockRef, TcpKeepalive};
 
-/// The system's monotonic clock, with one of smol's timers for an alarm.
+/// The system's monotonic clock, with a smol timer as the alarm.
 pub type SmolClock = SleepClock<Timer>;
 
-/// A byte stream that [`Smol`] made.
+/// A byte stream of [`Smol`].
 pub type SmolStream = FuturesStream<Box<dyn Socket>>;
 
-/// Smol's sockets and timers, and an executor: by default the global one, that of [`smol::spawn`].
+/// Smol's sockets and timers, and an executor: by default the global one, of [`smol::spawn`].
 #[derive(Clone, Default)]
 pub struct Smol {
-    /// What spawns a task; none for [`smol::spawn`].
+    /// `Some` for an executor other than that of [`smol::spawn`].
     spawner: Option<Arc<Spawner>>,
 }
 
@@ -28,7 +28,8 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Spawner = dyn Fn(Task) + Send + Sync;
 
 impl Smol {
-    /// Smol with an executor of one's own: what is to be run beside the caller is given to `spawner`.
+    /// Smol with an executor of one's own: what is to be run beside the caller is given to
+    /// `spawner`.
     ///
     /// ```
     /// use std::sync::Arc;

@@ -13,17 +13,17 @@ use amqp_driver::{
 };
 use tokio::time::{self, Sleep};
 
-/// Tokio's clock, which a test can pause and advance, and one alarm.
+/// Tokio's clock, which a test can pause and advance, with one alarm.
 #[derive(Debug)]
 pub struct TokioClock {
-    /// The machine's origin of time.
+    /// The time that [`Instant::ORIGIN`] stands for.
     origin: time::Instant,
-    /// The alarm, and for when it is set; made when the first deadline comes.
+    /// The alarm and its time. `Some` after the first deadline.
     alarm: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
 impl TokioClock {
-    /// A clock that begins now.
+    /// Creates a clock that starts now.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -38,7 +38,7 @@ impl TokioClock {
 }
 
 impl Clone for TokioClock {
-    /// A clock that shows the same time, with an alarm of its own.
+    /// Returns a clock with the same origin, and an alarm of its own.
     fn clone(&self) -> Self {
         Self {
             origin: self.origin,
@@ -67,14 +67,15 @@ impl Timer for TokioClock {
         let Some(at) = at else {
             return Poll::Pending;
         };
-        // Also a time that is past waits for tokio's timers: those are looked at after the sockets. A
-        // thread that was blocked for long would otherwise take what it has not yet read for silence.
+        // Also a time that is past waits for tokio's timers: those are looked at after the sockets.
+        // A thread that was blocked for long would otherwise take what it has not yet read for
+        // silence.
         let tokio_at = self.to_tokio(at);
         let (alarm, set_for) = self
             .alarm
             .get_or_insert_with(|| (Box::pin(time::sleep_until(tokio_at)), at));
-        // Deadlines move back with every packet. An alarm that is set too early costs one look at
-        // the clock, setting it anew costs more.
+        // A deadline is postponed by every packet. An early alarm costs one reading of the clock,
+        // a reset costs more.
         if at < *set_for {
             alarm.as_mut().reset(tokio_at);
             *set_for = at;

@@ -1,14 +1,14 @@
-//! Making connections.
+//! Opening connections.
 
 use amqp_driver::{Config, ConnectError, Connection, Error, Options};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Tokio, TokioStream};
+use crate::{runtime::Tokio, stream::TokioStream};
 
-/// Connects to the server that an AMQP URI names, and spawns the connection's driver on the current
-/// runtime.
+/// Connects to the server of an [AMQP URI](https://www.rabbitmq.com/docs/uri-spec), and spawns the
+/// connection's driver on the current runtime.
 ///
-/// All that a URI can say: [`amqp_driver`](amqp_driver#connecting).
+/// All parts of a URI are described in [`amqp_driver`](amqp_driver#connecting).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_tokio::ConnectError> {
@@ -17,38 +17,38 @@ use crate::{Tokio, TokioStream};
 /// ```
 ///
 /// # Cancel safety
-/// Dropping it closes what was opened.
+/// Dropping the future closes the sockets and the connection.
 ///
 /// # Errors
-/// When the URI is wrong, no host can be reached, or the connection cannot be opened;
+/// If the URI is invalid, no host can be reached, or the connection cannot be opened;
 /// [`ConnectError::Misuse`] outside of a tokio runtime.
 pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
     connect_with(&Options::from_uri(uri)?).await
 }
 
-/// Connects as the options say, and spawns the connection's driver on the current runtime.
+/// Connects according to the options, and spawns the connection's driver on the current runtime.
 ///
-/// All that they can say: [`amqp_driver`](amqp_driver#connecting).
+/// All options are described in [`amqp_driver`](amqp_driver#connecting).
 ///
 /// # Cancel safety
-/// Dropping it closes what was opened.
+/// Dropping the future closes the sockets and the connection.
 ///
 /// # Errors
-/// When no host can be reached, or the connection cannot be opened; [`ConnectError::Misuse`]
+/// If no host can be reached, or the connection cannot be opened; [`ConnectError::Misuse`]
 /// outside of a tokio runtime.
 pub async fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
     amqp_driver::connect(&Tokio, options).await
 }
 
-/// Opens a connection over a stream that was made elsewhere: a TCP stream with options of its own,
-/// a Unix socket, TLS, a pipe in memory. The driver is spawned on the current runtime.
+/// Opens a connection over an existing stream: a TCP stream with custom options, a Unix socket,
+/// TLS, a pipe in memory. The driver is spawned on the current runtime.
 ///
 /// # Cancel safety
-/// Dropping it closes the connection.
+/// Dropping the future closes the connection.
 ///
 /// # Errors
-/// When the connection cannot be opened, or the configuration has a setting that no server would
-/// accept; [`Error::Misuse`] outside of a tokio runtime.
+/// If the connection cannot be opened, or the configuration has a setting that no server accepts;
+/// [`Error::Misuse`] outside of a tokio runtime.
 pub async fn from_stream<S>(stream: S, config: Config) -> Result<Connection, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -1,4 +1,4 @@
-//! Tokio, as the client layer uses it.
+//! The tokio runtime.
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
@@ -14,13 +14,13 @@ use tokio::{
 #[cfg(feature = "tls")]
 use tokio_rustls::TlsConnector;
 
-use crate::{TokioClock, TokioStream};
+use crate::{clock::TokioClock, stream::TokioStream};
 
-/// The tokio runtime that the caller is in.
+/// The tokio runtime of the caller's context.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tokio;
 
-/// A byte stream of whatever kind.
+/// A byte stream of any type.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
@@ -30,7 +30,7 @@ impl Runtime for Tokio {
     type Stream = TokioStream<Box<dyn Socket>>;
 
     fn check(&self) -> Result<(), ApiMisuse> {
-        // Whether its I/O and its timers are enabled is not to be known without a panic.
+        // Whether its I/O and timers are enabled cannot be checked without a panic.
         Handle::try_current().map(drop).map_err(|_| ApiMisuse::Config {
             setting: "runtime",
             problem: "there is no tokio runtime here, call this within one that has I/O and timers",

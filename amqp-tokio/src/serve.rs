@@ -1,4 +1,4 @@
-//! A broker in this process.
+//! A broker in this process, and serving it.
 
 use std::{io, net::SocketAddr};
 
@@ -9,12 +9,15 @@ use tokio::net::{TcpListener, TcpStream};
 #[cfg(feature = "tls")]
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{Socket, Tokio, TokioStream};
+use crate::{
+    runtime::{Socket, Tokio},
+    stream::TokioStream,
+};
 
 /// A broker in this process, to connect to without a socket, and to [`serve`] to others.
 ///
-/// It can be cloned; all clones are one broker, which is gone with the last clone and the last
-/// connection, and all that was in it: durability is not its job.
+/// All clones are the same broker. It is dropped, with everything in it, with the last clone and
+/// the last connection: nothing is durable.
 ///
 /// ```
 /// use amqp_tokio::{LocalBroker, protocol::{basic, queue}};
@@ -36,9 +39,9 @@ use crate::{Socket, Tokio, TokioStream};
 /// # Ok(()) }
 /// ```
 ///
-/// Its fault switches are thrown [`with`](amqp_embedded::LocalBroker::with) the broker. Here every byte
-/// comes alone until the handshake is over, and then the line stands still until the client takes
-/// the broker for dead:
+/// Its fault switches are thrown [`with`](amqp_embedded::LocalBroker::with) the broker. Here every
+/// byte comes alone until the handshake is over, and then the line stands still until the client
+/// takes the broker for dead:
 ///
 /// ```
 /// use amqp_tokio::{Config, LocalBroker, broker::{ByteFaults, Disturbance}};
@@ -59,10 +62,10 @@ use crate::{Socket, Tokio, TokioStream};
 /// ```
 pub type LocalBroker = amqp_embedded::LocalBroker<Tokio>;
 
-/// A broker that is served to others; see [`serve`].
+/// A broker that is served to clients; see [`serve`].
 pub type Server = amqp_embedded::Server<Tokio>;
 
-/// Serves a broker to whoever connects to the listener, in tasks on the current runtime.
+/// Serves a broker to the listener's clients, in tasks on the current runtime.
 ///
 /// ```no_run
 /// use amqp_tokio::{LocalBroker, serve};
@@ -78,14 +81,15 @@ pub type Server = amqp_embedded::Server<Tokio>;
 /// ```
 ///
 /// # Errors
-/// When the listener does not know its address, or there is no runtime here.
+/// If the listener has no local address, or the caller is outside of a tokio runtime.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
     amqp_embedded::serve(TokioListener(listener), broker)
 }
 
-/// Serves a broker with TLS to whoever connects to the listener, in tasks on the current runtime. A
-/// client that takes its time with the handshake keeps no other one waiting; one that shows a
-/// certificate may log in with it (EXTERNAL), see [`ServerTls`].
+/// Serves a broker with TLS to the listener's clients, in tasks on the current runtime. A slow TLS
+/// handshake does not delay other clients. A client with a certificate may log in with it (the SASL
+/// mechanism [EXTERNAL](https://www.rabbitmq.com/docs/access-control#mechanisms)), see
+/// [`ServerTls`].
 ///
 /// ```no_run
 /// use amqp_tokio::{LocalBroker, rustls::ServerConfig, serve_tls};
@@ -99,7 +103,7 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 /// ```
 ///
 /// # Errors
-/// When the listener does not know its address, or there is no runtime here.
+/// If the listener has no local address, or the caller is outside of a tokio runtime.
 #[cfg(feature = "tls")]
 pub fn serve_tls(
     listener: TcpListener,
@@ -159,7 +163,7 @@ impl Listener for TlsListener {
 
 async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     let (stream, _) = listener.accept().await?;
-    // Without it the answers would only be late.
+    // An optimisation only: without it replies are delayed.
     let _unsupported = stream.set_nodelay(true);
     Ok(stream)
 }

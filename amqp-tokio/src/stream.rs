@@ -14,17 +14,17 @@ use amqp_driver::{
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-/// Any byte stream of tokio's, as a transport.
+/// A byte stream of tokio as a transport.
 #[derive(Debug)]
 pub struct TokioStream<S>(S);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> TokioStream<S> {
-    /// A transport over that stream.
+    /// Creates a transport over that stream.
     pub const fn new(stream: S) -> Self {
         Self(stream)
     }
 
-    /// The stream.
+    /// Returns the stream.
     pub fn into_inner(self) -> S {
         self.0
     }

@@ -1,4 +1,4 @@
-//! The face to a loop: the one of the program, or a small one in here.
+//! The interface to an event loop: the program's own, or the small one in this module.
 
 use std::{
     cell::RefCell,
@@ -29,35 +29,35 @@ use crate::{
     stream::BlockingStream,
 };
 
-/// A connection for an event loop of one's own. See the [module](super).
+/// A connection for the program's own event loop. See the [module](super).
 ///
-/// It stays on the thread that it was made on. Dropping it cuts the connection: what has not been
-/// written is lost, and unacknowledged messages go back to their queues. [`close`](Self::close) and
-/// wait to end in good order.
+/// It stays on the thread that created it. Dropping it ends the connection without a close
+/// handshake: unwritten output is lost, and the server requeues unacknowledged messages. For a
+/// graceful end, [`close`](Self::close) and wait for the result.
 pub struct Client {
     descriptor: Descriptor,
     executor: StepExecutor,
     tasks: Tasks,
     pub(super) link: Rc<Link>,
     pub(super) results: Rc<RefCell<Results>>,
-    /// None while it runs.
+    /// By promise. `Some` except while the callback runs.
     pub(super) callbacks: BTreeMap<Promise, Option<Callback>>,
     stopped: bool,
-    /// The last result that had come when the loop was last to look for some.
+    /// The number of the last result before the last [`on_readable`](Client::on_readable) returned.
     seen: u64,
 }
 
 type Callback = Box<dyn FnMut(&mut Client, Result<Answer, Error>)>;
 
 impl Client {
-    /// Begins to connect as the options say. The promise is that of the connection:
-    /// [`Answer::Connected`], or the reason why not. Adapters call this in their `connect`.
+    /// Begins to connect according to the options. The promise ends with [`Answer::Connected`] or
+    /// the error.
     ///
-    /// Of the runtime it takes the sockets and the clock: tasks run in the turns of the client, and
-    /// names are resolved there by the system, **which may block**.
+    /// Tasks run in the turns of the client, and names are resolved there by the system, **which
+    /// may block**.
     ///
-    /// The sockets wake what the client sleeps with, which is the [`Park`], and so does the waker. The
-    /// descriptor is what a loop watches in place of that.
+    /// The client sleeps with the [`Park`], which the sockets and the waker wake. The event loop
+    /// watches the descriptor instead.
     pub(super) fn connect(
         options: Options,
         sleep: (Descriptor, impl Park, Waker),
@@ -68,7 +68,7 @@ impl Client {
         })
     }
 
-    /// Begins to open a connection over a transport that was made elsewhere; otherwise as
+    /// Begins to open a connection over an existing transport; otherwise as
     /// [`connect`](Self::connect).
     pub(super) fn from_transport(
         stream: BlockingStream,
@@ -109,7 +109,7 @@ impl Client {
         (client, connected)
     }
 
-    // What was begun.
+    // Promises.
 
     pub(super) fn begin<F>(&mut self, work: impl FnOnce(Rc<Link>) -> F) -> Promise
     where
@@ -155,18 +155,18 @@ impl Client {
         }
     }
 
-    // What a loop needs to know, and does.
+    // The event loop.
 
-    /// Whether something was begun that is not on its way yet. Call [`on_writable`](Self::on_writable)
-    /// then, before the loop sleeps.
+    /// Whether work is ready: commands to execute and output to write. If `true`, call
+    /// [`on_writable`](Self::on_writable) before the loop sleeps.
     #[must_use]
     pub fn needs_write(&self) -> bool {
         self.tasks.is_ready()
     }
 
-    /// When to call [`on_readable`](Self::on_readable) at the latest, from now; none for never. It may
-    /// change with any call. It is zero also when results have come since the loop was last to look
-    /// for some: such as those that a command has without the server.
+    /// The time until [`on_readable`](Self::on_readable) must be called. `Some` if a deadline is
+    /// set. It may change with any call. It is zero also if untaken results have arrived after the
+    /// last `on_readable`, for instance those of a command that fails without the server.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
         if self.needs_write() || self.results.borrow().came_after(self.seen) {
@@ -177,33 +177,35 @@ impl Client {
         Some(alarm?.saturating_duration_since(Instant::now()))
     }
 
-    /// Writes what was begun, as far as the socket takes it. For no reason it does nothing.
+    /// Executes commands and writes output, as far as the socket accepts it. Does nothing if no
+    /// work is ready.
     pub fn on_writable(&mut self) {
         self.run_tasks();
     }
 
-    /// Reads what is there and takes it in, writes what could not be written before, and does what is
-    /// due. For no reason it does nothing.
+    /// Reads and processes input, writes output that the socket did not accept before, and handles
+    /// due deadlines. Does nothing if there is none of these.
     pub fn on_readable(&mut self) {
         self.turn(Some(Instant::now()));
         self.seen = self.results.borrow().last();
     }
 
-    /// Sleeps until something can be done, or until then, and does it.
+    /// Sleeps until work is ready or `until`, then runs the ready tasks. `None` sleeps without a
+    /// limit.
     fn turn(&mut self, until: Option<Instant>) {
         let now = self.needs_write().then(Instant::now);
         self.executor.sleep(now.or(until));
         self.run_tasks();
     }
 
-    /// The connection, when it is open: what was negotiated, the server's properties and
-    /// certificates. It does nothing but in the turns of the client.
+    /// The connection, for the negotiated parameters, the server's properties and certificates.
+    /// `Some` once it has been opened. It makes progress only in the turns of the client.
     #[must_use]
     pub fn connection(&self) -> Option<Connection> {
         self.link.connection.peek()?.ok()
     }
 
-    /// Why the connection has ended, or could not be made; none while it has not.
+    /// The reason. `Some` once the connection has ended or could not be opened.
     #[must_use]
     pub fn closed(&self) -> Option<Error> {
         match self.link.connection.peek()? {
@@ -217,7 +219,7 @@ impl Client {
 
     // Results.
 
-    /// The next result that has come, of whatever promise.
+    /// Takes the oldest result of all promises. `Some` if one has arrived.
     pub fn poll(&mut self) -> Option<(Promise, Result<Answer, Error>)> {
         let popped = self.results.borrow_mut().pop();
         if let Some((promise, result)) = &popped {
@@ -226,7 +228,7 @@ impl Client {
         popped
     }
 
-    /// The next result of a promise that has come.
+    /// Takes the oldest result of one promise. `Some` if one has arrived.
     pub fn take(&mut self, promise: Promise) -> Option<Result<Answer, Error>> {
         let taken = self.results.borrow_mut().take(promise);
         if let Some(result) = &taken {
@@ -241,12 +243,12 @@ impl Client {
         }
     }
 
-    /// **Blocks** until the next result of a promise comes; none when it has not come in time. What was
-    /// to be sent before is on its way when it returns, as far as the socket takes it. No callback
-    /// runs.
+    /// **Blocks** until the next result of a promise arrives. Returns `None` after the timeout.
+    /// Earlier commands have been written when it returns, as far as the socket accepts them. No
+    /// callback runs.
     ///
     /// # Errors
-    /// What the promise ends with; [`Error::NoSuchPromise`].
+    /// The error that ends the promise; [`Error::NoSuchPromise`] if the promise has ended.
     pub fn wait(
         &mut self,
         promise: Promise,
@@ -256,12 +258,12 @@ impl Client {
         result.map(|(_, result)| result).transpose()
     }
 
-    /// **Blocks** until the next result of one of several promises comes, as [`wait`](Self::wait)
-    /// does; those that are over do not count. Of none at all it waits for the time that is given,
-    /// during which the connection is served.
+    /// **Blocks** until the next result of one of several promises arrives, as [`wait`](Self::wait)
+    /// does. Promises that have ended are skipped. Without any promise it drives the connection
+    /// until the timeout or the end of the connection, and returns at once if there is no timeout.
     ///
     /// # Errors
-    /// [`Error::NoSuchPromise`] when all are over.
+    /// [`Error::NoSuchPromise`] if all have ended.
     #[expect(
         clippy::type_complexity,
         reason = "it is what `poll` gives, or cannot be had"
@@ -288,19 +290,20 @@ impl Client {
                 None if until.is_none() || self.closed().is_some() => return Ok(None),
                 _ => {}
             }
-            // What is there already counts, however little time there is.
+            // A turn is made even after the deadline: input that has already arrived counts.
             late = until.is_some_and(|until| Instant::now() >= until);
             self.turn(until);
         }
     }
 
-    /// Writes all that is to be sent.
+    /// Writes all queued output. Stops if the server has blocked the connection.
     fn flush(&mut self) {
         let Some(connection) = self.connection() else {
             return;
         };
         let mut flushing = pin!(connection.flush());
-        // What it waits for is done in these turns. A server that is short of memory does not read.
+        // The turns below make the progress, so no waker is needed. A server under a memory alarm
+        // does not read (https://www.rabbitmq.com/docs/connection-blocked).
         let mut cx = Context::from_waker(Waker::noop());
         while flushing.as_mut().poll(&mut cx).is_pending() && !connection.is_blocked() {
             self.turn(None);
@@ -309,13 +312,13 @@ impl Client {
 
     // Callbacks.
 
-    /// Calls that with each result of a promise, when the program says so with
-    /// [`run_callbacks`](Self::run_callbacks) or [`run`](Self::run). It may use the client as it
-    /// likes. It replaces the one that was there, and is dropped after the last result, however
-    /// that is taken. One that panics is not called again.
+    /// Registers a callback for each result of a promise, called within
+    /// [`run_callbacks`](Self::run_callbacks) or [`run`](Self::run). The callback may use the
+    /// client freely. It replaces an earlier one, and is dropped after the final result, also if
+    /// that is taken otherwise. A callback that panics is not called again.
     ///
     /// # Errors
-    /// [`Error::NoSuchPromise`] when nothing more is to come.
+    /// [`Error::NoSuchPromise`] if no more results follow.
     pub fn on(
         &mut self,
         promise: Promise,
@@ -328,8 +331,8 @@ impl Client {
         Ok(())
     }
 
-    /// Calls the callbacks of the results that have come so far, in order; false if there were none.
-    /// A callback that is running, and calls this, is not called again.
+    /// Calls the callbacks of the results that have arrived so far, in order. Returns `false` if
+    /// there were none. A running callback that calls this is not called recursively.
     pub fn run_callbacks(&mut self) -> bool {
         let (mut from, to) = (0, self.results.borrow().last());
         let mut any = false;
@@ -345,7 +348,7 @@ impl Client {
             let Some(mut callback) = self.callbacks.get_mut(&promise).and_then(Option::take) else {
                 continue;
             };
-            // One that was there before its callback may come first.
+            // A result that arrived earlier, under the same promise, may come first.
             let taken = self.results.borrow_mut().take(promise);
             let Some(result) = taken else { continue };
             any = true;
@@ -354,19 +357,19 @@ impl Client {
             match self.callbacks.get_mut(&promise) {
                 Some(place @ None) if more => *place = Some(callback),
                 Some(None) => drop(self.callbacks.remove(&promise)),
-                // It was replaced, or is not to be called again.
+                // It was replaced, or its promise is ignored or has ended.
                 Some(Some(_)) | None => {}
             }
         }
     }
 
     /// **Blocks**, and calls callbacks, until one of them calls [`stop`](Self::stop) or the
-    /// connection has ended. All that was to be sent has left when it returns, unless the server has
-    /// blocked the connection and does not read. One that is within another, in a callback, has a
-    /// stop of its own.
+    /// connection has ended. All queued output has been written when it returns, unless the server
+    /// has [blocked the connection](https://www.rabbitmq.com/docs/connection-blocked) and does not
+    /// read. A nested `run`, in a callback, has a stop of its own.
     ///
     /// # Errors
-    /// The reason when the connection could not be made, or has ended otherwise than by
+    /// The reason, if the connection could not be opened, or has ended otherwise than by
     /// [`close`](Self::close).
     pub fn run(&mut self) -> Result<(), Error> {
         let outer = mem::take(&mut self.stopped);
@@ -394,7 +397,8 @@ impl Client {
         }
     }
 
-    /// Ends the [`run`](Self::run) that calls this callback, when all of its turn have been called.
+    /// Ends the [`run`](Self::run) that calls this callback, after the other callbacks of the same
+    /// turn.
     pub const fn stop(&mut self) {
         self.stopped = true;
     }
@@ -409,7 +413,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The descriptor that a loop watches for input, in place of the sockets of a [`Client`].
+/// The descriptor that an event loop watches for input, in place of the sockets of a [`Client`].
 #[derive(Debug)]
 pub(super) struct Descriptor(Arc<Registry>);
 

@@ -1,4 +1,4 @@
-//! What a client is told to do.
+//! The commands of a client.
 
 use std::rc::Rc;
 
@@ -13,23 +13,24 @@ use super::{
 };
 use amqp_driver::Body;
 
-/// Each returns at once, and is carried out in the turns that follow: [`Client::needs_write`] says
-/// so. Before the connection is open they wait for it.
+/// Each command returns at once, and is executed in the turns that follow, until when
+/// [`Client::needs_write`] is `true`. Before the connection is open, commands wait for it.
 ///
-/// The error of a command is that the connection is closed, where nothing else is said. What is
-/// wrong with a command in itself is told under its promise, as is what the server makes of it.
+/// A command itself fails only if the connection is closed, unless documented otherwise. An invalid
+/// command, and an error from the server, are reported under its promise.
 impl Client {
-    /// Makes a request of the classes `queue` and `exchange`. Its answer is [`Answer::Reply`]. A queue
-    /// is to be named: there is no channel to remember the one that was declared last.
+    /// Sends a request of the classes `queue` and `exchange`. The result is [`Answer::Reply`]. A
+    /// queue must be named: an empty name means the queue last declared on the channel (section
+    /// 1.7.2.3 of the protocol reference), and the channel changes.
     ///
     /// # Errors
-    /// When the connection is closed.
+    /// If the connection is closed.
     pub fn call<R>(&mut self, request: R) -> Result<Promise, Error>
     where
         R: Request<Reply: Into<Method>> + ClientSent + 'static,
     {
         self.check_open()?;
-        // All others leave something behind on their channel, which is the next promise's.
+        // All others change the state of their channel, which the next promise uses.
         let classes = [queue::Declare::ID.class, exchange::Declare::ID.class];
         let checked = if classes.contains(&R::ID.class) {
             check_queue(&request)
@@ -40,7 +41,7 @@ impl Client {
             checked?;
             let channel = link.channel().await?;
             let reply = channel.call(request).await;
-            // One that does not answer is nothing for the next.
+            // A channel whose reply is overdue is not reused.
             if !matches!(reply, Err(amqp_driver::Error::TimedOut(_))) {
                 channel.give_back();
             }
@@ -48,10 +49,10 @@ impl Client {
         }))
     }
 
-    /// Fetches a message: [`Answer::Got`].
+    /// Fetches a message. The result is [`Answer::Got`].
     ///
     /// # Errors
-    /// When the connection is closed.
+    /// If the connection is closed.
     pub fn get(&mut self, get: basic::Get) -> Result<Promise, Error> {
         self.check_open()?;
         let promise = Promise::next();
@@ -74,28 +75,30 @@ impl Client {
         Ok(promise)
     }
 
-    /// Consumes from a queue: [`Answer::Consuming`] when that has begun, then an
+    /// Consumes from a queue. The results are [`Answer::Consuming`] at the start, then one
     /// [`Answer::Delivered`] for each message, until [`cancel`](Self::cancel) or an error.
     ///
-    /// At most `prefetch` messages are unacknowledged at a time, 0 for no bound.
+    /// At most `prefetch` messages are unacknowledged at a time, 0 for [no
+    /// bound](https://www.rabbitmq.com/docs/consumer-prefetch).
     ///
     /// # Errors
-    /// When the connection is closed.
+    /// If the connection is closed.
     pub fn consume(&mut self, consume: basic::Consume, prefetch: u16) -> Result<Promise, Error> {
         let qos = basic::Qos::default().prefetch_count(prefetch);
         self.start_consuming(vec![consume], Some(qos).filter(|_| prefetch > 0))
     }
 
-    /// Consumes from several queues, as if they were one: [`Message::source`] tells them apart. They
-    /// end together: should the server cancel one, the others are cancelled, and then the promise
-    /// ends.
+    /// Consumes from several queues, as if they were one: [`Message::source`] distinguishes them.
+    /// They end together: if the server [cancels](https://www.rabbitmq.com/docs/consumer-cancel)
+    /// one consumer, the others are cancelled, and then the promise ends.
     ///
-    /// At most `prefetch` messages of them all are unacknowledged at a time, 0 for no bound. That is
-    /// a prefetch of the channel, which RabbitMQ knows for classic queues only, and no more when its
-    /// deprecated feature `global_qos` is off: then each queue has one of its own.
+    /// At most `prefetch` messages of all queues are unacknowledged at a time, 0 for no bound. This
+    /// is a [prefetch of the channel](https://www.rabbitmq.com/docs/consumer-prefetch), which
+    /// RabbitMQ supports for classic queues only, and not at all if its deprecated feature
+    /// `global_qos` is off: then each queue has its own prefetch.
     ///
     /// # Errors
-    /// When the connection is closed.
+    /// If the connection is closed.
     pub fn consume_multi(
         &mut self,
         consumes: Vec<basic::Consume>,
@@ -128,13 +131,15 @@ impl Client {
         Ok(promise)
     }
 
-    /// Changes the prefetch of [`consume_multi`](Self::consume_multi), at once for what runs, of one
-    /// queue or of several; [`Answer::Reply`] says that it holds. That of a single consumer is fixed when it begins: its promise gets
-    /// [`ApiMisuse::NotImplementedByRabbitMq`]. Before [`Answer::Consuming`] it is too early.
+    /// Changes the prefetch of a running [`consume_multi`](Self::consume_multi), of one queue or of
+    /// several, once [`Answer::Reply`] arrives. The prefetch of [`consume`](Self::consume) is fixed
+    /// at its start, because RabbitMQ [applies `basic.qos` with `global` off to new
+    /// consumers](https://www.rabbitmq.com/docs/consumer-prefetch): the promise then fails with
+    /// [`ApiMisuse::NotImplementedByRabbitMq`].
     ///
     /// # Errors
-    /// When the connection is closed; [`Error::NoSuchPromise`] when nothing is consumed under that
-    /// promise, or not yet.
+    /// If the connection is closed; [`Error::NoSuchPromise`] if no consumer runs under that
+    /// promise, in particular before [`Answer::Consuming`].
     pub fn qos(&mut self, consume: Promise, prefetch: u16) -> Result<Promise, Error> {
         self.check_open()?;
         let no_such = Error::NoSuchPromise(consume);
@@ -155,13 +160,14 @@ impl Client {
         }))
     }
 
-    /// Ends consumers: both promises get [`Answer::Cancelled`] when the server has confirmed it, the
-    /// consumers' own behind all that was delivered. Should they end otherwise meanwhile, their own
-    /// says why. What was delivered can still be settled.
+    /// Cancels consumers. Both promises end with [`Answer::Cancelled`] after `basic.cancel-ok`
+    /// (section 1.8.3.6 of the protocol reference), that of the consumers after all deliveries. If
+    /// the consumers end for another reason first, their promise ends with that reason. Deliveries
+    /// can still be acknowledged or rejected.
     ///
     /// # Errors
-    /// When the connection is closed; [`Error::NoSuchPromise`] when nothing is consumed under that
-    /// promise any more.
+    /// If the connection is closed; [`Error::NoSuchPromise`] if no consumer runs under that
+    /// promise.
     pub fn cancel(&mut self, consume: Promise) -> Result<Promise, Error> {
         self.check_open()?;
         let consuming = self.results.borrow().consuming(consume);
@@ -174,15 +180,18 @@ impl Client {
         }))
     }
 
-    /// Publishes a message: the promise is fulfilled when the server has confirmed it. Before the
-    /// connection is open the message waits.
+    /// Publishes a message. The result is [`Answer::Published`] when the server has [confirmed
+    /// it](https://www.rabbitmq.com/docs/confirms#publisher-confirms). Before the connection is
+    /// open the message waits.
     ///
-    /// To direct reply-to, whose consumer must be on the same channel, this cannot publish.
+    /// It cannot send requests with [direct
+    /// reply-to](https://www.rabbitmq.com/docs/direct-reply-to), whose consumer must be on the same
+    /// channel.
     ///
     /// # Errors
-    /// [`PublishError::Full`] with the body when there is no room, or the server wants none now, and
-    /// [`PublishError::Closed`]. All else is told under the promise:
-    /// [`Unconfirmed`](amqp_driver::Unconfirmed) says what is known of the message.
+    /// [`PublishError::Full`] with the body if there is no room, or the server has blocked
+    /// publishing; [`PublishError::Closed`]. All other errors are reported under the promise:
+    /// [`Unconfirmed`](amqp_driver::Unconfirmed) is the known outcome of the message.
     pub fn publish(
         &mut self,
         publish: basic::Publish,
@@ -200,19 +209,19 @@ impl Client {
         Ok(self.begin(|link| link.publish(publish, properties, body)))
     }
 
-    /// What holds publishes back now; none when one would be accepted. It changes with the answers
-    /// of the server, and with what has been written.
+    /// The reason why a publish would not be accepted now. `Some` while there is one: it changes
+    /// with confirms and other input from the server, and with the progress of writing.
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
         self.link.hold()
     }
 
-    /// Closes the connection when all that was begun before is sent: [`Answer::Closed`]. All other
-    /// promises that are not over then end with an error. Publishes that the server holds back are
-    /// waited for as long as a close may take by [`Timeouts`](amqp_driver::core::Timeouts).
+    /// Closes the connection after sending all earlier commands. The result is [`Answer::Closed`].
+    /// All other outstanding promises then end with an error. Publishes that are blocked by the
+    /// server delay the close by at most [`Timeouts::close`](amqp_driver::core::Timeouts).
     ///
     /// # Errors
-    /// When it is closing or closed.
+    /// If the connection is closing or closed.
     pub fn close(&mut self) -> Result<Promise, Error> {
         self.check_open()?;
         self.link.closing.set(());
@@ -222,8 +231,9 @@ impl Client {
         }))
     }
 
-    /// Drops what comes and what has come under a promise: a message is put back, a consumer is
-    /// cancelled, a callback is not called. It does nothing for a promise that is over.
+    /// Drops the results of a promise, those that have arrived and those still to arrive: messages
+    /// are requeued, consumers are cancelled, its callback is removed. Does nothing for a promise
+    /// that has ended.
     pub fn ignore(&mut self, promise: Promise) {
         self.callbacks.remove(&promise);
         if let Some(consuming) = self.results.borrow().consuming(promise) {
@@ -234,8 +244,9 @@ impl Client {
     }
 }
 
-/// A request has to do without the queue that was declared last on its channel, which is what an
-/// empty name means: the channel may have been another promise's.
+/// Refuses an empty queue name, except in a declaration that creates the queue. It means the queue
+/// last declared on the channel (section 1.7.2.3 of the protocol reference), which may be that of
+/// another promise.
 pub(super) fn check_queue<M: MethodDef>(request: &M) -> Result<(), Error> {
     let named = match request.clone().into() {
         Method::QueueDeclare(declare) if !declare.passive => true,

@@ -1,4 +1,4 @@
-//! Making clients.
+//! Creating clients.
 
 use std::{sync::Arc, task::Waker};
 
@@ -10,31 +10,32 @@ use super::{
 };
 use crate::{reactor::Reactor, stream::BlockingSocket};
 
-/// Begins to connect to the server that an AMQP URI names, as [`connect_with`] does. The promise is
-/// fulfilled with [`Answer::Connected`](super::Answer::Connected), or has the reason why not.
+/// Begins to connect to the server of an [AMQP URI](https://www.rabbitmq.com/docs/uri-spec), as
+/// [`connect_with`] does. The promise ends with [`Answer::Connected`](super::Answer::Connected) or
+/// the error.
 ///
 /// # Errors
-/// When the URI is wrong.
+/// If the URI is invalid, or the system cannot create a descriptor.
 pub fn connect(uri: &str) -> Result<(Client, Promise), ConnectError> {
     connect_with(&Options::from_uri(uri)?)
 }
 
-/// Begins to connect as the options say. The promise is as that of [`connect`].
+/// Begins to connect according to the options. The promise is as that of [`connect`].
 ///
 /// The names of hosts are resolved by the system within a turn of the client, **which may block**:
-/// give addresses where that must not be.
+/// use IP addresses to avoid that.
 ///
 /// # Errors
-/// When the system gives no descriptor.
+/// If the system cannot create a descriptor.
 pub fn connect_with(options: &Options) -> Result<(Client, Promise), ConnectError> {
     Ok(Client::connect(options.clone(), park()?))
 }
 
-/// Opens a connection over a stream that was made elsewhere, which becomes non-blocking. The promise
-/// is as that of [`connect`].
+/// Begins to open a connection over an existing stream, which becomes non-blocking. The promise is
+/// as that of [`connect`].
 ///
 /// # Errors
-/// When the system gives no descriptor.
+/// If the system cannot create a descriptor.
 pub fn from_stream(
     stream: impl Into<BlockingSocket>,
     config: Config,

@@ -21,20 +21,20 @@ use super::{
 };
 use amqp_driver::{Acker, Channel, Consumer, ManualAck, NoAck};
 
-/// What other promises do with it.
+/// The state of the consumers of one promise, shared with other promises.
 #[derive(Default)]
 pub(super) struct Consuming {
-    /// Its prefetch is one for all, and can be changed.
+    /// Whether the prefetch is one for all consumers of the channel, which can be changed later.
     pub(super) shared: bool,
-    /// It is to end.
+    /// Set when the consumers are to be cancelled.
     cancelled: Once<()>,
-    /// As long as it is ending, its channel is one that will be free.
+    /// `Some` while the consumers are ending: their channel will be released.
     ending: RefCell<Option<Counted>>,
-    /// It has ended: its consumer tags, or why it was not cancelled.
+    /// Set at the end: the consumer tags, or the error that ended the consumers.
     pub(super) ended: Once<Result<Vec<ShortStr>, Error>>,
-    /// Its channel, while all its consumers run.
+    /// The channel. `Some` while all consumers run.
     pub(super) channel: RefCell<Option<Rc<Channel>>>,
-    /// Those of its consumers.
+    /// The consumer tags.
     pub(super) tags: RefCell<Vec<ShortStr>>,
 }
 
@@ -46,7 +46,7 @@ impl Consuming {
         }
     }
 
-    /// It is to end.
+    /// Requests the cancellation of the consumers, unless they have ended.
     pub(super) fn cancel(&self, link: &Rc<Link>) {
         if self.cancelled.peek().is_none() && self.ended.peek().is_none() {
             self.ending.replace(Some(link.will_be_free()));
@@ -55,7 +55,7 @@ impl Consuming {
     }
 }
 
-/// What is to be consumed, and who is told.
+/// The task of the consumers of one promise.
 pub(super) struct Consume {
     pub(super) link: Rc<Link>,
     pub(super) outbox: Outbox,
@@ -65,14 +65,14 @@ pub(super) struct Consume {
 }
 
 impl Consume {
-    /// Consumes, until the end of one consumer is the end of all.
+    /// Consumes until one consumer ends, which ends all.
     pub(super) async fn run(mut self) -> Result<Answer, Error> {
         let result = self.consume().await;
         drop(self.consuming.ending.take());
         self.link.changed();
         let tags = self.consuming.tags.take();
         self.consuming.ended.set(match &result {
-            // Whoever wanted it cancelled has it so, whoever did it.
+            // A cancellation by the server also fulfils `Client::cancel`.
             Ok(()) | Err(Error::Call(amqp_driver::Error::ConsumerCancelled { .. })) => {
                 Ok(tags.clone())
             }
@@ -120,7 +120,8 @@ impl Consume {
         for cancelled in all(running.map(Source::cancel)).await {
             end = end.and(cancelled);
         }
-        // What was delivered before the server took notice.
+        // Deliveries from before the server processed `basic.cancel` (section 1.8.3.5 of the
+        // protocol reference).
         while !sources.is_empty() {
             match self.take(&mut sources).await {
                 Ok(Some(message)) => self.outbox.tell(Ok(Answer::Delivered(message))),
@@ -128,19 +129,19 @@ impl Consume {
             }
         }
         if end.is_ok() && cancelled.peek().is_none() && !consuming.tags.borrow().is_empty() {
-            // Nobody has ended it but the client's own close.
+            // Without an error or a cancellation, only a close by this side ends the consumers.
             return Err(self.link.end().await);
         }
         Ok(end?)
     }
 
-    /// The next message of any of them; none at the end of one.
+    /// Waits for room, then returns the next message of any consumer. `None` at the end of one.
     async fn next(&self, sources: &mut Sources) -> Result<Option<Message>, amqp_driver::Error> {
         poll_fn(|cx| self.outbox.poll_room(cx)).await;
         self.take(sources).await
     }
 
-    /// As that, whether or not there is room.
+    /// As [`next`](Self::next), without waiting for room.
     async fn take(&self, sources: &mut Sources) -> Result<Option<Message>, amqp_driver::Error> {
         poll_fn(|cx| {
             let (number, next) = ready!(sources.poll_next(cx));
@@ -154,7 +155,7 @@ impl Consume {
     }
 }
 
-/// What comes of a future, unless something else has come.
+/// Returns the output of `future`, or `None` if `other` is set first.
 async fn unless<T>(other: &Once<()>, future: impl Future<Output = T>) -> Option<T> {
     let other = async {
         other.get().await;
@@ -163,12 +164,12 @@ async fn unless<T>(other: &Once<()>, future: impl Future<Output = T>) -> Option<
     either(async { Some(future.await) }, other).await
 }
 
-/// The consumers, by number. Each has its turn.
+/// The consumers, by index, polled round-robin.
 #[derive(Default)]
 struct Sources {
-    /// None where one has ended.
+    /// `Some` while the consumer runs.
     running: Vec<Option<Source>>,
-    /// The first one to ask next.
+    /// The index to poll first next time.
     first: usize,
 }
 
@@ -196,7 +197,7 @@ impl Sources {
         self.running.iter().all(Option::is_none)
     }
 
-    /// What comes next, and of which; none at its end.
+    /// The next item and the index of its consumer. The item is `None` at the end of that consumer.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<Item>)> {
         let count = self.running.len();
         for number in (self.first..count).chain(0..self.first) {

@@ -1,4 +1,4 @@
-//! The connection that all promises share, and its channels.
+//! The connection shared by all promises, and its channels.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,33 +18,34 @@ use super::{
 use crate::sleep::Sleep;
 use amqp_driver::{Body, Channel, Config, ConfirmChannel, Connection, Unconfirmed};
 
-/// How many channels are kept that nobody uses. The server keeps a process and some memory for each.
+/// The maximum number of idle channels. Each [costs the server
+/// memory](https://www.rabbitmq.com/docs/channels#resource-usage), and processes.
 const IDLE_MAX: usize = 64;
 
-/// What the futures of all promises have in common.
+/// The state shared by the futures of all promises.
 pub(super) struct Link {
-    /// The connection, when it is open, or why there is none.
+    /// The open connection, or the error that prevented it.
     pub(super) connection: Once<Result<Connection, Error>>,
-    /// The client is being closed, and takes no commands any more.
+    /// Set when the client is closing, and accepts no more commands.
     pub(super) closing: Once<()>,
-    /// Channels that nobody uses.
+    /// The idle channels.
     idle: RefCell<Vec<Channel>>,
-    /// Those who want a channel. The first one opens it, or waits for another's.
+    /// The tasks that need a channel. The first one opens it, or waits for a released one.
     wanting: Line,
-    /// How many channels will be free without anybody's doing.
+    /// The number of channels that will be released without action by the application.
     lent: Cell<usize>,
-    /// Who waits for one of them.
+    /// The waker of the task that waits for one of them.
     waiting: Cell<Option<Waker>>,
     limits: Limits,
-    /// How long a close may take.
+    /// The limit for sending earlier commands before a close.
     close_timeout: Duration,
     /// The channel that all publishes share.
     publisher: RefCell<Option<Rc<ConfirmChannel>>>,
-    /// Those who publish. The first one waits for room.
+    /// The tasks that publish, in order. The first one waits for room.
     publishing: Line,
-    /// How many publishes are not over.
+    /// The number of outstanding publishes.
     publishes: Cell<usize>,
-    /// How many bytes of bodies wait to be accepted.
+    /// The bodies of the publishes that are not accepted by the connection yet, in bytes.
     queued: Cell<usize>,
 }
 
@@ -66,7 +67,9 @@ impl Link {
         }
     }
 
-    /// A channel for a while. If there is none, but one will be, waits for that.
+    /// Returns an idle or new channel. If all numbers are in use (section 4.9 of the
+    /// specification), waits for a channel that will be released without action by the application,
+    /// and fails if there is none.
     pub(super) async fn channel(self: &Rc<Self>) -> Result<Lent, Error> {
         let connection = self.connection.get().await?;
         let _first = self.wanting.turn().await;
@@ -94,12 +97,12 @@ impl Link {
         self.idle.borrow_mut().pop()
     }
 
-    /// One more channel will be free without anybody's doing.
+    /// Counts a channel that will be released without action by the application, until dropped.
     pub(super) fn will_be_free(self: &Rc<Self>) -> Counted {
         Counted::new(self, |link| &link.lent, 1)
     }
 
-    /// Waits until a channel is free, or will never be.
+    /// Waits for the next call of [`changed`](Self::changed).
     async fn change(&self) {
         let mut asked = false;
         poll_fn(|cx| {
@@ -116,19 +119,20 @@ impl Link {
         self.waiting.take().into_iter().for_each(Waker::wake);
     }
 
-    /// Closes the connection, behind all that was begun before.
+    /// Closes the connection, after all earlier commands have been sent.
     pub(super) async fn close(&self) -> Result<(), Error> {
         let connection = self.connection.get().await?;
         let begun = async {
             let _publishes = self.publishing.turn().await;
             let _requests = self.wanting.turn().await;
         };
-        // The server may hold publishes back for as long as it likes.
+        // The server may block publishes without limit
+        // (https://www.rabbitmq.com/docs/connection-blocked).
         let _late = either(begun, Sleep::new(self.close_timeout)).await;
         Ok(connection.close().await?)
     }
 
-    /// Waits until the connection has ended, and tells why.
+    /// Waits for the end of the connection, and returns the reason.
     pub(super) async fn end(&self) -> Error {
         match self.connection.get().await {
             Ok(connection) => {
@@ -138,7 +142,7 @@ impl Link {
         }
     }
 
-    /// What holds publishes back.
+    /// The reason why a publish would not be accepted now. `Some` while there is one.
     pub(super) fn hold(&self) -> Option<Hold> {
         let connection = self.connection.peek().and_then(Result::ok);
         if self.publishes.get() >= self.limits.unconfirmed {
@@ -152,7 +156,7 @@ impl Link {
         }
     }
 
-    /// Publishes, in the order in which this is called, and waits for the confirm.
+    /// Publishes, in the order of the calls, and waits for the confirm.
     pub(super) fn publish(
         self: &Rc<Self>,
         method: basic::Publish,
@@ -169,7 +173,7 @@ impl Link {
                 let channel = link.publisher().await.map_err(unsent)?;
                 let published = channel.publish(&method, &properties, body.clone()).await;
                 match published {
-                    // The channel is gone, and not because of this message.
+                    // The channel was closed, and not because of this message: it was not sent.
                     Err(amqp_driver::Error::ChannelClosed(_)) => {}
                     published => break published.map_err(|error| unsent(error.into()))?,
                 }
@@ -180,7 +184,9 @@ impl Link {
         }
     }
 
-    /// The channel to publish on, which is another one when it was closed.
+    /// Returns the open channel to publish on, in confirm mode
+    /// (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Opens a new one if it was
+    /// closed.
     async fn publisher(self: &Rc<Self>) -> Result<Rc<ConfirmChannel>, Error> {
         let open = self.publisher.borrow().clone();
         if let Some(channel) = open.filter(|channel| channel.is_open()) {
@@ -193,7 +199,7 @@ impl Link {
     }
 }
 
-/// A message that was not accepted was not sent.
+/// Maps the end of the connection to the outcome of a message that was not accepted: not sent.
 fn unsent(error: Error) -> Error {
     match error {
         Error::Call(amqp_driver::Error::ConnectionClosed(reason)) => {
@@ -203,7 +209,7 @@ fn unsent(error: Error) -> Error {
     }
 }
 
-/// A part of a sum, as long as it is there.
+/// A share of a sum in the [`Link`], subtracted on drop.
 pub(super) struct Counted {
     link: Rc<Link>,
     sum: fn(&Link) -> &Cell<usize>,
@@ -228,7 +234,7 @@ impl Drop for Counted {
     }
 }
 
-/// A channel that one promise has for itself, and that will be free without anybody's doing.
+/// A channel for one promise, which will be released without action by the application.
 pub(super) struct Lent {
     channel: Channel,
     lent: Counted,
@@ -240,19 +246,19 @@ impl Lent {
         Self { channel, lent }
     }
 
-    /// Gives it to the next one.
+    /// Releases the channel for the next promise.
     pub(super) fn give_back(self) {
         self.keep_for_now().give_back();
     }
 
-    /// It is free again when somebody says so.
+    /// Keeps the channel until it is released explicitly.
     pub(super) fn keep_for_now(self) -> Kept {
         let link = Rc::clone(&self.lent.link);
         let channel = self.keep();
         Kept { link, channel }
     }
 
-    /// It will not be given back.
+    /// Takes the channel out: it is never released.
     pub(super) fn keep(self) -> Channel {
         let Self { channel, lent } = self;
         let link = Rc::clone(&lent.link);
@@ -270,14 +276,15 @@ impl Deref for Lent {
     }
 }
 
-/// A channel with a message to settle. Dropped, it is closed, and the message goes back.
+/// A channel with an unacknowledged message. Dropping it closes the channel, so the server requeues
+/// the message (<https://www.rabbitmq.com/docs/confirms#automatic-requeueing>).
 pub(super) struct Kept {
     link: Rc<Link>,
     channel: Channel,
 }
 
 impl Kept {
-    /// Gives it to the next one, unless there are many already.
+    /// Releases the channel for the next promise, or closes it beyond [`IDLE_MAX`].
     pub(super) fn give_back(self) {
         let mut idle = self.link.idle.borrow_mut();
         if self.channel.is_open() && idle.len() < IDLE_MAX {

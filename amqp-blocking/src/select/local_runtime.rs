@@ -1,4 +1,4 @@
-//! The runtime that connects for a client.
+//! The runtime of a client.
 
 use std::{
     future::Future,
@@ -16,8 +16,8 @@ use crate::{
     stream::BlockingStream,
 };
 
-/// [`Blocking`] without its threads: tasks run in the turns of a client, and the system resolves names
-/// there.
+/// [`Blocking`] without its threads: tasks run in the turns of a client, where the system also
+/// resolves names.
 #[derive(Clone, Debug)]
 pub(super) struct LocalRuntime {
     spawner: Spawner,

@@ -1,9 +1,9 @@
-//! The client for an event loop of one's own: without a thread, without `async`.
+//! A client for the program's own event loop: without threads, without `async`.
 //!
-//! A [`Client`] is one connection, and the loop is whatever the program has: `select`, `poll`,
-//! `epoll`, a GUI's. No call of it blocks but the few that say so, and a turn in which the name of a
-//! host is resolved. Each command returns a [`Promise`] at once, a number under which its result
-//! comes; any number of them may be under way.
+//! A [`Client`] is one connection, driven by a loop of the program: `select`, `poll`, `epoll`, a
+//! GUI's. Its calls do not block, except the few documented to, and a turn that resolves the name
+//! of a host. Each command returns a [`Promise`] at once, the number under which its result
+//! arrives. Any number of promises may be outstanding.
 //!
 //! | the loop, in this order | calls |
 //! |---|---|
@@ -12,10 +12,10 @@
 //! | reads | [`Client::on_readable`] |
 //! | takes results | [`Client::poll`], [`Client::take`], or [`Client::run_callbacks`] |
 //!
-//! Each of these does nothing where there is nothing to do. Commands can be given at any point.
+//! Each of these calls returns at once if it has nothing to do. Commands can be given at any point.
 //!
-//! A program without such a loop has [`Client::wait`] and [`Client::run`], which bring a small one.
-//! All of these can be mixed: each result is handed out once, to who asks first.
+//! For a program without such a loop, [`Client::wait`] and [`Client::run`] contain a small one. All
+//! of these can be mixed: each result is returned once, by the first call that takes it.
 //!
 //! ```no_run
 //! use amqp_blocking::{protocol::{basic, queue}, select};
@@ -33,24 +33,26 @@
 //!
 //! # The descriptor
 //!
-//! It is the same for the life of the client, whatever sockets that has meanwhile: while connecting
-//! there may be several. It is readable when one of them is ready for what is waited for, reading or
-//! writing, and is never to be watched for writing. Watch it level-triggered.
+//! It stays the same for the life of the client, though the sockets change: there may be several
+//! while connecting. It is readable when one of them is ready for the awaited operation, reading or
+//! writing. Watch it for reading only, level-triggered.
 //!
 //! # Channels
 //!
-//! They are hidden. A request has one for itself until it is answered, a consumer until it has
-//! ended, and both until the last of their messages is settled. So an error that costs the channel is
-//! the error of that one promise, and nothing is in order between two promises but publishes, which
-//! share a channel. When that is closed by the server, the publishes under way are told what is known
-//! of them, and later ones go over a new one.
+//! They are hidden. A request has a channel for itself until its reply, a consumer until its end,
+//! and both until the last of their messages is acknowledged or rejected. So a [channel
+//! exception](https://www.rabbitmq.com/docs/channels#error-handling) fails only that one promise.
+//! Between two promises there is no ordering (section 4.7 of the specification guarantees it within
+//! a channel), except between publishes, which share a channel. If the server closes that channel,
+//! each publish in flight ends with its known outcome, and later publishes use a new channel.
 //!
 //! # Bounds
 //!
-//! Each promise has exactly one final result, at the latest when the connection ends. It waits until
-//! it is taken, or not at all after [`Client::ignore`]. Deliveries that nobody takes are bounded as
-//! those of a [`Consumer`](amqp_driver::Consumer) are: give consumers a prefetch. Publishes that wait for
-//! their confirm are bounded by [`Limits`](amqp_driver::core::Limits): see [`PublishError::Full`].
+//! Each promise has exactly one final result, at the latest when the connection ends. It is kept
+//! until it is taken, or dropped after [`Client::ignore`]. Deliveries that are not taken are
+//! bounded as those of a [`Consumer`](amqp_driver::Consumer) are: give consumers a
+//! [prefetch](https://www.rabbitmq.com/docs/consumer-prefetch). Unconfirmed publishes are bounded
+//! by [`Limits`](amqp_driver::core::Limits): see [`PublishError::Full`].
 
 mod client;
 mod commands;
@@ -81,8 +83,7 @@ use self::{
     tasks::next_number,
 };
 
-/// What was begun and is not over: the number under which its result comes. No two of a process are
-/// the same.
+/// The number under which the result of a command arrives. Unique within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Promise(u64);
 
@@ -98,39 +99,39 @@ impl fmt::Display for Promise {
     }
 }
 
-/// What came of a promise. All but two are its last: see [`is_final`](Self::is_final).
+/// A result of a promise. All but two variants are final: see [`is_final`](Self::is_final).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Answer {
     /// The connection is open.
     Connected,
-    /// A request was answered.
+    /// The reply to a request.
     Reply(Method),
-    /// A fetched message; none when the queue was empty.
+    /// A fetched message. `None` if the queue was empty.
     Got(Option<Message>),
     /// The server has confirmed a publish.
     Published,
-    /// The server has begun to deliver, from all the queues. More is to come.
+    /// The consumers of all the queues have started. More results follow.
     Consuming,
-    /// A message for a consumer. More is to come.
+    /// A message for a consumer. More results follow.
     Delivered(Message),
-    /// A consumer was cancelled by [`Client::cancel`]. Both promises are told.
+    /// The consumers were cancelled by [`Client::cancel`]. The result of both promises.
     Cancelled {
-        /// Its consumer tags, one for each queue.
+        /// The consumer tags, one for each queue.
         tags: Vec<ShortStr>,
     },
-    /// The connection was closed in good order.
+    /// The connection was closed gracefully.
     Closed,
 }
 
 impl Answer {
-    /// Whether nothing more will come under its promise.
+    /// Whether no more results follow under its promise.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         !matches!(self, Self::Consuming | Self::Delivered(_))
     }
 
-    /// The server's answer to a request, if it is of that type.
+    /// The reply to a request. `Some` if it has that type.
     ///
     /// ```
     /// use amqp_blocking::{protocol::queue, select::Answer};
@@ -147,7 +148,7 @@ impl Answer {
         }
     }
 
-    /// The message, fetched or delivered.
+    /// The fetched or delivered message. `Some` if there is one.
     #[must_use]
     pub fn message(self) -> Option<Message> {
         match self {
@@ -158,36 +159,37 @@ impl Answer {
     }
 }
 
-/// A message. Unless it needs no acknowledgement, it is to be settled with [`ack`](Self::ack) or
-/// [`reject`](Self::reject); a channel is kept for it until then.
+/// A message. Call [`ack`](Self::ack) or [`reject`](Self::reject), unless it needs no
+/// acknowledgement; a channel is kept for it until then.
 ///
-/// Dropping it unsettled leaves it to the server: a fetched one goes back to its queue at once, a
-/// delivered one when its consumer has ended.
+/// Dropping it unacknowledged leaves it to the server, which [requeues it when the channel
+/// closes](https://www.rabbitmq.com/docs/confirms#automatic-requeueing): a fetched message at once,
+/// a delivered one after the end of its consumers.
 #[non_exhaustive]
 #[must_use = "dropped without an acknowledgement, it goes back to its queue sooner or later"]
 pub struct Message {
-    /// What it came under.
+    /// The promise of the consumers or the fetch.
     pub promise: Promise,
-    /// Which of the queues of [`Client::consume_multi`] it is from, counted from 0; 0 otherwise.
+    /// The index of its queue among those of [`Client::consume_multi`], from 0; otherwise 0.
     pub source: usize,
-    /// The consumer it was delivered to: `<promise>.<source>.<tag that was asked for>`; empty for a
-    /// fetched one.
+    /// The tag of its consumer: `<promise>.<source>.<requested tag>`; empty for a fetched message.
     pub consumer_tag: ShortStr,
     /// The exchange it was published to.
     pub exchange: ShortStr,
     /// The routing key it was published with.
     pub routing_key: ShortStr,
-    /// Whether it may have been delivered before.
+    /// Whether this is a redelivery, as far as the server knows.
     pub redelivered: bool,
-    /// How many messages were left in the queue, of a fetched one.
+    /// The number of messages remaining in the queue. `Some` for a fetched message.
     pub remaining: Option<u32>,
-    /// Its properties, as they stand on the wire.
+    /// The properties, as encoded on the wire.
     pub encoded_properties: EncodedProperties,
-    /// Its body.
+    /// The body.
     pub body: Body,
-    /// None if it needs no acknowledgement.
+    /// `Some` if it needs an acknowledgement.
     acker: Option<Acker>,
-    /// The channel of a fetched one, which is for others when it is settled.
+    /// `Some` for a fetched message that needs an acknowledgement: its channel, to be reused after
+    /// that.
     channel: Option<Kept>,
 }
 
@@ -233,25 +235,24 @@ impl Message {
         }
     }
 
-    /// Its properties. Decodes them each time.
+    /// Decodes the properties, at each call.
     ///
     /// # Errors
-    /// When they cannot be read: a server passes on what a publisher sent without looking at all of
-    /// it. The message can be acknowledged or rejected as any other.
+    /// If they are malformed: the server does not validate all that a publisher sends. The message
+    /// can still be acknowledged or rejected.
     pub fn properties(&self) -> Result<Properties, DecodeError> {
         self.encoded_properties.decode()
     }
 
-    /// Acknowledges it. It is sent with what is written next. It does nothing for one that needs
-    /// none.
+    /// Acknowledges the message, with the next write. Does nothing if it needs no acknowledgement.
     ///
     /// # Errors
-    /// When its channel or the connection is closed, so that the server has taken it back.
+    /// If its channel or the connection is closed: the server has requeued the message.
     pub fn ack(self) -> Result<(), Error> {
         self.settle(Acker::ack)
     }
 
-    /// Refuses it. It is sent with what is written next.
+    /// Rejects the message, with the next write. Does nothing if it needs no acknowledgement.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
@@ -281,14 +282,14 @@ impl fmt::Debug for Message {
     }
 }
 
-/// Why something failed.
+/// The error of a command or of a promise.
 #[derive(thiserror::Error, Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// It was wrong in itself, or refused, or cut off with its channel or connection.
+    /// The command is invalid, or was refused, or its channel or connection has ended.
     #[error(transparent)]
     Call(#[from] amqp_driver::Error),
-    /// There is no connection.
+    /// The connection could not be opened.
     #[error(transparent)]
     Connect(Arc<ConnectError>),
     /// A publish was not confirmed.
@@ -297,8 +298,8 @@ pub enum Error {
     /// The client is being closed.
     #[error("the client is being closed")]
     Closing,
-    /// Nothing more is to come under that promise: it has ended and its result was taken, or it is
-    /// another client's.
+    /// No more results follow under that promise: its final result was taken, or it belongs to
+    /// another client.
     #[error("nothing more is to come under promise {0}")]
     NoSuchPromise(Promise),
 }
@@ -310,7 +311,7 @@ impl From<ConnectError> for Error {
 }
 
 impl Error {
-    /// Whether it is that the connection was or is closed by its own side, in good order.
+    /// Whether the reason is a graceful close of the connection by this side, finished or not.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         match self {
@@ -321,20 +322,21 @@ impl Error {
     }
 }
 
-/// Why a publish was not accepted.
+/// The error of a publish that was not accepted.
 #[derive(thiserror::Error, Clone, Debug)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// There is no room now, or the server wants none. The body is handed back; try again when
-    /// [`Client::hold`] gives none.
+    /// There is no room now, or the server has [blocked
+    /// publishing](https://www.rabbitmq.com/docs/connection-blocked). Try again when
+    /// [`Client::hold`] returns `None`.
     #[error("publishing is held back: {hold}")]
     Full {
-        /// What holds it back.
+        /// The reason.
         hold: Hold,
-        /// The body, as it was given.
+        /// The body of the publish.
         body: Bytes,
     },
-    /// The connection is closed, or was not made, and why.
+    /// The connection is closed or could not be opened, with the reason.
     #[error(transparent)]
     Closed(Error),
 }

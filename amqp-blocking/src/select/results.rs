@@ -1,4 +1,4 @@
-//! The results that wait to be taken.
+//! The results that have not been taken.
 
 use std::{
     cell::RefCell,
@@ -9,14 +9,14 @@ use std::{
 
 use super::{Answer, Error, Promise, consuming::Consuming};
 
-/// How much of what was delivered to one consumer waits here, in bytes of bodies and some for each.
-/// What is beyond it waits in the connection, which bounds it in its turn.
+/// The bound for the untaken deliveries of one promise, in bytes: the bodies, and
+/// [`MESSAGE_OVERHEAD`] each. Further deliveries stay in the connection, which has its own bound.
 const UNTAKEN_MAX: usize = 1 << 20;
 
-/// What a delivery takes beside its body, in bytes.
+/// The estimated memory of a delivery besides its body, in bytes.
 const MESSAGE_OVERHEAD: usize = 256;
 
-/// Where the results of one promise go.
+/// The sender of the results of one promise.
 pub(super) struct Outbox {
     pub(super) promise: Promise,
     pub(super) results: Rc<RefCell<Results>>,
@@ -25,45 +25,45 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn tell(&self, result: Result<Answer, Error>) {
         let unwanted = self.results.borrow_mut().push(self.promise, result);
-        drop(unwanted); // which may put a message back
+        drop(unwanted); // outside of the borrow: a dropped message is requeued
     }
 
-    /// Waits until there is room for one more message.
+    /// Waits until there is room for one more delivery.
     pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         self.results.borrow_mut().poll_room(self.promise, cx)
     }
 }
 
-/// The promises that are not over, and what has come of them.
+/// The outstanding promises and their results.
 #[derive(Default)]
 pub(super) struct Results {
     promises: BTreeMap<Promise, Entry>,
-    /// What has come, by the number that it got then.
+    /// The untaken results, by number, in order of arrival.
     come: BTreeMap<u64, (Promise, Result<Answer, Error>)>,
-    /// Those of them that a callback is there for.
+    /// The numbers of the untaken results that have a callback.
     due: BTreeSet<u64>,
     last: u64,
 }
 
-/// A promise whose final result was not taken yet.
+/// A promise whose final result has not been taken.
 #[derive(Default)]
 struct Entry {
-    /// What has come of it.
+    /// The numbers of its untaken results.
     come: VecDeque<u64>,
-    /// What of that was delivered, in bytes.
+    /// The weight of its untaken deliveries, in bytes.
     untaken: usize,
-    /// Who waits for room.
+    /// `Some` while its task waits for room.
     waiting: Option<Waker>,
-    /// A callback takes what comes.
+    /// Whether a callback takes its results.
     called: bool,
-    /// Nobody wants what comes.
+    /// Whether its results are dropped.
     ignored: bool,
-    /// What is consumed under it.
+    /// `Some` if it is the promise of consumers.
     consuming: Option<Rc<Consuming>>,
 }
 
 impl Results {
-    /// There will be results of that, of what is consumed if that is given.
+    /// Registers a promise. `consuming` is `Some` if it is that of consumers.
     pub(super) fn expect(&mut self, promise: Promise, consuming: Option<Rc<Consuming>>) {
         let entry = Entry {
             consuming,
@@ -72,23 +72,23 @@ impl Results {
         self.promises.insert(promise, entry);
     }
 
-    /// What is consumed under that.
+    /// The consumers of a promise. `Some` if it has any, and has not ended.
     pub(super) fn consuming(&self, promise: Promise) -> Option<Rc<Consuming>> {
         self.promises.get(&promise)?.consuming.clone()
     }
 
-    /// How many promises are not over.
+    /// The number of outstanding promises.
     pub(super) fn len(&self) -> usize {
         self.promises.len()
     }
 
-    /// Whether something of that was not taken yet, or is to come.
+    /// Whether a result of the promise is untaken or still to arrive.
     pub(super) fn expects(&self, promise: Promise) -> bool {
         let entry = self.promises.get(&promise);
         entry.is_some_and(|entry| !entry.ignored)
     }
 
-    /// Gives back what nobody wants.
+    /// Adds a result. Returns it if the promise is ignored or has ended.
     #[must_use]
     fn push(
         &mut self,
@@ -135,7 +135,8 @@ impl Results {
         Some(self.remove(number)?.1)
     }
 
-    /// A callback takes what has come and what will; false if nothing will.
+    /// Marks the results of the promise, untaken and later ones, as due for a callback. Returns
+    /// `false` if there will be none.
     pub(super) fn set_called(&mut self, promise: Promise) -> bool {
         let Some(entry) = self.promises.get_mut(&promise).filter(|it| !it.ignored) else {
             return false;
@@ -145,30 +146,30 @@ impl Results {
         true
     }
 
-    /// The first from that number on that a callback is there for, up to another one.
+    /// The first result due for a callback, numbered from `from` to `to` inclusive.
     pub(super) fn next_due(&self, from: u64, to: u64) -> Option<(u64, Promise)> {
         let &number = self.due.range(from..).next().filter(|it| **it <= to)?;
         Some((number, self.come.get(&number)?.0))
     }
 
-    /// Whether something is there that came after that.
+    /// Whether a result after that number is untaken.
     pub(super) fn came_after(&self, number: u64) -> bool {
         self.come
             .last_key_value()
             .is_some_and(|(last, _)| *last > number)
     }
 
-    /// Whether a callback is there for something.
+    /// Whether a result is due for a callback.
     pub(super) fn is_due(&self) -> bool {
         !self.due.is_empty()
     }
 
-    /// The number of what came last.
+    /// The number of the last result to arrive.
     pub(super) const fn last(&self) -> u64 {
         self.last
     }
 
-    /// Nobody wants what has come of that, nor what will. Gives back the former.
+    /// Ignores later results of the promise. Returns its untaken ones.
     #[must_use]
     pub(super) fn ignore(&mut self, promise: Promise) -> Vec<Result<Answer, Error>> {
         let mut unwanted = Vec::new();
@@ -181,12 +182,12 @@ impl Results {
         unwanted
     }
 
-    /// Takes what came with that number.
+    /// Takes the result with that number.
     fn remove(&mut self, number: u64) -> Option<(Promise, Result<Answer, Error>)> {
         let (promise, result) = self.come.remove(&number)?;
         self.due.remove(&number);
         if let Some(entry) = self.promises.get_mut(&promise) {
-            // Within one promise they are taken in order.
+            // The results of one promise are taken in order.
             entry.come.pop_front();
             entry.untaken -= weight(&result);
             entry.waiting.take().into_iter().for_each(Waker::wake);
@@ -198,7 +199,7 @@ impl Results {
     }
 }
 
-/// Whether nothing more follows.
+/// Whether the result is the last of its promise.
 pub(super) fn is_final(result: &Result<Answer, Error>) -> bool {
     result.as_ref().map_or(true, Answer::is_final)
 }

@@ -1,4 +1,4 @@
-//! Futures that run when their owner says so, on its thread.
+//! A single-threaded executor, run in steps by its owner.
 
 use std::{
     collections::BTreeMap,
@@ -17,12 +17,12 @@ use std::{
     thread::{self, ThreadId},
 };
 
-/// How often those are polled that wake each other, before others have a turn.
+/// The maximum rounds of one [`Tasks::run`], so that tasks that wake each other do not starve the
+/// owner.
 const ROUNDS: usize = 64;
 
-/// Each is polled when it was woken, by [`run`](Self::run). Those that were spawned, such as what
-/// moves the bytes, are polled when all others have had their turn: so all that these have to send
-/// is sent at once.
+/// The tasks. [`run`](Self::run) polls those that were woken. Spawned tasks, such as the driver,
+/// are polled after all others, so that the output of these is written together.
 pub(super) struct Tasks {
     tasks: BTreeMap<u64, Task>,
     woken: Arc<Woken>,
@@ -34,7 +34,7 @@ struct Task {
 }
 
 impl Tasks {
-    /// None yet. The waker is woken when another thread than this one wakes a task.
+    /// Creates an empty set. `elsewhere` is woken when another thread than this one wakes a task.
     pub(super) fn new(elsewhere: Waker) -> Self {
         Self {
             tasks: BTreeMap::new(),
@@ -46,12 +46,12 @@ impl Tasks {
         }
     }
 
-    /// To run tasks from within a task.
+    /// Returns a handle to spawn tasks from within a task.
     pub(super) fn spawner(&self) -> Spawner {
         Spawner(Arc::clone(&self.woken))
     }
 
-    /// A task of that number, which is another one for each.
+    /// Adds a task under that number, which must be unique.
     pub(super) fn insert(&mut self, number: u64, task: impl Future<Output = ()> + 'static) {
         self.add(number, false, Box::pin(task));
     }
@@ -67,7 +67,7 @@ impl Tasks {
         self.tasks.insert(number, Task { future, waker });
     }
 
-    /// Whether there is anything to run.
+    /// Whether a task is woken or newly spawned.
     pub(super) fn is_ready(&self) -> bool {
         let lists = self.woken.lock();
         !lists.own.is_empty() || !lists.others.is_empty() || !lists.spawned.is_empty()
@@ -77,7 +77,7 @@ impl Tasks {
         self.tasks.is_empty() && !self.is_ready()
     }
 
-    /// Polls those that were woken until none is, or it is the turn of others.
+    /// Polls the woken tasks until none is left, or [`ROUNDS`] is reached.
     pub(super) fn run(&mut self) {
         for _ in 0..ROUNDS {
             let mut lists = self.woken.lock();
@@ -111,18 +111,18 @@ impl Tasks {
     }
 }
 
-/// A number that no task of this process has.
+/// Returns a number that is unique within the process.
 pub(super) fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Relaxed)
 }
 
-/// Runs tasks beside the others, in the turns of whoever owns them.
+/// Spawns tasks into a [`Tasks`], which runs them.
 #[derive(Clone)]
 pub(super) struct Spawner(Arc<Woken>);
 
 impl Spawner {
-    /// Runs a task beside the others, until it ends or they are dropped.
+    /// Spawns a task, which runs until it ends or the [`Tasks`] is dropped.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.0.lock().spawned.push(Box::pin(task));
         self.0.tell();
@@ -135,7 +135,7 @@ impl fmt::Debug for Spawner {
     }
 }
 
-/// What there is to run.
+/// The run queues, and the means to wake the owner.
 struct Woken {
     owner: ThreadId,
     elsewhere: Waker,
@@ -144,11 +144,11 @@ struct Woken {
 
 #[derive(Default)]
 struct Lists {
-    /// The tasks that were woken, in order, but for those that were spawned.
+    /// The woken tasks that were inserted, in order.
     own: Vec<u64>,
-    /// Those of these.
+    /// The woken tasks that were spawned, in order.
     others: Vec<u64>,
-    /// Those that have just been spawned.
+    /// The newly spawned tasks.
     spawned: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -157,7 +157,8 @@ impl Woken {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The owner finds out by itself, unless it sleeps.
+    /// Wakes the owner if called on another thread. On its own thread the owner checks
+    /// [`Tasks::is_ready`] before it sleeps.
     fn tell(&self) {
         if thread::current().id() != self.owner {
             self.elsewhere.wake_by_ref();
@@ -168,7 +169,7 @@ impl Woken {
 struct TaskWaker {
     number: u64,
     spawned: bool,
-    /// It is among those that were woken.
+    /// Whether the task is in a run queue.
     queued: AtomicBool,
     woken: Arc<Woken>,
 }
@@ -205,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it was woken.
+    /// Counts the wake-ups.
     #[derive(Default)]
     struct Count(AtomicUsize);
 
@@ -230,7 +231,7 @@ mod tests {
         for name in ["one", "two"] {
             let (log, wakers) = (Rc::clone(&log), Arc::clone(&wakers));
             tasks.insert(next_number(), async move {
-                // The one that was spawned is to be polled again, once.
+                // The spawned task must be polled again, once.
                 for waker in &*wakers.lock().expect("nobody panics") {
                     waker.wake_by_ref();
                 }

@@ -1,4 +1,4 @@
-//! What the tasks of one thread wait for.
+//! Synchronization between the tasks of one thread.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// A value that comes once, and those who wait for it.
+/// A value that is set once, and the wakers of the tasks that wait for it.
 pub(super) struct Once<T> {
     value: RefCell<Option<T>>,
     waiting: RefCell<Vec<Waker>>,
@@ -24,7 +24,7 @@ impl<T> Default for Once<T> {
 }
 
 impl<T: Clone> Once<T> {
-    /// Here it is. Only the first one counts.
+    /// Sets the value and wakes the waiting tasks. Only the first call has an effect on the value.
     pub(super) fn set(&self, value: T) {
         self.value.borrow_mut().get_or_insert(value);
         self.waiting.take().into_iter().for_each(Waker::wake);
@@ -39,7 +39,7 @@ impl<T: Clone> Once<T> {
             return Poll::Ready(value);
         }
         let mut waiting = self.waiting.borrow_mut();
-        // Who asks again and again is alone.
+        // Keeps the list short: a task that polls repeatedly is the only one.
         if !waiting.last().is_some_and(|it| it.will_wake(cx.waker())) {
             waiting.push(cx.waker().clone());
         }
@@ -51,7 +51,7 @@ impl<T: Clone> Once<T> {
     }
 }
 
-/// What comes of one of two futures: the second if both are ready.
+/// Returns the output of the first future to be ready, and of `other` if both are.
 pub(super) async fn either<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
     let (mut one, mut other) = (pin!(one), pin!(other));
     poll_fn(|cx| match other.as_mut().poll(cx) {
@@ -61,7 +61,7 @@ pub(super) async fn either<T>(one: impl Future<Output = T>, other: impl Future<O
     .await
 }
 
-/// Waits for all.
+/// Waits for all futures, polled concurrently. Returns the outputs in their order.
 pub(super) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut waiting: Vec<_> = futures.into_iter().map(|it| (Box::pin(it), None)).collect();
     poll_fn(|cx| {
@@ -81,7 +81,7 @@ pub(super) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output 
     waiting.into_iter().filter_map(|(_, done)| done).collect()
 }
 
-/// Those who want something that only one can have at a time. The first one has it.
+/// A fair asynchronous lock, first in, first out.
 #[derive(Default)]
 pub(super) struct Line {
     waiting: RefCell<BTreeMap<u64, Option<Waker>>>,
@@ -89,7 +89,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Waits for the first place, and keeps it until that is dropped.
+    /// Waits for the first place in the line. It is held until the [`Turn`] is dropped.
     pub(super) async fn turn(&self) -> Turn<'_> {
         let number = self.last.get() + 1;
         self.last.set(number);
@@ -100,7 +100,7 @@ impl Line {
     }
 }
 
-/// A place in a [`Line`], given up on drop.
+/// A place in a [`Line`], released on drop.
 pub(super) struct Turn<'a> {
     line: &'a Line,
     number: u64,
@@ -188,7 +188,7 @@ mod tests {
         drop(two);
         drop(turn);
         assert!(flags[2].take() && !flags[3].take());
-        // It was its turn, and it goes away.
+        // The third has the first place, and gives it up.
         drop(three);
         assert!(flags[3].take());
         assert!(flags[3].poll(four.as_mut()).is_ready());

@@ -1,5 +1,6 @@
-//! Access tickets. AMQP 0-9-1 has none any more; RabbitMQ still gives the one that earlier versions
-//! began with to every client that asks, and takes no notice of it afterwards.
+//! Access tickets. AMQP 0-9-1 has removed them. RabbitMQ still grants every client the ticket 1 on
+//! `access.request`, and ignores the tickets in later methods
+//! (`amqp-core/src/tests/server_faults.rs`).
 
 use crate::{
     method::MethodId,
@@ -9,12 +10,12 @@ use crate::{
 /// `access.request-ok` with ticket 1: class, method, ticket.
 pub(super) const REQUEST_OK: [u8; 6] = [0, 30, 0, 11, 0, 1];
 
-/// A method of the class.
+/// A method of the class `access` (class 30).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AccessMethod {
-    /// A client asks for access to a realm, in up to five ways that are bits.
+    /// Sent by a client: requests access to a realm, with up to five flags.
     Request,
-    /// A server gives a ticket.
+    /// Sent by a server: grants a ticket.
     RequestOk,
 }
 
@@ -27,7 +28,7 @@ impl AccessMethod {
         }
     }
 
-    /// Whether the arguments can be read.
+    /// Checks that the arguments can be decoded.
     pub(super) fn decode(self, arguments: &[u8]) -> Result<(), DecodeError> {
         parse::all(arguments, |input| match self {
             Self::Request => {

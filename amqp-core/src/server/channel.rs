@@ -1,4 +1,4 @@
-//! A server's channel: what it knows, and its commands.
+//! The server's state of a channel, and the commands of a channel.
 
 use alloc::{collections::VecDeque, string::String};
 
@@ -13,20 +13,21 @@ use crate::{
     protocol::{self, Method, ReplyCode, basic, channel},
 };
 
-/// What a server knows of a channel.
+/// The server's state of a channel.
 #[derive(Debug, Default)]
 pub(crate) struct ServerChannel {
-    /// The requests that are to be answered, in the order they came.
+    /// The unanswered requests of the client, in the order of arrival.
     pub(crate) owed: VecDeque<MethodId>,
-    /// The server's own requests that the client is to answer, in the order they were made.
+    /// The server's own unanswered requests, in the order in which they were sent.
     pub(crate) asked: VecDeque<MethodId>,
-    /// The number of the last publish; none when the channel is not in confirm mode.
+    /// The sequence number of the last publish. `Some` in confirm mode.
     pub(crate) published: Option<u64>,
 }
 
 /// The commands of one channel, borrowed from its connection.
 ///
-/// Each returns at once. An error means that the command was refused and nothing has changed.
+/// Each returns at once. An error means that the command was refused and that the state is
+/// unchanged.
 #[derive(Debug)]
 pub struct ChannelMut<'a> {
     machine: &'a mut Machine<Server>,
@@ -38,13 +39,13 @@ impl<'a> ChannelMut<'a> {
         Self { machine, id }
     }
 
-    /// Which channel this is.
+    /// Returns the id of the channel.
     #[must_use]
     pub const fn id(&self) -> ChannelId {
         self.id
     }
 
-    /// Whether commands can be given.
+    /// Returns whether the channel accepts commands.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.machine.is_open()
@@ -54,8 +55,10 @@ impl<'a> ChannelMut<'a> {
                 .is_some_and(|channel| channel.life == ChannelLife::Open)
     }
 
-    /// What holds deliveries back on this channel now: a client that paused it, or much output
-    /// that waits already. It is advice, deliveries are accepted all the same.
+    /// Returns the reason to hold back deliveries on this channel: the client has paused it with
+    /// `channel.flow`, or the output is full. In the second case,
+    /// [`Event::Writable`](super::Event::Writable) follows when the output has drained. The result
+    /// is advisory: deliveries are accepted anyway.
     #[must_use]
     pub fn hold(&mut self) -> Option<Hold> {
         let channel = self.machine.channel(self.id)?;
@@ -69,11 +72,11 @@ impl<'a> ChannelMut<'a> {
         })
     }
 
-    /// Sends a method: the answer to a request, a confirm, a cancel.
+    /// Sends a method without content: a reply, a confirm, a cancel.
     ///
     /// # Errors
-    /// When the channel is not open, the method has content or a command of its own, is an answer
-    /// to nothing, or does not fit into a frame.
+    /// If the channel is not open, if the method has content or a command of its own, if it is a
+    /// reply and there is no matching request, or if it does not fit into a frame.
     pub fn send<M: ServerSent>(&mut self, method: &M) -> Result<(), ApiMisuse> {
         self.check_sent::<M>(false)?;
         self.answer::<M>(|machine, id| machine.put_method(id, method))?;
@@ -87,14 +90,14 @@ impl<'a> ChannelMut<'a> {
         Ok(())
     }
 
-    /// Sends a method with content: a delivery, a returned message, a message that was fetched.
+    /// Sends a method with content: a delivery, a returned message, the reply to `basic.get`.
     ///
-    /// The content header may be larger than the negotiated frame limit: the properties of a
-    /// message grow on its way, and RabbitMQ sends them nevertheless.
+    /// The content header may exceed the negotiated frame limit, as in RabbitMQ: the headers of a
+    /// message grow each time it is dead-lettered (<https://www.rabbitmq.com/docs/dlx>).
     ///
     /// # Errors
-    /// When the channel is not open, the method has no content, is an answer to nothing, or does
-    /// not fit into a frame.
+    /// If the channel is not open, if the method has no content, if it is a reply and there is no
+    /// matching request, or if it does not fit into a frame.
     pub fn send_content<M: ServerSent, P: PropertyList>(
         &mut self,
         method: &M,
@@ -115,10 +118,11 @@ impl<'a> ChannelMut<'a> {
         })
     }
 
-    /// Confirms a publish, or all up to it, with `basic.ack`.
+    /// Confirms the publish `seq` with `basic.ack`; with `multiple`, also all unconfirmed publishes
+    /// before it (<https://www.rabbitmq.com/docs/confirms>).
     ///
     /// # Errors
-    /// When the channel is not open.
+    /// If the channel is not open.
     pub fn confirm(&mut self, seq: PublishSeq, multiple: bool) -> Result<(), ApiMisuse> {
         self.send(&basic::Ack {
             delivery_tag: seq.get(),
@@ -126,12 +130,12 @@ impl<'a> ChannelMut<'a> {
         })
     }
 
-    /// Closes the channel, because of a method that the client sent if one is named. What was
-    /// queued before is sent first. [`Event::ChannelClosed`](super::Event::ChannelClosed) is not
-    /// given for it.
+    /// Closes the channel with `channel.close`, which names `method` as the cause if it is `Some`.
+    /// Queued output is sent first. [`Event::ChannelClosed`](super::Event::ChannelClosed) is not
+    /// emitted.
     ///
     /// # Errors
-    /// When the channel is not open.
+    /// If the channel is not open.
     pub fn close(
         &mut self,
         code: ReplyCode,
@@ -151,7 +155,8 @@ impl<'a> ChannelMut<'a> {
         Ok(())
     }
 
-    /// Checks that the method may be sent like this.
+    /// Checks that the method belongs to a channel, has content exactly if `content` is `true`, and
+    /// has no command of its own.
     fn check_sent<M: ServerSent>(&self, content: bool) -> Result<(), ApiMisuse> {
         let fits = protocol::rule(M::ID).is_some_and(|rule| {
             let own_way = M::ID.class == CHANNEL_CLASS && M::ID != channel::FlowOk::ID;
@@ -164,7 +169,7 @@ impl<'a> ChannelMut<'a> {
         }
     }
 
-    /// Sends the method, and strikes the request off that it answers if it is an answer.
+    /// Sends the method. If it is a reply, removes the matching request from the unanswered ones.
     fn answer<M: MethodDef>(
         &mut self,
         send: impl FnOnce(&mut Machine<Server>, ChannelId) -> Result<(), ApiMisuse>,
@@ -184,6 +189,5 @@ impl<'a> ChannelMut<'a> {
     }
 }
 
-/// The methods of this class have commands of their own, or are answered by the machine; but for
-/// `flow-ok`.
+/// The class with commands of its own, or with methods that the machine sends; except `flow-ok`.
 const CHANNEL_CLASS: u16 = channel::Open::ID.class;

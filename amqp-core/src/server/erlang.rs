@@ -1,21 +1,22 @@
-//! Octets and small terms as Erlang shows them: RabbitMQ's texts about wrong frames hold some.
-//! Letters beyond ASCII are written in UTF-8 here, and not in Latin 1: a reply text is UTF-8.
+//! Octets and small terms in the format of Erlang's `io_lib`, for RabbitMQ's reply texts about
+//! malformed frames. Non-ASCII characters are encoded as UTF-8, not as Latin-1: a reply text is
+//! UTF-8.
 
 use alloc::{format, string::String};
 
-/// Up to this many octets of a frame are shown.
+/// The maximum number of octets of a frame that are shown.
 const SHOWN: usize = 16;
 
-/// What is broken into lines ends before this column, counted from 0.
+/// The column before which broken lines end, counted from 0.
 const LINE: usize = 80;
 
-/// Appends octets as numbers, all in one line: `<<1,2,3>>`.
+/// Appends octets as numbers on one line: `<<1,2,3>>`.
 pub(super) fn push_numbers(text: &mut String, octets: &[u8]) {
     push_octets(text, octets, usize::MAX);
 }
 
-/// Appends the first octets of a frame, as a string where all of them are letters:
-/// `all octets = <<"ab">>`.
+/// Appends the first octets of a frame: as a string if all of them are printable, such as
+/// `all octets = <<"ab">>`, otherwise as numbers.
 pub(super) fn push_snippet(text: &mut String, payload: &[u8]) {
     let (which, octets) = match payload.get(..SHOWN) {
         Some(octets) if payload.len() > SHOWN => ("first 16", octets),
@@ -49,7 +50,8 @@ pub(super) fn push_snippet(text: &mut String, payload: &[u8]) {
     text.push_str("\">>");
 }
 
-/// Appends a tuple of a name and a number, which goes on in a new line when there is no room.
+/// Appends a tuple of a name and a number. The number moves to a new line if the tuple does not fit
+/// into the current one.
 pub(super) fn push_pair(text: &mut String, name: &str, number: u8) {
     let start = column(text);
     let flat = format!("{{{name},{number}}}");
@@ -84,7 +86,7 @@ fn push_octets(text: &mut String, octets: &[u8], line: usize) {
     text.push_str(">>");
 }
 
-/// In which column the text goes on.
+/// Returns the column at the end of the text.
 fn column(text: &str) -> usize {
     let line = text.rsplit('\n').next().unwrap_or_default();
     line.chars().count()
@@ -95,8 +97,8 @@ fn break_line(text: &mut String, indent: usize) {
     text.extend(core::iter::repeat_n(' ', indent));
 }
 
-/// Whether Erlang takes it for part of a string: Latin 1, and the control characters that it has a
-/// name for.
+/// Returns whether Erlang's `io_lib` treats the octet as printable: the printable characters of
+/// Latin-1, and the control characters that have an escape sequence.
 const fn is_letter(octet: u8) -> bool {
     matches!(octet, 0x20..=0x7E | 0xA0..=0xFF | 0x08..=0x0D | 0x1B)
 }
@@ -111,7 +113,7 @@ mod tests {
         text
     }
 
-    // What RabbitMQ 3.10.8 says of such frames.
+    // The expected texts are those of RabbitMQ 3.10.8.
 
     #[test]
     fn letters_are_shown_as_a_string() {

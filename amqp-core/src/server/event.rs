@@ -1,4 +1,4 @@
-//! What a server's connection tells.
+//! The events of a server's connection.
 
 use crate::{
     body::Content,
@@ -8,35 +8,37 @@ use crate::{
     wire::{FieldTable, Secret, ShortStr},
 };
 
-/// Something that happened.
+/// An event of a server's connection.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The client wants to log in: answer with `accept`, `challenge` or `refuse`.
+    /// The client has sent credentials. The application calls `accept`, `challenge` or `refuse`.
     Authenticate(AuthRequest),
-    /// The client wants to use a virtual host: answer with `open`, or close with 530.
+    /// The client requests a virtual host with `connection.open`. The application calls `open`, or
+    /// `close` with 530 (section 1.4.2.7 of the protocol reference).
     Open {
-        /// The virtual host.
+        /// The name of the virtual host.
         virtual_host: ShortStr,
     },
-    /// The handshake is over.
+    /// The handshake is complete.
     Opened,
-    /// The client opened a channel; it was told so already.
+    /// The client has opened a channel; `open-ok` is already queued.
     ChannelOpened {
         /// The channel.
         channel: ChannelId,
     },
-    /// The client wants something. A synchronous method is answered with `send` or
-    /// `send_content`, unless it asks for no answer; others need none.
+    /// The client has sent a method on a channel. The application answers a synchronous method with
+    /// `send` or `send_content`, unless its `no-wait` bit is set; other methods need no reply.
     Request {
         /// The channel.
         channel: ChannelId,
-        /// What it wants.
+        /// The method.
         method: ClientMethod,
     },
-    /// The client published a message.
+    /// The client has published a message.
     Published(Published),
-    /// The client pauses or resumes deliveries on a channel. It is answered with `send` and
+    /// The client pauses or resumes deliveries on a channel (section 1.5.2.3 of the protocol
+    /// reference). The application answers with `send` and
     /// [`channel::FlowOk`](crate::protocol::channel::FlowOk).
     Flow {
         /// The channel.
@@ -44,37 +46,38 @@ pub enum Event {
         /// Whether deliveries are allowed.
         active: bool,
     },
-    /// The client renewed its credentials; it was answered already. RabbitMQ's extension.
+    /// The client has renewed its credentials with `connection.update-secret`, an extension of
+    /// RabbitMQ; `update-secret-ok` is already queued.
     SecretUpdated {
         /// The new secret.
         secret: Secret,
-        /// Why, in the client's words.
+        /// The reason, as given by the client.
         reason: ShortStr,
     },
-    /// A channel ended: closed by the client, or for a fault of it.
+    /// A channel has ended: the client has closed it, or it was closed for a fault of the client.
     ChannelClosed {
         /// The channel.
         channel: ChannelId,
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
-    /// Output was held back because much of it waited, and now there is room.
+    /// The output was full, and has drained.
     Writable,
-    /// The connection ended, and with it all channels. This is the last event.
+    /// The connection has ended, and with it all channels. This is the last event.
     Closed(CloseReason),
 }
 
-/// A client's wish to log in.
+/// A SASL response of the client, to be checked by the application.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct AuthRequest {
-    /// The SASL mechanism it chose.
+    /// The SASL mechanism that the client has chosen.
     pub mechanism: ShortStr,
-    /// Its response: the first one, or to the last challenge.
+    /// The initial response, or the response to the last challenge.
     pub response: Secret,
-    /// The language it wants messages in.
+    /// The locale for messages, chosen by the client.
     pub locale: ShortStr,
-    /// What it says of itself.
+    /// The client's properties: product, version, capabilities.
     pub client_properties: FieldTable,
 }
 
@@ -84,9 +87,9 @@ pub struct AuthRequest {
 pub struct Published {
     /// The channel.
     pub channel: ChannelId,
-    /// Its number, to confirm it by; none when the channel is not in confirm mode.
+    /// The sequence number for its confirm. `Some` if the channel is in confirm mode.
     pub seq: Option<PublishSeq>,
-    /// The method that carried it: exchange, routing key, flags.
+    /// The method `basic.publish`: exchange, routing key, flags.
     pub method: basic::Publish,
     /// The message.
     pub content: Content,

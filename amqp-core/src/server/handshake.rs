@@ -1,4 +1,4 @@
-//! A server's handshake: what it offers, and what it takes.
+//! The server's side of the handshake, and its configuration.
 
 use alloc::string::String;
 
@@ -16,33 +16,36 @@ use crate::{
     wire::{FieldTable, LongStr, Secret, ShortStr},
 };
 
-/// The header of AMQP 0-9, which RabbitMQ takes for that of 0-9-1. Some clients send it. Unlike
-/// RabbitMQ, this side does not speak 0-8, whose methods are others.
+/// The protocol header of AMQP 0-9, which some clients send. RabbitMQ treats it as the header of
+/// 0-9-1. Unlike RabbitMQ, this server does not support 0-8: the methods of 0-8 are different.
 const HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
 
-/// What a server's connection begins with.
+/// The configuration of a server's connection.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// What to tell the client about this server: product, version, capabilities. Default nothing.
+    /// The server properties in `connection.start`: product, version, capabilities. Default empty.
     pub properties: FieldTable,
-    /// The SASL mechanisms on offer, separated by spaces. Default `PLAIN AMQPLAIN`.
+    /// The SASL mechanisms in `connection.start`, separated by spaces. Default `PLAIN AMQPLAIN`.
     pub mechanisms: String,
-    /// The languages of messages on offer, separated by spaces. Default `en_US`.
+    /// The locales in `connection.start`, separated by spaces. Default `en_US`.
     pub locales: String,
-    /// The highest channel number allowed; 0 for no limit. Default 2047, as RabbitMQ has.
+    /// The highest channel number that a client may use; 0 for no limit. Default 2047, the default
+    /// of RabbitMQ.
     pub channel_max: u16,
-    /// The largest frame allowed, in bytes; 0 for no limit. Default 131,072, as RabbitMQ has.
+    /// The largest frame that a client may send or request, in bytes; 0 for no limit. Default
+    /// 131,072, the default of RabbitMQ.
     pub frame_max: u32,
-    /// The smallest frame limit that a client may ask for, in bytes. Default 8192, as RabbitMQ has
-    /// since 4.1; at least 4096.
+    /// The smallest frame limit that a client may request, in bytes. Default 8192, the value of
+    /// RabbitMQ since 4.1; at least 4096 (`frame-min-size` of the specification).
     pub frame_min: u32,
-    /// The heartbeat interval to suggest, in seconds; 0 suggests none. Default 60, as RabbitMQ
-    /// has. What the client answers holds.
+    /// The suggested heartbeat interval, in seconds; 0 suggests none. Default 60, the default of
+    /// RabbitMQ. The value in the client's `tune-ok` is final
+    /// (<https://www.rabbitmq.com/docs/heartbeats>).
     pub heartbeat: u16,
-    /// What bounds the memory.
+    /// The limits of memory use.
     pub limits: Limits,
-    /// How long to wait for the client.
+    /// The timeouts for the client.
     pub timeouts: Timeouts,
 }
 
@@ -128,7 +131,7 @@ impl Config {
 }
 
 impl Config {
-    /// Checks what the types cannot.
+    /// Checks the rules that the types do not express.
     pub(super) fn check(&self) -> Result<(), ApiMisuse> {
         let problem = |setting, problem| Err(ApiMisuse::Config { setting, problem });
         if self.frame_min < FRAME_MIN_SIZE {
@@ -146,7 +149,8 @@ impl Config {
         Ok(())
     }
 
-    /// Checks what the client answered to `tune`, as RabbitMQ does.
+    /// Checks the limits in `tune-ok` as RabbitMQ does: each must be within the bounds of `tune`,
+    /// and 0 (no limit) is an answer to 0 only (section 1.4.2.6 of the protocol reference).
     fn agree(&self, tune_ok: &connection::TuneOk) -> Result<Tuning, Fault> {
         let check = |setting, value: u32, min: u32, max: u32| {
             let too_small = value != 0 && value < min;
@@ -171,7 +175,8 @@ impl Config {
             },
             frame_max: match tune_ok.frame_max {
                 0 => u32::MAX,
-                // As good as none, and no licence for frames of gigabytes.
+                // Treats a limit this high as no limit, so that `unlimited_frame` bounds accepted
+                // frames.
                 max if self.frame_max == 0 && max > self.limits.unlimited_frame => u32::MAX,
                 max => max,
             },
@@ -181,7 +186,8 @@ impl Config {
 }
 
 impl Machine<Server> {
-    /// Takes the client's protocol header and offers to begin.
+    /// Consumes the client's protocol header and sends `connection.start`. Returns `Ok(false)` if
+    /// the header is incomplete.
     pub(super) fn greet_client(&mut self, input: &mut BytesMut) -> Result<bool, CloseCause> {
         const TLS_HANDSHAKE: u8 = 0x16;
         let refused = match (input.first(), input.first_chunk()) {
@@ -196,7 +202,7 @@ impl Machine<Server> {
             (_, Some([b'G', b'E', b'T', b' ', ..] | [b'P', b'O', b'S', b'T', ..])) => NotAmqp::Http,
             (_, Some(first)) => NotAmqp::Unknown(*first),
         };
-        // Section 4.2.2: the answer is the header of a version that is spoken here.
+        // The reply is the header of a supported version (section 4.2.2 of the specification).
         self.put_raw(&PROTOCOL_HEADER);
         Err(refused.into())
     }
@@ -211,7 +217,8 @@ impl Machine<Server> {
             locales: LongStr::from(config.locales.as_str()),
         };
         if let Err(error) = self.put_urgent(&start) {
-            // Nothing could be offered; the client finds the connection closed.
+            // `connection.start` does not fit into a frame: the transport is closed without a
+            // method.
             let cause = CloseCause::Transport {
                 stage: Stage::Greeting,
                 message: alloc::string::ToString::to_string(&error),
@@ -222,7 +229,7 @@ impl Machine<Server> {
         self.set_stage(Stage::Authenticating);
     }
 
-    /// Suggests the limits.
+    /// Sends `connection.tune` with the limits of the configuration.
     pub(super) fn tune(&mut self) {
         let config = &self.role.config;
         let tune = connection::Tune {
@@ -235,7 +242,7 @@ impl Machine<Server> {
         self.set_stage(Stage::Tuning);
     }
 
-    /// A method of the handshake.
+    /// Handles a method of the handshake.
     pub(super) fn on_handshake(&mut self, stage: Stage, method: Method) -> Result<(), Fault> {
         if self.role.decision != Decision::None {
             return Err(Fault::NotDue);

@@ -1,8 +1,8 @@
 //! The server's side of a connection.
 //!
-//! [`Connection`] is the machine, [`Config`] what it begins with, [`Event`] what comes out of it,
-//! and [`ChannelMut`] the commands of one channel. Exchanges and queues are not its business: they
-//! are a broker's.
+//! [`Connection`] is the state machine, [`Config`] its configuration, [`Event`] its output, and
+//! [`ChannelMut`] the commands of one channel. Exchanges and queues are the task of a broker on top
+//! of it.
 
 mod access;
 mod channel;
@@ -36,36 +36,36 @@ use crate::{
     wire::{FieldTable, LongStr, ShortStr},
 };
 
-/// A connection, as its server sees it: bytes in, events and bytes out.
+/// A server's connection: a state machine with bytes as input, and events and bytes as output.
 ///
 /// The methods are of the same four kinds as those of
-/// [`client::Connection`](crate::client::Connection). Three times the machine waits for a
-/// decision: after [`Event::Authenticate`] for [`accept`](Self::accept),
-/// [`challenge`](Self::challenge) or [`refuse`](Self::refuse), after [`Event::Open`] for
-/// [`open`](Self::open) or [`close`](Self::close), and after each [`Event::Request`] that is
-/// synchronous, and each [`Event::Flow`], for its answer.
+/// [`client::Connection`](crate::client::Connection). The machine waits for a decision of the
+/// application in three cases: after [`Event::Authenticate`] for [`accept`](Self::accept),
+/// [`challenge`](Self::challenge) or [`refuse`](Self::refuse); after [`Event::Open`] for
+/// [`open`](Self::open) or [`close`](Self::close); and after each synchronous [`Event::Request`]
+/// and each [`Event::Flow`] for the reply.
 ///
-/// A client that breaks the protocol is answered as RabbitMQ 3.10 does: with its reply codes and
-/// texts, or, during the handshake and for what RabbitMQ cannot make out, by hanging up on it.
-/// [`CloseReason::code`] tells what was sent.
+/// A client that violates the protocol is answered with the reply codes and texts of RabbitMQ 3.10.
+/// During the handshake, and for input that RabbitMQ cannot decode, the transport is closed without
+/// a close method. [`CloseReason::code`] returns the code that was sent.
 #[derive(Debug)]
 pub struct Connection(Machine<Server>);
 
-/// What only a server knows of its connection.
+/// The server's state of a connection.
 #[derive(Debug)]
 pub(crate) struct Server {
     config: Config,
-    /// What is to be decided before the handshake can go on.
+    /// The decision that the handshake waits for.
     decision: Decision,
-    /// What the client said in `start-ok`; the mechanism is empty before.
+    /// The fields of `start-ok`. The mechanism is empty until it has been received.
     client_properties: FieldTable,
     mechanism: ShortStr,
     locale: ShortStr,
-    /// Publishers have been asked to stop.
+    /// Whether `connection.blocked` is in force.
     blocked: bool,
 }
 
-/// What the handshake waits for.
+/// A pending decision of the application during the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
     None,
@@ -74,8 +74,8 @@ enum Decision {
 }
 
 impl Connection {
-    /// A connection that has just been accepted from the transport. It waits for the client's
-    /// protocol header.
+    /// Creates the machine for a newly accepted transport. It waits for the client's protocol
+    /// header.
     ///
     /// # Errors
     /// [`ApiMisuse::Config`] for a setting that no client could accept.
@@ -91,61 +91,62 @@ impl Connection {
             blocked: false,
         };
         let mut machine = Machine::new(role, limits, timeouts, now);
-        // A consumer that is behind stops reading, and beats on.
+        // A slow consumer may stop reading for an unlimited time while it still sends heartbeats.
         machine.set_may_not_read(true);
         Ok(Self(machine))
     }
 
-    // What happened in the world.
+    // Input.
 
-    /// Bytes came in. Takes the whole frames off the front of `input` and leaves a partial one.
+    /// Consumes all complete frames at the front of `input`; a partial frame stays.
     pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
         self.0.handle_input(now, input);
     }
 
-    /// As [`handle_input`](Self::handle_input), but takes at most one frame; false if there was
-    /// none. What a frame brings about can then be dealt with before the next one is looked at, so
-    /// that answers leave in the order of the requests, those that the machine gives by itself
-    /// among them.
+    /// Like [`handle_input`](Self::handle_input), but consumes at most one frame. Returns `false`
+    /// if there was none. The caller can process the events of a frame before the next frame is
+    /// decoded, so that all replies, including those of the machine itself, are sent in the order
+    /// of the requests.
     pub fn handle_frame(&mut self, now: Instant, input: &mut BytesMut) -> bool {
         self.0.handle_frame(now, input)
     }
 
-    /// The transport ended.
+    /// Handles the end of the transport.
     pub fn handle_eof(&mut self, now: Instant) {
         self.0.handle_eof(now);
     }
 
-    /// The transport failed, with that message.
+    /// Handles a failure of the transport, with its error message.
     pub fn handle_transport_error(&mut self, now: Instant, message: &str) {
         self.0.handle_transport_error(now, message);
     }
 
-    /// The time named by [`poll_timeout`](Self::poll_timeout) has come.
+    /// Handles the time of [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Instant) {
         self.0.handle_timeout(now);
     }
 
-    /// Whether anybody reads from the transport; see
+    /// Sets whether the driver reads from the transport; see
     /// [`client::Connection::set_reading`](crate::client::Connection::set_reading).
     pub fn set_reading(&mut self, now: Instant, reading: bool) {
         self.0.set_reading(now, reading);
     }
 
-    // What the world is to do.
+    // Output.
 
-    /// Moves bytes to send into `out`; false if there are none.
+    /// Moves bytes to send into `out`. Returns `false` if there are none.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         self.0.poll_transmit(now, out)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called, and what for.
+    /// Returns the next deadline, and its reason. `Some` if
+    /// [`handle_timeout`](Self::handle_timeout) has to be called at that time.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
         self.0.poll_timeout()
     }
 
-    /// The next thing that happened. The last event is [`Event::Closed`].
+    /// Returns the next event. The last one is [`Event::Closed`].
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.0.poll_event()
@@ -153,9 +154,9 @@ impl Connection {
 
     // Commands.
 
-    /// Offers these mechanisms, separated by spaces, in place of [`Config::mechanisms`]: what
-    /// EXTERNAL takes may only be known when the transport is secured. Once the client's protocol
-    /// header has come, all is said.
+    /// Replaces [`Config::mechanisms`] with these mechanisms, separated by spaces: whether EXTERNAL
+    /// is possible may depend on the TLS handshake. Has no effect once the client's protocol header
+    /// has been received.
     ///
     /// ```
     /// use amqp_core::{Instant, server::{Config, Connection}};
@@ -168,27 +169,28 @@ impl Connection {
         self.0.role.config.mechanisms = mechanisms.into();
     }
 
-    /// The mechanisms that are offered, with spaces between them. Which one a client has taken is for
-    /// the application to look at: it may be none of them.
+    /// Returns the offered mechanisms, separated by spaces. The client may have chosen a mechanism
+    /// that is not among them: the application has to check.
     #[must_use]
     pub fn mechanisms(&self) -> &str {
         &self.0.role.config.mechanisms
     }
 
-    /// The credentials are good: goes on with the negotiation of limits.
+    /// Accepts the credentials, and sends `connection.tune`.
     ///
     /// # Errors
-    /// When no credentials are to be decided on.
+    /// If no decision about credentials is pending.
     pub fn accept(&mut self) -> Result<(), ApiMisuse> {
         self.decide(Decision::Credentials, connection::StartOk::NAME)?;
         self.0.tune();
         Ok(())
     }
 
-    /// The mechanism needs another round: the response comes as another [`Event::Authenticate`].
+    /// Sends a challenge with `connection.secure`. The response arrives as another
+    /// [`Event::Authenticate`].
     ///
     /// # Errors
-    /// When no credentials are to be decided on, or the challenge does not fit into a frame.
+    /// If no decision about credentials is pending, or if the challenge does not fit into a frame.
     pub fn challenge(&mut self, challenge: impl Into<LongStr>) -> Result<(), ApiMisuse> {
         let challenge = challenge.into();
         self.decide(Decision::Credentials, connection::Secure::NAME)?;
@@ -199,11 +201,12 @@ impl Connection {
         sent
     }
 
-    /// The credentials are no good: closes with 403. A client that did not announce
-    /// `authentication_failure_close` would not expect that and is hung up on.
+    /// Refuses the credentials with `connection.close` and 403. If the client does not have the
+    /// capability `authentication_failure_close`, the transport is closed without a method instead
+    /// (<https://www.rabbitmq.com/docs/auth-notification>).
     ///
     /// # Errors
-    /// When no credentials are to be decided on.
+    /// If no decision about credentials is pending.
     pub fn refuse(&mut self, text: &str) -> Result<(), ApiMisuse> {
         self.decide(Decision::Credentials, connection::StartOk::NAME)?;
         let close = Close {
@@ -223,10 +226,10 @@ impl Connection {
         Ok(())
     }
 
-    /// The virtual host may be used: the connection is open.
+    /// Accepts the virtual host. The connection is then open.
     ///
     /// # Errors
-    /// When no virtual host is to be decided on.
+    /// If no decision about a virtual host is pending.
     pub fn open(&mut self) -> Result<(), ApiMisuse> {
         self.decide(Decision::VirtualHost, connection::Open::NAME)?;
         self.0.put_urgent(&connection::OpenOk)?;
@@ -235,18 +238,20 @@ impl Connection {
         Ok(())
     }
 
-    /// The commands of a channel; none if it has ended.
+    /// Returns the commands of a channel. `Some` while the channel exists.
     #[must_use]
     pub fn channel(&mut self, id: ChannelId) -> Option<ChannelMut<'_>> {
         self.0.channel(id)?;
         Some(ChannelMut::new(&mut self.0, id))
     }
 
-    /// Asks a client that understands it to stop publishing (`connection.blocked`), because a
-    /// resource is short. RabbitMQ's extension.
+    /// Sends `connection.blocked`, an extension of RabbitMQ that asks a client to stop publishing
+    /// while a resource is short. Has no effect if the client does not have the capability
+    /// `connection.blocked`, or is blocked already
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
     ///
     /// # Errors
-    /// When the connection is not open.
+    /// If the connection is not open.
     pub fn block(&mut self, reason: ShortStr) -> Result<(), ApiMisuse> {
         self.0.check_open()?;
         if !self.0.role.blocked && self.client_has_capability("connection.blocked") {
@@ -256,10 +261,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Lets a client publish that was [blocked](Self::block).
+    /// Sends `connection.unblocked` to a client that was [blocked](Self::block).
     ///
     /// # Errors
-    /// When the connection is not open.
+    /// If the connection is not open.
     pub fn unblock(&mut self) -> Result<(), ApiMisuse> {
         self.0.check_open()?;
         if core::mem::take(&mut self.0.role.blocked) {
@@ -268,8 +273,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Closes the connection. What was queued before is sent first. After [`Event::Open`] it
-    /// refuses the virtual host; at other times before the connection is open, it hangs up.
+    /// Closes the connection after all queued output has been sent. After [`Event::Open`] it
+    /// refuses the virtual host. In any other stage before the connection is open, the transport is
+    /// closed without a method.
     pub fn close(&mut self, code: ReplyCode, text: &str) {
         let refused = self.decide(Decision::VirtualHost, connection::Open::NAME);
         if refused.is_ok() {
@@ -279,8 +285,8 @@ impl Connection {
         }
     }
 
-    /// Closes the connection because of a method that the client sent, which is not to be answered.
-    /// What was queued before is sent first; nothing that comes in counts any more.
+    /// Closes the connection because of a method of the client, which stays unanswered. Queued
+    /// output is sent first; later input is discarded.
     pub fn close_after(&mut self, code: ReplyCode, text: &str, method: MethodId) {
         if self.0.close_reason().is_none() {
             self.close_at_once(code, text, Some(method));
@@ -307,49 +313,50 @@ impl Connection {
 
     // Getters.
 
-    /// Whether the handshake is over and the connection not closing.
+    /// Returns whether the handshake is complete and the connection is not closing.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.0.is_open()
     }
 
-    /// Whether it is all over: nothing comes in or goes out any more.
+    /// Returns whether the connection is finished: it neither accepts input nor has output.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
 
-    /// How far the connection has come.
+    /// Returns the stage of the connection.
     #[must_use]
     pub const fn stage(&self) -> Stage {
         self.0.stage()
     }
 
-    /// Why it is closing or closed; none while it is not.
+    /// Returns the reason for the close. `Some` while the connection is closing, and afterwards.
     #[must_use]
     pub const fn close_reason(&self) -> Option<&CloseReason> {
         self.0.close_reason()
     }
 
-    /// What was negotiated; meaningful once the connection is open.
+    /// Returns the negotiated limits. They are valid once the connection is open.
     #[must_use]
     pub const fn tuning(&self) -> &Tuning {
         self.0.tuning()
     }
 
-    /// The limits that were configured.
+    /// Returns the configured limits.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         self.0.limits()
     }
 
-    /// What the client said of itself.
+    /// Returns the client's properties from `start-ok`.
     #[must_use]
     pub const fn client_properties(&self) -> &FieldTable {
         &self.0.role.client_properties
     }
 
-    /// Whether the client announced a capability, such as `consumer_cancel_notify`.
+    /// Returns whether the client has announced a capability, such as `consumer_cancel_notify`
+    /// (<https://www.rabbitmq.com/docs/consumer-cancel>).
     #[must_use]
     pub fn client_has_capability(&self, name: &str) -> bool {
         self.client_properties()
@@ -358,19 +365,20 @@ impl Connection {
             .unwrap_or(false)
     }
 
-    /// How many channels are not free.
+    /// Returns the number of channels that are in use.
     #[must_use]
     pub const fn channel_count(&self) -> usize {
         self.0.channel_count()
     }
 
-    /// How many bytes wait for [`poll_transmit`](Self::poll_transmit).
+    /// Returns the number of bytes queued for [`poll_transmit`](Self::poll_transmit).
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.0.buffered()
     }
 
-    /// How many more bytes the frame in progress needs at least; 0 when none is in progress.
+    /// Returns a lower bound for the missing bytes of the incomplete frame; 0 if no frame is
+    /// incomplete.
     #[must_use]
     pub const fn read_hint(&self) -> usize {
         self.0.read_hint()

@@ -1,5 +1,5 @@
-//! What a server looks at first in a method, in the order in which RabbitMQ does: that decides
-//! which of several faults a client is told of.
+//! The checks that a server makes before all other rules of a method, in the order of RabbitMQ. The
+//! order decides which of several faults is reported.
 
 use super::{
     Server,
@@ -13,11 +13,12 @@ use crate::{
     wire::{DecodeError, parse},
 };
 
-/// The methods that the machine deals with by itself: it does not look at the arguments of all.
+/// The class that the machine handles itself, without decoding the arguments of all its methods:
+/// the precheck decodes them.
 const CHANNEL_CLASS: u16 = channel::Open::ID.class;
 
 impl Machine<Server> {
-    /// Whether a method is to be dealt with.
+    /// Checks a method before all other rules. Returns whether it is to be processed.
     #[inline]
     pub(super) fn precheck(
         &mut self,
@@ -44,7 +45,7 @@ impl Machine<Server> {
     ) -> Result<bool, Fault> {
         if number == 0 {
             decode(rule.id, arguments)?;
-            // Nobody who is not in yet takes leave.
+            // `connection.close` is not legal before the connection is open.
             let leaves = rule.id == connection::Close::ID;
             return if leaves && self.is_in_handshake() {
                 Err(Fault::NotDue)
@@ -72,15 +73,16 @@ impl Machine<Server> {
         }
     }
 
-    /// A client that closes a channel twice is answered twice.
+    /// Answers each further `channel.close` of a closed channel with `close-ok`, as RabbitMQ does
+    /// (`amqp-core/src/tests/server_faults.rs`).
     fn answer_close_again(&mut self, number: u16) {
         if let Lookup::Live(id, _) = self.lookup(number) {
             self.put_method_anyway(id, &channel::CloseOk);
         }
     }
 
-    /// Checks what is checked of every method of a channel, and tells where the channel is in its
-    /// life; none when it is to be opened.
+    /// Makes the checks common to all methods of a channel. Returns the state of the channel:
+    /// `Some` if it exists. It may be missing for `channel.open` only.
     fn screen_channel(
         &mut self,
         number: u16,
@@ -104,7 +106,8 @@ impl Machine<Server> {
         Ok(life)
     }
 
-    /// Answers `access.request`, and leaves nothing else unlisted alone.
+    /// Handles a method that is not in the table of rules: answers `access.request` on an open
+    /// channel, ignores the class `access` on a closing one, and returns a fault otherwise.
     pub(super) fn receive_unlisted(
         &mut self,
         number: u16,
@@ -130,10 +133,10 @@ impl Machine<Server> {
     }
 }
 
-/// Whether the arguments can be read.
+/// Checks that the arguments can be decoded.
 fn decode(id: MethodId, arguments: &[u8]) -> Result<(), DecodeError> {
     Method::decode(id, arguments)?;
-    // Unlike a client, a server takes no reply text that is not text.
+    // A server refuses a reply text that is not UTF-8; a client accepts it.
     if [channel::Close::ID, connection::Close::ID].contains(&id)
         && let Some(text) = arguments.get(2..)
     {

@@ -1,4 +1,4 @@
-//! What a server makes of the client's methods.
+//! The server's handling of client methods.
 
 use bytes::BytesMut;
 
@@ -17,8 +17,8 @@ impl Role for Server {
     type Event = Event;
     type Channel = ServerChannel;
 
-    /// RabbitMQ takes body frames that are over the limit by the size of an empty frame, which
-    /// several clients get wrong by just that much.
+    /// RabbitMQ accepts frames that exceed the limit by the 8 octets of framing (section 4.2.3 of
+    /// the specification): several clients do not count these.
     const FRAME_SLACK: u32 = 8;
 
     const PEER_AUTHENTICATES: bool = false;

@@ -1,18 +1,18 @@
-//! What a server tells a client that broke the protocol: RabbitMQ's codes and texts.
+//! The close methods for protocol violations of a client: RabbitMQ's codes and texts.
 //!
-//! They depend on the state of the connection and of the channel as much as on the fault. During
-//! the handshake, up to the agreement on limits, a client is told nothing but hung up on, and so is
-//! later one whose class, method or table field does not exist.
+//! They depend on the state of the connection and of the channel as well as on the fault. Up to the
+//! negotiation of limits, and later for an unknown class, method or table field type, the transport
+//! is closed without a close method.
 //!
-//! Where RabbitMQ would say nothing yet, the fault is told as soon as it is seen, since nothing that
-//! can follow mends it: a body that is longer than was announced (RabbitMQ waits for a frame that is
-//! no body), properties that cannot be read and a message that is too large (it waits for the whole
-//! message), and a method that is not the client's to send or not on that channel but has content.
+//! Some faults are reported earlier than by RabbitMQ, since no further input can correct them: a
+//! body longer than announced (RabbitMQ waits for a frame other than a body frame), malformed
+//! properties and a message that is too large (it waits for the complete message), and a method
+//! with content that the client may not send, or not on that channel.
 //!
-//! Some things are a fault here and not to RabbitMQ: they are bounds of the work and the memory that
-//! a client can cause. These are tables that are nested too deep, floods of empty body frames, too
-//! many bytes of unfinished messages, and channel numbers above the limit. Content on a channel that the server has closed is ignored in
-//! whatever order it comes, which RabbitMQ still checks.
+//! Some input is a fault here but not in RabbitMQ, because it would make the work or the memory of
+//! the server unbounded: tables that are nested too deep, floods of empty body frames, too many
+//! bytes of unfinished messages, and channel numbers above the limit. Content frames on a channel
+//! that the server has closed are ignored in any order; RabbitMQ still checks their order.
 
 use alloc::{
     format,
@@ -34,7 +34,8 @@ use crate::{
     wire::{DecodeError, ShortStr},
 };
 
-/// What a client is told of a fault; none to hang up on it.
+/// Returns the close method for a fault. `Some` if the client is notified before the transport is
+/// closed.
 pub(super) fn reply(
     machine: &mut Machine<Server>,
     error: &ProtocolError,
@@ -60,7 +61,7 @@ pub(super) fn reply(
     })
 }
 
-/// A close with a text that begins with the name of the code.
+/// Builds a close with a text that begins with the name of the code.
 fn close(code: ReplyCode, method: Option<MethodId>, text: impl AsRef<str>) -> Close {
     let name = code.name().unwrap_or_default().to_ascii_uppercase();
     let name = name.replace('-', "_");
@@ -68,7 +69,8 @@ fn close(code: ReplyCode, method: Option<MethodId>, text: impl AsRef<str>) -> Cl
     Close { code, text, method }
 }
 
-/// A text that is too long for the wire ends with dots.
+/// Shortens a text to the length of a short string (section 4.2.5.3 of the specification), with an
+/// ellipsis at its end.
 fn clip(mut text: String) -> String {
     const DOTS: &str = "...";
     if text.len() > ShortStr::MAX_LEN {
@@ -84,7 +86,7 @@ fn clip(mut text: String) -> String {
 
 fn frame_too_large(frame: &OffendingFrame<'_>, size: u64, limit: u32) -> Close {
     let size = size - FRAME_OVERHEAD as u64;
-    // The limit is for a whole frame, and has some slack.
+    // RabbitMQ shows the limit of the payload; `limit` is that of the frame with its slack.
     let limit = u64::from(limit).saturating_sub(2 * FRAME_OVERHEAD as u64);
     let mut text = describe(frame.kind, &[]);
     text.push_str(&format!(": {{frame_too_large,{size},{limit}}}"));
@@ -98,7 +100,7 @@ fn frame_end(frame: &OffendingFrame<'_>, end: u8) -> Close {
     close(ReplyCode::FRAME_ERROR, None, text)
 }
 
-/// Whether a frame is one that cannot be told what it is.
+/// Returns whether RabbitMQ reports the frame as `unknown_frame`.
 fn is_unknown(fault: &Fault, frame: &OffendingFrame<'_>) -> bool {
     match frame.kind {
         FRAME_HEARTBEAT => !frame.payload.is_empty(),
@@ -127,7 +129,7 @@ fn describe(kind: u8, payload: &[u8]) -> String {
 
 // Faults of methods and content.
 
-/// A method on channel 0.
+/// Builds the close for a method on channel 0.
 fn on_connection(stage: Stage, fault: &Fault, method: Option<MethodId>) -> Option<Close> {
     match fault {
         Fault::Decode(DecodeError::UnknownClass(_) | DecodeError::UnknownMethod(_)) => None,
@@ -144,7 +146,7 @@ fn on_connection(stage: Stage, fault: &Fault, method: Option<MethodId>) -> Optio
     }
 }
 
-/// A method or content on a channel.
+/// Builds the close for a method or content on a channel.
 fn on_channel(
     machine: &mut Machine<Server>,
     fault: &Fault,
@@ -199,9 +201,9 @@ fn on_channel(
     })
 }
 
-/// Not all numbers up to the limit are taken when a client picks higher ones. RabbitMQ does not mind
-/// that, as it only counts channels; here the limit is for the number, as the standard says, because
-/// the number bounds the memory that a client can have this side use.
+/// Builds the close for a channel number above the limit. Lower numbers may still be free. The
+/// limit applies to the number, as in section 1.4.2.5 of the protocol reference, since the number
+/// bounds the memory that a client can occupy; RabbitMQ only counts the channels.
 fn too_many_channels(count: usize, number: u16, max: u16) -> Close {
     let text = if count < usize::from(max) {
         format!("channel number {number} is above the negotiated channel_max ({max})")
@@ -213,7 +215,8 @@ fn too_many_channels(count: usize, number: u16, max: u16) -> Close {
     close(ReplyCode::NOT_ALLOWED, None, text)
 }
 
-/// Another frame came than the one that was due.
+/// Builds the close for a frame other than the one that the content requires (section 4.2.6 of the
+/// specification).
 fn content_due(machine: &mut Machine<Server>, number: u16, fault: &Fault) -> Close {
     let Lookup::Live(_, channel) = machine.lookup(number) else {
         return no_method();
@@ -255,5 +258,6 @@ fn internal_error() -> Close {
     }
 }
 
-/// The class and method numbers at the front of a method frame's payload, in bytes.
+/// The size of the class and method ids at the front of a method frame's payload, in bytes (section
+/// 4.2.4 of the specification).
 const METHOD_HEAD: usize = 4;

@@ -1,4 +1,4 @@
-//! Long strings: any bytes, and those that must not be seen.
+//! Long strings: arbitrary bytes, and secrets.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Decode, DecodeError, Encode, parse, put, wiped::wiped};
 
-/// Bytes of any length up to 4 GiB, which need not be UTF-8 although they mostly are.
+/// Up to 4 GiB of bytes, which are usually but not necessarily UTF-8 (section 4.2.5.3 of the
+/// specification).
 ///
 /// A clone shares the bytes.
 ///
@@ -25,13 +26,13 @@ use super::{Decode, DecodeError, Encode, parse, put, wiped::wiped};
 pub struct LongStr(pub Bytes);
 
 impl LongStr {
-    /// The empty string.
+    /// Returns the empty string.
     #[must_use]
     pub const fn new() -> Self {
         Self(Bytes::new())
     }
 
-    /// A long string from a literal, without a copy.
+    /// Creates a long string from a literal, without a copy.
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         Self(Bytes::from_static(text.as_bytes()))
@@ -41,25 +42,25 @@ impl LongStr {
         Self(bytes.into())
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The text, if it is UTF-8.
+    /// Returns the text. `Some` if the bytes are UTF-8.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         core::str::from_utf8(&self.0).ok()
     }
 
-    /// The text, with U+FFFD in place of whatever is not UTF-8.
+    /// Returns the text, with U+FFFD in place of invalid UTF-8.
     #[must_use]
     pub fn to_str_lossy(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
     }
 
-    /// How many bytes it takes on the wire: its own and the four of the length.
+    /// Returns the encoded size, in bytes: 4 bytes of length, and the bytes themselves.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         4 + self.0.len()
@@ -80,7 +81,7 @@ impl AsRef<[u8]> for LongStr {
     }
 }
 
-/// As a text if it is one, else as bytes.
+/// Shows the text if the bytes are UTF-8, otherwise the bytes.
 impl fmt::Debug for LongStr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.as_str() {
@@ -124,14 +125,14 @@ impl Decode for LongStr {
     }
 }
 
-/// A long string that no log shows: a password, a token, a SASL response.
+/// A long string that is never logged: a password, a token, a SASL response.
 ///
-/// It has no `Display`, and its `Debug` is `Secret(..)`. Only [`expose`](Self::expose) gives the
+/// It has no `Display`, and its `Debug` is `Secret(..)`. Only [`expose`](Self::expose) returns the
 /// bytes.
 ///
-/// A clone shares the bytes. When the last one is dropped they are overwritten with zeros, unless
-/// they were given as [`Bytes`] or [`LongStr`], which others may have. That goes for this memory,
-/// and not for copies: what was sent to a server has been in the buffers of its connection.
+/// A clone shares the bytes. When the last clone is dropped, they are overwritten with zeros,
+/// unless they were passed in as [`Bytes`] or [`LongStr`], which may be shared. This applies to the
+/// memory of the secret only, not to copies such as the output buffers of a connection.
 ///
 /// ```
 /// use amqp_core::wire::Secret;
@@ -144,13 +145,13 @@ impl Decode for LongStr {
 pub struct Secret(Bytes);
 
 impl Secret {
-    /// The empty secret.
+    /// Returns the empty secret.
     #[must_use]
     pub const fn new() -> Self {
         Self(Bytes::new())
     }
 
-    /// A secret from a literal, without a copy.
+    /// Creates a secret from a literal, without a copy.
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         Self(Bytes::from_static(text.as_bytes()))
@@ -160,25 +161,25 @@ impl Secret {
         Self(wiped(bytes))
     }
 
-    /// The bytes themselves. Take care where they go.
+    /// Returns the bytes. The caller is responsible for keeping them secret.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is nothing to hide.
+    /// Returns whether the secret is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many bytes it takes on the wire: its own and the four of the length.
+    /// Returns the encoded size, in bytes: 4 bytes of length, and the bytes themselves.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         4 + self.0.len()
@@ -213,7 +214,7 @@ impl From<LongStr> for Secret {
     }
 }
 
-/// Both are bytes, and are made from the same things.
+/// The conversions into both types, which store bytes alike.
 macro_rules! from_bytes {
     ($($target:ident)*) => {$(
         impl From<Bytes> for $target {

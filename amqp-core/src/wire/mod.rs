@@ -1,5 +1,5 @@
-//! The data types of AMQP 0-9-1 as they stand on the wire: how bytes become values and values
-//! become bytes.
+//! The data types of AMQP 0-9-1 and their wire format (section 4.2.5 of the specification):
+//! encoding and decoding.
 //!
 //! | wire type | Rust type |
 //! |---|---|
@@ -9,14 +9,14 @@
 //! | timestamp | [`Timestamp`]: seconds since the Unix epoch |
 //! | field table | [`FieldTable`] of [`FieldValue`]s: a 32-bit length in bytes, then name, tag and value of each field |
 //!
-//! The tags of field values are those that RabbitMQ speaks, which differ from the published
-//! standard; see [`FieldValue`].
+//! The tags of field values are those of RabbitMQ, which differ from the specification; see
+//! [`FieldValue`].
 //!
-//! Decoding trusts nothing. A length is compared with the bytes that are there before anything is
-//! allocated, nesting ends at [`MAX_TABLE_DEPTH`], and whatever is wrong comes back as a
-//! [`DecodeError`]. One thing is let pass: names in the arguments of methods with content, in
-//! properties and in tables need not be UTF-8, because RabbitMQ passes them on as a publisher wrote
-//! them. What is not text in them is replaced by U+FFFD.
+//! The decoder does not trust its input. A length is compared with the available bytes before
+//! anything is allocated, nesting is limited to [`MAX_TABLE_DEPTH`], and every violation is
+//! returned as a [`DecodeError`]. There is one exception: names in the arguments of methods with
+//! content, in properties and in tables need not be UTF-8, because RabbitMQ forwards them as the
+//! publisher wrote them. Invalid UTF-8 in them is replaced by U+FFFD.
 
 mod long_str;
 pub(crate) mod parse;
@@ -37,67 +37,66 @@ use bytes::BytesMut;
 
 use crate::method::MethodId;
 
-/// Something that has one form on the wire.
+/// A type with a wire format.
 ///
 /// Encoding cannot fail. A long string or a table of 4 GiB or more does not fit its 32-bit length;
-/// whoever puts a value into a frame compares [`encoded_len`](Self::encoded_len) with the frame
-/// size first, and that is a 32-bit number too.
+/// the caller compares [`encoded_len`](Self::encoded_len) with the frame size first, which is a
+/// 32-bit number too.
 pub trait Encode {
-    /// How many bytes [`encode`](Self::encode) appends.
+    /// Returns the number of bytes that [`encode`](Self::encode) appends.
     fn encoded_len(&self) -> usize;
 
-    /// Appends the wire form to `out`.
+    /// Appends the encoded value to `out`.
     fn encode(&self, out: &mut BytesMut);
 }
 
-/// Something that can be read from its wire form.
+/// A type that can be decoded from its wire format.
 pub trait Decode: Sized {
-    /// Reads one value, which must use the whole of `input`.
+    /// Decodes one value from the whole of `input`.
     ///
     /// # Errors
-    /// What is wrong with the input; [`DecodeError::TrailingBytes`] if it holds more than the
-    /// value.
+    /// The violation of the wire format; [`DecodeError::TrailingBytes`] if bytes follow the value.
     fn decode(input: &[u8]) -> Result<Self, DecodeError>;
 }
 
-/// Why bytes are not what they should be. It is always the sender's fault.
+/// A violation of the wire format by the sender.
 #[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The input ends before the value does.
+    /// The input ends inside the value.
     #[error("the input ends in the middle of a value")]
     Truncated,
-    /// The value ends before the input does.
+    /// Bytes follow the value.
     #[error("{left} bytes follow the end of the value")]
     TrailingBytes {
-        /// How many bytes are too many.
+        /// The number of bytes after the value.
         left: usize,
     },
     /// A short string is not UTF-8.
     #[error("a short string is not UTF-8")]
     InvalidUtf8,
-    /// A field of a table has a tag that no type has.
+    /// The type tag of a table field is unknown.
     #[error("a table has a field of the unknown type {0:#04x}")]
     UnknownFieldType(u8),
     /// Tables and arrays are nested more than [`MAX_TABLE_DEPTH`] deep.
     #[error("tables are nested more than {MAX_TABLE_DEPTH} deep")]
     TableTooDeep,
-    /// A value inside a table or an array reaches beyond the end of what contains it.
+    /// A value inside a table or an array extends beyond the end of its container.
     #[error("a field reaches beyond the end of its table")]
     LengthMismatch,
-    /// The class has no such method, or none that this side may receive.
+    /// The class has no such method, or this side may not receive it.
     #[error("there is no method {}.{}", .0.class, .0.method)]
     UnknownMethod(MethodId),
-    /// There is no class of this number.
+    /// There is no class with this number.
     #[error("there is no class {0}")]
     UnknownClass(u16),
-    /// The flags of a content header announce a property that its class does not have.
+    /// The property flags of a content header announce a property that the class does not have.
     #[error("the property flags name an unknown property")]
     UnknownProperty,
 }
 
-/// Parsers fail only with errors of our own; should one of nom's arise, it means that it found too
-/// little.
+/// The parsers return only errors of this crate. An error of nom itself means that it ran out of
+/// input.
 impl nom::error::ParseError<&[u8]> for DecodeError {
     fn from_error_kind(_input: &[u8], _kind: nom::error::ErrorKind) -> Self {
         Self::Truncated

@@ -1,4 +1,5 @@
-//! Parsers of the wire types. Each takes one value off the front of its input.
+//! Parsers of the data types (section 4.2.5 of the specification). Each consumes one value at the
+//! front of its input.
 
 use bytes::Bytes;
 use nom::{Err, IResult};
@@ -8,10 +9,10 @@ use super::{
     ShortStr, Timestamp,
 };
 
-/// What is left of the input, and the value.
+/// The rest of the input, and the value.
 pub(crate) type Parsed<'a, T> = IResult<&'a [u8], T, DecodeError>;
 
-/// Runs a parser that must use the whole input.
+/// Runs a parser that must consume the whole input.
 #[inline]
 pub(crate) fn all<'a, T>(
     input: &'a [u8],
@@ -31,7 +32,8 @@ fn cause(error: Err<DecodeError>) -> DecodeError {
     }
 }
 
-/// Running out of bytes inside of a table that is all there means that a length in it is wrong.
+/// Turns `Truncated` into `LengthMismatch`: the bytes of the table are complete, so a length inside
+/// it is wrong.
 fn inside(error: Err<DecodeError>) -> Err<DecodeError> {
     let error = cause(error);
     Err::Error(if error == DecodeError::Truncated {
@@ -49,7 +51,7 @@ fn array<const N: usize>(input: &[u8]) -> Parsed<'_, [u8; N]> {
     }
 }
 
-/// As many bytes as a length says, which are not copied.
+/// Consumes `len` bytes, without a copy.
 #[inline]
 fn bytes(input: &[u8], len: usize) -> Parsed<'_, &[u8]> {
     match input.split_at_checked(len) {
@@ -58,15 +60,15 @@ fn bytes(input: &[u8], len: usize) -> Parsed<'_, &[u8]> {
     }
 }
 
-/// A length of 32 bits and that many bytes, which are not copied.
+/// Consumes a 32-bit length and that many bytes, without a copy.
 #[inline]
 fn long_bytes(input: &[u8]) -> Parsed<'_, &[u8]> {
     let (input, len) = long(input)?;
-    // A length that `usize` cannot hold is more than any input has.
+    // A length above `usize::MAX` exceeds any input.
     bytes(input, usize::try_from(len).unwrap_or(usize::MAX))
 }
 
-/// A length octet and that many bytes, which are not copied.
+/// Consumes a length octet and that many bytes, without a copy.
 #[inline]
 fn short_bytes(input: &[u8]) -> Parsed<'_, &[u8]> {
     let (input, len) = octet(input)?;
@@ -81,7 +83,8 @@ pub(crate) fn octet(input: &[u8]) -> Parsed<'_, u8> {
     }
 }
 
-/// Up to eight bit arguments that follow each other, the first in the lowest bit.
+/// Consumes an octet of up to eight consecutive bit arguments, the first in the lowest bit (section
+/// 4.2.5.2 of the specification).
 #[inline]
 pub(crate) fn bits(input: &[u8]) -> Parsed<'_, u8> {
     octet(input)
@@ -110,9 +113,9 @@ pub(crate) fn short_str(input: &[u8]) -> Parsed<'_, ShortStr> {
     ShortStr::read(input).map_err(Err::Error)
 }
 
-/// A short string that need not be UTF-8, because RabbitMQ passes it on as some publisher wrote it.
-/// What is not text is replaced: refusing it would end the connection of whoever consumes it, and
-/// again when it is delivered again.
+/// Consumes a short string that need not be UTF-8, because RabbitMQ forwards it as the publisher
+/// wrote it. Invalid UTF-8 is replaced: an error would close the consumer's connection, and close
+/// it again with each redelivery.
 #[inline]
 pub(crate) fn text(input: &[u8]) -> Parsed<'_, ShortStr> {
     short_str(input).or_else(|_| lossy_text(input))
@@ -124,14 +127,14 @@ fn lossy_text(input: &[u8]) -> Parsed<'_, ShortStr> {
     Ok((rest, ShortStr::from_lossy(bytes)))
 }
 
-/// As [`text`], without keeping it.
+/// Like [`text`], but without keeping the text.
 #[inline]
 pub(crate) fn skip_text(input: &[u8]) -> Parsed<'_, ()> {
     let (rest, _) = short_bytes(input)?;
     Ok((rest, ()))
 }
 
-/// A short string where it stands.
+/// Consumes a short string, without a copy.
 #[inline]
 pub(crate) fn short_str_ref(input: &[u8]) -> Parsed<'_, &str> {
     let (rest, bytes) = short_bytes(input)?;
@@ -162,9 +165,11 @@ pub(crate) fn table(input: &[u8]) -> Parsed<'_, FieldTable> {
     Ok((rest, fields(body, 1).map_err(inside)?))
 }
 
-/// What the first field of this name says in a table without its length, which is the whole input:
-/// none if there is no such field, or it is no long string. It fails if it is no table, and copies
-/// nothing.
+/// Returns the long string in the first field called `name` of a table. `Some` if there is such a
+/// field and it is a long string. `table` is the whole table without its length. Copies nothing.
+///
+/// # Errors
+/// If `table` is not a table.
 pub(crate) fn bare_long_str<'a>(
     mut table: &'a [u8],
     name: &str,
@@ -187,7 +192,8 @@ pub(crate) fn bare_long_str<'a>(
     }
 }
 
-/// Calls `each` with the name and the whole of each field of a table, which is the whole input.
+/// Calls `each` with the name and the encoded bytes of each field of a table, which is the whole
+/// input.
 pub(crate) fn visit_table<'a>(
     table: &'a [u8],
     mut each: impl FnMut(&'a [u8], &'a [u8]),
@@ -202,21 +208,21 @@ pub(crate) fn visit_table<'a>(
     Ok(())
 }
 
-/// The part of the input before its end.
+/// Returns the part of `input` before its suffix `end`.
 #[inline]
 pub(crate) fn before<'a>(input: &'a [u8], end: &[u8]) -> &'a [u8] {
     let len = input.len().saturating_sub(end.len());
     input.get(..len).unwrap_or_default()
 }
 
-/// Passes over a table: fails if and only if [`table`] would, and allocates nothing.
+/// Consumes a table without an allocation. Fails exactly if [`table`] fails.
 pub(crate) fn skip_table(input: &[u8]) -> Parsed<'_, ()> {
     let (rest, body) = long_bytes(input)?;
     skip_fields(body, 1).map_err(inside)?;
     Ok((rest, ()))
 }
 
-/// The fields of the `depth`th table from outside. The recursion ends with the depth.
+/// Parses the fields of a table at nesting depth `depth`. The depth bounds the recursion.
 fn fields(mut body: &[u8], depth: usize) -> Result<FieldTable, Err<DecodeError>> {
     check_depth(depth)?;
     let mut table = FieldTable::new();
@@ -247,7 +253,7 @@ fn check_depth(depth: usize) -> Result<(), Err<DecodeError>> {
     Ok(())
 }
 
-/// A tag and the value that it announces, in a table or array of this depth.
+/// Consumes a tag and a value, in a table or array at nesting depth `depth`.
 fn value(input: &[u8], depth: usize) -> Parsed<'_, FieldValue> {
     let (input, tag) = octet(input)?;
     Ok(match tag {
@@ -342,7 +348,7 @@ fn skip_elements(mut body: &[u8], depth: usize) -> Result<(), Err<DecodeError>> 
     Ok(())
 }
 
-/// [`value`] for the eye only.
+/// Like [`value`], but without keeping the value.
 fn skip_value(input: &[u8], depth: usize) -> Parsed<'_, ()> {
     let (input, tag) = octet(input)?;
     let (rest, _) = match tag {

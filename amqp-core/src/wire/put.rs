@@ -1,4 +1,4 @@
-//! Writers of the wire types. Each appends one value.
+//! Writers of the data types (section 4.2.5 of the specification). Each appends one value.
 
 use alloc::vec::Vec;
 
@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::table::{Step, Walk};
 use super::{FieldTable, FieldValue, LongStr, Secret, ShortStr, Timestamp};
 
-// Appending a slice is inlined into one check and one store; `BufMut`'s own writers are not.
+// Appending a slice is inlined to one check and one store; the writers of `BufMut` are not.
 
 #[inline]
 pub(crate) fn octet(out: &mut BytesMut, value: u8) {
@@ -49,7 +49,7 @@ pub(crate) fn timestamp(out: &mut BytesMut, timestamp: Timestamp) {
 
 pub(crate) fn table(out: &mut BytesMut, table: &FieldTable) {
     let start = begin(out);
-    // Where the containers that have begun stand, the innermost last.
+    // The positions of the open containers' lengths, the innermost last.
     let mut starts = Vec::new();
     for step in Walk::new(table) {
         match step {
@@ -71,7 +71,7 @@ pub(crate) fn table(out: &mut BytesMut, table: &FieldTable) {
     end(out, start);
 }
 
-/// The name that a field of a table has and a value of an array has not, and the tag.
+/// Writes the name, which only a field of a table has, and the tag.
 fn head(out: &mut BytesMut, name: Option<&ShortStr>, value: &FieldValue) {
     if let Some(name) = name {
         short_str(out, name);
@@ -79,14 +79,14 @@ fn head(out: &mut BytesMut, name: Option<&ShortStr>, value: &FieldValue) {
     octet(out, value.tag());
 }
 
-/// Leaves room for a length.
+/// Reserves space for a length. Returns its position.
 fn begin(out: &mut BytesMut) -> usize {
     let start = out.len();
     long(out, 0);
     start
 }
 
-/// Fills the room in with the length of all that followed.
+/// Writes the length of all bytes after the reserved space into that space.
 fn end(out: &mut BytesMut, start: usize) {
     if let Some([a, b, c, d, body @ ..]) = out.get_mut(start..) {
         [*a, *b, *c, *d] = wire_len(body.len()).to_be_bytes();
@@ -98,8 +98,8 @@ fn long_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A length as it stands on the wire. What is longer fits no frame, and is refused before it is
-/// encoded (see [`Encode`](super::Encode)).
+/// Returns a length as it is encoded. A longer value fits into no frame, and is refused before it
+/// is encoded (see [`Encode`](super::Encode)).
 pub(crate) fn wire_len(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
@@ -125,7 +125,7 @@ fn plain(out: &mut BytesMut, value: &FieldValue) {
         FieldValue::LongStr(text) => long_str(out, text),
         FieldValue::Timestamp(value) => timestamp(out, *value),
         FieldValue::Bytes(bytes) => long_bytes(out, bytes),
-        // The walk announces containers by themselves.
+        // [`Walk`] yields the contents of a container as steps of their own.
         FieldValue::Array(_) | FieldValue::Table(_) | FieldValue::Void => {}
     }
 }

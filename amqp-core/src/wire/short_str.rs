@@ -1,4 +1,4 @@
-//! Short strings: the type of every name on the wire.
+//! Short strings: the type of all names in the protocol.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -14,14 +14,14 @@ use bytes::BytesMut;
 
 use super::{Decode, DecodeError, Encode, parse, put};
 
-/// How many bytes a text in place may have, so that it takes 40 with its length and the variant's
-/// tag. Most names and routing keys have fewer.
+/// The capacity of the inline form, in bytes. With the length octet and the tag of the enum, a
+/// `ShortStr` takes 40 bytes. Most names and routing keys fit.
 const INLINE: usize = 38;
 
-/// A text of at most 255 **bytes** of UTF-8.
+/// A text of at most 255 **bytes** of UTF-8 (section 4.2.5.3 of the specification).
 ///
-/// Up to 38 bytes are stored in place, longer ones behind a shared pointer, so that a clone never
-/// allocates. It compares, sorts and hashes as the `str` that it holds.
+/// Up to 38 bytes are stored inline, longer texts behind a shared pointer, so that a clone never
+/// allocates. It compares, sorts and hashes like its `str`.
 ///
 /// ```
 /// use amqp_core::wire::ShortStr;
@@ -34,26 +34,28 @@ const INLINE: usize = 38;
 #[derive(Clone)]
 pub struct ShortStr(Repr);
 
-/// All variants hold UTF-8 of at most `MAX_LEN` bytes, `Inline` at most `INLINE`.
+/// Invariant: all variants contain UTF-8 of at most `MAX_LEN` bytes, `Inline` at most `INLINE`
+/// bytes.
 #[derive(Clone)]
 enum Repr {
-    /// The text as it stands on the wire, its length first. What follows its end means nothing.
+    /// The text in its wire format: the length octet, the text, and unused bytes.
     Inline([u8; 1 + INLINE]),
     Static(&'static str),
     Shared(Arc<str>),
 }
 
 impl ShortStr {
-    /// The most bytes that a short string can have: its length is one octet.
+    /// The maximum length of a short string, in bytes: the length is one octet.
     pub const MAX_LEN: usize = 255;
 
-    /// The empty string.
+    /// Returns the empty string.
     #[must_use]
     pub const fn new() -> Self {
         Self(Repr::Inline([0; 1 + INLINE]))
     }
 
-    /// A short string from a literal, also in a constant; `None` if it has more than 255 bytes.
+    /// Creates a short string from a literal, also in a constant. `Some` if it has at most 255
+    /// bytes.
     ///
     /// ```
     /// use amqp_core::wire::ShortStr;
@@ -72,7 +74,7 @@ impl ShortStr {
         }))
     }
 
-    /// The form in place, if the bytes fit into it.
+    /// Returns the inline form. `Some` if the bytes fit into it.
     const fn inline(bytes: &[u8]) -> Option<[u8; 1 + INLINE]> {
         let mut wire = [0; 1 + INLINE];
         let [len, text @ ..] = &mut wire;
@@ -84,7 +86,7 @@ impl ShortStr {
         Some(wire)
     }
 
-    /// Takes a short string off the front of `input`.
+    /// Consumes a short string at the front of `input`.
     #[inline]
     pub(super) fn read(input: &[u8]) -> Result<(&[u8], Self), DecodeError> {
         let (text, rest) = input
@@ -95,11 +97,11 @@ impl ShortStr {
             let text = core::str::from_utf8(text).map_err(|_| DecodeError::InvalidUtf8)?;
             return Ok((rest, Self(Repr::Shared(Arc::from(text)))));
         }
-        // Most texts are ASCII, for which there is a quicker look.
+        // Most texts are ASCII, and that check is faster.
         if !text.is_ascii() && core::str::from_utf8(text).is_err() {
             return Err(DecodeError::InvalidUtf8);
         }
-        // To copy more than the text is quicker, since the compiler knows how much.
+        // Copies more than the text: a copy of constant size is faster.
         let wire = match input.first_chunk() {
             Some(wire) => Some(*wire),
             None => Self::inline(text),
@@ -110,8 +112,8 @@ impl ShortStr {
         ))
     }
 
-    /// Bytes that should be text. What is not UTF-8 is replaced by U+FFFD, and what is then over
-    /// the length left out.
+    /// Creates a short string from bytes that may be invalid UTF-8. Invalid UTF-8 is replaced by
+    /// U+FFFD, and a result of more than 255 bytes is truncated.
     pub(super) fn from_lossy(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let mut end = text.len().min(Self::MAX_LEN);
@@ -122,31 +124,31 @@ impl ShortStr {
         Self::try_from(cut).unwrap_or_default()
     }
 
-    /// The text. A text in place is checked to be UTF-8 again, which
-    /// [`as_bytes`](Self::as_bytes) is spared.
+    /// Returns the text. For an inline text this checks again that it is UTF-8;
+    /// [`as_bytes`](Self::as_bytes) does not.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            // Only valid text is ever stored, so the default is never taken.
+            // Invariant: the text is valid UTF-8, so the default is never used.
             Repr::Inline(_) => core::str::from_utf8(self.as_bytes()).unwrap_or_default(),
             Repr::Static(text) => text,
             Repr::Shared(text) => text,
         }
     }
 
-    /// The bytes of the text.
+    /// Returns the bytes of the text.
     #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            // The length is never above what follows it, so the default is never taken.
+            // Invariant: the length is at most `INLINE`, so the default is never used.
             Repr::Inline([len, text @ ..]) => text.get(..usize::from(*len)).unwrap_or_default(),
             Repr::Static(text) => text.as_bytes(),
             Repr::Shared(text) => text.as_bytes(),
         }
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
@@ -157,14 +159,14 @@ impl ShortStr {
         }
     }
 
-    /// Whether it is the empty string.
+    /// Returns whether the string is empty.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Appends it with its length octet.
+    /// Appends the length octet and the text.
     #[inline]
     pub(super) fn write(&self, out: &mut BytesMut) {
         if let Repr::Inline(wire) = &self.0 {
@@ -175,7 +177,7 @@ impl ShortStr {
         }
     }
 
-    /// How many bytes it takes on the wire: its own and the length octet.
+    /// Returns the encoded size, in bytes: the length octet, and the text.
     #[inline]
     #[must_use]
     pub fn encoded_len(&self) -> usize {
@@ -183,15 +185,16 @@ impl ShortStr {
     }
 }
 
-/// The text has more than [`ShortStr::MAX_LEN`] bytes, so it cannot be a short string.
+/// The text has more than [`ShortStr::MAX_LEN`] bytes, and so cannot be a short string.
 #[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
 #[error("a short string has at most {max} bytes, this text has {len}", max = ShortStr::MAX_LEN)]
 pub struct ShortStrError {
-    /// How many bytes the text has.
+    /// The length of the text, in bytes.
     pub len: usize,
 }
 
-/// Lets a function take `impl TryInto<ShortStr>` and be given a `ShortStr`, where nothing can fail.
+/// Lets a function with an `impl TryInto<ShortStr>` argument accept a `ShortStr`, where the
+/// conversion cannot fail.
 impl From<Infallible> for ShortStrError {
     fn from(never: Infallible) -> Self {
         match never {}
@@ -328,14 +331,14 @@ impl PartialOrd for ShortStr {
     }
 }
 
-/// The order of `str` is that of its bytes.
+/// The order of `str` is the order of its bytes.
 impl Ord for ShortStr {
     fn cmp(&self, other: &Self) -> Ordering {
         self.as_bytes().cmp(other.as_bytes())
     }
 }
 
-/// By the `str`, as `Borrow<str>` asks for: no other way feeds every hasher the same.
+/// Hashes as `str`, as `Borrow<str>` requires: no other way makes the same calls to every hasher.
 impl Hash for ShortStr {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);

@@ -1,4 +1,4 @@
-//! Field tables: named values of any type.
+//! Field tables: named values of different types (section 4.2.5.5 of the specification).
 
 use alloc::vec::{self, Vec};
 use core::{fmt, mem, slice};
@@ -8,17 +8,17 @@ use bytes::BytesMut;
 use super::value::dismantle;
 use super::{Decode, DecodeError, Encode, FieldValue, ShortStr, ShortStrError, parse, put};
 
-/// How deep tables and arrays may be nested in each other: a flat table is 1 deep.
+/// The maximum nesting depth of tables and arrays; a flat table has depth 1.
 ///
-/// Decoding refuses more, so that no peer can make it use up the stack. It is the limit of
+/// The decoder refuses deeper tables, so that a peer cannot exhaust the stack. The limit is that of
 /// RabbitMQ's Java client.
 pub const MAX_TABLE_DEPTH: usize = 32;
 
-/// Named values in the order in which they stand on the wire.
+/// Named values, in wire order.
 ///
-/// A name may occur more than once, as RabbitMQ allows; whatever was received is kept and sent on
-/// unchanged. A look-up finds the first. Two tables are equal if they have the same fields in the
-/// same order.
+/// A name may occur more than once, which the specification forbids (section 4.2.5.5) and RabbitMQ
+/// allows. All received fields are kept and forwarded unchanged. A lookup finds the first one. Two
+/// tables are equal if they have the same fields in the same order.
 ///
 /// ```
 /// use amqp_core::wire::{FieldTable, FieldValue};
@@ -33,13 +33,13 @@ pub const MAX_TABLE_DEPTH: usize = 32;
 pub struct FieldTable(Vec<(ShortStr, FieldValue)>);
 
 impl FieldTable {
-    /// A table without fields.
+    /// Returns an empty table.
     #[must_use]
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// The table with this field in addition, or in place of the first one of its name.
+    /// Adds a field, or replaces the value of the first field with this name.
     ///
     /// # Errors
     /// If the name has more than 255 bytes.
@@ -52,7 +52,8 @@ impl FieldTable {
         Ok(self)
     }
 
-    /// Replaces the value of the first field of this name and returns it, or appends a field.
+    /// Replaces the value of the first field with this name and returns the old value, or appends a
+    /// field.
     pub fn insert(&mut self, name: ShortStr, value: impl Into<FieldValue>) -> Option<FieldValue> {
         let value = value.into();
         if let Some(old) = self.get_mut(&name) {
@@ -62,13 +63,12 @@ impl FieldTable {
         None
     }
 
-    /// Appends a field, even if there is one of this name, which then remains the one that look-ups
-    /// find.
+    /// Appends a field. If there is a field with this name already, lookups still find that one.
     pub fn push(&mut self, name: ShortStr, value: impl Into<FieldValue>) {
         self.0.push((name, value.into()));
     }
 
-    /// Removes every field of this name and returns the value of the first.
+    /// Removes every field with this name, and returns the value of the first one.
     pub fn remove(&mut self, name: &str) -> Option<FieldValue> {
         let at = self.0.iter().position(|(key, _)| key == name)?;
         let (_, value) = self.0.remove(at);
@@ -76,49 +76,49 @@ impl FieldTable {
         Some(value)
     }
 
-    /// The value of the first field of this name.
+    /// Returns the value of the first field with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&FieldValue> {
         self.iter()
             .find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// The value of the first field of this name, to be changed in place.
+    /// Returns the value of the first field with this name, for modification.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut FieldValue> {
         self.0
             .iter_mut()
             .find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// Whether there is a field of this name.
+    /// Returns whether there is a field with this name.
     #[must_use]
     pub fn contains_key(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// All fields in their order.
+    /// Returns an iterator over all fields, in order.
     #[must_use]
     pub fn iter(&self) -> FieldTableIter<'_> {
         FieldTableIter(self.0.iter())
     }
 
-    /// How many fields it has, those inside of other fields not counted.
+    /// Returns the number of fields, without those of nested tables.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether it has no fields.
+    /// Returns whether the table has no fields.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How deep tables and arrays are nested: 1 if no field is a table or an array.
+    /// Returns the nesting depth of tables and arrays: 1 if no field is a table or an array.
     ///
-    /// A peer that is as strict as we are refuses a table deeper than [`MAX_TABLE_DEPTH`]. Neither
-    /// this nor encoding or dropping needs more stack for a deep table; cloning, comparing and
-    /// printing one do.
+    /// A peer with the same limit refuses a table deeper than [`MAX_TABLE_DEPTH`]. The stack use of
+    /// this method, of encoding and of dropping does not depend on the depth; that of cloning,
+    /// comparing and printing does.
     #[must_use]
     pub fn depth(&self) -> usize {
         let (mut depth, mut deepest) = (1, 1);
@@ -133,7 +133,7 @@ impl FieldTable {
         deepest
     }
 
-    /// How many bytes it takes on the wire, with the four of its length.
+    /// Returns the encoded size, in bytes, with the 4 bytes of the length.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         Walk::new(self).fold(4, |len, step| match step {
@@ -144,7 +144,7 @@ impl FieldTable {
         })
     }
 
-    /// Takes the values out, for [`dismantle`].
+    /// Moves the values out, for [`dismantle`].
     pub(super) fn take_values(&mut self) -> impl Iterator<Item = FieldValue> + use<> {
         mem::take(&mut self.0).into_iter().map(|(_, value)| value)
     }
@@ -183,14 +183,14 @@ impl Decode for FieldTable {
     }
 }
 
-/// Keeps every field, also several of one name.
+/// Keeps all fields, including those with the same name.
 impl FromIterator<(ShortStr, FieldValue)> for FieldTable {
     fn from_iter<I: IntoIterator<Item = (ShortStr, FieldValue)>>(fields: I) -> Self {
         Self(fields.into_iter().collect())
     }
 }
 
-/// Appends every field, also several of one name.
+/// Appends all fields, including those with the same name.
 impl Extend<(ShortStr, FieldValue)> for FieldTable {
     fn extend<I: IntoIterator<Item = (ShortStr, FieldValue)>>(&mut self, fields: I) {
         self.0.extend(fields);
@@ -215,7 +215,7 @@ impl<'a> IntoIterator for &'a FieldTable {
     }
 }
 
-/// The fields of a [`FieldTable`] in their order.
+/// An iterator over the fields of a [`FieldTable`], in order.
 #[derive(Clone, Debug)]
 pub struct FieldTableIter<'a>(slice::Iter<'a, (ShortStr, FieldValue)>);
 
@@ -239,21 +239,21 @@ impl DoubleEndedIterator for FieldTableIter<'_> {
 
 impl ExactSizeIterator for FieldTableIter<'_> {}
 
-/// Everything in a table in the order of the wire, nested values included, however deep, without
-/// recursion.
+/// An iterator over all values of a table in wire order, including nested ones. It does not
+/// recurse, so the nesting depth is unlimited.
 pub(super) struct Walk<'a> {
     fields: Fields<'a>,
-    /// What is left of the containers around `fields`, the innermost last.
+    /// The remaining fields of the containers around `fields`, the innermost last.
     around: Vec<Fields<'a>>,
 }
 
-/// What a [`Walk`] comes by. Values in an array have no name.
+/// A step of a [`Walk`]. Values in an array have no name.
 pub(super) enum Step<'a> {
-    /// A value that holds no others.
+    /// A value other than a container.
     Plain(Option<&'a ShortStr>, &'a FieldValue),
-    /// A table or an array, whose fields come next.
+    /// The start of a table or an array; its fields follow.
     Begin(Option<&'a ShortStr>, &'a FieldValue),
-    /// The end of the innermost table or array that has begun; the table that is walked has none.
+    /// The end of the innermost open table or array. The outermost table has no `End`.
     End,
 }
 

@@ -49,7 +49,7 @@ pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsSetup
             None => Ok(Arc::clone(config)),
         };
     }
-    let provider = provider()?;
+    let provider = provider(options)?;
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(unable)?
@@ -85,6 +85,7 @@ fn beside_config(options: &TlsOptions) -> Option<&'static str> {
     [
         ("authorities", options.authorities.is_some()),
         ("identity", options.identity.is_some()),
+        ("provider", options.provider.is_some()),
         ("cacertfile", parameters.cacertfile.is_some()),
         ("certfile", parameters.certfile.is_some()),
         ("keyfile", parameters.keyfile.is_some()),
@@ -98,16 +99,19 @@ fn beside_config(options: &TlsOptions) -> Option<&'static str> {
     .find_map(|(name, given)| given.then_some(name))
 }
 
-/// The provider of cryptography: the process default if installed, otherwise the built-in one.
-fn provider() -> Result<Arc<CryptoProvider>, TlsSetupError> {
-    if let Some(installed) = CryptoProvider::get_default() {
-        return Ok(Arc::clone(installed));
+/// The provider of cryptography: that of the options, otherwise the process default, otherwise the only
+/// one that is built in. With both built in, none is preferred silently: features add up over a build.
+fn provider(options: &TlsOptions) -> Result<Arc<CryptoProvider>, TlsSetupError> {
+    let given = options.provider.as_ref();
+    if let Some(provider) = given.or_else(|| CryptoProvider::get_default()) {
+        return Ok(Arc::clone(provider));
     }
-    // The adapters enable `ring` by default. A build with both has chosen `aws-lc-rs` explicitly.
-    #[cfg(feature = "aws-lc-rs")]
+    #[cfg(all(feature = "aws-lc-rs", not(feature = "ring")))]
     return Ok(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
     return Ok(Arc::new(rustls::crypto::ring::default_provider()));
+    #[cfg(all(feature = "ring", feature = "aws-lc-rs"))]
+    return Err(TlsSetupError::TwoProviders);
     #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
     Err(TlsSetupError::NoProvider)
 }

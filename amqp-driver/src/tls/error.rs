@@ -88,6 +88,12 @@ pub enum TlsSetupError {
          default provider of rustls"
     )]
     NoProvider,
+    /// Two providers of cryptography are built in, and none is chosen.
+    #[error(
+        "TLS has two providers of cryptography, `ring` and `aws-lc-rs`: choose one in \
+         `TlsOptions::provider`, or install a default provider of rustls"
+    )]
+    TwoProviders,
     /// Two settings exclude each other.
     #[error("TLS is configured with `{one}`, which leaves nothing to say to `{other}`")]
     Conflict {

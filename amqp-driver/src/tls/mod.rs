@@ -21,7 +21,7 @@ use amqp_core::{
     uri::{TlsParameters, Uri},
 };
 #[cfg(feature = "tls")]
-use rustls::{ClientConfig, CommonState, pki_types::ServerName};
+use rustls::{ClientConfig, CommonState, crypto::CryptoProvider, pki_types::ServerName};
 
 pub use self::error::TlsError;
 pub(crate) use self::error_tap::TlsErrorTap;
@@ -68,6 +68,10 @@ pub struct TlsOptions {
     /// The client certificate. Excludes `certfile`.
     #[cfg(feature = "tls")]
     pub identity: Option<Identity>,
+    /// The provider of cryptography. Without it the default of the process, if one is installed,
+    /// otherwise the built-in one: with both `ring` and `aws-lc-rs` it has to be chosen here or installed.
+    #[cfg(feature = "tls")]
+    pub provider: Option<Arc<CryptoProvider>>,
     /// A ready-made configuration, used unchanged. The only other setting that it allows is a
     /// `server_name_indication` with a name; any other is a [`TlsSetupError::Conflict`].
     #[cfg(feature = "tls")]
@@ -95,6 +99,14 @@ impl TlsOptions {
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
+        self
+    }
+
+    /// Sets `provider`.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn provider(mut self, provider: impl Into<Arc<CryptoProvider>>) -> Self {
+        self.provider = Some(provider.into());
         self
     }
 

@@ -42,6 +42,18 @@ mod with_a_provider {
     }
 
     #[test]
+    fn a_provider_of_the_options_is_taken() -> Outcome {
+        #[cfg(feature = "ring")]
+        let mut provider = rustls::crypto::ring::default_provider();
+        #[cfg(not(feature = "ring"))]
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.truncate(1);
+        let tls = made(&options()?.provider(provider), "localhost")?;
+        assert_eq!(tls.config().crypto_provider().cipher_suites.len(), 1);
+        Ok(())
+    }
+
+    #[test]
     fn a_server_name_is_the_host_or_what_is_said_in_its_place() -> Outcome {
         let mut options = options()?;
         let name = |options: &TlsOptions, host: &str| {
