@@ -149,7 +149,7 @@ impl Drop for Entered {
 pub(crate) struct StepExecutor(Option<Executor>);
 
 impl StepExecutor {
-    /// Creates an executor that sleeps with `park`, whose waker wakes it.
+    /// Creates an executor that sleeps with `park`, and is woken by the waker of that.
     pub(crate) fn new(park: impl Park) -> Self {
         Self(Some(Executor {
             park: Some(Box::new(park)),

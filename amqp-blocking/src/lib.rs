@@ -14,6 +14,7 @@ pub mod select;
 mod serve;
 mod sleep;
 mod stream;
+mod streams;
 mod thread;
 mod wait;
 
@@ -31,11 +32,11 @@ pub use self::{
     connect::{connect, connect_with, from_stream},
     executor::block_on,
     handles::{
-        BaseChannel, Channel, ChannelPool, Confirm, ConfirmChannel, ConfirmError, Connection,
-        Consumer, PooledChannel, Returns, TxChannel,
+        BaseChannel, Channel, ChannelPool, ConfirmChannel, Connection, PooledChannel, TxChannel,
     },
     runtime::{Blocking, BlockingClock},
     stream::{BlockingSocket, BlockingStream},
+    streams::{Confirm, ConfirmError, Consumer, Returns},
     thread::in_thread,
     wait::{wait, within},
 };

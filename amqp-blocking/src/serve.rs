@@ -42,7 +42,7 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 
 /// Serves a broker with TLS to the listener's clients, as [`serve`] does. A slow TLS handshake does
 /// not delay other clients. A client with a certificate may log in with it (the SASL mechanism
-/// [EXTERNAL](https://www.rabbitmq.com/docs/access-control#mechanisms)), see [`ServerTls`].
+/// [EXTERNAL](https://www.rabbitmq.com/docs/access-control)), see [`ServerTls`].
 ///
 /// # Errors
 /// As [`serve`].

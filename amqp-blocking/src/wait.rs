@@ -20,7 +20,7 @@ thread_local! {
 /// on this thread, taken together. Of nested limits the earliest deadline applies.
 ///
 /// A call beyond the limit fails with [`Error::TimedOut`], or as its documentation states. It is
-/// cancelled like its asynchronous namesake whose future is dropped: that is always safe, and
+/// cancelled by dropping the future of its asynchronous namesake: that is always safe, and
 /// described there under "Cancel safety". The connection is not affected.
 ///
 /// ```no_run

@@ -1,4 +1,4 @@
-//! What goes wrong with the bytes of connections, and when: the decisions, for whoever moves them.
+//! Faults of the bytes of connections: the decisions, which the transport applies.
 
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -8,15 +8,15 @@ use crate::{keys::ConnectionKey, random::Random};
 /// A direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// What the broker sends.
+    /// The output of the broker.
     ToClient,
-    /// What the client sends.
+    /// The output of the client.
     FromClient,
 }
 
-/// What goes wrong with the bytes of one direction of a connection. The default is nothing.
+/// The faults of the bytes in one direction of a connection. The default has none.
 ///
-/// Bytes are never reordered or changed, and none is lost but by a cut.
+/// Bytes are never reordered or changed, and only a cut loses them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disturbance {
     delay: Duration,
@@ -26,7 +26,7 @@ pub struct Disturbance {
 }
 
 impl Disturbance {
-    /// Nothing goes wrong.
+    /// Creates a disturbance without faults.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -37,37 +37,38 @@ impl Disturbance {
         }
     }
 
-    /// Every byte arrives so much later than it would, by the clock of the connection; what follows
-    /// it is not held up any further. A bounded amount is on the way at a time, as on a real line.
+    /// Delays every byte by the same time, by the clock of the connection; the delays of successive
+    /// bytes do not add up. The number of bytes in flight is bounded, as in a network.
     ///
-    /// When the broker ends a connection, the line stays for five seconds: what it says last does
-    /// not arrive over a line that takes longer.
+    /// When the broker ends a connection, bytes in flight still arrive for five seconds: with a
+    /// longer delay the final bytes are lost.
     #[must_use]
     pub const fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Bytes arrive in pieces of 1 to `max` bytes, each after a turn of its own. Where the stream is
-    /// split follows from the broker's seed and the number of the connection, and from nothing else;
-    /// a piece can only be split further where its sender has not sent all of it yet. 0 is taken as 1.
+    /// Splits the stream into pieces of 1 to `max` bytes, each of which arrives separately. The
+    /// boundaries depend only on the broker's seed, the number of the connection and the direction;
+    /// a piece is split further only where its sender has not sent all of it yet. A `max` of 0
+    /// counts as 1.
     #[must_use]
     pub const fn split(mut self, max: usize) -> Self {
         self.pieces = Some(if max == 0 { 1 } else { max });
         self
     }
 
-    /// The connection ends without a word, in both directions, when so many bytes have arrived in
-    /// this one: 0 is at once. What was on the way is lost.
+    /// Cuts the connection in both directions, without a close handshake, when this many bytes have
+    /// arrived in this one; 0 cuts it at once. Bytes in flight are lost.
     #[must_use]
     pub const fn cut_after(mut self, bytes: u64) -> Self {
         self.cut_after = Some(bytes);
         self
     }
 
-    /// Nothing arrives any more in this direction when so many bytes have: 0 is at once. Not even an
-    /// end does, so that only heartbeats and timeouts notice. It goes on from there when the faults
-    /// of the connection are [set](crate::Faults::bytes) to others.
+    /// Stalls this direction when this many bytes have arrived; 0 stalls it at once. An end of the
+    /// stream does not arrive either, so that only heartbeats and timeouts detect it. The direction
+    /// continues when other faults are [set](crate::Faults::bytes) for the connection.
     #[must_use]
     pub const fn stall_after(mut self, bytes: u64) -> Self {
         self.stall_after = Some(bytes);
@@ -79,7 +80,7 @@ impl Disturbance {
     }
 }
 
-/// What goes wrong with the bytes of a connection. The default is nothing.
+/// The faults of the bytes of a connection. The default has none.
 ///
 /// ```
 /// use amqp_broker::{ByteFaults, Disturbance};
@@ -100,14 +101,14 @@ pub struct ByteFaults {
 }
 
 impl ByteFaults {
-    /// Nothing goes wrong.
+    /// Creates a set without faults.
     #[must_use]
     pub const fn new() -> Self {
         Self::both(Disturbance::new())
     }
 
-    /// The same goes wrong in both directions. Each counts its own bytes, and is split in its own
-    /// places.
+    /// Creates the same faults in both directions. Each direction counts its own bytes, and has its
+    /// own boundaries.
     #[must_use]
     pub const fn both(disturbance: Disturbance) -> Self {
         Self {
@@ -116,43 +117,43 @@ impl ByteFaults {
         }
     }
 
-    /// These, with what goes wrong with what the broker sends.
+    /// Sets the faults of the broker's output.
     #[must_use]
     pub const fn to_client(mut self, disturbance: Disturbance) -> Self {
         self.to_client = disturbance;
         self
     }
 
-    /// These, with what goes wrong with what the client sends.
+    /// Sets the faults of the client's output.
     #[must_use]
     pub const fn from_client(mut self, disturbance: Disturbance) -> Self {
         self.from_client = disturbance;
         self
     }
 
-    /// Whether the connection is cut before another byte arrives.
+    /// Returns whether the connection is cut before another byte arrives.
     pub(crate) fn cut_at_once(&self) -> bool {
         let ways = [&self.to_client, &self.from_client];
         ways.iter().any(|way| way.cut_after == Some(0))
     }
 }
 
-/// Whether bytes may arrive.
+/// The bytes that may arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passage {
-    /// So many at most, as one piece; never 0.
+    /// At most this many, as one piece; never 0.
     Open(usize),
-    /// None, for as long as this plan holds; nor may an end of the stream.
+    /// No bytes and no end of the stream, as long as this plan holds.
     Stalled,
-    /// None, and the connection is to end without a word, in both directions.
+    /// No bytes: the connection ends in both directions, without a close handshake.
     Cut,
 }
 
-/// What is to happen to the bytes of a connection from now on, decided beforehand: it depends on how
-/// many have arrived and on nothing else.
+/// The faults of a connection's bytes from now on. They are decided in advance, and depend only on
+/// the number of bytes that have arrived.
 ///
-/// Whoever moves the bytes gets it from [`Broker::poll_byte_plan`](crate::Broker::poll_byte_plan),
-/// asks it before every move, and tells it afterwards.
+/// The transport gets it from [`Broker::poll_byte_plan`](crate::Broker::poll_byte_plan), queries it
+/// before it moves bytes, and reports them afterwards.
 ///
 /// ```
 /// use amqp_broker::{Broker, ByteFaults, Config, Direction, Disturbance, Passage};
@@ -182,9 +183,9 @@ pub struct BytePlan {
 }
 
 impl BytePlan {
-    /// The plan of a connection of a broker with that seed.
+    /// Creates the plan of a connection of a broker with this seed.
     pub(crate) const fn new(faults: ByteFaults, seed: u64, key: ConnectionKey) -> Self {
-        // Neighbouring seeds, and neighbouring connections, have nothing in common.
+        // Removes the correlation of neighbouring seeds, and of neighbouring connections.
         let mut random = Random::new(Random::new(seed).next().wrapping_add(key.0));
         Self {
             to_client: Course::new(faults.to_client, random.next()),
@@ -192,13 +193,13 @@ impl BytePlan {
         }
     }
 
-    /// Nothing goes wrong: bytes need not be looked after.
+    /// Returns whether there are no faults: the transport need not follow the plan.
     #[must_use]
     pub fn is_clear(&self) -> bool {
         self.to_client.faults.is_nothing() && self.from_client.faults.is_nothing()
     }
 
-    /// The connection is to end without a word, because one of its directions is cut.
+    /// Returns whether a direction is cut: the connection has to end, without a close handshake.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         [&self.to_client, &self.from_client]
@@ -206,19 +207,21 @@ impl BytePlan {
             .any(|course| course.passage() == Passage::Cut)
     }
 
-    /// How long bytes are on the way that are sent now.
+    /// Returns the delay of bytes that are sent now.
     #[must_use]
     pub const fn delay(&self, direction: Direction) -> Duration {
         self.course(direction).faults.delay
     }
 
-    /// Whether bytes may arrive. The answer stays the same until some [have](Self::passed).
+    /// Returns how many bytes may arrive. The result stays the same until some
+    /// [have](Self::passed).
     #[must_use]
     pub fn passage(&self, direction: Direction) -> Passage {
         self.course(direction).passage()
     }
 
-    /// So many bytes have arrived, no more than may.
+    /// Records that `count` bytes have arrived, at most as many as [`passage`](Self::passage)
+    /// allows.
     pub const fn passed(&mut self, direction: Direction, count: usize) {
         match direction {
             Direction::ToClient => self.to_client.passed(count),
@@ -234,13 +237,13 @@ impl BytePlan {
     }
 }
 
-/// The plan for one direction.
+/// The plan of one direction.
 #[derive(Clone, Debug)]
 struct Course {
     faults: Disturbance,
-    /// How many bytes have arrived.
+    /// The number of bytes that have arrived.
     passed: u64,
-    /// How many are left of the piece in progress.
+    /// The number of bytes that remain of the current piece.
     piece: usize,
     random: Random,
 }
@@ -287,13 +290,13 @@ impl Course {
     }
 }
 
-/// Which connections are disturbed.
+/// The faults that are set for existing and for future connections.
 #[derive(Debug, Default)]
 pub(crate) struct ByteSwitch {
-    /// How many connections to come are, and how.
+    /// The number of future connections with faults.
     next: u64,
     of_next: ByteFaults,
-    /// What has changed and nobody has asked for yet.
+    /// The changes that were not polled yet.
     changes: BTreeMap<ConnectionKey, ByteFaults>,
 }
 
@@ -307,7 +310,7 @@ impl ByteSwitch {
         self.changes.insert(key, faults);
     }
 
-    /// A connection was accepted.
+    /// Sets the faults of a connection that was accepted.
     pub(crate) fn begin(&mut self, key: ConnectionKey) {
         if self.next > 0 {
             self.next -= 1;
@@ -315,7 +318,7 @@ impl ByteSwitch {
         }
     }
 
-    /// A connection is gone.
+    /// Drops the pending change of a connection that is removed.
     pub(crate) fn end(&mut self, key: ConnectionKey) {
         self.changes.remove(&key);
     }
@@ -339,7 +342,7 @@ mod tests {
         )
     }
 
-    /// Where the stream is split, up to that many bytes, if at most so many come at a time.
+    /// Returns the boundaries of the stream up to `end`, if at most `most` bytes arrive at a time.
     fn boundaries(mut plan: BytePlan, direction: Direction, end: usize, most: usize) -> Vec<usize> {
         let (mut at, mut found) = (0, vec![]);
         while at < end {
@@ -424,7 +427,7 @@ mod tests {
                 assert_eq!(count, 100);
                 assert_eq!(plan.passage(Direction::ToClient), end);
                 assert_eq!(plan.is_cut(), end == Passage::Cut);
-                // The other way has counted nothing yet.
+                // The other direction has not counted any bytes.
                 assert!(matches!(
                     plan.passage(Direction::FromClient),
                     Passage::Open(_)

@@ -1,4 +1,4 @@
-//! What a broker begins with.
+//! The configuration of a broker.
 
 use alloc::{collections::BTreeMap, string::String, vec, vec::Vec};
 
@@ -10,31 +10,34 @@ use amqp_core::{
 
 use crate::permission::Permissions;
 
-/// What a broker begins with.
+/// The configuration of a broker.
 ///
-/// The default is a fresh RabbitMQ: the virtual host `/`, and in it the user `guest` with the
-/// password `guest`, who may do everything. Unlike RabbitMQ's, this `guest` may also come from
-/// another machine: where a client comes from is not known here.
+/// The default is a fresh RabbitMQ: the virtual host `/`, and the user `guest` with the password
+/// `guest` and all permissions in it. Unlike in RabbitMQ, this `guest` may also connect from
+/// another machine, because the broker does not know the addresses of clients
+/// (<https://www.rabbitmq.com/docs/access-control>).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// What each connection begins with: limits to negotiate, mechanisms, timeouts, and what to
-    /// tell of this server. Its `limits.body` is not used, see [`Limits::message`].
+    /// The configuration of each connection: limits to negotiate, mechanisms, timeouts, and the
+    /// server properties. Its `limits.body`, `limits.output_high` and `limits.output_low` are not
+    /// used, see [`Limits::message`] and [`Limits::output`].
     ///
-    /// The default has RabbitMQ's product name, version and capabilities, because clients decide by
-    /// them what they may ask for, and refuses a `frame_max` below 8192, as RabbitMQ does since 4.1;
-    /// `frame_min` allows 4096. It has EXTERNAL among its mechanisms, which is offered only where
-    /// the [transport is secured](crate::Broker::handle_secured).
+    /// The default has RabbitMQ's product name, version and capabilities, because clients select
+    /// features by them, and refuses a `frame_max` below 8192, as RabbitMQ does since 4.1;
+    /// `frame_min` can be set to as little as 4096, the minimum of the standard. Its mechanisms
+    /// include EXTERNAL, which is offered only where the [transport is
+    /// secured](crate::Broker::handle_secured).
     pub server: server::Config,
     /// The virtual hosts. Default `/`.
     pub vhosts: Vec<String>,
-    /// Who may log in. Default `guest`.
+    /// The users. Default `guest`.
     pub users: Vec<User>,
-    /// What bounds the memory.
+    /// The limits on memory.
     pub limits: Limits,
-    /// Where versions of RabbitMQ differ. Default those of 3.10.
+    /// The behaviour that differs between versions of RabbitMQ. Default that of 3.10.
     pub rules: Rules,
-    /// What the names that the broker makes follow from. Default 0.
+    /// The seed of generated names and of faults. Default 0.
     pub seed: u64,
     /// The time of day at [`Instant::ORIGIN`](amqp_core::Instant::ORIGIN), in seconds since the
     /// Unix epoch. It is written into the headers of dead letters. Default 0.
@@ -109,7 +112,7 @@ impl Config {
 }
 
 impl Config {
-    /// The default with the rules and the version of RabbitMQ 4: see [`Rules::rabbitmq_4`].
+    /// Returns the default with the rules and the version of RabbitMQ 4: see [`Rules::rabbitmq_4`].
     #[must_use]
     pub fn rabbitmq_4() -> Self {
         let mut config = Self {
@@ -121,7 +124,7 @@ impl Config {
     }
 }
 
-/// Somebody who may log in.
+/// A user, with permissions in virtual hosts.
 #[derive(Clone, Debug)]
 pub struct User {
     pub(crate) name: String,
@@ -130,8 +133,8 @@ pub struct User {
 }
 
 impl User {
-    /// A user who may log in, and use no virtual host yet. With an empty password it is let in by
-    /// EXTERNAL only, which does not ask for one.
+    /// Creates a user without access to any virtual host. With an empty password the user can log
+    /// in only with EXTERNAL, which requires none.
     pub fn new(name: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self {
             name: name.into(),
@@ -140,7 +143,7 @@ impl User {
         }
     }
 
-    /// This user, with these permissions in a virtual host.
+    /// Sets the permissions in a virtual host.
     #[must_use]
     pub fn may(mut self, vhost: impl Into<String>, permissions: Permissions) -> Self {
         self.permissions.insert(vhost.into(), permissions);
@@ -148,39 +151,39 @@ impl User {
     }
 }
 
-/// Bounds of a whole broker.
+/// The limits of a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How many connections there may be at a time; another one is not accepted. Default 65,536: an
-    /// idle one takes a few kilobytes.
+    /// The maximum number of connections; another one is not accepted. Default 65,536: an idle one
+    /// takes a few kilobytes.
     pub connections: usize,
-    /// How many queues there may be at a time; another one is refused with 506 (resource-error),
-    /// which RabbitMQ leaves to its operators. Default 1,000,000.
+    /// The maximum number of queues, and of exchanges in each virtual host; another one is refused
+    /// with 506 (resource-error). RabbitMQ leaves that to its operators. Default 1,000,000.
     pub queues: usize,
-    /// How many bindings there may be at a time, over all exchanges of a virtual host; another one
-    /// is refused with 506. Default 1,000,000.
+    /// The maximum number of bindings of all exchanges in a virtual host; another one is refused
+    /// with 506. Default 1,000,000.
     pub bindings: usize,
-    /// How many consumers a channel may have; another one is refused with 530. Default 100,000:
-    /// each takes a kilobyte.
+    /// The maximum number of consumers of a channel; another one is refused with 530 (not-allowed).
+    /// Default 100,000: each takes a kilobyte.
     pub consumers: usize,
-    /// The largest message, in bytes; a larger one closes its channel with 406. Default 128 MiB, as
-    /// RabbitMQ 3.10 has.
+    /// The maximum size of a message, in bytes; a larger one closes its channel with 406
+    /// (precondition-failed). Default 128 MiB, as in RabbitMQ 3.10.
     pub message: u64,
-    /// How much all messages together may take, in bytes; above it publishers are blocked and not
-    /// read from, until it is less again. Default 1 GiB.
+    /// The maximum memory of all messages together, in bytes. Above it connections that publish are
+    /// blocked and not read from, until 7/8 of it or less is used. Default 1 GiB.
     ///
-    /// A message counts once, in however many queues it is, with what keeping it costs beside its
-    /// body. What has come of a message that is not yet whole counts, too.
+    /// A message counts once for all its queues, with the cost of keeping it in addition to its
+    /// body. The received part of an incomplete message counts, too.
     pub memory: usize,
-    /// How many messages a transaction may hold, and likewise acknowledgements; more close the
-    /// channel with 506. Default 1,000,000.
+    /// The maximum number of messages in a transaction, and likewise of acknowledgements; more
+    /// close the connection with 506. Default 1,000,000.
     pub transaction: usize,
-    /// A consumer gets nothing more while this much waits to be sent on its connection, in bytes.
-    /// Default 256 KiB: a slow consumer costs no more than that and one message.
+    /// The output on a connection above which its consumers receive nothing more, in bytes. Default
+    /// 256 KiB: a slow consumer costs no more than that and one message.
     pub output: usize,
-    /// A connection is not read from while this much waits to be sent on it, in bytes: it asks
-    /// without listening to the answers. Default 1 MiB.
+    /// The output on a connection above which it is not read from, in bytes: the client sends
+    /// requests without reading the replies. Reading resumes at half of it. Default 1 MiB.
     pub replies: usize,
 }
 
@@ -265,23 +268,24 @@ impl Limits {
     }
 }
 
-/// Where versions of RabbitMQ differ.
+/// The behaviour that differs between versions of RabbitMQ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
     /// Whether queues may be neither durable nor exclusive. RabbitMQ 4.3 closes the connection with
-    /// 541.
+    /// 541 (internal-error).
     pub transient_queues: bool,
-    /// Whether `basic.qos` with `global` bounds the whole channel. RabbitMQ 4.3 takes it as if
-    /// `global` were not there.
+    /// Whether `basic.qos` with `global` limits the whole channel
+    /// (<https://www.rabbitmq.com/docs/consumer-prefetch>). RabbitMQ 4.3 ignores `global`.
     pub global_qos: bool,
-    /// Whether `channel.flow` may pause deliveries. RabbitMQ closes the connection with 540; here
-    /// it is allowed by default, as the standard wants it.
+    /// Whether `channel.flow` may pause deliveries. RabbitMQ closes the connection with 540
+    /// (not-implemented, <https://www.rabbitmq.com/docs/specification>); here it is allowed by
+    /// default, as in the standard (section 1.5.2.3 of the protocol reference).
     pub flow: bool,
 }
 
 impl Rules {
-    /// Those of RabbitMQ 3.10, and `channel.flow` as the standard wants it.
+    /// Returns the rules of RabbitMQ 3.10, with `channel.flow` as in the standard.
     #[must_use]
     pub const fn rabbitmq_3() -> Self {
         Self {
@@ -291,8 +295,8 @@ impl Rules {
         }
     }
 
-    /// Those of RabbitMQ 4.3: no queues that are neither durable nor exclusive, and no prefetch
-    /// limit of a whole channel.
+    /// Returns the rules of RabbitMQ 4.3, with `channel.flow` as in the standard: no queues that
+    /// are neither durable nor exclusive, and no prefetch limit of a whole channel.
     #[must_use]
     pub const fn rabbitmq_4() -> Self {
         Self {
@@ -332,22 +336,22 @@ impl Rules {
     }
 }
 
-/// A configuration that no broker can begin with.
+/// The reason for which a broker cannot use a configuration.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// What a connection would begin with.
+    /// The configuration of connections is invalid.
     #[error("the settings of connections: {0}")]
     Server(#[from] amqp_core::ApiMisuse),
-    /// Two users of one name.
+    /// Two users have the same name.
     #[error("there are two users {}", Quoted(.0))]
     DuplicateUser(String),
-    /// Two virtual hosts of one name.
+    /// Two virtual hosts have the same name.
     #[error("there are two virtual hosts {}", Quoted(.0))]
     DuplicateVhost(String),
 }
 
-/// The extensions that clients ask for in `server_properties`.
+/// The capabilities in `server_properties`, by which clients select extensions.
 const CAPABILITIES: [&str; 9] = [
     "publisher_confirms",
     "exchange_exchange_bindings",
@@ -360,7 +364,7 @@ const CAPABILITIES: [&str; 9] = [
     "direct_reply_to",
 ];
 
-/// What RabbitMQ of that version tells of itself.
+/// Returns the server properties of RabbitMQ in this version.
 fn server_properties(version: &str) -> FieldTable {
     let mut capabilities = FieldTable::new();
     for name in CAPABILITIES {

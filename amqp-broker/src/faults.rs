@@ -1,4 +1,4 @@
-//! A switch for what goes wrong only rarely.
+//! Fault injection.
 
 use amqp_core::{Instant, protocol::ReplyCode};
 
@@ -11,24 +11,24 @@ use crate::{
     refusal::Refusal,
 };
 
-/// What goes wrong with confirms. It begins with the next publish on a channel in confirm mode, of
-/// whatever connection.
+/// A fault of publisher confirms. It begins with the next publish on a channel in confirm mode, of
+/// any connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfirmFault {
-    /// Nothing.
+    /// No fault.
     #[default]
     None,
-    /// So many are never sent; the messages are taken all the same.
+    /// Drops this many confirms; the messages are accepted all the same.
     DropNext(u64),
-    /// One in so many is never sent, which ones follows from the broker's seed; the messages are
-    /// taken all the same.
+    /// Drops one confirm in this many, chosen by the broker's seed; the messages are accepted all
+    /// the same.
     DropOneIn(u32),
-    /// So many messages are not taken, and negatively acknowledged.
+    /// Discards this many messages, and sends `basic.nack` for them.
     NackNext(u64),
 }
 
-/// What is to go wrong.
+/// The faults that are set.
 #[derive(Debug, Default)]
 pub(crate) struct FaultState {
     pub(crate) memory_alarm: bool,
@@ -44,7 +44,7 @@ impl FaultState {
         refuses
     }
 
-    /// What goes wrong with the next confirm.
+    /// Returns the fault of the next confirm.
     pub(crate) fn next_confirm(&mut self, random: &mut Random) -> Option<Fate> {
         match &mut self.confirms {
             ConfirmFault::None | ConfirmFault::DropNext(0) | ConfirmFault::NackNext(0) => None,
@@ -64,8 +64,7 @@ impl FaultState {
     }
 }
 
-/// The fault switch of a broker, for tests: what a broker, and the line to it, does on bad days, on
-/// demand.
+/// Injects faults into a broker and its connections, for tests.
 ///
 /// ```
 /// use amqp_broker::{Broker, ByteFaults, Config, ConfirmFault, Disturbance};
@@ -83,15 +82,14 @@ pub struct Faults<'a> {
 }
 
 impl Broker {
-    /// The fault switch.
+    /// Returns the fault injection of the broker.
     pub const fn faults(&mut self) -> Faults<'_> {
         Faults { broker: self }
     }
 
-    /// A connection for whose bytes something else is to go wrong than before, or nothing any more,
-    /// and what that is: for whoever moves them. It holds from the next byte on, and what it counts
-    /// is counted from there. Ask after any call, and after [`accept`](Self::accept) before the
-    /// first byte.
+    /// Returns a connection with changed byte faults, and its new plan, for the transport to apply.
+    /// The plan holds from the next byte on, and counts from there. Poll it after any call, and
+    /// after [`accept`](Self::accept) before the first byte.
     pub fn poll_byte_plan(&mut self) -> Option<(ConnectionKey, BytePlan)> {
         let (key, faults) = self.faults.bytes.poll()?;
         Some((key, BytePlan::new(faults, self.config.seed, key)))
@@ -99,50 +97,51 @@ impl Broker {
 }
 
 impl Faults<'_> {
-    /// Raises the memory alarm, or lets it go: publishers are blocked as if memory were short.
+    /// Raises or clears the memory alarm: publishers are blocked as if memory were low
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
     pub fn memory_alarm(&mut self, raised: bool) {
         self.broker.faults.memory_alarm = raised;
         self.broker.finish();
     }
 
-    /// Refuses the next so many connections.
+    /// Refuses the next `count` connections.
     pub const fn refuse_connects(&mut self, count: u64) {
         self.broker.faults.refused_connects = count;
     }
 
-    /// Lets confirms go wrong, in place of how they went wrong before.
+    /// Sets the fault of confirms, in place of the previous one.
     pub const fn confirms(&mut self, fault: ConfirmFault) {
         self.broker.faults.confirms = fault;
     }
 
-    /// Lets something go wrong with the bytes of a connection from now on, in place of what went
-    /// wrong before; what it counts is counted from now. [`ByteFaults::new`] ends it all: what was
-    /// stalled goes on, and what is on the way arrives when it would have.
+    /// Sets the faults of a connection's bytes from now on, in place of the previous ones; bytes
+    /// are counted from now. [`ByteFaults::new`] ends all faults: stalled bytes continue, and bytes
+    /// in flight keep their arrival times.
     ///
-    /// The end of a connection cannot be heard over a line that is stalled. It is heard when that is
-    /// lifted here, which can be done after the broker has given up the connection, too.
+    /// The end of a connection does not arrive in a stalled direction. It arrives when this method
+    /// lifts the stall, even if the broker has closed the connection before.
     ///
-    /// What moves the bytes has to [follow](Broker::poll_byte_plan); the drivers of `amqp-driver`
-    /// do.
+    /// The transport has to [apply](Broker::poll_byte_plan) the faults; that of `amqp-embedded`
+    /// does.
     pub fn bytes(&mut self, key: ConnectionKey, faults: ByteFaults) {
         self.broker.faults.bytes.set(key, faults);
         if faults.cut_at_once() {
-            // The driver may have nothing to send, and not be reading.
+            // The driver may have no output and not be reading, and would not detect the cut.
             let now = self.broker.now;
             self.broker
                 .handle_transport_error(key, now, "cut for a test");
         }
     }
 
-    /// Lets something go wrong with the bytes of the next so many connections, from their first
-    /// byte on, in place of what was said of the next ones before. `u64::MAX` is all of them, and 0
-    /// is none. Connections that are refused do not count.
+    /// Sets the faults of the bytes of the next `count` connections, from their first byte on, in
+    /// place of the previous ones. `u64::MAX` means all of them, and 0 none. Connections that are
+    /// refused do not count.
     pub const fn bytes_of_next(&mut self, count: u64, faults: ByteFaults) {
         self.broker.faults.bytes.set_next(count, faults);
     }
 
-    /// Closes a connection, as an operator does: with 320 (connection-forced) or another code. The
-    /// text is sent as it is.
+    /// Closes a connection as an operator does: with 320 (connection-forced) or another code. The
+    /// text is sent unchanged.
     pub fn close_connection(&mut self, key: ConnectionKey, code: ReplyCode, text: &str) {
         if let Some(link) = self.broker.links.get_mut(&key) {
             link.machine.close(code, text);
@@ -151,7 +150,7 @@ impl Faults<'_> {
         self.broker.finish();
     }
 
-    /// Closes a channel by its number, for no fault of the client.
+    /// Closes a channel by its number, without a fault of the client.
     pub fn close_channel(&mut self, key: ConnectionKey, number: u16, code: ReplyCode, text: &str) {
         let link = self.broker.links.get(&key);
         let channel = link.and_then(|link| link.channels.get(&number));
@@ -169,7 +168,7 @@ impl Faults<'_> {
         self.broker.finish();
     }
 
-    /// Ends a connection without a word.
+    /// Ends a connection without a close handshake.
     pub fn drop_connection(&mut self, key: ConnectionKey, now: Instant) {
         self.broker
             .handle_transport_error(key, now, "dropped for a test");

@@ -1,4 +1,4 @@
-//! What a broker holds, as values.
+//! The state of a broker, as values.
 
 use alloc::{string::String, vec::Vec};
 
@@ -13,7 +13,7 @@ use crate::{
     model::{channel::Mode, exchange::Destination, queue::Queue, vhost::Vhost},
 };
 
-/// What a broker holds at one moment: what a management API would tell.
+/// The state of a broker at one moment, as a management API would return it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Inspection {
@@ -21,9 +21,9 @@ pub struct Inspection {
     pub vhosts: Vec<VhostInfo>,
     /// The connections, in the order in which they were accepted.
     pub connections: Vec<ConnectionInfo>,
-    /// What messages take, in bytes.
+    /// The memory that messages occupy, in bytes.
     pub memory: usize,
-    /// Whether publishers are blocked because memory is short.
+    /// Whether the memory alarm is raised, which blocks connections that publish.
     pub memory_alarm: bool,
 }
 
@@ -49,13 +49,13 @@ pub struct ExchangeInfo {
     pub name: ShortStr,
     /// Its type, such as `topic`.
     pub kind: &'static str,
-    /// Whether it was declared to outlive the broker; it does not.
+    /// Whether it was declared durable, which has no effect here.
     pub durable: bool,
-    /// Whether it goes with its last binding.
+    /// Whether it is deleted with its last binding.
     pub auto_delete: bool,
-    /// Whether only other exchanges publish to it.
+    /// Whether it accepts messages only from other exchanges.
     pub internal: bool,
-    /// The arguments it was declared with.
+    /// The arguments of its declaration.
     pub arguments: FieldTable,
 }
 
@@ -65,19 +65,19 @@ pub struct ExchangeInfo {
 pub struct QueueInfo {
     /// Its name.
     pub name: ShortStr,
-    /// Whether it was declared to outlive the broker; it does not.
+    /// Whether it was declared durable, which has no effect here.
     pub durable: bool,
-    /// Whether it goes with its last consumer.
+    /// Whether it is deleted with its last consumer.
     pub auto_delete: bool,
-    /// The connection that has it for itself.
+    /// `Some` for an exclusive queue: the connection that it belongs to.
     pub owner: Option<ConnectionKey>,
-    /// The arguments it was declared with.
+    /// The arguments of its declaration.
     pub arguments: FieldTable,
-    /// How many messages wait to be delivered.
+    /// The number of ready messages.
     pub ready: usize,
-    /// How many were delivered and not acknowledged.
+    /// The number of unacknowledged messages.
     pub unacked: u64,
-    /// Its consumers, in the order in which they came.
+    /// Its consumers, in the order in which they were added.
     pub consumers: Vec<ConsumerInfo>,
 }
 
@@ -87,25 +87,25 @@ pub struct QueueInfo {
 pub struct ConsumerInfo {
     /// Its tag.
     pub tag: ShortStr,
-    /// The connection it is on.
+    /// Its connection.
     pub connection: ConnectionKey,
-    /// The number of the channel it is on.
+    /// The number of its channel.
     pub channel: u16,
-    /// Whether it does not acknowledge.
+    /// Whether its deliveries need no acknowledgement.
     pub no_ack: bool,
-    /// Whether it has the queue for itself.
+    /// Whether it has exclusive access to the queue.
     pub exclusive: bool,
-    /// How many deliveries it may have unacknowledged; 0 for no limit.
+    /// The maximum number of unacknowledged deliveries; 0 for no limit.
     pub prefetch: u16,
     /// Its priority.
     pub priority: i64,
-    /// Whether it is given messages. It is not while another one is the single active consumer.
+    /// Whether it receives messages. `false` while another one is the single active consumer.
     pub active: bool,
-    /// The arguments it came with.
+    /// Its arguments.
     pub arguments: FieldTable,
 }
 
-/// What a binding leads to.
+/// The destination of a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindingTarget {
     /// A queue.
@@ -118,11 +118,11 @@ pub enum BindingTarget {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BindingInfo {
-    /// The exchange that messages come from.
+    /// The source exchange.
     pub source: ShortStr,
-    /// Where they go.
+    /// The destination.
     pub destination: BindingTarget,
-    /// The key or pattern.
+    /// The routing key or pattern.
     pub routing_key: ShortStr,
     /// The arguments.
     pub arguments: FieldTable,
@@ -132,17 +132,17 @@ pub struct BindingInfo {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// Which connection.
+    /// Its key.
     pub key: ConnectionKey,
-    /// Who has logged in; empty before.
+    /// The authenticated user; empty before the login.
     pub user: String,
     /// The virtual host; empty before it is open.
     pub vhost: String,
-    /// What the client said of itself.
+    /// The client properties.
     pub client_properties: FieldTable,
-    /// What was negotiated.
+    /// The negotiated limits.
     pub tuning: Tuning,
-    /// Whether it is not read from because it published while memory was short.
+    /// Whether it is blocked and not read from, because it published during a memory alarm.
     pub blocked: bool,
     /// Its channels, by number.
     pub channels: Vec<ChannelInfo>,
@@ -154,28 +154,28 @@ pub struct ConnectionInfo {
 pub struct ChannelInfo {
     /// Its number.
     pub number: u16,
-    /// How many consumers it has.
+    /// The number of its consumers.
     pub consumers: usize,
-    /// How many deliveries it has not acknowledged.
+    /// The number of its unacknowledged deliveries.
     pub unacked: usize,
-    /// How many deliveries a new consumer may have unacknowledged; 0 for no limit.
+    /// The prefetch limit of a new consumer; 0 for no limit.
     pub prefetch: u16,
-    /// How many all consumers together may; 0 for no limit.
+    /// The prefetch limit of all consumers together; 0 for no limit.
     pub global_prefetch: u16,
-    /// Whether its publishes are confirmed.
+    /// Whether it is in confirm mode.
     pub confirms: bool,
     /// Whether it is transactional.
     pub transactional: bool,
 }
 
 impl Inspection {
-    /// The virtual host of that name.
+    /// Returns the virtual host of that name.
     #[must_use]
     pub fn vhost(&self, name: &str) -> Option<&VhostInfo> {
         self.vhosts.iter().find(|vhost| vhost.name == name)
     }
 
-    /// The queue of that name in the virtual host `/`.
+    /// Returns the queue of that name in the virtual host `/`.
     #[must_use]
     pub fn queue(&self, name: &str) -> Option<&QueueInfo> {
         self.vhost("/")?.queue(name)
@@ -183,13 +183,13 @@ impl Inspection {
 }
 
 impl VhostInfo {
-    /// The queue of that name.
+    /// Returns the queue of that name.
     #[must_use]
     pub fn queue(&self, name: &str) -> Option<&QueueInfo> {
         self.queues.iter().find(|queue| queue.name == *name)
     }
 
-    /// The exchange of that name.
+    /// Returns the exchange of that name.
     #[must_use]
     pub fn exchange(&self, name: &str) -> Option<&ExchangeInfo> {
         self.exchanges
@@ -199,7 +199,7 @@ impl VhostInfo {
 }
 
 impl Broker {
-    /// What it holds now.
+    /// Returns the current state.
     #[must_use]
     pub fn inspect(&self) -> Inspection {
         let connections = self.links.iter().map(|(key, link)| ConnectionInfo {

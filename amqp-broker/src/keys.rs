@@ -1,28 +1,28 @@
-//! Numbers that name things within a broker, none of which is ever used twice.
+//! Keys of the entities of a broker, none of which is ever reused.
 
 use amqp_core::ChannelId;
 
-/// A connection of a broker.
+/// The key of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionKey(pub(crate) u64);
 
 impl ConnectionKey {
-    /// The number: connections are counted from 1 in the order in which they were accepted.
+    /// Returns the number: connections are counted from 1 in the order in which they were accepted.
     #[must_use]
     pub const fn number(self) -> u64 {
         self.0
     }
 }
 
-/// A queue of a broker. Another queue that is later declared by the same name has another key.
+/// The key of a queue. A queue that is declared again after its deletion has a new key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueueKey(pub(crate) u64);
 
-/// A consumer of a queue.
+/// The key of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ConsumerKey(pub(crate) u64);
 
-/// A channel of a connection.
+/// The key of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ChannelKey {
     pub(crate) connection: ConnectionKey,

@@ -1,29 +1,29 @@
 //! An in-memory AMQP 0-9-1 broker as a pure state machine.
 //!
-//! Bytes of one connection go in, bytes of others come out. There is no I/O, no clock and no thread
-//! in it: time and the seed of its names are given from outside, and the same calls give the same
-//! results. What it does is what RabbitMQ 3.10 does, down to the texts of its errors, so that
-//! clients and test suites that others wrote do not notice the difference.
+//! Takes the input of each connection and produces the output of all of them. It performs no I/O,
+//! reads no clock and starts no thread: the caller supplies the time and the seed of generated
+//! names, and the same calls give the same results. It behaves as RabbitMQ 3.10 does, down to the
+//! texts of its errors, so that existing clients and test suites run against it unchanged.
 //!
-//! It is for tests, for examples, and for where nothing needs to survive: **durability is not its
-//! job**. `durable` queues and `persistent` messages are accepted and treated like all others, and
-//! everything is gone with the [`Broker`].
+//! It is meant for tests, for examples, and for uses without persistent state: **durability is not
+//! provided**. `durable` queues and `persistent` messages are accepted and treated like all others,
+//! and all state is dropped with the [`Broker`].
 //!
 //! # How it is driven
-//! A connection is [accepted](Broker::accept), and then driven as any other end of a connection:
+//! A connection is [accepted](Broker::accept), and then driven like any other endpoint:
 //!
-//! | the world says | the broker says |
+//! | calls of a driver | results for a driver |
 //! |---|---|
-//! | [`handle_input`](Broker::handle_input), [`handle_eof`](Broker::handle_eof), [`handle_transport_error`](Broker::handle_transport_error) of a connection | [`poll_transmit`](Broker::poll_transmit): what to send to it; [`wants_input`](Broker::wants_input): whether to read from it |
+//! | [`handle_input`](Broker::handle_input), [`handle_eof`](Broker::handle_eof), [`handle_transport_error`](Broker::handle_transport_error) of a connection | [`poll_transmit`](Broker::poll_transmit): its output; [`wants_input`](Broker::wants_input): whether to read from it |
 //! | [`handle_connection_timeout`](Broker::handle_connection_timeout) | [`poll_connection_timeout`](Broker::poll_connection_timeout) |
-//! | [`handle_timeout`](Broker::handle_timeout) | [`poll_timeout`](Broker::poll_timeout): when a message or a queue expires |
-//! | [`remove`](Broker::remove): nobody drives the connection any more | [`is_finished`](Broker::is_finished) |
+//! | [`handle_timeout`](Broker::handle_timeout) | [`poll_timeout`](Broker::poll_timeout): the time at which a message or a queue expires |
+//! | [`remove`](Broker::remove): the connection has no driver | [`is_finished`](Broker::is_finished) |
 //!
-//! What one connection says may concern others. After any call, [`poll_wake`](Broker::poll_wake)
-//! names the connections that have something to send, or can be read from again; their drivers are
-//! to be woken. After any call, [`poll_timeout`](Broker::poll_timeout) may name an earlier time than
-//! before. Nothing is lost if it is served late: what is due is also looked for in every other call
-//! that is told the time.
+//! A call for one connection may affect others. After any call, [`poll_wake`](Broker::poll_wake)
+//! returns the connections that have output, or can be read from again; wake their drivers. After
+//! any call, [`poll_timeout`](Broker::poll_timeout) may return an earlier time than before. A late
+//! [`handle_timeout`](Broker::handle_timeout) loses nothing: every other call that takes the time
+//! also processes the deadlines that have passed.
 //!
 //! ```
 //! use amqp_broker::{Broker, Config};
@@ -54,11 +54,11 @@
 //! ```
 //!
 //! # For tests
-//! [`Broker::inspect`] tells what a management API would: queues with what is in them, bindings,
-//! consumers, connections. [`Broker::faults`] is a switch for what goes wrong only rarely: an alarm,
-//! confirms that never come, a connection that is closed with a code, or whose bytes come late, in
-//! pieces, or not at all. The bytes are moved by others: those who want that to work ask
-//! [`Broker::poll_byte_plan`].
+//! [`Broker::inspect`] returns the state as a management API would: queues with their message
+//! counts, bindings, consumers, connections. [`Broker::faults`] injects faults: an alarm, confirms
+//! that are never sent, a connection that is closed with a code, bytes that are delayed, split,
+//! stalled or cut off. The broker only decides on faults of bytes: the transport applies them, as
+//! planned by [`Broker::poll_byte_plan`].
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(

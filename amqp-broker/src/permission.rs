@@ -1,4 +1,5 @@
-//! What a user may do in a virtual host: regular expressions over names, as RabbitMQ's.
+//! The permissions of a user in a virtual host: regular expressions over names, as in RabbitMQ
+//! (<https://www.rabbitmq.com/docs/access-control>).
 
 use alloc::string::String;
 
@@ -9,21 +10,21 @@ use regex_automata::{
 
 /// A regular expression that does not parse.
 ///
-/// The syntax is that of the `regex` family of crates, on bytes: look-around and back references,
-/// which RabbitMQ's has, are not in it. It never takes more than linear time.
+/// The syntax is that of the `regex` family of crates, on bytes: unlike in RabbitMQ, look-around
+/// and back references are not supported. Matching takes at most linear time.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[error("the pattern `{pattern}` does not parse: {problem}")]
 pub struct BadPattern {
     /// The expression.
     pub pattern: String,
-    /// What is wrong with it.
+    /// The error of the parser.
     pub problem: String,
 }
 
-/// What a user may do with which queues and exchanges of a virtual host.
+/// The permissions of a user for the queues and exchanges of a virtual host.
 ///
-/// Each is a regular expression that is looked for anywhere in the name; the default exchange has
-/// the name `amq.default`. The empty expression allows nothing.
+/// Each is a regular expression that is searched for anywhere in the name; the default exchange has
+/// the name `amq.default`. The empty expression matches nothing.
 #[derive(Clone, Debug)]
 pub struct Permissions {
     configure: Pattern,
@@ -32,11 +33,11 @@ pub struct Permissions {
 }
 
 impl Permissions {
-    /// Permissions from three expressions: what may be declared and deleted, what may be published
-    /// to and bound, what may be consumed and bound from.
+    /// Creates permissions from three expressions: `configure` for declaring and deleting, `write`
+    /// for publishing to and binding, `read` for consuming and binding from.
     ///
     /// # Errors
-    /// When one does not parse.
+    /// If an expression does not parse.
     ///
     /// ```
     /// use amqp_broker::Permissions;
@@ -53,7 +54,7 @@ impl Permissions {
         })
     }
 
-    /// Everything is allowed.
+    /// Returns permissions for everything.
     #[must_use]
     pub const fn all() -> Self {
         Self {
@@ -73,7 +74,7 @@ impl Permissions {
     }
 }
 
-/// What is to be done with a queue or an exchange.
+/// The operation on a queue or an exchange that needs a permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Configure,
@@ -124,8 +125,8 @@ impl Pattern {
     }
 }
 
-/// The most memory that a compiled expression may take, in bytes: far more than any that a person
-/// writes, far less than what would hurt.
+/// The memory limit of a compiled expression, in bytes: far above that of any expression written by
+/// hand, and low enough to be harmless.
 const NFA_MAX: usize = 1 << 20;
 
 #[cfg(test)]

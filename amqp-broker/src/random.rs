@@ -1,8 +1,8 @@
-//! Numbers that look random and follow from a seed.
+//! Pseudo-random numbers from a seed.
 
 use alloc::string::String;
 
-/// A generator of the splitmix64 family: every seed is good, and it is never used for secrets.
+/// A splitmix64 generator. Every seed is valid. Not for secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -19,7 +19,8 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A name as RabbitMQ makes them: the prefix, then 128 bits in 22 letters, digits, `-` and `_`.
+    /// Generates a name in RabbitMQ's format: the prefix, then 128 bits in 22 letters, digits, `-`
+    /// and `_`.
     pub(crate) fn name(&mut self, prefix: &str) -> String {
         const ALPHABET: &[u8; 64] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -1,4 +1,4 @@
-//! What is answered to a request that cannot be granted: the reply code, and RabbitMQ's text.
+//! The refusals of requests: the reply codes, and RabbitMQ's texts.
 
 use alloc::{
     format,
@@ -11,21 +11,22 @@ use amqp_core::{
     wire::{FieldValue, ShortStr},
 };
 
-/// A request is refused: its channel closes, or its connection, as the code says.
+/// The refusal of a request. The reply code determines whether its channel or its connection closes
+/// (section 4.8.1 of the specification).
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) code: ReplyCode,
     pub(crate) text: String,
 }
 
-/// What a text that is too long for the wire ends with.
+/// The end of a text that is truncated to a short string (section 4.2.5.3 of the specification).
 const DOTS: &str = "...";
 
-/// What most requests end with.
+/// The result of most requests.
 pub(crate) type Outcome<T = ()> = Result<T, Refusal>;
 
 impl Refusal {
-    /// A refusal with a text that begins with the name of the code, as RabbitMQ's do.
+    /// Creates a refusal with a text that begins with the name of the code, as in RabbitMQ.
     pub(crate) fn new(code: ReplyCode, text: impl fmt::Display) -> Self {
         let name = code.name().unwrap_or("unknown");
         let mut name = name.to_ascii_uppercase().replace('-', "_");
@@ -66,12 +67,12 @@ impl Refusal {
         Self::new(ReplyCode::COMMAND_INVALID, what)
     }
 
-    /// The default exchange takes publishes and nothing else.
+    /// Refuses an operation on the default exchange, which supports only publishing.
     pub(crate) fn default_exchange() -> Self {
         Self::refused("operation not permitted on the default exchange")
     }
 
-    /// A queue of another connection.
+    /// Refuses a queue that is exclusive to another connection.
     pub(crate) fn locked(queue: &Resource<'_>) -> Self {
         Self::new(
             ReplyCode::RESOURCE_LOCKED,
@@ -83,7 +84,7 @@ impl Refusal {
         )
     }
 
-    /// A queue or an exchange exists with another property than was declared.
+    /// Refuses a redeclaration of a queue or an exchange with another property.
     pub(crate) fn inequivalent(
         property: &str,
         resource: &Resource<'_>,
@@ -96,7 +97,7 @@ impl Refusal {
         ))
     }
 
-    /// An argument of a declaration is wrong.
+    /// Refuses an argument of a declaration.
     pub(crate) fn argument(
         name: &str,
         resource: &Resource<'_>,
@@ -108,7 +109,7 @@ impl Refusal {
     }
 }
 
-/// A queue or an exchange as texts name it.
+/// A queue or an exchange, as named in error texts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resource<'a> {
     kind: &'static str,
@@ -140,12 +141,12 @@ impl fmt::Display for Resource<'_> {
     }
 }
 
-/// A flag, as texts quote it.
+/// Quotes a flag for error texts.
 pub(crate) fn quoted(value: impl fmt::Display) -> String {
     format!("'{value}'")
 }
 
-/// What RabbitMQ calls the type of a field.
+/// Returns RabbitMQ's name of the type of a field.
 pub(crate) const fn type_name(value: &FieldValue) -> &'static str {
     match value {
         FieldValue::Bool(_) => "bool",
@@ -168,7 +169,7 @@ pub(crate) const fn type_name(value: &FieldValue) -> &'static str {
     }
 }
 
-/// A field, or that there is none, as texts quote it.
+/// Displays an optional field for error texts.
 pub(crate) struct Quoted<'a>(pub(crate) Option<&'a FieldValue>);
 
 impl fmt::Display for Quoted<'_> {
@@ -185,7 +186,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// The value of a field without its type, as texts quote it.
+/// Displays the value of a field for error texts, without its type.
 pub(crate) struct QuotedValue<'a>(pub(crate) &'a FieldValue);
 
 impl fmt::Display for QuotedValue<'_> {
@@ -204,7 +205,8 @@ impl fmt::Display for QuotedValue<'_> {
     }
 }
 
-/// Whether two fields say the same: integers of all widths are alike, and so are floats.
+/// Returns whether two fields have the same value. Integers of all widths are comparable, and so
+/// are floats.
 pub(crate) fn same_value(one: &FieldValue, other: &FieldValue) -> bool {
     match (one.as_i64(), other.as_i64(), one.as_f64(), other.as_f64()) {
         (Some(one), Some(other), ..) => one == other,
@@ -213,7 +215,7 @@ pub(crate) fn same_value(one: &FieldValue, other: &FieldValue) -> bool {
     }
 }
 
-/// A name that is made here; too long a one is left empty, which cannot be.
+/// Converts a name to a short string; one of more than 255 bytes becomes empty.
 pub(crate) fn short(text: &str) -> ShortStr {
     ShortStr::try_from(text).unwrap_or_default()
 }

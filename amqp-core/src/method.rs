@@ -1,4 +1,4 @@
-//! What the generated methods have in common.
+//! The traits and types that the generated methods share.
 
 use core::fmt;
 
@@ -7,23 +7,24 @@ use crate::{
     wire::{Decode, Encode},
 };
 
-/// The two numbers that name a method on the wire.
+/// The class id and the method id of a method (section 4.2.4 of the specification).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MethodId {
-    /// The class, for example 60 for `basic`.
+    /// The class id, for example 60 for `basic`.
     pub class: u16,
-    /// The method within its class, for example 40 for `publish`.
+    /// The method id within the class, for example 40 for `publish`.
     pub method: u16,
 }
 
 impl MethodId {
-    /// The method of that number in that class.
+    /// Creates the id of a method from its class id and its method id.
     #[must_use]
     pub const fn new(class: u16, method: u16) -> Self {
         Self { class, method }
     }
 
-    /// The method's name, such as `basic.publish`, when the protocol knows it.
+    /// Returns the name of the method, such as `basic.publish`. `Some` if the protocol has such a
+    /// method.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         protocol::rule(self).map(|rule| rule.name)
@@ -49,45 +50,46 @@ impl fmt::Debug for MethodId {
     }
 }
 
-/// One row of the legality table: who may send a method, where, with what, and what answers it.
+/// One row of the legality table: the senders of a method, its channel, its content and its
+/// replies.
 ///
-/// The machine reads the rows for both roles; [`protocol::RULES`] is the whole table.
+/// The machine enforces the rows in both roles; [`protocol::RULES`] is the whole table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Which method.
+    /// The id of the method.
     pub id: MethodId,
-    /// Its name, such as `queue.declare`.
+    /// The name of the method, such as `queue.declare`.
     pub name: &'static str,
-    /// Whether a client may send it.
+    /// Whether a client may send the method.
     pub client_sends: bool,
-    /// Whether a server may send it.
+    /// Whether a server may send the method.
     pub server_sends: bool,
-    /// Whether it concerns the connection and so travels on channel 0 only; all others travel on
-    /// an open channel only.
+    /// Whether the method belongs to the connection and is legal on channel 0 only. All other
+    /// methods are legal on an open channel only (section 4.2.3 of the specification).
     pub connection: bool,
-    /// Whether a content header and a body follow.
+    /// Whether a content header and a body follow (section 4.2.6 of the specification).
     pub content: bool,
-    /// Whether the sender waits for an answer.
+    /// Whether the sender waits for a reply.
     pub synchronous: bool,
-    /// The methods that answer it; empty when nothing does.
+    /// The methods that reply to this one. Empty if it has no reply.
     pub responses: &'static [MethodId],
-    /// The methods it answers; empty when it is not an answer.
+    /// The methods to which this one is a reply. Empty if it is not a reply.
     pub answers: &'static [MethodId],
 }
 
-/// Implemented by the methods of the specification, and nothing else.
+/// Implemented by the methods of the specification only.
 #[allow(unnameable_types, reason = "this seals the traits of methods")]
 pub trait Sealed {}
 
 /// A method of the protocol: a struct of its arguments.
 ///
-/// It is sealed: what encodes itself does so in the middle of a frame.
+/// Sealed, because a method encodes itself into an unfinished frame.
 pub trait MethodDef:
     Sealed + Encode + Decode + Clone + PartialEq + fmt::Debug + Into<protocol::Method>
 {
-    /// Its numbers on the wire.
+    /// The class id and the method id.
     const ID: MethodId;
-    /// Its name, such as `queue.declare`.
+    /// The name, such as `queue.declare`.
     const NAME: &'static str;
 }
 
@@ -97,19 +99,19 @@ pub trait ClientSent: MethodDef + Into<protocol::ClientMethod> {}
 /// A method that a server may send.
 pub trait ServerSent: MethodDef + Into<protocol::ServerMethod> {}
 
-/// A method that the other side answers.
+/// A method to which the peer replies.
 pub trait Request: MethodDef {
-    /// The answer.
+    /// The reply.
     type Reply: TryFrom<protocol::Method, Error = protocol::Method>;
 
-    /// Whether this request asks for no answer.
+    /// Returns whether the `no-wait` bit is set: the peer then sends no reply.
     fn no_wait(&self) -> bool {
         false
     }
 }
 
-/// A request that can ask for no answer.
+/// A request with a `no-wait` bit.
 pub trait NoWait: Request {
-    /// Sets whether the answer is left out.
+    /// Sets the `no-wait` bit. If it is `true`, the peer sends no reply.
     fn set_no_wait(&mut self, no_wait: bool);
 }

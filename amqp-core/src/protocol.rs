@@ -1,7 +1,7 @@
-//! The protocol itself: constants, reply codes, a module per class with a struct per method, and
-//! the table of what is legal where.
+//! The protocol: constants, reply codes, a module per class with a struct per method, and the
+//! legality table.
 //!
-//! Everything here is generated from the specification when the crate is built, so that whatever
-//! the specification knows is written once.
+//! Generated from the specification at build time, so that each fact of the specification is
+//! written once.
 
 include!(concat!(env!("OUT_DIR"), "/protocol.rs"));

@@ -1,7 +1,7 @@
-//! How a client proves who it is: SASL mechanisms, and what a server needs to read their responses.
+//! SASL mechanisms (RFC 4422) for a client, and parsers of their responses for a server.
 //!
-//! A mechanism is a value that the connection asks for its answers, so that one of your own takes
-//! part in the handshake like those that are here. It may have as many rounds as it likes:
+//! The connection calls a [`Mechanism`] during the handshake. An application can implement its own
+//! mechanism, with any number of rounds (section 3 of RFC 4422):
 //!
 //! ```text
 //! server                                    client
@@ -24,8 +24,8 @@ mod tests;
 
 /// The client's side of a SASL mechanism.
 ///
-/// A mechanism can serve one connection after the other: each begins with
-/// [`initial_response`](Self::initial_response). Its `Debug` must not show what is secret.
+/// A mechanism can be used for several connections, one after the other: each calls
+/// [`initial_response`](Self::initial_response) first. Its `Debug` must not show secrets.
 ///
 /// ```
 /// use amqp_core::{
@@ -60,24 +60,25 @@ mod tests;
 /// # Ok::<(), SaslError>(())
 /// ```
 pub trait Mechanism: fmt::Debug + Send + Sync {
-    /// Its name, as the server lists it in `connection.start`.
+    /// Returns the name, as the server lists it in `connection.start`.
     fn name(&self) -> &str;
 
-    /// What `connection.start-ok` carries. An exchange that was under way is over.
+    /// Returns the response for `connection.start-ok`. Begins a new exchange: the state of an
+    /// unfinished one is discarded.
     fn initial_response(&mut self) -> Secret;
 
-    /// The answer to the challenge of a `connection.secure`. A mechanism that says everything in
-    /// its initial response, as most do, can leave this as it is.
+    /// Returns the response to the challenge of a `connection.secure`. The default refuses every
+    /// challenge, as mechanisms with only an initial response do.
     ///
     /// # Errors
-    /// If there is no answer. The connection is then given up.
+    /// If there is no response to the challenge. The connection then fails.
     fn respond(&mut self, challenge: &[u8]) -> Result<Secret, SaslError> {
         let _ = challenge;
         Err(SaslError::UnexpectedChallenge)
     }
 
-    /// Another one of the same kind for the same user: `Box::new(self.clone())`. A configuration
-    /// that makes several connections gives each its own.
+    /// Clones the mechanism: `Box::new(self.clone())`. Each connection gets a clone of the one in
+    /// its configuration.
     fn boxed(&self) -> Box<dyn Mechanism>;
 }
 
@@ -87,28 +88,29 @@ impl Clone for Box<dyn Mechanism> {
     }
 }
 
-/// Why an authentication cannot go on. It never holds anything secret.
+/// The cause of a failed authentication. It never contains a secret.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SaslError {
-    /// The server sent a challenge, for which the mechanism has no answer.
+    /// The mechanism does not respond to challenges, and the server sent one.
     #[error("the server sent a challenge, to which the mechanism has no answer")]
     UnexpectedChallenge,
-    /// The mechanism could not answer the server's challenge, and says why.
+    /// The mechanism has no response to the server's challenge, for the given reason.
     #[error("the challenge has no answer: {0}")]
     Challenge(String),
-    /// PLAIN separates user name and password with a NUL, so neither can have one.
+    /// The user name or the password contains a NUL, which is the separator of PLAIN (section 2 of
+    /// RFC 4616).
     #[error("PLAIN has no user names and passwords with a NUL in them")]
     Nul,
-    /// The client's response is not what its mechanism prescribes.
+    /// The client's response violates the format of its mechanism.
     #[error("the response is malformed: {0}")]
     Malformed(&'static str),
-    /// The client's response is not a table.
+    /// The client's response is not a valid field table.
     #[error("the response is malformed: {0}")]
     Decode(#[from] DecodeError),
 }
 
-/// PLAIN (RFC 4616): user name and password as they are. Every broker has it.
+/// PLAIN (RFC 4616): the user name and the password in clear text. RabbitMQ enables it by default.
 ///
 /// ```
 /// use amqp_core::sasl::{Mechanism, Plain};
@@ -120,19 +122,19 @@ pub enum SaslError {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plain {
-    /// Has no NUL; nor has the password.
+    /// Invariant: neither the user name nor the password contains a NUL.
     username: String,
     password: Secret,
 }
 
 impl Plain {
-    /// The mechanism's name.
+    /// The name of the mechanism.
     pub const NAME: &str = "PLAIN";
 
-    /// Logs in as this user.
+    /// Creates the mechanism for a user.
     ///
     /// # Errors
-    /// If the user name or the password has a NUL in it, which would end it early.
+    /// [`SaslError::Nul`] if the user name or the password contains a NUL.
     pub fn new(
         username: impl Into<String>,
         password: impl Into<Secret>,
@@ -145,7 +147,8 @@ impl Plain {
     }
 }
 
-/// The user `guest` with the password `guest`, whom a new broker lets in from its own machine.
+/// The user `guest` with the password `guest`, which by default may connect from localhost only
+/// (<https://www.rabbitmq.com/docs/access-control#loopback-users>).
 impl Default for Plain {
     fn default() -> Self {
         Self {
@@ -175,10 +178,11 @@ impl Mechanism for Plain {
     }
 }
 
-/// AMQPLAIN: user name and password in a field table, which AMQP had before it had PLAIN.
+/// AMQPLAIN: the user name and the password in a field table. A non-standard variant of PLAIN for
+/// backwards compatibility (<https://www.rabbitmq.com/docs/access-control#mechanisms>).
 ///
-/// The response is the fields alone, without the length that a table begins with elsewhere: the
-/// response as such has one already.
+/// The response consists of the fields only. It lacks the length of a field table (section 4.2.5.5
+/// of the specification), since the response is a long string, which has its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AmqPlain {
     username: String,
@@ -186,10 +190,10 @@ pub struct AmqPlain {
 }
 
 impl AmqPlain {
-    /// The mechanism's name.
+    /// The name of the mechanism.
     pub const NAME: &str = "AMQPLAIN";
 
-    /// Logs in as this user.
+    /// Creates the mechanism for this user.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self {
             username: username.into(),
@@ -206,8 +210,8 @@ impl Mechanism for AmqPlain {
     fn initial_response(&mut self) -> Secret {
         let (username, password) = (self.username.as_bytes(), self.password.expose());
         let len = |text: &[u8]| put::wire_len(text.len()).to_be_bytes();
-        // Each field is its name, behind the length of it, and a long string. A table to make this
-        // from would leave copies of the password behind.
+        // Each field is a short string, a tag and a long string. A `FieldTable` would leave copies
+        // of the password in memory.
         let response: [&[u8]; 8] = [
             b"\x05LOGIN",
             b"S",
@@ -226,17 +230,18 @@ impl Mechanism for AmqPlain {
     }
 }
 
-/// EXTERNAL (RFC 4422): the server knows the client already, from its TLS certificate.
+/// EXTERNAL (appendix A of RFC 4422): the server derives the user from the TLS certificate of the
+/// client (<https://www.rabbitmq.com/docs/ssl>).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct External {
     identity: String,
 }
 
 impl External {
-    /// The mechanism's name.
+    /// The name of the mechanism.
     pub const NAME: &str = "EXTERNAL";
 
-    /// Logs in as whomever the certificate names.
+    /// Creates the mechanism for the user named by the certificate.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -244,7 +249,8 @@ impl External {
         }
     }
 
-    /// Logs in as another user, on whose behalf the one that the certificate names may act.
+    /// Creates the mechanism for the user `identity`, for which the user named by the certificate
+    /// is authorized to act.
     pub fn on_behalf_of(identity: impl Into<String>) -> Self {
         Self {
             identity: identity.into(),
@@ -266,7 +272,7 @@ impl Mechanism for External {
     }
 }
 
-/// Who a client says it is, for a server to check.
+/// The user name and password that a client claims, unverified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Credentials {
@@ -276,7 +282,7 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-/// Reads the response of a client that has chosen PLAIN.
+/// Parses the PLAIN response of a client.
 ///
 /// ```
 /// let credentials = amqp_core::sasl::parse_plain(b"\0tom\0secret")?;
@@ -286,8 +292,8 @@ pub struct Credentials {
 /// ```
 ///
 /// # Errors
-/// If it is not a NUL, a user name in UTF-8, a NUL and a password without one. Like RabbitMQ, this
-/// does not take the response of a user who wants to act as another, whose name would come first.
+/// If the response is not a NUL, a user name in UTF-8, a NUL and a password without a NUL. Like
+/// RabbitMQ, this refuses an authorization identity before the first NUL (section 2 of RFC 4616).
 pub fn parse_plain(response: &[u8]) -> Result<Credentials, SaslError> {
     let mut parts = response.split(|byte| *byte == 0);
     let (Some(identity), Some(username), Some(password), None) =
@@ -304,10 +310,11 @@ pub fn parse_plain(response: &[u8]) -> Result<Credentials, SaslError> {
     })
 }
 
-/// Reads the response of a client that has chosen AMQPLAIN.
+/// Parses the AMQPLAIN response of a client.
 ///
 /// # Errors
-/// If it is not the fields of a table, or has no long strings `LOGIN`, in UTF-8, and `PASSWORD`.
+/// If the response is not the fields of a table, or lacks the long strings `LOGIN`, in UTF-8, and
+/// `PASSWORD`.
 pub fn parse_amqplain(response: &[u8]) -> Result<Credentials, SaslError> {
     let username = parse::bare_long_str(response, "LOGIN")?;
     let username = username.ok_or(SaslError::Malformed("it has no LOGIN"))?;

@@ -1,12 +1,12 @@
-//! Texts of a peer, as errors and reasons show them.
+//! Display of untrusted text in errors and close reasons.
 //!
-//! What a peer says may hold anything, and what an error says ends in a log, line by line: a control
-//! character must not begin a line of its own there or move the cursor of a terminal.
+//! A text of the peer may contain any character, and an error usually ends up in a log, line by
+//! line: a control character in it must not start a new line or control a terminal.
 
 use core::fmt::{self, Write as _};
 
-/// A text whose control characters are escaped when it is displayed: newline, carriage return and
-/// tab as `\n`, `\r` and `\t`, any other, and what changes the direction of text or ends a line, as
+/// A text with its control characters escaped on display: newline, carriage return and tab as `\n`,
+/// `\r` and `\t`; all others, line and paragraph separators, and marks of text direction as
 /// `\u{1b}`.
 ///
 /// ```
@@ -17,8 +17,8 @@ use core::fmt::{self, Write as _};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Escaped<'a>(pub &'a str);
 
-/// A name between quotation marks, [`Escaped`], so that an empty one shows. Quotation marks and
-/// backslashes in it have a backslash before them.
+/// A name in quotation marks, [`Escaped`], so that an empty name is visible. Quotation marks and
+/// backslashes in it are escaped with a backslash.
 ///
 /// ```
 /// use amqp_core::text::Quoted;
@@ -58,7 +58,7 @@ fn put(f: &mut fmt::Formatter<'_>, char: char) -> fmt::Result {
     }
 }
 
-/// The separators of lines and paragraphs, and the marks that set the direction of text.
+/// Returns whether the character separates lines or paragraphs, or sets the direction of text.
 const fn is_layout(char: char) -> bool {
     matches!(
         char,

@@ -1,4 +1,4 @@
-//! A point in time, as the machine knows it.
+//! The clock values of the machine.
 
 use core::{
     fmt,
@@ -6,12 +6,12 @@ use core::{
     time::Duration,
 };
 
-/// A point in time: nanoseconds since an origin of the caller's choosing.
+/// A point in time: nanoseconds since an origin that the caller chooses.
 ///
-/// The machine has no clock. Whoever drives it passes the time in, from a monotonic clock (for
-/// example the standard library's `Instant::elapsed` of a fixed start) or from a simulated one.
-/// Only differences matter, and the clock must not go backwards: an earlier time than the last one is
-/// taken as the last one.
+/// The machine has no clock. The caller passes the time in, from a monotonic clock (for example the
+/// standard library's `Instant::elapsed` of a fixed start) or from a simulated one. Only
+/// differences matter. The clock must not go backwards: a time before the last one is treated as
+/// the last one.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -19,25 +19,25 @@ impl Instant {
     /// The origin.
     pub const ORIGIN: Self = Self(0);
 
-    /// The point that many nanoseconds after the origin.
+    /// Returns the time `nanos` nanoseconds after the origin.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// The point that long after the origin; saturates after 584 years.
+    /// Returns the time `elapsed` after the origin. Saturates after 584 years.
     #[must_use]
     pub fn from_origin(elapsed: Duration) -> Self {
         Self::ORIGIN + elapsed
     }
 
-    /// Nanoseconds since the origin.
+    /// Returns the nanoseconds since the origin.
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// How long after `earlier` this is, zero when it is not after it.
+    /// Returns the time since `earlier`, or zero if `earlier` is later.
     #[must_use]
     pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -1,25 +1,25 @@
-//! Bytes on their way to the socket.
+//! Output bytes on the way from the machine to the transport.
 
 use alloc::{collections::VecDeque, vec::Vec};
 use core::fmt;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// Bytes that the machine has handed out and the transport has not yet taken: a list of segments.
+/// Bytes that the machine has emitted and the transport has not yet accepted: a list of segments.
 ///
-/// It belongs to whoever writes the socket, so that the write happens without touching the
-/// machine. It is a [`Buf`]: write [`chunk`](Buf::chunk), or all [`segments`](Self::segments) at
-/// once with a vectored write, then [`advance`](Buf::advance) by what the socket took.
+/// Owned by the driver, so that writing does not need access to the machine. It is a [`Buf`]: write
+/// [`chunk`](Buf::chunk), or all [`segments`](Self::segments) with a vectored write, then call
+/// [`advance`](Buf::advance) with the number of bytes that were written.
 #[derive(Default)]
 pub struct Transmit {
-    /// None is empty.
+    /// Invariant: no segment is empty.
     segments: VecDeque<Bytes>,
-    /// The sum of the segments' lengths, in bytes.
+    /// The total length of the segments, in bytes.
     len: usize,
 }
 
 impl Transmit {
-    /// Nothing to send.
+    /// Creates an empty `Transmit`.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -28,31 +28,31 @@ impl Transmit {
         }
     }
 
-    /// How many bytes are left to write.
+    /// Returns the number of unwritten bytes.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether everything was written.
+    /// Returns whether all bytes have been written.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// What is left to write, piece by piece, in order; no piece is empty.
+    /// Returns the unwritten segments, in order. None of them is empty.
     pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
         self.segments.iter().map(|segment| &segment[..])
     }
 
-    /// Takes the pieces out, in order: for handing them to another machine in memory.
+    /// Takes all segments, in order, for a transfer to another machine in memory.
     pub fn take_segments(&mut self) -> impl Iterator<Item = Bytes> + '_ {
         self.len = 0;
         self.segments.drain(..)
     }
 
-    /// Moves the first `count` bytes, at most all, behind those of `to`, without copying them: for
-    /// writing no more than so many.
+    /// Moves the first `count` bytes, at most all, to the end of `to`, without a copy: for writes
+    /// of limited size.
     pub fn move_front(&mut self, count: usize, to: &mut Self) {
         let mut left = count.min(self.len);
         self.len -= left;
@@ -70,7 +70,7 @@ impl Transmit {
         }
     }
 
-    /// Forgets what was not written: the connection is gone.
+    /// Discards all unwritten bytes, once the connection has ended.
     pub fn clear(&mut self) {
         self.segments = VecDeque::new();
         self.len = 0;
@@ -84,7 +84,7 @@ impl Transmit {
     }
 }
 
-/// Secrets may be among the bytes, so these are not shown.
+/// Shows only the length: the bytes may contain secrets.
 impl fmt::Debug for Transmit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Transmit({} bytes)", self.len)
@@ -100,7 +100,7 @@ impl Buf for Transmit {
         self.segments.front().map_or(&[], |segment| &segment[..])
     }
 
-    /// Advances past `count` bytes, at most to the end.
+    /// Advances by `count` bytes, at most to the end.
     fn advance(&mut self, count: usize) {
         let mut left = count.min(self.len);
         self.len -= left;
@@ -115,14 +115,14 @@ impl Buf for Transmit {
     }
 }
 
-/// Output being built: small pieces are copied together, large ones chained.
+/// Output under construction: small pieces are copied into a common buffer, large ones are chained.
 #[derive(Default)]
 pub(crate) struct Segments {
-    /// Finished pieces.
+    /// The finished pieces.
     done: VecDeque<Bytes>,
-    /// The sum of the finished pieces' lengths, in bytes.
+    /// The total length of the finished pieces, in bytes.
     done_len: usize,
-    /// Where small pieces are written.
+    /// The buffer for small pieces.
     tail: BytesMut,
 }
 
@@ -141,19 +141,19 @@ impl Segments {
         self.len() == 0
     }
 
-    /// Where to write small pieces.
+    /// Returns the buffer for small pieces.
     pub(crate) const fn tail(&mut self) -> &mut BytesMut {
         &mut self.tail
     }
 
-    /// Appends a large piece without copying it.
+    /// Appends a large piece, without a copy.
     pub(crate) fn chain(&mut self, piece: Bytes) {
         self.finish_tail();
         self.done_len += piece.len();
         self.done.push_back(piece);
     }
 
-    /// Moves everything into `out`.
+    /// Moves all output into `out`.
     pub(crate) fn move_into(&mut self, out: &mut Transmit) {
         self.finish_tail();
         self.done_len = 0;
@@ -162,17 +162,19 @@ impl Segments {
         }
     }
 
-    /// Appends frames that were built elsewhere.
+    /// Appends frames that were encoded into another buffer.
     pub(crate) fn append(&mut self, frames: BytesMut) {
         self.chain(frames.freeze());
     }
 
-    /// Drops everything; chained pieces move to `discarded`.
+    /// Discards all output. Finished pieces move to `discarded`; the small pieces after them are
+    /// dropped.
     pub(crate) fn clear(&mut self, discarded: &mut Vec<Bytes>) {
         discarded.extend(core::mem::take(self).done);
     }
 
-    /// Gives back a buffer larger than `keep` bytes when nothing is in it.
+    /// If there is no output, releases the buffer if its capacity exceeds `keep` bytes, and the
+    /// list of pieces if its capacity exceeds 8.
     pub(crate) fn shrink(&mut self, keep: usize) {
         if self.is_empty() {
             if self.tail.capacity() > keep {

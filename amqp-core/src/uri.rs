@@ -11,19 +11,20 @@
 //! | virtual host | `/` |
 //! | parameter | `None` |
 //!
-//! There may be several hosts, each with or without a port, with commas between them:
-//! `amqp://one,two:5673,[::1]/vhost`. They are the nodes of one cluster, any of which will do. A
+//! A URI may have several hosts, each with or without a port, separated by commas:
+//! `amqp://one,two:5673,[::1]/vhost`. They are the nodes of one cluster, which are equivalent. A
 //! comma that belongs to a host must be percent-encoded.
 //!
-//! The virtual host is what follows the slash. With nothing behind it, `amqp://host/` names the
-//! virtual host `/`, as `amqp://host` and `amqp://host/%2f` do: other clients read it so, though by
-//! RabbitMQ's rules it names the one with the **empty** name, which no URI can name here. It can be
-//! given as [`Config::virtual_host`](crate::client::Config::virtual_host). In every part, what is
-//! not a
-//! letter, a digit or one of ``-._~!$&'()*+,;=`` must be percent-encoded; in the virtual host, `:`
-//! may stand as it is. An `@` may not, neither there nor in the query, although RabbitMQ's rules
-//! allow it: mostly it is the end of a login in which a `/` or a `?` was not encoded. What these
-//! rules do not allow is an error; nothing is guessed.
+//! The virtual host is the text after the slash. If that is empty, as in `amqp://host/`, the
+//! virtual host is `/`, as with `amqp://host` and `amqp://host/%2f`. Other clients agree, but
+//! RabbitMQ's URI specification makes it the **empty** name. No URI names that one here; it can be
+//! set with [`Config::virtual_host`](crate::client::Config::virtual_host).
+//!
+//! In every part, all characters other than letters, digits and ``-._~!$&'()*+,;=`` must be
+//! percent-encoded; the virtual host may also contain `:`, and the path of a file in the query `/`
+//! and `:`. An unencoded `@` is refused in the virtual host and in the query, although RabbitMQ's
+//! rules allow it: it usually means that a `/` or a `?` in the login was not encoded. A violation
+//! of these rules is an error; nothing is guessed.
 
 mod parse;
 mod show;
@@ -44,7 +45,7 @@ use crate::wire::{Secret, ShortStr};
 
 const DEFAULT_HOST: &str = "localhost";
 
-/// Where a broker is and how to log in there, as an AMQP URI says it.
+/// The addresses of a broker, and the login, from an AMQP URI.
 ///
 /// ```
 /// use amqp_core::dial::Address;
@@ -67,35 +68,35 @@ const DEFAULT_HOST: &str = "localhost";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Uri {
-    /// Whether the connection is made with TLS.
+    /// The scheme, which selects plain TCP or TLS.
     pub scheme: Scheme,
-    /// Where the server's nodes are: at least one, and TCP all of them.
+    /// The addresses of the server's nodes: at least one, all of them TCP.
     pub addresses: Vec<Address>,
-    /// The user name, which may be present and empty.
+    /// The user name. `Some` if the URI has one, which may be empty.
     pub username: Option<String>,
-    /// The password, which may be present and empty.
+    /// The password. `Some` if the URI has one, which may be empty.
     pub password: Option<Secret>,
-    /// The virtual host. None that was read is empty.
+    /// The virtual host. A parsed one is never empty.
     pub vhost: ShortStr,
-    /// `heartbeat`: the interval in seconds, see
-    /// [`Config::heartbeat`](crate::client::Config::heartbeat); 0 for no heartbeats.
+    /// `heartbeat`: the interval in seconds, or 0 for no heartbeats; see
+    /// [`Config::heartbeat`](crate::client::Config::heartbeat).
     pub heartbeat: Option<u16>,
-    /// `connection_timeout`: how long the TCP connection to a host may take to be made. In
-    /// milliseconds in the URI, where 0 is an error: RabbitMQ's rules do not say what it means, and
-    /// clients differ (no limit in Java, no time in Erlang).
+    /// `connection_timeout`: the timeout for the TCP connection to a host. In milliseconds in the
+    /// URI, where 0 is an error: RabbitMQ's rules do not define it, and clients differ (no limit in
+    /// Java, an immediate timeout in Erlang).
     pub connection_timeout: Option<Duration>,
-    /// `channel_max`: how many channels to propose; 0 means no limit.
+    /// `channel_max`: the proposed number of channels; 0 means no limit.
     pub channel_max: Option<u16>,
-    /// `frame_max`: how large a frame to propose, in bytes; 0 means no limit.
+    /// `frame_max`: the proposed frame limit, in bytes; 0 means no limit.
     pub frame_max: Option<u32>,
-    /// `auth_mechanism`, which may be repeated: names of SASL mechanisms in order of preference.
-    /// They are in capitals here, as they are on the wire.
+    /// `auth_mechanism`, which may be repeated: the names of SASL mechanisms, in order of
+    /// preference. Converted to upper case, as in the protocol.
     pub auth_mechanisms: Vec<String>,
-    /// What is said about TLS; nothing, unless the scheme is [`Scheme::Amqps`].
+    /// The TLS parameters. Empty unless the scheme is [`Scheme::Amqps`].
     pub tls: TlsParameters,
 }
 
-/// How the connection is made.
+/// The scheme of a URI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// `amqp`: plain TCP.
@@ -106,7 +107,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// The port if the URI has none: 5672 or 5671.
+    /// Returns the default port: 5672 or 5671.
     #[must_use]
     pub const fn default_port(self) -> u16 {
         match self {
@@ -115,7 +116,7 @@ impl Scheme {
         }
     }
 
-    /// Its name in the URI.
+    /// Returns the name of the scheme in a URI.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -131,107 +132,108 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// Which part of a URI is wrong, and what is wrong with it.
+/// The part of a URI that is invalid, and the reason.
 ///
-/// It never holds any text of the URI in which a password could be, not even if the password is
-/// what broke the URI apart.
+/// It never contains text of the URI that could be a password, not even if an unencoded password is
+/// the cause of the error.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UriError {
-    /// It does not begin with a scheme and `://`.
+    /// The URI does not begin with a scheme and `://`.
     #[error("the scheme is missing: an AMQP URI begins with `amqp://` or `amqps://`")]
     MissingScheme,
-    /// The scheme is another one.
+    /// The scheme is neither `amqp` nor `amqps`.
     #[error("the scheme `{0}` is neither `amqp` nor `amqps`")]
     UnknownScheme(String),
-    /// The user name is wrong.
+    /// The user name is invalid.
     #[error("the user name {0}")]
     Username(TextFault),
-    /// The password is wrong.
+    /// The password is invalid.
     #[error("the password {0}")]
     Password(TextFault),
-    /// The host is wrong.
+    /// The host is invalid.
     #[error("the host {0}")]
     Host(TextFault),
-    /// A host is missing before, between or after the commas of a list.
+    /// A host is missing before, between or after the commas of the list.
     #[error("a host is missing in the list of hosts")]
     EmptyHost,
-    /// The host should be an IPv6 address and is none.
+    /// The host looks like an IPv6 address but is not a valid one in brackets.
     #[error("the host is not an IPv6 address in brackets, such as `[::1]`")]
     HostAddress,
-    /// The port is wrong.
+    /// The port is invalid.
     #[error("the port is not a number from 1 to 65535")]
     Port,
-    /// The virtual host is wrong.
+    /// The virtual host is invalid.
     #[error("the virtual host {0}")]
     VirtualHost(TextFault),
     /// The virtual host is too long.
     #[error("the virtual host has {len} bytes, which is more than {max}", max = ShortStr::MAX_LEN)]
     VirtualHostTooLong {
-        /// How many bytes it has, decoded.
+        /// The decoded length, in bytes.
         len: usize,
     },
-    /// There is an `@` in the virtual host, where it must be percent-encoded: it is a sign that a
+    /// There is an `@` in the virtual host, where it must be percent-encoded. It is a sign that a
     /// `/` before it belongs to the password.
     #[error(
         "the virtual host has an `@`, which is `%40` there: a `/` in a user name or password must \
          be percent-encoded"
     )]
     AtInVirtualHost,
-    /// There is an `@` in the query. It is allowed there and yet of no use, but a sign that a `?`
-    /// before it belongs to the password.
+    /// There is an `@` in the query. RabbitMQ's rules allow it, but it is a sign that a `?` before
+    /// it belongs to the password.
     #[error("the query has an `@`: a `?` in a user name or password must be percent-encoded")]
     Query,
-    /// There is a `#`.
+    /// There is a `#`: an AMQP URI has no fragment.
     #[error("an AMQP URI has no fragment: a `#` must be percent-encoded")]
     Fragment,
-    /// The name of a query parameter is not of letters, digits, `-` and `_`, or is empty.
+    /// The name of a query parameter is empty, or has a character other than letters, digits, `-`
+    /// and `_`.
     #[error("the name of a query parameter is not of letters, digits, `-` and `_`")]
     ParameterName,
-    /// There is no such query parameter, or none that means anything here.
+    /// The query parameter is unknown, or not supported.
     #[error("the query parameter `{0}` is unknown")]
     UnknownParameter(String),
-    /// A query parameter that may occur once occurs again.
+    /// A query parameter that may occur once is repeated.
     #[error("the query parameter `{0}` is repeated")]
     RepeatedParameter(&'static str),
-    /// The value of a query parameter is wrong.
+    /// The value of a query parameter is invalid.
     #[error("the query parameter `{name}` is not {expected}")]
     ParameterValue {
         /// The parameter.
         name: &'static str,
-        /// What it should be.
+        /// The expected value.
         expected: &'static str,
     },
-    /// A query parameter is about TLS, and the scheme is `amqp`.
+    /// A TLS query parameter is used with the scheme `amqp`.
     #[error("the query parameter `{0}` is of use for `amqps` only")]
     TlsParameterWithoutTls(&'static str),
-    /// A certificate comes without its key, or a key without its certificate.
+    /// A certificate is given without its key, or a key without its certificate.
     #[error("the query parameter `{name}` needs `{missing}` beside it")]
     TlsParameterAlone {
-        /// The one that is there.
+        /// The parameter that is present.
         name: &'static str,
-        /// The one that is not.
+        /// The parameter that is missing.
         missing: &'static str,
     },
 }
 
-/// What is wrong with the text of one part of a URI.
+/// The fault in the text of one part of a URI.
 #[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TextFault {
-    /// A character is not allowed where it is.
+    /// A character must be percent-encoded.
     #[error("has a character that must be percent-encoded")]
     Character,
-    /// Two hexadecimal digits do not follow a `%`.
+    /// A `%` is not followed by two hexadecimal digits.
     #[error("has a `%` that two hexadecimal digits do not follow")]
     Escape,
-    /// What it says is not text.
+    /// The decoded text is not UTF-8.
     #[error("is not UTF-8 once it is decoded")]
     NotUtf8,
 }
 
 impl Uri {
-    /// The user name and the password to log in with: `guest` in place of what the URI left out.
+    /// Returns the user name and the password for the login. Each defaults to `guest`.
     #[must_use]
     pub fn login(&self) -> (&str, Secret) {
         const GUEST: &str = "guest";
@@ -244,7 +246,7 @@ impl Uri {
     }
 }
 
-/// What `amqp://` says.
+/// The parts of the URI `amqp://`.
 impl Default for Uri {
     fn default() -> Self {
         Self {

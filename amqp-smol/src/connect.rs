@@ -7,10 +7,10 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use crate::runtime::Smol;
 
-/// Connects to the server that an AMQP URI names, and spawns the connection's driver on smol's
-/// global executor.
+/// Connects to the server of an [AMQP URI](https://www.rabbitmq.com/docs/uri-spec), and spawns the
+/// connection's driver on smol's global executor.
 ///
-/// All that a URI can say: [`amqp_driver`](amqp_driver#connecting).
+/// All parts of a URI are described in [`amqp_driver`](amqp_driver#connecting).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), amqp_smol::ConnectError> {

@@ -28,8 +28,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Spawner = dyn Fn(Task) + Send + Sync;
 
 impl Smol {
-    /// Smol with an executor of one's own: what is to be run beside the caller is given to
-    /// `spawner`.
+    /// Uses another executor: tasks are passed to `spawner`.
     ///
     /// ```
     /// use std::sync::Arc;

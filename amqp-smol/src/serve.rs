@@ -1,4 +1,4 @@
-//! A broker in this process, and serving it.
+//! An in-process broker, and its server.
 
 use std::{io, net::SocketAddr};
 
@@ -10,10 +10,10 @@ use smol::net::TcpListener;
 
 use crate::runtime::{Smol, SmolStream};
 
-/// A broker in this process, to connect to without a socket, and to [`serve`] to others.
+/// An in-process broker. Clients connect to it without a socket, or over a network with [`serve`].
 ///
-/// All clones are the same broker. It is dropped, with everything in it, with the last clone and
-/// the last connection: nothing is durable.
+/// All clones share one broker. The broker and its contents are dropped with the last clone or
+/// connection: nothing is durable.
 ///
 /// ```
 /// use amqp_smol::{Config, LocalBroker, protocol::{basic, queue}};
@@ -62,9 +62,9 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
     amqp_embedded::serve(SmolListener(listener), broker)
 }
 
-/// Serves a broker with TLS to whoever connects to the listener, in tasks as [`serve`] does. A
-/// client that takes its time with the handshake keeps no other one waiting; one that shows a
-/// certificate may log in with it (EXTERNAL), see [`ServerTls`].
+/// Serves a broker with TLS to the listener's clients, in tasks as [`serve`] does. A slow TLS
+/// handshake does not delay other clients. A client with a certificate may log in with it (the SASL
+/// mechanism [EXTERNAL](https://www.rabbitmq.com/docs/access-control)), see [`ServerTls`].
 ///
 /// ```no_run
 /// use amqp_smol::{LocalBroker, rustls::ServerConfig, serve_tls};
@@ -100,7 +100,7 @@ impl Listener for SmolListener {
 
     async fn accept(&mut self) -> io::Result<SmolStream> {
         let (stream, _) = self.0.accept().await?;
-        // An optimisation only: without it replies are delayed.
+        // The error is ignored: without `TCP_NODELAY`, replies are only delayed.
         let _unsupported = stream.set_nodelay(true);
         Ok(FuturesStream::boxed(stream))
     }

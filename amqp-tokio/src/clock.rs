@@ -67,15 +67,16 @@ impl Timer for TokioClock {
         let Some(at) = at else {
             return Poll::Pending;
         };
-        // Also a time that is past waits for tokio's timers: those are looked at after the sockets.
-        // A thread that was blocked for long would otherwise take what it has not yet read for
-        // silence.
+        // A past deadline still waits for tokio's timers, which are polled after the sockets.
+        // Otherwise a thread that was blocked for long would miss its unread input, and report a
+        // heartbeat timeout (section 4.2.7 of the specification,
+        // https://www.rabbitmq.com/docs/heartbeats). See amqp-tokio/tests/blocked_thread.rs.
         let tokio_at = self.to_tokio(at);
         let (alarm, set_for) = self
             .alarm
             .get_or_insert_with(|| (Box::pin(time::sleep_until(tokio_at)), at));
-        // A deadline is postponed by every packet. An early alarm costs one reading of the clock,
-        // a reset costs more.
+        // Every packet postpones the deadline. An earlier alarm is kept, since an early wake-up
+        // costs only one clock reading, and a reset costs more.
         if at < *set_for {
             alarm.as_mut().reset(tokio_at);
             *set_for = at;

@@ -1,4 +1,4 @@
-//! A broker in this process, and serving it.
+//! An in-process broker, and its server.
 
 use std::{io, net::SocketAddr};
 
@@ -14,10 +14,10 @@ use crate::{
     stream::TokioStream,
 };
 
-/// A broker in this process, to connect to without a socket, and to [`serve`] to others.
+/// An in-process broker. Clients connect to it without a socket, or over a network with [`serve`].
 ///
-/// All clones are the same broker. It is dropped, with everything in it, with the last clone and
-/// the last connection: nothing is durable.
+/// All clones share one broker. The broker and its contents are dropped with the last clone or
+/// connection: nothing is durable.
 ///
 /// ```
 /// use amqp_tokio::{LocalBroker, protocol::{basic, queue}};
@@ -39,9 +39,9 @@ use crate::{
 /// # Ok(()) }
 /// ```
 ///
-/// Its fault switches are thrown [`with`](amqp_embedded::LocalBroker::with) the broker. Here every
-/// byte comes alone until the handshake is over, and then the line stands still until the client
-/// takes the broker for dead:
+/// Faults are injected by [`with`](amqp_embedded::LocalBroker::with). Here each byte arrives alone
+/// until the end of the handshake. Then the transport stalls, until the client closes the
+/// connection because it has received no [heartbeats](https://www.rabbitmq.com/docs/heartbeats):
 ///
 /// ```
 /// use amqp_tokio::{Config, LocalBroker, broker::{ByteFaults, Disturbance}};
@@ -88,8 +88,7 @@ pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Resul
 
 /// Serves a broker with TLS to the listener's clients, in tasks on the current runtime. A slow TLS
 /// handshake does not delay other clients. A client with a certificate may log in with it (the SASL
-/// mechanism [EXTERNAL](https://www.rabbitmq.com/docs/access-control#mechanisms)), see
-/// [`ServerTls`].
+/// mechanism [EXTERNAL](https://www.rabbitmq.com/docs/access-control)), see [`ServerTls`].
 ///
 /// ```no_run
 /// use amqp_tokio::{LocalBroker, rustls::ServerConfig, serve_tls};
@@ -163,7 +162,7 @@ impl Listener for TlsListener {
 
 async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     let (stream, _) = listener.accept().await?;
-    // An optimisation only: without it replies are delayed.
+    // The error is ignored: without `TCP_NODELAY`, replies are only delayed.
     let _unsupported = stream.set_nodelay(true);
     Ok(stream)
 }

@@ -1,4 +1,4 @@
-//! Writes the source. Each part of it has a module here.
+//! The emitter of the Rust source, with a module for each part.
 
 mod classes;
 mod codec;
@@ -13,7 +13,7 @@ mod writer;
 use crate::model::Spec;
 use writer::Writer;
 
-/// The source of the whole specification.
+/// Emits the source of the whole specification.
 pub(crate) fn source(spec: &Spec) -> String {
     let mut body = Writer::new(0);
     constants::emit(&mut body, spec);

@@ -1,13 +1,13 @@
-//! What can be wrong with a specification.
+//! The errors of a specification.
 
 use std::fmt;
 
-/// Where something stands in the sources.
+/// A position in the sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct At {
-    /// Which of the sources, from 0.
+    /// The index of the source, from 0.
     pub(crate) source: usize,
-    /// The line, from 1.
+    /// The line number, from 1.
     pub(crate) line: u32,
 }
 
@@ -17,7 +17,7 @@ impl At {
     }
 }
 
-/// A specification that no source can be generated from: where the fault is, and what it is.
+/// The position and the kind of an error in a specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     at: At,
@@ -25,17 +25,17 @@ pub struct Error {
 }
 
 impl Error {
-    /// Which of the given sources the fault is in, from 0.
+    /// Returns the index of the faulty source, from 0.
     pub fn source_index(&self) -> usize {
         self.at.source
     }
 
-    /// The line that the fault is in, from 1.
+    /// Returns the line number of the fault, from 1.
     pub fn line(&self) -> u32 {
         self.at.line
     }
 
-    /// What is wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> &ErrorKind {
         &self.kind
     }
@@ -53,87 +53,88 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What can be wrong with a specification. Elements and attributes have their names in the XML.
+/// The kind of an error in a specification. Elements and attributes are called as in the XML.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The text is not XML, and why.
+    /// The text is not well-formed XML; holds the message of the parser.
     Xml(String),
-    /// An element that the schema does not have at this place.
+    /// The schema does not allow the element in this place.
     UnexpectedElement {
         /// The element.
         element: String,
-        /// The element around it; empty for the outermost.
+        /// The enclosing element; empty for the outermost one.
         parent: String,
     },
-    /// An attribute that the schema does not have on this element.
+    /// The schema does not allow the attribute on this element.
     UnexpectedAttribute {
         /// The attribute.
         attribute: String,
-        /// The element that has it.
+        /// The element with the attribute.
         element: String,
     },
-    /// An attribute that has to be there, in this source or in one before it.
+    /// A required attribute is missing in this source and in the earlier ones.
     MissingAttribute {
         /// The attribute.
         attribute: &'static str,
-        /// The element that lacks it.
+        /// The element without the attribute.
         element: String,
     },
-    /// An attribute with a value that it cannot have.
+    /// The value of an attribute is invalid.
     InvalidValue {
         /// The attribute.
         attribute: &'static str,
-        /// Its value.
+        /// The value.
         value: String,
     },
-    /// A second element of the same name.
+    /// A second element has the same name.
     Duplicate {
-        /// What there are two of.
+        /// The kind of element.
         element: &'static str,
-        /// The name that both have.
+        /// The common name.
         name: String,
     },
-    /// Two classes, or two methods of a class, with the same index.
+    /// Two classes, two methods of a class, or two reply codes have the same number.
     DuplicateIndex {
-        /// What there are two of.
+        /// The kind of element.
         element: &'static str,
-        /// The index that both have.
+        /// The common number.
         index: u16,
         /// The name of the first.
         first: String,
         /// The name of the second.
         second: String,
     },
-    /// A later source gives an attribute another value than it had before.
+    /// A later source gives an attribute a different value.
     Conflict {
         /// The attribute.
         attribute: &'static str,
-        /// The element that has it.
+        /// The element with the attribute.
         element: &'static str,
-        /// The element's name.
+        /// The name of the element.
         name: String,
     },
-    /// A domain that is not defined, or a type that is not one of the protocol's.
+    /// The domain is not defined, or the type is not one of the protocol's.
     UnknownDomain(String),
-    /// A field with both a domain and a type.
+    /// The field has both a domain and a type.
     DomainAndType(String),
-    /// A response that is not a method of the same class.
+    /// The response is not a method of the same class.
     UnknownResponse {
-        /// The method that is answered.
+        /// The method with the response.
         method: String,
-        /// The method that is not there.
+        /// The missing method.
         response: String,
     },
-    /// A method that nobody sends.
+    /// The method has no sender: it has neither `chassis` nor `sent-by`.
     NoSender(String),
-    /// A secret that is not a long string.
+    /// A field with `secret="1"` is not a long string.
     SecretType(String),
-    /// A default of a field that is not a bit.
+    /// A field with `default="1"` is not a bit.
     DefaultType(String),
-    /// A bit among the properties of a content. The standard has none, so there is no type for it.
+    /// A property of a content is a bit. The specification has no such property, so there is no
+    /// type for it.
     BitProperty(String),
-    /// Content without properties: the class of a method that carries content has no fields.
+    /// A method carries content, but its class has no properties.
     NoProperties(String),
 }
 

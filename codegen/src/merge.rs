@@ -1,4 +1,4 @@
-//! Merges files: what a later one names again gains what the later one says.
+//! Merges files: a later file adds to the elements that it repeats.
 
 use crate::{
     error::{At, Error, ErrorKind},
@@ -7,7 +7,7 @@ use crate::{
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// Merges the files, each on top of those before it.
+/// Merges the files, each on top of the earlier ones.
 pub(crate) fn merge(documents: Vec<Document>) -> Result<Document> {
     let mut merged = Document::default();
     for document in documents {
@@ -29,7 +29,8 @@ pub(crate) fn merge(documents: Vec<Document>) -> Result<Document> {
     Ok(merged)
 }
 
-/// Adds items to a list in which each name stands once.
+/// Adds items to a list with unique names: merges an item with the known one of its name, or
+/// appends it.
 fn named<T: Merge>(all: &mut Vec<T>, added: Vec<T>) -> Result<()> {
     for item in added {
         match all.iter_mut().find(|known| known.name() == item.name()) {
@@ -40,9 +41,10 @@ fn named<T: Merge>(all: &mut Vec<T>, added: Vec<T>) -> Result<()> {
     Ok(())
 }
 
-/// An element that a later file may name again.
+/// An element that a later file may repeat.
 trait Merge: Named {
-    /// Takes in what the later file says about this element.
+    /// Adds the attributes and children of the later element. Fails if an attribute changes, or the
+    /// element must not be repeated.
     fn absorb(&mut self, later: Self) -> Result<()>;
 }
 
@@ -103,7 +105,7 @@ impl Merge for Field {
     }
 }
 
-/// An element of a later file that adds to one that was there before.
+/// An element of a later file that is merged into an earlier one.
 struct Addition<'a> {
     at: At,
     element: &'static str,
@@ -119,7 +121,7 @@ impl Addition<'_> {
         }
     }
 
-    /// Adds an attribute, which must be what it was if it was there before.
+    /// Sets a missing attribute. A present one must have the same value.
     fn attribute<T: PartialEq>(
         &self,
         attribute: &'static str,

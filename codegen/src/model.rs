@@ -1,4 +1,4 @@
-//! The specification as the emitter needs it: merged, checked, and with every name resolved.
+//! The specification for the emitter: merged, checked, and with all names resolved.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +17,9 @@ pub(crate) struct Spec {
     pub(crate) minor: u8,
     pub(crate) revision: u8,
     pub(crate) port: u16,
-    /// The constants that are no reply codes, in the order of the files.
+    /// The constants other than reply codes, in file order.
     pub(crate) constants: Vec<Constant<u32>>,
-    /// Ordered by number.
+    /// Ordered by value.
     pub(crate) reply_codes: Vec<Constant<u16>>,
     /// Ordered by index.
     pub(crate) classes: Vec<Class>,
@@ -37,9 +37,9 @@ pub(crate) struct Constant<T> {
 pub(crate) struct Class {
     pub(crate) name: String,
     pub(crate) index: u16,
-    /// Whether its methods concern the connection, and not a channel.
+    /// Whether its methods travel on channel 0 (section 4.2.3 of the specification).
     pub(crate) connection: bool,
-    /// The properties of the contents that its methods carry.
+    /// The properties in the content header of its methods (section 4.2.6.1 of the specification).
     pub(crate) properties: Vec<Field>,
     /// Ordered by index.
     pub(crate) methods: Vec<Method>,
@@ -55,9 +55,9 @@ pub(crate) struct Method {
     pub(crate) deprecated: bool,
     pub(crate) client_sends: bool,
     pub(crate) server_sends: bool,
-    /// The methods of the class that answer it.
+    /// The methods of the class that answer this one.
     pub(crate) responses: Vec<String>,
-    /// The methods of the class that it answers.
+    /// The methods of the class that this one answers.
     pub(crate) answers: Vec<String>,
     pub(crate) fields: Vec<Field>,
     pub(crate) doc: Vec<String>,
@@ -68,15 +68,15 @@ pub(crate) struct Field {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) reserved: bool,
-    /// Whether it is the bit by which a request asks for no answer.
+    /// Whether it is the `no-wait` bit of a request, which suppresses the response.
     pub(crate) no_wait: bool,
-    /// Whether it is a bit that is set by default.
+    /// Whether it is a bit that is set in the `Default` of its method.
     pub(crate) set_by_default: bool,
-    /// Its own documentation, or that of its domain.
+    /// The documentation of the field, or else of its domain.
     pub(crate) doc: Vec<String>,
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Bit,
@@ -85,20 +85,20 @@ pub(crate) enum Kind {
     Long,
     LongLong,
     ShortStr,
-    /// A short string of which RabbitMQ does not see to it that it is UTF-8.
+    /// A short string that RabbitMQ does not check for UTF-8.
     Text,
     LongStr,
     Timestamp,
     Table,
-    /// A long string that must not show up anywhere.
+    /// A long string that must not be logged.
     Secret,
-    /// A short that is one of the reply codes.
+    /// A short that is a reply code.
     ReplyCode,
 }
 
 impl Kind {
-    /// The kind of the same field where any peer may have chosen the value: RabbitMQ passes on the
-    /// arguments of methods with content, and properties, without a look at their text.
+    /// Returns the kind for a value that any publisher may have chosen: RabbitMQ forwards the
+    /// arguments of methods with content, and properties, without a check of their text.
     fn passed_on(self) -> Self {
         if self == Self::ShortStr {
             Self::Text
@@ -124,7 +124,7 @@ impl Kind {
 }
 
 impl Spec {
-    /// Merges the files, each on top of those before it, and checks the whole.
+    /// Merges the files, each on top of the earlier ones, and checks the result.
     pub(crate) fn new(documents: Vec<xml::Document>) -> Result<Self> {
         let xml = merge(documents)?;
         let domains = domains(xml.domains)?;
@@ -168,7 +168,7 @@ fn required<T>(
     })
 }
 
-/// Orders items by their index, which no two of them may share.
+/// Orders items by index, which must be unique.
 fn by_index<T>(
     element: &'static str,
     items: impl Iterator<Item = Result<(At, T)>>,
@@ -217,7 +217,7 @@ fn domains(xml: Vec<xml::Domain>) -> Result<Domains> {
         };
         let kind = match (domain.name.as_str(), kind) {
             ("reply-code", Kind::Short) => Kind::ReplyCode,
-            // A close must be understood whatever its words are.
+            // A close must be readable even if its reply text is not UTF-8.
             ("reply-text", Kind::ShortStr) => Kind::Text,
             (_, kind) => kind,
         };
@@ -274,7 +274,7 @@ fn class(xml: xml::Class, domains: &Domains) -> Result<Class> {
     })
 }
 
-/// Resolves a method of a class that has methods of these names, some of which are given as
+/// Resolves a method. `names` are the methods of its class, `given` those that the class names as
 /// responses.
 fn method(
     xml: xml::Method,
@@ -294,7 +294,7 @@ fn method(
         }
         responses.push(response.name);
     }
-    // The published XML forgot one <response>, that of `basic.recover`.
+    // The published XML lacks the `<response>` of `basic.recover`.
     if synchronous && responses.is_empty() && !given.contains(&xml.name) {
         let inferred = format!("{}-ok", xml.name);
         if names.contains(&inferred) {
@@ -302,7 +302,7 @@ fn method(
         }
     }
 
-    // Who has to understand a method is who receives it.
+    // `chassis` names the side that has to implement a method: its receiver.
     let sends = |side, other| match xml.sent_by {
         Some(sender) => sender == side,
         None => xml.chassis.contains(&other),
@@ -359,7 +359,7 @@ fn field(xml: xml::Field, domains: &Domains) -> Result<Field> {
         kind,
         set_by_default,
         reserved: xml.reserved.unwrap_or(false),
-        // one method of RabbitMQ's spells it in one word, and without the domain
+        // `confirm.select`, an extension of RabbitMQ, calls it `nowait` and uses no domain.
         no_wait: kind == Kind::Bit && matches!(xml.name.as_str(), "no-wait" | "nowait"),
         doc: if xml.doc.is_empty() {
             domain_doc

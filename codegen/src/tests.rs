@@ -1,4 +1,4 @@
-//! Specifications as small as each rule allows, and facts of the one that is built in.
+//! Minimal specifications for each rule, and facts of the built-in one.
 
 use crate::{
     Error, ErrorKind, SOURCES, generate_from,
@@ -6,7 +6,7 @@ use crate::{
     xml,
 };
 
-/// A whole file around some elements.
+/// Returns a whole file with these elements.
 fn file(elements: &str) -> String {
     format!(r#"<amqp major="0" minor="9" revision="1" port="5672">{elements}</amqp>"#)
 }
@@ -19,7 +19,7 @@ fn spec(sources: &[&str]) -> Result<Spec, Error> {
     Spec::new(documents.collect::<Result<_, _>>()?)
 }
 
-/// The class, of files around such elements.
+/// Returns the last class in files with these elements.
 fn class(sources: &[&str]) -> Class {
     let files: Vec<String> = sources.iter().map(|elements| file(elements)).collect();
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
@@ -39,7 +39,7 @@ fn field(field: &Field) -> (&str, Kind) {
     (&field.name, field.kind)
 }
 
-/// The error that one file with such elements gives, and its line.
+/// Returns the error for one file with these elements, and its line.
 #[track_caller]
 fn fault(elements: &str) -> (u32, ErrorKind) {
     let error = generate_from(&[&file(elements)]).unwrap_err();
@@ -230,7 +230,8 @@ fn facts_that_the_published_specification_has_wrong_or_odd() {
     assert_eq!(sent("connection", "update-secret-ok"), (false, true));
     assert_eq!(sent("connection", "blocked"), (false, true));
     assert_eq!(sent("connection", "unblocked"), (false, true));
-    // the server cancels consumers, and confirms publishes
+    // A server cancels consumers (https://www.rabbitmq.com/docs/consumer-cancel), and confirms
+    // publishes (https://www.rabbitmq.com/docs/confirms).
     assert_eq!(sent("basic", "cancel"), (true, true));
     assert_eq!(sent("basic", "cancel-ok"), (true, true));
     assert_eq!(sent("basic", "ack"), (true, true));
@@ -402,7 +403,7 @@ fn what_is_not_in_the_schema_is_refused() {
     }
 }
 
-/// The error of a method with such attributes, in a class of its own.
+/// Returns the error for a method with these attributes, in a class of its own.
 #[track_caller]
 fn method_fault(attributes: &str, elements: &str) -> (u32, ErrorKind) {
     fault(&format!(
@@ -531,7 +532,7 @@ fn what_is_there_twice_is_refused() {
     );
 }
 
-/// Whether a source has these lines one after the other, whatever their indentation.
+/// Returns whether a source contains these consecutive lines, with any indentation.
 fn has(source: &str, lines: &[&str]) -> bool {
     let source: Vec<&str> = source.lines().map(str::trim).collect();
     source.windows(lines.len()).any(|window| window == lines)
@@ -603,7 +604,7 @@ fn more_than_fifteen_properties_take_a_second_word_of_flags() {
     assert!(has(&source, &["if flags_2 & 0x8000 != 0 {"]));
 }
 
-/// The lines of documentation that a constant gets from a text.
+/// Returns the documentation lines of a constant with this text.
 fn documentation(text: &str) -> Vec<String> {
     let constant = format!("<constant name='c' value='1'><doc>{text}</doc></constant>");
     let source = generate_from(&[&file(&constant)]).unwrap();

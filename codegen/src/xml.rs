@@ -1,6 +1,6 @@
-//! Reads one XML file into what it says, with nothing resolved or merged yet.
+//! Reads one XML file, without resolving or merging.
 //!
-//! An attribute that is not there is `None`, because another file may have given it.
+//! A missing attribute is `None`, since another file may have it.
 
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use crate::error::{At, Error, ErrorKind};
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// One file.
+/// The content of one file.
 #[derive(Debug, Default)]
 pub(crate) struct Document {
     pub(crate) at: At,
@@ -32,7 +32,8 @@ pub(crate) struct Constant {
     pub(crate) doc: Vec<String>,
 }
 
-/// How far a fault reaches, by its reply code.
+/// The severity of a reply code: a soft error closes the channel, a hard one the connection
+/// (section 4.8.1 of the specification).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
     Soft,
@@ -67,7 +68,7 @@ pub(crate) struct Method {
     pub(crate) content: Option<bool>,
     pub(crate) deprecated: Option<bool>,
     pub(crate) sent_by: Option<Side>,
-    /// The sides that have to understand the method.
+    /// The sides that have to implement the method.
     pub(crate) chassis: Vec<Side>,
     pub(crate) responses: Vec<Response>,
     pub(crate) fields: Vec<Field>,
@@ -98,15 +99,15 @@ pub(crate) struct Field {
     pub(crate) doc: Vec<String>,
 }
 
-/// An element that is known by its name.
+/// An element with a name that is unique among its siblings.
 pub(crate) trait Named {
-    /// What the XML calls such an element.
+    /// The tag of the element in the XML.
     const ELEMENT: &'static str;
 
     fn at(&self) -> At;
     fn name(&self) -> &str;
 
-    /// The error that there is another of this name already.
+    /// Returns the error for a second element of the same name.
     fn duplicate(&self) -> Error {
         let name = self.name().to_owned();
         self.at().error(ErrorKind::Duplicate {
@@ -137,7 +138,7 @@ named!(
     Field: "field"
 );
 
-/// Appends an item to a list, unless it has one of that name.
+/// Appends an item to a list with unique names. Fails if the list has one of the same name.
 fn push<T: Named>(list: &mut Vec<T>, item: T) -> Result<()> {
     if list.iter().any(|known| known.name() == item.name()) {
         return Err(item.duplicate());
@@ -146,7 +147,7 @@ fn push<T: Named>(list: &mut Vec<T>, item: T) -> Result<()> {
     Ok(())
 }
 
-/// Reads the file with that number.
+/// Reads the file with the index `source`.
 pub(crate) fn read(source: usize, text: &str) -> Result<Document> {
     let tree = roxmltree::Document::parse(text).map_err(|error| {
         At {
@@ -234,7 +235,7 @@ fn class(element: Element<'_, '_>) -> Result<Class> {
     };
     for child in element.children() {
         match child.name() {
-            // which sides have to know a class follows from its methods
+            // The sides that implement a class follow from its methods.
             "chassis" => drop(child.chassis()?),
             "field" => push(&mut class.properties, field(child)?)?,
             "method" => push(&mut class.methods, method(child)?)?,
@@ -304,7 +305,7 @@ fn field(element: Element<'_, '_>) -> Result<Field> {
 
 const SIDES: [(&str, Side); 2] = [("client", Side::Client), ("server", Side::Server)];
 
-/// An element, and the number of the file it is in.
+/// An element, and the index of its file.
 #[derive(Clone, Copy)]
 struct Element<'a, 'input> {
     source: usize,
@@ -336,7 +337,7 @@ impl<'a> Element<'a, '_> {
             .map(move |node| Self { source, node })
     }
 
-    /// An error unless the element has these attributes at most.
+    /// Fails if the element has any attribute other than these.
     fn allow(&self, attributes: &[&str]) -> Result<()> {
         match self
             .node
@@ -355,7 +356,8 @@ impl<'a> Element<'a, '_> {
         self.node.attribute(attribute).map(str::to_owned)
     }
 
-    /// The attribute `name`: words of small letters and digits, joined by hyphens.
+    /// Returns the attribute `name`: words of lower-case letters and digits, separated by hyphens,
+    /// the first of which starts with a letter.
     fn named(&self) -> Result<String> {
         let name = self.text("name").ok_or_else(|| self.missing("name"))?;
         let word = |word: &str| {
@@ -384,7 +386,8 @@ impl<'a> Element<'a, '_> {
         self.choice(attribute, &[("0", false), ("1", true)])
     }
 
-    /// What stands for the attribute's value in a list of all that it may be.
+    /// Returns the choice for the value of an attribute. `Some` if the attribute is present. Fails
+    /// if the value is not in `choices`.
     fn choice<T: Copy>(&self, attribute: &'static str, choices: &[(&str, T)]) -> Result<Option<T>> {
         match self.node.attribute(attribute) {
             None => Ok(None),
@@ -401,8 +404,8 @@ impl<'a> Element<'a, '_> {
             .ok_or_else(|| self.missing("name"))
     }
 
-    /// Takes a `<doc>` as paragraphs of one line each; steps over an `<assert>`, since what it says
-    /// about a value is for the peer to judge. An error if this is neither.
+    /// Appends the paragraphs of a `<doc>`, one string each. Skips an `<assert>`: values are
+    /// checked by the peer. Any other element is an error.
     fn doc_or_assert(&self, doc: &mut Vec<String>) -> Result<()> {
         match self.name() {
             "doc" => self.allow(&[])?,

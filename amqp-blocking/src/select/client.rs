@@ -165,8 +165,9 @@ impl Client {
     }
 
     /// The time until [`on_readable`](Self::on_readable) must be called. `Some` if a deadline is
-    /// set. It may change with any call. It is zero also if untaken results have arrived after the
-    /// last `on_readable`, for instance those of a command that fails without the server.
+    /// set or work is ready. It may change with any call. It is zero also if untaken results have
+    /// arrived after the last `on_readable`, for instance those of a command that fails without the
+    /// server.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
         if self.needs_write() || self.results.borrow().came_after(self.seen) {

@@ -9,19 +9,20 @@ use amqp_core::{
 
 use super::{
     Answer, Client, Error, Message, Promise, PublishError,
+    checks::{check_queue, not_sent_this_way},
     consuming::{Consume, Consuming},
 };
 use amqp_driver::Body;
 
-/// Each command returns at once, and is executed in the turns that follow, until when
-/// [`Client::needs_write`] is `true`. Before the connection is open, commands wait for it.
+/// Each command returns at once, and is executed in the following turns: [`Client::needs_write`]
+/// becomes `true`. Before the connection is open, commands wait for it.
 ///
 /// A command itself fails only if the connection is closed, unless documented otherwise. An invalid
 /// command, and an error from the server, are reported under its promise.
 impl Client {
     /// Sends a request of the classes `queue` and `exchange`. The result is [`Answer::Reply`]. A
     /// queue must be named: an empty name means the queue last declared on the channel (section
-    /// 1.7.2.3 of the protocol reference), and the channel changes.
+    /// 1.7.2.3 of the protocol reference), but each request may use another channel.
     ///
     /// # Errors
     /// If the connection is closed.
@@ -41,7 +42,7 @@ impl Client {
             checked?;
             let channel = link.channel().await?;
             let reply = channel.call(request).await;
-            // A channel whose reply is overdue is not reused.
+            // A channel with an overdue reply is not reused.
             if !matches!(reply, Err(amqp_driver::Error::TimedOut(_))) {
                 channel.give_back();
             }
@@ -185,8 +186,8 @@ impl Client {
     /// open the message waits.
     ///
     /// It cannot send requests with [direct
-    /// reply-to](https://www.rabbitmq.com/docs/direct-reply-to), whose consumer must be on the same
-    /// channel.
+    /// reply-to](https://www.rabbitmq.com/docs/direct-reply-to), which requires the consumer on the
+    /// same channel.
     ///
     /// # Errors
     /// [`PublishError::Full`] with the body if there is no room, or the server has blocked
@@ -242,23 +243,4 @@ impl Client {
         let unwanted = self.results.borrow_mut().ignore(promise);
         drop(unwanted);
     }
-}
-
-/// Refuses an empty queue name, except in a declaration that creates the queue. It means the queue
-/// last declared on the channel (section 1.7.2.3 of the protocol reference), which may be that of
-/// another promise.
-pub(super) fn check_queue<M: MethodDef>(request: &M) -> Result<(), Error> {
-    let named = match request.clone().into() {
-        Method::QueueDeclare(declare) if !declare.passive => true,
-        other => other.queue().is_none_or(|queue| !queue.is_empty()),
-    };
-    if named {
-        Ok(())
-    } else {
-        Err(not_sent_this_way::<M>())
-    }
-}
-
-fn not_sent_this_way<M: MethodDef>() -> Error {
-    amqp_driver::Error::from(ApiMisuse::NotSentThisWay { method: M::NAME }).into()
 }

@@ -14,7 +14,7 @@ use futures_core::Stream as _;
 
 use super::{
     Answer, Error, Message,
-    commands::check_queue,
+    checks::check_queue,
     link::{Counted, Link},
     results::Outbox,
     waiting::{Once, all, either},

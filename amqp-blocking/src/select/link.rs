@@ -18,8 +18,8 @@ use super::{
 use crate::sleep::Sleep;
 use amqp_driver::{Body, Channel, Config, ConfirmChannel, Connection, Unconfirmed};
 
-/// The maximum number of idle channels. Each [costs the server
-/// memory](https://www.rabbitmq.com/docs/channels#resource-usage), and processes.
+/// The maximum number of idle channels. Each costs the server [memory and a few
+/// processes](https://www.rabbitmq.com/docs/channels#resource-usage).
 const IDLE_MAX: usize = 64;
 
 /// The state shared by the futures of all promises.
@@ -67,9 +67,9 @@ impl Link {
         }
     }
 
-    /// Returns an idle or new channel. If all numbers are in use (section 4.9 of the
-    /// specification), waits for a channel that will be released without action by the application,
-    /// and fails if there is none.
+    /// Returns an idle or new channel. If all numbers up to the negotiated `channel-max` (section
+    /// 1.4.2.6 of the protocol reference) are in use, waits for a channel that is closing, or will
+    /// be released without action by the application. Fails if there is none.
     pub(super) async fn channel(self: &Rc<Self>) -> Result<Lent, Error> {
         let connection = self.connection.get().await?;
         let _first = self.wanting.turn().await;

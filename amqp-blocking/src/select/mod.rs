@@ -54,6 +54,7 @@
 //! [prefetch](https://www.rabbitmq.com/docs/consumer-prefetch). Unconfirmed publishes are bounded
 //! by [`Limits`](amqp_driver::core::Limits): see [`PublishError::Full`].
 
+mod checks;
 mod client;
 mod commands;
 mod connect;

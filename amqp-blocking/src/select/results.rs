@@ -45,7 +45,7 @@ pub(super) struct Results {
     last: u64,
 }
 
-/// A promise whose final result has not been taken.
+/// A promise until its final result is taken.
 #[derive(Default)]
 struct Entry {
     /// The numbers of its untaken results.

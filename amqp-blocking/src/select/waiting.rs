@@ -39,7 +39,7 @@ impl<T: Clone> Once<T> {
             return Poll::Ready(value);
         }
         let mut waiting = self.waiting.borrow_mut();
-        // Keeps the list short: a task that polls repeatedly is the only one.
+        // Comparing with the last waker suffices: a task that polls repeatedly waits alone.
         if !waiting.last().is_some_and(|it| it.will_wake(cx.waker())) {
             waiting.push(cx.waker().clone());
         }

@@ -1,4 +1,5 @@
-//! Messages that a queue gives up: where they go, and the headers that tell of it.
+//! Dead-lettering (<https://www.rabbitmq.com/docs/dlx>): the routing of dead-lettered messages, and
+//! their `x-death` headers.
 
 use alloc::{sync::Arc, vec::Vec};
 
@@ -19,7 +20,7 @@ use crate::{
     refusal::short,
 };
 
-/// Why a queue gives a message up.
+/// The reason for dead-lettering a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     Rejected,
@@ -42,7 +43,8 @@ impl Reason {
 const DEATHS: &str = "x-death";
 
 impl Broker {
-    /// A queue gives a message up: it goes to the dead-letter exchange, if there is one.
+    /// Publishes a message to the dead-letter exchange of a queue, if the queue has one and it
+    /// exists. Otherwise the message is dropped.
     pub(crate) fn dead_letter(&mut self, from: QueueKey, message: &Arc<Message>, reason: Reason) {
         let Some(queue) = self.queues.get(&from) else {
             return;
@@ -102,29 +104,30 @@ impl Broker {
         let properties = EncodedProperties::from(&properties);
         let letter = Message::new(envelope, properties, message.body.clone(), &self.gauge);
         for key in queues {
-            // One that takes no more does without.
+            // A queue that rejects the message is skipped.
             self.enqueue(key, &letter);
         }
     }
 }
 
-/// What happened to a message.
+/// One dead-lettering of a message: an entry of its `x-death` header.
 struct Death<'a> {
     queue: &'a Queue,
     message: &'a Message,
     reason: Reason,
-    /// In seconds since the Unix epoch.
+    /// The time, in seconds since the Unix epoch.
     time: u64,
 }
 
 impl Death<'_> {
-    /// Writes it into the message's headers.
+    /// Adds the entry to the headers, or increments the count of an equal one. Removes
+    /// `expiration`, so that the message does not expire again.
     fn record(&self, properties: &mut Properties) {
         let expiration = properties.expiration.take();
         let headers = properties.headers.get_or_insert_default();
         let (mut deaths, first) = match headers.get(DEATHS) {
             Some(FieldValue::Array(deaths)) => (deaths.to_vec(), false),
-            // What a client has put there, and means nothing, makes way.
+            // Replaces a value of another type, which a client has set.
             Some(_) => (Vec::new(), true),
             None => {
                 self.record_first(headers);
@@ -147,7 +150,7 @@ impl Death<'_> {
         *headers = sorted(headers);
     }
 
-    /// The first death is told apart from the others.
+    /// Records the first dead-lettering in its own headers, which later ones do not change.
     fn record_first(&self, headers: &mut FieldTable) {
         headers.insert(short("x-first-death-exchange"), &self.message.exchange);
         headers.insert(short("x-first-death-queue"), &self.queue.name);
@@ -160,7 +163,8 @@ impl Death<'_> {
     }
 
     fn describe(&self, headers: &FieldTable, expiration: Option<&ShortStr>) -> FieldTable {
-        // The keys of `CC` are told, those of `BCC` are not.
+        // Lists the keys of `CC`, but not those of `BCC`
+        // (<https://www.rabbitmq.com/docs/sender-selected>).
         let copies = headers.get("CC").and_then(FieldValue::as_array);
         let copies = copies.into_iter().flat_map(|keys| keys.iter()).cloned();
         let keys: FieldArray = core::iter::once(FieldValue::from(&self.message.routing_key))
@@ -180,7 +184,7 @@ impl Death<'_> {
     }
 }
 
-/// The fields in the order of their names, which RabbitMQ brings them into.
+/// Sorts the fields by name, as RabbitMQ does.
 fn sorted(table: &FieldTable) -> FieldTable {
     let mut fields: Vec<_> = table.iter().collect();
     fields.sort_by_key(|(name, _)| *name);
@@ -190,14 +194,14 @@ fn sorted(table: &FieldTable) -> FieldTable {
         .collect()
 }
 
-/// Whether a field of a death is that text.
+/// Returns whether a field of an entry is `text`.
 fn says(death: &FieldValue, name: &str, text: &[u8]) -> bool {
     let field = death.as_table().and_then(|death| death.get(name));
     field.and_then(FieldValue::as_bytes) == Some(text)
 }
 
-/// Whether a message comes back to a queue that it died in, and nobody rejected it on the way: it
-/// would go round for ever.
+/// Returns whether a message would enter a queue that has dead-lettered it before, without a
+/// rejection since. Such a message is dropped, to break the cycle.
 fn is_cycle(queue: &ShortStr, deaths: &FieldArray) -> bool {
     let here = deaths
         .iter()

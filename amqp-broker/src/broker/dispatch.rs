@@ -1,4 +1,4 @@
-//! Messages to consumers, and back.
+//! Delivery to consumers, and settlement of deliveries.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,9 @@ use crate::{
 };
 
 impl Broker {
-    /// Puts a message into a queue; false if the queue does not take it.
+    /// Enqueues a message. Returns `false` if the queue rejects it, because it is full and its
+    /// overflow is `reject-publish` or `reject-publish-dlx`
+    /// (<https://www.rabbitmq.com/docs/maxlength>).
     pub(crate) fn enqueue(&mut self, key: QueueKey, message: &Arc<Message>) -> bool {
         let Some(queue) = self.queues.get_mut(&key) else {
             return true;
@@ -37,8 +39,8 @@ impl Broker {
         true
     }
 
-    /// Looks at a queue after something about it has changed: gives out what can be given out, and
-    /// drops what has no time or no room left.
+    /// Processes a queue after a change: delivers messages, drops those that have expired or exceed
+    /// the maximum length, and deletes the queue if it has expired.
     pub(super) fn look_at(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.get_mut(&key) else {
             return;
@@ -48,7 +50,8 @@ impl Broker {
             self.delete_queue(key);
             return;
         }
-        // A message that has no time to wait can still be delivered now, if nobody need wait.
+        // A message with a TTL of 0 is still delivered if a consumer takes it at once
+        // (<https://www.rabbitmq.com/docs/ttl>).
         let before = Instant::from_nanos(self.now.as_nanos().saturating_sub(1));
         self.expire_messages(key, before);
         while self.deliver_next(key) {
@@ -59,7 +62,8 @@ impl Broker {
         self.set_deadline(key);
     }
 
-    /// Drops what has no room.
+    /// Drops messages from the front of a queue while it exceeds its maximum length, and
+    /// dead-letters them. Only for the overflow `drop-head`.
     fn drop_surplus(&mut self, key: QueueKey) {
         while let Some(entry) = self
             .queues
@@ -70,7 +74,7 @@ impl Broker {
         }
     }
 
-    /// Drops the messages that have waited too long.
+    /// Drops the expired messages at the front of a queue, and dead-letters them.
     pub(crate) fn expire_messages(&mut self, key: QueueKey, now: Instant) {
         if let Some(queue) = self.queues.get_mut(&key) {
             for entry in queue.take_expired(now) {
@@ -79,7 +83,8 @@ impl Broker {
         }
     }
 
-    /// Gives one message to the consumer whose turn it is; false if there is none of either.
+    /// Delivers the next ready message to the next eligible consumer. Returns `false` if either is
+    /// missing.
     fn deliver_next(&mut self, key: QueueKey) -> bool {
         let Some(queue) = self.queues.get_mut(&key) else {
             return false;
@@ -135,8 +140,9 @@ impl Broker {
         true
     }
 
-    /// What held the consumers of a channel back may be over. They join in the order in which they
-    /// were found to be held back.
+    /// Returns the blocked consumers of a channel to the round-robin, in the order in which they
+    /// were blocked. Called when prefetch, flow control or queued output may not block them any
+    /// more.
     pub(crate) fn release(&mut self, key: ChannelKey) {
         let Ok(channel) = self.channel(key) else {
             return;
@@ -163,8 +169,9 @@ impl Broker {
         }
     }
 
-    /// Deliveries are not outstanding any more: they stop counting towards the limits. This is
-    /// where a channel learns of it, `settle` is what is done with the messages.
+    /// Stops counting deliveries towards the prefetch limits, and as unacknowledged. Messages from
+    /// `basic.get` do not count towards the limit of the channel. [`settle`](Self::settle) handles
+    /// the messages.
     pub(crate) fn discount(&mut self, key: ChannelKey, deliveries: &[Unacked]) {
         let counted = deliveries.iter().filter(|one| one.consumer.is_some());
         let counted = counted.count() as u64;
@@ -184,8 +191,8 @@ impl Broker {
         }
     }
 
-    /// Does with deliveries what is to be done with them. What comes back to a queue together takes
-    /// its room before any of it is given out again.
+    /// Settles deliveries: drops, requeues or dead-letters their messages. The messages that are
+    /// requeued together all count towards the maximum length before any of them is redelivered.
     pub(crate) fn settle(&mut self, kind: Settle, deliveries: Vec<Unacked>) {
         let mut queues = BTreeSet::new();
         for delivery in deliveries {
@@ -209,8 +216,9 @@ impl Broker {
         }
     }
 
-    /// What held the consumer of a delivery back may be over, if that was its own limit: that of its
-    /// channel is looked at when all is settled.
+    /// Returns the consumer of a delivery to the round-robin, if it has its own prefetch limit.
+    /// Consumers that a limit of the channel blocks return in `release`, when all deliveries are
+    /// settled.
     fn rejoin(&mut self, delivery: &Unacked) {
         if let Some(consumer) = delivery.consumer
             && let Some(queue) = self.queues.get_mut(&delivery.queue)
@@ -237,7 +245,8 @@ impl Broker {
         }
     }
 
-    /// Takes a consumer out of its queue, which goes with its last one if it was declared so.
+    /// Removes a consumer from its queue, and deletes an `auto-delete` queue with its last consumer
+    /// (<https://www.rabbitmq.com/docs/queues>).
     pub(crate) fn remove_consumer(&mut self, queue: QueueKey, consumer: ConsumerKey) {
         let Some(found) = self.queues.get_mut(&queue) else {
             return;
@@ -250,12 +259,14 @@ impl Broker {
             return;
         }
         found.used = self.now;
-        // Another one may be the active one now.
+        // Another consumer may be the single active one now.
         self.schedule(queue);
     }
 }
 
-/// Whether a consumer can be given a message now. If not, its channel notes that it was held back.
+/// Returns whether a consumer can take a delivery now: its channel is open and not paused, and
+/// neither of them is at its prefetch limit (<https://www.rabbitmq.com/docs/consumer-prefetch>). If
+/// not, sets `held_back` on its channel.
 fn can_take(links: &mut BTreeMap<ConnectionKey, Link>, consumer: &Consumer) -> bool {
     let Some(link) = links.get_mut(&consumer.channel.connection) else {
         return false;
@@ -275,13 +286,14 @@ fn can_take(links: &mut BTreeMap<ConnectionKey, Link>, consumer: &Consumer) -> b
     can
 }
 
-/// How often a message came back, where consumers are told.
+/// Returns the number of requeues of a message: `Some` for a quorum queue, which sends it as
+/// `x-delivery-count` (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
 pub(crate) fn returns_told(queue: &Queue, entry: &Entry) -> Option<u64> {
     (queue.arguments.kind == QueueKind::Quorum).then_some(entry.returned)
 }
 
-/// Sends a message on a channel, whatever the size of its properties: they may have grown on their
-/// way, and be larger than the frames of the consumer.
+/// Sends a message on a channel, regardless of the size of its properties: dead-lettering may have
+/// extended its headers beyond the `frame_max` of the consumer.
 pub(crate) fn send_message<M: amqp_core::ServerSent>(
     link: &mut Link,
     to: ChannelKey,
@@ -293,8 +305,8 @@ pub(crate) fn send_message<M: amqp_core::ServerSent>(
         return;
     };
     let body = message.body.clone();
-    // Refused only on a channel that is not open. It ends with its channel then, and everything
-    // outstanding goes back.
+    // Fails only on a channel that is not open. Its teardown requeues all unacknowledged
+    // deliveries.
     let _sent = match returned {
         None => machine.send_content(method, &message.properties, body),
         Some(count) => {

@@ -1,4 +1,4 @@
-//! Who may come in.
+//! Authentication, and access to virtual hosts.
 
 use alloc::{string::String, vec::Vec};
 use core::fmt;
@@ -13,15 +13,17 @@ use amqp_core::{
 use super::Broker;
 use crate::{keys::ConnectionKey, refusal::Refusal};
 
-/// These mechanisms without EXTERNAL.
+/// Returns `mechanisms` without EXTERNAL.
 pub(super) fn without_external(mechanisms: &str) -> String {
     let names = mechanisms.split(' ').filter(|name| *name != External::NAME);
     names.collect::<Vec<_>>().join(" ")
 }
 
 impl Broker {
-    /// Decides on a login. One that cannot be read is hung up on, as RabbitMQ does it; here that is
-    /// also a user name that is not UTF-8, which nobody has.
+    /// Decides on a login, and refuses a wrong one with 403
+    /// (<https://www.rabbitmq.com/docs/auth-notification>). A response that cannot be parsed ends
+    /// the connection without a reply, as in RabbitMQ. Here that includes a user name that is not
+    /// UTF-8, which no user has.
     pub(super) fn authenticate(&mut self, key: ConnectionKey, request: &AuthRequest) {
         let response = request.response.expose();
         let mechanism = &request.mechanism;
@@ -50,7 +52,7 @@ impl Broker {
         let Some(link) = self.links.get_mut(&key) else {
             return;
         };
-        // Neither is refused here: the machine has just asked.
+        // Neither call fails: the machine waits for the decision.
         let _decided = if let Some(user) = user {
             link.user = user;
             link.machine.accept()
@@ -63,7 +65,8 @@ impl Broker {
         };
     }
 
-    /// Who has that password, which nobody has if it is empty: as with RabbitMQ.
+    /// Returns the user with these credentials: `Some` if the password matches. As in RabbitMQ, an
+    /// empty password never matches (<https://www.rabbitmq.com/docs/passwords>).
     fn user_by_password<E: fmt::Display>(
         &self,
         credentials: Result<Credentials, E>,
@@ -76,22 +79,24 @@ impl Broker {
         Ok(user.map(|user| user.name.clone()))
     }
 
-    /// Who the transport says that the client is. Whom the client would like to be does not count,
-    /// as with RabbitMQ.
+    /// Returns the user that the transport has authenticated. The authorization identity in the
+    /// client's response is ignored, as in RabbitMQ.
     fn user_vouched_for(&self, key: ConnectionKey) -> Option<String> {
         let name = self.links.get(&key)?.vouched.as_ref()?;
         self.users.get(name).map(|user| user.name.clone())
     }
 
-    /// Ends a connection that is not open yet, as RabbitMQ does for what it cannot read of a login:
-    /// without a word to the client.
+    /// Ends a connection during the handshake without a reply, as RabbitMQ does for an unreadable
+    /// login.
     fn hang_up(&mut self, key: ConnectionKey, refusal: &Refusal) {
         if let Some(link) = self.links.get_mut(&key) {
             link.machine.close(refusal.code, &refusal.text);
         }
     }
 
-    /// Decides on the use of a virtual host.
+    /// Opens the virtual host of `connection.open` (section 1.4.2.7 of the protocol reference), or
+    /// refuses it with 530 (not-allowed) if it does not exist or the user has no permissions in it
+    /// (<https://www.rabbitmq.com/docs/access-control>).
     pub(super) fn open_vhost(&mut self, key: ConnectionKey, name: &ShortStr) {
         let Some(link) = self.links.get_mut(&key) else {
             return;
@@ -111,12 +116,12 @@ impl Broker {
             link.machine.close(refusal.code, &refusal.text);
         } else {
             link.vhost = name.as_str().into();
-            // Not refused: the machine has just asked.
+            // Does not fail: the machine waits for the decision.
             let _opened = link.machine.open();
         }
     }
 
-    /// Closes a connection because of a method.
+    /// Closes a connection because of a method of the client. Pending confirms are sent first.
     pub(crate) fn close_connection(
         &mut self,
         key: ConnectionKey,

@@ -1,4 +1,4 @@
-//! The ends of things: channels, connections, queues.
+//! The teardown of channels, connections and queues.
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl Broker {
-    /// A request is refused: closes its channel or its connection, as the code says.
+    /// Refuses a request: closes its channel or its connection, depending on the class of the reply
+    /// code (section 4.8.1 of the specification).
     pub(crate) fn refuse(&mut self, key: ChannelKey, refusal: &Refusal, method: MethodId) {
         if refusal.code.severity() == Some(Severity::Hard) {
             self.close_connection(key.connection, refusal, method);
@@ -24,7 +25,7 @@ impl Broker {
         self.close_channel(key, refusal, Some(method));
     }
 
-    /// Closes a channel, because of a method if one is named.
+    /// Closes a channel. `method` is `Some` if a method of the client is the cause.
     pub(crate) fn close_channel(
         &mut self,
         key: ChannelKey,
@@ -35,14 +36,15 @@ impl Broker {
         if let Some(link) = self.links.get_mut(&key.connection)
             && let Some(mut channel) = link.machine.channel(key.id)
         {
-            // One that the client has closed meanwhile needs no close.
+            // Fails only on a channel that the client has closed since.
             let _closed = channel.close(refusal.code, &refusal.text, method);
             self.wake(key.connection);
         }
         self.end_channel(key);
     }
 
-    /// A channel has ended: its consumers go, and what it did not acknowledge goes back.
+    /// Ends a channel: removes its consumers, and requeues its unacknowledged deliveries
+    /// (<https://www.rabbitmq.com/docs/confirms>).
     pub(crate) fn end_channel(&mut self, key: ChannelKey) {
         let Some(link) = self.links.get_mut(&key.connection) else {
             return;
@@ -79,7 +81,8 @@ impl Broker {
         self.settle(Settle::Abandon, back);
     }
 
-    /// A connection has ended: its channels go, and the queues that only it could use.
+    /// Ends a connection: its channels, and its exclusive queues
+    /// (<https://www.rabbitmq.com/docs/queues>).
     pub(super) fn end_connection(&mut self, key: ConnectionKey) {
         let Some(link) = self.links.get_mut(&key) else {
             return;
@@ -99,8 +102,9 @@ impl Broker {
         self.wake(key);
     }
 
-    /// A queue goes, with its messages; its consumers are told. Gives the number of messages that
-    /// were ready.
+    /// Deletes a queue with its messages, and notifies the consumers of clients with the capability
+    /// `consumer_cancel_notify` (<https://www.rabbitmq.com/docs/consumer-cancel>). Returns the
+    /// number of messages that were ready.
     pub(crate) fn delete_queue(&mut self, key: QueueKey) -> usize {
         let Some(mut queue) = self.queues.remove(&key) else {
             return 0;

@@ -1,4 +1,4 @@
-//! The broker: what the world tells it, and what it tells the world.
+//! The broker: the calls of its drivers, and their results.
 
 mod dead_letter;
 pub(crate) mod dispatch;
@@ -29,69 +29,70 @@ use crate::{
 
 /// An in-memory broker: a pure state machine with many connections.
 ///
-/// See the [crate](crate) for how it is driven.
+/// See the [crate documentation](crate) for how it is driven.
 #[derive(Debug)]
 pub struct Broker {
     pub(crate) config: Config,
-    /// What each connection begins with.
+    /// The configuration of each new connection.
     server: server::Config,
     pub(crate) users: BTreeMap<String, User>,
     pub(crate) now: Instant,
     pub(crate) links: BTreeMap<ConnectionKey, Link>,
     pub(crate) vhosts: BTreeMap<String, Vhost>,
     pub(crate) queues: BTreeMap<QueueKey, Queue>,
-    /// When which queue is to be looked at. A queue is in it at most once.
+    /// The deadlines of queues, at most one for each queue.
     deadlines: BTreeSet<(Instant, QueueKey)>,
-    /// The queues that are to be looked at now.
+    /// The queues that are scheduled for processing.
     due: VecDeque<QueueKey>,
-    /// The connections that were held from being read, and may be read again.
+    /// The connections that may be read from again after a pause.
     resumed: VecDeque<ConnectionKey>,
-    /// The connections whose drivers are to be woken.
+    /// The connections with drivers that must be woken.
     wakes: VecDeque<ConnectionKey>,
-    /// What messages take.
+    /// The memory that messages occupy.
     pub(crate) gauge: Gauge,
-    /// Memory is short: publishers are blocked.
+    /// `true` while the memory alarm is raised: connections that publish are blocked.
     pub(crate) alarm: bool,
-    /// Where direct replies go, by their address.
+    /// The channels that receive direct replies, by their addresses
+    /// (<https://www.rabbitmq.com/docs/direct-reply-to>).
     pub(crate) reply_addresses: BTreeMap<amqp_core::wire::ShortStr, ChannelKey>,
     pub(crate) random: Random,
     pub(crate) faults: FaultState,
-    /// The number given out last.
+    /// The last key that `next_key` returned.
     last_key: u64,
-    /// How many connections were ever accepted.
+    /// The number of connections that were ever accepted.
     accepted: u64,
 }
 
-/// A connection is not taken.
+/// The reason for which a connection is not accepted.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcceptError {
-    /// There are as many as the limits allow.
+    /// The maximum number of connections is reached.
     #[error("there are {limit} connections already")]
     TooManyConnections {
-        /// How many there may be.
+        /// The maximum number of connections.
         limit: usize,
     },
-    /// The [fault switch](crate::Faults::refuse_connects) says so.
+    /// A [fault](crate::Faults::refuse_connects) refuses the connection.
     #[error("connections are refused for a test")]
     Refused,
-    /// The call was wrong in itself: nothing could drive the connection from there.
+    /// The call was invalid: nothing could drive the connection, for instance outside of a runtime.
     #[error(transparent)]
     Misuse(#[from] ApiMisuse),
 }
 
 impl Broker {
-    /// A broker with nothing in it but what every virtual host begins with.
+    /// Creates a broker that has only the virtual hosts with their predeclared exchanges.
     ///
     /// # Errors
-    /// For a configuration that contradicts itself, or that no client could connect to.
+    /// If the configuration contradicts itself, or no client could connect with it.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let mut server = config.server.clone();
         server.limits.body = config.limits.message;
         server.limits.output_high = config.limits.output;
         server.limits.output_low = config.limits.output / 4;
         server.mechanisms = handshake::without_external(&server.mechanisms);
-        // What no client could connect to is found now, and not with the first client.
+        // Detects settings that no client could connect with now, and not at the first connection.
         server::Connection::new(server.clone(), Instant::ORIGIN)?;
         let mut vhosts = BTreeMap::new();
         for name in &config.vhosts {
@@ -128,13 +129,13 @@ impl Broker {
         })
     }
 
-    // The world to the broker; `handle_input` is in `reading.rs`.
+    // Calls of drivers; `handle_input` is in `reading.rs`.
 
-    /// A connection was accepted from a listener, or made in memory. It waits for the client's
-    /// protocol header.
+    /// Accepts a connection from a listener, or one made in memory. It waits for the client's
+    /// protocol header (section 4.2.2 of the specification).
     ///
     /// # Errors
-    /// When it is not taken: hang up.
+    /// If the connection is refused: close its transport.
     pub fn accept(&mut self, now: Instant) -> Result<ConnectionKey, AcceptError> {
         self.advance_clock(now);
         let limit = self.config.limits.connections;
@@ -144,7 +145,7 @@ impl Broker {
         if self.faults.refuses_connect() {
             return Err(AcceptError::Refused);
         }
-        // The configuration was tried when the broker was made.
+        // Does not fail: `new` has tried the same configuration.
         let machine = server::Connection::new(self.server.clone(), self.now)
             .map_err(|_| AcceptError::Refused)?;
         self.accepted += 1;
@@ -154,10 +155,11 @@ impl Broker {
         Ok(key)
     }
 
-    /// The transport of a connection is secured: EXTERNAL is among the mechanisms that are offered,
-    /// if the [configuration](Config::server) has it, and lets the client in as this user, for whom
-    /// the transport vouches. Without a name it is refused, as RabbitMQ does it to a client that has
-    /// shown no certificate. To be told before the first input; afterwards it changes nothing.
+    /// Marks the transport of a connection as secured. EXTERNAL is then offered, if the
+    /// [configuration](Config::server) has it, and logs the client in as `user`, the name that the
+    /// transport has authenticated. With `None` EXTERNAL is refused, as RabbitMQ refuses a client
+    /// without a certificate (<https://www.rabbitmq.com/docs/access-control>). Call it before the
+    /// first input; later it has no effect.
     ///
     /// ```
     /// use amqp_broker::{Broker, Config};
@@ -178,30 +180,31 @@ impl Broker {
         }
     }
 
-    /// The transport of a connection ended.
+    /// Handles the end of the stream of a connection's transport.
     pub fn handle_eof(&mut self, key: ConnectionKey, now: Instant) {
         self.with_machine(key, now, |machine, now| machine.handle_eof(now));
     }
 
-    /// The transport of a connection failed, with that message.
+    /// Handles a failure of a connection's transport, with its error text.
     pub fn handle_transport_error(&mut self, key: ConnectionKey, now: Instant, message: &str) {
         self.with_machine(key, now, |machine, now| {
             machine.handle_transport_error(now, message);
         });
     }
 
-    /// The time named by [`poll_connection_timeout`](Self::poll_connection_timeout) has come.
+    /// Handles the timeout that [`poll_connection_timeout`](Self::poll_connection_timeout)
+    /// returned.
     pub fn handle_connection_timeout(&mut self, key: ConnectionKey, now: Instant) {
         self.with_machine(key, now, server::Connection::handle_timeout);
     }
 
-    /// The time named by [`poll_timeout`](Self::poll_timeout) has come.
+    /// Handles the timeout that [`poll_timeout`](Self::poll_timeout) returned.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.advance_clock(now);
         self.finish();
     }
 
-    /// Nobody drives a connection any more: it ends at once, if it has not ended.
+    /// Removes a connection without a driver. Ends it at once, if it has not ended.
     pub fn remove(&mut self, key: ConnectionKey, now: Instant) {
         self.handle_eof(key, now);
         self.faults.bytes.end(key);
@@ -210,9 +213,9 @@ impl Broker {
         }
     }
 
-    // The broker to the world.
+    // Results for drivers.
 
-    /// Moves what is to be sent on a connection into `out`; false if there is nothing.
+    /// Moves the output of a connection into `out`. Returns `false` if there is none.
     pub fn poll_transmit(&mut self, key: ConnectionKey, now: Instant, out: &mut Transmit) -> bool {
         self.advance_clock(now);
         let Some(link) = self.links.get_mut(&key) else {
@@ -228,21 +231,21 @@ impl Broker {
         moved
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called: a message or a queue expires
-    /// then. Any call may change it.
+    /// Returns the time for [`handle_timeout`](Self::handle_timeout): `Some` while a message or a
+    /// queue has an expiry. Any call may change it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// When [`handle_connection_timeout`](Self::handle_connection_timeout) is to be called, and what
-    /// for: it concerns nothing but that connection, such as its heartbeats.
+    /// Returns the time for [`handle_connection_timeout`](Self::handle_connection_timeout), and its
+    /// reason. It concerns only that connection, for instance its heartbeats.
     #[must_use]
     pub fn poll_connection_timeout(&self, key: ConnectionKey) -> Option<(Instant, TimeoutReason)> {
         self.links.get(&key)?.machine.poll_timeout()
     }
 
-    /// A connection that has something to send, or can be read from again, since it was last polled:
+    /// Returns a connection that has output, or can be read from again, since it was last returned:
     /// wake its driver.
     pub fn poll_wake(&mut self) -> Option<ConnectionKey> {
         let key = self.wakes.pop_front()?;
@@ -252,31 +255,33 @@ impl Broker {
         Some(key)
     }
 
-    /// Whether a connection is to be read from. It is not while memory is short and it publishes,
-    /// nor while it does not take the answers to what it asks.
+    /// Returns whether to read from a connection: `false` while it is blocked because it published
+    /// during a memory alarm, and while its queued output exceeds
+    /// [`Limits::replies`](crate::Limits::replies).
     #[must_use]
     pub fn wants_input(&self, key: ConnectionKey) -> bool {
         self.links.get(&key).is_none_or(Link::is_read)
     }
 
-    /// How many more bytes the frame in progress of a connection needs at least; 0 when none is in
-    /// progress.
+    /// Returns the minimum number of bytes that are missing from the frame in progress; 0 between
+    /// frames.
     #[must_use]
     pub fn read_hint(&self, key: ConnectionKey) -> usize {
         let link = self.links.get(&key);
         link.map_or(0, |link| link.machine.read_hint())
     }
 
-    /// Whether a connection is all over: hang up, and [`remove`](Self::remove) it.
+    /// Returns whether a connection has ended: close its transport, and [`remove`](Self::remove)
+    /// it.
     #[must_use]
     pub fn is_finished(&self, key: ConnectionKey) -> bool {
         let link = self.links.get(&key);
         link.is_none_or(|link| link.machine.is_finished())
     }
 
-    // What the rest builds on.
+    // Internal operations.
 
-    /// Notes the time, and looks at what it is time for.
+    /// Advances the clock, and schedules the queues with deadlines that have passed.
     fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
         while let Some(&(at, key)) = self.deadlines.first() {
@@ -291,7 +296,7 @@ impl Broker {
         }
     }
 
-    /// Lets something happen to a connection's machine, and deals with what comes of it.
+    /// Applies `happen` to a connection's machine, and processes the resulting events.
     fn with_machine(
         &mut self,
         key: ConnectionKey,
@@ -307,13 +312,13 @@ impl Broker {
         self.finish();
     }
 
-    /// A number that was never given out.
+    /// Returns an unused key for a queue or a consumer.
     pub(crate) const fn next_key(&mut self) -> u64 {
         self.last_key += 1;
         self.last_key
     }
 
-    /// A queue is to be looked at, once what is being done is done.
+    /// Schedules a queue for processing after the current operation.
     pub(crate) fn schedule(&mut self, key: QueueKey) {
         if let Some(queue) = self.queues.get_mut(&key)
             && !queue.scheduled
@@ -323,7 +328,7 @@ impl Broker {
         }
     }
 
-    /// Sets the time at which a queue is to be looked at.
+    /// Updates the deadline of a queue.
     fn set_deadline(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.get_mut(&key) else {
             return;
@@ -338,7 +343,7 @@ impl Broker {
         }
     }
 
-    /// The driver of a connection is to be woken.
+    /// Requests a wake-up of a connection's driver.
     pub(crate) fn wake(&mut self, key: ConnectionKey) {
         if let Some(link) = self.links.get_mut(&key)
             && !link.woken
@@ -348,14 +353,15 @@ impl Broker {
         }
     }
 
-    /// Looks at all queues that are to be looked at.
+    /// Processes all scheduled queues.
     pub(crate) fn look_at_queues(&mut self) {
         while let Some(key) = self.due.pop_front() {
             self.look_at(key);
         }
     }
 
-    /// Ends a call: does what was left to do.
+    /// Ends a call: processes scheduled queues, the memory alarm, and the input of resumed
+    /// connections.
     pub(crate) fn finish(&mut self) {
         loop {
             self.look_at_queues();
@@ -367,7 +373,7 @@ impl Broker {
         }
     }
 
-    /// A connection may be read again.
+    /// Resumes reading from a connection, unless it is still paused for another reason.
     fn resume(&mut self, key: ConnectionKey) {
         if let Some(link) = self.links.get_mut(&key)
             && link.is_read()
@@ -378,7 +384,9 @@ impl Broker {
         }
     }
 
-    /// Blocks publishers, or lets them go on.
+    /// Raises the memory alarm above the limit, and clears it at 7/8 of the limit. Clearing it
+    /// unblocks all connections; raising it blocks a connection at its next publish, in
+    /// `hold_reading` (<https://www.rabbitmq.com/docs/connection-blocked>).
     fn watch_memory(&mut self) {
         let limit = self.config.limits.memory;
         let taken = self.gauge.get();
@@ -394,7 +402,7 @@ impl Broker {
         for key in blocked {
             if let Some(link) = self.links.get_mut(&key) {
                 link.blocked = false;
-                // One that is not open any more needs not be told.
+                // Fails only on a connection that is not open, which needs no notification.
                 let _told = link.machine.unblock();
             }
             self.wake(key);
@@ -411,7 +419,6 @@ impl Broker {
         link.channel(key.id).ok_or_else(gone)
     }
 
-    /// The virtual host of a connection.
     pub(crate) fn vhost(&self, key: ConnectionKey) -> Outcome<&Vhost> {
         let link = self.links.get(&key).ok_or_else(gone)?;
         self.vhosts.get(&link.vhost).ok_or_else(gone)
@@ -430,19 +437,19 @@ impl Broker {
         self.vhost(key)?.exchange(name)
     }
 
-    /// Sends a method on a channel, if that is still open.
+    /// Sends a method on a channel, if the channel is open.
     pub(crate) fn send<M: ServerSent>(&mut self, to: ChannelKey, method: &M) {
         let Some(link) = self.links.get_mut(&to.connection) else {
             return;
         };
         if let Some(mut channel) = link.machine.channel(to.id) {
-            // A channel that has been closed meanwhile needs no answer.
+            // Fails only on a channel that has been closed since, which needs no reply.
             let _sent = channel.send(method);
             self.wake(to.connection);
         }
     }
 
-    /// Answers a request, unless it wants no answer.
+    /// Replies to a request, unless it has `no-wait` set.
     pub(crate) fn reply<M: ServerSent>(&mut self, to: ChannelKey, no_wait: bool, method: &M) {
         if !no_wait {
             self.send(to, method);
@@ -456,8 +463,8 @@ impl Broker {
     }
 }
 
-/// The connection or channel that something was done for is gone. Nobody reads that text: what
-/// would be answered with it is gone, too.
+/// The refusal of an operation on a connection or channel that has ended. Its text is never sent,
+/// because there is no receiver.
 fn gone() -> Refusal {
     Refusal::new(
         amqp_core::protocol::ReplyCode::INTERNAL_ERROR,

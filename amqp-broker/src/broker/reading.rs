@@ -1,4 +1,4 @@
-//! Bytes in: one frame at a time, as far as there is room.
+//! Input: one frame at a time, subject to back-pressure.
 
 use amqp_core::{
     Instant, MethodDef as _,
@@ -15,30 +15,31 @@ use crate::{
     refusal::{Refusal, short},
 };
 
-/// What can be seen of a frame without taking it.
+/// The properties of a frame that is read ahead, without consuming it.
 struct Glimpse {
     channel: u16,
-    /// It belongs to a publish.
+    /// `true` for `basic.publish` and for content frames.
     publish: bool,
-    /// It settles deliveries.
+    /// `true` for `basic.ack`, `basic.nack` and `basic.reject`.
     settles: bool,
-    /// The size of the body that a content header announces, in bytes.
+    /// The body size in a content header, in bytes (section 4.2.6.1 of the specification).
     body_size: Option<u64>,
-    /// What is in a body frame, in bytes.
+    /// The payload size of a body frame, in bytes.
     piece: usize,
 }
 
 impl Glimpse {
-    /// Whether more than another publish may come of it.
+    /// Returns whether the frame may do more than continue a sequence of publishes: it may be
+    /// answered, or may close the channel or the connection.
     const fn may_end_publishing(&self) -> bool {
         !self.publish && !self.settles
     }
 }
 
 impl Broker {
-    /// Bytes came in on a connection. Takes the whole frames off the front of `input`, and leaves a
-    /// partial one. While [`wants_input`](Self::wants_input) says no, it takes all bytes and looks at
-    /// them later.
+    /// Handles input of a connection. Consumes the complete frames at the front of `input`, and
+    /// leaves a partial one. While [`wants_input`](Self::wants_input) returns `false`, it takes all
+    /// bytes and processes them later.
     pub fn handle_input(&mut self, key: ConnectionKey, now: Instant, input: &mut BytesMut) {
         self.advance_clock(now);
         match self.links.get_mut(&key) {
@@ -53,7 +54,7 @@ impl Broker {
         self.finish();
     }
 
-    /// Looks at what has come while nothing was to be read.
+    /// Processes the input that was received while reading was paused.
     pub(super) fn read_pending(&mut self, key: ConnectionKey) {
         let Some(link) = self.links.get_mut(&key) else {
             return;
@@ -81,8 +82,9 @@ impl Broker {
             if let Some(glimpse) = &glimpse {
                 self.weigh(key, glimpse);
             }
-            // What may be answered, or may end the channel or the connection, finds the publishes
-            // before it confirmed.
+            // Confirms the preceding publishes before a frame that may be answered, or may close
+            // the channel or the connection, as RabbitMQ does
+            // (`amqp-broker/tests/broker/protocol_faults.rs`).
             if glimpse.as_ref().is_none_or(Glimpse::may_end_publishing) {
                 self.send_confirms(key);
             }
@@ -100,7 +102,8 @@ impl Broker {
         self.wake(key);
     }
 
-    /// Decides whether to go on reading after a frame.
+    /// Pauses reading after a frame if too much output is queued, or if the frame belongs to a
+    /// publish during a memory alarm (<https://www.rabbitmq.com/docs/connection-blocked>).
     fn hold_reading(&mut self, key: ConnectionKey, publish: bool) {
         self.watch_memory();
         let Some(link) = self.links.get_mut(&key) else {
@@ -109,7 +112,7 @@ impl Broker {
         link.stuffed = link.machine.buffered() > self.config.limits.replies;
         if publish && self.alarm && link.machine.is_open() {
             link.blocked = true;
-            // One that does not understand it is not told.
+            // Notifies only clients with the capability `connection.blocked`.
             let _told = link.machine.block(short("low on memory"));
         }
         if !link.is_read() {
@@ -117,7 +120,8 @@ impl Broker {
         }
     }
 
-    /// Looks at how large the message is that a frame is part of.
+    /// Refuses a message over [`Limits::message`](crate::Limits::message), by the body size in its
+    /// content header, and counts the memory of a message that is arriving.
     fn weigh(&mut self, key: ConnectionKey, glimpse: &Glimpse) {
         let Some(link) = self.links.get_mut(&key) else {
             return;
@@ -141,7 +145,7 @@ impl Broker {
         }
     }
 
-    /// Deals with what a connection's machine has to tell.
+    /// Processes the pending events of a connection's machine.
     pub(super) fn take_events(&mut self, key: ConnectionKey) {
         while let Some(event) = self
             .links
@@ -184,14 +188,15 @@ impl Broker {
                 }
             }
             Event::Closed(_) => self.end_connection(key),
-            // The handshake is over; a new secret proves nothing here that the old one did not.
+            // Nothing to do: the handshake is complete, and a new secret does not change the login.
             Event::Opened | Event::SecretUpdated { .. } => {}
             _ => {}
         }
     }
 }
 
-/// Looks at the frame at the front, if it is all there.
+/// Parses the frame at the front without consuming it. `Some` for a complete, valid frame that is
+/// no heartbeat.
 fn glimpse(input: &[u8]) -> Option<Glimpse> {
     let frame = Frame::parse(input, u32::MAX).ok()??;
     let mut glimpse = Glimpse {

@@ -1,4 +1,5 @@
-//! `basic.qos`, `basic.consume`, `basic.cancel`, `basic.get`
+//! `basic.qos` (<https://www.rabbitmq.com/docs/consumer-prefetch>), `basic.consume`,
+//! `basic.cancel`, `basic.get`
 
 use amqp_core::{
     protocol::basic,
@@ -89,7 +90,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Checks that a queue takes one more consumer.
+    /// Checks that a queue accepts another consumer. An exclusive one must be the only one (section
+    /// 1.8.3.3 of the protocol reference).
     fn check_consumer(
         &self,
         at: ChannelKey,
@@ -137,7 +139,8 @@ impl Broker {
         Ok(())
     }
 
-    /// The tag that a client chose, or one made for it.
+    /// Returns the consumer tag of the client, or generates one if it is empty (section 1.8.3.3 of
+    /// the protocol reference).
     fn consumer_tag(&mut self, tag: ShortStr) -> ShortStr {
         if tag.is_empty() {
             short(&self.random.name("amq.ctag-"))
@@ -154,7 +157,8 @@ impl Broker {
         {
             self.reply_addresses.remove(&address);
         }
-        // To cancel what is not there is no mistake: it may have gone just now.
+        // An unknown tag is no error: the broker may just have cancelled the consumer
+        // (<https://www.rabbitmq.com/docs/consumer-cancel>).
         let cancelled = basic::CancelOk {
             consumer_tag: cancel.consumer_tag,
         };
@@ -216,7 +220,8 @@ impl Broker {
     }
 }
 
-/// Reads the arguments of a consumer: its priority.
+/// Validates the arguments of a consumer, and returns its priority
+/// (<https://www.rabbitmq.com/docs/consumer-priority>).
 fn read_arguments(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome<i64> {
     const PRIORITY: &str = "x-priority";
     const FAILOVER: &str = "x-cancel-on-ha-failover";

@@ -1,4 +1,4 @@
-//! `exchange.*`
+//! `exchange.*`, with bindings between exchanges (<https://www.rabbitmq.com/docs/e2e>)
 
 use amqp_core::{
     protocol::exchange,
@@ -145,7 +145,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Adds a binding to an exchange that is there.
+    /// Adds a binding to an existing exchange.
     pub(super) fn add_binding(
         &mut self,
         at: ChannelKey,
@@ -165,7 +165,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Takes a binding out, if it is there; its exchange may go with it.
+    /// Removes a binding, if it exists. An `auto-delete` exchange is deleted with its last binding.
     pub(super) fn take_binding(
         &mut self,
         at: ChannelKey,
@@ -185,7 +185,7 @@ impl Broker {
     }
 }
 
-/// A bound of this broker, which RabbitMQ has not.
+/// The refusal for a limit of this broker, which RabbitMQ does not have.
 pub(super) fn full(what: &str, limit: usize) -> Refusal {
     Refusal::new(
         amqp_core::protocol::ReplyCode::RESOURCE_ERROR,
@@ -200,7 +200,8 @@ pub(super) fn check_not_default(name: &ShortStr) -> Outcome {
     Ok(())
 }
 
-/// Checks that an exchange is declared again as it is.
+/// Checks that a redeclaration matches the existing exchange (section 1.6.2.1 of the protocol
+/// reference).
 fn check_equivalent(
     current: &Exchange,
     declare: &exchange::Declare,

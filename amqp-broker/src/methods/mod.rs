@@ -1,4 +1,4 @@
-//! What clients ask for, method by method.
+//! The requests of clients, by method.
 
 mod consume;
 mod exchange;
@@ -22,7 +22,7 @@ use crate::{
 };
 
 impl Broker {
-    /// Grants a request, or refuses it.
+    /// Executes a request, or refuses it.
     pub(crate) fn on_request(&mut self, at: ChannelKey, method: ClientMethod) {
         if self.channel(at).is_err() {
             return;
@@ -76,8 +76,10 @@ impl Broker {
         Ok(())
     }
 
-    /// A client paused or resumed deliveries. Only what was paused can be resumed: a consumer that
-    /// has its limit of messages does not get another turn by it.
+    /// Pauses or resumes deliveries, as the client requests (section 1.5.2.3 of the protocol
+    /// reference). Refuses a pause with 540 (not-implemented) unless `rules.flow` is set. Without a
+    /// preceding pause, resuming does not affect consumers: one that prefetch blocks does not gain
+    /// a turn.
     pub(crate) fn on_flow(&mut self, at: ChannelKey, active: bool) {
         if active || self.config.rules.flow {
             let Ok(channel) = self.channel(at) else {
@@ -94,7 +96,8 @@ impl Broker {
         }
     }
 
-    /// Checks that the user of a connection may do that with a queue or exchange.
+    /// Checks that the user of a connection has a permission for a queue or an exchange
+    /// (<https://www.rabbitmq.com/docs/access-control>).
     fn check_access(
         &self,
         key: ConnectionKey,
@@ -130,12 +133,13 @@ impl Broker {
     }
 }
 
-/// What texts call an exchange: the default one has a name there.
+/// Returns the name of an exchange in error texts: `amq.default` for the default exchange.
 const fn shown_exchange(name: &str) -> &str {
     if name.is_empty() { "amq.default" } else { name }
 }
 
-/// Names that the broker gives itself.
+/// Refuses a name with the prefix `amq.`, which is reserved (sections 1.6.2.1 and 1.7.2.1 of the
+/// protocol reference).
 fn check_reserved(kind: &str, name: &str) -> Outcome {
     if name.starts_with("amq.") {
         return Err(Refusal::refused(format_args!(
@@ -145,7 +149,7 @@ fn check_reserved(kind: &str, name: &str) -> Outcome {
     Ok(())
 }
 
-/// A name without line ends, which RabbitMQ leaves out of the names it is given.
+/// Removes CR and LF from a name, as RabbitMQ does.
 fn stripped(name: ShortStr) -> ShortStr {
     if !name.contains(['\r', '\n']) {
         return name;

@@ -1,4 +1,4 @@
-//! `basic.publish`, what becomes of it, and the confirms.
+//! `basic.publish`, routing, and publisher confirms (<https://www.rabbitmq.com/docs/confirms>).
 
 use alloc::{sync::Arc, vec::Vec};
 
@@ -25,11 +25,13 @@ use crate::{
     refusal::{Outcome, Refusal, short, type_name},
 };
 
-/// The longest time that a message may be said to wait, in milliseconds.
+/// The maximum of `expiration`, in milliseconds.
 const EXPIRATION_MAX: u128 = 0xffff_ffff;
 
 impl Broker {
-    /// A client published a message.
+    /// Handles a published message: checks, routes and enqueues it, or adds it to the transaction.
+    /// Refuses `immediate` with 540 (not-implemented), as RabbitMQ does
+    /// (<https://www.rabbitmq.com/docs/specification>).
     pub(crate) fn publish(&mut self, key: ConnectionKey, published: Published) -> Outcome {
         let at = ChannelKey {
             connection: key,
@@ -79,8 +81,9 @@ impl Broker {
         Ok(())
     }
 
-    /// Adds a message to a transaction. Its way is found now, and the queues at its end when it is
-    /// committed: those that the default exchange leads to need not be there yet.
+    /// Adds a message to a transaction. Bindings are evaluated now, and the names of the queues are
+    /// resolved at commit: a queue that is addressed through the default exchange need not exist
+    /// yet.
     fn keep_for_commit(&mut self, at: ChannelKey, placement: Placement) -> Outcome {
         let Placement {
             message,
@@ -111,7 +114,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Checks a message's properties, and finds the queues that it goes to.
+    /// Checks the properties of a message, and routes it. Returns it with its queues.
     fn make_message(
         &mut self,
         at: ChannelKey,
@@ -153,7 +156,8 @@ impl Broker {
         Ok((message, queues))
     }
 
-    /// Who says who published must say the truth.
+    /// Checks that `user_id` is the authenticated user
+    /// (<https://www.rabbitmq.com/docs/validated-user-id>).
     fn check_user(&self, key: ConnectionKey, properties: &Properties) -> Outcome {
         let link = self.links.get(&key);
         let user = link.map_or("", |link| link.user.as_str());
@@ -165,7 +169,9 @@ impl Broker {
         }
     }
 
-    /// Writes the address of this channel's consumer of direct replies into a request for one.
+    /// Replaces `amq.rabbitmq.reply-to` in `reply_to` with the address of this channel's reply
+    /// consumer (<https://www.rabbitmq.com/docs/direct-reply-to>). Returns whether the properties
+    /// have changed.
     fn set_reply_address(&mut self, at: ChannelKey, properties: &mut Properties) -> Outcome<bool> {
         if properties.reply_to.as_deref() != Some(REPLIES) {
             return Ok(false);
@@ -178,8 +184,8 @@ impl Broker {
         Ok(true)
     }
 
-    /// Puts a message into its queues; false if one of them does not take it. One that goes to no
-    /// queue is returned if it is mandatory.
+    /// Adds a message to its queues. Returns `false` if one of them rejects it. A mandatory message
+    /// without a queue is returned (section 1.8.3.8 of the protocol reference).
     pub(super) fn place(&mut self, at: ChannelKey, placement: Placement) -> bool {
         let message = &placement.message;
         if message.exchange.is_empty() && message.routing_key.starts_with(REPLIES) {
@@ -204,7 +210,9 @@ impl Broker {
         taken
     }
 
-    /// Gives a direct reply to the one who asked for it, if that is still there and listens.
+    /// Delivers a direct reply to the channel of the request. Drops it if the consumer does not
+    /// exist any more, or if more than `limits.replies` bytes of output are queued on its
+    /// connection.
     fn deliver_reply(&mut self, message: &Message) {
         let Some(&to) = self.reply_addresses.get(&message.routing_key) else {
             return;
@@ -236,8 +244,8 @@ impl Broker {
         self.wake(to.connection);
     }
 
-    /// Sends what is to be confirmed on the channels of a connection: one method for all numbers up
-    /// to the first that differs, and one for each after it.
+    /// Sends the pending confirms of a connection. On each channel, one `multiple` confirm covers
+    /// all numbers before the first with another outcome, and each later number has its own.
     pub(crate) fn send_confirms(&mut self, key: ConnectionKey) {
         let Some(link) = self.links.get_mut(&key) else {
             return;
@@ -276,8 +284,8 @@ impl Broker {
     }
 }
 
-/// Says of numbers, in order, that the last one before the first that differs speaks for all before
-/// it, and that each after it stands for itself.
+/// Coalesces confirms of equal outcome, by number in ascending order: one `multiple` confirm for
+/// all numbers before the first with another outcome, and one for each later number.
 fn coalesce(numbers: &[u64], others: &[u64], dropped: Option<u64>) -> Vec<(u64, bool)> {
     let cut = [others.first().copied(), dropped]
         .into_iter()
@@ -292,7 +300,7 @@ fn coalesce(numbers: &[u64], others: &[u64], dropped: Option<u64>) -> Vec<(u64, 
     many.into_iter().chain(ones).collect()
 }
 
-/// How long a message may wait, in milliseconds.
+/// Reads `expiration`, in milliseconds (<https://www.rabbitmq.com/docs/ttl>).
 fn read_expiration(properties: &Properties) -> Outcome<Option<u64>> {
     let Some(text) = &properties.expiration else {
         return Ok(None);
@@ -314,7 +322,7 @@ fn read_expiration(properties: &Properties) -> Outcome<Option<u64>> {
         "" => "0",
         shown => shown,
     };
-    // More digits than this number holds are too large as well.
+    // A number that overflows `u128` is too large as well.
     let value: u128 = digits.parse().unwrap_or(u128::MAX);
     if text.starts_with('-') && value > 0 {
         return Err(invalid(format_args!("{{value_negative,-{shown}}}")));
@@ -337,7 +345,8 @@ fn check_delivery_mode(properties: &Properties) -> Outcome {
 const COPIES: &str = "CC";
 const HIDDEN_COPIES: &str = "BCC";
 
-/// The keys that the headers `CC` and `BCC` add.
+/// Returns the additional routing keys of the headers `CC` and `BCC`
+/// (<https://www.rabbitmq.com/docs/sender-selected>).
 fn more_keys(headers: Option<&FieldTable>) -> Outcome<Vec<ShortStr>> {
     let mut keys = Vec::new();
     for name in [COPIES, HIDDEN_COPIES] {
@@ -358,7 +367,7 @@ fn more_keys(headers: Option<&FieldTable>) -> Outcome<Vec<ShortStr>> {
     Ok(keys)
 }
 
-/// Nobody is to see who else gets a message; false if nothing had to be hidden.
+/// Removes the header `BCC` before delivery. Returns `false` if there is none.
 fn hide_copies(properties: &mut Properties) -> bool {
     let headers = properties.headers.as_mut();
     headers.is_some_and(|headers| headers.remove(HIDDEN_COPIES).is_some())

@@ -1,4 +1,4 @@
-//! `queue.*`
+//! `queue.*` (<https://www.rabbitmq.com/docs/queues>)
 
 use amqp_core::{
     protocol::{ReplyCode, queue},
@@ -22,12 +22,12 @@ use crate::{
     refusal::{Outcome, Refusal, quoted, short},
 };
 
-/// The queue that is not one: whoever consumes from it takes direct replies.
+/// The pseudo-queue of direct reply-to (<https://www.rabbitmq.com/docs/direct-reply-to>).
 pub(super) const REPLIES: &str = "amq.rabbitmq.reply-to";
 
 impl Broker {
     pub(super) fn declare_queue(&mut self, at: ChannelKey, mut declare: queue::Declare) -> Outcome {
-        // What goes with its connection does not outlive anything.
+        // An exclusive queue is not durable: it is deleted with its connection.
         declare.durable &= !declare.exclusive;
         if declare.queue.starts_with(REPLIES) {
             return self.declare_replies(at, &declare);
@@ -72,7 +72,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Where direct replies go is there if somebody takes them.
+    /// Replies to the declaration of the pseudo-queue, or of a reply address, which exists as long
+    /// as its consumer does.
     fn declare_replies(&mut self, at: ChannelKey, declare: &queue::Declare) -> Outcome {
         let name = &declare.queue;
         if *name != REPLIES && !self.reply_addresses.contains_key(name) {
@@ -87,7 +88,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Checks that a queue is declared again as it is.
+    /// Checks that a redeclaration matches the existing queue (section 1.7.2.1 of the protocol
+    /// reference).
     fn check_declared(
         &self,
         key: ConnectionKey,
@@ -234,7 +236,8 @@ impl Broker {
         let name = self.queue_name(at, &delete.queue)?;
         self.check_queue(key, Access::Configure, &name)?;
         let mut message_count = 0;
-        // To delete what is not there is no mistake.
+        // Deleting a queue that does not exist is no error
+        // (<https://www.rabbitmq.com/docs/specification>).
         if let Ok(found) = self.find_queue(key, &name) {
             self.check_owner(key, found)?;
             if let Some(queue) = self.queues.get(&found) {
@@ -253,9 +256,10 @@ impl Broker {
         Ok(())
     }
 
-    // Finding queues.
+    // Lookup of queues.
 
-    /// The name of a queue, where the empty one means the one that was last declared.
+    /// Resolves the name of a queue: an empty one means the queue that was last declared on the
+    /// channel (section 1.7.2.3 of the protocol reference).
     pub(super) fn queue_name(&mut self, at: ChannelKey, name: &ShortStr) -> Outcome<ShortStr> {
         if !name.is_empty() {
             return Ok(stripped(name.clone()));
@@ -264,8 +268,8 @@ impl Broker {
         last.ok_or_else(|| Refusal::not_found("no previously declared queue"))
     }
 
-    /// As [`queue_name`](Self::queue_name), and the empty key that goes with an empty name means
-    /// the queue's name, too.
+    /// Resolves a name as [`queue_name`](Self::queue_name) does. If both the name and the key are
+    /// empty, the key is the name of the queue, too.
     fn name_and_key(
         &mut self,
         at: ChannelKey,
@@ -294,7 +298,8 @@ impl Broker {
         Ok(Refusal::not_found(format_args!("no {queue}")))
     }
 
-    /// Checks that a queue is not another connection's.
+    /// Checks that a queue is not exclusive to another connection (section 1.7.2.1 of the protocol
+    /// reference).
     pub(super) fn check_owner(&self, key: ConnectionKey, found: QueueKey) -> Outcome {
         if let Some(queue) = self.queues.get(&found)
             && queue.owner.is_some_and(|owner| owner != key)
@@ -305,7 +310,7 @@ impl Broker {
     }
 }
 
-/// A number of things, as methods count.
+/// Converts a count to a method field; saturates at `u32::MAX`.
 pub(super) fn count(things: usize) -> u32 {
     u32::try_from(things).unwrap_or(u32::MAX)
 }

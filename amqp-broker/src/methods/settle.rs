@@ -1,4 +1,5 @@
 //! `basic.ack`, `basic.nack`, `basic.reject`, `basic.recover`
+//! (<https://www.rabbitmq.com/docs/confirms>)
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
@@ -56,7 +57,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Does at once what is to be done with deliveries.
+    /// Settles deliveries at once, and releases the consumers of the channel.
     pub(super) fn settle_now(&mut self, at: ChannelKey, kind: Settle, deliveries: Vec<Unacked>) {
         if kind == Settle::Ack {
             self.discount(at, &deliveries);
@@ -82,8 +83,8 @@ impl Broker {
     }
 }
 
-/// RabbitMQ tells each queue of the deliveries of one consumer after the other, by their tags, and
-/// the queue gives out again what it can in between. What was fetched comes first.
+/// Groups deliveries by queue and consumer, in the order of consumer tags; those of `basic.get`
+/// come first. RabbitMQ settles one group after the other, and the queue redelivers in between.
 fn batches(deliveries: Vec<Unacked>) -> impl Iterator<Item = Vec<Unacked>> {
     let mut batches: BTreeMap<_, Vec<Unacked>> = BTreeMap::new();
     for delivery in deliveries {

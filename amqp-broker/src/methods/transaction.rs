@@ -1,4 +1,4 @@
-//! `tx.*`
+//! `tx.*` (section 1.9 of the protocol reference, <https://www.rabbitmq.com/docs/semantics>)
 
 use alloc::vec::Vec;
 
@@ -40,7 +40,7 @@ impl Broker {
                 mandatory: address.mandatory,
             };
             whole &= self.place(at, placement);
-            // Each has its turn, as if it had come alone.
+            // Dispatches after each message, as for a publish outside of a transaction.
             self.look_at_queues();
         }
         for mut settlement in transaction.settlements {
@@ -68,7 +68,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Ends a transaction and begins the next.
+    /// Takes the transaction of a channel, and begins the next one.
     fn take_transaction(&mut self, at: ChannelKey) -> Outcome<Transaction> {
         let transaction = self.channel(at)?.transaction();
         transaction

@@ -1,4 +1,5 @@
-//! The optional arguments of a queue, checked as RabbitMQ checks them.
+//! The optional arguments of a queue, validated as RabbitMQ does
+//! (<https://www.rabbitmq.com/docs/queues>).
 
 use core::fmt;
 
@@ -8,25 +9,26 @@ use crate::refusal::{
     Outcome, Quoted, QuotedValue, Refusal, Resource, same_value, short, type_name,
 };
 
-/// The longest time to live and the longest idle time, in milliseconds: 32 bits.
+/// The maximum TTL of messages and queues, in milliseconds: 32 bits.
 const TIME_MAX: i64 = 0xffff_ffff;
 
-/// What a queue's arguments say.
+/// The parsed arguments of a queue.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct QueueArguments {
     pub(crate) kind: QueueKind,
-    /// How long a message may wait, in milliseconds.
+    /// The TTL of messages, in milliseconds (<https://www.rabbitmq.com/docs/ttl>).
     pub(crate) message_ttl: Option<u64>,
-    /// How long the queue may be unused, in milliseconds, at least 1.
+    /// The time after which the queue is deleted if it is unused, in milliseconds, at least 1.
     pub(crate) expires: Option<u64>,
     pub(crate) max_length: Option<u64>,
     pub(crate) max_length_bytes: Option<u64>,
     pub(crate) overflow: Overflow,
     pub(crate) dead_letter: Option<DeadLetter>,
-    /// None when messages have no priorities.
+    /// `Some` for a priority queue (<https://www.rabbitmq.com/docs/priority>).
     pub(crate) max_priority: Option<u8>,
     pub(crate) single_active_consumer: bool,
-    /// How often a message may come back; only quorum queues have it.
+    /// The maximum number of requeues of a message; quorum queues only
+    /// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
     pub(crate) delivery_limit: Option<u64>,
 }
 
@@ -38,7 +40,7 @@ pub(crate) enum QueueKind {
 }
 
 impl QueueKind {
-    /// Its name in error texts.
+    /// Returns the module name that stands for the type in error texts.
     const fn module(self) -> &'static str {
         match self {
             Self::Classic => "rabbit_classic_queue",
@@ -47,28 +49,28 @@ impl QueueKind {
     }
 }
 
-/// What happens to a message that has no room.
+/// The handling of a message that exceeds the maximum length
+/// (<https://www.rabbitmq.com/docs/maxlength>).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Overflow {
-    /// The oldest one makes room.
+    /// Drops the oldest message.
     #[default]
     DropHead,
-    /// It is not taken.
+    /// Rejects the new message.
     RejectPublish,
-    /// It is not taken, but dead-lettered.
+    /// Rejects the new message, and dead-letters it.
     RejectPublishDlx,
 }
 
-/// Where dead letters go.
+/// The target of dead-lettering (<https://www.rabbitmq.com/docs/dlx>).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeadLetter {
     pub(crate) exchange: ShortStr,
-    /// None when they keep their keys.
+    /// `Some` if it replaces the routing keys of messages.
     pub(crate) routing_key: Option<ShortStr>,
 }
 
-/// All arguments that mean something, in the order in which they are compared when a queue is
-/// declared again.
+/// All arguments with a meaning, in the order in which RabbitMQ compares them in a redeclaration.
 const KNOWN: [&str; 21] = [
     "x-expires",
     "x-message-ttl",
@@ -93,7 +95,7 @@ const KNOWN: [&str; 21] = [
     "x-queue-leader-locator",
 ];
 
-/// What classic queues do not have.
+/// The arguments that classic queues do not support.
 const NOT_CLASSIC: [&str; 8] = [
     "x-delivery-limit",
     "x-max-age",
@@ -105,7 +107,7 @@ const NOT_CLASSIC: [&str; 8] = [
     "x-initial-cluster-size",
 ];
 
-/// What quorum queues do not have.
+/// The arguments that quorum queues do not support.
 const NOT_QUORUM: [&str; 6] = [
     "x-max-priority",
     "x-queue-mode",
@@ -116,7 +118,7 @@ const NOT_QUORUM: [&str; 6] = [
 ];
 
 impl QueueArguments {
-    /// Reads the arguments of a declaration.
+    /// Parses and validates the arguments of a declaration.
     pub(crate) fn read(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome<Self> {
         let reader = Reader { arguments, queue };
         let kind = reader.kind()?;
@@ -157,13 +159,13 @@ impl QueueArguments {
             dead_letter,
             max_priority,
             single_active_consumer,
-            // A limit below 0 is none.
+            // A negative limit means no limit.
             delivery_limit: delivery_limit.and_then(|limit| u64::try_from(limit).ok()),
         })
     }
 }
 
-/// Checks that a queue is declared again with the arguments that it has.
+/// Checks that a redeclaration has the arguments of the existing queue.
 pub(crate) fn check_equivalent(
     current: &FieldTable,
     received: &FieldTable,
@@ -174,7 +176,7 @@ pub(crate) fn check_equivalent(
         .try_for_each(|name| check_argument(name, current, received, resource))
 }
 
-/// Checks one argument of a queue or exchange that is declared again.
+/// Checks one argument in the redeclaration of a queue or an exchange.
 pub(crate) fn check_argument(
     name: &str,
     current: &FieldTable,
@@ -185,7 +187,7 @@ pub(crate) fn check_argument(
     let same = match (now, then) {
         (None, None) => true,
         (Some(now), Some(then)) => same_value(now, then),
-        // What is the default may be said or not.
+        // The default type can be given or omitted.
         (Some(value), None) | (None, Some(value)) => {
             name == "x-queue-type" && value.as_bytes() == Some(b"classic")
         }
@@ -324,7 +326,7 @@ impl Reader<'_> {
         }
     }
 
-    /// How RabbitMQ stores a queue, which makes no difference here but can be said wrongly.
+    /// Validates the mode and version of storage, which have no effect here.
     fn version_and_mode(&self) -> Outcome {
         const MODE: &str = "x-queue-mode";
         const VERSION: &str = "x-queue-version";

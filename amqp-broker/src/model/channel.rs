@@ -1,4 +1,4 @@
-//! What a broker knows of a channel.
+//! The state of a channel.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -14,57 +14,59 @@ use super::{
 };
 use crate::keys::{ConsumerKey, QueueKey};
 
-/// A delivery that waits for its acknowledgement.
+/// An unacknowledged delivery.
 #[derive(Debug)]
 pub(crate) struct Unacked {
     pub(crate) tag: u64,
     pub(crate) queue: QueueKey,
-    /// The consumer it was given to; none if it was fetched.
+    /// `Some` for a delivery to a consumer, `None` for one of `basic.get`.
     pub(crate) consumer: Option<ConsumerKey>,
-    /// That consumer's tag.
+    /// The tag of that consumer.
     pub(crate) consumer_tag: Option<ShortStr>,
     pub(crate) entry: Entry,
 }
 
-/// A consumer of a channel, by its tag.
+/// The target of a consumer tag.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Subscription {
     Queue {
         queue: QueueKey,
         key: ConsumerKey,
     },
-    /// It takes direct replies.
+    /// A consumer of direct replies.
     Replies,
 }
 
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) id: ChannelId,
-    /// The number of the last delivery.
+    /// The last delivery tag.
     pub(crate) delivered: u64,
-    /// In the order of their tags.
+    /// The unacknowledged deliveries, in the order of their tags.
     pub(crate) unacked: VecDeque<Unacked>,
     pub(crate) consumers: BTreeMap<ShortStr, Subscription>,
-    /// How many deliveries a new consumer may have unacknowledged; 0 for no limit.
+    /// The prefetch limit of a new consumer; 0 for no limit.
     pub(crate) prefetch: u16,
-    /// How many all consumers together may have unacknowledged; 0 for no limit.
+    /// The prefetch limit of all consumers together; 0 for no limit
+    /// (<https://www.rabbitmq.com/docs/consumer-prefetch>).
     pub(crate) global_prefetch: u16,
-    /// How many of the unacknowledged ones count towards that.
+    /// The unacknowledged deliveries that count towards it: all but those of `basic.get`.
     pub(crate) counted: u64,
-    /// The queue that was last declared, which is meant where no name is given.
+    /// The last declared queue, which an empty queue name means.
     pub(crate) last_queue: Option<ShortStr>,
     pub(crate) mode: Mode,
-    /// The address of direct replies to this channel.
+    /// The address of direct replies: `Some` while the channel has a consumer for them.
     pub(crate) reply_address: Option<ShortStr>,
-    /// What is taken by a message that is coming in.
+    /// The memory of an incomplete message: `Some` while one is arriving.
     pub(crate) incoming: Option<Share>,
-    /// The client wants no deliveries for now.
+    /// `true` while the client pauses deliveries with `channel.flow`.
     pub(crate) paused: bool,
-    /// A consumer was held back for something that is over one day.
+    /// `true` if a consumer was found blocked since `Broker::release` last returned the consumers
+    /// of the channel to the round-robin.
     pub(crate) held_back: bool,
 }
 
-/// What a channel does with publishes.
+/// The handling of publishes on a channel.
 #[derive(Debug, Default)]
 pub(crate) enum Mode {
     #[default]
@@ -73,21 +75,22 @@ pub(crate) enum Mode {
     Transaction(Transaction),
 }
 
-/// What is to be confirmed, by number.
+/// The pending confirms, by sequence number.
 #[derive(Debug, Default)]
 pub(crate) struct Confirms {
     acked: Vec<u64>,
     nacked: Vec<u64>,
-    /// The first number whose confirm was dropped for a test: no confirm of many may include it.
+    /// The first number with a confirm that fault injection dropped: no `multiple` confirm may
+    /// cover it.
     dropped: Option<u64>,
 }
 
-/// What a publisher is told of a message.
+/// The outcome of a publish, as reported to the publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Acked,
     Nacked,
-    /// It is told nothing.
+    /// Not reported.
     Dropped,
 }
 
@@ -108,24 +111,25 @@ impl Confirms {
         }
     }
 
-    /// Takes out what is to be acked and nacked, and the first number that is not to be told of.
+    /// Takes the numbers to acknowledge and to reject. The third value is the first number with a
+    /// dropped confirm, which is kept.
     pub(crate) fn take(&mut self) -> (Vec<u64>, Vec<u64>, Option<u64>) {
         let acked = core::mem::take(&mut self.acked);
         (acked, core::mem::take(&mut self.nacked), self.dropped)
     }
 }
 
-/// What happens when a transaction is committed.
+/// The operations that a commit executes.
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
     pub(crate) publishes: Vec<Address>,
     pub(crate) settlements: Vec<Settlement>,
-    /// How many deliveries the settlements are about.
+    /// The number of deliveries in all settlements.
     pub(crate) settled: usize,
 }
 
 impl Transaction {
-    /// Adds what is done with deliveries. What is done alike one after the other is done at once.
+    /// Adds a settlement. Consecutive ones of the same kind are merged.
     pub(crate) fn add(&mut self, kind: Settle, deliveries: Vec<Unacked>) {
         match self.settlements.last_mut() {
             Some(last) if last.kind == kind => last.deliveries.extend(deliveries),
@@ -134,26 +138,25 @@ impl Transaction {
     }
 }
 
-/// A message of a transaction, and the names of the queues it goes to: they are looked for when it
-/// is committed.
+/// A message in a transaction, and the names of its queues, which are resolved at commit.
 #[derive(Debug)]
 pub(crate) struct Address {
     pub(crate) message: Arc<Message>,
     pub(crate) queues: Vec<ShortStr>,
-    /// It goes back to the publisher if there is no queue.
+    /// Whether the message is returned to the publisher if it has no queue.
     pub(crate) mandatory: bool,
 }
 
-/// A message, and the queues it goes to.
+/// A message, and the queues that it is routed to.
 #[derive(Debug)]
 pub(crate) struct Placement {
     pub(crate) message: Arc<Message>,
     pub(crate) queues: Vec<QueueKey>,
-    /// It goes back to the publisher if there is no queue.
+    /// Whether the message is returned to the publisher if it has no queue.
     pub(crate) mandatory: bool,
 }
 
-/// What is done with deliveries.
+/// Deliveries that are settled in the same way.
 #[derive(Debug)]
 pub(crate) struct Settlement {
     pub(crate) kind: Settle,
@@ -165,7 +168,7 @@ pub(crate) enum Settle {
     Ack,
     Requeue,
     Reject,
-    /// The channel has ended, and what it had goes back.
+    /// Requeues because the channel has ended.
     Abandon,
 }
 
@@ -188,14 +191,14 @@ impl Channel {
         }
     }
 
-    /// The number of a delivery that is about to be made.
+    /// Returns the tag of the next delivery.
     pub(crate) const fn next_delivery(&mut self) -> u64 {
         self.delivered += 1;
         self.delivered
     }
 
-    /// Takes out the deliveries that an acknowledgement speaks of; none if it speaks of one that is
-    /// not there.
+    /// Takes the deliveries that an acknowledgement covers. `Some` if the tag is unacknowledged, or
+    /// if it is 0 with `multiple`, which covers all (section 1.8.3.13 of the protocol reference).
     pub(crate) fn take_unacked(&mut self, tag: u64, multiple: bool) -> Option<Vec<Unacked>> {
         if multiple && tag == 0 {
             return Some(self.unacked.drain(..).collect());

@@ -1,4 +1,4 @@
-//! Exchanges and bindings.
+//! Exchanges and bindings (<https://www.rabbitmq.com/docs/exchanges>).
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -12,21 +12,21 @@ use bytes::{Bytes, BytesMut};
 use super::{headers::Matcher, topic::Trie};
 use crate::{keys::QueueKey, refusal::Outcome};
 
-/// What a binding leads to.
+/// The destination of a binding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Destination {
     Queue(QueueKey),
-    /// An exchange of the same virtual host.
+    /// An exchange in the same virtual host.
     Exchange(ShortStr),
 }
 
-/// A binding from an exchange. Two are the same when all their parts are.
+/// A binding of an exchange. Two are equal if all their parts are.
 #[derive(Clone, Debug)]
 pub(crate) struct Binding {
     pub(crate) destination: Destination,
     pub(crate) routing_key: ShortStr,
     pub(crate) arguments: FieldTable,
-    /// The arguments on the wire, sorted by name, so that they can be compared.
+    /// The encoded arguments, sorted by name for comparison.
     sorted: Bytes,
 }
 
@@ -71,14 +71,14 @@ impl PartialOrd for Binding {
     }
 }
 
-/// By destination first.
+/// Orders by destination first, so that `unbind_all` can search a range.
 impl Ord for Binding {
     fn cmp(&self, other: &Self) -> Ordering {
         self.parts().cmp(&other.parts())
     }
 }
 
-/// How an exchange chooses.
+/// The type of an exchange (section 3.1.3 of the specification).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExchangeKind {
     Direct,
@@ -115,23 +115,23 @@ pub(crate) struct Exchange {
     pub(crate) auto_delete: bool,
     pub(crate) internal: bool,
     pub(crate) arguments: FieldTable,
-    /// Where goes what this one cannot place.
+    /// The exchange for messages that this one cannot route (<https://www.rabbitmq.com/docs/ae>).
     pub(crate) alternate: Option<ShortStr>,
     bindings: BTreeSet<Binding>,
     router: Router,
 }
 
-/// The bindings, arranged for looking them up.
+/// The bindings, indexed for routing.
 #[derive(Debug)]
 enum Router {
-    /// A destination is listed once per binding.
+    /// Lists a destination once per binding.
     Direct(BTreeMap<ShortStr, Vec<Destination>>),
     Fanout,
     Topic(Trie<Destination>),
     Headers(BTreeMap<Binding, Matcher>),
 }
 
-/// What a message is routed by.
+/// The properties of a message that determine its routing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RouteBy<'a> {
     pub(crate) routing_key: &'a ShortStr,
@@ -171,7 +171,7 @@ impl Exchange {
         }
     }
 
-    /// Checks the arguments of a binding.
+    /// Validates the arguments of a binding.
     pub(crate) fn check_binding(&self, arguments: &FieldTable) -> Outcome {
         if self.kind == ExchangeKind::Headers {
             Matcher::new(arguments)?;
@@ -179,7 +179,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Adds a binding; false if it is there already.
+    /// Adds a binding. Returns `false` if it exists already.
     pub(crate) fn bind(&mut self, binding: Binding) -> Outcome<bool> {
         let matcher = match self.kind {
             ExchangeKind::Headers => Some(Matcher::new(&binding.arguments)?),
@@ -204,7 +204,7 @@ impl Exchange {
         Ok(true)
     }
 
-    /// Takes a binding out; false if there is none.
+    /// Removes a binding. Returns `false` if it does not exist.
     pub(crate) fn unbind(&mut self, binding: &Binding) -> bool {
         if !self.bindings.remove(binding) {
             return false;
@@ -230,7 +230,7 @@ impl Exchange {
         true
     }
 
-    /// Takes all bindings to a destination out, and tells how many there were.
+    /// Removes all bindings to a destination, and returns their number.
     pub(crate) fn unbind_all(&mut self, destination: &Destination) -> usize {
         let first = Binding {
             destination: destination.clone(),
@@ -254,7 +254,7 @@ impl Exchange {
         &self.bindings
     }
 
-    /// Collects where a message goes from here.
+    /// Collects the destinations of a message.
     pub(crate) fn route(&self, by: RouteBy<'_>, found: &mut BTreeSet<Destination>) {
         match &self.router {
             Router::Direct(keys) => {

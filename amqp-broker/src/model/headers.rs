@@ -1,13 +1,13 @@
-//! Matching by headers.
+//! Routing by headers (section 3.1.3.4 of the specification).
 
 use amqp_core::wire::{FieldTable, FieldValue};
 
 use crate::refusal::{Outcome, Refusal, same_value, type_name};
 
-/// Which headers a message must have, from the arguments of a binding.
+/// The headers that a binding requires of a message.
 #[derive(Clone, Debug)]
 pub(crate) struct Matcher {
-    /// Whether one of the fields is enough.
+    /// Whether one matching field is enough.
     any: bool,
     fields: FieldTable,
 }
@@ -50,7 +50,7 @@ impl Matcher {
             headers
                 .and_then(|headers| headers.get(name))
                 .is_some_and(|value| {
-                    // Without a value, it is enough that the header is there.
+                    // A field without a value matches any value of the header.
                     matches!(wanted, FieldValue::Void) || same_value(wanted, value)
                 })
         };
@@ -63,7 +63,7 @@ impl Matcher {
     }
 }
 
-/// A value without its type.
+/// Displays a value without its type.
 struct Shown<'a>(&'a FieldValue);
 
 impl core::fmt::Display for Shown<'_> {

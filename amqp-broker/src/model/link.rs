@@ -1,4 +1,4 @@
-//! What a broker knows of a connection.
+//! The state of a connection.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -14,26 +14,27 @@ use crate::keys::QueueKey;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) machine: server::Connection,
-    /// Who has logged in.
+    /// The authenticated user; empty before the login.
     pub(crate) user: String,
-    /// Who it is that logs in with EXTERNAL, if the transport knows.
+    /// The user for EXTERNAL: `Some` if the transport vouches for one.
     pub(crate) vouched: Option<String>,
-    /// Which virtual host is used; empty before one is.
+    /// The virtual host; empty before it is open.
     pub(crate) vhost: String,
-    /// By their numbers.
+    /// The channels, by number.
     pub(crate) channels: BTreeMap<u16, Channel>,
-    /// The queues that go with the connection.
+    /// The exclusive queues, which are deleted with the connection.
     pub(crate) exclusive: BTreeSet<QueueKey>,
-    /// What has come and was not looked at, because nothing more is to be read now, and the rest of
-    /// a frame behind it.
+    /// The input that was received while reading was paused, including a partial frame at its end.
     pub(crate) pending: BytesMut,
-    /// It published while memory was short, and is not read from.
+    /// `true` while reading is paused because the client published during a memory alarm
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
     pub(crate) blocked: bool,
-    /// Output piled up, and it is not read from.
+    /// `true` while reading is paused because more than `limits.replies` bytes of output were
+    /// queued.
     pub(crate) stuffed: bool,
-    /// It is among those whose drivers are to be woken.
+    /// `true` while the connection is in the queue of wake-ups.
     pub(crate) woken: bool,
-    /// The channels that have something to confirm.
+    /// The channels that have pending confirms.
     pub(crate) confirming: BTreeSet<ChannelId>,
 }
 
@@ -54,13 +55,13 @@ impl Link {
         }
     }
 
-    /// A channel, unless it has ended.
+    /// Returns a channel: `Some` if it has not ended.
     pub(crate) fn channel(&mut self, id: ChannelId) -> Option<&mut Channel> {
         let channel = self.channels.get_mut(&id.number())?;
         (channel.id == id).then_some(channel)
     }
 
-    /// Whether it is read from.
+    /// Returns whether the connection is read from.
     pub(crate) const fn is_read(&self) -> bool {
         !self.blocked && !self.stuffed
     }

@@ -1,11 +1,11 @@
-//! Messages, and how much memory they take together.
+//! Messages, and the memory that they occupy together.
 
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use amqp_core::{Body, EncodedProperties, protocol::basic::Properties, wire::ShortStr};
 
-/// How much memory is taken, in bytes.
+/// A counter of occupied memory, in bytes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gauge(Arc<AtomicUsize>);
 
@@ -14,7 +14,7 @@ impl Gauge {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Takes that many bytes, until the share is dropped.
+    /// Adds `bytes` until the returned share is dropped.
     pub(crate) fn take(&self, bytes: usize) -> Share {
         self.0.fetch_add(bytes, Ordering::Relaxed);
         Share {
@@ -24,7 +24,7 @@ impl Gauge {
     }
 }
 
-/// Part of what a [`Gauge`] measures: gives it back when it is dropped.
+/// A share of a [`Gauge`], which is subtracted when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     gauge: Gauge,
@@ -32,7 +32,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Takes more.
+    /// Adds `bytes` to the share.
     pub(crate) fn grow(&mut self, bytes: usize) {
         self.gauge.0.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
@@ -45,30 +45,30 @@ impl Drop for Share {
     }
 }
 
-/// About what a message costs beside its body and properties, in bytes: its fields, and its place
-/// in a queue.
+/// The approximate cost of a message in addition to its body and properties, in bytes: its fields,
+/// and its entry in a queue.
 const OVERHEAD: usize = 256;
 
-/// A message, as the queues share it.
+/// A message, shared by its queues.
 #[derive(Debug)]
 pub(crate) struct Message {
-    /// The exchange it was published to.
+    /// The exchange that it was published to.
     pub(crate) exchange: ShortStr,
-    /// The key it was published with.
+    /// The routing key that it was published with.
     pub(crate) routing_key: ShortStr,
-    /// The keys that its headers `CC` and `BCC` added.
+    /// The additional routing keys of its headers `CC` and `BCC`.
     pub(crate) more_keys: Vec<ShortStr>,
-    /// As they are delivered.
+    /// The properties, as they are delivered.
     pub(crate) properties: EncodedProperties,
     pub(crate) body: Body,
     pub(crate) priority: u8,
-    /// How long it may wait in a queue, in milliseconds.
+    /// The TTL of the message, in milliseconds.
     pub(crate) expiration: Option<u64>,
-    /// What it takes.
+    /// The memory that it occupies.
     _share: Share,
 }
 
-/// What a message is made of, beside its content.
+/// The metadata of a message, beside its content.
 #[derive(Debug)]
 pub(crate) struct Envelope {
     pub(crate) exchange: ShortStr,
@@ -98,7 +98,7 @@ impl Message {
         })
     }
 
-    /// The properties. They were decoded once when the message was published.
+    /// Decodes the properties. Does not fail: they were decoded when the message was published.
     pub(crate) fn decode_properties(&self) -> Properties {
         self.properties.decode().unwrap_or_default()
     }

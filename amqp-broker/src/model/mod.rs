@@ -1,7 +1,7 @@
-//! What a broker holds: virtual hosts, exchanges, queues, messages, connections, channels.
+//! The state of a broker: virtual hosts, exchanges, queues, messages, connections, channels.
 //!
-//! These are values with the rules that they follow by themselves. What one of them does to another
-//! is the business of [`broker`](crate::broker) and [`methods`](crate::methods).
+//! Each type enforces its own rules. Their interactions are in [`broker`](crate::broker) and
+//! [`methods`](crate::methods).
 
 pub(crate) mod arguments;
 pub(crate) mod channel;

@@ -1,4 +1,4 @@
-//! Queues: messages in their order, and the consumers that take turns.
+//! Queues: messages in their order, and consumers in round-robin.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -19,20 +19,22 @@ use super::{
 };
 use crate::keys::{ChannelKey, ConnectionKey, ConsumerKey};
 
-/// A message in a queue, or on its way to a consumer.
+/// A message in a queue, or in flight to a consumer.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Its place: the number of its arrival in this queue, which it keeps when it comes back.
+    /// Its place: the number of its arrival in this queue. A classic queue keeps it when the
+    /// message is requeued (<https://www.rabbitmq.com/docs/confirms>), a quorum queue assigns a new
+    /// one.
     pub(crate) place: u64,
     pub(crate) message: Arc<Message>,
     pub(crate) redelivered: bool,
-    /// How often it came back.
+    /// The number of requeues.
     pub(crate) returned: u64,
-    /// When it has waited too long.
+    /// The time at which it expires: `Some` if the queue or the message has a TTL.
     pub(crate) expires: Option<Instant>,
 }
 
-/// Somebody who is given messages.
+/// A consumer of a queue.
 #[derive(Debug)]
 pub(crate) struct Consumer {
     pub(crate) channel: ChannelKey,
@@ -40,10 +42,11 @@ pub(crate) struct Consumer {
     pub(crate) no_ack: bool,
     pub(crate) exclusive: bool,
     pub(crate) priority: i64,
-    /// How many deliveries it may have unacknowledged; 0 for no limit.
+    /// The maximum number of unacknowledged deliveries; 0 for no limit.
     pub(crate) prefetch: u16,
     pub(crate) unacked: u64,
-    /// How many were found to be held back before it was; none while it waits in the turn.
+    /// `Some` while it is blocked and not in the round-robin: its position in the order of
+    /// blocking.
     pub(crate) held_back: Option<u64>,
     pub(crate) arguments: FieldTable,
 }
@@ -51,43 +54,44 @@ pub(crate) struct Consumer {
 #[derive(Debug)]
 pub(crate) struct Queue {
     declared: Declared,
-    /// The messages by priority, each level in the order of places. No level is empty. Quorum queues
-    /// have no priorities, but two levels for another reason: see `put_back`.
+    /// The messages by priority, each level in the order of places. No level is empty. Quorum
+    /// queues have no priorities, but a second level for requeued messages: see `put_back`.
     levels: BTreeMap<Reverse<u8>, VecDeque<Entry>>,
-    /// How many messages are ready.
+    /// The number of ready messages.
     ready: usize,
-    /// What their bodies take, in bytes.
+    /// The size of their bodies, in bytes.
     ready_bytes: u64,
-    /// How many messages wait for their acknowledgement.
+    /// The number of unacknowledged messages.
     pub(crate) unacked: u64,
-    /// How many messages have come.
+    /// The last place that was assigned.
     arrivals: u64,
     pub(crate) consumers: BTreeMap<ConsumerKey, Consumer>,
-    /// Whose turn it is, by priority. Everyone in it is a consumer that was not found to be held
-    /// back. No level is empty.
+    /// The round-robin of the consumers that were not found blocked, by priority
+    /// (<https://www.rabbitmq.com/docs/consumer-priority>). No level is empty.
     turns: BTreeMap<Reverse<i64>, VecDeque<ConsumerKey>>,
-    /// How often a consumer was found to be held back.
+    /// The number of times that a consumer was found blocked.
     holds: u64,
-    /// The one consumer that is served, where there may be only one.
+    /// The single active consumer: `Some` if the queue has the argument and a consumer
+    /// (<https://www.rabbitmq.com/docs/consumers#single-active-consumer>).
     active: Option<ConsumerKey>,
-    /// When it was last used, for `x-expires`.
+    /// The time of the last use, for `x-expires`.
     pub(crate) used: Instant,
-    /// The deadline that is set.
+    /// The deadline that is registered with the broker.
     pub(crate) deadline: Option<Instant>,
-    /// A look at it is due already.
+    /// `true` while it is scheduled for processing.
     pub(crate) scheduled: bool,
 }
 
-/// What a queue is declared with. It does not change.
+/// The declaration of a queue, which does not change.
 #[derive(Debug)]
 pub(crate) struct Declared {
     pub(crate) name: ShortStr,
     pub(crate) vhost: String,
     pub(crate) durable: bool,
-    /// The only connection that may use it.
+    /// `Some` for an exclusive queue: the only connection that may use it.
     pub(crate) owner: Option<ConnectionKey>,
     pub(crate) auto_delete: bool,
-    /// The arguments as they were sent.
+    /// The arguments as declared.
     pub(crate) table: FieldTable,
     pub(crate) arguments: QueueArguments,
 }
@@ -121,7 +125,7 @@ impl Queue {
 
     // Messages.
 
-    /// How many messages are ready.
+    /// Returns the number of ready messages.
     pub(crate) const fn len(&self) -> usize {
         self.ready
     }
@@ -130,7 +134,7 @@ impl Queue {
         self.ready == 0
     }
 
-    /// Whether another message would be one too many, and is not to be taken.
+    /// Returns whether the queue is too full for another message, and rejects it.
     pub(crate) fn rejects(&self, message: &Message) -> bool {
         self.arguments.overflow != Overflow::DropHead && {
             let bytes = self.ready_bytes + message.body.len() as u64;
@@ -143,7 +147,8 @@ impl Queue {
         over(self.arguments.max_length, len) || over(self.arguments.max_length_bytes, bytes)
     }
 
-    /// Takes a new message.
+    /// Appends a new message. The lower TTL of queue and message applies
+    /// (<https://www.rabbitmq.com/docs/ttl>).
     pub(crate) fn push(&mut self, message: Arc<Message>, now: Instant) {
         let ttl = [self.arguments.message_ttl, message.expiration];
         let ttl = ttl.into_iter().flatten().min();
@@ -158,9 +163,9 @@ impl Queue {
         self.insert(entry);
     }
 
-    /// Takes a message back, to its old place. A quorum queue has other places for what comes back:
-    /// before all that never was delivered, or at the end if it was `refused` and may come back for
-    /// ever.
+    /// Requeues a message at its old place. A quorum queue requeues it before all messages that
+    /// were never delivered, or at the end if a client requeued it (`refused`) and there is no
+    /// delivery limit.
     pub(crate) fn put_back(&mut self, mut entry: Entry, refused: bool) {
         entry.redelivered = true;
         match self.arguments.kind {
@@ -195,7 +200,7 @@ impl Queue {
         }
     }
 
-    /// Takes the first message out.
+    /// Removes the first message.
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         let mut level = self.levels.first_entry()?;
         let entry = level.get_mut().pop_front()?;
@@ -212,8 +217,8 @@ impl Queue {
         self.ready_bytes = self.ready_bytes.saturating_sub(bytes);
     }
 
-    /// Takes out the messages at the front that have waited too long. Behind one that has not, none
-    /// is looked for, also not one of a lower priority.
+    /// Removes the expired messages at the front. An unexpired one retains all messages behind it,
+    /// including those of lower priority (<https://www.rabbitmq.com/docs/priority>).
     pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<Entry> {
         let mut gone = Vec::new();
         let is_due = |entry: &Entry| entry.expires.is_some_and(|at| at <= now);
@@ -232,7 +237,8 @@ impl Queue {
         gone
     }
 
-    /// Takes out a message from the front when there are too many.
+    /// Removes a message from the front: `Some` if the queue exceeds its maximum length with
+    /// `drop-head`.
     pub(crate) fn take_surplus(&mut self) -> Option<Entry> {
         let over = self.is_over(self.ready as u64, self.ready_bytes);
         (over && self.arguments.overflow == Overflow::DropHead)
@@ -240,14 +246,15 @@ impl Queue {
             .flatten()
     }
 
-    /// Drops all ready messages and tells how many there were.
+    /// Drops all ready messages, and returns their number.
     pub(crate) fn purge(&mut self) -> usize {
         self.levels = BTreeMap::new();
         self.ready_bytes = 0;
         core::mem::take(&mut self.ready)
     }
 
-    /// Whether a message that has come back as often as this one may come back once more.
+    /// Returns whether the number of requeues of a message, including the present one, is within
+    /// the delivery limit of a quorum queue.
     pub(crate) fn may_return(&self, entry: &Entry) -> bool {
         self.arguments.kind != QueueKind::Quorum
             || self
@@ -256,7 +263,7 @@ impl Queue {
                 .is_none_or(|limit| entry.returned <= limit)
     }
 
-    /// When something is to be done about it: a message or the queue itself expires.
+    /// Returns the next deadline: the expiry of the first message or of the queue itself.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let first = self.levels.first_key_value();
         let front = first.and_then(|(_, level)| level.front());
@@ -264,7 +271,8 @@ impl Queue {
         [message, self.expires_at()].into_iter().flatten().min()
     }
 
-    /// When the queue itself goes, if it is not used until then.
+    /// Returns the time at which the unused queue expires. `Some` with `x-expires` and without
+    /// consumers (<https://www.rabbitmq.com/docs/ttl>).
     pub(crate) fn expires_at(&self) -> Option<Instant> {
         let after = self.arguments.expires?;
         self.consumers
@@ -274,7 +282,7 @@ impl Queue {
 
     // Consumers.
 
-    /// Whether one consumer has it to itself.
+    /// Returns whether a consumer has exclusive access.
     pub(crate) fn is_held(&self) -> bool {
         self.consumers.values().any(|consumer| consumer.exclusive)
     }
@@ -285,7 +293,7 @@ impl Queue {
         self.choose_active();
     }
 
-    /// Takes a consumer out.
+    /// Removes a consumer.
     pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> Option<Consumer> {
         let consumer = self.consumers.remove(&key)?;
         self.leave_turn(key, consumer.priority);
@@ -296,8 +304,8 @@ impl Queue {
         Some(consumer)
     }
 
-    /// Where only one is served, it is the first one of the highest priority, for as long as it is
-    /// there.
+    /// Chooses the single active consumer, if the queue has none: the oldest one of the highest
+    /// priority. It stays active until it is removed.
     fn choose_active(&mut self) {
         if self.arguments.single_active_consumer && self.active.is_none() {
             let best =
@@ -306,12 +314,13 @@ impl Queue {
         }
     }
 
-    /// Whether a consumer is served: all are, where there is not only one.
+    /// Returns whether a consumer receives messages: it is the single active one, or all are
+    /// active.
     pub(crate) fn is_served(&self, key: ConsumerKey) -> bool {
         !self.arguments.single_active_consumer || self.active == Some(key)
     }
 
-    /// What held a consumer back may be over.
+    /// Returns a consumer to the round-robin, if it is not in it.
     pub(crate) fn join_turn(&mut self, key: ConsumerKey) {
         if let Some(consumer) = self.consumers.get_mut(&key)
             && consumer.held_back.take().is_some()
@@ -330,8 +339,8 @@ impl Queue {
         }
     }
 
-    /// The consumer whose turn it is, which then goes to the end of its line. Those that are not
-    /// `ready` leave the turn until [`join_turn`](Self::join_turn).
+    /// Returns the next consumer of the round-robin, and moves it to the end of its level.
+    /// Consumers that are not `ready` leave the round-robin until [`join_turn`](Self::join_turn).
     pub(crate) fn next_consumer(
         &mut self,
         mut ready: impl FnMut(ConsumerKey, &Consumer) -> bool,
@@ -386,7 +395,7 @@ impl Consumer {
             priority: 0,
             prefetch,
             unacked: 0,
-            held_back: Some(0), // until it joins
+            held_back: Some(0), // until `join_turn`
             arguments,
         }
     }

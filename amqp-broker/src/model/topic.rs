@@ -1,4 +1,5 @@
-//! Topic patterns: words between dots, `*` for one word and `#` for any number of them.
+//! Topic patterns: words between dots, `*` for one word and `#` for any number of words (section
+//! 3.1.3.3 of the specification).
 
 use alloc::{
     boxed::Box,
@@ -6,15 +7,15 @@ use alloc::{
     vec::Vec,
 };
 
-/// Patterns and what they lead to, as a tree of words.
+/// Patterns and their targets, as a trie of words.
 ///
-/// A key is looked up word by word with the set of all nodes that the words so far can have reached,
-/// so that the work is bounded by words times nodes, whatever the patterns are.
+/// A lookup advances word by word with the set of all reachable nodes, so that its cost is bounded
+/// by words times nodes for any patterns.
 #[derive(Debug)]
 pub(crate) struct Trie<T> {
-    /// The root is at index 0 and always there.
+    /// The nodes. The root is always at index 0.
     nodes: Vec<Node<T>>,
-    /// Nodes that are not used.
+    /// The indices of unused nodes.
     free: Vec<usize>,
 }
 
@@ -22,7 +23,7 @@ pub(crate) struct Trie<T> {
 struct Node<T> {
     children: BTreeMap<Box<str>, usize>,
     targets: Vec<T>,
-    /// The word that led here is `#`.
+    /// `true` if the word that leads to the node is `#`.
     any: bool,
 }
 
@@ -48,7 +49,7 @@ impl<T: Clone + Ord> Trie<T> {
         }
     }
 
-    /// Adds a pattern. The same pair may be added more than once.
+    /// Adds a pattern. A pair may be added more than once.
     pub(crate) fn insert(&mut self, pattern: &str, target: T) {
         let mut at = ROOT;
         for word in words(pattern) {
@@ -73,7 +74,7 @@ impl<T: Clone + Ord> Trie<T> {
         }
     }
 
-    /// Takes a pattern out once.
+    /// Removes a pattern once.
     pub(crate) fn remove(&mut self, pattern: &str, target: &T) {
         let mut path = Vec::from([ROOT]);
         let mut at = ROOT;
@@ -90,7 +91,7 @@ impl<T: Clone + Ord> Trie<T> {
         {
             node.targets.remove(index);
         }
-        // What leads to nothing any more goes, from the end of the pattern up.
+        // Removes the nodes that lead to no target, from the end of the pattern to its start.
         let mut words: Vec<&str> = words(pattern).collect();
         while let (Some(last), Some(word)) = (path.pop(), words.pop()) {
             let empty = self
@@ -106,7 +107,7 @@ impl<T: Clone + Ord> Trie<T> {
         }
     }
 
-    /// Collects what the patterns that match a key lead to.
+    /// Collects the targets of the patterns that match a key.
     pub(crate) fn matches(&self, key: &str, found: &mut BTreeSet<T>) {
         let mut reached = BTreeSet::new();
         self.reach(ROOT, &mut reached);
@@ -134,7 +135,8 @@ impl<T: Clone + Ord> Trie<T> {
         }
     }
 
-    /// A node is reached, and with it what follows by `#`, which stands for no word as well.
+    /// Adds a node to the reached ones, and all nodes that follow it by `#`, which also matches no
+    /// word.
     fn reach(&self, mut at: usize, reached: &mut BTreeSet<usize>) {
         while reached.insert(at) {
             let any = self.nodes.get(at).and_then(|node| node.children.get(ANY));
@@ -162,7 +164,7 @@ impl<T: Clone + Ord> Trie<T> {
     }
 }
 
-/// The words of a pattern or a key; the empty one has none.
+/// Splits a pattern or a key into words; the empty one has none.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let words = (!text.is_empty()).then(|| text.split('.'));
     words.into_iter().flatten()
@@ -173,7 +175,7 @@ mod tests {
     use super::*;
     use alloc::{string::String, vec};
 
-    /// Whether one pattern matches one key, said in another way.
+    /// Returns whether a pattern matches a key, by a second implementation.
     fn simple(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern.split_first(), key.split_first()) {
             (None, None) => true,

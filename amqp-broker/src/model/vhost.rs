@@ -1,4 +1,4 @@
-//! Virtual hosts: names, and the way of a message through exchanges.
+//! Virtual hosts: named exchanges and queues, and routing through them.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -19,11 +19,11 @@ pub(crate) struct Vhost {
     pub(crate) name: String,
     pub(crate) exchanges: BTreeMap<ShortStr, Exchange>,
     pub(crate) queues: BTreeMap<ShortStr, QueueKey>,
-    /// How many bindings the exchanges have together.
+    /// The number of bindings of all exchanges.
     pub(crate) bindings: usize,
 }
 
-/// The exchanges that are there from the start, beside the default one.
+/// The predeclared exchanges with their types, and whether they are internal.
 const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
     ("amq.direct", ExchangeKind::Direct, false),
     ("amq.fanout", ExchangeKind::Fanout, false),
@@ -31,7 +31,8 @@ const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
     ("amq.match", ExchangeKind::Headers, false),
     ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
     ("amq.topic", ExchangeKind::Topic, false),
-    // The default exchange: it has no bindings, its routes are the names of the queues.
+    // The default exchange has no bindings: it routes to the queue that the routing key names
+    // (<https://www.rabbitmq.com/docs/exchanges>).
     ("", ExchangeKind::Direct, false),
 ];
 
@@ -66,7 +67,7 @@ impl Vhost {
         Resource::queue(name, &self.name)
     }
 
-    /// The queues that a message reaches from an exchange, each once, in the order of their
+    /// Returns the queues that a message reaches from an exchange, each once, in the order of their
     /// declaration.
     pub(crate) fn route(&self, from: &ShortStr, by: RouteBy<'_>) -> Vec<QueueKey> {
         if from.is_empty() && by.more_keys.is_empty() {
@@ -86,7 +87,8 @@ impl Vhost {
             };
             let mut found = BTreeSet::new();
             if name.is_empty() && !from.is_empty() {
-                // As an alternate it has no routes: it is asked for its bindings then, and has none.
+                // As an alternate exchange the default exchange routes nothing: RabbitMQ looks up
+                // its bindings, and it has none.
             } else if name.is_empty() {
                 let keys = core::iter::once(by.routing_key).chain(by.more_keys);
                 let named = keys.filter_map(|key| self.queues.get(key));
@@ -113,8 +115,8 @@ impl Vhost {
         queues.into_iter().collect()
     }
 
-    /// Takes an exchange out with all bindings from it and to it, and after it every exchange that
-    /// was to go with its last binding.
+    /// Deletes an exchange with all bindings from it and to it, and then every `auto-delete`
+    /// exchange that has lost its last binding.
     pub(crate) fn delete_exchange(&mut self, name: &ShortStr) {
         let mut due = Vec::from([name.clone()]);
         while let Some(name) = due.pop() {
@@ -125,7 +127,7 @@ impl Vhost {
         }
     }
 
-    /// Takes a queue out, with all bindings to it.
+    /// Removes a queue, with all bindings to it.
     pub(crate) fn delete_queue(&mut self, name: &ShortStr) {
         if let Some(key) = self.queues.remove(name) {
             for exchange in self.unbind_all(&Destination::Queue(key)) {
@@ -134,8 +136,8 @@ impl Vhost {
         }
     }
 
-    /// Takes all bindings to a destination out. Gives the exchanges that are to go because those
-    /// were their last.
+    /// Removes all bindings to a destination. Returns the `auto-delete` exchanges that have lost
+    /// their last binding.
     fn unbind_all(&mut self, destination: &Destination) -> Vec<ShortStr> {
         let mut done = Vec::new();
         for (name, exchange) in &mut self.exchanges {

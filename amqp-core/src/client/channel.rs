@@ -5,9 +5,10 @@ use alloc::string::String;
 use super::{
     Client, Event,
     channel_state::{Mode, Pending},
-    checks::{self, REPLY_TO},
+    checks,
     confirms::Confirms,
     consumers::Cancelling,
+    reply_to::REPLY_TO,
 };
 use crate::{
     body::{Body, PropertyList},

@@ -5,16 +5,13 @@
 //! fails. The features that RabbitMQ does not implement are listed in
 //! <https://www.rabbitmq.com/docs/specification>.
 
-use super::channel_state::Mode;
+use super::{channel_state::Mode, reply_to::REPLY_TO};
 use crate::{
     error::ApiMisuse,
     method::{MethodDef, MethodId},
     protocol::{self, Method, basic, channel},
     wire::ShortStr,
 };
-
-/// The pseudo-queue of direct reply-to, <https://www.rabbitmq.com/docs/direct-reply-to>.
-pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// The prefix of names reserved for the server, <https://www.rabbitmq.com/docs/queues>.
 const RESERVED: &str = "amq.";

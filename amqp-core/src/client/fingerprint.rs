@@ -4,7 +4,7 @@ use alloc::{boxed::Box, vec::Vec};
 
 use crate::{
     body::Body,
-    client::checks::REPLY_TO,
+    client::reply_to::REPLY_TO,
     protocol::basic::Properties,
     wire::{ShortStr, parse},
 };

@@ -16,6 +16,7 @@ mod handshake;
 mod messages;
 mod publish;
 mod receive;
+mod reply_to;
 mod returns;
 pub(crate) mod unacked;
 

@@ -3,9 +3,9 @@
 use super::{
     Checks, Client,
     channel_state::Mode,
-    checks::REPLY_TO,
     confirms::BACKLOG,
     fingerprint::{Fingerprint, hash_body},
+    reply_to::REPLY_TO,
 };
 use crate::{
     body::{Body, PropertyList},

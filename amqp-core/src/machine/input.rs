@@ -3,8 +3,8 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::{
-    Channel, ChannelLife, Channels, Life, Lookup, Machine, OffendingFrame, Role,
-    closing::read_close, skip::LargeHeader,
+    ChannelLife, Life, Lookup, Machine, OffendingFrame, Role, closing::read_close,
+    content_channel::content_channel, skip::LargeHeader,
 };
 use crate::{
     body::{EncodedProperties, NO_FLAGS},
@@ -535,30 +535,4 @@ fn decode_channel_close(arguments: &[u8]) -> Result<Close, Fault> {
         close.class_id,
         close.method_id,
     ))
-}
-
-/// A channel; `None` if the frame is to be ignored.
-pub(super) type Found<'a, R> = Option<(ChannelId, &'a mut Channel<<R as Role>::Channel>)>;
-
-/// Returns the channel of a content frame; `None` if the frame is to be ignored.
-///
-/// # Errors
-/// If the channel number is 0, which section 4.2.6 of the specification forbids, or the channel is
-/// not open.
-#[inline]
-pub(super) fn content_channel<R: Role>(
-    channels: &mut Channels<R::Channel>,
-    number: u16,
-) -> Result<Found<'_, R>, ProtocolError> {
-    if number == 0 {
-        return Err(Fault::ContentOnChannelZero.at(Some(0), None));
-    }
-    match channels.lookup(number) {
-        Lookup::Free if R::FORGIVES_ENDED => Ok(None),
-        Lookup::Unused | Lookup::Free => Err(Fault::ChannelNotOpen.at(Some(number), None)),
-        Lookup::Live(id, channel) => Ok(match channel.life {
-            ChannelLife::Opening(_) | ChannelLife::Open => Some((id, channel)),
-            ChannelLife::Closing(_) | ChannelLife::ClosingRemote => None,
-        }),
-    }
 }

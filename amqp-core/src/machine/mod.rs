@@ -7,6 +7,7 @@ mod assembly;
 mod backlog;
 mod channels;
 mod closing;
+mod content_channel;
 mod heads;
 mod input;
 mod output;

@@ -2,7 +2,7 @@
 
 use bytes::{Buf as _, BytesMut};
 
-use super::{Life, Machine, OffendingFrame, Role, input::content_channel};
+use super::{Life, Machine, OffendingFrame, Role, content_channel::content_channel};
 use crate::{
     body::EncodedProperties,
     fault::{Fault, ProtocolError},

@@ -55,7 +55,7 @@ pub struct Connection(Machine<Server>);
 #[derive(Debug)]
 pub(crate) struct Server {
     config: Config,
-    /// The decision that the handshake waits for.
+    /// The pending decision of the application.
     decision: Decision,
     /// The fields of `start-ok`. The mechanism is empty until it has been received.
     client_properties: FieldTable,
@@ -78,7 +78,7 @@ impl Connection {
     /// header.
     ///
     /// # Errors
-    /// [`ApiMisuse::Config`] for a setting that no client could accept.
+    /// [`ApiMisuse::Config`] for a setting outside its bounds.
     pub fn new(config: Config, now: Instant) -> Result<Self, ApiMisuse> {
         config.check()?;
         let (limits, timeouts) = (config.limits.clone(), config.timeouts.clone());

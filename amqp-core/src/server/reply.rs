@@ -1,8 +1,9 @@
 //! The close methods for protocol violations of a client: RabbitMQ's codes and texts.
 //!
-//! They depend on the state of the connection and of the channel as well as on the fault. Up to the
-//! negotiation of limits, and later for an unknown class, method or table field type, the transport
-//! is closed without a close method.
+//! They depend on the state of the connection and of the channel as well as on the fault. The
+//! transport is closed without a close method up to the negotiation of limits, and later for an
+//! unknown class or method, and for arguments on a channel with an unknown table field type or a
+//! field that extends beyond its table (`amqp-core/src/tests/server_faults.rs`).
 //!
 //! Some faults are reported earlier than by RabbitMQ, since no further input can correct them: a
 //! body longer than announced (RabbitMQ waits for a frame other than a body frame), malformed

@@ -1,4 +1,4 @@
-//! Reading a URI.
+//! The parser of URIs.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -38,7 +38,7 @@ impl FromStr for Uri {
             Some((authority, vhost)) => (authority, Some(vhost)),
             None => (rest, None),
         };
-        // Before all else, since what a login was cut up into may be taken for anything.
+        // Checked first: the parts of a split login could cause any other error.
         if query.is_some_and(|query| query.contains('@')) {
             return Err(UriError::Query);
         }
@@ -67,7 +67,8 @@ fn parse_scheme(scheme: &str) -> Result<Scheme, UriError> {
             return Ok(known);
         }
     }
-    // What cannot be a scheme may be anything, so it is not repeated in the error.
+    // A text that cannot be a scheme (section 3.1 of RFC 3986) may contain a password, so the error
+    // does not repeat it.
     let possible = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme
             .bytes()
@@ -79,7 +80,7 @@ fn parse_scheme(scheme: &str) -> Result<Scheme, UriError> {
     })
 }
 
-/// One segment of a path: a slash in a virtual host must be encoded.
+/// Parses the virtual host, a single path segment: a slash in it must be percent-encoded.
 fn parse_vhost(vhost: &str) -> Result<ShortStr, UriError> {
     let allowed = |byte| is_plain(byte) || byte == b':';
     let vhost = decode_text(vhost, allowed).map_err(UriError::VirtualHost)?;
@@ -88,7 +89,8 @@ fn parse_vhost(vhost: &str) -> Result<ShortStr, UriError> {
 
 impl Uri {
     fn read_authority(&mut self, authority: &str) -> Result<(), UriError> {
-        // The last `@`: one before it then shows up as a character that should be encoded.
+        // Splits at the last `@`: an earlier one is then reported as a character that must be
+        // percent-encoded.
         let (login, addresses) = match authority.rsplit_once('@') {
             Some((login, addresses)) => (Some(login), addresses),
             None => (None, authority),
@@ -160,7 +162,7 @@ impl Uri {
     }
 }
 
-/// Hosts, each with or without a port, with commas between them.
+/// Parses a list of hosts, each with or without a port, separated by commas.
 fn parse_addresses(list: &str, scheme: Scheme) -> Result<Vec<Address>, UriError> {
     let alone = !list.contains(',');
     let parse = |text| {
@@ -176,7 +178,7 @@ fn parse_addresses(list: &str, scheme: Scheme) -> Result<Vec<Address>, UriError>
     list.split(',').map(parse).collect()
 }
 
-/// A host, which may be empty, and a port if there is one.
+/// Parses a host, which may be empty, and a port if there is one.
 fn parse_address(address: &str) -> Result<(String, Option<u16>), UriError> {
     let (host, port) = if let Some(address) = address.strip_prefix('[') {
         let (address, rest) = address.split_once(']').ok_or(UriError::HostAddress)?;
@@ -193,7 +195,7 @@ fn parse_address(address: &str) -> Result<(String, Option<u16>), UriError> {
         };
         (decode_text(host, is_plain).map_err(UriError::Host)?, port)
     };
-    // A colon without a port is the same as no port.
+    // A colon without a port is treated as no port.
     let port = match port.filter(|port| !port.is_empty()) {
         Some(digits) => Some(parse_port(digits).ok_or(UriError::Port)?),
         None => None,
@@ -205,7 +207,7 @@ fn parse_port(digits: &str) -> Option<u16> {
     parse_number(digits).filter(|port| *port != 0)
 }
 
-/// An address, which the brackets stood around, and possibly a zone as RFC 6874 writes it.
+/// Parses the IPv6 address between brackets, with a zone if there is one (RFC 6874).
 fn parse_ipv6(address: &str) -> Result<String, UriError> {
     let (address, zone) = match address.split_once("%25") {
         Some((address, zone)) => (address, Some(zone)),
@@ -224,11 +226,11 @@ fn parse_ipv6(address: &str) -> Result<String, UriError> {
     }
 }
 
-/// What the value of a parameter that may occur once becomes.
+/// The value of a query parameter that may occur once.
 pub(super) trait Value: Sized {
     const EXPECTED: &'static str;
 
-    /// Which bytes need not be encoded.
+    /// Returns whether the byte may be unencoded.
     fn allows(byte: u8) -> bool {
         is_plain(byte)
     }
@@ -255,7 +257,7 @@ impl Value for u32 {
 impl Value for Duration {
     const EXPECTED: &'static str = "a whole number of milliseconds from 1 to 18446744073709551615";
 
-    /// Zero means no limit to some clients, and no time to others.
+    /// Refuses 0, which is no limit in some clients and an immediate timeout in others.
     fn parse(text: &str) -> Option<Self> {
         parse_number(text)
             .filter(|millis| *millis > 0)
@@ -267,7 +269,7 @@ impl Value for Duration {
 impl Value for String {
     const EXPECTED: &'static str = "the path of a file, percent-encoded";
 
-    /// A query may have slashes and colons.
+    /// Slashes and colons are legal in a query (section 3.4 of RFC 3986).
     fn allows(byte: u8) -> bool {
         is_plain(byte) || b"/:".contains(&byte)
     }
@@ -314,14 +316,14 @@ fn once<T: Value>(name: &'static str, value: &str, field: &mut Option<T>) -> Res
     Ok(())
 }
 
-/// The standard library would also take a sign.
+/// Parses an unsigned number. The standard library would accept a sign too.
 fn parse_number<T: FromStr>(digits: &str) -> Option<T> {
     let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok()
 }
 
-/// SASL allows mechanism names of 1 to 20 capitals, digits, `-` and `_`; RabbitMQ's examples have
-/// them in small letters.
+/// Parses the name of a SASL mechanism: 1 to 20 upper-case letters, digits, `-` and `_` (section
+/// 3.1 of RFC 4422). Lower case is accepted, as in RabbitMQ's examples.
 fn parse_mechanism(value: &str) -> Result<String, UriError> {
     decode_text(value, is_plain)
         .ok()

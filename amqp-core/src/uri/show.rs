@@ -1,4 +1,4 @@
-//! Writing a URI.
+//! The display form of a URI.
 
 use core::fmt::{self, Write as _};
 
@@ -6,8 +6,8 @@ use super::text::{Encoded, EncodedPath};
 use super::{TlsParameters, Uri};
 use crate::dial::{Address, split_ipv6};
 
-/// The URI in full, but with `<hidden>` in place of the password, which no URI can have there: it
-/// cannot be taken for the real one.
+/// Writes the whole URI with `<hidden>` in place of the password. No URI can contain that text, so
+/// that it cannot be mistaken for a password.
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://", self.scheme)?;
@@ -86,7 +86,7 @@ fn write_address(f: &mut fmt::Formatter<'_>, address: &Address) -> fmt::Result {
             }
             write!(f, ":{port}")
         }
-        // No URI can have this: it cannot be taken for a host.
+        // No URI can contain this form, so that it cannot be mistaken for a host.
         Address::Unix(path) => write!(f, "<unix:{}>", EncodedPath(path)),
         Address::Other(address) => write!(f, "<{}>", EncodedPath(address)),
     }

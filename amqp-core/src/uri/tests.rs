@@ -18,7 +18,7 @@ fn uri(text: &str) -> Uri {
     }
 }
 
-/// What a URI says: scheme, user name, password, host, port, virtual host.
+/// The parts of a URI: scheme, user name, password, host, port, virtual host.
 type Row<'a> = (Scheme, &'a str, &'a str, &'a str, u16, &'a str);
 
 fn check(text: &str, row: Row<'_>) {
@@ -55,7 +55,7 @@ fn another_scheme_is_named() {
     );
 }
 
-/// The table has puka's 16 kinds of URIs. A slash with nothing behind it names the virtual host `/`
+/// The table has puka's 16 kinds of URIs. A slash without text after it names the virtual host `/`
 /// (rows 2, 8 and 11), unlike in RabbitMQ's specification. The port of `amqps` is 5671, not 5672
 /// (row 15).
 #[test]
@@ -125,7 +125,7 @@ fn a_slash_with_nothing_behind_it_is_the_virtual_host_slash() {
         let config = Config::from_uri(&uri(text)).unwrap();
         assert_eq!(config.virtual_host, "/", "{text}");
     }
-    // The empty name is an option's.
+    // The empty name is set with the option.
     let config = Config {
         virtual_host: ShortStr::default(),
         ..Config::default()
@@ -140,7 +140,7 @@ fn what_is_left_out_is_not_what_is_empty() {
     assert_eq!(uri("amqp://@").password, None);
     assert_eq!(uri("amqp://u:@").password, Some(Secret::new()));
     assert_eq!(Uri::try_from("amqp://u@"), Ok(uri("amqp://u@")));
-    // Passwords are bytes.
+    // A password is bytes, not text.
     assert_eq!(
         uri("amqp://u:%ff%00@").password.unwrap().expose(),
         b"\xff\0"
@@ -195,7 +195,7 @@ fn several_hosts() {
     );
 }
 
-/// A Unix socket is nothing that a URI can say, so what is shown of one is no URI.
+/// A Unix socket has no URI, so that its display form is not a URI.
 #[test]
 fn a_unix_socket_is_not_shown_as_a_host() {
     let addresses = vec![Address::unix("/run/x y")];
@@ -230,7 +230,7 @@ fn tls_parameters() {
     );
     assert!(!some.is_empty());
     assert!(uri("amqps://h?heartbeat=1").tls.is_empty());
-    // A certificate of an authority needs nothing beside it.
+    // A CA certificate needs no other parameter.
     assert_eq!(
         uri("amqps://h?cacertfile=ca").tls.cacertfile.as_deref(),
         Some("ca")
@@ -255,7 +255,7 @@ fn parameters() {
     assert_eq!(some.auth_mechanisms, ["RABBIT-CR-DEMO"]);
     assert_eq!(some.vhost, "/");
     assert_eq!(uri("amqp://h?"), uri("amqp://h"));
-    // A slash in the query begins no virtual host, but it is no number either.
+    // A slash in the query does not begin a virtual host, and is not part of a number.
     assert_eq!(
         "amqp://h?heartbeat=1/v".parse::<Uri>(),
         Err(UriError::ParameterValue {
@@ -273,7 +273,7 @@ fn a_uri_never_shows_the_password() {
         shown,
         "amqp://us%20er:<hidden>@[::1]:5672/a%2fb?heartbeat=5&auth_mechanism=PLAIN"
     );
-    // It cannot be used as if it were the real one.
+    // The display form does not parse.
     assert_eq!(
         shown.parse::<Uri>(),
         Err(UriError::Password(TextFault::Character))
@@ -295,7 +295,7 @@ fn any_host() -> impl Strategy<Value = String> {
 fn any_tls() -> impl Strategy<Value = TlsParameters> {
     let path = || ".{1,9}";
     let verify = prop_oneof![Just(Verify::Peer), Just(Verify::None)];
-    // No name is as long as `disable`, which would be read as something else.
+    // No generated name is as long as `disable`, which would have another meaning.
     let name = prop_oneof![
         Just(ServerNameIndication::Disabled),
         ".{1,6}".prop_map(ServerNameIndication::Name)
@@ -359,7 +359,7 @@ fn any_uri() -> impl Strategy<Value = Uri> {
     })
 }
 
-/// Text made of the pieces of URIs, which is one more often than not.
+/// Generates text from the parts of URIs, which is usually a valid URI.
 fn pieces() -> impl Strategy<Value = String> {
     let host = || prop::sample::select(&["", "h", "a.b:1", "[::1]", "[fe80::1%25e]:7", "h%2c:"]);
     let login = prop::sample::select(&["", "u@", "u:p@", ":@", "a,b:c,d@", "u%25:%@"]);
@@ -393,7 +393,7 @@ fn pieces() -> impl Strategy<Value = String> {
         })
 }
 
-/// What is shown of a URI is the same URI, but for the password.
+/// Checks that the display form is the same URI, except for the password.
 fn check_shown(text: &str) -> Result<(), TestCaseError> {
     if let Ok(mut uri) = text.parse::<Uri>() {
         uri.password = None;
@@ -417,7 +417,7 @@ proptest! {
         prop_assert_eq!(decoded.expose(), &password[..]);
     }
 
-    /// Nothing makes it panic, and what is shown of it reads back as it was.
+    /// No input causes a panic, and every display form parses to the same URI.
     #[test]
     fn any_text(
         text in ".{0,40}",

@@ -1,4 +1,4 @@
-//! Percent-encoding, and which characters may stand as they are.
+//! Percent-encoding, and the characters that need none (section 2 of RFC 3986).
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,12 +10,12 @@ pub(super) const fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// What never needs to be encoded.
+/// Returns whether the byte never needs encoding (section 2.3 of RFC 3986).
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// What may stand as it is in every part.
+/// Returns whether the byte needs no encoding in any part.
 pub(super) fn is_plain(byte: u8) -> bool {
     is_unreserved(byte) || b"!$&'()*+,;=".contains(&byte)
 }
@@ -43,7 +43,7 @@ pub(super) fn decode(text: &str, allowed: impl Fn(u8) -> bool) -> Result<Vec<u8>
     Ok(decoded)
 }
 
-/// Encodes whatever needs it in any part.
+/// Encodes all characters that need it in any part.
 pub(super) struct Encoded<'a>(pub(super) &'a str);
 
 impl fmt::Display for Encoded<'_> {
@@ -52,7 +52,7 @@ impl fmt::Display for Encoded<'_> {
     }
 }
 
-/// Encodes the path of a file, but leaves its slashes as they are.
+/// Encodes the path of a file, except for its slashes.
 pub(super) struct EncodedPath<'a>(pub(super) &'a str);
 
 impl fmt::Display for EncodedPath<'_> {

@@ -1,24 +1,24 @@
-//! What a URI says about TLS.
+//! The TLS parameters of a URI (<https://www.rabbitmq.com/docs/uri-query-parameters>).
 
 use alloc::string::String;
 
-/// What the query of an `amqps` URI says about TLS, each `None` if it says nothing.
+/// The TLS parameters in the query of an `amqps` URI. Each is `Some` if the URI has it.
 ///
-/// The files are only named here. Whoever connects reads them, and decides what holds where nothing
-/// is said.
+/// The files are not opened here. The TLS layer reads them, and has its own defaults for missing
+/// parameters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsParameters {
-    /// `cacertfile`: the path of the certificates of the authorities to trust.
+    /// `cacertfile`: the path of the trusted CA certificates.
     pub cacertfile: Option<String>,
-    /// `certfile`: the path of the certificate to show to the server. It comes with a key.
+    /// `certfile`: the path of the client certificate. It requires a key.
     pub certfile: Option<String>,
-    /// `keyfile`: the path of the key of that certificate.
+    /// `keyfile`: the path of the key of the client certificate.
     pub keyfile: Option<String>,
     /// `verify`: whether the server's certificate is verified.
     pub verify: Option<Verify>,
-    /// `server_name_indication`: the name to ask the server for and to find in its certificate,
-    /// in place of the host's.
+    /// `server_name_indication`: the name to request from the server and to verify in its
+    /// certificate, instead of the host.
     pub server_name_indication: Option<ServerNameIndication>,
 }
 
@@ -60,7 +60,7 @@ impl TlsParameters {
 }
 
 impl TlsParameters {
-    /// Whether nothing is said.
+    /// Returns whether there are no TLS parameters.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -70,15 +70,15 @@ impl TlsParameters {
 /// Whether the server's certificate is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verify {
-    /// `verify_peer`: it is.
+    /// `verify_peer`: the certificate is verified.
     Peer,
-    /// `verify_none`: any certificate will do. Whoever can stand between the client and the server
-    /// can then read everything, the password included.
+    /// `verify_none`: any certificate is accepted. An attacker between the client and the server
+    /// can then read all traffic, including the password.
     None,
 }
 
 impl Verify {
-    /// Its name in the URI.
+    /// Returns the value in a URI.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -88,19 +88,19 @@ impl Verify {
     }
 }
 
-/// The name to ask the server for.
+/// The server name to request from the server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ServerNameIndication {
-    /// This one.
+    /// The name.
     Name(String),
-    /// `disable`: none is sent.
+    /// `disable`: no name is sent.
     Disabled,
 }
 
 impl ServerNameIndication {
     pub(super) const DISABLE: &'static str = "disable";
 
-    /// What stands in the URI.
+    /// Returns the value in a URI.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | bit, octet, short, long, longlong | `bool`, `u8`, `u16`, `u32`, `u64`, big-endian |
 //! | short string | [`ShortStr`]: a length octet, then at most 255 bytes of UTF-8 |
-//! | long string | [`LongStr`], or [`Secret`] where it must not be seen: a 32-bit length, then any bytes |
+//! | long string | [`LongStr`], or [`Secret`] if it must not be logged: a 32-bit length, then any bytes |
 //! | timestamp | [`Timestamp`]: seconds since the Unix epoch |
 //! | field table | [`FieldTable`] of [`FieldValue`]s: a 32-bit length in bytes, then name, tag and value of each field |
 //!

@@ -25,7 +25,7 @@ fn written<T>(put: impl FnOnce(&mut BytesMut, T), value: T) -> Vec<u8> {
     out.to_vec()
 }
 
-/// Bytes from hexadecimal digits with spaces between.
+/// Decodes hexadecimal digits, separated by spaces.
 fn hex(digits: &str) -> Vec<u8> {
     let digits: String = digits.split_whitespace().collect();
     digits
@@ -50,14 +50,14 @@ fn text(text: &str) -> FieldValue {
     FieldValue::from(text)
 }
 
-/// Tag and value of one field, as it stands in a table.
+/// Encodes the tag and the value of a field, as in a table.
 fn field_bytes(value: &FieldValue) -> Vec<u8> {
     let bytes = encoded(&table_of([("", value.clone())]));
     assert_eq!(bytes[4], 0, "the empty name");
     bytes[5..].to_vec()
 }
 
-/// A table with one field of the empty name, of which tag and value are given.
+/// Encodes a table with one field of the empty name, from its tag and value.
 fn table_bytes(field: &[u8]) -> Vec<u8> {
     let mut bytes = u32::try_from(field.len() + 1)
         .unwrap()
@@ -72,7 +72,8 @@ fn field_of(field: &[u8]) -> Result<FieldValue, DecodeError> {
     FieldTable::decode(&table_bytes(field)).map(|mut table| table.remove("").unwrap())
 }
 
-/// The value is read off the front, what follows is left, and every proper prefix is cut off.
+/// Checks that the value is consumed from the front and the rest kept, and that every proper prefix
+/// is `Truncated`.
 fn reads<T: Debug + PartialEq>(
     bytes: &[u8],
     value: &T,
@@ -147,7 +148,7 @@ fn vectors_of_every_type() {
         reads(&hex(bytes), &Timestamp(seconds), parse::timestamp);
         assert_eq!(written(put::timestamp, Timestamp(seconds)), hex(bytes));
     }
-    // What overflows 64 bits has a ninth byte.
+    // A value of more than 64 bits has a ninth byte.
     assert_eq!(
         parse::all(&hex("01 00000000 00000000"), parse::timestamp),
         Err(DecodeError::TrailingBytes { left: 1 })
@@ -260,8 +261,8 @@ fn values_become_bytes() {
     assert_eq!(nan, hex("64 7ff8000000000000"));
     assert!(field_of(&nan).unwrap().as_f64().unwrap().is_nan());
 
-    // What is wider than 64 bits, or unsigned and needs them all, is refused with a type of its
-    // own.
+    // Integers wider than 64 bits, and unsigned ones above `i64::MAX`, are refused with an error of
+    // their own.
     assert_eq!(
         FieldValue::try_from(1_u64 << 63),
         Err(IntegerTooLarge(1 << 63))
@@ -275,7 +276,7 @@ fn values_become_bytes() {
 #[test]
 fn bytes_become_values() {
     let vectors: [(&str, FieldValue); 18] = [
-        ("74 02", FieldValue::Bool(true)), // anything but zero
+        ("74 02", FieldValue::Bool(true)), // any value except zero
         ("62 ff", FieldValue::I8(-1)),
         ("42 ff", FieldValue::U8(255)),
         ("73 ffff", FieldValue::I16(-1)), // not a short string
@@ -325,7 +326,7 @@ fn bytes_become_values() {
 
 // ---- Hostile input ----
 
-/// Both ways through a table say the same.
+/// Checks that decoding and skipping a table return the same error.
 fn refused(bytes: &[u8], error: DecodeError) {
     assert_eq!(FieldTable::decode(bytes), Err(error), "{bytes:x?}");
     assert_eq!(
@@ -335,11 +336,11 @@ fn refused(bytes: &[u8], error: DecodeError) {
     );
 }
 
-/// Containers of the tag in each other, `depth` of them with the outermost table.
+/// Nests `depth` containers with this tag, the outermost table included.
 fn nested(tag: u8, depth: usize) -> Vec<u8> {
     let mut body = Vec::new();
     for level in (1..depth).rev() {
-        // An array has no name for what it holds; the outermost is a table.
+        // The values of an array have no names; the outermost container is a table.
         let mut around = if tag == b'F' || level == 1 {
             vec![0, tag]
         } else {
@@ -368,7 +369,7 @@ fn table_bombs_of_depth() {
 
 #[test]
 fn table_bombs_of_length() {
-    // The outermost length is what a prefix lacks; an inner one is wrong in itself.
+    // A prefix is truncated; a wrong inner length is a mismatch.
     refused(&hex("ffffffff"), DecodeError::Truncated);
     refused(&hex("00000001"), DecodeError::Truncated);
     for field in [
@@ -387,10 +388,10 @@ fn table_bombs_of_length() {
     ] {
         refused(&table_bytes(&hex(field)), DecodeError::LengthMismatch);
     }
-    // A name that is longer than the table, and one without a value.
+    // A name longer than the table, and a name without a value.
     refused(&hex("00000003 ff 61 56"), DecodeError::LengthMismatch);
     refused(&hex("00000002 01 61"), DecodeError::LengthMismatch);
-    // An inner value that is longer than its container, although the outer table goes on.
+    // An inner value longer than its container, while the outer table continues.
     refused(
         &hex("0000000d 00 41 00000003 53 0000 00 00 56 00 56"),
         DecodeError::LengthMismatch,
@@ -463,7 +464,7 @@ fn a_short_string_is_utf_8() {
     }
 }
 
-/// All that a hasher is given.
+/// The bytes that a hasher receives.
 fn hashed(value: &(impl Hash + ?Sized)) -> Vec<u8> {
     struct Given(Vec<u8>);
 
@@ -501,7 +502,7 @@ fn short_strings_of_every_form_are_the_same() {
         );
         assert_eq!(hashed(&constant), hashed(text));
         assert_eq!(hashed(&other), hashed(text));
-        // One that was read out of a longer input, as most are.
+        // A text decoded from a longer input, which is the usual case.
         let longer = [&encoded(&other)[..], &[0xff; 60]].concat();
         let (rest, read) = parse::short_str(&longer).unwrap();
         assert_eq!((rest, &read), (&[0xff; 60][..], &constant));

@@ -1,4 +1,4 @@
-//! The values of field tables.
+//! The values of field tables (section 4.2.5.5 of the specification).
 
 use alloc::string::String;
 use alloc::vec::{self, Vec};
@@ -9,14 +9,14 @@ use bytes::Bytes;
 
 use super::{FieldTable, LongStr, ShortStr};
 
-/// A point in time: whole seconds since the Unix epoch.
+/// A point in time: whole seconds since the Unix epoch (section 4.2.5.4 of the specification).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
-/// A decimal number: `value` divided by ten `scale` times.
+/// A decimal number: `value` divided by 10 to the power of `scale`.
 ///
-/// RabbitMQ takes the 32 bits as unsigned, Java's client as signed. They are kept as they came, and
-/// both views are offered, so nothing compares equal that was not the same on the wire.
+/// RabbitMQ reads the 32 bits as unsigned, its Java client as signed. The bits are stored as
+/// received and available in both forms, so that only decimals with equal bits are equal.
 ///
 /// ```
 /// use amqp_core::wire::Decimal;
@@ -27,14 +27,14 @@ pub struct Timestamp(pub u64);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Decimal {
-    /// How many digits follow the decimal point.
+    /// The number of digits after the decimal point.
     pub scale: u8,
     /// The digits, as 32 raw bits.
     pub value: u32,
 }
 
 impl Decimal {
-    /// A decimal whose digits have a sign.
+    /// Creates a decimal from signed digits.
     #[must_use]
     pub const fn from_signed(scale: u8, value: i32) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl Decimal {
         }
     }
 
-    /// The digits, seen as a signed number.
+    /// Returns the digits as a signed number.
     #[must_use]
     pub const fn signed(self) -> i32 {
         self.value.cast_signed()
@@ -52,10 +52,11 @@ impl Decimal {
 
 /// A value in a [`FieldTable`] or a [`FieldArray`].
 ///
-/// The tags are RabbitMQ's, which the field tables of most peers follow: `s` is a 16-bit integer
-/// and not a short string, and `l` and `L` are both signed.
+/// The tags are those of RabbitMQ, which most peers use
+/// (<https://www.rabbitmq.com/docs/amqp-0-9-1-errata>): `s` is a 16-bit integer and not a short
+/// string, and `l` and `L` are both signed.
 ///
-/// Whole numbers become the variant of their own width; an unsigned 64-bit number has none, so it
+/// Integers convert to the variant of their width. An unsigned 64-bit integer has no variant, so it
 /// converts with `try_from`:
 ///
 /// ```
@@ -67,7 +68,7 @@ impl Decimal {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldValue {
-    /// `t`: true or false.
+    /// `t`: a boolean.
     Bool(bool),
     /// `b`: a signed octet.
     I8(i8),
@@ -83,7 +84,7 @@ pub enum FieldValue {
     U32(u32),
     /// `l`: a signed 64-bit integer.
     I64(i64),
-    /// `L`: also a signed 64-bit integer. Some peers send it; [`I64`](Self::I64) is the one to
+    /// `L`: also a signed 64-bit integer, sent by some peers. [`I64`](Self::I64) is the variant to
     /// send.
     I64Alias(i64),
     /// `f`: a 32-bit floating point number.
@@ -92,22 +93,22 @@ pub enum FieldValue {
     F64(f64),
     /// `D`: a decimal number.
     Decimal(Decimal),
-    /// `S`: a long string, which is bytes and not necessarily text.
+    /// `S`: a long string: bytes, not necessarily text.
     LongStr(LongStr),
-    /// `A`: a list of values.
+    /// `A`: an array of values.
     Array(FieldArray),
     /// `T`: a point in time.
     Timestamp(Timestamp),
-    /// `F`: a table in the table.
+    /// `F`: a nested table.
     Table(FieldTable),
-    /// `x`: bytes.
+    /// `x`: a byte array.
     Bytes(Bytes),
     /// `V`: no value.
     Void,
 }
 
 impl FieldValue {
-    /// The octet that announces its type on the wire.
+    /// Returns the octet that identifies the type in the wire format.
     #[must_use]
     pub const fn tag(&self) -> u8 {
         match self {
@@ -132,7 +133,8 @@ impl FieldValue {
         }
     }
 
-    /// How many bytes it takes behind its tag; of an array or a table only its length.
+    /// Returns the encoded size without the tag, in bytes; for an array or a table, the size of its
+    /// length only.
     pub(super) fn shallow_len(&self) -> usize {
         match self {
             Self::Bool(_) | Self::I8(_) | Self::U8(_) => 1,
@@ -147,7 +149,7 @@ impl FieldValue {
         }
     }
 
-    /// The value of a `Bool`.
+    /// Returns the value. `Some` for a `Bool`.
     #[must_use]
     pub const fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(value) = self {
@@ -157,7 +159,7 @@ impl FieldValue {
         }
     }
 
-    /// The value of an integer of any width.
+    /// Returns the value. `Some` for an integer of any width.
     #[must_use]
     pub fn as_i64(&self) -> Option<i64> {
         Some(match self {
@@ -181,7 +183,7 @@ impl FieldValue {
         })
     }
 
-    /// The value of an `F32` or an `F64`.
+    /// Returns the value. `Some` for an `F32` or an `F64`.
     #[must_use]
     pub fn as_f64(&self) -> Option<f64> {
         if let Self::F32(value) = self {
@@ -193,7 +195,7 @@ impl FieldValue {
         }
     }
 
-    /// The bytes of a `LongStr` or of `Bytes`.
+    /// Returns the bytes. `Some` for a `LongStr` or `Bytes`.
     #[must_use]
     pub fn as_bytes(&self) -> Option<&[u8]> {
         if let Self::LongStr(LongStr(bytes)) | Self::Bytes(bytes) = self {
@@ -203,7 +205,7 @@ impl FieldValue {
         }
     }
 
-    /// The long string of a `LongStr`.
+    /// Returns the long string. `Some` for a `LongStr`.
     #[must_use]
     pub const fn as_long_str(&self) -> Option<&LongStr> {
         if let Self::LongStr(text) = self {
@@ -213,13 +215,13 @@ impl FieldValue {
         }
     }
 
-    /// The text of a `LongStr` that is UTF-8.
+    /// Returns the text. `Some` for a `LongStr` that is UTF-8.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         self.as_long_str().and_then(LongStr::as_str)
     }
 
-    /// The elements of an `Array`.
+    /// Returns the elements. `Some` for an `Array`.
     #[must_use]
     pub const fn as_array(&self) -> Option<&FieldArray> {
         if let Self::Array(array) = self {
@@ -229,7 +231,7 @@ impl FieldValue {
         }
     }
 
-    /// The fields of a `Table`.
+    /// Returns the fields. `Some` for a `Table`.
     #[must_use]
     pub const fn as_table(&self) -> Option<&FieldTable> {
         if let Self::Table(table) = self {
@@ -239,7 +241,7 @@ impl FieldValue {
         }
     }
 
-    /// The point in time of a `Timestamp`.
+    /// Returns the point in time. `Some` for a `Timestamp`.
     #[must_use]
     pub const fn as_timestamp(&self) -> Option<Timestamp> {
         if let Self::Timestamp(timestamp) = self {
@@ -249,14 +251,15 @@ impl FieldValue {
         }
     }
 
-    /// Whether it holds values of its own.
+    /// Returns whether the value is a container.
     const fn is_nest(&self) -> bool {
         matches!(self, Self::Array(_) | Self::Table(_))
     }
 }
 
-/// Drops values that may be nested so deeply that the drop of one inside the other would use up the
-/// stack. Whoever holds a container calls it with the containers inside, if there are any.
+/// Drops nested values iteratively, because a recursive drop of deeply nested containers would
+/// exhaust the stack. Called by the drop of a container, with its values, if any of them is a
+/// container.
 pub(super) fn dismantle(values: impl Iterator<Item = FieldValue>) {
     let mut nests: Vec<FieldValue> = values.filter(FieldValue::is_nest).collect();
     while let Some(mut nest) = nests.pop() {
@@ -272,9 +275,9 @@ pub(super) fn dismantle(values: impl Iterator<Item = FieldValue>) {
     }
 }
 
-/// A list of values of any types, in a [`FieldValue::Array`].
+/// An array of values of different types, for [`FieldValue::Array`].
 ///
-/// It reads as a slice and is made from a `Vec` or an iterator.
+/// It dereferences to a slice, and is created from a `Vec` or an iterator.
 ///
 /// ```
 /// use amqp_core::wire::{FieldArray, FieldValue};
@@ -286,7 +289,7 @@ pub(super) fn dismantle(values: impl Iterator<Item = FieldValue>) {
 pub struct FieldArray(Vec<FieldValue>);
 
 impl FieldArray {
-    /// An array of nothing.
+    /// Creates an empty array.
     #[must_use]
     pub const fn new() -> Self {
         Self(Vec::new())
@@ -356,7 +359,7 @@ impl From<Vec<FieldValue>> for FieldArray {
     }
 }
 
-/// A number above `i64::MAX`, which no field type can hold.
+/// An integer above `i64::MAX`, for which there is no field type.
 #[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
 #[error("{0} does not fit a field value: the widest integer of a table is a signed 64-bit one")]
 pub struct IntegerTooLarge(pub u64);

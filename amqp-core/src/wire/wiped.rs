@@ -1,14 +1,14 @@
-//! Bytes that leave nothing behind.
+//! Bytes that are overwritten on drop.
 
 use alloc::vec::Vec;
 use core::hint::black_box;
 
 use bytes::Bytes;
 
-/// Bytes that are overwritten before their memory is given back.
+/// Bytes that are overwritten before their memory is released.
 struct Wiped(Vec<u8>);
 
-/// Shared bytes that are overwritten when nobody has them any more.
+/// Creates shared bytes that are overwritten when the last reference is dropped.
 pub(super) fn wiped(bytes: Vec<u8>) -> Bytes {
     if bytes.capacity() == 0 {
         return Bytes::new();
@@ -17,13 +17,13 @@ pub(super) fn wiped(bytes: Vec<u8>) -> Bytes {
 }
 
 impl Wiped {
-    /// Overwrites all of its memory, beyond its end as well: a text that was cut short is still
-    /// there.
+    /// Overwrites the whole capacity: a truncated text is still in the memory after the end.
     fn wipe(&mut self) {
         let capacity = self.0.capacity();
         self.0.clear();
         self.0.resize(capacity, 0);
-        // Somebody might look: without that, a write before memory is given back can be left out.
+        // Keeps the compiler from removing the writes, which are dead stores before a release of
+        // memory.
         black_box(self.0.as_mut_slice());
     }
 }

@@ -102,9 +102,11 @@ fn beside_config(options: &TlsOptions) -> Option<&'static str> {
 /// The provider of cryptography: that of the options, otherwise the process default, otherwise the only
 /// one that is built in. With both built in, none is preferred silently: features add up over a build.
 fn provider(options: &TlsOptions) -> Result<Arc<CryptoProvider>, TlsSetupError> {
-    let given = options.provider.as_ref();
-    if let Some(provider) = given.or_else(|| CryptoProvider::get_default()) {
+    if let Some(provider) = &options.provider {
         return Ok(Arc::clone(provider));
+    }
+    if let Some(installed) = CryptoProvider::get_default() {
+        return Ok(Arc::clone(installed));
     }
     #[cfg(all(feature = "aws-lc-rs", not(feature = "ring")))]
     return Ok(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));

@@ -1,4 +1,4 @@
-//! The module of a class.
+//! The emitter of a class, as a module.
 
 use super::{methods, names::snake, properties, writer::Writer};
 use crate::model::Class;
@@ -31,7 +31,7 @@ pub(super) fn emit(w: &mut Writer, class: &Class) {
     });
 }
 
-/// What a class may need, each list in the order of rustfmt.
+/// All imports that a class may need, each list in the order of rustfmt.
 const IMPORTS: &[&[(&str, &[&str])]] = &[
     &[("bytes", &["BytesMut"])],
     &[

@@ -1,4 +1,4 @@
-//! How values of each kind are stored, measured, written and read.
+//! The storage, size, encoding and decoding of each kind of value.
 
 use super::{
     names::{snake, upper},
@@ -7,7 +7,7 @@ use super::{
 use crate::model::{Field, Kind};
 
 impl Kind {
-    /// The Rust type.
+    /// Returns the Rust type.
     pub(super) fn rust_type(self) -> &'static str {
         match self {
             Self::Bit => "bool",
@@ -24,7 +24,7 @@ impl Kind {
         }
     }
 
-    /// Whether the Rust type is copied, and not borrowed.
+    /// Returns whether the Rust type is `Copy`.
     pub(super) fn is_copy(self) -> bool {
         !matches!(
             self,
@@ -32,7 +32,7 @@ impl Kind {
         )
     }
 
-    /// The function of `wire::parse` that reads it.
+    /// Returns the function of `wire::parse` that decodes the value.
     pub(super) fn reader(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -40,8 +40,8 @@ impl Kind {
         }
     }
 
-    /// The function of `wire::put` that writes it, and mostly the one that reads it, have this
-    /// name.
+    /// Returns the function of `wire::put` that encodes the value. The function of `wire::parse`
+    /// has the same name, except for [`Kind::Text`].
     pub(super) fn wire_name(self) -> &'static str {
         match self {
             Self::Bit | Self::Octet => "octet",
@@ -56,7 +56,8 @@ impl Kind {
         }
     }
 
-    /// The function of `wire::parse` that checks it, and keeps as little as possible.
+    /// Returns the function of `wire::parse` that checks the value and keeps as little of it as
+    /// possible.
     pub(super) fn skipper(self) -> &'static str {
         match self {
             Self::ShortStr => "short_str_ref",
@@ -66,8 +67,7 @@ impl Kind {
         }
     }
 
-    /// How many bytes it takes: those that every value takes, and an expression for those that
-    /// depend on the value.
+    /// Returns the encoded size in bytes: the fixed part, and an expression for the variable part.
     pub(super) fn size(self, value: &str) -> (usize, Option<String>) {
         match self {
             Self::Bit | Self::Octet => (1, None),
@@ -81,14 +81,14 @@ impl Kind {
         }
     }
 
-    /// The statement that writes a value: an expression of the Rust type, or a reference to it if
-    /// it is not copied.
+    /// Returns the statement that encodes a value, which is an expression of the Rust type, or a
+    /// reference to it if the type is not `Copy`.
     pub(super) fn put(self, value: &str) -> String {
         let inner = if self == Self::ReplyCode { ".0" } else { "" };
         format!("put::{}(out, {value}{inner});", self.wire_name())
     }
 
-    /// The statement that writes zero, or something empty, for what is reserved.
+    /// Returns the statement that encodes a reserved field, as zero or empty.
     fn put_zero(self) -> &'static str {
         match self {
             Self::Bit | Self::Octet | Self::ShortStr | Self::Text => "put::octet(out, 0);",
@@ -98,7 +98,7 @@ impl Kind {
         }
     }
 
-    /// How many bytes that takes.
+    /// Returns the encoded size of a reserved field, in bytes.
     fn zero_size(self) -> usize {
         match self {
             Self::Table => 4,
@@ -106,7 +106,7 @@ impl Kind {
         }
     }
 
-    /// The Rust value of a value that was read.
+    /// Returns the expression that converts a decoded value into the Rust type.
     pub(super) fn wrap(self, value: &str) -> String {
         match self {
             Self::ReplyCode => format!("ReplyCode({value})"),
@@ -114,7 +114,7 @@ impl Kind {
         }
     }
 
-    /// Any value of the kind, for tests.
+    /// Returns the expression of an arbitrary value, for tests.
     pub(super) fn sample(self) -> String {
         let name = if self == Self::Bit {
             "bit"
@@ -125,15 +125,16 @@ impl Kind {
     }
 }
 
-/// A piece of the arguments on the wire.
+/// A part of the encoded arguments.
 enum Piece<'a> {
-    /// A field that begins at an octet of its own.
+    /// A field other than a bit. It starts at an octet boundary.
     Field(&'a Field),
-    /// Up to eight bits in one octet, the first of them lowest.
+    /// Up to eight bits in one octet, the first in the lowest bit (section 4.2.5.2 of the
+    /// specification).
     Bits(&'a [Field]),
 }
 
-/// The arguments as they follow each other on the wire.
+/// Returns the parts of the arguments, in wire order.
 fn pieces(fields: &[Field]) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     for run in fields.chunk_by(|a, b| a.kind == Kind::Bit && b.kind == Kind::Bit) {
@@ -145,7 +146,7 @@ fn pieces(fields: &[Field]) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// The body of `encoded_len` for a method.
+/// Emits the body of `encoded_len` for a method.
 pub(super) fn measure(w: &mut Writer, fields: &[Field]) {
     let mut constant = 0;
     let mut terms = Vec::new();
@@ -166,7 +167,7 @@ pub(super) fn measure(w: &mut Writer, fields: &[Field]) {
     w.sum(&terms);
 }
 
-/// The body of `encode` for a method.
+/// Emits the body of `encode` for a method.
 pub(super) fn encode(w: &mut Writer, fields: &[Field]) {
     for piece in pieces(fields) {
         match piece {
@@ -210,7 +211,7 @@ fn encode_bits(w: &mut Writer, bits: &[Field]) {
     }
 }
 
-/// The body of `decode` for a method.
+/// Emits the body of `decode` for a method.
 pub(super) fn decode(w: &mut Writer, fields: &[Field]) {
     if fields.is_empty() {
         w.line("parse::all(input, |input| Ok((input, Self)))");
@@ -270,7 +271,8 @@ pub(super) fn decode(w: &mut Writer, fields: &[Field]) {
     });
 }
 
-/// The method of a builder that sets a field; `wrap` is what the field wraps its value in, if so.
+/// Emits the builder method that sets a field. `wrap` is the constructor around the value, if the
+/// field has one.
 pub(super) fn setter(w: &mut Writer, field: &Field, wrap: Option<&str>) {
     let name = snake(&field.name);
     let store = |w: &mut Writer, value: String| {
@@ -320,7 +322,7 @@ pub(super) fn setter(w: &mut Writer, field: &Field, wrap: Option<&str>) {
     );
 }
 
-/// The documentation of a field.
+/// Emits the documentation of a field.
 pub(super) fn field_doc(w: &mut Writer, field: &Field) {
     w.doc(&field.doc);
     if snake(&field.name) != field.name.replace('-', "_") {
@@ -333,7 +335,7 @@ pub(super) fn field_doc(w: &mut Writer, field: &Field) {
     }
 }
 
-/// The name of the constant of a reply code, which needs no `reply-` in front.
+/// Returns the name of the constant of a reply code, without the prefix `reply-`.
 pub(super) fn reply_code(name: &str) -> String {
     upper(name.strip_prefix("reply-").unwrap_or(name))
 }

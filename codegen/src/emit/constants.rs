@@ -1,4 +1,4 @@
-//! The constants, and the reply codes.
+//! The emitter of the constants and the reply codes.
 
 use super::{codec::reply_code, names::upper, writer::Writer};
 use crate::{

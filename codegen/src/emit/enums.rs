@@ -1,4 +1,4 @@
-//! The enums of all methods, and of those that one side sends.
+//! The emitter of the enums: all methods, and the methods of each sender.
 
 use super::{
     names::{camel, snake},
@@ -36,7 +36,7 @@ pub(super) fn emit(w: &mut Writer, spec: &Spec) {
     samples(w, spec);
 }
 
-/// The methods of all classes that a condition holds for.
+/// Returns the methods of all classes that satisfy a condition.
 fn methods(
     spec: &Spec,
     includes: impl Fn(&Method) -> bool,
@@ -48,12 +48,12 @@ fn methods(
     pairs.filter(move |(_, method)| includes(method))
 }
 
-/// The name of a method's variant.
+/// Returns the variant name of a method.
 fn variant(class: &Class, method: &Method) -> String {
     camel(&class.name) + &camel(&method.name)
 }
 
-/// The path of a method's struct.
+/// Returns the path of a method's struct.
 pub(super) fn path(class: &Class, method: &Method) -> String {
     format!("{}::{}", snake(&class.name), camel(&method.name))
 }
@@ -146,7 +146,7 @@ fn emit_enum(
     });
 }
 
-/// A function of an enum that is one match over its variants.
+/// Emits a function of an enum with a match over its variants.
 fn each(
     w: &mut Writer,
     spec: &Spec,
@@ -164,7 +164,7 @@ fn each(
     });
 }
 
-/// What one side sends, as any method.
+/// Emits the conversion from the enum of one sender to the enum of all methods.
 fn widen(w: &mut Writer, spec: &Spec, name: &str, includes: impl Fn(&Method) -> bool) {
     w.gap();
     w.block(format!("impl From<{name}> for Method"), |w| {
@@ -181,7 +181,7 @@ fn widen(w: &mut Writer, spec: &Spec, name: &str, includes: impl Fn(&Method) -> 
     });
 }
 
-/// Any method, as one that a side sends.
+/// Emits the fallible conversion from the enum of all methods to the enum of one sender.
 fn narrow(w: &mut Writer, spec: &Spec, name: &str, includes: impl Fn(&Method) -> bool) {
     w.gap();
     w.block(format!("impl TryFrom<Method> for {name}"), |w| {
@@ -204,7 +204,7 @@ fn narrow(w: &mut Writer, spec: &Spec, name: &str, includes: impl Fn(&Method) ->
     });
 }
 
-/// What is asked of any method: whether it asks for no answer, and which queue it is about.
+/// Emits the queries of any method: whether its `no-wait` bit is set, and the queue that it names.
 fn questions(w: &mut Writer, spec: &Spec) {
     w.gap();
     w.block("impl Method", |w| {

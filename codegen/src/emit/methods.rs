@@ -1,4 +1,4 @@
-//! A method: its struct, and everything that is implemented for it.
+//! The emitter of a method: its struct and implementations.
 
 use super::{
     codec::{self, field_doc},
@@ -27,7 +27,8 @@ pub(super) fn emit(w: &mut Writer, class: &Class, method: &Method) {
     sample(w, &name, &stored);
 }
 
-/// The type of what answers a method: the answer itself, or an enum if there are several.
+/// Returns the response type of a method: the response itself, or an enum if there are several.
+/// `Some` if the method has a response.
 fn reply_type(method: &Method) -> Option<String> {
     match method.responses.as_slice() {
         [] => None,
@@ -36,7 +37,7 @@ fn reply_type(method: &Method) -> Option<String> {
     }
 }
 
-/// The enums that a method is a variant of.
+/// Returns the enums that have the method as a variant.
 fn enums(method: &Method) -> impl Iterator<Item = &'static str> {
     [
         ("Method", true),
@@ -47,7 +48,7 @@ fn enums(method: &Method) -> impl Iterator<Item = &'static str> {
     .filter_map(|(name, has)| has.then_some(name))
 }
 
-/// Links to methods of the same class, as they stand in a sentence.
+/// Returns links to methods of the same class, joined by commas and `conjunction`.
 fn links(names: &[String], conjunction: &str) -> String {
     let links: Vec<String> = names
         .iter()
@@ -114,7 +115,7 @@ fn structure(w: &mut Writer, class: &Class, method: &Method, name: &str, stored:
     });
 }
 
-/// The `Default` of a method with bits that are set in it; that of the others is derived.
+/// Emits the `Default` of a method with bits that are set by default; other methods derive it.
 fn default(w: &mut Writer, name: &str, stored: &[&Field]) {
     if stored.iter().all(|field| !field.set_by_default) {
         return;
@@ -161,8 +162,8 @@ fn inherent(w: &mut Writer, class: &Class, method: &Method, name: &str, stored: 
 }
 
 fn codec(w: &mut Writer, method: &Method, name: &str) {
-    // The methods of which there may be one for each message are the asynchronous ones and those
-    // that carry a content.
+    // Inlines the methods that may be sent once per message: the asynchronous ones, and those with
+    // content.
     let inline = |w: &mut Writer| {
         if !method.synchronous || method.content {
             w.line("#[inline]");
@@ -269,7 +270,7 @@ fn conversions(w: &mut Writer, class: &Class, method: &Method, name: &str) {
     });
 }
 
-/// The enum of the several methods that may answer one.
+/// Emits the enum of a method's responses, for a method with several.
 fn reply_enum(w: &mut Writer, class: &Class, method: &Method, name: &str) {
     let responses: Vec<String> = method.responses.iter().map(|name| camel(name)).collect();
     let class_name = camel(&class.name);
@@ -283,7 +284,7 @@ fn reply_enum(w: &mut Writer, class: &Class, method: &Method, name: &str) {
         }
     });
 
-    // it converts to what all of the answers convert to
+    // The enum converts into all enums that every response converts into.
     let answers = class
         .methods
         .iter()
@@ -326,7 +327,7 @@ fn reply_enum(w: &mut Writer, class: &Class, method: &Method, name: &str) {
     });
 }
 
-/// A value of the method for tests, with every field filled by the test's sampler.
+/// Emits a constructor for tests, with every field from the sampler of the test.
 fn sample(w: &mut Writer, name: &str, stored: &[&Field]) {
     w.gap();
     w.line("#[cfg(test)]");

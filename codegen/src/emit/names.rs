@@ -1,8 +1,8 @@
-//! Names of the specification as Rust spells them.
+//! Names of the specification in Rust spelling.
 
-/// `message-count` as a field, argument or module: `message_count`.
+/// Converts `message-count` to the name of a field, argument or module: `message_count`.
 ///
-/// `type`, which the specification uses and Rust reserves, becomes `kind`.
+/// `type`, a name of the specification and a keyword of Rust, becomes `kind`.
 pub(super) fn snake(name: &str) -> String {
     match name {
         "type" => "kind".to_owned(),
@@ -15,7 +15,7 @@ pub(super) fn snake(name: &str) -> String {
     }
 }
 
-/// `declare-ok` as a type or variant: `DeclareOk`.
+/// Converts `declare-ok` to the name of a type or variant: `DeclareOk`.
 pub(super) fn camel(name: &str) -> String {
     let mut camel = String::with_capacity(name.len());
     for word in name.split('-') {
@@ -26,7 +26,7 @@ pub(super) fn camel(name: &str) -> String {
     camel
 }
 
-/// `not-found` as a constant: `NOT_FOUND`.
+/// Converts `not-found` to the name of a constant: `NOT_FOUND`.
 pub(super) fn upper(name: &str) -> String {
     name.to_ascii_uppercase().replace('-', "_")
 }

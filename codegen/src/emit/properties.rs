@@ -1,7 +1,8 @@
-//! The properties of a content.
+//! The emitter of the properties of a content.
 //!
-//! On the wire, words of flags tell which properties are there, and their values follow. A word has
-//! fifteen flags, the first property in its highest bit; its lowest bit says that another follows.
+//! Words of property flags precede the values of the properties that are present (section 4.2.6.1
+//! of the specification). A word has 15 flags, the first property in its highest bit; its lowest
+//! bit means that another word follows.
 
 use super::{
     codec::{field_doc, setter},
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::model::{Class, Field};
 
-/// Properties in one word of flags.
+/// The number of properties per word of flags.
 const PER_WORD: usize = 15;
 
 pub(super) fn emit(w: &mut Writer, class: &Class) {
@@ -74,12 +75,12 @@ pub(super) fn emit(w: &mut Writer, class: &Class) {
     );
 }
 
-/// How many words of flags there are.
+/// Returns the number of words of flags.
 fn words(properties: &[Field]) -> usize {
     properties.len().div_ceil(PER_WORD)
 }
 
-/// The variable for a word of flags, and the bit in it, of the property in this place.
+/// Returns the variable of the word, and the bit in it, of the property at this index.
 fn flag(place: usize) -> (String, u16) {
     (word(place / PER_WORD), 0x8000 >> (place % PER_WORD))
 }
@@ -92,13 +93,13 @@ fn word(number: usize) -> String {
     }
 }
 
-/// The variables for all words, as a pattern or an array.
+/// Returns the variables of all words, as a pattern or an array.
 fn all_words(properties: &[Field]) -> String {
     let words: Vec<String> = (0..words(properties)).map(word).collect();
     format!("[{}]", words.join(", "))
 }
 
-/// The stored properties, each with its place and its Rust name.
+/// Returns the properties that are not reserved, each with its index and its Rust name.
 fn stored(properties: &[Field]) -> impl Iterator<Item = (usize, String, &Field)> {
     properties
         .iter()
@@ -171,7 +172,7 @@ fn encode(w: &mut Writer, properties: &[Field]) {
     });
 }
 
-/// The bits of each word that stand for a property.
+/// Returns the bits of each word that belong to a property.
 fn known(properties: &[Field]) -> String {
     let mut known = vec![0; words(properties)];
     for place in 0..properties.len() {
@@ -181,8 +182,8 @@ fn known(properties: &[Field]) -> String {
     format!("[{}]", known.join(", "))
 }
 
-/// The body of a function that reads properties: each value with the lines that `read` writes, and
-/// at last the result.
+/// Emits the body of a function that decodes properties: the lines of `start`, the lines of `read`
+/// for each property, then the result.
 fn reader(
     w: &mut Writer,
     properties: &[Field],
@@ -213,8 +214,8 @@ fn decode(w: &mut Writer, properties: &[Field]) {
     w.block(
         "fn decode(input: &[u8]) -> Result<Self, DecodeError>",
         |w| {
-            // A value of this size is filled where it stands, since moving each part of it would
-            // take longer than reading it.
+            // A value of this size is filled in place: moving its parts would take longer than
+            // decoding them.
             let start = ["let mut properties = Self::default();"];
             let read = |w: &mut Writer, property: &Field| {
                 if property.reserved {
@@ -278,7 +279,7 @@ fn skip(w: &mut Writer, property: &Field) {
     ));
 }
 
-/// The functions that all properties share.
+/// Emits the functions that all properties share.
 pub(super) fn emit_helpers(w: &mut Writer) {
     w.gap();
     for line in HELPERS.trim_ascii().lines() {

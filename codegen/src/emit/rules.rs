@@ -1,4 +1,4 @@
-//! The table of what is legal where.
+//! The emitter of the legality table: the sender, channel, content and replies of each method.
 
 use super::{enums::path, writer::Writer};
 use crate::model::Spec;

@@ -1,12 +1,12 @@
-//! Text with indentation, laid out as rustfmt lays it out.
+//! A writer of indented text, in the format of rustfmt.
 
 use std::collections::BTreeSet;
 
-/// The longest line.
+/// The maximum length of a line.
 const MAX_WIDTH: usize = 100;
-/// The longest struct literal on one line, between its braces.
+/// The maximum length of a struct literal on one line, between its braces.
 const STRUCT_WIDTH: usize = 18;
-/// The longest array on one line, between its brackets.
+/// The maximum length of an array on one line, between its brackets.
 const ARRAY_WIDTH: usize = 60;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Writer {
         self.depth
     }
 
-    /// A line, indented.
+    /// Writes an indented line.
     pub(super) fn line(&mut self, line: impl AsRef<str>) {
         let line = line.as_ref();
         self.text.extend(std::iter::repeat_n(' ', 4 * self.depth));
@@ -39,19 +39,19 @@ impl Writer {
         self.text.push('\n');
     }
 
-    /// An empty line between this and what was before, if there was something.
+    /// Writes an empty line, unless it would be the first line of the text or of a block.
     pub(super) fn gap(&mut self) {
         if !self.text.is_empty() && !self.text.ends_with("{\n") {
             self.text.push('\n');
         }
     }
 
-    /// Braces behind a head, and what stands between them.
+    /// Writes a head and a body in braces.
     pub(super) fn block(&mut self, head: impl AsRef<str>, body: impl FnOnce(&mut Self)) {
         self.enclosed(&format!("{} {{", head.as_ref()), "}", body);
     }
 
-    /// An opening line, an indented body, a closing line.
+    /// Writes an opening line, an indented body and a closing line.
     pub(super) fn enclosed(&mut self, open: &str, close: &str, body: impl FnOnce(&mut Self)) {
         self.line(open);
         self.depth += 1;
@@ -60,8 +60,8 @@ impl Writer {
         self.line(close);
     }
 
-    /// A function. Its signature is given as the head, up to the name and its generics, the
-    /// arguments, and what follows them.
+    /// Writes a function. Its signature has three parts: up to the name and the generics, the
+    /// arguments, and the rest.
     pub(super) fn function(
         &mut self,
         (head, arguments, tail): (&str, &[&str], &str),
@@ -76,7 +76,7 @@ impl Writer {
         }
     }
 
-    /// As [`function`](Self::function), with bounds below the signature.
+    /// Writes a function like [`function`](Self::function), with bounds in a `where` clause.
     pub(super) fn bounded_function(
         &mut self,
         (head, arguments, tail): (&str, &[&str], &str),
@@ -108,7 +108,7 @@ impl Writer {
         self.depth -= 1;
     }
 
-    /// An arm of a match.
+    /// Writes a match arm.
     pub(super) fn arm(&mut self, pattern: &str, body: &str) {
         let line = format!("{pattern} => {body},");
         if self.fits(&line) {
@@ -118,7 +118,7 @@ impl Writer {
         }
     }
 
-    /// An assignment or a binding.
+    /// Writes an assignment or a binding.
     pub(super) fn assign(&mut self, left: &str, right: &str) {
         let line = format!("{left} = {right};");
         if self.fits(&line) {
@@ -129,7 +129,7 @@ impl Writer {
         }
     }
 
-    /// A struct literal in braces, between what comes before and after it.
+    /// Writes a struct literal, with the text before and after its braces.
     pub(super) fn literal(&mut self, before: &str, fields: &[String], after: &str) {
         let inner = fields.join(", ");
         let line = format!("{before} {{ {inner} }}{after}");
@@ -144,7 +144,7 @@ impl Writer {
         });
     }
 
-    /// An array in brackets, between what comes before and after it.
+    /// Writes an array, with the text before and after its brackets.
     pub(super) fn array(&mut self, before: &str, items: &[String], after: &str) {
         let inner = items.join(", ");
         let line = format!("{before}[{inner}]{after}");
@@ -159,14 +159,15 @@ impl Writer {
         });
     }
 
-    /// A sum as the last expression of a block. Its first term is the constant one, if any.
+    /// Writes a sum as the last expression of a block. The constant term, if there is one, is the
+    /// first.
     pub(super) fn sum(&mut self, terms: &[String]) {
         let line = terms.join(" + ");
         if self.fits(&line) {
             self.line(line);
             return;
         }
-        // a first term this short does not stand alone
+        // rustfmt does not leave a first term this short on a line of its own.
         let together = if terms.first().is_some_and(|first| first.len() <= 4) {
             2
         } else {
@@ -181,8 +182,8 @@ impl Writer {
         self.depth -= 1;
     }
 
-    /// Another writer's text behind the imports that it needs, out of these: groups of paths, and
-    /// names in them.
+    /// Writes the text of another writer after the imports that it uses, chosen from `groups` of
+    /// paths and names.
     pub(super) fn with_imports(&mut self, body: &Self, groups: &[&[(&str, &[&str])]]) {
         let words: BTreeSet<&str> = body
             .text
@@ -211,7 +212,7 @@ impl Writer {
 
     fn import_list(&mut self, path: &str, names: &[&str]) {
         let line = format!("use {path}::{{{}}};", names.join(", "));
-        // rustfmt leaves the last column free here, and in the lines of a longer list
+        // rustfmt leaves the last column empty here, and in the lines of a longer list.
         if self.fits(&format!("{line} ")) {
             self.line(line);
             return;
@@ -222,7 +223,7 @@ impl Writer {
         });
     }
 
-    /// Documentation: each paragraph is one string of plain text with `code` in it.
+    /// Writes documentation from paragraphs of plain text with `code` in backticks.
     pub(super) fn doc(&mut self, paragraphs: &[String]) {
         for (number, paragraph) in paragraphs.iter().enumerate() {
             if number > 0 {
@@ -232,13 +233,13 @@ impl Writer {
         }
     }
 
-    /// Documentation in markdown that this crate writes itself, in one paragraph.
+    /// Writes one paragraph of documentation in markdown, without escaping it.
     pub(super) fn note(&mut self, markdown: &str) {
         let words = markdown.split_whitespace().map(str::to_owned);
         self.fill("/// ", words, MAX_WIDTH);
     }
 
-    /// Words on as few lines as they need, each line behind a prefix.
+    /// Writes words on as few lines as possible, each line with a prefix.
     fn fill(&mut self, prefix: &str, words: impl IntoIterator<Item = String>, width: usize) {
         let mut line = String::new();
         for word in words {
@@ -264,14 +265,14 @@ impl Writer {
     }
 }
 
-/// The words of a paragraph, escaped so that outside of code nothing is read as markdown.
+/// Splits a paragraph into words, with markdown escaped except in code.
 ///
-/// Code between backticks is one word, so that no line begins inside of it.
+/// Code in backticks is one word, so that it is not broken across lines.
 fn words(paragraph: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut code = false;
-    // without a partner a backtick is one to be shown
+    // If the number of backticks is odd, all of them are literal.
     let closed = paragraph.matches('`').count().is_multiple_of(2);
     for c in paragraph.chars() {
         match c {
@@ -299,7 +300,7 @@ fn words(paragraph: &str) -> Vec<String> {
     words
 }
 
-/// The word as the first of a line, where it must not begin a list, a heading or a rule.
+/// Escapes the first word of a line that markdown would read as a list, a heading or a rule.
 fn first_of_line(mut word: String) -> String {
     let number = word.trim_end_matches(['.', ')']).len();
     if word.chars().all(|c| "-+=#".contains(c)) {

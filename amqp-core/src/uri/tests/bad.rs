@@ -1,11 +1,11 @@
-//! What is no URI, and what the error says of it.
+//! Invalid URIs, and their errors.
 
 use super::*;
 
 const SNI: &str = "server_name_indication";
 const PATH: &str = String::EXPECTED;
 
-/// Each error is of the part that is wrong, and says so.
+/// Each error names the part that is invalid.
 #[test]
 fn bad_uris() {
     use TextFault::{Character, Escape, NotUtf8};
@@ -332,7 +332,7 @@ fn bad_uris() {
     }
 }
 
-/// A password that should have been encoded breaks a URI apart in many places.
+/// An unencoded password splits a URI in many places, and is in no error.
 #[test]
 fn an_error_never_shows_the_password() {
     for text in [

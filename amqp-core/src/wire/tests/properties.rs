@@ -44,7 +44,8 @@ fn any_table() -> impl Strategy<Value = FieldTable> {
     list((any_short_str(), any_value()), 0..8).prop_map(FieldTable::from_iter)
 }
 
-/// Round trip, exact length, and nothing but [`DecodeError::Truncated`] for every proper prefix.
+/// Checks the round trip, the exact size, and that every proper prefix is
+/// [`DecodeError::Truncated`].
 fn round_trip<T: Encode + Decode + PartialEq + Debug>(value: &T) {
     let bytes = encoded(value);
     assert_eq!(T::decode(&bytes).as_ref(), Ok(value));
@@ -85,7 +86,8 @@ proptest! {
         prop_assert_eq!(short_a.as_str(), a);
     }
 
-    /// Eight to an octet, the first in the lowest bit.
+    /// Bits are packed eight to an octet, the first in the lowest bit (section 4.2.5.2 of the
+    /// specification).
     #[test]
     fn bits_round_trip(bits in list(any::<bool>(), 0..40)) {
         let mut out = BytesMut::new();
@@ -117,7 +119,7 @@ proptest! {
         }
     }
 
-    /// Whatever comes, both ways through a table say the same; and what is accepted is a table.
+    /// For any input, decoding and skipping a table agree, and an accepted input is a table.
     #[test]
     fn damaged_tables(
         table in any_table(),
@@ -132,7 +134,7 @@ proptest! {
         let skipped = parse::all(&bytes, parse::skip_table);
         prop_assert_eq!(skipped.err(), decoded.as_ref().err().copied());
         if let Ok(decoded) = decoded {
-            // A name that the damage made other than UTF-8 has a replacement in it.
+            // A name damaged to invalid UTF-8 was decoded with a replacement character.
             let again = encoded(&decoded);
             prop_assert_eq!(decoded.encoded_len(), again.len());
             let decoded = FieldTable::decode(&again).map(|table| encoded(&table));

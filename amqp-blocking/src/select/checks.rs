@@ -1,0 +1,24 @@
+//! Requests that a client without visible channels refuses.
+
+use amqp_core::{ApiMisuse, MethodDef, protocol::Method};
+
+use super::Error;
+
+/// Refuses an empty queue name, except in a declaration that creates the queue. It means the queue
+/// last declared on the channel (section 1.7.2.3 of the protocol reference), which may be that of
+/// another promise.
+pub(super) fn check_queue<M: MethodDef>(request: &M) -> Result<(), Error> {
+    let named = match request.clone().into() {
+        Method::QueueDeclare(declare) if !declare.passive => true,
+        other => other.queue().is_none_or(|queue| !queue.is_empty()),
+    };
+    if named {
+        Ok(())
+    } else {
+        Err(not_sent_this_way::<M>())
+    }
+}
+
+pub(super) fn not_sent_this_way<M: MethodDef>() -> Error {
+    amqp_driver::Error::from(ApiMisuse::NotSentThisWay { method: M::NAME }).into()
+}
