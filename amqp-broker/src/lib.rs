@@ -82,6 +82,7 @@ extern crate std;
 mod broker;
 mod byte_faults;
 mod config;
+mod fault_state;
 mod faults;
 mod inspect;
 mod keys;
@@ -95,7 +96,8 @@ pub use self::{
     broker::{AcceptError, Broker},
     byte_faults::{ByteFaults, BytePlan, Direction, Disturbance, Passage},
     config::{Config, ConfigError, Limits, Rules, User},
-    faults::{ConfirmFault, Faults},
+    fault_state::ConfirmFault,
+    faults::Faults,
     inspect::{
         BindingInfo, BindingTarget, ChannelInfo, ConnectionInfo, ConsumerInfo, ExchangeInfo,
         Inspection, QueueInfo, VhostInfo,

@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::{
     fault::{Fault, ProtocolError},
-    method::MethodId,
+    method_id::MethodId,
     protocol::ReplyCode,
     text::{Escaped, Quoted},
     wire::ShortStr,

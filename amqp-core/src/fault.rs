@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::{
-    method::MethodId,
+    method_id::MethodId,
     protocol::ReplyCode,
     text::Quoted,
     wire::{DecodeError, ShortStr},

@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use crate::{
     fault::Fault,
     limits::FRAME_OVERHEAD,
-    method::MethodId,
+    method_id::MethodId,
     protocol::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD},
 };
 

@@ -70,6 +70,7 @@ mod ids;
 mod limits;
 mod machine;
 mod method;
+mod method_id;
 pub mod protocol;
 pub mod sasl;
 pub mod server;
@@ -93,7 +94,8 @@ pub use self::{
     ids::{ChannelId, ConsumerId, DeliveryTag, PublishSeq, RequestId, Requeue, Tags},
     limits::{FRAME_MAX_BEFORE_TUNE, FRAME_OVERHEAD, Limits, Timeouts, Tuning},
     machine::FlushMark,
-    method::{ClientSent, MethodDef, MethodId, NoWait, Request, Rule, ServerSent},
+    method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent},
+    method_id::MethodId,
     time::Instant,
     transmit::Transmit,
 };

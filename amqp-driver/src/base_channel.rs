@@ -19,6 +19,7 @@ use crate::{
     returns::Returns,
     session::{
         budget::Budget,
+        publish::Publisher,
         shared::{Shared, Wait},
         state::State,
     },
@@ -46,7 +47,7 @@ pub struct BaseChannel(Arc<Inner>);
 pub(crate) struct Inner {
     connection: Connection,
     pub(crate) id: ChannelId,
-    pub(crate) publish_budget: Budget,
+    publish_budget: Budget,
     pub(crate) confirm_budget: Budget,
     /// The number of `basic.recover` methods sent. Each makes the earlier deliveries stale.
     recovered: AtomicU32,
@@ -55,6 +56,14 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn shared(&self) -> &Shared {
         self.connection.shared()
+    }
+
+    pub(crate) fn publisher(&self) -> Publisher<'_> {
+        Publisher {
+            shared: self.shared(),
+            channel: self.id,
+            budget: &self.publish_budget,
+        }
     }
 
     pub(crate) fn recovered(&self) -> u32 {

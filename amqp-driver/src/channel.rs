@@ -3,7 +3,7 @@
 use std::{ops::Deref, sync::Arc};
 
 use amqp_core::{
-    ApiMisuse, Body, ChannelId, Hold, PropertyList,
+    ApiMisuse, Body, ChannelId, PropertyList,
     protocol::{basic, confirm, tx},
 };
 
@@ -11,7 +11,7 @@ use crate::{
     base_channel::BaseChannel,
     confirm::ConfirmChannel,
     connection::Connection,
-    error::Error,
+    error::{Error, TryPublishError},
     session::publish::{publish_on, try_publish_on},
     tx::TxChannel,
 };
@@ -71,7 +71,14 @@ impl Channel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), Error> {
-        publish_on(self.base.inner(), publish, properties, body.into(), false).await?;
+        publish_on(
+            self.base.inner().publisher(),
+            publish,
+            properties,
+            body.into(),
+            false,
+        )
+        .await?;
         Ok(())
     }
 
@@ -86,7 +93,13 @@ impl Channel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), TryPublishError> {
-        try_publish_on(self.base.inner(), publish, properties, body.into(), false)?;
+        try_publish_on(
+            self.base.inner().publisher(),
+            publish,
+            properties,
+            body.into(),
+            false,
+        )?;
         Ok(())
     }
 
@@ -133,21 +146,4 @@ impl Deref for Channel {
     fn deref(&self) -> &BaseChannel {
         &self.base
     }
-}
-
-/// The reason for which a message was not published at once.
-#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TryPublishError {
-    /// There is no room now, the server has paused publishing, or other publishers wait before it.
-    #[error("publishing is held back: {hold}")]
-    HeldBack {
-        /// The awaited condition.
-        hold: Hold,
-        /// The body, unchanged.
-        body: Body,
-    },
-    /// A failure that waiting does not resolve.
-    #[error(transparent)]
-    Failed(Error),
 }

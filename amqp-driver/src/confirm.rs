@@ -9,20 +9,16 @@ use std::{
     time::Duration,
 };
 
-use amqp_core::{
-    Body, CloseCause, CloseReason, PropertyList, PublishSeq, TimeoutReason, protocol::basic,
-    text::Escaped,
-};
+use amqp_core::{Body, CloseCause, PropertyList, PublishSeq, TimeoutReason, protocol::basic};
 
 use crate::{
     base_channel::{BaseChannel, Inner},
-    channel::TryPublishError,
-    error::Error,
-    returns::ReturnedMessage,
+    error::{Error, TryPublishError},
     session::{
         publish::{publish_on, try_publish_on},
         shared::within,
     },
+    unconfirmed::Unconfirmed,
 };
 
 /// A channel in confirm mode: the server acknowledges or rejects each publish ([RabbitMQ's
@@ -66,7 +62,14 @@ impl ConfirmChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<Confirm, Error> {
-        let seq = publish_on(self.0.inner(), publish, properties, body.into(), true).await?;
+        let seq = publish_on(
+            self.0.inner().publisher(),
+            publish,
+            properties,
+            body.into(),
+            true,
+        )
+        .await?;
         Ok(Confirm {
             channel: Arc::clone(self.0.inner()),
             seq,
@@ -83,7 +86,13 @@ impl ConfirmChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<Confirm, TryPublishError> {
-        let seq = try_publish_on(self.0.inner(), publish, properties, body.into(), true)?;
+        let seq = try_publish_on(
+            self.0.inner().publisher(),
+            publish,
+            properties,
+            body.into(),
+            true,
+        )?;
         Ok(Confirm {
             channel: Arc::clone(self.0.inner()),
             seq,
@@ -177,31 +186,4 @@ impl Drop for Confirm {
                 .with(|state, later| state.abandon_outcome(id, seq, later));
         }
     }
-}
-
-/// The reason for which a publish was not confirmed.
-#[derive(thiserror::Error, Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Unconfirmed {
-    /// The message was mandatory and no queue accepted it; contains the message. Also reported if
-    /// it was returned, but not confirmed, before the channel or the connection ended.
-    #[error("the message was returned: {} {}", .0.code, Escaped(&.0.text))]
-    Returned(Box<ReturnedMessage>),
-    /// The server has taken responsibility for the message, but a returned message may be this one:
-    /// the return matches several published messages, which differ only in parts that it does not
-    /// show. RabbitMQ removes the header `BCC` (<https://www.rabbitmq.com/docs/sender-selected>),
-    /// and may be configured to add headers. `Some` if the returned message could be read.
-    #[error("a message was returned that may be this one")]
-    PossiblyReturned(Option<Box<ReturnedMessage>>),
-    /// The server could not take responsibility for the message (`basic.nack`): it may be lost.
-    #[error("the server refused the message")]
-    Nacked,
-    /// The channel or the connection ended before any of the message was sent.
-    #[error("the message was not sent: {0}")]
-    NotSent(CloseReason),
-    /// The channel or the connection ended before the confirm, or the confirm did not arrive within
-    /// [`Timeouts::confirm`](crate::core::Timeouts::confirm): the server may have the message or
-    /// not.
-    #[error("it is not known whether the server has the message: {0}")]
-    Unknown(CloseReason),
 }

@@ -1,7 +1,7 @@
 //! The error of a call.
 
 use amqp_core::{
-    ApiMisuse, CloseReason, Fault, RequestError, TimeoutReason,
+    ApiMisuse, Body, CloseReason, Fault, Hold, RequestError, TimeoutReason,
     protocol::ReplyCode,
     text::Quoted,
     wire::{ShortStr, ShortStrError},
@@ -79,4 +79,21 @@ impl From<RequestError> for Error {
             _ => Self::Internal("an unknown cause"),
         }
     }
+}
+
+/// The reason for which a message was not published at once.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TryPublishError {
+    /// There is no room now, the server has paused publishing, or other publishers wait before it.
+    #[error("publishing is held back: {hold}")]
+    HeldBack {
+        /// The awaited condition.
+        hold: Hold,
+        /// The body, unchanged.
+        body: Body,
+    },
+    /// A failure that waiting does not resolve.
+    #[error(transparent)]
+    Failed(Error),
 }

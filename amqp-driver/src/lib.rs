@@ -106,12 +106,14 @@ mod consumer;
 mod error;
 pub mod io;
 mod pool;
+mod returned_message;
 mod returns;
 mod scope;
 mod session;
 mod states;
 mod tls;
 mod tx;
+mod unconfirmed;
 
 pub use amqp_core as core;
 pub use amqp_core::{
@@ -129,8 +131,8 @@ pub use self::tls::{
 };
 pub use self::{
     base_channel::{BaseChannel, Fetched},
-    channel::{Channel, TryPublishError},
-    confirm::{Confirm, ConfirmChannel, Unconfirmed},
+    channel::Channel,
+    confirm::{Confirm, ConfirmChannel},
     connect::{
         ConnectError, Options, connect, connect_over,
         credentials::{CredentialsError, CredentialsProvider, Login, LoginFuture},
@@ -140,12 +142,14 @@ pub use self::{
     consumer::{
         Acker, Acks, ConsumeOptions, Consumer, Delivery, ManualAck, Message, NoAck, OnDrop,
     },
-    error::Error,
+    error::{Error, TryPublishError},
     pool::{ChannelPool, PooledChannel},
-    returns::{ReturnedMessage, Returns},
+    returned_message::ReturnedMessage,
+    returns::Returns,
     states::{ChannelState, ChannelStates, ConnectionState, ConnectionStates},
     tls::{TlsError, TlsOptions},
     tx::TxChannel,
+    unconfirmed::Unconfirmed,
 };
 
 #[cfg(doctest)]

@@ -9,8 +9,7 @@ use amqp_core::{
 
 use crate::{
     base_channel::BaseChannel,
-    channel::TryPublishError,
-    error::Error,
+    error::{Error, TryPublishError},
     session::publish::{publish_on, try_publish_on},
 };
 
@@ -42,7 +41,14 @@ impl TxChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), Error> {
-        publish_on(self.0.inner(), publish, properties, body.into(), false).await?;
+        publish_on(
+            self.0.inner().publisher(),
+            publish,
+            properties,
+            body.into(),
+            false,
+        )
+        .await?;
         Ok(())
     }
 
@@ -56,7 +62,13 @@ impl TxChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), TryPublishError> {
-        try_publish_on(self.0.inner(), publish, properties, body.into(), false)?;
+        try_publish_on(
+            self.0.inner().publisher(),
+            publish,
+            properties,
+            body.into(),
+            false,
+        )?;
         Ok(())
     }
 

@@ -37,7 +37,8 @@ pub(crate) fn source(spec: &Spec) -> String {
         &[
             &[("bytes", &["BytesMut"]), ("core", &["fmt"])],
             &[
-                ("crate::method", &["MethodId", "Rule"]),
+                ("crate::method", &["Rule"]),
+                ("crate::method_id", &["MethodId"]),
                 (
                     "crate::wire",
                     &["Decode", "DecodeError", "Encode", "parse", "put"],

@@ -18,7 +18,7 @@ use mio::Registry;
 
 use super::{
     Answer, Error, Promise,
-    consuming::Consuming,
+    consumers::Consuming,
     link::Link,
     local_runtime::LocalRuntime,
     results::{Outbox, Results, is_final},

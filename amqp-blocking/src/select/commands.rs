@@ -10,7 +10,8 @@ use amqp_core::{
 use super::{
     Answer, Client, Error, Message, Promise, PublishError,
     checks::{check_queue, not_sent_this_way},
-    consuming::{Consume, Consuming},
+    consumers::Consuming,
+    consuming::Consume,
 };
 use amqp_driver::Body;
 

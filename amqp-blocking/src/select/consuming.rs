@@ -1,7 +1,6 @@
 //! The consumers of one promise.
 
 use std::{
-    cell::RefCell,
     future::{Future, poll_fn},
     mem,
     pin::Pin,
@@ -15,45 +14,12 @@ use futures_core::Stream as _;
 use super::{
     Answer, Error, Message,
     checks::check_queue,
-    link::{Counted, Link},
+    consumers::Consuming,
+    link::Link,
     results::Outbox,
     waiting::{Once, all, either},
 };
 use amqp_driver::{Acker, Channel, Consumer, ManualAck, NoAck};
-
-/// The state of the consumers of one promise, shared with other promises.
-#[derive(Default)]
-pub(super) struct Consuming {
-    /// Whether the prefetch is one for all consumers of the channel, which can be changed later.
-    pub(super) shared: bool,
-    /// Set when the consumers are to be cancelled.
-    cancelled: Once<()>,
-    /// `Some` while the consumers are ending: their channel will be released.
-    ending: RefCell<Option<Counted>>,
-    /// Set at the end: the consumer tags, or the error that ended the consumers.
-    pub(super) ended: Once<Result<Vec<ShortStr>, Error>>,
-    /// The channel. `Some` while all consumers run.
-    pub(super) channel: RefCell<Option<Rc<Channel>>>,
-    /// The consumer tags.
-    pub(super) tags: RefCell<Vec<ShortStr>>,
-}
-
-impl Consuming {
-    pub(super) fn new(shared: bool) -> Self {
-        Self {
-            shared,
-            ..Self::default()
-        }
-    }
-
-    /// Requests the cancellation of the consumers, unless they have ended.
-    pub(super) fn cancel(&self, link: &Rc<Link>) {
-        if self.cancelled.peek().is_none() && self.ended.peek().is_none() {
-            self.ending.replace(Some(link.will_be_free()));
-            self.cancelled.set(());
-        }
-    }
-}
 
 /// The task of the consumers of one promise.
 pub(super) struct Consume {

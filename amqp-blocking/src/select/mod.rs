@@ -58,6 +58,7 @@ mod checks;
 mod client;
 mod commands;
 mod connect;
+mod consumers;
 mod consuming;
 mod link;
 mod local_runtime;

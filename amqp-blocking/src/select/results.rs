@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::{Answer, Error, Promise, consuming::Consuming};
+use super::{Answer, Error, Promise, consumers::Consuming};
 
 /// The bound for the untaken deliveries of one promise, in bytes: the bodies, and
 /// [`MESSAGE_OVERHEAD`] each. Further deliveries stay in the connection, which has its own bound.

@@ -17,7 +17,7 @@ use amqp_core::{
 
 use crate::{
     config::{Config, ConfigError, User},
-    faults::FaultState,
+    fault_state::FaultState,
     keys::{ChannelKey, ConnectionKey, QueueKey},
     model::{
         channel::Channel, exchange::Exchange, link::Link, message::Gauge, queue::Queue,

@@ -5,7 +5,8 @@ use alloc::collections::VecDeque;
 use super::{confirms::Confirms, consumers::Consumers, unacked::Unacked};
 use crate::{
     ids::{ConsumerId, DeliveryTag, RequestId},
-    method::{MethodDef as _, MethodId},
+    method::MethodDef as _,
+    method_id::MethodId,
     protocol::basic,
     wire::ShortStr,
 };

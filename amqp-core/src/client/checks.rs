@@ -8,7 +8,8 @@
 use super::{channel_state::Mode, reply_to::REPLY_TO};
 use crate::{
     error::ApiMisuse,
-    method::{MethodDef, MethodId},
+    method::MethodDef,
+    method_id::MethodId,
     protocol::{self, Method, basic, channel},
     wire::ShortStr,
 };

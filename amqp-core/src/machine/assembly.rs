@@ -9,7 +9,7 @@ use crate::{
     fault::Fault,
     frame::ContentHeader,
     limits::Limits,
-    method::MethodId,
+    method_id::MethodId,
     protocol::Method,
 };
 

@@ -10,7 +10,8 @@ use crate::{
     error::ApiMisuse,
     fault::ProtocolError,
     ids::{ChannelId, RequestId},
-    method::{MethodDef, MethodId},
+    method::MethodDef,
+    method_id::MethodId,
     protocol::{ReplyCode, Severity, channel, connection},
     wire::ShortStr,
 };

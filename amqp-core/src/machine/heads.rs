@@ -6,7 +6,8 @@ use crate::{
     body::Body,
     frame::{FrameKind, put_head},
     limits::FRAME_OVERHEAD,
-    method::{MethodDef, MethodId},
+    method::MethodDef,
+    method_id::MethodId,
     protocol::FRAME_END,
     wire::Encode,
 };

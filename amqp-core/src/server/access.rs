@@ -3,7 +3,7 @@
 //! (`amqp-core/src/tests/server_faults.rs`).
 
 use crate::{
-    method::MethodId,
+    method_id::MethodId,
     wire::{DecodeError, parse},
 };
 

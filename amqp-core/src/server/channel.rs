@@ -9,7 +9,8 @@ use crate::{
     error::{ApiMisuse, Hold},
     ids::{ChannelId, PublishSeq},
     machine::{ChannelLife, Machine, Message},
-    method::{MethodDef, MethodId, ServerSent},
+    method::{MethodDef, ServerSent},
+    method_id::MethodId,
     protocol::{self, Method, ReplyCode, basic, channel},
 };
 

@@ -8,7 +8,8 @@ use super::{
 use crate::{
     fault::Fault,
     machine::{ChannelLife, Lookup, Machine, unlisted},
-    method::{MethodDef as _, MethodId, Rule},
+    method::{MethodDef as _, Rule},
+    method_id::MethodId,
     protocol::{Method, channel, connection},
     wire::{DecodeError, parse},
 };

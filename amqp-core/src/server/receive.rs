@@ -9,7 +9,8 @@ use crate::{
     fault::{Fault, ProtocolError},
     ids::{ChannelId, PublishSeq, RequestId},
     machine::{ChannelLife, Machine, OffendingFrame, Role},
-    method::{MethodDef as _, MethodId, Rule},
+    method::{MethodDef as _, Rule},
+    method_id::MethodId,
     protocol::{self, ClientMethod, Method, basic, channel, confirm, connection},
 };
 

@@ -30,7 +30,8 @@ use crate::{
     frame::CONTENT_HEAD,
     limits::FRAME_OVERHEAD,
     machine::{Lookup, Machine, OffendingFrame},
-    method::{MethodDef as _, MethodId},
+    method::MethodDef as _,
+    method_id::MethodId,
     protocol::{FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, ReplyCode, channel},
     wire::{DecodeError, ShortStr},
 };

@@ -35,7 +35,7 @@ pub use value::{Decimal, FieldArray, FieldValue, IntegerTooLarge, Timestamp};
 
 use bytes::BytesMut;
 
-use crate::method::MethodId;
+use crate::method_id::MethodId;
 
 /// A type with a wire format.
 ///

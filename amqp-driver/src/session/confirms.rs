@@ -9,7 +9,7 @@ use std::{
 use amqp_core::client::Outcome;
 
 use super::later::{Later, register};
-use crate::{confirm::Unconfirmed, returns::ReturnedMessage};
+use crate::{returned_message::ReturnedMessage, unconfirmed::Unconfirmed};
 
 /// Above this number of slots, an outcome that its future has not taken moves out of the ring, so
 /// that it does not keep the slots behind it.

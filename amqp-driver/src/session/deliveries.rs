@@ -13,7 +13,7 @@ use std::{
 use amqp_core::{ChannelId, ConsumerId, Instant, Requeue, Tags, client, wire::ShortStr};
 
 use super::{buffer::Buffer, later::Later, state::State, waiters::Waiters, withheld::Withheld};
-use crate::{error::Error, returns::ReturnedMessage};
+use crate::{error::Error, returned_message::ReturnedMessage};
 
 /// A consumer's messages, until its handle takes them.
 #[derive(Debug)]

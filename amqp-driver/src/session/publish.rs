@@ -11,12 +11,16 @@ use amqp_core::{
 };
 
 use super::{
+    budget::Budget,
     later::Later,
     lines::{Line, LineId, Standing, Ticket},
-    shared::Alarm,
+    shared::{Alarm, Shared},
     state::State,
 };
-use crate::{base_channel::Inner, channel::TryPublishError, confirm::Unconfirmed, error::Error};
+use crate::{
+    error::{Error, TryPublishError},
+    unconfirmed::Unconfirmed,
+};
 
 /// The frames around a body, in bytes, as counted against the room for publishes.
 const PUBLISH_OVERHEAD: usize = 64;
@@ -32,15 +36,23 @@ pub(crate) enum Refused {
     Failed(Error),
 }
 
+/// The channel that publishes.
+#[derive(Clone, Copy)]
+pub(crate) struct Publisher<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) channel: ChannelId,
+    pub(crate) budget: &'a Budget,
+}
+
 /// The place of a publish in a line. Dropping it passes its room on.
 struct Place<'a> {
-    inner: &'a Inner,
+    publisher: Publisher<'a>,
     ticket: Option<Ticket>,
 }
 
 /// Publishes as soon as there is room. A future awaits the confirm if the publish is `tracked`.
 pub(crate) async fn publish_on<P: PropertyList>(
-    inner: &Inner,
+    publisher: Publisher<'_>,
     publish: &basic::Publish,
     properties: &P,
     mut body: Body,
@@ -52,19 +64,19 @@ pub(crate) async fn publish_on<P: PropertyList>(
         tracked,
     };
     // The fast path: mostly there is room at once.
-    let first = attempt(inner, &message, &mut body, &mut None, None);
+    let first = attempt(publisher, &message, &mut body, &mut None, None);
     if let Attempt::Done(published) = first {
         return published;
     }
     let mut first = Some(first);
     let mut place = Place {
-        inner,
+        publisher,
         ticket: None,
     };
-    let shared = inner.shared();
+    let shared = publisher.shared;
     let mut limit = Alarm::new(shared, shared.timeouts().publish);
     poll_fn(|cx| {
-        let mut attempt = |waker| attempt(inner, &message, &mut body, &mut place.ticket, waker);
+        let mut attempt = |waker| attempt(publisher, &message, &mut body, &mut place.ticket, waker);
         let first = first.take();
         let mut attempted = first.unwrap_or_else(|| attempt(None));
         if let Attempt::Waits = attempted {
@@ -78,7 +90,7 @@ pub(crate) async fn publish_on<P: PropertyList>(
                 Poll::Pending
             }
             Attempt::Waits => {
-                inner.publish_budget.renew();
+                publisher.budget.renew();
                 ready!(limit.poll(cx));
                 Poll::Ready(Err(Error::TimedOut(TimeoutReason::Publish)))
             }
@@ -105,7 +117,7 @@ enum Attempt {
 
 /// Publishes if there is room now, and no other publisher waits for it.
 pub(crate) fn try_publish_on<P: PropertyList>(
-    inner: &Inner,
+    publisher: Publisher<'_>,
     publish: &basic::Publish,
     properties: &P,
     mut body: Body,
@@ -116,9 +128,9 @@ pub(crate) fn try_publish_on<P: PropertyList>(
         properties,
         tracked,
     };
-    let published = inner.shared().with(|state, later| {
+    let published = publisher.shared.with(|state, later| {
         let mut ticket = None;
-        state.publish(inner.id, &message, &mut body, &mut ticket, later)
+        state.publish(publisher.channel, &message, &mut body, &mut ticket, later)
     });
     published.map_err(|refused| match refused {
         Refused::Held { hold, .. } => TryPublishError::HeldBack { hold, body },
@@ -129,25 +141,25 @@ pub(crate) fn try_publish_on<P: PropertyList>(
 /// Publishes. Without room, joins the line if there is a waker.
 #[inline]
 fn attempt<P: PropertyList>(
-    inner: &Inner,
+    publisher: Publisher<'_>,
     message: &Message<'_, P>,
     body: &mut Body,
     ticket: &mut Option<Ticket>,
     waker: Option<Waker>,
 ) -> Attempt {
-    let shared = inner.shared();
+    let shared = publisher.shared;
     // A publish in line has waited already.
-    if ticket.is_none() && !inner.publish_budget.take(shared) {
+    if ticket.is_none() && !publisher.budget.take(shared) {
         return Attempt::Yields;
     }
     shared.with(|state, later| {
         let cost = body.len() + PUBLISH_OVERHEAD;
-        match state.publish(inner.id, message, body, ticket, later) {
+        match state.publish(publisher.channel, message, body, ticket, later) {
             Ok(seq) => Attempt::Done(Ok(seq)),
             Err(Refused::Failed(error)) => Attempt::Done(Err(error)),
             Err(Refused::Held { line, .. }) => {
                 if let Some(waker) = waker {
-                    state.join_line(line, inner.id, ticket, cost, waker, later);
+                    state.join_line(line, publisher.channel, ticket, cost, waker, later);
                 }
                 Attempt::Waits
             }
@@ -158,8 +170,8 @@ fn attempt<P: PropertyList>(
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.inner.shared().with(|state, later| {
-                state.leave_line(ticket, self.inner.id, later);
+            self.publisher.shared.with(|state, later| {
+                state.leave_line(ticket, self.publisher.channel, later);
             });
         }
     }

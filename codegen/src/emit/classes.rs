@@ -52,13 +52,13 @@ const IMPORTS: &[&[(&str, &[&str])]] = &[
             &[
                 "ClientSent",
                 "MethodDef",
-                "MethodId",
                 "NoWait",
                 "Request",
                 "Rule",
                 "ServerSent",
             ],
         ),
+        ("crate::method_id", &["MethodId"]),
         (
             "crate::wire",
             &[

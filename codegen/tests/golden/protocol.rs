@@ -3,7 +3,8 @@
 use bytes::BytesMut;
 use core::fmt;
 
-use crate::method::{MethodId, Rule};
+use crate::method::Rule;
+use crate::method_id::MethodId;
 use crate::wire::{Decode, DecodeError, Encode, parse, put};
 
 /// Frame type: the payload is a method, that is, class id, method id and arguments (AMQP 0-9-1
@@ -249,7 +250,8 @@ pub mod connection {
     use bytes::BytesMut;
 
     use super::{ClientMethod, Method, ReplyCode, ServerMethod};
-    use crate::method::{ClientSent, MethodDef, MethodId, Request, Rule, ServerSent};
+    use crate::method::{ClientSent, MethodDef, Request, Rule, ServerSent};
+    use crate::method_id::MethodId;
     use crate::wire::{
         Decode, DecodeError, Encode, FieldTable, LongStr, Secret, ShortStr, ShortStrError, parse,
         put,
@@ -1851,7 +1853,8 @@ pub mod channel {
     use bytes::BytesMut;
 
     use super::{ClientMethod, Method, ReplyCode, ServerMethod};
-    use crate::method::{ClientSent, MethodDef, MethodId, Request, Rule, ServerSent};
+    use crate::method::{ClientSent, MethodDef, Request, Rule, ServerSent};
+    use crate::method_id::MethodId;
     use crate::wire::{Decode, DecodeError, Encode, ShortStr, ShortStrError, parse, put};
 
     /// Opens the channel on whose number it is sent. The server answers with open-ok. Opening a
@@ -2505,7 +2508,8 @@ pub mod exchange {
     use bytes::BytesMut;
 
     use super::{ClientMethod, Method, ServerMethod};
-    use crate::method::{ClientSent, MethodDef, MethodId, NoWait, Request, Rule, ServerSent};
+    use crate::method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent};
+    use crate::method_id::MethodId;
     use crate::wire::{
         Decode, DecodeError, Encode, FieldTable, ShortStr, ShortStrError, parse, put,
     };
@@ -3557,7 +3561,8 @@ pub mod queue {
     use bytes::BytesMut;
 
     use super::{ClientMethod, Method, ServerMethod};
-    use crate::method::{ClientSent, MethodDef, MethodId, NoWait, Request, Rule, ServerSent};
+    use crate::method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent};
+    use crate::method_id::MethodId;
     use crate::wire::{
         Decode, DecodeError, Encode, FieldTable, ShortStr, ShortStrError, parse, put,
     };
@@ -4910,7 +4915,8 @@ pub mod basic {
     use bytes::BytesMut;
 
     use super::{ClientMethod, Method, ReplyCode, ServerMethod, flags_len, parse_flags, put_flags};
-    use crate::method::{ClientSent, MethodDef, MethodId, NoWait, Request, Rule, ServerSent};
+    use crate::method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent};
+    use crate::method_id::MethodId;
     use crate::wire::{
         Decode, DecodeError, Encode, FieldTable, ShortStr, ShortStrError, Timestamp, parse, put,
     };
@@ -7776,7 +7782,8 @@ pub mod confirm {
     use bytes::BytesMut;
 
     use super::{ClientMethod, Method, ServerMethod};
-    use crate::method::{ClientSent, MethodDef, MethodId, NoWait, Request, Rule, ServerSent};
+    use crate::method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent};
+    use crate::method_id::MethodId;
     use crate::wire::{Decode, DecodeError, Encode, parse, put};
 
     /// Puts the channel into confirm mode, for good: the messages published from now on are
@@ -7980,7 +7987,8 @@ pub mod tx {
     use bytes::BytesMut;
 
     use super::{ClientMethod, Method, ServerMethod};
-    use crate::method::{ClientSent, MethodDef, MethodId, Request, Rule, ServerSent};
+    use crate::method::{ClientSent, MethodDef, Request, Rule, ServerSent};
+    use crate::method_id::MethodId;
     use crate::wire::{Decode, DecodeError, Encode, parse};
 
     /// Puts the channel into transaction mode, for good: a new transaction begins at once and after
