@@ -2,13 +2,13 @@
 //!
 //! A failure names its seed; `AMQP_FUZZ_SEED` begins there, and `AMQP_FUZZ_RUNS` makes it more.
 
-use amqp_test_support::{meter, pair, replay};
 use std::{env, fs, path::Path};
 
 use amqp_core::{
     frame::{Frame, PROTOCOL_HEADER},
     protocol::RULES,
 };
+use amqp_test_support::{meter, pair, replay};
 
 use meter::peak_of;
 use replay::Outcome;

@@ -4,7 +4,6 @@
 //! The recordings are those of `tests/captures`, and all in the directories that the environment
 //! variable `AMQP_CAPTURES` names (separated as in `PATH`).
 
-use amqp_test_support::replay;
 use std::{
     collections::BTreeMap,
     env,
@@ -19,6 +18,7 @@ use amqp_core::{
     protocol::{self, Method, basic::Properties, connection},
     wire::{Decode as _, Encode},
 };
+use amqp_test_support::replay;
 use bytes::BytesMut;
 
 /// The frames of all recordings are smaller, in bytes.

@@ -324,33 +324,30 @@ impl Connection {
         self.0.shared.lock().opening(|_| Ok(()))
     }
 
-    /// Waits until a closing channel releases its number, or the connection has ended. Returns
-    /// `false`, at once, if no channel is closing.
+    /// Waits until a channel number is free, or the connection has ended. Returns `false`, at once, if
+    /// all numbers are in use and no channel is closing.
     ///
-    /// [`open_channel`](Self::open_channel) fails with [`ApiMisuse::NoFreeChannel`] while all
-    /// numbers are in use. The number of a channel with no handle left stays in use until the
-    /// server has answered its close.
+    /// [`open_channel`](Self::open_channel) fails with [`ApiMisuse::NoFreeChannel`] while all numbers
+    /// are in use, those of channels whose handles were dropped included, until the server has
+    /// answered their close.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn channel_released(&self) -> bool {
-        let count = {
-            let state = self.0.shared.lock();
-            if !state.has_closing_channels() {
-                return false;
-            }
-            state.machine.channel_count()
-        };
         wait_for(
             &self.0.shared,
             |state| &mut state.numbers,
             |state| {
-                let fewer = state.machine.channel_count() < count;
-                (fewer || state.closed.is_some() || !state.has_closing_channels()).then_some(())
+                let channel_max = usize::from(state.machine.tuning().channel_max);
+                let is_free = state.machine.channel_count() < channel_max;
+                if is_free || state.closed.is_some() {
+                    Some(true)
+                } else {
+                    (!state.has_closing_channels()).then_some(false)
+                }
             },
         )
-        .await;
-        true
+        .await
     }
 
     /// The negotiated limits: channels, frame size, heartbeat interval (section 1.4.2.6 of the

@@ -356,6 +356,29 @@ fn a_close_of_a_channel_that_crosses_the_server_s_is_no_success() {
     rig.finish(connection);
 }
 
+/// A number is free at once, after the close of a dropped channel is answered, or not at all.
+#[test]
+fn a_released_channel_number_is_awaited() {
+    let mut setup = Setup::default();
+    setup.client.channel_max = 1;
+    let (mut rig, connection) = Rig::open_with(setup);
+    assert!(rig.wait(connection.channel_released()));
+    let channel = rig.channel(&connection);
+    assert!(!rig.wait(connection.channel_released()));
+    drop(channel);
+    assert_eq!(
+        connection.channel_count(),
+        1,
+        "its close is not answered yet"
+    );
+    assert!(rig.wait(connection.channel_released()));
+    assert_eq!(connection.channel_count(), 0);
+    // The number was released before this call, which finds it free.
+    assert!(rig.wait(connection.channel_released()));
+    drop(rig.channel(&connection));
+    rig.finish(connection);
+}
+
 /// TRI-12, TRI-15, SER-13: numbers differ, run out, and come back.
 #[test]
 fn channel_numbers_come_back() {

@@ -1,9 +1,9 @@
 //! Executors of which a thread is blocked.
 
-use amqp_test_support::punctual;
 use std::sync::Arc;
 
 use amqp_smol::Smol;
+use amqp_test_support::punctual;
 use punctual::block;
 use smol::Executor;
 

@@ -2,7 +2,6 @@
 
 mod withheld;
 
-use amqp_test_support::meter;
 use std::{rc::Rc, task::Poll, time::Duration};
 
 use amqp_driver::{
@@ -10,6 +9,7 @@ use amqp_driver::{
     core::{Limits, TimeoutReason},
     protocol::{ReplyCode, basic, queue},
 };
+use amqp_test_support::meter;
 use amqp_test_support::{Confirming, Probe, Rig, Setup};
 use bytes::Bytes;
 use meter::peak_of;

@@ -1,13 +1,13 @@
 //! Deliveries that are not taken: what finds no room is withheld, and the connection is read on. REG-33.
 
-use amqp_test_support::{Rig, Setup};
 use std::time::Duration;
 
 use amqp_driver::{
     Channel, Connection, Consumer, Error, ManualAck,
-    core::{CloseCause, TimeoutReason, wire::FieldTable},
+    core::{CloseCause, Limits, TimeoutReason, wire::FieldTable},
     protocol::{ReplyCode, basic},
 };
+use amqp_test_support::{Rig, Setup};
 use bytes::Bytes;
 
 use crate::{MIB, PATIENCE, UNDELIVERED, meter::peak_of};
@@ -147,15 +147,19 @@ fn what_is_withheld_keeps_its_order() {
     rig.finish(connection);
 }
 
-/// Small messages count for what they cost, not for their bodies.
-#[test]
-fn small_messages_count() {
-    let (mut rig, connection, channel) = Rig::with_channel();
-    let mut consumer = rig
-        .wait(channel.consume(basic::Consume::default()))
-        .unwrap();
+/// A consumer with the default bound, on a server that redelivers.
+fn redelivering() -> (Rig, Connection, Channel, Consumer<ManualAck>, String) {
+    let undelivered = Limits::default().undelivered;
+    let (mut rig, connection, channel, consumer) = Rig::with_consumer(undelivered);
     rig.peer().redelivers = true;
     let tag = consumer.tag().to_string();
+    (rig, connection, channel, consumer, tag)
+}
+
+/// Small messages count with all the memory that they occupy.
+#[test]
+fn small_messages_count() {
+    let (mut rig, connection, channel, mut consumer, tag) = redelivering();
     // A message takes about 60 bytes on the wire, and four times as much in memory.
     const COUNT: usize = 150_000;
     let ((), peak) = peak_of(|| {
@@ -181,12 +185,7 @@ fn small_messages_count() {
 /// Headers count as bodies do.
 #[test]
 fn headers_count() {
-    let (mut rig, connection, channel) = Rig::with_channel();
-    let mut consumer = rig
-        .wait(channel.consume(basic::Consume::default()))
-        .unwrap();
-    rig.peer().redelivers = true;
-    let tag = consumer.tag().to_string();
+    let (mut rig, connection, channel, mut consumer, tag) = redelivering();
     let long = "h".repeat(100_000);
     let headers = FieldTable::new().with("long", long.as_str()).unwrap();
     let properties = basic::Properties::default().headers(headers);

@@ -1,9 +1,9 @@
 //! What is rare: futures that are kept and not polled, a process that was stopped.
 
-use amqp_test_support::{Confirming, Probe, Rig, Setup};
 use std::{future::Future, pin::Pin, time::Duration};
 
 use amqp_driver::{Channel, ConfirmChannel, Error, protocol::basic};
+use amqp_test_support::{Confirming, Probe, Rig, Setup};
 use bytes::Bytes;
 
 use crate::{none, to_queue};

@@ -1,12 +1,12 @@
 //! Every wait ends: at the deadline of its option, or of the call.
 
-use amqp_test_support::{Rig, Setup};
 use std::time::Duration;
 
 use amqp_driver::{
     CloseReason, Error, Unconfirmed,
     core::{CloseCause, TimeoutReason},
 };
+use amqp_test_support::{Rig, Setup};
 
 use crate::{none, to_queue};
 

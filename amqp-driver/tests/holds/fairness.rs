@@ -1,12 +1,12 @@
 //! Publishers are served in turn: none passes those that wait, and each gets an equal share.
 
-use amqp_test_support::{Rig, Setup};
 use std::{cell::Cell, rc::Rc};
 
 use amqp_driver::{
     Channel, Connection, Error, TryPublishError,
     core::{ApiMisuse, Hold},
 };
+use amqp_test_support::{Rig, Setup};
 
 use crate::{none, to_queue};
 

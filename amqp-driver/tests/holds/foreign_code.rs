@@ -1,7 +1,6 @@
 //! No code of the application runs under the connection's lock: destructors of bodies and wakers may
 //! use its handles, and a waker that panics takes no other wake-up along.
 
-use amqp_test_support::{Probe, Rig, Setup};
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -12,6 +11,7 @@ use std::{
 };
 
 use amqp_driver::{BaseChannel, core::Limits, protocol::queue};
+use amqp_test_support::{Probe, Rig, Setup};
 use bytes::Bytes;
 
 use crate::{none, to_queue};

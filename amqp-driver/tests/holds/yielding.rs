@@ -1,9 +1,9 @@
 //! A loop that only awaits yields to other tasks, though there is always something ready.
 
-use amqp_test_support::{Probe, Rig, Setup};
 use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
 use amqp_driver::protocol::{ReplyCode, basic};
+use amqp_test_support::{Probe, Rig, Setup};
 
 use crate::{none, to_queue};
 

@@ -204,7 +204,7 @@ async fn a_cancelled_wait_for_a_pooled_channel_ends(cx: Ctx) -> Outcome {
     cx.sleep(Duration::from_millis(50)).await;
     assert!(!waiting.is_finished());
     cx.soon(waiting.cancel()).await?;
-    // Nobody stands in line any more.
+    // No waiter remains in the queue of the pool.
     drop(channel);
     let channel = cx.soon(pool.checkout()).await??;
     drop((connection, pool, channel));
@@ -382,7 +382,7 @@ async fn a_wrong_login_is_refused(cx: Ctx) -> Outcome {
                 .refusal(&format!("{uri}?auth_mechanism={mechanism}"))
                 .await?;
             assert_connection_closed(&error, ReplyCode::ACCESS_REFUSED);
-            // What was tried is told to nobody.
+            // The error does not contain the password.
             assert!(!format!("{error:?} {error}").contains("Tr0ub4dor"));
         }
     }

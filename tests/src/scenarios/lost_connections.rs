@@ -107,7 +107,7 @@ async fn a_cut_connection_is_told_to_everybody(cx: Ctx) -> Outcome {
     .await?
 }
 
-/// The same before there is a connection: whoever waits for it is told.
+/// A cut during the handshake: every future that waits for the connection gets the error.
 async fn a_connection_cut_in_the_handshake_is_no_connection(cx: Ctx) -> Outcome {
     let relay = Relay::start(cx.address)?;
     relay.pause();

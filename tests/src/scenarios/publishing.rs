@@ -62,7 +62,7 @@ async fn bodies_of_all_sizes_reach_the_queue(cx: Ctx) -> Outcome {
         channel
             .publish(&publish, &basic::Properties::default(), body.clone())
             .await?;
-        // Without a confirm nobody says when it is there.
+        // Without confirms the arrival is not acknowledged.
         becomes_ready(&cx, &channel, &queue, 1).await?;
         let message = channel
             .get(get(&queue))
@@ -133,7 +133,7 @@ async fn unroutable_messages_come_back_to_the_listener(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Messages that come back while nobody listens are dropped, and disturb nothing.
+/// Returned messages without a listener are dropped, and the channel goes on.
 async fn nobody_has_to_listen(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let properties = basic::Properties::default();
@@ -153,8 +153,8 @@ async fn nobody_has_to_listen(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Given two listeners, then each message goes to one of them, whoever waits, and one of them may
-/// leave.
+/// Given two listeners, then each message goes to one of them, to one that waits if there is one, and
+/// one of them can be dropped.
 async fn listeners_share_what_comes_back(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let properties = basic::Properties::default();
