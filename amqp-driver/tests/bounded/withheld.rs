@@ -150,7 +150,7 @@ fn what_is_withheld_keeps_its_order() {
 /// A consumer with the default bound, on a server that redelivers.
 fn redelivering() -> (Rig, Connection, Channel, Consumer<ManualAck>, String) {
     let undelivered = Limits::default().undelivered;
-    let (mut rig, connection, channel, consumer) = Rig::with_consumer(undelivered);
+    let (rig, connection, channel, consumer) = Rig::with_consumer(undelivered);
     rig.peer().redelivers = true;
     let tag = consumer.tag().to_string();
     (rig, connection, channel, consumer, tag)
