@@ -24,24 +24,29 @@ pub(crate) struct Confirms {
     /// The sequence number of the slot at the front.
     first: u64,
     slots: VecDeque<Slot>,
-    /// Outcomes from before the front that their futures have not taken yet.
-    late: BTreeMap<u64, Result<(), Unconfirmed>>,
+    /// The outcomes that their futures have not taken: failures, and all from before the front.
+    outcomes: BTreeMap<u64, Result<(), Unconfirmed>>,
+    /// The returned messages of waiting publishes. Their confirms follow.
+    returned: BTreeMap<u64, Returned>,
 }
 
+/// The state of a publish. Small, as each publish has one: the rare parts are beside the slots.
 #[derive(Debug)]
 enum Slot {
-    Waiting {
-        waker: Option<Waker>,
-        /// The returned message, if this publish is or may be the returned one. Its confirm
-        /// follows.
-        returned: Option<Box<ReturnedMessage>>,
-        /// The returned message is certainly this one.
-        certain: bool,
-    },
-    Settled(Result<(), Unconfirmed>),
+    Waiting(Option<Waker>),
+    Acked,
+    /// The failure is in [`Confirms::outcomes`].
+    Failed,
     /// Unsettled, without a future.
     Abandoned,
     Taken,
+}
+
+#[derive(Debug)]
+struct Returned {
+    message: Box<ReturnedMessage>,
+    /// The message is certainly the one of this publish.
+    is_certain: bool,
 }
 
 /// Sums over the confirms of all channels of a connection.
@@ -69,7 +74,8 @@ impl Default for Confirms {
         Self {
             first: 1,
             slots: VecDeque::new(),
-            late: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            returned: BTreeMap::new(),
         }
     }
 }
@@ -79,45 +85,43 @@ impl Confirms {
     #[inline]
     pub(crate) fn expect(&mut self, tracked: bool) {
         self.slots.push_back(if tracked {
-            Slot::Waiting {
-                waker: None,
-                returned: None,
-                certain: false,
-            }
+            Slot::Waiting(None)
         } else {
             Slot::Abandoned
         });
     }
 
     /// Takes the outcome, if it is known.
+    #[inline]
     pub(crate) fn take(&mut self, seq: u64, totals: &mut Totals) -> Poll<Result<(), Unconfirmed>> {
-        let settled = match self.late.remove(&seq) {
-            Some(outcome) => Some(outcome),
-            None => self.take_slot(seq),
-        };
-        let Some(outcome) = settled else {
+        match self.slot(seq) {
+            Some(slot @ Slot::Acked) => {
+                *slot = Slot::Taken;
+                self.sweep();
+                Poll::Ready(Ok(()))
+            }
+            Some(Slot::Waiting(_)) => Poll::Pending,
+            _ => self.take_stored(seq, totals),
+        }
+    }
+
+    #[cold]
+    fn take_stored(&mut self, seq: u64, totals: &mut Totals) -> Poll<Result<(), Unconfirmed>> {
+        let Some(outcome) = self.outcomes.remove(&seq) else {
             return Poll::Pending;
         };
         totals.release(returned_in(&outcome));
+        if let Some(slot) = self.slot(seq) {
+            *slot = Slot::Taken;
+        }
         self.sweep();
         Poll::Ready(outcome)
-    }
-
-    fn take_slot(&mut self, seq: u64) -> Option<Result<(), Unconfirmed>> {
-        let slot = self.slot(seq)?;
-        match std::mem::replace(slot, Slot::Taken) {
-            Slot::Settled(outcome) => Some(outcome),
-            unsettled => {
-                *slot = unsettled;
-                None
-            }
-        }
     }
 
     /// Stores the waker of a waiting future.
     pub(crate) fn wait(&mut self, seq: u64, totals: &mut Totals, waker: Waker, later: &mut Later) {
         match self.slot(seq) {
-            Some(Slot::Waiting { waker: slot, .. }) => {
+            Some(Slot::Waiting(slot)) => {
                 totals.awaited += usize::from(slot.is_none());
                 register(slot, waker, later);
             }
@@ -127,24 +131,20 @@ impl Confirms {
 
     /// Abandons a future's interest in an outcome.
     pub(crate) fn abandon(&mut self, seq: u64, totals: &mut Totals, later: &mut Later) {
-        if let Some(outcome) = self.late.remove(&seq) {
+        if let Some(outcome) = self.outcomes.remove(&seq) {
             totals.release(returned_in(&outcome));
+        }
+        if let Some(returned) = self.returned.remove(&seq) {
+            totals.release(Some(&returned.message));
         }
         if let Some(slot) = self.slot(seq) {
             let next = match slot {
-                Slot::Waiting { .. } | Slot::Abandoned => Slot::Abandoned,
-                Slot::Settled(_) | Slot::Taken => Slot::Taken,
+                Slot::Waiting(_) | Slot::Abandoned => Slot::Abandoned,
+                Slot::Acked | Slot::Failed | Slot::Taken => Slot::Taken,
             };
-            match std::mem::replace(slot, next) {
-                Slot::Waiting {
-                    waker, returned, ..
-                } => {
-                    totals.stop_waiting(waker.as_ref());
-                    totals.release(returned.as_deref());
-                    later.drop_waker(waker);
-                }
-                Slot::Settled(outcome) => totals.release(returned_in(&outcome)),
-                Slot::Abandoned | Slot::Taken => {}
+            if let Slot::Waiting(waker) = std::mem::replace(slot, next) {
+                totals.stop_waiting(waker.as_ref());
+                later.drop_waker(waker);
             }
         }
         self.sweep();
@@ -158,18 +158,12 @@ impl Confirms {
         message: ReturnedMessage,
         totals: &mut Totals,
     ) -> Result<(), ReturnedMessage> {
-        match self.slot(seq) {
-            Some(Slot::Waiting {
-                returned, certain, ..
-            }) => {
-                totals.release(returned.as_deref());
-                totals.returned += message.memory();
-                *returned = Some(Box::new(message));
-                *certain = true;
-                Ok(())
-            }
-            _ => Err(message),
+        if !matches!(self.slot(seq), Some(Slot::Waiting(_))) {
+            return Err(message);
         }
+        let is_certain = true;
+        self.insert_returned(seq, message, is_certain, totals);
+        Ok(())
     }
 
     /// Keeps a copy of a returned message for the future of a publish that may be the returned one.
@@ -179,15 +173,29 @@ impl Confirms {
         message: &ReturnedMessage,
         totals: &mut Totals,
     ) {
-        if let Some(Slot::Waiting {
-            returned,
-            certain: false,
-            ..
-        }) = self.slot(seq)
-        {
-            totals.release(returned.as_deref());
-            totals.returned += message.memory();
-            *returned = Some(Box::new(message.clone()));
+        let is_settled = !matches!(self.slot(seq), Some(Slot::Waiting(_)));
+        if is_settled || self.returned.get(&seq).is_some_and(|it| it.is_certain) {
+            return;
+        }
+        let is_certain = false;
+        self.insert_returned(seq, message.clone(), is_certain, totals);
+    }
+
+    fn insert_returned(
+        &mut self,
+        seq: u64,
+        message: ReturnedMessage,
+        is_certain: bool,
+        totals: &mut Totals,
+    ) {
+        totals.returned += message.memory();
+        let message = Box::new(message);
+        let returned = Returned {
+            message,
+            is_certain,
+        };
+        if let Some(replaced) = self.returned.insert(seq, returned) {
+            totals.release(Some(&replaced.message));
         }
     }
 
@@ -199,49 +207,76 @@ impl Confirms {
         totals: &mut Totals,
         later: &mut Later,
     ) {
-        for seq in run {
-            let Some(slot) = self.slot(seq) else { continue };
-            *slot = match std::mem::replace(slot, Slot::Taken) {
-                Slot::Waiting {
-                    waker,
-                    returned,
-                    certain,
-                } => {
-                    totals.stop_waiting(waker.as_ref());
-                    later.wake(waker);
-                    let bytes = returned.as_deref().map_or(0, ReturnedMessage::memory);
-                    let result = result_of(outcome, returned, certain);
-                    if returned_in(&result).is_none() {
-                        totals.returned = totals.returned.saturating_sub(bytes);
-                    }
-                    Slot::Settled(result)
+        let start = self.index(*run.start());
+        let end = self.index(run.end().saturating_add(1)).max(start);
+        for (seq, slot) in (self.first + start as u64..).zip(self.slots.range_mut(start..end)) {
+            let waker = match slot {
+                Slot::Waiting(waker) => waker.take(),
+                Slot::Abandoned => {
+                    *slot = Slot::Taken;
+                    continue;
                 }
-                Slot::Abandoned | Slot::Taken => Slot::Taken,
-                settled @ Slot::Settled(_) => settled,
+                Slot::Acked | Slot::Failed | Slot::Taken => continue,
+            };
+            totals.stop_waiting(waker.as_ref());
+            later.wake(waker);
+            let returned = match self.returned.is_empty() {
+                true => None,
+                false => self.returned.remove(&seq),
+            };
+            let memory = |it: &Returned| it.message.memory();
+            let bytes = returned.as_ref().map_or(0, memory);
+            let result = result_of(outcome, returned);
+            if bytes > 0 && returned_in(&result).is_none() {
+                totals.returned = totals.returned.saturating_sub(bytes);
+            }
+            *slot = match result {
+                Ok(()) => Slot::Acked,
+                failure => {
+                    self.outcomes.insert(seq, failure);
+                    Slot::Failed
+                }
             };
         }
         self.sweep();
     }
 
+    /// The index of a slot, or that of the nearest end of the ring.
+    fn index(&self, seq: u64) -> usize {
+        let at = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        at.min(self.slots.len())
+    }
+
+    #[inline]
     fn slot(&mut self, seq: u64) -> Option<&mut Slot> {
         let at = seq.checked_sub(self.first)?;
         self.slots.get_mut(usize::try_from(at).ok()?)
     }
 
     /// Frees the slots at the front that no future needs.
+    #[inline]
     fn sweep(&mut self) {
-        while let Some(front) = self.slots.front() {
-            let frees = match front {
-                Slot::Taken => true,
-                Slot::Settled(_) => self.slots.len() > SLOTS_MAX,
-                Slot::Waiting { .. } | Slot::Abandoned => false,
-            };
-            if !frees {
-                return;
+        while let Some(Slot::Taken) = self.slots.front() {
+            self.slots.pop_front();
+            self.first += 1;
+        }
+        if self.slots.len() > SLOTS_MAX {
+            self.shorten();
+        }
+    }
+
+    /// Moves outcomes that their futures have not taken out of the front of a long ring.
+    #[cold]
+    fn shorten(&mut self) {
+        while self.slots.len() > SLOTS_MAX {
+            match self.slots.front() {
+                Some(Slot::Acked) => {
+                    self.outcomes.insert(self.first, Ok(()));
+                }
+                Some(Slot::Failed | Slot::Taken) => {}
+                Some(Slot::Waiting(_) | Slot::Abandoned) | None => return,
             }
-            if let Some(Slot::Settled(outcome)) = self.slots.pop_front() {
-                self.late.insert(self.first, outcome);
-            }
+            self.slots.pop_front();
             self.first += 1;
         }
     }
@@ -257,15 +292,16 @@ fn returned_in(outcome: &Result<(), Unconfirmed>) -> Option<&ReturnedMessage> {
 }
 
 /// The outcome as reported to the publisher.
-fn result_of(
-    outcome: &Outcome,
-    returned: Option<Box<ReturnedMessage>>,
-    certain: bool,
-) -> Result<(), Unconfirmed> {
-    match (outcome, returned) {
+#[inline]
+fn result_of(outcome: &Outcome, returned: Option<Returned>) -> Result<(), Unconfirmed> {
+    let (message, is_certain) = match returned {
+        Some(returned) => (Some(returned.message), returned.is_certain),
+        None => (None, false),
+    };
+    match (outcome, message) {
         (Outcome::Nacked, _) => Err(Unconfirmed::Nacked),
         // A certain return is reported with and without a confirm.
-        (_, Some(message)) if certain => Err(Unconfirmed::Returned(message)),
+        (_, Some(message)) if is_certain => Err(Unconfirmed::Returned(message)),
         (Outcome::PossiblyReturned, message) => Err(Unconfirmed::PossiblyReturned(message)),
         (Outcome::Acked, _) => Ok(()),
         (Outcome::NotSent(reason), _) => Err(Unconfirmed::NotSent(reason.clone())),
