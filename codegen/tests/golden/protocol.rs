@@ -20,7 +20,7 @@ pub const FRAME_HEADER: u8 = 2;
 pub const FRAME_BODY: u8 = 3;
 
 /// Frame type: a sign of life. It has an empty payload and travels on channel 0 only (AMQP 0-9-1
-/// section 4.2.7).
+/// sections 4.2.1, 4.2.7).
 pub const FRAME_HEARTBEAT: u8 = 8;
 
 /// The frame size in bytes, header and end octet included, that every peer must accept, and the
@@ -28,7 +28,7 @@ pub const FRAME_HEARTBEAT: u8 = 8;
 pub const FRAME_MIN_SIZE: u32 = 4096;
 
 /// The octet that ends every frame, 0xCE (AMQP 0-9-1 section 4.2.3). Another octet in its place is
-/// a connection error, 501 (frame-error).
+/// fatal: RabbitMQ closes the connection with 501 (frame-error).
 pub const FRAME_END: u8 = 206;
 
 /// The major version of the protocol.
