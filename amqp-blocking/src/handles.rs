@@ -159,7 +159,7 @@ impl BaseChannel {
     }
 
     /// Starts a consumer with `no-ack`: the server counts a message as acknowledged once it is sent
-    /// (section 1.8.3.3 of the protocol reference).
+    /// (section 1.1 of the protocol reference, `no-ack`).
     ///
     /// # Errors
     /// As [`amqp_driver::BaseChannel::consume_no_ack`]; [`Error::TimedOut`] also beyond the limit

@@ -44,7 +44,7 @@ impl Broker {
 
 impl Faults<'_> {
     /// Raises or clears the memory alarm: publishers are blocked as if memory were low
-    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// (<https://www.rabbitmq.com/docs/alarms>).
     pub fn memory_alarm(&mut self, raised: bool) {
         self.broker.faults.memory_alarm = raised;
         self.broker.finish();

@@ -304,7 +304,7 @@ pub enum TimeoutReason {
     Request,
     /// Output is waiting, and the transport took none for two heartbeat intervals: the peer is
     /// considered dead. Suspended while the server has blocked publishing, as RabbitMQ does not
-    /// read then (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// read then (<https://www.rabbitmq.com/docs/alarms>).
     #[error("the peer read nothing for two heartbeat intervals")]
     PeerNotReading,
     /// A publish was not confirmed in time.

@@ -61,11 +61,11 @@ pub enum Fault {
     /// fixed part.
     #[error("a frame is too short for what it should hold")]
     FrameTooShort,
-    /// A heartbeat frame has a channel number other than 0, or a payload (section 4.2.7 of the
-    /// specification).
+    /// A heartbeat frame has a channel number other than 0, or a payload (sections 4.2.1 and 4.2.7
+    /// of the specification).
     #[error("a heartbeat must be empty and on channel 0")]
     Heartbeat,
-    /// A content frame is on channel 0 (section 4.2.6 of the specification).
+    /// A content frame is on channel 0 (section 4.2.6.1 of the specification).
     #[error("content on channel 0")]
     ContentOnChannelZero,
     /// The channel number exceeds the negotiated maximum.
@@ -131,7 +131,7 @@ pub enum Fault {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// There are more body bytes than the content header announced (section 4.2.6.2 of the
+    /// There are more body bytes than the content header announced (section 4.2.6.1 of the
     /// specification).
     #[error("body frames hold {excess} bytes more than the header announced")]
     BodyOverrun {
@@ -152,7 +152,7 @@ pub enum Fault {
     #[error("a delivery for the unknown consumer tag {}", Quoted(.0))]
     UnknownConsumer(ShortStr),
     /// A delivery tag is 0 (domain `delivery-tag`,
-    /// <https://www.rabbitmq.com/docs/amqp-0-9-1-reference>).
+    /// <https://www.rabbitmq.com/docs/specification>).
     #[error("a delivery tag of 0")]
     ZeroDeliveryTag,
     /// A confirm is on a channel that is not in confirm mode.

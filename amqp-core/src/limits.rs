@@ -22,8 +22,8 @@ pub struct Limits {
     pub body: u64,
     /// The largest content header frame that a client accepts, in bytes, if that is more than the
     /// negotiated frame limit. RabbitMQ does not apply the frame limit there: the header of a
-    /// message grows each time it is dead-lettered (<https://www.rabbitmq.com/docs/dlx>). Default 1
-    /// MiB: thousands of dead-letterings, and no more than a connection should hold for one
+    /// message grows with each queue that dead-letters it (<https://www.rabbitmq.com/docs/dlx>).
+    /// Default 1 MiB: thousands of queues, and no more than a connection should hold for one
     /// incomplete frame.
     ///
     /// A message with a larger header is discarded. A delivery is rejected without requeue, so that
@@ -178,7 +178,7 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// The close handshake of the connection, since the output before the close, or the close
     /// itself, last made progress. Default 10 s. RabbitMQ does not answer while a memory alarm
-    /// keeps it from reading (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// keeps it from reading (<https://www.rabbitmq.com/docs/alarms>).
     pub close: Duration,
     /// The answer to a request. `None` waits as long as the connection lives. Default 30 s.
     pub request: Option<Duration>,

@@ -231,7 +231,7 @@ impl Mechanism for AmqPlain {
 }
 
 /// EXTERNAL (appendix A of RFC 4422): the server derives the user from the TLS certificate of the
-/// client (<https://www.rabbitmq.com/docs/ssl>).
+/// client (<https://www.rabbitmq.com/docs/access-control#certificate-authentication>).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct External {
     identity: String,

@@ -23,7 +23,7 @@ use crate::{
 /// Waiting tasks get a channel first in, first out. A channel that has ended, because of an error
 /// for example, is replaced when it is next checked out.
 ///
-/// Deliveries are acknowledged on the channel that delivered them (section 1.8.3.13 of the protocol
+/// Deliveries are acknowledged on the channel that delivered them (section 1.1 of the protocol
 /// reference): keep it checked out while they are unacknowledged.
 #[derive(Clone, Debug)]
 pub struct ChannelPool(Arc<Pool>);

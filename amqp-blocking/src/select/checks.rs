@@ -5,7 +5,7 @@ use amqp_core::{ApiMisuse, MethodDef, protocol::Method};
 use super::Error;
 
 /// Refuses an empty queue name, except in a declaration that creates the queue. It means the queue
-/// last declared on the channel (section 1.7.2.3 of the protocol reference), which may be that of
+/// last declared on the channel (section 1.1 of the protocol reference), which may be that of
 /// another promise.
 pub(super) fn check_queue<M: MethodDef>(request: &M) -> Result<(), Error> {
     let named = match request.clone().into() {

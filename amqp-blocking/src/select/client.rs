@@ -304,7 +304,7 @@ impl Client {
         };
         let mut flushing = pin!(connection.flush());
         // The turns below make the progress, so no waker is needed. A server under a memory alarm
-        // does not read (https://www.rabbitmq.com/docs/connection-blocked).
+        // does not read (https://www.rabbitmq.com/docs/alarms).
         let mut cx = Context::from_waker(Waker::noop());
         while flushing.as_mut().poll(&mut cx).is_pending() && !connection.is_blocked() {
             self.turn(None);
@@ -366,7 +366,7 @@ impl Client {
 
     /// **Blocks**, and calls callbacks, until one of them calls [`stop`](Self::stop) or the
     /// connection has ended. All queued output has been written when it returns, unless the server
-    /// has [blocked the connection](https://www.rabbitmq.com/docs/connection-blocked) and does not
+    /// has [blocked the connection](https://www.rabbitmq.com/docs/alarms) and does not
     /// read. A nested `run`, in a callback, has a stop of its own.
     ///
     /// # Errors

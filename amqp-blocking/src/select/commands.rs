@@ -23,7 +23,7 @@ use amqp_driver::Body;
 impl Client {
     /// Sends a request of the classes `queue` and `exchange`. The result is [`Answer::Reply`]. A
     /// queue must be named: an empty name means the queue last declared on the channel (section
-    /// 1.7.2.3 of the protocol reference), but each request may use another channel.
+    /// 1.1 of the protocol reference), but each request may use another channel.
     ///
     /// # Errors
     /// If the connection is closed.

@@ -164,7 +164,7 @@ impl Death<'_> {
 
     fn describe(&self, headers: &FieldTable, expiration: Option<&ShortStr>) -> FieldTable {
         // Lists the keys of `CC`, but not those of `BCC`
-        // (<https://www.rabbitmq.com/docs/sender-selected>).
+        // (<https://www.rabbitmq.com/docs/dlx>).
         let copies = headers.get("CC").and_then(FieldValue::as_array);
         let copies = copies.into_iter().flat_map(|keys| keys.iter()).cloned();
         let keys: FieldArray = core::iter::once(FieldValue::from(&self.message.routing_key))

@@ -386,7 +386,7 @@ impl Broker {
 
     /// Raises the memory alarm above the limit, and clears it at 7/8 of the limit. Clearing it
     /// unblocks all connections; raising it blocks a connection at its next publish, in
-    /// `hold_reading` (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// `hold_reading` (<https://www.rabbitmq.com/docs/alarms>).
     fn watch_memory(&mut self) {
         let limit = self.config.limits.memory;
         let taken = self.gauge.get();

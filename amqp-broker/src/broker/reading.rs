@@ -103,7 +103,7 @@ impl Broker {
     }
 
     /// Pauses reading after a frame if too much output is queued, or if the frame belongs to a
-    /// publish during a memory alarm (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// publish during a memory alarm (<https://www.rabbitmq.com/docs/alarms>).
     fn hold_reading(&mut self, key: ConnectionKey, publish: bool) {
         self.watch_memory();
         let Some(link) = self.links.get_mut(&key) else {

@@ -259,7 +259,7 @@ impl Broker {
     // Lookup of queues.
 
     /// Resolves the name of a queue: an empty one means the queue that was last declared on the
-    /// channel (section 1.7.2.3 of the protocol reference).
+    /// channel (section 1.1 of the protocol reference).
     pub(super) fn queue_name(&mut self, at: ChannelKey, name: &ShortStr) -> Outcome<ShortStr> {
         if !name.is_empty() {
             return Ok(stripped(name.clone()));

@@ -27,7 +27,7 @@ pub(crate) struct Link {
     /// The input that was received while reading was paused, including a partial frame at its end.
     pub(crate) pending: BytesMut,
     /// `true` while reading is paused because the client published during a memory alarm
-    /// (<https://www.rabbitmq.com/docs/connection-blocked>).
+    /// (<https://www.rabbitmq.com/docs/alarms>).
     pub(crate) blocked: bool,
     /// `true` while reading is paused because more than `limits.replies` bytes of output were
     /// queued.

@@ -31,7 +31,7 @@ const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
     ("amq.match", ExchangeKind::Headers, false),
     ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
     ("amq.topic", ExchangeKind::Topic, false),
-    // The default exchange has no bindings: it routes to the queue that the routing key names
+    // The default exchange stores no bindings: it routes to the queue that the routing key names
     // (<https://www.rabbitmq.com/docs/exchanges>).
     ("", ExchangeKind::Direct, false),
 ];

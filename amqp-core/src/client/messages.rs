@@ -20,7 +20,7 @@ impl Machine<Client> {
     /// Handles the start of a delivery. Returns whether a consumer wants the content.
     ///
     /// A delivery tag of 0 is a fault of the server: 0 is reserved for acknowledgements (domain
-    /// `delivery-tag`, <https://www.rabbitmq.com/docs/amqp-0-9-1-reference>).
+    /// `delivery-tag`, <https://www.rabbitmq.com/docs/specification>).
     #[inline]
     pub(super) fn on_deliver_begun(
         &mut self,

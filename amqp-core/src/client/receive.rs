@@ -297,8 +297,8 @@ impl Machine<Client> {
         Ok(())
     }
 
-    /// Handles a `basic.cancel` of the server. RabbitMQ sends it with `no_wait`, which permits no
-    /// cancel-ok: <https://www.rabbitmq.com/docs/consumer-cancel>.
+    /// Handles a `basic.cancel` of the server (<https://www.rabbitmq.com/docs/consumer-cancel>).
+    /// RabbitMQ sends it with `no_wait`, which permits no cancel-ok.
     fn on_cancel(&mut self, id: ChannelId, cancel: basic::Cancel) -> Result<(), Fault> {
         let tag = cancel.consumer_tag;
         let Some(channel) = self.channel_mut(id) else {

@@ -15,7 +15,7 @@ pub(super) type Found<'a, R> = Option<(ChannelId, &'a mut Channel<<R as Role>::C
 /// Returns the channel of a content frame; `None` if the frame is to be ignored.
 ///
 /// # Errors
-/// If the channel number is 0, which section 4.2.6 of the specification forbids, or the channel is
+/// If the channel number is 0, which section 4.2.6.1 of the specification forbids, or the channel is
 /// not open.
 #[inline]
 pub(super) fn content_channel<R: Role>(

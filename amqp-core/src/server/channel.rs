@@ -94,7 +94,7 @@ impl<'a> ChannelMut<'a> {
     /// Sends a method with content: a delivery, a returned message, the reply to `basic.get`.
     ///
     /// The content header may exceed the negotiated frame limit, as in RabbitMQ: the headers of a
-    /// message grow each time it is dead-lettered (<https://www.rabbitmq.com/docs/dlx>).
+    /// message grow with each queue that dead-letters it (<https://www.rabbitmq.com/docs/dlx>).
     ///
     /// # Errors
     /// If the channel is not open, if the method has no content, if it is a reply and there is no

@@ -6,9 +6,9 @@
 //! field that extends beyond its table (`amqp-core/src/tests/server_faults.rs`).
 //!
 //! Some faults are reported earlier than by RabbitMQ, since no further input can correct them: a
-//! body longer than announced (RabbitMQ waits for a frame other than a body frame), malformed
-//! properties and a message that is too large (it waits for the complete message), and a method
-//! with content that the client may not send, or not on that channel.
+//! body longer than announced (RabbitMQ until 4.2 waits for a frame other than a body frame),
+//! malformed properties and a message that is too large (it waits for the complete message), and a
+//! method with content that the client may not send, or not on that channel.
 //!
 //! Some input is a fault here but not in RabbitMQ, because it would make the work or the memory of
 //! the server unbounded: tables that are nested too deep, floods of empty body frames, too many

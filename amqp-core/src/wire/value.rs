@@ -53,7 +53,7 @@ impl Decimal {
 /// A value in a [`FieldTable`] or a [`FieldArray`].
 ///
 /// The tags are those of RabbitMQ, which most peers use
-/// (<https://www.rabbitmq.com/docs/amqp-0-9-1-errata>): `s` is a 16-bit integer and not a short
+/// (<https://www.rabbitmq.com/amqp-0-9-1-errata#section_3>): `s` is a 16-bit integer and not a short
 /// string, and `l` and `L` are both signed.
 ///
 /// Integers convert to the variant of their width. An unsigned 64-bit integer has no variant, so it
