@@ -1,4 +1,4 @@
-//! The operations that both sides of a connection share.
+//! The operations that a driver needs of any connection.
 
 use bytes::BytesMut;
 
@@ -6,8 +6,7 @@ use crate::{close::TimeoutReason, time::Instant, transmit::Transmit};
 
 /// One side of a connection, for drivers that work with either.
 ///
-/// The methods are those of [`client::Connection`](crate::client::Connection) and
-/// [`server::Connection`](crate::server::Connection), where they are described.
+/// The methods are those of [`Connection`](crate::Connection), where they are described.
 pub trait Endpoint {
     /// Processes input. Consumes all complete frames at the front of `input`.
     fn handle_input(&mut self, now: Instant, input: &mut BytesMut);

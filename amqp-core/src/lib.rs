@@ -5,7 +5,7 @@
 //! test.
 //!
 //! - [`client::Connection`] and [`server::Connection`] are the two sides, built on the same state
-//!   machine. Each describes how it is driven.
+//!   machine. [`Connection`] describes how they are driven.
 //! - [`protocol`] has a struct for every method of the standard and of RabbitMQ's extensions,
 //!   generated from the specification, and the table of their rules.
 //! - [`wire`] has the data types and [`frame`] the frames, for tools that only parse a stream.
@@ -61,6 +61,7 @@ extern crate std;
 mod body;
 pub mod client;
 mod close;
+mod connection;
 pub mod dial;
 mod endpoint;
 mod error;
@@ -88,6 +89,7 @@ pub use bytes;
 pub use self::{
     body::{Body, Content, EncodedProperties, PropertyList},
     close::{Close, CloseCause, CloseReason, NotAmqp, RequestError, Stage, TimeoutReason},
+    connection::{Connection, Side},
     endpoint::Endpoint,
     error::{ApiMisuse, Hold, PublishError},
     fault::{Fault, ProtocolError},

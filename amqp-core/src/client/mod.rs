@@ -20,10 +20,8 @@ mod reply_to;
 mod returns;
 pub(crate) mod unacked;
 
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::collections::VecDeque;
 use core::time::Duration;
-
-use bytes::{Bytes, BytesMut};
 
 pub use self::{
     channel::ChannelMut,
@@ -32,36 +30,18 @@ pub use self::{
 };
 use self::{channel_state::Pending, confirm_deadlines::ConfirmDeadlines, handshake::Handshake};
 use crate::{
-    close::{CloseReason, Stage, TimeoutReason},
-    endpoint::Endpoint,
+    connection::Side,
     error::ApiMisuse,
     ids::{ChannelId, RequestId},
-    limits::{Limits, Tuning},
-    machine::{ChannelLife, FlushMark, Machine},
+    machine::{ChannelLife, Machine},
     method::MethodDef as _,
     protocol::{ReplyCode, channel as channel_class, connection},
     time::Instant,
-    transmit::Transmit,
     wire::{FieldTable, Secret, ShortStr},
 };
 
-/// A client's connection: bytes in, events and bytes out.
-///
-/// There are four kinds of methods, which may be called in any order:
-///
-/// - `handle_*` report input: bytes, the end of the transport, the time;
-/// - `poll_*` return the work for the caller;
-/// - commands act on behalf of the application. They return at once, with an error only for a
-///   misuse, after which nothing has changed;
-/// - getters are bare nouns.
-///
-/// After any `handle_*` or command, write the output of [`poll_transmit`](Self::poll_transmit),
-/// process every event of [`poll_event`](Self::poll_event), and arrange for
-/// [`handle_timeout`](Self::handle_timeout) at the time returned by
-/// [`poll_timeout`](Self::poll_timeout). Polling more often does no harm.
-///
-/// A fault of the peer is not an error of any method: it results in a close and one final
-/// [`Event::Closed`].
+/// A client's connection. The methods that both sides share are described at
+/// [`Connection`](crate::Connection).
 ///
 /// ```
 /// use amqp_core::{Instant, Transmit, client::{Config, Connection}};
@@ -74,12 +54,11 @@ use crate::{
 /// assert_eq!(header, b"AMQP\x00\x00\x09\x01");
 /// # Ok::<_, amqp_core::ApiMisuse>(())
 /// ```
-#[derive(Debug)]
-pub struct Connection(Machine<Client>);
+pub type Connection = crate::connection::Connection<Client>;
 
-/// The client's state of a connection.
+/// The client side of a connection, and its state.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub struct Client {
     handshake: Handshake,
     checks: Checks,
     /// The server properties of `start`.
@@ -93,6 +72,8 @@ pub(crate) struct Client {
     /// The confirm deadlines of all channels.
     confirm_deadlines: ConfirmDeadlines,
 }
+
+impl Side for Client {}
 
 impl Connection {
     /// Creates a connection on a new transport. The protocol header is ready to be sent (section
@@ -119,82 +100,6 @@ impl Connection {
         Ok(Self(machine))
     }
 
-    // Inputs.
-
-    /// Handles received bytes. Removes the complete frames from the front of `input` and leaves a
-    /// partial one there; append further bytes behind it. The split into pieces makes no
-    /// difference.
-    pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
-        self.0.handle_input(now, input);
-    }
-
-    /// Handles the end of the transport: no more input will follow.
-    pub fn handle_eof(&mut self, now: Instant) {
-        self.0.handle_eof(now);
-    }
-
-    /// Handles a transport failure caused by the peer hanging up, with its message. In the standard
-    /// library these are `ConnectionReset`, `ConnectionAborted` and `BrokenPipe`.
-    ///
-    /// During authentication a reset is a refusal of the credentials if the server or this client
-    /// does not announce the capability `authentication_failure_close`
-    /// (<https://www.rabbitmq.com/docs/auth-notification>), and so is
-    /// [`handle_eof`](Self::handle_eof): RabbitMQ resets over TCP, and ends the stream over TLS.
-    /// Otherwise it is the same as [`handle_transport_error`](Self::handle_transport_error).
-    pub fn handle_reset(&mut self, now: Instant, message: &str) {
-        self.0.handle_reset(now, message);
-    }
-
-    /// Handles a transport failure, with its message. If the peer has hung up, call
-    /// [`handle_reset`](Self::handle_reset) instead.
-    pub fn handle_transport_error(&mut self, now: Instant, message: &str) {
-        self.0.handle_transport_error(now, message);
-    }
-
-    /// Handles the time of [`poll_timeout`](Self::poll_timeout). An early or unnecessary call has
-    /// no effect.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.0.handle_timeout(now);
-    }
-
-    /// Sets whether the driver reads from the transport; initially `true`. While reading is paused
-    /// for back-pressure, silence of the peer does not time out; the timeout for a peer that does
-    /// not read stays in force.
-    pub fn set_reading(&mut self, now: Instant, reading: bool) {
-        self.0.set_reading(now, reading);
-    }
-
-    /// Handles a partial write of the output of [`poll_transmit`](Self::poll_transmit): proof that
-    /// a slow peer reads, and progress of a close.
-    pub fn handle_written(&mut self, now: Instant) {
-        self.0.handle_written(now);
-    }
-
-    // Outputs.
-
-    /// Moves bytes to send into `out`, behind its contents. Returns `false` if there are none. To
-    /// keep back-pressure accurate, call it only when the contents of `out` have been written: the
-    /// machine infers from the call that the peer reads. Call it also before
-    /// [`handle_timeout`](Self::handle_timeout) when `out` is empty.
-    ///
-    /// Methods and messages that fit into a frame leave first, then at least as many bytes of
-    /// larger messages, round-robin by one frame per channel: 256 KiB in all, or twice the ready
-    /// bytes if that is more.
-    ///
-    /// With heartbeats (<https://www.rabbitmq.com/docs/heartbeats>), a peer that accepts no bytes
-    /// for two intervals while output is queued is considered dead: the connection ends with
-    /// [`TimeoutReason::PeerNotReading`], unless the peer has sent `connection.blocked`.
-    pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.0.poll_transmit(now, out)
-    }
-
-    /// Returns the deadline for the next call of [`handle_timeout`](Self::handle_timeout), and its
-    /// reason. A time in the past means now. Any other call may change it.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
-        self.0.poll_timeout()
-    }
-
     /// Returns the next event. The last one is [`Event::Closed`].
     #[must_use]
     #[inline]
@@ -211,7 +116,7 @@ impl Connection {
     /// When the connection is not open, no number is free, or
     /// [too many requests](crate::Limits::unsent_requests) wait to be sent.
     pub fn open_channel(&mut self) -> Result<(ChannelId, RequestId), ApiMisuse> {
-        self.open(None)
+        self.begin_channel(None)
     }
 
     /// Opens the channel with that number, 1 to the negotiated `channel_max`.
@@ -220,10 +125,10 @@ impl Connection {
     /// When the connection is not open, the number is not free, or
     /// [too many requests](crate::Limits::unsent_requests) wait to be sent.
     pub fn open_channel_at(&mut self, number: u16) -> Result<(ChannelId, RequestId), ApiMisuse> {
-        self.open(Some(number))
+        self.begin_channel(Some(number))
     }
 
-    fn open(&mut self, number: Option<u16>) -> Result<(ChannelId, RequestId), ApiMisuse> {
+    fn begin_channel(&mut self, number: Option<u16>) -> Result<(ChannelId, RequestId), ApiMisuse> {
         self.0.check_open()?;
         self.0.check_requests(None)?;
         let request = self.0.next_request();
@@ -304,42 +209,6 @@ impl Connection {
 
     // Getters.
 
-    /// Whether channels can be opened.
-    #[must_use]
-    pub const fn is_open(&self) -> bool {
-        self.0.is_open()
-    }
-
-    /// Whether the connection has ended, with no more input or output.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
-
-    /// The stage of the connection.
-    #[must_use]
-    pub const fn stage(&self) -> Stage {
-        self.0.stage()
-    }
-
-    /// The close reason. `Some` while the connection is closing, and once it is closed.
-    #[must_use]
-    pub const fn close_reason(&self) -> Option<&CloseReason> {
-        self.0.close_reason()
-    }
-
-    /// The negotiated limits; meaningful once the connection is open.
-    #[must_use]
-    pub const fn tuning(&self) -> &Tuning {
-        self.0.tuning()
-    }
-
-    /// The configured limits.
-    #[must_use]
-    pub const fn limits(&self) -> &Limits {
-        self.0.limits()
-    }
-
     /// The server properties: product, version, capabilities.
     #[must_use]
     pub const fn server_properties(&self) -> &FieldTable {
@@ -367,33 +236,6 @@ impl Connection {
         self.0.role.blocked
     }
 
-    /// The number of channels in use: opening, open or closing.
-    #[must_use]
-    pub const fn channel_count(&self) -> usize {
-        self.0.channel_count()
-    }
-
-    /// Takes the bodies that were copied or will not be sent. Their destructors belong to the
-    /// application: take and drop them outside of a lock, after each call. The next
-    /// [`poll_transmit`](Self::poll_transmit) drops the rest.
-    pub fn take_discarded(&mut self) -> Vec<Bytes> {
-        self.0.take_discarded()
-    }
-
-    /// Marks everything accepted so far: publishes, acknowledgements and requests.
-    #[must_use]
-    pub fn flush_mark(&self) -> FlushMark {
-        self.0.flush_mark()
-    }
-
-    /// Whether everything accepted before the mark was returned by
-    /// [`poll_transmit`](Self::poll_transmit), or dropped because its channel ended. Methods that
-    /// wait for a `tx.commit-ok` are not flushed.
-    #[must_use]
-    pub fn is_flushed(&self, mark: &FlushMark) -> bool {
-        self.0.is_flushed(mark)
-    }
-
     /// The number of bytes, of publishes that fit into a frame, that are accepted before
     /// [`Hold::OutputFull`](crate::Hold::OutputFull): the rest up to
     /// [`output_high`](crate::Limits::output_high). The last publish may exceed it.
@@ -408,66 +250,6 @@ impl Connection {
     #[must_use]
     pub const fn backlog_room(&self) -> usize {
         self.0.backlog_room()
-    }
-
-    /// The number of bytes queued for [`poll_transmit`](Self::poll_transmit).
-    #[must_use]
-    pub fn buffered(&self) -> usize {
-        self.0.buffered()
-    }
-
-    /// Whether [`poll_transmit`](Self::poll_transmit) would return bytes now.
-    #[must_use]
-    pub fn has_transmit(&self) -> bool {
-        self.0.has_transmit()
-    }
-
-    /// The minimum number of bytes missing from the frame in progress; 0 if there is none.
-    #[must_use]
-    pub const fn read_hint(&self) -> usize {
-        self.0.read_hint()
-    }
-}
-
-impl Endpoint for Connection {
-    fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
-        self.0.handle_input(now, input);
-    }
-
-    fn handle_eof(&mut self, now: Instant) {
-        self.0.handle_eof(now);
-    }
-
-    fn handle_reset(&mut self, now: Instant, message: &str) {
-        self.0.handle_reset(now, message);
-    }
-
-    fn handle_transport_error(&mut self, now: Instant, message: &str) {
-        self.0.handle_transport_error(now, message);
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.0.handle_timeout(now);
-    }
-
-    fn handle_written(&mut self, now: Instant) {
-        self.0.handle_written(now);
-    }
-
-    fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.0.poll_transmit(now, out)
-    }
-
-    fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
-        self.0.poll_timeout()
-    }
-
-    fn read_hint(&self) -> usize {
-        self.0.read_hint()
-    }
-
-    fn is_finished(&self) -> bool {
-        self.0.is_finished()
     }
 }
 

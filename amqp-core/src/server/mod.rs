@@ -23,38 +23,35 @@ pub use self::{
     handshake::Config,
 };
 use crate::{
-    close::{Close, CloseCause, CloseReason, Stage, TimeoutReason},
-    endpoint::Endpoint,
+    close::{Close, CloseCause, CloseReason},
+    connection::Side,
     error::ApiMisuse,
     ids::ChannelId,
-    limits::{Limits, Tuning},
     machine::Machine,
     method::MethodDef as _,
     method_id::MethodId,
     protocol::{ReplyCode, connection},
     time::Instant,
-    transmit::Transmit,
     wire::{FieldTable, LongStr, ShortStr},
 };
 
-/// A server's connection: a state machine with bytes as input, and events and bytes as output.
+/// A server's connection. The methods that both sides share are described at
+/// [`Connection`](crate::Connection).
 ///
-/// The methods are of the same four kinds as those of
-/// [`client::Connection`](crate::client::Connection). The machine waits for a decision of the
-/// application in three cases: after [`Event::Authenticate`] for [`accept`](Self::accept),
-/// [`challenge`](Self::challenge) or [`refuse`](Self::refuse); after [`Event::Open`] for
-/// [`open`](Self::open) or [`close`](Self::close); and after each synchronous [`Event::Request`]
-/// and each [`Event::Flow`] for the reply.
+/// The machine waits for a decision of the application in three cases: after
+/// [`Event::Authenticate`] for [`accept`](Self::accept), [`challenge`](Self::challenge) or
+/// [`refuse`](Self::refuse); after [`Event::Open`] for [`open`](Self::open) or
+/// `close`; and after each synchronous [`Event::Request`] and each [`Event::Flow`]
+/// for the reply.
 ///
 /// A client that violates the protocol is answered with the reply codes and texts of RabbitMQ 3.10.
 /// During the handshake, and for input that RabbitMQ cannot decode, the transport is closed without
 /// a close method. [`CloseReason::code`] returns the code that was sent.
-#[derive(Debug)]
-pub struct Connection(Machine<Server>);
+pub type Connection = crate::connection::Connection<Server>;
 
-/// The server's state of a connection.
+/// The server side of a connection, and its state.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     config: Config,
     /// The pending decision of the application.
     decision: Decision,
@@ -73,6 +70,8 @@ enum Decision {
     Credentials,
     VirtualHost,
 }
+
+impl Side for Server {}
 
 impl Connection {
     /// Creates the machine for a newly accepted transport. It waits for the client's protocol
@@ -97,13 +96,6 @@ impl Connection {
         Ok(Self(machine))
     }
 
-    // Input.
-
-    /// Consumes all complete frames at the front of `input`; a partial frame stays.
-    pub fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
-        self.0.handle_input(now, input);
-    }
-
     /// Like [`handle_input`](Self::handle_input), but consumes at most one frame. Returns `false`
     /// if there was none. The caller can process the events of a frame before the next frame is
     /// decoded, so that all replies, including those of the machine itself, are sent in the order
@@ -112,43 +104,9 @@ impl Connection {
         self.0.handle_frame(now, input)
     }
 
-    /// Handles the end of the transport.
-    pub fn handle_eof(&mut self, now: Instant) {
-        self.0.handle_eof(now);
-    }
-
-    /// Handles a failure of the transport, with its error message.
-    pub fn handle_transport_error(&mut self, now: Instant, message: &str) {
-        self.0.handle_transport_error(now, message);
-    }
-
-    /// Handles the time of [`poll_timeout`](Self::poll_timeout).
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.0.handle_timeout(now);
-    }
-
-    /// Sets whether the driver reads from the transport; see
-    /// [`client::Connection::set_reading`](crate::client::Connection::set_reading).
-    pub fn set_reading(&mut self, now: Instant, reading: bool) {
-        self.0.set_reading(now, reading);
-    }
-
-    // Output.
-
-    /// Moves bytes to send into `out`. Returns `false` if there are none.
-    pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.0.poll_transmit(now, out)
-    }
-
-    /// Returns the next deadline, and its reason. `Some` if
-    /// [`handle_timeout`](Self::handle_timeout) has to be called at that time.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
-        self.0.poll_timeout()
-    }
-
     /// Returns the next event. The last one is [`Event::Closed`].
     #[must_use]
+    #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.0.poll_event()
     }
@@ -314,42 +272,6 @@ impl Connection {
 
     // Getters.
 
-    /// Returns whether the handshake is complete and the connection is not closing.
-    #[must_use]
-    pub const fn is_open(&self) -> bool {
-        self.0.is_open()
-    }
-
-    /// Returns whether the connection is finished: it neither accepts input nor has output.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
-
-    /// Returns the stage of the connection.
-    #[must_use]
-    pub const fn stage(&self) -> Stage {
-        self.0.stage()
-    }
-
-    /// Returns the reason for the close. `Some` while the connection is closing, and afterwards.
-    #[must_use]
-    pub const fn close_reason(&self) -> Option<&CloseReason> {
-        self.0.close_reason()
-    }
-
-    /// Returns the negotiated limits. They are valid once the connection is open.
-    #[must_use]
-    pub const fn tuning(&self) -> &Tuning {
-        self.0.tuning()
-    }
-
-    /// Returns the configured limits.
-    #[must_use]
-    pub const fn limits(&self) -> &Limits {
-        self.0.limits()
-    }
-
     /// Returns the client's properties from `start-ok`.
     #[must_use]
     pub const fn client_properties(&self) -> &FieldTable {
@@ -364,58 +286,5 @@ impl Connection {
             .get("capabilities")
             .and_then(|capabilities| capabilities.as_table()?.get(name)?.as_bool())
             .unwrap_or(false)
-    }
-
-    /// Returns the number of channels that are in use.
-    #[must_use]
-    pub const fn channel_count(&self) -> usize {
-        self.0.channel_count()
-    }
-
-    /// Returns the number of bytes queued for [`poll_transmit`](Self::poll_transmit).
-    #[must_use]
-    pub fn buffered(&self) -> usize {
-        self.0.buffered()
-    }
-
-    /// Returns a lower bound for the missing bytes of the incomplete frame; 0 if no frame is
-    /// incomplete.
-    #[must_use]
-    pub const fn read_hint(&self) -> usize {
-        self.0.read_hint()
-    }
-}
-
-impl Endpoint for Connection {
-    fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
-        self.0.handle_input(now, input);
-    }
-
-    fn handle_eof(&mut self, now: Instant) {
-        self.0.handle_eof(now);
-    }
-
-    fn handle_transport_error(&mut self, now: Instant, message: &str) {
-        self.0.handle_transport_error(now, message);
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.0.handle_timeout(now);
-    }
-
-    fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.0.poll_transmit(now, out)
-    }
-
-    fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
-        self.0.poll_timeout()
-    }
-
-    fn read_hint(&self) -> usize {
-        self.0.read_hint()
-    }
-
-    fn is_finished(&self) -> bool {
-        self.0.is_finished()
     }
 }
