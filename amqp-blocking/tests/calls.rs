@@ -117,13 +117,13 @@ fn every_call_ends_with_the_limit_and_can_be_made_again() -> Outcome {
 
 #[test]
 fn a_confirm_that_is_late_can_be_waited_for_once_more() -> Outcome {
-    use amqp_blocking::broker::{ByteFaults, Disturbance};
+    use amqp_blocking::broker::{ByteFaults, Impairment};
 
     let (broker, connection) = open()?;
     let channel = connection.open_channel()?.confirm_select()?;
     declare(&channel, "tasks")?;
     let key = broker.inspect().connections[0].key;
-    let stall = ByteFaults::new().to_client(Disturbance::new().stall_after(0));
+    let stall = ByteFaults::new().to_client(Impairment::new().stall_after(0));
     broker.with(|broker| broker.faults().bytes(key, stall));
     let confirm = channel.publish(&to("tasks")?, &basic::Properties::default(), "one")?;
     let Err(ConfirmError::TimedOut(confirm)) = within(SHORT, || confirm.wait()) else {

@@ -109,12 +109,12 @@ fn a_callback_that_sleeps_keeps_its_connection() -> Outcome {
 
 #[test]
 fn a_peer_that_falls_silent_is_noticed_in_two_intervals() -> Outcome {
-    use amqp_blocking::broker::{ByteFaults, Disturbance};
+    use amqp_blocking::broker::{ByteFaults, Impairment};
 
     let server = serve(TcpListener::bind("127.0.0.1:0")?, LocalBroker::default())?;
     let connection = connect(&format!("amqp://{}?heartbeat=1", server.local_addr()))?;
     let key = server.broker().inspect().connections[0].key;
-    let stall = ByteFaults::both(Disturbance::new().stall_after(0));
+    let stall = ByteFaults::both(Impairment::new().stall_after(0));
     let begun = Instant::now();
     server
         .broker()

@@ -18,15 +18,15 @@ pub enum Direction {
 ///
 /// Bytes are never reordered or changed, and only a cut loses them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Disturbance {
+pub struct Impairment {
     delay: Duration,
     pieces: Option<usize>,
     cut_after: Option<u64>,
     stall_after: Option<u64>,
 }
 
-impl Disturbance {
-    /// Creates a disturbance without faults.
+impl Impairment {
+    /// Creates an impairment without faults.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -75,7 +75,7 @@ impl Disturbance {
         self
     }
 
-    fn is_nothing(&self) -> bool {
+    fn is_none(&self) -> bool {
         *self == Self::new()
     }
 }
@@ -83,64 +83,64 @@ impl Disturbance {
 /// The faults of the bytes of a connection. The default has none.
 ///
 /// ```
-/// use amqp_broker::{ByteFaults, Disturbance};
+/// use amqp_broker::{ByteFaults, Impairment};
 /// use std::time::Duration;
 ///
-/// // Every byte alone, both ways.
-/// let crumbs = ByteFaults::both(Disturbance::new().split(1));
-/// // A slow way there, and a way back that ends after 1000 bytes, most likely within a frame.
-/// let bad_day = ByteFaults::new()
-///     .from_client(Disturbance::new().delay(Duration::from_millis(80)))
-///     .to_client(Disturbance::new().split(100).cut_after(1000));
-/// # assert_ne!(crumbs, bad_day);
+/// // Every byte alone, in both directions.
+/// let single_bytes = ByteFaults::both(Impairment::new().split(1));
+/// // Slow to the broker, and cut after 1000 bytes to the client, most likely within a frame.
+/// let lossy = ByteFaults::new()
+///     .from_client(Impairment::new().delay(Duration::from_millis(80)))
+///     .to_client(Impairment::new().split(100).cut_after(1000));
+/// # assert_ne!(single_bytes, lossy);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByteFaults {
-    to_client: Disturbance,
-    from_client: Disturbance,
+    to_client: Impairment,
+    from_client: Impairment,
 }
 
 impl ByteFaults {
     /// Creates a set without faults.
     #[must_use]
     pub const fn new() -> Self {
-        Self::both(Disturbance::new())
+        Self::both(Impairment::new())
     }
 
     /// Creates the same faults in both directions. Each direction counts its own bytes, and has its
     /// own boundaries.
     #[must_use]
-    pub const fn both(disturbance: Disturbance) -> Self {
+    pub const fn both(impairment: Impairment) -> Self {
         Self {
-            to_client: disturbance,
-            from_client: disturbance,
+            to_client: impairment,
+            from_client: impairment,
         }
     }
 
     /// Sets the faults of the broker's output.
     #[must_use]
-    pub const fn to_client(mut self, disturbance: Disturbance) -> Self {
-        self.to_client = disturbance;
+    pub const fn to_client(mut self, impairment: Impairment) -> Self {
+        self.to_client = impairment;
         self
     }
 
     /// Sets the faults of the client's output.
     #[must_use]
-    pub const fn from_client(mut self, disturbance: Disturbance) -> Self {
-        self.from_client = disturbance;
+    pub const fn from_client(mut self, impairment: Impairment) -> Self {
+        self.from_client = impairment;
         self
     }
 
     /// Returns whether the connection is cut before another byte arrives.
     pub(crate) fn cut_at_once(&self) -> bool {
-        let ways = [&self.to_client, &self.from_client];
-        ways.iter().any(|way| way.cut_after == Some(0))
+        let directions = [&self.to_client, &self.from_client];
+        directions.iter().any(|one| one.cut_after == Some(0))
     }
 }
 
 /// The bytes that may arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
+pub enum Gate {
     /// At most this many, as one piece; never 0.
     Open(usize),
     /// No bytes and no end of the stream, as long as this plan holds.
@@ -156,30 +156,30 @@ pub enum Passage {
 /// before it moves bytes, and reports them afterwards.
 ///
 /// ```
-/// use amqp_broker::{Broker, ByteFaults, Config, Direction, Disturbance, Passage};
+/// use amqp_broker::{Broker, ByteFaults, Config, Direction, Gate, Impairment};
 /// use amqp_core::Instant;
 ///
 /// let mut broker = Broker::new(Config::default())?;
-/// let half = Disturbance::new().split(7).cut_after(10);
+/// let half = Impairment::new().split(7).cut_after(10);
 /// broker.faults().bytes_of_next(1, ByteFaults::new().to_client(half));
 /// let connection = broker.accept(Instant::ORIGIN)?;
 ///
 /// let (key, mut plan) = broker.poll_byte_plan().ok_or("no plan")?;
 /// assert_eq!(key, connection);
 /// let mut pieces = Vec::new();
-/// while let Passage::Open(count) = plan.passage(Direction::ToClient) {
+/// while let Gate::Open(count) = plan.gate(Direction::ToClient) {
 ///     plan.passed(Direction::ToClient, count);
 ///     pieces.push(count);
 /// }
-/// assert_eq!(plan.passage(Direction::ToClient), Passage::Cut);
+/// assert_eq!(plan.gate(Direction::ToClient), Gate::Cut);
 /// assert_eq!(pieces.iter().sum::<usize>(), 10);
 /// assert!(pieces.iter().all(|count| (1..=7).contains(count)));
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct BytePlan {
-    to_client: Course,
-    from_client: Course,
+    to_client: Schedule,
+    from_client: Schedule,
 }
 
 impl BytePlan {
@@ -188,15 +188,15 @@ impl BytePlan {
         // Removes the correlation of neighbouring seeds, and of neighbouring connections.
         let mut random = Random::new(Random::new(seed).next().wrapping_add(key.0));
         Self {
-            to_client: Course::new(faults.to_client, random.next()),
-            from_client: Course::new(faults.from_client, random.next()),
+            to_client: Schedule::new(faults.to_client, random.next()),
+            from_client: Schedule::new(faults.from_client, random.next()),
         }
     }
 
     /// Returns whether there are no faults: the transport need not follow the plan.
     #[must_use]
     pub fn is_clear(&self) -> bool {
-        self.to_client.faults.is_nothing() && self.from_client.faults.is_nothing()
+        self.to_client.faults.is_none() && self.from_client.faults.is_none()
     }
 
     /// Returns whether a direction is cut: the connection has to end, without a close handshake.
@@ -204,24 +204,23 @@ impl BytePlan {
     pub fn is_cut(&self) -> bool {
         [&self.to_client, &self.from_client]
             .iter()
-            .any(|course| course.passage() == Passage::Cut)
+            .any(|schedule| schedule.gate() == Gate::Cut)
     }
 
     /// Returns the delay of bytes that are sent now.
     #[must_use]
     pub const fn delay(&self, direction: Direction) -> Duration {
-        self.course(direction).faults.delay
+        self.schedule(direction).faults.delay
     }
 
     /// Returns how many bytes may arrive. The result stays the same until some
     /// [have](Self::passed).
     #[must_use]
-    pub fn passage(&self, direction: Direction) -> Passage {
-        self.course(direction).passage()
+    pub fn gate(&self, direction: Direction) -> Gate {
+        self.schedule(direction).gate()
     }
 
-    /// Records that `count` bytes have arrived, at most as many as [`passage`](Self::passage)
-    /// allows.
+    /// Records that `count` bytes have arrived, at most as many as [`gate`](Self::gate) allows.
     pub const fn passed(&mut self, direction: Direction, count: usize) {
         match direction {
             Direction::ToClient => self.to_client.passed(count),
@@ -229,7 +228,7 @@ impl BytePlan {
         }
     }
 
-    const fn course(&self, direction: Direction) -> &Course {
+    const fn schedule(&self, direction: Direction) -> &Schedule {
         match direction {
             Direction::ToClient => &self.to_client,
             Direction::FromClient => &self.from_client,
@@ -239,8 +238,8 @@ impl BytePlan {
 
 /// The plan of one direction.
 #[derive(Clone, Debug)]
-struct Course {
-    faults: Disturbance,
+struct Schedule {
+    faults: Impairment,
     /// The number of bytes that have arrived.
     passed: u64,
     /// The number of bytes that remain of the current piece.
@@ -248,16 +247,16 @@ struct Course {
     random: Random,
 }
 
-impl Course {
-    const fn new(faults: Disturbance, seed: u64) -> Self {
-        let mut course = Self {
+impl Schedule {
+    const fn new(faults: Impairment, seed: u64) -> Self {
+        let mut schedule = Self {
             faults,
             passed: 0,
             piece: 0,
             random: Random::new(seed),
         };
-        course.begin_piece();
-        course
+        schedule.begin_piece();
+        schedule
     }
 
     const fn begin_piece(&mut self) {
@@ -267,18 +266,18 @@ impl Course {
         };
     }
 
-    fn passage(&self) -> Passage {
+    fn gate(&self) -> Gate {
         let until = |end: Option<u64>| end.map_or(u64::MAX, |end| end.saturating_sub(self.passed));
         let until_cut = until(self.faults.cut_after);
         let until_stall = until(self.faults.stall_after);
         if until_cut == 0 {
-            return Passage::Cut;
+            return Gate::Cut;
         }
         if until_stall == 0 {
-            return Passage::Stalled;
+            return Gate::Stalled;
         }
-        let left = usize::try_from(until_cut.min(until_stall)).unwrap_or(usize::MAX);
-        Passage::Open(self.piece.min(left))
+        let remaining = usize::try_from(until_cut.min(until_stall)).unwrap_or(usize::MAX);
+        Gate::Open(self.piece.min(remaining))
     }
 
     const fn passed(&mut self, count: usize) {
@@ -292,18 +291,18 @@ impl Course {
 
 /// The faults that are set for existing and for future connections.
 #[derive(Debug, Default)]
-pub(crate) struct ByteSwitch {
+pub(crate) struct ByteFaultState {
     /// The number of future connections with faults.
-    next: u64,
-    of_next: ByteFaults,
+    next_count: u64,
+    next_faults: ByteFaults,
     /// The changes that were not polled yet.
     changes: BTreeMap<ConnectionKey, ByteFaults>,
 }
 
-impl ByteSwitch {
+impl ByteFaultState {
     pub(crate) const fn set_next(&mut self, count: u64, faults: ByteFaults) {
-        self.next = count;
-        self.of_next = faults;
+        self.next_count = count;
+        self.next_faults = faults;
     }
 
     pub(crate) fn set(&mut self, key: ConnectionKey, faults: ByteFaults) {
@@ -311,15 +310,15 @@ impl ByteSwitch {
     }
 
     /// Sets the faults of a connection that was accepted.
-    pub(crate) fn begin(&mut self, key: ConnectionKey) {
-        if self.next > 0 {
-            self.next -= 1;
-            self.set(key, self.of_next);
+    pub(crate) fn on_accept(&mut self, key: ConnectionKey) {
+        if self.next_count > 0 {
+            self.next_count -= 1;
+            self.set(key, self.next_faults);
         }
     }
 
     /// Drops the pending change of a connection that is removed.
-    pub(crate) fn end(&mut self, key: ConnectionKey) {
+    pub(crate) fn on_remove(&mut self, key: ConnectionKey) {
         self.changes.remove(&key);
     }
 
@@ -334,9 +333,9 @@ mod tests {
 
     use super::*;
 
-    fn plan(disturbance: Disturbance, seed: u64, connection: u64) -> BytePlan {
+    fn plan(impairment: Impairment, seed: u64, connection: u64) -> BytePlan {
         BytePlan::new(
-            ByteFaults::both(disturbance),
+            ByteFaults::both(impairment),
             seed,
             ConnectionKey(connection),
         )
@@ -346,7 +345,7 @@ mod tests {
     fn boundaries(mut plan: BytePlan, direction: Direction, end: usize, most: usize) -> Vec<usize> {
         let (mut at, mut found) = (0, vec![]);
         while at < end {
-            let Passage::Open(count) = plan.passage(direction) else {
+            let Gate::Open(count) = plan.gate(direction) else {
                 break;
             };
             assert!(count > 0);
@@ -363,7 +362,7 @@ mod tests {
     #[test]
     fn the_same_seed_splits_in_the_same_places_however_the_bytes_come() {
         use Direction::{FromClient, ToClient};
-        let split = Disturbance::new().split(20);
+        let split = Impairment::new().split(20);
         let first = boundaries(plan(split, 7, 1), ToClient, 5000, usize::MAX);
         assert!((300..700).contains(&first.len()), "{}", first.len());
         let sizes: Vec<usize> = first.windows(2).map(|it| it[1] - it[0]).collect();
@@ -384,9 +383,9 @@ mod tests {
 
     #[test]
     fn what_has_come_one_way_does_not_change_where_the_other_is_split() {
-        let split = Disturbance::new().split(9);
+        let split = Impairment::new().split(9);
         let mut used = plan(split, 1, 1);
-        while used.passage(Direction::FromClient) != Passage::Open(4) {
+        while used.gate(Direction::FromClient) != Gate::Open(4) {
             used.passed(Direction::FromClient, 1);
         }
         let of = |plan| boundaries(plan, Direction::ToClient, 500, usize::MAX);
@@ -396,7 +395,7 @@ mod tests {
     #[test]
     fn pieces_of_one_byte_are_of_one_byte() {
         for max in [0, 1] {
-            let plan = plan(Disturbance::new().split(max), 3, 1);
+            let plan = plan(Impairment::new().split(max), 3, 1);
             let found = boundaries(plan, Direction::ToClient, 10, usize::MAX);
             assert_eq!(found, (1..=10).collect::<Vec<_>>());
         }
@@ -405,46 +404,37 @@ mod tests {
     #[test]
     fn a_direction_stops_at_the_byte() {
         let ends = [
-            (Disturbance::new().cut_after(100), Passage::Cut),
-            (Disturbance::new().stall_after(100), Passage::Stalled),
+            (Impairment::new().cut_after(100), Gate::Cut),
+            (Impairment::new().stall_after(100), Gate::Stalled),
+            (Impairment::new().cut_after(100).stall_after(100), Gate::Cut),
             (
-                Disturbance::new().cut_after(100).stall_after(100),
-                Passage::Cut,
-            ),
-            (
-                Disturbance::new().cut_after(101).stall_after(100),
-                Passage::Stalled,
+                Impairment::new().cut_after(101).stall_after(100),
+                Gate::Stalled,
             ),
         ];
-        for (disturbance, end) in ends {
-            for disturbance in [disturbance, disturbance.split(30)] {
-                let mut plan = plan(disturbance, 0, 1);
+        for (impairment, end) in ends {
+            for impairment in [impairment, impairment.split(30)] {
+                let mut plan = plan(impairment, 0, 1);
                 let mut count = 0;
-                while let Passage::Open(may) = plan.passage(Direction::ToClient) {
+                while let Gate::Open(may) = plan.gate(Direction::ToClient) {
                     plan.passed(Direction::ToClient, may);
                     count += may;
                 }
                 assert_eq!(count, 100);
-                assert_eq!(plan.passage(Direction::ToClient), end);
-                assert_eq!(plan.is_cut(), end == Passage::Cut);
+                assert_eq!(plan.gate(Direction::ToClient), end);
+                assert_eq!(plan.is_cut(), end == Gate::Cut);
                 // The other direction has not counted any bytes.
-                assert!(matches!(
-                    plan.passage(Direction::FromClient),
-                    Passage::Open(_)
-                ));
+                assert!(matches!(plan.gate(Direction::FromClient), Gate::Open(_)));
             }
         }
     }
 
     #[test]
     fn nothing_goes_wrong_where_nothing_is_said() {
-        let clear = plan(Disturbance::new(), 0, 1);
+        let clear = plan(Impairment::new(), 0, 1);
         assert!(clear.is_clear() && !clear.is_cut());
-        assert_eq!(
-            clear.passage(Direction::ToClient),
-            Passage::Open(usize::MAX)
-        );
-        let slow = Disturbance::new().delay(Duration::from_secs(1));
+        assert_eq!(clear.gate(Direction::ToClient), Gate::Open(usize::MAX));
+        let slow = Impairment::new().delay(Duration::from_secs(1));
         let slow = ByteFaults::new().from_client(slow);
         let slow = BytePlan::new(slow, 0, ConnectionKey(1));
         assert!(!slow.is_clear());

@@ -371,21 +371,21 @@ fn server_properties(version: &str) -> FieldTable {
         capabilities.push(ShortStr::from_static(name).unwrap_or_default(), true);
     }
     let mut properties = FieldTable::new();
-    let mut tell = |name, value| {
+    let mut set = |name, value| {
         properties.push(ShortStr::from_static(name).unwrap_or_default(), value);
     };
-    tell("capabilities", capabilities.into());
-    tell("cluster_name", "amqp-broker@localhost".into());
-    tell(
+    set("capabilities", capabilities.into());
+    set("cluster_name", "amqp-broker@localhost".into());
+    set(
         "copyright",
         amqp_core::wire::FieldValue::from("In memory, for as long as it runs"),
     );
-    tell(
+    set(
         "information",
         "An in-memory broker that behaves as RabbitMQ".into(),
     );
-    tell("platform", "Rust".into());
-    tell("product", "RabbitMQ".into());
-    tell("version", version.into());
+    set("platform", "Rust".into());
+    set("product", "RabbitMQ".into());
+    set("version", version.into());
     properties
 }

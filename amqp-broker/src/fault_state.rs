@@ -1,6 +1,6 @@
 //! The faults that are set.
 
-use crate::{byte_faults::ByteSwitch, model::channel::Fate, random::Random};
+use crate::{byte_faults::ByteFaultState, model::channel::ConfirmOutcome, random::Random};
 
 /// A fault of publisher confirms. It begins with the next publish on a channel in confirm mode, of
 /// any connection.
@@ -25,7 +25,7 @@ pub(crate) struct FaultState {
     pub(crate) memory_alarm: bool,
     pub(crate) refused_connects: u64,
     pub(crate) confirms: ConfirmFault,
-    pub(crate) bytes: ByteSwitch,
+    pub(crate) bytes: ByteFaultState,
 }
 
 impl FaultState {
@@ -36,20 +36,20 @@ impl FaultState {
     }
 
     /// Returns the fault of the next confirm.
-    pub(crate) fn next_confirm(&mut self, random: &mut Random) -> Option<Fate> {
+    pub(crate) fn next_confirm(&mut self, random: &mut Random) -> Option<ConfirmOutcome> {
         match &mut self.confirms {
             ConfirmFault::None | ConfirmFault::DropNext(0) | ConfirmFault::NackNext(0) => None,
-            ConfirmFault::DropNext(left) => {
-                *left -= 1;
-                Some(Fate::Dropped)
+            ConfirmFault::DropNext(remaining) => {
+                *remaining -= 1;
+                Some(ConfirmOutcome::Dropped)
             }
-            ConfirmFault::NackNext(left) => {
-                *left -= 1;
-                Some(Fate::Nacked)
+            ConfirmFault::NackNext(remaining) => {
+                *remaining -= 1;
+                Some(ConfirmOutcome::Nacked)
             }
             ConfirmFault::DropOneIn(many) => {
                 let hit = random.next().is_multiple_of(u64::from((*many).max(1)));
-                hit.then_some(Fate::Dropped)
+                hit.then_some(ConfirmOutcome::Dropped)
             }
         }
     }

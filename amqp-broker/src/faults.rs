@@ -13,13 +13,13 @@ use crate::{
 /// Injects faults into a broker and its connections, for tests.
 ///
 /// ```
-/// use amqp_broker::{Broker, ByteFaults, Config, ConfirmFault, Disturbance};
+/// use amqp_broker::{Broker, ByteFaults, Config, ConfirmFault, Impairment};
 ///
 /// let mut broker = Broker::new(Config::default())?;
 /// broker.faults().refuse_connects(1);
 /// broker.faults().confirms(ConfirmFault::DropNext(3));
-/// let crumbs = ByteFaults::both(Disturbance::new().split(5));
-/// broker.faults().bytes_of_next(u64::MAX, crumbs);
+/// let pieces = ByteFaults::both(Impairment::new().split(5));
+/// broker.faults().bytes_of_next(u64::MAX, pieces);
 /// # Ok::<_, amqp_broker::ConfigError>(())
 /// ```
 #[derive(Debug)]
@@ -89,8 +89,8 @@ impl Faults<'_> {
     /// Closes a connection as an operator does: with 320 (connection-forced) or another code. The
     /// text is sent unchanged.
     pub fn close_connection(&mut self, key: ConnectionKey, code: ReplyCode, text: &str) {
-        if let Some(link) = self.broker.links.get_mut(&key) {
-            link.machine.close(code, text);
+        if let Some(conn) = self.broker.connections.get_mut(&key) {
+            conn.machine.close(code, text);
             self.broker.wake(key);
         }
         self.broker.finish();
@@ -98,8 +98,8 @@ impl Faults<'_> {
 
     /// Closes a channel by its number, without a fault of the client.
     pub fn close_channel(&mut self, key: ConnectionKey, number: u16, code: ReplyCode, text: &str) {
-        let link = self.broker.links.get(&key);
-        let channel = link.and_then(|link| link.channels.get(&number));
+        let conn = self.broker.connections.get(&key);
+        let channel = conn.and_then(|conn| conn.channels.get(&number));
         if let Some(id) = channel.map(|channel| channel.id) {
             let at = ChannelKey {
                 connection: key,

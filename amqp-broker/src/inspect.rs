@@ -202,14 +202,14 @@ impl Broker {
     /// Returns the current state.
     #[must_use]
     pub fn inspect(&self) -> Inspection {
-        let connections = self.links.iter().map(|(key, link)| ConnectionInfo {
+        let connections = self.connections.iter().map(|(key, conn)| ConnectionInfo {
             key: *key,
-            user: link.user.clone(),
-            vhost: link.vhost.clone(),
-            client_properties: link.machine.client_properties().clone(),
-            tuning: *link.machine.tuning(),
-            blocked: link.blocked,
-            channels: link
+            user: conn.user.clone(),
+            vhost: conn.vhost.clone(),
+            client_properties: conn.machine.client_properties().clone(),
+            tuning: *conn.machine.tuning(),
+            blocked: conn.blocked,
+            channels: conn
                 .channels
                 .values()
                 .map(|channel| ChannelInfo {
@@ -230,7 +230,7 @@ impl Broker {
                 .map(|vhost| self.inspect_vhost(vhost))
                 .collect(),
             connections: connections.collect(),
-            memory: self.gauge.get(),
+            memory: self.memory.get(),
             memory_alarm: self.alarm,
         }
     }
@@ -279,7 +279,7 @@ fn inspect_queue(queue: &Queue) -> QueueInfo {
         exclusive: consumer.exclusive,
         prefetch: consumer.prefetch,
         priority: consumer.priority,
-        active: queue.is_served(*key),
+        active: queue.is_active(*key),
         arguments: consumer.arguments.clone(),
     });
     QueueInfo {

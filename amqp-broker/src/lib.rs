@@ -94,7 +94,7 @@ mod refusal;
 
 pub use self::{
     broker::{AcceptError, Broker},
-    byte_faults::{ByteFaults, BytePlan, Direction, Disturbance, Passage},
+    byte_faults::{ByteFaults, BytePlan, Direction, Gate, Impairment},
     config::{Config, ConfigError, Limits, Rules, User},
     fault_state::ConfirmFault,
     faults::Faults,

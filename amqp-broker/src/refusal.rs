@@ -43,33 +43,33 @@ impl Refusal {
         Self { code, text }
     }
 
-    pub(crate) fn not_found(what: impl fmt::Display) -> Self {
-        Self::new(ReplyCode::NOT_FOUND, what)
+    pub(crate) fn not_found(text: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::NOT_FOUND, text)
     }
 
-    pub(crate) fn refused(why: impl fmt::Display) -> Self {
-        Self::new(ReplyCode::ACCESS_REFUSED, why)
+    pub(crate) fn access_refused(text: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::ACCESS_REFUSED, text)
     }
 
-    pub(crate) fn precondition(why: impl fmt::Display) -> Self {
-        Self::new(ReplyCode::PRECONDITION_FAILED, why)
+    pub(crate) fn precondition(text: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::PRECONDITION_FAILED, text)
     }
 
-    pub(crate) fn not_allowed(why: impl fmt::Display) -> Self {
-        Self::new(ReplyCode::NOT_ALLOWED, why)
+    pub(crate) fn not_allowed(text: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::NOT_ALLOWED, text)
     }
 
-    pub(crate) fn not_implemented(what: impl fmt::Display) -> Self {
-        Self::new(ReplyCode::NOT_IMPLEMENTED, what)
+    pub(crate) fn not_implemented(text: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::NOT_IMPLEMENTED, text)
     }
 
-    pub(crate) fn invalid(what: impl fmt::Display) -> Self {
-        Self::new(ReplyCode::COMMAND_INVALID, what)
+    pub(crate) fn invalid(text: impl fmt::Display) -> Self {
+        Self::new(ReplyCode::COMMAND_INVALID, text)
     }
 
     /// Refuses an operation on the default exchange, which supports only publishing.
     pub(crate) fn default_exchange() -> Self {
-        Self::refused("operation not permitted on the default exchange")
+        Self::access_refused("operation not permitted on the default exchange")
     }
 
     /// Refuses a queue that is exclusive to another connection.

@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use amqp_broker::{BytePlan, Direction, Passage};
+use amqp_broker::{BytePlan, Direction, Gate};
 use amqp_core::{Instant, Transmit};
 use amqp_driver::io::{Timer, Transport, register_waker};
 use bytes::{Buf as _, BytesMut};
@@ -132,7 +132,7 @@ impl Line {
     }
 
     fn set_stalled(&self, plan: &BytePlan) {
-        let stalled = plan.passage(Direction::ToClient) == Passage::Stalled && !plan.is_cut();
+        let stalled = plan.gate(Direction::ToClient) == Gate::Stalled && !plan.is_cut();
         self.stalled.store(stalled, Relaxed);
     }
 }
@@ -330,7 +330,7 @@ impl<C: Timer + Clone> Detour<C> {
         buf: &mut BytesMut,
         transport: &mut T,
     ) -> Poll<io::Result<usize>> {
-        let Passage::Open(count) = self.plan.passage(Direction::FromClient) else {
+        let Gate::Open(count) = self.plan.gate(Direction::FromClient) else {
             self.line.wake_at_change(cx);
             return Poll::Pending;
         };
@@ -411,7 +411,7 @@ impl<C: Timer + Clone> Detour<C> {
         transport: &mut T,
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx, transport))?;
-        if self.plan.passage(Direction::ToClient) == Passage::Stalled {
+        if self.plan.gate(Direction::ToClient) == Gate::Stalled {
             self.line.wake_at_change(cx);
             return Poll::Pending;
         }
@@ -441,7 +441,7 @@ impl<C: Timer + Clone> Detour<C> {
             if self.to_client.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            let Passage::Open(count) = self.plan.passage(Direction::ToClient) else {
+            let Gate::Open(count) = self.plan.gate(Direction::ToClient) else {
                 self.line.wake_at_change(cx);
                 return Poll::Pending;
             };

@@ -44,17 +44,17 @@ use crate::{
 /// connection because it has received no [heartbeats](https://www.rabbitmq.com/docs/heartbeats):
 ///
 /// ```
-/// use amqp_tokio::{Config, LocalBroker, broker::{ByteFaults, Disturbance}};
+/// use amqp_tokio::{Config, LocalBroker, broker::{ByteFaults, Impairment}};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let broker = LocalBroker::default();
-/// let crumbs = ByteFaults::both(Disturbance::new().split(1));
+/// let crumbs = ByteFaults::both(Impairment::new().split(1));
 /// broker.with(|broker| broker.faults().bytes_of_next(1, crumbs));
 /// let connection = broker.connect(Config::default()).await?;
 ///
 /// let key = broker.inspect().connections[0].key;
-/// let stall = ByteFaults::new().to_client(Disturbance::new().stall_after(0));
+/// let stall = ByteFaults::new().to_client(Impairment::new().stall_after(0));
 /// broker.with(|broker| broker.faults().bytes(key, stall));
 /// let reason = connection.closed().await;
 /// assert!(reason.to_string().contains("two heartbeat intervals"));

@@ -14,7 +14,7 @@ use std::{
 
 use amqp_tokio::{
     Config, Connection, LocalBroker,
-    broker::{ByteFaults, ConnectionKey, Disturbance},
+    broker::{ByteFaults, ConnectionKey, Impairment},
     connect,
     core::{CloseCause, TimeoutReason},
     protocol::{basic, queue},
@@ -61,7 +61,7 @@ async fn session(connection: &Connection, count: u32) -> Outcome {
 #[tokio::test]
 async fn everything_works_when_every_byte_comes_alone() -> Outcome {
     let broker = LocalBroker::default();
-    disturb_next(&broker, ByteFaults::both(Disturbance::new().split(1)));
+    disturb_next(&broker, ByteFaults::both(Impairment::new().split(1)));
     let connection = broker.connect(Config::default()).await?;
     time::timeout(PATIENCE, session(&connection, 20)).await?
 }
@@ -70,7 +70,7 @@ async fn everything_works_when_every_byte_comes_alone() -> Outcome {
 async fn a_delay_is_what_tokios_clock_says() -> Outcome {
     let broker = LocalBroker::default();
     let connection = broker.connect(Config::default()).await?;
-    let slow = Disturbance::new().delay(Duration::from_secs(1));
+    let slow = Impairment::new().delay(Duration::from_secs(1));
     let key = last_key(&broker)?;
     broker.with(|broker| broker.faults().bytes(key, ByteFaults::both(slow)));
     let begun = time::Instant::now();
@@ -89,7 +89,7 @@ async fn a_flush_waits_for_the_transport() -> Outcome {
     connection.flush().await?;
 
     let key = last_key(&broker)?;
-    let stall = ByteFaults::new().from_client(Disturbance::new().stall_after(0));
+    let stall = ByteFaults::new().from_client(Impairment::new().stall_after(0));
     broker.with(|broker| broker.faults().bytes(key, stall));
     let publish = basic::Publish::default().routing_key("tasks")?;
     let large = vec![0; 4 << 20]; // more than is under way in a pipe
@@ -107,7 +107,7 @@ async fn a_flush_waits_for_the_transport() -> Outcome {
     time::timeout(PATIENCE, waiting).await???;
     assert_eq!(connection.buffered(), 0);
 
-    let cut = ByteFaults::new().from_client(Disturbance::new().stall_after(0));
+    let cut = ByteFaults::new().from_client(Impairment::new().stall_after(0));
     broker.with(|broker| broker.faults().bytes(key, cut));
     let large = vec![0; 4 << 20];
     channel
@@ -130,7 +130,7 @@ async fn heartbeats_notice_a_stall() -> Outcome {
     let config = Config::default().heartbeat(10);
     let connection = broker.connect(config).await?;
     let key = last_key(&broker)?;
-    let stall = Disturbance::new().stall_after(0);
+    let stall = Impairment::new().stall_after(0);
     broker.with(|broker| broker.faults().bytes(key, ByteFaults::both(stall)));
     let begun = time::Instant::now();
     let reason = connection.closed().await;
@@ -150,18 +150,18 @@ async fn connections_over_sockets_are_disturbed_too() -> Outcome {
     let uri = format!("amqp://{}", server.local_addr());
     disturb_next(
         server.broker(),
-        ByteFaults::both(Disturbance::new().split(3)),
+        ByteFaults::both(Impairment::new().split(3)),
     );
     let connection = time::timeout(PATIENCE, connect(&uri)).await??;
     time::timeout(PATIENCE, session(&connection, 20)).await??;
 
     // Within the handshake.
-    let cut = ByteFaults::new().to_client(Disturbance::new().cut_after(300));
+    let cut = ByteFaults::new().to_client(Impairment::new().cut_after(300));
     disturb_next(server.broker(), cut);
     assert!(time::timeout(PATIENCE, connect(&uri)).await?.is_err());
 
     let connection = time::timeout(PATIENCE, connect(&uri)).await??;
-    let cut = ByteFaults::both(Disturbance::new().cut_after(2000));
+    let cut = ByteFaults::both(Impairment::new().cut_after(2000));
     let key = last_key(server.broker())?;
     let broker = server.broker();
     broker.with(|broker| broker.faults().bytes(key, cut));
@@ -180,7 +180,7 @@ async fn the_switch_is_thrown_from_another_thread_at_any_time() -> Outcome {
     let broker = LocalBroker::default();
     let connection = broker.connect(Config::default()).await?;
     let key = last_key(&broker)?;
-    let way = Disturbance::new();
+    let way = Impairment::new();
     let plans = [
         ByteFaults::both(way.stall_after(0)),
         ByteFaults::new(),

@@ -102,7 +102,7 @@ impl Broker {
             expiration: None,
         };
         let properties = EncodedProperties::from(&properties);
-        let letter = Message::new(envelope, properties, message.body.clone(), &self.gauge);
+        let letter = Message::new(envelope, properties, message.body.clone(), &self.memory);
         for key in queues {
             // A queue that rejects the message is skipped.
             self.enqueue(key, &letter);
@@ -158,8 +158,8 @@ impl Death<'_> {
     }
 
     fn is_same(&self, death: &FieldValue) -> bool {
-        says(death, "queue", self.queue.name.as_bytes())
-            && says(death, "reason", self.reason.name().as_bytes())
+        has_field(death, "queue", self.queue.name.as_bytes())
+            && has_field(death, "reason", self.reason.name().as_bytes())
     }
 
     fn describe(&self, headers: &FieldTable, expiration: Option<&ShortStr>) -> FieldTable {
@@ -195,7 +195,7 @@ fn sorted(table: &FieldTable) -> FieldTable {
 }
 
 /// Returns whether a field of an entry is `text`.
-fn says(death: &FieldValue, name: &str, text: &[u8]) -> bool {
+fn has_field(death: &FieldValue, name: &str, text: &[u8]) -> bool {
     let field = death.as_table().and_then(|death| death.get(name));
     field.and_then(FieldValue::as_bytes) == Some(text)
 }
@@ -205,12 +205,13 @@ fn says(death: &FieldValue, name: &str, text: &[u8]) -> bool {
 fn is_cycle(queue: &ShortStr, deaths: &FieldArray) -> bool {
     let here = deaths
         .iter()
-        .position(|death| says(death, "queue", queue.as_bytes()));
+        .position(|death| has_field(death, "queue", queue.as_bytes()));
     here.is_some_and(|here| {
-        let way = deaths.iter().take(here + 1);
-        let mut way = way.map(|death| {
-            death.as_table().is_some() && !says(death, "reason", Reason::Rejected.name().as_bytes())
+        let path = deaths.iter().take(here + 1);
+        let mut path = path.map(|death| {
+            death.as_table().is_some()
+                && !has_field(death, "reason", Reason::Rejected.name().as_bytes())
         });
-        way.all(|automatic| automatic)
+        path.all(|automatic| automatic)
     })
 }

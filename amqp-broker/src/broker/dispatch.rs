@@ -14,9 +14,9 @@ use crate::{
     model::{
         arguments::{Overflow, QueueKind},
         channel::{Settle, Subscription, Unacked},
-        link::Link,
+        conn_state::ConnState,
         message::Message,
-        queue::{Consumer, Entry, Queue},
+        queue::{Consumer, Entry, Queue, RequeueCause},
     },
 };
 
@@ -41,7 +41,7 @@ impl Broker {
 
     /// Processes a queue after a change: delivers messages, drops those that have expired or exceed
     /// the maximum length, and deletes the queue if it has expired.
-    pub(super) fn look_at(&mut self, key: QueueKey) {
+    pub(super) fn service_queue(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.get_mut(&key) else {
             return;
         };
@@ -92,23 +92,24 @@ impl Broker {
         if queue.is_empty() {
             return false;
         }
-        let links = &mut self.links;
-        let Some(taker) = queue.next_consumer(|_, consumer| can_take(links, consumer)) else {
+        let connections = &mut self.connections;
+        let Some(consumer_key) = queue.next_consumer(|_, consumer| can_take(connections, consumer))
+        else {
             return false;
         };
         let Some(entry) = queue.pop() else {
             return false;
         };
-        let Some(consumer) = queue.consumers.get(&taker) else {
+        let Some(consumer) = queue.consumers.get(&consumer_key) else {
             return false;
         };
         let (to, no_ack) = (consumer.channel, consumer.no_ack);
         let consumer_tag = consumer.tag.clone();
-        let returned = returns_told(queue, &entry);
-        let Some(link) = self.links.get_mut(&to.connection) else {
+        let delivery_count = delivery_count(queue, &entry);
+        let Some(conn) = self.connections.get_mut(&to.connection) else {
             return false;
         };
-        let Some(channel) = link.channel(to.id) else {
+        let Some(channel) = conn.channel(to.id) else {
             return false;
         };
         let delivery_tag = channel.next_delivery();
@@ -124,18 +125,18 @@ impl Broker {
             channel.unacked.push_back(Unacked {
                 tag: delivery_tag,
                 queue: key,
-                consumer: Some(taker),
+                consumer: Some(consumer_key),
                 consumer_tag: Some(method.consumer_tag.clone()),
                 entry: entry.clone(),
             });
             if let Some(queue) = self.queues.get_mut(&key) {
                 queue.unacked += 1;
-                if let Some(consumer) = queue.consumers.get_mut(&taker) {
+                if let Some(consumer) = queue.consumers.get_mut(&consumer_key) {
                     consumer.unacked += 1;
                 }
             }
         }
-        send_message(link, to, &method, &entry.message, returned);
+        send_message(conn, to, &method, &entry.message, delivery_count);
         self.wake(to.connection);
         true
     }
@@ -143,27 +144,27 @@ impl Broker {
     /// Returns the blocked consumers of a channel to the round-robin, in the order in which they
     /// were blocked. Called when prefetch, flow control or queued output may not block them any
     /// more.
-    pub(crate) fn release(&mut self, key: ChannelKey) {
+    pub(crate) fn unblock_consumers(&mut self, key: ChannelKey) {
         let Ok(channel) = self.channel(key) else {
             return;
         };
-        if !core::mem::take(&mut channel.held_back) {
+        if !core::mem::take(&mut channel.has_blocked_consumer) {
             return;
         }
         let subscriptions: Vec<Subscription> = channel.consumers.values().copied().collect();
-        let mut held: Vec<(QueueKey, Option<u64>, ConsumerKey)> = Vec::new();
+        let mut blocked: Vec<(QueueKey, Option<u64>, ConsumerKey)> = Vec::new();
         for subscription in subscriptions {
             if let Subscription::Queue { queue, key } = subscription
                 && let Some(found) = self.queues.get(&queue)
                 && let Some(consumer) = found.consumers.get(&key)
             {
-                held.push((queue, consumer.held_back, key));
+                blocked.push((queue, consumer.blocked_since, key));
             }
         }
-        held.sort_unstable();
-        for (queue, _, consumer) in held {
+        blocked.sort_unstable();
+        for (queue, _, consumer) in blocked {
             if let Some(found) = self.queues.get_mut(&queue) {
-                found.join_turn(consumer);
+                found.join_round_robin(consumer);
             }
             self.schedule(queue);
         }
@@ -172,7 +173,7 @@ impl Broker {
     /// Stops counting deliveries towards the prefetch limits, and as unacknowledged. Messages from
     /// `basic.get` do not count towards the limit of the channel. [`settle`](Self::settle) handles
     /// the messages.
-    pub(crate) fn discount(&mut self, key: ChannelKey, deliveries: &[Unacked]) {
+    pub(crate) fn uncount_unacked(&mut self, key: ChannelKey, deliveries: &[Unacked]) {
         let counted = deliveries.iter().filter(|one| one.consumer.is_some());
         let counted = counted.count() as u64;
         if let Ok(channel) = self.channel(key) {
@@ -197,12 +198,12 @@ impl Broker {
         let mut queues = BTreeSet::new();
         for delivery in deliveries {
             if kind != Settle::Ack && queues.insert(delivery.queue) {
-                self.rejoin(&delivery);
+                self.requeue_consumer(&delivery);
             }
             match kind {
                 Settle::Ack => {}
-                Settle::Requeue => self.put_back(delivery, true),
-                Settle::Abandon => self.put_back(delivery, false),
+                Settle::Requeue => self.requeue(delivery, RequeueCause::Client),
+                Settle::ChannelEnded => self.requeue(delivery, RequeueCause::ChannelEnded),
                 Settle::Reject => {
                     self.dead_letter(delivery.queue, &delivery.entry.message, Reason::Rejected);
                 }
@@ -212,14 +213,14 @@ impl Broker {
             if kind != Settle::Reject {
                 self.drop_surplus(queue);
             }
-            self.look_at(queue);
+            self.service_queue(queue);
         }
     }
 
     /// Returns the consumer of a delivery to the round-robin, if it has its own prefetch limit.
-    /// Consumers that a limit of the channel blocks return in `release`, when all deliveries are
-    /// settled.
-    fn rejoin(&mut self, delivery: &Unacked) {
+    /// Consumers that a limit of the channel blocks return in `unblock_consumers`, when all
+    /// deliveries are settled.
+    fn requeue_consumer(&mut self, delivery: &Unacked) {
         if let Some(consumer) = delivery.consumer
             && let Some(queue) = self.queues.get_mut(&delivery.queue)
             && queue
@@ -227,18 +228,19 @@ impl Broker {
                 .get(&consumer)
                 .is_some_and(|consumer| consumer.prefetch > 0)
         {
-            queue.join_turn(consumer);
+            queue.join_round_robin(consumer);
         }
     }
 
-    fn put_back(&mut self, delivery: Unacked, refused: bool) {
+    /// Requeues a message, or dead-letters it beyond the delivery limit of its queue.
+    fn requeue(&mut self, delivery: Unacked, cause: RequeueCause) {
         let Some(queue) = self.queues.get_mut(&delivery.queue) else {
             return;
         };
         let mut entry = delivery.entry;
-        entry.returned += 1;
-        if queue.may_return(&entry) {
-            queue.put_back(entry, refused);
+        entry.delivery_count += 1;
+        if queue.is_within_delivery_limit(&entry) {
+            queue.requeue(entry, cause);
             self.schedule(delivery.queue);
         } else {
             self.dead_letter(delivery.queue, &entry.message, Reason::DeliveryLimit);
@@ -266,48 +268,48 @@ impl Broker {
 
 /// Returns whether a consumer can take a delivery now: its channel is open and not paused, and
 /// neither of them is at its prefetch limit (<https://www.rabbitmq.com/docs/consumer-prefetch>). If
-/// not, sets `held_back` on its channel.
-fn can_take(links: &mut BTreeMap<ConnectionKey, Link>, consumer: &Consumer) -> bool {
-    let Some(link) = links.get_mut(&consumer.channel.connection) else {
+/// not, sets `has_blocked_consumer` on its channel.
+fn can_take(connections: &mut BTreeMap<ConnectionKey, ConnState>, consumer: &Consumer) -> bool {
+    let Some(conn) = connections.get_mut(&consumer.channel.connection) else {
         return false;
     };
-    let Some(mut machine) = link.machine.channel(consumer.channel.id) else {
+    let Some(mut machine) = conn.machine.channel(consumer.channel.id) else {
         return false;
     };
     let writable = machine.is_open() && machine.hold().is_none();
-    let Some(channel) = link.channel(consumer.channel.id) else {
+    let Some(channel) = conn.channel(consumer.channel.id) else {
         return false;
     };
     let full = |limit: u16, value: u64| limit > 0 && value >= u64::from(limit);
     let own = !consumer.no_ack && full(consumer.prefetch, consumer.unacked);
     let shared = full(channel.global_prefetch, channel.counted);
     let can = writable && !own && !shared;
-    channel.held_back |= !can;
+    channel.has_blocked_consumer |= !can;
     can
 }
 
 /// Returns the number of requeues of a message: `Some` for a quorum queue, which sends it as
 /// `x-delivery-count` (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
-pub(crate) fn returns_told(queue: &Queue, entry: &Entry) -> Option<u64> {
-    (queue.arguments.kind == QueueKind::Quorum).then_some(entry.returned)
+pub(crate) fn delivery_count(queue: &Queue, entry: &Entry) -> Option<u64> {
+    (queue.arguments.kind == QueueKind::Quorum).then_some(entry.delivery_count)
 }
 
 /// Sends a message on a channel, regardless of the size of its properties: dead-lettering may have
 /// extended its headers beyond the `frame_max` of the consumer.
 pub(crate) fn send_message<M: amqp_core::ServerSent>(
-    link: &mut Link,
+    conn: &mut ConnState,
     to: ChannelKey,
     method: &M,
     message: &Message,
-    returned: Option<u64>,
+    delivery_count: Option<u64>,
 ) {
-    let Some(mut machine) = link.machine.channel(to.id) else {
+    let Some(mut machine) = conn.machine.channel(to.id) else {
         return;
     };
     let body = message.body.clone();
     // Fails only on a channel that is not open. Its teardown requeues all unacknowledged
     // deliveries.
-    let _sent = match returned {
+    let _sent = match delivery_count {
         None => machine.send_content(method, &message.properties, body),
         Some(count) => {
             let mut properties = message.decode_properties();

@@ -27,8 +27,8 @@ impl Broker {
     pub(super) fn authenticate(&mut self, key: ConnectionKey, request: &AuthRequest) {
         let response = request.response.expose();
         let mechanism = &request.mechanism;
-        let is_offered = self.links.get(&key).is_some_and(|link| {
-            let mut offered = link.machine.mechanisms().split(' ');
+        let is_offered = self.connections.get(&key).is_some_and(|conn| {
+            let mut offered = conn.machine.mechanisms().split(' ');
             offered.any(|name| name == mechanism.as_str())
         });
         let user = match mechanism.as_str() {
@@ -37,7 +37,7 @@ impl Broker {
             )),
             Plain::NAME => self.user_by_password(sasl::parse_plain(response)),
             AmqPlain::NAME => self.user_by_password(sasl::parse_amqplain(response)),
-            External::NAME => Ok(self.user_vouched_for(key)),
+            External::NAME => Ok(self.user_by_transport(key)),
             _ => Err(Refusal::invalid(format_args!(
                 "unknown authentication mechanism '{mechanism}'"
             ))),
@@ -45,23 +45,23 @@ impl Broker {
         let user = match user {
             Ok(user) => user,
             Err(refusal) => {
-                self.hang_up(key, &refusal);
+                self.close_without_reply(key, &refusal);
                 return;
             }
         };
-        let Some(link) = self.links.get_mut(&key) else {
+        let Some(conn) = self.connections.get_mut(&key) else {
             return;
         };
         // Neither call fails: the machine waits for the decision.
         let _decided = if let Some(user) = user {
-            link.user = user;
-            link.machine.accept()
+            conn.user = user;
+            conn.machine.accept()
         } else {
-            let refusal = Refusal::refused(format_args!(
+            let refusal = Refusal::access_refused(format_args!(
                 "Login was refused using authentication mechanism {mechanism}. For details see the \
                  broker logfile."
             ));
-            link.machine.refuse(&refusal.text)
+            conn.machine.refuse(&refusal.text)
         };
     }
 
@@ -81,16 +81,16 @@ impl Broker {
 
     /// Returns the user that the transport has authenticated. The authorization identity in the
     /// client's response is ignored, as in RabbitMQ.
-    fn user_vouched_for(&self, key: ConnectionKey) -> Option<String> {
-        let name = self.links.get(&key)?.vouched.as_ref()?;
+    fn user_by_transport(&self, key: ConnectionKey) -> Option<String> {
+        let name = self.connections.get(&key)?.external_user.as_ref()?;
         self.users.get(name).map(|user| user.name.clone())
     }
 
     /// Ends a connection during the handshake without a reply, as RabbitMQ does for an unreadable
     /// login.
-    fn hang_up(&mut self, key: ConnectionKey, refusal: &Refusal) {
-        if let Some(link) = self.links.get_mut(&key) {
-            link.machine.close(refusal.code, &refusal.text);
+    fn close_without_reply(&mut self, key: ConnectionKey, refusal: &Refusal) {
+        if let Some(conn) = self.connections.get_mut(&key) {
+            conn.machine.close(refusal.code, &refusal.text);
         }
     }
 
@@ -98,26 +98,26 @@ impl Broker {
     /// refuses it with 530 (not-allowed) if it does not exist or the user has no permissions in it
     /// (<https://www.rabbitmq.com/docs/access-control>).
     pub(super) fn open_vhost(&mut self, key: ConnectionKey, name: &ShortStr) {
-        let Some(link) = self.links.get_mut(&key) else {
+        let Some(conn) = self.connections.get_mut(&key) else {
             return;
         };
         let allowed = self
             .users
-            .get(&link.user)
+            .get(&conn.user)
             .is_some_and(|user| user.permissions.contains_key(name.as_str()));
         if !self.vhosts.contains_key(name.as_str()) {
             let refusal = Refusal::not_allowed(format_args!("vhost {name} not found"));
-            link.machine.close(refusal.code, &refusal.text);
+            conn.machine.close(refusal.code, &refusal.text);
         } else if !allowed {
             let refusal = Refusal::not_allowed(format_args!(
                 "access to vhost '{name}' refused for user '{}'",
-                link.user
+                conn.user
             ));
-            link.machine.close(refusal.code, &refusal.text);
+            conn.machine.close(refusal.code, &refusal.text);
         } else {
-            link.vhost = name.as_str().into();
+            conn.vhost = name.as_str().into();
             // Does not fail: the machine waits for the decision.
-            let _opened = link.machine.open();
+            let _opened = conn.machine.open();
         }
     }
 
@@ -130,8 +130,8 @@ impl Broker {
     ) {
         debug_assert_ne!(refusal.code, ReplyCode::SUCCESS);
         self.send_confirms(key);
-        if let Some(link) = self.links.get_mut(&key) {
-            link.machine
+        if let Some(conn) = self.connections.get_mut(&key) {
+            conn.machine
                 .close_after(refusal.code, &refusal.text, method);
             self.take_events(key);
             self.wake(key);

@@ -33,8 +33,8 @@ impl Broker {
         method: Option<MethodId>,
     ) {
         self.send_confirms(key.connection);
-        if let Some(link) = self.links.get_mut(&key.connection)
-            && let Some(mut channel) = link.machine.channel(key.id)
+        if let Some(conn) = self.connections.get_mut(&key.connection)
+            && let Some(mut channel) = conn.machine.channel(key.id)
         {
             // Fails only on a channel that the client has closed since.
             let _closed = channel.close(refusal.code, &refusal.text, method);
@@ -46,55 +46,56 @@ impl Broker {
     /// Ends a channel: removes its consumers, and requeues its unacknowledged deliveries
     /// (<https://www.rabbitmq.com/docs/confirms>).
     pub(crate) fn end_channel(&mut self, key: ChannelKey) {
-        let Some(link) = self.links.get_mut(&key.connection) else {
+        let Some(conn) = self.connections.get_mut(&key.connection) else {
             return;
         };
-        link.confirming.remove(&key.id);
-        if link.channel(key.id).is_none() {
+        conn.confirming.remove(&key.id);
+        if conn.channel(key.id).is_none() {
             return;
         }
-        let Some(channel) = link.channels.remove(&key.id.number()) else {
+        let Some(channel) = conn.channels.remove(&key.id.number()) else {
             return;
         };
-        self.bury(channel);
+        self.teardown_channel(channel);
     }
 
-    fn bury(&mut self, mut channel: Channel) {
+    /// Releases everything that a removed channel holds.
+    fn teardown_channel(&mut self, mut channel: Channel) {
         if let Some(address) = channel.reply_address.take() {
             self.reply_addresses.remove(&address);
         }
-        let mut back: Vec<Unacked> = channel.unacked.drain(..).collect();
+        let mut unsettled: Vec<Unacked> = channel.unacked.drain(..).collect();
         if let Mode::Transaction(transaction) = &mut channel.mode {
             let settlements = transaction.settlements.drain(..);
-            back.extend(settlements.flat_map(|settlement| settlement.deliveries));
+            unsettled.extend(settlements.flat_map(|settlement| settlement.deliveries));
         }
         for subscription in channel.consumers.values() {
             if let Subscription::Queue { queue, key } = *subscription {
                 self.remove_consumer(queue, key);
             }
         }
-        for delivery in &back {
+        for delivery in &unsettled {
             if let Some(queue) = self.queues.get_mut(&delivery.queue) {
                 queue.unacked = queue.unacked.saturating_sub(1);
             }
         }
-        self.settle(Settle::Abandon, back);
+        self.settle(Settle::ChannelEnded, unsettled);
     }
 
     /// Ends a connection: its channels, and its exclusive queues
     /// (<https://www.rabbitmq.com/docs/queues>).
     pub(super) fn end_connection(&mut self, key: ConnectionKey) {
-        let Some(link) = self.links.get_mut(&key) else {
+        let Some(conn) = self.connections.get_mut(&key) else {
             return;
         };
-        link.pending.clear();
-        link.blocked = false;
-        link.stuffed = false;
-        link.confirming = BTreeSet::new();
-        let channels = core::mem::take(&mut link.channels);
-        let queues = core::mem::take(&mut link.exclusive);
+        conn.pending.clear();
+        conn.blocked = false;
+        conn.output_full = false;
+        conn.confirming = BTreeSet::new();
+        let channels = core::mem::take(&mut conn.channels);
+        let queues = core::mem::take(&mut conn.exclusive);
         for channel in channels.into_values() {
-            self.bury(channel);
+            self.teardown_channel(channel);
         }
         for queue in queues {
             self.delete_queue(queue);
@@ -115,18 +116,21 @@ impl Broker {
         if let Some(vhost) = self.vhosts.get_mut(&queue.vhost) {
             vhost.delete_queue(&queue.name);
         }
-        if let Some(owner) = queue.owner.and_then(|owner| self.links.get_mut(&owner)) {
+        if let Some(owner) = queue
+            .owner
+            .and_then(|owner| self.connections.get_mut(&owner))
+        {
             owner.exclusive.remove(&key);
         }
         for consumer in core::mem::take(&mut queue.consumers).into_values() {
-            let Some(link) = self.links.get_mut(&consumer.channel.connection) else {
+            let Some(conn) = self.connections.get_mut(&consumer.channel.connection) else {
                 continue;
             };
-            let Some(channel) = link.channel(consumer.channel.id) else {
+            let Some(channel) = conn.channel(consumer.channel.id) else {
                 continue;
             };
             channel.consumers.remove(&consumer.tag);
-            if link.machine.client_has_capability("consumer_cancel_notify") {
+            if conn.machine.client_has_capability("consumer_cancel_notify") {
                 let cancel = basic::Cancel {
                     consumer_tag: consumer.tag,
                     no_wait: true,

@@ -20,8 +20,8 @@ use crate::{
     fault_state::FaultState,
     keys::{ChannelKey, ConnectionKey, QueueKey},
     model::{
-        channel::Channel, exchange::Exchange, link::Link, message::Gauge, queue::Queue,
-        vhost::Vhost,
+        channel::Channel, conn_state::ConnState, exchange::Exchange, message::MemoryMeter,
+        queue::Queue, vhost::Vhost,
     },
     random::Random,
     refusal::{Outcome, Refusal},
@@ -37,7 +37,7 @@ pub struct Broker {
     server: server::Config,
     pub(crate) users: BTreeMap<String, User>,
     pub(crate) now: Instant,
-    pub(crate) links: BTreeMap<ConnectionKey, Link>,
+    pub(crate) connections: BTreeMap<ConnectionKey, ConnState>,
     pub(crate) vhosts: BTreeMap<String, Vhost>,
     pub(crate) queues: BTreeMap<QueueKey, Queue>,
     /// The deadlines of queues, at most one for each queue.
@@ -49,7 +49,7 @@ pub struct Broker {
     /// The connections with drivers that must be woken.
     wakes: VecDeque<ConnectionKey>,
     /// The memory that messages occupy.
-    pub(crate) gauge: Gauge,
+    pub(crate) memory: MemoryMeter,
     /// `true` while the memory alarm is raised: connections that publish are blocked.
     pub(crate) alarm: bool,
     /// The channels that receive direct replies, by their addresses
@@ -113,14 +113,14 @@ impl Broker {
             server,
             users,
             now: Instant::ORIGIN,
-            links: BTreeMap::new(),
+            connections: BTreeMap::new(),
             vhosts,
             queues: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             due: VecDeque::new(),
             resumed: VecDeque::new(),
             wakes: VecDeque::new(),
-            gauge: Gauge::default(),
+            memory: MemoryMeter::default(),
             alarm: false,
             reply_addresses: BTreeMap::new(),
             faults: FaultState::default(),
@@ -139,7 +139,7 @@ impl Broker {
     pub fn accept(&mut self, now: Instant) -> Result<ConnectionKey, AcceptError> {
         self.advance_clock(now);
         let limit = self.config.limits.connections;
-        if self.links.len() >= limit {
+        if self.connections.len() >= limit {
             return Err(AcceptError::TooManyConnections { limit });
         }
         if self.faults.refuses_connect() {
@@ -150,8 +150,8 @@ impl Broker {
             .map_err(|_| AcceptError::Refused)?;
         self.accepted += 1;
         let key = ConnectionKey(self.accepted);
-        self.links.insert(key, Link::new(machine));
-        self.faults.bytes.begin(key);
+        self.connections.insert(key, ConnState::new(machine));
+        self.faults.bytes.on_accept(key);
         Ok(key)
     }
 
@@ -172,11 +172,11 @@ impl Broker {
     /// ```
     pub fn handle_secured(&mut self, key: ConnectionKey, user: Option<String>) {
         let mechanisms = &self.config.server.mechanisms;
-        if let Some(link) = self.links.get_mut(&key)
-            && link.machine.stage() == Stage::Greeting
+        if let Some(conn) = self.connections.get_mut(&key)
+            && conn.machine.stage() == Stage::Greeting
         {
-            link.machine.set_mechanisms(mechanisms);
-            link.vouched = user;
+            conn.machine.set_mechanisms(mechanisms);
+            conn.external_user = user;
         }
     }
 
@@ -207,8 +207,8 @@ impl Broker {
     /// Removes a connection without a driver. Ends it at once, if it has not ended.
     pub fn remove(&mut self, key: ConnectionKey, now: Instant) {
         self.handle_eof(key, now);
-        self.faults.bytes.end(key);
-        if self.links.remove(&key).is_some_and(|link| link.woken) {
+        self.faults.bytes.on_remove(key);
+        if self.connections.remove(&key).is_some_and(|conn| conn.woken) {
             self.wakes.retain(|waiting| *waiting != key);
         }
     }
@@ -218,12 +218,12 @@ impl Broker {
     /// Moves the output of a connection into `out`. Returns `false` if there is none.
     pub fn poll_transmit(&mut self, key: ConnectionKey, now: Instant, out: &mut Transmit) -> bool {
         self.advance_clock(now);
-        let Some(link) = self.links.get_mut(&key) else {
+        let Some(conn) = self.connections.get_mut(&key) else {
             return false;
         };
-        let moved = link.machine.poll_transmit(self.now, out);
-        if link.stuffed && link.machine.buffered() <= self.config.limits.replies / 2 {
-            link.stuffed = false;
+        let moved = conn.machine.poll_transmit(self.now, out);
+        if conn.output_full && conn.machine.buffered() <= self.config.limits.replies / 2 {
+            conn.output_full = false;
             self.resume(key);
         }
         self.take_events(key);
@@ -242,15 +242,15 @@ impl Broker {
     /// reason. It concerns only that connection, for instance its heartbeats.
     #[must_use]
     pub fn poll_connection_timeout(&self, key: ConnectionKey) -> Option<(Instant, TimeoutReason)> {
-        self.links.get(&key)?.machine.poll_timeout()
+        self.connections.get(&key)?.machine.poll_timeout()
     }
 
     /// Returns a connection that has output, or can be read from again, since it was last returned:
     /// wake its driver.
     pub fn poll_wake(&mut self) -> Option<ConnectionKey> {
         let key = self.wakes.pop_front()?;
-        if let Some(link) = self.links.get_mut(&key) {
-            link.woken = false;
+        if let Some(conn) = self.connections.get_mut(&key) {
+            conn.woken = false;
         }
         Some(key)
     }
@@ -260,23 +260,25 @@ impl Broker {
     /// [`Limits::replies`](crate::Limits::replies).
     #[must_use]
     pub fn wants_input(&self, key: ConnectionKey) -> bool {
-        self.links.get(&key).is_none_or(Link::is_read)
+        self.connections
+            .get(&key)
+            .is_none_or(ConnState::wants_input)
     }
 
     /// Returns the minimum number of bytes that are missing from the frame in progress; 0 between
     /// frames.
     #[must_use]
     pub fn read_hint(&self, key: ConnectionKey) -> usize {
-        let link = self.links.get(&key);
-        link.map_or(0, |link| link.machine.read_hint())
+        let conn = self.connections.get(&key);
+        conn.map_or(0, |conn| conn.machine.read_hint())
     }
 
     /// Returns whether a connection has ended: close its transport, and [`remove`](Self::remove)
     /// it.
     #[must_use]
     pub fn is_finished(&self, key: ConnectionKey) -> bool {
-        let link = self.links.get(&key);
-        link.is_none_or(|link| link.machine.is_finished())
+        let conn = self.connections.get(&key);
+        conn.is_none_or(|conn| conn.machine.is_finished())
     }
 
     // Internal operations.
@@ -304,8 +306,8 @@ impl Broker {
         happen: impl FnOnce(&mut server::Connection, Instant),
     ) {
         self.advance_clock(now);
-        if let Some(link) = self.links.get_mut(&key) {
-            happen(&mut link.machine, self.now);
+        if let Some(conn) = self.connections.get_mut(&key) {
+            happen(&mut conn.machine, self.now);
             self.take_events(key);
             self.wake(key);
         }
@@ -345,18 +347,18 @@ impl Broker {
 
     /// Requests a wake-up of a connection's driver.
     pub(crate) fn wake(&mut self, key: ConnectionKey) {
-        if let Some(link) = self.links.get_mut(&key)
-            && !link.woken
+        if let Some(conn) = self.connections.get_mut(&key)
+            && !conn.woken
         {
-            link.woken = true;
+            conn.woken = true;
             self.wakes.push_back(key);
         }
     }
 
     /// Processes all scheduled queues.
-    pub(crate) fn look_at_queues(&mut self) {
+    pub(crate) fn service_due(&mut self) {
         while let Some(key) = self.due.pop_front() {
-            self.look_at(key);
+            self.service_queue(key);
         }
     }
 
@@ -364,8 +366,8 @@ impl Broker {
     /// connections.
     pub(crate) fn finish(&mut self) {
         loop {
-            self.look_at_queues();
-            self.watch_memory();
+            self.service_due();
+            self.update_alarm();
             let Some(key) = self.resumed.pop_front() else {
                 return;
             };
@@ -375,10 +377,10 @@ impl Broker {
 
     /// Resumes reading from a connection, unless it is still paused for another reason.
     fn resume(&mut self, key: ConnectionKey) {
-        if let Some(link) = self.links.get_mut(&key)
-            && link.is_read()
+        if let Some(conn) = self.connections.get_mut(&key)
+            && conn.wants_input()
         {
-            link.machine.set_reading(self.now, true);
+            conn.machine.set_reading(self.now, true);
             self.resumed.push_back(key);
             self.wake(key);
         }
@@ -386,47 +388,49 @@ impl Broker {
 
     /// Raises the memory alarm above the limit, and clears it at 7/8 of the limit. Clearing it
     /// unblocks all connections; raising it blocks a connection at its next publish, in
-    /// `hold_reading` (<https://www.rabbitmq.com/docs/alarms>).
-    fn watch_memory(&mut self) {
+    /// `pause_reading` (<https://www.rabbitmq.com/docs/alarms>).
+    fn update_alarm(&mut self) {
         let limit = self.config.limits.memory;
-        let taken = self.gauge.get();
+        let used = self.memory.get();
         let low = limit - limit / 8;
-        let alarm = self.faults.memory_alarm || taken > if self.alarm { low } else { limit };
+        let alarm = self.faults.memory_alarm || used > if self.alarm { low } else { limit };
         if alarm || !self.alarm {
             self.alarm = alarm;
             return;
         }
         self.alarm = false;
-        let blocked = self.links.iter().filter(|(_, link)| link.blocked);
+        let blocked = self.connections.iter().filter(|(_, conn)| conn.blocked);
         let blocked: VecDeque<ConnectionKey> = blocked.map(|(key, _)| *key).collect();
         for key in blocked {
-            if let Some(link) = self.links.get_mut(&key) {
-                link.blocked = false;
+            if let Some(conn) = self.connections.get_mut(&key) {
+                conn.blocked = false;
                 // Fails only on a connection that is not open, which needs no notification.
-                let _told = link.machine.unblock();
+                let _notified = conn.machine.unblock();
             }
             self.wake(key);
             self.resume(key);
         }
     }
 
-    pub(crate) fn link(&mut self, key: ConnectionKey) -> Outcome<&mut Link> {
-        self.links.get_mut(&key).ok_or_else(gone)
+    pub(crate) fn conn(&mut self, key: ConnectionKey) -> Outcome<&mut ConnState> {
+        self.connections.get_mut(&key).ok_or_else(connection_ended)
     }
 
     pub(crate) fn channel(&mut self, key: ChannelKey) -> Outcome<&mut Channel> {
-        let link = self.link(key.connection)?;
-        link.channel(key.id).ok_or_else(gone)
+        let conn = self.conn(key.connection)?;
+        conn.channel(key.id).ok_or_else(connection_ended)
     }
 
     pub(crate) fn vhost(&self, key: ConnectionKey) -> Outcome<&Vhost> {
-        let link = self.links.get(&key).ok_or_else(gone)?;
-        self.vhosts.get(&link.vhost).ok_or_else(gone)
+        let conn = self.connections.get(&key).ok_or_else(connection_ended)?;
+        self.vhosts.get(&conn.vhost).ok_or_else(connection_ended)
     }
 
     pub(crate) fn vhost_mut(&mut self, key: ConnectionKey) -> Outcome<&mut Vhost> {
-        let link = self.links.get(&key).ok_or_else(gone)?;
-        self.vhosts.get_mut(&link.vhost).ok_or_else(gone)
+        let conn = self.connections.get(&key).ok_or_else(connection_ended)?;
+        self.vhosts
+            .get_mut(&conn.vhost)
+            .ok_or_else(connection_ended)
     }
 
     pub(crate) fn exchange(
@@ -439,10 +443,10 @@ impl Broker {
 
     /// Sends a method on a channel, if the channel is open.
     pub(crate) fn send<M: ServerSent>(&mut self, to: ChannelKey, method: &M) {
-        let Some(link) = self.links.get_mut(&to.connection) else {
+        let Some(conn) = self.connections.get_mut(&to.connection) else {
             return;
         };
-        if let Some(mut channel) = link.machine.channel(to.id) {
+        if let Some(mut channel) = conn.machine.channel(to.id) {
             // Fails only on a channel that has been closed since, which needs no reply.
             let _sent = channel.send(method);
             self.wake(to.connection);
@@ -457,15 +461,15 @@ impl Broker {
     }
 
     pub(crate) fn channel_ids(&self, key: ConnectionKey) -> alloc::vec::Vec<ChannelId> {
-        let link = self.links.get(&key);
-        link.map(|link| link.channels.values().map(|channel| channel.id).collect())
+        let conn = self.connections.get(&key);
+        conn.map(|conn| conn.channels.values().map(|channel| channel.id).collect())
             .unwrap_or_default()
     }
 }
 
 /// The refusal of an operation on a connection or channel that has ended. Its text is never sent,
 /// because there is no receiver.
-fn gone() -> Refusal {
+fn connection_ended() -> Refusal {
     Refusal::new(
         amqp_core::protocol::ReplyCode::INTERNAL_ERROR,
         "the connection is gone",

@@ -10,7 +10,7 @@ use super::queue::{REPLIES, count};
 use crate::{
     broker::{
         Broker,
-        dispatch::{returns_told, send_message},
+        dispatch::{delivery_count, send_message},
     },
     keys::{ChannelKey, ConsumerKey, QueueKey},
     model::{
@@ -38,7 +38,7 @@ impl Broker {
             channel.prefetch = qos.prefetch_count;
         }
         self.send(at, &basic::QosOk);
-        self.release(at);
+        self.unblock_consumers(at);
         Ok(())
     }
 
@@ -102,18 +102,18 @@ impl Broker {
         let Some(queue) = self.queues.get(&found) else {
             return Ok(());
         };
-        let link = self.links.get(&at.connection);
-        let channel = link.and_then(|link| link.channels.get(&at.id.number()));
+        let conn = self.connections.get(&at.connection);
+        let channel = conn.and_then(|conn| conn.channels.get(&at.id.number()));
         let global = channel.is_some_and(|channel| channel.global_prefetch > 0);
         if global && queue.arguments.kind == QueueKind::Quorum {
             return Err(Refusal::not_implemented(format_args!(
                 "{resource} does not support global qos"
             )));
         }
-        let taken = queue.is_held()
+        let taken = queue.has_exclusive_consumer()
             || exclusive && (!queue.consumers.is_empty() || queue.arguments.single_active_consumer);
         if taken {
-            return Err(Refusal::refused(format_args!(
+            return Err(Refusal::access_refused(format_args!(
                 "{resource} in exclusive use"
             )));
         }
@@ -186,15 +186,15 @@ impl Broker {
             self.send(at, &basic::GetEmpty);
             return Ok(());
         };
-        let returned = returns_told(queue, &entry);
+        let delivery_count = delivery_count(queue, &entry);
         if !get.no_ack {
             queue.unacked += 1;
         }
         self.expire_messages(found, now);
-        let left = self.queues.get(&found);
-        let message_count = left.map_or(0, |queue| count(queue.len()));
-        let link = self.link(key)?;
-        let Some(channel) = link.channel(at.id) else {
+        let remaining = self.queues.get(&found);
+        let message_count = remaining.map_or(0, |queue| count(queue.len()));
+        let conn = self.conn(key)?;
+        let Some(channel) = conn.channel(at.id) else {
             return Ok(());
         };
         let delivery_tag = channel.next_delivery();
@@ -214,7 +214,7 @@ impl Broker {
                 entry: entry.clone(),
             });
         }
-        send_message(link, at, &method, &entry.message, returned);
+        send_message(conn, at, &method, &entry.message, delivery_count);
         self.wake(key);
         Ok(())
     }

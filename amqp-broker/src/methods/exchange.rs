@@ -5,13 +5,13 @@ use amqp_core::{
     wire::{FieldTable, FieldValue, ShortStr},
 };
 
-use super::{check_reserved, stripped};
+use super::{check_reserved, without_newlines};
 use crate::{
     broker::Broker,
     keys::ChannelKey,
     model::{
         arguments::check_argument,
-        exchange::{Binding, Destination, Exchange, ExchangeKind},
+        exchange::{Binding, Destination, Exchange, ExchangeFlags, ExchangeKind},
     },
     permission::Access,
     refusal::{Outcome, Refusal, Resource, quoted, short, type_name},
@@ -27,7 +27,7 @@ impl Broker {
     ) -> Outcome {
         let key = at.connection;
         let no_wait = declare.no_wait;
-        let name = stripped(declare.exchange.clone());
+        let name = without_newlines(declare.exchange.clone());
         if declare.passive {
             check_not_default(&name)?;
             self.exchange(key, &name)?;
@@ -76,26 +76,24 @@ impl Broker {
         let limit = self.config.limits.queues;
         let vhost = self.vhost_mut(key)?;
         if vhost.exchanges.len() >= limit {
-            return Err(full("exchanges", limit));
+            return Err(limit_reached("exchanges", limit));
         }
-        let exchange = Exchange::new(
-            kind,
-            declare.durable,
-            declare.auto_delete,
-            declare.internal,
-            declare.arguments,
-            alternate,
-        );
+        let flags = ExchangeFlags {
+            durable: declare.durable,
+            auto_delete: declare.auto_delete,
+            internal: declare.internal,
+        };
+        let exchange = Exchange::new(kind, flags, declare.arguments, alternate);
         vhost.exchanges.insert(name, exchange);
         Ok(())
     }
 
     pub(super) fn delete_exchange(&mut self, at: ChannelKey, delete: &exchange::Delete) -> Outcome {
         let key = at.connection;
-        let name = stripped(delete.exchange.clone());
+        let name = without_newlines(delete.exchange.clone());
         check_not_default(&name)?;
         if name.starts_with("amq.") {
-            return Err(Refusal::refused(format_args!(
+            return Err(Refusal::access_refused(format_args!(
                 "deletion of system {} not allowed",
                 self.vhost(key)?.exchange_named(&name)
             )));
@@ -117,7 +115,10 @@ impl Broker {
 
     pub(super) fn bind_exchange(&mut self, at: ChannelKey, bind: exchange::Bind) -> Outcome {
         let key = at.connection;
-        let (source, destination) = (stripped(bind.source), stripped(bind.destination));
+        let (source, destination) = (
+            without_newlines(bind.source),
+            without_newlines(bind.destination),
+        );
         self.check_exchange(key, Access::Write, &destination)?;
         check_not_default(&destination)?;
         check_not_default(&source)?;
@@ -133,7 +134,10 @@ impl Broker {
 
     pub(super) fn unbind_exchange(&mut self, at: ChannelKey, unbind: exchange::Unbind) -> Outcome {
         let key = at.connection;
-        let (source, destination) = (stripped(unbind.source), stripped(unbind.destination));
+        let (source, destination) = (
+            without_newlines(unbind.source),
+            without_newlines(unbind.destination),
+        );
         self.check_exchange(key, Access::Write, &destination)?;
         check_not_default(&destination)?;
         check_not_default(&source)?;
@@ -155,7 +159,7 @@ impl Broker {
         let limit = self.config.limits.bindings;
         let vhost = self.vhost_mut(at.connection)?;
         if vhost.bindings >= limit {
-            return Err(full("bindings", limit));
+            return Err(limit_reached("bindings", limit));
         }
         if let Some(exchange) = vhost.exchanges.get_mut(source)
             && exchange.bind(binding)?
@@ -186,10 +190,10 @@ impl Broker {
 }
 
 /// The refusal for a limit of this broker, which RabbitMQ does not have.
-pub(super) fn full(what: &str, limit: usize) -> Refusal {
+pub(super) fn limit_reached(entities: &str, limit: usize) -> Refusal {
     Refusal::new(
         amqp_core::protocol::ReplyCode::RESOURCE_ERROR,
-        format_args!("there are {limit} {what} already, which is the limit of this broker"),
+        format_args!("there are {limit} {entities} already, which is the limit of this broker"),
     )
 }
 

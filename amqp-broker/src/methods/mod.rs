@@ -28,12 +28,12 @@ impl Broker {
             return;
         }
         let id = method.id();
-        if let Err(refusal) = self.grant(at, method) {
+        if let Err(refusal) = self.execute(at, method) {
             self.refuse(at, &refusal, id);
         }
     }
 
-    fn grant(&mut self, at: ChannelKey, method: ClientMethod) -> Outcome {
+    fn execute(&mut self, at: ChannelKey, method: ClientMethod) -> Outcome {
         match method {
             ClientMethod::ExchangeDeclare(declare) => self.declare_exchange(at, declare),
             ClientMethod::ExchangeDelete(delete) => self.delete_exchange(at, &delete),
@@ -51,8 +51,8 @@ impl Broker {
             ClientMethod::BasicAck(ack) => self.ack(at, &ack),
             ClientMethod::BasicNack(nack) => self.nack(at, &nack),
             ClientMethod::BasicReject(reject) => self.reject(at, &reject),
-            ClientMethod::BasicRecover(recover) => self.recover(at, recover.requeue, true),
-            ClientMethod::BasicRecoverAsync(recover) => self.recover(at, recover.requeue, false),
+            ClientMethod::BasicRecover(recover) => self.recover(at, &recover),
+            ClientMethod::BasicRecoverAsync(recover) => self.recover_async(at, &recover),
             ClientMethod::ConfirmSelect(select) => self.select_confirms(at, &select),
             ClientMethod::TxSelect(_) => self.select_transaction(at),
             ClientMethod::TxCommit(_) => self.commit(at),
@@ -88,7 +88,7 @@ impl Broker {
             let resumed = core::mem::replace(&mut channel.paused, !active) && active;
             self.send(at, &channel::FlowOk { active });
             if resumed {
-                self.release(at);
+                self.unblock_consumers(at);
             }
         } else {
             let refusal = Refusal::not_implemented("active=false");
@@ -106,7 +106,10 @@ impl Broker {
         resource: fn(&str, &str) -> alloc::string::String,
     ) -> Outcome {
         let vhost = self.vhost(key)?;
-        let user = self.links.get(&key).map_or("", |link| link.user.as_str());
+        let user = self
+            .connections
+            .get(&key)
+            .map_or("", |conn| conn.user.as_str());
         let permissions = self
             .users
             .get(user)
@@ -114,7 +117,7 @@ impl Broker {
         if permissions.is_some_and(|permissions| permissions.allows(access, name)) {
             return Ok(());
         }
-        Err(Refusal::refused(format_args!(
+        Err(Refusal::access_refused(format_args!(
             "access to {} refused for user '{user}'",
             resource(name, &vhost.name)
         )))
@@ -128,13 +131,13 @@ impl Broker {
 
     fn check_exchange(&self, key: ConnectionKey, access: Access, name: &str) -> Outcome {
         self.check_access(key, access, name, |name, vhost| {
-            alloc::format!("{}", Resource::exchange(shown_exchange(name), vhost))
+            alloc::format!("{}", Resource::exchange(displayed_exchange(name), vhost))
         })
     }
 }
 
 /// Returns the name of an exchange in error texts: `amq.default` for the default exchange.
-const fn shown_exchange(name: &str) -> &str {
+const fn displayed_exchange(name: &str) -> &str {
     if name.is_empty() { "amq.default" } else { name }
 }
 
@@ -142,7 +145,7 @@ const fn shown_exchange(name: &str) -> &str {
 /// protocol reference).
 fn check_reserved(kind: &str, name: &str) -> Outcome {
     if name.starts_with("amq.") {
-        return Err(Refusal::refused(format_args!(
+        return Err(Refusal::access_refused(format_args!(
             "{kind} name '{name}' contains reserved prefix 'amq.*'"
         )));
     }
@@ -150,7 +153,7 @@ fn check_reserved(kind: &str, name: &str) -> Outcome {
 }
 
 /// Removes CR and LF from a name, as RabbitMQ does.
-fn stripped(name: ShortStr) -> ShortStr {
+fn without_newlines(name: ShortStr) -> ShortStr {
     if !name.contains(['\r', '\n']) {
         return name;
     }

@@ -12,12 +12,12 @@ use amqp_core::{
     wire::{FieldTable, FieldValue, ShortStr},
 };
 
-use super::{exchange::full, queue::REPLIES};
+use super::{exchange::limit_reached, queue::REPLIES};
 use crate::{
     broker::{Broker, dispatch::send_message},
     keys::{ChannelKey, ConnectionKey},
     model::{
-        channel::{Address, Fate, Mode, Placement, Subscription},
+        channel::{ConfirmOutcome, Mode, RoutedMessage, Subscription, TxPublish},
         exchange::RouteBy,
         message::{Envelope, Message},
     },
@@ -45,38 +45,39 @@ impl Broker {
         self.check_exchange(key, Access::Write, &method.exchange)?;
         let vhost = self.vhost(key)?;
         if vhost.exchange(&method.exchange)?.internal {
-            return Err(Refusal::refused(format_args!(
+            return Err(Refusal::access_refused(format_args!(
                 "cannot publish to internal {}",
                 vhost.exchange_named(&method.exchange)
             )));
         }
-        let (message, queues) = self.make_message(at, &method, published.content)?;
-        let placement = Placement {
+        let (message, queues) = self.route_message(at, &method, published.content)?;
+        let routed = RoutedMessage {
             message,
             queues,
             mandatory: method.mandatory,
         };
         if self.channel(at)?.transaction().is_some() {
-            return self.keep_for_commit(at, placement);
+            return self.add_to_transaction(at, routed);
         }
         let Some(seq) = published.seq else {
-            self.place(at, placement);
+            self.enqueue_routed(at, &routed);
             return Ok(());
         };
-        let fate = match self.faults.next_confirm(&mut self.random) {
-            None => self.place(at, placement).into(),
-            Some(Fate::Dropped) => {
-                self.place(at, placement);
-                Fate::Dropped
+        let outcome = match self.faults.next_confirm(&mut self.random) {
+            None if self.enqueue_routed(at, &routed) => ConfirmOutcome::Acked,
+            None => ConfirmOutcome::Nacked,
+            Some(ConfirmOutcome::Dropped) => {
+                self.enqueue_routed(at, &routed);
+                ConfirmOutcome::Dropped
             }
-            Some(fate) => fate,
+            Some(outcome) => outcome,
         };
-        let link = self.link(key)?;
-        if let Some(channel) = link.channel(at.id)
+        let conn = self.conn(key)?;
+        if let Some(channel) = conn.channel(at.id)
             && let Mode::Confirm(confirms) = &mut channel.mode
         {
-            confirms.add(seq.get(), fate);
-            link.confirming.insert(at.id);
+            confirms.add(seq.get(), outcome);
+            conn.confirming.insert(at.id);
         }
         Ok(())
     }
@@ -84,12 +85,12 @@ impl Broker {
     /// Adds a message to a transaction. Bindings are evaluated now, and the names of the queues are
     /// resolved at commit: a queue that is addressed through the default exchange need not exist
     /// yet.
-    fn keep_for_commit(&mut self, at: ChannelKey, placement: Placement) -> Outcome {
-        let Placement {
+    fn add_to_transaction(&mut self, at: ChannelKey, routed: RoutedMessage) -> Outcome {
+        let RoutedMessage {
             message,
             queues,
             mandatory,
-        } = placement;
+        } = routed;
         let queues = if message.exchange.is_empty() {
             let keys = core::iter::once(&message.routing_key).chain(&message.more_keys);
             let mut keys: Vec<ShortStr> = keys.cloned().collect();
@@ -103,9 +104,9 @@ impl Broker {
         let limit = self.config.limits.transaction;
         if let Some(transaction) = self.channel(at)?.transaction() {
             if transaction.publishes.len() >= limit {
-                return Err(full("messages in the transaction", limit));
+                return Err(limit_reached("messages in the transaction", limit));
             }
-            transaction.publishes.push(Address {
+            transaction.publishes.push(TxPublish {
                 message,
                 queues,
                 mandatory,
@@ -115,7 +116,7 @@ impl Broker {
     }
 
     /// Checks the properties of a message, and routes it. Returns it with its queues.
-    fn make_message(
+    fn route_message(
         &mut self,
         at: ChannelKey,
         method: &basic::Publish,
@@ -138,8 +139,8 @@ impl Broker {
             check_delivery_mode(&properties)?;
             envelope.priority = properties.priority.unwrap_or(0);
             envelope.more_keys = more_keys(properties.headers.as_ref())?;
-            let hidden = hide_copies(&mut properties);
-            if addressed || hidden {
+            let bcc_removed = remove_bcc(&mut properties);
+            if addressed || bcc_removed {
                 encoded = EncodedProperties::from(&properties);
             }
             headers = properties.headers;
@@ -152,18 +153,18 @@ impl Broker {
                 headers: headers.as_ref(),
             },
         );
-        let message = Message::new(envelope, encoded, content.body, &self.gauge);
+        let message = Message::new(envelope, encoded, content.body, &self.memory);
         Ok((message, queues))
     }
 
     /// Checks that `user_id` is the authenticated user
     /// (<https://www.rabbitmq.com/docs/validated-user-id>).
     fn check_user(&self, key: ConnectionKey, properties: &Properties) -> Outcome {
-        let link = self.links.get(&key);
-        let user = link.map_or("", |link| link.user.as_str());
+        let conn = self.connections.get(&key);
+        let user = conn.map_or("", |conn| conn.user.as_str());
         match &properties.user_id {
-            Some(said) if *said != *user => Err(Refusal::precondition(format_args!(
-                "user_id property set to '{said}' but authenticated user was '{user}'"
+            Some(claimed) if *claimed != *user => Err(Refusal::precondition(format_args!(
+                "user_id property set to '{claimed}' but authenticated user was '{user}'"
             ))),
             Some(_) | None => Ok(()),
         }
@@ -186,28 +187,28 @@ impl Broker {
 
     /// Adds a message to its queues. Returns `false` if one of them rejects it. A mandatory message
     /// without a queue is returned (section 1.8.3.8 of the protocol reference).
-    pub(super) fn place(&mut self, at: ChannelKey, placement: Placement) -> bool {
-        let message = &placement.message;
+    pub(super) fn enqueue_routed(&mut self, at: ChannelKey, routed: &RoutedMessage) -> bool {
+        let message = &routed.message;
         if message.exchange.is_empty() && message.routing_key.starts_with(REPLIES) {
             self.deliver_reply(message);
         }
-        if placement.queues.is_empty() && placement.mandatory {
+        if routed.queues.is_empty() && routed.mandatory {
             let returned = basic::Return {
                 reply_code: ReplyCode::NO_ROUTE,
                 reply_text: short("NO_ROUTE"),
                 exchange: message.exchange.clone(),
                 routing_key: message.routing_key.clone(),
             };
-            if let Some(link) = self.links.get_mut(&at.connection) {
-                send_message(link, at, &returned, message, None);
+            if let Some(conn) = self.connections.get_mut(&at.connection) {
+                send_message(conn, at, &returned, message, None);
                 self.wake(at.connection);
             }
         }
-        let mut taken = true;
-        for queue in &placement.queues {
-            taken &= self.enqueue(*queue, message);
+        let mut accepted = true;
+        for queue in &routed.queues {
+            accepted &= self.enqueue(*queue, message);
         }
-        taken
+        accepted
     }
 
     /// Delivers a direct reply to the channel of the request. Drops it if the consumer does not
@@ -218,13 +219,13 @@ impl Broker {
             return;
         };
         let limit = self.config.limits.replies;
-        let Some(link) = self.links.get_mut(&to.connection) else {
+        let Some(conn) = self.connections.get_mut(&to.connection) else {
             return;
         };
-        if link.machine.buffered() > limit {
+        if conn.machine.buffered() > limit {
             return;
         }
-        let Some(channel) = link.channel(to.id) else {
+        let Some(channel) = conn.channel(to.id) else {
             return;
         };
         let is_replies = |(tag, found): (&ShortStr, &Subscription)| {
@@ -240,21 +241,21 @@ impl Broker {
             exchange: message.exchange.clone(),
             routing_key: message.routing_key.clone(),
         };
-        send_message(link, to, &method, message, None);
+        send_message(conn, to, &method, message, None);
         self.wake(to.connection);
     }
 
     /// Sends the pending confirms of a connection. On each channel, one `multiple` confirm covers
     /// all numbers before the first with another outcome, and each later number has its own.
     pub(crate) fn send_confirms(&mut self, key: ConnectionKey) {
-        let Some(link) = self.links.get_mut(&key) else {
+        let Some(conn) = self.connections.get_mut(&key) else {
             return;
         };
-        for id in core::mem::take(&mut link.confirming) {
-            let Some(link) = self.links.get_mut(&key) else {
+        for id in core::mem::take(&mut conn.confirming) {
+            let Some(conn) = self.connections.get_mut(&key) else {
                 return;
             };
-            let Some(channel) = link.channel(id) else {
+            let Some(channel) = conn.channel(id) else {
                 continue;
             };
             let Mode::Confirm(confirms) = &mut channel.mode else {
@@ -342,14 +343,14 @@ fn check_delivery_mode(properties: &Properties) -> Outcome {
     }
 }
 
-const COPIES: &str = "CC";
-const HIDDEN_COPIES: &str = "BCC";
+const CC: &str = "CC";
+const BCC: &str = "BCC";
 
 /// Returns the additional routing keys of the headers `CC` and `BCC`
 /// (<https://www.rabbitmq.com/docs/sender-selected>).
 fn more_keys(headers: Option<&FieldTable>) -> Outcome<Vec<ShortStr>> {
     let mut keys = Vec::new();
-    for name in [COPIES, HIDDEN_COPIES] {
+    for name in [CC, BCC] {
         match headers.and_then(|headers| headers.get(name)) {
             None => {}
             Some(FieldValue::Array(more)) => {
@@ -368,7 +369,7 @@ fn more_keys(headers: Option<&FieldTable>) -> Outcome<Vec<ShortStr>> {
 }
 
 /// Removes the header `BCC` before delivery. Returns `false` if there is none.
-fn hide_copies(properties: &mut Properties) -> bool {
+fn remove_bcc(properties: &mut Properties) -> bool {
     let headers = properties.headers.as_mut();
-    headers.is_some_and(|headers| headers.remove(HIDDEN_COPIES).is_some())
+    headers.is_some_and(|headers| headers.remove(BCC).is_some())
 }

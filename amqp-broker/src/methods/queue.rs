@@ -7,8 +7,8 @@ use amqp_core::{
 
 use super::{
     check_reserved,
-    exchange::{check_not_default, full},
-    stripped,
+    exchange::{check_not_default, limit_reached},
+    without_newlines,
 };
 use crate::{
     broker::Broker,
@@ -25,6 +25,13 @@ use crate::{
 /// The pseudo-queue of direct reply-to (<https://www.rabbitmq.com/docs/direct-reply-to>).
 pub(super) const REPLIES: &str = "amq.rabbitmq.reply-to";
 
+/// The side that has chosen the name of a new queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NamedBy {
+    Client,
+    Server,
+}
+
 impl Broker {
     pub(super) fn declare_queue(&mut self, at: ChannelKey, mut declare: queue::Declare) -> Outcome {
         // An exclusive queue is not durable: it is deleted with its connection.
@@ -34,18 +41,17 @@ impl Broker {
         }
         let key = at.connection;
         let no_wait = declare.no_wait;
-        let name = stripped(declare.queue.clone());
+        let name = without_newlines(declare.queue.clone());
         let (name, found) = if declare.passive {
             let found = self.find_queue(key, &name)?;
             self.check_owner(key, found)?;
             (name, found)
         } else {
-            let named = !name.is_empty();
-            let name = if named {
-                check_reserved("queue", &name)?;
-                name
+            let (name, named_by) = if name.is_empty() {
+                (short(&self.random.name("amq.gen-")), NamedBy::Server)
             } else {
-                short(&self.random.name("amq.gen-"))
+                check_reserved("queue", &name)?;
+                (name, NamedBy::Client)
             };
             self.check_queue(key, Access::Configure, &name)?;
             let found = match self.vhost(key)?.queues.get(&name).copied() {
@@ -53,7 +59,7 @@ impl Broker {
                     self.check_declared(key, found, &declare)?;
                     found
                 }
-                None => self.create_queue(at, name.clone(), declare, named)?,
+                None => self.create_queue(at, name.clone(), declare, named_by)?,
             };
             (name, found)
         };
@@ -122,7 +128,7 @@ impl Broker {
         at: ChannelKey,
         name: ShortStr,
         declare: queue::Declare,
-        named: bool,
+        named_by: NamedBy,
     ) -> Outcome<QueueKey> {
         let key = at.connection;
         if !declare.durable && !declare.exclusive && !self.config.rules.transient_queues {
@@ -136,7 +142,7 @@ impl Broker {
         let resource = vhost.queue_named(&name);
         let arguments = QueueArguments::read(&declare.arguments, &resource)?;
         if arguments.kind == QueueKind::Quorum {
-            if !named {
+            if named_by == NamedBy::Server {
                 return Err(Refusal::precondition(
                     "Cannot declare a server-named queue for type rabbit_quorum_queue",
                 ));
@@ -158,7 +164,7 @@ impl Broker {
         }
         let limit = self.config.limits.queues;
         if self.queues.len() >= limit {
-            return Err(full("queues", limit));
+            return Err(limit_reached("queues", limit));
         }
         let vhost = vhost.name.clone();
         let queue = QueueKey(self.next_key());
@@ -172,7 +178,7 @@ impl Broker {
             arguments,
         };
         if declare.exclusive {
-            self.link(key)?.exclusive.insert(queue);
+            self.conn(key)?.exclusive.insert(queue);
         }
         self.vhost_mut(key)?.queues.insert(name, queue);
         self.queues.insert(queue, Queue::new(declared, self.now));
@@ -181,7 +187,7 @@ impl Broker {
 
     pub(super) fn bind_queue(&mut self, at: ChannelKey, bind: queue::Bind) -> Outcome {
         let key = at.connection;
-        let source = stripped(bind.exchange);
+        let source = without_newlines(bind.exchange);
         let (name, routing_key) = self.name_and_key(at, bind.queue, bind.routing_key)?;
         self.check_queue(key, Access::Write, &name)?;
         check_not_default(&source)?;
@@ -200,7 +206,7 @@ impl Broker {
 
     pub(super) fn unbind_queue(&mut self, at: ChannelKey, unbind: queue::Unbind) -> Outcome {
         let key = at.connection;
-        let source = stripped(unbind.exchange);
+        let source = without_newlines(unbind.exchange);
         let (name, routing_key) = self.name_and_key(at, unbind.queue, unbind.routing_key)?;
         self.check_queue(key, Access::Write, &name)?;
         check_not_default(&source)?;
@@ -214,7 +220,7 @@ impl Broker {
                 self.take_binding(at, &source, &binding)?;
             }
         }
-        self.reply(at, false, &queue::UnbindOk);
+        self.send(at, &queue::UnbindOk);
         Ok(())
     }
 
@@ -242,7 +248,8 @@ impl Broker {
             self.check_owner(key, found)?;
             if let Some(queue) = self.queues.get(&found) {
                 let resource = self.vhost(key)?.queue_named(&name);
-                let refuse = |why| Err(Refusal::precondition(format_args!("{resource} {why}")));
+                let refuse =
+                    |problem| Err(Refusal::precondition(format_args!("{resource} {problem}")));
                 if delete.if_empty && !queue.is_empty() {
                     return refuse("not empty");
                 }
@@ -262,7 +269,7 @@ impl Broker {
     /// channel (section 1.1 of the protocol reference).
     pub(super) fn queue_name(&mut self, at: ChannelKey, name: &ShortStr) -> Outcome<ShortStr> {
         if !name.is_empty() {
-            return Ok(stripped(name.clone()));
+            return Ok(without_newlines(name.clone()));
         }
         let last = self.channel(at)?.last_queue.clone();
         last.ok_or_else(|| Refusal::not_found("no previously declared queue"))
@@ -311,6 +318,6 @@ impl Broker {
 }
 
 /// Converts a count to a method field; saturates at `u32::MAX`.
-pub(super) fn count(things: usize) -> u32 {
-    u32::try_from(things).unwrap_or(u32::MAX)
+pub(super) fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }

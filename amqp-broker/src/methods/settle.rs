@@ -5,17 +5,17 @@ use alloc::{collections::BTreeMap, vec::Vec};
 
 use amqp_core::protocol::basic;
 
-use super::exchange::full;
+use super::exchange::limit_reached;
 use crate::{
     broker::Broker,
     keys::ChannelKey,
-    model::channel::{Settle, Unacked},
+    model::channel::{Settle, Tags, Unacked},
     refusal::{Outcome, Refusal},
 };
 
 impl Broker {
     pub(super) fn ack(&mut self, at: ChannelKey, ack: &basic::Ack) -> Outcome {
-        self.settle_tags(at, Settle::Ack, ack.delivery_tag, ack.multiple)
+        self.settle_tags(at, Settle::Ack, Tags::new(ack.delivery_tag, ack.multiple))
     }
 
     pub(super) fn nack(&mut self, at: ChannelKey, nack: &basic::Nack) -> Outcome {
@@ -24,7 +24,7 @@ impl Broker {
         } else {
             Settle::Reject
         };
-        self.settle_tags(at, kind, nack.delivery_tag, nack.multiple)
+        self.settle_tags(at, kind, Tags::new(nack.delivery_tag, nack.multiple))
     }
 
     pub(super) fn reject(&mut self, at: ChannelKey, reject: &basic::Reject) -> Outcome {
@@ -33,15 +33,15 @@ impl Broker {
         } else {
             Settle::Reject
         };
-        self.settle_tags(at, kind, reject.delivery_tag, false)
+        self.settle_tags(at, kind, Tags::One(reject.delivery_tag))
     }
 
-    fn settle_tags(&mut self, at: ChannelKey, kind: Settle, tag: u64, multiple: bool) -> Outcome {
+    fn settle_tags(&mut self, at: ChannelKey, kind: Settle, tags: Tags) -> Outcome {
         let limit = self.config.limits.transaction;
         let channel = self.channel(at)?;
-        let Some(deliveries) = channel.take_unacked(tag, multiple) else {
+        let Some(deliveries) = channel.take_unacked(tags) else {
             return Err(Refusal::precondition(format_args!(
-                "unknown delivery tag {tag}"
+                "unknown delivery tag {tags}"
             )));
         };
         if let Some(transaction) = channel.transaction() {
@@ -49,7 +49,7 @@ impl Broker {
             let over = transaction.settled > limit;
             transaction.add(kind, deliveries);
             if over {
-                return Err(full("acknowledgements in the transaction", limit));
+                return Err(limit_reached("acknowledgements in the transaction", limit));
             }
             return Ok(());
         }
@@ -57,29 +57,44 @@ impl Broker {
         Ok(())
     }
 
-    /// Settles deliveries at once, and releases the consumers of the channel.
+    /// Settles deliveries at once, and unblocks the consumers of the channel.
     pub(super) fn settle_now(&mut self, at: ChannelKey, kind: Settle, deliveries: Vec<Unacked>) {
         if kind == Settle::Ack {
-            self.discount(at, &deliveries);
+            self.uncount_unacked(at, &deliveries);
         } else {
             for batch in batches(deliveries) {
-                self.discount(at, &batch);
+                self.uncount_unacked(at, &batch);
                 self.settle(kind, batch);
             }
         }
-        self.release(at);
+        self.unblock_consumers(at);
     }
 
-    pub(super) fn recover(&mut self, at: ChannelKey, requeue: bool, answer: bool) -> Outcome {
+    pub(super) fn recover(&mut self, at: ChannelKey, recover: &basic::Recover) -> Outcome {
+        let deliveries = self.take_recovered(at, recover.requeue)?;
+        self.send(at, &basic::RecoverOk);
+        self.settle_now(at, Settle::Requeue, deliveries);
+        Ok(())
+    }
+
+    pub(super) fn recover_async(
+        &mut self,
+        at: ChannelKey,
+        recover: &basic::RecoverAsync,
+    ) -> Outcome {
+        let deliveries = self.take_recovered(at, recover.requeue)?;
+        self.settle_now(at, Settle::Requeue, deliveries);
+        Ok(())
+    }
+
+    /// Takes all unacknowledged deliveries of a channel. Refuses to redeliver them to the same
+    /// consumer with 540 (not-implemented), as RabbitMQ does
+    /// (<https://www.rabbitmq.com/docs/specification>).
+    fn take_recovered(&mut self, at: ChannelKey, requeue: bool) -> Outcome<Vec<Unacked>> {
         if !requeue {
             return Err(Refusal::not_implemented("requeue=false"));
         }
-        let deliveries = self.channel(at)?.unacked.drain(..).collect();
-        if answer {
-            self.send(at, &basic::RecoverOk);
-        }
-        self.settle_now(at, Settle::Requeue, deliveries);
-        Ok(())
+        Ok(self.channel(at)?.unacked.drain(..).collect())
     }
 }
 
@@ -88,8 +103,8 @@ impl Broker {
 fn batches(deliveries: Vec<Unacked>) -> impl Iterator<Item = Vec<Unacked>> {
     let mut batches: BTreeMap<_, Vec<Unacked>> = BTreeMap::new();
     for delivery in deliveries {
-        let whose = (delivery.queue, delivery.consumer_tag.clone());
-        batches.entry(whose).or_default().push(delivery);
+        let group = (delivery.queue, delivery.consumer_tag.clone());
+        batches.entry(group).or_default().push(delivery);
     }
     batches.into_values()
 }

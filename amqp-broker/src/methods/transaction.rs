@@ -7,7 +7,7 @@ use amqp_core::protocol::tx;
 use crate::{
     broker::Broker,
     keys::ChannelKey,
-    model::channel::{Mode, Placement, Transaction, Unacked},
+    model::channel::{Mode, RoutedMessage, Transaction, Unacked},
     refusal::{Outcome, Refusal},
 };
 
@@ -29,25 +29,25 @@ impl Broker {
 
     pub(super) fn commit(&mut self, at: ChannelKey) -> Outcome {
         let transaction = self.take_transaction(at)?;
-        let mut whole = true;
-        for address in transaction.publishes {
+        let mut accepted = true;
+        for publish in transaction.publishes {
             let vhost = self.vhost(at.connection)?;
-            let queues = address.queues.iter();
+            let queues = publish.queues.iter();
             let queues = queues.filter_map(|name| vhost.queues.get(name).copied());
-            let placement = Placement {
+            let routed = RoutedMessage {
                 queues: queues.collect(),
-                message: address.message,
-                mandatory: address.mandatory,
+                message: publish.message,
+                mandatory: publish.mandatory,
             };
-            whole &= self.place(at, placement);
+            accepted &= self.enqueue_routed(at, &routed);
             // Dispatches after each message, as for a publish outside of a transaction.
-            self.look_at_queues();
+            self.service_due();
         }
         for mut settlement in transaction.settlements {
             settlement.deliveries.sort_by_key(|unacked| unacked.tag);
             self.settle_now(at, settlement.kind, settlement.deliveries);
         }
-        if !whole {
+        if !accepted {
             return Err(Refusal::precondition("partial tx completion"));
         }
         self.send(at, &tx::CommitOk);
@@ -57,13 +57,13 @@ impl Broker {
     pub(super) fn rollback(&mut self, at: ChannelKey) -> Outcome {
         let transaction = self.take_transaction(at)?;
         let settlements = transaction.settlements.into_iter();
-        let mut back: Vec<Unacked> = settlements
+        let mut unacked: Vec<Unacked> = settlements
             .flat_map(|settlement| settlement.deliveries)
             .collect();
         let channel = self.channel(at)?;
-        back.extend(channel.unacked.drain(..));
-        back.sort_by_key(|unacked| unacked.tag);
-        channel.unacked = back.into();
+        unacked.extend(channel.unacked.drain(..));
+        unacked.sort_by_key(|unacked| unacked.tag);
+        channel.unacked = unacked.into();
         self.send(at, &tx::RollbackOk);
         Ok(())
     }

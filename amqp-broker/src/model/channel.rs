@@ -5,11 +5,12 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
+use core::fmt;
 
 use amqp_core::{ChannelId, wire::ShortStr};
 
 use super::{
-    message::{Message, Share},
+    message::{Message, Reservation},
     queue::Entry,
 };
 use crate::keys::{ConsumerKey, QueueKey};
@@ -58,12 +59,12 @@ pub(crate) struct Channel {
     /// The address of direct replies: `Some` while the channel has a consumer for them.
     pub(crate) reply_address: Option<ShortStr>,
     /// The memory of an incomplete message: `Some` while one is arriving.
-    pub(crate) incoming: Option<Share>,
+    pub(crate) incoming: Option<Reservation>,
     /// `true` while the client pauses deliveries with `channel.flow`.
     pub(crate) paused: bool,
-    /// `true` if a consumer was found blocked since `Broker::release` last returned the consumers
-    /// of the channel to the round-robin.
-    pub(crate) held_back: bool,
+    /// `true` if a consumer was found blocked since `Broker::unblock_consumers` last returned the
+    /// consumers of the channel to the round-robin.
+    pub(crate) has_blocked_consumer: bool,
 }
 
 /// The handling of publishes on a channel.
@@ -85,27 +86,21 @@ pub(crate) struct Confirms {
     dropped: Option<u64>,
 }
 
-/// The outcome of a publish, as reported to the publisher.
+/// The outcome of a publish, as its confirm reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum ConfirmOutcome {
     Acked,
     Nacked,
-    /// Not reported.
+    /// No confirm is sent.
     Dropped,
 }
 
-impl From<bool> for Fate {
-    fn from(taken: bool) -> Self {
-        if taken { Self::Acked } else { Self::Nacked }
-    }
-}
-
 impl Confirms {
-    pub(crate) fn add(&mut self, number: u64, fate: Fate) {
-        match fate {
-            Fate::Acked => self.acked.push(number),
-            Fate::Nacked => self.nacked.push(number),
-            Fate::Dropped => {
+    pub(crate) fn add(&mut self, number: u64, outcome: ConfirmOutcome) {
+        match outcome {
+            ConfirmOutcome::Acked => self.acked.push(number),
+            ConfirmOutcome::Nacked => self.nacked.push(number),
+            ConfirmOutcome::Dropped => {
                 self.dropped.get_or_insert(number);
             }
         }
@@ -122,7 +117,7 @@ impl Confirms {
 /// The operations that a commit executes.
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
-    pub(crate) publishes: Vec<Address>,
+    pub(crate) publishes: Vec<TxPublish>,
     pub(crate) settlements: Vec<Settlement>,
     /// The number of deliveries in all settlements.
     pub(crate) settled: usize,
@@ -138,9 +133,9 @@ impl Transaction {
     }
 }
 
-/// A message in a transaction, and the names of its queues, which are resolved at commit.
+/// A publish in a transaction, and the names of its queues, which are resolved at commit.
 #[derive(Debug)]
-pub(crate) struct Address {
+pub(crate) struct TxPublish {
     pub(crate) message: Arc<Message>,
     pub(crate) queues: Vec<ShortStr>,
     /// Whether the message is returned to the publisher if it has no queue.
@@ -149,11 +144,37 @@ pub(crate) struct Address {
 
 /// A message, and the queues that it is routed to.
 #[derive(Debug)]
-pub(crate) struct Placement {
+pub(crate) struct RoutedMessage {
     pub(crate) message: Arc<Message>,
     pub(crate) queues: Vec<QueueKey>,
     /// Whether the message is returned to the publisher if it has no queue.
     pub(crate) mandatory: bool,
+}
+
+/// The deliveries that an acknowledgement or a rejection covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tags {
+    One(u64),
+    /// All deliveries up to that tag; 0 covers all (section 1.8.3.13 of the protocol reference).
+    UpTo(u64),
+}
+
+impl Tags {
+    /// Converts the fields `delivery-tag` and `multiple`.
+    pub(crate) const fn new(tag: u64, multiple: bool) -> Self {
+        if multiple {
+            Self::UpTo(tag)
+        } else {
+            Self::One(tag)
+        }
+    }
+}
+
+impl fmt::Display for Tags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::One(tag) | Self::UpTo(tag)) = self;
+        tag.fmt(f)
+    }
 }
 
 /// Deliveries that are settled in the same way.
@@ -169,7 +190,7 @@ pub(crate) enum Settle {
     Requeue,
     Reject,
     /// Requeues because the channel has ended.
-    Abandon,
+    ChannelEnded,
 }
 
 impl Channel {
@@ -187,7 +208,7 @@ impl Channel {
             reply_address: None,
             incoming: None,
             paused: false,
-            held_back: false,
+            has_blocked_consumer: false,
         }
     }
 
@@ -198,16 +219,17 @@ impl Channel {
     }
 
     /// Takes the deliveries that an acknowledgement covers. `Some` if the tag is unacknowledged, or
-    /// if it is 0 with `multiple`, which covers all (section 1.8.3.13 of the protocol reference).
-    pub(crate) fn take_unacked(&mut self, tag: u64, multiple: bool) -> Option<Vec<Unacked>> {
-        if multiple && tag == 0 {
-            return Some(self.unacked.drain(..).collect());
-        }
+    /// covers all.
+    pub(crate) fn take_unacked(&mut self, tags: Tags) -> Option<Vec<Unacked>> {
+        let tag = match tags {
+            Tags::UpTo(0) => return Some(self.unacked.drain(..).collect()),
+            Tags::One(tag) | Tags::UpTo(tag) => tag,
+        };
         let at = self
             .unacked
             .binary_search_by_key(&tag, |unacked| unacked.tag)
             .ok()?;
-        if multiple {
+        if let Tags::UpTo(_) = tags {
             return Some(self.unacked.drain(..=at).collect());
         }
         let taken = self.unacked.remove(at)?;

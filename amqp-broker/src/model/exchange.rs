@@ -4,7 +4,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use core::cmp::Ordering;
+use core::{cmp::Ordering, ops::Deref};
 
 use amqp_core::wire::{Encode as _, FieldTable, ShortStr};
 use bytes::{Bytes, BytesMut};
@@ -108,12 +108,19 @@ impl ExchangeKind {
     }
 }
 
+/// The flags of the declaration of an exchange.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ExchangeFlags {
+    pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
+    /// It accepts messages only from other exchanges.
+    pub(crate) internal: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) kind: ExchangeKind,
-    pub(crate) durable: bool,
-    pub(crate) auto_delete: bool,
-    pub(crate) internal: bool,
+    flags: ExchangeFlags,
     pub(crate) arguments: FieldTable,
     /// The exchange for messages that this one cannot route (<https://www.rabbitmq.com/docs/ae>).
     pub(crate) alternate: Option<ShortStr>,
@@ -145,20 +152,24 @@ impl<'a> RouteBy<'a> {
     }
 }
 
+impl Deref for Exchange {
+    type Target = ExchangeFlags;
+
+    fn deref(&self) -> &ExchangeFlags {
+        &self.flags
+    }
+}
+
 impl Exchange {
     pub(crate) fn new(
         kind: ExchangeKind,
-        durable: bool,
-        auto_delete: bool,
-        internal: bool,
+        flags: ExchangeFlags,
         arguments: FieldTable,
         alternate: Option<ShortStr>,
     ) -> Self {
         Self {
             kind,
-            durable,
-            auto_delete,
-            internal,
+            flags,
             arguments,
             alternate,
             bindings: BTreeSet::new(),

@@ -7,41 +7,41 @@ use amqp_core::{Body, EncodedProperties, protocol::basic::Properties, wire::Shor
 
 /// A counter of occupied memory, in bytes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Gauge(Arc<AtomicUsize>);
+pub(crate) struct MemoryMeter(Arc<AtomicUsize>);
 
-impl Gauge {
+impl MemoryMeter {
     pub(crate) fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Adds `bytes` until the returned share is dropped.
-    pub(crate) fn take(&self, bytes: usize) -> Share {
+    /// Adds `bytes` until the returned reservation is dropped.
+    pub(crate) fn reserve(&self, bytes: usize) -> Reservation {
         self.0.fetch_add(bytes, Ordering::Relaxed);
-        Share {
-            gauge: self.clone(),
+        Reservation {
+            meter: self.clone(),
             bytes,
         }
     }
 }
 
-/// A share of a [`Gauge`], which is subtracted when it is dropped.
+/// A part of a [`MemoryMeter`], which is subtracted when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
-    gauge: Gauge,
+pub(crate) struct Reservation {
+    meter: MemoryMeter,
     bytes: usize,
 }
 
-impl Share {
-    /// Adds `bytes` to the share.
+impl Reservation {
+    /// Adds `bytes` to the reservation.
     pub(crate) fn grow(&mut self, bytes: usize) {
-        self.gauge.0.fetch_add(bytes, Ordering::Relaxed);
+        self.meter.0.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
     }
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.gauge.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.meter.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Message {
     /// The TTL of the message, in milliseconds.
     pub(crate) expiration: Option<u64>,
     /// The memory that it occupies.
-    _share: Share,
+    _reservation: Reservation,
 }
 
 /// The metadata of a message, beside its content.
@@ -83,9 +83,9 @@ impl Message {
         envelope: Envelope,
         properties: EncodedProperties,
         body: Body,
-        gauge: &Gauge,
+        memory: &MemoryMeter,
     ) -> Arc<Self> {
-        let share = gauge.take(OVERHEAD + properties.as_bytes().len() + body.len());
+        let reservation = memory.reserve(OVERHEAD + properties.as_bytes().len() + body.len());
         Arc::new(Self {
             exchange: envelope.exchange,
             routing_key: envelope.routing_key,
@@ -94,7 +94,7 @@ impl Message {
             body,
             priority: envelope.priority,
             expiration: envelope.expiration,
-            _share: share,
+            _reservation: reservation,
         })
     }
 

@@ -5,9 +5,9 @@
 
 pub(crate) mod arguments;
 pub(crate) mod channel;
+pub(crate) mod conn_state;
 pub(crate) mod exchange;
 pub(crate) mod headers;
-pub(crate) mod link;
 pub(crate) mod message;
 pub(crate) mod queue;
 pub(crate) mod topic;

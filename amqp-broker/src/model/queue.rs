@@ -22,16 +22,24 @@ use crate::keys::{ChannelKey, ConnectionKey, ConsumerKey};
 /// A message in a queue, or in flight to a consumer.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Its place: the number of its arrival in this queue. A classic queue keeps it when the
-    /// message is requeued (<https://www.rabbitmq.com/docs/confirms>), a quorum queue assigns a new
-    /// one.
-    pub(crate) place: u64,
+    /// Its sequence number in this queue. A classic queue keeps it when the message is requeued
+    /// (<https://www.rabbitmq.com/docs/confirms>), a quorum queue assigns a new one.
+    pub(crate) seq: u64,
     pub(crate) message: Arc<Message>,
     pub(crate) redelivered: bool,
     /// The number of requeues.
-    pub(crate) returned: u64,
+    pub(crate) delivery_count: u64,
     /// The time at which it expires: `Some` if the queue or the message has a TTL.
     pub(crate) expires: Option<Instant>,
+}
+
+/// The cause of a requeue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequeueCause {
+    /// A request of the client.
+    Client,
+    /// The end of the channel.
+    ChannelEnded,
 }
 
 /// A consumer of a queue.
@@ -45,17 +53,17 @@ pub(crate) struct Consumer {
     /// The maximum number of unacknowledged deliveries; 0 for no limit.
     pub(crate) prefetch: u16,
     pub(crate) unacked: u64,
-    /// `Some` while it is blocked and not in the round-robin: its position in the order of
-    /// blocking.
-    pub(crate) held_back: Option<u64>,
+    /// `Some` while it is blocked and not in the round-robin: the block counter of its queue at
+    /// that time.
+    pub(crate) blocked_since: Option<u64>,
     pub(crate) arguments: FieldTable,
 }
 
 #[derive(Debug)]
 pub(crate) struct Queue {
     declared: Declared,
-    /// The messages by priority, each level in the order of places. No level is empty. Quorum
-    /// queues have no priorities, but a second level for requeued messages: see `put_back`.
+    /// The messages by priority, each level in the order of sequence numbers. No level is empty.
+    /// Quorum queues have no priorities, but a second level for requeued messages: see `requeue`.
     levels: BTreeMap<Reverse<u8>, VecDeque<Entry>>,
     /// The number of ready messages.
     ready: usize,
@@ -63,14 +71,14 @@ pub(crate) struct Queue {
     ready_bytes: u64,
     /// The number of unacknowledged messages.
     pub(crate) unacked: u64,
-    /// The last place that was assigned.
-    arrivals: u64,
+    /// The last sequence number that was assigned.
+    last_seq: u64,
     pub(crate) consumers: BTreeMap<ConsumerKey, Consumer>,
     /// The round-robin of the consumers that were not found blocked, by priority
     /// (<https://www.rabbitmq.com/docs/consumer-priority>). No level is empty.
-    turns: BTreeMap<Reverse<i64>, VecDeque<ConsumerKey>>,
+    round_robin: BTreeMap<Reverse<i64>, VecDeque<ConsumerKey>>,
     /// The number of times that a consumer was found blocked.
-    holds: u64,
+    block_counter: u64,
     /// The single active consumer: `Some` if the queue has the argument and a consumer
     /// (<https://www.rabbitmq.com/docs/consumers#single-active-consumer>).
     active: Option<ConsumerKey>,
@@ -112,10 +120,10 @@ impl Queue {
             ready: 0,
             ready_bytes: 0,
             unacked: 0,
-            arrivals: 0,
+            last_seq: 0,
             consumers: BTreeMap::new(),
-            turns: BTreeMap::new(),
-            holds: 0,
+            round_robin: BTreeMap::new(),
+            block_counter: 0,
             active: None,
             used: now,
             deadline: None,
@@ -152,28 +160,28 @@ impl Queue {
     pub(crate) fn push(&mut self, message: Arc<Message>, now: Instant) {
         let ttl = [self.arguments.message_ttl, message.expiration];
         let ttl = ttl.into_iter().flatten().min();
-        self.arrivals += 1;
+        self.last_seq += 1;
         let entry = Entry {
-            place: self.arrivals,
+            seq: self.last_seq,
             redelivered: false,
-            returned: 0,
+            delivery_count: 0,
             expires: ttl.map(|ttl| now + Duration::from_millis(ttl)),
             message,
         };
         self.insert(entry);
     }
 
-    /// Requeues a message at its old place. A quorum queue requeues it before all messages that
-    /// were never delivered, or at the end if a client requeued it (`refused`) and there is no
+    /// Requeues a message: a classic queue by its sequence number, a quorum queue before all
+    /// messages that were never delivered, or at the end if a client requeued it and there is no
     /// delivery limit.
-    pub(crate) fn put_back(&mut self, mut entry: Entry, refused: bool) {
+    pub(crate) fn requeue(&mut self, mut entry: Entry, cause: RequeueCause) {
         entry.redelivered = true;
         match self.arguments.kind {
             QueueKind::Classic => self.insert(entry),
             QueueKind::Quorum => {
-                self.arrivals += 1;
-                entry.place = self.arrivals;
-                let last = refused && self.arguments.delivery_limit.is_none();
+                self.last_seq += 1;
+                entry.seq = self.last_seq;
+                let last = cause == RequeueCause::Client && self.arguments.delivery_limit.is_none();
                 self.insert_at(u8::from(!last), entry);
             }
         }
@@ -191,11 +199,11 @@ impl Queue {
         self.ready += 1;
         self.ready_bytes += entry.message.body.len() as u64;
         let level = self.levels.entry(Reverse(level)).or_default();
-        let newest = level.back().is_none_or(|last| last.place < entry.place);
+        let newest = level.back().is_none_or(|last| last.seq < entry.seq);
         if newest {
             level.push_back(entry);
         } else {
-            let at = level.partition_point(|other| other.place < entry.place);
+            let at = level.partition_point(|other| other.seq < entry.seq);
             level.insert(at, entry);
         }
     }
@@ -255,12 +263,12 @@ impl Queue {
 
     /// Returns whether the number of requeues of a message, including the present one, is within
     /// the delivery limit of a quorum queue.
-    pub(crate) fn may_return(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_within_delivery_limit(&self, entry: &Entry) -> bool {
         self.arguments.kind != QueueKind::Quorum
             || self
                 .arguments
                 .delivery_limit
-                .is_none_or(|limit| entry.returned <= limit)
+                .is_none_or(|limit| entry.delivery_count <= limit)
     }
 
     /// Returns the next deadline: the expiry of the first message or of the queue itself.
@@ -283,20 +291,20 @@ impl Queue {
     // Consumers.
 
     /// Returns whether a consumer has exclusive access.
-    pub(crate) fn is_held(&self) -> bool {
+    pub(crate) fn has_exclusive_consumer(&self) -> bool {
         self.consumers.values().any(|consumer| consumer.exclusive)
     }
 
     pub(crate) fn add_consumer(&mut self, key: ConsumerKey, consumer: Consumer) {
         self.consumers.insert(key, consumer);
-        self.join_turn(key);
+        self.join_round_robin(key);
         self.choose_active();
     }
 
     /// Removes a consumer.
     pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> Option<Consumer> {
         let consumer = self.consumers.remove(&key)?;
-        self.leave_turn(key, consumer.priority);
+        self.leave_round_robin(key, consumer.priority);
         if self.active == Some(key) {
             self.active = None;
         }
@@ -316,31 +324,35 @@ impl Queue {
 
     /// Returns whether a consumer receives messages: it is the single active one, or all are
     /// active.
-    pub(crate) fn is_served(&self, key: ConsumerKey) -> bool {
+    pub(crate) fn is_active(&self, key: ConsumerKey) -> bool {
         !self.arguments.single_active_consumer || self.active == Some(key)
     }
 
     /// Returns a consumer to the round-robin, if it is not in it.
-    pub(crate) fn join_turn(&mut self, key: ConsumerKey) {
+    pub(crate) fn join_round_robin(&mut self, key: ConsumerKey) {
         if let Some(consumer) = self.consumers.get_mut(&key)
-            && consumer.held_back.take().is_some()
+            && consumer.blocked_since.take().is_some()
         {
-            let turn = self.turns.entry(Reverse(consumer.priority)).or_default();
-            turn.push_back(key);
+            let level = self
+                .round_robin
+                .entry(Reverse(consumer.priority))
+                .or_default();
+            level.push_back(key);
         }
     }
 
-    fn leave_turn(&mut self, key: ConsumerKey, priority: i64) {
-        if let Some(turn) = self.turns.get_mut(&Reverse(priority)) {
-            turn.retain(|waiting| *waiting != key);
-            if turn.is_empty() {
-                self.turns.remove(&Reverse(priority));
+    fn leave_round_robin(&mut self, key: ConsumerKey, priority: i64) {
+        if let Some(level) = self.round_robin.get_mut(&Reverse(priority)) {
+            level.retain(|waiting| *waiting != key);
+            if level.is_empty() {
+                self.round_robin.remove(&Reverse(priority));
             }
         }
     }
 
     /// Returns the next consumer of the round-robin, and moves it to the end of its level.
-    /// Consumers that are not `ready` leave the round-robin until [`join_turn`](Self::join_turn).
+    /// Consumers that are not `ready` leave the round-robin until
+    /// [`join_round_robin`](Self::join_round_robin).
     pub(crate) fn next_consumer(
         &mut self,
         mut ready: impl FnMut(ConsumerKey, &Consumer) -> bool,
@@ -351,15 +363,15 @@ impl Queue {
             let is_ready = ready(active, consumer);
             if !is_ready {
                 let priority = consumer.priority;
-                if consumer.held_back.is_none() {
-                    consumer.held_back = Some(self.holds);
-                    self.holds += 1;
+                if consumer.blocked_since.is_none() {
+                    consumer.blocked_since = Some(self.block_counter);
+                    self.block_counter += 1;
                 }
-                self.leave_turn(active, priority);
+                self.leave_round_robin(active, priority);
             }
             return is_ready.then_some(active);
         }
-        while let Some(mut level) = self.turns.first_entry() {
+        while let Some(mut level) = self.round_robin.first_entry() {
             let Some(key) = level.get_mut().pop_front() else {
                 level.remove();
                 continue;
@@ -369,8 +381,8 @@ impl Queue {
                     level.get_mut().push_back(key);
                     return Some(key);
                 }
-                consumer.held_back = Some(self.holds);
-                self.holds += 1;
+                consumer.blocked_since = Some(self.block_counter);
+                self.block_counter += 1;
             }
             if level.get().is_empty() {
                 level.remove();
@@ -395,7 +407,7 @@ impl Consumer {
             priority: 0,
             prefetch,
             unacked: 0,
-            held_back: Some(0), // until `join_turn`
+            blocked_since: Some(0), // until `join_round_robin`
             arguments,
         }
     }

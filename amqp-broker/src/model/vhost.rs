@@ -8,7 +8,7 @@ use alloc::{
 
 use amqp_core::wire::{FieldTable, ShortStr};
 
-use super::exchange::{Destination, Exchange, ExchangeKind, RouteBy};
+use super::exchange::{Destination, Exchange, ExchangeFlags, ExchangeKind, RouteBy};
 use crate::{
     keys::QueueKey,
     refusal::{Outcome, Refusal, Resource, short},
@@ -41,8 +41,12 @@ impl Vhost {
         let exchanges = PREDECLARED
             .into_iter()
             .map(|(name, kind, internal)| {
-                let none = FieldTable::new();
-                let exchange = Exchange::new(kind, true, false, internal, none, None);
+                let flags = ExchangeFlags {
+                    durable: true,
+                    auto_delete: false,
+                    internal,
+                };
+                let exchange = Exchange::new(kind, flags, FieldTable::new(), None);
                 (short(name), exchange)
             })
             .collect();

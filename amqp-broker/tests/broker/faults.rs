@@ -1,6 +1,6 @@
 //! The fault switch.
 
-use amqp_broker::{AcceptError, ByteFaults, Config, ConfirmFault, Direction, Disturbance, Passage};
+use amqp_broker::{AcceptError, ByteFaults, Config, ConfirmFault, Direction, Gate, Impairment};
 use amqp_core::{
     client::{Event, Outcome},
     protocol::ReplyCode,
@@ -122,7 +122,7 @@ fn connections_and_channels_are_closed_with_a_code() {
 fn bytes_of_the_next_connections_are_disturbed() {
     let mut rig = Rig::new();
     let now = rig.now;
-    let crumbs = ByteFaults::both(Disturbance::new().split(1));
+    let crumbs = ByteFaults::both(Impairment::new().split(1));
     let before = rig.broker.accept(now).unwrap();
     rig.broker.faults().refuse_connects(1);
     rig.broker.faults().bytes_of_next(2, crumbs);
@@ -132,13 +132,13 @@ fn bytes_of_the_next_connections_are_disturbed() {
         let connection = rig.broker.accept(now).unwrap();
         let (key, plan) = rig.broker.poll_byte_plan().unwrap();
         assert_eq!(key, connection);
-        assert_eq!(plan.passage(Direction::ToClient), Passage::Open(1));
+        assert_eq!(plan.gate(Direction::ToClient), Gate::Open(1));
     }
     rig.broker.accept(now).unwrap();
     assert!(rig.broker.poll_byte_plan().is_none());
 
     // The last word counts, also for one that is there already.
-    let stall = ByteFaults::both(Disturbance::new().stall_after(0));
+    let stall = ByteFaults::both(Impairment::new().stall_after(0));
     for faults in [stall, crumbs, ByteFaults::new()] {
         rig.broker.faults().bytes(before, faults);
     }
@@ -161,7 +161,7 @@ fn bytes_of_the_next_connections_are_disturbed() {
 fn a_plan_that_nobody_asks_for_goes_with_its_connection() {
     let mut rig = Rig::new();
     let now = rig.now;
-    let crumbs = ByteFaults::both(Disturbance::new().split(1));
+    let crumbs = ByteFaults::both(Impairment::new().split(1));
     rig.broker.faults().bytes_of_next(u64::MAX, crumbs);
     let connection = rig.broker.accept(now).unwrap();
     rig.broker.remove(connection, now);
@@ -173,10 +173,10 @@ fn a_connection_that_is_cut_at_once_has_ended() {
     let mut rig = Rig::new();
     let client = rig.connect();
     let key = rig.key(client);
-    let later = ByteFaults::new().to_client(Disturbance::new().cut_after(1));
+    let later = ByteFaults::new().to_client(Impairment::new().cut_after(1));
     rig.broker.faults().bytes(key, later);
     assert!(!rig.broker.is_finished(key));
-    let cut = ByteFaults::new().to_client(Disturbance::new().cut_after(0));
+    let cut = ByteFaults::new().to_client(Impairment::new().cut_after(0));
     rig.broker.faults().bytes(key, cut);
     assert!(rig.broker.is_finished(key));
     let (_, plan) = rig.broker.poll_byte_plan().unwrap();

@@ -17,7 +17,7 @@ use amqp_driver::{
     io::{Timer, Transport},
     protocol::{basic, queue},
 };
-use amqp_embedded::broker::{ByteFaults, Disturbance};
+use amqp_embedded::broker::{ByteFaults, Impairment};
 use bytes::BytesMut;
 use rig::{Client, Rig, Seen, read, written};
 
@@ -26,12 +26,12 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The heartbeat interval of the rig's broker.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-fn split(max: usize) -> Disturbance {
-    Disturbance::new().split(max)
+fn split(max: usize) -> Impairment {
+    Impairment::new().split(max)
 }
 
-fn stall() -> Disturbance {
-    Disturbance::new().stall_after(0)
+fn stall() -> Impairment {
+    Impairment::new().stall_after(0)
 }
 
 /// The bodies of the messages of a session: small ones, an empty one, and one of several frames.
@@ -108,7 +108,7 @@ fn everything_works_when_bytes_come_in_random_pieces() {
 fn a_delay_keeps_the_order_and_loses_nothing() {
     let delay = Duration::from_millis(100);
     let mut rig = Rig::new(0);
-    rig.faults_of_next(ByteFaults::both(Disturbance::new().delay(delay)));
+    rig.faults_of_next(ByteFaults::both(Impairment::new().delay(delay)));
     let client = rig.connect();
     let begun = rig.now();
     let connection = client.connection.clone();
@@ -119,7 +119,7 @@ fn a_delay_keeps_the_order_and_loses_nothing() {
     // More than is on the way at a time, and what is behind it.
     let mut many: Vec<Vec<u8>> = (0..500_u32).map(|it| it.to_be_bytes().to_vec()).collect();
     many.insert(100, vec![7; 3_000_000]);
-    let slow = Disturbance::new().delay(delay);
+    let slow = Impairment::new().delay(delay);
     let mut rig = Rig::new(0);
     faulty_session(&mut rig, ByteFaults::new().to_client(slow), &many);
     faulty_session(&mut rig, ByteFaults::new().from_client(slow), &many);
@@ -132,7 +132,7 @@ fn bytes_on_their_way_do_not_hold_each_other_up() {
     let client = rig.connect();
     rig.faults(
         client.key,
-        ByteFaults::both(Disturbance::new().delay(SECOND)),
+        ByteFaults::both(Impairment::new().delay(SECOND)),
     );
     let begun = rig.now();
     let mut openings = Vec::new();
@@ -151,7 +151,7 @@ fn bytes_on_their_way_do_not_hold_each_other_up() {
 fn what_is_on_the_way_comes_first_when_the_delay_is_over() {
     let mut rig = Rig::new(0);
     let client = rig.connect();
-    let slow = ByteFaults::both(Disturbance::new().delay(SECOND));
+    let slow = ByteFaults::both(Impairment::new().delay(SECOND));
     rig.faults(client.key, slow);
     let connection = client.connection.clone();
     let task = rig.spawn(session(connection, bodies()));
@@ -172,13 +172,13 @@ fn a_cut_behind_any_byte_is_an_end_that_everybody_is_told() {
     assert!(read_whole > 500 && written_whole > 500);
 
     for at in 0..read_whole {
-        let cut = Disturbance::new().cut_after(at as u64);
+        let cut = Impairment::new().cut_after(at as u64);
         let faults = ByteFaults::new().to_client(cut);
         let client = cut_session(faults, &small);
         assert_eq!(read(&client.trace).0, at);
     }
     for at in 0..written_whole {
-        let cut = Disturbance::new().cut_after(at as u64);
+        let cut = Impairment::new().cut_after(at as u64);
         let faults = ByteFaults::new().from_client(cut);
         let client = cut_session(faults, &small);
         assert!(written(&client.trace) >= at);
@@ -215,9 +215,9 @@ fn cut_session(faults: ByteFaults, bodies: &[Vec<u8>]) -> Client {
 #[test]
 fn an_idle_connection_is_cut_at_once() {
     for faults in [
-        ByteFaults::new().to_client(Disturbance::new().cut_after(0)),
-        ByteFaults::new().from_client(Disturbance::new().cut_after(0)),
-        ByteFaults::both(stall()).from_client(Disturbance::new().cut_after(0)),
+        ByteFaults::new().to_client(Impairment::new().cut_after(0)),
+        ByteFaults::new().from_client(Impairment::new().cut_after(0)),
+        ByteFaults::both(stall()).from_client(Impairment::new().cut_after(0)),
     ] {
         let mut rig = Rig::new(0);
         let client = rig.connect();
@@ -246,7 +246,7 @@ fn a_connection_that_is_not_read_from_is_cut_at_once() {
     .unwrap();
     rig.settle();
     assert!(client.connection.is_blocked());
-    let cut = Disturbance::new().cut_after(0);
+    let cut = Impairment::new().cut_after(0);
     rig.faults(client.key, ByteFaults::both(cut));
     rig.settle();
     assert!(client.connection.close_reason().is_some() && client.theirs.is_done());
@@ -258,7 +258,7 @@ fn heartbeats_notice_a_stall_in_two_intervals() {
         ByteFaults::both(stall()),
         ByteFaults::new().to_client(stall()),
         // The stall begins within a frame.
-        ByteFaults::new().to_client(Disturbance::new().stall_after(3)),
+        ByteFaults::new().to_client(Impairment::new().stall_after(3)),
     ] {
         let mut rig = Rig::new(0);
         let client = rig.connect();
@@ -315,7 +315,7 @@ fn everything_goes_on_when_a_stall_is_lifted() {
     let whole = faulty_session(&mut rig, ByteFaults::new(), &bodies()).trace;
     let (read_whole, written_whole) = (read(&whole).0, written(&whole));
     for number in 0..100 {
-        let at = |whole: usize| Disturbance::new().stall_after((whole * number / 100) as u64);
+        let at = |whole: usize| Impairment::new().stall_after((whole * number / 100) as u64);
         for faults in [
             ByteFaults::new().to_client(at(read_whole)),
             ByteFaults::new().from_client(at(written_whole)),
@@ -387,7 +387,7 @@ fn what_is_sent_into_a_stall_is_bounded_and_not_lost() {
 #[test]
 fn a_stall_that_is_lifted_while_it_begins_is_lifted() {
     let mut rig = Rig::new(0);
-    let stall = Disturbance::new().stall_after(100);
+    let stall = Impairment::new().stall_after(100);
     rig.faults_of_next(ByteFaults::new().to_client(stall));
     // The first write is that of the last bytes before the stall.
     let client = rig.begin_with(Some(Box::new(|broker, key| {
@@ -464,7 +464,7 @@ fn a_connection_that_is_cut_while_its_driver_falls_asleep_has_ended() {
     };
     // It waits for room to write, and for something to read.
     assert!(poll().is_pending());
-    let cut = ByteFaults::both(Disturbance::new().cut_after(0));
+    let cut = ByteFaults::both(Impairment::new().cut_after(0));
     *act.0.lock().unwrap() = Some(Box::new(move || {
         broker.with(|broker| broker.faults().bytes(key, cut));
     }));

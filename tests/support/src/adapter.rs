@@ -96,13 +96,13 @@ pub async fn resolving<R: Runtime + Default>() -> Outcome {
 
 /// A broker that stalls is noticed by the clock.
 pub async fn silent_peer<R: Runtime + Default>() -> Outcome {
-    use amqp_embedded::broker::{ByteFaults, Disturbance};
+    use amqp_embedded::broker::{ByteFaults, Impairment};
 
     let broker = LocalBroker::<R>::default();
     let config = Config::default().heartbeat(1);
     let connection = broker.connect(config).await?;
     let key = broker.inspect().connections[0].key;
-    let stall = ByteFaults::new().to_client(Disturbance::new().stall_after(0));
+    let stall = ByteFaults::new().to_client(Impairment::new().stall_after(0));
     broker.with(|broker| broker.faults().bytes(key, stall));
     let reason = connection.closed().await;
     assert!(

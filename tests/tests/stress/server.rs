@@ -15,7 +15,7 @@ use std::{
 use amqp_tests::harness::Failure;
 use amqp_tokio::{
     LocalBroker,
-    broker::{ByteFaults, Config, ConfirmFault, ConnectionKey, Disturbance},
+    broker::{ByteFaults, Config, ConfirmFault, ConnectionKey, Impairment},
     protocol::ReplyCode,
     serve,
 };
@@ -174,7 +174,7 @@ fn act(broker: &LocalBroker, random: &mut Random, stalled: &mut Stalled) {
                 .close_connection(key, code, "closed for a test");
         }),
         6..=9 => broker.with(|broker| {
-            let cut = Disturbance::new().cut_after(random.below(3000));
+            let cut = Impairment::new().cut_after(random.below(3000));
             broker.faults().bytes(key, ByteFaults::both(cut));
         }),
         10..=16 => {
@@ -199,9 +199,9 @@ fn act(broker: &LocalBroker, random: &mut Random, stalled: &mut Stalled) {
             let limit = if random.percent(8) { 3500 } else { 300 };
             let time = Duration::from_millis(random.within(10, limit));
             let fault = match random.below(3) {
-                0 => ByteFaults::both(Disturbance::new().split(7)),
-                1 => ByteFaults::new().from_client(Disturbance::new().stall_after(0)),
-                _ => ByteFaults::new().to_client(Disturbance::new().stall_after(0)),
+                0 => ByteFaults::both(Impairment::new().split(7)),
+                1 => ByteFaults::new().from_client(Impairment::new().stall_after(0)),
+                _ => ByteFaults::new().to_client(Impairment::new().stall_after(0)),
             };
             broker.with(|broker| broker.faults().bytes(key, fault));
             stalled.push((Instant::now() + time, key));

@@ -12,12 +12,12 @@ use super::channel::Channel;
 use crate::keys::QueueKey;
 
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct ConnState {
     pub(crate) machine: server::Connection,
     /// The authenticated user; empty before the login.
     pub(crate) user: String,
-    /// The user for EXTERNAL: `Some` if the transport vouches for one.
-    pub(crate) vouched: Option<String>,
+    /// The user for EXTERNAL: `Some` if the transport has authenticated one.
+    pub(crate) external_user: Option<String>,
     /// The virtual host; empty before it is open.
     pub(crate) vhost: String,
     /// The channels, by number.
@@ -31,25 +31,25 @@ pub(crate) struct Link {
     pub(crate) blocked: bool,
     /// `true` while reading is paused because more than `limits.replies` bytes of output were
     /// queued.
-    pub(crate) stuffed: bool,
+    pub(crate) output_full: bool,
     /// `true` while the connection is in the queue of wake-ups.
     pub(crate) woken: bool,
     /// The channels that have pending confirms.
     pub(crate) confirming: BTreeSet<ChannelId>,
 }
 
-impl Link {
+impl ConnState {
     pub(crate) fn new(machine: server::Connection) -> Self {
         Self {
             machine,
             user: String::new(),
-            vouched: None,
+            external_user: None,
             vhost: String::new(),
             channels: BTreeMap::new(),
             exclusive: BTreeSet::new(),
             pending: BytesMut::new(),
             blocked: false,
-            stuffed: false,
+            output_full: false,
             woken: false,
             confirming: BTreeSet::new(),
         }
@@ -62,7 +62,7 @@ impl Link {
     }
 
     /// Returns whether the connection is read from.
-    pub(crate) const fn is_read(&self) -> bool {
-        !self.blocked && !self.stuffed
+    pub(crate) const fn wants_input(&self) -> bool {
+        !self.blocked && !self.output_full
     }
 }
