@@ -46,7 +46,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// Runs a future on this thread. Returns `None` if it is not ready at `until`. It is polled at
 /// least once.
 pub(super) fn run<F: Future>(future: F, until: Option<Instant>) -> Option<F::Output> {
-    let entered = Entered::new();
+    let entered = EnterGuard::new();
     let mut context = Context::from_waker(&entered.waker);
     let mut future = pin!(future);
     loop {
@@ -121,13 +121,13 @@ fn with_current<T>(act: impl FnOnce(&mut Executor) -> T) -> Option<T> {
 }
 
 /// Installs an executor on this thread, and restores the outer one on drop.
-struct Entered {
+struct EnterGuard {
     parker: Arc<Parker>,
     waker: Waker,
     outer: Option<Executor>,
 }
 
-impl Entered {
+impl EnterGuard {
     fn new() -> Self {
         let executor = SPARE.take().unwrap_or_default();
         Self {
@@ -138,7 +138,7 @@ impl Entered {
     }
 }
 
-impl Drop for Entered {
+impl Drop for EnterGuard {
     fn drop(&mut self) {
         let ended = CURRENT.replace(self.outer.take());
         SPARE.set(ended.filter(|it| it.park.is_none()));
@@ -160,19 +160,19 @@ impl StepExecutor {
     /// Calls `act` with this as the executor on this thread.
     pub(crate) fn enter<T>(&mut self, act: impl FnOnce() -> T) -> T {
         /// Swaps the executors back on drop, also if `act` panics.
-        struct Swapped<'a>(&'a mut Option<Executor>);
-        impl Swapped<'_> {
+        struct SwapGuard<'a>(&'a mut Option<Executor>);
+        impl SwapGuard<'_> {
             fn swap(&mut self) {
                 CURRENT.with_borrow_mut(|current| mem::swap(current, self.0));
             }
         }
-        impl Drop for Swapped<'_> {
+        impl Drop for SwapGuard<'_> {
             fn drop(&mut self) {
                 self.swap();
             }
         }
-        let mut swapped = Swapped(&mut self.0);
-        swapped.swap();
+        let mut guard = SwapGuard(&mut self.0);
+        guard.swap();
         act()
     }
 

@@ -6,18 +6,18 @@ use crate::executor::run;
 
 thread_local! {
     /// Whether this is a worker thread, which may drive the connection.
-    static WORKS: Cell<bool> = const { Cell::new(false) };
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Marks this as a worker thread, which never waits for the end of a connection.
-pub(crate) fn never_here() {
-    WORKS.set(true);
+pub(crate) fn mark_worker_thread() {
+    IS_WORKER.set(true);
 }
 
 /// Waits for the end of a connection. Returns at once while unwinding, and on a worker thread: a
 /// driver that waits for its own connection would deadlock.
 pub(crate) fn linger(ended: Pin<&mut dyn Future<Output = ()>>) {
-    if !WORKS.get() && !std::thread::panicking() {
+    if !IS_WORKER.get() && !std::thread::panicking() {
         let _ended = run(ended, None);
     }
 }

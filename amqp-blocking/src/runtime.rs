@@ -35,13 +35,13 @@ impl Runtime for Blocking {
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         // Without a thread the task is dropped, which ends the operations that wait for it.
-        let _joined_by_nobody = in_thread("amqp", || block_on(task));
+        let _detached = in_thread("amqp", || block_on(task));
     }
 
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let host = host.to_owned();
-        let ask = move || Ok((host, port).to_socket_addrs()?.collect());
-        in_thread("amqp-resolve", ask)?.await
+        let resolve = move || Ok((host, port).to_socket_addrs()?.collect());
+        in_thread("amqp-resolve", resolve)?.await
     }
 
     async fn connect_tcp(
@@ -69,7 +69,7 @@ async fn connect_tcp(
     keepalive: Option<Duration>,
 ) -> io::Result<Evented<TcpStream>> {
     let mut stream = Evented::new(TcpStream::connect(to)?);
-    poll_fn(|cx| stream.poll_io(cx, look_whether_connected)).await?;
+    poll_fn(|cx| stream.poll_io(cx, check_connected)).await?;
     stream.socket.set_nodelay(true)?;
     if let Some(idle) = keepalive {
         SockRef::from(&stream.socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
@@ -77,7 +77,7 @@ async fn connect_tcp(
     Ok(stream)
 }
 
-fn look_whether_connected(stream: &mut TcpStream) -> io::Result<()> {
+fn check_connected(stream: &mut TcpStream) -> io::Result<()> {
     stream.take_error()?.map_or(Ok(()), Err)?;
     let connected = stream.peer_addr().map(drop);
     connected.map_err(|error| match error.kind() {

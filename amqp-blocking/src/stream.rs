@@ -21,7 +21,7 @@ pub type BlockingStream = FuturesStream<Box<dyn Socket>>;
 pub struct BlockingSocket(BlockingStream);
 
 impl BlockingSocket {
-    fn new(nonblocking: io::Result<()>, socket: impl Kind) -> Self {
+    fn new(nonblocking: io::Result<()>, socket: impl ConnectedSocket) -> Self {
         if nonblocking.is_err() {
             // A blocking socket would stall the driver: the stream ends instead.
             let _closed = socket.end(Shutdown::Both);
@@ -37,11 +37,11 @@ impl BlockingSocket {
 }
 
 /// A type of connected sockets.
-trait Kind: Read + Write + Source + Unpin + Send + 'static {
+trait ConnectedSocket: Read + Write + Source + Unpin + Send + 'static {
     fn end(&self, how: Shutdown) -> io::Result<()>;
 }
 
-macro_rules! kind {
+macro_rules! connected_socket {
     ($of_std:ty, $of_mio:ty) => {
         impl From<$of_std> for BlockingSocket {
             fn from(socket: $of_std) -> Self {
@@ -50,7 +50,7 @@ macro_rules! kind {
             }
         }
 
-        impl Kind for $of_mio {
+        impl ConnectedSocket for $of_mio {
             fn end(&self, how: Shutdown) -> io::Result<()> {
                 self.shutdown(how)
             }
@@ -58,19 +58,19 @@ macro_rules! kind {
     };
 }
 
-kind!(std::net::TcpStream, mio::net::TcpStream);
+connected_socket!(std::net::TcpStream, mio::net::TcpStream);
 #[cfg(unix)]
-kind!(std::os::unix::net::UnixStream, mio::net::UnixStream);
+connected_socket!(std::os::unix::net::UnixStream, mio::net::UnixStream);
 
 type Polled<T> = Poll<io::Result<T>>;
 
-impl<S: Kind> AsyncRead for Evented<S> {
+impl<S: ConnectedSocket> AsyncRead for Evented<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Polled<usize> {
         self.poll_io(cx, |socket| socket.read(buf))
     }
 }
 
-impl<S: Kind> AsyncWrite for Evented<S> {
+impl<S: ConnectedSocket> AsyncWrite for Evented<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Polled<usize> {
         self.poll_io(cx, |socket| socket.write(buf))
     }

@@ -50,7 +50,7 @@ impl Confirm {
     /// confirm, to be waited for again.
     pub fn wait(mut self) -> Result<(), ConfirmError> {
         match wait(&mut self.0) {
-            Ok(told) => Ok(told?),
+            Ok(result) => Ok(result?),
             Err(_) => Err(ConfirmError::TimedOut(self)),
         }
     }

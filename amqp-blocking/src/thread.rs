@@ -32,25 +32,25 @@ where
     T: Send + 'static,
     W: FnOnce() -> T + Send + 'static,
 {
-    let outcome = Arc::new(Mutex::new(Outcome::default()));
-    let ours = Arc::clone(&outcome);
+    let completion = Arc::new(Mutex::new(Completion::default()));
+    let shared = Arc::clone(&completion);
     let work = move || {
-        crate::linger::never_here();
+        crate::linger::mark_worker_thread();
         // Unwind safe: nothing of the work is used after a panic, which resumes in the future.
-        let done = catch_unwind(AssertUnwindSafe(work));
-        let mut outcome = lock(&ours);
-        outcome.done = Some(done);
-        let waker = outcome.waker.take();
-        drop(outcome);
+        let result = catch_unwind(AssertUnwindSafe(work));
+        let mut completion = lock(&shared);
+        completion.result = Some(result);
+        let waker = completion.waker.take();
+        drop(completion);
         waker.into_iter().for_each(Waker::wake);
     };
     thread::Builder::new().name(name.into()).spawn(work)?;
     Ok(poll_fn(move |cx| {
-        let mut outcome = lock(&outcome);
-        match outcome.done.take() {
-            Some(done) => Poll::Ready(done.unwrap_or_else(|panic| resume_unwind(panic))),
+        let mut completion = lock(&completion);
+        match completion.result.take() {
+            Some(result) => Poll::Ready(result.unwrap_or_else(|panic| resume_unwind(panic))),
             None => {
-                outcome.waker = Some(cx.waker().clone());
+                completion.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
         }
@@ -58,22 +58,22 @@ where
 }
 
 /// The state shared by the thread and the future.
-struct Outcome<T> {
-    done: Option<thread::Result<T>>,
+struct Completion<T> {
+    result: Option<thread::Result<T>>,
     waker: Option<Waker>,
 }
 
-impl<T> Default for Outcome<T> {
+impl<T> Default for Completion<T> {
     fn default() -> Self {
         Self {
-            done: None,
+            result: None,
             waker: None,
         }
     }
 }
 
-fn lock<T>(outcome: &Mutex<Outcome<T>>) -> MutexGuard<'_, Outcome<T>> {
-    outcome.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(completion: &Mutex<Completion<T>>) -> MutexGuard<'_, Completion<T>> {
+    completion.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

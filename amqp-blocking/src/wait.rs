@@ -38,13 +38,13 @@ thread_local! {
 /// ```
 pub fn within<T>(limit: Duration, calls: impl FnOnce() -> T) -> T {
     /// Restores the outer limit on drop, also if a call panics.
-    struct Outer(Option<Instant>);
-    impl Drop for Outer {
+    struct LimitGuard(Option<Instant>);
+    impl Drop for LimitGuard {
         fn drop(&mut self) {
             LIMIT.set(self.0);
         }
     }
-    let outer = Outer(LIMIT.get());
+    let outer = LimitGuard(LIMIT.get());
     let ours = Instant::now().checked_add(limit);
     LIMIT.set(ours.into_iter().chain(outer.0).min());
     calls()

@@ -18,10 +18,10 @@ use mio::Registry;
 
 use super::{
     Answer, Error, Promise,
-    consumers::Consuming,
-    link::Link,
+    consumer_group::ConsumerGroup,
     local_runtime::LocalRuntime,
-    results::{Outbox, Results, is_final},
+    results::{ResultSender, Results, is_final},
+    shared::Shared,
     tasks::{Spawner, Tasks},
 };
 use crate::{
@@ -38,7 +38,7 @@ pub struct Client {
     descriptor: Descriptor,
     executor: StepExecutor,
     tasks: Tasks,
-    pub(super) link: Rc<Link>,
+    pub(super) shared: Rc<Shared>,
     pub(super) results: Rc<RefCell<Results>>,
     /// By promise. `Some` except while the callback runs.
     pub(super) callbacks: BTreeMap<Promise, Option<Callback>>,
@@ -62,8 +62,8 @@ impl Client {
         options: Options,
         sleep: (Descriptor, impl Park, Waker),
     ) -> (Self, Promise) {
-        let link = Link::new(&options.config);
-        Self::new(sleep, link, |spawner| async move {
+        let shared = Shared::new(&options.config);
+        Self::new(sleep, shared, |spawner| async move {
             Ok(connect(&LocalRuntime::new(spawner), &options).await?)
         })
     }
@@ -75,15 +75,15 @@ impl Client {
         config: Config,
         sleep: (Descriptor, impl Park, Waker),
     ) -> (Self, Promise) {
-        let link = Link::new(&config);
-        Self::new(sleep, link, |spawner| async move {
+        let shared = Shared::new(&config);
+        Self::new(sleep, shared, |spawner| async move {
             Ok(from_transport(&LocalRuntime::new(spawner), stream, config).await?)
         })
     }
 
     fn new<C>(
         (descriptor, park, waker): (Descriptor, impl Park, Waker),
-        link: Link,
+        shared: Shared,
         connect: impl FnOnce(Spawner) -> C,
     ) -> (Self, Promise)
     where
@@ -95,15 +95,15 @@ impl Client {
             descriptor,
             executor: StepExecutor::new(park),
             tasks,
-            link: Rc::new(link),
+            shared: Rc::new(shared),
             results: Rc::default(),
             callbacks: BTreeMap::new(),
             stopped: false,
             seen: 0,
         };
-        let connected = client.begin(|link| async move {
-            link.connection.set(connecting.await);
-            link.connection.get().await?;
+        let connected = client.begin(|shared| async move {
+            shared.connection.set(connecting.await);
+            shared.connection.get().await?;
             Ok(Answer::Connected)
         });
         (client, connected)
@@ -111,7 +111,7 @@ impl Client {
 
     // Promises.
 
-    pub(super) fn begin<F>(&mut self, work: impl FnOnce(Rc<Link>) -> F) -> Promise
+    pub(super) fn begin<F>(&mut self, work: impl FnOnce(Rc<Shared>) -> F) -> Promise
     where
         F: Future<Output = Result<Answer, Error>> + 'static,
     {
@@ -123,21 +123,21 @@ impl Client {
     pub(super) fn begin_as<F>(
         &mut self,
         promise: Promise,
-        consuming: Option<Rc<Consuming>>,
-        work: impl FnOnce(Rc<Link>) -> F,
+        group: Option<Rc<ConsumerGroup>>,
+        work: impl FnOnce(Rc<Shared>) -> F,
     ) where
         F: Future<Output = Result<Answer, Error>> + 'static,
     {
-        self.results.borrow_mut().expect(promise, consuming);
-        let outbox = self.outbox(promise);
-        let work = work(Rc::clone(&self.link));
-        let task = async move { outbox.tell(work.await) };
+        self.results.borrow_mut().register(promise, group);
+        let sender = self.sender(promise);
+        let work = work(Rc::clone(&self.shared));
+        let task = async move { sender.send(work.await) };
         self.tasks.insert(promise.0, task);
     }
 
-    pub(super) fn outbox(&self, promise: Promise) -> Outbox {
+    pub(super) fn sender(&self, promise: Promise) -> ResultSender {
         let results = Rc::clone(&self.results);
-        Outbox { promise, results }
+        ResultSender { promise, results }
     }
 
     pub(super) fn run_tasks(&mut self) {
@@ -146,10 +146,10 @@ impl Client {
     }
 
     pub(super) fn check_open(&self) -> Result<(), Error> {
-        if let Some(connected) = self.link.connection.peek() {
+        if let Some(connected) = self.shared.connection.peek() {
             connected?.check_open()?;
         }
-        match self.link.closing.peek() {
+        match self.shared.closing.peek() {
             Some(()) => Err(Error::Closing),
             None => Ok(()),
         }
@@ -170,7 +170,7 @@ impl Client {
     /// server.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
-        if self.needs_write() || self.results.borrow().came_after(self.seen) {
+        if self.needs_write() || self.results.borrow().has_untaken_after(self.seen) {
             return Some(Duration::ZERO);
         }
         let alarm = self.executor.next_alarm();
@@ -203,13 +203,13 @@ impl Client {
     /// `Some` once it has been opened. It makes progress only in the turns of the client.
     #[must_use]
     pub fn connection(&self) -> Option<Connection> {
-        self.link.connection.peek()?.ok()
+        self.shared.connection.peek()?.ok()
     }
 
     /// The reason. `Some` once the connection has ended or could not be opened.
     #[must_use]
     pub fn closed(&self) -> Option<Error> {
-        match self.link.connection.peek()? {
+        match self.shared.connection.peek()? {
             Ok(connection) => {
                 let reason = connection.close_reason()?;
                 Some(amqp_driver::Error::ConnectionClosed(reason).into())
@@ -224,7 +224,7 @@ impl Client {
     pub fn poll(&mut self) -> Option<(Promise, Result<Answer, Error>)> {
         let popped = self.results.borrow_mut().pop();
         if let Some((promise, result)) = &popped {
-            self.forget_if_over(*promise, result);
+            self.drop_callback_if_final(*promise, result);
         }
         popped
     }
@@ -233,12 +233,12 @@ impl Client {
     pub fn take(&mut self, promise: Promise) -> Option<Result<Answer, Error>> {
         let taken = self.results.borrow_mut().take(promise);
         if let Some(result) = &taken {
-            self.forget_if_over(promise, result);
+            self.drop_callback_if_final(promise, result);
         }
         taken
     }
 
-    fn forget_if_over(&mut self, promise: Promise, result: &Result<Answer, Error>) {
+    fn drop_callback_if_final(&mut self, promise: Promise, result: &Result<Answer, Error>) {
         if is_final(result) {
             self.callbacks.remove(&promise);
         }
@@ -284,10 +284,10 @@ impl Client {
                 return Ok(found);
             }
             let results = self.results.borrow();
-            let over = !promises.iter().any(|it| results.expects(*it));
+            let ended = !promises.iter().any(|it| results.is_outstanding(*it));
             drop(results);
             match promises.first() {
-                Some(first) if over => return Err(Error::NoSuchPromise(*first)),
+                Some(first) if ended => return Err(Error::NoSuchPromise(*first)),
                 None if until.is_none() || self.closed().is_some() => return Ok(None),
                 _ => {}
             }
@@ -325,7 +325,7 @@ impl Client {
         promise: Promise,
         callback: impl FnMut(&mut Self, Result<Answer, Error>) + 'static,
     ) -> Result<(), Error> {
-        if !self.results.borrow_mut().set_called(promise) {
+        if !self.results.borrow_mut().set_callback(promise) {
             return Err(Error::NoSuchPromise(promise));
         }
         self.callbacks.insert(promise, Some(Box::new(callback)));
@@ -354,9 +354,9 @@ impl Client {
             let Some(result) = taken else { continue };
             any = true;
             callback(self, result);
-            let more = self.results.borrow().expects(promise);
+            let more = self.results.borrow().is_outstanding(promise);
             match self.callbacks.get_mut(&promise) {
-                Some(place @ None) if more => *place = Some(callback),
+                Some(slot @ None) if more => *slot = Some(callback),
                 Some(None) => drop(self.callbacks.remove(&promise)),
                 // It was replaced, or its promise is ignored or has ended.
                 Some(Some(_)) | None => {}

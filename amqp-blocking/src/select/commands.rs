@@ -10,8 +10,8 @@ use amqp_core::{
 use super::{
     Answer, Client, Error, Message, Promise, PublishError,
     checks::{check_queue, not_sent_this_way},
-    consumers::Consuming,
-    consuming::Consume,
+    consume_task::ConsumeTask,
+    consumer_group::{ConsumerGroup, Prefetch},
 };
 use amqp_driver::Body;
 
@@ -39,13 +39,13 @@ impl Client {
         } else {
             Err(not_sent_this_way::<R>())
         };
-        Ok(self.begin(|link| async move {
+        Ok(self.begin(|shared| async move {
             checked?;
-            let channel = link.channel().await?;
+            let channel = shared.channel().await?;
             let reply = channel.call(request).await;
             // A channel with an overdue reply is not reused.
             if !matches!(reply, Err(amqp_driver::Error::TimedOut(_))) {
-                channel.give_back();
+                channel.release();
             }
             Ok(Answer::Reply(reply?.into()))
         }))
@@ -58,9 +58,9 @@ impl Client {
     pub fn get(&mut self, get: basic::Get) -> Result<Promise, Error> {
         self.check_open()?;
         let promise = Promise::next();
-        self.begin_as(promise, None, |link| async move {
+        self.begin_as(promise, None, |shared| async move {
             check_queue(&get)?;
-            let channel = link.channel().await?;
+            let channel = shared.channel().await?;
             match channel.get(get).await {
                 Ok(Some(fetched)) => {
                     let message = Message::fetched(promise, fetched, channel);
@@ -68,7 +68,7 @@ impl Client {
                 }
                 Err(error @ amqp_driver::Error::TimedOut(_)) => Err(error.into()),
                 none => {
-                    channel.give_back();
+                    channel.release();
                     none?;
                     Ok(Answer::Got(None))
                 }
@@ -117,14 +117,16 @@ impl Client {
     ) -> Result<Promise, Error> {
         self.check_open()?;
         let promise = Promise::next();
-        let shared = qos.as_ref().is_some_and(|qos| qos.global);
-        let consuming = Rc::new(Consuming::new(shared));
-        let outbox = self.outbox(promise);
-        self.begin_as(promise, Some(Rc::clone(&consuming)), |link| {
-            let consume = Consume {
-                link,
-                outbox,
-                consuming,
+        let group = Rc::new(ConsumerGroup::new(match &qos {
+            Some(qos) if qos.global => Prefetch::Shared,
+            _ => Prefetch::PerConsumer,
+        }));
+        let sender = self.sender(promise);
+        self.begin_as(promise, Some(Rc::clone(&group)), |shared| {
+            let consume = ConsumeTask {
+                shared,
+                sender,
+                group,
                 consumes,
                 qos,
             };
@@ -145,14 +147,14 @@ impl Client {
     pub fn qos(&mut self, consume: Promise, prefetch: u16) -> Result<Promise, Error> {
         self.check_open()?;
         let no_such = Error::NoSuchPromise(consume);
-        let consuming = self
+        let group = self
             .results
             .borrow()
-            .consuming(consume)
+            .group(consume)
             .ok_or_else(|| no_such.clone())?;
-        let channel = consuming.channel.borrow().clone().ok_or(no_such)?;
+        let channel = group.channel.borrow().clone().ok_or(no_such)?;
         Ok(self.begin(|_| async move {
-            if !consuming.shared {
+            if group.prefetch == Prefetch::PerConsumer {
                 let feature = "basic.qos of a running consumer";
                 let misuse = ApiMisuse::NotImplementedByRabbitMq { feature };
                 return Err(amqp_driver::Error::from(misuse).into());
@@ -172,12 +174,12 @@ impl Client {
     /// promise.
     pub fn cancel(&mut self, consume: Promise) -> Result<Promise, Error> {
         self.check_open()?;
-        let consuming = self.results.borrow().consuming(consume);
-        let running = consuming.filter(|it| it.ended.peek().is_none());
-        let consuming = running.ok_or(Error::NoSuchPromise(consume))?;
-        consuming.cancel(&self.link);
+        let group = self.results.borrow().group(consume);
+        let running = group.filter(|it| it.ended.peek().is_none());
+        let group = running.ok_or(Error::NoSuchPromise(consume))?;
+        group.cancel(&self.shared);
         Ok(self.begin(|_| async move {
-            let tags = consuming.ended.get().await?;
+            let tags = group.ended.get().await?;
             Ok(Answer::Cancelled { tags })
         }))
     }
@@ -208,14 +210,14 @@ impl Client {
             let body = body.into_bytes();
             return Err(PublishError::Full { hold, body });
         }
-        Ok(self.begin(|link| link.publish(publish, properties, body)))
+        Ok(self.begin(|shared| shared.publish(publish, properties, body)))
     }
 
     /// The reason why a publish would not be accepted now. `Some` while there is one: it changes
     /// with confirms and other input from the server, and with the progress of writing.
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
-        self.link.hold()
+        self.shared.hold()
     }
 
     /// Closes the connection after sending all earlier commands. The result is [`Answer::Closed`].
@@ -226,9 +228,9 @@ impl Client {
     /// If the connection is closing or closed.
     pub fn close(&mut self) -> Result<Promise, Error> {
         self.check_open()?;
-        self.link.closing.set(());
-        Ok(self.begin(|link| async move {
-            link.close().await?;
+        self.shared.closing.set(());
+        Ok(self.begin(|shared| async move {
+            shared.close().await?;
             Ok(Answer::Closed)
         }))
     }
@@ -238,10 +240,10 @@ impl Client {
     /// that has ended.
     pub fn ignore(&mut self, promise: Promise) {
         self.callbacks.remove(&promise);
-        if let Some(consuming) = self.results.borrow().consuming(promise) {
-            consuming.cancel(&self.link);
+        if let Some(group) = self.results.borrow().group(promise) {
+            group.cancel(&self.shared);
         }
-        let unwanted = self.results.borrow_mut().ignore(promise);
-        drop(unwanted);
+        let ignored = self.results.borrow_mut().ignore(promise);
+        drop(ignored);
     }
 }

@@ -58,11 +58,11 @@ mod checks;
 mod client;
 mod commands;
 mod connect;
-mod consumers;
-mod consuming;
-mod link;
+mod consume_task;
+mod consumer_group;
 mod local_runtime;
 mod results;
+mod shared;
 mod tasks;
 mod waiting;
 
@@ -81,7 +81,7 @@ pub use self::{
     connect::{connect, connect_with, from_stream},
 };
 use self::{
-    link::{Kept, Lent},
+    shared::{BorrowedChannel, RetainedChannel},
     tasks::next_number,
 };
 
@@ -192,7 +192,7 @@ pub struct Message {
     acker: Option<Acker>,
     /// `Some` for a fetched message that needs an acknowledgement: its channel, to be reused after
     /// that.
-    channel: Option<Kept>,
+    channel: Option<RetainedChannel>,
 }
 
 impl Message {
@@ -217,10 +217,13 @@ impl Message {
         }
     }
 
-    fn fetched(promise: Promise, fetched: Fetched, channel: Lent) -> Self {
-        let mut channel = Some(channel.keep_for_now());
+    fn fetched(promise: Promise, fetched: Fetched, channel: BorrowedChannel) -> Self {
+        let mut channel = Some(channel.retain());
         if fetched.acker.is_none() {
-            channel.take().into_iter().for_each(Kept::give_back);
+            channel
+                .take()
+                .into_iter()
+                .for_each(RetainedChannel::release);
         }
         Self {
             promise,
@@ -267,7 +270,7 @@ impl Message {
         settle: impl FnOnce(Acker) -> Result<(), amqp_driver::Error>,
     ) -> Result<(), Error> {
         self.acker.map_or(Ok(()), settle)?;
-        self.channel.into_iter().for_each(Kept::give_back);
+        self.channel.into_iter().for_each(RetainedChannel::release);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::{Answer, Error, Promise, consumers::Consuming};
+use super::{Answer, Error, Promise, consumer_group::ConsumerGroup};
 
 /// The bound for the untaken deliveries of one promise, in bytes: the bodies, and
 /// [`MESSAGE_OVERHEAD`] each. Further deliveries stay in the connection, which has its own bound.
@@ -17,15 +17,15 @@ const UNTAKEN_MAX: usize = 1 << 20;
 const MESSAGE_OVERHEAD: usize = 256;
 
 /// The sender of the results of one promise.
-pub(super) struct Outbox {
+pub(super) struct ResultSender {
     pub(super) promise: Promise,
     pub(super) results: Rc<RefCell<Results>>,
 }
 
-impl Outbox {
-    pub(super) fn tell(&self, result: Result<Answer, Error>) {
-        let unwanted = self.results.borrow_mut().push(self.promise, result);
-        drop(unwanted); // outside of the borrow: a dropped message is requeued
+impl ResultSender {
+    pub(super) fn send(&self, result: Result<Answer, Error>) {
+        let ignored = self.results.borrow_mut().push(self.promise, result);
+        drop(ignored); // outside of the borrow: a dropped message is requeued
     }
 
     /// Waits until there is room for one more delivery.
@@ -37,9 +37,9 @@ impl Outbox {
 /// The outstanding promises and their results.
 #[derive(Default)]
 pub(super) struct Results {
-    promises: BTreeMap<Promise, Entry>,
+    promises: BTreeMap<Promise, PromiseState>,
     /// The untaken results, by number, in order of arrival.
-    come: BTreeMap<u64, (Promise, Result<Answer, Error>)>,
+    untaken: BTreeMap<u64, (Promise, Result<Answer, Error>)>,
     /// The numbers of the untaken results that have a callback.
     due: BTreeSet<u64>,
     last: u64,
@@ -47,34 +47,34 @@ pub(super) struct Results {
 
 /// A promise until its final result is taken.
 #[derive(Default)]
-struct Entry {
+struct PromiseState {
     /// The numbers of its untaken results.
-    come: VecDeque<u64>,
+    untaken: VecDeque<u64>,
     /// The weight of its untaken deliveries, in bytes.
-    untaken: usize,
+    untaken_bytes: usize,
     /// `Some` while its task waits for room.
-    waiting: Option<Waker>,
+    room_waker: Option<Waker>,
     /// Whether a callback takes its results.
-    called: bool,
+    has_callback: bool,
     /// Whether its results are dropped.
     ignored: bool,
     /// `Some` if it is the promise of consumers.
-    consuming: Option<Rc<Consuming>>,
+    group: Option<Rc<ConsumerGroup>>,
 }
 
 impl Results {
-    /// Registers a promise. `consuming` is `Some` if it is that of consumers.
-    pub(super) fn expect(&mut self, promise: Promise, consuming: Option<Rc<Consuming>>) {
-        let entry = Entry {
-            consuming,
-            ..Entry::default()
+    /// Registers a promise. `group` is `Some` if it is that of consumers.
+    pub(super) fn register(&mut self, promise: Promise, group: Option<Rc<ConsumerGroup>>) {
+        let state = PromiseState {
+            group,
+            ..PromiseState::default()
         };
-        self.promises.insert(promise, entry);
+        self.promises.insert(promise, state);
     }
 
     /// The consumers of a promise. `Some` if it has any, and has not ended.
-    pub(super) fn consuming(&self, promise: Promise) -> Option<Rc<Consuming>> {
-        self.promises.get(&promise)?.consuming.clone()
+    pub(super) fn group(&self, promise: Promise) -> Option<Rc<ConsumerGroup>> {
+        self.promises.get(&promise)?.group.clone()
     }
 
     /// The number of outstanding promises.
@@ -83,9 +83,9 @@ impl Results {
     }
 
     /// Whether a result of the promise is untaken or still to arrive.
-    pub(super) fn expects(&self, promise: Promise) -> bool {
-        let entry = self.promises.get(&promise);
-        entry.is_some_and(|entry| !entry.ignored)
+    pub(super) fn is_outstanding(&self, promise: Promise) -> bool {
+        let state = self.promises.get(&promise);
+        state.is_some_and(|state| !state.ignored)
     }
 
     /// Adds a result. Returns it if the promise is ignored or has ended.
@@ -96,29 +96,29 @@ impl Results {
         result: Result<Answer, Error>,
     ) -> Option<Result<Answer, Error>> {
         let is_final = is_final(&result);
-        let Some(entry) = self.promises.get_mut(&promise) else {
+        let Some(state) = self.promises.get_mut(&promise) else {
             return Some(result);
         };
-        if entry.ignored {
+        if state.ignored {
             if is_final {
                 self.promises.remove(&promise);
             }
             return Some(result);
         }
         self.last += 1;
-        entry.untaken += weight(&result);
-        entry.come.push_back(self.last);
-        if entry.called {
+        state.untaken_bytes += weight(&result);
+        state.untaken.push_back(self.last);
+        if state.has_callback {
             self.due.insert(self.last);
         }
-        self.come.insert(self.last, (promise, result));
+        self.untaken.insert(self.last, (promise, result));
         None
     }
 
     fn poll_room(&mut self, promise: Promise, cx: &Context<'_>) -> Poll<()> {
         match self.promises.get_mut(&promise) {
-            Some(entry) if entry.untaken >= UNTAKEN_MAX => {
-                entry.waiting = Some(cx.waker().clone());
+            Some(state) if state.untaken_bytes >= UNTAKEN_MAX => {
+                state.room_waker = Some(cx.waker().clone());
                 Poll::Pending
             }
             _ => Poll::Ready(()),
@@ -126,35 +126,35 @@ impl Results {
     }
 
     pub(super) fn pop(&mut self) -> Option<(Promise, Result<Answer, Error>)> {
-        let (&number, _) = self.come.first_key_value()?;
+        let (&number, _) = self.untaken.first_key_value()?;
         self.remove(number)
     }
 
     pub(super) fn take(&mut self, promise: Promise) -> Option<Result<Answer, Error>> {
-        let number = *self.promises.get(&promise)?.come.front()?;
+        let number = *self.promises.get(&promise)?.untaken.front()?;
         Some(self.remove(number)?.1)
     }
 
     /// Marks the results of the promise, untaken and later ones, as due for a callback. Returns
     /// `false` if there will be none.
-    pub(super) fn set_called(&mut self, promise: Promise) -> bool {
-        let Some(entry) = self.promises.get_mut(&promise).filter(|it| !it.ignored) else {
+    pub(super) fn set_callback(&mut self, promise: Promise) -> bool {
+        let Some(state) = self.promises.get_mut(&promise).filter(|it| !it.ignored) else {
             return false;
         };
-        entry.called = true;
-        self.due.extend(&entry.come);
+        state.has_callback = true;
+        self.due.extend(&state.untaken);
         true
     }
 
     /// The first result due for a callback, numbered from `from` to `to` inclusive.
     pub(super) fn next_due(&self, from: u64, to: u64) -> Option<(u64, Promise)> {
         let &number = self.due.range(from..).next().filter(|it| **it <= to)?;
-        Some((number, self.come.get(&number)?.0))
+        Some((number, self.untaken.get(&number)?.0))
     }
 
     /// Whether a result after that number is untaken.
-    pub(super) fn came_after(&self, number: u64) -> bool {
-        self.come
+    pub(super) fn has_untaken_after(&self, number: u64) -> bool {
+        self.untaken
             .last_key_value()
             .is_some_and(|(last, _)| *last > number)
     }
@@ -172,25 +172,25 @@ impl Results {
     /// Ignores later results of the promise. Returns its untaken ones.
     #[must_use]
     pub(super) fn ignore(&mut self, promise: Promise) -> Vec<Result<Answer, Error>> {
-        let mut unwanted = Vec::new();
+        let mut ignored = Vec::new();
         while let Some(result) = self.take(promise) {
-            unwanted.push(result);
+            ignored.push(result);
         }
-        if let Some(entry) = self.promises.get_mut(&promise) {
-            entry.ignored = true;
+        if let Some(state) = self.promises.get_mut(&promise) {
+            state.ignored = true;
         }
-        unwanted
+        ignored
     }
 
     /// Takes the result with that number.
     fn remove(&mut self, number: u64) -> Option<(Promise, Result<Answer, Error>)> {
-        let (promise, result) = self.come.remove(&number)?;
+        let (promise, result) = self.untaken.remove(&number)?;
         self.due.remove(&number);
-        if let Some(entry) = self.promises.get_mut(&promise) {
+        if let Some(state) = self.promises.get_mut(&promise) {
             // The results of one promise are taken in order.
-            entry.come.pop_front();
-            entry.untaken -= weight(&result);
-            entry.waiting.take().into_iter().for_each(Waker::wake);
+            state.untaken.pop_front();
+            state.untaken_bytes -= weight(&result);
+            state.room_waker.take().into_iter().for_each(Waker::wake);
         }
         if is_final(&result) {
             self.promises.remove(&promise);

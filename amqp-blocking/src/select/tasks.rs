@@ -25,7 +25,14 @@ const ROUNDS: usize = 64;
 /// are polled after all others, so that the output of these is written together.
 pub(super) struct Tasks {
     tasks: BTreeMap<u64, Task>,
-    woken: Arc<Woken>,
+    scheduler: Arc<Scheduler>,
+}
+
+/// The origin of a task, which determines its run queue.
+#[derive(Clone, Copy)]
+enum Origin {
+    Inserted,
+    Spawned,
 }
 
 struct Task {
@@ -34,34 +41,34 @@ struct Task {
 }
 
 impl Tasks {
-    /// Creates an empty set. `elsewhere` is woken when another thread than this one wakes a task.
-    pub(super) fn new(elsewhere: Waker) -> Self {
+    /// Creates an empty set. `owner_waker` is woken when another thread than this one wakes a task.
+    pub(super) fn new(owner_waker: Waker) -> Self {
         Self {
             tasks: BTreeMap::new(),
-            woken: Arc::new(Woken {
+            scheduler: Arc::new(Scheduler {
                 owner: thread::current().id(),
-                elsewhere,
-                lists: Mutex::default(),
+                owner_waker,
+                queues: Mutex::default(),
             }),
         }
     }
 
     /// Returns a handle to spawn tasks from within a task.
     pub(super) fn spawner(&self) -> Spawner {
-        Spawner(Arc::clone(&self.woken))
+        Spawner(Arc::clone(&self.scheduler))
     }
 
     /// Adds a task under that number, which must be unique.
     pub(super) fn insert(&mut self, number: u64, task: impl Future<Output = ()> + 'static) {
-        self.add(number, false, Box::pin(task));
+        self.add(number, Origin::Inserted, Box::pin(task));
     }
 
-    fn add(&mut self, number: u64, spawned: bool, future: Pin<Box<dyn Future<Output = ()>>>) {
+    fn add(&mut self, number: u64, origin: Origin, future: Pin<Box<dyn Future<Output = ()>>>) {
         let waker = Arc::new(TaskWaker {
             number,
-            spawned,
+            origin,
             queued: AtomicBool::new(false),
-            woken: Arc::clone(&self.woken),
+            scheduler: Arc::clone(&self.scheduler),
         });
         waker.wake_by_ref();
         self.tasks.insert(number, Task { future, waker });
@@ -69,8 +76,8 @@ impl Tasks {
 
     /// Whether a task is woken or newly spawned.
     pub(super) fn is_ready(&self) -> bool {
-        let lists = self.woken.lock();
-        !lists.own.is_empty() || !lists.others.is_empty() || !lists.spawned.is_empty()
+        let queues = self.scheduler.lock();
+        !queues.inserted.is_empty() || !queues.spawned.is_empty() || !queues.new.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -80,17 +87,17 @@ impl Tasks {
     /// Polls the woken tasks until none is left, or [`ROUNDS`] is reached.
     pub(super) fn run(&mut self) {
         for _ in 0..ROUNDS {
-            let mut lists = self.woken.lock();
-            let (mut woken, spawned) = (mem::take(&mut lists.own), mem::take(&mut lists.spawned));
+            let mut queues = self.scheduler.lock();
+            let (mut woken, new) = (mem::take(&mut queues.inserted), mem::take(&mut queues.new));
             if woken.is_empty() {
-                woken = mem::take(&mut lists.others);
+                woken = mem::take(&mut queues.spawned);
             }
-            drop(lists);
-            if woken.is_empty() && spawned.is_empty() {
+            drop(queues);
+            if woken.is_empty() && new.is_empty() {
                 return;
             }
-            for future in spawned {
-                self.add(next_number(), true, future);
+            for future in new {
+                self.add(next_number(), Origin::Spawned, future);
             }
             for number in woken {
                 self.poll(number);
@@ -119,13 +126,13 @@ pub(super) fn next_number() -> u64 {
 
 /// Spawns tasks into a [`Tasks`], which runs them.
 #[derive(Clone)]
-pub(super) struct Spawner(Arc<Woken>);
+pub(super) struct Spawner(Arc<Scheduler>);
 
 impl Spawner {
     /// Spawns a task, which runs until it ends or the [`Tasks`] is dropped.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.lock().spawned.push(Box::pin(task));
-        self.0.tell();
+        self.0.lock().new.push(Box::pin(task));
+        self.0.wake_owner();
     }
 }
 
@@ -136,42 +143,42 @@ impl fmt::Debug for Spawner {
 }
 
 /// The run queues, and the means to wake the owner.
-struct Woken {
+struct Scheduler {
     owner: ThreadId,
-    elsewhere: Waker,
-    lists: Mutex<Lists>,
+    owner_waker: Waker,
+    queues: Mutex<RunQueues>,
 }
 
 #[derive(Default)]
-struct Lists {
+struct RunQueues {
     /// The woken tasks that were inserted, in order.
-    own: Vec<u64>,
+    inserted: Vec<u64>,
     /// The woken tasks that were spawned, in order.
-    others: Vec<u64>,
+    spawned: Vec<u64>,
     /// The newly spawned tasks.
-    spawned: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    new: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-impl Woken {
-    fn lock(&self) -> MutexGuard<'_, Lists> {
-        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+impl Scheduler {
+    fn lock(&self) -> MutexGuard<'_, RunQueues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the owner if called on another thread. On its own thread the owner checks
     /// [`Tasks::is_ready`] before it sleeps.
-    fn tell(&self) {
+    fn wake_owner(&self) {
         if thread::current().id() != self.owner {
-            self.elsewhere.wake_by_ref();
+            self.owner_waker.wake_by_ref();
         }
     }
 }
 
 struct TaskWaker {
     number: u64,
-    spawned: bool,
+    origin: Origin,
     /// Whether the task is in a run queue.
     queued: AtomicBool,
-    woken: Arc<Woken>,
+    scheduler: Arc<Scheduler>,
 }
 
 impl Wake for TaskWaker {
@@ -181,15 +188,14 @@ impl Wake for TaskWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.queued.swap(true, AcqRel) {
-            let mut lists = self.woken.lock();
-            let woken = if self.spawned {
-                &mut lists.others
-            } else {
-                &mut lists.own
+            let mut queues = self.scheduler.lock();
+            let woken = match self.origin {
+                Origin::Inserted => &mut queues.inserted,
+                Origin::Spawned => &mut queues.spawned,
             };
             woken.push(self.number);
-            drop(lists);
-            self.woken.tell();
+            drop(queues);
+            self.scheduler.wake_owner();
         }
     }
 }

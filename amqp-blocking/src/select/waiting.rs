@@ -9,12 +9,12 @@ use std::{
 };
 
 /// A value that is set once, and the wakers of the tasks that wait for it.
-pub(super) struct Once<T> {
+pub(super) struct SetOnce<T> {
     value: RefCell<Option<T>>,
     waiting: RefCell<Vec<Waker>>,
 }
 
-impl<T> Default for Once<T> {
+impl<T> Default for SetOnce<T> {
     fn default() -> Self {
         Self {
             value: RefCell::default(),
@@ -23,7 +23,7 @@ impl<T> Default for Once<T> {
     }
 }
 
-impl<T: Clone> Once<T> {
+impl<T: Clone> SetOnce<T> {
     /// Sets the value and wakes the waiting tasks. Only the first call has an effect on the value.
     pub(super) fn set(&self, value: T) {
         self.value.borrow_mut().get_or_insert(value);
@@ -83,32 +83,35 @@ pub(super) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output 
 
 /// A fair asynchronous lock, first in, first out.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct FairQueue {
     waiting: RefCell<BTreeMap<u64, Option<Waker>>>,
     last: Cell<u64>,
 }
 
-impl Line {
-    /// Waits for the first place in the line. It is held until the [`Turn`] is dropped.
-    pub(super) async fn turn(&self) -> Turn<'_> {
+impl FairQueue {
+    /// Waits for the front of the queue. It is held until the [`TurnGuard`] is dropped.
+    pub(super) async fn wait_turn(&self) -> TurnGuard<'_> {
         let number = self.last.get() + 1;
         self.last.set(number);
         self.waiting.borrow_mut().insert(number, None);
-        let turn = Turn { line: self, number };
+        let turn = TurnGuard {
+            queue: self,
+            number,
+        };
         poll_fn(|cx| turn.poll(cx)).await;
         turn
     }
 }
 
-/// A place in a [`Line`], released on drop.
-pub(super) struct Turn<'a> {
-    line: &'a Line,
+/// A place in a [`FairQueue`], released on drop.
+pub(super) struct TurnGuard<'a> {
+    queue: &'a FairQueue,
     number: u64,
 }
 
-impl Turn<'_> {
+impl TurnGuard<'_> {
     fn poll(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut waiting = self.line.waiting.borrow_mut();
+        let mut waiting = self.queue.waiting.borrow_mut();
         match waiting.first_key_value() {
             Some((first, _)) if *first == self.number => Poll::Ready(()),
             _ => {
@@ -119,9 +122,9 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for TurnGuard<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.line.waiting.borrow_mut();
+        let mut waiting = self.queue.waiting.borrow_mut();
         waiting.remove(&self.number);
         let first = waiting.first_entry();
         let waker = first.and_then(|mut first| first.get_mut().take());
@@ -164,21 +167,21 @@ mod tests {
 
     #[test]
     fn the_first_value_is_the_one_for_all() {
-        let (once, flag) = (Once::default(), Arc::new(Flag::default()));
-        let mut waiting = pin!(once.get());
+        let (cell, flag) = (SetOnce::default(), Arc::new(Flag::default()));
+        let mut waiting = pin!(cell.get());
         assert!(flag.poll(waiting.as_mut()).is_pending());
-        once.set(1);
-        once.set(2);
+        cell.set(1);
+        cell.set(2);
         assert!(flag.take());
         assert_eq!(flag.poll(waiting.as_mut()), Poll::Ready(1));
-        assert_eq!(once.peek(), Some(1));
+        assert_eq!(cell.peek(), Some(1));
     }
 
     #[test]
     fn each_has_its_turn_in_order_and_who_leaves_holds_nobody_up() {
-        let line = Line::default();
+        let queue = FairQueue::default();
         let flags = [(); 4].map(|()| Arc::new(Flag::default()));
-        let [mut one, mut two, mut three, mut four] = [(); 4].map(|()| Box::pin(line.turn()));
+        let [mut one, mut two, mut three, mut four] = [(); 4].map(|()| Box::pin(queue.wait_turn()));
         let Poll::Ready(turn) = flags[0].poll(one.as_mut()) else {
             panic!("nobody is before it");
         };

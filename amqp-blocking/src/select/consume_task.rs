@@ -14,30 +14,30 @@ use futures_core::Stream as _;
 use super::{
     Answer, Error, Message,
     checks::check_queue,
-    consumers::Consuming,
-    link::Link,
-    results::Outbox,
-    waiting::{Once, all, either},
+    consumer_group::ConsumerGroup,
+    results::ResultSender,
+    shared::Shared,
+    waiting::{SetOnce, all, either},
 };
 use amqp_driver::{Acker, Channel, Consumer, ManualAck, NoAck};
 
 /// The task of the consumers of one promise.
-pub(super) struct Consume {
-    pub(super) link: Rc<Link>,
-    pub(super) outbox: Outbox,
-    pub(super) consuming: Rc<Consuming>,
+pub(super) struct ConsumeTask {
+    pub(super) shared: Rc<Shared>,
+    pub(super) sender: ResultSender,
+    pub(super) group: Rc<ConsumerGroup>,
     pub(super) consumes: Vec<basic::Consume>,
     pub(super) qos: Option<basic::Qos>,
 }
 
-impl Consume {
+impl ConsumeTask {
     /// Consumes until one consumer ends, which ends all.
     pub(super) async fn run(mut self) -> Result<Answer, Error> {
         let result = self.consume().await;
-        drop(self.consuming.ending.take());
-        self.link.changed();
-        let tags = self.consuming.tags.take();
-        self.consuming.ended.set(match &result {
+        drop(self.group.ending.take());
+        self.shared.notify_released();
+        let tags = self.group.tags.take();
+        self.group.ended.set(match &result {
             // A cancellation by the server also fulfils `Client::cancel`.
             Ok(()) | Err(Error::Call(amqp_driver::Error::ConsumerCancelled { .. })) => {
                 Ok(tags.clone())
@@ -48,32 +48,32 @@ impl Consume {
     }
 
     async fn consume(&mut self) -> Result<(), Error> {
-        let consuming = Rc::clone(&self.consuming);
-        let cancelled = &consuming.cancelled;
+        let group = Rc::clone(&self.group);
+        let cancelled = &group.cancelled;
         self.consumes.iter().try_for_each(check_queue)?;
-        let Some(channel) = unless(cancelled, self.link.channel()).await.transpose()? else {
+        let Some(channel) = unless(cancelled, self.shared.channel()).await.transpose()? else {
             return Ok(());
         };
-        let channel = Rc::new(channel.keep());
+        let channel = Rc::new(channel.into_channel());
         if let Some(qos) = self.qos.take() {
             channel.call(qos).await?;
         }
         let mut sources = Sources::default();
         for (number, mut consume) in mem::take(&mut self.consumes).into_iter().enumerate() {
-            let tag = format!("{}.{number}.{}", self.outbox.promise, consume.consumer_tag);
+            let tag = format!("{}.{number}.{}", self.sender.promise, consume.consumer_tag);
             consume.consumer_tag = ShortStr::try_from(tag).map_err(amqp_driver::Error::from)?;
             let tag = consume.consumer_tag.clone();
-            consuming.tags.borrow_mut().push(tag);
+            group.tags.borrow_mut().push(tag);
             sources.start(&channel, consume).await?;
         }
         if cancelled.peek().is_none() && !sources.is_empty() {
-            consuming.channel.replace(Some(channel));
-            self.outbox.tell(Ok(Answer::Consuming));
+            group.channel.replace(Some(channel));
+            self.sender.send(Ok(Answer::Consuming));
         }
         let mut end = Ok(());
         while !sources.is_empty() {
             match unless(cancelled, self.next(&mut sources)).await {
-                Some(Ok(Some(message))) => self.outbox.tell(Ok(Answer::Delivered(message))),
+                Some(Ok(Some(message))) => self.sender.send(Ok(Answer::Delivered(message))),
                 Some(ended) => {
                     end = ended.map(drop);
                     break;
@@ -81,7 +81,7 @@ impl Consume {
                 None => break,
             }
         }
-        consuming.channel.take();
+        group.channel.take();
         let running = sources.running.iter_mut().flatten();
         for cancelled in all(running.map(Source::cancel)).await {
             end = end.and(cancelled);
@@ -90,20 +90,20 @@ impl Consume {
         // protocol reference).
         while !sources.is_empty() {
             match self.take(&mut sources).await {
-                Ok(Some(message)) => self.outbox.tell(Ok(Answer::Delivered(message))),
+                Ok(Some(message)) => self.sender.send(Ok(Answer::Delivered(message))),
                 ended => end = end.and_then(|()| ended.map(drop)),
             }
         }
-        if end.is_ok() && cancelled.peek().is_none() && !consuming.tags.borrow().is_empty() {
+        if end.is_ok() && cancelled.peek().is_none() && !group.tags.borrow().is_empty() {
             // Without an error or a cancellation, only a close by this side ends the consumers.
-            return Err(self.link.end().await);
+            return Err(self.shared.end().await);
         }
         Ok(end?)
     }
 
     /// Waits for room, then returns the next message of any consumer. `None` at the end of one.
     async fn next(&self, sources: &mut Sources) -> Result<Option<Message>, amqp_driver::Error> {
-        poll_fn(|cx| self.outbox.poll_room(cx)).await;
+        poll_fn(|cx| self.sender.poll_room(cx)).await;
         self.take(sources).await
     }
 
@@ -111,7 +111,7 @@ impl Consume {
     async fn take(&self, sources: &mut Sources) -> Result<Option<Message>, amqp_driver::Error> {
         poll_fn(|cx| {
             let (number, next) = ready!(sources.poll_next(cx));
-            let promise = self.outbox.promise;
+            let promise = self.sender.promise;
             let message = next.transpose().map(|next| {
                 next.map(|(message, acker)| Message::delivered(promise, number, message, acker))
             });
@@ -122,7 +122,7 @@ impl Consume {
 }
 
 /// Returns the output of `future`, or `None` if `other` is set first.
-async fn unless<T>(other: &Once<()>, future: impl Future<Output = T>) -> Option<T> {
+async fn unless<T>(other: &SetOnce<()>, future: impl Future<Output = T>) -> Option<T> {
     let other = async {
         other.get().await;
         None

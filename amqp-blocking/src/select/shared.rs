@@ -13,7 +13,7 @@ use amqp_core::{ApiMisuse, Hold, Limits, protocol::basic};
 
 use super::{
     Answer, Error,
-    waiting::{Line, Once, either},
+    waiting::{FairQueue, SetOnce, either},
 };
 use crate::sleep::Sleep;
 use amqp_driver::{Body, Channel, Config, ConfirmChannel, Connection, Unconfirmed};
@@ -23,67 +23,67 @@ use amqp_driver::{Body, Channel, Config, ConfirmChannel, Connection, Unconfirmed
 const IDLE_MAX: usize = 64;
 
 /// The state shared by the futures of all promises.
-pub(super) struct Link {
+pub(super) struct Shared {
     /// The open connection, or the error that prevented it.
-    pub(super) connection: Once<Result<Connection, Error>>,
+    pub(super) connection: SetOnce<Result<Connection, Error>>,
     /// Set when the client is closing, and accepts no more commands.
-    pub(super) closing: Once<()>,
+    pub(super) closing: SetOnce<()>,
     /// The idle channels.
     idle: RefCell<Vec<Channel>>,
     /// The tasks that need a channel. The first one opens it, or waits for a released one.
-    wanting: Line,
+    channel_queue: FairQueue,
     /// The number of channels that will be released without action by the application.
-    lent: Cell<usize>,
+    borrowed: Cell<usize>,
     /// The waker of the task that waits for one of them.
-    waiting: Cell<Option<Waker>>,
+    release_waker: Cell<Option<Waker>>,
     limits: Limits,
     /// The limit for sending earlier commands before a close.
     close_timeout: Duration,
     /// The channel that all publishes share.
     publisher: RefCell<Option<Rc<ConfirmChannel>>>,
     /// The tasks that publish, in order. The first one waits for room.
-    publishing: Line,
+    publish_queue: FairQueue,
     /// The number of outstanding publishes.
-    publishes: Cell<usize>,
+    outstanding_publishes: Cell<usize>,
     /// The bodies of the publishes that are not accepted by the connection yet, in bytes.
-    queued: Cell<usize>,
+    queued_bytes: Cell<usize>,
 }
 
-impl Link {
+impl Shared {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            connection: Once::default(),
-            closing: Once::default(),
+            connection: SetOnce::default(),
+            closing: SetOnce::default(),
             idle: RefCell::default(),
-            wanting: Line::default(),
-            lent: Cell::default(),
-            waiting: Cell::default(),
+            channel_queue: FairQueue::default(),
+            borrowed: Cell::default(),
+            release_waker: Cell::default(),
             limits: config.limits.clone(),
             close_timeout: config.timeouts.close,
             publisher: RefCell::default(),
-            publishing: Line::default(),
-            publishes: Cell::default(),
-            queued: Cell::default(),
+            publish_queue: FairQueue::default(),
+            outstanding_publishes: Cell::default(),
+            queued_bytes: Cell::default(),
         }
     }
 
     /// Returns an idle or new channel. If all numbers up to the negotiated `channel-max` (section
     /// 1.4.2.6 of the protocol reference) are in use, waits for a channel that is closing, or will
     /// be released without action by the application. Fails if there is none.
-    pub(super) async fn channel(self: &Rc<Self>) -> Result<Lent, Error> {
+    pub(super) async fn channel(self: &Rc<Self>) -> Result<BorrowedChannel, Error> {
         let connection = self.connection.get().await?;
-        let _first = self.wanting.turn().await;
+        let _turn = self.channel_queue.wait_turn().await;
         loop {
             while let Some(channel) = self.pop_idle() {
                 if channel.is_open() {
-                    return Ok(Lent::new(self, channel));
+                    return Ok(BorrowedChannel::new(self, channel));
                 }
             }
             match connection.open_channel().await {
-                Ok(channel) => return Ok(Lent::new(self, channel)),
+                Ok(channel) => return Ok(BorrowedChannel::new(self, channel)),
                 Err(error @ amqp_driver::Error::Misuse(ApiMisuse::NoFreeChannel { .. })) => {
-                    if self.lent.get() > 0 {
-                        self.change().await;
+                    if self.borrowed.get() > 0 {
+                        self.released().await;
                     } else if !connection.channel_released().await {
                         return Err(error.into());
                     }
@@ -98,33 +98,34 @@ impl Link {
     }
 
     /// Counts a channel that will be released without action by the application, until dropped.
-    pub(super) fn will_be_free(self: &Rc<Self>) -> Counted {
-        Counted::new(self, |link| &link.lent, 1)
+    pub(super) fn count_borrowed(self: &Rc<Self>) -> CountGuard {
+        CountGuard::new(self, |shared| &shared.borrowed, 1)
     }
 
-    /// Waits for the next call of [`changed`](Self::changed).
-    async fn change(&self) {
-        let mut asked = false;
+    /// Waits for the next call of [`notify_released`](Self::notify_released).
+    async fn released(&self) {
+        let mut registered = false;
         poll_fn(|cx| {
-            if std::mem::replace(&mut asked, true) {
+            if std::mem::replace(&mut registered, true) {
                 return Poll::Ready(());
             }
-            self.waiting.set(Some(cx.waker().clone()));
+            self.release_waker.set(Some(cx.waker().clone()));
             Poll::Pending
         })
         .await;
     }
 
-    pub(super) fn changed(&self) {
-        self.waiting.take().into_iter().for_each(Waker::wake);
+    /// Wakes the task that waits for a released channel.
+    pub(super) fn notify_released(&self) {
+        self.release_waker.take().into_iter().for_each(Waker::wake);
     }
 
     /// Closes the connection, after all earlier commands have been sent.
     pub(super) async fn close(&self) -> Result<(), Error> {
         let connection = self.connection.get().await?;
         let begun = async {
-            let _publishes = self.publishing.turn().await;
-            let _requests = self.wanting.turn().await;
+            let _publish_turn = self.publish_queue.wait_turn().await;
+            let _channel_turn = self.channel_queue.wait_turn().await;
         };
         // The server may block publishes without limit
         // (https://www.rabbitmq.com/docs/connection-blocked).
@@ -145,9 +146,9 @@ impl Link {
     /// The reason why a publish would not be accepted now. `Some` while there is one.
     pub(super) fn hold(&self) -> Option<Hold> {
         let connection = self.connection.peek().and_then(Result::ok);
-        if self.publishes.get() >= self.limits.unconfirmed {
+        if self.outstanding_publishes.get() >= self.limits.unconfirmed {
             Some(Hold::TooManyUnconfirmed)
-        } else if self.queued.get() >= self.limits.output_high {
+        } else if self.queued_bytes.get() >= self.limits.output_high {
             Some(Hold::OutputFull)
         } else if connection.is_some_and(|connection| connection.is_blocked()) {
             Some(Hold::ConnectionBlocked)
@@ -163,14 +164,14 @@ impl Link {
         properties: basic::Properties,
         body: Body,
     ) -> impl Future<Output = Result<Answer, Error>> + use<> {
-        let link = Rc::clone(self);
-        let under_way = Counted::new(self, |link| &link.publishes, 1);
-        let queued = Counted::new(self, |link| &link.queued, body.len());
+        let shared = Rc::clone(self);
+        let outstanding = CountGuard::new(self, |shared| &shared.outstanding_publishes, 1);
+        let queued = CountGuard::new(self, |shared| &shared.queued_bytes, body.len());
         async move {
-            let _until_it_is_over = under_way;
-            let first = link.publishing.turn().await;
+            let _outstanding = outstanding;
+            let turn = shared.publish_queue.wait_turn().await;
             let confirm = loop {
-                let channel = link.publisher().await.map_err(unsent)?;
+                let channel = shared.publisher().await.map_err(unsent)?;
                 let published = channel.publish(&method, &properties, body.clone()).await;
                 match published {
                     // The channel was closed, and not because of this message: it was not sent.
@@ -178,7 +179,7 @@ impl Link {
                     published => break published.map_err(|error| unsent(error.into()))?,
                 }
             };
-            drop((first, queued, body));
+            drop((turn, queued, body));
             confirm.await?;
             Ok(Answer::Published)
         }
@@ -192,7 +193,7 @@ impl Link {
         if let Some(channel) = open.filter(|channel| channel.is_open()) {
             return Ok(channel);
         }
-        let channel = self.channel().await?.keep();
+        let channel = self.channel().await?.into_channel();
         let channel = Rc::new(channel.confirm_select().await?);
         self.publisher.replace(Some(Rc::clone(&channel)));
         Ok(channel)
@@ -209,66 +210,66 @@ fn unsent(error: Error) -> Error {
     }
 }
 
-/// A share of a sum in the [`Link`], subtracted on drop.
-pub(super) struct Counted {
-    link: Rc<Link>,
-    sum: fn(&Link) -> &Cell<usize>,
-    part: usize,
+/// A part of a count in the [`Shared`], subtracted on drop.
+pub(super) struct CountGuard {
+    shared: Rc<Shared>,
+    total: fn(&Shared) -> &Cell<usize>,
+    count: usize,
 }
 
-impl Counted {
-    fn new(link: &Rc<Link>, sum: fn(&Link) -> &Cell<usize>, part: usize) -> Self {
-        sum(link).set(sum(link).get() + part);
+impl CountGuard {
+    fn new(shared: &Rc<Shared>, total: fn(&Shared) -> &Cell<usize>, count: usize) -> Self {
+        total(shared).set(total(shared).get() + count);
         Self {
-            link: Rc::clone(link),
-            sum,
-            part,
+            shared: Rc::clone(shared),
+            total,
+            count,
         }
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountGuard {
     fn drop(&mut self) {
-        let sum = (self.sum)(&self.link);
-        sum.set(sum.get() - self.part);
+        let total = (self.total)(&self.shared);
+        total.set(total.get() - self.count);
     }
 }
 
 /// A channel for one promise, which will be released without action by the application.
-pub(super) struct Lent {
+pub(super) struct BorrowedChannel {
     channel: Channel,
-    lent: Counted,
+    borrowed: CountGuard,
 }
 
-impl Lent {
-    fn new(link: &Rc<Link>, channel: Channel) -> Self {
-        let lent = link.will_be_free();
-        Self { channel, lent }
+impl BorrowedChannel {
+    fn new(shared: &Rc<Shared>, channel: Channel) -> Self {
+        let borrowed = shared.count_borrowed();
+        Self { channel, borrowed }
     }
 
     /// Releases the channel for the next promise.
-    pub(super) fn give_back(self) {
-        self.keep_for_now().give_back();
+    pub(super) fn release(self) {
+        self.retain().release();
     }
 
-    /// Keeps the channel until it is released explicitly.
-    pub(super) fn keep_for_now(self) -> Kept {
-        let link = Rc::clone(&self.lent.link);
-        let channel = self.keep();
-        Kept { link, channel }
+    /// Retains the channel until it is released explicitly.
+    pub(super) fn retain(self) -> RetainedChannel {
+        let shared = Rc::clone(&self.borrowed.shared);
+        let channel = self.into_channel();
+        RetainedChannel { shared, channel }
     }
 
     /// Takes the channel out: it is never released.
-    pub(super) fn keep(self) -> Channel {
-        let Self { channel, lent } = self;
-        let link = Rc::clone(&lent.link);
-        drop(lent);
-        link.changed();
+    pub(super) fn into_channel(self) -> Channel {
+        let Self { channel, borrowed } = self;
+        let shared = Rc::clone(&borrowed.shared);
+        drop(borrowed);
+        shared.notify_released();
         channel
     }
 }
 
-impl Deref for Lent {
+impl Deref for BorrowedChannel {
     type Target = Channel;
 
     fn deref(&self) -> &Channel {
@@ -278,19 +279,19 @@ impl Deref for Lent {
 
 /// A channel with an unacknowledged message. Dropping it closes the channel, so the server requeues
 /// the message (<https://www.rabbitmq.com/docs/confirms#automatic-requeueing>).
-pub(super) struct Kept {
-    link: Rc<Link>,
+pub(super) struct RetainedChannel {
+    shared: Rc<Shared>,
     channel: Channel,
 }
 
-impl Kept {
+impl RetainedChannel {
     /// Releases the channel for the next promise, or closes it beyond [`IDLE_MAX`].
-    pub(super) fn give_back(self) {
-        let mut idle = self.link.idle.borrow_mut();
+    pub(super) fn release(self) {
+        let mut idle = self.shared.idle.borrow_mut();
         if self.channel.is_open() && idle.len() < IDLE_MAX {
             idle.push(self.channel);
         }
         drop(idle);
-        self.link.changed();
+        self.shared.notify_released();
     }
 }
