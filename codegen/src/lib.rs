@@ -12,9 +12,9 @@
 //! ```
 //!
 //! Each step has a module: read a file (`xml`), merge all files (`merge`), check the result and
-//! resolve its names (`model`), write the source (`emit`). The output is deterministic and
-//! formatted as by rustfmt. A copy is kept in `tests/golden/protocol.rs`, so that changes
-//! can be reviewed.
+//! resolve its names (`model`), write the source (`emit`). The output is deterministic, and not
+//! formatted. A copy that rustfmt has formatted is kept in `tests/golden/protocol.rs`, so that
+//! changes can be reviewed.
 //!
 //! # Schema
 //!
@@ -27,7 +27,8 @@
 //! * `sent-by="client"` or `sent-by="server"` on a method: the sender, if the `chassis` of the
 //!   method name the wrong side or both.
 //!
-//! A `doc` is plain text with `code` in backticks; an empty line separates paragraphs.
+//! A `doc` is plain text with `code` in backticks; an empty line separates paragraphs. Its lines
+//! become those of the documentation.
 //!
 //! # Merging
 //!
@@ -60,9 +61,19 @@ pub fn generate() -> Result<String, Error> {
 
 /// Generates the source from XML texts, each merged on top of the earlier ones.
 pub fn generate_from(sources: &[&str]) -> Result<String, Error> {
+    Ok(emit::source(&spec(sources)?))
+}
+
+/// Generates samples of the methods of the built-in specification, for the tests of `amqp-core`.
+pub fn generate_samples() -> Result<String, Error> {
+    Ok(emit::samples(&spec(&SOURCES)?))
+}
+
+/// Reads, merges and checks XML texts.
+fn spec(sources: &[&str]) -> Result<model::Spec, Error> {
     let mut documents = Vec::with_capacity(sources.len());
     for (source, text) in sources.iter().enumerate() {
         documents.push(xml::read(source, text)?);
     }
-    Ok(emit::source(&model::Spec::new(documents)?))
+    model::Spec::new(documents)
 }

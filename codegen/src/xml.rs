@@ -404,8 +404,8 @@ impl<'a> Element<'a, '_> {
             .ok_or_else(|| self.missing("name"))
     }
 
-    /// Appends the paragraphs of a `<doc>`, one string each. Skips an `<assert>`: values are
-    /// checked by the peer. Any other element is an error.
+    /// Appends the paragraphs of a `<doc>`, one string of trimmed lines each. Skips an `<assert>`:
+    /// values are checked by the peer. Any other element is an error.
     fn doc_or_assert(&self, doc: &mut Vec<String>) -> Result<()> {
         match self.name() {
             "doc" => self.allow(&[])?,
@@ -424,7 +424,7 @@ impl<'a> Element<'a, '_> {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         for paragraph in lines.split(|line| line.is_empty()) {
             if !paragraph.is_empty() {
-                doc.push(paragraph.join(" "));
+                doc.push(paragraph.join("\n"));
             }
         }
         Ok(())

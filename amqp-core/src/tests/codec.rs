@@ -4,14 +4,13 @@ use alloc::{vec, vec::Vec};
 
 use bytes::BytesMut;
 
-use super::sampler::{Harmless, Random, Sample};
+use super::{
+    sampler::{Harmless, Random, Sample},
+    samples::every_method,
+};
 use crate::{
     EncodedProperties, MethodId,
-    protocol::{
-        self, ClientMethod, Method, RULES, ServerMethod,
-        basic::{self, Properties},
-        queue,
-    },
+    protocol::{self, ClientMethod, Method, RULES, ServerMethod, basic::Properties, queue},
     wire::{Decode as _, DecodeError, Encode, FieldTable, FieldValue},
 };
 
@@ -25,12 +24,12 @@ fn encoded(value: &impl Encode) -> Vec<u8> {
 
 /// So many of every method, with fields of every kind.
 fn samples(count: u64) -> impl Iterator<Item = Method> {
-    (0..count).flat_map(|seed| protocol::samples(&mut Random::new(seed)))
+    (0..count).flat_map(|seed| every_method(&mut Random::new(seed)))
 }
 
 #[test]
 fn the_samples_are_one_of_every_method() {
-    let sampled: Vec<_> = protocol::samples(&mut Harmless::default())
+    let sampled: Vec<_> = every_method(&mut Harmless::default())
         .iter()
         .map(Method::rule)
         .collect();
@@ -165,7 +164,7 @@ fn unused_bits_are_passed_over() {
 fn property_lists(count: u64) -> impl Iterator<Item = Properties> {
     (0..count).flat_map(|seed| {
         let mut random = Random::new(seed);
-        let all = basic::sample_properties(&mut random);
+        let all = Properties::sample(&mut random);
         let mut lists = vec![all.clone(), Properties::default()];
         for place in 0..PROPERTIES {
             lists.push(only(&all, |at| at == place));

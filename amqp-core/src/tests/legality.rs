@@ -6,6 +6,7 @@ use alloc::{collections::BTreeSet, vec, vec::Vec};
 use super::{
     pair::Pair,
     sampler::Harmless,
+    samples::every_method,
     side::{Event, Machine, Role, Side, body_frame, header_frame, method_frame},
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     fault::Fault,
     frame::PROTOCOL_HEADER,
     protocol::{
-        self, Method, RULES, ReplyCode, basic, channel, confirm, connection, exchange, queue, tx,
+        Method, RULES, ReplyCode, basic, channel, confirm, connection, exchange, queue, tx,
     },
     server,
 };
@@ -211,7 +212,7 @@ fn side_with(role: Role, place: Place) -> Side {
 
 /// A method that a message for that role begins with.
 fn content_method(role: Role) -> Method {
-    protocol::samples(&mut Harmless::default())
+    every_method(&mut Harmless::default())
         .into_iter()
         .find(|method| method.rule().content && role.hears(method.rule()))
         .unwrap()
@@ -283,7 +284,7 @@ fn the_legality_table_on_an_open_connection() {
     let mut checked = 0;
     for role in Role::BOTH {
         for place in PLACES {
-            for method in protocol::samples(&mut Harmless::default()) {
+            for method in every_method(&mut Harmless::default()) {
                 let rule = method.rule();
                 let expected = expected_when_open(role, rule, place);
                 std::println!("{role:?}: {} on {place:?} is {expected:?}", rule.name);
@@ -301,7 +302,7 @@ fn what_is_ignored_on_a_closing_channel_leaves_it_closing() {
     for role in Role::BOTH {
         let mut side = side_with(role, Place::Closing);
         let number = Place::Closing.number();
-        for method in protocol::samples(&mut Harmless::default()) {
+        for method in every_method(&mut Harmless::default()) {
             let rule = method.rule();
             let heard = role.hears(rule) && !rule.connection;
             let opens = role == Role::Server && rule.id == channel::Open::ID;
@@ -413,7 +414,7 @@ impl Step {
             Role::Server => Side::server(server),
         };
         let feed = |side: &mut Side, id: MethodId| {
-            let samples = protocol::samples(&mut Harmless::default());
+            let samples = every_method(&mut Harmless::default());
             let method = samples.iter().find(|method| method.id() == id).unwrap();
             side.feed(&method_frame(0, method));
             assert_eq!(side.close_reason(), None, "{}", method.name());
@@ -480,7 +481,7 @@ fn expected_during_handshake(step: Step, rule: &Rule, number: u16) -> Expected {
 fn the_legality_table_during_the_handshake() {
     for step in Step::ALL {
         for number in [0, 1] {
-            for method in protocol::samples(&mut Harmless::default()) {
+            for method in every_method(&mut Harmless::default()) {
                 let rule = method.rule();
                 let expected = expected_during_handshake(step, rule, number);
                 std::println!("{} on {number} at {step:?} is {expected:?}", rule.name);
@@ -527,7 +528,7 @@ fn content_during_the_handshake() {
 #[test]
 fn while_the_connection_closes_only_the_close_and_its_answer_matter() {
     for role in Role::BOTH {
-        for method in protocol::samples(&mut Harmless::default()) {
+        for method in every_method(&mut Harmless::default()) {
             for number in [0, 1, 2, CHANNEL_MAX, CHANNEL_MAX + 1] {
                 let mut side = side_with(role, Place::Open);
                 side.close(ReplyCode::SUCCESS, "bye");
@@ -615,7 +616,7 @@ fn every_request_of_the_table_is_among_those_asked() {
 #[test]
 fn an_answer_is_accepted_when_it_was_asked_for() {
     for (request, ask) in requests() {
-        for answer in protocol::samples(&mut Harmless::default()) {
+        for answer in every_method(&mut Harmless::default()) {
             let rule = answer.rule();
             if !rule.server_sends || rule.connection || rule.answers.is_empty() {
                 continue;

@@ -5,13 +5,14 @@ use alloc::{vec, vec::Vec};
 use super::{
     pair::Pair,
     sampler::{Harmless, Sample as _},
+    samples::every_method,
     side::{Event, Role, Side, body_frame, header_frame, method_bytes, method_frame, raw_frame},
 };
 use crate::{
     CloseCause, DeliveryTag, Fault, Limits, MethodDef as _, MethodId, Tags,
     client::{self, Checks, Event as ClientEvent},
     frame::PROTOCOL_HEADER,
-    protocol::{self, Method, RULES, ReplyCode, basic, channel, connection, queue},
+    protocol::{Method, RULES, ReplyCode, basic, channel, connection, queue},
     server,
     wire::{DecodeError, Encode as _},
 };
@@ -188,7 +189,7 @@ fn frames_too_short_for_what_they_should_hold() {
 /// The methods whose arguments are read on an open connection with an open channel: not those
 /// that are a fault whatever they say.
 fn read_methods(role: Role) -> impl Iterator<Item = (u16, Method, Vec<u8>)> {
-    let methods = protocol::samples(&mut Harmless::default());
+    let methods = every_method(&mut Harmless::default());
     methods.into_iter().filter_map(move |method| {
         let rule = method.rule();
         let unread = [channel::Open::ID, channel::CloseOk::ID].contains(&rule.id);

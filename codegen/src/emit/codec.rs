@@ -1,6 +1,7 @@
 //! The storage, size, encoding and decoding of each kind of value.
 
 use super::{
+    lines,
     names::{snake, upper},
     writer::Writer,
 };
@@ -113,16 +114,6 @@ impl Kind {
             _ => value.to_owned(),
         }
     }
-
-    /// Returns the expression of an arbitrary value, for tests.
-    pub(super) fn sample(self) -> String {
-        let name = if self == Self::Bit {
-            "bit"
-        } else {
-            self.wire_name()
-        };
-        self.wrap(&format!("sampler.{name}()"))
-    }
 }
 
 /// A part of the encoded arguments.
@@ -146,8 +137,8 @@ fn pieces(fields: &[Field]) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// Emits the body of `encoded_len` for a method.
-pub(super) fn measure(w: &mut Writer, fields: &[Field]) {
+/// Returns the body of `encoded_len` for a method.
+pub(super) fn measure(fields: &[Field]) -> String {
     let mut constant = 0;
     let mut terms = Vec::new();
     for piece in pieces(fields) {
@@ -164,28 +155,24 @@ pub(super) fn measure(w: &mut Writer, fields: &[Field]) {
     if constant > 0 || terms.is_empty() {
         terms.insert(0, constant.to_string());
     }
-    w.sum(&terms);
+    terms.join(" + ")
 }
 
-/// Emits the body of `encode` for a method.
-pub(super) fn encode(w: &mut Writer, fields: &[Field]) {
-    for piece in pieces(fields) {
-        match piece {
-            Piece::Bits(bits) => encode_bits(w, bits),
-            Piece::Field(field) if field.reserved => w.line(field.kind.put_zero()),
-            Piece::Field(field) => {
-                let reference = if field.kind.is_copy() { "" } else { "&" };
-                w.line(
-                    field
-                        .kind
-                        .put(&format!("{reference}self.{}", snake(&field.name))),
-                );
-            }
+/// Returns the body of `encode` for a method.
+pub(super) fn encode(fields: &[Field]) -> String {
+    lines(pieces(fields), |piece| match piece {
+        Piece::Bits(bits) => encode_bits(bits),
+        Piece::Field(field) if field.reserved => field.kind.put_zero().to_owned(),
+        Piece::Field(field) => {
+            let reference = if field.kind.is_copy() { "" } else { "&" };
+            field
+                .kind
+                .put(&format!("{reference}self.{}", snake(&field.name)))
         }
-    }
+    })
 }
 
-fn encode_bits(w: &mut Writer, bits: &[Field]) {
+fn encode_bits(bits: &[Field]) -> String {
     let mut terms = bits
         .iter()
         .enumerate()
@@ -199,140 +186,113 @@ fn encode_bits(w: &mut Writer, bits: &[Field]) {
             }
         });
     match (terms.next(), terms.next()) {
-        (None, _) => w.line(Kind::Bit.put_zero()),
-        (Some(only), None) => w.line(Kind::Bit.put(&only)),
+        (None, _) => Kind::Bit.put_zero().to_owned(),
+        (Some(only), None) => Kind::Bit.put(&only),
         (Some(first), Some(second)) => {
-            w.line(format!("let mut bits = {first};"));
-            for term in std::iter::once(second).chain(terms) {
-                w.line(format!("bits |= {term};"));
-            }
-            w.line(Kind::Bit.put("bits"));
+            let further = lines(std::iter::once(second).chain(terms), |term| {
+                format!("bits |= {term};")
+            });
+            let put = Kind::Bit.put("bits");
+            format!("let mut bits = {first};\n{further}\n{put}")
         }
     }
 }
 
-/// Emits the body of `decode` for a method.
-pub(super) fn decode(w: &mut Writer, fields: &[Field]) {
+/// Returns the body of `decode` for a method.
+pub(super) fn decode(fields: &[Field]) -> String {
     if fields.is_empty() {
-        w.line("parse::all(input, |input| Ok((input, Self)))");
-        return;
+        return "parse::all(input, |input| Ok((input, Self)))".to_owned();
     }
-    w.enclosed("parse::all(input, |input| {", "})", |w| {
-        let mut values = Vec::new();
-        let mut octets = 0;
-        for piece in pieces(fields) {
-            match piece {
-                Piece::Bits(bits) if bits.iter().all(|bit| bit.reserved) => {
-                    w.line("let (input, _) = parse::bits(input)?;");
+    let mut values = Vec::new();
+    let mut octets = 0;
+    let statements = lines(pieces(fields), |piece| {
+        let (name, reader) = match piece {
+            Piece::Bits(bits) if bits.iter().all(|bit| bit.reserved) => ("_".to_owned(), "bits"),
+            Piece::Bits(bits) => {
+                octets += 1;
+                let octet = match octets {
+                    1 => "bits".to_owned(),
+                    number => format!("bits_{number}"),
+                };
+                for (place, bit) in bits.iter().enumerate().filter(|(_, bit)| !bit.reserved) {
+                    let (name, mask) = (snake(&bit.name), 1 << place);
+                    values.push(format!("{name}: {octet} & {mask} != 0"));
                 }
-                Piece::Bits(bits) => {
-                    octets += 1;
-                    let octet = if octets == 1 {
-                        "bits".to_owned()
-                    } else {
-                        format!("bits_{octets}")
-                    };
-                    w.line(format!("let (input, {octet}) = parse::bits(input)?;"));
-                    for (place, bit) in bits.iter().enumerate().filter(|(_, bit)| !bit.reserved) {
-                        values.push(format!(
-                            "{}: {octet} & {} != 0",
-                            snake(&bit.name),
-                            1 << place
-                        ));
-                    }
-                }
-                Piece::Field(field) if field.reserved => {
-                    w.line(format!(
-                        "let (input, _) = parse::{}(input)?;",
-                        field.kind.skipper()
-                    ));
-                }
-                Piece::Field(field) => {
-                    let (name, reader) = (snake(&field.name), field.kind.reader());
-                    w.assign(
-                        &format!("let (input, {name})"),
-                        &format!("parse::{reader}(input)?"),
-                    );
-                    let value = field.kind.wrap(&name);
-                    values.push(if value == name {
-                        name
-                    } else {
-                        format!("{name}: {value}")
-                    });
-                }
+                (octet, "bits")
             }
-        }
-        if values.is_empty() {
-            w.line("Ok((input, Self))");
-        } else {
-            w.literal("let method = Self", &values, ";");
-            w.line("Ok((input, method))");
-        }
+            Piece::Field(field) if field.reserved => ("_".to_owned(), field.kind.skipper()),
+            Piece::Field(field) => {
+                let name = snake(&field.name);
+                let value = field.kind.wrap(&name);
+                values.push(if value == name {
+                    value
+                } else {
+                    format!("{name}: {value}")
+                });
+                (name, field.kind.reader())
+            }
+        };
+        format!("let (input, {name}) = parse::{reader}(input)?;")
     });
+    let result = if values.is_empty() {
+        "Ok((input, Self))".to_owned()
+    } else {
+        let values = lines(values, |value| format!("{value},"));
+        format!("let method = Self {{\n{values}\n}};\nOk((input, method))")
+    };
+    format!("parse::all(input, |input| {{\n{statements}\n{result}\n}})")
 }
 
 /// Emits the builder method that sets a field. `wrap` is the constructor around the value, if the
 /// field has one.
 pub(super) fn setter(w: &mut Writer, field: &Field, wrap: Option<&str>) {
-    let name = snake(&field.name);
-    let store = |w: &mut Writer, value: String| {
-        let value = wrap.map_or_else(|| value.clone(), |wrap| format!("{wrap}({value})"));
-        w.assign(&format!("self.{name}"), &value);
+    let (name, kind) = (snake(&field.name), field.kind.rust_type());
+    let wrapped = |value: String| match wrap {
+        Some(wrap) => format!("{wrap}({value})"),
+        None => value,
     };
-    w.gap();
     if matches!(field.kind, Kind::ShortStr | Kind::Text) {
-        w.note(&format!(
-            "Sets `{name}`, unless it is longer than {} bytes.",
-            u8::MAX
+        let (value, max) = (wrapped(format!("{name}.try_into()?")), u8::MAX);
+        w.item(format!(
+            "/// Sets `{name}`, unless it is longer than {max} bytes.
+            pub fn {name}<S>(mut self, {name}: S) -> Result<Self, ShortStrError>
+            where
+                S: TryInto<ShortStr>,
+                ShortStrError: From<S::Error>,
+            {{
+                self.{name} = {value};
+                Ok(self)
+            }}"
         ));
-        w.bounded_function(
-            (
-                &format!("pub fn {name}<S>"),
-                &["mut self", &format!("{name}: S")],
-                " -> Result<Self, ShortStrError>",
-            ),
-            &["S: TryInto<ShortStr>", "ShortStrError: From<S::Error>"],
-            |w| {
-                store(w, format!("{name}.try_into()?"));
-                w.line("Ok(self)");
-            },
-        );
         return;
     }
     let (given, value) = if field.kind.is_copy() {
-        (field.kind.rust_type().to_owned(), name.clone())
+        (kind.to_owned(), wrapped(name.clone()))
     } else {
-        (
-            format!("impl Into<{}>", field.kind.rust_type()),
-            format!("{name}.into()"),
-        )
+        let value = wrapped(format!("{name}.into()"));
+        (format!("impl Into<{kind}>"), value)
     };
-    w.note(&format!("Sets `{name}`."));
-    w.line("#[must_use]");
-    w.function(
-        (
-            &format!("pub fn {name}"),
-            &["mut self", &format!("{name}: {given}")],
-            " -> Self",
-        ),
-        |w| {
-            store(w, value);
-            w.line("self");
-        },
-    );
+    w.item(format!(
+        "/// Sets `{name}`.
+        #[must_use]
+        pub fn {name}(mut self, {name}: {given}) -> Self {{
+            self.{name} = {value};
+            self
+        }}"
+    ));
 }
 
 /// Emits the documentation of a field.
 pub(super) fn field_doc(w: &mut Writer, field: &Field) {
-    w.doc(&field.doc);
-    if snake(&field.name) != field.name.replace('-', "_") {
-        if !field.doc.is_empty() {
-            w.line("///");
-        }
-        w.note(&format!("The specification calls it `{}`.", field.name));
+    let name = &field.name;
+    let note = if snake(name) != name.replace('-', "_") {
+        format!("The specification calls it `{name}`.")
     } else if field.doc.is_empty() {
-        w.note(&format!("The field `{}`.", field.name));
-    }
+        format!("The field `{name}`.")
+    } else {
+        String::new()
+    };
+    w.doc(&field.doc, &note);
 }
 
 /// Returns the name of the constant of a reply code, without the prefix `reply-`.

@@ -1,6 +1,6 @@
 //! The emitter of the constants and the reply codes.
 
-use super::{codec::reply_code, names::upper, writer::Writer};
+use super::{codec::reply_code, lines, names::upper, writer::Writer};
 use crate::{
     model::{Constant, Spec},
     xml::ErrorClass,
@@ -8,128 +8,114 @@ use crate::{
 
 pub(super) fn emit(w: &mut Writer, spec: &Spec) {
     for constant in &spec.constants {
+        let (name, value) = (upper(&constant.name), constant.value);
+        let kind = if value <= u8::MAX.into() { "u8" } else { "u32" };
         w.gap();
-        doc(w, constant);
-        let kind = if constant.value <= u8::MAX.into() {
-            "u8"
-        } else {
-            "u32"
-        };
-        w.line(format!(
-            "pub const {}: {kind} = {};",
-            upper(&constant.name),
-            constant.value
-        ));
+        w.doc(&constant.doc, &undocumented(constant));
+        w.lines(format!("pub const {name}: {kind} = {value};"));
     }
-    let version = [
-        ("MAJOR", "The major version of the protocol.", spec.major),
-        ("MINOR", "The minor version of the protocol.", spec.minor),
-        ("REVISION", "The revision of that version.", spec.revision),
-    ];
-    for (name, note, value) in version {
-        w.gap();
-        w.note(note);
-        w.line(format!("pub const PROTOCOL_{name}: u8 = {value};"));
-    }
-    w.gap();
-    w.note("The TCP port of a server, where no other is given.");
-    w.line(format!("pub const PORT: u16 = {};", spec.port));
+    let Spec {
+        major,
+        minor,
+        revision,
+        port,
+        ..
+    } = spec;
+    w.item(format!(
+        "/// The major version of the protocol.
+        pub const PROTOCOL_MAJOR: u8 = {major};
+
+        /// The minor version of the protocol.
+        pub const PROTOCOL_MINOR: u8 = {minor};
+
+        /// The revision of that version.
+        pub const PROTOCOL_REVISION: u8 = {revision};
+
+        /// The TCP port of a server, where no other is given.
+        pub const PORT: u16 = {port};"
+    ));
     reply_codes(w, &spec.reply_codes);
 }
 
-fn doc<T>(w: &mut Writer, constant: &Constant<T>) {
-    w.doc(&constant.doc);
+/// Returns the documentation of a constant for which the specification has none.
+fn undocumented<T>(constant: &Constant<T>) -> String {
     if constant.doc.is_empty() {
-        w.note(&format!("The constant `{}`.", constant.name));
+        format!("The constant `{}`.", constant.name)
+    } else {
+        String::new()
     }
 }
 
 fn reply_codes(w: &mut Writer, codes: &[Constant<u16>]) {
-    w.gap();
-    w.note("How far a fault reaches.");
-    w.line("#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]");
-    w.block("pub enum Severity", |w| {
-        w.note("The channel closes, and the connection goes on.");
-        w.line("Soft,");
-        w.note("The connection closes.");
-        w.line("Hard,");
-    });
-
-    w.gap();
-    w.note("Why something was closed, or returned. Peers use numbers that have no name here, too.");
-    w.line("#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]");
-    w.line("pub struct ReplyCode(pub u16);");
-
-    w.gap();
-    w.block("impl ReplyCode", |w| {
-        for code in codes {
-            w.gap();
-            doc(w, code);
-            w.line("///");
-            w.note(match code.class {
-                None => "No error.",
-                Some(ErrorClass::Soft) => "A soft error.",
-                Some(ErrorClass::Hard) => "A hard error.",
-            });
-            w.line(format!(
-                "pub const {}: Self = Self({});",
-                reply_code(&code.name),
-                code.value
-            ));
+    w.item(
+        "/// How far a fault reaches.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Severity {
+            /// The channel closes, and the connection goes on.
+            Soft,
+            /// The connection closes.
+            Hard,
         }
 
+        /// Why something was closed, or returned. Peers use numbers that have no name here, too.
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct ReplyCode(pub u16);
+
+        impl ReplyCode {",
+    );
+    for code in codes {
+        let severity = match code.class {
+            None => "No error.",
+            Some(ErrorClass::Soft) => "A soft error.",
+            Some(ErrorClass::Hard) => "A hard error.",
+        };
         w.gap();
-        w.note("How far the fault reaches; `None` if it is none, or unknown.");
-        w.line("#[must_use]");
-        w.block("pub const fn severity(self) -> Option<Severity>", |w| {
-            w.block("match self", |w| {
-                for code in codes {
-                    let severity = match code.class {
-                        None => continue,
-                        Some(ErrorClass::Soft) => "Soft",
-                        Some(ErrorClass::Hard) => "Hard",
-                    };
-                    let pattern = format!("Self::{}", reply_code(&code.name));
-                    w.arm(&pattern, &format!("Some(Severity::{severity})"));
-                }
-                w.line("_ => None,");
-            });
-        });
-
-        w.gap();
-        w.note("The name in the specification, such as `not-found`; `None` if it has none.");
-        w.line("#[must_use]");
-        w.block("pub const fn name(self) -> Option<&'static str>", |w| {
-            w.block("match self", |w| {
-                for code in codes {
-                    let pattern = format!("Self::{}", reply_code(&code.name));
-                    w.arm(&pattern, &format!("Some(\"{}\")", code.name));
-                }
-                w.line("_ => None,");
-            });
-        });
+        w.doc(&code.doc, severity);
+        let (name, value) = (reply_code(&code.name), code.value);
+        w.lines(format!("pub const {name}: Self = Self({value});"));
+    }
+    let errors = codes
+        .iter()
+        .filter_map(|code| Some((reply_code(&code.name), code.class?)));
+    let severities = lines(errors, |(name, class)| {
+        format!("Self::{name} => Some(Severity::{class:?}),")
     });
-
-    w.gap();
-    w.block("impl fmt::Display for ReplyCode", |w| {
-        w.block(
-            "fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result",
-            |w| {
-                w.block("match self.name()", |w| {
-                    w.line("Some(name) => write!(f, \"{} ({name})\", self.0),");
-                    w.line("None => write!(f, \"{}\", self.0),");
-                });
-            },
-        );
+    let names = lines(codes, |Constant { name, .. }| {
+        format!("Self::{} => Some(\"{name}\"),", reply_code(name))
     });
+    w.item(format!(
+        "/// How far the fault reaches; `None` if it is none, or unknown.
+        #[must_use]
+        pub const fn severity(self) -> Option<Severity> {{
+            match self {{
+                {severities}
+                _ => None,
+            }}
+        }}
 
-    w.gap();
-    w.block("impl fmt::Debug for ReplyCode", |w| {
-        w.block(
-            "fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result",
-            |w| {
-                w.line("fmt::Display::fmt(self, f)");
-            },
-        );
-    });
+        /// The name in the specification, such as `not-found`; `None` if it has none.
+        #[must_use]
+        pub const fn name(self) -> Option<&'static str> {{
+            match self {{
+                {names}
+                _ => None,
+            }}
+        }}
+        }}
+
+        impl fmt::Display for ReplyCode {{
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{
+                match self.name() {{
+                    Some(name) => write!(f, \"{{}} ({{name}})\", self.0),
+                    None => write!(f, \"{{}}\", self.0),
+                }}
+            }}
+        }}
+
+        impl fmt::Debug for ReplyCode {{
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{
+                fmt::Display::fmt(self, f)
+            }}
+        }}"
+    ));
 }

@@ -2,6 +2,7 @@
 
 use super::{
     codec::{self, field_doc},
+    lines,
     names::{camel, snake},
     writer::Writer,
 };
@@ -24,7 +25,6 @@ pub(super) fn emit(w: &mut Writer, class: &Class, method: &Method) {
     if method.responses.len() > 1 {
         reply_enum(w, class, method, &name);
     }
-    sample(w, &name, &stored);
 }
 
 /// Returns the response type of a method: the response itself, or an enum if there are several.
@@ -48,26 +48,21 @@ fn enums(method: &Method) -> impl Iterator<Item = &'static str> {
     .filter_map(|(name, has)| has.then_some(name))
 }
 
-/// Returns links to methods of the same class, joined by commas and `conjunction`.
-fn links(names: &[String], conjunction: &str) -> String {
+/// Returns links to methods of the same class, joined by commas and "or".
+fn links(names: &[String]) -> String {
     let links: Vec<String> = names
         .iter()
         .map(|name| format!("[`{}`]", camel(name)))
         .collect();
     match links.as_slice() {
         [first @ .., last] if !first.is_empty() => {
-            format!("{} {conjunction} {last}", first.join(", "))
+            format!("{} or {last}", first.join(", "))
         }
         _ => links.concat(),
     }
 }
 
 fn structure(w: &mut Writer, class: &Class, method: &Method, name: &str, stored: &[&Field]) {
-    w.gap();
-    w.doc(&method.doc);
-    if !method.doc.is_empty() {
-        w.line("///");
-    }
     let side = match (method.client_sends, method.server_sends) {
         (true, true) => "either side",
         (true, false) => "the client",
@@ -79,11 +74,11 @@ fn structure(w: &mut Writer, class: &Class, method: &Method, name: &str, stored:
     );
     if !method.answers.is_empty() {
         note.push_str(" to answer ");
-        note.push_str(&links(&method.answers, "or"));
+        note.push_str(&links(&method.answers));
     }
     if !method.responses.is_empty() {
         note.push_str("; answered by ");
-        note.push_str(&links(&method.responses, "or"));
+        note.push_str(&links(&method.responses));
     }
     if method.content {
         note.push_str("; a content follows");
@@ -92,27 +87,25 @@ fn structure(w: &mut Writer, class: &Class, method: &Method, name: &str, stored:
     if method.deprecated {
         note.push_str(" Deprecated by the specification.");
     }
-    w.note(&note);
+    w.gap();
+    w.doc(&method.doc, &note);
     let plain = stored.iter().all(|field| !field.set_by_default);
-    w.line(if plain {
+    w.lines(if plain {
         "#[derive(Clone, Debug, Default, PartialEq)]"
     } else {
         "#[derive(Clone, Debug, PartialEq)]"
     });
     if stored.is_empty() {
-        w.line(format!("pub struct {name};"));
+        w.lines(format!("pub struct {name};"));
         return;
     }
-    w.block(format!("pub struct {name}"), |w| {
-        for field in stored {
-            field_doc(w, field);
-            w.line(format!(
-                "pub {}: {},",
-                snake(&field.name),
-                field.kind.rust_type()
-            ));
-        }
-    });
+    w.lines(format!("pub struct {name} {{"));
+    for field in stored {
+        let (name, kind) = (snake(&field.name), field.kind.rust_type());
+        field_doc(w, field);
+        w.lines(format!("pub {name}: {kind},"));
+    }
+    w.lines("}");
 }
 
 /// Emits the `Default` of a method with bits that are set by default; other methods derive it.
@@ -120,169 +113,180 @@ fn default(w: &mut Writer, name: &str, stored: &[&Field]) {
     if stored.iter().all(|field| !field.set_by_default) {
         return;
     }
-    let value = |field: &Field| match field.kind {
-        Kind::Bit => field.set_by_default.to_string(),
-        kind => format!("{}::default()", kind.rust_type()),
-    };
-    let values: Vec<String> = stored
-        .iter()
-        .map(|field| format!("{}: {}", snake(&field.name), value(field)))
-        .collect();
-    w.gap();
-    w.block(format!("impl Default for {name}"), |w| {
-        w.block("fn default() -> Self", |w| w.literal("Self", &values, ""));
+    let values = lines(stored, |field| {
+        let value = match field.kind {
+            Kind::Bit => field.set_by_default.to_string(),
+            kind => format!("{}::default()", kind.rust_type()),
+        };
+        format!("{}: {value},", snake(&field.name))
     });
+    w.item(format!(
+        "impl Default for {name} {{
+            fn default() -> Self {{
+                Self {{
+                    {values}
+                }}
+            }}
+        }}"
+    ));
 }
 
 fn inherent(w: &mut Writer, class: &Class, method: &Method, name: &str, stored: &[&Field]) {
-    let ids = |names: &[String]| -> Vec<String> {
-        names
+    let ids = |names: &[String]| {
+        let ids: Vec<String> = names
             .iter()
             .map(|name| format!("{}::ID", camel(name)))
-            .collect()
+            .collect();
+        ids.join(", ")
     };
-    w.gap();
-    w.block(format!("impl {name}"), |w| {
-        w.note("Who may send this method, where, with what, and what answers it.");
-        w.enclosed("pub const RULE: Rule = Rule {", "};", |w| {
-            w.line("id: Self::ID,");
-            w.line("name: Self::NAME,");
-            w.line(format!("client_sends: {},", method.client_sends));
-            w.line(format!("server_sends: {},", method.server_sends));
-            w.line(format!("connection: {},", class.connection));
-            w.line(format!("content: {},", method.content));
-            w.line(format!("synchronous: {},", method.synchronous));
-            w.array("responses: &", &ids(&method.responses), ",");
-            w.array("answers: &", &ids(&method.answers), ",");
-        });
-        for field in stored {
-            codec::setter(w, field, None);
-        }
-    });
+    let Method {
+        client_sends,
+        server_sends,
+        content,
+        synchronous,
+        ..
+    } = method;
+    let connection = class.connection;
+    let (responses, answers) = (ids(&method.responses), ids(&method.answers));
+    w.item(format!(
+        "impl {name} {{
+            /// Who may send this method, where, with what, and what answers it.
+            pub const RULE: Rule = Rule {{
+                id: Self::ID,
+                name: Self::NAME,
+                client_sends: {client_sends},
+                server_sends: {server_sends},
+                connection: {connection},
+                content: {content},
+                synchronous: {synchronous},
+                responses: &[{responses}],
+                answers: &[{answers}],
+            }};"
+    ));
+    for field in stored {
+        codec::setter(w, field, None);
+    }
+    w.lines("}");
 }
 
 fn codec(w: &mut Writer, method: &Method, name: &str) {
     // Inlines the methods that may be sent once per message: the asynchronous ones, and those with
     // content.
-    let inline = |w: &mut Writer| {
-        if !method.synchronous || method.content {
-            w.line("#[inline]");
-        }
+    let inline = if !method.synchronous || method.content {
+        "#[inline]\n"
+    } else {
+        ""
     };
-    w.gap();
-    w.block(format!("impl Encode for {name}"), |w| {
-        inline(w);
-        w.block("fn encoded_len(&self) -> usize", |w| {
-            codec::measure(w, &method.fields)
-        });
-        w.gap();
-        if method.fields.is_empty() {
-            w.line("fn encode(&self, _: &mut BytesMut) {}");
-        } else {
-            inline(w);
-            w.block("fn encode(&self, out: &mut BytesMut)", |w| {
-                codec::encode(w, &method.fields)
-            });
-        }
-    });
+    let len = codec::measure(&method.fields);
+    let encode = if method.fields.is_empty() {
+        "fn encode(&self, _: &mut BytesMut) {}".to_owned()
+    } else {
+        let statements = codec::encode(&method.fields);
+        format!("{inline}fn encode(&self, out: &mut BytesMut) {{\n{statements}\n}}")
+    };
+    let decode = codec::decode(&method.fields);
+    w.item(format!(
+        "impl Encode for {name} {{
+            {inline}fn encoded_len(&self) -> usize {{
+                {len}
+            }}
 
-    w.gap();
-    w.block(format!("impl Decode for {name}"), |w| {
-        inline(w);
-        w.block(
-            "fn decode(input: &[u8]) -> Result<Self, DecodeError>",
-            |w| {
-                codec::decode(w, &method.fields);
-            },
-        );
-    });
+            {encode}
+        }}
+
+        impl Decode for {name} {{
+            {inline}fn decode(input: &[u8]) -> Result<Self, DecodeError> {{
+                {decode}
+            }}
+        }}"
+    ));
 }
 
 fn traits(w: &mut Writer, class: &Class, method: &Method, name: &str) {
-    w.gap();
-    w.line(format!("impl crate::method::Sealed for {name} {{}}"));
-    w.gap();
-    w.block(format!("impl MethodDef for {name}"), |w| {
-        w.line(format!(
-            "const ID: MethodId = MethodId::new({}, {});",
-            class.index, method.index
-        ));
-        w.line(format!(
-            "const NAME: &'static str = \"{}.{}\";",
-            class.name, method.name
-        ));
-    });
+    w.item(format!(
+        "impl crate::method::Sealed for {name} {{}}
+
+        impl MethodDef for {name} {{
+            const ID: MethodId = MethodId::new({}, {});
+            const NAME: &'static str = \"{}.{}\";
+        }}",
+        class.index, method.index, class.name, method.name
+    ));
     if method.client_sends {
-        w.gap();
-        w.line(format!("impl ClientSent for {name} {{}}"));
+        w.item(format!("impl ClientSent for {name} {{}}"));
     }
     if method.server_sends {
-        w.gap();
-        w.line(format!("impl ServerSent for {name} {{}}"));
+        w.item(format!("impl ServerSent for {name} {{}}"));
     }
     let Some(reply) = reply_type(method) else {
         return;
     };
-    let no_wait = method.fields.iter().find(|field| field.no_wait);
-    w.gap();
-    w.block(format!("impl Request for {name}"), |w| {
-        w.line(format!("type Reply = {reply};"));
-        if let Some(field) = no_wait {
-            w.gap();
-            w.block("fn no_wait(&self) -> bool", |w| {
-                w.line(format!("self.{}", snake(&field.name)))
-            });
-        }
-    });
-    if let Some(field) = no_wait {
-        w.gap();
-        w.block(format!("impl NoWait for {name}"), |w| {
-            w.block("fn set_no_wait(&mut self, no_wait: bool)", |w| {
-                w.line(format!("self.{} = no_wait;", snake(&field.name)));
-            });
-        });
-    }
+    let Some(field) = method.fields.iter().find(|field| field.no_wait) else {
+        w.item(format!(
+            "impl Request for {name} {{
+                type Reply = {reply};
+            }}"
+        ));
+        return;
+    };
+    let field = snake(&field.name);
+    w.item(format!(
+        "impl Request for {name} {{
+            type Reply = {reply};
+
+            fn no_wait(&self) -> bool {{
+                self.{field}
+            }}
+        }}
+
+        impl NoWait for {name} {{
+            fn set_no_wait(&mut self, no_wait: bool) {{
+                self.{field} = no_wait;
+            }}
+        }}"
+    ));
 }
 
 fn conversions(w: &mut Writer, class: &Class, method: &Method, name: &str) {
     let variant = format!("{}{name}", camel(&class.name));
     for all in enums(method) {
-        w.gap();
-        w.block(format!("impl From<{name}> for {all}"), |w| {
-            w.line("#[inline]");
-            w.block(format!("fn from(method: {name}) -> Self"), |w| {
-                w.line(format!("Self::{variant}(method)"));
-            });
-        });
+        w.item(format!(
+            "impl From<{name}> for {all} {{
+                #[inline]
+                fn from(method: {name}) -> Self {{
+                    Self::{variant}(method)
+                }}
+            }}"
+        ));
     }
+    w.item(format!(
+        "impl TryFrom<Method> for {name} {{
+            type Error = Method;
 
-    w.gap();
-    w.block(format!("impl TryFrom<Method> for {name}"), |w| {
-        w.line("type Error = Method;");
-        w.gap();
-        w.block("fn try_from(method: Method) -> Result<Self, Method>", |w| {
-            w.line(format!("if let Method::{variant}(method) = method {{"));
-            w.line("    Ok(method)");
-            w.line("} else {");
-            w.line("    Err(method)");
-            w.line("}");
-        });
-    });
+            fn try_from(method: Method) -> Result<Self, Method> {{
+                if let Method::{variant}(method) = method {{
+                    Ok(method)
+                }} else {{
+                    Err(method)
+                }}
+            }}
+        }}"
+    ));
 }
 
 /// Emits the enum of a method's responses, for a method with several.
 fn reply_enum(w: &mut Writer, class: &Class, method: &Method, name: &str) {
-    let responses: Vec<String> = method.responses.iter().map(|name| camel(name)).collect();
-    let class_name = camel(&class.name);
-    w.gap();
-    w.note(&format!("What answers [`{name}`]."));
-    w.line("#[derive(Clone, Debug, PartialEq)]");
-    w.block(format!("pub enum {name}Reply"), |w| {
-        for (response, spelled) in responses.iter().zip(&method.responses) {
-            w.note(&format!("`{}.{spelled}`", class.name));
-            w.line(format!("{response}({response}),"));
-        }
+    let variants = lines(&method.responses, |spelled| {
+        let response = camel(spelled);
+        format!("/// `{}.{spelled}`\n{response}({response}),", class.name)
     });
+    w.item(format!(
+        "/// What answers [`{name}`].
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum {name}Reply {{
+            {variants}
+        }}"
+    ));
 
     // The enum converts into all enums that every response converts into.
     let answers = class
@@ -295,58 +299,43 @@ fn reply_enum(w: &mut Writer, class: &Class, method: &Method, name: &str) {
             all.retain(|name| some.contains(name));
             all
         });
+    let arms = lines(&method.responses, |response| {
+        format!("{name}Reply::{}(method) => method.into(),", camel(response))
+    });
     for all in enums.unwrap_or_default() {
-        w.gap();
-        w.block(format!("impl From<{name}Reply> for {all}"), |w| {
-            w.block(format!("fn from(reply: {name}Reply) -> Self"), |w| {
-                w.block("match reply", |w| {
-                    for response in &responses {
-                        w.arm(&format!("{name}Reply::{response}(method)"), "method.into()");
-                    }
-                });
-            });
-        });
+        w.item(format!(
+            "impl From<{name}Reply> for {all} {{
+                fn from(reply: {name}Reply) -> Self {{
+                    match reply {{
+                        {arms}
+                    }}
+                }}
+            }}"
+        ));
     }
 
-    w.gap();
-    w.block(format!("impl TryFrom<Method> for {name}Reply"), |w| {
-        w.line("type Error = Method;");
-        w.gap();
-        w.block("fn try_from(method: Method) -> Result<Self, Method>", |w| {
-            for (number, response) in responses.iter().enumerate() {
-                let otherwise = if number == 0 { "" } else { "} else " };
-                w.line(format!(
-                    "{otherwise}if let Method::{class_name}{response}(method) = method {{"
-                ));
-                w.line(format!("    Ok(Self::{response}(method))"));
-            }
-            w.line("} else {");
-            w.line("    Err(method)");
-            w.line("}");
-        });
-    });
-}
+    let class = camel(&class.name);
+    let branches: String = method
+        .responses
+        .iter()
+        .map(|response| {
+            let response = camel(response);
+            format!(
+                "if let Method::{class}{response}(method) = method {{
+                    Ok(Self::{response}(method))
+                }} else "
+            )
+        })
+        .collect();
+    w.item(format!(
+        "impl TryFrom<Method> for {name}Reply {{
+            type Error = Method;
 
-/// Emits a constructor for tests, with every field from the sampler of the test.
-fn sample(w: &mut Writer, name: &str, stored: &[&Field]) {
-    w.gap();
-    w.line("#[cfg(test)]");
-    w.block(format!("impl {name}"), |w| {
-        if stored.is_empty() {
-            w.line("pub(crate) fn sample(_: &mut impl crate::tests::sampler::Sample) -> Self {");
-            w.line("    Self");
-            w.line("}");
-            return;
-        }
-        w.block(
-            "pub(crate) fn sample(sampler: &mut impl crate::tests::sampler::Sample) -> Self",
-            |w| {
-                let values: Vec<String> = stored
-                    .iter()
-                    .map(|field| format!("{}: {}", snake(&field.name), field.kind.sample()))
-                    .collect();
-                w.literal("Self", &values, "");
-            },
-        );
-    });
+            fn try_from(method: Method) -> Result<Self, Method> {{
+                {branches}{{
+                    Err(method)
+                }}
+            }}
+        }}"
+    ));
 }

@@ -6,6 +6,7 @@
 
 use super::{
     codec::{field_doc, setter},
+    lines,
     names::snake,
     writer::Writer,
 };
@@ -16,63 +17,35 @@ const PER_WORD: usize = 15;
 
 pub(super) fn emit(w: &mut Writer, class: &Class) {
     let properties = &class.properties;
-    let stored = || properties.iter().filter(|property| !property.reserved);
-
-    w.gap();
-    w.note(&format!(
-        "The properties of a content of class `{}`: each is there, be it zero or empty, or absent.",
+    w.item(format!(
+        "/// The properties of a content of class `{}`: each is there, be it zero or empty, or absent.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Properties {{",
         class.name
     ));
-    w.line("#[derive(Clone, Debug, Default, PartialEq)]");
-    w.block("pub struct Properties", |w| {
-        for property in stored() {
-            field_doc(w, property);
-            let (name, kind) = (snake(&property.name), property.kind.rust_type());
-            w.line(format!("pub {name}: Option<{kind}>,"));
-        }
-    });
+    for (_, name, property) in stored(properties) {
+        field_doc(w, property);
+        let kind = property.kind.rust_type();
+        w.lines(format!("pub {name}: Option<{kind}>,"));
+    }
+    w.lines("}");
 
-    w.gap();
-    w.block("impl Properties", |w| {
-        w.note("Whether no property is there.");
-        w.line("#[must_use]");
-        w.block("pub fn is_empty(&self) -> bool", |w| {
-            let zeros = vec!["0"; words(properties)].join(", ");
-            w.line(format!("self.flags() == [{zeros}]"));
-        });
-        for property in stored() {
-            setter(w, property, Some("Some"));
-        }
-        check(w, properties);
-        visit(w, properties);
-        flags(w, properties);
-    });
-
-    w.gap();
-    w.block("impl Encode for Properties", |w| {
-        measure(w, properties);
-        encode(w, properties);
-    });
-
-    w.gap();
-    w.block("impl Decode for Properties", |w| decode(w, properties));
-
-    w.gap();
-    w.note("Properties for tests, all of them filled by the test's sampler.");
-    w.line("#[cfg(test)]");
-    w.function(
-        (
-            "pub(crate) fn sample_properties",
-            &["sampler: &mut impl crate::tests::sampler::Sample"],
-            " -> Properties",
-        ),
-        |w| {
-            let values: Vec<String> = stored()
-                .map(|it| format!("{}: Some({})", snake(&it.name), it.kind.sample()))
-                .collect();
-            w.literal("Properties", &values, "");
-        },
-    );
+    let zeros = vec!["0"; words(properties)].join(", ");
+    w.item(format!(
+        "impl Properties {{
+            /// Whether no property is there.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {{
+                self.flags() == [{zeros}]
+            }}"
+    ));
+    for (_, _, property) in stored(properties) {
+        setter(w, property, Some("Some"));
+    }
+    readers(w, properties);
+    flags(w, properties);
+    w.lines("}");
+    codec(w, properties);
 }
 
 /// Returns the number of words of flags.
@@ -109,67 +82,109 @@ fn stored(properties: &[Field]) -> impl Iterator<Item = (usize, String, &Field)>
 }
 
 fn flags(w: &mut Writer, properties: &[Field]) {
-    w.gap();
-    w.note("The words of flags, without the bits that say whether another word follows.");
-    w.block(
-        format!("fn flags(&self) -> [u16; {}]", words(properties)),
-        |w| {
-            for number in 0..words(properties) {
-                w.line(format!("let mut {} = 0;", word(number)));
-            }
-            for (place, name, _) in stored(properties) {
-                let (word, bit) = flag(place);
-                let shift = bit.trailing_zeros();
-                w.line(format!(
-                    "{word} |= u16::from(self.{name}.is_some()) << {shift};"
-                ));
-            }
-            w.line(all_words(properties));
-        },
-    );
+    let count = words(properties);
+    let zeros = lines(0..count, |number| format!("let mut {} = 0;", word(number)));
+    let bits = lines(stored(properties), |(place, name, _)| {
+        let (word, bit) = flag(place);
+        let shift = bit.trailing_zeros();
+        format!("{word} |= u16::from(self.{name}.is_some()) << {shift};")
+    });
+    let words = all_words(properties);
+    w.item(format!(
+        "/// The words of flags, without the bits that say whether another word follows.
+        fn flags(&self) -> [u16; {count}] {{
+            {zeros}
+            {bits}
+            {words}
+        }}"
+    ));
 }
 
-fn measure(w: &mut Writer, properties: &[Field]) {
-    w.line("#[inline]");
-    w.block("fn encoded_len(&self) -> usize", |w| {
-        w.line("let mut len = flags_len(&self.flags());");
-        for (_, name, property) in stored(properties) {
-            match property.kind.size("value") {
-                (size, None) => {
-                    w.block(format!("if self.{name}.is_some()"), |w| {
-                        w.line(format!("len += {size};"));
-                    });
-                }
-                (size, Some(variable)) => {
-                    w.block(format!("if let Some(value) = &self.{name}"), |w| {
-                        w.line(if size == 0 {
-                            format!("len += {variable};")
-                        } else {
-                            format!("len += {size} + {variable};")
-                        });
-                    });
-                }
+/// Emits `Encode` and `Decode`.
+fn codec(w: &mut Writer, properties: &[Field]) {
+    let sizes = lines(stored(properties), |(_, name, property)| {
+        let (present, size) = match property.kind.size("value") {
+            (size, None) => (format!("self.{name}.is_some()"), size.to_string()),
+            (size, Some(variable)) => {
+                let fixed = if size == 0 {
+                    String::new()
+                } else {
+                    format!("{size} + ")
+                };
+                (format!("let Some(value) = &self.{name}"), fixed + &variable)
             }
-        }
-        w.line("len");
+        };
+        format!("if {present} {{\nlen += {size};\n}}")
     });
+    let puts = lines(stored(properties), |(_, name, property)| {
+        let reference = if property.kind.is_copy() { "" } else { "&" };
+        let put = property.kind.put("value");
+        format!("if let Some(value) = {reference}self.{name} {{\n{put}\n}}")
+    });
+    // A value of this size is filled in place: moving its parts would take longer than decoding
+    // them.
+    let start = "let mut properties = Self::default();\n";
+    let decode = reader(properties, start, "properties", |property| {
+        if property.reserved {
+            return skip(property);
+        }
+        let (name, reader) = (snake(&property.name), property.kind.reader());
+        let value = property.kind.wrap("value");
+        format!(
+            "let (rest, value) = parse::{reader}(input)?;
+            properties.{name} = Some({value});
+            input = rest;"
+        )
+    });
+    w.item(format!(
+        "impl Encode for Properties {{
+            #[inline]
+            fn encoded_len(&self) -> usize {{
+                let mut len = flags_len(&self.flags());
+                {sizes}
+                len
+            }}
+
+            #[inline]
+            fn encode(&self, out: &mut BytesMut) {{
+                put_flags(out, &self.flags());
+                {puts}
+            }}
+        }}
+
+        impl Decode for Properties {{
+            fn decode(input: &[u8]) -> Result<Self, DecodeError> {{
+                {decode}
+            }}
+        }}"
+    ));
 }
 
-fn encode(w: &mut Writer, properties: &[Field]) {
-    w.gap();
-    w.line("#[inline]");
-    w.block("fn encode(&self, out: &mut BytesMut)", |w| {
-        w.line("put_flags(out, &self.flags());");
-        for (_, name, property) in stored(properties) {
-            let reference = if property.kind.is_copy() { "" } else { "&" };
-            w.block(
-                format!("if let Some(value) = {reference}self.{name}"),
-                |w| {
-                    w.line(property.kind.put("value"));
-                },
-            );
-        }
+/// Emits the functions that read encoded properties without keeping them.
+fn readers(w: &mut Writer, properties: &[Field]) {
+    let check = reader(properties, "", "()", skip);
+    let visit = reader(properties, "", "()", |property| {
+        let (name, skipper) = (&property.name, property.kind.skipper());
+        format!(
+            "let (rest, _) = parse::{skipper}(input)?;
+            each(\"{name}\", parse::before(input, rest));
+            input = rest;"
+        )
     });
+    w.item(format!(
+        "/// Whether `decode` would succeed, found out without keeping anything.
+        pub fn check(input: &[u8]) -> Result<(), DecodeError> {{
+            {check}
+        }}
+
+        /// Calls `each` with the name and the wire form of every property that is set.
+        pub(crate) fn visit<'a>(
+            input: &'a [u8],
+            mut each: impl FnMut(&'static str, &'a [u8]),
+        ) -> Result<(), DecodeError> {{
+            {visit}
+        }}"
+    ));
 }
 
 /// Returns the bits of each word that belong to a property.
@@ -182,112 +197,34 @@ fn known(properties: &[Field]) -> String {
     format!("[{}]", known.join(", "))
 }
 
-/// Emits the body of a function that decodes properties: the lines of `start`, the lines of `read`
-/// for each property, then the result.
+/// Returns the body of a function that decodes properties: `start`, the lines of `read` for each
+/// property, then the result.
 fn reader(
-    w: &mut Writer,
     properties: &[Field],
-    start: &[&str],
-    read: impl Fn(&mut Writer, &Field),
+    start: &str,
     result: &str,
-) {
-    w.enclosed("parse::all(input, |input| {", "})", |w| {
-        let (words, known) = (all_words(properties), known(properties));
-        w.assign(
-            &format!("let (mut input, {words})"),
-            &format!("parse_flags(input, {known})?"),
-        );
-        for line in start {
-            w.line(line);
-        }
-        for (place, property) in properties.iter().enumerate() {
-            let (word, bit) = flag(place);
-            w.block(format!("if {word} & {bit:#06x} != 0"), |w| {
-                read(w, property)
-            });
-        }
-        w.line(format!("Ok((input, {result}))"));
+    read: impl Fn(&Field) -> String,
+) -> String {
+    let (words, known) = (all_words(properties), known(properties));
+    let reads = lines(properties.iter().enumerate(), |(place, property)| {
+        let ((word, bit), read) = (flag(place), read(property));
+        format!("if {word} & {bit:#06x} != 0 {{\n{read}\n}}")
     });
+    format!(
+        "parse::all(input, |input| {{
+            let (mut input, {words}) = parse_flags(input, {known})?;
+            {start}{reads}
+            Ok((input, {result}))
+        }})"
+    )
 }
 
-fn decode(w: &mut Writer, properties: &[Field]) {
-    w.block(
-        "fn decode(input: &[u8]) -> Result<Self, DecodeError>",
-        |w| {
-            // A value of this size is filled in place: moving its parts would take longer than
-            // decoding them.
-            let start = ["let mut properties = Self::default();"];
-            let read = |w: &mut Writer, property: &Field| {
-                if property.reserved {
-                    return skip(w, property);
-                }
-                w.line(format!(
-                    "let (rest, value) = parse::{}(input)?;",
-                    property.kind.reader()
-                ));
-                let value = format!("Some({})", property.kind.wrap("value"));
-                w.assign(&format!("properties.{}", snake(&property.name)), &value);
-                w.line("input = rest;");
-            };
-            reader(w, properties, &start, read, "properties");
-        },
-    );
+fn skip(property: &Field) -> String {
+    format!("(input, _) = parse::{}(input)?;", property.kind.skipper())
 }
 
-fn check(w: &mut Writer, properties: &[Field]) {
-    w.gap();
-    w.note("Whether `decode` would succeed, found out without keeping anything.");
-    w.block(
-        "pub fn check(input: &[u8]) -> Result<(), DecodeError>",
-        |w| {
-            reader(w, properties, &[], skip, "()");
-        },
-    );
-}
-
-fn visit(w: &mut Writer, properties: &[Field]) {
-    w.gap();
-    w.note("Calls `each` with the name and the wire form of every property that is set.");
-    w.function(
-        (
-            "pub(crate) fn visit<'a>",
-            &[
-                "input: &'a [u8]",
-                "mut each: impl FnMut(&'static str, &'a [u8])",
-            ],
-            " -> Result<(), DecodeError>",
-        ),
-        |w| {
-            let read = |w: &mut Writer, property: &Field| {
-                w.line(format!(
-                    "let (rest, _) = parse::{}(input)?;",
-                    property.kind.skipper()
-                ));
-                let name = &property.name;
-                w.line(format!("each(\"{name}\", parse::before(input, rest));"));
-                w.line("input = rest;");
-            };
-            reader(w, properties, &[], read, "()");
-        },
-    );
-}
-
-fn skip(w: &mut Writer, property: &Field) {
-    w.line(format!(
-        "(input, _) = parse::{}(input)?;",
-        property.kind.skipper()
-    ));
-}
-
-/// Emits the functions that all properties share.
-pub(super) fn emit_helpers(w: &mut Writer) {
-    w.gap();
-    for line in HELPERS.trim_ascii().lines() {
-        w.line(line);
-    }
-}
-
-const HELPERS: &str = r"
+/// The functions that all properties share.
+pub(super) const HELPERS: &str = r"
 /// How many words of flags are written: all up to the last that has one, but at least one.
 fn flags_words<const N: usize>(flags: &[u16; N]) -> usize {
     let last = flags.iter().rposition(|word| *word != 0);
