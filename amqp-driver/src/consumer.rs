@@ -24,7 +24,7 @@ use futures_core::Stream;
 use crate::{
     base_channel::{Inner, command_on},
     error::Error,
-    session::{budget::Budget, deliveries::ConsumerEnd, later::register, shared::Wait},
+    session::{budget::Budget, later::register, shared::Wait, untaken::ConsumerEnd},
 };
 
 /// The number of yielded messages that release their buffer space together, so that the lock is

@@ -13,7 +13,7 @@ use crate::{
     base_channel::Inner,
     error::Error,
     returned_message::ReturnedMessage,
-    session::{budget::Budget, deliveries::ReturnsState, waiters::Place},
+    session::{budget::Budget, untaken::ReturnsState, waiters::Place},
 };
 
 /// The returned messages of a channel without confirms, as a [`Stream`] that ends with the channel.

@@ -7,83 +7,17 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    task::Waker,
 };
 
 use amqp_core::{ChannelId, ConsumerId, Instant, Requeue, Tags, client, wire::ShortStr};
 
-use super::{buffer::Buffer, later::Later, state::State, waiters::Waiters, withheld::Withheld};
+use super::{
+    later::Later,
+    state::{ChannelState, State},
+    untaken::{ConsumerEnd, ConsumerState},
+    withheld::Withheld,
+};
 use crate::{error::Error, returned_message::ReturnedMessage};
-
-/// A consumer's messages, until its handle takes them.
-#[derive(Debug)]
-pub(crate) struct ConsumerState {
-    pub(crate) tag: ShortStr,
-    pub(crate) queue: VecDeque<client::Delivery>,
-    pub(crate) waker: Option<Waker>,
-    pub(crate) end: Option<ConsumerEnd>,
-    /// Bytes in the queue, and in the batch of the handle.
-    kept: usize,
-    /// The server does not take its messages back: they need no acknowledgement, or belong to a
-    /// transaction, where a requeue takes effect at the commit, which may itself wait for the
-    /// message. See <https://www.rabbitmq.com/docs/semantics>.
-    unreturnable: bool,
-    /// Counts the messages that the handle yields, including those of its batch.
-    progress: Arc<AtomicU32>,
-    /// The value of `progress` at the last check.
-    watched: u32,
-    /// The number of its messages that exceeded a limit of this client.
-    pub(crate) unreadable: u64,
-    /// A cancel is in flight: a message beyond its share is requeued at once.
-    cancelling: bool,
-    /// Invariant: `true` exactly if the buffer counts the consumer.
-    counted: bool,
-    withheld: Withheld,
-}
-
-/// The reason for which a consumer gets no more messages.
-#[derive(Clone, Debug)]
-pub(crate) enum ConsumerEnd {
-    /// Its handle has cancelled it.
-    Cancelled,
-    /// Its handle has cancelled it, and the server has not replied in time: more deliveries may
-    /// arrive.
-    CancelTimedOut,
-    Error(Error),
-}
-
-/// Returned messages, until the handle takes them.
-#[derive(Debug, Default)]
-pub(crate) struct ReturnsState {
-    pub(crate) queue: VecDeque<ReturnedMessage>,
-    /// Bytes in the queue.
-    pub(crate) kept: usize,
-    /// The number of handles.
-    pub(crate) listeners: usize,
-    pub(crate) waiting: Waiters,
-    /// A message was taken since the last check.
-    pub(crate) progress: bool,
-    /// `Some` once messages arrived faster than they were taken.
-    pub(crate) overflow: Option<Error>,
-    /// Reading does not pause for the kept messages: no more arrive.
-    exempt: bool,
-}
-
-impl ReturnsState {
-    fn exempt(&mut self, buffer: &mut Buffer) {
-        if !mem::replace(&mut self.exempt, true) {
-            buffer.exempt(self.kept);
-        }
-    }
-}
-
-impl ConsumerState {
-    /// Ends the consumer, and wakes its handle. The first end counts.
-    fn finish(&mut self, end: ConsumerEnd, later: &mut Later) {
-        self.end.get_or_insert(end);
-        later.wake(self.waker.take());
-    }
-}
 
 impl State {
     pub(crate) fn add_consumer(
@@ -513,7 +447,7 @@ impl State {
     }
 
     /// Releases the part of the buffer that a channel without a handle occupies.
-    pub(crate) fn forget_channel(&mut self, channel: &super::state::ChannelState) {
+    pub(crate) fn forget_channel(&mut self, channel: &ChannelState) {
         for consumer in channel.consumers.values() {
             self.buffer.release(consumer.kept, consumer.unreturnable);
             self.buffer.consumers -= usize::from(consumer.counted);

@@ -1,49 +1,16 @@
-//! Requests in flight.
+//! Requests in flight: their answers, and the end of their wait.
 
-use std::{
-    collections::BTreeMap,
-    task::{Poll, Waker},
-};
+use std::task::{Poll, Waker};
 
-use amqp_core::{
-    ChannelId, ConsumerId, RequestError, RequestId, Requeue, client::GetMessage, protocol::Method,
-};
+use amqp_core::{ChannelId, ConsumerId, RequestError, RequestId, Requeue};
 
 use super::{
-    deliveries::ConsumerEnd,
     later::{Later, register},
+    slots::{Answer, Slot},
     state::State,
+    untaken::ConsumerEnd,
 };
 use crate::error::Error;
-
-/// The requests in flight.
-#[derive(Debug, Default)]
-pub(crate) struct Requests(BTreeMap<RequestId, Slot>);
-
-/// A request's answer, until its future takes it.
-#[derive(Debug, Default)]
-struct Slot {
-    waker: Option<Waker>,
-    answer: Option<Answer>,
-    /// `Some` if the request cancels a consumer, which ends with the answer.
-    cancels: Option<(ChannelId, ConsumerId)>,
-    /// The future was dropped; only the consumer waits for the answer.
-    abandoned: bool,
-}
-
-/// The outcome of a request.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Reply(Method),
-    Got(Option<GetMessage>),
-    Failed(RequestError),
-}
-
-impl Requests {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 impl State {
     /// Registers a request that a future awaits.

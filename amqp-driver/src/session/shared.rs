@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use super::{
     alarms::AlarmId,
     later::Later,
-    requests::Answer,
+    slots::Answer,
     state::State,
     waiters::{Place, Waiters},
 };

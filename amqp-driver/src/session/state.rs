@@ -18,10 +18,10 @@ use super::{
     buffer::Buffer,
     channel_table::ChannelTable,
     confirms::{Confirms, Totals},
-    deliveries::{ConsumerEnd, ConsumerState, ReturnsState},
     later::Later,
     lines::{Line, LineId},
-    requests::{Answer, Requests},
+    slots::{Answer, Requests},
+    untaken::{ConsumerEnd, ConsumerState, ReturnsState},
     waiters::Waiters,
 };
 use crate::error::Error;
