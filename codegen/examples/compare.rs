@@ -1,10 +1,7 @@
-//! Compares the facts of `spec/*.xml` with a published AMQP XML specification; `--help` tells more.
+//! Compares the facts of `spec/*.xml` with a published AMQP XML specification; `--help` has the
+//! usage.
 
-use std::collections::BTreeSet;
-use std::error::Error;
-use std::path::Path;
-use std::process::ExitCode;
-use std::{env, fs};
+use std::{collections::BTreeSet, env, error::Error, fs, path::Path, process::ExitCode};
 
 use roxmltree::{Document, Node};
 
@@ -13,23 +10,25 @@ Compares this project's AMQP specification with a published one.
 
 Usage: cargo run -p amqp-codegen --example compare -- PATH_TO_PUBLISHED_XML
 
-The files of spec/ are merged, and every fact of the result is looked up in the published file and the reverse:
-ids, types, domains, names, order, flags, responses, chassis, assertions. Texts (<doc>, <rule>, labels) are no facts;
-but every class, method, field, domain and constant of ours must have a <doc>.
+The files of spec/ are merged, and the facts of the result are compared with those of the published
+file, in both directions: ids, types, domains, names, order, flags, responses, chassis, assertions.
+Texts (<doc>, <rule>, labels) are not facts; but each class, method, field, domain and constant of
+spec/ must have a <doc>.
 
 Prints a line for each difference and fault, then the counts.
 Exit code: 0 if there are none, 1 if there are any, 2 if a file cannot be read.";
 
 const ROOT: &str = "amqp";
 
-/// Our files; a later one adds to the earlier.
+/// The files of this project; a later one adds to the earlier.
 const OURS: [&str; 2] = ["amqp0-9-1.xml", "rabbitmq.xml"];
 
 /// Elements and attributes of the published schema that are prose.
 const PROSE_ELEMENTS: [&str; 2] = ["doc", "rule"];
 const PROSE_ATTRIBUTES: [&str; 2] = ["label", "comment"];
 
-/// What we added to the schema: element, attribute, value. Anything else that the published file lacks is a difference.
+/// The additions to the schema: element, attribute, value. Any other attribute that the published
+/// file lacks is a difference.
 const OWN_ATTRIBUTES: [(&str, &str, &str); 4] = [
     ("field", "secret", "1"),
     ("field", "default", "1"),
@@ -37,9 +36,10 @@ const OWN_ATTRIBUTES: [(&str, &str, &str); 4] = [
     ("method", "sent-by", "server"),
 ];
 
-/// What a later file may name again to add to it.
+/// The elements that a later file may repeat, to add to them.
 const EXTENSIBLE: [&str; 3] = ["class", "method", "field"];
 
+/// The elements that need a `<doc>`.
 const DOCUMENTED: [&str; 5] = ["class", "method", "field", "domain", "constant"];
 
 fn main() -> ExitCode {
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the differences and says whether there are none.
+/// Prints the differences. Returns whether there are none.
 fn compare(published: &Path) -> Result<bool, Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec");
     let paths = OURS.map(|name| folder.join(name));
@@ -122,14 +122,15 @@ fn parse<'a>(path: &Path, text: &'a str) -> Result<Document<'a>, String> {
     }
 }
 
-/// What a specification says, flattened into one sentence per fact.
+/// The facts of a specification, a line of text each.
 #[derive(Default)]
 struct Survey {
     facts: BTreeSet<String>,
-    /// Breaches of the rules by which the files are merged.
+    /// Violations of the rules of merging.
     faults: Vec<String>,
-    /// How many elements have their `<doc>`, and which have none.
+    /// The number of elements with a `<doc>`.
     documented: usize,
+    /// The elements that lack their `<doc>`.
     undocumented: Vec<String>,
 }
 
@@ -140,9 +141,9 @@ impl Survey {
         survey
     }
 
-    /// Takes down an element, given as its `parts`: what each of the files says about it.
+    /// Collects the facts of an element, given as its `parts`: the element in each of the files.
     fn element(&mut self, path: &str, parts: &[Node<'_, '_>]) {
-        // What has no name has its facts in the path already.
+        // The path of an element without a name has its facts already.
         let named = |part: &&Node<'_, '_>| path == ROOT || part.has_attribute("name");
         for part in parts.iter().filter(named) {
             for (name, value) in facts_in_attributes(*part) {
@@ -162,7 +163,8 @@ impl Survey {
                 .iter()
                 .take(index)
                 .rfind(|other| other.tag == child.tag);
-            // The order is a chain of neighbours: a sibling that is missing makes a difference to the next one only.
+            // The order is a chain of neighbours: a missing sibling makes a difference to the next
+            // one only.
             self.facts.insert(match before {
                 Some(before) => format!("{path}: follows {}", before.id),
                 None => format!("{path}: comes first"),
@@ -191,7 +193,8 @@ impl Survey {
         }
     }
 
-    /// The child elements of all `parts`, those with the same identity in different files put together.
+    /// Returns the child elements of all `parts`. Those with the same identity in different files
+    /// are one child.
     fn children<'a, 'i>(&mut self, path: &str, parts: &[Node<'a, 'i>]) -> Vec<Child<'a, 'i>> {
         let mut children: Vec<Child<'a, 'i>> = Vec::new();
         for element in parts
@@ -214,11 +217,10 @@ impl Survey {
                 .iter()
                 .any(|part| part.parent() == element.parent())
             {
-                self.faults
-                    .push(format!("{path}: {id} stands twice in a file"));
+                self.faults.push(format!("{path}: {id} is twice in a file"));
             } else if !EXTENSIBLE.contains(&tag) {
                 self.faults
-                    .push(format!("{path}: {id} stands in more than one file"));
+                    .push(format!("{path}: {id} is in more than one file"));
             }
             child.parts.push(element);
         }
@@ -226,14 +228,15 @@ impl Survey {
     }
 }
 
-/// An element with all that the files say about it.
+/// An element, and its part in each of the files.
 struct Child<'a, 'i> {
     tag: &'a str,
     id: String,
     parts: Vec<Node<'a, 'i>>,
 }
 
-/// By what an element is told from its siblings: its name or, for want of one, everything that it says.
+/// Returns the identity of an element among its siblings: its name or, if it has none, all of its
+/// facts.
 fn identity(element: Node<'_, '_>) -> String {
     let tag = element.tag_name().name();
     match element.attribute("name") {
@@ -246,7 +249,7 @@ fn identity(element: Node<'_, '_>) -> String {
     }
 }
 
-/// The attributes that state facts, sorted, without the name that the identity has already.
+/// Returns the attributes that are facts, sorted, without the name, which is in the identity.
 fn facts_in_attributes<'a>(element: Node<'a, '_>) -> BTreeSet<(&'a str, &'a str)> {
     let tag = element.tag_name().name();
     let attributes = element

@@ -49,7 +49,7 @@ fn generating_again_gives_the_same() -> Result<(), Box<dyn Error>> {
 #[test]
 fn everything_but_the_layout_is_compared() {
     let plain = "/// A, b.\nfn f(a: u8) -> u8 { match a { 1 => 2, _ => g(\"{} b\", 3) } }";
-    let formatted = "/// A, b.\nfn f(\n    a: u8,\n) -> u8 {\n    match a {\n        1 => 2,\n        \
+    let formatted = "/// A, b.\nfn f(\n    a: u8,\n) -> u8 {\n    match a {\n        1 => 2,\n\
                      _ => {\n            g(\"{} b\", 3)\n        }\n    }\n}\n";
     assert_eq!(difference(plain, formatted), None);
     for (from, to) in [("A, b", "A b"), ("{} b", "{}b"), ("1 =>", "2 =>")] {

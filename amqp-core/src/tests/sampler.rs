@@ -181,8 +181,8 @@ impl Sample for Random {
     }
 }
 
-/// The same values for every method, chosen so that both sides agree to them: nothing but the
-/// method itself decides what becomes of it.
+/// The same values for every method, chosen so that both sides accept them: the effect depends on
+/// the method alone.
 #[derive(Default)]
 pub(crate) struct Harmless {
     /// The octets are the version in `connection.start`: 0 and 9 in turn.
@@ -190,9 +190,9 @@ pub(crate) struct Harmless {
 }
 
 impl Harmless {
-    /// What every short string is: the name of a queue, the tag of a consumer.
+    /// Every short string: the name of a queue, the tag of a consumer.
     pub(crate) const NAME: &'static str = "t";
-    /// What every number of 64 bits is: a delivery tag.
+    /// Every number of 64 bits: a delivery tag.
     pub(crate) const TAG: u64 = 1;
 }
 

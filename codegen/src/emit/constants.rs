@@ -31,7 +31,7 @@ pub(super) fn emit(w: &mut Writer, spec: &Spec) {
         /// The revision of that version.
         pub const PROTOCOL_REVISION: u8 = {revision};
 
-        /// The TCP port of a server, where no other is given.
+        /// The default TCP port of a server.
         pub const PORT: u16 = {port};"
     ));
     reply_codes(w, &spec.reply_codes);
@@ -48,7 +48,7 @@ fn undocumented<T>(constant: &Constant<T>) -> String {
 
 fn reply_codes(w: &mut Writer, codes: &[Constant<u16>]) {
     w.item(
-        "/// How far a fault reaches.
+        "/// The scope of a fault.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Severity {
             /// The channel closes, and the connection goes on.
@@ -57,7 +57,7 @@ fn reply_codes(w: &mut Writer, codes: &[Constant<u16>]) {
             Hard,
         }
 
-        /// Why something was closed, or returned. Peers use numbers that have no name here, too.
+        /// The reason for a close or a return. Peers also use numbers that have no name here.
         #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct ReplyCode(pub u16);
 
@@ -84,7 +84,7 @@ fn reply_codes(w: &mut Writer, codes: &[Constant<u16>]) {
         format!("Self::{} => Some(\"{name}\"),", reply_code(name))
     });
     w.item(format!(
-        "/// How far the fault reaches; `None` if it is none, or unknown.
+        "/// Returns the scope of the fault. `Some` if this is a known code of an error.
         #[must_use]
         pub const fn severity(self) -> Option<Severity> {{
             match self {{
@@ -93,7 +93,7 @@ fn reply_codes(w: &mut Writer, codes: &[Constant<u16>]) {
             }}
         }}
 
-        /// The name in the specification, such as `not-found`; `None` if it has none.
+        /// Returns the name in the specification, such as `not-found`. `Some` if it has one.
         #[must_use]
         pub const fn name(self) -> Option<&'static str> {{
             match self {{

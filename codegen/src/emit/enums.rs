@@ -78,7 +78,7 @@ fn emit_enum(
         }}
 
         impl {name} {{
-            /// Who may send this method, where, with what, and what answers it.
+            /// Returns the rule of this method: its sender, channel, content and replies.
             #[must_use]
             pub fn rule(&self) -> &'static Rule {{
                 match self {{
@@ -86,19 +86,19 @@ fn emit_enum(
                 }}
             }}
 
-            /// The numbers of this method on the wire.
+            /// Returns the numbers of this method on the wire.
             #[must_use]
             pub fn id(&self) -> MethodId {{
                 self.rule().id
             }}
 
-            /// The name of this method, such as `queue.declare`.
+            /// Returns the name of this method, such as `queue.declare`.
             #[must_use]
             pub fn name(&self) -> &'static str {{
                 self.rule().name
             }}
 
-            /// Reads the arguments of the method with that id, which must be all of the input.
+            /// Decodes the arguments of the method with that id, which must be all of the input.
             pub fn decode(id: MethodId, arguments: &[u8]) -> Result<Self, DecodeError> {{
                 Ok(match (id.class, id.method) {{
                     {decoded}
@@ -143,7 +143,7 @@ fn queries(w: &mut Writer, all: &[Variant<'_>]) {
     });
     w.item(format!(
         "impl Method {{
-            /// Whether this is a request that asks for no answer.
+            /// Returns whether this is a request that suppresses its response.
             #[must_use]
             pub fn no_wait(&self) -> bool {{
                 match self {{
@@ -151,8 +151,8 @@ fn queries(w: &mut Writer, all: &[Variant<'_>]) {
                 }}
             }}
 
-            /// The queue that this method is about; none if it is about none. In a request an
-            /// empty name means the queue that was declared last on the channel.
+            /// Returns the queue that this method names. `Some` if it has a field for one. In a
+            /// request an empty name means the queue that was declared last on the channel.
             #[must_use]
             pub fn queue(&self) -> Option<&ShortStr> {{
                 match self {{
@@ -195,7 +195,7 @@ fn conversions(
         impl TryFrom<Method> for {name} {{
             type Error = Method;
 
-            /// The method itself, if it is not that side's to send.
+            /// Fails with the method itself if that side does not send it.
             fn try_from(method: Method) -> Result<Self, Method> {{
                 Ok(match method {{
                     {narrowed}

@@ -150,7 +150,7 @@ fn inherent(w: &mut Writer, class: &Class, method: &Method, name: &str, stored: 
     let (responses, answers) = (ids(&method.responses), ids(&method.answers));
     w.item(format!(
         "impl {name} {{
-            /// Who may send this method, where, with what, and what answers it.
+            /// The rule of this method: its sender, channel, content and replies.
             pub const RULE: Rule = Rule {{
                 id: Self::ID,
                 name: Self::NAME,
@@ -281,7 +281,7 @@ fn reply_enum(w: &mut Writer, class: &Class, method: &Method, name: &str) {
         format!("/// `{}.{spelled}`\n{response}({response}),", class.name)
     });
     w.item(format!(
-        "/// What answers [`{name}`].
+        "/// A response to [`{name}`].
         #[derive(Clone, Debug, PartialEq)]
         pub enum {name}Reply {{
             {variants}

@@ -18,7 +18,8 @@ const PER_WORD: usize = 15;
 pub(super) fn emit(w: &mut Writer, class: &Class) {
     let properties = &class.properties;
     w.item(format!(
-        "/// The properties of a content of class `{}`: each is there, be it zero or empty, or absent.
+        "/// The properties of a content of class `{}`. Each is `Some` if it is present, even if
+        /// it is zero or empty.
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Properties {{",
         class.name
@@ -33,7 +34,7 @@ pub(super) fn emit(w: &mut Writer, class: &Class) {
     let zeros = vec!["0"; words(properties)].join(", ");
     w.item(format!(
         "impl Properties {{
-            /// Whether no property is there.
+            /// Returns whether no property is present.
             #[must_use]
             pub fn is_empty(&self) -> bool {{
                 self.flags() == [{zeros}]
@@ -91,7 +92,7 @@ fn flags(w: &mut Writer, properties: &[Field]) {
     });
     let words = all_words(properties);
     w.item(format!(
-        "/// The words of flags, without the bits that say whether another word follows.
+        "/// Returns the words of flags, without the bits that announce another word.
         fn flags(&self) -> [u16; {count}] {{
             {zeros}
             {bits}
@@ -172,12 +173,12 @@ fn readers(w: &mut Writer, properties: &[Field]) {
         )
     });
     w.item(format!(
-        "/// Whether `decode` would succeed, found out without keeping anything.
+        "/// Checks that `decode` would succeed, without keeping a value.
         pub fn check(input: &[u8]) -> Result<(), DecodeError> {{
             {check}
         }}
 
-        /// Calls `each` with the name and the wire form of every property that is set.
+        /// Calls `each` with the name and the encoded value of each property that is present.
         pub(crate) fn visit<'a>(
             input: &'a [u8],
             mut each: impl FnMut(&'static str, &'a [u8]),
@@ -225,18 +226,18 @@ fn skip(property: &Field) -> String {
 
 /// The functions that all properties share.
 pub(super) const HELPERS: &str = r"
-/// How many words of flags are written: all up to the last that has one, but at least one.
+/// Returns the number of words of flags on the wire: all up to the last with a flag, at least one.
 fn flags_words<const N: usize>(flags: &[u16; N]) -> usize {
     let last = flags.iter().rposition(|word| *word != 0);
     last.map_or(1, |last| last + 1)
 }
 
-/// How many bytes those are.
+/// Returns the size of the words of flags on the wire, in bytes.
 fn flags_len<const N: usize>(flags: &[u16; N]) -> usize {
     2 * flags_words(flags)
 }
 
-/// Writes words of flags; the lowest bit of each says whether another follows.
+/// Encodes words of flags. The lowest bit of each announces another word.
 fn put_flags<const N: usize>(out: &mut BytesMut, flags: &[u16; N]) {
     let words = flags_words(flags);
     for (word, number) in flags.iter().zip(1..=words) {
@@ -244,7 +245,7 @@ fn put_flags<const N: usize>(out: &mut BytesMut, flags: &[u16; N]) {
     }
 }
 
-/// Reads words of flags. Only the known flags may be set, but more words than needed may be there.
+/// Decodes words of flags. Only known flags may be set; words without a flag may follow.
 fn parse_flags<const N: usize>(mut input: &[u8], known: [u16; N]) -> parse::Parsed<'_, [u16; N]> {
     let mut flags = [0; N];
     let mut slots = flags.iter_mut().zip(known);

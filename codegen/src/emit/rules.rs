@@ -25,7 +25,7 @@ pub(super) fn emit(w: &mut Writer, spec: &Spec) {
             {rules}
         ];
 
-        /// The rule of the method with that id; `None` if there is no such method.
+        /// Returns the rule of the method with that id. `Some` if there is such a method.
         #[must_use]
         pub fn rule(id: MethodId) -> Option<&'static Rule> {{
             Some(match (id.class, id.method) {{
@@ -34,7 +34,7 @@ pub(super) fn emit(w: &mut Writer, spec: &Spec) {
             }})
         }}
 
-        /// The error for an id that is not, or not from that side, one of a method.
+        /// Returns the error for an id that is not one of a method of that side.
         fn unknown_method(id: MethodId) -> DecodeError {{
             match id.class {{
                 {classes} => DecodeError::UnknownMethod(id),

@@ -1,4 +1,4 @@
-//! The emitter of the samples: values of the methods and the properties, for the tests of `amqp-core`.
+//! The emitter of the samples: methods and properties for the tests of `amqp-core`.
 
 use super::{
     enums::{Variant, variants},

@@ -44,10 +44,10 @@ pub const PROTOCOL_MINOR: u8 = 9;
 /// The revision of that version.
 pub const PROTOCOL_REVISION: u8 = 1;
 
-/// The TCP port of a server, where no other is given.
+/// The default TCP port of a server.
 pub const PORT: u16 = 5672;
 
-/// How far a fault reaches.
+/// The scope of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Severity {
     /// The channel closes, and the connection goes on.
@@ -56,7 +56,7 @@ pub enum Severity {
     Hard,
 }
 
-/// Why something was closed, or returned. Peers use numbers that have no name here, too.
+/// The reason for a close or a return. Peers also use numbers that have no name here.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyCode(pub u16);
 
@@ -166,7 +166,7 @@ impl ReplyCode {
     /// A hard error.
     pub const INTERNAL_ERROR: Self = Self(541);
 
-    /// How far the fault reaches; `None` if it is none, or unknown.
+    /// Returns the scope of the fault. `Some` if this is a known code of an error.
     #[must_use]
     pub const fn severity(self) -> Option<Severity> {
         match self {
@@ -192,7 +192,7 @@ impl ReplyCode {
         }
     }
 
-    /// The name in the specification, such as `not-found`; `None` if it has none.
+    /// Returns the name in the specification, such as `not-found`. `Some` if it has one.
     #[must_use]
     pub const fn name(self) -> Option<&'static str> {
         match self {
@@ -265,7 +265,7 @@ pub mod connection {
     }
 
     impl Start {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -411,7 +411,7 @@ pub mod connection {
     }
 
     impl StartOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -539,7 +539,7 @@ pub mod connection {
     }
 
     impl Secure {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -629,7 +629,7 @@ pub mod connection {
     }
 
     impl SecureOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -722,7 +722,7 @@ pub mod connection {
     }
 
     impl Tune {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -843,7 +843,7 @@ pub mod connection {
     }
 
     impl TuneOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -953,7 +953,7 @@ pub mod connection {
     }
 
     impl Open {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1047,7 +1047,7 @@ pub mod connection {
     pub struct OpenOk;
 
     impl OpenOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1133,7 +1133,7 @@ pub mod connection {
     }
 
     impl Close {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1264,7 +1264,7 @@ pub mod connection {
     pub struct CloseOk;
 
     impl CloseOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1350,7 +1350,7 @@ pub mod connection {
     }
 
     impl Blocked {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1439,7 +1439,7 @@ pub mod connection {
     pub struct Unblocked;
 
     impl Unblocked {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1519,7 +1519,7 @@ pub mod connection {
     }
 
     impl UpdateSecret {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1618,7 +1618,7 @@ pub mod connection {
     pub struct UpdateSecretOk;
 
     impl UpdateSecretOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1698,7 +1698,7 @@ pub mod channel {
     pub struct Open;
 
     impl Open {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1777,7 +1777,7 @@ pub mod channel {
     pub struct OpenOk;
 
     impl OpenOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1859,7 +1859,7 @@ pub mod channel {
     }
 
     impl Flow {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -1960,7 +1960,7 @@ pub mod channel {
     }
 
     impl FlowOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -2071,7 +2071,7 @@ pub mod channel {
     }
 
     impl Close {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -2202,7 +2202,7 @@ pub mod channel {
     pub struct CloseOk;
 
     impl CloseOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -2317,7 +2317,7 @@ pub mod exchange {
     }
 
     impl Declare {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -2491,7 +2491,7 @@ pub mod exchange {
     pub struct DeclareOk;
 
     impl DeclareOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -2570,7 +2570,7 @@ pub mod exchange {
     }
 
     impl Delete {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -2694,7 +2694,7 @@ pub mod exchange {
     pub struct DeleteOk;
 
     impl DeleteOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -2780,7 +2780,7 @@ pub mod exchange {
     }
 
     impl Bind {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -2933,7 +2933,7 @@ pub mod exchange {
     pub struct BindOk;
 
     impl BindOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -3014,7 +3014,7 @@ pub mod exchange {
     }
 
     impl Unbind {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -3167,7 +3167,7 @@ pub mod exchange {
     pub struct UnbindOk;
 
     impl UnbindOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -3288,7 +3288,7 @@ pub mod queue {
     }
 
     impl Declare {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -3457,7 +3457,7 @@ pub mod queue {
     }
 
     impl DeclareOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -3584,7 +3584,7 @@ pub mod queue {
     }
 
     impl Bind {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -3737,7 +3737,7 @@ pub mod queue {
     pub struct BindOk;
 
     impl BindOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -3817,7 +3817,7 @@ pub mod queue {
     }
 
     impl Purge {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -3934,7 +3934,7 @@ pub mod queue {
     }
 
     impl PurgeOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -4033,7 +4033,7 @@ pub mod queue {
     }
 
     impl Delete {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -4169,7 +4169,7 @@ pub mod queue {
     }
 
     impl DeleteOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -4263,7 +4263,7 @@ pub mod queue {
     }
 
     impl Unbind {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -4396,7 +4396,7 @@ pub mod queue {
     pub struct UnbindOk;
 
     impl UnbindOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -4489,7 +4489,7 @@ pub mod basic {
     }
 
     impl Qos {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -4598,7 +4598,7 @@ pub mod basic {
     pub struct QosOk;
 
     impl QosOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -4692,7 +4692,7 @@ pub mod basic {
     }
 
     impl Consume {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -4861,7 +4861,7 @@ pub mod basic {
     }
 
     impl ConsumeOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -4957,7 +4957,7 @@ pub mod basic {
     }
 
     impl Cancel {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -5083,7 +5083,7 @@ pub mod basic {
     }
 
     impl CancelOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -5193,7 +5193,7 @@ pub mod basic {
     }
 
     impl Publish {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -5330,7 +5330,7 @@ pub mod basic {
     }
 
     impl Return {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -5471,7 +5471,7 @@ pub mod basic {
     }
 
     impl Deliver {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -5617,7 +5617,7 @@ pub mod basic {
     }
 
     impl Get {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -5714,7 +5714,7 @@ pub mod basic {
         }
     }
 
-    /// What answers [`Get`].
+    /// A response to [`Get`].
     #[derive(Clone, Debug, PartialEq)]
     pub enum GetReply {
         /// `basic.get-ok`
@@ -5774,7 +5774,7 @@ pub mod basic {
     }
 
     impl GetOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -5908,7 +5908,7 @@ pub mod basic {
     pub struct GetEmpty;
 
     impl GetEmpty {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -5992,7 +5992,7 @@ pub mod basic {
     }
 
     impl Ack {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -6106,7 +6106,7 @@ pub mod basic {
     }
 
     impl Reject {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -6208,7 +6208,7 @@ pub mod basic {
     }
 
     impl RecoverAsync {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -6302,7 +6302,7 @@ pub mod basic {
     }
 
     impl Recover {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -6391,7 +6391,7 @@ pub mod basic {
     pub struct RecoverOk;
 
     impl RecoverOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -6472,7 +6472,7 @@ pub mod basic {
     }
 
     impl Nack {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -6582,7 +6582,8 @@ pub mod basic {
         }
     }
 
-    /// The properties of a content of class `basic`: each is there, be it zero or empty, or absent.
+    /// The properties of a content of class `basic`. Each is `Some` if it is present, even if
+    /// it is zero or empty.
     #[derive(Clone, Debug, Default, PartialEq)]
     pub struct Properties {
         /// The MIME type of the body, such as `application/json`. For applications.
@@ -6627,7 +6628,7 @@ pub mod basic {
     }
 
     impl Properties {
-        /// Whether no property is there.
+        /// Returns whether no property is present.
         #[must_use]
         pub fn is_empty(&self) -> bool {
             self.flags() == [0]
@@ -6761,7 +6762,7 @@ pub mod basic {
             Ok(self)
         }
 
-        /// Whether `decode` would succeed, found out without keeping anything.
+        /// Checks that `decode` would succeed, without keeping a value.
         pub fn check(input: &[u8]) -> Result<(), DecodeError> {
             parse::all(input, |input| {
                 let (mut input, [flags]) = parse_flags(input, [0xfffc])?;
@@ -6811,7 +6812,7 @@ pub mod basic {
             })
         }
 
-        /// Calls `each` with the name and the wire form of every property that is set.
+        /// Calls `each` with the name and the encoded value of each property that is present.
         pub(crate) fn visit<'a>(
             input: &'a [u8],
             mut each: impl FnMut(&'static str, &'a [u8]),
@@ -6892,7 +6893,7 @@ pub mod basic {
             })
         }
 
-        /// The words of flags, without the bits that say whether another word follows.
+        /// Returns the words of flags, without the bits that announce another word.
         fn flags(&self) -> [u16; 1] {
             let mut flags = 0;
             flags |= u16::from(self.content_type.is_some()) << 15;
@@ -7111,7 +7112,7 @@ pub mod confirm {
     }
 
     impl Select {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -7210,7 +7211,7 @@ pub mod confirm {
     pub struct SelectOk;
 
     impl SelectOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -7291,7 +7292,7 @@ pub mod tx {
     pub struct Select;
 
     impl Select {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -7365,7 +7366,7 @@ pub mod tx {
     pub struct SelectOk;
 
     impl SelectOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -7439,7 +7440,7 @@ pub mod tx {
     pub struct Commit;
 
     impl Commit {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -7513,7 +7514,7 @@ pub mod tx {
     pub struct CommitOk;
 
     impl CommitOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -7585,7 +7586,7 @@ pub mod tx {
     pub struct Rollback;
 
     impl Rollback {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -7659,7 +7660,7 @@ pub mod tx {
     pub struct RollbackOk;
 
     impl RollbackOk {
-        /// Who may send this method, where, with what, and what answers it.
+        /// The rule of this method: its sender, channel, content and replies.
         pub const RULE: Rule = Rule {
             id: Self::ID,
             name: Self::NAME,
@@ -7857,7 +7858,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Who may send this method, where, with what, and what answers it.
+    /// Returns the rule of this method: its sender, channel, content and replies.
     #[must_use]
     pub fn rule(&self) -> &'static Rule {
         match self {
@@ -7928,19 +7929,19 @@ impl Method {
         }
     }
 
-    /// The numbers of this method on the wire.
+    /// Returns the numbers of this method on the wire.
     #[must_use]
     pub fn id(&self) -> MethodId {
         self.rule().id
     }
 
-    /// The name of this method, such as `queue.declare`.
+    /// Returns the name of this method, such as `queue.declare`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.rule().name
     }
 
-    /// Reads the arguments of the method with that id, which must be all of the input.
+    /// Decodes the arguments of the method with that id, which must be all of the input.
     pub fn decode(id: MethodId, arguments: &[u8]) -> Result<Self, DecodeError> {
         Ok(match (id.class, id.method) {
             (10, 10) => Self::from(connection::Start::decode(arguments)?),
@@ -8230,7 +8231,7 @@ pub enum ClientMethod {
 }
 
 impl ClientMethod {
-    /// Who may send this method, where, with what, and what answers it.
+    /// Returns the rule of this method: its sender, channel, content and replies.
     #[must_use]
     pub fn rule(&self) -> &'static Rule {
         match self {
@@ -8273,19 +8274,19 @@ impl ClientMethod {
         }
     }
 
-    /// The numbers of this method on the wire.
+    /// Returns the numbers of this method on the wire.
     #[must_use]
     pub fn id(&self) -> MethodId {
         self.rule().id
     }
 
-    /// The name of this method, such as `queue.declare`.
+    /// Returns the name of this method, such as `queue.declare`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.rule().name
     }
 
-    /// Reads the arguments of the method with that id, which must be all of the input.
+    /// Decodes the arguments of the method with that id, which must be all of the input.
     pub fn decode(id: MethodId, arguments: &[u8]) -> Result<Self, DecodeError> {
         Ok(match (id.class, id.method) {
             (10, 11) => Self::from(connection::StartOk::decode(arguments)?),
@@ -8495,7 +8496,7 @@ pub enum ServerMethod {
 }
 
 impl ServerMethod {
-    /// Who may send this method, where, with what, and what answers it.
+    /// Returns the rule of this method: its sender, channel, content and replies.
     #[must_use]
     pub fn rule(&self) -> &'static Rule {
         match self {
@@ -8540,19 +8541,19 @@ impl ServerMethod {
         }
     }
 
-    /// The numbers of this method on the wire.
+    /// Returns the numbers of this method on the wire.
     #[must_use]
     pub fn id(&self) -> MethodId {
         self.rule().id
     }
 
-    /// The name of this method, such as `queue.declare`.
+    /// Returns the name of this method, such as `queue.declare`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.rule().name
     }
 
-    /// Reads the arguments of the method with that id, which must be all of the input.
+    /// Decodes the arguments of the method with that id, which must be all of the input.
     pub fn decode(id: MethodId, arguments: &[u8]) -> Result<Self, DecodeError> {
         Ok(match (id.class, id.method) {
             (10, 10) => Self::from(connection::Start::decode(arguments)?),
@@ -8687,7 +8688,7 @@ impl Encode for ServerMethod {
 }
 
 impl Method {
-    /// Whether this is a request that asks for no answer.
+    /// Returns whether this is a request that suppresses its response.
     #[must_use]
     pub fn no_wait(&self) -> bool {
         match self {
@@ -8758,8 +8759,8 @@ impl Method {
         }
     }
 
-    /// The queue that this method is about; none if it is about none. In a request an
-    /// empty name means the queue that was declared last on the channel.
+    /// Returns the queue that this method names. `Some` if it has a field for one. In a
+    /// request an empty name means the queue that was declared last on the channel.
     #[must_use]
     pub fn queue(&self) -> Option<&ShortStr> {
         match self {
@@ -8877,7 +8878,7 @@ impl From<ClientMethod> for Method {
 impl TryFrom<Method> for ClientMethod {
     type Error = Method;
 
-    /// The method itself, if it is not that side's to send.
+    /// Fails with the method itself if that side does not send it.
     fn try_from(method: Method) -> Result<Self, Method> {
         Ok(match method {
             Method::ConnectionStart(method) => return Err(method.into()),
@@ -8996,7 +8997,7 @@ impl From<ServerMethod> for Method {
 impl TryFrom<Method> for ServerMethod {
     type Error = Method;
 
-    /// The method itself, if it is not that side's to send.
+    /// Fails with the method itself if that side does not send it.
     fn try_from(method: Method) -> Result<Self, Method> {
         Ok(match method {
             Method::ConnectionStart(method) => method.into(),
@@ -9135,7 +9136,7 @@ pub static RULES: &[Rule] = &[
     tx::RollbackOk::RULE,
 ];
 
-/// The rule of the method with that id; `None` if there is no such method.
+/// Returns the rule of the method with that id. `Some` if there is such a method.
 #[must_use]
 pub fn rule(id: MethodId) -> Option<&'static Rule> {
     Some(match (id.class, id.method) {
@@ -9207,7 +9208,7 @@ pub fn rule(id: MethodId) -> Option<&'static Rule> {
     })
 }
 
-/// The error for an id that is not, or not from that side, one of a method.
+/// Returns the error for an id that is not one of a method of that side.
 fn unknown_method(id: MethodId) -> DecodeError {
     match id.class {
         10 | 20 | 40 | 50 | 60 | 85 | 90 => DecodeError::UnknownMethod(id),
@@ -9215,18 +9216,18 @@ fn unknown_method(id: MethodId) -> DecodeError {
     }
 }
 
-/// How many words of flags are written: all up to the last that has one, but at least one.
+/// Returns the number of words of flags on the wire: all up to the last with a flag, at least one.
 fn flags_words<const N: usize>(flags: &[u16; N]) -> usize {
     let last = flags.iter().rposition(|word| *word != 0);
     last.map_or(1, |last| last + 1)
 }
 
-/// How many bytes those are.
+/// Returns the size of the words of flags on the wire, in bytes.
 fn flags_len<const N: usize>(flags: &[u16; N]) -> usize {
     2 * flags_words(flags)
 }
 
-/// Writes words of flags; the lowest bit of each says whether another follows.
+/// Encodes words of flags. The lowest bit of each announces another word.
 fn put_flags<const N: usize>(out: &mut BytesMut, flags: &[u16; N]) {
     let words = flags_words(flags);
     for (word, number) in flags.iter().zip(1..=words) {
@@ -9234,7 +9235,7 @@ fn put_flags<const N: usize>(out: &mut BytesMut, flags: &[u16; N]) {
     }
 }
 
-/// Reads words of flags. Only the known flags may be set, but more words than needed may be there.
+/// Decodes words of flags. Only known flags may be set; words without a flag may follow.
 fn parse_flags<const N: usize>(mut input: &[u8], known: [u16; N]) -> parse::Parsed<'_, [u16; N]> {
     let mut flags = [0; N];
     let mut slots = flags.iter_mut().zip(known);
