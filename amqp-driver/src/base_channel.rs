@@ -70,12 +70,24 @@ impl Inner {
         self.recovered.load(Ordering::Relaxed)
     }
 
+    /// Runs a command on the channel.
+    pub(crate) fn command<T, E>(
+        &self,
+        command: impl FnOnce(&mut client::ChannelMut<'_>) -> Result<T, E>,
+    ) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
+        self.shared()
+            .command(|state| Ok(command(&mut state.commands(self.id)?)?))
+    }
+
     /// Records the effect of a request on the handles' state, before its reply can arrive.
     fn note_called<R: ClientSent>(&self, state: &mut State) {
         if R::ID == basic::Recover::ID {
             self.note_recover(state);
         } else if R::ID == basic::Qos::ID
-            && let Some(channel) = state.channel_mut(self.id)
+            && let Some(channel) = state.channels.get_mut(self.id)
         {
             channel.qos_by_user = true;
         }
@@ -142,15 +154,18 @@ impl BaseChannel {
     /// Whether the channel accepts commands.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.connection().is_channel_open(self.id())
+        let mut state = self.shared().lock();
+        let commands = state.commands(self.id());
+        commands.is_ok_and(|channel| channel.is_open())
     }
 
     /// The reason for which the channel or its connection ended. `Some` once either has.
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
-        let mut state = self.shared().lock();
+        let state = self.shared().lock();
         let of_channel = state
-            .channel_mut(self.id())
+            .channels
+            .get(self.id())
             .and_then(|channel| channel.closed.clone());
         of_channel.or_else(|| state.closed.clone())
     }
@@ -200,7 +215,7 @@ impl BaseChannel {
     /// As [`call`](Self::call); also when the request leaves a name to the server, which only a
     /// reply would contain.
     pub fn send<R: NoWait + ClientSent>(&self, request: &R) -> Result<(), Error> {
-        self.command(|channel| {
+        self.0.command(|channel| {
             check_called(channel, request)?;
             channel.send(request)
         })
@@ -323,7 +338,7 @@ impl BaseChannel {
     /// (<https://www.rabbitmq.com/docs/consumer-prefetch>).
     fn set_prefetch(&self, state: &mut State, own: Option<Prefetch>) -> Result<(), Error> {
         let default = self.connection().prefetch();
-        let (by_user, current) = match state.channel_mut(self.id()) {
+        let (by_user, current) = match state.channels.get_mut(self.id()) {
             Some(channel) => (channel.qos_by_user, channel.prefetch),
             None => return Ok(()),
         };
@@ -338,7 +353,7 @@ impl BaseChannel {
         let request = commands.call(&basic::Qos::default().prefetch_count(wanted))?;
         // The reply is not awaited: RabbitMQ answers in order, or closes the channel.
         state.machine.abandon(self.id(), request);
-        if let Some(channel) = state.channel_mut(self.id()) {
+        if let Some(channel) = state.channels.get_mut(self.id()) {
             (channel.prefetch, channel.qos_by_user) = (wanted, false);
         }
         Ok(())
@@ -353,10 +368,12 @@ impl BaseChannel {
     /// # Errors
     /// As [`call`](Self::call).
     pub async fn get(&self, get: basic::Get) -> Result<Option<Fetched>, Error> {
-        let message = self
-            .wait_for(|channel| channel.get(&get))?
-            .message()
-            .await?;
+        let shared = self.shared();
+        let wait = shared.command(|state| {
+            let request = state.commands(self.id())?.get(&get)?;
+            Ok::<_, Error>(Wait::new(shared, state, Some(self.id()), request))
+        })?;
+        let message = wait.message().await?;
         Ok(message.map(|message| Fetched {
             acker: message
                 .tag
@@ -375,7 +392,7 @@ impl BaseChannel {
     /// close the channel (<https://www.rabbitmq.com/docs/confirms>); otherwise the channel is
     /// closed, and the server has requeued the deliveries.
     pub fn ack(&self, tags: Tags) -> Result<(), Error> {
-        self.command(|channel| channel.ack(tags))
+        self.0.command(|channel| channel.ack(tags))
     }
 
     /// Rejects deliveries by their tags with [`basic.nack`](https://www.rabbitmq.com/docs/nack),
@@ -384,7 +401,7 @@ impl BaseChannel {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn nack(&self, tags: Tags, requeue: Requeue) -> Result<(), Error> {
-        self.command(|channel| channel.nack(tags, requeue))
+        self.0.command(|channel| channel.nack(tags, requeue))
     }
 
     /// Asks the server to redeliver the outstanding deliveries, without a reply. The standard
@@ -412,7 +429,7 @@ impl BaseChannel {
     /// closed.
     #[must_use]
     pub fn states(&self) -> ChannelStates {
-        ChannelStates::new(self.connection().shared_arc(), self.id())
+        ChannelStates::new(Arc::clone(self.connection().shared()), self.id())
     }
 
     /// Closes the channel. Everything accepted before is sent first; its consumers end, and the
@@ -443,30 +460,6 @@ impl BaseChannel {
         wait.reply::<channel::CloseOk>().await?;
         Ok(())
     }
-
-    fn command<T, E>(
-        &self,
-        command: impl FnOnce(&mut client::ChannelMut<'_>) -> Result<T, E>,
-    ) -> Result<T, Error>
-    where
-        Error: From<E>,
-    {
-        command_on(&self.0, command)
-    }
-
-    fn wait_for<E>(
-        &self,
-        request: impl FnOnce(&mut client::ChannelMut<'_>) -> Result<amqp_core::RequestId, E>,
-    ) -> Result<Wait<'_>, Error>
-    where
-        Error: From<E>,
-    {
-        let shared = self.shared();
-        shared.command(|state| {
-            let request = request(&mut state.commands(self.id())?)?;
-            Ok(Wait::new(shared, state, Some(self.id()), request))
-        })
-    }
 }
 
 /// Refuses a `basic.cancel` of a consumer that has a handle: its stream would never end.
@@ -481,20 +474,6 @@ fn check_called<R: ClientSent>(
         return Err(ApiMisuse::NotSentThisWay { method: R::NAME });
     }
     Ok(())
-}
-
-/// Runs a command on a channel.
-pub(crate) fn command_on<T, E>(
-    inner: &Inner,
-    command: impl FnOnce(&mut client::ChannelMut<'_>) -> Result<T, E>,
-) -> Result<T, Error>
-where
-    Error: From<E>,
-{
-    inner.shared().command(|state| {
-        let mut channel = state.commands(inner.id)?;
-        Ok(command(&mut channel)?)
-    })
 }
 
 /// A fetched message.

@@ -12,7 +12,6 @@ use crate::{
     confirm::ConfirmChannel,
     connection::Connection,
     error::{Error, TryPublishError},
-    session::publish::{publish_on, try_publish_on},
     tx::TxChannel,
 };
 
@@ -71,14 +70,9 @@ impl Channel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), Error> {
-        publish_on(
-            self.base.inner().publisher(),
-            publish,
-            properties,
-            body.into(),
-            false,
-        )
-        .await?;
+        let publisher = self.base.inner().publisher();
+        let published = publisher.publish(publish, properties, body.into(), false);
+        published.await?;
         Ok(())
     }
 
@@ -93,13 +87,8 @@ impl Channel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), TryPublishError> {
-        try_publish_on(
-            self.base.inner().publisher(),
-            publish,
-            properties,
-            body.into(),
-            false,
-        )?;
+        let publisher = self.base.inner().publisher();
+        publisher.try_publish(publish, properties, body.into(), false)?;
         Ok(())
     }
 

@@ -14,10 +14,7 @@ use amqp_core::{Body, CloseCause, PropertyList, PublishSeq, TimeoutReason, proto
 use crate::{
     base_channel::{BaseChannel, Inner},
     error::{Error, TryPublishError},
-    session::{
-        publish::{publish_on, try_publish_on},
-        shared::within,
-    },
+    session::shared::within,
     unconfirmed::Unconfirmed,
 };
 
@@ -62,14 +59,9 @@ impl ConfirmChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<Confirm, Error> {
-        let seq = publish_on(
-            self.0.inner().publisher(),
-            publish,
-            properties,
-            body.into(),
-            true,
-        )
-        .await?;
+        let publisher = self.0.inner().publisher();
+        let published = publisher.publish(publish, properties, body.into(), true);
+        let seq = published.await?;
         Ok(Confirm {
             channel: Arc::clone(self.0.inner()),
             seq,
@@ -86,13 +78,8 @@ impl ConfirmChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<Confirm, TryPublishError> {
-        let seq = try_publish_on(
-            self.0.inner().publisher(),
-            publish,
-            properties,
-            body.into(),
-            true,
-        )?;
+        let publisher = self.0.inner().publisher();
+        let seq = publisher.try_publish(publish, properties, body.into(), true)?;
         Ok(Confirm {
             channel: Arc::clone(self.0.inner()),
             seq,

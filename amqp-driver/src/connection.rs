@@ -8,24 +8,23 @@ use std::{
 };
 
 use amqp_core::{
-    ApiMisuse, ChannelId, CloseReason, TimeoutReason, Tuning,
+    ApiMisuse, CloseReason, TimeoutReason, Tuning,
     client::{self, Config, Prefetch},
-    protocol::{ReplyCode, connection::UpdateSecretOk},
+    protocol::{ReplyCode, channel::OpenOk, connection::UpdateSecretOk},
     wire::{FieldTable, Secret, ShortStr},
 };
 
 use crate::{
     channel::Channel,
-    connect::credentials::{self, CredentialsProvider},
     error::Error,
     io::{Driver, Timer, Transport},
     pool::ChannelPool,
-    scope,
     session::{
         shared::{ClientEndpoint, Shared, Wait, wait_for, within},
-        state::State,
+        state::{ChannelState, State},
     },
     states::ConnectionStates,
+    unless::unless,
 };
 
 /// A connection to a server.
@@ -121,21 +120,16 @@ impl Connection {
     /// When all channel numbers are in use ([`ApiMisuse::NoFreeChannel`]), or the connection is
     /// closed or closes before the reply.
     pub async fn open_channel(&self) -> Result<Channel, Error> {
-        let (channel, wait) = self.begin_channel()?;
-        wait.reply::<amqp_core::protocol::channel::OpenOk>().await?;
-        Ok(channel)
-    }
-
-    /// Requests a channel. The handle exists before the reply, so that dropping the wait closes the
-    /// channel.
-    pub(crate) fn begin_channel(&self) -> Result<(Channel, Wait<'_>), Error> {
         let shared = &self.0.shared;
-        shared.command(|state| {
+        let (channel, wait) = shared.command(|state| {
             let (id, request) = state.opening(client::Connection::open_channel)?;
-            state.add_channel(id);
+            state.channels.insert(id, ChannelState::default());
             let wait = Wait::new(shared, state, Some(id), request);
-            Ok((Channel::new(self.clone(), id), wait))
-        })
+            // The handle exists before the reply, so that dropping the wait closes the channel.
+            Ok::<_, Error>((Channel::new(self.clone(), id), wait))
+        })?;
+        wait.reply::<OpenOk>().await?;
+        Ok(channel)
     }
 
     /// Opens a pool of `size` channels, all at once.
@@ -163,7 +157,8 @@ impl Connection {
     /// # Errors
     /// [`Error::ConnectionClosed`] when the connection ends before `body` does.
     pub async fn scope<T>(&self, body: impl Future<Output = T>) -> Result<T, Error> {
-        scope::scope(self, body).await
+        let scoped = unless(self.closed(), body).await;
+        scoped.map_err(Error::ConnectionClosed)
     }
 
     /// Sends the server a new secret, such as an OAuth 2 token, before the old one expires
@@ -178,18 +173,6 @@ impl Connection {
     /// the secret.
     pub async fn update_secret(&self, secret: Secret, reason: ShortStr) -> Result<(), Error> {
         update_secret(&self.0.shared, secret, reason).await
-    }
-
-    /// Returns a future, to be spawned, that renews the secret. The current secret expires after
-    /// `expires_in`, and each call of the provider may take `limit`. The future ends with the
-    /// connection, and does not keep it open.
-    pub(crate) fn renew(
-        &self,
-        provider: Arc<dyn CredentialsProvider>,
-        expires_in: Duration,
-        limit: Duration,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        credentials::renew(Arc::clone(&self.0.shared), provider, expires_in, limit)
     }
 
     /// Waits until everything accepted before, publishes and acknowledgements included, was handed
@@ -389,10 +372,6 @@ impl Connection {
         Arc::clone(&self.0.shared.lock().certificates)
     }
 
-    pub(crate) fn keep_certificates(&self, certificates: Vec<Vec<u8>>) {
-        self.0.shared.lock().certificates = certificates.into();
-    }
-
     /// The number of channels that are opening, open or closing.
     #[must_use]
     pub fn channel_count(&self) -> usize {
@@ -405,12 +384,8 @@ impl Connection {
         self.0.shared.lock().machine.buffered()
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
-    }
-
-    pub(crate) fn shared_arc(&self) -> Arc<Shared> {
-        Arc::clone(&self.0.shared)
     }
 
     /// The prefetch of consumers started without their own.
@@ -421,12 +396,6 @@ impl Connection {
     /// Waits until a condition on the life of the connection holds.
     async fn wait<T>(&self, condition: impl Fn(&State) -> Option<T>) -> T {
         wait_for(&self.0.shared, |state| &mut state.state_changed, condition).await
-    }
-
-    /// Whether the channel is open: neither opening nor closing nor closed.
-    pub(crate) fn is_channel_open(&self, id: ChannelId) -> bool {
-        let mut state = self.0.shared.lock();
-        state.commands(id).is_ok_and(|channel| channel.is_open())
     }
 }
 

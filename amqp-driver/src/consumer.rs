@@ -22,7 +22,7 @@ use amqp_core::{
 use futures_core::Stream;
 
 use crate::{
-    base_channel::{Inner, command_on},
+    base_channel::Inner,
     error::Error,
     session::{budget::Budget, later::register, shared::Wait, untaken::ConsumerEnd},
 };
@@ -170,7 +170,7 @@ impl<A: Acks> Consumer<A> {
     #[must_use]
     pub fn unreadable(&self) -> u64 {
         let mut state = self.channel.shared().lock();
-        let consumer = state.consumer_mut(self.channel.id, self.id);
+        let consumer = state.channels.consumer_mut(self.channel.id, self.id);
         consumer.map_or(0, |consumer| consumer.unreadable)
     }
 
@@ -193,6 +193,7 @@ impl<A: Acks> Consumer<A> {
         let shared = self.channel.shared();
         let wait = shared.command(|state| {
             let ended = state
+                .channels
                 .consumer_mut(self.channel.id, self.id)
                 .is_none_or(|consumer| consumer.end.is_some());
             if ended {
@@ -218,7 +219,7 @@ impl<A: Acks> Consumer<A> {
     fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         let waker = cx.waker().clone();
         self.channel.shared().with(|state, later| {
-            let Some(consumer) = state.consumer_mut(self.channel.id, self.id) else {
+            let Some(consumer) = state.channels.consumer_mut(self.channel.id, self.id) else {
                 later.drop_waker(Some(waker));
                 return Poll::Ready(Ok(()));
             };
@@ -306,7 +307,7 @@ impl<A: Acks> Consumer<A> {
             }
             state.take_batch(channel, id, batch);
             *recovered = inner.recovered();
-            let Some(consumer) = state.consumer_mut(channel, id) else {
+            let Some(consumer) = state.channels.consumer_mut(channel, id) else {
                 return Poll::Ready(None);
             };
             match &consumer.end {
@@ -586,7 +587,7 @@ impl Acker {
         command: impl FnOnce(&mut client::ChannelMut<'_>, DeliveryTag) -> Result<(), ApiMisuse>,
     ) -> Result<(), Error> {
         self.on_drop = OnDrop::Leave;
-        command_on(&self.channel, |channel| command(channel, self.tag))
+        self.channel.command(|channel| command(channel, self.tag))
     }
 }
 
@@ -598,6 +599,8 @@ impl Drop for Acker {
             OnDrop::Reject => Requeue::No,
         };
         // Fails only on a channel that has ended: its deliveries are requeued.
-        let _closed = command_on(&self.channel, |channel| channel.reject(self.tag, requeue));
+        let _closed = self
+            .channel
+            .command(|channel| channel.reject(self.tag, requeue));
     }
 }

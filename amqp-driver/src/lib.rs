@@ -108,12 +108,12 @@ pub mod io;
 mod pool;
 mod returned_message;
 mod returns;
-mod scope;
 mod session;
 mod states;
 mod tls;
 mod tx;
 mod unconfirmed;
+mod unless;
 
 pub use amqp_core as core;
 pub use amqp_core::{

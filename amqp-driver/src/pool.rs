@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::{Future, poll_fn},
     ops::Deref,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Poll, Waker},
 };
@@ -16,6 +15,7 @@ use crate::{
     connection::Connection,
     error::Error,
     session::{later::Later, shared::within},
+    unless::unless,
 };
 
 /// A fixed number of channels of one connection, in confirm mode, each used by one task at a time.
@@ -126,17 +126,11 @@ impl ChannelPool {
             waiting: None,
             held: false,
         };
-        let mut closed = pin!(pool.connection.closed());
-        poll_fn(|cx| {
-            if permit.poll(cx.waker().clone()).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            // The tasks that hold the channels may never return them: the connection's end ends the
-            // wait.
-            let ended = closed.as_mut().poll(cx);
-            ended.map(|reason| Err(Error::ConnectionClosed(reason)))
-        })
-        .await?;
+        // The tasks that hold the channels may never return them: the connection's end ends the
+        // wait.
+        let permitted = poll_fn(|cx| permit.poll(cx.waker().clone()));
+        let permitted = unless(pool.connection.closed(), permitted).await;
+        permitted.map_err(Error::ConnectionClosed)?;
         let channel = loop {
             let idle = pool.lock().idle.pop_front();
             match idle {

@@ -32,7 +32,7 @@ pub struct Returns {
 
 impl Returns {
     pub(crate) fn new(channel: Arc<Inner>) -> Self {
-        if let Some(state) = channel.shared().lock().channel_mut(channel.id) {
+        if let Some(state) = channel.shared().lock().channels.get_mut(channel.id) {
             let returns = state.returns.get_or_insert_with(ReturnsState::default);
             returns.listeners += 1;
         }
@@ -54,9 +54,10 @@ impl Returns {
     /// The reason for the stream's end. `Some` once it has ended.
     #[must_use]
     pub fn error(&self) -> Option<Error> {
-        let mut state = self.channel.shared().lock();
+        let state = self.channel.shared().lock();
         let returns = state
-            .channel_mut(self.channel.id)
+            .channels
+            .get(self.channel.id)
             .and_then(|channel| channel.returns.as_ref());
         let overflow = returns.and_then(|returns| returns.overflow.clone());
         overflow.or_else(|| state.channel_error(self.channel.id))
@@ -77,7 +78,10 @@ impl Stream for Returns {
         let waker = cx.waker().clone();
         let next = channel.shared().with(|state, later| {
             let ended = state.channel_error(id).is_some();
-            let returns = state.channel_mut(id).and_then(|it| it.returns.as_mut());
+            let returns = state
+                .channels
+                .get_mut(id)
+                .and_then(|it| it.returns.as_mut());
             let Some(returns) = returns else {
                 later.drop_waker(Some(waker));
                 return Poll::Ready(None);
@@ -101,7 +105,10 @@ impl Drop for Returns {
     fn drop(&mut self) {
         self.channel.shared().with(|state, later| {
             let id = self.channel.id;
-            let returns = state.channel_mut(id).and_then(|it| it.returns.as_mut());
+            let returns = state
+                .channels
+                .get_mut(id)
+                .and_then(|it| it.returns.as_mut());
             let Some(returns) = returns else {
                 return;
             };

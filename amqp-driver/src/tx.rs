@@ -10,7 +10,6 @@ use amqp_core::{
 use crate::{
     base_channel::BaseChannel,
     error::{Error, TryPublishError},
-    session::publish::{publish_on, try_publish_on},
 };
 
 /// A transactional channel: publishes and acknowledgements take effect on commit (section 1.9 of
@@ -41,14 +40,9 @@ impl TxChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), Error> {
-        publish_on(
-            self.0.inner().publisher(),
-            publish,
-            properties,
-            body.into(),
-            false,
-        )
-        .await?;
+        let publisher = self.0.inner().publisher();
+        let published = publisher.publish(publish, properties, body.into(), false);
+        published.await?;
         Ok(())
     }
 
@@ -62,13 +56,8 @@ impl TxChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), TryPublishError> {
-        try_publish_on(
-            self.0.inner().publisher(),
-            publish,
-            properties,
-            body.into(),
-            false,
-        )?;
+        let publisher = self.0.inner().publisher();
+        publisher.try_publish(publish, properties, body.into(), false)?;
         Ok(())
     }
 

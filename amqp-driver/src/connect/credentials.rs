@@ -1,12 +1,6 @@
 //! Credentials that expire: requested at each connect, and renewed before they expire.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use amqp_core::{
     ApiMisuse,
@@ -21,6 +15,7 @@ use crate::{
         shared::{Shared, wait_for},
         state::State,
     },
+    unless::unless,
 };
 
 /// A user's credentials, and the time for which they are valid.
@@ -122,8 +117,9 @@ pub(crate) fn log_in(config: &mut Config, login: &Login) -> Result<(), ApiMisuse
     Ok(())
 }
 
-/// Renews the secret of a connection until the connection ends, or a secret does not expire. Each
-/// call of the provider may take `limit`.
+/// Renews the secret of a connection until the connection ends, or a secret does not expire. The
+/// current secret expires after `left`, and each call of the provider may take `limit`. Does not
+/// keep the connection open.
 pub(crate) async fn renew(
     shared: Arc<Shared>,
     provider: Arc<dyn CredentialsProvider>,
@@ -174,17 +170,4 @@ async fn alarm(shared: &Shared, time: Duration) -> Over {
         (None, false) => None,
     };
     wait_for(shared, |state| &mut state.state_changed, over).await
-}
-
-/// Returns the output of `future`, or that of `other` if it is ready first.
-async fn unless<O, T>(
-    other: impl Future<Output = O>,
-    future: impl Future<Output = T>,
-) -> Result<T, O> {
-    let (mut other, mut future) = (pin!(other), pin!(future));
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(value) => Poll::Ready(Ok(value)),
-        Poll::Pending => other.as_mut().poll(cx).map(Err),
-    })
-    .await
 }

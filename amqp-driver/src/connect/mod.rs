@@ -307,12 +307,13 @@ async fn greet<R: Runtime>(
     };
     let started = Connection::start(config, stream, runtime.clock());
     let (connection, driver) = started.map_err(not_opened)?;
-    connection.keep_certificates(certificates);
+    connection.shared().lock().certificates = certificates.into();
     runtime.spawn(driver);
     connection.opened().await.map_err(not_opened)?;
     if let (Some(provider), Some(expires_at)) = (&options.credentials, expires_at) {
         let left = expires_at - clock.now();
-        runtime.spawn(connection.renew(Arc::clone(provider), left, limit));
+        let (shared, provider) = (Arc::clone(connection.shared()), Arc::clone(provider));
+        runtime.spawn(credentials::renew(shared, provider, left, limit));
     }
     Ok(connection)
 }

@@ -7,14 +7,16 @@ use std::{
     net::SocketAddr,
     path::Path,
     pin::pin,
-    task::Poll,
     time::Duration,
 };
 
 use amqp_core::ApiMisuse;
 
 use super::transport::{Timer, Transport};
-use crate::tls::{Secured, Tls};
+use crate::{
+    tls::{Secured, Tls},
+    unless::unless,
+};
 
 /// A runtime, as [`connect`](crate::connect) and the embedded broker use it. A small value that
 /// represents the runtime, such as the one in which the caller runs.
@@ -112,12 +114,6 @@ pub async fn within<C: Timer, T>(
     future: impl Future<Output = T>,
 ) -> Option<T> {
     let at = clock.now() + limit;
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        if let Poll::Ready(value) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(value));
-        }
-        clock.poll_deadline(cx, Some(at)).map(|()| None)
-    })
-    .await
+    let deadline = poll_fn(|cx| clock.poll_deadline(cx, Some(at)));
+    unless(deadline, pin!(future)).await.ok()
 }

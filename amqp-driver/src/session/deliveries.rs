@@ -50,14 +50,6 @@ impl State {
         }
     }
 
-    pub(crate) fn consumer_mut(
-        &mut self,
-        channel: ChannelId,
-        consumer: ConsumerId,
-    ) -> Option<&mut ConsumerState> {
-        self.channels.get_mut(channel)?.consumers.get_mut(&consumer)
-    }
-
     /// Releases the consumer of a dropped handle: cancels it, and requeues the messages that it has
     /// not yielded.
     pub(crate) fn release_consumer(
@@ -100,7 +92,7 @@ impl State {
         consumer: ConsumerId,
         batch: &mut VecDeque<client::Delivery>,
     ) {
-        if let Some(state) = self.consumer_mut(channel, consumer) {
+        if let Some(state) = self.channels.consumer_mut(channel, consumer) {
             mem::swap(batch, &mut state.queue);
         }
     }
@@ -114,11 +106,7 @@ impl State {
         bytes: usize,
         later: &mut Later,
     ) {
-        let Some(consumer) = self
-            .channels
-            .get_mut(channel)
-            .and_then(|channel| channel.consumers.get_mut(&id))
-        else {
+        let Some(consumer) = self.channels.consumer_mut(channel, id) else {
             return;
         };
         consumer.kept = consumer.kept.saturating_sub(bytes);
@@ -167,8 +155,7 @@ impl State {
         let bytes = delivery.memory();
         let consumer = self
             .channels
-            .get_mut(delivery.channel)
-            .and_then(|channel| channel.consumers.get_mut(&delivery.consumer));
+            .consumer_mut(delivery.channel, delivery.consumer);
         let Some(consumer) = consumer else {
             return;
         };
@@ -210,10 +197,7 @@ impl State {
         let Some(mut commands) = self.machine.channel(channel) else {
             return;
         };
-        let consumer = self
-            .channels
-            .get_mut(channel)
-            .and_then(|channel| channel.consumers.get_mut(&id));
+        let consumer = self.channels.consumer_mut(channel, id);
         let overflows = |it: &&mut ConsumerState| it.end.is_none() && it.unreturnable;
         let overflows = consumer.as_ref().is_some_and(overflows);
         if let Some(consumer) = consumer
@@ -242,7 +226,7 @@ impl State {
     /// Ends a consumer that falls behind on messages that the server does not take back.
     fn overflow_consumer(&mut self, channel: ChannelId, id: ConsumerId, later: &mut Later) {
         let limit = self.buffer.limit();
-        let Some(consumer) = self.consumer_mut(channel, id) else {
+        let Some(consumer) = self.channels.consumer_mut(channel, id) else {
             return;
         };
         let tag = consumer.tag.clone();
@@ -293,11 +277,7 @@ impl State {
         let Some(mut commands) = self.machine.channel(channel) else {
             return;
         };
-        if let Some(consumer) = self
-            .channels
-            .get_mut(channel)
-            .and_then(|channel| channel.consumers.get_mut(&consumer))
-        {
+        if let Some(consumer) = self.channels.consumer_mut(channel, consumer) {
             consumer.cancelling = true;
             consumer.withheld.requeue_all(&mut commands);
         }
@@ -311,11 +291,7 @@ impl State {
         later: &mut Later,
     ) {
         self.consumer_cancelling(channel, consumer);
-        let Some(state) = self
-            .channels
-            .get_mut(channel)
-            .and_then(|channel| channel.consumers.get_mut(&consumer))
-        else {
+        let Some(state) = self.channels.consumer_mut(channel, consumer) else {
             return;
         };
         state.finish(end, later);
@@ -325,7 +301,10 @@ impl State {
     /// Abandons a consumer after a cancel timed out: its handle takes no more messages, and further
     /// deliveries are requeued.
     pub(crate) fn cancel_silently(&mut self, channel: ChannelId, id: ConsumerId) {
-        let tag = self.consumer_mut(channel, id).map(|it| it.tag.clone());
+        let tag = self
+            .channels
+            .consumer_mut(channel, id)
+            .map(|it| it.tag.clone());
         if let (Some(tag), Some(mut commands)) = (tag, self.machine.channel(channel)) {
             commands.abandon_consumer(&tag, id);
         }

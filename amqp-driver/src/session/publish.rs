@@ -50,53 +50,78 @@ struct Place<'a> {
     ticket: Option<Ticket>,
 }
 
-/// Publishes as soon as there is room. A future awaits the confirm if the publish is `tracked`.
-pub(crate) async fn publish_on<P: PropertyList>(
-    publisher: Publisher<'_>,
-    publish: &basic::Publish,
-    properties: &P,
-    mut body: Body,
-    tracked: bool,
-) -> Result<Option<PublishSeq>, Error> {
-    let message = Message {
-        publish,
-        properties,
-        tracked,
-    };
-    // The fast path: mostly there is room at once.
-    let first = attempt(publisher, &message, &mut body, &mut None, None);
-    if let Attempt::Done(published) = first {
-        return published;
+impl Publisher<'_> {
+    /// Publishes as soon as there is room. A future awaits the confirm if the publish is `tracked`.
+    pub(crate) async fn publish<P: PropertyList>(
+        self,
+        publish: &basic::Publish,
+        properties: &P,
+        mut body: Body,
+        tracked: bool,
+    ) -> Result<Option<PublishSeq>, Error> {
+        let message = Message {
+            publish,
+            properties,
+            tracked,
+        };
+        // The fast path: mostly there is room at once.
+        let first = attempt(self, &message, &mut body, &mut None, None);
+        if let Attempt::Done(published) = first {
+            return published;
+        }
+        let mut first = Some(first);
+        let mut place = Place {
+            publisher: self,
+            ticket: None,
+        };
+        let shared = self.shared;
+        let mut limit = Alarm::new(shared, shared.timeouts().publish);
+        poll_fn(|cx| {
+            let mut attempt = |waker| attempt(self, &message, &mut body, &mut place.ticket, waker);
+            let first = first.take();
+            let mut attempted = first.unwrap_or_else(|| attempt(None));
+            if let Attempt::Waits = attempted {
+                // Cloned without the lock: a waker's clone is foreign code.
+                attempted = attempt(Some(cx.waker().clone()));
+            }
+            match attempted {
+                Attempt::Done(published) => Poll::Ready(published),
+                Attempt::Yields => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Attempt::Waits => {
+                    self.budget.renew();
+                    ready!(limit.poll(cx));
+                    Poll::Ready(Err(Error::TimedOut(TimeoutReason::Publish)))
+                }
+            }
+        })
+        .await
     }
-    let mut first = Some(first);
-    let mut place = Place {
-        publisher,
-        ticket: None,
-    };
-    let shared = publisher.shared;
-    let mut limit = Alarm::new(shared, shared.timeouts().publish);
-    poll_fn(|cx| {
-        let mut attempt = |waker| attempt(publisher, &message, &mut body, &mut place.ticket, waker);
-        let first = first.take();
-        let mut attempted = first.unwrap_or_else(|| attempt(None));
-        if let Attempt::Waits = attempted {
-            // Cloned without the lock: a waker's clone is foreign code.
-            attempted = attempt(Some(cx.waker().clone()));
-        }
-        match attempted {
-            Attempt::Done(published) => Poll::Ready(published),
-            Attempt::Yields => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Attempt::Waits => {
-                publisher.budget.renew();
-                ready!(limit.poll(cx));
-                Poll::Ready(Err(Error::TimedOut(TimeoutReason::Publish)))
-            }
-        }
-    })
-    .await
+
+    /// Publishes if there is room now, and no other publisher waits for it.
+    pub(crate) fn try_publish<P: PropertyList>(
+        self,
+        publish: &basic::Publish,
+        properties: &P,
+        mut body: Body,
+        tracked: bool,
+    ) -> Result<Option<PublishSeq>, TryPublishError> {
+        let message = Message {
+            publish,
+            properties,
+            tracked,
+        };
+        let published = self.shared.with(|state, later| {
+            let mut ticket = None;
+            state.publish(self.channel, &message, &mut body, &mut ticket, later)
+        });
+        published.map_err(|refused| match refused {
+            Refused::Held { hold, .. } => TryPublishError::HeldBack { hold, body },
+            Refused::Failed(error) => TryPublishError::Failed(error),
+        })
+    }
 }
 
 /// A message without its body.
@@ -113,29 +138,6 @@ enum Attempt {
     Waits,
     /// The task must yield.
     Yields,
-}
-
-/// Publishes if there is room now, and no other publisher waits for it.
-pub(crate) fn try_publish_on<P: PropertyList>(
-    publisher: Publisher<'_>,
-    publish: &basic::Publish,
-    properties: &P,
-    mut body: Body,
-    tracked: bool,
-) -> Result<Option<PublishSeq>, TryPublishError> {
-    let message = Message {
-        publish,
-        properties,
-        tracked,
-    };
-    let published = publisher.shared.with(|state, later| {
-        let mut ticket = None;
-        state.publish(publisher.channel, &message, &mut body, &mut ticket, later)
-    });
-    published.map_err(|refused| match refused {
-        Refused::Held { hold, .. } => TryPublishError::HeldBack { hold, body },
-        Refused::Failed(error) => TryPublishError::Failed(error),
-    })
 }
 
 /// Publishes. Without room, joins the line if there is a waker.

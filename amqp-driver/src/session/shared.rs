@@ -26,6 +26,7 @@ use super::{
 use crate::{
     error::Error,
     io::{Clock, DrivenEndpoint},
+    unless::unless,
 };
 
 /// A connection's state, behind its one lock.
@@ -112,6 +113,9 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// The error for an answer that does not fit its request.
+const WRONG: Error = Error::Internal("the answer is of another type");
+
 /// The wait for the answer to a request.
 ///
 /// Dropping it abandons the request: a late answer is undone.
@@ -140,7 +144,6 @@ impl<'a> Wait<'a> {
 
     /// The reply, as the method type that the request expects.
     pub(crate) async fn reply<R: TryFrom<Method>>(self) -> Result<R, Error> {
-        const WRONG: Error = Error::Internal("the answer is of another type");
         match self.await? {
             Answer::Reply(method) => R::try_from(method).map_err(|_| WRONG),
             Answer::Got(_) | Answer::Failed(_) => Err(WRONG),
@@ -151,9 +154,7 @@ impl<'a> Wait<'a> {
     pub(crate) async fn message(self) -> Result<Option<GetMessage>, Error> {
         match self.await? {
             Answer::Got(message) => Ok(message),
-            Answer::Reply(_) | Answer::Failed(_) => {
-                Err(Error::Internal("the answer is of another type"))
-            }
+            Answer::Reply(_) | Answer::Failed(_) => Err(WRONG),
         }
     }
 }
@@ -298,13 +299,10 @@ pub(crate) async fn within<T>(
     limit: Option<Duration>,
     future: impl Future<Output = T>,
 ) -> Option<T> {
-    let mut future = pin!(future);
     let mut alarm = Alarm::new(shared, limit);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => alarm.poll(cx).map(|()| None),
-    })
-    .await
+    unless(poll_fn(|cx| alarm.poll(cx)), pin!(future))
+        .await
+        .ok()
 }
 
 /// The driver's end of a client's connection.

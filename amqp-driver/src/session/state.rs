@@ -117,6 +117,17 @@ pub(crate) struct ChannelState {
     pub(crate) watchers: Waiters,
 }
 
+impl ChannelTable<ChannelState> {
+    #[inline]
+    pub(crate) fn consumer_mut(
+        &mut self,
+        channel: ChannelId,
+        consumer: ConsumerId,
+    ) -> Option<&mut ConsumerState> {
+        self.get_mut(channel)?.consumers.get_mut(&consumer)
+    }
+}
+
 impl State {
     pub(crate) fn new(machine: client::Connection) -> Self {
         let limits = machine.limits();
@@ -155,10 +166,6 @@ impl State {
 
     // Channels.
 
-    pub(crate) fn add_channel(&mut self, id: ChannelId) {
-        self.channels.insert(id, ChannelState::default());
-    }
-
     pub(crate) fn remove_channel(&mut self, id: ChannelId, later: &mut Later) {
         if let Some(mut channel) = self.channels.remove(id) {
             channel.watchers.wake_all(later);
@@ -169,10 +176,6 @@ impl State {
     /// Whether the machine has channels without a handle.
     pub(crate) fn has_closing_channels(&self) -> bool {
         self.machine.channel_count() > self.channels.len()
-    }
-
-    pub(crate) fn channel_mut(&mut self, id: ChannelId) -> Option<&mut ChannelState> {
-        self.channels.get_mut(id)
     }
 
     /// The reason for which the channel takes no commands. `Some` once it or the connection has
@@ -318,7 +321,7 @@ impl State {
                     consumer: Some(consumer),
                     ..
                 } => {
-                    if let Some(consumer) = self.consumer_mut(channel, consumer) {
+                    if let Some(consumer) = self.channels.consumer_mut(channel, consumer) {
                         consumer.unreadable += 1;
                     }
                 }
