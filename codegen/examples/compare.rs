@@ -64,8 +64,7 @@ fn main() -> ExitCode {
 
 /// Prints the differences. Returns whether there are none.
 fn compare(published: &Path) -> Result<bool, Box<dyn Error>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec");
-    let paths = OURS.map(|name| folder.join(name));
+    let paths = OURS.map(|name| Path::new(env!("AMQP_SPEC")).join(name));
     let texts: Vec<_> = paths
         .iter()
         .map(|path| read(path))

@@ -50,8 +50,8 @@ pub use error::{Error, ErrorKind};
 
 /// The built-in specification: the standard, then RabbitMQ's extensions.
 const SOURCES: [&str; 2] = [
-    include_str!("../spec/amqp0-9-1.xml"),
-    include_str!("../spec/rabbitmq.xml"),
+    include_str!(concat!(env!("AMQP_SPEC"), "/amqp0-9-1.xml")),
+    include_str!(concat!(env!("AMQP_SPEC"), "/rabbitmq.xml")),
 ];
 
 /// Generates the source from the built-in specification.
