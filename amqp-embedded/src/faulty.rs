@@ -29,7 +29,7 @@ const READ_MIN: usize = 4 << 10;
 
 /// The state that the broker, the transport and the driver's task share about a connection's bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Line {
+pub(crate) struct WireState {
     /// There is a new plan. Read without the lock.
     changed: AtomicBool,
     /// The number of times that the driver was polled.
@@ -38,30 +38,30 @@ pub(crate) struct Line {
     stalled: AtomicBool,
     /// There is an identity to take. Read without the lock.
     identified: AtomicBool,
-    notice: Mutex<Notice>,
+    updates: Mutex<Updates>,
 }
 
 #[derive(Debug, Default)]
-struct Notice {
+struct Updates {
     /// The client, once the transport has identified it, until it is taken.
     peer: Option<Peer>,
     /// The new plan, until it is taken.
     plan: Option<BytePlan>,
     /// The waker of the task that waits for a new plan.
-    waiting: Option<Waker>,
+    plan_waker: Option<Waker>,
 }
 
-impl Line {
-    fn lock(&self) -> MutexGuard<'_, Notice> {
-        self.notice.lock().unwrap_or_else(PoisonError::into_inner)
+impl WireState {
+    fn lock(&self) -> MutexGuard<'_, Updates> {
+        self.updates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets a new plan. Returns the waker of the task that waits for it.
-    pub(crate) fn change(&self, plan: BytePlan) -> Option<Waker> {
-        let mut notice = self.lock();
-        notice.plan = Some(plan);
+    pub(crate) fn set_plan(&self, plan: BytePlan) -> Option<Waker> {
+        let mut updates = self.lock();
+        updates.plan = Some(plan);
         self.changed.store(true, Release);
-        notice.waiting.take()
+        updates.plan_waker.take()
     }
 
     /// Counts a poll of the driver.
@@ -78,26 +78,26 @@ impl Line {
     /// Waits, after the driver has ended, until the client may learn of it.
     pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Poll<()> {
         loop {
-            if let Some(plan) = self.take() {
+            if let Some(plan) = self.take_plan() {
                 self.set_stalled(&plan);
             }
             if !self.stalled.load(Relaxed) {
                 return Poll::Ready(());
             }
-            if self.wait(cx) {
+            if self.register(cx) {
                 return Poll::Pending;
             }
         }
     }
 
     /// Takes the new plan, if there is one.
-    fn take(&self) -> Option<BytePlan> {
+    fn take_plan(&self) -> Option<BytePlan> {
         if !self.changed.load(Acquire) {
             return None;
         }
-        let mut notice = self.lock();
+        let mut updates = self.lock();
         self.changed.store(false, Relaxed);
-        notice.plan.take()
+        updates.plan.take()
     }
 
     fn identify(&self, peer: Peer) {
@@ -115,18 +115,18 @@ impl Line {
     }
 
     /// Registers the task for a new plan. Returns `false` if there is one already.
-    fn wait(&self, cx: &Context<'_>) -> bool {
-        let mut notice = self.lock();
-        if notice.plan.is_some() {
+    fn register(&self, cx: &Context<'_>) -> bool {
+        let mut updates = self.lock();
+        if updates.plan.is_some() {
             return false;
         }
-        register_waker(&mut notice.waiting, cx);
+        register_waker(&mut updates.plan_waker, cx);
         true
     }
 
     /// Polls the task again once there is a new plan.
-    fn wake_at_change(&self, cx: &Context<'_>) {
-        if !self.wait(cx) {
+    fn wake_at_new_plan(&self, cx: &Context<'_>) {
+        if !self.register(cx) {
             cx.waker().wake_by_ref();
         }
     }
@@ -140,181 +140,182 @@ impl Line {
 /// Reads the identity of the client from a transport.
 pub(crate) type PeerOf<T> = fn(&T) -> Option<&Peer>;
 
-/// A transport that applies the plans of the broker's fault switch. Without a fault, bytes take no
-/// detour.
+/// A transport that applies the plans of the broker's fault switch. Without a fault, it does not
+/// buffer bytes.
 #[derive(Debug)]
 pub(crate) struct Faulty<T, C> {
     /// `None` after a cut.
     transport: Option<T>,
     /// Reads the identity of the client. `Some` until the transport has identified it.
     peer: Option<PeerOf<T>>,
-    line: Arc<Line>,
+    wire: Arc<WireState>,
     clock: C,
     /// `Some` while there is a fault, or bytes of one are still on the way.
-    detour: Option<Box<Detour<C>>>,
+    path: Option<Box<ImpairedPath<C>>>,
 }
 
 impl<T, C> Faulty<T, C> {
-    pub(crate) const fn new(transport: T, peer: PeerOf<T>, line: Arc<Line>, clock: C) -> Self {
+    pub(crate) const fn new(transport: T, peer: PeerOf<T>, wire: Arc<WireState>, clock: C) -> Self {
         Self {
             transport: Some(transport),
             peer: Some(peer),
-            line,
+            wire,
             clock,
-            detour: None,
+            path: None,
         }
     }
 }
 
 impl<T: Transport, C: Timer + Clone> Faulty<T, C> {
-    /// The transport, and the detour if there is one. Applies a new plan first. Fails after a cut.
-    fn look(&mut self) -> io::Result<(&mut T, Option<&mut Detour<C>>)> {
-        if let Some(plan) = self.line.take() {
-            match &mut self.detour {
-                Some(detour) => detour.change(plan),
+    /// Applies a new plan. Returns the transport, and the path if there is a fault. Fails after a
+    /// cut.
+    fn apply_plan(&mut self) -> io::Result<(&mut T, Option<&mut ImpairedPath<C>>)> {
+        if let Some(plan) = self.wire.take_plan() {
+            match &mut self.path {
+                Some(path) => path.set_plan(plan),
                 None => {
-                    let line = Arc::clone(&self.line);
-                    self.detour = Some(Box::new(Detour::new(plan, line, &self.clock)));
+                    let wire = Arc::clone(&self.wire);
+                    self.path = Some(Box::new(ImpairedPath::new(plan, wire, &self.clock)));
                 }
             }
-            self.settle();
+            self.apply_passed();
         }
-        let transport = self.transport.as_mut().ok_or_else(cut)?;
-        Ok((transport, self.detour.as_deref_mut()))
+        let transport = self.transport.as_mut().ok_or_else(cut_error)?;
+        Ok((transport, self.path.as_deref_mut()))
     }
 
     /// Records the identity of the client, which the transport knows by the first input.
-    fn note_peer(&mut self) {
+    fn record_peer(&mut self) {
         if let (Some(peer), Some(transport)) = (self.peer, &self.transport)
             && let Some(peer) = peer(transport)
         {
-            self.line.identify(peer.clone());
+            self.wire.identify(peer.clone());
             self.peer = None;
         }
     }
 
-    /// Applies the consequences of passed bytes: a stall, a cut, the end of the detour.
-    fn settle(&mut self) {
-        let Some(detour) = &self.detour else {
+    /// Applies the consequences of passed bytes: a stall, a cut, the end of the faults.
+    fn apply_passed(&mut self) {
+        let Some(path) = &self.path else {
             return;
         };
-        self.line.set_stalled(&detour.plan);
-        if detour.plan.is_cut() {
+        self.wire.set_stalled(&path.plan);
+        if path.plan.is_cut() {
             // Both ends learn of it: the client by the drop, the driver at its next call.
             self.transport = None;
         }
-        if self.transport.is_none() || detour.is_done() {
-            self.detour = None;
+        if self.transport.is_none() || path.is_done() {
+            self.path = None;
         }
     }
 }
 
-fn cut() -> io::Error {
+fn cut_error() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, "cut for a test")
 }
 
 impl<T: Transport, C: Timer + Clone> Transport for Faulty<T, C> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
-        let read = match self.look()? {
+        let read = match self.apply_plan()? {
             (transport, None) => transport.poll_read(cx, buf),
-            (transport, Some(detour)) => {
-                let read = detour.poll_read(cx, buf, transport);
-                self.settle();
+            (transport, Some(path)) => {
+                let read = path.poll_read(cx, buf, transport);
+                self.apply_passed();
                 read
             }
         };
         if let Poll::Ready(Ok(1..)) = read {
-            self.note_peer();
+            self.record_peer();
         }
         read
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>> {
-        match self.look()? {
+        match self.apply_plan()? {
             (transport, None) => transport.poll_write(cx, out),
-            (transport, Some(detour)) => {
-                let written = detour.poll_write(cx, out, transport);
-                self.settle();
+            (transport, Some(path)) => {
+                let written = path.poll_write(cx, out, transport);
+                self.apply_passed();
                 written
             }
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.look()? {
+        match self.apply_plan()? {
             (transport, None) => transport.poll_flush(cx),
-            (transport, Some(detour)) => {
-                let flushed = detour.poll_flush(cx, transport);
-                self.settle();
+            (transport, Some(path)) => {
+                let flushed = path.poll_flush(cx, transport);
+                self.apply_passed();
                 flushed
             }
         }
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.look()? {
+        match self.apply_plan()? {
             (transport, None) => transport.poll_close(cx),
-            (transport, Some(detour)) => {
-                let closed = detour.poll_close(cx, transport);
-                self.settle();
+            (transport, Some(path)) => {
+                let closed = path.poll_close(cx, transport);
+                self.apply_passed();
                 closed
             }
         }
     }
 }
 
-/// The path of the bytes of a connection with a fault. Holds the bytes on the way.
-struct Detour<C> {
+/// The path of the bytes of a connection with a fault. Buffers the bytes in flight.
+struct ImpairedPath<C> {
     plan: BytePlan,
-    line: Arc<Line>,
-    /// The arrival times of `departing`.
-    to_client: Lane<C>,
+    wire: Arc<WireState>,
+    /// The arrival times of `outgoing`.
+    to_client: DelayQueue<C>,
     /// Bytes that the driver has written.
-    departing: Transmit,
+    outgoing: Transmit,
     /// The part of them that arrives now.
     piece: Transmit,
     /// The initial length of `piece`; 0 once it has arrived.
     piece_len: usize,
-    /// The arrival times of `arriving`.
-    from_client: Lane<C>,
+    /// The arrival times of `incoming`.
+    from_client: DelayQueue<C>,
     /// Bytes that the client has sent.
-    arriving: BytesMut,
+    incoming: BytesMut,
     /// The arrival time and result of the client's end of stream, or of a failure.
     end: Option<(Instant, io::Result<()>)>,
 }
 
-impl<C> fmt::Debug for Detour<C> {
+impl<C> fmt::Debug for ImpairedPath<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The bytes may contain a password.
-        f.debug_struct("Detour")
+        f.debug_struct("ImpairedPath")
             .field("plan", &self.plan)
-            .field("departing", &self.departing.len())
-            .field("arriving", &self.arriving.len())
+            .field("outgoing", &self.outgoing.len())
+            .field("incoming", &self.incoming.len())
             .finish_non_exhaustive()
     }
 }
 
-impl<C: Timer + Clone> Detour<C> {
-    fn new(plan: BytePlan, line: Arc<Line>, clock: &C) -> Self {
+impl<C: Timer + Clone> ImpairedPath<C> {
+    fn new(plan: BytePlan, wire: Arc<WireState>, clock: &C) -> Self {
         Self {
             plan,
-            line,
-            to_client: Lane::new(clock.clone()),
-            departing: Transmit::new(),
+            wire,
+            to_client: DelayQueue::new(clock.clone()),
+            outgoing: Transmit::new(),
             piece: Transmit::new(),
             piece_len: 0,
-            from_client: Lane::new(clock.clone()),
-            arriving: BytesMut::new(),
+            from_client: DelayQueue::new(clock.clone()),
+            incoming: BytesMut::new(),
             end: None,
         }
     }
 
-    fn change(&mut self, plan: BytePlan) {
+    fn set_plan(&mut self, plan: BytePlan) {
         self.plan = plan;
         // The new plan also applies to the unsent rest of a piece.
-        self.to_client.put_back(self.piece.len());
-        self.departing.move_front(usize::MAX, &mut self.piece);
-        std::mem::swap(&mut self.departing, &mut self.piece);
+        self.to_client.push_front(self.piece.len());
+        self.outgoing.move_front(usize::MAX, &mut self.piece);
+        std::mem::swap(&mut self.outgoing, &mut self.piece);
         self.piece_len = 0;
     }
 
@@ -331,34 +332,34 @@ impl<C: Timer + Clone> Detour<C> {
         transport: &mut T,
     ) -> Poll<io::Result<usize>> {
         let Gate::Open(count) = self.plan.gate(Direction::FromClient) else {
-            self.line.wake_at_change(cx);
+            self.wire.wake_at_new_plan(cx);
             return Poll::Pending;
         };
-        self.take_in(cx, transport);
+        self.read_ahead(cx, transport);
         if self.from_client.is_empty() {
             return self.poll_end(cx);
         }
         let room = buf.capacity() - buf.len();
-        let turn = self.line.turn();
-        let count = ready!(self.from_client.poll_pass(cx, count.min(room), turn));
-        buf.extend_from_slice(&self.arriving[..count]);
-        self.arriving.advance(count);
+        let turn = self.wire.turn();
+        let count = ready!(self.from_client.poll_deliver(cx, count.min(room), turn));
+        buf.extend_from_slice(&self.incoming[..count]);
+        self.incoming.advance(count);
         self.plan.passed(Direction::FromClient, count);
         Poll::Ready(Ok(count))
     }
 
     /// Reads client input, even while earlier input is still on the way: the delay counts from the
     /// time of sending.
-    fn take_in<T: Transport>(&mut self, cx: &mut Context<'_>, transport: &mut T) {
+    fn read_ahead<T: Transport>(&mut self, cx: &mut Context<'_>, transport: &mut T) {
         let delay = self.plan.delay(Direction::FromClient);
-        let lane = &mut self.from_client;
-        while self.end.is_none() && lane.len < CAPACITY {
-            self.arriving.reserve(READ_MIN);
-            let read = transport.poll_read(cx, &mut self.arriving);
-            let due = lane.clock.now() + delay;
+        let queue = &mut self.from_client;
+        while self.end.is_none() && queue.len < CAPACITY {
+            self.incoming.reserve(READ_MIN);
+            let read = transport.poll_read(cx, &mut self.incoming);
+            let due = queue.clock.now() + delay;
             match read {
                 Poll::Ready(Ok(0)) => self.end = Some((due, Ok(()))),
-                Poll::Ready(Ok(count)) => lane.enter(due, count),
+                Poll::Ready(Ok(count)) => queue.push(due, count),
                 Poll::Ready(Err(error)) => self.end = Some((due, Err(error))),
                 Poll::Pending => return,
             }
@@ -388,10 +389,10 @@ impl<C: Timer + Clone> Detour<C> {
             return Poll::Pending; // `poll_drain` has registered the task
         }
         let count = out.len().min(room);
-        out.move_front(count, &mut self.departing);
-        let lane = &mut self.to_client;
-        let due = lane.clock.now() + self.plan.delay(Direction::ToClient);
-        lane.enter(due, count);
+        out.move_front(count, &mut self.outgoing);
+        let queue = &mut self.to_client;
+        let due = queue.clock.now() + self.plan.delay(Direction::ToClient);
+        queue.push(due, count);
         // The driver calls again, to write the rest or to flush.
         Poll::Ready(Ok(count))
     }
@@ -412,7 +413,7 @@ impl<C: Timer + Clone> Detour<C> {
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx, transport))?;
         if self.plan.gate(Direction::ToClient) == Gate::Stalled {
-            self.line.wake_at_change(cx);
+            self.wire.wake_at_new_plan(cx);
             return Poll::Pending;
         }
         transport.poll_close(cx)
@@ -436,18 +437,18 @@ impl<C: Timer + Clone> Detour<C> {
                 self.plan.passed(Direction::ToClient, passed);
             }
             if self.plan.is_cut() {
-                return Poll::Ready(Err(cut()));
+                return Poll::Ready(Err(cut_error()));
             }
             if self.to_client.is_empty() {
                 return Poll::Ready(Ok(()));
             }
             let Gate::Open(count) = self.plan.gate(Direction::ToClient) else {
-                self.line.wake_at_change(cx);
+                self.wire.wake_at_new_plan(cx);
                 return Poll::Pending;
             };
-            let turn = self.line.turn();
-            let count = ready!(self.to_client.poll_pass(cx, count, turn));
-            self.departing.move_front(count, &mut self.piece);
+            let turn = self.wire.turn();
+            let count = ready!(self.to_client.poll_deliver(cx, count, turn));
+            self.outgoing.move_front(count, &mut self.piece);
             self.piece_len = count;
         }
     }
@@ -455,7 +456,7 @@ impl<C: Timer + Clone> Detour<C> {
 
 /// The arrival times of the bytes on the way in one direction.
 #[derive(Debug)]
-struct Lane<C> {
+struct DelayQueue<C> {
     clock: C,
     /// Arrival time and number of bytes, in the order of sending. Bytes never overtake earlier
     /// ones.
@@ -466,7 +467,7 @@ struct Lane<C> {
     turn: Option<usize>,
 }
 
-impl<C: Timer> Lane<C> {
+impl<C: Timer> DelayQueue<C> {
     const fn new(clock: C) -> Self {
         Self {
             clock,
@@ -480,7 +481,7 @@ impl<C: Timer> Lane<C> {
         self.len == 0
     }
 
-    fn enter(&mut self, due: Instant, count: usize) {
+    fn push(&mut self, due: Instant, count: usize) {
         self.len += count;
         match self.dues.back_mut() {
             Some((last, sum)) if *last == due => *sum += count,
@@ -488,8 +489,8 @@ impl<C: Timer> Lane<C> {
         }
     }
 
-    /// Returns the untaken bytes of a piece to the front, where they are due at once.
-    fn put_back(&mut self, count: usize) {
+    /// Adds the unsent bytes of a piece to the front, where they are due at once.
+    fn push_front(&mut self, count: usize) {
         if count > 0 {
             self.len += count;
             self.dues.push_front((Instant::ORIGIN, count));
@@ -506,7 +507,7 @@ impl<C: Timer> Lane<C> {
 
     /// Lets at most `most` bytes arrive, and returns their number. Only one piece arrives in a turn
     /// of the driver, so that other tasks see it before the next.
-    fn poll_pass(&mut self, cx: &mut Context<'_>, most: usize, turn: usize) -> Poll<usize> {
+    fn poll_deliver(&mut self, cx: &mut Context<'_>, most: usize, turn: usize) -> Poll<usize> {
         if let Some(&(due, _)) = self.dues.front() {
             ready!(self.poll_due(cx, due));
         }

@@ -10,11 +10,11 @@
 mod faulty;
 #[cfg(feature = "futures-rustls")]
 mod futures_tls;
-mod hub;
 mod identity;
 mod local;
 mod pending_transport;
 mod serve;
+mod shared;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -25,11 +25,11 @@ pub use self::futures_tls::FuturesTlsListener;
 #[cfg(feature = "tls")]
 pub use self::tls::login::{LoginFrom, NameFunction, ServerTls};
 pub use self::{
-    hub::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper},
     identity::{Identified, Peer},
     local::LocalBroker,
     pending_transport::PendingTransport,
     serve::{Listener, Server, serve},
+    shared::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper},
 };
 
 #[cfg(doctest)]

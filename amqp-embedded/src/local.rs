@@ -8,8 +8,8 @@ use amqp_driver::{
 };
 
 use crate::{
-    hub::{BrokerDriver, SharedBroker},
     identity::Peer,
+    shared::{BrokerDriver, SharedBroker},
 };
 
 /// A broker in this process, to connect to without a socket, and to [`serve`](crate::serve) to
@@ -31,10 +31,10 @@ impl<R: Runtime> LocalBroker<R> {
     /// # Errors
     /// If the configuration contradicts itself, or allows no client to connect.
     pub fn on(runtime: R, config: amqp_broker::Config) -> Result<Self, ConfigError> {
-        Ok(Self::over(runtime, Broker::new(config)?))
+        Ok(Self::with_broker(runtime, Broker::new(config)?))
     }
 
-    fn over(runtime: R, broker: Broker) -> Self {
+    fn with_broker(runtime: R, broker: Broker) -> Self {
         let clock = runtime.clock();
         Self {
             shared: SharedBroker::new(broker),
@@ -144,6 +144,6 @@ impl<R: Runtime + Default> Default for LocalBroker<R> {
 
 impl<R: Runtime + Default> From<Broker> for LocalBroker<R> {
     fn from(broker: Broker) -> Self {
-        Self::over(R::default(), broker)
+        Self::with_broker(R::default(), broker)
     }
 }

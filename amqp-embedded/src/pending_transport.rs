@@ -17,9 +17,9 @@ use crate::identity::{Identified, Peer};
 /// A transport in the making, for instance during the TLS handshake, which reading and writing
 /// drive. A [`Listener`](crate::Listener) can thereby accept the next client meanwhile, and the
 /// timeout of the connection's handshake includes the TLS handshake.
-pub struct PendingTransport<T>(State<T>);
+pub struct PendingTransport<T>(Progress<T>);
 
-enum State<T> {
+enum Progress<T> {
     Pending(Pin<Box<dyn Future<Output = io::Result<T>> + Send>>),
     Ready(T),
     Failed,
@@ -28,23 +28,23 @@ enum State<T> {
 impl<T> PendingTransport<T> {
     /// Wraps the future that makes the transport.
     pub fn new(making: impl Future<Output = io::Result<T>> + Send + 'static) -> Self {
-        Self(State::Pending(Box::pin(making)))
+        Self(Progress::Pending(Box::pin(making)))
     }
 
     /// Drives the future. Returns the transport once it is ready.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut T>> {
-        if let State::Pending(making) = &mut self.0 {
+        if let Progress::Pending(making) = &mut self.0 {
             match ready!(making.as_mut().poll(cx)) {
-                Ok(transport) => self.0 = State::Ready(transport),
+                Ok(transport) => self.0 = Progress::Ready(transport),
                 Err(error) => {
-                    self.0 = State::Failed;
+                    self.0 = Progress::Failed;
                     return Poll::Ready(Err(error));
                 }
             }
         }
         Poll::Ready(match &mut self.0 {
-            State::Ready(transport) => Ok(transport),
-            State::Pending(_) | State::Failed => Err(io::ErrorKind::NotConnected.into()),
+            Progress::Ready(transport) => Ok(transport),
+            Progress::Pending(_) | Progress::Failed => Err(io::ErrorKind::NotConnected.into()),
         })
     }
 }
@@ -54,8 +54,8 @@ impl<T> PendingTransport<Identified<T>> {
     #[must_use]
     pub const fn peer(&self) -> Option<&Peer> {
         match &self.0 {
-            State::Ready(transport) => transport.peer(),
-            State::Pending(_) | State::Failed => None,
+            Progress::Ready(transport) => transport.peer(),
+            Progress::Pending(_) | Progress::Failed => None,
         }
     }
 }
@@ -76,9 +76,9 @@ impl<T: Transport> Transport for PendingTransport<T> {
     /// Closes the transport, or drops one that is not ready.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            State::Ready(transport) => transport.poll_close(cx),
-            State::Pending(_) | State::Failed => {
-                self.0 = State::Failed;
+            Progress::Ready(transport) => transport.poll_close(cx),
+            Progress::Pending(_) | Progress::Failed => {
+                self.0 = Progress::Failed;
                 Poll::Ready(Ok(()))
             }
         }
@@ -88,9 +88,9 @@ impl<T: Transport> Transport for PendingTransport<T> {
 impl<T> fmt::Debug for PendingTransport<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            State::Pending(_) => "PendingTransport(pending)",
-            State::Ready(_) => "PendingTransport(ready)",
-            State::Failed => "PendingTransport(failed)",
+            Progress::Pending(_) => "PendingTransport(pending)",
+            Progress::Ready(_) => "PendingTransport(ready)",
+            Progress::Failed => "PendingTransport(failed)",
         })
     }
 }

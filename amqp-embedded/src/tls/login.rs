@@ -105,7 +105,7 @@ impl LoginFrom {
     /// ```
     /// use amqp_embedded::LoginFrom;
     ///
-    /// // Whoever has a certificate at all.
+    /// // Every client with a certificate.
     /// let guest = LoginFrom::by(|_| Some("guest".into()));
     /// ```
     pub fn by(
@@ -149,14 +149,14 @@ mod tests {
 
     use super::*;
 
-    type Outcome = Result<(), Box<dyn Error>>;
+    type TestResult = Result<(), Box<dyn Error>>;
 
     fn certificate(params: &CertificateParams) -> Result<CertificateDer<'static>, rcgen::Error> {
         Ok(params.self_signed(&KeyPair::generate()?)?.der().clone())
     }
 
     #[test]
-    fn names_come_from_where_they_should() -> Outcome {
+    fn names_come_from_where_they_should() -> TestResult {
         let mut params = CertificateParams::new(["a.example".into(), "b.example".into()])?;
         let uri = "urn:example:guest".try_into()?;
         params.subject_alt_names.push(SanType::URI(uri));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_without_a_subject_names_nobody() -> Outcome {
+    fn a_certificate_without_a_subject_names_nobody() -> TestResult {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let shown = [certificate(&params)?];

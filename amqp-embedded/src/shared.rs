@@ -14,20 +14,20 @@ use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
 use amqp_driver::io::{DrivenEndpoint, Driver, Timer, Transport, register_waker};
 use bytes::BytesMut;
 
-use crate::faulty::{Faulty, Line, PeerOf};
+use crate::faulty::{Faulty, PeerOf, WireState};
 
 /// A broker that several drivers share, one for each connection.
 ///
 /// All clones are the same broker. It is dropped with the last clone and the last connection.
 /// Adapters add sockets and clocks; all these clocks must show the same time.
 #[derive(Clone, Debug)]
-pub struct SharedBroker(Arc<Hub>);
+pub struct SharedBroker(Arc<Shared>);
 
 /// The one lock of a broker. It is not held across a system call, and wakers are woken after it is
 /// released.
-struct Hub(Mutex<State>);
+struct Shared(Mutex<SharedState>);
 
-struct State {
+struct SharedState {
     broker: Broker,
     /// The connections with a driver.
     slots: BTreeMap<ConnectionKey, ConnSlot>,
@@ -49,27 +49,27 @@ struct ConnSlot {
     reading: bool,
     /// The driver's waker, while it sleeps.
     driver: Option<Waker>,
-    line: Arc<Line>,
+    wire: Arc<WireState>,
 }
 
-impl fmt::Debug for Hub {
+impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        f.debug_struct("Hub")
+        f.debug_struct("Shared")
             .field("connections", &state.slots.len())
             .field("now", &state.now)
             .finish_non_exhaustive()
     }
 }
 
-impl Hub {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, SharedState> {
         // Nothing in a critical section panics. If it does, the state is still the best available.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `act` under the lock, and then wakes the tasks that it affects.
-    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut SharedState) -> T) -> T {
         let mut wakes = Vec::new();
         let mut state = self.lock();
         let result = act(&mut state);
@@ -80,7 +80,7 @@ impl Hub {
     }
 }
 
-impl State {
+impl SharedState {
     fn collect(&mut self, wakes: &mut Vec<Waker>) {
         while let Some(key) = self.broker.poll_wake() {
             if let Some(slot) = self.slots.get_mut(&key) {
@@ -90,7 +90,7 @@ impl State {
         }
         while let Some((key, plan)) = self.broker.poll_byte_plan() {
             if let Some(slot) = self.slots.get(&key) {
-                wakes.extend(slot.line.change(plan));
+                wakes.extend(slot.wire.set_plan(plan));
             }
         }
         let due = self.broker.poll_timeout();
@@ -99,11 +99,11 @@ impl State {
         }
     }
 
-    fn advance(&mut self, now: Instant) {
+    fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
     }
 
-    fn leave(&mut self, key: ConnectionKey) {
+    fn remove_connection(&mut self, key: ConnectionKey) {
         if self.slots.remove(&key).is_some() {
             self.broker.remove(key, self.now);
         }
@@ -114,7 +114,7 @@ impl SharedBroker {
     /// Shares a broker.
     #[must_use]
     pub fn new(broker: Broker) -> Self {
-        Self(Arc::new(Hub(Mutex::new(State {
+        Self(Arc::new(Shared(Mutex::new(SharedState {
             broker,
             slots: BTreeMap::new(),
             now: Instant::ORIGIN,
@@ -149,29 +149,29 @@ impl SharedBroker {
         clock: C,
     ) -> Result<BrokerDriver<T, C>, AcceptError> {
         let now = clock.now();
-        let line = Arc::<Line>::default();
+        let wire = Arc::<WireState>::default();
         let key = self.0.with(|state| {
-            state.advance(now);
+            state.advance_clock(now);
             let key = state.broker.accept(now)?;
             let slot = ConnSlot {
                 dirty: false,
                 reading: true,
                 driver: None,
-                line: Arc::clone(&line),
+                wire: Arc::clone(&wire),
             };
             state.slots.insert(key, slot);
             Ok::<_, AcceptError>(key)
         })?;
         let endpoint = BrokerEndpoint {
-            hub: Arc::clone(&self.0),
+            shared: Arc::clone(&self.0),
             key,
-            line: Arc::clone(&line),
+            wire: Arc::clone(&wire),
         };
-        let transport = Faulty::new(transport, peer, Arc::clone(&line), clock.clone());
+        let transport = Faulty::new(transport, peer, Arc::clone(&wire), clock.clone());
         Ok(BrokerDriver {
             driver: Driver::new(endpoint, transport, clock),
-            line,
-            over: false,
+            wire,
+            finished: false,
         })
     }
 
@@ -185,7 +185,7 @@ impl SharedBroker {
         }
         state.timekeeper_running = true;
         Some(Timekeeper {
-            hub: Arc::downgrade(&self.0),
+            shared: Arc::downgrade(&self.0),
             clock,
         })
     }
@@ -205,9 +205,9 @@ impl SharedBroker {
 /// The driver's end of a connection of the broker.
 #[derive(Debug)]
 pub struct BrokerEndpoint {
-    hub: Arc<Hub>,
+    shared: Arc<Shared>,
     key: ConnectionKey,
-    line: Arc<Line>,
+    wire: Arc<WireState>,
 }
 
 impl BrokerEndpoint {
@@ -218,14 +218,14 @@ impl BrokerEndpoint {
     }
 
     /// Removes the connection from the broker. Its byte plan may still change.
-    fn give_up(&self) {
-        self.hub
+    fn remove(&self) {
+        self.shared
             .with(|state| state.broker.remove(self.key, state.now));
     }
 
     fn with<T>(&self, now: Instant, act: impl FnOnce(&mut Broker, ConnectionKey) -> T) -> T {
-        self.hub.with(|state| {
-            state.advance(now);
+        self.shared.with(|state| {
+            state.advance_clock(now);
             act(&mut state.broker, self.key)
         })
     }
@@ -233,7 +233,7 @@ impl BrokerEndpoint {
 
 impl Endpoint for BrokerEndpoint {
     fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
-        let peer = self.line.take_peer();
+        let peer = self.wire.take_peer();
         self.with(now, |broker, key| {
             if let Some(peer) = peer {
                 broker.handle_secured(key, peer.user);
@@ -259,8 +259,8 @@ impl Endpoint for BrokerEndpoint {
     }
 
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.hub.with(|state| {
-            state.advance(now);
+        self.shared.with(|state| {
+            state.advance_clock(now);
             if let Some(slot) = state.slots.get_mut(&self.key) {
                 slot.dirty = false;
             }
@@ -269,21 +269,21 @@ impl Endpoint for BrokerEndpoint {
     }
 
     fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
-        self.hub.lock().broker.poll_connection_timeout(self.key)
+        self.shared.lock().broker.poll_connection_timeout(self.key)
     }
 
     fn read_hint(&self) -> usize {
-        self.hub.lock().broker.read_hint(self.key)
+        self.shared.lock().broker.read_hint(self.key)
     }
 
     fn is_finished(&self) -> bool {
-        self.hub.lock().broker.is_finished(self.key)
+        self.shared.lock().broker.is_finished(self.key)
     }
 }
 
 impl DrivenEndpoint for BrokerEndpoint {
     fn wants_input(&mut self, _now: Instant) -> bool {
-        let mut state = self.hub.lock();
+        let mut state = self.shared.lock();
         let wants = state.broker.wants_input(self.key);
         if let Some(slot) = state.slots.get_mut(&self.key) {
             slot.reading = wants;
@@ -292,17 +292,17 @@ impl DrivenEndpoint for BrokerEndpoint {
     }
 
     fn register_waker(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool {
-        let mut state = self.hub.lock();
+        let mut state = self.shared.lock();
         let due = state.broker.poll_connection_timeout(self.key);
         let wants = state.broker.wants_input(self.key);
-        let over = state.broker.is_finished(self.key);
+        let finished = state.broker.is_finished(self.key);
         let Some(slot) = state.slots.get_mut(&self.key) else {
             return false;
         };
         let readable = wants && !slot.reading;
         let writable = output && slot.dirty;
         let earlier = due.is_some_and(|(due, _)| alarm.is_none_or(|alarm| due < alarm));
-        if readable || writable || earlier || over {
+        if readable || writable || earlier || finished {
             return false;
         }
         slot.driver = Some(waker.clone());
@@ -314,22 +314,22 @@ impl DrivenEndpoint for BrokerEndpoint {
     }
 
     fn abandon(&mut self) {
-        self.hub.with(|state| state.leave(self.key));
+        self.shared.with(|state| state.remove_connection(self.key));
     }
 }
 
 /// Moves the bytes of one connection between a broker and a transport, and keeps its time, as
 /// [`Driver`] does for a client. Applies the broker's [fault switch](amqp_broker::Faults::bytes)
-/// for bytes. Ends after the connection has ended and the transport is closed. Over a stalled line
-/// the client cannot learn of the end, and the driver waits until the stall is lifted.
+/// for bytes. Ends after the connection has ended and the transport is closed. Over a stalled
+/// transport the client cannot learn of the end, and the driver waits until the stall is lifted.
 ///
 /// Must be spawned or polled. Dropping it ends the connection at once, without a close handshake.
 #[must_use = "it does nothing unless it is spawned"]
 pub struct BrokerDriver<T: Transport, C: Timer + Clone> {
     driver: Driver<BrokerEndpoint, Faulty<T, C>, C>,
-    line: Arc<Line>,
+    wire: Arc<WireState>,
     /// The inner driver has ended.
-    over: bool,
+    finished: bool,
 }
 
 impl<T: Transport, C: Timer + Clone> BrokerDriver<T, C> {
@@ -348,13 +348,13 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if !this.over {
-            this.line.begin_turn();
+        if !this.finished {
+            this.wire.begin_turn();
             ready!(Pin::new(&mut this.driver).poll(cx));
-            this.over = true;
-            this.endpoint().give_up();
+            this.finished = true;
+            this.endpoint().remove();
         }
-        this.line.poll_end(cx)
+        this.wire.poll_end(cx)
     }
 }
 
@@ -362,7 +362,7 @@ impl<T: Transport, C: Timer + Clone> fmt::Debug for BrokerDriver<T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BrokerDriver")
             .field("driver", &self.driver)
-            .field("over", &self.over)
+            .field("finished", &self.finished)
             .finish_non_exhaustive()
     }
 }
@@ -371,7 +371,7 @@ impl<T: Transport, C: Timer + Clone> fmt::Debug for BrokerDriver<T, C> {
 #[derive(Debug)]
 #[must_use = "it does nothing unless it is spawned"]
 pub struct Timekeeper<C> {
-    hub: Weak<Hub>,
+    shared: Weak<Shared>,
     clock: C,
 }
 
@@ -381,11 +381,11 @@ impl<C: Timer + Unpin> Future for Timekeeper<C> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         loop {
-            let Some(hub) = this.hub.upgrade() else {
+            let Some(shared) = this.shared.upgrade() else {
                 return Poll::Ready(());
             };
             let due = {
-                let mut state = hub.lock();
+                let mut state = shared.lock();
                 let due = state.broker.poll_timeout();
                 state.alarm = due;
                 register_waker(&mut state.timekeeper_waker, cx);
@@ -395,8 +395,8 @@ impl<C: Timer + Unpin> Future for Timekeeper<C> {
                 return Poll::Pending;
             }
             let now = this.clock.now();
-            hub.with(|state| {
-                state.advance(now);
+            shared.with(|state| {
+                state.advance_clock(now);
                 state.alarm = None;
                 state.broker.handle_timeout(now);
             });
@@ -406,8 +406,8 @@ impl<C: Timer + Unpin> Future for Timekeeper<C> {
 
 impl<C> Drop for Timekeeper<C> {
     fn drop(&mut self) {
-        if let Some(hub) = self.hub.upgrade() {
-            let mut state = hub.lock();
+        if let Some(shared) = self.shared.upgrade() {
+            let mut state = shared.lock();
             state.timekeeper_running = false;
             state.alarm = None;
             state.timekeeper_waker = None;
@@ -415,11 +415,11 @@ impl<C> Drop for Timekeeper<C> {
     }
 }
 
-impl Drop for Hub {
+impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keeper) = state.timekeeper_waker.take() {
-            keeper.wake();
+        if let Some(waker) = state.timekeeper_waker.take() {
+            waker.wake();
         }
     }
 }
