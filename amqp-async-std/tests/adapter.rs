@@ -37,7 +37,7 @@ fn a_peer_that_says_nothing_is_noticed() -> Outcome {
     block_on(adapter::silent_peer::<AsyncStd>())
 }
 
-/// What is needed to hand them from task to task.
+/// The bounds for moving them between tasks.
 #[test]
 fn everything_can_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}

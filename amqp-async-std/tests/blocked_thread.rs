@@ -1,4 +1,4 @@
-//! A runtime whose only thread is blocked.
+//! A runtime with one thread, which is blocked.
 
 use amqp_async_std::AsyncStd;
 use amqp_test_support::punctual;

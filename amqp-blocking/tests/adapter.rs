@@ -44,7 +44,7 @@ fn a_peer_that_says_nothing_is_noticed() -> Outcome {
     block_on(adapter::silent_peer::<Blocking>())
 }
 
-/// The alarm rings when it should, however often it was moved, and whoever runs what waits for it.
+/// The alarm rings in time, however often it was moved and on whichever thread its future runs.
 #[test]
 fn the_clock_rings_in_time() {
     let mut clock = Blocking.clock();
@@ -66,7 +66,7 @@ fn the_clock_rings_in_time() {
     }
 }
 
-/// What is needed to hand them from thread to thread.
+/// The bounds for moving them between threads.
 #[test]
 fn everything_can_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}

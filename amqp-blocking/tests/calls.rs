@@ -23,7 +23,7 @@ type Outcome = Result<(), Failure>;
 /// A time in which nothing happens.
 const SHORT: Duration = Duration::from_millis(30);
 
-/// How long what should happen at once may take.
+/// The time limit of steps that end at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn open() -> Result<(LocalBroker, Connection), Failure> {
@@ -185,7 +185,7 @@ fn iterators_end_with_the_reason() -> Outcome {
         )?;
     }
 
-    // Cancelled by this side: what was delivered is yielded, and no error.
+    // Cancelled by this side: the delivered messages are yielded, and no error.
     let mut cancelled = consume("cancelled")?;
     let first = cancelled.next().ok_or("no delivery")??;
     assert_eq!(first.body.to_vec(), [0]);
@@ -203,7 +203,7 @@ fn iterators_end_with_the_reason() -> Outcome {
     ));
     assert!(deleted.next().is_none());
 
-    // Cut off, while somebody waits.
+    // Cut off while a thread waits.
     let mut cut = channel.consume_no_ack(basic::Consume::default().queue("cut")?)?;
     let mut returns = channel.returns();
     let waiting = thread::spawn(move || (cut.next().map(|it| it.map(drop)), cut.next().is_none()));
@@ -234,7 +234,7 @@ fn what_comes_back_is_iterated_over() -> Outcome {
     Ok(())
 }
 
-/// The handles of all kinds, each as what it is more.
+/// The handles of each kind, as the common handle.
 #[test]
 fn special_channels_can_do_what_every_channel_can() -> Outcome {
     let (_broker, connection) = open()?;
@@ -262,7 +262,7 @@ fn special_channels_can_do_what_every_channel_can() -> Outcome {
     confirm.wait()?;
     declare(&pooled, "more")?;
 
-    // The same handles, for what was written on the asynchronous ones.
+    // The same handles, for calls that exist on the asynchronous ones.
     let tuned = connection.as_async().tuning();
     let again = Connection::from(connection.into_async());
     assert_eq!(again.tuning(), tuned);

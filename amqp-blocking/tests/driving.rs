@@ -1,4 +1,4 @@
-//! What a connection's thread does by itself: both directions at once, heartbeats, many connections.
+//! The thread of a connection: both directions at once, heartbeats, many connections.
 
 #![cfg(feature = "broker")]
 
@@ -21,7 +21,7 @@ use amqp_blocking::{
 type Failure = Box<dyn StdError + Send + Sync>;
 type Outcome = Result<(), Failure>;
 
-/// How long what should happen may take.
+/// The time limit of a step.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn declare(connection: &Connection, name: &str) -> Outcome {
@@ -122,7 +122,7 @@ fn a_peer_that_falls_silent_is_noticed_in_two_intervals() -> Outcome {
     let reason = within(PATIENCE, || connection.closed())?;
     let silent = CloseCause::TimedOut(TimeoutReason::PeerSilent);
     assert_eq!(*reason.cause(), silent);
-    // Two intervals, and what a busy machine may take to run the thread.
+    // Two intervals, and the delay of a thread on a busy machine.
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(4), "{took:?}");
     Ok(())
@@ -188,7 +188,7 @@ fn a_unix_socket_is_a_stream_too() -> Outcome {
     Ok(connection.close()?)
 }
 
-/// What drives a connection is polled here first, and goes on in another thread.
+/// The driver of a connection is polled here first, and goes on in another thread.
 #[test]
 fn a_stream_follows_what_drives_it_to_another_thread() -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0")?;

@@ -16,7 +16,7 @@ use amqp_blocking::{
     serve, within,
 };
 
-/// How long what should happen at once may take.
+/// The time limit of steps that end at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many threads of this program are called `amqp`.

@@ -1,4 +1,4 @@
-//! Whatever is begun, in any order, and however it is interrupted: every promise ends, once.
+//! Random commands in any order, interrupted at any point: every promise ends, once.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use crate::tools::*;
 
-/// What the program does. Numbers stand for one of the promises that it has, if there are any.
+/// A step of the program. A number selects one of its promises, if there are any.
 #[derive(Clone, Debug)]
 enum Step {
     Declare(usize),
@@ -63,7 +63,7 @@ enum End {
     Cut,
 }
 
-/// What the program knows.
+/// The state of the program.
 #[derive(Default)]
 struct Program {
     /// The promises that are not over.

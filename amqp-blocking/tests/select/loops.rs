@@ -243,7 +243,7 @@ fn what_is_wrong_with_a_request_is_told_under_its_promise() {
     declare(&mut client, "q");
 }
 
-/// `poll(2)` over two clients, each of which publishes what the other consumes.
+/// `poll(2)` over two clients; each publishes the messages that the other consumes.
 #[cfg(unix)]
 #[test]
 fn two_clients_in_one_loop_of_the_program() {

@@ -140,8 +140,8 @@ fn what_was_acknowledged_before_a_wait_has_left() {
     let server = broker();
     let mut observer = connect(&server);
     declare(&mut observer, "q");
-    // What follows the last acknowledgement before the connection is cut: nothing, a wait, the end
-    // of a run.
+    // The step between the last acknowledgement and the cut of the connection: nothing, a wait, the
+    // end of a run.
     for (follows, left) in [("nothing", 1), ("wait", 0), ("run", 0)] {
         for body in ["1", "2", "3"] {
             put(&mut observer, "q", body);

@@ -1,4 +1,4 @@
-//! What a client is connected over, and what wakes a loop.
+//! The streams of a client, and the wake-ups of a loop.
 
 use std::{
     future::poll_fn,
@@ -17,7 +17,7 @@ use amqp_blocking::{
 
 use crate::tools::*;
 
-/// What a client over whatever sockets can do.
+/// One message there and back, over any socket.
 fn there_and_back(client: &mut Client) {
     declare(client, "q");
     put(client, "q", "there");
@@ -48,7 +48,7 @@ fn the_first_host_that_answers_is_taken() {
     there_and_back(&mut client);
 }
 
-/// A stream that was made elsewhere is as good as any, and the end of the server is told.
+/// A stream that was made elsewhere is as good as any, and the end of the server is reported.
 #[test]
 fn the_end_of_a_stream_is_told() {
     let server = broker();
@@ -72,7 +72,7 @@ fn a_unix_socket_is_an_address() {
         os::unix::net::UnixListener,
     };
 
-    /// Passes on what comes, until its end.
+    /// Relays bytes until the end of the stream.
     fn relay(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'static) {
         thread::spawn(move || io::copy(&mut from, &mut to));
     }
@@ -120,7 +120,7 @@ impl CredentialsProvider for Elsewhere {
     }
 }
 
-/// Whoever wakes what the client waits for wakes the loop that watches its descriptor.
+/// A wake-up of the client's poller wakes the loop that watches its descriptor.
 #[cfg(unix)]
 #[test]
 fn another_thread_wakes_the_loop() {

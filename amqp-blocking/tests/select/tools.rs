@@ -1,4 +1,4 @@
-//! What many tests do.
+//! Steps that many tests share.
 
 use std::{
     net::TcpListener,
@@ -42,7 +42,7 @@ pub(crate) fn connect_configured(server: &Server, config: Config) -> Client {
     client
 }
 
-/// What comes next of a promise, which is no error.
+/// The next result of a promise, which is no error.
 #[track_caller]
 pub(crate) fn soon(client: &mut Client, promise: Promise) -> Answer {
     let answer = client.wait(promise, SOON).expect("it is no error");

@@ -1,4 +1,4 @@
-//! When something comes, who is told of it, and in which order.
+//! The order of callbacks.
 
 use std::{
     cell::{Cell, RefCell},
@@ -165,7 +165,7 @@ fn a_cancel_is_confirmed_though_nothing_is_taken() {
         soon(&mut client, cancelled),
         Answer::Cancelled { .. }
     ));
-    // Its own end is behind what was delivered to it.
+    // Its own end is behind its deliveries.
     let mut delivered = 0;
     loop {
         match soon(&mut client, consumer) {
@@ -194,7 +194,7 @@ fn a_callback_has_the_results_of_its_promise_in_order() {
     let cancelled = client.cancel(consumer).expect("it runs");
     client.ignore(cancelled);
     catch_up(&mut client);
-    // What came before the callback that asks for it, and what came after.
+    // Results before the callback is registered, and after.
     let log = Rc::new(RefCell::new(Vec::new()));
     let told = Rc::clone(&log);
     let then = client.on(declared, move |client, _| {

@@ -184,7 +184,7 @@ fn an_unknown_delivery_tag_is_406() {
             multiple,
         },
     );
-    // A used tag is unknown, whatever is left before it.
+    // A used tag is unknown, also if earlier ones are outstanding.
     rig.publish(client, channel, "q", "1");
     rig.publish(client, channel, "q", "2");
     rig.get(client, channel, "q").unwrap();

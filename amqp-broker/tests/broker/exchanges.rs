@@ -37,7 +37,7 @@ fn no_exchange(text: &str) -> Refused {
     )
 }
 
-/// Publishes to an exchange and tells what then is in the queue `q`.
+/// Publishes to an exchange and returns the bodies in the queue `q`.
 fn arrives(rig: &mut Rig, client: usize, channel: ChannelId, exchange: &str, key: &str) -> bool {
     rig.publish_to(client, channel, exchange, key, &Default::default(), "x");
     !rig.drain(client, channel, "q").is_empty()
@@ -112,7 +112,7 @@ fn an_exchange_is_declared_again_as_it_is_or_not_at_all() {
             "none"
         )
     );
-    // What means nothing may differ.
+    // Arguments without a meaning may not differ.
     let mut declare = base();
     declare.arguments = table([("x-foo", "y".into())]);
     assert!(rig.try_call(client, &declare).is_ok());

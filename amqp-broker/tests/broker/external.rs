@@ -1,4 +1,4 @@
-//! Logging in as whom the transport says the client is.
+//! EXTERNAL: the login as the user that the transport has identified.
 
 use amqp_broker::{Broker, Config, Permissions, User};
 use amqp_core::{
@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use crate::rig::{Rig, refused};
 
-/// What is answered to somebody who is not known.
+/// The reply to an unknown user.
 const REFUSAL: &str = "ACCESS_REFUSED - Login was refused using authentication mechanism EXTERNAL. \
                        For details see the broker logfile.";
 
@@ -18,7 +18,7 @@ fn with(mechanism: impl Mechanism + 'static) -> client::Config {
     client::Config::default().mechanisms(vec![Box::new(mechanism)])
 }
 
-/// Who is logged in.
+/// The user of a connection.
 fn user(rig: &Rig, client: usize) -> String {
     let key = rig.key(client);
     let connections = rig.broker.inspect().connections;
@@ -33,7 +33,7 @@ fn whom_the_transport_vouches_for_is_let_in() {
     config.users.push(somebody);
     let mut rig = Rig::with(config);
     for name in ["guest", "CN=somebody,O=Example"] {
-        // Whom the client would rather be does not count.
+        // The authorisation identity of the client does not count.
         for mechanism in [External::new(), External::on_behalf_of("nobody")] {
             let client = rig.begin_secured(with(mechanism), Some(name));
             assert!(rig.client(client).is_open());
@@ -91,7 +91,7 @@ fn it_is_offered_where_the_transport_is_secured_and_the_configuration_has_it() {
     }
 }
 
-/// Whatever a client does that does not care.
+/// The login does not depend on the client's response.
 #[test]
 fn a_mechanism_that_is_not_offered_lets_nobody_in() {
     const PLAIN: (&str, &[u8]) = ("PLAIN", b"\0guest\0guest");
@@ -144,7 +144,7 @@ fn start_ok(mechanism: &str, response: &[u8]) -> Vec<u8> {
     [head, payload, vec![0xce]].concat()
 }
 
-/// Such as somebody has who is to use a certificate.
+/// The permissions of a user with a certificate.
 #[test]
 fn an_empty_password_lets_nobody_in() {
     let mut config = Config::default();

@@ -25,7 +25,7 @@ fn the_memory_alarm_is_raised() {
     rig.declare(client, channel, &queue("q"));
     rig.broker.faults().memory_alarm(true);
     rig.exchange();
-    // Only who publishes is told.
+    // Only the publisher sees it.
     assert_eq!(rig.events(client), []);
     rig.publish(client, channel, "q", "1");
     assert!(matches!(&rig.events(client)[..], [Event::Blocked { .. }]));

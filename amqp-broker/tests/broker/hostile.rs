@@ -317,7 +317,7 @@ fn drain(broker: &mut Broker, key: ConnectionKey, now: Instant) {
     }
 }
 
-/// What must hold at any time.
+/// The invariants of the broker.
 fn check(broker: &Broker) {
     let inspection = broker.inspect();
     let unacked: usize = inspection
@@ -333,8 +333,8 @@ fn check(broker: &Broker) {
         .iter()
         .flat_map(|connection| &connection.channels)
         .any(|channel| channel.transactional);
-    // What a deleted queue had given out is known to the channel alone, and what a transaction has
-    // settled and not committed to the queue alone.
+    // The deliveries of a deleted queue are known to the channel alone, and those that a
+    // transaction has settled and not committed to the queue alone.
     assert!(
         transactional || of_queues <= unacked as u64,
         "{inspection:?}"
@@ -401,7 +401,7 @@ fn riot(seed: u64, steps: usize) {
     for key in keys {
         broker.remove(key, now);
     }
-    // Nobody holds anything any more but the queues.
+    // Only the queues hold messages.
     let vhosts = broker.inspect().vhosts;
     let left = &vhosts[0].queues;
     assert!(

@@ -1,4 +1,4 @@
-//! What bounds the memory.
+//! The bounds of memory.
 
 use amqp_broker::{AcceptError, Config, Limits};
 use amqp_core::{client::Event, protocol::basic, wire::ShortStr};
@@ -77,7 +77,7 @@ fn a_slow_consumer_costs_bounded_memory() {
     for number in 0..100 {
         rig.publish(other, given, "q", &format!("{number:01000}"));
     }
-    // What waits to be sent is bounded, the rest waits in the queue.
+    // The output is bounded, the rest waits in the queue.
     assert!(rig.inspect("q").ready > 80);
     rig.stall(slow, false);
     assert_eq!(rig.inspect("q").ready, 0);
@@ -97,7 +97,7 @@ fn who_asks_and_does_not_listen_is_not_heard() {
     rig.inject_bytes(client, &asked.repeat(10_000));
     assert!(!rig.broker.wants_input(rig.key(client)));
     let said = rig.ask_raw(client, &[]);
-    // Whoever listens at last gets all answers.
+    // A client that reads at last gets all replies.
     assert_eq!(said.len(), 10_000);
     assert!(rig.broker.wants_input(rig.key(client)));
 }

@@ -1,4 +1,4 @@
-//! What the broker does, seen by clients that are joined to it in memory.
+//! The behaviour of the broker, seen by clients that are joined to it in memory.
 
 mod connections;
 mod dead_letters;

@@ -1,6 +1,6 @@
-//! Clients that break the protocol, and clients that end in the middle of something: what they are
-//! told is what RabbitMQ 3.10.8 tells them, measured with the same bytes. What it says of each fault
-//! by itself is tested with the server role, in `amqp-core`.
+//! Clients that break the protocol, and clients that end in the middle of a request: the replies
+//! are those of RabbitMQ 3.10.8, measured with the same bytes. Each fault by itself is tested with
+//! the server role, in `amqp-core`.
 
 use amqp_broker::Config;
 use amqp_core::{
@@ -25,7 +25,7 @@ fn close(code: ReplyCode, text: &str, class: u16, method: u16) -> String {
     format!("{} after {method}: {text}", code.0)
 }
 
-/// Sends bytes, and tells what comes back.
+/// Sends bytes, and returns the frames that come back.
 fn said(rig: &mut Rig, client: usize, bytes: &[u8]) -> Vec<String> {
     let methods = rig.ask_raw(client, bytes);
     let said = methods.iter().map(|method| match method {
@@ -64,7 +64,7 @@ fn published(mandatory: bool) -> Vec<u8> {
     bytes
 }
 
-/// What nobody may say on a channel that is not open.
+/// The reply to a method on a channel that is not open.
 fn not_open() -> Vec<u8> {
     frame(7, &queue("").into())
 }
@@ -190,7 +190,7 @@ fn a_channel_that_has_ended_is_as_one_that_was_never_open() {
             assert_eq!(said(&mut rig, client, &bytes), [expected(method)]);
         }
     }
-    // While the answer to a close is under way, what follows is not yet at fault.
+    // While the answer to a close is under way, later methods are no faults yet.
     let (mut rig, client) = open();
     let asked = [of(channel::Close::default()), of(queue(""))].concat();
     assert_eq!(said(&mut rig, client, &asked), ["channel.close-ok"]);

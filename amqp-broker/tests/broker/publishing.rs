@@ -26,7 +26,7 @@ fn publishes_are_confirmed() {
     rig.confirms(client, channel);
     rig.publish(client, channel, "q", "1");
     assert_eq!(rig.settled(client), [(1, 1, Outcome::Acked)]);
-    // Also what goes nowhere.
+    // An unroutable message also counts.
     rig.publish(client, channel, "nowhere", "2");
     assert_eq!(rig.settled(client), [(2, 2, Outcome::Acked)]);
     assert_eq!(rig.inspect("q").ready, 1);
@@ -360,7 +360,7 @@ fn a_direct_reply_finds_the_one_who_asked() {
     assert_eq!(reply.content.body, "answer");
     assert_eq!(reply.content.properties.decode().unwrap(), properties);
     assert_eq!(reply.method.routing_key, address);
-    // Nobody is there any more.
+    // The reply queue has no consumer.
     rig.cancel(asker, channel, "r");
     rig.publish_to(answerer, other, "", &address, &properties, "late");
     assert_eq!(rig.deliveries(asker), []);

@@ -10,7 +10,7 @@ mod any_order;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MILLI: Duration = Duration::from_millis(1);
 
-/// A dialer and its clock, which stands still unless it is told to go on.
+/// A dialer and its clock, which the test advances.
 struct Rig {
     dialer: Dialer,
     now: Instant,
@@ -86,7 +86,7 @@ fn no_address_is_none_to_try() {
     let mut rig = Rig::listed(&[]);
     assert_eq!(rig.step(), Step::GiveUp);
     assert_eq!(rig.step(), Step::GiveUp);
-    // What is said goes behind "could not reach", as each failure does.
+    // The text follows "could not reach", as that of each failure does.
     assert_eq!(rig.failures(), "any address: none was tried");
 }
 
@@ -164,7 +164,7 @@ fn a_dead_ipv6_costs_a_quarter_of_a_second() {
     assert!(rig.dialer.handle_connected(alive));
     assert_eq!(rig.step(), Step::Abandon);
     assert_eq!(rig.step(), Step::Connected(alive));
-    // The other one comes too late, whatever comes of it.
+    // The result of the other one comes too late.
     assert!(!rig.dialer.handle_connected(dead));
     rig.dialer.handle_failed(dead, "no route");
     rig.now = rig.now + TIMEOUT * 100;
@@ -469,7 +469,7 @@ fn an_address_of_another_transport_is_connected_to_as_it_is() {
     assert_eq!(rig.failures(), "ws://example.com/amqp: no");
 }
 
-/// What a zone means only the system knows.
+/// Only the system can resolve a zone.
 #[test]
 fn an_address_with_a_zone_is_resolved_by_whoever_connects() {
     let mut rig = Rig::listed(&addresses(&["fe80::1%eth0"]));

@@ -1,4 +1,4 @@
-//! Consumers that nobody listens to any more.
+//! Consumers without a handle.
 
 use super::{
     pair::Pair,
@@ -53,7 +53,7 @@ fn a_consumer_is_given_up_before_it_is_confirmed() {
     assert_eq!(pair.take_server_events(), [cancelled]);
 }
 
-/// Nothing is told of it from then on, also when that is only while the connection closes.
+/// No event follows, not even when the connection is closing.
 #[test]
 fn a_consumer_is_given_up_while_the_connection_closes() {
     let mut pair = Pair::open();

@@ -34,7 +34,7 @@ fn publish_zeroes(client: &mut Client, id: ChannelId, len: usize) -> Option<Publ
         .unwrap()
 }
 
-/// The reason that a channel was closed for by the server, and what had come before it.
+/// The reason for which the server closed the channel, and the events before it.
 fn closed_by_server(events: &mut Vec<Event>, id: ChannelId) -> CloseReason {
     let Some(Event::ChannelClosed { channel, reason }) = events.pop() else {
         panic!("the channel is not closed");
@@ -74,7 +74,7 @@ fn an_own_close_leaves_behind_what_was_accepted() {
     publish_zeroes(&mut client, id, 2 * CHUNK);
     client.publish(id, b"two");
     let close = client.on(id).close(ReplyCode::SUCCESS, "bye").unwrap();
-    // What waits is settled at once, for want of an answer.
+    // Pending confirms are settled at once, for want of an answer.
     let reason = requested(ReplyCode::SUCCESS, "bye");
     assert_eq!(client.events(), [failed(request, &reason)]);
 
@@ -116,7 +116,7 @@ fn an_own_close_leaves_publishes_in_doubt() {
     let sent = client.sent();
     let published = |sent: &&Sent| matches!(sent.what, What::Method(Method::BasicPublish(_)));
     assert_eq!(sent.iter().filter(published).count(), 3);
-    // Whatever the server says of them comes too late.
+    // Later confirms of the server come too late.
     client.send(1, &ack(4, true));
     client.send(1, &channel::CloseOk);
     assert!(matches!(&client.events()[..], [Event::Reply { .. }]));
@@ -226,7 +226,7 @@ fn a_message_that_was_begun_is_finished_before_close_ok() {
         assert_eq!(client.conn.channel_count(), 1);
         assert!(client.on(id).call(&queue::Declare::default()).is_err());
         assert!(client.conn.open_channel_at(1).is_err());
-        // What the server still says is ignored.
+        // Later methods of the server are ignored.
         client.send(1, &ack(1, false));
         client.deliver_to(1, "t", 1);
         client.send(1, &not_found());
@@ -251,8 +251,8 @@ fn a_message_that_was_begun_is_finished_before_close_ok() {
 
 #[test]
 fn the_heads_of_a_large_message_are_a_beginning() {
-    // The other channel's large message takes what one call hands out, so that only the heads of
-    // this channel's leave with it.
+    // The other channel's large message fills one call, so that only the heads of this channel's
+    // messages leave with it.
     let mut client = Client::roomy();
     let (first, second) = (client.confirm_channel(), client.confirm_channel());
     publish_zeroes(&mut client, first, 10 * CHUNK);
@@ -527,7 +527,7 @@ fn a_close_for_a_fault_tells_truly_what_was_sent() {
     let properties = basic::Properties::default();
     client.send(1, &deliver("t", 1));
     client.feed(&header_frame(1, &properties, (1 << 20) + 1));
-    // What is ready leaves before the close, and the server deals with it.
+    // Ready output leaves before the close, and the server handles it.
     let sent = client.sent();
     assert_eq!(sent[..3], content(1, publish("queue"), b"ready"));
     assert!(matches!(

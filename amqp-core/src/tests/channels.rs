@@ -1,4 +1,4 @@
-//! Opening channels, their numbers, and what is said of numbers that are not in use.
+//! Opening channels, their numbers, and methods on numbers that are not in use.
 
 use alloc::{string::ToString as _, vec::Vec};
 

@@ -144,7 +144,7 @@ fn what_was_accepted_leaves_before_the_close() {
     let request = client.on(id).call(&queue::Declare::default()).unwrap();
     client.conn.close(ReplyCode::SUCCESS, "");
     let mut sent = frames(&client.bytes_once());
-    // Meanwhile, what comes in is heard.
+    // Input is still handled meanwhile.
     client.send(1, &queue::DeclareOk::default());
     client.send(1, &ack(1, false));
     let ok = queue::DeclareOk::default();
@@ -207,7 +207,7 @@ fn a_close_whose_deadline_comes_first_says_so() {
     assert_eq!(client.sent(), []);
 }
 
-/// Begins to close, in one way or another; whether the end is told at once.
+/// Begins to close, in one way or another; `true` if the end is reported at once.
 type Begin = (fn(&mut Client), bool);
 
 #[test]
@@ -245,7 +245,7 @@ fn every_close_has_a_deadline() {
             let [Event::Closed(reason)] = &events[..] else {
                 panic!("{number}: {events:?}");
             };
-            // What was told stays.
+            // The reported reason stays.
             assert_eq!(client.conn.close_reason(), Some(reason));
             let timed_out = CloseCause::TimedOut(TimeoutReason::Close);
             assert_eq!(*reason.cause() == timed_out, !told);
@@ -524,7 +524,7 @@ proptest! {
             }
         }
         client.conn.close(ReplyCode::SUCCESS, "");
-        // Whatever the transport does: it ends.
+        // It ends with any transport.
         client.advance(Duration::from_secs(10));
         events.extend(client.events());
         client.bytes();

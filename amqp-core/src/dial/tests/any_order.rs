@@ -1,5 +1,5 @@
-//! Whatever is reported, in any order and at any time: the dialer ends, and tries nothing twice that
-//! it has not abandoned.
+//! Reports in any order and at any time: the dialer ends, and tries nothing twice that it has not
+//! abandoned.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Do what it says, up to that many steps.
+    /// Poll, up to that many steps.
     Poll(u8),
     Later(u64),
     Earlier(u64),
@@ -42,7 +42,7 @@ fn host(index: u8, kind: u8) -> Address {
     }
 }
 
-/// What follows the steps of a dialer, and checks them.
+/// Follows the steps of a dialer, and checks them.
 struct Model {
     rig: Rig,
     hosts: Vec<Address>,
@@ -50,7 +50,7 @@ struct Model {
     attempts: Vec<AttemptId>,
     taken_up: Vec<Address>,
     tried: BTreeMap<String, AttemptId>,
-    /// Those of which somebody has heard.
+    /// Attempts with a reported result.
     reported: BTreeSet<AttemptId>,
 }
 
@@ -147,7 +147,7 @@ impl Model {
         }
     }
 
-    /// Nobody answers any more, and who is connected refuses.
+    /// No attempt is answered any more, and the connected peer refuses.
     fn end(&mut self) {
         // Of each address: to resolve it and wait, to start and wait for each attempt, to abandon.
         for _ in 0..=self.hosts.len() * (2 * MAX_RESOLVED + 4) {

@@ -1,0 +1,116 @@
+//! Programs that once showed a difference between the embedded broker and RabbitMQ.
+
+mod consumers;
+mod declarations;
+mod expiry;
+mod transactions;
+
+use super::program::{Program, Step};
+
+type Steps = fn() -> Vec<Step>;
+
+/// The name of each program, the seed that it comes from, and its steps.
+const KEPT: [(&str, u64, Steps); 18] = [
+    (
+        "a_transaction_finds_its_queues_at_the_commit",
+        49,
+        transactions::a_transaction_finds_its_queues_at_the_commit,
+    ),
+    (
+        "what_a_transaction_cannot_place_is_returned_at_the_commit",
+        47,
+        transactions::what_a_transaction_cannot_place_is_returned_at_the_commit,
+    ),
+    (
+        "two_alternates_are_told_apart_by_value",
+        1306,
+        declarations::two_alternates_are_told_apart_by_value,
+    ),
+    (
+        "deliveries_go_back_by_consumer",
+        1249,
+        consumers::deliveries_go_back_by_consumer,
+    ),
+    (
+        "the_default_exchange_is_a_poor_alternate",
+        1334,
+        declarations::the_default_exchange_is_a_poor_alternate,
+    ),
+    (
+        "what_a_channel_leaves_takes_its_room_first",
+        1327,
+        consumers::what_a_channel_leaves_takes_its_room_first,
+    ),
+    (
+        "not_empty_comes_before_in_use",
+        1416,
+        declarations::not_empty_comes_before_in_use,
+    ),
+    (
+        "exclusive_queues_are_not_durable",
+        1672,
+        declarations::exclusive_queues_are_not_durable,
+    ),
+    (
+        "a_wrong_binding_comes_before_the_lock",
+        1708,
+        declarations::a_wrong_binding_comes_before_the_lock,
+    ),
+    (
+        "a_transaction_that_is_refused_in_part_fails",
+        1218,
+        transactions::a_transaction_that_is_refused_in_part_fails,
+    ),
+    (
+        "what_has_no_time_is_not_left_over",
+        1942,
+        expiry::what_has_no_time_is_not_left_over,
+    ),
+    (
+        "what_has_no_time_goes_before_the_next",
+        2449,
+        expiry::what_has_no_time_goes_before_the_next,
+    ),
+    (
+        "each_message_of_a_transaction_has_its_turn",
+        22117,
+        transactions::each_message_of_a_transaction_has_its_turn,
+    ),
+    (
+        "what_has_no_time_waits_for_a_higher_priority",
+        50024,
+        expiry::what_has_no_time_waits_for_a_higher_priority,
+    ),
+    (
+        "a_released_consumer_is_last",
+        104512,
+        consumers::a_released_consumer_is_last,
+    ),
+    (
+        "what_is_done_alike_in_a_transaction_is_done_at_once",
+        105841,
+        transactions::what_is_done_alike_in_a_transaction_is_done_at_once,
+    ),
+    (
+        "a_limit_of_the_channel_releases_in_the_order_of_holding",
+        777840,
+        consumers::a_limit_of_the_channel_releases_in_the_order_of_holding,
+    ),
+    (
+        "consumers_are_held_in_the_order_of_their_turns",
+        778320,
+        consumers::consumers_are_held_in_the_order_of_their_turns,
+    ),
+];
+
+/// Returns every program that is run each time, with its name.
+#[must_use]
+pub fn kept() -> Vec<(&'static str, Program)> {
+    let programs = KEPT.into_iter();
+    programs
+        .map(|(name, seed, steps)| {
+            let steps = steps();
+            (name, Program { seed, steps })
+        })
+        .collect()
+}
