@@ -24,15 +24,16 @@ pub const FRAME_HEADER: u8 = 2;
 /// 4.2.6).
 pub const FRAME_BODY: u8 = 3;
 
-/// Frame type: a sign of life. It has an empty payload and travels on channel 0 only (AMQP 0-9-1 section 4.2.7).
+/// Frame type: a sign of life. It has an empty payload and travels on channel 0 only (AMQP 0-9-1 sections 4.2.1,
+/// 4.2.7).
 pub const FRAME_HEARTBEAT: u8 = 8;
 
 /// The frame size in bytes, header and end octet included, that every peer must accept, and the limit until
 /// `connection.tune-ok` has set another one. RabbitMQ 4.1 and later use 8192 for both.
 pub const FRAME_MIN_SIZE: u32 = 4096;
 
-/// The octet that ends every frame, 0xCE (AMQP 0-9-1 section 4.2.3). Another octet in its place is a connection
-/// error, 501 (frame-error).
+/// The octet that ends every frame, 0xCE (AMQP 0-9-1 section 4.2.3). Another octet in its place is fatal: RabbitMQ
+/// closes the connection with 501 (frame-error).
 pub const FRAME_END: u8 = 206;
 
 /// The major version of the protocol.

@@ -8,7 +8,7 @@ use crate::{
     close::CloseCause,
     fault::Fault,
     frame::PROTOCOL_HEADER,
-    protocol::{connection},
+    protocol::connection,
     tests::{
         sampler::Harmless,
         samples::every_method,
