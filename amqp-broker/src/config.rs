@@ -8,7 +8,7 @@ use amqp_core::{
     wire::{FieldTable, Secret, ShortStr},
 };
 
-use crate::permission::Permissions;
+use crate::{permission::Permissions, rabbitmq::RabbitMq};
 
 /// The configuration of a broker.
 ///
@@ -24,7 +24,7 @@ pub struct Config {
     /// used, see [`Limits::message`] and [`Limits::output`].
     ///
     /// The default has RabbitMQ's product name, version and capabilities, because clients select
-    /// features by them, and refuses a `frame_max` below 8192, as RabbitMQ does since 4.1;
+    /// features by them, treats violations of the protocol as [`RabbitMq`] does, and refuses a `frame_max` below 8192, as RabbitMQ does since 4.1;
     /// `frame_min` can be set to as little as 4096, the minimum of the standard. Its mechanisms
     /// include EXTERNAL, which is offered only where the [transport is
     /// secured](crate::Broker::handle_secured).
@@ -49,7 +49,8 @@ impl Default for Config {
         Self {
             server: server::Config::default()
                 .properties(server_properties("3.10.8"))
-                .mechanisms("PLAIN AMQPLAIN EXTERNAL"),
+                .mechanisms("PLAIN AMQPLAIN EXTERNAL")
+                .policy(&RabbitMq),
             vhosts: vec!["/".into()],
             users: vec![User::new("guest", "guest").may("/", Permissions::all())],
             limits: Limits::default(),

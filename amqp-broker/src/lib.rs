@@ -89,6 +89,7 @@ mod keys;
 mod methods;
 mod model;
 mod permission;
+mod rabbitmq;
 mod random;
 mod refusal;
 
@@ -104,6 +105,7 @@ pub use self::{
     },
     keys::ConnectionKey,
     permission::{BadPattern, Permissions},
+    rabbitmq::RabbitMq,
 };
 
 #[cfg(doctest)]

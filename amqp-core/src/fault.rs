@@ -170,8 +170,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Returns the reply code that a client uses for this fault, by the standard's definition of
-    /// the codes. A server uses RabbitMQ's, see [`ProtocolError::code`].
+    /// Returns the reply code of this fault by the standard's definition of the codes. A server may
+    /// have [another policy](crate::server::Policy), see [`ProtocolError::code`].
     #[must_use]
     pub const fn code(&self) -> ReplyCode {
         match self {
@@ -189,11 +189,11 @@ impl Fault {
             // Codes that close only the channel: the rest of the connection is not affected.
             Self::UnknownConsumer(_) | Self::UnknownPublish(_) => ReplyCode::PRECONDITION_FAILED,
             Self::Decode(_) => ReplyCode::SYNTAX_ERROR,
-            Self::ChannelNumber(_) | Self::ChannelNotOpen | Self::ChannelAlreadyOpen => {
-                ReplyCode::CHANNEL_ERROR
-            }
-            Self::ContentOnChannelZero
-            | Self::MethodInContent
+            Self::ChannelNumber(_)
+            | Self::ChannelNotOpen
+            | Self::ChannelAlreadyOpen
+            | Self::ContentOnChannelZero => ReplyCode::CHANNEL_ERROR,
+            Self::MethodInContent
             | Self::UnexpectedHeader
             | Self::UnexpectedBody
             | Self::HeaderClass(_)

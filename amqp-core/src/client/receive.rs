@@ -26,8 +26,6 @@ impl Role for Client {
     type Event = Event;
     type Channel = ClientChannel;
 
-    const FRAME_SLACK: u32 = 0;
-
     const PEER_AUTHENTICATES: bool = true;
 
     fn refuses_by_hanging_up(&self) -> bool {

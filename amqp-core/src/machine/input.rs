@@ -82,7 +82,7 @@ impl<R: Role> Machine<R> {
                 }
                 return false;
             }
-            Err(Fault::FrameType(kind)) if R::TYPE_LAST => {
+            Err(Fault::FrameType(kind)) if self.role.reads_unknown_frames() => {
                 return self.step_unknown_type(kind, input);
             }
             Err(fault) => {
@@ -273,11 +273,13 @@ impl<R: Role> Machine<R> {
     }
 
     /// The current limit for incoming frames, in bytes.
-    pub(super) const fn frame_limit(&self) -> u32 {
+    pub(super) fn frame_limit(&self) -> u32 {
         if self.tuning.is_frame_unlimited() {
             self.limits.unlimited_frame
         } else {
-            self.tuning.frame_max.saturating_add(R::FRAME_SLACK)
+            self.tuning
+                .frame_max
+                .saturating_add(self.role.frame_slack())
         }
     }
 

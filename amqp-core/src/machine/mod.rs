@@ -29,7 +29,7 @@ pub(crate) use self::{
     channels::{Channel, ChannelLife, Lookup},
     heads::Message,
     output::Output,
-    role::{OffendingFrame, Role, unlisted},
+    role::{OffendingFrame, Role, standard_close, unlisted},
 };
 use self::{
     channels::Channels,
@@ -134,13 +134,13 @@ pub(crate) struct Machine<R: Role> {
 impl<R: Role> Machine<R> {
     pub(crate) fn new(role: R, limits: Limits, timeouts: Timeouts, now: Instant) -> Self {
         Self {
+            output: Output::new(&limits, role.sends_large_headers()),
             role,
             life: Life::Handshake(Stage::Greeting),
             header_seen: false,
             tuning: Tuning::BEFORE,
             channels: Channels::new(),
             closing_after_flush: Vec::new(),
-            output: Output::new(&limits, R::SENDS_LARGE_HEADERS),
             events: VecDeque::new(),
             close_from: 0,
             final_event_emitted: false,
@@ -331,10 +331,6 @@ impl<R: Role> Machine<R> {
 
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.life, Life::Open)
-    }
-
-    pub(crate) const fn is_in_handshake(&self) -> bool {
-        matches!(self.life, Life::Handshake(_))
     }
 
     /// Whether the connection has ended and all of its output was handed out.

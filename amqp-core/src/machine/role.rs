@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use super::{Dropped, Machine};
 use crate::{
     body::Content,
-    close::{Close, CloseCause, CloseReason, TimeoutReason},
+    close::{Close, CloseCause, CloseReason, Stage, TimeoutReason},
     fault::{Fault, ProtocolError},
     ids::{ChannelId, RequestId},
     method::Rule,
@@ -24,9 +24,6 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// The state that the role adds to each channel.
     type Channel: fmt::Debug + Default;
 
-    /// The number of bytes by which an incoming frame may exceed the frame limit.
-    const FRAME_SLACK: u32;
-
     /// Whether the peer is the one that checks the credentials.
     const PEER_AUTHENTICATES: bool;
 
@@ -39,8 +36,20 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// open.
     const FORGIVES_ENDED: bool = true;
 
+    /// The number of bytes by which an incoming frame may exceed the frame limit.
+    fn frame_slack(&self) -> u32 {
+        0
+    }
+
     /// Whether an unknown frame type is reported only when the frame is complete.
-    const TYPE_LAST: bool = false;
+    fn reads_unknown_frames(&self) -> bool {
+        false
+    }
+
+    /// Whether this side may send content headers that exceed the frame limit.
+    fn sends_large_headers(&self) -> bool {
+        false
+    }
 
     /// Whether the peer refuses credentials by hanging up instead of sending a close
     /// (<https://www.rabbitmq.com/docs/auth-notification>).
@@ -51,9 +60,6 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// Whether the peer sends content headers that exceed the frame limit, as RabbitMQ does. They
     /// are accepted up to [`Limits::header`](crate::Limits::header).
     const TAKES_LARGE_HEADERS: bool = false;
-
-    /// Whether this side may send content headers that exceed the frame limit.
-    const SENDS_LARGE_HEADERS: bool = false;
 
     /// Whether properties that do not decode are a fault of the peer. If not, they are delivered as
     /// received.
@@ -87,15 +93,16 @@ pub(crate) trait Role: Sized + fmt::Debug {
 
     /// Returns the close to send for a fault. `None` to hang up instead.
     fn reply(
-        _machine: &mut Machine<Self>,
+        machine: &mut Machine<Self>,
         error: &ProtocolError,
         _frame: &OffendingFrame<'_>,
     ) -> Option<Close> {
-        Some(Close {
-            code: error.fault.code(),
-            text: error.to_string(),
-            method: error.method,
-        })
+        // A client in the last stage has sent `connection.open`.
+        let is_opened = matches!(
+            machine.stage(),
+            Stage::Opening | Stage::Open | Stage::Closing
+        );
+        standard_close(error, is_opened)
     }
 
     /// Handles a method of the connection other than close, in any stage.
@@ -203,6 +210,18 @@ pub(crate) struct OffendingFrame<'a> {
     pub(crate) kind: u8,
     /// Its payload; empty if it was not received.
     pub(crate) payload: &'a [u8],
+}
+
+/// Returns the close of the standard for a fault. `None` to hang up instead: before
+/// `connection.open` is sent or received (section 2.2.4 of the specification), and where the
+/// boundaries of frames are lost (section 4.2.3).
+pub(crate) fn standard_close(error: &ProtocolError, is_opened: bool) -> Option<Close> {
+    let is_framed = !matches!(error.fault, Fault::FrameEnd(_) | Fault::FrameType(_));
+    (is_opened && is_framed).then(|| Close {
+        code: error.fault.code(),
+        text: error.to_string(),
+        method: error.method,
+    })
 }
 
 /// Returns the fault of a method that is not in [`RULES`](protocol::RULES).

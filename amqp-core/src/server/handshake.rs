@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use bytes::{Buf as _, BytesMut};
 
-use super::{AuthRequest, Decision, Event, Server};
+use super::{AuthRequest, Decision, Event, Policy, Server, Standard};
 use crate::{
     close::{CloseCause, NotAmqp, Stage},
     error::ApiMisuse,
@@ -16,8 +16,8 @@ use crate::{
     wire::{FieldTable, LongStr, Secret, ShortStr},
 };
 
-/// The protocol header of AMQP 0-9, which some clients send. RabbitMQ treats it as the header of
-/// 0-9-1. Unlike RabbitMQ, this server does not support 0-8: the methods of 0-8 are different.
+/// The protocol header of AMQP 0-9, which some clients send. 0-8 is not supported: its methods are
+/// different.
 const HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
 
 /// The configuration of a server's connection.
@@ -43,6 +43,8 @@ pub struct Config {
     /// RabbitMQ. The value in the client's `tune-ok` is final
     /// (<https://www.rabbitmq.com/docs/heartbeats>).
     pub heartbeat: u16,
+    /// The treatment of a client that deviates from the protocol. Default [`Standard`].
+    pub policy: &'static dyn Policy,
     /// The limits of memory use.
     pub limits: Limits,
     /// The timeouts for the client.
@@ -59,6 +61,7 @@ impl Default for Config {
             frame_max: 128 << 10,
             frame_min: 8192,
             heartbeat: 60,
+            policy: &Standard,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -112,6 +115,13 @@ impl Config {
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: u16) -> Self {
         self.heartbeat = heartbeat;
+        self
+    }
+
+    /// Sets `policy`.
+    #[must_use]
+    pub fn policy(mut self, policy: &'static dyn Policy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -190,10 +200,13 @@ impl Machine<Server> {
     /// the header is incomplete.
     pub(super) fn greet_client(&mut self, input: &mut BytesMut) -> Result<bool, CloseCause> {
         const TLS_HANDSHAKE: u8 = 0x16;
-        let refused = match (input.first(), input.first_chunk()) {
+        let accepts_0_9 = self.role.tolerance.header_0_9;
+        let refused = match (input.first(), input.first_chunk::<8>()) {
             (Some(&TLS_HANDSHAKE), _) => NotAmqp::Tls,
             (_, None) => return Ok(false),
-            (_, Some(&PROTOCOL_HEADER | &HEADER_0_9)) => {
+            (_, Some(header))
+                if *header == PROTOCOL_HEADER || (accepts_0_9 && *header == HEADER_0_9) =>
+            {
                 input.advance(PROTOCOL_HEADER.len());
                 self.start();
                 return Ok(true);

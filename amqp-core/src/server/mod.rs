@@ -4,14 +4,12 @@
 //! [`ChannelMut`] the commands of one channel. Exchanges and queues are the task of a broker on top
 //! of it.
 
-mod access;
 mod channel;
-mod erlang;
 mod event;
 mod handshake;
+mod policy;
 mod precheck;
 mod receive;
-mod reply;
 
 use alloc::string::String;
 
@@ -21,6 +19,10 @@ pub use self::{
     channel::ChannelMut,
     event::{AuthRequest, Event, Published},
     handshake::Config,
+    policy::{
+        ChannelState, IncompleteContent, Policy, ReceivedMethod, Standard, Tolerance, Verdict,
+        Violation,
+    },
 };
 use crate::{
     close::{Close, CloseCause, CloseReason},
@@ -44,15 +46,16 @@ use crate::{
 /// `close`; and after each synchronous [`Event::Request`] and each [`Event::Flow`]
 /// for the reply.
 ///
-/// A client that violates the protocol is answered with the reply codes and texts of RabbitMQ 3.10.
-/// During the handshake, and for input that RabbitMQ cannot decode, the transport is closed without
-/// a close method. [`CloseReason::code`] returns the code that was sent.
+/// [`Config::policy`] decides on the treatment of a client that violates the protocol.
+/// [`CloseReason::code`] returns the code that was sent.
 pub type Connection = crate::connection::Connection<Server>;
 
 /// The server side of a connection, and its state.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
+    /// That of the policy.
+    tolerance: Tolerance,
     /// The pending decision of the application.
     decision: Decision,
     /// The fields of `start-ok`. The mechanism is empty until it has been received.
@@ -83,6 +86,7 @@ impl Connection {
         config.check()?;
         let (limits, timeouts) = (config.limits.clone(), config.timeouts.clone());
         let role = Server {
+            tolerance: config.policy.tolerance(),
             config,
             decision: Decision::None,
             client_properties: FieldTable::default(),

@@ -1,21 +1,17 @@
-//! The checks that a server makes before all other rules of a method, in the order of RabbitMQ. The
-//! order decides which of several faults is reported.
+//! The place of the [policy](super::Policy) in the reception of methods.
 
-use super::{
-    Server,
-    access::{AccessMethod, REQUEST_OK},
-};
+use super::{ChannelState, IncompleteContent, ReceivedMethod, Server, Verdict, Violation};
 use crate::{
-    fault::Fault,
-    machine::{ChannelLife, Lookup, Machine, unlisted},
+    close::Close,
+    fault::{Fault, ProtocolError},
+    machine::{ChannelLife, Lookup, Machine, OffendingFrame, unlisted},
     method::{MethodDef as _, Rule},
     method_id::MethodId,
-    protocol::{Method, channel, connection},
-    wire::{DecodeError, parse},
+    protocol::channel,
 };
 
-/// The class that the machine handles itself, without decoding the arguments of all its methods:
-/// the precheck decodes them.
+/// The class that the machine handles itself, without decoding the arguments of all its methods: a
+/// policy may decode them.
 const CHANNEL_CLASS: u16 = channel::Open::ID.class;
 
 impl Machine<Server> {
@@ -34,114 +30,74 @@ impl Machine<Server> {
         {
             return Ok(true);
         }
-        self.screen_unusual(number, rule, arguments)
+        self.ask_policy(number, rule.id, arguments)
     }
 
-    #[cold]
-    fn screen_unusual(
-        &mut self,
-        number: u16,
-        rule: &Rule,
-        arguments: &[u8],
-    ) -> Result<bool, Fault> {
-        if number == 0 {
-            decode(rule.id, arguments)?;
-            // `connection.close` is not legal before the connection is open.
-            let leaves = rule.id == connection::Close::ID;
-            return if leaves && self.is_in_handshake() {
-                Err(Fault::NotDue)
-            } else {
-                Ok(true)
-            };
-        }
-        let opens = rule.id == channel::Open::ID;
-        let Some(life) = self.screen_channel(number, opens, || decode(rule.id, arguments))? else {
-            return Ok(true);
-        };
-        let closes = [channel::Close::ID, channel::CloseOk::ID].contains(&rule.id);
-        match life {
-            ChannelLife::Opening(_) | ChannelLife::Open => Ok(true),
-            ChannelLife::Closing(_) | ChannelLife::ClosingRemote if opens => {
-                Err(Fault::ChannelAlreadyOpen)
-            }
-            ChannelLife::Closing(_) => Ok(closes),
-            ChannelLife::ClosingRemote => {
-                if rule.id == channel::Close::ID {
-                    self.answer_close_again(number);
-                }
-                Ok(false)
-            }
-        }
-    }
-
-    /// Answers each further `channel.close` of a closed channel with `close-ok`, as RabbitMQ does
-    /// (`amqp-core/src/tests/server_faults.rs`).
-    fn answer_close_again(&mut self, number: u16) {
-        if let Lookup::Live(id, _) = self.lookup(number) {
-            self.put_method_anyway(id, &channel::CloseOk);
-        }
-    }
-
-    /// Makes the checks common to all methods of a channel. Returns the state of the channel:
-    /// `Some` if it exists. It may be missing for `channel.open` only.
-    fn screen_channel(
-        &mut self,
-        number: u16,
-        opens: bool,
-        decode: impl FnOnce() -> Result<(), DecodeError>,
-    ) -> Result<Option<ChannelLife>, Fault> {
-        if self.is_in_handshake() {
-            return Err(Fault::NotDue);
-        }
-        let life = match self.lookup(number) {
-            Lookup::Live(_, channel) if channel.assembly.in_progress() => {
-                return Err(Fault::MethodInContent);
-            }
-            Lookup::Live(_, channel) => Some(channel.life),
-            Lookup::Unused | Lookup::Free => None,
-        };
-        decode()?;
-        if life.is_none() && !opens {
-            return Err(Fault::ChannelNotOpen);
-        }
-        Ok(life)
-    }
-
-    /// Handles a method that is not in the table of rules: answers `access.request` on an open
-    /// channel, ignores the class `access` on a closing one, and returns a fault otherwise.
+    /// Handles a method that is not in the table of rules.
     pub(super) fn receive_unlisted(
         &mut self,
         number: u16,
         id: MethodId,
         arguments: &[u8],
     ) -> Result<(), Fault> {
-        let Some(method) = AccessMethod::of(id) else {
+        if self.ask_policy(number, id, arguments)? {
             return Err(unlisted(id));
-        };
-        if number == 0 {
-            method.decode(arguments)?;
-            return Err(Fault::NotDue);
         }
-        let life = self.screen_channel(number, false, || method.decode(arguments))?;
-        match (life, method) {
-            (Some(ChannelLife::Open), AccessMethod::Request) => {
-                self.put_unlisted(number, &REQUEST_OK);
-                Ok(())
-            }
-            (Some(ChannelLife::Open), AccessMethod::RequestOk) => Err(Fault::WrongSender),
-            _ => Ok(()),
-        }
+        Ok(())
     }
-}
 
-/// Checks that the arguments can be decoded.
-fn decode(id: MethodId, arguments: &[u8]) -> Result<(), DecodeError> {
-    Method::decode(id, arguments)?;
-    // A server refuses a reply text that is not UTF-8; a client accepts it.
-    if [channel::Close::ID, connection::Close::ID].contains(&id)
-        && let Some(text) = arguments.get(2..)
-    {
-        parse::short_str_ref(text).map_err(|_| DecodeError::InvalidUtf8)?;
+    #[cold]
+    fn ask_policy(&mut self, channel: u16, id: MethodId, arguments: &[u8]) -> Result<bool, Fault> {
+        let stage = self.stage();
+        let state = match self.lookup(channel) {
+            Lookup::Unused | Lookup::Free => ChannelState::Absent,
+            Lookup::Live(_, channel) if channel.assembly.in_progress() => ChannelState::InContent,
+            Lookup::Live(_, channel) => match channel.life {
+                ChannelLife::Opening(_) | ChannelLife::Open => ChannelState::Open,
+                ChannelLife::Closing(_) => ChannelState::Closing,
+                ChannelLife::ClosingRemote => ChannelState::Closed,
+            },
+        };
+        let received = ReceivedMethod {
+            id,
+            arguments,
+            channel,
+            state,
+            stage,
+        };
+        match self.role.config.policy.check(&received)? {
+            Verdict::Process => Ok(true),
+            Verdict::Ignore => Ok(false),
+            Verdict::Answer(payload) => {
+                self.put_unlisted(channel, payload);
+                Ok(false)
+            }
+        }
     }
-    Ok(())
+
+    /// The close method for a violation. `Some` if the client is notified before the transport is
+    /// closed.
+    pub(super) fn close_by_policy(
+        &mut self,
+        error: &ProtocolError,
+        frame: &OffendingFrame<'_>,
+    ) -> Option<Close> {
+        let (stage, channels) = (self.stage(), self.channel_count());
+        let content = match self.lookup(error.channel.unwrap_or_default()) {
+            Lookup::Live(_, channel) => channel.assembly.method().map(|method| IncompleteContent {
+                method,
+                awaits_header: channel.assembly.wants_header(),
+            }),
+            Lookup::Unused | Lookup::Free => None,
+        };
+        let violation = Violation {
+            error,
+            stage,
+            frame_type: frame.kind,
+            payload: frame.payload,
+            content,
+            channels,
+        };
+        self.role.config.policy.close(&violation)
+    }
 }

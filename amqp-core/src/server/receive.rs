@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::{Event, Published, Server, channel::ServerChannel, reply};
+use super::{Event, Published, Server, channel::ServerChannel};
 use crate::{
     body::Content,
     close::{Close, CloseCause, CloseReason, Stage},
@@ -18,19 +18,23 @@ impl Role for Server {
     type Event = Event;
     type Channel = ServerChannel;
 
-    /// RabbitMQ accepts frames that exceed the limit by the 8 octets of framing (section 4.2.3 of
-    /// the specification): several clients do not count these.
-    const FRAME_SLACK: u32 = 8;
-
     const PEER_AUTHENTICATES: bool = false;
 
     const ANSWERS_FIRST: bool = true;
 
     const FORGIVES_ENDED: bool = false;
 
-    const TYPE_LAST: bool = true;
+    fn frame_slack(&self) -> u32 {
+        self.tolerance.frame_slack
+    }
 
-    const SENDS_LARGE_HEADERS: bool = true;
+    fn reads_unknown_frames(&self) -> bool {
+        self.tolerance.whole_unknown_frames
+    }
+
+    fn sends_large_headers(&self) -> bool {
+        self.tolerance.large_headers
+    }
 
     fn is_peers(rule: &Rule) -> bool {
         rule.client_sends
@@ -64,7 +68,7 @@ impl Role for Server {
         error: &ProtocolError,
         frame: &OffendingFrame<'_>,
     ) -> Option<Close> {
-        reply::reply(machine, error, frame)
+        machine.close_by_policy(error, frame)
     }
 
     fn on_connection_method(machine: &mut Machine<Self>, method: Method) -> Result<(), Fault> {

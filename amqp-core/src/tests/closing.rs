@@ -257,13 +257,22 @@ fn every_close_has_a_deadline() {
 
 #[test]
 fn nothing_is_waited_for_behind_a_frame_that_cannot_be_read() {
+    // Section 4.2.3 of the specification: without sending any further data.
     let mut client = Client::open();
     client.feed(&[9; 8]);
     let reason = closed(&mut client);
-    assert_eq!(reason.code(), Some(ReplyCode::FRAME_ERROR));
+    assert_eq!(reason.code(), None);
+    assert_eq!(client.sent(), []);
+    assert!(client.conn.is_finished());
+    assert_eq!(client.conn.poll_timeout(), None);
+
+    // Its length is known: the server can read the close.
+    let mut client = Client::open();
+    client.feed(&[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF]);
+    assert_eq!(closed(&mut client).code(), Some(ReplyCode::FRAME_ERROR));
     assert!(!client.conn.is_finished());
     let Method::ConnectionClose(close) = client.only_method() else {
-        panic!("the server is not told");
+        panic!("the server is not notified");
     };
     assert_eq!(close.reply_code, ReplyCode::FRAME_ERROR);
     assert!(client.conn.is_finished());

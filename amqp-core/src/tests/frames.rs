@@ -351,9 +351,7 @@ fn a_frame_over_the_limit() {
         ..client::Config::default()
     };
     for role in Role::BOTH {
-        // What RabbitMQ tolerates of clients that forget the frame's own eight bytes.
-        let slack = if role == Role::Server { 8 } else { 0 };
-        let limit = LIMIT + slack;
+        let limit = LIMIT;
         let side = || {
             let config = client::Config {
                 frame_max: config.frame_max,

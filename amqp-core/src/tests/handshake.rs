@@ -383,12 +383,9 @@ fn a_frame_limit_below_the_standard_s_is_refused() {
     for frame_max in [1, 8, 4095] {
         let (mut client, _) = authenticating(Config::default());
         client.send(0, &connection::Tune::default().frame_max(frame_max));
-        let Method::ConnectionClose(close) = client.only_method() else {
-            panic!("the suggestion was taken");
-        };
-        assert_eq!(close.reply_code, ReplyCode::NOT_ALLOWED);
+        assert_eq!(client.sent(), []);
         let Event::Closed(reason) = client.only_event() else {
-            panic!("the connection goes on");
+            panic!("the suggestion was accepted");
         };
         let CloseCause::ProtocolError(error) = reason.cause() else {
             panic!("{reason}");
@@ -522,8 +519,18 @@ fn a_frame_before_tune_has_at_most_8192_bytes() {
 
     let mut client = Client::new(Config::default());
     client.send(0, &longest(8193));
-    let Method::ConnectionClose(close) = client.only_method() else {
-        panic!("the frame was taken");
+    // Before `connection.open` the transport is closed without a method: section 2.2.4 of the
+    // specification.
+    assert_eq!(client.sent(), []);
+    let Event::Closed(reason) = client.only_event() else {
+        panic!("the frame was accepted");
     };
-    assert_eq!(close.reply_code, ReplyCode::FRAME_ERROR);
+    let CloseCause::ProtocolError(error) = reason.cause() else {
+        panic!("{reason}");
+    };
+    assert!(matches!(
+        error.fault,
+        Fault::FrameTooLarge { size: 8193, .. }
+    ));
+    assert_eq!(error.code, None);
 }

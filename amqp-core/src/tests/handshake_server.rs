@@ -336,16 +336,6 @@ fn tune_ok_must_keep_to_the_rules() {
     }
 }
 
-/// RabbitMQ takes it for 0-9-1, and some clients say it.
-#[test]
-fn a_client_may_say_0_9_for_0_9_1() {
-    let mut server = Server::server(Config::default());
-    server.feed(b"AMQP\x01\x01\x00\x09");
-    assert!(matches!(server.only_method(), Method::ConnectionStart(_)));
-    server.send(0, &start_ok());
-    assert_eq!(server.server_events().len(), 1);
-}
-
 #[test]
 fn tune_suggests_what_was_configured() {
     let mut server = started(Config {
@@ -439,7 +429,7 @@ fn methods_of_another_stage_are_faults() {
         &|server| server.send(0, &connection::TuneOk::default()),
         &|server| server.send(0, &connection::Open::default()),
         &|server| server.send(0, &connection::UpdateSecret::default()),
-        &|server| server.send(0, &connection::Close::default()),
+        &|server| server.send(0, &connection::CloseOk),
         &|server| server.send(1, &channel::Open),
     ];
     let due = [(1, 0), (3, 2), (4, 3)];
@@ -451,14 +441,13 @@ fn methods_of_another_stage_are_faults() {
             }
             let (_, mut server) = every_stage().into_iter().nth(step).unwrap();
             say(&mut server);
-            // A client that has not agreed on the limits yet is told nothing.
-            let code = match (step, number) {
-                (1..4, _) => None,
-                (_, 6) => Some(ReplyCode::UNEXPECTED_FRAME),
-                _ => Some(ReplyCode::CHANNEL_ERROR),
+            // Section 2.2.4 of the specification: without a method before `connection.open`.
+            let fault = faulted(&mut server, None);
+            let expected = match number {
+                5 => Fault::UnexpectedReply,
+                _ => Fault::NotDue,
             };
-            let fault = faulted(&mut server, code);
-            assert_eq!(fault, Fault::NotDue, "{number} in step {step}");
+            assert_eq!(fault, expected, "{number} in step {step}");
         }
     }
 }

@@ -5,7 +5,7 @@ use alloc::{string::ToString as _, vec, vec::Vec};
 use super::script::*;
 use crate::{
     ApiMisuse, ChannelId, CloseCause, Fault, RequestError, Requeue,
-    client::{Config, Connection, Delivery, Event, Outcome},
+    client::{Config, Connection, Event, Outcome},
     frame::FrameKind,
     protocol::{Method, ReplyCode, basic, channel, confirm, connection},
     wire::{DecodeError, FieldTable, LongStr},
@@ -374,38 +374,6 @@ fn while_the_connection_closes_it_is_passed_over() {
             assert!(matches!(&events[..], [Event::Closed(reason)] if reason.is_clean()));
         }
     }
-}
-
-/// A server sends what it has; see the note of `send_content`.
-#[test]
-fn a_server_sends_headers_over_the_frame_limit() {
-    let mut pair = super::pair::Pair::open_with(
-        Config {
-            frame_max: 8192,
-            ..Config::default()
-        },
-        crate::server::Config::default(),
-    );
-    let id = pair.open_channel();
-    let consume = consume("q", "t").no_wait(true);
-    pair.client_channel(id).consume(consume).unwrap();
-    pair.exchange();
-    pair.take_client_events();
-    let properties = with_header(50_000);
-    pair.server_channel(id)
-        .send_content(&deliver("t", 1), &properties, "body")
-        .unwrap();
-    pair.exchange();
-    let [Event::Delivered(Delivery { content, .. })] = &pair.take_client_events()[..] else {
-        panic!("no delivery");
-    };
-    assert_eq!(content.properties.decode(), Ok(properties.clone()));
-    // A client does not, as a server would close the connection for it.
-    let published = pair
-        .client_channel(id)
-        .publish(&publish("q"), &properties, "body");
-    assert!(published.is_err());
-    assert!(pair.client.is_open());
 }
 
 /// Properties that cannot be read cost nothing but themselves.

@@ -128,13 +128,7 @@ impl Step {
 /// What is to become of a method during the handshake.
 fn expected_during_handshake(step: Step, rule: &Rule, number: u16) -> Expected {
     use Expected::{Accepted, Closed, Refused};
-    let of_server = step.role() == Role::Server;
-    if of_server && number != 0 {
-        Refused(Fault::NotDue, 503)
-    } else if of_server && rule.id == connection::Close::ID {
-        // Who is not in yet cannot leave.
-        Refused(Fault::NotDue, 503)
-    } else if !step.role().hears(rule) {
+    if !step.role().hears(rule) {
         Refused(Fault::WrongSender, 503)
     } else if rule.connection != (number == 0) {
         Refused(Fault::WrongChannel, 503)

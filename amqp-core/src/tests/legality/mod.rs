@@ -90,11 +90,6 @@ fn of_handshake(id: MethodId) -> bool {
 /// What is to become of a method on an open connection, on which nothing was asked.
 fn expected_when_open(role: Role, rule: &Rule, place: Place) -> Expected {
     use Expected::{Accepted, Answered, Closed, Ignored, Refused};
-    if role == Role::Server
-        && let Some(expected) = expected_of_server_first(rule, place)
-    {
-        return expected;
-    }
     if !role.hears(rule) {
         return Refused(Fault::WrongSender, 503);
     }
@@ -113,34 +108,16 @@ fn expected_when_open(role: Role, rule: &Rule, place: Place) -> Expected {
         Place::OverTheMaximum => Refused(Fault::ChannelNumber(CHANNEL_MAX), 504),
         Place::NeverOpened | Place::ClosedByThePeer | Place::ClosedByThisSide if opens => Accepted,
         Place::NeverOpened => Refused(Fault::ChannelNotOpen, 504),
-        // Nobody but the peer of a close knows when it has taken effect.
+        Place::ClosedByThePeer | Place::ClosedByThisSide if role == Role::Server => {
+            Refused(Fault::ChannelNotOpen, 504)
+        }
+        // What a server sends may cross a close.
         Place::ClosedByThePeer | Place::ClosedByThisSide => Ignored,
         Place::Closing if rule.id == channel::Close::ID => Answered,
         // The answer to the close frees the number, which a server has nobody to tell of.
         Place::Closing if rule.id == channel::CloseOk::ID && role == Role::Client => Accepted,
         Place::Closing => Ignored,
         Place::HeaderDue | Place::BodyDue => Refused(Fault::MethodInContent, 505),
-    }
-}
-
-/// What a server looks at before it looks at who may say the method where.
-fn expected_of_server_first(rule: &Rule, place: Place) -> Option<Expected> {
-    use Expected::{Ignored, Refused};
-    let opens = rule.id == channel::Open::ID;
-    let closes = [channel::Close::ID, channel::CloseOk::ID].contains(&rule.id);
-    match place {
-        Place::HeaderDue | Place::BodyDue => Some(Refused(Fault::MethodInContent, 505)),
-        Place::NeverOpened
-        | Place::OverTheMaximum
-        | Place::ClosedByThePeer
-        | Place::ClosedByThisSide
-            if !opens =>
-        {
-            Some(Refused(Fault::ChannelNotOpen, 504))
-        }
-        Place::Closing if opens => Some(Refused(Fault::ChannelAlreadyOpen, 504)),
-        Place::Closing if !closes => Some(Ignored),
-        _ => None,
     }
 }
 

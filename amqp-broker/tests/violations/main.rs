@@ -1,92 +1,29 @@
-//! What a server tells a client that broke the protocol: what RabbitMQ 3.10.8 tells it, measured
-//! with the same bytes.
+//! The reply to a client that violates the protocol: that of RabbitMQ 3.10.8, measured with the same
+//! bytes.
 
-use alloc::{
-    format,
-    string::{String, ToString as _},
-    vec::Vec,
-};
+mod side;
 
-use super::{
-    pair::Pair,
-    side::{
-        Event, Role, Sent, Side, body_frame, header_frame, method_bytes, method_frame, raw_frame,
-    },
-};
-use crate::{
+use amqp_core::{
     CloseCause, MethodDef as _, MethodId,
-    frame::PROTOCOL_HEADER,
+    frame::{FrameKind, PROTOCOL_HEADER},
     protocol::{Method, ReplyCode, basic, channel, connection, queue, tx},
-    server::{self, Event as ServerEvent},
+    server::Event,
 };
 
-/// How far the client had come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    /// It has got `start`.
-    Start,
-    /// It has got `tune`.
-    Tune,
-    /// It has agreed to the limits.
-    Opening,
-    /// It has opened channel 1.
-    Open,
-    /// The server has closed channel 1, and waits for the answer.
-    Closing,
-    /// Channel 1 was closed.
-    Closed,
-}
+use self::side::{
+    At, Sent, Side, body_frame, closed, header_frame, method_bytes, method_frame, raw_frame,
+};
 
-impl At {
-    fn side(self) -> Side {
-        let feed = |side: &mut Side, method: &Method| side.feed(&method_frame(0, method));
-        if matches!(self, Self::Open | Self::Closing | Self::Closed) {
-            let mut pair = Pair::open();
-            let id = pair.open_channel();
-            match self {
-                Self::Closing => {
-                    let mut channel = pair.server_channel(id);
-                    channel.close(ReplyCode::NOT_FOUND, "no", None).unwrap();
-                    pair.collect_output();
-                }
-                Self::Closed => {
-                    let mut channel = pair.client_channel(id);
-                    channel.close(ReplyCode::SUCCESS, "bye").unwrap();
-                    pair.exchange();
-                }
-                _ => {}
-            }
-            return Side::of(pair, Role::Server);
-        }
-        let mut side = Side::server(server::Config::default());
-        side.feed(&PROTOCOL_HEADER);
-        if self != Self::Start {
-            let start_ok = connection::StartOk::default().mechanism("PLAIN").unwrap();
-            feed(&mut side, &start_ok.into());
-            side.as_server().accept().unwrap();
-        }
-        if self == Self::Opening {
-            let tune_ok = connection::TuneOk {
-                channel_max: 3,
-                frame_max: 131_072,
-                heartbeat: 0,
-            };
-            feed(&mut side, &tune_ok.into());
-        }
-        side.sent();
-        side.events();
-        side
-    }
-}
-
-/// What the client is told: code, class and method, text; nothing when it is hung up on.
-fn told(at: At, bytes: &[u8]) -> Option<String> {
+/// The close that the client receives: code, class and method, text. `Some` if it receives one
+/// before the transport is closed.
+fn reply(at: At, bytes: &[u8]) -> Option<String> {
     let mut side = at.side();
     let events = side.feed(bytes);
     let mut pieces = at.side();
-    assert_eq!(pieces.feed_pieces(bytes.chunks(1)), events);
+    let piecewise: Vec<_> = bytes.chunks(1).flat_map(|byte| pieces.feed(byte)).collect();
+    assert_eq!(piecewise, events);
 
-    let [reason] = events.iter().filter_map(Event::closed).collect::<Vec<_>>()[..] else {
+    let [reason] = events.iter().filter_map(closed).collect::<Vec<_>>()[..] else {
         panic!("{at:?} {bytes:?} gives {events:?}");
     };
     let CloseCause::ProtocolError(error) = reason.cause() else {
@@ -95,7 +32,7 @@ fn told(at: At, bytes: &[u8]) -> Option<String> {
     let sent = side.sent_frames();
     assert_eq!(pieces.sent_frames(), sent);
     let Some(close) = sent.last() else {
-        assert_eq!((error.code, side.is_finished()), (None, true));
+        assert_eq!((error.code, side.server.is_finished()), (None, true));
         return None;
     };
     let Method::ConnectionClose(close) = close.method() else {
@@ -108,13 +45,13 @@ fn told(at: At, bytes: &[u8]) -> Option<String> {
 }
 
 #[track_caller]
-fn tells(at: At, bytes: &[u8], expected: &str) {
-    assert_eq!(told(at, bytes).as_deref(), Some(expected), "{at:?}");
+fn replies(at: At, bytes: &[u8], expected: &str) {
+    assert_eq!(reply(at, bytes).as_deref(), Some(expected), "{at:?}");
 }
 
 #[track_caller]
 fn hangs_up(at: At, bytes: &[u8]) {
-    assert_eq!(told(at, bytes), None, "{at:?} {bytes:?}");
+    assert_eq!(reply(at, bytes), None, "{at:?} {bytes:?}");
 }
 
 fn method(number: u16, class: u16, method: u16, arguments: &[u8]) -> Vec<u8> {
@@ -148,7 +85,7 @@ fn declare_with(fields: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn who_has_not_agreed_on_the_limits_is_hung_up_on() {
+fn a_client_without_agreed_limits_is_disconnected() {
     for at in [At::Start, At::Tune] {
         for bytes in [
             of(0, connection::Close::default()),
@@ -196,22 +133,22 @@ fn a_method_of_another_stage_is_a_channel_error() {
             (method(0, 30, 10, &[0, 0]), "30.10"),
         ] {
             let text = format!("CHANNEL_ERROR - unexpected method in connection state {state}");
-            tells(at, &bytes, &format!("504 {named} {text}"));
+            replies(at, &bytes, &format!("504 {named} {text}"));
         }
     }
     let running = "CHANNEL_ERROR - unexpected method in connection state running";
-    tells(
+    replies(
         At::Open,
         &method(0, 10, 40, &OPEN),
         &format!("504 10.40 {running}"),
     );
     let opening = "CHANNEL_ERROR - unexpected method in connection state opening";
     let close = of(0, connection::Close::default());
-    tells(At::Opening, &close, &format!("504 10.50 {opening}"));
+    replies(At::Opening, &close, &format!("504 10.50 {opening}"));
 }
 
 #[test]
-fn what_is_no_frame_of_channel_zero_is_unexpected_before_the_connection_is_open() {
+fn frames_of_other_channels_are_unexpected_before_the_connection_is_open() {
     for (bytes, expected) in [
         (
             method(1, 20, 10, &[0]),
@@ -226,14 +163,14 @@ fn what_is_no_frame_of_channel_zero_is_unexpected_before_the_connection_is_open(
         ),
     ] {
         let expected = format!("505 0.0 UNEXPECTED_FRAME - {expected}");
-        tells(At::Opening, &bytes, &expected);
+        replies(At::Opening, &bytes, &expected);
     }
     let unknown = "501 0.0 FRAME_ERROR - type 9, all octets = <<>>: unknown_frame";
-    tells(At::Opening, &frame(9, 0, b""), unknown);
+    replies(At::Opening, &frame(9, 0, b""), unknown);
     hangs_up(At::Opening, &method(0, 99, 99, &[]));
     hangs_up(At::Opening, &method(0, 10, 50, &[0]));
     let text = "501 10.40 FRAME_ERROR - Malformed UTF-8 in shortstr";
-    tells(At::Opening, &method(0, 10, 40, &[1, 0xFF, 0, 0]), text);
+    replies(At::Opening, &method(0, 10, 40, &[1, 0xFF, 0, 0]), text);
 }
 
 #[test]
@@ -278,7 +215,7 @@ fn frames_that_are_wrong() {
             "type 65, all octets = <<>>: {frame_too_large,1342177289,131064}",
         ),
     ] {
-        tells(
+        replies(
             At::Open,
             &bytes,
             &format!("501 0.0 FRAME_ERROR - {expected}"),
@@ -289,7 +226,7 @@ fn frames_that_are_wrong() {
         (frame(8, 3000, b""), "type 8, all octets = <<>>"),
         (frame(3, 0, b"x"), "type 3, all octets = <<\"x\">>"),
     ] {
-        tells(
+        replies(
             At::Open,
             &bytes,
             &format!("505 0.0 UNEXPECTED_FRAME - {expected}"),
@@ -297,11 +234,11 @@ fn frames_that_are_wrong() {
     }
     // A large body is shown as any other.
     let text = "505 0.0 UNEXPECTED_FRAME - type 3, first 16 octets = <<\"xxxxxxxxxxxxxxxx\">>";
-    tells(At::Open, &frame(3, 0, &[b'x'; 70_000]), text);
+    replies(At::Open, &frame(3, 0, &[b'x'; 70_000]), text);
 }
 
 #[test]
-fn what_does_not_exist_is_hung_up_on() {
+fn unknown_methods_and_field_types_end_the_transport() {
     for number in [0, 1, 7] {
         for (class, id) in [(99, 99), (50, 99), (0, 0), (70, 10), (30, 99)] {
             hangs_up(At::Open, &method(number, class, id, &[1, 2, 3]));
@@ -369,27 +306,27 @@ fn arguments_that_cannot_be_read() {
             "10.50 FRAME_ERROR - Malformed UTF-8 in shortstr",
         ),
     ] {
-        tells(At::Open, &bytes, &format!("501 {expected}"));
+        replies(At::Open, &bytes, &format!("501 {expected}"));
     }
-    // Whether the channel is open is looked at later.
+    // The channel is checked later.
     for number in [1, 7] {
         for at in [At::Open, At::Closing, At::Closed] {
             let text = "501 50.10 FRAME_ERROR - cannot decode <<>>";
-            tells(at, &method(number, 50, 10, &[]), text);
+            replies(at, &method(number, 50, 10, &[]), text);
         }
     }
     let open = "501 20.10 FRAME_ERROR - cannot decode <<0,122,122>>";
-    tells(At::Open, &method(7, 20, 10, b"\0zz"), open);
+    replies(At::Open, &method(7, 20, 10, b"\0zz"), open);
     for bytes in [
         method(0, 10, 50, &[0]),
         method(0, 10, 70, &[]),
         method(0, 50, 10, &[]),
         method(0, 10, 10, &[]),
     ] {
-        tells(At::Open, &bytes, "541 0.0 INTERNAL_ERROR");
+        replies(At::Open, &bytes, "541 0.0 INTERNAL_ERROR");
     }
     // A text that is too long ends with dots.
-    let numbers = told(At::Open, &method(1, 50, 10, &[0xFF; 100])).unwrap();
+    let numbers = reply(At::Open, &method(1, 50, 10, &[0xFF; 100])).unwrap();
     let text = numbers.strip_prefix("501 50.10 ").unwrap();
     assert_eq!(text.len(), 255);
     assert!(text.starts_with("FRAME_ERROR - cannot decode <<255,255,255,"));
@@ -419,19 +356,19 @@ fn methods_and_content_of_a_channel_that_is_not_open() {
     for (at, number) in [(At::Open, 2), (At::Open, 3000), (At::Closed, 1)] {
         for (bytes, named) in cases(number) {
             let text = format!("504 {named} CHANNEL_ERROR - expected 'channel.open'");
-            tells(at, &bytes, &text);
+            replies(at, &bytes, &text);
         }
         for bytes in content(number) {
-            tells(at, &bytes, no_method);
+            replies(at, &bytes, no_method);
         }
     }
     let again = "504 20.10 CHANNEL_ERROR - second 'channel.open' seen";
     for at in [At::Open, At::Closing] {
-        tells(at, &of(1, channel::Open), again);
+        replies(at, &of(1, channel::Open), again);
     }
     // Before the answer to its close has left, a channel is not free either.
     let close = of(1, channel::Close::default());
-    tells(At::Open, &[close, of(1, channel::Open)].concat(), again);
+    replies(At::Open, &[close, of(1, channel::Open)].concat(), again);
 }
 
 #[test]
@@ -451,7 +388,7 @@ fn methods_that_are_not_a_client_s_or_not_of_a_channel() {
         (method(1, 30, 11, &[0, 1]), "30.11"),
     ] {
         let text = format!("503 {named} COMMAND_INVALID - unimplemented method");
-        tells(At::Open, &bytes, &text);
+        replies(At::Open, &bytes, &text);
     }
 }
 
@@ -479,7 +416,7 @@ fn content_that_is_out_of_order() {
         (header_frame(1, 50, 0, 0, &[]), "one for class 50 instead"),
     ] {
         let text = format!("{header_due} {got}");
-        tells(At::Open, &[&begun[..], &next].concat(), &text);
+        replies(At::Open, &[&begun[..], &next].concat(), &text);
     }
     let body_due = "505 60.40 UNEXPECTED_FRAME - expected content body, got non content body frame \
                     instead";
@@ -490,11 +427,11 @@ fn content_that_is_out_of_order() {
         of(1, channel::Close::default()),
         body_frame(1, b"hello"),
     ] {
-        tells(At::Open, &[&begun[..], &next].concat(), body_due);
+        replies(At::Open, &[&begun[..], &next].concat(), body_due);
     }
     let none_due = "505 0.0 UNEXPECTED_FRAME - expected method frame, got non method frame instead";
     for next in [header_frame(1, 99, 0, 0, &[]), body_frame(1, b"x")] {
-        tells(At::Open, &next, none_due);
+        replies(At::Open, &next, none_due);
     }
     hangs_up(At::Open, &[publish(1), method(1, 99, 99, &[])].concat());
     for properties in [
@@ -504,7 +441,7 @@ fn content_that_is_out_of_order() {
     ] {
         let bad = header_frame(1, 60, 0, 0, properties);
         let bytes = [publish(1), bad].concat();
-        tells(At::Open, &bytes, "541 0.0 INTERNAL_ERROR");
+        replies(At::Open, &bytes, "541 0.0 INTERNAL_ERROR");
     }
 }
 
@@ -513,11 +450,11 @@ fn a_channel_above_the_limit_is_not_allowed() {
     let open = of(3000, channel::Open);
     let text =
         "530 0.0 NOT_ALLOWED - channel number 3000 is above the negotiated channel_max (2047)";
-    tells(At::Open, &open, text);
+    replies(At::Open, &open, text);
 
     let mut side = At::Opening.side();
     side.feed(&of(0, connection::Open::default()));
-    side.as_server().open().unwrap();
+    side.server.open().unwrap();
     for number in 1..=3 {
         side.feed(&of(number, channel::Open));
     }
@@ -535,16 +472,14 @@ fn a_channel_above_the_limit_is_not_allowed() {
 /// The methods that a server has sent.
 fn sent_ids(side: &mut Side) -> Vec<(u16, MethodId)> {
     let sent = side.sent_frames();
-    let methods = sent
-        .iter()
-        .filter(|sent| sent.kind == crate::frame::FrameKind::Method);
+    let methods = sent.iter().filter(|sent| sent.kind == FrameKind::Method);
     methods
         .map(|sent| (sent.channel, sent.method().id()))
         .collect()
 }
 
 #[test]
-fn access_is_granted_to_whoever_asks() {
+fn access_is_granted_on_request() {
     let request = method(1, 30, 10, b"\x05/data\x1f");
     let mut side = At::Open.side();
     assert_eq!(side.feed(&request.repeat(2)), []);
@@ -552,19 +487,19 @@ fn access_is_granted_to_whoever_asks() {
     assert_eq!(side.sent(), granted.repeat(2));
     let mut side = At::Closing.side();
     assert_eq!(side.feed(&request), []);
-    assert_eq!((side.sent().len(), side.close_reason()), (0, None));
+    assert_eq!((side.sent().len(), side.server.close_reason()), (0, None));
 }
 
 /// A server that was asked for a queue, and has sent a large message and then the answer.
 fn answering() -> Side {
     let mut side = At::Open.side();
     let events = side.feed(&[declare(1), declare(1)].concat());
-    let [Event::Server(ServerEvent::Request { channel, .. }), _] = events[..] else {
+    let [Event::Request { channel, .. }, _] = events[..] else {
         panic!("{events:?}");
     };
-    let mut on = side.as_server().channel(channel).unwrap();
+    let mut on = side.server.channel(channel).unwrap();
     let properties = basic::Properties::default();
-    let body = alloc::vec![7; 200_000];
+    let body = vec![7; 200_000];
     on.send_content(&basic::Deliver::default(), &properties, body)
         .unwrap();
     on.send(&queue::DeclareOk::default()).unwrap();
@@ -572,7 +507,7 @@ fn answering() -> Side {
 }
 
 #[test]
-fn what_was_answered_is_sent_before_the_end() {
+fn replies_are_sent_before_the_end() {
     let before = [(1, basic::Deliver::ID), (1, queue::DeclareOk::ID)];
     let close = connection::Close::ID;
     let close_ok = connection::CloseOk::ID;
@@ -599,14 +534,14 @@ fn what_was_answered_is_sent_before_the_end() {
     }
     // Also when the application closes, for a method or just so.
     let mut side = answering();
-    let server = side.as_server();
+    let server = &mut side.server;
     server.close(ReplyCode::SUCCESS, "bye");
     server.close_after(ReplyCode::NOT_ALLOWED, "no", queue::Declare::ID);
     assert_eq!(sent_ids(&mut side), [&before[..], &[(0, close)]].concat());
-    // Who is hung up on gets nothing more.
+    // Without a close, the rest is not sent either.
     let mut side = answering();
     side.feed(&method(1, 99, 99, &[]));
-    assert!(side.sent().is_empty() && side.is_finished());
+    assert!(side.sent().is_empty() && side.server.is_finished());
 }
 
 #[test]
@@ -619,14 +554,14 @@ fn a_channel_that_is_closed_twice_is_answered_twice() {
     assert_eq!(sent_ids(&mut side), [close_ok, close_ok]);
     // Then its number is free.
     let events = side.feed(&of(1, channel::Open));
-    assert_eq!((events.len(), side.close_reason()), (1, None));
+    assert_eq!((events.len(), side.server.close_reason()), (1, None));
 }
 
 #[test]
-fn the_text_of_a_close_reason_says_what_was_wrong() {
+fn the_text_of_a_close_reason_names_the_fault() {
     let mut side = At::Open.side();
     let events = side.feed(&declare(7));
-    let reason = events.iter().find_map(Event::closed).unwrap();
+    let reason = events.iter().find_map(closed).unwrap();
     assert_eq!(reason.code(), Some(ReplyCode::CHANNEL_ERROR));
     let text = "closed because the peer broke the protocol: the channel is not open, in \
                 queue.declare, on channel 7";

@@ -1,11 +1,8 @@
 //! Access tickets. AMQP 0-9-1 has removed them. RabbitMQ still grants every client the ticket 1 on
 //! `access.request`, and ignores the tickets in later methods
-//! (`amqp-core/src/tests/server_faults.rs`).
+//! (`amqp-broker/tests/violations`).
 
-use crate::{
-    method_id::MethodId,
-    wire::{DecodeError, parse},
-};
+use amqp_core::{MethodId, wire::DecodeError};
 
 /// `access.request-ok` with ticket 1: class, method, ticket.
 pub(super) const REQUEST_OK: [u8; 6] = [0, 30, 0, 11, 0, 1];
@@ -30,16 +27,21 @@ impl AccessMethod {
 
     /// Checks that the arguments can be decoded.
     pub(super) fn decode(self, arguments: &[u8]) -> Result<(), DecodeError> {
-        parse::all(arguments, |input| match self {
+        let after = |input: &[u8], len: usize| match input.len().checked_sub(len) {
+            None => Err(DecodeError::Truncated),
+            Some(0) => Ok(()),
+            Some(left) => Err(DecodeError::TrailingBytes { left }),
+        };
+        match self {
             Self::Request => {
-                let (input, _realm) = parse::short_str_ref(input)?;
-                let (input, _bits) = parse::bits(input)?;
-                Ok((input, ()))
+                let (len, rest) = arguments.split_first().ok_or(DecodeError::Truncated)?;
+                let (realm, flags) = rest
+                    .split_at_checked(usize::from(*len))
+                    .ok_or(DecodeError::Truncated)?;
+                core::str::from_utf8(realm).map_err(|_| DecodeError::InvalidUtf8)?;
+                after(flags, 1)
             }
-            Self::RequestOk => {
-                let (input, _ticket) = parse::short(input)?;
-                Ok((input, ()))
-            }
-        })
+            Self::RequestOk => after(arguments, 2),
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! They depend on the state of the connection and of the channel as well as on the fault. The
 //! transport is closed without a close method up to the negotiation of limits, and later for an
 //! unknown class or method, and for arguments on a channel with an unknown table field type or a
-//! field that extends beyond its table (`amqp-core/src/tests/server_faults.rs`).
+//! field that extends beyond its table (`amqp-broker/tests/violations`).
 //!
 //! Some faults are reported earlier than by RabbitMQ, since no further input can correct them: a
 //! body longer than announced (RabbitMQ until 4.2 waits for a frame other than a body frame),
@@ -20,42 +20,35 @@ use alloc::{
     string::{String, ToString as _},
 };
 
-use super::{
-    Server,
-    erlang::{push_numbers, push_pair, push_snippet},
-};
-use crate::{
-    close::{Close, Stage},
-    fault::{Fault, ProtocolError},
-    frame::CONTENT_HEAD,
-    limits::FRAME_OVERHEAD,
-    machine::{Lookup, Machine, OffendingFrame},
-    method::MethodDef as _,
-    method_id::MethodId,
+use amqp_core::{
+    Close, FRAME_OVERHEAD, Fault, MethodDef as _, MethodId, Stage,
     protocol::{FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, ReplyCode, channel},
+    server::Violation,
     wire::{DecodeError, ShortStr},
 };
 
-/// Returns the close method for a fault. `Some` if the client is notified before the transport is
-/// closed.
-pub(super) fn reply(
-    machine: &mut Machine<Server>,
-    error: &ProtocolError,
-    frame: &OffendingFrame<'_>,
-) -> Option<Close> {
-    let stage = machine.stage();
+use super::erlang::{push_numbers, push_pair, push_snippet};
+
+/// The size of the fixed part of a content header's payload, in bytes (section 4.2.6.1 of the
+/// specification).
+const CONTENT_HEAD: usize = 12;
+
+/// Returns the close method for a violation. `Some` if the client is notified before the transport
+/// is closed.
+pub(super) fn close(violation: &Violation<'_>) -> Option<Close> {
+    let (error, stage) = (violation.error, violation.stage);
     let number = error.channel.unwrap_or_default();
     let reply = match stage {
-        Stage::Greeting | Stage::Authenticating | Stage::Tuning => return None,
         Stage::Opening | Stage::Open | Stage::Closing => match &error.fault {
-            Fault::FrameTooLarge { size, limit } => frame_too_large(frame, *size, *limit),
-            Fault::FrameEnd(end) => frame_end(frame, *end),
-            _ if stage == Stage::Opening && number != 0 => unexpected_frame(frame),
-            _ if is_unknown(&error.fault, frame) => unknown_frame(frame),
-            Fault::Heartbeat | Fault::ContentOnChannelZero => unexpected_frame(frame),
+            Fault::FrameTooLarge { size, limit } => frame_too_large(violation, *size, *limit),
+            Fault::FrameEnd(end) => frame_end(violation, *end),
+            _ if stage == Stage::Opening && number != 0 => unexpected_frame(violation),
+            _ if is_unknown(violation) => unknown_frame(violation),
+            Fault::Heartbeat | Fault::ContentOnChannelZero => unexpected_frame(violation),
             fault if number == 0 => on_connection(stage, fault, error.method)?,
-            fault => on_channel(machine, fault, error, frame)?,
+            _ => on_channel(violation)?,
         },
+        _ => return None,
     };
     Some(Close {
         text: clip(reply.text),
@@ -64,7 +57,7 @@ pub(super) fn reply(
 }
 
 /// Builds a close with a text that begins with the name of the code.
-fn close(code: ReplyCode, method: Option<MethodId>, text: impl AsRef<str>) -> Close {
+fn reply(code: ReplyCode, method: Option<MethodId>, text: impl AsRef<str>) -> Close {
     let name = code.name().unwrap_or_default().to_ascii_uppercase();
     let name = name.replace('-', "_");
     let text = format!("{name} - {}", text.as_ref());
@@ -86,41 +79,42 @@ fn clip(mut text: String) -> String {
 
 // Faults of frames.
 
-fn frame_too_large(frame: &OffendingFrame<'_>, size: u64, limit: u32) -> Close {
+fn frame_too_large(violation: &Violation<'_>, size: u64, limit: u32) -> Close {
     let size = size - FRAME_OVERHEAD as u64;
     // RabbitMQ shows the limit of the payload; `limit` is that of the frame with its slack.
     let limit = u64::from(limit).saturating_sub(2 * FRAME_OVERHEAD as u64);
-    let mut text = describe(frame.kind, &[]);
+    let mut text = describe(violation.frame_type, &[]);
     text.push_str(&format!(": {{frame_too_large,{size},{limit}}}"));
-    close(ReplyCode::FRAME_ERROR, None, text)
+    reply(ReplyCode::FRAME_ERROR, None, text)
 }
 
-fn frame_end(frame: &OffendingFrame<'_>, end: u8) -> Close {
-    let mut text = describe(frame.kind, frame.payload);
+fn frame_end(violation: &Violation<'_>, end: u8) -> Close {
+    let mut text = describe(violation.frame_type, violation.payload);
     text.push_str(": ");
     push_pair(&mut text, "invalid_frame_end_marker", end);
-    close(ReplyCode::FRAME_ERROR, None, text)
+    reply(ReplyCode::FRAME_ERROR, None, text)
 }
 
 /// Returns whether RabbitMQ reports the frame as `unknown_frame`.
-fn is_unknown(fault: &Fault, frame: &OffendingFrame<'_>) -> bool {
-    match frame.kind {
-        FRAME_HEARTBEAT => !frame.payload.is_empty(),
-        FRAME_HEADER => frame.payload.len() < CONTENT_HEAD,
+fn is_unknown(violation: &Violation<'_>) -> bool {
+    let fault = &violation.error.fault;
+    match violation.frame_type {
+        FRAME_HEARTBEAT => !violation.payload.is_empty(),
+        FRAME_HEADER => violation.payload.len() < CONTENT_HEAD,
         FRAME_METHOD => *fault == Fault::FrameTooShort,
         _ => matches!(fault, Fault::FrameType(_)),
     }
 }
 
-fn unknown_frame(frame: &OffendingFrame<'_>) -> Close {
-    let mut text = describe(frame.kind, frame.payload);
+fn unknown_frame(violation: &Violation<'_>) -> Close {
+    let mut text = describe(violation.frame_type, violation.payload);
     text.push_str(": unknown_frame");
-    close(ReplyCode::FRAME_ERROR, None, text)
+    reply(ReplyCode::FRAME_ERROR, None, text)
 }
 
-fn unexpected_frame(frame: &OffendingFrame<'_>) -> Close {
-    let text = describe(frame.kind, frame.payload);
-    close(ReplyCode::UNEXPECTED_FRAME, None, text)
+fn unexpected_frame(violation: &Violation<'_>) -> Close {
+    let text = describe(violation.frame_type, violation.payload);
+    reply(ReplyCode::UNEXPECTED_FRAME, None, text)
 }
 
 fn describe(kind: u8, payload: &[u8]) -> String {
@@ -143,22 +137,18 @@ fn on_connection(stage: Stage, fault: &Fault, method: Option<MethodId>) -> Optio
                 _ => "running",
             };
             let text = format!("unexpected method in connection state {state}");
-            Some(close(ReplyCode::CHANNEL_ERROR, method, text))
+            Some(reply(ReplyCode::CHANNEL_ERROR, method, text))
         }
     }
 }
 
 /// Builds the close for a method or content on a channel.
-fn on_channel(
-    machine: &mut Machine<Server>,
-    fault: &Fault,
-    error: &ProtocolError,
-    frame: &OffendingFrame<'_>,
-) -> Option<Close> {
-    let method = error.method;
+fn on_channel(violation: &Violation<'_>) -> Option<Close> {
+    let (error, kind) = (violation.error, violation.frame_type);
+    let (fault, method) = (&error.fault, error.method);
     let number = error.channel.unwrap_or_default();
     Some(match fault {
-        Fault::Decode(_) if frame.kind != FRAME_METHOD => internal_error(),
+        Fault::Decode(_) if kind != FRAME_METHOD => internal_error(),
         Fault::Decode(
             DecodeError::UnknownClass(_)
             | DecodeError::UnknownMethod(_)
@@ -167,23 +157,21 @@ fn on_channel(
         ) => return None,
         Fault::Decode(DecodeError::InvalidUtf8) => malformed_text(None),
         Fault::Decode(_) => {
-            let arguments = frame.payload.get(METHOD_HEAD..).unwrap_or_default();
+            let arguments = violation.payload.get(METHOD_HEAD..).unwrap_or_default();
             let mut text = "cannot decode ".to_string();
             push_numbers(&mut text, arguments);
-            close(ReplyCode::FRAME_ERROR, method, text)
+            reply(ReplyCode::FRAME_ERROR, method, text)
         }
-        Fault::ChannelNotOpen | Fault::ChannelNumber(_) if frame.kind != FRAME_METHOD => {
-            no_method()
-        }
+        Fault::ChannelNotOpen | Fault::ChannelNumber(_) if kind != FRAME_METHOD => no_method(),
         Fault::ChannelNumber(max) if method == Some(channel::Open::ID) => {
-            too_many_channels(machine.channel_count(), number, *max)
+            too_many_channels(violation.channels, number, *max)
         }
         Fault::ChannelNotOpen | Fault::ChannelNumber(_) => {
-            close(ReplyCode::CHANNEL_ERROR, method, "expected 'channel.open'")
+            reply(ReplyCode::CHANNEL_ERROR, method, "expected 'channel.open'")
         }
         Fault::ChannelAlreadyOpen => {
             let text = "second 'channel.open' seen";
-            close(ReplyCode::CHANNEL_ERROR, method, text)
+            reply(ReplyCode::CHANNEL_ERROR, method, text)
         }
         Fault::MethodInContent
         | Fault::UnexpectedHeader
@@ -191,15 +179,15 @@ fn on_channel(
         | Fault::HeaderClass(_)
         | Fault::HeaderWeight(_)
         | Fault::BodyOverrun { .. }
-        | Fault::TooManyEmptyFrames(_) => content_due(machine, number, fault),
+        | Fault::TooManyEmptyFrames(_) => content_due(violation),
         Fault::BodyTooLarge { size, limit } => {
             let text = format!("message size {size} is larger than configured max size {limit}");
-            close(ReplyCode::PRECONDITION_FAILED, method, text)
+            reply(ReplyCode::PRECONDITION_FAILED, method, text)
         }
         Fault::AssemblyTooLarge { .. } => {
-            close(ReplyCode::PRECONDITION_FAILED, method, fault.to_string())
+            reply(ReplyCode::PRECONDITION_FAILED, method, fault.to_string())
         }
-        _ => close(ReplyCode::COMMAND_INVALID, method, "unimplemented method"),
+        _ => reply(ReplyCode::COMMAND_INVALID, method, "unimplemented method"),
     })
 }
 
@@ -214,20 +202,18 @@ fn too_many_channels(count: usize, number: u16, max: u16) -> Close {
             "number of channels opened ({count}) has reached the negotiated channel_max ({max})"
         )
     };
-    close(ReplyCode::NOT_ALLOWED, None, text)
+    reply(ReplyCode::NOT_ALLOWED, None, text)
 }
 
 /// Builds the close for a frame other than the one that the content requires (section 4.2.6 of the
 /// specification).
-fn content_due(machine: &mut Machine<Server>, number: u16, fault: &Fault) -> Close {
-    let Lookup::Live(_, channel) = machine.lookup(number) else {
+fn content_due(violation: &Violation<'_>) -> Close {
+    let Some(content) = violation.content else {
         return no_method();
     };
-    let Some(method) = channel.assembly.method() else {
-        return no_method();
-    };
-    let text = if channel.assembly.wants_header() {
-        let got = match fault {
+    let method = content.method;
+    let text = if content.awaits_header {
+        let got = match &violation.error.fault {
             Fault::HeaderClass(class) => format!("one for class {class}"),
             _ => "non content header frame".to_string(),
         };
@@ -236,16 +222,16 @@ fn content_due(machine: &mut Machine<Server>, number: u16, fault: &Fault) -> Clo
     } else {
         "expected content body, got non content body frame instead".to_string()
     };
-    close(ReplyCode::UNEXPECTED_FRAME, Some(method), text)
+    reply(ReplyCode::UNEXPECTED_FRAME, Some(method), text)
 }
 
 fn no_method() -> Close {
     let text = "expected method frame, got non method frame instead";
-    close(ReplyCode::UNEXPECTED_FRAME, None, text)
+    reply(ReplyCode::UNEXPECTED_FRAME, None, text)
 }
 
 fn malformed_text(method: Option<MethodId>) -> Close {
-    close(
+    reply(
         ReplyCode::FRAME_ERROR,
         method,
         "Malformed UTF-8 in shortstr",
