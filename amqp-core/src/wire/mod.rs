@@ -106,3 +106,14 @@ impl nom::error::ParseError<&[u8]> for DecodeError {
         other
     }
 }
+
+/// The only fallible conversion in a parser is that of a text.
+impl nom::error::FromExternalError<&[u8], core::str::Utf8Error> for DecodeError {
+    fn from_external_error(
+        _input: &[u8],
+        _kind: nom::error::ErrorKind,
+        _error: core::str::Utf8Error,
+    ) -> Self {
+        Self::InvalidUtf8
+    }
+}

@@ -1,8 +1,17 @@
 //! Parsers of the data types (section 4.2.5 of the specification). Each consumes one value at the
 //! front of its input.
+//!
+//! Numbers, strings and their lengths are read without the parsers of nom, because the arguments of
+//! every message consist of them; `ARCHITECTURE.md` has the measurement. Combinators of nom make
+//! the other parsers from these, as those of tables.
 
 use bytes::Bytes;
-use nom::{Err, IResult};
+use nom::{
+    Emit, Err, IResult, Mode as _, OutputM, OutputMode, PResult, Parser,
+    combinator::{consumed, eof, map, map_res, recognize, success},
+    multi::many_till,
+    sequence::{pair, preceded},
+};
 
 use super::{
     Decimal, DecodeError, FieldArray, FieldTable, FieldValue, LongStr, MAX_TABLE_DEPTH, Secret,
@@ -77,10 +86,8 @@ fn short_bytes(input: &[u8]) -> Parsed<'_, &[u8]> {
 
 #[inline]
 pub(crate) fn octet(input: &[u8]) -> Parsed<'_, u8> {
-    match input {
-        [octet, rest @ ..] => Ok((rest, *octet)),
-        [] => Err(Err::Error(DecodeError::Truncated)),
-    }
+    let (rest, [octet]) = array(input)?;
+    Ok((rest, octet))
 }
 
 /// Consumes an octet of up to eight consecutive bit arguments, the first in the lowest bit (section
@@ -130,39 +137,45 @@ fn lossy_text(input: &[u8]) -> Parsed<'_, ShortStr> {
 /// Like [`text`], but without keeping the text.
 #[inline]
 pub(crate) fn skip_text(input: &[u8]) -> Parsed<'_, ()> {
-    let (rest, _) = short_bytes(input)?;
-    Ok((rest, ()))
+    map(short_bytes, drop).parse_complete(input)
 }
 
 /// Consumes a short string, without a copy.
 #[inline]
 pub(crate) fn short_str_ref(input: &[u8]) -> Parsed<'_, &str> {
-    let (rest, bytes) = short_bytes(input)?;
-    match core::str::from_utf8(bytes) {
-        Ok(text) => Ok((rest, text)),
-        Err(_) => Err(Err::Error(DecodeError::InvalidUtf8)),
-    }
+    map_res(short_bytes, core::str::from_utf8).parse_complete(input)
 }
 
 pub(crate) fn long_str(input: &[u8]) -> Parsed<'_, LongStr> {
-    let (rest, bytes) = long_bytes(input)?;
-    Ok((rest, LongStr::from(bytes)))
+    map(long_bytes, LongStr::from).parse_complete(input)
 }
 
 pub(crate) fn secret(input: &[u8]) -> Parsed<'_, Secret> {
-    let (rest, bytes) = long_bytes(input)?;
-    Ok((rest, Secret::from(bytes)))
+    map(long_bytes, Secret::from).parse_complete(input)
 }
 
 #[inline]
 pub(crate) fn timestamp(input: &[u8]) -> Parsed<'_, Timestamp> {
-    let (rest, seconds) = longlong(input)?;
-    Ok((rest, Timestamp(seconds)))
+    map(longlong, Timestamp).parse_complete(input)
 }
 
 pub(crate) fn table(input: &[u8]) -> Parsed<'_, FieldTable> {
+    whole_table(input, fields(1))
+}
+
+/// Consumes a table without an allocation. Fails exactly if [`table`] fails.
+pub(crate) fn skip_table(input: &[u8]) -> Parsed<'_, ()> {
+    whole_table(input, map(recognize(fields(1)), drop))
+}
+
+/// Consumes a table that is in no other one. `fields` parses the bytes after its length.
+fn whole_table<'a, T>(
+    input: &'a [u8],
+    mut fields: impl Parser<&'a [u8], Output = T, Error = DecodeError>,
+) -> Parsed<'a, T> {
     let (rest, body) = long_bytes(input)?;
-    Ok((rest, fields(body, 1).map_err(inside)?))
+    let (_, table) = fields.parse_complete(body).map_err(inside)?;
+    Ok((rest, table))
 }
 
 /// Returns the long string in the first field called `name` of a table. `Some` if there is such a
@@ -171,23 +184,19 @@ pub(crate) fn table(input: &[u8]) -> Parsed<'_, FieldTable> {
 /// # Errors
 /// If `table` is not a table.
 pub(crate) fn bare_long_str<'a>(
-    mut table: &'a [u8],
+    table: &'a [u8],
     name: &str,
 ) -> Result<Option<&'a [u8]>, DecodeError> {
     let mut first = None;
-    while !table.is_empty() {
-        let (value, key) = short_bytes(table).map_err(cause)?;
-        let (rest, ()) = skip_value(value, 1).map_err(cause)?;
-        if first.is_none() && key == name.as_bytes() {
-            first = Some(value);
+    let note = |(key, value): (&[u8], &'a [u8])| {
+        if key == name.as_bytes() {
+            first.get_or_insert(value);
         }
-        table = rest;
-    }
+    };
+    let field = map(pair(short_bytes, recognize(Value { depth: 1 })), note);
+    all(table, |table| many_till(field, eof).parse_complete(table))?;
     match first {
-        Some([b'S', text @ ..]) => {
-            let (_, text) = long_bytes(text).map_err(cause)?;
-            Ok(Some(text))
-        }
+        Some([b'S', text @ ..]) => all(text, long_bytes).map(Some),
         Some(_) | None => Ok(None),
     }
 }
@@ -198,14 +207,11 @@ pub(crate) fn visit_table<'a>(
     table: &'a [u8],
     mut each: impl FnMut(&'a [u8], &'a [u8]),
 ) -> Result<(), DecodeError> {
-    let mut fields = all(table, long_bytes)?;
-    while !fields.is_empty() {
-        let (value, name) = short_bytes(fields).map_err(cause)?;
-        let (rest, ()) = skip_value(value, 1).map_err(cause)?;
-        each(name, before(fields, rest));
-        fields = rest;
-    }
-    Ok(())
+    let field = consumed(pair(short_bytes, recognize(Value { depth: 1 })));
+    let field = map(field, |(field, (name, _))| each(name, field));
+    all(all(table, long_bytes)?, |fields| {
+        map(many_till(field, eof), drop).parse_complete(fields)
+    })
 }
 
 /// Returns the part of `input` before its suffix `end`.
@@ -215,161 +221,110 @@ pub(crate) fn before<'a>(input: &'a [u8], end: &[u8]) -> &'a [u8] {
     input.get(..len).unwrap_or_default()
 }
 
-/// Consumes a table without an allocation. Fails exactly if [`table`] fails.
-pub(crate) fn skip_table(input: &[u8]) -> Parsed<'_, ()> {
-    let (rest, body) = long_bytes(input)?;
-    skip_fields(body, 1).map_err(inside)?;
-    Ok((rest, ()))
-}
-
-/// Parses the fields of a table at nesting depth `depth`. The depth bounds the recursion.
-fn fields(mut body: &[u8], depth: usize) -> Result<FieldTable, Err<DecodeError>> {
-    check_depth(depth)?;
-    let mut table = FieldTable::new();
-    while !body.is_empty() {
-        let (rest, name) = text(body)?;
-        let (rest, value) = value(rest, depth)?;
-        table.push(name, value);
-        body = rest;
-    }
-    Ok(table)
-}
-
-fn elements(mut body: &[u8], depth: usize) -> Result<FieldArray, Err<DecodeError>> {
-    check_depth(depth)?;
-    let mut array = FieldArray::new();
-    while !body.is_empty() {
-        let (rest, value) = value(body, depth)?;
-        array.push(value);
-        body = rest;
-    }
-    Ok(array)
-}
-
-fn check_depth(depth: usize) -> Result<(), Err<DecodeError>> {
-    if depth > MAX_TABLE_DEPTH {
-        return Err(Err::Error(DecodeError::TableTooDeep));
-    }
-    Ok(())
-}
-
-/// Consumes a tag and a value, in a table or array at nesting depth `depth`.
-fn value(input: &[u8], depth: usize) -> Parsed<'_, FieldValue> {
-    let (input, tag) = octet(input)?;
-    Ok(match tag {
-        b't' => {
-            let (rest, [octet]) = array(input)?;
-            (rest, FieldValue::Bool(octet != 0))
-        }
-        b'b' => {
-            let (rest, bytes) = array(input)?;
-            (rest, FieldValue::I8(i8::from_be_bytes(bytes)))
-        }
-        b'B' => {
-            let (rest, octet) = octet(input)?;
-            (rest, FieldValue::U8(octet))
-        }
-        b's' => {
-            let (rest, bytes) = array(input)?;
-            (rest, FieldValue::I16(i16::from_be_bytes(bytes)))
-        }
-        b'u' => {
-            let (rest, bytes) = array(input)?;
-            (rest, FieldValue::U16(u16::from_be_bytes(bytes)))
-        }
-        b'I' => {
-            let (rest, bytes) = array(input)?;
-            (rest, FieldValue::I32(i32::from_be_bytes(bytes)))
-        }
-        b'i' => {
-            let (rest, bytes) = array(input)?;
-            (rest, FieldValue::U32(u32::from_be_bytes(bytes)))
-        }
-        b'l' => {
-            let (rest, bytes) = array(input)?;
-            (rest, FieldValue::I64(i64::from_be_bytes(bytes)))
-        }
-        b'L' => {
-            let (rest, bytes) = array(input)?;
-            (rest, FieldValue::I64Alias(i64::from_be_bytes(bytes)))
-        }
-        b'f' => {
-            let (rest, bytes) = array(input)?;
-            (rest, FieldValue::F32(f32::from_be_bytes(bytes)))
-        }
-        b'd' => {
-            let (rest, bytes) = array(input)?;
-            (rest, FieldValue::F64(f64::from_be_bytes(bytes)))
-        }
-        b'D' => {
-            let (rest, scale) = octet(input)?;
-            let (rest, value) = long(rest)?;
-            (rest, FieldValue::Decimal(Decimal { scale, value }))
-        }
-        b'S' => {
-            let (rest, text) = long_str(input)?;
-            (rest, FieldValue::LongStr(text))
-        }
-        b'A' => {
-            let (rest, body) = long_bytes(input)?;
-            (rest, FieldValue::Array(elements(body, depth + 1)?))
-        }
-        b'T' => {
-            let (rest, timestamp) = timestamp(input)?;
-            (rest, FieldValue::Timestamp(timestamp))
-        }
-        b'F' => {
-            let (rest, body) = long_bytes(input)?;
-            (rest, FieldValue::Table(fields(body, depth + 1)?))
-        }
-        b'x' => {
-            let (rest, bytes) = long_bytes(input)?;
-            (rest, FieldValue::Bytes(Bytes::copy_from_slice(bytes)))
-        }
-        b'V' => (input, FieldValue::Void),
-        unknown => return Err(Err::Error(DecodeError::UnknownFieldType(unknown))),
+/// Returns the parser of the fields of a table at nesting depth `depth`.
+fn fields<'a>(depth: usize) -> impl Parser<&'a [u8], Output = FieldTable, Error = DecodeError> {
+    let fields = many_till(pair(Name, Value { depth }), eof);
+    map(preceded(at_depth(depth), fields), |(fields, _)| {
+        fields.into_iter().collect()
     })
 }
 
-fn skip_fields(mut body: &[u8], depth: usize) -> Result<(), Err<DecodeError>> {
-    check_depth(depth)?;
-    while !body.is_empty() {
-        let (rest, ()) = skip_text(body)?;
-        (body, _) = skip_value(rest, depth)?;
-    }
-    Ok(())
+/// Returns the parser of the elements of an array at nesting depth `depth`.
+fn elements<'a>(depth: usize) -> impl Parser<&'a [u8], Output = FieldArray, Error = DecodeError> {
+    let elements = many_till(Value { depth }, eof);
+    map(preceded(at_depth(depth), elements), |(elements, _)| {
+        elements.into_iter().collect()
+    })
 }
 
-fn skip_elements(mut body: &[u8], depth: usize) -> Result<(), Err<DecodeError>> {
-    check_depth(depth)?;
-    while !body.is_empty() {
-        (body, _) = skip_value(body, depth)?;
+/// Returns a parser that consumes nothing and fails beyond the maximum nesting depth, which bounds
+/// the recursion.
+fn at_depth<'a>(depth: usize) -> impl FnMut(&'a [u8]) -> Parsed<'a, ()> {
+    move |input| {
+        if depth > MAX_TABLE_DEPTH {
+            return Err(Err::Error(DecodeError::TableTooDeep));
+        }
+        Ok((input, ()))
     }
-    Ok(())
 }
 
-/// Like [`value`], but without keeping the value.
-fn skip_value(input: &[u8], depth: usize) -> Parsed<'_, ()> {
-    let (input, tag) = octet(input)?;
-    let (rest, _) = match tag {
-        b't' | b'b' | b'B' => bytes(input, 1)?,
-        b's' | b'u' => bytes(input, 2)?,
-        b'I' | b'i' | b'f' => bytes(input, 4)?,
-        b'l' | b'L' | b'd' | b'T' => bytes(input, 8)?,
-        b'D' => bytes(input, 5)?,
-        b'S' | b'x' => long_bytes(input)?,
-        b'V' => (input, input),
-        b'A' => {
-            let (rest, body) = long_bytes(input)?;
-            skip_elements(body, depth + 1)?;
-            (rest, body)
+/// Returns the parser of a number of `N` bytes.
+fn number<'a, const N: usize, T>(
+    from_bytes: impl Fn([u8; N]) -> T,
+    value: impl Fn(T) -> FieldValue,
+) -> impl Parser<&'a [u8], Output = FieldValue, Error = DecodeError> {
+    map(array, move |bytes| value(from_bytes(bytes)))
+}
+
+/// The parser of the name of a field: [`text`], or [`skip_text`] if only [`recognize`]d.
+struct Name;
+
+impl<'a> Parser<&'a [u8]> for Name {
+    type Output = ShortStr;
+    type Error = DecodeError;
+
+    #[inline]
+    fn process<OM: OutputMode>(
+        &mut self,
+        input: &'a [u8],
+    ) -> PResult<OM, &'a [u8], ShortStr, DecodeError> {
+        let (rest, bytes) =
+            short_bytes.process::<OutputM<Emit, OM::Error, OM::Incomplete>>(input)?;
+        let name = OM::Output::bind(|| match ShortStr::read(input) {
+            Ok((_, name)) => name,
+            Err(_) => ShortStr::from_lossy(bytes),
+        });
+        Ok((rest, name))
+    }
+}
+
+/// The parser of a tag and a value, in a table or array at nesting depth `depth`.
+///
+/// Within [`recognize`] it accepts the same input, and makes no value.
+struct Value {
+    depth: usize,
+}
+
+impl<'a> Parser<&'a [u8]> for Value {
+    type Output = FieldValue;
+    type Error = DecodeError;
+
+    fn process<OM: OutputMode>(
+        &mut self,
+        input: &'a [u8],
+    ) -> PResult<OM, &'a [u8], FieldValue, DecodeError> {
+        let (input, tag) = octet.process::<OutputM<Emit, OM::Error, OM::Incomplete>>(input)?;
+        let depth = self.depth + 1;
+        match tag {
+            b't' => map(octet, |octet| FieldValue::Bool(octet != 0)).process::<OM>(input),
+            b'b' => number(i8::from_be_bytes, FieldValue::I8).process::<OM>(input),
+            b'B' => map(octet, FieldValue::U8).process::<OM>(input),
+            b's' => number(i16::from_be_bytes, FieldValue::I16).process::<OM>(input),
+            b'u' => map(short, FieldValue::U16).process::<OM>(input),
+            b'I' => number(i32::from_be_bytes, FieldValue::I32).process::<OM>(input),
+            b'i' => map(long, FieldValue::U32).process::<OM>(input),
+            b'l' => number(i64::from_be_bytes, FieldValue::I64).process::<OM>(input),
+            b'L' => number(i64::from_be_bytes, FieldValue::I64Alias).process::<OM>(input),
+            b'f' => number(f32::from_be_bytes, FieldValue::F32).process::<OM>(input),
+            b'd' => number(f64::from_be_bytes, FieldValue::F64).process::<OM>(input),
+            b'D' => map(pair(octet, long), |(scale, value)| {
+                FieldValue::Decimal(Decimal { scale, value })
+            })
+            .process::<OM>(input),
+            b'S' => map(long_bytes, |text| FieldValue::LongStr(text.into())).process::<OM>(input),
+            b'A' => {
+                map(long_bytes.and_then(elements(depth)), FieldValue::Array).process::<OM>(input)
+            }
+            b'T' => map(timestamp, FieldValue::Timestamp).process::<OM>(input),
+            b'F' => map(long_bytes.and_then(fields(depth)), FieldValue::Table).process::<OM>(input),
+            b'x' => map(long_bytes, |bytes| {
+                FieldValue::Bytes(Bytes::copy_from_slice(bytes))
+            })
+            .process::<OM>(input),
+            b'V' => success(FieldValue::Void).process::<OM>(input),
+            unknown => Err(Err::Error(OM::Error::bind(|| {
+                DecodeError::UnknownFieldType(unknown)
+            }))),
         }
-        b'F' => {
-            let (rest, body) = long_bytes(input)?;
-            skip_fields(body, depth + 1)?;
-            (rest, body)
-        }
-        unknown => return Err(Err::Error(DecodeError::UnknownFieldType(unknown))),
-    };
-    Ok((rest, ()))
+    }
 }
