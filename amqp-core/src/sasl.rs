@@ -12,10 +12,15 @@
 //! tune                           ------->
 //! ```
 
-use alloc::borrow::ToOwned;
-use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::{borrow::ToOwned, boxed::Box, string::String};
 use core::fmt;
+
+use nom::{
+    Parser as _,
+    bytes::complete::{tag, take_till},
+    combinator::all_consuming,
+    sequence::preceded,
+};
 
 use crate::wire::{DecodeError, Secret, parse, put};
 
@@ -295,12 +300,11 @@ pub struct Credentials {
 /// If the response is not a NUL, a user name in UTF-8, a NUL and a password without a NUL. Like
 /// RabbitMQ, this refuses an authorization identity before the first NUL (section 2 of RFC 4616).
 pub fn parse_plain(response: &[u8]) -> Result<Credentials, SaslError> {
-    let mut parts = response.split(|byte| *byte == 0);
-    let (Some(identity), Some(username), Some(password), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(SaslError::Malformed("it does not have two NULs"));
-    };
+    let part = || take_till(|byte| byte == 0);
+    let next = || preceded(tag(&b"\0"[..]), part());
+    let (_, (identity, username, password)) = all_consuming((part(), next(), next()))
+        .parse_complete(response)
+        .map_err(|_: nom::Err<()>| SaslError::Malformed("it does not have two NULs"))?;
     if !identity.is_empty() {
         return Err(SaslError::Malformed("it does not begin with a NUL"));
     }

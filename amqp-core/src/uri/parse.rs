@@ -1,17 +1,25 @@
 //! The parser of URIs.
+//!
+//! The parts that can be malformed have parsers of nom. A split that cannot fail, as that of a list
+//! at its commas, is one of the standard library, and so is the only one that begins at the end.
 
-use alloc::borrow::ToOwned;
-use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
-use core::net::Ipv6Addr;
-use core::str::FromStr;
-use core::time::Duration;
+use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use core::{net::Ipv6Addr, str::FromStr, time::Duration};
 
-use super::text::{decode, decode_text, is_name, is_plain};
-use super::{DEFAULT_HOST, Scheme, ServerNameIndication, TlsParameters, Uri, UriError, Verify};
-use crate::dial::Address;
-use crate::wire::ShortStr;
+use nom::{
+    IResult, Parser,
+    branch::alt,
+    bytes::complete::{tag, take_till, take_until, take_while, take_while_m_n, take_while1},
+    character::complete::{char, digit1, satisfy},
+    combinator::{all_consuming, cut, map, map_res, opt, rest, verify},
+    sequence::{pair, preceded, terminated},
+};
+
+use super::{
+    DEFAULT_HOST, Scheme, ServerNameIndication, TlsParameters, Uri, UriError, Verify,
+    text::{decode, decode_text, is_name, is_plain},
+};
+use crate::{dial::Address, wire::ShortStr};
 
 impl TryFrom<&str> for Uri {
     type Error = UriError;
@@ -25,19 +33,13 @@ impl FromStr for Uri {
     type Err = UriError;
 
     fn from_str(text: &str) -> Result<Self, UriError> {
-        let (scheme, rest) = text.split_once("://").ok_or(UriError::MissingScheme)?;
+        let scheme = terminated(take_until("://"), tag("://"));
+        let (scheme, text) = whole(pair(scheme, rest), text).ok_or(UriError::MissingScheme)?;
         let scheme = parse_scheme(scheme)?;
-        if rest.contains('#') {
-            return Err(UriError::Fragment);
-        }
-        let (rest, query) = match rest.split_once('?') {
-            Some((rest, query)) => (rest, Some(query)),
-            None => (rest, None),
-        };
-        let (authority, vhost) = match rest.split_once('/') {
-            Some((authority, vhost)) => (authority, Some(vhost)),
-            None => (rest, None),
-        };
+        let vhost = opt(preceded(char('/'), until("?#")));
+        let query = opt(preceded(char('?'), until("#")));
+        let parts = (until("/?#"), vhost, query);
+        let (authority, vhost, query) = whole(parts, text).ok_or(UriError::Fragment)?;
         // Checked first: the parts of a split login could cause any other error.
         if query.is_some_and(|query| query.contains('@')) {
             return Err(UriError::Query);
@@ -61,6 +63,17 @@ impl FromStr for Uri {
     }
 }
 
+/// Runs a parser that must consume the whole of `text`. `Some` if it succeeds.
+fn whole<'a, T>(parser: impl Parser<&'a str, Output = T, Error = ()>, text: &'a str) -> Option<T> {
+    let (_, value) = all_consuming(parser).parse_complete(text).ok()?;
+    Some(value)
+}
+
+/// Returns the parser of a text, which may be empty, before the first of the characters `ends`.
+fn until<'a>(ends: &'static str) -> impl FnMut(&'a str) -> IResult<&'a str, &'a str, ()> {
+    take_till(|next| ends.contains(next))
+}
+
 fn parse_scheme(scheme: &str) -> Result<Scheme, UriError> {
     for known in [Scheme::Amqp, Scheme::Amqps] {
         if scheme.eq_ignore_ascii_case(known.as_str()) {
@@ -69,10 +82,9 @@ fn parse_scheme(scheme: &str) -> Result<Scheme, UriError> {
     }
     // A text that cannot be a scheme (section 3.1 of RFC 3986) may contain a password, so the error
     // does not repeat it.
-    let possible = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let first = satisfy(|first| first.is_ascii_alphabetic());
+    let others = take_while(|next: char| next.is_ascii_alphanumeric() || "+-.".contains(next));
+    let possible = whole(pair(first, others), scheme).is_some();
     Err(if possible {
         UriError::UnknownScheme(scheme.to_owned())
     } else {
@@ -116,10 +128,10 @@ impl Uri {
             return Ok(());
         }
         for parameter in query.split('&') {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            if name.is_empty() || !name.bytes().all(is_name) {
-                return Err(UriError::ParameterName);
-            }
+            let value = opt(preceded(char('='), rest));
+            let (name, value) = whole(pair(take_while1(is_name), value), parameter)
+                .ok_or(UriError::ParameterName)?;
+            let value = value.unwrap_or_default();
             match name {
                 "heartbeat" => once("heartbeat", value, &mut self.heartbeat)?,
                 "channel_max" => once("channel_max", value, &mut self.channel_max)?,
@@ -180,21 +192,19 @@ fn parse_addresses(list: &str, scheme: Scheme) -> Result<Vec<Address>, UriError>
 
 /// Parses a host, which may be empty, and a port if there is one.
 fn parse_address(address: &str) -> Result<(String, Option<u16>), UriError> {
-    let (host, port) = if let Some(address) = address.strip_prefix('[') {
-        let (address, rest) = address.split_once(']').ok_or(UriError::HostAddress)?;
-        let port = match rest {
-            "" => None,
-            rest => Some(rest.strip_prefix(':').ok_or(UriError::HostAddress)?),
-        };
-        (parse_ipv6(address)?, port)
-    } else {
-        let (host, port) = match address.split_once(':') {
-            Some((_, port)) if port.contains(':') => return Err(UriError::HostAddress),
-            Some((host, port)) => (host, Some(port)),
-            None => (address, None),
-        };
-        (decode_text(host, is_plain).map_err(UriError::Host)?, port)
-    };
+    let bracketed = pair(
+        terminated(until("]"), char(']')),
+        opt(preceded(char(':'), rest)),
+    );
+    let bracketed = map(preceded(char('['), cut(bracketed)), |(address, port)| {
+        (parse_ipv6(address), port)
+    });
+    let named = pair(until(":"), opt(preceded(char(':'), until(":"))));
+    let named = map(named, |(host, port)| {
+        (decode_text(host, is_plain).map_err(UriError::Host), port)
+    });
+    let (host, port) = whole(alt((bracketed, named)), address).ok_or(UriError::HostAddress)?;
+    let host = host?;
     // A colon without a port is treated as no port.
     let port = match port.filter(|port| !port.is_empty()) {
         Some(digits) => Some(parse_port(digits).ok_or(UriError::Port)?),
@@ -209,21 +219,14 @@ fn parse_port(digits: &str) -> Option<u16> {
 
 /// Parses the IPv6 address between brackets, with a zone if there is one (RFC 6874).
 fn parse_ipv6(address: &str) -> Result<String, UriError> {
-    let (address, zone) = match address.split_once("%25") {
-        Some((address, zone)) => (address, Some(zone)),
-        None => (address, None),
+    let ip = verify(until("%"), |ip: &str| ip.parse::<Ipv6Addr>().is_ok());
+    let zone = preceded(tag("%25"), verify(rest, |zone: &str| !zone.is_empty()));
+    let (ip, zone) = whole(pair(ip, opt(zone)), address).ok_or(UriError::HostAddress)?;
+    let Some(zone) = zone else {
+        return Ok(ip.to_owned());
     };
-    if address.parse::<Ipv6Addr>().is_err() {
-        return Err(UriError::HostAddress);
-    }
-    match zone {
-        Some("") => Err(UriError::HostAddress),
-        Some(zone) => {
-            let zone = decode_text(zone, is_plain).map_err(UriError::Host)?;
-            Ok(format!("{address}%{zone}"))
-        }
-        None => Ok(address.to_owned()),
-    }
+    let zone = decode_text(zone, is_plain).map_err(UriError::Host)?;
+    Ok(format!("{ip}%{zone}"))
 }
 
 /// The value of a query parameter that may occur once.
@@ -318,8 +321,7 @@ fn once<T: Value>(name: &'static str, value: &str, field: &mut Option<T>) -> Res
 
 /// Parses an unsigned number. The standard library would accept a sign too.
 fn parse_number<T: FromStr>(digits: &str) -> Option<T> {
-    let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-    digits.parse().ok()
+    whole(map_res(digit1, T::from_str), digits)
 }
 
 /// Parses the name of a SASL mechanism: 1 to 20 upper-case letters, digits, `-` and `_` (section
@@ -327,7 +329,7 @@ fn parse_number<T: FromStr>(digits: &str) -> Option<T> {
 fn parse_mechanism(value: &str) -> Result<String, UriError> {
     decode_text(value, is_plain)
         .ok()
-        .filter(|name| (1..=20).contains(&name.len()) && name.bytes().all(is_name))
+        .filter(|name| whole(take_while_m_n(1, 20, is_name), name).is_some())
         .map(|name| name.to_ascii_uppercase())
         .ok_or(UriError::ParameterValue {
             name: "auth_mechanism",

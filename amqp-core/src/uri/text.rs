@@ -1,13 +1,22 @@
 //! Percent-encoding, and the characters that need none (section 2 of RFC 3986).
 
-use alloc::string::String;
-use alloc::vec::Vec;
+use alloc::{string::String, vec::Vec};
 use core::fmt::{self, Write as _};
+
+use nom::{
+    Err, Parser as _,
+    branch::alt,
+    bytes::complete::tag,
+    combinator::{cut, eof, map, map_opt, verify},
+    multi::many_till,
+    number::complete::be_u8,
+    sequence::{pair, preceded},
+};
 
 use super::TextFault;
 
-pub(super) const fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+pub(super) const fn is_name(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '_')
 }
 
 /// Returns whether the byte never needs encoding (section 2.3 of RFC 3986).
@@ -25,21 +34,19 @@ pub(super) fn decode_text(text: &str, allowed: impl Fn(u8) -> bool) -> Result<St
 }
 
 pub(super) fn decode(text: &str, allowed: impl Fn(u8) -> bool) -> Result<Vec<u8>, TextFault> {
+    // As long as necessary from the start: growing would leave parts of a password in memory.
     let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let (Some(high), Some(low)) = (digit(bytes.next()), digit(bytes.next())) else {
-                return Err(TextFault::Escape);
-            };
-            decoded.push((high << 4 | low) as u8);
-        } else if allowed(byte) {
-            decoded.push(byte);
-        } else {
-            return Err(TextFault::Character);
-        }
-    }
+    let digit = || map_opt(be_u8, |byte| char::from(byte).to_digit(16));
+    let escape = preceded(tag(&b"%"[..]), cut(pair(digit(), digit())));
+    let escape = map(escape, |(high, low)| (high << 4 | low) as u8);
+    let plain = verify(be_u8, |byte| allowed(*byte));
+    let byte = map(alt((escape, plain)), |byte| decoded.push(byte));
+    let result = many_till(byte, eof).parse_complete(text.as_bytes());
+    result.map_err(|error| match error {
+        // Only an escape is `cut`.
+        Err::Failure(()) => TextFault::Escape,
+        Err::Error(()) | Err::Incomplete(_) => TextFault::Character,
+    })?;
     Ok(decoded)
 }
 
