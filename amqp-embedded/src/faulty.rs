@@ -16,7 +16,7 @@ use std::{
 
 use amqp_broker::{BytePlan, Direction, Gate};
 use amqp_core::{Instant, Transmit};
-use amqp_driver::io::{Timer, Transport, register_waker};
+use amqp_driver::io::{Timer, Transport, poll_locked};
 use bytes::{Buf as _, BytesMut};
 
 use crate::identity::Peer;
@@ -116,12 +116,11 @@ impl WireState {
 
     /// Registers the task for a new plan. Returns `false` if there is one already.
     fn register(&self, cx: &Context<'_>) -> bool {
-        let mut updates = self.lock();
-        if updates.plan.is_some() {
-            return false;
-        }
-        register_waker(&mut updates.plan_waker, cx);
-        true
+        let changed = |updates: &mut Updates| updates.plan.is_some().then_some(());
+        let waiting = poll_locked(&self.updates, cx.waker(), changed, |updates| {
+            &mut updates.plan_waker
+        });
+        waiting.is_pending()
     }
 
     /// Polls the task again once there is a new plan.

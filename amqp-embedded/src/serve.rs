@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use amqp_driver::io::{Runtime, Timer, Transport, register_waker, within};
+use amqp_driver::io::{Runtime, Timer, Transport, poll_locked, within};
 
 use crate::{identity::Peer, local::LocalBroker};
 
@@ -106,12 +106,10 @@ impl<R: Runtime> Server<R> {
         self.connections.change(|state| state.closed = true);
         self.broker.close_connections("shutdown");
         let empty = poll_fn(|cx| {
-            let mut state = self.connections.lock();
-            if state.open == 0 && !state.listening {
-                return Poll::Ready(());
-            }
-            register_waker(&mut state.shutdown_waiter, cx);
-            Poll::Pending
+            let empty = |state: &mut Inner| (state.open == 0 && !state.listening).then_some(());
+            poll_locked(&self.connections.0, cx.waker(), empty, |state| {
+                &mut state.shutdown_waiter
+            })
         });
         // Dropping the server aborts the rest.
         let _late = within(&mut self.broker.runtime.clock(), CLOSING, empty).await;
@@ -162,7 +160,8 @@ async fn sleep<C: Timer>(clock: &mut C, time: Duration) {
     poll_fn(|cx| clock.poll_deadline(cx, Some(at))).await;
 }
 
-/// The state that a server shares with its accept loop and its connections.
+/// The state that a server shares with its accept loop and its connections. Wakers are cloned,
+/// woken and dropped without its lock.
 #[derive(Default)]
 struct Connections(Mutex<Inner>);
 
@@ -180,8 +179,8 @@ struct Inner {
     last: u64,
     /// The waker of the accept loop.
     acceptor: Option<Waker>,
-    /// The wakers of the connections' tasks.
-    tasks: BTreeMap<u64, Waker>,
+    /// The wakers of the connections' tasks. `Some` after the first poll of a task.
+    tasks: BTreeMap<u64, Option<Waker>>,
     /// The waker of the shutdown, which waits until no connection is open.
     shutdown_waiter: Option<Waker>,
 }
@@ -198,8 +197,8 @@ impl Connections {
         let tasks = std::mem::take(&mut state.tasks).into_values();
         let wakes: Vec<Waker> = [state.acceptor.take(), state.shutdown_waiter.take()]
             .into_iter()
-            .flatten()
             .chain(tasks)
+            .flatten()
             .collect();
         drop(state);
         wakes.into_iter().for_each(Waker::wake);
@@ -209,13 +208,11 @@ impl Connections {
     async fn until_closed<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);
         poll_fn(|cx| {
-            let mut state = self.lock();
-            if state.closed {
-                return Poll::Ready(None);
+            let closed = |state: &mut Inner| state.closed.then_some(());
+            match poll_locked(&self.0, cx.waker(), closed, |state| &mut state.acceptor) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => future.as_mut().poll(cx).map(Some),
             }
-            register_waker(&mut state.acceptor, cx);
-            drop(state);
-            future.as_mut().poll(cx).map(Some)
         })
         .await
     }
@@ -271,18 +268,15 @@ impl<D: Future<Output = ()> + Unpin> Future for ConnectionTask<D> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let mut state = this.connections.lock();
-        if state.aborted {
-            return Poll::Ready(());
+        let aborted = |state: &mut Inner| state.aborted.then_some(());
+        let number = this.number;
+        let aborted = poll_locked(&this.connections.0, cx.waker(), aborted, |state| {
+            state.tasks.entry(number).or_default()
+        });
+        match aborted {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => Pin::new(&mut this.driver).poll(cx),
         }
-        match state.tasks.get_mut(&this.number) {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => {
-                state.tasks.insert(this.number, cx.waker().clone());
-            }
-        }
-        drop(state);
-        Pin::new(&mut this.driver).poll(cx)
     }
 }
 
@@ -290,13 +284,14 @@ impl<D> Drop for ConnectionTask<D> {
     fn drop(&mut self) {
         let mut state = self.connections.lock();
         state.open -= 1;
-        state.tasks.remove(&self.number);
+        let own = state.tasks.remove(&self.number);
         let waiter = if state.open == 0 {
             state.shutdown_waiter.take()
         } else {
             None
         };
         drop(state);
+        drop(own);
         if let Some(waiter) = waiter {
             waiter.wake();
         }

@@ -11,7 +11,7 @@ use std::{
 
 use amqp_broker::{AcceptError, Broker, ConnectionKey, Inspection};
 use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
-use amqp_driver::io::{DrivenEndpoint, Driver, Timer, Transport, register_waker};
+use amqp_driver::io::{DrivenEndpoint, Driver, Timer, Transport};
 use bytes::BytesMut;
 
 use crate::faulty::{Faulty, PeerOf, WireState};
@@ -23,8 +23,8 @@ use crate::faulty::{Faulty, PeerOf, WireState};
 #[derive(Clone, Debug)]
 pub struct SharedBroker(Arc<Shared>);
 
-/// The one lock of a broker. It is not held across a system call, and wakers are woken after it is
-/// released.
+/// The one lock of a broker. It is not held across a system call. Wakers are cloned before it is
+/// taken, and woken and dropped after it is released, as they may use the broker.
 struct Shared(Mutex<SharedState>);
 
 struct SharedState {
@@ -103,10 +103,11 @@ impl SharedState {
         self.now = self.now.max(now);
     }
 
-    fn remove_connection(&mut self, key: ConnectionKey) {
-        if self.slots.remove(&key).is_some() {
-            self.broker.remove(key, self.now);
-        }
+    /// Removes a connection. Returns its slot, to be dropped after the lock is released.
+    fn remove_connection(&mut self, key: ConnectionKey) -> Option<ConnSlot> {
+        let slot = self.slots.remove(&key)?;
+        self.broker.remove(key, self.now);
+        Some(slot)
     }
 }
 
@@ -292,6 +293,7 @@ impl DrivenEndpoint for BrokerEndpoint {
     }
 
     fn register_waker(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool {
+        let waker = waker.clone();
         let mut state = self.shared.lock();
         let due = state.broker.poll_connection_timeout(self.key);
         let wants = state.broker.wants_input(self.key);
@@ -305,7 +307,9 @@ impl DrivenEndpoint for BrokerEndpoint {
         if readable || writable || earlier || finished {
             return false;
         }
-        slot.driver = Some(waker.clone());
+        let replaced = slot.driver.replace(waker);
+        drop(state);
+        drop(replaced);
         true
     }
 
@@ -314,7 +318,8 @@ impl DrivenEndpoint for BrokerEndpoint {
     }
 
     fn abandon(&mut self) {
-        self.shared.with(|state| state.remove_connection(self.key));
+        let removed = self.shared.with(|state| state.remove_connection(self.key));
+        drop(removed);
     }
 }
 
@@ -384,13 +389,13 @@ impl<C: Timer + Unpin> Future for Timekeeper<C> {
             let Some(shared) = this.shared.upgrade() else {
                 return Poll::Ready(());
             };
-            let due = {
-                let mut state = shared.lock();
-                let due = state.broker.poll_timeout();
-                state.alarm = due;
-                register_waker(&mut state.timekeeper_waker, cx);
-                due
-            };
+            let waker = cx.waker().clone();
+            let mut state = shared.lock();
+            let due = state.broker.poll_timeout();
+            state.alarm = due;
+            let replaced = state.timekeeper_waker.replace(waker);
+            drop(state);
+            drop(replaced);
             if this.clock.poll_deadline(cx, due).is_pending() {
                 return Poll::Pending;
             }
@@ -410,7 +415,9 @@ impl<C> Drop for Timekeeper<C> {
             let mut state = shared.lock();
             state.timekeeper_running = false;
             state.alarm = None;
-            state.timekeeper_waker = None;
+            let waker = state.timekeeper_waker.take();
+            drop(state);
+            drop(waker);
         }
     }
 }

@@ -11,17 +11,17 @@ mod driver;
 mod futures_stream;
 #[cfg(feature = "futures-rustls")]
 mod futures_tls;
+mod locked;
 mod pipe;
 mod runtime;
 mod transport;
-
-use std::task::{Context, Waker};
 
 #[cfg(feature = "futures-io")]
 pub use self::futures_stream::{FuturesStream, Socket};
 pub use self::{
     clock::SleepClock,
     driver::{DrivenEndpoint, Driver},
+    locked::poll_locked,
     pipe::{Pipe, pipe},
     runtime::{Runtime, within},
     transport::{Clock, Slices, Timer, Transport},
@@ -32,11 +32,3 @@ pub use crate::{
     session::shared::ClientEndpoint,
     tls::{Secured, Tls},
 };
-
-/// Stores the waker of the polling task, unless it is stored already.
-pub fn register_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
-    match slot {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *slot = Some(cx.waker().clone()),
-    }
-}

@@ -3,13 +3,13 @@
 use std::{
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use amqp_core::Transmit;
 use bytes::{Buf as _, BytesMut};
 
-use super::{register_waker, transport::Transport};
+use super::{locked::poll_locked, transport::Transport};
 
 /// The maximum number of bytes in flight, each way. As large as the kernel's buffers of a socket on
 /// loopback, which a writer fills before it waits.
@@ -34,13 +34,16 @@ pub fn pipe() -> (Pipe, Pipe) {
 /// One end of an in-memory byte stream; see [`pipe`]. Dropping it ends both directions.
 #[derive(Debug)]
 pub struct Pipe {
-    reads: Arc<Way>,
-    writes: Arc<Way>,
+    reads: Arc<Direction>,
+    writes: Arc<Direction>,
 }
 
 /// One direction of a pipe.
+///
+/// No code of the application runs under its lock: wakers are cloned, woken and dropped, and
+/// written bodies are dropped, without it.
 #[derive(Debug, Default)]
-struct Way(Mutex<State>);
+struct Direction(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -64,7 +67,7 @@ impl fmt::Debug for State {
     }
 }
 
-impl Way {
+impl Direction {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,22 +84,20 @@ impl Way {
 
 impl Transport for Pipe {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
-        let mut state = self.reads.lock();
-        if state.bytes.is_empty() {
-            if state.ended {
-                return Poll::Ready(Ok(0));
+        let read = |state: &mut State| {
+            if state.bytes.is_empty() {
+                return state.ended.then_some((0, None));
             }
-            register_waker(&mut state.reader, cx);
-            return Poll::Pending;
-        }
-        let count = state.bytes.len().min(buf.capacity() - buf.len());
-        buf.extend_from_slice(&state.bytes[..count]);
-        state.bytes.advance(count);
-        if state.bytes.is_empty() {
-            state.bytes.clear(); // reuses the front of the buffer
-        }
-        let writer = state.writer.take();
-        drop(state);
+            let count = state.bytes.len().min(buf.capacity() - buf.len());
+            buf.extend_from_slice(&state.bytes[..count]);
+            state.bytes.advance(count);
+            if state.bytes.is_empty() {
+                state.bytes.clear(); // reuses the front of the buffer
+            }
+            Some((count, state.writer.take()))
+        };
+        let read = poll_locked(&self.reads.0, cx.waker(), read, |state| &mut state.reader);
+        let (count, writer) = ready!(read);
         if let Some(writer) = writer {
             writer.wake();
         }
@@ -104,25 +105,26 @@ impl Transport for Pipe {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>> {
-        let mut state = self.writes.lock();
-        if state.broken || state.ended {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let mut count = 0;
-        while !out.is_empty() && state.bytes.len() < CAPACITY {
-            let chunk = out.chunk();
-            let room = CAPACITY - state.bytes.len();
-            let taken = chunk.len().min(room);
-            state.bytes.extend_from_slice(&chunk[..taken]);
-            out.advance(taken);
-            count += taken;
-        }
-        if count == 0 {
-            register_waker(&mut state.writer, cx);
-            return Poll::Pending;
-        }
-        let reader = state.reader.take();
-        drop(state);
+        let write = |state: &mut State| {
+            if state.broken || state.ended {
+                return Some(Err(io::Error::from(io::ErrorKind::BrokenPipe)));
+            }
+            let before = state.bytes.len();
+            for segment in out.segments() {
+                let room = CAPACITY - state.bytes.len();
+                if room == 0 {
+                    break;
+                }
+                let count = segment.len().min(room);
+                state.bytes.extend_from_slice(&segment[..count]);
+            }
+            let count = state.bytes.len() - before;
+            (count > 0).then(|| Ok((count, state.reader.take())))
+        };
+        let written = poll_locked(&self.writes.0, cx.waker(), write, |state| &mut state.writer);
+        let (count, reader) = ready!(written)?;
+        // Drops the bodies that are written.
+        out.advance(count);
         if let Some(reader) = reader {
             reader.wake();
         }

@@ -4,34 +4,18 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex},
     task::{Context, Poll, Wake, Waker},
-    thread,
     time::Duration,
 };
 
 use amqp_driver::{BaseChannel, core::Limits, protocol::queue};
-use amqp_test_support::{Probe, Rig, Setup};
+use amqp_test_support::{Probe, Rig, Setup, foreign::ends};
 use bytes::Bytes;
 
 use crate::{none, to_queue};
 
 type Wait<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
-
-/// Runs a scenario that would stand still with the lock held, and fails if it does.
-fn ends(scenario: impl FnOnce() + Send + 'static) {
-    let (done, ended) = mpsc::channel();
-    let running = thread::spawn(move || {
-        scenario();
-        done.send(()).unwrap();
-    });
-    let ended = ended.recv_timeout(Duration::from_secs(20));
-    assert!(
-        ended.is_ok() || running.is_finished(),
-        "it stands still: code of the application runs under the lock"
-    );
-    running.join().unwrap();
-}
 
 /// The owner of a body, or a task: its destructor uses a handle.
 struct UsesHandle {

@@ -1,6 +1,7 @@
 //! What the tests of several crates share.
 //!
 //! - [`meter`]: an allocator that counts.
+//! - [`foreign`]: wakers that run code of a test.
 //! - [`replay`] and [`pair`]: the bodies of the fuzz targets.
 //! - `rig`, `world`, `peer`, `operations`: a client, a server and the bytes between them, in one thread,
 //!   step by step, under a clock that the test turns.
@@ -15,6 +16,7 @@
 
 #[cfg(feature = "adapter")]
 pub mod adapter;
+pub mod foreign;
 pub mod meter;
 #[cfg(feature = "client")]
 pub mod operations;
