@@ -4,10 +4,12 @@ use std::{
     future::{Future, poll_fn},
     io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Poll, Waker},
+    sync::{Arc, Mutex, PoisonError},
+    task::Waker,
     thread,
 };
+
+use amqp_driver::io::poll_locked;
 
 /// Runs `work`, which may block, on a new thread with that name. The thread ends with the work. The
 /// future returns its result, on any runtime, and panics if the work does.
@@ -38,7 +40,7 @@ where
         crate::linger::mark_worker_thread();
         // Unwind safe: nothing of the work is used after a panic, which resumes in the future.
         let result = catch_unwind(AssertUnwindSafe(work));
-        let mut completion = lock(&shared);
+        let mut completion = shared.lock().unwrap_or_else(PoisonError::into_inner);
         completion.result = Some(result);
         let waker = completion.waker.take();
         drop(completion);
@@ -46,14 +48,11 @@ where
     };
     thread::Builder::new().name(name.into()).spawn(work)?;
     Ok(poll_fn(move |cx| {
-        let mut completion = lock(&completion);
-        match completion.result.take() {
-            Some(result) => Poll::Ready(result.unwrap_or_else(|panic| resume_unwind(panic))),
-            None => {
-                completion.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
+        let result = |completion: &mut Completion<T>| completion.result.take();
+        let result = poll_locked(&completion, cx.waker(), result, |completion| {
+            &mut completion.waker
+        });
+        result.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
     }))
 }
 
@@ -70,10 +69,6 @@ impl<T> Default for Completion<T> {
             waker: None,
         }
     }
-}
-
-fn lock<T>(completion: &Mutex<Completion<T>>) -> MutexGuard<'_, Completion<T>> {
-    completion.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
