@@ -16,7 +16,7 @@ use replay::Outcome;
 #[global_allocator]
 static COUNTING: meter::Counting = meter::Counting;
 
-/// What a side may hold beyond some for each byte that it was fed.
+/// The memory of a side beyond a few bytes for each byte of input.
 const ROOM: usize = 512 << 10;
 
 /// Numbers of chance (splitmix64).
@@ -40,7 +40,7 @@ impl Chance {
     }
 }
 
-/// The seeds of a test that has so many runs, unless told otherwise.
+/// The seeds of a test that has so many runs, unless the environment sets them.
 fn seeds(runs: u64) -> impl Iterator<Item = u64> {
     let number =
         |name, default| env::var(name).map_or(default, |text| text.parse().expect("a number"));
@@ -48,7 +48,7 @@ fn seeds(runs: u64) -> impl Iterator<Item = u64> {
     first..first + number("AMQP_FUZZ_RUNS", runs)
 }
 
-/// Feeds a stream to one side, whole frames at a time and in pieces, and compares what comes of it.
+/// Feeds a stream to one side, whole frames at a time and in pieces, and compares the results.
 fn play(name: &str, pieces: usize, stream: &[u8], side: fn(usize, &[u8]) -> Outcome) -> Outcome {
     let (whole, peak) = peak_of(|| side(0, stream));
     // A field of a table takes some 40 bytes, and may come as one.
@@ -91,7 +91,7 @@ fn bytes_of_chance() {
     }
 }
 
-/// Frames that are as they should be, but for what is in them.
+/// Well-formed frames with random payloads.
 #[test]
 fn frames_of_chance() {
     for seed in seeds(3000) {

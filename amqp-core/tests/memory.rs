@@ -1,4 +1,4 @@
-//! No peer makes the machine take memory beyond its limits, whatever it sends and however much.
+//! No input makes the machine take memory beyond its limits.
 
 use amqp_core::{
     ChannelId, Endpoint, FRAME_OVERHEAD, Instant, Limits, Transmit,
@@ -18,13 +18,13 @@ static COUNTING: meter::Counting = meter::Counting;
 
 const NOW: Instant = Instant::ORIGIN;
 
-/// What a case may hold beyond what it is about: buffers that wait for more, a close on its way.
+/// The memory of a case beyond its subject: partial frames, a close in flight.
 const ROOM: usize = 256 << 10;
 
 /// How much a driver reads at a time.
 const READ: usize = 64 << 10;
 
-/// Either side, with nobody behind it but one who takes note of the end.
+/// Either side, with an application that notes the end and no more.
 struct Side {
     machine: Machine,
     input: BytesMut,
@@ -52,8 +52,7 @@ impl Side {
         }
     }
 
-    /// Bytes come in, in reads of at most [`READ`] bytes. What happens is forgotten at once, and
-    /// so is what goes out.
+    /// Feeds bytes in reads of at most [`READ`] bytes. Events and output are dropped at once.
     fn feed(&mut self, bytes: &[u8]) {
         for read in bytes.chunks(READ) {
             self.fed += read.len();
@@ -140,7 +139,7 @@ fn open_pair(server: server::Config) -> [Side; 2] {
     })
 }
 
-/// Measures what a case makes either side hold, which may be that much. Gives back the sides.
+/// Measures the memory that a case makes either side hold, against that bound. Returns the sides.
 fn measure(name: &str, allowed: usize, case: impl Fn(&mut Side)) -> [Side; 2] {
     open_pair(server::Config::default()).map(|side| measure_one(name, allowed, side, &case))
 }
@@ -231,7 +230,7 @@ fn a_frame_that_never_ends() {
         side.feed(&whole[..7]);
     });
     for side in sides {
-        // Whoever reads makes room for that much.
+        // A reader needs room for that much.
         assert_eq!(side.endpoint().read_hint(), limit - 7);
     }
 }
@@ -259,7 +258,7 @@ fn bodies_that_are_only_announced() {
     });
 }
 
-/// The pieces of a body cost what is in them, however small they are.
+/// The pieces of a body cost no more than the bytes in them, however small they are.
 #[test]
 fn a_body_of_single_bytes() {
     let len = 1 << 20;
@@ -273,7 +272,7 @@ fn a_body_of_single_bytes() {
     });
 }
 
-/// Pieces that are far apart on the line keep nothing of what came between them.
+/// Pieces that are far apart on the line keep nothing of the bytes between them.
 #[test]
 fn a_body_of_single_bytes_between_other_messages() {
     let len = 5000;
@@ -340,8 +339,8 @@ fn table_of_many(count: usize) -> Vec<u8> {
     table
 }
 
-/// Tables in arguments are taken apart, into values that are larger than on the wire: what they take
-/// is bounded by the frame that they come in.
+/// Tables in arguments become values that are larger than on the wire: their memory is bounded by
+/// the frame that they come in.
 #[test]
 fn tables_of_many_fields() {
     // A list that grows is moved from one block to another of twice the size.
@@ -358,7 +357,7 @@ fn tables_of_many_fields() {
     });
     assert_eq!(server.ends, 0);
 
-    // Who has not logged in yet has a smaller frame.
+    // Before the login the frame limit is smaller.
     let count = 8000;
     let tail = b"\x05PLAIN\0\0\0\0\x05en_US";
     let start_ok = [&[0, 10, 0, 11][..], &table_of_many(count), tail].concat();
@@ -425,9 +424,9 @@ fn channels_opened_and_closed_for_ever() {
     assert_eq!(server.ends, 0);
 }
 
-/// Whoever asks and asks without an answer pays for each question with more than it costs.
+/// A server that sends requests without reading the answers pays for each with more than it costs.
 #[test]
-fn questions_that_nobody_answers() {
+fn requests_that_are_not_answered() {
     let [client, server] = open_pair(server::Config::default());
     let count = 100_000;
     let question = method(1, queue::Purge::default());
@@ -448,7 +447,7 @@ fn questions_that_nobody_answers() {
     });
 }
 
-/// What is answered at once is not kept.
+/// A request that is answered at once is not kept.
 #[test]
 fn questions_that_the_machine_answers() {
     let [client, server] = open_pair(server::Config::default());
@@ -466,7 +465,7 @@ fn questions_that_the_machine_answers() {
     });
 }
 
-/// Nobody needs to log in to try.
+/// No login is needed for the attempt.
 #[test]
 fn floods_before_the_handshake() {
     type Begin = (&'static str, &'static [u8]);
@@ -495,7 +494,7 @@ fn floods_before_the_handshake() {
     }
 }
 
-/// What is over takes nothing in.
+/// A connection that is over takes no input.
 #[test]
 fn floods_behind_the_end() {
     let sides = measure("after the end", ROOM, |side| {
@@ -525,7 +524,7 @@ fn a_content_header_of_four_gigabytes() {
         }
     });
     assert_eq!(client.ends, 0);
-    // The hint asks for no room for what is dropped.
+    // The hint asks for no room for dropped input.
     assert!(client.endpoint().read_hint() <= READ * 2);
 }
 
@@ -567,8 +566,7 @@ fn content_that_is_not_wanted() {
     });
 }
 
-/// A message keeps no more of the read buffer alive than a few times its own length, whatever
-/// came with it.
+/// A message keeps no more of the read buffer alive than a few times its own length.
 #[test]
 fn messages_among_heartbeats_keep_little_more_than_themselves() {
     const LENGTHS: [usize; 5] = [16_400, 30_000, 43_000, 44_000, 100_000];

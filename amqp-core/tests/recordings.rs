@@ -1,5 +1,6 @@
-//! Recorded conversations of other clients with RabbitMQ: every stream decodes, in whatever pieces,
-//! encodes back to the same bytes, and is understood by the machine of the side it was meant for.
+//! Recorded conversations of other clients with RabbitMQ: every stream decodes, in any pieces,
+//! encodes back to the same bytes, and is understood by the machine of the side that it was meant
+//! for.
 //!
 //! The recordings are those of `tests/captures`, and all in the directories that the environment
 //! variable `AMQP_CAPTURES` names (separated as in `PATH`).
@@ -35,7 +36,7 @@ const LIMIT: u32 = 1 << 20;
 /// One direction of one connection.
 struct Stream {
     path: PathBuf,
-    /// What the client sent, or what the server did.
+    /// Whether the stream is the client's; the server's otherwise.
     from_client: bool,
     /// Without the client's protocol header.
     frames: Vec<u8>,
@@ -113,7 +114,7 @@ fn streams() -> Vec<Stream> {
     streams
 }
 
-/// The frame that was read, encoded again from what was understood of it.
+/// The frame, decoded and encoded again.
 fn encoded_again(frame: &Frame<'_>) -> BytesMut {
     let mut payload = BytesMut::new();
     match frame.kind {
@@ -149,8 +150,8 @@ fn encoded_again(frame: &Frame<'_>) -> BytesMut {
     out
 }
 
-/// The bytes of a frame without what it says where nothing may be said, which is not kept: pika sets
-/// a bit in `connection.open` that was `insist` before version 0-9-1, and is reserved since.
+/// The bytes of a frame without its reserved fields, which are not kept: pika sets a bit in
+/// `connection.open` that was `insist` before version 0-9-1, and is reserved since.
 fn without_reserved(frame: &Frame<'_>, bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let open = frame.kind == FrameKind::Method
@@ -254,8 +255,7 @@ fn recorded_streams_decode_in_two_pieces() {
     }
 }
 
-/// The machine of the other side understands the whole stream, and whatever pieces it comes in, the
-/// same comes of it.
+/// The machine of the other side understands the whole stream, with the same result in any pieces.
 #[test]
 fn recorded_streams_are_understood() {
     for stream in streams() {

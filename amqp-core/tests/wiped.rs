@@ -51,13 +51,13 @@ fn left_by(run: impl FnOnce()) -> usize {
 }
 
 #[test]
-fn what_is_not_secret_is_left() {
+fn a_text_that_is_no_secret_is_left() {
     assert_eq!(left_by(|| drop(String::from(PASSWORD))), 1);
     let grown = left_by(|| drop(String::from(PASSWORD) + "!"));
     assert_eq!(grown, 2);
 }
 
-/// Users with short names and long ones, so that whatever is written grows at one place or another.
+/// Users with short names and long ones, so that the buffers grow at one place or another.
 fn users() -> impl Iterator<Item = String> {
     (0..100).map(|len| "u".repeat(len))
 }

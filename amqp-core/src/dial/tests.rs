@@ -216,7 +216,7 @@ fn the_families_take_turns_and_the_first_one_begins() {
 }
 
 #[test]
-fn what_is_refused_at_once_makes_room_for_the_next_at_once() {
+fn an_attempt_refused_at_once_makes_room_for_the_next_at_once() {
     let sockets = ["[::1]:0", "127.0.0.1:0", "[::2]:0"];
     let mut rig = Rig::resolved(&addresses(&["name", "10.0.0.9"]), &sockets);
     for text in [
@@ -346,7 +346,7 @@ fn a_clock_that_goes_back_is_taken_to_stand_still() {
 }
 
 #[test]
-fn who_refuses_after_the_connect_is_left_for_the_next_host() {
+fn a_host_that_refuses_after_the_connect_is_left_for_the_next() {
     let hosts = addresses(&["name", "10.0.0.9"]);
     let mut rig = Rig::resolved(&hosts, &["10.0.0.1:0"]);
     let first = rig.connects("10.0.0.1:5672");
@@ -383,7 +383,7 @@ fn who_refuses_after_the_connect_is_left_for_the_next_host() {
 
 /// The nodes of a cluster may stand behind one name.
 #[test]
-fn who_refuses_after_the_connect_is_left_for_the_rest_of_its_name() {
+fn an_address_that_refuses_after_the_connect_is_left_for_the_rest_of_its_name() {
     let sockets = ["10.0.0.1:0", "10.0.0.2:0", "10.0.0.3:0"];
     let mut rig = Rig::resolved(&addresses(&["name", "b"]), &sockets);
     let first = rig.connects("10.0.0.1:5672");
@@ -471,7 +471,7 @@ fn an_address_of_another_transport_is_connected_to_as_it_is() {
 
 /// Only the system can resolve a zone.
 #[test]
-fn an_address_with_a_zone_is_resolved_by_whoever_connects() {
+fn an_address_with_a_zone_is_resolved_at_the_connect() {
     let mut rig = Rig::listed(&addresses(&["fe80::1%eth0"]));
     let attempt = rig.resolves("fe80::1%eth0");
     let scoped = core::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 0, 0, 3);

@@ -194,7 +194,7 @@ fn a_server_reads_amqplain() {
 
 proptest! {
     #[test]
-    fn what_a_client_says_is_what_a_server_reads(
+    fn methods_of_a_client_are_read_by_a_server(
         username in "[^\0]{0,20}",
         password in proptest::collection::vec(1_u8.., 0..20),
     ) {

@@ -65,7 +65,7 @@ fn body_bytes(frames: &[Sent]) -> usize {
 }
 
 #[test]
-fn an_own_close_leaves_behind_what_was_accepted() {
+fn an_own_close_leaves_behind_accepted_output() {
     let mut client = Client::roomy();
     let id = client.channel();
     client.publish(id, b"one");
@@ -84,12 +84,12 @@ fn an_own_close_leaves_behind_what_was_accepted() {
     assert_eq!(sent[..4], expected);
     assert_eq!(body_bytes(&sent[4..8]), 2 * CHUNK);
     assert_eq!(sent[8..11], content(1, publish("queue"), b"two"));
-    let told = channel::Close {
+    let reported = channel::Close {
         reply_code: ReplyCode::SUCCESS,
         reply_text: name("bye"),
         ..channel::Close::default()
     };
-    assert_eq!(sent[11..], [method(1, told)]);
+    assert_eq!(sent[11..], [method(1, reported)]);
 
     // An answer that crossed the close comes too late.
     client.send(1, &queue::DeclareOk::default());
@@ -345,7 +345,7 @@ fn assert_crossed(client: &mut Client, id: ChannelId, request: RequestId) {
 }
 
 #[test]
-fn a_second_crossing_close_is_answered_and_not_told() {
+fn a_second_crossing_close_is_answered_without_an_event() {
     let mut client = Client::open();
     let id = client.channel();
     let request = client.on(id).close(ReplyCode::SUCCESS, "").unwrap();
@@ -452,7 +452,7 @@ fn an_answer_to_a_close_that_has_not_left_is_a_fault() {
 }
 
 #[test]
-fn a_close_that_nobody_asked_an_answer_for_is_a_fault() {
+fn a_close_ok_without_a_close_is_a_fault() {
     let mut client = Client::open();
     client.channel();
     client.send(1, &channel::CloseOk);
@@ -480,7 +480,7 @@ fn a_message_that_is_too_large_closes_its_channel() {
     let properties = basic::Properties::default();
     client.send_content(1, &deliver("t", 1), &properties, &[0; 11]);
     let [failure, Event::ChannelClosed { channel, reason }] = &client.events()[..] else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(*channel, id);
     assert_eq!(*failure, failed(request, reason));
@@ -513,7 +513,7 @@ fn a_message_that_is_too_large_closes_its_channel() {
 }
 
 #[test]
-fn a_close_for_a_fault_tells_truly_what_was_sent() {
+fn a_close_for_a_fault_reports_sent_publishes_truly() {
     let mut config = Config::default();
     config.limits.body = 1 << 20;
     config.limits.output_high = usize::MAX;
@@ -537,7 +537,7 @@ fn a_close_for_a_fault_tells_truly_what_was_sent() {
     assert_eq!(sent.len(), 4);
     let mut events = client.events();
     let Some(Event::ChannelClosed { reason, .. }) = events.pop() else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(
         events,
@@ -593,7 +593,7 @@ fn a_connection_that_ends_fails_the_closes_of_channels() {
     client.bytes();
     client.conn.handle_eof(client.now);
     let [Event::Failed { request, cause }, Event::Closed(reason)] = &client.events()[..] else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(*request, close);
     assert_eq!(*cause, RequestError::ConnectionClosed(reason.clone()));

@@ -302,7 +302,7 @@ fn a_server_may_refuse_to_open_a_channel() {
         Event::ChannelClosed { channel, reason },
     ] = &client.events()[..]
     else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!((*failed, *channel), (request, id));
     assert_eq!(*cause, RequestError::ChannelClosed(reason.clone()));
@@ -417,7 +417,7 @@ fn a_server_closes_a_channel_with_any_code() {
             let text = "PRECONDITION_FAILED - it is what it is";
             client.send(1, &server_close(code, text, method_id));
             let Event::ChannelClosed { channel, reason } = client.only_event() else {
-                panic!("not told");
+                panic!("no event of it");
             };
             assert_eq!(channel, id);
             let closed = reason.by_peer().unwrap();
@@ -444,8 +444,8 @@ fn a_channel_is_closed_with_any_code() {
         let mut client = Client::open();
         let id = client.channel();
         let request = client.on(id).close(ReplyCode(code), "enough").unwrap();
-        let told = server_close(code, "enough", MethodId::default());
-        assert_eq!(client.sent(), [method(1, told)]);
+        let reported = server_close(code, "enough", MethodId::default());
+        assert_eq!(client.sent(), [method(1, reported)]);
         close_ok(&mut client, id, request);
         assert_eq!(client.sent(), []);
     }

@@ -70,7 +70,7 @@ fn a_close_is_sent_and_answered() {
 }
 
 #[test]
-fn a_server_s_close_is_answered_and_told() {
+fn a_server_s_close_is_answered_and_reported() {
     for code in [
         200, 320, 402, 501, 502, 503, 504, 505, 506, 530, 540, 541, 312, 999,
     ] {
@@ -136,7 +136,7 @@ fn a_second_close_does_nothing() {
 }
 
 #[test]
-fn what_was_accepted_leaves_before_the_close() {
+fn accepted_output_leaves_before_the_close() {
     let mut client = Client::roomy();
     let id = client.confirm_channel();
     publish_zeroes(&mut client, id, 1 << 20);
@@ -227,7 +227,7 @@ fn every_close_has_a_deadline() {
             true,
         ),
     ];
-    for (number, (begin, told)) in begins.into_iter().enumerate() {
+    for (number, (begin, reported)) in begins.into_iter().enumerate() {
         for taken in [true, false] {
             let mut client = Client::open();
             begin(&mut client);
@@ -235,7 +235,7 @@ fn every_close_has_a_deadline() {
                 client.bytes();
             }
             let mut events = client.events();
-            assert_eq!(events.len(), usize::from(told), "{number}");
+            assert_eq!(events.len(), usize::from(reported), "{number}");
             client.advance(Duration::from_millis(9_999));
             assert!(!client.conn.is_finished(), "{number}");
             assert_eq!(client.events(), []);
@@ -248,7 +248,7 @@ fn every_close_has_a_deadline() {
             // The reported reason stays.
             assert_eq!(client.conn.close_reason(), Some(reason));
             let timed_out = CloseCause::TimedOut(TimeoutReason::Close);
-            assert_eq!(*reason.cause() == timed_out, !told);
+            assert_eq!(*reason.cause() == timed_out, !reported);
             assert_eq!(client.conn.poll_timeout(), None);
             assert_eq!(client.sent(), []);
         }
@@ -328,7 +328,7 @@ fn the_end_of_the_transport_of_an_open_connection() {
         Event::Closed(reason),
     ] = &client.events()[..]
     else {
-        panic!("not told");
+        panic!("no event of it");
     };
     let stage = Stage::Open;
     assert_eq!(*reason.cause(), CloseCause::Eof { stage });
@@ -393,7 +393,7 @@ fn a_server_closes_like_a_client() {
         Event::Closed(reason),
     ] = &pair.take_client_events()[..]
     else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(*failed, request);
     assert_eq!(reason.by_peer().unwrap().text, "shutdown");
@@ -406,7 +406,7 @@ fn a_server_closes_like_a_client() {
 }
 
 #[test]
-fn a_server_closes_for_a_method_of_the_client_behind_what_it_answered_before() {
+fn a_server_closes_for_a_method_of_the_client_behind_its_earlier_answers() {
     let mut pair = Pair::open();
     let id = pair.open_channel();
     let declare = queue::Declare::default();
@@ -428,7 +428,7 @@ fn a_server_closes_for_a_method_of_the_client_behind_what_it_answered_before() {
         Event::Closed(reason),
     ] = &pair.take_client_events()[..]
     else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!((*request, *failed), (answered, unanswered));
     let close = reason.by_peer().unwrap();
@@ -525,9 +525,9 @@ proptest! {
             }
             events.extend(client.events());
             let over = client.conn.is_finished();
-            let told = events.iter().any(|event| matches!(event, Event::Closed(_)));
-            prop_assert!(told || !over);
-            prop_assert_eq!(told, told && !client.conn.is_open());
+            let reported = events.iter().any(|event| matches!(event, Event::Closed(_)));
+            prop_assert!(reported || !over);
+            prop_assert_eq!(reported, reported && !client.conn.is_open());
             if let Some(Event::Closed(reason)) = events.last() {
                 prop_assert_eq!(client.conn.close_reason(), Some(reason));
             }

@@ -269,7 +269,8 @@ fn properties_that_are_zero_are_not_left_out() {
     assert!(!empty.is_empty());
 }
 
-/// What has no name in the specification has no place in the type, and on the wire it is refused.
+/// A bit without a name in the specification has no place in the type, and on the wire it is
+/// refused.
 #[test]
 fn unknown_properties_are_refused() {
     let refused = Err(DecodeError::UnknownProperty);

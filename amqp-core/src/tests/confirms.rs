@@ -95,7 +95,7 @@ fn confirms_come_in_any_order() {
 }
 
 #[test]
-fn multiple_passes_over_what_is_settled() {
+fn multiple_passes_over_settled_publishes() {
     let (mut client, id) = with_publishes(9);
     client.send(1, &ack(2, false));
     client.send(1, &nack(5, false));
@@ -163,7 +163,7 @@ fn a_confirm_of_a_number_that_was_never_given_out_is_ignored() {
             }
             assert_eq!(client.events(), []);
             assert_eq!(client.sent(), []);
-            // What it does not settle is settled by what follows.
+            // The rest is settled by the next one.
             client.publish(id, b"x");
             client.bytes();
             client.send(1, &ack(0, true));
@@ -188,7 +188,7 @@ fn a_confirm_on_a_channel_without_confirms_ends_that_channel() {
     };
     assert_eq!(error.fault, Fault::UnknownPublish(1));
     let Method::ChannelClose(close) = client.only_method() else {
-        panic!("the server is not told");
+        panic!("no close for the server");
     };
     assert_eq!(close.reply_code, ReplyCode::PRECONDITION_FAILED);
     assert!(client.on(other).is_open());
@@ -287,7 +287,7 @@ fn too_many_unconfirmed_hold_publishes_back() {
         assert_eq!(client.publish(id, b"x"), Some(seq(number)));
     }
     refused(&mut client);
-    // The room is what is unconfirmed, not the output.
+    // The window counts unconfirmed publishes, not the output.
     client.bytes();
     assert_eq!(client.events(), []);
 }
@@ -296,7 +296,7 @@ fn too_many_unconfirmed_hold_publishes_back() {
 type End = fn(&mut Client);
 
 #[test]
-fn a_connection_that_ends_tells_what_was_handed_out() {
+fn a_connection_that_ends_reports_transmitted_publishes() {
     let ends: [End; 5] = [
         |client| client.conn.handle_eof(client.now),
         |client| client.conn.handle_transport_error(client.now, "reset"),
@@ -336,7 +336,7 @@ fn a_connection_that_ends_tells_what_was_handed_out() {
     }
 }
 
-/// What happens on a channel in confirm mode.
+/// An event on a channel in confirm mode.
 #[derive(Clone, Debug)]
 enum Step {
     Publish {
@@ -368,7 +368,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The publishes whose first frame is among these bytes.
+/// The number of publishes that begin in these bytes.
 fn begun(bytes: &[u8]) -> u64 {
     let frames = frames(bytes).into_iter();
     let published =
@@ -376,7 +376,7 @@ fn begun(bytes: &[u8]) -> u64 {
     published.count() as u64
 }
 
-/// What became of each publish, from the events.
+/// The outcome of each publish, from the events.
 fn collect(events: Vec<Event>, fates: &mut BTreeMap<u64, Outcome>) {
     for event in events {
         match event {
@@ -401,8 +401,8 @@ fn collect(events: Vec<Event>, fates: &mut BTreeMap<u64, Outcome>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Whatever the server confirms in whatever order, and however it ends, each publish is
-    /// settled once, with what is true.
+    /// With confirms in any order, and with any end, each publish is settled once, with its true
+    /// outcome.
     #[test]
     fn each_publish_is_settled_once(
         steps in list(any_step(), 0..60),
@@ -415,7 +415,7 @@ proptest! {
         let mut client = Client::open_with(config);
         let id = client.confirm_channel();
         let (mut published, mut on_wire) = (0, 0);
-        // What the server has said of each first, which is what counts.
+        // The first confirm of each, which counts.
         let mut said = BTreeMap::new();
         let mut fates = BTreeMap::new();
         for step in steps {

@@ -1,4 +1,4 @@
-//! What is waited for and does not come: each wait ends.
+//! Pending requests and confirms without an answer: each ends at its deadline.
 
 use alloc::{vec, vec::Vec};
 use core::time::Duration;
@@ -17,7 +17,7 @@ type Client = Script<Connection>;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A client whose publishes wait that long for their confirm.
+/// A client with that deadline for confirms.
 fn with_confirm(confirm: Option<Duration>) -> (Client, ChannelId) {
     let mut config = Config::default();
     config.timeouts.confirm = confirm;
@@ -125,7 +125,7 @@ fn a_publish_that_waits_in_the_output_beyond_its_time_is_unknown_and_still_leave
 }
 
 #[test]
-fn what_ends_with_its_channel_has_no_deadline_any_more() {
+fn a_publish_that_ends_with_its_channel_has_no_deadline_any_more() {
     let (mut client, id) = with_confirm(Some(SECOND));
     client.publish(id, b"x");
     client.bytes();
@@ -141,7 +141,7 @@ fn what_ends_with_its_channel_has_no_deadline_any_more() {
     client.bytes();
     client.advance(SECOND * 2);
     assert_eq!(client.events(), [late(id, 1, 1)]);
-    // Nor has what ends with the connection.
+    // Nor has a publish that ends with the connection.
     client.publish(id, b"x");
     client.bytes();
     client.conn.handle_eof(client.now);
@@ -320,7 +320,7 @@ fn a_close_without_progress_times_out_wherever_it_is() {
 fn a_peer_that_keeps_asking_does_not_keep_a_close_waiting() {
     let mut client = Client::open();
     let (tx, other) = (client.tx_channel(), client.channel());
-    // What is behind a commit that is not answered does not leave.
+    // Requests behind an unanswered commit do not leave.
     client.on(tx).call(&tx::Commit).unwrap();
     client.publish(tx, b"x");
     client.bytes();

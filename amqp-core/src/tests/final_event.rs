@@ -1,4 +1,4 @@
-//! The end of a connection for a fault of the peer: what is told before it, and nothing after it.
+//! The end of a connection for a fault of the peer: the events before it, and none after it.
 
 use super::{
     pair::Pair,
@@ -12,9 +12,9 @@ use crate::{
     wire::ShortStr,
 };
 
-/// The final event is the last one, also for whoever waits for room to write.
+/// The final event is the last one, also for a publisher that waits for room.
 #[test]
-fn nothing_is_told_after_the_final_event() {
+fn nothing_follows_the_final_event() {
     let limits = Limits {
         output_high: 4096,
         output_low: 10,
@@ -53,7 +53,7 @@ fn nothing_is_told_after_the_final_event() {
 
 /// A request that was begun is settled before the final event.
 #[test]
-fn whoever_waits_is_told_before_the_end() {
+fn every_wait_ends_before_the_final_event() {
     let mut pair = Pair::open();
     let id = pair.open_channel();
     let mut channel = pair.client_channel(id);
@@ -71,7 +71,7 @@ fn whoever_waits_is_told_before_the_end() {
 
 /// Half a message is none.
 #[test]
-fn a_message_that_was_never_whole_is_not_told() {
+fn a_message_that_was_never_whole_has_no_event() {
     for role in Role::BOTH {
         let mut pair = Pair::open();
         let id = pair.open_channel();

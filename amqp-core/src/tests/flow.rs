@@ -110,7 +110,7 @@ fn blocked_holds_nothing_but_publishes() {
 }
 
 #[test]
-fn what_was_accepted_before_the_block_still_leaves() {
+fn output_accepted_before_the_block_still_leaves() {
     let mut client = Client::roomy();
     let id = client.confirm_channel();
     client.publish(id, b"ready");
@@ -128,7 +128,7 @@ fn what_was_accepted_before_the_block_still_leaves() {
 }
 
 #[test]
-fn a_block_may_be_told_twice_and_unblocked_once() {
+fn a_block_may_come_twice_and_its_end_once() {
     let mut client = Client::open();
     let id = client.channel();
     client.send(0, &connection::Unblocked);
@@ -231,7 +231,7 @@ fn blocked_with_a_full_output() {
         }
     ));
     block(&mut client);
-    // Each hold is told of by its own event; both must have gone.
+    // Each hold has its own event; both must have gone.
     client.bytes();
     assert_eq!(client.events(), [Event::Writable]);
     assert_held(&mut client, id, Hold::ConnectionBlocked);
@@ -275,7 +275,7 @@ fn a_channel_of_the_same_number_begins_unpaused() {
 }
 
 #[test]
-fn flow_ok_comes_behind_what_was_accepted() {
+fn flow_ok_comes_behind_accepted_output() {
     let mut client = Client::roomy();
     let id = client.channel();
     let properties = basic::Properties::default();
@@ -304,7 +304,7 @@ fn own_flow_is_answered_and_does_not_pause_publishing() {
 }
 
 #[test]
-fn both_holds_are_told_one_at_a_time() {
+fn both_holds_are_reported_one_at_a_time() {
     let mut client = Client::open();
     let id = client.channel();
     flow(&mut client, id, false);
@@ -392,10 +392,10 @@ fn a_client_may_pause_a_server() {
     );
 }
 
-/// A server that asks on and on without reading the answers is one whose connection ends before
-/// they take more than a few megabytes; one that reads them may ask for ever.
+/// A server that sends requests and never reads the answers loses the connection before they take
+/// more than a few megabytes; one that reads them may send requests for ever.
 #[test]
-fn answers_that_nobody_reads_are_bounded() {
+fn answers_that_are_not_read_are_bounded() {
     const MOST: usize = 5 << 20;
     for listens in [true, false] {
         let mut client = Client::open();

@@ -125,7 +125,7 @@ fn a_frame_in_pieces_of_a_hundred_bytes() {
 
 /// The bytes that a machine asks for are those that are missing.
 #[test]
-fn what_is_missing_is_told() {
+fn the_missing_bytes_are_reported() {
     let (_, bytes) = start();
     let mut client = greeting_client();
     let mut fed = 0;
@@ -237,7 +237,7 @@ fn the_protocol_header() {
     assert_eq!((start.version_major, start.version_minor), (0, 9));
 }
 
-/// Whoever speaks something else is told what is spoken here, and the reason says what came.
+/// A peer of another protocol receives the protocol header, and the reason has its bytes.
 #[test]
 fn another_protocol_header_is_named() {
     let cases: [(&[u8; 8], NotAmqp, &str); 8] = [
@@ -282,7 +282,7 @@ fn another_protocol_header_is_named() {
     }
 }
 
-/// What a client may find in the place of a server, in any pieces.
+/// Other servers that a client may reach, in any pieces.
 #[test]
 fn the_answer_is_not_a_frame() {
     let cases: [(&[u8; 8], NotAmqp); 6] = [
@@ -405,7 +405,7 @@ fn a_frame_over_the_limit_of_the_handshake() {
     client.assert_failed(&events, &fault, 501, None);
 }
 
-/// What a tool reads, it can write.
+/// A frame that was read can be written.
 #[test]
 fn frames_are_written_as_they_were_read() {
     let publish = method_frame(3, &basic::Publish::default().into());

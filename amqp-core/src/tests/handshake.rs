@@ -132,7 +132,7 @@ fn peers_of_other_protocols_are_named() {
             NotAmqp::Unknown(*b"AMQX\0\0\x09\x01"),
         ),
         (b"\0\0\0\0\0\0\0\0\0", NotAmqp::Unknown([0; 8])),
-        // A heartbeat is of this protocol, but nobody begins with one.
+        // A heartbeat is of this protocol, but never the first frame.
         (
             b"\x08\0\0\0\0\0\0\xCE",
             NotAmqp::Unknown(*b"\x08\0\0\0\0\0\0\xCE"),
@@ -185,7 +185,7 @@ fn start_is_answered_and_remembered() {
 }
 
 #[test]
-fn a_client_says_what_it_can_do() {
+fn a_client_sends_its_capabilities() {
     let own = FieldTable::new()
         .with("connection_name", "billing")
         .unwrap()
@@ -195,16 +195,19 @@ fn a_client_says_what_it_can_do() {
         properties: own,
         ..Config::default()
     });
-    let told = &start_ok.client_properties;
-    let text = |name: &str| told.get(name).and_then(|value| value.as_str());
+    let reported = &start_ok.client_properties;
+    let text = |name: &str| reported.get(name).and_then(|value| value.as_str());
     assert_eq!(text("connection_name"), Some("billing"));
     assert_eq!(text("product"), Some("my own"));
     assert_eq!(
-        told.iter().filter(|(name, _)| **name == *"product").count(),
+        reported
+            .iter()
+            .filter(|(name, _)| **name == *"product")
+            .count(),
         1
     );
     assert!(text("version").is_some() && text("platform").is_some());
-    let capabilities = told.get("capabilities").unwrap().as_table().unwrap();
+    let capabilities = reported.get("capabilities").unwrap().as_table().unwrap();
     for name in [
         "authentication_failure_close",
         "basic.nack",
@@ -244,7 +247,7 @@ fn the_first_mechanism_that_both_know_is_taken() {
 }
 
 #[test]
-fn what_cannot_be_agreed_on_ends_the_connection() {
+fn limits_that_cannot_be_agreed_on_end_the_connection() {
     let version = |major, minor| NotAmqp::StartVersion { major, minor }.into();
     let no_mechanism = |offered: &str| CloseCause::NoCommonMechanism {
         offered: offered.into(),
@@ -285,7 +288,7 @@ fn what_cannot_be_agreed_on_ends_the_connection() {
 #[test]
 fn limits_are_brought_together() {
     const NONE: u32 = u32::MAX;
-    // What the client wants, what the server suggests, what goes into tune-ok, what holds.
+    // The client's setting, the server's suggestion, tune-ok, the agreed value.
     for (ours, theirs, answered, agreed) in [
         // The first three rows are those of the scenario; 0 means no limit.
         (

@@ -56,7 +56,7 @@ fn the_end_of_the_transport_has_a_cause_in_each_stage() {
         client.conn.handle_eof(client.now);
         let reason = finished(&mut client);
         if stage == Stage::Authenticating {
-            // What RabbitMQ does to a client without `authentication_failure_close`.
+            // RabbitMQ's treatment of a client without `authentication_failure_close`.
             assert!(matches!(
                 reason.cause(),
                 CloseCause::AuthenticationFailed { .. }
@@ -93,7 +93,7 @@ fn a_reset_during_authentication_refuses_the_credentials() {
     }
 }
 
-/// A client whose credentials are being judged; which side says that it knows how to refuse them.
+/// A client during authentication; each argument is that side's `authentication_failure_close`.
 fn logging_in(server: bool, client: bool) -> Client {
     let capabilities = |can: bool| {
         let table = FieldTable::new().with("authentication_failure_close", can);
@@ -148,7 +148,7 @@ fn a_hang_up_during_the_login_is_a_refusal_only_if_no_close_would_say_so() {
 }
 
 #[test]
-fn the_mechanism_that_was_chosen_is_told() {
+fn the_chosen_mechanism_is_reported() {
     let mut client = Client::new(Config::default());
     assert_eq!(client.conn.mechanism(), None);
     client.send(0, &start());

@@ -24,7 +24,7 @@ fn started(config: Config) -> Server {
     server
 }
 
-/// What RabbitMQ's clients answer.
+/// The answer of RabbitMQ's clients.
 fn start_ok() -> connection::StartOk {
     let capabilities = FieldTable::new().with("authentication_failure_close", true);
     let properties = FieldTable::new().with("capabilities", capabilities.unwrap());
@@ -169,7 +169,7 @@ fn a_header_in_pieces_is_a_header() {
 }
 
 #[test]
-fn start_offers_what_was_configured() {
+fn start_offers_the_configured_mechanisms() {
     let config = Config {
         mechanisms: "PLAIN EXTERNAL".into(),
         locales: "en_US de_DE".into(),
@@ -251,7 +251,7 @@ fn a_challenge_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
-fn refused_credentials_are_told_to_who_understands_it() {
+fn refused_credentials_are_reported_to_clients_with_the_capability() {
     let mut server = deciding();
     server.conn.refuse("no such user").unwrap();
     let Method::ConnectionClose(close) = server.only_method() else {
@@ -279,7 +279,7 @@ fn refused_credentials_are_told_to_who_understands_it() {
 
 #[test]
 fn tune_ok_must_keep_to_the_rules() {
-    // What the server suggests, and asks for at least; what the client answers; whether it may.
+    // The server's suggestion, its least values, the client's answer, and the verdict.
     let default = (2047, 131_072, 8192);
     for (config, answer, fault) in [
         (default, (2047, 131_072, 60), None),
@@ -337,7 +337,7 @@ fn tune_ok_must_keep_to_the_rules() {
 }
 
 #[test]
-fn tune_suggests_what_was_configured() {
+fn tune_suggests_the_configured_limits() {
     let mut server = started(Config {
         channel_max: 7,
         frame_max: 10_000,
@@ -372,7 +372,7 @@ fn a_virtual_host_is_refused_with_530() {
     let text = "NOT_ALLOWED - vhost nope not found";
     server.conn.close(ReplyCode::NOT_ALLOWED, text);
     let Method::ConnectionClose(close) = server.only_method() else {
-        panic!("the client is not told");
+        panic!("no close for the client");
     };
     let named = MethodId::new(close.class_id, close.method_id);
     assert_eq!(named, connection::Open::ID);
@@ -457,7 +457,7 @@ fn the_end_of_the_transport_has_a_cause_in_each_stage() {
     for (stage, mut server) in every_stage() {
         server.conn.handle_eof(server.now);
         let reason = closed(&mut server);
-        // Whoever hangs up on a server has not refused its credentials.
+        // A client that hangs up has not refused credentials.
         assert_eq!(reason.cause(), &CloseCause::Eof { stage });
         assert!(server.conn.is_finished());
         assert_eq!(server.conn.poll_timeout(), None);

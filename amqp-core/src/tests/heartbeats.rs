@@ -74,7 +74,7 @@ fn two_intervals_are_just_too_long() {
     assert_eq!(client.events(), []);
     client.advance(Duration::from_millis(1));
     assert_dead(&mut client);
-    // A call that comes late tells the same.
+    // A late call returns the same.
     let mut client = with_heartbeat(1);
     client.now = client.now + Duration::from_millis(2_500);
     client.conn.handle_timeout(client.now);
@@ -154,7 +154,7 @@ fn a_client_may_turn_heartbeats_off() {
 fn a_beat_is_sent_after_half_an_interval_of_silence_and_not_before() {
     let mut client = with_heartbeat(10);
     let id = client.channel();
-    // Who has something to say need not beat.
+    // With other output, no heartbeat is due.
     for _ in 0..10 {
         client.advance(Duration::from_millis(4_999));
         assert_eq!(client.sent(), []);
@@ -204,7 +204,7 @@ fn writing_does_not_make_the_server_alive() {
 }
 
 #[test]
-fn silence_is_not_held_against_a_server_that_nobody_reads() {
+fn silence_is_not_held_against_a_server_that_is_not_read() {
     let mut client = with_heartbeat(2);
     client.advance(SECOND * 3);
     client.bytes();
@@ -239,7 +239,7 @@ fn silence_is_not_held_against_a_server_that_nobody_reads() {
 }
 
 #[test]
-fn heartbeats_are_told_to_nobody() {
+fn heartbeats_have_no_event() {
     let mut client = with_heartbeat(60);
     for _ in 0..1000 {
         hear(&mut client);
@@ -262,8 +262,8 @@ fn heartbeats_begin_with_the_negotiation() {
 }
 
 #[test]
-fn a_fault_is_the_reason_whatever_comes_later() {
-    // The server is told of its fault, and falls silent.
+fn a_fault_is_the_reason_despite_later_events() {
+    // The server receives the close for its fault, and falls silent.
     let mut client = with_heartbeat(1);
     client.send(0, &connection::OpenOk);
     let Event::Closed(reason) = client.only_event() else {
@@ -373,7 +373,7 @@ fn hear_for(client: &mut Client, span: Duration) {
 
 #[test]
 fn a_server_that_beats_and_reads_nothing_is_dead_after_two_intervals() {
-    // What was queued is not taken.
+    // Queued output is not taken.
     let mut client = with_heartbeat(2);
     let id = client.channel();
     client.publish(id, b"x");
@@ -382,7 +382,7 @@ fn a_server_that_beats_and_reads_nothing_is_dead_after_two_intervals() {
     assert_eq!(client.events(), []);
     client.advance(Duration::from_millis(100));
     assert_stuck(&mut client);
-    // What was handed out is not written.
+    // The transmitted output is not written.
     let mut client = with_heartbeat(2);
     let id = client.channel();
     hear_for(&mut client, SECOND);
@@ -425,7 +425,7 @@ fn a_server_that_reads_is_alive_however_idle_or_slow() {
             assert_eq!(client.events(), []);
         }
     }
-    // It takes an hour for what was handed out.
+    // Writing the transmitted output takes an hour.
     let mut client = with_heartbeat(2);
     let id = client.channel();
     client.publish(id, b"x");
@@ -440,7 +440,7 @@ fn a_server_that_reads_is_alive_however_idle_or_slow() {
 }
 
 #[test]
-fn a_call_that_comes_late_blames_nobody_for_what_was_not_asked_for() {
+fn a_late_call_finds_no_fault_with_an_unsent_request() {
     let mut client = with_heartbeat(2);
     client.now = client.now + Duration::from_secs(60);
     hear(&mut client);

@@ -1,4 +1,4 @@
-//! Whatever is polled when and how often, the same happens.
+//! The order and frequency of polling do not change the events.
 
 use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
 use core::time::Duration;
@@ -122,7 +122,7 @@ fn any_idle() -> impl Strategy<Value = Idle> {
 struct Run {
     client: Client,
     channels: BTreeMap<u16, ChannelId>,
-    /// What the commands gave.
+    /// The results of the commands.
     results: Vec<String>,
     events: Vec<Event>,
     bytes: Vec<u8>,
@@ -274,7 +274,7 @@ impl Run {
         self.events.extend(self.client.events());
     }
 
-    /// What each channel has sent, bodies in one piece.
+    /// The output of each channel, bodies in one piece.
     fn streams(&self) -> BTreeMap<u16, Vec<What>> {
         let mut streams: BTreeMap<u16, Vec<What>> = BTreeMap::new();
         for sent in frames(&self.bytes) {
@@ -291,8 +291,7 @@ impl Run {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Calls that have nothing to do do nothing: the same bytes leave, in the same order, and the
-    /// same is told.
+    /// Idle calls have no effect: the same bytes leave, in the same order, with the same events.
     #[test]
     fn spurious_calls_change_nothing(
         steps in list((any_step(), list(any_idle(), 0..5), any::<bool>()), 0..60),
@@ -302,7 +301,7 @@ proptest! {
             quiet.step(step);
             busy.step(step);
             for idle in idles {
-                // To say that somebody reads makes the silence begin anew, so that both must.
+                // A report of reading restarts the deadline of silence, so both sides need one.
                 if matches!(idle, Idle::Reading) {
                     quiet.idle(*idle);
                 }
@@ -324,21 +323,21 @@ proptest! {
         );
     }
 
-    /// When the output is taken decides how channels take turns, and what had left when a channel
-    /// ended; but each channel says the same, and the same is told.
+    /// The time of taking output decides how channels take turns, and how much had left when a
+    /// channel ended; but each channel's output and the events are the same.
     #[test]
     fn taking_the_output_at_any_time_changes_no_channel(
         steps in list((any_step(), any::<bool>(), any::<bool>()), 0..60),
     ) {
         let (mut first, mut second) = (Run::new(), Run::new());
         let ends = |step: &Step| match step {
-            // What is said out of place ends the connection at once.
+            // A method out of place ends the connection at once.
             Step::Said(_, said) => !matches!(said, Said::Heartbeat | Said::Blocked | Said::Unblocked),
             Step::Close | Step::CloseChannel(_) | Step::Wait(_) => true,
             _ => false,
         };
         for (step, take_first, take_second) in &steps {
-            // What ends something drops what has not left; both have sent as much by then.
+            // An end drops unsent output; both have sent as much by then.
             if ends(step) {
                 first.take();
                 second.take();
@@ -356,14 +355,14 @@ proptest! {
         }
         first.finish();
         second.finish();
-        let told = |events: &[Event]| events.iter().map(|event| match event {
+        let reported = |events: &[Event]| events.iter().map(|event| match event {
             Event::Settled { channel, first, last, outcome: Outcome::NotSent(reason) } => {
                 let (channel, first, last) = (*channel, *first, *last);
                 Event::Settled { channel, first, last, outcome: Outcome::Unknown(reason.clone()) }
             }
             event => event.clone(),
         }).collect::<Vec<_>>();
-        prop_assert_eq!(told(&first.events), told(&second.events));
+        prop_assert_eq!(reported(&first.events), reported(&second.events));
         prop_assert_eq!(&first.results, &second.results);
         prop_assert!(first.streams() == second.streams());
     }

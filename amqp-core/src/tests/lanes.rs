@@ -1,4 +1,4 @@
-//! How the lanes of the output share what leaves: no channel starves another one.
+//! The lanes of the output: no channel starves another one.
 
 use alloc::{vec, vec::Vec};
 
@@ -94,16 +94,15 @@ fn beside_64_large_messages_a_small_publish_waits_for_a_bounded_number_of_frames
     for id in &large {
         publish_len(&mut client, *id, LARGE).unwrap();
     }
-    let (mut left, mut worst, mut told) = (vec![0; CHANNELS + 2], 0, 0);
+    let (mut left, mut worst, mut reported) = (vec![0; CHANNELS + 2], 0, 0);
     while client.conn.has_transmit() {
         client.publish(small, b"x");
         let sent = frames(&client.bytes_once());
-        // It leaves with the next call, before all else; the frames of that call are what the next
-        // one waits for.
+        // It leaves with the next call, before all else, behind the frames of this call.
         assert_eq!(sent[0], method(small.number(), publish("queue")));
         let bodies = body_bytes(&sent);
         worst = worst.max(sent.len());
-        told += bodies[usize::from(small.number())];
+        reported += bodies[usize::from(small.number())];
         for (left, bodies) in left.iter_mut().zip(bodies) {
             *left += bodies;
         }
@@ -114,7 +113,7 @@ fn beside_64_large_messages_a_small_publish_waits_for_a_bounded_number_of_frames
     assert!(left[1..=CHANNELS].iter().all(|left| *left == LARGE));
     // The small message, and 256 KiB in frames of 128 KiB and heads.
     assert!(worst <= 3 + 2 * 2 + 2 * CHANNELS, "{worst} frames");
-    assert!(told > 200, "{told}");
+    assert!(reported > 200, "{reported}");
 }
 
 #[test]
@@ -190,14 +189,14 @@ fn each_event_of_room_comes_when_it_is_wanted_and_once() {
         assert_eq!(client.events(), []);
         client.bytes_once();
         assert_eq!(client.events(), [Event::Writable]);
-        let (mut told, mut own) = (false, false);
+        let (mut reported, mut own) = (false, false);
         while client.conn.has_transmit() {
             client.bytes_once();
             let waiting = client.conn.buffered();
             let mut expected = Vec::new();
-            if waiting <= 512 << 10 && !told {
+            if waiting <= 512 << 10 && !reported {
                 expected.push(Event::BacklogWritable);
-                told = true;
+                reported = true;
             }
             if waiting <= low && !own {
                 expected.push(Event::ChannelWritable { channel: large });
@@ -205,7 +204,7 @@ fn each_event_of_room_comes_when_it_is_wanted_and_once() {
             }
             assert_eq!(client.events(), expected, "{waiting}");
         }
-        assert!(told && own);
+        assert!(reported && own);
     }
     // Wanted while there is room, they come with the next call.
     client.conn.want_writable();
@@ -240,7 +239,7 @@ fn each_event_of_room_comes_when_it_is_wanted_and_once() {
 }
 
 #[test]
-fn what_waits_for_a_commit_holds_back_its_own_channel_and_no_small_publish_of_another() {
+fn calls_behind_a_commit_hold_back_their_own_channel_and_no_small_publish_of_another() {
     let mut config = Config::default();
     config.limits.output_backlog = 1 << 20;
     let mut client = Client::open_with(config);
@@ -267,8 +266,11 @@ fn what_waits_for_a_commit_holds_back_its_own_channel_and_no_small_publish_of_an
     assert_eq!(client.events(), []);
     client.send(tx.number(), &tx::CommitOk);
     client.bytes();
-    let told = Event::ChannelWritable { channel: tx };
-    assert_eq!(client.events(), [replied(tx, commit, tx::CommitOk), told]);
+    let reported = Event::ChannelWritable { channel: tx };
+    assert_eq!(
+        client.events(),
+        [replied(tx, commit, tx::CommitOk), reported]
+    );
     assert!(client.conn.is_flushed(&mark));
     assert_eq!(client.conn.backlog_room(), 1 << 20);
 }
@@ -301,7 +303,7 @@ fn fill_with_requests(client: &mut Client, id: ChannelId) -> usize {
 }
 
 #[test]
-fn requests_that_nobody_takes_are_bounded_and_acknowledgements_are_not_refused() {
+fn requests_that_are_not_taken_are_bounded_and_acknowledgements_are_not_refused() {
     let mut config = Config::default();
     config.limits.unsent_requests = 4096;
     let mut client = Client::open_with(config);
@@ -390,7 +392,7 @@ fn any_deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// What a channel has said, with the bodies put together.
+/// The output of a channel, with the bodies put together.
 fn said(sent: &[Sent], number: u16) -> Vec<What> {
     let mut all: Vec<What> = Vec::new();
     for frame in sent.iter().filter(|frame| frame.channel == number) {
@@ -405,8 +407,8 @@ fn said(sent: &[Sent], number: u16) -> Vec<What> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Whatever lane a message takes: the order within a channel is strict, each lane is bounded,
-    /// and what was held back is told of.
+    /// For a message in any lane, the order within a channel is strict, each lane is bounded, and
+    /// each hold ends with an event.
     #[test]
     fn lanes_keep_the_order_of_each_channel_and_their_bounds(deeds in list(any_deed(), 0..80)) {
         const HIGH: usize = 10_000;
@@ -432,8 +434,8 @@ proptest! {
                             expected[on].push(What::Header(len as u64, vec![0, 0]));
                             expected[on].extend((len > 0).then_some(What::Body(body)));
                         }
-                        (Some(hold), Err(PublishError::HeldBack { hold: told, .. })) => {
-                            prop_assert_eq!(hold, told);
+                        (Some(hold), Err(PublishError::HeldBack { hold: reported, .. })) => {
+                            prop_assert_eq!(hold, reported);
                             wanted.push(match hold {
                                 Hold::OutputFull => Event::Writable,
                                 Hold::BacklogFull => Event::BacklogWritable,
@@ -468,8 +470,8 @@ proptest! {
                 Deed::Commit | Deed::CommitOk => {}
                 Deed::Poll => sent.extend(client.bytes_once()),
             }
-            let told = client.events();
-            wanted.retain(|event| !told.contains(event));
+            let reported = client.events();
+            wanted.retain(|event| !reported.contains(event));
             let largest = 40_000 + 200;
             prop_assert!(client.conn.buffered() <= HIGH + 4096 + 81 * 24 + BACKLOG + largest);
         }
@@ -480,8 +482,8 @@ proptest! {
             client.send(1, &tx::CommitOk);
         }
         sent.extend(client.bytes());
-        let told = client.events();
-        wanted.retain(|event| !told.contains(event));
+        let reported = client.events();
+        wanted.retain(|event| !reported.contains(event));
         prop_assert_eq!(wanted, []);
         let sent = frames(&sent);
         for (id, expected) in ids.iter().zip(expected) {

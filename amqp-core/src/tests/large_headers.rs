@@ -122,7 +122,7 @@ fn other_frames_keep_to_the_frame_limit() {
     }
 }
 
-/// Feeds a stream in pieces of several sizes, and gives what each of them brings about.
+/// Feeds a stream in pieces of several sizes, and returns the events of each.
 fn in_pieces(mut prepare: impl FnMut() -> Client, stream: &[u8]) -> (Vec<Event>, Vec<Sent>) {
     let sizes = [stream.len(), 1, 7, 19, 1000, 8192];
     let mut all = sizes.map(|size| {
@@ -193,7 +193,7 @@ fn a_header_over_its_own_limit_is_said_to_be_over_it() {
 }
 
 #[test]
-fn what_was_rejected_for_its_header_is_not_outstanding() {
+fn a_message_rejected_for_its_header_is_not_outstanding() {
     let mut client = client();
     let id = client.channel();
     client.consumer(id, "t", false);
@@ -263,7 +263,7 @@ fn a_returned_message_with_a_header_over_its_limit_leaves_its_publish_in_doubt()
         ..
     } = client.only_event()
     else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(fault, too_large(&long));
     client.send(1, &ack(4, true));
@@ -281,9 +281,9 @@ fn a_returned_message_with_a_header_over_its_limit_leaves_its_publish_in_doubt()
     );
 }
 
-/// The header is read as far as that the body can be told from what follows, whatever is wrong.
+/// The header is read far enough to find the body behind it, with any fault.
 #[test]
-fn what_is_wrong_with_a_header_that_is_passed_over_is_a_fault() {
+fn a_fault_in_a_header_that_is_passed_over_counts() {
     let long = with_header(200_000);
     let good = header_frame(1, &long, 1);
     let mut class = good.clone();

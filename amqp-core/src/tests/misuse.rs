@@ -25,7 +25,7 @@ fn client(checks: Checks) -> (Client, ChannelId) {
     (client, id)
 }
 
-/// What a command gives but for what it gives when it goes well.
+/// The result of a command without its value.
 fn just<T>(result: Result<T, ApiMisuse>) -> Result<(), ApiMisuse> {
     result.map(|_| ())
 }
@@ -72,7 +72,7 @@ fn request(reply_to: &str) -> basic::Properties {
 
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
-/// What RabbitMQ, and only RabbitMQ, is known to refuse.
+/// Misuse that only RabbitMQ is known to refuse.
 fn refused_by_rabbitmq() -> Vec<(Deed, ApiMisuse)> {
     let not_implemented = |feature| ApiMisuse::NotImplementedByRabbitMq { feature };
     let on_default = |method| ApiMisuse::DefaultExchange { method };
@@ -227,7 +227,7 @@ fn h_rules_of_rabbitmq_are_not_those_of_the_standard() {
     }
 }
 
-/// What no server takes, or what this client could not follow.
+/// Misuse that every server refuses, or that this client could not follow.
 fn refused_always() -> Vec<(Deed, ApiMisuse)> {
     let not_this_way = |method| ApiMisuse::NotSentThisWay { method };
     let no_reply = |method| ApiMisuse::NoWaitHasNoReply { method };
@@ -304,7 +304,7 @@ fn refused_always() -> Vec<(Deed, ApiMisuse)> {
 }
 
 #[test]
-fn what_no_server_takes_is_always_refused() {
+fn misuse_that_every_server_refuses_is_always_refused() {
     for checks in [Checks::RabbitMq, Checks::Standard] {
         for (deed, misuse) in refused_always() {
             let (mut client, id) = client(checks);
@@ -402,7 +402,7 @@ fn a_method_that_just_fits_into_a_frame_is_sent() {
 }
 
 #[test]
-fn what_rabbitmq_takes_is_let_through() {
+fn requests_that_rabbitmq_takes_are_let_through() {
     let deeds: [Deed; 14] = [
         |on| {
             let look = exchange::Declare::default().exchange("x").unwrap();
@@ -448,7 +448,7 @@ fn direct_replies_need_a_consumer_on_the_same_channel() {
     assert_eq!(attempt(&mut client, id, ask), refused);
     client.consumer(id, "of a common queue", true);
     assert_eq!(attempt(&mut client, id, ask), refused);
-    // It need not be confirmed yet: the order on the channel is what counts.
+    // It need not be confirmed yet: the order on the channel counts.
     let (_, waiting) = client.consume(id, consume(REPLY_TO, "t").no_ack(true));
     assert_eq!(attempt(&mut client, id, ask), Ok(()));
     client.bytes();

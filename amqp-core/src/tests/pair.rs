@@ -22,7 +22,7 @@ pub(crate) struct Pair {
     pub(crate) to_client: BytesMut,
     /// How many bytes are handed over at a time; all when none.
     pub(crate) chunk: Option<usize>,
-    /// What the server said, everything, for looking at frames.
+    /// All events and frames of the server.
     pub(crate) client_events: VecDeque<ClientEvent>,
     pub(crate) server_events: VecDeque<ServerEvent>,
     server_input: BytesMut,
@@ -46,7 +46,7 @@ impl Pair {
         }
     }
 
-    /// A pair whose handshake is done, with default configurations.
+    /// A pair after the handshake, with default configurations.
     pub(crate) fn open() -> Self {
         Self::open_with(client::Config::default(), server::Config::default())
     }
@@ -114,7 +114,7 @@ impl Pair {
         }
     }
 
-    /// Takes what both sides want to send.
+    /// Takes the output of both sides.
     pub(crate) fn collect_output(&mut self) {
         let mut out = Transmit::new();
         while self.client.poll_transmit(self.now, &mut out) {}
@@ -211,7 +211,7 @@ impl Pair {
     }
 }
 
-/// Moves what a machine handed out behind `to`.
+/// Appends the output of a machine to `to`.
 fn take(out: &mut Transmit, to: &mut BytesMut) {
     while out.has_remaining() {
         let len = out.chunk().len();

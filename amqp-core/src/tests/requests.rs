@@ -1,4 +1,4 @@
-//! Requests, their answers, and what becomes of them when nobody waits or nobody answers.
+//! Requests, their answers, and those that are abandoned or not answered.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -149,7 +149,7 @@ fn an_abandoned_consumer_is_cancelled_when_it_is_confirmed() {
     assert!(matches!(client.only_event(), Event::Delivered(_)));
     client.conn.abandon(id, request);
     assert_eq!(client.sent(), []);
-    // What comes now is put back, but what was handed over is the caller's.
+    // Later messages are requeued, but the one that was handed over is the caller's.
     client.deliver(id, "t", 2);
     assert_eq!(client.sent(), [put_back(2)]);
     // The tag is not free yet.
@@ -213,7 +213,7 @@ fn an_abandoned_consumer_that_the_server_refuses_leaves_nothing_behind() {
     assert_eq!(client.sent(), []);
 }
 
-/// What it still says on a channel that is being closed is of no account.
+/// Late answers on a channel that is being closed are ignored.
 #[test]
 fn an_abandoned_consumer_is_confirmed_while_its_channel_closes() {
     let (mut client, id) = open();
@@ -245,7 +245,7 @@ fn an_abandoned_message_is_put_back() {
     }
     send_got(&mut client, 1);
     assert_eq!(client.sent(), [put_back(1)]);
-    // Nothing can be done for what needs no acknowledgement.
+    // A message without acknowledgement cannot be requeued.
     send_got(&mut client, 2);
     client.send(1, &basic::GetEmpty);
     assert_eq!(client.sent(), []);
@@ -302,7 +302,7 @@ fn an_abandoned_close_still_frees_the_number() {
 }
 
 #[test]
-fn a_consumer_that_nobody_listens_to_is_cancelled() {
+fn a_consumer_without_a_listener_is_cancelled() {
     let (mut client, id) = open();
     let consumer = client.consumer(id, "t", false);
     client.deliver(id, "t", 1);
@@ -314,7 +314,7 @@ fn a_consumer_that_nobody_listens_to_is_cancelled() {
     assert_eq!(client.sent(), []);
     client.deliver(id, "t", 2);
     assert_eq!(client.sent(), [put_back(2)]);
-    // A cancel of the server's that crosses it is nobody's either.
+    // A cancel of the server's that crosses it has no event either.
     client.send(1, &cancel("t").no_wait(true));
     client.send(1, &cancel_ok("t"));
     assert_eq!(client.events(), []);
@@ -362,7 +362,7 @@ fn a_request_times_out_and_its_late_answer_is_not_that_of_the_next() {
 }
 
 #[test]
-fn what_a_late_answer_brings_is_given_back() {
+fn the_effect_of_a_late_answer_is_undone() {
     let wait = |client: &mut Client, request| {
         client.bytes();
         client.advance(Duration::from_secs(30));
@@ -456,7 +456,7 @@ fn requests_that_were_answered_have_no_deadline() {
         assert_eq!(client.events(), [replied(id, request, ok.clone())]);
         assert_eq!(client.conn.poll_timeout(), None);
     }
-    // Nor has a channel that was closed, or whose requests failed with it.
+    // Nor has a channel that was closed, or that took its requests with it.
     for by_server in [false, true] {
         let id = client.channel();
         let number = id.number();

@@ -1,4 +1,4 @@
-//! Exactly one outcome for each request, whatever the server answers, and whoever gives up when.
+//! Exactly one outcome for each request, with any answers and abandoned at any time.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -63,18 +63,18 @@ fn any_step() -> impl Strategy<Value = (Index, Step)> {
     (index(), step)
 }
 
-/// The server, and what the client is owed.
+/// The server, and its outstanding replies.
 struct Model {
     client: Script<Connection>,
     /// All channels that the client ever had.
     channels: Vec<ChannelId>,
     /// The requests that wait for an outcome, with their channels.
     waiting: BTreeMap<RequestId, Option<ChannelId>>,
-    /// The last consumer of each channel whose tag is `tag`, and the request for it.
+    /// The last consumer of each channel with the tag `tag`, and the request for it.
     tagged: BTreeMap<ChannelId, (ConsumerId, RequestId)>,
     /// All that were made.
     made: Vec<(RequestId, Option<ChannelId>)>,
-    /// What the server has read and not answered, in order.
+    /// The requests that the server has read and not answered, in order.
     received: Vec<(u16, Method)>,
     /// The channels that the server has opened.
     open: BTreeSet<u16>,

@@ -138,7 +138,7 @@ fn returns_and_confirms_are_not_adjacent() {
 }
 
 #[test]
-fn messages_to_one_address_are_told_apart_by_what_they_hold() {
+fn messages_to_one_address_differ_by_their_contents() {
     let (mut client, id) = confirming();
     let (a, b) = (with_id("a"), with_id("b"));
     put(&mut client, id, "k", &a, "xx");
@@ -224,7 +224,7 @@ fn properties_that_the_server_changed_do_not_hide_a_publish() {
 }
 
 #[test]
-fn what_cannot_be_told_is_not_guessed() {
+fn ambiguous_returns_are_not_guessed() {
     let (mut client, id) = confirming();
     let none = basic::Properties::default();
     // Not mandatory, another address, another length, another channel.
@@ -349,7 +349,7 @@ proptest! {
             properties.push(own);
         }
         client.bytes();
-        // Confirms are drawn among what the server has taken in so far.
+        // Confirms are drawn among the publishes that the server has read so far.
         let mut taken = 0;
         let mut settled = Vec::new();
         let rest = confirms.last().cloned().map(|(at, multiple, _)| (at, multiple, usize::MAX));

@@ -90,12 +90,12 @@ fn any_sample() -> impl Strategy<Value = Sample> {
         })
 }
 
-/// What the server does.
+/// A step of the server.
 #[derive(Clone, Copy, Debug)]
 struct Server {
-    /// What it adds to each message.
+    /// The headers that it adds to each message.
     adds: Adds,
-    /// A bit for each queue-like thing there is: what is routed by it finds a queue.
+    /// A bit for each routing key: a set bit is routed to a queue.
     queues: u8,
     /// Whether it routes by headers instead of by keys.
     by_headers: bool,
@@ -168,7 +168,7 @@ fn confirming() -> (Client, ChannelId) {
     (client, id)
 }
 
-/// What the client says of publishes.
+/// The client's events of publishes.
 #[derive(Default)]
 struct Told {
     returned: BTreeMap<u64, Returned>,
@@ -202,8 +202,8 @@ impl Told {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// A message that was lost is never confirmed, and one that was not is never told to have come
-    /// back. Where the server changes nothing but `reply-to`, nothing is left in doubt.
+    /// A message that was lost is never confirmed, and one that was not is never reported as
+    /// returned. Where the server changes nothing but `reply-to`, nothing is left in doubt.
     #[test]
     fn a_lost_message_is_never_confirmed(
         samples in list(any_sample(), 1..40),
@@ -211,7 +211,7 @@ proptest! {
         confirms in list((any::<prop::sample::Index>(), any::<bool>(), 0usize..6), 1..60),
     ) {
         let (mut client, id) = confirming();
-        let mut told = Told::default();
+        let mut reported = Told::default();
         for sample in &samples {
             client.on(id).publish(&sample.publish(), &sample.properties(), sample.body()).unwrap();
         }
@@ -233,7 +233,7 @@ proptest! {
                 };
                 let properties = server.change(sample);
                 client.send_content(1, &returned, &properties, sample.body().as_bytes());
-                let returns = told.take(client.events());
+                let returns = reported.take(client.events());
                 let [returned] = &returns[..] else {
                     panic!("one return");
                 };
@@ -242,25 +242,25 @@ proptest! {
                     let whose = &samples[seq.get() as usize - 1];
                     // Equal ones share their fate, and come back in their order.
                     prop_assert_eq!(whose, sample, "{} is not {}", seq.get(), taken);
-                    let before = told.returned.insert(seq.get(), returned.clone());
+                    let before = reported.returned.insert(seq.get(), returned.clone());
                     prop_assert!(before.is_none(), "{} came back twice", seq.get());
                 } else {
-                    let in_doubt = |seq: &PublishSeq| told.returned.contains_key(&seq.get());
+                    let in_doubt = |seq: &PublishSeq| reported.returned.contains_key(&seq.get());
                     prop_assert!(!returned.candidates.iter().any(in_doubt));
                 }
             }
             if taken > 0 {
                 let number = at.index(taken) as u64 + 1;
                 client.send(1, &ack(number, multiple));
-                told.take(client.events());
+                reported.take(client.events());
             }
         }
         client.send(1, &ack(taken as u64, true));
-        told.take(client.events());
-        prop_assert_eq!(told.settled.len(), samples.len());
-        for (number, outcome) in &told.settled {
+        reported.take(client.events());
+        prop_assert_eq!(reported.settled.len(), samples.len());
+        for (number, outcome) in &reported.settled {
             let was_lost = lost.contains(number);
-            let returned = told.returned.contains_key(number);
+            let returned = reported.returned.contains_key(number);
             match outcome {
                 // Its confirm follows its return, so that it is not lost without a word.
                 Outcome::Acked => prop_assert_eq!(returned, was_lost, "{} of {:?}", number, samples),
@@ -271,7 +271,7 @@ proptest! {
         let plain = samples.iter().all(|sample| sample.bcc.is_none());
         if plain && matches!(server.adds, Adds::Nothing) {
             let doubt = |outcome: &Outcome| *outcome == Outcome::PossiblyReturned;
-            prop_assert!(!told.settled.values().any(doubt));
+            prop_assert!(!reported.settled.values().any(doubt));
         }
     }
 }

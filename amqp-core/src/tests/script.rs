@@ -1,4 +1,4 @@
-//! One machine, and a peer that says whatever the test wants, frame by frame.
+//! One machine, and a scripted peer, frame by frame.
 
 use alloc::{vec, vec::Vec};
 
@@ -15,7 +15,7 @@ use crate::{
     wire::{Encode, ShortStr},
 };
 
-/// One side of a connection, and what is on the other end of the wire.
+/// One side of a connection, and the bytes from the other end of the wire.
 #[derive(Debug)]
 pub(crate) struct Script<C> {
     pub(crate) now: Instant,
@@ -30,7 +30,7 @@ pub(crate) struct Sent {
     pub(crate) what: What,
 }
 
-/// What a frame holds.
+/// The content of a frame.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum What {
     Method(Method),
@@ -46,7 +46,7 @@ pub(crate) fn method(channel: u16, method: impl Into<Method>) -> Sent {
     Sent { channel, what }
 }
 
-/// The frames of a publish without properties whose body fits into one frame.
+/// The frames of a publish without properties, with a body of at most one frame.
 pub(crate) fn content(channel: u16, publish: impl Into<Method>, body: &[u8]) -> Vec<Sent> {
     let header = What::Header(body.len() as u64, vec![0, 0]);
     let mut frames = vec![
@@ -346,7 +346,7 @@ impl Script<client::Connection> {
         self.deliver_to(id.number(), tag, number);
     }
 
-    /// Delivers a few bytes on whatever channel has that number.
+    /// Delivers a few bytes on the channel of that number.
     pub(crate) fn deliver_to(&mut self, channel: u16, tag: &str, number: u64) {
         let properties = basic::Properties::default();
         self.send_content(channel, &deliver(tag, number), &properties, b"body");
@@ -365,7 +365,7 @@ impl Script<server::Connection> {
     }
 }
 
-/// What RabbitMQ begins with, without its properties.
+/// RabbitMQ's first method, without its properties.
 pub(crate) fn start() -> connection::Start {
     connection::Start {
         version_major: 0,

@@ -52,8 +52,8 @@ fn carry(pair: &mut Pair) {
             let mut input: BytesMut = segments.take_segments().flatten().collect();
             connection.handle_input(pair.now, &mut input);
         }
-        assert_silent(&pair.client, "the client that was told");
-        assert_silent(&pair.server, "the server that was told");
+        assert_silent(&pair.client, "the client that was reported");
+        assert_silent(&pair.server, "the server that was reported");
     }
 }
 
@@ -133,16 +133,19 @@ fn updated(request: crate::RequestId) -> Event {
 fn a_secret_is_renewed() {
     let mut client = Script::open();
     let (first, second) = (update(&mut client), update(&mut client));
-    let told = connection::UpdateSecret {
+    let reported = connection::UpdateSecret {
         new_secret: RENEWED.into(),
         reason: name("expires"),
     };
-    assert_eq!(client.sent(), [method(0, told.clone()), method(0, told)]);
+    assert_eq!(
+        client.sent(),
+        [method(0, reported.clone()), method(0, reported)]
+    );
     client.send(0, &connection::UpdateSecretOk);
     assert_eq!(client.events(), [updated(first)]);
     client.send(0, &connection::UpdateSecretOk);
     assert_eq!(client.events(), [updated(second)]);
-    // And nobody asked for this one.
+    // And another one is unexpected.
     client.send(0, &connection::UpdateSecretOk);
     let event = client.only_event();
     assert!(
@@ -175,7 +178,7 @@ fn a_refused_secret_ends_the_connection_and_says_why() {
         Event::Closed(reason),
     ] = &client.events()[..]
     else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(*failed, request);
     assert_eq!(*cause, RequestError::ConnectionClosed(reason.clone()));

@@ -1,4 +1,4 @@
-//! A server's channels: what clients may do on them, and what the server may answer.
+//! A server's channels: the methods of clients, and the answers of the server.
 
 use alloc::{vec, vec::Vec};
 
@@ -61,7 +61,7 @@ fn fault(server: &mut Server, code: ReplyCode) -> Fault {
     };
     assert_eq!(error.code, Some(code));
     let Method::ConnectionClose(close) = server.only_method() else {
-        panic!("the client is not told");
+        panic!("no close for the client");
     };
     assert_eq!(close.reply_code, code);
     error.fault.clone()
@@ -133,10 +133,10 @@ fn a_client_closes_a_channel() {
         ..channel::Close::default()
     };
     server.send(1, &close);
-    // What was queued leaves first.
+    // Queued output leaves first.
     assert_eq!(server.sent(), [method(1, ok), method(1, channel::CloseOk)]);
     let [Event::ChannelClosed { channel, reason }] = &server.server_events()[..] else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(*channel, id);
     assert_eq!(reason.by_peer().unwrap().text, "bye");
@@ -157,14 +157,14 @@ fn a_server_closes_a_channel_for_a_method() {
     let not_open = Err(ApiMisuse::ChannelNotOpen);
     assert_eq!(on.send(&queue::DeclareOk::default()), not_open);
     assert_eq!(on.close(ReplyCode::NOT_FOUND, "again", None), not_open);
-    let told = channel::Close {
+    let reported = channel::Close {
         reply_code: ReplyCode::NOT_FOUND,
         reply_text: name("no queue"),
         class_id: 50,
         method_id: 10,
     };
-    assert_eq!(server.sent(), [method(1, told)]);
-    // What the client sent before it knew is ignored, in whatever pieces.
+    assert_eq!(server.sent(), [method(1, reported)]);
+    // Frames that the client sent before it knew are ignored, in any pieces.
     publish_body(&mut server, 1, b"body");
     server.send(1, &queue::Declare::default());
     server.send(1, &publish("q"));
@@ -200,12 +200,12 @@ fn a_message_over_the_limit_closes_its_channel() {
     assert!(matches!(&server.server_events()[..], [Event::Published(_)]));
     publish_body(&mut server, 1, &[0; 11]);
     let [Event::ChannelClosed { channel, reason }] = &server.server_events()[..] else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(*channel, id);
     assert_eq!(reason.code(), Some(ReplyCode::CONTENT_TOO_LARGE));
     let Method::ChannelClose(close) = server.only_method() else {
-        panic!("the client is not told");
+        panic!("no close for the client");
     };
     let publish = basic::Publish::ID;
     assert_eq!(MethodId::new(close.class_id, close.method_id), publish);
@@ -214,7 +214,7 @@ fn a_message_over_the_limit_closes_its_channel() {
 }
 
 #[test]
-fn only_what_was_asked_is_answered() {
+fn only_requests_are_answered() {
     let (mut server, id) = open();
     let declare_ok = queue::DeclareOk::default();
     let nothing = |method| Err(ApiMisuse::NothingToAnswer { method });
@@ -364,7 +364,7 @@ fn deliveries_take_turns_and_keep_their_order() {
 }
 
 #[test]
-fn a_full_output_is_told_and_so_is_its_end() {
+fn a_full_output_has_an_event_and_so_has_its_end() {
     let mut config = Config::default();
     config.limits.output_high = 1000;
     config.limits.output_low = 10;
@@ -413,7 +413,7 @@ fn a_cancel_of_the_server_s_is_answered_once() {
         ),
         "{events:?}"
     );
-    // An answer that nobody asked for is a fault.
+    // An answer without a request is a fault.
     let (mut server, _) = open();
     let ok = basic::CancelOk::default().consumer_tag("t").unwrap();
     server.send(1, &ok);

@@ -113,7 +113,7 @@ impl Side {
         Self::new(machine, pair.now)
     }
 
-    /// Takes bytes, and tells what comes of them.
+    /// Takes bytes, and returns the events.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
         self.input.extend_from_slice(bytes);
         match &mut self.machine {
@@ -149,7 +149,7 @@ impl Side {
         events
     }
 
-    /// What it wants to send.
+    /// Takes its output.
     pub(crate) fn sent(&mut self) -> Bytes {
         let mut out = Transmit::new();
         match &mut self.machine {
@@ -163,7 +163,7 @@ impl Side {
         all.freeze()
     }
 
-    /// What it wants to send, frame by frame.
+    /// Takes its output, frame by frame.
     pub(crate) fn sent_frames(&mut self) -> Vec<Sent> {
         frames(&self.sent())
     }

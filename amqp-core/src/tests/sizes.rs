@@ -15,7 +15,7 @@ use crate::{
     wire::ShortStr,
 };
 
-/// What a peer without a frame limit is sent at most in one frame, in bytes.
+/// The most bytes in one frame for a peer without a frame limit.
 const UNLIMITED_CHUNK: usize = 128 << 10;
 
 fn pair_of(client_max: u32, server_max: u32) -> Pair {
@@ -140,8 +140,8 @@ fn no_frame_limit() {
     check_sizes(pair, UNLIMITED_CHUNK - 8);
 }
 
-/// Neither side wants a limit: what is sent is one frame, and what is taken is bounded all the
-/// same.
+/// Neither side wants a limit: a message leaves in one frame, and the accepted size is bounded all
+/// the same.
 #[test]
 fn no_frame_limit_is_not_a_limit_of_zero() {
     let mut pair = pair_of(0, 0);
@@ -197,12 +197,12 @@ fn a_huge_frame_limit_is_none() {
     assert!(frame_max <= cap, "{frame_max}");
     assert_eq!(client.as_client().tuning().frame_max, frame_max);
 
-    // What is asked for is agreed to.
+    // The requested limit is agreed to.
     let pair = pair_of(64 << 20, 0);
     assert_eq!(pair.client.tuning().frame_max, 64 << 20);
     check_huge(Side::of(pair, Role::Client), 64 << 20);
 
-    // A server that has set no limit takes no notice of what a client thinks it may send.
+    // A server without a limit does not depend on the client's.
     let pair = pair_of(huge, 0);
     check_huge(Side::of(pair, Role::Server), cap);
 }

@@ -43,7 +43,7 @@ impl Mechanism for Echo {
 #[derive(Clone, Debug)]
 enum Cut {
     Whole,
-    /// Whatever is carried at a time, into two pieces at that position.
+    /// The bytes of one carry, in two pieces at that position.
     At(usize),
     /// Into pieces of that many bytes.
     Every(usize),
@@ -78,7 +78,7 @@ impl Cut {
     }
 }
 
-/// What came of a dialogue.
+/// The events of a dialogue.
 #[derive(Debug, PartialEq)]
 struct Record {
     client: Vec<ClientEvent>,
@@ -90,7 +90,7 @@ struct Record {
     longest: usize,
 }
 
-/// A pair with a line between them that cuts what it carries.
+/// A pair with a line between them that cuts the bytes.
 struct Line {
     pair: Pair,
     record: Record,
@@ -136,7 +136,7 @@ impl Line {
         }
     }
 
-    /// Carries bytes both ways until there are none left, and gives what was told meanwhile.
+    /// Carries bytes both ways until there are none left, and returns the events meanwhile.
     fn carry(&mut self) -> (Vec<ClientEvent>, Vec<ServerEvent>) {
         loop {
             self.pair.collect_output();
@@ -148,13 +148,13 @@ impl Line {
             self.hand_to_server(&to_server);
             self.hand_to_client(&to_client);
         }
-        let told = (
+        let reported = (
             self.pair.take_client_events(),
             self.pair.take_server_events(),
         );
-        self.record.client.extend(told.0.iter().cloned());
-        self.record.server.extend(told.1.iter().cloned());
-        told
+        self.record.client.extend(reported.0.iter().cloned());
+        self.record.server.extend(reported.1.iter().cloned());
+        reported
     }
 
     fn hand_to_server(&mut self, bytes: &[u8]) {
@@ -203,22 +203,22 @@ fn dialogue(client_cut: Cut, server_cut: Cut) -> Record {
     of_the_connection(&mut line, consumes);
     channel_ends(&mut line, ids, fails);
     line.pair.client.close(ReplyCode::SUCCESS, "bye");
-    let told = line.carry();
-    assert!(matches!(told.0[..], [ClientEvent::Closed(_)]));
-    assert!(matches!(told.1[..], [ServerEvent::Closed(_)]));
+    let reported = line.carry();
+    assert!(matches!(reported.0[..], [ClientEvent::Closed(_)]));
+    assert!(matches!(reported.1[..], [ServerEvent::Closed(_)]));
     assert!(line.pair.client.is_finished() && line.pair.server.is_finished());
     line.record
 }
 
 fn shake_hands(line: &mut Line) {
-    let (_, told) = line.carry();
-    assert!(matches!(told[..], [ServerEvent::Authenticate(_)]));
+    let (_, reported) = line.carry();
+    assert!(matches!(reported[..], [ServerEvent::Authenticate(_)]));
     line.pair.server.challenge("who is there?").unwrap();
-    let (_, told) = line.carry();
-    assert!(matches!(told[..], [ServerEvent::Authenticate(_)]));
+    let (_, reported) = line.carry();
+    assert!(matches!(reported[..], [ServerEvent::Authenticate(_)]));
     line.pair.server.accept().unwrap();
-    let (_, told) = line.carry();
-    assert!(matches!(told[..], [ServerEvent::Open { .. }]));
+    let (_, reported) = line.carry();
+    assert!(matches!(reported[..], [ServerEvent::Open { .. }]));
     line.pair.server.open().unwrap();
     line.carry();
     assert!(line.pair.client.is_open() && line.pair.server.is_open());
@@ -249,8 +249,8 @@ fn publish(line: &mut Line, id: ChannelId) {
             .publish(&mandatory, &properties, body)
             .unwrap();
     }
-    let (_, told) = line.carry();
-    let seqs: Vec<_> = told
+    let (_, reported) = line.carry();
+    let seqs: Vec<_> = reported
         .into_iter()
         .map(|event| match event {
             ServerEvent::Published(published) => published.seq.unwrap(),
@@ -301,8 +301,8 @@ fn consume(line: &mut Line, id: ChannelId) {
             )
             .unwrap();
     }
-    let (told, _) = line.carry();
-    let tags: Vec<_> = told
+    let (reported, _) = line.carry();
+    let tags: Vec<_> = reported
         .iter()
         .filter_map(|event| match event {
             ClientEvent::Delivered(delivery) => delivery.tag,
@@ -406,7 +406,7 @@ fn channel_ends(line: &mut Line, ids: [ChannelId; 4], fails: ChannelId) {
     let deliver = deliver.delivery_tag(9);
     line.hand_to_server(&pieces(publishes, basic::Publish::default().into()));
     line.hand_to_client(&pieces(consumes, deliver.into()));
-    // Bodies that are announced as larger than what is taken, and come all the same.
+    // Bodies that are announced as larger than the limit, and come all the same.
     let too_large = |id: ChannelId, method: Method| {
         let number = id.number();
         [
@@ -419,7 +419,7 @@ fn channel_ends(line: &mut Line, ids: [ChannelId; 4], fails: ChannelId) {
     line.hand_to_server(&too_large(publishes, basic::Publish::default().into()));
     let deliver = basic::Deliver::default().consumer_tag("one").unwrap();
     let deliver = |number| deliver.clone().delivery_tag(number).into();
-    // A header that is larger than what is kept, and one that is larger than a frame.
+    // A header that is larger than the limit, and one that is larger than a frame.
     for (number, len) in [(10, 9000), (11, 5000)] {
         let header = [&[0x20, 0][..], &headers_of(len)].concat();
         let message = [
@@ -488,7 +488,7 @@ fn everything_happens_in_the_dialogue() {
     let client: BTreeSet<_> = record.client.iter().map(client_kind).collect();
     let server: BTreeSet<_> = record.server.iter().map(server_kind).collect();
     assert_eq!(client.len(), 17, "{client:?}");
-    // A server is told that it may write only after it has asked whether it may.
+    // A server has the event of new room only after a refusal.
     assert_eq!(server.len(), 10, "{server:?}");
 }
 

@@ -96,7 +96,7 @@ fn the_tag_of_a_consumer_that_is_given_up_is_free_at_once() {
     assert!(!client.on(id).has_consumer(&name("t")));
     assert_eq!(client.sent(), [method(1, cancel())]);
     let (second, request) = ask(&mut client, id);
-    // What comes before cancel-ok is the first one's.
+    // Deliveries before cancel-ok are the first one's.
     assert_eq!(given(&mut client, id, 1), None);
     client.send(1, &cancel_ok());
     assert_eq!(client.events(), []);
@@ -111,7 +111,7 @@ fn the_tag_of_a_consumer_that_is_given_up_is_free_at_once() {
 }
 
 #[test]
-fn a_consumer_that_is_being_cancelled_gets_what_comes_before_the_answer() {
+fn a_consumer_that_is_being_cancelled_gets_deliveries_before_the_answer() {
     let (mut client, id) = open();
     let first = client.consumer(id, "t", false);
     let cancelled = client.on(id).call(&cancel()).unwrap();
@@ -130,9 +130,9 @@ fn a_consumer_that_is_being_cancelled_gets_what_comes_before_the_answer() {
     assert_eq!(given(&mut client, id, 2), Some(second));
 }
 
-/// Nothing answers the cancel, but the consume-ok of the next one tells that it was dealt with.
+/// The cancel is not answered, but the consume-ok of the next one shows that it was handled.
 #[test]
-fn what_crosses_a_cancel_without_an_answer_is_not_the_next_consumer_s() {
+fn deliveries_that_cross_a_cancel_without_an_answer_are_not_the_next_consumer_s() {
     let (mut client, id) = open();
     client.consumer(id, "t", false);
     client.on(id).send(&cancel()).unwrap();
@@ -194,7 +194,7 @@ fn deliveries_without_a_consumer_are_not_put_back_without_end() {
         };
         assert_eq!(error.fault, Fault::UnknownConsumer(name("t")));
         let Method::ChannelClose(close) = client.only_method() else {
-            panic!("the server is not told");
+            panic!("no close for the server");
         };
         assert_eq!(close.reply_code, ReplyCode::PRECONDITION_FAILED);
         assert!(client.conn.is_open());

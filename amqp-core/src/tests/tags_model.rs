@@ -35,7 +35,7 @@ enum Step {
     Serve,
     Deliver(Index),
     ServerCancel(Index),
-    /// The client takes what the server said first.
+    /// The client reads the oldest method of the server.
     Hear,
 }
 
@@ -64,7 +64,7 @@ enum Said {
     Deliver(ShortStr, ConsumerId, u64),
 }
 
-/// What the application knows of a consumer.
+/// The application's view of a consumer.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     tag: usize,
@@ -88,7 +88,7 @@ struct Model {
     id: ChannelId,
     /// Those that the client has asked for.
     consumers: BTreeMap<ConsumerId, Known>,
-    /// Those whose consume the server has not dealt with, in order.
+    /// Those with a consume that the server has not handled, in order.
     asked: VecDeque<ConsumerId>,
     to_server: VecDeque<Method>,
     to_client: VecDeque<Said>,
@@ -96,7 +96,7 @@ struct Model {
     serving: BTreeMap<ShortStr, ConsumerId>,
     /// How many messages the queue has.
     ready: usize,
-    /// What the server waits for an acknowledgement of.
+    /// The deliveries that the server counts as unacked.
     unacked: BTreeSet<u64>,
     deliveries: u64,
 }
@@ -290,12 +290,12 @@ impl Model {
             (Said::Cancel(_, consumer), events) => {
                 let known = self.consumers.get_mut(&consumer).unwrap();
                 known.ended = true;
-                let told = match events {
+                let reported = match events {
                     [] => None,
                     [Event::ConsumerCancelled { consumer, .. }] => Some(*consumer),
                     other => panic!("{other:?}"),
                 };
-                assert_eq!(told, (!known.given_up).then_some(consumer));
+                assert_eq!(reported, (!known.given_up).then_some(consumer));
             }
             (Said::Deliver(_, consumer, number), events) => {
                 let known = self.consumers[&consumer];

@@ -1,5 +1,5 @@
-//! Texts of a peer: names that RabbitMQ passes on as some publisher wrote them, in other than UTF-8,
-//! and what errors and reasons show of what a peer said.
+//! Texts of a peer: names that RabbitMQ passes on from a publisher, in other than UTF-8, and the
+//! quotes of a peer's bytes in errors and reasons.
 
 use alloc::{
     string::{String, ToString as _},
@@ -59,7 +59,7 @@ fn a_message_with_names_that_are_not_utf8_is_delivered_and_the_connection_lives(
     assert_eq!(properties.message_id.unwrap(), "\u{fffd}\u{fffd}id");
     let headers = properties.headers.unwrap();
     assert_eq!(headers.get("\u{fffd}k").unwrap().as_i64(), Some(7));
-    // What came can be passed on as it came.
+    // The properties can be passed on as they came.
     assert_eq!(delivery.content.properties.as_bytes(), &header[12..]);
 }
 
@@ -134,7 +134,7 @@ fn a_fault_says_where_it_was_found_if_that_is_known() {
         reason(&unknown),
         "closed because the peer broke the protocol: there is no method 60.250, on channel 0"
     );
-    // Too large, which the head tells, and without its end octet.
+    // Too large, by the head of the frame, and without its end octet.
     for frame in [
         &b"\x01\x00\x07\xff\xff\xff\xff"[..],
         b"\x08\x00\x07\x00\x00\x00\x00\x00",
@@ -145,7 +145,7 @@ fn a_fault_says_where_it_was_found_if_that_is_known() {
             reason(frame)
         );
     }
-    // A wrong type is told at the first octet, however much has come with it.
+    // A wrong type is reported at the first octet, however much has come with it.
     for frame in [&b"\x09"[..], b"\x09\x00\x07\x00\x00\x00\x00\xce"] {
         assert_eq!(
             reason(frame),

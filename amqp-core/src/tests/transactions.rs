@@ -94,7 +94,7 @@ fn nothing_of_the_channel_leaves_during_a_commit() {
     assert!(matches!(client.only_event(), Event::Flow { .. }));
     assert_eq!(client.sent(), []);
     assert!(!client.conn.has_transmit());
-    // The other channel goes on, and what comes in is heard.
+    // The other channel goes on, and input is handled.
     client.publish(other, b"free");
     assert_eq!(client.sent(), content(2, publish("queue"), b"free"));
     client.deliver(id, "t", 2);
@@ -119,7 +119,7 @@ fn nothing_of_the_channel_leaves_during_a_commit() {
 }
 
 #[test]
-fn a_commit_behind_a_large_message_holds_what_comes_after_it() {
+fn a_commit_behind_a_large_message_holds_later_calls() {
     let mut client = Client::roomy();
     let id = client.tx_channel();
     let properties = basic::Properties::default();
@@ -141,7 +141,7 @@ fn a_commit_behind_a_large_message_holds_what_comes_after_it() {
 
 #[test]
 fn an_answer_that_comes_before_the_hold_is_reached_releases_it() {
-    // What one call hands out ends just with the commit.
+    // The output of one call ends just with the commit.
     let heads = {
         let mut client = Client::open();
         let id = client.channel();
@@ -208,7 +208,7 @@ fn a_channel_is_closed_behind_its_commit() {
         },
     ] = &client.events()[..]
     else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(*failed, request);
     assert_eq!(client.sent(), []);
@@ -272,7 +272,7 @@ fn a_server_that_refuses_a_commit_releases_the_number() {
         Event::ChannelClosed { .. },
     ] = client.events()[..]
     else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(failed, request);
     assert_eq!(client.sent(), [method(1, channel::CloseOk)]);
@@ -286,7 +286,7 @@ fn a_server_that_refuses_a_commit_releases_the_number() {
 }
 
 #[test]
-fn a_commit_that_nobody_waits_for_still_holds() {
+fn a_commit_that_is_not_awaited_still_holds() {
     for abandoned in [true, false] {
         let mut client = Client::open();
         let id = client.tx_channel();
@@ -366,9 +366,9 @@ fn a_second_select_does_not_begin_anew() {
 }
 
 #[test]
-fn recovery_takes_back_what_the_transaction_has_not_acknowledged() {
-    // RabbitMQ requeues what is outstanding; what the transaction has acknowledged is not, and a
-    // rollback brings it back.
+fn recovery_takes_back_deliveries_that_the_transaction_has_not_acknowledged() {
+    // RabbitMQ requeues outstanding deliveries, but not those that the transaction has
+    // acknowledged; a rollback brings those back.
     let (mut client, id) = with_deliveries(4);
     client.on(id).ack(Tags::One(tag(1))).unwrap();
     client.on(id).ack(Tags::One(tag(3))).unwrap();

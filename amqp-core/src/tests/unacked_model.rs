@@ -1,4 +1,4 @@
-//! What is outstanding on a channel, against a plain set of numbers.
+//! The unacked deliveries of a channel, against a plain set of numbers.
 
 use alloc::{collections::BTreeSet, vec, vec::Vec};
 
@@ -16,7 +16,7 @@ enum Step {
     Deliver,
     DeliverNoAck,
     Get,
-    /// What the number is, counted from the last delivery or so.
+    /// The number, counted from about the last delivery.
     Ack(u64),
     Nack(u64),
     Reject(u64),
@@ -53,16 +53,16 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a server knows of a channel, as RabbitMQ does.
+/// A server's view of a channel, as RabbitMQ has it.
 #[derive(Default)]
 struct Model {
     outstanding: BTreeSet<u64>,
-    /// What the transaction has settled, none outside of one.
+    /// The deliveries that the transaction has settled; `Some` within a transaction.
     settled: Option<BTreeSet<u64>>,
 }
 
 impl Model {
-    /// What is named is settled; false if it is not outstanding.
+    /// Settles these tags; false if they are not outstanding.
     fn settle(&mut self, tags: Tags) -> bool {
         let named: Vec<u64> = match tags {
             Tags::One(tag) if self.outstanding.contains(&tag.get()) => [tag.get()].into(),
@@ -95,7 +95,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn what_is_outstanding_is_what_the_server_thinks(steps in list(any_step(), 0..120)) {
+    fn unacked_deliveries_are_those_of_the_server(steps in list(any_step(), 0..120)) {
         let (mut client, id) = consuming();
         let (mut model, mut last) = (Model::default(), 0u64);
         for step in steps {
@@ -151,7 +151,7 @@ proptest! {
                     let request = client.on(id).call(&recover).unwrap();
                     prop_assert_eq!(client.sent(), [method(1, recover)]);
                     model.outstanding.clear();
-                    // What the server had delivered before it knew, it takes back as well.
+                    // The server also takes back the deliveries that it made before it knew.
                     for _ in 0..crossing {
                         last += 1;
                         client.deliver(id, "t", last);
@@ -215,7 +215,8 @@ fn the_highest_number_is_taken() {
     assert!(client.conn.is_open());
 }
 
-/// The cost of an acknowledgement does not grow with what is outstanding, whatever the order.
+/// The cost of an acknowledgement does not grow with the number of unacked deliveries, in any
+/// order.
 #[test]
 fn acknowledgements_in_any_order_cost_about_the_same() {
     let time = |count: u64| {

@@ -1,5 +1,5 @@
-//! A close that is asked for and not answered: it is no success, and what ended the connection in
-//! place of the answer is the reason.
+//! A close without its close-ok: it is no success, and the cause that ended the connection in place
+//! of the answer is the reason.
 
 use alloc::vec;
 
@@ -44,8 +44,8 @@ fn a_close_that_crosses_the_own_one_is_answered_and_is_the_reason() {
             panic!("not closed");
         };
         assert!(!reason.is_clean());
-        let told = reason.by_peer().unwrap();
-        assert_eq!((told.code, &*told.text), (ReplyCode(320), "theirs"));
+        let reported = reason.by_peer().unwrap();
+        assert_eq!((reported.code, &*reported.text), (ReplyCode(320), "theirs"));
         let connection = CloseCause::Connection(reason.clone()).into();
         assert_eq!(*doubt, settled(id, 1, 1, Outcome::Unknown(connection)));
         assert!(client.conn.is_finished());
@@ -134,7 +134,7 @@ fn garbage_while_closing_ends_the_wait() {
         let CloseCause::ProtocolError(error) = reason.cause() else {
             panic!("{reason}");
         };
-        // It cannot be told of it any more.
+        // The peer cannot receive it any more.
         assert_eq!(error.code, None);
         assert_eq!(client.sent(), []);
         assert!(client.conn.is_finished());

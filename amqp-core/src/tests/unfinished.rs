@@ -1,4 +1,4 @@
-//! Messages in assembly: what they may hold together, and which are not kept at all.
+//! Messages in assembly: their common bound, and those that are not kept at all.
 
 use alloc::{string::ToString as _, vec, vec::Vec};
 
@@ -37,7 +37,7 @@ fn unfinished_messages_of_all_channels_have_one_limit() {
     assert_eq!(client.events(), []);
     let over = unfinished(&mut client, 20_000);
     let Event::ChannelClosed { channel, reason } = client.only_event() else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert_eq!(channel, over);
     let CloseCause::LimitExceeded(error) = reason.cause() else {
@@ -55,7 +55,7 @@ fn unfinished_messages_of_all_channels_have_one_limit() {
         panic!("not closed");
     };
     assert_eq!(close.reply_code, ReplyCode::CONTENT_TOO_LARGE);
-    // What it held is free again, as is what a closed channel held, and a message that is whole.
+    // The memory of each is free again, as is that of a closed channel and of a whole message.
     for closed in ids.drain(..2) {
         client.on(closed).close(ReplyCode::SUCCESS, "bye").unwrap();
     }
@@ -96,7 +96,7 @@ fn a_delivery_for_an_unknown_consumer_is_refused_at_its_method() {
     assert_eq!(error.fault, Fault::UnknownConsumer(name("nobody")));
 }
 
-/// What is for a consumer that was cancelled meanwhile goes back, and none of it is kept.
+/// A message for a consumer that was cancelled meanwhile is requeued, and none of it is kept.
 #[test]
 fn a_delivery_that_crossed_a_cancel_is_put_back() {
     let mut client = client();

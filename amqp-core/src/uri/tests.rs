@@ -134,7 +134,7 @@ fn a_slash_with_nothing_behind_it_is_the_virtual_host_slash() {
 }
 
 #[test]
-fn what_is_left_out_is_not_what_is_empty() {
+fn a_missing_part_is_not_an_empty_part() {
     assert_eq!(uri("amqp://"), Uri::default());
     assert_eq!(uri("amqp://@").username.as_deref(), Some(""));
     assert_eq!(uri("amqp://@").password, None);

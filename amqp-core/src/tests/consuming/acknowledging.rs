@@ -58,7 +58,7 @@ fn all_of_nothing_is_nothing() {
 }
 
 #[test]
-fn acknowledgements_say_what_they_mean() {
+fn acknowledgements_on_the_wire() {
     let (mut client, id) = open();
     client.consumer(id, "t", false);
     for number in 1..=6 {
@@ -87,7 +87,7 @@ fn acknowledgements_say_what_they_mean() {
             method(1, nack),
             method(1, reject(5, false)),
             method(1, reject(4, true)),
-            // Not 0, which to the server includes what is on its way.
+            // Not 0, which to the server includes deliveries in flight.
             method(1, ack(6, true)),
         ]
     );

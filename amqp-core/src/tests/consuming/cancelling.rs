@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn what_comes_before_cancel_ok_is_delivered() {
+fn deliveries_before_cancel_ok_are_yielded() {
     let (mut client, id) = open();
     let consumer = client.consumer(id, "t", false);
     let request = client.on(id).call(&cancel("t", false)).unwrap();
@@ -27,7 +27,7 @@ fn what_comes_before_cancel_ok_is_delivered() {
 }
 
 #[test]
-fn what_crosses_a_cancel_without_an_answer_is_put_back() {
+fn deliveries_that_cross_a_cancel_without_an_answer_are_requeued() {
     // Note 32. If it were dropped, it would stay with the channel, and a later acknowledgement of
     // all up to some delivery would lose it.
     let (mut client, id) = open();
@@ -57,7 +57,7 @@ fn what_crosses_a_cancel_without_an_answer_is_put_back() {
 }
 
 #[test]
-fn a_delivery_after_cancel_ok_is_not_given_to_anybody() {
+fn a_delivery_after_cancel_ok_is_dropped() {
     let (mut client, id) = open();
     client.consumer(id, "t", false);
     client.call(id, &cancel("t", false), &cancel_ok("t"));
@@ -83,12 +83,12 @@ fn a_consumer_that_the_server_cancels_ends() {
         };
         let expected = if no_wait { &[ended][..] } else { &[] };
         assert_eq!(client.events(), expected);
-        // Only who waits for an answer gets one (REG-22).
+        // Only a cancel without `no_wait` is answered (REG-22).
         let answer = [method(1, cancel_ok("t"))];
         let expected = if no_wait { &[][..] } else { &answer };
         assert_eq!(client.sent(), expected);
     }
-    // What it had is still to be acknowledged, and its tag is free.
+    // Its deliveries are still outstanding, and its tag is free.
     client.on(id).ack(Tags::One(tag(1))).unwrap();
     client.bytes();
     let again = client.consumer(id, "t", false);

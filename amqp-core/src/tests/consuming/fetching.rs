@@ -109,17 +109,17 @@ fn each_get_has_its_own_answer() {
             (requests[3], Some((Some(tag(4)), 0))),
         ]
     );
-    // What was fetched without acknowledgement is not outstanding.
+    // A message fetched with `no_ack` is not outstanding.
     let unknown = ApiMisuse::UnknownDeliveryTag(3);
     assert_eq!(client.on(id).ack(Tags::One(tag(3))), Err(unknown));
     client.on(id).ack(Tags::UpTo(tag(4))).unwrap();
-    // And nobody asked for another one.
+    // Another reply is unexpected.
     client.send(1, &basic::GetEmpty);
     assert_eq!(fault(&mut client), Fault::UnexpectedReply);
 }
 
 #[test]
-fn a_message_that_nobody_fetched_is_a_fault() {
+fn a_message_without_a_get_is_a_fault() {
     let (mut client, id) = open();
     client.on(id).call(&queue::Declare::default()).unwrap();
     let properties = basic::Properties::default();

@@ -192,7 +192,7 @@ fn an_answer_for_another_consumer_is_a_fault() {
 }
 
 #[test]
-fn a_delivery_for_nobody_is_a_fault() {
+fn a_delivery_without_a_consumer_is_a_fault() {
     for consumes in [false, true] {
         let (mut client, id) = open();
         if consumes {
@@ -208,7 +208,7 @@ fn a_delivery_for_nobody_is_a_fault() {
 }
 
 #[test]
-fn consumers_of_a_channel_are_told_apart() {
+fn consumers_of_a_channel_are_distinct() {
     let (mut client, id) = open();
     let consumers: Vec<_> = ["a", "b", "c"]
         .map(|tag| client.consumer(id, tag, false))
@@ -265,7 +265,7 @@ fn a_consumer_without_a_tag_gets_a_free_one() {
     tags.sort();
     tags.dedup();
     assert_eq!(tags.len(), count);
-    // Also without an answer, which could not tell a tag of the server's.
+    // Also with `no_wait`: without a reply, a tag of the server's would stay unknown.
     client.consume(id, consume("q", "").no_wait(true));
     let sent: basic::Consume = client.only_method().try_into().unwrap();
     assert!(!sent.consumer_tag.is_empty());

@@ -125,7 +125,7 @@ impl Step {
     }
 }
 
-/// What is to become of a method during the handshake.
+/// The expected result of a method during the handshake.
 fn expected_during_handshake(step: Step, rule: &Rule, number: u16) -> Expected {
     use Expected::{Accepted, Closed, Refused};
     if !step.role().hears(rule) {
@@ -154,10 +154,10 @@ fn the_legality_table_during_the_handshake() {
                 let mut side = step.side();
                 if let Expected::Accepted = expected {
                     let events = side.feed(&method_frame(number, &method));
-                    let told = !events.is_empty() || !side.sent().is_empty();
+                    let reported = !events.is_empty() || !side.sent().is_empty();
                     // `PLAIN` knows no answer to a challenge, and the server waits for `open`
                     // when it has agreed to the limits.
-                    assert!(told || rule.id == connection::TuneOk::ID);
+                    assert!(reported || rule.id == connection::TuneOk::ID);
                     match side.close_reason().map(|reason| reason.cause().clone()) {
                         None | Some(CloseCause::AuthenticationFailed { .. }) => {}
                         Some(cause) => panic!("{cause:?}"),
@@ -191,7 +191,7 @@ fn content_during_the_handshake() {
     }
 }
 
-/// The stage is told as it was passed, whoever asks.
+/// The stage follows the steps, on both sides.
 #[test]
 fn every_step_has_its_stage() {
     for step in Step::ALL {

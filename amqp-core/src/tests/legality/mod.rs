@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// What is to become of a method.
+/// The expected result of a method.
 #[derive(Debug)]
 enum Expected {
     /// Something happens.
@@ -87,7 +87,7 @@ fn of_handshake(id: MethodId) -> bool {
     due.into_iter().any(|due| due == id)
 }
 
-/// What is to become of a method on an open connection, on which nothing was asked.
+/// The expected result of a method on an open connection without a pending request.
 fn expected_when_open(role: Role, rule: &Rule, place: Place) -> Expected {
     use Expected::{Accepted, Answered, Closed, Ignored, Refused};
     if !role.hears(rule) {
@@ -114,7 +114,7 @@ fn expected_when_open(role: Role, rule: &Rule, place: Place) -> Expected {
         // What a server sends may cross a close.
         Place::ClosedByThePeer | Place::ClosedByThisSide => Ignored,
         Place::Closing if rule.id == channel::Close::ID => Answered,
-        // The answer to the close frees the number, which a server has nobody to tell of.
+        // The answer to the close frees the number, without an event at a server.
         Place::Closing if rule.id == channel::CloseOk::ID && role == Role::Client => Accepted,
         Place::Closing => Ignored,
         Place::HeaderDue | Place::BodyDue => Refused(Fault::MethodInContent, 505),
@@ -131,7 +131,7 @@ fn configs() -> (client::Config, server::Config) {
 }
 
 /// A side of an open connection with that place on it. Channel 1 has a consumer and an unconfirmed
-/// publish, so that what a server may say of these makes sense.
+/// publish, so that deliveries and confirms make sense.
 fn side_with(role: Role, place: Place) -> Side {
     let (client, server) = configs();
     let mut pair = Pair::open_with(client, server);
@@ -274,9 +274,9 @@ fn the_legality_table_on_an_open_connection() {
     assert_eq!(checked, 2 * PLACES.len() * RULES.len());
 }
 
-/// A closed channel whose close was not answered yet ends with the answer, and its number is free.
+/// A channel that is being closed ends with the close-ok, and its number is free.
 #[test]
-fn what_is_ignored_on_a_closing_channel_leaves_it_closing() {
+fn methods_ignored_on_a_closing_channel_leave_it_closing() {
     for role in Role::BOTH {
         let mut side = side_with(role, Place::Closing);
         let number = Place::Closing.number();

@@ -111,7 +111,7 @@ fn an_answer_is_accepted_when_it_was_asked_for() {
                 };
                 assert_eq!(answered(event), Some(asked), "{}", rule.name);
                 assert_eq!(side.close_reason(), None);
-                // What comes after the answer to a close is ignored.
+                // Methods after the close-ok are ignored.
                 let events = side.feed(&message);
                 if closing {
                     assert_eq!(events, []);
@@ -143,7 +143,7 @@ fn answered(event: &Event) -> Option<RequestId> {
     }
 }
 
-/// What a server asks a client is answered once, and what it has not asked is not answered.
+/// A request of a server has one answer, and an answer without a request is a fault.
 #[test]
 fn a_client_answers_a_server_only_when_it_was_asked() {
     let cancel = |no_wait| {

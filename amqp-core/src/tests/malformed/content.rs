@@ -160,8 +160,8 @@ fn content_on_channel_zero_and_on_channels_that_are_not_open() {
     }
 }
 
-/// A body that is too large closes its channel and no other. What is still under way is ignored,
-/// and the number is free after the answer.
+/// A body that is too large closes its channel and no other. Frames in flight are ignored, and the
+/// number is free after the answer.
 #[test]
 fn bodies_of_any_announced_size() {
     let limit = Limits::default().body;

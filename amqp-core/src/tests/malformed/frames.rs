@@ -56,7 +56,7 @@ fn frames_of_gigabytes_are_refused_at_their_size() {
 }
 
 #[test]
-fn frames_too_short_for_what_they_should_hold() {
+fn frames_too_short_for_their_contents() {
     for role in Role::BOTH {
         let fault = || (Fault::FrameTooShort, 501);
         for len in 0..4 {

@@ -39,8 +39,8 @@ fn unknown_classes_and_methods() {
     }
 }
 
-/// The methods whose arguments are read on an open connection with an open channel: not those
-/// that are a fault whatever they say.
+/// The methods with arguments that are read on an open connection with an open channel: not those
+/// that are a fault with any arguments.
 fn read_methods(role: Role) -> impl Iterator<Item = (u16, Method, Vec<u8>)> {
     let methods = every_method(&mut Harmless::default());
     methods.into_iter().filter_map(move |method| {
@@ -125,7 +125,7 @@ fn tables_nested_ten_thousand_deep() {
     }
 }
 
-/// Before anybody has logged in, too.
+/// Before the login, too.
 #[test]
 fn table_bombs_in_the_handshake() {
     let table = nested_tables(1300);
@@ -145,9 +145,9 @@ fn table_bombs_in_the_handshake() {
     client.assert_failed(&events, &fault, 502, Some(id));
 }
 
-/// What a client is told of consumers, deliveries and publishes must make sense.
+/// Consumers, deliveries and publishes that a server refers to must exist.
 #[test]
-fn what_a_server_says_of_things_that_are_not_there() {
+fn methods_of_a_server_about_missing_things() {
     let name = Harmless::default().short_str();
     // The fault of one channel, with the code that is its channel's.
     let refused = |message: &[u8], fault: Fault, id| {

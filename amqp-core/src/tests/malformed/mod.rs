@@ -67,7 +67,7 @@ fn refused(
         assert_eq!(side.feed_pieces(stream.chunks(size)), events);
         side.assert_failed(&events, &fault, code, method);
     }
-    // What follows makes no difference.
+    // Later input makes no difference.
     let mut side = open_side(role);
     let more = method_frame(OPEN, &channel::Close::default().into());
     assert_eq!(side.feed(&[&stream[..], &more].concat()), events);

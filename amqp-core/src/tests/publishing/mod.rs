@@ -211,7 +211,7 @@ fn a_message_that_does_not_fit_changes_nothing() {
     assert_eq!(client.publish(id, b"x"), Some(seq(1)));
 }
 
-/// What is done on a channel, in an order that must stay.
+/// A command on a channel; the order of commands must stay.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Publish(usize),
@@ -236,7 +236,7 @@ fn any_deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// What stands on the wire of one channel, bodies in one piece.
+/// The output of one channel, bodies in one piece.
 fn of_channel(sent: &[Sent], number: u16) -> Vec<What> {
     let mut all: Vec<What> = Vec::new();
     for frame in sent.iter().filter(|frame| frame.channel == number) {
@@ -403,7 +403,7 @@ fn a_sign_of_life_is_sent_while_a_huge_message_waits() {
     publish_frames(&mut client, id, 10);
     let mut bodies = turns(&frames(&client.bytes_once())).len();
     while bodies < 10 {
-        // Nobody takes the output for a while; what waits will be the sign of life.
+        // The output is not taken for a while; the waiting frames serve as the sign of life.
         client.advance(Duration::from_secs(5));
         client.feed(&frame(FrameKind::Heartbeat, 0, b""));
         let sent = frames(&client.bytes_once());

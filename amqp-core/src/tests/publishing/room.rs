@@ -1,4 +1,4 @@
-//! Room in the output: the publishes that it holds back, and the flush of what it accepted.
+//! Room in the output: the publishes that it holds back, and the flush of accepted ones.
 
 use alloc::vec;
 
@@ -59,14 +59,14 @@ fn a_full_output_holds_publishes_back_until_it_has_drained() {
         assert_eq!(client.events(), [Event::Writable]);
         assert_eq!(client.on(id).hold(90), None);
     }
-    // It is told only to who was refused.
+    // The event follows a refusal only.
     client.publish(id, b"x");
     client.bytes();
     assert_eq!(client.events(), []);
 }
 
 #[test]
-fn a_million_publishes_that_nobody_takes_are_bounded() {
+fn a_million_publishes_that_are_not_taken_are_bounded() {
     let mut client = Client::open();
     let id = client.channel();
     let properties = basic::Properties::default();
@@ -97,20 +97,20 @@ fn there_is_room_again_at_the_low_mark_and_not_before() {
         .on(id)
         .publish(&publish("q"), &properties, "x")
         .unwrap_err();
-    let mut told = false;
+    let mut reported = false;
     while client.conn.has_transmit() {
         client.bytes_once();
         let events = client.events();
         let low = client.conn.buffered() <= 200_000;
         assert_eq!(
             !events.is_empty(),
-            low && !told,
+            low && !reported,
             "{}",
             client.conn.buffered()
         );
-        told |= low;
+        reported |= low;
     }
-    assert!(told);
+    assert!(reported);
 }
 
 #[test]
@@ -197,10 +197,10 @@ fn there_is_no_room_on_a_closed_connection() {
     }
 }
 
-/// What was accepted before a mark has left, and not only as many bytes: what is accepted later may
-/// overtake the rest of a large message.
+/// All output accepted before a mark has left, not only as many bytes: later output may overtake
+/// the rest of a large message.
 #[test]
-fn what_was_accepted_before_a_mark_is_known_to_have_left() {
+fn output_accepted_before_a_mark_is_known_to_have_left() {
     let mut client = Client::roomy();
     let (slow, quick) = (client.channel(), client.channel());
     let empty = client.conn.flush_mark();
@@ -224,9 +224,9 @@ fn what_was_accepted_before_a_mark_is_known_to_have_left() {
     assert_eq!(client.conn.buffered(), 0);
 }
 
-/// A channel that is closed drops what it has not sent.
+/// A channel that is closed drops its unsent output.
 #[test]
-fn what_a_channel_dropped_is_not_waited_for() {
+fn dropped_output_of_a_channel_is_not_waited_for() {
     let mut client = Client::open();
     let id = client.channel();
     let large = vec![0; 3 << 20];
