@@ -26,7 +26,7 @@ fn a_connection_opens_and_closes() {
 }
 
 #[test]
-fn all_capabilities_of_rabbitmq_are_told() {
+fn all_capabilities_of_rabbitmq_are_reported() {
     let (mut rig, client, _) = Rig::open();
     for capability in [
         "publisher_confirms",
@@ -112,7 +112,7 @@ fn amqplain_is_taken() {
 }
 
 #[test]
-fn what_the_client_asks_for_is_negotiated() {
+fn the_limits_of_the_client_are_negotiated() {
     let mut rig = Rig::new();
     let client = rig.begin(
         client::Config::default()
@@ -326,7 +326,7 @@ fn permissions_are_kept_to() {
 }
 
 #[test]
-fn what_is_asked_in_one_piece_is_answered_in_order() {
+fn requests_in_one_piece_are_answered_in_order() {
     let (mut rig, client, channel) = Rig::open();
     let number = channel.number();
     let asked = [

@@ -198,7 +198,7 @@ fn a_dead_letter_exchange_need_not_be_there() {
 }
 
 #[test]
-fn what_is_purged_or_deleted_is_no_dead_letter() {
+fn purged_and_deleted_messages_are_no_dead_letters() {
     let (mut rig, client, channel) = morgue();
     rig.declare(client, channel, &queue_with("q", [dlx()]));
     rig.publish(client, channel, "q", "1");

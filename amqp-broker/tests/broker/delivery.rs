@@ -42,7 +42,7 @@ fn a_message_is_fetched_and_acknowledged() {
 }
 
 #[test]
-fn what_is_there_before_the_consumer_is_delivered_after_consume_ok() {
+fn messages_before_the_consumer_are_delivered_after_consume_ok() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     for number in 0..10 {
@@ -75,7 +75,7 @@ fn a_refused_message_comes_back_redelivered() {
 }
 
 #[test]
-fn what_comes_back_takes_its_old_place() {
+fn requeued_messages_take_their_old_place() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     for number in 0..6 {
@@ -92,7 +92,7 @@ fn what_comes_back_takes_its_old_place() {
 }
 
 #[test]
-fn a_quorum_queue_has_other_places_for_what_comes_back() {
+fn a_quorum_queue_has_other_places_for_requeued_messages() {
     let (mut rig, client, channel) = Rig::open();
     for (text, declare, expected) in [
         ("a", quorum("a", []), ["3", "1", "0", "2"]),
@@ -418,7 +418,7 @@ fn a_prefetch_in_bytes_is_540() {
 }
 
 #[test]
-fn a_cancelled_consumer_gets_nothing_more_and_keeps_what_it_has() {
+fn a_cancelled_consumer_gets_nothing_more_and_keeps_its_deliveries() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.consume(client, channel, consumer("q", "c")).unwrap();
@@ -433,7 +433,7 @@ fn a_cancelled_consumer_gets_nothing_more_and_keeps_what_it_has() {
 }
 
 #[test]
-fn a_consumer_is_told_when_its_queue_goes() {
+fn a_consumer_is_cancelled_when_its_queue_goes() {
     let (mut rig, client, channel) = Rig::open();
     let other = rig.connect();
     rig.declare(client, channel, &queue("q"));
@@ -451,7 +451,7 @@ fn a_consumer_is_told_when_its_queue_goes() {
 }
 
 #[test]
-fn a_consumer_that_did_not_ask_is_not_told_when_its_queue_goes() {
+fn a_consumer_without_the_capability_is_not_cancelled_when_its_queue_goes() {
     let mut rig = Rig::new();
     let mut properties = FieldTable::new();
     properties.push(name("capabilities"), FieldTable::new());
@@ -464,7 +464,7 @@ fn a_consumer_that_did_not_ask_is_not_told_when_its_queue_goes() {
 }
 
 #[test]
-fn what_is_left_of_a_deleted_queue_is_acknowledged_in_peace() {
+fn deliveries_of_a_deleted_queue_can_be_acknowledged() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.publish(client, channel, "q", "1");

@@ -130,7 +130,7 @@ fn passive_looks_at_the_name_alone() {
 }
 
 #[test]
-fn to_delete_what_is_not_there_is_no_mistake() {
+fn to_delete_a_missing_exchange_is_no_mistake() {
     let (mut rig, client, channel) = Rig::open();
     rig.call(client, channel, &exchange("x", "direct")).unwrap();
     rig.call(client, channel, &delete("x")).unwrap();
@@ -225,7 +225,7 @@ fn a_direct_exchange_goes_by_the_key() {
 }
 
 #[test]
-fn unbind_takes_back_what_bind_did() {
+fn unbind_takes_a_binding_back() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.call(client, channel, &exchange("x", "topic")).unwrap();
@@ -331,7 +331,7 @@ fn exchanges_are_bound_to_exchanges() {
 }
 
 #[test]
-fn an_alternate_exchange_takes_what_has_no_way() {
+fn an_alternate_exchange_takes_unroutable_messages() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.declare(client, channel, &queue("known"));

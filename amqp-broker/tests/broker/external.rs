@@ -27,7 +27,7 @@ fn user(rig: &Rig, client: usize) -> String {
 }
 
 #[test]
-fn whom_the_transport_vouches_for_is_let_in() {
+fn the_user_of_the_transport_is_let_in() {
     let somebody = User::new("CN=somebody,O=Example", "unused").may("/", Permissions::all());
     let mut config = Config::default();
     config.users.push(somebody);
@@ -43,7 +43,7 @@ fn whom_the_transport_vouches_for_is_let_in() {
 }
 
 #[test]
-fn who_is_not_known_is_refused() {
+fn an_unknown_user_is_refused() {
     let mut rig = Rig::new();
     for name in [None, Some(""), Some("nobody"), Some("CN=guest")] {
         let client = rig.begin_secured(with(External::new()), name);
@@ -84,16 +84,16 @@ fn it_is_offered_where_the_transport_is_secured_and_the_configuration_has_it() {
             rig.begin(asking)
         };
         let reason = rig.client(client).close_reason().unwrap();
-        let CloseCause::NoCommonMechanism { offered: told } = reason.cause() else {
+        let CloseCause::NoCommonMechanism { offered: reported } = reason.cause() else {
             panic!("{reason}");
         };
-        assert_eq!(&**told, offered);
+        assert_eq!(&**reported, offered);
     }
 }
 
 /// The login does not depend on the client's response.
 #[test]
-fn a_mechanism_that_is_not_offered_lets_nobody_in() {
+fn a_mechanism_that_is_not_offered_is_refused() {
     const PLAIN: (&str, &[u8]) = ("PLAIN", b"\0guest\0guest");
     const EXTERNAL: (&str, &[u8]) = ("EXTERNAL", b"");
     let amqplain = AmqPlain::new("guest", "guest").initial_response();
@@ -146,7 +146,7 @@ fn start_ok(mechanism: &str, response: &[u8]) -> Vec<u8> {
 
 /// The permissions of a user with a certificate.
 #[test]
-fn an_empty_password_lets_nobody_in() {
+fn an_empty_password_is_refused() {
     let mut config = Config::default();
     config
         .users

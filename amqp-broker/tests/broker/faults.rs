@@ -76,7 +76,7 @@ fn messages_are_not_taken() {
 }
 
 #[test]
-fn what_is_dropped_follows_from_the_seed() {
+fn the_dropped_confirms_follow_from_the_seed() {
     let confirmed = |seed| {
         let mut rig = Rig::with(Config::default().seed(seed));
         let client = rig.connect();
@@ -158,7 +158,7 @@ fn bytes_of_the_next_connections_are_disturbed() {
 }
 
 #[test]
-fn a_plan_that_nobody_asks_for_goes_with_its_connection() {
+fn a_plan_that_is_not_used_goes_with_its_connection() {
     let mut rig = Rig::new();
     let now = rig.now;
     let crumbs = ByteFaults::both(Impairment::new().split(1));

@@ -87,7 +87,7 @@ fn a_slow_consumer_costs_bounded_memory() {
 }
 
 #[test]
-fn who_asks_and_does_not_listen_is_not_heard() {
+fn a_client_that_asks_and_does_not_read_is_not_read() {
     let mut rig = with(|limits| limits.replies = 10_000);
     let client = rig.connect();
     let channel = rig.channel(client);

@@ -72,7 +72,7 @@ fn not_open() -> Vec<u8> {
 const NOT_OPEN: &str = "504 after queue.declare: CHANNEL_ERROR - expected 'channel.open'";
 
 #[test]
-fn what_was_asked_before_the_end_is_answered_before_it() {
+fn requests_before_the_end_are_answered_before_it() {
     let declare = || of(queue(""));
     let select = || of(confirm::Select::default());
     let get = || {
@@ -118,7 +118,7 @@ fn what_was_asked_before_the_end_is_answered_before_it() {
 }
 
 #[test]
-fn confirms_come_before_the_answer_to_what_follows_the_publishes() {
+fn confirms_come_before_the_answer_to_a_request_behind_the_publishes() {
     let (mut rig, client) = open();
     let end = of(channel::Close::default());
     let asked = [of(confirm::Select::default()), published(false), end];

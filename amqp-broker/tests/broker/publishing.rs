@@ -33,7 +33,7 @@ fn publishes_are_confirmed() {
 }
 
 #[test]
-fn what_comes_together_is_confirmed_together() {
+fn publishes_that_come_together_are_confirmed_together() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     let number = channel.number();
@@ -57,7 +57,7 @@ fn what_comes_together_is_confirmed_together() {
 }
 
 #[test]
-fn what_is_mandatory_and_goes_nowhere_comes_back_before_its_confirm() {
+fn an_unroutable_mandatory_message_comes_back_before_its_confirm() {
     let (mut rig, client, channel) = Rig::open();
     rig.confirms(client, channel);
     let properties = basic::Properties {
@@ -148,7 +148,7 @@ fn a_queue_without_room_makes_room_or_refuses() {
 }
 
 #[test]
-fn a_queue_for_nothing_still_passes_on_to_who_waits() {
+fn a_queue_of_length_zero_still_passes_on_to_waiting_consumers() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(
         client,
@@ -272,7 +272,7 @@ fn a_transaction_happens_at_its_commit() {
 }
 
 #[test]
-fn what_a_transaction_did_not_commit_comes_back_with_the_channel() {
+fn uncommitted_acknowledgements_are_undone_with_the_channel() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.publish(client, channel, "q", "1");
@@ -334,7 +334,7 @@ fn question() -> basic::Properties {
 }
 
 #[test]
-fn a_direct_reply_finds_the_one_who_asked() {
+fn a_direct_reply_finds_the_requester() {
     let (mut rig, asker, channel) = Rig::open();
     let answerer = rig.connect();
     let other = rig.channel(answerer);

@@ -99,7 +99,7 @@ fn the_same_seed_gives_the_same_names() {
 }
 
 #[test]
-fn what_is_not_there_is_404() {
+fn a_missing_queue_or_exchange_is_404() {
     let (mut rig, client, channel) = Rig::open();
     assert_eq!(rig.try_call(client, &passive("q")), Err(no_queue("q")));
     assert_eq!(rig.try_call(client, &purge("q")), Err(no_queue("q")));
@@ -149,7 +149,7 @@ fn a_queue_is_declared_again_as_it_is_or_not_at_all() {
 }
 
 #[test]
-fn a_number_is_the_same_whatever_its_width() {
+fn a_number_is_the_same_in_any_width() {
     let (mut rig, client, _) = Rig::open();
     let ttl = |value: FieldValue| queue_with("q", [("x-message-ttl", value)]);
     rig.try_call(client, &ttl(FieldValue::I64(1 << 31)))
@@ -163,7 +163,7 @@ fn a_number_is_the_same_whatever_its_width() {
 }
 
 #[test]
-fn an_exclusive_queue_is_deleted_with_what_is_in_it() {
+fn an_exclusive_queue_is_deleted_with_its_messages() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &exclusive("q"));
     assert_eq!(rig.call(client, channel, &delete("q")), deleted(0));
@@ -218,7 +218,7 @@ fn a_queue_is_kept_if_asked() {
 }
 
 #[test]
-fn purge_takes_what_is_ready() {
+fn purge_takes_ready_messages() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     rig.publish(client, channel, "q", "1");
@@ -263,7 +263,7 @@ fn an_auto_delete_queue_goes_with_its_last_consumer() {
 }
 
 #[test]
-fn a_queue_that_nobody_uses_expires() {
+fn a_queue_that_is_not_used_expires() {
     let (mut rig, client, channel) = Rig::open();
     let declare = queue_with("q", [("x-expires", 100.into())]);
     rig.declare(client, channel, &declare);
@@ -302,7 +302,7 @@ fn messages_expire_by_their_own_time_and_by_the_queues() {
 }
 
 #[test]
-fn a_message_without_time_is_for_who_waits_already() {
+fn a_message_without_time_is_for_consumers_that_wait_already() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));
     let now_or_never = basic::Properties {
@@ -317,7 +317,7 @@ fn a_message_without_time_is_for_who_waits_already() {
 }
 
 #[test]
-fn wrong_arguments_are_told_apart() {
+fn wrong_arguments_have_distinct_errors() {
     let (mut rig, client, _) = Rig::open();
     let cases: [(&str, FieldValue, &str); 14] = [
         ("x-message-ttl", (-1).into(), "{value_negative,-1}"),
