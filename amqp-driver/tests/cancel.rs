@@ -81,8 +81,8 @@ fn steps<T>(rig: &mut Rig, task: &Task<T>, count: usize) {
     }
 }
 
-/// Makes sure that nothing has leaked: the channels are those that were there, nobody consumes,
-/// nothing is outstanding, and all can be used.
+/// Checks for leaks: the channels are the initial ones, without consumers or unacked deliveries,
+/// and all can be used.
 fn check(mut rig: Rig, on: Handles, what: &str) {
     rig.run();
     {
@@ -106,7 +106,7 @@ fn check(mut rig: Rig, on: Handles, what: &str) {
     let confirm = rig.wait(on.confirm.publish(&to, &none, "last")).unwrap();
     assert_eq!(rig.wait(confirm), Ok(()), "{what}");
     rig.check_usable(&on.connection);
-    // No deadline is left that nobody waits for.
+    // No deadline is left without its wait.
     rig.advance(Duration::from_secs(60));
     let Handles {
         connection,
@@ -188,7 +188,7 @@ fn a_request_that_timed_out_is_taken_back_when_its_answer_comes() {
             match first.take() {
                 Some(Err(Error::TimedOut(_)) | Ok(())) => {}
                 Some(other) => panic!("{what}: {other:?}"),
-                // What waits for a message or a confirm waits on.
+                // A wait for a message or a confirm goes on.
                 None => rig.cancel(&first),
             }
             let second = rig.spawn(operation(Handles {
@@ -230,7 +230,7 @@ fn opened_and_close_can_be_dropped_at_every_step() {
             let done = task.take();
             rig.cancel(&task);
             rig.run();
-            // Whatever was dropped, the next one who asks is told the same.
+            // Whichever future was dropped, the next one has the same result.
             assert!(rig.wait(connection.close()).is_ok());
             assert!(rig.wait(connection.closed()).is_clean());
             assert!(matches!(
@@ -283,7 +283,7 @@ fn a_publish_that_waits_can_be_dropped() {
 
 /// amqprs#196: the future of a request is dropped while the answer is already there.
 #[test]
-fn an_answer_that_nobody_takes_strands_nothing() {
+fn an_answer_that_is_not_taken_strands_nothing() {
     let (mut rig, connection, channel) = Rig::with_channel();
     for round in 0..100 {
         let channel = &channel;

@@ -1,4 +1,4 @@
-//! A confirm tells the truth about its own publish, whatever order the server tells it in.
+//! A confirm has the outcome of its own publish, in any order of the confirms.
 
 use std::{collections::BTreeMap, sync::Arc, task::Poll, time::Duration};
 
@@ -35,21 +35,21 @@ fn publish_many(rig: &mut Rig, channel: &ConfirmChannel, count: usize) -> Vec<Co
         .collect()
 }
 
-/// What each confirm has to tell so far.
-fn told(confirms: &mut [Confirm]) -> Vec<Option<Result<(), Unconfirmed>>> {
-    let mut told = Vec::new();
+/// The outcome of each confirm so far.
+fn outcomes(confirms: &mut [Confirm]) -> Vec<Option<Result<(), Unconfirmed>>> {
+    let mut outcomes = Vec::new();
     for confirm in confirms {
         let poll = Probe::new().poll(std::pin::Pin::new(confirm));
-        told.push(match poll {
+        outcomes.push(match poll {
             Poll::Ready(outcome) => Some(outcome),
             Poll::Pending => None,
         });
     }
-    told
+    outcomes
 }
 
 #[test]
-fn each_is_told_what_became_of_it() {
+fn each_confirm_has_its_outcome() {
     let (mut rig, connection, channel) = Rig::with_confirms();
     let mut confirms = publish_many(&mut rig, &channel, 8);
     let numbers: Vec<_> = confirms.iter().map(|it| it.seq().unwrap().get()).collect();
@@ -62,7 +62,7 @@ fn each_is_told_what_became_of_it() {
         peer.ack(1, 3, false);
         peer.nack(1, 2, true);
         peer.ack(1, 8, false);
-        // What is settled stays as it is.
+        // A settled publish stays as it is.
         peer.nack(1, 3, false);
         peer.ack(1, 1, false);
         peer.ack(1, 5, true);
@@ -78,11 +78,11 @@ fn each_is_told_what_became_of_it() {
         None,
         acked(),
     ];
-    assert_eq!(told(&mut confirms), expected);
+    assert_eq!(outcomes(&mut confirms), expected);
     assert_eq!(confirms[0].seq(), None);
     rig.peer().nack(1, 7, true);
     rig.run();
-    assert_eq!(told(&mut confirms[5..7]), [nacked(), nacked()]);
+    assert_eq!(outcomes(&mut confirms[5..7]), [nacked(), nacked()]);
     drop((confirms, channel));
     rig.finish(connection);
 }
@@ -102,8 +102,8 @@ fn returns_find_their_publish() {
         peer.return_message(1, &messages[4]);
     }
     rig.run();
-    assert_eq!(told(&mut confirms[..1]), [Some(Ok(()))]);
-    assert_eq!(told(&mut confirms[1..]), [const { None }; 5]);
+    assert_eq!(outcomes(&mut confirms[..1]), [Some(Ok(()))]);
+    assert_eq!(outcomes(&mut confirms[1..]), [const { None }; 5]);
     {
         let mut peer = rig.peer();
         peer.ack(1, 4, true);
@@ -111,7 +111,7 @@ fn returns_find_their_publish() {
         peer.ack(1, 6, false);
     }
     rig.run();
-    let outcomes = told(&mut confirms[1..]);
+    let outcomes = outcomes(&mut confirms[1..]);
     let returned = |outcome: &Option<Result<(), Unconfirmed>>| match outcome {
         Some(Err(Unconfirmed::Returned(message))) => {
             assert_eq!(message.code, ReplyCode::NO_ROUTE);
@@ -131,7 +131,7 @@ fn returns_find_their_publish() {
 
 /// RabbitMQ removes the header `BCC`, so that a message with it and one without come back alike.
 #[test]
-fn what_may_have_come_back_is_not_confirmed() {
+fn publishes_that_may_have_been_returned_are_not_confirmed() {
     let (mut rig, connection, channel) = Rig::with_confirms();
     let publish = |key: &str| {
         basic::Publish::default()
@@ -157,7 +157,7 @@ fn what_may_have_come_back_is_not_confirmed() {
     rig.peer().return_message(1, &message);
     rig.peer().ack(1, 3, true);
     rig.run();
-    let outcomes = told(&mut confirms);
+    let outcomes = outcomes(&mut confirms);
     for outcome in &outcomes[..2] {
         let Some(Err(Unconfirmed::PossiblyReturned(Some(message)))) = outcome else {
             panic!("{outcome:?}");
@@ -174,7 +174,7 @@ fn what_may_have_come_back_is_not_confirmed() {
 
 /// A message came back, and then the connection went, or the channel, before its confirm.
 #[test]
-fn what_came_back_is_not_in_doubt() {
+fn returned_messages_are_not_in_doubt() {
     for by_channel in [false, true] {
         let (mut rig, connection, channel) = Rig::with_confirms();
         let mut confirms = publish_many(&mut rig, &channel, 2);
@@ -189,7 +189,7 @@ fn what_came_back_is_not_in_doubt() {
         }
         rig.run();
         assert!(!channel.is_open() && connection.is_open() == by_channel);
-        let outcomes = told(&mut confirms);
+        let outcomes = outcomes(&mut confirms);
         assert!(
             matches!(
                 &outcomes[..],
@@ -247,7 +247,7 @@ fn confirms_can_be_awaited_in_any_order() {
             let confirm = confirms.swap_remove(random(confirms.len()));
             let number = usize::try_from(confirm.seq().unwrap().get()).unwrap();
             if random(4) == 0 {
-                // Nobody waits for this one.
+                // This one is not awaited.
                 drop(confirm);
             } else {
                 tasks.insert(number, rig.spawn(confirm));
@@ -287,7 +287,7 @@ fn confirms_can_be_awaited_in_any_order() {
 /// A publish that is said not to have been sent was not; one that is confirmed was. The transport
 /// stops taking bytes at every point, with large and small messages under way, and then is cut.
 #[test]
-fn what_is_not_sent_was_not() {
+fn unsent_publishes_are_not_sent() {
     const LENGTHS: [usize; 6] = [10, 5000, 0, 100, 9000, 20];
     let (mut not_sent, mut unknown, mut acked) = (0, 0, 0);
     for bytes in (0..16_000).step_by(3) {
@@ -343,9 +343,10 @@ fn what_is_not_sent_was_not() {
     );
 }
 
-/// What was accepted is sent before the channel is closed, so that it is not said to be unsent.
+/// Accepted publishes are sent before the channel is closed, so that they are not reported as
+/// unsent.
 #[test]
-fn what_leaves_before_a_close_is_not_said_to_be_unsent() {
+fn publishes_that_leave_before_a_close_are_not_reported_as_unsent() {
     for large in [false, true] {
         for of_connection in [false, true] {
             let (mut rig, connection, channel) = Rig::with_confirms();
@@ -413,8 +414,8 @@ fn a_channel_that_the_server_closes_leaves_its_publishes_in_doubt() {
     rig.finish(connection);
 }
 
-/// The window of unconfirmed publishes: one more waits until there is room, whoever waits for the
-/// confirms.
+/// The window of unconfirmed publishes: one more waits until there is room, whether or not the
+/// confirms are awaited.
 #[test]
 fn the_window_holds_publishes_back() {
     let mut setup = Setup::default();
@@ -508,8 +509,8 @@ fn room_to_publish_goes_to_the_first_that_uses_it() {
     rig.finish(connection);
 }
 
-/// A channel that confirms can still be used as one that does not: whoever publishes like that
-/// waits for no confirm, and the others' numbers are right.
+/// A channel in confirm mode also publishes without confirms: such a publish has no confirm to wait
+/// for, and the numbers of the others are right.
 #[test]
 fn publishing_without_waiting_for_the_confirm() {
     let (mut rig, connection, channel) = Rig::with_confirms();
@@ -526,7 +527,7 @@ fn publishing_without_waiting_for_the_confirm() {
     rig.finish(connection);
 }
 
-/// A message that comes back, of which nobody awaits the confirm, goes to whoever listens.
+/// A returned message without an awaited confirm goes to the listener.
 #[test]
 fn returns_of_abandoned_confirms() {
     let (mut rig, connection, channel) = Rig::with_confirms();
@@ -546,7 +547,7 @@ fn returns_of_abandoned_confirms() {
     rig.finish(connection);
 }
 
-/// What the server holds back is published later, in order: blocked connection, paused channel.
+/// Publishes that the server holds back leave later, in order: blocked connection, paused channel.
 #[test]
 fn holding_back_is_not_losing() {
     let mut setup = Setup::default();

@@ -1,4 +1,4 @@
-//! Consumers: nothing is lost, whichever way they end, and whoever listens is told.
+//! Consumers: no delivery is lost, whichever way they end, and the end is reported.
 
 use std::{
     future::poll_fn,
@@ -52,13 +52,13 @@ fn error(rig: &mut Rig, consumer: &mut Consumer<ManualAck>) -> Error {
 }
 
 #[test]
-fn dropping_a_consumer_puts_back_what_it_has_not_yielded() {
+fn dropping_a_consumer_requeues_deliveries_that_it_has_not_yielded() {
     for taken in 0..4 {
         let (mut rig, connection, channel, mut consumer) = with(&["1", "2", "3"]);
         for _ in 0..taken.min(3) {
             next(&mut rig, &mut consumer);
             if taken == 2 {
-                // The rest of a batch, and what came behind it.
+                // The rest of a batch, and the deliveries behind it.
                 deliver(&mut rig, &consumer, &["4"]);
             }
         }
@@ -78,7 +78,7 @@ fn dropping_a_consumer_puts_back_what_it_has_not_yielded() {
 }
 
 #[test]
-fn cancel_yields_what_was_delivered_and_ends() {
+fn cancel_yields_delivered_messages_and_ends() {
     let (mut rig, connection, channel, mut consumer) = with(&["1", "2"]);
     assert_eq!(next(&mut rig, &mut consumer), "1");
     // This one is on its way when the consumer is cancelled.
@@ -105,7 +105,7 @@ fn cancel_yields_what_was_delivered_and_ends() {
 /// The future of a cancel is dropped: the consumer ends all the same, with the server's answer, or
 /// when there is none in time.
 #[test]
-fn a_cancel_that_nobody_awaits_ends_the_consumer() {
+fn a_cancel_that_is_not_awaited_ends_the_consumer() {
     for answered in [true, false] {
         let (mut rig, connection, channel, mut consumer) = with(&["1"]);
         rig.peer().mute = true;
@@ -128,7 +128,7 @@ fn a_cancel_that_nobody_awaits_ends_the_consumer() {
         let (ended, consumer) = task.take().expect("it hangs");
         assert!(ended);
         if !answered {
-            // What was delivered meanwhile goes back.
+            // Deliveries in the meantime are requeued.
             rig.peer().mute = false;
             rig.run();
         }
@@ -143,7 +143,7 @@ fn a_cancel_that_nobody_awaits_ends_the_consumer() {
 
 /// A cancel times out, and a delivery comes after that: it is yielded, or put back.
 #[test]
-fn what_is_delivered_after_a_cancel_timed_out_is_not_lost() {
+fn deliveries_after_a_cancel_timed_out_are_not_lost() {
     for dropped in [false, true] {
         let (mut rig, connection, channel, mut consumer) = with(&[]);
         rig.peer().hold = true;
@@ -251,7 +251,7 @@ fn a_cancel_that_is_called_again_cancels_no_other_consumer() {
 
 /// SER-34, TRI-54: the server cancels a consumer.
 #[test]
-fn a_consumer_that_the_server_cancels_is_told() {
+fn a_consumer_that_the_server_cancels_reports_it() {
     let (mut rig, connection, channel, mut consumer) = with(&["1"]);
     let mut other = consume(&mut rig, &channel);
     let tag = consumer.tag().clone();
@@ -261,7 +261,7 @@ fn a_consumer_that_the_server_cancels_is_told() {
     let cancelled = Error::ConsumerCancelled { tag };
     assert_eq!(error(&mut rig, &mut consumer), cancelled);
     rig.wait(consumer.cancel()).unwrap();
-    // Nobody else is, and who has no handler is not in the way.
+    // No other consumer is cancelled, and one without a handler is not in the way.
     deliver(&mut rig, &other, &["2"]);
     assert_eq!(next(&mut rig, &mut other), "2");
     let tag = other.tag().clone();
@@ -334,7 +334,7 @@ fn a_consumer_on_a_channel_that_its_own_side_closes_ends_without_an_error() {
         } else {
             rig.wait(channel.close()).unwrap();
         }
-        // What it had can still be looked at; the server has taken it back.
+        // Its deliveries can still be read; the server has taken them back.
         let delivery = rig.wait(consumer.next()).unwrap().unwrap();
         assert_eq!(delivery.body, "1");
         assert!(delivery.ack().is_err());
@@ -345,7 +345,7 @@ fn a_consumer_on_a_channel_that_its_own_side_closes_ends_without_an_error() {
 }
 
 #[test]
-fn what_was_buffered_is_yielded_after_a_cut() {
+fn buffered_deliveries_are_yielded_after_a_cut() {
     let (mut rig, connection, channel, mut consumer) = with(&["1", "2"]);
     rig.world().cut(Cut::Reset);
     rig.run();
@@ -422,7 +422,7 @@ fn messages_without_acknowledgement() {
 
 /// Each of several consumers gets its own messages, and ends by itself.
 #[test]
-fn consumers_of_a_channel_are_told_apart() {
+fn consumers_of_a_channel_are_distinct() {
     let (mut rig, connection, channel, mut one) = with(&["one"]);
     let mut two = consume(&mut rig, &channel);
     assert_ne!(one.tag(), two.tag());
@@ -444,7 +444,7 @@ fn consumers_of_a_channel_are_told_apart() {
     rig.finish(connection);
 }
 
-/// What would leave a consumer's listener waiting for ever is refused.
+/// A cancel that would leave the consumer's listener waiting for ever is refused.
 #[test]
 fn a_consumer_is_cancelled_by_its_handle_only() {
     let (mut rig, connection, channel, consumer) = with(&[]);
@@ -460,9 +460,9 @@ fn a_consumer_is_cancelled_by_its_handle_only() {
     rig.finish(connection);
 }
 
-/// "All" are those that have come: what is on its way is still to be seen by somebody.
+/// "All" are the deliveries that have been yielded: those in flight are not acknowledged unseen.
 #[test]
-fn all_does_not_include_what_nobody_has_seen() {
+fn all_does_not_include_unseen_deliveries() {
     let (mut rig, connection, channel, mut consumer) = with(&["1", "2"]);
     assert!(rig.peer().deliver(1, consumer.tag(), "on its way"));
     channel.ack(Tags::All).unwrap();
@@ -481,7 +481,8 @@ fn all_does_not_include_what_nobody_has_seen() {
     rig.finish(connection);
 }
 
-/// What `basic.recover` takes back cannot be acknowledged any more; that is known here.
+/// Deliveries that `basic.recover` takes back cannot be acknowledged any more; the client knows
+/// that.
 #[test]
 fn recovered_deliveries_are_refused() {
     let (mut rig, connection, channel, mut consumer) = with(&["1"]);

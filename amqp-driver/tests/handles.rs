@@ -1,4 +1,4 @@
-//! Handles: dropped in any order everything ends well, and what is stale says so.
+//! Handles: in any order of drops everything ends well, and stale handles are errors.
 
 use std::{any::Any, cell::Cell, rc::Rc, time::Duration};
 
@@ -115,9 +115,9 @@ fn handles_outlive_the_driver() {
     }
 }
 
-/// The connection is closed as soon as nobody holds it, also before it is open.
+/// The connection is closed with its last handle, also before it is open.
 #[test]
-fn a_connection_that_nobody_wants_is_not_opened() {
+fn a_connection_that_is_not_wanted_is_not_opened() {
     for steps in 0..30 {
         let (mut rig, connection) = Rig::start(Setup::default());
         for _ in 0..steps {
@@ -156,8 +156,8 @@ fn an_acker_keeps_its_channel() {
     rig.finish(connection);
 }
 
-/// REG-23: what belongs to a channel that has ended reaches nothing else, though the number and the
-/// tag are used again.
+/// REG-23: handles of a channel that has ended reach nothing else, though the number and the tag
+/// are used again.
 #[test]
 fn a_stale_acker_says_so() {
     let (mut rig, connection, channel) = Rig::with_channel();
@@ -300,7 +300,7 @@ fn nothing_is_dropped_silently() {
     rig.finish(connection);
 }
 
-/// SER-11, SER-12: an error of a channel is the call's that caused it, and nobody else's.
+/// SER-11, SER-12: an error of a channel is the error of the call that caused it, and of no other.
 #[test]
 fn an_error_of_a_channel_stays_there() {
     let (mut rig, connection, channel) = Rig::with_channel();
@@ -319,7 +319,7 @@ fn an_error_of_a_channel_stays_there() {
     rig.peer()
         .close_channel_for(1, ReplyCode::NOT_FOUND, "none", Some(id));
     let Err(Error::ChannelClosed(reason)) = rig.wait(call) else {
-        panic!("the call was told nothing");
+        panic!("the call was reported nothing");
     };
     let close = reason.by_peer().unwrap();
     assert_eq!((close.code, close.method), (ReplyCode::NOT_FOUND, Some(id)));
@@ -332,8 +332,8 @@ fn an_error_of_a_channel_stays_there() {
     rig.finish(connection);
 }
 
-/// The server has closed the channel before it sees the close: what was published last is lost, and
-/// the close says why.
+/// The server has closed the channel before it sees the close: the last publish is lost, and the
+/// close fails with the reason.
 #[test]
 fn a_close_of_a_channel_that_crosses_the_server_s_is_no_success() {
     let (mut rig, connection, channel) = Rig::with_channel();
@@ -343,7 +343,7 @@ fn a_close_of_a_channel_that_crosses_the_server_s_is_no_success() {
     rig.peer()
         .close_channel(1, ReplyCode::NOT_FOUND, "no exchange");
     let Err(Error::ChannelClosed(reason)) = rig.wait(closing) else {
-        panic!("the close is told as good");
+        panic!("the close is reported as good");
     };
     assert_eq!(reason.code(), Some(ReplyCode::NOT_FOUND));
     assert_eq!(channel.close_reason(), Some(reason.clone()));
@@ -401,7 +401,7 @@ fn channel_numbers_come_back() {
     rig.finish(connection);
 }
 
-/// SER-17: a scope ends with the reason, what is in it is dropped, and it holds nothing up.
+/// SER-17: a scope ends with the reason, its future is dropped, and it holds nothing up.
 #[test]
 fn a_scope_ends_with_its_connection() {
     struct Dropped(Rc<Cell<bool>>);
@@ -452,7 +452,7 @@ fn a_scope_ends_with_its_connection() {
     rig.finish(connection);
 }
 
-/// What a connection tells of itself.
+/// The properties of a connection.
 #[test]
 fn getters_and_misuse() {
     let mut setup = Setup::default();

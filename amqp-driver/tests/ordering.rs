@@ -1,4 +1,4 @@
-//! What is called first leaves first; on each channel, whatever it is and however large.
+//! Calls leave in their order, on each channel, of any kind and size.
 
 use amqp_driver::{
     Error, Requeue, Tags,
@@ -127,11 +127,11 @@ fn acknowledgements_and_closes_keep_their_place() {
     rig.finish(connection);
 }
 
-/// REG-30: what is given to a transactional channel while it commits waits, and keeps its order.
+/// REG-30: calls on a transactional channel that is committing wait, and keep their order.
 #[test]
 fn nothing_overtakes_a_commit() {
-    // A body that fills what the machine hands out at a time, to the byte, and around it: the
-    // commit is then the last that leaves at once.
+    // A body that fills one transmit of the machine, to the byte, and around it: the commit is then
+    // the last that leaves at once.
     for len in (262_000..262_200).chain([0, 1, 100_000, 300_000]) {
         for eager in [false, true] {
             let (mut rig, connection) = Rig::open();
@@ -212,7 +212,7 @@ fn a_commit_that_fails_closes_the_channel() {
     rig.peer().close_channel(1, failed, "the commit failed");
     rig.run();
     let Some(Err(Error::ChannelClosed(reason))) = task.take() else {
-        panic!("the close is told as good");
+        panic!("the close is reported as good");
     };
     assert_eq!(reason.code(), Some(failed));
     assert_eq!(connection.channel_count(), 0);

@@ -85,9 +85,9 @@ fn a_dead_channel_is_replaced() {
     rig.finish(connection);
 }
 
-/// Who waits for a channel gets one when it is put back, or when another one was opened.
+/// A checkout that waits ends when a channel is returned, or when another one was opened.
 #[test]
-fn those_who_wait_get_their_turn() {
+fn waiting_checkouts_get_their_turn() {
     for kill in [false, true] {
         for seed in 1..40 {
             let (mut rig, connection) = Rig::open_with(Setup {
@@ -110,7 +110,7 @@ fn those_who_wait_get_their_turn() {
                     })
                 })
                 .collect();
-            // Whoever looks at the pool is in nobody's way.
+            // A look at the pool is in no checkout's way.
             let looking = pool.clone();
             let look = rig.spawn(async move {
                 for _ in 0..50 {
@@ -139,7 +139,7 @@ fn those_who_wait_get_their_turn() {
     }
 }
 
-/// `idle` is asked while somebody waits for a channel that is being opened.
+/// `idle` is called while a checkout waits for a channel that is being opened.
 #[test]
 fn looking_at_the_pool_loses_no_wake_up() {
     let (mut rig, connection, pool) = start(1);
@@ -158,7 +158,7 @@ fn looking_at_the_pool_loses_no_wake_up() {
     rig.finish(connection);
 }
 
-/// Those who wait are dropped, at every step, and those behind them get their turn.
+/// Waiting checkouts are dropped, at every step, and those behind them get their turn.
 #[test]
 fn waiting_can_be_given_up() {
     for steps in 0..40 {
@@ -208,34 +208,34 @@ fn an_error_of_one_is_not_the_end_for_the_others() {
     rig.run();
     drop(taken);
     rig.run();
-    // The opening times out: one is told, and another one is begun for the rest.
+    // The opening times out: one checkout fails, and another opening is begun for the rest.
     rig.advance(Duration::from_secs(31));
-    let told: Vec<_> = tasks
+    let reported: Vec<_> = tasks
         .iter()
         .filter_map(amqp_test_support::Task::take)
         .collect();
-    assert_eq!(told, [Err(Error::TimedOut(TimeoutReason::Request))]);
+    assert_eq!(reported, [Err(Error::TimedOut(TimeoutReason::Request))]);
     rig.peer().mute = false;
     rig.run();
-    let told: Vec<_> = tasks
+    let reported: Vec<_> = tasks
         .iter()
         .filter_map(amqp_test_support::Task::take)
         .collect();
-    assert_eq!(told, [Ok(()), Ok(())]);
+    assert_eq!(reported, [Ok(()), Ok(())]);
     drop(pool);
     rig.finish(connection);
 }
 
-/// One that cannot be opened keeps nobody from those that are there.
+/// A channel that cannot be opened does not delay a checkout of the others.
 #[test]
-fn an_idle_channel_is_given_out_whatever_becomes_of_the_others() {
+fn an_idle_channel_is_given_out_whichever_way_the_others_end() {
     let mut setup = Setup::default();
     setup.client.channel_max = 2;
     let (mut rig, connection) = Rig::open_with(setup);
     let pool = rig.wait(connection.channel_pool(2)).unwrap();
     let closed = rig.wait(pool.checkout()).unwrap();
     rig.wait(closed.close()).unwrap();
-    // Somebody else takes the number that came free.
+    // Another channel takes the number that came free.
     let other = rig.channel(&connection);
     drop(closed);
     assert_eq!(pool.idle(), 2);
@@ -276,7 +276,7 @@ fn channels_are_handed_over_in_order() {
     rig.finish(connection);
 }
 
-/// A checkout that waits too long is told, and gives up its place.
+/// A checkout that waits too long times out, and gives up its place.
 #[test]
 fn a_checkout_has_a_deadline() {
     let (mut rig, connection, pool) = start(1);

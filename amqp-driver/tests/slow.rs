@@ -48,7 +48,7 @@ fn a_server_that_reads_slowly_is_alive() {
     let none = basic::Properties::default();
     let body = vec![7; 2 << 20];
     let confirm = rig.wait(channel.publish(&to_queue(), &none, body)).unwrap();
-    // What one call hands out takes longer than two intervals.
+    // One transmit of the machine takes longer than two intervals.
     let span = trickle(&mut rig, &connection, 20 << 10);
     assert!(span > Duration::from_secs(100), "{span:?}");
     assert!(connection.is_open(), "{:?}", connection.close_reason());
@@ -97,7 +97,7 @@ fn a_server_that_beats_and_takes_nothing_is_given_up() {
 }
 
 #[test]
-fn a_confirm_that_never_comes_is_told_in_time() {
+fn a_confirm_that_never_comes_times_out() {
     let (mut rig, connection, channel) = open(0);
     let none = basic::Properties::default();
     let confirm = rig.wait(channel.publish(&to_queue(), &none, "x")).unwrap();
@@ -106,7 +106,7 @@ fn a_confirm_that_never_comes_is_told_in_time() {
     assert!(!waiting.is_done());
     rig.advance(Duration::from_secs(9));
     let Some(Err(Unconfirmed::Unknown(reason))) = waiting.take() else {
-        panic!("not told");
+        panic!("no event of it");
     };
     let text = reason.to_string();
     assert!(text.contains("not confirmed in time"), "{text}");

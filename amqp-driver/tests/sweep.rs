@@ -1,5 +1,5 @@
-//! One fault, at every step and behind every byte of a session that uses everything: whoever waits
-//! is told, and it ends.
+//! One fault, at every step and behind every byte of a session that uses everything: every wait
+//! fails, and the connection ends.
 
 use std::{
     cell::RefCell,
@@ -81,7 +81,7 @@ impl Session {
         (0..count).all(|_| self.rig.step())
     }
 
-    /// Makes sure that everyone was told, and by and by everything ends.
+    /// Checks that every wait has ended, and that by and by everything ends.
     fn check(mut self, what: &str) {
         self.rig.run();
         self.rig.advance(Duration::from_secs(70));
@@ -89,16 +89,16 @@ impl Session {
         let reason = reason.unwrap_or_else(|| panic!("{what}: the connection lives on"));
         let error = Error::ConnectionClosed(reason);
         for (name, task) in &self.tasks {
-            let told = task
+            let reported = task
                 .take()
                 .unwrap_or_else(|| panic!("{what}: {name} hangs"));
-            let known = match &told {
+            let known = match &reported {
                 Ok(()) | Err(Error::TimedOut(_)) => true,
-                Err(told) => *told == error,
+                Err(reported) => *reported == error,
             };
             assert!(
                 known,
-                "{what}: {name} was told {told:?} instead of {error:?}"
+                "{what}: {name} was reported {reported:?} instead of {error:?}"
             );
         }
         assert!(self.close.is_done(), "{what}: close hangs");
@@ -218,8 +218,7 @@ fn a_cut_behind_every_byte_that_is_written() {
     }
 }
 
-/// REG-8: the server closes a channel at every step. Those on it are told, the others notice
-/// nothing.
+/// REG-8: the server closes a channel at every step. Its calls fail, those of others go on.
 #[test]
 fn a_channel_is_closed_at_every_step() {
     for seed in [None, Some(1), Some(2), Some(3)] {
@@ -239,16 +238,16 @@ fn a_channel_is_closed_at_every_step() {
                 let what = format!("{number} closed after {count} steps, {seed:?}");
                 let mut failed = 0;
                 for (name, task) in &session.tasks {
-                    let told = task
+                    let reported = task
                         .take()
                         .unwrap_or_else(|| panic!("{what}: {name} hangs"));
-                    match told {
+                    match reported {
                         Ok(()) => {}
                         Err(Error::ChannelClosed(reason)) => {
                             assert_eq!(reason.by_peer().unwrap().code, ReplyCode::NOT_FOUND);
                             failed += 1;
                         }
-                        Err(other) => panic!("{what}: {name} was told {other:?}"),
+                        Err(other) => panic!("{what}: {name} was reported {other:?}"),
                     }
                 }
                 assert!(failed < session.tasks.len(), "{what}");

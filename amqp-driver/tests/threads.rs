@@ -19,7 +19,7 @@ use amqp_driver::{
 use amqp_test_support::{Confirming, Rig, Setup};
 use bytes::Bytes;
 
-/// Whoever has to wait longer than this was forgotten.
+/// A wait of more than this has lost its wake-up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Unpark {
@@ -131,8 +131,7 @@ fn publishing(thread: usize) -> Work {
     })
 }
 
-/// Publishes messages whose bodies say what becomes of them, and checks that each is told just
-/// that.
+/// Publishes messages with bodies that set their outcomes, and checks the outcome of each.
 async fn publish_all(
     channel: &amqp_driver::ConfirmChannel,
     thread: usize,

@@ -1,6 +1,5 @@
-//! No wake-up is lost: whatever happens between two looks of the driver or of a handle, whoever has
-//! something to do is polled. After each run the rig polls everybody once more, and nothing may
-//! come of that.
+//! No wake-up is lost: for any event between two polls of the driver or of a handle, each task with
+//! work is polled. After each run the rig polls every task once more, and nothing may come of that.
 
 use std::{
     future::Future,
@@ -17,7 +16,7 @@ use amqp_driver::{
 };
 use amqp_test_support::{Order, Probe, Rig, Setup};
 
-/// What another thread may do in between.
+/// An action of another thread in between.
 #[derive(Clone)]
 struct Handles {
     connection: Connection,
@@ -102,7 +101,7 @@ const ACTIONS: [(&str, Action); 12] = [
     }),
 ];
 
-/// What goes on meanwhile.
+/// The state of the connection meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scene {
     /// The driver was woken for nothing.
@@ -113,7 +112,7 @@ enum Scene {
     Sending,
     /// The transport takes nothing for a while.
     Stalled,
-    /// Nobody reads, because the consumer has too much.
+    /// Reading is paused, because the consumer has too much.
     Paused,
     /// Both.
     PausedAndStalled,
@@ -201,10 +200,10 @@ fn a_command_at_every_point_of_the_drivers_poll() {
                 }
                 rig.world().set_capacity(usize::MAX);
                 rig.run();
-                // No answer comes while nobody reads.
+                // No answer comes while reading is paused.
                 on.consumer.lock().unwrap().take();
                 rig.run();
-                // Whoever waits was woken, again and again, until it is done.
+                // The waiting task was woken, again and again, until it is done.
                 let mut future = future.lock().unwrap();
                 while let Some(waiting) = future.as_mut() {
                     assert!(probe.take(), "{what}: it hangs");
@@ -256,7 +255,7 @@ fn every_order_of_turns() {
 
 /// A driver that has nothing to do is left alone, and does nothing when it is woken all the same.
 #[test]
-fn nobody_is_woken_for_nothing() {
+fn no_task_is_woken_for_nothing() {
     let (mut rig, connection, channel) = Rig::with_channel();
     rig.run();
     let wakes = rig.driver_wakes();
@@ -264,7 +263,7 @@ fn nobody_is_woken_for_nothing() {
     rig.poll_driver();
     rig.run();
     assert_eq!(rig.driver_wakes(), wakes);
-    // What does not reach the wire wakes nobody who sends.
+    // Frames that do not reach the wire wake no publisher.
     let confirming = rig.confirm_channel(&connection);
     rig.peer().confirming = amqp_test_support::Confirming::ByHand;
     let (to, none) = (basic::Publish::default(), basic::Properties::default());

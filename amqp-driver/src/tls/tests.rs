@@ -54,7 +54,7 @@ mod with_a_provider {
     }
 
     #[test]
-    fn a_server_name_is_the_host_or_what_is_said_in_its_place() -> Outcome {
+    fn a_server_name_is_the_host_or_the_name_in_its_place() -> Outcome {
         let mut options = options()?;
         let name = |options: &TlsOptions, host: &str| {
             let made = made(options, host).map_err(|error| error.to_string());
@@ -89,7 +89,7 @@ mod with_a_provider {
     }
 
     #[test]
-    fn what_contradicts_itself_is_named() -> Outcome {
+    fn contradicting_options_are_named() -> Outcome {
         let mut contradiction = options()?;
         contradiction.parameters.cacertfile = Some("/etc/ca.pem".into());
         assert_eq!(
@@ -106,7 +106,7 @@ mod with_a_provider {
     }
 
     #[test]
-    fn a_file_that_will_not_do_is_named_with_what_is_wrong() -> Outcome {
+    fn a_bad_file_is_named_with_its_fault() -> Outcome {
         let directory = tempfile::tempdir()?;
         let file = |name: &str, text: &str| {
             let path = directory.path().join(name);

@@ -1,4 +1,4 @@
-//! Memory is bounded, whatever the server or the application leaves undone. REG-32, REG-33, REG-34.
+//! Memory is bounded, however slow the server or the application is. REG-32, REG-33, REG-34.
 
 mod withheld;
 
@@ -17,10 +17,10 @@ use meter::peak_of;
 #[global_allocator]
 static COUNTING: meter::Counting = meter::Counting;
 
-/// What an application may be given before it has taken any of it, in bytes.
+/// The bytes that an application may be given before it has taken any of them.
 const UNDELIVERED: usize = 16 << 20;
 
-/// One read more may come, and what is around the messages.
+/// One more read, and the overhead of the messages.
 const SLACK: u64 = 256 << 10;
 
 /// How long reading pauses for a consumer that takes nothing.
@@ -57,7 +57,7 @@ fn a_million_publishes_into_a_transport_that_takes_nothing() {
             }
             accepted
         });
-        // What waits in the machine, and what the driver has taken out of it.
+        // The bytes in the machine, and those that the driver has taken out of it.
         let limits = Limits::default();
         assert!(accepted > 100, "{accepted}");
         assert!(peak < 4 * limits.output_high, "{peak} bytes for {accepted}");
@@ -112,7 +112,7 @@ fn publishes_that_wait_go_on() {
     rig.finish(connection);
 }
 
-/// Nothing is left behind by publishes whose confirm nobody awaits, or that are published without.
+/// Publishes without a confirm, or with one that is not awaited, leave nothing behind.
 #[test]
 fn settled_publishes_leave_nothing_behind() {
     let (mut rig, connection, channel) = Rig::with_confirms();
@@ -134,7 +134,7 @@ fn settled_publishes_leave_nothing_behind() {
             round(&mut rig);
         }
     });
-    // What the server notes of one round counts as well.
+    // The server's record of one round counts as well.
     assert!(peak < 2 * MIB, "{peak}");
     drop(channel);
     rig.finish(connection);
@@ -142,7 +142,7 @@ fn settled_publishes_leave_nothing_behind() {
 
 /// Nothing is left behind by requests, channels and consumers.
 #[test]
-fn what_ends_leaves_nothing_behind() {
+fn ended_connections_leave_nothing_behind() {
     let (mut rig, connection) = Rig::open();
     let kept = rig.channel(&connection);
     let round = |rig: &mut Rig| {
@@ -249,8 +249,8 @@ fn an_unacknowledged_flood_ends_while_an_answer_is_awaited() {
     rig.finish(connection);
 }
 
-/// Messages that are read together with the one that is too many change no more than that one: what
-/// another consumer keeps still pauses reading.
+/// Messages that are read together with the one that is too many change no more than that one: the
+/// messages of another consumer still pause reading.
 #[test]
 fn an_overflow_leaves_the_others_counted() {
     let mut setup = Setup::default();
@@ -327,9 +327,9 @@ fn room_is_noticed_while_writing_is_stalled() {
     rig.finish(connection);
 }
 
-/// Returned messages that nobody takes stop reading as well.
+/// Returned messages that are not taken pause reading as well.
 #[test]
-fn returns_that_nobody_takes() {
+fn returns_that_are_not_taken() {
     let (mut rig, connection, channel) = Rig::with_channel();
     rig.peer().unroutable = true;
     let mut returns = channel.returns();
@@ -346,7 +346,7 @@ fn returns_that_nobody_takes() {
         assert_eq!(rig.wait(returns.next()).unwrap().body.len(), MIB);
     }
     assert!(rig.world().read > 30 * MIB as u64);
-    // Those that come while nobody listens are dropped.
+    // Those that come without a listener are dropped.
     drop(returns);
     for _ in 0..30 {
         rig.wait(channel.publish(&to, &none, body.clone())).unwrap();
@@ -361,10 +361,10 @@ fn returns_that_nobody_takes() {
     rig.finish(connection);
 }
 
-/// A future that does not ask for its confirm keeps nothing of the publishes behind it, and is told
-/// when it asks.
+/// A future that is not polled for its confirm keeps nothing of the publishes behind it, and has
+/// its outcome when it is polled.
 #[test]
-fn a_confirm_that_nobody_asks_for_keeps_no_others() {
+fn a_confirm_that_is_not_awaited_keeps_no_others() {
     let (mut rig, connection, channel) = Rig::with_confirms();
     rig.peer().confirming = Confirming::ByBody;
     let (to, none) = (basic::Publish::default(), basic::Properties::default());

@@ -1,4 +1,5 @@
-//! Deliveries that are not taken: what finds no room is withheld, and the connection is read on. REG-33.
+//! Deliveries that are not taken: those without room are withheld, and the connection is read on.
+//! REG-33.
 
 use std::time::Duration;
 
@@ -49,8 +50,8 @@ fn flood(rig: &mut Rig, connection: &Connection, count: usize) -> (Channel, Cons
 }
 
 /// A consumer that is not polled, with more messages than fit: the connection is read on, so that
-/// heartbeats, the server's silence and its end are noticed. What does not fit is put back when there
-/// is room, once, and all of it arrives.
+/// heartbeats, the server's silence and its end are noticed. Messages without room are requeued
+/// when there is room, once, and all of them arrive.
 #[test]
 fn a_consumer_that_is_not_polled_stops_nothing() {
     let (mut rig, connection, channel, mut consumer) = flooded(10);
@@ -91,15 +92,15 @@ fn the_end_is_noticed_behind_a_flood() {
     });
     rig.peer().close(ReplyCode::CONNECTION_FORCED, "bye");
     rig.run();
-    let reason = closed.take().expect("it was told");
+    let reason = closed.take().expect("it was reported");
     assert_eq!(reason.code(), Some(ReplyCode::CONNECTION_FORCED));
     assert!(!connection.is_open());
     drop((consumer, channel));
 }
 
-/// What is acknowledged with all before it does not acknowledge what was put aside.
+/// An acknowledgement of all tags up to one does not include withheld ones.
 #[test]
-fn a_multiple_ack_spares_what_is_withheld() {
+fn a_multiple_ack_spares_withheld_deliveries() {
     let (mut rig, connection, channel, mut consumer) = flooded(0);
     let mut seen = 0;
     while seen < 40 {
@@ -117,9 +118,9 @@ fn a_multiple_ack_spares_what_is_withheld() {
     rig.finish(connection);
 }
 
-/// Order is kept when messages are put aside: what comes meanwhile is put behind them.
+/// Order is kept when messages are withheld: later ones are withheld behind them.
 #[test]
-fn what_is_withheld_keeps_its_order() {
+fn withheld_deliveries_keep_their_order() {
     let (mut rig, connection, channel, mut consumer) = Rig::with_consumer(64 << 10);
     rig.peer().redelivers = true;
     let tag = consumer.tag().to_string();
@@ -170,7 +171,7 @@ fn small_messages_count() {
             rig.advance(PATIENCE);
         }
     });
-    // The server's notes of what is outstanding count as well.
+    // The server's record of unacked deliveries counts as well.
     assert!(peak < 48 * MIB, "{peak}");
     for _ in 0..COUNT {
         rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
@@ -222,7 +223,7 @@ fn a_flooded_consumer_can_be_ended() {
     drop(channel);
     rig.finish(connection);
 
-    // Cancelled: what is kept is yielded, the rest goes back.
+    // Cancelled: kept deliveries are yielded, the rest is requeued.
     let (mut rig, connection, channel, mut consumer) = flooded(0);
     rig.peer().redelivers = false;
     rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
@@ -257,7 +258,7 @@ fn a_flooded_consumer_can_be_ended() {
     drop((consumer, channel));
     rig.finish(connection);
 
-    // The server cancels it: noticed at once, and told behind what is kept.
+    // The server cancels it: noticed at once, and reported behind the kept deliveries.
     let (mut rig, connection, channel, mut consumer) = flooded(0);
     rig.peer().redelivers = false;
     let tag = consumer.tag().to_string();
@@ -282,7 +283,7 @@ fn a_flooded_consumer_can_be_ended() {
 /// A task that has messages to take, and waits for something else before it takes the next, gets it,
 /// though it stands behind more messages than fit.
 #[test]
-fn what_is_waited_for_is_read_behind_a_flood() {
+fn an_awaited_answer_is_read_behind_a_flood() {
     for waits_for in ["an answer", "a confirm", "room"] {
         let mut setup = Setup::default();
         setup.client.limits.unconfirmed = 1;

@@ -35,7 +35,7 @@ fn a_close_without_its_answer_is_no_success() {
         end(&mut rig);
         rig.run();
         let Some(Err(Error::ConnectionClosed(reason))) = close.take() else {
-            panic!("the close is told as good");
+            panic!("the close is reported as good");
         };
         assert!(!reason.is_clean());
         assert_eq!(connection.close_reason(), Some(reason.clone()));
@@ -45,7 +45,7 @@ fn a_close_without_its_answer_is_no_success() {
     }
 }
 
-/// A connection that is being closed by its handle ends in time, whatever the server does.
+/// A connection that is being closed by its handle ends in time, with any behaviour of the server.
 #[test]
 fn close_ends_in_time() {
     for stalled in [false, true] {

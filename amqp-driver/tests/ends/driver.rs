@@ -10,8 +10,8 @@ use amqp_test_support::{Cut, Rig};
 
 use super::{LISTEN, frame};
 
-/// When all is over the driver leaves: at once if there is nothing left to say, and soon if the
-/// transport does not take what there is.
+/// The driver ends after the final event: at once if no output is left, and soon if the transport
+/// does not take it.
 #[test]
 fn the_driver_leaves_in_time() {
     let start = || {
@@ -56,7 +56,7 @@ fn the_driver_leaves_in_time() {
     rig.advance(Duration::from_secs(2));
     assert!(rig.driver_ended());
 
-    // What was written is flushed before.
+    // Written output is flushed before.
     let (mut rig, connection, _channel) = Rig::with_channel();
     rig.world().flush_stalled = true;
     rig.peer().close(ReplyCode::CONNECTION_FORCED, "");
@@ -72,7 +72,7 @@ fn the_driver_leaves_in_time() {
 /// The server has said why it hangs up. That writing fails is noticed first, and the reason is not
 /// lost for it.
 #[test]
-fn what_the_server_said_before_writing_failed_comes_late() {
+fn the_close_of_the_server_is_read_after_a_failed_write() {
     for ends in [false, true] {
         let (mut rig, connection, channel) = Rig::with_channel();
         rig.world().cut(Cut::WriteError);
@@ -109,9 +109,9 @@ fn writing_fails_while_the_server_talks_on() {
     assert!(rig.world().babble > BABBLE - 1000);
 }
 
-/// A driver that is dropped hands the transport what it takes at once: all, or as much as has room.
+/// A driver that is dropped hands the transport as much output as it takes at once.
 #[test]
-fn a_driver_that_is_dropped_writes_what_is_taken_at_once() {
+fn a_driver_that_is_dropped_writes_as_much_as_is_taken_at_once() {
     for (capacity, expected) in [(usize::MAX, 5), (20_000, 1), (0, 0)] {
         let (mut rig, connection, channel) = Rig::with_channel();
         rig.run();

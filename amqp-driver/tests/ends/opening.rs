@@ -12,7 +12,7 @@ use amqp_test_support::{Cut, Rig, Setup};
 use super::{LISTEN, frame};
 
 #[test]
-fn opened_tells_why_it_was_not() {
+fn opened_fails_with_the_reason() {
     let causes: [(&str, fn(&mut Rig, &Connection)); 7] = [
         ("eof", |rig, _| rig.world().cut(Cut::Eof)),
         ("reset", |rig, _| rig.world().cut(Cut::Reset)),
@@ -39,11 +39,11 @@ fn opened_tells_why_it_was_not() {
             }
             end(&mut rig, &connection);
             rig.run();
-            let told = task.take();
-            let told = told.unwrap_or_else(|| panic!("{cause} after {steps}: it hangs"));
+            let reported = task.take();
+            let reported = reported.unwrap_or_else(|| panic!("{cause} after {steps}: it hangs"));
             let reason = connection.close_reason().unwrap();
             assert_eq!(
-                told,
+                reported,
                 Err(Error::ConnectionClosed(reason)),
                 "{cause} after {steps}"
             );
@@ -64,8 +64,8 @@ fn log_in(before: impl FnOnce(&mut Rig)) -> (Rig, Connection) {
     (rig, connection)
 }
 
-/// A server that hangs up on a login has refused it, in whichever way the transport tells. What
-/// else goes wrong then is no word of the server's.
+/// A server that hangs up on a login has refused it, however the transport reports that. Other
+/// failures then are no refusals.
 #[test]
 fn hanging_up_on_a_login_refuses_it() {
     use io::ErrorKind::*;

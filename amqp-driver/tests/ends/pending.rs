@@ -14,10 +14,10 @@ use super::{
     waiters::{CAUSES, Handles, WAITERS, start},
 };
 
-/// TRI-10: pending calls fail, connection and channels report closed. PUK-07: each waiter is told
+/// TRI-10: pending calls fail, connection and channels report closed. PUK-07: each waiter ends
 /// once.
 #[test]
-fn everyone_is_told_the_same() {
+fn every_wait_ends_with_the_same_reason() {
     for stalled in [false, true] {
         for (cause, end) in CAUSES {
             if stalled && cause == "write error" {
@@ -27,41 +27,51 @@ fn everyone_is_told_the_same() {
             end(&mut rig, &on);
             rig.run();
             rig.advance(LISTEN);
-            let told = on.connection.close_reason();
-            let told = told.unwrap_or_else(|| panic!("{cause}: the connection lives"));
+            let reported = on.connection.close_reason();
+            let reported = reported.unwrap_or_else(|| panic!("{cause}: the connection lives"));
             for (name, task) in &tasks {
                 let reason = task.take();
-                assert_eq!(reason.as_ref(), Some(&told), "{cause}: {name}, {stalled}");
+                assert_eq!(
+                    reason.as_ref(),
+                    Some(&reported),
+                    "{cause}: {name}, {stalled}"
+                );
             }
-            // Whatever the server is still to be told, the driver gives up in time.
+            // The driver gives up in time, with output left for the server or without.
             rig.advance(Duration::from_secs(30));
             assert!(rig.driver_ended(), "{cause}: the driver runs on, {stalled}");
             assert!(rig.world().dropped);
-            check_closed(&mut rig, &on, &told);
+            check_closed(&mut rig, &on, &reported);
         }
     }
 }
 
 /// PUK-41: on a closed connection every operation says so, and nothing is sent.
-fn check_closed(rig: &mut Rig, on: &Handles, told: &CloseReason) {
+fn check_closed(rig: &mut Rig, on: &Handles, reported: &CloseReason) {
     let written = rig.world().written;
     assert!(!on.connection.is_open());
     assert!(!on.plain.is_open());
     assert!(on.plain.close_reason().is_some());
     for (name, waiter) in WAITERS {
-        assert_eq!(reason(rig.wait(waiter(on.clone()))), *told, "{name}");
+        assert_eq!(reason(rig.wait(waiter(on.clone()))), *reported, "{name}");
     }
-    assert_eq!(reason(rig.wait(on.plain.close()).unwrap_err()), *told);
-    assert_eq!(reason(rig.wait(on.connection.opened()).unwrap_err()), *told);
-    assert_eq!(reason(rig.wait(on.connection.close()).unwrap_err()), *told);
+    assert_eq!(reason(rig.wait(on.plain.close()).unwrap_err()), *reported);
+    assert_eq!(
+        reason(rig.wait(on.connection.opened()).unwrap_err()),
+        *reported
+    );
+    assert_eq!(
+        reason(rig.wait(on.connection.close()).unwrap_err()),
+        *reported
+    );
     assert_eq!(
         reason(on.plain.ack(amqp_driver::Tags::All).unwrap_err()),
-        *told
+        *reported
     );
-    assert_eq!(reason(on.plain.recover_async(true).unwrap_err()), *told);
+    assert_eq!(reason(on.plain.recover_async(true).unwrap_err()), *reported);
     assert_eq!(
         reason(on.plain.send(&queue::Purge::default()).unwrap_err()),
-        *told
+        *reported
     );
     assert_eq!(on.pool.idle(), 0);
     assert_eq!(rig.world().written, written);
@@ -110,6 +120,6 @@ fn the_reason_is_the_right_one() {
     }
     let silent = CloseCause::TimedOut(TimeoutReason::PeerSilent);
     assert_eq!(*cause_of("the server is silent").cause(), silent);
-    // Who reads the reason is not sent looking for a bug in the wrong place.
+    // The reason does not suggest a bug in the wrong place.
     assert!(!cause_of("abort").to_string().contains("driver was dropped"));
 }

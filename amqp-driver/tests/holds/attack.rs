@@ -1,4 +1,4 @@
-//! What is rare: futures that are kept and not polled, a process that was stopped.
+//! Rare cases: futures that are kept and not polled, a process that was stopped.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -81,7 +81,7 @@ fn a_backlog_is_not_kept_by_a_publish_that_is_not_polled() {
 /// A process that was stopped finds every deadline past: the input that waits is read before the
 /// server is judged, whichever other deadlines have passed.
 #[test]
-fn a_process_that_was_stopped_judges_nobody() {
+fn a_process_that_was_stopped_times_no_peer_out() {
     for own_deadline in [false, true] {
         let mut setup = Setup::default();
         setup.server.heartbeat = 10;
@@ -138,9 +138,10 @@ fn a_transaction_withholds_nothing() {
     rig.finish(connection);
 }
 
-/// What was put back, and went to another consumer of the queue, does not keep what is still withheld.
+/// Messages that were requeued, and went to another consumer of the queue, do not delay withheld
+/// ones.
 #[test]
-fn what_another_consumer_gets_keeps_nothing_withheld() {
+fn deliveries_of_another_consumer_keep_nothing_withheld() {
     let (mut rig, connection, channel, mut consumer) = Rig::with_consumer(64 << 10);
     let tag = consumer.tag().to_string();
     for _ in 0..40 {
@@ -149,7 +150,7 @@ fn what_another_consumer_gets_keeps_nothing_withheld() {
     }
     // Nothing is taken, so that it reads on.
     rig.advance(Duration::from_millis(20));
-    // The server delivers nothing again: another consumer gets what is put back.
+    // The server does not redeliver here: another consumer gets the requeued messages.
     let task = rig.spawn(async move {
         while let Some(Ok(delivery)) = consumer.next().await {
             delivery.ack().unwrap();

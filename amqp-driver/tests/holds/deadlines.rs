@@ -16,7 +16,7 @@ fn timed_out(reason: &CloseReason) -> bool {
     *reason.cause() == CloseCause::TimedOut(TimeoutReason::Confirm)
 }
 
-/// A server that reads nothing: a publish that finds no room is told in time, and was not sent.
+/// A server that reads nothing: a publish without room times out, and was not sent.
 #[test]
 fn a_publish_that_is_held_back_ends() {
     let (mut rig, connection, channel) = Rig::with_channel();
@@ -102,7 +102,7 @@ fn a_flush_ends() {
     rig.finish(connection);
 }
 
-/// A confirm that never comes is told in time, awaited or not, and makes room in the window.
+/// A confirm that never comes times out, awaited or not, and makes room in the window.
 #[test]
 fn a_confirm_that_never_comes_makes_room() {
     let mut setup = Setup::default();
@@ -125,11 +125,11 @@ fn a_confirm_that_never_comes_makes_room() {
     };
     rig.advance(70 * SECOND);
     let Some(Err(Unconfirmed::Unknown(reason))) = awaited.take() else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert!(timed_out(&reason), "{reason}");
     let third = third.take().expect("there is room").unwrap();
-    // What comes late is of no consequence.
+    // A late confirm is of no consequence.
     rig.peer().ack(1, 2, true);
     rig.peer().ack(1, 3, false);
     assert_eq!(rig.wait(third), Ok(()));
@@ -158,7 +158,7 @@ fn a_call_has_a_deadline_of_its_own() {
     assert!(!confirm.is_done());
     rig.advance(Duration::from_millis(200));
     let Some(Err(Unconfirmed::Unknown(reason))) = confirm.take() else {
-        panic!("not told");
+        panic!("no event of it");
     };
     assert!(timed_out(&reason), "{reason}");
     assert!(!opening.is_done());

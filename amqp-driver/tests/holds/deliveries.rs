@@ -1,4 +1,4 @@
-//! Prefetch, what dropping a delivery does, and messages that are stale.
+//! Prefetch, the drop of a delivery, and stale messages.
 
 use amqp_driver::{
     BaseChannel, ConsumeOptions, OnDrop, Prefetch,
@@ -7,7 +7,7 @@ use amqp_driver::{
 
 use amqp_test_support::{Rig, Setup};
 
-/// The prefetches that the server was told, in order.
+/// The prefetches that were sent to the server, in order.
 fn prefetches(rig: &Rig) -> Vec<u16> {
     let peer = rig.peer();
     let said = peer.saw.iter().filter_map(|saw| match saw {
@@ -78,10 +78,11 @@ fn no_prefetch_is_set_where_it_means_nothing() {
     rig.finish(connection);
 }
 
-/// The server waits for a consumer that takes what comes, and gets nothing back: without a prefetch, and
-/// with more under way than the buffer takes. One that takes nothing stops the reading for a moment only.
+/// The server waits for a consumer that takes its deliveries, and gets nothing back: without a
+/// prefetch, and with more in flight than the buffer takes. A consumer that takes nothing pauses
+/// reading for a moment only.
 #[test]
-fn what_is_being_taken_is_not_put_back() {
+fn messages_that_are_being_taken_are_not_requeued() {
     for takes in [true, false] {
         let (mut rig, connection, channel, mut consumer) = Rig::with_consumer(2 << 20);
         let tag = consumer.tag().to_string();
@@ -113,10 +114,10 @@ fn what_is_being_taken_is_not_put_back() {
     }
 }
 
-/// Within a transaction, a requeue takes effect with a commit: what is withheld when it begins is put
-/// back before, and later messages pause reading.
+/// Within a transaction, a requeue takes effect with a commit: deliveries that are withheld when it
+/// begins are requeued before, and later messages pause reading.
 #[test]
-fn what_is_withheld_is_put_back_before_a_transaction_begins() {
+fn withheld_deliveries_are_requeued_before_a_transaction_begins() {
     let (mut rig, connection, channel, mut consumer) = Rig::with_consumer(64 << 10);
     let base: &BaseChannel = &channel;
     let tag = consumer.tag().to_string();
@@ -183,7 +184,7 @@ fn a_dropped_delivery_follows_its_policy() {
     }
 }
 
-/// What was delivered before `basic.recover` is stale: the server takes it back and delivers it again.
+/// Deliveries before `basic.recover` are stale: the server takes them back and delivers them again.
 #[test]
 fn a_recover_leaves_nothing_stale() {
     for in_batch in [false, true] {
@@ -238,7 +239,7 @@ fn reading_pauses_at_three_quarters_of_the_bound_and_goes_on_at_a_half() {
         taken += 1;
         rig.run();
     }
-    // From three quarters to two; what was taken is counted in small batches.
+    // From three quarters to two; taken deliveries are counted in small batches.
     assert!(
         (kept / 3 - 20..kept / 3 + 40).contains(&taken),
         "{taken} of {kept}"

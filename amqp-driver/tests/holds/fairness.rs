@@ -90,7 +90,7 @@ fn shares_of_a_window(seed: Option<u64>, publishers: usize, window: usize) -> Ve
         assert!(sent as usize >= (round + 1) * window, "the window is used");
         rig.peer().ack(channel.number(), u64::from(sent), true);
         if round == 0 {
-            // Who comes first fills the window.
+            // The first publishes fill the window.
             before = counts.iter().map(|count| count.get()).collect();
         }
     }
@@ -193,7 +193,7 @@ fn a_publish_that_is_given_up_passes_its_room_on() {
         rig.run();
         // One that waits.
         rig.cancel(&second);
-        // One whose turn has come and that was not polled since.
+        // A publisher that has its turn and was not polled since.
         if window {
             rig.peer().ack(1, 1, false);
         } else {
@@ -248,9 +248,9 @@ fn a_publish_that_is_not_polled_holds_up_no_other() {
     rig.finish(connection);
 }
 
-/// A publish at once is refused while others wait, with what it would wait for.
+/// A publish at once is refused while others wait, with the hold that it would wait for.
 #[test]
-fn a_publish_at_once_passes_nobody() {
+fn a_publish_at_once_passes_no_other() {
     let (mut rig, connection, channel) = Rig::with_channel();
     assert_eq!(channel.try_publish(&to_queue(), &none(), "1"), Ok(()));
     rig.world().set_capacity(0);

@@ -1,4 +1,4 @@
-//! What holds everywhere: every wait ends, publishers are served in turn, loops yield, no code of the
+//! Guarantees of every wait: it ends, publishers are served in turn, loops yield, no code of the
 //! application runs under the lock, and the application sees the states that hold it back.
 
 mod attack;

@@ -1,5 +1,5 @@
-//! The buffer of what was not taken is counted truly: what is gone does not count, and what is not
-//! awaited does not keep reading going.
+//! The buffer of untaken deliveries is counted truly: dropped ones do not count, and an abandoned
+//! wait does not keep reading going.
 
 use amqp_driver::{Channel, Connection, Consumer, NoAck, protocol::basic};
 use amqp_test_support::Rig;
@@ -32,7 +32,7 @@ fn is_paused(rig: &mut Rig) -> bool {
 }
 
 #[test]
-fn what_a_closed_channel_keeps_does_not_count() {
+fn messages_of_a_closed_channel_do_not_count() {
     let (mut rig, connection) = Rig::open();
     for _ in 0..3 {
         let (channel, consumer) = flooded(&mut rig, &connection);

@@ -1,4 +1,4 @@
-//! What holds publishing back, as streams of states.
+//! The conditions that hold publishing back, as streams of states.
 
 use amqp_driver::{ChannelState, ConnectionState, protocol::ReplyCode};
 
@@ -33,7 +33,7 @@ fn the_states_of_a_connection() {
     drop(channel);
 }
 
-/// They do not keep the connection open, and tell its end.
+/// They do not keep the connection open, and end with it.
 #[test]
 fn states_keep_no_connection_open() {
     let (mut rig, connection) = Rig::open();
