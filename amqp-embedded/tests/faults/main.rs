@@ -1,4 +1,4 @@
-//! What the broker's fault switch lets go wrong with the bytes of a connection.
+//! The broker's faults of bytes: splits, stalls, cuts.
 
 mod rig;
 
@@ -41,8 +41,8 @@ fn bodies() -> Vec<Vec<u8>> {
     (0..).zip(lengths).map(body).collect()
 }
 
-/// Everything that a client does: declares, publishes, confirms, consumes, acknowledges, closes.
-/// Gives back what it was delivered.
+/// Every kind of call of a client: declares, publishes, confirms, consumes, acknowledges, closes.
+/// Returns the delivered bodies.
 async fn session(connection: Connection, bodies: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Error> {
     connection.opened().await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
@@ -116,7 +116,7 @@ fn a_delay_keeps_the_order_and_loses_nothing() {
     channel.unwrap();
     assert_eq!(rig.now() - begun, 2 * delay, "there and back");
 
-    // More than is on the way at a time, and what is behind it.
+    // More than fits in flight at a time, and the rest behind it.
     let mut many: Vec<Vec<u8>> = (0..500_u32).map(|it| it.to_be_bytes().to_vec()).collect();
     many.insert(100, vec![7; 3_000_000]);
     let slow = Impairment::new().delay(delay);
@@ -148,7 +148,7 @@ fn bytes_on_their_way_do_not_hold_each_other_up() {
 }
 
 #[test]
-fn what_is_on_the_way_comes_first_when_the_delay_is_over() {
+fn bytes_in_flight_come_first_when_the_delay_is_over() {
     let mut rig = Rig::new(0);
     let client = rig.connect();
     let slow = ByteFaults::both(Impairment::new().delay(SECOND));
@@ -164,7 +164,7 @@ fn what_is_on_the_way_comes_first_when_the_delay_is_over() {
 }
 
 #[test]
-fn a_cut_behind_any_byte_is_an_end_that_everybody_is_told() {
+fn a_cut_behind_any_byte_ends_every_wait() {
     let small = vec![b"1".to_vec(), vec![], b"333".to_vec()];
     let mut rig = Rig::new(0);
     let whole = faulty_session(&mut rig, ByteFaults::new(), &small).trace;
@@ -341,7 +341,7 @@ fn everything_goes_on_when_a_stall_is_lifted() {
 const PIPE: usize = 256 << 10;
 
 #[test]
-fn what_is_sent_into_a_stall_is_bounded_and_not_lost() {
+fn bytes_sent_into_a_stall_are_bounded_and_not_lost() {
     let body: Vec<u8> = (0..5_000_000_u32).map(|it| it as u8).collect();
     for seed in 0..4 {
         let mut rig = Rig::new(seed);
@@ -424,8 +424,8 @@ impl Transport for Stuck {
     }
 }
 
-/// A clock that stands still, and what another thread does while a driver sets its alarm: the last
-/// thing before it sleeps.
+/// A clock that stands still, and an action of another thread while a driver sets its alarm: the
+/// last step before it sleeps.
 #[derive(Clone)]
 struct Busy(Arc<Mutex<Option<Act>>>);
 
@@ -479,7 +479,7 @@ fn the_same_seed_gives_the_same_trace() {
         rig.faults_of_next(ByteFaults::both(line));
         let client = rig.begin();
         let begun = rig.now();
-        // Others do not change what happens to this one.
+        // Others do not change the course of this one.
         for _ in 0..others {
             rig.faults_of_next(ByteFaults::both(split(3)));
             rig.connect();

@@ -30,7 +30,7 @@ use bytes::BytesMut;
 /// After this many polls without coming to rest, something runs in circles.
 const POLLS_MAX: usize = 2_000_000;
 
-/// The clock of everybody; clones have alarms of their own.
+/// The common clock; clones have alarms of their own.
 pub(crate) struct Clock {
     time: Arc<Mutex<Time>>,
     alarm: u64,
@@ -115,7 +115,7 @@ impl Timer for Clock {
     }
 }
 
-/// What a client saw of its transport: when, and how many bytes; 0 is the end.
+/// A client's view of its transport: times and byte counts; 0 is the end.
 pub(crate) type Trace = Arc<Mutex<Vec<(Instant, Seen)>>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ pub(crate) fn written(trace: &Trace) -> usize {
     writes.sum()
 }
 
-/// A client's end of a pipe, with a record of what goes through.
+/// A client's end of a pipe, with a record of the bytes.
 struct Recorded {
     pipe: Pipe,
     clock: Clock,
@@ -171,11 +171,11 @@ impl Deaf {
     }
 }
 
-/// The broker's end of a pipe: it keeps what is written until it is flushed, as TLS does.
+/// The broker's end of a pipe: it keeps written bytes until it is flushed, as TLS does.
 struct Buffered {
     pipe: Pipe,
     held: Transmit,
-    /// What happens when it is first written to, and to whom.
+    /// The action at its first write.
     hook: Option<Hook>,
     of: Arc<OnceLock<(SharedBroker, ConnectionKey)>>,
 }
@@ -261,7 +261,7 @@ struct Running {
     woken: Arc<Woken>,
 }
 
-/// What a task gives back when it is done.
+/// The output of a task.
 pub(crate) struct Task<T>(Rc<RefCell<Option<T>>>);
 
 impl<T> Task<T> {
@@ -310,13 +310,13 @@ impl Rig {
         self.clock.clone()
     }
 
-    /// Sets what goes wrong with the bytes of a connection.
+    /// Sets the faults of a connection's bytes.
     pub(crate) fn faults(&self, key: ConnectionKey, faults: ByteFaults) {
         self.broker
             .with(|broker| broker.faults().bytes(key, faults));
     }
 
-    /// Sets what goes wrong with the bytes of the next connection.
+    /// Sets the faults of the next connection's bytes.
     pub(crate) fn faults_of_next(&self, faults: ByteFaults) {
         self.broker
             .with(|broker| broker.faults().bytes_of_next(1, faults));
