@@ -133,9 +133,9 @@ fn a_confirm_that_is_late_can_be_waited_for_once_more() -> Outcome {
     within(PATIENCE, || confirm.wait())?;
 
     let lost = channel.publish(&to("nowhere")?, &basic::Properties::default(), "two")?;
-    let told = within(PATIENCE, || lost.wait());
+    let reported = within(PATIENCE, || lost.wait());
     assert!(matches!(
-        told,
+        reported,
         Err(ConfirmError::Unconfirmed(Unconfirmed::Returned(_)))
     ));
     Ok(())
@@ -222,7 +222,7 @@ fn iterators_end_with_the_reason() -> Outcome {
 }
 
 #[test]
-fn what_comes_back_is_iterated_over() -> Outcome {
+fn returned_messages_are_iterated_over() -> Outcome {
     let (_broker, connection) = open()?;
     let channel = connection.open_channel()?;
     let mut returns = channel.returns();
@@ -236,7 +236,7 @@ fn what_comes_back_is_iterated_over() -> Outcome {
 
 /// The handles of each kind, as the common handle.
 #[test]
-fn special_channels_can_do_what_every_channel_can() -> Outcome {
+fn special_channels_have_the_calls_of_every_channel() -> Outcome {
     let (_broker, connection) = open()?;
     let channel = connection.open_channel()?.tx_select()?;
     declare(&channel, "tasks")?;

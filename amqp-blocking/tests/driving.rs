@@ -190,7 +190,7 @@ fn a_unix_socket_is_a_stream_too() -> Outcome {
 
 /// The driver of a connection is polled here first, and goes on in another thread.
 #[test]
-fn a_stream_follows_what_drives_it_to_another_thread() -> Outcome {
+fn a_stream_follows_its_driver_to_another_thread() -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let ours = TcpStream::connect(listener.local_addr()?)?;
     let (theirs, _) = listener.accept()?;

@@ -94,13 +94,13 @@ fn every_promise_ends_once_when_the_transport_does() {
     let ended = client.run().expect_err("it did not end by itself");
     let why = reason(ended);
     while let Some((promise, result)) = client.poll() {
-        assert!(promises.remove(&promise), "it was told twice");
+        assert!(promises.remove(&promise), "it was reported twice");
         let error = result.expect_err("nothing was sent");
-        let told = match error {
+        let reported = match error {
             Error::Unconfirmed(Unconfirmed::NotSent(reason)) => reason,
             error => reason(error),
         };
-        assert_eq!(told, why);
+        assert_eq!(reported, why);
     }
     assert_eq!(promises, BTreeSet::new());
     assert_eq!(client.closed().map(reason), Some(why));
@@ -172,7 +172,7 @@ fn publishes_are_bounded_and_bodies_handed_back() {
 }
 
 #[test]
-fn deliveries_that_nobody_takes_hold_nothing_up() {
+fn deliveries_that_are_not_taken_hold_nothing_up() {
     const COUNT: usize = 80;
     let server = broker();
     let mut client = connect(&server);
@@ -200,7 +200,7 @@ fn deliveries_that_nobody_takes_hold_nothing_up() {
 }
 
 #[test]
-fn what_is_ignored_is_put_back() {
+fn ignored_deliveries_are_requeued() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");
@@ -221,7 +221,7 @@ fn what_is_ignored_is_put_back() {
 }
 
 #[test]
-fn what_is_wrong_with_a_request_is_told_under_its_promise() {
+fn the_error_of_a_request_is_the_result_of_its_promise() {
     let server = broker();
     let mut client = connect(&server);
     let leaving_traces = client.call(confirm::Select::default());

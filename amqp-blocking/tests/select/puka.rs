@@ -30,7 +30,7 @@ fn a_host_that_cannot_be_resolved_is_named() {
 }
 
 #[test]
-fn a_port_that_nobody_listens_on_refuses() {
+fn a_port_without_a_listener_refuses() {
     let gone = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
     let uri = format!("amqp://{}", gone.expect("there was a port"));
     let (mut client, connected) = select::connect(&uri).expect("it is a URI");
@@ -47,7 +47,7 @@ fn a_port_that_nobody_listens_on_refuses() {
 }
 
 #[test]
-fn a_wrong_password_is_told() {
+fn a_wrong_password_is_reported() {
     let server = broker();
     let uri = format!("amqp://guest:wrong@{}", server.local_addr());
     let (mut client, connected) = select::connect(&uri).expect("it is a URI");
@@ -121,14 +121,16 @@ fn a_consumer_ends_once_when_the_client_closes() {
     declare(&mut client, "q");
     let consumer = consume_multi(&mut client, &["q"], 0);
     let ends = Rc::new(RefCell::new(Vec::new()));
-    let told = Rc::clone(&ends);
-    let then = client.on(consumer, move |_, result| told.borrow_mut().push(result));
+    let reported = Rc::clone(&ends);
+    let then = client.on(consumer, move |_, result| {
+        reported.borrow_mut().push(result)
+    });
     then.expect("it is to come");
     let closed = client.close().expect("it is open");
     client.run().expect("it ends in good order");
     assert!(matches!(client.take(closed), Some(Ok(Answer::Closed))));
     let [Err(error)] = &ends.borrow()[..] else {
-        panic!("it is told once: {ends:?}");
+        panic!("it is reported once: {ends:?}");
     };
     assert!(error.is_clean(), "{error}");
     assert!(!client.needs_write());
@@ -136,7 +138,7 @@ fn a_consumer_ends_once_when_the_client_closes() {
 }
 
 #[test]
-fn what_was_acknowledged_before_a_wait_has_left() {
+fn acknowledgements_before_a_wait_have_left() {
     let server = broker();
     let mut observer = connect(&server);
     declare(&mut observer, "q");
@@ -218,7 +220,7 @@ fn one_of_each_of_three_queues() {
 }
 
 #[test]
-fn a_consumer_is_told_when_its_queue_is_deleted() {
+fn a_consumer_ends_when_its_queue_is_deleted() {
     let server = broker();
     let mut client = connect(&server);
     declare(&mut client, "q");

@@ -50,7 +50,7 @@ fn the_first_host_that_answers_is_taken() {
 
 /// A stream that was made elsewhere is as good as any, and the end of the server is reported.
 #[test]
-fn the_end_of_a_stream_is_told() {
+fn the_end_of_a_stream_is_reported() {
     let server = broker();
     let stream = TcpStream::connect(server.local_addr()).expect("somebody listens");
     let (mut client, connected) =

@@ -104,7 +104,7 @@ fn a_loop_does_not_sleep_on_the_end() {
 
 #[cfg(unix)]
 #[test]
-fn a_loop_does_not_sleep_on_what_comes_without_the_server() {
+fn a_loop_does_not_sleep_on_events_without_the_server() {
     let server = broker();
     let mut client = connect(&server);
     catch_up(&mut client);
@@ -117,7 +117,7 @@ fn a_loop_does_not_sleep_on_what_comes_without_the_server() {
 
 #[cfg(unix)]
 #[test]
-fn a_loop_does_not_sleep_on_what_came_while_a_callback_waited() {
+fn a_loop_does_not_sleep_on_events_that_came_while_a_callback_waited() {
     let server = broker();
     let mut client = connect(&server);
     fill(&mut client, "q", 1, 1);
@@ -142,7 +142,7 @@ fn a_loop_does_not_sleep_on_what_came_while_a_callback_waited() {
 }
 
 #[test]
-fn a_wait_without_time_takes_what_is_there() {
+fn a_wait_without_time_takes_present_events() {
     let server = broker();
     let mut client = connect(&server);
     let declared = client.call(declaration("q")).expect("it is open");
@@ -196,11 +196,12 @@ fn a_callback_has_the_results_of_its_promise_in_order() {
     catch_up(&mut client);
     // Results before the callback is registered, and after.
     let log = Rc::new(RefCell::new(Vec::new()));
-    let told = Rc::clone(&log);
+    let reported = Rc::clone(&log);
     let then = client.on(declared, move |client, _| {
-        let told = Rc::clone(&told);
+        let reported = Rc::clone(&reported);
         let then = client.on(consumer, move |_, result| {
-            told.borrow_mut()
+            reported
+                .borrow_mut()
                 .push(match result.expect("it is no error") {
                     Answer::Consuming => "begun",
                     Answer::Delivered(_) => "delivered",
@@ -216,7 +217,7 @@ fn a_callback_has_the_results_of_its_promise_in_order() {
 }
 
 #[test]
-fn callbacks_are_called_for_what_has_come_so_far() {
+fn callbacks_are_called_for_events_so_far() {
     let server = broker();
     let mut client = connect(&server);
     fill(&mut client, "q", 1, 1);
@@ -308,7 +309,7 @@ fn a_close_comes_behind_all_that_was_begun() {
 }
 
 #[test]
-fn who_wants_a_channel_waits_for_one_that_is_being_closed() {
+fn a_checkout_waits_for_a_channel_that_is_being_closed() {
     let server = broker();
     let few = |channel_max| Config::default().channel_max(channel_max);
     let mut client = connect_configured(&server, few(1));
