@@ -28,7 +28,7 @@ fn a_unix_socket_is_an_address() -> Outcome {
 }
 
 #[test]
-fn a_name_is_resolved_and_a_wrong_one_told_as_the_system_says_it() -> Outcome {
+fn a_name_is_resolved_and_a_wrong_one_fails_with_the_systems_error() -> Outcome {
     block_on(adapter::resolving::<AsyncStd>())
 }
 

@@ -28,7 +28,7 @@ fn a_unix_socket_is_an_address() -> Outcome {
 }
 
 #[test]
-fn a_name_is_resolved_and_a_wrong_one_told_as_the_system_says_it() -> Outcome {
+fn a_name_is_resolved_and_a_wrong_one_fails_with_the_systems_error() -> Outcome {
     block_on(adapter::resolving::<Smol>())
 }
 
@@ -37,7 +37,7 @@ fn a_peer_that_says_nothing_is_noticed() -> Outcome {
     block_on(adapter::silent_peer::<Smol>())
 }
 
-/// What is needed to hand them from task to task.
+/// The bounds for moving them between tasks.
 #[test]
 fn everything_can_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}

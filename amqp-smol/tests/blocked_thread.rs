@@ -25,7 +25,7 @@ fn a_blocked_global_executor_is_no_silent_peer() {
     smol::block_on(smol::spawn(block(Smol::default())));
 }
 
-/// The global executor drives a connection whatever its owner's thread does.
+/// The global executor drives a connection while its owner's thread is blocked.
 #[test]
 fn a_thread_beside_the_executor_may_block() {
     smol::block_on(block(Smol::default()));

@@ -1,4 +1,4 @@
-//! A runtime whose only thread is blocked.
+//! A runtime with one thread, which is blocked.
 
 use amqp_test_support::punctual;
 use amqp_tokio::Tokio;

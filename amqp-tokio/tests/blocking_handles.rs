@@ -10,7 +10,7 @@ use amqp_tokio::{
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// What a thread does that knows no runtime.
+/// The calls of a thread outside of the runtime.
 fn blocks(connection: amqp_tokio::Connection) -> Result<Vec<u8>, Error> {
     let connection = blocking::Connection::from(connection);
     let channel = connection.open_channel()?;

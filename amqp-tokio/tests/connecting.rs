@@ -31,12 +31,12 @@ use tokio::time;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// What happens to who connects.
+/// The result of a connect to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Host {
     /// The broker listens.
     Alive,
-    /// Nobody listens.
+    /// No listener.
     Refusing,
     /// Nothing comes back.
     Dead,
@@ -46,7 +46,7 @@ enum Host {
     Dying,
 }
 
-/// A network in memory, with names and hosts, that keeps a record of who was dialled.
+/// A network in memory, with names and hosts, that records the dialled addresses.
 #[derive(Clone, Debug, Default)]
 struct Network {
     broker: LocalBroker,
@@ -70,7 +70,7 @@ impl Network {
         self
     }
 
-    /// Who was dialled, in order. It is forgotten.
+    /// Takes the record of dialled addresses, in order.
     fn dialled(&self) -> Vec<String> {
         let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
         dialled.drain(..).map(|it| it.to_string()).collect()
@@ -251,35 +251,35 @@ async fn the_next_host_is_tried_when_one_hangs_up_during_the_login() -> Outcome 
     assert_eq!(network.dialled(), ["10.0.0.1:5672", "10.0.0.2:5672"]);
     assert_eq!(connection.mechanism().as_deref(), Some("PLAIN"));
     connection.close().await?;
-    // Alone, it is told as what it is.
+    // Alone, the error is returned as it is.
     let error = network.connect(&to(&["10.0.0.1"])).await;
-    let told = error.expect_err("it hangs up").to_string();
+    let reported = error.expect_err("it hangs up").to_string();
     assert!(
-        told.contains("the transport ended during authentication"),
-        "{told}"
+        reported.contains("the transport ended during authentication"),
+        "{reported}"
     );
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_failed_where_is_told() {
+async fn each_failure_is_reported_with_its_address() {
     let network = Network::default()
         .name("a", &["10.0.0.1:5672"])
         .host("10.0.0.2:5672", Host::Dead);
     let error = network.connect(&to(&["a", "b", "10.0.0.2"])).await;
-    let told = error.expect_err("nobody is alive").to_string();
+    let reported = error.expect_err("nobody is alive").to_string();
     for part in [
         "could not reach a:5672 at 10.0.0.1:5672: connection refused",
         "b:5672: no such name",
         "10.0.0.2:5672",
     ] {
-        assert!(told.contains(part), "{part} is not in {told}");
+        assert!(reported.contains(part), "{part} is not in {reported}");
     }
 }
 
-/// The nodes of one name are told apart.
+/// The nodes of one name differ in the error.
 #[tokio::test(start_paused = true)]
-async fn what_each_of_one_name_refused_is_told() {
+async fn the_refusal_of_each_address_of_a_name_is_reported() {
     let network = Network::default()
         .name(
             "cluster",
@@ -288,51 +288,51 @@ async fn what_each_of_one_name_refused_is_told() {
         .host("10.0.0.1:5672", Host::Mute)
         .host("10.0.0.3:5672", Host::Mute);
     let error = network.connect(&to(&["cluster"])).await;
-    let told = error.expect_err("nobody speaks").to_string();
+    let reported = error.expect_err("nobody speaks").to_string();
     for part in [
         "cluster:5672 at 10.0.0.1:5672: ",
         "cluster:5672 at 10.0.0.2:5672: connection refused",
         "cluster:5672 at 10.0.0.3:5672: ",
     ] {
-        assert!(told.contains(part), "{part} is not in {told}");
+        assert!(reported.contains(part), "{part} is not in {reported}");
     }
 }
 
 /// Also when some of them answered.
 #[tokio::test(start_paused = true)]
-async fn what_was_refused_where_is_told() -> Outcome {
+async fn each_refusal_is_reported_with_its_address() -> Outcome {
     let network = Network::default()
         .host("10.0.0.2:5672", Host::Alive)
         .host("10.0.0.3:5672", Host::Alive);
     let mut options = to(&["10.0.0.1", "10.0.0.2"]);
     options.config.virtual_host = ShortStr::try_from("missing")?;
     let error = network.connect(&options).await.expect_err("it is missing");
-    let told = error.to_string();
+    let reported = error.to_string();
     for part in [
         "no connection was opened: 10.0.0.1:5672: connection refused",
         "10.0.0.2:5672: ",
         "missing",
     ] {
-        assert!(told.contains(part), "{part} is not in {told}");
+        assert!(reported.contains(part), "{part} is not in {reported}");
     }
     let ConnectError::Refused { last, .. } = error else {
         return Err(error.into());
     };
     assert!(matches!(*last, ConnectError::NotOpened { .. }), "{last}");
 
-    // One alone is told as it is, with its address.
+    // One alone is returned as it is, with its address.
     options.addresses.remove(0);
     let error = network.connect(&options).await.expect_err("it is missing");
-    let told = error.to_string();
+    let reported = error.to_string();
     assert!(
-        told.starts_with("no connection with 10.0.0.2:5672: "),
-        "{told}"
+        reported.starts_with("no connection with 10.0.0.2:5672: "),
+        "{reported}"
     );
     assert!(matches!(error, ConnectError::NotOpened { .. }));
     Ok(())
 }
 
-/// With the options' credentials, and whatever addresses those have.
+/// With the options' credentials, and the addresses of those.
 #[tokio::test]
 async fn a_keepalive_reaches_the_runtime_and_is_a_second_at_least() -> Outcome {
     let (network, options) = alive();
@@ -365,7 +365,7 @@ async fn a_connection_is_opened_over_a_stream_that_was_made_elsewhere() -> Outco
 }
 
 #[tokio::test]
-async fn that_there_is_no_address_is_told() {
+async fn the_lack_of_an_address_is_reported() {
     let error = Network::default().connect(&to(&[])).await;
     assert_eq!(
         error.expect_err("there is nobody").to_string(),
@@ -438,7 +438,7 @@ async fn each_connect_asks_for_credentials() -> Outcome {
     options.credentials = Some(vault.clone());
     network.connect(&options).await?.close().await?;
 
-    // What is refused is refused everywhere.
+    // A refusal by one is a refusal by all.
     network.dialled();
     let error = network.connect(&options).await.expect_err("it is wrong");
     let ConnectError::NotOpened {
@@ -476,7 +476,7 @@ async fn a_secret_is_renewed_before_it_expires() -> Outcome {
     assert_eq!(vault.asked(), 12);
     assert!(connection.is_open());
 
-    // It does not keep a connection that nobody holds.
+    // It does not keep a connection without handles.
     drop(connection);
     time::sleep(HOUR).await;
     assert_eq!(network.broker.inspect().connections.len(), 0);
@@ -494,7 +494,7 @@ async fn a_provider_that_fails_is_asked_again() -> Outcome {
     let vault = Vault::new(vec![login, locked.clone(), locked]);
     options.credentials = Some(vault.clone());
     let connection = network.connect(&options).await?;
-    // 48 s, and each time four fifths of what is left.
+    // 48 s, and each time four fifths of the rest.
     time::sleep(MINUTE).await;
     assert_eq!(vault.asked(), 4);
     assert!(connection.is_open());

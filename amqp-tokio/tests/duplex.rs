@@ -1,5 +1,5 @@
-//! The adapter in memory and under tokio's paused clock: what depends on time, and on a stream that
-//! takes and gives little at a time.
+//! The adapter in memory and under tokio's paused clock: timing, and streams that take and give
+//! little at a time.
 
 use std::{
     future::poll_fn,
@@ -25,8 +25,8 @@ use tokio::{
 #[derive(Clone)]
 struct Remote {
     peer: Arc<Mutex<Peer>>,
-    /// It was told to do something.
-    told: Arc<Notify>,
+    /// Notified after a command of the test.
+    reported: Arc<Notify>,
     /// All bytes that have come from the client.
     received: Arc<Mutex<Vec<u8>>>,
 }
@@ -36,7 +36,7 @@ impl Remote {
         let config = server::Config::default().heartbeat(heartbeat);
         let remote = Self {
             peer: Arc::new(Mutex::new(Peer::new(config, Instant::ORIGIN))),
-            told: Arc::default(),
+            reported: Arc::default(),
             received: Arc::default(),
         };
         tokio::spawn(remote.clone().run(stream));
@@ -47,10 +47,10 @@ impl Remote {
         self.peer.lock().unwrap()
     }
 
-    /// Tells the server to do something.
+    /// Runs a command on the server.
     fn tell(&self, what: impl FnOnce(&mut Peer)) {
         what(&mut self.peer());
-        self.told.notify_one();
+        self.reported.notify_one();
     }
 
     async fn run(self, stream: DuplexStream) {
@@ -73,7 +73,7 @@ impl Remote {
                     }
                     _ => return self.peer().eof(clock.now()),
                 },
-                () = self.told.notified() => {}
+                () = self.reported.notified() => {}
                 () = time::sleep(due) => self.peer().timeout(clock.now()),
             }
         }
@@ -223,7 +223,7 @@ async fn a_server_that_says_nothing_is_not_waited_for() {
     assert_eq!(start.elapsed().as_secs(), 10);
 }
 
-/// Whoever gives up connecting leaves nothing open.
+/// An abandoned connect leaves nothing open.
 #[tokio::test(start_paused = true)]
 async fn dropping_from_stream_closes_it() {
     for hold_open in [false, true] {

@@ -1,5 +1,4 @@
-//! What the fault switch lets go wrong with bytes, under tokio: in memory, over sockets, and while
-//! another thread throws it.
+//! Faults of bytes under tokio: in memory, over sockets, and while another thread sets them.
 
 #![cfg(feature = "broker")]
 
@@ -24,7 +23,7 @@ use tokio::{net::TcpListener, time};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// How long what should happen at once may take.
+/// The time limit of steps that end at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn disturb_next(broker: &LocalBroker, faults: ByteFaults) {
@@ -67,7 +66,7 @@ async fn everything_works_when_every_byte_comes_alone() -> Outcome {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delay_is_what_tokios_clock_says() -> Outcome {
+async fn a_delay_is_that_of_tokios_clock() -> Outcome {
     let broker = LocalBroker::default();
     let connection = broker.connect(Config::default()).await?;
     let slow = Impairment::new().delay(Duration::from_secs(1));
@@ -80,7 +79,7 @@ async fn a_delay_is_what_tokios_clock_says() -> Outcome {
     session(&connection, 20).await
 }
 
-/// What was flushed is with the transport, however much that is; it is not said before.
+/// A completed flush means that the transport has all of it.
 #[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_the_transport() -> Outcome {
     let broker = LocalBroker::default();

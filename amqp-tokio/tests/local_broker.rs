@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, task, time};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// How long what should happen at once may take.
+/// The time limit of steps that end at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn confirming(connection: &Connection) -> Result<ConfirmChannel, Error> {
@@ -82,7 +82,7 @@ async fn connections_of_one_process_share_a_broker() -> Outcome {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_into_the_pipe_waits_for_the_reader() -> Outcome {
+async fn bytes_that_do_not_fit_into_the_pipe_wait_for_the_reader() -> Outcome {
     let connection = LocalBroker::default().connect(Config::default()).await?;
     let channel = confirming(&connection).await?;
     declare(&channel, "large").await?;
@@ -95,7 +95,7 @@ async fn what_does_not_fit_into_the_pipe_waits_for_the_reader() -> Outcome {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_expires_does_so_while_nobody_asks() -> Outcome {
+async fn messages_expire_without_a_request() -> Outcome {
     let broker = LocalBroker::default();
     let connection = broker.connect(Config::default()).await?;
     let channel = confirming(&connection).await?;
@@ -158,7 +158,7 @@ async fn publishers_wait_while_memory_is_short() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_server_that_is_shut_down_tells_its_clients() -> Outcome {
+async fn a_server_that_is_shut_down_closes_its_connections() -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = serve(listener, LocalBroker::default())?;
     let uri = format!("amqp://{}", server.local_addr());
@@ -173,7 +173,7 @@ async fn a_server_that_is_shut_down_tells_its_clients() -> Outcome {
     let reason = connection.closed().await;
     assert_eq!(reason.code(), Some(ReplyCode::CONNECTION_FORCED));
     assert!(connect(&uri).await.is_err());
-    // What was in it is there for as long as anybody has the broker.
+    // Its contents exist as long as the broker has a handle.
     assert_eq!(broker.inspect().vhosts[0].queues[0].ready, 1);
     Ok(())
 }

@@ -11,7 +11,7 @@ use amqp_tokio::{
 use crate::rig::*;
 
 #[tokio::test]
-async fn who_shows_a_certificate_gets_in_and_sees_the_servers() -> Outcome {
+async fn a_client_with_a_certificate_gets_in_and_sees_the_servers() -> Outcome {
     let authority = Authority::new("servers")?;
     let clients = Authority::new("clients")?;
     let card = authority.local()?;
@@ -29,7 +29,7 @@ async fn who_shows_a_certificate_gets_in_and_sees_the_servers() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_is_told_that_it_needs_one() -> Outcome {
+async fn a_client_without_a_certificate_fails_with_the_need_of_one() -> Outcome {
     let authority = Authority::new("right")?;
     let card = authority.local()?;
     for version in [&TLS12, &TLS13] {
@@ -52,7 +52,7 @@ async fn a_client_without_a_certificate_is_told_that_it_needs_one() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_client_of_another_authority_is_told_so() -> Outcome {
+async fn a_client_of_another_authority_is_refused_with_that_reason() -> Outcome {
     let authority = Authority::new("right")?;
     let wrong = Authority::new("wrong")?;
     let card = authority.local()?;

@@ -28,7 +28,7 @@ async fn a_large_message_passes_with_each_version() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_plain_port_that_is_dialled_with_tls_is_told_from_others() -> Outcome {
+async fn a_plain_port_that_is_dialled_with_tls_is_recognised() -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = serve(listener, LocalBroker::default())?;
     let error = refused(&to("127.0.0.1", &server, |tls| {
@@ -44,7 +44,7 @@ async fn a_plain_port_that_is_dialled_with_tls_is_told_from_others() -> Outcome 
 }
 
 #[tokio::test]
-async fn a_tls_port_that_is_dialled_without_is_told_from_others() -> Outcome {
+async fn a_tls_port_that_is_dialled_without_is_recognised() -> Outcome {
     let server = showing(&Authority::new("right")?.local()?).await?;
     let refused = connect(&format!("amqp://{}", server.local_addr())).await;
     let Err(ConnectError::NotOpened {
@@ -62,7 +62,7 @@ async fn a_tls_port_that_is_dialled_without_is_told_from_others() -> Outcome {
 }
 
 #[tokio::test]
-async fn who_stands_still_in_the_handshake_keeps_nobody_waiting() -> Outcome {
+async fn a_client_that_stands_still_in_the_handshake_delays_no_other() -> Outcome {
     let authority = Authority::new("right")?;
     let server = showing(&authority.local()?).await?;
     let mut silent = Vec::new();
@@ -74,7 +74,7 @@ async fn who_stands_still_in_the_handshake_keeps_nobody_waiting() -> Outcome {
     until_connected(server.broker(), 3).await?;
     accepted(&trusting(&authority, &server)).await?;
 
-    // Those who vanish leave nothing behind.
+    // Cut connections leave nothing behind.
     drop(silent);
     until_connected(server.broker(), 0).await?;
     accepted(&trusting(&authority, &server)).await

@@ -29,7 +29,7 @@ impl ResolvesServerCert for Asked {
     }
 }
 
-/// A broker for which its certificate names these hosts, and what it was asked for.
+/// A broker with a certificate for these names, and the record of the names that it was asked for.
 async fn asked(authority: &Authority, names: &[&str]) -> Result<(Server, Arc<Asked>), Failure> {
     let card = authority.issue(&for_names(names)?)?;
     let asked = Arc::new(Asked {

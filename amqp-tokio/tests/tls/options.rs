@@ -50,7 +50,7 @@ async fn the_uri_names_files_which_are_read_at_each_connect() -> Outcome {
     let connection = connect(&uri).await?;
     assert_eq!(connection.peer_certificates().len(), 1);
 
-    // Anything is taken of a server that nobody verifies.
+    // A server that is not verified may show any certificate.
     let uri = uri.replace(
         &format!("cacertfile={}", path("ca.pem")),
         "verify=verify_none",

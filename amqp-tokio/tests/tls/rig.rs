@@ -22,7 +22,7 @@ use tokio::{net::TcpListener, time};
 pub(crate) type Failure = Box<dyn std::error::Error>;
 pub(crate) type Outcome = Result<(), Failure>;
 
-/// How long what should happen at once may take.
+/// The time limit of steps that end at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An authority that issues certificates.
@@ -43,7 +43,7 @@ fn named(name: &str) -> DistinguishedName {
     subject
 }
 
-/// What a certificate for these names begins with.
+/// The parameters of a certificate for these names.
 pub(crate) fn for_names(names: &[&str]) -> Result<CertificateParams, Failure> {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let mut params = CertificateParams::new(names)?;
@@ -107,7 +107,8 @@ pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// What a server is configured with: it shows this certificate, and wants one of that authority.
+/// The configuration of a server with this certificate, which wants one of that authority if there
+/// is one.
 pub(crate) fn server_config(
     card: &Card,
     clients: Option<&Authority>,
@@ -154,7 +155,7 @@ pub(crate) fn trusting(authority: &Authority, server: &Server) -> Options {
     })
 }
 
-/// That a connection does what connections do.
+/// Publishes and fetches a large message.
 pub(crate) async fn works(connection: &Connection) -> Outcome {
     let channel = connection.open_channel().await?.confirm_select().await?;
     let declared = channel
@@ -181,7 +182,7 @@ pub(crate) async fn accepted(options: &Options) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// What is wrong with TLS as these options have it.
+/// The error of TLS with these options.
 pub(crate) async fn refused(options: &Options) -> Result<TlsError, Failure> {
     match time::timeout(PATIENCE, connect_with(options)).await? {
         Err(ConnectError::Tls { error, .. }) => Ok(error),
