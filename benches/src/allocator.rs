@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// While false, an allocation costs what it costs without all this.
+/// While false, an allocation costs no more than without the counter.
 static COUNTING: AtomicBool = AtomicBool::new(false);
 /// How many allocations were made, counting growth of one as another.
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -18,7 +18,7 @@ static LIVE: AtomicI64 = AtomicI64::new(0);
 /// The system's allocator, with a count.
 struct Counting;
 
-/// What was counted.
+/// The counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counted {
     /// How many allocations were made.
@@ -34,7 +34,7 @@ pub(crate) fn start() {
     COUNTING.store(true, Relaxed);
 }
 
-/// What was counted since [`start`], by all threads.
+/// The counts since [`start`], of all threads.
 pub(crate) fn counted() -> Counted {
     Counted {
         allocations: ALLOCATIONS.load(Relaxed),
@@ -42,7 +42,7 @@ pub(crate) fn counted() -> Counted {
     }
 }
 
-/// Ends counting; gives back what was counted.
+/// Ends counting; returns the counts.
 pub(crate) fn stop() -> Counted {
     COUNTING.store(false, Relaxed);
     counted()

@@ -1,4 +1,4 @@
-//! What is measured in time.
+//! The cases that are measured in time.
 
 use std::future::Future;
 
@@ -12,7 +12,7 @@ use crate::{Result, embedded, ours, peer_amqprs, peer_lapin, raw};
 /// Something that is measured: so many messages, against the server at a port.
 #[derive(Debug)]
 pub(crate) struct Case {
-    /// The load, then who carries it.
+    /// The load, then the client.
     pub(crate) name: &'static str,
     pub(crate) run: fn(port: u16, count: u64) -> Result<Sample>,
 }
@@ -137,7 +137,7 @@ fn thread<F: Future<Output = Result<Sample>>>(run: F) -> Result<Sample> {
         .block_on(run)
 }
 
-/// What `#[tokio::main]` has.
+/// The runtime of `#[tokio::main]`.
 pub(crate) fn runtime() -> Result<Runtime> {
     Ok(Builder::new_multi_thread().enable_all().build()?)
 }

@@ -13,7 +13,7 @@ pub(crate) struct Stopwatch {
     worked: Duration,
 }
 
-/// What a run did, and how long that took.
+/// The work of a run, and its time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// How many messages passed.
@@ -61,8 +61,7 @@ fn worked() -> Duration {
     duration(clock_gettime(ClockId::ProcessCPUTime))
 }
 
-/// How long a processor has worked for this thread. What the machine does besides leaves it alone,
-/// but for the caches.
+/// The processor time of this thread. Other load of the machine affects it only through the caches.
 pub(crate) fn thread_worked() -> Duration {
     duration(clock_gettime(ClockId::ThreadCPUTime))
 }
@@ -71,8 +70,8 @@ fn duration(time: Timespec) -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// How long a fixed piece of work takes that touches no memory and no system call: a measure of
-/// what else the machine does.
+/// The time of a fixed piece of work that touches no memory and no system call: a measure of the
+/// other load of the machine.
 pub(crate) fn yardstick() -> Duration {
     let start = Instant::now();
     let mut state = black_box(1_u64);
@@ -100,7 +99,7 @@ pub(crate) fn machine() -> String {
     format!("{model}, {cores} cores, Linux {}", kernel.trim())
 }
 
-/// The load of the machine in the last minute, where the system tells.
+/// The load of the machine in the last minute; `Some` where the system reports it.
 pub(crate) fn load() -> Option<f64> {
     let loadavg = fs::read_to_string("/proc/loadavg").ok()?;
     loadavg.split_whitespace().next()?.parse().ok()

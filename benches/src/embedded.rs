@@ -1,5 +1,5 @@
-//! The embedded broker and its clients in one process, without sockets: what an application's tests
-//! run on.
+//! The embedded broker and its clients in one process, without sockets: the setting of an
+//! application's tests.
 
 use std::time::Instant;
 
@@ -29,11 +29,11 @@ const MANY: u64 = 1_000_000;
 const WARM_UP: u32 = 100;
 const TESTS: u32 = 1000;
 
-/// What was found.
+/// The results.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
-    /// What 1,000 connections with 10,000 channels hold when they are idle, in MiB: both ends, with
-    /// all that drives them.
+    /// The memory of 1,000 idle connections with 10,000 channels, in MiB: both ends, with all that
+    /// drives them.
     pub(crate) fleet: f64,
     /// How much more is held after a million messages than after the first 100,000, in KiB.
     pub(crate) growth: f64,
@@ -96,7 +96,7 @@ async fn pass(channel: &ConfirmChannel, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// What many idle connections hold, in MiB.
+/// The memory of many idle connections, in MiB.
 async fn fleet() -> Result<f64> {
     eprintln!("{CONNECTIONS} connections of the embedded broker");
     let broker = LocalBroker::default();

@@ -10,11 +10,11 @@ use crate::machine::Machine;
 /// The word on the command line that makes this program drive the core and nothing else.
 pub(crate) const COMMAND: &str = "drive";
 
-/// How many messages are counted: enough for acknowledgements on each of many channels, and for
-/// what happens once in a while to show.
+/// The number of counted messages: enough for acknowledgements on each of many channels, and for
+/// rare steps to show.
 const COUNT: u64 = 200_000;
 
-/// What the core is to do.
+/// The load of the core.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DrivenEndpoint {
     /// How many channels are open; they take turns.

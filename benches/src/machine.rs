@@ -12,8 +12,8 @@ use crate::load::{ACK_EVERY, BODY, MANY_CHANNELS, check};
 use crate::wire::{self, Blast, Consumer};
 use crate::{Result, allocator};
 
-/// How much comes in at a time, in bytes, and about how much gathers before it leaves: what a
-/// socket takes and gives on a busy connection.
+/// The bytes of one read, and about the bytes that gather before a write: as of a socket on a busy
+/// connection.
 const TURN: usize = 64 << 10;
 
 /// A connection that is open, and its channels.
@@ -124,8 +124,8 @@ impl Machine {
         Ok(self.sample(done))
     }
 
-    /// Takes in what has come and looks at each message. Never inlined, for a profiler to find it
-    /// by its name.
+    /// Handles the input and visits each message. Never inlined, for a profiler to find it by its
+    /// name.
     #[inline(never)]
     fn receive_turn(&mut self) -> Result<u64> {
         self.connection.handle_input(self.now, &mut self.input);
@@ -166,14 +166,14 @@ impl Machine {
         }
     }
 
-    /// Lets leave what wants to.
+    /// Takes the output.
     fn drain(&mut self) {
         while self.connection.poll_transmit(self.now, &mut self.output) {
             self.output.advance(self.output.remaining());
         }
     }
 
-    /// Lets something come in, and forgets what happened.
+    /// Feeds bytes, and drops the events.
     fn hear(&mut self, put: impl FnOnce(&mut Vec<u8>)) {
         let mut frames = Vec::new();
         put(&mut frames);

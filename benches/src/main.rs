@@ -7,10 +7,10 @@
 //!
 //! A speed says little without one to compare it to: machines differ, and one machine differs from
 //! minute to minute. So everything is measured in turn, in several rounds, and the claims are about
-//! ratios of what was measured in the same round. They are printed with the median, the least and
-//! the most of the rounds, and with what else the machine was doing. Beside the ratio of the speeds
-//! stands that of the processor time per message, in the client's whole process and in the system
-//! for it, which holds its own on a machine that has other things to do.
+//! ratios within the same round. They are printed with the median, the least and the most of the
+//! rounds, and with the other load of the machine. Beside the ratio of the speeds stands that of
+//! the processor time per message, in the client's whole process and in the system for it, which
+//! holds its own on a busy machine.
 
 mod allocator;
 mod cases;

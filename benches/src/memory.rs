@@ -13,10 +13,10 @@ const CONNECTIONS: u32 = 50;
 /// How long a client gets to come to rest.
 pub(crate) const REST: Duration = Duration::from_millis(200);
 
-/// What an idle connection and an idle channel hold, in bytes.
+/// The memory of an idle connection and an idle channel, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Footprint {
-    /// Whose they are.
+    /// The client.
     pub(crate) name: &'static str,
     pub(crate) connection: f64,
     pub(crate) channel: f64,
@@ -59,12 +59,12 @@ pub(crate) fn footprints(port: u16, wants: impl Fn(&str) -> bool) -> Result<Vec<
     Ok(footprints)
 }
 
-/// Opens connections and channels, and looks at what they hold when they have come to rest.
+/// Opens connections and channels, and measures their memory at rest.
 async fn footprint<C, F: Future<Output = Result<C>>>(
     name: &'static str,
     open: impl Fn(u16) -> F,
 ) -> Result<Footprint> {
-    // What is made once for all is made now.
+    // Allocates the shared parts first.
     let first = open(1).await?;
     sleep(REST).await;
 

@@ -7,7 +7,7 @@ use lexopt::{Arg, Parser, ValueExt as _};
 
 use crate::{Result, instructions, sink};
 
-/// What `--help` says.
+/// The text of `--help`.
 pub(crate) const HELP: &str = "\
 Benchmarks of the AMQP crates, beside other clients and a raw socket, all in one run, against a
 small server that swallows publishes and blasts deliveries.
@@ -28,7 +28,7 @@ Options:
 Progress goes to standard error, the results to standard output.
 ";
 
-/// What is to be done.
+/// The command.
 #[derive(Debug)]
 pub(crate) enum Task {
     /// Say how to use the program.
@@ -41,7 +41,7 @@ pub(crate) enum Task {
     Measure(Options),
 }
 
-/// What is to be measured, and how.
+/// The selected measurements, and their settings.
 #[derive(Debug)]
 pub(crate) struct Options {
     /// How often everything is measured, at least once.
@@ -56,7 +56,7 @@ pub(crate) struct Options {
     pub(crate) plot: Option<PathBuf>,
     /// Fail if a claim does not hold.
     pub(crate) check: bool,
-    /// Only name what would be measured.
+    /// Only print the names of the selected measurements.
     pub(crate) list: bool,
 }
 

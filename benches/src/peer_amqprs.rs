@@ -75,7 +75,7 @@ async fn counts(channel: &Channel) -> Result<(u64, u64)> {
     Ok((messages.into(), consumers.into()))
 }
 
-/// Closes everything: it complains of what is left to be dropped.
+/// Closes everything: amqprs complains of connections and channels that are dropped open.
 async fn close(connection: Connection, channels: Vec<Channel>) -> Result<()> {
     for channel in channels {
         channel.close().await?;

@@ -1,4 +1,4 @@
-//! A raw socket with frames encoded in advance: as fast as anybody could be through this socket.
+//! A raw socket with frames encoded in advance: the upper bound of any client on this socket.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

@@ -1,4 +1,4 @@
-//! What was measured, and whether it holds what is claimed.
+//! The measurements, and whether they hold the claims.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ impl Measured {
     }
 }
 
-/// All that was measured. What was not wanted is not there.
+/// All measurements. Those that were not selected are absent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Results {
     pub(crate) cases: Vec<Measured>,
@@ -73,7 +73,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Whether the median of what was found is within the bound.
+    /// Whether the median is within the bound.
     pub(crate) fn holds(&self) -> bool {
         match self.bound {
             Bound::AtLeast(least) => self.found.median() >= least,
@@ -227,7 +227,7 @@ impl Results {
 enum Against {
     /// The one of that name.
     Only(&'static str),
-    /// The best of all those whose names begin like that.
+    /// The best of all those with that prefix.
     Best(&'static str),
 }
 

@@ -1,4 +1,4 @@
-//! The small server: swallows publishes, blasts deliveries, and is never what is waited for.
+//! The small server: swallows publishes, blasts deliveries, and is never the bottleneck.
 //!
 //! It is a process of its own, started by [`Sink::start`] and run by [`serve`], with a thread per
 //! connection that reads 256 KiB at a time and looks at no more than it must.
@@ -6,7 +6,7 @@
 //! - Publishes are counted. The answer to a `queue.declare` has their number on the connection as
 //!   its message count, and the number of acknowledgements as its consumer count. As a connection
 //!   is read in order, the answer says that the server has seen everything before.
-//! - On a channel in confirm mode, each read ends with an acknowledgement of what came in it.
+//! - On a channel in confirm mode, each read ends with an acknowledgement of its publishes.
 //! - The queue `blast.COUNT.SIZE.CONSUMERS` sends `COUNT` deliveries of `SIZE` bytes as fast as
 //!   the socket takes them, in turn to that many consumers of it on the connection, as soon as the
 //!   last of them is there. Other queues are empty.
@@ -85,7 +85,7 @@ pub(crate) fn serve() -> Result<()> {
     accept(&listener)
 }
 
-/// Serves whoever comes.
+/// Serves each connection.
 pub(crate) fn accept(listener: &TcpListener) -> Result<()> {
     for stream in listener.incoming() {
         let stream = stream?;
@@ -98,7 +98,7 @@ pub(crate) fn accept(listener: &TcpListener) -> Result<()> {
     Ok(())
 }
 
-/// What is known of a channel.
+/// The state of a channel.
 #[derive(Clone, Copy, Debug, Default)]
 struct Channel {
     /// How much of the current body is to come, in bytes.
@@ -115,9 +115,9 @@ struct Channel {
 #[derive(Debug)]
 struct Session {
     stream: TcpStream,
-    /// The same socket, for whoever writes: this thread, or a blast.
+    /// The same socket, for the writing side: this thread, or a blast.
     writer: Arc<Mutex<TcpStream>>,
-    /// What this thread wants to write.
+    /// The output of this thread.
     out: Vec<u8>,
     channels: Vec<Channel>,
     published: u64,
@@ -126,7 +126,7 @@ struct Session {
     unconfirmed: Vec<u16>,
     /// The consumers of the queue that is to send when all are there.
     consumers: Vec<Consumer>,
-    /// Started when what is in `out` has been written.
+    /// Started when `out` has been written.
     blasts: Vec<Blast>,
     closed: bool,
 }
@@ -152,7 +152,7 @@ impl Session {
     fn run(mut self) -> Result<()> {
         let mut header = [0; 8];
         if self.stream.read_exact(&mut header).is_err() {
-            return Ok(()); // somebody who only looked whether the port is open
+            return Ok(()); // a probe of the port
         }
         if header != *wire::PROTOCOL_HEADER {
             return Err("a client that does not speak AMQP 0-9-1".into());
@@ -329,7 +329,7 @@ impl Session {
     }
 }
 
-/// Reads a short string; gives back what is behind it.
+/// Reads a short string; returns it and the bytes behind it.
 fn short_str(bytes: &[u8]) -> Result<(&str, &[u8])> {
     let split = bytes
         .split_first()

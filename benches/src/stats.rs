@@ -1,6 +1,6 @@
 //! Numbers out of several rounds.
 
-/// What was measured, a number per round.
+/// The results of a measurement, a number per round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Series(Vec<f64>);
 

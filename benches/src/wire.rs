@@ -1,8 +1,8 @@
-//! Frames, written by hand: what the small server says, and what the raw socket says to it.
+//! Frames, written by hand: those of the small server, and those of the raw socket.
 //!
-//! Nothing here comes from `amqp-core`, so that what is measured is not measured against itself.
+//! Nothing here comes from `amqp-core`: the measured code does not measure itself.
 
-/// What a client says first.
+/// A client's first bytes.
 pub(crate) const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
 
 /// The octet at the end of every frame.
@@ -20,7 +20,7 @@ pub(crate) const FRAME_MAX: u32 = 131_072;
 /// The highest channel number: RabbitMQ's own default.
 pub(crate) const CHANNEL_MAX: u16 = 2047;
 
-/// The consumer tag that every client is told to use.
+/// The consumer tag of every client.
 pub(crate) const CONSUMER_TAG: &str = "c";
 
 /// The routing key of every message.
@@ -263,7 +263,7 @@ pub(crate) fn put_consume_ok(out: &mut Vec<u8>, channel: u16, consumer_tag: &str
     put_method(out, channel, method::CONSUME_OK, arguments);
 }
 
-/// Who gets a blast of deliveries.
+/// The target of a blast of deliveries.
 #[derive(Clone, Debug)]
 pub(crate) struct Consumer {
     pub(crate) channel: u16,
