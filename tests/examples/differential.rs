@@ -1,4 +1,4 @@
-//! Runs random programs on RabbitMQ and on another broker, and tells where they differ.
+//! Runs random programs on RabbitMQ and on another broker, and prints where they differ.
 //!
 //! ```text
 //! cargo run --release -p amqp-tests --example differential -- --programs 2000 --seed 1
@@ -109,10 +109,10 @@ async fn run() -> Result<bool, Failure> {
         }
         return Ok(true);
     }
-    let mut told = 0;
+    let mut reported = 0;
     let report = compare(&options, |done| {
-        if done / 100 > told {
-            told = done / 100;
+        if done / 100 > reported {
+            reported = done / 100;
             eprintln!("{done} programs");
         }
     })

@@ -1,6 +1,6 @@
-//! Prints how evenly publishers that never pause share a connection, on each runtime, and what each
-//! of many that wait costs. Ends with 1 if one publisher does more than one and a half times as much
-//! as another, or if waiting does not cost the same however many wait.
+//! Prints how evenly publishers that never pause share a connection, on each runtime, and the cost
+//! of each of many waits. Ends with 1 if one publisher does more than one and a half times as much
+//! as another, or if the cost grows with the number of waits.
 //!
 //! ```text
 //! cargo run --release -p amqp-tests --example fairness [seconds]

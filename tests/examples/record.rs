@@ -1,13 +1,13 @@
-//! A TCP proxy that records what passes.
+//! A TCP proxy that records the bytes of both directions.
 //!
 //! ```text
 //! cargo run -p amqp-tests --example record -- --listen PORT --to HOST:PORT --out DIRECTORY
 //! ```
 //!
 //! Connections to `PORT` of the loopback interface (0: any free one, which it prints) are passed on
-//! to `HOST:PORT`. What the client of the Nth connection sends is in the directory's `N.c2s`, what
-//! the server sends in `N.s2c`, byte by byte, from the moment at which it is passed on. It runs
-//! until it is killed.
+//! to `HOST:PORT`. The bytes of the client of the Nth connection are in the directory's `N.c2s`,
+//! those of the server in `N.s2c`, from the moment at which they are passed on. It runs until it is
+//! killed.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     }
                     _ => {}
                 }
-                // A side that does not listen any more need not be told.
+                // The other side may be gone.
                 let _ = to.shutdown(Shutdown::Write);
             });
         }
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Passes on and records what comes, until the end.
+/// Relays and records bytes, until the end.
 fn pass(mut from: &TcpStream, mut to: &TcpStream, mut record: File) -> io::Result<()> {
     from.set_nodelay(true)?;
     let mut buffer = [0; 16 * 1024];

@@ -18,7 +18,7 @@ use rcgen::{
 
 use crate::harness::Failure;
 
-/// Whom a broker with TLS lets in.
+/// The clients that a broker with TLS accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clients {
     /// Those with a certificate of its authority, and those without any.
@@ -29,9 +29,9 @@ pub enum Clients {
 
 /// Certificates and keys in a directory, in PEM form: of an authority (`ca.pem`), of a broker for
 /// 127.0.0.1 and `localhost` (`server.pem`, `server.key`), of a client called `guest`
-/// (`client.pem`, `client.key`) and one called `nobody`, who is no user (`nobody.pem`,
-/// `nobody.key`); and of an authority and a client that the others do not know
-/// (`strange-ca.pem`, `stranger.pem`, `stranger.key`).
+/// (`client.pem`, `client.key`) and one called `nobody`, which is no user (`nobody.pem`,
+/// `nobody.key`); and of an authority and a client that the others do not know (`strange-ca.pem`,
+/// `stranger.pem`, `stranger.key`).
 #[derive(Clone, Debug)]
 pub struct Certificates {
     directory: PathBuf,
@@ -70,7 +70,7 @@ impl Certificates {
         Ok(CertificateDer::from_pem_file(self.path("server.pem"))?.to_vec())
     }
 
-    /// What a broker is configured with.
+    /// The configuration of a broker.
     ///
     /// # Errors
     /// When they are not there any more.

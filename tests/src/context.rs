@@ -1,4 +1,4 @@
-//! What a scenario is given: a broker, a runtime, and the patience of a test.
+//! The context of a scenario: a broker, a runtime, and the patience of a test.
 
 use std::{
     fmt::Display,
@@ -33,7 +33,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a condition is looked at that nothing announces.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// What a scenario runs with: a virtual host of its own, and a runtime.
+/// The context of a scenario: a virtual host of its own, and a runtime.
 #[derive(Clone, Debug)]
 pub struct Ctx {
     /// Where to connect, with user, password and virtual host. Where the broker speaks TLS, with
@@ -48,7 +48,7 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// What a scenario gets on a RabbitMQ.
+    /// The context of a scenario on a RabbitMQ.
     #[must_use]
     pub fn on_rabbitmq(broker: Broker, runtime: &'static dyn Runtime) -> Self {
         let Broker { uri, vhost, node } = broker;
@@ -69,7 +69,7 @@ impl Ctx {
         }
     }
 
-    /// What a scenario gets on an embedded broker.
+    /// The context of a scenario on an embedded broker.
     #[must_use]
     pub fn on_embedded(broker: Embedded, runtime: &'static dyn Runtime) -> Self {
         let uri = broker.uri();
@@ -161,7 +161,7 @@ impl Ctx {
         certificates.ok_or_else(|| "this broker has no certificates".into())
     }
 
-    /// What only the broker's operators see and do.
+    /// The view and the commands of the broker's operators.
     #[must_use]
     pub fn operator(&self) -> &Operator {
         &self.operator
@@ -183,8 +183,8 @@ impl Ctx {
         task
     }
 
-    /// Runs what blocks in a thread of its own, and waits until it is done. Dropping this leaves the
-    /// thread to itself.
+    /// Runs a blocking function in a thread of its own, and waits until it is done. Dropping this
+    /// leaves the thread to itself.
     ///
     /// # Errors
     /// When it panics, or there is no thread.
@@ -206,7 +206,7 @@ impl Ctx {
         self.runtime.sleep(time).await;
     }
 
-    /// Gives what comes of a future, if that comes in time.
+    /// Waits for a future, up to a limit.
     ///
     /// # Errors
     /// When it does not.
@@ -228,7 +228,7 @@ impl Ctx {
         .await
     }
 
-    /// Gives what comes of a future that should not take long.
+    /// Waits for a future that should end soon.
     ///
     /// # Errors
     /// When it does.

@@ -1,13 +1,13 @@
-//! Random programs, run on two brokers whose answers are compared.
+//! Random programs, run on two brokers, with a comparison of the answers.
 //!
 //! A [program](program::Program) is a list of steps that comes from a seed: declare, bind, publish,
 //! consume, acknowledge, delete, and wrong things on purpose. A [`Lane`] runs it on a broker, over
 //! TCP with this project's client, one step after another, and after each step waits until nothing
-//! moves any more. What comes of it is a [`Trace`]: replies, errors with their texts, deliveries,
-//! returns, and how many messages and consumers each queue has; without the names and times that
-//! differ from run to run. Two brokers that behave alike give the same trace.
+//! moves any more. The result is a [`Trace`]: replies, errors with their texts, deliveries,
+//! returns, and the number of messages and consumers of each queue; without the names and times
+//! that differ from run to run. Two brokers that behave alike give the same trace.
 //!
-//! [`compare`] runs many programs, tells the first difference of each that has one, and makes it
+//! [`compare`] runs many programs, reports the first difference of each that has one, and makes it
 //! small. Where RabbitMQ does not give the same trace twice, the difference is its own.
 
 pub mod compare;

@@ -1,4 +1,4 @@
-//! The embedded broker, for who comes over TCP as to any other.
+//! The embedded broker, served over TCP.
 
 use std::{io, net::SocketAddr, sync::OnceLock};
 
@@ -49,8 +49,8 @@ impl Embedded {
         Self::set_up(configure, None)
     }
 
-    /// Starts one that speaks TLS, and nothing else, to such clients. Those with a certificate can log
-    /// in with it (EXTERNAL), as whom its common name says.
+    /// Starts one that speaks TLS, and nothing else, to such clients. Those with a certificate can
+    /// log in with it (EXTERNAL), as the user of its common name.
     ///
     /// # Errors
     /// When there is no port, no thread or no directory to be had, or no broker begins like that.

@@ -1,4 +1,4 @@
-//! How evenly publishers that never pause share a connection, and what each of many that wait costs.
+//! The shares of publishers that never pause on one connection, and the cost of each of many waits.
 //!
 //! It is written once, for every [`Runtime`].
 
@@ -181,7 +181,7 @@ pub async fn shares(
     let running = Arc::new(AtomicUsize::new(case.publishers));
     let failed = Arc::new(AtomicBool::new(false));
     let body = Bytes::from(vec![0; case.body]);
-    // All before the first publish: an answer comes behind what the socket holds.
+    // All before the first publish: an answer comes behind the contents of the socket.
     let one = matches!(case.on, On::One | On::OneConfirmed);
     let mut channels: Vec<Either> = Vec::new();
     for _ in 0..case.publishers {
@@ -231,8 +231,8 @@ pub async fn shares(
     })
 }
 
-/// What each of so many publishes costs that begin at the same time on as many tasks, inside of the
-/// runtime.
+/// The cost of each of so many publishes that begin at the same time on as many tasks, inside of
+/// the runtime.
 ///
 /// # Errors
 /// When the broker cannot be reached, or a publish fails.
@@ -271,20 +271,20 @@ pub async fn cost_of_waiting(
     Ok(taken / u32::try_from(publishers)?)
 }
 
-/// Runs something on a runtime, and gives back what comes of it.
+/// Runs a function on a runtime, and returns its result.
 ///
 /// # Errors
-/// What it fails with.
+/// The error of the function.
 pub fn run<T: Send + Sync + 'static>(
     runtime: &'static dyn Runtime,
     measure: impl Future<Output = Result<T, Failure>> + 'static,
 ) -> Result<T, Failure> {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, reported) = std::sync::mpsc::channel();
     let scenario = async move {
         let measured = measure.await?;
         tell.send(measured)?;
         Outcome::Ok(())
     };
     runtime.block_on(Box::pin(scenario))?;
-    Ok(told.recv()?)
+    Ok(reported.recv()?)
 }

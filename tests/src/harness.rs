@@ -29,7 +29,7 @@
 //! ```
 //!
 //! A scenario is an ordinary function in a thread of its own; an asynchronous one starts its
-//! runtime in there and blocks on it. What scenarios print is not captured. Those that have a
+//! runtime in there and blocks on it. The output of scenarios is not captured. Those that have a
 //! [cell](Scenario::in_table) are summed up in one table at the end.
 
 use std::any::Any;
@@ -57,14 +57,14 @@ pub type Outcome = Result<(), Failure>;
 /// After how long a scenario counts as hung, unless it has a [limit](Scenario::limit) of its own.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// How many scenarios run at a time, unless `--test-threads` tells otherwise. They wait more than
+/// The number of scenarios that run at a time, unless `--test-threads` sets it. They wait more than
 /// they work, but each may have a broker of its own.
 pub const THREADS: usize = 4;
 
 /// How many lines of the broker's log a failure shows.
 const LOG_LINES: usize = 15;
 
-/// What a scenario runs on.
+/// The surroundings of a scenario.
 #[derive(Clone, Debug)]
 pub struct Broker {
     /// Where to connect, with user, password and virtual host.
@@ -111,7 +111,7 @@ impl Broker {
     }
 }
 
-/// One test: a name, a function, and what it needs.
+/// One test: a name, a function, and its needs.
 pub struct Scenario {
     name: String,
     limit: Duration,
@@ -126,7 +126,7 @@ enum Place {
     Local(Box<dyn FnOnce() -> Outcome + Send>),
     /// On the node that all share.
     Shared(Run),
-    /// On the node that all share who need TLS for such clients.
+    /// On the shared node with TLS for such clients.
     Tls(Run, Clients),
     /// On a node of its own, with these further lines of configuration.
     Alone(Run, Vec<String>),
@@ -155,8 +155,7 @@ impl Scenario {
         Self::new(name, Place::Tls(Box::new(run), clients))
     }
 
-    /// A scenario on a node of its own, to which it may do what it wants. That takes five seconds
-    /// more.
+    /// A scenario on a node of its own, without restrictions. That takes five seconds more.
     pub fn alone(
         name: impl Into<String>,
         run: impl FnOnce(Broker) -> Outcome + Send + 'static,
@@ -291,7 +290,7 @@ pub fn run(scenarios: Vec<Scenario>) -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Runs `work` in a thread of its own and tells how it ended. A thread that does not end in time is
+/// Runs `work` in a thread of its own and returns its result. A thread that does not end in time is
 /// left to itself.
 fn within(
     name: String,
@@ -324,7 +323,7 @@ fn describe(error: &dyn Error) -> String {
     text
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_end_is_hung() {
+    fn a_scenario_that_does_not_end_is_hung() {
         let fault = within("scenario".into(), Duration::from_millis(200), || {
             thread::sleep(Duration::from_secs(600));
             Ok(())

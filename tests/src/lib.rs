@@ -1,6 +1,6 @@
-//! What the tests of the AMQP crates share: a RabbitMQ of their own, [`rabbitmq`], an [`Embedded`]
-//! broker, what runs scenarios on them, [`harness`], and the [`scenarios`] themselves, which are
-//! written once and run on each broker with every [`Runtime`].
+//! The common parts of the tests of the AMQP crates: a RabbitMQ of their own, [`rabbitmq`], an
+//! [`Embedded`] broker, the runner of scenarios, [`harness`], and the [`scenarios`] themselves,
+//! which are written once and run on each broker with every [`Runtime`].
 //!
 //! The tests are meant for `cargo test`, which runs all scenarios of a file in one process, so that
 //! they share one broker. A runner that starts a process per test would start a broker per test.

@@ -1,4 +1,4 @@
-//! What the operators of a broker see and do, and its clients do not.
+//! The view and the commands of the operators of a broker, which its clients do not have.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use crate::{
     rabbitmq::Node,
 };
 
-/// Who operates the broker of a scenario.
+/// The operator of a scenario's broker.
 #[derive(Clone, Debug)]
 pub enum Operator {
     /// With `rabbitmqctl`.
@@ -55,13 +55,13 @@ impl Ctx {
         Ok(())
     }
 
-    /// What the only client in this scenario's virtual host told of itself: texts and whether it
-    /// can do things, by name.
+    /// The properties that the only client in this scenario's virtual host sent: texts and
+    /// capabilities, by name.
     ///
     /// # Errors
     /// As [`Node::ctl`], and when there is not one client.
     pub async fn client_properties(&self) -> Result<BTreeMap<String, String>, Failure> {
-        let mut told = BTreeMap::new();
+        let mut reported = BTreeMap::new();
         match self.operator() {
             Operator::RabbitMq(node) => {
                 let all = self
@@ -77,7 +77,7 @@ impl Ctx {
                     let end = pair.find('}').unwrap_or(pair.len());
                     if let Some((name, value)) = pair[..end].split_once(',') {
                         let bare = |text: &str| text.trim_matches('"').to_owned();
-                        told.insert(bare(name), bare(value));
+                        reported.insert(bare(name), bare(value));
                     }
                 }
             }
@@ -86,10 +86,10 @@ impl Ctx {
                 let [connection] = &connections[..] else {
                     return Err(format!("there are {} connections", connections.len()).into());
                 };
-                flatten(&connection.client_properties, &mut told);
+                flatten(&connection.client_properties, &mut reported);
             }
         }
-        Ok(told)
+        Ok(reported)
     }
 
     /// The queues in this scenario's virtual host.
@@ -145,17 +145,17 @@ impl Ctx {
     }
 }
 
-/// What a table says, and the tables in it.
-fn flatten(table: &FieldTable, told: &mut BTreeMap<String, String>) {
+/// The entries of a table, and of the tables in it.
+fn flatten(table: &FieldTable, reported: &mut BTreeMap<String, String>) {
     for (name, value) in table {
         match value {
-            FieldValue::Table(table) => flatten(table, told),
+            FieldValue::Table(table) => flatten(table, reported),
             FieldValue::Bool(value) => {
-                told.insert(name.to_string(), value.to_string());
+                reported.insert(name.to_string(), value.to_string());
             }
             value => {
                 if let Some(text) = value.as_str() {
-                    told.insert(name.to_string(), text.to_owned());
+                    reported.insert(name.to_string(), text.to_owned());
                 }
             }
         }

@@ -55,12 +55,12 @@ const INSTALLED: [&str; 4] = [
     "/usr/local/opt/rabbitmq/sbin",
 ];
 
-/// Why there is no node, or why it did not do what it was told.
+/// The reason for which there is no node, or for which a command of it failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// No RabbitMQ is installed on this machine.
     NotInstalled,
-    /// What was tried and how it went wrong, with the end of the node's log where it may tell why.
+    /// The command and its error, with the end of the node's log where it may have the cause.
     Failed(String),
 }
 
@@ -91,7 +91,7 @@ impl From<io::Error> for Error {
 /// process ends.
 ///
 /// # Errors
-/// [`Error::NotInstalled`], or what went wrong at the start; the same at every call.
+/// [`Error::NotInstalled`], or the fault of the start; the same at every call.
 pub fn shared() -> Result<Arc<Node>, Error> {
     static SHARED: OnceLock<Result<Arc<Node>, Error>> = OnceLock::new();
     SHARED.get_or_init(|| Node::start().map(Arc::new)).clone()
@@ -121,7 +121,7 @@ pub fn required() -> bool {
     std::env::var_os("AMQP_REQUIRE_RABBITMQ").is_some_and(|value| value == "1")
 }
 
-/// A port of the loopback interface on which nobody listens. A process gets a different one at each
+/// A port of the loopback interface without a listener. A process gets a different one at each
 /// call.
 ///
 /// It lies below the range that systems hand out to outgoing connections, so that a connection
@@ -144,7 +144,7 @@ pub fn free_port() -> io::Result<u16> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port"))
 }
 
-/// A RabbitMQ node. Dropping it ends the broker and removes what it left.
+/// A RabbitMQ node. Dropping it ends the broker and removes its files.
 #[derive(Debug)]
 pub struct Node {
     port: u16,
@@ -163,7 +163,7 @@ struct Tls {
     certificates: Certificates,
 }
 
-/// Virtual hosts that were made and that nobody has yet.
+/// Virtual hosts that were made and are not in use yet.
 #[derive(Debug, Default)]
 struct Vhosts {
     spare: VecDeque<String>,
@@ -174,7 +174,7 @@ impl Node {
     /// Starts a node and waits until it speaks AMQP.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], or what went wrong, with the end of the node's log.
+    /// [`Error::NotInstalled`], or the fault, with the end of the node's log.
     pub fn start() -> Result<Self, Error> {
         Self::start_with(&[])
     }
@@ -182,16 +182,16 @@ impl Node {
     /// Starts a node with further lines for its `rabbitmq.conf`, such as `heartbeat = 1`.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], or what went wrong, with the end of the node's log.
+    /// [`Error::NotInstalled`], or the fault, with the end of the node's log.
     pub fn start_with(config: &[&str]) -> Result<Self, Error> {
         Self::set_up(config, None)
     }
 
     /// Starts a node that speaks TLS beside plain AMQP, to such clients. Those with a certificate
-    /// can log in with it (EXTERNAL), as whom its common name says.
+    /// can log in with it (EXTERNAL), as the user of its common name.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], or what went wrong, with the end of the node's log.
+    /// [`Error::NotInstalled`], or the fault, with the end of the node's log.
     pub fn start_with_tls(clients: Clients) -> Result<Self, Error> {
         Self::set_up(&[], Some(clients))
     }
@@ -304,7 +304,7 @@ impl Node {
         &self.environment
     }
 
-    /// The last lines of what the node logged.
+    /// The last lines of the node's log.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
         let log = fs::read(self.directory.join("log")).unwrap_or_default();
@@ -365,7 +365,7 @@ impl Node {
         self.ctl(&["delete_vhost", name]).map(drop)
     }
 
-    /// The name of a virtual host that nobody has used yet, and in which `guest` may do everything.
+    /// The name of an unused virtual host, in which `guest` may do everything.
     ///
     /// # Errors
     /// When the node does not run.
@@ -391,7 +391,7 @@ impl Node {
     }
 
     /// Stops the broker's process where it is (`SIGSTOP`), as if the machine stood still: its
-    /// connections stay open, and nobody answers on them.
+    /// connections stay open, and are not served.
     ///
     /// # Errors
     /// When the broker does not run.
@@ -470,7 +470,7 @@ impl Node {
 }
 
 impl Tls {
-    /// What it takes in `rabbitmq.conf`.
+    /// The lines of `rabbitmq.conf`.
     fn config(&self, clients: Clients) -> Vec<String> {
         let path = |name| self.certificates.path(name);
         vec![
@@ -502,8 +502,7 @@ fn scripts() -> Option<PathBuf> {
         .find(|directory| directory.join("rabbitmq-server").is_file())
 }
 
-/// Writes what a node finds in its directory when it starts, and gives the environment that it
-/// starts with.
+/// Writes the files of a node's start, and returns its environment.
 fn prepare(
     directory: &Path,
     port: u16,

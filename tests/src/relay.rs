@@ -16,8 +16,8 @@ const PROTOCOL_HEADER: usize = 8;
 /// The type of heartbeat frames.
 const HEARTBEAT: u8 = 8;
 
-/// Passes on what clients and a broker say to each other, with a thread for each direction, so that
-/// it takes part in no runtime. Dropping it cuts all connections.
+/// Relays the bytes of clients and a broker, with a thread for each direction, so that it takes
+/// part in no runtime. Dropping it cuts all connections.
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,
@@ -49,7 +49,7 @@ struct Tally {
     heartbeats: AtomicU64,
 }
 
-/// What has passed in one direction, over all connections.
+/// The bytes of one direction, over all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes of all kinds.
@@ -94,13 +94,13 @@ impl Relay {
         self.address
     }
 
-    /// What clients have sent.
+    /// The bytes that clients have sent.
     #[must_use]
     pub fn to_broker(&self) -> Traffic {
         self.inner.to_broker.read()
     }
 
-    /// What the broker has sent.
+    /// The bytes that the broker has sent.
     #[must_use]
     pub fn to_client(&self) -> Traffic {
         self.inner.to_client.read()
@@ -123,7 +123,7 @@ impl Relay {
         self.inner.changed.notify_all();
     }
 
-    /// Cuts all connections. What was held up is lost.
+    /// Cuts all connections. Bytes that were held up are lost.
     pub fn cut(&self) {
         self.inner.cut(false);
     }
@@ -132,7 +132,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.inner.cut(true);
-        // Whoever waits for a connection gets one, and learns that it is over.
+        // The accepting thread gets a connection, and learns that it is over.
         let _ = TcpStream::connect(self.address);
     }
 }

@@ -1,5 +1,5 @@
-//! What the scenarios need from a runtime. They need nothing else of it, so that the same ones run
-//! on each.
+//! The functions that the scenarios need from a runtime. They need nothing else of it, so that the
+//! same ones run on each.
 
 mod async_std;
 mod blocking;
@@ -16,7 +16,7 @@ use crate::harness::{Failure, Outcome};
 /// A future that any thread may run.
 pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What a scenario wants otherwise than the URI says.
+/// A scenario's changes to the configuration of the URI.
 pub type Configure = Box<dyn FnOnce(&mut Config) + Send>;
 
 /// A runtime with the adapter for it.
@@ -30,7 +30,7 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// Starts the runtime, and runs a scenario on it until it ends.
     fn block_on(&self, scenario: Pin<Box<dyn Future<Output = Outcome>>>) -> Outcome;
 
-    /// Connects as the adapter's users do. What the server refuses is an
+    /// Connects as the adapter's users do. A refusal by the server is an
     /// [`amqp_driver::Error`](amqp_tokio::Error).
     fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>>;
 

@@ -1,4 +1,4 @@
-//! What came of the scenarios, on one page.
+//! The results of the scenarios, on one page.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,12 +7,12 @@ use std::{collections::BTreeMap, fmt};
 pub(crate) enum Mark {
     Passed,
     Failed,
-    /// It was not run, for a reason that is told where it is reported.
+    /// It was not run, for a reason that stands in its report.
     Ignored,
 }
 
-/// Scenarios in rows, and what they ran on in columns. Below that, how many there were of each
-/// subject: the part of their names before `::`.
+/// Scenarios in rows, and their surroundings in columns. Below that, the number of scenarios of
+/// each subject: the part of their names before `::`.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: BTreeMap<String, BTreeMap<String, Mark>>,

@@ -15,18 +15,18 @@ use crate::{harness, runtime::Boxed};
 #[derive(Debug)]
 pub struct Task<T>(Arc<Progress<T>>);
 
-/// The task has panicked; with what it said.
+/// The task has panicked; with its message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Panicked(pub String);
 
-/// What owner and task know of each other.
+/// The state that owner and task share.
 #[derive(Debug)]
 struct Progress<T>(Mutex<State<T>>);
 
 #[derive(Debug)]
 struct State<T> {
     outcome: Option<Result<T, Panicked>>,
-    /// The task's future was dropped, and what it had with it.
+    /// The task's future was dropped, with everything in it.
     ended: bool,
     cancelled: bool,
     /// Wakes the task, to be cancelled.
@@ -68,7 +68,7 @@ impl<T: Send + 'static> Task<T> {
         (Self(progress), Box::pin(work))
     }
 
-    /// Waits until the task has ended, and gives what came of it.
+    /// Waits until the task has ended, and returns its output.
     ///
     /// # Errors
     /// When it panicked.
@@ -122,7 +122,7 @@ struct Work<T> {
 
 impl<T> Work<T> {
     fn end(&mut self, outcome: Option<Result<T, Panicked>>) {
-        self.future = None; // before anybody learns that it is over
+        self.future = None; // before the end is reported
         let owner = {
             let mut state = self.progress.lock();
             state.outcome = outcome;
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_of_a_task_is_told() {
+    fn the_output_of_a_task_is_returned() {
         run(async {
             assert_eq!(spawn(async { 42 }).join().await, Ok(42));
             let panicking = spawn(async { panic!("went {}", "wrong") });
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_task_has_dropped_what_it_held() {
+    fn a_cancelled_task_has_dropped_its_future() {
         run(async {
             for begun in [false, true] {
                 let dropped = Arc::new(AtomicBool::new(false));

@@ -30,8 +30,8 @@ fn main() -> ExitCode {
     ])
 }
 
-/// The generator keeps to what RabbitMQ determines, and the traces leave out the rest: otherwise a
-/// difference would mean nothing.
+/// The generator keeps to behaviour that RabbitMQ determines, and the traces leave out the rest:
+/// otherwise a difference would mean nothing.
 fn rabbitmq_agrees_with_itself(broker: Broker) -> Outcome {
     let mut options = Options::new(broker.uri.clone(), broker.uri);
     options.programs = OF_RABBITMQ;
@@ -63,7 +63,7 @@ fn brokers_agree_where_they_did_not(broker: Broker) -> Outcome {
 async fn agreed(options: &Options) -> Outcome {
     let report = compare(options, |_| ()).await?;
     if report.differences.is_empty() {
-        // A race within RabbitMQ that the generator does not avoid is no fault of anybody's.
+        // A race within RabbitMQ that the generator does not avoid is no fault of either broker.
         println!("{report}");
         return Ok(());
     }

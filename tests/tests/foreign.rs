@@ -1,7 +1,7 @@
 //! Clients of other people, unmodified, on RabbitMQ and on the embedded broker.
 //!
 //! The scripts are in `tests/foreign`: each makes one round of declaring, publishing, consuming and
-//! closing, with a client whose version is pinned there. What they need is installed below the
+//! closing, with a client of a version that is pinned there. Their packages are installed below the
 //! target directory, once. Where that is not possible they are ignored by name; with
 //! `AMQP_REQUIRE_FOREIGN=1` they fail.
 
@@ -25,7 +25,7 @@ use amqp_tests::{
 /// How long one round may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// One of the clients, and what runs its script.
+/// One of the clients, and the interpreter of its script.
 #[derive(Clone, Copy, Debug)]
 enum Client {
     Python(&'static str),
@@ -100,7 +100,7 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign")
 }
 
-/// What a client was installed as.
+/// The form in which a client was installed.
 #[derive(Clone, Debug)]
 struct Tools {
     directory: PathBuf,
@@ -130,7 +130,7 @@ impl From<io::Error> for NotInstalled {
     }
 }
 
-/// Installs what a script needs, unless it is there already.
+/// Installs the needs of a script, unless they are there already.
 fn install(client: Client) -> Result<Tools, NotInstalled> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if arguments.iter().any(|it| it == "--list") {
@@ -162,8 +162,8 @@ fn install(client: Client) -> Result<Tools, NotInstalled> {
     }
 }
 
-/// Installs into a directory that is named by what is to be in it, so that another version gets
-/// another one.
+/// Installs into a directory that is named by its contents, so that another version gets another
+/// one.
 fn cached(
     name: &str,
     pinned: &str,
@@ -179,7 +179,7 @@ fn cached(
     let directory = target()?.join(format!("foreign/{name}-{:016x}", hasher.finish()));
     let done = directory.join("installed");
     if !done.exists() {
-        // What a run left that was interrupted.
+        // The remains of a run that was interrupted.
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory)?;
         install(&directory, &pinned)?;
@@ -198,7 +198,7 @@ fn target() -> io::Result<PathBuf> {
         .ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// Installs a package of Debian's, for who may.
+/// Installs a package of Debian's, with the permission to do so.
 fn apt(package: &str) -> Result<(), NotInstalled> {
     if run(Command::new("id").arg("-u"))?.trim() != "0" {
         return Err(NotInstalled(format!(
@@ -211,7 +211,7 @@ fn apt(package: &str) -> Result<(), NotInstalled> {
     Ok(())
 }
 
-/// Runs a program, and gives what it printed.
+/// Runs a program, and returns its output.
 fn run(command: &mut Command) -> Result<String, Failure> {
     let name = command.get_program().to_string_lossy().into_owned();
     let Output {

@@ -1,5 +1,5 @@
-//! The rig itself: what it promises about its nodes, and that a test which cannot run does not pass
-//! in silence.
+//! The rig itself: the promises about its nodes, and that a test which cannot run does not pass in
+//! silence.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             node_answers_a_protocol_header_with_a_frame,
         ),
         Scenario::shared("rig_ctl_gives_the_output", ctl_gives_the_output),
-        Scenario::shared("rig_ctl_tells_why_it_failed", ctl_tells_why_it_failed),
+        Scenario::shared("rig_ctl_tells_why_it_failed", ctl_returns_its_error),
         Scenario::shared("rig_vhosts_come_and_go", vhosts_come_and_go),
         Scenario::shared(
             "rig_vhost_names_are_escaped_in_uris",
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
         ),
         Scenario::alone(
             "rig_node_comes_back_with_what_it_had",
-            node_comes_back_with_what_it_had,
+            node_comes_back_with_its_contents,
         )
         .limit(LONG),
     ])
@@ -150,7 +150,7 @@ fn ctl_gives_the_output(broker: Broker) -> Outcome {
     Ok(())
 }
 
-fn ctl_tells_why_it_failed(broker: Broker) -> Outcome {
+fn ctl_returns_its_error(broker: Broker) -> Outcome {
     let error = broker
         .node
         .delete_vhost("nowhere")
@@ -252,7 +252,7 @@ fn processes_of(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let process = entry?.path();
-        // Empty for what is no process, or one that ended just now.
+        // Empty for a file that is no process, or one that ended just now.
         let environment = fs::read(process.join("environ")).unwrap_or_default();
         if environment
             .windows(directory.len())
@@ -271,7 +271,7 @@ fn dropped_node_leaves_nothing(_: Broker) -> Outcome {
     node.pause()?; // it cannot even help to end itself
     drop(node);
     assert!(!directory.exists());
-    // What the machine itself had started ends when it finds that it is gone.
+    // The processes that the machine itself had started end when they find that it is gone.
     let deadline = Instant::now() + Duration::from_secs(10);
     while !processes_of(&directory)?.is_empty() {
         assert!(Instant::now() < deadline, "{:?}", processes_of(&directory)?);
@@ -333,7 +333,7 @@ fn paused_node_is_silent_until_resumed(broker: Broker) -> Outcome {
     Ok(())
 }
 
-fn node_comes_back_with_what_it_had(broker: Broker) -> Outcome {
+fn node_comes_back_with_its_contents(broker: Broker) -> Outcome {
     let node = &broker.node;
     let (port, first) = (node.port(), node.pid());
     node.add_vhost("lasting")?;

@@ -1,5 +1,5 @@
-//! What the users of other libraries rely on, and what once broke a mature client: each scenario on
-//! RabbitMQ and on the embedded broker.
+//! Scenarios that the users of other libraries rely on, and that once broke a mature client: each
+//! on RabbitMQ and on the embedded broker.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What passes on the loopback interface, recorded by dumpcap and decoded by tshark.
+//! The traffic on the loopback interface, recorded by dumpcap and decoded by tshark.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const INTERFACE: &str = if cfg!(target_os = "linux") {
 /// How much the kernel keeps for dumpcap, in MiB, so that nothing is dropped.
 const BUFFER: &str = "256";
 
-/// How long dumpcap gets to take over what the kernel keeps for it.
+/// The time for dumpcap to take over the kernel's buffer.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A recording that is under way.
@@ -38,7 +38,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Starts to record what passes to and from that server.
+    /// Starts to record the traffic of that server.
     pub(crate) fn start(file: &Path, url: &str) -> Result<Self> {
         let uri: Uri = url.parse()?;
         let [Address::Tcp { host, port }] = &uri.addresses[..] else {
@@ -181,7 +181,7 @@ impl Recorded {
     }
 }
 
-/// What tshark has found in a recording.
+/// The findings of tshark in a recording.
 #[derive(Debug, Default)]
 pub(crate) struct Decoded {
     packets: u64,
@@ -189,11 +189,11 @@ pub(crate) struct Decoded {
     /// How many AMQP frames of each type.
     frames: BTreeMap<u8, u64>,
     methods: BTreeMap<MethodId, u64>,
-    /// How many of what tshark calls malformed.
+    /// The number of frames that tshark calls malformed.
     malformed: u64,
-    /// What tshark remarks on TCP: full windows, for example.
+    /// Tshark's remarks on TCP: full windows, for example.
     of_tcp: u64,
-    /// What it remarks on all else.
+    /// Its remarks on all else.
     remarks: Vec<String>,
 }
 
@@ -261,7 +261,7 @@ impl fmt::Display for Decoded {
     }
 }
 
-/// What to say when a program cannot be started.
+/// The error for a program that cannot be started.
 fn missing(program: &'static str) -> impl FnOnce(io::Error) -> String {
     move |error| match error.kind() {
         ErrorKind::NotFound => format!("--capture needs {program}, which is not installed"),

@@ -1,4 +1,4 @@
-//! One queue, with what publishes to it and what consumes from it.
+//! One queue, with its publishers and its consumers.
 
 use std::{
     collections::VecDeque,
@@ -45,7 +45,7 @@ pub(crate) struct Lane {
     published: AtomicU64,
     confirmed: AtomicU64,
     received: AtomicU64,
-    /// What was received, in bytes of bodies.
+    /// The received bytes of bodies.
     bytes: AtomicU64,
 }
 
@@ -203,7 +203,7 @@ pub(crate) struct Progress {
     pub(crate) published: u64,
     pub(crate) confirmed: u64,
     pub(crate) received: u64,
-    /// What was received, in bytes of bodies.
+    /// The received bytes of bodies.
     pub(crate) bytes: u64,
 }
 

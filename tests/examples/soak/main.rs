@@ -121,13 +121,13 @@ async fn soak(url: &str, options: &Options) -> Result<Summary> {
     Ok(Summary::new(&plan, &lanes, elapsed))
 }
 
-/// Waits for the lanes, tells how far they have come, and ends with the first fault.
+/// Waits for the lanes, prints their progress, and ends with the first fault.
 async fn watch(tasks: &mut JoinSet<Result>, lanes: &[Arc<Lane>]) -> Result {
     let terminal = io::stderr().is_terminal();
     let period = Duration::from_millis(if terminal { 200 } else { 5000 });
     let total: u64 = lanes.iter().map(|lane| lane.count).sum();
     let mut last = Progress::default();
-    let (mut moved, mut told) = (Instant::now(), Instant::now());
+    let (mut moved, mut reported) = (Instant::now(), Instant::now());
     loop {
         match time::timeout(period / 10, tasks.join_next()).await {
             Ok(None) => break,
@@ -145,8 +145,8 @@ async fn watch(tasks: &mut JoinSet<Result>, lanes: &[Arc<Lane>]) -> Result {
             }
             return Err(stuck.into());
         }
-        if told.elapsed() > period {
-            told = Instant::now();
+        if reported.elapsed() > period {
+            reported = Instant::now();
             let start = if terminal { "\r\x1b[K" } else { "" };
             let end = if terminal { "" } else { "\n" };
             eprint!("{start}of {}: {now}{end}", Grouped(total));
@@ -158,7 +158,7 @@ async fn watch(tasks: &mut JoinSet<Result>, lanes: &[Arc<Lane>]) -> Result {
     Ok(())
 }
 
-/// What was done.
+/// The totals.
 struct Summary {
     /// How many messages of each size, in bytes.
     sizes: Vec<(usize, u64)>,

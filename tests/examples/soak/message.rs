@@ -1,4 +1,4 @@
-//! What is published: sizes and bytes that both ends make for themselves, from a seed.
+//! The messages: sizes and bytes that both ends derive from a seed.
 
 use amqp_tokio::{
     core::{Tuning, bytes::Bytes},
@@ -21,7 +21,7 @@ pub(crate) struct Size {
     share: u64,
 }
 
-/// Which message is what.
+/// The kinds of messages.
 #[derive(Debug)]
 pub(crate) struct Plan {
     seed: u64,
@@ -77,7 +77,7 @@ impl Plan {
             .unwrap_or_default()
     }
 
-    /// The body of a message, none of whose parts is like another's.
+    /// The body of a message, with no two parts alike.
     pub(crate) fn body(&self, lane: u16, number: u64) -> Bytes {
         let len = self.sizes[self.size(lane, number)].len;
         let mut random = self.random(lane, number);
@@ -113,7 +113,7 @@ pub(crate) fn checksum<'a>(
 
 /// The properties of a message: which it is, and its checksum.
 pub(crate) fn label(number: u64, checksum: u32) -> Result<Properties, ShortStrError> {
-    // Servers confirm what goes to a disk later than the rest, and so out of order.
+    // Servers confirm persistent messages later than the rest, and so out of order.
     const TRANSIENT: u8 = 1;
     const PERSISTENT: u8 = 2;
     let mode = if number.is_multiple_of(4) {
@@ -127,7 +127,7 @@ pub(crate) fn label(number: u64, checksum: u32) -> Result<Properties, ShortStrEr
         .map(|properties| properties.delivery_mode(mode).headers(headers))
 }
 
-/// What a message's properties say of it: its number and its checksum.
+/// The number and the checksum in a message's properties.
 pub(crate) fn read_label(properties: &Properties) -> Option<(u64, u32)> {
     let number = properties.message_id.as_ref()?.parse().ok()?;
     let checksum = properties.headers.as_ref()?.get(CHECKSUM)?.as_i64()?;

@@ -6,7 +6,7 @@ use lexopt::{Arg, Parser, ValueExt as _};
 
 use crate::Result;
 
-/// What `--help` says.
+/// The text of `--help`.
 pub(crate) const HELP: &str = "\
 The long run: messages of all sizes through RabbitMQ and back, each of them checked.
 
@@ -23,14 +23,14 @@ The server is the one that the environment variable AMQP_URL names, or else a Ra
 started for it. Progress goes to standard error, the results to standard output.
 ";
 
-/// What is to be done.
+/// The command.
 #[derive(Debug)]
 pub(crate) struct Options {
     /// How many messages.
     pub(crate) messages: u64,
     /// Which messages.
     pub(crate) seed: u64,
-    /// Where to record what passes.
+    /// The file of the recording.
     pub(crate) capture: Option<PathBuf>,
 }
 

@@ -21,7 +21,7 @@ use crate::harness::Failure;
 /// it agrees with itself.
 const RERUNS: usize = 2;
 
-/// What to compare.
+/// The options of a comparison.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The broker that is right.
@@ -59,7 +59,7 @@ impl Options {
     }
 }
 
-/// What came of a comparison.
+/// The results of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// How many programs ran.
@@ -81,9 +81,9 @@ pub struct Difference {
     pub program: Program,
     /// The first step of which different things came.
     pub at: usize,
-    /// What came of it on the reference.
+    /// The trace of the reference.
     pub reference: Trace,
-    /// What came of it on the other broker.
+    /// The trace of the other broker.
     pub other: Trace,
 }
 
@@ -198,9 +198,9 @@ impl Pair {
         Ok(true)
     }
 
-    /// Leaves out what the difference does not need.
+    /// Leaves out the steps that the difference does not need.
     async fn shrink(&mut self, mut found: Difference) -> Result<Difference, Failure> {
-        // What comes behind the first difference is not needed.
+        // Steps behind the first difference are not needed.
         let mut size = found.program.steps.len();
         while size > 0 {
             let mut from = 0;
@@ -262,7 +262,7 @@ fn simpler(step: &Step) -> Vec<Step> {
     simpler
 }
 
-/// Compares, and tells of each program that is done.
+/// Compares, and reports each program that is done.
 ///
 /// # Errors
 /// When the reference cannot be reached.
@@ -291,7 +291,7 @@ pub async fn compare(options: &Options, mut progress: impl FnMut(u64)) -> Result
     Ok(report)
 }
 
-/// What the lanes share.
+/// The state that the lanes share.
 struct Shared {
     options: Options,
     next: AtomicU64,

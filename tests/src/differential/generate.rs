@@ -1,9 +1,10 @@
 //! Random programs.
 //!
-//! What RabbitMQ itself does not determine is left out: times between zero and for ever, and what
-//! several channels do at once, and what becomes of messages that go back to a queue while the
-//! prefetch limit of a whole channel holds them up. All else may come in any order, sensible or not; the generator
-//! keeps a rough idea of what is there only so that most steps meet something.
+//! Behaviour that RabbitMQ itself does not determine is left out: times between zero and for ever,
+//! simultaneous actions of several channels, and the order of messages that go back to a queue
+//! while the prefetch limit of a whole channel holds them up. All else may come in any order,
+//! sensible or not; the generator keeps a rough idea of the entities only so that most steps meet
+//! some.
 
 use super::{
     names::{BINDINGS, HEADERS},
@@ -90,11 +91,11 @@ struct Generator {
 }
 
 impl Generator {
-    /// A step, mostly one that finds what it needs.
+    /// A step, mostly one with existing targets.
     fn step(&mut self, at: usize) -> Step {
         let mut step = self.any_step(at);
         for _ in 0..if self.random.percent(90) { 10 } else { 0 } {
-            if self.has_what_it_needs(&step) {
+            if self.is_supplied(&step) {
                 break;
             }
             step = self.any_step(at);
@@ -202,7 +203,7 @@ impl Generator {
     }
 
     /// Whether a step is probably no mistake.
-    fn has_what_it_needs(&self, step: &Step) -> bool {
+    fn is_supplied(&self, step: &Step) -> bool {
         match *step {
             Step::Queue { queue, passive, .. } => passive == self.has_queue(queue),
             Step::Exchange {
@@ -256,9 +257,9 @@ impl Generator {
         }
     }
 
-    /// Notes what a step probably changes.
+    /// Notes the probable effect of a step.
     fn note(&mut self, step: &Step) {
-        if !self.has_what_it_needs(step) {
+        if !self.is_supplied(step) {
             // A mistake costs the channel.
             if let Step::Bind { on, .. } | Step::Publish { on, .. } | Step::Get { on, .. } = step {
                 self.consumers.retain(|(channel, _)| channel != on);

@@ -1,4 +1,4 @@
-//! What the client refuses to send, sent all the same.
+//! Methods that the client refuses to send, sent all the same.
 
 use std::{
     io::{self, IoSlice},
@@ -17,13 +17,13 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Puts frames in front of what is written next on a [`Injected`] stream.
+/// Puts frames in front of the next write on an [`Injected`] stream.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Injector(Arc<Mutex<BytesMut>>);
 
 impl Injector {
-    /// Sends a method with the next thing that is sent, which the caller has to bring about. What
-    /// was sent before must have left, to its end.
+    /// Sends a method with the next output, which the caller has to bring about. Earlier output
+    /// must have left, to its end.
     pub(super) fn inject<M: ClientSent>(&self, channel: u16, method: &M) {
         let mut payload = BytesMut::new();
         payload.extend_from_slice(&M::ID.class.to_be_bytes());

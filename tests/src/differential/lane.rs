@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Lane {
     uri: String,
-    /// What the names of this lane begin with.
+    /// The prefix of this lane's names.
     name: String,
     runs: u64,
     links: [Option<Link>; 2],
@@ -64,7 +64,7 @@ impl Lane {
     /// Runs a program, and cleans up behind it.
     ///
     /// # Errors
-    /// When the broker cannot be reached. What it answers is never an error but in the trace.
+    /// When the broker cannot be reached. Its answers are never errors; they go into the trace.
     pub async fn run(&mut self, program: &Program) -> Result<Trace, Failure> {
         self.runs += 1;
         let prefix = format!("{}.{}-", self.name, self.runs);
@@ -81,7 +81,7 @@ impl Lane {
         place.as_mut().ok_or_else(|| "no connection".into())
     }
 
-    /// Why a connection has ended, if it has. It is told once.
+    /// Takes the reason for the end of a connection, once; `Some` if it has ended.
     pub(super) fn ended(&mut self, at: usize) -> Option<CloseReason> {
         let now = self.links[at].as_ref()?.connection.close_reason();
         if now.is_some() {
@@ -120,7 +120,7 @@ impl Link {
 }
 
 fn configure(config: &mut Config) {
-    config.checks = Checks::Standard; // what is wrong shall be sent
+    config.checks = Checks::Standard; // wrong methods shall be sent
     config.heartbeat = Some(0);
     config.prefetch = Prefetch::Unlimited; // a program sets its own
     config.timeouts.request = Some(PATIENCE);
@@ -151,7 +151,7 @@ pub(super) async fn all<T>(mut futures: Vec<Kept<'_, T>>) -> Vec<T> {
     results.into_iter().flatten().collect()
 }
 
-/// Waits for what may never come.
+/// Waits for an event that may never come.
 pub(super) async fn patiently<T>(future: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(PATIENCE, future).await.ok()
 }

@@ -1,4 +1,4 @@
-//! What the names and numbers of a program stand for.
+//! The real names and numbers behind those of a program.
 
 use amqp_tokio::{
     protocol::basic,
@@ -12,11 +12,11 @@ use crate::harness::Failure;
 #[derive(Clone, Debug)]
 pub struct Names {
     prefix: String,
-    /// What the server called the queue that it was to name, last of all.
+    /// The names that the server has made for the queue, the latest last.
     pub server_named: Vec<String>,
 }
 
-/// What names begin with that the server makes; in traces a star is all that follows.
+/// The prefix of names that the server makes; in traces a star replaces the rest.
 const GENERATED: &str = "amq.gen-";
 
 impl Names {
@@ -29,7 +29,7 @@ impl Names {
         }
     }
 
-    /// What a queue is called; empty when the server has not named it yet.
+    /// The name of a queue; empty if the server has not named it yet.
     #[must_use]
     pub fn queue(&self, queue: u8) -> String {
         if queue == super::program::SERVER_NAMED {
@@ -39,7 +39,7 @@ impl Names {
         }
     }
 
-    /// What an exchange is called.
+    /// The name of an exchange.
     #[must_use]
     pub fn exchange(&self, exchange: Exchange) -> String {
         match exchange {
@@ -50,7 +50,7 @@ impl Names {
         }
     }
 
-    /// What a key says.
+    /// The text of a key.
     #[must_use]
     pub fn key(&self, key: Key) -> String {
         match key {
@@ -59,7 +59,7 @@ impl Names {
         }
     }
 
-    /// A text of the server without what differs from run to run.
+    /// A text of the server without the parts that differ from run to run.
     #[must_use]
     pub fn normal(&self, text: &str) -> String {
         let text = without_vhost(&text.replace(&self.prefix, ""));

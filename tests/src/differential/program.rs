@@ -1,4 +1,4 @@
-//! Programs: what a client does, step by step.
+//! Programs: the actions of a client, step by step.
 //!
 //! Printed with `{:?}`, a step is nearly the Rust code that makes it again, which is how programs
 //! come into [`kept`](super::kept).
@@ -6,7 +6,7 @@
 /// How many queues a program knows. The last one gets its name from the server.
 pub const QUEUES: u8 = 5;
 
-/// The queue whose name the server makes.
+/// The queue that the server names.
 pub const SERVER_NAMED: u8 = QUEUES - 1;
 
 /// How many exchanges of its own a program knows.
@@ -36,7 +36,7 @@ pub enum Exchange {
     Own(u8),
     /// `amq.direct`.
     Direct,
-    /// One that is not there, and whose name begins with `amq.`.
+    /// One that does not exist, with a name in `amq.`.
     Reserved,
 }
 
@@ -89,7 +89,7 @@ pub enum Argument {
     Text(&'static str),
 }
 
-/// What is said of a message beside its body.
+/// The traits of a message beside its body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traits {
     /// Which of the tables in [`headers`](super::names::headers); 0 is none.
@@ -200,7 +200,7 @@ pub enum Step {
     },
     /// `basic.reject` of one of the outstanding deliveries.
     Reject { on: u8, pick: u8, requeue: bool },
-    /// `basic.ack` of what was never delivered.
+    /// `basic.ack` of a tag that was never delivered.
     AckUnknown { on: u8, multiple: bool },
     /// `basic.consume` with a tag that is in use, on the first queue.
     ConsumeTwice { on: u8, tag: u8 },
@@ -234,8 +234,8 @@ pub enum Step {
 /// A client's doings from a seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
-    /// What the program was made from.
+    /// The seed that the program comes from.
     pub seed: u64,
-    /// What to do.
+    /// The steps.
     pub steps: Vec<Step>,
 }

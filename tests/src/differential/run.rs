@@ -1,4 +1,5 @@
-//! One run of a program: what it has open, and how it is waited for that nothing moves any more.
+//! One run of a program: its open connections and consumers, and the wait until nothing moves any
+//! more.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::harness::Failure;
 
-/// How often, and how long in between, is looked for what RabbitMQ does in its own time.
+/// The number of looks for effects that RabbitMQ has in its own time, and the pause between two.
 const LOOKS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -40,16 +41,16 @@ pub(super) struct Run<'a> {
     pub(super) names: Names,
     pub(super) channels: [Option<Live>; CHANNELS as usize],
     pub(super) queues: [Queue; QUEUES as usize],
-    /// What came of the step so far.
+    /// The lines of the step so far.
     pub(super) lines: Vec<String>,
     /// Which step it is.
     pub(super) at: usize,
-    /// Some queue has a dead-letter exchange: what comes to a queue from there, and what a client
-    /// publishes at the same time, comes in any order.
+    /// Some queue has a dead-letter exchange: dead letters and the messages that a client publishes
+    /// at the same time come in any order.
     pub(super) has_letters: bool,
 }
 
-/// What is known of a queue.
+/// The known state of a queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Queue {
     pub(super) present: bool,
@@ -100,7 +101,7 @@ pub(super) enum Kind {
     NoAck(Consumer<NoAck>),
 }
 
-/// What a consumer reads.
+/// A message of a consumer.
 type Read = (Message, Option<Acker>);
 
 /// A delivery that is to be acknowledged.
@@ -109,14 +110,14 @@ pub(super) struct Outstanding {
     pub(super) tag: DeliveryTag,
     /// None once it was used, in a transaction that was rolled back.
     pub(super) acker: Option<Acker>,
-    /// The step in which it came. What came in one step from several queues may have come in any
+    /// The step in which it came. Messages of one step from several queues may have come in any
     /// order.
     pub(super) step: usize,
     /// Its body.
     pub(super) name: String,
 }
 
-/// What a passive declare tells.
+/// The counts of a passive declare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Probed {
     There { messages: u32, consumers: u32 },
@@ -197,7 +198,7 @@ impl<'a> Run<'a> {
         }))
     }
 
-    /// Waits until nothing moves any more, and tells what has come and what is there.
+    /// Waits until nothing moves any more, and notes the deliveries and the state of the queues.
     pub(super) async fn settle(&mut self) -> Result<(), Failure> {
         let dead_before = self.bury();
         self.calm().await?;
@@ -249,9 +250,9 @@ impl<'a> Run<'a> {
 
     /// Waits until nothing moves any more.
     ///
-    /// A queue that has answered has done what it was told before, and what it had for other
-    /// queues is with them; a second round reaches those. A channel that has answered twice has
-    /// passed on what the queues had for it.
+    /// A queue that has answered has handled all earlier requests, and its messages for other
+    /// queues are with them; a second round reaches those. A channel that has answered twice has
+    /// passed on the queues' deliveries.
     pub(super) async fn calm(&mut self) -> Result<(), Failure> {
         self.probe_all().await?;
         self.probe_all().await?;
@@ -260,7 +261,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Gives up what was on connections that have ended, and tells which.
+    /// Gives up the state of connections that have ended, and returns which have.
     fn bury(&mut self) -> [bool; 2] {
         let mut dead = [false; 2];
         for (at, dead) in dead.iter_mut().enumerate() {
@@ -332,7 +333,7 @@ impl<'a> Run<'a> {
         Ok(probed)
     }
 
-    /// Waits until each channel has done what it was told.
+    /// Waits until each channel has handled its requests.
     async fn flow_all(&mut self) {
         let futures = self
             .channels
@@ -349,7 +350,7 @@ impl<'a> Run<'a> {
             if let Err(error) = answer {
                 self.drain_channel(on);
                 let live = &mut self.channels[on];
-                // When the connection has ended, it is told once for all its channels.
+                // The end of the connection is noted once for all its channels.
                 if live
                     .take_if(|it| it.channel.connection().is_open())
                     .is_some()
@@ -387,7 +388,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Takes what has come on a channel.
+    /// Takes the deliveries of a channel.
     fn drain_channel(&mut self, on: usize) {
         let Some(live) = &mut self.channels[on] else {
             return;
@@ -448,7 +449,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Closes all, looks what is left, and takes it away.
+    /// Closes everything, notes the rest, and removes it.
     async fn finish(&mut self) -> Result<(), Failure> {
         for on in 0..self.channels.len() {
             if let Some(live) = self.channels[on].take()
@@ -472,7 +473,7 @@ impl<'a> Run<'a> {
         self.clean_up().await
     }
 
-    /// Deletes what nobody looks at any more.
+    /// Deletes the queues and exchanges.
     async fn clean_up(&mut self) -> Result<(), Failure> {
         let link = self.lane.link(0).await?;
         let channel = link.connection.open_channel().await?;
@@ -496,7 +497,7 @@ impl<'a> Run<'a> {
 }
 
 impl Reader {
-    /// What has come, and is there.
+    /// The next message; ready if it is there.
     fn poll(&mut self) -> Poll<Option<Result<Read, Error>>> {
         let mut cx = Context::from_waker(Waker::noop());
         match &mut self.consumer {
@@ -558,7 +559,7 @@ pub(super) const fn again(redelivered: bool) -> &'static str {
     if redelivered { ", again" } else { "" }
 }
 
-/// So that what is kept over an await can be sent to another thread.
+/// State that is kept over an await can be sent to another thread.
 const _: fn() = || {
     fn is_send<T: Send>() {}
     is_send::<Pin<Box<Live>>>();

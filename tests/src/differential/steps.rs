@@ -1,4 +1,4 @@
-//! What each step does.
+//! The effect of each step.
 
 use amqp_tokio::{
     Error, Requeue, Tags, Unconfirmed,
@@ -22,7 +22,7 @@ use crate::harness::Failure;
 const UNKNOWN: u64 = 4711;
 
 impl Run<'_> {
-    /// Does a step and tells what the broker answers.
+    /// Runs a step and notes the broker's answer.
     pub(super) async fn step(&mut self, step: &Step) -> Result<(), Failure> {
         self.leave_alone(step).await?;
         match *step {
@@ -116,7 +116,7 @@ impl Run<'_> {
     }
 
     /// Before a step that ends a connection, closes its channels but for one: RabbitMQ ends them in
-    /// no certain order, and meanwhile what one gives back may still go to another.
+    /// no certain order, and meanwhile messages that one gives back may still go to another.
     async fn leave_alone(&mut self, step: &Step) -> Result<(), Failure> {
         let (connection, but) = match *step {
             Step::Disconnect { connection } => (connection, None),
@@ -143,7 +143,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Sends a request; none if there is no answer, and then it was told why.
+    /// Sends a request; `Some` if there is a reply. The reason for the lack of one is noted.
     async fn call<R: Request + ClientSent>(
         &mut self,
         on: u8,
@@ -161,8 +161,8 @@ impl Run<'_> {
         }
     }
 
-    /// Sends what the client would refuse to send, and waits until the broker has seen it. What it
-    /// says to it is told with what has become of the channels.
+    /// Sends a method that the client would refuse, and waits until the broker has seen it. The
+    /// broker's answer is noted with the ends of the channels.
     async fn inject<M: ClientSent>(&mut self, on: u8, method: &M) -> Result<(), Failure> {
         if self.open(on).await?.is_none() {
             return Ok(());
@@ -546,7 +546,7 @@ impl Run<'_> {
         } else {
             vec![live.outstanding.remove(at)]
         };
-        let told = match (settled.iter().map(|it| it.tag).max(), multiple) {
+        let reported = match (settled.iter().map(|it| it.tag).max(), multiple) {
             (Some(last), true) => match *step {
                 Step::Nack { requeue, .. } => live.channel.nack(Tags::UpTo(last), whether(requeue)),
                 _ => live.channel.ack(Tags::UpTo(last)),
@@ -568,7 +568,7 @@ impl Run<'_> {
             live.tentative.extend(settled);
         }
         self.line(line);
-        if let Err(error) = told {
+        if let Err(error) = reported {
             self.failed(&error);
         }
         Ok(())

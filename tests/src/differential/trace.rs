@@ -1,4 +1,4 @@
-//! What a program did, in words that do not differ from run to run.
+//! The results of a program, in words that do not differ from run to run.
 
 use std::{error::Error as _, fmt::Write as _};
 
@@ -10,7 +10,7 @@ use amqp_tokio::{
 
 use super::names::Names;
 
-/// What came of each step of a program, and of its end.
+/// The results of each step of a program, and of its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace(pub Vec<Vec<String>>);
 
@@ -22,7 +22,7 @@ impl Trace {
         (0..len).find(|&at| self.0.get(at) != other.0.get(at))
     }
 
-    /// What came of a step, a line each.
+    /// The results of a step, a line each.
     #[must_use]
     pub fn step(&self, at: usize) -> &[String] {
         self.0.get(at).map_or(&[], Vec::as_slice)
@@ -63,7 +63,7 @@ impl Names {
         }
     }
 
-    /// What became of a publish.
+    /// The outcome of a publish.
     pub(super) fn unconfirmed(&self, fate: &Unconfirmed) -> String {
         match fate {
             Unconfirmed::Returned(message) => self.normal(&format!(

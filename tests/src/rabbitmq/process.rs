@@ -14,7 +14,7 @@ use super::{Error, command};
 /// How long a node may take to stop in an orderly way; then it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
-/// How long the supervisor may take for what is at once done.
+/// The time limit for immediate replies of the supervisor.
 const REPLY_LIMIT: Duration = Duration::from_secs(10);
 
 /// The broker's process, through its supervisor.
@@ -23,7 +23,7 @@ pub(super) struct Process {
     supervisor: Child,
     /// Starts and kills the broker. `None` once the node is being dropped.
     commands: Option<ChildStdin>,
-    /// What the supervisor tells.
+    /// The reports of the supervisor.
     events: Receiver<String>,
     /// The broker's, while it runs.
     pid: Option<u32>,
@@ -46,13 +46,13 @@ impl Process {
             .process_group(0)
             .spawn()?;
         let commands = supervisor.stdin.take();
-        let (told, events) = mpsc::channel();
+        let (reported, events) = mpsc::channel();
         if let Some(output) = supervisor.stdout.take() {
             thread::spawn(move || {
                 BufReader::new(output)
                     .lines()
                     .map_while(Result::ok)
-                    .try_for_each(|line| told.send(line))
+                    .try_for_each(|line| reported.send(line))
             });
         }
         Ok(Self {
@@ -165,16 +165,17 @@ impl Process {
     }
 }
 
-/// Whether each thread of a process has stopped. Where the system does not tell, a signal counts as
-/// taken when it is sent.
+/// Whether each thread of a process has stopped. Where the system does not report that, a signal
+/// counts as taken when it is sent.
 fn stands_still(pid: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return true;
     };
     threads.flatten().all(|thread| {
         // Such as `4711 (beam.smp) T 4700`; a thread that has ended meanwhile says nothing.
-        let told = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        told.rsplit_once(") ")
+        let reported = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        reported
+            .rsplit_once(") ")
             .is_none_or(|(_, state)| state.starts_with('T'))
     })
 }

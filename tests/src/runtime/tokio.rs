@@ -17,7 +17,7 @@ pub enum Tokio {
     CurrentThread,
 }
 
-/// How many threads run the tasks of a scenario: enough for what goes wrong only in parallel.
+/// The threads for the tasks of a scenario: enough for faults that occur only in parallel.
 const THREADS: usize = 2;
 
 impl Runtime for Tokio {

@@ -14,7 +14,7 @@ use super::{
     bystanders::Bystanders,
     cases,
     tools::{
-        assert_connection_closed, assert_misuse, becomes_ready, consume, get, open,
+        assert_connection_closed, assert_misuse, becomes_ready, consume, fetch, get, open,
         open_confirming, own_queue, put, ready, text, to,
     },
 };
@@ -28,7 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
         prefetch_can_be_set,
         a_prefetch_size_is_refused_here,
         a_prefetch_size_closes_the_connection,
-        get_tells_all_about_a_message,
+        get_returns_all_fields_of_a_message,
         deliveries_are_acknowledged_and_refused,
         an_acknowledgement_is_not_made_twice,
         recover_delivers_again,
@@ -89,11 +89,11 @@ async fn a_prefetch_size_closes_the_connection(cx: Ctx) -> Outcome {
     let error = error.expect_err("RabbitMQ does not implement it");
     assert_connection_closed(&error, ReplyCode::NOT_IMPLEMENTED);
     assert_eq!(behind, Err(error));
-    bystanders.all_told(ReplyCode::NOT_IMPLEMENTED).await
+    bystanders.all_closed_with(ReplyCode::NOT_IMPLEMENTED).await
 }
 
 /// Given a message, get returns all metadata; given none, nothing.
-async fn get_tells_all_about_a_message(cx: Ctx) -> Outcome {
+async fn get_returns_all_fields_of_a_message(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     assert!(channel.get(get(&queue)).await?.is_none());
@@ -118,10 +118,7 @@ async fn get_tells_all_about_a_message(cx: Ctx) -> Outcome {
         confirm.await?;
     }
     for (tag, left) in [(1, 1), (2, 0)] {
-        let message = channel
-            .get(get(&queue))
-            .await?
-            .ok_or("the queue is empty")?;
+        let message = fetch(&channel, &queue).await?;
         let expected = basic::GetOk::default()
             .delivery_tag(tag)
             .routing_key(&queue)?
@@ -203,15 +200,12 @@ async fn deliveries_are_acknowledged_and_refused(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// What is not outstanding is refused here, because RabbitMQ would close the channel.
+/// A tag that is not outstanding is refused here, because RabbitMQ would close the channel.
 async fn an_acknowledgement_is_not_made_twice(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "once").await?;
-    let message = channel
-        .get(get(&queue))
-        .await?
-        .ok_or("the queue is empty")?;
+    let message = fetch(&channel, &queue).await?;
     let tag = message.acker.as_ref().ok_or("to be acknowledged")?.tag();
     channel.ack(Tags::One(tag))?;
     let twice = ApiMisuse::UnknownDeliveryTag(tag.get());
@@ -225,17 +219,14 @@ async fn an_acknowledgement_is_not_made_twice(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Given recover(requeue=true), Recover-Ok, and what was outstanding is delivered again; the
+/// Given recover(requeue=true), Recover-Ok, and the outstanding messages are delivered again; the
 /// asynchronous form is deprecated and does the same.
 async fn recover_delivers_again(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "again").await?;
     for asynchronous in [false, true] {
-        let message = channel
-            .get(get(&queue))
-            .await?
-            .ok_or("the queue is empty")?;
+        let message = fetch(&channel, &queue).await?;
         assert_eq!(ready(&channel, &queue).await?, 0);
         if asynchronous {
             channel.recover_async(true)?;
@@ -246,10 +237,7 @@ async fn recover_delivers_again(cx: Ctx) -> Outcome {
         let stale = message.acker.as_ref().ok_or("to be acknowledged")?.tag();
         assert_misuse(message.ack(), &ApiMisuse::UnknownDeliveryTag(stale.get()));
     }
-    let message = channel
-        .get(get(&queue))
-        .await?
-        .ok_or("the queue is empty")?;
+    let message = fetch(&channel, &queue).await?;
     assert!(message.method.redelivered);
     message.ack()?;
     channel.close().await?;
@@ -282,5 +270,5 @@ async fn recover_without_requeue_closes_the_connection(cx: Ctx) -> Outcome {
         .await
         .expect_err("RabbitMQ does not implement it");
     assert_connection_closed(&error, ReplyCode::NOT_IMPLEMENTED);
-    bystanders.all_told(ReplyCode::NOT_IMPLEMENTED).await
+    bystanders.all_closed_with(ReplyCode::NOT_IMPLEMENTED).await
 }

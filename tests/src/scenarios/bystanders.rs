@@ -1,4 +1,4 @@
-//! Those who have done nothing wrong when a connection is closed, and want to know why it was.
+//! Handles that have done nothing wrong when a connection is closed, and fail with the reason.
 
 use amqp_tokio::{CloseReason, Connection, Error, core::protocol::ReplyCode};
 
@@ -34,7 +34,7 @@ impl Bystanders {
                 "a consumer",
                 cx.spawn(async move {
                     let reason = reason_of(consumer.next().await.map(|it| it.map(drop)));
-                    assert!(consumer.next().await.is_none(), "told once");
+                    assert!(consumer.next().await.is_none(), "reported once");
                     reason
                 }),
             ),
@@ -79,42 +79,42 @@ impl Bystanders {
         })
     }
 
-    /// Sees that each of them is told the same: that the server closed with that code.
-    pub(super) async fn all_told(self, code: ReplyCode) -> Outcome {
-        let told = self.told_alike().await?;
-        assert_eq!(by_peer(&told).code, code, "{told}");
+    /// Checks that each of them fails with the same reason: a close by the server with that code.
+    pub(super) async fn all_closed_with(self, code: ReplyCode) -> Outcome {
+        let reported = self.common_reason().await?;
+        assert_eq!(by_peer(&reported).code, code, "{reported}");
         Ok(())
     }
 
-    /// Sees that each of them is told the same, and gives what.
-    pub(super) async fn told_alike(self) -> Result<CloseReason, Failure> {
-        let told = self.cx.soon(self.connection.closed()).await?;
+    /// Checks that each of them fails with the same reason, and returns it.
+    pub(super) async fn common_reason(self) -> Result<CloseReason, Failure> {
+        let reported = self.cx.soon(self.connection.closed()).await?;
         assert!(!self.connection.is_open());
-        assert_eq!(self.connection.close_reason().as_ref(), Some(&told));
+        assert_eq!(self.connection.close_reason().as_ref(), Some(&reported));
         for (who, waiter) in self.waiters {
             let reason = self
                 .cx
                 .soon(waiter.join())
                 .await
                 .map_err(|late| format!("{who}: {late}"))???;
-            assert_eq!(reason, told, "{who}");
+            assert_eq!(reason, reported, "{who}");
         }
         let error = self
             .connection
             .open_channel()
             .await
             .expect_err("the connection is closed");
-        assert_eq!(error, Error::ConnectionClosed(told.clone()));
-        Ok(told)
+        assert_eq!(error, Error::ConnectionClosed(reported.clone()));
+        Ok(reported)
     }
 }
 
-/// What somebody was told who waits: that the connection ended, and why.
+/// The reason in the error of a wait that the end of the connection ended.
 pub(super) fn reason_of<T: std::fmt::Debug>(
     end: Option<Result<T, Error>>,
 ) -> Result<CloseReason, Failure> {
     match end {
         Some(Err(Error::ConnectionClosed(reason))) => Ok(reason),
-        other => Err(format!("told something else than the end: {other:?}").into()),
+        other => Err(format!("reported something else than the end: {other:?}").into()),
     }
 }

@@ -25,11 +25,11 @@ pub(super) fn cases() -> Vec<Case> {
     cases![
         every_future_can_be_dropped_at_each_await,
         a_dropped_request_does_not_disturb_the_next,
-        a_close_that_nobody_waits_for_is_made,
+        a_close_that_is_not_awaited_is_made,
     ]
 }
 
-/// What an operation is given: a connection of others, too, and a channel of its own.
+/// The surroundings of an operation: a connection of others, too, and a channel of its own.
 struct Stage<'a> {
     cx: &'a Ctx,
     connection: &'a Connection,
@@ -158,8 +158,8 @@ const OPERATIONS: [(&str, Operation); 20] = [
     }),
 ];
 
-/// Given any operation, when it is dropped at any await, then the connection is as before, and so is
-/// the queue: what was on its way to nobody is put back, cancelled or closed.
+/// Given any operation, when it is dropped at any await, then the connection is as before, and so
+/// is the queue: late messages, consumers and channels are requeued, cancelled and closed.
 async fn every_future_can_be_dropped_at_each_await(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let witness = connection.open_channel().await?.confirm_select().await?;
@@ -222,7 +222,7 @@ async fn trial(
     Ok(done)
 }
 
-/// What comes of a future that is polled so often at most.
+/// The output of a future that is polled so often at most; `Some` if it has ended.
 async fn at_most<T>(polls: usize, mut future: Pin<Box<dyn Future<Output = T> + '_>>) -> Option<T> {
     let mut left = polls;
     poll_fn(move |cx| {
@@ -239,7 +239,7 @@ async fn at_most<T>(polls: usize, mut future: Pin<Box<dyn Future<Output = T> + '
     .await
 }
 
-/// Given a request whose future was dropped, when the next one of its kind is made, then each gets
+/// Given a request with a dropped future, when the next one of its kind is made, then each gets
 /// its own answer.
 async fn a_dropped_request_does_not_disturb_the_next(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
@@ -251,16 +251,16 @@ async fn a_dropped_request_does_not_disturb_the_next(cx: Ctx) -> Outcome {
         let next = format!("next{number}");
         let declared = cx.soon(channel.call(shared_queue(&next))).await??;
         assert_eq!(declared.queue, next);
-        // What was dropped was sent all the same.
+        // The dropped request was sent all the same.
         let look = shared_queue(&name).passive(true);
         assert_eq!(channel.call(look).await?.queue, name);
     }
     Ok(connection.close().await?)
 }
 
-/// Given a close whose future was dropped, then the connection is closed all the same; of one that
-/// was never polled nothing is begun.
-async fn a_close_that_nobody_waits_for_is_made(cx: Ctx) -> Outcome {
+/// Given a close with a dropped future, then the connection is closed all the same; one that was
+/// never polled has not begun.
+async fn a_close_that_is_not_awaited_is_made(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let mark = cx.mark(&connection).await?;
     drop(connection.close());

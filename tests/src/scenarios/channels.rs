@@ -15,8 +15,8 @@ use super::{
     bystanders::Bystanders,
     case, cases,
     tools::{
-        assert_channel_closed, assert_connection_closed, assert_misuse, consume, get, is_own_close,
-        look, open, open_confirming, own_queue, put, ready, shared_queue, text, to,
+        assert_channel_closed, assert_connection_closed, assert_misuse, consume, fetch, get,
+        is_own_close, look, open, open_confirming, own_queue, put, ready, shared_queue, text, to,
     },
 };
 use crate::{
@@ -239,11 +239,11 @@ async fn pausing_closes_the_connection(cx: Ctx) -> Outcome {
         .await
         .expect_err("RabbitMQ does not implement it");
     assert_connection_closed(&error, ReplyCode::NOT_IMPLEMENTED);
-    bystanders.all_told(ReplyCode::NOT_IMPLEMENTED).await
+    bystanders.all_closed_with(ReplyCode::NOT_IMPLEMENTED).await
 }
 
-/// Given flow(active=false), then flow(active=true), then flow-ok says the same each time, and what
-/// was kept back meanwhile is delivered.
+/// Given flow(active=false), then flow(active=true), then flow-ok answers the same each time, and
+/// messages that were kept back meanwhile are delivered.
 async fn flow_is_paused_and_resumed(cx: Ctx) -> Outcome {
     let connection = cx.connect_unchecked().await?;
     let channel = connection.open_channel().await?;
@@ -289,7 +289,7 @@ async fn many_tasks_publish_on_one_channel(cx: Ctx) -> Outcome {
                     let confirm = channel
                         .publish(&to("", key), &properties, "x".repeat(padding) + &body)
                         .await?;
-                    let seq = confirm.seq().ok_or("it was not told yet")?;
+                    let seq = confirm.seq().ok_or("it was not reported yet")?;
                     confirms.push((seq, body, key, confirm));
                 }
                 let mut routed = Vec::new();
@@ -311,7 +311,7 @@ async fn many_tasks_publish_on_one_channel(cx: Ctx) -> Outcome {
     for task in tasks {
         routed.extend(cx.soon(task.join()).await???);
     }
-    // What has the lower number is before in the queue, so that the numbers are the messages' own.
+    // The lower number is before in the queue, so that the numbers are the messages' own.
     let mut consumer = channel.consume_no_ack(consume("q")).await?;
     for (seq, body) in routed {
         let message = cx.soon(consumer.next()).await?.ok_or("no message")??;
@@ -420,7 +420,7 @@ async fn commit_with_queued_publishes(cx: Ctx) -> Outcome {
 
     // Acknowledgements behind a commit take effect with the next one.
     for number in 0..2 * ROUNDS {
-        let message = channel.get(get("q")).await?.ok_or("the queue is empty")?;
+        let message = fetch(&channel, "q").await?;
         let body = text(&message.body);
         let when = if number % 2 == 0 { "before" } else { "behind" };
         assert_eq!(
@@ -466,8 +466,8 @@ fn orders(count: usize) -> Vec<Vec<usize>> {
     all
 }
 
-/// Connection, channel, consumer, delivery and confirm are dropped in every order: nothing panics or
-/// hangs, the connection is gone after the last one, and what was not acknowledged is back in the
+/// Connection, channel, consumer, delivery and confirm are dropped in every order: nothing panics
+/// or hangs, the connection is gone after the last one, and unacknowledged messages are back in the
 /// queue.
 async fn handles_are_dropped_in_any_order(cx: Ctx) -> Outcome {
     const QUEUED: u32 = 3;

@@ -44,7 +44,7 @@ pub(super) fn cases() -> Vec<Case> {
         an_unknown_vhost_is_not_allowed,
         a_wrong_password_is_refused_in_words,
         immediate_is_refused_here,
-        immediate_closes_the_connection_for_everybody,
+        immediate_closes_the_whole_connection,
         a_cancelled_task_takes_its_connection_along,
         a_cancelled_wait_for_a_pooled_channel_ends,
         a_cancelled_connect_hangs_up,
@@ -151,7 +151,7 @@ async fn immediate_is_refused_here(cx: Ctx) -> Outcome {
 
 /// Given an open channel, when publishing with immediate=true, then the server closes the
 /// connection with 540, and the error leaves the connection scope.
-async fn immediate_closes_the_connection_for_everybody(cx: Ctx) -> Outcome {
+async fn immediate_closes_the_whole_connection(cx: Ctx) -> Outcome {
     let connection = cx.connect_unchecked().await?;
     let bystanders = Bystanders::of(&cx, &connection).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
@@ -162,7 +162,7 @@ async fn immediate_closes_the_connection_for_everybody(cx: Ctx) -> Outcome {
     assert_eq!(by_peer(&in_doubt(confirm)).code, ReplyCode::NOT_IMPLEMENTED);
     let error = call.expect_err("the server ignores what follows");
     assert_connection_closed(&error, ReplyCode::NOT_IMPLEMENTED);
-    bystanders.all_told(ReplyCode::NOT_IMPLEMENTED).await
+    bystanders.all_closed_with(ReplyCode::NOT_IMPLEMENTED).await
 }
 
 /// Given a task that holds a connection, a pool and a channel of it, when the outer scope is
@@ -171,11 +171,11 @@ async fn a_cancelled_task_takes_its_connection_along(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let mark = cx.mark(&connection).await?;
     let holds_all = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&holds_all);
+    let reported = Arc::clone(&holds_all);
     let task = cx.spawn(async move {
         let pool = connection.channel_pool(2).await?;
         let _channel = pool.checkout().await?;
-        told.store(true, SeqCst);
+        reported.store(true, SeqCst);
         pending::<Result<(), Error>>().await
     });
     cx.until("the task holds all", || holds_all.load(SeqCst))
@@ -192,11 +192,11 @@ async fn a_cancelled_wait_for_a_pooled_channel_ends(cx: Ctx) -> Outcome {
     let pool = connection.channel_pool(1).await?;
     let channel = pool.checkout().await?;
     let waits = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&waits);
+    let reported = Arc::clone(&waits);
     let waiting = cx.spawn({
         let pool = pool.clone();
         async move {
-            told.store(true, SeqCst);
+            reported.store(true, SeqCst);
             pool.checkout().await.map(drop)
         }
     });
@@ -259,7 +259,7 @@ async fn an_internal_error_reaches_every_caller(cx: Ctx) -> Outcome {
     assert!(!by_peer(&reason).text.is_empty());
     let error = call.expect_err("nobody is there to answer");
     assert_connection_closed(&error, ReplyCode::INTERNAL_ERROR);
-    bystanders.all_told(ReplyCode::INTERNAL_ERROR).await
+    bystanders.all_closed_with(ReplyCode::INTERNAL_ERROR).await
 }
 
 /// Given RabbitMQ 4.3, when a queue is declared that is neither durable nor exclusive, then 541, and
@@ -273,7 +273,7 @@ async fn a_transient_shared_queue_closes_the_connection(cx: Ctx) -> Outcome {
     assert_connection_closed(&error, ReplyCode::INTERNAL_ERROR);
     let text = &by_peer(&connection.closed().await).text.clone();
     assert!(text.contains("transient"), "{text}");
-    bystanders.all_told(ReplyCode::INTERNAL_ERROR).await
+    bystanders.all_closed_with(ReplyCode::INTERNAL_ERROR).await
 }
 
 /// Given defaults, when connected, then the state is open and server_properties are present.
@@ -351,7 +351,7 @@ async fn client_properties_reach_the_server(cx: Ctx) -> Outcome {
             tell("version", "1.2.3");
         })
         .await?;
-    let told = cx.client_properties().await?;
+    let reported = cx.client_properties().await?;
     for (name, value) in [
         ("program", "tri_04"),
         ("version", "1.2.3"),
@@ -360,7 +360,11 @@ async fn client_properties_reach_the_server(cx: Ctx) -> Outcome {
         ("consumer_cancel_notify", "true"),
         ("connection.blocked", "true"),
     ] {
-        assert_eq!(told.get(name).map(String::as_str), Some(value), "{name}");
+        assert_eq!(
+            reported.get(name).map(String::as_str),
+            Some(value),
+            "{name}"
+        );
     }
     Ok(connection.close().await?)
 }
@@ -396,7 +400,7 @@ async fn a_wrong_login_is_refused(cx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// Given an open connection, when closed twice, then the second is a no-op; what drove it has ended
+/// Given an open connection, when closed twice, then the second is a no-op; its driver has ended
 /// and the socket is closed.
 async fn closing_twice_is_closing_once(cx: Ctx) -> Outcome {
     let relay = Relay::start(cx.address)?;
@@ -421,7 +425,7 @@ async fn closing_twice_is_closing_once(cx: Ctx) -> Outcome {
     Ok(first.and(second)?)
 }
 
-/// Leaves out that this client understands being told why.
+/// Leaves out the capability `authentication_failure_close`.
 fn expect_no_reason(config: &mut Config) {
     let capabilities = "capabilities".try_into().expect("a short name");
     config.properties.insert(capabilities, FieldTable::new());
@@ -453,7 +457,7 @@ async fn a_server_that_just_hangs_up_has_refused_the_password(cx: Ctx) -> Outcom
     }
     let asked = next.accept().expect_err("nobody asked");
     assert_eq!(asked.kind(), ErrorKind::WouldBlock);
-    // With the right one there is nothing to be told.
+    // With the right one there is no refusal.
     Ok(cx
         .connect_to(&cx.uri, expect_no_reason)
         .await?

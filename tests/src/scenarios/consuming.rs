@@ -30,24 +30,24 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     cases![
-        a_consumer_gets_what_was_published_before,
+        a_consumer_gets_messages_published_before,
         a_large_message_is_delivered_whole,
         two_consumers_of_a_channel_get_their_own,
         a_tag_in_use_is_refused_here,
         nothing_is_delivered_before_consume_returns,
         a_consume_that_is_given_up_keeps_nothing,
-        a_failing_handler_is_told_to_its_owner,
+        a_failing_handler_is_reported_to_its_owner,
         a_cancelled_consumer_gets_nothing_more,
         an_unknown_tag_can_be_cancelled,
-        a_consumer_is_told_that_its_queue_is_gone,
-        nobody_has_to_listen,
+        a_consumer_ends_when_its_queue_is_gone,
+        a_consumer_need_not_be_polled,
         a_handler_opens_a_channel,
     ]
 }
 
 /// Given a published message, when a consumer starts afterwards, then body, consumer_tag,
 /// delivery_tag and properties arrive.
-async fn a_consumer_gets_what_was_published_before(cx: Ctx) -> Outcome {
+async fn a_consumer_gets_messages_published_before(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let properties = basic::Properties::default()
@@ -115,8 +115,8 @@ async fn two_consumers_of_a_channel_get_their_own(cx: Ctx) -> Outcome {
 }
 
 /// Given tag "tag" in use, when another consume uses it, then it is refused here, because RabbitMQ
-/// would close the connection with 530. That would confuse this side too, which tells deliveries
-/// apart by their tags: so it is refused without the checks for RabbitMQ as well.
+/// would close the connection with 530. This side, too, routes deliveries by their tags: so it is
+/// refused without the checks for RabbitMQ as well.
 async fn a_tag_in_use_is_refused_here(cx: Ctx) -> Outcome {
     for connection in [cx.connect().await?, cx.connect_unchecked().await?] {
         let channel = connection.open_channel().await?.confirm_select().await?;
@@ -156,7 +156,7 @@ async fn nothing_is_delivered_before_consume_returns(cx: Ctx) -> Outcome {
         assert_eq!(delivery.method.consumer_tag, *consumer.tag());
         delivery.nack(Requeue::Yes)?;
         consumer.cancel().await?;
-        // What came back to it before it was cancelled is put back, too.
+        // Messages that came back to it before it was cancelled are requeued, too.
         while let Some(delivery) = cx.soon(consumer.next()).await? {
             delivery?.nack(Requeue::Yes)?;
         }
@@ -165,7 +165,7 @@ async fn nothing_is_delivered_before_consume_returns(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Given a message already queued, when consume is called and given up, at whatever point, then the
+/// Given a message already queued, when consume is called and given up, at any point, then the
 /// consumer is cancelled and the message is back in the queue.
 async fn a_consume_that_is_given_up_keeps_nothing(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
@@ -175,7 +175,7 @@ async fn a_consume_that_is_given_up_keeps_nothing(cx: Ctx) -> Outcome {
         {
             let mut consuming = pin!(channel.consume(consume("q")));
             let mut left = polls;
-            // What is polled once is asked for.
+            // A consume that is polled once is sent.
             poll_fn(|cx| {
                 left -= 1;
                 if consuming.as_mut().poll(cx).is_ready() || left == 0 {
@@ -200,7 +200,7 @@ async fn a_consume_that_is_given_up_keeps_nothing(cx: Ctx) -> Outcome {
 
 /// Given a user's handler that fails, then the error surfaces to its owner and does not silently
 /// stop the reader.
-async fn a_failing_handler_is_told_to_its_owner(cx: Ctx) -> Outcome {
+async fn a_failing_handler_is_reported_to_its_owner(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let consuming = Arc::new(connection.open_channel().await?);
@@ -221,9 +221,9 @@ async fn a_failing_handler_is_told_to_its_owner(cx: Ctx) -> Outcome {
         match (panics, end) {
             (false, Ok(Err(failure))) => assert_eq!(failure.to_string(), "cannot handle it"),
             (true, Err(panicked)) => assert_eq!(panicked.0, "cannot handle it at all"),
-            (_, other) => panic!("the owner should be told: {other:?}"),
+            (_, other) => panic!("the owner should be reported: {other:?}"),
         }
-        // Everybody else goes on: also on that channel, where the message is outstanding.
+        // Everything else goes on: also on that channel, where the message is outstanding.
         assert_eq!(ready(&consuming, &queue).await?, 0);
         put(&channel, "", &queue, "good news").await?;
         let mut consumer = consuming.consume_no_ack(consume(&queue)).await?;
@@ -231,7 +231,7 @@ async fn a_failing_handler_is_told_to_its_owner(cx: Ctx) -> Outcome {
         assert_eq!(message.body, "good news");
         consumer.cancel().await?;
     }
-    // What was not acknowledged is put back when the channel ends.
+    // Unacknowledged messages are requeued when the channel ends.
     consuming.close().await?;
     becomes_ready(&cx, &channel, &queue, 2).await?;
     Ok(connection.close().await?)
@@ -294,8 +294,8 @@ async fn an_unknown_tag_can_be_cancelled(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Given a consumer on a queue, when the queue is deleted, then the consumer is told.
-async fn a_consumer_is_told_that_its_queue_is_gone(cx: Ctx) -> Outcome {
+/// Given a consumer on a queue, when the queue is deleted, then the consumer ends with a cancel.
+async fn a_consumer_ends_when_its_queue_is_gone(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "before").await?;
@@ -304,7 +304,7 @@ async fn a_consumer_is_told_that_its_queue_is_gone(cx: Ctx) -> Outcome {
     channel
         .call(queue::Delete::default().queue(&queue)?)
         .await?;
-    // What was delivered before is handed out before.
+    // Earlier deliveries are yielded before.
     let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
     assert_eq!(delivery.body, "before");
     delivery.ack()?;
@@ -322,8 +322,8 @@ async fn a_consumer_is_told_that_its_queue_is_gone(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// The same when nobody looks at the consumer, or it is dropped at that moment.
-async fn nobody_has_to_listen(cx: Ctx) -> Outcome {
+/// The same when the consumer is not polled, or is dropped at that moment.
+async fn a_consumer_need_not_be_polled(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     for at_once in [false, true] {
         let queue = own_queue(&channel).await?;

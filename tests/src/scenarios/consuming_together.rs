@@ -1,4 +1,4 @@
-//! Consumers of several queues, and what ends them together.
+//! Consumers of several queues, and their common end.
 
 use std::{
     collections::BTreeSet, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration,
@@ -17,8 +17,8 @@ use futures_core::Stream as _;
 use super::{
     Case, case, cases,
     tools::{
-        assert_channel_closed, assert_misuse, becomes_ready, consume, get, is_own_close, look,
-        open, open_confirming, own_queue, put, ready, shared_queue, text,
+        assert_channel_closed, assert_misuse, becomes_ready, consume, fetch, get, is_own_close,
+        look, open, open_confirming, own_queue, put, ready, shared_queue, text,
     },
 };
 use crate::{
@@ -35,17 +35,17 @@ pub(super) fn cases() -> Vec<Case> {
         a_close_takes_the_last_acknowledgement_along,
         a_cancelled_consumer_has_its_tag,
         one_of_each_of_three_queues,
-        a_consumer_is_told_when_its_queue_is_deleted,
+        a_consumer_ends_when_its_queue_is_deleted,
         consumers_of_one_task_end_together,
         two_queues_are_deleted_at_once,
         two_queues_share_a_prefetch,
-        what_is_exclusive_is_refused_to_others,
+        an_exclusive_queue_is_refused_to_others,
         tags_are_unique_and_name_the_queue,
         client_properties_are_texts_and_numbers,
         fetched_messages_keep_their_order,
         an_unknown_tag_is_refused_here,
         consuming_from_a_missing_queue_fails_alone,
-        what_is_left_of_a_deleted_queue_is_no_error,
+        the_rest_of_a_deleted_queue_is_no_error,
         a_prefetch_is_raised_under_way,
     ];
     cases.push(case!(one_second_heartbeats).alone(&["heartbeat = 1"]));
@@ -89,8 +89,8 @@ async fn a_hundred_queues_at_once(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Given steps that are each begun by the end of the one before, without anybody who waits for the
-/// whole, then the last one is reached.
+/// Given steps that are each begun by the end of the one before, without a wait for the whole, then
+/// the last one is reached.
 async fn a_round_of_callbacks(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let then = cx.clone();
@@ -107,7 +107,7 @@ async fn a_round_of_callbacks(cx: Ctx) -> Outcome {
         });
         let (channel, queue) = published.join().await??;
         let fetched = then.spawn(async move {
-            let message = channel.get(get(&queue)).await?.ok_or("nothing arrived")?;
+            let message = fetch(&channel, &queue).await?;
             assert_eq!(text(&message.body), "called back");
             message.ack()?;
             Ok::<_, Failure>((channel, queue))
@@ -122,22 +122,22 @@ async fn a_round_of_callbacks(cx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// Given a consumer that waits, when the client closes, then it is told once, and nothing more.
+/// Given a consumer that waits, when the client closes, then it ends once, and yields nothing more.
 async fn a_consumer_ends_once_with_its_connection(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let queue = own_queue(&channel).await?;
     let mut consumer = channel.consume(consume(&queue)).await?;
     let waiting = cx.spawn(async move {
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         while let Some(end) = consumer.next().await {
-            told.push(end.map(drop));
+            reported.push(end.map(drop));
         }
-        told
+        reported
     });
     cx.sleep(SILENCE).await;
     assert!(!waiting.is_finished());
     connection.close().await?;
-    // Its own handle closed it: the stream just ends, and who asks further is told why.
+    // Its own handle closed it: the stream just ends, and later calls fail with the reason.
     assert_eq!(cx.soon(waiting.join()).await??, []);
     let error = own_queue(&channel).await.expect_err("it is closed");
     assert!(is_own_close(&error), "{error}");
@@ -165,7 +165,7 @@ async fn a_close_takes_the_last_acknowledgement_along(cx: Ctx) -> Outcome {
         }
         if cut {
             connection.flush().await?;
-            cx.sleep(SILENCE).await; // for the relay, to pass on what it was given
+            cx.sleep(SILENCE).await; // for the relay, to pass on its input
             relay.cut();
         } else {
             connection.close().await?;
@@ -216,16 +216,19 @@ async fn one_of_each_of_three_queues(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Given a consumer, when its queue is deleted, then it is told, and the queue that is declared
-/// anew has no consumer.
-async fn a_consumer_is_told_when_its_queue_is_deleted(cx: Ctx) -> Outcome {
+/// Given a consumer, when its queue is deleted, then it ends with a cancel, and the queue that is
+/// declared anew has no consumer.
+async fn a_consumer_ends_when_its_queue_is_deleted(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(shared_queue("q")).await?;
     let mut consumer = channel.consume(consume("q")).await?;
     delete(&channel, "q").await?;
     let tag = consumer.tag().clone();
-    let told = cx.soon(consumer.next()).await?.ok_or("it was not told")?;
-    assert_eq!(told.map(drop), Err(Error::ConsumerCancelled { tag }));
+    let reported = cx
+        .soon(consumer.next())
+        .await?
+        .ok_or("it was not reported")?;
+    assert_eq!(reported.map(drop), Err(Error::ConsumerCancelled { tag }));
     assert!(consumer.next().await.is_none());
     assert_eq!(channel.call(shared_queue("q")).await?.consumer_count, 0);
     Ok(connection.close().await?)
@@ -245,8 +248,8 @@ async fn consumers_of_one_task_end_together(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// The same when two are deleted at once: whoever is left is cancelled without a fault, and each
-/// consumer is told at most once.
+/// The same when two are deleted at once: the other consumers are cancelled without a fault, and
+/// each consumer ends at most once.
 async fn two_queues_are_deleted_at_once(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let other = connection.open_channel().await?;
@@ -254,8 +257,8 @@ async fn two_queues_are_deleted_at_once(cx: Ctx) -> Outcome {
     let waiting = cx.spawn(first_end(consumers));
     let (one, two) = join(delete(&channel, "q1"), delete(&other, "q3")).await;
     one.and(two)?;
-    let told = cx.soon(waiting.join()).await??;
-    assert!(["q1", "q3"].contains(&told.as_str()), "{told}");
+    let reported = cx.soon(waiting.join()).await??;
+    assert!(["q1", "q3"].contains(&reported.as_str()), "{reported}");
     for name in ["q1", "q2", "q3"] {
         assert_eq!(channel.call(shared_queue(name)).await?.consumer_count, 0);
     }
@@ -288,7 +291,7 @@ async fn two_queues_share_a_prefetch(cx: Ctx) -> Outcome {
 
 /// Given an exclusive queue, when declared as shared on another connection, then 405; given an
 /// exclusive consumer, when another one comes, then 403.
-async fn what_is_exclusive_is_refused_to_others(cx: Ctx) -> Outcome {
+async fn an_exclusive_queue_is_refused_to_others(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let exclusive = queue::Declare::default().queue("own")?.exclusive(true);
     channel.call(exclusive).await?;
@@ -351,8 +354,8 @@ async fn client_properties_are_texts_and_numbers(cx: Ctx) -> Outcome {
                 .insert(name("number"), FieldValue::I32(12));
         })
         .await?;
-    let told = cx.client_properties().await?;
-    assert_eq!(told.get("text").map(String::as_str), Some("a text"));
+    let reported = cx.client_properties().await?;
+    assert_eq!(reported.get("text").map(String::as_str), Some("a text"));
     let channel = connection.open_channel().await?.confirm_select().await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "").await?;
@@ -372,7 +375,7 @@ async fn fetched_messages_keep_their_order(cx: Ctx) -> Outcome {
     }
     let mut fetched = Vec::new();
     for body in bodies {
-        let message = channel.get(get(&queue)).await?.ok_or("nothing arrived")?;
+        let message = fetch(&channel, &queue).await?;
         assert_eq!(text(&message.body), body);
         assert!(!message.method.redelivered);
         fetched.push(message);
@@ -427,12 +430,12 @@ async fn consuming_from_a_missing_queue_fails_alone(cx: Ctx) -> Outcome {
 
 /// Given a fetched message, when its queue is deleted, then acknowledging it and closing is no
 /// error.
-async fn what_is_left_of_a_deleted_queue_is_no_error(cx: Ctx) -> Outcome {
+async fn the_rest_of_a_deleted_queue_is_no_error(cx: Ctx) -> Outcome {
     for acknowledge in [false, true] {
         let (connection, channel) = open_confirming(&cx).await?;
         channel.call(shared_queue("q")).await?;
         put(&channel, "", "q", "").await?;
-        let message = channel.get(get("q")).await?.ok_or("nothing arrived")?;
+        let message = fetch(&channel, "q").await?;
         delete(&channel, "q").await?;
         if acknowledge {
             message.ack()?;
@@ -481,7 +484,7 @@ async fn next(cx: &Ctx, consumer: &mut Consumer<ManualAck>) -> Result<Delivery, 
     Ok(cx.soon(consumer.next()).await?.ok_or("no delivery")??)
 }
 
-/// Bounds what all consumers of the channel together may have outstanding.
+/// Bounds the outstanding deliveries of all consumers of the channel together.
 async fn share_prefetch(channel: &BaseChannel, count: u16) -> Outcome {
     let qos = basic::Qos::default().prefetch_count(count).global(true);
     channel.call(qos).await?;
@@ -503,8 +506,8 @@ async fn consume_three(channel: &BaseChannel) -> Result<Vec<Consumer<ManualAck>>
     Ok(consumers)
 }
 
-/// Waits until one of them is cancelled by the server, gives up on all of them, and tells which one
-/// it was.
+/// Waits until one of them is cancelled by the server, gives up on all of them, and returns which
+/// one it was.
 async fn first_end(mut consumers: Vec<Consumer<ManualAck>>) -> ShortStr {
     poll_fn(|cx| {
         for consumer in &mut consumers {

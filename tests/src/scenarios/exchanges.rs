@@ -13,7 +13,7 @@ use super::{
     bystanders::Bystanders,
     cases,
     tools::{
-        assert_channel_closed, assert_connection_closed, bind, declare_exchange, get, open,
+        assert_channel_closed, assert_connection_closed, bind, declare_exchange, fetch, open,
         open_confirming, own_queue, put,
     },
 };
@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
         a_message_passes_from_exchange_to_exchange,
         declaring_an_exchange_again_changes_nothing,
         another_exchange_of_the_same_name_is_refused,
-        an_existing_exchange_is_found_whatever_is_said_of_it,
+        an_existing_exchange_is_found_with_any_arguments,
         a_missing_exchange_is_not_found,
         an_unknown_type_closes_the_connection,
         a_deleted_exchange_is_not_found,
@@ -61,7 +61,7 @@ async fn an_unknown_type_of_exchange_closes_the_connection(cx: Ctx) -> Outcome {
         "{error}"
     );
     assert_connection_closed(&error, code);
-    bystanders.all_told(code).await
+    bystanders.all_closed_with(code).await
 }
 
 /// Given a declared exchange, when deleted, then Delete-Ok; and deleting a missing one is not an
@@ -95,10 +95,7 @@ async fn a_message_passes_from_exchange_to_exchange(cx: Ctx) -> Outcome {
     let queue = own_queue(&channel).await?;
     bind(&channel, &queue, "ex1", "key").await?;
     put(&channel, "ex2", "key", "passed on").await?;
-    let message = channel
-        .get(get(&queue))
-        .await?
-        .ok_or("the queue is empty")?;
+    let message = fetch(&channel, &queue).await?;
     assert_eq!(message.body, "passed on");
     assert_eq!(message.method.exchange, "ex2");
     message.ack()?;
@@ -149,7 +146,7 @@ async fn another_exchange_of_the_same_name_is_refused(cx: Ctx) -> Outcome {
 }
 
 /// Given an existing exchange, when passive-declared even with other flags, then ok.
-async fn an_existing_exchange_is_found_whatever_is_said_of_it(cx: Ctx) -> Outcome {
+async fn an_existing_exchange_is_found_with_any_arguments(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(fanout("existing").durable(true)).await?;
     let other = fanout("existing").kind("topic")?.auto_delete(true);

@@ -47,8 +47,8 @@ fn assert_close_timed_out(result: Result<(), Error>) -> CloseReason {
     reason
 }
 
-/// Blocked by a memory alarm, then close() ends within its deadline, and everybody who waits is
-/// told. Without a close, publishing goes on when the alarm is over.
+/// Blocked by a memory alarm, then close() ends within its deadline, and every wait fails. Without
+/// a close, publishing goes on when the alarm is over.
 async fn a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
     let (observer, observing) = open(&cx).await?;
     observing.call(shared_queue("q")).await?;
@@ -69,7 +69,7 @@ async fn a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
         let (first, channel) = publish("first").await;
         cx.until("the server has blocked", || connection.is_blocked())
             .await?;
-        // The next one waits for room; it takes what was sent along with it.
+        // The next one waits for room; it takes the messages that were sent along with it.
         let first = cx.spawn(first?);
         let second = cx.spawn(async move {
             let properties = basic::Properties::default();
@@ -78,7 +78,7 @@ async fn a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
         });
         waiting.push((first, second));
     }
-    // Nobody answers this either.
+    // This is not answered either.
     let call = cx.spawn({
         let leaving = leaving.clone();
         async move { leaving.open_channel().await.map(drop) }
@@ -104,7 +104,7 @@ async fn a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
         }
         other => panic!("it is not known whether it has arrived: {other:?}"),
     }
-    // What was not accepted before the close is not sent any more.
+    // A publish that was not accepted before the close is not sent any more.
     let refused = cx.soon(second.join()).await??.map(drop);
     let refused = refused.expect_err("it waited for the server");
     assert!(is_own_close(&refused), "{refused}");
@@ -118,7 +118,8 @@ async fn a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
     confirmed?;
     assert!(!staying.is_blocked());
     staying.close().await?;
-    // The first of the one that left may have arrived, as it was told; the second was never sent.
+    // The first of the one that left may have arrived, as its outcome says; the second was never
+    // sent.
     let mut bodies = Vec::new();
     while let Some(message) = observing.get(get("q")).await? {
         bodies.push(super::tools::text(&message.body));
@@ -136,8 +137,8 @@ async fn a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
 }
 
 /// Blocked in the middle of a message, with a socket that takes no more: heartbeats keep the
-/// connection alive, what comes in is still read, close() ends within its deadline, and the message
-/// arrives whole when the alarm is over.
+/// connection alive, input is still read, close() ends within its deadline, and the message arrives
+/// whole when the alarm is over.
 async fn a_blocked_connection_with_a_full_socket(cx: Ctx) -> Outcome {
     const LARGE: usize = 32 << 20;
     let body: Vec<u8> = (0..LARGE as u32 / 4).flat_map(u32::to_be_bytes).collect();
@@ -146,7 +147,7 @@ async fn a_blocked_connection_with_a_full_socket(cx: Ctx) -> Outcome {
     observing.call(shared_queue("q")).await?;
     let staying = connect(&cx).await?;
     let leaving = connect(&cx).await?;
-    // A message that moves from one queue to another while nobody publishes.
+    // A message that moves from one queue to another without a publish.
     let arguments = FieldTable::new()
         .with("x-message-ttl", 4000)?
         .with("x-dead-letter-exchange", "")?

@@ -97,7 +97,7 @@ async fn a_round_of_callbacks(cx: Ctx) -> Outcome {
     .await?
 }
 
-/// Notes what comes of a promise, and goes on from there.
+/// Notes the result of a promise, and goes on from there.
 fn step(client: &mut Client, promise: Promise, steps: &Rc<RefCell<Vec<&'static str>>>) -> Outcome {
     let steps = Rc::clone(steps);
     client.on(promise, move |client, result| {

@@ -36,7 +36,7 @@ const MARGIN: Duration = Duration::from_millis(1500);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = cases![
-        a_cut_connection_is_told_to_everybody,
+        a_cut_connection_ends_every_wait,
         a_connection_cut_in_the_handshake_is_no_connection,
     ];
     cases.extend([case!(a_stopped_server_is_dead_after_two_intervals)
@@ -56,7 +56,7 @@ fn assert_cut(reason: &CloseReason, at: Stage) {
 
 /// Given an open channel, when the TCP stream is cut, then within 1 s connection and channel report
 /// closed and pending calls fail.
-async fn a_cut_connection_is_told_to_everybody(cx: Ctx) -> Outcome {
+async fn a_cut_connection_ends_every_wait(cx: Ctx) -> Outcome {
     let relay = Relay::start(cx.address)?;
     let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
@@ -94,8 +94,8 @@ async fn a_cut_connection_is_told_to_everybody(cx: Ctx) -> Outcome {
             }
             other => panic!("the publish should be in doubt: {other:?}"),
         }
-        let (told, over) = next.join().await?;
-        assert_eq!(told.map(|it| it.map(drop)), Some(Err(ended.clone())));
+        let (reported, over) = next.join().await?;
+        assert_eq!(reported.map(|it| it.map(drop)), Some(Err(ended.clone())));
         assert!(over.is_none());
         assert!(!connection.is_open() && !channel.is_open());
         assert_eq!(channel.close_reason(), Some(reason));
@@ -129,10 +129,10 @@ async fn a_connection_cut_in_the_handshake_is_no_connection(cx: Ctx) -> Outcome 
     Ok(())
 }
 
-/// Given heartbeats, when the server's process is stopped (`SIGSTOP`), then the connection ends after
-/// two intervals, not earlier and not much later, because the server was silent, and that is what
-/// everybody is told who waits, on the runtime or in a call that blocks a thread. The server can go
-/// on afterwards, and be stopped as usual.
+/// Given heartbeats, when the server's process is stopped (`SIGSTOP`), then the connection ends
+/// after two intervals, not earlier and not much later, because the server was silent, and every
+/// wait fails with that, on the runtime or in a call that blocks a thread. The server can go on
+/// afterwards, and be stopped as usual.
 async fn a_stopped_server_is_dead_after_two_intervals(cx: Ctx) -> Outcome {
     let Operator::RabbitMq(node) = cx.operator() else {
         return Err("it is not RabbitMQ".into());
@@ -164,19 +164,19 @@ async fn a_stopped_server_is_dead_after_two_intervals(cx: Ctx) -> Outcome {
     });
     let call = cx.spawn(async move { own_queue(&channel).await });
 
-    let told = cx.soon(connection.closed()).await?;
+    let reported = cx.soon(connection.closed()).await?;
     let silence = before_last_words.elapsed();
-    assert!(silence >= SILENCE, "dead after {silence:?}: {told}");
+    assert!(silence >= SILENCE, "dead after {silence:?}: {reported}");
     let cause = CloseCause::TimedOut(TimeoutReason::PeerSilent);
-    assert_eq!(told.cause(), &cause);
-    assert_eq!(bystanders.told_alike().await?, told);
+    assert_eq!(reported.cause(), &cause);
+    assert_eq!(bystanders.common_reason().await?, reported);
     let (first, second) = cx.soon(next.join()).await???;
-    assert_eq!(reason_of(first.map(|it| it.map(drop)))?, told);
-    assert!(second.is_none(), "told once");
-    assert_eq!(reason_of(Some(cx.soon(call.join()).await??))?, told);
+    assert_eq!(reason_of(first.map(|it| it.map(drop)))?, reported);
+    assert!(second.is_none(), "reported once");
+    assert_eq!(reason_of(Some(cx.soon(call.join()).await??))?, reported);
     let blocking_call = cx.soon(blocking_call.join()).await???;
-    assert_eq!(reason_of(Some(blocking_call))?, told);
-    let of_connection = CloseCause::Connection(told.clone());
+    assert_eq!(reason_of(Some(blocking_call))?, reported);
+    let of_connection = CloseCause::Connection(reported.clone());
     let doubt = in_doubt(cx.soon(confirm.join()).await??);
     assert_eq!(doubt.cause(), &of_connection);
     match cx.soon(blocking_confirm.join()).await??? {
@@ -187,7 +187,7 @@ async fn a_stopped_server_is_dead_after_two_intervals(cx: Ctx) -> Outcome {
     }
     let late = stopped.elapsed().saturating_sub(SILENCE);
     assert!(late <= MARGIN, "{late:?} later than two intervals");
-    let error = Error::ConnectionClosed(told).to_string();
+    let error = Error::ConnectionClosed(reported).to_string();
     assert!(error.contains("two heartbeat intervals"), "{error}");
 
     node.resume()?;
@@ -195,7 +195,7 @@ async fn a_stopped_server_is_dead_after_two_intervals(cx: Ctx) -> Outcome {
     Ok(node.stop()?)
 }
 
-/// A thread in a call that blocks, and what comes of that.
+/// A thread in a call that blocks, and the result of the call.
 fn in_thread<T: Send + 'static>(
     cx: &Ctx,
     call: impl FnOnce() -> T + Send + 'static,

@@ -11,8 +11,8 @@ use amqp_tokio::{
 use super::{
     Case, cases,
     tools::{
-        assert_channel_closed, becomes_ready, bind, consume, declare_exchange, get, look, open,
-        open_confirming, own_queue, put, ready, shared_queue, text, to,
+        assert_channel_closed, becomes_ready, bind, consume, declare_exchange, fetch, get, look,
+        open, open_confirming, own_queue, put, ready, shared_queue, text, to,
     },
 };
 use crate::{
@@ -28,9 +28,9 @@ pub(super) fn cases() -> Vec<Case> {
         properties_come_back_as_they_were,
         an_unroutable_message_is_returned,
         an_empty_routing_key_is_one,
-        another_connection_sees_what_was_declared,
+        another_connection_sees_declared_entities,
         messages_are_fetched_and_delivered,
-        what_comes_back_is_not_delivered,
+        returned_messages_are_not_delivered,
         nothing_is_unbound_from_the_default_exchange,
     ]
 }
@@ -42,10 +42,7 @@ async fn get_and_acknowledge(cx: Ctx) -> Outcome {
     let queue = own_queue(&channel).await?;
     assert!(channel.get(get(&queue)).await?.is_none());
     put(&channel, "", &queue, "test").await?;
-    let message = channel
-        .get(get(&queue))
-        .await?
-        .ok_or("the queue is empty")?;
+    let message = fetch(&channel, &queue).await?;
     assert_eq!(message.body, "test");
     message.ack()?;
     channel.close().await?;
@@ -97,21 +94,15 @@ async fn a_rejected_message_can_be_fetched_again(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "test").await?;
-    let message = channel
-        .get(get(&queue))
-        .await?
-        .ok_or("the queue is empty")?;
+    let message = fetch(&channel, &queue).await?;
     assert!(!message.method.redelivered);
     assert_eq!(ready(&channel, &queue).await?, 0);
     message.reject(Requeue::Yes)?;
     becomes_ready(&cx, &channel, &queue, 1).await?;
-    let message = channel
-        .get(get(&queue))
-        .await?
-        .ok_or("the queue is empty")?;
+    let message = fetch(&channel, &queue).await?;
     assert!(message.method.redelivered);
     message.ack()?;
-    channel.close().await?; // and what was sent on it before has taken effect
+    channel.close().await?; // and earlier output on it has taken effect
     let channel = connection.open_channel().await?;
     assert_eq!(ready(&channel, &queue).await?, 0);
     Ok(connection.close().await?)
@@ -125,10 +116,7 @@ async fn properties_come_back_as_they_were(cx: Ctx) -> Outcome {
     let properties = basic::Properties::default().message_id("123456")?;
     let confirm = channel.publish(&to("", &queue), &properties, "").await?;
     confirm.await?;
-    let message = channel
-        .get(get(&queue))
-        .await?
-        .ok_or("the queue is empty")?;
+    let message = fetch(&channel, &queue).await?;
     assert_eq!(message.properties.decode()?, properties);
     assert!(message.body.is_empty());
     message.ack()?;
@@ -166,10 +154,7 @@ async fn an_empty_routing_key_is_one(cx: Ctx) -> Outcome {
     let queue = own_queue(&channel).await?;
     bind(&channel, &queue, "direct", "").await?;
     put(&channel, "direct", "", "test").await?;
-    let message = channel
-        .get(get(&queue))
-        .await?
-        .ok_or("the queue is empty")?;
+    let message = fetch(&channel, &queue).await?;
     assert_eq!(message.body, "test");
     assert_eq!(message.method.routing_key, "");
     message.ack()?;
@@ -178,7 +163,7 @@ async fn an_empty_routing_key_is_one(cx: Ctx) -> Outcome {
 
 /// Given an exchange and a queue that are declared, bound and deleted, then a second connection sees
 /// each of it.
-async fn another_connection_sees_what_was_declared(cx: Ctx) -> Outcome {
+async fn another_connection_sees_declared_entities(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let (observer, observing) = open(&cx).await?;
     declare_exchange(&channel, "e", "direct").await?;
@@ -209,7 +194,7 @@ async fn messages_are_fetched_and_delivered(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "fetched").await?;
-    let message = channel.get(get(&queue)).await?.ok_or("nothing arrived")?;
+    let message = fetch(&channel, &queue).await?;
     assert_eq!(message.body, "fetched");
     message.ack()?;
     let mut consumer = channel.consume(consume(&queue)).await?;
@@ -231,7 +216,7 @@ async fn messages_are_fetched_and_delivered(cx: Ctx) -> Outcome {
 
 /// Given a mandatory message, when it cannot be routed, then it comes back and is not delivered;
 /// when it can, then it does not come back.
-async fn what_comes_back_is_not_delivered(cx: Ctx) -> Outcome {
+async fn returned_messages_are_not_delivered(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let queue = own_queue(&channel).await?;
     let mut returns = channel.returns();
@@ -254,8 +239,7 @@ async fn what_comes_back_is_not_delivered(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Given the default exchange, when a queue is unbound from it, then the caller is told that this is
-/// refused.
+/// Given the default exchange, when a queue is unbound from it, then the call is refused.
 async fn nothing_is_unbound_from_the_default_exchange(cx: Ctx) -> Outcome {
     let connection = cx.connect_unchecked().await?;
     let channel = connection.open_channel().await?;

@@ -1,7 +1,7 @@
 //! The scenarios that run on a broker, written once for all runtimes.
 //!
 //! A scenario is an asynchronous function from a [`Ctx`] to an [`Outcome`], in the module of its subject.
-//! `SCENARIOS.md` lists all of them, with the client whose users rely on each.
+//! `SCENARIOS.md` lists all of them, with the client that each comes from.
 
 mod acknowledging;
 mod bystanders;
@@ -79,15 +79,15 @@ pub fn on(runtimes: &[&'static dyn Runtime], cases: &[Case]) -> Vec<Scenario> {
     scenarios
 }
 
-/// A scenario, and what it needs.
+/// A scenario, and its needs.
 #[derive(Clone, Copy)]
 pub struct Case {
-    /// The path of its module, whose last part is the subject.
+    /// The path of its module, with the subject as its last part.
     module: &'static str,
     name: &'static str,
     run: Run,
     place: Place,
-    /// What the embedded broker, which it always has to itself, is to have otherwise.
+    /// Changes to the configuration of the embedded broker, which is always the scenario's own.
     embedded: fn(&mut Config),
     /// The only broker that it runs on, and why it does not on the other.
     only: Option<(Kind, &'static str)>,
@@ -106,7 +106,7 @@ enum Place {
     Alone(&'static [&'static str]),
 }
 
-/// What a scenario may run on.
+/// The brokers that a scenario may run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     RabbitMq,

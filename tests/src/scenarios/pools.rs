@@ -18,8 +18,8 @@ pub(super) fn cases() -> Vec<Case> {
         a_pools_channels_are_given_back,
         publishing_and_consuming_through_a_pool,
         a_pool_replaces_a_channel_that_ended,
-        looking_at_a_pool_disturbs_nobody_who_waits,
-        who_waits_for_a_channel_is_told_of_the_end,
+        looking_at_a_pool_disturbs_no_checkout,
+        a_checkout_ends_with_the_connection,
         a_cancelled_pool_leaves_no_channels,
     ]
 }
@@ -102,7 +102,7 @@ async fn a_pool_replaces_a_channel_that_ended(cx: Ctx) -> Outcome {
         );
     }
 
-    // Whoever waits for a channel gets the one in place of the one that ended.
+    // A checkout that waits gets the channel in place of the one that ended.
     let (held, broken) = (pool.checkout().await?, pool.checkout().await?);
     let waiting = cx.spawn({
         let pool = pool.clone();
@@ -118,9 +118,9 @@ async fn a_pool_replaces_a_channel_that_ended(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Given a pool whose only channel is being replaced, when one waits for it and another one looks how
-/// many are idle, then the first one still gets it.
-async fn looking_at_a_pool_disturbs_nobody_who_waits(cx: Ctx) -> Outcome {
+/// Given a pool with its only channel being replaced, when a checkout waits for it and the idle
+/// channels are counted meanwhile, then the checkout still gets it.
+async fn looking_at_a_pool_disturbs_no_checkout(cx: Ctx) -> Outcome {
     let relay = Relay::start(cx.address)?;
     let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
     let pool = connection.channel_pool(1).await?;
@@ -142,9 +142,9 @@ async fn looking_at_a_pool_disturbs_nobody_who_waits(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Given a pool whose only channel is out, when the connection ends, then who waits for the channel is
-/// told, also if it is never put back.
-async fn who_waits_for_a_channel_is_told_of_the_end(cx: Ctx) -> Outcome {
+/// Given a pool with its only channel out, when the connection ends, then a waiting checkout fails
+/// with the reason, also if the channel is never put back.
+async fn a_checkout_ends_with_the_connection(cx: Ctx) -> Outcome {
     let relay = Relay::start(cx.address)?;
     let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
     let pool = connection.channel_pool(1).await?;
@@ -156,9 +156,9 @@ async fn who_waits_for_a_channel_is_told_of_the_end(cx: Ctx) -> Outcome {
     cx.sleep(Duration::from_millis(50)).await;
     assert!(!waiting.is_finished());
     relay.cut();
-    let told = cx.soon(waiting.join()).await??;
+    let reported = cx.soon(waiting.join()).await??;
     let reason = cx.soon(connection.closed()).await?;
-    assert_eq!(told, Err(Error::ConnectionClosed(reason.clone())));
+    assert_eq!(reported, Err(Error::ConnectionClosed(reason.clone())));
     drop(held);
     let late = pool.checkout().await.map(drop);
     assert_eq!(late, Err(Error::ConnectionClosed(reason)));

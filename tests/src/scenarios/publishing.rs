@@ -14,8 +14,8 @@ use amqp_tokio::{
 use super::{
     Case, cases,
     tools::{
-        assert_channel_closed, becomes_ready, bind, by_peer, declare_exchange, get, in_doubt, look,
-        open, open_confirming, own_queue, put, ready, shared_queue, text, to,
+        assert_channel_closed, becomes_ready, bind, by_peer, declare_exchange, fetch, get,
+        in_doubt, look, open, open_confirming, own_queue, put, ready, shared_queue, text, to,
     },
 };
 use crate::{
@@ -28,8 +28,8 @@ pub(super) fn cases() -> Vec<Case> {
         bodies_of_all_sizes_reach_the_queue,
         a_confirmed_message_is_in_the_queue,
         unroutable_messages_come_back_to_the_listener,
-        nobody_has_to_listen,
-        listeners_share_what_comes_back,
+        returns_need_no_listener,
+        listeners_share_returned_messages,
         a_burst_with_a_missing_exchange_in_it,
         a_burst_with_a_missing_exchange_without_confirms,
         no_route_for_a_mandatory_message,
@@ -40,7 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
         an_exchange_is_declared_with_one_type,
         exchanges_are_bound_to_exchanges,
         a_queue_is_declared_again_as_it_is,
-        only_what_is_published_while_bound_arrives,
+        only_messages_published_while_bound_arrive,
         purge_counts,
         failed_publishes_leave_no_channel_behind,
         the_delivery_mode_arrives_as_it_left,
@@ -64,10 +64,7 @@ async fn bodies_of_all_sizes_reach_the_queue(cx: Ctx) -> Outcome {
             .await?;
         // Without confirms the arrival is not acknowledged.
         becomes_ready(&cx, &channel, &queue, 1).await?;
-        let message = channel
-            .get(get(&queue))
-            .await?
-            .ok_or("the queue is empty")?;
+        let message = fetch(&channel, &queue).await?;
         assert_eq!(message.body, body[..]);
         message.ack()?;
         let delete = queue::Delete::default().queue(&queue)?;
@@ -134,7 +131,7 @@ async fn unroutable_messages_come_back_to_the_listener(cx: Ctx) -> Outcome {
 }
 
 /// Returned messages without a listener are dropped, and the channel goes on.
-async fn nobody_has_to_listen(cx: Ctx) -> Outcome {
+async fn returns_need_no_listener(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let properties = basic::Properties::default();
     for _ in 0..100 {
@@ -155,7 +152,7 @@ async fn nobody_has_to_listen(cx: Ctx) -> Outcome {
 
 /// Given two listeners, then each message goes to one of them, to one that waits if there is one, and
 /// one of them can be dropped.
-async fn listeners_share_what_comes_back(cx: Ctx) -> Outcome {
+async fn listeners_share_returned_messages(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let properties = basic::Properties::default();
     let listeners = [(); 2].map(|()| {
@@ -208,8 +205,8 @@ async fn a_burst_with_a_missing_exchange_in_it(cx: Ctx) -> Outcome {
         assert_eq!(by_peer(&reason).code, ReplyCode::NOT_FOUND);
         match third {
             Ok(third) => match cx.soon(third).await? {
-                Err(Unconfirmed::NotSent(told) | Unconfirmed::Unknown(told)) => {
-                    assert_eq!(told, reason);
+                Err(Unconfirmed::NotSent(reported) | Unconfirmed::Unknown(reported)) => {
+                    assert_eq!(reported, reason);
                 }
                 other => return Err(format!("behind the end: {other:?}").into()),
             },
@@ -223,7 +220,7 @@ async fn a_burst_with_a_missing_exchange_in_it(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// The same without confirms: who asks next on the channel is told.
+/// The same without confirms: the next request on the channel fails.
 async fn a_burst_with_a_missing_exchange_without_confirms(cx: Ctx) -> Outcome {
     let (connection, observing) = open(&cx).await?;
     observing.call(shared_queue("q")).await?;
@@ -231,7 +228,7 @@ async fn a_burst_with_a_missing_exchange_without_confirms(cx: Ctx) -> Outcome {
         let channel = connection.open_channel().await?;
         throw(&channel, "", "q", "1").await?;
         throw(&channel, "missing", "q", "2").await?;
-        // It may be told already.
+        // It may fail already.
         let _late = throw(&channel, "", "q", "3").await;
         let error = own_queue(&channel).await.expect_err("it is closed");
         assert_channel_closed(&error, ReplyCode::NOT_FOUND, basic::Publish::ID);
@@ -278,18 +275,18 @@ async fn publish_get_ack(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "once").await?;
-    fetch(&channel, &queue, "once").await?;
+    fetch_body(&channel, &queue, "once").await?;
     assert!(channel.get(get(&queue)).await?.is_none());
     Ok(connection.close().await?)
 }
 
-/// The same without confirms. What follows on the channel is behind the publish.
+/// The same without confirms. Later requests on the channel are behind the publish.
 async fn publish_get_ack_without_confirms(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     let queue = own_queue(&channel).await?;
     throw(&channel, "", &queue, "once").await?;
     becomes_ready(&cx, &channel, &queue, 1).await?;
-    fetch(&channel, &queue, "once").await?;
+    fetch_body(&channel, &queue, "once").await?;
     assert!(channel.get(get(&queue)).await?.is_none());
     Ok(connection.close().await?)
 }
@@ -341,7 +338,7 @@ async fn exchanges_are_bound_to_exchanges(cx: Ctx) -> Outcome {
         .destination("e2")?;
     channel.call(unbind).await?;
     throw_confirmed(&channel, "e1", "", "c").await?;
-    fetch(&channel, &queue, "b").await?;
+    fetch_body(&channel, &queue, "b").await?;
     assert!(channel.get(get(&queue)).await?.is_none());
     Ok(connection.close().await?)
 }
@@ -365,7 +362,7 @@ async fn a_queue_is_declared_again_as_it_is(cx: Ctx) -> Outcome {
 }
 
 /// Given bind and unbind around the second of three publishes, then only that arrives.
-async fn only_what_is_published_while_bound_arrives(cx: Ctx) -> Outcome {
+async fn only_messages_published_while_bound_arrive(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     declare_exchange(&channel, "e", "direct").await?;
     let queue = own_queue(&channel).await?;
@@ -378,7 +375,7 @@ async fn only_what_is_published_while_bound_arrives(cx: Ctx) -> Outcome {
         .routing_key("key")?;
     channel.call(unbind).await?;
     throw_confirmed(&channel, "e", "key", "c").await?;
-    let message = channel.get(get(&queue)).await?.ok_or("nothing arrived")?;
+    let message = fetch(&channel, &queue).await?;
     assert_eq!(text(&message.body), "b");
     assert_eq!(message.method.message_count, 0);
     message.ack()?;
@@ -428,7 +425,7 @@ async fn the_delivery_mode_arrives_as_it_left(cx: Ctx) -> Outcome {
         };
         let confirm = channel.publish(&to("", &queue), &properties, "").await?;
         confirm.await?;
-        let message = channel.get(get(&queue)).await?.ok_or("nothing arrived")?;
+        let message = fetch(&channel, &queue).await?;
         assert_eq!(message.properties.decode()?, properties);
         message.ack()?;
     }
@@ -440,7 +437,7 @@ async fn a_rejected_message_comes_back_or_is_dead_lettered(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let plain = own_queue(&channel).await?;
     put(&channel, "", &plain, "back").await?;
-    let message = channel.get(get(&plain)).await?.ok_or("nothing arrived")?;
+    let message = fetch(&channel, &plain).await?;
     assert!(!message.method.redelivered);
     message.reject(Requeue::Yes)?;
     becomes_ready(&cx, &channel, &plain, 1).await?;
@@ -470,9 +467,9 @@ async fn a_rejected_message_comes_back_or_is_dead_lettered(cx: Ctx) -> Outcome {
     let Some(FieldValue::Table(death)) = deaths.first() else {
         return Err(format!("the first is no table: {deaths:?}").into());
     };
-    let told = |name| death.get(name).and_then(FieldValue::as_str);
-    assert_eq!(told("reason"), Some("rejected"));
-    assert_eq!(told("queue"), Some(lettering.as_str()));
+    let reported = |name| death.get(name).and_then(FieldValue::as_str);
+    assert_eq!(reported("reason"), Some("rejected"));
+    assert_eq!(reported("queue"), Some(lettering.as_str()));
     message.ack()?;
     Ok(connection.close().await?)
 }
@@ -517,7 +514,7 @@ async fn all_properties_and_headers_survive(cx: Ctx) -> Outcome {
         .app_id("app")?;
     let confirm = channel.publish(&to("", &queue), &properties, "a").await?;
     confirm.await?;
-    let message = channel.get(get(&queue)).await?.ok_or("nothing arrived")?;
+    let message = fetch(&channel, &queue).await?;
     assert_eq!(message.properties.decode()?, properties);
     message.ack()?;
     Ok(connection.close().await?)
@@ -551,8 +548,8 @@ async fn throw_confirmed(
 }
 
 /// Fetches that message, and acknowledges it.
-async fn fetch(channel: &BaseChannel, queue: &ShortStr, body: &str) -> Outcome {
-    let message = channel.get(get(queue)).await?.ok_or("nothing arrived")?;
+async fn fetch_body(channel: &BaseChannel, queue: &ShortStr, body: &str) -> Outcome {
+    let message = fetch(channel, queue).await?;
     assert_eq!(text(&message.body), body);
     Ok(message.ack()?)
 }

@@ -33,10 +33,10 @@ pub(super) fn cases() -> Vec<Case> {
     cases![
         a_declared_queue_has_its_name_and_no_messages,
         an_exclusive_queue_ends_with_its_connection,
-        deleting_a_queue_tells_how_many_messages_it_had,
+        deleting_a_queue_returns_its_number_of_messages,
         a_queue_with_messages_is_not_deleted_if_empty,
         a_queue_with_consumers_is_not_deleted_if_unused,
-        purging_tells_how_many_messages_there_were,
+        purging_returns_the_number_of_messages,
         the_server_names_a_queue_without_a_name,
         a_new_queue_is_empty_and_unused,
         a_time_to_live_may_need_more_than_31_bits,
@@ -78,7 +78,7 @@ async fn an_exclusive_queue_ends_with_its_connection(cx: Ctx) -> Outcome {
 
 /// Given an exclusive queue, when deleted, returns 0; passive declare, 404; with one message in it
 /// delete returns 1.
-async fn deleting_a_queue_tells_how_many_messages_it_had(cx: Ctx) -> Outcome {
+async fn deleting_a_queue_returns_its_number_of_messages(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     for messages in [0, 1] {
         let queue = own_queue(&channel).await?;
@@ -121,7 +121,7 @@ async fn a_queue_with_consumers_is_not_deleted_if_unused(cx: Ctx) -> Outcome {
 }
 
 /// Given an empty or one-message queue, when purged, then 0 or 1.
-async fn purging_tells_how_many_messages_there_were(cx: Ctx) -> Outcome {
+async fn purging_returns_the_number_of_messages(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let purge = queue::Purge::default().queue(&queue)?;

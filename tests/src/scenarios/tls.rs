@@ -1,4 +1,4 @@
-//! What holds over TLS: what snakeMQ's users rely on, and who is refused and why.
+//! Connections over TLS: those that snakeMQ's users rely on, and the reasons of refusals.
 
 use std::{
     io::{Read as _, Write as _},
@@ -30,17 +30,17 @@ pub(super) fn cases() -> Vec<Case> {
         case!(a_message_of_800_kb_is_whole),
         case!(small_messages_keep_their_order),
         case!(a_close_between_deliveries_ends_both_sides_once),
-        case!(who_vanishes_in_the_handshake_harms_nobody),
+        case!(a_client_that_vanishes_in_the_handshake_harms_no_other),
         case!(a_peer_that_vanishes_in_the_handshake_is_left_for_the_next),
         case!(a_broker_of_another_authority_is_refused),
         case!(a_client_of_another_authority_is_refused),
         case!(tls_a_broker_of_another_name_is_refused),
-        case!(tls_an_unknown_broker_is_taken_where_nobody_verifies),
+        case!(tls_an_unknown_broker_is_taken_without_verification),
         case!(tls_a_wrong_password_is_refused_in_words),
         case!(tls_a_port_that_is_dialled_without_tls_says_so),
-        case!(tls_external_logs_in_whom_the_certificate_names),
-        case!(tls_external_refuses_whom_no_certificate_names),
-        case!(tls_external_refuses_whom_nobody_knows),
+        case!(tls_external_logs_in_the_user_of_the_certificate),
+        case!(tls_external_refuses_a_client_without_a_certificate),
+        case!(tls_external_refuses_an_unknown_user),
     ];
     let certified = [
         case!(certificates_on_both_sides),
@@ -52,7 +52,7 @@ pub(super) fn cases() -> Vec<Case> {
     [&anyone[..], &certified, &plain].concat()
 }
 
-/// What is wrong with TLS at that URI.
+/// The error of TLS at that URI.
 async fn fault(cx: &Ctx, uri: &str) -> Result<TlsError, Failure> {
     match cx.soon(cx.connect_to(uri, |_| ())).await? {
         Ok(_) => Err("the connection was opened".into()),
@@ -125,7 +125,7 @@ async fn a_close_between_deliveries_ends_both_sides_once(cx: Ctx) -> Outcome {
 
 /// Given clients that say nothing, something else, or half of a hello, and vanish, then others
 /// connect all the same, and the broker has none of them any more.
-async fn who_vanishes_in_the_handshake_harms_nobody(cx: Ctx) -> Outcome {
+async fn a_client_that_vanishes_in_the_handshake_harms_no_other(cx: Ctx) -> Outcome {
     let mut scanners = Vec::new();
     for words in [
         &b""[..],
@@ -149,7 +149,7 @@ async fn who_vanishes_in_the_handshake_harms_nobody(cx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// Somebody who hangs up on whoever says anything.
+/// A server that hangs up after the first bytes.
 fn hanging_up() -> Result<SocketAddr, Failure> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -190,8 +190,8 @@ async fn certificates_on_both_sides(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Given required client certificates and a client without one, then no connection, and the client
-/// is told why.
+/// Given required client certificates and a client without one, then no connection, and the error
+/// has the reason.
 async fn without_a_certificate_there_is_no_connection(cx: Ctx) -> Outcome {
     let error = fault(&cx, &cx.uri).await?;
     assert!(
@@ -204,8 +204,8 @@ async fn without_a_certificate_there_is_no_connection(cx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// Given a client whose authority the broker does not know, then no connection, and the client is
-/// told why.
+/// Given a client of an authority that the broker does not know, then no connection, and the error has
+/// the reason.
 async fn a_client_of_another_authority_is_refused(cx: Ctx) -> Outcome {
     let error = fault(&cx, &cx.uri_asking(&showing(&cx, "stranger")?)).await?;
     assert_eq!(
@@ -215,7 +215,7 @@ async fn a_client_of_another_authority_is_refused(cx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// Given a broker whose authority the client does not know, then no connection.
+/// Given a broker of an authority that the client does not know, then no connection.
 async fn a_broker_of_another_authority_is_refused(cx: Ctx) -> Outcome {
     let error = fault(&cx, &cx.uri.replace("/ca.pem", "/strange-ca.pem")).await?;
     assert!(
@@ -245,7 +245,7 @@ async fn tls_a_broker_of_another_name_is_refused(cx: Ctx) -> Outcome {
 }
 
 /// Given `verify_none`, then nothing is asked of the broker's certificate.
-async fn tls_an_unknown_broker_is_taken_where_nobody_verifies(cx: Ctx) -> Outcome {
+async fn tls_an_unknown_broker_is_taken_without_verification(cx: Ctx) -> Outcome {
     let (uri, _) = cx.uri.split_once('?').ok_or("no query")?;
     let uri = format!("{uri}?verify=verify_none&server_name_indication=broker.example.com");
     Ok(cx.connect_to(&uri, |_| ()).await?.close().await?)
@@ -259,7 +259,7 @@ async fn tls_a_wrong_password_is_refused_in_words(cx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// Given a port for TLS that is dialled without, then the client is told so.
+/// Given a port for TLS that is dialled without, then the error names TLS.
 async fn tls_a_port_that_is_dialled_without_tls_says_so(cx: Ctx) -> Outcome {
     let (uri, _) = cx.uri.split_once('?').ok_or("no query")?;
     let error = cx.refusal(&uri.replace("amqps://", "amqp://")).await?;
@@ -273,7 +273,7 @@ async fn tls_a_port_that_is_dialled_without_tls_says_so(cx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// Given a plain port that is dialled with TLS, then the client is told so.
+/// Given a plain port that is dialled with TLS, then the error says that it is none for TLS.
 async fn tls_a_plain_port_that_is_dialled_with_tls_says_so(cx: Ctx) -> Outcome {
     let uri = cx.uri.replace("amqp://", "amqps://");
     let error = fault(&cx, &format!("{uri}?verify=verify_none")).await?;
@@ -303,9 +303,9 @@ async fn assert_not_let_in(cx: &Ctx, uri: &str) -> Outcome {
     Ok(())
 }
 
-/// Given EXTERNAL and a client certificate, then the client is who the certificate names, whatever
-/// the URI says.
-async fn tls_external_logs_in_whom_the_certificate_names(cx: Ctx) -> Outcome {
+/// Given EXTERNAL and a client certificate, then the user is that of the certificate, with any user
+/// in the URI.
+async fn tls_external_logs_in_the_user_of_the_certificate(cx: Ctx) -> Outcome {
     let shown = format!("{}&{}", external(&cx), showing(&cx, "client")?);
     let connection = cx.connect_to(&shown, |_| ()).await?;
     connection.open_channel().await?;
@@ -327,13 +327,13 @@ async fn tls_external_logs_in_whom_the_certificate_names(cx: Ctx) -> Outcome {
 }
 
 /// Given EXTERNAL and no client certificate, then 403 access_refused.
-async fn tls_external_refuses_whom_no_certificate_names(cx: Ctx) -> Outcome {
+async fn tls_external_refuses_a_client_without_a_certificate(cx: Ctx) -> Outcome {
     assert_not_let_in(&cx, &external(&cx)).await
 }
 
-/// Given EXTERNAL and a certificate that names nobody whom the broker knows, then 403
+/// Given EXTERNAL and a certificate of a user that the broker does not know, then 403
 /// access_refused.
-async fn tls_external_refuses_whom_nobody_knows(cx: Ctx) -> Outcome {
+async fn tls_external_refuses_an_unknown_user(cx: Ctx) -> Outcome {
     let uri = format!("{}&{}", external(&cx), showing(&cx, "nobody")?);
     assert_not_let_in(&cx, &uri).await
 }

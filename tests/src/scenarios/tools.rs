@@ -1,7 +1,7 @@
-//! What many scenarios do.
+//! Steps that many scenarios share.
 
 use amqp_tokio::{
-    BaseChannel, Channel, CloseReason, ConfirmChannel, Connection, Error, Unconfirmed,
+    BaseChannel, Channel, CloseReason, ConfirmChannel, Connection, Error, Fetched, Unconfirmed,
     core::{
         ApiMisuse, Body, Close, CloseCause, MethodId,
         protocol::{ReplyCode, basic, exchange, queue},
@@ -38,7 +38,7 @@ pub(super) async fn own_queue(channel: &BaseChannel) -> Result<ShortStr, Error> 
     Ok(channel.call(declare).await?.queue)
 }
 
-/// What the broker knows of a queue.
+/// The broker's counts of a queue.
 pub(super) async fn look(channel: &BaseChannel, name: &str) -> Result<queue::DeclareOk, Error> {
     channel
         .call(queue::Declare::default().queue(name)?.passive(true))
@@ -50,8 +50,8 @@ pub(super) async fn ready(channel: &BaseChannel, queue: &str) -> Result<u32, Err
     Ok(look(channel, queue).await?.message_count)
 }
 
-/// Waits until so many messages are ready in a queue. RabbitMQ tells the number before it has dealt
-/// with what was sent to it last and asks for no answer, such as a rejection.
+/// Waits until so many messages are ready in a queue. RabbitMQ reports the number before it has
+/// handled earlier methods without an answer, such as a rejection.
 pub(super) async fn becomes_ready(
     cx: &Ctx,
     channel: &BaseChannel,
@@ -128,6 +128,15 @@ pub(super) fn get(queue: &str) -> basic::Get {
     basic::Get::default().queue(queue).expect("a short name")
 }
 
+/// Fetches a message, to be acknowledged.
+///
+/// # Errors
+/// If the queue is empty, or the fetch fails.
+pub(super) async fn fetch(channel: &BaseChannel, queue: &str) -> Result<Fetched, Failure> {
+    let message = channel.get(get(queue)).await?;
+    message.ok_or_else(|| format!("{queue} is empty").into())
+}
+
 /// A copy of a body as text.
 pub(super) fn text(body: &Body) -> String {
     String::from_utf8(body.to_vec()).expect("text")
@@ -161,7 +170,7 @@ pub(super) fn assert_misuse<T: std::fmt::Debug>(result: Result<T, Error>, misuse
     }
 }
 
-/// What the server said when it closed.
+/// The code and text of the server's close.
 #[track_caller]
 pub(super) fn by_peer(reason: &CloseReason) -> &Close {
     match reason.by_peer() {

@@ -22,7 +22,7 @@ use crate::{
 pub(super) fn cases() -> Vec<Case> {
     cases![
         a_reply_finds_its_request,
-        replies_are_told_apart_by_handlers,
+        replies_are_routed_to_handlers,
         direct_replies_need_no_queue,
         hello_world,
         work_queues,
@@ -47,7 +47,7 @@ async fn hello_world(cx: Ctx) -> Outcome {
         channel
             .publish(&to_hello, &properties, "Hello World!")
             .await?;
-        connection.close().await?; // what was accepted is sent first
+        connection.close().await?; // accepted messages are sent first
     }
     let connection = cx.connect().await?;
     let channel = connection.open_channel().await?;
@@ -141,7 +141,7 @@ async fn subscribe(
     channel.consume_no_ack(consume(&queue)).await
 }
 
-/// What so many messages say.
+/// The bodies of so many messages.
 async fn read(
     cx: &Ctx,
     consumer: &mut Consumer<NoAck>,
@@ -155,7 +155,7 @@ async fn read(
     Ok(bodies)
 }
 
-/// Tutorial 3: everybody gets everything.
+/// Tutorial 3: each consumer gets every message.
 async fn publish_and_subscribe(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     declare_exchange(&channel, "logs", "fanout").await?;
@@ -172,7 +172,7 @@ async fn publish_and_subscribe(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// Tutorial 4: everybody gets what he asked for.
+/// Tutorial 4: each consumer gets the messages of its bindings.
 async fn routing(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     declare_exchange(&channel, "direct_logs", "direct").await?;
@@ -346,7 +346,7 @@ async fn a_reply_finds_its_request(cx: Ctx) -> Outcome {
 }
 
 /// The same with handlers for the replies, and all requests under way at once.
-async fn replies_are_told_apart_by_handlers(cx: Ctx) -> Outcome {
+async fn replies_are_routed_to_handlers(cx: Ctx) -> Outcome {
     const REQUESTS: u64 = 20;
     let connection = cx.connect().await?;
     let server = start_server(&cx, &connection, REQUESTS as usize).await?;
@@ -393,7 +393,8 @@ async fn direct_replies_need_no_queue(cx: Ctx) -> Outcome {
     Ok(connection.close().await?)
 }
 
-/// A message that nobody takes comes back to its sender, one that somebody takes does not.
+/// A mandatory message without a consumer's queue is returned to its sender, one with such a queue
+/// is not.
 async fn send_with_return(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;

@@ -1,4 +1,4 @@
-//! What holds for every adapter with sockets, on its runtime.
+//! The tests of every adapter with sockets, on its runtime.
 
 use std::{
     future::Future,
@@ -35,11 +35,10 @@ pub async fn large_message(connection: &Connection) -> Outcome {
     Ok(())
 }
 
-/// A served broker is connected to by the name of its host, and tells its clients when it is shut
-/// down.
+/// A served broker is connected to by the name of its host, and its clients learn of its shutdown.
 pub async fn over_tcp<R: Runtime>(runtime: R, server: Server<R>) -> Outcome {
     let port = server.local_addr().port();
-    // The name has an address that nobody listens on, where it has one for IPv6.
+    // The name has an address without a listener, where it has one for IPv6.
     let options = Options::from_uri(&format!("amqp://localhost:{port}"))?;
     let connection = connect(&runtime, &options).await?;
     large_message(&connection).await?;
@@ -79,7 +78,7 @@ pub async fn over_unix<R: Runtime + Default, T: Transport + Unpin + 'static>(
     Ok(())
 }
 
-/// A name is resolved, and what is wrong with another one told as the system says it.
+/// A name is resolved, and the error of another one is the system's.
 pub async fn resolving<R: Runtime + Default>() -> Outcome {
     let runtime = R::default();
     let addresses = runtime.resolve("localhost", 7).await?;
@@ -89,8 +88,8 @@ pub async fn resolving<R: Runtime + Default>() -> Outcome {
 
     let nobody = "nobody.invalid";
     let said = (nobody, 7).to_socket_addrs().err().ok_or("it has one")?;
-    let told = runtime.resolve(nobody, 7).await.err().ok_or("it has one")?;
-    assert_eq!(told.to_string(), said.to_string());
+    let reported = runtime.resolve(nobody, 7).await.err().ok_or("it has one")?;
+    assert_eq!(reported.to_string(), said.to_string());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What the tests of several crates share.
+//! The common parts of the tests of several crates.
 //!
 //! - [`meter`]: an allocator that counts.
 //! - [`foreign`]: wakers that run code of a test.

@@ -1,4 +1,4 @@
-//! An allocator that counts what each thread holds.
+//! An allocator that counts the memory of each thread.
 
 #![allow(unsafe_code, reason = "there is no safe way to be an allocator")]
 
@@ -7,7 +7,7 @@ use std::{
     cell::Cell,
 };
 
-/// Counts what each thread holds. A test target that measures declares it:
+/// Counts the memory of each thread. A test target that measures declares it:
 ///
 /// ```
 /// # use amqp_test_support::meter::Counting;
@@ -46,7 +46,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// What a function returns, and by how many bytes at most the memory held by this thread grew while
+/// The result of a function, and the most bytes by which the memory held by this thread grew while
 /// it ran. A block that grows counts with its old and its new size while it is moved.
 pub fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.with(|held| {

@@ -14,14 +14,14 @@ use bytes::Bytes;
 
 use super::{Peer, Rig};
 
-/// What the operations are done on.
+/// The handles that the operations use.
 #[derive(Clone)]
 pub struct Handles {
     pub connection: Connection,
     pub plain: Rc<Channel>,
     pub confirm: Rc<ConfirmChannel>,
     pub tx: Rc<TxChannel>,
-    /// Tells the operations of one test apart.
+    /// Distinguishes the operations of one test.
     pub number: u32,
 }
 
@@ -40,7 +40,7 @@ impl Handles {
     }
 }
 
-/// Gives the server what the operations expect of it.
+/// Prepares the server for the operations.
 pub fn stock(peer: &mut Peer) {
     peer.unroutable = true;
     peer.gettable = ["m1", "m2", "m3"].map(Bytes::from).into();
@@ -101,7 +101,7 @@ pub const OPERATIONS: [(&str, Operation); 21] = [
     }),
     ("calls", |on| {
         Box::pin(async move {
-            // What the others have outstanding is not to be taken back.
+            // The deliveries of others are not to be taken back.
             let channel = on.connection.open_channel().await?;
             channel.call(basic::Qos::default()).await?;
             call(&channel, on.number).await?;
@@ -226,7 +226,7 @@ fn ended(unconfirmed: Unconfirmed) -> Error {
     }
 }
 
-/// A request whose answer tells which request it is the answer of.
+/// A request with a reply that identifies it.
 pub async fn call(channel: &BaseChannel, number: u32) -> Result<(), Error> {
     let name = format!("q{number}");
     let declare = queue::Declare::default().queue(&name)?;

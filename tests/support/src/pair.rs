@@ -1,4 +1,4 @@
-//! A client and a server at work, with a line between them that may damage what it carries.
+//! A client and a server at work, with a line between them that may damage the bytes.
 //!
 //! The input is a list of things to do, so that a target of cargo-fuzz is a shim of a few lines
 //! around [`pair`].
@@ -16,7 +16,7 @@ use amqp_core::{
 use bytes::{Buf as _, BytesMut};
 use core::time::Duration;
 
-/// What to do, and with what: one byte after the other, and then zeros.
+/// The steps and their arguments: one byte after the other, and then zeros.
 struct Script<'a>(&'a [u8]);
 
 impl Script<'_> {
@@ -36,8 +36,9 @@ impl Script<'_> {
     }
 }
 
-/// Does what the bytes say. Checks that each request and each publish has exactly one outcome; and,
-/// when the first byte is even and the line so a good one, that nothing goes wrong on it.
+/// Runs the steps that the bytes encode. Checks that each request and each publish has exactly one
+/// outcome; and, when the first byte is even and the line so a good one, that nothing goes wrong on
+/// it.
 pub fn pair(data: &[u8]) {
     let mut script = Script(data);
     let faulty = script.byte() % 2 == 1;
@@ -77,7 +78,7 @@ struct Server {
     machine: server::Connection,
     input: BytesMut,
     channels: Vec<ChannelId>,
-    /// What the client waits for.
+    /// The outstanding requests of the client.
     owed: VecDeque<(ChannelId, ClientMethod)>,
     consumers: Vec<(ChannelId, ShortStr)>,
     /// Publishes that were not confirmed.
@@ -95,8 +96,8 @@ struct Pair {
     to_server: BytesMut,
 }
 
-/// What goes wrong because the channel or the connection is not open any more, or because a mistake
-/// was refused, changes nothing.
+/// A command that fails because the channel or the connection is not open any more, or because a
+/// mistake was refused, changes nothing.
 fn refused<T>(result: Result<T, ApiMisuse>) -> Option<T> {
     result.ok()
 }
@@ -167,7 +168,7 @@ impl Pair {
         self.look();
     }
 
-    /// Takes what there is to send, and what happened.
+    /// Takes the output, and the events.
     fn look(&mut self) {
         let mut out = Transmit::new();
         loop {
@@ -180,8 +181,12 @@ impl Pair {
             if client.is_none() && server.is_none() {
                 break;
             }
-            client.into_iter().for_each(|event| self.client.told(event));
-            server.into_iter().for_each(|event| self.server.told(event));
+            client
+                .into_iter()
+                .for_each(|event| self.client.on_event(event));
+            server
+                .into_iter()
+                .for_each(|event| self.server.on_event(event));
         }
     }
 
@@ -278,7 +283,7 @@ fn take(out: &mut Transmit, to: &mut BytesMut) {
 }
 
 impl Client {
-    fn told(&mut self, event: ClientEvent) {
+    fn on_event(&mut self, event: ClientEvent) {
         assert!(!self.ended, "{event:?} after the end");
         match event {
             ClientEvent::Reply { request, .. }
@@ -344,10 +349,10 @@ impl Client {
         );
     }
 
-    /// A request was given up: nothing is told of it that was not told before.
+    /// A request was abandoned: no event of it follows.
     fn forget(&mut self, request: RequestId) {
         while let Some(event) = self.machine.poll_event() {
-            self.told(event);
+            self.on_event(event);
         }
         self.requests.remove(&request);
     }
@@ -420,8 +425,8 @@ impl Client {
 
     fn consume(&mut self, script: &mut Script<'_>) {
         let how = script.byte();
-        // A tag is used once: what a server says of a consumer that was cancelled without waiting
-        // for the answer would be taken for that of another.
+        // A tag is used once: a server's methods for a consumer that was cancelled without waiting
+        // for the answer would be taken for those of another.
         let consumer_tag = match how % 2 {
             0 => ShortStr::new(),
             _ => format!("t{}", self.consumers.len()).parse().unwrap(),
@@ -490,7 +495,7 @@ impl Client {
 }
 
 impl Server {
-    fn told(&mut self, event: ServerEvent) {
+    fn on_event(&mut self, event: ServerEvent) {
         assert!(!self.ended, "{event:?} after the end");
         match event {
             ServerEvent::Authenticate(_) => self.machine.accept().unwrap(),

@@ -1,6 +1,6 @@
-//! What happens to a connection whose runtime stands still: a program that blocks its only thread
-//! for longer than a peer may be silent has not heard the peer, which is not the peer's fault. Its
-//! heartbeats wait to be read.
+//! A connection whose runtime stands still: a program that blocks its only thread for longer than a
+//! peer may be silent has not read the peer's heartbeats, which wait to be read. That is not the
+//! peer's fault.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -52,7 +52,7 @@ fn start() -> io::Result<(SocketAddr, JoinHandle<io::Result<()>>)> {
     Ok((address, server))
 }
 
-/// A server that lets everybody in, sends heartbeats every half a second, and misses none.
+/// A server that accepts every client, sends heartbeats every half a second, and misses none.
 fn serve(mut stream: TcpStream) -> io::Result<()> {
     let begun = time::Instant::now();
     let now = || Instant::from_origin(begun.elapsed());

@@ -1,8 +1,9 @@
-//! What one side says, played to a client or a server.
+//! The bytes of one side, replayed to a client or a server.
 //!
 //! Both functions take any bytes. Methods that can be read are looked at before they are fed, and
-//! the machine is made to ask what they answer, so that a recorded stream runs to its end and a
-//! damaged one runs far. A target of cargo-fuzz is a shim of a few lines around them: see `fuzz/`.
+//! the machine is made to send the requests that they answer, so that a recorded stream runs to its
+//! end and a damaged one runs far. A target of cargo-fuzz is a shim of a few lines around them: see
+//! `fuzz/`.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +22,7 @@ use amqp_core::{
 };
 use bytes::{Buf as _, BytesMut};
 
-/// What came of a stream.
+/// The result of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// How many events there were before the end of the stream.
@@ -32,7 +33,8 @@ pub struct Outcome {
     pub digest: u64,
 }
 
-/// Plays what a server says to a client: each frame in pieces of that many bytes, whole when 0.
+/// Replays the bytes of a server to a client: each frame in pieces of that many bytes, whole when
+/// 0.
 pub fn client(pieces: usize, stream: &[u8]) -> Outcome {
     let config = client::Config::default()
         .checks(Checks::Standard)
@@ -53,7 +55,7 @@ pub fn client(pieces: usize, stream: &[u8]) -> Outcome {
     watched.end()
 }
 
-/// Plays what a client says to a server, from the protocol header on.
+/// Replays the bytes of a client to a server, from the protocol header on.
 pub fn server(pieces: usize, stream: &[u8]) -> Outcome {
     let config = server::Config::default().frame_min(4096);
     let mut watched = Watched::new(Server {
@@ -66,7 +68,7 @@ pub fn server(pieces: usize, stream: &[u8]) -> Outcome {
     watched.end()
 }
 
-/// A machine, and an application that does with it what the stream expects.
+/// A machine, and an application that makes the calls that the stream expects.
 trait Player {
     type Event: Debug;
 
@@ -81,7 +83,7 @@ trait Player {
     fn prepare(&mut self, number: u16, method: Method);
 }
 
-/// A player of whom everything is checked that must always hold.
+/// A player under check of all invariants.
 struct Watched<P> {
     player: P,
     now: Instant,
@@ -142,7 +144,7 @@ impl<P: Player> Watched<P> {
         }
     }
 
-    /// Takes what there is to send, and what happened.
+    /// Takes the output, and the events.
     fn look(&mut self) {
         loop {
             self.take_output();
@@ -183,7 +185,7 @@ impl<P: Player> Watched<P> {
         }
     }
 
-    /// Nothing comes any more: in whatever state it is, the machine comes to its end.
+    /// The end of the stream: in any state, the machine comes to its end.
     fn end(mut self) -> Outcome {
         let (events, reason) = (self.events, self.player.reason().cloned());
         for _ in 0..20 {
@@ -251,7 +253,8 @@ impl Player for Server {
         }
     }
 
-    /// Closes what the client is about to confirm the close of, and asks what it answers.
+    /// Closes the channel or connection that the client is about to confirm the close of, and sends
+    /// the requests that a method answers.
     fn prepare(&mut self, number: u16, method: Method) {
         if let Method::ConnectionCloseOk(_) = method {
             self.connection.close(ReplyCode::CONNECTION_FORCED, "");
@@ -260,7 +263,7 @@ impl Player for Server {
         let Some(mut channel) = id.and_then(|id| self.connection.channel(*id)) else {
             return;
         };
-        // What cannot be asked any more is none of the stream's faults.
+        // A request that is refused is none of the stream's faults.
         match method {
             Method::ChannelCloseOk(_) => {
                 channel.close(ReplyCode::NOT_FOUND, "", None).ok();
@@ -336,7 +339,7 @@ impl Player for Client {
 }
 
 impl Client {
-    /// Asks on a channel what that answers.
+    /// Sends the request on a channel that the method answers.
     fn ask(&mut self, number: u16, answer: Method) {
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
@@ -345,7 +348,7 @@ impl Client {
             return;
         };
         fn call(commands: &mut client::ChannelMut<'_>, request: &(impl Request + ClientSent)) {
-            // What cannot be asked any more is none of the stream's faults.
+            // A request that is refused is none of the stream's faults.
             commands.call(request).ok();
         }
         let it = &mut commands;

@@ -1,4 +1,4 @@
-//! A little executor: it polls what was woken, and notices what should have been.
+//! A little executor: it polls woken tasks, and notices missing wake-ups.
 
 use std::{
     cell::RefCell,
@@ -69,7 +69,7 @@ impl Probe {
     }
 }
 
-/// What a connection begins with, on both sides.
+/// The configuration of both sides.
 #[derive(Debug)]
 pub struct Setup {
     pub client: Config,
@@ -93,13 +93,14 @@ impl Default for Setup {
     }
 }
 
-/// Who is next, when several have something to do.
+/// The choice of the next task, when several have work.
 #[derive(Clone, Debug)]
 pub enum Order {
     RoundRobin,
     /// The state of a generator of numbers.
     Random(u64),
-    /// As told, then always the first. What was chosen, and out of how many, is noted.
+    /// The given choices, then always the first. Each choice is noted, with the number of
+    /// alternatives.
     Script {
         choices: Vec<usize>,
         taken: Vec<(usize, usize)>,
@@ -132,7 +133,7 @@ struct Slot {
     probe: Arc<Probe>,
 }
 
-/// A future that was spawned, and what comes of it.
+/// A future that was spawned, and its output.
 #[derive(Debug)]
 pub struct Task<T> {
     at: usize,
@@ -140,7 +141,7 @@ pub struct Task<T> {
 }
 
 impl<T> Task<T> {
-    /// What came of it, once.
+    /// Takes its output; `Some` once, when it has ended.
     pub fn take(&self) -> Option<T> {
         self.output.borrow_mut().take()
     }
@@ -159,7 +160,7 @@ pub struct Rig {
     pub hook: Arc<Hook>,
     /// The driver is the first.
     tasks: Vec<Slot>,
-    /// Whose turn it was last.
+    /// The task of the last turn.
     turn: usize,
     pub order: Order,
     /// How many steps were taken.
@@ -325,7 +326,7 @@ impl Rig {
         }
     }
 
-    /// Lets one of those act who have something to do; false if nobody has.
+    /// Lets one of the tasks with work run; false if there is none.
     pub fn step(&mut self) -> bool {
         let server = self.tasks.len();
         let mut ready: Vec<usize> = (0..server)
@@ -365,7 +366,7 @@ impl Rig {
         true
     }
 
-    /// Goes on until nobody has anything to do, and makes sure that nobody who has was forgotten.
+    /// Runs until no task has work, and checks that no task with work was left unwoken.
     pub fn run(&mut self) {
         self.settle();
         let hooked = self.hook.take();
@@ -393,7 +394,7 @@ impl Rig {
         self.world().alarm.as_ref().map_or(never, |&(at, _)| at)
     }
 
-    /// What changes when anything is achieved.
+    /// A number for each kind of progress.
     fn progress(&self) -> (u64, u64, usize, usize) {
         let world = self.world();
         (world.read, world.written, self.ended, world.peer.saw.len())
@@ -418,7 +419,7 @@ impl Rig {
         }
     }
 
-    /// What a future gives at its first poll; none if it has to wait.
+    /// The output of a future at its first poll; `Some` if it does not wait.
     pub fn ready<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         match Probe::new().poll(pin!(future)) {
             Poll::Ready(output) => Some(output),
@@ -440,7 +441,7 @@ impl Rig {
         self.run();
     }
 
-    // What holds at the end of every test.
+    // The end of every test.
 
     /// Makes sure that the connection can still be used.
     pub fn check_usable(&mut self, connection: &Connection) {
@@ -455,8 +456,8 @@ impl Rig {
         assert_eq!(declared.queue, "usable");
     }
 
-    /// Drops the last handle, and makes sure that all ends well: the server was told, lost
-    /// nothing, and had nothing to complain about.
+    /// Drops the last handle, and checks that all ends well: the server received the close, lost
+    /// nothing, and noted no violation.
     pub fn finish(mut self, connection: Connection) {
         drop(connection);
         self.run();

@@ -1,5 +1,5 @@
-//! What holds for TLS with every adapter: that it has what rustls says, by its runtime's own glue.
-//! What else is refused, and for which reasons, does not depend on the adapter.
+//! TLS with every adapter: the verdicts of rustls through its runtime's own glue. The other reasons
+//! of refusals do not depend on the adapter.
 
 use std::{error::Error, io, sync::Arc};
 
@@ -49,7 +49,7 @@ impl Authority {
         })
     }
 
-    /// What a server with its certificate is configured with; it wants one of these clients.
+    /// The configuration of a server with its certificate; it wants one of these clients.
     fn server(
         &self,
         clients: Option<&Self>,
@@ -116,7 +116,7 @@ impl Authority {
     }
 }
 
-/// What is wrong with TLS as these options have it.
+/// The error of TLS with these options.
 async fn refused<R: Runtime>(runtime: &R, options: &Options) -> Result<TlsError, Failure> {
     match connect(runtime, options).await {
         Err(ConnectError::Tls { error, .. }) => Ok(error),
@@ -154,8 +154,8 @@ pub async fn mutual<R: Runtime + Default>(
     Ok(())
 }
 
-/// Who has shown a certificate logs in with it, as whom it names, with each version of TLS. Who has
-/// shown none, or is not known by that name, is refused.
+/// A client with a certificate logs in with it, as the user that it names, with each version of
+/// TLS. A client without one, or with an unknown name, is refused.
 pub async fn external<R: Runtime + Default>(
     serve: impl AsyncFn(ServerTls) -> io::Result<Server<R>>,
 ) -> Outcome {
@@ -262,8 +262,8 @@ pub async fn one_sided<R: Runtime + Default>(
     Ok(())
 }
 
-/// The tests of an adapter, by what runs a future, what serves a broker without TLS, and what serves
-/// one with it.
+/// The tests of an adapter, by the functions that run a future, that serve a broker without TLS,
+/// and that serve one with it.
 #[macro_export]
 macro_rules! secured_tests {
     ($run:expr, $plain:expr, $serving:expr) => {
@@ -283,7 +283,7 @@ macro_rules! secured_tests {
         }
 
         #[test]
-        fn a_port_with_tls_is_told_from_one_without() -> $crate::adapter::Outcome {
+        fn a_port_with_tls_differs_from_one_without() -> $crate::adapter::Outcome {
             $run(async { $crate::secured::one_sided($plain().await?, $serving).await })
         }
     };

@@ -19,7 +19,7 @@ use super::peer::Peer;
 /// How a transport ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The server has hung up: what it sent is still read, then the stream ends. Writes vanish.
+    /// The server has hung up: its output is still read, then the stream ends. Writes vanish.
     Eof,
     /// Reading fails, and writing vanishes.
     ReadError,
@@ -51,7 +51,7 @@ pub struct World {
     /// Closing waits for ever.
     pub close_stalled: bool,
     pub cut: Option<Cut>,
-    /// With what reading fails when it does.
+    /// The error of a failing read.
     pub read_error: io::ErrorKind,
     /// So many heartbeats come one by one when nothing else does.
     pub babble: usize,
@@ -125,7 +125,7 @@ impl World {
         self.closed || self.dropped || self.cut.is_some()
     }
 
-    /// The server takes what has come, acts, and sends.
+    /// The server reads its input, acts, and sends.
     pub fn step_server(&mut self) {
         if !self.peer.deaf {
             let count = self.to_server.len().min(self.server_max);
@@ -329,15 +329,15 @@ fn lock(world: &Shared) -> MutexGuard<'_, World> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Something that happens while the driver calls its transport or its clock: what another thread
-/// would do in between the driver's looks at the connection.
+/// An action while the driver calls its transport or its clock: that of another thread in between
+/// the driver's looks at the connection.
 #[derive(Default)]
 pub struct Hook(Mutex<Hooked>);
 
 #[derive(Default)]
 struct Hooked {
     calls: usize,
-    /// At which call, and what.
+    /// The number of the call, and the action.
     action: Option<(usize, Action)>,
 }
 

@@ -12,7 +12,7 @@ use amqp_tests::{
 /// a build without optimisations, and shares are even after many turns only.
 const TIME: Duration = Duration::from_millis(200);
 
-/// Bodies of such a size fill the output with many messages, so that a short time tells enough.
+/// Bodies of such a size fill the output with many messages, so that a short time is enough.
 const SMALL: usize = 100;
 
 /// The most that one publisher may do for each that another does.

@@ -15,7 +15,7 @@ use crate::meter::uncounted;
 /// A message: its publisher, and its number there, from 1.
 pub(crate) type Id = (u32, u32);
 
-/// How often each outcome of a publish was told.
+/// The number of publishes with each outcome.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts(pub(crate) BTreeMap<&'static str, u64>);
 
@@ -82,7 +82,7 @@ impl Ledger {
         self.with(|books| books.never.insert(id, why));
     }
 
-    /// A message that has arrived; says what is wrong about it.
+    /// A message that has arrived; returns its faults.
     pub(crate) fn arrived(&self, body: &Body, redelivered: bool) -> Result<(), String> {
         uncounted(|| {
             let (publisher, number) = read(body)?;
@@ -106,7 +106,7 @@ impl Ledger {
         })
     }
 
-    /// What is wrong when nothing more will arrive.
+    /// The faults when nothing more will arrive.
     pub(crate) fn settle(&self) -> Vec<String> {
         self.with(|books| {
             let mut faults = Vec::new();
@@ -120,7 +120,7 @@ impl Ledger {
             for (id, why) in &books.never {
                 if books.arrived.contains(id) {
                     faults.push(format!(
-                        "message {id:?} (publisher, number) arrived, but was told as {why}"
+                        "message {id:?} (publisher, number) arrived, but was reported as {why}"
                     ));
                 }
             }

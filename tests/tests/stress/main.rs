@@ -2,7 +2,7 @@
 //! everything ends within its bound, each publish has one outcome, messages keep their order, memory
 //! stays bounded, and no other task starves. Publishers that never pause get the same share.
 //!
-//! `STRESS_SEED` and `STRESS_SECONDS` (per runtime) set what is printed as the seed, and the time.
+//! `STRESS_SEED` and `STRESS_SECONDS` (per runtime) set the seed, which is printed, and the time.
 
 mod consume;
 mod fair;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let seed = number("STRESS_SEED").unwrap_or_else(fresh_seed);
     let seconds = number("STRESS_SECONDS").unwrap_or(SECONDS);
     let rows = Arc::new(Mutex::new(Vec::new()));
-    // What they measure is the process's.
+    // They measure the whole process.
     let turn = Arc::new(Mutex::new(()));
     let limit = Duration::from_secs(15 * (seconds + 60));
     let mut scenarios = Vec::new();

@@ -1,5 +1,5 @@
-//! An allocator that counts what the client holds, with the test around it, and not what the broker
-//! in the same process does.
+//! An allocator that counts the memory of the client, with the test around it, and not that of the
+//! broker in the same process.
 
 #![allow(unsafe_code, reason = "there is no safe way to be an allocator")]
 

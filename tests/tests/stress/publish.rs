@@ -106,7 +106,7 @@ impl Actor {
         false
     }
 
-    /// What becomes of a publish that was not accepted; false if the channel is no good any more.
+    /// The outcome of a publish that was not accepted; false if the channel is no good any more.
     fn refused(&self, message: &Message, error: &Error) -> bool {
         let ledger = self.session.ledger();
         let (outcome, goes_on) = match error {
@@ -151,7 +151,7 @@ fn destination(random: &mut Random) -> To {
     }
 }
 
-/// What became of a publish without a confirm.
+/// The outcome of a publish without a confirm.
 enum Sent {
     Accepted,
     GivenUp,
@@ -162,7 +162,7 @@ enum Sent {
 }
 
 impl Actor {
-    /// Publishes without a confirm, which is given up at times, and notes what became of it.
+    /// Publishes without a confirm, which is given up at times, and notes the outcome.
     async fn send(
         &mut self,
         message: &Message,
@@ -186,7 +186,7 @@ impl Actor {
     }
 }
 
-/// Publishes without confirms, and takes some of what is returned.
+/// Publishes without confirms, and takes some of the returned messages.
 pub(crate) async fn plain(mut actor: Actor) {
     let deadlines = actor.session.deadlines;
     while !actor.is_over() {
@@ -228,7 +228,7 @@ pub(crate) async fn plain(mut actor: Actor) {
     }
 }
 
-/// Publishes as much as there is room for to queues that drop what is too much for them.
+/// Publishes as much as there is room for to queues that drop the excess.
 pub(crate) async fn flood(mut actor: Actor) {
     let deadlines = actor.session.deadlines;
     while !actor.is_over() {
@@ -356,7 +356,7 @@ async fn publish_confirmed(actor: &mut Actor, channel: &ConfirmChannel, count: u
     }
 }
 
-/// Waits for what becomes of a publish, and notes it.
+/// Waits for the outcome of a publish, and notes it.
 async fn settle(actor: &mut Actor, to: To, id: Id, mut confirm: Confirm) {
     let deadlines = actor.session.deadlines;
     if actor.random.percent(10) {

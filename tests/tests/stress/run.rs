@@ -1,4 +1,4 @@
-//! A run on one runtime, and what comes of it.
+//! A run on one runtime, and its result.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ const SESSIONS: usize = 3;
 /// actors each may have a message of 220 KiB in hand.
 const MEMORY_MAX: isize = 24 << 20;
 
-/// What may be left when all has ended, in bytes: what a runtime keeps.
+/// The most memory that may be left at the end, in bytes: that of a runtime.
 const LEFT_MAX: isize = 8 << 20;
 
 /// For so much of the time nothing goes wrong with the server and the line.
@@ -50,7 +50,7 @@ const TICK_RATIO: u32 = 4;
 /// ... and this.
 const TICK_MAX: Duration = Duration::from_millis(1000);
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Row {
     runtime: &'static str,
@@ -193,7 +193,7 @@ fn judge(row: &Row) -> Vec<String> {
         ));
     }
     let count = |outcome| row.counts.get(outcome).copied().unwrap_or_default();
-    let told: u64 = [
+    let reported: u64 = [
         "confirmed",
         "nacked",
         "returned",
@@ -206,9 +206,9 @@ fn judge(row: &Row) -> Vec<String> {
     .map(count)
     .iter()
     .sum();
-    if told != count("accepted") {
+    if reported != count("accepted") {
         faults.push(format!(
-            "{} publishes with confirms were accepted, and {told} outcomes told or left",
+            "{} publishes with confirms were accepted, and {reported} outcomes reported or left",
             count("accepted")
         ));
     }
@@ -278,7 +278,7 @@ async fn declare(connection: &Connection) -> Outcome {
     Ok(())
 }
 
-/// Takes what is left in the queues.
+/// Takes the remaining messages of the queues.
 async fn drain(world: &World) -> Outcome {
     let connection = connect(world).await?;
     let channel = connection.open_channel().await?;

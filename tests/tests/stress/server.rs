@@ -1,4 +1,4 @@
-//! The embedded broker, on threads that do not count, and what goes wrong with it.
+//! The embedded broker, on threads that do not count, and its faults.
 
 use std::{
     io,
@@ -34,7 +34,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(seed: u64) -> Result<Self, Failure> {
-        let (tell, told) = mpsc::channel();
+        let (tell, reported) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("broker".into())
@@ -42,7 +42,7 @@ impl Server {
                 meter::exempt_thread();
                 let _told = run(seed, &tell, stopped).map_err(|error| tell.send(Err(error)));
             })?;
-        let (address, broker) = told.recv()??;
+        let (address, broker) = reported.recv()??;
         Ok(Self {
             address,
             broker,
@@ -59,7 +59,7 @@ impl Server {
         meter::uncounted(|| self.broker.inspect().connections.len())
     }
 
-    /// Closes what is left, over with all faults.
+    /// Closes the remaining connections, and ends all faults.
     pub(crate) fn calm(&self) {
         meter::uncounted(|| {
             self.broker.with(|broker| {
@@ -141,7 +141,7 @@ impl Mischief {
     }
 }
 
-/// Connections whose bytes are disturbed, and until when.
+/// Connections with disturbed bytes, and the end of the disturbance.
 type Stalled = Vec<(Instant, ConnectionKey)>;
 
 fn lift(broker: &LocalBroker, stalled: &mut Stalled, now: Instant) {

@@ -58,7 +58,7 @@ const CLOSE: Duration = Duration::from_millis(1500);
 /// By then all that waits on a connection that has ended has to know.
 const ENDED: Duration = Duration::from_secs(1);
 
-/// What all actors of a run share.
+/// The state that all actors of a run share.
 pub(crate) struct World {
     pub(crate) runtime: &'static dyn Runtime,
     pub(crate) watch: Arc<Watch>,
@@ -73,7 +73,7 @@ pub(crate) struct World {
     pub(crate) in_calm: AtomicUsize,
 }
 
-/// What the actors of one connection share.
+/// The state that the actors of one connection share.
 pub(crate) struct Session {
     pub(crate) world: Arc<World>,
     /// Which of the sessions it is, which has a queue of its own.
@@ -211,7 +211,7 @@ impl Actor {
             Ok(output) => Some(output),
             Err(error) => {
                 self.session.check(&self.name, operation, &error);
-                // What fails does so at once, again and again.
+                // A failing call fails at once, again and again.
                 self.session.sleep(1).await;
                 None
             }

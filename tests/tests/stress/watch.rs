@@ -1,4 +1,4 @@
-//! The bounds of operations, and what is wrong.
+//! The bounds of operations, and the faults.
 
 use std::{
     collections::BTreeMap,
@@ -18,8 +18,7 @@ use amqp_tokio::Connection;
 
 use crate::{meter::uncounted, random::Random};
 
-/// How much later than its own deadline an operation may end: what a machine with much else to do
-/// takes.
+/// The delay of an operation beyond its own deadline: that of a machine with much else to do.
 pub(crate) const SLACK: Duration = Duration::from_secs(10);
 
 /// How many faults are kept; the first is the one to look at.
@@ -70,8 +69,8 @@ struct Running {
 }
 
 impl Watch {
-    /// Begins to watch. A thread of its own ends the process when an operation hangs: what hangs may
-    /// be the runtime.
+    /// Begins to watch. A thread of its own ends the process when an operation hangs: the runtime
+    /// may hang.
     pub(crate) fn start(label: Label) -> Arc<Self> {
         let watch = Arc::new(Self {
             label,
@@ -120,7 +119,7 @@ impl Watch {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// Notes what must not be.
+    /// Notes a fault.
     pub(crate) fn fault(&self, text: String) {
         let text = uncounted(|| text.clone());
         let mut board = self.lock();

@@ -46,7 +46,7 @@ pub(super) fn deliveries_go_back_by_consumer() -> Vec<Step> {
     ]
 }
 
-pub(super) fn what_a_channel_leaves_takes_its_room_first() -> Vec<Step> {
+pub(super) fn requeued_messages_of_a_channel_take_room_first() -> Vec<Step> {
     vec![
         Step::Queue {
             on: 3,

@@ -2,7 +2,7 @@
 
 use crate::differential::program::{Argument, Exchange, Key, Kind, Step, Traits};
 
-pub(super) fn two_alternates_are_told_apart_by_value() -> Vec<Step> {
+pub(super) fn two_alternates_differ_by_value() -> Vec<Step> {
     vec![
         Step::Exchange {
             on: 2,

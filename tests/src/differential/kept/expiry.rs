@@ -2,7 +2,7 @@
 
 use crate::differential::program::{Argument, Exchange, Key, Kind, Step, Traits};
 
-pub(super) fn what_has_no_time_is_not_left_over() -> Vec<Step> {
+pub(super) fn a_message_without_time_is_not_left_over() -> Vec<Step> {
     vec![
         Step::Queue {
             on: 1,
@@ -41,7 +41,7 @@ pub(super) fn what_has_no_time_is_not_left_over() -> Vec<Step> {
     ]
 }
 
-pub(super) fn what_has_no_time_goes_before_the_next() -> Vec<Step> {
+pub(super) fn a_message_without_time_goes_before_the_next() -> Vec<Step> {
     vec![
         Step::Queue {
             on: 1,
@@ -82,7 +82,7 @@ pub(super) fn what_has_no_time_goes_before_the_next() -> Vec<Step> {
     ]
 }
 
-pub(super) fn what_has_no_time_waits_for_a_higher_priority() -> Vec<Step> {
+pub(super) fn a_message_without_time_waits_for_a_higher_priority() -> Vec<Step> {
     vec![
         Step::Queue {
             on: 3,

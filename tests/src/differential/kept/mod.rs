@@ -17,14 +17,14 @@ const KEPT: [(&str, u64, Steps); 18] = [
         transactions::a_transaction_finds_its_queues_at_the_commit,
     ),
     (
-        "what_a_transaction_cannot_place_is_returned_at_the_commit",
+        "unroutable_messages_of_a_transaction_are_returned_at_the_commit",
         47,
-        transactions::what_a_transaction_cannot_place_is_returned_at_the_commit,
+        transactions::unroutable_messages_of_a_transaction_are_returned_at_the_commit,
     ),
     (
-        "two_alternates_are_told_apart_by_value",
+        "two_alternates_differ_by_value",
         1306,
-        declarations::two_alternates_are_told_apart_by_value,
+        declarations::two_alternates_differ_by_value,
     ),
     (
         "deliveries_go_back_by_consumer",
@@ -37,9 +37,9 @@ const KEPT: [(&str, u64, Steps); 18] = [
         declarations::the_default_exchange_is_a_poor_alternate,
     ),
     (
-        "what_a_channel_leaves_takes_its_room_first",
+        "requeued_messages_of_a_channel_take_room_first",
         1327,
-        consumers::what_a_channel_leaves_takes_its_room_first,
+        consumers::requeued_messages_of_a_channel_take_room_first,
     ),
     (
         "not_empty_comes_before_in_use",
@@ -62,14 +62,14 @@ const KEPT: [(&str, u64, Steps); 18] = [
         transactions::a_transaction_that_is_refused_in_part_fails,
     ),
     (
-        "what_has_no_time_is_not_left_over",
+        "a_message_without_time_is_not_left_over",
         1942,
-        expiry::what_has_no_time_is_not_left_over,
+        expiry::a_message_without_time_is_not_left_over,
     ),
     (
-        "what_has_no_time_goes_before_the_next",
+        "a_message_without_time_goes_before_the_next",
         2449,
-        expiry::what_has_no_time_goes_before_the_next,
+        expiry::a_message_without_time_goes_before_the_next,
     ),
     (
         "each_message_of_a_transaction_has_its_turn",
@@ -77,9 +77,9 @@ const KEPT: [(&str, u64, Steps); 18] = [
         transactions::each_message_of_a_transaction_has_its_turn,
     ),
     (
-        "what_has_no_time_waits_for_a_higher_priority",
+        "a_message_without_time_waits_for_a_higher_priority",
         50024,
-        expiry::what_has_no_time_waits_for_a_higher_priority,
+        expiry::a_message_without_time_waits_for_a_higher_priority,
     ),
     (
         "a_released_consumer_is_last",
@@ -87,9 +87,9 @@ const KEPT: [(&str, u64, Steps); 18] = [
         consumers::a_released_consumer_is_last,
     ),
     (
-        "what_is_done_alike_in_a_transaction_is_done_at_once",
+        "equal_settlements_in_a_transaction_take_effect_together",
         105841,
-        transactions::what_is_done_alike_in_a_transaction_is_done_at_once,
+        transactions::equal_settlements_in_a_transaction_take_effect_together,
     ),
     (
         "a_limit_of_the_channel_releases_in_the_order_of_holding",

@@ -28,7 +28,7 @@ pub(super) fn a_transaction_finds_its_queues_at_the_commit() -> Vec<Step> {
     ]
 }
 
-pub(super) fn what_a_transaction_cannot_place_is_returned_at_the_commit() -> Vec<Step> {
+pub(super) fn unroutable_messages_of_a_transaction_are_returned_at_the_commit() -> Vec<Step> {
     vec![
         Step::Queue {
             on: 2,
@@ -124,7 +124,7 @@ pub(super) fn each_message_of_a_transaction_has_its_turn() -> Vec<Step> {
     ]
 }
 
-pub(super) fn what_is_done_alike_in_a_transaction_is_done_at_once() -> Vec<Step> {
+pub(super) fn equal_settlements_in_a_transaction_take_effect_together() -> Vec<Step> {
     vec![
         Step::Queue {
             on: 0,

@@ -125,7 +125,7 @@ impl Peer {
         self.end_channel(number);
     }
 
-    /// Pauses or resumes publishing on a channel: what the machine has no command for, because no
+    /// Pauses or resumes publishing on a channel: the machine has no command for that, because no
     /// server of today does it.
     pub fn flow(&mut self, number: u16, active: bool) {
         let frame = |method: u8| {

@@ -1,7 +1,7 @@
-//! A server to talk to: it answers what it is asked, tells what it saw, and does what it is told.
+//! A scripted server: it answers requests, records the client's methods, and obeys the test.
 //!
-//! It keeps no queues. What it has delivered it accounts for until it is settled, so that a test
-//! can tell a message that was put back from one that was lost.
+//! It keeps no queues. It accounts for its deliveries until they are settled, so that a test can
+//! distinguish a message that was requeued from one that was lost.
 
 mod answers;
 mod commands;
@@ -58,12 +58,12 @@ pub struct Peer {
     pub confirming: Confirming,
     /// No queue takes a mandatory message.
     pub unroutable: bool,
-    /// What basic.get fetches.
+    /// The messages for basic.get.
     pub gettable: VecDeque<Bytes>,
-    /// What is delivered to a consumer as soon as it is confirmed.
+    /// The messages that are delivered to a consumer as soon as it is confirmed.
     pub at_once: Vec<Bytes>,
     held: VecDeque<(ChannelId, ClientMethod)>,
-    /// What leaves beside what the machine sends, and the answers to it.
+    /// Output beside that of the machine, and the answers to it.
     raw: BytesMut,
     flow_oks: Vec<Vec<u8>>,
     channels: BTreeMap<u16, ChannelId>,
@@ -71,7 +71,7 @@ pub struct Peer {
     committing: BTreeSet<u16>,
     /// The consumers by channel and tag, with `no_ack`.
     pub consumers: BTreeMap<(u16, String), bool>,
-    /// What was delivered or fetched and not settled, by channel and tag.
+    /// The deliveries and fetched messages that are not settled, by channel and tag.
     pub outstanding: BTreeMap<(u16, u64), Bytes>,
     pub acked: Vec<Bytes>,
     pub requeued: Vec<Bytes>,
@@ -80,7 +80,7 @@ pub struct Peer {
     pub rejected: Vec<Bytes>,
     /// Delivered or fetched without acknowledgement.
     pub handed_over: Vec<Bytes>,
-    /// What a real server would have closed the channel or the connection for.
+    /// The violations for which a real server would have closed the channel or the connection.
     pub violations: Vec<String>,
 }
 
@@ -142,7 +142,7 @@ impl Peer {
         self.look();
     }
 
-    /// What it wants to send; nothing while it is mute.
+    /// Takes its output; empty while it is mute.
     pub fn send(&mut self, now: Instant) -> BytesMut {
         if self.mute {
             return BytesMut::new();
@@ -206,7 +206,7 @@ impl Peer {
         }
     }
 
-    /// Takes back what was delivered on a channel.
+    /// Takes back the deliveries of a channel.
     fn end_channel(&mut self, number: u16) {
         self.channels.remove(&number);
         self.committing.remove(&number);
@@ -250,7 +250,7 @@ impl Peer {
         }
     }
 
-    /// RabbitMQ takes whatever comes before a commit is done for a fault of the connection.
+    /// RabbitMQ takes any method before the end of a commit for a fault of the connection.
     fn check_commit(&mut self, number: u16, what: &str) {
         if self.committing.contains(&number) {
             let violation = format!("{what} during tx.commit on channel {number}");

@@ -24,7 +24,7 @@ pub enum Saw {
 }
 
 impl Peer {
-    /// What the client said, in short: the channel, then the method's name.
+    /// The client's methods, in short: the channel, then the method's name.
     pub fn said(&self) -> Vec<String> {
         self.saw.iter().filter_map(Saw::line).collect()
     }
