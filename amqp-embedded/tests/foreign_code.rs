@@ -222,7 +222,7 @@ fn a_body_that_is_written_to_a_pipe_is_dropped_without_its_lock() {
 
 type Spawned = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A runtime whose tasks the test polls.
+/// A runtime with tasks that the test polls.
 #[derive(Clone, Default)]
 struct Tasks(Arc<Mutex<Vec<Spawned>>>);
 

@@ -28,7 +28,7 @@ pub(crate) enum At {
 }
 
 impl At {
-    /// A server in that state, whose output was taken.
+    /// A server in that state, without output.
     pub(crate) fn side(self) -> Side {
         let mut side = Side::new();
         side.feed(&PROTOCOL_HEADER);

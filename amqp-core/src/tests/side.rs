@@ -206,9 +206,9 @@ impl Side {
     }
 
     /// Checks that a fault of the peer has ended the connection by the standard: with one final
-    /// event that names it and, on an opened connection whose frames have boundaries, with one close
-    /// on the wire, which has the standard's code and the method. Later input has no effect until
-    /// the reply ends the connection; without boundaries of frames, the reply is not awaited.
+    /// event that names it and, unless the connection is not opened or the boundaries of frames are
+    /// lost, with one close on the wire, which has the standard's code and the method. Later input
+    /// has no effect until the reply ends the connection.
     pub(crate) fn assert_failed(
         &mut self,
         events: &[Event],
