@@ -251,6 +251,9 @@ fn special_channels_have_the_calls_of_every_channel() -> Outcome {
     fetched.acker.ok_or("it needs no acknowledgement")?.ack()?;
     channel.commit()?;
     assert_eq!(channel.connection().channel_count(), 1);
+    let stats = channel.stats().ok_or("the channel has ended")?;
+    assert_eq!((stats.published, stats.unacked), (2, 0));
+    assert_eq!(channel.connection().stats().fetched, 1);
     channel.close()?;
     assert!(!channel.is_open());
 

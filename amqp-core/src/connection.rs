@@ -9,6 +9,7 @@ use crate::{
     endpoint::Endpoint,
     limits::{Limits, Tuning},
     machine::{FlushMark, Machine, Role},
+    stats::ConnectionStats,
     time::Instant,
     transmit::Transmit,
 };
@@ -161,6 +162,12 @@ impl<S: Side> Connection<S> {
     #[must_use]
     pub const fn channel_count(&self) -> usize {
         self.0.channel_count()
+    }
+
+    /// The statistics of the connection.
+    #[must_use]
+    pub const fn stats(&self) -> ConnectionStats {
+        self.0.stats()
     }
 
     /// Takes the bodies that were copied or will not be sent. Their destructors belong to the

@@ -75,6 +75,7 @@ mod method_id;
 pub mod protocol;
 pub mod sasl;
 pub mod server;
+mod stats;
 #[cfg(test)]
 mod tests;
 pub mod text;
@@ -98,6 +99,7 @@ pub use self::{
     machine::FlushMark,
     method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent},
     method_id::MethodId,
+    stats::{ChannelStats, ConnectionStats, WireStats},
     time::Instant,
     transmit::Transmit,
 };

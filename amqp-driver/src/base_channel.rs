@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use amqp_core::{
-    ApiMisuse, Body, ChannelId, ClientSent, Close, CloseCause, CloseReason, MethodDef as _, NoWait,
-    Request, Requeue, Tags,
+    ApiMisuse, Body, ChannelId, ChannelStats, ClientSent, Close, CloseCause, CloseReason,
+    MethodDef as _, NoWait, Request, Requeue, Tags,
     client::{self, Prefetch},
     protocol::{Method, ReplyCode, basic, channel, tx},
 };
@@ -168,6 +168,18 @@ impl BaseChannel {
             .get(self.id())
             .and_then(|channel| channel.closed.clone());
         of_channel.or_else(|| state.closed.clone())
+    }
+
+    /// The statistics of the channel: publishes, deliveries, consumers, prefetch. `Some` until the
+    /// channel has ended. Takes the connection's lock and copies them.
+    ///
+    /// Deliveries count when they arrive, before a consumer yields them. One that is requeued for
+    /// want of room counts again when it is redelivered.
+    #[must_use]
+    pub fn stats(&self) -> Option<ChannelStats> {
+        let mut state = self.shared().lock();
+        let channel = state.machine.channel(self.id());
+        channel.map(|channel| channel.stats())
     }
 
     /// Sends a request and waits for its reply: `queue.declare`, `exchange.bind`, `basic.qos` and

@@ -8,7 +8,7 @@ use std::{
 };
 
 use amqp_core::{
-    ApiMisuse, CloseReason, TimeoutReason, Tuning,
+    ApiMisuse, CloseReason, ConnectionStats, TimeoutReason, Tuning,
     client::{self, Config, Prefetch},
     protocol::{ReplyCode, channel::OpenOk, connection::UpdateSecretOk},
     wire::{FieldTable, Secret, ShortStr},
@@ -382,6 +382,22 @@ impl Connection {
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.0.shared.lock().machine.buffered()
+    }
+
+    /// The statistics of the connection: bytes, frames and messages since its start, also after its
+    /// end. Takes the connection's lock and copies them.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: amqp_driver::Connection) -> Result<(), amqp_driver::Error> {
+    /// let before = connection.stats();
+    /// connection.flush().await?;
+    /// let sent = connection.stats().sent.bytes - before.sent.bytes;
+    /// println!("{sent} bytes flushed, {} messages so far", before.published);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> ConnectionStats {
+        self.0.shared.lock().machine.stats()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

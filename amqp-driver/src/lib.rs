@@ -7,7 +7,7 @@
 //!
 //! | handle | purpose |
 //! |---|---|
-//! | [`Connection`] | opens channels, reports its end |
+//! | [`Connection`] | opens channels, reports its end and its statistics |
 //! | [`Channel`] | requests, publishing, consuming, fetching |
 //! | [`ConfirmChannel`] | publishing with a [`Confirm`] for each message |
 //! | [`TxChannel`] | transactions |

@@ -18,6 +18,7 @@ use crate::{
     machine::{ChannelLife, Machine},
     method::{ClientSent, MethodDef, NoWait, Request},
     protocol::{Method, ReplyCode, basic, channel, confirm, tx},
+    stats::ChannelStats,
     wire::ShortStr,
 };
 
@@ -104,6 +105,13 @@ impl<'a> ChannelMut<'a> {
     pub fn is_transactional(&self) -> bool {
         let mode = self.machine.channel(self.id).map(|it| &it.role.mode);
         matches!(mode, Some(Mode::Transaction { .. }))
+    }
+
+    /// The statistics of the channel.
+    #[must_use]
+    pub fn stats(&self) -> ChannelStats {
+        let channel = self.machine.channel(self.id);
+        channel.map_or_else(ChannelStats::default, |channel| channel.role.stats())
     }
 
     /// Sends a request with a reply, which arrives as [`Event::Reply`] or [`Event::Failed`] with
@@ -324,6 +332,7 @@ impl<'a> ChannelMut<'a> {
             requeue: true,
         };
         output.put_method(&mut channel.backlog, self.id.number(), &nack)?;
+        self.machine.stats.rejected += 1;
         Ok(())
     }
 
@@ -463,10 +472,18 @@ impl<'a> ChannelMut<'a> {
 
     fn settle<M: ClientSent>(&mut self, tags: Tags, method: &M) -> Result<(), ApiMisuse> {
         let (channel, output) = self.machine.open_channel_and_output(self.id)?;
+        let before = channel.role.unacked.len();
         if !channel.role.unacked.settle(tags) {
             return Err(ApiMisuse::UnknownDeliveryTag(tags.to_wire().0));
         }
+        let count = before - channel.role.unacked.len();
         output.put_method(&mut channel.backlog, self.id.number(), method)?;
+        let stats = &mut self.machine.stats;
+        if M::ID == basic::Ack::ID {
+            stats.acknowledged += count;
+        } else {
+            stats.rejected += count;
+        }
         Ok(())
     }
 
@@ -531,6 +548,8 @@ impl<'a> ChannelMut<'a> {
         } else if id == basic::Recover::ID {
             role.recovered();
             role.recover_asked();
+        } else if let Method::BasicQos(qos) = method {
+            role.prefetch = qos.prefetch_count;
         } else if let Method::BasicCancel(cancel) = method
             && cancel.no_wait
         {

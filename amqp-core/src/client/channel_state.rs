@@ -8,6 +8,7 @@ use crate::{
     method::MethodDef as _,
     method_id::MethodId,
     protocol::basic,
+    stats::ChannelStats,
     wire::ShortStr,
 };
 
@@ -27,6 +28,12 @@ pub(crate) struct ClientChannel {
     recovering: usize,
     /// The channel is closed as soon as it is open.
     pub(crate) abandoned_open: bool,
+    /// The number of publishes.
+    pub(super) published: u64,
+    /// The number of deliveries passed to consumers.
+    pub(super) delivered: u64,
+    /// The prefetch count of the last `basic.qos`.
+    pub(super) prefetch: u16,
 }
 
 /// The publish mode of a channel.
@@ -92,15 +99,29 @@ impl ClientChannel {
         Some(consumer.filter(|_| consumes))
     }
 
-    /// Records a delivery that needs an acknowledgement.
+    /// Records a received message that needs an acknowledgement.
     #[inline]
-    pub(crate) fn delivered(&mut self, tag: DeliveryTag) {
+    pub(crate) fn received(&mut self, tag: DeliveryTag) {
         if self.recovering > 0 {
             return;
         }
         self.unacked.add(tag);
         if let Mode::Transaction { outstanding } = &mut self.mode {
             outstanding.add(tag);
+        }
+    }
+
+    pub(super) fn stats(&self) -> ChannelStats {
+        ChannelStats {
+            published: self.published,
+            unconfirmed: match &self.mode {
+                Mode::Confirm(confirms) => confirms.len() as u64,
+                Mode::Plain | Mode::Transaction { .. } => 0,
+            },
+            delivered: self.delivered,
+            unacked: self.unacked.len() + self.withheld.len(),
+            consumers: self.consumers.count(),
+            prefetch: self.prefetch,
         }
     }
 

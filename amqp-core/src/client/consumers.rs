@@ -108,6 +108,13 @@ impl Consumers {
             .is_some_and(|line| line.last().cancelling == Cancelling::No)
     }
 
+    /// The number of consumers that are neither being cancelled nor abandoned.
+    pub(crate) fn count(&self) -> u64 {
+        let last = self.by_tag.values().map(Line::last);
+        let active = last.filter(|it| it.cancelling == Cancelling::No && !it.abandoned);
+        active.count() as u64
+    }
+
     /// Adds a consumer to a tag without an active one. `announced` is `true` if a consume-ok will
     /// follow.
     pub(crate) fn add(

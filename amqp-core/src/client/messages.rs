@@ -59,8 +59,10 @@ impl Machine<Client> {
         };
         let tag = DeliveryTag::new(method.delivery_tag).filter(|_| !consumer.no_ack);
         if let Some(tag) = tag {
-            channel.role.delivered(tag);
+            channel.role.received(tag);
         }
+        channel.role.delivered += 1;
+        self.stats.delivered += 1;
         self.push(Event::Delivered(Delivery {
             channel: id,
             consumer: consumer.id,
@@ -90,7 +92,7 @@ impl Machine<Client> {
         };
         let tag = DeliveryTag::new(method.delivery_tag).filter(|_| acknowledged);
         if let Some(tag) = tag {
-            channel.role.delivered(tag);
+            channel.role.received(tag);
         }
         match why {
             Dropped::Unwanted => self.put_back(id, tag, Requeue::Yes),
@@ -118,6 +120,7 @@ impl Machine<Client> {
             Mode::Confirm(confirms) => confirms.match_return(&method, &content),
             Mode::Plain | Mode::Transaction { .. } => Found::default(),
         };
+        self.stats.returned += 1;
         self.push(Event::Returned(Returned {
             channel: id,
             seq: found.seq,
@@ -142,6 +145,7 @@ impl Machine<Client> {
         {
             confirms.match_unread_return(method);
         }
+        self.stats.returned += 1;
         self.push(Event::Unreadable {
             channel: id,
             consumer: None,
@@ -180,7 +184,7 @@ impl Machine<Client> {
         if let Some(tag) = tag
             && let Some(channel) = self.channel_mut(id)
         {
-            channel.role.delivered(tag);
+            channel.role.received(tag);
         }
         Ok((pending, tag))
     }
@@ -195,6 +199,7 @@ impl Machine<Client> {
         if pending.abandoned {
             self.put_back(id, tag, Requeue::Yes);
         } else {
+            self.stats.fetched += 1;
             self.push(Event::Got {
                 channel: id,
                 request: pending.id,

@@ -88,6 +88,7 @@ impl Machine<Client> {
         let fingerprint = output.put_content(backlog, id.number(), message, |encoded| {
             tracked.then(|| Fingerprint::of(encoded))
         })?;
+        channel.role.published += 1;
         let Mode::Confirm(confirms) = &mut channel.role.mode else {
             return Ok(None);
         };

@@ -28,6 +28,8 @@ impl Role for Client {
 
     const PEER_AUTHENTICATES: bool = true;
 
+    const PUBLISHES: bool = true;
+
     fn refuses_by_hanging_up(&self) -> bool {
         !self.is_told_of_refusals()
     }
@@ -280,7 +282,9 @@ impl Machine<Client> {
         let Mode::Confirm(confirms) = &mut channel.role.mode else {
             return Err(Fault::UnknownPublish(number));
         };
+        let mut count = 0;
         confirms.settle(number, multiple, |first, last, in_doubt| {
+            count += last.get() - first.get() + 1;
             let outcome = match outcome {
                 Outcome::Acked if in_doubt => Outcome::PossiblyReturned,
                 outcome => outcome.clone(),
@@ -292,6 +296,10 @@ impl Machine<Client> {
                 outcome,
             });
         });
+        match outcome {
+            Outcome::Nacked => self.stats.nacked += count,
+            _ => self.stats.confirmed += count,
+        }
         Ok(())
     }
 

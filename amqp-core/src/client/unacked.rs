@@ -16,6 +16,8 @@ pub(crate) struct Unacked {
     older: BTreeMap<u64, u64>,
     /// First and last number of the newest run, above all others. `None` if it is settled.
     newest: Option<(u64, u64)>,
+    /// The number of deliveries.
+    len: u64,
 }
 
 impl Unacked {
@@ -25,7 +27,7 @@ impl Unacked {
         let tag = tag.get();
         match &mut self.newest {
             Some((_, last)) if last.checked_add(1) == Some(tag) => *last = tag,
-            Some((_, last)) if tag <= *last => {}
+            Some((_, last)) if tag <= *last => return,
             newest => {
                 if newest.is_none() && self.older.last_key_value().is_some_and(|it| tag <= *it.0) {
                     return;
@@ -35,6 +37,12 @@ impl Unacked {
                 }
             }
         }
+        self.len += 1;
+    }
+
+    /// The number of outstanding deliveries.
+    pub(crate) const fn len(&self) -> u64 {
+        self.len
     }
 
     /// The last outstanding delivery.
@@ -112,7 +120,7 @@ impl Unacked {
     /// Settles a part of a run. Returns `false` if its first number is not outstanding.
     #[inline]
     fn settle_run(&mut self, from: u64, to: u64) -> bool {
-        match self.newest {
+        let settled = match self.newest {
             Some((first, last)) if first <= from => {
                 if from > last {
                     return false;
@@ -124,7 +132,11 @@ impl Unacked {
                 true
             }
             _ => self.settle_older(from, to),
+        };
+        if settled {
+            self.len = self.len.saturating_sub(to - from + 1);
         }
+        settled
     }
 
     fn settle_older(&mut self, from: u64, to: u64) -> bool {
@@ -155,6 +167,7 @@ impl Unacked {
             }
             self.older.clear();
             self.newest = (tag < last).then(|| (tag + 1, last));
+            self.len = last - tag;
             return true;
         }
         let Some((&last, &first)) = self.older.range(tag..).next() else {
@@ -166,8 +179,10 @@ impl Unacked {
         while let Some(entry) = self.older.first_entry()
             && *entry.key() < last
         {
+            self.len = self.len.saturating_sub(entry.key() - entry.get() + 1);
             entry.remove();
         }
+        self.len = self.len.saturating_sub(tag - first + 1);
         if tag < last {
             self.older.insert(last, tag + 1);
         } else {

@@ -53,6 +53,8 @@ pub(super) struct Frames {
     pub(super) last_publish: u64,
     /// The part of the bytes that are requests.
     pub(super) requests: usize,
+    /// The number of frames.
+    pub(super) count: u64,
 }
 
 impl Backlog {
@@ -80,12 +82,13 @@ impl Backlog {
         self.items.is_empty() && !self.corked
     }
 
-    /// Appends frames. They join the last run if that is shorter than `limit` bytes: a run is sent
-    /// in one turn.
+    /// Appends `count` frames. They join the last run if that is shorter than `limit` bytes: a run
+    /// is sent in one turn.
     pub(super) fn append<T>(
         &mut self,
         limit: usize,
         publish: u64,
+        count: u64,
         write: impl FnOnce(&mut BytesMut) -> T,
     ) -> T {
         let mut frames = match self.items.pop_back() {
@@ -97,6 +100,7 @@ impl Backlog {
         };
         let written = write(&mut frames.bytes);
         frames.last_publish = publish.max(frames.last_publish);
+        frames.count += count;
         self.items.push_back(Item::Frames(frames));
         written
     }

@@ -51,6 +51,7 @@ impl<R: Role> Machine<R> {
     fn begin_input(&mut self, now: Instant, input: &BytesMut) {
         self.advance_clock(now);
         if input.len() > self.leftover {
+            self.stats.received.bytes += (input.len() - self.leftover) as u64;
             self.timers.note_heard(self.now);
         }
         self.buffer.enter(input);
@@ -114,6 +115,7 @@ impl<R: Role> Machine<R> {
                 return true;
             }
         };
+        self.stats.received.frames += 1;
         let kind = head.kind.to_wire();
         let received = match head.kind {
             FrameKind::Method => self.receive_method(number, payload),
@@ -135,7 +137,10 @@ impl<R: Role> Machine<R> {
             FrameKind::Heartbeat if number != 0 || !payload.is_empty() => {
                 Err(Fault::Heartbeat.at(Some(number), None))
             }
-            FrameKind::Heartbeat => Ok(()),
+            FrameKind::Heartbeat => {
+                self.stats.received.heartbeats += 1;
+                Ok(())
+            }
         };
         if let Err(error) = received {
             self.fail(error, &OffendingFrame { kind, payload });
@@ -247,6 +252,8 @@ impl<R: Role> Machine<R> {
         {
             self.receive_while_closing(id, arguments);
         }
+        self.stats.received.frames += 1;
+        self.stats.received.heartbeats += u64::from(head.kind == FrameKind::Heartbeat);
         input.advance(head.frame_len());
         true
     }

@@ -45,6 +45,7 @@ use crate::{
     ids::{ChannelId, RequestId},
     limits::{Limits, Timeouts, Tuning},
     method::MethodDef,
+    stats::ConnectionStats,
     time::Instant,
 };
 
@@ -129,6 +130,7 @@ pub(crate) struct Machine<R: Role> {
     leftover: usize,
     /// The number of bytes that the frame in progress needs at least.
     missing: usize,
+    pub(crate) stats: ConnectionStats,
 }
 
 impl<R: Role> Machine<R> {
@@ -155,6 +157,7 @@ impl<R: Role> Machine<R> {
             buffer: ReadBuffer::default(),
             leftover: 0,
             missing: 0,
+            stats: ConnectionStats::default(),
             limits,
             timeouts,
         }
@@ -219,6 +222,7 @@ impl<R: Role> Machine<R> {
             match reason {
                 TimeoutReason::HeartbeatDue => {
                     self.output.put_heartbeat();
+                    self.stats.sent.heartbeats += 1;
                     self.timers.note_waiting(now);
                 }
                 // The reason is the timeout, also after a requested close: the peer may not have
@@ -352,6 +356,14 @@ impl<R: Role> Machine<R> {
             Life::Open => Stage::Open,
             Life::Draining(_) | Life::Closing(_) | Life::Closed(_) => Stage::Closing,
         }
+    }
+
+    pub(crate) const fn stats(&self) -> ConnectionStats {
+        let mut stats = self.stats;
+        if R::PUBLISHES {
+            stats.published = self.output.messages();
+        }
+        stats
     }
 
     // Functions for the roles.

@@ -79,6 +79,12 @@ pub(crate) struct Output {
     queued: u64,
     /// The total number of bytes ever taken from `ready`.
     moved: u64,
+    /// The number of messages ever queued.
+    messages: u64,
+    /// The number of frames in the urgent lane.
+    urgent_frames: u64,
+    /// The number of frames in the ready lane.
+    ready_frames: u64,
     /// The size of the answers queued since the output last reached `reply_watermark`, in bytes.
     answers: usize,
     /// The position of the output at which everything queued before those answers has been handed
@@ -129,6 +135,9 @@ impl Output {
             requests: 0,
             queued: 0,
             moved: 0,
+            messages: 0,
+            urgent_frames: 0,
+            ready_frames: 0,
             answers: 0,
             reply_watermark: 0,
             discarded: Vec::new(),
@@ -230,12 +239,14 @@ impl Output {
 
     pub(crate) fn put_heartbeat(&mut self) {
         self.urgent.extend_from_slice(&HEARTBEAT);
+        self.urgent_frames += 1;
     }
 
     /// Queues a method of the connection before all other output.
     pub(crate) fn put_urgent<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
         let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
         put_method(&mut self.urgent, 0, method, len);
+        self.urgent_frames += 1;
         Ok(())
     }
 
@@ -243,6 +254,7 @@ impl Output {
     pub(crate) fn append<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
         let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
         put_method(self.ready.tail(), 0, method, len);
+        self.ready_frames += 1;
         self.queued += (len + FRAME_OVERHEAD) as u64;
         Ok(())
     }
@@ -269,8 +281,11 @@ impl Output {
         if backlog.is_bypassed() {
             put_method(self.ready.tail(), channel, method, len);
             self.queued += size as u64;
+            self.ready_frames += 1;
         } else {
-            backlog.append(self.chunk, 0, |out| put_method(out, channel, method, len));
+            backlog.append(self.chunk, 0, 1, |out| {
+                put_method(out, channel, method, len);
+            });
             self.wait(backlog, size);
             self.schedule(backlog, channel);
         }
@@ -316,8 +331,9 @@ impl Output {
         if backlog.is_bypassed() {
             put(self.ready.tail());
             self.queued += size as u64;
+            self.ready_frames += 1;
         } else {
-            backlog.append(self.chunk, 0, put);
+            backlog.append(self.chunk, 0, 1, put);
             self.wait(backlog, size);
             self.schedule(backlog, channel);
         }
@@ -342,6 +358,7 @@ impl Output {
         };
         let publish = message.publish;
         let body = message.body;
+        self.messages += 1;
         if self.bypasses(backlog, heads.body_len) {
             let before = self.ready.len();
             let tail = self.ready.tail();
@@ -349,11 +366,14 @@ impl Output {
             let inspected = heads.put(tail, message.method, message.properties, inspect);
             if heads.body_len > 0 {
                 self.put_body_frame(channel, body, heads.body_len);
+                self.ready_frames += 3;
+            } else {
+                self.ready_frames += 2;
             }
             self.queued += (self.ready.len() - before) as u64;
             Ok(inspected)
         } else {
-            let inspected = backlog.append(self.chunk, publish, |out| {
+            let inspected = backlog.append(self.chunk, publish, 2, |out| {
                 heads.put(out, message.method, message.properties, inspect)
             });
             self.wait(backlog, heads.len() + heads.body_len);
@@ -412,12 +432,14 @@ impl Output {
         self.last = BytesMut::new();
         self.waiting = 0;
         self.requests = 0;
+        self.ready_frames = 0;
     }
 
     /// Drops everything, including urgent frames.
     pub(crate) fn clear(&mut self) {
         self.abort();
         self.urgent = BytesMut::new();
+        self.urgent_frames = 0;
     }
 
     /// Drops the backlog of an ended channel.
@@ -491,8 +513,20 @@ impl Output {
         let due = !self.last.is_empty() && self.waiting == 0 && self.ready.is_empty();
         if due {
             out.push(core::mem::take(&mut self.last).freeze());
+            self.ready_frames += 1;
         }
         due
+    }
+
+    /// The number of messages ever queued.
+    pub(crate) const fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Returns the number of frames handed out since the last call, once the urgent and the ready
+    /// lane are.
+    pub(crate) fn take_frames(&mut self) -> u64 {
+        core::mem::take(&mut self.urgent_frames) + core::mem::take(&mut self.ready_frames)
     }
 
     /// Returns the number of bytes to take from the backlogs if `handed_out` bytes came from the
@@ -525,6 +559,7 @@ impl Output {
                 self.leave(backlog, frames.bytes.len());
                 backlog.requests -= frames.requests.min(backlog.requests);
                 turn.last_publish = frames.last_publish;
+                self.ready_frames += frames.count;
                 self.ready.append(frames.bytes);
             }
             Some(Item::Body(mut body)) => {
@@ -532,6 +567,7 @@ impl Output {
                 let last = len == body.len();
                 self.leave(backlog, len);
                 self.put_body_frame(channel, &mut body, len);
+                self.ready_frames += 1;
                 if last {
                     self.discard_body(body);
                 } else {

@@ -27,6 +27,9 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// Whether the peer is the one that checks the credentials.
     const PEER_AUTHENTICATES: bool;
 
+    /// Whether the messages of this side are publishes.
+    const PUBLISHES: bool = false;
+
     /// Whether queued output is still sent when the peer closes a channel or the connection, or
     /// breaks the protocol: it answers earlier requests of the peer.
     const ANSWERS_FIRST: bool = false;

@@ -141,6 +141,7 @@ impl<R: Role> Machine<R> {
                 return false;
             }
             Ok(Passed::Whole) => {
+                self.stats.received.frames += 1;
                 let header = self.skip.take().and_then(|skip| skip.header);
                 if let Some((id, body_size)) = header
                     && let Err(error) = self.header_skipped(id, body_size)

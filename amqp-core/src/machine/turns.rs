@@ -42,6 +42,8 @@ impl<R: Role> Machine<R> {
         if self.is_finished() {
             self.timers.stop();
         }
+        self.stats.sent.bytes += (out.len() - before) as u64;
+        self.stats.sent.frames += self.output.take_frames();
         let handed_out = out.len() > before;
         self.timers.note_polled(self.now, handed_out);
         if !handed_out {

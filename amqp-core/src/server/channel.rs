@@ -116,7 +116,14 @@ impl<'a> ChannelMut<'a> {
         self.answer::<M>(|machine, id| {
             let (channel, output) = machine.open_channel_and_output(id)?;
             output.put_content(&mut channel.backlog, id.number(), message, |_| ())
-        })
+        })?;
+        let stats = &mut self.machine.stats;
+        match M::ID {
+            basic::Deliver::ID => stats.delivered += 1,
+            basic::GetOk::ID => stats.fetched += 1,
+            _ => stats.returned += 1,
+        }
+        Ok(())
     }
 
     /// Confirms the publish `seq` with `basic.ack`; with `multiple`, also all unconfirmed publishes

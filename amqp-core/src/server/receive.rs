@@ -178,6 +178,7 @@ impl Machine<Server> {
             *last += 1;
             PublishSeq(*last)
         });
+        self.stats.published += 1;
         self.push(Event::Published(Published {
             channel: id,
             seq,

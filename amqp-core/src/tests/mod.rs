@@ -37,6 +37,7 @@ pub(crate) mod side;
 mod sizes;
 mod smoke;
 mod splits;
+mod stats;
 mod tags;
 mod tags_model;
 mod text;

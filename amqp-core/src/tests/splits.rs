@@ -9,7 +9,7 @@ use super::{
     side::{body_frame, header_frame, method_frame, raw_frame},
 };
 use crate::{
-    ChannelId, Limits, PublishError, Requeue, Tags,
+    ChannelId, ConnectionStats, Limits, PublishError, Requeue, Tags,
     client::{self, Checks, Event as ClientEvent},
     protocol::{FRAME_MIN_SIZE, Method, ReplyCode, basic, channel, confirm, queue, tx},
     sasl::{Mechanism, SaslError},
@@ -41,7 +41,7 @@ impl Mechanism for Echo {
 
 /// How the bytes to a side are cut.
 #[derive(Clone, Debug)]
-enum Cut {
+pub(super) enum Cut {
     Whole,
     /// The bytes of one carry, in two pieces at that position.
     At(usize),
@@ -80,12 +80,15 @@ impl Cut {
 
 /// The events of a dialogue.
 #[derive(Debug, PartialEq)]
-struct Record {
-    client: Vec<ClientEvent>,
-    server: Vec<ServerEvent>,
+pub(super) struct Record {
+    pub(super) client: Vec<ClientEvent>,
+    pub(super) server: Vec<ServerEvent>,
     /// All bytes that came to each side.
-    to_client: Vec<u8>,
-    to_server: Vec<u8>,
+    pub(super) to_client: Vec<u8>,
+    pub(super) to_server: Vec<u8>,
+    /// The statistics of each side at the end.
+    pub(super) client_stats: ConnectionStats,
+    pub(super) server_stats: ConnectionStats,
     /// The most that was carried at a time.
     longest: usize,
 }
@@ -126,6 +129,8 @@ impl Line {
             server: Vec::new(),
             to_client: Vec::new(),
             to_server: Vec::new(),
+            client_stats: ConnectionStats::default(),
+            server_stats: ConnectionStats::default(),
             longest: 0,
         };
         Self {
@@ -191,7 +196,7 @@ fn short(text: &'static str) -> ShortStr {
 }
 
 /// Everything that can happen on a connection.
-fn dialogue(client_cut: Cut, server_cut: Cut) -> Record {
+pub(super) fn dialogue(client_cut: Cut, server_cut: Cut) -> Record {
     let mut line = Line::new(client_cut, server_cut);
     shake_hands(&mut line);
     let ids = [(); 4].map(|()| line.pair.client.open_channel().unwrap().0);
@@ -207,6 +212,8 @@ fn dialogue(client_cut: Cut, server_cut: Cut) -> Record {
     assert!(matches!(reported.0[..], [ClientEvent::Closed(_)]));
     assert!(matches!(reported.1[..], [ServerEvent::Closed(_)]));
     assert!(line.pair.client.is_finished() && line.pair.server.is_finished());
+    line.record.client_stats = line.pair.client.stats();
+    line.record.server_stats = line.pair.server.stats();
     line.record
 }
 

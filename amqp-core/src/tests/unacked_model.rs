@@ -126,6 +126,8 @@ proptest! {
                 let silent = expected.is_err() || (tags == Tags::All && nothing);
                 prop_assert_eq!(result, expected);
                 prop_assert_eq!(client.sent().len(), usize::from(!silent));
+                let unacked = client.on(id).stats().unacked;
+                prop_assert_eq!(unacked, model.outstanding.len() as u64);
                 continue;
             }
             match step {
@@ -193,6 +195,8 @@ proptest! {
             let came = |event: &Event| matches!(event, Event::Delivered(_) | Event::Got { .. });
             prop_assert!(events.iter().all(came));
             prop_assert_eq!(client.sent(), []);
+            let unacked = client.on(id).stats().unacked;
+            prop_assert_eq!(unacked, model.outstanding.len() as u64);
         }
         // Each number, one by one.
         for number in 1..=last + 1 {
