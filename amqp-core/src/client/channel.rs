@@ -146,7 +146,6 @@ impl<'a> ChannelMut<'a> {
         let mut request = request.clone();
         request.set_no_wait(true);
         self.check(&request)?;
-        checks::check_named(&request.clone().into())?;
         self.machine.put_request(self.id, &request)?;
         self.apply(&request.into());
         Ok(())
@@ -491,12 +490,8 @@ impl<'a> ChannelMut<'a> {
         let Some(channel) = self.machine.channel(self.id) else {
             return Err(ApiMisuse::ChannelNotOpen);
         };
-        let method: Method = method.clone().into();
-        checks::check_mode(&method, &channel.role.mode)?;
-        match self.machine.role.checks {
-            super::Checks::RabbitMq => checks::check_rabbitmq(&method),
-            super::Checks::Standard => Ok(()),
-        }
+        let (mode, checks) = (&channel.role.mode, self.machine.role.checks);
+        checks::check(&method.clone().into(), mode, checks)
     }
 
     fn add_pending(&mut self, pending: Pending) {

@@ -5,19 +5,19 @@
 //! fails. The features that RabbitMQ does not implement are listed in
 //! <https://www.rabbitmq.com/docs/specification>.
 
-use super::{channel_state::Mode, reply_to::REPLY_TO};
+use super::{Checks, channel_state::Mode, reply_to::REPLY_TO};
 use crate::{
     error::ApiMisuse,
     method::MethodDef,
     method_id::MethodId,
-    protocol::{self, Method, basic, channel},
+    protocol::{self, ClientMethod, basic, channel},
     wire::ShortStr,
 };
 
 /// The prefix of names reserved for the server, <https://www.rabbitmq.com/docs/queues>.
 const RESERVED: &str = "amq.";
 
-/// Checks that the method has no command of its own.
+/// Checks that the method is one of a channel, without content, and has no command of its own.
 pub(super) fn check_called<M: MethodDef>() -> Result<(), ApiMisuse> {
     const OWN_COMMANDS: [MethodId; 4] = [
         channel::Open::ID,
@@ -25,88 +25,122 @@ pub(super) fn check_called<M: MethodDef>() -> Result<(), ApiMisuse> {
         basic::Consume::ID,
         basic::Get::ID,
     ];
-    let of_connection = protocol::rule(M::ID).is_none_or(|rule| rule.connection);
-    if of_connection || OWN_COMMANDS.contains(&M::ID) {
+    let other = protocol::rule(M::ID).is_none_or(|rule| rule.connection || rule.content);
+    if other || OWN_COMMANDS.contains(&M::ID) {
         return Err(ApiMisuse::NotSentThisWay { method: M::NAME });
     }
     Ok(())
 }
 
-/// Checks a request without a reply. A `queue.declare` needs a name then: the reply is the only
-/// source of a generated one (section 1.7.2.1 of the protocol reference).
-pub(super) fn check_named(method: &Method) -> Result<(), ApiMisuse> {
-    match method {
-        Method::QueueDeclare(declare) if declare.queue.is_empty() => Err(ApiMisuse::NameRequired {
-            method: method.name(),
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Checks the method against the mode of the channel. Confirm and transaction mode exclude each
-/// other, <https://www.rabbitmq.com/docs/confirms>.
-pub(super) fn check_mode(method: &Method, mode: &Mode) -> Result<(), ApiMisuse> {
+/// Checks the arguments of a method, and the method against the mode of its channel. Confirm and
+/// transaction mode exclude each other, <https://www.rabbitmq.com/docs/confirms>.
+///
+/// Each method is listed: a new one does not compile before its checks are decided here, and its
+/// effects in `ChannelMut::apply`.
+pub(super) fn check(method: &ClientMethod, mode: &Mode, checks: Checks) -> Result<(), ApiMisuse> {
     let transactional = matches!(mode, Mode::Transaction { .. });
     match method {
-        Method::ConfirmSelect(_) if transactional => Err(ApiMisuse::ConfirmAndTransaction),
-        Method::TxSelect(_) if matches!(mode, Mode::Confirm(_)) => {
+        ClientMethod::ConfirmSelect(_) if transactional => Err(ApiMisuse::ConfirmAndTransaction),
+        ClientMethod::TxSelect(_) if matches!(mode, Mode::Confirm(_)) => {
             Err(ApiMisuse::ConfirmAndTransaction)
         }
-        Method::TxCommit(_) | Method::TxRollback(_) if !transactional => {
+        ClientMethod::TxCommit(_) | ClientMethod::TxRollback(_) if !transactional => {
             Err(ApiMisuse::NotTransactional)
         }
-        _ => Ok(()),
-    }
-}
-
-/// Checks for requests that RabbitMQ refuses in any state of the broker.
-pub(super) fn check_rabbitmq(method: &Method) -> Result<(), ApiMisuse> {
-    let not_implemented = |feature| Err(ApiMisuse::NotImplementedByRabbitMq { feature });
-    let on_default = |name: &ShortStr| {
-        if name.is_empty() {
-            let method = method.name();
-            return Err(ApiMisuse::DefaultExchange { method });
+        // The reply is the only source of a generated name (section 1.7.2.1 of the protocol
+        // reference).
+        ClientMethod::QueueDeclare(declare) if declare.no_wait && declare.queue.is_empty() => {
+            Err(ApiMisuse::NameRequired {
+                method: method.name(),
+            })
         }
-        Ok(())
-    };
-    match method {
-        Method::BasicQos(qos) if qos.prefetch_size != 0 => {
+        _ if checks == Checks::Standard => Ok(()),
+        // The others are requests that RabbitMQ refuses in any state of the broker.
+        ClientMethod::BasicQos(qos) if qos.prefetch_size != 0 => {
             not_implemented("basic.qos prefetch-size")
         }
-        Method::BasicRecover(basic::Recover { requeue: false })
-        | Method::BasicRecoverAsync(basic::RecoverAsync { requeue: false }) => {
+        ClientMethod::BasicRecover(basic::Recover { requeue: false })
+        | ClientMethod::BasicRecoverAsync(basic::RecoverAsync { requeue: false }) => {
             not_implemented("basic.recover without requeue")
         }
-        Method::ChannelFlow(channel::Flow { active: false }) => {
+        ClientMethod::ChannelFlow(channel::Flow { active: false }) => {
             not_implemented("channel.flow active=false")
         }
-        Method::ExchangeDeclare(declare) => {
-            on_default(&declare.exchange)?;
+        ClientMethod::ExchangeDeclare(declare) => {
+            check_exchanges(method, [&declare.exchange])?;
             if declare.kind.is_empty() && !declare.passive {
                 return Err(ApiMisuse::ExchangeTypeRequired);
             }
             Ok(())
         }
-        Method::ExchangeDelete(delete) => on_default(&delete.exchange),
-        Method::ExchangeBind(bind) => {
-            on_default(&bind.source).and_then(|()| on_default(&bind.destination))
+        ClientMethod::ExchangeDelete(delete) => check_exchanges(method, [&delete.exchange]),
+        ClientMethod::ExchangeBind(bind) => {
+            check_exchanges(method, [&bind.source, &bind.destination])
         }
-        Method::ExchangeUnbind(unbind) => {
-            on_default(&unbind.source).and_then(|()| on_default(&unbind.destination))
+        ClientMethod::ExchangeUnbind(unbind) => {
+            check_exchanges(method, [&unbind.source, &unbind.destination])
         }
-        Method::QueueBind(bind) => on_default(&bind.exchange),
-        Method::QueueUnbind(unbind) => on_default(&unbind.exchange),
+        ClientMethod::QueueBind(bind) => check_exchanges(method, [&bind.exchange]),
+        ClientMethod::QueueUnbind(unbind) => check_exchanges(method, [&unbind.exchange]),
         // Declaring a direct reply address checks whether its requester is still connected.
-        Method::QueueDeclare(declare)
+        ClientMethod::QueueDeclare(declare)
             if !declare.passive
                 && declare.queue.starts_with(RESERVED)
                 && !declare.queue.starts_with(REPLY_TO) =>
         {
             Err(ApiMisuse::ReservedName(declare.queue.clone()))
         }
-        Method::BasicConsume(consume) if consume.queue.as_str() == REPLY_TO && !consume.no_ack => {
+        ClientMethod::BasicConsume(consume)
+            if consume.queue.as_str() == REPLY_TO && !consume.no_ack =>
+        {
             Err(ApiMisuse::ReplyToNeedsNoAck)
         }
-        _ => Ok(()),
+        ClientMethod::ConnectionStartOk(_)
+        | ClientMethod::ConnectionSecureOk(_)
+        | ClientMethod::ConnectionTuneOk(_)
+        | ClientMethod::ConnectionOpen(_)
+        | ClientMethod::ConnectionClose(_)
+        | ClientMethod::ConnectionCloseOk(_)
+        | ClientMethod::ConnectionUpdateSecret(_)
+        | ClientMethod::ChannelOpen(_)
+        | ClientMethod::ChannelFlow(_)
+        | ClientMethod::ChannelFlowOk(_)
+        | ClientMethod::ChannelClose(_)
+        | ClientMethod::ChannelCloseOk(_)
+        | ClientMethod::QueueDeclare(_)
+        | ClientMethod::QueuePurge(_)
+        | ClientMethod::QueueDelete(_)
+        | ClientMethod::BasicQos(_)
+        | ClientMethod::BasicConsume(_)
+        | ClientMethod::BasicCancel(_)
+        | ClientMethod::BasicCancelOk(_)
+        | ClientMethod::BasicPublish(_)
+        | ClientMethod::BasicGet(_)
+        | ClientMethod::BasicAck(_)
+        | ClientMethod::BasicReject(_)
+        | ClientMethod::BasicRecover(_)
+        | ClientMethod::BasicRecoverAsync(_)
+        | ClientMethod::BasicNack(_)
+        | ClientMethod::ConfirmSelect(_)
+        | ClientMethod::TxSelect(_)
+        | ClientMethod::TxCommit(_)
+        | ClientMethod::TxRollback(_) => Ok(()),
     }
+}
+
+/// Checks that none of the exchanges is the default exchange.
+fn check_exchanges<const N: usize>(
+    method: &ClientMethod,
+    names: [&ShortStr; N],
+) -> Result<(), ApiMisuse> {
+    if names.iter().any(|name| name.is_empty()) {
+        return Err(ApiMisuse::DefaultExchange {
+            method: method.name(),
+        });
+    }
+    Ok(())
+}
+
+const fn not_implemented(feature: &'static str) -> Result<(), ApiMisuse> {
+    Err(ApiMisuse::NotImplementedByRabbitMq { feature })
 }
