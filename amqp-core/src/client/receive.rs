@@ -22,6 +22,9 @@ use crate::{
     wire::ShortStr,
 };
 
+/// The fault of a method with content that has no handler: without one, its content would be lost.
+const UNKNOWN_CONTENT: Fault = Fault::NotDue;
+
 impl Role for Client {
     type Event = Event;
     type Channel = ClientChannel;
@@ -108,7 +111,8 @@ impl Role for Client {
             }
             (Method::BasicCancel(cancel), _) => machine.on_cancel(id, cancel),
             (Method::ChannelFlow(flow), _) => machine.on_flow(id, flow.active),
-            (reply, _) => machine.on_reply(id, reply),
+            (reply, None) => machine.on_reply(id, reply),
+            (_, Some(_)) => Err(UNKNOWN_CONTENT),
         }
     }
 
@@ -120,7 +124,8 @@ impl Role for Client {
         match method {
             Method::BasicDeliver(deliver) => machine.on_deliver_begun(id, deliver),
             Method::BasicGetOk(get_ok) => machine.on_get_ok_begun(id, get_ok),
-            _ => Ok(true),
+            Method::BasicReturn(_) => Ok(true),
+            _ => Err(UNKNOWN_CONTENT),
         }
     }
 
@@ -137,7 +142,7 @@ impl Role for Client {
                 machine.on_return_dropped(id, &method, why);
                 Ok(())
             }
-            _ => Ok(()),
+            _ => Err(UNKNOWN_CONTENT),
         }
     }
 

@@ -110,7 +110,9 @@ impl Role for Server {
                 machine.on_flow(id, flow.active);
                 Ok(())
             }
-            (method, _) => machine.on_request(id, method),
+            (method, None) => machine.on_request(id, method),
+            // Without a handler, its content would be lost.
+            (_, Some(_)) => Err(Fault::NotDue),
         }
     }
 
