@@ -57,7 +57,22 @@ impl Broker {
             ClientMethod::TxSelect(_) => self.select_transaction(at),
             ClientMethod::TxCommit(_) => self.commit(at),
             ClientMethod::TxRollback(_) => self.rollback(at),
-            other => Err(unexpected(other.id())),
+            // The machine handles these, or reports them as other events; a reply answers no
+            // request of the broker.
+            ClientMethod::ConnectionStartOk(_)
+            | ClientMethod::ConnectionSecureOk(_)
+            | ClientMethod::ConnectionTuneOk(_)
+            | ClientMethod::ConnectionOpen(_)
+            | ClientMethod::ConnectionClose(_)
+            | ClientMethod::ConnectionCloseOk(_)
+            | ClientMethod::ConnectionUpdateSecret(_)
+            | ClientMethod::ChannelOpen(_)
+            | ClientMethod::ChannelFlow(_)
+            | ClientMethod::ChannelFlowOk(_)
+            | ClientMethod::ChannelClose(_)
+            | ClientMethod::ChannelCloseOk(_)
+            | ClientMethod::BasicCancelOk(_)
+            | ClientMethod::BasicPublish(_) => Err(unexpected(method.id())),
         }
     }
 
