@@ -3,6 +3,7 @@
 //! - [`meter`]: an allocator that counts.
 //! - [`foreign`]: wakers that run code of a test.
 //! - [`replay`] and [`pair`]: the bodies of the fuzz targets.
+//! - [`replies`]: the reply of a server to each request.
 //! - `rig`, `world`, `peer`, `operations`: a client, a server and the bytes between them, in one thread,
 //!   step by step, under a clock that the test turns.
 //! - `adapter`, `punctual`, `secured`: the tests that every adapter passes, on its runtime.
@@ -26,6 +27,7 @@ pub mod peer;
 #[cfg(feature = "client")]
 pub mod punctual;
 pub mod replay;
+pub mod replies;
 #[cfg(feature = "client")]
 pub mod rig;
 #[cfg(feature = "secured")]

@@ -16,6 +16,8 @@ use amqp_core::{
 use bytes::{Buf as _, BytesMut};
 use core::time::Duration;
 
+use crate::replies::reply;
+
 /// The steps and their arguments: one byte after the other, and then zeros.
 struct Script<'a>(&'a [u8]);
 
@@ -533,41 +535,23 @@ impl Server {
         };
         let properties = basic::Properties::default();
         let _sent = match method {
-            ClientMethod::QueueDeclare(_) => channel.send(&queue::DeclareOk::default()),
-            ClientMethod::QueuePurge(_) => channel.send(&queue::PurgeOk::default()),
-            ClientMethod::ConfirmSelect(_) => channel.send(&confirm::SelectOk),
-            ClientMethod::TxSelect(_) => channel.send(&tx::SelectOk),
-            ClientMethod::TxCommit(_) => channel.send(&tx::CommitOk),
-            ClientMethod::TxRollback(_) => channel.send(&tx::RollbackOk),
-            ClientMethod::BasicRecover(_) => channel.send(&basic::RecoverOk),
-            ClientMethod::BasicGet(_) if tag.is_multiple_of(2) => channel.send(&basic::GetEmpty),
-            ClientMethod::BasicGet(_) => {
+            ClientMethod::BasicGet(_) if !tag.is_multiple_of(2) => {
                 let got = basic::GetOk::default().delivery_tag(tag);
                 channel.send_content(&got, &properties, "got")
             }
-            ClientMethod::BasicConsume(basic::Consume {
-                consumer_tag,
-                no_wait,
-                ..
-            }) => {
-                self.consumers.push((id, consumer_tag.clone()));
-                if no_wait {
-                    return;
+            method => {
+                match &method {
+                    ClientMethod::BasicConsume(consume) => {
+                        self.consumers.push((id, consume.consumer_tag.clone()));
+                    }
+                    ClientMethod::BasicCancel(cancel) => {
+                        let ended = (&id, &cancel.consumer_tag);
+                        self.consumers.retain(|(of, tag)| (of, tag) != ended);
+                    }
+                    _ => {}
                 }
-                channel.send(&basic::ConsumeOk { consumer_tag })
+                reply(&mut channel, method)
             }
-            ClientMethod::BasicCancel(basic::Cancel {
-                consumer_tag,
-                no_wait,
-            }) => {
-                self.consumers
-                    .retain(|(of, tag)| (of, tag) != (&id, &consumer_tag));
-                if no_wait {
-                    return;
-                }
-                channel.send(&basic::CancelOk { consumer_tag })
-            }
-            _ => return,
         };
     }
 

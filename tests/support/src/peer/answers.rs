@@ -2,12 +2,12 @@
 
 use amqp_driver::core::{
     ChannelId,
-    protocol::{ClientMethod, basic, confirm, exchange, queue, tx},
-    wire::ShortStr,
+    protocol::{ClientMethod, basic},
 };
 use bytes::Bytes;
 
 use super::Peer;
+use crate::replies::reply;
 
 impl Peer {
     pub(super) fn answer_or_hold(&mut self, channel: ChannelId, method: ClientMethod) {
@@ -45,36 +45,12 @@ impl Peer {
             return;
         };
         let answered = match method {
-            ClientMethod::ExchangeDeclare(it) if !it.no_wait => channel.send(&exchange::DeclareOk),
-            ClientMethod::QueueDeclare(it) if !it.no_wait => {
-                let queue = if it.queue.is_empty() {
-                    ShortStr::try_from("amq.gen-1").unwrap()
-                } else {
-                    it.queue
-                };
-                channel.send(&queue::DeclareOk {
-                    queue,
-                    message_count: 0,
-                    consumer_count: 0,
-                })
-            }
-            ClientMethod::QueueBind(it) if !it.no_wait => channel.send(&queue::BindOk),
-            ClientMethod::QueuePurge(it) if !it.no_wait => {
-                channel.send(&queue::PurgeOk { message_count: 0 })
-            }
-            ClientMethod::QueueDelete(it) if !it.no_wait => {
-                channel.send(&queue::DeleteOk { message_count: 0 })
-            }
-            ClientMethod::BasicQos(_) => channel.send(&basic::QosOk),
-            ClientMethod::ConfirmSelect(it) if !it.nowait => channel.send(&confirm::SelectOk),
-            ClientMethod::TxSelect(_) => channel.send(&tx::SelectOk),
             ClientMethod::TxCommit(_) => {
                 self.committing.remove(&number);
-                channel.send(&tx::CommitOk)
+                reply(&mut channel, method)
             }
-            ClientMethod::TxRollback(_) => channel.send(&tx::RollbackOk),
             ClientMethod::BasicRecover(_) => {
-                let answered = channel.send(&basic::RecoverOk);
+                let answered = reply(&mut channel, method);
                 self.recover(number);
                 answered
             }
@@ -82,22 +58,17 @@ impl Peer {
                 self.consume(id, &it);
                 Ok(())
             }
-            ClientMethod::BasicCancel(it) => {
-                let consumer_tag = it.consumer_tag;
-                let known = self.consumers.remove(&(number, consumer_tag.to_string()));
-                if it.no_wait {
-                    Ok(())
-                } else {
-                    // RabbitMQ answers also for a consumer that it does not know.
-                    let _known = known;
-                    channel.send(&basic::CancelOk { consumer_tag })
-                }
+            ClientMethod::BasicCancel(ref it) => {
+                self.consumers
+                    .remove(&(number, it.consumer_tag.to_string()));
+                // RabbitMQ answers also for a consumer that it does not know.
+                reply(&mut channel, method)
             }
             ClientMethod::BasicGet(it) => {
                 self.fetch(id, it.no_ack);
                 Ok(())
             }
-            _ => Ok(()),
+            method => reply(&mut channel, method),
         };
         answered.unwrap();
     }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use amqp_driver::core::{
     ChannelId, CloseCause, Instant, PublishSeq, Transmit,
-    protocol::{ClientMethod, basic},
+    protocol::{ClientMethod, basic, channel},
     server::{self, Event},
 };
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -180,7 +180,10 @@ impl Peer {
                 }
                 Event::Request { channel, method } => self.on_request(channel, method),
                 Event::Published(published) => self.on_published(published),
-                Event::Flow { .. } | Event::Writable => {}
+                Event::Flow { channel, active } => {
+                    self.on_request(channel, channel::Flow { active }.into());
+                }
+                Event::Writable => {}
                 Event::SecretUpdated { secret, .. } => {
                     let secret = Bytes::copy_from_slice(secret.expose());
                     self.saw.push(Saw::Secret(secret));
