@@ -15,7 +15,9 @@ use amqp_core::{
     ChannelId, ClientSent, CloseReason, Endpoint, Instant, Limits, Request, Transmit, Tuning,
     client::{self, Checks, Event as ClientEvent},
     frame::{Frame, FrameKind, PROTOCOL_HEADER, split_method},
-    protocol::{Method, ReplyCode, basic, channel, confirm, exchange, queue, tx},
+    protocol::{
+        ClientMethod, Method, ReplyCode, ServerMethod, basic, channel, confirm, exchange, queue, tx,
+    },
     sasl::{AmqPlain, Plain},
     server::{self, Event as ServerEvent},
     wire::{Secret, ShortStr},
@@ -253,31 +255,68 @@ impl Player for Server {
         }
     }
 
-    /// Closes the channel or connection that the client is about to confirm the close of, and sends
-    /// the requests that a method answers.
+    /// Sends the request that `method` replies to. Of the replies after the handshake, the machine
+    /// has no request for `channel.flow-ok`.
+    ///
+    /// Each method is listed: a new one does not compile before its request is written here.
     fn prepare(&mut self, number: u16, method: Method) {
-        if let Method::ConnectionCloseOk(_) = method {
-            self.connection.close(ReplyCode::CONNECTION_FORCED, "");
-        }
-        let id = self.channels.get(&number);
-        let Some(mut channel) = id.and_then(|id| self.connection.channel(*id)) else {
+        let Ok(method) = ClientMethod::try_from(method) else {
             return;
         };
+        let id = self.channels.get(&number);
+        let channel = id.and_then(|id| self.connection.channel(*id));
         // A request that is refused is none of the stream's faults.
         match method {
-            Method::ChannelCloseOk(_) => {
-                channel.close(ReplyCode::NOT_FOUND, "", None).ok();
+            ClientMethod::ConnectionCloseOk(_) => {
+                self.connection.close(ReplyCode::CONNECTION_FORCED, "");
             }
-            Method::BasicCancelOk(ok) => {
-                let consumer_tag = ok.consumer_tag;
-                channel
-                    .send(&basic::Cancel {
-                        consumer_tag,
-                        no_wait: false,
-                    })
-                    .ok();
+            ClientMethod::ChannelCloseOk(_) => {
+                if let Some(mut channel) = channel {
+                    channel.close(ReplyCode::NOT_FOUND, "", None).ok();
+                }
             }
-            _ => {}
+            ClientMethod::BasicCancelOk(ok) => {
+                let cancel = basic::Cancel {
+                    consumer_tag: ok.consumer_tag,
+                    no_wait: false,
+                };
+                if let Some(mut channel) = channel {
+                    channel.send(&cancel).ok();
+                }
+            }
+            ClientMethod::ConnectionStartOk(_)
+            | ClientMethod::ConnectionSecureOk(_)
+            | ClientMethod::ConnectionTuneOk(_)
+            | ClientMethod::ConnectionOpen(_)
+            | ClientMethod::ConnectionClose(_)
+            | ClientMethod::ConnectionUpdateSecret(_)
+            | ClientMethod::ChannelOpen(_)
+            | ClientMethod::ChannelFlow(_)
+            | ClientMethod::ChannelFlowOk(_)
+            | ClientMethod::ChannelClose(_)
+            | ClientMethod::ExchangeDeclare(_)
+            | ClientMethod::ExchangeDelete(_)
+            | ClientMethod::ExchangeBind(_)
+            | ClientMethod::ExchangeUnbind(_)
+            | ClientMethod::QueueDeclare(_)
+            | ClientMethod::QueueBind(_)
+            | ClientMethod::QueueUnbind(_)
+            | ClientMethod::QueuePurge(_)
+            | ClientMethod::QueueDelete(_)
+            | ClientMethod::BasicQos(_)
+            | ClientMethod::BasicConsume(_)
+            | ClientMethod::BasicCancel(_)
+            | ClientMethod::BasicPublish(_)
+            | ClientMethod::BasicGet(_)
+            | ClientMethod::BasicAck(_)
+            | ClientMethod::BasicReject(_)
+            | ClientMethod::BasicRecover(_)
+            | ClientMethod::BasicRecoverAsync(_)
+            | ClientMethod::BasicNack(_)
+            | ClientMethod::ConfirmSelect(_)
+            | ClientMethod::TxSelect(_)
+            | ClientMethod::TxCommit(_)
+            | ClientMethod::TxRollback(_) => {}
         }
     }
 }
@@ -322,25 +361,30 @@ impl Player for Client {
     fn react(&mut self, _event: &ClientEvent) {}
 
     fn prepare(&mut self, number: u16, method: Method) {
+        let Ok(method) = ServerMethod::try_from(method) else {
+            return;
+        };
         match method {
-            Method::ChannelOpenOk(_) => {
+            ServerMethod::ChannelOpenOk(_) => {
                 if let Ok((id, _)) = self.connection.open_channel_at(number) {
                     self.channels.insert(number, Channel { id, published: 0 });
                 }
             }
-            Method::ConnectionUpdateSecretOk(_) => {
+            ServerMethod::ConnectionUpdateSecretOk(_) => {
                 let secret = Secret::from("secret");
                 self.connection.update_secret(secret, ShortStr::new()).ok();
             }
-            Method::ConnectionCloseOk(_) => self.connection.close(ReplyCode::SUCCESS, ""),
+            ServerMethod::ConnectionCloseOk(_) => self.connection.close(ReplyCode::SUCCESS, ""),
             answer => self.ask(number, answer),
         }
     }
 }
 
 impl Client {
-    /// Sends the request on a channel that the method answers.
-    fn ask(&mut self, number: u16, answer: Method) {
+    /// Sends the request, or the publishes, that `answer` refers to.
+    ///
+    /// Each method is listed: a new one does not compile before its request is written here.
+    fn ask(&mut self, number: u16, answer: ServerMethod) {
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
         };
@@ -353,30 +397,30 @@ impl Client {
         }
         let it = &mut commands;
         match answer {
-            Method::ChannelFlowOk(_) => call(it, &channel::Flow { active: true }),
-            Method::ChannelCloseOk(_) => drop(it.close(ReplyCode::SUCCESS, "")),
-            Method::ExchangeDeclareOk(_) => call(it, &exchange::Declare::default()),
-            Method::ExchangeDeleteOk(_) => call(it, &exchange::Delete::default()),
-            Method::ExchangeBindOk(_) => call(it, &exchange::Bind::default()),
-            Method::ExchangeUnbindOk(_) => call(it, &exchange::Unbind::default()),
-            Method::QueueDeclareOk(_) => call(it, &queue::Declare::default()),
-            Method::QueueBindOk(_) => call(it, &queue::Bind::default()),
-            Method::QueueUnbindOk(_) => call(it, &queue::Unbind::default()),
-            Method::QueuePurgeOk(_) => call(it, &queue::Purge::default()),
-            Method::QueueDeleteOk(_) => call(it, &queue::Delete::default()),
-            Method::BasicQosOk(_) => call(it, &basic::Qos::default()),
-            Method::BasicRecoverOk(_) => call(it, &basic::Recover::default()),
-            Method::BasicGetOk(_) | Method::BasicGetEmpty(_) => {
+            ServerMethod::ChannelFlowOk(_) => call(it, &channel::Flow { active: true }),
+            ServerMethod::ChannelCloseOk(_) => drop(it.close(ReplyCode::SUCCESS, "")),
+            ServerMethod::ExchangeDeclareOk(_) => call(it, &exchange::Declare::default()),
+            ServerMethod::ExchangeDeleteOk(_) => call(it, &exchange::Delete::default()),
+            ServerMethod::ExchangeBindOk(_) => call(it, &exchange::Bind::default()),
+            ServerMethod::ExchangeUnbindOk(_) => call(it, &exchange::Unbind::default()),
+            ServerMethod::QueueDeclareOk(_) => call(it, &queue::Declare::default()),
+            ServerMethod::QueueBindOk(_) => call(it, &queue::Bind::default()),
+            ServerMethod::QueueUnbindOk(_) => call(it, &queue::Unbind::default()),
+            ServerMethod::QueuePurgeOk(_) => call(it, &queue::Purge::default()),
+            ServerMethod::QueueDeleteOk(_) => call(it, &queue::Delete::default()),
+            ServerMethod::BasicQosOk(_) => call(it, &basic::Qos::default()),
+            ServerMethod::BasicRecoverOk(_) => call(it, &basic::Recover::default()),
+            ServerMethod::BasicGetOk(_) | ServerMethod::BasicGetEmpty(_) => {
                 it.get(&basic::Get::default()).ok();
             }
-            Method::BasicCancelOk(ok) => call(
+            ServerMethod::BasicCancelOk(ok) => call(
                 it,
                 &basic::Cancel {
                     consumer_tag: ok.consumer_tag,
                     no_wait: false,
                 },
             ),
-            Method::BasicConsumeOk(ok) => {
+            ServerMethod::BasicConsumeOk(ok) => {
                 it.consume(basic::Consume {
                     consumer_tag: ok.consumer_tag,
                     ..basic::Consume::default()
@@ -384,7 +428,7 @@ impl Client {
                 .ok();
             }
             // Its consumer was not to be confirmed; otherwise its tag is taken.
-            Method::BasicDeliver(deliver) => {
+            ServerMethod::BasicDeliver(deliver) => {
                 it.consume(basic::Consume {
                     consumer_tag: deliver.consumer_tag,
                     no_wait: true,
@@ -392,8 +436,8 @@ impl Client {
                 })
                 .ok();
             }
-            Method::BasicAck(basic::Ack { delivery_tag, .. })
-            | Method::BasicNack(basic::Nack { delivery_tag, .. }) => {
+            ServerMethod::BasicAck(basic::Ack { delivery_tag, .. })
+            | ServerMethod::BasicNack(basic::Nack { delivery_tag, .. }) => {
                 let publish = basic::Publish::default();
                 let properties = basic::Properties::default();
                 let wanted = delivery_tag.saturating_sub(channel.published) <= PUBLISHES;
@@ -404,11 +448,24 @@ impl Client {
                     channel.published += 1;
                 }
             }
-            Method::ConfirmSelectOk(_) => call(it, &confirm::Select::default()),
-            Method::TxSelectOk(_) => call(it, &tx::Select),
-            Method::TxCommitOk(_) => call(it, &tx::Commit),
-            Method::TxRollbackOk(_) => call(it, &tx::Rollback),
-            _ => {}
+            ServerMethod::ConfirmSelectOk(_) => call(it, &confirm::Select::default()),
+            ServerMethod::TxSelectOk(_) => call(it, &tx::Select),
+            ServerMethod::TxCommitOk(_) => call(it, &tx::Commit),
+            ServerMethod::TxRollbackOk(_) => call(it, &tx::Rollback),
+            ServerMethod::ConnectionStart(_)
+            | ServerMethod::ConnectionSecure(_)
+            | ServerMethod::ConnectionTune(_)
+            | ServerMethod::ConnectionOpenOk(_)
+            | ServerMethod::ConnectionClose(_)
+            | ServerMethod::ConnectionCloseOk(_)
+            | ServerMethod::ConnectionBlocked(_)
+            | ServerMethod::ConnectionUnblocked(_)
+            | ServerMethod::ConnectionUpdateSecretOk(_)
+            | ServerMethod::ChannelOpenOk(_)
+            | ServerMethod::ChannelFlow(_)
+            | ServerMethod::ChannelClose(_)
+            | ServerMethod::BasicCancel(_)
+            | ServerMethod::BasicReturn(_) => {}
         }
     }
 }
