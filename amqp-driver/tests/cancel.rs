@@ -1,9 +1,13 @@
 //! Every asynchronous method, dropped at every one of its await points, while the server answers at
 //! every moment from then on. REG-5, REG-6, REG-7, and the shape of amqprs#196.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
-use amqp_driver::{Error, core::wire::ShortStr, protocol::basic};
+use amqp_driver::{
+    Error,
+    core::{MethodDef as _, wire::ShortStr},
+    protocol::{RULES, basic, connection},
+};
 use amqp_test_support::{
     Rig, Setup, Task,
     operations::{Handles, OPERATIONS, call, stock},
@@ -117,6 +121,30 @@ fn check(mut rig: Rig, on: Handles, what: &str) {
     } = on;
     drop((plain, confirm, tx));
     rig.finish(connection);
+}
+
+/// The list of operations has all requests of the table that leave the connection open.
+#[test]
+fn every_request_of_the_table_is_among_the_operations() {
+    let mut asked = BTreeSet::new();
+    for (_, operation) in OPERATIONS {
+        let (mut rig, on) = start(WAYS[0]);
+        rig.wait(operation(on)).unwrap();
+        let said = rig.peer().said();
+        asked.extend(
+            said.iter()
+                .filter_map(|line| line.split(' ').nth(1).map(str::to_owned)),
+        );
+    }
+    let of_handshake_or_end = [connection::Open::ID, connection::Close::ID];
+    let of_table = RULES.iter().filter(|rule| {
+        rule.client_sends && !rule.responses.is_empty() && !of_handshake_or_end.contains(&rule.id)
+    });
+    let missing: Vec<_> = of_table
+        .map(|rule| rule.name)
+        .filter(|name| !asked.contains(*name))
+        .collect();
+    assert_eq!(missing, [""; 0]);
 }
 
 #[test]

@@ -1,14 +1,19 @@
 //! Everything that can be awaited, as one list.
 
-use std::{future::Future, pin::Pin, rc::Rc};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::Poll,
+};
 
 use amqp_driver::{
     BaseChannel, Channel, ConfirmChannel, Connection, Error, Requeue, TxChannel, Unconfirmed,
     core::{
-        CloseCause,
+        ClientSent, CloseCause, Request,
         wire::{Secret, ShortStr},
     },
-    protocol::{basic, queue},
+    protocol::{basic, channel, exchange, queue},
 };
 use bytes::Bytes;
 
@@ -48,7 +53,7 @@ pub fn stock(peer: &mut Peer) {
 }
 
 /// Everything that can be awaited and leaves connection and channels as they were.
-pub const OPERATIONS: [(&str, Operation); 21] = [
+pub const OPERATIONS: [(&str, Operation); 22] = [
     ("open_channel", |on| {
         Box::pin(async move {
             on.connection.open_channel().await?;
@@ -111,6 +116,7 @@ pub const OPERATIONS: [(&str, Operation); 21] = [
             Ok(())
         })
     }),
+    ("requests", |on| Box::pin(requests(on.plain))),
     ("publish", |on| {
         Box::pin(async move {
             let to = basic::Publish::default();
@@ -224,6 +230,49 @@ fn ended(unconfirmed: Unconfirmed) -> Error {
         CloseCause::Connection(reason) => Error::ConnectionClosed(reason.clone()),
         _ => Error::ChannelClosed(reason),
     }
+}
+
+/// The requests that no other operation makes; all at once, so that they take few steps.
+async fn requests(channel: Rc<Channel>) -> Result<(), Error> {
+    fn call<R: Request + ClientSent + 'static>(channel: &Rc<Channel>, request: R) -> Operating {
+        let channel = Rc::clone(channel);
+        Box::pin(async move { channel.call(request).await.map(drop) })
+    }
+    let declare = exchange::Declare::default()
+        .exchange("e1")?
+        .kind("fanout")?;
+    let bind = exchange::Bind::default().source("e1")?.destination("e2")?;
+    let unbind = exchange::Unbind::default()
+        .source("e1")?
+        .destination("e2")?;
+    let mut running = vec![
+        call(&channel, channel::Flow { active: true }),
+        call(&channel, declare),
+        call(&channel, bind),
+        call(&channel, unbind),
+        call(&channel, exchange::Delete::default().exchange("e1")?),
+        call(&channel, queue::Bind::default().exchange("e1")?),
+        call(&channel, queue::Unbind::default().exchange("e1")?),
+        call(&channel, queue::Purge::default()),
+        call(&channel, queue::Delete::default()),
+    ];
+    poll_fn(|cx| {
+        let mut result = Ok(());
+        running.retain_mut(|request| match request.as_mut().poll(cx) {
+            Poll::Ready(done) => {
+                if done.is_err() {
+                    result = done;
+                }
+                false
+            }
+            Poll::Pending => true,
+        });
+        if result.is_ok() && !running.is_empty() {
+            return Poll::Pending;
+        }
+        Poll::Ready(result)
+    })
+    .await
 }
 
 /// A request with a reply that identifies it.
