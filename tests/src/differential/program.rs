@@ -3,6 +3,11 @@
 //! Printed with `{:?}`, a step is nearly the Rust code that makes it again, which is how programs
 //! come into [`kept`](super::kept).
 
+use amqp_tokio::{
+    core::{MethodDef as _, MethodId},
+    protocol::{basic, channel, connection, exchange, queue, tx},
+};
+
 /// How many queues a program knows. The last one gets its name from the server.
 pub const QUEUES: u8 = 5;
 
@@ -231,6 +236,37 @@ pub enum Step {
     Disconnect { connection: usize },
 }
 
+impl Step {
+    /// The method that the step sends.
+    #[must_use]
+    pub const fn method(&self) -> MethodId {
+        match self {
+            Self::Queue { .. } => queue::Declare::ID,
+            Self::Exchange { .. } => exchange::Declare::ID,
+            Self::Bind { .. } => queue::Bind::ID,
+            Self::Unbind { .. } => queue::Unbind::ID,
+            Self::BindExchange { .. } => exchange::Bind::ID,
+            Self::UnbindExchange { .. } => exchange::Unbind::ID,
+            Self::Publish { .. } => basic::Publish::ID,
+            Self::Qos { .. } => basic::Qos::ID,
+            Self::Consume { .. } | Self::ConsumeTwice { .. } => basic::Consume::ID,
+            Self::Cancel { .. } => basic::Cancel::ID,
+            Self::Get { .. } => basic::Get::ID,
+            Self::Ack { .. } | Self::AckUnknown { .. } => basic::Ack::ID,
+            Self::Nack { .. } => basic::Nack::ID,
+            Self::Reject { .. } => basic::Reject::ID,
+            Self::Recover { .. } => basic::Recover::ID,
+            Self::Purge { .. } => queue::Purge::ID,
+            Self::DeleteQueue { .. } => queue::Delete::ID,
+            Self::DeleteExchange { .. } => exchange::Delete::ID,
+            Self::Commit => tx::Commit::ID,
+            Self::Rollback => tx::Rollback::ID,
+            Self::Close { .. } => channel::Close::ID,
+            Self::Disconnect { .. } => connection::Close::ID,
+        }
+    }
+}
+
 /// A client's doings from a seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
@@ -238,4 +274,40 @@ pub struct Program {
     pub seed: u64,
     /// The steps.
     pub steps: Vec<Step>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use amqp_tokio::protocol::{RULES, confirm};
+
+    use super::*;
+    use crate::differential::generate::generate;
+
+    /// The methods of a channel without a step: open and the two selects precede the first step of
+    /// their channel, flow follows an injected method, and recover-async is not compared.
+    const WITHOUT_STEP: [MethodId; 5] = [
+        channel::Open::ID,
+        confirm::Select::ID,
+        tx::Select::ID,
+        channel::Flow::ID,
+        basic::RecoverAsync::ID,
+    ];
+
+    /// Programs have all methods of the table that a client sends on a channel, other than replies.
+    #[test]
+    fn every_method_of_the_table_is_among_the_steps() {
+        let steps = (0..100).flat_map(|seed| generate(seed, 100).steps);
+        let sent: BTreeSet<_> = steps.map(|step| step.method()).collect();
+        let of_table = RULES.iter().filter(|rule| {
+            let listed = rule.id == connection::Close::ID || !rule.connection;
+            listed && rule.client_sends && rule.answers.is_empty()
+        });
+        let of_table = of_table.map(|rule| rule.id);
+        assert_eq!(
+            sent,
+            of_table.filter(|id| !WITHOUT_STEP.contains(id)).collect()
+        );
+    }
 }
