@@ -167,8 +167,7 @@ impl<'a> ChannelMut<'a> {
     /// has no command of its own.
     fn check_sent<M: ServerSent>(&self, content: bool) -> Result<(), ApiMisuse> {
         let fits = protocol::rule(M::ID).is_some_and(|rule| {
-            let own_way = M::ID.class == CHANNEL_CLASS && M::ID != channel::FlowOk::ID;
-            !rule.connection && rule.content == content && !own_way
+            !rule.connection && rule.content == content && !OWN_COMMANDS.contains(&M::ID)
         });
         if fits {
             Ok(())
@@ -197,5 +196,10 @@ impl<'a> ChannelMut<'a> {
     }
 }
 
-/// The class with commands of its own, or with methods that the machine sends; except `flow-ok`.
-const CHANNEL_CLASS: u16 = channel::Open::ID.class;
+/// The methods that have a command of their own, or that the machine sends.
+const OWN_COMMANDS: [MethodId; 4] = [
+    channel::OpenOk::ID,
+    channel::Flow::ID,
+    channel::Close::ID,
+    channel::CloseOk::ID,
+];
