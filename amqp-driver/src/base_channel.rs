@@ -47,8 +47,7 @@ pub struct BaseChannel(Arc<Inner>);
 pub(crate) struct Inner {
     connection: Connection,
     pub(crate) id: ChannelId,
-    publish_budget: Budget,
-    pub(crate) confirm_budget: Budget,
+    pub(crate) budget: Budget,
     /// The number of `basic.recover` methods sent. Each makes the earlier deliveries stale.
     recovered: AtomicU32,
 }
@@ -62,7 +61,7 @@ impl Inner {
         Publisher {
             shared: self.shared(),
             channel: self.id,
-            budget: &self.publish_budget,
+            budget: &self.budget,
         }
     }
 
@@ -119,8 +118,7 @@ impl BaseChannel {
         Self(Arc::new(Inner {
             connection,
             id,
-            publish_budget: Budget::default(),
-            confirm_budget: Budget::default(),
+            budget: Budget::default(),
             recovered: AtomicU32::new(0),
         }))
     }

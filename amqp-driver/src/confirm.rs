@@ -141,7 +141,7 @@ impl Future for Confirm {
         };
         let channel = &self.channel;
         let shared = channel.shared();
-        ready!(channel.confirm_budget.poll_proceed(shared, cx));
+        ready!(channel.budget.poll_proceed(shared, cx));
         let mut outcome = shared.with(|state, _| state.take_outcome(channel.id, seq));
         if outcome.is_pending() {
             let waker = cx.waker().clone();
@@ -158,7 +158,7 @@ impl Future for Confirm {
         if outcome.is_ready() {
             self.seq = None;
         } else {
-            channel.confirm_budget.renew();
+            channel.budget.renew();
         }
         outcome
     }
