@@ -6,7 +6,7 @@
 //! | `state.rs`, `channel_table.rs` | channels, and the events of the machine |
 //! | `requests.rs`, `slots.rs` | requests in flight |
 //! | `publish.rs`, `lines.rs` | publishing, and the order of publishers that wait for room |
-//! | `confirms.rs` | outcomes of publishes |
+//! | `confirms/` | outcomes of publishes |
 //! | `deliveries.rs`, `untaken.rs`, `withheld.rs`, `buffer.rs` | messages that the application has not taken, and their bound |
 //! | `alarms.rs`, `waiters.rs` | deadlines, wakers |
 //! | `later.rs`, `budget.rs` | effects deferred until after the lock, yielding |

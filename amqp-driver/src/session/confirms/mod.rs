@@ -1,5 +1,8 @@
 //! The outcomes of publishes, until their futures take them.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::RangeInclusive,
@@ -256,12 +259,12 @@ impl Confirms {
     /// Frees the slots at the front that no future needs.
     #[inline]
     fn sweep(&mut self) {
+        if self.slots.len() > SLOTS_MAX {
+            self.shorten();
+        }
         while let Some(Slot::Taken) = self.slots.front() {
             self.slots.pop_front();
             self.first += 1;
-        }
-        if self.slots.len() > SLOTS_MAX {
-            self.shorten();
         }
     }
 
