@@ -296,6 +296,31 @@ impl<'a> Parser<&'a [u8]> for Value {
         let (input, tag) = octet.process::<OutputM<Emit, OM::Error, OM::Incomplete>>(input)?;
         let depth = self.depth + 1;
         match tag {
+            b'A' => {
+                map(long_bytes.and_then(elements(depth)), FieldValue::Array).process::<OM>(input)
+            }
+            b'F' => map(long_bytes.and_then(fields(depth)), FieldValue::Table).process::<OM>(input),
+            plain => (Plain { tag: plain }).process::<OM>(input),
+        }
+    }
+}
+
+/// The parser of a value with that tag that is no container. Apart from [`Value`], which needs less
+/// stack without it.
+struct Plain {
+    tag: u8,
+}
+
+impl<'a> Parser<&'a [u8]> for Plain {
+    type Output = FieldValue;
+    type Error = DecodeError;
+
+    #[inline]
+    fn process<OM: OutputMode>(
+        &mut self,
+        input: &'a [u8],
+    ) -> PResult<OM, &'a [u8], FieldValue, DecodeError> {
+        match self.tag {
             b't' => map(octet, |octet| FieldValue::Bool(octet != 0)).process::<OM>(input),
             b'b' => number(i8::from_be_bytes, FieldValue::I8).process::<OM>(input),
             b'B' => map(octet, FieldValue::U8).process::<OM>(input),
@@ -312,11 +337,7 @@ impl<'a> Parser<&'a [u8]> for Value {
             })
             .process::<OM>(input),
             b'S' => map(long_bytes, |text| FieldValue::LongStr(text.into())).process::<OM>(input),
-            b'A' => {
-                map(long_bytes.and_then(elements(depth)), FieldValue::Array).process::<OM>(input)
-            }
             b'T' => map(timestamp, FieldValue::Timestamp).process::<OM>(input),
-            b'F' => map(long_bytes.and_then(fields(depth)), FieldValue::Table).process::<OM>(input),
             b'x' => map(long_bytes, |bytes| {
                 FieldValue::Bytes(Bytes::copy_from_slice(bytes))
             })

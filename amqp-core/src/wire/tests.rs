@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use super::*;
 
 mod properties;
+mod stack;
 
 fn encoded(value: &impl Encode) -> Vec<u8> {
     let mut out = BytesMut::new();
