@@ -310,7 +310,7 @@ impl<'a> ChannelMut<'a> {
         if let Mode::Transaction { outstanding } = &mut role.mode {
             outstanding.settle(Tags::One(tag));
         }
-        role.withheld.add(tag);
+        role.withheld.insert(tag);
         Ok(())
     }
 

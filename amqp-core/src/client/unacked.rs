@@ -40,6 +40,35 @@ impl Unacked {
         self.len += 1;
     }
 
+    /// Adds a delivery, in any order of the tags. Apart from [`add`](Self::add), which is faster.
+    pub(crate) fn insert(&mut self, tag: DeliveryTag) {
+        if self.contains(tag) {
+            return;
+        }
+        if self.last().is_none_or(|last| last < tag) {
+            self.add(tag);
+            return;
+        }
+        let tag = tag.get();
+        let next = self
+            .older
+            .range(tag..)
+            .next()
+            .map(|(&last, &first)| (first, last));
+        let before = self.older.remove(&(tag - 1));
+        let first = before.unwrap_or(tag);
+        match (next, &mut self.newest) {
+            (Some((next, last)), _) if next == tag + 1 => {
+                self.older.insert(last, first);
+            }
+            (None, Some((next, _))) if *next == tag + 1 => *next = first,
+            _ => {
+                self.older.insert(tag, first);
+            }
+        }
+        self.len += 1;
+    }
+
     /// The number of outstanding deliveries.
     pub(crate) const fn len(&self) -> u64 {
         self.len

@@ -206,6 +206,32 @@ proptest! {
     }
 }
 
+/// Deliveries are withheld in any order, and each stays unacked until it is requeued.
+#[test]
+fn deliveries_are_withheld_in_any_order() {
+    // Every order of five, as numbers of five digits.
+    let orders = (0..5u64.pow(5)).map(|number| [1, 5, 25, 125, 625].map(|by| number / by % 5 + 1));
+    for order in orders.filter(|order| (1..=5).all(|tag| order.contains(&tag))) {
+        let (mut client, id) = consuming();
+        for number in 1..=6 {
+            client.deliver(id, "t", number);
+        }
+        let mut on = client.on(id);
+        for number in order {
+            on.withhold(tag(number)).unwrap();
+            on.withhold(tag(number)).unwrap_err();
+            assert_eq!(on.stats().unacked, 6, "{order:?}");
+        }
+        on.ack(Tags::All).unwrap();
+        for (index, number) in order.into_iter().rev().enumerate() {
+            assert_eq!(on.stats().unacked, 5 - index as u64);
+            on.requeue_withheld(tag(number)).unwrap();
+            on.requeue_withheld(tag(number)).unwrap_err();
+        }
+        assert_eq!(on.stats().unacked, 0);
+    }
+}
+
 #[test]
 fn the_highest_number_is_taken() {
     let (mut client, id) = consuming();
