@@ -46,7 +46,10 @@ impl Withheld {
     pub(super) fn push(&mut self, tag: u64, bytes: usize) -> bool {
         let count = self.runs.len();
         match self.runs.back_mut() {
-            Some(run) if run.last + 1 == tag && (run.each == bytes || count >= RUNS_COALESCED) => {
+            Some(run)
+                if run.last.checked_add(1) == Some(tag)
+                    && (run.each == bytes || count >= RUNS_COALESCED) =>
+            {
                 run.last = tag;
                 run.each = run.each.max(bytes);
             }
@@ -110,11 +113,12 @@ impl Withheld {
             }
             let recalled = Run {
                 first: run.first,
-                last: run.first + count - 1,
+                last: run.first + (count - 1),
                 each: run.each,
             };
-            run.first += count;
-            if run.first > run.last {
+            if recalled.last < run.last {
+                run.first = recalled.last + 1;
+            } else {
                 self.runs.pop_front();
             }
             let bytes = recalled.each.saturating_mul(count as usize);

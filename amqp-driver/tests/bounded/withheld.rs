@@ -148,6 +148,29 @@ fn withheld_deliveries_keep_their_order() {
     rig.finish(connection);
 }
 
+/// Delivery tags up to the highest number are withheld and requeued, in any order.
+#[test]
+fn the_highest_tags_are_withheld() {
+    let (mut rig, connection, channel, mut consumer) = Rig::with_consumer(64 << 10);
+    rig.peer().redelivers = true;
+    let tag = consumer.tag().to_string();
+    for (last, count) in [(0, 10), (u64::MAX - 1, 1), (1000, 1)] {
+        rig.peer().set_last_tag(1, last);
+        for _ in 0..count {
+            assert!(rig.peer().deliver(1, &tag, vec![7; 10_000]));
+            rig.advance(PATIENCE);
+        }
+    }
+    for _ in 0..12 {
+        rig.wait(consumer.next()).unwrap().unwrap().ack().unwrap();
+        rig.run();
+    }
+    assert_eq!(rig.peer().acked.len(), 12);
+    assert!(rig.peer().outstanding.is_empty());
+    drop((consumer, channel));
+    rig.finish(connection);
+}
+
 /// A consumer with the default bound, on a server that redelivers.
 fn redelivering() -> (Rig, Connection, Channel, Consumer<ManualAck>, String) {
     let undelivered = Limits::default().undelivered;

@@ -27,6 +27,11 @@ impl Peer {
         self.deliver_as(number, tag, body, false)
     }
 
+    /// Sets the delivery tag behind which those of a channel continue.
+    pub fn set_last_tag(&mut self, number: u16, tag: u64) {
+        self.tags.insert(number, tag);
+    }
+
     /// Delivers a message with properties.
     pub fn deliver_with(
         &mut self,
