@@ -6,7 +6,7 @@ use alloc::{
     vec::Vec,
 };
 
-use amqp_core::{Instant, protocol::basic};
+use amqp_core::{ChannelId, Instant, protocol::basic};
 
 use super::{Broker, dead_letter::Reason};
 use crate::{
@@ -19,6 +19,12 @@ use crate::{
         queue::{Consumer, Entry, Queue, RequeueCause},
     },
 };
+
+/// The maximum number of messages that a queue delivers in one turn, while other queues wait.
+const TURN_MESSAGES: usize = 16;
+
+/// The size of the message bodies that ends the turn of a queue, in bytes.
+const TURN_BYTES: usize = 16 << 10;
 
 impl Broker {
     /// Enqueues a message. Returns `false` if the queue rejects it, because it is full and its
@@ -39,27 +45,36 @@ impl Broker {
         true
     }
 
-    /// Processes a queue after a change: delivers messages, drops those that have expired or exceed
-    /// the maximum length, and deletes the queue if it has expired.
-    pub(super) fn service_queue(&mut self, key: QueueKey) {
+    /// Processes a queue after a change, in one turn: delivers messages, drops those that have
+    /// expired or exceed the maximum length, and deletes the queue if it has expired. Returns
+    /// `true` if the turn was too short: nothing is dropped before the last turn, because it may
+    /// still be delivered.
+    pub(super) fn service_queue(&mut self, key: QueueKey) -> bool {
         let Some(queue) = self.queues.get_mut(&key) else {
-            return;
+            return false;
         };
-        queue.scheduled = false;
         if queue.expires_at().is_some_and(|at| at <= self.now) {
             self.delete_queue(key);
-            return;
+            return false;
         }
+        self.turn += 1;
         // A message with a TTL of 0 is still delivered if a consumer takes it at once
         // (<https://www.rabbitmq.com/docs/ttl>).
         let before = Instant::from_nanos(self.now.as_nanos().saturating_sub(1));
         self.expire_messages(key, before);
-        while self.deliver_next(key) {
+        let (mut messages, mut bytes) = (0, 0);
+        while let Some(size) = self.deliver_next(key) {
             self.expire_messages(key, self.now);
+            messages += 1;
+            bytes += size;
+            if messages >= TURN_MESSAGES || bytes >= TURN_BYTES {
+                return true;
+            }
         }
         self.expire_messages(key, self.now);
         self.drop_surplus(key);
         self.set_deadline(key);
+        false
     }
 
     /// Drops messages from the front of a queue while it exceeds its maximum length, and
@@ -83,35 +98,23 @@ impl Broker {
         }
     }
 
-    /// Delivers the next ready message to the next eligible consumer. Returns `false` if either is
-    /// missing.
-    fn deliver_next(&mut self, key: QueueKey) -> bool {
-        let Some(queue) = self.queues.get_mut(&key) else {
-            return false;
-        };
+    /// Delivers the next ready message to the next eligible consumer. Returns the size of its
+    /// body, in bytes: `Some` unless either is missing.
+    fn deliver_next(&mut self, key: QueueKey) -> Option<usize> {
+        let queue = self.queues.get_mut(&key)?;
         if queue.is_empty() {
-            return false;
+            return None;
         }
         let connections = &mut self.connections;
-        let Some(consumer_key) = queue.next_consumer(|_, consumer| can_take(connections, consumer))
-        else {
-            return false;
-        };
-        let Some(entry) = queue.pop() else {
-            return false;
-        };
-        let Some(consumer) = queue.consumers.get(&consumer_key) else {
-            return false;
-        };
+        let consumer_key = queue.next_consumer(|_, consumer| can_take(connections, consumer))?;
+        let entry = queue.pop()?;
+        let consumer = queue.consumers.get_mut(&consumer_key)?;
+        consumer.served = self.turn;
         let (to, no_ack) = (consumer.channel, consumer.no_ack);
         let consumer_tag = consumer.tag.clone();
         let delivery_count = delivery_count(queue, &entry);
-        let Some(conn) = self.connections.get_mut(&to.connection) else {
-            return false;
-        };
-        let Some(channel) = conn.channel(to.id) else {
-            return false;
-        };
+        let conn = self.connections.get_mut(&to.connection)?;
+        let channel = conn.channel(to.id)?;
         let delivery_tag = channel.next_delivery();
         let method = basic::Deliver {
             consumer_tag,
@@ -138,34 +141,56 @@ impl Broker {
         }
         send_message(conn, to, &method, &entry.message, delivery_count);
         self.wake(to.connection);
-        true
+        Some(entry.message.body.len())
     }
 
-    /// Returns the blocked consumers of a channel to the round-robin, in the order in which they
-    /// were blocked. Called when prefetch, flow control or queued output may not block them any
-    /// more.
+    /// Returns the blocked consumers of a channel to the round-robin. Called when prefetch or flow
+    /// control may not block them any more.
     pub(crate) fn unblock_consumers(&mut self, key: ChannelKey) {
-        let Ok(channel) = self.channel(key) else {
-            return;
-        };
-        if !core::mem::take(&mut channel.has_blocked_consumer) {
-            return;
-        }
-        let subscriptions: Vec<Subscription> = channel.consumers.values().copied().collect();
-        let mut blocked: Vec<(QueueKey, Option<u64>, ConsumerKey)> = Vec::new();
-        for subscription in subscriptions {
-            if let Subscription::Queue { queue, key } = subscription
-                && let Some(found) = self.queues.get(&queue)
-                && let Some(consumer) = found.consumers.get(&key)
-            {
-                blocked.push((queue, consumer.blocked_since, key));
+        self.unblock_channels(key.connection, &[key.id]);
+    }
+
+    /// Returns the blocked consumers of a connection to the round-robin. Called when queued output
+    /// does not block them any more.
+    pub(super) fn unblock_connection(&mut self, key: ConnectionKey) {
+        self.unblock_channels(key, &self.channel_ids(key));
+    }
+
+    /// Returns the blocked consumers of some channels to the round-robin of their queues, in the
+    /// order in which they were blocked, and schedules the queues: the one that was served last by
+    /// these consumers takes its turn last.
+    fn unblock_channels(&mut self, connection: ConnectionKey, ids: &[ChannelId]) {
+        let mut blocked: Vec<(QueueKey, Option<u64>, ConsumerKey, u64)> = Vec::new();
+        for &id in ids {
+            let Ok(channel) = self.channel(ChannelKey { connection, id }) else {
+                continue;
+            };
+            if !core::mem::take(&mut channel.has_blocked_consumer) {
+                continue;
+            }
+            let subscriptions: Vec<Subscription> = channel.consumers.values().copied().collect();
+            for subscription in subscriptions {
+                if let Subscription::Queue { queue, key } = subscription
+                    && let Some(found) = self.queues.get(&queue)
+                    && let Some(consumer) = found.consumers.get(&key)
+                {
+                    blocked.push((queue, consumer.blocked_since, key, consumer.served));
+                }
             }
         }
         blocked.sort_unstable();
-        for (queue, _, consumer) in blocked {
+        let mut turns: Vec<(u64, QueueKey)> = Vec::new();
+        for (queue, _, consumer, served) in blocked {
             if let Some(found) = self.queues.get_mut(&queue) {
                 found.join_round_robin(consumer);
             }
+            match turns.last_mut() {
+                Some((last, key)) if *key == queue => *last = served.max(*last),
+                _ => turns.push((served, queue)),
+            }
+        }
+        turns.sort_unstable();
+        for (_, queue) in turns {
             self.schedule(queue);
         }
     }
@@ -213,7 +238,7 @@ impl Broker {
             if kind != Settle::Reject {
                 self.drop_surplus(queue);
             }
-            self.service_queue(queue);
+            while self.service_queue(queue) {}
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Broker {
     deadlines: BTreeSet<(Instant, QueueKey)>,
     /// The queues that are scheduled for processing.
     due: VecDeque<QueueKey>,
+    /// The number of turns that queues have taken.
+    turn: u64,
     /// The connections that may be read from again after a pause.
     resumed: VecDeque<ConnectionKey>,
     /// The connections with drivers that must be woken.
@@ -118,6 +120,7 @@ impl Broker {
             queues: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             due: VecDeque::new(),
+            turn: 0,
             resumed: VecDeque::new(),
             wakes: VecDeque::new(),
             memory: MemoryMeter::default(),
@@ -355,10 +358,16 @@ impl Broker {
         }
     }
 
-    /// Processes all scheduled queues.
+    /// Processes all scheduled queues, turn by turn: a queue that has more to deliver goes to the
+    /// end.
     pub(crate) fn service_due(&mut self) {
         while let Some(key) = self.due.pop_front() {
-            self.service_queue(key);
+            if let Some(queue) = self.queues.get_mut(&key) {
+                queue.scheduled = false;
+            }
+            if self.service_queue(key) {
+                self.schedule(key);
+            }
         }
     }
 

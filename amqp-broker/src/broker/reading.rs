@@ -184,11 +184,7 @@ impl Broker {
             }
             Event::Flow { channel, active } => self.on_flow(at(channel), active),
             Event::ChannelClosed { channel, .. } => self.end_channel(at(channel)),
-            Event::Writable => {
-                for id in self.channel_ids(key) {
-                    self.unblock_consumers(at(id));
-                }
-            }
+            Event::Writable => self.unblock_connection(key),
             Event::Closed(_) => self.end_connection(key),
             // Nothing to do: the handshake is complete, and a new secret does not change the login.
             Event::Opened | Event::SecretUpdated { .. } => {}

@@ -56,6 +56,8 @@ pub(crate) struct Consumer {
     /// `Some` while it is blocked and not in the round-robin: the block counter of its queue at
     /// that time.
     pub(crate) blocked_since: Option<u64>,
+    /// The turn of its last delivery, by the count of the broker; 0 before the first.
+    pub(crate) served: u64,
     pub(crate) arguments: FieldTable,
 }
 
@@ -408,6 +410,7 @@ impl Consumer {
             prefetch,
             unacked: 0,
             blocked_since: Some(0), // until `join_round_robin`
+            served: 0,
             arguments,
         }
     }

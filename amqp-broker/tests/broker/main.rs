@@ -5,6 +5,7 @@ mod dead_letters;
 mod delivery;
 mod exchanges;
 mod external;
+mod fairness;
 mod faults;
 mod hostile;
 mod limits;
