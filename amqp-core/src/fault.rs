@@ -68,7 +68,7 @@ pub enum Fault {
     /// A content frame is on channel 0 (section 4.2.6.1 of the specification).
     #[error("content on channel 0")]
     ContentOnChannelZero,
-    /// The channel number exceeds the negotiated maximum.
+    /// The channel number exceeds the negotiated maximum, or the number of channels has reached it.
     #[error("the channel number is over the limit of {0}")]
     ChannelNumber(u16),
     /// The arguments of a method or the properties of a content header do not decode.

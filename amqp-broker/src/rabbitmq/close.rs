@@ -11,9 +11,9 @@
 //! method with content that the client may not send, or not on that channel.
 //!
 //! Some input is a fault here but not in RabbitMQ, because it would make the work or the memory of
-//! the server unbounded: tables that are nested too deep, floods of empty body frames, too many
-//! bytes of unfinished messages, and channel numbers above the limit. Content frames on a channel
-//! that the server has closed are ignored in any order; RabbitMQ still checks their order.
+//! the server unbounded: tables that are nested too deep, floods of empty body frames, and too many
+//! bytes of unfinished messages. Content frames on a channel that the server has closed are ignored
+//! in any order; RabbitMQ still checks their order.
 
 use alloc::{
     format,
@@ -146,7 +146,6 @@ fn on_connection(stage: Stage, fault: &Fault, method: Option<MethodId>) -> Optio
 fn on_channel(violation: &Violation<'_>) -> Option<Close> {
     let (error, kind) = (violation.error, violation.frame_type);
     let (fault, method) = (&error.fault, error.method);
-    let number = error.channel.unwrap_or_default();
     Some(match fault {
         Fault::Decode(_) if kind != FRAME_METHOD => internal_error(),
         Fault::Decode(
@@ -164,7 +163,7 @@ fn on_channel(violation: &Violation<'_>) -> Option<Close> {
         }
         Fault::ChannelNotOpen | Fault::ChannelNumber(_) if kind != FRAME_METHOD => no_method(),
         Fault::ChannelNumber(max) if method == Some(channel::Open::ID) => {
-            too_many_channels(violation.channels, number, *max)
+            too_many_channels(violation.channels, *max)
         }
         Fault::ChannelNotOpen | Fault::ChannelNumber(_) => {
             reply(ReplyCode::CHANNEL_ERROR, method, "expected 'channel.open'")
@@ -191,17 +190,10 @@ fn on_channel(violation: &Violation<'_>) -> Option<Close> {
     })
 }
 
-/// Builds the close for a channel number above the limit. Lower numbers may still be free. The
-/// limit applies to the number, as in section 1.4.2.5 of the protocol reference, since the number
-/// bounds the memory that a client can occupy; RabbitMQ only counts the channels.
-fn too_many_channels(count: usize, number: u16, max: u16) -> Close {
-    let text = if count < usize::from(max) {
-        format!("channel number {number} is above the negotiated channel_max ({max})")
-    } else {
-        format!(
-            "number of channels opened ({count}) has reached the negotiated channel_max ({max})"
-        )
-    };
+fn too_many_channels(count: usize, max: u16) -> Close {
+    let text = format!(
+        "number of channels opened ({count}) has reached the negotiated channel_max ({max})"
+    );
     reply(ReplyCode::NOT_ALLOWED, None, text)
 }
 

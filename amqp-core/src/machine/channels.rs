@@ -1,6 +1,6 @@
 //! The channels of a connection, by channel number.
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 
 use super::{assembly::Assembly, output::Backlog};
 use crate::ids::{ChannelId, RequestId};
@@ -70,10 +70,22 @@ pub(crate) enum Lookup<'a, C> {
     Live(ChannelId, &'a mut Channel<C>),
 }
 
+/// The highest channel number in the table that is indexed by number. Higher ones are in a map, so
+/// that the memory depends on the number of channels, not on their numbers.
+const INDEXED: u16 = 256;
+
 #[derive(Debug)]
 pub(crate) struct Channels<C> {
-    /// Channel number 1 is at index 0.
+    /// The numbers up to `INDEXED`. Channel number 1 is at index 0.
     slots: Vec<Slot<C>>,
+    /// The numbers above `INDEXED`.
+    high: BTreeMap<u16, Slot<C>>,
+    /// Whether a number above `INDEXED` stays in the table when its channel ends. If not, it is
+    /// unused again.
+    keeps_ended: bool,
+    /// The incarnation of the next channel on an unused number above `INDEXED`. It grows with each
+    /// number that is removed, so that no [`ChannelId`] is used twice.
+    high_incarnation: u32,
     /// The number of live channels.
     live: usize,
     /// The number assigned last. The search for a free number begins after it, so that a number is
@@ -89,9 +101,14 @@ const fn index(number: u16) -> Option<usize> {
 }
 
 impl<C: Default> Channels<C> {
-    pub(crate) const fn new() -> Self {
+    /// Creates an empty table. `keeps_ended` is whether an ended channel must be distinguished from
+    /// one that was never open.
+    pub(crate) const fn new(keeps_ended: bool) -> Self {
         Self {
             slots: Vec::new(),
+            high: BTreeMap::new(),
+            keeps_ended,
+            high_incarnation: 0,
             live: 0,
             last: 0,
         }
@@ -113,8 +130,24 @@ impl<C: Default> Channels<C> {
             .find(|&number| self.is_free(number))
     }
 
+    #[inline]
+    fn slot(&self, number: u16) -> Option<&Slot<C>> {
+        if number > INDEXED {
+            return self.high.get(&number);
+        }
+        self.slots.get(index(number)?)
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, number: u16) -> Option<&mut Slot<C>> {
+        if number > INDEXED {
+            return self.high.get_mut(&number);
+        }
+        self.slots.get_mut(index(number)?)
+    }
+
     pub(crate) fn is_free(&self, number: u16) -> bool {
-        match index(number).and_then(|index| self.slots.get(index)) {
+        match self.slot(number) {
             Some(Slot::Live { .. }) => false,
             Some(Slot::Unused | Slot::Free { .. }) | None => number != 0,
         }
@@ -122,12 +155,17 @@ impl<C: Default> Channels<C> {
 
     /// Inserts a new channel. Returns `None` if the number is not free.
     pub(crate) fn insert(&mut self, number: u16, life: ChannelLife) -> Option<ChannelId> {
-        let index = index(number)?;
-        while self.slots.len() <= index {
-            self.slots.push(Slot::Unused);
-        }
-        let slot = self.slots.get_mut(index)?;
+        let slot = if number > INDEXED {
+            self.high.entry(number).or_insert(Slot::Unused)
+        } else {
+            let index = index(number)?;
+            while self.slots.len() <= index {
+                self.slots.push(Slot::Unused);
+            }
+            self.slots.get_mut(index)?
+        };
         let incarnation = match slot {
+            Slot::Unused if number > INDEXED => self.high_incarnation,
             Slot::Unused => 0,
             Slot::Free { incarnation } => incarnation.wrapping_add(1),
             Slot::Live { .. } => return None,
@@ -150,7 +188,7 @@ impl<C: Default> Channels<C> {
     /// Returns the state of a channel number of an incoming frame.
     #[inline]
     pub(crate) fn lookup(&mut self, number: u16) -> Lookup<'_, C> {
-        match index(number).and_then(|index| self.slots.get_mut(index)) {
+        match self.slot_mut(number) {
             Some(Slot::Live {
                 incarnation,
                 channel,
@@ -171,7 +209,7 @@ impl<C: Default> Channels<C> {
 
     /// The channel. `None` if it has ended.
     pub(crate) fn get(&self, id: ChannelId) -> Option<&Channel<C>> {
-        match index(id.number()).and_then(|index| self.slots.get(index)) {
+        match self.slot(id.number()) {
             Some(Slot::Live {
                 incarnation,
                 channel,
@@ -182,7 +220,7 @@ impl<C: Default> Channels<C> {
 
     /// The live channel with this number.
     pub(crate) fn get_live(&self, number: u16) -> Option<(ChannelId, &Channel<C>)> {
-        match self.slots.get(index(number)?)? {
+        match self.slot(number)? {
             Slot::Live {
                 incarnation,
                 channel,
@@ -194,11 +232,17 @@ impl<C: Default> Channels<C> {
     /// Removes the channel and frees its number.
     pub(crate) fn remove(&mut self, id: ChannelId) -> Option<Box<Channel<C>>> {
         self.get(id)?;
-        let slot = index(id.number()).and_then(|index| self.slots.get_mut(index))?;
-        let free = Slot::Free {
-            incarnation: id.incarnation(),
+        let number = id.number();
+        let ended = if number > INDEXED && !self.keeps_ended {
+            self.high_incarnation = self.high_incarnation.wrapping_add(1);
+            self.high.remove(&number)?
+        } else {
+            let free = Slot::Free {
+                incarnation: id.incarnation(),
+            };
+            core::mem::replace(self.slot_mut(number)?, free)
         };
-        match core::mem::replace(slot, free) {
+        match ended {
             Slot::Live { channel, .. } => {
                 self.live -= 1;
                 Some(channel)
@@ -211,6 +255,7 @@ impl<C: Default> Channels<C> {
     pub(crate) fn ids(&self) -> Vec<ChannelId> {
         (1..)
             .zip(&self.slots)
+            .chain(self.high.iter().map(|(number, slot)| (*number, slot)))
             .filter_map(|(number, slot)| match slot {
                 Slot::Live { incarnation, .. } => Some(ChannelId::new(number, *incarnation)),
                 Slot::Unused | Slot::Free { .. } => None,

@@ -350,7 +350,7 @@ impl<R: Role> Machine<R> {
         if matches!(self.life, Life::Handshake(_)) {
             return Err(Fault::NotDue);
         }
-        if number > self.tuning.channel_max {
+        if number > self.tuning.channel_max && !self.role.counts_channels() {
             return Err(Fault::ChannelNumber(self.tuning.channel_max));
         }
         let is = |id| rule.id == id;

@@ -141,7 +141,7 @@ impl<R: Role> Machine<R> {
             life: Life::Handshake(Stage::Greeting),
             header_seen: false,
             tuning: Tuning::BEFORE,
-            channels: Channels::new(),
+            channels: Channels::new(R::FORGIVES_ENDED),
             closing_after_flush: Vec::new(),
             events: VecDeque::new(),
             close_from: 0,
@@ -478,6 +478,16 @@ impl<R: Role> Machine<R> {
         self.output.check_requests(backlog, &self.limits)
     }
 
+    /// Returns whether the negotiated limit allows another channel with this number.
+    fn is_channel_allowed(&self, number: u16) -> bool {
+        let channel_max = self.tuning.channel_max;
+        if self.role.counts_channels() {
+            self.channels.len() < usize::from(channel_max)
+        } else {
+            number <= channel_max
+        }
+    }
+
     /// Reserves a free channel number: the requested one, or else the next free one.
     pub(crate) fn add_channel(
         &mut self,
@@ -486,7 +496,7 @@ impl<R: Role> Machine<R> {
     ) -> Result<ChannelId, ApiMisuse> {
         let channel_max = self.tuning.channel_max;
         let number = match number {
-            Some(number) if number <= channel_max => number,
+            Some(number) if self.is_channel_allowed(number) => number,
             Some(number) => {
                 return Err(ApiMisuse::ChannelNumber {
                     number,

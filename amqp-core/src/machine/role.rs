@@ -49,6 +49,11 @@ pub(crate) trait Role: Sized + fmt::Debug {
         false
     }
 
+    /// Whether the negotiated limit of channels is one of their count, not of their numbers.
+    fn counts_channels(&self) -> bool {
+        false
+    }
+
     /// Whether this side may send content headers that exceed the frame limit.
     fn sends_large_headers(&self) -> bool {
         false

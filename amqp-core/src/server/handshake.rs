@@ -30,8 +30,9 @@ pub struct Config {
     pub mechanisms: String,
     /// The locales in `connection.start`, separated by spaces. Default `en_US`.
     pub locales: String,
-    /// The highest channel number that a client may use; 0 for no limit. Default 2047, the default
-    /// of RabbitMQ.
+    /// The highest channel number that a client may use, or the number of channels that it may open
+    /// if the [policy](super::Tolerance::any_channel_number) allows all numbers; 0 for no limit.
+    /// Default 2047, the default of RabbitMQ.
     pub channel_max: u16,
     /// The largest frame that a client may send or request, in bytes; 0 for no limit. Default
     /// 131,072, the default of RabbitMQ.

@@ -63,6 +63,9 @@ pub struct Tolerance {
     pub large_headers: bool,
     /// Whether the protocol header of AMQP 0-9 is accepted as that of 0-9-1.
     pub header_0_9: bool,
+    /// Whether `channel_max` limits the number of open channels. If not, it limits the channel
+    /// numbers as well (section 1.4.2.5 of the protocol reference).
+    pub any_channel_number: bool,
 }
 
 impl Tolerance {
@@ -91,6 +94,13 @@ impl Tolerance {
     #[must_use]
     pub const fn header_0_9(mut self, accepted: bool) -> Self {
         self.header_0_9 = accepted;
+        self
+    }
+
+    /// Sets `any_channel_number`.
+    #[must_use]
+    pub const fn any_channel_number(mut self, accepted: bool) -> Self {
+        self.any_channel_number = accepted;
         self
     }
 }

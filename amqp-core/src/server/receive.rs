@@ -32,6 +32,10 @@ impl Role for Server {
         self.tolerance.whole_unknown_frames
     }
 
+    fn counts_channels(&self) -> bool {
+        self.tolerance.any_channel_number
+    }
+
     fn sends_large_headers(&self) -> bool {
         self.tolerance.large_headers
     }

@@ -31,6 +31,7 @@ impl Policy for Lenient {
             .whole_unknown_frames(true)
             .large_headers(true)
             .header_0_9(true)
+            .any_channel_number(true)
     }
 }
 
@@ -93,6 +94,42 @@ fn a_frame_of_unknown_type_is_received_whole() {
     let fault = fault(&mut open(&Lenient), &[4, 0, 1, 0, 2, 0, 1]);
     let size = 131_081;
     assert_eq!(fault, Fault::FrameTooLarge { size, limit });
+}
+
+#[test]
+fn channels_are_counted_whatever_their_numbers() {
+    let open = |policy| {
+        let client = client::Config {
+            channel_max: 3,
+            ..client::Config::default()
+        };
+        let pair = Pair::open_with(client, Config::default().policy(policy));
+        Side::of(pair, Role::Server)
+    };
+    let frame = |number| method_frame(number, &channel::Open.into());
+    let mut side = open(&Lenient);
+    for number in [4, 257, u16::MAX] {
+        assert_eq!(side.feed(&frame(number)).len(), 1);
+    }
+    let close = method_frame(257, &channel::Close::default().into());
+    assert_eq!(side.feed(&close).len(), 1);
+    side.sent();
+    let mut ids = vec![];
+    for _ in 0..2 {
+        let events = side.feed(&[frame(257), close.clone()].concat());
+        side.sent();
+        let super::side::Event::Server(server::Event::ChannelOpened { channel }) = &events[0]
+        else {
+            panic!("{events:?}");
+        };
+        ids.push(*channel);
+    }
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!(side.feed(&frame(1)).len(), 1);
+    assert_eq!(fault(&mut side, &frame(2)), Fault::ChannelNumber(3));
+
+    let mut side = open(&server::Standard);
+    assert_eq!(fault(&mut side, &frame(4)), Fault::ChannelNumber(3));
 }
 
 #[test]
