@@ -24,9 +24,9 @@ pub struct Config {
     /// used, see [`Limits::message`] and [`Limits::output`].
     ///
     /// The default has RabbitMQ's product name, version and capabilities, because clients select
-    /// features by them, treats violations of the protocol as [`RabbitMq`] does, and refuses a `frame_max` below 8192, as RabbitMQ does since 4.1;
-    /// `frame_min` can be set to as little as 4096, the minimum of the standard. Its mechanisms
-    /// include EXTERNAL, which is offered only where the [transport is
+    /// features by them, and treats violations of the protocol as [`RabbitMq`] does. Its `frame_min`
+    /// is 4096, and 8192 in [`Config::rabbitmq_4`], as in RabbitMQ since 4.1. Its mechanisms include
+    /// EXTERNAL, which is offered only where the [transport is
     /// secured](crate::Broker::handle_secured).
     pub server: server::Config,
     /// The virtual hosts. Default `/`.
@@ -50,6 +50,7 @@ impl Default for Config {
             server: server::Config::default()
                 .properties(server_properties("3.10.8"))
                 .mechanisms("PLAIN AMQPLAIN EXTERNAL")
+                .frame_min(4096)
                 .policy(&RabbitMq),
             vhosts: vec!["/".into()],
             users: vec![User::new("guest", "guest").may("/", Permissions::all())],
@@ -113,7 +114,8 @@ impl Config {
 }
 
 impl Config {
-    /// Returns the default with the rules and the version of RabbitMQ 4: see [`Rules::rabbitmq_4`].
+    /// Returns the default with the rules, the version and the minimum frame limit of RabbitMQ 4:
+    /// see [`Rules::rabbitmq_4`].
     #[must_use]
     pub fn rabbitmq_4() -> Self {
         let mut config = Self {
@@ -121,6 +123,7 @@ impl Config {
             ..Self::default()
         };
         config.server.properties = server_properties("4.3.4");
+        config.server.frame_min = 8192;
         config
     }
 }

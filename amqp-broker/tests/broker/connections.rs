@@ -4,9 +4,10 @@ use crate::rig::{Rig, bind, consumer, frame, name, passive, queue, refused, tabl
 use amqp_broker::{Config, Permissions, User};
 use amqp_core::{
     client,
-    protocol::{Method, ReplyCode, basic, channel, exchange, queue},
+    frame::PROTOCOL_HEADER,
+    protocol::{Method, ReplyCode, basic, channel, connection, exchange, queue},
     sasl::{AmqPlain, Plain},
-    wire::FieldTable,
+    wire::{FieldTable, Secret},
 };
 
 #[test]
@@ -128,18 +129,48 @@ fn the_limits_of_the_client_are_negotiated() {
 }
 
 #[test]
-fn a_frame_limit_below_8192_is_refused_unless_it_is_allowed() {
-    let config = || client::Config::default().frame_max(4096);
-    let mut rig = Rig::new();
-    let client = rig.begin(config());
-    // As RabbitMQ does it: without a word.
-    let key = rig.key(client);
-    assert!(rig.broker.is_finished(key) && rig.closed(client).is_none());
-    let mut allowed = Config::default();
-    allowed.server.frame_min = 4096;
-    let mut rig = Rig::with(allowed);
-    let client = rig.begin(config());
-    assert!(rig.client(client).is_open());
+fn the_minimum_frame_limit_is_that_of_the_version() {
+    for (config, min) in [(Config::default(), 4096), (Config::rabbitmq_4(), 8192)] {
+        let mut rig = Rig::with(config);
+        let client = rig.begin(client::Config::default().frame_max(min));
+        assert!(rig.client(client).is_open());
+        if min > 4096 {
+            let client = rig.begin(client::Config::default().frame_max(min - 1));
+            // As RabbitMQ does it: without a word.
+            let key = rig.key(client);
+            assert!(rig.broker.is_finished(key) && rig.closed(client).is_none());
+        }
+    }
+}
+
+/// `start-ok` in a frame of `len` bytes, framing included.
+fn start_ok(len: usize) -> Vec<u8> {
+    let with = |text: String| {
+        let start_ok = connection::StartOk {
+            client_properties: table([("p", text.as_str().into())]),
+            mechanism: name("PLAIN"),
+            response: Secret::from(&b"\0guest\0guest"[..]),
+            locale: name("en_US"),
+        };
+        frame(0, &start_ok.into())
+    };
+    let empty = with(String::new()).len();
+    with("x".repeat(len - empty))
+}
+
+#[test]
+fn a_frame_before_tune_ok_is_as_large_as_the_minimum_limit() {
+    for (config, min) in [(Config::default(), 4096), (Config::rabbitmq_4(), 8192)] {
+        // RabbitMQ tolerates the 8 octets of framing in addition.
+        for (len, taken) in [(min, true), (min + 8, true), (min + 9, false)] {
+            let mut rig = Rig::with(config.clone());
+            let client = rig.begin_raw();
+            rig.ask_raw(client, &PROTOCOL_HEADER);
+            let said = rig.ask_raw(client, &start_ok(len));
+            assert_eq!(!said.is_empty(), taken, "{len}");
+            assert_eq!(rig.broker.is_finished(rig.key(client)), !taken);
+        }
+    }
 }
 
 #[test]

@@ -163,6 +163,11 @@ impl<R: Role> Machine<R> {
         }
     }
 
+    /// Sets the limit of incoming frames until limits are negotiated, in bytes.
+    pub(crate) const fn limit_frames_before_tune(&mut self, frame_max: u32) {
+        self.tuning.frame_max = frame_max;
+    }
+
     // Inputs. `handle_input` is in `input.rs`.
 
     pub(crate) fn handle_eof(&mut self, now: Instant) {

@@ -37,8 +37,9 @@ pub struct Config {
     /// The largest frame that a client may send or request, in bytes; 0 for no limit. Default
     /// 131,072, the default of RabbitMQ.
     pub frame_max: u32,
-    /// The smallest frame limit that a client may request, in bytes. Default 8192, the value of
-    /// RabbitMQ since 4.1; at least 4096 (`frame-min-size` of the specification).
+    /// The smallest frame limit that a client may request, in bytes, and up to 8192 the limit
+    /// before `tune-ok`. Default 8192, the value of RabbitMQ since 4.1; at least 4096
+    /// (`frame-min-size` of the specification), the value before.
     pub frame_min: u32,
     /// The suggested heartbeat interval, in seconds; 0 suggests none. Default 60, the default of
     /// RabbitMQ. The value in the client's `tune-ok` is final

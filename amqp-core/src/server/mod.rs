@@ -29,6 +29,7 @@ use crate::{
     connection::Side,
     error::ApiMisuse,
     ids::ChannelId,
+    limits::FRAME_MAX_BEFORE_TUNE,
     machine::Machine,
     method::MethodDef as _,
     method_id::MethodId,
@@ -94,7 +95,9 @@ impl Connection {
             locale: ShortStr::default(),
             blocked: false,
         };
+        let before_tune = role.config.frame_min.min(FRAME_MAX_BEFORE_TUNE);
         let mut machine = Machine::new(role, limits, timeouts, now);
+        machine.limit_frames_before_tune(before_tune);
         // A slow consumer may stop reading for an unlimited time while it still sends heartbeats.
         machine.set_may_not_read(true);
         Ok(Self(machine))
