@@ -38,15 +38,16 @@ const CLOSE_OK: [u8; 4] = [0, 20, 0, 41];
 
 impl Policy for RabbitMq {
     /// Frames may exceed the limit by the 8 octets of framing (section 4.2.3 of the specification):
-    /// several clients do not count these. The header of AMQP 0-9 is sent by some clients. Channels
-    /// are counted, whatever their numbers. The headers of a message grow with each queue that
-    /// dead-letters it (<https://www.rabbitmq.com/docs/dlx>).
+    /// several clients do not count these. The headers of AMQP 0-9 and 0-8 are sent by some
+    /// clients. Channels are counted, whatever their numbers. The headers of a message grow with
+    /// each queue that dead-letters it (<https://www.rabbitmq.com/docs/dlx>).
     fn tolerance(&self) -> Tolerance {
         Tolerance::default()
             .frame_slack(8)
             .whole_unknown_frames(true)
             .large_headers(true)
             .header_0_9(true)
+            .header_0_8(true)
             .any_channel_number(true)
     }
 

@@ -16,9 +16,14 @@ use crate::{
     wire::{FieldTable, LongStr, Secret, ShortStr},
 };
 
-/// The protocol header of AMQP 0-9, which some clients send. 0-8 is not supported: its methods are
-/// different.
+/// The protocol header of AMQP 0-9, which some clients send.
 const HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
+
+/// The protocol headers of AMQP 0-8.
+const HEADERS_0_8: [[u8; 8]; 2] = [*b"AMQP\x01\x01\x08\x00", *b"AMQP\x01\x01\x09\x01"];
+
+/// The version in `connection.start` for a client of AMQP 0-8: major and minor.
+const VERSION_0_8: (u8, u8) = (8, 0);
 
 /// The configuration of a server's connection.
 #[derive(Clone, Debug)]
@@ -202,15 +207,21 @@ impl Machine<Server> {
     /// the header is incomplete.
     pub(super) fn greet_client(&mut self, input: &mut BytesMut) -> Result<bool, CloseCause> {
         const TLS_HANDSHAKE: u8 = 0x16;
-        let accepts_0_9 = self.role.tolerance.header_0_9;
+        let tolerance = self.role.tolerance;
         let refused = match (input.first(), input.first_chunk::<8>()) {
             (Some(&TLS_HANDSHAKE), _) => NotAmqp::Tls,
             (_, None) => return Ok(false),
             (_, Some(header))
-                if *header == PROTOCOL_HEADER || (accepts_0_9 && *header == HEADER_0_9) =>
+                if *header == PROTOCOL_HEADER
+                    || (tolerance.header_0_9 && *header == HEADER_0_9) =>
             {
                 input.advance(PROTOCOL_HEADER.len());
-                self.start();
+                self.start((PROTOCOL_MAJOR, PROTOCOL_MINOR));
+                return Ok(true);
+            }
+            (_, Some(header)) if tolerance.header_0_8 && HEADERS_0_8.contains(header) => {
+                input.advance(PROTOCOL_HEADER.len());
+                self.start(VERSION_0_8);
                 return Ok(true);
             }
             (_, Some([b'A', b'M', b'Q', b'P', version @ ..])) => NotAmqp::OtherVersion(*version),
@@ -222,11 +233,11 @@ impl Machine<Server> {
         Err(refused.into())
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, (version_major, version_minor): (u8, u8)) {
         let config = &self.role.config;
         let start = connection::Start {
-            version_major: PROTOCOL_MAJOR,
-            version_minor: PROTOCOL_MINOR,
+            version_major,
+            version_minor,
             server_properties: config.properties.clone(),
             mechanisms: LongStr::from(config.mechanisms.as_str()),
             locales: LongStr::from(config.locales.as_str()),

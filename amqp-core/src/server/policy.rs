@@ -63,6 +63,9 @@ pub struct Tolerance {
     pub large_headers: bool,
     /// Whether the protocol header of AMQP 0-9 is accepted as that of 0-9-1.
     pub header_0_9: bool,
+    /// Whether the protocol headers of AMQP 0-8 are answered with `connection.start` of version
+    /// 8-0. All methods are those of 0-9-1 even then: few methods of 0-8 have other arguments.
+    pub header_0_8: bool,
     /// Whether `channel_max` limits the number of open channels. If not, it limits the channel
     /// numbers as well (section 1.4.2.5 of the protocol reference).
     pub any_channel_number: bool,
@@ -94,6 +97,13 @@ impl Tolerance {
     #[must_use]
     pub const fn header_0_9(mut self, accepted: bool) -> Self {
         self.header_0_9 = accepted;
+        self
+    }
+
+    /// Sets `header_0_8`.
+    #[must_use]
+    pub const fn header_0_8(mut self, accepted: bool) -> Self {
+        self.header_0_8 = accepted;
         self
     }
 

@@ -31,6 +31,7 @@ impl Policy for Lenient {
             .whole_unknown_frames(true)
             .large_headers(true)
             .header_0_9(true)
+            .header_0_8(true)
             .any_channel_number(true)
     }
 }
@@ -94,6 +95,20 @@ fn a_frame_of_unknown_type_is_received_whole() {
     let fault = fault(&mut open(&Lenient), &[4, 0, 1, 0, 2, 0, 1]);
     let size = 131_081;
     assert_eq!(fault, Fault::FrameTooLarge { size, limit });
+}
+
+#[test]
+fn the_headers_of_0_8_are_answered_with_their_version() {
+    for header in [b"AMQP\x01\x01\x08\x00", b"AMQP\x01\x01\x09\x01"] {
+        let mut side = Side::server(Config::default().policy(&Lenient));
+        assert_eq!(side.feed(header), []);
+        let sent = side.sent();
+        // The first octets of `connection.start`: class, method, version.
+        assert_eq!(sent[7..13], [0, 10, 0, 10, 8, 0]);
+        let mut side = Side::server(Config::default());
+        side.feed(header);
+        assert_eq!(side.sent()[..], PROTOCOL_HEADER);
+    }
 }
 
 #[test]
