@@ -282,31 +282,31 @@ pub struct Rules {
     /// Whether `basic.qos` with `global` limits the whole channel
     /// (<https://www.rabbitmq.com/docs/consumer-prefetch>). RabbitMQ 4.3 ignores `global`.
     pub global_qos: bool,
-    /// Whether `channel.flow` may pause deliveries. RabbitMQ closes the connection with 540
-    /// (not-implemented, <https://www.rabbitmq.com/docs/specification>); here it is allowed by
-    /// default, as in the standard (section 1.5.2.3 of the protocol reference).
+    /// Whether `channel.flow` may pause deliveries, as in the standard (section 1.5.2.3 of the
+    /// protocol reference). RabbitMQ closes the connection with 540 (not-implemented,
+    /// <https://www.rabbitmq.com/docs/specification>).
     pub flow: bool,
 }
 
 impl Rules {
-    /// Returns the rules of RabbitMQ 3.10, with `channel.flow` as in the standard.
+    /// Returns the rules of RabbitMQ 3.10.
     #[must_use]
     pub const fn rabbitmq_3() -> Self {
         Self {
             transient_queues: true,
             global_qos: true,
-            flow: true,
+            flow: false,
         }
     }
 
-    /// Returns the rules of RabbitMQ 4.3, with `channel.flow` as in the standard: no queues that
-    /// are neither durable nor exclusive, and no prefetch limit of a whole channel.
+    /// Returns the rules of RabbitMQ 4.3: no queues that are neither durable nor exclusive, and no
+    /// prefetch limit of a whole channel.
     #[must_use]
     pub const fn rabbitmq_4() -> Self {
         Self {
             transient_queues: false,
             global_qos: false,
-            flow: true,
+            flow: false,
         }
     }
 }

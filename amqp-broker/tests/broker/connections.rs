@@ -233,7 +233,11 @@ fn flow_true_is_answered() {
 
 #[test]
 fn flow_pauses_deliveries_or_is_540_as_the_rules_say() {
-    let (mut rig, client, channel) = Rig::open();
+    let mut config = Config::default();
+    config.rules.flow = true;
+    let mut rig = Rig::with(config);
+    let client = rig.connect();
+    let channel = rig.channel(client);
     rig.declare(client, channel, &queue("q"));
     rig.consume(client, channel, consumer("q", "c")).unwrap();
     let pause = |active| channel::Flow { active };
@@ -243,14 +247,14 @@ fn flow_pauses_deliveries_or_is_540_as_the_rules_say() {
     rig.call(client, channel, &pause(true)).unwrap();
     assert_eq!(rig.bodies(client), ["1"]);
 
-    let mut config = Config::default();
-    config.rules.flow = false;
-    let mut rig = Rig::with(config);
-    let client = rig.connect();
-    assert_eq!(
-        rig.try_call(client, &pause(false)),
-        Err(refused(540, "NOT_IMPLEMENTED - active=false"))
-    );
+    for config in [Config::default(), Config::rabbitmq_4()] {
+        let mut rig = Rig::with(config);
+        let client = rig.connect();
+        assert_eq!(
+            rig.try_call(client, &pause(false)),
+            Err(refused(540, "NOT_IMPLEMENTED - active=false"))
+        );
+    }
 }
 
 #[test]

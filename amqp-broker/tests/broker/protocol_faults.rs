@@ -2,7 +2,6 @@
 //! are those of RabbitMQ 3.10.8, measured with the same bytes. Each fault by itself is tested with
 //! the server role, in `amqp-core`.
 
-use amqp_broker::Config;
 use amqp_core::{
     MethodId,
     frame::PROTOCOL_HEADER,
@@ -157,11 +156,7 @@ fn deliveries_and_large_messages_leave_before_the_end() {
 
 #[test]
 fn a_flow_that_is_refused_is_not_answered() {
-    let mut config = Config::default();
-    config.rules.flow = false;
-    let mut rig = Rig::with(config);
-    let client = rig.connect();
-    rig.channel(client);
+    let (mut rig, client) = open();
     let asked = [of(queue("")), of(channel::Flow { active: false })].concat();
     let refused = "540 after channel.flow: NOT_IMPLEMENTED - active=false";
     let answered = ["queue.declare-ok", refused];
