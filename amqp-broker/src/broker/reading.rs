@@ -22,7 +22,8 @@ struct FramePeek {
     publish: bool,
     /// `true` for `basic.ack`, `basic.nack` and `basic.reject`.
     settles: bool,
-    /// The body size in a content header, in bytes (section 4.2.6.1 of the specification).
+    /// The body size in a content header of a message, in bytes (section 4.2.6.1 of the
+    /// specification).
     body_size: Option<u64>,
     /// The payload size of a body frame, in bytes.
     payload: usize,
@@ -130,13 +131,19 @@ impl Broker {
             return;
         };
         let max = self.config.limits.message;
+        let id = channel.id;
         if let Some(size) = peek.body_size.filter(|size| *size > max) {
+            // A header out of place is a violation of the protocol, whatever its size.
+            let channel = conn.machine.channel(id);
+            if !channel.is_some_and(|channel| channel.awaits_header()) {
+                return;
+            }
             let refusal = Refusal::precondition(format_args!(
                 "message size {size} is larger than configured max size {max}"
             ));
             let channel = ChannelKey {
                 connection: key,
-                id: channel.id,
+                id,
             };
             self.refuse(channel, &refusal, basic::Publish::ID);
         } else if peek.payload > 0 {
@@ -211,7 +218,9 @@ fn peek_frame(input: &[u8]) -> Option<FramePeek> {
             peek.settles = [basic::Ack::ID, basic::Nack::ID, basic::Reject::ID].contains(&id);
         }
         FrameKind::Header => {
-            peek.body_size = Some(ContentHeader::parse(frame.payload).ok()?.body_size);
+            let header = ContentHeader::parse(frame.payload).ok()?;
+            let is_valid = header.class == basic::Publish::ID.class && header.weight == 0;
+            peek.body_size = is_valid.then_some(header.body_size);
         }
         FrameKind::Body => peek.payload = frame.payload.len(),
         FrameKind::Heartbeat => return None,

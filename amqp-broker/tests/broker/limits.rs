@@ -3,7 +3,7 @@
 use amqp_broker::{AcceptError, Config, Limits};
 use amqp_core::{client::Event, protocol::basic, wire::ShortStr};
 
-use crate::rig::{Rig, bind, consumer, name, queue, refused, tag, up_to};
+use crate::rig::{Rig, bind, consumer, frame, name, queue, refused, tag, up_to};
 
 fn with(change: impl FnOnce(&mut Limits)) -> Rig {
     let mut config = Config::default();
@@ -64,6 +64,40 @@ fn a_message_too_large_is_406() {
 }
 
 #[test]
+fn a_header_out_of_place_is_505_whatever_its_size() {
+    let header = |class: u16, weight: u16, size: u64| {
+        let head = [class.to_be_bytes(), weight.to_be_bytes()].concat();
+        let payload = [&head[..], &size.to_be_bytes(), &[0, 0]].concat();
+        [&[2, 0, 1, 0, 0, 0, 14][..], &payload, &[0xCE]].concat()
+    };
+    let publish = frame(1, &basic::Publish::default().into());
+    let large = 1 << 40;
+    for (bytes, text) in [
+        (
+            header(60, 0, large),
+            "expected method frame, got non method frame instead",
+        ),
+        (
+            [publish.clone(), header(50, 0, large)].concat(),
+            "expected content header for class 60, got one for class 50 instead",
+        ),
+        (
+            [publish.clone(), header(60, 1, large)].concat(),
+            "expected content header for class 60, got non content header frame instead",
+        ),
+        (
+            [publish, header(60, 0, 5), header(60, 0, large)].concat(),
+            "expected content body, got non content body frame instead",
+        ),
+    ] {
+        let (mut rig, client, _) = Rig::open();
+        rig.inject_bytes(client, &bytes);
+        let text = format!("UNEXPECTED_FRAME - {text}");
+        assert_eq!(rig.closed(client), Some(refused(505, &text)));
+    }
+}
+
+#[test]
 fn a_slow_consumer_costs_bounded_memory() {
     let mut rig = with(|limits| limits.output = 10_000);
     let slow = rig.connect();
@@ -93,7 +127,7 @@ fn a_client_that_asks_and_does_not_read_is_not_read() {
     let channel = rig.channel(client);
     rig.declare(client, channel, &queue("q"));
     rig.stall(client, true);
-    let asked = crate::rig::frame(channel.number(), &crate::rig::passive("q").into());
+    let asked = frame(channel.number(), &crate::rig::passive("q").into());
     rig.inject_bytes(client, &asked.repeat(10_000));
     assert!(!rig.broker.wants_input(rig.key(client)));
     let said = rig.ask_raw(client, &[]);
@@ -172,7 +206,7 @@ fn all_memory_is_given_back() {
         routing_key: name("a"),
         ..basic::Publish::default()
     };
-    let mut half = crate::rig::frame(channel.number(), &publish.into());
+    let mut half = frame(channel.number(), &publish.into());
     half.extend([
         2, 0, 1, 0, 0, 0, 14, 0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0xCE,
     ]);

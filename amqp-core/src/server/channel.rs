@@ -56,6 +56,14 @@ impl<'a> ChannelMut<'a> {
                 .is_some_and(|channel| channel.life == ChannelLife::Open)
     }
 
+    /// Returns whether the client has sent a method with content, and its content header is next.
+    #[must_use]
+    pub fn awaits_header(&self) -> bool {
+        self.machine
+            .channel(self.id)
+            .is_some_and(|channel| channel.assembly.wants_header())
+    }
+
     /// Returns the reason to hold back deliveries on this channel: the client has paused it with
     /// `channel.flow`, or the output is full. In the second case,
     /// [`Event::Writable`](super::Event::Writable) follows when the output has drained. The result
