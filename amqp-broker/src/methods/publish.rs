@@ -17,6 +17,7 @@ use crate::{
     broker::{Broker, dispatch::send_message},
     keys::{ChannelKey, ConnectionKey},
     model::{
+        arguments::TIME_MAX,
         channel::{ConfirmOutcome, Mode, RoutedMessage, Subscription, TxPublish},
         exchange::RouteBy,
         message::{Envelope, Message},
@@ -24,9 +25,6 @@ use crate::{
     permission::Access,
     refusal::{Outcome, Refusal, short, type_name},
 };
-
-/// The maximum of `expiration`, in milliseconds.
-const EXPIRATION_MAX: u128 = 0xffff_ffff;
 
 impl Broker {
     /// Handles a published message: checks, routes and enqueues it, or adds it to the transaction.
@@ -329,7 +327,7 @@ fn read_expiration(properties: &Properties) -> Outcome<Option<u64>> {
         return Err(invalid(format_args!("{{value_negative,-{shown}}}")));
     }
     match u64::try_from(value) {
-        Ok(value) if u128::from(value) <= EXPIRATION_MAX => Ok(Some(value)),
+        Ok(value) if value <= TIME_MAX => Ok(Some(value)),
         Ok(_) | Err(_) => Err(invalid(format_args!("{{value_too_large,{shown}}}"))),
     }
 }

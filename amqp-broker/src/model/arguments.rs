@@ -9,8 +9,8 @@ use crate::refusal::{
     Outcome, Quoted, QuotedValue, Refusal, Resource, same_value, short, type_name,
 };
 
-/// The maximum TTL of messages and queues, in milliseconds: 32 bits.
-const TIME_MAX: i64 = 0xffff_ffff;
+/// The maximum TTL of messages and queues, in milliseconds: ten years of 365 days.
+pub(crate) const TIME_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 
 /// The parsed arguments of a queue.
 #[derive(Clone, Debug, Default)]
@@ -264,11 +264,11 @@ impl Reader<'_> {
     }
 
     fn time(&self, name: &str) -> Outcome<Option<u64>> {
-        match self.integer(name)? {
+        match self.count(name)? {
             Some(number) if number > TIME_MAX => {
                 self.wrong(name, format_args!("{{value_too_large,{number}}}"))
             }
-            Some(_) | None => self.count(name),
+            time => Ok(time),
         }
     }
 

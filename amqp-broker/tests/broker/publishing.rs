@@ -221,7 +221,8 @@ fn properties_that_cannot_be_are_406() {
         ("", "no_integer"),
         ("-1", "{value_negative,-1}"),
         ("1.5", "{leftover_string,\".5\"}"),
-        ("99999999999999", "{value_too_large,99999999999999}"),
+        ("315360000001", "{value_too_large,315360000001}"),
+        ("+000315360000001", "{value_too_large,315360000001}"),
         (
             "9999999999999999999999999999999999999999999999",
             "{value_too_large,9999999999999999999999999999999999999999999999}",
@@ -239,7 +240,7 @@ fn properties_that_cannot_be_are_406() {
         assert_eq!(rig.channel_closed(client), Some(refused(406, &expected)));
     }
     let channel = rig.channel(client);
-    for value in ["0", "+5", "007"] {
+    for value in ["0", "+5", "007", "315360000000"] {
         rig.publish_to(client, channel, "", "q", &expiring(value), "");
     }
     assert_eq!(rig.channel_closed(client), None);

@@ -263,6 +263,30 @@ fn an_auto_delete_queue_goes_with_its_last_consumer() {
 }
 
 #[test]
+fn a_queue_s_times_are_at_most_ten_years() {
+    let (mut rig, client, channel) = Rig::open();
+    for argument in ["x-expires", "x-message-ttl"] {
+        let with = |time: i64| queue_with(argument, [(argument, time.into())]);
+        rig.declare(client, channel, &with(315_360_000_000));
+        let (code, text) = rig.try_call(client, &with(315_360_000_001)).unwrap_err();
+        assert_eq!(code, 406);
+        let redeclared = "received '315360000001' but current is '315360000000'";
+        assert!(text.ends_with(redeclared), "{text}");
+        let name = "other";
+        let too_long = queue_with(name, [(argument, 315_360_000_001_i64.into())]);
+        let problem = "{value_too_large,315360000001}";
+        let expected = format!(
+            "PRECONDITION_FAILED - invalid arg '{argument}' for queue 'other' in vhost '/': \
+             {problem}"
+        );
+        assert_eq!(
+            rig.try_call(client, &too_long),
+            Err(refused(406, &expected))
+        );
+    }
+}
+
+#[test]
 fn a_queue_that_is_not_used_expires() {
     let (mut rig, client, channel) = Rig::open();
     let declare = queue_with("q", [("x-expires", 100.into())]);
