@@ -1,13 +1,14 @@
 //! Dead-lettering (<https://www.rabbitmq.com/docs/dlx>): the routing of dead-lettered messages, and
 //! their `x-death` headers.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 
 use amqp_core::{
     EncodedProperties,
     protocol::basic::Properties,
-    wire::{FieldArray, FieldTable, FieldValue, ShortStr, Timestamp},
+    wire::{Encode as _, FieldArray, FieldTable, FieldValue, ShortStr, Timestamp},
 };
+use bytes::BytesMut;
 
 use super::Broker;
 use crate::{
@@ -126,7 +127,7 @@ impl Death<'_> {
         let expiration = properties.expiration.take();
         let headers = properties.headers.get_or_insert_default();
         let (mut deaths, first) = match headers.get(DEATHS) {
-            Some(FieldValue::Array(deaths)) => (deaths.to_vec(), false),
+            Some(FieldValue::Array(deaths)) => (merge(deaths), false),
             // Replaces a value of another type, which a client has set.
             Some(_) => (Vec::new(), true),
             None => {
@@ -182,6 +183,56 @@ impl Death<'_> {
         }
         death
     }
+}
+
+/// Merges the entries of each queue and reason, as RabbitMQ does. Versions before 3.6 wrote one
+/// entry for each death, without a count. The first entry stays; if it has no count, it gets the
+/// number of its entries. The order is reversed, and a single entry is unchanged.
+fn merge(deaths: &FieldArray) -> Vec<FieldValue> {
+    if deaths.len() < 2 {
+        return deaths.to_vec();
+    }
+    let mut places = BTreeMap::new();
+    let mut merged: Vec<(FieldValue, i64)> = Vec::new();
+    for death in deaths.iter() {
+        let place = death.as_table().map(|table| {
+            let key = [field_bytes(table, "queue"), field_bytes(table, "reason")];
+            *places.entry(key).or_insert(merged.len())
+        });
+        match place.and_then(|place| merged.get_mut(place)) {
+            Some((_, count)) => *count += 1,
+            None => merged.push((death.clone(), 1)),
+        }
+    }
+    let counted = merged.into_iter().rev().map(|(death, count)| match death {
+        FieldValue::Table(fields) if !fields.contains_key("count") => {
+            let mut death = FieldTable::new();
+            death.push(short("count"), count);
+            death.extend(
+                fields
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.clone())),
+            );
+            death.into()
+        }
+        other => other,
+    });
+    counted.collect()
+}
+
+/// Returns the text of a field, or the encoded value of another type. `Some` if there is the field.
+fn field_bytes(table: &FieldTable, name: &str) -> Option<Vec<u8>> {
+    let value = table.get(name)?;
+    Some(value.as_bytes().map_or_else(
+        || {
+            let mut alone = FieldTable::new();
+            alone.push(short(name), value.clone());
+            let mut encoded = BytesMut::new();
+            alone.encode(&mut encoded);
+            encoded.to_vec()
+        },
+        <[u8]>::to_vec,
+    ))
 }
 
 /// Sorts the fields by name, as RabbitMQ does.

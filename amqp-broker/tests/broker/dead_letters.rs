@@ -237,6 +237,52 @@ fn headers_that_a_client_made_up_do_no_harm() {
     }
 }
 
+/// The expected results are those of RabbitMQ 3.10.8.
+#[test]
+fn entries_of_one_queue_and_reason_are_merged() {
+    let (mut rig, client, channel) = morgue();
+    rig.declare(client, channel, &queue_with("q", [dlx()]));
+    let entry = |queue: &str, reason: &str, count: i64| {
+        let mut death = FieldTable::new();
+        death.push(name("queue"), queue);
+        death.push(name("reason"), reason);
+        if count > 0 {
+            death.push(name("count"), count);
+        }
+        FieldValue::from(death)
+    };
+    let a = |count| entry("a", "rejected", count);
+    let b = |count| entry("b", "expired", count);
+    let own = |count| entry("q", "rejected", count);
+    let cases = [
+        (
+            vec![a(0), a(0), a(0), b(0)],
+            vec![("q", 1), ("b", 1), ("a", 3)],
+        ),
+        (vec![a(0), b(0), a(0)], vec![("q", 1), ("b", 1), ("a", 2)]),
+        (
+            vec![a(5), a(0), a(2), b(1)],
+            vec![("q", 1), ("b", 1), ("a", 5)],
+        ),
+        (vec![a(0), a(5)], vec![("q", 1), ("a", 2)]),
+        (vec![b(3), a(0), a(0)], vec![("q", 1), ("a", 2), ("b", 3)]),
+        (vec![own(0), own(0)], vec![("q", 3)]),
+        (vec![own(4), a(0)], vec![("q", 5), ("a", 1)]),
+        (vec![a(1), own(4), b(1)], vec![("q", 5), ("b", 1), ("a", 1)]),
+        (vec![own(0)], vec![("q", 1)]),
+    ];
+    for (number, (old, expected)) in (1..).zip(cases) {
+        let properties = headers([("x-death", old.into())]);
+        rig.publish_to(client, channel, "", "q", &properties, "");
+        rig.get(client, channel, "q").unwrap();
+        rig.nack(client, channel, tag(2 * number - 1), false);
+        let (_, headers) = dead(&mut rig, client, channel);
+        let found = deaths(&headers);
+        let found: Vec<_> = found.iter().map(|(queue, _, n)| (&queue[..], *n)).collect();
+        assert_eq!(found, expected);
+    }
+}
+
 /// A message's headers grow each time that it dies, beyond the frames that its consumer agreed on.
 /// It is delivered all the same, to a consumer, to one that fetches, and back to its publisher.
 #[test]
