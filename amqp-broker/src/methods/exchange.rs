@@ -33,7 +33,13 @@ impl Broker {
             self.exchange(key, &name)?;
         } else {
             let kind = ExchangeKind::from_name(&declare.kind).ok_or_else(|| {
-                Refusal::invalid(format_args!("unknown exchange type '{}'", declare.kind))
+                let kind = &declare.kind;
+                let problem = if kind.is_empty() {
+                    "invalid"
+                } else {
+                    "unknown"
+                };
+                Refusal::invalid(format_args!("{problem} exchange type '{kind}'"))
             })?;
             check_not_default(&name)?;
             self.check_exchange(key, Access::Configure, &name)?;

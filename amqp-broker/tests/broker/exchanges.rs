@@ -65,6 +65,11 @@ fn an_unknown_type_is_503() {
             "COMMAND_INVALID - unknown exchange type 'invalid'"
         ))
     );
+    let client = rig.connect();
+    assert_eq!(
+        rig.try_call(client, &exchange("x", "")),
+        Err(refused(503, "COMMAND_INVALID - invalid exchange type ''"))
+    );
 }
 
 #[test]
