@@ -56,9 +56,9 @@ impl Broker {
         let Some(vhost) = self.vhosts.get(&queue.vhost) else {
             return;
         };
-        if !vhost.exchanges.contains_key(&target.exchange) {
+        let Some((exchange, _)) = vhost.exchanges.get_key_value(target.exchange.as_str()) else {
             return;
-        }
+        };
         let elapsed = self.now.as_nanos() / 1_000_000_000;
         let time = self.config.epoch.saturating_add(elapsed);
         let mut properties = message.decode_properties();
@@ -80,7 +80,7 @@ impl Broker {
         };
         let headers = properties.headers.as_ref();
         let mut queues = vhost.route(
-            &target.exchange,
+            exchange,
             RouteBy {
                 routing_key: &routing_key,
                 more_keys: &more_keys,
@@ -96,7 +96,7 @@ impl Broker {
             });
         }
         let envelope = Envelope {
-            exchange: target.exchange.clone(),
+            exchange: exchange.clone(),
             routing_key,
             more_keys,
             priority: message.priority,

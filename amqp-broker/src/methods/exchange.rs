@@ -14,7 +14,7 @@ use crate::{
         exchange::{Binding, Destination, Exchange, ExchangeFlags, ExchangeKind},
     },
     permission::Access,
-    refusal::{Outcome, Refusal, Resource, quoted, short, type_name},
+    refusal::{Outcome, Refusal, Resource, quoted, type_name},
 };
 
 const ALTERNATE: &str = "alternate-exchange";
@@ -66,10 +66,11 @@ impl Broker {
         let alternate = match declare.arguments.get(ALTERNATE) {
             None => None,
             Some(FieldValue::LongStr(alternate)) => {
-                let alternate = short(&alternate.to_str_lossy());
+                let alternate = alternate.to_str_lossy();
                 self.check_exchange(key, Access::Read, &name)?;
                 self.check_exchange(key, Access::Write, &alternate)?;
-                Some(alternate)
+                // No exchange has a name of more than 255 bytes.
+                ShortStr::try_from(&*alternate).ok()
             }
             Some(other) => {
                 return Err(Refusal::precondition(format_args!(

@@ -1,6 +1,6 @@
 //! `basic.publish`, routing, and publisher confirms (<https://www.rabbitmq.com/docs/confirms>).
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{string::String, sync::Arc, vec::Vec};
 
 use amqp_core::{
     Content, EncodedProperties,
@@ -90,8 +90,11 @@ impl Broker {
             mandatory,
         } = routed;
         let queues = if message.exchange.is_empty() {
-            let keys = core::iter::once(&message.routing_key).chain(&message.more_keys);
-            let mut keys: Vec<ShortStr> = keys.cloned().collect();
+            // No queue has a name of more than 255 bytes.
+            let more_keys = message.more_keys.iter();
+            let more_keys = more_keys.filter_map(|key| ShortStr::try_from(key.as_str()).ok());
+            let mut keys = Vec::from([message.routing_key.clone()]);
+            keys.extend(more_keys);
             keys.sort();
             keys.dedup();
             keys
@@ -346,14 +349,14 @@ const BCC: &str = "BCC";
 
 /// Returns the additional routing keys of the headers `CC` and `BCC`
 /// (<https://www.rabbitmq.com/docs/sender-selected>).
-fn more_keys(headers: Option<&FieldTable>) -> Outcome<Vec<ShortStr>> {
+fn more_keys(headers: Option<&FieldTable>) -> Outcome<Vec<String>> {
     let mut keys = Vec::new();
     for name in [CC, BCC] {
         match headers.and_then(|headers| headers.get(name)) {
             None => {}
             Some(FieldValue::Array(more)) => {
                 let texts = more.iter().filter_map(FieldValue::as_long_str);
-                keys.extend(texts.map(|key| short(&key.to_str_lossy())));
+                keys.extend(texts.map(|key| key.to_str_lossy().into_owned()));
             }
             Some(other) => {
                 return Err(Refusal::precondition(format_args!(

@@ -1,13 +1,12 @@
 //! The optional arguments of a queue, validated as RabbitMQ does
 //! (<https://www.rabbitmq.com/docs/queues>).
 
+use alloc::string::String;
 use core::fmt;
 
 use amqp_core::wire::{FieldTable, FieldValue, ShortStr};
 
-use crate::refusal::{
-    Outcome, Quoted, QuotedValue, Refusal, Resource, same_value, short, type_name,
-};
+use crate::refusal::{Outcome, Quoted, QuotedValue, Refusal, Resource, same_value, type_name};
 
 /// The maximum TTL of messages and queues, in milliseconds: ten years of 365 days.
 pub(crate) const TIME_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
@@ -65,7 +64,8 @@ pub(crate) enum Overflow {
 /// The target of dead-lettering (<https://www.rabbitmq.com/docs/dlx>).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeadLetter {
-    pub(crate) exchange: ShortStr,
+    /// The name of the exchange. No exchange has a name of more than 255 bytes.
+    pub(crate) exchange: String,
     /// `Some` if it replaces the routing keys of messages.
     pub(crate) routing_key: Option<ShortStr>,
 }
@@ -302,7 +302,7 @@ impl Reader<'_> {
         const KEY: &str = "x-dead-letter-routing-key";
         let exchange = match self.arguments.get(EXCHANGE) {
             None => None,
-            Some(FieldValue::LongStr(name)) => Some(short(&name.to_str_lossy())),
+            Some(FieldValue::LongStr(name)) => Some(name.to_str_lossy().into_owned()),
             Some(other) => {
                 return Err(Refusal::precondition(format_args!(
                     "invalid type '{}' for arg '{EXCHANGE}' in {}",
@@ -313,7 +313,12 @@ impl Reader<'_> {
         };
         let routing_key = match self.arguments.get(KEY) {
             None => None,
-            Some(FieldValue::LongStr(key)) => Some(short(&key.to_str_lossy())),
+            // RabbitMQ accepts a longer key, and closes the connection that receives the message,
+            // because its method cannot carry the key.
+            Some(FieldValue::LongStr(key)) => match ShortStr::try_from(&*key.to_str_lossy()) {
+                Ok(key) => Some(key),
+                Err(_) => return self.wrong(KEY, format_args!("{{too_long,{}}}", key.len())),
+            },
             Some(other) => return self.wrong_type(KEY, other),
         };
         match (exchange, routing_key) {

@@ -2,6 +2,7 @@
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
+    string::String,
     vec::Vec,
 };
 use core::{cmp::Ordering, ops::Deref};
@@ -142,13 +143,15 @@ enum Router {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RouteBy<'a> {
     pub(crate) routing_key: &'a ShortStr,
-    pub(crate) more_keys: &'a [ShortStr],
+    pub(crate) more_keys: &'a [String],
     pub(crate) headers: Option<&'a FieldTable>,
 }
 
 impl<'a> RouteBy<'a> {
-    fn keys(&self) -> impl Iterator<Item = &'a ShortStr> {
-        core::iter::once(self.routing_key).chain(self.more_keys)
+    /// Returns all routing keys.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        let more_keys = self.more_keys.iter().map(String::as_str);
+        core::iter::once(self.routing_key.as_str()).chain(more_keys)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Messages, and the memory that they occupy together.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{string::String, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use amqp_core::{Body, EncodedProperties, protocol::basic::Properties, wire::ShortStr};
@@ -56,8 +56,8 @@ pub(crate) struct Message {
     pub(crate) exchange: ShortStr,
     /// The routing key that it was published with.
     pub(crate) routing_key: ShortStr,
-    /// The additional routing keys of its headers `CC` and `BCC`.
-    pub(crate) more_keys: Vec<ShortStr>,
+    /// The additional routing keys of its headers `CC` and `BCC`, of any length.
+    pub(crate) more_keys: Vec<String>,
     /// The properties, as they are delivered.
     pub(crate) properties: EncodedProperties,
     pub(crate) body: Body,
@@ -73,7 +73,7 @@ pub(crate) struct Message {
 pub(crate) struct Envelope {
     pub(crate) exchange: ShortStr,
     pub(crate) routing_key: ShortStr,
-    pub(crate) more_keys: Vec<ShortStr>,
+    pub(crate) more_keys: Vec<String>,
     pub(crate) priority: u8,
     pub(crate) expiration: Option<u64>,
 }

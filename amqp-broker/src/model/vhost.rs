@@ -94,8 +94,7 @@ impl Vhost {
                 // As an alternate exchange the default exchange routes nothing: RabbitMQ looks up
                 // its bindings, and it has none.
             } else if name.is_empty() {
-                let keys = core::iter::once(by.routing_key).chain(by.more_keys);
-                let named = keys.filter_map(|key| self.queues.get(key));
+                let named = by.keys().filter_map(|key| self.queues.get(key));
                 found.extend(named.map(|key| Destination::Queue(*key)));
             } else {
                 exchange.route(by, &mut found);

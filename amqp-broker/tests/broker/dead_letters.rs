@@ -189,12 +189,25 @@ fn a_circle_with_a_rejection_goes_on_and_is_counted() {
 #[test]
 fn a_dead_letter_exchange_need_not_be_there() {
     let (mut rig, client, channel) = Rig::open();
-    let nowhere = ("x-dead-letter-exchange", FieldValue::from("nowhere"));
-    rig.declare(client, channel, &queue_with("q", [nowhere]));
-    rig.publish(client, channel, "q", "1");
-    rig.get(client, channel, "q").unwrap();
-    rig.nack(client, channel, tag(1), false);
-    assert_eq!(rig.broker.inspect().memory, 0);
+    for (number, name) in [(1, "nowhere".to_owned()), (2, "n".repeat(300))] {
+        let queue = number.to_string();
+        let arguments = [
+            ("x-dead-letter-exchange", FieldValue::from(name)),
+            ("x-dead-letter-routing-key", "other".into()),
+        ];
+        rig.declare(client, channel, &queue_with(&queue, arguments));
+        rig.publish(client, channel, &queue, "1");
+        rig.get(client, channel, &queue).unwrap();
+        rig.nack(client, channel, tag(number), false);
+        assert_eq!(rig.broker.inspect().memory, 0);
+    }
+    let key = "n".repeat(256);
+    let arguments = [dlx(), ("x-dead-letter-routing-key", key.as_str().into())];
+    let (code, text) = rig
+        .try_call(client, &queue_with("long", arguments))
+        .unwrap_err();
+    assert_eq!(code, 406);
+    assert!(text.ends_with(": {too_long,256}"), "{text}");
 }
 
 #[test]

@@ -351,6 +351,20 @@ fn an_alternate_exchange_takes_unroutable_messages() {
 }
 
 #[test]
+fn an_alternate_exchange_of_more_than_255_bytes_does_not_exist() {
+    let (mut rig, client, channel) = Rig::open();
+    rig.declare(client, channel, &queue("q"));
+    let mut declare = exchange("x", "direct");
+    declare.arguments = table([("alternate-exchange", "n".repeat(300).into())]);
+    rig.call(client, channel, &declare).unwrap();
+    assert!(!arrives(&mut rig, client, channel, "x", "q"));
+    declare.arguments = table([("alternate-exchange", "".into())]);
+    let (code, text) = rig.call(client, channel, &declare).unwrap_err();
+    assert_eq!(code, 406);
+    assert!(text.contains("received '' but current is 'nnn"), "{text}");
+}
+
+#[test]
 fn an_internal_exchange_takes_no_publishes() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(client, channel, &queue("q"));

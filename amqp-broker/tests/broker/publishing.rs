@@ -187,7 +187,16 @@ fn copies_go_where_the_headers_say_and_hidden_ones_are_hidden() {
     let properties = headers([("CC", list(&["x.y"]))]);
     rig.publish_to(client, channel, "amq.topic", "", &properties, "2");
     assert_eq!(rig.drain(client, channel, "a"), ["2"]);
-    rig.publish_to(client, channel, "", "a", &headers([("CC", text("b"))]), "3");
+    // Keys may be longer than short strings.
+    let long = format!("x.{}", "y".repeat(300));
+    let properties = headers([("CC", list(&[&long]))]);
+    rig.publish_to(client, channel, "amq.topic", "", &properties, "3");
+    assert_eq!(rig.drain(client, channel, "a"), ["3"]);
+    rig.call(client, channel, &bind("b", "amq.direct", ""))
+        .unwrap();
+    rig.publish_to(client, channel, "amq.direct", "k", &properties, "4");
+    assert_eq!(rig.drain(client, channel, "b"), [""; 0]);
+    rig.publish_to(client, channel, "", "a", &headers([("CC", text("b"))]), "5");
     let expected =
         "PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,\"CC\",longstr}";
     assert_eq!(rig.channel_closed(client), Some(refused(406, expected)));
