@@ -16,6 +16,11 @@ use bytes::BytesMut;
 
 use crate::faulty::{Faulty, PeerOf, WireState};
 
+/// The number of bytes that the driver of a connection moves before it yields: a busy connection
+/// delays the others by as much, times the number of polls between two looks of the runtime at its
+/// sockets (61 in tokio).
+const BYTES_PER_POLL: usize = 64 << 10;
+
 /// A broker that several drivers share, one for each connection.
 ///
 /// All clones are the same broker. It is dropped with the last clone and the last connection.
@@ -283,6 +288,8 @@ impl Endpoint for BrokerEndpoint {
 }
 
 impl DrivenEndpoint for BrokerEndpoint {
+    const BYTES_PER_POLL: usize = BYTES_PER_POLL;
+
     fn wants_input(&mut self, _now: Instant) -> bool {
         let mut state = self.shared.lock();
         let wants = state.broker.wants_input(self.key);

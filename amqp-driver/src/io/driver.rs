@@ -16,6 +16,11 @@ use super::transport::{Timer, Transport};
 
 /// An [`Endpoint`] that a [`Driver`] can wait on.
 pub trait DrivenEndpoint: Endpoint {
+    /// The number of bytes, read and written, after which the driver yields. A server lowers it: its
+    /// other connections wait meanwhile, and a runtime may poll dozens of tasks before it looks for
+    /// readable sockets. The default suits a client, which yields by time and turns.
+    const BYTES_PER_POLL: usize = TURNS * READ_MAX;
+
     /// Whether to read. `false` under back-pressure, while untaken deliveries pile up.
     fn wants_input(&mut self, now: Instant) -> bool;
 
@@ -74,6 +79,8 @@ pub struct Driver<E: DrivenEndpoint, T: Transport, C: Timer> {
     output: Transmit,
     /// Whether bytes were written since the last flush.
     unflushed: bool,
+    /// The number of bytes that the present poll has read and written.
+    moved: usize,
     /// Input that the machine has not consumed: part of a frame.
     input: BytesMut,
     /// The current size of a read, in bytes.
@@ -97,6 +104,7 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
             clock,
             output: Transmit::new(),
             unflushed: false,
+            moved: 0,
             input: BytesMut::new(),
             read_size: READ_MIN,
             ended: false,
@@ -121,8 +129,9 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
         while !self.output.is_empty() {
             match self.transport.poll_write(cx, &mut self.output) {
                 Poll::Ready(Ok(0)) => self.on_write_error(cx, io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(_)) => {
+                Poll::Ready(Ok(count)) => {
                     moved = true;
+                    self.moved = self.moved.saturating_add(count);
                     self.unflushed = true;
                 }
                 Poll::Ready(Err(error)) => self.on_write_error(cx, error),
@@ -152,6 +161,7 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
                 true
             }
             Poll::Ready(Ok(count)) => {
+                self.moved = self.moved.saturating_add(count);
                 if count >= wanted {
                     self.read_size = (self.read_size * 2).min(READ_MAX);
                 } else if count < self.read_size / 4 {
@@ -296,8 +306,9 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let until = this.clock.now() + SLICE;
+        this.moved = 0;
         for turn in 0..TURNS {
-            if turn > 0 && this.clock.now() >= until {
+            if turn > 0 && (this.moved >= E::BYTES_PER_POLL || this.clock.now() >= until) {
                 break;
             }
             let mut moved = this.write_error.is_none() && this.write(cx);
