@@ -177,6 +177,7 @@ impl SharedBroker {
         Ok(BrokerDriver {
             driver: Driver::new(endpoint, transport, clock),
             wire,
+            removed: false,
             finished: false,
         })
     }
@@ -340,6 +341,8 @@ impl DrivenEndpoint for BrokerEndpoint {
 pub struct BrokerDriver<T: Transport, C: Timer + Clone> {
     driver: Driver<BrokerEndpoint, Faulty<T, C>, C>,
     wire: Arc<WireState>,
+    /// The connection is removed from the broker. The inner driver may still discard input.
+    removed: bool,
     /// The inner driver has ended.
     finished: bool,
 }
@@ -362,9 +365,13 @@ where
         let this = &mut *self;
         if !this.finished {
             this.wire.begin_turn();
-            ready!(Pin::new(&mut this.driver).poll(cx));
+            let ended = Pin::new(&mut this.driver).poll(cx);
+            if !this.removed && (ended.is_ready() || this.driver.is_closed()) {
+                this.removed = true;
+                this.endpoint().remove();
+            }
+            ready!(ended);
             this.finished = true;
-            this.endpoint().remove();
         }
         this.wire.poll_end(cx)
     }

@@ -47,6 +47,21 @@ const SLICE: Duration = Duration::from_millis(1);
 /// The upper bound for sending the final frames and closing the transport.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// The upper bound for discarding input after the transport is closed, until the peer's end of
+/// stream. Several round trips of a slow network: the peer needs one to read the final frames and
+/// to stop sending.
+///
+/// A kernel answers input to a socket that is gone, or unread in it, with a reset, and the peer
+/// then loses the final frames that it has not read.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// The maximum number of bytes discarded then: more than the socket buffers of both sides hold, and
+/// bounded against a peer that keeps sending.
+const DRAIN_MAX: usize = 16 << 20;
+
+/// The size of a read of discarded input, in bytes.
+const DRAIN_READ: usize = 16 << 10;
+
 /// The minimum size of a read, in bytes.
 const READ_MIN: usize = 4 << 10;
 
@@ -67,7 +82,8 @@ const LISTEN: Duration = Duration::from_millis(20);
 pub(crate) const READ_MAX: usize = 128 << 10;
 
 /// Moves the bytes of one connection between its machine and its transport, and keeps its time.
-/// Ends when the connection has ended and the transport is closed.
+/// Ends when the connection has ended, the transport is closed and the peer has ended its output,
+/// for which it waits for a second at most. The handles do not wait for that.
 ///
 /// Spawn it, or poll it beside other futures. Dropping it ends the connection at once: output that
 /// the transport accepts without waiting is written, and every waiting future gets the reason.
@@ -93,6 +109,10 @@ pub struct Driver<E: DrivenEndpoint, T: Transport, C: Timer> {
     overdue: Option<(Instant, Instant)>,
     /// The time at which to drop the transport. `Some` once the connection has ended.
     leave_at: Option<Instant>,
+    /// The time until which to discard input. `Some` once the transport is closed.
+    drain_until: Option<Instant>,
+    /// The number of bytes discarded.
+    drained: usize,
 }
 
 impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
@@ -111,12 +131,20 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
             write_error: None,
             overdue: None,
             leave_at: None,
+            drain_until: None,
+            drained: 0,
         }
     }
 
     /// The driven endpoint.
     pub const fn endpoint(&self) -> &E {
         &self.endpoint
+    }
+
+    /// Whether the transport is closed. The endpoint is not used any more, except when the driver
+    /// is dropped.
+    pub const fn is_closed(&self) -> bool {
+        self.drain_until.is_some()
     }
 
     /// Writes the pending output. Returns whether any was written.
@@ -272,8 +300,8 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
         }
     }
 
-    /// Sends the final frames of an ended connection and closes the transport. Ready when that is
-    /// done, or after [`LINGER`].
+    /// Sends the final frames of an ended connection, closes the transport and discards input until
+    /// the peer's end of stream. Ready when that is done, or after [`LINGER`] and then [`DRAIN`].
     fn leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.clock.now();
         let at = *self.leave_at.get_or_insert(now + LINGER);
@@ -282,11 +310,41 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
             self.unflushed = false;
         }
         let said = self.output.is_empty() && !self.unflushed;
-        if said && self.transport.poll_close(cx).is_ready() {
+        if said && let Poll::Ready(closed) = self.transport.poll_close(cx) {
             // A transport error after the connection's end changes no outcome.
-            return Poll::Ready(());
+            if self.ended || closed.is_err() {
+                return Poll::Ready(());
+            }
+            self.input = BytesMut::with_capacity(DRAIN_READ);
+            let until = self.clock.now() + DRAIN;
+            self.drain_until = Some(until);
+            return self.drain(cx, until);
         }
         self.clock.poll_deadline(cx, Some(at))
+    }
+
+    /// Discards input. Ready at the peer's end of stream, at an error, at the time `until`, and
+    /// after [`DRAIN_MAX`] bytes.
+    fn drain(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        let slice = self.clock.now() + SLICE;
+        for _ in 0..TURNS {
+            let now = self.clock.now();
+            if now >= until || self.drained >= DRAIN_MAX {
+                return Poll::Ready(());
+            }
+            if now >= slice {
+                break;
+            }
+            self.input.clear();
+            self.input.reserve(DRAIN_READ);
+            match self.transport.poll_read(cx, &mut self.input) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(count)) => self.drained += count,
+                Poll::Pending => return self.clock.poll_deadline(cx, Some(until)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Releases the memory that an idle connection does not need.
@@ -305,6 +363,9 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        if let Some(until) = this.drain_until {
+            return this.drain(cx, until);
+        }
         let until = this.clock.now() + SLICE;
         this.moved = 0;
         for turn in 0..TURNS {
@@ -319,7 +380,7 @@ where
                 if this.leave(cx).is_ready() {
                     return Poll::Ready(());
                 }
-                if !moved {
+                if !moved || this.is_closed() {
                     return Poll::Pending;
                 }
                 continue;
@@ -363,7 +424,8 @@ fn judges(reason: TimeoutReason, now: Instant, at: Instant) -> bool {
 /// written as far as the socket takes it, including the close sent by dropping the last handle.
 impl<E: DrivenEndpoint, T: Transport, C: Timer> Drop for Driver<E, T, C> {
     fn drop(&mut self) {
-        if !self.endpoint.is_finished() || self.endpoint.flush_on_close() {
+        let closed = self.is_closed();
+        if !closed && (!self.endpoint.is_finished() || self.endpoint.flush_on_close()) {
             self.write_last();
         }
         self.endpoint.abandon();

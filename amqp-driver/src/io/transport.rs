@@ -35,7 +35,7 @@ pub trait Transport: Send {
     /// The runtime's error.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Closes the stream.
+    /// Ends the output: the peer reads the end of the stream. Input is still read afterwards.
     ///
     /// # Errors
     /// The runtime's error.

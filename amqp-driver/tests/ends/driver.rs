@@ -66,6 +66,9 @@ fn the_driver_leaves_in_time() {
     assert!(connection.close_reason().is_some() && !rig.driver_ended());
     rig.world().end_flush_stall();
     rig.run();
+    assert!(rig.world().closed);
+    rig.world().cut(Cut::Eof);
+    rig.run();
     assert!(rig.driver_ended());
 }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::type_complexity, reason = "tables of a name and a function")]
 
 mod closing;
+mod draining;
 mod driver;
 mod opening;
 mod pending;

@@ -138,6 +138,8 @@ impl World {
         if self.is_closed() && self.to_server.is_empty() && !self.told_eof {
             self.told_eof = true;
             self.peer.eof(self.now);
+            self.cut.get_or_insert(Cut::Eof);
+            wake(&mut self.read_waker);
         }
         let sent = self.peer.send(self.now);
         if !sent.is_empty() && self.cut.is_none() {
