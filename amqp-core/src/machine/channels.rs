@@ -70,9 +70,10 @@ pub(crate) enum Lookup<'a, C> {
     Live(ChannelId, &'a mut Channel<C>),
 }
 
-/// The highest channel number in the table that is indexed by number. Higher ones are in a map, so
-/// that the memory depends on the number of channels, not on their numbers.
-const INDEXED: u16 = 256;
+/// The highest channel number in the table that is indexed by number: the usual `channel_max`, as a
+/// search in a map costs a publish half as much again. Higher ones are in a map, so that the memory
+/// depends on the number of channels, not on their numbers.
+const INDEXED: u16 = 2047;
 
 #[derive(Debug)]
 pub(crate) struct Channels<C> {
