@@ -27,11 +27,14 @@ pub enum Clients {
     Certified,
 }
 
-/// Certificates and keys in a directory, in PEM form: of an authority (`ca.pem`), of a broker for
-/// 127.0.0.1 and `localhost` (`server.pem`, `server.key`), of a client called `guest`
-/// (`client.pem`, `client.key`) and one called `nobody`, which is no user (`nobody.pem`,
-/// `nobody.key`); and of an authority and a client that the others do not know (`strange-ca.pem`,
-/// `stranger.pem`, `stranger.key`).
+/// Certificates and keys in a directory, in PEM form:
+///
+/// - `ca.pem`: an authority;
+/// - `server.pem`, `server.key`: a broker at 127.0.0.1 and `localhost`;
+/// - `client.pem`, `client.key`: a client with the name of the user `guest`;
+/// - `no-user.pem`, `no-user.key`: a client with a name that no user has;
+/// - `other-ca.pem`, `other.pem`, `other.key`: an authority that is not trusted, and a client with a
+///   certificate of it.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     directory: PathBuf,
@@ -50,9 +53,9 @@ impl Certificates {
         let server = ["localhost".into(), "127.0.0.1".into()].to_vec();
         made.issue("server", &authority, "broker", server)?;
         made.issue("client", &authority, "guest", Vec::new())?;
-        made.issue("nobody", &authority, "nobody", Vec::new())?;
-        let strange = made.authority("strange-ca.pem", "another authority")?;
-        made.issue("stranger", &strange, "guest", Vec::new())?;
+        made.issue("no-user", &authority, "no-user", Vec::new())?;
+        let other = made.authority("other-ca.pem", "another authority")?;
+        made.issue("other", &other, "guest", Vec::new())?;
         Ok(made)
     }
 

@@ -392,18 +392,6 @@ fn any_deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// The output of a channel, with the bodies put together.
-fn said(sent: &[Sent], number: u16) -> Vec<What> {
-    let mut all: Vec<What> = Vec::new();
-    for frame in sent.iter().filter(|frame| frame.channel == number) {
-        match (all.last_mut(), &frame.what) {
-            (Some(What::Body(body)), What::Body(more)) => body.extend_from_slice(more),
-            (_, what) => all.push(what.clone()),
-        }
-    }
-    all
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -455,12 +443,12 @@ proptest! {
                     expected[0].push(What::Method(tx::Commit.into()));
                     committing = true;
                 }
-                Deed::CommitOk if committing && said(&frames(&sent), 1).contains(&What::Method(tx::Commit.into())) => {
+                Deed::CommitOk if committing && of_channel(&frames(&sent), 1).contains(&What::Method(tx::Commit.into())) => {
                     // It answers the last one at the earliest.
                     let commits = |all: &[What]| {
                         all.iter().filter(|what| **what == What::Method(tx::Commit.into())).count()
                     };
-                    if commits(&said(&frames(&sent), 1)) == commits(&expected[0]) {
+                    if commits(&of_channel(&frames(&sent), 1)) == commits(&expected[0]) {
                         let before = client.events();
                         wanted.retain(|event| !before.contains(event));
                         client.send(1, &tx::CommitOk);
@@ -487,7 +475,7 @@ proptest! {
         prop_assert_eq!(wanted, []);
         let sent = frames(&sent);
         for (id, expected) in ids.iter().zip(expected) {
-            prop_assert_eq!(said(&sent, id.number()), expected);
+            prop_assert_eq!(of_channel(&sent, id.number()), expected);
         }
         prop_assert_eq!(client.conn.output_room(), HIGH);
         prop_assert_eq!(client.conn.backlog_room(), BACKLOG);

@@ -432,3 +432,15 @@ pub(crate) fn settled(id: ChannelId, first: u64, last: u64, outcome: Outcome) ->
         outcome,
     }
 }
+
+/// The output of one channel, bodies in one piece.
+pub(crate) fn of_channel(sent: &[Sent], number: u16) -> Vec<What> {
+    let mut all: Vec<What> = Vec::new();
+    for frame in sent.iter().filter(|frame| frame.channel == number) {
+        match (all.last_mut(), &frame.what) {
+            (Some(What::Body(body)), What::Body(more)) => body.extend_from_slice(more),
+            (_, what) => all.push(what.clone()),
+        }
+    }
+    all
+}

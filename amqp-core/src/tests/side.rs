@@ -13,7 +13,7 @@ use crate::{
     frame::{Frame, FrameKind, split_method},
     protocol::{Method, ReplyCode, channel, connection},
     server::{self, Event as ServerEvent},
-    wire::Encode as _,
+    wire::{DecodeError, Encode as _},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,6 +334,24 @@ pub(crate) fn method_bytes(channel: u16, id: MethodId, arguments: &[u8]) -> Vec<
     payload.extend(arguments);
     raw_frame(1, channel, &payload, 0xCE)
 }
+
+/// Properties that do not decode, with their faults.
+pub(crate) const UNDECODABLE: [(&[u8], DecodeError); 8] = [
+    (&[0], DecodeError::Truncated),
+    (&[0, 1], DecodeError::Truncated),
+    (&[0x80, 0], DecodeError::Truncated),
+    (&[0x80, 0, 5, b'a'], DecodeError::Truncated),
+    (&[0, 0, 0], DecodeError::TrailingBytes { left: 1 }),
+    (&[0, 2], DecodeError::UnknownProperty),
+    (
+        &[0x20, 0, 0, 0, 0, 2, 0, b'?'],
+        DecodeError::UnknownFieldType(b'?'),
+    ),
+    (
+        &[0x20, 0, 0, 0, 0, 3, 0, b'S', 9],
+        DecodeError::LengthMismatch,
+    ),
+];
 
 /// A content header frame without properties when `flags` is empty.
 pub(crate) fn header_frame(

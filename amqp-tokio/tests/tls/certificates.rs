@@ -67,15 +67,20 @@ async fn a_wrong_name_is_refused_and_the_right_ones_are_named() -> Outcome {
     Ok(())
 }
 
-#[tokio::test]
-async fn an_expired_certificate_is_refused() -> Outcome {
+/// The error for a server with a certificate that is valid from the first year to the second.
+async fn refused_by_date(from: i32, to: i32) -> Result<String, Failure> {
     let authority = Authority::new("right")?;
     let mut params = for_names(&["localhost"])?;
-    params.not_before = date_time_ymd(2020, 1, 1);
-    params.not_after = date_time_ymd(2021, 1, 1);
+    params.not_before = date_time_ymd(from, 1, 1);
+    params.not_after = date_time_ymd(to, 1, 1);
     let server = showing(&authority.issue(&params)?).await?;
     let error = refused(&trusting(&authority, &server)).await?;
-    let text = error.to_string();
+    Ok(error.to_string())
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused() -> Outcome {
+    let text = refused_by_date(2020, 2021).await?;
     assert!(
         text.starts_with("the server's certificate has expired ") && text.ends_with(" days ago"),
         "{text}"
@@ -85,13 +90,7 @@ async fn an_expired_certificate_is_refused() -> Outcome {
 
 #[tokio::test]
 async fn a_certificate_that_is_not_yet_valid_is_refused() -> Outcome {
-    let authority = Authority::new("right")?;
-    let mut params = for_names(&["localhost"])?;
-    params.not_before = date_time_ymd(4000, 1, 1);
-    params.not_after = date_time_ymd(4001, 1, 1);
-    let server = showing(&authority.issue(&params)?).await?;
-    let error = refused(&trusting(&authority, &server)).await?;
-    let text = error.to_string();
+    let text = refused_by_date(4000, 4001).await?;
     assert!(
         text.starts_with("the server's certificate is not yet valid, but will be in "),
         "{text}"

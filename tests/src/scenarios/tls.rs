@@ -207,7 +207,7 @@ async fn without_a_certificate_there_is_no_connection(cx: Ctx) -> Outcome {
 /// Given a client of an authority that the broker does not know, then no connection, and the error has
 /// the reason.
 async fn a_client_of_another_authority_is_refused(cx: Ctx) -> Outcome {
-    let error = fault(&cx, &cx.uri_asking(&showing(&cx, "stranger")?)).await?;
+    let error = fault(&cx, &cx.uri_asking(&showing(&cx, "other")?)).await?;
     assert_eq!(
         error.to_string(),
         "the server refused the client certificate: it was issued by an unknown authority"
@@ -217,7 +217,7 @@ async fn a_client_of_another_authority_is_refused(cx: Ctx) -> Outcome {
 
 /// Given a broker of an authority that the client does not know, then no connection.
 async fn a_broker_of_another_authority_is_refused(cx: Ctx) -> Outcome {
-    let error = fault(&cx, &cx.uri.replace("/ca.pem", "/strange-ca.pem")).await?;
+    let error = fault(&cx, &cx.uri.replace("/ca.pem", "/other-ca.pem")).await?;
     assert!(
         matches!(
             error,
@@ -334,6 +334,6 @@ async fn tls_external_refuses_a_client_without_a_certificate(cx: Ctx) -> Outcome
 /// Given EXTERNAL and a certificate of a user that the broker does not know, then 403
 /// access_refused.
 async fn tls_external_refuses_an_unknown_user(cx: Ctx) -> Outcome {
-    let uri = format!("{}&{}", external(&cx), showing(&cx, "nobody")?);
+    let uri = format!("{}&{}", external(&cx), showing(&cx, "no-user")?);
     assert_not_let_in(&cx, &uri).await
 }

@@ -6,31 +6,15 @@ use super::{OPEN, content, content_method, open_side, refused};
 use crate::{
     CloseCause, Fault, Limits, MethodId,
     protocol::{Method, ReplyCode, channel, connection},
-    tests::side::{Event, Role, body_frame, header_frame, method_frame, raw_frame},
+    tests::side::{Event, Role, UNDECODABLE, body_frame, header_frame, method_frame, raw_frame},
     wire::DecodeError,
 };
 
 #[test]
 fn properties_that_do_not_decode_end_a_client_of_a_server() {
-    let cases: [(&[u8], DecodeError); 8] = [
-        (&[0], DecodeError::Truncated),
-        (&[0, 1], DecodeError::Truncated),
-        (&[0x80, 0], DecodeError::Truncated),
-        (&[0x80, 0, 5, b'a'], DecodeError::Truncated),
-        (&[0, 0, 0], DecodeError::TrailingBytes { left: 1 }),
-        (&[0, 2], DecodeError::UnknownProperty),
-        (
-            &[0x20, 0, 0, 0, 0, 2, 0, b'?'],
-            DecodeError::UnknownFieldType(b'?'),
-        ),
-        (
-            &[0x20, 0, 0, 0, 0, 3, 0, b'S', 9],
-            DecodeError::LengthMismatch,
-        ),
-    ];
     let method = content_method(Role::Server);
     let good = method_frame(OPEN, &method);
-    for (properties, error) in cases {
+    for (properties, error) in UNDECODABLE {
         let bad = header_frame(OPEN, 60, 0, 0, properties);
         let fault = (Fault::Decode(error), 502);
         refused(Role::Server, &good, &bad, fault, Some(method.id()));

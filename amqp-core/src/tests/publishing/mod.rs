@@ -236,18 +236,6 @@ fn any_deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// The output of one channel, bodies in one piece.
-fn of_channel(sent: &[Sent], number: u16) -> Vec<What> {
-    let mut all: Vec<What> = Vec::new();
-    for frame in sent.iter().filter(|frame| frame.channel == number) {
-        match (all.last_mut(), &frame.what) {
-            (Some(What::Body(body)), What::Body(more)) => body.extend_from_slice(more),
-            (_, what) => all.push(what.clone()),
-        }
-    }
-    all
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
