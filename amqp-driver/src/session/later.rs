@@ -49,24 +49,21 @@ impl Later {
     /// Wakes and drops. A panic in one effect does not affect the others: the panic hook has
     /// reported it, and every other future still gets its wake-up.
     #[inline]
-    pub(crate) fn run(self) {
-        if self.wakers.capacity() == 0 && self.bodies.capacity() == 0 {
-            // No effect is deferred, and nothing is allocated: there is nothing to drop.
-            mem::forget(self);
-        } else {
+    pub(crate) fn run(&mut self) {
+        if !self.wakers.is_empty() || !self.bodies.is_empty() {
             self.run_all();
         }
     }
 
     #[inline(never)]
-    fn run_all(self) {
-        for effect in self.wakers {
+    fn run_all(&mut self) {
+        for effect in mem::take(&mut self.wakers) {
             let _reported = catch_unwind(AssertUnwindSafe(|| match effect {
                 Effect::Wake(waker) => waker.wake(),
                 Effect::Drop(waker) => drop(waker),
             }));
         }
-        for body in self.bodies {
+        for body in mem::take(&mut self.bodies) {
             let _reported = catch_unwind(AssertUnwindSafe(|| drop(body)));
         }
     }

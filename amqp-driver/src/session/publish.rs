@@ -29,11 +29,9 @@ const PUBLISH_OVERHEAD: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Refused {
     /// The publish is held back, and waits in this line.
-    Held {
-        line: LineId,
-        hold: Hold,
-    },
-    Failed(Error),
+    Held { line: LineId, hold: Hold },
+    /// Boxed, so that the result of every publish stays small: it passes through several frames.
+    Failed(Box<Error>),
 }
 
 /// The channel that publishes.
@@ -66,8 +64,8 @@ impl Publisher<'_> {
         };
         // The fast path: mostly there is room at once.
         let first = attempt(self, &message, &mut body, &mut None, None);
-        if let Attempt::Done(published) = first {
-            return published;
+        if let Attempt::Published(seq) = first {
+            return Ok(seq);
         }
         let mut first = Some(first);
         let mut place = Place {
@@ -85,7 +83,8 @@ impl Publisher<'_> {
                 attempted = attempt(Some(cx.waker().clone()));
             }
             match attempted {
-                Attempt::Done(published) => Poll::Ready(published),
+                Attempt::Published(seq) => Poll::Ready(Ok(seq)),
+                Attempt::Failed(error) => Poll::Ready(Err(*error)),
                 Attempt::Yields => {
                     cx.waker().wake_by_ref();
                     Poll::Pending
@@ -119,7 +118,7 @@ impl Publisher<'_> {
         });
         published.map_err(|refused| match refused {
             Refused::Held { hold, .. } => TryPublishError::HeldBack { hold, body },
-            Refused::Failed(error) => TryPublishError::Failed(error),
+            Refused::Failed(error) => TryPublishError::Failed(*error),
         })
     }
 }
@@ -134,7 +133,8 @@ struct Message<'a, P> {
 
 /// The outcome of an attempt to publish.
 enum Attempt {
-    Done(Result<Option<PublishSeq>, Error>),
+    Published(Option<PublishSeq>),
+    Failed(Box<Error>),
     Waits,
     /// The task must yield.
     Yields,
@@ -157,8 +157,8 @@ fn attempt<P: PropertyList>(
     shared.with(|state, later| {
         let cost = body.len() + PUBLISH_OVERHEAD;
         match state.publish(publisher.channel, message, body, ticket, later) {
-            Ok(seq) => Attempt::Done(Ok(seq)),
-            Err(Refused::Failed(error)) => Attempt::Done(Err(error)),
+            Ok(seq) => Attempt::Published(seq),
+            Err(Refused::Failed(error)) => Attempt::Failed(error),
             Err(Refused::Held { line, .. }) => {
                 if let Some(waker) = waker {
                     state.join_line(line, publisher.channel, ticket, cost, waker, later);
@@ -228,10 +228,13 @@ impl State {
                 hold,
             }),
             // The reason for which the channel ended says more.
-            Err(PublishError::Misuse(misuse)) => Err(Refused::Failed(
-                self.commands(id).err().unwrap_or(Error::Misuse(misuse)),
-            )),
-            Err(_) => Err(Refused::Failed(Error::Internal("an unknown refusal"))),
+            Err(PublishError::Misuse(misuse)) => {
+                let error = self.commands(id).err().unwrap_or(Error::Misuse(misuse));
+                Err(Refused::Failed(Box::new(error)))
+            }
+            Err(_) => Err(Refused::Failed(Box::new(Error::Internal(
+                "an unknown refusal",
+            )))),
         }
     }
 
