@@ -27,6 +27,7 @@ impl ReturnedMessage {
     /// The memory that the message occupies, in bytes.
     pub(crate) fn memory(&self) -> usize {
         size_of::<Self>()
+            + self.text.len()
             + self.exchange.len()
             + self.routing_key.len()
             + self.encoded_properties.as_bytes().len()

@@ -343,7 +343,7 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
                 Poll::Pending => return self.clock.poll_deadline(cx, Some(until)),
             }
         }
-        cx.waker().wake_by_ref();
+        self.clock.yield_now(cx);
         Poll::Pending
     }
 
@@ -404,7 +404,7 @@ where
                 return Poll::Pending;
             }
         }
-        cx.waker().wake_by_ref();
+        this.clock.yield_now(cx);
         Poll::Pending
     }
 }

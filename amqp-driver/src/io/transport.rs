@@ -57,6 +57,12 @@ pub trait Timer: Send {
     /// Ready once the time `at` has passed; each call replaces the time of the one before. Never
     /// ready without a time.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()>;
+
+    /// Arranges that the task is woken after the runtime has looked for events of sockets. The
+    /// default wakes it at once, which is enough where that look does not wait for idle tasks.
+    fn yield_now(&mut self, cx: &mut Context<'_>) {
+        cx.waker().wake_by_ref();
+    }
 }
 
 /// The maximum number of slices in one vectored write. The kernel accepts 1024; more than a few
