@@ -147,6 +147,10 @@ fn on_channel(violation: &Violation<'_>) -> Option<Close> {
     let (error, kind) = (violation.error, violation.frame_type);
     let (fault, method) = (&error.fault, error.method);
     Some(match fault {
+        // RabbitMQ has no bound, so that this one costs no more than the channel.
+        Fault::Decode(error @ DecodeError::TableTooDeep) => {
+            reply(ReplyCode::PRECONDITION_FAILED, method, error.to_string())
+        }
         Fault::Decode(_) if kind != FRAME_METHOD => internal_error(),
         Fault::Decode(
             DecodeError::UnknownClass(_)

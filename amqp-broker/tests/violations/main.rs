@@ -1,6 +1,7 @@
 //! The reply to a client that violates the protocol: that of RabbitMQ 3.10.8, measured with the same
 //! bytes.
 
+mod deep_tables;
 mod side;
 
 use amqp_core::{
