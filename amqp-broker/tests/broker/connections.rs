@@ -89,6 +89,26 @@ fn a_wrong_password_is_403() {
     }
 }
 
+/// Checks that the transport of a client is closed without a close, 3 seconds later.
+fn hangs_up_late(rig: &mut Rig, client: usize) {
+    let key = rig.key(client);
+    rig.advance(2900);
+    assert!(!rig.broker.is_finished(key));
+    rig.advance(100);
+    assert!(rig.broker.is_finished(key));
+    assert_eq!(rig.closed(client), None);
+}
+
+#[test]
+fn a_client_that_leaves_a_refused_login_is_not_waited_for() {
+    let mut rig = Rig::with(Config::rabbitmq_4());
+    let client = rig.begin(client::Config::default().frame_max(4096));
+    let key = rig.key(client);
+    assert!(!rig.broker.is_finished(key));
+    rig.broker.handle_eof(key, amqp_core::Instant::ORIGIN);
+    assert!(rig.broker.is_finished(key));
+}
+
 #[test]
 fn a_client_that_would_not_understand_a_refused_login_is_hung_up_on() {
     let mut rig = Rig::new();
@@ -99,8 +119,7 @@ fn a_client_that_would_not_understand_a_refused_login_is_hung_up_on() {
             .mechanisms(vec![Box::new(Plain::new("guest", "wrong").unwrap())])
             .properties(properties),
     );
-    assert!(rig.broker.is_finished(rig.key(client)));
-    assert_eq!(rig.closed(client), None);
+    hangs_up_late(&mut rig, client);
 }
 
 #[test]
@@ -136,9 +155,7 @@ fn the_minimum_frame_limit_is_that_of_the_version() {
         assert!(rig.client(client).is_open());
         if min > 4096 {
             let client = rig.begin(client::Config::default().frame_max(min - 1));
-            // As RabbitMQ does it: without a word.
-            let key = rig.key(client);
-            assert!(rig.broker.is_finished(key) && rig.closed(client).is_none());
+            hangs_up_late(&mut rig, client);
         }
     }
 }

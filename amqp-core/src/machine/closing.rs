@@ -148,10 +148,19 @@ impl<R: Role> Machine<R> {
         self.life = Life::Closed(reason);
     }
 
-    /// Ends the connection without sending a close to the peer.
-    pub(super) fn hang_up(&mut self, reason: CloseReason) {
+    /// Ends the connection without sending a close to the peer. The role may delay the end of the
+    /// transport, until which input is discarded.
+    pub(crate) fn hang_up(&mut self, reason: CloseReason) {
+        let delay = R::hang_up_delay(self);
         self.output.abort();
-        self.finish(reason);
+        if delay.is_zero() {
+            self.finish(reason);
+            return;
+        }
+        self.end_everything(&reason);
+        self.timers.stop();
+        self.timers.start_close(delay);
+        self.life = Life::Closing(reason);
     }
 
     /// Drops all output.

@@ -1,7 +1,7 @@
 //! The interface between the state machine and the client or server role.
 
 use alloc::string::ToString as _;
-use core::fmt;
+use core::{fmt, time::Duration};
 
 use bytes::BytesMut;
 
@@ -97,6 +97,11 @@ pub(crate) trait Role: Sized + fmt::Debug {
         _arguments: &[u8],
     ) -> Result<(), Fault> {
         Err(unlisted(id))
+    }
+
+    /// Returns the time from a hang-up to the end of the transport. Default zero.
+    fn hang_up_delay(_machine: &Machine<Self>) -> Duration {
+        Duration::ZERO
     }
 
     /// Returns the close to send for a fault. `None` to hang up instead.

@@ -187,7 +187,7 @@ impl Connection {
         if self.client_has_capability("authentication_failure_close") {
             self.0.close_for(&close, reason);
         } else {
-            self.0.finish(reason);
+            self.0.hang_up(reason);
         }
         Ok(())
     }

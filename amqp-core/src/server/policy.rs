@@ -1,6 +1,6 @@
 //! The treatment of a client that deviates from the protocol.
 
-use core::fmt;
+use core::{fmt, time::Duration};
 
 use crate::{
     close::{Close, Stage},
@@ -39,6 +39,12 @@ pub trait Policy: fmt::Debug + Send + Sync {
         // specification).
         let is_opened = matches!(violation.stage, Stage::Open | Stage::Closing);
         machine::standard_close(violation.error, is_opened)
+    }
+
+    /// Returns the time for which the transport is kept after a handshake that failed without a
+    /// close. A delay limits the rate at which one client can try passwords. Default zero.
+    fn hang_up_delay(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

@@ -1,5 +1,7 @@
 //! The server's handling of client methods.
 
+use core::time::Duration;
+
 use bytes::BytesMut;
 
 use super::{Event, Published, Server, channel::ServerChannel};
@@ -73,6 +75,13 @@ impl Role for Server {
         frame: &OffendingFrame<'_>,
     ) -> Option<Close> {
         machine.close_by_policy(error, frame)
+    }
+
+    fn hang_up_delay(machine: &Machine<Self>) -> Duration {
+        match machine.stage() {
+            Stage::Open | Stage::Closing => Duration::ZERO,
+            _ => machine.role.config.policy.hang_up_delay(),
+        }
     }
 
     fn on_connection_method(machine: &mut Machine<Self>, method: Method) -> Result<(), Fault> {
