@@ -79,24 +79,31 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod admin;
 mod broker;
 mod byte_faults;
 mod config;
+#[cfg(feature = "definitions")]
+pub mod definitions;
 mod fault_state;
 mod faults;
 mod inspect;
 mod keys;
 mod methods;
 mod model;
+mod pattern;
 mod permission;
+mod policy;
 mod rabbitmq;
 mod random;
 mod refusal;
+mod user_info;
 
 pub use self::{
+    admin::{Admin, AdminError, UserLimits, VhostLimits},
     broker::{AcceptError, Broker},
     byte_faults::{ByteFaults, BytePlan, Direction, Gate, Impairment},
-    config::{Config, ConfigError, Limits, Rules, User},
+    config::{Config, ConfigError, Limits, Password, Rules, User},
     fault_state::ConfirmFault,
     faults::Faults,
     inspect::{
@@ -104,8 +111,11 @@ pub use self::{
         Inspection, QueueInfo, VhostInfo,
     },
     keys::ConnectionKey,
-    permission::{BadPattern, Permissions},
+    pattern::{BadPattern, Pattern},
+    permission::{Permissions, TopicPermissions},
+    policy::{AppliedPolicies, ApplyTo, Policy},
     rabbitmq::RabbitMq,
+    user_info::{PermissionInfo, TopicPermissionInfo, UserInfo},
 };
 
 #[cfg(doctest)]
