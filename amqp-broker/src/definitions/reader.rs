@@ -98,10 +98,13 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Returns a value, which is null if it is missing.
+    /// Returns a value, which is null if it is missing. An array of pairs is an object.
     pub(super) fn value(&self, name: &str) -> Outcome<FieldValue> {
         match self.get(name) {
             None => Ok(FieldValue::Void),
+            Some(value) if pairs(value).is_some_and(|pairs| !pairs.is_empty()) => {
+                Ok(self.table(name)?.into())
+            }
             Some(value) => to_field(value, &self.path.field(name)),
         }
     }

@@ -57,6 +57,28 @@ fn a_user_without_a_password_cannot_log_in_with_one() {
     assert_eq!((u1.name.as_str(), u1.has_password), ("u1", false));
 }
 
+#[cfg(feature = "definitions")]
+#[test]
+fn the_hash_of_a_password_is_enough() {
+    use amqp_broker::definitions::{HashingAlgorithm, PasswordHash};
+
+    let mut rig = rig();
+    for (name, algorithm) in [
+        ("a", HashingAlgorithm::Sha256),
+        ("b", HashingAlgorithm::Sha512),
+    ] {
+        let hash = PasswordHash::new(algorithm, [1, 2, 3, 4], b"secret");
+        let read = PasswordHash::from_base64(algorithm, &hash.to_base64());
+        assert_eq!(read.as_ref(), Some(&hash));
+        let user = User::with_hash(name, hash).may("m", Permissions::all());
+        rig.broker.admin().add_user(user).unwrap();
+        for (password, can) in [("secret", true), ("Secret", false), ("", false)] {
+            let client = rig.begin_as(name, password, "m");
+            assert_eq!(rig.client(client).is_open(), can, "{name} {password:?}");
+        }
+    }
+}
+
 #[test]
 fn unknown_names_are_refused_and_change_nothing() {
     let mut rig = rig();
