@@ -53,6 +53,11 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Administration
+//! [`Broker::admin`] changes a running broker as `rabbitmqctl` does: users, virtual hosts,
+//! permissions, [policies](Policy), limits, and connections that are closed with a reason. The
+//! feature `definitions` adds `definitions::Definitions`, RabbitMQ's `definitions.json`.
+//!
 //! # For tests
 //! [`Broker::inspect`] returns the state as a management API would: queues with their message
 //! counts, bindings, consumers, connections. [`Broker::faults`] injects faults: an alarm, confirms
