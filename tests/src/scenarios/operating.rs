@@ -1,4 +1,4 @@
-//! Operators who change policies, permissions and limits, and close connections, while clients are
+//! Commands of operators, on policies, permissions, limits and connections, while clients are
 //! connected.
 
 use amqp_tokio::{
@@ -171,7 +171,7 @@ async fn routing_keys_are_permitted_by_pattern(cx: Ctx) -> Outcome {
     Ok(())
 }
 
-/// Given an operator who closes a connection, then 320 connection_forced with the reason.
+/// Given a connection that an operator closes, then 320 connection_forced with the reason.
 async fn a_connection_is_closed_with_a_reason(cx: Ctx) -> Outcome {
     let (connection, _channel) = open(&cx).await?;
     cx.close_connections("maintenance").await?;
