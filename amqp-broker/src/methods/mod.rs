@@ -152,14 +152,15 @@ impl Broker {
         exchange: &ShortStr,
         routing_key: &str,
     ) -> Outcome {
-        let vhost = self.vhost(key)?;
-        let kind = vhost.exchanges.get(exchange).map(|found| found.kind);
         let conn = self.connections.get(&key);
-        let Some(user) = conn.and_then(|conn| self.users.get(&conn.user)) else {
+        let user = conn.and_then(|conn| self.users.get(&conn.user));
+        // Most users have no permissions for routing keys.
+        let Some(user) = user.filter(|user| !user.topic_permissions.is_empty()) else {
             return Ok(());
         };
-        // Most users have none.
-        if kind != Some(ExchangeKind::Topic) || user.topic_permissions.is_empty() {
+        let vhost = self.vhost(key)?;
+        let kind = vhost.exchanges.get(exchange).map(|found| found.kind);
+        if kind != Some(ExchangeKind::Topic) {
             return Ok(());
         }
         let of_exchange = (vhost.name.clone(), exchange.as_str().into());

@@ -161,3 +161,24 @@ fn nothing_is_applied_if_a_part_is_wrong() {
         assert_eq!(broker.definitions(), before);
     }
 }
+
+proptest::proptest! {
+    /// No text panics, and one that is read can be written, read again and applied or refused.
+    #[test]
+    fn any_text_is_read_or_refused(cut in 0..BY_HTTP.len(), octet in 0_u8..128, at in 0..BY_HTTP.len()) {
+        let mut text = BY_HTTP.as_bytes().to_vec();
+        text[at] = octet;
+        for text in [&text[..], &text[..cut], &text[cut..]] {
+            let Ok(all) = Definitions::from_json(&String::from_utf8_lossy(text)) else {
+                continue;
+            };
+            let again = Definitions::from_json(&all.to_json());
+            proptest::prop_assert_eq!(again.as_ref(), Ok(&all));
+            let mut broker = fresh();
+            let before = broker.definitions();
+            if broker.apply(&all).is_err() {
+                proptest::prop_assert_eq!(broker.definitions(), before);
+            }
+        }
+    }
+}

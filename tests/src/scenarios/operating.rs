@@ -1,6 +1,8 @@
 //! Commands of operators, on policies, permissions, limits and connections, while clients are
 //! connected.
 
+use std::time::Duration;
+
 use amqp_tokio::{
     BaseChannel, Error, Requeue,
     core::protocol::{ReplyCode, basic, queue},
@@ -10,8 +12,8 @@ use amqp_tokio::{
 use super::{
     Case, cases,
     tools::{
-        becomes_ready, bind, by_peer, declare_exchange, fetch, in_doubt, open, open_confirming,
-        put, ready, shared_queue, text, to,
+        becomes_ready, bind, by_peer, declare_exchange, fetch, in_doubt, look, open,
+        open_confirming, put, ready, shared_queue, text, to,
     },
 };
 use crate::{context::Ctx, harness::Outcome};
@@ -22,6 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         an_operator_policy_cannot_be_exceeded,
         a_policy_has_the_dead_letter_exchange_of_a_queue,
         a_policy_has_the_alternate_exchange_of_an_exchange,
+        a_policy_lets_an_unused_queue_expire,
         a_vhost_without_room_for_a_queue,
         routing_keys_are_permitted_by_pattern,
         a_connection_is_closed_with_a_reason,
@@ -120,6 +123,21 @@ async fn a_policy_has_the_alternate_exchange_of_an_exchange(cx: Ctx) -> Outcome 
         .await?;
     put(&channel, "first", "nowhere", "x").await?;
     assert_eq!(ready(&channel, "lost").await?, 1);
+    connection.close().await?;
+    Ok(())
+}
+
+/// Given a policy with an expiry, then a queue that is unused for so long is gone, without another
+/// event at the broker.
+async fn a_policy_lets_an_unused_queue_expire(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    channel.call(shared_queue("unused")).await?;
+    cx.set_policy("brief", "^unused$", "queues", &[("expires", 300.into())])
+        .await?;
+    // To ask for the queue would be a use of it.
+    cx.sleep(Duration::from_millis(1500)).await;
+    let error = look(&channel, "unused").await.expect_err("no queue");
+    assert_eq!(error.code(), Some(ReplyCode::NOT_FOUND));
     connection.close().await?;
     Ok(())
 }
