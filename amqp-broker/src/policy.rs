@@ -342,7 +342,7 @@ fn check_setting(kind: PolicyKind, setting: &str, value: &FieldValue) -> Result<
 /// `D`, `h`, `m` and `s` (<https://www.rabbitmq.com/docs/streams#retention>).
 fn is_age(text: &str) -> bool {
     let number = text.strip_suffix(['Y', 'M', 'D', 'h', 'm', 's']);
-    number.is_some_and(|number| number.parse::<u64>().is_ok())
+    number.is_some_and(|number| number.parse::<u64>().is_ok_and(|number| number > 0))
 }
 
 /// The policies of one kind in a virtual host, by name.

@@ -52,7 +52,7 @@ fn brokers_agree(broker: Broker) -> Outcome {
 /// The policies are written by the embedded broker's crate, and imported by both brokers.
 fn brokers_agree_with_policies(broker: Broker) -> Outcome {
     let embedded = Embedded::start()?;
-    policies::set_at_rabbitmq(&broker)?;
+    policies::set_at_rabbitmq(&broker.node, &broker.vhost)?;
     policies::set_at_embedded(&embedded)?;
     wait_for(async move {
         let mut options = Options::new(broker.uri, embedded.uri());

@@ -360,6 +360,19 @@ fn connections_can_be_closed_with_a_reason() {
 }
 
 #[test]
+fn a_connection_that_is_not_open_ends_without_a_reply() {
+    let mut rig = rig();
+    let client = rig.begin_raw();
+    let key = rig.key(client);
+    let said = rig.ask_raw(client, b"AMQP\0\0\x09\x01");
+    assert_eq!(said.len(), 1, "connection.start");
+    rig.broker.admin().close_connection(key, "early").unwrap();
+    assert!(rig.ask_raw(client, b"").is_empty());
+    rig.advance(60_000);
+    assert!(rig.broker.is_finished(key));
+}
+
+#[test]
 fn confirms_precede_a_forced_close() {
     let (mut rig, client, channel) = Rig::open();
     rig.confirms(client, channel);

@@ -5,7 +5,8 @@ use amqp_broker::definitions::Definitions;
 
 use crate::{
     embedded::Embedded,
-    harness::{Broker, Failure, Outcome},
+    harness::{Failure, Outcome},
+    rabbitmq::Node,
 };
 
 /// The policies, as RabbitMQ exports them, with `VHOST` in place of the virtual host. Times do not
@@ -43,15 +44,15 @@ fn policies(vhost: &str) -> Result<Definitions, Failure> {
     Ok(Definitions::from_json(&POLICIES.replace("VHOST", vhost))?)
 }
 
-/// Sets the policies in the virtual host of a RabbitMQ.
+/// Sets the policies in a virtual host of a RabbitMQ.
 ///
 /// # Errors
 /// When RabbitMQ does not import them.
-pub fn set_at_rabbitmq(broker: &Broker) -> Outcome {
+pub fn set_at_rabbitmq(node: &Node, vhost: &str) -> Outcome {
     let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), policies(&broker.vhost)?.to_json())?;
+    std::fs::write(file.path(), policies(vhost)?.to_json())?;
     let path = file.path().to_str().ok_or("not UTF-8")?;
-    broker.node.ctl(&["import_definitions", path])?;
+    node.ctl(&["import_definitions", path])?;
     Ok(())
 }
 
