@@ -4,7 +4,7 @@
 use amqp_broker::{AdminError, ApplyTo, Policy};
 use amqp_core::{protocol::basic::Properties, wire::FieldValue};
 
-use crate::rig::{Rig, bind, exchange, name, queue, queue_with, quorum, tag};
+use crate::rig::{Rig, bind, consumer, exchange, name, queue, queue_with, quorum, tag};
 
 fn policy(name: &str, pattern: &str) -> Policy {
     Policy::new(name, pattern).unwrap()
@@ -317,6 +317,21 @@ fn a_delivery_limit_can_be_that_of_a_policy() {
         rig.nack(client, channel, tag(got.method.delivery_tag), true);
     }
     assert_eq!(rig.inspect("q").ready, 0);
+}
+
+/// In a classic queue the requeued message counts first.
+#[test]
+fn a_quorum_queue_redelivers_a_message_before_it_is_cut() {
+    for (declare, again) in [(quorum("q", []), vec!["x"]), (queue("q"), vec![])] {
+        let (mut rig, client, channel) = Rig::open();
+        rig.set(policy("p", "").with("max-length", 0));
+        rig.declare(client, channel, &declare);
+        rig.consume(client, channel, consumer("q", "c")).unwrap();
+        rig.publish(client, channel, "q", "x");
+        assert_eq!(rig.bodies(client), ["x"]);
+        rig.nack(client, channel, tag(1), true);
+        assert_eq!(rig.bodies(client), again);
+    }
 }
 
 #[test]
