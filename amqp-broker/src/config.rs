@@ -8,7 +8,13 @@ use amqp_core::{
     wire::{FieldTable, Secret, ShortStr},
 };
 
-use crate::{permission::Permissions, rabbitmq::RabbitMq};
+#[cfg(feature = "definitions")]
+use crate::definitions::PasswordHash;
+use crate::{
+    admin::UserLimits,
+    permission::{Permissions, TopicPermissions},
+    rabbitmq::RabbitMq,
+};
 
 /// The configuration of a broker.
 ///
@@ -132,8 +138,45 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct User {
     pub(crate) name: String,
-    pub(crate) password: Secret,
+    pub(crate) password: Password,
     pub(crate) permissions: BTreeMap<String, Permissions>,
+    /// The permissions for routing keys, by virtual host and exchange.
+    pub(crate) topic_permissions: BTreeMap<(String, String), TopicPermissions>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) limits: UserLimits,
+}
+
+/// The password of a user, or its hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Password {
+    /// The password. An empty one matches none (<https://www.rabbitmq.com/docs/passwords>).
+    Plain(Secret),
+    /// Its salted hash.
+    #[cfg(feature = "definitions")]
+    Hash(PasswordHash),
+}
+
+impl Default for Password {
+    fn default() -> Self {
+        Self::Plain(Secret::new())
+    }
+}
+
+impl Password {
+    pub(crate) fn is_set(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// Returns whether it is that password, which is not empty.
+    pub(crate) fn matches(&self, password: &Secret) -> bool {
+        !password.is_empty()
+            && match self {
+                Self::Plain(own) => own == password,
+                #[cfg(feature = "definitions")]
+                Self::Hash(hash) => hash.matches(password.expose()),
+            }
+    }
 }
 
 impl User {
@@ -142,8 +185,11 @@ impl User {
     pub fn new(name: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self {
             name: name.into(),
-            password: password.into(),
+            password: Password::Plain(password.into()),
             permissions: BTreeMap::new(),
+            topic_permissions: BTreeMap::new(),
+            tags: Vec::new(),
+            limits: UserLimits::default(),
         }
     }
 
@@ -152,6 +198,33 @@ impl User {
     pub fn may(mut self, vhost: impl Into<String>, permissions: Permissions) -> Self {
         self.permissions.insert(vhost.into(), permissions);
         self
+    }
+
+    /// Sets the tags. Of RabbitMQ's tags `impersonator` has an effect here: the user may publish
+    /// with any `user-id` (<https://www.rabbitmq.com/docs/validated-user-id>).
+    #[must_use]
+    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags = tags.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the limits. Default none.
+    #[must_use]
+    pub fn limits(mut self, limits: UserLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Creates a user as [`new`](Self::new), with the hash of a password.
+    #[cfg(feature = "definitions")]
+    pub fn with_hash(name: impl Into<String>, hash: PasswordHash) -> Self {
+        let mut user = Self::new(name, "");
+        user.password = Password::Hash(hash);
+        user
+    }
+
+    pub(crate) fn set_password(&mut self, password: Secret) {
+        self.password = Password::Plain(password);
     }
 }
 

@@ -8,9 +8,12 @@ use amqp_core::{
 };
 
 use crate::{
+    admin::VhostLimits,
     broker::Broker,
     keys::ConnectionKey,
     model::{channel::Mode, exchange::Destination, queue::Queue, vhost::Vhost},
+    policy::{AppliedPolicies, Policy},
+    user_info::UserInfo,
 };
 
 /// The state of a broker at one moment, as a management API would return it.
@@ -19,6 +22,8 @@ use crate::{
 pub struct Inspection {
     /// The virtual hosts, by name.
     pub vhosts: Vec<VhostInfo>,
+    /// The users, by name.
+    pub users: Vec<UserInfo>,
     /// The connections, in the order in which they were accepted.
     pub connections: Vec<ConnectionInfo>,
     /// The memory that messages occupy, in bytes.
@@ -37,6 +42,12 @@ pub struct VhostInfo {
     pub exchanges: Vec<ExchangeInfo>,
     /// Its queues, by name.
     pub queues: Vec<QueueInfo>,
+    /// Its limits.
+    pub limits: VhostLimits,
+    /// Its policies, by name.
+    pub policies: Vec<Policy>,
+    /// Its operator policies, by name.
+    pub operator_policies: Vec<Policy>,
     /// The bindings, without the implicit ones of the default exchange.
     pub bindings: Vec<BindingInfo>,
 }
@@ -57,6 +68,8 @@ pub struct ExchangeInfo {
     pub internal: bool,
     /// The arguments of its declaration.
     pub arguments: FieldTable,
+    /// The policies that apply to it.
+    pub policies: AppliedPolicies,
 }
 
 /// A queue.
@@ -73,6 +86,8 @@ pub struct QueueInfo {
     pub owner: Option<ConnectionKey>,
     /// The arguments of its declaration.
     pub arguments: FieldTable,
+    /// The policies that apply to it.
+    pub policies: AppliedPolicies,
     /// The number of ready messages.
     pub ready: usize,
     /// The number of unacknowledged messages.
@@ -229,6 +244,7 @@ impl Broker {
                 .values()
                 .map(|vhost| self.inspect_vhost(vhost))
                 .collect(),
+            users: self.list_users(),
             connections: connections.collect(),
             memory: self.memory.get(),
             memory_alarm: self.alarm,
@@ -243,6 +259,7 @@ impl Broker {
             auto_delete: exchange.auto_delete,
             internal: exchange.internal,
             arguments: exchange.arguments.clone(),
+            policies: exchange.policies.clone(),
         });
         let queues = vhost.queues.values().filter_map(|key| self.queues.get(key));
         let bindings = vhost.exchanges.iter().flat_map(|(source, exchange)| {
@@ -266,6 +283,9 @@ impl Broker {
             exchanges: exchanges.collect(),
             queues: queues.map(inspect_queue).collect(),
             bindings: bindings.collect(),
+            limits: vhost.limits,
+            policies: vhost.policies.values().cloned().collect(),
+            operator_policies: vhost.operator_policies.values().cloned().collect(),
         }
     }
 }
@@ -288,6 +308,7 @@ fn inspect_queue(queue: &Queue) -> QueueInfo {
         auto_delete: queue.auto_delete,
         owner: queue.owner,
         arguments: queue.table.clone(),
+        policies: queue.policies.clone(),
         ready: queue.len(),
         unacked: queue.unacked,
         consumers: consumers.collect(),

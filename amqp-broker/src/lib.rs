@@ -53,6 +53,11 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Administration
+//! [`Broker::admin`] changes a running broker as `rabbitmqctl` does: users, virtual hosts,
+//! permissions, [policies](Policy), limits, and connections that are closed with a reason. The
+//! feature `definitions` adds `definitions::Definitions`, RabbitMQ's `definitions.json`.
+//!
 //! # For tests
 //! [`Broker::inspect`] returns the state as a management API would: queues with their message
 //! counts, bindings, consumers, connections. [`Broker::faults`] injects faults: an alarm, confirms
@@ -79,24 +84,31 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod admin;
 mod broker;
 mod byte_faults;
 mod config;
+#[cfg(feature = "definitions")]
+pub mod definitions;
 mod fault_state;
 mod faults;
 mod inspect;
 mod keys;
 mod methods;
 mod model;
+mod pattern;
 mod permission;
+mod policy;
 mod rabbitmq;
 mod random;
 mod refusal;
+mod user_info;
 
 pub use self::{
+    admin::{Admin, AdminError, UserLimits, VhostLimits},
     broker::{AcceptError, Broker},
     byte_faults::{ByteFaults, BytePlan, Direction, Gate, Impairment},
-    config::{Config, ConfigError, Limits, Rules, User},
+    config::{Config, ConfigError, Limits, Password, Rules, User},
     fault_state::ConfirmFault,
     faults::Faults,
     inspect::{
@@ -104,8 +116,11 @@ pub use self::{
         Inspection, QueueInfo, VhostInfo,
     },
     keys::ConnectionKey,
-    permission::{BadPattern, Permissions},
+    pattern::{BadPattern, Pattern},
+    permission::{Permissions, TopicPermissions},
+    policy::{AppliedPolicies, ApplyTo, Policy},
     rabbitmq::RabbitMq,
+    user_info::{PermissionInfo, TopicPermissionInfo, UserInfo},
 };
 
 #[cfg(doctest)]

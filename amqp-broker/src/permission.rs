@@ -1,35 +1,17 @@
 //! The permissions of a user in a virtual host: regular expressions over names, as in RabbitMQ
 //! (<https://www.rabbitmq.com/docs/access-control>).
 
-use alloc::string::String;
-
-use regex_automata::{
-    nfa::thompson::{self, pikevm::PikeVM},
-    util::syntax,
-};
-
-/// A regular expression that does not parse.
-///
-/// The syntax is that of the `regex` family of crates, on bytes: unlike in RabbitMQ, look-around
-/// and back references are not supported. Matching takes at most linear time.
-#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
-#[error("the pattern `{pattern}` does not parse: {problem}")]
-pub struct BadPattern {
-    /// The expression.
-    pub pattern: String,
-    /// The error of the parser.
-    pub problem: String,
-}
+use crate::pattern::{BadPattern, Pattern};
 
 /// The permissions of a user for the queues and exchanges of a virtual host.
 ///
 /// Each is a regular expression that is searched for anywhere in the name; the default exchange has
 /// the name `amq.default`. The empty expression matches nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permissions {
-    configure: Pattern,
-    write: Pattern,
-    read: Pattern,
+    pub(crate) configure: Pattern,
+    pub(crate) write: Pattern,
+    pub(crate) read: Pattern,
 }
 
 impl Permissions {
@@ -48,9 +30,9 @@ impl Permissions {
     /// ```
     pub fn new(configure: &str, write: &str, read: &str) -> Result<Self, BadPattern> {
         Ok(Self {
-            configure: Pattern::new(configure)?,
-            write: Pattern::new(write)?,
-            read: Pattern::new(read)?,
+            configure: Pattern::of_permission(configure)?,
+            write: Pattern::of_permission(write)?,
+            read: Pattern::of_permission(read)?,
         })
     }
 
@@ -58,10 +40,28 @@ impl Permissions {
     #[must_use]
     pub const fn all() -> Self {
         Self {
-            configure: Pattern::All,
-            write: Pattern::All,
-            read: Pattern::All,
+            configure: Pattern::all(),
+            write: Pattern::all(),
+            read: Pattern::all(),
         }
+    }
+
+    /// Returns the expression for declaring and deleting.
+    #[must_use]
+    pub fn configure(&self) -> &str {
+        self.configure.as_str()
+    }
+
+    /// Returns the expression for publishing to and binding.
+    #[must_use]
+    pub fn write(&self) -> &str {
+        self.write.as_str()
+    }
+
+    /// Returns the expression for consuming and binding from.
+    #[must_use]
+    pub fn read(&self) -> &str {
+        self.read.as_str()
     }
 
     pub(crate) fn allows(&self, access: Access, name: &str) -> bool {
@@ -82,52 +82,80 @@ pub(crate) enum Access {
     Read,
 }
 
-#[derive(Clone, Debug)]
-enum Pattern {
-    All,
-    None,
-    Expression(PikeVM),
+/// The permissions of a user for the routing keys of a topic exchange
+/// (<https://www.rabbitmq.com/docs/access-control#topic-authorisation>).
+///
+/// Each is a regular expression that is searched for anywhere in the key; the empty one matches only
+/// the empty key. `{username}` and `{vhost}` stand for the names of the user and of the virtual
+/// host. `{client_id}` stands for itself: only MQTT has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPermissions {
+    pub(crate) write: Pattern,
+    pub(crate) read: Pattern,
 }
 
-impl Pattern {
-    fn new(pattern: &str) -> Result<Self, BadPattern> {
-        if pattern.is_empty() {
-            return Ok(Self::None);
-        }
-        if pattern == ".*" {
-            return Ok(Self::All);
-        }
-        let bytes = syntax::Config::new().unicode(false).utf8(false);
-        PikeVM::builder()
-            .syntax(bytes)
-            .thompson(
-                thompson::Config::new()
-                    .utf8(false)
-                    .nfa_size_limit(Some(NFA_MAX)),
-            )
-            .build(pattern)
-            .map(Self::Expression)
-            .map_err(|error| BadPattern {
-                pattern: pattern.into(),
-                problem: alloc::string::ToString::to_string(&error),
-            })
+impl TopicPermissions {
+    /// Creates permissions from two expressions: `write` for the keys of messages, `read` for the
+    /// keys of bindings.
+    ///
+    /// # Errors
+    /// If an expression does not parse.
+    ///
+    /// ```
+    /// use amqp_broker::TopicPermissions;
+    ///
+    /// let permissions = TopicPermissions::new(r"^{username}\.", ".*")?;
+    /// assert_eq!(permissions.write(), r"^{username}\.");
+    /// # Ok::<_, amqp_broker::BadPattern>(())
+    /// ```
+    pub fn new(write: &str, read: &str) -> Result<Self, BadPattern> {
+        Ok(Self {
+            write: Pattern::of_permission(write)?,
+            read: Pattern::of_permission(read)?,
+        })
     }
 
-    fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::None => false,
-            Self::Expression(vm) => {
-                let mut cache = vm.create_cache();
-                vm.is_match(&mut cache, name)
-            }
+    /// Returns the expression for the keys of messages.
+    #[must_use]
+    pub fn write(&self) -> &str {
+        self.write.as_str()
+    }
+
+    /// Returns the expression for the keys of bindings.
+    #[must_use]
+    pub fn read(&self) -> &str {
+        self.read.as_str()
+    }
+
+    /// Expands `{username}` and then `{vhost}`, as RabbitMQ does: unescaped.
+    pub(crate) fn expand(&self, user: &str, vhost: &str) -> Result<Self, BadPattern> {
+        let expand = |pattern: &Pattern| {
+            let text = pattern.as_str();
+            let expanded = text.replace("{username}", user).replace("{vhost}", vhost);
+            Pattern::expanded(text, &expanded)
+        };
+        Ok(Self {
+            write: expand(&self.write)?,
+            read: expand(&self.read)?,
+        })
+    }
+
+    pub(crate) fn allows(&self, access: TopicAccess, key: &str) -> bool {
+        match access {
+            TopicAccess::Write => self.write.matches(key),
+            TopicAccess::Read => self.read.matches(key),
         }
     }
 }
 
-/// The memory limit of a compiled expression, in bytes: far above that of any expression written by
-/// hand, and low enough to be harmless.
-const NFA_MAX: usize = 1 << 20;
+/// The use of a routing key of a topic exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TopicAccess {
+    /// For a message.
+    Write,
+    /// For a binding.
+    Read,
+}
 
 #[cfg(test)]
 mod tests {

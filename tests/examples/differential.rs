@@ -12,6 +12,7 @@ use amqp_tests::{
         Lane,
         compare::{Options, compare},
         generate::generate,
+        policies,
     },
     harness::Failure,
     rabbitmq::Node,
@@ -28,6 +29,7 @@ Runs random programs on RabbitMQ and on another broker, and tells where they dif
   --enough N         after how many differences to stop (20)
   --reference URI    the broker that is right, otherwise a RabbitMQ is started
   --broker URI       the broker to compare it with, otherwise the embedded one
+  --policies         set policies on both brokers, which are started for it
   --only BROKER      compare that one with itself: rabbitmq or embedded
   --show             print what comes of the program of the seed on the reference, no more; with
                      --only embedded on the embedded broker
@@ -72,6 +74,7 @@ async fn run() -> Result<bool, Failure> {
             "--broker" => options.other = value()?,
             "--only" => only = value()?,
             "--show" => show = true,
+            "--policies" => options.policies = true,
             "--help" => {
                 print!("{HELP}");
                 return Ok(true);
@@ -80,12 +83,18 @@ async fn run() -> Result<bool, Failure> {
         }
     }
     let embedded = Embedded::start()?;
+    if options.policies {
+        policies::set_at_embedded(&embedded)?;
+    }
     let mut node = None;
     match only.as_str() {
         "embedded" => options.reference = embedded.uri(),
         _ if options.reference.is_empty() => {
             let started = node.insert(Node::start()?);
             options.reference = started.uri();
+            if options.policies {
+                policies::set_at_rabbitmq(started, "/")?;
+            }
         }
         _ => {}
     }

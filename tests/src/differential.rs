@@ -16,6 +16,7 @@ mod inject;
 pub mod kept;
 mod lane;
 pub mod names;
+pub mod policies;
 pub mod program;
 mod run;
 mod steps;

@@ -9,6 +9,7 @@ use amqp_tests::{
     differential::{
         compare::{Options, Pair, compare},
         kept::kept,
+        policies,
     },
     harness::{self, Broker, Outcome, Scenario},
 };
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     harness::run(vec![
         Scenario::shared("rabbitmq_agrees_with_itself", rabbitmq_agrees_with_itself),
         Scenario::shared("brokers_agree", brokers_agree),
+        Scenario::shared("brokers_agree_with_policies", brokers_agree_with_policies),
         Scenario::shared(
             "brokers_agree_where_they_did_not",
             brokers_agree_where_they_did_not,
@@ -43,6 +45,19 @@ fn brokers_agree(broker: Broker) -> Outcome {
     wait_for(async move {
         let mut options = Options::new(broker.uri, embedded.uri());
         options.programs = PROGRAMS;
+        agreed(&options).await
+    })
+}
+
+/// The policies are written by the embedded broker's crate, and imported by both brokers.
+fn brokers_agree_with_policies(broker: Broker) -> Outcome {
+    let embedded = Embedded::start()?;
+    policies::set_at_rabbitmq(&broker.node, &broker.vhost)?;
+    policies::set_at_embedded(&embedded)?;
+    wait_for(async move {
+        let mut options = Options::new(broker.uri, embedded.uri());
+        options.programs = PROGRAMS;
+        options.policies = true;
         agreed(&options).await
     })
 }

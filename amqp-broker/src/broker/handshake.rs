@@ -19,6 +19,10 @@ pub(super) fn without_external(mechanisms: &str) -> String {
     names.collect::<Vec<_>>().join(" ")
 }
 
+/// The tag of users that may publish with any `user-id`
+/// (<https://www.rabbitmq.com/docs/validated-user-id>).
+const IMPERSONATOR: &str = "impersonator";
+
 impl Broker {
     /// Decides on a login, and refuses a wrong one with 403
     /// (<https://www.rabbitmq.com/docs/auth-notification>). A response that cannot be parsed ends
@@ -54,6 +58,8 @@ impl Broker {
         };
         // Neither call fails: the machine waits for the decision.
         let _decided = if let Some(user) = user {
+            let tags = self.users.get(&user).map(|user| &user.tags[..]);
+            conn.impersonator = tags.is_some_and(|tags| tags.iter().any(|tag| tag == IMPERSONATOR));
             conn.user = user;
             conn.machine.accept()
         } else {
@@ -74,8 +80,7 @@ impl Broker {
         let unreadable = |error| Refusal::new(ReplyCode::SYNTAX_ERROR, error);
         let credentials = credentials.map_err(unreadable)?;
         let user = self.users.get(&credentials.username);
-        let user =
-            user.filter(|user| !user.password.is_empty() && user.password == credentials.password);
+        let user = user.filter(|user| user.password.matches(&credentials.password));
         Ok(user.map(|user| user.name.clone()))
     }
 
@@ -98,21 +103,27 @@ impl Broker {
     /// refuses it with 530 (not-allowed) if it does not exist or the user has no permissions in it
     /// (<https://www.rabbitmq.com/docs/access-control>).
     pub(super) fn open_vhost(&mut self, key: ConnectionKey, name: &ShortStr) {
+        let Some(conn) = self.connections.get(&key) else {
+            return;
+        };
+        let user = self.users.get(&conn.user);
+        let allowed = user.is_some_and(|user| user.permissions.contains_key(name.as_str()));
+        let refusal = if !self.vhosts.contains_key(name.as_str()) {
+            Some(Refusal::not_allowed(format_args!("vhost {name} not found")))
+        } else if let Some(refusal) = self.connection_limit(&conn.user, name) {
+            Some(refusal)
+        } else if !allowed {
+            Some(Refusal::not_allowed(format_args!(
+                "access to vhost '{name}' refused for user '{}'",
+                conn.user
+            )))
+        } else {
+            None
+        };
         let Some(conn) = self.connections.get_mut(&key) else {
             return;
         };
-        let allowed = self
-            .users
-            .get(&conn.user)
-            .is_some_and(|user| user.permissions.contains_key(name.as_str()));
-        if !self.vhosts.contains_key(name.as_str()) {
-            let refusal = Refusal::not_allowed(format_args!("vhost {name} not found"));
-            conn.machine.close(refusal.code, &refusal.text);
-        } else if !allowed {
-            let refusal = Refusal::not_allowed(format_args!(
-                "access to vhost '{name}' refused for user '{}'",
-                conn.user
-            ));
+        if let Some(refusal) = refusal {
             conn.machine.close(refusal.code, &refusal.text);
         } else {
             conn.vhost = name.as_str().into();

@@ -2,13 +2,16 @@
 
 mod dead_letter;
 pub(crate) mod dispatch;
+mod entities;
 mod handshake;
 mod lifetime;
+mod limits;
 mod reading;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     string::String,
+    vec::Vec,
 };
 
 use amqp_core::{
@@ -36,6 +39,10 @@ pub struct Broker {
     /// The configuration of each new connection.
     server: server::Config,
     pub(crate) users: BTreeMap<String, User>,
+    /// The global runtime parameters, which have no meaning here
+    /// (<https://www.rabbitmq.com/docs/parameters>).
+    #[cfg(feature = "definitions")]
+    pub(crate) global_parameters: BTreeMap<String, amqp_core::wire::FieldValue>,
     pub(crate) now: Instant,
     pub(crate) connections: BTreeMap<ConnectionKey, ConnState>,
     pub(crate) vhosts: BTreeMap<String, Vhost>,
@@ -44,6 +51,8 @@ pub struct Broker {
     deadlines: BTreeSet<(Instant, QueueKey)>,
     /// The queues that are scheduled for processing.
     due: VecDeque<QueueKey>,
+    /// The queues with an expiry that restarts at the next time that is known.
+    restarted: Vec<QueueKey>,
     /// The number of turns that queues have taken.
     turn: u64,
     /// The connections that may be read from again after a pause.
@@ -114,12 +123,15 @@ impl Broker {
             config,
             server,
             users,
+            #[cfg(feature = "definitions")]
+            global_parameters: BTreeMap::new(),
             now: Instant::ORIGIN,
             connections: BTreeMap::new(),
             vhosts,
             queues: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             due: VecDeque::new(),
+            restarted: Vec::new(),
             turn: 0,
             resumed: VecDeque::new(),
             wakes: VecDeque::new(),
@@ -238,6 +250,9 @@ impl Broker {
     /// queue has an expiry. Any call may change it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.restarted.is_empty() {
+            return Some(self.now);
+        }
         self.deadlines.first().map(|(at, _)| *at)
     }
 
@@ -289,6 +304,7 @@ impl Broker {
     /// Advances the clock, and schedules the queues with deadlines that have passed.
     fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
+        self.restart_expiry();
         while let Some(&(at, key)) = self.deadlines.first() {
             if at > self.now {
                 break;
@@ -469,7 +485,7 @@ impl Broker {
         }
     }
 
-    pub(crate) fn channel_ids(&self, key: ConnectionKey) -> alloc::vec::Vec<ChannelId> {
+    pub(crate) fn channel_ids(&self, key: ConnectionKey) -> Vec<ChannelId> {
         let conn = self.connections.get(&key);
         conn.map(|conn| conn.channels.values().map(|channel| channel.id).collect())
             .unwrap_or_default()

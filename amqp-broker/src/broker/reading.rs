@@ -3,7 +3,7 @@
 use amqp_core::{
     Instant, MethodDef as _,
     frame::{ContentHeader, Frame, FrameKind, split_method},
-    protocol::basic,
+    protocol::{basic, channel},
     server::Event,
 };
 use bytes::BytesMut;
@@ -22,6 +22,8 @@ struct FramePeek {
     publish: bool,
     /// `true` for `basic.ack`, `basic.nack` and `basic.reject`.
     settles: bool,
+    /// `true` for `channel.open`.
+    opens_channel: bool,
     /// The body size in a content header of a message, in bytes (section 4.2.6.1 of the
     /// specification).
     body_size: Option<u64>,
@@ -89,6 +91,9 @@ impl Broker {
             if peek.as_ref().is_none_or(FramePeek::may_end_publishing) {
                 self.send_confirms(key);
             }
+            if let Some(peek) = peek.as_ref().filter(|peek| peek.opens_channel) {
+                self.limit_channels(key, peek.channel);
+            }
             let Some(conn) = self.connections.get_mut(&key) else {
                 continue;
             };
@@ -155,7 +160,7 @@ impl Broker {
     }
 
     /// Processes the pending events of a connection's machine.
-    pub(super) fn take_events(&mut self, key: ConnectionKey) {
+    pub(crate) fn take_events(&mut self, key: ConnectionKey) {
         while let Some(event) = self
             .connections
             .get_mut(&key)
@@ -208,6 +213,7 @@ fn peek_frame(input: &[u8]) -> Option<FramePeek> {
         channel: frame.channel,
         publish: true,
         settles: false,
+        opens_channel: false,
         body_size: None,
         payload: 0,
     };
@@ -215,6 +221,7 @@ fn peek_frame(input: &[u8]) -> Option<FramePeek> {
         FrameKind::Method => {
             let (id, _) = split_method(frame.payload).ok()?;
             peek.publish = id == basic::Publish::ID;
+            peek.opens_channel = id == channel::Open::ID;
             peek.settles = [basic::Ack::ID, basic::Nack::ID, basic::Reject::ID].contains(&id);
         }
         FrameKind::Header => {

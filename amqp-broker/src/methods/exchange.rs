@@ -11,13 +11,11 @@ use crate::{
     keys::ChannelKey,
     model::{
         arguments::check_argument,
-        exchange::{Binding, Destination, Exchange, ExchangeFlags, ExchangeKind},
+        exchange::{ALTERNATE, Binding, Destination, Exchange, ExchangeFlags, ExchangeKind},
     },
-    permission::Access,
+    permission::{Access, TopicAccess},
     refusal::{Outcome, Refusal, Resource, quoted, type_name},
 };
-
-const ALTERNATE: &str = "alternate-exchange";
 
 impl Broker {
     pub(super) fn declare_exchange(
@@ -91,7 +89,7 @@ impl Broker {
             internal: declare.internal,
         };
         let exchange = Exchange::new(kind, flags, declare.arguments, alternate);
-        vhost.exchanges.insert(name, exchange);
+        vhost.insert_exchange(name, exchange);
         Ok(())
     }
 
@@ -131,6 +129,7 @@ impl Broker {
         check_not_default(&source)?;
         self.check_exchange(key, Access::Read, &source)?;
         self.exchange(key, &source)?;
+        self.check_topic(key, TopicAccess::Read, &source, &bind.routing_key)?;
         self.exchange(key, &destination)?;
         let destination = Destination::Exchange(destination);
         let binding = Binding::new(destination, bind.routing_key, bind.arguments);
@@ -149,6 +148,7 @@ impl Broker {
         check_not_default(&destination)?;
         check_not_default(&source)?;
         self.check_exchange(key, Access::Read, &source)?;
+        self.check_topic(key, TopicAccess::Read, &source, &unbind.routing_key)?;
         let destination = Destination::Exchange(destination);
         let binding = Binding::new(destination, unbind.routing_key, unbind.arguments);
         self.take_binding(at, &source, &binding)?;

@@ -16,8 +16,12 @@ use amqp_core::{
 use crate::{
     broker::Broker,
     keys::{ChannelKey, ConnectionKey},
-    model::channel::{Confirms, Mode},
-    permission::Access,
+    model::{
+        channel::{Confirms, Mode},
+        exchange::ExchangeKind,
+        vhost::Vhost,
+    },
+    permission::{Access, TopicAccess},
     refusal::{Outcome, Refusal, Resource},
 };
 
@@ -136,6 +140,54 @@ impl Broker {
             "access to {} refused for user '{user}'",
             resource(name, &vhost.name)
         )))
+    }
+
+    /// Checks that the user of a connection has a permission for a routing key of an exchange, if it
+    /// is a topic exchange
+    /// (<https://www.rabbitmq.com/docs/access-control#topic-authorisation>).
+    fn check_topic(
+        &self,
+        key: ConnectionKey,
+        access: TopicAccess,
+        exchange: &ShortStr,
+        routing_key: &str,
+    ) -> Outcome {
+        let conn = self.connections.get(&key);
+        let user = conn.and_then(|conn| self.users.get(&conn.user));
+        // Most users have no permissions for routing keys.
+        let Some(user) = user.filter(|user| !user.topic_permissions.is_empty()) else {
+            return Ok(());
+        };
+        let vhost = self.vhost(key)?;
+        let kind = vhost.exchanges.get(exchange).map(|found| found.kind);
+        if kind != Some(ExchangeKind::Topic) {
+            return Ok(());
+        }
+        let of_exchange = (vhost.name.clone(), exchange.as_str().into());
+        match user.topic_permissions.get(&of_exchange) {
+            Some(permissions) if !permissions.allows(access, routing_key) => {
+                Err(Refusal::access_refused(format_args!(
+                    "access to topic '{routing_key}' in exchange '{exchange}' in vhost '{}' \
+                     refused for user '{}'",
+                    vhost.name, user.name
+                )))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Refuses a queue above the limit of its virtual host with 406 (precondition-failed)
+    /// (<https://www.rabbitmq.com/docs/vhosts#limits>).
+    fn check_queue_limit(&self, vhost: &Vhost, name: &str) -> Outcome {
+        match vhost.limits.max_queues {
+            Some(max) if vhost.queues.len() as u64 >= max => {
+                Err(Refusal::precondition(format_args!(
+                    "cannot declare queue '{name}': queue limit in vhost '{}' ({max}) is reached",
+                    vhost.name
+                )))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn check_queue(&self, key: ConnectionKey, access: Access, name: &str) -> Outcome {

@@ -22,7 +22,7 @@ use crate::{
         exchange::RouteBy,
         message::{Envelope, Message},
     },
-    permission::Access,
+    permission::{Access, TopicAccess},
     refusal::{Outcome, Refusal, short, type_name},
 };
 
@@ -48,6 +48,12 @@ impl Broker {
                 vhost.exchange_named(&method.exchange)
             )));
         }
+        self.check_topic(
+            key,
+            TopicAccess::Write,
+            &method.exchange,
+            &method.routing_key,
+        )?;
         let (message, queues) = self.route_message(at, &method, published.content)?;
         let routed = RoutedMessage {
             message,
@@ -164,9 +170,11 @@ impl Broker {
         let conn = self.connections.get(&key);
         let user = conn.map_or("", |conn| conn.user.as_str());
         match &properties.user_id {
-            Some(claimed) if *claimed != *user => Err(Refusal::precondition(format_args!(
-                "user_id property set to '{claimed}' but authenticated user was '{user}'"
-            ))),
+            Some(claimed) if *claimed != *user && !conn.is_some_and(|conn| conn.impersonator) => {
+                Err(Refusal::precondition(format_args!(
+                    "user_id property set to '{claimed}' but authenticated user was '{user}'"
+                )))
+            }
             Some(_) | None => Ok(()),
         }
     }

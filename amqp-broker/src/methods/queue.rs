@@ -18,7 +18,7 @@ use crate::{
         exchange::{Binding, Destination},
         queue::{Declared, Queue},
     },
-    permission::Access,
+    permission::{Access, TopicAccess},
     refusal::{Outcome, Refusal, quoted, short},
 };
 
@@ -131,33 +131,17 @@ impl Broker {
         named_by: NamedBy,
     ) -> Outcome<QueueKey> {
         let key = at.connection;
-        if !declare.durable && !declare.exclusive && !self.config.rules.transient_queues {
-            return Err(Refusal::new(
-                ReplyCode::INTERNAL_ERROR,
-                "Feature `transient_nonexcl_queues` is deprecated. By default, this feature is not \
-                 permitted anymore.",
-            ));
-        }
+        self.check_transient(&declare)?;
         let vhost = self.vhost(key)?;
         let resource = vhost.queue_named(&name);
+        self.check_queue_limit(vhost, &name)?;
         let arguments = QueueArguments::read(&declare.arguments, &resource)?;
-        if arguments.kind == QueueKind::Quorum {
-            if named_by == NamedBy::Server {
-                return Err(Refusal::precondition(
-                    "Cannot declare a server-named queue for type rabbit_quorum_queue",
-                ));
-            }
-            let wrong = [
-                (declare.auto_delete, "auto-delete"),
-                (declare.exclusive, "exclusive-owner"),
-                (!declare.durable, "non-durable"),
-            ];
-            if let Some((_, property)) = wrong.iter().find(|(wrong, _)| *wrong) {
-                return Err(Refusal::precondition(format_args!(
-                    "invalid property '{property}' for {resource}"
-                )));
-            }
+        if arguments.kind == QueueKind::Quorum && named_by == NamedBy::Server {
+            return Err(Refusal::precondition(
+                "Cannot declare a server-named queue for type rabbit_quorum_queue",
+            ));
         }
+        arguments.check_declaration(&declare, &resource)?;
         if let Some(target) = &arguments.dead_letter {
             self.check_queue(key, Access::Read, &name)?;
             self.check_exchange(key, Access::Write, &target.exchange)?;
@@ -167,22 +151,27 @@ impl Broker {
             return Err(limit_reached("queues", limit));
         }
         let vhost = vhost.name.clone();
-        let queue = QueueKey(self.next_key());
-        let declared = Declared {
-            name: name.clone(),
+        Ok(self.insert_queue(Declared {
+            name,
             vhost,
             durable: declare.durable,
             owner: declare.exclusive.then_some(key),
             auto_delete: declare.auto_delete,
             table: declare.arguments,
-            arguments,
-        };
-        if declare.exclusive {
-            self.conn(key)?.exclusive.insert(queue);
+            declared_arguments: arguments,
+        }))
+    }
+
+    /// Refuses a queue that is neither durable nor exclusive, if the rules do.
+    pub(crate) fn check_transient(&self, declare: &queue::Declare) -> Outcome {
+        if declare.durable || declare.exclusive || self.config.rules.transient_queues {
+            return Ok(());
         }
-        self.vhost_mut(key)?.queues.insert(name, queue);
-        self.queues.insert(queue, Queue::new(declared, self.now));
-        Ok(queue)
+        Err(Refusal::new(
+            ReplyCode::INTERNAL_ERROR,
+            "Feature `transient_nonexcl_queues` is deprecated. By default, this feature is not \
+             permitted anymore.",
+        ))
     }
 
     pub(super) fn bind_queue(&mut self, at: ChannelKey, bind: queue::Bind) -> Outcome {
@@ -193,6 +182,7 @@ impl Broker {
         check_not_default(&source)?;
         self.check_exchange(key, Access::Read, &source)?;
         self.exchange(key, &source)?;
+        self.check_topic(key, TopicAccess::Read, &source, &routing_key)?;
         let found = self.find_queue(key, &name)?;
         self.exchange(key, &source)?
             .check_binding(&bind.arguments)?;
@@ -211,6 +201,7 @@ impl Broker {
         self.check_queue(key, Access::Write, &name)?;
         check_not_default(&source)?;
         self.check_exchange(key, Access::Read, &source)?;
+        self.check_topic(key, TopicAccess::Read, &source, &routing_key)?;
         if let Ok(found) = self.find_queue(key, &name) {
             let destination = Destination::Queue(found);
             let binding = Binding::new(destination, routing_key, unbind.arguments);

@@ -4,7 +4,10 @@
 use alloc::string::String;
 use core::fmt;
 
-use amqp_core::wire::{FieldTable, FieldValue, ShortStr};
+use amqp_core::{
+    protocol::queue,
+    wire::{FieldTable, FieldValue, ShortStr},
+};
 
 use crate::refusal::{Outcome, Quoted, QuotedValue, Refusal, Resource, same_value, type_name};
 
@@ -59,6 +62,18 @@ pub(crate) enum Overflow {
     RejectPublish,
     /// Rejects the new message, and dead-letters it.
     RejectPublishDlx,
+}
+
+impl Overflow {
+    /// Returns the value with that name: `Some` if there is one.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "drop-head" => Some(Self::DropHead),
+            "reject-publish" => Some(Self::RejectPublish),
+            "reject-publish-dlx" => Some(Self::RejectPublishDlx),
+            _ => None,
+        }
+    }
 }
 
 /// The target of dead-lettering (<https://www.rabbitmq.com/docs/dlx>).
@@ -162,6 +177,28 @@ impl QueueArguments {
             // A negative limit means no limit.
             delivery_limit: delivery_limit.and_then(|limit| u64::try_from(limit).ok()),
         })
+    }
+
+    /// Checks that the flags of a declaration suit the type of the queue.
+    pub(crate) fn check_declaration(
+        &self,
+        declare: &queue::Declare,
+        queue: &Resource<'_>,
+    ) -> Outcome {
+        if self.kind == QueueKind::Classic {
+            return Ok(());
+        }
+        let wrong = [
+            (declare.auto_delete, "auto-delete"),
+            (declare.exclusive, "exclusive-owner"),
+            (!declare.durable, "non-durable"),
+        ];
+        if let Some((_, property)) = wrong.iter().find(|(wrong, _)| *wrong) {
+            return Err(Refusal::precondition(format_args!(
+                "invalid property '{property}' for {queue}"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -287,11 +324,9 @@ impl Reader<'_> {
         const NAME: &str = "x-overflow";
         match self.arguments.get(NAME) {
             None => Ok(Overflow::DropHead),
-            Some(FieldValue::LongStr(kind)) => match kind.as_bytes() {
-                b"drop-head" => Ok(Overflow::DropHead),
-                b"reject-publish" => Ok(Overflow::RejectPublish),
-                b"reject-publish-dlx" => Ok(Overflow::RejectPublishDlx),
-                _ => self.wrong(NAME, "invalid_overflow"),
+            Some(FieldValue::LongStr(kind)) => match kind.as_str().and_then(Overflow::from_name) {
+                Some(overflow) => Ok(overflow),
+                None => self.wrong(NAME, "invalid_overflow"),
             },
             Some(other) => self.wrong_type(NAME, other),
         }

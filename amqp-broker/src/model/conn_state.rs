@@ -16,6 +16,8 @@ pub(crate) struct ConnState {
     pub(crate) machine: server::Connection,
     /// The authenticated user; empty before the login.
     pub(crate) user: String,
+    /// `true` if the user had the tag `impersonator` at the login.
+    pub(crate) impersonator: bool,
     /// The user for EXTERNAL: `Some` if the transport has authenticated one.
     pub(crate) external_user: Option<String>,
     /// The virtual host; empty before it is open.
@@ -43,6 +45,7 @@ impl ConnState {
         Self {
             machine,
             user: String::new(),
+            impersonator: false,
             external_user: None,
             vhost: String::new(),
             channels: BTreeMap::new(),

@@ -11,7 +11,10 @@ use amqp_core::wire::{Encode as _, FieldTable, ShortStr};
 use bytes::{Bytes, BytesMut};
 
 use super::{headers::Matcher, topic::Trie};
-use crate::{keys::QueueKey, refusal::Outcome};
+use crate::{keys::QueueKey, policy::AppliedPolicies, refusal::Outcome};
+
+/// The argument for an alternate exchange, and the setting of a policy.
+pub(crate) const ALTERNATE: &str = "alternate-exchange";
 
 /// The destination of a binding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,8 +126,13 @@ pub(crate) struct Exchange {
     pub(crate) kind: ExchangeKind,
     flags: ExchangeFlags,
     pub(crate) arguments: FieldTable,
-    /// The exchange for messages that this one cannot route (<https://www.rabbitmq.com/docs/ae>).
+    /// The exchange for messages that this one cannot route: that of the declaration, or else of
+    /// the policy (<https://www.rabbitmq.com/docs/ae>).
     pub(crate) alternate: Option<ShortStr>,
+    /// The alternate exchange of the declaration.
+    declared_alternate: Option<ShortStr>,
+    /// The policies that apply to the exchange.
+    pub(crate) policies: AppliedPolicies,
     bindings: BTreeSet<Binding>,
     router: Router,
 }
@@ -174,7 +182,9 @@ impl Exchange {
             kind,
             flags,
             arguments,
-            alternate,
+            alternate: alternate.clone(),
+            declared_alternate: alternate,
+            policies: AppliedPolicies::default(),
             bindings: BTreeSet::new(),
             router: match kind {
                 ExchangeKind::Direct => Router::Direct(BTreeMap::new()),
@@ -185,12 +195,19 @@ impl Exchange {
         }
     }
 
+    /// Applies policies in place of the previous ones.
+    pub(crate) fn apply_policies(&mut self, policies: AppliedPolicies) {
+        self.alternate = self.declared_alternate.clone().or_else(|| {
+            let name = policies.text(ALTERNATE)?;
+            // No exchange has a name of more than 255 bytes.
+            ShortStr::try_from(name).ok()
+        });
+        self.policies = policies;
+    }
+
     /// Validates the arguments of a binding.
     pub(crate) fn check_binding(&self, arguments: &FieldTable) -> Outcome {
-        if self.kind == ExchangeKind::Headers {
-            Matcher::new(arguments)?;
-        }
-        Ok(())
+        check_binding(self.kind, arguments)
     }
 
     /// Adds a binding. Returns `false` if it exists already.
@@ -297,4 +314,12 @@ impl Exchange {
             }
         }
     }
+}
+
+/// Validates the arguments of a binding of an exchange of that type.
+pub(crate) fn check_binding(kind: ExchangeKind, arguments: &FieldTable) -> Outcome {
+    if kind == ExchangeKind::Headers {
+        Matcher::new(arguments)?;
+    }
+    Ok(())
 }

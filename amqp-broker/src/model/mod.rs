@@ -6,6 +6,7 @@
 pub(crate) mod arguments;
 pub(crate) mod channel;
 pub(crate) mod conn_state;
+pub(crate) mod effective;
 pub(crate) mod exchange;
 pub(crate) mod headers;
 pub(crate) mod message;

@@ -17,7 +17,10 @@ use super::{
     arguments::{Overflow, QueueArguments, QueueKind},
     message::Message,
 };
-use crate::keys::{ChannelKey, ConnectionKey, ConsumerKey};
+use crate::{
+    keys::{ChannelKey, ConnectionKey, ConsumerKey},
+    policy::AppliedPolicies,
+};
 
 /// A message in a queue, or in flight to a consumer.
 #[derive(Clone, Debug)]
@@ -64,6 +67,10 @@ pub(crate) struct Consumer {
 #[derive(Debug)]
 pub(crate) struct Queue {
     declared: Declared,
+    /// The arguments in effect: those of the declaration, changed by `policies`.
+    pub(crate) arguments: QueueArguments,
+    /// The policies that apply to the queue.
+    pub(crate) policies: AppliedPolicies,
     /// The messages by priority, each level in the order of sequence numbers. No level is empty.
     /// Quorum queues have no priorities, but a second level for requeued messages: see `requeue`.
     levels: BTreeMap<Reverse<u8>, VecDeque<Entry>>,
@@ -103,7 +110,8 @@ pub(crate) struct Declared {
     pub(crate) auto_delete: bool,
     /// The arguments as declared.
     pub(crate) table: FieldTable,
-    pub(crate) arguments: QueueArguments,
+    /// The arguments as declared, parsed.
+    pub(crate) declared_arguments: QueueArguments,
 }
 
 impl Deref for Queue {
@@ -117,6 +125,8 @@ impl Deref for Queue {
 impl Queue {
     pub(crate) fn new(declared: Declared, now: Instant) -> Self {
         Self {
+            arguments: declared.declared_arguments.clone(),
+            policies: AppliedPolicies::default(),
             declared,
             levels: BTreeMap::new(),
             ready: 0,
@@ -131,6 +141,19 @@ impl Queue {
             deadline: None,
             scheduled: false,
         }
+    }
+
+    /// Applies policies in place of the previous ones. Returns `false` if they are the same.
+    pub(crate) fn apply_policies(&mut self, policies: AppliedPolicies) -> bool {
+        if policies == self.policies {
+            return false;
+        }
+        let declared = &self.declared;
+        self.arguments = declared
+            .declared_arguments
+            .with_policies(&declared.table, &policies);
+        self.policies = policies;
+        true
     }
 
     // Messages.

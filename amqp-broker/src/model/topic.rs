@@ -242,7 +242,7 @@ mod tests {
         };
         assert_eq!(matches(&trie, "a.b"), [1]);
         trie.remove("a.*.#", &1);
-        assert_eq!(matches(&trie, "a.b"), []);
+        assert!(matches(&trie, "a.b").is_empty());
         assert_eq!(matches(&trie, "a"), [2]);
         trie.insert("x.y", 4);
         assert_eq!(matches(&trie, "x.y"), [4]);

@@ -10,7 +10,9 @@ use amqp_core::wire::{FieldTable, ShortStr};
 
 use super::exchange::{Destination, Exchange, ExchangeFlags, ExchangeKind, RouteBy};
 use crate::{
+    admin::VhostLimits,
     keys::QueueKey,
+    policy::{Policies, PolicyKind},
     refusal::{Outcome, Refusal, Resource, short},
 };
 
@@ -21,6 +23,16 @@ pub(crate) struct Vhost {
     pub(crate) queues: BTreeMap<ShortStr, QueueKey>,
     /// The number of bindings of all exchanges.
     pub(crate) bindings: usize,
+    pub(crate) policies: Policies,
+    pub(crate) operator_policies: Policies,
+    pub(crate) limits: VhostLimits,
+    /// Its description and tags, and other data without a meaning here.
+    #[cfg(feature = "definitions")]
+    pub(crate) metadata: FieldTable,
+    /// The runtime parameters without a meaning here, by component and name
+    /// (<https://www.rabbitmq.com/docs/parameters>).
+    #[cfg(feature = "definitions")]
+    pub(crate) parameters: BTreeMap<(String, String), amqp_core::wire::FieldValue>,
 }
 
 /// The predeclared exchanges with their types, and whether they are internal.
@@ -35,6 +47,15 @@ const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
     // (<https://www.rabbitmq.com/docs/exchanges>).
     ("", ExchangeKind::Direct, false),
 ];
+
+#[cfg(feature = "definitions")]
+impl ExchangeKind {
+    /// Returns the type of a predeclared exchange: `Some` if `name` is one.
+    pub(crate) fn predeclared(name: &str) -> Option<Self> {
+        let found = PREDECLARED.iter().find(|(known, ..)| *known == name);
+        found.map(|(_, kind, _)| *kind)
+    }
+}
 
 impl Vhost {
     pub(crate) fn new(name: String) -> Self {
@@ -55,6 +76,21 @@ impl Vhost {
             exchanges,
             queues: BTreeMap::new(),
             bindings: 0,
+            policies: Policies::new(),
+            operator_policies: Policies::new(),
+            limits: VhostLimits::default(),
+            #[cfg(feature = "definitions")]
+            metadata: FieldTable::new(),
+            #[cfg(feature = "definitions")]
+            parameters: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the policies of a kind.
+    pub(crate) const fn policies_of(&mut self, kind: PolicyKind) -> &mut Policies {
+        match kind {
+            PolicyKind::Plain => &mut self.policies,
+            PolicyKind::Operator => &mut self.operator_policies,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The behaviour of the broker, seen by clients that are joined to it in memory.
 
+mod administration;
 mod connections;
 mod dead_letters;
 mod delivery;
@@ -9,6 +10,7 @@ mod fairness;
 mod faults;
 mod hostile;
 mod limits;
+mod policies;
 mod protocol_faults;
 mod publishing;
 mod queues;

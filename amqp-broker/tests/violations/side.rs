@@ -115,7 +115,7 @@ impl Side {
             });
             rest = &rest[frame.payload.len() + FRAME_OVERHEAD..];
         }
-        assert_eq!(rest, []);
+        assert!(rest.is_empty(), "{rest:?}");
         frames
     }
 }

@@ -40,6 +40,8 @@ pub struct Options {
     pub shrink: u64,
     /// After how many differences to stop.
     pub enough: usize,
+    /// Whether the brokers have the [policies](super::policies).
+    pub policies: bool,
 }
 
 impl Options {
@@ -55,6 +57,7 @@ impl Options {
             lanes: 12,
             shrink: 5,
             enough: 20,
+            policies: false,
         }
     }
 }
@@ -165,6 +168,15 @@ impl Pair {
         Self {
             reference: Lane::new(reference, format!("{name}r")),
             other: Lane::new(other, format!("{name}o")),
+        }
+    }
+
+    /// Sets whether the brokers have the [policies](super::policies).
+    #[must_use]
+    pub fn with_policies(self, policies: bool) -> Self {
+        Self {
+            reference: self.reference.with_policies(policies),
+            other: self.other.with_policies(policies),
         }
     }
 
@@ -307,7 +319,8 @@ impl Shared {
     async fn work(&self, number: usize) -> Result<(), Failure> {
         let options = &self.options;
         let name = format!("d{}l{number}", std::process::id());
-        let mut pair = Pair::new(&options.reference, &options.other, &name);
+        let mut pair =
+            Pair::new(&options.reference, &options.other, &name).with_policies(options.policies);
         loop {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             if at >= options.programs || self.report().differences.len() >= options.enough {

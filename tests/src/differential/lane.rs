@@ -33,6 +33,8 @@ pub struct Lane {
     /// The prefix of this lane's names.
     name: String,
     runs: u64,
+    /// Queues may have a dead-letter exchange by a policy.
+    pub(super) has_letters: bool,
     links: [Option<Link>; 2],
     /// Why a connection ended that was replaced since.
     ended: [Option<CloseReason>; 2],
@@ -56,9 +58,17 @@ impl Lane {
             uri: uri.into(),
             name: name.into(),
             runs: 0,
+            has_letters: false,
             links: [None, None],
             ended: [None, None],
         }
+    }
+
+    /// Sets whether the broker has the [policies](super::policies).
+    #[must_use]
+    pub const fn with_policies(mut self, policies: bool) -> Self {
+        self.has_letters = policies;
+        self
     }
 
     /// Runs a program, and cleans up behind it.

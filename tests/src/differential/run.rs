@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
 
     pub(super) async fn perform(mut self, program: &Program) -> Result<Trace, Failure> {
         let mut trace = Trace::default();
-        self.has_letters = program.steps.iter().any(has_letters);
+        self.has_letters = self.lane.has_letters || program.steps.iter().any(has_letters);
         for (at, step) in program.steps.iter().enumerate() {
             self.at = at;
             self.step(step).await?;

@@ -15,6 +15,7 @@ mod flow;
 mod loops;
 mod lost_connections;
 mod messages;
+mod operating;
 mod pools;
 mod publishing;
 mod queues;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Case> {
         cancellation::cases(),
         pools::cases(),
         loops::cases(),
+        operating::cases(),
         tls::cases(),
         tutorials::cases(),
     ]

@@ -1,5 +1,7 @@
 //! The view and the commands of the operators of a broker, which its clients do not have.
 
+mod commands;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,

@@ -1,0 +1,41 @@
+//! Virtual hosts (<https://www.rabbitmq.com/docs/vhosts>).
+
+use alloc::{format, string::String, vec::Vec};
+
+use super::{Admin, AdminError};
+use crate::model::vhost::Vhost;
+
+impl Admin<'_> {
+    /// Adds a virtual host with the predeclared exchanges. No user has permissions in it.
+    ///
+    /// # Errors
+    /// If there is one of that name already.
+    pub fn add_vhost(&mut self, name: impl Into<String>) -> Result<(), AdminError> {
+        let name = name.into();
+        if self.broker.vhosts.contains_key(&name) {
+            return Err(AdminError::VhostExists(name));
+        }
+        let vhost = Vhost::new(name.clone());
+        self.broker.vhosts.insert(name, vhost);
+        Ok(())
+    }
+
+    /// Deletes a virtual host with its queues, exchanges, policies and permissions. Its consumers
+    /// are cancelled, and its connections closed with 320 (connection-forced), as in RabbitMQ.
+    ///
+    /// # Errors
+    /// If there is no such virtual host.
+    pub fn delete_vhost(&mut self, name: &str) -> Result<(), AdminError> {
+        let queues: Vec<_> = self.vhost(name)?.queues.values().copied().collect();
+        for queue in queues {
+            self.broker.delete_queue(queue);
+        }
+        self.broker.vhosts.remove(name);
+        for user in self.broker.users.values_mut() {
+            user.permissions.remove(name);
+            user.topic_permissions.retain(|(vhost, _), _| vhost != name);
+        }
+        self.close_vhost_connections(name, &format!("vhost '{name}' is deleted"));
+        Ok(())
+    }
+}

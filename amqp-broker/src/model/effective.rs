@@ -1,0 +1,55 @@
+//! The arguments of a queue that are in effect: those of its declaration and of its policies
+//! (<https://www.rabbitmq.com/docs/policies#combining-policy-definitions>).
+
+use amqp_core::wire::{FieldTable, ShortStr};
+
+use super::arguments::{DeadLetter, Overflow, QueueArguments, QueueKind};
+use crate::policy::AppliedPolicies;
+
+impl QueueArguments {
+    /// Combines the arguments of a declaration, which `table` has unparsed, with policies: the
+    /// lower number, and the text of the declaration. In a quorum queue `expires` and `overflow` of
+    /// the policy apply.
+    pub(crate) fn with_policies(&self, table: &FieldTable, policies: &AppliedPolicies) -> Self {
+        let lowest = |declared: Option<u64>, setting| {
+            let numbers = [declared, policies.number(setting)];
+            numbers.into_iter().flatten().min()
+        };
+        let is_quorum = self.kind == QueueKind::Quorum;
+        let expires = match policies.number("expires") {
+            Some(expires) if is_quorum => Some(expires),
+            _ => lowest(self.expires, "expires"),
+        };
+        let overflow = match policies.text("overflow").and_then(Overflow::from_name) {
+            Some(overflow) if is_quorum || !table.contains_key("x-overflow") => overflow,
+            _ => self.overflow,
+        };
+        Self {
+            message_ttl: lowest(self.message_ttl, "message-ttl"),
+            expires,
+            max_length: lowest(self.max_length, "max-length"),
+            max_length_bytes: lowest(self.max_length_bytes, "max-length-bytes"),
+            overflow,
+            dead_letter: self.dead_letter_with(policies),
+            delivery_limit: lowest(self.delivery_limit, "delivery-limit"),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the target of dead-lettering: its exchange and its routing key may have different
+    /// sources.
+    fn dead_letter_with(&self, policies: &AppliedPolicies) -> Option<DeadLetter> {
+        let declared = self.dead_letter.as_ref();
+        let exchange = declared.map(|it| it.exchange.as_str());
+        let exchange = exchange.or_else(|| policies.text("dead-letter-exchange"))?;
+        let routing_key = declared.and_then(|it| it.routing_key.clone());
+        let routing_key = routing_key.or_else(|| {
+            let key = policies.text("dead-letter-routing-key")?;
+            ShortStr::try_from(key).ok()
+        });
+        Some(DeadLetter {
+            exchange: exchange.into(),
+            routing_key,
+        })
+    }
+}
