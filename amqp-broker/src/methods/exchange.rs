@@ -91,7 +91,9 @@ impl Broker {
             internal: declare.internal,
         };
         let exchange = Exchange::new(kind, flags, declare.arguments, alternate);
-        vhost.exchanges.insert(name, exchange);
+        vhost.exchanges.insert(name.clone(), exchange);
+        let vhost = vhost.name.clone();
+        self.record_exchange(&vhost, &name);
         Ok(())
     }
 
@@ -115,7 +117,9 @@ impl Broker {
             let exchange = vhost.exchange_named(&name);
             return Err(Refusal::precondition(format_args!("{exchange} in use")));
         }
-        vhost.delete_exchange(&name);
+        let gone = vhost.delete_exchange(&name);
+        let vhost = vhost.name.clone();
+        self.record_exchanges_deleted(&vhost, gone);
         self.reply(at, delete.no_wait, &exchange::DeleteOk);
         Ok(())
     }
@@ -169,9 +173,11 @@ impl Broker {
             return Err(limit_reached("bindings", limit));
         }
         if let Some(exchange) = vhost.exchanges.get_mut(source)
-            && exchange.bind(binding)?
+            && exchange.bind(binding.clone())?
         {
             vhost.bindings += 1;
+            let vhost = vhost.name.clone();
+            self.record_binding(&vhost, source, &binding);
         }
         Ok(())
     }
@@ -188,8 +194,12 @@ impl Broker {
             && exchange.unbind(binding)
         {
             vhost.bindings -= 1;
-            if exchange.auto_delete && exchange.bindings().is_empty() {
-                vhost.delete_exchange(source);
+            let unused = exchange.auto_delete && exchange.bindings().is_empty();
+            let name = vhost.name.clone();
+            self.record_unbinding(&name, source, binding);
+            if unused {
+                let gone = self.vhost_mut(at.connection)?.delete_exchange(source);
+                self.record_exchanges_deleted(&name, gone);
             }
         }
         Ok(())

@@ -182,6 +182,7 @@ impl Broker {
         }
         self.vhost_mut(key)?.queues.insert(name, queue);
         self.queues.insert(queue, Queue::new(declared, self.now));
+        self.record_queue(queue);
         Ok(queue)
     }
 
@@ -230,6 +231,7 @@ impl Broker {
         self.check_queue(key, Access::Read, &name)?;
         let found = self.find_queue(key, &name)?;
         self.check_owner(key, found)?;
+        self.record_purge(found);
         let purged = self.queues.get_mut(&found).map_or(0, Queue::purge);
         self.schedule(found);
         let message_count = count(purged);
