@@ -126,6 +126,24 @@ impl Broker {
         Some((number, journal.changes.pop_front()?))
     }
 
+    /// Returns whether [`poll_change`](Self::poll_change) returns a change.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.journal.changes.is_empty()
+    }
+
+    /// Returns the number of the last change; 0 before the first.
+    #[must_use]
+    pub const fn last_change(&self) -> u64 {
+        self.journal.last
+    }
+
+    /// Returns the number up to which changes are [stored](Self::handle_stored).
+    #[must_use]
+    pub fn last_stored(&self) -> u64 {
+        self.journal.last - self.journal.sizes.len() as u64
+    }
+
     /// Handles that the changes up to a number are stored: sends the confirms
     /// (<https://www.rabbitmq.com/docs/confirms>) and the `tx.commit-ok` that waited for them, and
     /// reads again from connections that were paused because more than

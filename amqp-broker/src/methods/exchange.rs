@@ -191,12 +191,14 @@ impl Broker {
     ) -> Outcome {
         let vhost = self.vhost_mut(at.connection)?;
         if let Some(exchange) = vhost.exchanges.get_mut(source)
-            && exchange.unbind(binding)
+            // With its arguments in the order in which they were given.
+            && let Some(binding) = exchange.bindings().get(binding).cloned()
         {
+            exchange.unbind(&binding);
             vhost.bindings -= 1;
             let unused = exchange.auto_delete && exchange.bindings().is_empty();
             let name = vhost.name.clone();
-            self.record_unbinding(&name, source, binding);
+            self.record_unbinding(&name, source, &binding);
             if unused {
                 let gone = self.vhost_mut(at.connection)?.delete_exchange(source);
                 self.record_exchanges_deleted(&name, gone);
