@@ -18,6 +18,7 @@ mod messages;
 mod pools;
 mod publishing;
 mod queues;
+mod restarts;
 mod tls;
 mod tools;
 mod tutorials;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Case> {
     [
         connections::cases(),
         lost_connections::cases(),
+        restarts::cases(),
         channels::cases(),
         exchanges::cases(),
         queues::cases(),
