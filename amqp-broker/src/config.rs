@@ -44,8 +44,8 @@ pub struct Config {
     pub epoch: u64,
     /// Whether changes of the durable state are recorded for
     /// [`poll_change`](crate::Broker::poll_change). Confirms of messages that are kept, and
-    /// `tx.commit-ok`, then wait for [`handle_stored`](crate::Broker::handle_stored). Default
-    /// `false`.
+    /// `tx.commit-ok`, then wait for [`handle_stored`](crate::Broker::handle_stored): without a host
+    /// that stores the changes, they are never sent. Default `false`.
     pub journal: bool,
 }
 

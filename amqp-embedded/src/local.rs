@@ -106,7 +106,7 @@ impl<R: Runtime> LocalBroker<R> {
         self.shared.with(act)
     }
 
-    /// A snapshot of the broker: queues with their messages, bindings, consumers, connections.
+    /// The state of the broker: queues with their messages, bindings, consumers, connections.
     #[must_use]
     pub fn inspect(&self) -> Inspection {
         self.shared.inspect()

@@ -317,7 +317,7 @@ impl SharedBroker {
         self.0.with(|state| act(&mut state.broker))
     }
 
-    /// A snapshot of the broker: queues with their messages, bindings, consumers, connections.
+    /// The state of the broker: queues with their messages, bindings, consumers, connections.
     #[must_use]
     pub fn inspect(&self) -> Inspection {
         self.0.lock().broker.inspect()
