@@ -202,9 +202,8 @@ pub struct Limits {
     /// The output on a connection above which it is not read from, in bytes: the client sends
     /// requests without reading the replies. Reading resumes at half of it. Default 1 MiB.
     pub replies: usize,
-    /// The size of the changes that are not stored above which connections that publish are not
-    /// read from, in bytes: the host stores slower than clients publish. Reading resumes at half of
-    /// it. Only with [`Config::journal`]. Default 16 MiB.
+    /// The size of the changes that are not stored above which connections are not read from, in
+    /// bytes: the host stores slower than clients publish or settle. Reading resumes at half of it. Only with [`Config::journal`]. Default 16 MiB.
     pub journal: usize,
 }
 

@@ -139,13 +139,13 @@ impl<R: Runtime> LocalBroker<R> {
     /// with [heartbeats](https://www.rabbitmq.com/docs/heartbeats) give it up.
     /// [`with`](Self::with) and [`inspect`](Self::inspect) go on.
     pub fn pause(&self) {
-        self.shared.0.set_paused(true);
+        self.shared.pause();
     }
 
     /// Ends a [pause](Self::pause): all input that has arrived meanwhile is read, and deadlines that
     /// have passed are handled.
     pub fn resume(&self) {
-        self.shared.0.set_paused(false);
+        self.shared.resume();
     }
 
     /// Waits until the broker meets a condition, which is checked now and after each change, with

@@ -312,6 +312,17 @@ impl SharedBroker {
         })
     }
 
+    /// Lets all drivers and the [`Timekeeper`] stand still, as `SIGSTOP` does with a process: nothing
+    /// is read or written, and no deadline is handled. [`with`](Self::with) goes on.
+    pub fn pause(&self) {
+        self.0.set_paused(true);
+    }
+
+    /// Ends a [pause](Self::pause).
+    pub fn resume(&self) {
+        self.0.set_paused(false);
+    }
+
     /// Calls `act` with the broker, which is locked meanwhile.
     pub fn with<T>(&self, act: impl FnOnce(&mut Broker) -> T) -> T {
         self.0.with(|state| act(&mut state.broker))

@@ -66,6 +66,8 @@ pub enum Change {
     },
     /// The broker has stopped in order. A sequence that does not end with it is that of a crash.
     Stopped,
+    /// The broker has started again, or is restored.
+    Started,
 }
 
 /// A durable exchange.

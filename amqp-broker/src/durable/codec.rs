@@ -37,6 +37,7 @@ const DELIVERED: u8 = 8;
 const REQUEUED: u8 = 9;
 const REMOVED: u8 = 10;
 const STOPPED: u8 = 11;
+const STARTED: u8 = 12;
 
 impl Change {
     /// Appends the change as bytes.
@@ -106,6 +107,7 @@ impl Change {
                 put_numbers(out, *queue, *message);
             }
             Self::Stopped => out.put_u8(STOPPED),
+            Self::Started => out.put_u8(STARTED),
         }
     }
 
@@ -124,8 +126,7 @@ impl Change {
 
     /// Returns the approximate memory that the change occupies, in bytes.
     pub(crate) fn size(&self) -> usize {
-        const FIXED: usize = 64;
-        FIXED
+        size_of::<Self>()
             + match self {
                 Self::Enqueued(message) => message.body.len() + message.properties.as_bytes().len(),
                 Self::QueueDeclared(queue) => queue.arguments.encoded_len(),
@@ -245,6 +246,7 @@ impl<'a> Reader<'a> {
                 message: self.u64()?,
             },
             STOPPED => Change::Stopped,
+            STARTED => Change::Started,
             other => return Err(BadChange::UnknownTag(other)),
         })
     }

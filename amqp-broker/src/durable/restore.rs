@@ -100,6 +100,7 @@ impl Broker {
         }
         let unacked = broker.insert_messages(messages);
         broker.journal.enabled = journal;
+        broker.journal.push(Change::Started);
         if !stopped {
             broker.mark_redelivered();
         }
@@ -157,7 +158,7 @@ impl Broker {
                 let gone = of_queue.and_then(|messages| messages.remove(&message));
                 gone.ok_or_else(|| missing_message(queue, message))?;
             }
-            Change::Stopped => {}
+            Change::Stopped | Change::Started => {}
         }
         Ok(())
     }

@@ -61,6 +61,7 @@ impl Broker {
         if !core::mem::take(&mut self.stopped) {
             return;
         }
+        self.journal.push(Change::Started);
         self.advance_clock(now);
         self.begin_service();
     }

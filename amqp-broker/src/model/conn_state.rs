@@ -32,7 +32,7 @@ pub(crate) struct ConnState {
     /// `true` while reading is paused because more than `limits.replies` bytes of output were
     /// queued.
     pub(crate) output_full: bool,
-    /// `true` while reading is paused because the journal was full when the client published.
+    /// `true` while reading is paused because the journal is full.
     pub(crate) journal_full: bool,
     /// `true` while reading is paused because the reply to `tx.commit` waits for the journal.
     pub(crate) committing: bool,

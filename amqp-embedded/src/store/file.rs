@@ -262,7 +262,7 @@ impl<'a> Tables<'a> {
                 self.states.remove((*queue, *message))?;
             }
             // In the table `about`. Changes of later versions of the broker have no table yet.
-            Change::Stopped | _ => {}
+            Change::Stopped | Change::Started | _ => {}
         }
         Ok(())
     }

@@ -73,7 +73,7 @@ impl<R: Runtime> LocalBroker<R> {
     ///
     /// A thread writes changes in batches, beside the broker. Confirms of messages that are kept,
     /// and `tx.commit-ok`, are sent after their batch is on the disk, so that they hold even if the
-    /// process is killed. If the disk is slower than publishers, they are paused:
+    /// process is killed. If the disk is slower than clients, they are paused:
     /// [`Limits::journal`](amqp_broker::Limits::journal). The file grows up to the most that was
     /// ever in it at once, and is compacted when it is opened. Without
     /// [`Config::epoch`](amqp_broker::Config::epoch), the time of day is that of the system.
