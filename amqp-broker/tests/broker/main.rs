@@ -1,5 +1,6 @@
 //! The behaviour of the broker, seen by clients that are joined to it in memory.
 
+mod changes;
 mod connections;
 mod dead_letters;
 mod delivery;
