@@ -14,7 +14,7 @@ use amqp_embedded::{
     broker::{Config, Limits},
 };
 use amqp_tokio::{
-    ConfirmChannel, Connection, LocalBroker,
+    ConfirmChannel, Connection, LocalBroker, Requeue,
     protocol::{basic, exchange, queue, tx},
 };
 
@@ -105,6 +105,97 @@ async fn a_broker_finds_its_durable_state_again() -> Outcome {
     assert_eq!(after.vhosts[0].bindings, before.vhosts[0].bindings);
     assert_eq!(after.vhosts[0].queues.len(), 1);
     assert_eq!(drain(&channel, "tasks").await?, ["unacked!", "ready"]);
+    Ok(())
+}
+
+/// Numbers from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
+        self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+#[tokio::test]
+async fn the_file_has_the_state_of_the_broker() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let mut dice = Dice(1);
+    for round in 0..2 {
+        let path = directory.path().join(round.to_string());
+        let mut broker = open(&path)?;
+        for _ in 0..3 {
+            let (connection, channel) = connect(&broker).await?;
+            for _ in 0..60 {
+                step(&mut dice, &channel).await?;
+            }
+            broker.stop();
+            let before = broker.with(|broker| broker.snapshot());
+            drop((connection, channel));
+            end(broker).await;
+            broker = open(&path)?;
+            assert_eq!(broker.with(|broker| broker.snapshot()), before);
+        }
+    }
+    Ok(())
+}
+
+/// One operation of a client.
+async fn step(dice: &mut Dice, channel: &ConfirmChannel) -> Outcome {
+    let name = ["classic", "quorum"][dice.roll(2)];
+    let source = ["events", "logs"][dice.roll(2)];
+    let mut declare = queue::Declare::default().queue(name)?;
+    declare.arguments = declare.arguments.with("x-queue-type", name)?;
+    channel.call(declare).await?;
+    let declare = exchange::Declare::default().exchange(source)?;
+    let declare = declare.kind("topic")?.durable(true);
+    channel.call(declare).await?;
+    match dice.roll(14) {
+        0..=2 => {
+            let bind = queue::Bind::default().queue(name)?.exchange(source)?;
+            channel.call(bind.routing_key("a.#")?).await?;
+        }
+        3 => {
+            let unbind = queue::Unbind::default().queue(name)?.exchange(source)?;
+            channel.call(unbind.routing_key("a.#")?).await?;
+        }
+        4 => {
+            let bind = exchange::Bind::default().source(source)?;
+            channel.call(bind.destination("amq.topic")?).await?;
+        }
+        5 if dice.roll(3) == 0 => {
+            let delete = queue::Delete::default().queue(name)?;
+            channel.call(delete).await?;
+        }
+        6 if dice.roll(3) == 0 => {
+            let delete = exchange::Delete::default().exchange(source)?;
+            channel.call(delete).await?;
+        }
+        7 if dice.roll(3) == 0 => {
+            let purge = queue::Purge::default().queue(name)?;
+            channel.call(purge).await?;
+        }
+        8 | 9 => {
+            let get = basic::Get::default().queue(name)?;
+            if let Some(message) = channel.get(get).await? {
+                match dice.roll(4) {
+                    0 => message.ack()?,
+                    1 => message.reject(Requeue::Yes)?,
+                    2 => message.reject(Requeue::No)?,
+                    _ => {}
+                }
+            }
+        }
+        _ => {
+            let publish = basic::Publish::default().exchange(source)?;
+            let publish = publish.routing_key("a.b")?;
+            let body = dice.roll(1000).to_string();
+            let confirm = channel.publish(&publish, &persistent(), body).await?;
+            confirm.await?;
+        }
+    }
     Ok(())
 }
 

@@ -111,12 +111,13 @@ impl Work {
                 self.rig.call(client, channel, &purge).unwrap();
             }
             10 if known => {
-                self.rig
-                    .consume(client, channel, consumer(queue, "c"))
-                    .unwrap();
+                let mut consume = consumer(queue, "c");
+                consume.no_ack = self.roll(2) == 0;
+                let no_ack = consume.no_ack;
+                self.rig.consume(client, channel, consume).unwrap();
                 let deliveries = self.rig.deliveries(client);
                 let tags = deliveries.iter().map(|one| one.method.delivery_tag);
-                self.unacked.extend(tags);
+                self.unacked.extend(tags.filter(|_| !no_ack));
                 self.rig.cancel(client, channel, "c");
             }
             11 if self.roll(4) == 0 => {
