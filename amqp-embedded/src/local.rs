@@ -122,10 +122,15 @@ impl<R: Runtime> LocalBroker<R> {
         self.with(|broker| broker.stop(now));
     }
 
-    /// Starts a stopped broker with its durable state: see [`Broker::start`].
+    /// Starts a stopped broker with its durable state: see [`Broker::start`]. A broker whose store
+    /// has failed stays stopped, because it could confirm nothing.
     pub fn start(&self) {
         let now = self.clock.now();
-        self.with(|broker| broker.start(now));
+        self.shared.0.with(|state| {
+            if !state.has_failed() {
+                state.broker.start(now);
+            }
+        });
     }
 
     /// Stops the broker and starts it again. Only its durable state remains.

@@ -212,6 +212,15 @@ impl SharedState {
         }
     }
 
+    /// Returns whether the store of the broker has failed.
+    pub(crate) const fn has_failed(&self) -> bool {
+        #[cfg(feature = "store")]
+        let failed = self.store_error.is_some();
+        #[cfg(not(feature = "store"))]
+        let failed = false;
+        failed
+    }
+
     fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
     }

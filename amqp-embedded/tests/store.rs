@@ -294,6 +294,63 @@ async fn the_process_that_is_killed() -> Outcome {
     Ok(())
 }
 
+/// Given a file that cannot grow, when it is full, then connections end instead of waiting for
+/// confirms, and the broker stays stopped.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_stops_the_broker() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("broker");
+    // The limit of a file's size, in units of 512 bytes, whose excess is an error and no signal.
+    let script = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .arg(env::current_exe()?)
+        .args(["--exact", "the_process_with_a_full_disk", "--nocapture"])
+        .env(CHILD, &path)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("stopped by the store"), "{output:?}");
+    assert!(output.status.success(), "{output:?}");
+    let confirmed = said.lines().filter(|line| line.contains("confirmed"));
+    let confirmed = confirmed.count();
+
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build()?;
+    runtime.block_on(async {
+        let broker = open(&path)?;
+        let tasks = broker.with(|broker| broker.queue("/", "tasks"));
+        let ready = tasks.map_or(0, |tasks| tasks.ready);
+        assert!(ready >= confirmed, "{ready} of {confirmed}");
+        Ok(())
+    })
+}
+
+/// Publishes until the store fails.
+#[tokio::test]
+async fn the_process_with_a_full_disk() -> Outcome {
+    let Some(path) = env::var_os(CHILD) else {
+        return Ok(());
+    };
+    let broker = open(Path::new(&path))?;
+    let (connection, channel) = connect(&broker).await?;
+    channel
+        .call(queue::Declare::default().queue("tasks")?)
+        .await?;
+    for _ in 0..1000 {
+        if publish(&channel, "tasks", vec![7; 100_000]).await.is_err() {
+            let error = broker.stored().await.err().ok_or("no error")?;
+            println!("stopped by the store: {error}");
+            broker.start();
+            assert!(broker.with(|broker| broker.is_stopped()));
+            assert!(!connection.is_open());
+            return Ok(());
+        }
+        println!("confirmed");
+    }
+    Err("it is never full".into())
+}
+
 #[tokio::test]
 async fn a_file_belongs_to_one_broker() -> Outcome {
     let directory = tempfile::tempdir()?;
