@@ -1,6 +1,6 @@
 //! A broker in this process, with blocking calls.
 
-use std::{net::SocketAddr, ops::Deref};
+use std::{net::SocketAddr, ops::Deref, time::Duration};
 
 use amqp_driver::{Config, Error};
 use amqp_embedded::broker::{self, Broker, ConfigError};
@@ -25,6 +25,17 @@ impl LocalBroker {
         connection.linger_on_drop(linger);
         Ok(connection.into())
     }
+
+    /// Waits until the broker meets a condition: see [`amqp_embedded::LocalBroker::until`]. Returns
+    /// `false` beyond the limit of [`within`](crate::within).
+    pub fn until(&self, condition: impl FnMut(&Broker) -> bool) -> bool {
+        wait(self.0.until(condition)).is_ok()
+    }
+
+    /// As [`until`](Self::until), for at most `limit`. Returns whether the condition was met.
+    pub fn until_within(&self, limit: Duration, condition: impl FnMut(&Broker) -> bool) -> bool {
+        wait(self.0.until_within(limit, condition)).unwrap_or(false)
+    }
 }
 
 impl LocalBroker {
@@ -34,6 +45,19 @@ impl LocalBroker {
     /// If the configuration contradicts itself, or allows no client to connect.
     pub fn new(config: broker::Config) -> Result<Self, ConfigError> {
         amqp_embedded::LocalBroker::new(config).map(Self)
+    }
+
+    /// Opens a broker with its durable state in a file: see [`amqp_embedded::LocalBroker::open_on`].
+    ///
+    /// # Errors
+    /// If the file cannot be opened, is corrupt, or is open already, or the configuration is
+    /// invalid.
+    #[cfg(feature = "store")]
+    pub fn open(
+        path: impl AsRef<std::path::Path>,
+        config: broker::Config,
+    ) -> Result<Self, amqp_embedded::StoreError> {
+        amqp_embedded::LocalBroker::open(path, config).map(Self)
     }
 }
 

@@ -48,6 +48,11 @@ pub struct Config {
     /// The time of day at [`Instant::ORIGIN`](amqp_core::Instant::ORIGIN), in seconds since the
     /// Unix epoch. It is written into the headers of dead letters. Default 0.
     pub epoch: u64,
+    /// Whether changes of the durable state are recorded for
+    /// [`poll_change`](crate::Broker::poll_change). Confirms of messages that are kept, and
+    /// `tx.commit-ok`, then wait for [`handle_stored`](crate::Broker::handle_stored): without a host
+    /// that stores the changes, they are never sent. Default `false`.
+    pub journal: bool,
 }
 
 impl Default for Config {
@@ -64,6 +69,7 @@ impl Default for Config {
             rules: Rules::default(),
             seed: 0,
             epoch: 0,
+            journal: false,
         }
     }
 }
@@ -115,6 +121,13 @@ impl Config {
     #[must_use]
     pub fn epoch(mut self, epoch: u64) -> Self {
         self.epoch = epoch;
+        self
+    }
+
+    /// Sets `journal`.
+    #[must_use]
+    pub fn journal(mut self, journal: bool) -> Self {
+        self.journal = journal;
         self
     }
 }
@@ -262,6 +275,9 @@ pub struct Limits {
     /// The output on a connection above which it is not read from, in bytes: the client sends
     /// requests without reading the replies. Reading resumes at half of it. Default 1 MiB.
     pub replies: usize,
+    /// The size of the changes that are not stored above which connections are not read from, in
+    /// bytes: the host stores slower than clients publish or settle. Reading resumes at half of it. Only with [`Config::journal`]. Default 16 MiB.
+    pub journal: usize,
 }
 
 impl Default for Limits {
@@ -276,6 +292,7 @@ impl Default for Limits {
             transaction: 1_000_000,
             output: 256 << 10,
             replies: 1 << 20,
+            journal: 16 << 20,
         }
     }
 }
@@ -341,6 +358,13 @@ impl Limits {
     #[must_use]
     pub fn replies(mut self, replies: usize) -> Self {
         self.replies = replies;
+        self
+    }
+
+    /// Sets `journal`.
+    #[must_use]
+    pub fn journal(mut self, journal: usize) -> Self {
+        self.journal = journal;
         self
     }
 }

@@ -5,9 +5,10 @@
 //! names, and the same calls give the same results. It behaves as RabbitMQ 3.10 does, down to the
 //! texts of its errors, so that existing clients and test suites run against it unchanged.
 //!
-//! It is meant for tests, for examples, and for uses without persistent state: **durability is not
-//! provided**. `durable` queues and `persistent` messages are accepted and treated like all others,
-//! and all state is dropped with the [`Broker`].
+//! It is meant for tests, for examples, and for small uses. All state is in memory. A broker can be
+//! [stopped](Broker::stop) and started again: it keeps durable entities and persistent messages, as
+//! RabbitMQ does. They outlive the [`Broker`] as a [snapshot](Broker::snapshot), or as the
+//! [changes](Broker::poll_change) that its host stores: see [`Broker::restore`].
 //!
 //! # How it is driven
 //! A connection is [accepted](Broker::accept), and then driven like any other endpoint:
@@ -90,6 +91,7 @@ mod byte_faults;
 mod config;
 #[cfg(feature = "definitions")]
 pub mod definitions;
+mod durable;
 mod fault_state;
 mod faults;
 mod inspect;
@@ -109,6 +111,10 @@ pub use self::{
     broker::{AcceptError, Broker},
     byte_faults::{ByteFaults, BytePlan, Direction, Gate, Impairment},
     config::{Config, ConfigError, Limits, Password, Rules, User},
+    durable::{
+        BadChange, Change, DurableBinding, DurableExchange, DurableMessage, DurableQueue,
+        MessageState, RestoreError,
+    },
     fault_state::ConfirmFault,
     faults::Faults,
     inspect::{

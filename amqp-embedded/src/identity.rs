@@ -7,7 +7,7 @@ use std::{
 
 use amqp_core::Transmit;
 use amqp_driver::io::Transport;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 /// The client at the other end of a secured transport.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Peer {
     /// a client without a certificate, EXTERNAL is refused. See
     /// <https://www.rabbitmq.com/docs/access-control>.
     pub user: Option<String>,
+    /// The certificate of the client, in DER. `Some` if it has presented one.
+    pub certificate: Option<Bytes>,
 }
 
 impl Peer {
@@ -24,6 +26,13 @@ impl Peer {
     #[must_use]
     pub fn user(mut self, user: impl Into<Option<String>>) -> Self {
         self.user = user.into();
+        self
+    }
+
+    /// Sets [`certificate`](Self::certificate).
+    #[must_use]
+    pub fn certificate(mut self, certificate: impl Into<Option<Bytes>>) -> Self {
+        self.certificate = certificate.into();
         self
     }
 }

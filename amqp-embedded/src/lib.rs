@@ -15,13 +15,18 @@ mod local;
 mod pending_transport;
 mod serve;
 mod shared;
+#[cfg(feature = "store")]
+mod store;
 #[cfg(feature = "tls")]
 mod tls;
+mod watch;
 
 pub use amqp_broker as broker;
 
 #[cfg(feature = "futures-rustls")]
 pub use self::futures_tls::FuturesTlsListener;
+#[cfg(feature = "store")]
+pub use self::store::StoreError;
 #[cfg(feature = "tls")]
 pub use self::tls::login::{LoginFrom, NameFunction, ServerTls};
 pub use self::{

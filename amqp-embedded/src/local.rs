@@ -1,10 +1,12 @@
 //! A broker in this process, on the tasks of a runtime.
 
+use std::time::Duration;
+
 use amqp_broker::{AcceptError, Broker, ConfigError, Inspection};
 use amqp_core::protocol::ReplyCode;
 use amqp_driver::{
     Config, Connection, Error,
-    io::{Runtime, Transport, pipe},
+    io::{Runtime, Timer as _, Transport, pipe, within},
 };
 
 use crate::{
@@ -16,10 +18,10 @@ use crate::{
 /// others. Adapters export it under the same name, for their runtime.
 ///
 /// All clones are the same broker. It is dropped, with everything in it, with the last clone and
-/// the last connection: nothing is kept on disk.
+/// the last connection: nothing is kept on disk, unless it is opened with a store.
 #[derive(Clone, Debug)]
 pub struct LocalBroker<R: Runtime> {
-    shared: SharedBroker,
+    pub(crate) shared: SharedBroker,
     pub(crate) runtime: R,
     /// The clock that all connections share.
     clock: R::Clock,
@@ -36,8 +38,12 @@ impl<R: Runtime> LocalBroker<R> {
 
     fn with_broker(runtime: R, broker: Broker) -> Self {
         let clock = runtime.clock();
+        Self::from_parts(SharedBroker::new(broker), runtime, clock)
+    }
+
+    pub(crate) const fn from_parts(shared: SharedBroker, runtime: R, clock: R::Clock) -> Self {
         Self {
-            shared: SharedBroker::new(broker),
+            shared,
             runtime,
             clock,
         }
@@ -100,10 +106,74 @@ impl<R: Runtime> LocalBroker<R> {
         self.shared.with(act)
     }
 
-    /// A snapshot of the broker: queues with their messages, bindings, consumers, connections.
+    /// The state of the broker: queues with their messages, bindings, consumers, connections.
     #[must_use]
     pub fn inspect(&self) -> Inspection {
         self.shared.inspect()
+    }
+
+    /// Stops the broker as RabbitMQ stops in order: see [`Broker::stop`]. Connections are closed with
+    /// 320, connection-forced. While it is stopped, [`connect`](Self::connect) fails. A
+    /// [`Server`](crate::Server) keeps its port: it accepts connections and closes them at once, so
+    /// that no other process can take the port before the broker starts again. RabbitMQ refuses
+    /// them.
+    pub fn stop(&self) {
+        let now = self.clock.now();
+        self.with(|broker| broker.stop(now));
+    }
+
+    /// Starts a stopped broker with its durable state: see [`Broker::start`]. A broker whose store
+    /// has failed stays stopped, because it could confirm nothing.
+    pub fn start(&self) {
+        let now = self.clock.now();
+        self.shared.0.with(|state| {
+            if !state.has_failed() {
+                state.broker.start(now);
+            }
+        });
+    }
+
+    /// Stops the broker and starts it again. Only its durable state remains.
+    pub fn restart(&self) {
+        self.stop();
+        self.start();
+    }
+
+    /// Lets all connections and all clocks of the broker stand still, as `SIGSTOP` does with a
+    /// process: nothing is read or written, and connections are accepted but not served. Clients
+    /// with [heartbeats](https://www.rabbitmq.com/docs/heartbeats) give it up.
+    /// [`with`](Self::with) and [`inspect`](Self::inspect) go on.
+    pub fn pause(&self) {
+        self.shared.pause();
+    }
+
+    /// Ends a [pause](Self::pause): all input that has arrived meanwhile is read, and deadlines that
+    /// have passed are handled.
+    pub fn resume(&self) {
+        self.shared.resume();
+    }
+
+    /// Waits until the broker meets a condition, which is checked now and after each change, with
+    /// the broker locked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait.
+    pub async fn until(&self, condition: impl FnMut(&Broker) -> bool) {
+        self.shared.until(condition).await;
+    }
+
+    /// As [`until`](Self::until), for at most `limit`. Returns whether the condition was met.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait.
+    pub async fn until_within(
+        &self,
+        limit: Duration,
+        condition: impl FnMut(&Broker) -> bool,
+    ) -> bool {
+        let mut clock = self.clock.clone();
+        let met = within(&mut clock, limit, self.until(condition)).await;
+        met.is_some()
     }
 
     /// Closes all connections as RabbitMQ does for an operator: with 320, connection-forced, and

@@ -4,8 +4,15 @@ use std::{
     collections::BTreeMap,
     fmt,
     future::Future,
+    ops::Deref,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
     task::{Context, Poll, Waker, ready},
 };
 
@@ -14,7 +21,10 @@ use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
 use amqp_driver::io::{DrivenEndpoint, Driver, Timer, Transport};
 use bytes::BytesMut;
 
-use crate::faulty::{Faulty, PeerOf, WireState};
+use crate::{
+    faulty::{Faulty, PeerOf, WireState},
+    watch::Watchers,
+};
 
 /// The number of bytes that the driver of a connection moves before it yields: a busy connection
 /// delays the others by as much, times the number of polls between two looks of the runtime at its
@@ -26,18 +36,52 @@ const BYTES_PER_POLL: usize = 64 << 10;
 /// All clones are the same broker. It is dropped with the last clone and the last connection.
 /// Adapters add sockets and clocks; all these clocks must show the same time.
 #[derive(Clone, Debug)]
-pub struct SharedBroker(Arc<Shared>);
+pub struct SharedBroker(pub(crate) Arc<Owner>);
+
+/// The owner of a broker: its clones and its connections, but not the tasks that serve it.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    shared: Arc<Shared>,
+    /// Ends the store: `Some` if the broker has one.
+    #[cfg(feature = "store")]
+    store: Option<crate::store::StoreGuard>,
+}
+
+impl Deref for Owner {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
 
 /// The one lock of a broker. It is not held across a system call. Wakers are cloned before it is
 /// taken, and woken and dropped after it is released, as they may use the broker.
-struct Shared(Mutex<SharedState>);
+pub(crate) struct Shared {
+    state: Mutex<SharedState>,
+    /// A copy of `SharedState::paused`, read without the lock.
+    paused: AtomicBool,
+}
 
-struct SharedState {
-    broker: Broker,
+pub(crate) struct SharedState {
+    pub(crate) broker: Broker,
     /// The connections with a driver.
     slots: BTreeMap<ConnectionKey, ConnSlot>,
     /// The latest time reported by any clock.
-    now: Instant,
+    pub(crate) now: Instant,
+    /// Drivers and the timekeeper stand still.
+    paused: bool,
+    /// The tasks that wait for a change of the broker, by their numbers.
+    pub(crate) watchers: Watchers,
+    /// The store's waker, while it waits for changes to store.
+    #[cfg(feature = "store")]
+    pub(crate) store_waker: Option<Waker>,
+    /// The store ends when all changes are stored.
+    #[cfg(feature = "store")]
+    pub(crate) store_ending: bool,
+    /// The failure of the store: `Some` after one. The broker is stopped.
+    #[cfg(feature = "store")]
+    pub(crate) store_error: Option<Arc<crate::store::StoreError>>,
     /// A [`Timekeeper`] exists.
     timekeeper_running: bool,
     /// The deadline of the timekeeper's sleep, and its waker.
@@ -54,6 +98,8 @@ struct ConnSlot {
     reading: bool,
     /// The driver's waker, while it sleeps.
     driver: Option<Waker>,
+    /// The driver's waker, while it stands still.
+    paused: Option<Waker>,
     wire: Arc<WireState>,
 }
 
@@ -68,13 +114,70 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, SharedState> {
+    pub(crate) fn new(broker: Broker) -> Self {
+        Self {
+            state: Mutex::new(SharedState {
+                broker,
+                slots: BTreeMap::new(),
+                now: Instant::ORIGIN,
+                paused: false,
+                watchers: Watchers::default(),
+                #[cfg(feature = "store")]
+                store_waker: None,
+                #[cfg(feature = "store")]
+                store_ending: false,
+                #[cfg(feature = "store")]
+                store_error: None,
+                timekeeper_running: false,
+                alarm: None,
+                timekeeper_waker: None,
+            }),
+            paused: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SharedState> {
         // Nothing in a critical section panics. If it does, the state is still the best available.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets whether drivers and the timekeeper stand still.
+    pub(crate) fn set_paused(&self, paused: bool) {
+        let mut wakes = Vec::new();
+        let mut state = self.lock();
+        state.paused = paused;
+        self.paused.store(paused, Release);
+        if !paused {
+            let slots = state.slots.values_mut();
+            wakes.extend(slots.filter_map(|slot| slot.paused.take()));
+            wakes.extend(state.timekeeper_waker.take());
+        }
+        drop(state);
+        wakes.into_iter().for_each(Waker::wake);
+    }
+
+    /// Registers the driver of a connection for the end of a pause. Returns `false` if the broker is
+    /// not paused.
+    fn register_paused(&self, key: ConnectionKey, waker: &Waker) -> bool {
+        if !self.paused.load(Acquire) {
+            return false;
+        }
+        let waker = waker.clone();
+        let mut state = self.lock();
+        if !state.paused {
+            return false;
+        }
+        let Some(slot) = state.slots.get_mut(&key) else {
+            return false;
+        };
+        let replaced = slot.paused.replace(waker);
+        drop(state);
+        drop(replaced);
+        true
     }
 
     /// Runs `act` under the lock, and then wakes the tasks that it affects.
-    fn with<T>(&self, act: impl FnOnce(&mut SharedState) -> T) -> T {
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut SharedState) -> T) -> T {
         let mut wakes = Vec::new();
         let mut state = self.lock();
         let result = act(&mut state);
@@ -98,10 +201,24 @@ impl SharedState {
                 wakes.extend(slot.wire.set_plan(plan));
             }
         }
+        self.watchers.wake(wakes);
+        #[cfg(feature = "store")]
+        if self.broker.has_changes() {
+            wakes.extend(self.store_waker.take());
+        }
         let due = self.broker.poll_timeout();
         if due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
             wakes.extend(self.timekeeper_waker.take());
         }
+    }
+
+    /// Returns whether the store of the broker has failed.
+    pub(crate) const fn has_failed(&self) -> bool {
+        #[cfg(feature = "store")]
+        let failed = self.store_error.is_some();
+        #[cfg(not(feature = "store"))]
+        let failed = false;
+        failed
     }
 
     fn advance_clock(&mut self, now: Instant) {
@@ -120,14 +237,20 @@ impl SharedBroker {
     /// Shares a broker.
     #[must_use]
     pub fn new(broker: Broker) -> Self {
-        Self(Arc::new(Shared(Mutex::new(SharedState {
-            broker,
-            slots: BTreeMap::new(),
-            now: Instant::ORIGIN,
-            timekeeper_running: false,
-            alarm: None,
-            timekeeper_waker: None,
-        }))))
+        Self(Arc::new(Owner {
+            shared: Arc::new(Shared::new(broker)),
+            #[cfg(feature = "store")]
+            store: None,
+        }))
+    }
+
+    /// Shares a broker that has a store, which is ended with the owner.
+    #[cfg(feature = "store")]
+    pub(crate) fn with_store(shared: Arc<Shared>, store: crate::store::StoreGuard) -> Self {
+        Self(Arc::new(Owner {
+            shared,
+            store: Some(store),
+        }))
     }
 
     /// Accepts a new connection over a transport, and returns its driver, which must be spawned.
@@ -163,6 +286,7 @@ impl SharedBroker {
                 dirty: false,
                 reading: true,
                 driver: None,
+                paused: None,
                 wire: Arc::clone(&wire),
             };
             state.slots.insert(key, slot);
@@ -197,12 +321,23 @@ impl SharedBroker {
         })
     }
 
+    /// Lets all drivers and the [`Timekeeper`] stand still, as `SIGSTOP` does with a process: nothing
+    /// is read or written, and no deadline is handled. [`with`](Self::with) goes on.
+    pub fn pause(&self) {
+        self.0.set_paused(true);
+    }
+
+    /// Ends a [pause](Self::pause).
+    pub fn resume(&self) {
+        self.0.set_paused(false);
+    }
+
     /// Calls `act` with the broker, which is locked meanwhile.
     pub fn with<T>(&self, act: impl FnOnce(&mut Broker) -> T) -> T {
         self.0.with(|state| act(&mut state.broker))
     }
 
-    /// A snapshot of the broker: queues with their messages, bindings, consumers, connections.
+    /// The state of the broker: queues with their messages, bindings, consumers, connections.
     #[must_use]
     pub fn inspect(&self) -> Inspection {
         self.0.lock().broker.inspect()
@@ -212,7 +347,7 @@ impl SharedBroker {
 /// The driver's end of a connection of the broker.
 #[derive(Debug)]
 pub struct BrokerEndpoint {
-    shared: Arc<Shared>,
+    shared: Arc<Owner>,
     key: ConnectionKey,
     wire: Arc<WireState>,
 }
@@ -244,6 +379,9 @@ impl Endpoint for BrokerEndpoint {
         self.with(now, |broker, key| {
             if let Some(peer) = peer {
                 broker.handle_secured(key, peer.user);
+                if let Some(certificate) = peer.certificate {
+                    broker.handle_certificate(key, certificate);
+                }
             }
             broker.handle_input(key, now, input);
         });
@@ -363,6 +501,10 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        let endpoint = this.endpoint();
+        if endpoint.shared.register_paused(endpoint.key, cx.waker()) {
+            return Poll::Pending;
+        }
         if !this.finished {
             this.wire.begin_turn();
             let ended = Pin::new(&mut this.driver).poll(cx);
@@ -390,7 +532,7 @@ impl<T: Transport, C: Timer + Clone> fmt::Debug for BrokerDriver<T, C> {
 #[derive(Debug)]
 #[must_use = "it does nothing unless it is spawned"]
 pub struct Timekeeper<C> {
-    shared: Weak<Shared>,
+    shared: Weak<Owner>,
     clock: C,
 }
 
@@ -405,7 +547,7 @@ impl<C: Timer + Unpin> Future for Timekeeper<C> {
             };
             let waker = cx.waker().clone();
             let mut state = shared.lock();
-            let due = state.broker.poll_timeout();
+            let due = state.broker.poll_timeout().filter(|_| !state.paused);
             state.alarm = due;
             let replaced = state.timekeeper_waker.replace(waker);
             drop(state);
@@ -436,11 +578,15 @@ impl<C> Drop for Timekeeper<C> {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Owner {
     fn drop(&mut self) {
-        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waker) = state.timekeeper_waker.take() {
+        let waker = self.lock().timekeeper_waker.take();
+        if let Some(waker) = waker {
             waker.wake();
+        }
+        #[cfg(feature = "store")]
+        if let Some(store) = self.store.take() {
+            store.end(&self.shared);
         }
     }
 }

@@ -75,6 +75,42 @@ fn wakers_of_drivers_use_the_broker() {
 }
 
 #[test]
+fn wakers_of_waits_and_of_paused_drivers_use_the_broker() {
+    ends(|| {
+        let broker = shared();
+        let calls = Arc::<Calls>::default();
+        let waker = || {
+            let broker = broker.clone();
+            foreign_waker(&calls, move || drop(broker.inspect()))
+        };
+        let mut wait = Box::pin(broker.until(Broker::is_stopped));
+        for _ in 0..2 {
+            assert!(poll(&mut wait, &waker()).is_pending());
+        }
+        broker.with(|broker| broker.stop(Instant::ORIGIN));
+        assert_eq!(calls.wakes.load(SeqCst), 1);
+        assert!(poll(&mut wait, &waker()).is_ready());
+        let mut dropped = Box::pin(broker.until(|_| false));
+        assert!(poll(&mut dropped, &waker()).is_pending());
+        drop(dropped);
+        broker.with(|broker| broker.start(Instant::ORIGIN));
+        assert_eq!(calls.wakes.load(SeqCst), 1);
+
+        let (_client, server) = pipe();
+        let mut driver = broker.accept(server, Stopped).unwrap();
+        broker.pause();
+        for _ in 0..2 {
+            assert!(poll(&mut driver, &waker()).is_pending());
+        }
+        broker.resume();
+        assert_eq!(calls.wakes.load(SeqCst), 2);
+        broker.pause();
+        assert!(poll(&mut driver, &waker()).is_pending());
+        drop(driver);
+    });
+}
+
+#[test]
 fn a_driver_that_is_dropped_drops_its_waker_without_the_lock() {
     ends(|| {
         let (_client, server) = pipe();

@@ -16,8 +16,9 @@ use crate::{
 
 /// An in-process broker. Clients connect to it without a socket, or over a network with [`serve`].
 ///
-/// All clones share one broker. The broker and its contents are dropped with the last clone or
-/// connection: nothing is durable.
+/// All clones share one broker. It can [stop](amqp_embedded::LocalBroker::stop), and come back with
+/// its durable entities and persistent messages. The broker and its contents are dropped with the
+/// last clone or connection, unless they are in a file (feature `store`).
 ///
 /// ```
 /// use amqp_tokio::{LocalBroker, protocol::{basic, queue}};

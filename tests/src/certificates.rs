@@ -70,7 +70,16 @@ impl Certificates {
     /// # Errors
     /// When it is not there any more.
     pub fn of_broker(&self) -> Result<Vec<u8>, Failure> {
-        Ok(CertificateDer::from_pem_file(self.path("server.pem"))?.to_vec())
+        self.der("server")
+    }
+
+    /// A certificate, as DER.
+    ///
+    /// # Errors
+    /// When it is not there any more.
+    pub fn der(&self, name: &str) -> Result<Vec<u8>, Failure> {
+        let path = self.path(&format!("{name}.pem"));
+        Ok(CertificateDer::from_pem_file(path)?.to_vec())
     }
 
     /// The configuration of a broker.

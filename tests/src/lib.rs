@@ -12,6 +12,7 @@ pub mod documents;
 mod embedded;
 pub mod fairness;
 pub mod harness;
+mod lifecycle;
 mod operator;
 pub mod rabbitmq;
 mod relay;

@@ -30,7 +30,12 @@ impl Admin<'_> {
         for queue in queues {
             self.broker.delete_queue(queue);
         }
-        self.broker.vhosts.remove(name);
+        if let Some(gone) = self.broker.vhosts.remove(name) {
+            let exchanges = gone.exchanges.into_iter();
+            let durable = exchanges.filter(|(_, exchange)| exchange.durable);
+            let durable = durable.map(|(name, _)| name);
+            self.broker.record_exchanges_deleted(name, durable);
+        }
         for user in self.broker.users.values_mut() {
             user.permissions.remove(name);
             user.topic_permissions.retain(|(vhost, _), _| vhost != name);

@@ -101,6 +101,7 @@ impl Broker {
             more_keys,
             priority: message.priority,
             expiration: None,
+            persistent: message.persistent,
         };
         let properties = EncodedProperties::from(&properties);
         let letter = Message::new(envelope, properties, message.body.clone(), &self.memory);

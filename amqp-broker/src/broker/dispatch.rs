@@ -40,7 +40,9 @@ impl Broker {
             }
             return false;
         }
-        queue.push(message.clone(), self.now);
+        let entry = queue.new_entry(message.clone(), self.now);
+        self.journal.enqueued(key, queue, &entry, self.config.epoch);
+        queue.insert(entry);
         self.schedule(key);
         true
     }
@@ -86,6 +88,7 @@ impl Broker {
             .and_then(|queue| queue.take_surplus())
         {
             self.dead_letter(key, &entry.message, Reason::MaxLength);
+            self.record_removed(key, &entry);
         }
     }
 
@@ -94,6 +97,7 @@ impl Broker {
         if let Some(queue) = self.queues.get_mut(&key) {
             for entry in queue.take_expired(now) {
                 self.dead_letter(key, &entry.message, Reason::Expired);
+                self.record_removed(key, &entry);
             }
         }
     }
@@ -113,6 +117,11 @@ impl Broker {
         let (to, no_ack) = (consumer.channel, consumer.no_ack);
         let consumer_tag = consumer.tag.clone();
         let delivery_count = delivery_count(queue, &entry);
+        if no_ack {
+            self.journal.removed(key, queue, &entry);
+        } else {
+            self.journal.delivered(key, queue, &entry);
+        }
         let conn = self.connections.get_mut(&to.connection)?;
         let channel = conn.channel(to.id)?;
         let delivery_tag = channel.next_delivery();
@@ -232,6 +241,7 @@ impl Broker {
                 Settle::ChannelEnded => self.requeue(delivery, RequeueCause::ChannelEnded),
                 Settle::Reject => {
                     self.dead_letter(delivery.queue, &delivery.entry.message, Reason::Rejected);
+                    self.record_removed(delivery.queue, &delivery.entry);
                 }
             }
         }
@@ -261,17 +271,19 @@ impl Broker {
     }
 
     /// Requeues a message, or dead-letters it beyond the delivery limit of its queue.
-    fn requeue(&mut self, delivery: Unacked, cause: RequeueCause) {
+    pub(crate) fn requeue(&mut self, delivery: Unacked, cause: RequeueCause) {
         let Some(queue) = self.queues.get_mut(&delivery.queue) else {
             return;
         };
         let mut entry = delivery.entry;
         entry.delivery_count += 1;
         if queue.is_within_delivery_limit(&entry) {
-            queue.requeue(entry, cause);
+            let (entry, place) = queue.requeue(entry, cause);
+            self.journal.requeued(delivery.queue, queue, &entry, place);
             self.schedule(delivery.queue);
         } else {
             self.dead_letter(delivery.queue, &entry.message, Reason::DeliveryLimit);
+            self.record_removed(delivery.queue, &entry);
         }
     }
 

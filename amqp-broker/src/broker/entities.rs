@@ -40,7 +40,17 @@ impl Broker {
             ));
         }
         self.queues.insert(key, queue);
+        self.record_queue(key);
         key
+    }
+
+    /// Adds an exchange to a virtual host.
+    pub(crate) fn insert_exchange(&mut self, vhost: &str, name: ShortStr, exchange: Exchange) {
+        if let Some(found) = self.vhosts.get_mut(vhost) {
+            found.exchanges.insert(name.clone(), exchange);
+            found.apply_policies_to_exchange(&name);
+            self.record_exchange(vhost, &name);
+        }
     }
 
     /// Applies the policies of a virtual host to its queues and exchanges. The expiry of an unused
@@ -92,12 +102,6 @@ impl Broker {
 }
 
 impl Vhost {
-    /// Adds an exchange.
-    pub(crate) fn insert_exchange(&mut self, name: ShortStr, exchange: Exchange) {
-        self.exchanges.insert(name.clone(), exchange);
-        self.apply_policies_to_exchange(&name);
-    }
-
     fn apply_policies_to_exchange(&mut self, name: &ShortStr) {
         let applied = AppliedPolicies::to_exchange(&self.policies, &self.operator_policies, name);
         if let Some(exchange) = self.exchanges.get_mut(name) {

@@ -84,13 +84,15 @@ impl Broker {
 
     /// Ends a connection: its channels, and its exclusive queues
     /// (<https://www.rabbitmq.com/docs/queues>).
-    pub(super) fn end_connection(&mut self, key: ConnectionKey) {
+    pub(crate) fn end_connection(&mut self, key: ConnectionKey) {
         let Some(conn) = self.connections.get_mut(&key) else {
             return;
         };
         conn.pending.clear();
         conn.blocked = false;
         conn.output_full = false;
+        conn.journal_full = false;
+        conn.committing = false;
         conn.confirming = BTreeSet::new();
         let channels = core::mem::take(&mut conn.channels);
         let queues = core::mem::take(&mut conn.exclusive);
@@ -113,8 +115,10 @@ impl Broker {
         if let Some(at) = queue.deadline {
             self.deadlines.remove(&(at, key));
         }
+        self.record_queue_deleted(key, &queue);
         if let Some(vhost) = self.vhosts.get_mut(&queue.vhost) {
-            vhost.delete_queue(&queue.name);
+            let exchanges = vhost.delete_queue(&queue.name);
+            self.record_exchanges_deleted(&queue.vhost, exchanges);
         }
         if let Some(owner) = queue
             .owner

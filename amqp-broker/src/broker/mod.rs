@@ -17,9 +17,11 @@ use alloc::{
 use amqp_core::{
     ApiMisuse, ChannelId, Instant, ServerSent, Stage, TimeoutReason, Transmit, server,
 };
+use bytes::Bytes;
 
 use crate::{
     config::{Config, ConfigError, User},
+    durable::journal::Journal,
     fault_state::FaultState,
     keys::{ChannelKey, ConnectionKey, QueueKey},
     model::{
@@ -69,9 +71,12 @@ pub struct Broker {
     pub(crate) random: Random,
     pub(crate) faults: FaultState,
     /// The last key that `next_key` returned.
-    last_key: u64,
+    pub(crate) last_key: u64,
     /// The number of connections that were ever accepted.
     accepted: u64,
+    pub(crate) journal: Journal,
+    /// `true` between `stop` and `start`.
+    pub(crate) stopped: bool,
 }
 
 /// The reason for which a connection is not accepted.
@@ -87,6 +92,9 @@ pub enum AcceptError {
     /// A [fault](crate::Faults::refuse_connects) refuses the connection.
     #[error("connections are refused for a test")]
     Refused,
+    /// The broker is [stopped](Broker::stop).
+    #[error("the broker is stopped")]
+    Stopped,
     /// The call was invalid: nothing could drive the connection, for instance outside of a runtime.
     #[error(transparent)]
     Misuse(#[from] ApiMisuse),
@@ -118,6 +126,7 @@ impl Broker {
                 return Err(ConfigError::DuplicateUser(user.name.clone()));
             }
         }
+        let journal = Journal::new(config.journal);
         Ok(Self {
             random: Random::new(config.seed),
             config,
@@ -141,6 +150,8 @@ impl Broker {
             faults: FaultState::default(),
             last_key: 0,
             accepted: 0,
+            journal,
+            stopped: false,
         })
     }
 
@@ -153,6 +164,9 @@ impl Broker {
     /// If the connection is refused: close its transport.
     pub fn accept(&mut self, now: Instant) -> Result<ConnectionKey, AcceptError> {
         self.advance_clock(now);
+        if self.stopped {
+            return Err(AcceptError::Stopped);
+        }
         let limit = self.config.limits.connections;
         if self.connections.len() >= limit {
             return Err(AcceptError::TooManyConnections { limit });
@@ -192,6 +206,14 @@ impl Broker {
         {
             conn.machine.set_mechanisms(mechanisms);
             conn.external_user = user;
+        }
+    }
+
+    /// Records the certificate of a connection's client, in DER, for
+    /// [`ConnectionInfo::certificate`](crate::ConnectionInfo::certificate).
+    pub fn handle_certificate(&mut self, key: ConnectionKey, certificate: Bytes) {
+        if let Some(conn) = self.connections.get_mut(&key) {
+            conn.certificate = Some(certificate);
         }
     }
 
@@ -302,7 +324,7 @@ impl Broker {
     // Internal operations.
 
     /// Advances the clock, and schedules the queues with deadlines that have passed.
-    fn advance_clock(&mut self, now: Instant) {
+    pub(crate) fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.restart_expiry();
         while let Some(&(at, key)) = self.deadlines.first() {
@@ -346,6 +368,14 @@ impl Broker {
         {
             queue.scheduled = true;
             self.due.push_back(key);
+        }
+    }
+
+    /// Removes the deadlines of all queues. Processing a queue sets its deadline again.
+    pub(crate) fn clear_deadlines(&mut self) {
+        self.deadlines = BTreeSet::new();
+        for queue in self.queues.values_mut() {
+            queue.deadline = None;
         }
     }
 
@@ -401,7 +431,7 @@ impl Broker {
     }
 
     /// Resumes reading from a connection, unless it is still paused for another reason.
-    fn resume(&mut self, key: ConnectionKey) {
+    pub(crate) fn resume(&mut self, key: ConnectionKey) {
         if let Some(conn) = self.connections.get_mut(&key)
             && conn.wants_input()
         {

@@ -121,6 +121,7 @@ impl Broker {
             // Notifies only clients with the capability `connection.blocked`.
             let _notified = conn.machine.block(short("low on memory"));
         }
+        conn.journal_full = self.journal.is_full(self.config.limits.journal);
         if !conn.wants_input() {
             conn.machine.set_reading(self.now, false);
         }

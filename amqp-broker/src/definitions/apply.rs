@@ -62,9 +62,7 @@ impl Broker {
                 internal: it.internal,
             };
             let exchange = Exchange::new(kind, flags, it.arguments.clone(), alternate);
-            if let Some(vhost) = self.vhosts.get_mut(&it.vhost) {
-                vhost.insert_exchange(it.name.clone(), exchange);
-            }
+            self.insert_exchange(&it.vhost, it.name.clone(), exchange);
         }
         for (kind, vhost, policy) in plan.policies {
             if let Some(vhost) = self.vhosts.get_mut(vhost) {
@@ -141,9 +139,10 @@ impl Broker {
         let binding = Binding::new(destination, routing_key, definition.arguments.clone());
         // Does not fail: `check` has validated the arguments.
         if let Some(exchange) = vhost.exchanges.get_mut(&definition.source)
-            && exchange.bind(binding).is_ok_and(|is_new| is_new)
+            && exchange.bind(binding.clone()).is_ok_and(|is_new| is_new)
         {
             vhost.bindings += 1;
+            self.record_binding(&definition.vhost, &definition.source, &binding);
         }
     }
 }

@@ -187,8 +187,11 @@ impl Broker {
             return Ok(());
         };
         let delivery_count = delivery_count(queue, &entry);
-        if !get.no_ack {
+        if get.no_ack {
+            self.journal.removed(found, queue, &entry);
+        } else {
             queue.unacked += 1;
+            self.journal.delivered(found, queue, &entry);
         }
         self.expire_messages(found, now);
         let remaining = self.queues.get(&found);

@@ -89,7 +89,8 @@ impl Broker {
             internal: declare.internal,
         };
         let exchange = Exchange::new(kind, flags, declare.arguments, alternate);
-        vhost.insert_exchange(name, exchange);
+        let vhost = vhost.name.clone();
+        self.insert_exchange(&vhost, name, exchange);
         Ok(())
     }
 
@@ -113,7 +114,9 @@ impl Broker {
             let exchange = vhost.exchange_named(&name);
             return Err(Refusal::precondition(format_args!("{exchange} in use")));
         }
-        vhost.delete_exchange(&name);
+        let gone = vhost.delete_exchange(&name);
+        let vhost = vhost.name.clone();
+        self.record_exchanges_deleted(&vhost, gone);
         self.reply(at, delete.no_wait, &exchange::DeleteOk);
         Ok(())
     }
@@ -169,9 +172,11 @@ impl Broker {
             return Err(limit_reached("bindings", limit));
         }
         if let Some(exchange) = vhost.exchanges.get_mut(source)
-            && exchange.bind(binding)?
+            && exchange.bind(binding.clone())?
         {
             vhost.bindings += 1;
+            let vhost = vhost.name.clone();
+            self.record_binding(&vhost, source, &binding);
         }
         Ok(())
     }
@@ -185,11 +190,17 @@ impl Broker {
     ) -> Outcome {
         let vhost = self.vhost_mut(at.connection)?;
         if let Some(exchange) = vhost.exchanges.get_mut(source)
-            && exchange.unbind(binding)
+            // With its arguments in the order in which they were given.
+            && let Some(binding) = exchange.bindings().get(binding).cloned()
         {
+            exchange.unbind(&binding);
             vhost.bindings -= 1;
-            if exchange.auto_delete && exchange.bindings().is_empty() {
-                vhost.delete_exchange(source);
+            let unused = exchange.auto_delete && exchange.bindings().is_empty();
+            let name = vhost.name.clone();
+            self.record_unbinding(&name, source, &binding);
+            if unused {
+                let gone = self.vhost_mut(at.connection)?.delete_exchange(source);
+                self.record_exchanges_deleted(&name, gone);
             }
         }
         Ok(())

@@ -15,6 +15,7 @@ use amqp_core::{
 use super::{exchange::limit_reached, queue::REPLIES};
 use crate::{
     broker::{Broker, dispatch::send_message},
+    durable::journal::Reply,
     keys::{ChannelKey, ConnectionKey},
     model::{
         arguments::TIME_MAX,
@@ -67,6 +68,7 @@ impl Broker {
             self.enqueue_routed(at, &routed);
             return Ok(());
         };
+        let before = self.journal.last();
         let outcome = match self.faults.next_confirm(&mut self.random) {
             None if self.enqueue_routed(at, &routed) => ConfirmOutcome::Acked,
             None => ConfirmOutcome::Nacked,
@@ -76,12 +78,19 @@ impl Broker {
             }
             Some(outcome) => outcome,
         };
+        let seq = seq.get();
+        let is_stored = outcome != ConfirmOutcome::Acked || self.journal.last() == before;
         let conn = self.conn(key)?;
         if let Some(channel) = conn.channel(at.id)
             && let Mode::Confirm(confirms) = &mut channel.mode
         {
-            confirms.add(seq.get(), outcome);
-            conn.confirming.insert(at.id);
+            if is_stored {
+                confirms.add(seq, outcome);
+                conn.confirming.insert(at.id);
+            } else {
+                confirms.add_unstored(seq);
+                self.journal.wait(Reply::Confirm { channel: at, seq });
+            }
         }
         Ok(())
     }
@@ -135,6 +144,7 @@ impl Broker {
             more_keys: Vec::new(),
             priority: 0,
             expiration: None,
+            persistent: false,
         };
         let mut encoded = content.properties;
         let mut headers = None;
@@ -145,6 +155,7 @@ impl Broker {
             let addressed = self.set_reply_address(at, &mut properties)?;
             check_delivery_mode(&properties)?;
             envelope.priority = properties.priority.unwrap_or(0);
+            envelope.persistent = properties.delivery_mode == Some(2);
             envelope.more_keys = more_keys(properties.headers.as_ref())?;
             let bcc_removed = remove_bcc(&mut properties);
             if addressed || bcc_removed {
@@ -270,12 +281,12 @@ impl Broker {
             let Mode::Confirm(confirms) = &mut channel.mode else {
                 continue;
             };
-            let (acked, nacked, dropped) = confirms.take();
+            let (acked, nacked, cut) = confirms.take();
             let at = ChannelKey {
                 connection: key,
                 id,
             };
-            for (delivery_tag, multiple) in coalesce(&nacked, &acked, dropped) {
+            for (delivery_tag, multiple) in coalesce(&nacked, &acked, cut) {
                 let nack = basic::Nack {
                     delivery_tag,
                     multiple,
@@ -283,7 +294,7 @@ impl Broker {
                 };
                 self.send(at, &nack);
             }
-            for (delivery_tag, multiple) in coalesce(&acked, &nacked, dropped) {
+            for (delivery_tag, multiple) in coalesce(&acked, &nacked, cut) {
                 let ack = basic::Ack {
                     delivery_tag,
                     multiple,
@@ -295,9 +306,10 @@ impl Broker {
 }
 
 /// Coalesces confirms of equal outcome, by number in ascending order: one `multiple` confirm for
-/// all numbers before the first with another outcome, and one for each later number.
-fn coalesce(numbers: &[u64], others: &[u64], dropped: Option<u64>) -> Vec<(u64, bool)> {
-    let cut = [others.first().copied(), dropped]
+/// all numbers before the first with another outcome, and before `first_without`, and one for each
+/// later number.
+fn coalesce(numbers: &[u64], others: &[u64], first_without: Option<u64>) -> Vec<(u64, bool)> {
+    let cut = [others.first().copied(), first_without]
         .into_iter()
         .flatten()
         .min();

@@ -221,6 +221,7 @@ impl Broker {
         self.check_queue(key, Access::Read, &name)?;
         let found = self.find_queue(key, &name)?;
         self.check_owner(key, found)?;
+        self.record_purge(found);
         let purged = self.queues.get_mut(&found).map_or(0, Queue::purge);
         self.schedule(found);
         let message_count = count(purged);

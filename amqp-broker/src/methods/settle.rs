@@ -61,6 +61,9 @@ impl Broker {
     pub(super) fn settle_now(&mut self, at: ChannelKey, kind: Settle, deliveries: Vec<Unacked>) {
         if kind == Settle::Ack {
             self.uncount_unacked(at, &deliveries);
+            for delivery in &deliveries {
+                self.record_removed(delivery.queue, &delivery.entry);
+            }
         } else {
             for batch in batches(deliveries) {
                 self.uncount_unacked(at, &batch);

@@ -6,6 +6,7 @@ use amqp_core::protocol::tx;
 
 use crate::{
     broker::Broker,
+    durable::journal::Reply,
     keys::ChannelKey,
     model::channel::{Mode, RoutedMessage, Transaction, Unacked},
     refusal::{Outcome, Refusal},
@@ -29,6 +30,7 @@ impl Broker {
 
     pub(super) fn commit(&mut self, at: ChannelKey) -> Outcome {
         let transaction = self.take_transaction(at)?;
+        let before = self.journal.last();
         let mut accepted = true;
         for publish in transaction.publishes {
             let vhost = self.vhost(at.connection)?;
@@ -50,7 +52,12 @@ impl Broker {
         if !accepted {
             return Err(Refusal::precondition("partial tx completion"));
         }
-        self.send(at, &tx::CommitOk);
+        if self.journal.last() == before {
+            self.send(at, &tx::CommitOk);
+        } else {
+            self.conn(at.connection)?.committing = true;
+            self.journal.wait(Reply::Commit { channel: at });
+        }
         Ok(())
     }
 

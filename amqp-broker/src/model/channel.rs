@@ -84,6 +84,9 @@ pub(crate) struct Confirms {
     /// The first number with a confirm that fault injection dropped: no `multiple` confirm may
     /// cover it.
     dropped: Option<u64>,
+    /// The numbers with confirms that wait for the journal, in ascending order: no `multiple`
+    /// confirm may cover them either.
+    unstored: VecDeque<u64>,
 }
 
 /// The outcome of a publish, as its confirm reports it.
@@ -106,11 +109,26 @@ impl Confirms {
         }
     }
 
-    /// Takes the numbers to acknowledge and to reject. The third value is the first number with a
-    /// dropped confirm, which is kept.
+    /// Adds a number with a confirm that waits for the journal.
+    pub(crate) fn add_unstored(&mut self, number: u64) {
+        self.unstored.push_back(number);
+    }
+
+    /// Acknowledges the first of the numbers that wait for the journal, `number`.
+    pub(crate) fn handle_stored(&mut self, number: u64) {
+        if self.unstored.front() == Some(&number) {
+            self.unstored.pop_front();
+            self.acked.push(number);
+        }
+    }
+
+    /// Takes the numbers to acknowledge and to reject. The third value is the first number that no
+    /// `multiple` confirm may cover: its confirm is dropped, or waits for the journal.
     pub(crate) fn take(&mut self) -> (Vec<u64>, Vec<u64>, Option<u64>) {
         let acked = core::mem::take(&mut self.acked);
-        (acked, core::mem::take(&mut self.nacked), self.dropped)
+        let unstored = self.unstored.front().copied();
+        let uncovered = [self.dropped, unstored].into_iter().flatten().min();
+        (acked, core::mem::take(&mut self.nacked), uncovered)
     }
 }
 

@@ -6,7 +6,7 @@ use alloc::{
 };
 
 use amqp_core::{ChannelId, server};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::channel::Channel;
 use crate::keys::QueueKey;
@@ -34,6 +34,12 @@ pub(crate) struct ConnState {
     /// `true` while reading is paused because more than `limits.replies` bytes of output were
     /// queued.
     pub(crate) output_full: bool,
+    /// `true` while reading is paused because the journal is full.
+    pub(crate) journal_full: bool,
+    /// `true` while reading is paused because the reply to `tx.commit` waits for the journal.
+    pub(crate) committing: bool,
+    /// The client's certificate, in DER: `Some` if the transport has received one.
+    pub(crate) certificate: Option<Bytes>,
     /// `true` while the connection is in the queue of wake-ups.
     pub(crate) woken: bool,
     /// The channels that have pending confirms.
@@ -53,6 +59,9 @@ impl ConnState {
             pending: BytesMut::new(),
             blocked: false,
             output_full: false,
+            journal_full: false,
+            committing: false,
+            certificate: None,
             woken: false,
             confirming: BTreeSet::new(),
         }
@@ -66,6 +75,6 @@ impl ConnState {
 
     /// Returns whether the connection is read from.
     pub(crate) const fn wants_input(&self) -> bool {
-        !self.blocked && !self.output_full
+        !self.blocked && !self.output_full && !self.journal_full && !self.committing
     }
 }

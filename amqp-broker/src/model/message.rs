@@ -64,6 +64,8 @@ pub(crate) struct Message {
     pub(crate) priority: u8,
     /// The TTL of the message, in milliseconds.
     pub(crate) expiration: Option<u64>,
+    /// Whether its `delivery_mode` is 2 (section 3.1.7 of the specification).
+    pub(crate) persistent: bool,
     /// The memory that it occupies.
     _reservation: Reservation,
 }
@@ -76,6 +78,7 @@ pub(crate) struct Envelope {
     pub(crate) more_keys: Vec<String>,
     pub(crate) priority: u8,
     pub(crate) expiration: Option<u64>,
+    pub(crate) persistent: bool,
 }
 
 impl Message {
@@ -94,6 +97,7 @@ impl Message {
             body,
             priority: envelope.priority,
             expiration: envelope.expiration,
+            persistent: envelope.persistent,
             _reservation: reservation,
         })
     }

@@ -18,6 +18,7 @@ use super::{
     message::Message,
 };
 use crate::{
+    durable::Place,
     keys::{ChannelKey, ConnectionKey, ConsumerKey},
     policy::AppliedPolicies,
 };
@@ -28,6 +29,8 @@ pub(crate) struct Entry {
     /// Its sequence number in this queue. A classic queue keeps it when the message is requeued
     /// (<https://www.rabbitmq.com/docs/confirms>), a quorum queue assigns a new one.
     pub(crate) seq: u64,
+    /// Its first sequence number, which it keeps.
+    pub(crate) number: u64,
     pub(crate) message: Arc<Message>,
     pub(crate) redelivered: bool,
     /// The number of requeues.
@@ -180,39 +183,49 @@ impl Queue {
         over(self.arguments.max_length, len) || over(self.arguments.max_length_bytes, bytes)
     }
 
-    /// Appends a new message. The lower TTL of queue and message applies
-    /// (<https://www.rabbitmq.com/docs/ttl>).
-    pub(crate) fn push(&mut self, message: Arc<Message>, now: Instant) {
+    /// Returns the entry of a new message, which is to be [inserted](Self::insert). The lower TTL of
+    /// queue and message applies (<https://www.rabbitmq.com/docs/ttl>).
+    pub(crate) fn new_entry(&mut self, message: Arc<Message>, now: Instant) -> Entry {
         let ttl = [self.arguments.message_ttl, message.expiration];
         let ttl = ttl.into_iter().flatten().min();
         self.last_seq += 1;
-        let entry = Entry {
+        Entry {
             seq: self.last_seq,
+            number: self.last_seq,
             redelivered: false,
             delivery_count: 0,
             expires: ttl.map(|ttl| now + Duration::from_millis(ttl)),
             message,
-        };
-        self.insert(entry);
+        }
     }
 
     /// Requeues a message: a classic queue by its sequence number, a quorum queue before all
     /// messages that were never delivered, or at the end if a client requeued it and there is no
-    /// delivery limit.
-    pub(crate) fn requeue(&mut self, mut entry: Entry, cause: RequeueCause) {
+    /// delivery limit. Returns its new entry and place.
+    pub(crate) fn requeue(&mut self, mut entry: Entry, cause: RequeueCause) -> (Entry, Place) {
         entry.redelivered = true;
-        match self.arguments.kind {
-            QueueKind::Classic => self.insert(entry),
-            QueueKind::Quorum => {
-                self.last_seq += 1;
-                entry.seq = self.last_seq;
-                let last = cause == RequeueCause::Client && self.arguments.delivery_limit.is_none();
-                self.insert_at(u8::from(!last), entry);
+        let mut place = Place::Ordinary;
+        if self.arguments.kind == QueueKind::Quorum {
+            self.last_seq += 1;
+            entry.seq = self.last_seq;
+            let last = cause == RequeueCause::Client && self.arguments.delivery_limit.is_none();
+            if !last {
+                place = Place::Returned;
             }
+        }
+        self.insert_in(place, entry.clone());
+        (entry, place)
+    }
+
+    fn insert_in(&mut self, place: Place, entry: Entry) {
+        match place {
+            Place::Ordinary => self.insert(entry),
+            Place::Returned => self.insert_at(1, entry),
         }
     }
 
-    fn insert(&mut self, entry: Entry) {
+    /// Inserts a message where its sequence number belongs.
+    pub(crate) fn insert(&mut self, entry: Entry) {
         let priority = self
             .arguments
             .max_priority
@@ -284,6 +297,58 @@ impl Queue {
         self.levels = BTreeMap::new();
         self.ready_bytes = 0;
         core::mem::take(&mut self.ready)
+    }
+
+    // Durability.
+
+    /// Returns whether a message outlives a stop of the broker: a persistent one in a durable queue,
+    /// or any in a queue of a replicated type (<https://www.rabbitmq.com/docs/quorum-queues>).
+    pub(crate) fn keeps(&self, message: &Message) -> bool {
+        self.durable && (message.persistent || self.arguments.kind != QueueKind::Classic)
+    }
+
+    /// Returns the ready messages with their places, in the order of delivery.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Place, &Entry)> {
+        let quorum = self.arguments.kind == QueueKind::Quorum;
+        self.levels.iter().flat_map(move |(level, entries)| {
+            let place = if quorum && level.0 > 0 {
+                Place::Returned
+            } else {
+                Place::Ordinary
+            };
+            entries.iter().map(move |entry| (place, entry))
+        })
+    }
+
+    /// Inserts a message of a former broker.
+    pub(crate) fn restore(&mut self, entry: Entry, place: Place) {
+        self.restore_seq(&entry);
+        self.insert_in(place, entry);
+    }
+
+    /// Assigns only later sequence numbers than that of a message of a former broker.
+    pub(crate) fn restore_seq(&mut self, entry: &Entry) {
+        self.last_seq = self.last_seq.max(entry.seq).max(entry.number);
+    }
+
+    /// Marks all ready messages as redelivered.
+    pub(crate) fn mark_redelivered(&mut self) {
+        for entry in self.levels.values_mut().flatten() {
+            entry.redelivered = true;
+        }
+    }
+
+    /// Drops the messages that the queue does not keep.
+    pub(crate) fn drop_transient(&mut self) {
+        let levels = core::mem::take(&mut self.levels);
+        self.purge();
+        for (Reverse(level), entries) in levels {
+            for entry in entries {
+                if self.keeps(&entry.message) {
+                    self.insert_at(level, entry);
+                }
+            }
+        }
     }
 
     /// Returns whether the number of requeues of a message, including the present one, is within

@@ -8,7 +8,7 @@ use alloc::{
 
 use amqp_core::wire::{FieldTable, ShortStr};
 
-use super::exchange::{Destination, Exchange, ExchangeFlags, ExchangeKind, RouteBy};
+use super::exchange::{Binding, Destination, Exchange, ExchangeFlags, ExchangeKind, RouteBy};
 use crate::{
     admin::VhostLimits,
     keys::QueueKey,
@@ -55,6 +55,13 @@ impl ExchangeKind {
         let found = PREDECLARED.iter().find(|(known, ..)| *known == name);
         found.map(|(_, kind, _)| *kind)
     }
+}
+
+/// Returns whether each virtual host has an exchange of that name from the beginning.
+pub(crate) fn is_predeclared(name: &ShortStr) -> bool {
+    PREDECLARED
+        .iter()
+        .any(|(predeclared, ..)| *name == **predeclared)
 }
 
 impl Vhost {
@@ -155,24 +162,70 @@ impl Vhost {
     }
 
     /// Deletes an exchange with all bindings from it and to it, and then every `auto-delete`
-    /// exchange that has lost its last binding.
-    pub(crate) fn delete_exchange(&mut self, name: &ShortStr) {
+    /// exchange that has lost its last binding. Returns the durable ones of them.
+    pub(crate) fn delete_exchange(&mut self, name: &ShortStr) -> Vec<ShortStr> {
+        let mut durable = Vec::new();
         let mut due = Vec::from([name.clone()]);
         while let Some(name) = due.pop() {
-            if let Some(gone) = self.exchanges.remove(&name) {
-                self.bindings -= gone.bindings().len();
-                due.extend(self.unbind_all(&Destination::Exchange(name)));
+            let exchange = self.exchanges.get(&name);
+            if exchange.is_some_and(|exchange| exchange.durable) {
+                durable.push(name.clone());
             }
+            due.extend(self.remove_exchange(&name));
         }
+        durable
     }
 
-    /// Removes a queue, with all bindings to it.
-    pub(crate) fn delete_queue(&mut self, name: &ShortStr) {
-        if let Some(key) = self.queues.remove(name) {
-            for exchange in self.unbind_all(&Destination::Queue(key)) {
-                self.delete_exchange(&exchange);
+    /// Removes an exchange with all bindings from it and to it. Returns the `auto-delete` exchanges
+    /// that have lost their last binding.
+    pub(crate) fn remove_exchange(&mut self, name: &ShortStr) -> Vec<ShortStr> {
+        let Some(gone) = self.exchanges.remove(name) else {
+            return Vec::new();
+        };
+        self.bindings -= gone.bindings().len();
+        self.unbind_all(&Destination::Exchange(name.clone()))
+    }
+
+    /// Deletes a queue with all bindings to it, and then every `auto-delete` exchange that has lost
+    /// its last binding. Returns the durable ones of these exchanges.
+    pub(crate) fn delete_queue(&mut self, name: &ShortStr) -> Vec<ShortStr> {
+        let exchanges = self.remove_queue(name);
+        let deleted = exchanges
+            .iter()
+            .map(|exchange| self.delete_exchange(exchange));
+        deleted.flatten().collect()
+    }
+
+    /// Removes a queue, with all bindings to it. Returns the `auto-delete` exchanges that have lost
+    /// their last binding.
+    pub(crate) fn remove_queue(&mut self, name: &ShortStr) -> Vec<ShortStr> {
+        let key = self.queues.remove(name);
+        key.map(|key| self.unbind_all(&Destination::Queue(key)))
+            .unwrap_or_default()
+    }
+
+    /// Removes the transient exchanges, the queues in `gone`, and all bindings from and to them.
+    pub(crate) fn drop_transient(&mut self, gone: &BTreeSet<QueueKey>) {
+        self.queues.retain(|_, key| !gone.contains(key));
+        let transient = self
+            .exchanges
+            .iter()
+            .filter(|(_, exchange)| !exchange.durable);
+        let transient: BTreeSet<ShortStr> = transient.map(|(name, _)| name.clone()).collect();
+        self.exchanges.retain(|_, exchange| exchange.durable);
+        for exchange in self.exchanges.values_mut() {
+            let lost = exchange.bindings().iter();
+            let lost = lost.filter(|binding| match &binding.destination {
+                Destination::Queue(key) => gone.contains(key),
+                Destination::Exchange(name) => transient.contains(name),
+            });
+            let lost: Vec<Binding> = lost.cloned().collect();
+            for binding in &lost {
+                exchange.unbind(binding);
             }
         }
+        let kept = self.exchanges.values();
+        self.bindings = kept.map(|exchange| exchange.bindings().len()).sum();
     }
 
     /// Removes all bindings to a destination. Returns the `auto-delete` exchanges that have lost

@@ -343,10 +343,13 @@ fn check(broker: &Broker) {
     assert!(ready == 0 || inspection.memory > 0, "{inspection:?}");
 }
 
-/// Several clients do anything, with a broker of small limits, while time passes.
-fn riot(seed: u64, steps: usize) {
+/// Several clients do anything, with a broker of small limits, while time passes. With a journal,
+/// the changes are those of the broker.
+fn riot(seed: u64, steps: usize, journal: bool) {
     let mut dice = Dice(seed);
-    let mut config = Config::default();
+    let mut config = Config::default().journal(journal);
+    config.limits.journal = 3000;
+    let mut changes = Vec::new();
     config.limits.memory = 20_000;
     config.limits.output = 2000;
     config.limits.replies = 4000;
@@ -355,7 +358,7 @@ fn riot(seed: u64, steps: usize) {
     config.limits.consumers = 5;
     config.limits.transaction = 5;
     config.rules.flow = dice.flip();
-    let mut broker = Broker::new(config).unwrap();
+    let mut broker = Broker::new(config.clone()).unwrap();
     let mut now = Instant::ORIGIN;
     let mut keys: Vec<ConnectionKey> = Vec::new();
     for _ in 0..steps {
@@ -397,9 +400,29 @@ fn riot(seed: u64, steps: usize) {
             keys.remove(at);
         }
         check(&broker);
+        if journal && dice.flip() {
+            while let Some((number, change)) = broker.poll_change() {
+                changes.push(change);
+                assert_eq!(number, changes.len() as u64);
+            }
+            let stored = broker.last_change().saturating_sub(dice.roll(2));
+            broker.handle_stored(stored, now);
+        }
+        if journal && dice.roll(100) == 0 {
+            Broker::restore(config.clone(), now, changes.clone()).unwrap();
+        }
     }
     for key in keys {
         broker.remove(key, now);
+    }
+    if journal {
+        broker.stop(now);
+        while let Some((_, change)) = broker.poll_change() {
+            changes.push(change);
+        }
+        broker.start(now);
+        let restored = Broker::restore(config, now, changes).unwrap();
+        assert_eq!(restored.snapshot(), broker.snapshot());
     }
     // Only the queues hold messages.
     let vhosts = broker.inspect().vhosts;
@@ -417,7 +440,14 @@ fn riot(seed: u64, steps: usize) {
 #[test]
 fn many_clients_doing_anything() {
     for seed in 0..150 {
-        riot(seed, 200);
+        riot(seed, 200, false);
+    }
+}
+
+#[test]
+fn the_changes_of_a_broker_make_the_same_broker() {
+    for seed in 0..150 {
+        riot(seed, 200, true);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The behaviour of the broker, seen by clients that are joined to it in memory.
 
 mod administration;
+mod changes;
 mod connections;
 mod dead_letters;
 mod delivery;
@@ -9,10 +10,12 @@ mod external;
 mod fairness;
 mod faults;
 mod hostile;
+mod journal;
 mod limits;
 mod policies;
 mod protocol_faults;
 mod publishing;
 mod queues;
+mod restarts;
 mod rig;
 mod settings;

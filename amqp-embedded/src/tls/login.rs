@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use bytes::Bytes;
 use rustls::{CommonState, ServerConfig, pki_types::CertificateDer};
 use webpki::EndEntityCert;
 
@@ -54,7 +55,10 @@ impl ServerTls {
     #[must_use]
     pub fn peer(&self, session: &CommonState) -> Peer {
         let certificates = session.peer_certificates().unwrap_or_default();
-        Peer::default().user(self.login_from.name(certificates))
+        let first = certificates.first();
+        Peer::default()
+            .user(self.login_from.name(certificates))
+            .certificate(first.map(|first| Bytes::copy_from_slice(first)))
     }
 }
 

@@ -19,6 +19,7 @@ mod operating;
 mod pools;
 mod publishing;
 mod queues;
+mod restarts;
 mod tls;
 mod tools;
 mod tutorials;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Case> {
     [
         connections::cases(),
         lost_connections::cases(),
+        restarts::cases(),
         channels::cases(),
         exchanges::cases(),
         queues::cases(),

@@ -321,6 +321,8 @@ async fn tls_external_logs_in_the_user_of_the_certificate(cx: Ctx) -> Outcome {
             let connections = embedded.broker().inspect().connections;
             let users: Vec<&str> = connections.iter().map(|it| it.user.as_str()).collect();
             assert_eq!(users, ["guest"]);
+            let shown = connections[0].certificate.as_deref();
+            assert_eq!(shown, Some(&*cx.certificates()?.der("client")?));
         }
     }
     Ok(connection.close().await?)

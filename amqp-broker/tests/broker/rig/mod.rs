@@ -129,6 +129,11 @@ impl Rig {
         self.exchange();
     }
 
+    /// Gives up all clients, as if each had its transport cut.
+    pub(crate) fn forget_clients(&mut self) {
+        self.peers.clear();
+    }
+
     /// The transport of a client is cut.
     pub(crate) fn cut(&mut self, client: usize) {
         let peer = &mut self.peers[client];

@@ -1,0 +1,87 @@
+//! A broker in this process that stops and comes back.
+
+#![cfg(feature = "broker")]
+
+use std::{
+    error::Error,
+    net::TcpListener,
+    thread,
+    time::{Duration, Instant},
+};
+
+use amqp_blocking::{
+    Config, Connection, LocalBroker, connect,
+    protocol::{ReplyCode, basic, queue},
+    serve,
+};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+/// One round: finds the messages of all rounds before, and adds one.
+fn work(connection: &Connection, round: u32) -> Outcome {
+    let channel = connection.open_channel()?.confirm_select()?;
+    let declare = queue::Declare::default().queue("tasks")?;
+    assert_eq!(channel.call(declare)?.message_count, round);
+    let publish = basic::Publish::default().routing_key("tasks")?;
+    let persistent = basic::Properties {
+        delivery_mode: Some(2),
+        ..basic::Properties::default()
+    };
+    let confirm = channel.publish(&publish, &persistent, round.to_string())?;
+    Ok(confirm.wait()?)
+}
+
+fn closed(connection: &Connection) -> Result<ReplyCode, Box<dyn Error>> {
+    let reason = connection.closed()?;
+    Ok(reason.by_peer().ok_or("closed otherwise")?.code)
+}
+
+#[test]
+fn a_program_loses_its_broker_three_times() -> Outcome {
+    let started = Instant::now();
+    let broker = LocalBroker::default();
+    for round in 0..3 {
+        let connection = broker.connect(Config::default())?;
+        work(&connection, round)?;
+        broker.restart();
+        assert_eq!(closed(&connection)?, ReplyCode::CONNECTION_FORCED);
+    }
+    let tasks = broker.with(|broker| broker.queue("/", "tasks"));
+    assert_eq!(tasks.map(|tasks| tasks.ready), Some(3));
+    assert!(started.elapsed() < Duration::from_secs(1));
+    Ok(())
+}
+
+#[test]
+fn a_served_broker_keeps_its_port() -> Outcome {
+    let server = serve(TcpListener::bind("127.0.0.1:0")?, LocalBroker::default())?;
+    let uri = format!("amqp://{}", server.local_addr());
+    for round in 0..3 {
+        let connection = connect(&uri)?;
+        work(&connection, round)?;
+        server.broker().stop();
+        assert_eq!(closed(&connection)?, ReplyCode::CONNECTION_FORCED);
+        assert!(connect(&uri).is_err());
+        server.broker().start();
+    }
+    connect(&uri)?.close()?;
+    server.shutdown();
+    Ok(())
+}
+
+#[test]
+fn a_thread_waits_for_a_condition() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect(Config::default())?;
+    let waiting = thread::spawn({
+        let broker = broker.clone();
+        move || broker.until(|broker| broker.queue("/", "tasks").is_some())
+    });
+    work(&connection, 0)?;
+    assert!(waiting.join().map_err(|_| "it panicked")?);
+    let never = broker.until_within(Duration::from_millis(20), |broker| {
+        broker.queue("/", "other").is_some()
+    });
+    assert!(!never);
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! Durability: the entities and messages that outlive a stop of the broker
+//! (<https://www.rabbitmq.com/docs/persistence-conf>), as data.
+//!
+//! - `change.rs`: a change of the durable state, and `codec.rs`: its bytes.
+//! - `journal.rs`: the changes that the host has not stored, and the replies that wait for it.
+//! - `record.rs`: the changes of each operation of the broker.
+//! - `stop.rs`: stopping and starting in place.
+//! - `snapshot.rs` and `restore.rs`: the state as a sequence of changes, and the way back.
+
+mod change;
+mod codec;
+pub(crate) mod journal;
+mod record;
+mod restore;
+mod snapshot;
+mod stop;
+
+pub(crate) use self::record::Place;
+pub use self::{
+    change::{Change, DurableBinding, DurableExchange, DurableMessage, DurableQueue, MessageState},
+    codec::BadChange,
+    restore::RestoreError,
+};

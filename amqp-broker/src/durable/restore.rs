@@ -1,0 +1,345 @@
+//! A broker from a sequence of changes.
+
+use alloc::{
+    collections::BTreeMap,
+    string::{String, ToString as _},
+    vec::Vec,
+};
+
+use amqp_core::{
+    Instant,
+    text::Quoted,
+    wire::{FieldValue, ShortStr},
+};
+
+use super::{
+    change::{Change, DurableBinding, DurableExchange, DurableMessage, DurableQueue, MessageState},
+    record::Place,
+};
+use crate::{
+    broker::Broker,
+    config::{Config, ConfigError},
+    inspect::BindingTarget,
+    keys::QueueKey,
+    model::{
+        arguments::{QueueArguments, QueueKind},
+        channel::Unacked,
+        exchange::{Binding, Destination, Exchange, ExchangeFlags, ExchangeKind},
+        message::{Envelope, Message},
+        queue::{Declared, Entry, Queue, RequeueCause},
+        vhost::Vhost,
+    },
+    refusal::{Refusal, Resource},
+};
+
+/// The reason for which a broker cannot be restored.
+#[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The configuration is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A change concerns an entity or a message that the changes before it do not have.
+    #[error("a change is about {0}, which no change before it has made")]
+    Missing(String),
+    /// A declaration or a binding has invalid arguments.
+    #[error("a declaration is not valid: {0}")]
+    Invalid(String),
+}
+
+impl From<Refusal> for RestoreError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Invalid(refusal.text)
+    }
+}
+
+/// The messages by the numbers of their queue and of themselves.
+type Messages = BTreeMap<u64, BTreeMap<u64, (Entry, MessageState)>>;
+
+impl Broker {
+    /// Creates a broker with the state that a sequence of changes leads to, at the time `now`: a
+    /// [snapshot](Self::snapshot), the [changes](Self::poll_change) of a broker from its beginning,
+    /// or a snapshot and the changes since.
+    ///
+    /// If the last change is not [`Change::Stopped`], the broker that made them has crashed. Then
+    /// all messages of classic queues are marked as redelivered, and the delivered ones of quorum
+    /// queues are requeued, as after a crash of RabbitMQ. With
+    /// [`Config::journal`](crate::Config::journal), this makes the first changes of the new broker;
+    /// they continue the sequence.
+    ///
+    /// A virtual host that the configuration lacks is created. TTLs go on by the time of day:
+    /// [`Config::epoch`](crate::Config::epoch) must be right on both sides.
+    ///
+    /// # Errors
+    /// If the configuration is invalid, or the changes are no possible sequence.
+    ///
+    /// ```
+    /// use amqp_broker::{Broker, Config};
+    /// use amqp_core::Instant;
+    ///
+    /// let broker = Broker::new(Config::default())?;
+    /// let restored = Broker::restore(Config::default(), Instant::ORIGIN, broker.snapshot())?;
+    /// assert_eq!(restored.inspect(), broker.inspect());
+    /// # Ok::<_, amqp_broker::RestoreError>(())
+    /// ```
+    pub fn restore(
+        config: Config,
+        now: Instant,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<Self, RestoreError> {
+        let mut broker = Self::new(config)?;
+        let journal = core::mem::take(&mut broker.journal.enabled);
+        broker.now = now;
+        let mut messages = Messages::new();
+        let mut changes = changes.into_iter().peekable();
+        // Nothing to recover is no crash.
+        let mut stopped = changes.peek().is_none();
+        for change in changes {
+            stopped = change == Change::Stopped;
+            broker.apply_change(change, &mut messages)?;
+        }
+        let unacked = broker.insert_messages(messages);
+        broker.journal.enabled = journal;
+        broker.journal.push(Change::Started);
+        if !stopped {
+            broker.mark_redelivered();
+        }
+        for delivery in unacked {
+            broker.requeue(delivery, RequeueCause::ChannelEnded);
+        }
+        broker.begin_service();
+        Ok(broker)
+    }
+
+    fn apply_change(
+        &mut self,
+        change: Change,
+        messages: &mut Messages,
+    ) -> Result<(), RestoreError> {
+        match change {
+            Change::ExchangeDeclared(exchange) => self.apply_exchange(exchange)?,
+            Change::ExchangeDeleted { vhost, name } => {
+                if let Some(vhost) = self.vhosts.get_mut(&vhost) {
+                    vhost.remove_exchange(&name);
+                }
+            }
+            Change::QueueDeclared(queue) => self.apply_queue(queue)?,
+            Change::QueueDeleted { queue } => {
+                messages.remove(&queue);
+                if let Some(gone) = self.queues.remove(&QueueKey(queue))
+                    && let Some(vhost) = self.vhosts.get_mut(&gone.vhost)
+                {
+                    vhost.remove_queue(&gone.name);
+                }
+            }
+            Change::Bound(binding) => {
+                let (vhost, source, binding) = self.binding(binding)?;
+                if let Some(exchange) = vhost.exchanges.get_mut(&source)
+                    && exchange.bind(binding)?
+                {
+                    vhost.bindings += 1;
+                }
+            }
+            Change::Unbound(binding) => {
+                let (vhost, source, binding) = self.binding(binding)?;
+                if let Some(exchange) = vhost.exchanges.get_mut(&source)
+                    && exchange.unbind(&binding)
+                {
+                    vhost.bindings -= 1;
+                }
+            }
+            Change::Enqueued(message) => self.apply_message(message, messages)?,
+            Change::Delivered { queue, message } => {
+                find(messages, queue, message)?.1.unacked = true;
+            }
+            Change::Requeued {
+                queue,
+                message,
+                state,
+            } => find(messages, queue, message)?.1 = state,
+            Change::Removed { queue, message } => {
+                let of_queue = messages.get_mut(&queue);
+                let gone = of_queue.and_then(|messages| messages.remove(&message));
+                gone.ok_or_else(|| missing_message(queue, message))?;
+            }
+            Change::Stopped | Change::Started => {}
+        }
+        Ok(())
+    }
+
+    fn vhost_named(&mut self, name: String) -> &mut Vhost {
+        let vhost = self.vhosts.entry(name.clone());
+        vhost.or_insert_with(|| Vhost::new(name))
+    }
+
+    fn apply_exchange(&mut self, exchange: DurableExchange) -> Result<(), RestoreError> {
+        let kind = ExchangeKind::from_name(&exchange.kind).ok_or_else(|| {
+            let kind = Quoted(&exchange.kind).to_string();
+            RestoreError::Invalid(alloc::format!("unknown exchange type {kind}"))
+        })?;
+        let flags = ExchangeFlags {
+            durable: true,
+            auto_delete: exchange.auto_delete,
+            internal: exchange.internal,
+        };
+        let alternate = exchange.arguments.get("alternate-exchange");
+        let alternate = alternate.and_then(FieldValue::as_str);
+        let alternate = alternate.and_then(|name| ShortStr::try_from(name).ok());
+        let made = Exchange::new(kind, flags, exchange.arguments, alternate);
+        let vhost = self.vhost_named(exchange.vhost);
+        vhost.exchanges.insert(exchange.name, made);
+        Ok(())
+    }
+
+    fn apply_queue(&mut self, queue: DurableQueue) -> Result<(), RestoreError> {
+        let resource = Resource::queue(&queue.name, &queue.vhost);
+        let arguments = QueueArguments::read(&queue.arguments, &resource)?;
+        let key = QueueKey(queue.number);
+        self.last_key = self.last_key.max(queue.number);
+        let vhost = self.vhost_named(queue.vhost.clone());
+        vhost.queues.insert(queue.name.clone(), key);
+        let declared = Declared {
+            name: queue.name,
+            vhost: queue.vhost,
+            durable: true,
+            owner: None,
+            auto_delete: queue.auto_delete,
+            table: queue.arguments,
+            declared_arguments: arguments,
+        };
+        self.queues.insert(key, Queue::new(declared, self.now));
+        Ok(())
+    }
+
+    fn binding(
+        &mut self,
+        binding: DurableBinding,
+    ) -> Result<(&mut Vhost, ShortStr, Binding), RestoreError> {
+        let vhost = self.vhost_named(binding.vhost);
+        let exchange_missing = |name: &ShortStr| {
+            let name = Quoted(name).to_string();
+            RestoreError::Missing(alloc::format!("the exchange {name}"))
+        };
+        let destination = match binding.destination {
+            BindingTarget::Queue(name) => {
+                let key = vhost.queues.get(&name).copied().ok_or_else(|| {
+                    let name = Quoted(&name).to_string();
+                    RestoreError::Missing(alloc::format!("the queue {name}"))
+                })?;
+                Destination::Queue(key)
+            }
+            BindingTarget::Exchange(name) if vhost.exchanges.contains_key(&name) => {
+                Destination::Exchange(name)
+            }
+            BindingTarget::Exchange(name) => return Err(exchange_missing(&name)),
+        };
+        if !vhost.exchanges.contains_key(&binding.source) {
+            return Err(exchange_missing(&binding.source));
+        }
+        let (key, arguments) = (binding.routing_key, binding.arguments);
+        Ok((
+            vhost,
+            binding.source,
+            Binding::new(destination, key, arguments),
+        ))
+    }
+
+    fn apply_message(
+        &self,
+        message: DurableMessage,
+        messages: &mut Messages,
+    ) -> Result<(), RestoreError> {
+        let queue = message.queue;
+        if !self.queues.contains_key(&QueueKey(queue)) {
+            let missing = alloc::format!("the queue with the number {queue}");
+            return Err(RestoreError::Missing(missing));
+        }
+        let since_origin = |millis: u64| {
+            let millis = millis.saturating_sub(self.config.epoch.saturating_mul(1000));
+            Instant::from_nanos(millis.saturating_mul(1_000_000))
+        };
+        // Does not fail: `EncodedProperties` decode.
+        let properties = message.properties.decode().unwrap_or_default();
+        let envelope = Envelope {
+            exchange: message.exchange,
+            routing_key: message.routing_key,
+            more_keys: message.more_keys,
+            priority: properties.priority.unwrap_or(0),
+            expiration: None,
+            persistent: properties.delivery_mode == Some(2),
+        };
+        let entry = Entry {
+            seq: message.state.position,
+            number: message.number,
+            message: Message::new(envelope, message.properties, message.body, &self.memory),
+            redelivered: message.state.redelivered,
+            delivery_count: message.state.requeues,
+            expires: message.expires.map(since_origin),
+        };
+        let of_queue = messages.entry(queue).or_default();
+        of_queue.insert(message.number, (entry, message.state));
+        Ok(())
+    }
+
+    /// Adds the ready messages to their queues. Returns the unacknowledged ones.
+    fn insert_messages(&mut self, messages: Messages) -> Vec<Unacked> {
+        let mut unacked = Vec::new();
+        for (number, messages) in messages {
+            let key = QueueKey(number);
+            let Some(queue) = self.queues.get_mut(&key) else {
+                continue;
+            };
+            let mut messages: Vec<(Entry, MessageState)> = messages.into_values().collect();
+            // Each message is then the last of its level, and none is moved.
+            messages.sort_unstable_by_key(|(_, state)| state.position);
+            for (mut entry, state) in messages {
+                entry.seq = state.position;
+                entry.redelivered = state.redelivered;
+                entry.delivery_count = state.requeues;
+                if state.unacked {
+                    queue.restore_seq(&entry);
+                    unacked.push(Unacked {
+                        tag: 0,
+                        queue: key,
+                        consumer: None,
+                        consumer_tag: None,
+                        entry,
+                    });
+                } else if state.returned {
+                    queue.restore(entry, Place::Returned);
+                } else {
+                    queue.restore(entry, Place::Ordinary);
+                }
+            }
+        }
+        unacked
+    }
+
+    /// Marks all messages of classic queues as redelivered: their deliveries are not recorded.
+    fn mark_redelivered(&mut self) {
+        for (key, queue) in &mut self.queues {
+            if queue.arguments.kind == QueueKind::Classic {
+                queue.mark_redelivered();
+                for (place, entry) in queue.entries() {
+                    self.journal.requeued(*key, queue, entry, place);
+                }
+            }
+        }
+    }
+}
+
+fn missing_message(queue: u64, message: u64) -> RestoreError {
+    RestoreError::Missing(alloc::format!(
+        "the message {message} of the queue with the number {queue}"
+    ))
+}
+
+fn find(
+    messages: &mut Messages,
+    queue: u64,
+    message: u64,
+) -> Result<&mut (Entry, MessageState), RestoreError> {
+    let of_queue = messages.get_mut(&queue);
+    let found = of_queue.and_then(|messages| messages.get_mut(&message));
+    found.ok_or_else(|| missing_message(queue, message))
+}

@@ -1,0 +1,304 @@
+//! The file: tables of changes, by the entities that they are about.
+
+use std::{
+    fmt, fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use amqp_broker::{BindingTarget, Change};
+use bytes::BytesMut;
+use redb::{
+    Database, DatabaseError, ReadableTable, StorageError, Table, TableDefinition, TableError,
+    WriteTransaction,
+};
+
+use super::StoreError;
+
+/// The version of the tables and of the bytes in them.
+const FORMAT: u64 = 1;
+
+/// The size from which a file is compacted, if most of it is free, in bytes.
+const COMPACT_FROM: u64 = 4 << 20;
+
+/// The cache of the file, in bytes. Reading is rare: the broker has everything in memory.
+const CACHE: usize = 8 << 20;
+
+type Bytes = &'static [u8];
+
+/// The number of a queue, and of a message in it.
+type MessageKey = (u64, u64);
+
+const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
+/// `ExchangeDeclared`, by virtual host and name.
+const EXCHANGES: TableDefinition<'_, (&str, &str), Bytes> = TableDefinition::new("exchanges");
+/// `QueueDeclared`, by number.
+const QUEUES: TableDefinition<'_, u64, Bytes> = TableDefinition::new("queues");
+/// `Bound`, which is the key.
+const BINDINGS: TableDefinition<'_, Bytes, ()> = TableDefinition::new("bindings");
+/// `Enqueued`.
+const MESSAGES: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("messages");
+/// The last `Delivered` or `Requeued` of a message.
+const STATES: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("states");
+
+const FORMAT_KEY: &str = "format";
+
+/// 1 if the last change is `Stopped`.
+const STOPPED_KEY: &str = "stopped";
+
+/// The file of a store.
+pub(super) struct StoreFile {
+    path: PathBuf,
+    database: Database,
+}
+
+impl StoreFile {
+    /// Opens or creates a file. Returns it with the changes that lead to its state.
+    pub(super) fn open(path: &Path) -> Result<(Self, Vec<Change>), StoreError> {
+        guarded(path, || Self::try_open(path))
+    }
+
+    fn try_open(path: &Path) -> Result<(Self, Vec<Change>), StoreError> {
+        let opened = Database::builder()
+            .set_cache_size(CACHE)
+            .create_with_file_format_v3(true)
+            .create(path);
+        let database = opened.map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::AlreadyOpen(path.into()),
+            other => failed(path, other),
+        })?;
+        let mut file = Self {
+            path: path.into(),
+            database,
+        };
+        let found = file.begin().map_err(|error| failed(path, error))?;
+        if found != FORMAT {
+            return Err(StoreError::Format {
+                path: path.into(),
+                found,
+                known: FORMAT,
+            });
+        }
+        let records = file.records().map_err(|error| failed(path, error))?;
+        let changes = records.iter().map(|record| Change::decode(record));
+        let changes = changes.collect::<Result<Vec<Change>, _>>();
+        let changes = changes.map_err(|problem| StoreError::Record {
+            path: path.into(),
+            problem,
+        })?;
+        file.compact().map_err(|error| failed(path, error))?;
+        Ok((file, changes))
+    }
+
+    /// Creates the tables of a new file. Returns the format of the file.
+    fn begin(&self) -> Result<u64, Problem> {
+        let write = self.database.begin_write()?;
+        let format = {
+            let mut tables = Tables::open(&write)?;
+            let format = tables.about.get(FORMAT_KEY)?.map(|found| found.value());
+            if format.is_none() {
+                tables.about.insert(FORMAT_KEY, FORMAT)?;
+            }
+            format.unwrap_or(FORMAT)
+        };
+        write.commit()?;
+        Ok(format)
+    }
+
+    /// Reads all changes, in an order in which each follows those that it depends on.
+    fn records(&self) -> Result<Vec<Vec<u8>>, Problem> {
+        let read = self.database.begin_read()?;
+        let mut records = Vec::new();
+        for entry in read.open_table(EXCHANGES)?.iter()? {
+            records.push(entry?.1.value().to_vec());
+        }
+        for entry in read.open_table(QUEUES)?.iter()? {
+            records.push(entry?.1.value().to_vec());
+        }
+        for entry in read.open_table(BINDINGS)?.iter()? {
+            records.push(entry?.0.value().to_vec());
+        }
+        for table in [MESSAGES, STATES] {
+            for entry in read.open_table(table)?.iter()? {
+                records.push(entry?.1.value().to_vec());
+            }
+        }
+        let stopped = read.open_table(ABOUT)?.get(STOPPED_KEY)?;
+        if stopped.is_some_and(|stopped| stopped.value() == 1) {
+            records.push(encoded(&Change::Stopped));
+        }
+        Ok(records)
+    }
+
+    /// Returns free space to the system, if most of the file is free.
+    fn compact(&mut self) -> Result<(), Problem> {
+        let size = fs::metadata(&self.path).map_or(0, |file| file.len());
+        if size < COMPACT_FROM {
+            return Ok(());
+        }
+        let write = self.database.begin_write()?;
+        let stored = write.stats()?.stored_bytes();
+        write.abort()?;
+        if stored < size / 2 {
+            self.database.compact()?;
+        }
+        Ok(())
+    }
+
+    /// Writes changes to the disk, all or none.
+    pub(super) fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
+        guarded(&self.path, || {
+            self.try_write(changes)
+                .map_err(|error| failed(&self.path, error))
+        })
+    }
+
+    fn try_write(&self, changes: &[Change]) -> Result<(), Problem> {
+        let write = self.database.begin_write()?;
+        {
+            let mut tables = Tables::open(&write)?;
+            for change in changes {
+                tables.apply(change)?;
+            }
+            let stopped = u64::from(changes.last() == Some(&Change::Stopped));
+            let before = tables.about.get(STOPPED_KEY)?.map(|before| before.value());
+            if before != Some(stopped) {
+                tables.about.insert(STOPPED_KEY, stopped)?;
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+}
+
+/// The text of an error of the database.
+struct Problem(String);
+
+impl<E: std::error::Error> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn failed(path: &Path, problem: impl fmt::Display) -> StoreError {
+    StoreError::File {
+        path: path.into(),
+        problem: problem.to_string(),
+    }
+}
+
+/// Runs `act`, and returns its panic as an error: redb panics at corrupt pages of some kinds.
+fn guarded<T>(path: &Path, act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    // After a panic nothing of the database is used again.
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no reason");
+        Err(failed(
+            path,
+            format_args!("it is corrupt, or cannot be written: {text}"),
+        ))
+    })
+}
+
+/// The tables in a transaction.
+struct Tables<'a> {
+    about: Table<'a, &'static str, u64>,
+    exchanges: Table<'a, (&'static str, &'static str), Bytes>,
+    queues: Table<'a, u64, Bytes>,
+    bindings: Table<'a, Bytes, ()>,
+    messages: Table<'a, MessageKey, Bytes>,
+    states: Table<'a, MessageKey, Bytes>,
+}
+
+impl<'a> Tables<'a> {
+    fn open(write: &'a WriteTransaction) -> Result<Self, TableError> {
+        Ok(Self {
+            about: write.open_table(ABOUT)?,
+            exchanges: write.open_table(EXCHANGES)?,
+            queues: write.open_table(QUEUES)?,
+            bindings: write.open_table(BINDINGS)?,
+            messages: write.open_table(MESSAGES)?,
+            states: write.open_table(STATES)?,
+        })
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<(), StorageError> {
+        match change {
+            Change::ExchangeDeclared(exchange) => {
+                let key = (exchange.vhost.as_str(), exchange.name.as_str());
+                self.exchanges.insert(key, &*encoded(change))?;
+            }
+            Change::ExchangeDeleted { vhost, name } => {
+                self.exchanges.remove((vhost.as_str(), name.as_str()))?;
+                self.unbind(vhost, name, &BindingTarget::Exchange(name.clone()))?;
+            }
+            Change::QueueDeclared(queue) => {
+                self.queues.insert(queue.number, &*encoded(change))?;
+            }
+            Change::QueueDeleted { queue } => self.delete_queue(*queue)?,
+            Change::Bound(_) => {
+                self.bindings.insert(&*encoded(change), ())?;
+            }
+            Change::Unbound(binding) => {
+                let bound = encoded(&Change::Bound(binding.clone()));
+                self.bindings.remove(&*bound)?;
+            }
+            Change::Enqueued(message) => {
+                let key = (message.queue, message.number);
+                self.messages.insert(key, &*encoded(change))?;
+            }
+            Change::Delivered { queue, message } | Change::Requeued { queue, message, .. } => {
+                self.states.insert((*queue, *message), &*encoded(change))?;
+            }
+            Change::Removed { queue, message } => {
+                self.messages.remove((*queue, *message))?;
+                self.states.remove((*queue, *message))?;
+            }
+            // In the table `about`. Changes of later versions of the broker have no table yet.
+            Change::Stopped | Change::Started | _ => {}
+        }
+        Ok(())
+    }
+
+    fn delete_queue(&mut self, number: u64) -> Result<(), StorageError> {
+        let record = self.queues.remove(number)?;
+        let declared = record.map(|record| Change::decode(record.value()));
+        let all = (number, 0)..=(number, u64::MAX);
+        self.messages.retain_in(all.clone(), |_, _| false)?;
+        self.states.retain_in(all, |_, _| false)?;
+        if let Some(Ok(Change::QueueDeclared(queue))) = declared {
+            // The default exchange has no stored bindings.
+            self.unbind(&queue.vhost, "", &BindingTarget::Queue(queue.name))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the bindings from an exchange, and those to a destination.
+    fn unbind(
+        &mut self,
+        vhost: &str,
+        source: &str,
+        destination: &BindingTarget,
+    ) -> Result<(), StorageError> {
+        self.bindings.retain(|record, ()| {
+            let Ok(Change::Bound(binding)) = Change::decode(record) else {
+                return true;
+            };
+            let gone = binding.source == *source || binding.destination == *destination;
+            !(gone && binding.vhost == vhost)
+        })
+    }
+}
+
+fn encoded(change: &Change) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    change.encode(&mut bytes);
+    bytes.into()
+}
