@@ -73,7 +73,7 @@ pub struct QueueInfo {
     pub owner: Option<ConnectionKey>,
     /// The arguments of its declaration.
     pub arguments: FieldTable,
-    /// The number of ready messages.
+    /// The number of ready messages, or of those in a stream.
     pub ready: usize,
     /// The number of unacknowledged messages.
     pub unacked: u64,
@@ -244,7 +244,10 @@ impl Broker {
             internal: exchange.internal,
             arguments: exchange.arguments.clone(),
         });
-        let queues = vhost.queues.values().filter_map(|key| self.queues.get(key));
+        let queues = vhost.queues.values().filter_map(|key| {
+            let queue = self.queues.get(key)?;
+            Some(inspect_queue(queue, self.message_count(*key)))
+        });
         let bindings = vhost.exchanges.iter().flat_map(|(source, exchange)| {
             exchange.bindings().iter().filter_map(|binding| {
                 let destination = match &binding.destination {
@@ -264,13 +267,13 @@ impl Broker {
         VhostInfo {
             name: vhost.name.clone(),
             exchanges: exchanges.collect(),
-            queues: queues.map(inspect_queue).collect(),
+            queues: queues.collect(),
             bindings: bindings.collect(),
         }
     }
 }
 
-fn inspect_queue(queue: &Queue) -> QueueInfo {
+fn inspect_queue(queue: &Queue, ready: usize) -> QueueInfo {
     let consumers = queue.consumers.iter().map(|(key, consumer)| ConsumerInfo {
         tag: consumer.tag.clone(),
         connection: consumer.channel.connection,
@@ -288,7 +291,7 @@ fn inspect_queue(queue: &Queue) -> QueueInfo {
         auto_delete: queue.auto_delete,
         owner: queue.owner,
         arguments: queue.table.clone(),
-        ready: queue.len(),
+        ready,
         unacked: queue.unacked,
         consumers: consumers.collect(),
     }

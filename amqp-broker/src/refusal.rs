@@ -67,6 +67,22 @@ impl Refusal {
         Self::new(ReplyCode::COMMAND_INVALID, text)
     }
 
+    /// Refuses a request that crashes the channel in RabbitMQ: its text is the name of the code.
+    pub(crate) fn internal() -> Self {
+        Self {
+            code: ReplyCode::INTERNAL_ERROR,
+            text: "INTERNAL_ERROR".into(),
+        }
+    }
+
+    /// Refuses a request that streams do not support
+    /// (<https://www.rabbitmq.com/docs/streams#limitations>).
+    pub(crate) fn of_stream(request: &str, queue: &Resource<'_>) -> Self {
+        Self::not_implemented(format_args!(
+            "{request} not supported by stream queues {queue}"
+        ))
+    }
+
     /// Refuses an operation on the default exchange, which supports only publishing.
     pub(crate) fn default_exchange() -> Self {
         Self::access_refused("operation not permitted on the default exchange")

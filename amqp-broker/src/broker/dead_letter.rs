@@ -105,8 +105,11 @@ impl Broker {
         let properties = EncodedProperties::from(&properties);
         let letter = Message::new(envelope, properties, message.body.clone(), &self.memory);
         for key in queues {
-            // A queue that rejects the message is skipped.
-            self.enqueue(key, &letter);
+            // A queue that rejects the message is skipped, and so is a stream: RabbitMQ 3.10 loses
+            // messages that are dead-lettered to one.
+            if !self.streams.contains_key(&key) {
+                self.enqueue(key, &letter);
+            }
         }
     }
 }

@@ -110,6 +110,7 @@ impl Broker {
         let Some(mut queue) = self.queues.remove(&key) else {
             return 0;
         };
+        self.streams.remove(&key);
         if let Some(at) = queue.deadline {
             self.deadlines.remove(&(at, key));
         }

@@ -5,6 +5,7 @@ pub(crate) mod dispatch;
 mod handshake;
 mod lifetime;
 mod reading;
+mod streams;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -21,7 +22,7 @@ use crate::{
     keys::{ChannelKey, ConnectionKey, QueueKey},
     model::{
         channel::Channel, conn_state::ConnState, exchange::Exchange, message::MemoryMeter,
-        queue::Queue, vhost::Vhost,
+        queue::Queue, stream::Stream, vhost::Vhost,
     },
     random::Random,
     refusal::{Outcome, Refusal},
@@ -40,6 +41,8 @@ pub struct Broker {
     pub(crate) connections: BTreeMap<ConnectionKey, ConnState>,
     pub(crate) vhosts: BTreeMap<String, Vhost>,
     pub(crate) queues: BTreeMap<QueueKey, Queue>,
+    /// The logs of the queues that are streams.
+    pub(crate) streams: BTreeMap<QueueKey, Stream>,
     /// The deadlines of queues, at most one for each queue.
     deadlines: BTreeSet<(Instant, QueueKey)>,
     /// The queues that are scheduled for processing.
@@ -118,6 +121,7 @@ impl Broker {
             connections: BTreeMap::new(),
             vhosts,
             queues: BTreeMap::new(),
+            streams: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             due: VecDeque::new(),
             turn: 0,
@@ -315,6 +319,15 @@ impl Broker {
             self.wake(key);
         }
         self.finish();
+    }
+
+    /// Returns the time of day, in milliseconds since the Unix epoch.
+    pub(crate) const fn unix_millis(&self) -> u64 {
+        let elapsed = self.now.as_nanos() / 1_000_000;
+        self.config
+            .epoch
+            .saturating_mul(1000)
+            .saturating_add(elapsed)
     }
 
     /// Returns an unused key for a queue or a consumer.

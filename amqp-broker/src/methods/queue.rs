@@ -17,6 +17,7 @@ use crate::{
         arguments::{QueueArguments, QueueKind, check_equivalent},
         exchange::{Binding, Destination},
         queue::{Declared, Queue},
+        stream::Stream,
     },
     permission::Access,
     refusal::{Outcome, Refusal, quoted, short},
@@ -65,12 +66,18 @@ impl Broker {
         };
         self.channel(at)?.last_queue = Some(name.clone());
         let now = self.now;
+        let messages = self.message_count(found);
         if let Some(queue) = self.queues.get_mut(&found) {
             queue.used = now;
+            // RabbitMQ does not count the consumers of a stream.
+            let consumers = match queue.arguments.kind {
+                QueueKind::Stream => 0,
+                QueueKind::Classic | QueueKind::Quorum => queue.consumers.len(),
+            };
             let declared = queue::DeclareOk {
                 queue: name,
-                message_count: count(queue.len()),
-                consumer_count: count(queue.consumers.len()),
+                message_count: count(messages),
+                consumer_count: count(consumers),
             };
             self.reply(at, no_wait, &declared);
         }
@@ -120,7 +127,8 @@ impl Broker {
                 return Err(Refusal::inequivalent(name, &resource, received, current));
             }
         }
-        check_equivalent(&queue.table, &declare.arguments, &resource)
+        let kind = queue.arguments.kind;
+        check_equivalent(kind, &queue.table, &declare.arguments, &resource)
     }
 
     fn create_queue(
@@ -141,23 +149,13 @@ impl Broker {
         let vhost = self.vhost(key)?;
         let resource = vhost.queue_named(&name);
         let arguments = QueueArguments::read(&declare.arguments, &resource)?;
-        if arguments.kind == QueueKind::Quorum {
-            if named_by == NamedBy::Server {
-                return Err(Refusal::precondition(
-                    "Cannot declare a server-named queue for type rabbit_quorum_queue",
-                ));
-            }
-            let wrong = [
-                (declare.auto_delete, "auto-delete"),
-                (declare.exclusive, "exclusive-owner"),
-                (!declare.durable, "non-durable"),
-            ];
-            if let Some((_, property)) = wrong.iter().find(|(wrong, _)| *wrong) {
-                return Err(Refusal::precondition(format_args!(
-                    "invalid property '{property}' for {resource}"
-                )));
-            }
+        if arguments.kind != QueueKind::Classic && named_by == NamedBy::Server {
+            return Err(Refusal::precondition(format_args!(
+                "Cannot declare a server-named queue for type {}",
+                arguments.kind.module()
+            )));
         }
+        arguments.check_declaration(&declare, &resource)?;
         if let Some(target) = &arguments.dead_letter {
             self.check_queue(key, Access::Read, &name)?;
             self.check_exchange(key, Access::Write, &target.exchange)?;
@@ -181,6 +179,9 @@ impl Broker {
             self.conn(key)?.exclusive.insert(queue);
         }
         self.vhost_mut(key)?.queues.insert(name, queue);
+        if let Some(retention) = declared.arguments.retention() {
+            self.streams.insert(queue, Stream::new(retention));
+        }
         self.queues.insert(queue, Queue::new(declared, self.now));
         Ok(queue)
     }
@@ -230,6 +231,10 @@ impl Broker {
         self.check_queue(key, Access::Read, &name)?;
         let found = self.find_queue(key, &name)?;
         self.check_owner(key, found)?;
+        if self.streams.contains_key(&found) {
+            let resource = self.vhost(key)?.queue_named(&name);
+            return Err(Refusal::of_stream("queue.purge", &resource));
+        }
         let purged = self.queues.get_mut(&found).map_or(0, Queue::purge);
         self.schedule(found);
         let message_count = count(purged);
@@ -246,7 +251,10 @@ impl Broker {
         // (<https://www.rabbitmq.com/docs/specification>).
         if let Ok(found) = self.find_queue(key, &name) {
             self.check_owner(key, found)?;
-            if let Some(queue) = self.queues.get(&found) {
+            // RabbitMQ ignores the conditions on a stream, and does not count its messages.
+            if let Some(queue) = self.queues.get(&found)
+                && queue.arguments.kind != QueueKind::Stream
+            {
                 let resource = self.vhost(key)?.queue_named(&name);
                 let refuse =
                     |problem| Err(Refusal::precondition(format_args!("{resource} {problem}")));

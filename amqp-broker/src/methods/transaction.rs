@@ -45,7 +45,7 @@ impl Broker {
         }
         for mut settlement in transaction.settlements {
             settlement.deliveries.sort_by_key(|unacked| unacked.tag);
-            self.settle_now(at, settlement.kind, settlement.deliveries);
+            self.settle_now(at, settlement.kind, settlement.deliveries)?;
         }
         if !accepted {
             return Err(Refusal::precondition("partial tx completion"));

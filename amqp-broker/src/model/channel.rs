@@ -24,7 +24,15 @@ pub(crate) struct Unacked {
     pub(crate) consumer: Option<ConsumerKey>,
     /// The tag of that consumer.
     pub(crate) consumer_tag: Option<ShortStr>,
-    pub(crate) entry: Entry,
+    /// `Some` if the message was taken from its queue; a stream keeps it.
+    pub(crate) entry: Option<Entry>,
+}
+
+impl Unacked {
+    /// Returns whether it counts towards the prefetch limit of its channel.
+    pub(crate) const fn is_counted(&self) -> bool {
+        self.consumer.is_some() && self.entry.is_some()
+    }
 }
 
 /// The target of a consumer tag.
@@ -51,7 +59,7 @@ pub(crate) struct Channel {
     /// The prefetch limit of all consumers together; 0 for no limit
     /// (<https://www.rabbitmq.com/docs/consumer-prefetch>).
     pub(crate) global_prefetch: u16,
-    /// The unacknowledged deliveries that count towards it: all but those of `basic.get`.
+    /// The unacknowledged deliveries that count towards it: those to consumers, except of streams.
     pub(crate) counted: u64,
     /// The last declared queue, which an empty queue name means.
     pub(crate) last_queue: Option<ShortStr>,

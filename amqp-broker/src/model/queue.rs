@@ -56,11 +56,15 @@ pub(crate) struct Consumer {
     /// `Some` while it is blocked and not in the round-robin: the block counter of its queue at
     /// that time.
     pub(crate) blocked_since: Option<u64>,
+    /// The offset of the next message to read: `Some` for a consumer of a stream.
+    pub(crate) next_offset: Option<u64>,
     /// The turn of its last delivery, by the count of the broker; 0 before the first.
     pub(crate) served: u64,
     pub(crate) arguments: FieldTable,
 }
 
+/// A queue. Of a stream it has the declaration and the consumers; the messages are in its
+/// [`Stream`](super::stream::Stream).
 #[derive(Debug)]
 pub(crate) struct Queue {
     declared: Declared,
@@ -179,7 +183,8 @@ impl Queue {
     pub(crate) fn requeue(&mut self, mut entry: Entry, cause: RequeueCause) {
         entry.redelivered = true;
         match self.arguments.kind {
-            QueueKind::Classic => self.insert(entry),
+            // A stream keeps its messages, so that none is requeued.
+            QueueKind::Classic | QueueKind::Stream => self.insert(entry),
             QueueKind::Quorum => {
                 self.last_seq += 1;
                 entry.seq = self.last_seq;
@@ -343,6 +348,14 @@ impl Queue {
         }
     }
 
+    /// Returns all consumers to the round-robin, in the order of their keys.
+    pub(crate) fn join_all(&mut self) {
+        let keys: Vec<ConsumerKey> = self.consumers.keys().copied().collect();
+        for key in keys {
+            self.join_round_robin(key);
+        }
+    }
+
     fn leave_round_robin(&mut self, key: ConsumerKey, priority: i64) {
         if let Some(level) = self.round_robin.get_mut(&Reverse(priority)) {
             level.retain(|waiting| *waiting != key);
@@ -409,6 +422,7 @@ impl Consumer {
             priority: 0,
             prefetch,
             unacked: 0,
+            next_offset: None,
             blocked_since: Some(0), // until `join_round_robin`
             served: 0,
             arguments,

@@ -14,3 +14,4 @@ mod publishing;
 mod queues;
 mod rig;
 mod settings;
+mod streams;
