@@ -1,6 +1,7 @@
 //! The configuration of a broker.
 
 use alloc::{collections::BTreeMap, string::String, vec, vec::Vec};
+use core::time::Duration;
 
 use amqp_core::{
     server,
@@ -37,6 +38,10 @@ pub struct Config {
     pub limits: Limits,
     /// The behaviour that differs between versions of RabbitMQ. Default that of 3.10.
     pub rules: Rules,
+    /// The time after which a channel is closed because a delivery is not acknowledged. `None`
+    /// disables it. Default 30 minutes, as in RabbitMQ, which checks once a minute
+    /// (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+    pub consumer_timeout: Option<Duration>,
     /// The seed of generated names and of faults. Default 0.
     pub seed: u64,
     /// The time of day at [`Instant::ORIGIN`](amqp_core::Instant::ORIGIN), in seconds since the
@@ -56,6 +61,7 @@ impl Default for Config {
             users: vec![User::new("guest", "guest").may("/", Permissions::all())],
             limits: Limits::default(),
             rules: Rules::default(),
+            consumer_timeout: Some(Duration::from_secs(30 * 60)),
             seed: 0,
             epoch: 0,
         }
@@ -95,6 +101,13 @@ impl Config {
     #[must_use]
     pub fn rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
+        self
+    }
+
+    /// Sets `consumer_timeout`.
+    #[must_use]
+    pub fn consumer_timeout(mut self, consumer_timeout: impl Into<Option<Duration>>) -> Self {
+        self.consumer_timeout = consumer_timeout.into();
         self
     }
 

@@ -17,6 +17,8 @@ use amqp_core::{
 pub(crate) struct Refusal {
     pub(crate) code: ReplyCode,
     pub(crate) text: String,
+    /// Whether the channel crashes in RabbitMQ: the close then names no method.
+    pub(crate) is_crash: bool,
 }
 
 /// The end of a text that is truncated to a short string (section 4.2.5.3 of the specification).
@@ -40,7 +42,11 @@ impl Refusal {
             }
             text.push_str(DOTS);
         }
-        Self { code, text }
+        Self {
+            code,
+            text,
+            is_crash: false,
+        }
     }
 
     pub(crate) fn not_found(text: impl fmt::Display) -> Self {
@@ -72,6 +78,7 @@ impl Refusal {
         Self {
             code: ReplyCode::INTERNAL_ERROR,
             text: "INTERNAL_ERROR".into(),
+            is_crash: true,
         }
     }
 

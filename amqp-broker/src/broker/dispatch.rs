@@ -6,7 +6,7 @@ use alloc::{
     vec::Vec,
 };
 
-use amqp_core::{ChannelId, Instant, protocol::basic};
+use amqp_core::{ChannelId, Instant, protocol::basic, wire::FieldTable};
 
 use super::{Broker, dead_letter::Reason};
 use crate::{
@@ -43,9 +43,16 @@ impl Broker {
             }
             return false;
         }
-        queue.push(message.clone(), self.now);
-        self.schedule(key);
+        self.store(key, message);
         true
+    }
+
+    /// Adds a message to a queue, even if it is full.
+    pub(super) fn store(&mut self, key: QueueKey, message: &Arc<Message>) {
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.push(message.clone(), self.now);
+            self.schedule(key);
+        }
     }
 
     /// Processes a queue after a change, in one turn: delivers messages, drops those that have
@@ -78,6 +85,9 @@ impl Broker {
         }
         self.expire_messages(key, self.now);
         self.drop_surplus(key);
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.update_rejecting();
+        }
         self.set_deadline(key);
         false
     }
@@ -127,7 +137,7 @@ impl Broker {
         let connections = &mut self.connections;
         let consumer_key = queue.next_consumer(|_, consumer| can_take(connections, consumer))?;
         let entry = queue.pop()?;
-        let added = delivery_count(queue, &entry);
+        let added = delivery_count(queue, &entry).filter(|_| entry.redelivered);
         let message = entry.message.clone();
         self.deliver(key, consumer_key, &message, Some(entry), added)
     }
@@ -164,6 +174,7 @@ impl Broker {
                 consumer: Some(consumer_key),
                 consumer_tag: Some(method.consumer_tag.clone()),
                 entry,
+                at: self.now,
             };
             channel.counted += u64::from(unacked.is_counted());
             channel.unacked.push_back(unacked);
@@ -172,6 +183,9 @@ impl Broker {
         }
         send_message(conn, to, &method, message, added);
         self.wake(to.connection);
+        if !no_ack {
+            self.watch_acks(to);
+        }
         Some(message.body.len())
     }
 
@@ -358,7 +372,8 @@ pub(crate) struct AddedHeader {
     pub(crate) value: u64,
 }
 
-/// Returns `x-delivery-count`, the number of requeues of a message: `Some` for a quorum queue
+/// Returns `x-delivery-count`, the number of requeues of a message: `Some` for a quorum queue.
+/// Replies to `basic.get` always have it, deliveries to consumers from the second one
 /// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
 pub(crate) fn delivery_count(queue: &Queue, entry: &Entry) -> Option<AddedHeader> {
     (queue.arguments.kind == QueueKind::Quorum).then_some(AddedHeader {
@@ -389,7 +404,18 @@ pub(crate) fn send_message<M: amqp_core::ServerSent>(
             let headers = properties.headers.get_or_insert_default();
             let value = i64::try_from(added.value).unwrap_or(i64::MAX);
             headers.insert(crate::refusal::short(added.name), value);
+            *headers = sorted(headers);
             machine.send_content(method, &properties, body)
         }
     };
+}
+
+/// Sorts the fields by name, as RabbitMQ does.
+pub(super) fn sorted(table: &FieldTable) -> FieldTable {
+    let mut fields: Vec<_> = table.iter().collect();
+    fields.sort_by_key(|(name, _)| *name);
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }

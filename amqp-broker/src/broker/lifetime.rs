@@ -56,11 +56,13 @@ impl Broker {
         let Some(channel) = conn.channels.remove(&key.id.number()) else {
             return;
         };
-        self.teardown_channel(channel);
+        self.teardown_channel(key.connection, channel);
     }
 
     /// Releases everything that a removed channel holds.
-    fn teardown_channel(&mut self, mut channel: Channel) {
+    fn teardown_channel(&mut self, connection: ConnectionKey, mut channel: Channel) {
+        let id = channel.id;
+        self.unwatch_acks(ChannelKey { connection, id }, &mut channel);
         if let Some(address) = channel.reply_address.take() {
             self.reply_addresses.remove(&address);
         }
@@ -95,7 +97,7 @@ impl Broker {
         let channels = core::mem::take(&mut conn.channels);
         let queues = core::mem::take(&mut conn.exclusive);
         for channel in channels.into_values() {
-            self.teardown_channel(channel);
+            self.teardown_channel(key, channel);
         }
         for queue in queues {
             self.delete_queue(queue);

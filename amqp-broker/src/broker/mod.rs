@@ -1,5 +1,6 @@
 //! The broker: the calls of its drivers, and their results.
 
+mod ack_timeout;
 mod dead_letter;
 pub(crate) mod dispatch;
 mod handshake;
@@ -45,6 +46,8 @@ pub struct Broker {
     pub(crate) streams: BTreeMap<QueueKey, Stream>,
     /// The deadlines of queues, at most one for each queue.
     deadlines: BTreeSet<(Instant, QueueKey)>,
+    /// The deadlines of acknowledgements, at most one for each channel.
+    ack_deadlines: BTreeSet<(Instant, ChannelKey)>,
     /// The queues that are scheduled for processing.
     due: VecDeque<QueueKey>,
     /// The number of turns that queues have taken.
@@ -123,6 +126,7 @@ impl Broker {
             queues: BTreeMap::new(),
             streams: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            ack_deadlines: BTreeSet::new(),
             due: VecDeque::new(),
             turn: 0,
             resumed: VecDeque::new(),
@@ -239,10 +243,12 @@ impl Broker {
     }
 
     /// Returns the time for [`handle_timeout`](Self::handle_timeout): `Some` while a message or a
-    /// queue has an expiry. Any call may change it.
+    /// queue has an expiry, or a delivery is unacknowledged. Any call may change it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let of_queues = self.deadlines.first().map(|(at, _)| *at);
+        let of_channels = self.ack_deadlines.first().map(|(at, _)| *at);
+        of_queues.into_iter().chain(of_channels).min()
     }
 
     /// Returns the time for [`handle_connection_timeout`](Self::handle_connection_timeout), and its
@@ -290,7 +296,8 @@ impl Broker {
 
     // Internal operations.
 
-    /// Advances the clock, and schedules the queues with deadlines that have passed.
+    /// Advances the clock, schedules the queues with deadlines that have passed, and closes the
+    /// channels with overdue acknowledgements.
     fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
         while let Some(&(at, key)) = self.deadlines.first() {
@@ -303,6 +310,7 @@ impl Broker {
             }
             self.schedule(key);
         }
+        self.check_acks();
     }
 
     /// Applies `happen` to a connection's machine, and processes the resulting events.

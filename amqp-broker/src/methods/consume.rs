@@ -2,7 +2,7 @@
 //! `basic.cancel`, `basic.get`
 
 use amqp_core::{
-    protocol::basic,
+    protocol::{ReplyCode, basic},
     wire::{FieldTable, FieldValue, ShortStr},
 };
 
@@ -76,7 +76,11 @@ impl Broker {
             key: consumer_key,
         };
         channel.consumers.insert(tag.clone(), subscription);
-        let mut consumer = Consumer::new(at, tag.clone(), channel.prefetch, consume.arguments);
+        let prefetch = match channel.prefetch {
+            0 => read.default_prefetch,
+            prefetch => prefetch,
+        };
+        let mut consumer = Consumer::new(at, tag.clone(), prefetch, consume.arguments);
         consumer.no_ack = consume.no_ack;
         consumer.exclusive = consume.exclusive;
         consumer.priority = read.priority;
@@ -92,7 +96,8 @@ impl Broker {
 
     /// Checks that a queue accepts another consumer. An exclusive one must be the only one (section
     /// 1.8.3.3 of the protocol reference). A stream demands a prefetch limit and acknowledgements
-    /// (<https://www.rabbitmq.com/docs/streams#consuming>), and ignores `exclusive`.
+    /// (<https://www.rabbitmq.com/docs/streams#consuming>). It ignores `exclusive`, as a quorum
+    /// queue does.
     fn check_consumer(
         &self,
         at: ChannelKey,
@@ -125,7 +130,7 @@ impl Broker {
         let taken = queue.has_exclusive_consumer()
             || consume.exclusive
                 && (!queue.consumers.is_empty() || queue.arguments.single_active_consumer);
-        if taken && kind != QueueKind::Stream {
+        if taken && kind == QueueKind::Classic {
             return Err(Refusal::access_refused(format_args!(
                 "{resource} in exclusive use"
             )));
@@ -150,6 +155,7 @@ impl Broker {
                 &[StartAt::ARGUMENT]
             }
             QueueKind::Quorum => {
+                read.default_prefetch = 2000;
                 read.priority = read_priority(arguments, resource)?;
                 &[FAILOVER, StartAt::ARGUMENT]
             }
@@ -226,6 +232,19 @@ impl Broker {
             let resource = self.vhost(key)?.queue_named(&name);
             return Err(Refusal::of_stream("basic.get", &resource));
         }
+        if let Some(queue) = self.queues.get(&found)
+            && queue.arguments.kind == QueueKind::Quorum
+            && queue.arguments.single_active_consumer
+        {
+            let resource = self.vhost(key)?.queue_named(&name);
+            return Err(Refusal::new(
+                ReplyCode::RESOURCE_LOCKED,
+                format_args!(
+                    "cannot obtain access to locked {resource}. basic.get operations are not \
+                     supported by quorum queues with single active consumer"
+                ),
+            ));
+        }
         self.expire_messages(found, self.now);
         self.schedule(found);
         let now = self.now;
@@ -263,10 +282,14 @@ impl Broker {
                 consumer: None,
                 consumer_tag: None,
                 entry: Some(entry.clone()),
+                at: now,
             });
         }
         send_message(conn, at, &method, &entry.message, delivery_count);
         self.wake(key);
+        if !get.no_ack {
+            self.watch_acks(at);
+        }
         Ok(())
     }
 }
@@ -278,6 +301,8 @@ struct ConsumerArguments {
     priority: i64,
     /// `Some` for a stream: the offset of the first message to read.
     next_offset: Option<u64>,
+    /// The prefetch limit if the channel sets none; 0 for no limit.
+    default_prefetch: u16,
 }
 
 const PRIORITY: &str = "x-priority";

@@ -20,7 +20,7 @@ use crate::{
         stream::Stream,
     },
     permission::Access,
-    refusal::{Outcome, Refusal, quoted, short},
+    refusal::{Outcome, Refusal, Resource, quoted, short},
 };
 
 /// The pseudo-queue of direct reply-to (<https://www.rabbitmq.com/docs/direct-reply-to>).
@@ -256,6 +256,9 @@ impl Broker {
                 && queue.arguments.kind != QueueKind::Stream
             {
                 let resource = self.vhost(key)?.queue_named(&name);
+                if queue.arguments.kind == QueueKind::Quorum {
+                    check_unconditional(delete, &resource)?;
+                }
                 let refuse =
                     |problem| Err(Refusal::precondition(format_args!("{resource} {problem}")));
                 if delete.if_empty && !queue.is_empty() {
@@ -328,4 +331,19 @@ impl Broker {
 /// Converts a count to a method field; saturates at `u32::MAX`.
 pub(super) fn count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Refuses the conditions of a deletion, which quorum queues do not support.
+fn check_unconditional(delete: &queue::Delete, resource: &Resource<'_>) -> Outcome {
+    let conditions = [
+        (delete.if_unused, "if-unused"),
+        (delete.if_empty, "if-empty"),
+    ];
+    match conditions.iter().find(|(is_set, _)| *is_set) {
+        None => Ok(()),
+        Some((_, flag)) => Err(Refusal::not_implemented(format_args!(
+            "cannot delete {resource}. queue.delete operations with {flag} flag set are not \
+             supported by quorum queues"
+        ))),
+    }
 }

@@ -64,6 +64,7 @@ impl Broker {
         unacked.extend(channel.unacked.drain(..));
         unacked.sort_by_key(|unacked| unacked.tag);
         channel.unacked = unacked.into();
+        self.watch_acks(at);
         self.send(at, &tx::RollbackOk);
         Ok(())
     }

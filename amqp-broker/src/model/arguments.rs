@@ -30,7 +30,8 @@ pub(crate) struct QueueArguments {
     /// `Some` for a priority queue (<https://www.rabbitmq.com/docs/priority>).
     pub(crate) max_priority: Option<u8>,
     pub(crate) single_active_consumer: bool,
-    /// The maximum number of requeues of a message; quorum queues only
+    /// The maximum number of requeues of a message; quorum queues only. Not validated:
+    /// a value that is no number limits nothing
     /// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
     pub(crate) delivery_limit: Option<u64>,
     /// The maximum age of messages, in milliseconds; streams only.
@@ -185,7 +186,11 @@ impl QueueArguments {
         reader.count("x-max-in-memory-length")?;
         reader.count("x-max-in-memory-bytes")?;
         let max_priority = reader.priority()?;
-        let overflow = reader.overflow()?;
+        let overflow = match (kind, reader.overflow()?) {
+            // Not supported, and replaced by the default.
+            (QueueKind::Quorum, Overflow::RejectPublishDlx) => Overflow::DropHead,
+            (_, overflow) => overflow,
+        };
         reader.version_and_mode()?;
         let single_active_consumer = match reader.get("x-single-active-consumer") {
             None => false,
@@ -201,7 +206,10 @@ impl QueueArguments {
             &["client-local", "balanced", "random", "least-leaders"],
             "invalid_queue_locator_arg",
         )?;
-        let delivery_limit = reader.integer("x-delivery-limit")?;
+        let delivery_limit = reader.get("x-delivery-limit").map(|limit| {
+            let limit = limit.as_i64().unwrap_or(i64::MAX);
+            u64::try_from(limit).unwrap_or(0)
+        });
         kind.check_arguments(arguments, queue)?;
         Ok(Self {
             kind,
@@ -213,8 +221,7 @@ impl QueueArguments {
             dead_letter,
             max_priority,
             single_active_consumer,
-            // A negative limit means no limit.
-            delivery_limit: delivery_limit.and_then(|limit| u64::try_from(limit).ok()),
+            delivery_limit,
             max_age,
             segment_bytes,
         })

@@ -7,7 +7,7 @@ use alloc::{
 };
 use core::fmt;
 
-use amqp_core::{ChannelId, wire::ShortStr};
+use amqp_core::{ChannelId, Instant, wire::ShortStr};
 
 use super::{
     message::{Message, Reservation},
@@ -26,6 +26,8 @@ pub(crate) struct Unacked {
     pub(crate) consumer_tag: Option<ShortStr>,
     /// `Some` if the message was taken from its queue; a stream keeps it.
     pub(crate) entry: Option<Entry>,
+    /// The time of the delivery.
+    pub(crate) at: Instant,
 }
 
 impl Unacked {
@@ -53,6 +55,9 @@ pub(crate) struct Channel {
     pub(crate) delivered: u64,
     /// The unacknowledged deliveries, in the order of their tags.
     pub(crate) unacked: VecDeque<Unacked>,
+    /// The deadline for the first of them that is registered with the broker: never later than the
+    /// one that applies.
+    pub(crate) ack_deadline: Option<Instant>,
     pub(crate) consumers: BTreeMap<ShortStr, Subscription>,
     /// The prefetch limit of a new consumer; 0 for no limit.
     pub(crate) prefetch: u16,
@@ -207,6 +212,7 @@ impl Channel {
             id,
             delivered: 0,
             unacked: VecDeque::new(),
+            ack_deadline: None,
             consumers: BTreeMap::new(),
             prefetch: 0,
             global_prefetch: 0,

@@ -88,6 +88,9 @@ pub(crate) struct Queue {
     /// The single active consumer: `Some` if the queue has the argument and a consumer
     /// (<https://www.rabbitmq.com/docs/consumers#single-active-consumer>).
     active: Option<ConsumerKey>,
+    /// `true` while a quorum queue with the overflow `reject-publish` rejects messages: since it
+    /// exceeded its maximum length, until it has at most 80 % of it.
+    rejecting: bool,
     /// The time of the last use, for `x-expires`.
     pub(crate) used: Instant,
     /// The deadline that is registered with the broker.
@@ -131,6 +134,7 @@ impl Queue {
             round_robin: BTreeMap::new(),
             block_counter: 0,
             active: None,
+            rejecting: false,
             used: now,
             deadline: None,
             scheduled: false,
@@ -148,11 +152,32 @@ impl Queue {
         self.ready == 0
     }
 
-    /// Returns whether the queue is too full for another message, and rejects it.
+    /// Returns whether the queue is too full for another message, and rejects it. A quorum queue
+    /// accepts one beyond its maximum length, and then none for a while.
     pub(crate) fn rejects(&self, message: &Message) -> bool {
+        if self.arguments.kind == QueueKind::Quorum {
+            return self.rejecting;
+        }
         self.arguments.overflow != Overflow::DropHead && {
             let bytes = self.ready_bytes + message.body.len() as u64;
             self.is_over(self.ready as u64 + 1, bytes)
+        }
+    }
+
+    /// Updates whether a quorum queue rejects messages. Called when its messages were delivered.
+    pub(crate) fn update_rejecting(&mut self) {
+        let (len, bytes) = (self.ready as u64, self.ready_bytes);
+        let is_below = |limit: Option<u64>, value| {
+            limit.is_none_or(|limit| value <= limit - limit.div_ceil(5))
+        };
+        if self.arguments.overflow == Overflow::DropHead {
+            self.rejecting = false;
+        } else if self.is_over(len, bytes) {
+            self.rejecting = true;
+        } else if is_below(self.arguments.max_length, len)
+            && is_below(self.arguments.max_length_bytes, bytes)
+        {
+            self.rejecting = false;
         }
     }
 
@@ -319,12 +344,15 @@ impl Queue {
         Some(consumer)
     }
 
-    /// Chooses the single active consumer, if the queue has none: the oldest one of the highest
-    /// priority. It stays active until it is removed.
+    /// Chooses the single active consumer, if the queue has none: the oldest one, in a classic
+    /// queue of those with the highest priority. It stays active until it is removed.
     fn choose_active(&mut self) {
         if self.arguments.single_active_consumer && self.active.is_none() {
-            let best =
-                |(key, consumer): &(&ConsumerKey, &Consumer)| (Reverse(consumer.priority), **key);
+            let has_priorities = self.arguments.kind == QueueKind::Classic;
+            let best = |(key, consumer): &(&ConsumerKey, &Consumer)| {
+                let priority = has_priorities.then_some(Reverse(consumer.priority));
+                (priority, **key)
+            };
             self.active = self.consumers.iter().min_by_key(best).map(|(key, _)| *key);
         }
     }

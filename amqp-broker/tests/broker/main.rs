@@ -1,5 +1,6 @@
 //! The behaviour of the broker, seen by clients that are joined to it in memory.
 
+mod ack_timeout;
 mod connections;
 mod dead_letters;
 mod delivery;
@@ -12,6 +13,7 @@ mod limits;
 mod protocol_faults;
 mod publishing;
 mod queues;
+mod quorum;
 mod rig;
 mod settings;
 mod streams;
