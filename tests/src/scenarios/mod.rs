@@ -18,6 +18,7 @@ mod messages;
 mod pools;
 mod publishing;
 mod queues;
+mod streams;
 mod tls;
 mod tools;
 mod tutorials;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Case> {
         channels::cases(),
         exchanges::cases(),
         queues::cases(),
+        streams::cases(),
         publishing::cases(),
         messages::cases(),
         consuming::cases(),
