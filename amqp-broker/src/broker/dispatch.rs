@@ -250,13 +250,7 @@ impl Broker {
         }
         for delivery in deliveries {
             if let Some(queue) = self.queues.get_mut(&delivery.queue) {
-                queue.unacked = queue.unacked.saturating_sub(1);
-                let consumer = delivery
-                    .consumer
-                    .and_then(|key| queue.consumers.get_mut(&key));
-                if let Some(consumer) = consumer {
-                    consumer.unacked = consumer.unacked.saturating_sub(1);
-                }
+                queue.uncount(delivery.consumer);
             }
         }
     }
@@ -326,7 +320,7 @@ impl Broker {
         let Some(found) = self.queues.get_mut(&queue) else {
             return;
         };
-        if found.remove_consumer(consumer).is_none() {
+        if !found.remove_consumer(consumer) {
             return;
         }
         if found.consumers.is_empty() && found.auto_delete {

@@ -78,9 +78,12 @@ impl Broker {
         }
         for delivery in &unsettled {
             if let Some(queue) = self.queues.get_mut(&delivery.queue) {
-                queue.unacked = queue.unacked.saturating_sub(1);
+                queue.uncount(delivery.consumer);
             }
         }
+        // A quorum queue requeues by consumer, in the order of the tags; in a classic one each message
+        // has its place.
+        unsettled.sort_by_cached_key(|one| (one.consumer_tag.clone(), one.tag));
         self.settle(Settle::ChannelEnded, unsettled);
     }
 

@@ -69,7 +69,12 @@ impl Broker {
         let read = self.read_arguments(found, &consume.arguments, &resource)?;
         self.check_consumer(at, found, &consume, &resource)?;
         let tag = self.consumer_tag(consume.consumer_tag);
-        let consumer_key = ConsumerKey(self.next_key());
+        let queue = self.queues.get_mut(&found);
+        let cancelled = queue.and_then(|queue| queue.take_cancelled(at, &tag));
+        let (consumer_key, unacked) = match cancelled {
+            Some(cancelled) => cancelled,
+            None => (ConsumerKey(self.next_key()), 0),
+        };
         let channel = self.channel(at)?;
         let subscription = Subscription::Queue {
             queue: found,
@@ -84,6 +89,7 @@ impl Broker {
         consumer.no_ack = consume.no_ack;
         consumer.exclusive = consume.exclusive;
         consumer.priority = read.priority;
+        consumer.unacked = unacked;
         consumer.next_offset = read.next_offset;
         let consumer_tag = tag;
         self.reply(at, consume.no_wait, &basic::ConsumeOk { consumer_tag });
@@ -258,7 +264,7 @@ impl Broker {
         };
         let delivery_count = delivery_count(queue, &entry);
         if !get.no_ack {
-            queue.unacked += 1;
+            queue.count_fetched();
         }
         self.expire_messages(found, now);
         let remaining = self.queues.get(&found);

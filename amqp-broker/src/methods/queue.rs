@@ -69,15 +69,10 @@ impl Broker {
         let messages = self.message_count(found);
         if let Some(queue) = self.queues.get_mut(&found) {
             queue.used = now;
-            // RabbitMQ does not count the consumers of a stream.
-            let consumers = match queue.arguments.kind {
-                QueueKind::Stream => 0,
-                QueueKind::Classic | QueueKind::Quorum => queue.consumers.len(),
-            };
             let declared = queue::DeclareOk {
                 queue: name,
                 message_count: count(messages),
-                consumer_count: count(consumers),
+                consumer_count: count(queue.consumer_count()),
             };
             self.reply(at, no_wait, &declared);
         }
@@ -148,13 +143,14 @@ impl Broker {
         }
         let vhost = self.vhost(key)?;
         let resource = vhost.queue_named(&name);
-        let arguments = QueueArguments::read(&declare.arguments, &resource)?;
-        if arguments.kind != QueueKind::Classic && named_by == NamedBy::Server {
+        let kind = QueueKind::read(&declare.arguments, &resource)?;
+        if kind != QueueKind::Classic && named_by == NamedBy::Server {
             return Err(Refusal::precondition(format_args!(
                 "Cannot declare a server-named queue for type {}",
-                arguments.kind.module()
+                kind.module()
             )));
         }
+        let arguments = QueueArguments::read(&declare.arguments, &resource)?;
         arguments.check_declaration(&declare, &resource)?;
         if let Some(target) = &arguments.dead_letter {
             self.check_queue(key, Access::Read, &name)?;

@@ -49,6 +49,29 @@ pub(crate) enum QueueKind {
 }
 
 impl QueueKind {
+    /// Reads the type from the arguments of a declaration.
+    pub(crate) fn read(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome<Self> {
+        const NAME: &str = "x-queue-type";
+        match arguments.get(NAME) {
+            None => Ok(Self::Classic),
+            Some(FieldValue::LongStr(kind)) => match kind.as_bytes() {
+                b"classic" => Ok(Self::Classic),
+                b"quorum" => Ok(Self::Quorum),
+                b"stream" => Ok(Self::Stream),
+                _ => Err(Refusal::argument(
+                    NAME,
+                    queue,
+                    format_args!("\"unsupported queue type '{}'\"", kind.to_str_lossy()),
+                )),
+            },
+            Some(other) => Err(Refusal::argument(
+                NAME,
+                queue,
+                format_args!("{{unacceptable_type,{}}}", type_name(other)),
+            )),
+        }
+    }
+
     /// Returns the module name that stands for the type in error texts.
     pub(crate) const fn module(self) -> &'static str {
         match self {
@@ -163,7 +186,7 @@ const SEGMENT_MAX: u64 = 3_000_000_000;
 impl QueueArguments {
     /// Parses and validates the arguments of a declaration.
     pub(crate) fn read(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome<Self> {
-        let kind = read_kind(arguments, queue)?;
+        let kind = QueueKind::read(arguments, queue)?;
         check_exchange_type(arguments, queue)?;
         let reader = Reader {
             arguments,
@@ -302,28 +325,6 @@ pub(crate) fn check_argument(
         }
         (now, then) => Refusal::inequivalent(name, resource, Quoted(now), Quoted(then)),
     })
-}
-
-fn read_kind(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome<QueueKind> {
-    const NAME: &str = "x-queue-type";
-    match arguments.get(NAME) {
-        None => Ok(QueueKind::Classic),
-        Some(FieldValue::LongStr(kind)) => match kind.as_bytes() {
-            b"classic" => Ok(QueueKind::Classic),
-            b"quorum" => Ok(QueueKind::Quorum),
-            b"stream" => Ok(QueueKind::Stream),
-            _ => Err(Refusal::argument(
-                NAME,
-                queue,
-                format_args!("\"unsupported queue type '{}'\"", kind.to_str_lossy()),
-            )),
-        },
-        Some(other) => Err(Refusal::argument(
-            NAME,
-            queue,
-            format_args!("{{unacceptable_type,{}}}", type_name(other)),
-        )),
-    }
 }
 
 /// Checks the type of the name of a dead-letter exchange, before all other arguments.

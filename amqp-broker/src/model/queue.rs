@@ -80,6 +80,10 @@ pub(crate) struct Queue {
     /// The last sequence number that was assigned.
     last_seq: u64,
     pub(crate) consumers: BTreeMap<ConsumerKey, Consumer>,
+    /// The cancelled consumers with unacknowledged deliveries. A quorum queue still counts them.
+    cancelled: BTreeMap<ConsumerKey, Consumer>,
+    /// The number of unacknowledged deliveries of `basic.get`.
+    fetched: usize,
     /// The round-robin of the consumers that were not found blocked, by priority
     /// (<https://www.rabbitmq.com/docs/consumer-priority>). No level is empty.
     round_robin: BTreeMap<Reverse<i64>, VecDeque<ConsumerKey>>,
@@ -131,6 +135,8 @@ impl Queue {
             unacked: 0,
             last_seq: 0,
             consumers: BTreeMap::new(),
+            cancelled: BTreeMap::new(),
+            fetched: 0,
             round_robin: BTreeMap::new(),
             block_counter: 0,
             active: None,
@@ -327,21 +333,79 @@ impl Queue {
         self.consumers.values().any(|consumer| consumer.exclusive)
     }
 
+    /// Returns the number of consumers in the reply to a declaration. A stream counts none. A quorum
+    /// queue counts only the single active one, and also those that were cancelled and have
+    /// unacknowledged deliveries, and each unacknowledged delivery of `basic.get`.
+    pub(crate) fn consumer_count(&self) -> usize {
+        let all = self.consumers.len();
+        match self.arguments.kind {
+            QueueKind::Classic => all,
+            QueueKind::Stream => 0,
+            QueueKind::Quorum => {
+                let single = self.arguments.single_active_consumer;
+                let serving = if single { all.min(1) } else { all };
+                serving + self.cancelled.len() + self.fetched
+            }
+        }
+    }
+
+    /// Counts an unacknowledged delivery of `basic.get`.
+    pub(crate) const fn count_fetched(&mut self) {
+        self.unacked += 1;
+        self.fetched += 1;
+    }
+
+    /// Stops counting an unacknowledged delivery, to a consumer or of `basic.get`.
+    pub(crate) fn uncount(&mut self, consumer: Option<ConsumerKey>) {
+        self.unacked = self.unacked.saturating_sub(1);
+        let Some(key) = consumer else {
+            self.fetched = self.fetched.saturating_sub(1);
+            return;
+        };
+        if let Some(consumer) = self.consumers.get_mut(&key) {
+            consumer.unacked = consumer.unacked.saturating_sub(1);
+        } else if let Some(consumer) = self.cancelled.get_mut(&key) {
+            consumer.unacked = consumer.unacked.saturating_sub(1);
+            if consumer.unacked == 0 {
+                self.cancelled.remove(&key);
+            }
+        }
+    }
+
+    /// Takes a cancelled consumer with unacknowledged deliveries that had the same channel and tag:
+    /// a quorum queue continues it.
+    pub(crate) fn take_cancelled(
+        &mut self,
+        channel: ChannelKey,
+        tag: &str,
+    ) -> Option<(ConsumerKey, u64)> {
+        let is_same = |consumer: &Consumer| consumer.channel == channel && consumer.tag == *tag;
+        let mut cancelled = self.cancelled.iter();
+        let (&key, _) = cancelled.find(|(_, consumer)| is_same(consumer))?;
+        let consumer = self.cancelled.remove(&key)?;
+        Some((key, consumer.unacked))
+    }
+
     pub(crate) fn add_consumer(&mut self, key: ConsumerKey, consumer: Consumer) {
         self.consumers.insert(key, consumer);
         self.join_round_robin(key);
         self.choose_active();
     }
 
-    /// Removes a consumer.
-    pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> Option<Consumer> {
-        let consumer = self.consumers.remove(&key)?;
+    /// Removes a consumer. Returns `false` if there is no such consumer.
+    pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> bool {
+        let Some(consumer) = self.consumers.remove(&key) else {
+            return false;
+        };
         self.leave_round_robin(key, consumer.priority);
+        if self.arguments.kind == QueueKind::Quorum && consumer.unacked > 0 {
+            self.cancelled.insert(key, consumer);
+        }
         if self.active == Some(key) {
             self.active = None;
         }
         self.choose_active();
-        Some(consumer)
+        true
     }
 
     /// Chooses the single active consumer, if the queue has none: the oldest one, in a classic
