@@ -191,7 +191,8 @@ pub struct Limits {
     /// blocked and not read from, until 7/8 of it or less is used. Default 1 GiB.
     ///
     /// A message counts once for all its queues, with the cost of keeping it in addition to its
-    /// body. The received part of an incomplete message counts, too.
+    /// body. The received part of an incomplete message counts, too. A stream keeps its messages
+    /// until its retention limits drop them, or it is deleted.
     pub memory: usize,
     /// The maximum number of messages in a transaction, and likewise of acknowledgements; more
     /// close the connection with 506. Default 1,000,000.

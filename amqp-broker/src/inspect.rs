@@ -101,6 +101,8 @@ pub struct ConsumerInfo {
     pub priority: i64,
     /// Whether it receives messages. `false` while another one is the single active consumer.
     pub active: bool,
+    /// The offset of the next message that it reads: `Some` for a consumer of a stream.
+    pub next_offset: Option<u64>,
     /// Its arguments.
     pub arguments: FieldTable,
 }
@@ -283,6 +285,7 @@ fn inspect_queue(queue: &Queue, ready: usize) -> QueueInfo {
         prefetch: consumer.prefetch,
         priority: consumer.priority,
         active: queue.is_active(*key),
+        next_offset: consumer.next_offset,
         arguments: consumer.arguments.clone(),
     });
     QueueInfo {

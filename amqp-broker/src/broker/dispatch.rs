@@ -159,6 +159,7 @@ impl Broker {
         let consumer_tag = consumer.tag.clone();
         let conn = self.connections.get_mut(&to.connection)?;
         let channel = conn.channel(to.id)?;
+        let is_unwatched = !no_ack && channel.ack_deadline.is_none();
         let delivery_tag = channel.next_delivery();
         let method = basic::Deliver {
             consumer_tag,
@@ -183,7 +184,7 @@ impl Broker {
         }
         send_message(conn, to, &method, message, added);
         self.wake(to.connection);
-        if !no_ack {
+        if is_unwatched {
             self.watch_acks(to);
         }
         Some(message.body.len())

@@ -137,6 +137,7 @@ pub(crate) struct DeadLetter {
     pub(crate) routing_key: Option<ShortStr>,
 }
 
+/// The arguments of classic queues.
 const CLASSIC: [&str; 13] = [
     "x-expires",
     "x-message-ttl",
@@ -153,6 +154,7 @@ const CLASSIC: [&str; 13] = [
     "x-queue-master-locator",
 ];
 
+/// The arguments of quorum queues.
 const QUORUM: [&str; 15] = [
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
@@ -171,6 +173,7 @@ const QUORUM: [&str; 15] = [
     "x-queue-leader-locator",
 ];
 
+/// The arguments of streams.
 const STREAM: [&str; 6] = [
     "x-max-length-bytes",
     "x-queue-type",

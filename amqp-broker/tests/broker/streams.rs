@@ -550,7 +550,9 @@ fn a_declaration_counts_messages_and_no_consumers() {
     let (mut rig, client, channel) = filled(3);
     rig.consume(client, channel, consumer("s", "c")).unwrap();
     assert_eq!(rig.counts(client, channel, "s"), (3, 0));
-    assert_eq!(rig.inspect("s").consumers.len(), 1);
+    let consumers = rig.inspect("s").consumers;
+    assert_eq!(consumers.len(), 1);
+    assert_eq!(consumers[0].next_offset, Some(3));
 }
 
 #[test]
