@@ -45,7 +45,8 @@ pub struct Config {
     /// The seed of generated names and of faults. Default 0.
     pub seed: u64,
     /// The time of day at [`Instant::ORIGIN`](amqp_core::Instant::ORIGIN), in seconds since the
-    /// Unix epoch. It is written into the headers of dead letters. Default 0.
+    /// Unix epoch. It is written into the headers of dead letters, and consumers of streams may
+    /// start at a time. Default 0.
     pub epoch: u64,
 }
 

@@ -3,7 +3,7 @@
 use amqp_tokio::{
     BaseChannel, Consumer, Delivery, ManualAck, Requeue,
     core::protocol::{ReplyCode, basic, queue},
-    wire::{FieldTable, FieldValue, ShortStr},
+    wire::{FieldTable, FieldValue, ShortStr, Timestamp},
 };
 
 use super::{
@@ -58,7 +58,8 @@ fn offset(delivery: &Delivery) -> Result<i64, Failure> {
     offset.ok_or_else(|| "no x-stream-offset".into())
 }
 
-/// Given a stream with messages, when consumers ask for first, last, an offset and an interval, then
+/// Given a stream with messages, when consumers ask for first, last, an offset, an interval and a
+/// time, then
 /// each starts there, and each delivery has its offset in the header `x-stream-offset`.
 async fn a_reader_starts_at_the_offset_that_it_names(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
@@ -66,12 +67,13 @@ async fn a_reader_starts_at_the_offset_that_it_names(cx: Ctx) -> Outcome {
     for number in 0..5 {
         put(&channel, "", STREAM, number.to_string()).await?;
     }
-    let starts: [(FieldValue, i64); 5] = [
+    let starts: [(FieldValue, i64); 6] = [
         ("first".into(), 0),
         ("last".into(), 4),
         (3.into(), 3),
         (0.into(), 0),
         ("1h".into(), 0),
+        (Timestamp(0).into(), 0),
     ];
     for (from, start) in starts {
         let reading = connection.open_channel().await?;
