@@ -16,4 +16,5 @@ mod queues;
 mod quorum;
 mod rig;
 mod settings;
+mod stream_retention;
 mod streams;
