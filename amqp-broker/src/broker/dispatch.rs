@@ -257,7 +257,8 @@ impl Broker {
     }
 
     /// Settles deliveries: drops, requeues or dead-letters their messages. The messages that are
-    /// requeued together all count towards the maximum length before any of them is redelivered.
+    /// requeued together all count towards the maximum length of a classic queue before any of them
+    /// is redelivered, and to that of a quorum queue after that.
     pub(crate) fn settle(&mut self, kind: Settle, deliveries: Vec<Unacked>) {
         let mut queues = BTreeSet::new();
         for delivery in deliveries {
@@ -279,7 +280,9 @@ impl Broker {
             }
         }
         for queue in queues {
-            if kind != Settle::Reject {
+            let found = self.queues.get(&queue);
+            let is_classic = found.is_some_and(|it| it.arguments.kind == QueueKind::Classic);
+            if kind != Settle::Reject && is_classic {
                 self.drop_surplus(queue);
             }
             while self.service_queue(queue) {}

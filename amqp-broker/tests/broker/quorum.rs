@@ -311,3 +311,17 @@ fn a_consumer_without_a_limit_gets_2000_messages() {
     rig.consume(client, channel, consumer("q", "c")).unwrap();
     assert_eq!(rig.deliveries(client).len(), 2000);
 }
+
+#[test]
+fn a_requeued_message_is_delivered_before_it_takes_room() {
+    let (mut rig, client, channel) = Rig::open();
+    let full = ("x-max-length-bytes", 0.into());
+    rig.declare(client, channel, &quorum("q", [full]));
+    rig.consume(client, channel, consumer("q", "a")).unwrap();
+    rig.publish(client, channel, "q", "x");
+    let other = rig.connect();
+    let taken = rig.channel(other);
+    rig.consume(other, taken, consumer("q", "b")).unwrap();
+    rig.close(client);
+    assert_eq!(rig.bodies(other), ["x"]);
+}

@@ -11,7 +11,7 @@ use super::program::{Program, Step};
 type Steps = fn() -> Vec<Step>;
 
 /// The name of each program, the seed that it comes from, and its steps.
-const KEPT: [(&str, u64, Steps); 23] = [
+const KEPT: [(&str, u64, Steps); 24] = [
     (
         "a_transaction_finds_its_queues_at_the_commit",
         49,
@@ -121,6 +121,11 @@ const KEPT: [(&str, u64, Steps); 23] = [
         "a_channel_returns_deliveries_by_consumer",
         1219,
         quorum::a_channel_returns_deliveries_by_consumer,
+    ),
+    (
+        "requeued_messages_are_delivered_before_they_take_room",
+        300_259,
+        quorum::requeued_messages_are_delivered_before_they_take_room,
     ),
     (
         "a_rejection_that_is_not_committed_keeps_its_place",

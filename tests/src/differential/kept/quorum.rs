@@ -86,6 +86,24 @@ pub(super) fn a_channel_returns_deliveries_by_consumer() -> Vec<Step> {
     vec![quorum(), consume(0, 1), consume(0, 2), publish(0, 5)]
 }
 
+pub(super) fn requeued_messages_are_delivered_before_they_take_room() -> Vec<Step> {
+    vec![
+        declare(
+            0,
+            0,
+            vec![
+                Argument::MaxLength(3),
+                Argument::MaxBytes(0),
+                Argument::Type("quorum"),
+            ],
+        ),
+        consume(1, 1),
+        publish(2, 1),
+        consume(0, 0),
+        Step::Close { on: 1 },
+    ]
+}
+
 pub(super) fn a_rejection_that_is_not_committed_keeps_its_place() -> Vec<Step> {
     vec![
         quorum(),
