@@ -2,7 +2,7 @@
 
 use super::{
     generate::Random,
-    program::{Argument, From, Step, TAGS},
+    program::{Argument, From, Step, TAGS, TRANSACTIONAL},
 };
 
 /// The type of most queues of a program.
@@ -53,6 +53,33 @@ impl QueueType {
                     arguments,
                 }
             }
+            // The log of a quorum queue has the messages and the requeues of a commit in any order.
+            (
+                Self::Quorum,
+                Step::Nack {
+                    on: TRANSACTIONAL,
+                    pick,
+                    multiple,
+                    ..
+                },
+            ) => Step::Nack {
+                on: TRANSACTIONAL,
+                pick,
+                multiple,
+                requeue: false,
+            },
+            (
+                Self::Quorum,
+                Step::Reject {
+                    on: TRANSACTIONAL,
+                    pick,
+                    ..
+                },
+            ) => Step::Reject {
+                on: TRANSACTIONAL,
+                pick,
+                requeue: false,
+            },
             // A quorum queue of RabbitMQ crashes if a consumer without acknowledgements has the tag of
             // a cancelled one with unacknowledged deliveries.
             (
