@@ -1,6 +1,7 @@
 //! The configuration of a broker.
 
 use alloc::{collections::BTreeMap, string::String, vec, vec::Vec};
+use core::time::Duration;
 
 use amqp_core::{
     server,
@@ -43,10 +44,15 @@ pub struct Config {
     pub limits: Limits,
     /// The behaviour that differs between versions of RabbitMQ. Default that of 3.10.
     pub rules: Rules,
+    /// The time after which a channel is closed because a delivery is not acknowledged. `None`
+    /// disables it. Default 30 minutes, as in RabbitMQ, which checks once a minute
+    /// (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+    pub consumer_timeout: Option<Duration>,
     /// The seed of generated names and of faults. Default 0.
     pub seed: u64,
     /// The time of day at [`Instant::ORIGIN`](amqp_core::Instant::ORIGIN), in seconds since the
-    /// Unix epoch. It is written into the headers of dead letters. Default 0.
+    /// Unix epoch. It is written into the headers of dead letters, and consumers of streams may
+    /// start at a time. Default 0.
     pub epoch: u64,
     /// Whether changes of the durable state are recorded for
     /// [`poll_change`](crate::Broker::poll_change). Confirms of messages that are kept, and
@@ -67,6 +73,7 @@ impl Default for Config {
             users: vec![User::new("guest", "guest").may("/", Permissions::all())],
             limits: Limits::default(),
             rules: Rules::default(),
+            consumer_timeout: Some(Duration::from_secs(30 * 60)),
             seed: 0,
             epoch: 0,
             journal: false,
@@ -107,6 +114,13 @@ impl Config {
     #[must_use]
     pub fn rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
+        self
+    }
+
+    /// Sets `consumer_timeout`.
+    #[must_use]
+    pub fn consumer_timeout(mut self, consumer_timeout: impl Into<Option<Duration>>) -> Self {
+        self.consumer_timeout = consumer_timeout.into();
         self
     }
 
@@ -264,7 +278,8 @@ pub struct Limits {
     /// blocked and not read from, until 7/8 of it or less is used. Default 1 GiB.
     ///
     /// A message counts once for all its queues, with the cost of keeping it in addition to its
-    /// body. The received part of an incomplete message counts, too.
+    /// body. The received part of an incomplete message counts, too. A stream keeps its messages
+    /// until its retention limits drop them, or it is deleted.
     pub memory: usize,
     /// The maximum number of messages in a transaction, and likewise of acknowledgements; more
     /// close the connection with 506. Default 1,000,000.

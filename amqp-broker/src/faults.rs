@@ -108,6 +108,7 @@ impl Faults<'_> {
             let refusal = Refusal {
                 code,
                 text: text.into(),
+                is_crash: false,
             };
             self.broker.close_channel(at, &refusal, None);
         }

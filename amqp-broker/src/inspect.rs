@@ -89,7 +89,7 @@ pub struct QueueInfo {
     pub arguments: FieldTable,
     /// The policies that apply to it.
     pub policies: AppliedPolicies,
-    /// The number of ready messages.
+    /// The number of ready messages, or of those in a stream.
     pub ready: usize,
     /// The number of unacknowledged messages.
     pub unacked: u64,
@@ -117,6 +117,8 @@ pub struct ConsumerInfo {
     pub priority: i64,
     /// Whether it receives messages. `false` while another one is the single active consumer.
     pub active: bool,
+    /// The offset of the next message that it reads: `Some` for a consumer of a stream.
+    pub next_offset: Option<u64>,
     /// Its arguments.
     pub arguments: FieldTable,
 }
@@ -267,7 +269,8 @@ impl Broker {
     #[must_use]
     pub fn queue(&self, vhost: &str, name: &str) -> Option<QueueInfo> {
         let key = self.vhosts.get(vhost)?.queues.get(name)?;
-        self.queues.get(key).map(inspect_queue)
+        let queue = self.queues.get(key)?;
+        Some(inspect_queue(queue, self.message_count(*key)))
     }
 
     fn inspect_vhost(&self, vhost: &Vhost) -> VhostInfo {
@@ -280,7 +283,10 @@ impl Broker {
             arguments: exchange.arguments.clone(),
             policies: exchange.policies.clone(),
         });
-        let queues = vhost.queues.values().filter_map(|key| self.queues.get(key));
+        let queues = vhost.queues.values().filter_map(|key| {
+            let queue = self.queues.get(key)?;
+            Some(inspect_queue(queue, self.message_count(*key)))
+        });
         let bindings = vhost.exchanges.iter().flat_map(|(source, exchange)| {
             exchange.bindings().iter().filter_map(|binding| {
                 let destination = match &binding.destination {
@@ -300,7 +306,7 @@ impl Broker {
         VhostInfo {
             name: vhost.name.clone(),
             exchanges: exchanges.collect(),
-            queues: queues.map(inspect_queue).collect(),
+            queues: queues.collect(),
             bindings: bindings.collect(),
             limits: vhost.limits,
             policies: vhost.policies.values().cloned().collect(),
@@ -309,7 +315,7 @@ impl Broker {
     }
 }
 
-fn inspect_queue(queue: &Queue) -> QueueInfo {
+fn inspect_queue(queue: &Queue, ready: usize) -> QueueInfo {
     let consumers = queue.consumers.iter().map(|(key, consumer)| ConsumerInfo {
         tag: consumer.tag.clone(),
         connection: consumer.channel.connection,
@@ -319,6 +325,7 @@ fn inspect_queue(queue: &Queue) -> QueueInfo {
         prefetch: consumer.prefetch,
         priority: consumer.priority,
         active: queue.is_active(*key),
+        next_offset: consumer.next_offset,
         arguments: consumer.arguments.clone(),
     });
     QueueInfo {
@@ -328,7 +335,7 @@ fn inspect_queue(queue: &Queue) -> QueueInfo {
         owner: queue.owner,
         arguments: queue.table.clone(),
         policies: queue.policies.clone(),
-        ready: queue.len(),
+        ready,
         unacked: queue.unacked,
         consumers: consumers.collect(),
     }

@@ -17,7 +17,7 @@
 //! |---|---|
 //! | [`handle_input`](Broker::handle_input), [`handle_eof`](Broker::handle_eof), [`handle_transport_error`](Broker::handle_transport_error) of a connection | [`poll_transmit`](Broker::poll_transmit): its output; [`wants_input`](Broker::wants_input): whether to read from it |
 //! | [`handle_connection_timeout`](Broker::handle_connection_timeout) | [`poll_connection_timeout`](Broker::poll_connection_timeout) |
-//! | [`handle_timeout`](Broker::handle_timeout) | [`poll_timeout`](Broker::poll_timeout): the time at which a message or a queue expires |
+//! | [`handle_timeout`](Broker::handle_timeout) | [`poll_timeout`](Broker::poll_timeout): the time at which a message or a queue expires, or an acknowledgement is overdue |
 //! | [`remove`](Broker::remove): the connection has no driver | [`is_finished`](Broker::is_finished) |
 //!
 //! A call for one connection may affect others. After any call, [`poll_wake`](Broker::poll_wake)
@@ -53,6 +53,22 @@
 //! assert_eq!(broker.inspect().connections.len(), 1);
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Queues
+//! A queue is classic, a quorum queue or a stream, as its argument `x-queue-type` says
+//! (<https://www.rabbitmq.com/docs/queues>). There is one node, so that arguments about the members
+//! of a cluster are validated and have no effect.
+//!
+//! A stream keeps its messages when they are acknowledged, until its retention limits
+//! (`x-max-length-bytes`, `x-max-age`) drop a whole segment
+//! (<https://www.rabbitmq.com/docs/streams>). Each consumer reads at its own offset, from
+//! `x-stream-offset` on. RabbitMQ stores messages that arrive together as one chunk, and delivers
+//! a chunk as a whole, regardless of the prefetch limit; here each message is a chunk. Sizes of
+//! segments are estimated. The messages count towards [`Limits::memory`]: a stream without
+//! retention limits that has filled it up blocks publishers until it is deleted.
+//!
+//! A channel is closed when a delivery is not acknowledged within
+//! [`Config::consumer_timeout`].
 //!
 //! # Administration
 //! [`Broker::admin`] changes a running broker as `rabbitmqctl` does: users, virtual hosts,

@@ -182,7 +182,8 @@ impl ApplyTo {
     fn includes_queue(self, kind: QueueKind) -> bool {
         match self {
             Self::All | Self::Queues => true,
-            Self::Exchanges | Self::Streams => false,
+            Self::Exchanges => false,
+            Self::Streams => kind == QueueKind::Stream,
             Self::ClassicQueues => kind == QueueKind::Classic,
             Self::QuorumQueues => kind == QueueKind::Quorum,
         }
@@ -231,10 +232,23 @@ const NOT_QUORUM: [&str; 12] = [
     "initial-cluster-size",
 ];
 
+/// The settings that streams do not support.
+const NOT_STREAM: [&str; 8] = [
+    "max-priority",
+    "queue-mode",
+    "single-active-consumer",
+    "ha-mode",
+    "ha-params",
+    "ha-sync-mode",
+    "delivery-limit",
+    "dead-letter-strategy",
+];
+
 const fn unsupported_by(kind: QueueKind) -> &'static [&'static str] {
     match kind {
         QueueKind::Classic => &NOT_CLASSIC,
         QueueKind::Quorum => &NOT_QUORUM,
+        QueueKind::Stream => &NOT_STREAM,
     }
 }
 

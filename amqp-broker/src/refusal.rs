@@ -17,6 +17,8 @@ use amqp_core::{
 pub(crate) struct Refusal {
     pub(crate) code: ReplyCode,
     pub(crate) text: String,
+    /// Whether the channel crashes in RabbitMQ: the close then names no method.
+    pub(crate) is_crash: bool,
 }
 
 /// The end of a text that is truncated to a short string (section 4.2.5.3 of the specification).
@@ -40,7 +42,11 @@ impl Refusal {
             }
             text.push_str(DOTS);
         }
-        Self { code, text }
+        Self {
+            code,
+            text,
+            is_crash: false,
+        }
     }
 
     pub(crate) fn not_found(text: impl fmt::Display) -> Self {
@@ -65,6 +71,23 @@ impl Refusal {
 
     pub(crate) fn invalid(text: impl fmt::Display) -> Self {
         Self::new(ReplyCode::COMMAND_INVALID, text)
+    }
+
+    /// Refuses a request that crashes the channel in RabbitMQ: its text is the name of the code.
+    pub(crate) fn internal() -> Self {
+        Self {
+            code: ReplyCode::INTERNAL_ERROR,
+            text: "INTERNAL_ERROR".into(),
+            is_crash: true,
+        }
+    }
+
+    /// Refuses a request that streams do not support
+    /// (<https://www.rabbitmq.com/docs/streams#limitations>).
+    pub(crate) fn of_stream(request: &str, queue: &Resource<'_>) -> Self {
+        Self::not_implemented(format_args!(
+            "{request} not supported by stream queues {queue}"
+        ))
     }
 
     /// Refuses an operation on the default exchange, which supports only publishing.

@@ -11,9 +11,11 @@
 //! small. Where RabbitMQ does not give the same trace twice, the difference is its own.
 
 pub mod compare;
+mod consuming;
 pub mod generate;
 mod inject;
 pub mod kept;
+mod kinds;
 mod lane;
 pub mod names;
 pub mod policies;

@@ -10,10 +10,11 @@ use amqp_core::{
 };
 use bytes::BytesMut;
 
-use super::Broker;
+use super::{Broker, dispatch::sorted};
 use crate::{
     keys::QueueKey,
     model::{
+        arguments::QueueKind,
         exchange::RouteBy,
         message::{Envelope, Message},
         queue::Queue,
@@ -106,8 +107,17 @@ impl Broker {
         let properties = EncodedProperties::from(&properties);
         let letter = Message::new(envelope, properties, message.body.clone(), &self.memory);
         for key in queues {
-            // A queue that rejects the message is skipped.
-            self.enqueue(key, &letter);
+            let kind = self.queues.get(&key).map(|queue| queue.arguments.kind);
+            match kind {
+                // One that rejects the message is skipped.
+                Some(QueueKind::Classic) => {
+                    self.enqueue(key, &letter);
+                }
+                // It rejects only messages of clients.
+                Some(QueueKind::Quorum) => self.store(key, &letter),
+                // RabbitMQ 3.10 loses messages that are dead-lettered to a stream.
+                Some(QueueKind::Stream) | None => {}
+            }
         }
     }
 }
@@ -234,16 +244,6 @@ fn field_bytes(table: &FieldTable, name: &str) -> Option<Vec<u8>> {
         },
         <[u8]>::to_vec,
     ))
-}
-
-/// Sorts the fields by name, as RabbitMQ does.
-fn sorted(table: &FieldTable) -> FieldTable {
-    let mut fields: Vec<_> = table.iter().collect();
-    fields.sort_by_key(|(name, _)| *name);
-    fields
-        .into_iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
 }
 
 /// Returns whether a field of an entry is `text`.

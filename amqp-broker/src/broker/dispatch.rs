@@ -6,7 +6,7 @@ use alloc::{
     vec::Vec,
 };
 
-use amqp_core::{ChannelId, Instant, protocol::basic};
+use amqp_core::{ChannelId, Instant, protocol::basic, wire::FieldTable};
 
 use super::{Broker, dead_letter::Reason};
 use crate::{
@@ -31,6 +31,9 @@ impl Broker {
     /// overflow is `reject-publish` or `reject-publish-dlx`
     /// (<https://www.rabbitmq.com/docs/maxlength>).
     pub(crate) fn enqueue(&mut self, key: QueueKey, message: &Arc<Message>) -> bool {
+        if self.append_to_stream(key, message) {
+            return true;
+        }
         let Some(queue) = self.queues.get_mut(&key) else {
             return true;
         };
@@ -40,11 +43,18 @@ impl Broker {
             }
             return false;
         }
-        let entry = queue.new_entry(message.clone(), self.now);
-        self.journal.enqueued(key, queue, &entry, self.config.epoch);
-        queue.insert(entry);
-        self.schedule(key);
+        self.store(key, message);
         true
+    }
+
+    /// Adds a message to a queue, even if it is full.
+    pub(super) fn store(&mut self, key: QueueKey, message: &Arc<Message>) {
+        if let Some(queue) = self.queues.get_mut(&key) {
+            let entry = queue.new_entry(message.clone(), self.now);
+            self.journal.enqueued(key, queue, &entry, self.config.epoch);
+            queue.insert(entry);
+            self.schedule(key);
+        }
     }
 
     /// Processes a queue after a change, in one turn: delivers messages, drops those that have
@@ -60,22 +70,41 @@ impl Broker {
             return false;
         }
         self.turn += 1;
+        if self.streams.contains_key(&key) {
+            return self.take_turn(|broker| broker.deliver_from_stream(key));
+        }
         // A message with a TTL of 0 is still delivered if a consumer takes it at once
         // (<https://www.rabbitmq.com/docs/ttl>).
         let before = Instant::from_nanos(self.now.as_nanos().saturating_sub(1));
         self.expire_messages(key, before);
+        let is_short = self.take_turn(|broker| {
+            let size = broker.deliver_next(key)?;
+            broker.expire_messages(key, broker.now);
+            Some(size)
+        });
+        if is_short {
+            return true;
+        }
+        self.expire_messages(key, self.now);
+        self.drop_surplus(key);
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.update_rejecting();
+        }
+        self.set_deadline(key);
+        false
+    }
+
+    /// Delivers for one turn. `deliver` delivers a message, and returns the size of its body:
+    /// `Some` if there was one to deliver. Returns `true` if the turn was too short.
+    fn take_turn(&mut self, mut deliver: impl FnMut(&mut Self) -> Option<usize>) -> bool {
         let (mut messages, mut bytes) = (0, 0);
-        while let Some(size) = self.deliver_next(key) {
-            self.expire_messages(key, self.now);
+        while let Some(size) = deliver(self) {
             messages += 1;
             bytes += size;
             if messages >= TURN_MESSAGES || bytes >= TURN_BYTES {
                 return true;
             }
         }
-        self.expire_messages(key, self.now);
-        self.drop_surplus(key);
-        self.set_deadline(key);
         false
     }
 
@@ -112,45 +141,63 @@ impl Broker {
         let connections = &mut self.connections;
         let consumer_key = queue.next_consumer(|_, consumer| can_take(connections, consumer))?;
         let entry = queue.pop()?;
+        let added = delivery_count(queue, &entry).filter(|_| entry.redelivered);
+        let message = entry.message.clone();
+        self.deliver(key, consumer_key, &message, Some(entry), added)
+    }
+
+    /// Delivers a message to a consumer. `entry` is `Some` if the message was taken from the queue.
+    /// Returns the size of its body, in bytes.
+    pub(super) fn deliver(
+        &mut self,
+        key: QueueKey,
+        consumer_key: ConsumerKey,
+        message: &Message,
+        entry: Option<Entry>,
+        added: Option<AddedHeader>,
+    ) -> Option<usize> {
+        let queue = self.queues.get_mut(&key)?;
+        let no_ack = queue.consumers.get(&consumer_key)?.no_ack;
+        match &entry {
+            Some(entry) if no_ack => self.journal.removed(key, queue, entry),
+            Some(entry) => self.journal.delivered(key, queue, entry),
+            None => {}
+        }
         let consumer = queue.consumers.get_mut(&consumer_key)?;
         consumer.served = self.turn;
-        let (to, no_ack) = (consumer.channel, consumer.no_ack);
+        let to = consumer.channel;
         let consumer_tag = consumer.tag.clone();
-        let delivery_count = delivery_count(queue, &entry);
-        if no_ack {
-            self.journal.removed(key, queue, &entry);
-        } else {
-            self.journal.delivered(key, queue, &entry);
-        }
         let conn = self.connections.get_mut(&to.connection)?;
         let channel = conn.channel(to.id)?;
+        let is_unwatched = !no_ack && channel.ack_deadline.is_none();
         let delivery_tag = channel.next_delivery();
         let method = basic::Deliver {
             consumer_tag,
             delivery_tag,
-            redelivered: entry.redelivered,
-            exchange: entry.message.exchange.clone(),
-            routing_key: entry.message.routing_key.clone(),
+            redelivered: entry.as_ref().is_some_and(|entry| entry.redelivered),
+            exchange: message.exchange.clone(),
+            routing_key: message.routing_key.clone(),
         };
         if !no_ack {
-            channel.counted += 1;
-            channel.unacked.push_back(Unacked {
+            let unacked = Unacked {
                 tag: delivery_tag,
                 queue: key,
                 consumer: Some(consumer_key),
                 consumer_tag: Some(method.consumer_tag.clone()),
-                entry: entry.clone(),
-            });
-            if let Some(queue) = self.queues.get_mut(&key) {
-                queue.unacked += 1;
-                if let Some(consumer) = queue.consumers.get_mut(&consumer_key) {
-                    consumer.unacked += 1;
-                }
-            }
+                entry,
+                at: self.now,
+            };
+            channel.counted += u64::from(unacked.is_counted());
+            channel.unacked.push_back(unacked);
+            consumer.unacked += 1;
+            queue.unacked += 1;
         }
-        send_message(conn, to, &method, &entry.message, delivery_count);
+        send_message(conn, to, &method, message, added);
         self.wake(to.connection);
-        Some(entry.message.body.len())
+        if is_unwatched {
+            self.watch_acks(to);
+        }
+        Some(message.body.len())
     }
 
     /// Returns the blocked consumers of a channel to the round-robin. Called when prefetch or flow
@@ -204,24 +251,17 @@ impl Broker {
         }
     }
 
-    /// Stops counting deliveries towards the prefetch limits, and as unacknowledged. Messages from
-    /// `basic.get` do not count towards the limit of the channel. [`settle`](Self::settle) handles
+    /// Stops counting deliveries towards the prefetch limits, and as unacknowledged. [`settle`](Self::settle) handles
     /// the messages.
     pub(crate) fn uncount_unacked(&mut self, key: ChannelKey, deliveries: &[Unacked]) {
-        let counted = deliveries.iter().filter(|one| one.consumer.is_some());
+        let counted = deliveries.iter().filter(|one| one.is_counted());
         let counted = counted.count() as u64;
         if let Ok(channel) = self.channel(key) {
             channel.counted = channel.counted.saturating_sub(counted);
         }
         for delivery in deliveries {
             if let Some(queue) = self.queues.get_mut(&delivery.queue) {
-                queue.unacked = queue.unacked.saturating_sub(1);
-                let consumer = delivery
-                    .consumer
-                    .and_then(|key| queue.consumers.get_mut(&key));
-                if let Some(consumer) = consumer {
-                    consumer.unacked = consumer.unacked.saturating_sub(1);
-                }
+                queue.uncount(delivery.consumer);
             }
         }
     }
@@ -235,13 +275,18 @@ impl Broker {
             if kind != Settle::Ack && queues.insert(delivery.queue) {
                 self.requeue_consumer(&delivery);
             }
+            let Some(entry) = delivery.entry else {
+                continue;
+            };
             match kind {
                 Settle::Ack => {}
-                Settle::Requeue => self.requeue(delivery, RequeueCause::Client),
-                Settle::ChannelEnded => self.requeue(delivery, RequeueCause::ChannelEnded),
+                Settle::Requeue => self.requeue(delivery.queue, entry, RequeueCause::Client),
+                Settle::ChannelEnded => {
+                    self.requeue(delivery.queue, entry, RequeueCause::ChannelEnded);
+                }
                 Settle::Reject => {
-                    self.dead_letter(delivery.queue, &delivery.entry.message, Reason::Rejected);
-                    self.record_removed(delivery.queue, &delivery.entry);
+                    self.dead_letter(delivery.queue, &entry.message, Reason::Rejected);
+                    self.record_removed(delivery.queue, &entry);
                 }
             }
         }
@@ -271,19 +316,18 @@ impl Broker {
     }
 
     /// Requeues a message, or dead-letters it beyond the delivery limit of its queue.
-    pub(crate) fn requeue(&mut self, delivery: Unacked, cause: RequeueCause) {
-        let Some(queue) = self.queues.get_mut(&delivery.queue) else {
+    pub(crate) fn requeue(&mut self, key: QueueKey, mut entry: Entry, cause: RequeueCause) {
+        let Some(queue) = self.queues.get_mut(&key) else {
             return;
         };
-        let mut entry = delivery.entry;
         entry.delivery_count += 1;
         if queue.is_within_delivery_limit(&entry) {
             let (entry, place) = queue.requeue(entry, cause);
-            self.journal.requeued(delivery.queue, queue, &entry, place);
-            self.schedule(delivery.queue);
+            self.journal.requeued(key, queue, &entry, place);
+            self.schedule(key);
         } else {
-            self.dead_letter(delivery.queue, &entry.message, Reason::DeliveryLimit);
-            self.record_removed(delivery.queue, &entry);
+            self.dead_letter(key, &entry.message, Reason::DeliveryLimit);
+            self.record_removed(key, &entry);
         }
     }
 
@@ -293,7 +337,7 @@ impl Broker {
         let Some(found) = self.queues.get_mut(&queue) else {
             return;
         };
-        if found.remove_consumer(consumer).is_none() {
+        if !found.remove_consumer(consumer) {
             return;
         }
         if found.consumers.is_empty() && found.auto_delete {
@@ -308,8 +352,12 @@ impl Broker {
 
 /// Returns whether a consumer can take a delivery now: its channel is open and not paused, and
 /// neither of them is at its prefetch limit (<https://www.rabbitmq.com/docs/consumer-prefetch>). If
-/// not, sets `has_blocked_consumer` on its channel.
-fn can_take(connections: &mut BTreeMap<ConnectionKey, ConnState>, consumer: &Consumer) -> bool {
+/// not, sets `has_blocked_consumer` on its channel. A limit of the channel does not concern
+/// consumers of streams.
+pub(super) fn can_take(
+    connections: &mut BTreeMap<ConnectionKey, ConnState>,
+    consumer: &Consumer,
+) -> bool {
     let Some(conn) = connections.get_mut(&consumer.channel.connection) else {
         return false;
     };
@@ -322,16 +370,27 @@ fn can_take(connections: &mut BTreeMap<ConnectionKey, ConnState>, consumer: &Con
     };
     let full = |limit: u16, value: u64| limit > 0 && value >= u64::from(limit);
     let own = !consumer.no_ack && full(consumer.prefetch, consumer.unacked);
-    let shared = full(channel.global_prefetch, channel.counted);
+    let shared = consumer.next_offset.is_none() && full(channel.global_prefetch, channel.counted);
     let can = writable && !own && !shared;
     channel.has_blocked_consumer |= !can;
     can
 }
 
-/// Returns the number of requeues of a message: `Some` for a quorum queue, which sends it as
-/// `x-delivery-count` (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
-pub(crate) fn delivery_count(queue: &Queue, entry: &Entry) -> Option<u64> {
-    (queue.arguments.kind == QueueKind::Quorum).then_some(entry.delivery_count)
+/// A header that the broker adds to a delivery.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AddedHeader {
+    pub(crate) name: &'static str,
+    pub(crate) value: u64,
+}
+
+/// Returns `x-delivery-count`, the number of requeues of a message: `Some` for a quorum queue.
+/// Replies to `basic.get` always have it, deliveries to consumers from the second one
+/// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
+pub(crate) fn delivery_count(queue: &Queue, entry: &Entry) -> Option<AddedHeader> {
+    (queue.arguments.kind == QueueKind::Quorum).then_some(AddedHeader {
+        name: "x-delivery-count",
+        value: entry.delivery_count,
+    })
 }
 
 /// Sends a message on a channel, regardless of the size of its properties: dead-lettering may have
@@ -341,7 +400,7 @@ pub(crate) fn send_message<M: amqp_core::ServerSent>(
     to: ChannelKey,
     method: &M,
     message: &Message,
-    delivery_count: Option<u64>,
+    added: Option<AddedHeader>,
 ) {
     let Some(mut machine) = conn.machine.channel(to.id) else {
         return;
@@ -349,14 +408,25 @@ pub(crate) fn send_message<M: amqp_core::ServerSent>(
     let body = message.body.clone();
     // Fails only on a channel that is not open. Its teardown requeues all unacknowledged
     // deliveries.
-    let _sent = match delivery_count {
+    let _sent = match added {
         None => machine.send_content(method, &message.properties, body),
-        Some(count) => {
+        Some(added) => {
             let mut properties = message.decode_properties();
             let headers = properties.headers.get_or_insert_default();
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            headers.insert(crate::refusal::short("x-delivery-count"), count);
+            let value = i64::try_from(added.value).unwrap_or(i64::MAX);
+            headers.insert(crate::refusal::short(added.name), value);
+            *headers = sorted(headers);
             machine.send_content(method, &properties, body)
         }
     };
+}
+
+/// Sorts the fields by name, as RabbitMQ does.
+pub(super) fn sorted(table: &FieldTable) -> FieldTable {
+    let mut fields: Vec<_> = table.iter().collect();
+    fields.sort_by_key(|(name, _)| *name);
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }

@@ -8,6 +8,7 @@ use crate::{
     model::{
         exchange::Exchange,
         queue::{Declared, Queue},
+        stream::Stream,
         vhost::Vhost,
     },
     policy::{AppliedPolicies, Policies},
@@ -27,6 +28,7 @@ impl Broker {
         {
             conn.exclusive.insert(key);
         }
+        self.insert_stream(key, &declared);
         let mut queue = Queue::new(declared, self.now);
         if let Some(vhost) = self.vhosts.get_mut(&queue.vhost) {
             vhost.queues.insert(queue.name.clone(), key);
@@ -42,6 +44,13 @@ impl Broker {
         self.queues.insert(key, queue);
         self.record_queue(key);
         key
+    }
+
+    /// Adds the log of a queue that is a stream.
+    pub(crate) fn insert_stream(&mut self, key: QueueKey, declared: &Declared) {
+        if let Some(retention) = declared.declared_arguments.retention() {
+            self.streams.insert(key, Stream::new(retention));
+        }
     }
 
     /// Adds an exchange to a virtual host.

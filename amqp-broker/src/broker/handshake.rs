@@ -141,6 +141,7 @@ impl Broker {
     ) {
         debug_assert_ne!(refusal.code, ReplyCode::SUCCESS);
         self.send_confirms(key);
+        let method = if refusal.is_crash { NO_METHOD } else { method };
         if let Some(conn) = self.connections.get_mut(&key) {
             conn.machine
                 .close_after(refusal.code, &refusal.text, method);
@@ -149,3 +150,9 @@ impl Broker {
         }
     }
 }
+
+/// Stands for no method in a close (section 1.4.2.5 of the protocol reference).
+const NO_METHOD: amqp_core::MethodId = amqp_core::MethodId {
+    class: 0,
+    method: 0,
+};

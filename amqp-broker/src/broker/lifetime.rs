@@ -56,11 +56,13 @@ impl Broker {
         let Some(channel) = conn.channels.remove(&key.id.number()) else {
             return;
         };
-        self.teardown_channel(channel);
+        self.teardown_channel(key.connection, channel);
     }
 
     /// Releases everything that a removed channel holds.
-    fn teardown_channel(&mut self, mut channel: Channel) {
+    fn teardown_channel(&mut self, connection: ConnectionKey, mut channel: Channel) {
+        let id = channel.id;
+        self.unwatch_acks(ChannelKey { connection, id }, &mut channel);
         if let Some(address) = channel.reply_address.take() {
             self.reply_addresses.remove(&address);
         }
@@ -76,9 +78,12 @@ impl Broker {
         }
         for delivery in &unsettled {
             if let Some(queue) = self.queues.get_mut(&delivery.queue) {
-                queue.unacked = queue.unacked.saturating_sub(1);
+                queue.uncount(delivery.consumer);
             }
         }
+        // A quorum queue requeues by consumer, in the order of the tags; in a classic one each message
+        // has its place.
+        unsettled.sort_by_cached_key(|one| (one.consumer_tag.clone(), one.tag));
         self.settle(Settle::ChannelEnded, unsettled);
     }
 
@@ -97,7 +102,7 @@ impl Broker {
         let channels = core::mem::take(&mut conn.channels);
         let queues = core::mem::take(&mut conn.exclusive);
         for channel in channels.into_values() {
-            self.teardown_channel(channel);
+            self.teardown_channel(key, channel);
         }
         for queue in queues {
             self.delete_queue(queue);
@@ -112,6 +117,7 @@ impl Broker {
         let Some(mut queue) = self.queues.remove(&key) else {
             return 0;
         };
+        self.streams.remove(&key);
         if let Some(at) = queue.deadline {
             self.deadlines.remove(&(at, key));
         }

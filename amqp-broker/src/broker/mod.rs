@@ -1,5 +1,6 @@
 //! The broker: the calls of its drivers, and their results.
 
+mod ack_timeout;
 mod dead_letter;
 pub(crate) mod dispatch;
 mod entities;
@@ -7,6 +8,7 @@ mod handshake;
 mod lifetime;
 mod limits;
 mod reading;
+mod streams;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -26,7 +28,7 @@ use crate::{
     keys::{ChannelKey, ConnectionKey, QueueKey},
     model::{
         channel::Channel, conn_state::ConnState, exchange::Exchange, message::MemoryMeter,
-        queue::Queue, vhost::Vhost,
+        queue::Queue, stream::Stream, vhost::Vhost,
     },
     random::Random,
     refusal::{Outcome, Refusal},
@@ -49,8 +51,12 @@ pub struct Broker {
     pub(crate) connections: BTreeMap<ConnectionKey, ConnState>,
     pub(crate) vhosts: BTreeMap<String, Vhost>,
     pub(crate) queues: BTreeMap<QueueKey, Queue>,
+    /// The logs of the queues that are streams.
+    pub(crate) streams: BTreeMap<QueueKey, Stream>,
     /// The deadlines of queues, at most one for each queue.
     deadlines: BTreeSet<(Instant, QueueKey)>,
+    /// The deadlines of acknowledgements, at most one for each channel.
+    ack_deadlines: BTreeSet<(Instant, ChannelKey)>,
     /// The queues that are scheduled for processing.
     due: VecDeque<QueueKey>,
     /// The queues with an expiry that restarts at the next time that is known.
@@ -138,7 +144,9 @@ impl Broker {
             connections: BTreeMap::new(),
             vhosts,
             queues: BTreeMap::new(),
+            streams: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            ack_deadlines: BTreeSet::new(),
             due: VecDeque::new(),
             restarted: Vec::new(),
             turn: 0,
@@ -269,13 +277,15 @@ impl Broker {
     }
 
     /// Returns the time for [`handle_timeout`](Self::handle_timeout): `Some` while a message or a
-    /// queue has an expiry. Any call may change it.
+    /// queue has an expiry, or a delivery is unacknowledged. Any call may change it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         if !self.restarted.is_empty() {
             return Some(self.now);
         }
-        self.deadlines.first().map(|(at, _)| *at)
+        let of_queues = self.deadlines.first().map(|(at, _)| *at);
+        let of_channels = self.ack_deadlines.first().map(|(at, _)| *at);
+        of_queues.into_iter().chain(of_channels).min()
     }
 
     /// Returns the time for [`handle_connection_timeout`](Self::handle_connection_timeout), and its
@@ -323,7 +333,8 @@ impl Broker {
 
     // Internal operations.
 
-    /// Advances the clock, and schedules the queues with deadlines that have passed.
+    /// Advances the clock, schedules the queues with deadlines that have passed, and closes the
+    /// channels with overdue acknowledgements.
     pub(crate) fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.restart_expiry();
@@ -337,6 +348,7 @@ impl Broker {
             }
             self.schedule(key);
         }
+        self.check_acks();
     }
 
     /// Applies `happen` to a connection's machine, and processes the resulting events.
@@ -353,6 +365,15 @@ impl Broker {
             self.wake(key);
         }
         self.finish();
+    }
+
+    /// Returns the time of day, in milliseconds since the Unix epoch.
+    pub(crate) const fn unix_millis(&self) -> u64 {
+        let elapsed = self.now.as_nanos() / 1_000_000;
+        self.config
+            .epoch
+            .saturating_mul(1000)
+            .saturating_add(elapsed)
     }
 
     /// Returns an unused key for a queue or a consumer.

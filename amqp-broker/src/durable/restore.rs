@@ -23,7 +23,6 @@ use crate::{
     keys::QueueKey,
     model::{
         arguments::{QueueArguments, QueueKind},
-        channel::Unacked,
         exchange::{Binding, Destination, Exchange, ExchangeFlags, ExchangeKind},
         message::{Envelope, Message},
         queue::{Declared, Entry, Queue, RequeueCause},
@@ -104,8 +103,8 @@ impl Broker {
         if !stopped {
             broker.mark_redelivered();
         }
-        for delivery in unacked {
-            broker.requeue(delivery, RequeueCause::ChannelEnded);
+        for (key, entry) in unacked {
+            broker.requeue(key, entry, RequeueCause::ChannelEnded);
         }
         broker.begin_service();
         Ok(broker)
@@ -207,6 +206,7 @@ impl Broker {
             table: queue.arguments,
             declared_arguments: arguments,
         };
+        self.insert_stream(key, &declared);
         self.queues.insert(key, Queue::new(declared, self.now));
         Ok(())
     }
@@ -282,7 +282,7 @@ impl Broker {
     }
 
     /// Adds the ready messages to their queues. Returns the unacknowledged ones.
-    fn insert_messages(&mut self, messages: Messages) -> Vec<Unacked> {
+    fn insert_messages(&mut self, messages: Messages) -> Vec<(QueueKey, Entry)> {
         let mut unacked = Vec::new();
         for (number, messages) in messages {
             let key = QueueKey(number);
@@ -298,13 +298,7 @@ impl Broker {
                 entry.delivery_count = state.requeues;
                 if state.unacked {
                     queue.restore_seq(&entry);
-                    unacked.push(Unacked {
-                        tag: 0,
-                        queue: key,
-                        consumer: None,
-                        consumer_tag: None,
-                        entry,
-                    });
+                    unacked.push((key, entry));
                 } else if state.returned {
                     queue.restore(entry, Place::Returned);
                 } else {

@@ -43,9 +43,10 @@ impl Broker {
             };
             let settled = settled.iter().flat_map(|one| &one.deliveries);
             for unacked in channel.unacked.iter().chain(settled) {
-                let (key, entry) = (unacked.queue, &unacked.entry);
-                let progress = Progress::Unacked;
-                changes.extend(self.snapshot_message(key, entry, Place::Ordinary, progress));
+                if let Some(entry) = &unacked.entry {
+                    let (key, progress) = (unacked.queue, Progress::Unacked);
+                    changes.extend(self.snapshot_message(key, entry, Place::Ordinary, progress));
+                }
             }
         }
         changes.push(Change::Stopped);

@@ -2,7 +2,7 @@
 //! `basic.cancel`, `basic.get`
 
 use amqp_core::{
-    protocol::basic,
+    protocol::{ReplyCode, basic},
     wire::{FieldTable, FieldValue, ShortStr},
 };
 
@@ -17,6 +17,7 @@ use crate::{
         arguments::QueueKind,
         channel::{Subscription, Unacked},
         queue::Consumer,
+        stream::StartAt,
     },
     permission::Access,
     refusal::{Outcome, Refusal, Resource, short, type_name},
@@ -64,23 +65,32 @@ impl Broker {
         self.check_queue(key, Access::Read, &name)?;
         let found = self.find_queue(key, &name)?;
         self.check_owner(key, found)?;
-        let priority = {
-            let resource = self.vhost(key)?.queue_named(&name);
-            self.check_consumer(at, found, consume.exclusive, &resource)?;
-            read_arguments(&consume.arguments, &resource)?
-        };
+        let resource = self.vhost(key)?.queue_named(&name);
+        let read = self.read_arguments(found, &consume.arguments, &resource)?;
+        self.check_consumer(at, found, &consume, &resource)?;
         let tag = self.consumer_tag(consume.consumer_tag);
-        let consumer_key = ConsumerKey(self.next_key());
+        let queue = self.queues.get_mut(&found);
+        let cancelled = queue.and_then(|queue| queue.take_cancelled(at, &tag));
+        let (consumer_key, unacked) = match cancelled {
+            Some(cancelled) => cancelled,
+            None => (ConsumerKey(self.next_key()), 0),
+        };
         let channel = self.channel(at)?;
         let subscription = Subscription::Queue {
             queue: found,
             key: consumer_key,
         };
         channel.consumers.insert(tag.clone(), subscription);
-        let mut consumer = Consumer::new(at, tag.clone(), channel.prefetch, consume.arguments);
+        let prefetch = match channel.prefetch {
+            0 => read.default_prefetch,
+            prefetch => prefetch,
+        };
+        let mut consumer = Consumer::new(at, tag.clone(), prefetch, consume.arguments);
         consumer.no_ack = consume.no_ack;
         consumer.exclusive = consume.exclusive;
-        consumer.priority = priority;
+        consumer.priority = read.priority;
+        consumer.unacked = unacked;
+        consumer.next_offset = read.next_offset;
         let consumer_tag = tag;
         self.reply(at, consume.no_wait, &basic::ConsumeOk { consumer_tag });
         if let Some(queue) = self.queues.get_mut(&found) {
@@ -91,33 +101,82 @@ impl Broker {
     }
 
     /// Checks that a queue accepts another consumer. An exclusive one must be the only one (section
-    /// 1.8.3.3 of the protocol reference).
+    /// 1.8.3.3 of the protocol reference). A stream demands a prefetch limit and acknowledgements
+    /// (<https://www.rabbitmq.com/docs/streams#consuming>). It ignores `exclusive`, as a quorum
+    /// queue does.
     fn check_consumer(
         &self,
         at: ChannelKey,
         found: QueueKey,
-        exclusive: bool,
+        consume: &basic::Consume,
         resource: &Resource<'_>,
     ) -> Outcome {
         let Some(queue) = self.queues.get(&found) else {
             return Ok(());
         };
+        let kind = queue.arguments.kind;
         let conn = self.connections.get(&at.connection);
         let channel = conn.and_then(|conn| conn.channels.get(&at.id.number()));
+        if kind == QueueKind::Stream {
+            if channel.is_none_or(|channel| channel.prefetch == 0) {
+                return Err(Refusal::precondition(format_args!(
+                    "consumer prefetch count is not set for '{resource}'"
+                )));
+            }
+            if consume.no_ack {
+                return Err(Refusal::of_stream("automatic acknowledgement", resource));
+            }
+        }
         let global = channel.is_some_and(|channel| channel.global_prefetch > 0);
-        if global && queue.arguments.kind == QueueKind::Quorum {
+        if global && kind != QueueKind::Classic {
             return Err(Refusal::not_implemented(format_args!(
                 "{resource} does not support global qos"
             )));
         }
         let taken = queue.has_exclusive_consumer()
-            || exclusive && (!queue.consumers.is_empty() || queue.arguments.single_active_consumer);
-        if taken {
+            || consume.exclusive
+                && (!queue.consumers.is_empty() || queue.arguments.single_active_consumer);
+        if taken && kind == QueueKind::Classic {
             return Err(Refusal::access_refused(format_args!(
                 "{resource} in exclusive use"
             )));
         }
         Ok(())
+    }
+
+    /// Validates the arguments of a consumer. Some are refused by the type of the queue.
+    fn read_arguments(
+        &self,
+        found: QueueKey,
+        arguments: &FieldTable,
+        resource: &Resource<'_>,
+    ) -> Outcome<ConsumerArguments> {
+        let queue = self.queues.get(&found);
+        let kind = queue.map_or(QueueKind::Classic, |queue| queue.arguments.kind);
+        let mut read = ConsumerArguments::default();
+        let foreign: &[&str] = match kind {
+            QueueKind::Classic => {
+                read.priority = read_priority(arguments, resource)?;
+                check_failover(arguments, resource)?;
+                &[StartAt::ARGUMENT]
+            }
+            QueueKind::Quorum => {
+                read.default_prefetch = 2000;
+                read.priority = read_priority(arguments, resource)?;
+                &[FAILOVER, StartAt::ARGUMENT]
+            }
+            QueueKind::Stream => {
+                let at = StartAt::read(arguments, resource, self.unix_millis())?;
+                let stream = self.streams.get(&found);
+                read.next_offset = stream.map(|stream| stream.start(at));
+                &[FAILOVER, PRIORITY]
+            }
+        };
+        let mut names = arguments.iter().map(|(name, _)| name);
+        match names.find(|name| foreign.contains(&&***name)) {
+            Some(name) => Err(kind.unsupported(name, resource)),
+            None => Ok(read),
+        }
     }
 
     fn consume_replies(&mut self, at: ChannelKey, consume: basic::Consume) -> Outcome {
@@ -175,6 +234,23 @@ impl Broker {
         self.check_queue(key, Access::Read, &name)?;
         let found = self.find_queue(key, &name)?;
         self.check_owner(key, found)?;
+        if self.streams.contains_key(&found) {
+            let resource = self.vhost(key)?.queue_named(&name);
+            return Err(Refusal::of_stream("basic.get", &resource));
+        }
+        if let Some(queue) = self.queues.get(&found)
+            && queue.arguments.kind == QueueKind::Quorum
+            && queue.arguments.single_active_consumer
+        {
+            let resource = self.vhost(key)?.queue_named(&name);
+            return Err(Refusal::new(
+                ReplyCode::RESOURCE_LOCKED,
+                format_args!(
+                    "cannot obtain access to locked {resource}. basic.get operations are not \
+                     supported by quorum queues with single active consumer"
+                ),
+            ));
+        }
         self.expire_messages(found, self.now);
         self.schedule(found);
         let now = self.now;
@@ -190,7 +266,7 @@ impl Broker {
         if get.no_ack {
             self.journal.removed(found, queue, &entry);
         } else {
-            queue.unacked += 1;
+            queue.count_fetched();
             self.journal.delivered(found, queue, &entry);
         }
         self.expire_messages(found, now);
@@ -214,30 +290,46 @@ impl Broker {
                 queue: found,
                 consumer: None,
                 consumer_tag: None,
-                entry: entry.clone(),
+                entry: Some(entry.clone()),
+                at: now,
             });
         }
         send_message(conn, at, &method, &entry.message, delivery_count);
         self.wake(key);
+        if !get.no_ack {
+            self.watch_acks(at);
+        }
         Ok(())
     }
 }
 
-/// Validates the arguments of a consumer, and returns its priority
-/// (<https://www.rabbitmq.com/docs/consumer-priority>).
-fn read_arguments(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome<i64> {
-    const PRIORITY: &str = "x-priority";
-    const FAILOVER: &str = "x-cancel-on-ha-failover";
+/// The arguments of a consumer, as its queue uses them.
+#[derive(Default)]
+struct ConsumerArguments {
+    /// The priority (<https://www.rabbitmq.com/docs/consumer-priority>).
+    priority: i64,
+    /// `Some` for a stream: the offset of the first message to read.
+    next_offset: Option<u64>,
+    /// The prefetch limit if the channel sets none; 0 for no limit.
+    default_prefetch: u16,
+}
+
+const PRIORITY: &str = "x-priority";
+
+const FAILOVER: &str = "x-cancel-on-ha-failover";
+
+fn check_failover(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome {
     match arguments.get(FAILOVER) {
-        None | Some(FieldValue::Bool(_)) => {}
-        Some(other) => {
-            return Err(Refusal::argument(
-                FAILOVER,
-                queue,
-                format_args!("{{unacceptable_type,{}}}", type_name(other)),
-            ));
-        }
+        None | Some(FieldValue::Bool(_)) => Ok(()),
+        Some(other) => Err(Refusal::argument(
+            FAILOVER,
+            queue,
+            format_args!("{{unacceptable_type,{}}}", type_name(other)),
+        )),
     }
+}
+
+fn read_priority(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome<i64> {
     let Some(value) = arguments.get(PRIORITY) else {
         return Ok(0);
     };

@@ -19,7 +19,7 @@ use crate::{
         queue::{Declared, Queue},
     },
     permission::{Access, TopicAccess},
-    refusal::{Outcome, Refusal, quoted, short},
+    refusal::{Outcome, Refusal, Resource, quoted, short},
 };
 
 /// The pseudo-queue of direct reply-to (<https://www.rabbitmq.com/docs/direct-reply-to>).
@@ -65,12 +65,13 @@ impl Broker {
         };
         self.channel(at)?.last_queue = Some(name.clone());
         let now = self.now;
+        let messages = self.message_count(found);
         if let Some(queue) = self.queues.get_mut(&found) {
             queue.used = now;
             let declared = queue::DeclareOk {
                 queue: name,
-                message_count: count(queue.len()),
-                consumer_count: count(queue.consumers.len()),
+                message_count: count(messages),
+                consumer_count: count(queue.consumer_count()),
             };
             self.reply(at, no_wait, &declared);
         }
@@ -120,7 +121,8 @@ impl Broker {
                 return Err(Refusal::inequivalent(name, &resource, received, current));
             }
         }
-        check_equivalent(&queue.table, &declare.arguments, &resource)
+        let kind = queue.arguments.kind;
+        check_equivalent(kind, &queue.table, &declare.arguments, &resource)
     }
 
     fn create_queue(
@@ -135,12 +137,14 @@ impl Broker {
         let vhost = self.vhost(key)?;
         let resource = vhost.queue_named(&name);
         self.check_queue_limit(vhost, &name)?;
-        let arguments = QueueArguments::read(&declare.arguments, &resource)?;
-        if arguments.kind == QueueKind::Quorum && named_by == NamedBy::Server {
-            return Err(Refusal::precondition(
-                "Cannot declare a server-named queue for type rabbit_quorum_queue",
-            ));
+        let kind = QueueKind::read(&declare.arguments, &resource)?;
+        if kind != QueueKind::Classic && named_by == NamedBy::Server {
+            return Err(Refusal::precondition(format_args!(
+                "Cannot declare a server-named queue for type {}",
+                kind.module()
+            )));
         }
+        let arguments = QueueArguments::read(&declare.arguments, &resource)?;
         arguments.check_declaration(&declare, &resource)?;
         if let Some(target) = &arguments.dead_letter {
             self.check_queue(key, Access::Read, &name)?;
@@ -221,6 +225,10 @@ impl Broker {
         self.check_queue(key, Access::Read, &name)?;
         let found = self.find_queue(key, &name)?;
         self.check_owner(key, found)?;
+        if self.streams.contains_key(&found) {
+            let resource = self.vhost(key)?.queue_named(&name);
+            return Err(Refusal::of_stream("queue.purge", &resource));
+        }
         self.record_purge(found);
         let purged = self.queues.get_mut(&found).map_or(0, Queue::purge);
         self.schedule(found);
@@ -238,8 +246,14 @@ impl Broker {
         // (<https://www.rabbitmq.com/docs/specification>).
         if let Ok(found) = self.find_queue(key, &name) {
             self.check_owner(key, found)?;
-            if let Some(queue) = self.queues.get(&found) {
+            // RabbitMQ ignores the conditions on a stream, and does not count its messages.
+            if let Some(queue) = self.queues.get(&found)
+                && queue.arguments.kind != QueueKind::Stream
+            {
                 let resource = self.vhost(key)?.queue_named(&name);
+                if queue.arguments.kind == QueueKind::Quorum {
+                    check_unconditional(delete, &resource)?;
+                }
                 let refuse =
                     |problem| Err(Refusal::precondition(format_args!("{resource} {problem}")));
                 if delete.if_empty && !queue.is_empty() {
@@ -312,4 +326,19 @@ impl Broker {
 /// Converts a count to a method field; saturates at `u32::MAX`.
 pub(super) fn count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Refuses the conditions of a deletion, which quorum queues do not support.
+fn check_unconditional(delete: &queue::Delete, resource: &Resource<'_>) -> Outcome {
+    let conditions = [
+        (delete.if_unused, "if-unused"),
+        (delete.if_empty, "if-empty"),
+    ];
+    match conditions.iter().find(|(is_set, _)| *is_set) {
+        None => Ok(()),
+        Some((_, flag)) => Err(Refusal::not_implemented(format_args!(
+            "cannot delete {resource}. queue.delete operations with {flag} flag set are not \
+             supported by quorum queues"
+        ))),
+    }
 }

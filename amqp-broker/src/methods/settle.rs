@@ -53,16 +53,30 @@ impl Broker {
             }
             return Ok(());
         }
-        self.settle_now(at, kind, deliveries);
-        Ok(())
+        self.settle_now(at, kind, deliveries)
     }
 
-    /// Settles deliveries at once, and unblocks the consumers of the channel.
-    pub(super) fn settle_now(&mut self, at: ChannelKey, kind: Settle, deliveries: Vec<Unacked>) {
+    /// Settles deliveries at once, and unblocks the consumers of the channel. Those from streams
+    /// cannot be requeued or rejected.
+    pub(super) fn settle_now(
+        &mut self,
+        at: ChannelKey,
+        kind: Settle,
+        deliveries: Vec<Unacked>,
+    ) -> Outcome {
+        if kind != Settle::Ack
+            && let Some(delivery) = deliveries.iter().find(|one| one.entry.is_none())
+            && let Some(queue) = self.queues.get(&delivery.queue)
+        {
+            let resource = self.vhost(at.connection)?.queue_named(&queue.name);
+            return Err(Refusal::of_stream("basic.nack and basic.reject", &resource));
+        }
         if kind == Settle::Ack {
             self.uncount_unacked(at, &deliveries);
             for delivery in &deliveries {
-                self.record_removed(delivery.queue, &delivery.entry);
+                if let Some(entry) = &delivery.entry {
+                    self.record_removed(delivery.queue, entry);
+                }
             }
         } else {
             for batch in batches(deliveries) {
@@ -71,13 +85,13 @@ impl Broker {
             }
         }
         self.unblock_consumers(at);
+        Ok(())
     }
 
     pub(super) fn recover(&mut self, at: ChannelKey, recover: &basic::Recover) -> Outcome {
         let deliveries = self.take_recovered(at, recover.requeue)?;
         self.send(at, &basic::RecoverOk);
-        self.settle_now(at, Settle::Requeue, deliveries);
-        Ok(())
+        self.settle_now(at, Settle::Requeue, deliveries)
     }
 
     pub(super) fn recover_async(
@@ -86,18 +100,22 @@ impl Broker {
         recover: &basic::RecoverAsync,
     ) -> Outcome {
         let deliveries = self.take_recovered(at, recover.requeue)?;
-        self.settle_now(at, Settle::Requeue, deliveries);
-        Ok(())
+        self.settle_now(at, Settle::Requeue, deliveries)
     }
 
     /// Takes all unacknowledged deliveries of a channel. Refuses to redeliver them to the same
     /// consumer with 540 (not-implemented), as RabbitMQ does
-    /// (<https://www.rabbitmq.com/docs/specification>).
+    /// (<https://www.rabbitmq.com/docs/specification>), and those of a stream with 541
+    /// (internal-error): its channel crashes.
     fn take_recovered(&mut self, at: ChannelKey, requeue: bool) -> Outcome<Vec<Unacked>> {
         if !requeue {
             return Err(Refusal::not_implemented("requeue=false"));
         }
-        Ok(self.channel(at)?.unacked.drain(..).collect())
+        let unacked = &mut self.channel(at)?.unacked;
+        if unacked.iter().any(|delivery| delivery.entry.is_none()) {
+            return Err(Refusal::internal());
+        }
+        Ok(unacked.drain(..).collect())
     }
 }
 

@@ -47,7 +47,7 @@ impl Broker {
         }
         for mut settlement in transaction.settlements {
             settlement.deliveries.sort_by_key(|unacked| unacked.tag);
-            self.settle_now(at, settlement.kind, settlement.deliveries);
+            self.settle_now(at, settlement.kind, settlement.deliveries)?;
         }
         if !accepted {
             return Err(Refusal::precondition("partial tx completion"));
@@ -71,6 +71,7 @@ impl Broker {
         unacked.extend(channel.unacked.drain(..));
         unacked.sort_by_key(|unacked| unacked.tag);
         channel.unacked = unacked.into();
+        self.watch_acks(at);
         self.send(at, &tx::RollbackOk);
         Ok(())
     }

@@ -9,6 +9,7 @@ use amqp_core::{
     wire::{FieldTable, FieldValue, ShortStr},
 };
 
+use super::stream::{Retention, parse_interval};
 use crate::refusal::{Outcome, Quoted, QuotedValue, Refusal, Resource, same_value, type_name};
 
 /// The maximum TTL of messages and queues, in milliseconds: ten years of 365 days.
@@ -29,9 +30,14 @@ pub(crate) struct QueueArguments {
     /// `Some` for a priority queue (<https://www.rabbitmq.com/docs/priority>).
     pub(crate) max_priority: Option<u8>,
     pub(crate) single_active_consumer: bool,
-    /// The maximum number of requeues of a message; quorum queues only
+    /// The maximum number of requeues of a message; quorum queues only. Not validated:
+    /// a value that is no number limits nothing
     /// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
     pub(crate) delivery_limit: Option<u64>,
+    /// The maximum age of messages, in milliseconds; streams only.
+    pub(crate) max_age: Option<u64>,
+    /// The size of a segment, in bytes; streams only.
+    pub(crate) segment_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,15 +45,73 @@ pub(crate) enum QueueKind {
     #[default]
     Classic,
     Quorum,
+    Stream,
 }
 
 impl QueueKind {
+    /// Reads the type from the arguments of a declaration.
+    pub(crate) fn read(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome<Self> {
+        const NAME: &str = "x-queue-type";
+        match arguments.get(NAME) {
+            None => Ok(Self::Classic),
+            Some(FieldValue::LongStr(kind)) => match kind.as_bytes() {
+                b"classic" => Ok(Self::Classic),
+                b"quorum" => Ok(Self::Quorum),
+                b"stream" => Ok(Self::Stream),
+                _ => Err(Refusal::argument(
+                    NAME,
+                    queue,
+                    format_args!("\"unsupported queue type '{}'\"", kind.to_str_lossy()),
+                )),
+            },
+            Some(other) => Err(Refusal::argument(
+                NAME,
+                queue,
+                format_args!("{{unacceptable_type,{}}}", type_name(other)),
+            )),
+        }
+    }
+
     /// Returns the module name that stands for the type in error texts.
-    const fn module(self) -> &'static str {
+    pub(crate) const fn module(self) -> &'static str {
         match self {
             Self::Classic => "rabbit_classic_queue",
             Self::Quorum => "rabbit_quorum_queue",
+            Self::Stream => "rabbit_stream_queue",
         }
+    }
+
+    /// Returns the arguments of queues of this type, in the order in which RabbitMQ compares them
+    /// in a redeclaration.
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Classic => &CLASSIC,
+            Self::Quorum => &QUORUM,
+            Self::Stream => &STREAM,
+        }
+    }
+
+    /// Refuses an argument that only other types of queues have. Any other argument is ignored.
+    fn check_arguments(self, arguments: &FieldTable, queue: &Resource<'_>) -> Outcome {
+        let is_foreign = |name: &str| {
+            let kinds = [Self::Classic, Self::Quorum, Self::Stream];
+            let mut having = kinds
+                .into_iter()
+                .filter(|kind| kind.arguments().contains(&name));
+            having.next().is_some() && !self.arguments().contains(&name)
+        };
+        match arguments.iter().find(|(name, _)| is_foreign(name)) {
+            None => Ok(()),
+            Some((name, _)) => Err(self.unsupported(name, queue)),
+        }
+    }
+
+    /// Refuses an argument that queues of this type, or their consumers, do not support.
+    pub(crate) fn unsupported(self, name: &str, queue: &Resource<'_>) -> Refusal {
+        Refusal::precondition(format_args!(
+            "invalid arg '{name}' for {queue} of queue type {}",
+            self.module()
+        ))
     }
 }
 
@@ -85,85 +149,106 @@ pub(crate) struct DeadLetter {
     pub(crate) routing_key: Option<ShortStr>,
 }
 
-/// All arguments with a meaning, in the order in which RabbitMQ compares them in a redeclaration.
-const KNOWN: [&str; 21] = [
+/// The arguments of classic queues.
+const CLASSIC: [&str; 13] = [
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
-    "x-dead-letter-strategy",
     "x-max-length",
     "x-max-length-bytes",
-    "x-max-in-memory-length",
-    "x-max-in-memory-bytes",
     "x-max-priority",
     "x-overflow",
     "x-queue-mode",
     "x-queue-version",
     "x-single-active-consumer",
     "x-queue-type",
+    "x-queue-master-locator",
+];
+
+/// The arguments of quorum queues.
+const QUORUM: [&str; 15] = [
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-overflow",
+    "x-single-active-consumer",
+    "x-queue-type",
     "x-quorum-initial-group-size",
-    "x-max-age",
-    "x-stream-max-segment-size-bytes",
-    "x-initial-cluster-size",
     "x-delivery-limit",
+    "x-message-ttl",
     "x-queue-leader-locator",
 ];
 
-/// The arguments that classic queues do not support.
-const NOT_CLASSIC: [&str; 8] = [
-    "x-delivery-limit",
+/// The arguments of streams.
+const STREAM: [&str; 6] = [
+    "x-max-length-bytes",
+    "x-queue-type",
     "x-max-age",
-    "x-dead-letter-strategy",
-    "x-quorum-initial-group-size",
-    "x-max-in-memory-length",
-    "x-max-in-memory-bytes",
     "x-stream-max-segment-size-bytes",
     "x-initial-cluster-size",
+    "x-queue-leader-locator",
 ];
 
-/// The arguments that quorum queues do not support.
-const NOT_QUORUM: [&str; 6] = [
-    "x-max-priority",
-    "x-queue-mode",
-    "x-queue-version",
-    "x-max-age",
-    "x-stream-max-segment-size-bytes",
-    "x-initial-cluster-size",
-];
+/// The largest segment of a stream, in bytes.
+const SEGMENT_MAX: u64 = 3_000_000_000;
 
 impl QueueArguments {
     /// Parses and validates the arguments of a declaration.
     pub(crate) fn read(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome<Self> {
-        let reader = Reader { arguments, queue };
-        let kind = reader.kind()?;
-        let not = match kind {
-            QueueKind::Classic => &NOT_CLASSIC[..],
-            QueueKind::Quorum => &NOT_QUORUM[..],
+        let kind = QueueKind::read(arguments, queue)?;
+        check_exchange_type(arguments, queue)?;
+        let reader = Reader {
+            arguments,
+            supported: kind.arguments(),
+            queue,
         };
-        if let Some(name) = not.iter().find(|name| arguments.contains_key(name)) {
-            return Err(Refusal::precondition(format_args!(
-                "invalid arg '{name}' for {queue} of queue type {}",
-                kind.module()
-            )));
-        }
         let expires = reader.time("x-expires")?;
         if expires == Some(0) {
-            return Err(Refusal::argument("x-expires", queue, "{value_zero,0}"));
+            return reader.wrong("x-expires", "{value_zero,0}");
         }
         let message_ttl = reader.time("x-message-ttl")?;
         let dead_letter = reader.dead_letter()?;
+        reader.one_of(
+            "x-dead-letter-strategy",
+            &["at-most-once", "at-least-once"],
+            "invalid_dlx_strategy",
+        )?;
         let max_length = reader.count("x-max-length")?;
         let max_length_bytes = reader.count("x-max-length-bytes")?;
+        reader.count("x-max-in-memory-length")?;
+        reader.count("x-max-in-memory-bytes")?;
         let max_priority = reader.priority()?;
-        let overflow = reader.overflow()?;
+        let overflow = match (kind, reader.overflow()?) {
+            // Not supported, and replaced by the default.
+            (QueueKind::Quorum, Overflow::RejectPublishDlx) => Overflow::DropHead,
+            (_, overflow) => overflow,
+        };
         reader.version_and_mode()?;
-        let single_active_consumer = match arguments.get("x-single-active-consumer") {
+        let single_active_consumer = match reader.get("x-single-active-consumer") {
             None => false,
             Some(FieldValue::Bool(flag)) => *flag,
             Some(other) => return reader.wrong_type("x-single-active-consumer", other),
         };
-        let delivery_limit = reader.integer("x-delivery-limit")?;
+        reader.cluster_size("x-quorum-initial-group-size")?;
+        let max_age = reader.age()?;
+        let segment_bytes = reader.count("x-stream-max-segment-size-bytes")?;
+        reader.cluster_size("x-initial-cluster-size")?;
+        reader.one_of(
+            "x-queue-leader-locator",
+            &["client-local", "balanced", "random", "least-leaders"],
+            "invalid_queue_locator_arg",
+        )?;
+        let delivery_limit = reader.get("x-delivery-limit").map(|limit| {
+            let limit = limit.as_i64().unwrap_or(i64::MAX);
+            u64::try_from(limit).unwrap_or(0)
+        });
+        kind.check_arguments(arguments, queue)?;
         Ok(Self {
             kind,
             message_ttl,
@@ -174,12 +259,23 @@ impl QueueArguments {
             dead_letter,
             max_priority,
             single_active_consumer,
-            // A negative limit means no limit.
-            delivery_limit: delivery_limit.and_then(|limit| u64::try_from(limit).ok()),
+            delivery_limit,
+            max_age,
+            segment_bytes,
         })
     }
 
-    /// Checks that the flags of a declaration suit the type of the queue.
+    /// Returns the limits on the size of a stream: `Some` for one.
+    pub(crate) fn retention(&self) -> Option<Retention> {
+        (self.kind == QueueKind::Stream).then_some(Retention {
+            max_bytes: self.max_length_bytes,
+            max_age: self.max_age,
+            segment_bytes: self.segment_bytes,
+        })
+    }
+
+    /// Checks that the flags of a declaration suit the type of the queue: classic queues allow all,
+    /// others must be durable, and neither exclusive nor deleted with their last consumer.
     pub(crate) fn check_declaration(
         &self,
         declare: &queue::Declare,
@@ -198,17 +294,23 @@ impl QueueArguments {
                 "invalid property '{property}' for {queue}"
             )));
         }
+        if self.segment_bytes.is_some_and(|size| size > SEGMENT_MAX) {
+            return Err(Refusal::precondition(
+                "Exceeded max value for x-stream-max-segment-size-bytes",
+            ));
+        }
         Ok(())
     }
 }
 
-/// Checks that a redeclaration has the arguments of the existing queue.
+/// Checks that a redeclaration has the arguments of the existing queue, of those that its type has.
 pub(crate) fn check_equivalent(
+    kind: QueueKind,
     current: &FieldTable,
     received: &FieldTable,
     resource: &Resource<'_>,
 ) -> Outcome {
-    KNOWN
+    kind.arguments()
         .iter()
         .try_for_each(|name| check_argument(name, current, received, resource))
 }
@@ -240,12 +342,33 @@ pub(crate) fn check_argument(
     })
 }
 
+/// Checks the type of the name of a dead-letter exchange, before all other arguments.
+fn check_exchange_type(arguments: &FieldTable, queue: &Resource<'_>) -> Outcome {
+    match arguments.get(DEAD_LETTER_EXCHANGE) {
+        None | Some(FieldValue::LongStr(_)) => Ok(()),
+        Some(other) => Err(Refusal::precondition(format_args!(
+            "invalid type '{}' for arg '{DEAD_LETTER_EXCHANGE}' in {queue}",
+            type_name(other)
+        ))),
+    }
+}
+
+const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
+
 struct Reader<'a> {
     arguments: &'a FieldTable,
+    /// The arguments of the type of the queue. Others are not read.
+    supported: &'static [&'static str],
     queue: &'a Resource<'a>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn get(&self, name: &str) -> Option<&'a FieldValue> {
+        self.arguments
+            .get(name)
+            .filter(|_| self.supported.contains(&name))
+    }
+
     fn wrong<T>(&self, name: &str, problem: impl fmt::Display) -> Outcome<T> {
         Err(Refusal::argument(name, self.queue, problem))
     }
@@ -257,28 +380,8 @@ impl Reader<'_> {
         )
     }
 
-    fn kind(&self) -> Outcome<QueueKind> {
-        const NAME: &str = "x-queue-type";
-        match self.arguments.get(NAME) {
-            None => Ok(QueueKind::Classic),
-            Some(FieldValue::LongStr(kind)) => match kind.as_bytes() {
-                b"classic" => Ok(QueueKind::Classic),
-                b"quorum" => Ok(QueueKind::Quorum),
-                b"stream" => Err(Refusal::not_implemented(format_args!(
-                    "{} of type stream: this broker has classic and quorum queues only",
-                    self.queue
-                ))),
-                _ => self.wrong(
-                    NAME,
-                    format_args!("\"unsupported queue type '{}'\"", kind.to_str_lossy()),
-                ),
-            },
-            Some(other) => self.wrong_type(NAME, other),
-        }
-    }
-
     fn integer(&self, name: &str) -> Outcome<Option<i64>> {
-        let Some(value) = self.arguments.get(name) else {
+        let Some(value) = self.get(name) else {
             return Ok(None);
         };
         match value.as_i64() {
@@ -322,7 +425,7 @@ impl Reader<'_> {
 
     fn overflow(&self) -> Outcome<Overflow> {
         const NAME: &str = "x-overflow";
-        match self.arguments.get(NAME) {
+        match self.get(NAME) {
             None => Ok(Overflow::DropHead),
             Some(FieldValue::LongStr(kind)) => match kind.as_str().and_then(Overflow::from_name) {
                 Some(overflow) => Ok(overflow),
@@ -333,20 +436,12 @@ impl Reader<'_> {
     }
 
     fn dead_letter(&self) -> Outcome<Option<DeadLetter>> {
-        const EXCHANGE: &str = "x-dead-letter-exchange";
         const KEY: &str = "x-dead-letter-routing-key";
-        let exchange = match self.arguments.get(EXCHANGE) {
-            None => None,
-            Some(FieldValue::LongStr(name)) => Some(name.to_str_lossy().into_owned()),
-            Some(other) => {
-                return Err(Refusal::precondition(format_args!(
-                    "invalid type '{}' for arg '{EXCHANGE}' in {}",
-                    type_name(other),
-                    self.queue
-                )));
-            }
-        };
-        let routing_key = match self.arguments.get(KEY) {
+        // Of that type: see `check_exchange_type`.
+        let exchange = self.get(DEAD_LETTER_EXCHANGE);
+        let exchange = exchange.and_then(FieldValue::as_long_str);
+        let exchange = exchange.map(|name| name.to_str_lossy().into_owned());
+        let routing_key = match self.get(KEY) {
             None => None,
             // RabbitMQ accepts a longer key, and closes the connection that receives the message,
             // because its method cannot carry the key.
@@ -366,11 +461,42 @@ impl Reader<'_> {
         }
     }
 
+    fn one_of(&self, name: &str, allowed: &[&str], problem: &str) -> Outcome {
+        match self.get(name) {
+            None => Ok(()),
+            Some(FieldValue::LongStr(text)) => match text.as_str() {
+                Some(text) if allowed.contains(&text) => Ok(()),
+                _ => self.wrong(name, problem),
+            },
+            Some(other) => self.wrong_type(name, other),
+        }
+    }
+
+    /// Validates a number of nodes, which has no effect here.
+    fn cluster_size(&self, name: &str) -> Outcome {
+        match self.count(name)? {
+            Some(0) => self.wrong(name, "{value_zero,0}"),
+            _ => Ok(()),
+        }
+    }
+
+    fn age(&self) -> Outcome<Option<u64>> {
+        const NAME: &str = "x-max-age";
+        match self.get(NAME) {
+            None => Ok(None),
+            Some(FieldValue::LongStr(text)) => match parse_interval(text.as_bytes())? {
+                None => self.wrong(NAME, "invalid_max_age"),
+                age => Ok(age),
+            },
+            Some(other) => self.wrong_type(NAME, other),
+        }
+    }
+
     /// Validates the mode and version of storage, which have no effect here.
     fn version_and_mode(&self) -> Outcome {
         const MODE: &str = "x-queue-mode";
         const VERSION: &str = "x-queue-version";
-        match self.arguments.get(MODE) {
+        match self.get(MODE) {
             None => {}
             Some(FieldValue::LongStr(mode)) if matches!(&mode[..], b"default" | b"lazy") => {}
             Some(FieldValue::LongStr(mode)) => {

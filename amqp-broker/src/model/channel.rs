@@ -7,7 +7,7 @@ use alloc::{
 };
 use core::fmt;
 
-use amqp_core::{ChannelId, wire::ShortStr};
+use amqp_core::{ChannelId, Instant, wire::ShortStr};
 
 use super::{
     message::{Message, Reservation},
@@ -24,7 +24,17 @@ pub(crate) struct Unacked {
     pub(crate) consumer: Option<ConsumerKey>,
     /// The tag of that consumer.
     pub(crate) consumer_tag: Option<ShortStr>,
-    pub(crate) entry: Entry,
+    /// `Some` if the message was taken from its queue; a stream keeps it.
+    pub(crate) entry: Option<Entry>,
+    /// The time of the delivery.
+    pub(crate) at: Instant,
+}
+
+impl Unacked {
+    /// Returns whether it counts towards the prefetch limit of its channel.
+    pub(crate) const fn is_counted(&self) -> bool {
+        self.consumer.is_some() && self.entry.is_some()
+    }
 }
 
 /// The target of a consumer tag.
@@ -45,13 +55,16 @@ pub(crate) struct Channel {
     pub(crate) delivered: u64,
     /// The unacknowledged deliveries, in the order of their tags.
     pub(crate) unacked: VecDeque<Unacked>,
+    /// The deadline for the first of them that is registered with the broker: never later than the
+    /// one that applies.
+    pub(crate) ack_deadline: Option<Instant>,
     pub(crate) consumers: BTreeMap<ShortStr, Subscription>,
     /// The prefetch limit of a new consumer; 0 for no limit.
     pub(crate) prefetch: u16,
     /// The prefetch limit of all consumers together; 0 for no limit
     /// (<https://www.rabbitmq.com/docs/consumer-prefetch>).
     pub(crate) global_prefetch: u16,
-    /// The unacknowledged deliveries that count towards it: all but those of `basic.get`.
+    /// The unacknowledged deliveries that count towards it: those to consumers, except of streams.
     pub(crate) counted: u64,
     /// The last declared queue, which an empty queue name means.
     pub(crate) last_queue: Option<ShortStr>,
@@ -217,6 +230,7 @@ impl Channel {
             id,
             delivered: 0,
             unacked: VecDeque::new(),
+            ack_deadline: None,
             consumers: BTreeMap::new(),
             prefetch: 0,
             global_prefetch: 0,

@@ -11,5 +11,6 @@ pub(crate) mod exchange;
 pub(crate) mod headers;
 pub(crate) mod message;
 pub(crate) mod queue;
+pub(crate) mod stream;
 pub(crate) mod topic;
 pub(crate) mod vhost;

@@ -62,11 +62,15 @@ pub(crate) struct Consumer {
     /// `Some` while it is blocked and not in the round-robin: the block counter of its queue at
     /// that time.
     pub(crate) blocked_since: Option<u64>,
+    /// The offset of the next message to read: `Some` for a consumer of a stream.
+    pub(crate) next_offset: Option<u64>,
     /// The turn of its last delivery, by the count of the broker; 0 before the first.
     pub(crate) served: u64,
     pub(crate) arguments: FieldTable,
 }
 
+/// A queue. Of a stream it has the declaration and the consumers; the messages are in its
+/// [`Stream`](super::stream::Stream).
 #[derive(Debug)]
 pub(crate) struct Queue {
     declared: Declared,
@@ -86,6 +90,10 @@ pub(crate) struct Queue {
     /// The last sequence number that was assigned.
     last_seq: u64,
     pub(crate) consumers: BTreeMap<ConsumerKey, Consumer>,
+    /// The cancelled consumers with unacknowledged deliveries. A quorum queue still counts them.
+    cancelled: BTreeMap<ConsumerKey, Consumer>,
+    /// The number of unacknowledged deliveries of `basic.get`.
+    fetched: usize,
     /// The round-robin of the consumers that were not found blocked, by priority
     /// (<https://www.rabbitmq.com/docs/consumer-priority>). No level is empty.
     round_robin: BTreeMap<Reverse<i64>, VecDeque<ConsumerKey>>,
@@ -94,6 +102,9 @@ pub(crate) struct Queue {
     /// The single active consumer: `Some` if the queue has the argument and a consumer
     /// (<https://www.rabbitmq.com/docs/consumers#single-active-consumer>).
     active: Option<ConsumerKey>,
+    /// `true` while a quorum queue with the overflow `reject-publish` rejects messages: since it
+    /// exceeded its maximum length, until it has at most 80 % of it.
+    rejecting: bool,
     /// The time of the last use, for `x-expires`.
     pub(crate) used: Instant,
     /// The deadline that is registered with the broker.
@@ -137,9 +148,12 @@ impl Queue {
             unacked: 0,
             last_seq: 0,
             consumers: BTreeMap::new(),
+            cancelled: BTreeMap::new(),
+            fetched: 0,
             round_robin: BTreeMap::new(),
             block_counter: 0,
             active: None,
+            rejecting: false,
             used: now,
             deadline: None,
             scheduled: false,
@@ -170,11 +184,32 @@ impl Queue {
         self.ready == 0
     }
 
-    /// Returns whether the queue is too full for another message, and rejects it.
+    /// Returns whether the queue is too full for another message, and rejects it. A quorum queue
+    /// accepts one beyond its maximum length, and then none for a while.
     pub(crate) fn rejects(&self, message: &Message) -> bool {
+        if self.arguments.kind == QueueKind::Quorum {
+            return self.rejecting;
+        }
         self.arguments.overflow != Overflow::DropHead && {
             let bytes = self.ready_bytes + message.body.len() as u64;
             self.is_over(self.ready as u64 + 1, bytes)
+        }
+    }
+
+    /// Updates whether a quorum queue rejects messages. Called when its messages were delivered.
+    pub(crate) fn update_rejecting(&mut self) {
+        let (len, bytes) = (self.ready as u64, self.ready_bytes);
+        let is_below = |limit: Option<u64>, value| {
+            limit.is_none_or(|limit| value <= limit - limit.div_ceil(5))
+        };
+        if self.arguments.overflow == Overflow::DropHead {
+            self.rejecting = false;
+        } else if self.is_over(len, bytes) {
+            self.rejecting = true;
+        } else if is_below(self.arguments.max_length, len)
+            && is_below(self.arguments.max_length_bytes, bytes)
+        {
+            self.rejecting = false;
         }
     }
 
@@ -385,29 +420,90 @@ impl Queue {
         self.consumers.values().any(|consumer| consumer.exclusive)
     }
 
+    /// Returns the number of consumers in the reply to a declaration. A stream counts none. A quorum
+    /// queue counts only the single active one, and also those that were cancelled and have
+    /// unacknowledged deliveries, and each unacknowledged delivery of `basic.get`.
+    pub(crate) fn consumer_count(&self) -> usize {
+        let all = self.consumers.len();
+        match self.arguments.kind {
+            QueueKind::Classic => all,
+            QueueKind::Stream => 0,
+            QueueKind::Quorum => {
+                let single = self.arguments.single_active_consumer;
+                let serving = if single { all.min(1) } else { all };
+                serving + self.cancelled.len() + self.fetched
+            }
+        }
+    }
+
+    /// Counts an unacknowledged delivery of `basic.get`.
+    pub(crate) const fn count_fetched(&mut self) {
+        self.unacked += 1;
+        self.fetched += 1;
+    }
+
+    /// Stops counting an unacknowledged delivery, to a consumer or of `basic.get`.
+    pub(crate) fn uncount(&mut self, consumer: Option<ConsumerKey>) {
+        self.unacked = self.unacked.saturating_sub(1);
+        let Some(key) = consumer else {
+            self.fetched = self.fetched.saturating_sub(1);
+            return;
+        };
+        if let Some(consumer) = self.consumers.get_mut(&key) {
+            consumer.unacked = consumer.unacked.saturating_sub(1);
+        } else if let Some(consumer) = self.cancelled.get_mut(&key) {
+            consumer.unacked = consumer.unacked.saturating_sub(1);
+            if consumer.unacked == 0 {
+                self.cancelled.remove(&key);
+            }
+        }
+    }
+
+    /// Takes a cancelled consumer with unacknowledged deliveries that had the same channel and tag:
+    /// a quorum queue continues it.
+    pub(crate) fn take_cancelled(
+        &mut self,
+        channel: ChannelKey,
+        tag: &str,
+    ) -> Option<(ConsumerKey, u64)> {
+        let is_same = |consumer: &Consumer| consumer.channel == channel && consumer.tag == *tag;
+        let mut cancelled = self.cancelled.iter();
+        let (&key, _) = cancelled.find(|(_, consumer)| is_same(consumer))?;
+        let consumer = self.cancelled.remove(&key)?;
+        Some((key, consumer.unacked))
+    }
+
     pub(crate) fn add_consumer(&mut self, key: ConsumerKey, consumer: Consumer) {
         self.consumers.insert(key, consumer);
         self.join_round_robin(key);
         self.choose_active();
     }
 
-    /// Removes a consumer.
-    pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> Option<Consumer> {
-        let consumer = self.consumers.remove(&key)?;
+    /// Removes a consumer. Returns `false` if there is no such consumer.
+    pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) -> bool {
+        let Some(consumer) = self.consumers.remove(&key) else {
+            return false;
+        };
         self.leave_round_robin(key, consumer.priority);
+        if self.arguments.kind == QueueKind::Quorum && consumer.unacked > 0 {
+            self.cancelled.insert(key, consumer);
+        }
         if self.active == Some(key) {
             self.active = None;
         }
         self.choose_active();
-        Some(consumer)
+        true
     }
 
-    /// Chooses the single active consumer, if the queue has none: the oldest one of the highest
-    /// priority. It stays active until it is removed.
+    /// Chooses the single active consumer, if the queue has none: the oldest one, in a classic
+    /// queue of those with the highest priority. It stays active until it is removed.
     fn choose_active(&mut self) {
         if self.arguments.single_active_consumer && self.active.is_none() {
-            let best =
-                |(key, consumer): &(&ConsumerKey, &Consumer)| (Reverse(consumer.priority), **key);
+            let has_priorities = self.arguments.kind == QueueKind::Classic;
+            let best = |(key, consumer): &(&ConsumerKey, &Consumer)| {
+                let priority = has_priorities.then_some(Reverse(consumer.priority));
+                (priority, **key)
+            };
             self.active = self.consumers.iter().min_by_key(best).map(|(key, _)| *key);
         }
     }
@@ -428,6 +524,14 @@ impl Queue {
                 .entry(Reverse(consumer.priority))
                 .or_default();
             level.push_back(key);
+        }
+    }
+
+    /// Returns all consumers to the round-robin, in the order of their keys.
+    pub(crate) fn join_all(&mut self) {
+        let keys: Vec<ConsumerKey> = self.consumers.keys().copied().collect();
+        for key in keys {
+            self.join_round_robin(key);
         }
     }
 
@@ -497,6 +601,7 @@ impl Consumer {
             priority: 0,
             prefetch,
             unacked: 0,
+            next_offset: None,
             blocked_since: Some(0), // until `join_round_robin`
             served: 0,
             arguments,

@@ -38,7 +38,7 @@ impl Dice {
     }
 
     fn arguments(&mut self) -> FieldTable {
-        const NAMES: [&str; 14] = [
+        const NAMES: [&str; 17] = [
             "x-message-ttl",
             "x-expires",
             "x-max-length",
@@ -53,6 +53,9 @@ impl Dice {
             "x-priority",
             "alternate-exchange",
             "x-match",
+            "x-max-age",
+            "x-stream-max-segment-size-bytes",
+            "x-stream-offset",
         ];
         let mut table = FieldTable::new();
         while self.roll(3) == 0 {
@@ -62,7 +65,18 @@ impl Dice {
                 2 => (-1).into(),
                 3 => i64::MAX.into(),
                 4 => true.into(),
-                5 => self.pick(&["", "amq.fanout", "q", "quorum", "any"]).into(),
+                5 => self
+                    .pick(&[
+                        "",
+                        "amq.fanout",
+                        "q",
+                        "quorum",
+                        "stream",
+                        "1s",
+                        "first",
+                        "any",
+                    ])
+                    .into(),
                 6 => self
                     .pick(&["reject-publish", "reject-publish-dlx", "x"])
                     .into(),

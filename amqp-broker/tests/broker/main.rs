@@ -1,5 +1,6 @@
 //! The behaviour of the broker, seen by clients that are joined to it in memory.
 
+mod ack_timeout;
 mod administration;
 mod changes;
 mod connections;
@@ -16,6 +17,9 @@ mod policies;
 mod protocol_faults;
 mod publishing;
 mod queues;
+mod quorum;
 mod restarts;
 mod rig;
 mod settings;
+mod stream_retention;
+mod streams;

@@ -429,15 +429,6 @@ fn quorum_queues_are_durable_and_shared() {
 }
 
 #[test]
-fn streams_are_540() {
-    let (mut rig, client, _) = Rig::open();
-    let declare = queue_with("q", [("x-queue-type", "stream".into())]);
-    let (code, text) = rig.try_call(client, &declare).unwrap_err();
-    assert_eq!(code, 540);
-    assert!(text.contains("stream"), "{text}");
-}
-
-#[test]
 fn rabbitmq_4_has_no_transient_shared_queues() {
     let mut rig = Rig::with(Config::rabbitmq_4());
     let client = rig.connect();

@@ -1,5 +1,7 @@
 //! Settings are open to additions, and yet can be made in one expression from outside.
 
+use std::time::Duration;
+
 use amqp_broker::{Config, Limits, Permissions, Rules, User};
 use amqp_core::server;
 
@@ -29,6 +31,7 @@ fn each_builder_sets_its_field() {
         .users([user()])
         .limits(limits())
         .rules(rules)
+        .consumer_timeout(Duration::from_secs(3))
         .seed(1)
         .epoch(2);
 
@@ -50,6 +53,7 @@ fn each_builder_sets_its_field() {
     expected.users = vec![user()];
     expected.limits = limits();
     expected.rules = rules;
+    expected.consumer_timeout = Some(Duration::from_secs(3));
     expected.seed = 1;
     expected.epoch = 2;
     assert_eq!(format!("{config:?}"), format!("{expected:?}"));

@@ -7,6 +7,7 @@
 //! some.
 
 use super::{
+    kinds::{QueueType, is_mistaken},
     names::{BINDINGS, HEADERS},
     program::{
         Argument, CHANNELS, EXCHANGES, Exchange, Key, Kind, Program, QUEUES, SERVER_NAMED, Step,
@@ -70,6 +71,7 @@ pub fn generate(seed: u64, steps: usize) -> Program {
     let mut generator = Generator {
         random: Random::new(seed),
         shared_limit: seed.is_multiple_of(8),
+        queue_type: QueueType::of(seed),
         queues: [false; QUEUES as usize],
         exchanges: [None; EXCHANGES as usize],
         consumers: Vec::new(),
@@ -82,6 +84,7 @@ struct Generator {
     random: Random,
     /// Prefetch limits are those of whole channels, and nothing goes back to a queue.
     shared_limit: bool,
+    queue_type: QueueType,
     /// Which queues are probably there.
     queues: [bool; QUEUES as usize],
     /// Which exchanges are probably there, and of which kind.
@@ -100,6 +103,7 @@ impl Generator {
             }
             step = self.any_step(at);
         }
+        let step = self.queue_type.adapt(&mut self.random, step);
         self.note(&step);
         step
     }
@@ -235,7 +239,7 @@ impl Generator {
                 let at_queue = matches!(key, Key::Queue(queue) if self.has_queue(queue));
                 self.has_exchange(exchange) && (exchange != Exchange::Default || at_queue)
             }
-            Step::Consume { on, queue, tag, .. } => {
+            Step::Consume { on, queue, tag, .. } | Step::Read { on, queue, tag, .. } => {
                 self.has_queue(queue) && !self.consumers.contains(&(on, tag))
             }
             Step::Cancel { on, tag } | Step::ConsumeTwice { on, tag } => {
@@ -290,7 +294,9 @@ impl Generator {
                 if_unused: false,
                 ..
             } => self.exchanges[usize::from(number)] = None,
-            Step::Consume { on, tag, .. } => self.consumers.push((on, tag)),
+            Step::Consume { on, tag, .. } | Step::Read { on, tag, .. } => {
+                self.consumers.push((on, tag));
+            }
             Step::Cancel { on, tag } => self.consumers.retain(|it| *it != (on, tag)),
             Step::Close { on } | Step::AckUnknown { on, .. } => {
                 self.consumers.retain(|(channel, _)| *channel != on);
@@ -610,23 +616,6 @@ impl Generator {
             if_empty,
         }
     }
-}
-
-/// Whether a queue is refused for its arguments.
-fn is_mistaken(arguments: &[Argument]) -> bool {
-    let has_letters = arguments
-        .iter()
-        .any(|it| matches!(it, Argument::DeadLetter(_)));
-    arguments.iter().any(|it| match *it {
-        Argument::MaxLength(limit) | Argument::MaxBytes(limit) => limit < 0,
-        Argument::Overflow(what) => what == "nonsense",
-        Argument::DeadLetterKey(_) => !has_letters,
-        Argument::MaxPriority(limit) => limit > 255,
-        Argument::Ttl(time) => time < 0,
-        Argument::Expires(time) => time <= 0,
-        Argument::Text(name) => name != "x-own",
-        Argument::DeadLetter(_) | Argument::SingleActive(_) => false,
-    })
 }
 
 #[cfg(test)]

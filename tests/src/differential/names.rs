@@ -95,6 +95,9 @@ impl Names {
                 Argument::Expires(time) => ("x-expires", time.into()),
                 Argument::SingleActive(yes) => ("x-single-active-consumer", yes.into()),
                 Argument::Text(name) => (name, "ten".into()),
+                Argument::Type(name) => ("x-queue-type", name.into()),
+                Argument::DeliveryLimit(limit) => ("x-delivery-limit", limit.into()),
+                Argument::MaxAge(age) => ("x-max-age", age.into()),
             };
             table.insert(ShortStr::try_from(name)?, value);
         }

@@ -92,6 +92,27 @@ pub enum Argument {
     SingleActive(bool),
     /// A number of an argument, given as a text.
     Text(&'static str),
+    /// `x-queue-type`.
+    Type(&'static str),
+    /// `x-delivery-limit`.
+    DeliveryLimit(i32),
+    /// `x-max-age`.
+    MaxAge(&'static str),
+}
+
+/// The `x-stream-offset` of a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// None.
+    Nowhere,
+    /// `first`.
+    First,
+    /// `next`.
+    Next,
+    /// A number.
+    Offset(i32),
+    /// Another text, such as an interval.
+    Text(&'static str),
 }
 
 /// The traits of a message beside its body.
@@ -190,6 +211,13 @@ pub enum Step {
         exclusive: bool,
         priority: Option<i32>,
     },
+    /// `basic.qos` with a large limit, and `basic.consume` of a stream.
+    Read {
+        on: u8,
+        queue: u8,
+        tag: u8,
+        from: From,
+    },
     /// `basic.cancel`.
     Cancel { on: u8, tag: u8 },
     /// `basic.get`.
@@ -249,7 +277,9 @@ impl Step {
             Self::UnbindExchange { .. } => exchange::Unbind::ID,
             Self::Publish { .. } => basic::Publish::ID,
             Self::Qos { .. } => basic::Qos::ID,
-            Self::Consume { .. } | Self::ConsumeTwice { .. } => basic::Consume::ID,
+            Self::Consume { .. } | Self::Read { .. } | Self::ConsumeTwice { .. } => {
+                basic::Consume::ID
+            }
             Self::Cancel { .. } => basic::Cancel::ID,
             Self::Get { .. } => basic::Get::ID,
             Self::Ack { .. } | Self::AckUnknown { .. } => basic::Ack::ID,

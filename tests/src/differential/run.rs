@@ -32,6 +32,9 @@ use crate::harness::Failure;
 const LOOKS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// The time within which RabbitMQ writes to the log of a quorum queue or a stream, and delivers.
+const LOG_PAUSE: Duration = Duration::from_millis(60);
+
 /// The most messages that are left in a queue.
 const LEFT: usize = 500;
 
@@ -48,6 +51,8 @@ pub(super) struct Run<'a> {
     /// Some queue has a dead-letter exchange: dead letters and the messages that a client publishes
     /// at the same time come in any order.
     pub(super) has_letters: bool,
+    /// Some queue is a quorum queue or a stream, which have their effects later than a reply.
+    pub(super) has_logs: bool,
 }
 
 /// The known state of a queue.
@@ -57,6 +62,8 @@ pub(super) struct Queue {
     /// The connection that declared it last.
     pub(super) owner: usize,
     pub(super) exclusive: bool,
+    /// RabbitMQ counts the messages of a stream every few seconds, so that traces have no count.
+    pub(super) is_stream: bool,
 }
 
 /// A channel that is open.
@@ -136,12 +143,14 @@ impl<'a> Run<'a> {
             lines: Vec::new(),
             at: 0,
             has_letters: false,
+            has_logs: false,
         }
     }
 
     pub(super) async fn perform(mut self, program: &Program) -> Result<Trace, Failure> {
         let mut trace = Trace::default();
         self.has_letters = self.lane.has_letters || program.steps.iter().any(has_letters);
+        self.has_logs = has_argument(program, |it| matches!(it, Argument::Type(_)));
         for (at, step) in program.steps.iter().enumerate() {
             self.at = at;
             self.step(step).await?;
@@ -234,7 +243,11 @@ impl<'a> Run<'a> {
             self.await_cancels().await;
         }
         for (queue, probed) in probed {
+            let is_stream = self.queues[usize::from(queue)].is_stream;
             let line = match probed {
+                Probed::There { consumers, .. } if is_stream => {
+                    format!("q{queue} is a stream, {consumers} consumers")
+                }
                 Probed::There {
                     messages,
                     consumers,
@@ -255,6 +268,9 @@ impl<'a> Run<'a> {
     /// passed on the queues' deliveries.
     pub(super) async fn calm(&mut self) -> Result<(), Failure> {
         self.probe_all().await?;
+        if self.has_logs {
+            tokio::time::sleep(LOG_PAUSE).await;
+        }
         self.probe_all().await?;
         self.flow_all().await;
         self.flow_all().await;
@@ -457,14 +473,23 @@ impl<'a> Run<'a> {
             {
                 self.failed(&error);
             }
+            if self.has_logs {
+                self.calm().await?;
+            }
         }
         self.settle().await?;
         for queue in 0..QUEUES {
-            let Queue { present, owner, .. } = self.queues[usize::from(queue)];
+            let Queue {
+                present,
+                owner,
+                is_stream,
+                ..
+            } = self.queues[usize::from(queue)];
             if present {
                 let name = self.names.queue(queue);
                 let link = self.lane.link(owner).await?;
-                let left = empty(&self.names, link, &name).await;
+                let at_most = if is_stream { 0 } else { LEFT };
+                let left = empty(&self.names, link, &name, at_most).await;
                 for line in left {
                     self.line(format!("q{queue} {line}"));
                 }
@@ -514,13 +539,12 @@ fn poll_one<T>(future: impl Future<Output = T>, cx: &mut Context<'_>) -> Poll<T>
     std::pin::pin!(future).as_mut().poll(cx)
 }
 
-/// Whether a step declares a queue with a dead-letter exchange.
-fn has_letters(step: &Step) -> bool {
-    let Step::Queue { arguments, .. } = step else {
-        return false;
-    };
-    let is_letter = |it: &Argument| matches!(it, Argument::DeadLetter(_));
-    arguments.iter().any(is_letter)
+/// Whether a program declares a queue with such an argument.
+fn has_argument(program: &Program, is_it: impl Fn(&Argument) -> bool) -> bool {
+    program.steps.iter().any(|step| match step {
+        Step::Queue { arguments, .. } => arguments.iter().any(&is_it),
+        _ => false,
+    })
 }
 
 /// Asks for a queue.
@@ -530,12 +554,12 @@ async fn passive(channel: &BaseChannel, name: String) -> Result<queue::DeclareOk
     channel.call(declare).await
 }
 
-/// Takes all out of a queue, and deletes it.
-async fn empty(names: &Names, link: &Link, name: &str) -> Vec<String> {
+/// Takes so many messages out of a queue, and deletes it.
+async fn empty(names: &Names, link: &Link, name: &str, at_most: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let emptied = async {
         let channel = link.connection.open_channel().await?;
-        for _ in 0..LEFT {
+        for _ in 0..at_most {
             let mut get = basic::Get::default().queue(name)?;
             get.no_ack = true;
             let Some(message) = channel.get(get).await? else {

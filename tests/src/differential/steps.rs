@@ -11,10 +11,10 @@ use super::{
     lane::{Kept, all, patiently},
     names::{binding, kind},
     program::{
-        CHANNELS, Exchange, Key, Kind as Exchanges, SERVER_NAMED, Step, TRANSACTIONAL, Traits,
-        connection_of,
+        Argument, CHANNELS, Exchange, Key, Kind as Exchanges, SERVER_NAMED, Step, TRANSACTIONAL,
+        Traits, connection_of,
     },
-    run::{Kind, Live, Mode, Outstanding, Queue, Reader, Run, again},
+    run::{Live, Mode, Outstanding, Queue, Run, again},
 };
 use crate::harness::Failure;
 
@@ -56,6 +56,7 @@ impl Run<'_> {
                 self.call(on, qos).await.map(drop)
             }
             Step::Consume { .. } => self.consume(step).await,
+            Step::Read { .. } => self.read(step).await,
             Step::Cancel { on, tag } => self.cancel(on, tag).await,
             Step::Get { on, queue, no_ack } => self.get(on, queue, no_ack).await,
             Step::Ack { .. } | Step::Nack { .. } | Step::Reject { .. } => self.acknowledge(step),
@@ -127,6 +128,13 @@ impl Run<'_> {
                 kind: Exchanges::Unknown,
                 ..
             } => (connection_of(on), Some(on)),
+            // A quorum queue refuses the conditions.
+            Step::DeleteQueue {
+                on,
+                if_unused,
+                if_empty,
+                ..
+            } if self.has_logs && (if_unused || if_empty) => (connection_of(on), Some(on)),
             _ => return Ok(()),
         };
         let open = (0..CHANNELS).filter(|on| connection_of(*on) == connection);
@@ -144,7 +152,7 @@ impl Run<'_> {
     }
 
     /// Sends a request; `Some` if there is a reply. The reason for the lack of one is noted.
-    async fn call<R: Request + ClientSent>(
+    pub(super) async fn call<R: Request + ClientSent>(
         &mut self,
         on: u8,
         request: R,
@@ -163,7 +171,11 @@ impl Run<'_> {
 
     /// Sends a method that the client would refuse, and waits until the broker has seen it. The
     /// broker's answer is noted with the ends of the channels.
-    async fn inject<M: ClientSent>(&mut self, on: u8, method: &M) -> Result<(), Failure> {
+    pub(super) async fn inject<M: ClientSent>(
+        &mut self,
+        on: u8,
+        method: &M,
+    ) -> Result<(), Failure> {
         if self.open(on).await?.is_none() {
             return Ok(());
         }
@@ -204,16 +216,22 @@ impl Run<'_> {
         }
         let state = &mut self.queues[usize::from(queue)];
         if !unnamed || !passive {
+            let is_stream = arguments.contains(&Argument::Type("stream"));
             *state = Queue {
+                is_stream: is_stream || passive && state.is_stream,
                 present: true,
                 owner: connection_of(on),
                 exclusive: if passive { state.exclusive } else { exclusive },
             };
         }
+        let messages = if state.is_stream {
+            "some".to_owned()
+        } else {
+            declared.message_count.to_string()
+        };
         self.line(format!(
-            "declared {} with {} messages, {} consumers",
+            "declared {} with {messages} messages, {} consumers",
             self.names.normal(&declared.queue),
-            declared.message_count,
             declared.consumer_count
         ));
         Ok(())
@@ -345,8 +363,13 @@ impl Run<'_> {
         traits: &Traits,
     ) -> Result<(), Failure> {
         let properties = self.names.properties(traits)?;
-        // Together, or one after the other.
-        let together = if self.has_letters { 1 } else { count };
+        // Together, or one after the other: those that a stream gets together are delivered together,
+        // regardless of the prefetch limit.
+        let together = if self.has_letters || self.has_logs {
+            1
+        } else {
+            count
+        };
         let mut published = 0;
         while published < count {
             let bodies = (published..(published + together).min(count))
@@ -409,80 +432,6 @@ impl Run<'_> {
             self.failed(&error);
         }
         Ok(whole)
-    }
-
-    async fn consume(&mut self, step: &Step) -> Result<(), Failure> {
-        let Step::Consume {
-            on,
-            queue,
-            tag,
-            no_ack,
-            exclusive,
-            priority,
-        } = *step
-        else {
-            return Ok(());
-        };
-        let mut consume = basic::Consume::default()
-            .queue(self.names.queue(queue))?
-            .consumer_tag(format!("t{tag}"))?;
-        consume.exclusive = exclusive;
-        if let Some(priority) = priority {
-            consume
-                .arguments
-                .insert(ShortStr::try_from("x-priority")?, priority);
-        }
-        let Some(live) = self.open(on).await? else {
-            return Ok(());
-        };
-        let begun = if no_ack {
-            live.channel.consume_no_ack(consume).await.map(Kind::NoAck)
-        } else {
-            live.channel.consume(consume).await.map(Kind::Manual)
-        };
-        match begun {
-            Ok(consumer) => {
-                live.consumers.insert(tag, Reader { queue, consumer });
-                self.line("consuming");
-            }
-            Err(error) => self.failed(&error),
-        }
-        Ok(())
-    }
-
-    async fn consume_twice(&mut self, on: u8, tag: u8) -> Result<(), Failure> {
-        let in_use = self.channels[usize::from(on)]
-            .as_ref()
-            .is_some_and(|live| live.consumers.contains_key(&tag));
-        if !in_use {
-            self.line("nothing to do");
-            return Ok(());
-        }
-        let consume = basic::Consume::default()
-            .queue(self.names.queue(0))?
-            .consumer_tag(format!("t{tag}"))?;
-        self.inject(on, &consume).await
-    }
-
-    async fn cancel(&mut self, on: u8, tag: u8) -> Result<(), Failure> {
-        let Some(live) = self.open(on).await? else {
-            return Ok(());
-        };
-        let cancelled = match live.consumers.get_mut(&tag) {
-            Some(reader) => match &mut reader.consumer {
-                Kind::Manual(consumer) => consumer.cancel().await,
-                Kind::NoAck(consumer) => consumer.cancel().await,
-            },
-            None => {
-                let cancel = basic::Cancel::default().consumer_tag(format!("t{tag}"))?;
-                live.channel.call(cancel).await.map(drop)
-            }
-        };
-        match cancelled {
-            Ok(()) => self.line("cancelled"),
-            Err(error) => self.failed(&error),
-        }
-        Ok(())
     }
 
     async fn get(&mut self, on: u8, queue: u8, no_ack: bool) -> Result<(), Failure> {

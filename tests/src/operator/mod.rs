@@ -131,6 +131,20 @@ impl Ctx {
         }
     }
 
+    /// Lets new channels look for overdue acknowledgements ten times a second. RabbitMQ does so once
+    /// a minute, and the embedded broker always at once. Only for scenarios that have their broker to
+    /// themselves.
+    ///
+    /// # Errors
+    /// As [`Node::ctl`].
+    pub async fn check_acknowledgements_often(&self) -> Outcome {
+        if let Operator::RabbitMq(node) = self.operator() {
+            let set = "application:set_env(rabbit, channel_tick_interval, 100).";
+            self.ctl(node, &["eval", set]).await?;
+        }
+        Ok(())
+    }
+
     /// Runs `rabbitmqctl`.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! Prefetch, fetching, acknowledging and recovering.
 
+use std::time::Duration;
+
 use amqp_tokio::{
-    Requeue, Tags,
+    Error, Requeue, Tags,
     core::{
         ApiMisuse,
         protocol::{ReplyCode, basic},
@@ -12,9 +14,9 @@ use amqp_tokio::{
 use super::{
     Case,
     bystanders::Bystanders,
-    cases,
+    case, cases,
     tools::{
-        assert_connection_closed, assert_misuse, becomes_ready, consume, fetch, get, open,
+        assert_connection_closed, assert_misuse, becomes_ready, by_peer, consume, fetch, get, open,
         open_confirming, own_queue, put, ready, text, to,
     },
 };
@@ -24,7 +26,7 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    cases![
+    let mut cases = cases![
         prefetch_can_be_set,
         a_prefetch_size_is_refused_here,
         a_prefetch_size_closes_the_connection,
@@ -34,7 +36,14 @@ pub(super) fn cases() -> Vec<Case> {
         recover_delivers_again,
         recover_without_requeue_is_refused_here,
         recover_without_requeue_closes_the_connection,
-    ]
+    ];
+    let timing_out = case!(an_unacknowledged_delivery_closes_its_channel);
+    cases.push(
+        timing_out
+            .alone(&["consumer_timeout = 500"])
+            .embedded(|config| config.consumer_timeout = Some(Duration::from_millis(500))),
+    );
+    cases
 }
 
 /// Given no arguments, basic_qos ok; with count 100 ok.
@@ -271,4 +280,37 @@ async fn recover_without_requeue_closes_the_connection(cx: Ctx) -> Outcome {
         .expect_err("RabbitMQ does not implement it");
     assert_connection_closed(&error, ReplyCode::NOT_IMPLEMENTED);
     bystanders.all_closed_with(ReplyCode::NOT_IMPLEMENTED).await
+}
+
+/// Given a consumer timeout, when a delivery is not acknowledged, then 406 closes its channel, and
+/// the message is requeued.
+async fn an_unacknowledged_delivery_closes_its_channel(cx: Ctx) -> Outcome {
+    cx.check_acknowledgements_often().await?;
+    let (connection, channel) = open_confirming(&cx).await?;
+    let queue = own_queue(&channel).await?;
+    put(&channel, "", &queue, "x").await?;
+    let consuming = connection.open_channel().await?;
+    let mut consumer = consuming.consume(consume(&queue)).await?;
+    let _delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
+    let end = cx.soon(consumer.next()).await?.ok_or("no reason")?;
+    let Err(Error::ChannelClosed(reason)) = end else {
+        return Err(format!("the channel should be closed, but: {end:?}").into());
+    };
+    let close = by_peer(&reason);
+    assert_eq!(close.code, ReplyCode::PRECONDITION_FAILED);
+    assert_eq!(close.method, None);
+    let number = delivery_channel(&close.text);
+    assert_eq!(number, Some(consuming.number().to_string()), "{reason}");
+    becomes_ready(&cx, &channel, &queue, 1).await?;
+    Ok(connection.close().await?)
+}
+
+/// The channel in the text of a timeout: `Some` if all else is as it should be.
+fn delivery_channel(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("PRECONDITION_FAILED - delivery acknowledgement on channel ")?;
+    let number = rest.strip_suffix(
+        " timed out. Timeout value used: 500 ms. This timeout value can be configured, see \
+         consumers doc guide to learn more",
+    )?;
+    Some(number.to_owned())
 }

@@ -20,6 +20,7 @@ mod pools;
 mod publishing;
 mod queues;
 mod restarts;
+mod streams;
 mod tls;
 mod tools;
 mod tutorials;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Case> {
         channels::cases(),
         exchanges::cases(),
         queues::cases(),
+        streams::cases(),
         publishing::cases(),
         messages::cases(),
         consuming::cases(),

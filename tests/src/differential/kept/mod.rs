@@ -3,6 +3,7 @@
 mod consumers;
 mod declarations;
 mod expiry;
+mod quorum;
 mod transactions;
 
 use super::program::{Program, Step};
@@ -10,7 +11,7 @@ use super::program::{Program, Step};
 type Steps = fn() -> Vec<Step>;
 
 /// The name of each program, the seed that it comes from, and its steps.
-const KEPT: [(&str, u64, Steps); 18] = [
+const KEPT: [(&str, u64, Steps); 24] = [
     (
         "a_transaction_finds_its_queues_at_the_commit",
         49,
@@ -100,6 +101,36 @@ const KEPT: [(&str, u64, Steps); 18] = [
         "consumers_are_held_in_the_order_of_their_turns",
         778320,
         consumers::consumers_are_held_in_the_order_of_their_turns,
+    ),
+    (
+        "a_stream_without_a_name_comes_before_its_arguments",
+        85,
+        quorum::a_stream_without_a_name_comes_before_its_arguments,
+    ),
+    (
+        "cancelled_consumers_with_deliveries_are_counted",
+        3,
+        quorum::cancelled_consumers_with_deliveries_are_counted,
+    ),
+    (
+        "fetched_messages_are_counted_as_consumers",
+        75,
+        quorum::fetched_messages_are_counted_as_consumers,
+    ),
+    (
+        "a_channel_returns_deliveries_by_consumer",
+        1219,
+        quorum::a_channel_returns_deliveries_by_consumer,
+    ),
+    (
+        "requeued_messages_are_delivered_before_they_take_room",
+        300_259,
+        quorum::requeued_messages_are_delivered_before_they_take_room,
+    ),
+    (
+        "a_rejection_that_is_not_committed_keeps_its_place",
+        5203,
+        quorum::a_rejection_that_is_not_committed_keeps_its_place,
     ),
 ];
 
