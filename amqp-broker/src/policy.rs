@@ -14,7 +14,7 @@ use amqp_core::{
 };
 
 use crate::{
-    model::arguments::QueueKind,
+    model::{arguments::QueueKind, stream::parse_interval},
     pattern::{BadPattern, Pattern},
     refusal::short,
 };
@@ -183,9 +183,9 @@ impl ApplyTo {
         match self {
             Self::All | Self::Queues => true,
             Self::Exchanges => false,
-            Self::Streams => kind == QueueKind::Stream,
             Self::ClassicQueues => kind == QueueKind::Classic,
             Self::QuorumQueues => kind == QueueKind::Quorum,
+            Self::Streams => kind == QueueKind::Stream,
         }
     }
 }
@@ -233,14 +233,25 @@ const NOT_QUORUM: [&str; 12] = [
 ];
 
 /// The settings that streams do not support.
-const NOT_STREAM: [&str; 8] = [
+const NOT_STREAM: [&str; 19] = [
+    "expires",
+    "message-ttl",
+    "dead-letter-exchange",
+    "dead-letter-routing-key",
+    "max-length",
+    "max-in-memory-length",
+    "max-in-memory-bytes",
     "max-priority",
+    "overflow",
     "queue-mode",
     "single-active-consumer",
+    "delivery-limit",
     "ha-mode",
     "ha-params",
     "ha-sync-mode",
-    "delivery-limit",
+    "ha-promote-on-shutdown",
+    "ha-promote-on-failure",
+    "queue-master-locator",
     "dead-letter-strategy",
 ];
 
@@ -355,8 +366,7 @@ fn check_setting(kind: PolicyKind, setting: &str, value: &FieldValue) -> Result<
 /// Returns whether a text is a maximum age of a stream: a number with one of the units `Y`, `M`,
 /// `D`, `h`, `m` and `s` (<https://www.rabbitmq.com/docs/streams#retention>).
 fn is_age(text: &str) -> bool {
-    let number = text.strip_suffix(['Y', 'M', 'D', 'h', 'm', 's']);
-    number.is_some_and(|number| number.parse::<u64>().is_ok_and(|number| number > 0))
+    parse_interval(text.as_bytes()).is_ok_and(|age| age.is_some())
 }
 
 /// The policies of one kind in a virtual host, by name.

@@ -1,5 +1,7 @@
 //! Queues and exchanges that are created, with the policies that apply to them.
 
+use alloc::vec::Vec;
+
 use amqp_core::wire::ShortStr;
 
 use super::Broker;
@@ -23,12 +25,17 @@ impl Broker {
     /// Adds a queue to its virtual host.
     pub(crate) fn insert_queue(&mut self, declared: Declared) -> QueueKey {
         let key = QueueKey(self.next_key());
+        self.insert_queue_at(key, declared);
+        key
+    }
+
+    /// Adds a queue to its virtual host, with a key that no other has.
+    pub(crate) fn insert_queue_at(&mut self, key: QueueKey, declared: Declared) {
         if let Some(owner) = declared.owner
             && let Some(conn) = self.connections.get_mut(&owner)
         {
             conn.exclusive.insert(key);
         }
-        self.insert_stream(key, &declared);
         let mut queue = Queue::new(declared, self.now);
         if let Some(vhost) = self.vhosts.get_mut(&queue.vhost) {
             vhost.queues.insert(queue.name.clone(), key);
@@ -41,14 +48,14 @@ impl Broker {
                 kind,
             ));
         }
+        self.insert_stream(key, &queue);
         self.queues.insert(key, queue);
         self.record_queue(key);
-        key
     }
 
     /// Adds the log of a queue that is a stream.
-    pub(crate) fn insert_stream(&mut self, key: QueueKey, declared: &Declared) {
-        if let Some(retention) = declared.declared_arguments.retention() {
+    fn insert_stream(&mut self, key: QueueKey, queue: &Queue) {
+        if let Some(retention) = queue.arguments.retention() {
             self.streams.insert(key, Stream::new(retention));
         }
     }
@@ -68,16 +75,13 @@ impl Broker {
         let Some(vhost) = self.vhosts.get_mut(vhost) else {
             return;
         };
-        let names = vhost
-            .exchanges
-            .keys()
-            .cloned()
-            .collect::<alloc::vec::Vec<_>>();
+        let names = vhost.exchanges.keys().cloned().collect::<Vec<_>>();
         for name in names {
             vhost.apply_policies_to_exchange(&name);
         }
-        let keys: alloc::vec::Vec<_> = vhost.queues.values().copied().collect();
+        let keys: Vec<_> = vhost.queues.values().copied().collect();
         let (policies, operator) = policies(vhost);
+        let mut changed = Vec::new();
         for key in keys {
             let Some(queue) = self.queues.get_mut(&key) else {
                 continue;
@@ -90,12 +94,18 @@ impl Broker {
                 kind,
             )) {
                 queue.used = self.now;
-                self.restarted.push(key);
-                if !queue.scheduled {
-                    queue.scheduled = true;
-                    self.due.push_back(key);
-                }
+                changed.push((key, queue.arguments.retention()));
             }
+        }
+        let now = self.unix_millis();
+        for (key, retention) in changed {
+            if let Some(retention) = retention
+                && let Some(stream) = self.streams.get_mut(&key)
+            {
+                stream.set_retention(retention, now);
+            }
+            self.restarted.push(key);
+            self.schedule(key);
         }
     }
 

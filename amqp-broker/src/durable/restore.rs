@@ -25,7 +25,7 @@ use crate::{
         arguments::{QueueArguments, QueueKind},
         exchange::{Binding, Destination, Exchange, ExchangeFlags, ExchangeKind},
         message::{Envelope, Message},
-        queue::{Declared, Entry, Queue, RequeueCause},
+        queue::{Declared, Entry, RequeueCause},
         vhost::Vhost,
     },
     refusal::{Refusal, Resource},
@@ -185,8 +185,8 @@ impl Broker {
         let alternate = alternate.and_then(FieldValue::as_str);
         let alternate = alternate.and_then(|name| ShortStr::try_from(name).ok());
         let made = Exchange::new(kind, flags, exchange.arguments, alternate);
-        let vhost = self.vhost_named(exchange.vhost);
-        vhost.exchanges.insert(exchange.name, made);
+        self.vhost_named(exchange.vhost.clone());
+        self.insert_exchange(&exchange.vhost, exchange.name, made);
         Ok(())
     }
 
@@ -195,8 +195,7 @@ impl Broker {
         let arguments = QueueArguments::read(&queue.arguments, &resource)?;
         let key = QueueKey(queue.number);
         self.last_key = self.last_key.max(queue.number);
-        let vhost = self.vhost_named(queue.vhost.clone());
-        vhost.queues.insert(queue.name.clone(), key);
+        self.vhost_named(queue.vhost.clone());
         let declared = Declared {
             name: queue.name,
             vhost: queue.vhost,
@@ -206,8 +205,7 @@ impl Broker {
             table: queue.arguments,
             declared_arguments: arguments,
         };
-        self.insert_stream(key, &declared);
-        self.queues.insert(key, Queue::new(declared, self.now));
+        self.insert_queue_at(key, declared);
         Ok(())
     }
 

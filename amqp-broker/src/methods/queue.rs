@@ -136,7 +136,6 @@ impl Broker {
         self.check_transient(&declare)?;
         let vhost = self.vhost(key)?;
         let resource = vhost.queue_named(&name);
-        self.check_queue_limit(vhost, &name)?;
         let kind = QueueKind::read(&declare.arguments, &resource)?;
         if kind != QueueKind::Classic && named_by == NamedBy::Server {
             return Err(Refusal::precondition(format_args!(
@@ -144,6 +143,7 @@ impl Broker {
                 kind.module()
             )));
         }
+        self.check_queue_limit(vhost, &name)?;
         let arguments = QueueArguments::read(&declare.arguments, &resource)?;
         arguments.check_declaration(&declare, &resource)?;
         if let Some(target) = &arguments.dead_letter {

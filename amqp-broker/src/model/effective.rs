@@ -3,18 +3,33 @@
 
 use amqp_core::wire::{FieldTable, ShortStr};
 
-use super::arguments::{DeadLetter, Overflow, QueueArguments, QueueKind};
+use super::{
+    arguments::{DeadLetter, Overflow, QueueArguments, QueueKind},
+    stream::parse_interval,
+};
 use crate::policy::AppliedPolicies;
 
 impl QueueArguments {
     /// Combines the arguments of a declaration, which `table` has unparsed, with policies: the
     /// lower number, and the text of the declaration. In a quorum queue `expires` and `overflow` of
-    /// the policy apply.
+    /// the policy apply, and in a stream all of its settings.
     pub(crate) fn with_policies(&self, table: &FieldTable, policies: &AppliedPolicies) -> Self {
         let lowest = |declared: Option<u64>, setting| {
             let numbers = [declared, policies.number(setting)];
             numbers.into_iter().flatten().min()
         };
+        if self.kind == QueueKind::Stream {
+            let age = policies.text("max-age");
+            let age = age.and_then(|age| parse_interval(age.as_bytes()).ok().flatten());
+            let bytes = policies.number("max-length-bytes");
+            let segment_bytes = policies.number("stream-max-segment-size-bytes");
+            return Self {
+                max_length_bytes: bytes.or(self.max_length_bytes),
+                max_age: age.or(self.max_age),
+                segment_bytes: segment_bytes.or(self.segment_bytes),
+                ..self.clone()
+            };
+        }
         let is_quorum = self.kind == QueueKind::Quorum;
         let expires = match policies.number("expires") {
             Some(expires) if is_quorum => Some(expires),

@@ -81,6 +81,14 @@ impl Stream {
         }
     }
 
+    /// Sets the limits on the size, and drops the segments beyond them at `now`, in milliseconds
+    /// since the Unix epoch.
+    pub(crate) fn set_retention(&mut self, retention: Retention, now: u64) {
+        self.retention = retention;
+        self.roll(now);
+        self.drop_segments(now);
+    }
+
     /// Returns the number of messages.
     pub(crate) const fn len(&self) -> usize {
         self.len
@@ -91,6 +99,18 @@ impl Stream {
     /// A segment that follows another begins with a record of the broker, which takes an offset, as
     /// in RabbitMQ.
     pub(crate) fn append(&mut self, message: Arc<Message>, now: u64) {
+        self.roll(now);
+        if let Some(last) = self.segments.back_mut() {
+            last.bytes += stored_size(&message);
+            let timestamp = now;
+            last.records.push(Record { timestamp, message });
+            self.next += 1;
+            self.len += 1;
+        }
+    }
+
+    /// Begins another segment if the last one is full.
+    fn roll(&mut self, now: u64) {
         let limit = self.retention.segment_bytes.unwrap_or(SEGMENT_BYTES);
         let is_full = self.segments.back().is_none_or(|last| {
             !last.records.is_empty()
@@ -100,13 +120,6 @@ impl Stream {
             self.next += 1;
             self.segments.push_back(Segment::new(self.next));
             self.drop_segments(now);
-        }
-        if let Some(last) = self.segments.back_mut() {
-            last.bytes += stored_size(&message);
-            let timestamp = now;
-            last.records.push(Record { timestamp, message });
-            self.next += 1;
-            self.len += 1;
         }
     }
 

@@ -306,6 +306,46 @@ fn an_alternate_exchange_can_be_that_of_a_policy() {
     assert_eq!(rig.inspect("lost").ready, 0);
 }
 
+/// As in RabbitMQ, the limits of a policy replace those of the declaration, and take effect at once.
+#[test]
+fn the_retention_of_a_stream_can_be_that_of_a_policy() {
+    let (mut rig, client, channel) = Rig::open();
+    let mut stream = queue_with(
+        "s",
+        [
+            ("x-queue-type", "stream".into()),
+            ("x-max-length-bytes", 100_000.into()),
+            ("x-stream-max-segment-size-bytes", 1000.into()),
+        ],
+    );
+    stream.durable = true;
+    rig.declare(client, channel, &stream);
+    let body = "x".repeat(400);
+    let fill = |rig: &mut Rig, count| {
+        for _ in 0..count {
+            rig.publish(client, channel, "s", &body);
+        }
+    };
+    fill(&mut rig, 10);
+    assert_eq!(rig.inspect("s").ready, 10);
+    let limited = |setting: &str, value: FieldValue| {
+        policy("p", "")
+            .apply_to(ApplyTo::Streams)
+            .with(setting, value)
+    };
+    rig.set(limited("max-length-bytes", 2500.into()));
+    assert_eq!(rig.inspect("s").ready, 4);
+    rig.set(limited("stream-max-segment-size-bytes", 500.into()));
+    fill(&mut rig, 10);
+    assert_eq!(rig.inspect("s").ready, 14);
+    rig.advance(2000);
+    rig.set(limited("max-age", "1s".into()));
+    assert!(rig.inspect("s").ready <= 1);
+    // A setting that streams do not have.
+    rig.set(limited("max-length", 1.into()));
+    assert_eq!(applied(&rig, "s", "max-length").0, "");
+}
+
 #[test]
 fn a_delivery_limit_can_be_that_of_a_policy() {
     let (mut rig, client, channel) = Rig::open();
