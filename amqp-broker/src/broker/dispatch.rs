@@ -122,6 +122,8 @@ impl Broker {
         } else {
             self.journal.delivered(key, queue, &entry);
         }
+        queue.messages.delivered += 1;
+        self.messages.delivered += 1;
         let conn = self.connections.get_mut(&to.connection)?;
         let channel = conn.channel(to.id)?;
         let delivery_tag = channel.next_delivery();
@@ -207,7 +209,14 @@ impl Broker {
     /// Stops counting deliveries towards the prefetch limits, and as unacknowledged. Messages from
     /// `basic.get` do not count towards the limit of the channel. [`settle`](Self::settle) handles
     /// the messages.
-    pub(crate) fn uncount_unacked(&mut self, key: ChannelKey, deliveries: &[Unacked]) {
+    pub(crate) fn uncount_unacked(
+        &mut self,
+        key: ChannelKey,
+        kind: Settle,
+        deliveries: &[Unacked],
+    ) {
+        let acked = u64::from(kind == Settle::Ack);
+        self.messages.acked += acked * deliveries.len() as u64;
         let counted = deliveries.iter().filter(|one| one.consumer.is_some());
         let counted = counted.count() as u64;
         if let Ok(channel) = self.channel(key) {
@@ -216,6 +225,7 @@ impl Broker {
         for delivery in deliveries {
             if let Some(queue) = self.queues.get_mut(&delivery.queue) {
                 queue.unacked = queue.unacked.saturating_sub(1);
+                queue.messages.acked += acked;
                 let consumer = delivery
                     .consumer
                     .and_then(|key| queue.consumers.get_mut(&key));

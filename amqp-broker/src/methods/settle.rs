@@ -60,13 +60,13 @@ impl Broker {
     /// Settles deliveries at once, and unblocks the consumers of the channel.
     pub(super) fn settle_now(&mut self, at: ChannelKey, kind: Settle, deliveries: Vec<Unacked>) {
         if kind == Settle::Ack {
-            self.uncount_unacked(at, &deliveries);
+            self.uncount_unacked(at, kind, &deliveries);
             for delivery in &deliveries {
                 self.record_removed(delivery.queue, &delivery.entry);
             }
         } else {
             for batch in batches(deliveries) {
-                self.uncount_unacked(at, &batch);
+                self.uncount_unacked(at, kind, &batch);
                 self.settle(kind, batch);
             }
         }

@@ -30,7 +30,8 @@ fn each_builder_sets_its_field() {
         .limits(limits())
         .rules(rules)
         .seed(1)
-        .epoch(2);
+        .epoch(2)
+        .notices(true);
 
     let mut expected = Limits::default();
     expected.connections = 1;
@@ -52,5 +53,6 @@ fn each_builder_sets_its_field() {
     expected.rules = rules;
     expected.seed = 1;
     expected.epoch = 2;
+    expected.notices = true;
     assert_eq!(format!("{config:?}"), format!("{expected:?}"));
 }
