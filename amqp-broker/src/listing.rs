@@ -193,15 +193,11 @@ impl Broker {
         Some(bindings.take(limit).collect())
     }
 
-    /// Returns at most `limit` connections in the order in which they were accepted. With `after`,
-    /// those that were accepted later than that one.
+    /// Returns at most `limit` connections with a [number](ConnectionKey::number) above `after`, in
+    /// the order in which they were accepted.
     #[must_use]
-    pub fn list_connections(
-        &self,
-        after: Option<ConnectionKey>,
-        limit: usize,
-    ) -> Vec<ConnectionInfo> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    pub fn list_connections(&self, after: u64, limit: usize) -> Vec<ConnectionInfo> {
+        let from = Bound::Excluded(ConnectionKey(after));
         let connections = self.connections.range((from, Bound::Unbounded));
         let connections = connections.map(|(key, conn)| crate::inspect::inspect_conn(*key, conn));
         connections.take(limit).collect()
@@ -225,7 +221,7 @@ impl Broker {
             let mut body = Vec::new();
             for piece in message.body.pieces() {
                 let room = body_limit - body.len();
-                body.extend(piece.iter().take(room));
+                body.extend_from_slice(piece.get(..room).unwrap_or(piece));
             }
             PeekedMessage {
                 exchange: message.exchange.clone(),
