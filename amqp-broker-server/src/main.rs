@@ -2,6 +2,7 @@
 //! page. `README.md` has its use.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod addresses;
 mod clients;
 mod listeners;
@@ -13,7 +14,7 @@ mod tls;
 
 use std::{env, io, io::Write as _, process::ExitCode};
 
-use amqp_tokio::LocalBroker;
+use amqp_tokio::{LocalBroker, broker::Broker};
 
 use self::{
     clients::Clients,
@@ -50,12 +51,27 @@ fn main() -> ExitCode {
 }
 
 /// Serves a broker until a signal stops it. Returns the reason of a failed start.
-async fn run(options: Options) -> Result<(), String> {
+async fn run(mut options: Options) -> Result<(), String> {
     let mut stop =
         stop::Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
     let log = Log::new(options.verbosity);
     let tls = options.tls.as_ref().map(tls::load).transpose()?;
-    let broker = LocalBroker::new(options.config).map_err(|error| error.to_string())?;
+    let definitions = match options.definitions {
+        None => None,
+        Some((path, accounts)) => {
+            let definitions = accounts::read(&path)?;
+            accounts.configure(&mut options.config, Some(&definitions))?;
+            Some((path, definitions))
+        }
+    };
+    let mut broker = Broker::new(options.config).map_err(|error| error.to_string())?;
+    if let Some((path, definitions)) = &definitions {
+        for warning in accounts::apply(&mut broker, definitions, path)? {
+            log.warning(format_args!("{}: {warning}", path.display()));
+        }
+    }
+    let has_guest = accounts::has_guest(&broker);
+    let broker = LocalBroker::from(broker);
     let listeners = listeners::bind(&options.listen).await?;
     let page = match &options.http {
         Some(at) => Some(page::Page::bind(at).await?),
@@ -63,7 +79,7 @@ async fn run(options: Options) -> Result<(), String> {
     };
     let addresses: Vec<String> = listeners.iter().map(ToString::to_string).collect();
     for listener in &listeners {
-        if options.guest && listener.is_exposed() {
+        if has_guest && listener.is_exposed() {
             log.warning(format_args!(
                 "{listener}: user 'guest' can log in from other hosts with its default password, \
                  which RabbitMQ allows from localhost only \

@@ -1,7 +1,6 @@
 //! The command line.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     fmt::Display,
     hash::{BuildHasher as _, RandomState},
@@ -12,11 +11,12 @@ use std::{
 
 use amqp_tokio::{
     LoginFrom,
-    broker::{Config, Permissions, User},
+    broker::{Config, Permissions},
 };
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::{
+    accounts::Accounts,
     addresses::{HostPort, Listen},
     log::Verbosity,
     tls::{Clients, TlsOptions},
@@ -48,6 +48,8 @@ Users; without --user there is guest with the password guest
   --permissions USER VHOST CONFIGURE WRITE READ
                             three regular expressions, as often as wanted. A user without any
                             may do everything in all virtual hosts
+  --definitions FILE        RabbitMQ's definitions, as of rabbitmqctl export_definitions. There is
+                            no guest then, and no virtual host /, unless they are among them
 
 Behaviour
   --rules 3|4               as RabbitMQ 3.10 (the default), or as 4
@@ -82,8 +84,8 @@ pub(crate) struct Options {
     pub(crate) http: Option<HostPort>,
     pub(crate) verbosity: Verbosity,
     pub(crate) config: Config,
-    /// Whether `guest` has its default password.
-    pub(crate) guest: bool,
+    /// The file with definitions: `Some` if there are any, on which the accounts depend.
+    pub(crate) definitions: Option<(PathBuf, Accounts)>,
 }
 
 /// The values of the options, as they are given.
@@ -95,10 +97,8 @@ struct Given {
     ca: Option<PathBuf>,
     verify_peer: bool,
     login_from: Option<LoginFrom>,
-    users: Vec<(String, String)>,
-    vhosts: Vec<String>,
-    /// By user and virtual host.
-    permissions: BTreeMap<(String, String), Permissions>,
+    accounts: Accounts,
+    definitions: Option<PathBuf>,
     rules: Rules,
     memory: Option<usize>,
     max_connections: Option<usize>,
@@ -137,6 +137,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
             "--verify-peer" => given.verify_peer = true,
             "--cert" => given.cert = Some(parser.value().map_err(line)?.into()),
             "--key" => given.key = Some(parser.value().map_err(line)?.into()),
+            "--definitions" => given.definitions = Some(parser.value().map_err(line)?.into()),
             "--ca" => given.ca = Some(parser.value().map_err(line)?.into()),
             "--listen" => {
                 let value = parser.value().map_err(line)?;
@@ -149,7 +150,10 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
                 let [configure, write, read] = patterns.map(|it| it.map_err(line));
                 let permissions = Permissions::new(&configure?, &write?, &read?);
                 let permissions = permissions.map_err(|error| format!("{option}: {error}"))?;
-                given.permissions.insert(user_and_vhost, permissions);
+                given
+                    .accounts
+                    .permissions
+                    .insert(user_and_vhost, permissions);
             }
             _ => {
                 if !WITH_TEXT.contains(&option.as_str()) {
@@ -182,14 +186,14 @@ impl Given {
         match option {
             "--listen-tls" => self.listen.push(Listen::Tls(address()?)),
             "--http" => self.http = Some(address()?),
-            "--vhost" => self.vhosts.push(value.into()),
+            "--vhost" => self.accounts.vhosts.push(value.into()),
             "--memory" => self.memory = Some(bytes(option, value)?),
             "--max-connections" => self.max_connections = Some(number(option, value)?),
             "--user" => {
                 let (name, password) = value
                     .split_once(':')
                     .ok_or_else(|| format!("{option} {value}: not NAME:PASSWORD"))?;
-                self.users.push((name.into(), password.into()));
+                self.accounts.users.push((name.into(), password.into()));
             }
             "--rules" => {
                 self.rules = match value {
@@ -221,56 +225,30 @@ impl Given {
                 port: 5672,
             }));
         }
-        if self.users.is_empty() {
-            self.users.push(("guest".into(), "guest".into()));
-        }
-        let guest = ("guest".to_owned(), "guest".to_owned());
-        let guest = self.users.contains(&guest);
         let mut config = match self.rules {
             Rules::RabbitMq3 => Config::default(),
             Rules::RabbitMq4 => Config::rabbitmq_4(),
         };
-        config.vhosts.extend(self.vhosts);
-        for (user, vhost) in self.permissions.keys() {
-            if !self.users.iter().any(|(name, _)| name == user) {
-                return Err(format!("--permissions: there is no user {user:?}"));
-            }
-            if !config.vhosts.contains(vhost) {
-                return Err(format!("--permissions: there is no virtual host {vhost:?}"));
-            }
-        }
-        let users = self.users.into_iter().map(|(name, password)| {
-            let own = self
-                .permissions
-                .iter()
-                .filter(|((user, _), _)| *user == name);
-            let mut own: Vec<_> = own.map(|((_, vhost), it)| (vhost, it.clone())).collect();
-            if own.is_empty() {
-                own = config
-                    .vhosts
-                    .iter()
-                    .map(|it| (it, Permissions::all()))
-                    .collect();
-            }
-            let user = User::new(name, password);
-            own.into_iter().fold(user, |user, (vhost, permissions)| {
-                user.may(vhost, permissions)
-            })
-        });
-        config.users = users.collect();
         config.limits.memory = self.memory.unwrap_or(config.limits.memory);
         config.limits.connections = self.max_connections.unwrap_or(config.limits.connections);
         config.seed = RandomState::new().hash_one(0);
         let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         config.epoch = epoch.unwrap_or_default().as_secs();
         config.notices = true;
+        let definitions = match self.definitions {
+            Some(path) => Some((path, self.accounts)),
+            None => {
+                self.accounts.configure(&mut config, None)?;
+                None
+            }
+        };
         Ok(Options {
             listen: self.listen,
             tls,
             http: self.http,
             verbosity: self.verbosity,
             config,
-            guest,
+            definitions,
         })
     }
 
@@ -346,7 +324,10 @@ fn line(error: impl Display) -> String {
 
 #[cfg(test)]
 mod tests {
+    use amqp_tokio::broker::Broker;
+
     use super::*;
+    use crate::accounts;
 
     fn parsed(line: &str) -> Result<Options, String> {
         let arguments = line.split_whitespace().map(OsString::from);
@@ -354,6 +335,11 @@ mod tests {
             Command::Run(options) => Ok(*options),
             Command::Print(text) => Err(text.into()),
         }
+    }
+
+    fn has_guest(options: &Options) -> bool {
+        let broker = Broker::new(options.config.clone()).unwrap();
+        accounts::has_guest(&broker)
     }
 
     fn error(line: &str) -> String {
@@ -369,7 +355,7 @@ mod tests {
             panic!("{:?}", options.listen);
         };
         assert_eq!(address.to_string(), "127.0.0.1:5672");
-        assert!(options.guest && options.tls.is_none() && options.http.is_none());
+        assert!(has_guest(&options) && options.tls.is_none() && options.http.is_none());
         assert_ne!(options.config.seed, parsed("").unwrap().config.seed);
         assert!(options.config.epoch > 1_700_000_000);
     }
@@ -391,14 +377,14 @@ mod tests {
     fn users_replace_guest_and_have_permissions() {
         let options = parsed("--user a:b:c --user d: --vhost v --permissions a v ^x .* y");
         let options = options.unwrap();
-        assert!(!options.guest);
+        assert!(!has_guest(&options));
         let users = format!("{:?}", options.config.users);
         assert!(
             users.contains("\"a\"") && users.contains("\"d\""),
             "{users}"
         );
-        assert!(parsed("--user guest:guest").unwrap().guest);
-        assert!(!parsed("--user guest:other").unwrap().guest);
+        assert!(has_guest(&parsed("--user guest:guest").unwrap()));
+        assert!(!has_guest(&parsed("--user guest:other").unwrap()));
         let expected = "--permissions: there is no user \"x\"";
         assert_eq!(error("--permissions x / a b c"), expected);
         let expected = "--permissions: there is no virtual host \"v\"";

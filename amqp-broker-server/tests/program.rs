@@ -204,6 +204,58 @@ fn users_have_their_permissions() -> Outcome {
     })
 }
 
+#[test]
+fn definitions_take_the_place_of_guest() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("definitions.json");
+    let definitions = json!({
+        "vhosts": [{ "name": "shop" }],
+        "users": [{ "name": "anna", "password": "secret", "tags": [] }],
+        "permissions": [{
+            "user": "anna", "vhost": "shop", "configure": "", "write": ".*", "read": ".*",
+        }],
+        "queues": [{ "name": "orders", "vhost": "shop", "durable": true }],
+        "bindings": [{
+            "source": "none", "vhost": "shop", "destination": "orders",
+            "destination_type": "queue", "routing_key": "",
+        }],
+    });
+    fs::write(&path, definitions.to_string())?;
+    let path = path.display().to_string();
+    let others = ["--user", "other:secret", "--vhost", "own"];
+    let arguments = ["--listen", ANY, "--http", ANY, "--definitions", &path];
+    let program = Program::start(&[&arguments[..], &others].concat())?;
+    let host = program.address(0).trim_start_matches("amqp://").to_owned();
+    runtime()?.block_on(async {
+        assert!(connect(&format!("amqp://{host}")).await.is_err());
+        for login in [
+            "anna:secret@{}/shop",
+            "other:secret@{}/shop",
+            "other:secret@{}/own",
+        ] {
+            let uri = format!("amqp://{}", login.replace("{}", &host));
+            connect(&uri).await?.close().await?;
+        }
+        Ok::<_, Failure>(())
+    })?;
+    let queues = program.json("/api/queues")?;
+    assert_eq!(queues["queues"][0]["name"], "orders");
+    let log = program.stop()?;
+    assert!(log.contains("definitions.json: bindings[0]: "), "{log}");
+
+    fs::write(&path, "{\"users\": 1}")?;
+    let (code, _, errors) = Program::fail(&arguments)?;
+    assert_eq!((code, errors.lines().count()), (Some(1), 1), "{errors}");
+    assert!(errors.contains("definitions.json: users: "), "{errors}");
+    let (code, _, errors) = Program::fail(&["--definitions", "/missing"])?;
+    assert_eq!(code, Some(1));
+    assert!(
+        errors.starts_with("amqp-broker: cannot read /missing: "),
+        "{errors}"
+    );
+    Ok(())
+}
+
 #[cfg(unix)]
 #[test]
 fn a_unix_socket_replaces_one_that_was_left_behind_and_is_removed() -> Outcome {

@@ -7,7 +7,7 @@ use amqp_core::{
     protocol::ReplyCode,
     sasl::{self, AmqPlain, Credentials, External, Plain},
     server::AuthRequest,
-    wire::ShortStr,
+    wire::{Secret, ShortStr},
 };
 
 use super::Broker;
@@ -89,10 +89,18 @@ impl Broker {
     ) -> Result<Login, Refusal> {
         let unreadable = |error| Refusal::new(ReplyCode::SYNTAX_ERROR, error);
         let credentials = credentials.map_err(unreadable)?;
-        let user = self.users.get(&credentials.username);
-        let user = user.filter(|user| user.password.matches(&credentials.password));
-        let login = user.map(|user| user.name.clone());
-        Ok(login.ok_or(Some(credentials.username)))
+        if self.has_password(&credentials.username, &credentials.password) {
+            Ok(Ok(credentials.username))
+        } else {
+            Ok(Err(Some(credentials.username)))
+        }
+    }
+
+    /// Returns whether there is a user with that password, as `rabbitmqctl authenticate_user` does.
+    #[must_use]
+    pub fn has_password(&self, user: &str, password: &Secret) -> bool {
+        let user = self.users.get(user);
+        user.is_some_and(|user| user.password.matches(password))
     }
 
     /// Returns the user that the transport has authenticated. The authorization identity in the
