@@ -184,6 +184,9 @@ fn stopped(browser: &Browser) -> Outcome {
     let _connection = runtime.block_on(load(program.address(0)))?;
     let tab = opened(browser, &program)?;
     until_text(&tab, "tbody", "orders")?;
+    if env::var_os("AMQP_PAGE_PICTURES").is_some() {
+        std::thread::sleep(Duration::from_secs(12));
+    }
     let port = program.page_port().to_string();
     program.kill()?;
     until_text(&tab, "#unreachable", "cannot be reached")?;
