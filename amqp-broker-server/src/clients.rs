@@ -19,7 +19,6 @@ use amqp_tokio::{
 use tokio::{
     net::TcpStream,
     sync::{mpsc, watch},
-    task::yield_now,
     time,
 };
 use tokio_rustls::TlsAcceptor;
@@ -101,14 +100,12 @@ impl Clients {
         });
     }
 
-    /// Stops accepting, and closes the connections as RabbitMQ does at its shutdown: with 320,
-    /// connection-forced. Waits for the close handshakes, for a bounded time.
+    /// Stops accepting and the broker, which closes the connections as RabbitMQ does at its shutdown:
+    /// with 320, connection-forced. Waits for the close handshakes, for a bounded time.
     pub(crate) async fn shut_down(mut self) {
         self.stopping.send_replace(true);
-        // A connection that has just been accepted is in the broker after this.
-        yield_now().await;
         let Shared { broker, log, .. } = self.shared;
-        broker.close_connections("shutdown");
+        broker.stop();
         drop(self.shared.running);
         if time::timeout(CLOSING, self.ended.recv()).await.is_err() {
             let left = broker.with(|broker| broker.totals().connections);

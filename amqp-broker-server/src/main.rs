@@ -10,11 +10,10 @@ mod log;
 mod options;
 mod page;
 mod stop;
+mod storage;
 mod tls;
 
 use std::{env, io, io::Write as _, process::ExitCode};
-
-use amqp_tokio::{LocalBroker, broker::Broker};
 
 use self::{
     clients::Clients,
@@ -64,14 +63,14 @@ async fn run(mut options: Options) -> Result<(), String> {
             Some((path, definitions))
         }
     };
-    let mut broker = Broker::new(options.config).map_err(|error| error.to_string())?;
+    let broker = storage::open(options.config, options.data.as_deref())?;
     if let Some((path, definitions)) = &definitions {
-        for warning in accounts::apply(&mut broker, definitions, path)? {
+        let applied = broker.with(|broker| accounts::apply(broker, definitions, path));
+        for warning in applied? {
             log.warning(format_args!("{}: {warning}", path.display()));
         }
     }
-    let has_guest = accounts::has_guest(&broker);
-    let broker = LocalBroker::from(broker);
+    let has_guest = broker.with(|broker| accounts::has_guest(broker));
     let listeners = listeners::bind(&options.listen).await?;
     let page = match &options.http {
         Some(at) => Some(page::Page::bind(at).await?),
@@ -101,13 +100,20 @@ async fn run(mut options: Options) -> Result<(), String> {
                 "{url}: the page needs no login, and shows messages to other hosts"
             ));
         }
-        page.serve(broker, clients.registry(), addresses)?;
+        page.serve(broker.clone(), clients.registry(), addresses)?;
         print(format_args!("page on {url}\n"));
     }
-    let signal = stop.received().await;
-    log.info(format_args!("{signal}: closing the connections"));
-    stop.exit_at_next();
+    let failure = tokio::select! {
+        signal = stop.received() => {
+            log.info(format_args!("{signal}: closing the connections"));
+            stop.exit_at_next();
+            None
+        }
+        error = storage::failed(&broker), if options.data.is_some() => Some(error),
+    };
     clients.shut_down().await;
+    let stored = broker.stored().await.map_err(|error| error.to_string());
+    failure.map_or(stored, Err)?;
     log.info(format_args!("stopped"));
     Ok(())
 }

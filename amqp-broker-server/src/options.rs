@@ -23,7 +23,7 @@ use crate::{
 };
 
 const HELP: &str = "\
-An in-memory AMQP 0-9-1 broker that behaves as RabbitMQ does. Nothing outlives it.
+An AMQP 0-9-1 broker that behaves as RabbitMQ does. Nothing outlives it without --data.
 
 Usage: amqp-broker [OPTION...]
 
@@ -52,6 +52,9 @@ Users; without --user there is guest with the password guest
                             no guest then, and no virtual host /, unless they are among them
 
 Behaviour
+  --data FOLDER             keep durable queues and exchanges, their bindings and persistent
+                            messages there, for the next start. Users and virtual hosts are
+                            those of the options and definitions of each start
   --rules 3|4               as RabbitMQ 3.10 (the default), or as 4
   --memory BYTES            the memory of messages above which publishers are blocked (1GiB);
                             KiB, MiB and GiB are understood
@@ -67,7 +70,7 @@ Watching
   -V, --version             print the version
 
 SIGTERM and SIGINT close all connections in good order, a second one ends at once.
-Exit codes: 0 after a stop, 1 for a failed start, 2 for wrong options.
+Exit codes: 0 after a stop, 1 for a failed start or disk, 2 for wrong options.
 ";
 
 /// The order of the command line.
@@ -86,6 +89,8 @@ pub(crate) struct Options {
     pub(crate) config: Config,
     /// The file with definitions: `Some` if there are any, on which the accounts depend.
     pub(crate) definitions: Option<(PathBuf, Accounts)>,
+    /// The folder of the durable state: `Some` if it is kept.
+    pub(crate) data: Option<PathBuf>,
 }
 
 /// The values of the options, as they are given.
@@ -99,6 +104,7 @@ struct Given {
     login_from: Option<LoginFrom>,
     accounts: Accounts,
     definitions: Option<PathBuf>,
+    data: Option<PathBuf>,
     rules: Rules,
     memory: Option<usize>,
     max_connections: Option<usize>,
@@ -138,6 +144,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
             "--cert" => given.cert = Some(parser.value().map_err(line)?.into()),
             "--key" => given.key = Some(parser.value().map_err(line)?.into()),
             "--definitions" => given.definitions = Some(parser.value().map_err(line)?.into()),
+            "--data" => given.data = Some(parser.value().map_err(line)?.into()),
             "--ca" => given.ca = Some(parser.value().map_err(line)?.into()),
             "--listen" => {
                 let value = parser.value().map_err(line)?;
@@ -249,6 +256,7 @@ impl Given {
             verbosity: self.verbosity,
             config,
             definitions,
+            data: self.data,
         })
     }
 

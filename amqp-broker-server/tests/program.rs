@@ -243,6 +243,26 @@ fn definitions_take_the_place_of_guest() -> Outcome {
     let log = program.stop()?;
     assert!(log.contains("definitions.json: bindings[0]: "), "{log}");
 
+    // They are the same at the next start, with the messages that were kept.
+    let data = folder.path().join("data").display().to_string();
+    let arguments = [&arguments[..], &["--data", &data]].concat();
+    for ready in [0, 1] {
+        let program = Program::start(&arguments)?;
+        let queues = program.json("/api/queues")?;
+        assert_eq!(queues["total"], 1, "{queues}");
+        assert_eq!(queues["queues"][0]["ready"], ready);
+        let host = program.address(0).trim_start_matches("amqp://");
+        runtime()?.block_on(async {
+            let connection = connect(&format!("amqp://anna:secret@{host}/shop")).await?;
+            let channel = connection.open_channel().await?.confirm_select().await?;
+            let to_orders = basic::Publish::default().routing_key("orders")?;
+            let persistent = basic::Properties::default().delivery_mode(2);
+            channel.publish(&to_orders, &persistent, "1").await?.await?;
+            Ok::<_, Failure>(())
+        })?;
+        program.stop()?;
+    }
+
     fs::write(&path, "{\"users\": 1}")?;
     let (code, _, errors) = Program::fail(&arguments)?;
     assert_eq!((code, errors.lines().count()), (Some(1), 1), "{errors}");
@@ -251,6 +271,60 @@ fn definitions_take_the_place_of_guest() -> Outcome {
     assert_eq!(code, Some(1));
     assert!(
         errors.starts_with("amqp-broker: cannot read /missing: "),
+        "{errors}"
+    );
+    Ok(())
+}
+
+#[test]
+fn durable_state_outlives_a_stop_and_a_crash() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("new").display().to_string();
+    let arguments = ["--listen", ANY, "--http", ANY, "--data", &data];
+    let declare = |channel: amqp_tokio::ConfirmChannel, name: &'static str| async move {
+        channel.call(queue::Declare::default().queue(name)?).await?;
+        let persistent = basic::Properties::default().delivery_mode(2);
+        let to_queue = basic::Publish::default().routing_key(name)?;
+        channel.publish(&to_queue, &persistent, name).await?.await?;
+        let transient = basic::Properties::default();
+        channel
+            .publish(&to_queue, &transient, "gone")
+            .await?
+            .await?;
+        Ok::<_, Failure>(())
+    };
+    for (round, end) in ["KILL", "TERM"].into_iter().enumerate() {
+        let mut program = Program::start(&arguments)?;
+        let queues = program.json("/api/queues")?;
+        assert_eq!(queues["total"], round, "{queues}");
+        let (code, _, errors) = Program::fail(&arguments)?;
+        assert_eq!((code, errors.lines().count()), (Some(1), 1), "{errors}");
+        assert!(errors.contains("is open already"), "{errors}");
+        runtime()?.block_on(async {
+            let connection = connect(program.address(0)).await?;
+            let channel = connection.open_channel().await?.confirm_select().await?;
+            declare(channel, ["killed", "stopped"][round]).await?;
+            program.signal(end)?;
+            connection.closed().await;
+            Ok::<_, Failure>(())
+        })?;
+        program.ended()?;
+    }
+    let program = Program::start(&arguments)?;
+    for name in ["killed", "stopped"] {
+        let messages = program.json(&format!("/api/queues/%2F/{name}/messages"))?;
+        let messages = messages["messages"].as_array().ok_or("no messages")?;
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        assert_eq!(messages[0]["body"], name);
+    }
+    program.stop()?;
+    let file = folder.path().join("file");
+    fs::write(&file, "")?;
+    let below = file.join("data").display().to_string();
+    let (code, _, errors) = Program::fail(&["--listen", ANY, "--data", &below])?;
+    assert_eq!(code, Some(1));
+    assert!(
+        errors.starts_with("amqp-broker: cannot create "),
         "{errors}"
     );
     Ok(())
