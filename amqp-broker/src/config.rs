@@ -59,6 +59,9 @@ pub struct Config {
     /// `tx.commit-ok`, then wait for [`handle_stored`](crate::Broker::handle_stored): without a host
     /// that stores the changes, they are never sent. Default `false`.
     pub journal: bool,
+    /// Whether the broker keeps [notices](crate::Broker::poll_notice) of connections, which have to
+    /// be polled. Default `false`.
+    pub notices: bool,
 }
 
 impl Default for Config {
@@ -77,6 +80,7 @@ impl Default for Config {
             seed: 0,
             epoch: 0,
             journal: false,
+            notices: false,
         }
     }
 }
@@ -142,6 +146,13 @@ impl Config {
     #[must_use]
     pub fn journal(mut self, journal: bool) -> Self {
         self.journal = journal;
+        self
+    }
+
+    /// Sets `notices`.
+    #[must_use]
+    pub fn notices(mut self, notices: bool) -> Self {
+        self.notices = notices;
         self
     }
 }

@@ -3,7 +3,7 @@
 use alloc::{string::String, vec::Vec};
 
 use amqp_core::{
-    Tuning,
+    ConnectionStats, Tuning,
     wire::{FieldTable, ShortStr},
 };
 use bytes::Bytes;
@@ -12,7 +12,14 @@ use crate::{
     admin::VhostLimits,
     broker::Broker,
     keys::ConnectionKey,
-    model::{channel::Mode, exchange::Destination, queue::Queue, vhost::Vhost},
+    listing::MessageCounts,
+    model::{
+        channel::Mode,
+        conn_state::ConnState,
+        exchange::{Binding, Destination},
+        queue::Queue,
+        vhost::Vhost,
+    },
     policy::{AppliedPolicies, Policy},
     user_info::UserInfo,
 };
@@ -93,6 +100,8 @@ pub struct QueueInfo {
     pub ready: usize,
     /// The number of unacknowledged messages.
     pub unacked: u64,
+    /// Its messages since it was declared.
+    pub messages: MessageCounts,
     /// Its consumers, in the order in which they were added.
     pub consumers: Vec<ConsumerInfo>,
 }
@@ -166,6 +175,8 @@ pub struct ConnectionInfo {
     pub blocked: bool,
     /// Its channels, by number.
     pub channels: Vec<ChannelInfo>,
+    /// Its bytes, frames and messages.
+    pub stats: ConnectionStats,
 }
 
 /// A channel.
@@ -222,28 +233,8 @@ impl Broker {
     /// Returns the current state.
     #[must_use]
     pub fn inspect(&self) -> Inspection {
-        let connections = self.connections.iter().map(|(key, conn)| ConnectionInfo {
-            key: *key,
-            user: conn.user.clone(),
-            vhost: conn.vhost.clone(),
-            client_properties: conn.machine.client_properties().clone(),
-            certificate: conn.certificate.clone(),
-            tuning: *conn.machine.tuning(),
-            blocked: conn.blocked,
-            channels: conn
-                .channels
-                .values()
-                .map(|channel| ChannelInfo {
-                    number: channel.id.number(),
-                    consumers: channel.consumers.len(),
-                    unacked: channel.unacked.len(),
-                    prefetch: channel.prefetch,
-                    global_prefetch: channel.global_prefetch,
-                    confirms: matches!(channel.mode, Mode::Confirm(_)),
-                    transactional: matches!(channel.mode, Mode::Transaction(_)),
-                })
-                .collect(),
-        });
+        let connections = self.connections.iter();
+        let connections = connections.map(|(key, conn)| inspect_conn(*key, conn));
         Inspection {
             vhosts: self
                 .vhosts
@@ -288,20 +279,8 @@ impl Broker {
             Some(inspect_queue(queue, self.message_count(*key)))
         });
         let bindings = vhost.exchanges.iter().flat_map(|(source, exchange)| {
-            exchange.bindings().iter().filter_map(|binding| {
-                let destination = match &binding.destination {
-                    Destination::Queue(key) => {
-                        BindingTarget::Queue(self.queues.get(key)?.name.clone())
-                    }
-                    Destination::Exchange(name) => BindingTarget::Exchange(name.clone()),
-                };
-                Some(BindingInfo {
-                    source: source.clone(),
-                    destination,
-                    routing_key: binding.routing_key.clone(),
-                    arguments: binding.arguments.clone(),
-                })
-            })
+            let bindings = exchange.bindings().iter();
+            bindings.filter_map(|binding| self.inspect_binding(source, binding))
         });
         VhostInfo {
             name: vhost.name.clone(),
@@ -312,6 +291,46 @@ impl Broker {
             policies: vhost.policies.values().cloned().collect(),
             operator_policies: vhost.operator_policies.values().cloned().collect(),
         }
+    }
+
+    pub(crate) fn inspect_binding(
+        &self,
+        source: &ShortStr,
+        binding: &Binding,
+    ) -> Option<BindingInfo> {
+        let destination = match &binding.destination {
+            Destination::Queue(key) => BindingTarget::Queue(self.queues.get(key)?.name.clone()),
+            Destination::Exchange(name) => BindingTarget::Exchange(name.clone()),
+        };
+        Some(BindingInfo {
+            source: source.clone(),
+            destination,
+            routing_key: binding.routing_key.clone(),
+            arguments: binding.arguments.clone(),
+        })
+    }
+}
+
+pub(crate) fn inspect_conn(key: ConnectionKey, conn: &ConnState) -> ConnectionInfo {
+    let channels = conn.channels.values().map(|channel| ChannelInfo {
+        number: channel.id.number(),
+        consumers: channel.consumers.len(),
+        unacked: channel.unacked.len(),
+        prefetch: channel.prefetch,
+        global_prefetch: channel.global_prefetch,
+        confirms: matches!(channel.mode, Mode::Confirm(_)),
+        transactional: matches!(channel.mode, Mode::Transaction(_)),
+    });
+    ConnectionInfo {
+        key,
+        user: conn.user.clone(),
+        vhost: conn.vhost.clone(),
+        client_properties: conn.machine.client_properties().clone(),
+        certificate: conn.certificate.clone(),
+        tuning: *conn.machine.tuning(),
+        blocked: conn.blocked,
+        channels: channels.collect(),
+        stats: conn.machine.stats(),
     }
 }
 
@@ -337,6 +356,7 @@ fn inspect_queue(queue: &Queue, ready: usize) -> QueueInfo {
         policies: queue.policies.clone(),
         ready,
         unacked: queue.unacked,
+        messages: queue.messages,
         consumers: consumers.collect(),
     }
 }

@@ -81,6 +81,11 @@
 //! that are never sent, a connection that is closed with a code, bytes that are delayed, split,
 //! stalled or cut off. The broker only decides on faults of bytes: the transport applies them, as
 //! planned by [`Broker::poll_byte_plan`].
+//!
+//! # For operators
+//! [`Broker::totals`] and the calls `list_*` return the state in bounded pieces, with counts of
+//! messages, [`Broker::peek`] the messages of a queue, and [`Broker::poll_notice`] the logins and
+//! ends of connections. The program `amqp-broker` of the crate `amqp-broker-server` shows them.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -112,8 +117,10 @@ mod fault_state;
 mod faults;
 mod inspect;
 mod keys;
+mod listing;
 mod methods;
 mod model;
+mod notice;
 mod pattern;
 mod permission;
 mod policy;
@@ -138,6 +145,8 @@ pub use self::{
         Inspection, QueueInfo, VhostInfo,
     },
     keys::ConnectionKey,
+    listing::{ExchangeSummary, MessageCounts, PeekedMessage, QueueSummary, Totals},
+    notice::Notice,
     pattern::{BadPattern, Pattern},
     permission::{Permissions, TopicPermissions},
     policy::{AppliedPolicies, ApplyTo, Policy},

@@ -182,7 +182,7 @@ impl<R: Runtime> LocalBroker<R> {
         let text =
             format!("CONNECTION_FORCED - broker forced connection closure with reason '{reason}'");
         self.with(|broker| {
-            for connection in broker.inspect().connections {
+            for connection in broker.list_connections(0, usize::MAX) {
                 let code = ReplyCode::CONNECTION_FORCED;
                 broker
                     .faults()

@@ -163,6 +163,8 @@ impl Broker {
             Some(entry) => self.journal.delivered(key, queue, entry),
             None => {}
         }
+        queue.messages.delivered += 1;
+        self.messages.delivered += 1;
         let consumer = queue.consumers.get_mut(&consumer_key)?;
         consumer.served = self.turn;
         let to = consumer.channel;
@@ -253,7 +255,14 @@ impl Broker {
 
     /// Stops counting deliveries towards the prefetch limits, and as unacknowledged. [`settle`](Self::settle) handles
     /// the messages.
-    pub(crate) fn uncount_unacked(&mut self, key: ChannelKey, deliveries: &[Unacked]) {
+    pub(crate) fn uncount_unacked(
+        &mut self,
+        key: ChannelKey,
+        kind: Settle,
+        deliveries: &[Unacked],
+    ) {
+        let acked = u64::from(kind == Settle::Ack);
+        self.messages.acked += acked * deliveries.len() as u64;
         let counted = deliveries.iter().filter(|one| one.is_counted());
         let counted = counted.count() as u64;
         if let Ok(channel) = self.channel(key) {
@@ -261,6 +270,7 @@ impl Broker {
         }
         for delivery in deliveries {
             if let Some(queue) = self.queues.get_mut(&delivery.queue) {
+                queue.messages.acked += acked;
                 queue.uncount(delivery.consumer);
             }
         }

@@ -7,11 +7,15 @@ use amqp_core::{
     protocol::ReplyCode,
     sasl::{self, AmqPlain, Credentials, External, Plain},
     server::AuthRequest,
-    wire::ShortStr,
+    wire::{Secret, ShortStr},
 };
 
 use super::Broker;
-use crate::{keys::ConnectionKey, refusal::Refusal};
+use crate::{keys::ConnectionKey, notice::Notice, refusal::Refusal};
+
+/// The user that has logged in, or the name that was refused: `Some` if the client or its transport
+/// has given one.
+type Login = Result<String, Option<String>>;
 
 /// Returns `mechanisms` without EXTERNAL.
 pub(super) fn without_external(mechanisms: &str) -> String {
@@ -57,38 +61,57 @@ impl Broker {
             return;
         };
         // Neither call fails: the machine waits for the decision.
-        let _decided = if let Some(user) = user {
-            let tags = self.users.get(&user).map(|user| &user.tags[..]);
-            conn.impersonator = tags.is_some_and(|tags| tags.iter().any(|tag| tag == IMPERSONATOR));
-            conn.user = user;
-            conn.machine.accept()
-        } else {
-            let refusal = Refusal::access_refused(format_args!(
-                "Login was refused using authentication mechanism {mechanism}. For details see the \
-                 broker logfile."
-            ));
-            conn.machine.refuse(&refusal.text)
-        };
+        match user {
+            Ok(user) => {
+                let tags = self.users.get(&user).map(|user| &user.tags[..]);
+                let is_impersonator = |tags: &[String]| tags.iter().any(|tag| tag == IMPERSONATOR);
+                conn.impersonator = tags.is_some_and(is_impersonator);
+                conn.user = user;
+                let _decided = conn.machine.accept();
+            }
+            Err(user) => {
+                let refusal = Refusal::access_refused(format_args!(
+                    "Login was refused using authentication mechanism {mechanism}. For details see \
+                     the broker logfile."
+                ));
+                let _decided = conn.machine.refuse(&refusal.text);
+                let mechanism = mechanism.clone();
+                self.notify(key, Notice::LoginRefused { user, mechanism });
+            }
+        }
     }
 
-    /// Returns the user with these credentials: `Some` if the password matches. As in RabbitMQ, an
+    /// Returns the user with these credentials, if the password matches. As in RabbitMQ, an
     /// empty password never matches (<https://www.rabbitmq.com/docs/passwords>).
     fn user_by_password<E: fmt::Display>(
         &self,
         credentials: Result<Credentials, E>,
-    ) -> Result<Option<String>, Refusal> {
+    ) -> Result<Login, Refusal> {
         let unreadable = |error| Refusal::new(ReplyCode::SYNTAX_ERROR, error);
         let credentials = credentials.map_err(unreadable)?;
-        let user = self.users.get(&credentials.username);
-        let user = user.filter(|user| user.password.matches(&credentials.password));
-        Ok(user.map(|user| user.name.clone()))
+        if self.has_password(&credentials.username, &credentials.password) {
+            Ok(Ok(credentials.username))
+        } else {
+            Ok(Err(Some(credentials.username)))
+        }
+    }
+
+    /// Returns whether there is a user with that password, as `rabbitmqctl authenticate_user` does.
+    #[must_use]
+    pub fn has_password(&self, user: &str, password: &Secret) -> bool {
+        let user = self.users.get(user);
+        user.is_some_and(|user| user.password.matches(password))
     }
 
     /// Returns the user that the transport has authenticated. The authorization identity in the
     /// client's response is ignored, as in RabbitMQ.
-    fn user_by_transport(&self, key: ConnectionKey) -> Option<String> {
-        let name = self.connections.get(&key)?.external_user.as_ref()?;
-        self.users.get(name).map(|user| user.name.clone())
+    fn user_by_transport(&self, key: ConnectionKey) -> Login {
+        let conn = self.connections.get(&key);
+        let name = conn
+            .and_then(|conn| conn.external_user.clone())
+            .ok_or(None)?;
+        let user = self.users.get(&name).map(|user| user.name.clone());
+        user.ok_or(Some(name))
     }
 
     /// Ends a connection during the handshake without a reply, as RabbitMQ does for an unreadable

@@ -26,10 +26,12 @@ use crate::{
     durable::journal::Journal,
     fault_state::FaultState,
     keys::{ChannelKey, ConnectionKey, QueueKey},
+    listing::MessageCounts,
     model::{
         channel::Channel, conn_state::ConnState, exchange::Exchange, message::MemoryMeter,
         queue::Queue, stream::Stream, vhost::Vhost,
     },
+    notice::Notice,
     random::Random,
     refusal::{Outcome, Refusal},
 };
@@ -74,6 +76,10 @@ pub struct Broker {
     /// The channels that receive direct replies, by their addresses
     /// (<https://www.rabbitmq.com/docs/direct-reply-to>).
     pub(crate) reply_addresses: BTreeMap<amqp_core::wire::ShortStr, ChannelKey>,
+    /// The notices that were not polled.
+    pub(crate) notices: VecDeque<(ConnectionKey, Notice)>,
+    /// The messages of all queues.
+    pub(crate) messages: MessageCounts,
     pub(crate) random: Random,
     pub(crate) faults: FaultState,
     /// The last key that `next_key` returned.
@@ -155,6 +161,8 @@ impl Broker {
             memory: MemoryMeter::default(),
             alarm: false,
             reply_addresses: BTreeMap::new(),
+            notices: VecDeque::new(),
+            messages: MessageCounts::default(),
             faults: FaultState::default(),
             last_key: 0,
             accepted: 0,

@@ -12,6 +12,7 @@ use super::Broker;
 use crate::{
     keys::{ChannelKey, ConnectionKey},
     model::channel::Channel,
+    notice::Notice,
     refusal::{Refusal, short},
 };
 
@@ -198,9 +199,20 @@ impl Broker {
             Event::Flow { channel, active } => self.on_flow(at(channel), active),
             Event::ChannelClosed { channel, .. } => self.end_channel(at(channel)),
             Event::Writable => self.unblock_connection(key),
-            Event::Closed(_) => self.end_connection(key),
-            // Nothing to do: the handshake is complete, and a new secret does not change the login.
-            Event::Opened | Event::SecretUpdated { .. } => {}
+            Event::Closed(reason) => {
+                let conn = self.connections.get(&key);
+                let user = conn.map(|conn| conn.user.clone()).unwrap_or_default();
+                self.notify(key, Notice::Ended { user, reason });
+                self.end_connection(key);
+            }
+            Event::Opened => {
+                if let Some(conn) = self.connections.get(&key) {
+                    let (user, vhost) = (conn.user.clone(), conn.vhost.clone());
+                    self.notify(key, Notice::Opened { user, vhost });
+                }
+            }
+            // Nothing to do: a new secret does not change the login.
+            Event::SecretUpdated { .. } => {}
             _ => {}
         }
     }

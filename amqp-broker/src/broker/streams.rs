@@ -23,6 +23,7 @@ impl Broker {
         };
         stream.append(to_stored(message, &self.memory), now);
         if let Some(queue) = self.queues.get_mut(&key) {
+            queue.messages.published += 1;
             // Those that had reached the end have a message to read.
             queue.join_all();
         }

@@ -269,6 +269,8 @@ impl Broker {
             queue.count_fetched();
             self.journal.delivered(found, queue, &entry);
         }
+        queue.messages.delivered += 1;
+        self.messages.delivered += 1;
         self.expire_messages(found, now);
         let remaining = self.queues.get(&found);
         let message_count = remaining.map_or(0, |queue| count(queue.len()));

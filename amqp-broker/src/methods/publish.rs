@@ -209,6 +209,7 @@ impl Broker {
     /// without a queue is returned (section 1.8.3.8 of the protocol reference).
     pub(super) fn enqueue_routed(&mut self, at: ChannelKey, routed: &RoutedMessage) -> bool {
         let message = &routed.message;
+        self.messages.published += 1;
         if message.exchange.is_empty() && message.routing_key.starts_with(REPLIES) {
             self.deliver_reply(message);
         }
@@ -254,6 +255,7 @@ impl Broker {
         let Some(consumer_tag) = channel.consumers.iter().find_map(is_replies) else {
             return;
         };
+        self.messages.delivered += 1;
         let method = basic::Deliver {
             consumer_tag,
             delivery_tag: channel.next_delivery(),

@@ -72,7 +72,7 @@ impl Broker {
             return Err(Refusal::of_stream("basic.nack and basic.reject", &resource));
         }
         if kind == Settle::Ack {
-            self.uncount_unacked(at, &deliveries);
+            self.uncount_unacked(at, kind, &deliveries);
             for delivery in &deliveries {
                 if let Some(entry) = &delivery.entry {
                     self.record_removed(delivery.queue, entry);
@@ -80,7 +80,7 @@ impl Broker {
             }
         } else {
             for batch in batches(deliveries) {
-                self.uncount_unacked(at, &batch);
+                self.uncount_unacked(at, kind, &batch);
                 self.settle(kind, batch);
             }
         }

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     durable::Place,
     keys::{ChannelKey, ConnectionKey, ConsumerKey},
+    listing::MessageCounts,
     policy::AppliedPolicies,
 };
 
@@ -87,6 +88,8 @@ pub(crate) struct Queue {
     ready_bytes: u64,
     /// The number of unacknowledged messages.
     pub(crate) unacked: u64,
+    /// The messages since it was declared.
+    pub(crate) messages: MessageCounts,
     /// The last sequence number that was assigned.
     last_seq: u64,
     pub(crate) consumers: BTreeMap<ConsumerKey, Consumer>,
@@ -146,6 +149,7 @@ impl Queue {
             ready: 0,
             ready_bytes: 0,
             unacked: 0,
+            messages: MessageCounts::default(),
             last_seq: 0,
             consumers: BTreeMap::new(),
             cancelled: BTreeMap::new(),
@@ -224,6 +228,7 @@ impl Queue {
         let ttl = [self.arguments.message_ttl, message.expiration];
         let ttl = ttl.into_iter().flatten().min();
         self.last_seq += 1;
+        self.messages.published += 1;
         Entry {
             seq: self.last_seq,
             number: self.last_seq,

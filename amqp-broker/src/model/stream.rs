@@ -154,6 +154,12 @@ impl Stream {
         self.segments.len() > 1 && last.is_some_and(|last| last.timestamp < now.saturating_sub(age))
     }
 
+    /// Returns all messages, the oldest first.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let records = self.segments.iter().flat_map(|segment| &segment.records);
+        records.map(|record| &record.message)
+    }
+
     /// Returns the first message at or after an offset, with its own offset.
     pub(crate) fn read(&self, from: u64) -> Option<(u64, &Arc<Message>)> {
         let after = self

@@ -13,6 +13,8 @@ mod faults;
 mod hostile;
 mod journal;
 mod limits;
+mod listing;
+mod notices;
 mod policies;
 mod protocol_faults;
 mod publishing;

@@ -33,7 +33,8 @@ fn each_builder_sets_its_field() {
         .rules(rules)
         .consumer_timeout(Duration::from_secs(3))
         .seed(1)
-        .epoch(2);
+        .epoch(2)
+        .notices(true);
 
     let mut expected = Limits::default();
     expected.connections = 1;
@@ -56,5 +57,6 @@ fn each_builder_sets_its_field() {
     expected.consumer_timeout = Some(Duration::from_secs(3));
     expected.seed = 1;
     expected.epoch = 2;
+    expected.notices = true;
     assert_eq!(format!("{config:?}"), format!("{expected:?}"));
 }

@@ -578,3 +578,17 @@ fn a_stream_is_deleted_regardless_of_conditions() {
     assert_eq!(rig.closed(client), None);
     assert_eq!(rig.broker.inspect().memory, 0);
 }
+
+#[test]
+fn the_messages_of_a_stream_are_counted_and_can_be_peeked_at() {
+    let (mut rig, client, channel) = filled(3);
+    rig.consume(client, channel, reader("s", "c", "first"))
+        .unwrap();
+    assert_eq!(offsets(&mut rig, client), [0, 1, 2]);
+    let peeked = rig.broker.peek("/", "s", 2, 100).unwrap();
+    let bodies: Vec<&[u8]> = peeked.iter().map(|it| &it.body[..]).collect();
+    assert_eq!(bodies, [b"0", b"1"]);
+    assert_eq!(rig.broker.list_queues(None, 1)[0].ready, 3);
+    let messages = rig.inspect("s").messages;
+    assert_eq!((messages.published, messages.delivered), (3, 3));
+}
