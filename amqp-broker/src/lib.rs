@@ -66,6 +66,7 @@
 //! a chunk as a whole, regardless of the prefetch limit; here each message is a chunk. Sizes of
 //! segments are estimated. The messages count towards [`Limits::memory`]: a stream without
 //! retention limits that has filled it up blocks publishers until it is deleted.
+//! They are in no journal and no snapshot: a restored stream is empty.
 //!
 //! A channel is closed when a delivery is not acknowledged within
 //! [`Config::consumer_timeout`].

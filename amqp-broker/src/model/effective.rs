@@ -36,6 +36,8 @@ impl QueueArguments {
             _ => lowest(self.expires, "expires"),
         };
         let overflow = match policies.text("overflow").and_then(Overflow::from_name) {
+            // Not supported by quorum queues, and replaced by the default.
+            Some(Overflow::RejectPublishDlx) if is_quorum => Overflow::DropHead,
             Some(overflow) if is_quorum || !table.contains_key("x-overflow") => overflow,
             _ => self.overflow,
         };

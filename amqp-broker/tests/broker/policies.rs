@@ -444,3 +444,15 @@ fn policies_are_listed() {
     assert_eq!(vhost.policies, [one]);
     assert_eq!(vhost.operator_policies, [two]);
 }
+
+#[test]
+fn a_policy_cannot_let_a_quorum_queue_dead_letter_rejected_messages() {
+    let (mut rig, client, channel) = Rig::open();
+    rig.declare(client, channel, &quorum("q", []));
+    let cut = policy("p", "^q").with("max-length", 1);
+    rig.set(cut.with("overflow", "reject-publish-dlx"));
+    for body in ["1", "2", "3"] {
+        rig.publish(client, channel, "q", body);
+    }
+    assert_eq!(rig.drain(client, channel, "q"), ["3"]);
+}

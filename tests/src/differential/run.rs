@@ -149,7 +149,8 @@ impl<'a> Run<'a> {
 
     pub(super) async fn perform(mut self, program: &Program) -> Result<Trace, Failure> {
         let mut trace = Trace::default();
-        self.has_letters = self.lane.has_letters || program.steps.iter().any(has_letters);
+        let letters = |it: &Argument| matches!(it, Argument::DeadLetter(_));
+        self.has_letters = self.lane.has_letters || has_argument(program, letters);
         self.has_logs = has_argument(program, |it| matches!(it, Argument::Type(_)));
         for (at, step) in program.steps.iter().enumerate() {
             self.at = at;
