@@ -406,7 +406,10 @@ impl Queue {
         let first = self.levels.first_key_value();
         let front = first.and_then(|(_, level)| level.front());
         let message = front.and_then(|entry| entry.expires);
-        [message, self.expires_at()].into_iter().flatten().min()
+        match (message, self.expires_at()) {
+            (Some(message), Some(queue)) => Some(message.min(queue)),
+            (message, queue) => message.or(queue),
+        }
     }
 
     /// Returns the time at which the unused queue expires. `Some` with `x-expires` and without

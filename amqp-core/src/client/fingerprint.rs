@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use crate::{
-    body::Body,
+    body::{Body, NO_FLAGS},
     client::reply_to::REPLY_TO,
     protocol::basic::Properties,
     wire::{ShortStr, parse},
@@ -38,6 +38,14 @@ pub(crate) struct Fingerprint {
 
 impl Fingerprint {
     pub(crate) fn of(encoded: &[u8]) -> Self {
+        if encoded == NO_FLAGS {
+            return Self {
+                exact: NOTHING,
+                normal: NOTHING,
+                rest: NOTHING,
+                fields: Some(Box::default()),
+            };
+        }
         let exact = hash(encoded);
         let mut rest = Hasher::new();
         let mut timestamp = Hasher::new();
@@ -70,9 +78,12 @@ impl Fingerprint {
         }
         fields.sort_unstable();
         let rest = rest.finish();
+        let timestamp = timestamp.finish();
         let mut normal = Hasher::new();
-        for part in [rest, timestamp.finish()].iter().chain(&fields) {
-            normal.add(&part.to_be_bytes());
+        if (rest, timestamp, &*fields) != (NOTHING, NOTHING, &[]) {
+            for part in [rest, timestamp].iter().chain(&fields) {
+                normal.add(&part.to_be_bytes());
+            }
         }
         Self {
             exact,
@@ -129,6 +140,9 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// The hash of no bytes: that of the properties of most messages takes no time.
+const NOTHING: u64 = 0;
+
 /// The length of a block, in bytes.
 const BLOCK: usize = 32;
 
@@ -184,8 +198,8 @@ impl Hasher {
 
     /// Copies bytes into the block.
     fn fill(&mut self, at: usize, bytes: &[u8]) {
-        for (slot, byte) in self.block.iter_mut().skip(at).zip(bytes) {
-            *slot = *byte;
+        if let Some(slots) = self.block.get_mut(at..at + bytes.len()) {
+            slots.copy_from_slice(bytes);
         }
     }
 
@@ -198,10 +212,13 @@ impl Hasher {
     }
 
     fn finish(mut self) -> u64 {
+        if self.len == 0 {
+            return NOTHING;
+        }
         let filled = (self.len % BLOCK as u64) as usize;
         if filled > 0 {
-            for slot in self.block.iter_mut().skip(filled) {
-                *slot = 0;
+            if let Some(slots) = self.block.get_mut(filled..) {
+                slots.fill(0);
             }
             let block = self.block;
             self.round(&block);
