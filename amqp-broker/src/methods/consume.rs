@@ -230,7 +230,11 @@ impl Broker {
 
     pub(super) fn get(&mut self, at: ChannelKey, get: &basic::Get) -> Outcome {
         let key = at.connection;
-        let name = self.queue_name(at, &get.queue)?;
+        // RabbitMQ 3.10 drops the line breaks of names elsewhere, not here.
+        let name = match get.queue.is_empty() {
+            true => self.queue_name(at, &get.queue)?,
+            false => get.queue.clone(),
+        };
         self.check_queue(key, Access::Read, &name)?;
         let found = self.find_queue(key, &name)?;
         self.check_owner(key, found)?;

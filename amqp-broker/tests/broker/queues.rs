@@ -456,3 +456,18 @@ fn names_lose_their_line_ends_and_keep_off_amq() {
         Err(refused(403, text))
     );
 }
+
+#[test]
+fn a_name_keeps_its_line_breaks_in_get() {
+    let (mut rig, client, channel) = Rig::open();
+    rig.declare(client, channel, &queue("ab"));
+    let number = channel.number();
+    let get = basic::Get {
+        queue: name("a\r\nb"),
+        ..basic::Get::default()
+    };
+    let asked = crate::rig::frame(number, &get.into());
+    rig.inject_bytes(client, &asked);
+    let text = "NOT_FOUND - no queue 'a\r\nb' in vhost '/'";
+    assert_eq!(rig.channel_closed(client), Some(refused(404, text)));
+}
