@@ -111,14 +111,14 @@ impl Broker {
     /// Drops messages from the front of a queue while it exceeds its maximum length, and
     /// dead-letters them. Only for the overflow `drop-head`.
     fn drop_surplus(&mut self, key: QueueKey) {
-        while let Some(entry) = self
-            .queues
-            .get_mut(&key)
-            .and_then(|queue| queue.take_surplus())
-        {
+        while let Some(entry) = self.take_surplus(key) {
             self.dead_letter(key, &entry.message, Reason::MaxLength);
             self.record_removed(key, &entry);
         }
+    }
+
+    fn take_surplus(&mut self, key: QueueKey) -> Option<Entry> {
+        self.queues.get_mut(&key)?.take_surplus()
     }
 
     /// Drops the expired messages at the front of a queue, and dead-letters them.
@@ -278,7 +278,8 @@ impl Broker {
 
     /// Settles deliveries: drops, requeues or dead-letters their messages. The messages that are
     /// requeued together all count towards the maximum length of a classic queue before any of them
-    /// is redelivered; a quorum queue redelivers first.
+    /// is redelivered; a quorum queue redelivers first. All queues have redelivered before the first
+    /// of these messages is dead-lettered to one of them.
     pub(crate) fn settle(&mut self, kind: Settle, deliveries: Vec<Unacked>) {
         let mut queues = BTreeSet::new();
         for delivery in deliveries {
@@ -300,13 +301,21 @@ impl Broker {
                 }
             }
         }
-        for queue in queues {
+        let mut surplus = Vec::new();
+        for &queue in &queues {
             let found = self.queues.get(&queue);
             let is_classic = found.is_some_and(|it| it.arguments.kind == QueueKind::Classic);
             if kind != Settle::Reject && is_classic {
-                self.drop_surplus(queue);
+                let taken = core::iter::from_fn(|| self.take_surplus(queue));
+                surplus.extend(taken.map(|entry| (queue, entry)));
             }
+        }
+        for queue in queues {
             while self.service_queue(queue) {}
+        }
+        for (queue, entry) in surplus {
+            self.dead_letter(queue, &entry.message, Reason::MaxLength);
+            self.record_removed(queue, &entry);
         }
     }
 
