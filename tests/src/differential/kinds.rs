@@ -80,8 +80,10 @@ impl QueueType {
                 pick,
                 requeue: false,
             },
-            // A quorum queue of RabbitMQ crashes if a consumer without acknowledgements has the tag of
-            // a cancelled one with unacknowledged deliveries.
+            // A quorum queue of RabbitMQ crashes if a consumer has the tag of a cancelled one with
+            // unacknowledged deliveries (seed 20403): one tag is for consumers without
+            // acknowledgements, and only these are cancelled.
+            (Self::Quorum, Step::Cancel { on, .. }) => Step::Cancel { on, tag: TAGS - 1 },
             (
                 Self::Quorum,
                 Step::Consume {
