@@ -137,7 +137,7 @@ pub use self::{
     config::{Config, ConfigError, Limits, Password, Rules, User},
     durable::{
         BadChange, Change, DurableBinding, DurableExchange, DurableMessage, DurableQueue,
-        MessageState, RestoreError,
+        MessageState, RestoreError, StreamMessage,
     },
     fault_state::ConfirmFault,
     faults::Faults,

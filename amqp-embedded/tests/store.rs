@@ -16,6 +16,7 @@ use amqp_embedded::{
 use amqp_tokio::{
     ConfirmChannel, Connection, LocalBroker, Requeue,
     protocol::{basic, exchange, queue, tx},
+    wire::{FieldTable, FieldValue},
 };
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -467,5 +468,65 @@ async fn publishers_wait_for_the_disk() -> Outcome {
     }
     let tasks = broker.with(|broker| broker.queue("/", "tasks"));
     assert_eq!(tasks.map(|tasks| tasks.ready), Some(300));
+    Ok(())
+}
+
+/// Declares a stream with segments of about a thousand bytes, of which retention keeps a few.
+async fn declare_stream(channel: &ConfirmChannel) -> Outcome {
+    let arguments = FieldTable::new()
+        .with("x-queue-type", "stream")?
+        .with("x-stream-max-segment-size-bytes", 1000)?
+        .with("x-max-length-bytes", 3000)?;
+    let declare = queue::Declare::default().queue("log")?.durable(true);
+    channel.call(declare.arguments(arguments)).await?;
+    Ok(())
+}
+
+/// Reads a stream from the beginning: the offsets and bodies of its messages.
+async fn read_stream(channel: &ConfirmChannel) -> Result<Vec<(i64, String)>, Box<dyn Error>> {
+    channel
+        .call(basic::Qos::default().prefetch_count(1000))
+        .await?;
+    let arguments = FieldTable::new().with("x-stream-offset", "first")?;
+    let declared = queue::Declare::default().queue("log")?.passive(true);
+    let count = channel.call(declared).await?.message_count;
+    let consume = basic::Consume::default().queue("log")?.arguments(arguments);
+    let mut consumer = channel.consume(consume).await?;
+    let mut read = Vec::new();
+    for _ in 0..count {
+        let delivery = consumer.next().await.ok_or("no delivery")??;
+        let headers = delivery.properties()?.headers.unwrap_or_default();
+        let offset = headers.get("x-stream-offset").and_then(FieldValue::as_i64);
+        let body = String::from_utf8(delivery.body.to_vec())?;
+        read.push((offset.ok_or("no offset")?, body));
+    }
+    Ok(read)
+}
+
+#[tokio::test]
+async fn a_stream_keeps_its_offsets_and_only_the_segments_that_remain() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("broker");
+    let mut number = 0;
+    let mut before = Vec::new();
+    for round in 0..3 {
+        let broker = open(&path)?;
+        let (connection, channel) = connect(&broker).await?;
+        declare_stream(&channel).await?;
+        assert_eq!(read_stream(&channel).await?, before, "{round}");
+        for _ in 0..100 {
+            number += 1;
+            publish(&channel, "log", format!("{number:0100}")).await?;
+        }
+        let (other, reading) = connect(&broker).await?;
+        before = read_stream(&reading).await?;
+        let last = before.last().ok_or("no messages")?;
+        assert_eq!(last.1, format!("{number:0100}"));
+        assert!(before.len() < 50, "{}", before.len());
+        other.close().await?;
+        connection.close().await?;
+        drop((channel, reading));
+        end(broker).await;
+    }
     Ok(())
 }

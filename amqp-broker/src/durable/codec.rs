@@ -11,6 +11,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::change::{
     Change, DurableBinding, DurableExchange, DurableMessage, DurableQueue, MessageState,
+    StreamMessage,
 };
 use crate::inspect::BindingTarget;
 
@@ -38,6 +39,9 @@ const REQUEUED: u8 = 9;
 const REMOVED: u8 = 10;
 const STOPPED: u8 = 11;
 const STARTED: u8 = 12;
+const SEGMENT_BEGUN: u8 = 13;
+const APPENDED: u8 = 14;
+const SEGMENTS_DROPPED: u8 = 15;
 
 impl Change {
     /// Appends the change as bytes.
@@ -106,6 +110,18 @@ impl Change {
                 out.put_u8(REMOVED);
                 put_numbers(out, *queue, *message);
             }
+            Self::SegmentBegun { queue, first } => {
+                out.put_u8(SEGMENT_BEGUN);
+                put_numbers(out, *queue, *first);
+            }
+            Self::Appended(message) => {
+                out.put_u8(APPENDED);
+                put_stream_message(out, message);
+            }
+            Self::SegmentsDropped { queue, first } => {
+                out.put_u8(SEGMENTS_DROPPED);
+                put_numbers(out, *queue, *first);
+            }
             Self::Stopped => out.put_u8(STOPPED),
             Self::Started => out.put_u8(STARTED),
         }
@@ -129,6 +145,7 @@ impl Change {
         size_of::<Self>()
             + match self {
                 Self::Enqueued(message) => message.body.len() + message.properties.as_bytes().len(),
+                Self::Appended(message) => message.body.len() + message.properties.as_bytes().len(),
                 Self::QueueDeclared(queue) => queue.arguments.encoded_len(),
                 Self::ExchangeDeclared(exchange) => exchange.arguments.encoded_len(),
                 Self::Bound(binding) | Self::Unbound(binding) => binding.arguments.encoded_len(),
@@ -187,10 +204,22 @@ fn put_message(out: &mut BytesMut, message: &DurableMessage) {
     for key in &message.more_keys {
         put_text(out, key);
     }
-    put_len(out, message.properties.as_bytes().len());
-    message.properties.encode(out);
-    put_len(out, message.body.len());
-    for piece in message.body.pieces() {
+    put_content(out, &message.properties, &message.body);
+}
+
+fn put_stream_message(out: &mut BytesMut, message: &StreamMessage) {
+    put_numbers(out, message.queue, message.offset);
+    out.put_u64(message.timestamp);
+    message.exchange.encode(out);
+    message.routing_key.encode(out);
+    put_content(out, &message.properties, &message.body);
+}
+
+fn put_content(out: &mut BytesMut, properties: &EncodedProperties, body: &Body) {
+    put_len(out, properties.as_bytes().len());
+    properties.encode(out);
+    put_len(out, body.len());
+    for piece in body.pieces() {
         out.extend_from_slice(piece);
     }
 }
@@ -245,6 +274,15 @@ impl<'a> Reader<'a> {
                 queue: self.u64()?,
                 message: self.u64()?,
             },
+            SEGMENT_BEGUN => Change::SegmentBegun {
+                queue: self.u64()?,
+                first: self.u64()?,
+            },
+            APPENDED => Change::Appended(self.stream_message()?),
+            SEGMENTS_DROPPED => Change::SegmentsDropped {
+                queue: self.u64()?,
+                first: self.u64()?,
+            },
             STOPPED => Change::Stopped,
             STARTED => Change::Started,
             other => return Err(BadChange::UnknownTag(other)),
@@ -278,7 +316,7 @@ impl<'a> Reader<'a> {
         for _ in 0..self.u32()? {
             more_keys.push(self.text()?);
         }
-        let properties = Bytes::copy_from_slice(self.long()?);
+        let (properties, body) = self.content()?;
         Ok(DurableMessage {
             queue,
             number,
@@ -287,9 +325,31 @@ impl<'a> Reader<'a> {
             exchange,
             routing_key,
             more_keys,
-            properties: EncodedProperties::new(properties)?,
-            body: Body::from(Bytes::copy_from_slice(self.long()?)),
+            properties,
+            body,
         })
+    }
+
+    fn stream_message(&mut self) -> Result<StreamMessage, DecodeError> {
+        let (queue, offset, timestamp) = (self.u64()?, self.u64()?, self.u64()?);
+        let (exchange, routing_key) = (self.short()?, self.short()?);
+        let (properties, body) = self.content()?;
+        Ok(StreamMessage {
+            queue,
+            offset,
+            timestamp,
+            exchange,
+            routing_key,
+            properties,
+            body,
+        })
+    }
+
+    fn content(&mut self) -> Result<(EncodedProperties, Body), DecodeError> {
+        let properties = Bytes::copy_from_slice(self.long()?);
+        let properties = EncodedProperties::new(properties)?;
+        let body = Body::from(Bytes::copy_from_slice(self.long()?));
+        Ok((properties, body))
     }
 
     fn state(&mut self) -> Result<MessageState, DecodeError> {

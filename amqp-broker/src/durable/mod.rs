@@ -4,6 +4,7 @@
 //! - `change.rs`: a change of the durable state, and `codec.rs`: its bytes.
 //! - `journal.rs`: the changes that the host has not stored, and the replies that wait for it.
 //! - `record.rs`: the changes of each operation of the broker.
+//! - `streams.rs`: the changes of streams.
 //! - `stop.rs`: stopping and starting in place.
 //! - `snapshot.rs` and `restore.rs`: the state as a sequence of changes, and the way back.
 
@@ -14,10 +15,14 @@ mod record;
 mod restore;
 mod snapshot;
 mod stop;
+mod streams;
 
 pub(crate) use self::record::Place;
 pub use self::{
-    change::{Change, DurableBinding, DurableExchange, DurableMessage, DurableQueue, MessageState},
+    change::{
+        Change, DurableBinding, DurableExchange, DurableMessage, DurableQueue, MessageState,
+        StreamMessage,
+    },
     codec::BadChange,
     restore::RestoreError,
 };

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::{
     change::Change,
     record::{self, Place, Progress, message_state},
+    streams,
 };
 use crate::{broker::Broker, keys::QueueKey, model::channel::Mode, model::queue::Entry};
 
@@ -34,6 +35,9 @@ impl Broker {
             for (place, entry) in queue.entries() {
                 changes.extend(self.snapshot_message(*key, entry, place, Progress::Ready));
             }
+        }
+        for (key, stream) in &self.streams {
+            streams::snapshot(*key, stream, &mut changes);
         }
         let channels = self.connections.values();
         for channel in channels.flat_map(|conn| conn.channels.values()) {

@@ -41,6 +41,11 @@ const MESSAGES: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("m
 /// The last `Delivered` or `Requeued` of a message.
 const STATES: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("states");
 
+/// `SegmentBegun`, by the number of the queue and the first offset.
+const SEGMENTS: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("segments");
+/// `Appended`, by the number of the queue and the offset.
+const APPENDED: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("appended");
+
 const FORMAT_KEY: &str = "format";
 
 /// 1 if the last change is `Stopped`.
@@ -118,7 +123,7 @@ impl StoreFile {
         for entry in read.open_table(BINDINGS)?.iter()? {
             records.push(entry?.0.value().to_vec());
         }
-        for table in [MESSAGES, STATES] {
+        for table in [MESSAGES, STATES, SEGMENTS, APPENDED] {
             for entry in read.open_table(table)?.iter()? {
                 records.push(entry?.1.value().to_vec());
             }
@@ -215,6 +220,8 @@ struct Tables<'a> {
     bindings: Table<'a, Bytes, ()>,
     messages: Table<'a, MessageKey, Bytes>,
     states: Table<'a, MessageKey, Bytes>,
+    segments: Table<'a, MessageKey, Bytes>,
+    appended: Table<'a, MessageKey, Bytes>,
 }
 
 impl<'a> Tables<'a> {
@@ -226,6 +233,8 @@ impl<'a> Tables<'a> {
             bindings: write.open_table(BINDINGS)?,
             messages: write.open_table(MESSAGES)?,
             states: write.open_table(STATES)?,
+            segments: write.open_table(SEGMENTS)?,
+            appended: write.open_table(APPENDED)?,
         })
     }
 
@@ -261,8 +270,20 @@ impl<'a> Tables<'a> {
                 self.messages.remove((*queue, *message))?;
                 self.states.remove((*queue, *message))?;
             }
-            // In the table `about`. Changes of later versions of the broker have no table yet.
-            Change::Stopped | Change::Started | _ => {}
+            Change::SegmentBegun { queue, first } => {
+                self.segments.insert((*queue, *first), &*encoded(change))?;
+            }
+            Change::Appended(message) => {
+                let key = (message.queue, message.offset);
+                self.appended.insert(key, &*encoded(change))?;
+            }
+            Change::SegmentsDropped { queue, first } => {
+                let dropped = (*queue, 0)..(*queue, *first);
+                self.segments.retain_in(dropped.clone(), |_, _| false)?;
+                self.appended.retain_in(dropped, |_, _| false)?;
+            }
+            // In the table `about`.
+            Change::Stopped | Change::Started => {}
         }
         Ok(())
     }
@@ -272,7 +293,9 @@ impl<'a> Tables<'a> {
         let declared = record.map(|record| Change::decode(record.value()));
         let all = (number, 0)..=(number, u64::MAX);
         self.messages.retain_in(all.clone(), |_, _| false)?;
-        self.states.retain_in(all, |_, _| false)?;
+        self.states.retain_in(all.clone(), |_, _| false)?;
+        self.segments.retain_in(all.clone(), |_, _| false)?;
+        self.appended.retain_in(all, |_, _| false)?;
         if let Some(Ok(Change::QueueDeclared(queue))) = declared {
             // The default exchange has no stored bindings.
             self.unbind(&queue.vhost, "", &BindingTarget::Queue(queue.name))?;
