@@ -9,12 +9,15 @@ use amqp_core::{
     wire::{FieldTable, Secret, ShortStr},
 };
 
-#[cfg(feature = "definitions")]
-use crate::definitions::PasswordHash;
 use crate::{
     admin::UserLimits,
     permission::{Permissions, TopicPermissions},
     rabbitmq::RabbitMq,
+};
+#[cfg(feature = "definitions")]
+use crate::{
+    definitions::{HashingAlgorithm, PasswordHash},
+    random::Random,
 };
 
 /// The configuration of a broker.
@@ -38,7 +41,8 @@ pub struct Config {
     pub server: server::Config,
     /// The virtual hosts. Default `/`.
     pub vhosts: Vec<String>,
-    /// The users. Default `guest`.
+    /// The users. Default `guest`. A [restored](crate::Broker::restore) broker has those that were
+    /// changed at run time as they were then.
     pub users: Vec<User>,
     /// The limits on memory.
     pub limits: Limits,
@@ -173,7 +177,7 @@ impl Config {
 }
 
 /// A user, with permissions in virtual hosts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct User {
     pub(crate) name: String,
     pub(crate) password: Password,
@@ -190,7 +194,8 @@ pub struct User {
 pub enum Password {
     /// The password. An empty one matches none (<https://www.rabbitmq.com/docs/passwords>).
     Plain(Secret),
-    /// Its salted hash.
+    /// Its salted hash. With the feature `definitions`, a user that is added or changed at run time
+    /// has it, with a salt from the [seed](Config::seed).
     #[cfg(feature = "definitions")]
     Hash(PasswordHash),
 }
@@ -202,6 +207,19 @@ impl Default for Password {
 }
 
 impl Password {
+    /// Returns the form in which RabbitMQ stores it: a password that is not empty is hashed.
+    #[cfg(feature = "definitions")]
+    pub(crate) fn hashed(&self, random: &mut Random) -> Self {
+        match self {
+            Self::Plain(plain) if !plain.is_empty() => {
+                let [salt @ .., _, _, _, _] = random.next().to_be_bytes();
+                let algorithm = HashingAlgorithm::default();
+                Self::Hash(PasswordHash::new(algorithm, salt, plain.expose()))
+            }
+            other => other.clone(),
+        }
+    }
+
     pub(crate) fn is_set(&self) -> bool {
         *self != Self::default()
     }
@@ -229,6 +247,18 @@ impl User {
             tags: Vec::new(),
             limits: UserLimits::default(),
         }
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the password.
+    #[must_use]
+    pub const fn password(&self) -> &Password {
+        &self.password
     }
 
     /// Sets the permissions in a virtual host.

@@ -11,7 +11,7 @@ use std::{
 
 use amqp_embedded::{
     StoreError,
-    broker::{Config, Limits},
+    broker::{Config, Limits, Permissions, Policy, User, VhostLimits},
 };
 use amqp_tokio::{
     ConfirmChannel, Connection, LocalBroker, Requeue,
@@ -528,5 +528,40 @@ async fn a_stream_keeps_its_offsets_and_only_the_segments_that_remain() -> Outco
         drop((channel, reading));
         end(broker).await;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn changes_of_an_operator_are_kept() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("broker");
+    let broker = open(&path)?;
+    broker.with(|broker| -> Outcome {
+        let mut admin = broker.admin();
+        for name in ["staging", "gone"] {
+            admin.add_vhost(name)?;
+            admin.set_policy(name, Policy::new("p", "")?.with("max-length", 1))?;
+            admin.set_operator_policy(name, Policy::new("p", "")?.with("max-length", 7))?;
+            admin.set_vhost_limits(name, VhostLimits::default().max_queues(5))?;
+        }
+        for name in ["anna", "bob"] {
+            admin.add_user(User::new(name, "secret"))?;
+            admin.set_permissions(name, "staging", Permissions::all())?;
+            admin.set_permissions(name, "gone", Permissions::all())?;
+        }
+        admin.change_password("guest", "changed")?;
+        admin.clear_policy("staging", "p")?;
+        admin.delete_vhost("gone")?;
+        Ok(admin.delete_user("bob")?)
+    })?;
+    broker.stored().await?;
+    let users = broker.with(|broker| broker.list_users());
+    let vhosts = broker.inspect().vhosts;
+    end(broker).await;
+
+    let broker = open(&path)?;
+    assert_eq!(broker.with(|broker| broker.list_users()), users);
+    assert_eq!(broker.inspect().vhosts, vhosts);
+    assert!(broker.connect(amqp_tokio::Config::default()).await.is_err());
     Ok(())
 }

@@ -47,7 +47,6 @@ pub struct Broker {
     pub(crate) users: BTreeMap<String, User>,
     /// The global runtime parameters, which have no meaning here
     /// (<https://www.rabbitmq.com/docs/parameters>).
-    #[cfg(feature = "definitions")]
     pub(crate) global_parameters: BTreeMap<String, amqp_core::wire::FieldValue>,
     pub(crate) now: Instant,
     pub(crate) connections: BTreeMap<ConnectionKey, ConnState>,
@@ -144,7 +143,6 @@ impl Broker {
             config,
             server,
             users,
-            #[cfg(feature = "definitions")]
             global_parameters: BTreeMap::new(),
             now: Instant::ORIGIN,
             connections: BTreeMap::new(),

@@ -4,14 +4,21 @@ use alloc::{string::String, vec::Vec};
 
 use amqp_core::{
     Body, EncodedProperties,
-    wire::{FieldTable, ShortStr},
+    wire::{FieldTable, FieldValue, ShortStr},
 };
 
-use crate::inspect::BindingTarget;
+use crate::{
+    admin::VhostLimits,
+    config::User,
+    inspect::BindingTarget,
+    policy::{Policy, PolicyKind},
+};
 
 /// A change of the durable state of a broker: of durable exchanges, durable queues, the bindings
 /// between them, and the persistent messages in these queues. Quorum queues and streams keep
-/// transient messages too (<https://www.rabbitmq.com/docs/quorum-queues>).
+/// transient messages too (<https://www.rabbitmq.com/docs/quorum-queues>). Users, virtual hosts,
+/// policies and parameters belong to it as far as they were changed at run time: the others are in
+/// the [configuration](crate::Config).
 ///
 /// A sequence of changes is the state that they lead to: see
 /// [`Broker::restore`](crate::Broker::restore). A change has a stable form of [bytes](Self::encode).
@@ -84,10 +91,73 @@ pub enum Change {
         /// The first offset of the segments that remain.
         first: u64,
     },
+    /// A user is added or changed at run time. It replaces the one of that name.
+    UserSet(User),
+    /// A user is deleted.
+    UserDeleted {
+        /// The name.
+        name: String,
+    },
+    /// A virtual host is added or changed at run time.
+    VhostSet(DurableVhost),
+    /// A virtual host is deleted, with its policies and parameters. Its queues and exchanges are
+    /// deleted by changes of their own, and the users with permissions in it are changed.
+    VhostDeleted {
+        /// The name.
+        name: String,
+    },
+    /// A policy is set, in place of one of that kind and name.
+    PolicySet {
+        /// The virtual host.
+        vhost: String,
+        /// Its kind.
+        kind: PolicyKind,
+        /// The policy.
+        policy: Policy,
+    },
+    /// A policy is cleared.
+    PolicyCleared {
+        /// The virtual host.
+        vhost: String,
+        /// Its kind.
+        kind: PolicyKind,
+        /// Its name.
+        name: String,
+    },
+    /// A runtime parameter is set (<https://www.rabbitmq.com/docs/parameters>).
+    ParameterSet {
+        /// The virtual host.
+        vhost: String,
+        /// The component.
+        component: String,
+        /// The name.
+        name: String,
+        /// The value.
+        value: FieldValue,
+    },
+    /// A global runtime parameter is set.
+    GlobalParameterSet {
+        /// The name.
+        name: String,
+        /// The value.
+        value: FieldValue,
+    },
     /// The broker has stopped in order. A sequence that does not end with it is that of a crash.
     Stopped,
     /// The broker has started again, or is restored.
     Started,
+}
+
+/// A virtual host.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DurableVhost {
+    /// The name.
+    pub name: String,
+    /// The limits.
+    pub limits: VhostLimits,
+    /// The description, the tags, and other data without an effect here.
+    pub metadata: FieldTable,
 }
 
 /// A durable exchange.

@@ -9,6 +9,7 @@ use amqp_core::{
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
 
+use super::administration_codec::{put_policy, put_policy_kind, put_user, put_value, put_vhost};
 use super::change::{
     Change, DurableBinding, DurableExchange, DurableMessage, DurableQueue, MessageState,
     StreamMessage,
@@ -25,6 +26,9 @@ pub enum BadChange {
     /// A field does not decode.
     #[error("a field of the change: {0}")]
     Field(#[from] DecodeError),
+    /// A field has a value that it cannot have, or that needs a feature of this crate.
+    #[error("the change has an invalid {0}")]
+    Invalid(&'static str),
 }
 
 const EXCHANGE_DECLARED: u8 = 1;
@@ -42,6 +46,14 @@ const STARTED: u8 = 12;
 const SEGMENT_BEGUN: u8 = 13;
 const APPENDED: u8 = 14;
 const SEGMENTS_DROPPED: u8 = 15;
+const USER_SET: u8 = 16;
+const USER_DELETED: u8 = 17;
+const VHOST_SET: u8 = 18;
+const VHOST_DELETED: u8 = 19;
+const POLICY_SET: u8 = 20;
+const POLICY_CLEARED: u8 = 21;
+const PARAMETER_SET: u8 = 22;
+const GLOBAL_PARAMETER_SET: u8 = 23;
 
 impl Change {
     /// Appends the change as bytes.
@@ -122,6 +134,53 @@ impl Change {
                 out.put_u8(SEGMENTS_DROPPED);
                 put_numbers(out, *queue, *first);
             }
+            Self::UserSet(user) => {
+                out.put_u8(USER_SET);
+                put_user(out, user);
+            }
+            Self::UserDeleted { name } => {
+                out.put_u8(USER_DELETED);
+                put_text(out, name);
+            }
+            Self::VhostSet(vhost) => {
+                out.put_u8(VHOST_SET);
+                put_vhost(out, vhost);
+            }
+            Self::VhostDeleted { name } => {
+                out.put_u8(VHOST_DELETED);
+                put_text(out, name);
+            }
+            Self::PolicySet {
+                vhost,
+                kind,
+                policy,
+            } => {
+                out.put_u8(POLICY_SET);
+                put_policy_kind(out, vhost, *kind);
+                put_policy(out, policy);
+            }
+            Self::PolicyCleared { vhost, kind, name } => {
+                out.put_u8(POLICY_CLEARED);
+                put_policy_kind(out, vhost, *kind);
+                put_text(out, name);
+            }
+            Self::ParameterSet {
+                vhost,
+                component,
+                name,
+                value,
+            } => {
+                out.put_u8(PARAMETER_SET);
+                put_text(out, vhost);
+                put_text(out, component);
+                put_text(out, name);
+                put_value(out, value);
+            }
+            Self::GlobalParameterSet { name, value } => {
+                out.put_u8(GLOBAL_PARAMETER_SET);
+                put_text(out, name);
+                put_value(out, value);
+            }
             Self::Stopped => out.put_u8(STOPPED),
             Self::Started => out.put_u8(STARTED),
         }
@@ -154,12 +213,12 @@ impl Change {
     }
 }
 
-fn put_len(out: &mut BytesMut, len: usize) {
+pub(super) fn put_len(out: &mut BytesMut, len: usize) {
     // A message is far smaller: `Limits::message`.
     out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
 }
 
-fn put_text(out: &mut BytesMut, text: &str) {
+pub(super) fn put_text(out: &mut BytesMut, text: &str) {
     put_len(out, text.len());
     out.extend_from_slice(text.as_bytes());
 }
@@ -169,7 +228,7 @@ fn put_numbers(out: &mut BytesMut, queue: u64, message: u64) {
     out.put_u64(message);
 }
 
-fn put_flags(out: &mut BytesMut, flags: [bool; 3]) {
+pub(super) fn put_flags(out: &mut BytesMut, flags: [bool; 3]) {
     let [first, second, third] = flags.map(u8::from);
     out.put_u8(first | second << 1 | third << 2);
 }
@@ -225,7 +284,7 @@ fn put_content(out: &mut BytesMut, properties: &EncodedProperties, body: &Body) 
 }
 
 /// The rest of the input.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn change(&mut self) -> Result<Change, BadChange> {
@@ -282,6 +341,30 @@ impl<'a> Reader<'a> {
             SEGMENTS_DROPPED => Change::SegmentsDropped {
                 queue: self.u64()?,
                 first: self.u64()?,
+            },
+            USER_SET => Change::UserSet(self.user()?),
+            USER_DELETED => Change::UserDeleted { name: self.text()? },
+            VHOST_SET => Change::VhostSet(self.vhost()?),
+            VHOST_DELETED => Change::VhostDeleted { name: self.text()? },
+            POLICY_SET => Change::PolicySet {
+                vhost: self.text()?,
+                kind: self.policy_kind()?,
+                policy: self.policy()?,
+            },
+            POLICY_CLEARED => Change::PolicyCleared {
+                vhost: self.text()?,
+                kind: self.policy_kind()?,
+                name: self.text()?,
+            },
+            PARAMETER_SET => Change::ParameterSet {
+                vhost: self.text()?,
+                component: self.text()?,
+                name: self.text()?,
+                value: self.value()?,
+            },
+            GLOBAL_PARAMETER_SET => Change::GlobalParameterSet {
+                name: self.text()?,
+                value: self.value()?,
             },
             STOPPED => Change::Stopped,
             STARTED => Change::Started,
@@ -376,29 +459,33 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    fn u8(&mut self) -> Result<u8, DecodeError> {
+    pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
         self.array().map(u8::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, DecodeError> {
+    pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, DecodeError> {
+    pub(super) fn i64(&mut self) -> Result<i64, DecodeError> {
+        self.array().map(i64::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_be_bytes)
     }
 
-    fn flags(&mut self) -> Result<[bool; 3], DecodeError> {
+    pub(super) fn flags(&mut self) -> Result<[bool; 3], DecodeError> {
         let flags = self.u8()?;
         Ok([1, 2, 4].map(|bit| flags & bit != 0))
     }
 
-    fn long(&mut self) -> Result<&'a [u8], DecodeError> {
+    pub(super) fn long(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = self.u32()?;
         self.take(usize::try_from(len).unwrap_or(usize::MAX))
     }
 
-    fn text(&mut self) -> Result<String, DecodeError> {
+    pub(super) fn text(&mut self) -> Result<String, DecodeError> {
         let text = core::str::from_utf8(self.long()?);
         text.map(Into::into).map_err(|_| DecodeError::InvalidUtf8)
     }
@@ -408,7 +495,7 @@ impl<'a> Reader<'a> {
         ShortStr::decode(self.take(1 + usize::from(len))?)
     }
 
-    fn table(&mut self) -> Result<FieldTable, DecodeError> {
+    pub(super) fn table(&mut self) -> Result<FieldTable, DecodeError> {
         let mut ahead = Self(self.0);
         let len = ahead.u32()?;
         let len = usize::try_from(len).unwrap_or(usize::MAX);

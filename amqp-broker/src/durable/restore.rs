@@ -75,7 +75,10 @@ impl Broker {
     /// [`Config::journal`](crate::Config::journal), this makes the first changes of the new broker;
     /// they continue the sequence.
     ///
-    /// A virtual host that the configuration lacks is created. TTLs go on by the time of day:
+    /// Users and virtual hosts that were changed at run time are as they were, and not as in the
+    /// configuration: as the database of RabbitMQ precedes its default user. Those that only the
+    /// configuration has are added, even if they were deleted, and a virtual host that only
+    /// exchanges and queues have is created. TTLs go on by the time of day:
     /// [`Config::epoch`](crate::Config::epoch) must be right on both sides.
     ///
     /// # Errors
@@ -106,6 +109,7 @@ impl Broker {
             stopped = change == Change::Stopped;
             broker.apply_change(change, &mut contents)?;
         }
+        broker.end_administration();
         broker.restore_streams(contents.streams)?;
         let unacked = broker.insert_messages(contents.messages);
         broker.journal.enabled = journal;
@@ -185,12 +189,45 @@ impl Broker {
                 stream.segments = stream.segments.split_off(&first);
                 stream.records = stream.records.split_off(&first);
             }
+            Change::UserSet(user) => {
+                self.users.insert(user.name.clone(), user);
+            }
+            Change::UserDeleted { name } => {
+                self.users.remove(&name);
+            }
+            Change::VhostSet(vhost) => self.apply_vhost(vhost),
+            Change::VhostDeleted { name } => {
+                self.vhosts.remove(&name);
+            }
+            Change::PolicySet {
+                vhost,
+                kind,
+                policy,
+            } => {
+                let policies = self.vhost_named(vhost).policies_of(kind);
+                policies.insert(policy.name.clone(), policy);
+            }
+            Change::PolicyCleared { vhost, kind, name } => {
+                self.vhost_named(vhost).policies_of(kind).remove(&name);
+            }
+            Change::ParameterSet {
+                vhost,
+                component,
+                name,
+                value,
+            } => {
+                let parameters = &mut self.vhost_named(vhost).parameters;
+                parameters.insert((component, name), value);
+            }
+            Change::GlobalParameterSet { name, value } => {
+                self.global_parameters.insert(name, value);
+            }
             Change::Stopped | Change::Started => {}
         }
         Ok(())
     }
 
-    fn vhost_named(&mut self, name: String) -> &mut Vhost {
+    pub(super) fn vhost_named(&mut self, name: String) -> &mut Vhost {
         let vhost = self.vhosts.entry(name.clone());
         vhost.or_insert_with(|| Vhost::new(name))
     }

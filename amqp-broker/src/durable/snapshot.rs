@@ -17,6 +17,7 @@ impl Broker {
     #[must_use]
     pub fn snapshot(&self) -> Vec<Change> {
         let mut changes = Vec::new();
+        self.snapshot_administration(&mut changes);
         for vhost in self.vhosts.values() {
             let names = vhost.exchanges.keys();
             changes.extend(names.filter_map(|name| record::exchange(vhost, name)));

@@ -17,23 +17,23 @@ use crate::{
 
 /// A way in which a broker comes back.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Way {
+pub(crate) enum Way {
     InPlace,
     Snapshot,
     StoppedJournal,
     Crash,
 }
 
-const WAYS: [Way; 4] = [Way::InPlace, Way::Snapshot, Way::StoppedJournal, Way::Crash];
+pub(crate) const WAYS: [Way; 4] = [Way::InPlace, Way::Snapshot, Way::StoppedJournal, Way::Crash];
 
 const STOPPED: [Way; 3] = [Way::InPlace, Way::Snapshot, Way::StoppedJournal];
 
-fn journaled() -> Rig {
+pub(crate) fn journaled() -> Rig {
     Rig::with(Config::default().journal(true))
 }
 
 /// The changes so far, by way of their bytes.
-fn changes(broker: &mut Broker) -> Vec<Change> {
+pub(crate) fn changes(broker: &mut Broker) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut last = 0;
     while let Some((number, change)) = broker.poll_change() {
@@ -50,29 +50,37 @@ fn changes(broker: &mut Broker) -> Vec<Change> {
 
 impl Rig {
     /// Lets the broker come back, with a new client and a channel.
-    fn come_back(&mut self, way: Way) -> (usize, ChannelId) {
+    pub(crate) fn come_back(&mut self, way: Way) -> (usize, ChannelId) {
+        self.come_back_with(way, Config::default().journal(true));
+        let client = self.connect();
+        (client, self.channel(client))
+    }
+
+    /// Lets the broker come back with that configuration.
+    pub(crate) fn come_back_with(&mut self, way: Way, config: Config) {
         match way {
             Way::InPlace => {
                 self.broker.stop(self.now);
                 self.exchange();
                 self.broker.start(self.now);
             }
-            Way::Snapshot => self.replace(|broker, _| broker.snapshot()),
-            Way::StoppedJournal => self.replace(|broker, now| {
+            Way::Snapshot => self.replace(config, |broker, _| broker.snapshot()),
+            Way::StoppedJournal => self.replace(config, |broker, now| {
                 broker.stop(now);
                 changes(broker)
             }),
-            Way::Crash => self.replace(|broker, _| changes(broker)),
+            Way::Crash => self.replace(config, |broker, _| changes(broker)),
         }
-        let client = self.connect();
-        (client, self.channel(client))
     }
 
-    fn replace(&mut self, take: impl FnOnce(&mut Broker, amqp_core::Instant) -> Vec<Change>) {
+    fn replace(
+        &mut self,
+        config: Config,
+        take: impl FnOnce(&mut Broker, amqp_core::Instant) -> Vec<Change>,
+    ) {
         let now = self.now;
         let changes = take(&mut self.broker, now);
         self.forget_clients();
-        let config = Config::default().journal(true);
         self.broker = Broker::restore(config, now, changes).unwrap();
     }
 }

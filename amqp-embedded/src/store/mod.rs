@@ -71,6 +71,9 @@ impl<R: Runtime> LocalBroker<R> {
     /// state is that of the last broker on this file, as after a restart of RabbitMQ: see
     /// [`Broker::restore`].
     ///
+    /// Users and virtual hosts that were changed at run time precede those of the configuration; its
+    /// others are added, even if they were deleted.
+    ///
     /// A thread writes changes in batches, beside the broker. Confirms of messages that are kept,
     /// and `tx.commit-ok`, are sent after their batch is on the disk, so that they hold even if the
     /// process is killed. If the disk is slower than clients, they are paused:
