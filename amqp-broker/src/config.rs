@@ -55,9 +55,11 @@ pub struct Config {
     /// The seed of generated names and of faults. Default 0.
     pub seed: u64,
     /// The time of day at [`Instant::ORIGIN`](amqp_core::Instant::ORIGIN), in seconds since the
-    /// Unix epoch. It is written into the headers of dead letters, and consumers of streams may
-    /// start at a time. Default 0.
-    pub epoch: u64,
+    /// Unix epoch. It is written into the headers of dead letters, consumers of streams may start at
+    /// a time, and TTLs go on across a restart. `None`, the default, lets a host set it from the
+    /// clock of the system, as those of `amqp-embedded` do. A broker without a host then begins at
+    /// the Unix epoch.
+    pub epoch: Option<u64>,
     /// Whether changes of the durable state are recorded for
     /// [`poll_change`](crate::Broker::poll_change). Confirms of messages that are kept, and
     /// `tx.commit-ok`, then wait for [`handle_stored`](crate::Broker::handle_stored): without a host
@@ -82,7 +84,7 @@ impl Default for Config {
             rules: Rules::default(),
             consumer_timeout: Some(Duration::from_secs(30 * 60)),
             seed: 0,
-            epoch: 0,
+            epoch: None,
             journal: false,
             notices: false,
         }
@@ -141,8 +143,8 @@ impl Config {
 
     /// Sets `epoch`.
     #[must_use]
-    pub fn epoch(mut self, epoch: u64) -> Self {
-        self.epoch = epoch;
+    pub fn epoch(mut self, epoch: impl Into<Option<u64>>) -> Self {
+        self.epoch = epoch.into();
         self
     }
 

@@ -549,6 +549,18 @@ async fn changes_of_an_operator_are_kept() -> Outcome {
             admin.set_permissions(name, "staging", Permissions::all())?;
             admin.set_permissions(name, "gone", Permissions::all())?;
         }
+        Ok(admin.set_permissions("guest", "gone", Permissions::all())?)
+    })?;
+    let config = amqp_tokio::Config::default().virtual_host("gone")?;
+    let connection = broker.connect(config).await?;
+    let channel = connection.open_channel().await?;
+    let declare = exchange::Declare::default().exchange("e")?.kind("fanout")?;
+    channel.call(declare.durable(true)).await?;
+    channel.call(queue::Declare::default().queue("q")?).await?;
+    let bind = queue::Bind::default().queue("q")?.exchange("amq.fanout")?;
+    channel.call(bind).await?;
+    broker.with(|broker| -> Outcome {
+        let mut admin = broker.admin();
         admin.change_password("guest", "changed")?;
         admin.clear_policy("staging", "p")?;
         admin.delete_vhost("gone")?;

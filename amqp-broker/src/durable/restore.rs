@@ -313,7 +313,7 @@ impl Broker {
             return Err(missing_queue(queue));
         }
         let since_origin = |millis: u64| {
-            let millis = millis.saturating_sub(self.config.epoch.saturating_mul(1000));
+            let millis = millis.saturating_sub(self.epoch().saturating_mul(1000));
             Instant::from_nanos(millis.saturating_mul(1_000_000))
         };
         // Does not fail: `EncodedProperties` decode.

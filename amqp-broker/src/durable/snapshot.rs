@@ -67,6 +67,6 @@ impl Broker {
     ) -> Option<Change> {
         let keeps = self.queues.get(&key)?.keeps(&entry.message);
         let state = message_state(entry, place, progress);
-        keeps.then(|| Change::Enqueued(record::message(key, entry, state, self.config.epoch)))
+        keeps.then(|| Change::Enqueued(record::message(key, entry, state, self.epoch())))
     }
 }
