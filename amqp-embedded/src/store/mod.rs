@@ -71,7 +71,8 @@ impl<R: Runtime> LocalBroker<R> {
     /// [`Broker::restore`].
     ///
     /// Users and virtual hosts that were changed at run time precede those of the configuration; its
-    /// others are added, even if they were deleted.
+    /// others are added, even if they were deleted. Passwords are in the file as salted hashes, but
+    /// as they are without the feature `definitions` of `amqp-broker`.
     ///
     /// A thread writes changes in batches, beside the broker. Confirms of messages that are kept,
     /// and `tx.commit-ok`, are sent after their batch is on the disk, so that they hold even if the
