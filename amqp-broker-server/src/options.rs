@@ -6,7 +6,6 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     path::PathBuf,
     str::FromStr,
-    time::SystemTime,
 };
 
 use amqp_tokio::{
@@ -53,8 +52,8 @@ Users; without --user there is guest with the password guest
 
 Behaviour
   --data FOLDER             keep durable queues and exchanges, their bindings and persistent
-                            messages there, for the next start. Users and virtual hosts are
-                            those of the options and definitions of each start
+                            messages there, for the next start, with the users, virtual
+                            hosts and policies of definitions
   --rules 3|4               as RabbitMQ 3.10 (the default), or as 4
   --memory BYTES            the memory of messages above which publishers are blocked (1GiB);
                             KiB, MiB and GiB are understood
@@ -239,8 +238,6 @@ impl Given {
         config.limits.memory = self.memory.unwrap_or(config.limits.memory);
         config.limits.connections = self.max_connections.unwrap_or(config.limits.connections);
         config.seed = RandomState::new().hash_one(0);
-        let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        config.epoch = epoch.unwrap_or_default().as_secs();
         config.notices = true;
         let definitions = match self.definitions {
             Some(path) => Some((path, self.accounts)),
@@ -365,7 +362,6 @@ mod tests {
         assert_eq!(address.to_string(), "127.0.0.1:5672");
         assert!(has_guest(&options) && options.tls.is_none() && options.http.is_none());
         assert_ne!(options.config.seed, parsed("").unwrap().config.seed);
-        assert!(options.config.epoch > 1_700_000_000);
     }
 
     #[test]

@@ -9,12 +9,15 @@ use amqp_core::{
     wire::{FieldTable, Secret, ShortStr},
 };
 
-#[cfg(feature = "definitions")]
-use crate::definitions::PasswordHash;
 use crate::{
     admin::UserLimits,
     permission::{Permissions, TopicPermissions},
     rabbitmq::RabbitMq,
+};
+#[cfg(feature = "definitions")]
+use crate::{
+    definitions::{HashingAlgorithm, PasswordHash},
+    random::Random,
 };
 
 /// The configuration of a broker.
@@ -38,7 +41,8 @@ pub struct Config {
     pub server: server::Config,
     /// The virtual hosts. Default `/`.
     pub vhosts: Vec<String>,
-    /// The users. Default `guest`.
+    /// The users. Default `guest`. A [restored](crate::Broker::restore) broker has those that were
+    /// changed at run time as they were then.
     pub users: Vec<User>,
     /// The limits on memory.
     pub limits: Limits,
@@ -51,9 +55,11 @@ pub struct Config {
     /// The seed of generated names and of faults. Default 0.
     pub seed: u64,
     /// The time of day at [`Instant::ORIGIN`](amqp_core::Instant::ORIGIN), in seconds since the
-    /// Unix epoch. It is written into the headers of dead letters, and consumers of streams may
-    /// start at a time. Default 0.
-    pub epoch: u64,
+    /// Unix epoch. It is written into the headers of dead letters, consumers of streams may start at
+    /// a time, and TTLs go on across a restart. `None`, the default, lets a host set it from the
+    /// clock of the system, as those of `amqp-embedded` do. A broker without a host then begins at
+    /// the Unix epoch.
+    pub epoch: Option<u64>,
     /// Whether changes of the durable state are recorded for
     /// [`poll_change`](crate::Broker::poll_change). Confirms of messages that are kept, and
     /// `tx.commit-ok`, then wait for [`handle_stored`](crate::Broker::handle_stored): without a host
@@ -78,7 +84,7 @@ impl Default for Config {
             rules: Rules::default(),
             consumer_timeout: Some(Duration::from_secs(30 * 60)),
             seed: 0,
-            epoch: 0,
+            epoch: None,
             journal: false,
             notices: false,
         }
@@ -137,8 +143,8 @@ impl Config {
 
     /// Sets `epoch`.
     #[must_use]
-    pub fn epoch(mut self, epoch: u64) -> Self {
-        self.epoch = epoch;
+    pub fn epoch(mut self, epoch: impl Into<Option<u64>>) -> Self {
+        self.epoch = epoch.into();
         self
     }
 
@@ -173,7 +179,7 @@ impl Config {
 }
 
 /// A user, with permissions in virtual hosts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct User {
     pub(crate) name: String,
     pub(crate) password: Password,
@@ -190,7 +196,8 @@ pub struct User {
 pub enum Password {
     /// The password. An empty one matches none (<https://www.rabbitmq.com/docs/passwords>).
     Plain(Secret),
-    /// Its salted hash.
+    /// Its salted hash. With the feature `definitions`, a user that is added or changed at run time
+    /// has it, with a salt from the [seed](Config::seed).
     #[cfg(feature = "definitions")]
     Hash(PasswordHash),
 }
@@ -202,6 +209,19 @@ impl Default for Password {
 }
 
 impl Password {
+    /// Returns the form in which RabbitMQ stores it: a password that is not empty is hashed.
+    #[cfg(feature = "definitions")]
+    pub(crate) fn hashed(&self, random: &mut Random) -> Self {
+        match self {
+            Self::Plain(plain) if !plain.is_empty() => {
+                let [salt @ .., _, _, _, _] = random.next().to_be_bytes();
+                let algorithm = HashingAlgorithm::default();
+                Self::Hash(PasswordHash::new(algorithm, salt, plain.expose()))
+            }
+            other => other.clone(),
+        }
+    }
+
     pub(crate) fn is_set(&self) -> bool {
         *self != Self::default()
     }
@@ -229,6 +249,18 @@ impl User {
             tags: Vec::new(),
             limits: UserLimits::default(),
         }
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the password.
+    #[must_use]
+    pub const fn password(&self) -> &Password {
+        &self.password
     }
 
     /// Sets the permissions in a virtual host.

@@ -137,7 +137,7 @@ pub use self::{
     config::{Config, ConfigError, Limits, Password, Rules, User},
     durable::{
         BadChange, Change, DurableBinding, DurableExchange, DurableMessage, DurableQueue,
-        MessageState, RestoreError,
+        DurableVhost, MessageState, RestoreError, StreamMessage,
     },
     fault_state::ConfirmFault,
     faults::Faults,
@@ -150,7 +150,7 @@ pub use self::{
     notice::Notice,
     pattern::{BadPattern, Pattern},
     permission::{Permissions, TopicPermissions},
-    policy::{AppliedPolicies, ApplyTo, Policy},
+    policy::{AppliedPolicies, ApplyTo, Policy, PolicyKind},
     rabbitmq::RabbitMq,
     user_info::{PermissionInfo, TopicPermissionInfo, UserInfo},
 };

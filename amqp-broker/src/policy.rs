@@ -14,6 +14,7 @@ use amqp_core::{
 };
 
 use crate::{
+    durable::is_storable,
     model::{arguments::QueueKind, stream::parse_interval},
     pattern::{BadPattern, Pattern},
     refusal::short,
@@ -107,6 +108,9 @@ impl Policy {
         for (setting, value) in self.definition.iter() {
             check_setting(kind, setting, value)?;
         }
+        if !is_storable(&self.definition) {
+            return Err("the definition is nested too deep".into());
+        }
         Ok(())
     }
 
@@ -198,11 +202,24 @@ impl fmt::Display for ApplyTo {
 
 /// The two kinds of policies (<https://www.rabbitmq.com/docs/policies#operator-policies>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PolicyKind {
+#[non_exhaustive]
+pub enum PolicyKind {
     /// Set by an application's owner.
     Plain,
     /// Set by the operator: numeric limits that a policy cannot raise.
     Operator,
+}
+
+impl PolicyKind {
+    /// Returns the name of its runtime parameters in RabbitMQ
+    /// (<https://www.rabbitmq.com/docs/parameters>).
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "policy",
+            Self::Operator => "operator_policy",
+        }
+    }
 }
 
 /// The settings that classic queues do not support; a policy with one of them does not apply to a

@@ -1,9 +1,9 @@
 //! A broker in this process, on the tasks of a runtime.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use amqp_broker::{AcceptError, Broker, ConfigError, Inspection};
-use amqp_core::protocol::ReplyCode;
+use amqp_core::{Instant, protocol::ReplyCode};
 use amqp_driver::{
     Config, Connection, Error,
     io::{Runtime, Timer as _, Transport, pipe, within},
@@ -28,17 +28,15 @@ pub struct LocalBroker<R: Runtime> {
 }
 
 impl<R: Runtime> LocalBroker<R> {
-    /// Creates a broker as configured, on that runtime.
+    /// Creates a broker as configured, on that runtime. Without
+    /// [`Config::epoch`](amqp_broker::Config::epoch), the time of day is that of the system.
     ///
     /// # Errors
     /// If the configuration contradicts itself, or allows no client to connect.
     pub fn on(runtime: R, config: amqp_broker::Config) -> Result<Self, ConfigError> {
-        Ok(Self::with_broker(runtime, Broker::new(config)?))
-    }
-
-    fn with_broker(runtime: R, broker: Broker) -> Self {
         let clock = runtime.clock();
-        Self::from_parts(SharedBroker::new(broker), runtime, clock)
+        let broker = Broker::new(with_time_of_day(config, clock.now()))?;
+        Ok(Self::from_parts(SharedBroker::new(broker), runtime, clock))
     }
 
     pub(crate) const fn from_parts(shared: SharedBroker, runtime: R, clock: R::Clock) -> Self {
@@ -206,14 +204,31 @@ impl<R: Runtime + Default> Default for LocalBroker<R> {
     /// A broker with the configuration of a fresh RabbitMQ.
     fn default() -> Self {
         #[expect(clippy::expect_used, reason = "the default is one of its own tests")]
-        let broker =
-            Broker::new(amqp_broker::Config::default()).expect("the default configuration is good");
-        broker.into()
+        Self::new(amqp_broker::Config::default()).expect("the default configuration is good")
     }
 }
 
 impl<R: Runtime + Default> From<Broker> for LocalBroker<R> {
+    /// The time of day is that of the broker: see
+    /// [`Config::epoch`](amqp_broker::Config::epoch).
     fn from(broker: Broker) -> Self {
-        Self::with_broker(R::default(), broker)
+        let runtime = R::default();
+        let clock = runtime.clock();
+        Self::from_parts(SharedBroker::new(broker), runtime, clock)
     }
+}
+
+/// Sets the time of day from the clock of the system, unless it is set. The clock of the broker
+/// shows `now`.
+pub(crate) fn with_time_of_day(
+    mut config: amqp_broker::Config,
+    now: Instant,
+) -> amqp_broker::Config {
+    let origin = || {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let elapsed = Duration::from_nanos(now.as_nanos());
+        since.unwrap_or_default().saturating_sub(elapsed).as_secs()
+    };
+    config.epoch = Some(config.epoch.unwrap_or_else(origin));
+    config
 }

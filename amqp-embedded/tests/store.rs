@@ -11,11 +11,12 @@ use std::{
 
 use amqp_embedded::{
     StoreError,
-    broker::{Config, Limits},
+    broker::{Config, Limits, Permissions, Policy, User, VhostLimits},
 };
 use amqp_tokio::{
     ConfirmChannel, Connection, LocalBroker, Requeue,
     protocol::{basic, exchange, queue, tx},
+    wire::{FieldTable, FieldValue},
 };
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -467,5 +468,112 @@ async fn publishers_wait_for_the_disk() -> Outcome {
     }
     let tasks = broker.with(|broker| broker.queue("/", "tasks"));
     assert_eq!(tasks.map(|tasks| tasks.ready), Some(300));
+    Ok(())
+}
+
+/// Declares a stream with segments of about a thousand bytes, of which retention keeps a few.
+async fn declare_stream(channel: &ConfirmChannel) -> Outcome {
+    let arguments = FieldTable::new()
+        .with("x-queue-type", "stream")?
+        .with("x-stream-max-segment-size-bytes", 1000)?
+        .with("x-max-length-bytes", 3000)?;
+    let declare = queue::Declare::default().queue("log")?.durable(true);
+    channel.call(declare.arguments(arguments)).await?;
+    Ok(())
+}
+
+/// Reads a stream from the beginning: the offsets and bodies of its messages.
+async fn read_stream(channel: &ConfirmChannel) -> Result<Vec<(i64, String)>, Box<dyn Error>> {
+    channel
+        .call(basic::Qos::default().prefetch_count(1000))
+        .await?;
+    let arguments = FieldTable::new().with("x-stream-offset", "first")?;
+    let declared = queue::Declare::default().queue("log")?.passive(true);
+    let count = channel.call(declared).await?.message_count;
+    let consume = basic::Consume::default().queue("log")?.arguments(arguments);
+    let mut consumer = channel.consume(consume).await?;
+    let mut read = Vec::new();
+    for _ in 0..count {
+        let delivery = consumer.next().await.ok_or("no delivery")??;
+        let headers = delivery.properties()?.headers.unwrap_or_default();
+        let offset = headers.get("x-stream-offset").and_then(FieldValue::as_i64);
+        let body = String::from_utf8(delivery.body.to_vec())?;
+        read.push((offset.ok_or("no offset")?, body));
+    }
+    Ok(read)
+}
+
+#[tokio::test]
+async fn a_stream_keeps_its_offsets_and_only_the_segments_that_remain() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("broker");
+    let mut number = 0;
+    let mut before = Vec::new();
+    for round in 0..3 {
+        let broker = open(&path)?;
+        let (connection, channel) = connect(&broker).await?;
+        declare_stream(&channel).await?;
+        assert_eq!(read_stream(&channel).await?, before, "{round}");
+        for _ in 0..100 {
+            number += 1;
+            publish(&channel, "log", format!("{number:0100}")).await?;
+        }
+        let (other, reading) = connect(&broker).await?;
+        before = read_stream(&reading).await?;
+        let last = before.last().ok_or("no messages")?;
+        assert_eq!(last.1, format!("{number:0100}"));
+        assert!(before.len() < 50, "{}", before.len());
+        other.close().await?;
+        connection.close().await?;
+        drop((channel, reading));
+        end(broker).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn changes_of_an_operator_are_kept() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("broker");
+    let broker = open(&path)?;
+    broker.with(|broker| -> Outcome {
+        let mut admin = broker.admin();
+        for name in ["staging", "gone"] {
+            admin.add_vhost(name)?;
+            admin.set_policy(name, Policy::new("p", "")?.with("max-length", 1))?;
+            admin.set_operator_policy(name, Policy::new("p", "")?.with("max-length", 7))?;
+            admin.set_vhost_limits(name, VhostLimits::default().max_queues(5))?;
+        }
+        for name in ["anna", "bob"] {
+            admin.add_user(User::new(name, "secret"))?;
+            admin.set_permissions(name, "staging", Permissions::all())?;
+            admin.set_permissions(name, "gone", Permissions::all())?;
+        }
+        Ok(admin.set_permissions("guest", "gone", Permissions::all())?)
+    })?;
+    let config = amqp_tokio::Config::default().virtual_host("gone")?;
+    let connection = broker.connect(config).await?;
+    let channel = connection.open_channel().await?;
+    let declare = exchange::Declare::default().exchange("e")?.kind("fanout")?;
+    channel.call(declare.durable(true)).await?;
+    channel.call(queue::Declare::default().queue("q")?).await?;
+    let bind = queue::Bind::default().queue("q")?.exchange("amq.fanout")?;
+    channel.call(bind).await?;
+    broker.with(|broker| -> Outcome {
+        let mut admin = broker.admin();
+        admin.change_password("guest", "changed")?;
+        admin.clear_policy("staging", "p")?;
+        admin.delete_vhost("gone")?;
+        Ok(admin.delete_user("bob")?)
+    })?;
+    broker.stored().await?;
+    let users = broker.with(|broker| broker.list_users());
+    let vhosts = broker.inspect().vhosts;
+    end(broker).await;
+
+    let broker = open(&path)?;
+    assert_eq!(broker.with(|broker| broker.list_users()), users);
+    assert_eq!(broker.inspect().vhosts, vhosts);
+    assert!(broker.connect(amqp_tokio::Config::default()).await.is_err());
     Ok(())
 }

@@ -78,6 +78,7 @@ impl Admin<'_> {
     /// If there is no such virtual host.
     pub fn set_vhost_limits(&mut self, vhost: &str, limits: VhostLimits) -> Result<(), AdminError> {
         self.vhost(vhost)?.limits = limits;
+        self.broker.record_vhost(vhost);
         Ok(())
     }
 
@@ -87,6 +88,7 @@ impl Admin<'_> {
     /// If there is no such user.
     pub fn set_user_limits(&mut self, user: &str, limits: UserLimits) -> Result<(), AdminError> {
         self.user(user)?.limits = limits;
+        self.broker.record_user(user);
         Ok(())
     }
 }

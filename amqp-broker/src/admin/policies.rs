@@ -50,7 +50,9 @@ impl Admin<'_> {
             let name = policy.name;
             return Err(AdminError::InvalidPolicy { name, problem });
         }
-        found.policies_of(kind).insert(policy.name.clone(), policy);
+        let name = policy.name.clone();
+        found.policies_of(kind).insert(name.clone(), policy);
+        self.broker.record_policy(vhost, kind, &name);
         self.apply_policies(vhost);
         Ok(())
     }
@@ -68,6 +70,7 @@ impl Admin<'_> {
                 vhost: vhost.into(),
             });
         }
+        self.broker.record_policy_cleared(vhost, kind, name);
         self.apply_policies(vhost);
         Ok(())
     }

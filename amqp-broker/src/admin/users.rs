@@ -25,7 +25,9 @@ impl Admin<'_> {
         for vhost in user.permissions.keys() {
             self.vhost(vhost)?;
         }
-        self.broker.users.insert(user.name.clone(), user);
+        let name = user.name.clone();
+        self.broker.users.insert(name.clone(), user);
+        self.broker.record_user(&name);
         Ok(())
     }
 
@@ -37,6 +39,7 @@ impl Admin<'_> {
     pub fn delete_user(&mut self, name: &str) -> Result<(), AdminError> {
         self.user(name)?;
         self.broker.users.remove(name);
+        self.broker.record_user_deleted(name);
         self.close_user_connections(name, &format!("user '{name}' is deleted"));
         Ok(())
     }
@@ -52,6 +55,7 @@ impl Admin<'_> {
         password: impl Into<Secret>,
     ) -> Result<(), AdminError> {
         self.user(user)?.set_password(password.into());
+        self.broker.record_user(user);
         Ok(())
     }
 
@@ -67,6 +71,7 @@ impl Admin<'_> {
         tags: impl IntoIterator<Item = T>,
     ) -> Result<(), AdminError> {
         self.user(user)?.tags = tags.into_iter().map(Into::into).collect();
+        self.broker.record_user(user);
         Ok(())
     }
 
@@ -81,8 +86,9 @@ impl Admin<'_> {
         permissions: Permissions,
     ) -> Result<(), AdminError> {
         self.vhost(vhost)?;
-        let user = self.user(user)?;
-        user.permissions.insert(vhost.into(), permissions);
+        let found = self.user(user)?;
+        found.permissions.insert(vhost.into(), permissions);
+        self.broker.record_user(user);
         Ok(())
     }
 
@@ -94,6 +100,7 @@ impl Admin<'_> {
     pub fn clear_permissions(&mut self, user: &str, vhost: &str) -> Result<(), AdminError> {
         self.vhost(vhost)?;
         self.user(user)?.permissions.remove(vhost);
+        self.broker.record_user(user);
         Ok(())
     }
 
@@ -116,6 +123,7 @@ impl Admin<'_> {
         let expanded = permissions.expand(user, vhost)?;
         let key = (vhost.to_string(), exchange.to_string());
         found.topic_permissions.insert(key, expanded);
+        self.broker.record_user(user);
         Ok(())
     }
 
@@ -135,6 +143,7 @@ impl Admin<'_> {
         permissions.retain(|(host, name), _| {
             host != vhost || exchange.is_some_and(|exchange| name != exchange)
         });
+        self.broker.record_user(user);
         Ok(())
     }
 }

@@ -16,7 +16,8 @@ impl Admin<'_> {
             return Err(AdminError::VhostExists(name));
         }
         let vhost = Vhost::new(name.clone());
-        self.broker.vhosts.insert(name, vhost);
+        self.broker.vhosts.insert(name.clone(), vhost);
+        self.broker.record_vhost(&name);
         Ok(())
     }
 
@@ -36,10 +37,18 @@ impl Admin<'_> {
             let durable = durable.map(|(name, _)| name);
             self.broker.record_exchanges_deleted(name, durable);
         }
+        let mut changed = Vec::new();
         for user in self.broker.users.values_mut() {
-            user.permissions.remove(name);
+            let had = user.topic_permissions.len();
             user.topic_permissions.retain(|(vhost, _), _| vhost != name);
+            if user.permissions.remove(name).is_some() || user.topic_permissions.len() < had {
+                changed.push(user.name.clone());
+            }
         }
+        for user in changed {
+            self.broker.record_user(&user);
+        }
+        self.broker.record_vhost_deleted(name);
         self.close_vhost_connections(name, &format!("vhost '{name}' is deleted"));
         Ok(())
     }

@@ -61,7 +61,7 @@ impl Broker {
             return;
         };
         let elapsed = self.now.as_nanos() / 1_000_000_000;
-        let time = self.config.epoch.saturating_add(elapsed);
+        let time = self.epoch().saturating_add(elapsed);
         let mut properties = message.decode_properties();
         let death = Death {
             queue,

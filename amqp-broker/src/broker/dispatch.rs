@@ -49,9 +49,10 @@ impl Broker {
 
     /// Adds a message to a queue, even if it is full.
     pub(super) fn store(&mut self, key: QueueKey, message: &Arc<Message>) {
+        let epoch = self.epoch();
         if let Some(queue) = self.queues.get_mut(&key) {
             let entry = queue.new_entry(message.clone(), self.now);
-            self.journal.enqueued(key, queue, &entry, self.config.epoch);
+            self.journal.enqueued(key, queue, &entry, epoch);
             queue.insert(entry);
             self.schedule(key);
         }

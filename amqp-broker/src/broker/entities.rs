@@ -102,7 +102,9 @@ impl Broker {
             if let Some(retention) = retention
                 && let Some(stream) = self.streams.get_mut(&key)
             {
+                let before = stream.bounds();
                 stream.set_retention(retention, now);
+                self.journal.segments_changed(key, before, stream.bounds());
             }
             self.restarted.push(key);
             self.schedule(key);

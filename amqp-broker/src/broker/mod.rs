@@ -47,7 +47,6 @@ pub struct Broker {
     pub(crate) users: BTreeMap<String, User>,
     /// The global runtime parameters, which have no meaning here
     /// (<https://www.rabbitmq.com/docs/parameters>).
-    #[cfg(feature = "definitions")]
     pub(crate) global_parameters: BTreeMap<String, amqp_core::wire::FieldValue>,
     pub(crate) now: Instant,
     pub(crate) connections: BTreeMap<ConnectionKey, ConnState>,
@@ -144,7 +143,6 @@ impl Broker {
             config,
             server,
             users,
-            #[cfg(feature = "definitions")]
             global_parameters: BTreeMap::new(),
             now: Instant::ORIGIN,
             connections: BTreeMap::new(),
@@ -375,13 +373,18 @@ impl Broker {
         self.finish();
     }
 
+    /// Returns the time of day at the origin of the clock, in seconds since the Unix epoch.
+    pub(crate) const fn epoch(&self) -> u64 {
+        match self.config.epoch {
+            Some(epoch) => epoch,
+            None => 0,
+        }
+    }
+
     /// Returns the time of day, in milliseconds since the Unix epoch.
     pub(crate) const fn unix_millis(&self) -> u64 {
         let elapsed = self.now.as_nanos() / 1_000_000;
-        self.config
-            .epoch
-            .saturating_mul(1000)
-            .saturating_add(elapsed)
+        self.epoch().saturating_mul(1000).saturating_add(elapsed)
     }
 
     /// Returns an unused key for a queue or a consumer.

@@ -21,7 +21,11 @@ impl Broker {
         let Some(stream) = self.streams.get_mut(&key) else {
             return false;
         };
-        stream.append(to_stored(message, &self.memory), now);
+        let before = stream.bounds();
+        let stored = to_stored(message, &self.memory);
+        let offset = stream.append(stored.clone(), now);
+        self.journal.segments_changed(key, before, stream.bounds());
+        self.journal.appended(key, offset, now, &stored);
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.messages.published += 1;
             // Those that had reached the end have a message to read.

@@ -1,6 +1,6 @@
 //! The import of definitions.
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeSet, vec::Vec};
 
 use super::{
     BindingDefinition, Definitions, DefinitionsError, DefinitionsWarning, UserDefinition,
@@ -34,26 +34,34 @@ impl Broker {
         definitions: &Definitions,
     ) -> Result<Vec<DefinitionsWarning>, DefinitionsError> {
         let plan = check(self, definitions)?;
+        let mut users = BTreeSet::new();
         for user in &definitions.users {
             self.import_user(user);
+            users.insert(&user.name);
         }
         for definition in &definitions.vhosts {
             let name = &definition.name;
             let vhost = self.vhosts.entry(name.clone());
             let vhost = vhost.or_insert_with(|| Vhost::new(name.clone()));
             vhost.metadata = definition.metadata.clone();
+            self.record_vhost(name);
         }
         for it in &definitions.permissions {
             if let Some(user) = self.users.get_mut(&it.user) {
                 let permissions = it.permissions.clone();
                 user.permissions.insert(it.vhost.clone(), permissions);
+                users.insert(&it.user);
             }
         }
         for (it, permissions) in plan.topic_permissions {
             if let Some(user) = self.users.get_mut(&it.user) {
                 let key = (it.vhost.clone(), it.exchange.clone());
                 user.topic_permissions.insert(key, permissions);
+                users.insert(&it.user);
             }
+        }
+        for user in users {
+            self.record_user(user);
         }
         for (it, kind, alternate) in plan.exchanges {
             let flags = ExchangeFlags {
@@ -65,8 +73,10 @@ impl Broker {
             self.insert_exchange(&it.vhost, it.name.clone(), exchange);
         }
         for (kind, vhost, policy) in plan.policies {
-            if let Some(vhost) = self.vhosts.get_mut(vhost) {
-                vhost.policies_of(kind).insert(policy.name.clone(), policy);
+            if let Some(found) = self.vhosts.get_mut(vhost) {
+                let name = policy.name.clone();
+                found.policies_of(kind).insert(name.clone(), policy);
+                self.record_policy(vhost, kind, &name);
             }
         }
         self.import_parameters(definitions);
@@ -110,17 +120,20 @@ impl Broker {
         for it in &definitions.vhost_limits {
             if let Some(vhost) = self.vhosts.get_mut(&it.vhost) {
                 vhost.limits = it.limits;
+                self.record_vhost(&it.vhost);
             }
         }
         for it in &definitions.parameters {
             if let Some(vhost) = self.vhosts.get_mut(&it.vhost) {
                 let key = (it.component.clone(), it.name.clone());
                 vhost.parameters.insert(key, it.value.clone());
+                self.record_parameter(it);
             }
         }
         for it in &definitions.global_parameters {
             let (name, value) = (it.name.clone(), it.value.clone());
-            self.global_parameters.insert(name, value);
+            self.global_parameters.insert(name.clone(), value.clone());
+            self.record_global_parameter(name, value);
         }
     }
 

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     broker::Broker,
+    durable::{is_storable, is_storable_value},
     inspect::BindingTarget,
     model::{
         arguments::QueueArguments,
@@ -92,8 +93,30 @@ pub(super) fn check<'a>(broker: &Broker, all: &'a Definitions) -> Outcome<Plan<'
     Ok(checker.plan)
 }
 
+/// Checks that a table can be encoded: it is not nested too deep.
+fn check_table(table: &FieldTable, path: &Path<'_>) -> Outcome {
+    if is_storable(table) {
+        return Ok(());
+    }
+    Err(path.error("a table is nested too deep"))
+}
+
+/// As [`check_table`], of a value.
+fn check_value(value: &FieldValue, path: &Path<'_>) -> Outcome {
+    if is_storable_value(value) {
+        return Ok(());
+    }
+    Err(path.error("a value is nested too deep"))
+}
+
 impl<'a> Checker<'_, 'a> {
     fn check_all(&mut self, all: &'a Definitions) -> Outcome {
+        each(&all.vhosts, "vhosts", |it, path| {
+            check_table(&it.metadata, path)
+        })?;
+        each(&all.global_parameters, "global_parameters", |it, path| {
+            check_value(&it.value, path)
+        })?;
         each(&all.permissions, "permissions", |it, path| {
             self.check_user(&it.user, path)?;
             self.check_vhost(&it.vhost, path)
@@ -102,6 +125,7 @@ impl<'a> Checker<'_, 'a> {
             self.check_topic_permission(it, path)
         })?;
         each(&all.exchanges, "exchanges", |it, path| {
+            check_table(&it.arguments, path)?;
             self.check_exchange(it, path)
         })?;
         each(&all.policies, "policies", |it, path| {
@@ -114,10 +138,15 @@ impl<'a> Checker<'_, 'a> {
             self.check_policy(it, PolicyKind::Operator, path)
         })?;
         each(&all.parameters, "parameters", |it, path| {
+            check_value(&it.value, path)?;
             self.check_vhost(&it.vhost, path)
         })?;
-        each(&all.queues, "queues", |it, path| self.check_queue(it, path))?;
+        each(&all.queues, "queues", |it, path| {
+            check_table(&it.arguments, path)?;
+            self.check_queue(it, path)
+        })?;
         each(&all.bindings, "bindings", |it, path| {
+            check_table(&it.arguments, path)?;
             self.check_binding(it, path)
         })?;
         self.check_limits()

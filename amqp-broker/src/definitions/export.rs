@@ -6,21 +6,18 @@ use amqp_core::wire::ShortStr;
 
 use super::{
     BindingDefinition, Definitions, ExchangeDefinition, GlobalParameterDefinition,
-    HashingAlgorithm, ParameterDefinition, PasswordHash, PermissionDefinition, PolicyDefinition,
-    QueueDefinition, TopicPermissionDefinition, UserDefinition, VhostDefinition,
-    VhostLimitsDefinition,
+    ParameterDefinition, PermissionDefinition, PolicyDefinition, QueueDefinition,
+    TopicPermissionDefinition, UserDefinition, VhostDefinition, VhostLimitsDefinition,
 };
 use crate::{
     admin::VhostLimits,
     broker::Broker,
-    config::Password,
     inspect::BindingTarget,
     model::{
         exchange::{Binding, Destination},
         vhost::Vhost,
     },
     policy::{Policies, Policy},
-    random::Random,
 };
 
 /// The version of RabbitMQ whose format the export has.
@@ -54,7 +51,7 @@ impl Broker {
         for user in self.users.values() {
             definitions.users.push(UserDefinition {
                 name: user.name.clone(),
-                password: hashed(&user.password, &mut random),
+                password: user.password.hashed(&mut random),
                 tags: user.tags.clone(),
                 limits: user.limits,
             });
@@ -170,17 +167,5 @@ impl Broker {
             routing_key: binding.routing_key.clone(),
             arguments: binding.arguments.clone(),
         })
-    }
-}
-
-/// Returns a password in the form in which it is stored.
-fn hashed(password: &Password, random: &mut Random) -> Password {
-    match password {
-        Password::Plain(plain) if !plain.is_empty() => {
-            let [salt @ .., _, _, _, _] = random.next().to_be_bytes();
-            let algorithm = HashingAlgorithm::default();
-            Password::Hash(PasswordHash::new(algorithm, salt, plain.expose()))
-        }
-        other => other.clone(),
     }
 }

@@ -9,8 +9,10 @@ use amqp_core::{
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
 
+use super::administration_codec::{put_policy, put_policy_kind, put_user, put_value, put_vhost};
 use super::change::{
     Change, DurableBinding, DurableExchange, DurableMessage, DurableQueue, MessageState,
+    StreamMessage,
 };
 use crate::inspect::BindingTarget;
 
@@ -24,6 +26,9 @@ pub enum BadChange {
     /// A field does not decode.
     #[error("a field of the change: {0}")]
     Field(#[from] DecodeError),
+    /// A field has a value that it cannot have, or that needs a feature of this crate.
+    #[error("the change has an invalid {0}")]
+    Invalid(&'static str),
 }
 
 const EXCHANGE_DECLARED: u8 = 1;
@@ -38,6 +43,17 @@ const REQUEUED: u8 = 9;
 const REMOVED: u8 = 10;
 const STOPPED: u8 = 11;
 const STARTED: u8 = 12;
+const SEGMENT_BEGUN: u8 = 13;
+const APPENDED: u8 = 14;
+const SEGMENTS_DROPPED: u8 = 15;
+const USER_SET: u8 = 16;
+const USER_DELETED: u8 = 17;
+const VHOST_SET: u8 = 18;
+const VHOST_DELETED: u8 = 19;
+const POLICY_SET: u8 = 20;
+const POLICY_CLEARED: u8 = 21;
+const PARAMETER_SET: u8 = 22;
+const GLOBAL_PARAMETER_SET: u8 = 23;
 
 impl Change {
     /// Appends the change as bytes.
@@ -106,6 +122,65 @@ impl Change {
                 out.put_u8(REMOVED);
                 put_numbers(out, *queue, *message);
             }
+            Self::SegmentBegun { queue, first } => {
+                out.put_u8(SEGMENT_BEGUN);
+                put_numbers(out, *queue, *first);
+            }
+            Self::Appended(message) => {
+                out.put_u8(APPENDED);
+                put_stream_message(out, message);
+            }
+            Self::SegmentsDropped { queue, first } => {
+                out.put_u8(SEGMENTS_DROPPED);
+                put_numbers(out, *queue, *first);
+            }
+            Self::UserSet(user) => {
+                out.put_u8(USER_SET);
+                put_user(out, user);
+            }
+            Self::UserDeleted { name } => {
+                out.put_u8(USER_DELETED);
+                put_text(out, name);
+            }
+            Self::VhostSet(vhost) => {
+                out.put_u8(VHOST_SET);
+                put_vhost(out, vhost);
+            }
+            Self::VhostDeleted { name } => {
+                out.put_u8(VHOST_DELETED);
+                put_text(out, name);
+            }
+            Self::PolicySet {
+                vhost,
+                kind,
+                policy,
+            } => {
+                out.put_u8(POLICY_SET);
+                put_policy_kind(out, vhost, *kind);
+                put_policy(out, policy);
+            }
+            Self::PolicyCleared { vhost, kind, name } => {
+                out.put_u8(POLICY_CLEARED);
+                put_policy_kind(out, vhost, *kind);
+                put_text(out, name);
+            }
+            Self::ParameterSet {
+                vhost,
+                component,
+                name,
+                value,
+            } => {
+                out.put_u8(PARAMETER_SET);
+                put_text(out, vhost);
+                put_text(out, component);
+                put_text(out, name);
+                put_value(out, value);
+            }
+            Self::GlobalParameterSet { name, value } => {
+                out.put_u8(GLOBAL_PARAMETER_SET);
+                put_text(out, name);
+                put_value(out, value);
+            }
             Self::Stopped => out.put_u8(STOPPED),
             Self::Started => out.put_u8(STARTED),
         }
@@ -129,6 +204,7 @@ impl Change {
         size_of::<Self>()
             + match self {
                 Self::Enqueued(message) => message.body.len() + message.properties.as_bytes().len(),
+                Self::Appended(message) => message.body.len() + message.properties.as_bytes().len(),
                 Self::QueueDeclared(queue) => queue.arguments.encoded_len(),
                 Self::ExchangeDeclared(exchange) => exchange.arguments.encoded_len(),
                 Self::Bound(binding) | Self::Unbound(binding) => binding.arguments.encoded_len(),
@@ -137,12 +213,12 @@ impl Change {
     }
 }
 
-fn put_len(out: &mut BytesMut, len: usize) {
+pub(super) fn put_len(out: &mut BytesMut, len: usize) {
     // A message is far smaller: `Limits::message`.
     out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
 }
 
-fn put_text(out: &mut BytesMut, text: &str) {
+pub(super) fn put_text(out: &mut BytesMut, text: &str) {
     put_len(out, text.len());
     out.extend_from_slice(text.as_bytes());
 }
@@ -152,7 +228,7 @@ fn put_numbers(out: &mut BytesMut, queue: u64, message: u64) {
     out.put_u64(message);
 }
 
-fn put_flags(out: &mut BytesMut, flags: [bool; 3]) {
+pub(super) fn put_flags(out: &mut BytesMut, flags: [bool; 3]) {
     let [first, second, third] = flags.map(u8::from);
     out.put_u8(first | second << 1 | third << 2);
 }
@@ -187,16 +263,28 @@ fn put_message(out: &mut BytesMut, message: &DurableMessage) {
     for key in &message.more_keys {
         put_text(out, key);
     }
-    put_len(out, message.properties.as_bytes().len());
-    message.properties.encode(out);
-    put_len(out, message.body.len());
-    for piece in message.body.pieces() {
+    put_content(out, &message.properties, &message.body);
+}
+
+fn put_stream_message(out: &mut BytesMut, message: &StreamMessage) {
+    put_numbers(out, message.queue, message.offset);
+    out.put_u64(message.timestamp);
+    message.exchange.encode(out);
+    message.routing_key.encode(out);
+    put_content(out, &message.properties, &message.body);
+}
+
+fn put_content(out: &mut BytesMut, properties: &EncodedProperties, body: &Body) {
+    put_len(out, properties.as_bytes().len());
+    properties.encode(out);
+    put_len(out, body.len());
+    for piece in body.pieces() {
         out.extend_from_slice(piece);
     }
 }
 
 /// The rest of the input.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn change(&mut self) -> Result<Change, BadChange> {
@@ -245,6 +333,39 @@ impl<'a> Reader<'a> {
                 queue: self.u64()?,
                 message: self.u64()?,
             },
+            SEGMENT_BEGUN => Change::SegmentBegun {
+                queue: self.u64()?,
+                first: self.u64()?,
+            },
+            APPENDED => Change::Appended(self.stream_message()?),
+            SEGMENTS_DROPPED => Change::SegmentsDropped {
+                queue: self.u64()?,
+                first: self.u64()?,
+            },
+            USER_SET => Change::UserSet(self.user()?),
+            USER_DELETED => Change::UserDeleted { name: self.text()? },
+            VHOST_SET => Change::VhostSet(self.vhost()?),
+            VHOST_DELETED => Change::VhostDeleted { name: self.text()? },
+            POLICY_SET => Change::PolicySet {
+                vhost: self.text()?,
+                kind: self.policy_kind()?,
+                policy: self.policy()?,
+            },
+            POLICY_CLEARED => Change::PolicyCleared {
+                vhost: self.text()?,
+                kind: self.policy_kind()?,
+                name: self.text()?,
+            },
+            PARAMETER_SET => Change::ParameterSet {
+                vhost: self.text()?,
+                component: self.text()?,
+                name: self.text()?,
+                value: self.value()?,
+            },
+            GLOBAL_PARAMETER_SET => Change::GlobalParameterSet {
+                name: self.text()?,
+                value: self.value()?,
+            },
             STOPPED => Change::Stopped,
             STARTED => Change::Started,
             other => return Err(BadChange::UnknownTag(other)),
@@ -278,7 +399,7 @@ impl<'a> Reader<'a> {
         for _ in 0..self.u32()? {
             more_keys.push(self.text()?);
         }
-        let properties = Bytes::copy_from_slice(self.long()?);
+        let (properties, body) = self.content()?;
         Ok(DurableMessage {
             queue,
             number,
@@ -287,9 +408,31 @@ impl<'a> Reader<'a> {
             exchange,
             routing_key,
             more_keys,
-            properties: EncodedProperties::new(properties)?,
-            body: Body::from(Bytes::copy_from_slice(self.long()?)),
+            properties,
+            body,
         })
+    }
+
+    fn stream_message(&mut self) -> Result<StreamMessage, DecodeError> {
+        let (queue, offset, timestamp) = (self.u64()?, self.u64()?, self.u64()?);
+        let (exchange, routing_key) = (self.short()?, self.short()?);
+        let (properties, body) = self.content()?;
+        Ok(StreamMessage {
+            queue,
+            offset,
+            timestamp,
+            exchange,
+            routing_key,
+            properties,
+            body,
+        })
+    }
+
+    fn content(&mut self) -> Result<(EncodedProperties, Body), DecodeError> {
+        let properties = Bytes::copy_from_slice(self.long()?);
+        let properties = EncodedProperties::new(properties)?;
+        let body = Body::from(Bytes::copy_from_slice(self.long()?));
+        Ok((properties, body))
     }
 
     fn state(&mut self) -> Result<MessageState, DecodeError> {
@@ -316,29 +459,33 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    fn u8(&mut self) -> Result<u8, DecodeError> {
+    pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
         self.array().map(u8::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, DecodeError> {
+    pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, DecodeError> {
+    pub(super) fn i64(&mut self) -> Result<i64, DecodeError> {
+        self.array().map(i64::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_be_bytes)
     }
 
-    fn flags(&mut self) -> Result<[bool; 3], DecodeError> {
+    pub(super) fn flags(&mut self) -> Result<[bool; 3], DecodeError> {
         let flags = self.u8()?;
         Ok([1, 2, 4].map(|bit| flags & bit != 0))
     }
 
-    fn long(&mut self) -> Result<&'a [u8], DecodeError> {
+    pub(super) fn long(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = self.u32()?;
         self.take(usize::try_from(len).unwrap_or(usize::MAX))
     }
 
-    fn text(&mut self) -> Result<String, DecodeError> {
+    pub(super) fn text(&mut self) -> Result<String, DecodeError> {
         let text = core::str::from_utf8(self.long()?);
         text.map(Into::into).map_err(|_| DecodeError::InvalidUtf8)
     }
@@ -348,7 +495,7 @@ impl<'a> Reader<'a> {
         ShortStr::decode(self.take(1 + usize::from(len))?)
     }
 
-    fn table(&mut self) -> Result<FieldTable, DecodeError> {
+    pub(super) fn table(&mut self) -> Result<FieldTable, DecodeError> {
         let mut ahead = Self(self.0);
         let len = ahead.u32()?;
         let len = usize::try_from(len).unwrap_or(usize::MAX);

@@ -26,6 +26,7 @@ use crate::{
         exchange::{Binding, Destination, Exchange, ExchangeFlags, ExchangeKind},
         message::{Envelope, Message},
         queue::{Declared, Entry, RequeueCause},
+        stream,
         vhost::Vhost,
     },
     refusal::{Refusal, Resource},
@@ -55,6 +56,14 @@ impl From<Refusal> for RestoreError {
 /// The messages by the numbers of their queue and of themselves.
 type Messages = BTreeMap<u64, BTreeMap<u64, (Entry, MessageState)>>;
 
+/// The messages that the changes so far have left.
+#[derive(Default)]
+pub(super) struct Contents {
+    messages: Messages,
+    /// Those of streams, by the number of the queue.
+    pub(super) streams: BTreeMap<u64, stream::Contents>,
+}
+
 impl Broker {
     /// Creates a broker with the state that a sequence of changes leads to, at the time `now`: a
     /// [snapshot](Self::snapshot), the [changes](Self::poll_change) of a broker from its beginning,
@@ -66,7 +75,10 @@ impl Broker {
     /// [`Config::journal`](crate::Config::journal), this makes the first changes of the new broker;
     /// they continue the sequence.
     ///
-    /// A virtual host that the configuration lacks is created. TTLs go on by the time of day:
+    /// Users and virtual hosts that were changed at run time are as they were, and not as in the
+    /// configuration: as the database of RabbitMQ precedes its default user. Those that only the
+    /// configuration has are added, even if they were deleted, and a virtual host that only
+    /// exchanges and queues have is created. TTLs go on by the time of day:
     /// [`Config::epoch`](crate::Config::epoch) must be right on both sides.
     ///
     /// # Errors
@@ -89,15 +101,17 @@ impl Broker {
         let mut broker = Self::new(config)?;
         let journal = core::mem::take(&mut broker.journal.enabled);
         broker.now = now;
-        let mut messages = Messages::new();
+        let mut contents = Contents::default();
         let mut changes = changes.into_iter().peekable();
         // Nothing to recover is no crash.
         let mut stopped = changes.peek().is_none();
         for change in changes {
             stopped = change == Change::Stopped;
-            broker.apply_change(change, &mut messages)?;
+            broker.apply_change(change, &mut contents)?;
         }
-        let unacked = broker.insert_messages(messages);
+        broker.end_administration();
+        broker.restore_streams(contents.streams)?;
+        let unacked = broker.insert_messages(contents.messages);
         broker.journal.enabled = journal;
         broker.journal.push(Change::Started);
         if !stopped {
@@ -113,8 +127,9 @@ impl Broker {
     fn apply_change(
         &mut self,
         change: Change,
-        messages: &mut Messages,
+        contents: &mut Contents,
     ) -> Result<(), RestoreError> {
+        let messages = &mut contents.messages;
         match change {
             Change::ExchangeDeclared(exchange) => self.apply_exchange(exchange)?,
             Change::ExchangeDeleted { vhost, name } => {
@@ -125,6 +140,8 @@ impl Broker {
             Change::QueueDeclared(queue) => self.apply_queue(queue)?,
             Change::QueueDeleted { queue } => {
                 messages.remove(&queue);
+                contents.streams.remove(&queue);
+                self.streams.remove(&QueueKey(queue));
                 if let Some(gone) = self.queues.remove(&QueueKey(queue))
                     && let Some(vhost) = self.vhosts.get_mut(&gone.vhost)
                 {
@@ -161,12 +178,56 @@ impl Broker {
                 let gone = of_queue.and_then(|messages| messages.remove(&message));
                 gone.ok_or_else(|| missing_message(queue, message))?;
             }
+            Change::SegmentBegun { queue, first } => {
+                self.stream_contents(contents, queue)?
+                    .segments
+                    .insert(first);
+            }
+            Change::Appended(message) => self.apply_append(message, contents)?,
+            Change::SegmentsDropped { queue, first } => {
+                let stream = self.stream_contents(contents, queue)?;
+                stream.segments = stream.segments.split_off(&first);
+                stream.records = stream.records.split_off(&first);
+            }
+            Change::UserSet(user) => {
+                self.users.insert(user.name.clone(), user);
+            }
+            Change::UserDeleted { name } => {
+                self.users.remove(&name);
+            }
+            Change::VhostSet(vhost) => self.apply_vhost(vhost),
+            Change::VhostDeleted { name } => {
+                self.vhosts.remove(&name);
+            }
+            Change::PolicySet {
+                vhost,
+                kind,
+                policy,
+            } => {
+                let policies = self.vhost_named(vhost).policies_of(kind);
+                policies.insert(policy.name.clone(), policy);
+            }
+            Change::PolicyCleared { vhost, kind, name } => {
+                self.vhost_named(vhost).policies_of(kind).remove(&name);
+            }
+            Change::ParameterSet {
+                vhost,
+                component,
+                name,
+                value,
+            } => {
+                let parameters = &mut self.vhost_named(vhost).parameters;
+                parameters.insert((component, name), value);
+            }
+            Change::GlobalParameterSet { name, value } => {
+                self.global_parameters.insert(name, value);
+            }
             Change::Stopped | Change::Started => {}
         }
         Ok(())
     }
 
-    fn vhost_named(&mut self, name: String) -> &mut Vhost {
+    pub(super) fn vhost_named(&mut self, name: String) -> &mut Vhost {
         let vhost = self.vhosts.entry(name.clone());
         vhost.or_insert_with(|| Vhost::new(name))
     }
@@ -249,11 +310,10 @@ impl Broker {
     ) -> Result<(), RestoreError> {
         let queue = message.queue;
         if !self.queues.contains_key(&QueueKey(queue)) {
-            let missing = alloc::format!("the queue with the number {queue}");
-            return Err(RestoreError::Missing(missing));
+            return Err(missing_queue(queue));
         }
         let since_origin = |millis: u64| {
-            let millis = millis.saturating_sub(self.config.epoch.saturating_mul(1000));
+            let millis = millis.saturating_sub(self.epoch().saturating_mul(1000));
             Instant::from_nanos(millis.saturating_mul(1_000_000))
         };
         // Does not fail: `EncodedProperties` decode.
@@ -320,7 +380,11 @@ impl Broker {
     }
 }
 
-fn missing_message(queue: u64, message: u64) -> RestoreError {
+pub(super) fn missing_queue(number: u64) -> RestoreError {
+    RestoreError::Missing(alloc::format!("the queue with the number {number}"))
+}
+
+pub(super) fn missing_message(queue: u64, message: u64) -> RestoreError {
     RestoreError::Missing(alloc::format!(
         "the message {message} of the queue with the number {queue}"
     ))

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::{
     change::Change,
     record::{self, Place, Progress, message_state},
+    streams,
 };
 use crate::{broker::Broker, keys::QueueKey, model::channel::Mode, model::queue::Entry};
 
@@ -16,6 +17,7 @@ impl Broker {
     #[must_use]
     pub fn snapshot(&self) -> Vec<Change> {
         let mut changes = Vec::new();
+        self.snapshot_administration(&mut changes);
         for vhost in self.vhosts.values() {
             let names = vhost.exchanges.keys();
             changes.extend(names.filter_map(|name| record::exchange(vhost, name)));
@@ -34,6 +36,9 @@ impl Broker {
             for (place, entry) in queue.entries() {
                 changes.extend(self.snapshot_message(*key, entry, place, Progress::Ready));
             }
+        }
+        for (key, stream) in &self.streams {
+            streams::snapshot(*key, stream, &mut changes);
         }
         let channels = self.connections.values();
         for channel in channels.flat_map(|conn| conn.channels.values()) {
@@ -62,6 +67,6 @@ impl Broker {
     ) -> Option<Change> {
         let keeps = self.queues.get(&key)?.keeps(&entry.message);
         let state = message_state(entry, place, progress);
-        keeps.then(|| Change::Enqueued(record::message(key, entry, state, self.config.epoch)))
+        keeps.then(|| Change::Enqueued(record::message(key, entry, state, self.epoch())))
     }
 }

@@ -1,7 +1,11 @@
 //! Streams: append-only logs, which consumers read without removing messages
 //! (<https://www.rabbitmq.com/docs/streams>).
 
-use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    vec::Vec,
+};
 
 use amqp_core::{
     EncodedProperties,
@@ -54,11 +58,29 @@ struct Segment {
     bytes: u64,
 }
 
+/// A message in a log.
 #[derive(Debug)]
-struct Record {
+pub(crate) struct Record {
     /// The time of its arrival, in milliseconds since the Unix epoch.
-    timestamp: u64,
-    message: Arc<Message>,
+    pub(crate) timestamp: u64,
+    pub(crate) message: Arc<Message>,
+}
+
+/// The bounds of a log: they change with its segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// The first offset of the oldest segment.
+    pub(crate) oldest: u64,
+    /// The first offset of the last segment.
+    pub(crate) last: u64,
+}
+
+/// The contents of a log by offset, from which it is restored.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    /// The first offsets of the segments after the first.
+    pub(crate) segments: BTreeSet<u64>,
+    pub(crate) records: BTreeMap<u64, Record>,
 }
 
 impl Segment {
@@ -89,17 +111,68 @@ impl Stream {
         self.drop_segments(now);
     }
 
+    /// Replaces the contents. Returns the first offset without its message, if there is a gap within
+    /// a segment.
+    pub(crate) fn restore(&mut self, mut contents: Contents) -> Result<(), u64> {
+        let mut segments = VecDeque::from([Segment::new(0)]);
+        for first in contents.segments {
+            if first > 0 {
+                segments.push_back(Segment::new(first));
+            }
+        }
+        self.len = contents.records.len();
+        for segment in segments.iter_mut().rev() {
+            let mut expected = segment.first;
+            for (offset, record) in contents.records.split_off(&segment.first) {
+                if offset != expected {
+                    return Err(expected);
+                }
+                segment.bytes += stored_size(&record.message);
+                segment.records.push(record);
+                expected = expected.saturating_add(1);
+            }
+        }
+        // Only the last one may be empty: the others are dropped.
+        let mut following = segments.len();
+        segments.retain(|segment| {
+            following -= 1;
+            following == 0 || !segment.records.is_empty()
+        });
+        let last = segments.back();
+        let next = |last: &Segment| last.first.saturating_add(last.records.len() as u64);
+        self.next = last.map_or(0, next);
+        self.segments = segments;
+        Ok(())
+    }
+
+    /// Returns the first offset of each segment, with its messages.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, &[Record])> {
+        let segments = self.segments.iter();
+        segments.map(|segment| (segment.first, &segment.records[..]))
+    }
+
+    /// Returns the bounds.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let first = |segment: Option<&Segment>| segment.map_or(self.next, |segment| segment.first);
+        Bounds {
+            oldest: first(self.segments.front()),
+            last: first(self.segments.back()),
+        }
+    }
+
     /// Returns the number of messages.
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
-    /// Appends a message that arrives at `now`, in milliseconds since the Unix epoch.
+    /// Appends a message that arrives at `now`, in milliseconds since the Unix epoch. Returns its
+    /// offset.
     ///
     /// A segment that follows another begins with a record of the broker, which takes an offset, as
     /// in RabbitMQ.
-    pub(crate) fn append(&mut self, message: Arc<Message>, now: u64) {
+    pub(crate) fn append(&mut self, message: Arc<Message>, now: u64) -> u64 {
         self.roll(now);
+        let offset = self.next;
         if let Some(last) = self.segments.back_mut() {
             last.bytes += stored_size(&message);
             let timestamp = now;
@@ -107,6 +180,7 @@ impl Stream {
             self.next += 1;
             self.len += 1;
         }
+        offset
     }
 
     /// Begins another segment if the last one is full.

@@ -27,11 +27,9 @@ pub(crate) struct Vhost {
     pub(crate) operator_policies: Policies,
     pub(crate) limits: VhostLimits,
     /// Its description and tags, and other data without a meaning here.
-    #[cfg(feature = "definitions")]
     pub(crate) metadata: FieldTable,
     /// The runtime parameters without a meaning here, by component and name
     /// (<https://www.rabbitmq.com/docs/parameters>).
-    #[cfg(feature = "definitions")]
     pub(crate) parameters: BTreeMap<(String, String), amqp_core::wire::FieldValue>,
 }
 
@@ -86,9 +84,7 @@ impl Vhost {
             policies: Policies::new(),
             operator_policies: Policies::new(),
             limits: VhostLimits::default(),
-            #[cfg(feature = "definitions")]
             metadata: FieldTable::new(),
-            #[cfg(feature = "definitions")]
             parameters: BTreeMap::new(),
         }
     }

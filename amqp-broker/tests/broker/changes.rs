@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use amqp_broker::{Broker, Change, Config};
+use amqp_broker::{
+    AdminError, Broker, Change, Config, Permissions, Policy, TopicPermissions, User, UserLimits,
+    VhostLimits,
+};
 use amqp_core::{
     ChannelId,
     protocol::{basic::Properties, exchange, queue, tx},
     wire::FieldValue,
 };
 
-use crate::rig::{
-    Rig, bind, consumer, delete, exchange as exchange_of, name, queue_with, quorum, tag,
+use crate::{
+    rig::{Rig, bind, consumer, delete, exchange as exchange_of, name, queue_with, quorum, tag},
+    streams::stream,
 };
 
 const QUEUES: [&str; 5] = ["short", "dead", "quorum", "expiring", "priority"];
@@ -70,7 +74,30 @@ impl Work {
         let known = self.rig.has_queue(queue);
         let inspection = self.rig.broker.inspect();
         let has_exchange = inspection.vhost("/").unwrap().exchange(source).is_some();
-        match self.roll(24) {
+        match self.roll(32) {
+            24 | 25 => self.administer(),
+            26 => self.set_policy(),
+            27 | 28 => {
+                let retention = [
+                    ("x-stream-max-segment-size-bytes", 400.into()),
+                    ("x-max-length-bytes", 1000.into()),
+                ];
+                let log = ["log", "short-log"][self.roll(2)];
+                let declare = if log == "log" {
+                    stream(log, [])
+                } else {
+                    stream(log, retention)
+                };
+                self.rig.declare(client, channel, &declare);
+                self.publish(channel, log, source, has_exchange);
+                if has_exchange && self.roll(3) == 0 {
+                    let bind = bind(log, source, "a.*");
+                    self.rig.call(client, channel, &bind).unwrap();
+                }
+                if self.roll(12) == 0 {
+                    self.rig.call(client, channel, &delete(log)).unwrap();
+                }
+            }
             0..=2 => {
                 self.rig.declare(client, channel, &declare(queue));
             }
@@ -165,6 +192,96 @@ impl Work {
         }
     }
 
+    /// Changes a user or a virtual host. Some of the calls fail, and change nothing.
+    fn administer(&mut self) {
+        let user = ["anna", "bob", "guest"][self.roll(3)];
+        let vhost = ["/", "side", "other"][self.roll(3)];
+        let limit = self.roll(9) as u64 + 1000;
+        let action = self.roll(15);
+        let mut admin = self.rig.broker.admin();
+        let _refused = match action {
+            0 => admin.add_user(User::new(user, "secret")),
+            1 if user != "guest" => admin.delete_user(user),
+            2 => admin.change_password(user, limit.to_string()),
+            3 => admin.set_user_tags(user, [limit.to_string()]),
+            4 if user != "guest" => admin.clear_permissions(user, vhost),
+            5 => admin.set_permissions(user, vhost, Permissions::all()),
+            6 | 12 => {
+                let key = TopicPermissions::new(".*", &format!("^{limit}|a")).unwrap();
+                admin.set_topic_permissions(user, "/", "other", &key)
+            }
+            7 | 13 => admin.clear_topic_permissions(user, "/", Some("other")),
+            8 => admin.set_user_limits(user, UserLimits::default().max_connections(limit)),
+            9 => admin.set_vhost_limits(vhost, VhostLimits::default().max_queues(limit)),
+            10 if vhost != "/" => admin.delete_vhost(vhost),
+            11 => self.import(limit),
+            _ => admin.add_vhost(vhost),
+        };
+    }
+
+    #[cfg(feature = "definitions")]
+    fn import(&mut self, value: u64) -> Result<(), AdminError> {
+        let component = ["vhost-limits", "c"][self.roll(2)];
+        let text = format!(
+            r#"{{
+                "global_parameters": [{{"name": "g", "value": {value}}}],
+                "vhosts": [{{"name": "side", "metadata": {{"description": "{value}"}}}}],
+                "parameters": [
+                    {{"vhost": "side", "component": "c", "name": "p", "value": [{value}]}},
+                    {{"vhost": "side", "component": "{component}", "name": "limits",
+                      "value": {{"max-queues": {value}}}}}
+                ],
+                "users": [{{"name": "anna", "password": "{value}", "tags": []}}],
+                "permissions": [{{"user": "anna", "vhost": "side", "configure": "{value}",
+                                  "write": "", "read": ""}}],
+                "policies": [{{"vhost": "/", "name": "import", "pattern": "^log$", "priority": 0,
+                               "definition": {{"max-length-bytes": {value}}}}}],
+                "queues": [{{"name": "imported", "vhost": "side", "durable": true,
+                             "auto_delete": false, "arguments": {{}}}}],
+                "bindings": [{{"source": "amq.topic", "vhost": "side", "destination": "imported",
+                               "destination_type": "queue", "routing_key": "{value}",
+                               "arguments": {{}}}}]
+            }}"#
+        );
+        let definitions = amqp_broker::definitions::Definitions::from_json(&text).unwrap();
+        self.rig.broker.apply(&definitions).unwrap();
+        Ok(())
+    }
+
+    #[cfg(not(feature = "definitions"))]
+    fn import(&mut self, value: u64) -> Result<(), AdminError> {
+        let limits = VhostLimits::default().max_connections(value);
+        self.rig.broker.admin().set_vhost_limits("side", limits)
+    }
+
+    fn set_policy(&mut self) {
+        let vhost = ["/", "/", "side"][self.roll(3)];
+        let name = ["a", "b"][self.roll(2)];
+        let pattern = ["^(short|quorum)$", "log", ""][self.roll(3)];
+        let (setting, value) = [
+            ("max-length", 2),
+            ("message-ttl", 25),
+            ("max-length-bytes", 700),
+            ("expires", 200),
+        ][self.roll(4)];
+        let segments = [300, 600][self.roll(2)];
+        let action = self.roll(6);
+        let priority = self.roll(3) as i64;
+        let policy = Policy::new(name, pattern).unwrap().priority(priority);
+        let policy = policy.with(setting, value);
+        let mut admin = self.rig.broker.admin();
+        let _refused = match action {
+            0 => admin.clear_policy(vhost, name),
+            1 => admin.clear_operator_policy(vhost, name),
+            2 => admin.set_operator_policy(vhost, policy),
+            3 => admin.set_policy(vhost, policy),
+            _ => {
+                let segments = policy.with("stream-max-segment-size-bytes", segments);
+                admin.set_policy(vhost, segments)
+            }
+        };
+    }
+
     fn publish(&mut self, channel: ChannelId, queue: &str, source: &str, has_exchange: bool) {
         let properties = Properties {
             delivery_mode: Some(1 + u8::from(self.roll(4) > 0)),
@@ -207,15 +324,39 @@ fn messages(broker: &Broker) -> BTreeSet<(u64, u64)> {
     messages.collect()
 }
 
+/// The messages of streams, and all that is administered.
+fn streams_and_administration(broker: &Broker) -> Vec<Change> {
+    let mut changes = broker.snapshot();
+    changes.retain(|change| {
+        matches!(
+            change,
+            Change::Appended(_)
+                | Change::SegmentBegun { .. }
+                | Change::UserSet(_)
+                | Change::VhostSet(_)
+                | Change::PolicySet { .. }
+                | Change::ParameterSet { .. }
+                | Change::GlobalParameterSet { .. }
+        )
+    });
+    changes
+}
+
 #[test]
 fn the_changes_of_a_broker_make_the_same_broker() {
     let mut kept = 0;
+    let mut administered = 0;
     for seed in 0..60 {
         let mut work = Work::new(seed);
         for step in 0..300 {
             work.step();
             if step % 20 == 0 {
                 work.store();
+                assert_eq!(
+                    streams_and_administration(&work.restored()),
+                    streams_and_administration(&work.rig.broker),
+                    "{seed}, {step}"
+                );
             }
         }
         work.store();
@@ -235,6 +376,8 @@ fn the_changes_of_a_broker_make_the_same_broker() {
         let restored = work.restored();
         assert_eq!(restored.snapshot(), work.rig.broker.snapshot(), "{seed}");
         kept += messages(&restored).len();
+        administered += streams_and_administration(&restored).len();
     }
     assert!(kept > 500, "only {kept} messages");
+    assert!(administered > 500, "only {administered} changes");
 }

@@ -7,7 +7,10 @@ use amqp_core::{
     protocol::{basic::Properties, tx},
 };
 
-use crate::rig::{Rig, bind, queue_with, quorum, tag};
+use crate::{
+    rig::{Rig, bind, queue_with, quorum, tag},
+    streams::stream,
+};
 
 fn open(config: Config) -> (Rig, usize, ChannelId) {
     let mut rig = Rig::with(config.journal(true));
@@ -73,6 +76,19 @@ fn a_confirm_waits_until_its_message_is_stored() {
     assert_eq!(rig.settled(client), [(1, 1, Outcome::Acked)]);
     rig.stored(last);
     assert_eq!(rig.settled(client), [(4, 4, Outcome::Acked)]);
+}
+
+#[test]
+fn a_confirm_of_a_stream_waits_until_its_message_is_stored() {
+    let (mut rig, client, channel) = open(Config::default());
+    rig.declare(client, channel, &stream("s", []));
+    rig.confirms(client, channel);
+    rig.publish(client, channel, "s", "m");
+    let last = poll_all(&mut rig);
+    rig.stored(last - 1);
+    assert_eq!(rig.settled(client), []);
+    rig.stored(last);
+    assert_eq!(rig.settled(client), [(1, 1, Outcome::Acked)]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod fairness;
 mod faults;
 mod hostile;
 mod journal;
+mod kept_administration;
 mod limits;
 mod listing;
 mod notices;

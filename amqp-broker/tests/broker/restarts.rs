@@ -10,29 +10,30 @@ use amqp_core::{
 };
 use bytes::BytesMut;
 
-use crate::rig::{
-    Rig, bind, consumer, exchange as exchange_of, name, queue_with, quorum, refused, tag,
+use crate::{
+    rig::{Rig, bind, consumer, exchange as exchange_of, name, queue_with, quorum, refused, tag},
+    streams::{read_from, stream},
 };
 
 /// A way in which a broker comes back.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Way {
+pub(crate) enum Way {
     InPlace,
     Snapshot,
     StoppedJournal,
     Crash,
 }
 
-const WAYS: [Way; 4] = [Way::InPlace, Way::Snapshot, Way::StoppedJournal, Way::Crash];
+pub(crate) const WAYS: [Way; 4] = [Way::InPlace, Way::Snapshot, Way::StoppedJournal, Way::Crash];
 
 const STOPPED: [Way; 3] = [Way::InPlace, Way::Snapshot, Way::StoppedJournal];
 
-fn journaled() -> Rig {
+pub(crate) fn journaled() -> Rig {
     Rig::with(Config::default().journal(true))
 }
 
 /// The changes so far, by way of their bytes.
-fn changes(broker: &mut Broker) -> Vec<Change> {
+pub(crate) fn changes(broker: &mut Broker) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut last = 0;
     while let Some((number, change)) = broker.poll_change() {
@@ -49,29 +50,37 @@ fn changes(broker: &mut Broker) -> Vec<Change> {
 
 impl Rig {
     /// Lets the broker come back, with a new client and a channel.
-    fn come_back(&mut self, way: Way) -> (usize, ChannelId) {
+    pub(crate) fn come_back(&mut self, way: Way) -> (usize, ChannelId) {
+        self.come_back_with(way, Config::default().journal(true));
+        let client = self.connect();
+        (client, self.channel(client))
+    }
+
+    /// Lets the broker come back with that configuration.
+    pub(crate) fn come_back_with(&mut self, way: Way, config: Config) {
         match way {
             Way::InPlace => {
                 self.broker.stop(self.now);
                 self.exchange();
                 self.broker.start(self.now);
             }
-            Way::Snapshot => self.replace(|broker, _| broker.snapshot()),
-            Way::StoppedJournal => self.replace(|broker, now| {
+            Way::Snapshot => self.replace(config, |broker, _| broker.snapshot()),
+            Way::StoppedJournal => self.replace(config, |broker, now| {
                 broker.stop(now);
                 changes(broker)
             }),
-            Way::Crash => self.replace(|broker, _| changes(broker)),
+            Way::Crash => self.replace(config, |broker, _| changes(broker)),
         }
-        let client = self.connect();
-        (client, self.channel(client))
     }
 
-    fn replace(&mut self, take: impl FnOnce(&mut Broker, amqp_core::Instant) -> Vec<Change>) {
+    fn replace(
+        &mut self,
+        config: Config,
+        take: impl FnOnce(&mut Broker, amqp_core::Instant) -> Vec<Change>,
+    ) {
         let now = self.now;
         let changes = take(&mut self.broker, now);
         self.forget_clients();
-        let config = Config::default().journal(true);
         self.broker = Broker::restore(config, now, changes).unwrap();
     }
 }
@@ -433,4 +442,73 @@ fn a_crash_after_a_restart_is_no_stop() {
     let client = rig.connect();
     let channel = rig.channel(client);
     assert_eq!(drain(&mut rig, client, channel, "d"), ["m!"]);
+}
+
+/// A stream with segments of five messages, of which retention keeps two and the last one.
+fn segmented() -> queue::Declare {
+    let segment = ("x-stream-max-segment-size-bytes", 1000.into());
+    stream("s", [segment, ("x-max-length-bytes", 2500.into())])
+}
+
+#[test]
+fn a_stream_keeps_all_messages_with_their_offsets() {
+    for way in WAYS {
+        let mut rig = journaled();
+        let client = rig.connect();
+        let channel = rig.channel(client);
+        rig.declare(client, channel, &segmented());
+        let body = "x".repeat(100);
+        for _ in 0..16 {
+            rig.publish_to(client, channel, "", "s", &Properties::default(), &body);
+        }
+        let before = read_from(&mut rig, client, "first");
+        assert_eq!(before, [6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 18]);
+        let (client, channel) = rig.come_back(way);
+        assert_eq!(rig.inspect("s").ready, 11, "{way:?}");
+        assert_eq!(read_from(&mut rig, client, "first"), before, "{way:?}");
+        assert_eq!(read_from(&mut rig, client, 11), before[5..], "{way:?}");
+        assert_eq!(read_from(&mut rig, client, "last"), [18], "{way:?}");
+        for _ in 0..5 {
+            rig.publish(client, channel, "s", &body);
+        }
+        let after = read_from(&mut rig, client, "first");
+        assert_eq!(
+            after,
+            [12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 24],
+            "{way:?}"
+        );
+    }
+}
+
+#[test]
+fn a_stream_keeps_the_times_of_its_messages() {
+    for way in WAYS {
+        let mut rig = journaled();
+        let client = rig.connect();
+        let channel = rig.channel(client);
+        rig.declare(client, channel, &stream("s", []));
+        rig.publish(client, channel, "s", "old");
+        rig.advance(60_000);
+        rig.publish(client, channel, "s", "new");
+        let (client, _) = rig.come_back(way);
+        assert_eq!(read_from(&mut rig, client, "30s"), [1], "{way:?}");
+        assert_eq!(read_from(&mut rig, client, "120s"), [0, 1], "{way:?}");
+    }
+}
+
+#[test]
+fn a_deleted_stream_stays_deleted() {
+    for way in WAYS {
+        let mut rig = journaled();
+        let client = rig.connect();
+        let channel = rig.channel(client);
+        for _ in 0..2 {
+            rig.declare(client, channel, &stream("s", []));
+            rig.publish(client, channel, "s", "m");
+            rig.call(client, channel, &crate::rig::delete("s")).unwrap();
+        }
+        rig.declare(client, channel, &stream("s", []));
+        rig.come_back(way);
+        assert_eq!(rig.inspect("s").ready, 0, "{way:?}");
+    }
 }

@@ -56,7 +56,7 @@ fn each_builder_sets_its_field() {
     expected.rules = rules;
     expected.consumer_timeout = Some(Duration::from_secs(3));
     expected.seed = 1;
-    expected.epoch = 2;
+    expected.epoch = Some(2);
     expected.notices = true;
     assert_eq!(format!("{config:?}"), format!("{expected:?}"));
 }

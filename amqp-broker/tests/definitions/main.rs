@@ -128,6 +128,25 @@ fn errors_name_their_place() {
 }
 
 #[test]
+fn tables_that_cannot_be_encoded_are_refused() {
+    let deep = |depth| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+    for part in [
+        r#""vhosts": [{"name": "/", "metadata": {"a": VALUE}}]"#,
+        r#""global_parameters": [{"name": "g", "value": VALUE}]"#,
+        r#""parameters": [{"vhost": "/", "component": "c", "name": "p", "value": VALUE}]"#,
+        r#""queues": [{"name": "q", "vhost": "/", "durable": true, "arguments": {"a": VALUE}}]"#,
+        r#""policies": [{"name": "p", "vhost": "/", "pattern": "",
+                         "definition": {"ha-params": VALUE}}]"#,
+    ] {
+        let text = |depth| format!("{{{}}}", part.replace("VALUE", &deep(depth)));
+        let read = |depth| Definitions::from_json(&text(depth)).unwrap();
+        assert_eq!(fresh().apply(&read(31)), Ok(Vec::new()), "{part}");
+        let error = fresh().apply(&read(32)).unwrap_err().to_string();
+        assert!(error.ends_with("nested too deep"), "{error}");
+    }
+}
+
+#[test]
 fn nothing_is_applied_if_a_part_is_wrong() {
     let user = r#""users": [{"name": "new", "password": "p", "tags": []}]"#;
     for (part, error) in [

@@ -29,6 +29,9 @@ type Bytes = &'static [u8];
 /// The number of a queue, and of a message in it.
 type MessageKey = (u64, u64);
 
+/// A virtual host, a kind of settings in it, and a name of that kind.
+type SettingKey = (&'static str, &'static str, &'static str);
+
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 /// `ExchangeDeclared`, by virtual host and name.
 const EXCHANGES: TableDefinition<'_, (&str, &str), Bytes> = TableDefinition::new("exchanges");
@@ -40,6 +43,22 @@ const BINDINGS: TableDefinition<'_, Bytes, ()> = TableDefinition::new("bindings"
 const MESSAGES: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("messages");
 /// The last `Delivered` or `Requeued` of a message.
 const STATES: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("states");
+
+/// `SegmentBegun`, by the number of the queue and the first offset.
+const SEGMENTS: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("segments");
+/// `Appended`, by the number of the queue and the offset.
+const APPENDED: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("appended");
+/// `UserSet`, by name.
+const USERS: TableDefinition<'_, &str, Bytes> = TableDefinition::new("users");
+/// `VhostSet`, by name.
+const VHOSTS: TableDefinition<'_, &str, Bytes> = TableDefinition::new("vhosts");
+/// `PolicySet`, by virtual host, kind and name.
+const POLICIES: TableDefinition<'_, SettingKey, Bytes> = TableDefinition::new("policies");
+/// `ParameterSet`, by virtual host, component and name.
+const PARAMETERS: TableDefinition<'_, SettingKey, Bytes> = TableDefinition::new("parameters");
+/// `GlobalParameterSet`, by name.
+const GLOBAL_PARAMETERS: TableDefinition<'_, &str, Bytes> =
+    TableDefinition::new("global parameters");
 
 const FORMAT_KEY: &str = "format";
 
@@ -109,6 +128,16 @@ impl StoreFile {
     fn records(&self) -> Result<Vec<Vec<u8>>, Problem> {
         let read = self.database.begin_read()?;
         let mut records = Vec::new();
+        for table in [VHOSTS, USERS, GLOBAL_PARAMETERS] {
+            for entry in read.open_table(table)?.iter()? {
+                records.push(entry?.1.value().to_vec());
+            }
+        }
+        for table in [POLICIES, PARAMETERS] {
+            for entry in read.open_table(table)?.iter()? {
+                records.push(entry?.1.value().to_vec());
+            }
+        }
         for entry in read.open_table(EXCHANGES)?.iter()? {
             records.push(entry?.1.value().to_vec());
         }
@@ -118,7 +147,7 @@ impl StoreFile {
         for entry in read.open_table(BINDINGS)?.iter()? {
             records.push(entry?.0.value().to_vec());
         }
-        for table in [MESSAGES, STATES] {
+        for table in [MESSAGES, STATES, SEGMENTS, APPENDED] {
             for entry in read.open_table(table)?.iter()? {
                 records.push(entry?.1.value().to_vec());
             }
@@ -215,6 +244,13 @@ struct Tables<'a> {
     bindings: Table<'a, Bytes, ()>,
     messages: Table<'a, MessageKey, Bytes>,
     states: Table<'a, MessageKey, Bytes>,
+    segments: Table<'a, MessageKey, Bytes>,
+    appended: Table<'a, MessageKey, Bytes>,
+    users: Table<'a, &'static str, Bytes>,
+    vhosts: Table<'a, &'static str, Bytes>,
+    policies: Table<'a, SettingKey, Bytes>,
+    parameters: Table<'a, SettingKey, Bytes>,
+    global_parameters: Table<'a, &'static str, Bytes>,
 }
 
 impl<'a> Tables<'a> {
@@ -226,6 +262,13 @@ impl<'a> Tables<'a> {
             bindings: write.open_table(BINDINGS)?,
             messages: write.open_table(MESSAGES)?,
             states: write.open_table(STATES)?,
+            segments: write.open_table(SEGMENTS)?,
+            appended: write.open_table(APPENDED)?,
+            users: write.open_table(USERS)?,
+            vhosts: write.open_table(VHOSTS)?,
+            policies: write.open_table(POLICIES)?,
+            parameters: write.open_table(PARAMETERS)?,
+            global_parameters: write.open_table(GLOBAL_PARAMETERS)?,
         })
     }
 
@@ -261,8 +304,59 @@ impl<'a> Tables<'a> {
                 self.messages.remove((*queue, *message))?;
                 self.states.remove((*queue, *message))?;
             }
-            // In the table `about`. Changes of later versions of the broker have no table yet.
-            Change::Stopped | Change::Started | _ => {}
+            Change::SegmentBegun { queue, first } => {
+                self.segments.insert((*queue, *first), &*encoded(change))?;
+            }
+            Change::Appended(message) => {
+                let key = (message.queue, message.offset);
+                self.appended.insert(key, &*encoded(change))?;
+            }
+            Change::SegmentsDropped { queue, first } => {
+                let dropped = (*queue, 0)..(*queue, *first);
+                self.segments.retain_in(dropped.clone(), |_, _| false)?;
+                self.appended.retain_in(dropped, |_, _| false)?;
+            }
+            Change::UserSet(user) => {
+                self.users.insert(user.name(), &*encoded(change))?;
+            }
+            Change::UserDeleted { name } => {
+                self.users.remove(name.as_str())?;
+            }
+            Change::VhostSet(vhost) => {
+                self.vhosts.insert(vhost.name.as_str(), &*encoded(change))?;
+            }
+            Change::VhostDeleted { name } => {
+                self.vhosts.remove(name.as_str())?;
+                self.policies.retain(|(vhost, ..), _| vhost != name)?;
+                self.parameters.retain(|(vhost, ..), _| vhost != name)?;
+            }
+            Change::PolicySet {
+                vhost,
+                kind,
+                policy,
+            } => {
+                let key = (vhost.as_str(), kind.name(), policy.name.as_str());
+                self.policies.insert(key, &*encoded(change))?;
+            }
+            Change::PolicyCleared { vhost, kind, name } => {
+                self.policies
+                    .remove((vhost.as_str(), kind.name(), name.as_str()))?;
+            }
+            Change::ParameterSet {
+                vhost,
+                component,
+                name,
+                ..
+            } => {
+                let key = (vhost.as_str(), component.as_str(), name.as_str());
+                self.parameters.insert(key, &*encoded(change))?;
+            }
+            Change::GlobalParameterSet { name, .. } => {
+                let bytes = encoded(change);
+                self.global_parameters.insert(name.as_str(), &*bytes)?;
+            }
+            // In the table `about`.
+            Change::Stopped | Change::Started => {}
         }
         Ok(())
     }
@@ -272,7 +366,9 @@ impl<'a> Tables<'a> {
         let declared = record.map(|record| Change::decode(record.value()));
         let all = (number, 0)..=(number, u64::MAX);
         self.messages.retain_in(all.clone(), |_, _| false)?;
-        self.states.retain_in(all, |_, _| false)?;
+        self.states.retain_in(all.clone(), |_, _| false)?;
+        self.segments.retain_in(all.clone(), |_, _| false)?;
+        self.appended.retain_in(all, |_, _| false)?;
         if let Some(Ok(Change::QueueDeclared(queue))) = declared {
             // The default exchange has no stored bindings.
             self.unbind(&queue.vhost, "", &BindingTarget::Queue(queue.name))?;

@@ -7,7 +7,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use amqp_broker::{BadChange, Broker, Config, RestoreError};
@@ -16,7 +15,7 @@ use amqp_driver::io::{Runtime, Timer as _};
 pub(crate) use self::writer::StoreGuard;
 use self::{file::StoreFile, writer::Writer};
 use crate::{
-    local::LocalBroker,
+    local::{LocalBroker, with_time_of_day},
     shared::{Shared, SharedBroker},
 };
 
@@ -71,6 +70,10 @@ impl<R: Runtime> LocalBroker<R> {
     /// state is that of the last broker on this file, as after a restart of RabbitMQ: see
     /// [`Broker::restore`].
     ///
+    /// Users and virtual hosts that were changed at run time precede those of the configuration; its
+    /// others are added, even if they were deleted. Passwords are in the file as salted hashes, but
+    /// as they are without the feature `definitions` of `amqp-broker`.
+    ///
     /// A thread writes changes in batches, beside the broker. Confirms of messages that are kept,
     /// and `tx.commit-ok`, are sent after their batch is on the disk, so that they hold even if the
     /// process is killed. If the disk is slower than clients, they are paused:
@@ -84,20 +87,11 @@ impl<R: Runtime> LocalBroker<R> {
     /// # Errors
     /// If the file cannot be opened, is corrupt, or is open already, or the configuration is
     /// invalid.
-    pub fn open_on(
-        runtime: R,
-        path: impl AsRef<Path>,
-        mut config: Config,
-    ) -> Result<Self, StoreError> {
+    pub fn open_on(runtime: R, path: impl AsRef<Path>, config: Config) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let clock = runtime.clock();
         let now = clock.now();
-        if config.epoch == 0 {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            let seconds = since.map_or(0, |since| since.as_secs());
-            config.epoch = seconds.saturating_sub(now.as_nanos() / 1_000_000_000);
-        }
-        config.journal = true;
+        let config = with_time_of_day(config, now).journal(true);
         let (file, changes) = StoreFile::open(path)?;
         let broker =
             Broker::restore(config, now, changes).map_err(|problem| StoreError::Restore {
