@@ -556,11 +556,17 @@ impl<C: Timer + Unpin> Future for Timekeeper<C> {
                 return Poll::Pending;
             }
             let now = this.clock.now();
-            shared.with(|state| {
+            let next = shared.with(|state| {
                 state.advance_clock(now);
                 state.alarm = None;
                 state.broker.handle_timeout(now);
+                state.broker.poll_timeout()
             });
+            if next.is_some_and(|at| at <= now) {
+                // The broker has left work, to let connections run in between.
+                this.clock.yield_now(cx);
+                return Poll::Pending;
+            }
         }
     }
 }

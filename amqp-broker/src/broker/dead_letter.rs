@@ -48,6 +48,7 @@ impl Broker {
     /// Publishes a message to the dead-letter exchange of a queue, if the queue has one and it
     /// exists. Otherwise the message is dropped.
     pub(crate) fn dead_letter(&mut self, from: QueueKey, message: &Arc<Message>, reason: Reason) {
+        self.work += 1;
         let Some(queue) = self.queues.get(&from) else {
             return;
         };

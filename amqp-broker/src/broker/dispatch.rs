@@ -39,7 +39,7 @@ impl Broker {
         };
         if queue.rejects(message) {
             if queue.arguments.overflow == Overflow::RejectPublishDlx {
-                self.dead_letter(key, message, Reason::MaxLength);
+                self.rejected.push_back((key, message.clone()));
             }
             return false;
         }
@@ -77,7 +77,9 @@ impl Broker {
         // A message with a TTL of 0 is still delivered if a consumer takes it at once
         // (<https://www.rabbitmq.com/docs/ttl>).
         let before = Instant::from_nanos(self.now.as_nanos().saturating_sub(1));
-        self.expire_messages(key, before);
+        if !self.expire_some(key, before) {
+            return true;
+        }
         let is_short = self.take_turn(|broker| {
             let size = broker.deliver_next(key)?;
             broker.expire_messages(key, broker.now);
@@ -86,8 +88,9 @@ impl Broker {
         if is_short {
             return true;
         }
-        self.expire_messages(key, self.now);
-        self.drop_surplus(key);
+        if !self.expire_some(key, self.now) || !self.drop_surplus(key) {
+            return true;
+        }
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.update_rejecting();
         }
@@ -110,12 +113,17 @@ impl Broker {
     }
 
     /// Drops messages from the front of a queue while it exceeds its maximum length, and
-    /// dead-letters them. Only for the overflow `drop-head`.
-    fn drop_surplus(&mut self, key: QueueKey) {
-        while let Some(entry) = self.take_surplus(key) {
+    /// dead-letters them. Only for the overflow `drop-head`. Returns `false` if there are more than
+    /// a turn has.
+    fn drop_surplus(&mut self, key: QueueKey) -> bool {
+        for _ in 0..TURN_MESSAGES {
+            let Some(entry) = self.take_surplus(key) else {
+                return true;
+            };
             self.dead_letter(key, &entry.message, Reason::MaxLength);
             self.record_removed(key, &entry);
         }
+        false
     }
 
     fn take_surplus(&mut self, key: QueueKey) -> Option<Entry> {
@@ -124,12 +132,22 @@ impl Broker {
 
     /// Drops the expired messages at the front of a queue, and dead-letters them.
     pub(crate) fn expire_messages(&mut self, key: QueueKey, now: Instant) {
-        if let Some(queue) = self.queues.get_mut(&key) {
-            for entry in queue.take_expired(now) {
-                self.dead_letter(key, &entry.message, Reason::Expired);
-                self.record_removed(key, &entry);
-            }
+        while !self.expire_some(key, now) {}
+    }
+
+    /// Drops expired messages as [`expire_messages`](Self::expire_messages) does. Returns `false` if
+    /// there may be more than a turn has.
+    fn expire_some(&mut self, key: QueueKey, now: Instant) -> bool {
+        let Some(queue) = self.queues.get_mut(&key) else {
+            return true;
+        };
+        let expired = queue.take_expired(now, TURN_MESSAGES);
+        let are_all = expired.len() < TURN_MESSAGES;
+        for entry in expired {
+            self.dead_letter(key, &entry.message, Reason::Expired);
+            self.record_removed(key, &entry);
         }
+        are_all
     }
 
     /// Delivers the next ready message to the next eligible consumer. Returns the size of its
@@ -166,6 +184,7 @@ impl Broker {
         }
         queue.messages.delivered += 1;
         self.messages.delivered += 1;
+        self.work += 1;
         let consumer = queue.consumers.get_mut(&consumer_key)?;
         consumer.served = self.turn;
         let to = consumer.channel;
@@ -353,7 +372,12 @@ impl Broker {
 
     /// Removes a consumer from its queue, and deletes an `auto-delete` queue with its last consumer
     /// (<https://www.rabbitmq.com/docs/queues>).
-    pub(crate) fn remove_consumer(&mut self, queue: QueueKey, consumer: ConsumerKey) {
+    pub(crate) fn remove_consumer(
+        &mut self,
+        queue: QueueKey,
+        consumer: ConsumerKey,
+        by: RemovedBy,
+    ) {
         let Some(found) = self.queues.get_mut(&queue) else {
             return;
         };
@@ -365,9 +389,23 @@ impl Broker {
             return;
         }
         found.used = self.now;
-        // Another consumer may be the single active one now.
-        self.schedule(queue);
+        let is_classic = found.arguments.kind == QueueKind::Classic;
+        if by == RemovedBy::Cancel && is_classic {
+            // A classic queue of RabbitMQ serves the next single active consumer not before its next
+            // event: see the kept program of seed 30948.
+            self.set_deadline(queue);
+        } else {
+            // Another consumer may be the single active one now.
+            self.schedule(queue);
+        }
     }
+}
+
+/// The cause of the removal of a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RemovedBy {
+    Cancel,
+    ChannelEnd,
 }
 
 /// Returns whether a consumer can take a delivery now: its channel is open and not paused, and

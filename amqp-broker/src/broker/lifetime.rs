@@ -7,7 +7,7 @@ use amqp_core::{
     protocol::{Severity, basic},
 };
 
-use super::Broker;
+use super::{Broker, dispatch::RemovedBy};
 use crate::{
     keys::{ChannelKey, ConnectionKey, QueueKey},
     model::channel::{Channel, Mode, Settle, Subscription, Unacked},
@@ -73,7 +73,7 @@ impl Broker {
         }
         for subscription in channel.consumers.values() {
             if let Subscription::Queue { queue, key } = *subscription {
-                self.remove_consumer(queue, key);
+                self.remove_consumer(queue, key, RemovedBy::ChannelEnd);
             }
         }
         for delivery in &unsettled {

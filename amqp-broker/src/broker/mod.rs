@@ -13,6 +13,7 @@ mod streams;
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     string::String,
+    sync::Arc,
     vec::Vec,
 };
 
@@ -21,6 +22,7 @@ use amqp_core::{
 };
 use bytes::Bytes;
 
+use self::dead_letter::Reason;
 use crate::{
     config::{Config, ConfigError, User},
     durable::journal::Journal,
@@ -29,12 +31,16 @@ use crate::{
     listing::MessageCounts,
     model::{
         channel::Channel, conn_state::ConnState, exchange::Exchange, message::MemoryMeter,
-        queue::Queue, stream::Stream, vhost::Vhost,
+        message::Message, queue::Queue, stream::Stream, vhost::Vhost,
     },
     notice::Notice,
     random::Random,
     refusal::{Outcome, Refusal},
 };
+
+/// The number of deliveries, dead letters and turns after which a call leaves the rest to the next
+/// one: some tens of milliseconds.
+const SERVICE_WORK: u64 = 4096;
 
 /// An in-memory broker: a pure state machine with many connections.
 ///
@@ -62,6 +68,11 @@ pub struct Broker {
     due: VecDeque<QueueKey>,
     /// The queues with an expiry that restarts at the next time that is known.
     restarted: Vec<QueueKey>,
+    /// The messages that queues with the overflow `reject-publish-dlx` have rejected, to be
+    /// dead-lettered.
+    rejected: VecDeque<(QueueKey, Arc<Message>)>,
+    /// The number of deliveries, dead letters and turns so far.
+    work: u64,
     /// The number of turns that queues have taken.
     turn: u64,
     /// The connections that may be read from again after a pause.
@@ -153,6 +164,8 @@ impl Broker {
             ack_deadlines: BTreeSet::new(),
             due: VecDeque::new(),
             restarted: Vec::new(),
+            rejected: VecDeque::new(),
+            work: 0,
             turn: 0,
             resumed: VecDeque::new(),
             wakes: VecDeque::new(),
@@ -283,10 +296,10 @@ impl Broker {
     }
 
     /// Returns the time for [`handle_timeout`](Self::handle_timeout): `Some` while a message or a
-    /// queue has an expiry, or a delivery is unacknowledged. Any call may change it.
+    /// queue has an expiry, a delivery is unacknowledged, or the last call has left work. Any call may change it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !self.restarted.is_empty() {
+        if !self.restarted.is_empty() || !self.due.is_empty() || !self.rejected.is_empty() {
             return Some(self.now);
         }
         let of_queues = self.deadlines.first().map(|(at, _)| *at);
@@ -438,8 +451,20 @@ impl Broker {
 
     /// Processes all scheduled queues, turn by turn: a queue that has more to deliver goes to the
     /// end.
+    ///
+    /// The work of a call is bounded: dead-lettering can multiply a message along a chain of
+    /// exchanges. The rest is due at once, see [`poll_timeout`](Self::poll_timeout).
     pub(crate) fn service_due(&mut self) {
-        while let Some(key) = self.due.pop_front() {
+        let end = self.work + SERVICE_WORK;
+        while self.work < end {
+            if let Some((from, message)) = self.rejected.pop_front() {
+                self.dead_letter(from, &message, Reason::MaxLength);
+                continue;
+            }
+            let Some(key) = self.due.pop_front() else {
+                return;
+            };
+            self.work += 1;
             if let Some(queue) = self.queues.get_mut(&key) {
                 queue.scheduled = false;
             }

@@ -303,13 +303,13 @@ impl Queue {
         self.ready_bytes = self.ready_bytes.saturating_sub(bytes);
     }
 
-    /// Removes the expired messages at the front. An unexpired one retains all messages behind it,
+    /// Removes at most `max` expired messages at the front. An unexpired one retains all messages behind it,
     /// including those of lower priority (<https://www.rabbitmq.com/docs/priority>).
-    pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<Entry> {
+    pub(crate) fn take_expired(&mut self, now: Instant, max: usize) -> Vec<Entry> {
         let mut gone = Vec::new();
         let is_due = |entry: &Entry| entry.expires.is_some_and(|at| at <= now);
         while let Some(mut level) = self.levels.first_entry() {
-            while level.get().front().is_some_and(is_due) {
+            while gone.len() < max && level.get().front().is_some_and(is_due) {
                 gone.extend(level.get_mut().pop_front());
             }
             if !level.get().is_empty() {

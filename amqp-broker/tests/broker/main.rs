@@ -13,6 +13,7 @@ mod faults;
 mod hostile;
 mod journal;
 mod kept_administration;
+mod letter_floods;
 mod limits;
 mod listing;
 mod notices;

@@ -64,6 +64,10 @@ impl Rig {
             while self.broker.poll_wake().is_some() {
                 moved = true;
             }
+            if self.broker.poll_timeout().is_some_and(|at| at <= self.now) {
+                self.broker.handle_timeout(self.now);
+                moved = true;
+            }
             if !moved {
                 return;
             }

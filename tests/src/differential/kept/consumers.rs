@@ -288,3 +288,55 @@ pub(super) fn consumers_are_held_in_the_order_of_their_turns() -> Vec<Step> {
         },
     ]
 }
+
+pub(super) fn a_cancel_lets_the_next_single_active_consumer_wait() -> Vec<Step> {
+    vec![
+        Step::Queue {
+            on: 0,
+            queue: 2,
+            passive: false,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: vec![Argument::SingleActive(true)],
+        },
+        Step::Qos {
+            on: 0,
+            prefetch: 1,
+            global: false,
+        },
+        Step::Consume {
+            on: 0,
+            queue: 2,
+            tag: 0,
+            no_ack: false,
+            exclusive: false,
+            priority: None,
+        },
+        Step::Publish {
+            on: 1,
+            exchange: Exchange::Default,
+            key: Key::Queue(2),
+            mandatory: false,
+            count: 2,
+            traits: Traits::default(),
+        },
+        Step::Consume {
+            on: 2,
+            queue: 2,
+            tag: 1,
+            no_ack: true,
+            exclusive: false,
+            priority: None,
+        },
+        Step::Cancel { on: 0, tag: 0 },
+        Step::Publish {
+            on: 1,
+            exchange: Exchange::Default,
+            key: Key::Queue(2),
+            mandatory: false,
+            count: 1,
+            traits: Traits::default(),
+        },
+    ]
+}
