@@ -425,7 +425,7 @@ impl Broker {
     }
 
     /// Updates the deadline of a queue.
-    fn set_deadline(&mut self, key: QueueKey) {
+    pub(crate) fn set_deadline(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.get_mut(&key) else {
             return;
         };

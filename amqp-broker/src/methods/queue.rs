@@ -75,7 +75,7 @@ impl Broker {
             };
             self.reply(at, no_wait, &declared);
         }
-        self.schedule(found);
+        self.set_deadline(found);
         Ok(())
     }
 

@@ -589,3 +589,23 @@ fn a_message_that_came_back_too_often_is_given_up() {
     }
     assert_eq!(rig.get(client, channel, "q"), None);
 }
+
+/// As in RabbitMQ: see the kept program of seed 30948.
+#[test]
+fn a_cancel_lets_the_next_single_active_consumer_wait_for_an_event() {
+    let (mut rig, client, channel) = Rig::open();
+    let single = [("x-single-active-consumer", true.into())];
+    rig.declare(client, channel, &queue_with("q", single));
+    rig.qos(client, channel, 1, false);
+    rig.consume(client, channel, consumer("q", "a")).unwrap();
+    rig.publish(client, channel, "q", "1");
+    rig.publish(client, channel, "q", "2");
+    let other = rig.connect();
+    let its = rig.channel(other);
+    rig.consume(other, its, consumer("q", "b")).unwrap();
+    assert_eq!(rig.bodies(client), ["1"]);
+    rig.cancel(client, channel, "a");
+    assert_eq!(rig.bodies(other), [""; 0]);
+    rig.publish(client, channel, "q", "3");
+    assert_eq!(rig.bodies(other), ["2", "3"]);
+}
