@@ -1,6 +1,7 @@
 //! Delivery to consumers, and settlement of deliveries.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     vec::Vec,
@@ -375,7 +376,7 @@ impl Broker {
 /// not, sets `has_blocked_consumer` on its channel. A limit of the channel does not concern
 /// consumers of streams.
 pub(super) fn can_take(
-    connections: &mut BTreeMap<ConnectionKey, ConnState>,
+    connections: &mut BTreeMap<ConnectionKey, Box<ConnState>>,
     consumer: &Consumer,
 ) -> bool {
     let Some(conn) = connections.get_mut(&consumer.channel.connection) else {
