@@ -608,3 +608,28 @@ fn slow_readers_of_the_page_do_not_keep_it_from_others() -> Outcome {
     assert!(!answer.starts_with(b"HTTP/1.1 200"));
     Ok(())
 }
+
+/// Systems start programs with a limit of 1024 open files, and allow more.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_limit_of_open_files_is_raised() -> Outcome {
+    let script = "ulimit -Sn 64; exec \"$0\" --listen 127.0.0.1:0 --quiet";
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_amqp-broker")])
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let output = child.stdout.take().ok_or("no output")?;
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)?;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id()));
+    child.kill()?;
+    child.wait()?;
+    let limits = limits?;
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let mut numbers = files.ok_or("no limit")?.split_whitespace().skip(3);
+    let (soft, hard) = (numbers.next(), numbers.next());
+    assert!(soft.is_some() && soft == hard, "{limits}");
+    Ok(())
+}

@@ -303,7 +303,13 @@ impl User {
 #[non_exhaustive]
 pub struct Limits {
     /// The maximum number of connections; another one is not accepted. Default 65,536: an idle one
-    /// takes a few kilobytes.
+    /// takes less than 16 KiB. RabbitMQ accepts as many as its limits of sockets and open files
+    /// allow (<https://www.rabbitmq.com/docs/networking>).
+    ///
+    /// Connections count until their transport is closed: a client that does not log in, or logs in
+    /// byte by byte, for the [handshake timeout](amqp_core::Timeouts::handshake) of 10 s, as in
+    /// RabbitMQ, and a failed login for the
+    /// [delay](amqp_core::server::Policy::hang_up_delay) of 3 s, as in RabbitMQ.
     pub connections: usize,
     /// The maximum number of queues, and of exchanges in each virtual host; another one is refused
     /// with 506 (resource-error). RabbitMQ leaves that to its operators. Default 1,000,000.
@@ -321,14 +327,16 @@ pub struct Limits {
     /// blocked and not read from, until 7/8 of it or less is used. Default 1 GiB.
     ///
     /// A message counts once for all its queues, with the cost of keeping it in addition to its
-    /// body. The received part of an incomplete message counts, too. A stream keeps its messages
+    /// body. The received part of an incomplete message counts, too; it may keep three times its
+    /// size of the read buffer. A stream keeps its messages
     /// until its retention limits drop them, or it is deleted.
     pub memory: usize,
     /// The maximum number of messages in a transaction, and likewise of acknowledgements; more
     /// close the connection with 506. Default 1,000,000.
     pub transaction: usize,
     /// The output on a connection above which its consumers receive nothing more, in bytes. Default
-    /// 256 KiB: a slow consumer costs no more than that and one message.
+    /// 256 KiB: a slow consumer costs no more than that and one message. The rest stays in the
+    /// queue.
     pub output: usize,
     /// The output on a connection above which it is not read from, in bytes: the client sends
     /// requests without reading the replies. Reading resumes at half of it. Default 1 MiB.

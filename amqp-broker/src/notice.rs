@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use amqp_core::{CloseReason, wire::ShortStr};
 
-use crate::{broker::Broker, keys::ConnectionKey};
+use crate::{broker::Broker, keys::ConnectionKey, model::spare::pop_front};
 
 /// A step in the life of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Broker {
     /// [`Config::notices`](crate::Config::notices). Poll it after any call, because notices are
     /// kept until then.
     pub fn poll_notice(&mut self) -> Option<(ConnectionKey, Notice)> {
-        self.notices.pop_front()
+        pop_front(&mut self.notices)
     }
 
     /// Adds a notice, if the configuration has them.

@@ -1,6 +1,7 @@
 //! Delivery to consumers, and settlement of deliveries.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     vec::Vec,
@@ -413,7 +414,7 @@ pub(crate) enum RemovedBy {
 /// not, sets `has_blocked_consumer` on its channel. A limit of the channel does not concern
 /// consumers of streams.
 pub(super) fn can_take(
-    connections: &mut BTreeMap<ConnectionKey, ConnState>,
+    connections: &mut BTreeMap<ConnectionKey, Box<ConnState>>,
     consumer: &Consumer,
 ) -> bool {
     let Some(conn) = connections.get_mut(&consumer.channel.connection) else {

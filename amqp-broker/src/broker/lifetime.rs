@@ -6,6 +6,7 @@ use amqp_core::{
     MethodId,
     protocol::{Severity, basic},
 };
+use bytes::BytesMut;
 
 use super::{Broker, dispatch::RemovedBy};
 use crate::{
@@ -56,7 +57,7 @@ impl Broker {
         let Some(channel) = conn.channels.remove(&key.id.number()) else {
             return;
         };
-        self.teardown_channel(key.connection, channel);
+        self.teardown_channel(key.connection, *channel);
     }
 
     /// Releases everything that a removed channel holds.
@@ -93,7 +94,7 @@ impl Broker {
         let Some(conn) = self.connections.get_mut(&key) else {
             return;
         };
-        conn.pending.clear();
+        conn.pending = BytesMut::new();
         conn.blocked = false;
         conn.output_full = false;
         conn.journal_full = false;
@@ -102,7 +103,7 @@ impl Broker {
         let channels = core::mem::take(&mut conn.channels);
         let queues = core::mem::take(&mut conn.exclusive);
         for channel in channels.into_values() {
-            self.teardown_channel(key, channel);
+            self.teardown_channel(key, *channel);
         }
         for queue in queues {
             self.delete_queue(queue);

@@ -11,6 +11,7 @@ mod reading;
 mod streams;
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet, VecDeque},
     string::String,
     sync::Arc,
@@ -31,7 +32,7 @@ use crate::{
     listing::MessageCounts,
     model::{
         channel::Channel, conn_state::ConnState, exchange::Exchange, message::MemoryMeter,
-        message::Message, queue::Queue, stream::Stream, vhost::Vhost,
+        message::Message, queue::Queue, spare::pop_front, stream::Stream, vhost::Vhost,
     },
     notice::Notice,
     random::Random,
@@ -55,7 +56,8 @@ pub struct Broker {
     /// (<https://www.rabbitmq.com/docs/parameters>).
     pub(crate) global_parameters: BTreeMap<String, amqp_core::wire::FieldValue>,
     pub(crate) now: Instant,
-    pub(crate) connections: BTreeMap<ConnectionKey, ConnState>,
+    /// The connections. Boxed, because a node of the map is half empty.
+    pub(crate) connections: BTreeMap<ConnectionKey, Box<ConnState>>,
     pub(crate) vhosts: BTreeMap<String, Vhost>,
     pub(crate) queues: BTreeMap<QueueKey, Queue>,
     /// The logs of the queues that are streams.
@@ -206,7 +208,8 @@ impl Broker {
             .map_err(|_| AcceptError::Refused)?;
         self.accepted += 1;
         let key = ConnectionKey(self.accepted);
-        self.connections.insert(key, ConnState::new(machine));
+        let conn = Box::new(ConnState::new(machine));
+        self.connections.insert(key, conn);
         self.faults.bytes.on_accept(key);
         Ok(key)
     }
@@ -317,7 +320,7 @@ impl Broker {
     /// Returns a connection that has output, or can be read from again, since it was last returned:
     /// wake its driver.
     pub fn poll_wake(&mut self) -> Option<ConnectionKey> {
-        let key = self.wakes.pop_front()?;
+        let key = pop_front(&mut self.wakes)?;
         if let Some(conn) = self.connections.get_mut(&key) {
             conn.woken = false;
         }
@@ -331,7 +334,7 @@ impl Broker {
     pub fn wants_input(&self, key: ConnectionKey) -> bool {
         self.connections
             .get(&key)
-            .is_none_or(ConnState::wants_input)
+            .is_none_or(|conn| conn.wants_input())
     }
 
     /// Returns the minimum number of bytes that are missing from the frame in progress; 0 between
@@ -457,11 +460,11 @@ impl Broker {
     pub(crate) fn service_due(&mut self) {
         let end = self.work + SERVICE_WORK;
         while self.work < end {
-            if let Some((from, message)) = self.rejected.pop_front() {
+            if let Some((from, message)) = pop_front(&mut self.rejected) {
                 self.dead_letter(from, &message, Reason::MaxLength);
                 continue;
             }
-            let Some(key) = self.due.pop_front() else {
+            let Some(key) = pop_front(&mut self.due) else {
                 return;
             };
             self.work += 1;
@@ -480,7 +483,7 @@ impl Broker {
         loop {
             self.service_due();
             self.update_alarm();
-            let Some(key) = self.resumed.pop_front() else {
+            let Some(key) = pop_front(&mut self.resumed) else {
                 return;
             };
             self.read_pending(key);
@@ -525,7 +528,8 @@ impl Broker {
     }
 
     pub(crate) fn conn(&mut self, key: ConnectionKey) -> Outcome<&mut ConnState> {
-        self.connections.get_mut(&key).ok_or_else(connection_ended)
+        let conn = self.connections.get_mut(&key);
+        conn.map(|conn| &mut **conn).ok_or_else(connection_ended)
     }
 
     pub(crate) fn channel(&mut self, key: ChannelKey) -> Outcome<&mut Channel> {

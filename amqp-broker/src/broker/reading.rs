@@ -1,5 +1,7 @@
 //! Input: one frame at a time, subject to back-pressure.
 
+use alloc::boxed::Box;
+
 use amqp_core::{
     Instant, MethodDef as _,
     frame::{ContentHeader, Frame, FrameKind, split_method},
@@ -182,8 +184,8 @@ impl Broker {
             Event::Open { virtual_host } => self.open_vhost(key, &virtual_host),
             Event::ChannelOpened { channel } => {
                 if let Some(conn) = self.connections.get_mut(&key) {
-                    conn.channels
-                        .insert(channel.number(), Channel::new(channel));
+                    let opened = Box::new(Channel::new(channel));
+                    conn.channels.insert(channel.number(), opened);
                 }
             }
             Event::Request { channel, method } => self.on_request(at(channel), method),

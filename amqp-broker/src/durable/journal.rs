@@ -11,7 +11,10 @@ use super::change::Change;
 use crate::{
     broker::Broker,
     keys::{ChannelKey, ConnectionKey},
-    model::channel::Mode,
+    model::{
+        channel::Mode,
+        spare::{pop_front, release_spare},
+    },
 };
 
 /// The journal of a broker. It is empty unless [`Config::journal`](crate::Config::journal) is set.
@@ -93,15 +96,15 @@ impl Journal {
         let unpolled = self.last - self.changes.len() as u64;
         let number = number.min(unpolled);
         while self.last - (self.sizes.len() as u64) < number
-            && let Some(size) = self.sizes.pop_front()
+            && let Some(size) = pop_front(&mut self.sizes)
         {
             self.size -= size;
         }
         let count = self.waiting.partition_point(|(at, _)| *at <= number);
-        self.waiting
-            .drain(..count)
-            .map(|(_, reply)| reply)
-            .collect()
+        let replies = self.waiting.drain(..count).map(|(_, reply)| reply);
+        let replies = replies.collect();
+        release_spare(&mut self.waiting);
+        replies
     }
 }
 
@@ -123,7 +126,7 @@ impl Broker {
     pub fn poll_change(&mut self) -> Option<(u64, Change)> {
         let journal = &mut self.journal;
         let number = journal.last + 1 - journal.changes.len() as u64;
-        Some((number, journal.changes.pop_front()?))
+        Some((number, pop_front(&mut journal.changes)?))
     }
 
     /// Returns whether [`poll_change`](Self::poll_change) returns a change.

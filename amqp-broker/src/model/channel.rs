@@ -12,6 +12,7 @@ use amqp_core::{ChannelId, Instant, wire::ShortStr};
 use super::{
     message::{Message, Reservation},
     queue::Entry,
+    spare::{pop_front, release_spare},
 };
 use crate::keys::{ConsumerKey, QueueKey};
 
@@ -130,7 +131,7 @@ impl Confirms {
     /// Acknowledges the first of the numbers that wait for the journal, `number`.
     pub(crate) fn handle_stored(&mut self, number: u64) {
         if self.unstored.front() == Some(&number) {
-            self.unstored.pop_front();
+            pop_front(&mut self.unstored);
             self.acked.push(number);
         }
     }
@@ -253,22 +254,23 @@ impl Channel {
     /// Takes the deliveries that an acknowledgement covers. `Some` if the tag is unacknowledged, or
     /// covers all.
     pub(crate) fn take_unacked(&mut self, tags: Tags) -> Option<Vec<Unacked>> {
-        let tag = match tags {
-            Tags::UpTo(0) => return Some(self.unacked.drain(..).collect()),
-            Tags::One(tag) | Tags::UpTo(tag) => tag,
+        let position = |tag| {
+            let found = self.unacked.binary_search_by_key(&tag, |one| one.tag);
+            found.ok()
         };
-        let at = self
-            .unacked
-            .binary_search_by_key(&tag, |unacked| unacked.tag)
-            .ok()?;
-        if let Tags::UpTo(_) = tags {
-            return Some(self.unacked.drain(..=at).collect());
-        }
-        let taken = self.unacked.remove(at)?;
-        if self.unacked.is_empty() && self.unacked.capacity() > 64 {
-            self.unacked = VecDeque::new();
-        }
-        Some(Vec::from([taken]))
+        let taken = match tags {
+            Tags::UpTo(0) => self.unacked.drain(..).collect(),
+            Tags::UpTo(tag) => {
+                let at = position(tag)?;
+                self.unacked.drain(..=at).collect()
+            }
+            Tags::One(tag) => {
+                let at = position(tag)?;
+                Vec::from([self.unacked.remove(at)?])
+            }
+        };
+        release_spare(&mut self.unacked);
+        Some(taken)
     }
 
     pub(crate) const fn transaction(&mut self) -> Option<&mut Transaction> {

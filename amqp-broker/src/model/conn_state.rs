@@ -1,6 +1,7 @@
 //! The state of a connection.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
     string::String,
 };
@@ -22,8 +23,9 @@ pub(crate) struct ConnState {
     pub(crate) external_user: Option<String>,
     /// The virtual host; empty before it is open.
     pub(crate) vhost: String,
-    /// The channels, by number.
-    pub(crate) channels: BTreeMap<u16, Channel>,
+    /// The channels, by number. Boxed, because a node of the map has room for eleven, and most
+    /// connections have one.
+    pub(crate) channels: BTreeMap<u16, Box<Channel>>,
     /// The exclusive queues, which are deleted with the connection.
     pub(crate) exclusive: BTreeSet<QueueKey>,
     /// The input that was received while reading was paused, including a partial frame at its end.
@@ -70,7 +72,7 @@ impl ConnState {
     /// Returns a channel: `Some` if it has not ended.
     pub(crate) fn channel(&mut self, id: ChannelId) -> Option<&mut Channel> {
         let channel = self.channels.get_mut(&id.number())?;
-        (channel.id == id).then_some(channel)
+        (channel.id == id).then_some(&mut **channel)
     }
 
     /// Returns whether the connection is read from.

@@ -45,9 +45,9 @@ impl Drop for Reservation {
     }
 }
 
-/// The approximate cost of a message in addition to its body and properties, in bytes: its fields,
-/// and its entry in a queue.
-const OVERHEAD: usize = 256;
+/// The cost of a message in addition to its body, properties and names, in bytes: its fields, and its
+/// entry in a queue that has just doubled its capacity.
+const OVERHEAD: usize = 384;
 
 /// A message, shared by its queues.
 #[derive(Debug)]
@@ -81,6 +81,14 @@ pub(crate) struct Envelope {
     pub(crate) persistent: bool,
 }
 
+impl Envelope {
+    /// Returns the length of the names, in bytes.
+    fn len(&self) -> usize {
+        let more_keys: usize = self.more_keys.iter().map(String::len).sum();
+        self.exchange.len() + self.routing_key.len() + more_keys
+    }
+}
+
 impl Message {
     pub(crate) fn new(
         envelope: Envelope,
@@ -88,7 +96,8 @@ impl Message {
         body: Body,
         memory: &MemoryMeter,
     ) -> Arc<Self> {
-        let reservation = memory.reserve(OVERHEAD + properties.as_bytes().len() + body.len());
+        let content = properties.as_bytes().len() + body.len();
+        let reservation = memory.reserve(OVERHEAD + content + envelope.len());
         Arc::new(Self {
             exchange: envelope.exchange,
             routing_key: envelope.routing_key,

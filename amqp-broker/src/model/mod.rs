@@ -11,6 +11,7 @@ pub(crate) mod exchange;
 pub(crate) mod headers;
 pub(crate) mod message;
 pub(crate) mod queue;
+pub(crate) mod spare;
 pub(crate) mod stream;
 pub(crate) mod topic;
 pub(crate) mod vhost;

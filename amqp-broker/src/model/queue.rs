@@ -16,6 +16,7 @@ use amqp_core::{
 use super::{
     arguments::{Overflow, QueueArguments, QueueKind},
     message::Message,
+    spare::{pop_front, release_spare},
 };
 use crate::{
     durable::Place,
@@ -289,7 +290,7 @@ impl Queue {
     /// Removes the first message.
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         let mut level = self.levels.first_entry()?;
-        let entry = level.get_mut().pop_front()?;
+        let entry = pop_front(level.get_mut())?;
         if level.get().is_empty() {
             level.remove();
         }
@@ -312,6 +313,7 @@ impl Queue {
             while gone.len() < max && level.get().front().is_some_and(is_due) {
                 gone.extend(level.get_mut().pop_front());
             }
+            release_spare(level.get_mut());
             if !level.get().is_empty() {
                 break;
             }

@@ -25,12 +25,8 @@ const CLOSE: MethodId = channel::Close::ID;
 const CLOSE_OK: MethodId = channel::CloseOk::ID;
 const COMMIT_OK: MethodId = tx::CommitOk::ID;
 
-/// The size of the blocks that small pieces are copied into, in bytes: the maximum memory that a
-/// small piece keeps alive.
-const ARENA_BLOCK: usize = 8192;
-
-/// The smallest copy, in bytes, that gets an allocation of its own.
-const ARENA_MAX: usize = 1024;
+/// The part of a block that a copy in it may take. A larger one gets an allocation of its own.
+const ARENA_PART: usize = 8;
 
 impl<R: Role> Machine<R> {
     /// Consumes all complete frames at the front of `input`.
@@ -294,11 +290,11 @@ impl<R: Role> Machine<R> {
         if piece.is_empty() {
             return Bytes::new();
         }
-        if piece.len() >= ARENA_MAX {
+        if piece.len() >= R::ARENA_BLOCK / ARENA_PART {
             return Bytes::copy_from_slice(piece);
         }
         if self.arena.capacity() - self.arena.len() < piece.len() {
-            self.arena = BytesMut::with_capacity(ARENA_BLOCK);
+            self.arena = BytesMut::with_capacity(R::ARENA_BLOCK);
         }
         self.arena.extend_from_slice(piece);
         self.arena.split().freeze()

@@ -39,6 +39,10 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// open.
     const FORGIVES_ENDED: bool = true;
 
+    /// The size of the blocks that small pieces of content are copied into, in bytes: the maximum
+    /// memory that a small piece keeps alive.
+    const ARENA_BLOCK: usize = 8192;
+
     /// The number of bytes by which an incoming frame may exceed the frame limit.
     fn frame_slack(&self) -> u32 {
         0

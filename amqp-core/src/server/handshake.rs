@@ -234,11 +234,11 @@ impl Machine<Server> {
     }
 
     fn start(&mut self, (version_major, version_minor): (u8, u8)) {
-        let config = &self.role.config;
+        let config = &mut self.role.config;
         let start = connection::Start {
             version_major,
             version_minor,
-            server_properties: config.properties.clone(),
+            server_properties: core::mem::take(&mut config.properties),
             mechanisms: LongStr::from(config.mechanisms.as_str()),
             locales: LongStr::from(config.locales.as_str()),
         };

@@ -26,6 +26,9 @@ impl Role for Server {
 
     const FORGIVES_ENDED: bool = false;
 
+    // A broker keeps some messages and drops others: a message of a few bytes may keep a block.
+    const ARENA_BLOCK: usize = 1024;
+
     fn frame_slack(&self) -> u32 {
         self.tolerance.frame_slack
     }

@@ -46,6 +46,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// The bytes that this thread has allocated and not given back. Bytes that another thread gives back
+/// do not count.
+pub fn held() -> usize {
+    HELD.with(Cell::get).0.max(0).cast_unsigned()
+}
+
 /// The result of a function, and the most bytes by which the memory held by this thread grew while
 /// it ran. A block that grows counts with its old and its new size while it is moved.
 pub fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
