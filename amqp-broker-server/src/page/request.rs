@@ -1,6 +1,9 @@
 //! Requests of a browser: the paths that exist, and the hosts that are accepted.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use hyper::{HeaderMap, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
@@ -23,15 +26,41 @@ impl Hosts {
         }
     }
 
-    /// Returns whether the value of the header `Host` is accepted, with any port.
-    fn accept(&self, value: &str) -> bool {
-        let host = match value.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => value.split(':').next().unwrap_or_default(),
-        };
+    /// Returns whether a host is accepted.
+    fn accept(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         host == "localhost" || host == self.bound || host.parse::<IpAddr>().is_ok()
     }
+}
+
+/// The host that a request names: that of its URI, which precedes that of the header `Host` (section
+/// 3.2.2 of RFC 9112). The header is required, once and valid, in any case (section 3.2).
+fn named<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    let mut values = headers.get_all(header::HOST).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    let host = without_port(value.to_str().ok()?)?;
+    match uri.authority() {
+        Some(authority) => without_port(authority.as_str()),
+        None => Some(host),
+    }
+}
+
+/// The host of an authority, without the brackets of an IPv6 address.
+fn without_port(authority: &str) -> Option<&str> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']')?;
+            host.parse::<Ipv6Addr>().ok()?;
+            let port = rest.strip_prefix(':');
+            (host, port.or_else(|| rest.is_empty().then_some(""))?)
+        }
+        None => authority.split_once(':').unwrap_or((authority, "")),
+    };
+    port.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some(host)
 }
 
 /// A request for something that may exist.
@@ -77,10 +106,8 @@ pub(crate) fn parse(
     headers: &HeaderMap,
     hosts: &Hosts,
 ) -> Result<Wanted, StatusCode> {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    if !host.is_some_and(|host| hosts.accept(host)) {
+    let host = named(uri, headers).ok_or(StatusCode::BAD_REQUEST)?;
+    if !hosts.accept(host) {
         return Err(StatusCode::MISDIRECTED_REQUEST);
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -149,8 +176,14 @@ mod tests {
     }
 
     fn request(method: Method, path: &str, host: &str) -> Result<Wanted, StatusCode> {
+        request_with(method, path, &[host])
+    }
+
+    fn request_with(method: Method, path: &str, named: &[&str]) -> Result<Wanted, StatusCode> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
+        for host in named {
+            headers.append(header::HOST, host.parse().unwrap());
+        }
         parse(
             &method,
             &path.parse().unwrap(),
@@ -227,6 +260,28 @@ mod tests {
         ] {
             let refused = request(Method::GET, "/", host);
             assert_eq!(refused, Err(StatusCode::MISDIRECTED_REQUEST), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let both = ["localhost", "evil.example"];
+        for named in [&both[..], &["localhost", "localhost"], &[]] {
+            let refused = request_with(Method::GET, "/", named);
+            assert_eq!(refused, Err(StatusCode::BAD_REQUEST), "{named:?}");
+        }
+        for host in ["[::1", "[::1]x", "[localhost]", "localhost:x", "::1"] {
+            let refused = request(Method::GET, "/", host);
+            assert_eq!(refused, Err(StatusCode::BAD_REQUEST), "{host}");
+        }
+        let misdirected = Err(StatusCode::MISDIRECTED_REQUEST);
+        for (uri, host, expected) in [
+            ("http://[::1]:80/", "evil.example", Ok(Wanted::Html)),
+            ("http://evil.example/", "localhost", misdirected.clone()),
+            ("http://localhost@evil.example/", "localhost", misdirected),
+            ("http://localhost/", "[::1", Err(StatusCode::BAD_REQUEST)),
+        ] {
+            assert_eq!(request(Method::GET, uri, host), expected, "{uri}");
         }
     }
 
