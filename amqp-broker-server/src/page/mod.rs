@@ -27,8 +27,9 @@ use crate::{
 /// The maximum number of connections of browsers; a further one waits.
 const CONNECTIONS: usize = 32;
 
-/// The maximum time for the head of a request, and between two requests.
-const REQUEST: Duration = Duration::from_secs(10);
+/// The maximum time for the head of a request, and between two requests. Short, because silent
+/// connections keep others waiting for as long.
+const REQUEST: Duration = Duration::from_secs(2);
 
 /// The maximum time of a connection. A browser then makes another one.
 const CONNECTION: Duration = Duration::from_secs(60);
