@@ -140,7 +140,8 @@ impl<R: Runtime> LocalBroker<R> {
     /// Lets all connections and all clocks of the broker stand still, as `SIGSTOP` does with a
     /// process: nothing is read or written, and connections are accepted but not served. Clients
     /// with [heartbeats](https://www.rabbitmq.com/docs/heartbeats) give it up.
-    /// [`with`](Self::with) and [`inspect`](Self::inspect) go on.
+    /// [`with`](Self::with) and [`inspect`](Self::inspect) go on. Dropping the last clone ends the
+    /// pause.
     pub fn pause(&self) {
         self.shared.pause();
     }

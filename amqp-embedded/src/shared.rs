@@ -36,7 +36,35 @@ const BYTES_PER_POLL: usize = 64 << 10;
 /// All clones are the same broker. It is dropped with the last clone and the last connection.
 /// Adapters add sockets and clocks; all these clocks must show the same time.
 #[derive(Clone, Debug)]
-pub struct SharedBroker(pub(crate) Arc<Owner>);
+pub struct SharedBroker(pub(crate) Arc<Clones>);
+
+/// The clones of a broker, without its connections. Only a clone can end a pause, so that dropping
+/// the last one does: a driver that stands still would own the broker for ever.
+#[derive(Debug)]
+pub(crate) struct Clones {
+    pub(crate) owner: Arc<Owner>,
+}
+
+impl Clones {
+    fn of(owner: Owner) -> Arc<Self> {
+        let owner = Arc::new(owner);
+        Arc::new(Self { owner })
+    }
+}
+
+impl Deref for Clones {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.owner
+    }
+}
+
+impl Drop for Clones {
+    fn drop(&mut self) {
+        self.set_paused(false);
+    }
+}
 
 /// The owner of a broker: its clones and its connections, but not the tasks that serve it.
 #[derive(Debug)]
@@ -237,7 +265,7 @@ impl SharedBroker {
     /// Shares a broker.
     #[must_use]
     pub fn new(broker: Broker) -> Self {
-        Self(Arc::new(Owner {
+        Self(Clones::of(Owner {
             shared: Arc::new(Shared::new(broker)),
             #[cfg(feature = "store")]
             store: None,
@@ -247,7 +275,7 @@ impl SharedBroker {
     /// Shares a broker that has a store, which is ended with the owner.
     #[cfg(feature = "store")]
     pub(crate) fn with_store(shared: Arc<Shared>, store: crate::store::StoreGuard) -> Self {
-        Self(Arc::new(Owner {
+        Self(Clones::of(Owner {
             shared,
             store: Some(store),
         }))
@@ -293,7 +321,7 @@ impl SharedBroker {
             Ok::<_, AcceptError>(key)
         })?;
         let endpoint = BrokerEndpoint {
-            shared: Arc::clone(&self.0),
+            shared: Arc::clone(&self.0.owner),
             key,
             wire: Arc::clone(&wire),
         };
@@ -316,13 +344,14 @@ impl SharedBroker {
         }
         state.timekeeper_running = true;
         Some(Timekeeper {
-            shared: Arc::downgrade(&self.0),
+            shared: Arc::downgrade(&self.0.owner),
             clock,
         })
     }
 
     /// Lets all drivers and the [`Timekeeper`] stand still, as `SIGSTOP` does with a process: nothing
-    /// is read or written, and no deadline is handled. [`with`](Self::with) goes on.
+    /// is read or written, and no deadline is handled. [`with`](Self::with) goes on. Dropping the last
+    /// clone ends it.
     pub fn pause(&self) {
         self.0.set_paused(true);
     }

@@ -58,7 +58,7 @@ impl SharedBroker {
 
     /// As [`until`](Self::until), with the state around the broker.
     pub(crate) async fn watch(&self, mut condition: impl FnMut(&SharedState) -> bool) {
-        let watch = Watch::new(&self.0);
+        let watch = Watch::new(&self.0.owner);
         poll_fn(|cx| {
             let waker = cx.waker().clone();
             let mut state = watch.owner.lock();
