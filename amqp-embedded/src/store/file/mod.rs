@@ -1,12 +1,15 @@
 //! The file: tables of changes, by the entities that they are about.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt, fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
-use amqp_broker::{BindingTarget, Change};
+use amqp_broker::{BindingTarget, Change, DurableBinding};
 use bytes::BytesMut;
 use redb::{
     Database, DatabaseError, ReadableTable, StorageError, Table, TableDefinition, TableError,
@@ -32,13 +35,21 @@ type MessageKey = (u64, u64);
 /// A virtual host, a kind of settings in it, and a name of that kind.
 type SettingKey = (&'static str, &'static str, &'static str);
 
+/// A virtual host, the source of a binding in it, and its record.
+type BindingKey = (&'static str, &'static str, Bytes);
+
+/// A virtual host, the kind and the name of the destination of a binding in it, and its record.
+type DestinationKey = (&'static str, u8, &'static str, Bytes);
+
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 /// `ExchangeDeclared`, by virtual host and name.
 const EXCHANGES: TableDefinition<'_, (&str, &str), Bytes> = TableDefinition::new("exchanges");
 /// `QueueDeclared`, by number.
 const QUEUES: TableDefinition<'_, u64, Bytes> = TableDefinition::new("queues");
-/// `Bound`, which is the key.
-const BINDINGS: TableDefinition<'_, Bytes, ()> = TableDefinition::new("bindings");
+/// `Bound`, which is in the key, by virtual host and source.
+const BINDINGS: TableDefinition<'_, BindingKey, ()> = TableDefinition::new("bindings");
+/// The records of `bindings`, by virtual host and destination.
+const DESTINATIONS: TableDefinition<'_, DestinationKey, ()> = TableDefinition::new("destinations");
 /// `Enqueued`.
 const MESSAGES: TableDefinition<'_, MessageKey, Bytes> = TableDefinition::new("messages");
 /// The last `Delivered` or `Requeued` of a message.
@@ -145,7 +156,7 @@ impl StoreFile {
             records.push(entry?.1.value().to_vec());
         }
         for entry in read.open_table(BINDINGS)?.iter()? {
-            records.push(entry?.0.value().to_vec());
+            records.push(entry?.0.value().2.to_vec());
         }
         for table in [MESSAGES, STATES, SEGMENTS, APPENDED] {
             for entry in read.open_table(table)?.iter()? {
@@ -241,7 +252,8 @@ struct Tables<'a> {
     about: Table<'a, &'static str, u64>,
     exchanges: Table<'a, (&'static str, &'static str), Bytes>,
     queues: Table<'a, u64, Bytes>,
-    bindings: Table<'a, Bytes, ()>,
+    bindings: Table<'a, BindingKey, ()>,
+    destinations: Table<'a, DestinationKey, ()>,
     messages: Table<'a, MessageKey, Bytes>,
     states: Table<'a, MessageKey, Bytes>,
     segments: Table<'a, MessageKey, Bytes>,
@@ -260,6 +272,7 @@ impl<'a> Tables<'a> {
             exchanges: write.open_table(EXCHANGES)?,
             queues: write.open_table(QUEUES)?,
             bindings: write.open_table(BINDINGS)?,
+            destinations: write.open_table(DESTINATIONS)?,
             messages: write.open_table(MESSAGES)?,
             states: write.open_table(STATES)?,
             segments: write.open_table(SEGMENTS)?,
@@ -280,18 +293,23 @@ impl<'a> Tables<'a> {
             }
             Change::ExchangeDeleted { vhost, name } => {
                 self.exchanges.remove((vhost.as_str(), name.as_str()))?;
-                self.unbind(vhost, name, &BindingTarget::Exchange(name.clone()))?;
+                self.unbind_source(vhost, name)?;
+                self.unbind_destination(vhost, &BindingTarget::Exchange(name.clone()))?;
             }
             Change::QueueDeclared(queue) => {
                 self.queues.insert(queue.number, &*encoded(change))?;
             }
             Change::QueueDeleted { queue } => self.delete_queue(*queue)?,
-            Change::Bound(_) => {
-                self.bindings.insert(&*encoded(change), ())?;
+            Change::Bound(binding) => {
+                let bytes = encoded(change);
+                self.bindings.insert(binding_key(binding, &bytes), ())?;
+                let key = destination_key(binding, &bytes);
+                self.destinations.insert(key, ())?;
             }
             Change::Unbound(binding) => {
-                let bound = encoded(&Change::Bound(binding.clone()));
-                self.bindings.remove(&*bound)?;
+                let bytes = encoded(&Change::Bound(binding.clone()));
+                self.bindings.remove(binding_key(binding, &bytes))?;
+                self.destinations.remove(destination_key(binding, &bytes))?;
             }
             Change::Enqueued(message) => {
                 let key = (message.queue, message.number);
@@ -327,8 +345,10 @@ impl<'a> Tables<'a> {
             }
             Change::VhostDeleted { name } => {
                 self.vhosts.remove(name.as_str())?;
-                self.policies.retain(|(vhost, ..), _| vhost != name)?;
-                self.parameters.retain(|(vhost, ..), _| vhost != name)?;
+                let behind = successor(name);
+                let settings = (name.as_str(), "", "")..(behind.as_str(), "", "");
+                self.policies.retain_in(settings.clone(), |_, _| false)?;
+                self.parameters.retain_in(settings, |_, _| false)?;
             }
             Change::PolicySet {
                 vhost,
@@ -370,27 +390,70 @@ impl<'a> Tables<'a> {
         self.segments.retain_in(all.clone(), |_, _| false)?;
         self.appended.retain_in(all, |_, _| false)?;
         if let Some(Ok(Change::QueueDeclared(queue))) = declared {
-            // The default exchange has no stored bindings.
-            self.unbind(&queue.vhost, "", &BindingTarget::Queue(queue.name))?;
+            self.unbind_destination(&queue.vhost, &BindingTarget::Queue(queue.name))?;
         }
         Ok(())
     }
 
-    /// Removes the bindings from an exchange, and those to a destination.
-    fn unbind(
+    /// Removes the bindings from an exchange.
+    fn unbind_source(&mut self, vhost: &str, source: &str) -> Result<(), StorageError> {
+        let behind = successor(source);
+        let from: (&str, &str, &[u8]) = (vhost, source, &[]);
+        let all = from..(vhost, behind.as_str(), &[]);
+        for entry in self.bindings.extract_from_if(all, |_, ()| true)? {
+            let (key, _) = entry?;
+            let (.., record) = key.value();
+            if let Ok(Change::Bound(binding)) = Change::decode(record) {
+                self.destinations
+                    .remove(destination_key(&binding, record))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the bindings to a queue or exchange.
+    fn unbind_destination(
         &mut self,
         vhost: &str,
-        source: &str,
         destination: &BindingTarget,
     ) -> Result<(), StorageError> {
-        self.bindings.retain(|record, ()| {
-            let Ok(Change::Bound(binding)) = Change::decode(record) else {
-                return true;
-            };
-            let gone = binding.source == *source || binding.destination == *destination;
-            !(gone && binding.vhost == vhost)
-        })
+        let (kind, name) = kind_and_name(destination);
+        let behind = successor(name);
+        let from: (&str, u8, &str, &[u8]) = (vhost, kind, name, &[]);
+        let all = from..(vhost, kind, behind.as_str(), &[]);
+        for entry in self.destinations.extract_from_if(all, |_, ()| true)? {
+            let (key, _) = entry?;
+            let (.., record) = key.value();
+            if let Ok(Change::Bound(binding)) = Change::decode(record) {
+                self.bindings.remove(binding_key(&binding, record))?;
+            }
+        }
+        Ok(())
     }
+}
+
+fn binding_key<'a>(binding: &'a DurableBinding, record: &'a [u8]) -> (&'a str, &'a str, &'a [u8]) {
+    (&binding.vhost, &binding.source, record)
+}
+
+fn destination_key<'a>(
+    binding: &'a DurableBinding,
+    record: &'a [u8],
+) -> (&'a str, u8, &'a str, &'a [u8]) {
+    let (kind, name) = kind_and_name(&binding.destination);
+    (&binding.vhost, kind, name, record)
+}
+
+fn kind_and_name(destination: &BindingTarget) -> (u8, &str) {
+    match destination {
+        BindingTarget::Queue(name) => (0, name),
+        BindingTarget::Exchange(name) => (1, name),
+    }
+}
+
+/// The first text behind `text`.
+fn successor(text: &str) -> String {
+    format!("{text}\0")
 }
 
 fn encoded(change: &Change) -> Vec<u8> {
