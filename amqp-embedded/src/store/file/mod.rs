@@ -101,13 +101,16 @@ impl StoreFile {
             path: path.into(),
             database,
         };
-        let found = file.begin().map_err(|error| failed(path, error))?;
-        if found != FORMAT {
-            return Err(StoreError::Format {
-                path: path.into(),
-                found,
-                known: FORMAT,
-            });
+        match file.format().map_err(|error| failed(path, error))? {
+            Some(FORMAT) => {}
+            Some(found) => {
+                return Err(StoreError::Format {
+                    path: path.into(),
+                    found,
+                    known: FORMAT,
+                });
+            }
+            None => file.begin().map_err(|error| failed(path, error))?,
         }
         let records = file.records().map_err(|error| failed(path, error))?;
         let changes = records.iter().map(|record| Change::decode(record));
@@ -120,19 +123,28 @@ impl StoreFile {
         Ok((file, changes))
     }
 
-    /// Creates the tables of a new file. Returns the format of the file.
-    fn begin(&self) -> Result<u64, Problem> {
-        let write = self.database.begin_write()?;
-        let format = {
-            let mut tables = Tables::open(&write)?;
-            let format = tables.about.get(FORMAT_KEY)?.map(|found| found.value());
-            if format.is_none() {
-                tables.about.insert(FORMAT_KEY, FORMAT)?;
-            }
-            format.unwrap_or(FORMAT)
+    /// Reads the format of the file. `Some` unless the file is new: without tables.
+    fn format(&self) -> Result<Option<u64>, Problem> {
+        let read = self.database.begin_read()?;
+        let is_new =
+            read.list_tables()?.next().is_none() && read.list_multimap_tables()?.next().is_none();
+        if is_new {
+            return Ok(None);
+        }
+        let format = match read.open_table(ABOUT) {
+            Err(TableError::TableDoesNotExist(_) | TableError::TableTypeMismatch { .. }) => None,
+            about => about?.get(FORMAT_KEY)?.map(|format| format.value()),
         };
+        let foreign = || Problem("it is no store, but a database of another program".into());
+        format.map(Some).ok_or_else(foreign)
+    }
+
+    /// Creates the tables of a new file.
+    fn begin(&self) -> Result<(), Problem> {
+        let write = self.database.begin_write()?;
+        Tables::open(&write)?.about.insert(FORMAT_KEY, FORMAT)?;
         write.commit()?;
-        Ok(format)
+        Ok(())
     }
 
     /// Reads all changes, in an order in which each follows those that it depends on.

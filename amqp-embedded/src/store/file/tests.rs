@@ -11,6 +11,7 @@ use amqp_tokio::{
     LocalBroker,
     protocol::{exchange, queue},
 };
+use redb::{MultimapTableDefinition, TableHandle as _};
 
 use super::*;
 
@@ -119,5 +120,60 @@ fn bindings_are_removed_with_either_end() -> Outcome {
     assert_eq!(left()?, ">01 a\\0>01 b>01 b>10");
     file.write(&[Change::Unbound(binding.clone())])?;
     assert_eq!(left()?, ">01 a\\0>01 b>01");
+    Ok(())
+}
+
+/// The names of the tables of a file of redb.
+fn table_names(path: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+    let read = Database::open(path)?.begin_read()?;
+    let names = read.list_tables()?.map(|table| table.name().to_owned());
+    Ok(names.collect())
+}
+
+#[test]
+fn a_database_of_another_program_is_refused_as_it_is() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("other");
+    let texts = TableDefinition::<&str, &str>::new("texts");
+    let other_about = TableDefinition::<&str, &str>::new("about");
+    for table in [texts, other_about] {
+        let other = Database::create(&path)?;
+        let write = other.begin_write()?;
+        write.open_table(table)?.insert("a", "b")?;
+        write.commit()?;
+        drop(other);
+        let names = table_names(&path)?;
+        let error = StoreFile::open(&path).err().ok_or("it is a store")?;
+        assert!(matches!(error, StoreError::File { .. }), "{error}");
+        assert_eq!(table_names(&path)?, names);
+    }
+    // A table of any kind.
+    let path = folder.path().join("multimap");
+    let other = Database::create(&path)?;
+    let write = other.begin_write()?;
+    write.open_multimap_table(MultimapTableDefinition::<u64, u64>::new("numbers"))?;
+    write.commit()?;
+    drop(other);
+    let error = StoreFile::open(&path).err().ok_or("it is a store")?;
+    assert!(error.to_string().contains("no store"), "{error}");
+    assert!(table_names(&path)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_file_of_a_later_format_is_refused_as_it_is() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("broker");
+    let later = Database::create(&path)?;
+    let write = later.begin_write()?;
+    write.open_table(ABOUT)?.insert(FORMAT_KEY, FORMAT + 1)?;
+    write.commit()?;
+    drop(later);
+    let error = StoreFile::open(&path).err().ok_or("it is opened")?;
+    let StoreError::Format { found, known, .. } = error else {
+        return Err(error.into());
+    };
+    assert_eq!((found, known), (FORMAT + 1, FORMAT));
+    assert_eq!(table_names(&path)?, ["about"]);
     Ok(())
 }
