@@ -167,7 +167,8 @@ impl Client {
     /// The time until [`on_readable`](Self::on_readable) must be called. `Some` if a deadline is
     /// set or work is ready. It may change with any call. It is zero also if untaken results have
     /// arrived after the last `on_readable`, for instance those of a command that fails without the
-    /// server.
+    /// server. After the close it is `Some` for a second at most, until the end of the server's
+    /// stream.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
         if self.needs_write() || self.results.borrow().has_untaken_after(self.seen) {

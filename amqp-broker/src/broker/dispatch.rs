@@ -373,12 +373,7 @@ impl Broker {
 
     /// Removes a consumer from its queue, and deletes an `auto-delete` queue with its last consumer
     /// (<https://www.rabbitmq.com/docs/queues>).
-    pub(crate) fn remove_consumer(
-        &mut self,
-        queue: QueueKey,
-        consumer: ConsumerKey,
-        by: RemovedBy,
-    ) {
+    pub(crate) fn remove_consumer(&mut self, queue: QueueKey, consumer: ConsumerKey) {
         let Some(found) = self.queues.get_mut(&queue) else {
             return;
         };
@@ -390,23 +385,10 @@ impl Broker {
             return;
         }
         found.used = self.now;
-        let is_classic = found.arguments.kind == QueueKind::Classic;
-        if by == RemovedBy::Cancel && is_classic {
-            // A classic queue of RabbitMQ serves the next single active consumer not before its next
-            // event: see the kept program of seed 30948.
-            self.set_deadline(queue);
-        } else {
-            // Another consumer may be the single active one now.
-            self.schedule(queue);
-        }
+        // Another consumer may be the single active one now. A classic queue of RabbitMQ 3.10 lets it
+        // wait for the next message after a cancel, and delivers that one before older ones.
+        self.schedule(queue);
     }
-}
-
-/// The cause of the removal of a consumer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RemovedBy {
-    Cancel,
-    ChannelEnd,
 }
 
 /// Returns whether a consumer can take a delivery now: its channel is open and not paused, and

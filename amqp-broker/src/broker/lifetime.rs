@@ -8,7 +8,7 @@ use amqp_core::{
 };
 use bytes::BytesMut;
 
-use super::{Broker, dispatch::RemovedBy};
+use super::Broker;
 use crate::{
     keys::{ChannelKey, ConnectionKey, QueueKey},
     model::channel::{Channel, Mode, Settle, Subscription, Unacked},
@@ -74,7 +74,7 @@ impl Broker {
         }
         for subscription in channel.consumers.values() {
             if let Subscription::Queue { queue, key } = *subscription {
-                self.remove_consumer(queue, key, RemovedBy::ChannelEnd);
+                self.remove_consumer(queue, key);
             }
         }
         for delivery in &unsettled {

@@ -10,7 +10,7 @@ use super::queue::{REPLIES, count};
 use crate::{
     broker::{
         Broker,
-        dispatch::{RemovedBy, delivery_count, send_message},
+        dispatch::{delivery_count, send_message},
     },
     keys::{ChannelKey, ConsumerKey, QueueKey},
     model::{
@@ -223,7 +223,7 @@ impl Broker {
         };
         self.reply(at, cancel.no_wait, &cancelled);
         if let Some(Subscription::Queue { queue, key }) = subscription {
-            self.remove_consumer(queue, key, RemovedBy::Cancel);
+            self.remove_consumer(queue, key);
         }
         Ok(())
     }

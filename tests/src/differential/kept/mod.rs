@@ -11,7 +11,7 @@ use super::program::{Program, Step};
 type Steps = fn() -> Vec<Step>;
 
 /// The name of each program, the seed that it comes from, and its steps.
-const KEPT: [(&str, u64, Steps); 25] = [
+const KEPT: [(&str, u64, Steps); 24] = [
     (
         "a_transaction_finds_its_queues_at_the_commit",
         49,
@@ -81,11 +81,6 @@ const KEPT: [(&str, u64, Steps); 25] = [
         "a_message_without_time_waits_for_a_higher_priority",
         50024,
         expiry::a_message_without_time_waits_for_a_higher_priority,
-    ),
-    (
-        "a_cancel_lets_the_next_single_active_consumer_wait",
-        30948,
-        consumers::a_cancel_lets_the_next_single_active_consumer_wait,
     ),
     (
         "a_released_consumer_is_last",
