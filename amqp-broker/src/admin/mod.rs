@@ -40,6 +40,7 @@ pub struct Admin<'a> {
 impl Broker {
     /// Returns the administration of the broker.
     pub const fn admin(&mut self) -> Admin<'_> {
+        self.begin_work();
         Admin { broker: self }
     }
 }

@@ -75,6 +75,8 @@ pub struct Broker {
     rejected: VecDeque<(QueueKey, Arc<Message>)>,
     /// The number of deliveries, dead letters and turns so far.
     work: u64,
+    /// The value of `work` at which the current call leaves the rest.
+    work_end: u64,
     /// The number of turns that queues have taken.
     turn: u64,
     /// The connections that may be read from again after a pause.
@@ -168,6 +170,7 @@ impl Broker {
             restarted: Vec::new(),
             rejected: VecDeque::new(),
             work: 0,
+            work_end: SERVICE_WORK,
             turn: 0,
             resumed: VecDeque::new(),
             wakes: VecDeque::new(),
@@ -358,6 +361,7 @@ impl Broker {
     /// Advances the clock, schedules the queues with deadlines that have passed, and closes the
     /// channels with overdue acknowledgements.
     pub(crate) fn advance_clock(&mut self, now: Instant) {
+        self.begin_work();
         self.now = self.now.max(now);
         self.restart_expiry();
         while let Some(&(at, key)) = self.deadlines.first() {
@@ -371,6 +375,11 @@ impl Broker {
             self.schedule(key);
         }
         self.check_acks();
+    }
+
+    /// Begins the bounded work of a call.
+    pub(crate) const fn begin_work(&mut self) {
+        self.work_end = self.work + SERVICE_WORK;
     }
 
     /// Applies `happen` to a connection's machine, and processes the resulting events.
@@ -458,8 +467,7 @@ impl Broker {
     /// The work of a call is bounded: dead-lettering can multiply a message along a chain of
     /// exchanges. The rest is due at once, see [`poll_timeout`](Self::poll_timeout).
     pub(crate) fn service_due(&mut self) {
-        let end = self.work + SERVICE_WORK;
-        while self.work < end {
+        while self.work < self.work_end {
             if let Some((from, message)) = pop_front(&mut self.rejected) {
                 self.dead_letter(from, &message, Reason::MaxLength);
                 continue;

@@ -86,6 +86,14 @@ fn dead_letters_that_multiply_let_other_connections_run() {
         flooded
             .publish(&publish, &basic::Properties::default(), "x")
             .unwrap();
+        // Each further frame of the same input is served as well.
+        for _ in 0..300 {
+            let mut flooded = rig.client(client).channel(channel).unwrap();
+            let nowhere = basic::Publish::default().routing_key("nowhere").unwrap();
+            flooded
+                .publish(&nowhere, &basic::Properties::default(), "x")
+                .unwrap();
+        }
         let mut out = Transmit::new();
         while rig.client(client).poll_transmit(Instant::ORIGIN, &mut out) {}
         let mut input = BytesMut::new();
