@@ -5,8 +5,8 @@ use crate::policy::{Policy, PolicyKind};
 
 impl Admin<'_> {
     /// Sets a policy, in place of one of the same name. It takes effect at once: queues that are
-    /// longer than a new maximum length are cut. A message TTL concerns messages that arrive later,
-    /// as in RabbitMQ.
+    /// longer than a new maximum length are cut, by thousands of messages per call of the broker. A
+    /// message TTL concerns messages that arrive later, as in RabbitMQ.
     ///
     /// # Errors
     /// If there is no such virtual host, or a setting is invalid.

@@ -302,7 +302,8 @@ impl Broker {
     }
 
     /// Returns the time for [`handle_timeout`](Self::handle_timeout): `Some` while a message or a
-    /// queue has an expiry, a delivery is unacknowledged, or the last call has left work. Any call may change it.
+    /// queue has an expiry, a delivery is unacknowledged, or the last call has left work. Any call
+    /// may change it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         if !self.restarted.is_empty() || !self.due.is_empty() || !self.rejected.is_empty() {
