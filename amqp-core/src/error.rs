@@ -78,6 +78,10 @@ pub enum ApiMisuse {
     /// never made. RabbitMQ closes the channel with 406 (<https://www.rabbitmq.com/docs/confirms>).
     #[error("delivery tag {0} is not outstanding on this channel")]
     UnknownDeliveryTag(u64),
+    /// The delivery precedes the last opening of its channel: the server has requeued it
+    /// (<https://www.rabbitmq.com/docs/confirms>).
+    #[error("delivery tag {0} is from before the channel was reopened, and was requeued")]
+    StaleDeliveryTag(u64),
     /// RabbitMQ does not implement the feature, and closes the connection with 540
     /// (<https://www.rabbitmq.com/docs/specification>).
     #[error("RabbitMQ does not implement `{feature}`")]

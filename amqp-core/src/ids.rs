@@ -61,7 +61,9 @@ impl ConsumerId {
 }
 
 /// The sequence number of a delivery within its channel, from 1. Never 0, which means "all" in an
-/// acknowledgement (section 1.8.3.13 of the protocol reference).
+/// acknowledgement (section 1.8.3.13 of the protocol reference). A channel that is
+/// [reopened](crate::client::Connection::reopen_channel) goes on counting, while the server begins
+/// with 1 again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryTag(NonZeroU64);
 
@@ -72,7 +74,7 @@ impl DeliveryTag {
         NonZeroU64::new(tag).map(Self)
     }
 
-    /// Returns the value on the wire.
+    /// Returns the number: that on the wire, unless the channel was reopened.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0.get()
@@ -81,12 +83,14 @@ impl DeliveryTag {
 
 /// The sequence number of a publish within its channel, from 1, counted from the moment when the
 /// channel was put into confirm mode. The server's confirms refer to it
-/// (<https://www.rabbitmq.com/docs/confirms>).
+/// (<https://www.rabbitmq.com/docs/confirms>). A channel that is
+/// [reopened](crate::client::Connection::reopen_channel) goes on counting, while the server begins
+/// with 1 again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublishSeq(pub(crate) u64);
 
 impl PublishSeq {
-    /// Returns the value on the wire.
+    /// Returns the number: that on the wire, unless the channel was reopened.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0

@@ -6,7 +6,6 @@ use super::{
     Client, Event,
     channel_state::{Mode, Pending},
     checks,
-    confirms::Confirms,
     consumers::Cancelling,
     reply_to::REPLY_TO,
 };
@@ -166,6 +165,29 @@ impl<'a> ChannelMut<'a> {
     /// As [`call`](Self::call); also when the tag is in use on this channel.
     pub fn consume(
         &mut self,
+        consume: basic::Consume,
+    ) -> Result<(ConsumerId, ShortStr, RequestId), ApiMisuse> {
+        self.start_consumer(None, consume)
+    }
+
+    /// Starts a consumer of an earlier opening of the channel again, under its number: see
+    /// [`reopen_channel`](super::Connection::reopen_channel). The request's reply is
+    /// `basic.consume-ok`. The tag is left to [`consume`](Self::consume) if it is empty.
+    ///
+    /// # Errors
+    /// As [`consume`](Self::consume).
+    pub fn resume_consumer(
+        &mut self,
+        consumer: ConsumerId,
+        consume: basic::Consume,
+    ) -> Result<RequestId, ApiMisuse> {
+        let (_, _, request) = self.start_consumer(Some(consumer), consume)?;
+        Ok(request)
+    }
+
+    fn start_consumer(
+        &mut self,
+        resumed: Option<ConsumerId>,
         mut consume: basic::Consume,
     ) -> Result<(ConsumerId, ShortStr, RequestId), ApiMisuse> {
         self.check(&consume)?;
@@ -179,7 +201,10 @@ impl<'a> ChannelMut<'a> {
             return Err(ApiMisuse::DuplicateConsumerTag(tag));
         }
         output.put_request(&mut channel.backlog, self.id.number(), &consume)?;
-        let consumer = channel.role.consumers.add(
+        let consumers = &mut channel.role.consumers;
+        let consumer = resumed.unwrap_or_else(|| consumers.take_id());
+        consumers.add(
+            consumer,
             &tag,
             consume.no_ack,
             consume.queue.as_str() == REPLY_TO,
@@ -305,7 +330,7 @@ impl<'a> ChannelMut<'a> {
         let (channel, _) = self.machine.open_channel_and_output(self.id)?;
         let role = &mut channel.role;
         if !role.unacked.settle(Tags::One(tag)) {
-            return Err(ApiMisuse::UnknownDeliveryTag(tag.get()));
+            return Err(role.not_outstanding(tag));
         }
         if let Mode::Transaction { outstanding } = &mut role.mode {
             outstanding.settle(Tags::One(tag));
@@ -321,12 +346,12 @@ impl<'a> ChannelMut<'a> {
     pub fn requeue_withheld(&mut self, tag: DeliveryTag) -> Result<(), ApiMisuse> {
         let (channel, output) = self.machine.open_channel_and_output(self.id)?;
         if !channel.role.withheld.settle(Tags::One(tag)) {
-            return Err(ApiMisuse::UnknownDeliveryTag(tag.get()));
+            return Err(channel.role.not_outstanding(tag));
         }
         // Since RabbitMQ 4.3 a reject counts towards the queue's delivery limit, and a nack does
         // not.
         let nack = basic::Nack {
-            delivery_tag: tag.get(),
+            delivery_tag: channel.role.wire_tag(tag),
             multiple: false,
             requeue: true,
         };
@@ -365,13 +390,10 @@ impl<'a> ChannelMut<'a> {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn reject(&mut self, tag: DeliveryTag, requeue: Requeue) -> Result<(), ApiMisuse> {
-        self.settle(
-            Tags::One(tag),
-            &basic::Reject {
-                delivery_tag: tag.get(),
-                requeue: requeue.into(),
-            },
-        )
+        self.settle(Tags::One(tag), |(delivery_tag, _)| basic::Reject {
+            delivery_tag,
+            requeue: requeue.into(),
+        })
     }
 
     /// Asks the server to redeliver all outstanding deliveries, without a reply. Deprecated by the
@@ -437,7 +459,7 @@ impl<'a> ChannelMut<'a> {
         {
             return self.settle_around(first, last, method);
         }
-        self.settle(tags, &method(tags.to_wire()))
+        self.settle(tags, &method)
     }
 
     fn first_withheld(&self) -> Option<DeliveryTag> {
@@ -455,28 +477,35 @@ impl<'a> ChannelMut<'a> {
         let (channel, _) = self.machine.open_channel_and_output(self.id)?;
         let unacked = &channel.role.unacked;
         if !unacked.contains(last) {
-            return Err(ApiMisuse::UnknownDeliveryTag(last.get()));
+            return Err(channel.role.not_outstanding(last));
         }
         let (before, behind) = unacked.split_at(withheld, last);
         if let Some(before) = before {
-            let tags = Tags::UpTo(before);
-            self.settle(tags, &method(tags.to_wire()))?;
+            self.settle(Tags::UpTo(before), &method)?;
         }
         for tag in behind {
-            let tags = Tags::One(tag);
-            self.settle(tags, &method(tags.to_wire()))?;
+            self.settle(Tags::One(tag), &method)?;
         }
         Ok(())
     }
 
-    fn settle<M: ClientSent>(&mut self, tags: Tags, method: &M) -> Result<(), ApiMisuse> {
+    fn settle<M: ClientSent>(
+        &mut self,
+        tags: Tags,
+        method: impl Fn((u64, bool)) -> M,
+    ) -> Result<(), ApiMisuse> {
         let (channel, output) = self.machine.open_channel_and_output(self.id)?;
-        let before = channel.role.unacked.len();
-        if !channel.role.unacked.settle(tags) {
-            return Err(ApiMisuse::UnknownDeliveryTag(tags.to_wire().0));
+        let role = &mut channel.role;
+        let before = role.unacked.len();
+        if !role.unacked.settle(tags) {
+            return Err(match tags {
+                Tags::One(tag) | Tags::UpTo(tag) => role.not_outstanding(tag),
+                Tags::All => ApiMisuse::UnknownDeliveryTag(0),
+            });
         }
-        let count = before - channel.role.unacked.len();
-        output.put_method(&mut channel.backlog, self.id.number(), method)?;
+        let count = before - role.unacked.len();
+        let method = method(role.to_wire(tags));
+        output.put_method(&mut channel.backlog, self.id.number(), &method)?;
         let stats = &mut self.machine.stats;
         if M::ID == basic::Ack::ID {
             stats.acknowledged += count;
@@ -528,7 +557,7 @@ impl<'a> ChannelMut<'a> {
         let id = method.id();
         if id == confirm::Select::ID {
             if !matches!(role.mode, Mode::Confirm(_)) {
-                role.mode = Mode::Confirm(Confirms::new());
+                role.begin_confirms();
             }
         } else if id == tx::Select::ID && matches!(role.mode, Mode::Transaction { .. }) {
             // An open transaction continues.

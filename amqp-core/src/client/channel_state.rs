@@ -4,7 +4,8 @@ use alloc::collections::VecDeque;
 
 use super::{confirms::Confirms, consumers::Consumers, unacked::Unacked};
 use crate::{
-    ids::{ConsumerId, DeliveryTag, RequestId},
+    error::ApiMisuse,
+    ids::{ConsumerId, DeliveryTag, RequestId, Tags},
     method::MethodDef as _,
     method_id::MethodId,
     protocol::basic,
@@ -34,6 +35,20 @@ pub(crate) struct ClientChannel {
     pub(super) delivered: u64,
     /// The prefetch count of the last `basic.qos`.
     pub(super) prefetch: u16,
+    /// The last numbers of the earlier openings of the channel.
+    base: Numbering,
+    /// The delivery tag of the last delivery. That of the earlier opening before the first one.
+    last_delivery: u64,
+}
+
+/// The last numbers that a channel has used. A channel that is reopened goes on counting, so that
+/// no number names two deliveries, publishes or consumers of it. The server counts from 1 again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Numbering {
+    pub(super) delivery: u64,
+    pub(super) publish: u64,
+    /// The number of the next consumer.
+    pub(super) consumer: u32,
 }
 
 /// The publish mode of a channel.
@@ -78,6 +93,77 @@ impl Pending {
 }
 
 impl ClientChannel {
+    /// Goes on with the numbers of an earlier opening. Called before the channel is used.
+    pub(super) fn continue_from(&mut self, base: Numbering) {
+        self.base = base;
+        self.last_delivery = base.delivery;
+        self.consumers.continue_from(base.consumer);
+    }
+
+    /// The numbers for the next opening.
+    pub(super) fn numbering(&self) -> Numbering {
+        Numbering {
+            delivery: self.last_delivery,
+            publish: match &self.mode {
+                Mode::Confirm(confirms) => confirms.next() - 1,
+                Mode::Plain | Mode::Transaction { .. } => self.base.publish,
+            },
+            consumer: self.consumers.next(),
+        }
+    }
+
+    /// The delivery tag for a number on the wire. A number that no channel reaches by counting ends
+    /// at the highest one.
+    #[inline]
+    pub(super) const fn delivery_tag(&self, wire: u64) -> u64 {
+        self.base.delivery.saturating_add(wire)
+    }
+
+    /// The number on the wire for the tag of a delivery since the channel was opened.
+    #[inline]
+    pub(super) const fn wire_tag(&self, tag: DeliveryTag) -> u64 {
+        tag.get().saturating_sub(self.base.delivery)
+    }
+
+    /// The `delivery-tag` and `multiple` arguments for the deliveries.
+    #[inline]
+    pub(super) fn to_wire(&self, tags: Tags) -> (u64, bool) {
+        match tags {
+            Tags::One(tag) => (self.wire_tag(tag), false),
+            Tags::UpTo(tag) => (self.wire_tag(tag), true),
+            Tags::All => (0, true),
+        }
+    }
+
+    /// The error for a delivery that is not outstanding.
+    pub(super) const fn not_outstanding(&self, tag: DeliveryTag) -> ApiMisuse {
+        if tag.get() <= self.base.delivery {
+            ApiMisuse::StaleDeliveryTag(tag.get())
+        } else {
+            ApiMisuse::UnknownDeliveryTag(tag.get())
+        }
+    }
+
+    /// Records the tag of a delivery that reaches the application.
+    #[inline]
+    pub(super) const fn note_delivery(&mut self, tag: u64) {
+        self.last_delivery = tag;
+    }
+
+    /// Begins confirm mode.
+    pub(super) fn begin_confirms(&mut self) {
+        self.mode = Mode::Confirm(Confirms::after(self.base.publish));
+    }
+
+    /// The number of the publish that the server confirms; 0 stands for all.
+    #[inline]
+    pub(super) const fn publish_seq(&self, wire: u64) -> u64 {
+        match wire {
+            0 => 0,
+            wire => self.base.publish.saturating_add(wire),
+        }
+    }
+
     /// Whether the reply to the request is awaited.
     pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
         // Ascending, because request numbers only grow.

@@ -54,6 +54,9 @@ pub struct Config {
     /// of 3000 messages. Only the client's handles set it; the machine sends no `basic.qos` of its
     /// own.
     pub prefetch: Prefetch,
+    /// Whether channels that have ended can be [reopened](super::Connection::reopen_channel) with
+    /// their numbers going on. Default `false`; connections that recover set it.
+    pub resumable: bool,
     /// The bounds on memory.
     pub limits: Limits,
     /// The timeouts for the server.
@@ -120,6 +123,7 @@ impl Default for Config {
             heartbeat: None,
             checks: Checks::default(),
             prefetch: Prefetch::default(),
+            resumable: false,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -192,6 +196,13 @@ impl Config {
     #[must_use]
     pub fn prefetch(mut self, prefetch: Prefetch) -> Self {
         self.prefetch = prefetch;
+        self
+    }
+
+    /// Sets `resumable`.
+    #[must_use]
+    pub fn resumable(mut self, resumable: bool) -> Self {
+        self.resumable = resumable;
         self
     }
 

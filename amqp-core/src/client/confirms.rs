@@ -55,9 +55,10 @@ pub(crate) const BACKLOG: u64 = u64::MAX - 1;
 pub(crate) const ALL: u64 = u64::MAX;
 
 impl Confirms {
-    pub(crate) fn new() -> Self {
+    /// Begins to count after the given number.
+    pub(crate) fn after(last: u64) -> Self {
         Self {
-            first: 1,
+            first: last + 1,
             entries: VecDeque::new(),
             mandatory: Mandatory::default(),
             in_doubt: 0,
@@ -263,10 +264,7 @@ impl Confirms {
         let all = self.entries.len();
         self.runs(all, |entry| entry.position < leaves, &mut sent);
         self.runs(all, |entry| entry.position >= leaves, &mut unsent);
-        *self = Self {
-            first: self.next(),
-            ..Self::new()
-        };
+        *self = Self::after(self.next() - 1);
     }
 
     /// Passes the runs of unsettled entries that are `wanted`, among the first `count`, to `run`.

@@ -115,17 +115,33 @@ impl Consumers {
         active.count() as u64
     }
 
+    /// The number of the next consumer.
+    pub(crate) const fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// Sets the number of the next consumer.
+    pub(crate) const fn continue_from(&mut self, next: u32) {
+        self.next = next;
+    }
+
+    /// Returns the number of the next consumer, and counts it.
+    pub(crate) const fn take_id(&mut self) -> ConsumerId {
+        let id = ConsumerId(self.next);
+        self.next = self.next.wrapping_add(1);
+        id
+    }
+
     /// Adds a consumer to a tag without an active one. `announced` is `true` if a consume-ok will
     /// follow.
     pub(crate) fn add(
         &mut self,
+        id: ConsumerId,
         tag: &ShortStr,
         no_ack: bool,
         replies: bool,
         announced: bool,
-    ) -> ConsumerId {
-        let id = ConsumerId(self.next);
-        self.next = self.next.wrapping_add(1);
+    ) {
         let consumer = Consumer {
             id,
             no_ack,
@@ -138,7 +154,7 @@ impl Consumers {
         if let Some(line) = self.by_tag.get_mut(tag) {
             line.next.push_back(consumer);
             self.settle_line(tag);
-            return id;
+            return;
         }
         let unanswered = |ended: &Ended| ended.unanswered && ended.tag == *tag;
         let before = self.ended.iter().position(unanswered);
@@ -158,7 +174,6 @@ impl Consumers {
             },
         };
         self.by_tag.insert(tag.clone(), line);
-        id
     }
 
     /// Returns the consumer that deliveries with the tag belong to.

@@ -47,7 +47,7 @@ impl Machine<Client> {
     pub(super) fn on_deliver(
         &mut self,
         id: ChannelId,
-        method: basic::Deliver,
+        mut method: basic::Deliver,
         content: Content,
     ) -> Result<(), Fault> {
         let Some(channel) = self.channel_mut(id) else {
@@ -57,6 +57,8 @@ impl Machine<Client> {
         let Some(consumer) = consumer.filter(|consumer| !consumer.abandoned) else {
             return self.on_deliver_dropped(id, &method, Dropped::Unwanted);
         };
+        method.delivery_tag = channel.role.delivery_tag(method.delivery_tag);
+        channel.role.note_delivery(method.delivery_tag);
         let tag = DeliveryTag::new(method.delivery_tag).filter(|_| !consumer.no_ack);
         if let Some(tag) = tag {
             channel.role.received(tag);
@@ -90,7 +92,8 @@ impl Machine<Client> {
             Some(consumer) => !consumer.no_ack,
             None => consumers.acknowledged(&method.consumer_tag),
         };
-        let tag = DeliveryTag::new(method.delivery_tag).filter(|_| acknowledged);
+        let tag = channel.role.delivery_tag(method.delivery_tag);
+        let tag = DeliveryTag::new(tag).filter(|_| acknowledged);
         if let Some(tag) = tag {
             channel.role.received(tag);
         }
@@ -175,15 +178,18 @@ impl Machine<Client> {
     fn take_get(
         &mut self,
         id: ChannelId,
-        method: &basic::GetOk,
+        method: &mut basic::GetOk,
     ) -> Result<(Pending, Option<DeliveryTag>), Fault> {
         let Some(pending) = self.take_pending(id, basic::GetOk::ID, None) else {
             return Err(Fault::UnexpectedReply);
         };
+        let Some(channel) = self.channel_mut(id) else {
+            return Ok((pending, None));
+        };
+        method.delivery_tag = channel.role.delivery_tag(method.delivery_tag);
+        channel.role.note_delivery(method.delivery_tag);
         let tag = DeliveryTag::new(method.delivery_tag).filter(|_| !pending.no_ack);
-        if let Some(tag) = tag
-            && let Some(channel) = self.channel_mut(id)
-        {
+        if let Some(tag) = tag {
             channel.role.received(tag);
         }
         Ok((pending, tag))
@@ -192,10 +198,10 @@ impl Machine<Client> {
     pub(super) fn on_get_ok(
         &mut self,
         id: ChannelId,
-        method: basic::GetOk,
+        mut method: basic::GetOk,
         content: Content,
     ) -> Result<(), Fault> {
-        let (pending, tag) = self.take_get(id, &method)?;
+        let (pending, tag) = self.take_get(id, &mut method)?;
         if pending.abandoned {
             self.put_back(id, tag, Requeue::Yes);
         } else {
@@ -216,10 +222,10 @@ impl Machine<Client> {
     pub(super) fn on_get_ok_dropped(
         &mut self,
         id: ChannelId,
-        method: &basic::GetOk,
+        mut method: basic::GetOk,
         why: Dropped,
     ) -> Result<(), Fault> {
-        let (pending, tag) = self.take_get(id, method)?;
+        let (pending, tag) = self.take_get(id, &mut method)?;
         match why {
             Dropped::Unwanted => self.put_back(id, tag, Requeue::Yes),
             Dropped::Unreadable(fault) => {
@@ -240,13 +246,13 @@ impl Machine<Client> {
         let Some(tag) = tag else {
             return;
         };
-        let outstanding = self
-            .channel_mut(id)
-            .is_some_and(|channel| channel.role.unacked.settle(Tags::One(tag)));
-        if !outstanding {
+        let Some(channel) = self.channel_mut(id) else {
+            return;
+        };
+        if !channel.role.unacked.settle(Tags::One(tag)) {
             return;
         }
-        let delivery_tag = tag.get();
+        let delivery_tag = channel.role.wire_tag(tag);
         match requeue {
             // Since RabbitMQ 4.3 a reject counts towards the queue's delivery limit and a nack does
             // not: <https://github.com/rabbitmq/rabbitmq-server/pull/15387>.

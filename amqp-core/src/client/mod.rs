@@ -17,6 +17,7 @@ mod messages;
 mod publish;
 mod receive;
 mod reply_to;
+mod resume;
 mod returns;
 pub(crate) mod unacked;
 
@@ -28,7 +29,10 @@ pub use self::{
     config::{Checks, Config, Prefetch},
     event::{Delivery, Event, GetMessage, Outcome, Returned},
 };
-use self::{channel_state::Pending, confirm_deadlines::ConfirmDeadlines, handshake::Handshake};
+use self::{
+    channel_state::Pending, confirm_deadlines::ConfirmDeadlines, handshake::Handshake,
+    resume::Ended,
+};
 use crate::{
     connection::Side,
     error::ApiMisuse,
@@ -71,6 +75,9 @@ pub struct Client {
     pending: VecDeque<Pending>,
     /// The confirm deadlines of all channels.
     confirm_deadlines: ConfirmDeadlines,
+    /// Whether the numbers of ended channels are kept.
+    resumable: bool,
+    ended: Ended,
 }
 
 impl Side for Client {}
@@ -85,7 +92,7 @@ impl Connection {
         config.check()?;
         let (limits, timeouts) = (config.limits.clone(), config.timeouts.clone());
         let confirm_deadlines = ConfirmDeadlines::new(timeouts.confirm);
-        let checks = config.checks;
+        let (checks, resumable) = (config.checks, config.resumable);
         let role = Client {
             handshake: Handshake::new(config),
             checks,
@@ -94,6 +101,8 @@ impl Connection {
             blocked: false,
             pending: VecDeque::new(),
             confirm_deadlines,
+            resumable,
+            ended: Ended::default(),
         };
         let mut machine = Machine::new(role, limits, timeouts, now);
         machine.put_raw(&crate::frame::PROTOCOL_HEADER);

@@ -137,7 +137,7 @@ impl Role for Client {
     ) -> Result<(), Fault> {
         match method {
             Method::BasicDeliver(deliver) => machine.on_deliver_dropped(id, &deliver, why),
-            Method::BasicGetOk(get_ok) => machine.on_get_ok_dropped(id, &get_ok, why),
+            Method::BasicGetOk(get_ok) => machine.on_get_ok_dropped(id, get_ok, why),
             Method::BasicReturn(method) => {
                 machine.on_return_dropped(id, &method, why);
                 Ok(())
@@ -187,6 +187,7 @@ impl Role for Client {
     }
 
     fn on_channel_end(machine: &mut Machine<Self>, id: ChannelId, reason: &CloseReason) {
+        machine.keep_numbering(id);
         let cause = match reason.cause() {
             CloseCause::Connection(reason) => RequestError::ConnectionClosed(reason.clone()),
             _ => RequestError::ChannelClosed(reason.clone()),
@@ -284,11 +285,12 @@ impl Machine<Client> {
         let Some((channel, events)) = self.channel_and_events(id) else {
             return Ok(());
         };
+        let seq = channel.role.publish_seq(number);
         let Mode::Confirm(confirms) = &mut channel.role.mode else {
             return Err(Fault::UnknownPublish(number));
         };
         let mut count = 0;
-        confirms.settle(number, multiple, |first, last, in_doubt| {
+        confirms.settle(seq, multiple, |first, last, in_doubt| {
             count += last.get() - first.get() + 1;
             let outcome = match outcome {
                 Outcome::Acked if in_doubt => Outcome::PossiblyReturned,

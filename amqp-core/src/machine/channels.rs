@@ -62,6 +62,22 @@ enum Slot<C> {
     },
 }
 
+impl<C: Default> Slot<C> {
+    fn live(incarnation: u32, life: ChannelLife) -> Self {
+        let channel = Box::new(Channel {
+            life,
+            assembly: Assembly::default(),
+            backlog: Backlog::default(),
+            paused: false,
+            role: C::default(),
+        });
+        Self::Live {
+            incarnation,
+            channel,
+        }
+    }
+}
+
 /// The state of a channel number.
 #[derive(Debug)]
 pub(crate) enum Lookup<'a, C> {
@@ -154,36 +170,57 @@ impl<C: Default> Channels<C> {
         }
     }
 
+    /// The table of the connection that follows one with this table: no channel lives, and no
+    /// identifier is used twice.
+    pub(crate) fn after(mut ended: Self) -> Self {
+        for id in ended.ids() {
+            ended.remove(id);
+        }
+        ended
+    }
+
     /// Inserts a new channel. Returns `None` if the number is not free.
     pub(crate) fn insert(&mut self, number: u16, life: ChannelLife) -> Option<ChannelId> {
-        let slot = if number > INDEXED {
-            self.high.entry(number).or_insert(Slot::Unused)
-        } else {
-            let index = index(number)?;
-            while self.slots.len() <= index {
-                self.slots.push(Slot::Unused);
-            }
-            self.slots.get_mut(index)?
-        };
+        let high_incarnation = self.high_incarnation;
+        let slot = self.slot_for(number)?;
         let incarnation = match slot {
-            Slot::Unused if number > INDEXED => self.high_incarnation,
+            Slot::Unused if number > INDEXED => high_incarnation,
             Slot::Unused => 0,
             Slot::Free { incarnation } => incarnation.wrapping_add(1),
             Slot::Live { .. } => return None,
         };
-        *slot = Slot::Live {
-            incarnation,
-            channel: Box::new(Channel {
-                life,
-                assembly: Assembly::default(),
-                backlog: Backlog::default(),
-                paused: false,
-                role: C::default(),
-            }),
-        };
+        *slot = Slot::live(incarnation, life);
         self.live += 1;
         self.last = number;
         Some(ChannelId::new(number, incarnation))
+    }
+
+    /// Inserts a channel under the identifier of one that has ended. Returns `false` if the number
+    /// is not free, or a later channel has used it.
+    pub(crate) fn reinsert(&mut self, id: ChannelId, life: ChannelLife) -> bool {
+        let Some(slot) = self.slot_for(id.number()) else {
+            return false;
+        };
+        match slot {
+            Slot::Unused => {}
+            Slot::Free { incarnation } if *incarnation == id.incarnation() => {}
+            Slot::Free { .. } | Slot::Live { .. } => return false,
+        }
+        *slot = Slot::live(id.incarnation(), life);
+        self.live += 1;
+        true
+    }
+
+    /// The slot of a number, in a table that has room for it. `None` for 0.
+    fn slot_for(&mut self, number: u16) -> Option<&mut Slot<C>> {
+        if number > INDEXED {
+            return Some(self.high.entry(number).or_insert(Slot::Unused));
+        }
+        let index = index(number)?;
+        while self.slots.len() <= index {
+            self.slots.push(Slot::Unused);
+        }
+        self.slots.get_mut(index)
     }
 
     /// Returns the state of a channel number of an incoming frame.

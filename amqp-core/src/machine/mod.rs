@@ -12,6 +12,7 @@ mod heads;
 mod input;
 mod output;
 mod read_buffer;
+mod resume;
 mod role;
 mod room;
 mod skip;

@@ -26,6 +26,7 @@ mod policy;
 mod publishing;
 mod requests;
 mod requests_model;
+mod resumed;
 mod returns;
 mod returns_model;
 mod sampler;

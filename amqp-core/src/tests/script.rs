@@ -265,6 +265,32 @@ impl Script<client::Connection> {
         script
     }
 
+    /// The client of the next life of the connection, open.
+    pub(crate) fn resumed(self, config: client::Config) -> Self {
+        let conn = client::Connection::resume(self.conn, config, self.now).unwrap();
+        let mut script = Self::of(conn, self.now);
+        assert_eq!(script.bytes(), PROTOCOL_HEADER);
+        script.send(0, &start());
+        script.send(
+            0,
+            &connection::Tune::default()
+                .frame_max(131_072)
+                .channel_max(2047),
+        );
+        script.send(0, &connection::OpenOk);
+        assert_eq!(script.events(), [Event::Opened]);
+        script.bytes();
+        script
+    }
+
+    /// Opens a channel again.
+    pub(crate) fn reopen(&mut self, id: ChannelId) {
+        let request = self.conn.reopen_channel(id).unwrap();
+        assert_eq!(self.sent(), [method(id.number(), channel::Open)]);
+        self.send(id.number(), &channel::OpenOk);
+        assert_eq!(self.events(), [replied(id, request, channel::OpenOk)]);
+    }
+
     pub(crate) fn events(&mut self) -> Vec<Event> {
         core::iter::from_fn(|| self.conn.poll_event()).collect()
     }
