@@ -215,4 +215,8 @@ pub enum Hold {
     /// reference).
     #[error("the server has paused publishing on this channel")]
     ChannelFlow,
+    /// The connection or the channel is being recovered. Used by the layers above the state
+    /// machine.
+    #[error("the connection is being recovered")]
+    Recovering,
 }

@@ -17,31 +17,32 @@ use crate::{
 pub(super) struct Ended(BTreeMap<u16, (ChannelId, Numbering)>);
 
 impl Connection {
-    /// Creates the connection that takes the place of an ended one, on a new transport. Its request
-    /// numbers, channel identifiers and statistics go on where those of `ended` stopped, so that
-    /// none of them is ambiguous. No channel is open; [`reopen_channel`](Self::reopen_channel)
-    /// opens one of before.
+    /// Replaces an ended connection by one on a new transport, and returns the ended one. The
+    /// request numbers, channel identifiers and statistics go on, so that none of them is ambiguous.
+    /// No channel is open; [`reopen_channel`](Self::reopen_channel) opens one of before. Events that
+    /// were not polled stay with the ended connection.
     ///
     /// ```
     /// use amqp_core::{Instant, client::{Config, Connection}};
     ///
     /// let now = Instant::ORIGIN; // from a monotonic clock
     /// let config = Config::default().resumable(true);
-    /// let mut first = Connection::new(config.clone(), now)?;
-    /// first.handle_eof(now);
-    /// let second = Connection::resume(first, config, now)?;
-    /// assert!(second.close_reason().is_none());
+    /// let mut connection = Connection::new(config.clone(), now)?;
+    /// connection.handle_eof(now);
+    /// let ended = connection.resume(config, now)?;
+    /// assert!(ended.close_reason().is_some());
+    /// assert!(connection.close_reason().is_none());
     /// # Ok::<_, amqp_core::ApiMisuse>(())
     /// ```
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn resume(ended: Self, config: Config, now: Instant) -> Result<Self, ApiMisuse> {
+    pub fn resume(&mut self, config: Config, now: Instant) -> Result<Self, ApiMisuse> {
         let mut resumed = Self::new(config, now)?;
-        let mut ended = ended.0;
+        let ended = &mut self.0;
         resumed.0.role.ended = core::mem::take(&mut ended.role.ended);
         resumed.0.continue_from(ended);
-        Ok(resumed)
+        Ok(core::mem::replace(self, resumed))
     }
 
     /// Opens a channel that has ended, under the same identifier: a channel of the connection

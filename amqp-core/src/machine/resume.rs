@@ -6,9 +6,12 @@ use crate::{error::ApiMisuse, ids::ChannelId};
 impl<R: Role> Machine<R> {
     /// Goes on with the request numbers, the incarnations of channels, the clock and the statistics
     /// of an ended connection. Called before the machine is used.
-    pub(crate) fn continue_from(&mut self, ended: Self) {
+    pub(crate) fn continue_from(&mut self, ended: &mut Self) {
         self.next_request = ended.next_request;
-        self.channels = Channels::after(ended.channels);
+        self.channels = Channels::after(core::mem::replace(
+            &mut ended.channels,
+            Channels::new(R::FORGIVES_ENDED),
+        ));
         self.stats = ended.stats;
         self.advance_clock(ended.now);
     }

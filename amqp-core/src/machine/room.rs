@@ -77,7 +77,10 @@ impl<R: Role> Machine<R> {
             Hold::OutputFull => self.want_ready_room(),
             Hold::BacklogFull => self.want_backlog_room(),
             Hold::ChannelBacklogFull => self.want_channel_room(id),
-            Hold::TooManyUnconfirmed | Hold::ConnectionBlocked | Hold::ChannelFlow => {}
+            Hold::TooManyUnconfirmed
+            | Hold::ConnectionBlocked
+            | Hold::ChannelFlow
+            | Hold::Recovering => {}
         }
     }
 

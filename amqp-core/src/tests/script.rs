@@ -266,9 +266,9 @@ impl Script<client::Connection> {
     }
 
     /// The client of the next life of the connection, open.
-    pub(crate) fn resumed(self, config: client::Config) -> Self {
-        let conn = client::Connection::resume(self.conn, config, self.now).unwrap();
-        let mut script = Self::of(conn, self.now);
+    pub(crate) fn resumed(mut self, config: client::Config) -> Self {
+        self.conn.resume(config, self.now).unwrap();
+        let mut script = Self::of(self.conn, self.now);
         assert_eq!(script.bytes(), PROTOCOL_HEADER);
         script.send(0, &start());
         script.send(
