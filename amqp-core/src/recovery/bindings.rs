@@ -9,6 +9,7 @@ use core::{cmp::Ordering, fmt};
 use bytes::BytesMut;
 
 use crate::{
+    protocol::{exchange, queue},
     text::Quoted,
     wire::{Encode as _, FieldTable, ShortStr},
 };
@@ -55,6 +56,37 @@ pub struct Binding {
     pub routing_key: ShortStr,
     /// The arguments, such as those of a headers exchange.
     pub arguments: FieldTable,
+}
+
+/// The method that makes a binding.
+#[derive(Debug)]
+pub(super) enum BindMethod {
+    Queue(queue::Bind),
+    Exchange(exchange::Bind),
+}
+
+impl Binding {
+    /// The method that makes the binding.
+    pub(super) fn to_method(&self) -> BindMethod {
+        let (source, routing_key) = (self.source.clone(), self.routing_key.clone());
+        let arguments = self.arguments.clone();
+        match &self.destination {
+            Entity::Queue(name) => BindMethod::Queue(queue::Bind {
+                queue: name.clone(),
+                exchange: source,
+                routing_key,
+                no_wait: false,
+                arguments,
+            }),
+            Entity::Exchange(name) => BindMethod::Exchange(exchange::Bind {
+                destination: name.clone(),
+                source,
+                routing_key,
+                no_wait: false,
+                arguments,
+            }),
+        }
+    }
 }
 
 impl Ord for Binding {
