@@ -9,6 +9,7 @@
 //! - [`protocol`] has a struct for every method of the standard and of RabbitMQ's extensions,
 //!   generated from the specification, and the table of their rules.
 //! - [`wire`] has the data types and [`frame`] the frames, for tools that only parse a stream.
+//! - [`recovery`] restores a lost client connection with its topology.
 //! - [`sasl`] has the authentication mechanisms, [`uri`] parses AMQP URIs, and [`dial`] chooses the
 //!   address to connect to.
 //!
@@ -73,6 +74,8 @@ mod machine;
 mod method;
 mod method_id;
 pub mod protocol;
+mod random;
+pub mod recovery;
 pub mod sasl;
 pub mod server;
 mod stats;

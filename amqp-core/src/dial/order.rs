@@ -1,6 +1,7 @@
 //! The order in which addresses are tried.
 
 use super::Address;
+use crate::random::SplitMix;
 
 /// The order in which addresses are tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,24 +30,6 @@ impl Order {
 /// Fisher-Yates: each position from the back receives one of the remaining addresses.
 fn shuffle(addresses: &mut [Address], mut generator: SplitMix) {
     for last in (1..addresses.len()).rev() {
-        addresses.swap(generator.below(last + 1), last);
-    }
-}
-
-/// Sebastiano Vigna's SplitMix64: small, and good from any seed, including 0, 1 and 2.
-struct SplitMix(u64);
-
-impl SplitMix {
-    const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Returns a number below the limit. With 64 bits per number, the bias is negligible for any
-    /// list that fits into memory.
-    const fn below(&mut self, limit: usize) -> usize {
-        ((self.next() as u128 * limit as u128) >> 64) as usize
+        addresses.swap(generator.below(last as u64 + 1) as usize, last);
     }
 }

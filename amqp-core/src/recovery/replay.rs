@@ -1,0 +1,624 @@
+//! The execution of plans: pipelined, one lane per channel.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    vec::Vec,
+};
+use core::{mem, time::Duration};
+
+use super::{
+    Entity, FailureReason, GiveUp, Plan, PlanStep, Policy, RecoveryEvent, Report, Topology,
+    event::Events,
+    lane::{EntryState, Lane, Life, send},
+    policy::FailureKind,
+};
+use crate::{
+    client::Connection,
+    close::{CloseReason, RequestError},
+    error::ApiMisuse,
+    ids::{ChannelId, ConsumerId, RequestId},
+    protocol::{Method, ReplyCode},
+    time::Instant,
+    wire::ShortStr,
+};
+
+/// The maximum number of requests in flight. A broker that takes 30 ms for each, as for a quorum
+/// queue under load, answers the last one within [`Timeouts::request`](crate::Timeouts::request).
+pub(super) const WINDOW: usize = 1000;
+
+/// The delay of the next attempt to send while other output fills
+/// [`Limits::unsent_requests`](crate::Limits::unsent_requests).
+const UNSENT_DELAY: Duration = Duration::from_millis(10);
+
+/// The lane of the entities. The others have the number of their channel.
+pub(super) const ENTITIES: u16 = 0;
+
+/// The highest number of the channel of the entities: the table of channels grows with it.
+const OWN_MAX: u16 = 2047;
+
+/// The connection and the state that a replay works on.
+pub(super) struct Work<'a> {
+    pub(super) now: Instant,
+    pub(super) connection: &'a mut Connection,
+    pub(super) policy: &'a Policy,
+    pub(super) topology: &'a mut Topology,
+    /// The channels of the host, by number.
+    pub(super) channels: &'a mut BTreeMap<u16, ChannelId>,
+    pub(super) events: &'a mut Events,
+}
+
+/// The execution of plans. The lane of the entities comes first, then the others side by side.
+///
+/// A step that fails closes its channel, and the steps sent behind it were not carried out. The
+/// channel is opened again. The entities go on behind the failed step; a channel of the host begins
+/// again without it, as all its state went with it.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    pub(super) lanes: BTreeMap<u16, Lane>,
+    /// The lanes to be advanced.
+    ready: VecDeque<u16>,
+    asleep: BTreeSet<(Instant, u16)>,
+    /// The requests in flight, with their lanes.
+    requests: BTreeMap<RequestId, u16>,
+    /// The time to try again when no request could be sent and none is in flight.
+    unsent_until: Option<Instant>,
+    /// The new names of queues, by the old ones.
+    names: BTreeMap<ShortStr, ShortStr>,
+    /// The queues whose new name is not known yet.
+    pub(super) unnamed: BTreeSet<ShortStr>,
+    /// The entities that are tried again later.
+    pub(super) deferred: BTreeSet<Entity>,
+    /// The entities that are known not to exist, or not for this connection.
+    pub(super) missing: BTreeSet<Entity>,
+    /// The last request sent, and the one whose reply ends the current round trip.
+    last_sent: Option<RequestId>,
+    trip_ends: Option<RequestId>,
+    pub(super) done: usize,
+    reported: usize,
+    pub(super) report: Report,
+    /// The channels that are back, with the time when they were lost.
+    pub(super) finished: Vec<(ChannelId, Instant)>,
+    /// The reason to give up.
+    pub(super) gave_up: Option<GiveUp>,
+}
+
+/// The result of an attempt to advance a lane.
+#[derive(PartialEq, Eq)]
+enum Advance {
+    /// The lane waits for a reply or for the time, or has ended.
+    Waits,
+    /// No further request can be sent.
+    Blocked,
+}
+
+impl Replay {
+    /// Whether all plans are done.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// Whether a channel is being restored.
+    pub(super) fn restores(&self, number: u16) -> bool {
+        self.lanes.contains_key(&number)
+    }
+
+    /// Adds a plan, which begins at the time `at`. Returns the number of its steps.
+    pub(super) fn add(&mut self, plan: Plan, at: Instant, work: &mut Work<'_>) -> usize {
+        if self.is_idle() {
+            *self = Self::default();
+        }
+        for step in plan.steps {
+            let key = step.channel().unwrap_or(ENTITIES);
+            let channel = work.channels.get(&key).copied();
+            if key != ENTITIES && channel.is_none() {
+                continue; // a topology of another process
+            }
+            self.report.steps += 1;
+            let lane = self.lanes.entry(key);
+            let lane = lane.or_insert_with(|| Lane::new(channel, work.now));
+            if let PlanStep::DeclareQueue {
+                declare,
+                server_named: true,
+            } = &step
+            {
+                self.unnamed.insert(declare.queue.clone());
+            }
+            match step {
+                PlanStep::OpenChannel | PlanStep::CloseChannel | PlanStep::ReopenChannel { .. } => {
+                }
+                step => lane.push(step),
+            }
+            if at > work.now && key != ENTITIES && !lane.asleep {
+                lane.asleep = true;
+                self.asleep.insert((at, key));
+            }
+        }
+        if self.lanes.contains_key(&ENTITIES) {
+            self.list(ENTITIES);
+        } else {
+            self.list_channels();
+        }
+        self.drive(work);
+        self.report.steps
+    }
+
+    /// The number of steps done and of all, if that has changed by a twentieth since the last call.
+    pub(super) fn poll_progress(&mut self) -> Option<(usize, usize)> {
+        let of = self.report.steps;
+        let next = self.reported + (of / 20).max(1);
+        (self.done >= next.min(of) && self.done > self.reported).then(|| {
+            self.reported = self.done;
+            (self.done, of)
+        })
+    }
+
+    /// The result so far. Each failure and each new name is part of one result only.
+    pub(super) fn take_report(&mut self, took: Duration) -> Report {
+        Report {
+            took,
+            failures: mem::take(&mut self.report.failures),
+            renamed: mem::take(&mut self.report.renamed),
+            ..self.report
+        }
+    }
+
+    /// The time of the next call of [`handle_timeout`](Self::handle_timeout).
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let asleep = self.asleep.first().map(|&(at, _)| at);
+        [asleep, self.unsent_until].into_iter().flatten().min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, work: &mut Work<'_>) {
+        self.unsent_until = self.unsent_until.filter(|&at| at > work.now);
+        while let Some(&(at, key)) = self.asleep.first()
+            && at <= work.now
+        {
+            self.asleep.pop_first();
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.asleep = false;
+                if key == ENTITIES {
+                    lane.undefer();
+                    self.deferred.clear();
+                }
+                if key == ENTITIES || self.are_entities_done() {
+                    self.list(key);
+                }
+            }
+        }
+        self.drive(work);
+    }
+
+    /// Handles a reply. Returns `false` if the request is not one of the replay.
+    pub(super) fn handle_reply(
+        &mut self,
+        request: RequestId,
+        reply: &Method,
+        work: &mut Work<'_>,
+    ) -> bool {
+        let Some(key) = self.requests.remove(&request) else {
+            return false;
+        };
+        self.count_trip(request);
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return true;
+        };
+        if lane.life == Life::Opening(request) {
+            lane.life = Life::Open;
+            if !mem::replace(&mut lane.opened, true) {
+                self.done += 1;
+            }
+        } else if lane.life == Life::Closing(request) {
+            self.lanes.remove(&key);
+            self.done += 1;
+        } else if let Some(index) = take(&mut lane.in_flight, request) {
+            self.complete(key, index, reply, work);
+        }
+        self.list(key);
+        self.drive(work);
+        true
+    }
+
+    fn complete(&mut self, key: u16, index: usize, reply: &Method, work: &mut Work<'_>) {
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return;
+        };
+        lane.set(index, EntryState::Done);
+        let Some(entry) = lane.entries.get_mut(index) else {
+            return;
+        };
+        if !mem::replace(&mut entry.counted, true) {
+            self.done += 1;
+        }
+        if let Some(entity) = entry.step.declares() {
+            self.missing.remove(&entity);
+            self.deferred.remove(&entity);
+        }
+        if let (PlanStep::DeclareQueue { declare, .. }, Method::QueueDeclareOk(ok)) =
+            (&entry.step, reply)
+        {
+            let (from, to) = (declare.queue.clone(), ok.queue.clone());
+            self.unnamed.remove(&from);
+            if from != to {
+                work.topology.rename_queue(&from, &to);
+                self.names.insert(from.clone(), to.clone());
+                self.report.renamed.push((from.clone(), to.clone()));
+                let event = RecoveryEvent::QueueRenamed { from, to };
+                work.events.push(work.now, event);
+            }
+        }
+    }
+
+    /// Handles a failed request. Returns `false` if it is not one of the replay.
+    pub(super) fn handle_failed(
+        &mut self,
+        request: RequestId,
+        cause: &RequestError,
+        work: &mut Work<'_>,
+    ) -> bool {
+        let Some(key) = self.requests.remove(&request) else {
+            return false;
+        };
+        self.count_trip(request);
+        let closed = matches!(
+            cause,
+            RequestError::ChannelClosed(_) | RequestError::ConnectionClosed(_)
+        );
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return true;
+        };
+        let index = take(&mut lane.in_flight, request);
+        if let Some(index) = index {
+            lane.unsend(index);
+        }
+        if closed {
+            // The server handles requests in order: the first one is the reason of the close.
+            lane.culprit = lane.culprit.or(index);
+            return true; // the close follows
+        }
+        let reason = FailureReason::Request(cause.clone());
+        match index {
+            Some(index) => self.fail_entry(key, index, reason, FailureKind::Other, work),
+            None if lane.life == Life::Opening(request) => {
+                lane.life = Life::Closed;
+                self.fail_channel(key, reason, FailureKind::Other, work);
+            }
+            None => {
+                self.lanes.remove(&key);
+            }
+        }
+        self.list(key);
+        self.drive(work);
+        true
+    }
+
+    /// Handles the end of a channel. Returns `false` if it is not one of the replay.
+    pub(super) fn handle_channel_closed(
+        &mut self,
+        id: ChannelId,
+        reason: &CloseReason,
+        work: &mut Work<'_>,
+    ) -> bool {
+        let keys = [ENTITIES, id.number()];
+        let mut keys = keys.into_iter();
+        let is_its = |key: &u16| {
+            let lane = self.lanes.get(key);
+            lane.is_some_and(|lane| lane.channel == Some(id))
+        };
+        let Some(key) = keys.find(is_its) else {
+            return false;
+        };
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return false;
+        };
+        let culprit = lane.culprit.take();
+        let closing = matches!(lane.life, Life::Closing(_));
+        lane.life = Life::Closed;
+        if closing || lane.forgotten {
+            self.lanes.remove(&key);
+            if key == ENTITIES {
+                self.list_channels();
+            }
+        } else {
+            if key != ENTITIES {
+                lane.undo();
+            }
+            let kind = FailureKind::of_close(reason);
+            let failure = FailureReason::Closed(reason.clone());
+            match culprit {
+                Some(index) => self.fail_entry(key, index, failure, kind, work),
+                None => self.fail_channel(key, failure, kind, work),
+            }
+        }
+        self.list(key);
+        self.drive(work);
+        true
+    }
+
+    /// Forgets a channel that the host needs no more.
+    pub(super) fn forget_channel(&mut self, number: u16) {
+        if let Some(lane) = self.lanes.get_mut(&number) {
+            lane.forgotten = true;
+            lane.entries.clear();
+            lane.in_flight.clear();
+            if lane.life == Life::Closed {
+                self.lanes.remove(&number);
+            }
+        }
+    }
+
+    /// Skips a consumer that was not started yet.
+    pub(super) fn forget_consumer(&mut self, number: u16, id: ConsumerId) {
+        let entries = self.lanes.get_mut(&number).map(|it| &mut it.entries);
+        for entry in entries.into_iter().flatten() {
+            if matches!(entry.step, PlanStep::Consume { consumer, .. } if consumer == id) {
+                entry.state = EntryState::Failed;
+            }
+        }
+    }
+
+    fn are_entities_done(&self) -> bool {
+        self.lanes
+            .get(&ENTITIES)
+            .is_none_or(|lane| matches!(lane.life, Life::Closing(_)))
+    }
+
+    /// Lists a lane to be advanced.
+    fn list(&mut self, key: u16) {
+        if let Some(lane) = self.lanes.get_mut(&key)
+            && !lane.asleep
+            && !mem::replace(&mut lane.ready, true)
+        {
+            self.ready.push_back(key);
+        }
+    }
+
+    pub(super) fn list_channels(&mut self) {
+        let keys: Vec<u16> = self.lanes.keys().copied().collect();
+        for key in keys.into_iter().filter(|&key| key != ENTITIES) {
+            self.list(key);
+        }
+    }
+
+    /// Advances the listed lanes as far as the window allows.
+    fn drive(&mut self, work: &mut Work<'_>) {
+        while self.gave_up.is_none()
+            && let Some(key) = self.ready.pop_front()
+        {
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.ready = false;
+            }
+            if self.advance(key, work) == Advance::Blocked {
+                self.list(key);
+                if self.requests.is_empty() {
+                    self.unsent_until = Some(work.now + UNSENT_DELAY);
+                }
+                break;
+            }
+        }
+    }
+
+    /// Sends the steps of a lane.
+    fn advance(&mut self, key: u16, work: &mut Work<'_>) -> Advance {
+        while self.gave_up.is_none()
+            && let Some(lane) = self.lanes.get_mut(&key)
+            && !lane.asleep
+        {
+            let next = lane.next_todo();
+            let (life, channel) = (lane.life, lane.channel);
+            let open = match life {
+                Life::Opening(_) | Life::Closing(_) => break,
+                Life::Closed => false,
+                Life::Open => true,
+            };
+            let finished = next.is_none() && (open || key == ENTITIES);
+            if self.requests.len() >= WINDOW {
+                return Advance::Blocked;
+            }
+            let sent = if finished || lane.forgotten {
+                if !lane.in_flight.is_empty() {
+                    break;
+                }
+                self.finish(key, work)
+            } else if !open {
+                self.open(key, work)
+            } else if let (Some(index), Some(channel)) = (next, channel) {
+                match self.send_entry(key, index, channel, work) {
+                    Some(sent) => sent,
+                    None => break,
+                }
+            } else {
+                break;
+            };
+            match sent {
+                Ok(()) => {}
+                Err(ApiMisuse::TooManyUnsent { .. }) => return Advance::Blocked,
+                // The event of the end follows.
+                Err(_) => break,
+            }
+        }
+        Advance::Waits
+    }
+
+    fn open(&mut self, key: u16, work: &mut Work<'_>) -> Result<(), ApiMisuse> {
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return Ok(());
+        };
+        let opened = if key == ENTITIES {
+            open_own(work).map(|(id, request)| {
+                lane.channel = Some(id);
+                request
+            })
+        } else if let Some(id) = lane.channel {
+            work.connection.reopen_channel(id)
+        } else {
+            return Err(ApiMisuse::ChannelNotOpen);
+        };
+        match opened {
+            Ok(request) => {
+                lane.life = Life::Opening(request);
+                self.sent(request, key);
+                Ok(())
+            }
+            Err(misuse @ (ApiMisuse::TooManyUnsent { .. } | ApiMisuse::ConnectionNotOpen)) => {
+                Err(misuse)
+            }
+            Err(misuse) => {
+                let reason = FailureReason::Refused(misuse);
+                self.fail_channel(key, reason, FailureKind::Other, work);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends a step. `None` if it waits for the name of a queue.
+    fn send_entry(
+        &mut self,
+        key: u16,
+        index: usize,
+        channel: ChannelId,
+        work: &mut Work<'_>,
+    ) -> Option<Result<(), ApiMisuse>> {
+        let step = self.lanes.get(&key)?.entries.get(index)?.step.clone();
+        for entity in step.needs().into_iter().flatten() {
+            if self.missing.contains(&entity) {
+                let reason = FailureReason::Missing(entity);
+                self.skip(key, index, reason, FailureKind::NotFound, work);
+                return Some(Ok(()));
+            }
+            if self.deferred.contains(&entity) {
+                self.lanes.get_mut(&key)?.set(index, EntryState::Deferred);
+                return Some(Ok(()));
+            }
+            if self.unnamed.contains(entity.name()) && matches!(entity, Entity::Queue(_)) {
+                return None;
+            }
+        }
+        match send(work.connection, channel, &self.renamed(step)) {
+            Ok(request) => {
+                let lane = self.lanes.get_mut(&key)?;
+                lane.set(index, EntryState::Sent);
+                lane.in_flight.push_back((request, index));
+                self.sent(request, key);
+            }
+            Err(
+                misuse @ (ApiMisuse::TooManyUnsent { .. }
+                | ApiMisuse::ConnectionNotOpen
+                | ApiMisuse::ChannelNotOpen),
+            ) => return Some(Err(misuse)),
+            Err(misuse) => {
+                let reason = FailureReason::Refused(misuse);
+                self.fail_entry(key, index, reason, FailureKind::Other, work);
+            }
+        }
+        Some(Ok(()))
+    }
+
+    /// A step with the new names of queues.
+    fn renamed(&self, mut step: PlanStep) -> PlanStep {
+        match &mut step {
+            PlanStep::Bind(binding) => {
+                if let Entity::Queue(name) = &mut binding.destination
+                    && let Some(new) = self.names.get(name)
+                {
+                    if binding.routing_key == *name {
+                        binding.routing_key = new.clone();
+                    }
+                    *name = new.clone();
+                }
+            }
+            PlanStep::Consume { consume, .. } => {
+                if let Some(new) = self.names.get(&consume.queue) {
+                    consume.queue = new.clone();
+                }
+            }
+            PlanStep::OpenChannel
+            | PlanStep::DeclareExchange(_)
+            | PlanStep::DeclareQueue { .. }
+            | PlanStep::CloseChannel
+            | PlanStep::ReopenChannel { .. }
+            | PlanStep::SetQos { .. }
+            | PlanStep::SetMode { .. } => {}
+        }
+        step
+    }
+
+    /// Ends a lane without further steps, or puts it to sleep until the deferred ones are due.
+    fn finish(&mut self, key: u16, work: &mut Work<'_>) -> Result<(), ApiMisuse> {
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return Ok(());
+        };
+        if let Some(at) = lane.retry_at.filter(|_| !lane.forgotten) {
+            self.sleep(key, at);
+            return Ok(());
+        }
+        if key != ENTITIES && !lane.forgotten {
+            let (channel, since) = (lane.channel, lane.since);
+            self.lanes.remove(&key);
+            if let Some(channel) = channel {
+                self.finished.push((channel, since));
+            }
+            return Ok(());
+        }
+        let open = lane.channel.filter(|_| lane.life == Life::Open);
+        match open.and_then(|id| work.connection.channel(id)) {
+            Some(mut channel) => {
+                let request = channel.close(ReplyCode::SUCCESS, "the topology is restored")?;
+                lane.life = Life::Closing(request);
+                self.sent(request, key);
+            }
+            None => {
+                self.lanes.remove(&key);
+                self.done += 1;
+            }
+        }
+        if key == ENTITIES {
+            self.list_channels();
+        }
+        Ok(())
+    }
+
+    pub(super) fn sent(&mut self, request: RequestId, key: u16) {
+        self.requests.insert(request, key);
+        self.last_sent = Some(request);
+    }
+
+    /// A round trip ends with the reply to the last request that was sent when it began.
+    fn count_trip(&mut self, request: RequestId) {
+        let ends = self.trip_ends.or(self.last_sent);
+        self.trip_ends = ends;
+        if ends.is_some_and(|ends| request >= ends) {
+            self.report.round_trips += 1;
+            self.trip_ends = None;
+        }
+    }
+
+    pub(super) fn sleep(&mut self, key: u16, at: Instant) {
+        if let Some(lane) = self.lanes.get_mut(&key)
+            && !mem::replace(&mut lane.asleep, true)
+        {
+            self.asleep.insert((at, key));
+        }
+    }
+}
+
+/// Removes a request from those in flight, and returns its entry.
+fn take(in_flight: &mut VecDeque<(RequestId, usize)>, request: RequestId) -> Option<usize> {
+    let at = in_flight.iter().position(|(it, _)| *it == request)?;
+    in_flight.remove(at).map(|(_, index)| index)
+}
+
+/// Opens the channel of the entities, under a number that no channel of the host has: it stays free
+/// for that.
+fn open_own(work: &mut Work<'_>) -> Result<(ChannelId, RequestId), ApiMisuse> {
+    let channel_max = work.connection.tuning().channel_max;
+    for number in (1..=channel_max.min(OWN_MAX)).rev() {
+        if work.channels.contains_key(&number) {
+            continue;
+        }
+        match work.connection.open_channel_at(number) {
+            Err(ApiMisuse::ChannelNumber { .. }) => {}
+            opened => return opened,
+        }
+    }
+    Err(ApiMisuse::NoFreeChannel { channel_max })
+}
