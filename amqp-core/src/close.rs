@@ -92,6 +92,13 @@ pub enum CloseCause {
     /// The channel ended with its connection.
     #[error("the connection ended: {0}")]
     Connection(CloseReason),
+    /// A [recovery](crate::recovery) has not restored the channel, or was given up. Used by the
+    /// layers above the state machine.
+    #[error("not recovered: {}", Escaped(.why))]
+    NotRecovered {
+        /// The explanation, human-readable.
+        why: String,
+    },
 }
 
 impl CloseReason {
@@ -116,6 +123,7 @@ impl CloseReason {
             | CloseCause::StartOkTooLarge { .. }
             | CloseCause::Eof { .. }
             | CloseCause::Transport { .. }
+            | CloseCause::NotRecovered { .. }
             | CloseCause::TimedOut(_) => None,
         }
     }
@@ -137,6 +145,7 @@ impl CloseReason {
             | CloseCause::StartOkTooLarge { .. }
             | CloseCause::Eof { .. }
             | CloseCause::Transport { .. }
+            | CloseCause::NotRecovered { .. }
             | CloseCause::TimedOut(_) => None,
         }
     }
@@ -157,6 +166,7 @@ impl CloseReason {
             | CloseCause::StartOkTooLarge { .. }
             | CloseCause::Eof { .. }
             | CloseCause::Transport { .. }
+            | CloseCause::NotRecovered { .. }
             | CloseCause::TimedOut(_) => false,
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use amqp_core::{
     ApiMisuse, Body, ChannelId, ChannelStats, ClientSent, Close, CloseCause, CloseReason,
-    MethodDef as _, NoWait, Request, Requeue, Tags,
+    MethodDef as _, NoWait, Request, RequestId, Requeue, Tags,
     client::{self, Prefetch},
     protocol::{Method, ReplyCode, basic, channel, tx},
 };
@@ -48,8 +48,9 @@ pub(crate) struct Inner {
     connection: Connection,
     pub(crate) id: ChannelId,
     pub(crate) budget: Budget,
-    /// The number of `basic.recover` methods sent. Each makes the earlier deliveries stale.
-    recovered: AtomicU32,
+    /// Counts the `basic.recover` methods sent and the recoveries of the channel. Each makes the
+    /// earlier deliveries stale.
+    stale: Arc<AtomicU32>,
 }
 
 impl Inner {
@@ -65,38 +66,48 @@ impl Inner {
         }
     }
 
-    pub(crate) fn recovered(&self) -> u32 {
-        self.recovered.load(Ordering::Relaxed)
+    pub(crate) fn stale(&self) -> u32 {
+        self.stale.load(Ordering::Relaxed)
     }
 
-    /// Runs a command on the channel.
-    pub(crate) fn command<T, E>(
+    /// Settles deliveries. Those of a channel that is lost are stale.
+    pub(crate) fn settle<E>(
         &self,
-        command: impl FnOnce(&mut client::ChannelMut<'_>) -> Result<T, E>,
-    ) -> Result<T, Error>
+        command: impl FnOnce(&mut client::ChannelMut<'_>) -> Result<(), E>,
+    ) -> Result<(), Error>
     where
         Error: From<E>,
     {
-        self.shared()
-            .command(|state| Ok(command(&mut state.commands(self.id)?)?))
+        self.shared().command(|state| {
+            if state.recovery.is_none() {
+                return Ok(command(&mut state.commands(self.id)?)?);
+            }
+            if let Some(error) = state.channel_error(self.id) {
+                return Err(error);
+            }
+            let open = |channel: &client::ChannelMut<'_>| channel.is_open();
+            match state.machine.channel(self.id).filter(open) {
+                Some(mut channel) => Ok(command(&mut channel)?),
+                None => Err(match state.machine.close_reason() {
+                    Some(reason) if !state.is_held(None) => Error::ConnectionClosed(reason.clone()),
+                    _ => Error::Stale,
+                }),
+            }
+        })
     }
 
     /// Records the effect of a request on the handles' state, before its reply can arrive.
-    fn note_called<R: ClientSent>(&self, state: &mut State) {
+    fn note_called<R: ClientSent>(&self, state: &mut State, id: RequestId, request: &R) {
+        state.record(self.id, Some(id), || request.clone().into());
         if R::ID == basic::Recover::ID {
-            self.note_recover(state);
-        } else if R::ID == basic::Qos::ID
-            && let Some(channel) = state.channels.get_mut(self.id)
-        {
-            channel.qos_by_user = true;
+            state.drop_stale(self.id);
+        } else if let Some(channel) = state.channels.get_mut(self.id) {
+            if R::ID == basic::Qos::ID {
+                channel.qos_by_user = true;
+            } else if R::ID == tx::Rollback::ID {
+                channel.transaction_lost = false;
+            }
         }
-    }
-
-    /// Marks the earlier deliveries as stale: the server redelivers them (section 1.8.3.16 of the
-    /// protocol reference).
-    fn note_recover(&self, state: &mut State) {
-        self.recovered.fetch_add(1, Ordering::Relaxed);
-        state.on_recover(self.id);
     }
 }
 
@@ -104,6 +115,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let id = self.id;
         self.shared().command_and_process(|state, later| {
+            state.forget_recorded(id);
             state.remove_channel(id, later);
             if let Some(mut channel) = state.machine.channel(id) {
                 // A channel that is not open is closing already, or is closed once it opens.
@@ -114,12 +126,12 @@ impl Drop for Inner {
 }
 
 impl BaseChannel {
-    pub(crate) fn new(connection: Connection, id: ChannelId) -> Self {
+    pub(crate) fn new(connection: Connection, id: ChannelId, stale: Arc<AtomicU32>) -> Self {
         Self(Arc::new(Inner {
             connection,
             id,
             budget: Budget::default(),
-            recovered: AtomicU32::new(0),
+            stale,
         }))
     }
 
@@ -205,17 +217,19 @@ impl BaseChannel {
     /// [`Consumer::cancel`] is used. [`Error::ChannelClosed`] when the server refuses the request.
     pub async fn call<R: Request + ClientSent>(&self, request: R) -> Result<R::Reply, Error> {
         let (shared, id) = (self.shared(), self.id());
-        let wait = shared.command(|state| {
+        let called = shared.command_when_ready(Some(id), |state, _| {
             let channel = state.commands(id)?;
             check_called(&channel, &request)?;
             if R::ID == tx::Select::ID {
                 state.begin_transactions(id);
+            } else if R::ID == tx::Commit::ID && state.is_transaction_lost(id) {
+                return Err(Error::TransactionLost);
             }
-            let request = state.commands(id)?.call(&request)?;
-            self.0.note_called::<R>(state);
-            Ok::<_, Error>(Wait::new(shared, state, Some(id), request))
-        })?;
-        wait.reply().await
+            let number = state.commands(id)?.call(&request)?;
+            self.0.note_called(state, number, &request);
+            Ok(Wait::new(shared, state, Some(id), number))
+        });
+        called.await?.reply().await
     }
 
     /// Sends a request with no-wait. If the server refuses it, it closes the channel, and a later
@@ -225,9 +239,12 @@ impl BaseChannel {
     /// As [`call`](Self::call); also when the request leaves a name to the server, which only a
     /// reply would contain.
     pub fn send<R: NoWait + ClientSent>(&self, request: &R) -> Result<(), Error> {
-        self.0.command(|channel| {
-            check_called(channel, request)?;
-            channel.send(request)
+        self.shared().command(|state| {
+            let mut channel = state.commands(self.id())?;
+            check_called(&channel, request)?;
+            channel.send(request)?;
+            state.record(self.id(), None, || request.clone().into());
+            Ok(())
         })
     }
 
@@ -324,21 +341,24 @@ impl BaseChannel {
         consume.no_ack = A::NO_ACK;
         consume.no_wait = false;
         let shared = self.shared();
-        let (consumer, wait) = shared.with(|state, later| {
-            later.commanded = true;
+        let started = shared.command_when_ready(Some(self.id()), |state, _| {
             if !A::NO_ACK {
                 self.set_prefetch(state, options.prefetch)?;
             }
             let mut channel = state.commands(self.id())?;
-            let (id, tag, request) = channel.consume(consume)?;
+            let (id, tag, request) = channel.consume(consume.clone())?;
             let progress = Arc::default();
-            state.add_consumer(self.id(), id, tag.clone(), A::NO_ACK, Arc::clone(&progress));
+            let notices = options.report_interruptions;
+            let counter = Arc::clone(&progress);
+            state.add_consumer(self.id(), id, tag.clone(), A::NO_ACK, notices, counter);
+            state.record_consumer(self.id(), id, request, &tag, &consume);
             let wait = Wait::new(shared, state, Some(self.id()), request);
             // The handle exists before the reply, so that dropping the wait cancels the consumer.
             let consumer =
                 Consumer::<A>::new(Arc::clone(&self.0), id, tag, options.on_drop, progress);
-            Ok::<_, Error>((consumer, wait))
-        })?;
+            Ok((consumer, wait))
+        });
+        let (consumer, wait) = started.await?;
         wait.reply::<basic::ConsumeOk>().await?;
         Ok(consumer)
     }
@@ -359,8 +379,9 @@ impl BaseChannel {
         if wanted == current && !by_user {
             return Ok(());
         }
-        let mut commands = state.commands(self.id())?;
-        let request = commands.call(&basic::Qos::default().prefetch_count(wanted))?;
+        let qos = basic::Qos::default().prefetch_count(wanted);
+        let request = state.commands(self.id())?.call(&qos)?;
+        state.record(self.id(), None, || qos.into());
         // The reply is not awaited: RabbitMQ answers in order, or closes the channel.
         state.machine.abandon(self.id(), request);
         if let Some(channel) = state.channels.get_mut(self.id()) {
@@ -379,11 +400,11 @@ impl BaseChannel {
     /// As [`call`](Self::call).
     pub async fn get(&self, get: basic::Get) -> Result<Option<Fetched>, Error> {
         let shared = self.shared();
-        let wait = shared.command(|state| {
+        let fetching = shared.command_when_ready(Some(self.id()), |state, _| {
             let request = state.commands(self.id())?.get(&get)?;
-            Ok::<_, Error>(Wait::new(shared, state, Some(self.id()), request))
-        })?;
-        let message = wait.message().await?;
+            Ok(Wait::new(shared, state, Some(self.id()), request))
+        });
+        let message = fetching.await?.message().await?;
         Ok(message.map(|message| Fetched {
             acker: message
                 .tag
@@ -402,7 +423,7 @@ impl BaseChannel {
     /// close the channel (<https://www.rabbitmq.com/docs/confirms>); otherwise the channel is
     /// closed, and the server has requeued the deliveries.
     pub fn ack(&self, tags: Tags) -> Result<(), Error> {
-        self.0.command(|channel| channel.ack(tags))
+        self.0.settle(|channel| channel.ack(tags))
     }
 
     /// Rejects deliveries by their tags with [`basic.nack`](https://www.rabbitmq.com/docs/nack),
@@ -411,7 +432,7 @@ impl BaseChannel {
     /// # Errors
     /// As [`ack`](Self::ack).
     pub fn nack(&self, tags: Tags, requeue: Requeue) -> Result<(), Error> {
-        self.0.command(|channel| channel.nack(tags, requeue))
+        self.0.settle(|channel| channel.nack(tags, requeue))
     }
 
     /// Asks the server to redeliver the outstanding deliveries, without a reply. The standard
@@ -422,7 +443,7 @@ impl BaseChannel {
     pub fn recover_async(&self, requeue: bool) -> Result<(), Error> {
         self.shared().command(|state| {
             state.commands(self.id())?.recover_async(requeue)?;
-            self.0.note_recover(state);
+            state.drop_stale(self.id());
             Ok(())
         })
     }
@@ -461,13 +482,23 @@ impl BaseChannel {
                 text: "goodbye".into(),
                 method: None,
             };
-            let request = state.commands(id)?.close(close.code, &close.text)?;
-            let wait = Wait::new(shared, state, Some(id), request);
+            if let Some(error) = state.channel_error(id) {
+                return Err(error);
+            }
+            let wait = if state.forget_recorded(id) {
+                // The server has no such channel, or it is closed when the recovery ends.
+                None
+            } else {
+                let request = state.commands(id)?.close(close.code, &close.text)?;
+                Some(Wait::new(shared, state, Some(id), request))
+            };
             let reason = CloseReason::from(CloseCause::Requested(close));
             state.on_channel_closed(id, &reason, later);
             Ok::<_, Error>(wait)
         })?;
-        wait.reply::<channel::CloseOk>().await?;
+        if let Some(wait) = wait {
+            wait.reply::<channel::CloseOk>().await?;
+        }
         Ok(())
     }
 }

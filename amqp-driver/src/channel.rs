@@ -1,6 +1,9 @@
 //! The handle of a channel without confirms or transactions.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{Arc, atomic::AtomicU32},
+};
 
 use amqp_core::{
     ApiMisuse, Body, ChannelId, PropertyList,
@@ -29,9 +32,9 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn new(connection: Connection, id: ChannelId) -> Self {
+    pub(crate) fn new(connection: Connection, id: ChannelId, stale: Arc<AtomicU32>) -> Self {
         Self {
-            base: BaseChannel::new(connection, id),
+            base: BaseChannel::new(connection, id, stale),
             clones: Arc::new(()),
         }
     }

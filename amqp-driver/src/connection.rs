@@ -10,7 +10,10 @@ use std::{
 use amqp_core::{
     ApiMisuse, CloseReason, ConnectionStats, TimeoutReason, Tuning,
     client::{self, Config, Prefetch},
-    protocol::{ReplyCode, channel::OpenOk, connection::UpdateSecretOk},
+    protocol::{
+        channel::{Open, OpenOk},
+        connection::UpdateSecretOk,
+    },
     wire::{FieldTable, Secret, ShortStr},
 };
 
@@ -19,6 +22,7 @@ use crate::{
     error::Error,
     io::{Driver, Timer, Transport},
     pool::ChannelPool,
+    recovery::{RecoveryEvents, Topology},
     session::{
         shared::{ClientEndpoint, Shared, Wait, wait_for, within},
         state::{ChannelState, State},
@@ -53,7 +57,7 @@ pub(crate) struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared
-            .command_and_process(|state, _| state.machine.close(ReplyCode::SUCCESS, ""));
+            .command_and_process(|state, later| state.close("", later));
         if let Some(linger) = self.linger.get() {
             let ended = wait_for(
                 &self.shared,
@@ -84,7 +88,7 @@ impl Connection {
         let (timeouts, prefetch) = (config.timeouts.clone(), config.prefetch);
         let machine = client::Connection::new(config, clock.now())?;
         let shared = Shared::new(machine, timeouts, clock.clock());
-        let driver = Driver::new(ClientEndpoint(Arc::clone(&shared)), transport, clock);
+        let driver = Driver::new(ClientEndpoint::new(Arc::clone(&shared)), transport, clock);
         let handle = Handle {
             shared,
             prefetch,
@@ -121,13 +125,17 @@ impl Connection {
     /// closed or closes before the reply.
     pub async fn open_channel(&self) -> Result<Channel, Error> {
         let shared = &self.0.shared;
-        let (channel, wait) = shared.command(|state| {
+        let opening = shared.command_when_ready(None, |state, _| {
             let (id, request) = state.opening(client::Connection::open_channel)?;
-            state.channels.insert(id, ChannelState::default());
+            let channel = ChannelState::default();
+            let stale = Arc::clone(&channel.stale);
+            state.channels.insert(id, channel);
+            state.record(id, Some(request), || Open.into());
             let wait = Wait::new(shared, state, Some(id), request);
             // The handle exists before the reply, so that dropping the wait closes the channel.
-            Ok::<_, Error>((Channel::new(self.clone(), id), wait))
-        })?;
+            Ok((Channel::new(self.clone(), id, stale), wait))
+        });
+        let (channel, wait) = opening.await?;
         wait.reply::<OpenOk>().await?;
         Ok(channel)
     }
@@ -188,11 +196,17 @@ impl Connection {
     /// [`Timeouts::flush`](amqp_core::Timeouts).
     pub async fn flush(&self) -> Result<(), Error> {
         let shared = self.shared();
-        let mark = shared.lock().machine.flush_mark();
+        let marking = shared.command_when_ready(None, |state, _| {
+            Ok((state.machine.flush_mark(), state.life))
+        });
+        let (mark, life) = marking.await?;
         let flushed = wait_for(
             shared,
             |state| &mut state.flushers,
             |state| {
+                if let Some(error) = state.lost_since(life) {
+                    return Some(Err(error));
+                }
                 let flushed = !state.in_transit && state.machine.is_flushed(&mark);
                 match &state.closed {
                     _ if flushed => Some(Ok(())),
@@ -237,6 +251,29 @@ impl Connection {
         ConnectionStates::new(Arc::clone(&self.0.shared))
     }
 
+    /// Returns the stream of the events of the [recovery](crate::recovery). Empty without one.
+    #[must_use]
+    pub fn recovery_events(&self) -> RecoveryEvents {
+        RecoveryEvents::new(Arc::clone(&self.0.shared))
+    }
+
+    /// The topology that a recovery restores: the exchanges, queues, bindings and consumers that
+    /// were declared on this connection. `Some` on a connection that recovers.
+    #[must_use]
+    pub fn topology(&self) -> Option<Topology> {
+        self.0.shared.lock().topology().map(|it| it.clone())
+    }
+
+    /// Replaces the exchanges, queues and bindings that the next recovery restores. Does nothing on
+    /// a connection that does not recover.
+    pub fn set_topology(&self, topology: Topology) {
+        let replaced = self.0.shared.with(|state, _| {
+            let current = state.topology()?;
+            Some(std::mem::replace(current, topology))
+        });
+        drop(replaced);
+    }
+
     /// Closes the connection. Everything accepted before, publishes and acknowledgements included,
     /// is sent first; all outstanding requests fail.
     ///
@@ -249,7 +286,7 @@ impl Connection {
     /// sent last may then not have arrived.
     pub async fn close(&self) -> Result<(), Error> {
         self.0.shared.command_and_process(|state, later| {
-            state.machine.close(ReplyCode::SUCCESS, "goodbye");
+            state.close("goodbye", later);
             state.dismiss_publishers(later);
             state.state_changed.wake_all(later);
         });
@@ -272,8 +309,10 @@ impl Connection {
     /// Ends the connection at once, without `connection.close` and without sending the queued
     /// output.
     pub fn abort(&self) {
-        ClientEndpoint(Arc::clone(&self.0.shared)).end("aborted by this side");
-        self.0.shared.command(|_| ());
+        let shared = &self.0.shared;
+        shared.with(|state, later| state.stop_recovery(later));
+        ClientEndpoint::new(Arc::clone(shared)).end("aborted by this side");
+        shared.command(|_| ());
     }
 
     /// Makes dropping the last handle block until the connection has been closed gracefully: a
@@ -290,7 +329,8 @@ impl Connection {
     /// Whether channels can be opened.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.0.shared.lock().machine.is_open()
+        let state = self.0.shared.lock();
+        state.machine.is_open() && !state.is_held(None)
     }
 
     /// The reason for which the connection has ended. `Some` once it has.
@@ -304,7 +344,11 @@ impl Connection {
     /// # Errors
     /// The error that a command would return: the connection is closing or has ended.
     pub fn check_open(&self) -> Result<(), Error> {
-        self.0.shared.lock().opening(|_| Ok(()))
+        let mut state = self.0.shared.lock();
+        if state.closed.is_none() && state.is_held(None) {
+            return Ok(());
+        }
+        state.opening(|_| Ok(()))
     }
 
     /// Waits until a channel number is free, or the connection has ended. Returns `false`, at once, if
@@ -421,11 +465,12 @@ pub(crate) async fn update_secret(
     secret: Secret,
     reason: ShortStr,
 ) -> Result<(), Error> {
-    let wait = shared.command(|state| {
+    let updating = shared.command_when_ready(None, |state, _| {
+        let (secret, reason) = (secret.clone(), reason.clone());
         let request = state.opening(|machine| machine.update_secret(secret, reason))?;
-        Ok::<_, Error>(Wait::new(shared, state, None, request))
-    })?;
-    wait.reply::<UpdateSecretOk>().await?;
+        Ok(Wait::new(shared, state, None, request))
+    });
+    updating.await?.reply::<UpdateSecretOk>().await?;
     Ok(())
 }
 

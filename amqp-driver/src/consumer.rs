@@ -24,7 +24,12 @@ use futures_core::Stream;
 use crate::{
     base_channel::Inner,
     error::Error,
-    session::{budget::Budget, later::register, shared::Wait, untaken::ConsumerEnd},
+    session::{
+        budget::Budget,
+        later::register,
+        shared::Wait,
+        untaken::{ConsumerEnd, Taken},
+    },
 };
 
 /// The number of yielded messages that release their buffer space together, so that the lock is
@@ -41,6 +46,9 @@ pub struct ConsumeOptions {
     /// The treatment of a delivery that is dropped without an acknowledgement. Default
     /// [`OnDrop::Leave`].
     pub on_drop: OnDrop,
+    /// Whether the stream yields [`Error::Interrupted`] between two messages when a recovery of the
+    /// connection or the channel has interrupted it. It goes on afterwards. Default `false`.
+    pub report_interruptions: bool,
 }
 
 impl ConsumeOptions {
@@ -55,6 +63,13 @@ impl ConsumeOptions {
     #[must_use]
     pub const fn on_drop(mut self, on_drop: OnDrop) -> Self {
         self.on_drop = on_drop;
+        self
+    }
+
+    /// Sets [`report_interruptions`](Self::report_interruptions).
+    #[must_use]
+    pub const fn report_interruptions(mut self, report_interruptions: bool) -> Self {
+        self.report_interruptions = report_interruptions;
         self
     }
 }
@@ -123,8 +138,8 @@ pub struct Consumer<A: Acks> {
     budget: Budget,
     /// The number of messages yielded, wrapping.
     progress: Arc<AtomicU32>,
-    /// The value of `Inner::recovered` when the batch was taken.
-    recovered: u32,
+    /// The value of `Inner::stale` when the batch was taken.
+    stale: u32,
     on_drop: OnDrop,
     /// Whether the cancel was sent: the tag may then be another consumer's.
     cancelling: bool,
@@ -142,7 +157,7 @@ impl<A: Acks> Consumer<A> {
         progress: Arc<AtomicU32>,
     ) -> Self {
         Self {
-            recovered: channel.recovered(),
+            stale: channel.stale(),
             channel,
             id,
             tag,
@@ -191,12 +206,19 @@ impl<A: Acks> Consumer<A> {
             return poll_fn(|cx| self.poll_cancelled(cx)).await;
         }
         let shared = self.channel.shared();
-        let wait = shared.command(|state| {
+        let wait = shared.with(|state, later| {
             let ended = state
                 .channels
                 .consumer_mut(self.channel.id, self.id)
                 .is_none_or(|consumer| consumer.end.is_some());
             if ended {
+                return Ok(None);
+            }
+            later.commanded = true;
+            state.record_cancel(self.channel.id, &self.tag);
+            if state.is_held(Some(self.channel.id)) {
+                state.release_later(self.channel.id, self.id, &self.tag);
+                state.end_consumer(self.channel.id, self.id, ConsumerEnd::Cancelled, later);
                 return Ok(None);
             }
             let cancel = basic::Cancel {
@@ -241,7 +263,7 @@ impl<A: Acks> Consumer<A> {
     /// Ready with `None` when a message is in the batch, and with `Some` at the consumer's end.
     #[inline]
     fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Option<Result<(), Error>>> {
-        if self.recovered != self.channel.recovered() {
+        if self.stale != self.channel.stale() {
             self.drop_stale();
         }
         let shared = self.channel.shared();
@@ -269,19 +291,22 @@ impl<A: Acks> Consumer<A> {
         Some(message)
     }
 
-    /// Fills the empty batch. Ready with `Some` at the consumer's end.
+    /// Fills the empty batch. Ready with `Some` at the consumer's end, and at an interruption.
     fn poll_more(&mut self, cx: &Context<'_>) -> Poll<Option<Result<(), Error>>> {
         if self.done {
             return Poll::Ready(Some(Ok(())));
         }
-        let mut end = self.poll_batch(None);
-        if end.is_pending() {
-            end = self.poll_batch(Some(cx.waker().clone()));
+        let mut taken = self.poll_batch(None);
+        if taken.is_pending() {
+            taken = self.poll_batch(Some(cx.waker().clone()));
         }
-        let end = ready!(end);
-        if !self.batch.is_empty() {
-            return Poll::Ready(None);
-        }
+        let end = match ready!(taken) {
+            Taken::Messages => return Poll::Ready(None),
+            Taken::Interrupted(reason) => {
+                return Poll::Ready(Some(Err(Error::Interrupted(reason))));
+            }
+            Taken::Ended(end) => end,
+        };
         self.done = true;
         Poll::Ready(Some(match end {
             Some(ConsumerEnd::Error(error)) if !is_clean(&error) => Err(error),
@@ -295,24 +320,26 @@ impl<A: Acks> Consumer<A> {
         }))
     }
 
-    /// Takes the next batch: ready with it, or with the consumer's end. Pending, with the waker
-    /// registered, while there is neither.
-    fn poll_batch(&mut self, waker: Option<std::task::Waker>) -> Poll<Option<ConsumerEnd>> {
+    /// Takes the next batch: ready with it, an interruption or the consumer's end. Pending, with the
+    /// waker registered, while there is none of them.
+    fn poll_batch(&mut self, waker: Option<std::task::Waker>) -> Poll<Taken> {
         let (channel, id) = (self.channel.id, self.id);
         let (batch, yielded) = (&mut self.batch, std::mem::take(&mut self.yielded));
-        let (inner, recovered) = (&self.channel, &mut self.recovered);
+        let (inner, stale) = (&self.channel, &mut self.stale);
         let polled = self.channel.shared().with(|state, later| {
             if yielded > 0 {
                 state.release_taken(channel, id, yielded, later);
             }
-            state.take_batch(channel, id, batch);
-            *recovered = inner.recovered();
+            *stale = inner.stale();
             let Some(consumer) = state.channels.consumer_mut(channel, id) else {
-                return Poll::Ready(None);
+                return Poll::Ready(Taken::Ended(None));
             };
+            if let Some(reason) = consumer.take_batch(batch) {
+                return Poll::Ready(Taken::Interrupted(reason));
+            }
             match &consumer.end {
-                _ if !batch.is_empty() => Poll::Ready(None),
-                Some(end) => Poll::Ready(Some(end.clone())),
+                _ if !batch.is_empty() => Poll::Ready(Taken::Messages),
+                Some(end) => Poll::Ready(Taken::Ended(Some(end.clone()))),
                 None => {
                     if let Some(waker) = waker {
                         register(&mut consumer.waker, waker, later);
@@ -341,7 +368,7 @@ impl<A: Acks> Consumer<A> {
     /// Drops the deliveries that `basic.recover` made stale: the server redelivers them
     /// (section 1.8.3.16 of the protocol reference).
     fn drop_stale(&mut self) {
-        self.recovered = self.channel.recovered();
+        self.stale = self.channel.stale();
         self.batch.retain(|message| {
             let stale = message.tag.is_some();
             if stale {
@@ -421,7 +448,7 @@ impl Stream for Consumer<NoAck> {
 
 impl<A: Acks> Drop for Consumer<A> {
     fn drop(&mut self) {
-        if self.recovered != self.channel.recovered() {
+        if self.stale != self.channel.stale() {
             self.drop_stale();
         }
         let batch = self.batch.drain(..);
@@ -587,7 +614,7 @@ impl Acker {
         command: impl FnOnce(&mut client::ChannelMut<'_>, DeliveryTag) -> Result<(), ApiMisuse>,
     ) -> Result<(), Error> {
         self.on_drop = OnDrop::Leave;
-        self.channel.command(|channel| command(channel, self.tag))
+        self.channel.settle(|channel| command(channel, self.tag))
     }
 }
 
@@ -601,6 +628,6 @@ impl Drop for Acker {
         // Fails only on a channel that has ended: its deliveries are requeued.
         let _closed = self
             .channel
-            .command(|channel| channel.reject(self.tag, requeue));
+            .settle(|channel| channel.reject(self.tag, requeue));
     }
 }

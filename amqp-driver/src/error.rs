@@ -13,7 +13,30 @@ use amqp_core::{
 pub enum Error {
     /// The call is invalid: the caller's fault. Nothing was sent or changed.
     #[error(transparent)]
-    Misuse(#[from] ApiMisuse),
+    Misuse(ApiMisuse),
+    /// The delivery precedes a recovery of its channel: the server has requeued the message
+    /// (<https://www.rabbitmq.com/docs/confirms>). Nothing was sent.
+    #[error("the message was requeued when the channel was lost")]
+    Stale,
+    /// The consumer was interrupted by the loss of its channel or connection, with the reason. It
+    /// goes on: reported only to consumers that ask for it
+    /// ([`ConsumeOptions::report_interruptions`](crate::ConsumeOptions)).
+    #[error("the consumer was interrupted: {0}")]
+    Interrupted(CloseReason),
+    /// The connection or the channel is being recovered, and the call does not wait. Nothing was
+    /// sent.
+    #[error("the connection is being recovered")]
+    Recovering,
+    /// The recovery of the connection has not restored the consumer.
+    #[error("not recovered: {why}")]
+    NotRecovered {
+        /// The explanation, human-readable.
+        why: String,
+    },
+    /// A recovery of the channel has ended the transaction: nothing of it before the recovery takes
+    /// effect. A rollback discards the rest and begins another.
+    #[error("the transaction was lost with the connection")]
+    TransactionLost,
     /// The channel is closed, with the reason. The reason's method names the call that the server
     /// refused; the connection stays open (section 4.8.1 of the specification).
     #[error("the channel is closed: {0}")]
@@ -58,6 +81,15 @@ impl Error {
         match self {
             Self::ChannelClosed(reason) | Self::ConnectionClosed(reason) => reason.code(),
             _ => None,
+        }
+    }
+}
+
+impl From<ApiMisuse> for Error {
+    fn from(misuse: ApiMisuse) -> Self {
+        match misuse {
+            ApiMisuse::StaleDeliveryTag(_) => Self::Stale,
+            misuse => Self::Misuse(misuse),
         }
     }
 }

@@ -106,6 +106,7 @@ mod consumer;
 mod error;
 pub mod io;
 mod pool;
+pub mod recovery;
 mod returned_message;
 mod returns;
 mod session;

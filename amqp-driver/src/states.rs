@@ -19,7 +19,7 @@ use crate::session::{
 /// The state of a connection.
 ///
 /// ```text
-///  Opening ──> Open <──> Blocked
+///  Opening ──> Open <──> Blocked     Recovering <──> Open, Blocked (a connection that recovers)
 ///     └──────────┴──────────┴──> Closing ──> Closed
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,10 @@ pub enum ConnectionState {
         /// The server's reason.
         reason: ShortStr,
     },
+    /// The connection is lost, and is being recovered: handles wait. Only on a connection with
+    /// [`Options::recovery`](crate::Options), whose
+    /// [events](crate::Connection::recovery_events) say more.
+    Recovering,
     /// The connection is closing.
     Closing,
     /// The connection has ended, with the reason.
@@ -44,7 +48,7 @@ pub enum ConnectionState {
 /// The state of a channel.
 ///
 /// ```text
-///  Open <──> Paused
+///  Open <──> Paused     Recovering <──> Open (of a connection that recovers)
 ///    └─────────┴──> Closed
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub enum ChannelState {
     /// The server has paused publishing on the channel (`channel.flow`, section 1.5.2.3 of the
     /// protocol reference): publishes wait.
     Paused,
+    /// The channel or its connection is lost, and is being recovered: handles wait.
+    Recovering,
     /// The channel or its connection has ended, with the reason.
     Closed(CloseReason),
 }
@@ -121,6 +127,8 @@ impl ChannelStates {
 fn connection_state(state: &State) -> ConnectionState {
     if let Some(reason) = &state.closed {
         ConnectionState::Closed(reason.clone())
+    } else if state.is_held(None) {
+        ConnectionState::Recovering
     } else if state.machine.close_reason().is_some() {
         ConnectionState::Closing
     } else if let Some(reason) = &state.blocked {
@@ -138,6 +146,7 @@ fn channel_state(state: &State, id: ChannelId) -> Option<ChannelState> {
     let closed = channel.closed.as_ref().or(state.closed.as_ref());
     Some(match closed {
         Some(reason) => ChannelState::Closed(reason.clone()),
+        None if state.is_held(Some(id)) => ChannelState::Recovering,
         None if channel.paused => ChannelState::Paused,
         None => ChannelState::Open,
     })

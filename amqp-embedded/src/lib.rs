@@ -11,6 +11,7 @@ mod faulty;
 #[cfg(feature = "futures-rustls")]
 mod futures_tls;
 mod identity;
+mod in_process;
 mod local;
 mod pending_transport;
 mod serve;

@@ -24,7 +24,7 @@ pub struct LocalBroker<R: Runtime> {
     pub(crate) shared: SharedBroker,
     pub(crate) runtime: R,
     /// The clock that all connections share.
-    clock: R::Clock,
+    pub(crate) clock: R::Clock,
 }
 
 impl<R: Runtime> LocalBroker<R> {

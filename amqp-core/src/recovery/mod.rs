@@ -82,10 +82,10 @@ use crate::{
 ///     match recovery.poll_step(now()) {
 ///         Step::Connect { .. } => {
 ///             // Connect a transport; if that fails, `handle_connect_failed`.
-///             connection = Some(match connection.take() {
-///                 None => Connection::new(config.clone(), now())?,
-///                 Some(ended) => Connection::resume(ended, config.clone(), now())?,
-///             });
+///             match &mut connection {
+///                 None => connection = Some(Connection::new(config.clone(), now())?),
+///                 Some(ended) => drop(ended.resume(config.clone(), now())?),
+///             }
 ///         }
 ///         Step::Wait(_) | Step::Idle => {} // I/O, until that time or `poll_timeout` at most
 ///         Step::GiveUp => break,
@@ -718,6 +718,7 @@ fn connect_failure(reason: &CloseReason) -> ConnectFailure {
         | CloseCause::NoCommonMechanism { .. }
         | CloseCause::NoCommonLocale { .. }
         | CloseCause::StartOkTooLarge { .. }
+        | CloseCause::NotRecovered { .. }
         | CloseCause::Connection(_) => ConnectFailure::Other,
     }
 }

@@ -117,7 +117,7 @@ pub(crate) fn log_in(config: &mut Config, login: &Login) -> Result<(), ApiMisuse
     Ok(())
 }
 
-/// Renews the secret of a connection until the connection ends, or a secret does not expire. The
+/// Renews the secret of a connection until its life ends, or a secret does not expire. The
 /// current secret expires after `left`, and each call of the provider may take `limit`. Does not
 /// keep the connection open.
 pub(crate) async fn renew(
@@ -126,12 +126,13 @@ pub(crate) async fn renew(
     mut left: Duration,
     limit: Duration,
 ) {
+    let life = shared.lock().life;
     loop {
         let due = left.mul_f64(0.8).max(RETRY);
-        if let Over::Ended = alarm(&shared, due).await {
+        if let Over::Ended = alarm(&shared, life, due).await {
             return;
         }
-        let asked = unless(alarm(&shared, limit), provider.login()).await;
+        let asked = unless(alarm(&shared, life, limit), provider.login()).await;
         left = match asked {
             Err(Over::Ended) => return,
             // If all attempts fail, the server closes the connection with the reason.
@@ -152,22 +153,27 @@ pub(crate) async fn renew(
 
 /// The end of an [`alarm`].
 enum Over {
-    /// The connection has ended.
+    /// The connection, or this life of it, has ended.
     Ended,
     /// The time has passed.
     Due,
 }
 
-/// Waits for `time` by the machine's clock, or until the connection has ended.
-async fn alarm(shared: &Shared, time: Duration) -> Over {
+/// Waits for `time` by the machine's clock, or until the connection, or this life of it, has ended.
+async fn alarm(shared: &Shared, life: u32, time: Duration) -> Over {
+    let ended = |state: &State| {
+        state.closed.is_some() || state.life != life || state.machine.close_reason().is_some()
+    };
     shared.command(|state| {
-        state.secret_due = false;
-        state.machine.set_secret_deadline(Some(time));
+        if !ended(state) {
+            state.secret_due = false;
+            state.machine.set_secret_deadline(Some(time));
+        }
     });
-    let over = |state: &State| match (&state.closed, state.secret_due) {
-        (Some(_), _) => Some(Over::Ended),
-        (None, true) => Some(Over::Due),
-        (None, false) => None,
+    let over = |state: &State| match (ended(state), state.secret_due) {
+        (true, _) => Some(Over::Ended),
+        (false, true) => Some(Over::Due),
+        (false, false) => None,
     };
     wait_for(shared, |state| &mut state.state_changed, over).await
 }

@@ -1,6 +1,7 @@
 //! Opening connections, on any runtime.
 
 pub(crate) mod credentials;
+pub(crate) mod opening;
 
 use std::{
     fmt,
@@ -17,14 +18,19 @@ use amqp_core::{
     ApiMisuse, CloseCause,
     client::Config,
     dial::{Address, AttemptId, Dialer, Failures, Order, Step, Target},
+    recovery::Policy,
     uri::{Scheme, Uri, UriError},
 };
 
-use self::credentials::{CredentialsError, CredentialsProvider, log_in};
+use self::{
+    credentials::{CredentialsError, CredentialsProvider, log_in},
+    opening::{First, Opening},
+};
 use crate::{
     connection::Connection,
     error::Error,
     io::{Runtime, Timer, Transport, within},
+    recovery::random_seed,
     tls::{Secured, TlsError, TlsErrorTap, TlsOptions},
 };
 
@@ -73,6 +79,9 @@ pub struct Options {
     /// The source of the credentials, called for each connect. `None` for those of the
     /// configuration.
     pub credentials: Option<Arc<dyn CredentialsProvider>>,
+    /// The recovery of the connection after a loss, with its topology. Default `None`: a connection
+    /// that is lost has ended. See [`recovery`](crate::recovery).
+    pub recovery: Option<Policy>,
     /// The login, the virtual host and the limits.
     pub config: Config,
 }
@@ -88,6 +97,7 @@ impl Default for Options {
             tls_timeout: TLS_TIMEOUT,
             tls: None,
             credentials: None,
+            recovery: None,
             config: Config::default(),
         }
     }
@@ -140,6 +150,19 @@ impl Options {
     #[must_use]
     pub fn credentials(mut self, credentials: Arc<dyn CredentialsProvider>) -> Self {
         self.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets `recovery` to the default policy: everything is restored, for as long as it takes.
+    #[must_use]
+    pub fn recovering(self) -> Self {
+        self.recovery(Policy::new(random_seed()))
+    }
+
+    /// Sets `recovery`.
+    #[must_use]
+    pub fn recovery(mut self, recovery: impl Into<Option<Policy>>) -> Self {
+        self.recovery = recovery.into();
         self
     }
 
@@ -199,6 +222,15 @@ pub async fn connect<R: Runtime>(
     runtime: &R,
     options: &Options,
 ) -> Result<Connection, ConnectError> {
+    connect_as(runtime, options, &mut First { runtime, options }).await
+}
+
+/// Connects to the first address that answers, and opens a connection.
+pub(crate) async fn connect_as<R: Runtime, O: Opening>(
+    runtime: &R,
+    options: &Options,
+    opening: &mut O,
+) -> Result<O::Opened, ConnectError> {
     options.check()?;
     runtime.check()?;
     let mut dialing = Connector::new(runtime, options);
@@ -207,8 +239,8 @@ pub async fn connect<R: Runtime>(
         let Some(address) = dialing.dialer.address() else {
             break;
         };
-        match connect_over(runtime, options, address, stream).await {
-            Ok(connection) => return Ok(connection),
+        match secure_and_open(runtime, options, opening, address, stream).await {
+            Ok(opened) => return Ok(opened),
             Err(error) if error.is_final() => return Err(error),
             Err(error) => {
                 let text = error.without_address();
@@ -261,8 +293,19 @@ pub async fn connect_over<R: Runtime>(
     stream: R::Stream,
 ) -> Result<Connection, ConnectError> {
     runtime.check()?;
+    let mut first = First { runtime, options };
+    secure_and_open(runtime, options, &mut first, address, stream).await
+}
+
+async fn secure_and_open<R: Runtime, O: Opening>(
+    runtime: &R,
+    options: &Options,
+    opening: &mut O,
+    address: &Address,
+    stream: R::Stream,
+) -> Result<O::Opened, ConnectError> {
     let Some(tls) = &options.tls else {
-        return greet(runtime, options, address, stream, Vec::new()).await;
+        return greet(runtime, options, opening, address, stream, Vec::new()).await;
     };
     let failed = |error| ConnectError::Tls {
         address: address.clone(),
@@ -278,20 +321,22 @@ pub async fn connect_over<R: Runtime>(
         certificates,
     } = secured.map_err(|error| failed(error.into()))?;
     let (stream, complaint) = TlsErrorTap::new(stream);
-    greet(runtime, options, address, stream, certificates)
+    greet(runtime, options, opening, address, stream, certificates)
         .await
         .map_err(|error| complaint.take().map_or(error, failed))
 }
 
 /// Opens a connection over a stream that is ready for AMQP.
-async fn greet<R: Runtime>(
+async fn greet<R: Runtime, O: Opening>(
     runtime: &R,
     options: &Options,
+    opening: &mut O,
     address: &Address,
     stream: impl Transport + Unpin + 'static,
     certificates: Vec<Vec<u8>>,
-) -> Result<Connection, ConnectError> {
+) -> Result<O::Opened, ConnectError> {
     let mut config = options.config.clone();
+    config.resumable = options.recovery.is_some();
     let limit = config.timeouts.handshake;
     let (mut clock, mut expires_at) = (runtime.clock(), None);
     if let Some(provider) = &options.credentials {
@@ -301,21 +346,17 @@ async fn greet<R: Runtime>(
         log_in(&mut config, &login)?;
         expires_at = login.expires_in.map(|time| clock.now() + time);
     }
-    let not_opened = |error| ConnectError::NotOpened {
+    let opened = opening.open(config, stream, certificates.into()).await;
+    let (opened, shared) = opened.map_err(|error| ConnectError::NotOpened {
         address: address.clone(),
         error,
-    };
-    let started = Connection::start(config, stream, runtime.clock());
-    let (connection, driver) = started.map_err(not_opened)?;
-    connection.shared().lock().certificates = certificates.into();
-    runtime.spawn(driver);
-    connection.opened().await.map_err(not_opened)?;
+    })?;
     if let (Some(provider), Some(expires_at)) = (&options.credentials, expires_at) {
         let left = expires_at - clock.now();
-        let (shared, provider) = (Arc::clone(connection.shared()), Arc::clone(provider));
+        let provider = Arc::clone(provider);
         runtime.spawn(credentials::renew(shared, provider, left, limit));
     }
-    Ok(connection)
+    Ok(opened)
 }
 
 /// Opens a connection over an existing transport, and spawns its driver.
@@ -541,6 +582,7 @@ impl fmt::Debug for Options {
             .field("tls_timeout", &self.tls_timeout)
             .field("tls", &self.tls)
             .field("credentials", &credentials)
+            .field("recovery", &self.recovery)
             .field("config", &self.config)
             .finish()
     }

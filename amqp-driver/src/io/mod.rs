@@ -5,6 +5,7 @@
 //! [`connect`](crate::connect()) then works on its runtime. An event loop without a runtime gets a
 //! [`Driver`] from [`Connection::start`](crate::Connection::start) and polls it.
 
+mod boxed;
 mod clock;
 mod driver;
 #[cfg(feature = "futures-io")]
@@ -16,6 +17,7 @@ mod pipe;
 mod runtime;
 mod transport;
 
+pub(crate) use self::boxed::BoxTransport;
 #[cfg(feature = "futures-io")]
 pub use self::futures_stream::{FuturesStream, Socket};
 pub use self::{

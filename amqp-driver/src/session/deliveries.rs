@@ -26,6 +26,7 @@ impl State {
         id: ConsumerId,
         tag: ShortStr,
         no_ack: bool,
+        notices: bool,
         progress: Arc<AtomicU32>,
     ) {
         let commands = self.machine.channel(channel);
@@ -45,6 +46,8 @@ impl State {
                 cancelling: false,
                 counted: true,
                 withheld: Withheld::default(),
+                notices,
+                notice: None,
             };
             channel.consumers.insert(id, consumer);
         }
@@ -66,14 +69,19 @@ impl State {
         let Some(mut consumer) = consumer else {
             return;
         };
+        if consumer.end.is_none() {
+            self.record_cancel(channel, &consumer.tag);
+            self.release_later(channel, id, &consumer.tag);
+        }
         later.drop_waker(consumer.waker.take());
         self.buffer.release(consumer.kept, consumer.unreturnable);
         self.buffer.consumers -= usize::from(consumer.counted);
         later.commanded = true;
+        let held = self.is_held(Some(channel));
         let Some(mut commands) = self.machine.channel(channel) else {
             return;
         };
-        if matches!(consumer.end, None | Some(ConsumerEnd::CancelTimedOut)) {
+        if !held && matches!(consumer.end, None | Some(ConsumerEnd::CancelTimedOut)) {
             commands.abandon_consumer(&consumer.tag, id);
         }
         for message in batch.chain(consumer.queue) {
@@ -83,18 +91,6 @@ impl State {
             }
         }
         consumer.withheld.requeue_all(&mut commands);
-    }
-
-    /// Moves the queue into the handle's empty batch.
-    pub(crate) fn take_batch(
-        &mut self,
-        channel: ChannelId,
-        consumer: ConsumerId,
-        batch: &mut VecDeque<client::Delivery>,
-    ) {
-        if let Some(state) = self.channels.consumer_mut(channel, consumer) {
-            mem::swap(batch, &mut state.queue);
-        }
     }
 
     /// Releases the `bytes` of the batch that the handle has yielded, and requeues withheld
@@ -157,6 +153,7 @@ impl State {
             .channels
             .consumer_mut(delivery.channel, delivery.consumer);
         let Some(consumer) = consumer else {
+            self.return_delivery(&delivery, later);
             return;
         };
         let keeps = match delivery.tag {
@@ -319,6 +316,7 @@ impl State {
         let Some(channel) = self.channels.get_mut(id) else {
             return;
         };
+        channel.transactional = true;
         for consumer in channel.consumers.values_mut() {
             consumer.withheld.requeue_all(&mut commands);
             if !mem::replace(&mut consumer.unreturnable, true) {
@@ -327,13 +325,14 @@ impl State {
         }
     }
 
-    /// Drops the queued deliveries of a channel when `basic.recover` is sent: the server redelivers
-    /// all that are unacknowledged (section 1.8.3.16 of the protocol reference), and the kept ones
-    /// are stale.
-    pub(crate) fn on_recover(&mut self, channel: ChannelId) {
+    /// Drops the queued deliveries of a channel that are stale: `basic.recover` is sent, and the
+    /// server redelivers all that are unacknowledged (section 1.8.3.16 of the protocol reference),
+    /// or the channel is being reopened. The handles drop those of their batches.
+    pub(crate) fn drop_stale(&mut self, channel: ChannelId) {
         let Some(channel) = self.channels.get_mut(channel) else {
             return;
         };
+        channel.stale.fetch_add(1, Ordering::Relaxed);
         for consumer in channel.consumers.values_mut() {
             let stale = |message: &client::Delivery| message.tag.is_some();
             let queue = &mut consumer.queue;

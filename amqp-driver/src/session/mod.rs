@@ -8,6 +8,7 @@
 //! | `publish.rs`, `lines.rs` | publishing, and the order of publishers that wait for room |
 //! | `confirms/` | outcomes of publishes |
 //! | `deliveries.rs`, `untaken.rs`, `withheld.rs`, `buffer.rs` | messages that the application has not taken, and their bound |
+//! | `recovering.rs` | a connection that recovers: lost, restored, going on |
 //! | `alarms.rs`, `waiters.rs` | deadlines, wakers |
 //! | `later.rs`, `budget.rs` | effects deferred until after the lock, yielding |
 //!
@@ -23,6 +24,7 @@ mod deliveries;
 pub(crate) mod later;
 pub(crate) mod lines;
 pub(crate) mod publish;
+pub(crate) mod recovering;
 mod requests;
 pub(crate) mod shared;
 mod slots;

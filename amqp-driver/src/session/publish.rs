@@ -92,6 +92,11 @@ impl Publisher<'_> {
                 Attempt::Waits => {
                     self.budget.renew();
                     ready!(limit.poll(cx));
+                    if shared.lock().is_held(Some(self.channel)) {
+                        // A recovery ends by its own policy.
+                        limit = Alarm::new(shared, shared.timeouts().publish);
+                        ready!(limit.poll(cx));
+                    }
                     Poll::Ready(Err(Error::TimedOut(TimeoutReason::Publish)))
                 }
             }
@@ -191,6 +196,12 @@ impl State {
         ticket: &mut Option<Ticket>,
         later: &mut Later,
     ) -> Result<Option<PublishSeq>, Refused> {
+        if self.recovery.is_some() && self.is_held(Some(id)) && self.channel_error(id).is_none() {
+            return Err(Refused::Held {
+                line: self.line_of_recovery(id),
+                hold: Hold::Recovering,
+            });
+        }
         let cost = body.len() + PUBLISH_OVERHEAD;
         let is_contended = self.is_contended(id);
         let mut granted = None;
@@ -235,6 +246,15 @@ impl State {
             Err(_) => Err(Refused::Failed(Box::new(Error::Internal(
                 "an unknown refusal",
             )))),
+        }
+    }
+
+    /// The line in which publishes wait for the recovery of their channel, or of the connection.
+    fn line_of_recovery(&self, id: ChannelId) -> LineId {
+        if self.is_held(None) {
+            LineId::Output
+        } else {
+            LineId::Channel(id)
         }
     }
 
@@ -337,7 +357,10 @@ impl State {
     /// The room that a line shares out. 0 while its publishes are held back for another reason.
     fn room(&mut self, line: LineId) -> usize {
         match line {
-            LineId::Output | LineId::Backlog if self.machine.is_blocked() => 0,
+            LineId::Output | LineId::Backlog if self.machine.is_blocked() || self.is_held(None) => {
+                0
+            }
+            LineId::Channel(id) if self.is_held(Some(id)) => 0,
             LineId::Output => self.machine.output_room(),
             LineId::Backlog => self.machine.backlog_room(),
             LineId::Channel(id) => match self.machine.channel(id) {
@@ -401,7 +424,7 @@ impl State {
         if !self.crowded.is_empty() {
             return true;
         }
-        if self.machine.is_blocked() {
+        if self.machine.is_blocked() || self.is_held(None) {
             return false;
         }
         let limits = self.machine.limits();

@@ -62,6 +62,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Registers the waker of the task that takes the place of the driver between two lives, and
+    /// returns the next deadline of the handles.
+    pub(crate) fn await_command(&self, waker: &Waker) -> Option<Instant> {
+        let waker = waker.clone();
+        let mut state = self.lock();
+        let before = state.driver.replace(waker);
+        let next = state.next_deadline();
+        drop(state);
+        drop(before);
+        next
+    }
+
     /// Runs `act` under the lock, and the effects that it defers after it. Wakes the driver if the
     /// machine has received a command, or paused reading can resume.
     #[inline]
@@ -305,14 +317,26 @@ pub(crate) async fn within<T>(
         .ok()
 }
 
-/// The driver's end of a client's connection.
+/// The driver's end of a client's connection, for one life of it.
 #[derive(Debug)]
-pub struct ClientEndpoint(pub(crate) Arc<Shared>);
+pub struct ClientEndpoint {
+    shared: Arc<Shared>,
+    life: u32,
+}
 
 impl ClientEndpoint {
-    /// Ends the connection at once.
+    /// The end of the present life.
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let life = shared.lock().life;
+        Self { shared, life }
+    }
+
+    /// Ends the life of the connection at once, if it is still the present one.
     pub(crate) fn end(&self, why: &str) {
-        self.0.with(|state, later| {
+        self.shared.with(|state, later| {
+            if state.life != self.life {
+                return;
+            }
             let now = Instant::ORIGIN; // The machine's clock does not go back.
             state.machine.handle_transport_error(now, why);
             state.process_events(later);
@@ -321,7 +345,7 @@ impl ClientEndpoint {
 
     /// Runs `act`, processes the resulting events and advances the clock.
     fn tell<T>(&self, now: Instant, act: impl FnOnce(&mut State) -> T) -> T {
-        self.0.with(|state, later| {
+        self.shared.with(|state, later| {
             let result = act(state);
             state.process_events(later);
             state.advance(now, later);
@@ -335,10 +359,10 @@ impl Endpoint for ClientEndpoint {
         self.tell(now, |state| {
             state.machine.handle_input(now, input);
         });
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
         if !state.reading_paused && !state.wants_input() {
             state.reading_paused = true;
-            state.begin_stall(now, self.0.timeouts.unread);
+            state.begin_stall(now, self.shared.timeouts.unread);
             state.machine.set_reading(now, false);
         }
     }
@@ -358,7 +382,7 @@ impl Endpoint for ClientEndpoint {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        self.0.with(|state, later| {
+        self.shared.with(|state, later| {
             // A due deadline of the session that precedes the machine's is handled alone: the
             // machine's timeouts judge the server.
             let machine = state.machine.poll_timeout().map(|(at, _)| at);
@@ -372,11 +396,11 @@ impl Endpoint for ClientEndpoint {
     }
 
     fn handle_written(&mut self, now: Instant) {
-        self.0.lock().machine.handle_written(now);
+        self.shared.lock().machine.handle_written(now);
     }
 
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        self.0.with(|state, later| {
+        self.shared.with(|state, later| {
             later.drop_bodies(state.machine.take_discarded());
             state.begin_due_rounds(later);
             let more = state.machine.poll_transmit(now, out);
@@ -389,7 +413,7 @@ impl Endpoint for ClientEndpoint {
     }
 
     fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
-        let state = self.0.lock();
+        let state = self.shared.lock();
         let own = state
             .next_deadline()
             .map(|at| (at, TimeoutReason::SetDeadline));
@@ -397,17 +421,17 @@ impl Endpoint for ClientEndpoint {
     }
 
     fn read_hint(&self) -> usize {
-        self.0.lock().machine.read_hint()
+        self.shared.lock().machine.read_hint()
     }
 
     fn is_finished(&self) -> bool {
-        self.0.lock().machine.is_finished()
+        self.shared.lock().machine.is_finished()
     }
 }
 
 impl DrivenEndpoint for ClientEndpoint {
     fn wants_input(&mut self, now: Instant) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
         if state.reading_paused {
             if state.wants_input() {
                 state.reading_paused = false;
@@ -416,7 +440,7 @@ impl DrivenEndpoint for ClientEndpoint {
                 state.machine.set_reading(now, true);
             } else if state.stalled_at.is_none() {
                 // There was progress, or reading is paused for unsent output.
-                state.begin_stall(now, self.0.timeouts.unread);
+                state.begin_stall(now, self.shared.timeouts.unread);
             }
         }
         !state.reading_paused
@@ -424,7 +448,7 @@ impl DrivenEndpoint for ClientEndpoint {
 
     fn register_waker(&mut self, waker: &Waker, output: bool, alarm: Option<Instant>) -> bool {
         let waker = waker.clone();
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
         let readable = state.reading_paused && state.wants_input();
         let writable = output && state.machine.has_transmit();
         let machine = state.machine.poll_timeout().map(|(at, _)| at);
@@ -447,7 +471,7 @@ impl DrivenEndpoint for ClientEndpoint {
     }
 
     fn flush_on_close(&self) -> bool {
-        let state = self.0.lock();
+        let state = self.shared.lock();
         let reason = state.machine.close_reason();
         reason.is_some_and(|reason| {
             !matches!(

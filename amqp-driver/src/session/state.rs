@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
     task::Waker,
     time::Duration,
 };
@@ -20,6 +20,7 @@ use super::{
     confirms::{Confirms, Totals},
     later::Later,
     lines::{Line, LineId},
+    recovering::Recovering,
     slots::{Answer, Requests},
     untaken::{ConsumerEnd, ConsumerState, ReturnsState},
     waiters::Waiters,
@@ -94,6 +95,14 @@ pub(crate) struct State {
     /// sets it.
     pub(crate) recalled_at: Option<Instant>,
     pub(crate) alarms: Alarms,
+    /// The number of the connection's life. 0 until it is lost for the first time.
+    pub(crate) life: u32,
+    /// Whether any life was opened.
+    pub(super) opened_once: bool,
+    /// `Some` on a connection that recovers.
+    pub(crate) recovery: Option<Box<Recovering>>,
+    /// The time of the driver's last call.
+    pub(super) now: Instant,
 }
 
 /// The state of a channel with a live handle.
@@ -103,6 +112,11 @@ pub(crate) struct ChannelState {
     pub(crate) closed: Option<CloseReason>,
     /// The server has paused publishing with `channel.flow`.
     pub(crate) paused: bool,
+    /// Counts the times at which the deliveries of before became stale. Shared with the handles.
+    pub(crate) stale: Arc<AtomicU32>,
+    pub(crate) transactional: bool,
+    /// A recovery has interrupted the channel since its transaction began.
+    pub(crate) transaction_lost: bool,
     /// The application has set its own prefetch with `basic.qos`.
     pub(crate) qos_by_user: bool,
     /// The prefetch of the last `basic.qos`, which applies to consumers that begin after it; see
@@ -161,6 +175,10 @@ impl State {
             untaken: false,
             recalled_at: None,
             alarms: Alarms::default(),
+            life: 0,
+            opened_once: false,
+            recovery: None,
+            now: Instant::ORIGIN,
         }
     }
 
@@ -180,11 +198,11 @@ impl State {
 
     /// The reason for which the channel takes no commands. `Some` once it or the connection has
     /// ended.
-    pub(crate) fn channel_error(&self, id: ChannelId) -> Option<Error> {
+    pub(crate) fn channel_error(&self, id: impl Into<Option<ChannelId>>) -> Option<Error> {
         if let Some(reason) = &self.closed {
             return Some(Error::ConnectionClosed(reason.clone()));
         }
-        let channel = self.channels.get(id)?;
+        let channel = self.channels.get(id.into()?)?;
         channel.closed.clone().map(Error::ChannelClosed)
     }
 
@@ -195,6 +213,9 @@ impl State {
     pub(crate) fn commands(&mut self, id: ChannelId) -> Result<client::ChannelMut<'_>, Error> {
         if let Some(error) = self.channel_error(id) {
             return Err(error);
+        }
+        if self.is_held(Some(id)) {
+            return Err(Error::Recovering);
         }
         if let Some(reason) = self.machine.close_reason() {
             return Err(Error::ConnectionClosed(reason.clone()));
@@ -234,7 +255,10 @@ impl State {
 
     /// Whether a reply of the server is outstanding, which may be queued behind deliveries.
     fn is_awaited(&self) -> bool {
-        self.totals.awaited > 0 || !self.requests.is_empty() || self.tickets > 0
+        self.totals.awaited > 0
+            || !self.requests.is_empty()
+            || self.tickets > 0
+            || self.is_restoring()
     }
 
     /// A lower bound of the output that is not publishes, in bytes. Beyond each of the two bounds
@@ -256,8 +280,10 @@ impl State {
 
     /// Advances the clock of the session's own deadlines.
     pub(crate) fn advance(&mut self, now: Instant, later: &mut Later) {
+        self.now = self.now.max(now);
         self.alarms.advance(now);
         self.alarms.expire(now, later);
+        self.advance_recovery(now, later);
         match self.recalled_at {
             Some(Instant::ORIGIN) => self.recalled_at = Some(now + RECALL),
             Some(at) if at <= now => {
@@ -279,7 +305,8 @@ impl State {
     /// The next deadline of the session itself.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let stalled = self.stalled_at.filter(|_| self.reading_paused);
-        [self.alarms.next(), stalled, self.recalled_at]
+        let recovery = self.recovery_deadline();
+        [self.alarms.next(), stalled, self.recalled_at, recovery]
             .into_iter()
             .flatten()
             .min()
@@ -306,6 +333,7 @@ impl State {
                         self.grant(LineId::Channel(channel), later);
                     }
                 }
+                event if self.recover_on(&event) => {}
                 Event::Reply { request, reply, .. } => {
                     self.answer(request, Answer::Reply(reply), later);
                 }
@@ -337,14 +365,18 @@ impl State {
                     self.on_channel_closed(channel, &reason, later);
                 }
                 Event::Opened => {
-                    self.opened = true;
+                    (self.opened, self.opened_once) = (true, true);
                     self.state_changed.wake_all(later);
                 }
                 Event::SecretDue => {
                     self.secret_due = true;
                     self.state_changed.wake_all(later);
                 }
-                Event::Closed(reason) => self.on_closed(&reason, later),
+                Event::Closed(reason) => {
+                    if !self.on_lost(&reason, later) {
+                        self.on_closed(&reason, later);
+                    }
+                }
                 Event::Writable => self.begin_round(LineId::Output, later),
                 Event::BacklogWritable => self.begin_round(LineId::Backlog, later),
                 Event::ChannelWritable { channel } => self.grant(LineId::Channel(channel), later),
@@ -370,6 +402,7 @@ impl State {
                 _ => {}
             }
         }
+        self.process_recovery(later);
         later.drop_bodies(self.machine.take_discarded());
         let channel_count = self.machine.channel_count();
         if channel_count < mem::replace(&mut self.channel_count, channel_count) {
@@ -393,7 +426,7 @@ impl State {
         self.numbers.wake_all(later);
     }
 
-    fn on_closed(&mut self, reason: &CloseReason, later: &mut Later) {
+    pub(super) fn on_closed(&mut self, reason: &CloseReason, later: &mut Later) {
         self.closed = Some(reason.clone());
         let error = Error::ConnectionClosed(reason.clone());
         for id in self.channels.ids() {
@@ -404,5 +437,6 @@ impl State {
         self.state_changed.wake_all(later);
         self.numbers.wake_all(later);
         self.alarms.expire_all(later);
+        self.wake_recovering(later);
     }
 }

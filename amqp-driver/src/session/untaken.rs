@@ -7,7 +7,7 @@ use std::{
     task::Waker,
 };
 
-use amqp_core::{client, wire::ShortStr};
+use amqp_core::{CloseReason, client, wire::ShortStr};
 
 use super::{buffer::Buffer, later::Later, waiters::Waiters, withheld::Withheld};
 use crate::{error::Error, returned_message::ReturnedMessage};
@@ -36,6 +36,10 @@ pub(crate) struct ConsumerState {
     /// Invariant: `true` exactly if the buffer counts the consumer.
     pub(super) counted: bool,
     pub(super) withheld: Withheld,
+    /// Whether the handle reports interruptions.
+    pub(super) notices: bool,
+    /// An interruption to be reported, behind that many messages of the queue.
+    pub(super) notice: Option<(CloseReason, usize)>,
 }
 
 /// The reason for which a consumer gets no more messages.
@@ -47,6 +51,17 @@ pub(crate) enum ConsumerEnd {
     /// arrive.
     CancelTimedOut,
     Error(Error),
+}
+
+/// The next step of a consumer's stream.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// The batch has messages.
+    Messages,
+    /// A recovery has interrupted the consumer, and it goes on.
+    Interrupted(CloseReason),
+    /// No more messages follow. The reason is `Some` unless the state was released.
+    Ended(Option<ConsumerEnd>),
 }
 
 /// Returned messages, until the handle takes them.
@@ -75,6 +90,38 @@ impl ReturnsState {
 }
 
 impl ConsumerState {
+    /// Whether its cancel is in flight.
+    pub(super) const fn cancelling(&self) -> bool {
+        self.cancelling
+    }
+
+    /// Excludes the consumer from the buffer's count. Returns whether it was counted.
+    pub(super) const fn stop_counting(&mut self) -> bool {
+        mem::replace(&mut self.counted, false)
+    }
+
+    /// Records that the consumer was interrupted, to be reported in order with its messages.
+    pub(super) fn interrupt(&mut self, reason: &CloseReason, later: &mut Later) {
+        if self.notices && self.notice.is_none() {
+            self.notice = Some((reason.clone(), self.queue.len()));
+            later.wake(self.waker.take());
+        }
+    }
+
+    /// Moves the messages that the handle yields next into its empty batch, and returns the
+    /// interruption if that precedes them.
+    pub(crate) fn take_batch(
+        &mut self,
+        batch: &mut VecDeque<client::Delivery>,
+    ) -> Option<CloseReason> {
+        match &mut self.notice {
+            None => mem::swap(batch, &mut self.queue),
+            Some((_, 0)) => return self.notice.take().map(|(reason, _)| reason),
+            Some((_, before)) => batch.extend(self.queue.drain(..mem::take(before))),
+        }
+        None
+    }
+
     /// Ends the consumer, and wakes its handle. The first end counts.
     pub(super) fn finish(&mut self, end: ConsumerEnd, later: &mut Later) {
         self.end.get_or_insert(end);

@@ -1,0 +1,544 @@
+//! The session of a connection that recovers: its handles wait while it is lost, and go on.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    mem,
+};
+
+use amqp_core::{
+    ChannelId, CloseCause, CloseReason, ConsumerId, Instant, RequestId, Requeue, Tags,
+    client::{self, Config, Event},
+    protocol::{Method, ReplyCode, basic},
+    recovery::{
+        Change, ConnectFailure, FailureReason, Policy, Recovery, RecoveryEvent, Step, Topology,
+    },
+    wire::ShortStr,
+};
+
+use super::{
+    later::Later,
+    lines::LineId,
+    shared::Shared,
+    state::{ChannelState, State},
+    untaken::ConsumerEnd,
+    waiters::Waiters,
+    withheld::Withheld,
+};
+use crate::error::Error;
+
+/// The number of events kept for the streams of them: those of several recoveries. Progress is
+/// reported a few dozen times per recovery.
+const EVENTS: usize = 512;
+
+/// The recovery of a connection.
+///
+/// ```text
+///             the transport ends, the server closes
+///  recovered ──────────────────────────────────────> lost ── the supervisor gives up ──> (closed)
+///      ^                                             │  ^
+///      │                              new transport  │  │ lost again
+///      │                                             v  │
+///      └──── topology restored ─────────────────── restoring
+/// ```
+#[derive(Debug)]
+pub(crate) struct Recovering {
+    pub(super) recovery: Recovery,
+    /// Handles wait: the connection is lost, or its topology is not restored yet.
+    paused: bool,
+    /// The channels that are reopened while the connection lives: their handles wait.
+    reopening: BTreeSet<ChannelId>,
+    /// The reason of the last loss.
+    lost: Option<CloseReason>,
+    /// The connection is being closed on request: its end is final.
+    closing: bool,
+    /// The consumers whose handles were dropped during a pause.
+    released: Vec<(ChannelId, ConsumerId, ShortStr)>,
+    /// Futures that wait for the end of a pause.
+    pub(super) resumed: Waiters,
+    /// The events, the oldest first, with the number of the first one.
+    events: VecDeque<Change>,
+    first_event: u64,
+    /// Futures that wait for an event.
+    pub(crate) listeners: Waiters,
+}
+
+impl Recovering {
+    fn new(policy: Policy, now: Instant) -> Self {
+        let mut recovery = Recovery::new(policy, now);
+        // The first life is being connected.
+        let _connect = recovery.poll_step(now);
+        Self {
+            recovery,
+            paused: false,
+            reopening: BTreeSet::new(),
+            lost: None,
+            closing: false,
+            released: Vec::new(),
+            resumed: Waiters::default(),
+            events: VecDeque::new(),
+            first_event: 0,
+            listeners: Waiters::default(),
+        }
+    }
+
+    /// The first event with that number or a later one, and its number.
+    pub(crate) fn event(&self, number: u64) -> Option<(u64, &Change)> {
+        let number = number.max(self.first_event);
+        let at = usize::try_from(number - self.first_event).ok()?;
+        Some((number, self.events.get(at)?))
+    }
+
+    fn keep_event(&mut self, event: Change, later: &mut Later) {
+        if self.events.len() == EVENTS {
+            self.events.pop_front();
+            self.first_event += 1;
+        }
+        self.events.push_back(event);
+        self.listeners.wake_all(later);
+    }
+
+    /// Whether the handles of a channel, or those of the connection, wait.
+    fn holds(&self, channel: Option<ChannelId>) -> bool {
+        self.paused || channel.is_some_and(|id| self.reopening.contains(&id))
+    }
+}
+
+impl State {
+    /// Lets the connection recover. Called before its handshake.
+    pub(crate) fn recover_by(&mut self, policy: Policy, now: Instant) {
+        self.recovery = Some(Box::new(Recovering::new(policy, now)));
+    }
+
+    /// Whether the handles of a channel, or those of the connection, wait for the recovery.
+    #[inline]
+    pub(crate) fn is_held(&self, channel: Option<ChannelId>) -> bool {
+        match &self.recovery {
+            Some(recovering) => recovering.holds(channel),
+            None => false,
+        }
+    }
+
+    /// Whether replies to requests of the recovery are outstanding, which may be queued behind
+    /// deliveries.
+    pub(super) fn is_restoring(&self) -> bool {
+        let restoring = |it: &Recovering| it.paused || !it.reopening.is_empty();
+        self.recovery.as_ref().is_some_and(|it| restoring(it))
+    }
+
+    /// The error for an operation that began in that life of the connection. `Some` if the life has
+    /// ended and another one follows.
+    pub(crate) fn lost_since(&self, life: u32) -> Option<Error> {
+        let recovering = self.recovery.as_ref()?;
+        if self.life == life && !recovering.paused {
+            return None;
+        }
+        let lost = recovering.lost.clone();
+        Some(lost.map_or(Error::Recovering, Error::ConnectionClosed))
+    }
+
+    /// The topology to be restored. `Some` on a connection that recovers.
+    pub(crate) fn topology(&mut self) -> Option<&mut Topology> {
+        Some(self.recovery.as_mut()?.recovery.topology_mut())
+    }
+
+    // Recording.
+
+    /// Records a request that changes the topology, before its reply can arrive. `request` is `None`
+    /// if the reply is not awaited.
+    #[inline]
+    pub(crate) fn record(
+        &mut self,
+        channel: ChannelId,
+        request: Option<RequestId>,
+        method: impl FnOnce() -> Method,
+    ) {
+        if let Some(recovering) = &mut self.recovery {
+            recovering.recovery.handle_sent(channel, request, &method());
+        }
+    }
+
+    /// Records a consumer that is being started, before its reply can arrive.
+    pub(crate) fn record_consumer(
+        &mut self,
+        channel: ChannelId,
+        consumer: ConsumerId,
+        request: RequestId,
+        tag: &ShortStr,
+        consume: &basic::Consume,
+    ) {
+        if let Some(recovering) = &mut self.recovery {
+            let mut consume = consume.clone();
+            consume.consumer_tag = tag.clone();
+            recovering
+                .recovery
+                .handle_consume_sent(channel, consumer, request, &consume);
+        }
+    }
+
+    /// Whether a recovery has ended the transaction of a channel.
+    pub(crate) fn is_transaction_lost(&self, channel: ChannelId) -> bool {
+        let channel = self.channels.get(channel);
+        channel.is_some_and(|channel| channel.transaction_lost)
+    }
+
+    /// Records the end of a consumer by its handle.
+    pub(crate) fn record_cancel(&mut self, channel: ChannelId, tag: &ShortStr) {
+        self.record(channel, None, || {
+            let cancel = basic::Cancel {
+                consumer_tag: tag.clone(),
+                no_wait: true,
+            };
+            cancel.into()
+        });
+    }
+
+    /// Records the release of a consumer during a pause: it ends when the recovery does.
+    pub(crate) fn release_later(&mut self, channel: ChannelId, id: ConsumerId, tag: &ShortStr) {
+        if let Some(recovering) = &mut self.recovery
+            && recovering.holds(Some(channel))
+        {
+            recovering.recovery.forget_consumer(channel, id);
+            recovering.released.push((channel, id, tag.clone()));
+        }
+    }
+
+    /// Records the end of a channel by its handle. Returns whether the channel is not open at the
+    /// server, because of the recovery.
+    pub(crate) fn forget_recorded(&mut self, channel: ChannelId) -> bool {
+        let Some(recovering) = &mut self.recovery else {
+            return false;
+        };
+        recovering.recovery.forget_channel(channel);
+        recovering.holds(Some(channel))
+    }
+
+    // The life of the connection.
+
+    /// Closes the connection on request.
+    pub(crate) fn close(&mut self, text: &str, later: &mut Later) {
+        self.stop_recovery(later);
+        self.machine.close(ReplyCode::SUCCESS, text);
+    }
+
+    /// Ends the recovery: the connection is being closed on request. If it is lost, it has ended.
+    pub(crate) fn stop_recovery(&mut self, later: &mut Later) {
+        let Some(recovering) = &mut self.recovery else {
+            return;
+        };
+        recovering.closing = true;
+        if self.closed.is_none()
+            && recovering.paused
+            && self.machine.close_reason().is_some()
+            && let Some(reason) = recovering.lost.clone()
+        {
+            recovering.recovery.stop(self.now);
+            self.on_closed(&reason, later);
+            later.commanded = true;
+        }
+    }
+
+    /// Handles the end of a life of the connection. Returns `false` if the end is final.
+    pub(super) fn on_lost(&mut self, reason: &CloseReason, later: &mut Later) -> bool {
+        let Some(recovering) = &mut self.recovery else {
+            return false;
+        };
+        if recovering.closing || (recovering.lost.is_none() && !self.opened_once) {
+            return false;
+        }
+        // The host reports a connection that was not opened, with the failures of all addresses.
+        if self.opened {
+            let closed = Event::Closed(reason.clone());
+            let recovery = &mut recovering.recovery;
+            recovery.handle_event(self.now, &mut self.machine, &closed);
+            if recovery.is_stopped() {
+                return false;
+            }
+        }
+        recovering.lost = Some(reason.clone());
+        recovering.paused = true;
+        recovering.reopening.clear();
+        (self.opened, self.blocked, self.secret_due) = (false, None, false);
+        (self.reading_paused, self.overfull, self.untaken) = (false, false, false);
+        (self.in_transit, self.round_due) = (false, false);
+        (self.stalled_at, self.recalled_at) = (None, None);
+        for id in self.channels.ids() {
+            self.interrupt_channel(id, reason, later);
+        }
+        self.flushers.wake_all(later);
+        self.state_changed.wake_all(later);
+        self.process_recovery(later);
+        true
+    }
+
+    /// Begins the next life on a new transport. Returns the machine of the ended one.
+    pub(crate) fn begin_life(
+        &mut self,
+        config: Config,
+        now: Instant,
+    ) -> Result<client::Connection, Error> {
+        let ended = self.machine.resume(config, now)?;
+        self.life = self.life.wrapping_add(1);
+        Ok(ended)
+    }
+
+    /// Passes an event of the machine to the recovery. Returns whether it concerns nothing else.
+    pub(super) fn recover_on(&mut self, event: &Event) -> bool {
+        match &mut self.recovery {
+            // Reported by `on_lost`.
+            Some(_) if matches!(event, Event::Closed(_)) => false,
+            Some(recovering) => {
+                let recovery = &mut recovering.recovery;
+                recovery.handle_event(self.now, &mut self.machine, event)
+            }
+            None => false,
+        }
+    }
+
+    /// The next deadline of the recovery while the connection lives.
+    pub(super) fn recovery_deadline(&self) -> Option<Instant> {
+        self.recovery.as_ref()?.recovery.poll_timeout()
+    }
+
+    /// Wakes the futures that wait for the recovery or its events: the connection has ended.
+    pub(super) fn wake_recovering(&mut self, later: &mut Later) {
+        if let Some(recovering) = &mut self.recovery {
+            recovering.resumed.wake_all(later);
+            recovering.listeners.wake_all(later);
+        }
+    }
+
+    /// Advances the clock of the recovery.
+    pub(super) fn advance_recovery(&mut self, now: Instant, later: &mut Later) {
+        if let Some(recovering) = &mut self.recovery
+            && recovering
+                .recovery
+                .poll_timeout()
+                .is_some_and(|at| at <= now)
+        {
+            recovering.recovery.handle_timeout(now, &mut self.machine);
+            later.commanded = true;
+            self.process_recovery(later);
+        }
+    }
+
+    /// The next step of the host while the connection is lost. `None` once it has ended.
+    pub(crate) fn recovery_step(&mut self, now: Instant, later: &mut Later) -> Option<Step> {
+        let step = self.recovery.as_mut()?.recovery.poll_step(now);
+        self.process_recovery(later);
+        self.closed.is_none().then_some(step)
+    }
+
+    /// Handles a failure to connect.
+    pub(crate) fn connect_failed(
+        &mut self,
+        now: Instant,
+        failure: ConnectFailure,
+        text: &str,
+        later: &mut Later,
+    ) {
+        if let Some(recovering) = &mut self.recovery {
+            recovering
+                .recovery
+                .handle_connect_failed(now, failure, text);
+        }
+        self.process_recovery(later);
+    }
+
+    /// Advances the clock while no driver does. Returns whether the connection has ended.
+    pub(crate) fn pass_time(&mut self, now: Instant, later: &mut Later) -> bool {
+        self.advance(now, later);
+        self.closed.is_some()
+    }
+
+    /// Processes the events of the recovery.
+    pub(super) fn process_recovery(&mut self, later: &mut Later) {
+        while let Some(recovering) = &mut self.recovery
+            && let Some(change) = recovering.recovery.poll_event()
+        {
+            later.commanded = true;
+            self.on_recovery_event(&change.event, later);
+            if let Some(recovering) = &mut self.recovery {
+                recovering.keep_event(change, later);
+            }
+        }
+    }
+
+    fn on_recovery_event(&mut self, event: &RecoveryEvent, later: &mut Later) {
+        let Some(recovering) = &mut self.recovery else {
+            return;
+        };
+        match event {
+            RecoveryEvent::ConsumerEnded {
+                channel,
+                consumer,
+                reason,
+            } => {
+                let end = ConsumerEnd::Error(error_of(reason));
+                self.end_consumer(*channel, *consumer, end, later);
+            }
+            RecoveryEvent::ChannelEnded { channel, reason } => {
+                recovering.reopening.remove(channel);
+                self.on_channel_closed(*channel, &close_reason_of(reason), later);
+            }
+            RecoveryEvent::ChannelLost { channel, reason } => {
+                recovering.reopening.insert(*channel);
+                self.interrupt_channel(*channel, reason, later);
+            }
+            RecoveryEvent::ChannelRecovered { channel, .. } => {
+                recovering.reopening.remove(channel);
+                self.resume(later);
+            }
+            RecoveryEvent::Recovered(_) => {
+                recovering.paused = false;
+                self.resume(later);
+            }
+            RecoveryEvent::GaveUp(why) => {
+                recovering.closing = true;
+                let why = match &recovering.lost {
+                    Some(lost) => format!("{why}; the connection was lost: {lost}"),
+                    None => why.to_string(),
+                };
+                if self.machine.close_reason().is_some() {
+                    let reason = CloseReason::from(CloseCause::NotRecovered { why });
+                    self.on_closed(&reason, later);
+                } else {
+                    self.machine.close(ReplyCode::SUCCESS, &why);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets the handles go on: those that were dropped meanwhile take effect.
+    fn resume(&mut self, later: &mut Later) {
+        let Some(recovering) = &mut self.recovery else {
+            return;
+        };
+        let released = mem::take(&mut recovering.released);
+        for (id, consumer, tag) in released {
+            if recovering.holds(Some(id)) {
+                recovering.released.push((id, consumer, tag));
+            } else if let Some(mut commands) = self.machine.channel(id) {
+                commands.abandon_consumer(&tag, consumer);
+            }
+        }
+        recovering.resumed.wake_all(later);
+        self.state_changed.wake_all(later);
+        self.numbers.wake_all(later);
+        for line in [LineId::Output, LineId::Backlog] {
+            self.begin_round(line, later);
+        }
+        for id in self.channels.ids() {
+            if let Some(channel) = self.channels.get_mut(id) {
+                channel.watchers.wake_all(later);
+            }
+            self.begin_round(LineId::Channel(id), later);
+        }
+    }
+
+    /// Handles the interruption of a channel: the deliveries that are not taken are stale, because
+    /// the server requeues all that are unacknowledged
+    /// (<https://www.rabbitmq.com/docs/confirms>).
+    fn interrupt_channel(&mut self, id: ChannelId, reason: &CloseReason, later: &mut Later) {
+        self.drop_stale(id);
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        channel.interrupt(reason, later);
+        for consumer in channel.consumers.values_mut() {
+            if consumer.end.is_none() && consumer.cancelling() {
+                // Its cancel was sent, and it is not restored.
+                consumer.finish(ConsumerEnd::Cancelled, later);
+                self.buffer.consumers -= usize::from(consumer.stop_counting());
+            }
+        }
+    }
+
+    /// Requeues a delivery for a consumer whose handle was dropped while it was being restored.
+    #[cold]
+    pub(super) fn return_delivery(&mut self, delivery: &client::Delivery, later: &mut Later) {
+        if let (Some(tag), Some(mut commands)) =
+            (delivery.tag, self.machine.channel(delivery.channel))
+        {
+            // Fails only on a channel that has ended: the server requeues its deliveries.
+            let _closed = commands.nack(Tags::One(tag), Requeue::Yes);
+            later.commanded = true;
+        }
+    }
+}
+
+/// The error of a consumer that was not restored.
+fn error_of(reason: &FailureReason) -> Error {
+    match reason {
+        FailureReason::Closed(reason) => Error::ChannelClosed(reason.clone()),
+        FailureReason::Request(cause) => cause.clone().into(),
+        other => Error::NotRecovered {
+            why: other.to_string(),
+        },
+    }
+}
+
+/// The reason for which a channel that was not restored has ended.
+fn close_reason_of(reason: &FailureReason) -> CloseReason {
+    match reason {
+        FailureReason::Closed(reason) => reason.clone(),
+        other => CloseReason::from(CloseCause::NotRecovered {
+            why: other.to_string(),
+        }),
+    }
+}
+
+impl ChannelState {
+    fn interrupt(&mut self, reason: &CloseReason, later: &mut Later) {
+        self.paused = false;
+        self.transaction_lost |= self.transactional;
+        for consumer in self.consumers.values_mut() {
+            consumer.withheld = Withheld::default();
+            if consumer.end.is_none() {
+                consumer.interrupt(reason, later);
+            }
+        }
+        self.watchers.wake_all(later);
+    }
+}
+
+impl Shared {
+    /// Runs a command as soon as its channel, or the connection, is not being recovered.
+    pub(crate) async fn command_when_ready<T>(
+        &self,
+        channel: Option<ChannelId>,
+        mut command: impl FnMut(&mut State, &mut Later) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        loop {
+            let result = self.with(|state, later| {
+                if state.is_held(channel) && state.channel_error(channel).is_none() {
+                    return None;
+                }
+                later.commanded = true;
+                Some(command(state, later))
+            });
+            match result {
+                Some(result) => return result,
+                None => self.recovered(channel).await,
+            }
+        }
+    }
+
+    /// Waits until a channel, or the connection, is not being recovered, or has ended.
+    async fn recovered(&self, channel: Option<ChannelId>) {
+        let over = |state: &State| {
+            let over = !state.is_held(channel) || state.channel_error(channel).is_some();
+            over.then_some(())
+        };
+        super::shared::wait_for(self, resumed, over).await;
+    }
+}
+
+/// The futures that wait for the end of a pause.
+fn resumed(state: &mut State) -> &mut Waiters {
+    match &mut state.recovery {
+        Some(recovering) => &mut recovering.resumed,
+        // Not held, so that none waits.
+        None => &mut state.state_changed,
+    }
+}

@@ -1,0 +1,83 @@
+//! Connections to a broker of this process, dialled like any other.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use amqp_core::{ApiMisuse, dial::Address};
+use amqp_driver::{
+    ConnectError, Connection, Options, connect,
+    io::{Pipe, Runtime, pipe},
+};
+
+use crate::local::LocalBroker;
+
+/// The name of the broker in errors.
+const ADDRESS: &str = "the broker of this process";
+
+impl<R: Runtime> LocalBroker<R> {
+    /// Opens a connection without a socket, by all options but the addresses, TCP and TLS. With
+    /// [`Options::recovery`], the connection survives a [restart](Self::restart) of the broker.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// As [`connect`](amqp_driver::connect()).
+    pub async fn connect_with(&self, options: &Options) -> Result<Connection, ConnectError> {
+        let address = Address::other(ADDRESS);
+        let options = options.clone().addresses([address]).tls(None);
+        let runtime = InProcess(Arc::new(Mutex::new(self.clone())));
+        connect(&runtime, &options).await
+    }
+}
+
+/// The runtime of a broker, whose only transports are the pipes to that broker. Behind a lock,
+/// because a clock cannot be used by several threads at once.
+#[derive(Clone, Debug)]
+struct InProcess<R: Runtime>(Arc<Mutex<LocalBroker<R>>>);
+
+impl<R: Runtime> InProcess<R> {
+    fn broker(&self) -> LocalBroker<R> {
+        let broker = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        broker.clone()
+    }
+}
+
+impl<R: Runtime> Runtime for InProcess<R> {
+    type Clock = R::Clock;
+    type Stream = Pipe;
+
+    fn check(&self) -> Result<(), ApiMisuse> {
+        self.broker().runtime.check()
+    }
+
+    fn clock(&self) -> R::Clock {
+        self.broker().clock
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.broker().runtime.spawn(task);
+    }
+
+    async fn resolve(&self, _host: &str, _port: u16) -> io::Result<Vec<SocketAddr>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn connect_tcp(&self, _to: SocketAddr, _keepalive: Option<Duration>) -> io::Result<Pipe> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn connect_other(&self, _address: &str) -> io::Result<Pipe> {
+        let (ours, theirs) = pipe();
+        let refused = |error| io::Error::new(io::ErrorKind::ConnectionRefused, error);
+        let broker = self.broker();
+        let driver = broker.accept(theirs).map_err(refused)?;
+        broker.runtime.spawn(driver);
+        Ok(ours)
+    }
+}
