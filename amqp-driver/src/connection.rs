@@ -10,10 +10,7 @@ use std::{
 use amqp_core::{
     ApiMisuse, CloseReason, ConnectionStats, TimeoutReason, Tuning,
     client::{self, Config, Prefetch},
-    protocol::{
-        channel::{Open, OpenOk},
-        connection::UpdateSecretOk,
-    },
+    protocol::{channel::OpenOk, connection::UpdateSecretOk},
     wire::{FieldTable, Secret, ShortStr},
 };
 
@@ -130,7 +127,6 @@ impl Connection {
             let channel = ChannelState::default();
             let stale = Arc::clone(&channel.stale);
             state.channels.insert(id, channel);
-            state.record(id, Some(request), || Open.into());
             let wait = Wait::new(shared, state, Some(id), request);
             // The handle exists before the reply, so that dropping the wait closes the channel.
             Ok((Channel::new(self.clone(), id, stale), wait))

@@ -69,6 +69,8 @@
 //!   is called at each connect, and again before they expire: see [`CredentialsProvider`]. The
 //!   mechanisms are those of [`Config::mechanisms`], or `auth_mechanism` in the URI ([RabbitMQ's
 //!   page](https://www.rabbitmq.com/docs/access-control)).
+//! - **Recovery** after a loss is off by default, and on with [`Options::recovering`]: see
+//!   [`recovery`].
 //! - **A stream of one's own**: an adapter's `from_stream`, or [`from_transport`], opens a
 //!   connection over any stream, as it is. For applications that dial by themselves,
 //!   [`connect_over`] takes a stream that was just made, secures it as the options say, and opens

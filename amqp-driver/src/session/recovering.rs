@@ -181,6 +181,13 @@ impl State {
         channel.is_some_and(|channel| channel.transaction_lost)
     }
 
+    /// Records that the reply to a request is not awaited any more.
+    pub(super) fn record_abandoned(&mut self, request: RequestId) {
+        if let Some(recovering) = &mut self.recovery {
+            recovering.recovery.handle_abandoned(request);
+        }
+    }
+
     /// Records the end of a consumer by its handle.
     pub(crate) fn record_cancel(&mut self, channel: ChannelId, tag: &ShortStr) {
         self.record(channel, None, || {

@@ -70,6 +70,7 @@ impl State {
             self.requests.0.insert(request, slot);
             return;
         }
+        self.record_abandoned(request);
         let Some(channel) = channel else { return };
         later.commanded = true;
         match slot.answer {
