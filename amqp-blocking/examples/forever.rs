@@ -21,11 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     let publish = basic::Publish::default().routing_key("forever")?;
     let persistent = basic::Properties::default().delivery_mode(2);
+    let work = || channel.publish(&publish, &persistent, "work");
     loop {
-        while channel
-            .publish(&publish, &persistent, "work")?
-            .wait()
-            .is_err()
-        {}
+        while work()?.wait().is_err() {} // Not confirmed: again.
     }
 }

@@ -29,12 +29,8 @@ async fn forever() -> Result<(), Box<dyn Error>> {
     });
     let publish = basic::Publish::default().routing_key("forever")?;
     let persistent = basic::Properties::default().delivery_mode(2);
+    let work = || channel.publish(&publish, &persistent, "work");
     loop {
-        while channel
-            .publish(&publish, &persistent, "work")
-            .await?
-            .await
-            .is_err()
-        {}
+        while work().await?.await.is_err() {} // Not confirmed: again.
     }
 }
