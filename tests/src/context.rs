@@ -12,7 +12,7 @@ use std::{
 };
 
 use amqp_tokio::{
-    Config, Connection, Error,
+    Config, Connection, Error, Options,
     core::client::Checks,
     protocol::{ReplyCode, queue},
     wire::ShortStr,
@@ -118,6 +118,19 @@ impl Ctx {
         &self,
         uri: &str,
         configure: impl FnOnce(&mut Config) + Send + 'static,
+    ) -> Result<Connection, Failure> {
+        self.connect_by(uri, |options| configure(&mut options.config))
+            .await
+    }
+
+    /// Connects to another URI, with other options.
+    ///
+    /// # Errors
+    /// As [`Runtime::connect`].
+    pub async fn connect_by(
+        &self,
+        uri: &str,
+        configure: impl FnOnce(&mut Options) + Send + 'static,
     ) -> Result<Connection, Failure> {
         self.runtime
             .connect(uri.to_owned(), Box::new(configure))

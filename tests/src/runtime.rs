@@ -8,7 +8,7 @@ mod tokio;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use amqp_tokio::{Config, ConnectError, Connection, Options};
+use amqp_tokio::{ConnectError, Connection, Options};
 
 pub use self::{async_std::AsyncStd, blocking::Blocking, smol::Smol, tokio::Tokio};
 use crate::harness::{Failure, Outcome};
@@ -16,8 +16,8 @@ use crate::harness::{Failure, Outcome};
 /// A future that any thread may run.
 pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A scenario's changes to the configuration of the URI.
-pub type Configure = Box<dyn FnOnce(&mut Config) + Send>;
+/// A scenario's changes to the options of the URI.
+pub type Configure = Box<dyn FnOnce(&mut Options) + Send>;
 
 /// A runtime with the adapter for it.
 ///
@@ -52,7 +52,7 @@ where
 {
     Box::pin(async move {
         let mut options = Options::from_uri(&uri)?;
-        configure(&mut options.config);
+        configure(&mut options);
         connect_with(options).await.map_err(|error| match error {
             ConnectError::NotOpened { error, .. } => error.into(),
             error => error.into(),

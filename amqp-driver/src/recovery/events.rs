@@ -34,6 +34,14 @@ impl RecoveryEvents {
         }
     }
 
+    /// Returns the next event if there is one now.
+    pub fn try_next(&mut self) -> Option<Change> {
+        let state = self.shared.lock();
+        let (number, change) = state.recovery.as_ref()?.event(self.next)?;
+        self.next = number + 1;
+        Some(change.clone())
+    }
+
     /// Returns the next event, or `None` after the last one. Without recovery there are none.
     ///
     /// # Cancel safety

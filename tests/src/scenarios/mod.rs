@@ -19,6 +19,7 @@ mod operating;
 mod pools;
 mod publishing;
 mod queues;
+mod recovering;
 mod restarts;
 mod streams;
 mod tls;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Case> {
         connections::cases(),
         lost_connections::cases(),
         restarts::cases(),
+        recovering::cases(),
         channels::cases(),
         exchanges::cases(),
         queues::cases(),

@@ -276,7 +276,8 @@ pub(crate) async fn run(world: Arc<World>, number: usize) {
         random.next();
         let connecting = world.runtime.connect(
             world.uri.clone(),
-            Box::new(move |config| {
+            Box::new(move |options| {
+                let config = &mut options.config;
                 config.frame_max = frame_max;
                 configure(config, calm, &mut limits);
             }),
