@@ -139,7 +139,7 @@ impl Replay {
         self.report.failures.push(failure(step, reason));
     }
 
-    /// Ends a lane whose channel is not restored.
+    /// Ends a lane and gives up its channel.
     fn end_lane(&mut self, key: u16, step: PlanStep, reason: FailureReason, work: &mut Work<'_>) {
         let Some(lane) = self.lanes.remove(&key) else {
             return;

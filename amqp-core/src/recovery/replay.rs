@@ -64,13 +64,13 @@ pub(super) struct Replay {
     unsent_until: Option<Instant>,
     /// The new names of queues, by the old ones.
     names: BTreeMap<ShortStr, ShortStr>,
-    /// The queues whose new name is not known yet.
+    /// The queues, by their old names, that have not got their new one yet.
     pub(super) unnamed: BTreeSet<ShortStr>,
     /// The entities that are tried again later.
     pub(super) deferred: BTreeSet<Entity>,
     /// The entities that are known not to exist, or not for this connection.
     pub(super) missing: BTreeSet<Entity>,
-    /// The last request sent, and the one whose reply ends the current round trip.
+    /// The last request sent, and the one that ends the current round trip with its reply.
     last_sent: Option<RequestId>,
     trip_ends: Option<RequestId>,
     pub(super) done: usize,
