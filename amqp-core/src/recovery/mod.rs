@@ -4,6 +4,7 @@
 //! says when to connect again, and restores the topology on the next connection by a [`Plan`]. The
 //! [`Policy`] has its settings, [`RecoveryEvent`] is its output.
 
+mod advance;
 mod backoff;
 mod bindings;
 mod channel;

@@ -8,23 +8,19 @@ use core::{mem, time::Duration};
 
 use super::{
     Entity, FailureReason, GiveUp, Plan, PlanStep, Policy, RecoveryEvent, Report, Topology,
+    advance::Advance,
     event::Events,
-    lane::{EntryState, Lane, Life, send},
+    lane::{EntryState, Lane, Life},
     policy::FailureKind,
 };
 use crate::{
     client::Connection,
     close::{CloseReason, RequestError},
-    error::ApiMisuse,
     ids::{ChannelId, ConsumerId, RequestId},
-    protocol::{Method, ReplyCode},
+    protocol::Method,
     time::Instant,
     wire::ShortStr,
 };
-
-/// The maximum number of requests in flight. A broker that takes 30 ms for each, as for a quorum
-/// queue under load, answers the last one within [`Timeouts::request`](crate::Timeouts::request).
-pub(super) const WINDOW: usize = 1000;
 
 /// The delay of the next attempt to send while other output fills
 /// [`Limits::unsent_requests`](crate::Limits::unsent_requests).
@@ -32,9 +28,6 @@ const UNSENT_DELAY: Duration = Duration::from_millis(10);
 
 /// The lane of the entities. The others have the number of their channel.
 pub(super) const ENTITIES: u16 = 0;
-
-/// The highest number of the channel of the entities: the table of channels grows with it.
-const OWN_MAX: u16 = 2047;
 
 /// The connection and the state that a replay works on.
 pub(super) struct Work<'a> {
@@ -56,39 +49,32 @@ pub(super) struct Work<'a> {
 pub(super) struct Replay {
     pub(super) lanes: BTreeMap<u16, Lane>,
     /// The lanes to be advanced.
-    ready: VecDeque<u16>,
-    asleep: BTreeSet<(Instant, u16)>,
+    pub(super) ready: VecDeque<u16>,
+    pub(super) asleep: BTreeSet<(Instant, u16)>,
     /// The requests in flight, with their lanes.
-    requests: BTreeMap<RequestId, u16>,
+    pub(super) requests: BTreeMap<RequestId, u16>,
     /// The time to try again when no request could be sent and none is in flight.
-    unsent_until: Option<Instant>,
+    pub(super) unsent_until: Option<Instant>,
     /// The new names of queues, by the old ones.
-    names: BTreeMap<ShortStr, ShortStr>,
+    pub(super) names: BTreeMap<ShortStr, ShortStr>,
     /// The queues, by their old names, that have not got their new one yet.
     pub(super) unnamed: BTreeSet<ShortStr>,
     /// The entities that are tried again later.
     pub(super) deferred: BTreeSet<Entity>,
     /// The entities that are known not to exist, or not for this connection.
     pub(super) missing: BTreeSet<Entity>,
+    /// Whether the entities use the channel of another lane, for want of a free number.
+    pub(super) borrows: bool,
     /// The last request sent, and the one that ends the current round trip with its reply.
-    last_sent: Option<RequestId>,
-    trip_ends: Option<RequestId>,
+    pub(super) last_sent: Option<RequestId>,
+    pub(super) trip_ends: Option<RequestId>,
     pub(super) done: usize,
-    reported: usize,
+    pub(super) reported: usize,
     pub(super) report: Report,
     /// The channels that are back, with the time when they were lost.
     pub(super) finished: Vec<(ChannelId, Instant)>,
     /// The reason to give up.
     pub(super) gave_up: Option<GiveUp>,
-}
-
-/// The result of an attempt to advance a lane.
-#[derive(PartialEq, Eq)]
-enum Advance {
-    /// The lane waits for a reply or for the time, or has ended.
-    Waits,
-    /// No further request can be sent.
-    Blocked,
 }
 
 impl Replay {
@@ -210,6 +196,9 @@ impl Replay {
         } else if lane.life == Life::Closing(request) {
             self.lanes.remove(&key);
             self.done += 1;
+            if key == ENTITIES {
+                self.list_channels();
+            }
         } else if let Some(index) = take(&mut lane.in_flight, request) {
             self.complete(key, index, reply, work);
         }
@@ -310,7 +299,12 @@ impl Replay {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return false;
         };
-        let culprit = lane.culprit.take();
+        // A close for no method, or for another one, says nothing about the step.
+        let method = reason.by_peer().and_then(|close| close.method);
+        let culprit = lane.culprit.take().filter(|&index| {
+            let entry = lane.entries.get(index);
+            method.is_some() && entry.map(|it| it.step.method()) == method
+        });
         let closing = matches!(lane.life, Life::Closing(_));
         lane.life = Life::Closed;
         if closing || lane.forgotten {
@@ -356,10 +350,10 @@ impl Replay {
         }
     }
 
-    fn are_entities_done(&self) -> bool {
+    pub(super) fn are_entities_done(&self) -> bool {
         self.lanes
             .get(&ENTITIES)
-            .is_none_or(|lane| matches!(lane.life, Life::Closing(_)))
+            .is_none_or(|lane| matches!(lane.life, Life::Closing(_)) && !self.borrows)
     }
 
     /// Lists a lane to be advanced.
@@ -397,186 +391,6 @@ impl Replay {
         }
     }
 
-    /// Sends the steps of a lane.
-    fn advance(&mut self, key: u16, work: &mut Work<'_>) -> Advance {
-        while self.gave_up.is_none()
-            && let Some(lane) = self.lanes.get_mut(&key)
-            && !lane.asleep
-        {
-            let next = lane.next_todo();
-            let (life, channel) = (lane.life, lane.channel);
-            let open = match life {
-                Life::Opening(_) | Life::Closing(_) => break,
-                Life::Closed => false,
-                Life::Open => true,
-            };
-            let finished = next.is_none() && (open || key == ENTITIES);
-            if self.requests.len() >= WINDOW {
-                return Advance::Blocked;
-            }
-            let sent = if finished || lane.forgotten {
-                if !lane.in_flight.is_empty() {
-                    break;
-                }
-                self.finish(key, work)
-            } else if !open {
-                self.open(key, work)
-            } else if let (Some(index), Some(channel)) = (next, channel) {
-                match self.send_entry(key, index, channel, work) {
-                    Some(sent) => sent,
-                    None => break,
-                }
-            } else {
-                break;
-            };
-            match sent {
-                Ok(()) => {}
-                Err(ApiMisuse::TooManyUnsent { .. }) => return Advance::Blocked,
-                // The event of the end follows.
-                Err(_) => break,
-            }
-        }
-        Advance::Waits
-    }
-
-    fn open(&mut self, key: u16, work: &mut Work<'_>) -> Result<(), ApiMisuse> {
-        let Some(lane) = self.lanes.get_mut(&key) else {
-            return Ok(());
-        };
-        let opened = if key == ENTITIES {
-            open_own(work).map(|(id, request)| {
-                lane.channel = Some(id);
-                request
-            })
-        } else if let Some(id) = lane.channel {
-            work.connection.reopen_channel(id)
-        } else {
-            return Err(ApiMisuse::ChannelNotOpen);
-        };
-        match opened {
-            Ok(request) => {
-                lane.life = Life::Opening(request);
-                self.sent(request, key);
-                Ok(())
-            }
-            Err(misuse @ (ApiMisuse::TooManyUnsent { .. } | ApiMisuse::ConnectionNotOpen)) => {
-                Err(misuse)
-            }
-            Err(misuse) => {
-                let reason = FailureReason::Refused(misuse);
-                self.fail_channel(key, reason, FailureKind::Other, work);
-                Ok(())
-            }
-        }
-    }
-
-    /// Sends a step. `None` if it waits for the name of a queue.
-    fn send_entry(
-        &mut self,
-        key: u16,
-        index: usize,
-        channel: ChannelId,
-        work: &mut Work<'_>,
-    ) -> Option<Result<(), ApiMisuse>> {
-        let step = self.lanes.get(&key)?.entries.get(index)?.step.clone();
-        for entity in step.needs().into_iter().flatten() {
-            if self.missing.contains(&entity) {
-                let reason = FailureReason::Missing(entity);
-                self.skip(key, index, reason, FailureKind::NotFound, work);
-                return Some(Ok(()));
-            }
-            if self.deferred.contains(&entity) {
-                self.lanes.get_mut(&key)?.set(index, EntryState::Deferred);
-                return Some(Ok(()));
-            }
-            if self.unnamed.contains(entity.name()) && matches!(entity, Entity::Queue(_)) {
-                return None;
-            }
-        }
-        match send(work.connection, channel, &self.renamed(step)) {
-            Ok(request) => {
-                let lane = self.lanes.get_mut(&key)?;
-                lane.set(index, EntryState::Sent);
-                lane.in_flight.push_back((request, index));
-                self.sent(request, key);
-            }
-            Err(
-                misuse @ (ApiMisuse::TooManyUnsent { .. }
-                | ApiMisuse::ConnectionNotOpen
-                | ApiMisuse::ChannelNotOpen),
-            ) => return Some(Err(misuse)),
-            Err(misuse) => {
-                let reason = FailureReason::Refused(misuse);
-                self.fail_entry(key, index, reason, FailureKind::Other, work);
-            }
-        }
-        Some(Ok(()))
-    }
-
-    /// A step with the new names of queues.
-    fn renamed(&self, mut step: PlanStep) -> PlanStep {
-        match &mut step {
-            PlanStep::Bind(binding) => {
-                if let Entity::Queue(name) = &mut binding.destination
-                    && let Some(new) = self.names.get(name)
-                {
-                    if binding.routing_key == *name {
-                        binding.routing_key = new.clone();
-                    }
-                    *name = new.clone();
-                }
-            }
-            PlanStep::Consume { consume, .. } => {
-                if let Some(new) = self.names.get(&consume.queue) {
-                    consume.queue = new.clone();
-                }
-            }
-            PlanStep::OpenChannel
-            | PlanStep::DeclareExchange(_)
-            | PlanStep::DeclareQueue { .. }
-            | PlanStep::CloseChannel
-            | PlanStep::ReopenChannel { .. }
-            | PlanStep::SetQos { .. }
-            | PlanStep::SetMode { .. } => {}
-        }
-        step
-    }
-
-    /// Ends a lane without further steps, or puts it to sleep until the deferred ones are due.
-    fn finish(&mut self, key: u16, work: &mut Work<'_>) -> Result<(), ApiMisuse> {
-        let Some(lane) = self.lanes.get_mut(&key) else {
-            return Ok(());
-        };
-        if let Some(at) = lane.retry_at.filter(|_| !lane.forgotten) {
-            self.sleep(key, at);
-            return Ok(());
-        }
-        if key != ENTITIES && !lane.forgotten {
-            let (channel, since) = (lane.channel, lane.since);
-            self.lanes.remove(&key);
-            if let Some(channel) = channel {
-                self.finished.push((channel, since));
-            }
-            return Ok(());
-        }
-        let open = lane.channel.filter(|_| lane.life == Life::Open);
-        match open.and_then(|id| work.connection.channel(id)) {
-            Some(mut channel) => {
-                let request = channel.close(ReplyCode::SUCCESS, "the topology is restored")?;
-                lane.life = Life::Closing(request);
-                self.sent(request, key);
-            }
-            None => {
-                self.lanes.remove(&key);
-                self.done += 1;
-            }
-        }
-        if key == ENTITIES {
-            self.list_channels();
-        }
-        Ok(())
-    }
-
     pub(super) fn sent(&mut self, request: RequestId, key: u16) {
         self.requests.insert(request, key);
         self.last_sent = Some(request);
@@ -605,20 +419,4 @@ impl Replay {
 fn take(in_flight: &mut VecDeque<(RequestId, usize)>, request: RequestId) -> Option<usize> {
     let at = in_flight.iter().position(|(it, _)| *it == request)?;
     in_flight.remove(at).map(|(_, index)| index)
-}
-
-/// Opens the channel of the entities, under a number that no channel of the host has: it stays free
-/// for that.
-fn open_own(work: &mut Work<'_>) -> Result<(ChannelId, RequestId), ApiMisuse> {
-    let channel_max = work.connection.tuning().channel_max;
-    for number in (1..=channel_max.min(OWN_MAX)).rev() {
-        if work.channels.contains_key(&number) {
-            continue;
-        }
-        match work.connection.open_channel_at(number) {
-            Err(ApiMisuse::ChannelNumber { .. }) => {}
-            opened => return opened,
-        }
-    }
-    Err(ApiMisuse::NoFreeChannel { channel_max })
 }

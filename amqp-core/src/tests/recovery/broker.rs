@@ -29,6 +29,8 @@ pub(super) struct Broker {
     pub(super) log: Vec<String>,
     /// Requests to refuse, by the beginning of their words, and how often.
     pub(super) refusals: Vec<(&'static str, usize, ReplyCode, &'static str)>,
+    /// Requests at which the channel is closed once, for another reason than the request.
+    pub(super) closes: Vec<(&'static str, ReplyCode)>,
     /// Requests without an answer.
     pub(super) silent: Vec<&'static str>,
     /// The number of requests after which the connection is cut.
@@ -134,6 +136,13 @@ impl Broker {
         }
         let words = words(&method);
         self.log.push(format!("{id} {words}"));
+        let closes = self.closes.iter().position(|(it, _)| words.starts_with(it));
+        if let Some((_, code)) = closes.map(|at| self.closes.remove(at)) {
+            let mut channel = conn.channel(id).unwrap();
+            channel.close(code, "no reason", None).unwrap();
+            self.channel_ended(id.number());
+            return;
+        }
         if self.silent.iter().any(|it| words.starts_with(it)) {
             return;
         }

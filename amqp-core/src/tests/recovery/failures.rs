@@ -285,12 +285,15 @@ fn each_refusal_of_each_step_leaves_the_others() {
             for times in [1, ALWAYS] {
                 let mut rig = Rig::with_topology(Policy::new(1));
                 recover_against(&mut rig, &[(step, times, code, "no")]);
-                let locked = code == ReplyCode::RESOURCE_LOCKED;
+                let of_channel = step.starts_with("basic.qos")
+                    && [ReplyCode::PRECONDITION_FAILED, ReplyCode::CONTENT_TOO_LARGE]
+                        .contains(&code);
+                let retried = code == ReplyCode::RESOURCE_LOCKED || of_channel;
                 let failures = rig.failures();
-                let expected = usize::from(times == ALWAYS || !locked);
+                let expected = usize::from(times == ALWAYS || !retried);
                 assert!(failures.len() >= expected, "{step} {code}: {failures:?}");
                 assert!(rig.recovery.is_recovered(), "{step} {code}");
-                if times == 1 && locked {
+                if times == 1 && retried {
                     assert_eq!(failures, [""; 0], "{step} {code}");
                     assert_eq!(rig.consumers().len(), 2, "{step} {code}");
                 }
@@ -328,4 +331,49 @@ fn a_step_without_an_answer_fails_and_the_others_go_on() {
         [r##"bind exchange "inner" to exchange "work" with key "#": no answer came in time"##]
     );
     assert_eq!(rig.consumers(), ["2 ctag-0 jobs", "2 ctag-1 logs"]);
+}
+
+#[test]
+fn a_close_for_no_step_is_not_blamed_on_one() {
+    let mut rig = Rig::with_topology(Policy::new(1));
+    let consumers = rig.consumers();
+    rig.lose();
+    rig.broker.closes = vec![
+        ("queue.bind jobs", ReplyCode::INTERNAL_ERROR),
+        ("basic.qos 20", ReplyCode::PRECONDITION_FAILED),
+    ];
+    rig.recover();
+    assert_eq!(rig.failures(), [""; 0]);
+    assert_eq!(rig.consumers(), consumers);
+    let opens = rig
+        .broker
+        .log
+        .iter()
+        .filter(|it| it.ends_with("channel.open"));
+    assert_eq!(opens.count(), 5);
+}
+
+#[test]
+fn entities_are_restored_without_a_free_channel_number() {
+    for channel_max in [2, 3] {
+        let mut rig = Rig::with_topology(Policy::new(1));
+        let (bindings, consumers) = (rig.broker.bindings.clone(), rig.consumers());
+        rig.lose();
+        rig.broker = Broker::default();
+        while let Step::Wait(at) = rig.recovery.poll_step(rig.pair.now) {
+            rig.pair.now = at;
+        }
+        rig.connect_with(config().channel_max(channel_max));
+        rig.shake_hands();
+        rig.recover();
+        assert_eq!(rig.failures(), [""; 0]);
+        assert_eq!(rig.broker.bindings, bindings);
+        assert_eq!(rig.consumers(), consumers);
+        let opens = rig
+            .broker
+            .log
+            .iter()
+            .filter(|it| it.ends_with("channel.open"));
+        assert_eq!(opens.count(), 3);
+    }
 }

@@ -19,7 +19,7 @@ use self::broker::Broker;
 use super::{pair::Pair, script::name};
 use crate::{
     ChannelId, ClientSent, ConsumerId, Instant, Request,
-    client::{self, Connection, Event},
+    client::{self, Event},
     protocol::{basic, confirm, exchange, queue},
     recovery::{Change, GiveUp, Policy, Recovery, RecoveryEvent, Report, Step},
     server,

@@ -26,6 +26,7 @@ fn fail_all(rig: &mut Rig, kind: ConnectFailure) -> u32 {
         }
         rig.take_changes();
     }
+    rig.take_changes();
     attempts
 }
 
