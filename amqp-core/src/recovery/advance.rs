@@ -1,10 +1,10 @@
-//! The progress of the lanes of a replay.
+//! The progress of the tracks of a replay.
 
 use super::{
     Entity, FailureReason, PlanStep,
-    lane::{EntryState, Life, send},
     policy::FailureKind,
     replay::{ENTITIES, Replay, Work},
+    track::{EntryState, TrackState, send},
 };
 use crate::{
     error::ApiMisuse,
@@ -19,35 +19,35 @@ pub(super) const WINDOW: usize = 1000;
 /// The highest number of the channel of the entities: the table of channels grows with it.
 const OWN_MAX: u16 = 2047;
 
-/// The result of an attempt to advance a lane.
+/// The result of an attempt to advance a track.
 #[derive(PartialEq, Eq)]
 pub(super) enum Advance {
-    /// The lane waits for a reply or for the time, or has ended.
+    /// The track waits for a reply or for the time, or has ended.
     Waits,
     /// No further request can be sent.
     Blocked,
 }
 
 impl Replay {
-    /// Sends the steps of a lane.
+    /// Sends the steps of a track.
     pub(super) fn advance(&mut self, key: u16, work: &mut Work<'_>) -> Advance {
         while self.gave_up.is_none()
-            && let Some(lane) = self.lanes.get_mut(&key)
-            && !lane.asleep
+            && let Some(track) = self.tracks.get_mut(&key)
+            && !track.asleep
         {
-            let next = lane.next_todo();
-            let (life, channel) = (lane.life, lane.channel);
-            let open = match life {
-                Life::Opening(_) | Life::Closing(_) => break,
-                Life::Closed => false,
-                Life::Open => true,
+            let next = track.next_todo();
+            let (state, channel) = (track.state, track.channel);
+            let open = match state {
+                TrackState::Opening(_) | TrackState::Closing(_) => break,
+                TrackState::Closed => false,
+                TrackState::Open => true,
             };
             let finished = next.is_none() && (open || key == ENTITIES);
             if self.requests.len() >= WINDOW {
                 return Advance::Blocked;
             }
-            let sent = if finished || lane.forgotten {
-                if !lane.in_flight.is_empty() {
+            let sent = if finished || track.forgotten {
+                if !track.in_flight.is_empty() {
                     break;
                 }
                 self.finish(key, work)
@@ -72,17 +72,17 @@ impl Replay {
     }
 
     fn open(&mut self, key: u16, work: &mut Work<'_>) -> Result<(), ApiMisuse> {
-        let Some(lane) = self.lanes.get(&key) else {
+        let Some(track) = self.tracks.get(&key) else {
             return Ok(());
         };
-        let opened = match lane.channel {
+        let opened = match track.channel {
             Some(id) => work.connection.reopen_channel(id),
             None => self.open_own(work),
         };
         match opened {
             Ok(request) => {
-                if let Some(lane) = self.lanes.get_mut(&key) {
-                    lane.life = Life::Opening(request);
+                if let Some(track) = self.tracks.get_mut(&key) {
+                    track.state = TrackState::Opening(request);
                 }
                 self.sent(request, key);
                 Ok(())
@@ -116,18 +116,18 @@ impl Replay {
                 }
             }
         }
-        let others = self.lanes.iter().filter(|(key, _)| **key != ENTITIES);
-        let mut others = others.filter(|(_, lane)| lane.life == Life::Closed);
+        let others = self.tracks.iter().filter(|(key, _)| **key != ENTITIES);
+        let mut others = others.filter(|(_, track)| track.state == TrackState::Closed);
         if channel.is_none()
-            && let Some(id) = others.find_map(|(_, lane)| lane.channel)
+            && let Some(id) = others.find_map(|(_, track)| track.channel)
         {
             (channel, request) = (Some(id), work.connection.reopen_channel(id));
             self.borrows = true;
         }
         if request.is_ok()
-            && let Some(lane) = self.lanes.get_mut(&ENTITIES)
+            && let Some(track) = self.tracks.get_mut(&ENTITIES)
         {
-            lane.channel = channel;
+            track.channel = channel;
         }
         request
     }
@@ -140,7 +140,7 @@ impl Replay {
         channel: ChannelId,
         work: &mut Work<'_>,
     ) -> Option<Result<(), ApiMisuse>> {
-        let step = self.lanes.get(&key)?.entries.get(index)?.step.clone();
+        let step = self.tracks.get(&key)?.entries.get(index)?.step.clone();
         for entity in step.needs().into_iter().flatten() {
             if self.missing.contains(&entity) {
                 let reason = FailureReason::Missing(entity);
@@ -148,7 +148,7 @@ impl Replay {
                 return Some(Ok(()));
             }
             if self.deferred.contains(&entity) {
-                self.lanes.get_mut(&key)?.set(index, EntryState::Deferred);
+                self.tracks.get_mut(&key)?.set(index, EntryState::Deferred);
                 return Some(Ok(()));
             }
             if self.unnamed.contains(entity.name()) && matches!(entity, Entity::Queue(_)) {
@@ -157,9 +157,9 @@ impl Replay {
         }
         match send(work.connection, channel, &self.renamed(step)) {
             Ok(request) => {
-                let lane = self.lanes.get_mut(&key)?;
-                lane.set(index, EntryState::Sent);
-                lane.in_flight.push_back((request, index));
+                let track = self.tracks.get_mut(&key)?;
+                track.set(index, EntryState::Sent);
+                track.in_flight.push_back((request, index));
                 self.sent(request, key);
             }
             Err(
@@ -204,32 +204,32 @@ impl Replay {
         step
     }
 
-    /// Ends a lane without further steps, or puts it to sleep until the deferred ones are due.
+    /// Ends a track without further steps, or puts it to sleep until the deferred ones are due.
     fn finish(&mut self, key: u16, work: &mut Work<'_>) -> Result<(), ApiMisuse> {
-        let Some(lane) = self.lanes.get_mut(&key) else {
+        let Some(track) = self.tracks.get_mut(&key) else {
             return Ok(());
         };
-        if let Some(at) = lane.retry_at.filter(|_| !lane.forgotten) {
+        if let Some(at) = track.retry_at.filter(|_| !track.forgotten) {
             self.sleep(key, at);
             return Ok(());
         }
-        if key != ENTITIES && !lane.forgotten {
-            let (channel, since) = (lane.channel, lane.since);
-            self.lanes.remove(&key);
+        if key != ENTITIES && !track.forgotten {
+            let (channel, since) = (track.channel, track.since);
+            self.tracks.remove(&key);
             if let Some(channel) = channel {
                 self.finished.push((channel, since));
             }
             return Ok(());
         }
-        let open = lane.channel.filter(|_| lane.life == Life::Open);
+        let open = track.channel.filter(|_| track.state == TrackState::Open);
         match open.and_then(|id| work.connection.channel(id)) {
             Some(mut channel) => {
                 let request = channel.close(ReplyCode::SUCCESS, "the topology is restored")?;
-                lane.life = Life::Closing(request);
+                track.state = TrackState::Closing(request);
                 self.sent(request, key);
             }
             None => {
-                self.lanes.remove(&key);
+                self.tracks.remove(&key);
                 self.done += 1;
             }
         }

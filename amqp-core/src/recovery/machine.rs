@@ -4,8 +4,8 @@ use alloc::{collections::BTreeMap, string::String};
 use core::mem;
 
 use super::{
-    Change, ConnectFailure, GiveUp, Plan, Policy, Reconnect, Topology, event::Events, life::close,
-    record::Recorder, replay::Replay,
+    Change, ConnectFailure, GiveUp, Plan, Policy, Reconnect, Topology, event::Events,
+    reactions::close, record::Recorder, replay::Replay,
 };
 use crate::{
     client::{Connection, Event},
@@ -58,8 +58,8 @@ use crate::{
 ///                 Some(ended) => drop(ended.resume(config.clone(), now())?),
 ///             }
 ///         }
-///         Step::Wait(_) | Step::Idle => {} // I/O, until that time or `poll_timeout` at most
 ///         Step::GiveUp => break,
+///         _ => {} // I/O, until the time of `Step::Wait` or `poll_timeout` at most
 ///     }
 ///     let Some(connection) = &mut connection else { continue };
 ///     // `handle_input`, `poll_transmit` and so on

@@ -11,14 +11,14 @@ mod channel;
 mod difference;
 mod event;
 mod failure;
-mod lane;
-mod life;
 mod machine;
 mod plan;
 mod policy;
+mod reactions;
 mod record;
 mod replay;
 mod topology;
+mod track;
 
 pub use self::{
     backoff::Backoff,

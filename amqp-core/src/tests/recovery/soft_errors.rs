@@ -18,7 +18,7 @@ fn close(rig: &mut Rig, id: ChannelId) {
     rig.pump();
 }
 
-fn second(rig: &mut Rig) -> ChannelId {
+fn second(rig: &Rig) -> ChannelId {
     let ids = rig.recovery.topology().channels().count();
     assert_eq!(ids, 2);
     let lost = rig.changes.iter().find_map(|it| match it.event {
@@ -35,7 +35,7 @@ fn a_channel_is_reopened_with_its_consumers() {
     let id = rig.channels[1];
     close(&mut rig, id);
     rig.recover();
-    assert_eq!(second(&mut rig), id);
+    assert_eq!(second(&rig), id);
     assert_eq!(
         rig.broker.log,
         [
