@@ -6,9 +6,9 @@ use super::{
     Entity, Failure, FailureReason, GiveUp, OnFailure, OnStepFailure, PlanStep, Policy,
     RecoveryEvent,
     difference::Difference,
-    lane::EntryState,
     policy::FailureKind,
     replay::{ENTITIES, Replay, Work},
+    track::EntryState,
 };
 use crate::{protocol::ReplyCode, wire::ShortStr};
 
@@ -22,10 +22,10 @@ impl Replay {
         kind: FailureKind,
         work: &mut Work<'_>,
     ) {
-        let Some(lane) = self.lanes.get_mut(&key) else {
+        let Some(track) = self.tracks.get_mut(&key) else {
             return;
         };
-        let Some(entry) = lane.entries.get_mut(index) else {
+        let Some(entry) = track.entries.get_mut(index) else {
             return;
         };
         match response(work.policy, &entry.step).response(kind) {
@@ -35,7 +35,7 @@ impl Replay {
                 if key == ENTITIES {
                     entry.state = EntryState::Deferred;
                     self.deferred.extend(entry.step.declares());
-                    lane.retry_at = lane.retry_at.max(Some(at));
+                    track.retry_at = track.retry_at.max(Some(at));
                 } else {
                     self.sleep(key, at);
                 }
@@ -58,7 +58,7 @@ impl Replay {
         kind: FailureKind,
         work: &mut Work<'_>,
     ) {
-        let Some(lane) = self.lanes.get_mut(&key) else {
+        let Some(track) = self.tracks.get_mut(&key) else {
             return;
         };
         let step = if key == ENTITIES {
@@ -67,15 +67,15 @@ impl Replay {
             PlanStep::ReopenChannel { channel: key }
         };
         match work.policy.channels.response(kind) {
-            OnFailure::Retry { attempts, delay } if lane.tries < attempts => {
-                lane.tries += 1;
+            OnFailure::Retry { attempts, delay } if track.tries < attempts => {
+                track.tries += 1;
                 self.sleep(key, work.now + delay);
             }
             OnFailure::GiveUp => {
                 let failure = failure(step, reason);
                 self.gave_up = Some(GiveUp::Step(Box::new(failure)));
             }
-            OnFailure::Retry { .. } | OnFailure::Skip => self.end_lane(key, step, reason, work),
+            OnFailure::Retry { .. } | OnFailure::Skip => self.end_track(key, step, reason, work),
         }
     }
 
@@ -88,10 +88,10 @@ impl Replay {
         kind: FailureKind,
         work: &mut Work<'_>,
     ) {
-        let Some(lane) = self.lanes.get_mut(&key) else {
+        let Some(track) = self.tracks.get_mut(&key) else {
             return;
         };
-        let (channel, entry) = (lane.channel, lane.entries.get_mut(index));
+        let (channel, entry) = (track.channel, track.entries.get_mut(index));
         let Some(entry) = entry else {
             return;
         };
@@ -125,7 +125,7 @@ impl Replay {
             }
             // Publishes would be confirmed to no caller.
             PlanStep::SetMode { .. } => {
-                self.end_lane(key, step, reason, work);
+                self.end_track(key, step, reason, work);
                 return;
             }
             PlanStep::OpenChannel
@@ -139,13 +139,13 @@ impl Replay {
         self.report.failures.push(failure(step, reason));
     }
 
-    /// Ends a lane whose channel is not restored.
-    fn end_lane(&mut self, key: u16, step: PlanStep, reason: FailureReason, work: &mut Work<'_>) {
-        let Some(lane) = self.lanes.remove(&key) else {
+    /// Ends a track and gives up its channel.
+    fn end_track(&mut self, key: u16, step: PlanStep, reason: FailureReason, work: &mut Work<'_>) {
+        let Some(track) = self.tracks.remove(&key) else {
             return;
         };
         self.report.failures.push(failure(step, reason.clone()));
-        let left = lane.entries.into_iter().filter(|it| !it.counted);
+        let left = track.entries.into_iter().filter(|it| !it.counted);
         if key == ENTITIES {
             for entry in left {
                 self.done += 1;

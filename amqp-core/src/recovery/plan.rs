@@ -9,7 +9,9 @@ use core::fmt;
 use super::{Binding, ChannelMode, Entity, Mode, Topology, channel::Channel};
 use crate::{
     ids::ConsumerId,
-    protocol::{basic, exchange, queue},
+    method::MethodDef as _,
+    method_id::MethodId,
+    protocol::{basic, channel as channel_class, confirm, exchange, queue, tx},
     text::Quoted,
 };
 
@@ -347,6 +349,31 @@ impl PlanStep {
             | Self::ReopenChannel { .. }
             | Self::SetQos { .. }
             | Self::SetMode { .. } => [None, None],
+        }
+    }
+
+    /// The method that carries out the step.
+    pub(super) const fn method(&self) -> MethodId {
+        match self {
+            Self::OpenChannel | Self::ReopenChannel { .. } => channel_class::Open::ID,
+            Self::DeclareExchange(_) => exchange::Declare::ID,
+            Self::DeclareQueue { .. } => queue::Declare::ID,
+            Self::Bind(Binding {
+                destination: Entity::Queue(_),
+                ..
+            }) => queue::Bind::ID,
+            Self::Bind(Binding {
+                destination: Entity::Exchange(_),
+                ..
+            }) => exchange::Bind::ID,
+            Self::CloseChannel => channel_class::Close::ID,
+            Self::SetQos { .. } => basic::Qos::ID,
+            Self::SetMode {
+                mode: ChannelMode::Transaction,
+                ..
+            } => tx::Select::ID,
+            Self::SetMode { .. } => confirm::Select::ID,
+            Self::Consume { .. } => basic::Consume::ID,
         }
     }
 

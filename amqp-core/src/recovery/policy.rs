@@ -43,14 +43,20 @@ pub struct Policy {
     pub bindings: OnStepFailure,
     /// The response to the failure of a consumer. One that is skipped has ended.
     pub consumers: OnStepFailure,
-    /// The response to the failure of a channel: its open, its prefetch or its mode. One that is
-    /// skipped has ended.
+    /// The response to the failure of a channel: its open, its prefetch or its mode, or a close for
+    /// no step. One that is skipped has ended. Default a retry for 3 s, for a close for no step.
     pub channels: OnStepFailure,
     /// Whether a channel that the server closes while the connection lives is opened again with its
     /// consumers, and the auto-delete entities that went with them. Default `true`. The request
     /// that the server closed it for fails in any case.
     pub reopen_channels: bool,
 }
+
+/// The default retry of a channel that was closed for no step.
+const SHORT_RETRY: OnFailure = OnFailure::Retry {
+    attempts: 6,
+    delay: Duration::from_millis(500),
+};
 
 impl Policy {
     /// Creates the default policy, with a seed for the jitter.
@@ -67,7 +73,11 @@ impl Policy {
             queues: OnStepFailure::default(),
             bindings: OnStepFailure::default(),
             consumers: OnStepFailure::default(),
-            channels: OnStepFailure::default(),
+            channels: OnStepFailure {
+                precondition_failed: SHORT_RETRY,
+                other: SHORT_RETRY,
+                ..OnStepFailure::default()
+            },
             reopen_channels: true,
         }
     }
@@ -165,8 +175,9 @@ impl Default for OnStepFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// Tries the step again, then skips it. The steps that do not depend on it go on meanwhile,
-    /// except those of the same channel.
+    /// Tries the step again, then skips it. The entities that do not depend on it go on meanwhile,
+    /// and the channels follow when all entities are done. The failed step of a channel holds back
+    /// the others of the same channel.
     Retry {
         /// The maximum number of further attempts.
         attempts: u32,

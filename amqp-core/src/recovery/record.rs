@@ -9,7 +9,7 @@ use crate::{
     wire::ShortStr,
 };
 
-/// The requests that change the topology, and whose reply is awaited.
+/// The requests that change the topology and await their reply.
 ///
 /// The server handles the requests of a channel in order (section 4.7 of the specification), so they
 /// are recorded in order: one without a reply waits for those before it, and a reply is proof that
@@ -80,7 +80,7 @@ impl Edit {
         })
     }
 
-    /// Whether it removes something. A removal whose reply is lost counts as done: a deleted entity
+    /// Whether it removes something. A removal without its reply counts as done: a deleted entity
     /// does not come back.
     const fn removes(&self) -> bool {
         match self {
@@ -136,7 +136,7 @@ impl Recorder {
         }
     }
 
-    /// Records a request whose reply arrived.
+    /// Records a request at the arrival of its reply.
     pub(super) fn replied(
         &mut self,
         topology: &mut Topology,

@@ -1,4 +1,4 @@
-//! The execution of plans: pipelined, one lane per channel.
+//! The execution of plans: pipelined, one track per channel.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -8,33 +8,26 @@ use core::{mem, time::Duration};
 
 use super::{
     Entity, FailureReason, GiveUp, Plan, PlanStep, Policy, RecoveryEvent, Report, Topology,
+    advance::Advance,
     event::Events,
-    lane::{EntryState, Lane, Life, send},
     policy::FailureKind,
+    track::{EntryState, Track, TrackState},
 };
 use crate::{
     client::Connection,
     close::{CloseReason, RequestError},
-    error::ApiMisuse,
     ids::{ChannelId, ConsumerId, RequestId},
-    protocol::{Method, ReplyCode},
+    protocol::Method,
     time::Instant,
     wire::ShortStr,
 };
-
-/// The maximum number of requests in flight. A broker that takes 30 ms for each, as for a quorum
-/// queue under load, answers the last one within [`Timeouts::request`](crate::Timeouts::request).
-pub(super) const WINDOW: usize = 1000;
 
 /// The delay of the next attempt to send while other output fills
 /// [`Limits::unsent_requests`](crate::Limits::unsent_requests).
 const UNSENT_DELAY: Duration = Duration::from_millis(10);
 
-/// The lane of the entities. The others have the number of their channel.
+/// The track of the entities. The others have the number of their channel.
 pub(super) const ENTITIES: u16 = 0;
-
-/// The highest number of the channel of the entities: the table of channels grows with it.
-const OWN_MAX: u16 = 2047;
 
 /// The connection and the state that a replay works on.
 pub(super) struct Work<'a> {
@@ -47,34 +40,36 @@ pub(super) struct Work<'a> {
     pub(super) events: &'a mut Events,
 }
 
-/// The execution of plans. The lane of the entities comes first, then the others side by side.
+/// The execution of plans. The track of the entities comes first, then the others side by side.
 ///
 /// A step that fails closes its channel, and the steps sent behind it were not carried out. The
 /// channel is opened again. The entities go on behind the failed step; a channel of the host begins
 /// again without it, as all its state went with it.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    pub(super) lanes: BTreeMap<u16, Lane>,
-    /// The lanes to be advanced.
-    ready: VecDeque<u16>,
-    asleep: BTreeSet<(Instant, u16)>,
-    /// The requests in flight, with their lanes.
-    requests: BTreeMap<RequestId, u16>,
+    pub(super) tracks: BTreeMap<u16, Track>,
+    /// The tracks to be advanced.
+    pub(super) ready: VecDeque<u16>,
+    pub(super) asleep: BTreeSet<(Instant, u16)>,
+    /// The requests in flight, with their tracks.
+    pub(super) requests: BTreeMap<RequestId, u16>,
     /// The time to try again when no request could be sent and none is in flight.
-    unsent_until: Option<Instant>,
+    pub(super) unsent_until: Option<Instant>,
     /// The new names of queues, by the old ones.
-    names: BTreeMap<ShortStr, ShortStr>,
-    /// The queues whose new name is not known yet.
+    pub(super) names: BTreeMap<ShortStr, ShortStr>,
+    /// The queues, by their old names, that have not got their new one yet.
     pub(super) unnamed: BTreeSet<ShortStr>,
     /// The entities that are tried again later.
     pub(super) deferred: BTreeSet<Entity>,
     /// The entities that are known not to exist, or not for this connection.
     pub(super) missing: BTreeSet<Entity>,
-    /// The last request sent, and the one whose reply ends the current round trip.
-    last_sent: Option<RequestId>,
-    trip_ends: Option<RequestId>,
+    /// Whether the entities use the channel of another track, for want of a free number.
+    pub(super) borrows: bool,
+    /// The last request sent, and the one that ends the current round trip with its reply.
+    pub(super) last_sent: Option<RequestId>,
+    pub(super) trip_ends: Option<RequestId>,
     pub(super) done: usize,
-    reported: usize,
+    pub(super) reported: usize,
     pub(super) report: Report,
     /// The channels that are back, with the time when they were lost.
     pub(super) finished: Vec<(ChannelId, Instant)>,
@@ -82,24 +77,15 @@ pub(super) struct Replay {
     pub(super) gave_up: Option<GiveUp>,
 }
 
-/// The result of an attempt to advance a lane.
-#[derive(PartialEq, Eq)]
-enum Advance {
-    /// The lane waits for a reply or for the time, or has ended.
-    Waits,
-    /// No further request can be sent.
-    Blocked,
-}
-
 impl Replay {
     /// Whether all plans are done.
     pub(super) fn is_idle(&self) -> bool {
-        self.lanes.is_empty()
+        self.tracks.is_empty()
     }
 
     /// Whether a channel is being restored.
     pub(super) fn restores(&self, number: u16) -> bool {
-        self.lanes.contains_key(&number)
+        self.tracks.contains_key(&number)
     }
 
     /// Adds a plan, which begins at the time `at`. Returns the number of its steps.
@@ -114,8 +100,8 @@ impl Replay {
                 continue; // a topology of another process
             }
             self.report.steps += 1;
-            let lane = self.lanes.entry(key);
-            let lane = lane.or_insert_with(|| Lane::new(channel, work.now));
+            let track = self.tracks.entry(key);
+            let track = track.or_insert_with(|| Track::new(channel, work.now));
             if let PlanStep::DeclareQueue {
                 declare,
                 server_named: true,
@@ -126,14 +112,14 @@ impl Replay {
             match step {
                 PlanStep::OpenChannel | PlanStep::CloseChannel | PlanStep::ReopenChannel { .. } => {
                 }
-                step => lane.push(step),
+                step => track.push(step),
             }
-            if at > work.now && key != ENTITIES && !lane.asleep {
-                lane.asleep = true;
+            if at > work.now && key != ENTITIES && !track.asleep {
+                track.asleep = true;
                 self.asleep.insert((at, key));
             }
         }
-        if self.lanes.contains_key(&ENTITIES) {
+        if self.tracks.contains_key(&ENTITIES) {
             self.list(ENTITIES);
         } else {
             self.list_channels();
@@ -174,10 +160,10 @@ impl Replay {
             && at <= work.now
         {
             self.asleep.pop_first();
-            if let Some(lane) = self.lanes.get_mut(&key) {
-                lane.asleep = false;
+            if let Some(track) = self.tracks.get_mut(&key) {
+                track.asleep = false;
                 if key == ENTITIES {
-                    lane.undefer();
+                    track.undefer();
                     self.deferred.clear();
                 }
                 if key == ENTITIES || self.are_entities_done() {
@@ -199,18 +185,21 @@ impl Replay {
             return false;
         };
         self.count_trip(request);
-        let Some(lane) = self.lanes.get_mut(&key) else {
+        let Some(track) = self.tracks.get_mut(&key) else {
             return true;
         };
-        if lane.life == Life::Opening(request) {
-            lane.life = Life::Open;
-            if !mem::replace(&mut lane.opened, true) {
+        if track.state == TrackState::Opening(request) {
+            track.state = TrackState::Open;
+            if !mem::replace(&mut track.opened, true) {
                 self.done += 1;
             }
-        } else if lane.life == Life::Closing(request) {
-            self.lanes.remove(&key);
+        } else if track.state == TrackState::Closing(request) {
+            self.tracks.remove(&key);
             self.done += 1;
-        } else if let Some(index) = take(&mut lane.in_flight, request) {
+            if key == ENTITIES {
+                self.list_channels();
+            }
+        } else if let Some(index) = take(&mut track.in_flight, request) {
             self.complete(key, index, reply, work);
         }
         self.list(key);
@@ -219,11 +208,11 @@ impl Replay {
     }
 
     fn complete(&mut self, key: u16, index: usize, reply: &Method, work: &mut Work<'_>) {
-        let Some(lane) = self.lanes.get_mut(&key) else {
+        let Some(track) = self.tracks.get_mut(&key) else {
             return;
         };
-        lane.set(index, EntryState::Done);
-        let Some(entry) = lane.entries.get_mut(index) else {
+        track.set(index, EntryState::Done);
+        let Some(entry) = track.entries.get_mut(index) else {
             return;
         };
         if !mem::replace(&mut entry.counted, true) {
@@ -263,27 +252,27 @@ impl Replay {
             cause,
             RequestError::ChannelClosed(_) | RequestError::ConnectionClosed(_)
         );
-        let Some(lane) = self.lanes.get_mut(&key) else {
+        let Some(track) = self.tracks.get_mut(&key) else {
             return true;
         };
-        let index = take(&mut lane.in_flight, request);
+        let index = take(&mut track.in_flight, request);
         if let Some(index) = index {
-            lane.unsend(index);
+            track.unsend(index);
         }
         if closed {
             // The server handles requests in order: the first one is the reason of the close.
-            lane.culprit = lane.culprit.or(index);
+            track.culprit = track.culprit.or(index);
             return true; // the close follows
         }
         let reason = FailureReason::Request(cause.clone());
         match index {
             Some(index) => self.fail_entry(key, index, reason, FailureKind::Other, work),
-            None if lane.life == Life::Opening(request) => {
-                lane.life = Life::Closed;
+            None if track.state == TrackState::Opening(request) => {
+                track.state = TrackState::Closed;
                 self.fail_channel(key, reason, FailureKind::Other, work);
             }
             None => {
-                self.lanes.remove(&key);
+                self.tracks.remove(&key);
             }
         }
         self.list(key);
@@ -301,26 +290,31 @@ impl Replay {
         let keys = [ENTITIES, id.number()];
         let mut keys = keys.into_iter();
         let is_its = |key: &u16| {
-            let lane = self.lanes.get(key);
-            lane.is_some_and(|lane| lane.channel == Some(id))
+            let track = self.tracks.get(key);
+            track.is_some_and(|track| track.channel == Some(id))
         };
         let Some(key) = keys.find(is_its) else {
             return false;
         };
-        let Some(lane) = self.lanes.get_mut(&key) else {
+        let Some(track) = self.tracks.get_mut(&key) else {
             return false;
         };
-        let culprit = lane.culprit.take();
-        let closing = matches!(lane.life, Life::Closing(_));
-        lane.life = Life::Closed;
-        if closing || lane.forgotten {
-            self.lanes.remove(&key);
+        // A close for no method, or for another one, says nothing about the step.
+        let method = reason.by_peer().and_then(|close| close.method);
+        let culprit = track.culprit.take().filter(|&index| {
+            let entry = track.entries.get(index);
+            method.is_some() && entry.map(|it| it.step.method()) == method
+        });
+        let closing = matches!(track.state, TrackState::Closing(_));
+        track.state = TrackState::Closed;
+        if closing || track.forgotten {
+            self.tracks.remove(&key);
             if key == ENTITIES {
                 self.list_channels();
             }
         } else {
             if key != ENTITIES {
-                lane.undo();
+                track.undo();
             }
             let kind = FailureKind::of_close(reason);
             let failure = FailureReason::Closed(reason.clone());
@@ -336,19 +330,19 @@ impl Replay {
 
     /// Forgets a channel that the host needs no more.
     pub(super) fn forget_channel(&mut self, number: u16) {
-        if let Some(lane) = self.lanes.get_mut(&number) {
-            lane.forgotten = true;
-            lane.entries.clear();
-            lane.in_flight.clear();
-            if lane.life == Life::Closed {
-                self.lanes.remove(&number);
+        if let Some(track) = self.tracks.get_mut(&number) {
+            track.forgotten = true;
+            track.entries.clear();
+            track.in_flight.clear();
+            if track.state == TrackState::Closed {
+                self.tracks.remove(&number);
             }
         }
     }
 
     /// Skips a consumer that was not started yet.
     pub(super) fn forget_consumer(&mut self, number: u16, id: ConsumerId) {
-        let entries = self.lanes.get_mut(&number).map(|it| &mut it.entries);
+        let entries = self.tracks.get_mut(&number).map(|it| &mut it.entries);
         for entry in entries.into_iter().flatten() {
             if matches!(entry.step, PlanStep::Consume { consumer, .. } if consumer == id) {
                 entry.state = EntryState::Failed;
@@ -356,36 +350,36 @@ impl Replay {
         }
     }
 
-    fn are_entities_done(&self) -> bool {
-        self.lanes
+    pub(super) fn are_entities_done(&self) -> bool {
+        self.tracks
             .get(&ENTITIES)
-            .is_none_or(|lane| matches!(lane.life, Life::Closing(_)))
+            .is_none_or(|track| matches!(track.state, TrackState::Closing(_)) && !self.borrows)
     }
 
-    /// Lists a lane to be advanced.
+    /// Lists a track to be advanced.
     fn list(&mut self, key: u16) {
-        if let Some(lane) = self.lanes.get_mut(&key)
-            && !lane.asleep
-            && !mem::replace(&mut lane.ready, true)
+        if let Some(track) = self.tracks.get_mut(&key)
+            && !track.asleep
+            && !mem::replace(&mut track.ready, true)
         {
             self.ready.push_back(key);
         }
     }
 
     pub(super) fn list_channels(&mut self) {
-        let keys: Vec<u16> = self.lanes.keys().copied().collect();
+        let keys: Vec<u16> = self.tracks.keys().copied().collect();
         for key in keys.into_iter().filter(|&key| key != ENTITIES) {
             self.list(key);
         }
     }
 
-    /// Advances the listed lanes as far as the window allows.
+    /// Advances the listed tracks as far as the window allows.
     fn drive(&mut self, work: &mut Work<'_>) {
         while self.gave_up.is_none()
             && let Some(key) = self.ready.pop_front()
         {
-            if let Some(lane) = self.lanes.get_mut(&key) {
-                lane.ready = false;
+            if let Some(track) = self.tracks.get_mut(&key) {
+                track.ready = false;
             }
             if self.advance(key, work) == Advance::Blocked {
                 self.list(key);
@@ -395,186 +389,6 @@ impl Replay {
                 break;
             }
         }
-    }
-
-    /// Sends the steps of a lane.
-    fn advance(&mut self, key: u16, work: &mut Work<'_>) -> Advance {
-        while self.gave_up.is_none()
-            && let Some(lane) = self.lanes.get_mut(&key)
-            && !lane.asleep
-        {
-            let next = lane.next_todo();
-            let (life, channel) = (lane.life, lane.channel);
-            let open = match life {
-                Life::Opening(_) | Life::Closing(_) => break,
-                Life::Closed => false,
-                Life::Open => true,
-            };
-            let finished = next.is_none() && (open || key == ENTITIES);
-            if self.requests.len() >= WINDOW {
-                return Advance::Blocked;
-            }
-            let sent = if finished || lane.forgotten {
-                if !lane.in_flight.is_empty() {
-                    break;
-                }
-                self.finish(key, work)
-            } else if !open {
-                self.open(key, work)
-            } else if let (Some(index), Some(channel)) = (next, channel) {
-                match self.send_entry(key, index, channel, work) {
-                    Some(sent) => sent,
-                    None => break,
-                }
-            } else {
-                break;
-            };
-            match sent {
-                Ok(()) => {}
-                Err(ApiMisuse::TooManyUnsent { .. }) => return Advance::Blocked,
-                // The event of the end follows.
-                Err(_) => break,
-            }
-        }
-        Advance::Waits
-    }
-
-    fn open(&mut self, key: u16, work: &mut Work<'_>) -> Result<(), ApiMisuse> {
-        let Some(lane) = self.lanes.get_mut(&key) else {
-            return Ok(());
-        };
-        let opened = if key == ENTITIES {
-            open_own(work).map(|(id, request)| {
-                lane.channel = Some(id);
-                request
-            })
-        } else if let Some(id) = lane.channel {
-            work.connection.reopen_channel(id)
-        } else {
-            return Err(ApiMisuse::ChannelNotOpen);
-        };
-        match opened {
-            Ok(request) => {
-                lane.life = Life::Opening(request);
-                self.sent(request, key);
-                Ok(())
-            }
-            Err(misuse @ (ApiMisuse::TooManyUnsent { .. } | ApiMisuse::ConnectionNotOpen)) => {
-                Err(misuse)
-            }
-            Err(misuse) => {
-                let reason = FailureReason::Refused(misuse);
-                self.fail_channel(key, reason, FailureKind::Other, work);
-                Ok(())
-            }
-        }
-    }
-
-    /// Sends a step. `None` if it waits for the name of a queue.
-    fn send_entry(
-        &mut self,
-        key: u16,
-        index: usize,
-        channel: ChannelId,
-        work: &mut Work<'_>,
-    ) -> Option<Result<(), ApiMisuse>> {
-        let step = self.lanes.get(&key)?.entries.get(index)?.step.clone();
-        for entity in step.needs().into_iter().flatten() {
-            if self.missing.contains(&entity) {
-                let reason = FailureReason::Missing(entity);
-                self.skip(key, index, reason, FailureKind::NotFound, work);
-                return Some(Ok(()));
-            }
-            if self.deferred.contains(&entity) {
-                self.lanes.get_mut(&key)?.set(index, EntryState::Deferred);
-                return Some(Ok(()));
-            }
-            if self.unnamed.contains(entity.name()) && matches!(entity, Entity::Queue(_)) {
-                return None;
-            }
-        }
-        match send(work.connection, channel, &self.renamed(step)) {
-            Ok(request) => {
-                let lane = self.lanes.get_mut(&key)?;
-                lane.set(index, EntryState::Sent);
-                lane.in_flight.push_back((request, index));
-                self.sent(request, key);
-            }
-            Err(
-                misuse @ (ApiMisuse::TooManyUnsent { .. }
-                | ApiMisuse::ConnectionNotOpen
-                | ApiMisuse::ChannelNotOpen),
-            ) => return Some(Err(misuse)),
-            Err(misuse) => {
-                let reason = FailureReason::Refused(misuse);
-                self.fail_entry(key, index, reason, FailureKind::Other, work);
-            }
-        }
-        Some(Ok(()))
-    }
-
-    /// A step with the new names of queues.
-    fn renamed(&self, mut step: PlanStep) -> PlanStep {
-        match &mut step {
-            PlanStep::Bind(binding) => {
-                if let Entity::Queue(name) = &mut binding.destination
-                    && let Some(new) = self.names.get(name)
-                {
-                    if binding.routing_key == *name {
-                        binding.routing_key = new.clone();
-                    }
-                    *name = new.clone();
-                }
-            }
-            PlanStep::Consume { consume, .. } => {
-                if let Some(new) = self.names.get(&consume.queue) {
-                    consume.queue = new.clone();
-                }
-            }
-            PlanStep::OpenChannel
-            | PlanStep::DeclareExchange(_)
-            | PlanStep::DeclareQueue { .. }
-            | PlanStep::CloseChannel
-            | PlanStep::ReopenChannel { .. }
-            | PlanStep::SetQos { .. }
-            | PlanStep::SetMode { .. } => {}
-        }
-        step
-    }
-
-    /// Ends a lane without further steps, or puts it to sleep until the deferred ones are due.
-    fn finish(&mut self, key: u16, work: &mut Work<'_>) -> Result<(), ApiMisuse> {
-        let Some(lane) = self.lanes.get_mut(&key) else {
-            return Ok(());
-        };
-        if let Some(at) = lane.retry_at.filter(|_| !lane.forgotten) {
-            self.sleep(key, at);
-            return Ok(());
-        }
-        if key != ENTITIES && !lane.forgotten {
-            let (channel, since) = (lane.channel, lane.since);
-            self.lanes.remove(&key);
-            if let Some(channel) = channel {
-                self.finished.push((channel, since));
-            }
-            return Ok(());
-        }
-        let open = lane.channel.filter(|_| lane.life == Life::Open);
-        match open.and_then(|id| work.connection.channel(id)) {
-            Some(mut channel) => {
-                let request = channel.close(ReplyCode::SUCCESS, "the topology is restored")?;
-                lane.life = Life::Closing(request);
-                self.sent(request, key);
-            }
-            None => {
-                self.lanes.remove(&key);
-                self.done += 1;
-            }
-        }
-        if key == ENTITIES {
-            self.list_channels();
-        }
-        Ok(())
     }
 
     pub(super) fn sent(&mut self, request: RequestId, key: u16) {
@@ -593,8 +407,8 @@ impl Replay {
     }
 
     pub(super) fn sleep(&mut self, key: u16, at: Instant) {
-        if let Some(lane) = self.lanes.get_mut(&key)
-            && !mem::replace(&mut lane.asleep, true)
+        if let Some(track) = self.tracks.get_mut(&key)
+            && !mem::replace(&mut track.asleep, true)
         {
             self.asleep.insert((at, key));
         }
@@ -605,20 +419,4 @@ impl Replay {
 fn take(in_flight: &mut VecDeque<(RequestId, usize)>, request: RequestId) -> Option<usize> {
     let at = in_flight.iter().position(|(it, _)| *it == request)?;
     in_flight.remove(at).map(|(_, index)| index)
-}
-
-/// Opens the channel of the entities, under a number that no channel of the host has: it stays free
-/// for that.
-fn open_own(work: &mut Work<'_>) -> Result<(ChannelId, RequestId), ApiMisuse> {
-    let channel_max = work.connection.tuning().channel_max;
-    for number in (1..=channel_max.min(OWN_MAX)).rev() {
-        if work.channels.contains_key(&number) {
-            continue;
-        }
-        match work.connection.open_channel_at(number) {
-            Err(ApiMisuse::ChannelNumber { .. }) => {}
-            opened => return opened,
-        }
-    }
-    Err(ApiMisuse::NoFreeChannel { channel_max })
 }

@@ -24,6 +24,7 @@ mod misuse;
 pub(crate) mod pair;
 mod policy;
 mod publishing;
+mod recovery;
 mod requests;
 mod requests_model;
 mod resumed;

@@ -23,10 +23,10 @@ use crate::{
 ///          the server, not given up ──────────────> given up ──────────┘
 /// ```
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Track {
     /// `None` for the channel of the entities while that is not open.
     pub(super) channel: Option<ChannelId>,
-    pub(super) life: Life,
+    pub(super) state: TrackState,
     pub(super) entries: Vec<Entry>,
     /// The entry to look at next: all before it are done, in flight, or deferred.
     pub(super) next: usize,
@@ -51,7 +51,7 @@ pub(super) struct Lane {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum TrackState {
     Closed,
     Opening(RequestId),
     Open,
@@ -78,11 +78,11 @@ pub(super) enum EntryState {
     Failed,
 }
 
-impl Lane {
+impl Track {
     pub(super) const fn new(channel: Option<ChannelId>, since: Instant) -> Self {
         Self {
             channel,
-            life: Life::Closed,
+            state: TrackState::Closed,
             entries: Vec::new(),
             next: 0,
             in_flight: VecDeque::new(),
