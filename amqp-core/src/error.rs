@@ -1,6 +1,7 @@
 //! Errors of the caller.
 
 use crate::{
+    arguments::ArgumentError,
     body::Body,
     text::Quoted,
     wire::{DecodeError, ShortStr, ShortStrError},
@@ -144,6 +145,9 @@ pub enum ApiMisuse {
     /// The text is too long for a short string (section 4.2.5.3 of the specification).
     #[error(transparent)]
     ShortStr(#[from] ShortStrError),
+    /// A setting is one that RabbitMQ refuses.
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
     /// A value of the configuration is invalid.
     #[error("{setting}: {problem}")]
     Config {

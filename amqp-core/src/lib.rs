@@ -8,6 +8,7 @@
 //!   machine. [`Connection`] describes how they are driven.
 //! - [`protocol`] has a struct for every method of the standard and of RabbitMQ's extensions,
 //!   generated from the specification, and the table of their rules.
+//! - [`arguments`] has presets of queues, exchanges and consumers with RabbitMQ's settings.
 //! - [`wire`] has the data types and [`frame`] the frames, for tools that only parse a stream.
 //! - [`recovery`] restores a lost client connection with its topology.
 //! - [`sasl`] has the authentication mechanisms, [`uri`] parses AMQP URIs, and [`dial`] chooses the
@@ -59,6 +60,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod arguments;
 mod body;
 pub mod client;
 mod close;

@@ -51,7 +51,7 @@ impl Channel {
     ///
     /// # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
     /// let to_hello = basic::Publish::default().routing_key("hello")?;
-    /// let persistent = basic::Properties::default().delivery_mode(2);
+    /// let persistent = basic::Properties::default().persistent();
     /// channel.publish(&to_hello, &persistent, "Hello World!").await?;
     /// # Ok(()) }
     /// ```

@@ -2,6 +2,7 @@
 
 use amqp_core::{
     ApiMisuse, Body, CloseReason, Fault, Hold, RequestError, TimeoutReason,
+    arguments::ArgumentError,
     protocol::ReplyCode,
     text::Quoted,
     wire::{ShortStr, ShortStrError},
@@ -96,6 +97,12 @@ impl From<ApiMisuse> for Error {
 
 impl From<ShortStrError> for Error {
     fn from(error: ShortStrError) -> Self {
+        Self::Misuse(error.into())
+    }
+}
+
+impl From<ArgumentError> for Error {
+    fn from(error: ArgumentError) -> Self {
         Self::Misuse(error.into())
     }
 }

@@ -76,6 +76,39 @@
 //!   [`connect_over`] takes a stream that was just made, secures it as the options say, and opens
 //!   the connection with their credentials.
 //!
+//! # Queues and messages
+//!
+//! [`arguments`] has presets of queues, exchanges, bindings and consumers of streams, with the
+//! settings of RabbitMQ that each type has; [`basic::Properties`](protocol::basic::Properties) has
+//! those of messages. The feature `json` has bodies in JSON (`json::content`, `Delivery::json`),
+//! the feature `serde` the [values](wire) of tables and headers.
+//!
+//! ```no_run
+//! use amqp_driver::{
+//!     arguments::{DeadLetter, Exchange, Queue},
+//!     protocol::{basic, queue},
+//! };
+//! use std::time::Duration;
+//!
+//! # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
+//! channel.call(Exchange::topic("events")?.declare()).await?;
+//! let orders = Queue::quorum("orders")?
+//!     .delivery_limit(5)
+//!     .dead_letter_at_least_once(DeadLetter::to_queue("failed")?)
+//!     .max_length(100_000);
+//! channel.call(orders.declare()).await?;
+//! let bind = queue::Bind::default().queue("orders")?.exchange("events")?.routing_key("order.*")?;
+//! channel.call(bind).await?;
+//!
+//! let to_events = basic::Publish::default().exchange("events")?.routing_key("order.new")?;
+//! let properties = basic::Properties::default()
+//!     .persistent()
+//!     .expire_after(Duration::from_secs(60))?
+//!     .header("attempt", 1)?;
+//! channel.publish(&to_events, &properties, "3 apples").await?;
+//! # Ok(()) }
+//! ```
+//!
 //! # What holds everywhere
 //!
 //! - **Nothing hangs.** Every future ends: with its answer, with the reason why there is none, or at its
@@ -107,12 +140,15 @@ mod connection;
 mod consumer;
 mod error;
 pub mod io;
+#[cfg(feature = "json")]
+pub mod json;
 mod pool;
 pub mod recovery;
 mod returned_message;
 mod returns;
 mod session;
 mod states;
+mod system_time;
 mod tls;
 mod tx;
 mod unconfirmed;
@@ -120,7 +156,7 @@ mod unless;
 
 pub use amqp_core as core;
 pub use amqp_core::{
-    Body, CloseReason, Content, DeliveryTag, EncodedProperties, Requeue, Tags,
+    Body, CloseReason, Content, DeliveryTag, EncodedProperties, Requeue, Tags, arguments,
     client::{Config, Prefetch},
     protocol, wire,
 };
@@ -150,6 +186,7 @@ pub use self::{
     returned_message::ReturnedMessage,
     returns::Returns,
     states::{ChannelState, ChannelStates, ConnectionState, ConnectionStates},
+    system_time::SystemTimestamp,
     tls::{TlsError, TlsOptions},
     tx::TxChannel,
     unconfirmed::Unconfirmed,

@@ -30,7 +30,7 @@ mod requests_model;
 mod resumed;
 mod returns;
 mod returns_model;
-mod sampler;
+pub(crate) mod sampler;
 mod samples;
 pub(crate) mod script;
 mod secrets;

@@ -30,7 +30,7 @@ fn counts_of(mut bytes: &[u8]) -> WireStats {
         counts.heartbeats += u64::from(frame.kind == FrameKind::Heartbeat);
         bytes = &bytes[frame.len()..];
     }
-    assert_eq!(bytes, []);
+    assert!(bytes.is_empty());
     counts
 }
 
@@ -271,6 +271,6 @@ fn output_counts_as_sent_when_it_is_handed_out() {
     let now = client.now;
     client.conn.handle_eof(now);
     let left: Vec<u8> = client.bytes();
-    assert_eq!(left, []);
+    assert!(left.is_empty());
     assert_eq!(client.conn.stats().sent, before.sent);
 }

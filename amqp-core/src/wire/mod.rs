@@ -12,6 +12,24 @@
 //! The tags of field values are those of RabbitMQ, which differ from the specification; see
 //! [`FieldValue`].
 //!
+//! The feature `serde` serialises the values of this module, [`Secret`] excepted, without loss. A
+//! format for humans, such as JSON, has the common ones as they are, and the others with the name
+//! of their type:
+//!
+//! | type | JSON |
+//! |---|---|
+//! | [`FieldTable`] | `{"name": 5}`, or `[["name", 5], ["name", 6]]` if a name occurs twice |
+//! | `Bool`, `I32`, `Array`, `Void` | `true`, `5`, `[5]`, `null` |
+//! | `LongStr` | `"quorum"`; `{"long_str": [255]}` if it is not UTF-8 |
+//! | `I64` and other integers | `{"i64": 5}` |
+//! | `F32`, `F64` | `{"f64": "0.1"}`; NaN as its bits, `{"f64": "0x7ff8000000000000"}` |
+//! | `Timestamp`, `Bytes` | `{"timestamp": 1700000000}`, `{"bytes": [1, 2]}` |
+//! | `Decimal` | `{"decimal": [1, 11]}`: the scale, and the value |
+//! | a table in a table or an array | `{"table": {"name": 5}}` |
+//!
+//! A plain number above the range of `I32` is read as an `I64`, and one with a fraction as an
+//! `F64`. A reader that sorts maps, as `serde_json::Value` does, loses the order of a table.
+//!
 //! The decoder does not trust its input. A length is compared with the available bytes before
 //! anything is allocated, nesting is limited to [`MAX_TABLE_DEPTH`], and every violation is
 //! returned as a [`DecodeError`]. There is one exception: names in the arguments of methods with
@@ -21,6 +39,8 @@
 mod long_str;
 pub(crate) mod parse;
 pub(crate) mod put;
+#[cfg(feature = "serde")]
+mod serial;
 mod short_str;
 mod table;
 #[cfg(test)]

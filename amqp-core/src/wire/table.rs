@@ -20,13 +20,15 @@ pub const MAX_TABLE_DEPTH: usize = 32;
 /// allows. All received fields are kept and forwarded unchanged. A lookup finds the first one. Two
 /// tables are equal if they have the same fields in the same order.
 ///
+/// RabbitMQ's arguments have presets, see [`arguments`](crate::arguments).
+///
 /// ```
 /// use amqp_core::wire::{FieldTable, FieldValue};
 ///
-/// let arguments = FieldTable::new()
-///     .with("x-queue-type", "quorum")?
-///     .with("x-delivery-limit", 5)?;
-/// assert_eq!(arguments.get("x-delivery-limit"), Some(&FieldValue::I32(5)));
+/// let headers = FieldTable::new()
+///     .with("origin", "web")?
+///     .with("attempt", 5)?;
+/// assert_eq!(headers.get("attempt"), Some(&FieldValue::I32(5)));
 /// # Ok::<(), amqp_core::wire::ShortStrError>(())
 /// ```
 #[derive(Clone, Default, PartialEq)]

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::{self, Vec};
 use core::ops::Deref;
-use core::{fmt, mem, slice};
+use core::{fmt, mem, slice, time::Duration};
 
 use bytes::Bytes;
 
@@ -12,6 +12,20 @@ use super::{FieldTable, LongStr, ShortStr};
 /// A point in time: whole seconds since the Unix epoch (section 4.2.5.4 of the specification).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Creates a timestamp from the time since the Unix epoch, without its fraction of a second.
+    #[must_use]
+    pub const fn since_epoch(time: Duration) -> Self {
+        Self(time.as_secs())
+    }
+
+    /// Returns the time since the Unix epoch.
+    #[must_use]
+    pub const fn duration_since_epoch(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
 
 /// A decimal number: `value` divided by 10 to the power of `scale`.
 ///

@@ -8,13 +8,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use amqp_tokio::{
     BaseChannel, Channel, ConfirmChannel, Delivery,
+    arguments::Queue,
     core::bytes::Buf as _,
     protocol::{basic, queue},
-    wire::{FieldTable, ShortStr},
+    wire::ShortStr,
 };
 
 use crate::{
@@ -31,8 +33,8 @@ const PREFETCH: u16 = 500;
 /// How many messages are acknowledged at a time.
 const BATCH: u64 = 50;
 
-/// After how long the server drops a queue that a failed run has left behind, in milliseconds.
-const EXPIRES: i32 = 600_000;
+/// After how long the server drops a queue that a failed run has left behind.
+const EXPIRES: Duration = Duration::from_secs(600);
 
 /// One queue: its messages are published on one channel and consumed on another.
 #[derive(Debug)]
@@ -79,11 +81,8 @@ impl Lane {
     }
 
     pub(crate) async fn declare(&self, channel: &BaseChannel) -> Result {
-        let declare = queue::Declare::default()
-            .queue(&self.queue)?
-            .durable(true)
-            .arguments(FieldTable::default().with("x-expires", EXPIRES)?);
-        channel.call(declare).await?;
+        let queue = Queue::classic(&self.queue)?.expires(EXPIRES)?;
+        channel.call(queue.declare()).await?;
         Ok(())
     }
 

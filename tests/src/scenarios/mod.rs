@@ -17,6 +17,7 @@ mod lost_connections;
 mod messages;
 mod operating;
 mod pools;
+mod presets;
 mod publishing;
 mod queues;
 mod restarts;
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Case> {
         flow::cases(),
         cancellation::cases(),
         pools::cases(),
+        presets::cases(),
         loops::cases(),
         operating::cases(),
         tls::cases(),
