@@ -175,8 +175,9 @@ impl Default for OnStepFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// Tries the step again, then skips it. The steps that do not depend on it go on meanwhile,
-    /// except those of the same channel.
+    /// Tries the step again, then skips it. The entities that do not depend on it go on meanwhile,
+    /// and the channels follow when all entities are done. The failed step of a channel holds back
+    /// the others of the same channel.
     Retry {
         /// The maximum number of further attempts.
         attempts: u32,
