@@ -17,6 +17,8 @@ mod policy;
 mod reactions;
 mod record;
 mod replay;
+#[cfg(feature = "serde")]
+mod serial;
 mod topology;
 mod track;
 

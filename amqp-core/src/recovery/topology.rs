@@ -23,6 +23,9 @@ use crate::{
 /// exchange with the last binding of which it is the source. Only the consumers and bindings of this
 /// connection count for that: the server keeps such an entity longer if other connections use it.
 ///
+/// With the feature `serde` it is serialised as lists of its parts, without loss. In a format for
+/// humans, parts with a default may be missing.
+///
 /// Predeclared exchanges, the default one and `amq.*`, are not part of it; bindings to them are.
 ///
 /// ```

@@ -6,6 +6,8 @@ mod losses;
 mod policies;
 mod recording;
 mod scale;
+#[cfg(feature = "serde")]
+mod serial;
 mod soft_errors;
 mod topology_model;
 
