@@ -36,7 +36,7 @@ pub enum ConnectionState {
         reason: ShortStr,
     },
     /// The connection is lost, and is being recovered: handles wait. Only on a connection with
-    /// [`Options::recovery`](crate::Options), whose
+    /// [`Options::recovery`](crate::Options); the
     /// [events](crate::Connection::recovery_events) say more.
     Recovering,
     /// The connection is closing.

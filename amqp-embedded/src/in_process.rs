@@ -36,7 +36,7 @@ impl<R: Runtime> LocalBroker<R> {
     }
 }
 
-/// The runtime of a broker, whose only transports are the pipes to that broker. Behind a lock,
+/// The runtime of a broker, with the pipes to it as its only transports. Behind a lock,
 /// because a clock cannot be used by several threads at once.
 #[derive(Clone, Debug)]
 struct InProcess<R: Runtime>(Arc<Mutex<LocalBroker<R>>>);

@@ -16,7 +16,7 @@ use crate::{
 /// An event of a recovery and its time. Its display is one line of a log.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Change {
+pub struct TimedEvent {
     /// The time of the event.
     pub at: Instant,
     /// The time since the loss of the connection, or since the beginning if it was not lost.
@@ -25,7 +25,7 @@ pub struct Change {
     pub event: RecoveryEvent,
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for TimedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "+{:.3} s {}", self.elapsed.as_secs_f64(), self.event)
     }
@@ -271,7 +271,7 @@ impl fmt::Display for RecoveryEvent {
 /// The events that the host has not taken.
 #[derive(Debug)]
 pub(super) struct Events {
-    queue: VecDeque<Change>,
+    queue: VecDeque<TimedEvent>,
     /// The time of the loss, or of the beginning.
     pub(super) since: Instant,
 }
@@ -306,10 +306,10 @@ impl Events {
         {
             self.queue.remove(oldest);
         }
-        self.queue.push_back(Change { at, elapsed, event });
+        self.queue.push_back(TimedEvent { at, elapsed, event });
     }
 
-    pub(super) fn pop(&mut self) -> Option<Change> {
+    pub(super) fn pop(&mut self) -> Option<TimedEvent> {
         self.queue.pop_front()
     }
 }

@@ -4,7 +4,7 @@ use alloc::{collections::BTreeMap, string::String};
 use core::mem;
 
 use super::{
-    Change, ConnectFailure, GiveUp, Plan, Policy, Reconnect, Topology, event::Events,
+    ConnectFailure, GiveUp, Plan, Policy, Reconnect, TimedEvent, Topology, event::Events,
     reactions::close, record::Recorder, replay::Replay,
 };
 use crate::{
@@ -321,7 +321,7 @@ impl Recovery {
 
     /// Returns the next event. [`RecoveryEvent::GaveUp`](super::RecoveryEvent::GaveUp) is the last one.
     #[must_use]
-    pub fn poll_event(&mut self) -> Option<Change> {
+    pub fn poll_event(&mut self) -> Option<TimedEvent> {
         self.events.pop()
     }
 

@@ -27,7 +27,7 @@ pub use self::{
     bindings::{Binding, Entity},
     channel::{Channel, ChannelMode, Consumer},
     difference::Difference,
-    event::{Change, Failure, FailureReason, GiveUp, RecoveryEvent, Report},
+    event::{Failure, FailureReason, GiveUp, RecoveryEvent, Report, TimedEvent},
     machine::{Recovery, Step},
     plan::{Plan, PlanStep},
     policy::{ConnectFailure, Mode, OnConnectFailure, OnFailure, OnStepFailure, Policy, Reconnect},

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use amqp_core::recovery::Change;
+use amqp_core::recovery::TimedEvent;
 use futures_core::Stream;
 
 use crate::session::{shared::Shared, waiters::Place};
@@ -35,7 +35,7 @@ impl RecoveryEvents {
     }
 
     /// Returns the next event if there is one now.
-    pub fn try_next(&mut self) -> Option<Change> {
+    pub fn try_next(&mut self) -> Option<TimedEvent> {
         let state = self.shared.lock();
         let (number, change) = state.recovery.as_ref()?.event(self.next)?;
         self.next = number + 1;
@@ -46,15 +46,15 @@ impl RecoveryEvents {
     ///
     /// # Cancel safety
     /// Dropping it loses nothing.
-    pub async fn next(&mut self) -> Option<Change> {
+    pub async fn next(&mut self) -> Option<TimedEvent> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 }
 
 impl Stream for RecoveryEvents {
-    type Item = Change;
+    type Item = TimedEvent;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Change>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<TimedEvent>> {
         let Self {
             shared,
             place,

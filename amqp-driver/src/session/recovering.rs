@@ -10,7 +10,7 @@ use amqp_core::{
     client::{self, Config, Event},
     protocol::{Method, ReplyCode, basic},
     recovery::{
-        Change, ConnectFailure, FailureReason, Policy, Recovery, RecoveryEvent, Step, Topology,
+        ConnectFailure, FailureReason, Policy, Recovery, RecoveryEvent, Step, TimedEvent, Topology,
     },
     wire::ShortStr,
 };
@@ -51,12 +51,12 @@ pub(crate) struct Recovering {
     lost: Option<CloseReason>,
     /// The connection is being closed on request: its end is final.
     closing: bool,
-    /// The consumers whose handles were dropped during a pause.
+    /// The consumers released by dropped handles during a pause.
     released: Vec<(ChannelId, ConsumerId, ShortStr)>,
     /// Futures that wait for the end of a pause.
     pub(super) resumed: Waiters,
     /// The events, the oldest first, with the number of the first one.
-    events: VecDeque<Change>,
+    events: VecDeque<TimedEvent>,
     first_event: u64,
     /// Futures that wait for an event.
     pub(crate) listeners: Waiters,
@@ -82,13 +82,13 @@ impl Recovering {
     }
 
     /// The first event with that number or a later one, and its number.
-    pub(crate) fn event(&self, number: u64) -> Option<(u64, &Change)> {
+    pub(crate) fn event(&self, number: u64) -> Option<(u64, &TimedEvent)> {
         let number = number.max(self.first_event);
         let at = usize::try_from(number - self.first_event).ok()?;
         Some((number, self.events.get(at)?))
     }
 
-    fn keep_event(&mut self, event: Change, later: &mut Later) {
+    fn keep_event(&mut self, event: TimedEvent, later: &mut Later) {
         if self.events.len() == EVENTS {
             self.events.pop_front();
             self.first_event += 1;
@@ -461,7 +461,7 @@ impl State {
         }
     }
 
-    /// Requeues a delivery for a consumer whose handle was dropped while it was being restored.
+    /// Requeues a delivery for a consumer that was released while it was being restored.
     #[cold]
     pub(super) fn return_delivery(&mut self, delivery: &client::Delivery, later: &mut Later) {
         if let (Some(tag), Some(mut commands)) =

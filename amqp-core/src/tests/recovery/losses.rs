@@ -208,7 +208,7 @@ fn the_modes_restore_their_part() {
         rig.lose();
         rig.recover();
         assert_eq!(rig.broker.log, expected, "{mode:?}");
-        let ended = |it: &&Change| {
+        let ended = |it: &&TimedEvent| {
             matches!(
                 it.event,
                 RecoveryEvent::ChannelEnded { .. } | RecoveryEvent::ConsumerEnded { .. }

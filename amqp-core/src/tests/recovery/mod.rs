@@ -23,7 +23,7 @@ use crate::{
     ChannelId, ClientSent, ConsumerId, Instant, Request,
     client::{self, Event},
     protocol::{basic, confirm, exchange, queue},
-    recovery::{Change, GiveUp, Policy, Recovery, RecoveryEvent, Report, Step},
+    recovery::{GiveUp, Policy, Recovery, RecoveryEvent, Report, Step, TimedEvent},
     server,
     wire::ShortStr,
 };
@@ -34,7 +34,7 @@ struct Rig {
     recovery: Recovery,
     broker: Broker,
     /// All changes so far.
-    changes: Vec<Change>,
+    changes: Vec<TimedEvent>,
     /// The events that are the host's.
     events: Vec<Event>,
     /// The channels that the host has opened.
