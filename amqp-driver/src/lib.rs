@@ -109,6 +109,7 @@ mod error;
 pub mod io;
 mod pool;
 pub mod recovery;
+mod report;
 mod returned_message;
 mod returns;
 mod session;
@@ -147,6 +148,7 @@ pub use self::{
     },
     error::{Error, TryPublishError},
     pool::{ChannelPool, PooledChannel},
+    report::Report,
     returned_message::ReturnedMessage,
     returns::Returns,
     states::{ChannelState, ChannelStates, ConnectionState, ConnectionStates},

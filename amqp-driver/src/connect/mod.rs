@@ -1,6 +1,7 @@
 //! Opening connections, on any runtime.
 
 pub(crate) mod credentials;
+mod error;
 pub(crate) mod opening;
 
 use std::{

@@ -312,6 +312,11 @@ impl State {
             .min()
     }
 
+    /// Bytes of messages that the handles have not taken.
+    pub(crate) const fn untaken(&self) -> u64 {
+        self.buffer.kept() as u64
+    }
+
     // Events.
 
     /// Processes the machine's events.
@@ -358,7 +363,10 @@ impl State {
                     consumer,
                     tag,
                 } => {
-                    let end = ConsumerEnd::Error(Error::ConsumerCancelled { tag });
+                    let end = ConsumerEnd::Error(Error::ConsumerCancelled {
+                        tag,
+                        channel: channel.number(),
+                    });
                     self.end_consumer(channel, consumer, end, later);
                 }
                 Event::ChannelClosed { channel, reason } => {
