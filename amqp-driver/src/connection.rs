@@ -84,8 +84,16 @@ impl Connection {
         clock: C,
     ) -> Result<(Self, Driver<ClientEndpoint, T, C>), Error> {
         let (timeouts, prefetch) = (config.timeouts.clone(), config.prefetch);
+        #[cfg(feature = "tracing")]
+        let trace = crate::trace::Trace::new(&config.properties);
         let machine = client::Connection::new(config, clock.now())?;
-        let shared = Shared::new(machine, timeouts, clock.clock());
+        let shared = Shared::new(
+            machine,
+            timeouts,
+            clock.clock(),
+            #[cfg(feature = "tracing")]
+            trace,
+        );
         let driver = Driver::new(ClientEndpoint::new(Arc::clone(&shared)), transport, clock);
         let handle = Handle {
             shared,

@@ -115,6 +115,8 @@ mod returns;
 mod session;
 mod states;
 mod tls;
+#[cfg(feature = "tracing")]
+mod trace;
 mod tx;
 mod unconfirmed;
 mod unless;

@@ -103,6 +103,9 @@ pub(crate) struct State {
     pub(crate) recovery: Option<Box<Recovering>>,
     /// The time of the driver's last call.
     pub(super) now: Instant,
+    /// The span of the connection.
+    #[cfg(feature = "tracing")]
+    pub(crate) trace: crate::trace::Trace,
 }
 
 /// The state of a channel with a live handle.
@@ -143,7 +146,10 @@ impl ChannelTable<ChannelState> {
 }
 
 impl State {
-    pub(crate) fn new(machine: client::Connection) -> Self {
+    pub(crate) fn new(
+        machine: client::Connection,
+        #[cfg(feature = "tracing")] trace: crate::trace::Trace,
+    ) -> Self {
         let limits = machine.limits();
         Self {
             buffer: Buffer::new(limits.undelivered),
@@ -179,6 +185,8 @@ impl State {
             opened_once: false,
             recovery: None,
             now: Instant::ORIGIN,
+            #[cfg(feature = "tracing")]
+            trace,
         }
     }
 
@@ -322,6 +330,8 @@ impl State {
     /// Processes the machine's events.
     pub(crate) fn process_events(&mut self, later: &mut Later) {
         while let Some(event) = self.machine.poll_event() {
+            #[cfg(feature = "tracing")]
+            self.trace(&event, later);
             match event {
                 Event::Delivered(delivery) => self.on_delivered(delivery, later),
                 Event::Settled {

@@ -1,4 +1,7 @@
-//! Diagnostics: the texts and predicates of errors, reports with frames, and statistics.
+//! Diagnostics: the texts and predicates of errors, reports with frames, statistics, and what the
+//! features report.
 
 mod errors;
 mod figures;
+#[cfg(feature = "tracing")]
+mod traced;
