@@ -107,6 +107,8 @@ mod connection;
 mod consumer;
 mod error;
 pub mod io;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod pool;
 pub mod recovery;
 mod report;

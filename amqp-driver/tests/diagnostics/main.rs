@@ -3,5 +3,7 @@
 
 mod errors;
 mod figures;
+#[cfg(feature = "metrics")]
+mod metered;
 #[cfg(feature = "tracing")]
 mod traced;
