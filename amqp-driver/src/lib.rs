@@ -109,6 +109,8 @@ mod error;
 pub mod io;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "opentelemetry")]
+pub mod opentelemetry;
 mod pool;
 pub mod recovery;
 mod report;
