@@ -76,6 +76,19 @@
 //!   [`connect_over`] takes a stream that was just made, secures it as the options say, and opens
 //!   the connection with their credentials.
 //!
+//! # Diagnostics
+//!
+//! - **Errors** say the reply code and text, the method, the side that ended the channel or the
+//!   connection, the channel, and the request that failed; [`CloseReason`] has each as a value. Any
+//!   error answers [`is_not_found`](Error::is_not_found) and the like.
+//! - **Frames**: with [`Config::frame_log`] the last frames are kept in words, without secrets,
+//!   bodies and header values. [`Error::report`] prints an error with them,
+//!   [`Connection::frame_log`] returns them at any time.
+//! - **Statistics** are copies: [`Connection::stats`], [`BaseChannel::stats`],
+//!   [`Connection::heartbeats`].
+//! - **Features** report to other crates: `tracing` has spans and events of all but messages,
+//!   `metrics` the statistics, `opentelemetry` trace contexts in headers.
+//!
 //! # What holds everywhere
 //!
 //! - **Nothing hangs.** Every future ends: with its answer, with the reason why there is none, or at its

@@ -86,6 +86,7 @@ impl<R: Role> Machine<R> {
     }
 
     /// Advances the clock and arms the deadlines set by commands.
+    #[inline]
     pub(super) fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.timers.advance_clock(self.now);

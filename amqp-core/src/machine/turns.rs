@@ -44,13 +44,12 @@ impl<R: Role> Machine<R> {
         }
         self.stats.sent.bytes += (out.len() - before) as u64;
         self.stats.sent.frames += self.output.take_frames();
-        if self.frame_log.is_some() {
-            self.log_sent(out, before);
-        }
         let handed_out = out.len() > before;
         self.timers.note_polled(self.now, handed_out);
         if !handed_out {
             self.output.shrink();
+        } else if self.frame_log.is_some() {
+            self.log_sent(out, before);
         }
         handed_out
     }
