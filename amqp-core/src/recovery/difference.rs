@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_difference_is_read_from_the_texts_of_rabbitmq() {
-        let read = |text| Difference::parse(text).map(|it| it.to_string());
+        let read = |text: &str| Difference::parse(text).map(|it| it.to_string());
         let prefix = "PRECONDITION_FAILED - inequivalent arg";
         for (rest, expected) in [
             (
