@@ -199,7 +199,7 @@ fn iterators_end_with_the_reason() -> Outcome {
     let reason = within(PATIENCE, || deleted.next());
     assert!(matches!(
         reason,
-        Some(Err(Error::ConsumerCancelled { tag })) if tag == *deleted.tag()
+        Some(Err(Error::ConsumerCancelled { tag, .. })) if tag == *deleted.tag()
     ));
     assert!(deleted.next().is_none());
 

@@ -4,19 +4,63 @@ use alloc::{string::String, sync::Arc};
 use core::fmt;
 
 use crate::{
-    fault::{Fault, ProtocolError},
+    fault::ProtocolError,
+    frame_log::FrameLog,
     method_id::MethodId,
     protocol::ReplyCode,
     text::{Escaped, Quoted},
     wire::ShortStr,
 };
 
-/// The reason for the end of a connection or a channel: the side that ended it, the cause, and the
-/// method.
+/// The reason for the end of a connection or a channel: the side that ended it, the cause, the
+/// method, the channel, and the request that failed with it.
 ///
-/// Cheap to clone. Everything pending on the connection or channel ends with the same one.
-#[derive(Clone, PartialEq, Eq)]
-pub struct CloseReason(Arc<CloseCause>);
+/// Cheap to clone. Everything pending on the connection or channel ends with the same one: reasons
+/// are equal if their causes are, whichever request they are handed to.
+///
+/// ```
+/// use amqp_core::{Close, CloseCause, CloseReason, MethodId, Origin, protocol::ReplyCode};
+///
+/// let declare = MethodId::new(50, 10);
+/// let cause = CloseCause::ByPeer(Close {
+///     code: ReplyCode::NOT_FOUND,
+///     text: "no queue 'q' in vhost '/'".into(),
+///     method: Some(declare),
+/// });
+/// let reason = CloseReason::from(cause).on_channel(3);
+/// assert!(reason.is_not_found());
+/// assert_eq!(reason.origin(), Origin::Remote);
+/// assert_eq!(
+///     reason.to_string(),
+///     "closed by the peer: 404 (not-found): no queue 'q' in vhost '/' (after queue.declare), \
+///      on channel 3"
+/// );
+/// ```
+#[derive(Clone)]
+pub struct CloseReason(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    cause: Arc<CloseCause>,
+    /// The number of the channel that ended. `None` for a connection.
+    channel: Option<u16>,
+    /// `Some` if the reason is that of a failed request.
+    request: Option<MethodId>,
+    /// `Some` if frames are logged.
+    frame_log: Option<Arc<FrameLog>>,
+}
+
+/// The side that ended a connection or a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Origin {
+    /// This side: on request, for a violation by the peer, or at a deadline.
+    Local,
+    /// The peer: by a close, or by the end of its output.
+    Remote,
+    /// Neither: the transport failed.
+    Transport,
+}
 
 /// The cause of the end of a connection or a channel.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
@@ -105,7 +149,80 @@ impl CloseReason {
     /// Returns the cause.
     #[must_use]
     pub fn cause(&self) -> &CloseCause {
-        &self.0
+        &self.0.cause
+    }
+
+    /// Returns the number of the channel that ended. `Some` for the end of a channel, also if it
+    /// ended with its connection.
+    #[must_use]
+    pub fn channel(&self) -> Option<u16> {
+        self.0.channel
+    }
+
+    /// Returns the request that failed with this reason, or `basic.publish` for a publish. It need
+    /// not be the cause, which is [`Close::method`]. `Some` if the reason is that of a request or a
+    /// publish.
+    #[must_use]
+    pub fn request(&self) -> Option<MethodId> {
+        self.0.request
+    }
+
+    /// Returns the last frames before the end. `Some` if [frames are
+    /// logged](crate::client::Config::frame_log).
+    #[must_use]
+    pub fn frame_log(&self) -> Option<&FrameLog> {
+        self.0.frame_log.as_deref()
+    }
+
+    /// Sets the number of the channel that ended.
+    #[must_use]
+    pub fn on_channel(mut self, number: u16) -> Self {
+        Arc::make_mut(&mut self.0).channel = Some(number);
+        self
+    }
+
+    /// Returns this reason as that of a request.
+    #[must_use]
+    pub fn for_request(&self, request: MethodId) -> Self {
+        let mut reason = self.clone();
+        Arc::make_mut(&mut reason.0).request = Some(request);
+        reason
+    }
+
+    pub(crate) fn with_frame_log(mut self, frame_log: &FrameLog) -> Self {
+        Arc::make_mut(&mut self.0).frame_log = Some(Arc::new(frame_log.clone()));
+        self
+    }
+
+    /// Returns the side that ended the connection or the channel. For a channel that ended with its
+    /// connection, the side that ended the connection.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        match self.cause() {
+            CloseCause::Requested(_)
+            | CloseCause::ProtocolError(_)
+            | CloseCause::LimitExceeded(_)
+            | CloseCause::NotAmqp(_)
+            | CloseCause::NoCommonMechanism { .. }
+            | CloseCause::NoCommonLocale { .. }
+            | CloseCause::StartOkTooLarge { .. }
+            | CloseCause::NotRecovered { .. }
+            | CloseCause::TimedOut(_) => Origin::Local,
+            CloseCause::ByPeer(_)
+            | CloseCause::AuthenticationFailed { .. }
+            | CloseCause::Eof { .. } => Origin::Remote,
+            CloseCause::Transport { .. } => Origin::Transport,
+            CloseCause::Connection(reason) => reason.origin(),
+        }
+    }
+
+    /// Whether a deadline of this side ended it.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        match self.cause() {
+            CloseCause::Connection(reason) => reason.is_timed_out(),
+            cause => matches!(cause, CloseCause::TimedOut(_)),
+        }
     }
 
     /// Returns the reply code of the close. `Some` if a close was sent by this side or received
@@ -174,19 +291,48 @@ impl CloseReason {
 
 impl From<CloseCause> for CloseReason {
     fn from(cause: CloseCause) -> Self {
-        Self(Arc::new(cause))
+        Self(Arc::new(Inner {
+            cause: Arc::new(cause),
+            channel: None,
+            request: None,
+            frame_log: None,
+        }))
     }
 }
 
+impl PartialEq for CloseReason {
+    fn eq(&self, other: &Self) -> bool {
+        self.cause() == other.cause()
+    }
+}
+
+impl Eq for CloseReason {}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.cause().fmt(f)?;
+        let (named_channel, named_method) = match self.cause() {
+            CloseCause::ProtocolError(error) | CloseCause::LimitExceeded(error) => {
+                (error.channel, error.method)
+            }
+            CloseCause::ByPeer(close) | CloseCause::Requested(close) => (None, close.method),
+            _ => (None, None),
+        };
+        if let Some(channel) = self.0.channel
+            && named_channel != Some(channel)
+        {
+            write!(f, ", on channel {channel}")?;
+        }
+        match self.0.request {
+            Some(request) if named_method != Some(request) => write!(f, ", during {request}"),
+            _ => Ok(()),
+        }
     }
 }
 
 impl fmt::Debug for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(self.cause(), f)
     }
 }
 
@@ -345,17 +491,75 @@ pub enum RequestError {
     ConnectionClosed(CloseReason),
     /// No answer was received in time. A late answer is undone: a consumer is cancelled, a message
     /// requeued, a channel closed.
-    #[error("no answer came in time")]
-    TimedOut,
+    #[error("no answer to {request} came in time{}", OnChannel(*.channel))]
+    TimedOut {
+        /// The request.
+        request: MethodId,
+        /// The number of its channel. `None` for a request of the connection.
+        channel: Option<u16>,
+    },
     /// The fetched message exceeds a limit of this side. It was rejected without requeue, unless it
     /// needed no acknowledgement.
     #[error("the message cannot be read: {0}")]
-    Unreadable(Fault),
+    Unreadable(ProtocolError),
     /// The server cancelled the consumer before consume-ok
     /// (<https://www.rabbitmq.com/docs/consumer-cancel>).
-    #[error("the server cancelled the consumer {}", Quoted(.tag))]
+    #[error("the server cancelled the consumer {} on channel {channel}", Quoted(.tag))]
     Cancelled {
         /// The consumer tag.
         tag: ShortStr,
+        /// The number of the channel.
+        channel: u16,
     },
+}
+
+impl RequestError {
+    /// Returns the reason for the end of the channel or the connection. `Some` if either ended.
+    #[must_use]
+    pub fn reason(&self) -> Option<&CloseReason> {
+        match self {
+            Self::ChannelClosed(reason) | Self::ConnectionClosed(reason) => Some(reason),
+            Self::TimedOut { .. } | Self::Unreadable(_) | Self::Cancelled { .. } => None,
+        }
+    }
+
+    /// Returns the reply code with which the channel or the connection was closed. `Some` if it was
+    /// closed with one.
+    #[must_use]
+    pub fn code(&self) -> Option<ReplyCode> {
+        self.reason()?.code()
+    }
+
+    /// Whether a deadline passed.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } => true,
+            other => other.reason().is_some_and(CloseReason::is_timed_out),
+        }
+    }
+
+    /// Returns this error as that of a request.
+    pub(crate) fn for_request(&self, request: MethodId) -> Self {
+        match self {
+            Self::ChannelClosed(reason) => Self::ChannelClosed(reason.for_request(request)),
+            Self::ConnectionClosed(reason) => Self::ConnectionClosed(reason.for_request(request)),
+            other => other.clone(),
+        }
+    }
+}
+
+crate::reply_code_predicates!(CloseReason, RequestError);
+
+/// The place of an error, after its text: nothing for the connection itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OnChannel(pub(crate) Option<u16>);
+
+impl fmt::Display for OnChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(channel) => write!(f, ", on channel {channel}"),
+            None => Ok(()),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::{
     endpoint::Endpoint,
     limits::{Limits, Tuning},
     machine::{FlushMark, Machine, Role},
-    stats::ConnectionStats,
+    stats::{ConnectionStats, HeartbeatStats},
     time::Instant,
     transmit::Transmit,
 };
@@ -164,10 +164,23 @@ impl<S: Side> Connection<S> {
         self.0.channel_count()
     }
 
-    /// The statistics of the connection.
+    /// The statistics of the connection, as of the last call with a time.
     #[must_use]
-    pub const fn stats(&self) -> ConnectionStats {
-        self.0.stats()
+    pub fn stats(&self) -> ConnectionStats {
+        self.0.stats(Instant::ORIGIN)
+    }
+
+    /// The statistics of the connection at that time: a [block](ConnectionStats::blocked) goes on
+    /// until then.
+    #[must_use]
+    pub fn stats_at(&self, now: Instant) -> ConnectionStats {
+        self.0.stats(now)
+    }
+
+    /// The numbers and times of heartbeats.
+    #[must_use]
+    pub fn heartbeats(&self) -> HeartbeatStats {
+        self.0.heartbeats()
     }
 
     /// Takes the bodies that were copied or will not be sent. Their destructors belong to the

@@ -70,11 +70,14 @@ mod endpoint;
 mod error;
 mod fault;
 pub mod frame;
+mod frame_log;
 mod ids;
 mod limits;
 mod machine;
 mod method;
 mod method_id;
+#[macro_use]
+mod predicates;
 pub mod protocol;
 mod random;
 pub mod recovery;
@@ -88,23 +91,25 @@ mod time;
 mod transmit;
 pub mod uri;
 pub mod wire;
+mod words;
 
 /// The buffers of the interface. Re-exported so that callers need no dependency of their own.
 pub use bytes;
 
 pub use self::{
     body::{Body, Content, EncodedProperties, PropertyList},
-    close::{Close, CloseCause, CloseReason, NotAmqp, RequestError, Stage, TimeoutReason},
+    close::{Close, CloseCause, CloseReason, NotAmqp, Origin, RequestError, Stage, TimeoutReason},
     connection::{Connection, Side},
     endpoint::Endpoint,
     error::{ApiMisuse, Hold, PublishError},
     fault::{Fault, ProtocolError},
+    frame_log::{Direction, FrameLog, LoggedFrame},
     ids::{ChannelId, ConsumerId, DeliveryTag, PublishSeq, RequestId, Requeue, Tags},
     limits::{FRAME_MAX_BEFORE_TUNE, FRAME_OVERHEAD, Limits, Timeouts, Tuning},
     machine::FlushMark,
     method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent},
     method_id::MethodId,
-    stats::{ChannelStats, ConnectionStats, WireStats},
+    stats::{ChannelStats, ConnectionStats, HeartbeatStats, Heartbeats, WireStats},
     time::Instant,
     transmit::Transmit,
 };

@@ -1,5 +1,9 @@
 //! Statistics of connections and channels.
 
+use core::time::Duration;
+
+use crate::time::Instant;
+
 /// The bytes and frames of one direction of a connection. All are counts since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -14,7 +18,8 @@ pub struct WireStats {
     pub heartbeats: u64,
 }
 
-/// Statistics of a connection, as a copy. All are counts since its start, and only grow.
+/// Statistics of a connection, as a copy. Those up to `rejected` are counts since its start, and
+/// only grow; `unconfirmed`, `unacked`, `buffered` and `untaken` are values of now.
 ///
 /// Both sides count the same messages: `published` is the publishes that the client sends and the
 /// server receives, `delivered` the deliveries in the other direction. The counts that take the
@@ -61,6 +66,70 @@ pub struct ConnectionStats {
     /// Deliveries and fetched messages rejected with `basic.nack` or `basic.reject`, to be requeued
     /// or not. 0 at a server.
     pub rejected: u64,
+    /// Publishes that occupy the windows of all channels, as in [`ChannelStats`]. 0 at a server.
+    pub unconfirmed: u64,
+    /// Deliveries and fetched messages of all channels that are not acknowledged. 0 at a server.
+    pub unacked: u64,
+    /// Bytes of output that are accepted and not handed out.
+    pub buffered: u64,
+    /// Bytes of deliveries and returned messages that the handles above the machine keep until they
+    /// are taken. 0 in the machine's own statistics.
+    pub untaken: u64,
+    /// The time for which the server has blocked publishing, in all, the present one included
+    /// (<https://www.rabbitmq.com/docs/connection-blocked>). Zero at a server.
+    pub blocked: Duration,
+}
+
+/// The heartbeats of a connection, as a copy (section 4.2.7 of the specification). Any other frame
+/// is as good a sign of life, so none is sent while there is other output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeartbeatStats {
+    /// The negotiated interval: one is due after half of it without output. `Some` if heartbeats
+    /// were negotiated.
+    pub interval: Option<Duration>,
+    /// Those queued to be sent.
+    pub sent: Heartbeats,
+    /// Those received.
+    pub received: Heartbeats,
+}
+
+/// The heartbeats of one direction of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Heartbeats {
+    /// Their number since the start of the connection.
+    pub count: u64,
+    /// The time of the last one. `Some` once there was one.
+    pub last: Option<Instant>,
+    /// The time of the one before it.
+    pub previous: Option<Instant>,
+}
+
+impl HeartbeatStats {
+    pub(crate) const fn new() -> Self {
+        Self {
+            interval: None,
+            sent: Heartbeats::new(),
+            received: Heartbeats::new(),
+        }
+    }
+}
+
+impl Heartbeats {
+    const fn new() -> Self {
+        Self {
+            count: 0,
+            last: None,
+            previous: None,
+        }
+    }
+
+    /// Records the time of a heartbeat.
+    pub(crate) const fn note(&mut self, now: Instant) {
+        self.previous = self.last;
+        self.last = Some(now);
+    }
 }
 
 /// Statistics of a client's channel, as a copy.

@@ -154,6 +154,7 @@ impl Segments {
     }
 
     /// Moves all output into `out`.
+    #[inline]
     pub(crate) fn move_into(&mut self, out: &mut Transmit) {
         self.finish_tail();
         self.done_len = 0;

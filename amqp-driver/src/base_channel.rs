@@ -472,7 +472,7 @@ impl BaseChannel {
     /// # Errors
     /// [`Error::ChannelClosed`] when the server has closed the channel, or closes it before it
     /// reads this close: the messages published last may be lost, for the returned reason.
-    /// [`Error::TimedOut`] when the server does not answer.
+    /// [`Error::Unanswered`] when the server does not answer.
     pub async fn close(&self) -> Result<(), Error> {
         let shared = self.shared();
         let id = self.id();
@@ -492,7 +492,7 @@ impl BaseChannel {
                 let request = state.commands(id)?.close(close.code, &close.text)?;
                 Some(Wait::new(shared, state, Some(id), request))
             };
-            let reason = CloseReason::from(CloseCause::Requested(close));
+            let reason = CloseReason::from(CloseCause::Requested(close)).on_channel(id.number());
             state.on_channel_closed(id, &reason, later);
             Ok::<_, Error>(wait)
         })?;

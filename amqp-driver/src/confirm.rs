@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use amqp_core::{Body, CloseCause, PropertyList, PublishSeq, TimeoutReason, protocol::basic};
+use amqp_core::{
+    Body, CloseCause, CloseReason, MethodDef as _, PropertyList, PublishSeq, TimeoutReason,
+    protocol::basic,
+};
 
 use crate::{
     base_channel::{BaseChannel, Inner},
@@ -125,9 +128,11 @@ impl Confirm {
         let channel = Arc::clone(&self.channel);
         match within(channel.shared(), Some(limit), &mut self).await {
             Some(outcome) => outcome,
-            None => Err(Unconfirmed::Unknown(
-                CloseCause::TimedOut(TimeoutReason::Confirm).into(),
-            )),
+            None => {
+                let reason = CloseReason::from(CloseCause::TimedOut(TimeoutReason::Confirm));
+                let reason = reason.on_channel(channel.id.number());
+                Err(Unconfirmed::Unknown(reason.for_request(basic::Publish::ID)))
+            }
         }
     }
 }

@@ -8,7 +8,8 @@ use std::{
 };
 
 use amqp_core::{
-    ApiMisuse, CloseReason, ConnectionStats, TimeoutReason, Tuning,
+    ApiMisuse, CloseReason, ConnectionStats, FrameLog, HeartbeatStats, Instant, TimeoutReason,
+    Tuning,
     client::{self, Config, Prefetch},
     protocol::{channel::OpenOk, connection::UpdateSecretOk},
     wire::{FieldTable, Secret, ShortStr},
@@ -83,8 +84,16 @@ impl Connection {
         clock: C,
     ) -> Result<(Self, Driver<ClientEndpoint, T, C>), Error> {
         let (timeouts, prefetch) = (config.timeouts.clone(), config.prefetch);
+        #[cfg(feature = "tracing")]
+        let trace = crate::trace::Trace::new(&config.properties);
         let machine = client::Connection::new(config, clock.now())?;
-        let shared = Shared::new(machine, timeouts, clock.clock());
+        let shared = Shared::new(
+            machine,
+            timeouts,
+            clock.clock(),
+            #[cfg(feature = "tracing")]
+            trace,
+        );
         let driver = Driver::new(ClientEndpoint::new(Arc::clone(&shared)), transport, clock);
         let handle = Handle {
             shared,
@@ -424,7 +433,8 @@ impl Connection {
         self.0.shared.lock().machine.buffered()
     }
 
-    /// The statistics of the connection: bytes, frames and messages since its start, also after its
+    /// The statistics of the connection: bytes, frames and messages since its start, what is
+    /// outstanding and buffered now, and the time for which publishing was blocked. Also after its
     /// end. Takes the connection's lock and copies them.
     ///
     /// ```no_run
@@ -437,7 +447,31 @@ impl Connection {
     /// ```
     #[must_use]
     pub fn stats(&self) -> ConnectionStats {
-        self.0.shared.lock().machine.stats()
+        let now = self.0.shared.now();
+        let state = self.0.shared.lock();
+        let mut stats = state.machine.stats_at(now);
+        stats.untaken = state.untaken();
+        stats
+    }
+
+    /// The numbers of heartbeats, the times of the last two in each direction, and their interval.
+    /// The times are those of [`now`](Self::now).
+    #[must_use]
+    pub fn heartbeats(&self) -> HeartbeatStats {
+        self.0.shared.lock().machine.heartbeats()
+    }
+
+    /// The time by the connection's clock, to compare with times that it reports.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.0.shared.now()
+    }
+
+    /// The last frames, in words and without secrets. `Some` if [`Config::frame_log`] is not 0. Also
+    /// after the end of the connection; [`CloseReason::frame_log`] has those before the end.
+    #[must_use]
+    pub fn frame_log(&self) -> Option<FrameLog> {
+        self.0.shared.lock().machine.frame_log().cloned()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use amqp_core::{
-    ApiMisuse, Body, ConsumerId, DeliveryTag, EncodedProperties, Requeue, Tags, TimeoutReason,
+    ApiMisuse, Body, ConsumerId, DeliveryTag, EncodedProperties, MethodDef as _, Requeue, Tags,
     client::{self, Prefetch},
     protocol::{basic, basic::Properties},
     wire::{DecodeError, ShortStr},
@@ -254,7 +254,10 @@ impl<A: Acks> Consumer<A> {
                 ConsumerEnd::Cancelled | ConsumerEnd::Error(Error::ConsumerCancelled { .. }) => {
                     Ok(())
                 }
-                ConsumerEnd::CancelTimedOut => Err(Error::TimedOut(TimeoutReason::Request)),
+                ConsumerEnd::CancelTimedOut => Err(Error::Unanswered {
+                    request: basic::Cancel::ID,
+                    channel: Some(self.channel.id.number()),
+                }),
                 ConsumerEnd::Error(error) => Err(error.clone()),
             })
         })

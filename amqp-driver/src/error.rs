@@ -1,12 +1,15 @@
 //! The error of a call.
 
 use amqp_core::{
-    ApiMisuse, Body, CloseReason, Fault, Hold, RequestError, TimeoutReason,
+    ApiMisuse, Body, CloseReason, FrameLog, Hold, MethodId, ProtocolError, RequestError,
+    TimeoutReason,
     arguments::ArgumentError,
     protocol::ReplyCode,
     text::Quoted,
     wire::{ShortStr, ShortStrError},
 };
+
+use crate::report::Report;
 
 /// The reason for which a call failed.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
@@ -45,24 +48,40 @@ pub enum Error {
     /// The connection is closed, with the reason.
     #[error("the connection is closed: {0}")]
     ConnectionClosed(CloseReason),
-    /// The timeout has passed: the effect of a late answer is undone, and a message waiting to be
-    /// published was not sent.
+    /// The server has not answered a request within
+    /// [`Timeouts::request`](amqp_core::Timeouts). The effect of a late answer is undone.
+    #[error("no answer to {request} came in time{}", on_channel(*.channel))]
+    Unanswered {
+        /// The request.
+        request: MethodId,
+        /// The number of its channel. `None` for a request of the connection.
+        channel: Option<u16>,
+    },
+    /// The timeout of a call other than a request has passed: a message waiting to be published was
+    /// not sent.
     #[error("{0}")]
     TimedOut(TimeoutReason),
     /// The server cancelled the consumer: its queue was deleted or moved, or read access to it was
     /// revoked ([RabbitMQ's page](https://www.rabbitmq.com/docs/consumer-cancel)).
-    #[error("the server cancelled the consumer {}", Quoted(.tag))]
+    #[error("the server cancelled the consumer {} on channel {channel}", Quoted(.tag))]
     ConsumerCancelled {
         /// The consumer's tag.
         tag: ShortStr,
+        /// The number of its channel.
+        channel: u16,
     },
     /// Messages that cannot be requeued, because they need no acknowledgement or were returned,
     /// arrived faster than they were taken. Those in the buffer are yielded before this error; the
     /// others are lost.
-    #[error("messages came faster than they were taken, more than {limit} bytes wait")]
+    #[error(
+        "messages came faster than they were taken, more than {limit} bytes wait, on channel \
+         {channel}"
+    )]
     Overflow {
         /// The bound that was exceeded, in bytes: [`Limits::undelivered`](amqp_core::Limits).
         limit: usize,
+        /// The number of the channel.
+        channel: u16,
     },
     /// A defect of this library.
     #[error("a fault of this library: {0}")]
@@ -71,7 +90,7 @@ pub enum Error {
     /// [`Limits::header`](amqp_core::Limits::header). It was rejected without requeue, unless it
     /// needed no acknowledgement.
     #[error("the message cannot be read: {0}")]
-    Unreadable(Fault),
+    Unreadable(ProtocolError),
 }
 
 impl Error {
@@ -79,11 +98,69 @@ impl Error {
     /// with one.
     #[must_use]
     pub fn code(&self) -> Option<ReplyCode> {
+        self.reason()?.code()
+    }
+
+    /// The reason for the end of the channel or the connection: the side that ended it, the reply
+    /// code and text, the method, the channel, and the request that failed with it. `Some` if
+    /// either ended.
+    #[must_use]
+    pub fn reason(&self) -> Option<&CloseReason> {
         match self {
-            Self::ChannelClosed(reason) | Self::ConnectionClosed(reason) => reason.code(),
+            Self::ChannelClosed(reason) | Self::ConnectionClosed(reason) => Some(reason),
             _ => None,
         }
     }
+
+    /// The number of the channel. `Some` if the error is that of a channel.
+    #[must_use]
+    pub fn channel(&self) -> Option<u16> {
+        match self {
+            Self::Unanswered { channel, .. } => *channel,
+            Self::ConsumerCancelled { channel, .. } | Self::Overflow { channel, .. } => {
+                Some(*channel)
+            }
+            Self::Unreadable(error) => error.channel,
+            other => other.reason()?.channel(),
+        }
+    }
+
+    /// The request that failed. `Some` if it was sent.
+    #[must_use]
+    pub fn request(&self) -> Option<MethodId> {
+        match self {
+            Self::Unanswered { request, .. } => Some(*request),
+            Self::Unreadable(error) => error.method,
+            other => other.reason()?.request(),
+        }
+    }
+
+    /// Whether a deadline has passed, of this call or of the connection.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        match self {
+            Self::Unanswered { .. } | Self::TimedOut(_) => true,
+            other => other.reason().is_some_and(CloseReason::is_timed_out),
+        }
+    }
+
+    /// The last frames before the end of the channel or the connection. `Some` if either ended, and
+    /// [`Config::frame_log`](crate::Config) is not 0.
+    #[must_use]
+    pub fn frame_log(&self) -> Option<&FrameLog> {
+        self.reason()?.frame_log()
+    }
+
+    /// This error, to be printed with its [frames](Self::frame_log).
+    #[must_use]
+    pub fn report(&self) -> Report<'_> {
+        Report::new(self, self.frame_log())
+    }
+}
+
+/// The place of an error, after its text.
+fn on_channel(channel: Option<u16>) -> String {
+    channel.map_or_else(String::new, |channel| format!(", on channel {channel}"))
 }
 
 impl From<ApiMisuse> for Error {
@@ -112,9 +189,9 @@ impl From<RequestError> for Error {
         match error {
             RequestError::ChannelClosed(reason) => Self::ChannelClosed(reason),
             RequestError::ConnectionClosed(reason) => Self::ConnectionClosed(reason),
-            RequestError::Cancelled { tag } => Self::ConsumerCancelled { tag },
-            RequestError::Unreadable(fault) => Self::Unreadable(fault),
-            RequestError::TimedOut => Self::TimedOut(TimeoutReason::Request),
+            RequestError::Cancelled { tag, channel } => Self::ConsumerCancelled { tag, channel },
+            RequestError::Unreadable(error) => Self::Unreadable(error),
+            RequestError::TimedOut { request, channel } => Self::Unanswered { request, channel },
             _ => Self::Internal("an unknown cause"),
         }
     }
@@ -136,3 +213,5 @@ pub enum TryPublishError {
     #[error(transparent)]
     Failed(Error),
 }
+
+amqp_core::reply_code_predicates!(Error);

@@ -109,6 +109,19 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Diagnostics
+//!
+//! - **Errors** say the reply code and text, the method, the side that ended the channel or the
+//!   connection, the channel, and the request that failed; [`CloseReason`] has each as a value. Any
+//!   error answers [`is_not_found`](Error::is_not_found) and the like.
+//! - **Frames**: with [`Config::frame_log`] the last frames are kept in words, without secrets,
+//!   bodies and header values. [`Error::report`] prints an error with them,
+//!   [`Connection::frame_log`] returns them at any time.
+//! - **Statistics** are copies: [`Connection::stats`], [`BaseChannel::stats`],
+//!   [`Connection::heartbeats`].
+//! - **Features** report to other crates: `tracing` has spans and events of all but messages,
+//!   `metrics` the statistics, `opentelemetry` trace contexts in headers.
+//!
 //! # What holds everywhere
 //!
 //! - **Nothing hangs.** Every future ends: with its answer, with the reason why there is none, or at its
@@ -142,14 +155,21 @@ mod error;
 pub mod io;
 #[cfg(feature = "json")]
 pub mod json;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(feature = "opentelemetry")]
+pub mod opentelemetry;
 mod pool;
 pub mod recovery;
+mod report;
 mod returned_message;
 mod returns;
 mod session;
 mod states;
 mod system_time;
 mod tls;
+#[cfg(feature = "tracing")]
+mod trace;
 mod tx;
 mod unconfirmed;
 mod unless;
@@ -183,6 +203,7 @@ pub use self::{
     },
     error::{Error, TryPublishError},
     pool::{ChannelPool, PooledChannel},
+    report::Report,
     returned_message::ReturnedMessage,
     returns::Returns,
     states::{ChannelState, ChannelStates, ConnectionState, ConnectionStates},

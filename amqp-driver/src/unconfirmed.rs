@@ -1,8 +1,8 @@
 //! The error of a confirm.
 
-use amqp_core::{CloseReason, text::Escaped};
+use amqp_core::{CloseReason, FrameLog, protocol::ReplyCode, text::Escaped};
 
-use crate::returned_message::ReturnedMessage;
+use crate::{report::Report, returned_message::ReturnedMessage};
 
 /// The reason for which a publish was not confirmed.
 #[derive(thiserror::Error, Clone, Debug, PartialEq)]
@@ -10,7 +10,7 @@ use crate::returned_message::ReturnedMessage;
 pub enum Unconfirmed {
     /// The message was mandatory and no queue accepted it; contains the message. Also reported if
     /// it was returned, but not confirmed, before the channel or the connection ended.
-    #[error("the message was returned: {} {}", .0.code, Escaped(&.0.text))]
+    #[error("the message was returned by basic.return: {} {}", .0.code, Escaped(&.0.text))]
     Returned(Box<ReturnedMessage>),
     /// The server has taken responsibility for the message, but a returned message may be this one:
     /// the return matches several published messages, which differ only in parts that it does not
@@ -19,7 +19,7 @@ pub enum Unconfirmed {
     #[error("a message was returned that may be this one")]
     PossiblyReturned(Option<Box<ReturnedMessage>>),
     /// The server could not take responsibility for the message (`basic.nack`): it may be lost.
-    #[error("the server refused the message")]
+    #[error("the server refused the message with basic.nack")]
     Nacked,
     /// The channel or the connection ended before any of the message was sent.
     #[error("the message was not sent: {0}")]
@@ -30,3 +30,46 @@ pub enum Unconfirmed {
     #[error("it is not known whether the server has the message: {0}")]
     Unknown(CloseReason),
 }
+
+impl Unconfirmed {
+    /// The reason for the end of the channel or the connection, or the timeout of the confirm. `Some`
+    /// unless the server has answered.
+    #[must_use]
+    pub fn reason(&self) -> Option<&CloseReason> {
+        match self {
+            Self::NotSent(reason) | Self::Unknown(reason) => Some(reason),
+            Self::Returned(_) | Self::PossiblyReturned(_) | Self::Nacked => None,
+        }
+    }
+
+    /// The reply code of the return, or with which the channel or the connection was closed. `Some`
+    /// if there is one.
+    #[must_use]
+    pub fn code(&self) -> Option<ReplyCode> {
+        match self {
+            Self::Returned(message) | Self::PossiblyReturned(Some(message)) => Some(message.code),
+            other => other.reason()?.code(),
+        }
+    }
+
+    /// Whether a deadline has passed, of the confirm or of the connection.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        self.reason().is_some_and(CloseReason::is_timed_out)
+    }
+
+    /// The last frames before the end of the channel or the connection. `Some` if either ended, and
+    /// [`Config::frame_log`](crate::Config) is not 0.
+    #[must_use]
+    pub fn frame_log(&self) -> Option<&FrameLog> {
+        self.reason()?.frame_log()
+    }
+
+    /// This error, to be printed with its [frames](Self::frame_log).
+    #[must_use]
+    pub fn report(&self) -> Report<'_> {
+        Report::new(self, self.frame_log())
+    }
+}
+
+amqp_core::reply_code_predicates!(Unconfirmed);

@@ -9,7 +9,7 @@ use std::{
 
 use amqp_driver::{
     Channel, Connection, Consumer, Error, ManualAck, Requeue, Tags,
-    core::{ApiMisuse, TimeoutReason, wire::ShortStr},
+    core::{ApiMisuse, MethodDef as _, wire::ShortStr},
     protocol::{ReplyCode, basic},
 };
 use amqp_test_support::{Cut, Probe, Rig, Setup};
@@ -152,7 +152,10 @@ fn deliveries_after_a_cancel_timed_out_are_not_lost() {
         rig.advance(Duration::from_secs(31));
         assert_eq!(
             rig.wait(cancelling),
-            Err(Error::TimedOut(TimeoutReason::Request))
+            Err(Error::Unanswered {
+                request: basic::Cancel::ID,
+                channel: Some(1),
+            })
         );
         let tag = consumer.tag().to_string();
         if dropped {
@@ -258,7 +261,7 @@ fn a_consumer_that_the_server_cancels_reports_it() {
     rig.peer().cancel(1, &tag);
     rig.run();
     assert_eq!(next(&mut rig, &mut consumer), "1");
-    let cancelled = Error::ConsumerCancelled { tag };
+    let cancelled = Error::ConsumerCancelled { tag, channel: 1 };
     assert_eq!(error(&mut rig, &mut consumer), cancelled);
     rig.wait(consumer.cancel()).unwrap();
     // No other consumer is cancelled, and one without a handler is not in the way.
@@ -297,7 +300,7 @@ fn cancels_that_cross() {
     assert_eq!(next(&mut rig, &mut consumer), "1");
     assert_eq!(
         error(&mut rig, &mut consumer),
-        Error::ConsumerCancelled { tag }
+        Error::ConsumerCancelled { tag, channel: 1 }
     );
     drop((consumer, channel));
     rig.finish(connection);

@@ -4,8 +4,8 @@ use std::{rc::Rc, time::Duration};
 
 use amqp_driver::{
     ChannelPool, Connection, Error,
-    core::{ApiMisuse, TimeoutReason},
-    protocol::{ReplyCode, basic, queue},
+    core::{ApiMisuse, MethodDef as _, TimeoutReason},
+    protocol::{ReplyCode, basic, channel, queue},
 };
 use amqp_test_support::{Rig, Setup};
 use bytes::Bytes;
@@ -214,7 +214,11 @@ fn an_error_of_one_is_not_the_end_for_the_others() {
         .iter()
         .filter_map(amqp_test_support::Task::take)
         .collect();
-    assert_eq!(reported, [Err(Error::TimedOut(TimeoutReason::Request))]);
+    let unanswered = Error::Unanswered {
+        request: channel::Open::ID,
+        channel: Some(2),
+    };
+    assert_eq!(reported, [Err(unanswered)]);
     rig.peer().mute = false;
     rig.run();
     let reported: Vec<_> = tasks

@@ -10,7 +10,7 @@ use std::{
 use amqp_test_support::Peer;
 use amqp_tokio::{
     Config, Connection, Error, TokioClock,
-    core::{CloseCause, Instant, TimeoutReason, server},
+    core::{CloseCause, Instant, MethodDef as _, TimeoutReason, server},
     from_stream,
     io::Timer as _,
     protocol::{ReplyCode, basic, queue},
@@ -185,11 +185,12 @@ async fn requests_time_out() {
         })
     };
     let calls = [call(0), call(7), call(29), call(40)];
+    let unanswered = Error::Unanswered {
+        request: queue::Declare::ID,
+        channel: Some(1),
+    };
     for call in calls {
-        assert_eq!(
-            call.await.unwrap(),
-            (Err(Error::TimedOut(TimeoutReason::Request)), 30)
-        );
+        assert_eq!(call.await.unwrap(), (Err(unanswered.clone()), 30));
     }
     // The late answers are ignored.
     remote.tell(|peer| peer.mute = false);

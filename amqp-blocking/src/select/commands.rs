@@ -44,7 +44,7 @@ impl Client {
             let channel = shared.channel().await?;
             let reply = channel.call(request).await;
             // A channel with an overdue reply is not reused.
-            if !matches!(reply, Err(amqp_driver::Error::TimedOut(_))) {
+            if !matches!(reply, Err(amqp_driver::Error::Unanswered { .. })) {
                 channel.release();
             }
             Ok(Answer::Reply(reply?.into()))
@@ -66,7 +66,7 @@ impl Client {
                     let message = Message::fetched(promise, fetched, channel);
                     Ok(Answer::Got(Some(message)))
                 }
-                Err(error @ amqp_driver::Error::TimedOut(_)) => Err(error.into()),
+                Err(error @ amqp_driver::Error::Unanswered { .. }) => Err(error.into()),
                 none => {
                     channel.release();
                     none?;

@@ -57,6 +57,9 @@ pub struct Config {
     /// Whether channels that have ended can be [reopened](super::Connection::reopen_channel) with
     /// their numbers going on. Default `false`; connections that recover set it.
     pub resumable: bool,
+    /// The number of frames that the [log of frames](crate::FrameLog) keeps, at some 300 bytes each;
+    /// 0 keeps none, which costs nothing. Default 0.
+    pub frame_log: usize,
     /// The bounds on memory.
     pub limits: Limits,
     /// The timeouts for the server.
@@ -124,6 +127,7 @@ impl Default for Config {
             checks: Checks::default(),
             prefetch: Prefetch::default(),
             resumable: false,
+            frame_log: 0,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -210,6 +214,13 @@ impl Config {
     #[must_use]
     pub fn checks(mut self, checks: Checks) -> Self {
         self.checks = checks;
+        self
+    }
+
+    /// Sets `frame_log`.
+    #[must_use]
+    pub fn frame_log(mut self, frame_log: usize) -> Self {
+        self.frame_log = frame_log;
         self
     }
 

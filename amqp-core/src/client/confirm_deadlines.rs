@@ -11,6 +11,8 @@ use crate::{
     close::{CloseCause, CloseReason, TimeoutReason},
     ids::ChannelId,
     machine::Machine,
+    method::MethodDef as _,
+    protocol::basic,
     time::Instant,
 };
 
@@ -131,7 +133,9 @@ impl Machine<Client> {
             let Mode::Confirm(confirms) = &mut channel.role.mode else {
                 continue;
             };
-            let reason = CloseReason::from(CloseCause::TimedOut(TimeoutReason::Confirm));
+            let reason = CloseReason::from(CloseCause::TimedOut(TimeoutReason::Confirm))
+                .on_channel(id.number())
+                .for_request(basic::Publish::ID);
             confirms.expire(at, |first, last| {
                 events.push_back(Event::Settled {
                     channel: id,

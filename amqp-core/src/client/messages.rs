@@ -9,7 +9,7 @@ use super::{
 use crate::{
     body::Content,
     close::RequestError,
-    fault::Fault,
+    fault::{Fault, ProtocolError},
     ids::{ChannelId, DeliveryTag, Requeue, Tags},
     machine::{Dropped, Machine},
     method::MethodDef as _,
@@ -233,7 +233,12 @@ impl Machine<Client> {
                 if !pending.abandoned {
                     self.push(Event::Failed {
                         request: pending.id,
-                        cause: RequestError::Unreadable(fault),
+                        cause: RequestError::Unreadable(ProtocolError {
+                            fault,
+                            channel: Some(id.number()),
+                            method: Some(basic::Get::ID),
+                            code: None,
+                        }),
                     });
                 }
             }

@@ -36,9 +36,11 @@ use self::{
 use crate::{
     connection::Side,
     error::ApiMisuse,
+    frame_log::FrameLog,
     ids::{ChannelId, RequestId},
     machine::{ChannelLife, Machine},
     method::MethodDef as _,
+    method_id::MethodId,
     protocol::{ReplyCode, channel as channel_class, connection},
     time::Instant,
     wire::{FieldTable, Secret, ShortStr},
@@ -93,6 +95,7 @@ impl Connection {
         let (limits, timeouts) = (config.limits.clone(), config.timeouts.clone());
         let confirm_deadlines = ConfirmDeadlines::new(timeouts.confirm);
         let (checks, resumable) = (config.checks, config.resumable);
+        let frame_log = config.frame_log;
         let role = Client {
             handshake: Handshake::new(config),
             checks,
@@ -105,6 +108,7 @@ impl Connection {
             ended: Ended::default(),
         };
         let mut machine = Machine::new(role, limits, timeouts, now);
+        machine.log_frames(frame_log);
         machine.put_raw(&crate::frame::PROTOCOL_HEADER);
         Ok(Self(machine))
     }
@@ -160,6 +164,16 @@ impl Connection {
     /// acknowledgement are lost instead of requeued. Does nothing for a settled request.
     pub fn abandon(&mut self, channel: ChannelId, request: RequestId) {
         self.0.abandon(Some(channel), request);
+    }
+
+    /// Returns the method of a request. `Some` while the server has not answered it.
+    #[must_use]
+    pub fn request_method(
+        &self,
+        channel: Option<ChannelId>,
+        request: RequestId,
+    ) -> Option<MethodId> {
+        self.0.request_method(channel, request)
     }
 
     /// Sends the server a new secret, such as an OAuth 2 token, before the old one expires. The
@@ -238,6 +252,13 @@ impl Connection {
         (!mechanism.is_empty()).then_some(mechanism)
     }
 
+    /// The last frames, in words. `Some` if [`Config::frame_log`] is not 0. Also after the end of
+    /// the connection.
+    #[must_use]
+    pub fn frame_log(&self) -> Option<&FrameLog> {
+        self.0.frame_log()
+    }
+
     /// Whether the server has blocked publishing with `connection.blocked`
     /// (<https://www.rabbitmq.com/docs/connection-blocked>).
     #[must_use]
@@ -281,6 +302,21 @@ impl Client {
 }
 
 impl Machine<Client> {
+    fn request_method(&self, channel: Option<ChannelId>, request: RequestId) -> Option<MethodId> {
+        let pending = match channel {
+            None => &self.role.pending,
+            Some(id) => {
+                let channel = self.channel(id)?;
+                if channel.life == ChannelLife::Opening(request) {
+                    return Some(channel_class::Open::ID);
+                }
+                &channel.role.pending
+            }
+        };
+        let found = pending.iter().find(|pending| pending.id == request);
+        found.map(|pending| pending.method)
+    }
+
     fn abandon(&mut self, channel: Option<ChannelId>, request: RequestId) {
         if self.forget(channel, request) {
             self.request_settled();

@@ -177,7 +177,7 @@ impl Role for Client {
         let answered = at.and_then(|at| pending.remove(at));
         if answered.is_some_and(|pending| !pending.abandoned) {
             machine.request_settled();
-            let cause = RequestError::ChannelClosed(reason.clone());
+            let cause = RequestError::ChannelClosed(reason.for_request(channel::Close::ID));
             machine.push(Event::Failed { request, cause });
         }
         machine.push(Event::ChannelClosed {
@@ -222,8 +222,11 @@ impl Role for Client {
         channel: Option<ChannelId>,
         request: RequestId,
     ) {
+        let cause = RequestError::TimedOut {
+            request: machine.request_method(channel, request).unwrap_or_default(),
+            channel: channel.map(ChannelId::number),
+        };
         machine.forget(channel, request);
-        let cause = RequestError::TimedOut;
         machine.push(Event::Failed { request, cause });
     }
 
@@ -231,7 +234,8 @@ impl Role for Client {
         machine.role.confirm_deadlines.clear();
         while let Some(pending) = machine.role.pending.pop_front() {
             if !pending.abandoned {
-                let (request, cause) = (pending.id, RequestError::ConnectionClosed(reason.clone()));
+                let cause = RequestError::ConnectionClosed(reason.for_request(pending.method));
+                let request = pending.id;
                 machine.push(Event::Failed { request, cause });
             }
         }
@@ -271,6 +275,11 @@ impl Role for Client {
 
     fn on_secret_due(machine: &mut Machine<Self>) {
         machine.push(Event::SecretDue);
+    }
+
+    fn outstanding(channel: &ClientChannel) -> (u64, u64) {
+        let stats = channel.stats();
+        (stats.unconfirmed, stats.unacked)
     }
 }
 
@@ -335,7 +344,10 @@ impl Machine<Client> {
                 self.request_settled();
                 self.push(Event::Failed {
                     request: consume.id,
-                    cause: RequestError::Cancelled { tag },
+                    cause: RequestError::Cancelled {
+                        tag,
+                        channel: id.number(),
+                    },
                 });
             }
         } else if let Some(consumer) = ended.filter(|consumer| !consumer.abandoned) {
@@ -531,10 +543,8 @@ impl Machine<Client> {
         let mut settled = alloc::vec::Vec::new();
         if let Mode::Confirm(confirms) = &mut channel.role.mode {
             let mut unsent = alloc::vec::Vec::new();
-            let (unknown, not_sent) = (
-                Outcome::Unknown(reason.clone()),
-                Outcome::NotSent(reason.clone()),
-            );
+            let reason = reason.for_request(basic::Publish::ID);
+            let (unknown, not_sent) = (Outcome::Unknown(reason.clone()), Outcome::NotSent(reason));
             confirms.end(
                 leaves,
                 |first, last| settled.push((first, last, unknown.clone())),
@@ -543,9 +553,11 @@ impl Machine<Client> {
             settled.append(&mut unsent);
         }
         let waiting = pending.into_iter().filter(|pending| !pending.abandoned);
-        for request in opening.into_iter().chain(waiting.map(|pending| pending.id)) {
+        let opening = opening.map(|request| (request, channel::Open::ID));
+        let waiting = waiting.map(|pending| (pending.id, pending.method));
+        for (request, method) in opening.into_iter().chain(waiting) {
             self.request_settled();
-            let cause = cause.clone();
+            let cause = cause.for_request(method);
             self.push(Event::Failed { request, cause });
         }
         for (first, last, outcome) in settled {

@@ -92,6 +92,7 @@ impl<R: Role> Machine<R> {
             self.close_for(&close, reason);
             return;
         };
+        let reason = self.log_end(reason).on_channel(id.number());
         self.end_channel(id, &reason);
         self.put_channel_close(id, &close, None);
         self.push(R::channel_closed(id, reason));
@@ -99,6 +100,7 @@ impl<R: Role> Machine<R> {
 
     /// Closes the connection at once, and announces the reason at once.
     pub(crate) fn close_for(&mut self, close: &Close, reason: CloseReason) {
+        let reason = self.log_end(reason);
         self.settle_output();
         self.end_everything(&reason);
         self.queue_final(&close_method(close));
@@ -138,7 +140,7 @@ impl<R: Role> Machine<R> {
             .close_reason()
             .filter(|_| self.final_event_emitted)
             .cloned();
-        let reason = told.unwrap_or(reason);
+        let reason = told.unwrap_or_else(|| self.log_end(reason));
         self.end_everything(&reason);
         self.timers.stop();
         if self.output.len() > 0 {
@@ -152,6 +154,7 @@ impl<R: Role> Machine<R> {
     /// transport, until which input is discarded.
     pub(crate) fn hang_up(&mut self, reason: CloseReason) {
         let delay = R::hang_up_delay(self);
+        let reason = self.log_end(reason);
         self.output.abort();
         if delay.is_zero() {
             self.finish(reason);
@@ -199,11 +202,13 @@ impl<R: Role> Machine<R> {
         self.wants = Wants::default();
         let of_channels = CloseReason::from(CloseCause::Connection(reason.clone()));
         for id in self.channels.ids() {
-            R::on_channel_end(self, id, &of_channels);
+            let of_channel = of_channels.clone().on_channel(id.number());
+            R::on_channel_end(self, id, &of_channel);
             self.drop_channel(id);
         }
         R::on_end(self, reason);
         self.deadlines.clear();
+        self.timers.end_blocked(self.now);
         self.closing_after_flush = Vec::new();
         self.assembled = 0;
         self.arena = BytesMut::new();

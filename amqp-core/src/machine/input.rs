@@ -111,6 +111,9 @@ impl<R: Role> Machine<R> {
                 return true;
             }
         };
+        if self.frame_log.is_some() {
+            self.log_received(&head, payload);
+        }
         self.stats.received.frames += 1;
         let kind = head.kind.to_wire();
         let received = match head.kind {
@@ -134,7 +137,7 @@ impl<R: Role> Machine<R> {
                 Err(Fault::Heartbeat.at(Some(number), None))
             }
             FrameKind::Heartbeat => {
-                self.stats.received.heartbeats += 1;
+                self.heartbeat_received();
                 Ok(())
             }
         };
@@ -242,6 +245,9 @@ impl<R: Role> Machine<R> {
                 return false;
             }
         };
+        if self.frame_log.is_some() {
+            self.log_received(&head, payload);
+        }
         if head.kind == FrameKind::Method
             && head.channel == 0
             && let Ok((id, arguments)) = split_method(payload)
@@ -249,7 +255,9 @@ impl<R: Role> Machine<R> {
             self.receive_while_closing(id, arguments);
         }
         self.stats.received.frames += 1;
-        self.stats.received.heartbeats += u64::from(head.kind == FrameKind::Heartbeat);
+        if head.kind == FrameKind::Heartbeat {
+            self.heartbeat_received();
+        }
         input.advance(head.frame_len());
         true
     }
@@ -373,7 +381,9 @@ impl<R: Role> Machine<R> {
                     channel.life = ChannelLife::Closing(None);
                     if let Some(request) = request {
                         let close = decode_channel_close(arguments)?;
-                        R::on_close_crossed(self, id, request, CloseCause::ByPeer(close).into());
+                        let reason = self.log_end(CloseCause::ByPeer(close).into());
+                        let reason = reason.on_channel(id.number());
+                        R::on_close_crossed(self, id, request, reason);
                     }
                     if unsent {
                         // The own close was not sent yet, and is dropped.
@@ -417,7 +427,7 @@ impl<R: Role> Machine<R> {
     }
 
     fn channel_closed_by_peer(&mut self, id: ChannelId, cause: CloseCause) {
-        let reason = cause.into();
+        let reason = self.log_end(cause.into()).on_channel(id.number());
         self.end_channel(id, &reason);
         self.finish_channel(id);
         self.push(R::channel_closed(id, reason));

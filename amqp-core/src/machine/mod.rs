@@ -6,8 +6,10 @@
 mod assembly;
 mod backlog;
 mod channels;
+mod clock;
 mod closing;
 mod content_channel;
+mod frame_log;
 mod heads;
 mod input;
 mod output;
@@ -16,11 +18,11 @@ mod resume;
 mod role;
 mod room;
 mod skip;
+mod statistics;
 mod timers;
 mod turns;
 
-use alloc::{collections::VecDeque, format, vec::Vec};
-use core::time::Duration;
+use alloc::{boxed::Box, collections::VecDeque, format, vec::Vec};
 
 use bytes::{Bytes, BytesMut};
 
@@ -40,9 +42,10 @@ use self::{
     timers::{RequestDeadlines, Timers},
 };
 use crate::{
-    close::{CloseCause, CloseReason, Stage, TimeoutReason},
+    close::{CloseCause, CloseReason, Stage},
     error::ApiMisuse,
     fault::Fault,
+    frame_log::FrameLog,
     ids::{ChannelId, RequestId},
     limits::{Limits, Timeouts, Tuning},
     method::MethodDef,
@@ -132,6 +135,8 @@ pub(crate) struct Machine<R: Role> {
     /// The number of bytes that the frame in progress needs at least.
     missing: usize,
     pub(crate) stats: ConnectionStats,
+    /// `Some` if frames are logged.
+    frame_log: Option<Box<FrameLog>>,
 }
 
 impl<R: Role> Machine<R> {
@@ -159,6 +164,7 @@ impl<R: Role> Machine<R> {
             leftover: 0,
             missing: 0,
             stats: ConnectionStats::default(),
+            frame_log: None,
             limits,
             timeouts,
         }
@@ -211,82 +217,7 @@ impl<R: Role> Machine<R> {
         self.drop_output();
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        self.advance_clock(now);
-        let now = self.now;
-        while let Some((request, channel)) = self.deadlines.expire(now) {
-            if R::is_waiting(self, channel, request) {
-                self.request_settled();
-                R::on_request_timeout(self, channel, request);
-            }
-        }
-        R::on_timeout(self);
-        while let Some((at, reason)) = self.timers.next(now, self.has_transmit()) {
-            if at > now {
-                break;
-            }
-            match reason {
-                TimeoutReason::HeartbeatDue => {
-                    self.output.put_heartbeat();
-                    self.stats.sent.heartbeats += 1;
-                    self.timers.note_waiting(now);
-                }
-                // The reason is the timeout, also after a requested close: the peer may not have
-                // received all of the output accepted before.
-                TimeoutReason::Close
-                | TimeoutReason::Handshake
-                | TimeoutReason::PeerSilent
-                | TimeoutReason::PeerNotReading => {
-                    self.finish(CloseCause::TimedOut(reason).into());
-                    self.drop_output();
-                }
-                TimeoutReason::Secret => {
-                    self.timers.set_secret(None);
-                    R::on_secret_due(self);
-                }
-                // Not deadlines of the connection as a whole.
-                TimeoutReason::SetDeadline
-                | TimeoutReason::Request
-                | TimeoutReason::Confirm
-                | TimeoutReason::Publish
-                | TimeoutReason::Flush
-                | TimeoutReason::Checkout
-                | TimeoutReason::Call => break,
-            }
-        }
-    }
-
-    /// Records that the transport has taken some of the output.
-    pub(crate) fn handle_written(&mut self, now: Instant) {
-        self.advance_clock(now);
-        self.timers.note_written(self.now);
-        if matches!(self.life, Life::Draining(_) | Life::Closing(_)) {
-            self.timers.restart_close(self.now, self.timeouts.close);
-        }
-    }
-
-    /// Sets the time after which a new secret is requested. `Some` if the secret expires.
-    pub(crate) fn set_secret_deadline(&mut self, after: Option<Duration>) {
-        if self.is_open() {
-            self.timers.set_secret(after);
-        }
-    }
-
-    /// Pauses or resumes the detection of a silent peer: called when the driver stops or resumes
-    /// reading from the transport.
-    pub(crate) fn set_reading(&mut self, now: Instant, reading: bool) {
-        self.advance_clock(now);
-        self.timers.pause_reading(!reading, self.now);
-    }
-
     // Outputs.
-
-    pub(crate) fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)> {
-        let connection = self.timers.next(self.now, self.has_transmit());
-        let request = self.deadlines.next(self.now);
-        let role = R::next_deadline(self);
-        [connection, request, role].into_iter().flatten().min()
-    }
 
     pub(crate) fn poll_event(&mut self) -> Option<R::Event> {
         let event = self.events.pop_front();
@@ -362,14 +293,6 @@ impl<R: Role> Machine<R> {
             Life::Open => Stage::Open,
             Life::Draining(_) | Life::Closing(_) | Life::Closed(_) => Stage::Closing,
         }
-    }
-
-    pub(crate) const fn stats(&self) -> ConnectionStats {
-        let mut stats = self.stats;
-        if R::PUBLISHES {
-            stats.published = self.output.messages();
-        }
-        stats
     }
 
     // Functions for the roles.
@@ -628,21 +551,5 @@ impl<R: Role> Machine<R> {
         let mut deadlines = core::mem::take(&mut self.deadlines);
         deadlines.settle(|request, channel| R::is_waiting(self, channel, request));
         self.deadlines = deadlines;
-    }
-
-    /// Advances the clock and arms the deadlines set by commands.
-    fn advance_clock(&mut self, now: Instant) {
-        self.now = self.now.max(now);
-        self.timers.advance_clock(self.now);
-        if self.output.has_transmit() {
-            self.timers.note_waiting(self.now);
-        }
-        self.deadlines.advance_clock(self.now);
-        R::on_time(self);
-    }
-
-    /// Allows the peer to stop reading for an unlimited time, or ends that permission.
-    pub(crate) const fn set_may_not_read(&mut self, allowed: bool) {
-        self.timers.set_may_not_read(allowed, self.now);
     }
 }

@@ -215,6 +215,12 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// The event for room in the channel's backlog.
     fn channel_writable(channel: ChannelId) -> Self::Event;
 
+    /// The numbers of unconfirmed publishes and of unacknowledged deliveries of a channel, for the
+    /// statistics. A server leaves them to its broker.
+    fn outstanding(_channel: &Self::Channel) -> (u64, u64) {
+        (0, 0)
+    }
+
     /// Handles the deadline for a new secret. Only a client has one.
     fn on_secret_due(machine: &mut Machine<Self>) {
         let _ = machine;

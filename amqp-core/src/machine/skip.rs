@@ -95,6 +95,7 @@ impl<R: Role> Machine<R> {
         input: &mut BytesMut,
     ) -> bool {
         let Some(id) = id else {
+            self.log_received(head, &[]);
             input.advance(FRAME_HEAD);
             self.skip = Some(Skip::new(head.size, None));
             return true;
@@ -104,6 +105,7 @@ impl<R: Role> Machine<R> {
             self.missing = begun.saturating_sub(input.len());
             return false;
         };
+        self.log_received(head, fixed);
         let limits = &self.limits;
         let checked = self.channels.get_mut(id).map(|channel| {
             let method = channel.assembly.method();

@@ -6,6 +6,7 @@ use core::time::Duration;
 use crate::{
     close::TimeoutReason,
     ids::{ChannelId, RequestId},
+    stats::HeartbeatStats,
     time::Instant,
 };
 
@@ -32,6 +33,12 @@ pub(crate) struct Timers {
     reading_paused: bool,
     /// Whether the peer may stop reading for an unlimited time.
     may_not_read: bool,
+    /// The time of that permission, in all.
+    blocked: Duration,
+    /// `Some` while the permission holds: its beginning.
+    blocked_since: Option<Instant>,
+    /// The times of heartbeats.
+    heartbeats: HeartbeatStats,
 }
 
 /// A deadline. Commands have no time argument: a deadline set by one is armed at the next call that
@@ -54,6 +61,9 @@ impl Timers {
             heard: now,
             reading_paused: false,
             may_not_read: false,
+            blocked: Duration::ZERO,
+            blocked_since: None,
+            heartbeats: HeartbeatStats::new(),
         }
     }
 
@@ -109,9 +119,36 @@ impl Timers {
         }
     }
 
-    pub(crate) const fn set_may_not_read(&mut self, allowed: bool, now: Instant) {
+    pub(crate) fn set_may_not_read(&mut self, allowed: bool, now: Instant) {
         self.may_not_read = allowed;
         self.note_written(now);
+        if allowed {
+            self.blocked_since.get_or_insert(now);
+        } else {
+            self.blocked = self.blocked(now);
+            self.blocked_since = None;
+        }
+    }
+
+    /// The time for which the peer was allowed not to read, in all, until `now`.
+    pub(crate) fn blocked(&self, now: Instant) -> Duration {
+        let current = self
+            .blocked_since
+            .map_or(Duration::ZERO, |since| now - since);
+        self.blocked.saturating_add(current)
+    }
+
+    pub(crate) const fn note_heartbeat_sent(&mut self, now: Instant) {
+        self.heartbeats.sent.note(now);
+    }
+
+    pub(crate) const fn note_heartbeat_received(&mut self, now: Instant) {
+        self.heartbeats.received.note(now);
+    }
+
+    /// The times of heartbeats, without their numbers.
+    pub(crate) const fn heartbeats(&self) -> HeartbeatStats {
+        self.heartbeats
     }
 
     pub(crate) const fn note_heard(&mut self, now: Instant) {
@@ -129,6 +166,12 @@ impl Timers {
         self.close = None;
         self.secret = None;
         self.interval = None;
+    }
+
+    /// Ends the time in which the peer may not read: the connection has ended.
+    pub(crate) fn end_blocked(&mut self, now: Instant) {
+        self.blocked = self.blocked(now);
+        self.blocked_since = None;
     }
 
     /// Arms the deadlines set by commands.

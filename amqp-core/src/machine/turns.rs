@@ -48,6 +48,8 @@ impl<R: Role> Machine<R> {
         self.timers.note_polled(self.now, handed_out);
         if !handed_out {
             self.output.shrink();
+        } else if self.frame_log.is_some() {
+            self.log_sent(out, before);
         }
         handed_out
     }

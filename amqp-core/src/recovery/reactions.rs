@@ -204,7 +204,7 @@ impl Recovery {
         match cause {
             // The event of the end follows.
             RequestError::ChannelClosed(_) | RequestError::ConnectionClosed(_) => {}
-            RequestError::TimedOut
+            RequestError::TimedOut { .. }
             | RequestError::Unreadable(_)
             | RequestError::Cancelled { .. } => self.handle_abandoned(request),
         }

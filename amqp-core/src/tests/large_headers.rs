@@ -4,7 +4,7 @@ use alloc::{string::ToString as _, vec, vec::Vec};
 
 use super::{script::*, side::UNDECODABLE};
 use crate::{
-    ApiMisuse, ChannelId, CloseCause, Fault, RequestError, Requeue,
+    ApiMisuse, ChannelId, CloseCause, Fault, MethodDef as _, ProtocolError, RequestError, Requeue,
     client::{Config, Connection, Event, Outcome},
     frame::FrameKind,
     protocol::{Method, ReplyCode, basic, channel, confirm, connection},
@@ -223,7 +223,10 @@ fn a_fetched_message_with_a_header_over_its_limit_fails_its_request() {
             };
             let got = basic::GetOk::default().delivery_tag(1);
             let (events, sent) = in_pieces(prepare, &message(&got, &long, b"body"));
-            let cause = RequestError::Unreadable(too_large(&long));
+            let cause = RequestError::Unreadable(ProtocolError {
+                code: None,
+                ..too_large(&long).at(Some(1), Some(basic::Get::ID))
+            });
             let failed = Event::Failed {
                 request: request.unwrap(),
                 cause,

@@ -8,6 +8,7 @@ mod codec;
 mod confirms;
 mod consuming;
 mod deadlines;
+mod diagnostics;
 mod final_event;
 mod flow;
 mod frames;

@@ -55,8 +55,17 @@ fn send_got(client: &mut Client, number: u64) {
 
 /// That request timed out, and nothing else has happened.
 fn timed_out(client: &mut Client, request: RequestId) {
-    let cause = RequestError::TimedOut;
-    assert_eq!(client.events(), [Event::Failed { request, cause }]);
+    let [
+        Event::Failed {
+            request: failed,
+            cause: cause @ RequestError::TimedOut { .. },
+        },
+    ] = &client.events()[..]
+    else {
+        panic!("it has not timed out");
+    };
+    assert_eq!(*failed, request);
+    assert!(cause.is_timed_out() && cause.reason().is_none());
 }
 
 #[test]
@@ -417,7 +426,7 @@ fn deadlines_come_in_the_order_of_requests() {
         failed.extend(client.events().into_iter().map(|event| match event {
             Event::Failed {
                 request,
-                cause: RequestError::TimedOut,
+                cause: RequestError::TimedOut { .. },
             } => (client.now.as_nanos() / 1_000_000_000 - 1000, request),
             other => panic!("{other:?}"),
         }));

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::{pair::Pair, script::*};
 use crate::{
-    ApiMisuse, CloseCause, Endpoint, RequestError, TimeoutReason, Transmit,
+    ApiMisuse, CloseCause, Endpoint, MethodId, RequestError, TimeoutReason, Transmit,
     client::{self, Event},
     protocol::{Method, ReplyCode, basic, connection},
     sasl::{AmqPlain, External, Mechanism, Plain},
@@ -243,7 +243,10 @@ fn a_renewal_without_an_answer_times_out_once() {
     client.bytes();
     let calls = client.advance(Duration::from_secs(30));
     assert_eq!(calls.last().unwrap().1, TimeoutReason::Request);
-    let cause = RequestError::TimedOut;
+    let cause = RequestError::TimedOut {
+        request: MethodId::new(10, 70),
+        channel: None,
+    };
     assert_eq!(client.events(), [Event::Failed { request, cause }]);
     assert_eq!(client.conn.poll_timeout(), None);
     // The late answer is not that of the next one.

@@ -49,6 +49,7 @@ fn a_dialogue_is_counted_by_bytes_frames_and_events_however_it_is_split() {
             published: client.published,
             acknowledged: 2,
             rejected: 2,
+            unacked: client.unacked,
             ..ConnectionStats::default()
         };
         for event in &record.client {

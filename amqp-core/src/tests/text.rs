@@ -92,7 +92,11 @@ fn texts_of_a_peer_are_escaped_where_they_are_shown() {
             message,
         }
         .to_string(),
-        RequestError::Cancelled { tag: tag.clone() }.to_string(),
+        RequestError::Cancelled {
+            tag: tag.clone(),
+            channel: 1,
+        }
+        .to_string(),
         Fault::UnknownConsumer(tag.clone()).to_string(),
         ApiMisuse::DuplicateConsumerTag(tag).to_string(),
     ];
@@ -106,7 +110,11 @@ fn texts_of_a_peer_are_escaped_where_they_are_shown() {
 fn an_empty_name_is_shown() {
     let tag = ShortStr::default;
     for text in [
-        RequestError::Cancelled { tag: tag() }.to_string(),
+        RequestError::Cancelled {
+            tag: tag(),
+            channel: 1,
+        }
+        .to_string(),
         Fault::UnknownConsumer(tag()).to_string(),
         ApiMisuse::DuplicateConsumerTag(tag()).to_string(),
         ApiMisuse::ReservedName(tag()).to_string(),

@@ -5,7 +5,8 @@ use core::time::Duration;
 
 use super::script::*;
 use crate::{
-    ApiMisuse, ChannelId, CloseCause, RequestError, RequestId, Requeue, Tags, TimeoutReason,
+    ApiMisuse, ChannelId, CloseCause, MethodId, RequestError, RequestId, Requeue, Tags,
+    TimeoutReason,
     client::{Config, Connection, Event},
     protocol::{Method, ReplyCode, basic, channel, confirm, connection, queue, tx},
 };
@@ -297,7 +298,10 @@ fn a_commit_that_is_not_awaited_still_holds() {
             assert_eq!(client.events(), []);
         } else {
             client.advance(Duration::from_secs(30));
-            let cause = RequestError::TimedOut;
+            let cause = RequestError::TimedOut {
+                request: MethodId::new(90, 20),
+                channel: Some(id.number()),
+            };
             assert_eq!(client.events(), [Event::Failed { request, cause }]);
         }
         assert_eq!(client.sent(), []);

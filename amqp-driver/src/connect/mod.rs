@@ -1,6 +1,7 @@
 //! Opening connections, on any runtime.
 
 pub(crate) mod credentials;
+mod error;
 pub(crate) mod opening;
 
 use std::{
@@ -26,6 +27,8 @@ use self::{
     credentials::{CredentialsError, CredentialsProvider, log_in},
     opening::{First, Opening},
 };
+#[cfg(feature = "tracing")]
+use crate::trace;
 use crate::{
     connection::Connection,
     error::Error,
@@ -231,6 +234,17 @@ pub(crate) async fn connect_as<R: Runtime, O: Opening>(
     options: &Options,
     opening: &mut O,
 ) -> Result<O::Opened, ConnectError> {
+    let dialing = dial(runtime, options, opening);
+    #[cfg(feature = "tracing")]
+    let dialing = tracing::Instrument::instrument(dialing, trace::connecting(&options.addresses));
+    dialing.await
+}
+
+async fn dial<R: Runtime, O: Opening>(
+    runtime: &R,
+    options: &Options,
+    opening: &mut O,
+) -> Result<O::Opened, ConnectError> {
     options.check()?;
     runtime.check()?;
     let mut dialing = Connector::new(runtime, options);
@@ -244,6 +258,8 @@ pub(crate) async fn connect_as<R: Runtime, O: Opening>(
             Err(error) if error.is_final() => return Err(error),
             Err(error) => {
                 let text = error.without_address();
+                #[cfg(feature = "tracing")]
+                trace::refused(address, &text);
                 dialing.dialer.handle_refused(attempt, &text);
                 refusals.push(error);
             }
@@ -298,6 +314,20 @@ pub async fn connect_over<R: Runtime>(
 }
 
 async fn secure_and_open<R: Runtime, O: Opening>(
+    runtime: &R,
+    options: &Options,
+    opening: &mut O,
+    address: &Address,
+    stream: R::Stream,
+) -> Result<O::Opened, ConnectError> {
+    let opened = secure(runtime, options, opening, address, stream);
+    #[cfg(feature = "tracing")]
+    let opened = tracing::Instrument::instrument(opened, trace::handshake(address));
+    opened.await
+}
+
+/// Secures the stream if the options say so, and opens a connection over it.
+async fn secure<R: Runtime, O: Opening>(
     runtime: &R,
     options: &Options,
     opening: &mut O,
@@ -424,6 +454,8 @@ impl<R: Runtime> Connector<R> {
                     host,
                     port,
                 } => {
+                    #[cfg(feature = "tracing")]
+                    trace::resolving(&host);
                     let runtime = self.runtime.clone();
                     let resolving = async move {
                         let addresses = runtime.resolve(&host, port).await?;
@@ -432,6 +464,8 @@ impl<R: Runtime> Connector<R> {
                     self.running.push((attempt, Box::pin(resolving)));
                 }
                 Step::Connect { attempt, to } => {
+                    #[cfg(feature = "tracing")]
+                    trace::attempt(&to);
                     let (runtime, keepalive) = (self.runtime.clone(), self.keepalive);
                     let connecting = async move {
                         let stream = match to {
@@ -478,7 +512,11 @@ impl<R: Runtime> Connector<R> {
                         self.stream = Some(stream);
                     }
                 }
-                Err(error) => self.dialer.handle_failed(attempt, &error.to_string()),
+                Err(error) => {
+                    #[cfg(feature = "tracing")]
+                    trace::attempt_failed(&error);
+                    self.dialer.handle_failed(attempt, &error.to_string());
+                }
             }
             return true;
         }

@@ -33,6 +33,11 @@ impl Buffer {
         }
     }
 
+    /// Bytes of all kept messages.
+    pub(crate) const fn kept(&self) -> usize {
+        self.kept
+    }
+
     pub(crate) const fn limit(&self) -> usize {
         self.limit
     }

@@ -232,7 +232,10 @@ impl State {
             let exempt = consumer.kept;
             self.buffer.exempt(exempt);
         }
-        let end = ConsumerEnd::Error(Error::Overflow { limit });
+        let end = ConsumerEnd::Error(Error::Overflow {
+            limit,
+            channel: channel.number(),
+        });
         self.end_consumer(channel, id, end, later);
         if let Some(mut commands) = self.machine.channel(channel) {
             commands.abandon_consumer(&tag, id);
@@ -260,7 +263,10 @@ impl State {
                 && returns.overflow.is_none()
             {
                 returns.exempt(&mut self.buffer);
-                returns.overflow = Some(Error::Overflow { limit });
+                returns.overflow = Some(Error::Overflow {
+                    limit,
+                    channel: channel.number(),
+                });
                 returns.waiting.wake_all(later);
             }
         }
@@ -350,6 +356,7 @@ impl State {
 
     pub(crate) fn on_returned(&mut self, mut returned: client::Returned, later: &mut Later) {
         let (channel, seq) = (returned.channel, returned.seq);
+        let number = channel.number();
         let candidates = mem::take(&mut returned.candidates);
         let mut message = ReturnedMessage::from(returned);
         let limit = self.buffer.limit();
@@ -383,7 +390,10 @@ impl State {
         let bytes = message.memory();
         if self.buffer.overflows(bytes) {
             returns.exempt(&mut self.buffer);
-            returns.overflow = Some(Error::Overflow { limit });
+            returns.overflow = Some(Error::Overflow {
+                limit,
+                channel: number,
+            });
         } else {
             self.buffer.keep(bytes, !returns.exempt);
             returns.kept += bytes;

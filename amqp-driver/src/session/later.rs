@@ -8,6 +8,9 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(feature = "tracing")]
+use crate::trace::Traced;
+
 /// Collects, under the lock, the effects that run foreign code: wake-ups, and drops of wakers and
 /// bodies, as their destructors may use a handle of the same connection.
 ///
@@ -18,6 +21,9 @@ pub(crate) struct Later {
     wakers: Vec<Effect>,
     /// Bodies that were copied or are not sent.
     bodies: Vec<Bytes>,
+    /// Events for the subscriber.
+    #[cfg(feature = "tracing")]
+    traced: Vec<Traced>,
     /// The machine has received a command: the driver must be woken.
     pub(crate) commanded: bool,
 }
@@ -46,10 +52,19 @@ impl Later {
         }
     }
 
+    #[cfg(feature = "tracing")]
+    pub(crate) fn trace(&mut self, traced: Traced) {
+        self.traced.push(traced);
+    }
+
     /// Wakes and drops. A panic in one effect does not affect the others: the panic hook has
     /// reported it, and every other future still gets its wake-up.
     #[inline]
     pub(crate) fn run(&mut self) {
+        #[cfg(feature = "tracing")]
+        for traced in mem::take(&mut self.traced) {
+            let _reported = catch_unwind(AssertUnwindSafe(|| traced.emit()));
+        }
         if !self.wakers.is_empty() || !self.bodies.is_empty() {
             self.run_all();
         }

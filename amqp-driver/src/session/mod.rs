@@ -27,7 +27,7 @@ pub(crate) mod publish;
 pub(crate) mod recovering;
 mod requests;
 pub(crate) mod shared;
-mod slots;
+pub(crate) mod slots;
 pub(crate) mod state;
 pub(crate) mod untaken;
 pub(crate) mod waiters;

@@ -93,7 +93,7 @@ impl State {
         };
         let cancelled = slot.cancels.zip(match &answer {
             Answer::Reply(_) => Some(ConsumerEnd::Cancelled),
-            Answer::Failed(RequestError::TimedOut) => Some(ConsumerEnd::CancelTimedOut),
+            Answer::Failed(RequestError::TimedOut { .. }) => Some(ConsumerEnd::CancelTimedOut),
             // The consumer ends with its channel.
             Answer::Failed(_) | Answer::Got(_) => None,
         });

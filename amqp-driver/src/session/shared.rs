@@ -40,9 +40,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(machine: client::Connection, timeouts: Timeouts, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(
+        machine: client::Connection,
+        timeouts: Timeouts,
+        clock: Clock,
+        #[cfg(feature = "tracing")] trace: crate::trace::Trace,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State::new(machine)),
+            state: Mutex::new(State::new(
+                machine,
+                #[cfg(feature = "tracing")]
+                trace,
+            )),
             timeouts,
             clock,
         })
@@ -136,6 +145,8 @@ pub(crate) struct Wait<'a> {
     shared: &'a Shared,
     channel: Option<ChannelId>,
     request: Option<RequestId>,
+    #[cfg(feature = "tracing")]
+    trace: crate::trace::RequestTrace,
 }
 
 impl<'a> Wait<'a> {
@@ -151,6 +162,8 @@ impl<'a> Wait<'a> {
             shared,
             channel,
             request: Some(request),
+            #[cfg(feature = "tracing")]
+            trace: crate::trace::RequestTrace::default(),
         }
     }
 
@@ -178,6 +191,11 @@ impl Future for Wait<'_> {
         let Some(request) = self.request else {
             return Poll::Pending;
         };
+        #[cfg(feature = "tracing")]
+        {
+            let (shared, channel) = (self.shared, self.channel);
+            self.trace.begin(shared, channel, request);
+        }
         let waker = cx.waker().clone();
         let answer = self.shared.with(|state, later| {
             let answer = state.take_answer(request);
@@ -190,6 +208,11 @@ impl Future for Wait<'_> {
         });
         if answer.is_ready() {
             self.request = None;
+        }
+        #[cfg(feature = "tracing")]
+        if let Poll::Ready(answer) = &answer {
+            let shared = self.shared;
+            self.trace.end(shared, answer);
         }
         answer
     }

@@ -103,6 +103,9 @@ pub(crate) struct State {
     pub(crate) recovery: Option<Box<Recovering>>,
     /// The time of the driver's last call.
     pub(super) now: Instant,
+    /// The span of the connection.
+    #[cfg(feature = "tracing")]
+    pub(crate) trace: crate::trace::Trace,
 }
 
 /// The state of a channel with a live handle.
@@ -143,7 +146,10 @@ impl ChannelTable<ChannelState> {
 }
 
 impl State {
-    pub(crate) fn new(machine: client::Connection) -> Self {
+    pub(crate) fn new(
+        machine: client::Connection,
+        #[cfg(feature = "tracing")] trace: crate::trace::Trace,
+    ) -> Self {
         let limits = machine.limits();
         Self {
             buffer: Buffer::new(limits.undelivered),
@@ -179,6 +185,8 @@ impl State {
             opened_once: false,
             recovery: None,
             now: Instant::ORIGIN,
+            #[cfg(feature = "tracing")]
+            trace,
         }
     }
 
@@ -312,11 +320,18 @@ impl State {
             .min()
     }
 
+    /// Bytes of messages that the handles have not taken.
+    pub(crate) const fn untaken(&self) -> u64 {
+        self.buffer.kept() as u64
+    }
+
     // Events.
 
     /// Processes the machine's events.
     pub(crate) fn process_events(&mut self, later: &mut Later) {
         while let Some(event) = self.machine.poll_event() {
+            #[cfg(feature = "tracing")]
+            self.trace(&event, later);
             match event {
                 Event::Delivered(delivery) => self.on_delivered(delivery, later),
                 Event::Settled {
@@ -358,7 +373,10 @@ impl State {
                     consumer,
                     tag,
                 } => {
-                    let end = ConsumerEnd::Error(Error::ConsumerCancelled { tag });
+                    let end = ConsumerEnd::Error(Error::ConsumerCancelled {
+                        tag,
+                        channel: channel.number(),
+                    });
                     self.end_consumer(channel, consumer, end, later);
                 }
                 Event::ChannelClosed { channel, reason } => {

@@ -6,7 +6,7 @@ use std::{rc::Rc, task::Poll, time::Duration};
 
 use amqp_driver::{
     Error, Unconfirmed,
-    core::{Limits, TimeoutReason},
+    core::{Limits, MethodDef as _},
     protocol::{ReplyCode, basic, queue},
 };
 use amqp_test_support::meter;
@@ -209,7 +209,8 @@ fn an_unacknowledged_flood_pauses_reading_and_ends() {
             Err(error) => break error,
         }
     };
-    assert_eq!(end, Error::Overflow { limit: UNDELIVERED });
+    let limit = UNDELIVERED;
+    assert_eq!(end, Error::Overflow { limit, channel: 1 });
     assert!((14..20).contains(&yielded), "{yielded}");
     drop((consumer, channel));
 }
@@ -407,7 +408,10 @@ fn a_consumer_whose_cancel_timed_out_is_not_flooded() {
     rig.advance(Duration::from_secs(31));
     assert_eq!(
         rig.wait(cancelling),
-        Err(Error::TimedOut(TimeoutReason::Request))
+        Err(Error::Unanswered {
+            request: basic::Cancel::ID,
+            channel: Some(1),
+        })
     );
     let tag = consumer.tag().to_string();
     let body = Bytes::from(vec![7; MIB]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amqp_driver::{Error, core::TimeoutReason};
+use amqp_driver::Error;
 use amqp_test_support::Rig;
 
 use super::waiters::{Handles, WAITERS};
@@ -42,8 +42,9 @@ fn requests_time_out() {
     }
     rig.advance(Duration::from_secs(2));
     for (name, task) in &requests {
-        let timed_out = Error::TimedOut(TimeoutReason::Request);
-        assert_eq!(task.take(), Some(timed_out), "{name}");
+        let error = task.take().unwrap();
+        assert!(matches!(error, Error::Unanswered { .. }), "{name}: {error}");
+        assert!(error.is_timed_out() && error.request().is_some(), "{name}");
     }
     for (name, task) in &waits {
         assert!(!task.is_done(), "{name} has ended");

@@ -69,6 +69,7 @@ fn emit_enum(
         format!("{id} => Self::from({path}::decode(arguments)?),")
     });
     let lens = arms(&|it| format!("Self::{}(method) => method.encoded_len(),", it.name));
+    let words = arms(&|it| format!("Self::{}(method) => method.fmt(f),", it.name));
     let encoded = arms(&|it| format!("Self::{}(method) => method.encode(out),", it.name));
     w.item(format!(
         "/// {note}
@@ -104,6 +105,15 @@ fn emit_enum(
                     {decoded}
                     _ => return Err(unknown_method(id)),
                 }})
+            }}
+        }}
+
+        /// The name and the arguments, without secrets and without the values of tables.
+        impl fmt::Display for {name} {{
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{
+                match self {{
+                    {words}
+                }}
             }}
         }}
 

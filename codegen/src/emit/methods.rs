@@ -21,6 +21,7 @@ pub(super) fn emit(w: &mut Writer, class: &Class, method: &Method) {
     inherent(w, class, method, &name, &stored);
     codec(w, method, &name);
     traits(w, class, method, &name);
+    words(w, &name, &stored);
     conversions(w, class, method, &name);
     if method.responses.len() > 1 {
         reply_enum(w, class, method, &name);
@@ -242,6 +243,24 @@ fn traits(w: &mut Writer, class: &Class, method: &Method, name: &str) {
         impl NoWait for {name} {{
             fn set_no_wait(&mut self, no_wait: bool) {{
                 self.{field} = no_wait;
+            }}
+        }}"
+    ));
+}
+
+/// Emits the method in words.
+fn words(w: &mut Writer, name: &str, stored: &[&Field]) {
+    let arguments = lines(stored, |field| {
+        let value = format!("&self.{}", snake(&field.name));
+        format!(".argument(\"{}\", {value})", field.name)
+    });
+    w.item(format!(
+        "/// The name and the arguments, without secrets and without the values of tables.
+        impl fmt::Display for {name} {{
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {{
+                Words::new(f, Self::NAME)
+                    {arguments}
+                    .finish()
             }}
         }}"
     ));

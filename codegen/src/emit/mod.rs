@@ -53,5 +53,6 @@ use crate::{
         Decode, DecodeError, Encode, FieldTable, LongStr, Secret, ShortStr, ShortStrError,
         Timestamp, parse, put,
     },
+    words::Words,
 };
 ";

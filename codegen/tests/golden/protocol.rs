@@ -11,6 +11,7 @@ use crate::{
         Decode, DecodeError, Encode, FieldTable, LongStr, Secret, ShortStr, ShortStrError,
         Timestamp, parse, put,
     },
+    words::Words,
 };
 
 /// Frame type: the payload is a method, that is, class id, method id and arguments (AMQP 0-9-1 section 4.2.4).
@@ -362,6 +363,19 @@ pub mod connection {
         type Reply = StartOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Start {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("version-major", &self.version_major)
+                .argument("version-minor", &self.version_minor)
+                .argument("server-properties", &self.server_properties)
+                .argument("mechanisms", &self.mechanisms)
+                .argument("locales", &self.locales)
+                .finish()
+        }
+    }
+
     impl From<Start> for Method {
         #[inline]
         fn from(method: Start) -> Self {
@@ -503,6 +517,18 @@ pub mod connection {
 
     impl ClientSent for StartOk {}
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for StartOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("client-properties", &self.client_properties)
+                .argument("mechanism", &self.mechanism)
+                .argument("response", &self.response)
+                .argument("locale", &self.locale)
+                .finish()
+        }
+    }
+
     impl From<StartOk> for Method {
         #[inline]
         fn from(method: StartOk) -> Self {
@@ -594,6 +620,15 @@ pub mod connection {
         type Reply = SecureOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Secure {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("challenge", &self.challenge)
+                .finish()
+        }
+    }
+
     impl From<Secure> for Method {
         #[inline]
         fn from(method: Secure) -> Self {
@@ -679,6 +714,15 @@ pub mod connection {
     }
 
     impl ClientSent for SecureOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for SecureOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("response", &self.response)
+                .finish()
+        }
+    }
 
     impl From<SecureOk> for Method {
         #[inline]
@@ -799,6 +843,17 @@ pub mod connection {
         type Reply = TuneOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Tune {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("channel-max", &self.channel_max)
+                .argument("frame-max", &self.frame_max)
+                .argument("heartbeat", &self.heartbeat)
+                .finish()
+        }
+    }
+
     impl From<Tune> for Method {
         #[inline]
         fn from(method: Tune) -> Self {
@@ -916,6 +971,17 @@ pub mod connection {
 
     impl ClientSent for TuneOk {}
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for TuneOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("channel-max", &self.channel_max)
+                .argument("frame-max", &self.frame_max)
+                .argument("heartbeat", &self.heartbeat)
+                .finish()
+        }
+    }
+
     impl From<TuneOk> for Method {
         #[inline]
         fn from(method: TuneOk) -> Self {
@@ -1015,6 +1081,15 @@ pub mod connection {
         type Reply = OpenOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Open {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("virtual-host", &self.virtual_host)
+                .finish()
+        }
+    }
+
     impl From<Open> for Method {
         #[inline]
         fn from(method: Open) -> Self {
@@ -1089,6 +1164,13 @@ pub mod connection {
     }
 
     impl ServerSent for OpenOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for OpenOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<OpenOk> for Method {
         #[inline]
@@ -1225,6 +1307,18 @@ pub mod connection {
         type Reply = CloseOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Close {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("reply-code", &self.reply_code)
+                .argument("reply-text", &self.reply_text)
+                .argument("class-id", &self.class_id)
+                .argument("method-id", &self.method_id)
+                .finish()
+        }
+    }
+
     impl From<Close> for Method {
         #[inline]
         fn from(method: Close) -> Self {
@@ -1303,6 +1397,13 @@ pub mod connection {
     impl ClientSent for CloseOk {}
 
     impl ServerSent for CloseOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for CloseOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<CloseOk> for Method {
         #[inline]
@@ -1407,6 +1508,15 @@ pub mod connection {
 
     impl ServerSent for Blocked {}
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Blocked {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("reason", &self.reason)
+                .finish()
+        }
+    }
+
     impl From<Blocked> for Method {
         #[inline]
         fn from(method: Blocked) -> Self {
@@ -1478,6 +1588,13 @@ pub mod connection {
     }
 
     impl ServerSent for Unblocked {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Unblocked {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<Unblocked> for Method {
         #[inline]
@@ -1586,6 +1703,16 @@ pub mod connection {
         type Reply = UpdateSecretOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for UpdateSecret {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("new-secret", &self.new_secret)
+                .argument("reason", &self.reason)
+                .finish()
+        }
+    }
+
     impl From<UpdateSecret> for Method {
         #[inline]
         fn from(method: UpdateSecret) -> Self {
@@ -1655,6 +1782,13 @@ pub mod connection {
     }
 
     impl ServerSent for UpdateSecretOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for UpdateSecretOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<UpdateSecretOk> for Method {
         #[inline]
@@ -1745,6 +1879,13 @@ pub mod channel {
         type Reply = OpenOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Open {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
+
     impl From<Open> for Method {
         #[inline]
         fn from(method: Open) -> Self {
@@ -1819,6 +1960,13 @@ pub mod channel {
     }
 
     impl ServerSent for OpenOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for OpenOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<OpenOk> for Method {
         #[inline]
@@ -1916,6 +2064,15 @@ pub mod channel {
 
     impl Request for Flow {
         type Reply = FlowOk;
+    }
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Flow {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("active", &self.active)
+                .finish()
+        }
     }
 
     impl From<Flow> for Method {
@@ -2017,6 +2174,15 @@ pub mod channel {
     impl ClientSent for FlowOk {}
 
     impl ServerSent for FlowOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for FlowOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("active", &self.active)
+                .finish()
+        }
+    }
 
     impl From<FlowOk> for Method {
         #[inline]
@@ -2163,6 +2329,18 @@ pub mod channel {
         type Reply = CloseOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Close {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("reply-code", &self.reply_code)
+                .argument("reply-text", &self.reply_text)
+                .argument("class-id", &self.class_id)
+                .argument("method-id", &self.method_id)
+                .finish()
+        }
+    }
+
     impl From<Close> for Method {
         #[inline]
         fn from(method: Close) -> Self {
@@ -2241,6 +2419,13 @@ pub mod channel {
     impl ClientSent for CloseOk {}
 
     impl ServerSent for CloseOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for CloseOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<CloseOk> for Method {
         #[inline]
@@ -2459,6 +2644,22 @@ pub mod exchange {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Declare {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("exchange", &self.exchange)
+                .argument("type", &self.kind)
+                .argument("passive", &self.passive)
+                .argument("durable", &self.durable)
+                .argument("auto-delete", &self.auto_delete)
+                .argument("internal", &self.internal)
+                .argument("no-wait", &self.no_wait)
+                .argument("arguments", &self.arguments)
+                .finish()
+        }
+    }
+
     impl From<Declare> for Method {
         #[inline]
         fn from(method: Declare) -> Self {
@@ -2528,6 +2729,13 @@ pub mod exchange {
     }
 
     impl ServerSent for DeclareOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for DeclareOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<DeclareOk> for Method {
         #[inline]
@@ -2662,6 +2870,17 @@ pub mod exchange {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Delete {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("exchange", &self.exchange)
+                .argument("if-unused", &self.if_unused)
+                .argument("no-wait", &self.no_wait)
+                .finish()
+        }
+    }
+
     impl From<Delete> for Method {
         #[inline]
         fn from(method: Delete) -> Self {
@@ -2731,6 +2950,13 @@ pub mod exchange {
     }
 
     impl ServerSent for DeleteOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for DeleteOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<DeleteOk> for Method {
         #[inline]
@@ -2901,6 +3127,19 @@ pub mod exchange {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Bind {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("destination", &self.destination)
+                .argument("source", &self.source)
+                .argument("routing-key", &self.routing_key)
+                .argument("no-wait", &self.no_wait)
+                .argument("arguments", &self.arguments)
+                .finish()
+        }
+    }
+
     impl From<Bind> for Method {
         #[inline]
         fn from(method: Bind) -> Self {
@@ -2970,6 +3209,13 @@ pub mod exchange {
     }
 
     impl ServerSent for BindOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for BindOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<BindOk> for Method {
         #[inline]
@@ -3135,6 +3381,19 @@ pub mod exchange {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Unbind {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("destination", &self.destination)
+                .argument("source", &self.source)
+                .argument("routing-key", &self.routing_key)
+                .argument("no-wait", &self.no_wait)
+                .argument("arguments", &self.arguments)
+                .finish()
+        }
+    }
+
     impl From<Unbind> for Method {
         #[inline]
         fn from(method: Unbind) -> Self {
@@ -3204,6 +3463,13 @@ pub mod exchange {
     }
 
     impl ServerSent for UnbindOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for UnbindOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<UnbindOk> for Method {
         #[inline]
@@ -3417,6 +3683,21 @@ pub mod queue {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Declare {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("queue", &self.queue)
+                .argument("passive", &self.passive)
+                .argument("durable", &self.durable)
+                .argument("exclusive", &self.exclusive)
+                .argument("auto-delete", &self.auto_delete)
+                .argument("no-wait", &self.no_wait)
+                .argument("arguments", &self.arguments)
+                .finish()
+        }
+    }
+
     impl From<Declare> for Method {
         #[inline]
         fn from(method: Declare) -> Self {
@@ -3532,6 +3813,17 @@ pub mod queue {
     }
 
     impl ServerSent for DeclareOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for DeclareOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("queue", &self.queue)
+                .argument("message-count", &self.message_count)
+                .argument("consumer-count", &self.consumer_count)
+                .finish()
+        }
+    }
 
     impl From<DeclareOk> for Method {
         #[inline]
@@ -3705,6 +3997,19 @@ pub mod queue {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Bind {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("queue", &self.queue)
+                .argument("exchange", &self.exchange)
+                .argument("routing-key", &self.routing_key)
+                .argument("no-wait", &self.no_wait)
+                .argument("arguments", &self.arguments)
+                .finish()
+        }
+    }
+
     impl From<Bind> for Method {
         #[inline]
         fn from(method: Bind) -> Self {
@@ -3774,6 +4079,13 @@ pub mod queue {
     }
 
     impl ServerSent for BindOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for BindOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<BindOk> for Method {
         #[inline]
@@ -3899,6 +4211,16 @@ pub mod queue {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Purge {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("queue", &self.queue)
+                .argument("no-wait", &self.no_wait)
+                .finish()
+        }
+    }
+
     impl From<Purge> for Method {
         #[inline]
         fn from(method: Purge) -> Self {
@@ -3984,6 +4306,15 @@ pub mod queue {
     }
 
     impl ServerSent for PurgeOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for PurgeOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("message-count", &self.message_count)
+                .finish()
+        }
+    }
 
     impl From<PurgeOk> for Method {
         #[inline]
@@ -4134,6 +4465,18 @@ pub mod queue {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Delete {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("queue", &self.queue)
+                .argument("if-unused", &self.if_unused)
+                .argument("if-empty", &self.if_empty)
+                .argument("no-wait", &self.no_wait)
+                .finish()
+        }
+    }
+
     impl From<Delete> for Method {
         #[inline]
         fn from(method: Delete) -> Self {
@@ -4219,6 +4562,15 @@ pub mod queue {
     }
 
     impl ServerSent for DeleteOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for DeleteOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("message-count", &self.message_count)
+                .finish()
+        }
+    }
 
     impl From<DeleteOk> for Method {
         #[inline]
@@ -4364,6 +4716,18 @@ pub mod queue {
         type Reply = UnbindOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Unbind {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("queue", &self.queue)
+                .argument("exchange", &self.exchange)
+                .argument("routing-key", &self.routing_key)
+                .argument("arguments", &self.arguments)
+                .finish()
+        }
+    }
+
     impl From<Unbind> for Method {
         #[inline]
         fn from(method: Unbind) -> Self {
@@ -4433,6 +4797,13 @@ pub mod queue {
     }
 
     impl ServerSent for UnbindOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for UnbindOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<UnbindOk> for Method {
         #[inline]
@@ -4566,6 +4937,17 @@ pub mod basic {
         type Reply = QosOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Qos {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("prefetch-size", &self.prefetch_size)
+                .argument("prefetch-count", &self.prefetch_count)
+                .argument("global", &self.global)
+                .finish()
+        }
+    }
+
     impl From<Qos> for Method {
         #[inline]
         fn from(method: Qos) -> Self {
@@ -4635,6 +5017,13 @@ pub mod basic {
     }
 
     impl ServerSent for QosOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for QosOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<QosOk> for Method {
         #[inline]
@@ -4825,6 +5214,21 @@ pub mod basic {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Consume {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("queue", &self.queue)
+                .argument("consumer-tag", &self.consumer_tag)
+                .argument("no-local", &self.no_local)
+                .argument("no-ack", &self.no_ack)
+                .argument("exclusive", &self.exclusive)
+                .argument("no-wait", &self.no_wait)
+                .argument("arguments", &self.arguments)
+                .finish()
+        }
+    }
+
     impl From<Consume> for Method {
         #[inline]
         fn from(method: Consume) -> Self {
@@ -4914,6 +5318,15 @@ pub mod basic {
     }
 
     impl ServerSent for ConsumeOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for ConsumeOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("consumer-tag", &self.consumer_tag)
+                .finish()
+        }
+    }
 
     impl From<ConsumeOk> for Method {
         #[inline]
@@ -5039,6 +5452,16 @@ pub mod basic {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Cancel {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("consumer-tag", &self.consumer_tag)
+                .argument("no-wait", &self.no_wait)
+                .finish()
+        }
+    }
+
     impl From<Cancel> for Method {
         #[inline]
         fn from(method: Cancel) -> Self {
@@ -5138,6 +5561,15 @@ pub mod basic {
     impl ClientSent for CancelOk {}
 
     impl ServerSent for CancelOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for CancelOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("consumer-tag", &self.consumer_tag)
+                .finish()
+        }
+    }
 
     impl From<CancelOk> for Method {
         #[inline]
@@ -5287,6 +5719,18 @@ pub mod basic {
 
     impl ClientSent for Publish {}
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Publish {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("exchange", &self.exchange)
+                .argument("routing-key", &self.routing_key)
+                .argument("mandatory", &self.mandatory)
+                .argument("immediate", &self.immediate)
+                .finish()
+        }
+    }
+
     impl From<Publish> for Method {
         #[inline]
         fn from(method: Publish) -> Self {
@@ -5424,6 +5868,18 @@ pub mod basic {
     }
 
     impl ServerSent for Return {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Return {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("reply-code", &self.reply_code)
+                .argument("reply-text", &self.reply_text)
+                .argument("exchange", &self.exchange)
+                .argument("routing-key", &self.routing_key)
+                .finish()
+        }
+    }
 
     impl From<Return> for Method {
         #[inline]
@@ -5576,6 +6032,19 @@ pub mod basic {
 
     impl ServerSent for Deliver {}
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Deliver {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("consumer-tag", &self.consumer_tag)
+                .argument("delivery-tag", &self.delivery_tag)
+                .argument("redelivered", &self.redelivered)
+                .argument("exchange", &self.exchange)
+                .argument("routing-key", &self.routing_key)
+                .finish()
+        }
+    }
+
     impl From<Deliver> for Method {
         #[inline]
         fn from(method: Deliver) -> Self {
@@ -5687,6 +6156,16 @@ pub mod basic {
 
     impl Request for Get {
         type Reply = GetReply;
+    }
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Get {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("queue", &self.queue)
+                .argument("no-ack", &self.no_ack)
+                .finish()
+        }
     }
 
     impl From<Get> for Method {
@@ -5876,6 +6355,19 @@ pub mod basic {
 
     impl ServerSent for GetOk {}
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for GetOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("delivery-tag", &self.delivery_tag)
+                .argument("redelivered", &self.redelivered)
+                .argument("exchange", &self.exchange)
+                .argument("routing-key", &self.routing_key)
+                .argument("message-count", &self.message_count)
+                .finish()
+        }
+    }
+
     impl From<GetOk> for Method {
         #[inline]
         fn from(method: GetOk) -> Self {
@@ -5950,6 +6442,13 @@ pub mod basic {
     }
 
     impl ServerSent for GetEmpty {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for GetEmpty {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<GetEmpty> for Method {
         #[inline]
@@ -6059,6 +6558,16 @@ pub mod basic {
     impl ClientSent for Ack {}
 
     impl ServerSent for Ack {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Ack {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("delivery-tag", &self.delivery_tag)
+                .argument("multiple", &self.multiple)
+                .finish()
+        }
+    }
 
     impl From<Ack> for Method {
         #[inline]
@@ -6172,6 +6681,16 @@ pub mod basic {
 
     impl ClientSent for Reject {}
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Reject {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("delivery-tag", &self.delivery_tag)
+                .argument("requeue", &self.requeue)
+                .finish()
+        }
+    }
+
     impl From<Reject> for Method {
         #[inline]
         fn from(method: Reject) -> Self {
@@ -6263,6 +6782,15 @@ pub mod basic {
     }
 
     impl ClientSent for RecoverAsync {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for RecoverAsync {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("requeue", &self.requeue)
+                .finish()
+        }
+    }
 
     impl From<RecoverAsync> for Method {
         #[inline]
@@ -6359,6 +6887,15 @@ pub mod basic {
         type Reply = RecoverOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Recover {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("requeue", &self.requeue)
+                .finish()
+        }
+    }
+
     impl From<Recover> for Method {
         #[inline]
         fn from(method: Recover) -> Self {
@@ -6428,6 +6965,13 @@ pub mod basic {
     }
 
     impl ServerSent for RecoverOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for RecoverOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<RecoverOk> for Method {
         #[inline]
@@ -6549,6 +7093,17 @@ pub mod basic {
     impl ClientSent for Nack {}
 
     impl ServerSent for Nack {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Nack {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("delivery-tag", &self.delivery_tag)
+                .argument("multiple", &self.multiple)
+                .argument("requeue", &self.requeue)
+                .finish()
+        }
+    }
 
     impl From<Nack> for Method {
         #[inline]
@@ -7179,6 +7734,15 @@ pub mod confirm {
         }
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Select {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME)
+                .argument("nowait", &self.nowait)
+                .finish()
+        }
+    }
+
     impl From<Select> for Method {
         #[inline]
         fn from(method: Select) -> Self {
@@ -7248,6 +7812,13 @@ pub mod confirm {
     }
 
     impl ServerSent for SelectOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for SelectOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<SelectOk> for Method {
         #[inline]
@@ -7334,6 +7905,13 @@ pub mod tx {
         type Reply = SelectOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Select {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
+
     impl From<Select> for Method {
         #[inline]
         fn from(method: Select) -> Self {
@@ -7403,6 +7981,13 @@ pub mod tx {
     }
 
     impl ServerSent for SelectOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for SelectOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<SelectOk> for Method {
         #[inline]
@@ -7482,6 +8067,13 @@ pub mod tx {
         type Reply = CommitOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Commit {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
+
     impl From<Commit> for Method {
         #[inline]
         fn from(method: Commit) -> Self {
@@ -7551,6 +8143,13 @@ pub mod tx {
     }
 
     impl ServerSent for CommitOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for CommitOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<CommitOk> for Method {
         #[inline]
@@ -7628,6 +8227,13 @@ pub mod tx {
         type Reply = RollbackOk;
     }
 
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for Rollback {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
+
     impl From<Rollback> for Method {
         #[inline]
         fn from(method: Rollback) -> Self {
@@ -7697,6 +8303,13 @@ pub mod tx {
     }
 
     impl ServerSent for RollbackOk {}
+
+    /// The name and the arguments, without secrets and without the values of tables.
+    impl fmt::Display for RollbackOk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Words::new(f, Self::NAME).finish()
+        }
+    }
 
     impl From<RollbackOk> for Method {
         #[inline]
@@ -8011,6 +8624,78 @@ impl Method {
             (90, 31) => Self::from(tx::RollbackOk::decode(arguments)?),
             _ => return Err(unknown_method(id)),
         })
+    }
+}
+
+/// The name and the arguments, without secrets and without the values of tables.
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectionStart(method) => method.fmt(f),
+            Self::ConnectionStartOk(method) => method.fmt(f),
+            Self::ConnectionSecure(method) => method.fmt(f),
+            Self::ConnectionSecureOk(method) => method.fmt(f),
+            Self::ConnectionTune(method) => method.fmt(f),
+            Self::ConnectionTuneOk(method) => method.fmt(f),
+            Self::ConnectionOpen(method) => method.fmt(f),
+            Self::ConnectionOpenOk(method) => method.fmt(f),
+            Self::ConnectionClose(method) => method.fmt(f),
+            Self::ConnectionCloseOk(method) => method.fmt(f),
+            Self::ConnectionBlocked(method) => method.fmt(f),
+            Self::ConnectionUnblocked(method) => method.fmt(f),
+            Self::ConnectionUpdateSecret(method) => method.fmt(f),
+            Self::ConnectionUpdateSecretOk(method) => method.fmt(f),
+            Self::ChannelOpen(method) => method.fmt(f),
+            Self::ChannelOpenOk(method) => method.fmt(f),
+            Self::ChannelFlow(method) => method.fmt(f),
+            Self::ChannelFlowOk(method) => method.fmt(f),
+            Self::ChannelClose(method) => method.fmt(f),
+            Self::ChannelCloseOk(method) => method.fmt(f),
+            Self::ExchangeDeclare(method) => method.fmt(f),
+            Self::ExchangeDeclareOk(method) => method.fmt(f),
+            Self::ExchangeDelete(method) => method.fmt(f),
+            Self::ExchangeDeleteOk(method) => method.fmt(f),
+            Self::ExchangeBind(method) => method.fmt(f),
+            Self::ExchangeBindOk(method) => method.fmt(f),
+            Self::ExchangeUnbind(method) => method.fmt(f),
+            Self::ExchangeUnbindOk(method) => method.fmt(f),
+            Self::QueueDeclare(method) => method.fmt(f),
+            Self::QueueDeclareOk(method) => method.fmt(f),
+            Self::QueueBind(method) => method.fmt(f),
+            Self::QueueBindOk(method) => method.fmt(f),
+            Self::QueuePurge(method) => method.fmt(f),
+            Self::QueuePurgeOk(method) => method.fmt(f),
+            Self::QueueDelete(method) => method.fmt(f),
+            Self::QueueDeleteOk(method) => method.fmt(f),
+            Self::QueueUnbind(method) => method.fmt(f),
+            Self::QueueUnbindOk(method) => method.fmt(f),
+            Self::BasicQos(method) => method.fmt(f),
+            Self::BasicQosOk(method) => method.fmt(f),
+            Self::BasicConsume(method) => method.fmt(f),
+            Self::BasicConsumeOk(method) => method.fmt(f),
+            Self::BasicCancel(method) => method.fmt(f),
+            Self::BasicCancelOk(method) => method.fmt(f),
+            Self::BasicPublish(method) => method.fmt(f),
+            Self::BasicReturn(method) => method.fmt(f),
+            Self::BasicDeliver(method) => method.fmt(f),
+            Self::BasicGet(method) => method.fmt(f),
+            Self::BasicGetOk(method) => method.fmt(f),
+            Self::BasicGetEmpty(method) => method.fmt(f),
+            Self::BasicAck(method) => method.fmt(f),
+            Self::BasicReject(method) => method.fmt(f),
+            Self::BasicRecoverAsync(method) => method.fmt(f),
+            Self::BasicRecover(method) => method.fmt(f),
+            Self::BasicRecoverOk(method) => method.fmt(f),
+            Self::BasicNack(method) => method.fmt(f),
+            Self::ConfirmSelect(method) => method.fmt(f),
+            Self::ConfirmSelectOk(method) => method.fmt(f),
+            Self::TxSelect(method) => method.fmt(f),
+            Self::TxSelectOk(method) => method.fmt(f),
+            Self::TxCommit(method) => method.fmt(f),
+            Self::TxCommitOk(method) => method.fmt(f),
+            Self::TxRollback(method) => method.fmt(f),
+            Self::TxRollbackOk(method) => method.fmt(f),
+        }
     }
 }
 
@@ -8331,6 +9016,50 @@ impl ClientMethod {
     }
 }
 
+/// The name and the arguments, without secrets and without the values of tables.
+impl fmt::Display for ClientMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectionStartOk(method) => method.fmt(f),
+            Self::ConnectionSecureOk(method) => method.fmt(f),
+            Self::ConnectionTuneOk(method) => method.fmt(f),
+            Self::ConnectionOpen(method) => method.fmt(f),
+            Self::ConnectionClose(method) => method.fmt(f),
+            Self::ConnectionCloseOk(method) => method.fmt(f),
+            Self::ConnectionUpdateSecret(method) => method.fmt(f),
+            Self::ChannelOpen(method) => method.fmt(f),
+            Self::ChannelFlow(method) => method.fmt(f),
+            Self::ChannelFlowOk(method) => method.fmt(f),
+            Self::ChannelClose(method) => method.fmt(f),
+            Self::ChannelCloseOk(method) => method.fmt(f),
+            Self::ExchangeDeclare(method) => method.fmt(f),
+            Self::ExchangeDelete(method) => method.fmt(f),
+            Self::ExchangeBind(method) => method.fmt(f),
+            Self::ExchangeUnbind(method) => method.fmt(f),
+            Self::QueueDeclare(method) => method.fmt(f),
+            Self::QueueBind(method) => method.fmt(f),
+            Self::QueuePurge(method) => method.fmt(f),
+            Self::QueueDelete(method) => method.fmt(f),
+            Self::QueueUnbind(method) => method.fmt(f),
+            Self::BasicQos(method) => method.fmt(f),
+            Self::BasicConsume(method) => method.fmt(f),
+            Self::BasicCancel(method) => method.fmt(f),
+            Self::BasicCancelOk(method) => method.fmt(f),
+            Self::BasicPublish(method) => method.fmt(f),
+            Self::BasicGet(method) => method.fmt(f),
+            Self::BasicAck(method) => method.fmt(f),
+            Self::BasicReject(method) => method.fmt(f),
+            Self::BasicRecoverAsync(method) => method.fmt(f),
+            Self::BasicRecover(method) => method.fmt(f),
+            Self::BasicNack(method) => method.fmt(f),
+            Self::ConfirmSelect(method) => method.fmt(f),
+            Self::TxSelect(method) => method.fmt(f),
+            Self::TxCommit(method) => method.fmt(f),
+            Self::TxRollback(method) => method.fmt(f),
+        }
+    }
+}
+
 impl Encode for ClientMethod {
     fn encoded_len(&self) -> usize {
         match self {
@@ -8597,6 +9326,52 @@ impl ServerMethod {
             (90, 31) => Self::from(tx::RollbackOk::decode(arguments)?),
             _ => return Err(unknown_method(id)),
         })
+    }
+}
+
+/// The name and the arguments, without secrets and without the values of tables.
+impl fmt::Display for ServerMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectionStart(method) => method.fmt(f),
+            Self::ConnectionSecure(method) => method.fmt(f),
+            Self::ConnectionTune(method) => method.fmt(f),
+            Self::ConnectionOpenOk(method) => method.fmt(f),
+            Self::ConnectionClose(method) => method.fmt(f),
+            Self::ConnectionCloseOk(method) => method.fmt(f),
+            Self::ConnectionBlocked(method) => method.fmt(f),
+            Self::ConnectionUnblocked(method) => method.fmt(f),
+            Self::ConnectionUpdateSecretOk(method) => method.fmt(f),
+            Self::ChannelOpenOk(method) => method.fmt(f),
+            Self::ChannelFlow(method) => method.fmt(f),
+            Self::ChannelFlowOk(method) => method.fmt(f),
+            Self::ChannelClose(method) => method.fmt(f),
+            Self::ChannelCloseOk(method) => method.fmt(f),
+            Self::ExchangeDeclareOk(method) => method.fmt(f),
+            Self::ExchangeDeleteOk(method) => method.fmt(f),
+            Self::ExchangeBindOk(method) => method.fmt(f),
+            Self::ExchangeUnbindOk(method) => method.fmt(f),
+            Self::QueueDeclareOk(method) => method.fmt(f),
+            Self::QueueBindOk(method) => method.fmt(f),
+            Self::QueuePurgeOk(method) => method.fmt(f),
+            Self::QueueDeleteOk(method) => method.fmt(f),
+            Self::QueueUnbindOk(method) => method.fmt(f),
+            Self::BasicQosOk(method) => method.fmt(f),
+            Self::BasicConsumeOk(method) => method.fmt(f),
+            Self::BasicCancel(method) => method.fmt(f),
+            Self::BasicCancelOk(method) => method.fmt(f),
+            Self::BasicReturn(method) => method.fmt(f),
+            Self::BasicDeliver(method) => method.fmt(f),
+            Self::BasicGetOk(method) => method.fmt(f),
+            Self::BasicGetEmpty(method) => method.fmt(f),
+            Self::BasicAck(method) => method.fmt(f),
+            Self::BasicRecoverOk(method) => method.fmt(f),
+            Self::BasicNack(method) => method.fmt(f),
+            Self::ConfirmSelectOk(method) => method.fmt(f),
+            Self::TxSelectOk(method) => method.fmt(f),
+            Self::TxCommitOk(method) => method.fmt(f),
+            Self::TxRollbackOk(method) => method.fmt(f),
+        }
     }
 }
 

@@ -35,7 +35,7 @@ impl Names {
         match error {
             Error::ChannelClosed(reason) | Error::ConnectionClosed(reason) => self.reason(reason),
             Error::Misuse(misuse) => self.normal(&format!("refused here: {misuse}")),
-            Error::TimedOut(_) => "NO ANSWER".to_owned(),
+            Error::Unanswered { .. } | Error::TimedOut(_) => "NO ANSWER".to_owned(),
             Error::ConsumerCancelled { .. } => "cancelled by the server".to_owned(),
             other => self.normal(&other.to_string()),
         }

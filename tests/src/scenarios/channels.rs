@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use amqp_tokio::{
-    Connection, Error, Requeue, Tags, Unconfirmed,
+    CloseReason, Config, Connection, Error, Requeue, Tags, Unconfirmed,
     core::{
-        ApiMisuse, MethodId,
-        protocol::{ReplyCode, basic, channel},
+        ApiMisuse, MethodDef as _, MethodId, Origin,
+        protocol::{ReplyCode, basic, channel, queue},
     },
 };
 
@@ -33,6 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
         a_channel_is_open_until_its_scope_is_left,
         get_from_a_missing_queue_closes_the_channel,
         a_closed_channel_refuses_everything,
+        an_error_is_printed_with_the_frames_before_it,
         two_channels_have_two_numbers,
         flow_can_be_resumed,
         pausing_is_refused_here,
@@ -194,6 +195,53 @@ async fn a_closed_channel_refuses_everything(cx: Ctx) -> Outcome {
     assert_eq!(relay.to_broker(), sent);
     drop((own, by_server));
     assert!(other.is_open());
+    Ok(connection.close().await?)
+}
+
+/// Given a connection with a log of frames, when a queue is missing, then the printed error has the
+/// reply code and text, the method, the side, the channel and the frames, and no secret.
+async fn an_error_is_printed_with_the_frames_before_it(cx: Ctx) -> Outcome {
+    let logged = |config: &mut Config| config.frame_log = 4;
+    let connection = cx.connect_to(&cx.uri_asking("heartbeat=0"), logged).await?;
+    let channel = connection.open_channel().await?;
+    let missing = queue::Declare::default().queue("missing")?.passive(true);
+    let error = channel.call(missing).await.expect_err("it is missing");
+    assert!(error.is_not_found() && !error.is_timed_out(), "{error}");
+    assert_eq!(
+        (error.channel(), error.code()),
+        (Some(1), Some(ReplyCode::NOT_FOUND))
+    );
+    assert_eq!(error.request(), Some(queue::Declare::ID));
+    assert_eq!(
+        error.reason().map(CloseReason::origin),
+        Some(Origin::Remote)
+    );
+
+    let report = error.report().to_string();
+    let frame = |line: &str| line.split_once(" s  ").map(|(_, frame)| frame.to_owned());
+    let frames: Vec<String> = report.lines().filter_map(frame).collect();
+    let text = report.lines().next().ok_or("it is empty")?;
+    assert!(
+        text.starts_with("the channel is closed: closed by the peer: 404 (not-found): "),
+        "{report}"
+    );
+    assert!(
+        text.ends_with(" (after queue.declare), on channel 1"),
+        "{report}"
+    );
+    let [opening, opened, declare, close] = &frames[..] else {
+        panic!("{report}");
+    };
+    assert_eq!(opening, "sent      channel 1: channel.open");
+    assert_eq!(opened, "received  channel 1: channel.open-ok");
+    assert!(
+        declare.starts_with("sent      channel 1: queue.declare queue=\"missing\" passive"),
+        "{report}"
+    );
+    assert!(
+        close.starts_with("received  channel 1: channel.close reply-code=404 (not-found) "),
+        "{report}"
+    );
     Ok(connection.close().await?)
 }
 

@@ -310,11 +310,19 @@ async fn a_consumer_ends_when_its_queue_is_gone(cx: Ctx) -> Outcome {
     delivery.ack()?;
     let error = cx.soon(consumer.next()).await?.ok_or("no reason")?;
     let tag = consumer.tag().clone();
-    assert_eq!(error.map(drop), Err(Error::ConsumerCancelled { tag }));
+    let cancelled = Error::ConsumerCancelled {
+        tag,
+        channel: channel.number(),
+    };
+    assert_eq!(error.map(drop), Err(cancelled));
     assert!(cx.soon(consumer.next()).await?.is_none());
     let error = cx.soon(silent.next()).await?.ok_or("no reason")?;
     let tag = silent.tag().clone();
-    assert_eq!(error.map(drop), Err(Error::ConsumerCancelled { tag }));
+    let cancelled = Error::ConsumerCancelled {
+        tag,
+        channel: channel.number(),
+    };
+    assert_eq!(error.map(drop), Err(cancelled));
     // The channel goes on, and the consumers have nothing left to cancel.
     consumer.cancel().await?;
     drop((consumer, silent));

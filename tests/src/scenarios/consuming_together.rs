@@ -228,7 +228,11 @@ async fn a_consumer_ends_when_its_queue_is_deleted(cx: Ctx) -> Outcome {
         .soon(consumer.next())
         .await?
         .ok_or("it was not reported")?;
-    assert_eq!(reported.map(drop), Err(Error::ConsumerCancelled { tag }));
+    let cancelled = Error::ConsumerCancelled {
+        tag,
+        channel: channel.number(),
+    };
+    assert_eq!(reported.map(drop), Err(cancelled));
     assert!(consumer.next().await.is_none());
     assert_eq!(channel.call(shared_queue("q")).await?.consumer_count, 0);
     Ok(connection.close().await?)
@@ -512,7 +516,7 @@ async fn first_end(mut consumers: Vec<Consumer<ManualAck>>) -> ShortStr {
     poll_fn(|cx| {
         for consumer in &mut consumers {
             match Pin::new(consumer).poll_next(cx) {
-                Poll::Ready(Some(Err(Error::ConsumerCancelled { tag }))) => {
+                Poll::Ready(Some(Err(Error::ConsumerCancelled { tag, .. }))) => {
                     return Poll::Ready(tag);
                 }
                 Poll::Ready(other) => panic!("nothing was sent, and nobody left: {other:?}"),

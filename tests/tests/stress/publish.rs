@@ -110,7 +110,7 @@ impl Actor {
     fn refused(&self, message: &Message, error: &Error) -> bool {
         let ledger = self.session.ledger();
         let (outcome, goes_on) = match error {
-            Error::TimedOut(_) => {
+            Error::Unanswered { .. } | Error::TimedOut(_) => {
                 self.session.check(&self.name, "publish", error);
                 ("refused: timed out", true)
             }

@@ -136,7 +136,10 @@ fn a_consumer_may_be_cancelled_before_it_is_confirmed() {
     let declare = client.on(id).call(&queue::Declare::default()).unwrap();
     client.bytes();
     client.send(1, &cancel("t", true));
-    let cause = RequestError::Cancelled { tag: name("t") };
+    let cause = RequestError::Cancelled {
+        tag: name("t"),
+        channel: 1,
+    };
     assert_eq!(client.events(), [Event::Failed { request, cause }]);
     client.send(1, &queue::DeclareOk::default());
     let ok = queue::DeclareOk::default();
