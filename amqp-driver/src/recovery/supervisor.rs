@@ -51,35 +51,9 @@ impl<R: Runtime> Supervisor<R> {
         first: Driver<ClientEndpoint, T, R::Clock>,
     ) {
         let _end = End(Arc::clone(&self.shared));
-        self.drive(first).await;
+        drive(&self.runtime, first).await;
         while let Some(next) = self.reconnect().await {
-            self.drive(next).await;
-        }
-    }
-
-    /// Drives one life. The wait for the peer's end of the transport goes on in a task of its own.
-    async fn drive<T: Transport + Unpin + 'static>(
-        &mut self,
-        driver: Driver<ClientEndpoint, T, R::Clock>,
-    ) {
-        let mut driver = Some(driver);
-        poll_fn(|cx| {
-            let Some(driving) = &mut driver else {
-                return Poll::Ready(());
-            };
-            if pin!(&mut *driving).poll(cx).is_ready() {
-                driver = None;
-                return Poll::Ready(());
-            }
-            if driving.is_closed() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
-        if let Some(closed) = driver {
-            self.runtime.spawn(closed);
+            drive(&self.runtime, next).await;
         }
     }
 
@@ -148,6 +122,32 @@ impl<R: Runtime> Supervisor<R> {
             }
         })
         .await
+    }
+}
+
+/// Drives one life. The wait for the peer's end of the transport goes on in a task of its own.
+async fn drive<R: Runtime, T: Transport + Unpin + 'static>(
+    runtime: &R,
+    driver: Driver<ClientEndpoint, T, R::Clock>,
+) {
+    let mut driver = Some(driver);
+    poll_fn(|cx| {
+        let Some(driving) = &mut driver else {
+            return Poll::Ready(());
+        };
+        if pin!(&mut *driving).poll(cx).is_ready() {
+            driver = None;
+            return Poll::Ready(());
+        }
+        if driving.is_closed() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    if let Some(closed) = driver {
+        runtime.spawn(closed);
     }
 }
 

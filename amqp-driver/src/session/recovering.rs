@@ -244,8 +244,16 @@ impl State {
         }
     }
 
-    /// Handles the end of a life of the connection. Returns `false` if the end is final.
-    pub(super) fn on_lost(&mut self, reason: &CloseReason, later: &mut Later) -> bool {
+    /// Handles the end of a life of the connection.
+    pub(super) fn on_end(&mut self, reason: &CloseReason, later: &mut Later) {
+        let recovers = self.on_lost(reason, later);
+        if !recovers {
+            self.on_closed(reason, later);
+        }
+    }
+
+    /// Handles a loss. Returns `false` if the end of this life is that of the connection.
+    fn on_lost(&mut self, reason: &CloseReason, later: &mut Later) -> bool {
         let Some(recovering) = &mut self.recovery else {
             return false;
         };

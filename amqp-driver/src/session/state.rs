@@ -390,11 +390,7 @@ impl State {
                     self.secret_due = true;
                     self.state_changed.wake_all(later);
                 }
-                Event::Closed(reason) => {
-                    if !self.on_lost(&reason, later) {
-                        self.on_closed(&reason, later);
-                    }
-                }
+                Event::Closed(reason) => self.on_end(&reason, later),
                 Event::Writable => self.begin_round(LineId::Output, later),
                 Event::BacklogWritable => self.begin_round(LineId::Backlog, later),
                 Event::ChannelWritable { channel } => self.grant(LineId::Channel(channel), later),
