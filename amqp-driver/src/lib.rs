@@ -193,9 +193,11 @@ pub use self::{
     channel::Channel,
     confirm::{Confirm, ConfirmChannel},
     connect::{
-        ConnectError, Options, connect, connect_over,
+        connect, connect_over,
         credentials::{CredentialsError, CredentialsProvider, Login, LoginFuture},
+        error::ConnectError,
         from_transport,
+        options::Options,
     },
     connection::{Connection, Linger},
     consumer::{

@@ -212,3 +212,25 @@ async fn closing_while_the_broker_is_gone_ends_at_once() -> Outcome {
     );
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_first_connect_awaits_the_broker_if_asked() -> Outcome {
+    let broker = LocalBroker::default();
+    broker.stop();
+    assert!(broker.connect_with(&options()).await.is_err());
+    let options = Options::default().recovery(Policy::new(1).first_connect(true));
+    let connecting = tokio::spawn({
+        let broker = broker.clone();
+        async move { broker.connect_with(&options).await }
+    });
+    sleep(Duration::from_secs(600)).await;
+    assert!(!connecting.is_finished());
+    broker.start();
+    timeout(PATIENCE, connecting).await???.close().await?;
+    broker.stop();
+    let policy = Policy::new(1).first_connect(true).attempts(3);
+    let few = Options::default().recovery(policy);
+    let refused = timeout(PATIENCE, broker.connect_with(&few)).await?;
+    assert!(refused.is_err());
+    Ok(())
+}

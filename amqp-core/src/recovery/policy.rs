@@ -50,6 +50,10 @@ pub struct Policy {
     /// consumers, and the auto-delete entities that went with them. Default `true`. The request
     /// that the server closed it for fails in any case.
     pub reopen_channels: bool,
+    /// Whether the first connect is tried again, too, until the broker is there. Default `false`: a
+    /// wrong address is an error at once. For the host to read: the machine treats the first connect
+    /// as any other.
+    pub first_connect: bool,
 }
 
 /// The default retry of a channel that was closed for no step.
@@ -79,6 +83,7 @@ impl Policy {
                 ..OnStepFailure::default()
             },
             reopen_channels: true,
+            first_connect: false,
         }
     }
 
@@ -107,6 +112,13 @@ impl Policy {
     #[must_use]
     pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.deadline = deadline.into();
+        self
+    }
+
+    /// Sets `first_connect`.
+    #[must_use]
+    pub fn first_connect(mut self, first_connect: bool) -> Self {
+        self.first_connect = first_connect;
         self
     }
 

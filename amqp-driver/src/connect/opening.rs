@@ -9,7 +9,7 @@ use std::{
 
 use amqp_core::client::Config;
 
-use super::Options;
+use super::options::Options;
 use crate::{
     connection::Connection,
     error::Error,

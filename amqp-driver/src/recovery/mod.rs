@@ -31,6 +31,8 @@
 //! | [`TxChannel::commit`](crate::TxChannel::commit) | fails with [`Error::TransactionLost`](crate::Error) until a rollback |
 //! | [`Connection::closed`](crate::Connection::closed) | is the final end: closed on request, or given up by the [`Policy`] |
 //!
+//! The first connect fails as any other, unless [`Policy::first_connect`] lets it await the broker.
+//!
 //! Connections recover from every end but a close by this side. Publishing goes on after the
 //! consumers are back. Without a policy, a connection has one life and one end.
 //!

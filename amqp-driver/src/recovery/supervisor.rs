@@ -7,14 +7,10 @@ use std::{
     task::Poll,
 };
 
-use amqp_core::{
-    CloseCause, Instant,
-    recovery::{ConnectFailure, Step},
-};
+use amqp_core::{Instant, recovery::Step};
 
 use crate::{
-    connect::{ConnectError, Options, connect_as, opening::Next},
-    error::Error,
+    connect::{connect_as, error::ConnectError, opening::Next, options::Options},
     io::{BoxTransport, Driver, Runtime, Timer as _, Transport},
     session::shared::{ClientEndpoint, Shared},
 };
@@ -90,7 +86,7 @@ impl<R: Runtime> Supervisor<R> {
 
     fn failed(&self, error: &ConnectError) {
         let now = self.clock.now();
-        let (failure, text) = (kind_of(error), error.to_string());
+        let (failure, text) = (error.kind(), error.to_string());
         self.shared
             .with(|state, later| state.connect_failed(now, failure, &text, later));
     }
@@ -157,21 +153,5 @@ struct End(Arc<Shared>);
 impl Drop for End {
     fn drop(&mut self) {
         self.0.with(|state, later| state.stop_recovery(later));
-    }
-}
-
-/// The kind of a failure to connect.
-fn kind_of(error: &ConnectError) -> ConnectFailure {
-    match error {
-        ConnectError::Credentials(_) => ConnectFailure::LoginRefused,
-        ConnectError::NotOpened {
-            error: Error::ConnectionClosed(reason),
-            ..
-        } if matches!(reason.cause(), CloseCause::AuthenticationFailed { .. }) => {
-            ConnectFailure::LoginRefused
-        }
-        ConnectError::Unreachable(_) => ConnectFailure::Unreachable,
-        ConnectError::Refused { last, .. } => kind_of(last),
-        _ => ConnectFailure::Other,
     }
 }

@@ -6,7 +6,7 @@ use amqp_core::uri::Verify;
 use rcgen::generate_simple_self_signed;
 
 use super::*;
-use crate::connect::Options;
+use crate::connect::options::Options;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
