@@ -7,7 +7,9 @@ mod handles;
 mod linger;
 #[cfg(feature = "broker")]
 mod local;
+pub mod publishing;
 mod reactor;
+pub mod rpc;
 mod runtime;
 pub mod select;
 #[cfg(feature = "broker")]

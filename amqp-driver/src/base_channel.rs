@@ -333,7 +333,7 @@ impl BaseChannel {
             .await
     }
 
-    async fn start_consumer<A: Acks>(
+    pub(crate) async fn start_consumer<A: Acks>(
         &self,
         mut consume: basic::Consume,
         options: ConsumeOptions,

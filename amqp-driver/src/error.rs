@@ -1,8 +1,8 @@
 //! The error of a call.
 
 use amqp_core::{
-    ApiMisuse, Body, CloseReason, FrameLog, Hold, MethodId, ProtocolError, RequestError,
-    TimeoutReason,
+    ApiMisuse, Body, CloseCause, CloseReason, FrameLog, Hold, MethodId, ProtocolError,
+    RequestError, TimeoutReason,
     arguments::ArgumentError,
     protocol::ReplyCode,
     text::Quoted,
@@ -94,6 +94,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error for the end of a channel.
+    pub(crate) fn of_channel(reason: CloseReason) -> Self {
+        match reason.cause() {
+            CloseCause::Connection(connection) => Self::ConnectionClosed(connection.clone()),
+            _ => Self::ChannelClosed(reason),
+        }
+    }
+
     /// The reply code with which the channel or the connection was closed. `Some` if it was closed
     /// with one.
     #[must_use]

@@ -14,6 +14,8 @@
 //! | [`Consumer`] | the messages of a queue, as a stream of [`Delivery`]s |
 //! | [`Returns`] | messages that no queue accepted, of a channel without confirms |
 //! | [`ChannelPool`] | channels to check out and return |
+//! | [`Publisher`](publishing::Publisher) | publishing within a window, with one [`Outcome`](publishing::Outcome) for each message |
+//! | [`rpc::Client`], [`rpc::Server`] | requests and their replies |
 //!
 //! The crate `amqp-blocking` has the same handles with blocking calls, and a client for event loops
 //! that needs neither threads nor `async`.
@@ -145,6 +147,7 @@
 //!   shuts down cannot wait for the server, and the global ones of smol and async-std end with the
 //!   program as they stand: call [`Connection::close`] to know that all has arrived.
 
+mod background;
 mod base_channel;
 mod channel;
 mod confirm;
@@ -160,10 +163,12 @@ pub mod metrics;
 #[cfg(feature = "opentelemetry")]
 pub mod opentelemetry;
 mod pool;
+pub mod publishing;
 pub mod recovery;
 mod report;
 mod returned_message;
 mod returns;
+pub mod rpc;
 mod session;
 mod states;
 mod system_time;

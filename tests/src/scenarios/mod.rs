@@ -18,10 +18,12 @@ mod messages;
 mod operating;
 mod pools;
 mod presets;
+mod publishers;
 mod publishing;
 mod queues;
 mod recovering;
 mod restarts;
+mod rpc;
 mod streams;
 mod tls;
 mod tools;
@@ -52,6 +54,7 @@ pub fn all() -> Vec<Case> {
         queues::cases(),
         streams::cases(),
         publishing::cases(),
+        publishers::cases(),
         messages::cases(),
         consuming::cases(),
         consuming_together::cases(),
@@ -60,6 +63,7 @@ pub fn all() -> Vec<Case> {
         cancellation::cases(),
         pools::cases(),
         presets::cases(),
+        rpc::cases(),
         loops::cases(),
         operating::cases(),
         tls::cases(),

@@ -1,0 +1,90 @@
+//! The handlers that run.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+};
+
+/// Futures that run side by side. Only those that were woken are polled.
+pub(super) struct Running<F> {
+    futures: BTreeMap<u64, (Pin<Box<F>>, Waker)>,
+    last: u64,
+    woken: Arc<Woken>,
+}
+
+/// The futures that were woken, and the waker of the task that polls them.
+#[derive(Default)]
+struct Woken(Mutex<(Vec<u64>, Option<Waker>)>);
+
+struct WakeOne {
+    woken: Arc<Woken>,
+    number: u64,
+}
+
+impl Wake for WakeOne {
+    fn wake(self: Arc<Self>) {
+        let task = self.woken.with(|numbers, task| {
+            numbers.push(self.number);
+            task.take()
+        });
+        task.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Woken {
+    fn with<T>(&self, act: impl FnOnce(&mut Vec<u64>, &mut Option<Waker>) -> T) -> T {
+        let mut woken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (numbers, task) = &mut *woken;
+        act(numbers, task)
+    }
+}
+
+impl<F: Future<Output = ()>> Running<F> {
+    pub(super) fn new() -> Self {
+        Self {
+            futures: BTreeMap::new(),
+            last: 0,
+            woken: Arc::default(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.futures.len()
+    }
+
+    pub(super) fn add(&mut self, future: F) {
+        self.last += 1;
+        let (woken, number) = (Arc::clone(&self.woken), self.last);
+        woken.with(|numbers, _| numbers.push(number));
+        let waker = Waker::from(Arc::new(WakeOne { woken, number }));
+        self.futures.insert(number, (Box::pin(future), waker));
+    }
+
+    /// Polls the futures that were woken. Ready when none is left.
+    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let (numbers, replaced) = self
+            .woken
+            .with(|numbers, task| (mem::take(numbers), task.replace(waker)));
+        drop(replaced);
+        for number in numbers {
+            if let Some((future, waker)) = self.futures.get_mut(&number)
+                && future
+                    .as_mut()
+                    .poll(&mut Context::from_waker(waker))
+                    .is_ready()
+            {
+                self.futures.remove(&number);
+            }
+        }
+        if self.futures.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
