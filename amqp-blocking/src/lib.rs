@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod connect;
+mod consuming;
 mod executor;
 mod handles;
 mod linger;
@@ -32,6 +33,7 @@ pub use self::serve::serve;
 pub use self::serve::serve_tls;
 pub use self::{
     connect::{connect, connect_with, from_stream},
+    consuming::{ConsumerGroup, ForEach, Stopper},
     executor::block_on,
     handles::{
         BaseChannel, Channel, ChannelPool, ConfirmChannel, Connection, PooledChannel, TxChannel,

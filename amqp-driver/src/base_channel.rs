@@ -135,6 +135,15 @@ impl BaseChannel {
         }))
     }
 
+    /// The error of a call. `Some` once the channel or its connection has ended.
+    pub(crate) fn end(&self) -> Option<Error> {
+        self.shared().lock().channel_error(self.id())
+    }
+
+    pub(crate) const fn from_inner(inner: Arc<Inner>) -> Self {
+        Self(inner)
+    }
+
     pub(crate) const fn inner(&self) -> &Arc<Inner> {
         &self.0
     }

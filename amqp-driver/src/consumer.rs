@@ -172,6 +172,10 @@ impl<A: Acks> Consumer<A> {
         }
     }
 
+    pub(crate) const fn channel(&self) -> &Arc<Inner> {
+        &self.channel
+    }
+
     /// The consumer tag.
     #[must_use]
     pub const fn tag(&self) -> &ShortStr {
@@ -384,7 +388,7 @@ impl<A: Acks> Consumer<A> {
 }
 
 /// Whether a consumer ended because this side closed the channel or the connection.
-fn is_clean(error: &Error) -> bool {
+pub(crate) fn is_clean(error: &Error) -> bool {
     match error {
         Error::ChannelClosed(reason) | Error::ConnectionClosed(reason) => reason.is_clean(),
         _ => false,
@@ -563,6 +567,10 @@ impl Acker {
             tag,
             on_drop,
         }
+    }
+
+    pub(crate) const fn channel(&self) -> &Arc<Inner> {
+        &self.channel
     }
 
     /// The delivery tag, unique on its channel.

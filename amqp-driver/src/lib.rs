@@ -11,7 +11,8 @@
 //! | [`Channel`] | requests, publishing, consuming, fetching |
 //! | [`ConfirmChannel`] | publishing with a [`Confirm`] for each message |
 //! | [`TxChannel`] | transactions |
-//! | [`Consumer`] | the messages of a queue, as a stream of [`Delivery`]s |
+//! | [`Consumer`] | the messages of a queue, as a stream of [`Delivery`]s, or [a loop](Consumer::for_each_concurrent) over them |
+//! | [`ConsumerGroup`] | the messages of several queues, in turn |
 //! | [`Returns`] | messages that no queue accepted, of a channel without confirms |
 //! | [`ChannelPool`] | channels to check out and return |
 //! | [`Publisher`](publishing::Publisher) | publishing within a window, with one [`Outcome`](publishing::Outcome) for each message |
@@ -154,6 +155,7 @@ mod confirm;
 mod connect;
 mod connection;
 mod consumer;
+mod consuming;
 mod error;
 pub mod io;
 #[cfg(feature = "json")]
@@ -207,6 +209,10 @@ pub use self::{
     connection::{Connection, Linger},
     consumer::{
         Acker, Acks, ConsumeOptions, Consumer, Delivery, ManualAck, Message, NoAck, OnDrop,
+    },
+    consuming::{
+        BatchAcker, Buffered, ConsumerGroup, Counts, Drained, EndReason, Ended, Failure, ForEach,
+        ForEachOptions, GroupDelivery, GroupPrefetch, OnFailure, Panicked, Retry, Stopper,
     },
     error::{Error, TryPublishError},
     pool::{ChannelPool, PooledChannel},

@@ -373,6 +373,35 @@ impl<'a> ChannelMut<'a> {
         })
     }
 
+    /// Acknowledges those of the deliveries in `tags`, which ascend, that no other outstanding
+    /// delivery of the channel precedes, withheld ones included, with a single method. Returns the
+    /// last of them and their number, or `None` if there are none, with nothing sent.
+    ///
+    /// # Errors
+    /// When the channel is not open.
+    pub fn ack_front(
+        &mut self,
+        tags: impl IntoIterator<Item = DeliveryTag>,
+    ) -> Result<Option<(DeliveryTag, u64)>, ApiMisuse> {
+        let (channel, _) = self.machine.open_channel_and_output(self.id)?;
+        let (unacked, withheld) = (&channel.role.unacked, channel.role.withheld.first());
+        let before = |tag: &DeliveryTag| withheld.is_none_or(|withheld| *tag < withheld);
+        let Some(last) = unacked.last_of_front(tags.into_iter().take_while(before)) else {
+            return Ok(None);
+        };
+        let tags = match unacked.first() {
+            Some(first) if first == last => Tags::One(last),
+            _ => Tags::UpTo(last),
+        };
+        let before = unacked.len();
+        self.ack(tags)?;
+        let after = self
+            .machine
+            .channel(self.id)
+            .map(|it| it.role.unacked.len());
+        Ok(Some((last, before - after.unwrap_or_default())))
+    }
+
     /// Rejects deliveries. RabbitMQ's extension, <https://www.rabbitmq.com/docs/nack>.
     ///
     /// # Errors

@@ -120,6 +120,29 @@ impl Unacked {
         (before, behind)
     }
 
+    /// Returns the last of the deliveries in `tags`, which ascend, that no other outstanding delivery
+    /// precedes. Tags that are not outstanding are skipped.
+    pub(crate) fn last_of_front(
+        &self,
+        tags: impl IntoIterator<Item = DeliveryTag>,
+    ) -> Option<DeliveryTag> {
+        let mut tags = tags.into_iter().map(DeliveryTag::get).peekable();
+        let runs = self.older.iter().map(|(&last, &first)| (first, last));
+        let mut front = None;
+        // Each step takes a tag, or is the last one.
+        for number in runs
+            .chain(self.newest)
+            .flat_map(|(first, last)| first..=last)
+        {
+            while tags.next_if(|&tag| tag < number).is_some() {}
+            if tags.next_if_eq(&number).is_none() {
+                break;
+            }
+            front = Some(number);
+        }
+        front.and_then(DeliveryTag::new)
+    }
+
     /// Settles the given deliveries. Returns `false`, with nothing changed, if they are not
     /// outstanding.
     #[inline]

@@ -24,6 +24,8 @@ enum Step {
     NackUpTo(u64),
     AckAll,
     NackAll,
+    /// A bit for each number, counted from about the last delivery.
+    AckFront(u64),
     /// With so many deliveries that cross it.
     Recover(u64),
     RecoverAsync,
@@ -45,6 +47,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => number().prop_map(Step::NackUpTo),
         1 => Just(Step::AckAll),
         1 => Just(Step::NackAll),
+        3 => any::<u64>().prop_map(Step::AckFront),
+        // Almost all of them.
+        3 => (number(), number()).prop_map(|(a, b)| Step::AckFront(!(1 << a | 1 << b))),
         1 => (0u64..4).prop_map(Step::Recover),
         1 => Just(Step::RecoverAsync),
         1 => Just(Step::Select),
@@ -148,6 +153,22 @@ proptest! {
                     let ok = basic::GetOk::default().delivery_tag(last);
                     client.send_content(1, &ok, &basic::Properties::default(), b"x");
                 }
+                Step::AckFront(bits) => {
+                    let chosen = (0..u64::from(u64::BITS)).rev().filter(|bit| bits >> bit & 1 == 1);
+                    let chosen: BTreeSet<_> = chosen.map(near).collect();
+                    let is_chosen = |number: &&u64| chosen.contains(&tag(**number));
+                    let front = model.outstanding.iter().take_while(is_chosen).copied();
+                    let front: Vec<u64> = front.collect();
+                    let result = client.on(id).ack_front(chosen.iter().copied());
+                    let expected = front.last().map(|&last| (tag(last), front.len() as u64));
+                    prop_assert_eq!(result, Ok(expected));
+                    if let Some(&front) = front.last() {
+                        let first = model.outstanding.first() == Some(&front);
+                        let ack = basic::Ack { delivery_tag: front, multiple: !first };
+                        prop_assert_eq!(client.sent(), [method(1, ack)]);
+                        model.settle(Tags::UpTo(tag(front)));
+                    }
+                }
                 Step::Recover(crossing) => {
                     let recover = basic::Recover { requeue: true };
                     let request = client.on(id).call(&recover).unwrap();
@@ -204,6 +225,23 @@ proptest! {
             prop_assert_eq!(result.is_ok(), model.outstanding.contains(&number), "{}", number);
         }
     }
+}
+
+/// A withheld delivery stays outstanding: those behind it are not at the front.
+#[test]
+fn the_front_ends_before_a_withheld_delivery() {
+    let (mut client, id) = consuming();
+    for number in 1..=4 {
+        client.deliver(id, "t", number);
+    }
+    let all = || (1..=4).map(tag);
+    client.on(id).withhold(tag(3)).unwrap();
+    assert_eq!(client.on(id).ack_front(all()), Ok(Some((tag(2), 2))));
+    assert_eq!(client.on(id).ack_front(all()), Ok(None));
+    client.on(id).requeue_withheld(tag(3)).unwrap();
+    assert_eq!(client.on(id).ack_front(all()), Ok(Some((tag(4), 1))));
+    assert_eq!(client.on(id).ack_front(all()), Ok(None));
+    assert_eq!(client.on(id).ack_front([]), Ok(None));
 }
 
 /// Deliveries are withheld in any order, and each stays unacked until it is requeued.

@@ -428,6 +428,7 @@ impl State {
             self.buffer.consumers -= usize::from(mem::take(&mut consumer.counted));
         }
         channel.watchers.wake_all(later);
+        channel.confirmed.wake_all(later);
         if let Some(returns) = &mut channel.returns {
             returns.waiting.wake_all(later);
             returns.exempt(&mut self.buffer);

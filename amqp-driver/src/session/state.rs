@@ -132,6 +132,8 @@ pub(crate) struct ChannelState {
     pub(crate) line: Line,
     /// Futures that wait for a change of the channel's state.
     pub(crate) watchers: Waiters,
+    /// Futures that wait until no publish is unconfirmed.
+    pub(crate) confirmed: Waiters,
 }
 
 impl ChannelTable<ChannelState> {
@@ -345,6 +347,7 @@ impl State {
                         state
                             .confirms
                             .settle(run, &outcome, &mut self.totals, later);
+                        state.confirmed.wake_all(later);
                         self.grant(LineId::Channel(channel), later);
                     }
                 }

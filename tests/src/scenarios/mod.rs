@@ -18,6 +18,7 @@ mod messages;
 mod operating;
 mod pools;
 mod presets;
+mod processing;
 mod publishers;
 mod publishing;
 mod queues;
@@ -59,6 +60,7 @@ pub fn all() -> Vec<Case> {
         consuming::cases(),
         consuming_together::cases(),
         acknowledging::cases(),
+        processing::cases(),
         flow::cases(),
         cancellation::cases(),
         pools::cases(),

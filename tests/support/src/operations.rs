@@ -5,10 +5,12 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::Poll,
+    time::Duration,
 };
 
 use amqp_driver::{
-    BaseChannel, Channel, ConfirmChannel, Connection, Error, Requeue, TxChannel, Unconfirmed,
+    BaseChannel, Channel, ConfirmChannel, Connection, ConsumerGroup, EndReason, Error,
+    ForEachOptions, OnFailure, Requeue, TxChannel, Unconfirmed,
     core::{
         ClientSent, CloseCause, Request,
         wire::{Secret, ShortStr},
@@ -53,7 +55,7 @@ pub fn stock(peer: &mut Peer) {
 }
 
 /// Everything that can be awaited and leaves connection and channels as they were.
-pub const OPERATIONS: [(&str, Operation); 22] = [
+pub const OPERATIONS: [(&str, Operation); 24] = [
     ("open_channel", |on| {
         Box::pin(async move {
             on.connection.open_channel().await?;
@@ -178,6 +180,43 @@ pub const OPERATIONS: [(&str, Operation); 22] = [
             let mut consumer = on.plain.consume(basic::Consume::default()).await?;
             consumer.next().await.unwrap()?.ack()?;
             consumer.cancel().await
+        })
+    }),
+    ("for_each_concurrent", |on| {
+        Box::pin(async move {
+            let consumer = on.plain.consume(basic::Consume::default()).await?;
+            let options = ForEachOptions::new(OnFailure::End(Requeue::Yes))
+                .batch_acks(2, Duration::from_millis(5));
+            let ended = consumer.for_each_concurrent(2, options, async |message| {
+                if message.body == "d3" {
+                    Err(())
+                } else {
+                    Ok(())
+                }
+            });
+            match ended.await.reason {
+                EndReason::Failed(_) => Ok(()),
+                EndReason::ChannelClosed(reason) => Err(Error::ChannelClosed(reason)),
+                EndReason::ConnectionClosed(reason) => Err(Error::ConnectionClosed(reason)),
+                other => panic!("{other:?}"),
+            }
+        })
+    }),
+    ("consumer_group", |on| {
+        Box::pin(async move {
+            let consumes = [basic::Consume::default(), basic::Consume::default()];
+            let mut group = ConsumerGroup::start(&on.plain, consumes, 2).await?;
+            group.next().await.unwrap()?.ack()?;
+            group.prefetch().set(3);
+            // More than both consumers get before they are started again.
+            for _ in 0..8 {
+                group.next().await.unwrap()?.ack()?;
+            }
+            group.cancel().await;
+            while let Some(delivery) = group.next().await {
+                delivery?.nack(Requeue::Yes)?;
+            }
+            Ok(())
         })
     }),
     ("get", |on| {

@@ -1,0 +1,68 @@
+//! The wait for the confirms of a channel.
+
+use std::{future::poll_fn, task::Poll};
+
+use crate::{
+    base_channel::BaseChannel,
+    session::{
+        state::State,
+        waiters::{Place, Waiters},
+    },
+};
+
+/// Waits until no publish of the channel is unconfirmed, or the channel has ended.
+pub(super) async fn confirmed(channel: &BaseChannel) {
+    let mut waiting = Waiting {
+        channel,
+        place: None,
+    };
+    poll_fn(|cx| {
+        let waker = cx.waker().clone();
+        channel.shared().with(|state, later| {
+            if unconfirmed_in(state, channel) == 0 {
+                later.drop_waker(Some(waker));
+                return Poll::Ready(());
+            }
+            let Some(confirmed) = waiters(state, channel) else {
+                later.drop_waker(Some(waker));
+                return Poll::Ready(());
+            };
+            confirmed.wait(&mut waiting.place, waker, later);
+            Poll::Pending
+        })
+    })
+    .await;
+}
+
+/// The number of unconfirmed publishes of a channel. 0 once it has ended.
+pub(super) fn unconfirmed(channel: &BaseChannel) -> u64 {
+    unconfirmed_in(&mut channel.shared().lock(), channel)
+}
+
+fn unconfirmed_in(state: &mut State, channel: &BaseChannel) -> u64 {
+    let machine = state.machine.channel(channel.id());
+    machine.map_or(0, |channel| channel.stats().unconfirmed)
+}
+
+fn waiters<'a>(state: &'a mut State, channel: &BaseChannel) -> Option<&'a mut Waiters> {
+    let channel = state.channels.get_mut(channel.id())?;
+    Some(&mut channel.confirmed)
+}
+
+/// A place among the waiters, left on drop.
+struct Waiting<'a> {
+    channel: &'a BaseChannel,
+    place: Place,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.place.is_some() {
+            self.channel.shared().with(|state, later| {
+                if let Some(confirmed) = waiters(state, self.channel) {
+                    confirmed.leave(&mut self.place, later);
+                }
+            });
+        }
+    }
+}
