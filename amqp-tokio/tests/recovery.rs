@@ -6,6 +6,7 @@ use std::{error::Error, time::Duration};
 
 use amqp_tokio::{
     Connection, ConsumeOptions, LocalBroker, Options, Unconfirmed,
+    broker::{ByteFaults, Impairment},
     protocol::{basic, exchange, queue},
     recovery::{Policy, RecoveryEvent},
 };
@@ -107,6 +108,38 @@ async fn an_acknowledgement_of_before_is_stale_and_the_message_comes_again() -> 
     let again = consumer.next().await.ok_or("ended")??;
     assert!(again.method.redelivered);
     again.ack()?;
+    connection.close().await?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_fail_in_the_handshake_interrupt_a_consumer_no_further() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect_with(&options()).await?;
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    let declare = queue::Declare::default().queue("tasks")?.durable(true);
+    channel.call(declare).await?;
+    let consume = basic::Consume::default().queue("tasks")?;
+    let asking = ConsumeOptions::default().report_interruptions(true);
+    let mut consumer = channel.consume_with(consume, asking).await?;
+    let cut = ByteFaults::both(Impairment::new().cut_after(100));
+    broker.with(|broker| broker.faults().bytes_of_next(5, cut));
+    broker.restart();
+    let consuming = tokio::spawn(async move {
+        let mut interruptions = 0;
+        while let Some(Err(_)) = consumer.next().await {
+            interruptions += 1;
+        }
+        interruptions
+    });
+    let (publish, properties) = (to("tasks")?, persistent());
+    while channel
+        .publish(&publish, &properties, "1")
+        .await?
+        .await
+        .is_err()
+    {}
+    assert_eq!(timeout(PATIENCE, consuming).await??, 1);
     connection.close().await?;
     Ok(())
 }

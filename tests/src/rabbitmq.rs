@@ -12,6 +12,7 @@
 //! [virtual host each](Node::fresh_vhost); only a test that pauses, kills or configures its broker
 //! starts one of its own.
 
+mod cluster;
 mod process;
 
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::cluster::Kin;
 use self::process::Process;
 use crate::certificates::{Certificates, Clients};
 
@@ -184,7 +186,7 @@ impl Node {
     /// # Errors
     /// [`Error::NotInstalled`], or the fault, with the end of the node's log.
     pub fn start_with(config: &[&str]) -> Result<Self, Error> {
-        Self::set_up(config, None)
+        Self::set_up(config, None, &Kin::new()?)
     }
 
     /// Starts a node that speaks TLS beside plain AMQP, to such clients. Those with a certificate
@@ -193,10 +195,10 @@ impl Node {
     /// # Errors
     /// [`Error::NotInstalled`], or the fault, with the end of the node's log.
     pub fn start_with_tls(clients: Clients) -> Result<Self, Error> {
-        Self::set_up(&[], Some(clients))
+        Self::set_up(&[], Some(clients), &Kin::new()?)
     }
 
-    fn set_up(config: &[&str], tls: Option<Clients>) -> Result<Self, Error> {
+    fn set_up(config: &[&str], tls: Option<Clients>, kin: &Kin) -> Result<Self, Error> {
         let scripts = scripts().ok_or(Error::NotInstalled)?;
         let port = free_port()?;
         let directory = tempfile::Builder::new()
@@ -216,7 +218,7 @@ impl Node {
                 Some(tls)
             }
         };
-        let environment = prepare(directory.path(), port, &config, plugins)?;
+        let environment = prepare(directory.path(), port, &config, plugins, kin)?;
         let process = Process::supervised(
             directory.path(),
             &scripts.join("rabbitmq-server"),
@@ -508,6 +510,7 @@ fn prepare(
     port: u16,
     config: &[String],
     plugins: &str,
+    kin: &Kin,
 ) -> io::Result<Vec<(String, String)>> {
     for name in ["home", "mnesia", "generated", "schema"] {
         fs::create_dir(directory.join(name))?;
@@ -516,7 +519,7 @@ fn prepare(
     cookie.write(true).create_new(true).mode(0o400); // Erlang refuses one that others may read
     cookie
         .open(directory.join("home/.erlang.cookie"))?
-        .write_all(format!("{:016X}", random()).as_bytes())?;
+        .write_all(kin.cookie.as_bytes())?;
     let mut lines = vec![
         format!("listeners.tcp.1 = 127.0.0.1:{port}"),
         "loopback_users = none".into(),
@@ -546,7 +549,7 @@ fn prepare(
         // Nothing of a broker that the machine has for other uses.
         ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
         ("RABBITMQ_DIST_PORT", free_port()?.to_string()),
-        ("ERL_EPMD_PORT", free_port()?.to_string()),
+        ("ERL_EPMD_PORT", kin.port_mapper.to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
         (
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",

@@ -1,14 +1,18 @@
 //! A TCP connection that can be watched, held up and cut, between a client and a broker.
 
 use std::{
+    collections::VecDeque,
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     thread,
+    time::Duration,
 };
+
+use socket2::SockRef;
 
 /// The length of the protocol header that a client begins with, in bytes.
 const PROTOCOL_HEADER: usize = 8;
@@ -17,7 +21,8 @@ const PROTOCOL_HEADER: usize = 8;
 const HEARTBEAT: u8 = 8;
 
 /// Relays the bytes of clients and a broker, with a thread for each direction, so that it takes
-/// part in no runtime. Dropping it cuts all connections.
+/// part in no runtime. A client that comes while the broker does not listen is hung up on. Dropping
+/// it cuts all connections.
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,
@@ -37,10 +42,30 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     paused: bool,
-    /// Both sockets of each connection.
-    sockets: Vec<TcpStream>,
+    lines: Vec<Weak<Line>>,
+    /// The numbers of bytes after which the next connections are cut.
+    cut_next: VecDeque<u64>,
     /// No more connections.
     closed: bool,
+}
+
+/// A connection of a client, and that to the broker.
+#[derive(Debug)]
+struct Line {
+    client: TcpStream,
+    broker: TcpStream,
+    is_cut: AtomicBool,
+    is_reset: AtomicBool,
+    /// The number of bytes to the client after which it is cut.
+    cut_after: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// In an orderly way, with FIN.
+    Ended,
+    /// As after a crash, with RST.
+    Reset,
 }
 
 #[derive(Debug, Default)]
@@ -79,9 +104,12 @@ impl Relay {
         let accepting = Arc::clone(&inner);
         thread::spawn(move || {
             for client in listener.incoming() {
-                let accepted = client.and_then(|client| accepting.accept(&client, broker));
-                if !accepted.unwrap_or_default() {
+                if accepting.lock().closed {
                     break;
+                }
+                if client.and_then(|it| accepting.accept(it, broker)).is_err() {
+                    // The broker does not listen, or the system has no socket left.
+                    thread::sleep(Duration::from_millis(1));
                 }
             }
         });
@@ -125,13 +153,32 @@ impl Relay {
 
     /// Cuts all connections. Bytes that were held up are lost.
     pub fn cut(&self) {
-        self.inner.cut(false);
+        self.inner.cut(Cut::Ended, false);
+    }
+
+    /// Resets all connections, in both directions. Bytes that were held up are lost.
+    pub fn reset(&self) {
+        self.inner.cut(Cut::Reset, false);
+    }
+
+    /// Cuts the next connections, one for each number, when that many bytes have gone to the client.
+    pub fn cut_next(&self, after: impl IntoIterator<Item = u64>) {
+        self.inner.lock().cut_next.extend(after);
+    }
+
+    /// How many connections are still to be cut by [`cut_next`](Self::cut_next).
+    #[must_use]
+    pub fn cuts_due(&self) -> usize {
+        let state = self.inner.lock();
+        let is_due = |line: &Arc<Line>| line.cut_after.is_some() && !line.is_cut.load(SeqCst);
+        let lines = state.lines.iter().filter_map(Weak::upgrade);
+        state.cut_next.len() + lines.filter(is_due).count()
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.inner.cut(true);
+        self.inner.cut(Cut::Ended, true);
         // The accepting thread gets a connection, and learns that it is over.
         let _ = TcpStream::connect(self.address);
     }
@@ -142,72 +189,107 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cut(&self, close: bool) {
+    fn cut(&self, how: Cut, close: bool) {
         let mut state = self.lock();
         state.closed |= close;
-        for socket in state.sockets.drain(..) {
-            // It may have been cut by a peer.
-            let _ = socket.shutdown(Shutdown::Both);
+        for line in state.lines.drain(..) {
+            if let Some(line) = line.upgrade() {
+                line.cut(how);
+            }
         }
         drop(state);
         self.changed.notify_all();
     }
 
-    /// Takes up a connection; false if there shall be no more.
-    fn accept(self: &Arc<Self>, client: &TcpStream, broker: SocketAddr) -> io::Result<bool> {
-        if self.lock().closed {
-            return Ok(false);
-        }
-        let server = TcpStream::connect(broker)?;
+    /// Takes up a connection.
+    fn accept(self: &Arc<Self>, client: TcpStream, broker: SocketAddr) -> io::Result<()> {
+        let broker = TcpStream::connect(broker)?;
         client.set_nodelay(true)?;
-        server.set_nodelay(true)?;
-        self.lock()
-            .sockets
-            .extend([client.try_clone()?, server.try_clone()?]);
-        for (from, to, is_client) in [(client, &server, true), (&server, client, false)] {
-            let (from, to) = (from.try_clone()?, to.try_clone()?);
-            let inner = Arc::clone(self);
+        broker.set_nodelay(true)?;
+        let mut state = self.lock();
+        let line = Arc::new(Line {
+            client,
+            broker,
+            is_cut: AtomicBool::default(),
+            is_reset: AtomicBool::default(),
+            cut_after: state.cut_next.pop_front(),
+        });
+        state.lines.retain(|line| line.strong_count() > 0);
+        state.lines.push(Arc::downgrade(&line));
+        drop(state);
+        for is_client in [true, false] {
+            let (inner, line) = (Arc::clone(self), Arc::clone(&line));
             thread::spawn(move || {
                 // A connection ends in many ways, which are all the same here.
-                let _ = inner.pass(&from, &to, is_client);
-                if is_client {
+                let _ = inner.pass(&line, is_client);
+                let to = if is_client {
                     inner.hung_up.fetch_add(1, SeqCst);
+                    &line.broker
+                } else {
+                    &line.client
+                };
+                if !line.is_reset.load(SeqCst) {
+                    let _ = to.shutdown(Shutdown::Write);
                 }
-                let _ = to.shutdown(Shutdown::Write);
             });
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn pass(&self, mut from: &TcpStream, mut to: &TcpStream, is_client: bool) -> io::Result<()> {
-        let (tally, skip) = if is_client {
-            (&self.to_broker, PROTOCOL_HEADER)
+    fn pass(&self, line: &Line, is_client: bool) -> io::Result<()> {
+        let (mut from, mut to, tally, skip) = if is_client {
+            (&line.client, &line.broker, &self.to_broker, PROTOCOL_HEADER)
         } else {
-            (&self.to_client, 0)
+            (&line.broker, &line.client, &self.to_client, 0)
         };
+        let mut left = if is_client { None } else { line.cut_after };
         let mut frames = Frames::new(skip);
         let mut buffer = [0; 16 << 10];
         loop {
-            self.wait_until_resumed();
-            let count = from.read(&mut buffer)?;
+            self.wait_until_resumed(line);
+            let mut count = from.read(&mut buffer)?;
             if count == 0 {
                 return Ok(());
             }
-            self.wait_until_resumed();
+            self.wait_until_resumed(line);
+            if let Some(left) = &mut left {
+                count = count.min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= count as u64;
+            }
             let piece = &buffer[..count];
             tally.bytes.fetch_add(count as u64, SeqCst);
             tally.heartbeats.fetch_add(frames.heartbeats(piece), SeqCst);
             to.write_all(piece)?;
+            if left == Some(0) {
+                line.cut(Cut::Ended);
+            }
         }
     }
 
-    fn wait_until_resumed(&self) {
+    fn wait_until_resumed(&self, line: &Line) {
         let mut state = self.lock();
-        while state.paused && !state.sockets.is_empty() {
+        while state.paused && !line.is_cut.load(SeqCst) {
             state = self
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Line {
+    fn cut(&self, how: Cut) {
+        self.is_cut.store(true, SeqCst);
+        self.is_reset.store(how == Cut::Reset, SeqCst);
+        for socket in [&self.client, &self.broker] {
+            // It may have been cut by a peer.
+            let _ = match how {
+                Cut::Ended => socket.shutdown(Shutdown::Both),
+                // Its threads end, and closing it sends the reset.
+                Cut::Reset => SockRef::from(socket)
+                    .set_linger(Some(Duration::ZERO))
+                    .and_then(|()| socket.shutdown(Shutdown::Read)),
+            };
         }
     }
 }
@@ -254,6 +336,61 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A client of a relay, and its connection at the broker.
+    fn connected(relay: &Relay, broker: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
+        let mut client = TcpStream::connect(relay.address())?;
+        let (mut broker, _) = broker.accept()?;
+        client.write_all(b"1")?;
+        broker.read_exact(&mut [0])?;
+        Ok((client, broker))
+    }
+
+    #[test]
+    fn a_cut_ends_connections_and_a_reset_fails_them() -> io::Result<()> {
+        let broker = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let relay = Relay::start(broker.local_addr()?)?;
+        let read = |mut side: &TcpStream| side.read(&mut [0]).map_err(|error| error.kind());
+        let (client, server) = connected(&relay, &broker)?;
+        relay.cut();
+        assert_eq!((read(&client), read(&server)), (Ok(0), Ok(0)));
+        let (client, server) = connected(&relay, &broker)?;
+        relay.reset();
+        let reset = Err(io::ErrorKind::ConnectionReset);
+        assert_eq!((read(&client), read(&server)), (reset, reset));
+        Ok(())
+    }
+
+    #[test]
+    fn a_connection_is_cut_after_a_number_of_bytes_and_the_next_one_is_not() -> io::Result<()> {
+        let broker = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let relay = Relay::start(broker.local_addr()?)?;
+        relay.cut_next([3]);
+        assert_eq!(relay.cuts_due(), 1);
+        for expected in ["123", "12345"] {
+            let (mut client, mut server) = connected(&relay, &broker)?;
+            server.write_all(b"12345")?;
+            server.shutdown(Shutdown::Write)?;
+            let mut received = String::new();
+            client.read_to_string(&mut received)?;
+            assert_eq!(received, expected);
+            assert_eq!(relay.cuts_due(), 0);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn clients_are_hung_up_on_while_the_broker_does_not_listen() -> io::Result<()> {
+        let broker = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = broker.local_addr()?;
+        let relay = Relay::start(address)?;
+        drop(broker);
+        for _ in 0..3 {
+            assert_eq!(TcpStream::connect(relay.address())?.read(&mut [0])?, 0);
+        }
+        let broker = TcpListener::bind(address)?;
+        connected(&relay, &broker).map(drop)
+    }
 
     #[test]
     fn heartbeats_are_counted_however_the_stream_is_cut() {

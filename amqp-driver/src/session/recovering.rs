@@ -260,8 +260,9 @@ impl State {
         if recovering.closing || (recovering.lost.is_none() && !self.opened_once) {
             return false;
         }
+        let was_open = self.opened;
         // The host reports a connection that was not opened, with the failures of all addresses.
-        if self.opened {
+        if was_open {
             let closed = Event::Closed(reason.clone());
             let recovery = &mut recovering.recovery;
             recovery.handle_event(self.now, &mut self.machine, &closed);
@@ -276,8 +277,11 @@ impl State {
         (self.reading_paused, self.overfull, self.untaken) = (false, false, false);
         (self.in_transit, self.round_due) = (false, false);
         (self.stalled_at, self.recalled_at) = (None, None);
-        for id in self.channels.ids() {
-            self.interrupt_channel(id, reason, later);
+        // An attempt that failed interrupts nothing.
+        if was_open {
+            for id in self.channels.ids() {
+                self.interrupt_channel(id, reason, later);
+            }
         }
         self.flushers.wake_all(later);
         self.state_changed.wake_all(later);
