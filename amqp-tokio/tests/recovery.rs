@@ -2,10 +2,18 @@
 
 #![cfg(feature = "broker")]
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use amqp_tokio::{
-    Connection, ConsumeOptions, LocalBroker, Options, Unconfirmed,
+    Config, Connection, ConsumeOptions, CredentialsProvider, LocalBroker, Login, LoginFuture,
+    Options, Unconfirmed,
     broker::{ByteFaults, Impairment},
     protocol::{basic, exchange, queue},
     recovery::{Policy, RecoveryEvent},
@@ -265,5 +273,123 @@ async fn the_first_connect_awaits_the_broker_if_asked() -> Outcome {
     let few = Options::default().recovery(policy);
     let refused = timeout(PATIENCE, broker.connect_with(&few)).await?;
     assert!(refused.is_err());
+    Ok(())
+}
+
+/// A provider of the default user that counts its calls.
+#[derive(Default)]
+struct Counting(AtomicUsize);
+
+impl CredentialsProvider for Counting {
+    fn login(&self) -> LoginFuture<'_> {
+        self.0.fetch_add(1, Relaxed);
+        Box::pin(async { Ok(Login::new("guest", "guest")) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_are_asked_for_anew() -> Outcome {
+    let broker = LocalBroker::default();
+    let provider = Arc::new(Counting::default());
+    let options = options().credentials(provider.clone());
+    let connection = broker.connect_with(&options).await?;
+    let mut events = connection.recovery_events();
+    for number in 2..5 {
+        broker.restart();
+        loop {
+            let event = timeout(PATIENCE, events.next()).await?.ok_or("ended")?;
+            if let RecoveryEvent::Recovered(_) = event.event {
+                break;
+            }
+        }
+        assert_eq!(provider.0.load(Relaxed), number);
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_whose_exchange_is_gone_is_reported_and_the_rest_comes_back() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect_with(&options()).await?;
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    let other = broker.connect(Config::default()).await?;
+    let operator = other.open_channel().await?;
+    let declare = exchange::Declare::default()
+        .exchange("theirs")?
+        .kind("topic")?;
+    operator.call(declare.durable(true)).await?;
+    let queue = queue::Declare::default().queue("mine")?.exclusive(true);
+    channel.call(queue).await?;
+    let bind = queue::Bind::default().queue("mine")?.exchange("theirs")?;
+    channel.call(bind).await?;
+    let mut consumer = channel
+        .consume(basic::Consume::default().queue("mine")?)
+        .await?;
+    let delete = exchange::Delete::default().exchange("theirs")?;
+    operator.call(delete).await?;
+    broker.restart();
+    let mut report = None;
+    let mut events = connection.recovery_events();
+    while report.is_none() {
+        let event = timeout(PATIENCE, events.next()).await?.ok_or("ended")?;
+        if let RecoveryEvent::Recovered(it) = event.event {
+            report = Some(it);
+        }
+    }
+    let failures = report.map(|it| it.failures).unwrap_or_default();
+    assert_eq!(failures.len(), 1);
+    assert!(
+        failures[0].to_string().contains("theirs"),
+        "{}",
+        failures[0]
+    );
+    channel
+        .publish(&to("mine")?, &persistent(), "1")
+        .await?
+        .await?;
+    consumer.next().await.ok_or("ended")??.ack()?;
+    connection.close().await?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_queues_are_declared_side_by_side_with_progress() -> Outcome {
+    const QUEUES: usize = 5000;
+    let broker = LocalBroker::default();
+    let connection = broker.connect_with(&options()).await?;
+    let channel = connection.open_channel().await?;
+    for number in 0..QUEUES {
+        let name = format!("queue {number}");
+        channel.send(&queue::Declare::default().queue(name)?.exclusive(true))?;
+        if number % 1000 == 0 {
+            channel.call(basic::Qos::default()).await?;
+        }
+    }
+    channel.call(basic::Qos::default()).await?;
+    broker.restart();
+    let mut events = connection.recovery_events();
+    let mut progress = Vec::new();
+    let report = loop {
+        match timeout(PATIENCE, events.next())
+            .await?
+            .ok_or("ended")?
+            .event
+        {
+            RecoveryEvent::Recovering { done, of } => progress.push((done, of)),
+            RecoveryEvent::Recovered(report) => break report,
+            _ => {}
+        }
+    };
+    assert_eq!(report.failures, []);
+    assert!(report.steps > QUEUES && report.round_trips < 50, "{report}");
+    assert!((2..50).contains(&progress.len()), "{progress:?}");
+    assert!(progress.is_sorted());
+    let vhosts = broker.inspect().vhosts;
+    assert_eq!(
+        vhosts.iter().map(|it| it.queues.len()).sum::<usize>(),
+        QUEUES
+    );
+    connection.close().await?;
     Ok(())
 }
