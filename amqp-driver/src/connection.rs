@@ -132,7 +132,7 @@ impl Connection {
     pub async fn open_channel(&self) -> Result<Channel, Error> {
         let shared = &self.0.shared;
         let opening = shared.command_when_ready(None, |state, _| {
-            let (id, request) = state.opening(client::Connection::open_channel)?;
+            let (id, request) = state.open_channel()?;
             let channel = ChannelState::default();
             let stale = Arc::clone(&channel.stale);
             state.channels.insert(id, channel);

@@ -221,7 +221,7 @@ impl<A: Acks> Consumer<A> {
             later.commanded = true;
             state.record_cancel(self.channel.id, &self.tag);
             if state.is_held(Some(self.channel.id)) {
-                state.release_later(self.channel.id, self.id, &self.tag);
+                state.end_held_consumer(self.channel.id, self.id, &self.tag);
                 state.end_consumer(self.channel.id, self.id, ConsumerEnd::Cancelled, later);
                 return Ok(None);
             }

@@ -127,6 +127,8 @@ impl ChannelStates {
 fn connection_state(state: &State) -> ConnectionState {
     if let Some(reason) = &state.closed {
         ConnectionState::Closed(reason.clone())
+    } else if state.is_closing() {
+        ConnectionState::Closing
     } else if state.is_held(None) {
         ConnectionState::Recovering
     } else if state.machine.close_reason().is_some() {

@@ -141,6 +141,16 @@ impl Connection {
         self.begin_channel(Some(number))
     }
 
+    /// As [`open_channel`](Self::open_channel), under a number that is not `taken`.
+    pub(crate) fn open_channel_except(
+        &mut self,
+        taken: impl Fn(u16) -> bool,
+    ) -> Result<(ChannelId, RequestId), ApiMisuse> {
+        self.0.check_open()?;
+        let number = self.0.free_channel(taken)?;
+        self.begin_channel(Some(number))
+    }
+
     fn begin_channel(&mut self, number: Option<u16>) -> Result<(ChannelId, RequestId), ApiMisuse> {
         self.0.check_open()?;
         self.0.check_requests(None)?;

@@ -136,15 +136,16 @@ impl<C: Default> Channels<C> {
         self.live
     }
 
-    /// The next free channel number. `None` if all numbers up to `max` are in use.
-    pub(crate) fn next_free(&self, max: u16) -> Option<u16> {
+    /// The next free channel number that is not `taken`. `None` if all numbers up to `max` are in
+    /// use or taken.
+    pub(crate) fn next_free(&self, max: u16, taken: impl Fn(u16) -> bool) -> Option<u16> {
         if self.live >= usize::from(max) {
             return None;
         }
         (self.last..max)
             .map(|before| before + 1)
             .chain(1..=self.last.min(max))
-            .find(|&number| self.is_free(number))
+            .find(|&number| self.is_free(number) && !taken(number))
     }
 
     #[inline]

@@ -417,6 +417,13 @@ impl<R: Role> Machine<R> {
         }
     }
 
+    /// The next free channel number that is not `taken`.
+    pub(crate) fn free_channel(&self, taken: impl Fn(u16) -> bool) -> Result<u16, ApiMisuse> {
+        let channel_max = self.tuning.channel_max;
+        let free = self.channels.next_free(channel_max, taken);
+        free.ok_or(ApiMisuse::NoFreeChannel { channel_max })
+    }
+
     /// Reserves a free channel number: the requested one, or else the next free one.
     pub(crate) fn add_channel(
         &mut self,
@@ -432,10 +439,7 @@ impl<R: Role> Machine<R> {
                     channel_max,
                 });
             }
-            None => self
-                .channels
-                .next_free(channel_max)
-                .ok_or(ApiMisuse::NoFreeChannel { channel_max })?,
+            None => self.free_channel(|_| false)?,
         };
         self.channels
             .insert(number, life)

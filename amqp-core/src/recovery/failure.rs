@@ -25,7 +25,9 @@ impl Replay {
         let Some(track) = self.tracks.get_mut(&key) else {
             return;
         };
-        let Some(entry) = track.entries.get_mut(index) else {
+        let entry = track.entries.get_mut(index);
+        // The host has forgotten a consumer that has failed before.
+        let Some(entry) = entry.filter(|it| it.state != EntryState::Failed) else {
             return;
         };
         match response(work.policy, &entry.step).response(kind) {

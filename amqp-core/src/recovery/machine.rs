@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     client::{Connection, Event},
+    error::ApiMisuse,
     ids::{ChannelId, ConsumerId, RequestId},
     protocol::{Method, basic},
     time::Instant,
@@ -269,13 +270,27 @@ impl Recovery {
         }
     }
 
-    /// Forgets a consumer that the host has
-    /// [abandoned](crate::client::ChannelMut::abandon_consumer): it is not started again.
-    pub fn forget_consumer(&mut self, channel: ChannelId, consumer: ConsumerId) {
-        if self.knows(channel) {
-            self.topology.cancel(channel.number(), consumer);
-            self.replay.forget_consumer(channel.number(), consumer);
+    /// Forgets a consumer that the host needs no more: it is not started again. Returns whether the
+    /// recovery is just starting it, and then cancels it by itself; otherwise the host
+    /// [abandons](crate::client::ChannelMut::abandon_consumer) it.
+    pub fn forget_consumer(&mut self, channel: ChannelId, consumer: ConsumerId) -> bool {
+        if !self.knows(channel) {
+            return false;
         }
+        self.topology.cancel(channel.number(), consumer);
+        self.replay.forget_consumer(channel.number(), consumer)
+    }
+
+    /// Opens a channel on the connection, under a number that no other channel of the host has:
+    /// also none that is being reopened.
+    ///
+    /// # Errors
+    /// As [`Connection::open_channel`].
+    pub fn open_channel(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<(ChannelId, RequestId), ApiMisuse> {
+        connection.open_channel_except(|number| self.channels.contains_key(&number))
     }
 
     /// Ends the recovery: the connection stays as it is, and its end is final.

@@ -88,24 +88,11 @@ impl Recovery {
         if mode >= Mode::ConsumersOnly {
             return;
         }
-        for (&number, &channel) in &self.channels {
-            let consumers = self.topology.channel(number).into_iter();
-            let consumers = consumers.flat_map(|it| it.consumers());
-            let consumers: Vec<_> = consumers.map(|(consumer, _)| consumer).collect();
-            for consumer in consumers {
-                self.topology.cancel(number, consumer);
-                let reason = FailureReason::NotIncluded;
-                self.events.push(
-                    now,
-                    RecoveryEvent::ConsumerEnded {
-                        channel,
-                        consumer,
-                        reason,
-                    },
-                );
-            }
+        let channels: Vec<_> = self.channels.values().copied().collect();
+        for channel in channels {
+            self.drop_consumers(now, channel);
             if mode == Mode::Nothing {
-                self.topology.close_channel(number);
+                self.topology.close_channel(channel.number());
                 let reason = FailureReason::NotIncluded;
                 self.events
                     .push(now, RecoveryEvent::ChannelEnded { channel, reason });
@@ -113,6 +100,26 @@ impl Recovery {
         }
         if mode == Mode::Nothing {
             self.channels.clear();
+        }
+    }
+
+    /// Ends the consumers of a channel, which the mode does not include.
+    fn drop_consumers(&mut self, now: Instant, channel: ChannelId) {
+        let number = channel.number();
+        let consumers = self.topology.channel(number).into_iter();
+        let consumers = consumers.flat_map(|it| it.consumers());
+        let consumers: Vec<_> = consumers.map(|(consumer, _)| consumer).collect();
+        for consumer in consumers {
+            self.topology.cancel(number, consumer);
+            let reason = FailureReason::NotIncluded;
+            self.events.push(
+                now,
+                RecoveryEvent::ConsumerEnded {
+                    channel,
+                    consumer,
+                    reason,
+                },
+            );
         }
     }
 
@@ -238,6 +245,9 @@ impl Recovery {
             reason: reason.clone(),
         };
         self.events.push(now, lost);
+        if self.policy.mode < Mode::ConsumersOnly {
+            self.drop_consumers(now, channel);
+        }
         let at = now + self.reopen_delay(now, number);
         let plan = Plan::for_channel(&self.topology, self.policy.mode, number);
         let (replay, mut work) = self.work(now, connection);

@@ -195,8 +195,8 @@ impl Replay {
             }
         } else if track.state == TrackState::Closing(request) {
             self.tracks.remove(&key);
-            self.done += 1;
             if key == ENTITIES {
+                self.done += 1;
                 self.list_channels();
             }
         } else if let Some(index) = take(&mut track.in_flight, request) {
@@ -211,10 +211,23 @@ impl Replay {
         let Some(track) = self.tracks.get_mut(&key) else {
             return;
         };
-        track.set(index, EntryState::Done);
+        let (channel, forgotten) = (track.channel, !track.carried_out(index));
         let Some(entry) = track.entries.get_mut(index) else {
             return;
         };
+        if forgotten {
+            if let (
+                PlanStep::Consume {
+                    consumer, consume, ..
+                },
+                Some(id),
+            ) = (&entry.step, channel)
+                && let Some(mut channel) = work.connection.channel(id)
+            {
+                channel.abandon_consumer(&consume.consumer_tag, *consumer);
+            }
+            return;
+        }
         if !mem::replace(&mut entry.counted, true) {
             self.done += 1;
         }
@@ -332,6 +345,7 @@ impl Replay {
     pub(super) fn forget_channel(&mut self, number: u16) {
         if let Some(track) = self.tracks.get_mut(&number) {
             track.forgotten = true;
+            self.done += track.uncounted();
             track.entries.clear();
             track.in_flight.clear();
             if track.state == TrackState::Closed {
@@ -340,14 +354,21 @@ impl Replay {
         }
     }
 
-    /// Skips a consumer that was not started yet.
-    pub(super) fn forget_consumer(&mut self, number: u16, id: ConsumerId) {
+    /// Skips a consumer that was not started yet. Returns whether its start is in flight: it is
+    /// cancelled with the reply.
+    pub(super) fn forget_consumer(&mut self, number: u16, id: ConsumerId) -> bool {
+        let mut starting = false;
         let entries = self.tracks.get_mut(&number).map(|it| &mut it.entries);
         for entry in entries.into_iter().flatten() {
             if matches!(entry.step, PlanStep::Consume { consumer, .. } if consumer == id) {
+                starting |= entry.state == EntryState::Sent;
                 entry.state = EntryState::Failed;
+                if !mem::replace(&mut entry.counted, true) {
+                    self.done += 1;
+                }
             }
         }
+        starting
     }
 
     pub(super) fn are_entities_done(&self) -> bool {

@@ -123,6 +123,17 @@ impl Track {
         }
     }
 
+    /// Marks an entry in flight as carried out. Returns `false` if it has failed meanwhile: the host
+    /// has forgotten it.
+    pub(super) fn carried_out(&mut self, index: usize) -> bool {
+        let entry = self.entries.get_mut(index);
+        let entry = entry.filter(|it| it.state == EntryState::Sent);
+        entry.is_some_and(|entry| {
+            entry.state = EntryState::Done;
+            true
+        })
+    }
+
     /// Makes the deferred entries due.
     pub(super) fn undefer(&mut self) {
         self.retry_at = None;
@@ -134,10 +145,20 @@ impl Track {
         }
     }
 
-    /// Marks an entry in flight as not carried out.
+    /// Marks an entry in flight as not carried out, unless it has failed meanwhile.
     pub(super) fn unsend(&mut self, index: usize) {
-        self.set(index, EntryState::Todo);
-        self.next = self.next.min(index);
+        if let Some(entry) = self.entries.get_mut(index)
+            && entry.state == EntryState::Sent
+        {
+            entry.state = EntryState::Todo;
+            self.next = self.next.min(index);
+        }
+    }
+
+    /// The number of steps, the opening included, that are not part of the progress yet.
+    pub(super) fn uncounted(&mut self) -> usize {
+        let opening = usize::from(!core::mem::replace(&mut self.opened, true));
+        opening + self.entries.iter().filter(|it| !it.counted).count()
     }
 
     /// Marks all entries as not carried out, except those that have failed: they went with the

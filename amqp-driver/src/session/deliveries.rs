@@ -71,13 +71,15 @@ impl State {
         };
         if consumer.end.is_none() {
             self.record_cancel(channel, &consumer.tag);
-            self.release_later(channel, id, &consumer.tag);
         }
         later.drop_waker(consumer.waker.take());
         self.buffer.release(consumer.kept, consumer.unreturnable);
         self.buffer.consumers -= usize::from(consumer.counted);
         later.commanded = true;
         let held = self.is_held(Some(channel));
+        if held && consumer.end.is_none() {
+            self.end_held_consumer(channel, id, &consumer.tag);
+        }
         let Some(mut commands) = self.machine.channel(channel) else {
             return;
         };

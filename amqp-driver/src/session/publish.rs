@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     task::{Poll, Waker, ready},
+    time::Duration,
 };
 
 use amqp_core::{
@@ -92,9 +93,8 @@ impl Publisher<'_> {
                 Attempt::Waits => {
                     self.budget.renew();
                     ready!(limit.poll(cx));
-                    if shared.lock().is_held(Some(self.channel)) {
-                        // A recovery ends by its own policy.
-                        limit = Alarm::new(shared, shared.timeouts().publish);
+                    if let Some(rest) = self.left_after_recovery()? {
+                        limit = Alarm::new(shared, Some(rest));
                         ready!(limit.poll(cx));
                     }
                     Poll::Ready(Err(Error::TimedOut(TimeoutReason::Publish)))
@@ -102,6 +102,27 @@ impl Publisher<'_> {
             }
         })
         .await
+    }
+
+    /// The rest of the timeout of a publish that has passed. `Some` if a recovery of the channel is
+    /// in progress, which ends by its own policy, or has ended within the timeout: its time does not
+    /// count.
+    fn left_after_recovery(self) -> Result<Option<Duration>, Error> {
+        let Some(limit) = self.shared.timeouts().publish else {
+            return Ok(None);
+        };
+        let now = self.shared.now();
+        let state = self.shared.lock();
+        if let Some(error) = state.channel_error(self.channel) {
+            return Err(error);
+        }
+        if state.is_held(Some(self.channel)) {
+            return Ok(Some(limit));
+        }
+        let channel = state.channels.get(self.channel);
+        let resumed_at = channel.and_then(|channel| channel.resumed_at);
+        let end = resumed_at.map(|at| at + limit).filter(|&end| end > now);
+        Ok(end.map(|end| end.saturating_duration_since(now)))
     }
 
     /// Publishes if there is room now, and no other publisher waits for it.
@@ -197,8 +218,10 @@ impl State {
         later: &mut Later,
     ) -> Result<Option<PublishSeq>, Refused> {
         if self.recovery.is_some() && self.is_held(Some(id)) && self.channel_error(id).is_none() {
+            // In the line of the channel none overtakes those that wait for its window.
+            let line = ticket.as_ref().map(|ticket| ticket.line);
             return Err(Refused::Held {
-                line: self.line_of_recovery(id),
+                line: line.unwrap_or(LineId::Channel(id)),
                 hold: Hold::Recovering,
             });
         }
@@ -246,15 +269,6 @@ impl State {
             Err(_) => Err(Refused::Failed(Box::new(Error::Internal(
                 "an unknown refusal",
             )))),
-        }
-    }
-
-    /// The line in which publishes wait for the recovery of their channel, or of the connection.
-    fn line_of_recovery(&self, id: ChannelId) -> LineId {
-        if self.is_held(None) {
-            LineId::Output
-        } else {
-            LineId::Channel(id)
         }
     }
 

@@ -51,8 +51,6 @@ pub(crate) struct Recovering {
     lost: Option<CloseReason>,
     /// The connection is being closed on request: its end is final.
     closing: bool,
-    /// The consumers released by dropped handles during a pause.
-    released: Vec<(ChannelId, ConsumerId, ShortStr)>,
     /// Futures that wait for the end of a pause.
     pub(super) resumed: Waiters,
     /// The events, the oldest first, with the number of the first one.
@@ -73,7 +71,6 @@ impl Recovering {
             reopening: BTreeSet::new(),
             lost: None,
             closing: false,
-            released: Vec::new(),
             resumed: Waiters::default(),
             events: VecDeque::new(),
             first_event: 0,
@@ -116,6 +113,11 @@ impl State {
             Some(recovering) => recovering.holds(channel),
             None => false,
         }
+    }
+
+    /// Whether the connection that is being recovered is closing on request.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.recovery.as_ref().is_some_and(|it| it.closing)
     }
 
     /// Whether replies to requests of the recovery are outstanding, which may be queued behind
@@ -199,14 +201,26 @@ impl State {
         });
     }
 
-    /// Records the release of a consumer during a pause: it ends when the recovery does.
-    pub(crate) fn release_later(&mut self, channel: ChannelId, id: ConsumerId, tag: &ShortStr) {
-        if let Some(recovering) = &mut self.recovery
-            && recovering.holds(Some(channel))
-        {
-            recovering.recovery.forget_consumer(channel, id);
-            recovering.released.push((channel, id, tag.clone()));
+    /// Ends a consumer whose channel is held: it is not started again, or cancelled if it was.
+    pub(crate) fn end_held_consumer(&mut self, channel: ChannelId, id: ConsumerId, tag: &ShortStr) {
+        let Some(recovering) = &mut self.recovery else {
+            return;
+        };
+        let starting = recovering.recovery.forget_consumer(channel, id);
+        if !starting && let Some(mut commands) = self.machine.channel(channel) {
+            commands.abandon_consumer(tag, id);
         }
+    }
+
+    /// Opens a channel, under a number that no channel has which is being reopened.
+    pub(crate) fn open_channel(&mut self) -> Result<(ChannelId, RequestId), Error> {
+        if let Some(reason) = self.machine.close_reason() {
+            return Err(Error::ConnectionClosed(reason.clone()));
+        }
+        Ok(match &self.recovery {
+            Some(it) => it.recovery.open_channel(&mut self.machine),
+            None => self.machine.open_channel(),
+        }?)
     }
 
     /// Records the end of a channel by its handle. Returns whether the channel is not open at the
@@ -240,6 +254,7 @@ impl State {
         {
             recovering.recovery.stop(self.now);
             self.on_closed(&reason, later);
+            self.process_recovery(later);
             later.commanded = true;
         }
     }
@@ -260,28 +275,26 @@ impl State {
         if recovering.closing || (recovering.lost.is_none() && !self.opened_once) {
             return false;
         }
-        let was_open = self.opened;
-        // The host reports a connection that was not opened, with the failures of all addresses.
-        if was_open {
-            let closed = Event::Closed(reason.clone());
-            let recovery = &mut recovering.recovery;
-            recovery.handle_event(self.now, &mut self.machine, &closed);
-            if recovery.is_stopped() {
-                return false;
-            }
+        if !self.opened {
+            // The supervisor reports it, with the failures of all addresses.
+            return true;
         }
+        let closed = Event::Closed(reason.clone());
+        let recovery = &mut recovering.recovery;
+        recovery.handle_event(self.now, &mut self.machine, &closed);
         recovering.lost = Some(reason.clone());
+        if recovering.recovery.is_stopped() {
+            self.process_recovery(later);
+            return false;
+        }
         recovering.paused = true;
         recovering.reopening.clear();
         (self.opened, self.blocked, self.secret_due) = (false, None, false);
         (self.reading_paused, self.overfull, self.untaken) = (false, false, false);
         (self.in_transit, self.round_due) = (false, false);
         (self.stalled_at, self.recalled_at) = (None, None);
-        // An attempt that failed interrupts nothing.
-        if was_open {
-            for id in self.channels.ids() {
-                self.interrupt_channel(id, reason, later);
-            }
+        for id in self.channels.ids() {
+            self.interrupt_channel(id, reason, later);
         }
         self.flushers.wake_all(later);
         self.state_changed.wake_all(later);
@@ -295,6 +308,9 @@ impl State {
         config: Config,
         now: Instant,
     ) -> Result<client::Connection, Error> {
+        if let Some(reason) = &self.closed {
+            return Err(Error::ConnectionClosed(reason.clone()));
+        }
         let ended = self.machine.resume(config, now)?;
         self.life = self.life.wrapping_add(1);
         Ok(ended)
@@ -417,30 +433,19 @@ impl State {
                     Some(lost) => format!("{why}; the connection was lost: {lost}"),
                     None => why.to_string(),
                 };
-                if self.machine.close_reason().is_some() {
-                    let reason = CloseReason::from(CloseCause::NotRecovered { why });
-                    self.on_closed(&reason, later);
-                } else {
-                    self.machine.close(ReplyCode::SUCCESS, &why);
-                }
+                self.machine.close(ReplyCode::SUCCESS, &why);
+                let reason = CloseReason::from(CloseCause::NotRecovered { why });
+                self.on_closed(&reason, later);
             }
             _ => {}
         }
     }
 
-    /// Lets the handles go on: those that were dropped meanwhile take effect.
+    /// Lets the handles go on.
     fn resume(&mut self, later: &mut Later) {
         let Some(recovering) = &mut self.recovery else {
             return;
         };
-        let released = mem::take(&mut recovering.released);
-        for (id, consumer, tag) in released {
-            if recovering.holds(Some(id)) {
-                recovering.released.push((id, consumer, tag));
-            } else if let Some(mut commands) = self.machine.channel(id) {
-                commands.abandon_consumer(&tag, consumer);
-            }
-        }
         recovering.resumed.wake_all(later);
         self.state_changed.wake_all(later);
         self.numbers.wake_all(later);
@@ -448,7 +453,11 @@ impl State {
             self.begin_round(line, later);
         }
         for id in self.channels.ids() {
+            let held = self.is_held(Some(id));
             if let Some(channel) = self.channels.get_mut(id) {
+                if !held && mem::take(&mut channel.interrupted) {
+                    channel.resumed_at = Some(self.now);
+                }
                 channel.watchers.wake_all(later);
             }
             self.begin_round(LineId::Channel(id), later);
@@ -460,10 +469,17 @@ impl State {
     /// (<https://www.rabbitmq.com/docs/confirms>).
     fn interrupt_channel(&mut self, id: ChannelId, reason: &CloseReason, later: &mut Later) {
         self.drop_stale(id);
+        let topology = self.recovery.as_ref().map(|it| it.recovery.topology());
+        let recorded = topology.and_then(|it| it.channel(id.number()));
         let Some(channel) = self.channels.get_mut(id) else {
             return;
         };
         channel.interrupt(reason, later);
+        // A prefetch that was in flight is not restored.
+        let qos = recorded.and_then(|it| it.qos.as_ref());
+        channel.prefetch = qos.map_or(0, |it| it.prefetch_count);
+        channel.qos_by_user &=
+            recorded.is_some_and(|it| it.qos.is_some() || it.global_qos.is_some());
         for consumer in channel.consumers.values_mut() {
             if consumer.end.is_none() && consumer.cancelling() {
                 // Its cancel was sent, and it is not restored.
@@ -510,6 +526,7 @@ fn close_reason_of(reason: &FailureReason) -> CloseReason {
 impl ChannelState {
     fn interrupt(&mut self, reason: &CloseReason, later: &mut Later) {
         self.paused = false;
+        self.interrupted = true;
         self.transaction_lost |= self.transactional;
         for consumer in self.consumers.values_mut() {
             consumer.withheld = Withheld::default();

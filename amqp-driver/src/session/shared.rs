@@ -356,11 +356,12 @@ impl ClientEndpoint {
 
     /// Ends the life of the connection at once, if it is still the present one.
     pub(crate) fn end(&self, why: &str) {
+        let now = self.shared.now();
         self.shared.with(|state, later| {
             if state.life != self.life {
                 return;
             }
-            let now = Instant::ORIGIN; // The machine's clock does not go back.
+            state.note_time(now);
             state.machine.handle_transport_error(now, why);
             state.process_events(later);
         });
@@ -369,6 +370,7 @@ impl ClientEndpoint {
     /// Runs `act`, processes the resulting events and advances the clock.
     fn tell<T>(&self, now: Instant, act: impl FnOnce(&mut State) -> T) -> T {
         self.shared.with(|state, later| {
+            state.note_time(now);
             let result = act(state);
             state.process_events(later);
             state.advance(now, later);
@@ -408,6 +410,7 @@ impl Endpoint for ClientEndpoint {
         self.shared.with(|state, later| {
             // A due deadline of the session that precedes the machine's is handled alone: the
             // machine's timeouts judge the server.
+            state.note_time(now);
             let machine = state.machine.poll_timeout().map(|(at, _)| at);
             let own = state.next_deadline().filter(|&own| own <= now);
             if own.is_none_or(|own| machine.is_some_and(|at| at < own)) {
@@ -424,6 +427,7 @@ impl Endpoint for ClientEndpoint {
 
     fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
         self.shared.with(|state, later| {
+            state.note_time(now);
             later.drop_bodies(state.machine.take_discarded());
             state.begin_due_rounds(later);
             let more = state.machine.poll_transmit(now, out);

@@ -118,6 +118,10 @@ pub(crate) struct ChannelState {
     /// Counts the times at which the deliveries of before became stale. Shared with the handles.
     pub(crate) stale: Arc<AtomicU32>,
     pub(crate) transactional: bool,
+    /// A recovery is interrupting the channel.
+    pub(super) interrupted: bool,
+    /// The time at which the last recovery of the channel ended.
+    pub(super) resumed_at: Option<Instant>,
     /// A recovery has interrupted the channel since its transaction began.
     pub(crate) transaction_lost: bool,
     /// The application has set its own prefetch with `basic.qos`.
@@ -288,9 +292,14 @@ impl State {
         self.machine.buffered().saturating_sub(published)
     }
 
+    /// Sets the time for the events that are processed next.
+    pub(crate) fn note_time(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
     /// Advances the clock of the session's own deadlines.
     pub(crate) fn advance(&mut self, now: Instant, later: &mut Later) {
-        self.now = self.now.max(now);
+        self.note_time(now);
         self.alarms.advance(now);
         self.alarms.expire(now, later);
         self.advance_recovery(now, later);
@@ -443,7 +452,11 @@ impl State {
         self.numbers.wake_all(later);
     }
 
+    /// Processes the end of the connection. The first one counts.
     pub(super) fn on_closed(&mut self, reason: &CloseReason, later: &mut Later) {
+        if self.closed.is_some() {
+            return;
+        }
         self.closed = Some(reason.clone());
         let error = Error::ConnectionClosed(reason.clone());
         for id in self.channels.ids() {
