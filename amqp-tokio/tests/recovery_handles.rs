@@ -7,10 +7,10 @@ use std::{error::Error, future::pending, sync::Arc, time::Duration};
 
 use amqp_tokio::{
     BaseChannel, Config, Connection, ConnectionState, ConsumeOptions, CredentialsProvider,
-    LocalBroker, LoginFuture, Options,
+    LocalBroker, LoginFuture, Options, Tags,
     broker::{ByteFaults, Impairment},
     core::{CloseCause, Limits, Timeouts},
-    protocol::{basic, queue},
+    protocol::{ReplyCode, basic, queue},
     recovery::{Backoff, GiveUp, Mode, OnFailure, Policy, RecoveryEvent},
 };
 use tokio::{
@@ -582,5 +582,216 @@ async fn the_time_of_a_loss_is_its_own_after_an_idle_hour() -> Outcome {
         1,
         "the delay of the first attempt"
     );
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_lost_with_its_connection_goes_on() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect_with(&options()).await?;
+    let channel = connection.open_channel().await?;
+    let connections = broker.inspect().connections;
+    let key = connections.first().ok_or("none")?.key;
+    broker.with(|broker| {
+        let (code, text) = (ReplyCode::NOT_FOUND, "NOT_FOUND - test");
+        let number = channel.number();
+        broker.faults().close_channel(key, number, code, text);
+    });
+    broker.close_connections("test");
+    until(&connection, is_recovered).await?;
+    timeout(PATIENCE, channel.call(durable("tasks")?)).await??;
+    assert!(channel.is_open());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_lost_while_others_are_restored_goes_on() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect_with(&options()).await?;
+    let channel = connection.open_channel().await?;
+    let connections = broker.inspect().connections;
+    let before = connections.first().ok_or("none")?.key;
+    let other = keep_busy(&broker, &connection).await?;
+    sleep(SECOND).await;
+    let connections = broker.inspect().connections;
+    for connection in connections.iter().filter(|it| it.key != before) {
+        for open in connection.channels.iter().filter(|it| it.consumers == 0) {
+            broker.with(|broker| {
+                let (code, text) = (ReplyCode::NOT_FOUND, "NOT_FOUND - test");
+                broker
+                    .faults()
+                    .close_channel(connection.key, open.number, code, text);
+            });
+        }
+    }
+    until(&connection, |event| {
+        matches!(event, RecoveryEvent::ChannelLost { .. })
+    })
+    .await?;
+    until(&connection, is_recovered).await?;
+    timeout(PATIENCE, channel.call(durable("tasks")?)).await??;
+    other.close().await?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_right_behind_the_last_reply_of_a_recovery_is_waited_for() -> Outcome {
+    let broker = LocalBroker::default();
+    let config = Config::default().heartbeat(0);
+    let connection = broker.connect_with(&options().config(config)).await?;
+    let channel = connection.open_channel().await?;
+    let other = broker.connect_with(&options()).await?;
+    other.open_channel().await?.call(durable("tasks")?).await?;
+    other.close().await?;
+    // It is not part of the topology: the only step is to reopen the channel.
+    let tasks = durable("tasks")?.passive(true);
+    let mut events = connection.recovery_events();
+    let mut lost = async || {
+        while let Some(change) = timeout(PATIENCE, events.next()).await? {
+            if is_lost(&change.event) {
+                return Ok(());
+            }
+        }
+        Err::<(), Box<dyn Error>>("the connection has ended".into())
+    };
+    for bytes in (0..800).step_by(5) {
+        let stall = ByteFaults::new().to_client(Impairment::new().stall_after(bytes));
+        broker.with(|broker| broker.faults().bytes_of_next(1, stall));
+        broker.close_connections("test");
+        lost().await?;
+        sleep(2 * SECOND).await;
+        // Both arrive together.
+        broker.close_connections("test");
+        let connections = broker.inspect().connections;
+        for it in connections {
+            broker.with(|broker| broker.faults().bytes(it.key, ByteFaults::default()));
+        }
+        sleep(SECOND / 2).await;
+        timeout(PATIENCE, channel.call(tasks.clone())).await??;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_of_a_restoration_that_goes_on_can_be_acknowledged() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect_with(&options()).await?;
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    channel.call(durable("tasks")?).await?;
+    for _ in 0..5 {
+        let (publish, properties) = (to("tasks")?, persistent());
+        channel.publish(&publish, &properties, "x").await?.await?;
+    }
+    let prefetch = ConsumeOptions::default().prefetch(amqp_tokio::Prefetch::Count(3));
+    let mut consumer = channel.consume_with(from("tasks")?, prefetch).await?;
+    let mut before = Vec::new();
+    for _ in 0..3 {
+        before.push(timeout(SECOND, consumer.next()).await?.ok_or("ended")??);
+    }
+    let _other = keep_busy(&broker, &connection).await?;
+    let first = before.remove(0);
+    assert_eq!(
+        channel.ack(Tags::UpTo(first.acker.tag())),
+        Err(amqp_tokio::Error::Stale)
+    );
+    assert_eq!(
+        before.remove(0).acker.ack_up_to(),
+        Err(amqp_tokio::Error::Stale)
+    );
+    for _ in 0..2 {
+        let again = timeout(SECOND, consumer.next()).await?.ok_or("ended")??;
+        assert!(again.method.redelivered);
+        again.ack()?;
+    }
+    assert_eq!(before.remove(0).ack(), Err(amqp_tokio::Error::Stale));
+    for _ in 0..3 {
+        let last = timeout(SECOND, consumer.next()).await?.ok_or("ended")??;
+        drop(last);
+    }
+    assert!(
+        timeout(SECOND, consumer.next()).await.is_err(),
+        "the prefetch is 3"
+    );
+    channel.ack(Tags::All)?;
+    sleep(SECOND).await;
+    let left = broker.with(|broker| broker.queue("/", "tasks").map(|it| (it.ready, it.unacked)));
+    assert_eq!(left, Some((0, 0)));
+    assert!(connection.stats().untaken == 0);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_is_free_for_another_consumer_after_a_cancel_while_lost() -> Outcome {
+    for busy in [false, true] {
+        let broker = LocalBroker::default();
+        let connection = broker.connect_with(&options()).await?;
+        let channel = connection.open_channel().await?.confirm_select().await?;
+        channel.call(durable("tasks")?).await?;
+        let tagged = from("tasks")?.consumer_tag("mine")?;
+        let mut one = channel.consume(tagged.clone()).await?;
+        let mut other = None;
+        if busy {
+            other = Some(keep_busy(&broker, &connection).await?);
+        } else {
+            broker.close_connections("test");
+            until(&connection, is_lost).await?;
+        }
+        timeout(SECOND, one.cancel()).await??;
+        assert!(timeout(SECOND, one.next()).await?.is_none());
+        let mut two = timeout(PATIENCE, channel.consume(tagged)).await??;
+        let (publish, properties) = (to("tasks")?, persistent());
+        channel.publish(&publish, &properties, "x").await?.await?;
+        timeout(SECOND, two.next()).await?.ok_or("ended")??.ack()?;
+        let consumers =
+            broker.with(|broker| broker.queue("/", "tasks").map(|it| it.consumers.len()));
+        assert_eq!(consumers, Some(1));
+        drop((one, two, other));
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn handles_dropped_in_any_order_while_lost_end_the_connection() -> Outcome {
+    for order in 0..24 {
+        for restoring in [false, true] {
+            let broker = LocalBroker::default();
+            let connection = broker.connect_with(&options()).await?;
+            let channel = connection.open_channel().await?;
+            channel.call(durable("tasks")?).await?;
+            let consumer = channel.consume(from("tasks")?).await?;
+            let events = connection.recovery_events();
+            let mut states = connection.states();
+            let mut other = None;
+            if restoring {
+                other = Some(keep_busy(&broker, &connection).await?);
+            } else {
+                broker.stop();
+                until(&connection, is_lost).await?;
+            }
+            let mut handles: Vec<Box<dyn std::any::Any>> = vec![
+                Box::new(connection),
+                Box::new(channel),
+                Box::new(consumer),
+                Box::new(events),
+            ];
+            let mut left = order;
+            while !handles.is_empty() {
+                let at = left % handles.len();
+                left /= handles.len() + 1;
+                drop(handles.swap_remove(at));
+                tokio::task::yield_now().await;
+            }
+            let ended = async {
+                while let Some(state) = states.next().await {
+                    if matches!(state, ConnectionState::Closed(_)) {
+                        break;
+                    }
+                }
+            };
+            // The consumer of the busy queue has a handle until its restoration ends.
+            timeout(if restoring { 30 * SECOND } else { SECOND }, ended).await?;
+            drop(other);
+        }
+    }
     Ok(())
 }

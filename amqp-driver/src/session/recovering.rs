@@ -279,6 +279,11 @@ impl State {
             // The supervisor reports it, with the failures of all addresses.
             return true;
         }
+        // Events before the loss do not end the pause that it begins.
+        self.process_recovery(later);
+        let Some(recovering) = &mut self.recovery else {
+            return false;
+        };
         let closed = Event::Closed(reason.clone());
         let recovery = &mut recovering.recovery;
         recovery.handle_event(self.now, &mut self.machine, &closed);
@@ -288,7 +293,6 @@ impl State {
             return false;
         }
         recovering.paused = true;
-        recovering.reopening.clear();
         (self.opened, self.blocked, self.secret_due) = (false, None, false);
         (self.reading_paused, self.overfull, self.untaken) = (false, false, false);
         (self.in_transit, self.round_due) = (false, false);
@@ -425,6 +429,8 @@ impl State {
             }
             RecoveryEvent::Recovered(_) => {
                 recovering.paused = false;
+                // Those that were lost before or during the recovery are part of it.
+                recovering.reopening.clear();
                 self.resume(later);
             }
             RecoveryEvent::GaveUp(why) => {
