@@ -178,6 +178,15 @@ impl BaseChannel {
         commands.is_ok_and(|channel| channel.is_open())
     }
 
+    /// Whether the channel is open, or is being recovered.
+    pub(crate) fn is_usable(&self) -> bool {
+        let held = {
+            let state = self.shared().lock();
+            state.is_held(Some(self.id())) && state.channel_error(self.id()).is_none()
+        };
+        held || self.is_open()
+    }
+
     /// The reason for which the channel or its connection ended. `Some` once either has.
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {

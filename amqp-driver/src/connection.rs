@@ -371,7 +371,7 @@ impl Connection {
             |state| &mut state.numbers,
             |state| {
                 let channel_max = usize::from(state.machine.tuning().channel_max);
-                let is_free = state.machine.channel_count() < channel_max;
+                let is_free = state.used_numbers() < channel_max;
                 if is_free || state.closed.is_some() {
                     Some(true)
                 } else {

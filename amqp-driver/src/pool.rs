@@ -92,7 +92,7 @@ impl ChannelPool {
     /// that has ended counts: it is reopened at checkout. 0 once the connection has ended.
     #[must_use]
     pub fn idle(&self) -> usize {
-        if self.0.connection.is_open() {
+        if self.0.connection.check_open().is_ok() {
             self.0.lock().free
         } else {
             0
@@ -134,7 +134,7 @@ impl ChannelPool {
         let channel = loop {
             let idle = pool.lock().idle.pop_front();
             match idle {
-                Some(channel) if channel.is_open() => break channel,
+                Some(channel) if channel.is_usable() => break channel,
                 Some(_ended) => {}
                 None => break open_one(&pool.connection).await?,
             }

@@ -151,6 +151,10 @@ impl Connection {
         self.begin_channel(Some(number))
     }
 
+    pub(crate) fn has_channel(&self, id: ChannelId) -> bool {
+        self.0.channel(id).is_some()
+    }
+
     fn begin_channel(&mut self, number: Option<u16>) -> Result<(ChannelId, RequestId), ApiMisuse> {
         self.0.check_open()?;
         self.0.check_requests(None)?;

@@ -355,6 +355,14 @@ impl Recovery {
         self.is_recovered() && !self.replay.restores(channel.number())
     }
 
+    /// The number of channel numbers that [`open_channel`](Self::open_channel) does not assign: those
+    /// of the channels of the connection, and of the channels that are being reopened.
+    #[must_use]
+    pub fn channel_count(&self, connection: &Connection) -> usize {
+        let waiting = |id: &&ChannelId| !connection.has_channel(**id);
+        connection.channel_count() + self.channels.values().filter(waiting).count()
+    }
+
     /// Whether the recovery has ended.
     #[must_use]
     pub fn is_stopped(&self) -> bool {

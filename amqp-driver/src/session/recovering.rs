@@ -223,6 +223,14 @@ impl State {
         }?)
     }
 
+    /// The number of channel numbers in use, those of channels included that are being reopened.
+    pub(crate) fn used_numbers(&self) -> usize {
+        match &self.recovery {
+            Some(it) => it.recovery.channel_count(&self.machine),
+            None => self.machine.channel_count(),
+        }
+    }
+
     /// Records the end of a channel by its handle. Returns whether the channel is not open at the
     /// server, because of the recovery.
     pub(crate) fn forget_recorded(&mut self, channel: ChannelId) -> bool {
