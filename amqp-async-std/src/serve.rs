@@ -3,9 +3,9 @@
 use std::{io, net::SocketAddr};
 
 use amqp_driver::io::FuturesStream;
-use amqp_embedded::Listener;
 #[cfg(feature = "tls")]
 use amqp_embedded::{FuturesTlsListener, ServerTls};
+use amqp_embedded::{Listener, set_accepted_options};
 use async_std::net::TcpListener;
 
 use crate::runtime::{AsyncStd, AsyncStdStream};
@@ -103,8 +103,7 @@ impl Listener for AsyncStdListener {
 
     async fn accept(&mut self) -> io::Result<AsyncStdStream> {
         let (stream, _) = self.0.accept().await?;
-        // The error is ignored: without `TCP_NODELAY`, replies are only delayed.
-        let _unsupported = stream.set_nodelay(true);
+        set_accepted_options(&stream);
         Ok(FuturesStream::boxed(stream))
     }
 }

@@ -7,9 +7,9 @@ use std::{
 };
 
 use amqp_driver::io::FuturesStream;
-use amqp_embedded::Listener;
 #[cfg(feature = "tls")]
 use amqp_embedded::{FuturesTlsListener, ServerTls};
+use amqp_embedded::{Listener, set_accepted_options};
 
 use crate::{
     local::{LocalBroker, Server},
@@ -71,8 +71,7 @@ impl Listener for Evented<mio::net::TcpListener> {
     async fn accept(&mut self) -> io::Result<BlockingStream> {
         let accepted = poll_fn(|cx| self.poll_io(cx, |socket| socket.accept()));
         let (stream, _) = accepted.await?;
-        // An optimisation only: without it replies are delayed.
-        let _unsupported = stream.set_nodelay(true);
+        set_accepted_options(&stream);
         Ok(FuturesStream::boxed(Evented::new(stream)))
     }
 }

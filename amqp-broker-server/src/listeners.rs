@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use amqp_tokio::set_accepted_options;
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
@@ -145,8 +146,7 @@ impl Listener {
                 socket, security, ..
             } => {
                 let (stream, peer) = socket.accept().await?;
-                // The error is ignored: without `TCP_NODELAY`, replies are only delayed.
-                let _unsupported = stream.set_nodelay(true);
+                set_accepted_options(&stream);
                 Ok(Accepted::Tcp(stream, peer, *security))
             }
             #[cfg(unix)]

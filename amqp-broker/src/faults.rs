@@ -68,7 +68,7 @@ impl Faults<'_> {
     /// lifts the stall, even if the broker has closed the connection before.
     ///
     /// The transport has to [apply](Broker::poll_byte_plan) the faults; that of `amqp-embedded`
-    /// does.
+    /// does. There, dropping the last clone of the broker ends them.
     pub fn bytes(&mut self, key: ConnectionKey, faults: ByteFaults) {
         self.broker.faults.bytes.set(key, faults);
         if faults.cut_at_once() {

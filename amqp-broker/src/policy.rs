@@ -116,12 +116,12 @@ impl Policy {
 
     /// Returns whether it applies to a queue.
     fn applies_to_queue(&self, name: &str, kind: QueueKind) -> bool {
-        let excluded = unsupported_by(kind);
         self.apply_to.includes_queue(kind)
             && self.pattern.matches(name)
-            && !excluded
+            && self
+                .definition
                 .iter()
-                .any(|setting| self.definition.contains_key(setting))
+                .all(|(setting, _)| supports(kind, setting))
     }
 
     /// Returns whether it applies to an exchange.
@@ -222,61 +222,33 @@ impl PolicyKind {
     }
 }
 
-/// The settings that classic queues do not support; a policy with one of them does not apply to a
-/// classic queue.
-const NOT_CLASSIC: [&str; 6] = [
-    "max-age",
-    "stream-max-segment-size-bytes",
-    "queue-leader-locator",
-    "initial-cluster-size",
-    "delivery-limit",
-    "dead-letter-strategy",
-];
-
-/// The settings that quorum queues do not support.
-const NOT_QUORUM: [&str; 12] = [
-    "max-priority",
-    "queue-mode",
-    "single-active-consumer",
-    "ha-mode",
-    "ha-params",
-    "ha-sync-mode",
-    "ha-promote-on-shutdown",
-    "ha-promote-on-failure",
-    "queue-master-locator",
-    "max-age",
-    "stream-max-segment-size-bytes",
-    "initial-cluster-size",
-];
-
-/// The settings that streams do not support.
-const NOT_STREAM: [&str; 19] = [
-    "expires",
-    "message-ttl",
-    "dead-letter-exchange",
-    "dead-letter-routing-key",
-    "max-length",
-    "max-in-memory-length",
-    "max-in-memory-bytes",
-    "max-priority",
-    "overflow",
-    "queue-mode",
-    "single-active-consumer",
-    "delivery-limit",
-    "ha-mode",
-    "ha-params",
-    "ha-sync-mode",
-    "ha-promote-on-shutdown",
-    "ha-promote-on-failure",
-    "queue-master-locator",
-    "dead-letter-strategy",
-];
-
-const fn unsupported_by(kind: QueueKind) -> &'static [&'static str] {
-    match kind {
-        QueueKind::Classic => &NOT_CLASSIC,
-        QueueKind::Quorum => &NOT_QUORUM,
-        QueueKind::Stream => &NOT_STREAM,
+/// Returns whether queues of a kind support a setting. A policy with another setting does not apply
+/// to them.
+fn supports(kind: QueueKind, setting: &str) -> bool {
+    match setting {
+        "delivery-limit" | "dead-letter-strategy" => kind == QueueKind::Quorum,
+        "max-age" | "stream-max-segment-size-bytes" | "initial-cluster-size" => {
+            kind == QueueKind::Stream
+        }
+        "queue-leader-locator" => kind != QueueKind::Classic,
+        "expires"
+        | "message-ttl"
+        | "dead-letter-exchange"
+        | "dead-letter-routing-key"
+        | "max-length"
+        | "max-in-memory-length"
+        | "max-in-memory-bytes"
+        | "overflow" => kind != QueueKind::Stream,
+        "max-priority"
+        | "queue-mode"
+        | "single-active-consumer"
+        | "ha-mode"
+        | "ha-params"
+        | "ha-sync-mode"
+        | "ha-promote-on-shutdown"
+        | "ha-promote-on-failure"
+        | "queue-master-locator" => kind == QueueKind::Classic,
+        _ => true,
     }
 }
 

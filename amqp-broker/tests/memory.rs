@@ -3,11 +3,14 @@
 use amqp_broker::{Broker, Config, ConnectionKey, Limits};
 use amqp_core::{
     Instant, Transmit,
-    frame::{Frame, FrameKind, PROTOCOL_HEADER},
+    frame::{FrameKind, PROTOCOL_HEADER},
     protocol::{Method, basic, channel, confirm, connection, queue},
-    wire::{Encode as _, Secret, ShortStr},
+    wire::ShortStr,
 };
-use amqp_test_support::meter::{Counting, held};
+use amqp_test_support::{
+    frames::{announce, body, frame, login, method},
+    meter::{Counting, held},
+};
 use bytes::BytesMut;
 
 #[global_allocator]
@@ -22,36 +25,9 @@ fn name(name: &str) -> ShortStr {
     name.try_into().unwrap()
 }
 
-fn frame(kind: FrameKind, channel: u16, payload: &[u8], out: &mut BytesMut) {
-    Frame {
-        kind,
-        channel,
-        payload,
-    }
-    .encode(out);
-}
-
-fn method(channel: u16, method: impl Into<Method>, out: &mut BytesMut) {
-    let method = method.into();
-    let id = method.id();
-    let mut payload = BytesMut::new();
-    payload.extend_from_slice(&id.class.to_be_bytes());
-    payload.extend_from_slice(&id.method.to_be_bytes());
-    method.encode(&mut payload);
-    frame(FrameKind::Method, channel, &payload, out);
-}
-
-fn publish(queue: &str, body: &[u8], out: &mut BytesMut) {
-    let publish = basic::Publish {
-        routing_key: name(queue),
-        ..basic::Publish::default()
-    };
-    method(1, publish, out);
-    let mut header = vec![0, 60, 0, 0];
-    header.extend((body.len() as u64).to_be_bytes());
-    header.extend([0, 0]);
-    frame(FrameKind::Header, 1, &header, out);
-    frame(FrameKind::Body, 1, body, out);
+fn publish(queue: &str, piece: &[u8], out: &mut BytesMut) {
+    announce(queue, piece.len() as u64, out);
+    body(piece, out);
 }
 
 /// A broker with clients that drop their input.
@@ -90,13 +66,7 @@ impl Host {
     fn connect(&mut self) -> ConnectionKey {
         let key = self.broker.accept(NOW).unwrap();
         self.feed(key, BytesMut::from(&PROTOCOL_HEADER[..]));
-        let login = connection::StartOk {
-            mechanism: name("PLAIN"),
-            response: Secret::from("\0guest\0guest"),
-            locale: name("en_US"),
-            ..connection::StartOk::default()
-        };
-        self.call(key, 0, login);
+        self.call(key, 0, login("guest"));
         let tune = connection::TuneOk {
             channel_max: 2047,
             frame_max: 131_072,

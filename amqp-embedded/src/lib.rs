@@ -16,6 +16,7 @@ mod local;
 mod pending_transport;
 mod serve;
 mod shared;
+mod socket;
 #[cfg(feature = "store")]
 mod store;
 #[cfg(feature = "tls")]
@@ -36,6 +37,7 @@ pub use self::{
     pending_transport::PendingTransport,
     serve::{Listener, Server, serve},
     shared::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper},
+    socket::set_accepted_options,
 };
 
 #[cfg(doctest)]

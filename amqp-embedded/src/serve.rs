@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use amqp_driver::io::{Runtime, Timer, Transport, poll_locked, within};
+use amqp_driver::io::{Runtime, Timer, Transport, poll_locked, wake_all, within};
 
 use crate::{identity::Peer, local::LocalBroker};
 
@@ -201,7 +201,7 @@ impl Connections {
             .flatten()
             .collect();
         drop(state);
-        wakes.into_iter().for_each(Waker::wake);
+        wake_all(wakes);
     }
 
     /// The output of `future`. `None` if the server is closed first.
@@ -292,8 +292,6 @@ impl<D> Drop for ConnectionTask<D> {
         };
         drop(state);
         drop(own);
-        if let Some(waiter) = waiter {
-            waiter.wake();
-        }
+        wake_all(waiter);
     }
 }

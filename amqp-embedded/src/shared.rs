@@ -16,9 +16,9 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use amqp_broker::{AcceptError, Broker, ConnectionKey, Inspection};
+use amqp_broker::{AcceptError, Broker, ByteFaults, ConnectionKey, Inspection};
 use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
-use amqp_driver::io::{DrivenEndpoint, Driver, Timer, Transport};
+use amqp_driver::io::{DrivenEndpoint, Driver, Timer, Transport, wake_all};
 use bytes::BytesMut;
 
 use crate::{
@@ -38,8 +38,8 @@ const BYTES_PER_POLL: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct SharedBroker(pub(crate) Arc<Clones>);
 
-/// The clones of a broker, without its connections. Only a clone can end a pause, so that dropping
-/// the last one does: a driver that stands still would own the broker for ever.
+/// The clones of a broker, without its connections. Only a clone can end a pause or a stall, so that
+/// dropping the last one does: a driver that stands still would own the broker for ever.
 #[derive(Debug)]
 pub(crate) struct Clones {
     pub(crate) owner: Arc<Owner>,
@@ -62,6 +62,7 @@ impl Deref for Clones {
 
 impl Drop for Clones {
     fn drop(&mut self) {
+        self.end_byte_faults();
         self.set_paused(false);
     }
 }
@@ -181,7 +182,16 @@ impl Shared {
             wakes.extend(state.timekeeper_waker.take());
         }
         drop(state);
-        wakes.into_iter().for_each(Waker::wake);
+        wake_all(wakes);
+    }
+
+    /// Ends the faults of the bytes of all connections.
+    fn end_byte_faults(&self) {
+        self.with(|state| {
+            for &key in state.slots.keys() {
+                state.broker.faults().bytes(key, ByteFaults::new());
+            }
+        });
     }
 
     /// Registers the driver of a connection for the end of a pause. Returns `false` if the broker is
@@ -211,7 +221,7 @@ impl Shared {
         let result = act(&mut state);
         state.collect(&mut wakes);
         drop(state);
-        wakes.into_iter().for_each(Waker::wake);
+        wake_all(wakes);
         result
     }
 }
@@ -501,7 +511,8 @@ impl DrivenEndpoint for BrokerEndpoint {
 /// Moves the bytes of one connection between a broker and a transport, and keeps its time, as
 /// [`Driver`] does for a client. Applies the broker's [fault switch](amqp_broker::Faults::bytes)
 /// for bytes. Ends after the connection has ended and the transport is closed. Over a stalled
-/// transport the client cannot learn of the end, and the driver waits until the stall is lifted.
+/// transport the client cannot learn of the end, and the driver waits until the stall is lifted, by
+/// the switch or by the drop of the last clone of the broker.
 ///
 /// Must be spawned or polled. Dropping it ends the connection at once, without a close handshake.
 #[must_use = "it does nothing unless it is spawned"]
@@ -616,9 +627,7 @@ impl<C> Drop for Timekeeper<C> {
 impl Drop for Owner {
     fn drop(&mut self) {
         let waker = self.lock().timekeeper_waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake_all(waker);
         #[cfg(feature = "store")]
         if let Some(store) = self.store.take() {
             store.end(&self.shared);

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, atomic::Ordering::SeqCst},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -47,6 +47,12 @@ fn shared() -> SharedBroker {
     SharedBroker::new(Broker::new(broker::Config::default()).unwrap())
 }
 
+/// A waker that uses a broker.
+fn uses(broker: &SharedBroker, calls: &Arc<Calls>) -> Waker {
+    let broker = broker.clone();
+    foreign_waker(calls, move || drop(broker.inspect()))
+}
+
 fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
 }
@@ -58,10 +64,7 @@ fn wakers_of_drivers_use_the_broker() {
         let broker = shared();
         let mut driver = broker.accept(server, Stopped).unwrap();
         let calls = Arc::<Calls>::default();
-        let waker = || {
-            let broker = broker.clone();
-            foreign_waker(&calls, move || drop(broker.inspect()))
-        };
+        let waker = || uses(&broker, &calls);
         for _ in 0..2 {
             assert!(poll(&mut driver, &waker()).is_pending());
         }
@@ -74,15 +77,40 @@ fn wakers_of_drivers_use_the_broker() {
     });
 }
 
+/// A waker that panics when it is woken.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker of a test");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_keeps_no_other_from_being_woken() {
+    ends(|| {
+        let broker = shared();
+        let calls = Arc::<Calls>::default();
+        let wakers = [Arc::new(Panics).into(), uses(&broker, &calls)];
+        let mut waits = wakers.each_ref().map(|waker| {
+            let mut wait = Box::pin(broker.until(Broker::is_stopped));
+            assert!(poll(&mut wait, waker).is_pending());
+            wait
+        });
+        broker.with(|broker| broker.stop(Instant::ORIGIN));
+        assert_eq!(calls.wakes.load(SeqCst), 1);
+        for wait in &mut waits {
+            assert!(poll(wait, Waker::noop()).is_ready());
+        }
+    });
+}
+
 #[test]
 fn wakers_of_waits_and_of_paused_drivers_use_the_broker() {
     ends(|| {
         let broker = shared();
         let calls = Arc::<Calls>::default();
-        let waker = || {
-            let broker = broker.clone();
-            foreign_waker(&calls, move || drop(broker.inspect()))
-        };
+        let waker = || uses(&broker, &calls);
         let mut wait = Box::pin(broker.until(Broker::is_stopped));
         for _ in 0..2 {
             assert!(poll(&mut wait, &waker()).is_pending());
@@ -116,9 +144,8 @@ fn a_driver_that_is_dropped_drops_its_waker_without_the_lock() {
         let (_client, server) = pipe();
         let broker = shared();
         let mut driver = broker.accept(server, Stopped).unwrap();
-        let calls = Arc::default();
-        let used = broker.clone();
-        let waker = foreign_waker(&calls, move || drop(used.inspect()));
+        let calls = Arc::<Calls>::default();
+        let waker = uses(&broker, &calls);
         assert!(poll(&mut driver, &waker).is_pending());
         drop(waker);
         drop(driver);
@@ -135,10 +162,7 @@ fn wakers_of_the_timekeeper_use_the_broker() {
     ends(|| {
         let broker = shared();
         let calls = Arc::<Calls>::default();
-        let waker = || {
-            let broker = broker.clone();
-            foreign_waker(&calls, move || drop(broker.inspect()))
-        };
+        let waker = || uses(&broker, &calls);
         let mut timekeeper = broker.keep_time(Stopped).unwrap();
         for _ in 0..2 {
             assert!(poll(&mut timekeeper, &waker()).is_pending());

@@ -3,9 +3,9 @@
 use std::{io, net::SocketAddr};
 
 use amqp_driver::io::FuturesStream;
-use amqp_embedded::Listener;
 #[cfg(feature = "tls")]
 use amqp_embedded::{FuturesTlsListener, ServerTls};
+use amqp_embedded::{Listener, set_accepted_options};
 use smol::net::TcpListener;
 
 use crate::runtime::{Smol, SmolStream};
@@ -101,8 +101,7 @@ impl Listener for SmolListener {
 
     async fn accept(&mut self) -> io::Result<SmolStream> {
         let (stream, _) = self.0.accept().await?;
-        // The error is ignored: without `TCP_NODELAY`, replies are only delayed.
-        let _unsupported = stream.set_nodelay(true);
+        set_accepted_options(&stream);
         Ok(FuturesStream::boxed(stream))
     }
 }

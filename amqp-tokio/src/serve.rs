@@ -2,9 +2,9 @@
 
 use std::{io, net::SocketAddr};
 
-use amqp_embedded::Listener;
 #[cfg(feature = "tls")]
 use amqp_embedded::{Identified, Peer, PendingTransport, ServerTls};
+use amqp_embedded::{Listener, set_accepted_options};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(feature = "tls")]
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -163,7 +163,6 @@ impl Listener for TlsListener {
 
 async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     let (stream, _) = listener.accept().await?;
-    // The error is ignored: without `TCP_NODELAY`, replies are only delayed.
-    let _unsupported = stream.set_nodelay(true);
+    set_accepted_options(&stream);
     Ok(stream)
 }

@@ -177,6 +177,17 @@ fn frames_of_other_channels_are_unexpected_before_the_connection_is_open() {
     replies(At::Opening, &method(0, 10, 40, &[1, 0xFF, 0, 0]), text);
 }
 
+/// RabbitMQ 3.10.8 reads such a frame whole, and waits for the reply to its close.
+#[test]
+fn after_a_frame_of_an_unknown_type_the_reply_to_the_close_is_awaited() {
+    let mut side = At::Open.side();
+    side.feed(&frame(9, 1, b"x"));
+    assert_eq!(side.sent_frames().len(), 1);
+    assert!(!side.server.is_finished());
+    side.feed(&method(0, 10, 51, &[]));
+    assert!(side.server.is_finished());
+}
+
 #[test]
 fn frames_that_are_wrong() {
     for (bytes, expected) in [

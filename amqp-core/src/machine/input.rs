@@ -151,7 +151,7 @@ impl<R: Role> Machine<R> {
 
     /// Handles a frame of a type that the protocol does not have: reports the fault once the frame
     /// is complete, or an earlier fault in it.
-    fn step_unknown_type(&mut self, kind: u8, input: &BytesMut) -> bool {
+    fn step_unknown_type(&mut self, kind: u8, input: &mut BytesMut) -> bool {
         let Some(&[_, c1, c0, s3, s2, s1, s0]) = input.first_chunk::<FRAME_HEAD>() else {
             self.missing = FRAME_OVERHEAD.saturating_sub(input.len());
             return false;
@@ -169,7 +169,12 @@ impl<R: Role> Machine<R> {
             Fault::FrameTooLarge { size: whole, limit }
         } else {
             match head.payload(input) {
-                Ok(Some(_)) => Fault::FrameType(kind),
+                Ok(Some(_)) => {
+                    self.fail_framing(Fault::FrameType(kind), Some(head.channel), input);
+                    // The boundaries are intact: the reply to the close is read.
+                    input.advance(head.frame_len());
+                    return true;
+                }
                 Ok(None) => {
                     self.missing = head.frame_len().saturating_sub(input.len());
                     return false;

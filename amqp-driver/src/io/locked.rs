@@ -1,6 +1,7 @@
-//! Waiting for a condition behind a lock.
+//! Waiting for a condition behind a lock, and waking those that wait.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError},
     task::{Poll, Waker},
 };
@@ -43,4 +44,12 @@ pub fn poll_locked<S, T>(
     drop(state);
     drop(replaced);
     Poll::Pending
+}
+
+/// Wakes tasks, after the lock is released. A waker that panics does not keep the others from being
+/// woken: the panic hook has reported it, and the panic ends here.
+pub fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        let _reported = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
 }

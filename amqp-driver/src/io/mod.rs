@@ -23,7 +23,7 @@ pub use self::futures_stream::{FuturesStream, Socket};
 pub use self::{
     clock::SleepClock,
     driver::{DrivenEndpoint, Driver},
-    locked::poll_locked,
+    locked::{poll_locked, wake_all},
     pipe::{Pipe, pipe},
     runtime::{Runtime, within},
     transport::{Clock, Slices, Timer, Transport},

@@ -9,7 +9,10 @@ use std::{
 use amqp_core::Transmit;
 use bytes::{Buf as _, BytesMut};
 
-use super::{locked::poll_locked, transport::Transport};
+use super::{
+    locked::{poll_locked, wake_all},
+    transport::Transport,
+};
 
 /// The maximum number of bytes in flight, each way. As large as the kernel's buffers of a socket on
 /// loopback, which a writer fills before it waits.
@@ -78,7 +81,7 @@ impl Direction {
         change(&mut state);
         let wakes = [state.reader.take(), state.writer.take()];
         drop(state);
-        wakes.into_iter().flatten().for_each(Waker::wake);
+        wake_all(wakes.into_iter().flatten());
     }
 }
 
@@ -98,9 +101,7 @@ impl Transport for Pipe {
         };
         let read = poll_locked(&self.reads.0, cx.waker(), read, |state| &mut state.reader);
         let (count, writer) = ready!(read);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        wake_all(writer);
         Poll::Ready(Ok(count))
     }
 
@@ -125,9 +126,7 @@ impl Transport for Pipe {
         let (count, reader) = ready!(written)?;
         // Drops the bodies that are written.
         out.advance(count);
-        if let Some(reader) = reader {
-            reader.wake();
-        }
+        wake_all(reader);
         Poll::Ready(Ok(count))
     }
 

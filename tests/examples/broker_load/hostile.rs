@@ -9,14 +9,15 @@ use amqp_blocking::{
     core::{bytes::BytesMut, frame::PROTOCOL_HEADER},
     protocol::{Method, basic, channel, queue},
 };
+use amqp_test_support::frames::{announce, body, login, method};
 use amqp_tests::harness::Failure;
 
 use crate::{
     broker::Broker,
-    cases::{KEPT, close, declare, delete, fill, kept},
+    cases::{close, declare, delete, fill, given_back},
     probe::{Probe, Trip},
     report::{Report, Row, mib},
-    wire::{Client, LIMIT, Written, announce, body, login, method},
+    wire::{Client, LIMIT, Written},
 };
 
 const QUEUE: &str = "load-hostile";
@@ -107,7 +108,7 @@ pub(crate) fn slow_logins(
     let probe = Probe::start(broker.address, Trip::Message)?;
     let began = Instant::now();
     let mut bytes = BytesMut::new();
-    method(0, login("guest")?, &mut bytes);
+    method(0, login("guest"), &mut bytes);
     let mut clients = Vec::new();
     for _ in 0..count {
         let mut client = Client::socket(broker.address)?;
@@ -171,7 +172,11 @@ pub(crate) fn channel_hog(report: &mut Report, broker: &Broker) -> Result<(), Fa
     Ok(())
 }
 
-/// Messages of 128 MiB of which an eighth arrives.
+/// Messages of 128 MiB of which an eighth arrives, of clients that then leave.
+///
+/// A broker does not read from the clients that it blocks, and so does not see their end: it learns
+/// of it when it sends a heartbeat to a socket that is gone. Without heartbeats neither broker does:
+/// of 100 such clients, RabbitMQ 3.10.8 kept all connections and 277 of 290 MiB for eight minutes.
 pub(crate) fn halves(
     report: &mut Report,
     broker: &Broker,
@@ -180,14 +185,16 @@ pub(crate) fn halves(
 ) -> Result<(), Failure> {
     const SIZE: u64 = 128 << 20;
     const PIECE: usize = 64 << 10;
+    const HEARTBEAT: u16 = 4;
     report.progress(format_args!("{count} large messages sent by half"));
     let before = broker.memory()?;
     let probe = Probe::start(broker.address, Trip::Empty)?;
     let mut clients = Vec::new();
     for _ in 0..count {
-        let mut client = Client::with_channel(broker.address)?;
+        let mut client = Client::with_heartbeat(broker.address, HEARTBEAT)?;
+        client.call(1, channel::Open)?;
         let mut output = BytesMut::new();
-        announce("nowhere", SIZE, &mut output)?;
+        announce("nowhere", SIZE, &mut output);
         client.send(&output)?;
         clients.push((client, true));
     }
@@ -213,9 +220,7 @@ pub(crate) fn halves(
             .probe(probe.end()?),
     );
     drop(clients);
-    let after = broker.settled(before + KEPT)?;
-    report.row(kept("they have gone", before, after));
-    Ok(())
+    given_back(report, broker, before, "they have gone")
 }
 
 /// A client that sends requests and reads no replies.
@@ -265,7 +270,7 @@ pub(crate) fn failed_logins(
     let before = broker.memory()?;
     let probe = Probe::start(broker.address, Trip::Message)?;
     let mut wrong = BytesMut::new();
-    method(0, login("wrong")?, &mut wrong);
+    method(0, login("wrong"), &mut wrong);
     let began = Instant::now();
     let mut clients = Vec::new();
     let mut slowest = Duration::ZERO;
@@ -295,7 +300,5 @@ pub(crate) fn failed_logins(
             )
             .probe(probe.end()?),
     );
-    let after = broker.settled(before + KEPT)?;
-    report.row(kept("they have gone", before, after));
-    Ok(())
+    given_back(report, broker, before, "they have gone")
 }

@@ -15,9 +15,10 @@ use amqp_blocking::{
     core::bytes::BytesMut,
     protocol::{Method, basic, queue},
 };
+use amqp_test_support::frames::{announce, body, method};
 use amqp_tests::harness::Failure;
 
-use crate::wire::{Client, announce, body, method};
+use crate::wire::Client;
 
 /// The pause between two round trips.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -69,7 +70,7 @@ impl Probe {
 fn round_trip(client: &mut Client, trip: Trip) -> Result<Duration, Failure> {
     let mut output = BytesMut::new();
     if trip == Trip::Message {
-        announce("load-probe", 1, &mut output)?;
+        announce("load-probe", 1, &mut output);
         body(b"x", &mut output);
     }
     let get = basic::Get::default().queue("load-probe")?.no_ack(true);

@@ -10,10 +10,10 @@ use amqp_blocking::{
     core::{
         bytes::{Buf, BytesMut},
         frame::{Frame, FrameKind, PROTOCOL_HEADER, split_method},
-        wire::{Encode, Secret},
     },
-    protocol::{Method, basic, channel, connection},
+    protocol::{Method, channel, connection},
 };
+use amqp_test_support::frames::{login, method};
 use amqp_tests::harness::Failure;
 
 /// The time that any reply may take.
@@ -21,55 +21,6 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The size of a read, in bytes.
 const READ: usize = 64 << 10;
-
-/// The size of a header frame for class `basic` without properties, in bytes.
-const HEADER: usize = 14;
-
-/// Appends a frame.
-fn frame(kind: FrameKind, channel: u16, payload: &[u8], out: &mut BytesMut) {
-    Frame {
-        kind,
-        channel,
-        payload,
-    }
-    .encode(out);
-}
-
-/// Appends a method.
-pub(crate) fn method(channel: u16, method: impl Into<Method>, out: &mut BytesMut) {
-    let method = method.into();
-    let id = method.id();
-    let mut payload = BytesMut::new();
-    payload.extend_from_slice(&id.class.to_be_bytes());
-    payload.extend_from_slice(&id.method.to_be_bytes());
-    method.encode(&mut payload);
-    frame(FrameKind::Method, channel, &payload, out);
-}
-
-/// Appends a publish to the default exchange, up to the header of a body of that size.
-pub(crate) fn announce(queue: &str, size: u64, out: &mut BytesMut) -> Result<(), Failure> {
-    method(1, basic::Publish::default().routing_key(queue)?, out);
-    let mut header = [0; HEADER];
-    header[1] = 60;
-    header[4..12].copy_from_slice(&size.to_be_bytes());
-    frame(FrameKind::Header, 1, &header, out);
-    Ok(())
-}
-
-/// Appends a piece of a body.
-pub(crate) fn body(piece: &[u8], out: &mut BytesMut) {
-    frame(FrameKind::Body, 1, piece, out);
-}
-
-/// `connection.start-ok` with a password.
-pub(crate) fn login(password: &str) -> Result<connection::StartOk, Failure> {
-    Ok(connection::StartOk {
-        mechanism: "PLAIN".try_into()?,
-        response: Secret::from(format!("\0guest\0{password}")),
-        locale: "en_US".try_into()?,
-        ..connection::StartOk::default()
-    })
-}
 
 /// The result of a write that may not block for long.
 pub(crate) enum Written {
@@ -94,11 +45,17 @@ impl Client {
 
     /// Opens a connection without heartbeats.
     pub(crate) fn connect(address: SocketAddr) -> Result<Self, Failure> {
+        Self::with_heartbeat(address, 0)
+    }
+
+    /// Opens a connection with a heartbeat interval, in seconds. The client sends none itself.
+    pub(crate) fn with_heartbeat(address: SocketAddr, interval: u16) -> Result<Self, Failure> {
         let mut client = Self::socket(address)?;
         client.greet()?;
-        client.call(0, login("guest")?)?;
+        client.call(0, login("guest"))?;
         let mut tune = connection::TuneOk::default();
         (tune.channel_max, tune.frame_max) = (2047, 128 << 10);
+        tune.heartbeat = interval;
         let mut output = BytesMut::new();
         method(0, tune, &mut output);
         let open = connection::Open {

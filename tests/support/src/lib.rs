@@ -1,6 +1,7 @@
 //! The common parts of the tests of several crates.
 //!
 //! - [`meter`]: an allocator that counts.
+//! - [`frames`]: the frames of a client, as bytes.
 //! - [`foreign`]: wakers that run code of a test.
 //! - [`replay`] and [`pair`]: the bodies of the fuzz targets.
 //! - [`replies`]: the reply of a server to each request.
@@ -18,6 +19,7 @@
 #[cfg(feature = "adapter")]
 pub mod adapter;
 pub mod foreign;
+pub mod frames;
 pub mod meter;
 #[cfg(feature = "client")]
 pub mod operations;

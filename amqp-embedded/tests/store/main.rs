@@ -1,5 +1,8 @@
 //! A broker that outlives its process, in a file.
 
+mod file;
+mod last_clone;
+
 use std::{
     env,
     error::Error,
@@ -19,19 +22,23 @@ use amqp_tokio::{
     wire::{FieldTable, FieldValue},
 };
 
+use self::file::{File, open};
+
 type Outcome = Result<(), Box<dyn Error>>;
 
 /// The path for the child process of a test.
 const CHILD: &str = "AMQP_STORE_OF_CHILD";
 
-fn open(path: &Path) -> Result<LocalBroker, StoreError> {
-    LocalBroker::open(path, Config::default())
-}
-
 async fn connect(broker: &LocalBroker) -> Result<(Connection, ConfirmChannel), amqp_tokio::Error> {
     let connection = broker.connect(amqp_tokio::Config::default()).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
     Ok((connection, channel))
+}
+
+async fn declare_tasks(channel: &ConfirmChannel) -> Outcome {
+    let declare = queue::Declare::default().queue("tasks")?;
+    channel.call(declare).await?;
+    Ok(())
 }
 
 fn persistent() -> basic::Properties {
@@ -62,9 +69,8 @@ async fn drain(channel: &ConfirmChannel, queue: &str) -> Result<Vec<String>, Box
 
 #[tokio::test]
 async fn a_broker_finds_its_durable_state_again() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("broker");
-    let broker = open(&path)?;
+    let file = File::new()?;
+    let broker = file.open()?;
     let (connection, channel) = connect(&broker).await?;
     for name in ["tasks", "deleted"] {
         channel.call(queue::Declare::default().queue(name)?).await?;
@@ -99,7 +105,7 @@ async fn a_broker_finds_its_durable_state_again() -> Outcome {
     connection.close().await?;
     end(broker).await;
 
-    let broker = open(&path)?;
+    let broker = file.open()?;
     let (_connection, channel) = connect(&broker).await?;
     let after = broker.inspect();
     assert_eq!(after.vhosts[0].exchanges, before.vhosts[0].exchanges);
@@ -122,11 +128,10 @@ impl Dice {
 
 #[tokio::test]
 async fn the_file_has_the_state_of_the_broker() -> Outcome {
-    let directory = tempfile::tempdir()?;
     let mut dice = Dice(1);
-    for round in 0..2 {
-        let path = directory.path().join(round.to_string());
-        let mut broker = open(&path)?;
+    for _ in 0..2 {
+        let file = File::new()?;
+        let mut broker = file.open()?;
         for _ in 0..3 {
             let (connection, channel) = connect(&broker).await?;
             for _ in 0..60 {
@@ -136,7 +141,7 @@ async fn the_file_has_the_state_of_the_broker() -> Outcome {
             let before = broker.with(|broker| broker.snapshot());
             drop((connection, channel));
             end(broker).await;
-            broker = open(&path)?;
+            broker = file.open()?;
             assert_eq!(broker.with(|broker| broker.snapshot()), before);
         }
     }
@@ -214,13 +219,10 @@ async fn end(broker: LocalBroker) {
 
 #[tokio::test]
 async fn a_copy_of_the_file_has_all_that_was_confirmed() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let (path, copy) = (directory.path().join("a"), directory.path().join("b"));
-    let broker = open(&path)?;
+    let (file, copy) = (File::new()?, File::new()?);
+    let broker = file.open()?;
     let (_connection, channel) = connect(&broker).await?;
-    channel
-        .call(queue::Declare::default().queue("tasks")?)
-        .await?;
+    declare_tasks(&channel).await?;
     publish(&channel, "tasks", "confirmed").await?;
     let committing = _connection.open_channel().await?.tx_select().await?;
     let publish = basic::Publish::default().routing_key("tasks")?;
@@ -228,9 +230,9 @@ async fn a_copy_of_the_file_has_all_that_was_confirmed() -> Outcome {
         .publish(&publish, &persistent(), "committed")
         .await?;
     committing.call(tx::Commit).await?;
-    fs::copy(&path, &copy)?;
+    fs::copy(&file.path, &copy.path)?;
 
-    let broker = open(&copy)?;
+    let broker = copy.open()?;
     let (_connection, channel) = connect(&broker).await?;
     // As after a crash.
     assert_eq!(
@@ -242,13 +244,12 @@ async fn a_copy_of_the_file_has_all_that_was_confirmed() -> Outcome {
 
 #[test]
 fn a_killed_process_loses_nothing_that_was_confirmed() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("broker");
+    let file = File::new()?;
     let mut confirmed = 0;
     for round in 1..=3 {
         let mut child = Command::new(env::current_exe()?)
             .args(["--exact", "the_process_that_is_killed", "--nocapture"])
-            .env(CHILD, &path)
+            .env(CHILD, &file.path)
             .stdout(Stdio::piped())
             .spawn()?;
         let said = BufReader::new(child.stdout.take().ok_or("no output")?);
@@ -267,7 +268,7 @@ fn a_killed_process_loses_nothing_that_was_confirmed() -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build()?;
     runtime.block_on(async {
-        let broker = open(&path)?;
+        let broker = file.open()?;
         let (_connection, channel) = connect(&broker).await?;
         let bodies = drain(&channel, "tasks").await?;
         for (number, body) in (1..).zip(&bodies) {
@@ -300,15 +301,14 @@ async fn the_process_that_is_killed() -> Outcome {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_stops_the_broker() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("broker");
+    let file = File::new()?;
     // The limit of a file's size, in units of 512 bytes, whose excess is an error and no signal.
     let script = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" \"$@\"";
     let output = Command::new("sh")
         .args(["-c", script])
         .arg(env::current_exe()?)
         .args(["--exact", "the_process_with_a_full_disk", "--nocapture"])
-        .env(CHILD, &path)
+        .env(CHILD, &file.path)
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("stopped by the store"), "{output:?}");
@@ -319,7 +319,7 @@ fn a_full_disk_stops_the_broker() -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build()?;
     runtime.block_on(async {
-        let broker = open(&path)?;
+        let broker = file.open()?;
         let tasks = broker.with(|broker| broker.queue("/", "tasks"));
         let ready = tasks.map_or(0, |tasks| tasks.ready);
         assert!(ready >= confirmed, "{ready} of {confirmed}");
@@ -335,9 +335,7 @@ async fn the_process_with_a_full_disk() -> Outcome {
     };
     let broker = open(Path::new(&path))?;
     let (connection, channel) = connect(&broker).await?;
-    channel
-        .call(queue::Declare::default().queue("tasks")?)
-        .await?;
+    declare_tasks(&channel).await?;
     for _ in 0..1000 {
         if publish(&channel, "tasks", vec![7; 100_000]).await.is_err() {
             let error = broker.stored().await.err().ok_or("no error")?;
@@ -354,26 +352,24 @@ async fn the_process_with_a_full_disk() -> Outcome {
 
 #[tokio::test]
 async fn a_file_belongs_to_one_broker() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("broker");
-    let broker = open(&path)?;
-    let error = open(&path).err().ok_or("it is open twice")?;
+    let file = File::new()?;
+    let broker = file.open()?;
+    let error = file.open().err().ok_or("it is open twice")?;
     assert!(matches!(error, StoreError::AlreadyOpen(_)), "{error}");
     drop(broker);
-    open(&path)?;
+    file.open()?;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_file_of_another_kind_is_refused() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("broker");
-    fs::write(&path, "no store, but a text. ".repeat(1000))?;
-    let error = open(&path).err().ok_or("it is a store")?;
+    let file = File::new()?;
+    fs::write(&file.path, "no store, but a text. ".repeat(1000))?;
+    let error = file.open().err().ok_or("it is a store")?;
     assert!(matches!(error, StoreError::File { .. }), "{error}");
     assert!(error.to_string().contains("broker"), "{error}");
     assert!(matches!(
-        open(directory.path()),
+        open(file.folder.path()),
         Err(StoreError::File { .. })
     ));
     Ok(())
@@ -381,62 +377,56 @@ async fn a_file_of_another_kind_is_refused() -> Outcome {
 
 #[tokio::test]
 async fn a_corrupt_file_is_refused() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("broker");
-    let broker = open(&path)?;
+    let file = File::new()?;
+    let broker = file.open()?;
     let (connection, channel) = connect(&broker).await?;
-    channel
-        .call(queue::Declare::default().queue("tasks")?)
-        .await?;
+    declare_tasks(&channel).await?;
     for _ in 0..20 {
         publish(&channel, "tasks", "x".repeat(5000)).await?;
     }
     connection.close().await?;
     end(broker).await;
-    let whole = fs::read(&path)?;
+    let whole = fs::read(&file.path)?;
     let mut refused = 0;
     for at in (0..whole.len()).step_by(whole.len() / 12) {
         let mut bytes = whole.clone();
         let end = (at + 64).min(bytes.len());
         bytes[at..end].fill(0xa5);
-        fs::write(&path, &bytes)?;
+        fs::write(&file.path, &bytes)?;
         // Bytes of no use may be anything.
-        refused += usize::from(open(&path).is_err());
+        refused += usize::from(file.open().is_err());
     }
     assert!(refused > 0);
     for len in [10, 5000, whole.len() / 2] {
-        fs::write(&path, &whole[..len])?;
-        assert!(open(&path).is_err(), "{len}");
+        fs::write(&file.path, &whole[..len])?;
+        assert!(file.open().is_err(), "{len}");
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn the_file_does_not_grow_with_what_passes() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("broker");
-    let broker = open(&path)?;
+    let file = File::new()?;
+    let broker = file.open()?;
     let (connection, channel) = connect(&broker).await?;
-    channel
-        .call(queue::Declare::default().queue("tasks")?)
-        .await?;
+    declare_tasks(&channel).await?;
     for _ in 0..200 {
         publish(&channel, "tasks", vec![7; 200 << 10]).await?;
         drain_bytes(&channel).await?;
     }
-    let size = fs::metadata(&path)?.len();
+    let size = fs::metadata(&file.path)?.len();
     assert!(size < 10 << 20, "{size}");
 
     for _ in 0..100 {
         publish(&channel, "tasks", vec![7; 200 << 10]).await?;
     }
-    let most = fs::metadata(&path)?.len();
+    let most = fs::metadata(&file.path)?.len();
     assert!(most > 20 << 20, "{most}");
     drain_bytes(&channel).await?;
     connection.close().await?;
     end(broker).await;
-    drop(open(&path)?);
-    let size = fs::metadata(&path)?.len();
+    drop(file.open()?);
+    let size = fs::metadata(&file.path)?.len();
     assert!(size < 4 << 20, "{size}");
     Ok(())
 }
@@ -449,14 +439,12 @@ async fn drain_bytes(channel: &ConfirmChannel) -> Outcome {
 
 #[tokio::test]
 async fn publishers_wait_for_the_disk() -> Outcome {
-    let directory = tempfile::tempdir()?;
+    let file = File::new()?;
     let limits = Limits::default().journal(100_000);
     let config = Config::default().limits(limits);
-    let broker = LocalBroker::open(directory.path().join("broker"), config)?;
+    let broker = LocalBroker::open(&file.path, config)?;
     let (_connection, channel) = connect(&broker).await?;
-    channel
-        .call(queue::Declare::default().queue("tasks")?)
-        .await?;
+    declare_tasks(&channel).await?;
     let publish = basic::Publish::default().routing_key("tasks")?;
     let mut confirms = Vec::new();
     for _ in 0..300 {
@@ -505,12 +493,11 @@ async fn read_stream(channel: &ConfirmChannel) -> Result<Vec<(i64, String)>, Box
 
 #[tokio::test]
 async fn a_stream_keeps_its_offsets_and_only_the_segments_that_remain() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("broker");
+    let file = File::new()?;
     let mut number = 0;
     let mut before = Vec::new();
     for round in 0..3 {
-        let broker = open(&path)?;
+        let broker = file.open()?;
         let (connection, channel) = connect(&broker).await?;
         declare_stream(&channel).await?;
         assert_eq!(read_stream(&channel).await?, before, "{round}");
@@ -533,9 +520,8 @@ async fn a_stream_keeps_its_offsets_and_only_the_segments_that_remain() -> Outco
 
 #[tokio::test]
 async fn changes_of_an_operator_are_kept() -> Outcome {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("broker");
-    let broker = open(&path)?;
+    let file = File::new()?;
+    let broker = file.open()?;
     broker.with(|broker| -> Outcome {
         let mut admin = broker.admin();
         for name in ["staging", "gone"] {
@@ -571,7 +557,7 @@ async fn changes_of_an_operator_are_kept() -> Outcome {
     let vhosts = broker.inspect().vhosts;
     end(broker).await;
 
-    let broker = open(&path)?;
+    let broker = file.open()?;
     assert_eq!(broker.with(|broker| broker.list_users()), users);
     assert_eq!(broker.inspect().vhosts, vhosts);
     assert!(broker.connect(amqp_tokio::Config::default()).await.is_err());
