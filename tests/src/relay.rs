@@ -35,6 +35,10 @@ struct Inner {
     changed: Condvar,
     to_broker: Tally,
     to_client: Tally,
+    /// How many bytes of clients the broker's socket has taken.
+    passed: AtomicU64,
+    /// Bytes of clients that are replaced, and by which others of the same number.
+    replaced: Option<(Vec<u8>, Vec<u8>)>,
     /// How many clients have hung up.
     hung_up: AtomicUsize,
 }
@@ -98,9 +102,27 @@ impl Relay {
     /// # Errors
     /// When there is no port for it.
     pub fn start(broker: SocketAddr) -> io::Result<Self> {
+        Self::start_with(broker, Inner::default())
+    }
+
+    /// A relay that replaces bytes of clients, wherever they are in a piece of the stream.
+    ///
+    /// # Errors
+    /// When there is no port for it.
+    pub fn replacing(broker: SocketAddr, bytes: &[u8], by: &[u8]) -> io::Result<Self> {
+        assert_eq!(bytes.len(), by.len());
+        let replaced = Some((bytes.to_vec(), by.to_vec()));
+        let inner = Inner {
+            replaced,
+            ..Inner::default()
+        };
+        Self::start_with(broker, inner)
+    }
+
+    fn start_with(broker: SocketAddr, inner: Inner) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let inner = Arc::new(Inner::default());
+        let inner = Arc::new(inner);
         let accepting = Arc::clone(&inner);
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -132,6 +154,12 @@ impl Relay {
     #[must_use]
     pub fn to_client(&self) -> Traffic {
         self.inner.to_client.read()
+    }
+
+    /// How many bytes of clients have reached the broker's socket: a cut does not lose them.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.inner.passed.load(SeqCst)
     }
 
     /// How many clients have hung up.
@@ -256,10 +284,16 @@ impl Inner {
                 count = count.min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= count as u64;
             }
-            let piece = &buffer[..count];
+            let piece = &mut buffer[..count];
             tally.bytes.fetch_add(count as u64, SeqCst);
             tally.heartbeats.fetch_add(frames.heartbeats(piece), SeqCst);
+            if is_client && let Some((bytes, by)) = &self.replaced {
+                replace(piece, bytes, by);
+            }
             to.write_all(piece)?;
+            if is_client {
+                self.passed.fetch_add(count as u64, SeqCst);
+            }
             if left == Some(0) {
                 line.cut(Cut::Ended);
             }
@@ -290,6 +324,15 @@ impl Line {
                     .set_linger(Some(Duration::ZERO))
                     .and_then(|()| socket.shutdown(Shutdown::Read)),
             };
+        }
+    }
+}
+
+fn replace(piece: &mut [u8], bytes: &[u8], by: &[u8]) {
+    for at in 0..(piece.len() + 1).saturating_sub(bytes.len()) {
+        let found = &mut piece[at..at + bytes.len()];
+        if found == bytes {
+            found.copy_from_slice(by);
         }
     }
 }
@@ -390,6 +433,15 @@ mod tests {
         }
         let broker = TcpListener::bind(address)?;
         connected(&relay, &broker).map(drop)
+    }
+
+    #[test]
+    fn bytes_are_replaced_wherever_they_are() {
+        let mut piece = *b"tog at the tog";
+        replace(&mut piece, b"tog", b"tag");
+        assert_eq!(&piece, b"tag at the tag");
+        replace(&mut piece[..2], b"tag", b"tog");
+        assert_eq!(&piece, b"tag at the tag");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     consume_task::ConsumeTask,
     consumer_group::{ConsumerGroup, Prefetch},
 };
-use amqp_driver::Body;
+use amqp_driver::{Body, publishing::Acknowledgements};
 
 /// Each command returns at once, and is executed in the following turns: [`Client::needs_write`]
 /// becomes `true`. Before the connection is open, commands wait for it.
@@ -185,8 +185,9 @@ impl Client {
     }
 
     /// Publishes a message. The result is [`Answer::Published`] when the server has [confirmed
-    /// it](https://www.rabbitmq.com/docs/confirms#publisher-confirms). Before the connection is
-    /// open the message waits.
+    /// it](https://www.rabbitmq.com/docs/confirms#publisher-confirms), or handled it:
+    /// see [`set_publisher_acknowledgements`](Self::set_publisher_acknowledgements). Before the
+    /// connection is open the message waits.
     ///
     /// It cannot send requests with [direct
     /// reply-to](https://www.rabbitmq.com/docs/direct-reply-to), which requires the consumer on the
@@ -211,6 +212,18 @@ impl Client {
             return Err(PublishError::Full { hold, body });
         }
         Ok(self.begin(|shared| shared.publish(publish, properties, body)))
+    }
+
+    /// Sets whether the server acknowledges later publishes; at first [`Acknowledgements::On`].
+    ///
+    /// With [`Acknowledgements::Off`] a request follows each publish on its channel (`basic.qos`,
+    /// without effect), and the answer to that ends the promise: the server has routed the message,
+    /// or closed the channel because of it, or returned it. It may still lose it. A publish behind a
+    /// mandatory message waits for that answer, which tells whose message has been returned.
+    ///
+    /// Acknowledged publishes and others have a channel each, and no order between them.
+    pub fn set_publisher_acknowledgements(&self, acknowledgements: Acknowledgements) {
+        self.shared.acknowledgements.set(acknowledgements);
     }
 
     /// The reason why a publish would not be accepted now. `Some` while there is one: it changes

@@ -61,6 +61,7 @@ mod connect;
 mod consume_task;
 mod consumer_group;
 mod local_runtime;
+mod publishing;
 mod results;
 mod shared;
 mod tasks;
@@ -111,7 +112,8 @@ pub enum Answer {
     Reply(Method),
     /// A fetched message. `None` if the queue was empty.
     Got(Option<Message>),
-    /// The server has confirmed a publish.
+    /// The server has confirmed a publish, or handled it: see
+    /// [`Client::set_publisher_acknowledgements`].
     Published,
     /// The consumers of all the queues have started. More results follow.
     Consuming,

@@ -2,21 +2,21 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::{Future, poll_fn},
+    future::poll_fn,
     ops::Deref,
     rc::Rc,
     task::{Poll, Waker},
     time::Duration,
 };
 
-use amqp_core::{ApiMisuse, Hold, Limits, protocol::basic};
+use amqp_core::{ApiMisuse, Hold, Limits};
 
 use super::{
-    Answer, Error,
+    Error,
     waiting::{FairQueue, SetOnce, either},
 };
 use crate::sleep::Sleep;
-use amqp_driver::{Body, Channel, Config, ConfirmChannel, Connection, Unconfirmed};
+use amqp_driver::{Channel, Config, ConfirmChannel, Connection, publishing::Acknowledgements};
 
 /// The maximum number of idle channels. Each costs the server [memory and a few
 /// processes](https://www.rabbitmq.com/docs/channels#resource-usage).
@@ -39,14 +39,17 @@ pub(super) struct Shared {
     limits: Limits,
     /// The limit for sending earlier commands before a close.
     close_timeout: Duration,
-    /// The channel that all publishes share.
-    publisher: RefCell<Option<Rc<ConfirmChannel>>>,
+    pub(super) acknowledgements: Cell<Acknowledgements>,
+    /// The channel that all publishes with confirms share.
+    pub(super) confirming_publisher: RefCell<Option<Rc<ConfirmChannel>>>,
+    /// The channel that all publishes without confirms share.
+    pub(super) plain_publisher: RefCell<Option<Rc<Channel>>>,
     /// The tasks that publish, in order. The first one waits for room.
-    publish_queue: FairQueue,
+    pub(super) publish_queue: FairQueue,
     /// The number of outstanding publishes.
-    outstanding_publishes: Cell<usize>,
+    pub(super) outstanding_publishes: Cell<usize>,
     /// The bodies of the publishes that are not accepted by the connection yet, in bytes.
-    queued_bytes: Cell<usize>,
+    pub(super) queued_bytes: Cell<usize>,
 }
 
 impl Shared {
@@ -60,7 +63,9 @@ impl Shared {
             release_waker: Cell::default(),
             limits: config.limits.clone(),
             close_timeout: config.timeouts.close,
-            publisher: RefCell::default(),
+            acknowledgements: Cell::default(),
+            confirming_publisher: RefCell::default(),
+            plain_publisher: RefCell::default(),
             publish_queue: FairQueue::default(),
             outstanding_publishes: Cell::default(),
             queued_bytes: Cell::default(),
@@ -156,58 +161,6 @@ impl Shared {
             None
         }
     }
-
-    /// Publishes, in the order of the calls, and waits for the confirm.
-    pub(super) fn publish(
-        self: &Rc<Self>,
-        method: basic::Publish,
-        properties: basic::Properties,
-        body: Body,
-    ) -> impl Future<Output = Result<Answer, Error>> + use<> {
-        let shared = Rc::clone(self);
-        let outstanding = CountGuard::new(self, |shared| &shared.outstanding_publishes, 1);
-        let queued = CountGuard::new(self, |shared| &shared.queued_bytes, body.len());
-        async move {
-            let _outstanding = outstanding;
-            let turn = shared.publish_queue.wait_turn().await;
-            let confirm = loop {
-                let channel = shared.publisher().await.map_err(unsent)?;
-                let published = channel.publish(&method, &properties, body.clone()).await;
-                match published {
-                    // The channel was closed, and not because of this message: it was not sent.
-                    Err(amqp_driver::Error::ChannelClosed(_)) => {}
-                    published => break published.map_err(|error| unsent(error.into()))?,
-                }
-            };
-            drop((turn, queued, body));
-            confirm.await?;
-            Ok(Answer::Published)
-        }
-    }
-
-    /// Returns the open channel to publish on, in confirm mode
-    /// (<https://www.rabbitmq.com/docs/confirms#publisher-confirms>). Opens a new one if it was
-    /// closed.
-    async fn publisher(self: &Rc<Self>) -> Result<Rc<ConfirmChannel>, Error> {
-        let open = self.publisher.borrow().clone();
-        if let Some(channel) = open.filter(|channel| channel.is_open()) {
-            return Ok(channel);
-        }
-        let channel = self.channel().await?.into_channel();
-        let channel = Rc::new(channel.confirm_select().await?);
-        self.publisher.replace(Some(Rc::clone(&channel)));
-        Ok(channel)
-    }
-}
-
-/// Maps the end of the connection to the outcome of a message that was not accepted: not sent.
-fn unsent(error: Error) -> Error {
-    match error {
-        Error::Call(amqp_driver::Error::ConnectionClosed(reason)) => {
-            Unconfirmed::NotSent(reason).into()
-        }
-        error => error,
-    }
 }
 
 /// A part of a count in the [`Shared`], subtracted on drop.
@@ -218,7 +171,11 @@ pub(super) struct CountGuard {
 }
 
 impl CountGuard {
-    fn new(shared: &Rc<Shared>, total: fn(&Shared) -> &Cell<usize>, count: usize) -> Self {
+    pub(super) fn new(
+        shared: &Rc<Shared>,
+        total: fn(&Shared) -> &Cell<usize>,
+        count: usize,
+    ) -> Self {
         total(shared).set(total(shared).get() + count);
         Self {
             shared: Rc::clone(shared),

@@ -11,10 +11,13 @@ use std::{
 };
 
 use amqp_blocking::{
-    Config, ConnectError, Error as CallError, Requeue, Unconfirmed,
+    Config, ConnectError, Error as CallError, LocalBroker, Requeue, Unconfirmed, broker,
     core::{ApiMisuse, CloseCause, NotAmqp},
     protocol::{ReplyCode, basic, queue},
+    publishing::Acknowledgements,
     select::{self, Answer, Client, Error, Promise, PublishError},
+    serve,
+    wire::FieldTable,
 };
 
 use crate::tools::*;
@@ -375,6 +378,28 @@ fn a_mandatory_message_without_a_queue_comes_back() {
         declare(&mut client, "elsewhere");
     }
     put(&mut client, "elsewhere", "here");
+}
+
+#[test]
+fn a_server_without_confirms_is_asked_whether_it_has_handled_a_message() {
+    let mut config = broker::Config::default();
+    config.server.properties = FieldTable::new();
+    let broker = LocalBroker::new(config).expect("it is valid");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    let server = serve(listener, broker).expect("it has an address");
+    let mut client = connect(&server);
+    client.set_publisher_acknowledgements(Acknowledgements::IfSupported);
+    declare(&mut client, "q");
+    put(&mut client, "q", "handled");
+    let lost = throw(&mut client, "", "nowhere", "lost");
+    let error = soon_error(&mut client, lost);
+    assert!(matches!(
+        error,
+        Error::Unconfirmed(Unconfirmed::Returned(_))
+    ));
+    assert_eq!(declare(&mut client, "q").message_count, 1);
+    let stats = client.connection().expect("it is open").stats();
+    assert_eq!((stats.confirmed, stats.returned), (0, 1));
 }
 
 #[test]

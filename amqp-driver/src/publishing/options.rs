@@ -132,9 +132,9 @@ pub enum Acknowledgements {
     /// The channel is put into confirm mode: the outcome of a message is the server's answer.
     #[default]
     On,
-    /// The channel stays as it is: the outcome of a message is
-    /// [`Unacknowledged`](crate::publishing::Outcome::Unacknowledged) as soon as it is accepted into
-    /// the output buffer. Mandatory messages that no queue accepts come back on
+    /// The channel stays as it is: of a [`Publisher`](crate::publishing::Publisher), the outcome of a
+    /// message is [`Unacknowledged`](crate::publishing::Outcome::Unacknowledged) as soon as it is
+    /// accepted into the output buffer. Mandatory messages that no queue accepts come back on
     /// [`BaseChannel::returns`](crate::BaseChannel::returns).
     Off,
     /// As [`On`](Self::On) if the server has announced the capability `publisher_confirms`, as

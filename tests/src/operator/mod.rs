@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use amqp_broker::BindingTarget;
 use amqp_tokio::wire::{FieldTable, FieldValue};
 
 use crate::{
@@ -35,6 +36,9 @@ pub struct Declared {
     /// Whether it goes with its last consumer.
     pub auto_delete: bool,
 }
+
+/// A binding: its source, its destination, and the routing key.
+pub(crate) type Binding = (String, String, String);
 
 impl Ctx {
     /// Lets the broker run out of memory, as it sees it, or have enough again. Only for scenarios
@@ -129,6 +133,65 @@ impl Ctx {
                 Ok(queues.collect())
             }
         }
+    }
+
+    /// The bindings in this scenario's virtual host, those of the default exchange included.
+    ///
+    /// # Errors
+    /// As [`Node::ctl`].
+    pub(crate) async fn bindings(&self) -> Result<BTreeSet<Binding>, Failure> {
+        match self.operator() {
+            Operator::RabbitMq(node) => {
+                let columns = ["source_name", "destination_name", "routing_key"];
+                let listed = ["list_bindings", "--vhost", &self.vhost];
+                let listed = self.ctl(node, &[&listed[..], &columns].concat()).await?;
+                let binding = |line: &str| {
+                    let [source, destination, key] = line.split('\t').collect::<Vec<_>>()[..]
+                    else {
+                        return Err(format!("not a binding: {line}"));
+                    };
+                    Ok((source.into(), destination.into(), key.into()))
+                };
+                Ok(listed.lines().map(binding).collect::<Result<_, _>>()?)
+            }
+            Operator::Embedded(embedded) => {
+                let inspection = embedded.broker().inspect();
+                let vhost = inspection.vhost(&self.vhost).ok_or("no virtual host")?;
+                let bindings = vhost.bindings.iter().map(|binding| {
+                    let (BindingTarget::Queue(to) | BindingTarget::Exchange(to)) =
+                        &binding.destination;
+                    let [from, to, key] = [&binding.source, to, &binding.routing_key];
+                    (from.to_string(), to.to_string(), key.to_string())
+                });
+                let queues = vhost.queues.iter().map(|queue| {
+                    let name = queue.name.to_string();
+                    (String::new(), name.clone(), name)
+                });
+                Ok(bindings.chain(queues).collect())
+            }
+        }
+    }
+
+    /// The names of the exchanges in this scenario's virtual host that clients have declared.
+    ///
+    /// # Errors
+    /// As [`Node::ctl`].
+    pub async fn exchanges(&self) -> Result<BTreeSet<String>, Failure> {
+        let names: BTreeSet<String> = match self.operator() {
+            Operator::RabbitMq(node) => {
+                let list = ["list_exchanges", "--vhost", &self.vhost, "name"];
+                let listed = self.ctl(node, &list).await?;
+                listed.lines().map(ToOwned::to_owned).collect()
+            }
+            Operator::Embedded(embedded) => {
+                let inspection = embedded.broker().inspect();
+                let vhost = inspection.vhost(&self.vhost).ok_or("no virtual host")?;
+                let names = vhost.exchanges.iter().map(|it| it.name.to_string());
+                names.collect()
+            }
+        };
+        let own = |name: &String| !name.is_empty() && !name.starts_with("amq.");
+        Ok(names.into_iter().filter(own).collect())
     }
 
     /// Lets new channels look for overdue acknowledgements ten times a second. RabbitMQ does so once

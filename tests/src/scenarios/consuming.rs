@@ -6,10 +6,12 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
+    thread,
+    time::Duration,
 };
 
 use amqp_tokio::{
-    Delivery, Error, Requeue,
+    ConsumeOptions, Delivery, Error, Prefetch, Requeue,
     core::{
         ApiMisuse,
         protocol::{ReplyCode, basic, queue},
@@ -19,13 +21,14 @@ use amqp_tokio::{
 use super::{
     Case, cases,
     tools::{
-        assert_channel_closed, assert_misuse, becomes_ready, consume, look, open_confirming,
-        own_queue, put, ready, shared_queue, to,
+        assert_channel_closed, assert_connection_closed, assert_misuse, becomes_ready, consume,
+        look, open_confirming, own_queue, put, ready, shared_queue, text, to,
     },
 };
 use crate::{
     context::{Ctx, LOOK_EVERY, join},
     harness::{Failure, Outcome},
+    relay::Relay,
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -34,6 +37,7 @@ pub(super) fn cases() -> Vec<Case> {
         a_large_message_is_delivered_whole,
         two_consumers_of_a_channel_get_their_own,
         a_tag_in_use_is_refused_here,
+        a_tag_in_use_closes_the_connection,
         nothing_is_delivered_before_consume_returns,
         a_consume_that_is_given_up_keeps_nothing,
         a_failing_handler_is_reported_to_its_owner,
@@ -42,6 +46,9 @@ pub(super) fn cases() -> Vec<Case> {
         a_consumer_ends_when_its_queue_is_gone,
         a_consumer_need_not_be_polled,
         a_handler_opens_a_channel,
+        a_consumer_has_a_third_of_its_buffer_as_prefetch,
+        a_slow_consumer_delays_no_other,
+        user_code_may_block_for_three_heartbeats,
     ]
 }
 
@@ -139,6 +146,26 @@ async fn a_tag_in_use_is_refused_here(cx: Ctx) -> Outcome {
         channel.consume(consume).await?;
         connection.close().await?;
     }
+    Ok(())
+}
+
+/// Given tag "tag" in use, when another consume uses it, then the connection is closed with 530. The
+/// client refuses that itself, so that a relay makes one tag of two.
+async fn a_tag_in_use_closes_the_connection(cx: Ctx) -> Outcome {
+    let relay = Relay::replacing(cx.address, b"tog", b"tag")?;
+    let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
+    let channel = connection.open_channel().await?;
+    let queue = own_queue(&channel).await?;
+    let mut consumer = channel
+        .consume(consume(&queue).consumer_tag("tag")?)
+        .await?;
+    let again = channel.consume(consume(&queue).consumer_tag("tog")?).await;
+    let error = again.expect_err("the tag is in use");
+    assert_connection_closed(&error, ReplyCode::NOT_ALLOWED);
+    let end = cx.soon(consumer.next()).await?;
+    let error = end.ok_or("it ended without a reason")?.expect_err("closed");
+    assert_connection_closed(&error, ReplyCode::NOT_ALLOWED);
+    assert!(!connection.is_open());
     Ok(())
 }
 
@@ -383,5 +410,115 @@ async fn a_handler_opens_a_channel(cx: Ctx) -> Outcome {
         put(&channel, "", &queue, "open one").await?;
     }
     assert_eq!(cx.soon(handler.join()).await???, 3);
+    Ok(connection.close().await?)
+}
+
+/// Given a consumer for which nothing was set, then it has a prefetch of a third of the buffer: 16 of
+/// 48; another one, or none, by option; and that of a `basic.qos` of the program's own.
+async fn a_consumer_has_a_third_of_its_buffer_as_prefetch(cx: Ctx) -> Outcome {
+    const MESSAGES: u32 = 40;
+    let (observer, observing) = open_confirming(&cx).await?;
+    let connection = cx
+        .connect_to(&cx.uri, |config| config.prefetch = Prefetch::OfBuffer(48))
+        .await?;
+    let count = |count| ConsumeOptions::default().prefetch(Prefetch::Count(count));
+    let unlimited = ConsumeOptions::default().prefetch(Prefetch::Unlimited);
+    for (own, options, expected) in [
+        (None, None, 16),
+        (None, Some(count(5)), 5),
+        (None, Some(unlimited), MESSAGES),
+        (Some(3), None, 3),
+    ] {
+        observing.call(shared_queue("q")).await?;
+        for _ in 0..MESSAGES {
+            put(&observing, "", "q", "test").await?;
+        }
+        let channel = connection.open_channel().await?;
+        if let Some(prefetch) = own {
+            let qos = basic::Qos::default().prefetch_count(prefetch);
+            channel.call(qos).await?;
+        }
+        let mut consumer = match options {
+            Some(options) => channel.consume_with(consume("q"), options).await?,
+            None => channel.consume(consume("q")).await?,
+        };
+        let mut deliveries = Vec::new();
+        for _ in 0..expected {
+            let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
+            deliveries.push(delivery);
+        }
+        assert_eq!(ready(&observing, "q").await?, MESSAGES - expected);
+        if expected < MESSAGES {
+            // Each acknowledgement brings one more.
+            deliveries.remove(0).ack()?;
+            let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
+            deliveries.push(delivery);
+            assert_eq!(ready(&observing, "q").await?, MESSAGES - expected - 1);
+        }
+        observing.call(queue::Delete::default().queue("q")?).await?;
+        channel.close().await?;
+    }
+    connection.close().await?;
+    Ok(observer.close().await?)
+}
+
+/// Given a consumer that is not polled, with more in its queue than the client buffers, then another
+/// consumer of the connection gets its message, and a call its answer.
+async fn a_slow_consumer_delays_no_other(cx: Ctx) -> Outcome {
+    let (publisher, publishing) = open_confirming(&cx).await?;
+    for name in ["slow", "quick"] {
+        publishing.call(shared_queue(name)).await?;
+    }
+    for _ in 0..50 {
+        put(&publishing, "", "slow", vec![0; 10_000]).await?;
+    }
+    let connection = cx
+        .connect_to(&cx.uri, |config| config.limits.undelivered = 100_000)
+        .await?;
+    let (one, other) = (
+        connection.open_channel().await?,
+        connection.open_channel().await?,
+    );
+    let mut slow = one.consume(consume("slow")).await?;
+    let mut quick = other.consume(consume("quick")).await?;
+    for _ in 0..10 {
+        put(&publishing, "", "quick", "test").await?;
+        let delivery = cx.soon(quick.next()).await?.ok_or("no delivery")??;
+        assert_eq!(text(&delivery.body), "test");
+        delivery.ack()?;
+        cx.soon(look(&other, "quick")).await??;
+    }
+    for _ in 0..50 {
+        let delivery = cx.soon(slow.next()).await?.ok_or("no delivery")??;
+        assert_eq!(delivery.body.len(), 10_000);
+        delivery.ack()?;
+    }
+    connection.close().await?;
+    Ok(publisher.close().await?)
+}
+
+/// Given heartbeats, when the program blocks with a delivery for three of them, then the connection
+/// lives, and the acknowledgement arrives. On a runtime of one thread the program blocks another one,
+/// because that thread drives the connection, too.
+async fn user_code_may_block_for_three_heartbeats(cx: Ctx) -> Outcome {
+    let connection = cx.connect_asking("heartbeat=1").await?;
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    let queue = own_queue(&channel).await?;
+    put(&channel, "", &queue, "test").await?;
+    let mut consumer = channel.consume(consume(&queue)).await?;
+    let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
+    let work = || thread::sleep(Duration::from_millis(3500));
+    if cx.runtime().name() == "tokio_current_thread" {
+        cx.in_thread(work).await?;
+    } else {
+        work();
+    }
+    delivery.ack()?;
+    assert!(connection.is_open());
+    put(&channel, "", &queue, "after").await?;
+    let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
+    assert_eq!(text(&delivery.body), "after");
+    assert!(!delivery.method.redelivered);
+    delivery.ack()?;
     Ok(connection.close().await?)
 }

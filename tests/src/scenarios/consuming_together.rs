@@ -165,7 +165,9 @@ async fn a_close_takes_the_last_acknowledgement_along(cx: Ctx) -> Outcome {
         }
         if cut {
             connection.flush().await?;
-            cx.sleep(SILENCE).await; // for the relay, to pass on its input
+            let flushed = connection.stats().sent.bytes;
+            cx.until("the relay has passed all on", || relay.passed() >= flushed)
+                .await?;
             relay.cut();
         } else {
             connection.close().await?;

@@ -1,20 +1,22 @@
 //! puka: in a loop of the program's own, on one thread, without futures. It does not depend on the
 //! runtime, and runs beside each.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use amqp_blocking::{
     Unconfirmed,
+    arguments::{self, ClassicOverflow},
     protocol::{ReplyCode, basic, queue},
-    select::{self, Answer, Client, Error, Promise},
+    publishing::Acknowledgements,
+    select::{self, Answer, Client, Error, Message, Promise},
 };
 
 use super::{
     Case, cases,
-    tools::{consume, get, shared_queue, to},
+    tools::{becomes_ready, consume, fetch, get, look, open, shared_queue, to},
 };
 use crate::{
-    context::Ctx,
+    context::{Ctx, LOOK_EVERY},
     harness::{Failure, Outcome},
 };
 
@@ -22,22 +24,55 @@ pub(super) fn cases() -> Vec<Case> {
     cases![
         a_hundred_queues_at_once,
         a_round_of_callbacks,
+        acknowledgements_before_a_wait_have_left,
         a_burst_with_a_missing_exchange_in_it,
+        a_burst_with_a_missing_exchange_without_confirms,
+        a_mandatory_message_without_a_queue_comes_back,
+        a_published_message_is_fetched_once,
+        a_full_queue_refuses_confirmed_messages,
     ]
 }
+
+/// The ways to learn the outcome of a publish.
+const MODES: [Acknowledgements; 3] = [
+    Acknowledgements::IfSupported,
+    Acknowledgements::On,
+    Acknowledgements::Off,
+];
 
 /// Runs something with a client that is connected, and closes it.
 async fn in_a_loop(cx: &Ctx, act: impl FnOnce(&mut Client) -> Outcome + Send + 'static) -> Outcome {
     let uri = cx.uri_asking("heartbeat=10");
     cx.in_thread(move || {
-        let (mut client, connected) = select::connect(&uri)?;
-        client.wait(connected, None)?;
+        let mut client = connect(&uri)?;
         act(&mut client)?;
         let closed = client.close()?;
         client.wait(closed, None)?;
         Ok(())
     })
     .await?
+}
+
+/// A client that is connected.
+fn connect(uri: &str) -> Result<Client, Failure> {
+    let (mut client, connected) = select::connect(uri)?;
+    client.wait(connected, None)?;
+    Ok(client)
+}
+
+/// Publishes a message, and waits for the outcome.
+fn put(client: &mut Client, queue: &str, body: &'static str) -> Outcome {
+    let published = throw(client, "", queue, body);
+    match client.wait(published, None)? {
+        Some(Answer::Published) => Ok(()),
+        other => Err(format!("nobody asked for {other:?}").into()),
+    }
+}
+
+/// The next message of a consumer or a fetch.
+fn message(client: &mut Client, promise: Promise) -> Result<Message, Failure> {
+    let message = client.wait(promise, None)?.and_then(Answer::message);
+    message.ok_or_else(|| "there is no message".into())
 }
 
 /// Begins to publish a message that a queue has to take.
@@ -133,6 +168,60 @@ fn step(client: &mut Client, promise: Promise, steps: &Rc<RefCell<Vec<&'static s
     Ok(())
 }
 
+/// Given 3 messages consumed and acknowledged with waits, when the connection is cut at once, then
+/// the last acknowledgement is lost, and no other; after one more wait, or the end of a run, none.
+async fn acknowledgements_before_a_wait_have_left(cx: Ctx) -> Outcome {
+    let (connection, observing) = open(&cx).await?;
+    observing.call(shared_queue("q")).await?;
+    for (follows, left) in [("nothing", 1), ("wait", 0), ("run", 0)] {
+        let uri = cx.uri_asking("heartbeat=10");
+        let acknowledging = cx.in_thread(move || -> Outcome {
+            let mut client = connect(&uri)?;
+            for body in ["1", "2", "3"] {
+                put(&mut client, "q", body)?;
+            }
+            let consumer = client.consume(consume("q"), 10)?;
+            client.wait(consumer, None)?;
+            if follows == "run" {
+                client.on(consumer, |client, result| {
+                    let message = result.ok().and_then(Answer::message);
+                    let message = message.expect("it is a message");
+                    if message.body == "3" {
+                        client.stop();
+                    }
+                    message.ack().expect("its channel is open");
+                })?;
+                client.run()?;
+                return Ok(());
+            }
+            for body in ["1", "2", "3"] {
+                let message = message(&mut client, consumer)?;
+                assert_eq!(message.body, body);
+                message.ack()?;
+            }
+            if follows == "wait" {
+                assert!(client.wait(consumer, Some(Duration::ZERO))?.is_none());
+            }
+            Ok(())
+        });
+        acknowledging.await??;
+        cx.soon(async {
+            while look(&observing, "q").await?.consumer_count > 0 {
+                cx.sleep(LOOK_EVERY).await;
+            }
+            Ok::<_, Failure>(())
+        })
+        .await??;
+        becomes_ready(&cx, &observing, "q", left).await?;
+        if left > 0 {
+            let message = fetch(&observing, "q").await?;
+            assert_eq!(message.body, "3", "after {follows}");
+            message.ack()?;
+        }
+    }
+    Ok(connection.close().await?)
+}
+
 /// Given publishes of which one is to a missing exchange, in one burst, then it and those behind it
 /// fail with 404, or are not known of, and later ones go over a new channel; repeated.
 async fn a_burst_with_a_missing_exchange_in_it(cx: Ctx) -> Outcome {
@@ -140,7 +229,9 @@ async fn a_burst_with_a_missing_exchange_in_it(cx: Ctx) -> Outcome {
         let declared = client.call(shared_queue("q"))?;
         client.wait(declared, None)?;
         let consumer = client.consume(consume("q"), 10)?;
-        for _ in 0..3 {
+        let modes = [Acknowledgements::IfSupported, Acknowledgements::On];
+        for mode in [modes, modes].concat() {
+            client.set_publisher_acknowledgements(mode);
             let first = throw(client, "", "q", "first");
             let missing = throw(client, "missing", "q", "to nowhere");
             let behind = throw(client, "", "q", "behind it");
@@ -169,6 +260,142 @@ async fn a_burst_with_a_missing_exchange_in_it(cx: Ctx) -> Outcome {
         }
         let cancelled = client.cancel(consumer)?;
         client.wait(cancelled, None)?;
+        Ok(())
+    })
+    .await
+}
+
+/// The same without confirms: that before it succeeds, because the server handles one after the
+/// other, and one behind a mandatory one is published when that has failed.
+async fn a_burst_with_a_missing_exchange_without_confirms(cx: Ctx) -> Outcome {
+    in_a_loop(&cx, |client| {
+        client.set_publisher_acknowledgements(Acknowledgements::Off);
+        let declared = client.call(shared_queue("q"))?;
+        client.wait(declared, None)?;
+        for mandatory in [false, false, true] {
+            let mut throw = |exchange, body: &'static str| {
+                let publish = to(exchange, "q").mandatory(mandatory);
+                client.publish(publish, basic::Properties::default(), body)
+            };
+            let promises = [
+                throw("", "first")?,
+                throw("missing", "to nowhere")?,
+                throw("", "behind it")?,
+            ];
+            let mut outcomes = Vec::new();
+            for promise in promises {
+                outcomes.push(match client.wait(promise, None) {
+                    Ok(Some(Answer::Published)) => None,
+                    Ok(other) => panic!("nobody asked for {other:?}"),
+                    Err(error) => Some(code(&error).expect("the channel is closed")),
+                });
+            }
+            let not_found = Some(ReplyCode::NOT_FOUND);
+            let behind = not_found.filter(|_| !mandatory);
+            assert_eq!(outcomes, [None, not_found, behind]);
+            put(client, "q", "later")?;
+            let mut bodies = vec!["first", "later"];
+            if mandatory {
+                bodies.insert(1, "behind it");
+            }
+            for body in bodies {
+                let fetched = client.get(get("q"))?;
+                let message = message(client, fetched)?;
+                assert_eq!(message.body, body);
+                message.ack()?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Given a mandatory message for a key without a queue, then 312 in each mode, and for that message
+/// alone; and again when a queue of another name is there.
+async fn a_mandatory_message_without_a_queue_comes_back(cx: Ctx) -> Outcome {
+    in_a_loop(&cx, |client| {
+        for mode in MODES {
+            client.set_publisher_acknowledgements(mode);
+            for _ in 0..2 {
+                let lost = throw(client, "", "nowhere", "lost");
+                let error = client.wait(lost, None).expect_err("no queue takes it");
+                assert_returned(&error, "lost");
+                let declared = client.call(shared_queue("elsewhere"))?;
+                client.wait(declared, None)?;
+            }
+            let keys = ["elsewhere", "nowhere", "nowhere", "elsewhere", "nowhere"];
+            let burst = keys.map(|key| (key, throw(client, "", key, "burst")));
+            for (key, promise) in burst {
+                match client.wait(promise, None) {
+                    Ok(Some(Answer::Published)) => assert_eq!(key, "elsewhere"),
+                    Ok(other) => panic!("nobody asked for {other:?}"),
+                    Err(error) => {
+                        assert_eq!(key, "nowhere");
+                        assert_returned(&error, "burst");
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[track_caller]
+fn assert_returned(error: &Error, body: &str) {
+    let Error::Unconfirmed(Unconfirmed::Returned(returned)) = error else {
+        panic!("it should come back, but: {error}");
+    };
+    assert_eq!(returned.code, ReplyCode::NO_ROUTE);
+    assert_eq!(returned.body, body);
+}
+
+/// Given a message in each mode, then get gives it once.
+async fn a_published_message_is_fetched_once(cx: Ctx) -> Outcome {
+    in_a_loop(&cx, |client| {
+        let declared = client.call(shared_queue("q"))?;
+        client.wait(declared, None)?;
+        for mode in MODES {
+            client.set_publisher_acknowledgements(mode);
+            put(client, "q", "once")?;
+            let fetched = client.get(get("q"))?;
+            let fetched = message(client, fetched)?;
+            assert_eq!(fetched.body, "once");
+            fetched.ack()?;
+            let again = client.get(get("q"))?;
+            assert!(matches!(client.wait(again, None)?, Some(Answer::Got(None))));
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Given a full queue that rejects publishes, then a message for it is refused with confirms, also
+/// where the server's capabilities decide; without, the server has handled it, and dropped it.
+async fn a_full_queue_refuses_confirmed_messages(cx: Ctx) -> Outcome {
+    in_a_loop(&cx, |client| {
+        let full = arguments::Queue::exclusive("full")?
+            .max_length(1)
+            .overflow(ClassicOverflow::RejectPublish);
+        let declared = client.call(full.declare())?;
+        client.wait(declared, None)?;
+        put(client, "full", "the only one")?;
+        for mode in MODES {
+            client.set_publisher_acknowledgements(mode);
+            let published = throw(client, "", "full", "one too many");
+            match (mode, client.wait(published, None)) {
+                (Acknowledgements::Off, Ok(Some(Answer::Published)))
+                | (
+                    Acknowledgements::IfSupported | Acknowledgements::On,
+                    Err(Error::Unconfirmed(Unconfirmed::Nacked)),
+                ) => {}
+                (mode, other) => panic!("with {mode:?}: {other:?}"),
+            }
+        }
+        let purged = client.call(queue::Purge::default().queue("full")?)?;
+        let purged = client.wait(purged, None)?.and_then(Answer::reply);
+        let purged: queue::PurgeOk = purged.ok_or("another answer")?;
+        assert_eq!(purged.message_count, 1);
         Ok(())
     })
     .await

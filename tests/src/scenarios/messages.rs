@@ -1,5 +1,7 @@
 //! Messages, there and back.
 
+use std::collections::BTreeSet;
+
 use amqp_tokio::{
     BaseChannel, Requeue, Unconfirmed,
     core::{
@@ -29,6 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
         an_unroutable_message_is_returned,
         an_empty_routing_key_is_one,
         another_connection_sees_declared_entities,
+        an_operator_sees_declared_entities,
         messages_are_fetched_and_delivered,
         returned_messages_are_not_delivered,
         nothing_is_unbound_from_the_default_exchange,
@@ -185,6 +188,27 @@ async fn another_connection_sees_declared_entities(cx: Ctx) -> Outcome {
     let error = gone.expect_err("it was deleted").downcast()?;
     assert_channel_closed(&error, ReplyCode::NOT_FOUND, exchange::Declare::ID);
     observer.close().await?;
+    Ok(connection.close().await?)
+}
+
+/// Given an exchange and a queue that are declared, bound and deleted, then the broker's operator
+/// sees each of it.
+async fn an_operator_sees_declared_entities(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    declare_exchange(&channel, "e", "direct").await?;
+    channel.call(shared_queue("q")).await?;
+    bind(&channel, "q", "e", "key").await?;
+    assert_eq!(cx.exchanges().await?, BTreeSet::from(["e".into()]));
+    let bindings = [("", "q", "q"), ("e", "q", "key")];
+    let bindings = bindings.map(|(from, to, key)| (from.into(), to.into(), key.into()));
+    assert_eq!(cx.bindings().await?, BTreeSet::from(bindings));
+
+    channel
+        .call(exchange::Delete::default().exchange("e")?)
+        .await?;
+    channel.call(queue::Delete::default().queue("q")?).await?;
+    assert_eq!(cx.exchanges().await?, BTreeSet::new());
+    assert_eq!(cx.bindings().await?, BTreeSet::new());
     Ok(connection.close().await?)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
+    future::{self, Future},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -27,6 +27,8 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = cases![
+        ten_messages_are_acknowledged_by_their_loop,
+        a_body_opens_a_channel,
         each_message_is_settled_once_when_its_body_has_run,
         a_failure_is_treated_by_the_policy,
         a_message_is_retried_after_a_delay,
@@ -101,6 +103,63 @@ async fn bodies(channel: &BaseChannel, queue: &str) -> Result<BTreeSet<String>, 
         message.reject(Requeue::Yes)?;
     }
     Ok(found)
+}
+
+/// Given 10 messages (passive declare says 10), when a loop acknowledges them, then all 10 arrive and
+/// passive declare says 0.
+async fn ten_messages_are_acknowledged_by_their_loop(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    let queue = own_queue(&channel).await?;
+    for number in 0..10 {
+        put(&channel, "", &queue, number.to_string()).await?;
+    }
+    assert_eq!(ready(&channel, &queue).await?, 10);
+    let consuming = connection.open_channel().await?;
+    let consumer = consuming.consume(consume(&queue)).await?;
+    let (calls, options) = (Calls::default(), ForEachOptions::new(OnFailure::Reject));
+    let noted = calls.clone();
+    let body = move |message| {
+        noted.note(&message);
+        future::ready(Ok(()))
+    };
+    let ended = run(&cx, consumer, options, body, || calls.total() == 10).await?;
+    assert_eq!(ended.counts.acked, 10);
+    assert!((0..10).all(|number| calls.of(&number.to_string()) == 1));
+    // Nothing is outstanding either.
+    consuming.close().await?;
+    assert_eq!(ready(&channel, &queue).await?, 0);
+    Ok(connection.close().await?)
+}
+
+/// Given a body that opens a channel of its connection and publishes on it, then it completes.
+async fn a_body_opens_a_channel(cx: Ctx) -> Outcome {
+    let (connection, channel) = open_confirming(&cx).await?;
+    for name in ["q", "answers"] {
+        channel.call(shared_queue(name)).await?;
+    }
+    for number in 0..3 {
+        put(&channel, "", "q", number.to_string()).await?;
+    }
+    let consumer = channel.consume(consume("q")).await?;
+    let (calls, options) = (Calls::default(), ForEachOptions::new(OnFailure::Reject));
+    let (noted, opening) = (calls.clone(), connection.clone());
+    let body = move |message: Message| {
+        let (noted, opening) = (noted.clone(), opening.clone());
+        async move {
+            let answering = async {
+                let channel = opening.open_channel().await?.confirm_select().await?;
+                put(&channel, "", "answers", text(&message.body)).await?;
+                Ok::<_, Failure>(channel.close().await?)
+            };
+            let answered = answering.await.map_err(|error| error.to_string());
+            noted.note(&message);
+            answered
+        }
+    };
+    let ended = run(&cx, consumer, options, body, || calls.total() == 3).await?;
+    assert_eq!(ended.counts.acked, 3);
+    assert_eq!(ready(&channel, "answers").await?, 3);
+    Ok(connection.close().await?)
 }
 
 /// Given 60 messages, bodies that run side by side and end in another order, and every seventh with an
@@ -380,7 +439,7 @@ async fn a_drain_leaves_nothing_unsettled(cx: Ctx) -> Outcome {
         let sleeper = sleeper.clone();
         async move {
             if text(&message.body) == "3" {
-                std::future::pending::<()>().await;
+                future::pending::<()>().await;
             }
             sleeper.sleep(Duration::from_millis(10)).await;
             Ok(())
