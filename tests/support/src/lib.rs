@@ -6,6 +6,7 @@
 //! - [`replies`]: the reply of a server to each request.
 //! - `rig`, `world`, `peer`, `operations`: a client, a server and the bytes between them, in one thread,
 //!   step by step, under a clock that the test turns.
+//! - `name_server`: SRV records over DNS.
 //! - `adapter`, `punctual`, `secured`: the tests that every adapter passes, on its runtime.
 
 #![allow(
@@ -19,6 +20,8 @@
 pub mod adapter;
 pub mod foreign;
 pub mod meter;
+#[cfg(feature = "adapter")]
+pub mod name_server;
 #[cfg(feature = "client")]
 pub mod operations;
 pub mod pair;
