@@ -38,7 +38,7 @@ use crate::{
 /// Under a resource alarm, RabbitMQ stops reading from connections that publish, including the
 /// acknowledgements of their consumers ([RabbitMQ's
 /// page](https://www.rabbitmq.com/docs/alarms)): use one connection to publish and
-/// another to consume.
+/// another to consume, such as those of a [`ConnectionPair`](crate::ConnectionPair).
 #[derive(Clone, Debug)]
 pub struct Connection(Arc<Handle>);
 

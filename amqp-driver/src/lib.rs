@@ -8,6 +8,7 @@
 //! | handle | purpose |
 //! |---|---|
 //! | [`Connection`] | opens channels, reports its end and its statistics |
+//! | [`ConnectionPair`] | a connection to publish and one to consume |
 //! | [`Channel`] | requests, publishing, consuming, fetching |
 //! | [`ConfirmChannel`] | publishing with a [`Confirm`] for each message |
 //! | [`TxChannel`] | transactions |
@@ -155,6 +156,7 @@
 
 mod background;
 mod base_channel;
+mod both;
 mod channel;
 mod confirm;
 mod connect;
@@ -169,6 +171,7 @@ pub mod json;
 pub mod metrics;
 #[cfg(feature = "opentelemetry")]
 pub mod opentelemetry;
+mod pair;
 mod pool;
 pub mod publishing;
 pub mod recovery;
@@ -222,6 +225,7 @@ pub use self::{
         ForEachOptions, GroupDelivery, GroupPrefetch, OnFailure, Panicked, Retry, Stopper,
     },
     error::{Error, TryPublishError},
+    pair::{ConnectionPair, PairState, PairStates, connect_pair},
     pool::{ChannelPool, PooledChannel},
     report::Report,
     returned_message::ReturnedMessage,
