@@ -16,7 +16,9 @@ use super::{
     waiting::{FairQueue, SetOnce, either},
 };
 use crate::sleep::Sleep;
-use amqp_driver::{Body, Channel, Config, ConfirmChannel, Connection, Unconfirmed};
+use amqp_driver::{
+    BaseChannel, Body, Channel, Config, ConfirmChannel, Connection, ConnectionState, Unconfirmed,
+};
 
 /// The maximum number of idle channels. Each costs the server [memory and a few
 /// processes](https://www.rabbitmq.com/docs/channels#resource-usage).
@@ -75,7 +77,7 @@ impl Shared {
         let _turn = self.channel_queue.wait_turn().await;
         loop {
             while let Some(channel) = self.pop_idle() {
-                if channel.is_open() {
+                if is_usable(&channel) {
                     return Ok(BorrowedChannel::new(self, channel));
                 }
             }
@@ -123,6 +125,9 @@ impl Shared {
     /// Closes the connection, after all earlier commands have been sent.
     pub(super) async fn close(&self) -> Result<(), Error> {
         let connection = self.connection.get().await?;
+        if connection.state() == ConnectionState::Recovering {
+            return Ok(connection.close().await?);
+        }
         let begun = async {
             let _publish_turn = self.publish_queue.wait_turn().await;
             let _channel_turn = self.channel_queue.wait_turn().await;
@@ -190,7 +195,7 @@ impl Shared {
     /// closed.
     async fn publisher(self: &Rc<Self>) -> Result<Rc<ConfirmChannel>, Error> {
         let open = self.publisher.borrow().clone();
-        if let Some(channel) = open.filter(|channel| channel.is_open()) {
+        if let Some(channel) = open.filter(|channel| is_usable(channel)) {
             return Ok(channel);
         }
         let channel = self.channel().await?.into_channel();
@@ -198,6 +203,11 @@ impl Shared {
         self.publisher.replace(Some(Rc::clone(&channel)));
         Ok(channel)
     }
+}
+
+/// Whether commands of the channel are executed, now or after a recovery.
+fn is_usable(channel: &BaseChannel) -> bool {
+    channel.close_reason().is_none()
 }
 
 /// Maps the end of the connection to the outcome of a message that was not accepted: not sent.
@@ -288,7 +298,7 @@ impl RetainedChannel {
     /// Releases the channel for the next promise, or closes it beyond [`IDLE_MAX`].
     pub(super) fn release(self) {
         let mut idle = self.shared.idle.borrow_mut();
-        if self.channel.is_open() && idle.len() < IDLE_MAX {
+        if is_usable(&self.channel) && idle.len() < IDLE_MAX {
             idle.push(self.channel);
         }
         drop(idle);
