@@ -90,6 +90,8 @@ impl Shared {
                         return Err(error.into());
                     }
                 }
+                // It was in flight at a loss, after which the connection goes on.
+                Err(amqp_driver::Error::ConnectionClosed(_)) if goes_on(&connection) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -198,11 +200,24 @@ impl Shared {
         if let Some(channel) = open.filter(|channel| is_usable(channel)) {
             return Ok(channel);
         }
-        let channel = self.channel().await?.into_channel();
-        let channel = Rc::new(channel.confirm_select().await?);
-        self.publisher.replace(Some(Rc::clone(&channel)));
-        Ok(channel)
+        let connection = self.connection.get().await?;
+        loop {
+            let channel = self.channel().await?.into_channel();
+            match channel.confirm_select().await {
+                Err(amqp_driver::Error::ConnectionClosed(_)) if goes_on(&connection) => {}
+                channel => {
+                    let channel = Rc::new(channel?);
+                    self.publisher.replace(Some(Rc::clone(&channel)));
+                    return Ok(channel);
+                }
+            }
+        }
     }
+}
+
+/// Whether the connection has not ended, as after a loss that it recovers from.
+fn goes_on(connection: &Connection) -> bool {
+    connection.close_reason().is_none()
 }
 
 /// Whether commands of the channel are executed, now or after a recovery.
