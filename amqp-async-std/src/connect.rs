@@ -1,7 +1,8 @@
 //! Opening connections.
 
 use amqp_driver::{
-    Config, ConnectError, Connection, Error, Options, from_transport, io::FuturesStream,
+    Config, ConnectError, Connection, ConnectionPair, Error, Options, from_transport,
+    io::FuturesStream,
 };
 use futures_io::{AsyncRead, AsyncWrite};
 
@@ -38,6 +39,18 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 /// If no host can be reached, or the connection cannot be opened.
 pub async fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
     amqp_driver::connect(&AsyncStd, options).await
+}
+
+/// Opens a connection to publish and one to consume according to the options, and spawns their
+/// drivers as tasks of async-std.
+///
+/// # Cancel safety
+/// Dropping the future closes the sockets and the connections.
+///
+/// # Errors
+/// If no host can be reached, or one of the connections cannot be opened.
+pub async fn connect_pair(options: &Options) -> Result<ConnectionPair, ConnectError> {
+    amqp_driver::connect_pair(&AsyncStd, options).await
 }
 
 /// Opens a connection over an existing stream: a TCP stream with custom options, a Unix socket,

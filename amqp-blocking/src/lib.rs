@@ -8,6 +8,7 @@ mod handles;
 mod linger;
 #[cfg(feature = "broker")]
 mod local;
+mod pair;
 pub mod publishing;
 mod reactor;
 pub mod rpc;
@@ -38,6 +39,7 @@ pub use self::{
     handles::{
         BaseChannel, Channel, ChannelPool, ConfirmChannel, Connection, PooledChannel, TxChannel,
     },
+    pair::{ConnectionPair, connect_pair},
     runtime::{Blocking, BlockingClock},
     stream::{BlockingSocket, BlockingStream},
     streams::{Confirm, ConfirmError, Consumer, Returns},

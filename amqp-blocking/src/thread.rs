@@ -1,15 +1,6 @@
 //! Work on a thread of its own.
 
-use std::{
-    future::{Future, poll_fn},
-    io,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{Arc, Mutex, PoisonError},
-    task::Waker,
-    thread,
-};
-
-use amqp_driver::io::poll_locked;
+use std::{future::Future, io};
 
 /// Runs `work`, which may block, on a new thread with that name. The thread ends with the work. The
 /// future returns its result, on any runtime, and panics if the work does.
@@ -34,46 +25,16 @@ where
     T: Send + 'static,
     W: FnOnce() -> T + Send + 'static,
 {
-    let completion = Arc::new(Mutex::new(Completion::default()));
-    let shared = Arc::clone(&completion);
-    let work = move || {
+    let work = || {
         crate::linger::mark_worker_thread();
-        // Unwind safe: nothing of the work is used after a panic, which resumes in the future.
-        let result = catch_unwind(AssertUnwindSafe(work));
-        let mut completion = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        completion.result = Some(result);
-        let waker = completion.waker.take();
-        drop(completion);
-        waker.into_iter().for_each(Waker::wake);
+        work()
     };
-    thread::Builder::new().name(name.into()).spawn(work)?;
-    Ok(poll_fn(move |cx| {
-        let result = |completion: &mut Completion<T>| completion.result.take();
-        let result = poll_locked(&completion, cx.waker(), result, |completion| {
-            &mut completion.waker
-        });
-        result.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
-    }))
-}
-
-/// The state shared by the thread and the future.
-struct Completion<T> {
-    result: Option<thread::Result<T>>,
-    waker: Option<Waker>,
-}
-
-impl<T> Default for Completion<T> {
-    fn default() -> Self {
-        Self {
-            result: None,
-            waker: None,
-        }
-    }
+    amqp_driver::io::in_thread(name, work)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, time::Duration};
+    use std::{sync::mpsc, thread, time::Duration};
 
     use super::*;
     use crate::executor::block_on;

@@ -19,6 +19,13 @@ fn a_served_broker_is_reached_by_name() -> Outcome {
     block_on(adapter::over_tcp(Blocking, server.into_async()))
 }
 
+#[test]
+fn a_served_broker_is_reached_by_its_service() -> Outcome {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let server = serve(listener, LocalBroker::default())?;
+    block_on(adapter::by_service(Blocking, server.into_async()))
+}
+
 #[cfg(unix)]
 #[test]
 fn a_unix_socket_is_an_address() -> Outcome {

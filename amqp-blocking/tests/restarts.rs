@@ -10,9 +10,10 @@ use std::{
 };
 
 use amqp_blocking::{
-    Config, Connection, LocalBroker, connect,
+    Config, Connection, LocalBroker, Options, connect, connect_with,
     protocol::{ReplyCode, basic, queue},
-    serve,
+    recovery::{Backoff, Policy},
+    serve, within,
 };
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -65,6 +66,41 @@ fn a_served_broker_keeps_its_port() -> Outcome {
         server.broker().start();
     }
     connect(&uri)?.close()?;
+    server.shutdown();
+    Ok(())
+}
+
+#[test]
+fn the_same_handles_go_on_over_restarts() -> Outcome {
+    let server = serve(TcpListener::bind("127.0.0.1:0")?, LocalBroker::default())?;
+    let backoff = Backoff::default().first(Duration::from_millis(5));
+    let options = Options::from_uri(&format!("amqp://{}", server.local_addr()))?
+        .recovery(Policy::new(1).backoff(backoff.max(Duration::from_millis(20))));
+    let connection = connect_with(&options)?;
+    let channel = connection.open_channel()?.confirm_select()?;
+    channel.call(queue::Declare::default().queue("tasks")?)?;
+    let mut consumer = channel.consume(basic::Consume::default().queue("tasks")?)?;
+    let publish = basic::Publish::default().routing_key("tasks")?;
+    let persistent = basic::Properties::default().persistent();
+    for round in 0..4 {
+        let body = round.to_string();
+        within(Duration::from_secs(20), || -> Outcome {
+            let send = || channel.publish(&publish, &persistent, body.clone());
+            while send()?.wait().is_err() {}
+            loop {
+                let delivery = consumer.next().ok_or("it has ended")??;
+                let is_last = delivery.body == body.as_bytes();
+                let acknowledged = delivery.ack();
+                if is_last && acknowledged.is_ok() {
+                    return Ok(());
+                }
+            }
+        })?;
+        if round < 3 {
+            server.broker().restart();
+        }
+    }
+    connection.close()?;
     server.shutdown();
     Ok(())
 }

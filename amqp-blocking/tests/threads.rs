@@ -11,7 +11,7 @@ use std::{
 };
 
 use amqp_blocking::{
-    Config, LocalBroker, connect,
+    Config, ConnectionState, LocalBroker, Options, connect, connect_pair, connect_with,
     protocol::{basic, queue},
     serve, within,
 };
@@ -77,6 +77,33 @@ fn dropping_the_handles_ends_the_threads() -> Result<(), Box<dyn Error>> {
     assert!(within(Duration::from_millis(20), || connect(&nobody)).is_err());
     drop(silent);
     until("nothing is left of it", || Ok(threads()? == 2))?;
+
+    // One that recovers has a thread, in its second life too, and none once it is dropped: not while
+    // it is connected, nor while it is lost and no attempt is due.
+    let options = Options::from_uri(&uri)?.recovering();
+    let recovering = connect_with(&options)?;
+    let events = recovering.as_async().recovery_events();
+    broker.restart();
+    // The first one may have been sent before the loss.
+    while recovering.open_channel().is_err() {}
+    until("the ended life has left nothing", || Ok(threads()? == 4))?;
+    drop((recovering, events));
+    until(
+        "the connection's threads have ended",
+        || Ok(threads()? == 2),
+    )?;
+    let lost = connect_with(&options)?;
+    broker.stop();
+    let state = || lost.as_async().state();
+    until("it is lost", || Ok(state() == ConnectionState::Recovering))?;
+    drop(lost);
+    until("its thread has ended", || Ok(threads()? == 2))?;
+    broker.start();
+    let pair = connect_pair(&options)?;
+    assert_eq!(threads()?, 6);
+    pair.close()?;
+    drop(pair);
+    until("nothing is left of the pair", || Ok(threads()? == 2))?;
 
     let last = connect(&uri)?;
     drop(server);

@@ -3,7 +3,9 @@
 //! [`Dialer`] is the state machine, [`Address`] its input, and [`Step`] its output.
 
 mod address;
+mod failures;
 mod order;
+mod srv;
 #[cfg(test)]
 mod tests;
 
@@ -12,14 +14,16 @@ use alloc::{
     collections::VecDeque,
     format,
     string::{String, ToString as _},
-    vec::{self, Vec},
+    vec::Vec,
 };
-use core::{fmt, mem, net::SocketAddr, time::Duration};
+use core::{mem, net::SocketAddr, time::Duration};
 
 pub(crate) use self::address::split_ipv6;
 pub use self::{
     address::{Address, Target},
+    failures::{Failure, Failures},
     order::Order,
+    srv::{SrvError, SrvRecord},
 };
 use crate::time::Instant;
 
@@ -29,10 +33,11 @@ use crate::time::Instant;
 /// rarely in vain, and short enough that a broken address family is hardly noticeable.
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// The maximum number of addresses of one name. Further results of a resolver are ignored.
+/// The maximum number of addresses of one name, and of SRV records. Further results of a resolver are
+/// ignored.
 ///
-/// With [`ATTEMPT_DELAY`] between them, this many take 16 s, longer than a reasonable timeout for
-/// one name.
+/// With [`ATTEMPT_DELAY`] between them, this many addresses take 16 s, longer than a reasonable
+/// timeout for one name.
 pub const MAX_RESOLVED: usize = 64;
 
 /// Chooses the address to connect to, for one connection.
@@ -45,11 +50,14 @@ pub const MAX_RESOLVED: usize = 64;
 /// remaining addresses of its name follow, which may be other nodes and get the full timeout again.
 /// No address is tried twice, unless its attempt was abandoned.
 ///
+/// An [SRV record](Address::Srv) stands for the hosts of its targets, which are tried in its place,
+/// each with a timeout of its own.
+///
 /// ```text
-///            ┌─────────────────────────────────────────────────────────┐
+///            ┌──── handle_records: its targets come next ──────────────┐
 ///            ▼                                                         │
-/// new ──▶ Between ─── name ─────▶ Resolving ── no address, failed, ────┤
-///          │   │                      │        timeout                 │
+/// new ──▶ Between ─── SRV record, name ─▶ Resolving ── nothing, ───────┤
+///          │   │                      │        failed, timeout         │
 ///          │   │               handle_resolved                         │
 ///          │   │                      ▼                                │
 ///          │   └── IP, Unix path ──▶ Racing ── all have failed, ───────┤
@@ -75,6 +83,7 @@ pub const MAX_RESOLVED: usize = 64;
 /// let connected = loop {
 ///     match dialer.poll_step(now()) {
 ///         Step::Resolve { attempt, .. } => resolved.push(attempt), // ask a resolver
+///         Step::LookUp { .. } => {} // ask a resolver for SRV records: here is no such address
 ///         Step::Connect { attempt, to } => dials.push((attempt, to)), // begin to connect
 ///         Step::Abandon => dials.clear(),
 ///         Step::Wait(_) => {
@@ -101,7 +110,7 @@ pub const MAX_RESOLVED: usize = 64;
 #[derive(Debug)]
 pub struct Dialer {
     /// The addresses that have not been tried.
-    waiting: vec::IntoIter<Address>,
+    waiting: VecDeque<Address>,
     /// The timeout of each address.
     timeout: Duration,
     /// The current address. `Some` unless the state is `Between` or `Exhausted`.
@@ -122,10 +131,10 @@ pub struct Dialer {
 enum State {
     /// The next address follows, if there is one.
     Between,
-    /// The name is being resolved.
+    /// The name is being resolved, or the SRV records are being looked up.
     Resolving {
         attempt: AttemptId,
-        /// Whether [`Step::Resolve`] was returned.
+        /// Whether [`Step::Resolve`] or [`Step::LookUp`] was returned.
         asked: bool,
     },
     /// Connection attempts are in flight.
@@ -172,6 +181,15 @@ pub enum Step {
         /// The port, for resolvers that need one.
         port: u16,
     },
+    /// Look up the SRV records of a service, and report with
+    /// [`handle_records`](Dialer::handle_records). Returned once. Poll again at once: there is
+    /// another step.
+    LookUp {
+        /// The number to report the result with.
+        attempt: AttemptId,
+        /// The name of the records, such as `_amqp._tcp.example.com`.
+        name: String,
+    },
     /// Start to connect, and report with [`handle_connected`](Dialer::handle_connected) or
     /// [`handle_failed`](Dialer::handle_failed). Returned once. Poll again at once: there may be
     /// another step.
@@ -201,7 +219,7 @@ impl Dialer {
     pub fn new(mut addresses: Vec<Address>, order: Order, timeout: Duration) -> Self {
         order.arrange(&mut addresses);
         Self {
-            waiting: addresses.into_iter(),
+            waiting: addresses.into(),
             timeout,
             current: None,
             until: Instant::ORIGIN,
@@ -223,7 +241,7 @@ impl Dialer {
         attempt: AttemptId,
         addresses: impl IntoIterator<Item = SocketAddr>,
     ) {
-        if !matches!(self.state, State::Resolving { attempt: of, .. } if of == attempt) {
+        if !self.is_resolving(attempt) || matches!(self.current, Some(Address::Srv(_))) {
             return;
         }
         let mut sockets: Vec<SocketAddr> = Vec::new();
@@ -241,6 +259,29 @@ impl Dialer {
         } else {
             self.state = State::Racing(Race::new(interleave(sockets)));
         }
+    }
+
+    /// Handles the SRV records of a service, or the reason why there are none. Their targets are the
+    /// next addresses, ordered by priority, and at random by weight (RFC 2782): `seed` is any number,
+    /// from a source of randomness or from a test. Records beyond [`MAX_RESOLVED`] are ignored.
+    pub fn handle_records(
+        &mut self,
+        attempt: AttemptId,
+        records: Result<Vec<SrvRecord>, SrvError>,
+        seed: u64,
+    ) {
+        if !self.is_resolving(attempt) || !matches!(self.current, Some(Address::Srv(_))) {
+            return;
+        }
+        match records.and_then(|records| srv::addresses(records, seed)) {
+            Ok(addresses) => {
+                for address in addresses.into_iter().rev() {
+                    self.waiting.push_front(address);
+                }
+            }
+            Err(error) => self.fail_with(None, error.to_string(), Some(error)),
+        }
+        self.leave();
     }
 
     /// Handles a failed resolution or connection attempt, with the reason.
@@ -325,17 +366,19 @@ impl Dialer {
                 State::Between => self.take_up_next(),
                 State::Resolving { attempt, asked } => {
                     let attempt = *attempt;
-                    if !mem::replace(asked, true)
-                        && let Some(Address::Tcp { host, port }) = &self.current
-                    {
-                        let (host, port) = (host.clone(), *port);
-                        return Step::Resolve {
+                    let asked = mem::replace(asked, true);
+                    return match &self.current {
+                        Some(Address::Tcp { host, port }) if !asked => Step::Resolve {
                             attempt,
-                            host,
-                            port,
-                        };
-                    }
-                    return Step::Wait(self.until);
+                            host: host.clone(),
+                            port: *port,
+                        },
+                        Some(Address::Srv(name)) if !asked => {
+                            let name = name.clone();
+                            Step::LookUp { attempt, name }
+                        }
+                        _ => Step::Wait(self.until),
+                    };
                 }
                 State::Racing(race) => {
                     let attempt = AttemptId(self.next_attempt);
@@ -376,8 +419,12 @@ impl Dialer {
         self.failures
     }
 
+    fn is_resolving(&self, attempt: AttemptId) -> bool {
+        matches!(self.state, State::Resolving { attempt: of, .. } if of == attempt)
+    }
+
     fn take_up_next(&mut self) {
-        let Some(address) = self.waiting.next() else {
+        let Some(address) = self.waiting.pop_front() else {
             self.state = State::Exhausted;
             return;
         };
@@ -423,11 +470,16 @@ impl Dialer {
     }
 
     fn fail(&mut self, socket: Option<SocketAddr>, text: String) {
+        self.fail_with(socket, text, None);
+    }
+
+    fn fail_with(&mut self, socket: Option<SocketAddr>, text: String, srv: Option<SrvError>) {
         if let Some(address) = self.current.clone() {
             self.failures.0.push(Failure {
                 address,
                 socket,
                 text,
+                srv,
             });
         }
     }
@@ -499,58 +551,3 @@ fn interleave(sockets: Vec<SocketAddr>) -> VecDeque<Target> {
     }
     order
 }
-
-/// The failure of one attempt, or of an address without one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Failure {
-    /// The address.
-    pub address: Address,
-    /// The socket address of the attempt. `Some` if a TCP connection was attempted.
-    pub socket: Option<SocketAddr>,
-    /// The reported reason, or that the timeout has passed.
-    pub text: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)?;
-        if let Some(socket) = self.socket
-            && self.address.to_string() != socket.to_string()
-        {
-            write!(f, " at {socket}")?;
-        }
-        write!(f, ": {}", self.text)
-    }
-}
-
-/// The failures, in chronological order. Its text lists them with their reasons, or states that no
-/// address was tried.
-///
-/// Bounded by the number of addresses: each has at most one failure per attempt, and there are at
-/// most [`MAX_RESOLVED`] attempts, and one of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Failures(Vec<Failure>);
-
-impl Failures {
-    /// The failures as a slice.
-    #[must_use]
-    pub fn as_slice(&self) -> &[Failure] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Failures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((first, rest)) = self.0.split_first() else {
-            return f.write_str("any address: none was tried");
-        };
-        first.fmt(f)?;
-        for failure in rest {
-            write!(f, "; {failure}")?;
-        }
-        Ok(())
-    }
-}
-
-impl core::error::Error for Failures {}

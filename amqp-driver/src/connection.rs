@@ -25,7 +25,7 @@ use crate::{
         shared::{ClientEndpoint, Shared, Wait, wait_for, within},
         state::{ChannelState, State},
     },
-    states::ConnectionStates,
+    states::{ConnectionState, ConnectionStates, connection_state},
     unless::unless,
 };
 
@@ -38,7 +38,7 @@ use crate::{
 /// Under a resource alarm, RabbitMQ stops reading from connections that publish, including the
 /// acknowledgements of their consumers ([RabbitMQ's
 /// page](https://www.rabbitmq.com/docs/alarms)): use one connection to publish and
-/// another to consume.
+/// another to consume, such as those of a [`ConnectionPair`](crate::ConnectionPair).
 #[derive(Clone, Debug)]
 pub struct Connection(Arc<Handle>);
 
@@ -247,6 +247,12 @@ impl Connection {
     /// Dropping it drops the future.
     pub async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
         within(&self.0.shared, Some(limit), future).await
+    }
+
+    /// The current state of the connection.
+    #[must_use]
+    pub fn state(&self) -> ConnectionState {
+        connection_state(&self.0.shared.lock())
     }
 
     /// Returns the stream of the connection's states: opening, open, blocked by the server,

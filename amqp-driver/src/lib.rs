@@ -8,6 +8,7 @@
 //! | handle | purpose |
 //! |---|---|
 //! | [`Connection`] | opens channels, reports its end and its statistics |
+//! | [`ConnectionPair`] | a connection to publish and one to consume |
 //! | [`Channel`] | requests, publishing, consuming, fetching |
 //! | [`ConfirmChannel`] | publishing with a [`Confirm`] for each message |
 //! | [`TxChannel`] | transactions |
@@ -54,6 +55,11 @@
 //!   refuses are not tried with the others. If all fail, the error has the failure of each.
 //! - **A name with several addresses** has them tried side by side, IPv6 and IPv4 in turn, by the
 //!   rules of [RFC 8305](core::dial::Dialer): a dead address costs no more than a moment.
+//! - **DNS SRV**: an [address](core::dial::Address::srv) can be the name of SRV records, such as
+//!   `_amqps._tcp.example.com`, which the feature `srv` looks up at each connect, those of a recovery
+//!   included. Their targets are tried by priority and weight (RFC 2782), each as a host of its own.
+//!   With TLS, a target must be in the domain of the service, unless `server_name_indication` says
+//!   the name to find in the certificate.
 //! - **Unix sockets** are [addresses](core::dial::Address::unix) too. A URI cannot express them.
 //! - **Timeouts**: [`Options::tcp_timeout`] for each host, from the resolution of its name to the
 //!   end of the TCP connect, `connection_timeout` in the URI; [`Options::tls_timeout`] for the TLS
@@ -150,6 +156,7 @@
 
 mod background;
 mod base_channel;
+mod both;
 mod channel;
 mod confirm;
 mod connect;
@@ -164,6 +171,7 @@ pub mod json;
 pub mod metrics;
 #[cfg(feature = "opentelemetry")]
 pub mod opentelemetry;
+mod pair;
 mod pool;
 pub mod publishing;
 pub mod recovery;
@@ -172,6 +180,8 @@ mod returned_message;
 mod returns;
 pub mod rpc;
 mod session;
+#[cfg(feature = "srv")]
+mod srv;
 mod states;
 mod system_time;
 mod tls;
@@ -215,6 +225,7 @@ pub use self::{
         ForEachOptions, GroupDelivery, GroupPrefetch, OnFailure, Panicked, Retry, Stopper,
     },
     error::{Error, TryPublishError},
+    pair::{ConnectionPair, PairState, PairStates, connect_pair},
     pool::{ChannelPool, PooledChannel},
     report::Report,
     returned_message::ReturnedMessage,

@@ -124,7 +124,8 @@ impl ChannelStates {
     }
 }
 
-fn connection_state(state: &State) -> ConnectionState {
+/// The current state of a connection.
+pub(crate) fn connection_state(state: &State) -> ConnectionState {
     if let Some(reason) = &state.closed {
         ConnectionState::Closed(reason.clone())
     } else if state.is_closing() {

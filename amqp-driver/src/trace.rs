@@ -268,6 +268,10 @@ pub(crate) fn resolving(host: &str) {
     debug!(host, "resolving");
 }
 
+pub(crate) fn looking_up(name: &str) {
+    debug!(name, "looking up SRV records");
+}
+
 pub(crate) fn attempt(to: &Target) {
     match to {
         Target::Tcp(to) => debug!(%to, "connecting"),

@@ -1,6 +1,6 @@
 //! Opening connections.
 
-use amqp_driver::{Config, ConnectError, Connection, Error, Options};
+use amqp_driver::{Config, ConnectError, Connection, ConnectionPair, Error, Options};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{runtime::Tokio, stream::TokioStream};
@@ -38,6 +38,19 @@ pub async fn connect(uri: &str) -> Result<Connection, ConnectError> {
 /// outside of a tokio runtime.
 pub async fn connect_with(options: &Options) -> Result<Connection, ConnectError> {
     amqp_driver::connect(&Tokio, options).await
+}
+
+/// Opens a connection to publish and one to consume according to the options, and spawns their
+/// drivers on the current runtime.
+///
+/// # Cancel safety
+/// Dropping the future closes the sockets and the connections.
+///
+/// # Errors
+/// If no host can be reached, or one of the connections cannot be opened;
+/// [`ConnectError::Misuse`] outside of a tokio runtime.
+pub async fn connect_pair(options: &Options) -> Result<ConnectionPair, ConnectError> {
+    amqp_driver::connect_pair(&Tokio, options).await
 }
 
 /// Opens a connection over an existing stream: a TCP stream with custom options, a Unix socket,

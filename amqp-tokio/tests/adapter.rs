@@ -20,6 +20,15 @@ fn a_served_broker_is_reached_by_name() -> Outcome {
     })
 }
 
+#[test]
+fn a_served_broker_is_reached_by_its_service() -> Outcome {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let server = serve(listener, LocalBroker::default())?;
+        adapter::by_service(Tokio, server).await
+    })
+}
+
 #[cfg(unix)]
 #[test]
 fn a_unix_socket_is_an_address() -> Outcome {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use amqp_tokio::{
-    Config, Connection, Error, Options,
+    Config, Connection, ConnectionPair, Error, Options,
     core::client::Checks,
     protocol::{ReplyCode, queue},
     wire::ShortStr,
@@ -135,6 +135,15 @@ impl Ctx {
         self.runtime
             .connect(uri.to_owned(), Box::new(configure))
             .await
+    }
+
+    /// Opens a pair of connections with the default options.
+    ///
+    /// # Errors
+    /// As [`Runtime::connect_pair`].
+    pub async fn connect_pair(&self) -> Result<ConnectionPair, Failure> {
+        let uri = self.uri.clone();
+        self.runtime.connect_pair(uri, Box::new(|_| ())).await
     }
 
     /// Why connecting fails.

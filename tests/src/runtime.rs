@@ -8,7 +8,7 @@ mod tokio;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use amqp_tokio::{ConnectError, Connection, Options};
+use amqp_tokio::{ConnectError, Connection, ConnectionPair, Options};
 
 pub use self::{async_std::AsyncStd, blocking::Blocking, smol::Smol, tokio::Tokio};
 use crate::harness::{Failure, Outcome};
@@ -34,6 +34,13 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// [`amqp_driver::Error`](amqp_tokio::Error).
     fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>>;
 
+    /// Opens a pair of connections as the adapter's users do.
+    fn connect_pair(
+        &self,
+        uri: String,
+        configure: Configure,
+    ) -> Boxed<Result<ConnectionPair, Failure>>;
+
     /// Runs a task beside the scenario.
     fn spawn(&self, task: Boxed<()>);
 
@@ -41,14 +48,14 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     fn sleep(&self, time: Duration) -> Boxed<()>;
 }
 
-/// Connects with an adapter's `connect_with`.
-fn connect<F>(
+/// Connects with an adapter's `connect_with` or `connect_pair`.
+fn connect<F, T>(
     uri: String,
     configure: Configure,
     connect_with: impl FnOnce(Options) -> F + Send + 'static,
-) -> Boxed<Result<Connection, Failure>>
+) -> Boxed<Result<T, Failure>>
 where
-    F: Future<Output = Result<Connection, ConnectError>> + Send,
+    F: Future<Output = Result<T, ConnectError>> + Send,
 {
     Box::pin(async move {
         let mut options = Options::from_uri(&uri)?;

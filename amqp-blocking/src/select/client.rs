@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use amqp_driver::{Config, Connection, Options, connect, from_transport};
+use amqp_driver::{Config, Connection, ConnectionState, Options, connect, from_transport};
 use mio::Registry;
 
 use super::{
@@ -298,7 +298,7 @@ impl Client {
         }
     }
 
-    /// Writes all queued output. Stops if the server has blocked the connection.
+    /// Writes all queued output. Stops if the server has blocked the connection, or it is lost.
     fn flush(&mut self) {
         let Some(connection) = self.connection() else {
             return;
@@ -307,7 +307,11 @@ impl Client {
         // The turns below make the progress, so no waker is needed. A server under a memory alarm
         // does not read (https://www.rabbitmq.com/docs/alarms).
         let mut cx = Context::from_waker(Waker::noop());
-        while flushing.as_mut().poll(&mut cx).is_pending() && !connection.is_blocked() {
+        let stops = |state| match state {
+            ConnectionState::Blocked { .. } | ConnectionState::Recovering => true,
+            _ => false,
+        };
+        while flushing.as_mut().poll(&mut cx).is_pending() && !stops(connection.state()) {
             self.turn(None);
         }
     }
@@ -368,19 +372,33 @@ impl Client {
     /// **Blocks**, and calls callbacks, until one of them calls [`stop`](Self::stop) or the
     /// connection has ended. All queued output has been written when it returns, unless the server
     /// has [blocked the connection](https://www.rabbitmq.com/docs/alarms) and does not
-    /// read. A nested `run`, in a callback, has a stop of its own.
+    /// read, or the connection is lost. A nested `run`, in a callback, has a stop of its own.
     ///
     /// # Errors
     /// The reason, if the connection could not be opened, or has ended otherwise than by
     /// [`close`](Self::close).
     pub fn run(&mut self) -> Result<(), Error> {
+        self.run_until(None)
+    }
+
+    /// As [`run`](Self::run), and returns after `limit` at the latest. Results that have arrived by
+    /// then have been passed to their callbacks; output may be left to write.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_for(&mut self, limit: Duration) -> Result<(), Error> {
+        self.run_until(Instant::now().checked_add(limit))
+    }
+
+    fn run_until(&mut self, until: Option<Instant>) -> Result<(), Error> {
         let outer = mem::take(&mut self.stopped);
-        let ended = self.run_until_stopped();
+        let ended = self.run_until_stopped(until);
         self.stopped = outer;
         ended
     }
 
-    fn run_until_stopped(&mut self) -> Result<(), Error> {
+    fn run_until_stopped(&mut self, until: Option<Instant>) -> Result<(), Error> {
+        let mut late = false;
         loop {
             self.run_tasks();
             let called = self.run_callbacks();
@@ -389,9 +407,14 @@ impl Client {
                 self.flush();
                 return Ok(());
             }
+            if late {
+                return Ok(());
+            }
+            // A turn is made even after the deadline: input that has already arrived counts.
+            late = until.is_some_and(|until| Instant::now() >= until);
             match self.closed() {
                 _ if called => {}
-                None => self.turn(None),
+                None => self.turn(until),
                 Some(_) if self.needs_write() => {}
                 Some(error) if error.is_clean() => return Ok(()),
                 Some(error) => return Err(error),
@@ -399,7 +422,7 @@ impl Client {
         }
     }
 
-    /// Ends the [`run`](Self::run) that calls this callback, after the other callbacks of the same
+    /// Ends the [`run`](Self::run) or [`run_for`](Self::run_for) that calls this callback, after the other callbacks of the same
     /// turn.
     pub const fn stop(&mut self) {
         self.stopped = true;

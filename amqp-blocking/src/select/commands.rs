@@ -235,7 +235,8 @@ impl Client {
 
     /// Closes the connection after sending all earlier commands. The result is [`Answer::Closed`].
     /// All other outstanding promises then end with an error. Publishes that are blocked by the
-    /// server delay the close by at most [`Timeouts::close`](amqp_driver::core::Timeouts).
+    /// server delay the close by at most [`Timeouts::close`](amqp_driver::core::Timeouts). A lost
+    /// connection ends at once; the promise then has the reason of the loss.
     ///
     /// # Errors
     /// If the connection is closing or closed.

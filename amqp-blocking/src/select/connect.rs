@@ -20,7 +20,8 @@ pub fn connect(uri: &str) -> Result<(Client, Promise), ConnectError> {
     connect_with(&Options::from_uri(uri)?)
 }
 
-/// Begins to connect according to the options. The promise is as that of [`connect`].
+/// Begins to connect according to the options. The promise is as that of [`connect`]. For a client
+/// that goes on over a loss, see [Recovery](super#recovery).
 ///
 /// The names of hosts are resolved by the system within a turn of the client, **which may block**:
 /// use IP addresses to avoid that.

@@ -46,6 +46,26 @@
 //! a channel), except between publishes, which share a channel. If the server closes that channel,
 //! each publish in flight ends with its known outcome, and later publishes use a new channel.
 //!
+//! # Recovery
+//!
+//! With [`Options::recovery`](amqp_driver::Options::recovery), a connection that is lost is opened
+//! again in the turns of the client, with its consumers, queues, exchanges and bindings. The loop
+//! goes on as it is: the descriptor stays the same, and [`Client::next_timeout`] has the time of the
+//! next attempt.
+//!
+//! | promise, call | while the connection is lost, and afterwards |
+//! |---|---|
+//! | of a consumer | goes on; the server redelivers the messages that were not acknowledged |
+//! | [`Message::ack`] of before | fails with [`Stale`](amqp_driver::Error::Stale): the message comes again |
+//! | a command that is given meanwhile | waits, and is executed afterwards; publishes in their order |
+//! | a request in flight | fails with [`ConnectionClosed`](amqp_driver::Error::ConnectionClosed); its effect is unknown |
+//! | a publish in flight | ends with [`Unconfirmed`](amqp_driver::Unconfirmed), which says whether it was sent |
+//! | [`Client::close`] | ends the client at once |
+//! | [`Client::closed`] | is the final end: on request, or given up by the [policy](amqp_driver::recovery::Policy) |
+//!
+//! [`Client::connection`] has the [events](amqp_driver::Connection::recovery_events), to take with
+//! `try_next` after a turn.
+//!
 //! # Bounds
 //!
 //! Each promise has exactly one final result, at the latest when the connection ends. It is kept
@@ -254,7 +274,8 @@ impl Message {
     /// Acknowledges the message, with the next write. Does nothing if it needs no acknowledgement.
     ///
     /// # Errors
-    /// If its channel or the connection is closed: the server has requeued the message.
+    /// If its channel or the connection is closed, or was lost since: the server has requeued the
+    /// message.
     pub fn ack(self) -> Result<(), Error> {
         self.settle(Acker::ack)
     }
@@ -271,9 +292,9 @@ impl Message {
         self,
         settle: impl FnOnce(Acker) -> Result<(), amqp_driver::Error>,
     ) -> Result<(), Error> {
-        self.acker.map_or(Ok(()), settle)?;
+        let settled = self.acker.map_or(Ok(()), settle);
         self.channel.into_iter().for_each(RetainedChannel::release);
-        Ok(())
+        Ok(settled?)
     }
 }
 

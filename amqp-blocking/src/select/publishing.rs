@@ -15,7 +15,7 @@ use amqp_driver::{
 
 use super::{
     Answer, Error,
-    shared::{CountGuard, Shared},
+    shared::{CountGuard, Shared, goes_on, is_usable},
 };
 
 impl Shared {
@@ -88,19 +88,28 @@ impl Shared {
     /// closed.
     async fn confirming_publisher(self: &Rc<Self>) -> Result<Rc<ConfirmChannel>, Error> {
         let open = self.confirming_publisher.borrow().clone();
-        if let Some(channel) = open.filter(|channel| channel.is_open()) {
+        if let Some(channel) = open.filter(|channel| is_usable(channel)) {
             return Ok(channel);
         }
-        let channel = self.channel().await?.into_channel();
-        let channel = Rc::new(channel.confirm_select().await?);
-        self.confirming_publisher.replace(Some(Rc::clone(&channel)));
-        Ok(channel)
+        let connection = self.connection.get().await?;
+        loop {
+            let channel = self.channel().await?.into_channel();
+            match channel.confirm_select().await {
+                // It was in flight at a loss, after which the connection goes on.
+                Err(amqp_driver::Error::ConnectionClosed(_)) if goes_on(&connection) => {}
+                channel => {
+                    let channel = Rc::new(channel?);
+                    self.confirming_publisher.replace(Some(Rc::clone(&channel)));
+                    return Ok(channel);
+                }
+            }
+        }
     }
 
     /// Returns the open channel to publish on without confirms. Opens a new one if it was closed.
     async fn plain_publisher(self: &Rc<Self>) -> Result<Rc<Channel>, Error> {
         let open = self.plain_publisher.borrow().clone();
-        if let Some(channel) = open.filter(|channel| channel.is_open()) {
+        if let Some(channel) = open.filter(|channel| is_usable(channel)) {
             return Ok(channel);
         }
         let channel = Rc::new(self.channel().await?.into_channel());

@@ -16,7 +16,10 @@ use super::{
     waiting::{FairQueue, SetOnce, either},
 };
 use crate::sleep::Sleep;
-use amqp_driver::{Channel, Config, ConfirmChannel, Connection, publishing::Acknowledgements};
+use amqp_driver::{
+    BaseChannel, Channel, Config, ConfirmChannel, Connection, ConnectionState,
+    publishing::Acknowledgements,
+};
 
 /// The maximum number of idle channels. Each costs the server [memory and a few
 /// processes](https://www.rabbitmq.com/docs/channels#resource-usage).
@@ -80,7 +83,7 @@ impl Shared {
         let _turn = self.channel_queue.wait_turn().await;
         loop {
             while let Some(channel) = self.pop_idle() {
-                if channel.is_open() {
+                if is_usable(&channel) {
                     return Ok(BorrowedChannel::new(self, channel));
                 }
             }
@@ -93,6 +96,8 @@ impl Shared {
                         return Err(error.into());
                     }
                 }
+                // It was in flight at a loss, after which the connection goes on.
+                Err(amqp_driver::Error::ConnectionClosed(_)) if goes_on(&connection) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -128,6 +133,9 @@ impl Shared {
     /// Closes the connection, after all earlier commands have been sent.
     pub(super) async fn close(&self) -> Result<(), Error> {
         let connection = self.connection.get().await?;
+        if connection.state() == ConnectionState::Recovering {
+            return Ok(connection.close().await?);
+        }
         let begun = async {
             let _publish_turn = self.publish_queue.wait_turn().await;
             let _channel_turn = self.channel_queue.wait_turn().await;
@@ -161,6 +169,16 @@ impl Shared {
             None
         }
     }
+}
+
+/// Whether the connection has not ended, as after a loss that it recovers from.
+pub(super) fn goes_on(connection: &Connection) -> bool {
+    connection.close_reason().is_none()
+}
+
+/// Whether commands of the channel are executed, now or after a recovery.
+pub(super) fn is_usable(channel: &BaseChannel) -> bool {
+    channel.close_reason().is_none()
 }
 
 /// A part of a count in the [`Shared`], subtracted on drop.
@@ -245,7 +263,7 @@ impl RetainedChannel {
     /// Releases the channel for the next promise, or closes it beyond [`IDLE_MAX`].
     pub(super) fn release(self) {
         let mut idle = self.shared.idle.borrow_mut();
-        if self.channel.is_open() && idle.len() < IDLE_MAX {
+        if is_usable(&self.channel) && idle.len() < IDLE_MAX {
             idle.push(self.channel);
         }
         drop(idle);

@@ -3,6 +3,7 @@
 mod everything;
 mod loops;
 mod puka;
+mod recovery;
 mod sockets;
 mod tools;
 mod turns;

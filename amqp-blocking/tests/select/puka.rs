@@ -7,7 +7,7 @@ use std::{
     net::TcpListener,
     rc::Rc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use amqp_blocking::{
@@ -567,4 +567,46 @@ fn nothing_can_be_done_on_a_closed_client() {
     assert!(matches!(client.wait_any(&[], SOON), Ok(None)));
     message.ack().expect_err("it is closed");
     client.run().expect("it has ended in good order");
+}
+
+#[test]
+fn a_loop_with_a_limit_runs_callbacks_until_it_is_over() {
+    let server = broker();
+    let mut client = connect(&server);
+    declare(&mut client, "q");
+    let called = Rc::new(RefCell::new(0));
+    let counted = Rc::clone(&called);
+    let first = throw(&mut client, "", "q", "");
+    let then = client.on(first, move |client, result| {
+        assert!(matches!(result, Ok(Answer::Published)));
+        *counted.borrow_mut() += 1;
+        let counted = Rc::clone(&counted);
+        let second = throw(client, "", "q", "");
+        let then = client.on(second, move |_, _| *counted.borrow_mut() += 1);
+        then.expect("it is to come");
+    });
+    then.expect("it is to come");
+    let (begun, limit) = (Instant::now(), Duration::from_millis(300));
+    client.run_for(limit).expect("it is open");
+    assert!(begun.elapsed() >= limit);
+    assert_eq!(*called.borrow(), 2);
+    // Without time it takes what is there, and a stop ends it sooner.
+    client.run_for(Duration::ZERO).expect("it is open");
+    let last = throw(&mut client, "", "q", "");
+    client
+        .on(last, |client, _| client.stop())
+        .expect("it is to come");
+    client.run_for(Duration::MAX).expect("it was stopped");
+}
+
+#[test]
+fn a_wait_has_the_response_of_its_promise() {
+    let server = broker();
+    let mut client = connect(&server);
+    let declared = client.call(declaration("q")).expect("it is open");
+    let then = client.on(declared, |_, _| panic!("the wait has the result"));
+    then.expect("it is to come");
+    let declared: Option<queue::DeclareOk> = soon(&mut client, declared).reply();
+    assert_eq!(declared.map(|it| it.message_count), Some(0));
+    assert!(!client.run_callbacks());
 }

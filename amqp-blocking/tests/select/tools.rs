@@ -1,7 +1,10 @@
 //! Steps that many tests share.
 
 use std::{
-    net::TcpListener,
+    io,
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -9,6 +12,7 @@ use amqp_blocking::{
     CloseReason, Config, ConnectError, Error as CallError, LocalBroker, Options, Server,
     Unconfirmed,
     protocol::{ReplyCode, basic, queue},
+    recovery::{Backoff, Policy},
     select::{Answer, Client, Error, Message, Promise, connect_with},
     serve,
 };
@@ -169,4 +173,61 @@ pub(crate) fn assert_silent(client: &mut Client, promise: Promise) {
 pub(crate) fn assert_over(client: &mut Client, promise: Promise) {
     let over = client.wait(promise, SOON);
     assert!(matches!(over, Err(Error::NoSuchPromise(it)) if it == promise));
+}
+
+/// A relay whose connections can be cut, as by a network.
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    sockets: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Relay {
+    /// A relay to that address. Its threads end with the program.
+    pub(crate) fn start(to: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let sockets = Arc::new(Mutex::new(Vec::new()));
+        let accepted = Arc::clone(&sockets);
+        thread::spawn(move || -> io::Result<()> {
+            loop {
+                let (client, _) = listener.accept()?;
+                let server = TcpStream::connect(to)?;
+                for (mut from, mut to) in [
+                    (client.try_clone()?, server.try_clone()?),
+                    (server.try_clone()?, client.try_clone()?),
+                ] {
+                    thread::spawn(move || {
+                        let copied = io::copy(&mut from, &mut to);
+                        let _closed = to.shutdown(Shutdown::Write);
+                        copied
+                    });
+                }
+                let mut sockets = accepted.lock().expect("nobody panics");
+                sockets.extend([client, server]);
+            }
+        });
+        Ok(Self { address, sockets })
+    }
+
+    /// Cuts all connections.
+    pub(crate) fn cut(&self) {
+        for socket in self.sockets.lock().expect("nobody panics").drain(..) {
+            // It may have ended.
+            let _ended = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Connects with options that recover at once.
+pub(crate) fn connect_recovering(address: SocketAddr) -> Client {
+    let (mut client, connected) =
+        connect_with(&recovering(address)).expect("there are descriptors");
+    assert!(matches!(soon(&mut client, connected), Answer::Connected));
+    client
+}
+
+pub(crate) fn recovering(address: SocketAddr) -> Options {
+    let options = Options::from_uri(&format!("amqp://{address}")).expect("it is a URI");
+    let backoff = Backoff::default().first(Duration::from_millis(5));
+    options.recovery(Policy::new(1).backoff(backoff.max(Duration::from_millis(20))))
 }

@@ -14,6 +14,7 @@ use core::{
 /// assert_eq!(Address::tcp("example.com", 5672).to_string(), "example.com:5672");
 /// assert_eq!(Address::tcp("::1", 5672).to_string(), "[::1]:5672");
 /// assert_eq!(Address::unix("/run/broker.sock").to_string(), "unix:/run/broker.sock");
+/// assert_eq!(Address::srv("_amqp._tcp.example.com").to_string(), "srv:_amqp._tcp.example.com");
 /// assert_eq!(Address::other("wss://example.com/ws").to_string(), "wss://example.com/ws");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +30,9 @@ pub enum Address {
     },
     /// The path of a Unix socket. No URI expresses it.
     Unix(String),
+    /// The name of DNS SRV records, which list the hosts and ports of a service with their priorities
+    /// and weights (RFC 2782). They are looked up at each connect. No URI expresses it.
+    Srv(String),
     /// An address of another transport, such as a WebSocket, in the form that the runtime reads. It is
     /// neither resolved nor raced.
     Other(String),
@@ -46,6 +50,11 @@ impl Address {
         Self::Unix(path.into())
     }
 
+    /// The name of SRV records, such as `_amqp._tcp.example.com` or `_amqps._tcp.example.com`.
+    pub fn srv(name: impl Into<String>) -> Self {
+        Self::Srv(name.into())
+    }
+
     /// An address of another transport.
     pub fn other(address: impl Into<String>) -> Self {
         Self::Other(address.into())
@@ -56,7 +65,7 @@ impl Address {
     pub fn host(&self) -> Option<&str> {
         match self {
             Self::Tcp { host, .. } => Some(host),
-            Self::Unix(_) | Self::Other(_) => None,
+            Self::Unix(_) | Self::Srv(_) | Self::Other(_) => None,
         }
     }
 
@@ -67,7 +76,7 @@ impl Address {
                 let ip: IpAddr = host.parse().ok()?;
                 Some(SocketAddr::new(ip, *port))
             }
-            Self::Unix(_) | Self::Other(_) => None,
+            Self::Unix(_) | Self::Srv(_) | Self::Other(_) => None,
         }
     }
 }
@@ -88,6 +97,7 @@ impl fmt::Display for Address {
             Self::Tcp { host, port } if split_ipv6(host).is_some() => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{path}"),
+            Self::Srv(name) => write!(f, "srv:{name}"),
             Self::Other(address) => f.write_str(address),
         }
     }
@@ -111,6 +121,7 @@ impl Target {
         match address {
             Address::Tcp { .. } => address.literal().map(Self::Tcp),
             Address::Unix(path) => Some(Self::Unix(path.to_owned())),
+            Address::Srv(_) => None,
             Address::Other(address) => Some(Self::Other(address.to_owned())),
         }
     }

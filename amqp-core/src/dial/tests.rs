@@ -6,6 +6,7 @@ use alloc::{
 use super::*;
 
 mod any_order;
+mod records;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MILLI: Duration = Duration::from_millis(1);
@@ -370,12 +371,14 @@ fn a_host_that_refuses_after_the_connect_is_left_for_the_next() {
             Failure {
                 address: hosts[0].clone(),
                 socket: Some(socket("10.0.0.1:5672")),
-                text: "ACCESS_REFUSED".into()
+                text: "ACCESS_REFUSED".into(),
+                srv: None,
             },
             Failure {
                 address: hosts[1].clone(),
                 socket: Some(socket("10.0.0.9:5672")),
-                text: "bad certificate".into()
+                text: "bad certificate".into(),
+                srv: None,
             }
         ]
     );
@@ -575,6 +578,7 @@ fn a_lone_failure_has_its_own_words() {
         address: Address::unix("/x"),
         socket: None,
         text: "gone".into(),
+        srv: None,
     };
     let failures = Failures(vec![failure.clone()]);
     assert_eq!(failure.to_string(), "unix:/x: gone");

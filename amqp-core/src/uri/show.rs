@@ -88,6 +88,7 @@ fn write_address(f: &mut fmt::Formatter<'_>, address: &Address) -> fmt::Result {
         }
         // No URI can contain this form, so that it cannot be mistaken for a host.
         Address::Unix(path) => write!(f, "<unix:{}>", EncodedPath(path)),
+        Address::Srv(name) => write!(f, "<srv:{}>", EncodedPath(name)),
         Address::Other(address) => write!(f, "<{}>", EncodedPath(address)),
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod error;
 pub(crate) mod opening;
 pub(crate) mod options;
 mod repeated;
+mod service;
 
 use std::{
     fmt,
@@ -19,7 +20,7 @@ use std::{
 
 use amqp_core::{
     client::Config,
-    dial::{Address, AttemptId, Dialer, Step, Target},
+    dial::{Address, AttemptId, Dialer, SrvError, SrvRecord, Step, Target},
 };
 
 use self::{
@@ -28,6 +29,7 @@ use self::{
     opening::{First, Opening},
     options::Options,
     repeated::connect_until,
+    service::Service,
 };
 #[cfg(feature = "tracing")]
 use crate::trace;
@@ -35,6 +37,7 @@ use crate::{
     connection::Connection,
     error::Error,
     io::{Runtime, Timer, Transport, within},
+    recovery::random_seed,
     tls::{Secured, TlsError, TlsErrorTap},
 };
 
@@ -104,12 +107,17 @@ async fn dial<R: Runtime, O: Opening>(
     Err(match last {
         None => ConnectError::Unreachable(failures),
         // Unreached addresses of its name, such as the other family of `localhost`, are left out.
-        Some(only) if options.addresses.len() == 1 && refusals.is_empty() => only,
+        Some(only) if is_one_name(&options.addresses) && refusals.is_empty() => only,
         Some(last) => ConnectError::Refused {
             failures,
             last: Box::new(last),
         },
     })
+}
+
+/// Whether all failures are those of one host.
+fn is_one_name(addresses: &[Address]) -> bool {
+    matches!(addresses, [only] if !matches!(only, Address::Srv(_)))
 }
 
 /// Opens a connection over a stream that was just made to `address`: secures the stream if the
@@ -249,6 +257,7 @@ struct Connector<R: Runtime> {
     clock: R::Clock,
     dialer: Dialer,
     keepalive: Option<Duration>,
+    service: Service,
     running: Vec<(AttemptId, Pending<R::Stream>)>,
     /// The stream of the attempt that won.
     stream: Option<R::Stream>,
@@ -259,6 +268,7 @@ type Pending<S> = Pin<Box<dyn Future<Output = io::Result<Attempt<S>>> + Send>>;
 /// The result of one step of an attempt.
 enum Attempt<S> {
     Addresses(Vec<std::net::SocketAddr>),
+    Records(Result<Vec<SrvRecord>, SrvError>),
     Stream(S),
 }
 
@@ -270,6 +280,7 @@ impl<R: Runtime> Connector<R> {
             clock: runtime.clock(),
             dialer: Dialer::new(addresses, options.order, options.tcp_timeout),
             keepalive: options.tcp_keepalive,
+            service: Service::new(options),
             running: Vec::new(),
             stream: None,
         }
@@ -296,6 +307,14 @@ impl<R: Runtime> Connector<R> {
                         Ok(Attempt::Addresses(addresses))
                     };
                     self.running.push((attempt, Box::pin(resolving)));
+                }
+                Step::LookUp { attempt, name } => {
+                    #[cfg(feature = "tracing")]
+                    trace::looking_up(&name);
+                    let service = self.service.clone();
+                    let looking_up =
+                        async move { Ok(Attempt::Records(service.records(&name).await)) };
+                    self.running.push((attempt, Box::pin(looking_up)));
                 }
                 Step::Connect { attempt, to } => {
                     #[cfg(feature = "tracing")]
@@ -340,6 +359,10 @@ impl<R: Runtime> Connector<R> {
             match result {
                 Ok(Attempt::Addresses(addresses)) => {
                     self.dialer.handle_resolved(attempt, addresses);
+                }
+                Ok(Attempt::Records(records)) => {
+                    let seed = random_seed();
+                    self.dialer.handle_records(attempt, records, seed);
                 }
                 Ok(Attempt::Stream(stream)) => {
                     if self.dialer.handle_connected(attempt) {

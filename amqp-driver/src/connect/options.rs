@@ -1,5 +1,7 @@
 //! The addresses and settings of a connection.
 
+#[cfg(feature = "srv")]
+use std::net::SocketAddr;
 use std::{fmt, sync::Arc, time::Duration};
 
 use amqp_core::{
@@ -42,6 +44,10 @@ pub struct Options {
     pub addresses: Vec<Address>,
     /// The order in which they are tried. Default: as listed.
     pub order: Order,
+    /// The name servers to ask for the records of an [`Address::Srv`]. Default: none, which means
+    /// those of the system, in `/etc/resolv.conf`.
+    #[cfg(feature = "srv")]
+    pub name_servers: Vec<SocketAddr>,
     /// The timeout of one address, from the resolution of its name to the end of the TCP connect.
     /// Default 10 s.
     pub tcp_timeout: Duration,
@@ -71,6 +77,8 @@ impl Default for Options {
         Self {
             addresses: Uri::default().addresses,
             order: Order::default(),
+            #[cfg(feature = "srv")]
+            name_servers: Vec::new(),
             tcp_timeout: TCP_TIMEOUT,
             tcp_keepalive: None,
             tls_timeout: TLS_TIMEOUT,
@@ -94,6 +102,14 @@ impl Options {
     #[must_use]
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
+        self
+    }
+
+    /// Sets `name_servers`.
+    #[cfg(feature = "srv")]
+    #[must_use]
+    pub fn name_servers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.name_servers = servers.into_iter().collect();
         self
     }
 

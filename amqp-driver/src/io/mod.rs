@@ -15,6 +15,7 @@ mod futures_tls;
 mod locked;
 mod pipe;
 mod runtime;
+mod thread;
 mod transport;
 
 pub(crate) use self::boxed::BoxTransport;
@@ -26,6 +27,7 @@ pub use self::{
     locked::{poll_locked, wake_all},
     pipe::{Pipe, pipe},
     runtime::{Runtime, within},
+    thread::in_thread,
     transport::{Clock, Slices, Timer, Transport},
 };
 #[cfg(feature = "tls")]

@@ -441,6 +441,8 @@ impl State {
                 recovering.reopening.clear();
                 self.resume(later);
             }
+            // The close on request of a lost connection has ended it, for the reason of the loss.
+            RecoveryEvent::GaveUp(_) if self.closed.is_some() => {}
             RecoveryEvent::GaveUp(why) => {
                 recovering.closing = true;
                 let why = match &recovering.lost {

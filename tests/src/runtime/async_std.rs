@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use amqp_async_std::{Connection, connect_with};
+use amqp_async_std::{Connection, ConnectionPair, connect_pair, connect_with};
 use async_std::task;
 
 use super::{Boxed, Configure, Runtime, connect};
@@ -24,6 +24,16 @@ impl Runtime for AsyncStd {
     fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>> {
         connect(uri, configure, |options| async move {
             connect_with(&options).await
+        })
+    }
+
+    fn connect_pair(
+        &self,
+        uri: String,
+        configure: Configure,
+    ) -> Boxed<Result<ConnectionPair, Failure>> {
+        connect(uri, configure, |options| async move {
+            connect_pair(&options).await
         })
     }
 

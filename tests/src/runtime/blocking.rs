@@ -7,10 +7,10 @@ use std::{
 };
 
 use amqp_blocking::{
-    ConnectError, block_on, connect_with, in_thread,
+    ConnectError, block_on, connect_pair, connect_with, in_thread,
     io::{Runtime as _, Timer as _},
 };
-use amqp_tokio::Connection;
+use amqp_tokio::{Connection, ConnectionPair, Options};
 
 use super::{Boxed, Configure, Runtime, connect};
 use crate::harness::{Failure, Outcome};
@@ -30,12 +30,17 @@ impl Runtime for Blocking {
 
     fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>> {
         connect(uri, configure, |options| async move {
-            // It blocks, which the scenario must not.
-            let connecting = in_thread("connect", move || connect_with(&options));
-            let connected = connecting
-                .map_err(|error| ConnectError::System(error.into()))?
-                .await?;
-            Ok(connected.into_async())
+            Ok(in_a_thread(options, connect_with).await?.into_async())
+        })
+    }
+
+    fn connect_pair(
+        &self,
+        uri: String,
+        configure: Configure,
+    ) -> Boxed<Result<ConnectionPair, Failure>> {
+        connect(uri, configure, |options| async move {
+            Ok(in_a_thread(options, connect_pair).await?.into_async())
         })
     }
 
@@ -48,4 +53,15 @@ impl Runtime for Blocking {
         let at = clock.now() + time;
         Box::pin(async move { poll_fn(|cx| clock.poll_deadline(cx, Some(at))).await })
     }
+}
+
+/// Connects in a thread: it blocks, which the scenario must not.
+async fn in_a_thread<T: Send + 'static>(
+    options: Options,
+    connect: fn(&Options) -> Result<T, ConnectError>,
+) -> Result<T, ConnectError> {
+    let connecting = in_thread("connect", move || connect(&options));
+    connecting
+        .map_err(|error| ConnectError::System(error.into()))?
+        .await
 }

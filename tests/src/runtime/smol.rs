@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use amqp_smol::{Connection, connect_with};
+use amqp_smol::{Connection, ConnectionPair, connect_pair, connect_with};
 
 use super::{Boxed, Configure, Runtime, connect};
 use crate::harness::{Failure, Outcome};
@@ -23,6 +23,16 @@ impl Runtime for Smol {
     fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>> {
         connect(uri, configure, |options| async move {
             connect_with(&options).await
+        })
+    }
+
+    fn connect_pair(
+        &self,
+        uri: String,
+        configure: Configure,
+    ) -> Boxed<Result<ConnectionPair, Failure>> {
+        connect(uri, configure, |options| async move {
+            connect_pair(&options).await
         })
     }
 

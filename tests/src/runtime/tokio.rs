@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use amqp_tokio::{Connection, connect_with};
+use amqp_tokio::{Connection, ConnectionPair, connect_pair, connect_with};
 use tokio::{runtime::Builder, time};
 
 use super::{Boxed, Configure, Runtime, connect};
@@ -40,6 +40,16 @@ impl Runtime for Tokio {
     fn connect(&self, uri: String, configure: Configure) -> Boxed<Result<Connection, Failure>> {
         connect(uri, configure, |options| async move {
             connect_with(&options).await
+        })
+    }
+
+    fn connect_pair(
+        &self,
+        uri: String,
+        configure: Configure,
+    ) -> Boxed<Result<ConnectionPair, Failure>> {
+        connect(uri, configure, |options| async move {
+            connect_pair(&options).await
         })
     }
 

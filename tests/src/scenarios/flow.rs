@@ -3,14 +3,18 @@
 use std::time::{Duration, Instant};
 
 use amqp_tokio::{
-    Body, CloseReason, Connection, Error, Unconfirmed,
+    Body, CloseReason, ConfirmChannel, Connection, ConnectionState, Consumer, Error, ManualAck,
+    Unconfirmed,
     core::{CloseCause, TimeoutReason, protocol::basic},
     wire::FieldTable,
 };
 
 use super::{
     Case, case,
-    tools::{becomes_ready, consume, get, is_own_close, open, ready, shared_queue, to},
+    tools::{
+        becomes_ready, consume, get, is_own_close, open, open_confirming, put, ready, shared_queue,
+        to,
+    },
 };
 use crate::{
     context::Ctx,
@@ -20,6 +24,7 @@ use crate::{
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case!(a_blocked_connection_closes_in_time).alone(&[]),
+        case!(acknowledgements_of_a_pair_go_on_under_an_alarm).alone(&[]),
         case!(a_blocked_connection_with_a_full_socket)
             .alone(&["heartbeat = 1"])
             .embedded(|config| config.server.heartbeat = 1),
@@ -133,6 +138,84 @@ async fn a_blocked_connection_closes_in_time(cx: Ctx) -> Outcome {
         ),
         "{bodies:?}"
     );
+    Ok(observer.close().await?)
+}
+
+/// A consumer that gets one message at a time, from a queue with that name.
+async fn consume_singly(
+    connection: &Connection,
+    queue: &str,
+) -> Result<Consumer<ManualAck>, Failure> {
+    let channel = connection.open_channel().await?;
+    channel
+        .call(basic::Qos::default().prefetch_count(1))
+        .await?;
+    Ok(channel.consume(consume(queue)).await?)
+}
+
+/// Given a pair of connections, when the server is short of memory and has blocked the one that
+/// publishes, then the consumer of the other one is served, acknowledgement by acknowledgement;
+/// that of a connection that does both is not, until the alarm is over.
+async fn acknowledgements_of_a_pair_go_on_under_an_alarm(cx: Ctx) -> Outcome {
+    const MESSAGES: usize = 5;
+    let (observer, observing) = open_confirming(&cx).await?;
+    for queue in ["q", "paired", "single"] {
+        observing.call(shared_queue(queue)).await?;
+    }
+    for queue in ["paired", "single"] {
+        for _ in 0..MESSAGES {
+            put(&observing, "", queue, "work").await?;
+        }
+        becomes_ready(&cx, &observing, queue, MESSAGES as u32).await?;
+    }
+    let pair = cx.connect_pair().await?;
+    let single = cx.connect().await?;
+    let mut states = pair.states();
+    let state = cx.soon(states.next()).await?.ok_or("it has ended")?;
+    assert_eq!(state.publishing, ConnectionState::Open);
+    assert_eq!(state.consuming, ConnectionState::Open);
+    let mut paired = consume_singly(pair.consuming(), "paired").await?;
+    let mut alone = consume_singly(&single, "single").await?;
+    let first = cx.soon(alone.next()).await?.ok_or("no delivery")??;
+
+    cx.set_memory_alarm(true).await?;
+    let mut confirms = Vec::new();
+    for connection in [pair.publishing(), &single] {
+        let channel: ConfirmChannel = connection.open_channel().await?.confirm_select().await?;
+        let properties = basic::Properties::default();
+        let confirm = channel.publish(&to("", "q"), &properties, "held").await?;
+        confirms.push((cx.spawn(confirm), channel));
+        cx.until("the server has blocked", || connection.is_blocked())
+            .await?;
+    }
+    let state = cx.soon(states.next()).await?.ok_or("it has ended")?;
+    assert!(matches!(state.publishing, ConnectionState::Blocked { .. }));
+    assert_eq!(state.consuming, ConnectionState::Open);
+    first.ack()?;
+    for _ in 0..MESSAGES {
+        let delivery = cx.soon(paired.next()).await?.ok_or("no delivery")??;
+        delivery.ack()?;
+    }
+    let second = cx.within(Duration::from_millis(300), alone.next()).await;
+    assert!(second.is_err(), "its acknowledgement was read");
+    assert!(confirms.iter().all(|(confirm, _)| !confirm.is_finished()));
+
+    cx.set_memory_alarm(false).await?;
+    let second = cx.soon(alone.next()).await?.ok_or("no delivery")??;
+    second.ack()?;
+    for (confirm, _channel) in confirms {
+        cx.soon(confirm.join()).await???;
+    }
+    cx.soon(pair.close()).await??;
+    let mut last = None;
+    while let Some(state) = cx.soon(states.next()).await? {
+        last = Some(state);
+    }
+    let last = last.ok_or("it has changed")?;
+    for state in [last.publishing, last.consuming] {
+        assert!(matches!(state, ConnectionState::Closed(_)), "{state:?}");
+    }
+    single.close().await?;
     Ok(observer.close().await?)
 }
 

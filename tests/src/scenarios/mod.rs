@@ -23,6 +23,7 @@ mod publishers;
 mod publishing;
 mod queues;
 mod recovering;
+mod recovering_loops;
 mod restarts;
 mod rpc;
 mod streams;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Case> {
         lost_connections::cases(),
         restarts::cases(),
         recovering::cases(),
+        recovering_loops::cases(),
         channels::cases(),
         exchanges::cases(),
         queues::cases(),

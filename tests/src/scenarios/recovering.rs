@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// A broker needs a moment to notice the loss of a connection, and the tests run side by side.
-const RECOVERY: Duration = Duration::from_secs(60);
+pub(super) const RECOVERY: Duration = Duration::from_secs(60);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = cases![
@@ -47,7 +47,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// A policy that dials again at once.
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     let first = Duration::from_millis(10);
     let backoff = Backoff::default().first(first);
     Policy::new(1).backoff(backoff.max(Duration::from_millis(200)))

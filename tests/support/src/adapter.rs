@@ -15,6 +15,8 @@ use amqp_driver::{
 };
 use amqp_embedded::{LocalBroker, Server};
 
+use crate::name_server::NameServer;
+
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// Publishes a message that fits into no buffer of a socket, and fetches it.
@@ -48,6 +50,20 @@ pub async fn over_tcp<R: Runtime>(runtime: R, server: Server<R>) -> Outcome {
     assert_eq!(reason.code(), Some(ReplyCode::CONNECTION_FORCED));
     let refused = connect(&runtime, &options).await;
     assert!(matches!(refused, Err(ConnectError::Unreachable(_))));
+    Ok(())
+}
+
+/// A served broker is connected to by the SRV records of its service.
+pub async fn by_service<R: Runtime>(runtime: R, server: Server<R>) -> Outcome {
+    let names = NameServer::start()?;
+    let service = "_amqp._tcp.example.com";
+    names.set_record(service, "localhost", server.local_addr().port());
+    let options = Options::default().addresses([Address::srv(service)]);
+    let options = options.name_servers([names.address()]);
+    let connection = connect(&runtime, &options).await?;
+    large_message(&connection).await?;
+    connection.close().await?;
+    assert_eq!(names.asked(), (1, 0));
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 //! - [`replies`]: the reply of a server to each request.
 //! - `rig`, `world`, `peer`, `operations`: a client, a server and the bytes between them, in one thread,
 //!   step by step, under a clock that the test turns.
+//! - `name_server`: SRV records over DNS.
 //! - `adapter`, `punctual`, `secured`: the tests that every adapter passes, on its runtime.
 
 #![allow(
@@ -21,6 +22,8 @@ pub mod adapter;
 pub mod foreign;
 pub mod frames;
 pub mod meter;
+#[cfg(feature = "adapter")]
+pub mod name_server;
 #[cfg(feature = "client")]
 pub mod operations;
 pub mod pair;

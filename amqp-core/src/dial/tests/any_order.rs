@@ -14,6 +14,8 @@ enum Op {
     /// The resolution or attempt that is so many before the latest brought so many addresses of
     /// IPv4 and of IPv6.
     Resolved(usize, u8, u8),
+    /// The lookup that is so many before the latest brought so many SRV records.
+    Records(usize, u8),
     Failed(usize),
     Connected(usize),
     Refused(usize),
@@ -25,19 +27,21 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (0_u64..400).prop_map(Op::Later),
         1 => (0_u64..400).prop_map(Op::Earlier),
         3 => (0_usize..6, 0_u8..40, 0_u8..40).prop_map(|(back, v4, v6)| Op::Resolved(back, v4, v6)),
+        2 => (0_usize..6, 0_u8..4).prop_map(|(back, count)| Op::Records(back, count)),
         2 => (0_usize..6).prop_map(Op::Failed),
         1 => (0_usize..6).prop_map(Op::Connected),
         2 => (0_usize..6).prop_map(Op::Refused),
     ]
 }
 
-/// Host `index` is a name, an IP address with or without a zone, or a path.
+/// Host `index` is a name, an IP address with or without a zone, a service, or a path.
 fn host(index: u8, kind: u8) -> Address {
     match kind {
         0 | 1 => Address::tcp(format!("name{index}"), 5672),
         2 => Address::tcp(format!("10.{index}.255.1"), 5672),
         3 => Address::tcp(format!("2001:db8:{index}:ff::1"), 5672),
         4 => Address::tcp(format!("fe80::{index}%eth0"), 5672),
+        5 => Address::srv(format!("_amqp._tcp.name{index}")),
         _ => Address::unix(format!("/{index}")),
     }
 }
@@ -46,6 +50,9 @@ fn host(index: u8, kind: u8) -> Address {
 struct Model {
     rig: Rig,
     hosts: Vec<Address>,
+    /// The services whose targets are known, and those targets.
+    services: Vec<Address>,
+    targets: Vec<Address>,
     /// All that were handed out, the latest at the back.
     attempts: Vec<AttemptId>,
     taken_up: Vec<Address>,
@@ -66,7 +73,7 @@ impl Model {
             self.taken_up.push(address.clone());
         }
         match &step {
-            Step::Resolve { attempt, .. } => {
+            Step::Resolve { attempt, .. } | Step::LookUp { attempt, .. } => {
                 self.note(*attempt, format!("{:?}", self.rig.dialer.address()))
             }
             Step::Connect { attempt, to } => self.note(*attempt, format!("{to:?}")),
@@ -122,6 +129,34 @@ impl Model {
                         .handle_resolved(attempt, v4.chain(v6).chain(again));
                 }
             }
+            Op::Records(back, count) => {
+                let address = self.rig.dialer.address().cloned();
+                let index = self
+                    .hosts
+                    .iter()
+                    .position(|host| Some(host) == address.as_ref());
+                if let (Some(attempt), Some(index), Some(address)) =
+                    (self.attempt(back), index, address)
+                {
+                    let targets = (0..count).map(|n| format!("10.{index}.1.{n}"));
+                    let records = targets.clone().map(|target| SrvRecord {
+                        priority: 0,
+                        weight: 1,
+                        port: 5672,
+                        target,
+                    });
+                    let records = Ok(records.collect());
+                    self.rig
+                        .dialer
+                        .handle_records(attempt, records, u64::from(count));
+                    let left = self.rig.dialer.address() != Some(&address);
+                    if left && count > 0 {
+                        self.services.push(address);
+                        self.targets
+                            .extend(targets.map(|target| Address::tcp(target, 5672)));
+                    }
+                }
+            }
             Op::Failed(back) => {
                 if let Some(attempt) = self.attempt(back) {
                     self.reported.insert(attempt);
@@ -150,12 +185,16 @@ impl Model {
     /// No attempt is answered any more, and the connected peer refuses.
     fn end(&mut self) {
         // Of each address: to resolve it and wait, to start and wait for each attempt, to abandon.
-        for _ in 0..=self.hosts.len() * (2 * MAX_RESOLVED + 4) {
+        let addresses = self.hosts.len() + self.targets.len();
+        for _ in 0..=addresses * (2 * MAX_RESOLVED + 4) {
             match self.step() {
                 Step::Wait(until) => self.rig.now = until,
                 Step::Connected(attempt) => self.rig.dialer.handle_refused(attempt, "refused"),
                 Step::GiveUp => return,
-                Step::Resolve { .. } | Step::Connect { .. } | Step::Abandon => {}
+                Step::Resolve { .. }
+                | Step::LookUp { .. }
+                | Step::Connect { .. }
+                | Step::Abandon => {}
             }
         }
         panic!("it does not end: {:?}", self.rig.dialer);
@@ -165,7 +204,7 @@ impl Model {
 proptest! {
     #[test]
     fn any_order_of_events_ends_and_nothing_is_tried_twice(
-        kinds in proptest::collection::vec(0_u8..6, 0..6),
+        kinds in proptest::collection::vec(0_u8..7, 0..6),
         seed in any::<Option<u64>>(),
         ops in proptest::collection::vec(any_op(), 0..80),
     ) {
@@ -178,6 +217,8 @@ proptest! {
         let mut model = Model {
             rig: Rig::new(&hosts, order),
             hosts: hosts.clone(),
+            services: Vec::new(),
+            targets: Vec::new(),
             attempts: Vec::new(),
             taken_up: Vec::new(),
             tried: BTreeMap::new(),
@@ -190,10 +231,15 @@ proptest! {
         // All had their turn, none without a failure.
         prop_assert_eq!(model.rig.dialer.address(), None);
         let failures = model.rig.dialer.failures().as_slice();
-        for host in &hosts {
+        for host in hosts.iter().chain(&model.targets) {
+            if model.services.contains(host) {
+                continue;
+            }
             let failed = failures.iter().any(|failure| failure.address == *host);
             prop_assert!(failed, "{} did not fail", host);
         }
+        let targets = &model.targets;
+        model.taken_up.retain(|address| !targets.contains(address));
         prop_assert!(seed.is_some() || model.taken_up == hosts);
     }
 }
