@@ -307,9 +307,9 @@ impl Client {
         // The turns below make the progress, so no waker is needed. A server under a memory alarm
         // does not read (https://www.rabbitmq.com/docs/alarms).
         let mut cx = Context::from_waker(Waker::noop());
-        let stops = |state| match state {
-            ConnectionState::Blocked { .. } | ConnectionState::Recovering => true,
-            _ => false,
+        let stops = |state| {
+            use ConnectionState::{Blocked, Recovering};
+            matches!(state, Blocked { .. } | Recovering)
         };
         while flushing.as_mut().poll(&mut cx).is_pending() && !stops(connection.state()) {
             self.turn(None);

@@ -1,4 +1,4 @@
-//! Clients whose connection is lost and comes back, in the same loop.
+//! Clients that lose their connection and get it back, in the same loop.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 

@@ -175,7 +175,7 @@ pub(crate) fn assert_over(client: &mut Client, promise: Promise) {
     assert!(matches!(over, Err(Error::NoSuchPromise(it)) if it == promise));
 }
 
-/// A relay whose connections can be cut, as by a network.
+/// A relay with connections that can be cut, as by a network.
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     sockets: Arc<Mutex<Vec<TcpStream>>>,

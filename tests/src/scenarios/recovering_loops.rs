@@ -261,7 +261,7 @@ fn publish_and_consume(options: &Options, signals: &Signals) -> Result<Ledger, F
     })
 }
 
-/// Runs that program beside what is done to its broker.
+/// Runs that program beside a fault of its broker.
 async fn beside(cx: &Ctx, options: Options, fault: impl AsyncFnOnce() -> Outcome) -> Outcome {
     let signals = Arc::new(Signals::default());
     let running = cx.spawn({
@@ -309,8 +309,8 @@ async fn a_loop_goes_on_over_a_restart(cx: Ctx) -> Outcome {
     .await
 }
 
-/// Given a loop whose connection is lost and not dialled for an hour, when it is closed, then it ends
-/// at once, with all its promises.
+/// Given a loop with a connection that is lost and not dialled for an hour, when it is closed, then it
+/// ends at once, with all its promises.
 async fn closing_a_loop_during_the_back_off_ends_it_at_once(cx: Ctx) -> Outcome {
     let relay = Relay::start(cx.address)?;
     let hour = Duration::from_secs(3600);

@@ -50,7 +50,7 @@ fn host(index: u8, kind: u8) -> Address {
 struct Model {
     rig: Rig,
     hosts: Vec<Address>,
-    /// The services whose targets are known, and those targets.
+    /// The services with known targets, and those targets.
     services: Vec<Address>,
     targets: Vec<Address>,
     /// All that were handed out, the latest at the back.
