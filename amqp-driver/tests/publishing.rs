@@ -362,7 +362,7 @@ impl Run {
     }
 
     /// The messages that the server has and has not confirmed.
-    fn open(&mut self) -> Vec<Message> {
+    fn open(&self) -> Vec<Message> {
         let mut messages = self.rig.peer().messages();
         messages.retain(|it| !self.settled.contains(&it.seq.unwrap().get()));
         messages
