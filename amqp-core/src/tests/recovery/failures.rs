@@ -80,7 +80,7 @@ fn a_binding_whose_exchange_is_gone_is_skipped() {
     assert_eq!(
         rig.failures(),
         [
-            r#"bind queue "a" to exchange "theirs" with key "k": closed by the peer: 404 (not-found): NOT_FOUND - no exchange 'theirs' in vhost '/' (after queue.bind)"#,
+            r#"bind queue "a" to exchange "theirs" with key "k": closed by the peer: 404 (not-found): NOT_FOUND - no exchange 'theirs' in vhost '/' (after queue.bind), on channel 2047"#,
             r#"bind queue "b" to exchange "theirs" with key "k": exchange "theirs" is not there"#,
             r#"bind queue "c" to exchange "theirs" with key "k": exchange "theirs" is not there"#,
         ]
@@ -328,7 +328,9 @@ fn a_step_without_an_answer_fails_and_the_others_go_on() {
     rig.recover();
     assert_eq!(
         rig.failures(),
-        [r##"bind exchange "inner" to exchange "work" with key "#": no answer came in time"##]
+        [
+            r##"bind exchange "inner" to exchange "work" with key "#": no answer to exchange.bind came in time, on channel 2047"##
+        ]
     );
     assert_eq!(rig.consumers(), ["2 ctag-0 jobs", "2 ctag-1 logs"]);
 }

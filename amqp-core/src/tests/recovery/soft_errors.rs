@@ -1,7 +1,7 @@
 //! Channels that the server closes while the connection lives.
 
 use super::*;
-use crate::{CloseCause, protocol::ReplyCode};
+use crate::{CloseCause, protocol::ReplyCode, recovery::Mode};
 
 /// The server closes a channel.
 fn close(rig: &mut Rig, id: ChannelId) {
@@ -191,5 +191,70 @@ fn a_channel_that_is_forgotten_while_it_is_reopened_is_closed() {
         assert!(rig.recovery.topology().channel(2).is_none());
         assert_eq!(rig.pair.client.channel_count(), 1, "{after}");
         assert_eq!(rig.consumers(), [""; 0], "{after}");
+    }
+}
+
+#[test]
+fn a_consumer_that_is_forgotten_while_it_is_started_is_cancelled() {
+    let steps = {
+        let mut rig = Rig::with_topology(Policy::new(1));
+        rig.lose();
+        rig.recover();
+        rig.broker.log.len()
+    };
+    for after in 0..steps {
+        let mut rig = Rig::with_topology(Policy::new(1));
+        let id = rig.channels[1];
+        rig.lose();
+        let consumers = rig.recovery.topology().channel(2).unwrap().consumers();
+        let (first, _) = consumers.take(1).next().unwrap();
+        while let Step::Wait(at) = rig.recovery.poll_step(rig.pair.now) {
+            rig.pair.now = at;
+        }
+        rig.connect();
+        while rig.broker.log.len() < after {
+            rig.pump_once();
+        }
+        let starting = rig.recovery.forget_consumer(id, first);
+        if !starting && let Some(mut channel) = rig.pair.client.channel(id) {
+            channel.abandon_consumer(&name("ctag-0"), first);
+        }
+        rig.recover();
+        assert!(rig.recovery.is_recovered(), "{after}");
+        let channel = rig.pair.client.channel(id).unwrap();
+        assert!(!channel.has_consumer(&name("ctag-0")), "{after}");
+        assert!(channel.has_consumer(&name("ctag-1")), "{after}");
+    }
+}
+
+#[test]
+fn a_mode_without_consumers_ends_them_with_their_channel() {
+    let mut rig = Rig::with_topology(Policy::new(1).mode(Mode::ConnectionOnly));
+    let id = rig.channels[1];
+    close(&mut rig, id);
+    rig.recover();
+    let ended = rig.changes.iter().filter(
+        |it| matches!(it.event, RecoveryEvent::ConsumerEnded { channel, .. } if channel == id),
+    );
+    assert_eq!(ended.count(), 2);
+    assert!(rig.recovery.is_channel_recovered(id));
+    assert_eq!(rig.consumers(), [""; 0]);
+}
+
+#[test]
+fn a_new_channel_takes_no_number_of_one_that_waits_to_be_reopened() {
+    let mut rig = Rig::with_topology(Policy::new(1));
+    let id = rig.channels[1];
+    for _ in 0..2 {
+        close(&mut rig, id);
+        rig.pump();
+    }
+    assert!(rig.pair.client.channel(id).is_none(), "it waits");
+    let before = rig.recovery.channel_count(&rig.pair.client);
+    for opened in 1..50 {
+        let opening = rig.recovery.open_channel(&mut rig.pair.client);
+        assert_ne!(opening.unwrap().0.number(), id.number());
+        let count = rig.recovery.channel_count(&rig.pair.client);
+        assert_eq!(count, before + opened);
     }
 }
