@@ -140,7 +140,7 @@ impl Server {
     }
 
     /// As [`serve`](Self::serve), until `stop` is ready, such as the future of
-    /// [`in_thread`](crate::in_thread). Then the consumer is cancelled, and the requests that were
+    /// [`in_thread`]. Then the consumer is cancelled, and the requests that were
     /// delivered are answered.
     ///
     /// # Errors

@@ -393,3 +393,19 @@ async fn thousands_of_queues_are_declared_side_by_side_with_progress() -> Outcom
     connection.close().await?;
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_close_during_the_outage_ends_with_the_reason_of_the_loss() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect_with(&options()).await?;
+    broker.stop();
+    until(&connection, |event| matches!(event, RecoveryEvent::Lost(_))).await?;
+    let lost = connection.close().await.err().ok_or("it was lost")?;
+    assert!(lost.is_connection_forced(), "{lost}");
+    for _ in 0..2 {
+        let closed = connection.closed().await;
+        assert!(closed.is_connection_forced(), "{closed}");
+        sleep(PATIENCE).await;
+    }
+    Ok(())
+}

@@ -59,7 +59,7 @@
 //! | [`Message::ack`] of before | fails with [`Stale`](amqp_driver::Error::Stale): the message comes again |
 //! | a command that is given meanwhile | waits, and is executed afterwards; publishes in their order |
 //! | a request in flight | fails with [`ConnectionClosed`](amqp_driver::Error::ConnectionClosed); its effect is unknown |
-//! | a publish in flight | ends with [`Unconfirmed`](amqp_driver::Unconfirmed), which says whether it was sent |
+//! | a publish in flight | ends with [`Unconfirmed`], which says whether it was sent |
 //! | [`Client::close`] | ends the client at once |
 //! | [`Client::closed`] | is the final end: on request, or given up by the [policy](amqp_driver::recovery::Policy) |
 //!
