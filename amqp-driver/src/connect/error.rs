@@ -146,7 +146,7 @@ impl ConnectError {
         }
     }
 
-    /// The frames of the handshake that failed. `Some` if there was one, and [`Config::frame_log`]
+    /// The frames of the handshake that failed. `Some` if there was one, and [`Config::frame_log`](crate::Config::frame_log)
     /// is not 0.
     #[must_use]
     pub fn frame_log(&self) -> Option<&FrameLog> {
