@@ -146,8 +146,8 @@ impl ConnectError {
         }
     }
 
-    /// The frames of the handshake that failed. `Some` if there was one, and [`Config::frame_log`](crate::Config::frame_log)
-    /// is not 0.
+    /// The frames of the handshake that failed. `Some` if there was one, and
+    /// [`Config::frame_log`](crate::Config::frame_log) is not 0.
     #[must_use]
     pub fn frame_log(&self) -> Option<&FrameLog> {
         self.reason()?.frame_log()
