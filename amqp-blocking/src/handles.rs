@@ -168,6 +168,19 @@ impl BaseChannel {
         Ok(wait(self.0.consume_no_ack(consume))??.into())
     }
 
+    /// Starts a consumer as [`consume_no_ack`](Self::consume_no_ack) does, with options.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::BaseChannel::consume_no_ack_with`]; [`Error::TimedOut`] also beyond the
+    /// limit of [`within`](crate::within).
+    pub fn consume_no_ack_with(
+        &self,
+        consume: basic::Consume,
+        options: ConsumeOptions,
+    ) -> Result<Consumer<NoAck>, Error> {
+        Ok(wait(self.0.consume_no_ack_with(consume, options))??.into())
+    }
+
     /// Fetches one message. `None` if the queue is empty.
     ///
     /// # Errors

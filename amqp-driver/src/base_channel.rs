@@ -347,8 +347,25 @@ impl BaseChannel {
     /// # Errors
     /// As [`consume`](Self::consume).
     pub async fn consume_no_ack(&self, consume: basic::Consume) -> Result<Consumer<NoAck>, Error> {
-        self.start_consumer(consume.no_ack(true), ConsumeOptions::default())
+        self.consume_no_ack_with(consume, ConsumeOptions::default())
             .await
+    }
+
+    /// Starts a consumer as [`consume_no_ack`](Self::consume_no_ack) does, with options. Of these
+    /// [`report_interruptions`](ConsumeOptions::report_interruptions) applies: messages in flight at
+    /// a loss of the connection are lost.
+    ///
+    /// # Cancel safety
+    /// As [`consume_no_ack`](Self::consume_no_ack).
+    ///
+    /// # Errors
+    /// As [`consume`](Self::consume).
+    pub async fn consume_no_ack_with(
+        &self,
+        consume: basic::Consume,
+        options: ConsumeOptions,
+    ) -> Result<Consumer<NoAck>, Error> {
+        self.start_consumer(consume.no_ack(true), options).await
     }
 
     pub(crate) async fn start_consumer<A: Acks>(

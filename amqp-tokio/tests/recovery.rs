@@ -409,3 +409,41 @@ async fn a_close_during_the_outage_ends_with_the_reason_of_the_loss() -> Outcome
     }
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_without_acknowledgements_is_told_of_a_loss_behind_its_messages() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect_with(&options()).await?;
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    let declare = queue::Declare::default().queue("tasks")?.durable(true);
+    channel.call(declare).await?;
+    let consume = basic::Consume::default().queue("tasks")?;
+    let asking = ConsumeOptions::default().report_interruptions(true);
+    let mut consumer = channel.consume_no_ack_with(consume, asking).await?;
+    for body in ["1", "2", "3"] {
+        channel
+            .publish(&to("tasks")?, &persistent(), body)
+            .await?
+            .await?;
+    }
+    broker.restart();
+    until(&connection, |event| {
+        matches!(event, RecoveryEvent::Recovered(_))
+    })
+    .await?;
+    channel
+        .publish(&to("tasks")?, &persistent(), "4")
+        .await?
+        .await?;
+    for body in ["1", "2", "3"] {
+        assert_eq!(consumer.next().await.ok_or("ended")??.body, body);
+    }
+    let interrupted = consumer.next().await.ok_or("ended")?;
+    assert!(matches!(
+        interrupted,
+        Err(amqp_tokio::Error::Interrupted(_))
+    ));
+    assert_eq!(consumer.next().await.ok_or("ended")??.body, "4");
+    connection.close().await?;
+    Ok(())
+}

@@ -363,6 +363,13 @@ impl Recovery {
         connection.channel_count() + self.channels.values().filter(waiting).count()
     }
 
+    /// Whether replies to requests of the recovery itself are outstanding. While there are, the host
+    /// reads on, however much it has not processed: they may be behind deliveries.
+    #[must_use]
+    pub fn awaits_replies(&self) -> bool {
+        self.replay.awaits_replies()
+    }
+
     /// Whether the recovery has ended.
     #[must_use]
     pub fn is_stopped(&self) -> bool {

@@ -83,6 +83,11 @@ impl Replay {
         self.tracks.is_empty()
     }
 
+    /// Whether requests are in flight.
+    pub(super) fn awaits_replies(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
     /// Whether a channel is being restored.
     pub(super) fn restores(&self, number: u16) -> bool {
         self.tracks.contains_key(&number)

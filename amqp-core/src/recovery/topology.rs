@@ -228,6 +228,11 @@ impl Topology {
             }
             self.bindings.insert(binding);
         }
+        for channel in self.channels.values_mut() {
+            if channel.last_queue == *from {
+                channel.last_queue = to.clone();
+            }
+        }
         let consumers = self.consumers.remove(from).unwrap_or_default();
         for (number, consumer) in &consumers {
             let channel = self.channels.get_mut(number);

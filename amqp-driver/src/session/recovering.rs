@@ -120,11 +120,12 @@ impl State {
         self.recovery.as_ref().is_some_and(|it| it.closing)
     }
 
-    /// Whether replies to requests of the recovery are outstanding, which may be queued behind
-    /// deliveries.
+    /// Whether the server's part of a handshake or replies to requests of the recovery are
+    /// outstanding. They may be queued behind deliveries, and the buffer may be full of those of
+    /// before.
     pub(super) fn is_restoring(&self) -> bool {
-        let restoring = |it: &Recovering| it.paused || !it.reopening.is_empty();
-        self.recovery.as_ref().is_some_and(|it| restoring(it))
+        let recovering = self.recovery.as_ref();
+        recovering.is_some_and(|it| !self.opened || it.recovery.awaits_replies())
     }
 
     /// The error for an operation that began in that life of the connection. `Some` if the life has
