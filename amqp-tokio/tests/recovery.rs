@@ -12,8 +12,8 @@ use std::{
 };
 
 use amqp_tokio::{
-    Config, Connection, ConsumeOptions, CredentialsProvider, LocalBroker, Login, LoginFuture,
-    Options, Unconfirmed,
+    Config, ConfirmChannel, Connection, ConsumeOptions, CredentialsProvider, LocalBroker, Login,
+    LoginFuture, Options, Unconfirmed,
     broker::{ByteFaults, Impairment},
     protocol::{basic, exchange, queue},
     recovery::{Policy, RecoveryEvent},
@@ -37,6 +37,27 @@ fn to(queue: &str) -> Result<basic::Publish, amqp_tokio::Error> {
     Ok(basic::Publish::default().routing_key(queue)?)
 }
 
+/// A connection that recovers, with a channel in confirm mode.
+async fn open(broker: &LocalBroker) -> Result<(Connection, ConfirmChannel), Box<dyn Error>> {
+    let connection = broker.connect_with(&options()).await?;
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    Ok((connection, channel))
+}
+
+/// As [`open`], with the durable queue `tasks`.
+async fn with_tasks(broker: &LocalBroker) -> Result<(Connection, ConfirmChannel), Box<dyn Error>> {
+    let (connection, channel) = open(broker).await?;
+    let declare = queue::Declare::default().queue("tasks")?;
+    channel.call(declare.durable(true)).await?;
+    Ok((connection, channel))
+}
+
+/// Publishes a message, and waits for its confirm.
+async fn put(channel: &ConfirmChannel, queue: &str, body: &'static str) -> Outcome {
+    let confirm = channel.publish(&to(queue)?, &persistent(), body).await?;
+    Ok(confirm.await?)
+}
+
 /// Waits for an event of the recovery.
 async fn until(
     connection: &Connection,
@@ -55,13 +76,17 @@ async fn until(
     timeout(PATIENCE, waiting).await?
 }
 
+async fn until_recovered(connection: &Connection) -> Outcome {
+    until(connection, |event| {
+        matches!(event, RecoveryEvent::Recovered(_))
+    })
+    .await
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_same_handles_publish_and_consume_after_a_restart() -> Outcome {
     let broker = LocalBroker::default();
-    let connection = broker.connect_with(&options()).await?;
-    let channel = connection.open_channel().await?.confirm_select().await?;
-    let declare = queue::Declare::default().queue("tasks")?.durable(true);
-    channel.call(declare).await?;
+    let (connection, channel) = with_tasks(&broker).await?;
     let consume = basic::Consume::default().queue("tasks")?;
     let mut consumer = channel.consume(consume).await?;
     let (publish, properties) = (to("tasks")?, persistent());
@@ -90,23 +115,14 @@ async fn the_same_handles_publish_and_consume_after_a_restart() -> Outcome {
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_of_before_is_stale_and_the_message_comes_again() -> Outcome {
     let broker = LocalBroker::default();
-    let connection = broker.connect_with(&options()).await?;
-    let channel = connection.open_channel().await?.confirm_select().await?;
-    let declare = queue::Declare::default().queue("tasks")?.durable(true);
-    channel.call(declare).await?;
+    let (connection, channel) = with_tasks(&broker).await?;
     let consume = basic::Consume::default().queue("tasks")?;
     let asking = ConsumeOptions::default().report_interruptions(true);
     let mut consumer = channel.consume_with(consume, asking).await?;
-    channel
-        .publish(&to("tasks")?, &persistent(), "1")
-        .await?
-        .await?;
+    put(&channel, "tasks", "1").await?;
     let before = consumer.next().await.ok_or("ended")??;
     broker.restart();
-    until(&connection, |event| {
-        matches!(event, RecoveryEvent::Recovered(_))
-    })
-    .await?;
+    until_recovered(&connection).await?;
     assert_eq!(before.ack(), Err(amqp_tokio::Error::Stale));
     let interrupted = consumer.next().await.ok_or("ended")?;
     assert!(matches!(
@@ -123,10 +139,7 @@ async fn an_acknowledgement_of_before_is_stale_and_the_message_comes_again() -> 
 #[tokio::test(start_paused = true)]
 async fn attempts_that_fail_in_the_handshake_interrupt_a_consumer_no_further() -> Outcome {
     let broker = LocalBroker::default();
-    let connection = broker.connect_with(&options()).await?;
-    let channel = connection.open_channel().await?.confirm_select().await?;
-    let declare = queue::Declare::default().queue("tasks")?.durable(true);
-    channel.call(declare).await?;
+    let (connection, channel) = with_tasks(&broker).await?;
     let consume = basic::Consume::default().queue("tasks")?;
     let asking = ConsumeOptions::default().report_interruptions(true);
     let mut consumer = channel.consume_with(consume, asking).await?;
@@ -155,8 +168,7 @@ async fn attempts_that_fail_in_the_handshake_interrupt_a_consumer_no_further() -
 #[tokio::test(start_paused = true)]
 async fn what_was_in_flight_ends_and_what_comes_later_waits() -> Outcome {
     let broker = LocalBroker::default();
-    let connection = broker.connect_with(&options()).await?;
-    let channel = connection.open_channel().await?.confirm_select().await?;
+    let (connection, channel) = open(&broker).await?;
     let declare = queue::Declare::default().queue("tasks")?.durable(true);
     channel.call(declare.clone()).await?;
     broker.pause();
@@ -191,8 +203,7 @@ async fn what_was_in_flight_ends_and_what_comes_later_waits() -> Outcome {
 #[tokio::test(start_paused = true)]
 async fn transient_entities_are_declared_again_with_their_bindings() -> Outcome {
     let broker = LocalBroker::default();
-    let connection = broker.connect_with(&options()).await?;
-    let channel = connection.open_channel().await?.confirm_select().await?;
+    let (connection, channel) = open(&broker).await?;
     let declare = exchange::Declare::default()
         .exchange("events")?
         .kind("topic")?;
@@ -209,10 +220,7 @@ async fn transient_entities_are_declared_again_with_their_bindings() -> Outcome 
         .consume(basic::Consume::default().queue(named)?)
         .await?;
     broker.restart();
-    until(&connection, |event| {
-        matches!(event, RecoveryEvent::Recovered(_))
-    })
-    .await?;
+    until_recovered(&connection).await?;
     let publish = basic::Publish::default()
         .exchange("events")?
         .routing_key("a.b")?;
@@ -311,8 +319,7 @@ async fn credentials_are_asked_for_anew() -> Outcome {
 #[tokio::test(start_paused = true)]
 async fn a_binding_whose_exchange_is_gone_is_reported_and_the_rest_comes_back() -> Outcome {
     let broker = LocalBroker::default();
-    let connection = broker.connect_with(&options()).await?;
-    let channel = connection.open_channel().await?.confirm_select().await?;
+    let (connection, channel) = open(&broker).await?;
     let other = broker.connect(Config::default()).await?;
     let operator = other.open_channel().await?;
     let declare = exchange::Declare::default()
@@ -344,10 +351,7 @@ async fn a_binding_whose_exchange_is_gone_is_reported_and_the_rest_comes_back() 
         "{}",
         failures[0]
     );
-    channel
-        .publish(&to("mine")?, &persistent(), "1")
-        .await?
-        .await?;
+    put(&channel, "mine", "1").await?;
     consumer.next().await.ok_or("ended")??.ack()?;
     connection.close().await?;
     Ok(())
@@ -413,28 +417,16 @@ async fn a_close_during_the_outage_ends_with_the_reason_of_the_loss() -> Outcome
 #[tokio::test(start_paused = true)]
 async fn a_consumer_without_acknowledgements_is_told_of_a_loss_behind_its_messages() -> Outcome {
     let broker = LocalBroker::default();
-    let connection = broker.connect_with(&options()).await?;
-    let channel = connection.open_channel().await?.confirm_select().await?;
-    let declare = queue::Declare::default().queue("tasks")?.durable(true);
-    channel.call(declare).await?;
+    let (connection, channel) = with_tasks(&broker).await?;
     let consume = basic::Consume::default().queue("tasks")?;
     let asking = ConsumeOptions::default().report_interruptions(true);
     let mut consumer = channel.consume_no_ack_with(consume, asking).await?;
     for body in ["1", "2", "3"] {
-        channel
-            .publish(&to("tasks")?, &persistent(), body)
-            .await?
-            .await?;
+        put(&channel, "tasks", body).await?;
     }
     broker.restart();
-    until(&connection, |event| {
-        matches!(event, RecoveryEvent::Recovered(_))
-    })
-    .await?;
-    channel
-        .publish(&to("tasks")?, &persistent(), "4")
-        .await?
-        .await?;
+    until_recovered(&connection).await?;
+    put(&channel, "tasks", "4").await?;
     for body in ["1", "2", "3"] {
         assert_eq!(consumer.next().await.ok_or("ended")??.body, body);
     }
