@@ -8,8 +8,7 @@ use amqp_core::FrameLog;
 /// [log of frames](FrameLog), if there is one, in lines of its own.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), amqp_driver::Error> {
-/// # let connection: amqp_driver::Connection = todo!();
+/// # async fn example(connection: amqp_driver::Connection) -> Result<(), amqp_driver::Error> {
 /// use amqp_driver::protocol::queue;
 ///
 /// let channel = connection.open_channel().await?;

@@ -65,7 +65,7 @@ fn put(client: &mut Client, queue: &str, body: &'static str) -> Outcome {
     let published = throw(client, "", queue, body);
     match client.wait(published, None)? {
         Some(Answer::Published) => Ok(()),
-        other => Err(format!("nobody asked for {other:?}").into()),
+        other => Err(format!("an unexpected result: {other:?}").into()),
     }
 }
 
@@ -154,7 +154,7 @@ fn step(client: &mut Client, promise: Promise, steps: &Rc<RefCell<Vec<&'static s
                     steps.borrow_mut().push("closed");
                     return Ok(None);
                 }
-                other => return Err(format!("nobody asked for {other:?}").into()),
+                other => return Err(format!("an unexpected result: {other:?}").into()),
             };
             steps.borrow_mut().push(name);
             Ok(Some(next))
@@ -239,7 +239,7 @@ async fn a_burst_with_a_missing_exchange_in_it(cx: Ctx) -> Outcome {
                 Ok(Some(Answer::Published)) => {}
                 // The channel was closed before the confirm was sent.
                 Err(error) => assert_eq!(code(&error), Some(ReplyCode::NOT_FOUND)),
-                Ok(other) => panic!("nobody asked for {other:?}"),
+                Ok(other) => panic!("an unexpected result: {other:?}"),
             }
             for promise in [missing, behind] {
                 let error = client
@@ -286,7 +286,7 @@ async fn a_burst_with_a_missing_exchange_without_confirms(cx: Ctx) -> Outcome {
             for promise in promises {
                 outcomes.push(match client.wait(promise, None) {
                     Ok(Some(Answer::Published)) => None,
-                    Ok(other) => panic!("nobody asked for {other:?}"),
+                    Ok(other) => panic!("an unexpected result: {other:?}"),
                     Err(error) => Some(code(&error).expect("the channel is closed")),
                 });
             }
@@ -328,7 +328,7 @@ async fn a_mandatory_message_without_a_queue_comes_back(cx: Ctx) -> Outcome {
             for (key, promise) in burst {
                 match client.wait(promise, None) {
                     Ok(Some(Answer::Published)) => assert_eq!(key, "elsewhere"),
-                    Ok(other) => panic!("nobody asked for {other:?}"),
+                    Ok(other) => panic!("an unexpected result: {other:?}"),
                     Err(error) => {
                         assert_eq!(key, "nowhere");
                         assert_returned(&error, "burst");

@@ -88,8 +88,8 @@ fn a_binding_whose_exchange_is_gone_is_skipped() {
     assert_eq!(rig.broker.bindings.len(), 3);
 }
 
-#[test]
-fn a_lingering_exclusive_queue_is_tried_again_until_it_is_free() {
+/// A connection with an exchange `work` and an exclusive queue `mine`.
+fn with_exclusive_queue() -> (Rig, ChannelId) {
     let mut rig = Rig::open(Policy::new(1));
     let id = rig.open_channel();
     rig.call(id, &exchange_named("work", "topic"));
@@ -100,6 +100,12 @@ fn a_lingering_exclusive_queue_is_tried_again_until_it_is_free() {
             ..queue_named("mine")
         },
     );
+    (rig, id)
+}
+
+#[test]
+fn a_lingering_exclusive_queue_is_tried_again_until_it_is_free() {
+    let (mut rig, id) = with_exclusive_queue();
     rig.call(id, &queue_named("zebra"));
     rig.call(id, &bind("mine", "work", "a"));
     rig.call(id, &bind("zebra", "work", "z"));
@@ -131,16 +137,7 @@ fn a_lingering_exclusive_queue_is_tried_again_until_it_is_free() {
 
 #[test]
 fn a_queue_that_stays_locked_is_skipped_with_everything_that_needs_it() {
-    let mut rig = Rig::open(Policy::new(1));
-    let id = rig.open_channel();
-    rig.call(id, &exchange_named("work", "topic"));
-    rig.call(
-        id,
-        &queue::Declare {
-            exclusive: true,
-            ..queue_named("mine")
-        },
-    );
+    let (mut rig, id) = with_exclusive_queue();
     rig.call(id, &bind("mine", "work", "a"));
     rig.call(id, &queue_named("jobs"));
     let mine = rig.consume(id, "mine");
