@@ -138,6 +138,8 @@
 //!   channel of a pool, the close. [`Connection::within`] sets that of a single call. When a connection
 //!   ends, everything that waits on it gets the same reason. What waits for an event, as
 //!   [`Consumer::next`] does, ends with the connection, whose end is noticed in every state.
+//!   On a connection that [recovers](recovery), calls and publishes wait while it is lost: as long as
+//!   its [`recovery::Policy`] goes on, which has no deadline by default.
 //! - **An end is good only if it was**: [`Connection::close`] and [`BaseChannel::close`] succeed when the
 //!   server has answered, and otherwise say what ended it, because what was sent last may be lost.
 //! - **Dropping a future is safe** at any point. A command is queued when its future is first
