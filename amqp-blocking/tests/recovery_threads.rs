@@ -2,13 +2,9 @@
 
 #![cfg(all(feature = "broker", target_os = "linux"))]
 
-use std::{
-    error::Error,
-    fs, io,
-    net::TcpListener,
-    thread,
-    time::{Duration, Instant},
-};
+mod counting;
+
+use std::{error::Error, net::TcpListener, thread, time::Duration};
 
 use amqp_blocking::{
     LocalBroker, Options, connect_with,
@@ -16,30 +12,7 @@ use amqp_blocking::{
     serve,
 };
 
-/// The time limit of steps that end at once.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The number of threads of this program that are called `amqp`.
-fn threads() -> io::Result<usize> {
-    let mut count = 0;
-    for task in fs::read_dir("/proc/self/task")? {
-        // A thread that has ended meanwhile has no name any more.
-        let name = fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
-        count += usize::from(name.starts_with("amqp"));
-    }
-    Ok(count)
-}
-
-fn until(text: &str, holds: impl Fn() -> io::Result<bool>) -> Result<(), Box<dyn Error>> {
-    let begun = Instant::now();
-    while !holds()? {
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("it does not come true that {text}").into());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
+use self::counting::{threads, until};
 
 #[test]
 fn a_lost_connection_leaves_no_thread() -> Result<(), Box<dyn Error>> {

@@ -2,13 +2,9 @@
 
 #![cfg(all(feature = "broker", target_os = "linux"))]
 
-use std::{
-    error::Error,
-    fs, io,
-    net::TcpListener,
-    thread,
-    time::{Duration, Instant},
-};
+mod counting;
+
+use std::{error::Error, fs, io, net::TcpListener, thread, time::Duration};
 
 use amqp_blocking::{
     Config, ConnectionState, LocalBroker, Options, connect, connect_pair, connect_with,
@@ -16,33 +12,10 @@ use amqp_blocking::{
     serve, within,
 };
 
-/// The time limit of steps that end at once.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How many threads of this program are called `amqp`.
-fn threads() -> io::Result<usize> {
-    let mut count = 0;
-    for task in fs::read_dir("/proc/self/task")? {
-        // A thread that has ended meanwhile has no name any more.
-        let name = fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
-        count += usize::from(name.starts_with("amqp"));
-    }
-    Ok(count)
-}
+use self::counting::{threads, until};
 
 fn files() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/fd")?.count())
-}
-
-fn until(what: &str, holds: impl Fn() -> io::Result<bool>) -> Result<(), Box<dyn Error>> {
-    let begun = Instant::now();
-    while !holds()? {
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("it does not come true that {what}").into());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
 
 #[test]
