@@ -5,7 +5,12 @@ use std::time::{Duration, Instant};
 use amqp_tests::rabbitmq::Node;
 use amqp_tokio::core::dial::Address;
 
-use crate::{Result, load::queue_name, options::Options, run::Run};
+use crate::{
+    Result,
+    load::queue_name,
+    options::{Length, Options},
+    run::Run,
+};
 
 const NODES: usize = 3;
 
@@ -18,7 +23,7 @@ pub(crate) fn run(options: &Options, count: usize) -> Result<bool> {
     let nodes = Node::start_cluster(NODES)?;
     let address = |node: &Node| Address::tcp("127.0.0.1", node.port());
     let addresses = nodes.iter().map(address).collect();
-    let mut run = Run::start(options, 2 * count, addresses, "quorum")?;
+    let mut run = Run::start(options, Length::Faults(2 * count), addresses, "quorum")?;
     let outcome = (0..count).try_for_each(|kill| {
         let leader = leader(&nodes[kill % NODES], &queue_name(kill % 2))?;
         let node = nodes.iter().find(|node| node.name() == leader);

@@ -87,12 +87,13 @@ struct Held {
 
 impl Held {
     fn hold(&mut self, delivery: Delivery) {
-        let id = Id::from_bytes(&delivery.body.to_vec());
-        if let Some(id) = id {
-            self.shared
-                .ledger()
-                .receive(id, delivery.method.redelivered);
+        let id = Id::from_body(&delivery.body.to_vec());
+        let mut ledger = self.shared.ledger();
+        match id {
+            Some(id) => ledger.receive(id, delivery.method.redelivered),
+            None => ledger.receive_damaged(delivery.body.len()),
         }
+        drop(ledger);
         self.deliveries.push_back((id, delivery));
         if self.deliveries.len() > LAG {
             self.settle();

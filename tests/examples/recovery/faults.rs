@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use crate::{
     Result,
     load::{Load, PATIENCE, QUEUES, queue_name},
-    options::Options,
+    options::{Length, Options},
     run::Run,
 };
 
@@ -70,7 +70,7 @@ impl Kind {
 }
 
 /// Runs the faults. Returns whether all checks hold.
-pub(crate) fn run(options: &Options, count: usize) -> Result<bool> {
+pub(crate) fn run(options: &Options, length: Length) -> Result<bool> {
     let is_wanted = |kind: Kind| match &options.only {
         Some(word) => kind.name().contains(word),
         None => true,
@@ -84,14 +84,15 @@ pub(crate) fn run(options: &Options, count: usize) -> Result<bool> {
     let node = Node::start()?;
     let relay = Relay::start(node.address())?;
     let address = Address::tcp("127.0.0.1", relay.address().port());
-    let mut run = Run::start(options, count, vec![address], "classic")?;
+    let mut run = Run::start(options, length, vec![address], "classic")?;
     let faults = Faults { node, relay };
-    let outcome = (0..count).try_for_each(|_| {
+    let mut outcome = Ok(());
+    while outcome.is_ok() && run.goes_on() {
         let kind = pick(&shares, &mut run.random);
-        run.fault(kind.name(), |runtime, load, random| {
+        outcome = run.fault(kind.name(), |runtime, load, random| {
             faults.inject(kind, runtime, load, random)
-        })
-    });
+        });
+    }
     run.finish(outcome.map_err(|error| {
         let log = faults.node.log_tail(10);
         format!("{error}\nthe end of the broker's log:\n{log}").into()

@@ -1,8 +1,9 @@
 //! Recovery on a real RabbitMQ: publishers and consumers go on through random faults, and each
-//! message is accounted for.
+//! message is accounted for; in a long run, memory, descriptors and threads too.
 //!
 //! ```text
 //! cargo run --release -p amqp-tests --example recovery -- --faults 300 --seed 1
+//! cargo run --release -p amqp-tests --example recovery -- --minutes 60 --plot soak.svg
 //! ```
 
 mod cluster;
@@ -16,6 +17,7 @@ mod plot;
 mod publisher;
 mod report;
 mod run;
+mod samples;
 mod storm;
 mod topology;
 
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
 /// Shows the wanted thing. Returns whether all checks hold.
 fn show(options: &Options) -> Result<bool> {
     match options.mode {
-        Mode::Faults(count) => faults::run(options, count),
+        Mode::Faults(length) => faults::run(options, length),
         Mode::Cluster(count) => cluster::run(options, count),
         Mode::Topology(count) => topology::run(options, count),
         Mode::Storm(count) => storm::run(options, count),

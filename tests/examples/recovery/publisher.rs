@@ -133,7 +133,7 @@ impl Publisher {
             let epoch = self.shared.epoch();
             let id = self.shared.ledger().begin(self.publisher, again, epoch);
             let publish = &publishes[id.number % QUEUES];
-            match channel.publish(publish, &persistent, id.to_bytes()).await {
+            match channel.publish(publish, &persistent, id.to_body()).await {
                 Ok(confirm) => {
                     if self.confirms.send((id, confirm)).await.is_err() {
                         return Ok(Ended::Finished);

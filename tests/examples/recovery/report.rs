@@ -8,7 +8,7 @@ use std::{
 use crate::{
     ledger::{Balance, Counts},
     load::DELAYS,
-    options::Options,
+    options::{Length, Options},
 };
 
 /// The measurements of the faults of a kind.
@@ -45,22 +45,30 @@ impl Row {
 #[derive(Debug)]
 pub(crate) struct Report {
     begun: Instant,
-    /// The number of faults that are wanted.
-    faults: usize,
+    length: Length,
     seed: u64,
     within: Duration,
     rows: Vec<Row>,
 }
 
 impl Report {
-    pub(crate) fn new(options: &Options, faults: usize) -> Self {
+    pub(crate) fn new(options: &Options, length: Length) -> Self {
         Self {
             begun: Instant::now(),
-            faults,
+            length,
             seed: options.seed,
-            within: options.within,
+            within: options.within(),
             rows: Vec::new(),
         }
+    }
+
+    pub(crate) fn goes_on(&self) -> bool {
+        self.length.goes_on(self.count(), self.begun.elapsed())
+    }
+
+    /// The number of faults so far.
+    fn count(&self) -> usize {
+        self.rows.iter().map(|row| row.back.len()).sum()
     }
 
     /// Adds a fault, with the counts before it and after it. Returns whether it was over in time.
@@ -84,11 +92,17 @@ impl Report {
         row.not_sent += after.not_sent - before.not_sent;
         row.unknown += after.unknown - before.unknown;
         row.stale += after.stale - before.stale;
-        let number: usize = self.rows.iter().map(|row| row.back.len()).sum();
         let late = if back > self.within { "  LATE" } else { "" };
+        let of = match self.length {
+            Length::Faults(count) => format!("of {count}"),
+            Length::Time(time) => {
+                let left = time.saturating_sub(self.begun.elapsed()).as_secs();
+                format!("{:>3}:{:02} left", left / 60, left % 60)
+            }
+        };
         eprintln!(
-            "{number:>4} of {}  {kind:28} down {:>7}  back after {:>7}{late}",
-            self.faults,
+            "{:>4} {of}  {kind:28} down {:>7}  back after {:>7}{late}",
+            self.count(),
             seconds(down),
             seconds(back)
         );
@@ -98,7 +112,7 @@ impl Report {
     /// Prints the table and the checks. Returns whether all hold.
     pub(crate) fn finish(&mut self, counts: &Counts, balance: &Balance, hang: bool) -> bool {
         self.rows.sort_by_key(|row| row.kind);
-        let done: usize = self.rows.iter().map(|row| row.back.len()).sum();
+        let done = self.count();
         let minutes = self.begun.elapsed().as_secs_f64() / 60.0;
         let [first, max] = DELAYS;
         println!(
@@ -135,7 +149,7 @@ impl Report {
     }
 }
 
-const fn verdict(holds: bool) -> &'static str {
+pub(crate) const fn verdict(holds: bool) -> &'static str {
     if holds { "" } else { "  FAILED" }
 }
 

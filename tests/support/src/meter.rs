@@ -20,6 +20,8 @@ pub struct Counting;
 thread_local! {
     /// Bytes held, and the most that were held since the peak was reset.
     static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+    /// The number of blocks that were allocated.
+    static BLOCKS: Cell<u64> = const { Cell::new(0) };
 }
 
 fn count(bytes: isize) {
@@ -35,6 +37,7 @@ fn count(bytes: isize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size().cast_signed());
+        let _ = BLOCKS.try_with(|blocks| blocks.set(blocks.get() + 1));
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
@@ -50,6 +53,11 @@ unsafe impl GlobalAlloc for Counting {
 /// do not count.
 pub fn held() -> usize {
     HELD.with(Cell::get).0.max(0).cast_unsigned()
+}
+
+/// The number of blocks that this thread has allocated. A block that grows counts again.
+pub fn blocks() -> u64 {
+    BLOCKS.with(Cell::get)
 }
 
 /// The result of a function, and the most bytes by which the memory held by this thread grew while
