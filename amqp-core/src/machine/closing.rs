@@ -167,7 +167,7 @@ impl<R: Role> Machine<R> {
     }
 
     /// Drops all output.
-    pub(super) fn drop_output(&mut self) {
+    pub(crate) fn drop_output(&mut self) {
         self.output.clear();
         self.timers.stop();
     }
