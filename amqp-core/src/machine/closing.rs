@@ -163,6 +163,7 @@ impl<R: Role> Machine<R> {
         self.end_everything(&reason);
         self.timers.stop();
         self.timers.start_close(delay);
+        self.hanging_up = true;
         self.life = Life::Closing(reason);
     }
 

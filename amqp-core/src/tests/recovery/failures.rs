@@ -372,7 +372,7 @@ fn a_server_that_answers_no_step_is_lost() {
             "{lost}"
         );
         rig.broker.silent = vec![];
-        rig.broker.silent_behind = false;
+        rig.broker.connection_ended();
         rig.recover();
         assert_eq!(rig.failures(), [""; 0], "{silent}");
         assert_eq!(rig.broker.bindings, bindings, "{silent}");
