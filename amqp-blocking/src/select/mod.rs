@@ -198,7 +198,8 @@ pub struct Message {
     pub promise: Promise,
     /// The index of its queue among those of [`Client::consume_multi`], from 0; otherwise 0.
     pub source: usize,
-    /// The tag of its consumer: `<promise>.<source>.<requested tag>`; empty for a fetched message.
+    /// The tag of its consumer: `<promise>.<source>.<requested tag>`, with a number behind it after a
+    /// change of the prefetch; empty for a fetched message.
     pub consumer_tag: ShortStr,
     /// The exchange it was published to.
     pub exchange: ShortStr,

@@ -87,7 +87,8 @@ impl GroupPrefetch {
     /// at once for the next delivery; those that exceed it are not recalled.
     ///
     /// The consumers at the server adopt it as the group is polled: each is cancelled, and started
-    /// again when the deliveries that it has sent are yielded. One that is the [single active
+    /// again, its tag with a number behind it, when the deliveries that it has sent are yielded. One
+    /// that is the [single active
     /// consumer](https://www.rabbitmq.com/docs/consumers#single-active-consumer) of its queue may
     /// lose that role.
     pub fn set(&self, prefetch: u16) {
