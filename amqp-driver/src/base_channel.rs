@@ -14,7 +14,8 @@ use amqp_core::{
 
 use crate::{
     connection::Connection,
-    consumer::{Acker, Acks, ConsumeOptions, Consumer, ManualAck, NoAck, OnDrop},
+    consume_options::{ConsumeOptions, OnDrop},
+    consumer::{Acker, Acks, Consumer, ManualAck, NoAck},
     error::Error,
     returns::Returns,
     session::{

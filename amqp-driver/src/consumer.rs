@@ -15,7 +15,7 @@ use std::{
 
 use amqp_core::{
     ApiMisuse, Body, ConsumerId, DeliveryTag, EncodedProperties, MethodDef as _, Requeue, Tags,
-    client::{self, Prefetch},
+    client,
     protocol::{basic, basic::Properties},
     wire::{DecodeError, ShortStr},
 };
@@ -23,6 +23,7 @@ use futures_core::Stream;
 
 use crate::{
     base_channel::Inner,
+    consume_options::OnDrop,
     error::Error,
     session::{
         budget::Budget,
@@ -35,58 +36,6 @@ use crate::{
 /// The number of yielded messages that release their buffer space together, so that the lock is
 /// taken once for them.
 const TOGETHER: u32 = 32;
-
-/// The options of a consumer besides the arguments of `basic.consume`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConsumeOptions {
-    /// The number of messages that may be unacknowledged at a time. Default `None`: the last
-    /// `basic.qos` of the channel, or else [`Config::prefetch`](crate::Config).
-    pub prefetch: Option<Prefetch>,
-    /// The treatment of a delivery that is dropped without an acknowledgement. Default
-    /// [`OnDrop::Leave`].
-    pub on_drop: OnDrop,
-    /// Whether the stream yields [`Error::Interrupted`] between two messages when a recovery of the
-    /// connection or the channel has interrupted it. It goes on afterwards. Default `false`.
-    pub report_interruptions: bool,
-}
-
-impl ConsumeOptions {
-    /// Sets [`prefetch`](Self::prefetch).
-    #[must_use]
-    pub const fn prefetch(mut self, prefetch: Prefetch) -> Self {
-        self.prefetch = Some(prefetch);
-        self
-    }
-
-    /// Sets [`on_drop`](Self::on_drop).
-    #[must_use]
-    pub const fn on_drop(mut self, on_drop: OnDrop) -> Self {
-        self.on_drop = on_drop;
-        self
-    }
-
-    /// Sets [`report_interruptions`](Self::report_interruptions).
-    #[must_use]
-    pub const fn report_interruptions(mut self, report_interruptions: bool) -> Self {
-        self.report_interruptions = report_interruptions;
-        self
-    }
-}
-
-/// The treatment of a delivery that is dropped without an acknowledgement, as on an error path.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnDrop {
-    /// Leaves it unacknowledged until the channel ends; it counts towards the prefetch.
-    #[default]
-    Leave,
-    /// Requeues it: the server redelivers it.
-    Requeue,
-    /// Rejects it: the server dead-letters it if the queue has a dead-letter exchange, and drops it
-    /// otherwise ([RabbitMQ's page](https://www.rabbitmq.com/docs/dlx)).
-    Reject,
-}
 
 /// The acknowledgement mode of a consumer.
 pub trait Acks: sealed::Sealed + Unpin {
@@ -325,6 +274,20 @@ impl<A: Acks> Consumer<A> {
                 Ok(())
             }
         }))
+    }
+
+    /// Ready with the consumer's end, if no delivery is to be yielded before it. Skips interruptions.
+    pub(crate) fn poll_end(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        if self.stale != self.channel.stale() {
+            self.drop_stale();
+        }
+        while self.batch.is_empty() {
+            match ready!(self.poll_more(cx)) {
+                None | Some(Err(Error::Interrupted(_))) => {}
+                Some(end) => return Poll::Ready(end),
+            }
+        }
+        Poll::Pending
     }
 
     /// Takes the next batch: ready with it, an interruption or the consumer's end. Pending, with the

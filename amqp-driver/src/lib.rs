@@ -163,6 +163,7 @@ mod channel;
 mod confirm;
 mod connect;
 mod connection;
+mod consume_options;
 mod consumer;
 mod consuming;
 mod error;
@@ -219,12 +220,12 @@ pub use self::{
         options::Options,
     },
     connection::{Connection, Linger},
-    consumer::{
-        Acker, Acks, ConsumeOptions, Consumer, Delivery, ManualAck, Message, NoAck, OnDrop,
-    },
+    consume_options::{ConsumeOptions, OnDrop},
+    consumer::{Acker, Acks, Consumer, Delivery, ManualAck, Message, NoAck},
     consuming::{
         BatchAcker, Buffered, ConsumerGroup, Counts, Drained, EndReason, Ended, Failure, ForEach,
-        ForEachOptions, GroupDelivery, GroupPrefetch, OnFailure, Panicked, Retry, Stopper,
+        ForEachOptions, GroupCredit, GroupDelivery, GroupPrefetch, OnFailure, Panicked, Retry,
+        Stopper,
     },
     error::{Error, TryPublishError},
     pair::{ConnectionPair, PairState, PairStates, connect_pair},

@@ -11,6 +11,7 @@ use amqp_core::{ChannelId, Instant, protocol::basic, wire::FieldTable};
 
 use super::{Broker, dead_letter::Reason};
 use crate::{
+    durable::Place,
     keys::{ChannelKey, ConnectionKey, ConsumerKey, QueueKey},
     model::{
         arguments::{Overflow, QueueKind},
@@ -303,6 +304,7 @@ impl Broker {
     /// of these messages is dead-lettered to one of them.
     pub(crate) fn settle(&mut self, kind: Settle, deliveries: Vec<Unacked>) {
         let mut queues = BTreeSet::new();
+        let mut in_place: BTreeMap<QueueKey, Vec<Entry>> = BTreeMap::new();
         for delivery in deliveries {
             if kind != Settle::Ack && queues.insert(delivery.queue) {
                 self.requeue_consumer(&delivery);
@@ -312,6 +314,11 @@ impl Broker {
             };
             match kind {
                 Settle::Ack => {}
+                Settle::Requeue | Settle::ChannelEnded
+                    if self.requeues_in_place(delivery.queue) =>
+                {
+                    in_place.entry(delivery.queue).or_default().push(entry);
+                }
                 Settle::Requeue => self.requeue(delivery.queue, entry, RequeueCause::Client),
                 Settle::ChannelEnded => {
                     self.requeue(delivery.queue, entry, RequeueCause::ChannelEnded);
@@ -321,6 +328,9 @@ impl Broker {
                     self.record_removed(delivery.queue, &entry);
                 }
             }
+        }
+        for (queue, entries) in in_place {
+            self.requeue_in_place(queue, entries);
         }
         let mut surplus = Vec::new();
         for &queue in &queues {
@@ -369,6 +379,25 @@ impl Broker {
             self.dead_letter(key, &entry.message, Reason::DeliveryLimit);
             self.record_removed(key, &entry);
         }
+    }
+
+    /// Whether a queue requeues all messages to the places of before.
+    fn requeues_in_place(&self, key: QueueKey) -> bool {
+        let arguments = self.queues.get(&key).map(|queue| &queue.arguments);
+        arguments.is_some_and(|it| it.kind == QueueKind::Classic && it.delivery_limit.is_none())
+    }
+
+    fn requeue_in_place(&mut self, key: QueueKey, mut entries: Vec<Entry>) {
+        let Some(queue) = self.queues.get_mut(&key) else {
+            return;
+        };
+        for entry in &mut entries {
+            entry.delivery_count += 1;
+            entry.redelivered = true;
+            self.journal.requeued(key, queue, entry, Place::Ordinary);
+        }
+        queue.insert_all(entries);
+        self.schedule(key);
     }
 
     /// Removes a consumer from its queue, and deletes an `auto-delete` queue with its last consumer

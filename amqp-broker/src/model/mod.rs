@@ -9,6 +9,7 @@ pub(crate) mod conn_state;
 pub(crate) mod effective;
 pub(crate) mod exchange;
 pub(crate) mod headers;
+mod merge;
 pub(crate) mod message;
 pub(crate) mod queue;
 pub(crate) mod spare;

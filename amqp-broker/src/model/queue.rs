@@ -15,6 +15,7 @@ use amqp_core::{
 
 use super::{
     arguments::{Overflow, QueueArguments, QueueKind},
+    merge::merge,
     message::Message,
     spare::{pop_front, release_spare},
 };
@@ -267,11 +268,27 @@ impl Queue {
 
     /// Inserts a message where its sequence number belongs.
     pub(crate) fn insert(&mut self, entry: Entry) {
-        let priority = self
-            .arguments
-            .max_priority
-            .map_or(0, |max| entry.message.priority.min(max));
-        self.insert_at(priority, entry);
+        self.insert_at(self.level_of(&entry), entry);
+    }
+
+    /// Inserts messages where their sequence numbers belong.
+    pub(crate) fn insert_all(&mut self, entries: Vec<Entry>) {
+        let mut levels: BTreeMap<u8, Vec<Entry>> = BTreeMap::new();
+        for entry in entries {
+            self.ready += 1;
+            self.ready_bytes += entry.message.body.len() as u64;
+            let level = self.level_of(&entry);
+            levels.entry(level).or_default().push(entry);
+        }
+        for (level, entries) in levels {
+            let level = self.levels.entry(Reverse(level)).or_default();
+            merge(level, entries, |entry| entry.seq);
+        }
+    }
+
+    fn level_of(&self, entry: &Entry) -> u8 {
+        let max = self.arguments.max_priority;
+        max.map_or(0, |max| entry.message.priority.min(max))
     }
 
     fn insert_at(&mut self, level: u8, entry: Entry) {

@@ -92,6 +92,26 @@ fn requeued_messages_take_their_old_place() {
 }
 
 #[test]
+fn many_requeued_messages_take_their_old_places_between_others() {
+    let (mut rig, client, channel) = Rig::open();
+    let other = rig.channel(client);
+    rig.declare(client, channel, &queue("q"));
+    let numbers: Vec<String> = (0..60).map(|number| number.to_string()).collect();
+    for number in &numbers {
+        rig.publish(client, channel, "q", number);
+    }
+    for number in 0..60 {
+        let channel = if number % 2 == 0 { channel } else { other };
+        rig.get(client, channel, "q").unwrap();
+    }
+    for channel in [channel, other] {
+        rig.nack(client, channel, Tags::All, true);
+    }
+    assert_eq!(rig.drain(client, channel, "q"), numbers);
+    rig.close(client);
+}
+
+#[test]
 fn a_quorum_queue_has_other_places_for_requeued_messages() {
     let (mut rig, client, channel) = Rig::open();
     for (text, declare, expected) in [

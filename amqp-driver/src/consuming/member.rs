@@ -12,7 +12,8 @@ use amqp_core::{client::Prefetch, protocol::basic};
 use super::source::{begin_cancel, poll_uninterrupted};
 use crate::{
     base_channel::BaseChannel,
-    consumer::{ConsumeOptions, Consumer, Delivery, ManualAck, is_clean},
+    consume_options::ConsumeOptions,
+    consumer::{Consumer, Delivery, ManualAck, is_clean},
     error::Error,
 };
 
@@ -27,6 +28,8 @@ use crate::{
 /// ```
 pub(super) struct Member {
     consume: basic::Consume,
+    /// The number of restarts.
+    restarts: u32,
     state: State,
 }
 
@@ -58,7 +61,11 @@ impl Member {
             prefetch,
             restarts: false,
         };
-        Ok(Self { consume, state })
+        Ok(Self {
+            consume,
+            restarts: 0,
+            state,
+        })
     }
 
     /// Cancels the consumer for good: it ends when all is yielded.
@@ -90,25 +97,26 @@ impl Member {
         }
     }
 
-    /// Ready with the next delivery, with the reason for the end, or with `None` after it. A restart
-    /// uses the prefetch `wanted`.
+    /// Ready with the next delivery, with the reason for the end, or with `None` after it; only with
+    /// the latter two if there is no credit. A restart uses the prefetch `wanted`.
     pub(super) fn poll_next(
         &mut self,
         channel: &BaseChannel,
-        wanted: u16,
+        (wanted, credit): (u16, bool),
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Delivery, Error>>> {
         loop {
             match &mut self.state {
                 State::Running {
                     consumer, restarts, ..
-                } => match ready!(poll_uninterrupted(consumer, cx)) {
+                } => match ready!(poll_running(consumer, credit, cx)) {
                     Some(Ok(delivery)) => return Poll::Ready(Some(Ok(delivery))),
                     None if *restarts => {
                         if let Some(error) = channel.end() {
                             return self.end(error);
                         }
-                        let start = start(channel.clone(), self.consume.clone(), wanted);
+                        self.restarts += 1;
+                        let start = start(channel.clone(), self.renumbered(), wanted);
                         self.state = State::Starting {
                             start: Box::pin(start),
                             prefetch: wanted,
@@ -135,10 +143,34 @@ impl Member {
         }
     }
 
+    /// The consume of a restart. A quorum queue of RabbitMQ 3.10 fails, and with it the connection, if
+    /// a consumer takes the tag of a cancelled one that has unacknowledged deliveries.
+    fn renumbered(&self) -> basic::Consume {
+        let mut consume = self.consume.clone();
+        if !consume.consumer_tag.is_empty() {
+            let tag = format!("{}.{}", consume.consumer_tag, self.restarts);
+            // Without a tag it gets one.
+            consume.consumer_tag = tag.try_into().unwrap_or_default();
+        }
+        consume
+    }
+
     fn end<T>(&mut self, error: Error) -> Poll<Option<Result<T, Error>>> {
         self.state = State::Ended;
         Poll::Ready((!is_clean(&error)).then_some(Err(error)))
     }
+}
+
+/// Ready with the next delivery or the end; only with the end if there is no credit.
+fn poll_running(
+    consumer: &mut Consumer<ManualAck>,
+    credit: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Delivery, Error>>> {
+    if credit {
+        return poll_uninterrupted(consumer, cx);
+    }
+    consumer.poll_end(cx).map(|end| end.err().map(Err))
 }
 
 async fn start(

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     base_channel::BaseChannel,
     channel::Channel,
-    consumer::{Acker, ConsumeOptions, Consumer, Delivery, ManualAck, Message},
+    consume_options::ConsumeOptions,
+    consumer::{Acker, Consumer, Delivery, ManualAck, Message},
     error::Error,
 };
 

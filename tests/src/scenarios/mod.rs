@@ -12,6 +12,7 @@ mod consuming;
 mod consuming_together;
 mod exchanges;
 mod flow;
+mod loop_prefetch;
 mod loops;
 mod lost_connections;
 mod messages;
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Case> {
         pools::cases(),
         presets::cases(),
         rpc::cases(),
+        loop_prefetch::cases(),
         loops::cases(),
         operating::cases(),
         tls::cases(),
