@@ -2,7 +2,7 @@
 //!
 //! Both functions take any bytes. Methods that can be read are looked at before they are fed, and
 //! the machine is made to send the requests that they answer, so that a recorded stream runs to its
-//! end and a damaged one runs far. A target of cargo-fuzz is a shim of a few lines around them: see
+//! end and a damaged one runs far. The fuzz targets `client`, `server` and `frames` run them: see
 //! `fuzz/`.
 
 use std::{
@@ -52,6 +52,7 @@ pub fn client(pieces: usize, stream: &[u8]) -> Outcome {
     let mut watched = Watched::new(Client {
         connection: client::Connection::new(config, Instant::ORIGIN).unwrap(),
         channels: BTreeMap::new(),
+        published: 0,
     });
     watched.play(pieces, stream);
     watched.end()
@@ -324,6 +325,8 @@ impl Player for Server {
 struct Client {
     connection: client::Connection,
     channels: BTreeMap<u16, Channel>,
+    /// How many publishes were made in confirm mode.
+    published: u64,
 }
 
 struct Channel {
@@ -334,6 +337,9 @@ struct Channel {
 
 /// How many publishes are made at most for one confirm: no server confirms more at a time.
 const PUBLISHES: u64 = 5000;
+
+/// How many publishes are made at most for all confirms of a stream.
+const PUBLISHES_MAX: u64 = 10_000;
 
 impl Player for Client {
     type Event = ClientEvent;
@@ -443,9 +449,11 @@ impl Client {
                 let wanted = delivery_tag.saturating_sub(channel.published) <= PUBLISHES;
                 while wanted
                     && channel.published < delivery_tag
+                    && self.published < PUBLISHES_MAX
                     && it.publish(&publish, &properties, "").is_ok()
                 {
                     channel.published += 1;
+                    self.published += 1;
                 }
             }
             ServerMethod::ConfirmSelectOk(_) => call(it, &confirm::Select::default()),
