@@ -29,7 +29,7 @@ const WAITING: usize = 256 << 10;
 
 /// The most that the client holds: what is not taken, unfinished messages, output and backlog, what
 /// waits, and buffers of the transport. A slice of a read buffer keeps as much again alive at most.
-const ALLOWED: usize = 2 * UNDELIVERED + 2 * BODY + 4 * OUTPUT + WAITING + (2 << 20);
+const ALLOWED: usize = 2 * UNDELIVERED + 2 * BODY + 4 * OUTPUT + WAITING + (1 << 20);
 
 /// The bytes on the way to a client that does not read, beyond which there are no more.
 const UNREAD: usize = 256 << 10;

@@ -16,7 +16,8 @@ use amqp_core::{
     client::{self, Checks, Event as ClientEvent},
     frame::{Frame, FrameKind, PROTOCOL_HEADER, split_method},
     protocol::{
-        ClientMethod, Method, ReplyCode, ServerMethod, basic, channel, confirm, exchange, queue, tx,
+        ClientMethod, FRAME_HEADER, Method, ReplyCode, ServerMethod, basic, channel, confirm,
+        exchange, queue, tx,
     },
     sasl::{AmqPlain, Plain},
     server::{self, Event as ServerEvent},
@@ -74,6 +75,9 @@ pub fn server(pieces: usize, stream: &[u8]) -> Outcome {
 /// A machine, and an application that makes the calls that the stream expects.
 trait Player {
     type Event: Debug;
+
+    /// The largest content header frame beside the frame limit.
+    const HEADER_MAX: u32;
 
     fn endpoint(&mut self) -> &mut dyn Endpoint;
     fn event(&mut self) -> Option<Self::Event>;
@@ -140,6 +144,12 @@ impl<P: Player> Watched<P> {
                 Limits::default().unlimited_frame
             } else {
                 tuning.frame_max + 8
+            };
+            let is_header = self.input.first() == Some(&FRAME_HEADER);
+            let limit = if is_header {
+                limit.max(P::HEADER_MAX + 8)
+            } else {
+                limit
             };
             assert!(self.input.len() < limit as usize, "a whole frame was left");
             assert!(self.player.endpoint().read_hint() <= limit as usize);
@@ -224,6 +234,8 @@ struct Server {
 
 impl Player for Server {
     type Event = ServerEvent;
+
+    const HEADER_MAX: u32 = 0;
 
     fn endpoint(&mut self) -> &mut dyn Endpoint {
         &mut self.connection
@@ -343,6 +355,9 @@ const PUBLISHES_MAX: u64 = 10_000;
 
 impl Player for Client {
     type Event = ClientEvent;
+
+    /// That of `Limits`.
+    const HEADER_MAX: u32 = 1 << 20;
 
     fn endpoint(&mut self) -> &mut dyn Endpoint {
         &mut self.connection
