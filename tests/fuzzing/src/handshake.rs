@@ -139,7 +139,7 @@ fn client(script: &mut Script<'_>) {
                     .mechanisms
                     .iter()
                     .any(|one| &*it.mechanism == one.name());
-                let offered = start.mechanisms.as_str().unwrap_or_default();
+                let offered = String::from_utf8_lossy(&start.mechanisms);
                 let offered = offered
                     .split_ascii_whitespace()
                     .any(|name| &*it.mechanism == name);
