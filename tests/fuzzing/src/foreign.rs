@@ -45,7 +45,7 @@ pub fn foreign(input: &[u8]) {
 
 fn parse(bytes: &[u8]) -> Option<AMQPFrame> {
     match parse_frame(bytes) {
-        Ok((rest, frame)) if rest.is_empty() => Some(frame),
+        Ok(([], frame)) => Some(frame),
         _ => None,
     }
 }

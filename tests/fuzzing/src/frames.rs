@@ -95,15 +95,16 @@ const TAGS: &[u8] = b"tbBsuIilLfdDSATFxVz";
 pub fn frames(input: &[u8]) {
     let mut script = Script::new(input);
     let side = script.byte();
+    let of_server = side.is_multiple_of(3);
     let pieces = script.byte();
     let mut stream = BytesMut::new();
     if side & 4 == 0 {
-        open(side % 3 == 0, 60, &mut stream);
-    } else if side % 3 != 0 {
+        open(of_server, 60, &mut stream);
+    } else if !of_server {
         stream.extend_from_slice(&PROTOCOL_HEADER);
     }
     while !script.is_empty() {
-        one_or_more(&mut script, side % 3 == 0, &mut stream);
+        one_or_more(&mut script, of_server, &mut stream);
     }
     match side % 3 {
         0 => machines::play(pieces.into(), &stream, replay::client),

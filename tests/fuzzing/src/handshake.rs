@@ -129,7 +129,7 @@ fn client(script: &mut Script<'_>) {
         machine.handle_input(Instant::ORIGIN, &mut input);
         said.extend(output(&mut machine));
         while let Some(event) = machine.poll_event() {
-            opened |= matches!(event, ClientEvent::Opened { .. });
+            opened |= matches!(event, ClientEvent::Opened);
         }
     }
     for method in &said {
