@@ -20,16 +20,20 @@ use bytes::BytesMut;
 use crate::script::Script;
 
 /// The limits of the client, in bytes.
-const UNDELIVERED: usize = 256 << 10;
+const UNDELIVERED: usize = 64 << 10;
 const BODY: usize = 256 << 10;
 const OUTPUT: usize = 64 << 10;
 
 /// The bytes of publishes that wait for room, which their futures hold.
 const WAITING: usize = 256 << 10;
 
-/// The most that the client holds: what is not taken, unfinished messages, output and backlog, what
-/// waits, and buffers of the transport. A slice of a read buffer keeps as much again alive at most.
-const ALLOWED: usize = 2 * UNDELIVERED + 2 * BODY + 4 * OUTPUT + WAITING + (1 << 20);
+/// The most that the client keeps of messages that nothing takes: those that were returned, eight times
+/// the limit while a publish waits; deliveries, twice the limit, and one of any size for each consumer.
+const UNTAKEN: usize = 10 * UNDELIVERED + 2 * BODY;
+
+/// The most that the client holds: messages, of which each may be a slice of a buffer that is twice as
+/// large, unfinished ones, output and backlog, what waits, and buffers of the transport.
+const ALLOWED: usize = 2 * UNTAKEN + 2 * BODY + 4 * OUTPUT + WAITING + (1 << 20);
 
 /// The bytes on the way to a client that does not read, beyond which there are no more.
 const UNREAD: usize = 256 << 10;
