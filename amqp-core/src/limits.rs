@@ -66,7 +66,9 @@ pub struct Limits {
     pub empty_frames: u32,
     /// The budget for messages in the client's handles that the application has not taken, in
     /// bytes: deliveries and returned messages of a connection, with all the memory they occupy.
-    /// Default 16 MiB. The state machine hands out each message at once and keeps none.
+    /// Those that cannot be given back to the server, returned messages and deliveries with no-ack,
+    /// may take up to eight times as much while a call waits for the server: its reply may be queued
+    /// behind them. Default 16 MiB. The state machine hands out each message at once and keeps none.
     pub undelivered: usize,
 }
 

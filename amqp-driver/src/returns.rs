@@ -20,7 +20,8 @@ use crate::{
 /// With several such streams, each message goes to one of them.
 ///
 /// Reading pauses while [`Limits::undelivered`](amqp_core::Limits) bytes of returned messages are
-/// not taken. If none is taken for [`Timeouts::unread`](amqp_core::Timeouts), the stream ends, and
+/// not taken, or eight times as many if a call waits for the server. If none is taken for
+/// [`Timeouts::unread`](amqp_core::Timeouts), or more come while a call waits, the stream ends, and
 /// [`error`](Self::error) is [`Error::Overflow`].
 #[derive(Debug)]
 pub struct Returns {

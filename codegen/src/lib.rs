@@ -69,6 +69,18 @@ pub fn generate_samples() -> Result<String, Error> {
     Ok(emit::samples(&spec(&SOURCES)?))
 }
 
+/// Generates the layouts of the arguments of all methods of the built-in specification, for fuzz
+/// targets that build frames: `LAYOUTS` and `PROPERTIES`, of a type `Kind` of the includer.
+pub fn generate_layouts() -> Result<String, Error> {
+    Ok(emit::layouts(&spec(&SOURCES)?))
+}
+
+/// Generates a dictionary of the built-in specification in the format of libFuzzer
+/// (<https://llvm.org/docs/LibFuzzer.html#dictionaries>).
+pub fn generate_dictionary() -> Result<String, Error> {
+    Ok(emit::dictionary(&spec(&SOURCES)?))
+}
+
 /// Reads, merges and checks XML texts.
 fn spec(sources: &[&str]) -> Result<model::Spec, Error> {
     let mut documents = Vec::with_capacity(sources.len());

@@ -1,12 +1,8 @@
-//! A stream of bytes for a client, in pieces of a size that the first byte gives.
+//! A stream of bytes for a client.
 
 #![no_main]
 
-use amqp_test_support::replay;
+use amqp_fuzzing::machines;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
-    if let Some((&pieces, stream)) = data.split_first() {
-        let _outcome = replay::client(pieces.into(), stream);
-    }
-});
+fuzz_target!(|data: &[u8]| machines::client(data));

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use amqp_test_support::pair;
+use amqp_fuzzing::pair;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| pair::pair(data));

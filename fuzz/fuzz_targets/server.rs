@@ -1,12 +1,8 @@
-//! A stream of bytes for a server, in pieces of a size that the first byte gives.
+//! A stream of bytes for a server.
 
 #![no_main]
 
-use amqp_test_support::replay;
+use amqp_fuzzing::machines;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
-    if let Some((&pieces, stream)) = data.split_first() {
-        let _outcome = replay::server(pieces.into(), stream);
-    }
-});
+fuzz_target!(|data: &[u8]| machines::server(data));

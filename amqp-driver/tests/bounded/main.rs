@@ -10,7 +10,7 @@ use amqp_driver::{
     protocol::{ReplyCode, basic, queue},
 };
 use amqp_test_support::meter;
-use amqp_test_support::{Confirming, Probe, Rig, Setup};
+use amqp_test_support::{Confirming, Message, Probe, Rig, Setup};
 use bytes::Bytes;
 use meter::peak_of;
 
@@ -247,6 +247,49 @@ fn an_unacknowledged_flood_ends_while_an_answer_is_awaited() {
     }
     assert!((120..=128).contains(&yielded), "{yielded}");
     drop((consumer, channel, confirms));
+    rig.finish(connection);
+}
+
+/// The same for returned messages, while a publish waits for room.
+#[test]
+fn returned_messages_are_read_on_while_a_publish_waits() {
+    let limit = 64 << 10;
+    let mut setup = Setup::default();
+    setup.client.limits.undelivered = limit;
+    let (mut rig, connection) = Rig::open_with(setup);
+    let channel = Rc::new(rig.channel(&connection));
+    let mut returns = channel.returns();
+    rig.peer().flow(1, false);
+    rig.run();
+    let publishing = Rc::clone(&channel);
+    let published = rig.spawn(async move {
+        let (to, none) = (basic::Publish::default(), basic::Properties::default());
+        publishing.publish(&to, &none, "x").await
+    });
+    rig.run();
+    let message = Message {
+        seq: None,
+        method: basic::Publish::default(),
+        properties: basic::Properties::default(),
+        body: Bytes::from(vec![7; 32 << 10]),
+    };
+    let ((), peak) = peak_of(|| {
+        for _ in 0..100 {
+            rig.peer().return_message(1, &message);
+            rig.run();
+        }
+    });
+    assert!(peak < 2 * 8 * limit + MIB, "{peak}");
+    rig.peer().flow(1, true);
+    rig.run();
+    assert_eq!(published.take(), Some(Ok(())));
+    let mut yielded = 0;
+    while rig.wait(returns.next()).is_some() {
+        yielded += 1;
+    }
+    assert!((12..=16).contains(&yielded), "{yielded}");
+    assert_eq!(returns.error(), Some(Error::Overflow { limit, channel: 1 }));
+    drop((returns, channel));
     rig.finish(connection);
 }
 

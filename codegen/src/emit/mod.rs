@@ -4,6 +4,7 @@ mod classes;
 mod codec;
 mod constants;
 mod enums;
+mod fuzzing;
 mod methods;
 mod names;
 mod properties;
@@ -14,7 +15,10 @@ mod writer;
 use self::writer::Writer;
 use crate::model::Spec;
 
-pub(crate) use self::samples::samples;
+pub(crate) use self::{
+    fuzzing::{dictionary, layouts},
+    samples::samples,
+};
 
 /// Emits the source of the whole specification.
 pub(crate) fn source(spec: &Spec) -> String {

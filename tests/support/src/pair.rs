@@ -1,7 +1,6 @@
 //! A client and a server at work, with a line between them that may damage the bytes.
 //!
-//! The input is a list of things to do, so that a target of cargo-fuzz is a shim of a few lines
-//! around [`pair`].
+//! The input is a list of things to do. The fuzz target `pair` runs [`pair`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -2,7 +2,7 @@
 //!
 //! Both functions take any bytes. Methods that can be read are looked at before they are fed, and
 //! the machine is made to send the requests that they answer, so that a recorded stream runs to its
-//! end and a damaged one runs far. A target of cargo-fuzz is a shim of a few lines around them: see
+//! end and a damaged one runs far. The fuzz targets `client`, `server` and `frames` run them: see
 //! `fuzz/`.
 
 use std::{
@@ -16,7 +16,8 @@ use amqp_core::{
     client::{self, Checks, Event as ClientEvent},
     frame::{Frame, FrameKind, PROTOCOL_HEADER, split_method},
     protocol::{
-        ClientMethod, Method, ReplyCode, ServerMethod, basic, channel, confirm, exchange, queue, tx,
+        ClientMethod, FRAME_HEADER, Method, ReplyCode, ServerMethod, basic, channel, confirm,
+        exchange, queue, tx,
     },
     sasl::{AmqPlain, Plain},
     server::{self, Event as ServerEvent},
@@ -52,6 +53,7 @@ pub fn client(pieces: usize, stream: &[u8]) -> Outcome {
     let mut watched = Watched::new(Client {
         connection: client::Connection::new(config, Instant::ORIGIN).unwrap(),
         channels: BTreeMap::new(),
+        published: 0,
     });
     watched.play(pieces, stream);
     watched.end()
@@ -73,6 +75,9 @@ pub fn server(pieces: usize, stream: &[u8]) -> Outcome {
 /// A machine, and an application that makes the calls that the stream expects.
 trait Player {
     type Event: Debug;
+
+    /// The largest content header frame beside the frame limit.
+    const HEADER_MAX: u32;
 
     fn endpoint(&mut self) -> &mut dyn Endpoint;
     fn event(&mut self) -> Option<Self::Event>;
@@ -139,6 +144,12 @@ impl<P: Player> Watched<P> {
                 Limits::default().unlimited_frame
             } else {
                 tuning.frame_max + 8
+            };
+            let is_header = self.input.first() == Some(&FRAME_HEADER);
+            let limit = if is_header {
+                limit.max(P::HEADER_MAX + 8)
+            } else {
+                limit
             };
             assert!(self.input.len() < limit as usize, "a whole frame was left");
             assert!(self.player.endpoint().read_hint() <= limit as usize);
@@ -223,6 +234,8 @@ struct Server {
 
 impl Player for Server {
     type Event = ServerEvent;
+
+    const HEADER_MAX: u32 = 0;
 
     fn endpoint(&mut self) -> &mut dyn Endpoint {
         &mut self.connection
@@ -324,6 +337,8 @@ impl Player for Server {
 struct Client {
     connection: client::Connection,
     channels: BTreeMap<u16, Channel>,
+    /// How many publishes were made in confirm mode.
+    published: u64,
 }
 
 struct Channel {
@@ -335,8 +350,14 @@ struct Channel {
 /// How many publishes are made at most for one confirm: no server confirms more at a time.
 const PUBLISHES: u64 = 5000;
 
+/// How many publishes are made at most for all confirms of a stream.
+const PUBLISHES_MAX: u64 = 10_000;
+
 impl Player for Client {
     type Event = ClientEvent;
+
+    /// That of `Limits`.
+    const HEADER_MAX: u32 = 1 << 20;
 
     fn endpoint(&mut self) -> &mut dyn Endpoint {
         &mut self.connection
@@ -443,9 +464,11 @@ impl Client {
                 let wanted = delivery_tag.saturating_sub(channel.published) <= PUBLISHES;
                 while wanted
                     && channel.published < delivery_tag
+                    && self.published < PUBLISHES_MAX
                     && it.publish(&publish, &properties, "").is_ok()
                 {
                     channel.published += 1;
+                    self.published += 1;
                 }
             }
             ServerMethod::ConfirmSelectOk(_) => call(it, &confirm::Select::default()),

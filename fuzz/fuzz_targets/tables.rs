@@ -1,0 +1,8 @@
+//! Field tables: decoded, encoded, and decoded again.
+
+#![no_main]
+
+use amqp_fuzzing::tables;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| tables::tables(data));
