@@ -200,7 +200,7 @@ impl Told {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(amqp_test_support::cases(400))]
 
     /// A message that was lost is never confirmed, and one that was not is never reported as
     /// returned. Where the server changes nothing but `reply-to`, nothing is left in doubt.

@@ -3,9 +3,11 @@
 
 use alloc::{boxed::Box, collections::BTreeSet, vec, vec::Vec};
 
+use amqp_test_support::cases;
+use proptest::prelude::*;
+
 use super::{
     pair::Pair,
-    sampler::Random,
     side::{body_frame, header_frame, method_frame, raw_frame},
 };
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
     protocol::{FRAME_MIN_SIZE, Method, ReplyCode, basic, channel, confirm, queue, tx},
     sasl::{Mechanism, SaslError},
     server::{self, Event as ServerEvent},
+    strategies::Cuts,
     wire::{FieldTable, Secret, ShortStr},
 };
 
@@ -47,33 +50,21 @@ pub(super) enum Cut {
     At(usize),
     /// Into pieces of that many bytes.
     Every(usize),
-    /// Into pieces of chance, from a seed.
-    Random(u64),
+    /// Into any pieces: the bytes of each carry at these places.
+    Any(Cuts),
 }
 
 impl Cut {
-    /// Cuts the bytes that stand at a position of the stream.
-    fn pieces<'a>(&self, position: usize, bytes: &'a [u8]) -> Vec<&'a [u8]> {
-        match *self {
+    /// Cuts the bytes of one carry.
+    fn pieces<'a>(&self, bytes: &'a [u8]) -> Vec<&'a [u8]> {
+        match self {
             Self::Whole => vec![bytes],
             Self::At(at) => {
-                let (first, second) = bytes.split_at(at.min(bytes.len()));
+                let (first, second) = bytes.split_at((*at).min(bytes.len()));
                 vec![first, second]
             }
-            Self::Every(size) => bytes.chunks(size).collect(),
-            Self::Random(seed) => {
-                let mut random = Random::new(seed.wrapping_add(position as u64));
-                let mut pieces = Vec::new();
-                let mut rest = bytes;
-                while !rest.is_empty() {
-                    // Mostly small ones, down to none at all.
-                    let most = [1, 3, 10, 100, rest.len()][random.below(5)];
-                    let (piece, left) = rest.split_at(random.below(most + 1).min(rest.len()));
-                    pieces.push(piece);
-                    rest = left;
-                }
-                pieces
-            }
+            Self::Every(size) => bytes.chunks(*size).collect(),
+            Self::Any(cuts) => cuts.pieces(bytes),
         }
     }
 }
@@ -163,9 +154,8 @@ impl Line {
     }
 
     fn hand_to_server(&mut self, bytes: &[u8]) {
-        let position = self.record.to_server.len();
         self.record.longest = self.record.longest.max(bytes.len());
-        for piece in self.server_cut.pieces(position, bytes) {
+        for piece in self.server_cut.pieces(bytes) {
             self.pair.to_server.extend_from_slice(piece);
             self.pair.deliver_to_server();
         }
@@ -173,9 +163,8 @@ impl Line {
     }
 
     fn hand_to_client(&mut self, bytes: &[u8]) {
-        let position = self.record.to_client.len();
         self.record.longest = self.record.longest.max(bytes.len());
-        for piece in self.client_cut.pieces(position, bytes) {
+        for piece in self.client_cut.pieces(bytes) {
             self.pair.to_client.extend_from_slice(piece);
             self.pair.deliver_to_client();
         }
@@ -523,11 +512,12 @@ fn the_dialogue_in_pieces_of_one_size() {
     }
 }
 
-#[test]
-fn the_dialogue_in_pieces_of_chance() {
-    let whole = dialogue(Cut::Whole, Cut::Whole);
-    for seed in 0..100 {
-        let cut = Cut::Random(seed);
-        assert_eq!(dialogue(cut.clone(), cut), whole, "seed {seed}");
+proptest! {
+    #![proptest_config(cases(50))]
+
+    #[test]
+    fn the_dialogue_in_any_pieces(client: Cuts, server: Cuts) {
+        let whole = dialogue(Cut::Whole, Cut::Whole);
+        prop_assert_eq!(dialogue(Cut::Any(client), Cut::Any(server)), whole);
     }
 }

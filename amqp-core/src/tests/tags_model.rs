@@ -325,7 +325,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(amqp_test_support::cases(512))]
 
     #[test]
     fn each_delivery_has_one_owner_however_tags_are_used_again(

@@ -97,7 +97,7 @@ fn consuming() -> (Script<Connection>, ChannelId) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(amqp_test_support::cases(128))]
 
     #[test]
     fn unacked_deliveries_are_those_of_the_server(steps in list(any_step(), 0..120)) {

@@ -8,13 +8,13 @@ mod methods;
 mod names;
 mod properties;
 mod rules;
-mod samples;
+mod strategies;
 mod writer;
 
 use self::writer::Writer;
 use crate::model::Spec;
 
-pub(crate) use self::samples::samples;
+pub(crate) use self::strategies::strategies;
 
 /// Emits the source of the whole specification.
 pub(crate) fn source(spec: &Spec) -> String {
