@@ -167,7 +167,7 @@ fn accepted(mut request: ClientMethod, tag: &'static str) -> ClientMethod {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Applied {
-    /// A request was made, whose outcome an event reports.
+    /// A request was made. An event reports its outcome.
     Request(RequestId),
     /// A message was published; `Some` if an event reports its outcome.
     Published(Option<PublishSeq>),

@@ -279,7 +279,7 @@ proptest! {
 /// A window of many publishes that all come back costs each of them no more than a small one.
 #[test]
 fn a_large_window_that_comes_back_whole_is_not_searched_again_and_again() {
-    const COUNT: u64 = 20_000;
+    const COUNT: u64 = 10_000;
     let mut config = Config::default();
     config.limits.unconfirmed = COUNT as usize;
     config.limits.output_high = usize::MAX;

@@ -4,7 +4,10 @@
 //! A schedule is a list of choices among the steps that are possible: a command is given, or the
 //! oldest frame of a direction arrives. All schedules of a race are tried, in depth-first order.
 
-use amqp_core::{CloseCause, ConsumerId, RequestId, protocol::ReplyCode};
+use amqp_core::{
+    CloseCause, ConsumerId, MethodDef as _, RequestId,
+    protocol::{ReplyCode, basic},
+};
 
 use crate::{
     Story, oracle,
@@ -61,6 +64,15 @@ const THEIRS: [Theirs; 6] = [
     Theirs::Answer,
 ];
 
+/// The state in which a race begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// The channel has a consumer with a delivery, an unconfirmed publish and an unanswered request.
+    Settled,
+    /// Its consume and the request are in transit.
+    InFlight,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Ours,
@@ -68,7 +80,6 @@ enum Step {
     Arrive(Direction),
 }
 
-/// A channel with a consumer that has a delivery, an unconfirmed publish and an unanswered request.
 struct Race {
     world: World,
     consumer: ConsumerId,
@@ -81,7 +92,7 @@ struct Race {
 }
 
 impl Race {
-    fn new(ours: &[Ours], theirs: &[Theirs]) -> Self {
+    fn new(start: Start, ours: &[Ours], theirs: &[Theirs]) -> Self {
         let mut world = World::new(Story::Manual, false);
         world.server.delivers = false;
         world.server.confirms = false;
@@ -91,14 +102,20 @@ impl Race {
         world.client.expect_open(open);
         world.settle();
         world.client.select(id);
-        let consumer = world.client.consume(id);
         world.client.publish(id, 1);
         world.settle();
-        world.server.deliver();
-        world.settle();
-        assert!(world.client.requests.is_empty() && world.client.delivered == [1]);
+        let consumer = world.client.consume(id);
+        if start == Start::Settled {
+            world.settle();
+            world.server.deliver();
+            world.settle();
+            assert!(world.client.requests.is_empty() && world.client.delivered == [1]);
+        }
         let request = world.client.declare(id);
-        world.settle();
+        match start {
+            Start::Settled => world.settle(),
+            Start::InFlight => world.send(),
+        }
         Self {
             world,
             consumer,
@@ -180,6 +197,9 @@ impl Race {
                 let mut channel = client.machine.channel(id).unwrap();
                 channel.abandon_consumer(&"t".parse().unwrap(), self.consumer);
                 client.silent.insert(self.consumer);
+                client
+                    .requests
+                    .retain(|_, method| *method != basic::Consume::ID);
             }
             Ours::AbandonRequest => {
                 client.machine.abandon(id, self.request);
@@ -187,6 +207,7 @@ impl Race {
             }
             Ours::Publish => client.publish(id, 2),
             Ours::Declare => drop(client.declare(id)),
+            Ours::Acknowledge if client.delivered.is_empty() => {}
             Ours::Acknowledge => client.acknowledge_first(id),
             Ours::CloseConnection | Ours::OpenChannel | Ours::LoseTransport => {}
         }
@@ -239,13 +260,13 @@ impl Race {
 }
 
 /// Tries all schedules of a race. Returns their number.
-fn explore(ours: &[Ours], theirs: &[Theirs]) -> usize {
-    let what = format!("{ours:?} and {theirs:?}");
+fn explore(start: Start, ours: &[Ours], theirs: &[Theirs]) -> usize {
+    let what = format!("{start:?}, {ours:?} and {theirs:?}");
     // The choices of the schedule, each with the number of steps that were possible.
     let mut schedule: Vec<(usize, usize)> = Vec::new();
     let mut count = 0;
     loop {
-        let mut race = Race::new(ours, theirs);
+        let mut race = Race::new(start, ours, theirs);
         let mut depth = 0;
         loop {
             let possible = race.possible();
@@ -272,13 +293,15 @@ fn explore(ours: &[Ours], theirs: &[Theirs]) -> usize {
 
 #[test]
 fn every_order_of_two_racing_commands_ends_each_wait_once() {
-    let mut count = 0;
-    for ours in OURS {
-        for theirs in THEIRS {
-            count += explore(&[ours], &[theirs]);
+    for start in [Start::Settled, Start::InFlight] {
+        let mut count = 0;
+        for ours in OURS {
+            for theirs in THEIRS {
+                count += explore(start, &[ours], &[theirs]);
+            }
         }
+        println!("races: {count} orders of two commands, {start:?}");
     }
-    println!("races: {count} orders of two commands");
 }
 
 /// Two closes of one side race with one of the other.
@@ -295,12 +318,12 @@ fn every_order_of_three_racing_closes_ends_each_wait_once() {
         for theirs in their_closes {
             for second in closes {
                 if second != ours {
-                    count += explore(&[ours, second], &[theirs]);
+                    count += explore(Start::Settled, &[ours, second], &[theirs]);
                 }
             }
             for second in their_closes {
                 if second != theirs {
-                    count += explore(&[ours], &[theirs, second]);
+                    count += explore(Start::Settled, &[ours], &[theirs, second]);
                 }
             }
         }

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 
 use crate::{body, client::MESSAGES, world::HEARTBEAT};
 
-/// The name of a queue whose declaration is not answered.
+/// The name of a queue. Its declaration is not answered.
 pub(crate) const SILENT: &str = "silent";
 
 pub(crate) struct Server {

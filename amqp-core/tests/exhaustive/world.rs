@@ -38,7 +38,7 @@ impl Ending {
     pub(crate) const ALL: [Self; 4] = [Self::Eof, Self::Reset, Self::Error, Self::HalfOpen];
 }
 
-/// What happens to the bytes of one direction.
+/// The treatment of the bytes of one direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Fault {
     #[default]

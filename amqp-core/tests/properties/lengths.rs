@@ -55,7 +55,7 @@ impl Channel {
 }
 
 proptest! {
-    #![proptest_config(cases(96))]
+    #![proptest_config(cases(128))]
 
     #[test]
     fn output_keeps_to_the_negotiated_frames_and_the_announced_lengths(

@@ -183,7 +183,7 @@ impl Pair {
         }
     }
 
-    /// Lets everything come to rest, and compares what the sides know.
+    /// Lets everything come to rest, and compares the knowledge of the sides.
     fn rest(&mut self) {
         self.carry();
         let mut turns = 0;
@@ -235,7 +235,7 @@ fn send(machine: &mut impl Endpoint, to: &mut BytesMut) {
 }
 
 proptest! {
-    #![proptest_config(cases(192))]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn both_sides_know_the_same_however_channels_and_tags_are_used_again(
