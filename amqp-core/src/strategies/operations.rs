@@ -1,6 +1,7 @@
 //! The strategy of a client's operations, and the application that applies them.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
@@ -55,7 +56,7 @@ pub enum Operation {
         /// The method.
         method: basic::Publish,
         /// The properties.
-        properties: basic::Properties,
+        properties: Box<basic::Properties>,
         /// The body.
         body: Bytes,
     },
@@ -136,7 +137,7 @@ impl Arbitrary for Operation {
             4 => publish.prop_map(|(channel, method, properties, len)| Self::Publish {
                 channel,
                 method: method.immediate(false),
-                properties,
+                properties: Box::new(properties),
                 body: Bytes::from(alloc::vec![7; len]),
             }),
             3 => (index(), any::<Settlement>()).prop_map(|(delivery, settlement)| {
@@ -230,7 +231,7 @@ impl Application {
             } => match newest(&self.channels, channel).and_then(|id| connection.channel(*id)) {
                 Some(mut channel) => {
                     let id = channel.id();
-                    let published = channel.publish(method, properties, body.clone());
+                    let published = channel.publish(method, &**properties, body.clone());
                     self.published(id, published)
                 }
                 None => Applied::Skipped,

@@ -91,7 +91,7 @@ impl Record {
     fn carried(&mut self, bytes: &[u8]) {
         self.longest = self.longest.max(bytes.len());
         let mut end = if bytes.starts_with(b"AMQP") { 8 } else { 0 };
-        while let Some(&[size @ ..]) = bytes.get(end + 3..).and_then(|it| it.first_chunk::<4>()) {
+        while let Some(&size) = bytes.get(end + 3..).and_then(|it| it.first_chunk::<4>()) {
             self.ends.insert(end);
             end += u32::from_be_bytes(size) as usize + 8;
         }

@@ -143,8 +143,8 @@ impl Pair {
             } => server.confirm(publish, multiple, positive),
             Step::Return(publish) => server.give_back(publish),
             Step::CloseByServer(on) => server.close(on),
-            Step::ToServer(len) => self.to_server(len),
-            Step::ToClient(len) => self.to_client(len),
+            Step::ToServer(len) => self.carry_to_server(len),
+            Step::ToClient(len) => self.carry_to_client(len),
         }
         self.send();
     }
@@ -156,7 +156,7 @@ impl Pair {
         send(&mut self.server.machine, &mut self.to_client);
     }
 
-    fn to_server(&mut self, len: usize) {
+    fn carry_to_server(&mut self, len: usize) {
         let len = len.min(self.to_server.len());
         self.server.input.unsplit(self.to_server.split_to(len));
         // One frame at a time: a close-ok of the machine is sent after the replies before it.
@@ -166,7 +166,7 @@ impl Pair {
         }
     }
 
-    fn to_client(&mut self, len: usize) {
+    fn carry_to_client(&mut self, len: usize) {
         let len = len.min(self.to_client.len());
         self.client.input.unsplit(self.to_client.split_to(len));
         let client = &mut self.client;
@@ -177,8 +177,8 @@ impl Pair {
     fn carry(&mut self) {
         self.send();
         while !self.to_server.is_empty() || !self.to_client.is_empty() {
-            self.to_server(usize::MAX);
-            self.to_client(usize::MAX);
+            self.carry_to_server(usize::MAX);
+            self.carry_to_client(usize::MAX);
             self.send();
         }
     }

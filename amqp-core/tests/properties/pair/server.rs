@@ -177,7 +177,7 @@ impl Server {
 
     pub(super) fn confirm(&mut self, publish: Index, multiple: bool, positive: bool) {
         let channels = self.channels.iter();
-        let all = channels.flat_map(|(id, it)| it.unconfirmed.iter().map(|(_, seq)| (*id, *seq)));
+        let all = channels.flat_map(|(id, it)| it.unconfirmed.values().map(|seq| (*id, *seq)));
         let all: Vec<_> = all.collect();
         if all.is_empty() {
             return;
