@@ -1,4 +1,4 @@
-//! Strategies of [proptest](proptest) for values of the protocol: methods, properties, tables,
+//! Strategies of [`proptest`] for values of the protocol: methods, properties, tables,
 //! frames, and operations of a client. Requires the feature `proptest`.
 //!
 //! Every type below has an implementation of [`Arbitrary`](proptest::arbitrary::Arbitrary), so
@@ -9,7 +9,7 @@
 //! | each method of [`protocol`](crate::protocol), [`basic::Properties`](crate::protocol::basic::Properties) | each field by the strategy that [`Values`] has for its wire type |
 //! | [`Method`](crate::protocol::Method), [`ClientMethod`](crate::protocol::ClientMethod), [`ServerMethod`](crate::protocol::ServerMethod) | any of those methods |
 //! | [`ShortStr`](crate::wire::ShortStr), [`LongStr`](crate::wire::LongStr), [`Secret`](crate::wire::Secret), [`Timestamp`](crate::wire::Timestamp), [`Decimal`](crate::wire::Decimal), [`ReplyCode`](crate::protocol::ReplyCode) | the whole range, and often its ends |
-//! | [`FieldValue`](crate::wire::FieldValue), [`FieldArray`](crate::wire::FieldArray), [`FieldTable`](crate::wire::FieldTable) | every field type, nested up to four deep; a number is never NaN, so that each value equals itself |
+//! | [`FieldValue`](crate::wire::FieldValue), [`FieldArray`](crate::wire::FieldArray), [`FieldTable`](crate::wire::FieldTable) | every field type, nested up to five deep; a number is never NaN, so that each value equals itself |
 //! | [`OwnedFrame`] | a well-formed frame of any type |
 //! | [`Cuts`] | places at which a byte stream is cut |
 //! | [`Operation`] | a command of a client's application; an [`Application`] applies it |

@@ -49,7 +49,7 @@ fn floats() -> BoxedStrategy<FieldValue> {
     .boxed()
 }
 
-/// Any type of value, with at most [`DEPTH`] levels of tables and arrays.
+/// Any type of value, with at most three levels of tables and arrays below it.
 impl Arbitrary for FieldValue {
     type Parameters = ();
     type Strategy = BoxedStrategy<Self>;
