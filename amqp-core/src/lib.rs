@@ -13,6 +13,7 @@
 //! - [`recovery`] restores a lost client connection with its topology.
 //! - [`sasl`] has the authentication mechanisms, [`uri`] parses AMQP URIs, and [`dial`] chooses the
 //!   address to connect to.
+//! - `strategies`, of the feature `proptest`, has random values of all of them, for property tests.
 //!
 //! No peer input makes the state machine panic, loop, or exceed the memory bounded by its
 //! [`Limits`]. The same calls give the same results, however the bytes are split.
@@ -84,6 +85,8 @@ pub mod recovery;
 pub mod sasl;
 pub mod server;
 mod stats;
+#[cfg(any(test, feature = "proptest"))]
+pub mod strategies;
 #[cfg(test)]
 mod tests;
 pub mod text;

@@ -64,9 +64,10 @@ pub fn generate_from(sources: &[&str]) -> Result<String, Error> {
     Ok(emit::source(&spec(sources)?))
 }
 
-/// Generates samples of the methods of the built-in specification, for the tests of `amqp-core`.
-pub fn generate_samples() -> Result<String, Error> {
-    Ok(emit::samples(&spec(&SOURCES)?))
+/// Generates the source of `amqp_core::strategies::methods` from the built-in specification: a
+/// strategy of proptest for each method and for the properties.
+pub fn generate_strategies() -> Result<String, Error> {
+    Ok(emit::strategies(&spec(&SOURCES)?))
 }
 
 /// Generates the layouts of the arguments of all methods of the built-in specification, for fuzz

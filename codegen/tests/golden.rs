@@ -6,36 +6,46 @@
 
 use std::{error::Error, fmt::Write as _, fs, process::Command};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/protocol.rs");
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 const REFRESH: &str = "UPDATE_GOLDEN=1 cargo test -p amqp-codegen --test golden";
 
 #[test]
 fn golden_copy_is_fresh() -> Result<(), Box<dyn Error>> {
-    let generated = amqp_codegen::generate()?;
+    is_fresh("protocol.rs", &amqp_codegen::generate()?)
+}
+
+#[test]
+fn golden_copy_of_the_strategies_is_fresh() -> Result<(), Box<dyn Error>> {
+    is_fresh("strategies.rs", &amqp_codegen::generate_strategies()?)
+}
+
+/// Compares a file with its generated source; writes it first if that is asked for.
+fn is_fresh(file: &str, generated: &str) -> Result<(), Box<dyn Error>> {
+    let path = format!("{FOLDER}/{file}");
     if std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
-        fs::write(GOLDEN, &generated)?;
-        format_golden()?;
+        fs::write(&path, generated)?;
+        format_golden(&path)?;
     }
-    let golden = fs::read_to_string(GOLDEN)?;
-    if let Some(difference) = difference(&golden, &generated) {
-        panic!("{GOLDEN} is not what is generated, {difference}\nTo refresh it: {REFRESH}");
+    let golden = fs::read_to_string(&path)?;
+    if let Some(difference) = difference(&golden, generated) {
+        panic!("{path} is not what is generated, {difference}\nTo refresh it: {REFRESH}");
     }
     Ok(())
 }
 
 /// Formats the copy, with the `rustfmt.toml` of the workspace.
-fn format_golden() -> Result<(), String> {
+fn format_golden(path: &str) -> Result<(), String> {
     let status = Command::new("rustfmt")
-        .args(["--edition", "2024", GOLDEN])
+        .args(["--edition", "2024", path])
         .status()
         .map_err(|error| {
             format!(
-                "{GOLDEN} is written, but not formatted: rustfmt cannot be started ({error}); \
+                "{path} is written, but not formatted: rustfmt cannot be started ({error}); \
                  `rustup component add rustfmt` installs it"
             )
         })?;
     if !status.success() {
-        return Err(format!("{GOLDEN} is written, but not formatted: {status}"));
+        return Err(format!("{path} is written, but not formatted: {status}"));
     }
     Ok(())
 }
@@ -43,6 +53,8 @@ fn format_golden() -> Result<(), String> {
 #[test]
 fn generating_again_gives_the_same() -> Result<(), Box<dyn Error>> {
     assert_eq!(amqp_codegen::generate()?, amqp_codegen::generate()?);
+    let (first, second) = [(); 2].map(|()| amqp_codegen::generate_strategies()).into();
+    assert_eq!(first?, second?);
     Ok(())
 }
 

@@ -177,7 +177,7 @@ macro_rules! call_or_send {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(amqp_test_support::cases(64))]
 
     #[test]
     fn the_bytes_of_calls_on_exchanges(arguments in any_arguments()) {

@@ -481,7 +481,7 @@ fn any_blow() -> impl Strategy<Value = Blow> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(amqp_test_support::cases(256))]
 
     /// However a connection ends, it says so once and nothing after it, and then it is over in
     /// bounded time.

@@ -399,7 +399,7 @@ fn collect(events: Vec<Event>, fates: &mut BTreeMap<u64, Outcome>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(amqp_test_support::cases(100))]
 
     /// With confirms in any order, and with any end, each publish is settled once, with its true
     /// outcome.

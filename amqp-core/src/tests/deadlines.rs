@@ -186,7 +186,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(amqp_test_support::cases(256))]
 
     /// Each publish is settled once, by the server or in time: never early, at most an eighth late.
     #[test]

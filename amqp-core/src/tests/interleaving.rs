@@ -289,7 +289,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(amqp_test_support::cases(128))]
 
     /// Idle calls have no effect: the same bytes leave, in the same order, with the same events.
     #[test]

@@ -393,7 +393,7 @@ fn any_deed() -> impl Strategy<Value = Deed> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(amqp_test_support::cases(128))]
 
     /// For a message in any lane, the order within a channel is strict, each lane is bounded, and
     /// each hold ends with an event.

@@ -333,7 +333,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(amqp_test_support::cases(128))]
 
     #[test]
     fn each_request_has_one_outcome(steps in list(any_step(), 0..150), end in 0..3) {

@@ -317,7 +317,7 @@ fn any_sample() -> impl Strategy<Value = Sample> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(amqp_test_support::cases(100))]
 
     /// The server takes publishes in, returns some at once, and confirms later, as it likes. Each
     /// return is matched to its publish, and no return comes for one that was confirmed.

@@ -200,7 +200,7 @@ impl Told {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(amqp_test_support::cases(400))]
 
     /// A message that was lost is never confirmed, and one that was not is never reported as
     /// returned. Where the server changes nothing but `reply-to`, nothing is left in doubt.
@@ -279,7 +279,7 @@ proptest! {
 /// A window of many publishes that all come back costs each of them no more than a small one.
 #[test]
 fn a_large_window_that_comes_back_whole_is_not_searched_again_and_again() {
-    const COUNT: u64 = 20_000;
+    const COUNT: u64 = 10_000;
     let mut config = Config::default();
     config.limits.unconfirmed = COUNT as usize;
     config.limits.output_high = usize::MAX;

@@ -3,9 +3,11 @@
 
 use alloc::{boxed::Box, collections::BTreeSet, vec, vec::Vec};
 
+use amqp_test_support::cases;
+use proptest::prelude::*;
+
 use super::{
     pair::Pair,
-    sampler::Random,
     side::{body_frame, header_frame, method_frame, raw_frame},
 };
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
     protocol::{FRAME_MIN_SIZE, Method, ReplyCode, basic, channel, confirm, queue, tx},
     sasl::{Mechanism, SaslError},
     server::{self, Event as ServerEvent},
+    strategies::Cuts,
     wire::{FieldTable, Secret, ShortStr},
 };
 
@@ -47,33 +50,21 @@ pub(super) enum Cut {
     At(usize),
     /// Into pieces of that many bytes.
     Every(usize),
-    /// Into pieces of chance, from a seed.
-    Random(u64),
+    /// Into any pieces: the bytes of each carry at these places.
+    Any(Cuts),
 }
 
 impl Cut {
-    /// Cuts the bytes that stand at a position of the stream.
-    fn pieces<'a>(&self, position: usize, bytes: &'a [u8]) -> Vec<&'a [u8]> {
-        match *self {
+    /// Cuts the bytes of one carry.
+    fn pieces<'a>(&self, bytes: &'a [u8]) -> Vec<&'a [u8]> {
+        match self {
             Self::Whole => vec![bytes],
             Self::At(at) => {
-                let (first, second) = bytes.split_at(at.min(bytes.len()));
+                let (first, second) = bytes.split_at((*at).min(bytes.len()));
                 vec![first, second]
             }
-            Self::Every(size) => bytes.chunks(size).collect(),
-            Self::Random(seed) => {
-                let mut random = Random::new(seed.wrapping_add(position as u64));
-                let mut pieces = Vec::new();
-                let mut rest = bytes;
-                while !rest.is_empty() {
-                    // Mostly small ones, down to none at all.
-                    let most = [1, 3, 10, 100, rest.len()][random.below(5)];
-                    let (piece, left) = rest.split_at(random.below(most + 1).min(rest.len()));
-                    pieces.push(piece);
-                    rest = left;
-                }
-                pieces
-            }
+            Self::Every(size) => bytes.chunks(*size).collect(),
+            Self::Any(cuts) => cuts.pieces(bytes),
         }
     }
 }
@@ -91,6 +82,28 @@ pub(super) struct Record {
     pub(super) server_stats: ConnectionStats,
     /// The most that was carried at a time.
     longest: usize,
+    /// The ends of frames, counted from the beginning of what was carried with them.
+    ends: BTreeSet<usize>,
+}
+
+impl Record {
+    /// Notes the length of what is carried, and the ends of its frames.
+    fn carried(&mut self, bytes: &[u8]) {
+        self.longest = self.longest.max(bytes.len());
+        let mut end = if bytes.starts_with(b"AMQP") { 8 } else { 0 };
+        while let Some(&size) = bytes.get(end + 3..).and_then(|it| it.first_chunk::<4>()) {
+            self.ends.insert(end);
+            end += u32::from_be_bytes(size) as usize + 8;
+        }
+        self.ends.insert(end);
+    }
+
+    /// Whether a frame ends within a few bytes of a position: its end octet, and the head and the
+    /// ids of the next one.
+    fn is_near_an_end(&self, at: usize) -> bool {
+        let near = at.saturating_sub(12)..=at + 1;
+        self.ends.range(near).next().is_some()
+    }
 }
 
 /// A pair with a line between them that cuts the bytes.
@@ -132,6 +145,7 @@ impl Line {
             client_stats: ConnectionStats::default(),
             server_stats: ConnectionStats::default(),
             longest: 0,
+            ends: BTreeSet::new(),
         };
         Self {
             pair: Pair::new(client, server),
@@ -163,9 +177,8 @@ impl Line {
     }
 
     fn hand_to_server(&mut self, bytes: &[u8]) {
-        let position = self.record.to_server.len();
-        self.record.longest = self.record.longest.max(bytes.len());
-        for piece in self.server_cut.pieces(position, bytes) {
+        self.record.carried(bytes);
+        for piece in self.server_cut.pieces(bytes) {
             self.pair.to_server.extend_from_slice(piece);
             self.pair.deliver_to_server();
         }
@@ -173,9 +186,8 @@ impl Line {
     }
 
     fn hand_to_client(&mut self, bytes: &[u8]) {
-        let position = self.record.to_client.len();
-        self.record.longest = self.record.longest.max(bytes.len());
-        for piece in self.client_cut.pieces(position, bytes) {
+        self.record.carried(bytes);
+        for piece in self.client_cut.pieces(bytes) {
             self.pair.to_client.extend_from_slice(piece);
             self.pair.deliver_to_client();
         }
@@ -499,8 +511,10 @@ fn everything_happens_in_the_dialogue() {
     assert_eq!(server.len(), 10, "{server:?}");
 }
 
+/// At every position near the end of a frame, and at some of the others: `tests/exhaustive/splits.rs`
+/// has every position of smaller ones.
 #[test]
-fn the_dialogue_in_two_pieces_at_every_position() {
+fn the_dialogue_in_two_pieces() {
     let whole = dialogue(Cut::Whole, Cut::Whole);
     std::println!(
         "{} bytes to the client, {} to the server, {} at a time",
@@ -508,10 +522,13 @@ fn the_dialogue_in_two_pieces_at_every_position() {
         whole.to_server.len(),
         whole.longest
     );
-    for at in 1..whole.longest {
+    let (mut count, positions) = (0, 1..whole.longest);
+    for at in positions.filter(|at| whole.is_near_an_end(*at) || at % 31 == 0) {
         let cut = Cut::At(at);
         assert_eq!(dialogue(cut.clone(), cut), whole, "cut at {at}");
+        count += 1;
     }
+    std::println!("{count} positions");
 }
 
 #[test]
@@ -523,11 +540,12 @@ fn the_dialogue_in_pieces_of_one_size() {
     }
 }
 
-#[test]
-fn the_dialogue_in_pieces_of_chance() {
-    let whole = dialogue(Cut::Whole, Cut::Whole);
-    for seed in 0..100 {
-        let cut = Cut::Random(seed);
-        assert_eq!(dialogue(cut.clone(), cut), whole, "seed {seed}");
+proptest! {
+    #![proptest_config(cases(50))]
+
+    #[test]
+    fn the_dialogue_in_any_pieces(client: Cuts, server: Cuts) {
+        let whole = dialogue(Cut::Whole, Cut::Whole);
+        prop_assert_eq!(dialogue(Cut::Any(client), Cut::Any(server)), whole);
     }
 }

@@ -36,7 +36,7 @@ fn counts_of(mut bytes: &[u8]) -> WireStats {
 
 #[test]
 fn a_dialogue_is_counted_by_bytes_frames_and_events_however_it_is_split() {
-    for cut in [Cut::Whole, Cut::Every(1), Cut::Every(7), Cut::Random(3)] {
+    for cut in [Cut::Whole, Cut::Every(1), Cut::Every(7), Cut::Every(100)] {
         let record = dialogue(cut.clone(), cut);
         let (client, server) = (record.client_stats, record.server_stats);
         assert_eq!(client.received, counts_of(&record.to_client));

@@ -18,6 +18,8 @@ pub(super) struct Variant<'a> {
     pub(super) id: String,
     /// The name in the specification, with the class.
     pub(super) spelled: String,
+    /// Whether the method travels on channel 0.
+    pub(super) connection: bool,
 }
 
 /// Returns the methods of all classes.
@@ -33,6 +35,7 @@ pub(super) fn variants(spec: &Spec) -> Vec<Variant<'_>> {
             path: format!("{}::{}", snake(&class.name), camel(&method.name)),
             id: format!("({}, {})", class.index, method.index),
             spelled: format!("{}.{}", class.name, method.name),
+            connection: class.connection,
         })
         .collect()
 }

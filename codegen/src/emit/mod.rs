@@ -9,7 +9,7 @@ mod methods;
 mod names;
 mod properties;
 mod rules;
-mod samples;
+mod strategies;
 mod writer;
 
 use self::writer::Writer;
@@ -17,7 +17,7 @@ use crate::model::Spec;
 
 pub(crate) use self::{
     fuzzing::{dictionary, layouts},
-    samples::samples,
+    strategies::strategies,
 };
 
 /// Emits the source of the whole specification.

@@ -1,5 +1,6 @@
 //! The common parts of the tests of several crates.
 //!
+//! - [`cases`]: the number of cases of a property.
 //! - [`meter`]: an allocator that counts.
 //! - [`frames`]: the frames of a client, as bytes.
 //! - [`foreign`]: wakers that run code of a test.
@@ -19,6 +20,8 @@
 
 #[cfg(feature = "adapter")]
 pub mod adapter;
+#[cfg(feature = "proptest")]
+mod cases;
 pub mod foreign;
 pub mod frames;
 pub mod meter;
@@ -40,6 +43,8 @@ pub mod secured;
 #[cfg(feature = "client")]
 pub mod world;
 
+#[cfg(feature = "proptest")]
+pub use self::cases::cases;
 #[cfg(feature = "client")]
 pub use self::{
     peer::{Confirming, Message, Peer, Saw},

@@ -10,8 +10,7 @@ use crate::{
     frame::PROTOCOL_HEADER,
     protocol::connection,
     tests::{
-        sampler::Harmless,
-        samples::every_method,
+        harmless::every_method,
         side::{Role, Side, body_frame, header_frame, method_frame},
     },
 };
@@ -86,7 +85,7 @@ impl Step {
             Role::Server => Side::server(server),
         };
         let feed = |side: &mut Side, id: MethodId| {
-            let samples = every_method(&mut Harmless::default());
+            let samples = every_method();
             let method = samples.iter().find(|method| method.id() == id).unwrap();
             side.feed(&method_frame(0, method));
             assert_eq!(side.close_reason(), None, "{}", method.name());
@@ -147,7 +146,7 @@ fn expected_during_handshake(step: Step, rule: &Rule, number: u16) -> Expected {
 fn the_legality_table_during_the_handshake() {
     for step in Step::ALL {
         for number in [0, 1] {
-            for method in every_method(&mut Harmless::default()) {
+            for method in every_method() {
                 let rule = method.rule();
                 let expected = expected_during_handshake(step, rule, number);
                 std::println!("{} on {number} at {step:?} is {expected:?}", rule.name);

@@ -15,9 +15,8 @@ use crate::{
     protocol::{Method, RULES, ReplyCode, basic, channel, confirm, connection},
     server,
     tests::{
+        harmless::{self, every_method},
         pair::Pair,
-        sampler::Harmless,
-        samples::every_method,
         side::{Event, Machine, Role, Side, body_frame, header_frame, method_frame},
     },
 };
@@ -138,14 +137,14 @@ fn side_with(role: Role, place: Place) -> Side {
     let id = pair.open_channel();
     let mut channel = pair.client_channel(id);
     channel.send(&confirm::Select::default()).unwrap();
-    let name = Harmless::NAME;
+    let name = harmless::NAME;
     let consume = basic::Consume::default().queue(name).unwrap();
     let consume = consume.consumer_tag(name).unwrap().no_wait(true);
     channel.consume(consume).unwrap();
     let publish = basic::Publish::default();
     let properties = basic::Properties::default();
     let seq = channel.publish(&publish, &properties, "").unwrap();
-    assert_eq!(seq.unwrap().get(), Harmless::TAG);
+    assert_eq!(seq.unwrap().get(), harmless::TAG);
     pair.exchange();
     pair.take_client_events();
     pair.take_server_events();
@@ -190,7 +189,7 @@ fn side_with(role: Role, place: Place) -> Side {
 
 /// A method that a message for that role begins with.
 fn content_method(role: Role) -> Method {
-    every_method(&mut Harmless::default())
+    every_method()
         .into_iter()
         .find(|method| method.rule().content && role.hears(method.rule()))
         .unwrap()
@@ -262,7 +261,7 @@ fn the_legality_table_on_an_open_connection() {
     let mut checked = 0;
     for role in Role::BOTH {
         for place in PLACES {
-            for method in every_method(&mut Harmless::default()) {
+            for method in every_method() {
                 let rule = method.rule();
                 let expected = expected_when_open(role, rule, place);
                 std::println!("{role:?}: {} on {place:?} is {expected:?}", rule.name);
@@ -280,7 +279,7 @@ fn methods_ignored_on_a_closing_channel_leave_it_closing() {
     for role in Role::BOTH {
         let mut side = side_with(role, Place::Closing);
         let number = Place::Closing.number();
-        for method in every_method(&mut Harmless::default()) {
+        for method in every_method() {
             let rule = method.rule();
             let heard = role.hears(rule) && !rule.connection;
             let opens = role == Role::Server && rule.id == channel::Open::ID;
@@ -325,7 +324,7 @@ fn methods_ignored_on_a_closing_channel_leave_it_closing() {
 #[test]
 fn while_the_connection_closes_only_the_close_and_its_answer_matter() {
     for role in Role::BOTH {
-        for method in every_method(&mut Harmless::default()) {
+        for method in every_method() {
             for number in [0, 1, 2, CHANNEL_MAX, CHANNEL_MAX + 1] {
                 let mut side = side_with(role, Place::Open);
                 side.close(ReplyCode::SUCCESS, "bye");

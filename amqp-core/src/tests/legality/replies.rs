@@ -10,9 +10,8 @@ use crate::{
     protocol::{RULES, ReplyCode, basic, channel, confirm, exchange, queue, tx},
     server,
     tests::{
+        harmless::{every_method, harmless},
         pair::Pair,
-        sampler::Harmless,
-        samples::every_method,
         side::{Event, Role, Side, header_frame, method_frame},
     },
 };
@@ -23,7 +22,7 @@ type Ask = fn(&mut ChannelMut<'_>) -> RequestId;
 macro_rules! calls {
     ($($request:ty),* $(,)?) => {
         [$((<$request>::ID, |channel| {
-            channel.call(&<$request>::sample(&mut Harmless::default())).unwrap()
+            channel.call(&harmless::<$request>()).unwrap()
         })),*]
     };
 }
@@ -53,11 +52,11 @@ const CALLS: [(MethodId, Ask); 17] = calls![
 fn requests() -> Vec<(MethodId, Ask)> {
     let mut requests = CALLS.to_vec();
     requests.push((basic::Consume::ID, |channel| {
-        let consume = basic::Consume::sample(&mut Harmless::default());
+        let consume = harmless::<basic::Consume>();
         channel.consume(consume).unwrap().2
     }));
     requests.push((basic::Get::ID, |channel| {
-        let get = basic::Get::sample(&mut Harmless::default());
+        let get = harmless::<basic::Get>();
         channel.get(&get).unwrap()
     }));
     requests.push((channel::Close::ID, |channel| {
@@ -82,7 +81,7 @@ fn every_request_of_the_table_is_among_those_asked() {
 #[test]
 fn an_answer_is_accepted_when_it_was_asked_for() {
     for (request, ask) in requests() {
-        for answer in every_method(&mut Harmless::default()) {
+        for answer in every_method() {
             let rule = answer.rule();
             if !rule.server_sends || rule.connection || rule.answers.is_empty() {
                 continue;

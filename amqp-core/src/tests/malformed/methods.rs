@@ -10,8 +10,7 @@ use crate::{
     protocol::{Method, RULES, ReplyCode, basic, channel, connection, queue},
     server,
     tests::{
-        sampler::{Harmless, Sample as _},
-        samples::every_method,
+        harmless::{self, every_method, harmless},
         side::{Event, Role, Side, header_frame, method_bytes, method_frame},
     },
     wire::{DecodeError, Encode as _},
@@ -42,7 +41,7 @@ fn unknown_classes_and_methods() {
 /// The methods with arguments that are read on an open connection with an open channel: not those
 /// that are a fault with any arguments.
 fn read_methods(role: Role) -> impl Iterator<Item = (u16, Method, Vec<u8>)> {
-    let methods = every_method(&mut Harmless::default());
+    let methods = every_method();
     methods.into_iter().filter_map(move |method| {
         let rule = method.rule();
         let unread = [channel::Open::ID, channel::CloseOk::ID].contains(&rule.id);
@@ -148,7 +147,6 @@ fn table_bombs_in_the_handshake() {
 /// Consumers, deliveries and publishes that a server refers to must exist.
 #[test]
 fn methods_of_a_server_about_missing_things() {
-    let name = Harmless::default().short_str();
     // The fault of one channel, with the code that is its channel's.
     let refused = |message: &[u8], fault: Fault, id| {
         let mut side = open_side(Role::Client);
@@ -169,7 +167,10 @@ fn methods_of_a_server_about_missing_things() {
     let unknown = [method_frame(OPEN, &unknown.into()), header.clone()].concat();
     let fault = Fault::UnknownConsumer("nobody".try_into().unwrap());
     refused(&unknown, fault, basic::Deliver::ID);
-    let zero = deliver.delivery_tag(0).consumer_tag(&name).unwrap();
+    let zero = deliver
+        .delivery_tag(0)
+        .consumer_tag(harmless::NAME)
+        .unwrap();
     let zero = [method_frame(OPEN, &zero.into()), header].concat();
     let mut side = open_side(Role::Client);
     let events = side.feed(&zero);
@@ -189,8 +190,7 @@ fn methods_of_a_server_about_missing_things() {
 #[test]
 fn delivery_tags_at_the_end_of_their_range() {
     let deliver = |tag| {
-        let mut random = Harmless::default();
-        let deliver = basic::Deliver::sample(&mut random).delivery_tag(tag);
+        let deliver = harmless::<basic::Deliver>().delivery_tag(tag);
         let header = header_frame(OPEN, 60, 0, 0, &[]);
         [method_frame(OPEN, &deliver.into()), header].concat()
     };
@@ -218,7 +218,7 @@ fn limits_that_cannot_be_agreed_to() {
     for value in [1, 4095] {
         let mut client = Side::client(client::Config::default());
         client.sent();
-        let start = connection::Start::sample(&mut Harmless::default());
+        let start = harmless::start();
         client.feed(&method_frame(0, &start.into()));
         client.sent();
         let tune = connection::Tune::default().frame_max(value);
@@ -237,7 +237,7 @@ fn limits_that_cannot_be_agreed_to() {
     for (setting, channel_max, frame_max) in cases {
         let mut server = Side::server(server::Config::default());
         server.feed(&PROTOCOL_HEADER);
-        let start_ok = connection::StartOk::sample(&mut Harmless::default());
+        let start_ok = harmless::<connection::StartOk>();
         server.feed(&method_frame(0, &start_ok.into()));
         server.as_server().accept().unwrap();
         server.sent();

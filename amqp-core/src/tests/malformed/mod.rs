@@ -12,8 +12,8 @@ use crate::{
     protocol::{Method, ReplyCode, basic, channel},
     server,
     tests::{
+        harmless::harmless,
         pair::Pair,
-        sampler::Harmless,
         side::{Role, Side, header_frame, method_frame},
     },
 };
@@ -28,7 +28,7 @@ fn open_side(role: Role) -> Side {
     };
     let mut pair = Pair::open_with(client, server::Config::default());
     let id = pair.open_channel();
-    let consume = basic::Consume::sample(&mut Harmless::default()).no_wait(true);
+    let consume = harmless::<basic::Consume>().no_wait(true);
     pair.client_channel(id).consume(consume).unwrap();
     pair.exchange();
     Side::of(pair, role)
@@ -36,10 +36,9 @@ fn open_side(role: Role) -> Side {
 
 /// A method that begins a message to that role.
 fn content_method(role: Role) -> Method {
-    let sampler = &mut Harmless::default();
     match role {
-        Role::Client => basic::Deliver::sample(sampler).into(),
-        Role::Server => basic::Publish::sample(sampler).into(),
+        Role::Client => harmless::<basic::Deliver>().into(),
+        Role::Server => harmless::<basic::Publish>().into(),
     }
 }
 

@@ -237,7 +237,7 @@ fn any_deed() -> impl Strategy<Value = Deed> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(amqp_test_support::cases(64))]
 
     /// Within a channel, nothing overtakes anything (lapin's defect 4), whenever and however
     /// often the output is taken.

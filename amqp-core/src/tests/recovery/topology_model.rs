@@ -252,7 +252,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(amqp_test_support::cases(200))]
 
     #[test]
     fn the_topology_is_that_of_the_broker(steps in list(any_step(), 1..60)) {
