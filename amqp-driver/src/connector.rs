@@ -53,7 +53,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Creates a connector on a runtime. Its time begins now.
+    /// Creates a connector on a runtime.
     pub fn new<R: Runtime>(runtime: R, options: Options) -> Self {
         let clock = runtime.clock().clock();
         Self {
@@ -100,7 +100,8 @@ impl Connector {
         self.runtime.connect_pair(&self.options).await
     }
 
-    /// The time, since the connector was made. It does not go backwards.
+    /// The time, since an origin of the runtime's: only differences matter. It does not go
+    /// backwards.
     #[must_use]
     pub fn now(&self) -> Instant {
         (self.clock)()

@@ -43,9 +43,7 @@ impl Sim {
             }
             Action::StartService(process) => self.start_service(process),
             Action::Resume(process) => {
-                self.0.shared.with(|world, _| {
-                    world.processes[process.0].suspended = false;
-                });
+                self.0.shared.suspend(process, false);
                 self.0
                     .shared
                     .note(|world| format!("{} goes on", world.process_name(process)));
@@ -64,9 +62,7 @@ impl Sim {
         }
         let factory = self.0.services.borrow().get(&process).cloned();
         if let Some(factory) = factory {
-            self.0
-                .shared
-                .with(|world, _| world.processes[process.0].suspended = false);
+            self.0.shared.suspend(process, false);
             self.0
                 .shared
                 .note(|world| format!("{} starts", world.process_name(process)));
@@ -198,9 +194,7 @@ impl Sim {
             Fault::Kill { node, down } => self.stop_node(node, *down, true),
             Fault::Suspend { process, time } => {
                 let process = self.process_named(process);
-                self.0
-                    .shared
-                    .with(|world, _| world.processes[process.0].suspended = true);
+                self.0.shared.suspend(process, true);
                 self.schedule(now + *time, Action::Resume(process));
             }
             Fault::Crash { process, down } => self.crash(process, *down),
@@ -265,8 +259,8 @@ impl Sim {
             self.reset(|conn| conn.node == node);
             let process = self.process_named(name);
             self.0.executor.kill(&self.0.shared, process);
+            self.0.shared.suspend(process, false);
             self.0.shared.with(|world, _| {
-                world.processes[process.0].suspended = false;
                 let node = &mut world.nodes[node.0];
                 node.disk_killed = node.has_disk;
             });

@@ -7,7 +7,7 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     task::{Context, Waker},
 };
 
@@ -86,16 +86,20 @@ impl Executor {
 
     /// Draws a task from those that are ready and not suspended.
     fn draw(&self, shared: &Shared) -> Option<TaskId> {
-        let tasks = self.tasks.borrow();
         let mut ready = self.ready.borrow_mut();
-        ready.retain(|&task| tasks[task].future.is_some());
+        let random = &mut self.random.borrow_mut();
+        if shared.suspended.load(Relaxed) == 0 {
+            let drawn = random.index(ready.len());
+            return (drawn < ready.len()).then(|| ready.swap_remove(drawn));
+        }
+        let tasks = self.tasks.borrow();
         let runnable: Vec<usize> = shared.with(|world, _| {
             let runs = |&task: &TaskId| !world.processes[tasks[task].process.0].suspended;
             let indices = ready.iter().enumerate().filter(|(_, task)| runs(task));
             indices.map(|(index, _)| index).collect()
         });
-        let drawn = *self.random.borrow_mut().pick(&runnable)?;
-        Some(ready.remove(drawn))
+        let drawn = *random.pick(&runnable)?;
+        Some(ready.swap_remove(drawn))
     }
 
     /// Runs one task.
@@ -115,7 +119,7 @@ impl Executor {
         self.steps.set(self.steps.get() + 1);
         flag.reset();
         panics::forget();
-        let current = shared.with(|world, _| std::mem::replace(&mut world.current, process));
+        let current = shared.replace_current(process);
         let polled = catch_unwind(AssertUnwindSafe(|| {
             if future
                 .as_mut()
@@ -128,7 +132,7 @@ impl Executor {
                 None
             }
         }));
-        shared.with(|world, _| world.current = current);
+        shared.replace_current(current);
         match polled {
             Ok(Some(future)) => {
                 let slot = &mut self.tasks.borrow_mut()[task];
@@ -156,9 +160,9 @@ impl Executor {
                 killed.extend(slot.future.take());
             }
         }
-        let current = shared.with(|world, _| std::mem::replace(&mut world.current, process));
+        let current = shared.replace_current(process);
         drop(killed);
-        shared.with(|world, _| world.current = current);
+        shared.replace_current(current);
     }
 
     /// The number of tasks of each process that have not ended.

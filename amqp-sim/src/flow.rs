@@ -193,7 +193,7 @@ impl Flow {
         later: &mut Later,
     ) {
         let first = self.pieces.front().map(|(due, _)| *due);
-        let next = first.or(self.end.map(|(at, _)| at));
+        let next = first.or_else(|| self.end.map(|(at, _)| at));
         let Some((at, reader)) = next.zip(self.reader.as_ref()) else {
             return;
         };

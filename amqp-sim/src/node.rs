@@ -9,7 +9,7 @@ use crate::runtime::SimRuntime;
 /// A broker node of a simulation. Clients connect to it by its name: `amqp://rabbit1`.
 ///
 /// [`Fault`](crate::Fault)s of a node stop, kill, start and suspend it; see
-/// [`Sim::inject`](crate::Sim::inject). Dereferences to the [`LocalBroker`], whose methods are for
+/// [`Sim::inject`](crate::Sim::inject). Dereferences to the [`LocalBroker`], which has
 /// the rest: waiting for a condition ([`until`](LocalBroker::until)), the faults of the broker
 /// ([`with`](LocalBroker::with)), its state.
 ///

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The output of a program: `()`, or a `Result` whose error fails the simulation.
+/// The output of a program: `()`, or a `Result`: its error fails the simulation.
 pub trait Outcome {
     /// The failure in words; `Some` if it is one.
     fn failure(self) -> Option<String>;

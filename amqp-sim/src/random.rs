@@ -13,7 +13,7 @@ impl Random {
         Self(seed)
     }
 
-    /// Returns a generator whose numbers do not depend on how many are taken from this one later.
+    /// Returns a generator: its numbers do not depend on how many are taken from this one later.
     #[must_use]
     pub const fn fork(&mut self) -> Self {
         Self(self.next())

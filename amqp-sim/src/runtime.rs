@@ -23,7 +23,7 @@ use crate::{
 /// The runtime of a simulation: its virtual clock, its executor and its network. For
 /// [`amqp_driver::connect`] and the like; a [`Connector`](amqp_driver::Connector) has it within.
 ///
-/// Its tasks and connections belong to the process whose task uses it.
+/// Its tasks and connections belong to the process that uses it.
 #[derive(Clone, Debug)]
 pub struct SimRuntime {
     shared: Arc<Shared>,
@@ -76,7 +76,7 @@ impl Runtime for SimRuntime {
             if world.ended {
                 return Some(task);
             }
-            let process = self.process.unwrap_or(world.current);
+            let process = self.process.unwrap_or_else(|| self.shared.current());
             world.spawned.push((process, task));
             None
         });
@@ -104,7 +104,7 @@ impl Runtime for SimRuntime {
     ) -> io::Result<SimStream> {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let node = node_of(to).ok_or_else(refused)?;
-        let client = self.shared.with(|world, _| world.current);
+        let client = self.shared.current();
         for direction in [Direction::FromClient, Direction::ToClient] {
             let now = self.shared.now();
             let network = |at: Instant| {

@@ -77,14 +77,16 @@ pub(crate) struct Inner {
     steps: RefCell<Vec<Step>>,
     /// `Some` to take only the steps with these numbers.
     kept: Option<BTreeSet<usize>>,
-    /// How main tasks have ended, with the reason for a failure.
-    ends: Rc<RefCell<Vec<(ProcessId, Option<String>)>>>,
+    /// The main tasks that have ended.
+    ends: Rc<RefCell<Vec<MainEnd>>>,
     /// The programs that have not ended.
     programs: RefCell<Vec<ProcessId>>,
     pub(crate) services: RefCell<BTreeMap<ProcessId, Rc<Factory>>>,
     checks: RefCell<Vec<(String, Box<Check>)>>,
 }
 
+/// The end of a main task, with the reason for a failure.
+type MainEnd = (ProcessId, Option<String>);
 type Factory = dyn Fn(&Sim);
 type Check = dyn FnMut() -> Result<(), String>;
 
@@ -199,7 +201,7 @@ impl Sim {
         Node::new(name.into(), broker)
     }
 
-    /// Returns a connector for a URI, whose hosts are names of nodes: `amqp://rabbit1,rabbit2`.
+    /// Returns a connector for a URI with names of nodes as hosts: `amqp://rabbit1,rabbit2`.
     ///
     /// # Panics
     /// If the URI is malformed.

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Wake,
     time::Duration,
@@ -45,6 +45,10 @@ pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) struct Shared {
     /// The virtual time, in nanoseconds.
     pub(crate) now: Arc<AtomicU64>,
+    /// The process of the running task.
+    current: AtomicUsize,
+    /// The number of processes that are suspended.
+    pub(crate) suspended: AtomicUsize,
     /// The tasks that were woken and are not in the executor's list yet.
     pub(crate) woken: Arc<Mutex<Vec<TaskId>>>,
     world: Mutex<World>,
@@ -55,8 +59,6 @@ pub(crate) struct World {
     /// The source of what the network and the seeds depend on.
     pub(crate) random: Random,
     pub(crate) alarms: Alarms,
-    /// The process whose task runs.
-    pub(crate) current: ProcessId,
     pub(crate) processes: Vec<Process>,
     pub(crate) nodes: Vec<NodeState>,
     pub(crate) network: Network,
@@ -108,12 +110,13 @@ impl Shared {
         let mut random = Random::new(seed);
         Arc::new(Self {
             now: Arc::default(),
+            current: AtomicUsize::new(ProcessId::TEST.0),
+            suspended: AtomicUsize::new(0),
             woken: Arc::default(),
             world: Mutex::new(World {
                 network: Network::new(random.fork()),
                 random,
                 alarms: Alarms::default(),
-                current: ProcessId::TEST,
                 processes: vec![test],
                 nodes: Vec::new(),
                 spawned: Vec::new(),
@@ -129,6 +132,25 @@ impl Shared {
 
     pub(crate) fn set_now(&self, now: Instant) {
         self.now.store(now.as_nanos(), Relaxed);
+    }
+
+    pub(crate) fn current(&self) -> ProcessId {
+        ProcessId(self.current.load(Relaxed))
+    }
+
+    /// Sets the process of the running task. Returns the one before.
+    pub(crate) fn replace_current(&self, process: ProcessId) -> ProcessId {
+        ProcessId(self.current.swap(process.0, Relaxed))
+    }
+
+    /// Suspends a process, or lets it go on.
+    pub(crate) fn suspend(&self, process: ProcessId, suspended: bool) {
+        let mut world = self.lock();
+        if let Some(process) = world.processes.get_mut(process.0) {
+            process.suspended = suspended;
+        }
+        let count = world.processes.iter().filter(|it| it.suspended).count();
+        self.suspended.store(count, Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, World> {

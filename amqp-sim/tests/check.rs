@@ -98,7 +98,10 @@ fn a_failure_without_faults_needs_none() {
 #[test]
 fn a_panic_has_its_place() {
     let failure = failure(|sim| {
-        sim.spawn("program", async { None::<()>.expect("the text") });
+        let looking = sim.clone();
+        sim.spawn("program", async move {
+            assert!(looking.now() > Duration::ZERO, "the text");
+        });
         sim.run();
     });
     assert!(

@@ -195,8 +195,8 @@ impl Ledger {
         );
         let last = state.last.insert(key, number);
         if let Some(last) = last.filter(|last| *last > number) {
-            let text = format!("message-{number} comes to {consumer} after message-{last}");
-            state.violation.get_or_insert(text);
+            let text = || format!("message-{number} comes to {consumer} after message-{last}");
+            state.violation.get_or_insert_with(text);
         }
     }
 
@@ -221,7 +221,7 @@ impl Ledger {
         if let Err(problem) = changed {
             state
                 .violation
-                .get_or_insert(format!("{message} {problem}"));
+                .get_or_insert_with(|| format!("{message} {problem}"));
         }
     }
 

@@ -3,7 +3,7 @@
 use amqp_sim::{Check, Sim, oracle::Ledger};
 
 use super::{
-    PATIENCE, programs,
+    FAULTS_END, PATIENCE, node,
     programs::{consume, publish_confirmed, republish},
     recovering, secs, some_faults,
 };
@@ -11,7 +11,7 @@ use super::{
 /// Waits until the queue is empty, and checks the account.
 fn finish(sim: &Sim, node: &amqp_sim::Node, ledger: &Ledger, queue: &str) {
     sim.run();
-    sim.advance(secs(60).saturating_sub(sim.now())); // beyond the faults
+    sim.advance(FAULTS_END.saturating_sub(sim.now()));
     sim.wait_until(PATIENCE, || node.messages(queue) == 0);
     sim.advance(secs(1));
     if let Err(violation) = ledger.finish(&[node]) {
@@ -20,15 +20,14 @@ fn finish(sim: &Sim, node: &amqp_sim::Node, ledger: &Ledger, queue: &str) {
 }
 
 fn account(sim: &Sim) -> Ledger {
-    let (ledger, checked) = (Ledger::new(), Ledger::new());
-    drop(checked);
+    let ledger = Ledger::new();
     let checked = ledger.clone();
     sim.always("the account of messages", move || checked.check());
     ledger
 }
 
 fn confirmed(sim: &Sim) {
-    let node = sim.node("rabbit");
+    let node = node(sim, "rabbit");
     let ledger = account(sim);
     let mut random = sim.random();
     let publishers = 1 + random.index(2);
@@ -60,7 +59,7 @@ fn confirmed(sim: &Sim) {
 }
 
 fn republished(sim: &Sim) {
-    let node = sim.node("rabbit");
+    let node = node(sim, "rabbit");
     let ledger = account(sim);
     let mut random = sim.random();
     let count = 5 + random.index(15);
@@ -72,7 +71,7 @@ fn republished(sim: &Sim) {
     let (connector, consumed) = (recovering(sim, "amqp://rabbit"), ledger.clone());
     sim.service("consumer", move || {
         let name = "consumer".into();
-        programs::consume(connector.clone(), consumed.clone(), name, "q", 0)
+        consume(connector.clone(), consumed.clone(), name, "q", 0)
     });
     sim.faults(some_faults(sim));
     finish(sim, &node, &ledger, "q");
@@ -80,12 +79,12 @@ fn republished(sim: &Sim) {
 
 #[test]
 fn confirms_are_true_and_nothing_confirmed_is_lost() {
-    Check::new().seeds(4000).run(confirmed);
+    Check::new().seeds(3000).run(confirmed);
 }
 
 #[test]
 fn republished_messages_arrive_at_least_once() {
-    Check::new().seeds(2500).run(republished);
+    Check::new().seeds(4500).run(republished);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use amqp_sim::{
     Check, Connector, Sim,
     amqp_driver::{
+        Message,
         arguments::Queue,
         protocol::basic::{Consume, Publish},
         publishing::OutgoingMessage,
@@ -12,7 +13,7 @@ use amqp_sim::{
     },
 };
 
-use super::{PATIENCE, programs::Result, recovering, secs, some_faults};
+use super::{PATIENCE, node, programs::Result, recovering, secs, some_faults};
 
 /// The time that a caller waits.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -22,9 +23,7 @@ async fn serve(connector: Connector) -> Result {
     let channel = connection.open_channel().await?;
     channel.call(Queue::classic("upper")?.declare()).await?;
     let server = Server::open(channel, Consume::default().queue("upper")?, 8).await?;
-    let handler = async |request: amqp_sim::amqp_driver::Message| match String::from_utf8(
-        request.body.to_vec(),
-    ) {
+    let handler = async |request: Message| match String::from_utf8(request.body.to_vec()) {
         Ok(text) => Ok(Reply::new(text.to_uppercase())),
         Err(error) => Err(HandlerError::new(400, error.to_string())),
     };
@@ -45,7 +44,8 @@ async fn call(connector: Connector, count: usize, done: Rc<Cell<usize>>) -> Resu
         };
         while done.get() < count && client.channel().close_reason().is_none() {
             let text = format!("call {}", done.get());
-            let request = OutgoingMessage::new(Publish::default().routing_key("upper")?, &*text);
+            let request =
+                OutgoingMessage::new(Publish::default().routing_key("upper")?, text.clone());
             let before = connector.now();
             let reply = client.call(request, LIMIT).await;
             let took = connector.now() - before;
@@ -69,7 +69,7 @@ async fn call(connector: Connector, count: usize, done: Rc<Cell<usize>>) -> Resu
 }
 
 fn world(sim: &Sim) {
-    sim.node("rabbit");
+    node(sim, "rabbit");
     let connector = recovering(sim, "amqp://rabbit");
     sim.service("server", move || serve(connector.clone()));
     let done = Rc::default();
@@ -87,5 +87,5 @@ fn world(sim: &Sim) {
 
 #[test]
 fn each_call_has_its_own_reply_or_ends_in_time() {
-    Check::new().seeds(2000).run(world);
+    Check::new().seeds(1500).run(world);
 }

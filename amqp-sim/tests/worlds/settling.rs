@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use amqp_sim::{
-    Check, Sim,
+    Check, Fault, Link, Sim,
     amqp_driver::{
         Connection,
         arguments::Queue,
         protocol::basic::{Properties, Publish},
     },
-    oracle::Turns,
+    oracle::{Ledger, Turns},
 };
 
-use super::{programs::Result, recovering, secs};
+use super::{
+    programs::{Result, publish_confirmed},
+    recovering, secs,
+};
 
 /// Publishes large messages without waiting for their confirms.
 pub(crate) async fn flood(connection: Connection, count: usize, size: usize) -> Result {
@@ -64,7 +67,7 @@ fn fair(sim: &Sim) {
 
 #[test]
 fn no_publisher_of_a_connection_starves() {
-    Check::new().seeds(30).run(fair);
+    Check::new().seeds(50).run(fair);
 }
 
 /// A world in which every wait has to end with a reason: no recovery, and a node that never comes
@@ -76,40 +79,34 @@ fn dead(sim: &Sim) {
     for number in 0..3 {
         let connector = connector.clone();
         sim.spawn(&format!("program{number}"), async move {
-            let ended = super::programs::publish_confirmed(
-                connector,
-                amqp_sim::oracle::Ledger::new(),
-                "publisher".into(),
-                "q",
-                1000,
-                0,
-            );
+            let ended =
+                publish_confirmed(connector, Ledger::new(), "publisher".into(), "q", 1000, 0);
             assert!(ended.await.is_err(), "the node is gone");
         });
     }
     let at = random.duration(Duration::ZERO, secs(20));
     let time = secs(100_000);
     let fault = match random.below(3) {
-        0 => amqp_sim::Fault::Suspend {
+        0 => Fault::Suspend {
             process: "rabbit".into(),
             time,
         },
-        1 => amqp_sim::Fault::Kill {
+        1 => Fault::Kill {
             node: "rabbit".into(),
             down: time,
         },
-        _ => amqp_sim::Fault::Stall {
-            link: amqp_sim::Link::new("program0", "rabbit"),
+        _ => Fault::Stall {
+            link: Link::new("program0", "rabbit"),
             direction: None,
             time,
         },
     };
-    let is_one = matches!(fault, amqp_sim::Fault::Stall { .. });
+    let is_one = matches!(fault, Fault::Stall { .. });
     sim.at(at, fault);
     if is_one {
         sim.at(
             secs(30),
-            amqp_sim::Fault::Kill {
+            Fault::Kill {
                 node: "rabbit".into(),
                 down: time,
             },
@@ -121,5 +118,5 @@ fn dead(sim: &Sim) {
 
 #[test]
 fn everything_ends_when_the_node_is_gone() {
-    Check::new().seeds(450).run(dead);
+    Check::new().seeds(400).run(dead);
 }
