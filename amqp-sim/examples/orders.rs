@@ -153,7 +153,7 @@ fn main() -> ExitCode {
     }
     println!("\nthe mended one:\n");
     match Check::new()
-        .seeds(200)
+        .seeds(100)
         .isolated()
         .try_run(|sim| day(sim, true))
     {

@@ -19,8 +19,9 @@ const SEED: &str = "AMQP_SIM_SEED";
 const SEEDS: &str = "AMQP_SIM_SEEDS";
 const STEPS: &str = "AMQP_SIM_STEPS";
 
-/// The lines of the trace that a failure shows.
-const LINES: usize = 60;
+/// The lines of the trace that a failure shows before its last fault, and after.
+const BEFORE: usize = 15;
+const AFTER: usize = 40;
 
 /// The most runs to reduce a failure.
 const REDUCTIONS: usize = 500;
@@ -193,7 +194,7 @@ impl Check {
         });
         let run = self.run_one(seed, kept, true, world);
         match run.failure.clone() {
-            Some(message) => Err(run.into_failure(seed, message, usize::MAX).into()),
+            Some(message) => Err(run.into_failure(seed, message, true).into()),
             None => {
                 print!("{}", run.trace.join("\n"));
                 println!("\nseed {seed} passes");
@@ -254,11 +255,11 @@ impl Check {
         }
         let last = self.run_one(seed, Some(kept.into_iter().collect()), true, world);
         match last.failure.clone() {
-            Some(message) => last.into_failure(seed, message, LINES),
+            Some(message) => last.into_failure(seed, message, false),
             None => {
                 let text = "it does not fail again: the world depends on something else than \
                             its seed, such as the system's time or the order of a HashMap";
-                last.into_failure(seed, format!("{message}\n    {text}"), LINES)
+                last.into_failure(seed, format!("{message}\n    {text}"), false)
             }
         }
     }
@@ -276,18 +277,42 @@ struct Run {
 }
 
 impl Run {
-    fn into_failure(self, seed: u64, message: String, lines: usize) -> Failure {
-        let omitted = self.trace.len().saturating_sub(lines);
+    fn into_failure(self, seed: u64, message: String, whole: bool) -> Failure {
         Failure {
             seed,
             message,
             command: command(seed, &self.steps, self.count),
             steps: self.steps.into_iter().map(|(_, step)| step).collect(),
             count: self.count,
-            trace: self.trace[omitted..].to_vec(),
-            omitted,
+            trace: if whole {
+                self.trace
+            } else {
+                excerpt(self.trace)
+            },
         }
     }
+}
+
+/// The part of a trace around the last effect of a fault, without heartbeats and headers; the end
+/// of it if there is none.
+fn excerpt(mut trace: Vec<String>) -> Vec<String> {
+    trace.retain(|line| !line.ends_with("  heartbeat") && !line.contains(": header, "));
+    let is_effect = |line: &String| {
+        let effects = ["s  *** ", "  lost: "];
+        effects.iter().any(|it| line.contains(it)) || line.ends_with("  cut")
+    };
+    let last = trace.iter().rposition(is_effect);
+    let middle = last.unwrap_or_else(|| trace.len().saturating_sub(AFTER));
+    let (start, end) = (middle.saturating_sub(BEFORE), middle + AFTER);
+    let omitted = |count: usize| (count > 0).then(|| format!("... {count} lines"));
+    let after = omitted(trace.len().saturating_sub(end));
+    let shown = trace.drain(start..end.min(trace.len()));
+    let shown: Vec<String> = shown.collect();
+    omitted(start)
+        .into_iter()
+        .chain(shown)
+        .chain(after)
+        .collect()
 }
 
 /// The command that replays a failure.
@@ -364,19 +389,14 @@ pub struct Failure {
     pub steps: Vec<Step>,
     /// The number of faults before the reduction.
     pub count: usize,
-    /// The last lines of its [trace](crate::Trace).
+    /// The lines of its [trace](crate::Trace) around the last fault; all of them in a replay.
     pub trace: Vec<String>,
-    /// The number of lines before them.
-    pub omitted: usize,
     /// The command that replays it.
     pub command: String,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.omitted > 0 {
-            writeln!(f, "... {} lines before", self.omitted)?;
-        }
         for line in &self.trace {
             writeln!(f, "{line}")?;
         }

@@ -187,7 +187,8 @@ impl Faults {
         let mut at = from;
         loop {
             // Evenly between almost at once and twice the average.
-            at += random.duration(Duration::from_millis(1), 2 * self.every);
+            let most = u64::try_from(2 * self.every.as_millis()).unwrap_or(u64::MAX);
+            at += Duration::from_millis(1 + random.below(most));
             if at >= self.until {
                 return steps;
             }
@@ -229,12 +230,13 @@ impl Faults {
             false => Direction::ToClient,
         };
         let millis = Duration::from_millis;
-        let mut time = |min, max| random.duration(millis(min), millis(max)).min(left);
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let mut time = |min: u64, max: u64| millis((min + random.below(max - min)).min(left));
         Some(match kind {
             FaultKind::Latency => {
                 let time = time(100, 20_000);
-                let min = random.duration(Duration::ZERO, millis(100));
-                let max = min + random.duration(Duration::ZERO, millis(500));
+                let min = millis(random.below(100));
+                let max = min + millis(random.below(500));
                 let link = link(random)?;
                 Fault::Latency {
                     link,
@@ -329,7 +331,7 @@ impl Faults {
             },
             FaultKind::SlowDisk => Fault::SlowDisk {
                 time: time(100, 20_000),
-                delay: random.duration(millis(10), millis(3000)),
+                delay: millis(10 + random.below(3000)),
                 node,
             },
             FaultKind::Jump => Fault::Jump {

@@ -181,8 +181,8 @@ fn a_deleted_queue_cancels_its_consumers() {
     assert!(events.iter().any(is_cancel), "{events:?}");
     assert!(rig.broker.inspect().vhosts[0].queues.is_empty());
     for (vhost, text) in [
-        ("/", "queue 'q' does not exist in virtual host '/'"),
-        ("n", "virtual host 'n' does not exist"),
+        ("/", r#"queue "q" does not exist in virtual host "/""#),
+        ("n", r#"virtual host "n" does not exist"#),
     ] {
         let refused = rig.broker.admin().delete_queue(vhost, "q").unwrap_err();
         assert_eq!(refused.to_string(), text);
