@@ -8,6 +8,7 @@
 //! | handle | purpose |
 //! |---|---|
 //! | [`Connection`] | opens channels, reports its end and its statistics |
+//! | [`Connector`] | opens connections, sleeps and spawns on a runtime that its type does not name |
 //! | [`ConnectionPair`] | a connection to publish and one to consume |
 //! | [`Channel`] | requests, publishing, consuming, fetching |
 //! | [`ConfirmChannel`] | publishing with a [`Confirm`] for each message |
@@ -163,6 +164,7 @@ mod channel;
 mod confirm;
 mod connect;
 mod connection;
+mod connector;
 mod consume_options;
 mod consumer;
 mod consuming;
@@ -220,6 +222,7 @@ pub use self::{
         options::Options,
     },
     connection::{Connection, Linger},
+    connector::Connector,
     consume_options::{ConsumeOptions, OnDrop},
     consumer::{Acker, Acks, Consumer, Delivery, ManualAck, Message, NoAck},
     consuming::{

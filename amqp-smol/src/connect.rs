@@ -1,7 +1,7 @@
 //! Opening connections.
 
 use amqp_driver::{
-    Config, ConnectError, Connection, ConnectionPair, Error, Options, from_transport,
+    Config, ConnectError, Connection, ConnectionPair, Connector, Error, Options, from_transport,
     io::FuturesStream,
 };
 use futures_io::{AsyncRead, AsyncWrite};
@@ -52,6 +52,27 @@ pub async fn connect_with(options: &Options) -> Result<Connection, ConnectError>
 /// If no host can be reached, or one of the connections cannot be opened.
 pub async fn connect_pair(options: &Options) -> Result<ConnectionPair, ConnectError> {
     amqp_driver::connect_pair(&Smol::default(), options).await
+}
+
+/// Returns a [`Connector`] with these options on smol's global executor, for programs that do not name their
+/// runtime, and run under `amqp-sim` as well.
+///
+/// ```no_run
+/// use amqp_smol::{Connector, Options, connector};
+///
+/// async fn service(connector: Connector) -> Result<(), Box<dyn std::error::Error>> {
+///     let connection = connector.connect().await?;
+///     // ...
+///     Ok(connection.close().await?)
+/// }
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// service(connector(Options::from_uri("amqp://broker.example.com")?.recovering())).await
+/// # }
+/// ```
+#[must_use]
+pub fn connector(options: Options) -> Connector {
+    Connector::new(Smol::default(), options)
 }
 
 /// Opens a connection over an existing stream: a TCP stream with custom options, a Unix socket,

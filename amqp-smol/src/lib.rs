@@ -15,6 +15,6 @@ pub use self::serve::serve_tls;
 #[cfg(feature = "broker")]
 pub use self::serve::{LocalBroker, Server, serve};
 pub use self::{
-    connect::{connect, connect_pair, connect_with, from_stream},
+    connect::{connect, connect_pair, connect_with, connector, from_stream},
     runtime::{Smol, SmolClock, SmolStream},
 };

@@ -1,6 +1,6 @@
 //! Opening connections.
 
-use amqp_driver::{Config, ConnectError, Connection, ConnectionPair, Error, Options};
+use amqp_driver::{Config, ConnectError, Connection, ConnectionPair, Connector, Error, Options};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{runtime::Tokio, stream::TokioStream};
@@ -51,6 +51,27 @@ pub async fn connect_with(options: &Options) -> Result<Connection, ConnectError>
 /// [`ConnectError::Misuse`] outside of a tokio runtime.
 pub async fn connect_pair(options: &Options) -> Result<ConnectionPair, ConnectError> {
     amqp_driver::connect_pair(&Tokio, options).await
+}
+
+/// Returns a [`Connector`] with these options on the current runtime, for programs that do not name their
+/// runtime, and run under `amqp-sim` as well.
+///
+/// ```no_run
+/// use amqp_tokio::{Connector, Options, connector};
+///
+/// async fn service(connector: Connector) -> Result<(), Box<dyn std::error::Error>> {
+///     let connection = connector.connect().await?;
+///     // ...
+///     Ok(connection.close().await?)
+/// }
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// service(connector(Options::from_uri("amqp://broker.example.com")?.recovering())).await
+/// # }
+/// ```
+#[must_use]
+pub fn connector(options: Options) -> Connector {
+    Connector::new(Tokio, options)
 }
 
 /// Opens a connection over an existing stream: a TCP stream with custom options, a Unix socket,

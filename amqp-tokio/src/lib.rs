@@ -18,7 +18,7 @@ pub use self::serve::serve_tls;
 pub use self::serve::{LocalBroker, Server, serve};
 pub use self::{
     clock::TokioClock,
-    connect::{connect, connect_pair, connect_with, from_stream},
+    connect::{connect, connect_pair, connect_with, connector, from_stream},
     runtime::{Socket, Tokio},
     stream::TokioStream,
 };

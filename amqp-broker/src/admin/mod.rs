@@ -4,6 +4,7 @@
 mod connections;
 mod limits;
 mod policies;
+mod queues;
 mod users;
 mod vhosts;
 
@@ -15,7 +16,7 @@ use crate::{broker::Broker, config::User, keys::ConnectionKey, model::vhost::Vho
 
 pub use self::limits::{UserLimits, VhostLimits};
 
-/// Administers a running broker: users, virtual hosts, permissions, policies, limits and
+/// Administers a running broker: users, virtual hosts, permissions, policies, limits, queues and
 /// connections, as `rabbitmqctl` does.
 ///
 /// Each call acts at once, or returns an error and has changed nothing. Permissions concern the next
@@ -61,6 +62,14 @@ pub enum AdminError {
     /// There is no such virtual host.
     #[error("virtual host {} does not exist", Quoted(.0))]
     NoVhost(String),
+    /// There is no such queue in the virtual host.
+    #[error("queue {} does not exist in virtual host {}", Quoted(.name), Quoted(.vhost))]
+    NoQueue {
+        /// The name of the queue.
+        name: String,
+        /// The virtual host.
+        vhost: String,
+    },
     /// There is no such policy in the virtual host.
     #[error("policy {} does not exist in virtual host {}", Quoted(.name), Quoted(.vhost))]
     NoPolicy {

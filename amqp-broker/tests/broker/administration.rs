@@ -161,6 +161,35 @@ fn a_deleted_vhost_cancels_its_consumers_and_closes_its_connections() {
 }
 
 #[test]
+fn a_deleted_queue_cancels_its_consumers() {
+    let mut rig = rig();
+    let client = rig.connect();
+    let channel = rig.channel(client);
+    for name in ["q", "other"] {
+        rig.declare(client, channel, &queue(name));
+    }
+    rig.publish(client, channel, "q", "1");
+    rig.publish(client, channel, "other", "2");
+    rig.consume(client, channel, consumer("other", "c"))
+        .unwrap();
+    rig.events(client);
+    assert_eq!(rig.broker.admin().delete_queue("/", "q"), Ok(1));
+    assert_eq!(rig.broker.admin().delete_queue("/", "other"), Ok(0));
+    rig.exchange();
+    let events = rig.events(client);
+    let is_cancel = |event: &Event| matches!(event, Event::ConsumerCancelled { .. });
+    assert!(events.iter().any(is_cancel), "{events:?}");
+    assert!(rig.broker.inspect().vhosts[0].queues.is_empty());
+    for (vhost, text) in [
+        ("/", r#"queue "q" does not exist in virtual host "/""#),
+        ("n", r#"virtual host "n" does not exist"#),
+    ] {
+        let refused = rig.broker.admin().delete_queue(vhost, "q").unwrap_err();
+        assert_eq!(refused.to_string(), text);
+    }
+}
+
+#[test]
 fn permissions_concern_the_next_request_of_an_open_channel() {
     let mut rig = rig();
     let client = rig.begin_as("u1", "p", "m");

@@ -37,7 +37,6 @@ use crate::{
     connection::Connection,
     error::Error,
     io::{Runtime, Timer, Transport, within},
-    recovery::random_seed,
     tls::{Secured, TlsError, TlsErrorTap},
 };
 
@@ -84,7 +83,7 @@ async fn dial<R: Runtime, O: Opening>(
 ) -> Result<O::Opened, ConnectError> {
     options.check()?;
     runtime.check()?;
-    let mut dialing = Connector::new(runtime, options);
+    let mut dialing = Dialing::new(runtime, options);
     let mut refusals = Vec::new();
     while let Some((attempt, stream)) = dialing.next_stream().await {
         let Some(address) = dialing.dialer.address() else {
@@ -252,7 +251,7 @@ pub async fn from_transport<R: Runtime>(
 }
 
 /// The TCP connections in progress, and the name resolutions before them.
-struct Connector<R: Runtime> {
+struct Dialing<R: Runtime> {
     runtime: R,
     clock: R::Clock,
     dialer: Dialer,
@@ -272,7 +271,7 @@ enum Attempt<S> {
     Stream(S),
 }
 
-impl<R: Runtime> Connector<R> {
+impl<R: Runtime> Dialing<R> {
     fn new(runtime: &R, options: &Options) -> Self {
         let addresses = options.addresses.clone();
         Self {
@@ -361,7 +360,7 @@ impl<R: Runtime> Connector<R> {
                     self.dialer.handle_resolved(attempt, addresses);
                 }
                 Ok(Attempt::Records(records)) => {
-                    let seed = random_seed();
+                    let seed = self.runtime.random_seed();
                     self.dialer.handle_records(attempt, records, seed);
                 }
                 Ok(Attempt::Stream(stream)) => {
@@ -381,9 +380,9 @@ impl<R: Runtime> Connector<R> {
     }
 }
 
-impl<R: Runtime> fmt::Debug for Connector<R> {
+impl<R: Runtime> fmt::Debug for Dialing<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector")
+        f.debug_struct("Dialing")
             .field("dialer", &self.dialer)
             .field("running", &self.running.len())
             .finish_non_exhaustive()

@@ -43,6 +43,13 @@ pub trait Runtime: Clone + fmt::Debug + Send + Sync + 'static {
     /// Runs a task beside the caller.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 
+    /// Returns a seed for a choice between equals, such as the order of SRV records of one priority
+    /// (RFC 2782). The default is [`random_seed`](crate::recovery::random_seed); a simulation
+    /// returns one of its own.
+    fn random_seed(&self) -> u64 {
+        crate::recovery::random_seed()
+    }
+
     /// Resolves a host to its addresses, in the order in which they are to be tried.
     ///
     /// # Errors

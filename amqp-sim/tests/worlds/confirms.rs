@@ -1,0 +1,102 @@
+//! Publishers with confirms, and consumers.
+
+use amqp_sim::{Check, Sim, oracle::Ledger};
+
+use super::{
+    FAULTS_END, PATIENCE, node,
+    programs::{consume, publish_confirmed, republish},
+    recovering, secs, some_faults,
+};
+
+/// Waits until the queue is empty, and checks the account.
+fn finish(sim: &Sim, node: &amqp_sim::Node, ledger: &Ledger, queue: &str) {
+    sim.run();
+    sim.advance(FAULTS_END.saturating_sub(sim.now()));
+    sim.wait_until(PATIENCE, || node.messages(queue) == 0);
+    sim.advance(secs(1));
+    if let Err(violation) = ledger.finish(&[node]) {
+        panic!("{violation}");
+    }
+}
+
+fn account(sim: &Sim) -> Ledger {
+    let ledger = Ledger::new();
+    let checked = ledger.clone();
+    sim.always("the account of messages", move || checked.check());
+    ledger
+}
+
+fn confirmed(sim: &Sim) {
+    let node = node(sim, "rabbit");
+    let ledger = account(sim);
+    let mut random = sim.random();
+    let publishers = 1 + random.index(2);
+    for number in 0..publishers {
+        let name = format!("publisher{number}");
+        let size = [0, 0, 100, 5000][random.index(4)];
+        let count = 5 + random.index(15);
+        let connector = recovering(sim, "amqp://rabbit");
+        let program = publish_confirmed(connector, ledger.clone(), name.clone(), "q", count, size);
+        sim.spawn(&name, program);
+    }
+    for number in 0..1 + random.index(2) {
+        let name = format!("consumer{number}");
+        let (ledger, requeue) = (ledger.clone(), [0, 3, 7][random.index(3)]);
+        let connector = recovering(sim, "amqp://rabbit");
+        let label = name.clone();
+        sim.service(&name, move || {
+            consume(
+                connector.clone(),
+                ledger.clone(),
+                label.clone(),
+                "q",
+                requeue,
+            )
+        });
+    }
+    sim.faults(some_faults(sim));
+    finish(sim, &node, &ledger, "q");
+}
+
+fn republished(sim: &Sim) {
+    let node = node(sim, "rabbit");
+    let ledger = account(sim);
+    let mut random = sim.random();
+    let count = 5 + random.index(15);
+    let connector = recovering(sim, "amqp://rabbit");
+    sim.spawn(
+        "publisher",
+        republish(connector, ledger.clone(), "publisher".into(), "q", count),
+    );
+    let (connector, consumed) = (recovering(sim, "amqp://rabbit"), ledger.clone());
+    sim.service("consumer", move || {
+        let name = "consumer".into();
+        consume(connector.clone(), consumed.clone(), name, "q", 0)
+    });
+    sim.faults(some_faults(sim));
+    finish(sim, &node, &ledger, "q");
+}
+
+#[test]
+fn confirms_are_true_and_nothing_confirmed_is_lost() {
+    Check::new().seeds(3000).run(confirmed);
+}
+
+#[test]
+fn republished_messages_arrive_at_least_once() {
+    Check::new().seeds(4500).run(republished);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..20 {
+        let run = || {
+            let sim = Sim::traced(seed);
+            confirmed(&sim);
+            (sim.trace(), sim.polls(), sim.now())
+        };
+        let (first, second) = (run(), run());
+        assert!(first.0.lines().len() > 50);
+        assert_eq!(first, second);
+    }
+}
