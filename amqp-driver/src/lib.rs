@@ -166,6 +166,8 @@ mod connection;
 mod consumer;
 mod consuming;
 mod error;
+#[cfg(test)]
+mod interleavings;
 pub mod io;
 #[cfg(feature = "json")]
 pub mod json;
@@ -185,6 +187,7 @@ mod session;
 #[cfg(feature = "srv")]
 mod srv;
 mod states;
+mod sync;
 mod system_time;
 mod tls;
 #[cfg(feature = "tracing")]
