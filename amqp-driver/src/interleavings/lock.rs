@@ -26,10 +26,6 @@ pub(super) fn exploring<T>(explore: impl FnOnce() -> T) -> T {
 }
 
 /// As [`std::sync::Mutex`].
-#[expect(
-    unreachable_pub,
-    reason = "it stands in the signature of a public function"
-)]
 pub struct Mutex<T> {
     /// Decides which thread goes on. `Some` if the lock was made in an exploration.
     gate: Option<shuttle::sync::Mutex<()>>,

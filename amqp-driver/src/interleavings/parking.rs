@@ -8,13 +8,15 @@ use amqp_core::{
 };
 use shuttle::{future::block_on, thread};
 
-use super::{explore::explore, world::World};
-use crate::Config;
+use super::{
+    explore::explore,
+    world::{World, untimed},
+};
 
 #[test]
 fn a_call_wakes_the_driver() {
     explore("a call", 2, || {
-        let mut world = World::open(Config::default());
+        let mut world = World::open(untimed());
         let channel = world
             .run(world.connection.clone().open_channel())
             .expect("it opens");
@@ -29,7 +31,7 @@ fn a_call_wakes_the_driver() {
 #[test]
 fn a_reply_from_elsewhere_wakes_the_driver() {
     explore("a call to a server with a thread", 1, || {
-        let mut world = World::open(Config::default());
+        let mut world = World::open(untimed());
         let channel = world
             .run(world.connection.clone().open_channel())
             .expect("it opens");
@@ -44,7 +46,7 @@ fn a_reply_from_elsewhere_wakes_the_driver() {
 #[test]
 fn commands_of_two_threads_wake_the_driver() {
     explore("publishes and a flush by two threads", 1, || {
-        let mut world = World::open(Config::default());
+        let mut world = World::open(untimed());
         let channel = world
             .run(world.connection.clone().open_channel())
             .expect("it opens");
@@ -67,7 +69,7 @@ fn commands_of_two_threads_wake_the_driver() {
 #[test]
 fn the_drop_of_the_last_handle_wakes_the_driver() {
     explore("the drop of the last handle", 3, || {
-        let world = World::open(Config::default());
+        let world = World::open(untimed());
         let server = world.server.clone();
         let driven = world.drive();
         driven.join();
@@ -81,7 +83,7 @@ fn the_drop_of_the_last_handle_wakes_the_driver() {
 #[test]
 fn an_abort_ends_the_driver() {
     explore("an abort while another thread closes", 1, || {
-        let world = World::open(Config::default());
+        let world = World::open(untimed());
         let driven = world.drive();
         let connection = driven.connection.clone();
         let closing = thread::spawn(move || block_on(connection.close()));
@@ -99,7 +101,7 @@ fn a_message_that_is_taken_resumes_reading() {
     const MESSAGES: u64 = 4;
     explore("messages that are taken", 1, || {
         let limits = Limits::default().undelivered(500);
-        let mut world = World::open(Config::default().limits(limits));
+        let mut world = World::open(untimed().limits(limits));
         let channel = world
             .run(world.connection.clone().open_channel())
             .expect("it opens");
@@ -120,7 +122,7 @@ fn a_message_that_is_taken_resumes_reading() {
 fn a_deadline_that_is_set_wakes_the_driver() {
     const LIMIT: Duration = Duration::from_secs(1);
     explore("a deadline", 1, || {
-        let mut world = World::open(Config::default());
+        let mut world = World::open(untimed());
         let channel = world
             .run(world.connection.clone().open_channel())
             .expect("it opens");

@@ -5,8 +5,11 @@ use std::{future::poll_fn, pin::pin, task::Poll};
 use amqp_core::protocol::{basic, queue};
 use shuttle::{future::block_on, thread};
 
-use super::{explore::explore, world::World};
-use crate::{Channel, Config, Requeue};
+use super::{
+    explore::explore,
+    world::{World, untimed},
+};
+use crate::{Channel, Requeue};
 
 /// Declares a queue with that name, and checks that the reply is the one to it.
 fn declare(channel: &Channel, name: &str) {
@@ -24,7 +27,7 @@ fn poll_and_drop<F: Future>(future: F) -> Poll<F::Output> {
 #[test]
 fn each_of_two_threads_gets_its_own_reply() {
     explore("two calls on one channel", 1, || {
-        let mut world = World::open(Config::default());
+        let mut world = World::open(untimed());
         let channel = world
             .run(world.connection.clone().open_channel())
             .expect("it opens");
@@ -42,7 +45,7 @@ fn each_of_two_threads_gets_its_own_reply() {
 #[test]
 fn a_dropped_call_leaves_the_replies_of_others() {
     explore("a call beside one that is dropped", 1, || {
-        let mut world = World::open(Config::default());
+        let mut world = World::open(untimed());
         let channel = world
             .run(world.connection.clone().open_channel())
             .expect("it opens");
@@ -64,7 +67,7 @@ fn a_dropped_call_leaves_the_replies_of_others() {
 #[test]
 fn a_message_for_a_dropped_get_is_requeued() {
     explore("a get that is dropped", 1, || {
-        let mut world = World::open(Config::default());
+        let mut world = World::open(untimed());
         let channel = world
             .run(world.connection.clone().open_channel())
             .expect("it opens");
@@ -88,7 +91,7 @@ fn a_message_for_a_dropped_get_is_requeued() {
 #[test]
 fn a_reply_that_races_the_end_of_the_connection_ends_the_call() {
     explore("a call while another thread closes", 1, || {
-        let mut world = World::open(Config::default());
+        let mut world = World::open(untimed());
         let channel = world
             .run(world.connection.clone().open_channel())
             .expect("it opens");
@@ -106,7 +109,7 @@ fn a_reply_that_races_the_end_of_the_connection_ends_the_call() {
 #[test]
 fn a_delivery_is_settled_once() {
     explore("an ack beside the drop of its consumer", 1, || {
-        let mut world = World::open(Config::default());
+        let mut world = World::open(untimed());
         let channel = world
             .run(world.connection.clone().open_channel())
             .expect("it opens");

@@ -10,7 +10,10 @@ use std::{
 use amqp_core::{Limits, protocol::basic};
 use shuttle::{future::block_on, thread};
 
-use super::{explore::explore, world::World};
+use super::{
+    explore::explore,
+    world::{World, untimed},
+};
 use crate::{Channel, Config};
 
 /// More than half of the room in the output.
@@ -18,7 +21,7 @@ const LARGE: usize = 3000;
 
 /// Room for one large message and a half.
 fn crowded() -> Config {
-    Config::default().limits(Limits::default().output_high(4096).output_low(0))
+    untimed().limits(Limits::default().output_high(4096).output_low(0))
 }
 
 fn publish(channel: &Channel, len: usize) {
@@ -99,7 +102,7 @@ fn a_publisher_that_is_dropped_passes_its_room_on() {
 #[test]
 fn a_confirm_opens_the_window_for_the_next() {
     explore("two publishers in a window of one", 1, || {
-        let config = Config::default().limits(Limits::default().unconfirmed(1));
+        let config = untimed().limits(Limits::default().unconfirmed(1));
         let mut world = World::open(config);
         let channel = world
             .run(world.connection.clone().open_channel())

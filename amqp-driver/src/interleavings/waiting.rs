@@ -15,9 +15,11 @@ use shuttle::{
     thread,
 };
 
-use super::{explore::explore, world::World};
+use super::{
+    explore::explore,
+    world::{World, untimed},
+};
 use crate::{
-    Config,
     background::Background,
     io::{Transport as _, pipe, poll_locked, wake_all},
     sync::Mutex,
@@ -103,7 +105,7 @@ impl Wake for Looks {
 #[test]
 fn every_waiter_of_an_end_is_woken() {
     explore("the end of a connection, which many await", 1, || {
-        let world = World::open(Config::default());
+        let world = World::open(untimed());
         let connection = world.connection.clone();
         let driven = world.drive();
         let looks = Arc::new(Looks(connection.clone(), AtomicUsize::new(0)));
@@ -155,7 +157,7 @@ fn both_ends_of_a_pipe_go_on() {
 
 /// The protocol header.
 fn header() -> Transmit {
-    let machine = client::Connection::new(Config::default(), Instant::ORIGIN);
+    let machine = client::Connection::new(client::Config::default(), Instant::ORIGIN);
     let mut out = Transmit::new();
     machine
         .expect("the default is good")
@@ -198,7 +200,7 @@ fn background_work_runs_after_each_wake_up() {
 #[test]
 fn a_channel_that_is_returned_goes_to_the_next() {
     explore("a pool of one channel", 1, || {
-        let mut world = World::open(Config::default());
+        let mut world = World::open(untimed());
         let connection = world.connection.clone();
         let pool = world.run(connection.channel_pool(1)).expect("it opens");
         drop(connection);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use amqp_core::{
-    Instant, Transmit,
+    Instant, Timeouts, Transmit,
     protocol::{ClientMethod, basic},
     server::{self, Event},
 };
@@ -29,6 +29,17 @@ use crate::{
 
 /// The maximum number of turns that a step before the exploration takes.
 const TURNS: usize = 100;
+
+/// A configuration without deadlines of requests, which would wake a driver that has overlooked the
+/// request itself.
+pub(super) fn untimed() -> Config {
+    let timeouts = Timeouts::default()
+        .request(None)
+        .confirm(None)
+        .publish(None)
+        .flush(None);
+    Config::default().timeouts(timeouts.checkout(None))
+}
 
 /// A connection that is open, and its driver, which does not run yet.
 pub(super) struct World {
