@@ -169,6 +169,8 @@ mod consume_options;
 mod consumer;
 mod consuming;
 mod error;
+#[cfg(test)]
+mod interleavings;
 pub mod io;
 #[cfg(feature = "json")]
 pub mod json;
@@ -188,6 +190,7 @@ mod session;
 #[cfg(feature = "srv")]
 mod srv;
 mod states;
+mod sync;
 mod system_time;
 mod tls;
 #[cfg(feature = "tracing")]

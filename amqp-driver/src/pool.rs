@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::{Future, poll_fn},
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Poll, Waker},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     connection::Connection,
     error::Error,
     session::{later::Later, shared::within},
+    sync::{Mutex, MutexGuard},
     unless::unless,
 };
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, PoisonError, Weak},
     task::{Wake, Waker},
     time::Duration,
 };
@@ -13,6 +13,7 @@ use amqp_core::{ApiMisuse, DeliveryTag};
 use crate::{
     base_channel::{BaseChannel, Inner},
     consumer::Acker,
+    sync::{Mutex, MutexGuard},
 };
 
 /// Collects the acknowledgements of a channel, and sends several as one.

@@ -2,9 +2,11 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Waker},
 };
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// The number of deliveries that a group may have handed out. Held by all handles of the group.
 #[derive(Debug)]

@@ -6,11 +6,13 @@ use std::{
     mem,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
 };
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// Futures that run side by side in the task that polls them. A wake-up of one polls only that one.
 pub(super) struct Running<F> {
@@ -142,7 +144,10 @@ impl<F: Future> Running<F> {
 mod tests {
     use std::{future::poll_fn, sync::atomic::AtomicUsize, task::Wake};
 
+    use shuttle::{future::block_on, thread};
+
     use super::*;
+    use crate::interleavings::explore::explore;
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -195,6 +200,40 @@ mod tests {
         wake(&two);
         assert_eq!(running.poll_next(&cx), Poll::Ready(3));
         assert_eq!(running.len(), 0);
+    }
+
+    /// Each event happens while the task polls, before, or after.
+    #[test]
+    fn a_wake_up_during_a_poll_is_another_poll() {
+        explore("futures that another thread wakes", 3, || {
+            let events = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+            let place = Arc::default();
+            let mut running = Running::new();
+            for at in 0..2 {
+                let (events, place) = (Arc::clone(&events), Arc::clone(&place));
+                running.push(poll_fn(move |cx| {
+                    let place: &Mutex<Vec<Waker>> = &place;
+                    place.lock().unwrap().push(cx.waker().clone());
+                    if events[at].load(Ordering::SeqCst) < 2 {
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(at)
+                }));
+            }
+            let waking = thread::spawn(move || {
+                for _ in 0..2 {
+                    for at in [1, 0] {
+                        events[at].fetch_add(1, Ordering::SeqCst);
+                        let wakers = place.lock().unwrap().clone();
+                        wakers.into_iter().for_each(Waker::wake);
+                    }
+                }
+            });
+            let mut ended = [0, 1].map(|_| block_on(poll_fn(|cx| running.poll_next(cx))));
+            ended.sort_unstable();
+            assert_eq!(ended, [0, 1]);
+            waking.join().unwrap();
+        });
     }
 
     #[test]

@@ -3,14 +3,17 @@
 use std::{
     fmt,
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use crate::session::{
-    later::Later,
-    waiters::{Place, Waiters},
+use crate::{
+    session::{
+        later::Later,
+        waiters::{Place, Waiters},
+    },
+    sync::{Mutex, MutexGuard},
 };
 
 /// Drains a loop over deliveries from any task or thread. Clones belong to the same loop.

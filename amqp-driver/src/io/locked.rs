@@ -2,9 +2,11 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
+    sync::PoisonError,
     task::{Poll, Waker},
 };
+
+use crate::sync::Mutex;
 
 /// Checks a condition behind a lock. If it does not hold, stores the waker of the task in a slot
 /// behind the same lock.

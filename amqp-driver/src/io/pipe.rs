@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker, ready},
 };
 
@@ -13,6 +13,7 @@ use super::{
     locked::{poll_locked, wake_all},
     transport::Transport,
 };
+use crate::sync::{Mutex, MutexGuard};
 
 /// The maximum number of bytes in flight, each way. As large as the kernel's buffers of a socket on
 /// loopback, which a writer fills before it waits.

@@ -4,12 +4,13 @@ use std::{
     future::{Future, poll_fn},
     io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     task::Waker,
     thread,
 };
 
 use super::locked::poll_locked;
+use crate::sync::Mutex;
 
 /// Runs `work`, which may block, on a new thread with that name. The thread ends with the work. The
 /// future returns its result, on any runtime, and panics if the work does.

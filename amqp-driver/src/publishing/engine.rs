@@ -4,7 +4,7 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, PoisonError, Weak},
     task::{Context, Poll, Wake, Waker, ready},
 };
 
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     error::{Error, TryPublishError},
     session::{budget::Budget, later::Later, waiters::Place},
+    sync::Mutex,
 };
 
 /// Publishes messages, and waits for the answers to them.

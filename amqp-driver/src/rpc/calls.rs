@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     mem,
-    sync::{Mutex, PoisonError},
+    sync::PoisonError,
     task::{Poll, Waker},
 };
 
@@ -18,6 +18,7 @@ use crate::{
         later::{Later, register},
         waiters::Place,
     },
+    sync::Mutex,
 };
 
 /// The calls of a client.

@@ -5,9 +5,11 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Wake, Waker},
 };
+
+use crate::sync::Mutex;
 
 /// Futures that run side by side. Only those that were woken are polled.
 pub(super) struct Running<F> {
@@ -86,5 +88,49 @@ impl<F: Future<Output = ()>> Running<F> {
         } else {
             Poll::Pending
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use shuttle::{
+        future::block_on,
+        sync::atomic::{AtomicBool, Ordering::SeqCst},
+        thread,
+    };
+
+    use super::*;
+    use crate::interleavings::explore::explore;
+
+    #[test]
+    fn a_wake_up_during_a_poll_is_another_poll() {
+        explore("handlers that another thread wakes", 3, || {
+            let events = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
+            let place = Arc::default();
+            let mut running = Running::new();
+            for at in 0..2 {
+                let (events, place) = (Arc::clone(&events), Arc::clone(&place));
+                running.add(poll_fn(move |cx| {
+                    let place: &Mutex<Vec<Waker>> = &place;
+                    place.lock().unwrap().push(cx.waker().clone());
+                    if events[at].load(SeqCst) {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
+                }));
+            }
+            let waking = thread::spawn(move || {
+                for at in [1, 0] {
+                    events[at].store(true, SeqCst);
+                    let wakers = place.lock().unwrap().clone();
+                    wakers.into_iter().for_each(Waker::wake);
+                }
+            });
+            block_on(poll_fn(|cx| running.poll(cx)));
+            waking.join().unwrap();
+        });
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     error::Error,
     io::{Clock, DrivenEndpoint},
+    sync::{Mutex, MutexGuard},
     unless::unless,
 };
 

@@ -1,0 +1,7 @@
+//! The lock of the crate: that of `std`, and in tests one whose orders can be explored.
+
+#[cfg(not(test))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
+
+#[cfg(test)]
+pub(crate) use crate::interleavings::lock::{Mutex, MutexGuard};
