@@ -77,7 +77,7 @@ impl From<&Result<(), Unconfirmed>> for Settlement {
     fn from(confirmed: &Result<(), Unconfirmed>) -> Self {
         match confirmed {
             Ok(()) | Err(Unconfirmed::PossiblyReturned(_)) => Self::Acked,
-            Err(Unconfirmed::Nacked) => Self::Nacked,
+            Err(Unconfirmed::Nacked { .. }) => Self::Nacked,
             Err(Unconfirmed::Returned(_)) => Self::Returned,
             Err(Unconfirmed::NotSent(_)) => Self::NotSent,
             Err(_) => Self::Unknown,
