@@ -51,6 +51,8 @@ fn a_failure_is_reduced_to_its_fault() {
             .contains(&format!("AMQP_SIM_SEED={}", failure.seed))
     );
     assert!(failure.command.contains("AMQP_SIM_STEPS="));
+    let effect = "*** ticker: suspended";
+    assert!(failure.trace.iter().any(|line| line.contains(effect)));
     assert!(
         failure
             .command

@@ -1,6 +1,6 @@
 //! Publishers with confirms, and consumers.
 
-use amqp_sim::{Check, Sim, oracle::Ledger};
+use amqp_sim::{Check, FaultKind, Sim, oracle::Ledger};
 
 use super::{
     FAULTS_END, PATIENCE, node,
@@ -84,7 +84,31 @@ fn confirms_are_true_and_nothing_confirmed_is_lost() {
 
 #[test]
 fn republished_messages_arrive_at_least_once() {
-    Check::new().seeds(4500).run(republished);
+    Check::new().seeds(4000).run(republished);
+}
+
+/// The queue is deleted now and then, with its messages: outcomes are still true, and all ends.
+fn deleted(sim: &Sim) {
+    let _node = node(sim, "rabbit");
+    let ledger = account(sim);
+    let connector = recovering(sim, "amqp://rabbit");
+    let name = "publisher".to_owned();
+    let program = publish_confirmed(connector, ledger.clone(), name.clone(), "q", 20, 0);
+    sim.spawn(&name, program);
+    let connector = recovering(sim, "amqp://rabbit");
+    sim.service("consumer", move || {
+        let name = "consumer".into();
+        consume(connector.clone(), ledger.clone(), name, "q", 5)
+    });
+    let faults = some_faults(sim).delete_queues(["q"]);
+    sim.faults(faults.weight(FaultKind::DeleteQueue, 30));
+    sim.run();
+    assert!(sim.now() < FAULTS_END + PATIENCE, "{:?}", sim.now());
+}
+
+#[test]
+fn outcomes_are_true_when_queues_are_deleted() {
+    Check::new().seeds(500).run(deleted);
 }
 
 #[test]
