@@ -31,6 +31,8 @@ pub(crate) struct Client {
     large: bool,
     phase: Phase,
     pub(crate) channel: Option<ChannelId>,
+    /// All channels.
+    channels: Vec<ChannelId>,
     /// The requests without outcome, by their method.
     pub(crate) requests: BTreeMap<RequestId, MethodId>,
     /// A request has failed, or the channel was closed.
@@ -59,6 +61,7 @@ impl Client {
             large,
             phase: Phase::Connecting,
             channel: None,
+            channels: Vec::new(),
             requests: BTreeMap::new(),
             failed: false,
             published: 0,
@@ -169,6 +172,13 @@ impl Client {
         self.delivered.push(number);
     }
 
+    /// The number of channels that accept commands.
+    pub(crate) fn open_channels(&mut self) -> usize {
+        let machine = &mut self.machine;
+        let mut is_open = |id| machine.channel(id).is_some_and(|it| it.is_open());
+        self.channels.iter().filter(|id| is_open(**id)).count()
+    }
+
     pub(crate) fn all_settled(&self) -> bool {
         self.outcomes.len() as u64 == self.published
     }
@@ -182,7 +192,7 @@ impl Client {
             Phase::Connecting if self.machine.is_open() => {
                 let (id, request) = self.machine.open_channel().unwrap();
                 self.channel = Some(id);
-                self.expect_open(request);
+                self.expect_open(id, request);
                 self.phase = Phase::Opening;
             }
             Phase::Opening | Phase::Working | Phase::Acknowledged if self.failed => self.finish(),
@@ -271,7 +281,8 @@ impl Client {
         request
     }
 
-    pub(crate) fn expect_open(&mut self, request: RequestId) {
+    pub(crate) fn expect_open(&mut self, id: ChannelId, request: RequestId) {
+        self.channels.push(id);
         self.requests.insert(request, channel::Open::ID);
     }
 

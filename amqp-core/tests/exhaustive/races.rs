@@ -99,7 +99,7 @@ impl Race {
         world.settle();
         let (id, open) = world.client.machine.open_channel().unwrap();
         world.client.channel = Some(id);
-        world.client.expect_open(open);
+        world.client.expect_open(id, open);
         world.settle();
         world.client.select(id);
         world.client.publish(id, 1);
@@ -176,8 +176,8 @@ impl Race {
             return;
         }
         if ours == Ours::OpenChannel {
-            if let Ok((_, open)) = client.machine.open_channel() {
-                client.expect_open(open);
+            if let Ok((id, open)) = client.machine.open_channel() {
+                client.expect_open(id, open);
             }
             return;
         }
@@ -237,6 +237,12 @@ impl Race {
         let waiting = self.world.client.requests.values();
         for method in waiting {
             assert_eq!(method.name(), Some("queue.declare"), "{what}: it waits");
+        }
+        let open = self.world.client.open_channels();
+        let (client, server) = (&self.world.client.machine, &self.world.server.machine);
+        if client.is_open() && server.is_open() {
+            let counts = (client.channel_count(), server.channel_count());
+            assert_eq!(counts, (open, open), "{what}: a close is not answered");
         }
         self.world.client.machine.close(ReplyCode::SUCCESS, "bye");
         self.world.client.react();

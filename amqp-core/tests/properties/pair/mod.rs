@@ -195,6 +195,17 @@ impl Pair {
         assert_eq!(self.client.machine.close_reason(), None);
         assert_eq!(self.server.machine.close_reason(), None);
         self.client.assert_answered();
+        let open = self.client.open_channels().len();
+        assert_eq!(
+            self.client.machine.channel_count(),
+            open,
+            "a close is not answered"
+        );
+        assert_eq!(
+            self.server.machine.channel_count(),
+            open,
+            "a close is not answered"
+        );
         for (place, number, outcome) in &self.client.outcomes {
             let confirmed = self.server.confirmed.get(&(*place, *number));
             let is_true = match outcome {
