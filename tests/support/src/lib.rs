@@ -4,7 +4,7 @@
 //! - [`meter`]: an allocator that counts.
 //! - [`frames`]: the frames of a client, as bytes.
 //! - [`foreign`]: wakers that run code of a test.
-//! - [`replay`] and [`pair`]: the bodies of the fuzz targets.
+//! - [`replay`] and [`pair`]: bodies of fuzz targets; the others are in `tests/fuzzing`.
 //! - [`replies`]: the reply of a server to each request.
 //! - `rig`, `world`, `peer`, `operations`: a client, a server and the bytes between them, in one thread,
 //!   step by step, under a clock that the test turns.
