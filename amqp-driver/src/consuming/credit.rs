@@ -21,7 +21,7 @@ struct State {
 }
 
 /// A part of the prefetch of a [`ConsumerGroup`](crate::ConsumerGroup), in use until it is dropped.
-pub(super) struct Credit(Arc<Credits>);
+pub(crate) struct Credit(Arc<Credits>);
 
 impl Credits {
     pub(super) fn new(prefetch: u16) -> Arc<Self> {

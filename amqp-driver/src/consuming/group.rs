@@ -136,7 +136,7 @@ impl ConsumerGroup {
     }
 
     /// Cancels the consumers, without a wait: the deliveries that have arrived or still arrive are
-    /// yielded, then the group ends.
+    /// yielded, whatever the prefetch, then the group ends.
     ///
     /// # Cancel safety
     /// Once polled, the consumers are being cancelled.
@@ -150,7 +150,7 @@ impl ConsumerGroup {
 
     /// Calls `body` for each delivery, as
     /// [`Consumer::for_each_concurrent`](crate::Consumer::for_each_concurrent) does. The prefetch of
-    /// the group bounds the bodies, too.
+    /// the group bounds the bodies, too, until it is cancelled.
     pub fn for_each_concurrent<B, F, E>(
         self,
         limit: usize,
@@ -194,7 +194,7 @@ impl Stream for ConsumerGroup {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         let (prefetch, free) = this.credits.look(cx);
-        if !free {
+        if !free && !this.cancelled {
             // A delivery of a channel that has ended is stale, and needs no credit.
             ready!(this.poll_closed(cx));
         }
