@@ -160,6 +160,7 @@ impl Calls {
                 entry.lose(&error, later);
             }
             state.ended = Some(error);
+            state.room.dismiss(later);
         });
     }
 
