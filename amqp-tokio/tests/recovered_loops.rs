@@ -159,6 +159,9 @@ async fn deliveries_that_arrive_behind_a_recovery_stay_in_order() -> Outcome {
             if let Some((blocked, is_released)) = gate {
                 blocked.send(()).unwrap();
                 task::block_in_place(|| is_released.recv().unwrap());
+            } else {
+                // Others wait for their key meanwhile.
+                time::sleep(Duration::from_millis(1)).await;
             }
             Ok::<_, Infallible>(())
         }
@@ -167,9 +170,13 @@ async fn deliveries_that_arrive_behind_a_recovery_stay_in_order() -> Outcome {
     let working = task::spawn(work);
     is_blocked.await?;
     broker.restart();
-    let delivered =
-        broker.until(|broker| broker.queue("/", "jobs").is_some_and(|it| it.unacked > 0));
-    time::timeout(PATIENCE, delivered).await?;
+    for is_delivered in [false, true] {
+        let changed = broker.until(|broker| {
+            let queue = broker.queue("/", "jobs");
+            queue.is_some_and(|it| (it.unacked > 0) == is_delivered)
+        });
+        time::timeout(PATIENCE, changed).await?;
+    }
     // The deliveries reach the buffer of the consumer.
     time::sleep(Duration::from_millis(200)).await;
     release.send(())?;
