@@ -10,7 +10,7 @@ use amqp_core::wire::{FieldTable, FieldValue};
 use futures_core::Stream;
 
 use crate::{
-    both::both,
+    both::{both, try_both},
     channel::Channel,
     connect::{connect, error::ConnectError, options::Options},
     connection::Connection,
@@ -62,7 +62,7 @@ pub struct ConnectionPair {
 /// Dropping it closes the streams opened so far.
 ///
 /// # Errors
-/// As [`connect`](crate::connect()), for either.
+/// As [`connect`](crate::connect()), of the one that fails first; the other is closed.
 pub async fn connect_pair<R: Runtime>(
     runtime: &R,
     options: &Options,
@@ -72,9 +72,9 @@ pub async fn connect_pair<R: Runtime>(
         name_purpose(&mut options.config.properties, purpose);
         options
     });
-    let connecting = both(connect(runtime, &to_publish), connect(runtime, &to_consume));
-    let (publishing, consuming) = connecting.await;
-    Ok(ConnectionPair::new(publishing?, consuming?))
+    let connecting = try_both(connect(runtime, &to_publish), connect(runtime, &to_consume));
+    let (publishing, consuming) = connecting.await?;
+    Ok(ConnectionPair::new(publishing, consuming))
 }
 
 /// The property that RabbitMQ shows to operators (<https://www.rabbitmq.com/docs/connections>).

@@ -220,6 +220,73 @@ fn bodies_are_dropped_without_the_lock() {
     rig.finish(connection);
 }
 
+/// Given a message that is not confirmed, then the bodies of those behind it that are do not stay in
+/// memory until their receipts are taken.
+#[test]
+fn a_confirmed_message_gives_its_body_up() {
+    struct Owner(Arc<AtomicUsize>);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            b"body"
+        }
+    }
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+    let (mut rig, connection, channel) = Rig::with_confirms();
+    rig.peer().confirming = Confirming::ByHand;
+    let publisher = publisher(&channel);
+    let dropped = Arc::<AtomicUsize>::default();
+    let receipts = [(); 3].map(|()| {
+        let body = Bytes::from_owner(Owner(Arc::clone(&dropped)));
+        let message = OutgoingMessage::new(basic::Publish::default(), body);
+        rig.wait(publisher.publish(message))
+    });
+    rig.run();
+    assert_eq!(dropped.load(SeqCst), 0);
+    rig.peer().ack(1, 2, false);
+    rig.peer().ack(1, 3, false);
+    rig.run();
+    assert_eq!((dropped.load(SeqCst), publisher.in_flight()), (2, 1));
+    rig.peer().ack(1, 1, false);
+    for receipt in receipts {
+        assert_eq!(rig.wait(receipt), Outcome::Acked);
+    }
+    drop((publisher, channel));
+    rig.finish(connection);
+}
+
+/// A panic of the destructor of a body does not stop the publisher.
+#[test]
+fn a_body_may_panic_when_it_is_dropped() {
+    struct Owner;
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            b"body"
+        }
+    }
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            panic!("the test asks for it");
+        }
+    }
+    let (mut rig, connection, channel) = Rig::with_confirms();
+    rig.peer().confirming = Confirming::ByHand;
+    let publisher = publisher(&channel);
+    let bomb = || OutgoingMessage::new(basic::Publish::default(), Bytes::from_owner(Owner));
+    drop(rig.wait(publisher.publish(bomb())));
+    let kept = rig.wait(publisher.publish(bomb()));
+    let last = rig.wait(publisher.publish(message(3)));
+    rig.run();
+    rig.peer().ack(1, 3, true);
+    assert_eq!(rig.wait(last), Outcome::Acked);
+    assert_eq!(rig.wait(kept), Outcome::Acked);
+    drop((publisher, channel));
+    rig.finish(connection);
+}
+
 /// A loop that only publishes yields, so that the driver runs.
 #[test]
 fn a_loop_of_publishes_yields() {

@@ -14,7 +14,7 @@ use amqp_tokio::{
     recovery::Policy,
     rpc::{Client, ClientOptions, Reply, RpcError, Server},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 type Outcomes = Result<(), Box<dyn Error>>;
 
@@ -189,6 +189,28 @@ async fn calls_go_on_after_a_recovery() -> Outcomes {
         assert_eq!(client.call(message("end"), LONG).await?.body, "end");
     }
     caller.close().await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Given a recovery that takes longer than twice the timeout of a publish, then a message waits for
+/// its end.
+#[tokio::test(start_paused = true)]
+async fn a_message_waits_for_a_long_recovery() -> Outcomes {
+    let broker = LocalBroker::default();
+    let mut options = Options::default().recovery(Policy::new(1));
+    let brief = Duration::from_millis(10);
+    options.config.timeouts = options.config.timeouts.publish(brief);
+    let connection = broker.connect_with(&options).await?;
+    declare(&connection, "tasks").await?;
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    let publisher = Publisher::new(channel, PublisherOptions::default());
+    broker.restart();
+    sleep(Duration::from_millis(1)).await;
+    let begun = Instant::now();
+    let receipt = timeout(PATIENCE, publisher.publish(message(1))).await?;
+    assert!(begun.elapsed() > 2 * brief, "{:?}", begun.elapsed());
+    assert_eq!(timeout(PATIENCE, receipt).await?, Outcome::Acked);
     connection.close().await?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     error::Error,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use amqp_tokio::{
     protocol::{basic, queue},
     recovery::Policy,
 };
-use tokio::{task, time};
+use tokio::{sync::oneshot, task, time};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -131,6 +131,71 @@ async fn a_group_goes_on_with_its_prefetch() -> Outcome {
         queue.is_some_and(|it| (it.ready, it.unacked) == (0, 0))
     });
     time::timeout(PATIENCE, emptied).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Given a body that blocks its thread over a recovery, then the deliveries of before get no body,
+/// and those of afterwards keep their places.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn deliveries_that_arrive_behind_a_recovery_stay_in_order() -> Outcome {
+    let broker = with_jobs("jobs").await?;
+    let options = Options::default().recovery(Policy::new(1));
+    let connection = broker.connect_with(&options).await?;
+    let channel = connection.open_channel().await?;
+    let consume = basic::Consume::default().queue("jobs")?;
+    let consumer = channel.consume(consume).await?;
+    let called = Arc::new(Mutex::new(Vec::<u32>::new()));
+    let noted = Arc::clone(&called);
+    let (blocked, is_blocked) = oneshot::channel();
+    let (release, is_released) = mpsc::channel();
+    let mut gate = Some((blocked, is_released));
+    let options = ForEachOptions::new(OnFailure::Reject).order_by(|_| ());
+    let work = consumer.for_each_concurrent(8, options, move |message| {
+        let number = String::from_utf8(message.body.to_vec()).unwrap();
+        noted.lock().unwrap().push(number.parse().unwrap());
+        let gate = gate.take();
+        async move {
+            if let Some((blocked, is_released)) = gate {
+                blocked.send(()).unwrap();
+                task::block_in_place(|| is_released.recv().unwrap());
+            } else {
+                // Others wait for their key meanwhile.
+                time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok::<_, Infallible>(())
+        }
+    });
+    let stopper = work.stopper();
+    let working = task::spawn(work);
+    is_blocked.await?;
+    broker.restart();
+    for is_delivered in [false, true] {
+        let changed = broker.until(|broker| {
+            let queue = broker.queue("/", "jobs");
+            queue.is_some_and(|it| (it.unacked > 0) == is_delivered)
+        });
+        time::timeout(PATIENCE, changed).await?;
+    }
+    // The deliveries reach the buffer of the consumer.
+    time::sleep(Duration::from_millis(200)).await;
+    release.send(())?;
+    let emptied = broker.until(|broker| {
+        let queue = broker.queue("/", "jobs");
+        queue.is_some_and(|it| (it.ready, it.unacked) == (0, 0))
+    });
+    time::timeout(PATIENCE, emptied).await?;
+    time::timeout(PATIENCE, stopper.drain(Duration::from_secs(5))).await?;
+    let counts = working.await?.counts;
+    assert_eq!(counts.requeued, 0, "{counts:?}");
+    assert!(counts.stale > 0, "{counts:?}");
+    let mut first = Vec::new();
+    for &number in called.lock().unwrap().iter() {
+        if !first.contains(&number) {
+            first.push(number);
+        }
+    }
+    assert_eq!(first, (0..JOBS).collect::<Vec<_>>());
     connection.close().await?;
     Ok(())
 }

@@ -432,3 +432,53 @@ async fn a_server_stops_in_good_order() -> Outcome {
     assert_eq!(done, 2);
     Ok(())
 }
+
+/// Given a handler that runs, when the queue of requests is deleted, then its call still gets the
+/// reply, and the server ends afterwards.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_consumer_cuts_no_handler_short() -> Outcome {
+    let (_broker, caller, server) = start().await?;
+    let deleting = server.open_channel().await?;
+    let server = serve_on(&server, 2).await?;
+    let serving = tokio::spawn(server.serve(async |_request| {
+        time::sleep(Duration::from_secs(1)).await;
+        Ok(Reply::new("done"))
+    }));
+    let client = direct(&caller).await?;
+    let call = tokio::spawn(async move { client.call(request("x"), LONG).await });
+    time::sleep(Duration::from_millis(100)).await;
+    let delete = queue::Delete::default().queue("requests")?;
+    deleting.call(delete).await?;
+    assert_eq!(call.await??.body, "done");
+    let ended = serving.await?;
+    assert!(
+        matches!(ended, Err(amqp_tokio::Error::ConsumerCancelled { .. })),
+        "{ended:?}"
+    );
+    Ok(())
+}
+
+/// Given a server that is dropped while a handler runs, then its request is in the queue again, though
+/// the channel is open.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_server_requeues_its_requests() -> Outcome {
+    let (_broker, caller, server) = start().await?;
+    let channel = server.open_channel().await?;
+    let consume = basic::Consume::default().queue("requests")?;
+    let server = Server::open(channel.clone(), consume, 2).await?;
+    let serving = tokio::spawn(server.serve(async |_request| {
+        time::sleep(LONG).await;
+        Ok(Reply::new("too late"))
+    }));
+    let client = direct(&caller).await?;
+    let call = tokio::spawn(async move { client.call(request("x"), LONG).await });
+    time::sleep(Duration::from_secs(1)).await;
+    serving.abort();
+    assert!(serving.await.is_err());
+    let get = basic::Get::default().queue("requests")?;
+    let fetched = channel.get(get).await?.ok_or("it was requeued")?;
+    assert_eq!(fetched.body, "x");
+    fetched.ack()?;
+    call.abort();
+    Ok(())
+}

@@ -99,6 +99,16 @@ impl<'a> ChannelMut<'a> {
         }
     }
 
+    /// The number of publishes that are not confirmed, without those after the first of them that
+    /// are. 0 without confirm mode. Takes time proportional to the window.
+    #[must_use]
+    pub fn unconfirmed(&self) -> usize {
+        match self.machine.channel(self.id).map(|it| &it.role.mode) {
+            Some(Mode::Confirm(confirms)) => confirms.unsettled(),
+            Some(Mode::Plain | Mode::Transaction { .. }) | None => 0,
+        }
+    }
+
     /// Whether the channel is transactional: acknowledgements take effect with the commit.
     #[must_use]
     pub fn is_transactional(&self) -> bool {

@@ -121,6 +121,11 @@ impl Confirms {
         self.entries.len()
     }
 
+    /// The number of unsettled entries. Counts them one by one.
+    pub(crate) fn unsettled(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.settled).count()
+    }
+
     /// The number of the next publish.
     pub(crate) fn next(&self) -> u64 {
         self.first + self.entries.len() as u64

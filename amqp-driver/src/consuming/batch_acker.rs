@@ -44,7 +44,7 @@ pub struct BatchAcker(Arc<Batch>);
 
 struct Batch {
     channel: Arc<Inner>,
-    /// The number of acknowledgements that are due together.
+    /// The number of acknowledgements that are due together, if the prefetch is not smaller.
     count: usize,
     delay: Duration,
     pending: Mutex<Pending>,
@@ -54,6 +54,8 @@ struct Batch {
 #[derive(Debug, Default)]
 struct Pending {
     ackers: BTreeMap<DeliveryTag, Acker>,
+    /// The number that is due together, by the prefetch at the first of them.
+    due: usize,
     /// A deadline is set, at which all are sent.
     armed: bool,
     acked: u64,
@@ -69,15 +71,11 @@ enum Extent {
 }
 
 impl BatchAcker {
-    /// Merges acknowledgements of `channel`: up to `count`, but no more than half of the channel's
-    /// prefetch, so that the server has not to wait for them; for at most `delay`.
+    /// Merges acknowledgements of `channel`: up to `count`, but no more than half of the prefetch
+    /// that the channel has at the first of them, so that the server has not to wait for them; for at
+    /// most `delay`.
     #[must_use]
     pub fn new(channel: &BaseChannel, count: usize, delay: Duration) -> Self {
-        let prefetch = channel.stats().map_or(0, |stats| stats.prefetch);
-        let count = match usize::from(prefetch) / 2 {
-            0 if prefetch == 0 => count,
-            half => count.min(half),
-        };
         Self(Arc::new(Batch {
             channel: Arc::clone(channel.inner()),
             count: count.max(1),
@@ -97,8 +95,14 @@ impl BatchAcker {
             return;
         }
         let mut pending = batch.lock();
+        if pending.ackers.is_empty() {
+            drop(pending);
+            let due = batch.due();
+            pending = batch.lock();
+            pending.due = due;
+        }
         let replaced = pending.ackers.insert(acker.tag(), acker);
-        let due = pending.ackers.len() >= batch.count;
+        let due = pending.ackers.len() >= pending.due;
         let arms = !due && !mem::replace(&mut pending.armed, true);
         drop(pending);
         if let Some(replaced) = replaced {
@@ -132,6 +136,16 @@ impl BatchAcker {
 impl Batch {
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of acknowledgements that are due together, by the present prefetch.
+    fn due(&self) -> usize {
+        let mut state = self.channel.shared().lock();
+        let channel = state.machine.channel(self.channel.id);
+        match channel.map_or(0, |channel| channel.stats().prefetch) {
+            0 => self.count,
+            prefetch => self.count.min(usize::from(prefetch) / 2).max(1),
+        }
     }
 
     fn flush(self: &Arc<Self>, extent: Extent) {

@@ -8,7 +8,7 @@ use crate::{consumer::Acker, error::Error};
 /// The right to settle one delivery. Dropped unused, it requeues the delivery: with `basic.nack`,
 /// which since RabbitMQ 4.3 does not count towards the delivery limit of a quorum queue
 /// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
-pub(super) struct Claim {
+pub(crate) struct Claim {
     /// `Some` until it is used.
     acker: Option<Acker>,
     /// Released when the delivery is settled.
@@ -17,7 +17,7 @@ pub(super) struct Claim {
 
 /// The end of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settled {
+pub(crate) enum Settled {
     Acked,
     /// Its acknowledgement was put into the batch, which counts it.
     Batched,
@@ -29,14 +29,14 @@ pub(super) enum Settled {
 }
 
 impl Claim {
-    pub(super) const fn new(acker: Acker, credit: Option<GroupCredit>) -> Self {
+    pub(crate) const fn new(acker: Acker, credit: Option<GroupCredit>) -> Self {
         Self {
             acker: Some(acker),
             _credit: credit,
         }
     }
 
-    pub(super) fn ack(self, batch: Option<&BatchAcker>) -> Settled {
+    pub(crate) fn ack(self, batch: Option<&BatchAcker>) -> Settled {
         match batch {
             None => self.settle(Settled::Acked, Acker::ack),
             Some(batch) => self.settle(Settled::Batched, |acker| {
@@ -46,16 +46,16 @@ impl Claim {
         }
     }
 
-    pub(super) fn requeue(self) -> Settled {
+    pub(crate) fn requeue(self) -> Settled {
         self.settle(Settled::Requeued, |acker| acker.nack(Requeue::Yes))
     }
 
-    pub(super) fn reject(self) -> Settled {
+    pub(crate) fn reject(self) -> Settled {
         self.settle(Settled::Rejected, |acker| acker.reject(Requeue::No))
     }
 
     /// Acknowledges the delivery: a copy of it was published.
-    pub(super) fn ack_copied(self) -> Settled {
+    pub(crate) fn ack_copied(self) -> Settled {
         self.settle(Settled::Retried, Acker::ack)
     }
 

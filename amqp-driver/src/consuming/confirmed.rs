@@ -19,7 +19,8 @@ pub(super) async fn confirmed(channel: &BaseChannel) {
     poll_fn(|cx| {
         let waker = cx.waker().clone();
         channel.shared().with(|state, later| {
-            if unconfirmed_in(state, channel) == 0 {
+            let machine = state.machine.channel(channel.id());
+            if machine.is_none_or(|channel| channel.stats().unconfirmed == 0) {
                 later.drop_waker(Some(waker));
                 return Poll::Ready(());
             }
@@ -36,12 +37,9 @@ pub(super) async fn confirmed(channel: &BaseChannel) {
 
 /// The number of unconfirmed publishes of a channel. 0 once it has ended.
 pub(super) fn unconfirmed(channel: &BaseChannel) -> u64 {
-    unconfirmed_in(&mut channel.shared().lock(), channel)
-}
-
-fn unconfirmed_in(state: &mut State, channel: &BaseChannel) -> u64 {
+    let mut state = channel.shared().lock();
     let machine = state.machine.channel(channel.id());
-    machine.map_or(0, |channel| channel.stats().unconfirmed)
+    machine.map_or(0, |channel| channel.unconfirmed() as u64)
 }
 
 fn waiters<'a>(state: &'a mut State, channel: &BaseChannel) -> Option<&'a mut Waiters> {

@@ -196,7 +196,7 @@ where
     };
     let mut drained = Drained::default();
     if !poll_fn(|cx| work.poll(cx)).await {
-        drained.unfinished = work.interrupt();
+        drained.unfinished = poll_fn(|cx| Poll::Ready(work.interrupt(cx))).await;
     }
     if let Some(batch) = &batch {
         batch.flush();

@@ -143,7 +143,7 @@ impl ConsumerGroup {
     }
 
     /// Cancels the consumers, without a wait: the deliveries that have arrived or still arrive are
-    /// yielded, then the group ends.
+    /// yielded, whatever the prefetch, then the group ends.
     ///
     /// # Cancel safety
     /// Once polled, the consumers are being cancelled.
@@ -157,7 +157,7 @@ impl ConsumerGroup {
 
     /// Calls `body` for each delivery, as
     /// [`Consumer::for_each_concurrent`](crate::Consumer::for_each_concurrent) does. The prefetch of
-    /// the group bounds the bodies, too.
+    /// the group bounds the bodies, too, until it is cancelled.
     pub fn for_each_concurrent<B, F, E>(
         self,
         limit: usize,
@@ -201,8 +201,9 @@ impl Stream for ConsumerGroup {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         let (prefetch, free) = this.credits.look(cx);
-        // A delivery of a channel that has ended is stale, and needs no credit.
-        let credit = free || this.poll_closed(cx).is_ready();
+        // A delivery of a channel that has ended is stale, and needs no credit. After a cancel nothing
+        // more is requested.
+        let credit = free || this.cancelled || this.poll_closed(cx).is_ready();
         if !this.cancelled {
             for member in &mut this.members {
                 member.adopt(prefetch, cx);

@@ -1,6 +1,9 @@
 //! The order of deliveries with the same key.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
 
 /// Items that wait until the one before them, of the same key, has left.
 ///
@@ -54,13 +57,21 @@ impl<T> Lanes<T> {
         Some(item)
     }
 
-    /// Takes all items that wait, in the order of each lane.
-    pub(super) fn take_waiting(&mut self) -> Vec<T> {
-        (self.waiting, self.bytes) = (0, 0);
-        let lanes = self.lanes.values_mut();
-        lanes
-            .flat_map(|lane| lane.drain(..).map(|(_, item)| item))
-            .collect()
+    /// Takes the items that wait and match, in the order of each lane.
+    pub(super) fn take_waiting(&mut self, matches: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut taken = Vec::new();
+        for lane in self.lanes.values_mut() {
+            for (bytes, item) in mem::take(lane) {
+                if matches(&item) {
+                    self.waiting -= 1;
+                    self.bytes -= bytes;
+                    taken.push(item);
+                } else {
+                    lane.push_back((bytes, item));
+                }
+            }
+        }
+        taken
     }
 }
 
@@ -90,7 +101,9 @@ mod tests {
         for (key, item) in [(1, 'a'), (1, 'b'), (2, 'c'), (2, 'd'), (1, 'e')] {
             lanes.enter(key, 1, item);
         }
-        assert_eq!(lanes.take_waiting(), ['b', 'e', 'd']);
+        assert_eq!(lanes.take_waiting(|&item| item != 'e'), ['b', 'd']);
+        assert_eq!(lanes.waiting(), (1, 1));
+        assert_eq!(lanes.take_waiting(|_| true), ['e']);
         assert_eq!(lanes.waiting(), (0, 0));
         assert_eq!((lanes.leave(1), lanes.leave(2)), (None, None));
         assert!(lanes.lanes.is_empty());

@@ -14,7 +14,7 @@
 //! | [`ConsumerGroup`] | several queues as one fair stream, with a prefetch that can be changed |
 
 mod batch_acker;
-mod claim;
+pub(crate) mod claim;
 mod confirmed;
 mod credit;
 mod end;
@@ -24,7 +24,7 @@ mod lanes;
 mod member;
 mod options;
 mod retry;
-mod running;
+pub(crate) mod running;
 mod source;
 mod stopper;
 mod work;

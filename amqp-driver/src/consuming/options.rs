@@ -150,6 +150,10 @@ impl<E> ForEachOptions<E> {
 
     /// Sets the channel on which bodies publish: a [drain](crate::Stopper::drain) waits for its
     /// confirms. Default: none.
+    ///
+    /// Publishes that a recovery of the channel has interrupted are not awaited, as their confirms
+    /// will not come. For those of a [`Publisher`](crate::publishing::Publisher) that publishes them
+    /// again, await its [`settled`](crate::publishing::Publisher::settled) after the drain.
     #[must_use]
     pub fn publisher(mut self, channel: &ConfirmChannel) -> Self {
         self.publisher = Some(channel.clone());

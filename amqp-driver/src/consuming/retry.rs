@@ -3,6 +3,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use amqp_core::{
+    arguments::ArgumentError,
     protocol::{basic, queue},
     wire::{FieldTable, FieldValue, ShortStr, ShortStrError},
 };
@@ -16,12 +17,23 @@ const RETRIES: &str = "x-retries";
 const EXCHANGE: &str = "x-original-exchange";
 const ROUTING_KEY: &str = "x-original-routing-key";
 
+/// The argument with the delay, and its maximum: ten years of 365 days, in milliseconds
+/// (<https://www.rabbitmq.com/docs/ttl>).
+const TTL: &str = "x-message-ttl";
+const TTL_MAX: i64 = 10 * 365 * 24 * 60 * 60 * 1000;
+
 /// Redelivers messages after a delay, a limited number of times.
 ///
 /// A copy of the message waits in a delay queue. It expires after the delay and is
 /// dead-lettered to the original queue ([RabbitMQ's page](https://www.rabbitmq.com/docs/dlx)). It is
-/// confirmed before the original is acknowledged: a fault in between doubles the message, and none
-/// loses it. If it cannot be published, the original is requeued.
+/// confirmed before the original is acknowledged: a fault in between doubles the message. If it
+/// cannot be published, the original is requeued.
+///
+/// The way back is as safe as the delay queue makes it: RabbitMQ dead-letters without confirms, so
+/// that a copy may be lost if the original queue is not available then. A quorum queue with the
+/// [at-least-once
+/// strategy](https://www.rabbitmq.com/docs/quorum-queues#dead-lettering) loses none; see
+/// [`through`](Self::through).
 ///
 /// The header `x-retries` counts, as [`count`](Self::count) returns it. The copy arrives from the
 /// default exchange with the name of the queue as its routing key; `x-original-exchange` and
@@ -67,24 +79,25 @@ pub(super) enum NoRetry {
 }
 
 impl Retry {
-    /// Declares a durable delay queue for `queue`, named `QUEUE.retry.MILLISECONDS`, and returns the
-    /// retry through it, at most `limit` times for each message. Copies are published on `channel`,
+    /// Declares a durable delay queue for `queue`, named `QUEUE.retry.MILLISECONDS`, rounded up, and
+    /// returns the retry through it, at most `limit` times for each message. Copies are published on `channel`,
     /// which may belong to another connection than the consumer.
     ///
     /// # Cancel safety
     /// Once polled, the queue is declared.
     ///
     /// # Errors
-    /// As [`call`](crate::BaseChannel::call); [`Error::Misuse`] for a name that is too long.
+    /// As [`call`](crate::BaseChannel::call); [`Error::Misuse`] for a name that is too long, and a
+    /// delay longer than ten years, which RabbitMQ refuses.
     pub async fn declare(
         channel: &ConfirmChannel,
         queue: &str,
         delay: Duration,
         limit: u32,
     ) -> Result<Self, Error> {
-        let millis = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
+        let millis = millis(delay)?;
         let arguments = FieldTable::new()
-            .with("x-message-ttl", i64::from(millis))?
+            .with(TTL, millis)?
             .with("x-dead-letter-exchange", "")?
             .with("x-dead-letter-routing-key", queue)?;
         let name = ShortStr::try_from(format!("{queue}.retry.{millis}"))?;
@@ -142,6 +155,20 @@ impl Retry {
             Err(_) => Err(NoRetry::Unpublished),
         }
     }
+}
+
+/// The time to live of a copy, in milliseconds, rounded up.
+fn millis(delay: Duration) -> Result<i64, ArgumentError> {
+    let value = delay.as_nanos().div_ceil(1_000_000);
+    let millis = i64::try_from(value).ok();
+    millis
+        .filter(|&millis| millis <= TTL_MAX)
+        .ok_or(ArgumentError::OutOfRange {
+            argument: TTL,
+            value,
+            min: 0,
+            max: TTL_MAX.unsigned_abs(),
+        })
 }
 
 /// The headers of the next retry.

@@ -15,7 +15,7 @@ use std::{
 use crate::sync::{Mutex, MutexGuard};
 
 /// Futures that run side by side in the task that polls them. A wake-up of one polls only that one.
-pub(super) struct Running<F> {
+pub(crate) struct Running<F> {
     slots: Vec<Slot<F>>,
     /// The slots without a future.
     free: Vec<usize>,
@@ -69,7 +69,7 @@ impl Wake for SlotWaker {
 }
 
 impl<F: Future> Running<F> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
@@ -77,12 +77,12 @@ impl<F: Future> Running<F> {
         }
     }
 
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
     /// Adds a future, to be polled by the next [`poll_next`](Self::poll_next).
-    pub(super) fn push(&mut self, future: F) {
+    pub(crate) fn push(&mut self, future: F) {
         let index = self.free.pop().unwrap_or_else(|| {
             let index = self.slots.len();
             let waker = Arc::new(SlotWaker {
@@ -102,7 +102,7 @@ impl<F: Future> Running<F> {
 
     /// Ready with the output of a future that has ended. Pending, with the task registered, while
     /// there is none.
-    pub(super) fn poll_next(&mut self, cx: &Context<'_>) -> Poll<F::Output> {
+    pub(crate) fn poll_next(&mut self, cx: &Context<'_>) -> Poll<F::Output> {
         let task = cx.waker().clone();
         let mut queue = self.ready.lock();
         let replaced = queue.task.replace(task);
@@ -118,7 +118,8 @@ impl<F: Future> Running<F> {
             let Some(slot) = self.slots.get_mut(index) else {
                 continue;
             };
-            slot.waker.queued.store(false, Ordering::Release);
+            // Reads the last wake-up, too, so that the poll sees all that precedes it.
+            slot.waker.queued.swap(false, Ordering::AcqRel);
             let Some(future) = &mut slot.future else {
                 continue;
             };
@@ -133,7 +134,7 @@ impl<F: Future> Running<F> {
     }
 
     /// Drops all futures.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.free.clear();
         drop(mem::take(&mut self.slots));
         self.ready.lock().indices.clear();

@@ -25,6 +25,8 @@ pub(super) struct Job {
     pub(super) arrival: Arrival,
     /// The hash of its key. `Some` if deliveries are ordered by a key.
     pub(super) lane: Option<u64>,
+    /// The value of `Inner::stale` at its arrival.
+    epoch: u32,
 }
 
 /// The end of a body, and of its message.
@@ -72,8 +74,8 @@ pub(super) struct Stop<'a> {
     channel: &'a BaseChannel,
     signal: &'a Signal,
     seen: u64,
-    /// The value of `Inner::stale` at the last step.
-    stale: u32,
+    /// The value of `Inner::stale` for which no job that waits is stale.
+    epoch: u32,
     alarm: Alarm<'a>,
     /// The treatment of buffered deliveries. `Some` once the loop stops.
     stopping: Option<Buffered>,
@@ -89,7 +91,7 @@ impl<'a> Stop<'a> {
             channel,
             signal,
             seen: 0,
-            stale: channel.inner().stale(),
+            epoch: channel.inner().stale(),
             alarm: Alarm::new(channel.shared(), None),
             stopping: None,
             drained: None,
@@ -97,10 +99,10 @@ impl<'a> Stop<'a> {
         }
     }
 
-    /// Whether the deliveries of the last step have become stale since.
-    fn is_stale(&mut self) -> bool {
-        let stale = self.channel.inner().stale();
-        mem::replace(&mut self.stale, stale) != stale
+    /// The present epoch, if jobs of an earlier one may wait.
+    fn next_epoch(&mut self) -> Option<u32> {
+        let epoch = self.channel.inner().stale();
+        (mem::replace(&mut self.epoch, epoch) != epoch).then_some(epoch)
     }
 
     /// Takes requests. Ready at the deadline of the last one.
@@ -129,10 +131,7 @@ where
         if self.stop.stopping != Some(Buffered::Requeue) && self.stop.channel.end().is_some() {
             self.begin_stop(Buffered::Requeue, cx);
         }
-        // Neither does one that waits for its key and was requeued by a recovery of the channel.
-        if self.stop.is_stale() {
-            self.requeue_waiting();
-        }
+        self.requeue_stale();
         // Bodies that have ended are noted before the deadline counts.
         let mut idle = false;
         while !idle {
@@ -184,9 +183,15 @@ where
     }
 
     fn arrive(&mut self, arrival: Arrival) {
+        // Not earlier than the delivery: it is never taken for one of an earlier epoch.
+        let epoch = self.stop.channel.inner().stale();
         let lane = self.key.map(|key| key(&arrival.message));
         let bytes = arrival.message.body.len();
-        let job = Job { arrival, lane };
+        let job = Job {
+            arrival,
+            lane,
+            epoch,
+        };
         let first = match lane {
             Some(lane) => self.lanes.enter(lane, bytes, job),
             None => Some(job),
@@ -215,6 +220,7 @@ where
             self.failure = Some(failure);
             self.begin_stop(Buffered::Requeue, cx);
         }
+        self.requeue_stale();
         if let Some(job) = outcome.lane.and_then(|lane| self.lanes.leave(lane)) {
             self.run(job);
         }
@@ -239,12 +245,19 @@ where
             self.source.begin_cancel(cx);
         }
         if buffered == Buffered::Requeue {
-            self.requeue_waiting();
+            self.requeue_waiting(|_| true);
         }
     }
 
-    fn requeue_waiting(&mut self) {
-        for job in self.lanes.take_waiting() {
+    /// Drops the deliveries that wait for their key and were requeued by a recovery of the channel.
+    fn requeue_stale(&mut self) {
+        if let Some(epoch) = self.stop.next_epoch() {
+            self.requeue_waiting(|job| job.epoch != epoch);
+        }
+    }
+
+    fn requeue_waiting(&mut self, matches: impl Fn(&Job) -> bool) {
+        for job in self.lanes.take_waiting(matches) {
             self.requeue(job.arrival);
         }
     }
@@ -255,13 +268,19 @@ where
         self.stop.requeued += u64::from(settled == Settled::Requeued);
     }
 
-    /// Interrupts the bodies that run and drops the deliveries that wait. Returns the number of
-    /// these bodies.
-    pub(super) fn interrupt(&mut self) -> u64 {
+    /// Interrupts the bodies that run, and requeues the deliveries that no body has got. Returns the
+    /// number of these bodies.
+    pub(super) fn interrupt(&mut self, cx: &mut Context<'_>) -> u64 {
         let unfinished = self.running.len() as u64;
         self.running.clear();
         self.counts.requeued += unfinished;
-        self.requeue_waiting();
+        self.stop.stopping = Some(Buffered::Requeue);
+        self.requeue_waiting(|_| true);
+        // One that is pending may have yielded only.
+        let mut pending = 0;
+        while pending < 2 {
+            pending = if self.poll_source(cx) { 0 } else { pending + 1 };
+        }
         unfinished
     }
 }

@@ -13,7 +13,7 @@
 //! | `turns.rs` | publishers that wait for room get it, whatever becomes of the others |
 //! | `waiting.rs` | `poll_locked`, waiters, pipes, pools and background work |
 //!
-//! Those of sets of futures stand beside the sets: `consuming/running.rs`, `rpc/running.rs`.
+//! That of a set of futures stands beside it, in `consuming/running.rs`.
 
 pub(crate) mod explore;
 pub(crate) mod lock;

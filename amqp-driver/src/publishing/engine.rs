@@ -3,13 +3,14 @@
 use std::{
     future::Future,
     mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, PoisonError, Weak},
     task::{Context, Poll, Wake, Waker, ready},
 };
 
 use super::{
-    entries::{Entry, Pending, State, Work, not_sent},
+    entries::{Accepted, Entry, Pending, State, Work, not_sent},
     message::OutgoingMessage,
     options::PublisherOptions,
     outcome::{NotPublished, NotPublishedReason, Outcome},
@@ -34,11 +35,10 @@ pub(super) struct Engine<T: Target> {
     state: Mutex<State<Item<T>, T::Answer>>,
 }
 
-/// A message that was accepted, and the waker of its future.
+/// The waker of the future of a message that was accepted.
 struct Item<T: Target> {
     engine: Weak<Engine<T>>,
     number: u64,
-    message: OutgoingMessage,
 }
 
 impl<T: Target> Wake for Item<T> {
@@ -76,7 +76,8 @@ impl<T: Target> Engine<T> {
     ) -> Result<Receipt<T>, NotPublished> {
         let bytes = message.memory();
         let charged = self.with(|state, _| {
-            if state.is_gated() {
+            let life = self.target.life();
+            if state.is_gated(life) {
                 return Err(NotPublishedReason::Republishing);
             }
             if !state.room.take(bytes, &mut None) {
@@ -85,17 +86,26 @@ impl<T: Target> Engine<T> {
             if let Some(republish) = &mut state.republish {
                 republish.name(&mut message.properties);
             }
-            Ok(())
+            state.enter();
+            Ok(life)
         });
-        let sent = charged.and_then(|()| {
-            let sent = self.try_send(&message);
-            if sent.is_err() {
-                self.with(|state, later| state.room.release(bytes, later));
+        let sent = charged.and_then(|life| {
+            let sending = Sending::new(self);
+            match self.try_send(&message) {
+                Ok(sent) => {
+                    sending.accepted();
+                    Ok((life, sent))
+                }
+                Err(error) => {
+                    self.with(|state, later| state.room.release(bytes, later));
+                    Err(match error {
+                        TryPublishError::HeldBack { hold, .. } => {
+                            NotPublishedReason::HeldBack(hold)
+                        }
+                        TryPublishError::Failed(error) => NotPublishedReason::Failed(error),
+                    })
+                }
             }
-            sent.map_err(|error| match error {
-                TryPublishError::HeldBack { hold, .. } => NotPublishedReason::HeldBack(hold),
-                TryPublishError::Failed(error) => NotPublishedReason::Failed(error),
-            })
         });
         match sent {
             Ok(sent) => Ok(self.add(message, bytes, sent)),
@@ -121,16 +131,17 @@ impl<T: Target> Engine<T> {
         self: &Arc<Self>,
         message: OutgoingMessage,
         bytes: usize,
-        sent: Sent<T::Answer>,
+        sent: Accepted<T::Answer>,
     ) -> Receipt<T> {
+        let message = Arc::new(message);
         let item = |number| {
             Arc::new(Item {
                 engine: Arc::downgrade(self),
                 number,
-                message,
             })
         };
-        let number = self.with(|state, later| state.add(bytes, sent, item, later));
+        let number = self.with(|state, later| state.add(&message, bytes, sent, item, later));
+        discard(message);
         self.drive();
         Receipt {
             engine: Arc::clone(self),
@@ -145,9 +156,13 @@ impl<T: Target> Engine<T> {
         }
         while let Some(work) = self.with(|state, later| state.next_work(later)) {
             match work {
-                Work::Poll(numbers) => numbers.into_iter().for_each(|number| self.poll(number)),
-                Work::Resend(number) => self.resend(number),
-                Work::GiveUp(resend) => drop(resend),
+                Work::Poll(numbers) => {
+                    for number in numbers {
+                        caught(|| self.poll(number));
+                    }
+                }
+                Work::Resend(number) => caught(|| self.resend(number)),
+                Work::GiveUp(resend) => discard(resend),
             }
         }
     }
@@ -164,36 +179,42 @@ impl<T: Target> Engine<T> {
                     self.with(|state, _| state.put_back(number, Pending::Answer(answer)));
                 }
                 Poll::Ready(result) => {
-                    let message = |item: &Item<T>| item.message.clone();
-                    drop(self.with(|state, later| state.answered(number, result, message, later)));
+                    discard(self.with(|state, later| state.answered(number, result, later)));
                 }
             },
-            Pending::Resend(mut resend) => match resend.as_mut().poll(cx) {
-                Poll::Pending => {
-                    self.with(|state, _| state.put_back(number, Pending::Resend(resend)));
+            Pending::Resend(mut resend) => {
+                let life = self.target.life();
+                match resend.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        self.with(|state, _| state.put_back(number, Pending::Resend(resend)));
+                    }
+                    Poll::Ready(result) => {
+                        discard(resend);
+                        self.resent(number, life, result);
+                    }
                 }
-                Poll::Ready(result) => self.resent(number, result),
-            },
+            }
         }
     }
 
     fn resend(self: &Arc<Self>, number: u64) {
-        let Some(item) = self.with(|state, _| state.begin_resend(number)) else {
+        let Some(message) = self.with(|state, _| state.begin_resend(number)) else {
             return;
         };
-        match self.try_send(&item.message) {
-            Ok(sent) => self.resent(number, Ok(sent)),
+        let life = self.target.life();
+        match self.try_send(&message) {
+            Ok(sent) => self.resent(number, life, Ok(sent)),
             Err(TryPublishError::HeldBack { .. }) => {
-                let resend = self.send(item.message.clone());
+                let resend = self.send(OutgoingMessage::clone(&message));
                 self.with(|state, _| state.await_resend(number, resend));
             }
-            Err(TryPublishError::Failed(error)) => self.resent(number, Err(error)),
+            Err(TryPublishError::Failed(error)) => self.resent(number, life, Err(error)),
         }
+        discard(message);
     }
 
-    fn resent(&self, number: u64, result: Result<Sent<T::Answer>, Error>) {
-        let message = |item: &Item<T>| item.message.clone();
-        drop(self.with(|state, later| state.resent(number, result, message, later)));
+    fn resent(&self, number: u64, life: u32, result: Result<Sent<T::Answer>, Error>) {
+        discard(self.with(|state, later| state.resent(number, life, result, later)));
     }
 
     /// Ready once no message waits for its outcome.
@@ -232,6 +253,46 @@ impl<T: Target> Engine<T> {
     }
 }
 
+/// Does a part of the work for all messages. A panic, of the destructor of a body, does not affect
+/// the others: the panic hook has reported it.
+fn caught(work: impl FnOnce()) {
+    let _reported = catch_unwind(AssertUnwindSafe(work));
+}
+
+/// Drops what may hold the last share of a body.
+fn discard<D>(leftover: D) {
+    caught(move || drop(leftover));
+}
+
+/// The time from [`State::enter`] to the acceptance of the message. Dropped before, it notes that
+/// the channel has not accepted it.
+struct Sending<'a, T: Target> {
+    engine: &'a Arc<Engine<T>>,
+    is_accepted: bool,
+}
+
+impl<'a, T: Target> Sending<'a, T> {
+    const fn new(engine: &'a Arc<Engine<T>>) -> Self {
+        Self {
+            engine,
+            is_accepted: false,
+        }
+    }
+
+    /// Leaves the rest to [`State::add`].
+    fn accepted(mut self) {
+        self.is_accepted = true;
+    }
+}
+
+impl<T: Target> Drop for Sending<'_, T> {
+    fn drop(&mut self) {
+        if !self.is_accepted && self.engine.with(|state, _| state.leave_refused()) {
+            self.engine.drive();
+        }
+    }
+}
+
 /// A message that waits to be accepted. Dropped before it is ready, it publishes nothing.
 pub(super) struct Publishing<T: Target> {
     engine: Arc<Engine<T>>,
@@ -264,8 +325,9 @@ impl<T: Target> Publishing<T> {
         }
     }
 
-    /// Ready once the message has room in the window, and no earlier one is published again.
-    fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready with the life of the channel once the message has room in the window, and no earlier one
+    /// is published again.
+    fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<u32> {
         let waker = cx.waker().clone();
         let Self {
             engine,
@@ -287,22 +349,35 @@ impl<T: Target> Publishing<T> {
                     republish.name(&mut message.properties);
                 }
             }
-            if state.is_gated() {
+            let life = engine.target.life();
+            if state.is_gated(life) {
                 state.gate.wait(gate, waker, later);
                 return Poll::Pending;
             }
+            state.enter();
             state.gate.leave(gate, later);
             later.drop_waker(Some(waker));
-            Poll::Ready(())
+            Poll::Ready(life)
         })
     }
 
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sent<T::Answer>, Error>> {
-        if self.poll_turn(cx).is_pending() {
+    /// Ready once the channel has accepted the message, or fails.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<Accepted<T::Answer>, Error>> {
+        let Poll::Ready(life) = self.poll_turn(cx) else {
             // An earlier message goes first.
             self.sending = None;
             return Poll::Pending;
+        };
+        let engine = Arc::clone(&self.engine);
+        let sending = Sending::new(&engine);
+        let sent = ready!(self.poll_accepted(cx));
+        if sent.is_ok() {
+            sending.accepted();
         }
+        Poll::Ready(sent.map(|sent| (life, sent)))
+    }
+
+    fn poll_accepted(&mut self, cx: &mut Context<'_>) -> Poll<Result<Sent<T::Answer>, Error>> {
         let Some(message) = &self.message else {
             return Poll::Pending;
         };

@@ -44,6 +44,11 @@ pub(super) struct State<I, A> {
     again: BTreeSet<u64>,
     /// The message that is being published again.
     resending: Option<u64>,
+    /// The number of messages that wait for their confirms, by the life of the channel in which they
+    /// were accepted at the earliest. Empty unless they are published again.
+    lives: BTreeMap<u32, usize>,
+    /// The number of callers between [`enter`](Self::enter) and the acceptance of their message.
+    senders: usize,
     /// A thread polls the futures of messages.
     driving: bool,
     /// Messages that wait for earlier ones to be published again.
@@ -55,6 +60,10 @@ pub(super) struct State<I, A> {
 /// A message that was accepted. Dropped without the lock: the body is the application's.
 pub(super) struct Entry<I, A> {
     item: Arc<I>,
+    /// `None` once it is settled: its room in the window is free.
+    message: Option<Arc<OutgoingMessage>>,
+    /// The key in [`State::lives`] while it is confirming.
+    life: u32,
     /// The charge in the window, in bytes.
     bytes: usize,
     stage: Stage<A>,
@@ -88,6 +97,13 @@ pub(super) enum Work<A> {
     GiveUp(Option<Resend<A>>),
 }
 
+/// The acceptance of a message, with the life of the channel before it.
+pub(super) type Accepted<A> = (u32, Sent<A>);
+
+/// The parts of a settled message that nothing needs any more: the message, and the entry if no
+/// receipt takes its outcome. Dropped without the lock.
+pub(super) type Leftovers<I, A> = (Option<Arc<OutgoingMessage>>, Option<Entry<I, A>>);
+
 /// The future of a message.
 pub(super) enum Pending<A> {
     Answer(A),
@@ -105,6 +121,8 @@ impl<I, A> State<I, A> {
             ready: Vec::new(),
             again: BTreeSet::new(),
             resending: None,
+            lives: BTreeMap::new(),
+            senders: 0,
             driving: false,
             gate: Waiters::default(),
             idle: Waiters::default(),
@@ -115,30 +133,49 @@ impl<I, A> State<I, A> {
         self.unsettled
     }
 
-    /// Whether new messages must wait for earlier ones, which may have to be published again.
-    pub(super) fn is_gated(&self) -> bool {
-        let unsure = self.driving || !self.ready.is_empty();
-        self.is_resending() || (self.republish.is_some() && unsure)
+    /// Whether new messages must wait for earlier ones, which are published again, or may have been
+    /// lost with an earlier life of the channel.
+    pub(super) fn is_gated(&self, life: u32) -> bool {
+        let is_earlier = |it: &u32| *it != life;
+        self.is_resending() || (self.republish.is_some() && self.lives.keys().any(is_earlier))
+    }
+
+    /// Notes that a message, which is not gated, is given to the channel. Those that were lost wait
+    /// until it is known whether they are before it.
+    pub(super) const fn enter(&mut self) {
+        self.senders += 1;
+    }
+
+    /// Notes that the channel has not accepted the message of [`enter`](Self::enter). Returns whether
+    /// messages wait to be published again.
+    pub(super) fn leave_refused(&mut self) -> bool {
+        self.senders = self.senders.saturating_sub(1);
+        self.senders == 0 && !self.again.is_empty()
     }
 
     fn is_resending(&self) -> bool {
         self.resending.is_some() || !self.again.is_empty()
     }
 
-    /// Adds a message that was accepted, and returns its number.
+    /// Adds the message of [`enter`](Self::enter), which was accepted, and returns its number.
     pub(super) fn add(
         &mut self,
+        message: &Arc<OutgoingMessage>,
         bytes: usize,
-        sent: Sent<A>,
+        (life, sent): Accepted<A>,
         item: impl FnOnce(u64) -> Arc<I>,
         later: &mut Later,
     ) -> u64 {
+        self.senders = self.senders.saturating_sub(1);
         self.last += 1;
         let number = self.last;
         let stage = match sent {
             Sent::Confirming(answer) => {
                 self.ready.push(number);
                 self.unsettled += 1;
+                if self.republish.is_some() {
+                    *self.lives.entry(life).or_default() += 1;
+                }
                 Stage::Confirming(Some(answer))
             }
             Sent::Unacknowledged => {
@@ -146,8 +183,11 @@ impl<I, A> State<I, A> {
                 Stage::Settled(Outcome::Unacknowledged)
             }
         };
+        let is_settled = matches!(stage, Stage::Settled(_));
         let entry = Entry {
             item: item(number),
+            message: (!is_settled).then(|| Arc::clone(message)),
+            life,
             bytes,
             stage,
             doubt: None,
@@ -174,7 +214,7 @@ impl<I, A> State<I, A> {
             return Some(Work::Poll(mem::take(&mut self.ready)));
         }
         match (self.again.first().copied(), self.resending) {
-            (Some(first), None) => return Some(Work::Resend(first)),
+            (Some(first), None) if self.senders == 0 => return Some(Work::Resend(first)),
             (Some(first), Some(current)) if first < current => {
                 self.resending = None;
                 self.again.insert(current);
@@ -216,12 +256,12 @@ impl<I, A> State<I, A> {
     }
 
     /// Begins to publish a message again.
-    pub(super) fn begin_resend(&mut self, number: u64) -> Option<Arc<I>> {
+    pub(super) fn begin_resend(&mut self, number: u64) -> Option<Arc<OutgoingMessage>> {
         self.again.remove(&number);
         let entry = self.entries.get_mut(&number)?;
         entry.stage = Stage::Resending(None);
         self.resending = Some(number);
-        Some(Arc::clone(&entry.item))
+        entry.message.clone()
     }
 
     /// Keeps the publish of a message that waits for room, to be polled next.
@@ -230,73 +270,95 @@ impl<I, A> State<I, A> {
         self.ready.push(number);
     }
 
-    /// Notes the end of a publish of [`begin_resend`](Self::begin_resend). Returns the entry if no
-    /// receipt takes its outcome.
+    /// Notes the end of a publish of [`begin_resend`](Self::begin_resend).
     pub(super) fn resent(
         &mut self,
         number: u64,
+        life: u32,
         result: Result<Sent<A>, Error>,
-        message: impl FnOnce(&I) -> OutgoingMessage,
         later: &mut Later,
-    ) -> Option<Entry<I, A>> {
+    ) -> Leftovers<I, A> {
         self.resending = None;
-        match result {
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return (None, None);
+        };
+        let outcome = match result {
             Ok(Sent::Confirming(answer)) => {
-                self.put_back(number, Pending::Answer(answer));
+                entry.life = life;
+                entry.stage = Stage::Confirming(Some(answer));
+                *self.lives.entry(life).or_default() += 1;
                 self.ready.push(number);
-                None
+                return (None, None);
             }
-            Ok(Sent::Unacknowledged) => self.settle(number, Outcome::Unacknowledged, later),
-            Err(cause) => {
-                let entry = self.entries.get(&number)?;
-                let outcome = match &entry.doubt {
-                    Some(doubt) => Outcome::Unknown(doubt.clone()),
-                    None => not_sent(message(&entry.item), cause),
-                };
-                self.settle(number, outcome, later)
+            Ok(Sent::Unacknowledged) => Outcome::Unacknowledged,
+            // The later ones wait for it, and the end of the channel ends the wait.
+            Err(Error::TimedOut { .. }) => {
+                entry.stage = Stage::Again;
+                self.again.insert(number);
+                return (None, None);
             }
-        }
+            Err(cause) => match &entry.doubt {
+                Some(doubt) => Outcome::Unknown(doubt.clone()),
+                None => match entry.message.take() {
+                    Some(message) => not_sent(Arc::unwrap_or_clone(message), cause),
+                    None => return (None, None),
+                },
+            },
+        };
+        self.settle(number, outcome, later)
     }
 
-    /// Notes the answer to a message. Returns the entry if no receipt takes its outcome.
+    /// Notes the answer to a message.
     pub(super) fn answered(
         &mut self,
         number: u64,
         answer: Result<(), Unconfirmed>,
-        message: impl FnOnce(&I) -> OutgoingMessage,
         later: &mut Later,
-    ) -> Option<Entry<I, A>> {
-        let entry = self.entries.get_mut(&number)?;
+    ) -> Leftovers<I, A> {
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return (None, None);
+        };
+        if let Some(count) = self.lives.get_mut(&entry.life) {
+            *count -= 1;
+            if *count == 0 {
+                self.lives.remove(&entry.life);
+            }
+        }
         let again = self.republish.is_some();
         let outcome = match answer {
             Ok(()) => Outcome::Acked,
             Err(Unconfirmed::NotSent(reason)) if again && is_loss(&reason) => {
                 entry.stage = Stage::Again;
                 self.again.insert(number);
-                return None;
+                return (None, None);
             }
             Err(Unconfirmed::Unknown(reason)) if again && is_loss(&reason) => {
                 entry.doubt.get_or_insert(reason);
                 entry.stage = Stage::Again;
                 self.again.insert(number);
-                return None;
+                return (None, None);
             }
             Err(other) => match (&entry.doubt, other) {
                 (Some(doubt), _) => Outcome::Unknown(doubt.clone()),
                 (None, Unconfirmed::Returned(returned)) => Outcome::Returned(returned),
                 (None, Unconfirmed::PossiblyReturned(it)) => Outcome::PossiblyReturned(it),
                 (None, Unconfirmed::Nacked { .. }) => Outcome::Nacked,
-                (None, Unconfirmed::NotSent(reason)) => {
-                    not_sent(message(&entry.item), Error::of_channel(reason))
-                }
+                (None, Unconfirmed::NotSent(reason)) => match entry.message.take() {
+                    Some(message) => {
+                        not_sent(Arc::unwrap_or_clone(message), Error::of_channel(reason))
+                    }
+                    None => return (None, None),
+                },
                 (None, Unconfirmed::Unknown(reason)) => Outcome::Unknown(reason),
             },
         };
         self.settle(number, outcome, later)
     }
 
-    fn settle(&mut self, number: u64, outcome: Outcome, later: &mut Later) -> Option<Entry<I, A>> {
-        let entry = self.entries.get_mut(&number)?;
+    fn settle(&mut self, number: u64, outcome: Outcome, later: &mut Later) -> Leftovers<I, A> {
+        let Some(entry) = self.entries.get_mut(&number) else {
+            return (None, None);
+        };
         self.room.release(entry.bytes, later);
         self.unsettled -= 1;
         if self.unsettled == 0 {
@@ -304,10 +366,12 @@ impl<I, A> State<I, A> {
         }
         later.wake(entry.waker.take());
         entry.stage = Stage::Settled(outcome);
-        if entry.has_receipt {
-            return None;
-        }
-        self.entries.remove(&number)
+        let message = entry.message.take();
+        let is_left = !entry.has_receipt;
+        (
+            message,
+            is_left.then(|| self.entries.remove(&number)).flatten(),
+        )
     }
 
     /// Removes a message that has its outcome. Without one, stores the waker.

@@ -129,7 +129,9 @@ impl Publisher {
         outcomes
     }
 
-    /// Waits until no message of this publisher and its clones is without an outcome.
+    /// Waits until no accepted message of this publisher and its clones is without an outcome. One
+    /// that still waits in [`publish`](Self::publish) or in a stream of
+    /// [`publish_many`](Self::publish_many) is not awaited.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.

@@ -15,7 +15,7 @@ use crate::{
     channel::Channel,
     confirm::{Confirm, ConfirmChannel},
     error::{Error, TryPublishError},
-    session::{budget::Budget, shared::within},
+    session::{budget::Budget, publish::left_after_recovery, shared::within},
     unconfirmed::Unconfirmed,
 };
 
@@ -44,6 +44,9 @@ pub(super) trait Target: Clone + Send + Sync + 'static {
 
     /// Takes a turn of a task, or makes it yield.
     fn poll_proceed(&self, budget: &Budget, cx: &Context<'_>) -> Poll<()>;
+
+    /// The number of times that the channel was lost.
+    fn life(&self) -> u32;
 
     /// Ends after the time that a message waits for room.
     fn patience(&self) -> Boxed<()>;
@@ -135,15 +138,21 @@ impl Target for Mode {
         budget.poll_proceed(self.channel().shared(), cx)
     }
 
+    fn life(&self) -> u32 {
+        self.channel().inner().stale()
+    }
+
     fn patience(&self) -> Boxed<()> {
         let channel = self.channel().clone();
         Box::pin(async move {
             let shared = channel.shared();
-            let limit = shared.timeouts().publish;
-            let _passed = within(shared, limit, pending::<()>()).await;
-            if shared.lock().is_held(Some(channel.id())) {
-                // A recovery ends by its own policy.
+            let mut limit = shared.timeouts().publish;
+            loop {
                 let _passed = within(shared, limit, pending::<()>()).await;
+                match left_after_recovery(shared, channel.id()) {
+                    Ok(Some(rest)) => limit = Some(rest),
+                    Ok(None) | Err(_) => break,
+                }
             }
         })
     }

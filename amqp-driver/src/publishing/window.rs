@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     task::Waker,
 };
 
@@ -90,6 +91,13 @@ impl Room {
         self.messages = self.messages.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
         self.grant(later);
+    }
+
+    /// Wakes all in line: none of them needs room any more.
+    pub(crate) fn dismiss(&mut self, later: &mut Later) {
+        for (_, waker) in mem::take(&mut self.line).into_values() {
+            later.wake(Some(waker));
+        }
     }
 
     /// Charges the first in line, as far as there is room, and wakes them.

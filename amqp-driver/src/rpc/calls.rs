@@ -161,6 +161,7 @@ impl Calls {
                 entry.lose(&error, later);
             }
             state.ended = Some(error);
+            state.room.dismiss(later);
         });
     }
 

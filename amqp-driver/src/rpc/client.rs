@@ -208,11 +208,15 @@ impl Client {
         call.set_sent();
         let mut confirm = Some(confirm);
         poll_fn(|cx| {
-            // A failed publish says more than the end of the consumer.
-            if let Some(failure) = poll_failure(&mut confirm, cx) {
-                return Poll::Ready(Err(failure));
+            // A reply says more than a failed publish, and that more than the end of the consumer.
+            let ended = call.poll(cx.waker());
+            if ended.is_ready() && !matches!(ended, Poll::Ready(Err(RpcError::Lost(_)))) {
+                return ended;
             }
-            call.poll(cx.waker())
+            match poll_failure(&mut confirm, cx) {
+                Some(failure) => Poll::Ready(Err(failure)),
+                None => ended,
+            }
         })
         .await
     }

@@ -42,7 +42,6 @@ mod calls;
 mod client;
 mod error;
 mod reply;
-mod running;
 mod server;
 
 pub use self::{

@@ -4,22 +4,22 @@ use std::{
     future::{Future, pending, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use amqp_core::{Requeue, client::Prefetch, protocol::basic};
+use amqp_core::{client::Prefetch, protocol::basic};
 use futures_core::Stream as _;
 
 use super::{
     error::HandlerError,
     reply::{Address, Reply},
-    running::Running,
 };
 use crate::{
     base_channel::BaseChannel,
     channel::Channel,
     consume_options::ConsumeOptions,
-    consumer::{Acker, Consumer, Delivery, ManualAck, Message},
+    consumer::{Consumer, Delivery, ManualAck, Message},
+    consuming::{claim::Claim, running::Running},
     error::Error,
 };
 
@@ -69,11 +69,11 @@ impl Server {
     /// [`HandlerError::INTERNAL`]; the server goes on.
     ///
     /// # Cancel safety
-    /// Dropping it drops the handlers that run. Their requests come again.
+    /// Dropping it cancels the consumer, drops the handlers that run, and requeues their requests.
     ///
     /// # Errors
     /// The reason for the end of the consumer: the server has cancelled it, or the channel or the
-    /// connection has ended.
+    /// connection has ended. As long as the channel is open, the handlers that run are waited for.
     pub async fn serve<H, F>(self, handler: H) -> Result<(), Error>
     where
         H: FnMut(Message) -> F,
@@ -101,37 +101,41 @@ impl Server {
     {
         let Self {
             channel,
-            mut consumer,
+            consumer,
             limit,
         } = self;
-        let mut running = Running::new();
+        let mut requests = Requests {
+            channel: &channel,
+            consumer,
+            running: Running::new(),
+            limit,
+            ended: None,
+        };
         let mut handle = |delivery| {
             let Delivery { message, acker } = delivery;
+            let claim = Claim::new(acker, None);
             // Without properties that can be read there is no address.
             let address = message.properties().ok().and_then(Address::of);
             // Unwind safe: a call that panics leaves nothing, and its caller gets an error.
             let handling = catch_unwind(AssertUnwindSafe(|| handler(message)));
-            respond(channel.clone(), acker, address, handling.ok())
+            respond(channel.clone(), claim, address, handling.ok())
         };
         let mut stop = pin!(stop);
         let stopped = poll_fn(|cx| {
             if stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            poll_requests(&mut consumer, &mut running, limit, &mut handle, cx).map(Some)
+            requests.poll(&mut handle, cx).map(Some)
         });
         if let Some(ended) = stopped.await {
             return ended;
         }
-        {
-            let mut cancelling = pin!(consumer.cancel());
-            poll_fn(|cx| {
-                let _all = running.poll(cx);
-                cancelling.as_mut().poll(cx)
-            })
-            .await?;
+        let cancelled = requests.cancel().await;
+        if cancelled.is_err() && channel.end().is_some() {
+            return cancelled;
         }
-        poll_fn(|cx| poll_requests(&mut consumer, &mut running, limit, &mut handle, cx)).await
+        let ended = poll_fn(|cx| requests.poll(&mut handle, cx)).await;
+        cancelled.and(ended)
     }
 
     /// The channel.
@@ -141,27 +145,57 @@ impl Server {
     }
 }
 
-/// Runs handlers, and begins those of further requests. Ready when the consumer and all handlers
-/// have ended.
-fn poll_requests<F: Future<Output = ()>>(
-    consumer: &mut Consumer<ManualAck>,
-    running: &mut Running<F>,
+/// The requests of a server, and the handlers that run.
+struct Requests<'a, F> {
+    channel: &'a Channel,
+    /// Dropped first: the requests of the handlers, which are dropped then, are for other consumers.
+    consumer: Consumer<ManualAck>,
+    running: Running<F>,
     limit: usize,
-    handle: &mut impl FnMut(Delivery) -> F,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), Error>> {
-    loop {
-        let idle = running.poll(cx);
-        if running.len() >= limit {
-            return Poll::Pending;
+    /// The end of the consumer. `Some` once there are no more requests.
+    ended: Option<Result<(), Error>>,
+}
+
+impl<F: Future<Output = ()>> Requests<'_, F> {
+    /// Runs handlers, and begins those of further requests. Ready when the consumer and all handlers
+    /// have ended, or no reply can be sent any more.
+    fn poll(
+        &mut self,
+        handle: &mut impl FnMut(Delivery) -> F,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        loop {
+            while self.running.poll_next(cx).is_ready() {}
+            if let Some(ended) = &self.ended {
+                let is_over = ended.is_err() && self.channel.end().is_some();
+                return if is_over || self.running.len() == 0 {
+                    Poll::Ready(ended.clone())
+                } else {
+                    Poll::Pending
+                };
+            }
+            if self.running.len() >= self.limit {
+                return Poll::Pending;
+            }
+            match ready!(Pin::new(&mut self.consumer).poll_next(cx)) {
+                Some(Ok(delivery)) => self.running.push(handle(delivery)),
+                Some(Err(error)) => self.ended = Some(Err(error)),
+                None => self.ended = Some(Ok(())),
+            }
         }
-        match Pin::new(&mut *consumer).poll_next(cx) {
-            Poll::Ready(Some(Ok(delivery))) => running.add(handle(delivery)),
-            // The handlers that run cannot reply.
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
-            Poll::Ready(None) => return idle.map(Ok),
-            Poll::Pending => return Poll::Pending,
-        }
+    }
+
+    /// Cancels the consumer, while the handlers run.
+    async fn cancel(&mut self) -> Result<(), Error> {
+        let Self {
+            consumer, running, ..
+        } = self;
+        let mut cancelling = pin!(consumer.cancel());
+        poll_fn(|cx| {
+            while running.poll_next(cx).is_ready() {}
+            cancelling.as_mut().poll(cx)
+        })
+        .await
     }
 }
 
@@ -171,7 +205,7 @@ fn poll_requests<F: Future<Output = ()>>(
 /// the request again.
 async fn respond<F: Future<Output = Result<Reply, HandlerError>>>(
     channel: Channel,
-    acker: Acker,
+    claim: Claim,
     address: Option<Address>,
     handling: Option<F>,
 ) {
@@ -180,9 +214,9 @@ async fn respond<F: Future<Output = Result<Reply, HandlerError>>>(
         None => Err(panicked()),
     };
     let Some(address) = address else {
-        let _closed = match result {
-            Ok(_) => acker.ack(),
-            Err(_) => acker.reject(Requeue::No),
+        let _settled = match result {
+            Ok(_) => claim.ack(None),
+            Err(_) => claim.reject(),
         };
         return;
     };
@@ -195,21 +229,16 @@ async fn respond<F: Future<Output = Result<Reply, HandlerError>>>(
         );
         sent = send(&channel, &address, error.into()).await;
     }
-    settle(acker, sent.is_ok());
+    let _settled = match sent {
+        Ok(()) => claim.ack(None),
+        Err(_) => claim.requeue(),
+    };
 }
 
 async fn send(channel: &Channel, address: &Address, reply: Reply) -> Result<(), Error> {
     let properties = address.stamp(reply.properties);
     let publish = address.publish();
     channel.publish(publish, &properties, reply.body).await
-}
-
-fn settle(acker: Acker, is_answered: bool) {
-    // Fails only on a channel that has ended: the broker has the request again.
-    let _closed = match is_answered {
-        true => acker.ack(),
-        false => acker.nack(Requeue::Yes),
-    };
 }
 
 /// The result of a handler, or an error if it panics. The panic hook has reported it.

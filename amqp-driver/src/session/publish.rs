@@ -92,7 +92,7 @@ impl Publisher<'_> {
                 Attempt::Waits => {
                     self.budget.renew();
                     ready!(limit.poll(cx));
-                    if let Some(rest) = self.left_after_recovery()? {
+                    if let Some(rest) = left_after_recovery(shared, self.channel)? {
                         limit = Alarm::new(shared, Some(rest));
                         ready!(limit.poll(cx));
                     }
@@ -102,27 +102,6 @@ impl Publisher<'_> {
             }
         })
         .await
-    }
-
-    /// The rest of the timeout of a publish that has passed. `Some` if a recovery of the channel is
-    /// in progress, which ends by its own policy, or has ended within the timeout: its time does not
-    /// count.
-    fn left_after_recovery(self) -> Result<Option<Duration>, Error> {
-        let Some(limit) = self.shared.timeouts().publish else {
-            return Ok(None);
-        };
-        let now = self.shared.now();
-        let state = self.shared.lock();
-        if let Some(error) = state.channel_error(self.channel) {
-            return Err(error);
-        }
-        if state.is_held(Some(self.channel)) {
-            return Ok(Some(limit));
-        }
-        let channel = state.channels.get(self.channel);
-        let resumed_at = channel.and_then(|channel| channel.resumed_at);
-        let end = resumed_at.map(|at| at + limit).filter(|&end| end > now);
-        Ok(end.map(|end| end.saturating_duration_since(now)))
     }
 
     /// Publishes if there is room now, and no other publisher waits for it.
@@ -147,6 +126,30 @@ impl Publisher<'_> {
             Refused::Failed(error) => TryPublishError::Failed(*error),
         })
     }
+}
+
+/// The rest of the timeout of a publish that has passed. `Some` if a recovery of the channel is
+/// in progress, which ends by its own policy, or has ended within the timeout: its time does not
+/// count.
+pub(crate) fn left_after_recovery(
+    shared: &Shared,
+    channel: ChannelId,
+) -> Result<Option<Duration>, Error> {
+    let Some(limit) = shared.timeouts().publish else {
+        return Ok(None);
+    };
+    let now = shared.now();
+    let state = shared.lock();
+    if let Some(error) = state.channel_error(channel) {
+        return Err(error);
+    }
+    if state.is_held(Some(channel)) {
+        return Ok(Some(limit));
+    }
+    let channel = state.channels.get(channel);
+    let resumed_at = channel.and_then(|channel| channel.resumed_at);
+    let end = resumed_at.map(|at| at + limit).filter(|&end| end > now);
+    Ok(end.map(|end| end.saturating_duration_since(now)))
 }
 
 /// A message without its body.

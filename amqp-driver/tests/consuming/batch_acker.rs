@@ -108,6 +108,8 @@ fn dropping_it_sends_the_rest() {
 #[test]
 fn it_does_not_keep_the_server_waiting_for_half_of_the_prefetch() {
     let (mut rig, connection, channel) = Rig::with_channel();
+    // The prefetch may be set later.
+    let batch = BatchAcker::new(&channel, 1000, LATER);
     let qos = basic::Qos::default().prefetch_count(4);
     rig.wait(channel.call(qos)).unwrap();
     let mut consumer = rig
@@ -117,7 +119,6 @@ fn it_does_not_keep_the_server_waiting_for_half_of_the_prefetch() {
         rig.peer().deliver(1, consumer.tag(), body);
     }
     rig.run();
-    let batch = BatchAcker::new(&channel, 1000, LATER);
     for acker in take(&mut rig, &mut consumer, 2).into_iter().flatten() {
         batch.ack(acker);
     }

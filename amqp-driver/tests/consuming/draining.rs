@@ -198,3 +198,50 @@ fn the_end_of_the_connection_ends_a_drain() {
     drop((channel, task, connection));
     rig.run();
 }
+
+#[test]
+fn the_deadline_requeues_what_no_body_has_got() {
+    let (mut rig, connection, channel, consumer) = with(&["1", "2", "3"]);
+    let bodies = Bodies::default();
+    let body = bodies.clone();
+    let options = ForEachOptions::new(OnFailure::Reject).on_drain(Buffered::HandOut);
+    let work = consumer.for_each_concurrent(1, options, move |it| body.clone().handle(it));
+    let stopper = work.stopper();
+    let task = rig.spawn(work);
+    rig.run();
+    let draining = drain(&mut rig, &stopper, DEADLINE);
+    rig.advance(DEADLINE);
+    let drained = draining.take().unwrap();
+    assert_eq!(
+        (drained.handled, drained.requeued, drained.unfinished),
+        (0, 2, 1)
+    );
+    assert_eq!(texts(&rig.peer().requeued), ["1", "2", "3"]);
+    assert_eq!(task.take().unwrap().counts.requeued, 3);
+    drop(channel);
+    rig.finish(connection);
+}
+
+/// A confirmed publish is not counted, though it occupies the window behind another one.
+#[test]
+fn a_drain_reports_the_unconfirmed_publishes() {
+    let (mut rig, connection, channel, consumer) = with(&[]);
+    let publisher = publisher(&mut rig, &connection);
+    let (publish, properties) = (basic::Publish::default(), basic::Properties::default());
+    drop(
+        rig.wait(publisher.publish(&publish, &properties, "y"))
+            .unwrap(),
+    );
+    rig.run();
+    rig.peer().ack(2, 2, false);
+    let options = ForEachOptions::<String>::new(OnFailure::Reject).publisher(&publisher);
+    let work = consumer.for_each_concurrent(2, options, |_| async { Ok(()) });
+    let stopper = work.stopper();
+    let task = rig.spawn(work);
+    rig.run();
+    let draining = drain(&mut rig, &stopper, DEADLINE);
+    rig.advance(DEADLINE);
+    assert_eq!(draining.take().unwrap().unconfirmed, 1);
+    drop((channel, publisher, task));
+    rig.finish(connection);
+}

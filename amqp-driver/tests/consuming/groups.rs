@@ -257,3 +257,44 @@ fn a_loop_over_a_group_is_bounded_by_its_prefetch() {
     drop(channel);
     rig.finish(connection);
 }
+
+#[test]
+fn a_cancelled_group_yields_the_rest_without_credit() {
+    let (mut rig, connection, channel, mut group) = group(2);
+    deliver(&mut rig, "a", &["a1", "a2"]);
+    deliver(&mut rig, "b", &["b1", "b2"]);
+    let mut taken = vec![next(&mut rig, &mut group), next(&mut rig, &mut group)];
+    rig.wait(group.cancel());
+    while let Some(delivery) = rig.wait(group.next()) {
+        taken.push(delivery.unwrap());
+    }
+    let order: Vec<_> = taken.iter().map(text).collect();
+    assert_eq!(order, ["a1", "b1", "a2", "b2"]);
+    drop((taken, group, channel));
+    rig.finish(connection);
+}
+
+#[test]
+fn a_drain_requeues_the_buffer_of_a_group_without_credit() {
+    let (mut rig, connection, channel, group) = group(2);
+    deliver(&mut rig, "a", &["a1", "a2"]);
+    deliver(&mut rig, "b", &["b1", "b2"]);
+    let bodies = Bodies::default();
+    let options = ForEachOptions::new(OnFailure::Reject);
+    let body = bodies.clone();
+    let work = group.for_each_concurrent(8, options, move |it| body.clone().handle(it));
+    let stopper = work.stopper();
+    let task = rig.spawn(work);
+    rig.run();
+    assert_eq!(bodies.called(), ["a1", "b1"]);
+    let draining = rig.spawn(async move { stopper.drain(std::time::Duration::from_secs(1)).await });
+    rig.run();
+    assert_eq!(texts(&rig.peer().requeued), ["a2", "b2"]);
+    assert!(!draining.is_done());
+    bodies.end("a1", End::Ok);
+    bodies.end("b1", End::Ok);
+    rig.run();
+    assert!(draining.is_done() && task.is_done());
+    drop(channel);
+    rig.finish(connection);
+}

@@ -1,7 +1,9 @@
 //! Retries: the copy of a message, and the end of the original.
 
+use std::time::Duration;
+
 use amqp_driver::{
-    ConfirmChannel, ForEachOptions, OnFailure, Retry,
+    ConfirmChannel, Error, ForEachOptions, OnFailure, Retry,
     core::protocol::ClientMethod,
     protocol::basic,
     wire::{FieldTable, FieldValue},
@@ -132,9 +134,13 @@ fn a_message_that_was_retried_often_enough_is_rejected() {
 fn the_delay_queue_is_declared_with_its_way_back() {
     let (mut rig, connection) = Rig::open();
     let publisher = rig.confirm_channel(&connection);
-    let delay = std::time::Duration::from_secs(5);
+    // Rounded up: a copy does not return too early.
+    let delay = Duration::from_micros(4_999_500);
     rig.wait(Retry::declare(&publisher, "jobs", delay, 3))
         .unwrap();
+    let too_long = Duration::from_secs(10 * 365 * 24 * 60 * 60 + 1);
+    let refused = rig.wait(Retry::declare(&publisher, "jobs", too_long, 3));
+    assert!(matches!(refused, Err(Error::Misuse(_))), "{refused:?}");
     let declared = rig.peer().saw.iter().find_map(|saw| match saw {
         Saw::Request(_, ClientMethod::QueueDeclare(declare)) => Some(declare.clone()),
         _ => None,

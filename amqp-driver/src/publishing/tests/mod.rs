@@ -1,225 +1,25 @@
 //! The engine on a scripted channel that is lost and comes back, against a plain record.
 
+mod line;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    mem,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
-    task::{Context, Poll, Waker},
-    time::Duration,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Wake, Waker},
 };
 
-use amqp_core::{Body, CloseCause, CloseReason, Hold, Stage, TimeoutReason, protocol::basic};
+use amqp_core::{CloseCause, CloseReason, TimeoutReason, protocol::basic};
 
+use self::line::{Line, lost, text};
 use super::{
-    engine::{Engine, Publishing, Receipt},
+    engine::{Engine, Publishing, Receipt, Settled},
     message::OutgoingMessage,
     options::{PublisherOptions, Republish, Window},
     outcome::{NotPublishedReason, Outcome},
-    target::{Boxed, Sent, Target},
 };
-use crate::{
-    error::{Error, TryPublishError},
-    session::budget::Budget,
-    unconfirmed::Unconfirmed,
-};
-
-/// A channel that a test answers on, loses and recovers.
-#[derive(Clone, Default)]
-struct Line(Arc<Mutex<Wire>>);
-
-#[derive(Default)]
-struct Wire {
-    /// Publishes wait, as while a connection recovers.
-    is_down: bool,
-    /// The number of messages that are accepted before others wait. `None` for all.
-    room: Option<usize>,
-    dead: Option<Error>,
-    /// Everything that was accepted, in order, with the number of losses before.
-    sent: Vec<(usize, OutgoingMessage)>,
-    losses: usize,
-    /// The publishes without an answer that was taken, by their place in `sent`.
-    answers: BTreeMap<usize, Answering>,
-    waiting: Vec<Waker>,
-}
-
-#[derive(Default)]
-struct Answering {
-    answer: Option<Result<(), Unconfirmed>>,
-    waker: Option<Waker>,
-}
-
-struct Answer(Line, usize);
-
-impl Line {
-    fn lock(&self) -> MutexGuard<'_, Wire> {
-        self.0.try_lock().expect("no lock is held over a wake-up")
-    }
-
-    fn accept(&self, message: &OutgoingMessage) -> Result<Sent<Answer>, TryPublishError> {
-        let mut wire = self.lock();
-        if let Some(error) = &wire.dead {
-            return Err(TryPublishError::Failed(error.clone()));
-        }
-        if wire.is_down || wire.room == Some(0) {
-            return Err(TryPublishError::HeldBack {
-                hold: Hold::OutputFull,
-                body: message.body.clone(),
-            });
-        }
-        if let Some(room) = &mut wire.room {
-            *room -= 1;
-        }
-        let (losses, at) = (wire.losses, wire.sent.len());
-        wire.sent.push((losses, message.clone()));
-        wire.answers.insert(at, Answering::default());
-        drop(wire);
-        Ok(Sent::Confirming(Answer(self.clone(), at)))
-    }
-
-    fn unanswered(&self) -> Vec<usize> {
-        let wire = self.lock();
-        let waits = wire.answers.iter().filter(|(_, it)| it.answer.is_none());
-        waits.map(|(at, _)| *at).collect()
-    }
-
-    fn answer(&self, at: usize, answer: Result<(), Unconfirmed>) {
-        let waker = {
-            let mut wire = self.lock();
-            let answering = wire.answers.get_mut(&at).expect("it waits");
-            answering.answer = Some(answer);
-            answering.waker.take()
-        };
-        waker.into_iter().for_each(Waker::wake);
-    }
-
-    /// Loses the connection. The last `unsent` publishes had not left. Returns the others, which may
-    /// have arrived.
-    fn lose(&self, unsent: usize) -> Vec<usize> {
-        {
-            let mut wire = self.lock();
-            wire.is_down = true;
-            wire.losses += 1;
-        }
-        let unanswered = self.unanswered();
-        let left = unanswered.len().saturating_sub(unsent);
-        for (index, at) in unanswered.iter().copied().enumerate() {
-            let failure = if index < left {
-                Unconfirmed::Unknown(lost())
-            } else {
-                Unconfirmed::NotSent(lost())
-            };
-            self.answer(at, Err(failure));
-        }
-        unanswered[..left].to_vec()
-    }
-
-    /// Makes room for so many more messages, which the next attempt finds.
-    fn set_room(&self, room: Option<usize>) {
-        self.lock().room = room;
-    }
-
-    fn recover(&self) {
-        self.lock().is_down = false;
-        self.wake_waiting();
-    }
-
-    fn die(&self) -> Vec<usize> {
-        let lost_here = self.lose(0);
-        self.lock().dead = Some(Error::ConnectionClosed(lost()));
-        self.wake_waiting();
-        lost_here
-    }
-
-    fn wake_waiting(&self) {
-        let waiting = mem::take(&mut self.lock().waiting);
-        waiting.into_iter().for_each(Waker::wake);
-    }
-
-    /// The bodies of the messages that were accepted, in order.
-    fn bodies(&self) -> Vec<String> {
-        let wire = self.lock();
-        let body = |it: &(usize, OutgoingMessage)| text(&it.1.body);
-        wire.sent.iter().map(body).collect()
-    }
-}
-
-fn text(body: &Body) -> String {
-    String::from_utf8(body.to_vec()).expect("text")
-}
-
-fn lost() -> CloseReason {
-    let stage = Stage::Open;
-    CloseCause::Eof { stage }.into()
-}
-
-impl Target for Line {
-    type Answer = Answer;
-
-    fn try_publish(
-        &self,
-        message: &OutgoingMessage,
-        _confirm_timeout: Option<Duration>,
-    ) -> Result<Sent<Answer>, TryPublishError> {
-        self.accept(message)
-    }
-
-    fn publish(
-        &self,
-        message: OutgoingMessage,
-        _confirm_timeout: Option<Duration>,
-    ) -> Boxed<Result<Sent<Answer>, Error>> {
-        let line = self.clone();
-        Box::pin(std::future::poll_fn(move |cx| {
-            match line.accept(&message) {
-                Ok(sent) => Poll::Ready(Ok(sent)),
-                Err(TryPublishError::Failed(error)) => Poll::Ready(Err(error)),
-                Err(TryPublishError::HeldBack { .. }) => {
-                    line.lock().waiting.push(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        }))
-    }
-
-    fn poll_proceed(&self, _: &Budget, _: &Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn patience(&self) -> Boxed<()> {
-        Box::pin(std::future::pending())
-    }
-
-    fn number(&self) -> u16 {
-        1
-    }
-
-    fn error(&self) -> Option<Error> {
-        self.lock().dead.clone()
-    }
-}
-
-impl Future for Answer {
-    type Output = Result<(), Unconfirmed>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut wire = self.0.lock();
-        let answering = wire.answers.get_mut(&self.1).expect("it waits");
-        match answering.answer.take() {
-            Some(answer) => {
-                wire.answers.remove(&self.1);
-                Poll::Ready(answer)
-            }
-            None => {
-                let replaced = answering.waker.replace(cx.waker().clone());
-                drop(wire);
-                drop(replaced);
-                Poll::Pending
-            }
-        }
-    }
-}
+use crate::unconfirmed::Unconfirmed;
 
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
@@ -272,6 +72,88 @@ fn lost_messages_go_before_later_ones() {
     for receipt in &mut receipts {
         assert_eq!(poll(receipt), Poll::Ready(Outcome::Acked));
     }
+}
+
+/// Given no room for so long that a publish is given up, then a message that is published again keeps
+/// its turn.
+#[test]
+fn a_repeat_without_room_waits_on() {
+    let (line, engine) = engine(Window::default(), true);
+    let mut receipts = [1, 2].map(|number| publish(&engine, number));
+    line.lock().timeouts = 1;
+    let _doubtful = line.lose(0);
+    assert_eq!(line.lock().timeouts, 0);
+    line.recover();
+    assert_eq!(line.bodies(), ["1", "2", "1", "2"]);
+    for at in line.unanswered() {
+        line.answer(at, Ok(()));
+    }
+    let outcomes = receipts.each_mut().map(poll);
+    assert_eq!(outcomes, [const { Poll::Ready(Outcome::Acked) }; 2]);
+}
+
+/// Given a message that the channel has accepted and the publisher has not yet noted, when both are
+/// lost, then it is published again in its place, and a later one does not pass it.
+#[test]
+fn a_message_that_is_lost_at_once_keeps_its_place() {
+    let (line, engine) = engine(Window::default(), true);
+    let mut receipts: Vec<_> = [1, 2].map(|number| publish(&engine, number)).into();
+    let (wire, publisher) = (line.clone(), Arc::clone(&engine));
+    line.lock().hook = Some(Box::new(move || {
+        let _doubtful = wire.lose(0);
+        wire.recover();
+        let refused = publisher.try_publish(message(4)).err().map(|it| it.reason);
+        assert_eq!(refused, Some(NotPublishedReason::Republishing));
+    }));
+    receipts.extend(engine.try_publish(message(3)).ok());
+    receipts.extend(engine.try_publish(message(4)).ok());
+    assert_eq!(line.bodies(), ["1", "2", "3", "1", "2", "3", "4"]);
+    for at in line.unanswered() {
+        line.answer(at, Ok(()));
+    }
+    assert_eq!(receipts.len(), 4);
+    for receipt in &mut receipts {
+        assert_eq!(poll(receipt), Poll::Ready(Outcome::Acked));
+    }
+}
+
+/// A confirm alone holds up no message, even one that is published where it is reported.
+#[test]
+fn a_confirm_shuts_no_gate() {
+    struct Next(Arc<Engine<Line>>, Mutex<Vec<Receipt<Line>>>);
+    impl Wake for Next {
+        fn wake(self: Arc<Self>) {
+            let receipt = self.0.try_publish(message(2)).map_err(|it| it.reason);
+            self.1.lock().unwrap().push(receipt.unwrap());
+        }
+    }
+    let (line, engine) = engine(Window::default(), true);
+    let mut receipt = publish(&engine, 1);
+    let next = Arc::new(Next(Arc::clone(&engine), Mutex::default()));
+    let waker = Waker::from(Arc::clone(&next));
+    let polled = Pin::new(&mut receipt).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    line.answer(0, Ok(()));
+    assert_eq!(next.1.lock().unwrap().len(), 1);
+    assert_eq!(line.bodies(), ["1", "2"]);
+}
+
+/// The wait for the outcomes is one for those of accepted messages.
+#[test]
+fn a_message_in_line_is_not_awaited() {
+    let (line, engine) = engine(Window::default(), false);
+    line.set_room(Some(1));
+    let receipt = publish(&engine, 1);
+    let mut waiting = Publishing::new(&engine, message(2));
+    assert!(poll(&mut waiting).is_pending());
+    let mut settled = Settled {
+        engine: &engine,
+        place: None,
+    };
+    assert!(poll(&mut settled).is_pending());
+    line.answer(0, Ok(()));
+    assert!(poll(&mut settled).is_ready());
+    drop((receipt, waiting));
 }
 
 /// A message that may have arrived stays in doubt unless another attempt is confirmed.
