@@ -100,7 +100,7 @@ impl World {
     }
 }
 
-/// A connection whose driver runs in a thread.
+/// A connection, and the thread of its driver.
 pub(super) struct Driven {
     pub(super) connection: Connection,
     driving: JoinHandle<()>,
