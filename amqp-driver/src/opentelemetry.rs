@@ -1,11 +1,11 @@
 //! Distributed traces over messages, by the API of the crate [`opentelemetry`](::opentelemetry).
 //!
 //! A producer writes its context into the headers of a message, a consumer reads it and makes it
-//! the parent, or a link, of its own span. The context has the form of the [W3C](w3c): the headers
+//! the parent, or a link, of its own span. The context has the form of the [W3C][w3c]: the headers
 //! `traceparent` and `tracestate`. Any other form is for the propagators of the API, which
 //! [`HeaderInjector`] and [`HeaderExtractor`] serve.
 //!
-//! The attributes are those of OpenTelemetry's [conventions for RabbitMQ](conventions).
+//! The attributes are those of OpenTelemetry's [conventions for RabbitMQ][conventions].
 //!
 //! ```
 //! use amqp_driver::{

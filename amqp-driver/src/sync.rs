@@ -1,4 +1,4 @@
-//! The lock of the crate: that of `std`, and in tests one whose orders can be explored.
+//! The lock of the crate: that of `std`, and in tests one that can be explored in every order.
 
 #[cfg(not(test))]
 pub(crate) use std::sync::{Mutex, MutexGuard};

@@ -215,7 +215,10 @@ mod tests {
                 running.push(poll_fn(move |cx| {
                     let place: &Mutex<Vec<Waker>> = &place;
                     place.lock().unwrap().push(cx.waker().clone());
-                    if events[at].load(Ordering::SeqCst) < 2 {
+                    let seen = events[at].load(Ordering::SeqCst);
+                    // An event may follow before the poll ends.
+                    drop(place.lock());
+                    if seen < 2 {
                         return Poll::Pending;
                     }
                     Poll::Ready(at)

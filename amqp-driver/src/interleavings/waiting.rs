@@ -64,7 +64,7 @@ fn poll_locked_sees_a_change_between_its_two_looks() {
     });
 }
 
-/// The future moves to another task, whose waker then replaces the first.
+/// The future moves to another task, and its waker replaces the first.
 #[test]
 fn poll_locked_wakes_the_task_that_polled_last() {
     explore("poll_locked by two tasks in turn", 4, || {

@@ -10,9 +10,10 @@ use std::{
 };
 
 use amqp_core::{
-    Instant, Timeouts, Transmit,
+    ChannelId, Instant, Timeouts, Transmit,
     protocol::{ClientMethod, basic},
     server::{self, Event},
+    wire::ShortStr,
 };
 use amqp_test_support::replies;
 use bytes::{Buf as _, BytesMut};
@@ -99,7 +100,7 @@ impl World {
     }
 }
 
-/// A connection whose driver runs in a thread.
+/// A connection, and the thread of its driver.
 pub(super) struct Driven {
     pub(super) connection: Connection,
     driving: JoinHandle<()>,
@@ -135,8 +136,11 @@ pub(super) struct State {
     has_thread: bool,
     /// It reads, and sends nothing.
     pub(super) mute: bool,
+    /// The maximum number of bytes that the client reads at a time.
+    pub(super) read_max: usize,
     /// The number of messages to deliver to each consumer.
     pub(super) deliveries: u64,
+    consumer: Option<(ChannelId, ShortStr)>,
     /// The number of messages for `basic.get`.
     pub(super) gettable: u64,
     /// Delivery tags.
@@ -162,7 +166,9 @@ impl Server {
             to_client: BytesMut::new(),
             has_thread: false,
             mute: false,
+            read_max: usize::MAX,
             deliveries: 0,
+            consumer: None,
             gettable: 0,
             last_tag: 0,
             settled: Vec::new(),
@@ -176,6 +182,16 @@ impl Server {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends messages to the last consumer.
+    pub(super) fn deliver(&self, count: u64) {
+        let mut state = self.lock();
+        state.deliver(count);
+        state.act();
+        let reader = state.reader.take();
+        drop(state);
+        wake_all(reader);
     }
 
     /// Acts on input until the client has ended its output.
@@ -232,7 +248,25 @@ impl State {
         }
     }
 
-    fn reply(&mut self, id: amqp_core::ChannelId, method: ClientMethod) {
+    fn deliver(&mut self, count: u64) {
+        let Some((channel, tag)) = self.consumer.clone() else {
+            return;
+        };
+        for _ in 0..count {
+            self.last_tag += 1;
+            let deliver = basic::Deliver {
+                consumer_tag: tag.clone(),
+                delivery_tag: self.last_tag,
+                ..basic::Deliver::default()
+            };
+            let mut channel = self.machine.channel(channel).expect("it is open");
+            let none = basic::Properties::default();
+            let sent = channel.send_content(&deliver, &none, vec![0; 100]);
+            sent.expect("it consumes");
+        }
+    }
+
+    fn reply(&mut self, id: ChannelId, method: ClientMethod) {
         let Some(mut channel) = self.machine.channel(id) else {
             return;
         };
@@ -250,19 +284,9 @@ impl State {
                     .expect("it was requested");
             }
             ClientMethod::BasicConsume(consume) => {
-                let consumer_tag = consume.consumer_tag.clone();
+                self.consumer = Some((id, consume.consumer_tag.clone()));
                 replies::reply(&mut channel, consume.into()).expect("it was requested");
-                for _ in 0..self.deliveries {
-                    self.last_tag += 1;
-                    let deliver = basic::Deliver {
-                        consumer_tag: consumer_tag.clone(),
-                        delivery_tag: self.last_tag,
-                        ..basic::Deliver::default()
-                    };
-                    channel
-                        .send_content(&deliver, &none, vec![0; 100])
-                        .expect("it consumes");
-                }
+                self.deliver(self.deliveries);
             }
             ClientMethod::BasicAck(ack) => self.settled.push((ack.delivery_tag, true)),
             ClientMethod::BasicReject(reject) => self.settled.push((reject.delivery_tag, false)),
@@ -283,7 +307,8 @@ impl Transport for Wire {
                 let hung_up = state.closed || state.machine.is_finished();
                 return hung_up.then_some(0);
             }
-            let count = state.to_client.len().min(buf.capacity() - buf.len());
+            let room = buf.capacity() - buf.len();
+            let count = state.to_client.len().min(state.read_max).min(room);
             buf.extend_from_slice(&state.to_client.split_to(count));
             Some(count)
         };
