@@ -30,7 +30,7 @@ thread_local! {
 /// # fn example(mut consumer: Consumer<ManualAck>) -> Result<(), Error> {
 /// match within(Duration::from_secs(1), || consumer.next()) {
 ///     Some(Ok(delivery)) => delivery.ack()?,
-///     Some(Err(Error::TimedOut(_))) => println!("nothing yet"),
+///     Some(Err(Error::TimedOut { .. })) => println!("nothing yet"),
 ///     Some(Err(error)) => return Err(error),
 ///     None => println!("it was cancelled"),
 /// }
@@ -56,5 +56,8 @@ pub fn within<T>(limit: Duration, calls: impl FnOnce() -> T) -> T {
 /// # Errors
 /// [`Error::TimedOut`] beyond that limit. The future is dropped.
 pub fn wait<F: Future>(future: F) -> Result<F::Output, Error> {
-    run(future, LIMIT.get()).ok_or(Error::TimedOut(TimeoutReason::Call))
+    run(future, LIMIT.get()).ok_or(Error::TimedOut {
+        reason: TimeoutReason::Call,
+        channel: None,
+    })
 }

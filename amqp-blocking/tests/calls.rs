@@ -85,9 +85,12 @@ fn every_call_ends_with_the_limit_and_can_be_made_again() -> Outcome {
     let taken = pool.checkout()?;
 
     // Nothing is delivered, no channel is put back, the connection does not end.
-    let timed_out = Err(Error::TimedOut(TimeoutReason::Call));
+    let timed_out = Err(Error::TimedOut {
+        reason: TimeoutReason::Call,
+        channel: None,
+    });
     let limited = within(SHORT, || consumer.next());
-    assert!(matches!(limited, Some(Err(Error::TimedOut(_)))));
+    assert!(matches!(limited, Some(Err(Error::TimedOut { .. }))));
     assert_eq!(within(SHORT, || pool.checkout().map(drop)), timed_out);
     assert_eq!(within(SHORT, || connection.closed().map(drop)), timed_out);
     let scope = || connection.scope(std::future::pending::<()>());
@@ -149,7 +152,13 @@ fn the_limit_that_ends_first_counts_and_ends_with_its_calls() -> Outcome {
         // All calls together, not each of them.
         for _ in 0..3 {
             let closed = within(PATIENCE, || connection.closed().map(drop));
-            assert_eq!(closed, Err(Error::TimedOut(TimeoutReason::Call)));
+            assert_eq!(
+                closed,
+                Err(Error::TimedOut {
+                    reason: TimeoutReason::Call,
+                    channel: None
+                })
+            );
         }
     });
     assert!(begun.elapsed() >= SHORT && begun.elapsed() < 3 * SHORT + Duration::from_secs(5));
@@ -158,7 +167,13 @@ fn the_limit_that_ends_first_counts_and_ends_with_its_calls() -> Outcome {
 
     // A limit of no time is a look. Another thread has none, and this one has none left.
     let looked = within(Duration::ZERO, || connection.closed().map(drop));
-    assert_eq!(looked, Err(Error::TimedOut(TimeoutReason::Call)));
+    assert_eq!(
+        looked,
+        Err(Error::TimedOut {
+            reason: TimeoutReason::Call,
+            channel: None
+        })
+    );
     let waiting = connection.clone();
     let waiting = within(SHORT, || thread::spawn(move || waiting.closed()));
     thread::sleep(2 * SHORT);

@@ -109,7 +109,7 @@ fn a_limit_drops_the_loop_and_requeues_the_rest() -> Outcome {
     });
     let stopper = work.stopper();
     let run = within(SHORT, || work.run());
-    assert!(matches!(run, Err(Error::TimedOut(_))));
+    assert!(matches!(run, Err(Error::TimedOut { .. })));
     assert_eq!(calls.load(SeqCst), 3);
     assert!(stopper.has_ended());
     assert!(broker.until(|broker| {
@@ -130,7 +130,7 @@ fn a_group_is_an_iterator() -> Outcome {
     }
     assert_eq!([held[0].index(), held[1].index()], [0, 1]);
     let none = within(SHORT, || group.next());
-    assert!(matches!(none, Some(Err(Error::TimedOut(_)))));
+    assert!(matches!(none, Some(Err(Error::TimedOut { .. }))));
     group.prefetch().set(6);
     for _ in 0..4 {
         held.push(group.next().ok_or("no delivery")??);

@@ -222,7 +222,10 @@ impl Connection {
         );
         within(shared, shared.timeouts().flush, flushed)
             .await
-            .unwrap_or(Err(Error::TimedOut(TimeoutReason::Flush)))
+            .unwrap_or(Err(Error::TimedOut {
+                reason: TimeoutReason::Flush,
+                channel: None,
+            }))
     }
 
     /// Runs `future` with a deadline: returns `Some` if it ends within `limit` by the connection's

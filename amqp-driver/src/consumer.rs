@@ -47,7 +47,9 @@ pub struct ConsumeOptions {
     /// [`OnDrop::Leave`].
     pub on_drop: OnDrop,
     /// Whether the stream yields [`Error::Interrupted`] between two messages when a recovery of the
-    /// connection or the channel has interrupted it. It goes on afterwards. Default `false`.
+    /// connection or the channel has interrupted it. It goes on afterwards. Each interruption is
+    /// yielded in its place: several losses are one only if no message is between them, as those that
+    /// need an acknowledgement are dropped with their connection. Default `false`.
     pub report_interruptions: bool,
 }
 
@@ -325,6 +327,20 @@ impl<A: Acks> Consumer<A> {
                 Ok(())
             }
         }))
+    }
+
+    /// Ready with the consumer's end, if no delivery is to be yielded before it. Skips interruptions.
+    pub(crate) fn poll_end(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        if self.stale != self.channel.stale() {
+            self.drop_stale();
+        }
+        while self.batch.is_empty() {
+            match ready!(self.poll_more(cx)) {
+                None | Some(Err(Error::Interrupted(_))) => {}
+                Some(end) => return Poll::Ready(end),
+            }
+        }
+        Poll::Pending
     }
 
     /// Takes the next batch: ready with it, an interruption or the consumer's end. Pending, with the

@@ -24,7 +24,8 @@ pub enum Error {
     Stale,
     /// The consumer was interrupted by the loss of its channel or connection, with the reason. It
     /// goes on: reported only to consumers that ask for it
-    /// ([`ConsumeOptions::report_interruptions`](crate::ConsumeOptions)).
+    /// ([`ConsumeOptions::report_interruptions`](crate::ConsumeOptions)). Losses in a row, without a
+    /// message of the consumer in between, are one interruption, with the reason of the first.
     #[error("the consumer was interrupted: {0}")]
     Interrupted(CloseReason),
     /// The connection or the channel is being recovered, and the call does not wait. Nothing was
@@ -59,8 +60,14 @@ pub enum Error {
     },
     /// The timeout of a call other than a request has passed: a message waiting to be published was
     /// not sent.
-    #[error("{0}")]
-    TimedOut(TimeoutReason),
+    #[error("{reason}{}", on_channel(*.channel))]
+    TimedOut {
+        /// The timeout.
+        reason: TimeoutReason,
+        /// The number of the channel. `Some` for a publish; the others are of the connection, or of
+        /// a pool that has no channel to give out.
+        channel: Option<u16>,
+    },
     /// The server cancelled the consumer: its queue was deleted or moved, or read access to it was
     /// revoked ([RabbitMQ's page](https://www.rabbitmq.com/docs/consumer-cancel)).
     #[error("the server cancelled the consumer {} on channel {channel}", Quoted(.tag))]
@@ -94,6 +101,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The timeout of a publish on the channel of that number.
+    pub(crate) const fn publish_timed_out(channel: u16) -> Self {
+        Self::TimedOut {
+            reason: TimeoutReason::Publish,
+            channel: Some(channel),
+        }
+    }
+
     /// The error for the end of a channel.
     pub(crate) fn of_channel(reason: CloseReason) -> Self {
         match reason.cause() {
@@ -124,7 +139,7 @@ impl Error {
     #[must_use]
     pub fn channel(&self) -> Option<u16> {
         match self {
-            Self::Unanswered { channel, .. } => *channel,
+            Self::Unanswered { channel, .. } | Self::TimedOut { channel, .. } => *channel,
             Self::ConsumerCancelled { channel, .. } | Self::Overflow { channel, .. } => {
                 Some(*channel)
             }
@@ -147,7 +162,7 @@ impl Error {
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
         match self {
-            Self::Unanswered { .. } | Self::TimedOut(_) => true,
+            Self::Unanswered { .. } | Self::TimedOut { .. } => true,
             other => other.reason().is_some_and(CloseReason::is_timed_out),
         }
     }

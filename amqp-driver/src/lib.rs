@@ -224,7 +224,8 @@ pub use self::{
     },
     consuming::{
         BatchAcker, Buffered, ConsumerGroup, Counts, Drained, EndReason, Ended, Failure, ForEach,
-        ForEachOptions, GroupDelivery, GroupPrefetch, OnFailure, Panicked, Retry, Stopper,
+        ForEachOptions, GroupCredit, GroupDelivery, GroupPrefetch, OnFailure, Panicked, Retry,
+        Stopper,
     },
     error::{Error, TryPublishError},
     pair::{ConnectionPair, PairState, PairStates, connect_pair},

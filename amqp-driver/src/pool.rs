@@ -114,7 +114,10 @@ impl ChannelPool {
             .unwrap_or_else(|| {
                 Err(match self.0.connection.close_reason() {
                     Some(reason) => Error::ConnectionClosed(reason),
-                    None => Error::TimedOut(TimeoutReason::Checkout),
+                    None => Error::TimedOut {
+                        reason: TimeoutReason::Checkout,
+                        channel: None,
+                    },
                 })
             })
     }

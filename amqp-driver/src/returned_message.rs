@@ -6,6 +6,8 @@ use amqp_core::{Body, EncodedProperties, client::Returned, protocol::ReplyCode, 
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ReturnedMessage {
+    /// The number of the channel that it was published on.
+    pub channel: u16,
     /// The reply code: 312 (no-route) when no queue is bound for it.
     pub code: ReplyCode,
     /// The reply text.
@@ -43,9 +45,13 @@ impl ReturnedMessage {
 impl From<Returned> for ReturnedMessage {
     fn from(returned: Returned) -> Self {
         let Returned {
-            method, content, ..
+            channel,
+            method,
+            content,
+            ..
         } = returned;
         Self {
+            channel: channel.number(),
             code: method.reply_code,
             text: method.reply_text,
             exchange: method.exchange,

@@ -10,7 +10,10 @@ use crate::{report::Report, returned_message::ReturnedMessage};
 pub enum Unconfirmed {
     /// The message was mandatory and no queue accepted it; contains the message. Also reported if
     /// it was returned, but not confirmed, before the channel or the connection ended.
-    #[error("the message was returned by basic.return: {} {}", .0.code, Escaped(&.0.text))]
+    #[error(
+        "the message was returned by basic.return: {} {}, on channel {}",
+        .0.code, Escaped(&.0.text), .0.channel
+    )]
     Returned(Box<ReturnedMessage>),
     /// The server has taken responsibility for the message, but a returned message may be this one:
     /// the return matches several published messages, which differ only in parts that it does not
@@ -19,8 +22,11 @@ pub enum Unconfirmed {
     #[error("a message was returned that may be this one")]
     PossiblyReturned(Option<Box<ReturnedMessage>>),
     /// The server could not take responsibility for the message (`basic.nack`): it may be lost.
-    #[error("the server refused the message with basic.nack")]
-    Nacked,
+    #[error("the server refused the message with basic.nack, on channel {channel}")]
+    Nacked {
+        /// The number of the channel.
+        channel: u16,
+    },
     /// The channel or the connection ended before any of the message was sent.
     #[error("the message was not sent: {0}")]
     NotSent(CloseReason),
@@ -38,7 +44,20 @@ impl Unconfirmed {
     pub fn reason(&self) -> Option<&CloseReason> {
         match self {
             Self::NotSent(reason) | Self::Unknown(reason) => Some(reason),
-            Self::Returned(_) | Self::PossiblyReturned(_) | Self::Nacked => None,
+            Self::Returned(_) | Self::PossiblyReturned(_) | Self::Nacked { .. } => None,
+        }
+    }
+
+    /// The number of the channel. `None` only if a message was returned that could not be read, or if
+    /// the reason is that of the connection.
+    #[must_use]
+    pub fn channel(&self) -> Option<u16> {
+        match self {
+            Self::Returned(message) | Self::PossiblyReturned(Some(message)) => {
+                Some(message.channel)
+            }
+            Self::Nacked { channel } => Some(*channel),
+            other => other.reason()?.channel(),
         }
     }
 

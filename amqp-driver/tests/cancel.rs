@@ -214,7 +214,7 @@ fn a_request_that_timed_out_is_taken_back_when_its_answer_comes() {
             rig.advance(Duration::from_secs(31));
             let what = format!("{name} muted after {count}");
             match first.take() {
-                Some(Err(Error::Unanswered { .. } | Error::TimedOut(_)) | Ok(())) => {}
+                Some(Err(Error::Unanswered { .. } | Error::TimedOut { .. }) | Ok(())) => {}
                 Some(other) => panic!("{what}: {other:?}"),
                 // A wait for a message or a confirm goes on.
                 None => rig.cancel(&first),

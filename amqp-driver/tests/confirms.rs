@@ -56,7 +56,7 @@ fn each_confirm_has_its_outcome() {
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
     rig.run();
     let acked = || Some(Ok(()));
-    let nacked = || Some(Err(Unconfirmed::Nacked));
+    let nacked = || Some(Err(Unconfirmed::Nacked { channel: 1 }));
     {
         let mut peer = rig.peer();
         peer.ack(1, 3, false);
@@ -123,7 +123,7 @@ fn returns_find_their_publish() {
     assert_eq!(returned(&outcomes[0]), b"2");
     assert_eq!(outcomes[1], Some(Ok(())));
     assert_eq!(returned(&outcomes[2]), b"4");
-    assert_eq!(outcomes[3], Some(Err(Unconfirmed::Nacked)));
+    assert_eq!(outcomes[3], Some(Err(Unconfirmed::Nacked { channel: 1 })));
     assert_eq!(outcomes[4], Some(Ok(())));
     drop((confirms, channel));
     rig.finish(connection);
@@ -275,7 +275,7 @@ fn confirms_can_be_awaited_in_any_order() {
         for (number, task) in tasks {
             let expected = match truth[number] {
                 Some(true) => Ok(()),
-                _ => Err(Unconfirmed::Nacked),
+                _ => Err(Unconfirmed::Nacked { channel: 1 }),
             };
             assert_eq!(task.take(), Some(expected), "{number}, {seed}");
         }

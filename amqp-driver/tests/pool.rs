@@ -292,7 +292,10 @@ fn a_checkout_has_a_deadline() {
     rig.advance(Duration::from_secs(29));
     assert!(!waiting.is_done());
     rig.advance(Duration::from_secs(2));
-    let late = Err(Error::TimedOut(TimeoutReason::Checkout));
+    let late = Err(Error::TimedOut {
+        reason: TimeoutReason::Checkout,
+        channel: None,
+    });
     assert_eq!(waiting.take(), Some(late));
     drop(taken);
     assert!(rig.wait(pool.checkout()).is_ok());

@@ -93,7 +93,7 @@ impl Session {
                 .take()
                 .unwrap_or_else(|| panic!("{what}: {name} hangs"));
             let known = match &reported {
-                Ok(()) | Err(Error::Unanswered { .. } | Error::TimedOut(_)) => true,
+                Ok(()) | Err(Error::Unanswered { .. } | Error::TimedOut { .. }) => true,
                 Err(reported) => *reported == error,
             };
             assert!(

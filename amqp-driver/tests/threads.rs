@@ -148,7 +148,7 @@ async fn publish_all(
     }
     for (body, confirm) in confirms {
         match (confirm.await, &body[..1]) {
-            (Ok(()), "a") | (Err(Unconfirmed::Nacked), "n") => {}
+            (Ok(()), "a") | (Err(Unconfirmed::Nacked { .. }), "n") => {}
             (Err(Unconfirmed::Returned(message)), "r") => {
                 assert_eq!(message.body, body.as_str());
             }

@@ -439,3 +439,69 @@ async fn a_consumer_without_acknowledgements_is_told_of_a_loss_behind_its_messag
     connection.close().await?;
     Ok(())
 }
+
+/// Restarts the broker, and waits for the recovery.
+async fn restart(broker: &LocalBroker, connection: &Connection) -> Outcome {
+    let mut events = connection.recovery_events();
+    while events.try_next().is_some() {}
+    broker.restart();
+    while let Some(change) = timeout(PATIENCE, events.next()).await? {
+        if matches!(change.event, RecoveryEvent::Recovered(_)) {
+            return Ok(());
+        }
+    }
+    Err("the connection has ended".into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_interruption_is_reported_in_its_place() -> Outcome {
+    let broker = LocalBroker::default();
+    let (connection, channel) = with_tasks(&broker).await?;
+    let consume = basic::Consume::default().queue("tasks")?;
+    let asking = ConsumeOptions::default().report_interruptions(true);
+    let mut consumer = channel.consume_no_ack_with(consume, asking).await?;
+    for body in ["1", "2"] {
+        put(&channel, "tasks", body).await?;
+        restart(&broker, &connection).await?;
+    }
+    // Without a message in between.
+    restart(&broker, &connection).await?;
+    put(&channel, "tasks", "3").await?;
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        seen.push(
+            match timeout(PATIENCE, consumer.next()).await?.ok_or("ended")? {
+                Ok(message) => String::from_utf8(message.body.to_vec())?,
+                Err(amqp_tokio::Error::Interrupted(_)) => "interrupted".to_owned(),
+                Err(other) => return Err(other.into()),
+            },
+        );
+    }
+    assert_eq!(seen, ["1", "interrupted", "2", "interrupted", "3"]);
+    connection.close().await?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn losses_in_a_row_are_one_interruption() -> Outcome {
+    let broker = LocalBroker::default();
+    let (connection, channel) = with_tasks(&broker).await?;
+    let consume = basic::Consume::default().queue("tasks")?;
+    let asking = ConsumeOptions::default().report_interruptions(true);
+    let mut consumer = channel.consume_with(consume, asking).await?;
+    put(&channel, "tasks", "1").await?;
+    for _ in 0..2 {
+        // The delivery of each life is dropped with it.
+        restart(&broker, &connection).await?;
+    }
+    let interrupted = timeout(PATIENCE, consumer.next()).await?.ok_or("ended")?;
+    assert!(matches!(
+        interrupted,
+        Err(amqp_tokio::Error::Interrupted(_))
+    ));
+    let delivery = timeout(PATIENCE, consumer.next()).await?.ok_or("ended")??;
+    assert_eq!(delivery.body, "1");
+    delivery.ack()?;
+    connection.close().await?;
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use amqp_core::{
-    ApiMisuse, ClientSent, Hold, MethodDef, Request,
+    ClientSent, Hold, MethodDef, Request,
     protocol::{Method, basic, exchange, queue},
 };
 
@@ -11,7 +11,7 @@ use super::{
     Answer, Client, Error, Message, Promise, PublishError,
     checks::{check_queue, not_sent_this_way},
     consume_task::ConsumeTask,
-    consumer_group::{ConsumerGroup, Prefetch},
+    consumer_group::ConsumerGroup,
 };
 use amqp_driver::{Body, publishing::Acknowledgements};
 
@@ -81,23 +81,24 @@ impl Client {
     /// [`Answer::Delivered`] for each message, until [`cancel`](Self::cancel) or an error.
     ///
     /// At most `prefetch` messages are unacknowledged at a time, 0 for [no
-    /// bound](https://www.rabbitmq.com/docs/consumer-prefetch).
+    /// bound](https://www.rabbitmq.com/docs/consumer-prefetch); [`qos`](Self::qos) changes it.
     ///
     /// # Errors
     /// If the connection is closed.
     pub fn consume(&mut self, consume: basic::Consume, prefetch: u16) -> Result<Promise, Error> {
-        let qos = basic::Qos::default().prefetch_count(prefetch);
-        self.start_consuming(vec![consume], Some(qos).filter(|_| prefetch > 0))
+        self.consume_multi(vec![consume], prefetch)
     }
 
-    /// Consumes from several queues, as if they were one: [`Message::source`] distinguishes them.
-    /// They end together: if the server [cancels](https://www.rabbitmq.com/docs/consumer-cancel)
-    /// one consumer, the others are cancelled, and then the promise ends.
+    /// Consumes from several queues in turn, as if they were one: [`Message::source`] distinguishes
+    /// them. They end together: if the server
+    /// [cancels](https://www.rabbitmq.com/docs/consumer-cancel) one consumer, the others are
+    /// cancelled, and then the promise ends.
     ///
-    /// At most `prefetch` messages of all queues are unacknowledged at a time, 0 for no bound. This
-    /// is a [prefetch of the channel](https://www.rabbitmq.com/docs/consumer-prefetch), which
-    /// RabbitMQ supports for classic queues only, and not at all if its deprecated feature
-    /// `global_qos` is off: then each queue has its own prefetch.
+    /// At most `prefetch` messages of all queues are unacknowledged at a time, 0 for no bound;
+    /// [`qos`](Self::qos) changes it. It is counted on this side, as by a
+    /// [`ConsumerGroup`](amqp_driver::ConsumerGroup), so that queues of all types and RabbitMQ 4
+    /// without its deprecated feature `global_qos` have it. It is also the prefetch of each consumer
+    /// at the server: at most that many messages of each queue wait on this side.
     ///
     /// # Errors
     /// If the connection is closed.
@@ -106,21 +107,9 @@ impl Client {
         consumes: Vec<basic::Consume>,
         prefetch: u16,
     ) -> Result<Promise, Error> {
-        let qos = basic::Qos::default().prefetch_count(prefetch).global(true);
-        self.start_consuming(consumes, Some(qos))
-    }
-
-    fn start_consuming(
-        &mut self,
-        consumes: Vec<basic::Consume>,
-        qos: Option<basic::Qos>,
-    ) -> Result<Promise, Error> {
         self.check_open()?;
         let promise = Promise::next();
-        let group = Rc::new(ConsumerGroup::new(match &qos {
-            Some(qos) if qos.global => Prefetch::Shared,
-            _ => Prefetch::PerConsumer,
-        }));
+        let group = Rc::new(ConsumerGroup::default());
         let sender = self.sender(promise);
         self.begin_as(promise, Some(Rc::clone(&group)), |shared| {
             let consume = ConsumeTask {
@@ -128,46 +117,34 @@ impl Client {
                 sender,
                 group,
                 consumes,
-                qos,
+                prefetch,
             };
             consume.run()
         });
         Ok(promise)
     }
 
-    /// Changes the prefetch of a running [`consume_multi`](Self::consume_multi), of one queue or of
-    /// several, once [`Answer::Reply`] arrives. The prefetch of [`consume`](Self::consume) is fixed
-    /// at its start, because RabbitMQ [applies `basic.qos` with `global` off to new
-    /// consumers](https://www.rabbitmq.com/docs/consumer-prefetch): the promise then fails with
-    /// [`ApiMisuse::NotImplementedByRabbitMq`].
+    /// Changes the prefetch of running consumers, up and down, 0 for no bound; see
+    /// [`GroupPrefetch::set`](amqp_driver::GroupPrefetch::set). It holds at once for the next
+    /// message, and the promise ends with a [`basic::QosOk`] in [`Answer::Reply`]. It has no effect
+    /// on consumers without acknowledgements.
     ///
     /// # Errors
     /// If the connection is closed; [`Error::NoSuchPromise`] if no consumer runs under that
     /// promise, in particular before [`Answer::Consuming`].
     pub fn qos(&mut self, consume: Promise, prefetch: u16) -> Result<Promise, Error> {
         self.check_open()?;
-        let no_such = Error::NoSuchPromise(consume);
-        let group = self
-            .results
-            .borrow()
-            .group(consume)
-            .ok_or_else(|| no_such.clone())?;
-        let channel = group.channel.borrow().clone().ok_or(no_such)?;
-        Ok(self.begin(|_| async move {
-            if group.prefetch == Prefetch::PerConsumer {
-                let feature = "basic.qos of a running consumer";
-                let misuse = ApiMisuse::NotImplementedByRabbitMq { feature };
-                return Err(amqp_driver::Error::from(misuse).into());
-            }
-            let qos = basic::Qos::default().prefetch_count(prefetch).global(true);
-            Ok(Answer::Reply(channel.call(qos).await?.into()))
-        }))
+        let group = self.results.borrow().group(consume);
+        let shared = group.and_then(|group| group.prefetch.borrow().clone());
+        shared.ok_or(Error::NoSuchPromise(consume))?.set(prefetch);
+        Ok(self.begin(|_| async { Ok(Answer::Reply(basic::QosOk.into())) }))
     }
 
     /// Cancels consumers. Both promises end with [`Answer::Cancelled`] after `basic.cancel-ok`
-    /// (section 1.8.3.6 of the protocol reference), that of the consumers after all deliveries. If
-    /// the consumers end for another reason first, their promise ends with that reason. Deliveries
-    /// can still be acknowledged or rejected.
+    /// (section 1.8.3.6 of the protocol reference), that of the consumers after all deliveries
+    /// within the prefetch; those beyond it, which waited on this side, are requeued. If the consumers
+    /// end for another reason first, their promise ends with that reason. Deliveries can still be
+    /// acknowledged or rejected.
     ///
     /// # Errors
     /// If the connection is closed; [`Error::NoSuchPromise`] if no consumer runs under that

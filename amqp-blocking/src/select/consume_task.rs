@@ -8,18 +8,18 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use amqp_core::{protocol::basic, wire::ShortStr};
+use amqp_core::{Requeue, protocol::basic, wire::ShortStr};
 use futures_core::Stream as _;
 
 use super::{
-    Answer, Error, Message,
+    Acknowledging, Answer, Error, Message,
     checks::check_queue,
     consumer_group::ConsumerGroup,
     results::ResultSender,
     shared::Shared,
     waiting::{SetOnce, all, either},
 };
-use amqp_driver::{Acker, Channel, Consumer, ManualAck, NoAck};
+use amqp_driver::{Channel, Consumer, NoAck};
 
 /// The task of the consumers of one promise.
 pub(super) struct ConsumeTask {
@@ -27,7 +27,8 @@ pub(super) struct ConsumeTask {
     pub(super) sender: ResultSender,
     pub(super) group: Rc<ConsumerGroup>,
     pub(super) consumes: Vec<basic::Consume>,
-    pub(super) qos: Option<basic::Qos>,
+    /// 0 for no bound.
+    pub(super) prefetch: u16,
 }
 
 impl ConsumeTask {
@@ -54,20 +55,17 @@ impl ConsumeTask {
         let Some(channel) = unless(cancelled, self.shared.channel()).await.transpose()? else {
             return Ok(());
         };
-        let channel = Rc::new(channel.into_channel());
-        if let Some(qos) = self.qos.take() {
-            channel.call(qos).await?;
-        }
-        let mut sources = Sources::default();
-        for (number, mut consume) in mem::take(&mut self.consumes).into_iter().enumerate() {
+        let channel = channel.into_channel();
+        let mut consumes = mem::take(&mut self.consumes);
+        for (number, consume) in consumes.iter_mut().enumerate() {
             let tag = format!("{}.{number}.{}", self.sender.promise, consume.consumer_tag);
             consume.consumer_tag = ShortStr::try_from(tag).map_err(amqp_driver::Error::from)?;
             let tag = consume.consumer_tag.clone();
             group.tags.borrow_mut().push(tag);
-            sources.start(&channel, consume).await?;
         }
+        let mut sources = Sources::start(&channel, consumes, self.prefetch).await?;
         if cancelled.peek().is_none() && !sources.is_empty() {
-            group.channel.replace(Some(channel));
+            group.prefetch.replace(Some(sources.group.prefetch()));
             self.sender.send(Ok(Answer::Consuming));
         }
         let mut end = Ok(());
@@ -81,11 +79,8 @@ impl ConsumeTask {
                 None => break,
             }
         }
-        group.channel.take();
-        let running = sources.running.iter_mut().flatten();
-        for cancelled in all(running.map(Source::cancel)).await {
-            end = end.and(cancelled);
-        }
+        group.prefetch.take();
+        end = end.and(sources.cancel().await);
         // Deliveries from before the server processed `basic.cancel` (section 1.8.3.5 of the
         // protocol reference).
         while !sources.is_empty() {
@@ -113,7 +108,9 @@ impl ConsumeTask {
             let (number, next) = ready!(sources.poll_next(cx));
             let promise = self.sender.promise;
             let message = next.transpose().map(|next| {
-                next.map(|(message, acker)| Message::delivered(promise, number, message, acker))
+                next.map(|(message, acknowledging)| {
+                    Message::delivered(promise, number, message, acknowledging)
+                })
             });
             Poll::Ready(message)
         })
@@ -131,32 +128,48 @@ async fn unless<T>(other: &SetOnce<()>, future: impl Future<Output = T>) -> Opti
 }
 
 /// The consumers, by index, polled round-robin.
-#[derive(Default)]
 struct Sources {
-    /// `Some` while the consumer runs.
+    /// `None` once the consumer has ended.
     running: Vec<Option<Source>>,
     /// The index to poll first next time.
     first: usize,
+    /// The consumers with acknowledgements, which share a prefetch.
+    group: amqp_driver::ConsumerGroup,
+    /// The indexes of the consumers of the group, in its order.
+    grouped: Vec<usize>,
+    /// The last prefetch, 0 for no bound. `Some` once they are cancelled.
+    last_prefetch: Option<u16>,
 }
 
 enum Source {
-    Manual(Consumer<ManualAck>),
+    /// A consumer of the group.
+    Grouped,
     NoAck(Consumer<NoAck>),
 }
 
 impl Sources {
     async fn start(
-        &mut self,
         channel: &Channel,
-        consume: basic::Consume,
-    ) -> Result<(), amqp_driver::Error> {
-        let source = if consume.no_ack {
-            Source::NoAck(channel.consume_no_ack(consume).await?)
-        } else {
-            Source::Manual(channel.consume(consume).await?)
-        };
-        self.running.push(Some(source));
-        Ok(())
+        consumes: Vec<basic::Consume>,
+        prefetch: u16,
+    ) -> Result<Self, amqp_driver::Error> {
+        let (mut running, mut manual, mut grouped) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, consume) in consumes.into_iter().enumerate() {
+            running.push(Some(if consume.no_ack {
+                Source::NoAck(channel.consume_no_ack(consume).await?)
+            } else {
+                manual.push(consume);
+                grouped.push(index);
+                Source::Grouped
+            }));
+        }
+        Ok(Self {
+            running,
+            first: 0,
+            group: amqp_driver::ConsumerGroup::start(channel, manual, prefetch).await?,
+            grouped,
+            last_prefetch: None,
+        })
     }
 
     fn is_empty(&self) -> bool {
@@ -166,45 +179,75 @@ impl Sources {
     /// The next item and the index of its consumer. The item is `None` at the end of that consumer.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<Item>)> {
         let count = self.running.len();
-        for number in (self.first..count).chain(0..self.first) {
-            let Some(source) = &mut self.running[number] else {
-                continue;
+        for turn in (self.first..count).chain(0..self.first) {
+            let next = match &mut self.running[turn] {
+                Some(Source::NoAck(consumer)) => Pin::new(consumer).poll_next(cx).map(|next| {
+                    let item = next.map(|message| Ok((message?, Acknowledging::default())));
+                    (turn, item)
+                }),
+                Some(Source::Grouped) => self.poll_group(turn, cx),
+                None => Poll::Pending,
             };
-            if let Poll::Ready(next) = source.poll_next(cx) {
-                self.first = (number + 1) % count;
-                if !matches!(next, Some(Ok(_))) {
-                    self.running[number] = None;
+            if let Poll::Ready((index, item)) = next {
+                self.first = (turn + 1) % count;
+                if !matches!(item, Some(Ok(_))) {
+                    self.running[index] = None;
                 }
-                return Poll::Ready((number, next));
+                return Poll::Ready((index, item));
             }
         }
         Poll::Pending
     }
-}
 
-type Item = Result<(amqp_driver::Message, Option<Acker>), amqp_driver::Error>;
-
-impl Source {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
-        match self {
-            Self::Manual(consumer) => {
-                let next = ready!(Pin::new(consumer).poll_next(cx));
-                Poll::Ready(next.map(|delivery| {
-                    let delivery = delivery?;
-                    Ok((delivery.message, Some(delivery.acker)))
-                }))
+    /// As [`poll_next`](Self::poll_next), of the group, in the turn of one of its consumers. They end
+    /// together.
+    fn poll_group(&mut self, turn: usize, cx: &mut Context<'_>) -> Poll<(usize, Option<Item>)> {
+        loop {
+            let next = ready!(Pin::new(&mut self.group).poll_next(cx));
+            let ended = match next {
+                Some(Ok(delivery)) if self.exceeds_prefetch() => {
+                    // The server requeues it also if the channel is closed.
+                    let _closed = delivery.nack(Requeue::Yes);
+                    continue;
+                }
+                Some(Ok(delivery)) => {
+                    let index = self.grouped[delivery.index()];
+                    let (delivery, credit) = delivery.into_parts();
+                    let acknowledging = Acknowledging {
+                        acker: Some(delivery.acker),
+                        _credit: Some(credit),
+                    };
+                    return Poll::Ready((index, Some(Ok((delivery.message, acknowledging)))));
+                }
+                Some(Err(error)) => Some(Err(error)),
+                None => None,
+            };
+            for index in self.grouped.drain(..) {
+                self.running[index] = None;
             }
-            Self::NoAck(consumer) => {
-                let next = ready!(Pin::new(consumer).poll_next(cx));
-                Poll::Ready(next.map(|message| Ok((message?, None))))
-            }
+            return Poll::Ready((turn, ended));
         }
     }
 
+    /// Whether the last delivery exceeds the last prefetch of consumers that are cancelled.
+    fn exceeds_prefetch(&self) -> bool {
+        self.last_prefetch
+            .is_some_and(|prefetch| prefetch > 0 && self.group.prefetch().used() > prefetch.into())
+    }
+
+    /// Cancels the consumers. What was delivered before is still yielded within the prefetch, and
+    /// requeued beyond it, so that their end does not wait for acknowledgements.
     async fn cancel(&mut self) -> Result<(), amqp_driver::Error> {
-        match self {
-            Self::Manual(consumer) => consumer.cancel().await,
-            Self::NoAck(consumer) => consumer.cancel().await,
-        }
+        self.group.cancel().await;
+        let prefetch = self.group.prefetch();
+        self.last_prefetch = Some(prefetch.get());
+        prefetch.set(0);
+        let no_ack = self.running.iter_mut().filter_map(|source| match source {
+            Some(Source::NoAck(consumer)) => Some(consumer.cancel()),
+            Some(Source::Grouped) | None => None,
+        });
+        all(no_ack).await.into_iter().collect()
     }
 }
+
+type Item = Result<(amqp_driver::Message, Acknowledging), amqp_driver::Error>;

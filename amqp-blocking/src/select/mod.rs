@@ -94,7 +94,9 @@ use amqp_core::{
     protocol::{Method, basic::Properties},
     wire::{DecodeError, ShortStr},
 };
-use amqp_driver::{Acker, Body, ConnectError, EncodedProperties, Fetched, Unconfirmed};
+use amqp_driver::{
+    Acker, Body, ConnectError, EncodedProperties, Fetched, GroupCredit, Unconfirmed,
+};
 use bytes::Bytes;
 
 pub use self::{
@@ -210,11 +212,19 @@ pub struct Message {
     pub encoded_properties: EncodedProperties,
     /// The body.
     pub body: Body,
-    /// `Some` if it needs an acknowledgement.
-    acker: Option<Acker>,
+    acknowledging: Acknowledging,
     /// `Some` for a fetched message that needs an acknowledgement: its channel, to be reused after
     /// that.
     channel: Option<RetainedChannel>,
+}
+
+/// The means to acknowledge a message.
+#[derive(Default)]
+struct Acknowledging {
+    /// `Some` if it needs an acknowledgement.
+    acker: Option<Acker>,
+    /// Its part of a prefetch. `Some` for a delivered message that needs an acknowledgement.
+    _credit: Option<GroupCredit>,
 }
 
 impl Message {
@@ -222,7 +232,7 @@ impl Message {
         promise: Promise,
         source: usize,
         message: amqp_driver::Message,
-        acker: Option<Acker>,
+        acknowledging: Acknowledging,
     ) -> Self {
         Self {
             promise,
@@ -234,7 +244,7 @@ impl Message {
             remaining: None,
             encoded_properties: message.encoded_properties,
             body: message.body,
-            acker,
+            acknowledging,
             channel: None,
         }
     }
@@ -257,7 +267,10 @@ impl Message {
             remaining: Some(fetched.method.message_count),
             encoded_properties: fetched.properties,
             body: fetched.body,
-            acker: fetched.acker,
+            acknowledging: Acknowledging {
+                acker: fetched.acker,
+                _credit: None,
+            },
             channel,
         }
     }
@@ -292,7 +305,7 @@ impl Message {
         self,
         settle: impl FnOnce(Acker) -> Result<(), amqp_driver::Error>,
     ) -> Result<(), Error> {
-        let settled = self.acker.map_or(Ok(()), settle);
+        let settled = self.acknowledging.acker.map_or(Ok(()), settle);
         self.channel.into_iter().for_each(RetainedChannel::release);
         Ok(settled?)
     }

@@ -2,6 +2,7 @@
 
 mod everything;
 mod loops;
+mod prefetch;
 mod puka;
 mod recovery;
 mod sockets;

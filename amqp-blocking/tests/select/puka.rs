@@ -12,7 +12,7 @@ use std::{
 
 use amqp_blocking::{
     Config, ConnectError, Error as CallError, LocalBroker, Requeue, Unconfirmed, broker,
-    core::{ApiMisuse, CloseCause, NotAmqp},
+    core::{CloseCause, NotAmqp},
     protocol::{ReplyCode, basic, queue},
     publishing::Acknowledgements,
     select::{self, Answer, Client, Error, Promise, PublishError},
@@ -269,28 +269,6 @@ fn at_13_consumers_end_together_and_once() {
 }
 
 #[test]
-fn two_queues_share_a_prefetch() {
-    let server = broker();
-    let mut client = connect(&server);
-    for name in ["q1", "q2"] {
-        declare(&mut client, name);
-    }
-    let consumer = consume_multi(&mut client, &["q1", "q2"], 1);
-    for name in ["q1", "q2"] {
-        put(&mut client, name, name);
-    }
-    let first = soon_message(&mut client, consumer);
-    assert_silent(&mut client, consumer);
-    let raised = client.qos(consumer, 2).expect("it runs");
-    soon(&mut client, raised);
-    let second = soon_message(&mut client, consumer);
-    assert_ne!(first.source, second.source);
-    for message in [first, second] {
-        message.ack().expect("its channel is open");
-    }
-}
-
-#[test]
 fn tags_are_unique_and_name_the_queue() {
     let server = broker();
     let mut client = connect(&server);
@@ -485,35 +463,6 @@ fn consuming_from_a_missing_queue_fails_alone() {
     let message = soon_message(&mut client, consumer);
     message.ack().expect("its channel is open");
     assert_eq!(declare(&mut client, "q").consumer_count, 1);
-}
-
-#[test]
-fn a_prefetch_is_raised_under_way() {
-    let server = broker();
-    let mut client = connect(&server);
-    declare(&mut client, "q");
-    for body in ["a", "b", "c"] {
-        put(&mut client, "q", body);
-    }
-    let consumer = consume_multi(&mut client, &["q"], 1);
-    let a = soon_message(&mut client, consumer);
-    assert_silent(&mut client, consumer);
-    let raised = client.qos(consumer, 2).expect("it runs");
-    soon(&mut client, raised);
-    let b = soon_message(&mut client, consumer);
-    assert_silent(&mut client, consumer);
-    assert!(a.body == "a" && b.body == "b");
-
-    // One of its own is fixed.
-    let single = client.consume(consume("q"), 1).expect("it is open");
-    assert!(matches!(soon(&mut client, single), Answer::Consuming));
-    let c = soon_message(&mut client, single);
-    let refused = client.qos(single, 2).expect("it runs");
-    let error = soon_error(&mut client, refused);
-    let Error::Call(CallError::Misuse(ApiMisuse::NotImplementedByRabbitMq { .. })) = error else {
-        panic!("it was raised: {error}");
-    };
-    c.ack().expect("its channel is open");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `basic.publish`, routing, and publisher confirms (<https://www.rabbitmq.com/docs/confirms>).
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{format, string::String, sync::Arc, vec::Vec};
 
 use amqp_core::{
     Content, EncodedProperties,
@@ -329,18 +329,20 @@ fn read_expiration(properties: &Properties) -> Outcome<Option<u64>> {
     let Some(text) = &properties.expiration else {
         return Ok(None);
     };
-    let invalid = |problem: core::fmt::Arguments<'_>| {
+    let invalid = |problem: String| {
         Refusal::precondition(format_args!("invalid expiration '{text}': {problem}"))
     };
+    let column = "invalid expiration '': ".len() + text.chars().count();
+    let pair = |tag, value: &str| erlang_pair(column, tag, value);
     let digits_from = usize::from(text.starts_with(['+', '-']));
     let unsigned = text.get(digits_from..).unwrap_or_default();
     let len = unsigned.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, rest) = unsigned.split_at_checked(len).unwrap_or((unsigned, ""));
     if digits.is_empty() {
-        return Err(invalid(format_args!("no_integer")));
+        return Err(invalid("no_integer".into()));
     }
     if !rest.is_empty() {
-        return Err(invalid(format_args!("{{leftover_string,\"{rest}\"}}")));
+        return Err(invalid(pair("leftover_string", &format!("\"{rest}\""))));
     }
     let shown = match digits.trim_start_matches('0') {
         "" => "0",
@@ -349,12 +351,25 @@ fn read_expiration(properties: &Properties) -> Outcome<Option<u64>> {
     // A number that overflows `u128` is too large as well.
     let value: u128 = digits.parse().unwrap_or(u128::MAX);
     if text.starts_with('-') && value > 0 {
-        return Err(invalid(format_args!("{{value_negative,-{shown}}}")));
+        return Err(invalid(pair("value_negative", &format!("-{shown}"))));
     }
     match u64::try_from(value) {
         Ok(value) if value <= TIME_MAX => Ok(Some(value)),
-        Ok(_) | Err(_) => Err(invalid(format_args!("{{value_too_large,{shown}}}"))),
+        Ok(_) | Err(_) => Err(invalid(pair("value_too_large", shown))),
     }
+}
+
+/// An Erlang tuple of two behind that many columns, as RabbitMQ prints it there: in two lines if it
+/// does not fit into one.
+fn erlang_pair(column: usize, tag: &str, value: &str) -> String {
+    const LINE: usize = 78;
+    let end = column + "{,}".len() + tag.len() + value.chars().count();
+    let (newline, indent) = if end > LINE {
+        ("\n", column + 1)
+    } else {
+        ("", 0)
+    };
+    format!("{{{tag},{newline}{:indent$}{value}}}", "")
 }
 
 fn check_delivery_mode(properties: &Properties) -> Outcome {

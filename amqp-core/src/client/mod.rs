@@ -34,6 +34,7 @@ use self::{
     resume::Ended,
 };
 use crate::{
+    close::{CloseCause, TimeoutReason},
     connection::Side,
     error::ApiMisuse,
     frame_log::FrameLog,
@@ -153,6 +154,15 @@ impl Connection {
 
     pub(crate) fn has_channel(&self, id: ChannelId) -> bool {
         self.0.channel(id).is_some()
+    }
+
+    /// Ends the connection as that of a silent peer: it answers no request.
+    pub(crate) fn end_unanswered(&mut self) {
+        if self.0.is_open() {
+            let unanswered = CloseCause::TimedOut(TimeoutReason::Request);
+            self.0.finish(unanswered.into());
+            self.0.drop_output();
+        }
     }
 
     fn begin_channel(&mut self, number: Option<u16>) -> Result<(ChannelId, RequestId), ApiMisuse> {

@@ -163,11 +163,12 @@ impl<R: Role> Machine<R> {
         self.end_everything(&reason);
         self.timers.stop();
         self.timers.start_close(delay);
+        self.hanging_up = true;
         self.life = Life::Closing(reason);
     }
 
     /// Drops all output.
-    pub(super) fn drop_output(&mut self) {
+    pub(crate) fn drop_output(&mut self) {
         self.output.clear();
         self.timers.stop();
     }

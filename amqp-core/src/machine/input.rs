@@ -221,6 +221,10 @@ impl<R: Role> Machine<R> {
     /// Consumes one frame after the own close was sent. Only close and close-ok are processed;
     /// anything else is discarded (section 1.4.2.9 of the protocol reference).
     fn step_closing(&mut self, input: &mut BytesMut) -> bool {
+        if self.hanging_up {
+            input.clear();
+            return false;
+        }
         let limit = self.frame_limit();
         let head = FrameHead::read(input);
         if let Ok(Some(head)) = &head

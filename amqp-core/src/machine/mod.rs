@@ -113,6 +113,8 @@ pub(crate) struct Machine<R: Role> {
     close_from: u64,
     /// Whether the final event was queued.
     final_event_emitted: bool,
+    /// Whether the connection has ended without a close, and awaits the end of the transport.
+    hanging_up: bool,
     now: Instant,
     timers: Timers,
     deadlines: RequestDeadlines,
@@ -152,6 +154,7 @@ impl<R: Role> Machine<R> {
             events: VecDeque::new(),
             close_from: 0,
             final_event_emitted: false,
+            hanging_up: false,
             now,
             timers: Timers::new(now, timeouts.handshake),
             deadlines: RequestDeadlines::new(timeouts.request),

@@ -198,15 +198,27 @@ impl fmt::Display for Failure {
 
 impl core::error::Error for Failure {}
 
+/// A number and its noun, in the singular or with an s.
+struct Counted(usize, &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, noun) = self;
+        let plural = if *count == 1 { "" } else { "s" };
+        write!(f, "{count} {noun}{plural}")
+    }
+}
+
 /// The number of failures in the display of a report.
 const SHOWN: usize = 3;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (took, steps, trips) = (self.took.as_secs_f64(), self.steps, self.round_trips);
-        write!(f, "in {took:.3} s, {steps} steps, {trips} round trips")?;
+        let (steps, trips) = (Counted(steps, "step"), Counted(trips, "round trip"));
+        write!(f, "in {took:.3} s, {steps}, {trips}")?;
         if !self.renamed.is_empty() {
-            write!(f, ", {} queues renamed", self.renamed.len())?;
+            write!(f, ", {} renamed", Counted(self.renamed.len(), "queue"))?;
         }
         if self.failures.is_empty() {
             return Ok(());

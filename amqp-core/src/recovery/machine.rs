@@ -39,7 +39,8 @@ use crate::{
 /// calls [`stop`](Self::stop).
 ///
 /// A lost connection may be lost again at any step of its recovery. The next one begins anew from
-/// the topology.
+/// the topology. A step that is not answered within [`Timeouts::request`](crate::Timeouts) is such a
+/// loss if no later request of the restoration is answered either; otherwise it fails alone.
 ///
 /// ```
 /// use amqp_core::{Instant, client::{Config, Connection}, recovery::{Policy, Recovery, Step}};

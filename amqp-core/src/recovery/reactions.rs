@@ -203,6 +203,14 @@ impl Recovery {
         request: RequestId,
         cause: &RequestError,
     ) -> bool {
+        if self.state == State::Recovering
+            && matches!(cause, RequestError::TimedOut { .. })
+            && self.replay.is_unanswered_from(request)
+        {
+            // The event of the end follows.
+            connection.end_unanswered();
+            return true;
+        }
         let (replay, mut work) = self.work(now, connection);
         if replay.handle_failed(request, cause, &mut work) {
             self.after_replay(now, connection);

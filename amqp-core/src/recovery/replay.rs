@@ -68,6 +68,8 @@ pub(super) struct Replay {
     /// The last request sent, and the one that ends the current round trip with its reply.
     pub(super) last_sent: Option<RequestId>,
     pub(super) trip_ends: Option<RequestId>,
+    /// The last request that the server has answered.
+    pub(super) last_answered: Option<RequestId>,
     pub(super) done: usize,
     pub(super) reported: usize,
     pub(super) report: Report,
@@ -86,6 +88,11 @@ impl Replay {
     /// Whether requests are in flight.
     pub(super) fn awaits_replies(&self) -> bool {
         !self.requests.is_empty()
+    }
+
+    /// Whether the server has answered neither this request of the replay nor a later one.
+    pub(super) fn is_unanswered_from(&self, request: RequestId) -> bool {
+        self.requests.contains_key(&request) && self.last_answered.is_none_or(|it| it < request)
     }
 
     /// Whether a channel is being restored.
@@ -189,6 +196,7 @@ impl Replay {
         let Some(key) = self.requests.remove(&request) else {
             return false;
         };
+        self.last_answered = self.last_answered.max(Some(request));
         self.count_trip(request);
         let Some(track) = self.tracks.get_mut(&key) else {
             return true;
@@ -278,6 +286,7 @@ impl Replay {
             track.unsend(index);
         }
         if closed {
+            self.last_answered = self.last_answered.max(Some(request));
             // The server handles requests in order: the first one is the reason of the close.
             track.culprit = track.culprit.or(index);
             return true; // the close follows

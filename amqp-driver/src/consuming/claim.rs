@@ -2,7 +2,7 @@
 
 use amqp_core::Requeue;
 
-use super::{batch_acker::BatchAcker, credit::Credit};
+use super::{batch_acker::BatchAcker, credit::GroupCredit};
 use crate::{consumer::Acker, error::Error};
 
 /// The right to settle one delivery. Dropped unused, it requeues the delivery: with `basic.nack`,
@@ -12,7 +12,7 @@ pub(super) struct Claim {
     /// `Some` until it is used.
     acker: Option<Acker>,
     /// Released when the delivery is settled.
-    _credit: Option<Credit>,
+    _credit: Option<GroupCredit>,
 }
 
 /// The end of a delivery.
@@ -29,7 +29,7 @@ pub(super) enum Settled {
 }
 
 impl Claim {
-    pub(super) const fn new(acker: Acker, credit: Option<Credit>) -> Self {
+    pub(super) const fn new(acker: Acker, credit: Option<GroupCredit>) -> Self {
         Self {
             acker: Some(acker),
             _credit: credit,

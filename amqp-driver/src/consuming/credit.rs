@@ -21,7 +21,8 @@ struct State {
 }
 
 /// A part of the prefetch of a [`ConsumerGroup`](crate::ConsumerGroup), in use until it is dropped.
-pub(super) struct Credit(Arc<Credits>);
+#[must_use = "dropped, it lets the group yield another delivery"]
+pub struct GroupCredit(Arc<Credits>);
 
 impl Credits {
     pub(super) fn new(prefetch: u16) -> Arc<Self> {
@@ -34,6 +35,10 @@ impl Credits {
 
     pub(super) fn prefetch(&self) -> u16 {
         self.lock().prefetch
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.lock().used
     }
 
     /// Changes the prefetch, and wakes the group.
@@ -58,9 +63,9 @@ impl Credits {
         (prefetch, free)
     }
 
-    pub(super) fn take(self: &Arc<Self>) -> Credit {
+    pub(super) fn take(self: &Arc<Self>) -> GroupCredit {
         self.lock().used += 1;
-        Credit(Arc::clone(self))
+        GroupCredit(Arc::clone(self))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -68,7 +73,7 @@ impl Credits {
     }
 }
 
-impl Drop for Credit {
+impl Drop for GroupCredit {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.used = state.used.saturating_sub(1);
@@ -78,8 +83,8 @@ impl Drop for Credit {
     }
 }
 
-impl fmt::Debug for Credit {
+impl fmt::Debug for GroupCredit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credit").finish_non_exhaustive()
+        f.debug_struct("GroupCredit").finish_non_exhaustive()
     }
 }

@@ -13,7 +13,7 @@ use amqp_core::{Requeue, protocol::basic};
 use futures_core::Stream;
 
 use super::{
-    credit::{Credit, Credits},
+    credit::{Credits, GroupCredit},
     end::Ended,
     for_each::{ForEach, for_each},
     member::Member,
@@ -35,7 +35,7 @@ use crate::{
 /// at the server, so that at most that many deliveries of each queue wait on this side.
 ///
 /// The consumers end together: an error of one cancels the others, and is yielded when all that was
-/// delivered has been.
+/// delivered has been, within the prefetch.
 ///
 /// ```no_run
 /// use amqp_driver::{ConsumerGroup, protocol::basic};
@@ -75,6 +75,12 @@ impl GroupPrefetch {
     #[must_use]
     pub fn get(&self) -> u16 {
         self.0.prefetch()
+    }
+
+    /// The number of deliveries that are yielded and neither settled nor dropped.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.0.used()
     }
 
     /// Changes the number of deliveries that may be yielded and not settled, 0 for no bound. It holds
@@ -194,10 +200,8 @@ impl Stream for ConsumerGroup {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         let (prefetch, free) = this.credits.look(cx);
-        if !free {
-            // A delivery of a channel that has ended is stale, and needs no credit.
-            ready!(this.poll_closed(cx));
-        }
+        // A delivery of a channel that has ended is stale, and needs no credit.
+        let credit = free || this.poll_closed(cx).is_ready();
         if !this.cancelled {
             for member in &mut this.members {
                 member.adopt(prefetch, cx);
@@ -209,7 +213,7 @@ impl Stream for ConsumerGroup {
             let Some(member) = this.members.get_mut(index) else {
                 continue;
             };
-            match member.poll_next(&this.channel, prefetch, cx) {
+            match member.poll_next(&this.channel, (prefetch, credit), cx) {
                 Poll::Pending => {}
                 Poll::Ready(Some(Ok(delivery))) => {
                     this.first = (index + 1) % count;
@@ -256,7 +260,7 @@ impl fmt::Debug for ConsumerGroup {
 pub struct GroupDelivery {
     index: usize,
     delivery: Delivery,
-    credit: Credit,
+    credit: GroupCredit,
 }
 
 impl GroupDelivery {
@@ -290,7 +294,9 @@ impl GroupDelivery {
         self.delivery.reject(requeue)
     }
 
-    pub(super) fn into_parts(self) -> (Delivery, Credit) {
+    /// Takes it apart, for acknowledgements from other places. Its part of the prefetch is in use until
+    /// the [`GroupCredit`] is dropped.
+    pub fn into_parts(self) -> (Delivery, GroupCredit) {
         (self.delivery, self.credit)
     }
 }

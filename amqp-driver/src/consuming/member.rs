@@ -90,19 +90,19 @@ impl Member {
         }
     }
 
-    /// Ready with the next delivery, with the reason for the end, or with `None` after it. A restart
-    /// uses the prefetch `wanted`.
+    /// Ready with the next delivery, with the reason for the end, or with `None` after it; only with
+    /// the latter two if there is no credit. A restart uses the prefetch `wanted`.
     pub(super) fn poll_next(
         &mut self,
         channel: &BaseChannel,
-        wanted: u16,
+        (wanted, credit): (u16, bool),
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Delivery, Error>>> {
         loop {
             match &mut self.state {
                 State::Running {
                     consumer, restarts, ..
-                } => match ready!(poll_uninterrupted(consumer, cx)) {
+                } => match ready!(poll_running(consumer, credit, cx)) {
                     Some(Ok(delivery)) => return Poll::Ready(Some(Ok(delivery))),
                     None if *restarts => {
                         if let Some(error) = channel.end() {
@@ -139,6 +139,18 @@ impl Member {
         self.state = State::Ended;
         Poll::Ready((!is_clean(&error)).then_some(Err(error)))
     }
+}
+
+/// Ready with the next delivery or the end; only with the end if there is no credit.
+fn poll_running(
+    consumer: &mut Consumer<ManualAck>,
+    credit: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Delivery, Error>>> {
+    if credit {
+        return poll_uninterrupted(consumer, cx);
+    }
+    consumer.poll_end(cx).map(|end| end.err().map(Err))
 }
 
 async fn start(

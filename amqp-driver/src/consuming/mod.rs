@@ -31,6 +31,7 @@ mod work;
 
 pub use self::{
     batch_acker::BatchAcker,
+    credit::GroupCredit,
     end::{Counts, EndReason, Ended, Failure, Panicked},
     for_each::ForEach,
     group::{ConsumerGroup, GroupDelivery, GroupPrefetch},

@@ -9,7 +9,7 @@ use std::{
 
 use futures_core::Stream as _;
 
-use super::{claim::Claim, credit::Credit, group::ConsumerGroup};
+use super::{claim::Claim, credit::GroupCredit, group::ConsumerGroup};
 use crate::{
     base_channel::{BaseChannel, Inner},
     consumer::{Consumer, Delivery, ManualAck, Message},
@@ -34,7 +34,7 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    pub(super) fn new(delivery: Delivery, credit: Option<Credit>) -> Self {
+    pub(super) fn new(delivery: Delivery, credit: Option<GroupCredit>) -> Self {
         Self {
             message: delivery.message,
             claim: Claim::new(delivery.acker, credit),

@@ -8,8 +8,6 @@ use std::{
     task::{Context, Poll, Wake, Waker, ready},
 };
 
-use amqp_core::TimeoutReason;
-
 use super::{
     entries::{Entry, Pending, State, Work, not_sent},
     message::OutgoingMessage,
@@ -326,7 +324,8 @@ impl<T: Target> Publishing<T> {
             .get_or_insert_with(|| self.engine.target.patience());
         ready!(patience.as_mut().poll(cx));
         let error = self.engine.target.error();
-        Poll::Ready(error.unwrap_or(Error::TimedOut(TimeoutReason::Publish)))
+        let channel = self.engine.target.number();
+        Poll::Ready(error.unwrap_or_else(|| Error::publish_timed_out(channel)))
     }
 
     /// Gives up the room and the places.

@@ -285,7 +285,7 @@ impl<I, A> State<I, A> {
                 (Some(doubt), _) => Outcome::Unknown(doubt.clone()),
                 (None, Unconfirmed::Returned(returned)) => Outcome::Returned(returned),
                 (None, Unconfirmed::PossiblyReturned(it)) => Outcome::PossiblyReturned(it),
-                (None, Unconfirmed::Nacked) => Outcome::Nacked,
+                (None, Unconfirmed::Nacked { .. }) => Outcome::Nacked,
                 (None, Unconfirmed::NotSent(reason)) => {
                     not_sent(message(&entry.item), Error::of_channel(reason))
                 }

@@ -28,6 +28,10 @@ const CONFIRMS: &str = "publisher_confirms";
 /// clone or a [`Receipt`] exists. When the last is dropped, messages without an outcome stay as they
 /// are.
 ///
+/// A channel of RabbitMQ 3.10 may refuse all publishes to a quorum queue, with
+/// [`Outcome::Nacked`], after the leader of the queue has died, though the queue has another one. A
+/// publisher on a new channel is not affected.
+///
 /// ```no_run
 /// use amqp_driver::{
 ///     Channel,

@@ -50,6 +50,9 @@ pub(super) trait Target: Clone + Send + Sync + 'static {
 
     /// The reason for which the channel takes no messages. `Some` once it has ended.
     fn error(&self) -> Option<Error>;
+
+    /// The number of the channel.
+    fn number(&self) -> u16;
 }
 
 /// A message that was accepted into the output buffer.
@@ -143,6 +146,10 @@ impl Target for Mode {
                 let _passed = within(shared, limit, pending::<()>()).await;
             }
         })
+    }
+
+    fn number(&self) -> u16 {
+        self.channel().number()
     }
 
     fn error(&self) -> Option<Error> {

@@ -191,6 +191,10 @@ impl Target for Line {
         Box::pin(std::future::pending())
     }
 
+    fn number(&self) -> u16 {
+        1
+    }
+
     fn error(&self) -> Option<Error> {
         self.lock().dead.clone()
     }
@@ -278,7 +282,7 @@ fn a_doubt_ends_only_with_a_confirm() {
     let _doubtful = line.lose(1);
     line.recover();
     for at in 3..6 {
-        line.answer(at, Err(Unconfirmed::Nacked));
+        line.answer(at, Err(Unconfirmed::Nacked { channel: 1 }));
     }
     let outcomes: Vec<_> = receipts.iter_mut().map(poll).collect();
     let unknown = || Poll::Ready(Outcome::Unknown(lost()));
@@ -418,7 +422,7 @@ fn run(seed: u64) {
                         line.answer(at, Ok(()));
                     } else {
                         refused.insert(number);
-                        line.answer(at, Err(Unconfirmed::Nacked));
+                        line.answer(at, Err(Unconfirmed::Nacked { channel: 1 }));
                     }
                 }
             }

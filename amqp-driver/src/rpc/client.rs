@@ -162,7 +162,7 @@ impl Client {
             (Some(error), true) => RpcError::Lost(error),
             (Some(error), false) => RpcError::NotSent(error),
             (None, true) => RpcError::TimedOut,
-            (None, false) => RpcError::NotSent(Error::TimedOut(TimeoutReason::Publish)),
+            (None, false) => RpcError::NotSent(Error::publish_timed_out(self.0.channel.number())),
         }
     }
 
@@ -256,7 +256,7 @@ fn poll_failure(confirm: &mut Option<Confirm>, cx: &mut Context<'_>) -> Option<R
     match outcome {
         Ok(()) | Err(Unconfirmed::PossiblyReturned(_)) => None,
         Err(Unconfirmed::Returned(returned)) => Some(RpcError::NoServer(returned)),
-        Err(Unconfirmed::Nacked) => Some(RpcError::Refused),
+        Err(Unconfirmed::Nacked { .. }) => Some(RpcError::Refused),
         Err(Unconfirmed::NotSent(reason)) => Some(RpcError::NotSent(Error::of_channel(reason))),
         Err(Unconfirmed::Unknown(reason)) => match reason.cause() {
             CloseCause::TimedOut(TimeoutReason::Confirm) => None,

@@ -47,7 +47,7 @@ impl State {
                 counted: true,
                 withheld: Withheld::default(),
                 notices,
-                notice: None,
+                due_notices: VecDeque::new(),
             };
             channel.consumers.insert(id, consumer);
         }

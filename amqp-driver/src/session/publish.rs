@@ -7,8 +7,7 @@ use std::{
 };
 
 use amqp_core::{
-    ApiMisuse, Body, ChannelId, Hold, PropertyList, PublishError, PublishSeq, TimeoutReason,
-    protocol::basic,
+    ApiMisuse, Body, ChannelId, Hold, PropertyList, PublishError, PublishSeq, protocol::basic,
 };
 
 use super::{
@@ -97,7 +96,8 @@ impl Publisher<'_> {
                         limit = Alarm::new(shared, Some(rest));
                         ready!(limit.poll(cx));
                     }
-                    Poll::Ready(Err(Error::TimedOut(TimeoutReason::Publish)))
+                    let channel = self.channel.number();
+                    Poll::Ready(Err(Error::publish_timed_out(channel)))
                 }
             }
         })

@@ -353,9 +353,8 @@ impl State {
                 } => {
                     if let Some(state) = self.channels.get_mut(channel) {
                         let run = first.get()..=last.get();
-                        state
-                            .confirms
-                            .settle(run, &outcome, &mut self.totals, later);
+                        let outcome = (channel.number(), &outcome);
+                        state.confirms.settle(run, outcome, &mut self.totals, later);
                         state.confirmed.wake_all(later);
                         self.grant(LineId::Channel(channel), later);
                     }

@@ -38,8 +38,9 @@ pub(crate) struct ConsumerState {
     pub(super) withheld: Withheld,
     /// Whether the handle reports interruptions.
     pub(super) notices: bool,
-    /// An interruption to be reported, behind that many messages of the queue.
-    pub(super) notice: Option<(CloseReason, usize)>,
+    /// The interruptions to be reported, each behind that many messages of the queue after the one
+    /// before.
+    pub(super) due_notices: VecDeque<(CloseReason, usize)>,
 }
 
 /// The reason for which a consumer gets no more messages.
@@ -100,10 +101,14 @@ impl ConsumerState {
         mem::replace(&mut self.counted, false)
     }
 
-    /// Records that the consumer was interrupted, to be reported in order with its messages.
+    /// Records that the consumer was interrupted, to be reported in order with its messages. Without
+    /// a message in between it is part of the interruption before.
     pub(super) fn interrupt(&mut self, reason: &CloseReason, later: &mut Later) {
-        if self.notices && self.notice.is_none() {
-            self.notice = Some((reason.clone(), self.queue.len()));
+        let before: usize = self.due_notices.iter().map(|(_, count)| count).sum();
+        // The messages that need an acknowledgement are gone, also from before an interruption.
+        let count = self.queue.len().saturating_sub(before);
+        if self.notices && (count > 0 || self.due_notices.is_empty()) {
+            self.due_notices.push_back((reason.clone(), count));
             later.wake(self.waker.take());
         }
     }
@@ -114,9 +119,9 @@ impl ConsumerState {
         &mut self,
         batch: &mut VecDeque<client::Delivery>,
     ) -> Option<CloseReason> {
-        match &mut self.notice {
+        match self.due_notices.front_mut() {
             None => mem::swap(batch, &mut self.queue),
-            Some((_, 0)) => return self.notice.take().map(|(reason, _)| reason),
+            Some((_, 0)) => return self.due_notices.pop_front().map(|(reason, _)| reason),
             Some((_, before)) => batch.extend(self.queue.drain(..mem::take(before))),
         }
         None

@@ -389,7 +389,7 @@ fn a_confirm_that_is_not_awaited_keeps_no_others() {
     assert!(peak < MIB, "{peak}");
     drop(kept.drain(..2));
     let outcomes: Vec<_> = kept.into_iter().map(|confirm| rig.wait(confirm)).collect();
-    assert_eq!(outcomes, [Ok(()), Err(Unconfirmed::Nacked)]);
+    assert_eq!(outcomes, [Ok(()), Err(Unconfirmed::Nacked { channel: 1 })]);
     drop(channel);
     rig.finish(connection);
 }

@@ -136,6 +136,44 @@ fn a_change_wakes_a_group_that_waits_for_credit() {
 }
 
 #[test]
+fn the_end_of_a_consumer_is_noticed_without_credit() {
+    let (mut rig, connection, channel, mut group) = group(1);
+    deliver(&mut rig, "a", &["1"]);
+    let first = next(&mut rig, &mut group);
+    let task = rig.spawn(async move {
+        let end = group.next().await;
+        (end.map(|it| it.map(drop)), group)
+    });
+    rig.run();
+    rig.peer().cancel(1, "b");
+    rig.run();
+    let (end, group) = task.take().unwrap();
+    assert!(
+        matches!(end, Some(Err(Error::ConsumerCancelled { .. }))),
+        "{end:?}"
+    );
+    assert_eq!(group.prefetch().used(), 1);
+    first.ack().unwrap();
+    assert_eq!(group.prefetch().used(), 0);
+    drop((group, channel));
+    rig.finish(connection);
+}
+
+#[test]
+fn a_delivery_that_is_taken_apart_keeps_its_credit() {
+    let (mut rig, connection, channel, mut group) = group(1);
+    deliver(&mut rig, "a", &["1"]);
+    deliver(&mut rig, "b", &["2"]);
+    let (delivery, credit) = next(&mut rig, &mut group).into_parts();
+    delivery.ack().unwrap();
+    assert!(rig.ready(group.next()).is_none());
+    drop(credit);
+    next(&mut rig, &mut group).ack().unwrap();
+    drop((group, channel));
+    rig.finish(connection);
+}
+
+#[test]
 fn consumers_end_together_and_the_rest_is_yielded_first() {
     let (mut rig, connection, channel, mut group) = group(0);
     deliver(&mut rig, "a", &["a1"]);

@@ -186,8 +186,9 @@ fn each_outcome_of_a_publish_names_its_method_and_channel() {
     let nacked = rig.wait(nacked).unwrap_err();
     assert_eq!(
         nacked.to_string(),
-        "the server refused the message with basic.nack"
+        "the server refused the message with basic.nack, on channel 1"
     );
+    assert_eq!(nacked.channel(), Some(1));
     assert!(nacked.reason().is_none() && nacked.code().is_none());
 
     let late = rig.spawn(late.within(Duration::from_secs(1)));

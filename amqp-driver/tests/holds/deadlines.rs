@@ -37,7 +37,10 @@ fn a_publish_that_is_held_back_ends() {
     rig.advance(59 * SECOND);
     assert!(!waiting.is_done());
     rig.advance(2 * SECOND);
-    let late = Err(Error::TimedOut(TimeoutReason::Publish));
+    let late = Err(Error::TimedOut {
+        reason: TimeoutReason::Publish,
+        channel: Some(1),
+    });
     assert_eq!(waiting.take(), Some(late));
     rig.world().set_capacity(usize::MAX);
     rig.run();
@@ -64,7 +67,10 @@ fn a_publish_that_the_server_holds_back_ends() {
             rig.spawn(async move { channel.publish(&to_queue(), &none(), "late").await })
         };
         rig.advance(61 * SECOND);
-        let late = Err(Error::TimedOut(TimeoutReason::Publish));
+        let late = Err(Error::TimedOut {
+            reason: TimeoutReason::Publish,
+            channel: Some(1),
+        });
         assert_eq!(waiting.take(), Some(late));
         if by_flow {
             rig.peer().flow(1, true);
@@ -93,7 +99,10 @@ fn a_flush_ends() {
     rig.advance(29 * SECOND);
     assert!(!flushing.is_done());
     rig.advance(2 * SECOND);
-    let late = Err(Error::TimedOut(TimeoutReason::Flush));
+    let late = Err(Error::TimedOut {
+        reason: TimeoutReason::Flush,
+        channel: None,
+    });
     assert_eq!(flushing.take(), Some(late));
     rig.world().set_capacity(usize::MAX);
     rig.run();

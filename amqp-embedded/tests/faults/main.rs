@@ -55,9 +55,10 @@ async fn session(connection: Connection, bodies: Vec<Vec<u8>>) -> Result<Vec<Vec
         confirms.push(channel.publish(&publish, &properties, body.clone()).await?);
     }
     for confirm in confirms {
-        confirm
-            .await
-            .map_err(|_| Error::TimedOut(TimeoutReason::Request))?;
+        confirm.await.map_err(|_| Error::TimedOut {
+            reason: TimeoutReason::Request,
+            channel: None,
+        })?;
     }
     let consume = basic::Consume::default().queue("tasks")?;
     let mut consumer = channel.consume(consume).await?;
@@ -358,9 +359,10 @@ fn bytes_sent_into_a_stall_are_bounded_and_not_lost() {
             let publish = basic::Publish::default().routing_key("large")?;
             let properties = basic::Properties::default();
             let confirm = channel.publish(&publish, &properties, published).await?;
-            confirm
-                .await
-                .map_err(|_| Error::TimedOut(TimeoutReason::Request))?;
+            confirm.await.map_err(|_| Error::TimedOut {
+                reason: TimeoutReason::Request,
+                channel: None,
+            })?;
             Ok::<_, Error>(channel)
         });
         let channel = channel.unwrap();

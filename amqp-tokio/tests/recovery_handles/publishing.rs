@@ -52,7 +52,7 @@ async fn the_timeout_of_a_publish_begins_with_the_end_of_the_recovery() -> Outco
         .await?
         .ok_or("none")??;
     assert!(
-        matches!(timed_out, Err(amqp_tokio::Error::TimedOut(_))),
+        matches!(timed_out, Err(amqp_tokio::Error::TimedOut { .. })),
         "{timed_out:?}"
     );
     assert_eq!(begun.elapsed().as_secs(), 25 + 30);

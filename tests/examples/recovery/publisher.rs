@@ -160,7 +160,7 @@ async fn settle(shared: Arc<Shared>, open: Arc<Open>, mut confirms: Receiver<(Id
         let outcome = match confirm.await {
             Ok(()) => Outcome::Confirmed,
             Err(Unconfirmed::Returned(_)) => Outcome::Returned,
-            Err(Unconfirmed::Nacked) => Outcome::Nacked,
+            Err(Unconfirmed::Nacked { .. }) => Outcome::Nacked,
             Err(Unconfirmed::NotSent(_)) => Outcome::NotSent,
             Err(_) => Outcome::Unknown,
         };

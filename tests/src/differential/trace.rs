@@ -35,7 +35,7 @@ impl Names {
         match error {
             Error::ChannelClosed(reason) | Error::ConnectionClosed(reason) => self.reason(reason),
             Error::Misuse(misuse) => self.normal(&format!("refused here: {misuse}")),
-            Error::Unanswered { .. } | Error::TimedOut(_) => "NO ANSWER".to_owned(),
+            Error::Unanswered { .. } | Error::TimedOut { .. } => "NO ANSWER".to_owned(),
             Error::ConsumerCancelled { .. } => "cancelled by the server".to_owned(),
             other => self.normal(&other.to_string()),
         }
@@ -75,7 +75,7 @@ impl Names {
                 self.message(&message.encoded_properties, &message.body),
             )),
             Unconfirmed::PossiblyReturned(_) => "possibly returned".to_owned(),
-            Unconfirmed::Nacked => "nacked".to_owned(),
+            Unconfirmed::Nacked { .. } => "nacked".to_owned(),
             Unconfirmed::NotSent(reason) | Unconfirmed::Unknown(reason) => self.reason(reason),
             other => self.normal(&other.to_string()),
         }

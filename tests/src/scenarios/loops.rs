@@ -1,12 +1,17 @@
 //! puka: in a loop of the program's own, on one thread, without futures. It does not depend on the
 //! runtime, and runs beside each.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use amqp_blocking::{
-    Unconfirmed,
+    Error as CallError, Unconfirmed,
     arguments::{self, ClassicOverflow},
-    protocol::{ReplyCode, basic, queue},
+    core::ApiMisuse,
+    protocol::{ReplyCode, basic, exchange, queue, tx},
     publishing::Acknowledgements,
     select::{self, Answer, Client, Error, Message, Promise},
 };
@@ -16,7 +21,7 @@ use super::{
     tools::{becomes_ready, consume, fetch, get, look, open, shared_queue, to},
 };
 use crate::{
-    context::{Ctx, LOOK_EVERY},
+    context::{Ctx, LOOK_EVERY, PATIENCE},
     harness::{Failure, Outcome},
 };
 
@@ -30,6 +35,13 @@ pub(super) fn cases() -> Vec<Case> {
         a_mandatory_message_without_a_queue_comes_back,
         a_published_message_is_fetched_once,
         a_full_queue_refuses_confirmed_messages,
+        a_prefetch_moves_both_ways_under_way,
+        queues_share_a_prefetch_that_moves,
+        a_loop_with_a_limit_runs_callbacks_until_it_is_over,
+        a_wait_has_the_response_of_its_promise,
+        a_locked_queue_is_refused_to_a_loop,
+        an_entity_is_declared_again_as_it_is,
+        a_transaction_is_refused_to_a_loop,
     ]
 }
 
@@ -387,7 +399,7 @@ async fn a_full_queue_refuses_confirmed_messages(cx: Ctx) -> Outcome {
                 (Acknowledgements::Off, Ok(Some(Answer::Published)))
                 | (
                     Acknowledgements::IfSupported | Acknowledgements::On,
-                    Err(Error::Unconfirmed(Unconfirmed::Nacked)),
+                    Err(Error::Unconfirmed(Unconfirmed::Nacked { .. })),
                 ) => {}
                 (mode, other) => panic!("with {mode:?}: {other:?}"),
             }
@@ -401,8 +413,244 @@ async fn a_full_queue_refuses_confirmed_messages(cx: Ctx) -> Outcome {
     .await
 }
 
+/// For as long nothing must come.
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// Takes so many messages of consumers, and waits to see that there is not one more.
+fn take(client: &mut Client, consumer: Promise, count: usize) -> Result<Vec<Message>, Failure> {
+    let mut taken = Vec::new();
+    for _ in 0..count {
+        taken.push(message(client, consumer)?);
+    }
+    let more = client.wait(consumer, Some(SILENCE))?;
+    assert!(more.is_none(), "{more:?} exceeds the prefetch");
+    Ok(taken)
+}
+
+fn set_prefetch(client: &mut Client, consumer: Promise, prefetch: u16) -> Outcome {
+    let changed = client.qos(consumer, prefetch)?;
+    let changed = client.wait(changed, None)?.and_then(Answer::reply);
+    let _: basic::QosOk = changed.ok_or("another answer")?;
+    Ok(())
+}
+
+/// Declares a queue of a type, with messages that have its name.
+fn fill(client: &mut Client, kind: &str, name: &'static str, count: usize) -> Outcome {
+    let mut declare = shared_queue(name);
+    declare.arguments = declare.arguments.with("x-queue-type", kind)?;
+    let declared = client.call(declare)?;
+    client.wait(declared, None)?;
+    for _ in 0..count {
+        put(client, name, name)?;
+    }
+    Ok(())
+}
+
+/// Given a consumer of a classic or quorum queue with a prefetch of 1, then one message and no more;
+/// when raised to 2, another one and no more; when lowered, none until both are acknowledged.
+async fn a_prefetch_moves_both_ways_under_way(cx: Ctx) -> Outcome {
+    in_a_loop(&cx, |client| {
+        for (kind, queue) in [("classic", "c"), ("quorum", "q")] {
+            fill(client, kind, queue, 6)?;
+            let consumer = client.consume(consume(queue), 1)?;
+            client.wait(consumer, None)?;
+            let mut held = take(client, consumer, 1)?;
+            set_prefetch(client, consumer, 2)?;
+            held.extend(take(client, consumer, 1)?);
+            set_prefetch(client, consumer, 1)?;
+            held.remove(0).ack()?;
+            take(client, consumer, 0)?;
+            held.remove(0).ack()?;
+            held = take(client, consumer, 1)?;
+            set_prefetch(client, consumer, 0)?;
+            held.extend(take(client, consumer, 3)?);
+            for message in held {
+                message.ack()?;
+            }
+            let cancelled = client.cancel(consumer)?;
+            client.wait(cancelled, None)?;
+            let deleted = client.call(queue::Delete::default().queue(queue)?)?;
+            let deleted = client.wait(deleted, None)?.and_then(Answer::reply);
+            let deleted: queue::DeleteOk = deleted.ok_or("another answer")?;
+            assert_eq!(deleted.message_count, 0);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Given consumers of two queues, also quorum queues, that share a prefetch, then no more messages
+/// come than that, of each queue in turn, also when it is raised and lowered.
+async fn queues_share_a_prefetch_that_moves(cx: Ctx) -> Outcome {
+    in_a_loop(&cx, |client| {
+        for (kind, queues) in [("classic", ["c0", "c1"]), ("quorum", ["q0", "q1"])] {
+            for queue in queues {
+                fill(client, kind, queue, 5)?;
+            }
+            let consumer = client.consume_multi(queues.map(consume).into(), 2)?;
+            client.wait(consumer, None)?;
+            let mut held = take(client, consumer, 2)?;
+            // Two of each have arrived.
+            set_prefetch(client, consumer, 4)?;
+            held.extend(take(client, consumer, 2)?);
+            let first = held.iter().filter(|it| it.source == 0).count();
+            assert_eq!(first, 2, "each queue has its share");
+            set_prefetch(client, consumer, 2)?;
+            for message in held.drain(..2) {
+                message.ack()?;
+            }
+            take(client, consumer, 0)?;
+            let mut counts = [2; 2];
+            for _ in 0..6 {
+                held.remove(0).ack()?;
+                held.push(message(client, consumer)?);
+                counts[held[1].source] += 1;
+            }
+            assert_eq!(counts, [5; 2]);
+            take(client, consumer, 0)?;
+            for message in held {
+                message.ack()?;
+            }
+            let cancelled = client.cancel(consumer)?;
+            client.wait(cancelled, None)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Given callbacks that begin the next step, then a loop with a limit of time calls them, and returns
+/// when it is over; a stop ends it sooner.
+async fn a_loop_with_a_limit_runs_callbacks_until_it_is_over(cx: Ctx) -> Outcome {
+    in_a_loop(&cx, |client| {
+        let declared = client.call(shared_queue("q"))?;
+        client.wait(declared, None)?;
+        let called = Rc::new(RefCell::new(0));
+        let counted = Rc::clone(&called);
+        let first = throw(client, "", "q", "");
+        client.on(first, move |client, result| {
+            assert!(matches!(result, Ok(Answer::Published)));
+            *counted.borrow_mut() += 1;
+            let counted = Rc::clone(&counted);
+            let second = throw(client, "", "q", "");
+            let then = client.on(second, move |_, _| *counted.borrow_mut() += 1);
+            then.expect("it is to come");
+        })?;
+        let begun = Instant::now();
+        let mut runs = 0;
+        while *called.borrow() < 2 {
+            let limit = Duration::from_millis(300);
+            client.run_for(limit)?;
+            runs += 1;
+            assert!(begun.elapsed() >= runs * limit);
+            assert!(begun.elapsed() < PATIENCE, "the callbacks are not called");
+        }
+        // Without time it takes what is there.
+        client.run_for(Duration::ZERO)?;
+        let last = throw(client, "", "q", "");
+        client.on(last, |client, _| client.stop())?;
+        Ok(client.run_for(Duration::MAX)?)
+    })
+    .await
+}
+
+/// Given a promise with a callback, then a wait returns its response, and the callback has none.
+async fn a_wait_has_the_response_of_its_promise(cx: Ctx) -> Outcome {
+    in_a_loop(&cx, |client| {
+        let declared = client.call(shared_queue("q"))?;
+        client.on(declared, |_, _| panic!("the wait has the response"))?;
+        let reply = client.wait(declared, None)?.and_then(Answer::reply);
+        let reply: queue::DeclareOk = reply.ok_or("another answer")?;
+        assert_eq!((&*reply.queue, reply.message_count), ("q", 0));
+        assert!(!client.run_callbacks());
+        let again = client.wait(declared, None);
+        assert!(matches!(again, Err(Error::NoSuchPromise(it)) if it == declared));
+        Ok(())
+    })
+    .await
+}
+
+/// The code that a request of the loop is refused with.
+fn refusal(client: &mut Client, promise: Promise) -> Result<ReplyCode, Failure> {
+    let error = client.wait(promise, None).err().ok_or("it is accepted")?;
+    code(&error).ok_or_else(|| error.to_string().into())
+}
+
+/// Given a queue that is exclusive to another connection, then 405 for a declaration, a passive one,
+/// a consumer and a get; given an exclusive consumer, 403 for another one. The loop goes on.
+async fn a_locked_queue_is_refused_to_a_loop(cx: Ctx) -> Outcome {
+    let (connection, channel) = open(&cx).await?;
+    channel.call(shared_queue("locked").exclusive(true)).await?;
+    channel.call(shared_queue("q")).await?;
+    let _alone = channel.consume(consume("q").exclusive(true)).await?;
+    in_a_loop(&cx, |client| {
+        let refused = [
+            client.call(shared_queue("locked"))?,
+            client.call(queue::Declare::default().queue("locked")?.passive(true))?,
+            client.consume(consume("locked"), 1)?,
+            client.get(get("locked"))?,
+        ];
+        for promise in refused {
+            assert_eq!(refusal(client, promise)?, ReplyCode::RESOURCE_LOCKED);
+        }
+        let second = client.consume(consume("q"), 1)?;
+        assert_eq!(refusal(client, second)?, ReplyCode::ACCESS_REFUSED);
+        put(client, "q", "goes on")
+    })
+    .await?;
+    Ok(connection.close().await?)
+}
+
+/// Given a queue and an exchange, when declared as they are, then that is fine; otherwise 406, for
+/// flags, arguments and types. The loop goes on.
+async fn an_entity_is_declared_again_as_it_is(cx: Ctx) -> Outcome {
+    in_a_loop(&cx, |client| {
+        let mut expiring = shared_queue("q");
+        expiring.arguments = expiring.arguments.with("x-expires", 60_000)?;
+        let direct = exchange::Declare::default().exchange("x")?.kind("direct")?;
+        for _ in 0..2 {
+            for promise in [
+                client.call(shared_queue("q"))?,
+                client.call(direct.clone())?,
+            ] {
+                client.wait(promise, None)?;
+            }
+        }
+        let refused = [
+            client.call(shared_queue("q").auto_delete(true))?,
+            client.call(expiring)?,
+            client.call(direct.clone().kind("fanout")?)?,
+            client.call(direct.durable(true))?,
+        ];
+        for promise in refused {
+            assert_eq!(refusal(client, promise)?, ReplyCode::PRECONDITION_FAILED);
+        }
+        put(client, "q", "goes on")
+    })
+    .await
+}
+
+/// Given a transaction, which would need a channel of its own, then it is refused on this side, and
+/// the loop goes on.
+async fn a_transaction_is_refused_to_a_loop(cx: Ctx) -> Outcome {
+    in_a_loop(&cx, |client| {
+        let selected = client.call(tx::Select)?;
+        let error = client.wait(selected, None).err().ok_or("it is accepted")?;
+        let misuse = matches!(
+            error,
+            Error::Call(CallError::Misuse(ApiMisuse::NotSentThisWay { .. }))
+        );
+        assert!(misuse, "{error}");
+        let declared = client.call(shared_queue("q"))?;
+        client.wait(declared, None)?;
+        put(client, "q", "goes on")
+    })
+    .await
+}
+
 fn code(error: &Error) -> Option<ReplyCode> {
     match error {
+        Error::Call(error) => error.code(),
         Error::Unconfirmed(Unconfirmed::NotSent(reason) | Unconfirmed::Unknown(reason)) => {
             reason.code()
         }

@@ -12,6 +12,7 @@ use std::{
 
 use amqp_blocking::{
     ConnectionState, Error as CallError, Options, connect_with,
+    core::dial::Address,
     protocol::{basic, exchange, queue},
     recovery::{Backoff, Policy, RecoveryEvent, Report},
     select::{self, Answer, Client, Error, Message, Promise},
@@ -35,6 +36,9 @@ pub(super) fn cases() -> Vec<Case> {
         a_loops_messages_of_before_a_loss_are_stale,
         nothing_confirmed_to_a_loop_is_lost_over_ten_losses,
         closing_a_loop_during_the_back_off_ends_it_at_once,
+        a_loss_during_the_recovery_of_a_loop_is_another_loss,
+        a_loop_has_a_report_of_an_entity_that_has_changed,
+        a_locked_queue_of_a_loop_is_tried_again,
     ];
     cases.extend([
         case!(a_loop_goes_on_over_a_restart).alone(&[]),
@@ -340,6 +344,110 @@ async fn closing_a_loop_during_the_back_off_ends_it_at_once(cx: Ctx) -> Outcome 
         assert!(client.closed().is_some());
         assert!(begun.elapsed() < Duration::from_secs(5));
         Ok(())
+    })
+    .await?
+}
+
+/// Given the recovery of a loop, when the connection is lost again as soon as it is open, then another
+/// one follows, from the whole topology.
+async fn a_loss_during_the_recovery_of_a_loop_is_another_loss(cx: Ctx) -> Outcome {
+    let relay = Relay::start(cx.address)?;
+    let options = options(&cx.uri_at(relay.address()))?;
+    cx.in_thread(move || {
+        let mut client = connect(&options)?;
+        let names: Vec<_> = (0..20).map(|number| format!("queue {number}")).collect();
+        for name in &names {
+            let declared = client.call(shared_queue(name).exclusive(true))?;
+            next(&mut client, declared)?;
+        }
+        let consumer = start(&mut client, &names[19], 1)?;
+        let connection = client.connection().ok_or("it is not open")?;
+        let mut events = connection.recovery_events();
+        relay.cut();
+        let (mut cuts, begun) = (0, Instant::now());
+        let report = loop {
+            match events.try_next().map(|change| change.event) {
+                // The first one is that of the connect.
+                Some(RecoveryEvent::Connected) if cuts < 4 => {
+                    cuts += 1;
+                    relay.cut();
+                }
+                Some(RecoveryEvent::Recovered(report)) if cuts == 4 => break report,
+                Some(_) => {}
+                None => drop(client.wait_any(&[], Some(Duration::from_millis(10)))?),
+            }
+            assert!(begun.elapsed() < RECOVERY, "it has not recovered");
+        };
+        assert_eq!(report.failures, []);
+        for name in &names {
+            let declare = queue::Declare::default().queue(name)?.passive(true);
+            let declared = client.call(declare)?;
+            next(&mut client, declared)?;
+        }
+        let published = publish(&mut client, "", &names[19], "works")?;
+        next(&mut client, published)?;
+        next_message(&mut client, consumer)?.ack()?;
+        close(client)
+    })
+    .await?
+}
+
+/// Given queues of a loop, when one is replaced by another kind while the connection is lost, then 406
+/// is reported with the difference, and the others come back.
+async fn a_loop_has_a_report_of_an_entity_that_has_changed(cx: Ctx) -> Outcome {
+    let relay = Relay::start(cx.address)?;
+    let options = options(&cx.uri_at(relay.address()))?;
+    let uri = cx.uri_asking("heartbeat=10");
+    cx.in_thread(move || {
+        let mut client = connect(&options)?;
+        let mut limited = shared_queue("changed");
+        limited.arguments = limited.arguments.with("x-max-length", 5)?;
+        let other = shared_queue("other").exclusive(true);
+        for promise in [client.call(limited)?, client.call(other)?] {
+            next(&mut client, promise)?;
+        }
+        let consumer = start(&mut client, "other", 1)?;
+        relay.pause();
+        let operator = amqp_blocking::connect(&uri)?;
+        let channel = operator.open_channel()?;
+        channel.call(queue::Delete::default().queue("changed")?)?;
+        channel.call(shared_queue("changed"))?;
+        operator.close()?;
+        relay.cut();
+        relay.resume();
+        let report = recovered(&mut client)?;
+        assert_eq!(report.failures.len(), 1, "{report}");
+        let failure = &report.failures[0];
+        let difference = failure.difference.as_ref().ok_or("no difference")?;
+        assert_eq!(difference.argument, "x-max-length", "{failure}");
+        let published = publish(&mut client, "", "other", "works")?;
+        next(&mut client, published)?;
+        next_message(&mut client, consumer)?.ack()?;
+        close(client)
+    })
+    .await?
+}
+
+/// Given an exclusive queue of a loop, when its connection is lost and the broker has not noticed, then
+/// the queue is locked, and declared again until the broker has.
+async fn a_locked_queue_of_a_loop_is_tried_again(cx: Ctx) -> Outcome {
+    let relay = Relay::start(cx.address)?;
+    let mut options = options(&cx.uri_at(relay.address()))?;
+    let direct = Address::tcp(cx.address.ip().to_string(), cx.address.port());
+    options.addresses.push(direct);
+    options.config.heartbeat = Some(1);
+    options.config.timeouts.handshake = Duration::from_millis(300);
+    cx.in_thread(move || {
+        let mut client = connect(&options)?;
+        let declared = client.call(shared_queue("mine").exclusive(true))?;
+        next(&mut client, declared)?;
+        let consumer = start(&mut client, "mine", 1)?;
+        relay.pause();
+        assert_eq!(recovered(&mut client)?.failures, []);
+        let published = publish(&mut client, "", "mine", "works")?;
+        next(&mut client, published)?;
+        next_message(&mut client, consumer)?.ack()?;
+        close(client)
     })
     .await?
 }

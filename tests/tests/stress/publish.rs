@@ -110,7 +110,7 @@ impl Actor {
     fn refused(&self, message: &Message, error: &Error) -> bool {
         let ledger = self.session.ledger();
         let (outcome, goes_on) = match error {
-            Error::Unanswered { .. } | Error::TimedOut(_) => {
+            Error::Unanswered { .. } | Error::TimedOut { .. } => {
                 self.session.check(&self.name, "publish", error);
                 ("refused: timed out", true)
             }
@@ -389,7 +389,7 @@ async fn settle(actor: &mut Actor, to: To, id: Id, mut confirm: Confirm) {
             }
             "confirmed"
         }
-        Err(Unconfirmed::Nacked) => {
+        Err(Unconfirmed::Nacked { .. }) => {
             actor.never(to, id, "nacked");
             "nacked"
         }

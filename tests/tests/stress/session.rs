@@ -113,7 +113,7 @@ impl Session {
                 ApiMisuse::ConnectionNotOpen | ApiMisuse::ChannelNotOpen
             ),
             Error::Internal(_) => false,
-            Error::Unanswered { .. } | Error::TimedOut(_) => !self.calm,
+            Error::Unanswered { .. } | Error::TimedOut { .. } => !self.calm,
             Error::ChannelClosed(_) | Error::ConnectionClosed(_) => {
                 // Queues are deleted.
                 let usual = matches!(

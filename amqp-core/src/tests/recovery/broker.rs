@@ -33,6 +33,10 @@ pub(super) struct Broker {
     pub(super) closes: Vec<(&'static str, ReplyCode)>,
     /// Requests without an answer.
     pub(super) silent: Vec<&'static str>,
+    /// Whether all requests behind one of these have no answer either.
+    pub(super) silent_behind: bool,
+    /// Whether requests have no answer any more.
+    mute: bool,
     /// The number of requests after which the connection is cut.
     pub(super) cut_after: Option<usize>,
     named: usize,
@@ -66,6 +70,7 @@ impl Broker {
 
     /// The connection has ended: its exclusive queues and its consumers go.
     pub(super) fn connection_ended(&mut self) {
+        self.mute = false;
         let numbers: Vec<u16> = self.consumers.keys().map(|(number, _)| *number).collect();
         for number in numbers {
             self.channel_ended(number);
@@ -143,7 +148,9 @@ impl Broker {
             self.channel_ended(id.number());
             return;
         }
-        if self.silent.iter().any(|it| words.starts_with(it)) {
+        let silent = self.silent.iter().any(|it| words.starts_with(it));
+        self.mute |= silent && self.silent_behind;
+        if silent || self.mute {
             return;
         }
         let refusal = self

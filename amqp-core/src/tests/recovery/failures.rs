@@ -333,6 +333,54 @@ fn a_step_without_an_answer_fails_and_the_others_go_on() {
 }
 
 #[test]
+fn a_server_that_answers_no_step_is_lost() {
+    for silent in ["queue.declare", "queue.bind logs", "basic.consume"] {
+        let mut rig = Rig::with_topology(Policy::new(1));
+        let (bindings, consumers) = (rig.broker.bindings.clone(), rig.consumers());
+        rig.lose();
+        rig.broker.silent = vec![silent];
+        rig.broker.silent_behind = true;
+        rig.changes.clear();
+        let mut losses = 0;
+        while losses < 2 {
+            match rig.recovery.poll_step(rig.pair.now) {
+                Step::Connect { .. } => rig.connect(),
+                Step::Wait(at) => rig.pair.now = at,
+                Step::GiveUp => panic!("{:?}", rig.given_up()),
+                Step::Idle => {
+                    rig.pump();
+                    if rig.recovery.poll_step(rig.pair.now) == Step::Idle {
+                        rig.pass_time();
+                    }
+                }
+            }
+            let lost = |it: &&TimedEvent| matches!(it.event, RecoveryEvent::Lost(_));
+            losses = rig.changes.iter().filter(lost).count();
+        }
+        let ended = |it: &TimedEvent| {
+            matches!(
+                it.event,
+                RecoveryEvent::ChannelEnded { .. } | RecoveryEvent::ConsumerEnded { .. }
+            )
+        };
+        assert!(!rig.changes.iter().any(ended), "{:?}", rig.changes);
+        let lost = rig.changes.iter().map(ToString::to_string);
+        let lost = lost.filter(|line| line.contains("lost")).last();
+        let lost = lost.expect("a loss");
+        assert!(
+            lost.ends_with("lost: timed out: a request was not answered in time"),
+            "{lost}"
+        );
+        rig.broker.silent = vec![];
+        rig.broker.connection_ended();
+        rig.recover();
+        assert_eq!(rig.failures(), [""; 0], "{silent}");
+        assert_eq!(rig.broker.bindings, bindings, "{silent}");
+        assert_eq!(rig.consumers(), consumers, "{silent}");
+    }
+}
+
+#[test]
 fn a_close_for_no_step_is_not_blamed_on_one() {
     let mut rig = Rig::with_topology(Policy::new(1));
     let consumers = rig.consumers();

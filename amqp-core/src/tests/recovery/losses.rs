@@ -175,6 +175,11 @@ fn a_server_named_queue_has_its_new_name_everywhere() {
     rig.recover();
     assert_eq!(rig.report().renamed, [(new, generated(&rig))]);
     assert_eq!(rig.failures(), Vec::<String>::new());
+    let report = rig.report().to_string();
+    assert!(
+        report.ends_with(" round trips, 1 queue renamed"),
+        "{report}"
+    );
 }
 
 #[test]

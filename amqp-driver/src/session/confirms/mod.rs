@@ -202,11 +202,11 @@ impl Confirms {
         }
     }
 
-    /// Settles a run of publishes.
+    /// Settles a run of publishes with the outcome, on the channel of that number.
     pub(crate) fn settle(
         &mut self,
         run: RangeInclusive<u64>,
-        outcome: &Outcome,
+        (channel, outcome): (u16, &Outcome),
         totals: &mut Totals,
         later: &mut Later,
     ) {
@@ -229,7 +229,7 @@ impl Confirms {
             };
             let memory = |it: &Returned| it.message.memory();
             let bytes = returned.as_ref().map_or(0, memory);
-            let result = result_of(outcome, returned);
+            let result = result_of((channel, outcome), returned);
             if bytes > 0 && returned_in(&result).is_none() {
                 totals.returned = totals.returned.saturating_sub(bytes);
             }
@@ -296,13 +296,16 @@ fn returned_in(outcome: &Result<(), Unconfirmed>) -> Option<&ReturnedMessage> {
 
 /// The outcome as reported to the publisher.
 #[inline]
-fn result_of(outcome: &Outcome, returned: Option<Returned>) -> Result<(), Unconfirmed> {
+fn result_of(
+    (channel, outcome): (u16, &Outcome),
+    returned: Option<Returned>,
+) -> Result<(), Unconfirmed> {
     let (message, is_certain) = match returned {
         Some(returned) => (Some(returned.message), returned.is_certain),
         None => (None, false),
     };
     match (outcome, message) {
-        (Outcome::Nacked, _) => Err(Unconfirmed::Nacked),
+        (Outcome::Nacked, _) => Err(Unconfirmed::Nacked { channel }),
         // A certain return is reported with and without a confirm.
         (_, Some(message)) if is_certain => Err(Unconfirmed::Returned(message)),
         (Outcome::PossiblyReturned, message) => Err(Unconfirmed::PossiblyReturned(message)),

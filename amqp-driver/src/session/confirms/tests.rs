@@ -48,6 +48,9 @@ fn any_at() -> impl Strategy<Value = At> {
     ]
 }
 
+/// The number of the channel.
+const CHANNEL: u16 = 1;
+
 fn reason() -> CloseReason {
     CloseCause::TimedOut(TimeoutReason::Confirm).into()
 }
@@ -162,7 +165,7 @@ impl Model {
                 continue;
             }
             publish.outcome = Some(match (outcome, returned) {
-                (Outcome::Nacked, _) => Err(Unconfirmed::Nacked),
+                (Outcome::Nacked, _) => Err(Unconfirmed::Nacked { channel: CHANNEL }),
                 (_, Some((message, true))) => Err(Unconfirmed::Returned(message.into())),
                 (Outcome::PossiblyReturned, returned) => {
                     let message = returned.map(|(message, _)| message.into());
@@ -197,6 +200,7 @@ impl Model {
 /// A message with a body of that many bytes.
 fn message(len: usize) -> ReturnedMessage {
     ReturnedMessage {
+        channel: CHANNEL,
         code: ReplyCode::NO_ROUTE,
         text: "NO_ROUTE".try_into().unwrap(),
         exchange: "".try_into().unwrap(),
@@ -281,8 +285,12 @@ impl Both {
 
     fn settle(&mut self, run: RangeInclusive<u64>, outcome: &Outcome) {
         let mut later = Later::default();
-        self.confirms
-            .settle(run.clone(), outcome, &mut self.totals, &mut later);
+        self.confirms.settle(
+            run.clone(),
+            (CHANNEL, outcome),
+            &mut self.totals,
+            &mut later,
+        );
         later.run();
         for waker in self.model.settle(run, outcome) {
             assert_eq!(waker.0.swap(0, Ordering::Relaxed), 1, "woken once");
