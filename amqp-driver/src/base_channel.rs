@@ -13,8 +13,9 @@ use amqp_core::{
 };
 
 use crate::{
+    acker::Acker,
     connection::Connection,
-    consumer::{Acker, Acks, ConsumeOptions, Consumer, ManualAck, NoAck, OnDrop},
+    consumer::{Acks, ConsumeOptions, Consumer, ManualAck, NoAck, OnDrop},
     error::Error,
     returns::Returns,
     session::{

@@ -156,6 +156,7 @@
 //!   shuts down cannot wait for the server, and the global ones of smol and async-std end with the
 //!   program as they stand: call [`Connection::close`] to know that all has arrived.
 
+mod acker;
 mod background;
 mod base_channel;
 mod both;
@@ -208,6 +209,7 @@ pub use self::tls::{
     TlsSetupError,
 };
 pub use self::{
+    acker::Acker,
     base_channel::{BaseChannel, Fetched},
     channel::Channel,
     confirm::{Confirm, ConfirmChannel},
@@ -219,9 +221,7 @@ pub use self::{
         options::Options,
     },
     connection::{Connection, Linger},
-    consumer::{
-        Acker, Acks, ConsumeOptions, Consumer, Delivery, ManualAck, Message, NoAck, OnDrop,
-    },
+    consumer::{Acks, ConsumeOptions, Consumer, Delivery, ManualAck, Message, NoAck, OnDrop},
     consuming::{
         BatchAcker, Buffered, ConsumerGroup, Counts, Drained, EndReason, Ended, Failure, ForEach,
         ForEachOptions, GroupCredit, GroupDelivery, GroupPrefetch, OnFailure, Panicked, Retry,

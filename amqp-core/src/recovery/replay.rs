@@ -322,8 +322,8 @@ impl Replay {
         true
     }
 
-    /// Ends a track whose channel is closed, or does not answer the close. That of the entities opens
-    /// another channel for the steps that were added meanwhile.
+    /// Ends a track when its channel is closed, or the close is not answered. That of the entities
+    /// opens another channel for the steps that were added meanwhile.
     fn end_closing(&mut self, key: u16) {
         if key != ENTITIES {
             self.tracks.remove(&key);

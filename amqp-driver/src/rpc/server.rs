@@ -16,9 +16,10 @@ use super::{
     running::Running,
 };
 use crate::{
+    acker::Acker,
     base_channel::BaseChannel,
     channel::Channel,
-    consumer::{Acker, ConsumeOptions, Consumer, Delivery, ManualAck, Message},
+    consumer::{ConsumeOptions, Consumer, Delivery, ManualAck, Message},
     error::Error,
 };
 

@@ -191,7 +191,7 @@ fn events_that_are_not_taken_are_bounded_and_end_with_the_last_state() {
     while let Some(change) = rig.recovery.poll_event() {
         events += 1;
         if let RecoveryEvent::QueueRenamed { from, to } = &change.event {
-            renamed.get_or_insert(from.clone());
+            renamed.get_or_insert_with(|| from.clone());
             last = Some(to.clone());
         }
     }
