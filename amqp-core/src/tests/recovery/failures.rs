@@ -365,8 +365,8 @@ fn a_server_that_answers_no_step_is_lost() {
         };
         assert!(!rig.changes.iter().any(ended), "{:?}", rig.changes);
         let lost = rig.changes.iter().map(ToString::to_string);
-        let mut lost = lost.filter(|line| line.contains("lost"));
-        let lost = lost.next_back().expect("a loss");
+        let lost = lost.rev().find(|line| line.contains("lost"));
+        let lost = lost.expect("a loss");
         assert!(
             lost.ends_with("lost: timed out: a request was not answered in time"),
             "{lost}"
