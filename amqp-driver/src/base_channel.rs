@@ -13,9 +13,10 @@ use amqp_core::{
 };
 
 use crate::{
+    acker::Acker,
     connection::Connection,
     consume_options::{ConsumeOptions, OnDrop},
-    consumer::{Acker, Acks, Consumer, ManualAck, NoAck},
+    consumer::{Acks, Consumer, ManualAck, NoAck},
     error::Error,
     returns::Returns,
     session::{

@@ -278,12 +278,13 @@ impl Connection {
         self.0.shared.lock().topology().map(|it| it.clone())
     }
 
-    /// Replaces the exchanges, queues and bindings that the next recovery restores. Does nothing on
-    /// a connection that does not recover.
+    /// Replaces the exchanges, queues and bindings that the next recovery restores. The channels and
+    /// consumers stay those of this connection, so that a topology of another one can be given. Does
+    /// nothing on a connection that does not recover.
     pub fn set_topology(&self, topology: Topology) {
         let replaced = self.0.shared.with(|state, _| {
             let current = state.topology()?;
-            Some(std::mem::replace(current, topology))
+            Some(current.replace_entities(topology))
         });
         drop(replaced);
     }

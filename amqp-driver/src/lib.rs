@@ -157,6 +157,7 @@
 //!   shuts down cannot wait for the server, and the global ones of smol and async-std end with the
 //!   program as they stand: call [`Connection::close`] to know that all has arrived.
 
+mod acker;
 mod background;
 mod base_channel;
 mod both;
@@ -214,6 +215,7 @@ pub use self::tls::{
     TlsSetupError,
 };
 pub use self::{
+    acker::Acker,
     base_channel::{BaseChannel, Fetched},
     channel::Channel,
     confirm::{Confirm, ConfirmChannel},
@@ -227,7 +229,7 @@ pub use self::{
     connection::{Connection, Linger},
     connector::Connector,
     consume_options::{ConsumeOptions, OnDrop},
-    consumer::{Acker, Acks, Consumer, Delivery, ManualAck, Message, NoAck},
+    consumer::{Acks, Consumer, Delivery, ManualAck, Message, NoAck},
     consuming::{
         BatchAcker, Buffered, ConsumerGroup, Counts, Drained, EndReason, Ended, Failure, ForEach,
         ForEachOptions, GroupCredit, GroupDelivery, GroupPrefetch, OnFailure, Panicked, Retry,

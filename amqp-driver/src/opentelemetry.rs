@@ -24,7 +24,7 @@
 //! # let context = opentelemetry::Context::new().with_remote_span_context(span_context);
 //! let publish = basic::Publish::default().routing_key("orders")?;
 //! // In the span `publish orders`:
-//! assert_eq!(span_name("publish", &publish.exchange, &publish.routing_key), "publish orders");
+//! assert_eq!(span_name("publish", &publish.exchange, &publish.routing_key, ""), "publish orders");
 //! let attributes = publish_attributes(&publish, &basic::Properties::default(), 12);
 //! assert_eq!(attributes[0].key.as_str(), "messaging.system");
 //! let mut properties = basic::Properties::default();
@@ -169,10 +169,11 @@ impl Extractor for HeaderExtractor<'_> {
     }
 }
 
-/// The name of a span: the operation and its destination.
+/// The name of a span: the operation and its destination. `queue` is that of a consumer, and empty
+/// for a publish.
 #[must_use]
-pub fn span_name(operation: &str, exchange: &str, routing_key: &str) -> String {
-    format!("{operation} {}", destination(exchange, routing_key))
+pub fn span_name(operation: &str, exchange: &str, routing_key: &str, queue: &str) -> String {
+    format!("{operation} {}", destination(exchange, routing_key, queue))
 }
 
 /// The attributes of the span of a publish: its destination and the sizes and ids of its message.
@@ -182,17 +183,19 @@ pub fn publish_attributes(
     properties: &Properties,
     body_len: usize,
 ) -> Vec<KeyValue> {
-    let mut attributes = common("publish", "send", &publish.exchange, &publish.routing_key);
+    let operation = ("publish", "send");
+    let mut attributes = common(operation, &publish.exchange, &publish.routing_key, "");
     attributes.extend(of_message(properties, body_len));
     attributes
 }
 
-/// The attributes of the span in which a delivered message is processed. Malformed properties are
-/// left out.
+/// The attributes of the span in which a message is processed that was delivered from `queue`: a
+/// delivery does not name it. Malformed properties are left out.
 #[must_use]
-pub fn process_attributes(message: &Message) -> Vec<KeyValue> {
+pub fn process_attributes(message: &Message, queue: &str) -> Vec<KeyValue> {
     let method = &message.method;
-    let mut attributes = common("process", "process", &method.exchange, &method.routing_key);
+    let operation = ("process", "process");
+    let mut attributes = common(operation, &method.exchange, &method.routing_key, queue);
     attributes.push(KeyValue::new(
         "messaging.rabbitmq.message.delivery_tag",
         i64::try_from(method.delivery_tag).unwrap_or(i64::MAX),
@@ -202,12 +205,21 @@ pub fn process_attributes(message: &Message) -> Vec<KeyValue> {
     attributes
 }
 
-fn common(name: &'static str, kind: &'static str, exchange: &str, key: &str) -> Vec<KeyValue> {
+/// The attributes of all spans. The operation is its name and its type.
+fn common(
+    (name, kind): (&'static str, &'static str),
+    exchange: &str,
+    key: &str,
+    queue: &str,
+) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("messaging.system", "rabbitmq"),
         KeyValue::new("messaging.operation.name", name),
         KeyValue::new("messaging.operation.type", kind),
-        KeyValue::new("messaging.destination.name", destination(exchange, key)),
+        KeyValue::new(
+            "messaging.destination.name",
+            destination(exchange, key, queue),
+        ),
     ];
     if !key.is_empty() {
         attributes.push(KeyValue::new(
@@ -236,13 +248,14 @@ fn of_message(properties: &Properties, body_len: usize) -> impl Iterator<Item = 
     .flatten()
 }
 
-/// The name of a destination: the exchange and the routing key, without the one that is empty;
-/// `amq.default` if both are.
-fn destination(exchange: &str, routing_key: &str) -> String {
-    match (exchange, routing_key) {
-        ("", "") => "amq.default".to_owned(),
-        ("", key) => key.to_owned(),
-        (exchange, "") => exchange.to_owned(),
-        (exchange, key) => format!("{exchange}:{key}"),
+/// The name of a destination: the exchange, the routing key and the queue of a consumer, without those
+/// that are empty, and without a queue of the name of the key; `amq.default` if none is left.
+fn destination(exchange: &str, routing_key: &str, queue: &str) -> String {
+    let queue = if queue == routing_key { "" } else { queue };
+    let parts = [exchange, routing_key, queue];
+    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    match parts.is_empty() {
+        true => "amq.default".to_owned(),
+        false => parts.join(":"),
     }
 }

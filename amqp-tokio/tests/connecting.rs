@@ -361,7 +361,15 @@ async fn a_connection_is_opened_over_a_stream_that_was_made_elsewhere() -> Outco
     let address = Address::tcp("broker.internal", 5672);
     let connection = connect_over(&network, &options, &address, stream).await?;
     assert_eq!(vault.asked(), 1);
-    Ok(connection.close().await?)
+    connection.close().await?;
+
+    // There is no way to dial again.
+    let stream = network.connect_tcp("10.0.0.1:5672".parse()?, None).await?;
+    let refused = connect_over(&network, &options.recovering(), &address, stream).await;
+    let refused = refused.expect_err("it would dial its addresses");
+    assert!(matches!(refused, ConnectError::Misuse(_)), "{refused}");
+    assert_eq!(vault.asked(), 1);
+    Ok(())
 }
 
 #[tokio::test]

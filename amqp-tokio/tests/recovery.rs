@@ -12,8 +12,8 @@ use std::{
 };
 
 use amqp_tokio::{
-    Config, ConfirmChannel, Connection, ConsumeOptions, CredentialsProvider, LocalBroker, Login,
-    LoginFuture, Options, Unconfirmed,
+    Config, ConfirmChannel, Connection, ConsumeOptions, CredentialsError, CredentialsProvider,
+    LocalBroker, Login, LoginFuture, Options, Unconfirmed,
     broker::{ByteFaults, Impairment},
     protocol::{basic, exchange, queue},
     recovery::{Policy, RecoveryEvent},
@@ -284,6 +284,44 @@ async fn the_first_connect_awaits_the_broker_if_asked() -> Outcome {
     Ok(())
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_the_first_connect_ends_an_attempt() -> Outcome {
+    let broker = LocalBroker::default();
+    let limit = Duration::from_secs(3);
+    let policy = Policy::new(1).first_connect(true).deadline(limit);
+    let stalled = ByteFaults::new().to_client(Impairment::new().stall_after(0));
+    broker.with(|broker| broker.faults().bytes_of_next(1, stalled));
+    let begun = tokio::time::Instant::now();
+    let options = Options::default().recovery(policy);
+    let refused = timeout(PATIENCE, broker.connect_with(&options)).await?;
+    assert!(refused.is_err());
+    assert_eq!(begun.elapsed(), limit);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topology_that_is_set_keeps_the_consumers() -> Outcome {
+    let broker = LocalBroker::default();
+    let (connection, channel) = with_tasks(&broker).await?;
+    let consume = basic::Consume::default().queue("tasks")?;
+    let mut consumer = channel.consume(consume).await?;
+    let mut topology = amqp_tokio::recovery::Topology::default();
+    for queue in ["tasks", "others"] {
+        topology.declare_queue(queue::Declare::default().queue(queue)?.durable(true));
+    }
+    connection.set_topology(topology);
+    broker.restart();
+    until_recovered(&connection).await?;
+    put(&channel, "tasks", "x").await?;
+    let delivery = timeout(PATIENCE, consumer.next()).await?.ok_or("ended")??;
+    assert_eq!(delivery.body, "x");
+    delivery.ack()?;
+    put(&channel, "others", "x").await?;
+    assert!(broker.with(|broker| broker.queue("/", "others").is_some()));
+    connection.close().await?;
+    Ok(())
+}
+
 /// A provider of the default user that counts its calls.
 #[derive(Default)]
 struct Counting(AtomicUsize);
@@ -293,6 +331,35 @@ impl CredentialsProvider for Counting {
         self.0.fetch_add(1, Relaxed);
         Box::pin(async { Ok(Login::new("guest", "guest")) })
     }
+}
+
+/// A provider that fails at its second and third call.
+#[derive(Default)]
+struct Failing(Counting);
+
+impl CredentialsProvider for Failing {
+    fn login(&self) -> LoginFuture<'_> {
+        match self.0.0.load(Relaxed) {
+            1 | 2 => {
+                self.0.0.fetch_add(1, Relaxed);
+                Box::pin(async { Err(CredentialsError("no".into())) })
+            }
+            _ => self.0.login(),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_fails_for_a_while_is_asked_again() -> Outcome {
+    let broker = LocalBroker::default();
+    let provider = Arc::new(Failing::default());
+    let options = options().credentials(provider.clone());
+    let connection = broker.connect_with(&options).await?;
+    broker.restart();
+    until_recovered(&connection).await?;
+    assert_eq!(provider.0.0.load(Relaxed), 4);
+    connection.close().await?;
+    Ok(())
 }
 
 #[tokio::test(start_paused = true)]

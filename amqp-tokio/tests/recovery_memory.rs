@@ -75,6 +75,27 @@ async fn two_thousand_losses_do_not_add_up() -> Outcome {
 }
 
 #[tokio::test(start_paused = true)]
+async fn channels_dropped_while_they_are_reopened_do_not_add_up() -> Outcome {
+    let broker = LocalBroker::default();
+    let options = Options::default().recovery(Policy::new(1));
+    let connection = broker.connect_with(&options).await?;
+    let none = queue::Declare::default().queue("none")?.passive(true);
+    let mut bytes = Vec::new();
+    for _ in 0..10 {
+        for _ in 0..1000 {
+            let channel = connection.open_channel().await?;
+            let _missing = channel.call(none.clone()).await;
+            drop(channel);
+        }
+        sleep(2000 * MS).await;
+        bytes.push(held());
+    }
+    let (first, last) = (bytes[4], bytes[9]);
+    assert!(last < first + 20_000, "{first} bytes, then {last}");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_hour_without_a_broker_is_a_few_hundred_attempts() -> Outcome {
     let broker = LocalBroker::default();
     let options = Options::default().recovery(Policy::new(1));

@@ -97,6 +97,41 @@ async fn an_answer_may_be_long_or_an_alias_or_come_after_noise() -> Outcome {
 }
 
 #[tokio::test]
+async fn a_lookup_may_take_any_time() -> Outcome {
+    let (names, server) = (NameServer::start()?, broker().await?);
+    names.set_record(SERVICE, "localhost", server.local_addr().port());
+    let patient = options([names.address()]).tcp_timeout(Duration::MAX);
+    connect_with(&patient).await?.close().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_truncated_answer_may_end_within_a_record() -> Outcome {
+    let (names, server) = (NameServer::start()?, broker().await?);
+    let record = record(0, server.local_addr().port());
+    names.set(SERVICE, Answer::Truncated(vec![record]));
+    connect(&names).await?.close().await?;
+    assert_eq!(names.asked(), (1, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_target_of_a_record_is_printed_without_control_characters() -> Outcome {
+    let names = NameServer::start()?;
+    names.set_record(SERVICE, "a\n\x1b[2J.invalid", 1);
+    for options in [
+        options([names.address()]),
+        options([names.address()]).tls(TlsOptions::default()),
+    ] {
+        let refused = connect_with(&options).await.expect_err("it is no host");
+        let text = refused.to_string();
+        assert!(text.contains(r"a\n\u{1b}[2J.invalid"), "{text}");
+        assert!(!text.chars().any(char::is_control), "{text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_reason_without_an_address_is_typed() -> Outcome {
     let names = NameServer::start()?;
     assert_eq!(srv_error(connect(&names).await)?, SrvError::NotFound);

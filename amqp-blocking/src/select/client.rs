@@ -102,7 +102,7 @@ impl Client {
             seen: 0,
         };
         let connected = client.begin(|shared| async move {
-            shared.connection.set(connecting.await);
+            shared.connection.set(shared.connect(connecting).await);
             shared.connection.get().await?;
             Ok(Answer::Connected)
         });
@@ -298,8 +298,9 @@ impl Client {
         }
     }
 
-    /// Writes all queued output. Stops if the server has blocked the connection, or it is lost.
-    fn flush(&mut self) {
+    /// Writes all queued output. Stops at the time `until`, and if the server has blocked the
+    /// connection, or it is lost.
+    fn flush(&mut self, until: Option<Instant>) {
         let Some(connection) = self.connection() else {
             return;
         };
@@ -311,8 +312,11 @@ impl Client {
             use ConnectionState::{Blocked, Recovering};
             matches!(state, Blocked { .. } | Recovering)
         };
-        while flushing.as_mut().poll(&mut cx).is_pending() && !stops(connection.state()) {
-            self.turn(None);
+        while flushing.as_mut().poll(&mut cx).is_pending()
+            && !stops(connection.state())
+            && until.is_none_or(|until| Instant::now() < until)
+        {
+            self.turn(until);
         }
     }
 
@@ -404,7 +408,7 @@ impl Client {
             let called = self.run_callbacks();
             if mem::take(&mut self.stopped) {
                 self.run_tasks();
-                self.flush();
+                self.flush(until);
                 return Ok(());
             }
             if late {

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
+    future::{Future, poll_fn},
     ops::Deref,
     rc::Rc,
     task::{Poll, Waker},
@@ -130,6 +130,20 @@ impl Shared {
         self.release_waker.take().into_iter().for_each(Waker::wake);
     }
 
+    /// Connects, unless the client is closing and the connection is not open in time, as while its
+    /// first connect is tried again and again.
+    pub(super) async fn connect(
+        &self,
+        connecting: impl Future<Output = Result<Connection, Error>>,
+    ) -> Result<Connection, Error> {
+        let closing = async {
+            self.closing.get().await;
+            Sleep::new(self.close_timeout).await;
+            Err(Error::Closing)
+        };
+        either(closing, connecting).await
+    }
+
     /// Closes the connection, after all earlier commands have been sent.
     pub(super) async fn close(&self) -> Result<(), Error> {
         let connection = self.connection.get().await?;
@@ -171,9 +185,9 @@ impl Shared {
     }
 }
 
-/// Whether the connection has not ended, as after a loss that it recovers from.
+/// Whether the connection takes commands, as after a loss that it recovers from.
 pub(super) fn goes_on(connection: &Connection) -> bool {
-    connection.close_reason().is_none()
+    connection.check_open().is_ok()
 }
 
 /// Whether commands of the channel are executed, now or after a recovery.

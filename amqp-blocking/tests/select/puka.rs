@@ -12,13 +12,15 @@ use std::{
 
 use amqp_blocking::{
     Config, ConnectError, Error as CallError, LocalBroker, Requeue, Unconfirmed, broker,
-    core::{CloseCause, NotAmqp},
+    core::{CloseCause, Limits, NotAmqp},
     protocol::{ReplyCode, basic, queue},
     publishing::Acknowledgements,
     select::{self, Answer, Client, Error, Promise, PublishError},
     serve,
     wire::FieldTable,
 };
+
+use bytes::Bytes;
 
 use crate::tools::*;
 
@@ -546,6 +548,32 @@ fn a_loop_with_a_limit_runs_callbacks_until_it_is_over() {
         .on(last, |client, _| client.stop())
         .expect("it is to come");
     client.run_for(Duration::MAX).expect("it was stopped");
+}
+
+#[test]
+fn a_loop_with_a_limit_that_is_stopped_waits_no_longer_for_its_output() {
+    let server = broker();
+    let limits = Limits::default().output_high(64 << 20);
+    let mut client = connect_configured(&server, Config::default().limits(limits));
+    declare(&mut client, "q");
+    let first = throw(&mut client, "", "q", "");
+    let broker = server.broker().clone();
+    let then = client.on(first, move |client, _| {
+        // Nothing is read, and the socket has room for less.
+        broker.pause();
+        for _ in 0..32 {
+            let publish = basic::Publish::default().routing_key("q").expect("short");
+            let body = Bytes::from(vec![0; 1 << 20]);
+            let published = client.publish(publish, basic::Properties::default(), body);
+            published.expect("there is room");
+        }
+        client.stop();
+    });
+    then.expect("it is to come");
+    let (begun, limit) = (Instant::now(), Duration::from_millis(300));
+    client.run_for(limit).expect("it was stopped");
+    assert!(begun.elapsed() >= limit && begun.elapsed() < 30 * limit);
+    server.broker().resume();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Clients that lose their connection and get it back, in the same loop.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::RefCell, net::TcpListener, rc::Rc, time::Duration};
 
 use amqp_blocking::{
     ConnectionState, Error as CallError, Unconfirmed,
@@ -315,6 +315,25 @@ fn a_client_closed_during_the_outage_ends_at_once_with_all_its_promises() {
     }
     assert_eq!(client.closed().map(reason), Some(why));
     assert!(client.poll().is_none());
+}
+
+#[test]
+fn a_client_closed_before_its_broker_is_there_ends() {
+    let nothing = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    let address = nothing.local_addr().expect("it is bound");
+    drop(nothing);
+    let options = recovering(address);
+    let policy = options.recovery.clone().expect("it recovers");
+    let mut options = options.recovery(policy.first_connect(true));
+    options.config.timeouts.close = Duration::from_millis(50);
+    let (mut client, connected) = connect_with(&options).expect("there are descriptors");
+    let called = client.call(declaration("q")).expect("it may be there");
+    assert!(matches!(client.wait(called, SILENCE), Ok(None)));
+    let closed = client.close().expect("it is not closed");
+    for promise in [closed, called, connected] {
+        let error = soon_error(&mut client, promise);
+        assert!(matches!(error, Error::Closing), "{error}");
+    }
 }
 
 #[test]

@@ -2,7 +2,11 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::Future as _,
     rc::Rc,
+    sync::mpsc,
+    task::{Context, Waker},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -392,4 +396,22 @@ fn a_queue_without_a_name_is_refused() {
         );
     }
     assert_eq!(declare(&mut client, "precious").message_count, 1);
+}
+
+#[test]
+fn a_command_ends_while_another_handle_closes_the_connection() {
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let server = broker();
+        let mut client = connect(&server);
+        let called = client.call(declaration("q")).expect("it is open");
+        let connection = client.connection().expect("it is open");
+        let mut closing = Box::pin(connection.close());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(closing.as_mut().poll(&mut cx).is_pending());
+        let refused = client.wait(called, SOON);
+        done.send(refused.is_err()).expect("the test waits");
+    });
+    let limit = SOON.expect("it has a limit");
+    assert!(ended.recv_timeout(limit).expect("it does not spin"));
 }

@@ -6,7 +6,9 @@ use core::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-/// The address of a broker.
+use crate::text::Escaped;
+
+/// The address of a broker. Its display has control characters [`Escaped`].
 ///
 /// ```
 /// use amqp_core::dial::Address;
@@ -94,11 +96,14 @@ pub(crate) fn split_ipv6(host: &str) -> Option<(&str, Option<&str>)> {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } if split_ipv6(host).is_some() => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{path}"),
-            Self::Srv(name) => write!(f, "srv:{name}"),
-            Self::Other(address) => f.write_str(address),
+            Self::Tcp { host, port } if split_ipv6(host).is_some() => {
+                write!(f, "[{}]:{port}", Escaped(host))
+            }
+            // The target of an SRV record may have any character.
+            Self::Tcp { host, port } => write!(f, "{}:{port}", Escaped(host)),
+            Self::Unix(path) => write!(f, "unix:{}", Escaped(path)),
+            Self::Srv(name) => write!(f, "srv:{}", Escaped(name)),
+            Self::Other(address) => Escaped(address).fmt(f),
         }
     }
 }

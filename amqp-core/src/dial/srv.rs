@@ -3,7 +3,7 @@
 use alloc::{string::String, vec::Vec};
 
 use super::{Address, MAX_RESOLVED};
-use crate::random::SplitMix;
+use crate::{random::SplitMix, text::Escaped};
 
 /// An SRV record: a host of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,8 +31,9 @@ pub enum SrvError {
     /// A target outside of the domain of the service, on a connection with TLS: anything that can
     /// forge an answer of DNS could name it, with a valid certificate.
     #[error(
-        "with TLS, the target {target} must be in the same domain, or \
-         server_name_indication must say the name to find in the certificate"
+        "with TLS, the target {} must be in the same domain, or \
+         server_name_indication must say the name to find in the certificate",
+        Escaped(target)
     )]
     ForeignTarget {
         /// The name of the host.

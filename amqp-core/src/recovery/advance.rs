@@ -1,5 +1,7 @@
 //! The progress of the tracks of a replay.
 
+use core::iter;
+
 use super::{
     Entity, FailureReason, PlanStep,
     policy::FailureKind,
@@ -10,6 +12,7 @@ use crate::{
     error::ApiMisuse,
     ids::{ChannelId, RequestId},
     protocol::ReplyCode,
+    wire::ShortStr,
 };
 
 /// The maximum number of requests in flight. A broker that takes 30 ms for each, as for a quorum
@@ -132,7 +135,7 @@ impl Replay {
         request
     }
 
-    /// Sends a step. `None` if it waits for the name of a queue.
+    /// Sends a step. `None` if it waits for the name of a queue, or for the entities.
     fn send_entry(
         &mut self,
         key: u16,
@@ -154,6 +157,10 @@ impl Replay {
             if self.unnamed.contains(entity.name()) && matches!(entity, Entity::Queue(_)) {
                 return None;
             }
+        }
+        // The queue of a consumer may be declared by the plan of another channel.
+        if matches!(step, PlanStep::Consume { .. }) && !self.are_entities_done() {
+            return None;
         }
         match send(work.connection, channel, &self.renamed(step)) {
             Ok(request) => {
@@ -180,7 +187,7 @@ impl Replay {
         match &mut step {
             PlanStep::Bind(binding) => {
                 if let Entity::Queue(name) = &mut binding.destination
-                    && let Some(new) = self.names.get(name)
+                    && let Some(new) = self.new_name(name)
                 {
                     if binding.routing_key == *name {
                         binding.routing_key = new.clone();
@@ -189,7 +196,7 @@ impl Replay {
                 }
             }
             PlanStep::Consume { consume, .. } => {
-                if let Some(new) = self.names.get(&consume.queue) {
+                if let Some(new) = self.new_name(&consume.queue) {
                     consume.queue = new.clone();
                 }
             }
@@ -202,6 +209,14 @@ impl Replay {
             | PlanStep::SetMode { .. } => {}
         }
         step
+    }
+
+    /// The last new name of a queue. A queue that is lost twice has several.
+    fn new_name(&self, name: &ShortStr) -> Option<&ShortStr> {
+        let first = self.names.get(name)?;
+        let later = iter::successors(Some(first), |name| self.names.get(*name));
+        // A server may repeat a name.
+        later.take(self.names.len()).last()
     }
 
     /// Ends a track without further steps, or puts it to sleep until the deferred ones are due.

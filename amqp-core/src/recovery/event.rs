@@ -235,6 +235,26 @@ impl fmt::Display for Report {
     }
 }
 
+impl RecoveryEvent {
+    /// Whether a later event says the same, and more.
+    fn is_replaced_by(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::ChannelLost { channel, .. }, Self::ChannelLost { channel: later, .. })
+            | (
+                Self::ChannelRecovered { channel, .. },
+                Self::ChannelRecovered { channel: later, .. },
+            ) => channel == later,
+            (Self::QueueRenamed { to, .. }, Self::QueueRenamed { from, .. }) => to == from,
+            (Self::Connected, Self::Connected)
+            | (Self::Lost(_), Self::Lost(_))
+            | (Self::Reconnecting { .. }, Self::Reconnecting { .. })
+            | (Self::Recovering { .. }, Self::Recovering { .. })
+            | (Self::Recovered(_), Self::Recovered(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for RecoveryEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -288,8 +308,7 @@ pub(super) struct Events {
     pub(super) since: Instant,
 }
 
-/// The number of events beyond which those about progress replace each other. The others are bounded
-/// by the topology.
+/// The number of events beyond which they replace older ones.
 const KEPT: usize = 64;
 
 impl Events {
@@ -298,25 +317,22 @@ impl Events {
         Self { queue, since }
     }
 
-    pub(super) fn push(&mut self, at: Instant, event: RecoveryEvent) {
-        let is_progress = |event: &RecoveryEvent| {
-            matches!(
-                event,
-                RecoveryEvent::Connected
-                    | RecoveryEvent::Lost(_)
-                    | RecoveryEvent::Reconnecting { .. }
-                    | RecoveryEvent::Recovering { .. }
-                    | RecoveryEvent::Recovered(_)
-                    | RecoveryEvent::ChannelLost { .. }
-                    | RecoveryEvent::ChannelRecovered { .. }
-            )
-        };
+    /// Adds an event. Beyond [`KEPT`] it replaces the one of the same kind about the same object, so
+    /// that the last state of each channel is always reported.
+    pub(super) fn push(&mut self, at: Instant, mut event: RecoveryEvent) {
         let elapsed = at.saturating_duration_since(self.since);
         if self.queue.len() >= KEPT
-            && is_progress(&event)
-            && let Some(oldest) = self.queue.iter().position(|it| is_progress(&it.event))
+            && let Some(older) = self
+                .queue
+                .iter()
+                .position(|it| it.event.is_replaced_by(&event))
+            && let Some(older) = self.queue.remove(older)
+            && let (
+                RecoveryEvent::QueueRenamed { from, .. },
+                RecoveryEvent::QueueRenamed { from: first, .. },
+            ) = (&mut event, older.event)
         {
-            self.queue.remove(oldest);
+            *from = first;
         }
         self.queue.push_back(TimedEvent { at, elapsed, event });
     }

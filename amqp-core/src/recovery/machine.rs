@@ -91,6 +91,11 @@ pub struct Recovery {
     pub(super) events: Events,
     /// The attempts to connect since the last complete recovery.
     pub(super) attempt: u32,
+    /// The attempts before those, of a connection that was lost again and again soon after its
+    /// recovery: the delays grow on.
+    pub(super) earlier: u32,
+    /// The time of the last recovery.
+    pub(super) recovered_at: Instant,
     /// The number of losses: each has other delays.
     pub(super) losses: u64,
     /// Whether a connection was lost, and is not recovered yet.
@@ -99,7 +104,8 @@ pub struct Recovery {
     pub(super) cause: String,
     /// The connection is to be closed: the deadline has passed while it was being restored.
     pub(super) closes: bool,
-    /// For the channels that the server closed lately: how often in a row, and when last.
+    /// For the channels that the server closed lately: how often in a row, and the time of the last
+    /// attempt to reopen them.
     pub(super) closed: BTreeMap<u16, (u32, Instant)>,
 }
 
@@ -143,6 +149,8 @@ impl Recovery {
             state: State::Waiting(now),
             events: Events::new(now),
             attempt: 1,
+            earlier: 0,
+            recovered_at: now,
             losses: 0,
             lost: false,
             cause: String::new(),
@@ -336,6 +344,10 @@ impl Recovery {
     }
 
     /// Returns the next event. [`RecoveryEvent::GaveUp`](super::RecoveryEvent::GaveUp) is the last one.
+    ///
+    /// If more than 64 events wait, a new one replaces the one before of the same kind: about the
+    /// same channel, if it is about one. The end of a channel or a consumer is never replaced. To
+    /// handle each event, call this after each [`handle_event`](Self::handle_event).
     #[must_use]
     pub fn poll_event(&mut self) -> Option<TimedEvent> {
         self.events.pop()
@@ -347,6 +359,13 @@ impl Recovery {
     #[must_use]
     pub fn is_recovered(&self) -> bool {
         self.state == State::Recovered
+    }
+
+    /// Whether the host is to connect: [`poll_step`](Self::poll_step) has said so, and the connection
+    /// is not open yet.
+    #[must_use]
+    pub fn is_connecting(&self) -> bool {
+        self.state == State::Connecting
     }
 
     /// Whether a channel can be used: the connection is recovered, and the channel is not just being

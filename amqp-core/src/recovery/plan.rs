@@ -109,15 +109,26 @@ impl Plan {
     }
 
     /// Computes the plan for a channel that the server has closed: the channel, and the auto-delete
-    /// entities that may have gone with its consumers.
+    /// entities that may have gone with its consumers. All others of the topology run.
     #[must_use]
     pub fn for_channel(topology: &Topology, mode: Mode, number: u16) -> Self {
+        Self::for_channel_beside(topology, mode, number, |of, _| of != number)
+    }
+
+    /// As [`for_channel`](Self::for_channel), with the other consumers of the connection that run, by
+    /// the numbers of their channels: their queues are there.
+    pub(super) fn for_channel_beside(
+        topology: &Topology,
+        mode: Mode,
+        number: u16,
+        runs: impl Fn(u16, ConsumerId) -> bool,
+    ) -> Self {
         let mut plan = Self::default();
         let Some(channel) = topology.channel(number) else {
             return plan;
         };
         if mode >= Mode::TransientOnly {
-            plan.add_entities(&auto_deleted(topology, channel), mode);
+            plan.add_entities(&auto_deleted(topology, channel, runs), mode);
         }
         if mode > Mode::Nothing {
             plan.add_channel(number, channel, mode);
@@ -204,9 +215,14 @@ impl Plan {
     }
 }
 
-/// The part of a topology that goes with the consumers of a channel: their auto-delete queues, the
-/// bindings of these, and the auto-delete exchanges that are bound for them.
-fn auto_deleted(topology: &Topology, channel: &Channel) -> Topology {
+/// The part of a topology that goes with the consumers of a channel: the auto-delete queues that have
+/// no other one that runs, the bindings of these, and the auto-delete exchanges that are bound for
+/// them.
+fn auto_deleted(
+    topology: &Topology,
+    channel: &Channel,
+    runs: impl Fn(u16, ConsumerId) -> bool,
+) -> Topology {
     let mut part = Topology::default();
     let mut sources = VecDeque::new();
     for (_, consumer) in channel.consumers() {
@@ -214,7 +230,10 @@ fn auto_deleted(topology: &Topology, channel: &Channel) -> Topology {
             continue;
         };
         let name = &queue.declare.queue;
-        if !queue.declare.auto_delete || part.queue(name).is_some() {
+        if !queue.declare.auto_delete
+            || part.queue(name).is_some()
+            || topology.consumers_of(name).any(|(of, id)| runs(of, id))
+        {
             continue;
         }
         if queue.server_named {

@@ -3,7 +3,10 @@
 use core::{fmt, time::Duration};
 
 use super::Backoff;
-use crate::{close::CloseReason, protocol::ReplyCode};
+use crate::{
+    close::{CloseCause, CloseReason},
+    protocol::ReplyCode,
+};
 
 /// The policy of a recovery, as plain values.
 ///
@@ -22,7 +25,8 @@ use crate::{close::CloseReason, protocol::ReplyCode};
 pub struct Policy {
     /// The part of the topology that is restored. Default [`Mode::Everything`].
     pub mode: Mode,
-    /// The delays between attempts to connect.
+    /// The delays between attempts to connect. They begin anew with the first loss of a connection
+    /// that has lived for [`Backoff::max`] since its recovery, and grow on otherwise.
     pub backoff: Backoff,
     /// The seed of the jitter: different for each client, from a source of randomness or from a
     /// test.
@@ -250,6 +254,8 @@ pub struct OnConnectFailure {
     /// Default [`Reconnect::GiveUp`].
     pub login_refused: Reconnect,
     /// Default [`Reconnect::Retry`].
+    pub no_credentials: Reconnect,
+    /// Default [`Reconnect::Retry`].
     pub other: Reconnect,
 }
 
@@ -258,6 +264,7 @@ impl Default for OnConnectFailure {
         Self {
             unreachable: Reconnect::Retry,
             login_refused: Reconnect::GiveUp,
+            no_credentials: Reconnect::Retry,
             other: Reconnect::Retry,
         }
     }
@@ -268,6 +275,7 @@ impl OnConnectFailure {
         match kind {
             ConnectFailure::Unreachable => self.unreachable,
             ConnectFailure::LoginRefused => self.login_refused,
+            ConnectFailure::NoCredentials => self.no_credentials,
             ConnectFailure::Other => self.other,
         }
     }
@@ -289,10 +297,35 @@ pub enum ConnectFailure {
     /// No broker was reached: name resolution, TCP, a transport that ended during the handshake, or
     /// a timeout.
     Unreachable,
-    /// The broker refused the credentials, or none could be produced.
+    /// The broker refused the credentials.
     LoginRefused,
+    /// No credentials were there to log in with, as from a provider that fails or is late.
+    NoCredentials,
     /// Any other failure, such as TLS, a refused virtual host, or another protocol.
     Other,
+}
+
+impl ConnectFailure {
+    /// The kind of the failure of a connection that ended before it was open.
+    #[must_use]
+    pub fn of(reason: &CloseReason) -> Self {
+        match reason.cause() {
+            CloseCause::AuthenticationFailed { .. } => Self::LoginRefused,
+            CloseCause::Eof { .. } | CloseCause::Transport { .. } | CloseCause::TimedOut(_) => {
+                Self::Unreachable
+            }
+            CloseCause::Requested(_)
+            | CloseCause::ByPeer(_)
+            | CloseCause::ProtocolError(_)
+            | CloseCause::LimitExceeded(_)
+            | CloseCause::NotAmqp(_)
+            | CloseCause::NoCommonMechanism { .. }
+            | CloseCause::NoCommonLocale { .. }
+            | CloseCause::StartOkTooLarge { .. }
+            | CloseCause::NotRecovered { .. }
+            | CloseCause::Connection(_) => Self::Other,
+        }
+    }
 }
 
 impl fmt::Display for ConnectFailure {
@@ -300,6 +333,7 @@ impl fmt::Display for ConnectFailure {
         f.write_str(match self {
             Self::Unreachable => "the broker was not reached",
             Self::LoginRefused => "the login was refused",
+            Self::NoCredentials => "there were no credentials",
             Self::Other => "the connection failed",
         })
     }

@@ -66,10 +66,17 @@ impl Recovery {
             State::Waiting(_) | State::Connecting => {
                 self.state = State::Connecting;
                 let cause = mem::take(&mut self.cause);
-                self.handle_connect_failed(now, connect_failure(reason), &cause);
+                self.handle_connect_failed(now, ConnectFailure::of(reason), &cause);
             }
             State::Recovering | State::Recovered => {
                 if !mem::replace(&mut self.lost, true) {
+                    let lived = now.saturating_duration_since(self.recovered_at);
+                    let again = self.losses > 0 && lived < self.policy.backoff.max;
+                    self.earlier = if again {
+                        self.earlier.saturating_add(self.attempt)
+                    } else {
+                        0
+                    };
                     self.events.since = now;
                     self.attempt = 0;
                     self.losses += 1;
@@ -133,7 +140,8 @@ impl Recovery {
         }
         self.attempt = attempts.saturating_add(1);
         let seed = self.policy.seed.wrapping_add(self.losses.rotate_left(48));
-        let next_in = self.policy.backoff.delay(self.attempt, seed);
+        let since = self.earlier.saturating_add(self.attempt);
+        let next_in = self.policy.backoff.delay(since, seed);
         self.state = State::Waiting(now + next_in);
         let cause = if attempts == 0 {
             String::new() // the event of the loss has it
@@ -186,9 +194,13 @@ impl Recovery {
             return true;
         }
         if let Method::ChannelOpenOk(_) = reply {
-            self.channels.insert(channel.number(), channel);
-            self.closed.remove(&channel.number());
-            self.topology.open_channel(channel.number());
+            let number = channel.number();
+            if self.channels.insert(number, channel).is_none() {
+                // Those of another process do not run here, and their queues are restored.
+                self.topology.forget_consumers(number);
+            }
+            self.closed.remove(&number);
+            self.topology.open_channel(number);
         } else if self.knows(channel) {
             self.recorder
                 .replied(&mut self.topology, channel, request, reply);
@@ -257,7 +269,8 @@ impl Recovery {
             self.drop_consumers(now, channel);
         }
         let at = now + self.reopen_delay(now, number);
-        let plan = Plan::for_channel(&self.topology, self.policy.mode, number);
+        let runs = |of, id| of != number && self.replay.runs(of, id);
+        let plan = Plan::for_channel_beside(&self.topology, self.policy.mode, number, runs);
         let (replay, mut work) = self.work(now, connection);
         replay.add(plan, at, &mut work);
         self.after_replay(now, connection);
@@ -277,7 +290,7 @@ impl Recovery {
             times => backoff.delay(times, self.policy.seed),
         };
         *times = times.saturating_add(1);
-        *last = now;
+        *last = now + delay;
         delay
     }
 
@@ -312,7 +325,7 @@ impl Recovery {
                 self.events.push(now, RecoveryEvent::Recovered(report));
             }
             self.replay = Replay::default();
-            self.attempt = 0;
+            self.recovered_at = now;
             self.cause.clear();
         }
     }
@@ -337,24 +350,4 @@ fn is_requested(reason: &CloseReason) -> bool {
             }
             | CloseCause::TimedOut(TimeoutReason::Close)
     )
-}
-
-/// The kind of the failure of a connection that ended before it was open.
-fn connect_failure(reason: &CloseReason) -> ConnectFailure {
-    match reason.cause() {
-        CloseCause::AuthenticationFailed { .. } => ConnectFailure::LoginRefused,
-        CloseCause::Eof { .. } | CloseCause::Transport { .. } | CloseCause::TimedOut(_) => {
-            ConnectFailure::Unreachable
-        }
-        CloseCause::Requested(_)
-        | CloseCause::ByPeer(_)
-        | CloseCause::ProtocolError(_)
-        | CloseCause::LimitExceeded(_)
-        | CloseCause::NotAmqp(_)
-        | CloseCause::NoCommonMechanism { .. }
-        | CloseCause::NoCommonLocale { .. }
-        | CloseCause::StartOkTooLarge { .. }
-        | CloseCause::NotRecovered { .. }
-        | CloseCause::Connection(_) => ConnectFailure::Other,
-    }
 }

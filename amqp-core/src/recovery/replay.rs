@@ -100,27 +100,45 @@ impl Replay {
         self.tracks.contains_key(&number)
     }
 
+    /// Whether a consumer runs: it is not being restored, or was started again.
+    pub(super) fn runs(&self, number: u16, id: ConsumerId) -> bool {
+        self.tracks.get(&number).is_none_or(|track| {
+            track.entries.iter().any(|entry| {
+                matches!(entry.step, PlanStep::Consume { consumer, .. } if consumer == id)
+                    && entry.state == EntryState::Done
+            })
+        })
+    }
+
     /// Adds a plan, which begins at the time `at`. Returns the number of its steps.
     pub(super) fn add(&mut self, plan: Plan, at: Instant, work: &mut Work<'_>) -> usize {
         if self.is_idle() {
             *self = Self::default();
         }
+        let of_entities = self.tracks.get(&ENTITIES);
+        let has_channel = of_entities.is_some_and(|track| {
+            !matches!(track.state, TrackState::Closing(_)) || track.has_todo()
+        });
         for step in plan.steps {
             let key = step.channel().unwrap_or(ENTITIES);
             let channel = work.channels.get(&key).copied();
             if key != ENTITIES && channel.is_none() {
                 continue; // a topology of another process
             }
-            self.report.steps += 1;
-            let track = self.tracks.entry(key);
-            let track = track.or_insert_with(|| Track::new(channel, work.now));
+            if has_channel && matches!(step, PlanStep::OpenChannel | PlanStep::CloseChannel) {
+                continue; // the one of the plan before
+            }
             if let PlanStep::DeclareQueue {
                 declare,
                 server_named: true,
             } = &step
+                && !self.unnamed.insert(declare.queue.clone())
             {
-                self.unnamed.insert(declare.queue.clone());
+                continue; // it is being declared
             }
+            self.report.steps += 1;
+            let track = self.tracks.entry(key);
+            let track = track.or_insert_with(|| Track::new(channel, work.now));
             match step {
                 PlanStep::OpenChannel | PlanStep::CloseChannel | PlanStep::ReopenChannel { .. } => {
                 }
@@ -207,11 +225,7 @@ impl Replay {
                 self.done += 1;
             }
         } else if track.state == TrackState::Closing(request) {
-            self.tracks.remove(&key);
-            if key == ENTITIES {
-                self.done += 1;
-                self.list_channels();
-            }
+            self.end_closing(key);
         } else if let Some(index) = take(&mut track.in_flight, request) {
             self.complete(key, index, reply, work);
         }
@@ -296,15 +310,37 @@ impl Replay {
             Some(index) => self.fail_entry(key, index, reason, FailureKind::Other, work),
             None if track.state == TrackState::Opening(request) => {
                 track.state = TrackState::Closed;
+                if key == ENTITIES {
+                    (track.channel, self.borrows) = (None, false);
+                }
                 self.fail_channel(key, reason, FailureKind::Other, work);
             }
-            None => {
-                self.tracks.remove(&key);
-            }
+            None => self.end_closing(key),
         }
         self.list(key);
         self.drive(work);
         true
+    }
+
+    /// Ends a track when its channel is closed, or the close is not answered. That of the entities
+    /// opens another channel for the steps that were added meanwhile.
+    fn end_closing(&mut self, key: u16) {
+        if key != ENTITIES {
+            self.tracks.remove(&key);
+            return;
+        }
+        let Some(track) = self.tracks.get_mut(&ENTITIES) else {
+            return;
+        };
+        self.done += 1;
+        self.borrows = false;
+        if track.has_todo() {
+            track.state = TrackState::Closed;
+            (track.channel, track.opened) = (None, false);
+        } else {
+            self.tracks.remove(&ENTITIES);
+            self.list_channels();
+        }
     }
 
     /// Handles the end of a channel. Returns `false` if it is not one of the replay.
@@ -335,12 +371,12 @@ impl Replay {
         let closing = matches!(track.state, TrackState::Closing(_));
         track.state = TrackState::Closed;
         if closing || track.forgotten {
-            self.tracks.remove(&key);
-            if key == ENTITIES {
-                self.list_channels();
-            }
+            self.end_closing(key);
         } else {
-            if key != ENTITIES {
+            if key == ENTITIES {
+                // The host may open a channel under the number.
+                (track.channel, self.borrows) = (None, false);
+            } else {
                 track.undo();
             }
             let kind = FailureKind::of_close(reason);
@@ -386,9 +422,10 @@ impl Replay {
     }
 
     pub(super) fn are_entities_done(&self) -> bool {
-        self.tracks
-            .get(&ENTITIES)
-            .is_none_or(|track| matches!(track.state, TrackState::Closing(_)) && !self.borrows)
+        self.tracks.get(&ENTITIES).is_none_or(|track| {
+            let closing = matches!(track.state, TrackState::Closing(_));
+            closing && !self.borrows && !track.has_todo()
+        })
     }
 
     /// Lists a track to be advanced.

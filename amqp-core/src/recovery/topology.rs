@@ -4,6 +4,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
+use core::mem;
 
 use super::{
     Binding, Entity,
@@ -120,6 +121,17 @@ impl Topology {
     #[must_use]
     pub fn queue(&self, name: &ShortStr) -> Option<&Queue> {
         self.queues.get(name)
+    }
+
+    /// Takes over the exchanges, queues and bindings of another topology in place of its own, and keeps
+    /// its channels and consumers. Returns the old ones.
+    pub fn replace_entities(&mut self, by: Self) -> Self {
+        Self {
+            exchanges: mem::replace(&mut self.exchanges, by.exchanges),
+            queues: mem::replace(&mut self.queues, by.queues),
+            bindings: mem::replace(&mut self.bindings, by.bindings),
+            ..Self::default()
+        }
     }
 
     /// Adds an exchange, or replaces its declaration. Ignores a passive declaration and a
@@ -327,6 +339,14 @@ impl Topology {
         channel.add(consumer, Consumer { consume, qos });
     }
 
+    /// The consumers of a queue, with the numbers of their channels.
+    pub(super) fn consumers_of(
+        &self,
+        queue: &ShortStr,
+    ) -> impl Iterator<Item = (u16, ConsumerId)> + '_ {
+        self.consumers.get(queue).into_iter().flatten().copied()
+    }
+
     /// Removes a consumer, and its queue if that is auto-delete and has no other consumer.
     pub fn cancel(&mut self, number: u16, consumer: ConsumerId) {
         let channel = self.channels.get_mut(&number);
@@ -340,6 +360,14 @@ impl Topology {
         let channel = self.channels.get_mut(&number);
         if let Some(removed) = channel.and_then(|it| it.remove(consumer)) {
             self.uncount(number, consumer, &removed.consume.queue);
+        }
+    }
+
+    /// Removes the consumers of a channel, and not their queues.
+    pub(super) fn forget_consumers(&mut self, number: u16) {
+        let channel = self.channels.get_mut(&number);
+        for (id, consumer) in channel.map(mem::take).unwrap_or_default().into_consumers() {
+            self.uncount(number, id, &consumer.consume.queue);
         }
     }
 

@@ -21,6 +21,8 @@ use crate::{
 ///    │                     │ failed       │ └──────> Closing ──────────┤ close-ok
 ///    └──── closed by <─────┴──────────────┘                            │
 ///          the server, not given up ──────────────> given up ──────────┘
+///    ^                                                                 │
+///    └────── entities: steps were added while it closed ───────────────┘
 /// ```
 #[derive(Debug)]
 pub(super) struct Track {
@@ -115,6 +117,12 @@ impl Track {
             self.next += 1;
         }
         None
+    }
+
+    /// Whether there is an entry to be sent.
+    pub(super) fn has_todo(&self) -> bool {
+        let mut rest = self.entries.iter().skip(self.next);
+        rest.any(|it| it.state == EntryState::Todo)
     }
 
     pub(super) fn set(&mut self, index: usize, state: EntryState) {

@@ -74,7 +74,7 @@ impl ConnectError {
                 matches!(reason.cause(), CloseCause::AuthenticationFailed { .. })
             }
             Self::NotOpened {
-                error: Error::Misuse(_),
+                error: Error::Misuse(_) | Error::Recovering,
                 ..
             }
             | Self::Misuse(_)
@@ -91,14 +91,17 @@ impl ConnectError {
     /// The kind of the failure, for the policy of a recovery.
     pub(crate) fn kind(&self) -> ConnectFailure {
         match self {
-            Self::Credentials(_) => ConnectFailure::LoginRefused,
+            Self::Credentials(_) => ConnectFailure::NoCredentials,
             Self::NotOpened {
                 error: Error::ConnectionClosed(reason),
                 ..
-            } if matches!(reason.cause(), CloseCause::AuthenticationFailed { .. }) => {
-                ConnectFailure::LoginRefused
-            }
-            Self::Unreachable(_) => ConnectFailure::Unreachable,
+            } => ConnectFailure::of(reason),
+            Self::Unreachable(_)
+            | Self::TimedOut
+            | Self::Tls {
+                error: TlsError::TimedOut(_),
+                ..
+            } => ConnectFailure::Unreachable,
             Self::Refused { last, .. } => last.kind(),
             _ => ConnectFailure::Other,
         }

@@ -19,6 +19,7 @@ use std::{
 };
 
 use amqp_core::{
+    ApiMisuse,
     client::Config,
     dial::{Address, AttemptId, Dialer, SrvError, SrvRecord, Step, Target},
 };
@@ -124,6 +125,8 @@ fn is_one_name(addresses: &[Address]) -> bool {
 /// for applications that dial by themselves. It ignores the options' addresses, their order and the
 /// TCP settings.
 ///
+/// Such a connection does not recover: there is no dialer for a next one.
+///
 /// ```no_run
 /// use amqp_driver::{Connection, Options, connect_over, core::dial::Address, io::Runtime};
 /// use std::error::Error;
@@ -143,12 +146,20 @@ fn is_one_name(addresses: &[Address]) -> bool {
 ///
 /// # Errors
 /// When the stream cannot be secured, there are no credentials, or the connection cannot be opened.
+/// [`ApiMisuse::Config`] if the options have a [`recovery`](Options::recovery).
 pub async fn connect_over<R: Runtime>(
     runtime: &R,
     options: &Options,
     address: &Address,
     stream: R::Stream,
 ) -> Result<Connection, ConnectError> {
+    if options.recovery.is_some() {
+        // After a loss the addresses would be dialled, and sent the credentials.
+        return Err(ConnectError::Misuse(ApiMisuse::Config {
+            setting: "recovery",
+            problem: "is not for a stream that was made elsewhere",
+        }));
+    }
     runtime.check()?;
     let mut first = First { runtime, options };
     secure_and_open(runtime, options, &mut first, address, stream).await

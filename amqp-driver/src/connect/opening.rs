@@ -96,6 +96,10 @@ impl<C: Timer + Clone + Unpin + 'static> Opening for Next<C> {
             let done = pin!(&mut driver).poll(cx).is_ready();
             let state = shared.lock();
             match state.machine.close_reason() {
+                // It was opened, and has ended again.
+                Some(_) if state.closed.is_none() && !state.is_connecting() => {
+                    Poll::Ready(Err(Error::Recovering))
+                }
                 Some(reason) => Poll::Ready(Err(Error::ConnectionClosed(reason.clone()))),
                 None if state.opened => Poll::Ready(Ok(())),
                 None if done => Poll::Ready(Err(Error::Internal("the driver ended"))),

@@ -206,10 +206,15 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A provider may contain a secret.
         let credentials = self.credentials.as_ref().map(|_| format_args!("_"));
-        f.debug_struct("Options")
+        let mut debug = f.debug_struct("Options");
+        debug
             .field("addresses", &self.addresses)
-            .field("order", &self.order)
+            .field("order", &self.order);
+        #[cfg(feature = "srv")]
+        debug.field("name_servers", &self.name_servers);
+        debug
             .field("tcp_timeout", &self.tcp_timeout)
+            .field("tcp_keepalive", &self.tcp_keepalive)
             .field("tls_timeout", &self.tls_timeout)
             .field("tls", &self.tls)
             .field("credentials", &credentials)

@@ -1,6 +1,10 @@
 //! A first connect that awaits the broker.
 
-use std::future::poll_fn;
+use std::{
+    future::{Future as _, poll_fn},
+    pin::pin,
+    task::Poll,
+};
 
 use amqp_core::recovery::{Policy, Recovery, Step};
 
@@ -22,9 +26,10 @@ pub(super) async fn connect_until<R: Runtime>(
     let mut last = ConnectError::TimedOut;
     loop {
         match recovery.poll_step(clock.now()) {
-            Step::Connect { .. } => match connect_as(runtime, options, first).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => {
+            Step::Connect { .. } => match attempt(runtime, options, &recovery, first).await {
+                None => {} // the deadline has passed
+                Some(Ok(connection)) => return Ok(connection),
+                Some(Err(error)) => {
                     let (failure, text) = (error.kind(), error.to_string());
                     recovery.handle_connect_failed(clock.now(), failure, &text);
                     last = error;
@@ -34,4 +39,20 @@ pub(super) async fn connect_until<R: Runtime>(
             _ => return Err(last),
         }
     }
+}
+
+/// Connects once. `None` if the time of the recovery comes first.
+async fn attempt<R: Runtime>(
+    runtime: &R,
+    options: &Options,
+    recovery: &Recovery,
+    first: &mut First<'_, R>,
+) -> Option<Result<Connection, ConnectError>> {
+    let (mut clock, until) = (runtime.clock(), recovery.poll_timeout());
+    let mut connecting = pin!(connect_as(runtime, options, first));
+    poll_fn(|cx| match connecting.as_mut().poll(cx) {
+        Poll::Ready(connected) => Poll::Ready(Some(connected)),
+        Poll::Pending => clock.poll_deadline(cx, until).map(|()| None),
+    })
+    .await
 }

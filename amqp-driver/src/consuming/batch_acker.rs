@@ -11,8 +11,8 @@ use std::{
 use amqp_core::{ApiMisuse, DeliveryTag};
 
 use crate::{
+    acker::Acker,
     base_channel::{BaseChannel, Inner},
-    consumer::Acker,
     sync::{Mutex, MutexGuard},
 };
 

@@ -3,7 +3,7 @@
 use amqp_core::Requeue;
 
 use super::{batch_acker::BatchAcker, credit::GroupCredit};
-use crate::{consumer::Acker, error::Error};
+use crate::{acker::Acker, error::Error};
 
 /// The right to settle one delivery. Dropped unused, it requeues the delivery: with `basic.nack`,
 /// which since RabbitMQ 4.3 does not count towards the delivery limit of a quorum queue

@@ -37,10 +37,10 @@
 //! [`Timeouts::request`](amqp_core::Timeouts) counts as lost; one that answers others fails that step
 //! alone.
 //!
-//! A quorum queue whose leader died may leave a channel of RabbitMQ 3.10 in a state in which the server
-//! refuses all its publishes to that queue with `basic.nack`, though the queue has a new leader and the
-//! connection lives. Publish on another channel then: a [`Publisher`](crate::publishing::Publisher) on
-//! a fresh one, or close the channel and open it anew.
+//! The death of a quorum queue's leader may leave a channel of RabbitMQ 3.10 in a state in which the
+//! server refuses all its publishes to that queue with `basic.nack`, though the queue has a new leader
+//! and the connection lives. Publish on another channel then: a
+//! [`Publisher`](crate::publishing::Publisher) on a fresh one, or close the channel and open it anew.
 //!
 //! Connections recover from every end but a close by this side. Publishing goes on after the
 //! consumers are back. Without a policy, a connection has one life and one end.

@@ -239,7 +239,9 @@ impl State {
             return false;
         };
         recovering.recovery.forget_channel(channel);
-        recovering.holds(Some(channel))
+        let held = recovering.holds(Some(channel));
+        recovering.reopening.remove(&channel);
+        held
     }
 
     // The life of the connection.
@@ -315,7 +317,16 @@ impl State {
         true
     }
 
+    /// Whether the recovery lets the next life begin now.
+    pub(crate) fn is_connecting(&self) -> bool {
+        let recovering = self.recovery.as_ref();
+        recovering.is_some_and(|it| it.recovery.is_connecting())
+    }
+
     /// Begins the next life on a new transport. Returns the machine of the ended one.
+    ///
+    /// # Errors
+    /// [`Error::Recovering`] if another life was open meanwhile: the next one follows later.
     pub(crate) fn begin_life(
         &mut self,
         config: Config,
@@ -323,6 +334,9 @@ impl State {
     ) -> Result<client::Connection, Error> {
         if let Some(reason) = &self.closed {
             return Err(Error::ConnectionClosed(reason.clone()));
+        }
+        if !self.is_connecting() {
+            return Err(Error::Recovering);
         }
         let ended = self.machine.resume(config, now)?;
         self.life = self.life.wrapping_add(1);

@@ -359,7 +359,8 @@ impl State {
                         self.grant(LineId::Channel(channel), later);
                     }
                 }
-                event if self.recover_on(&event) => {}
+                // At once, so that the recovery keeps few events.
+                event if self.recover_on(&event) => self.process_recovery(later),
                 Event::Reply { request, reply, .. } => {
                     self.answer(request, Answer::Reply(reply), later);
                 }

@@ -37,9 +37,9 @@ pub(super) fn ask(
     question.questions.push(srv);
     let question = question.build_bytes_vec().map_err(io::Error::other)?;
     let answer = over_udp(server, &question, name, until)?;
-    match header_buffer::has_flags(&answer, PacketFlag::TRUNCATION) {
-        Ok(true) => read(&over_tcp(server, &question, name, until)?, name),
-        _ => read(&answer, name),
+    match is_truncated(&answer) {
+        true => read(&over_tcp(server, &question, name, until)?, name),
+        false => read(&answer, name),
     }
 }
 
@@ -120,15 +120,36 @@ fn late(error: io::Error) -> io::Error {
     }
 }
 
-/// Whether it is an answer to the question.
+/// Whether it is an answer to the question, readable as far as it is needed: one that is truncated may
+/// end within an entry.
 fn is_answer(answer: &[u8], question: &[u8], name: &Name<'_>) -> bool {
     let id = |bytes: &[u8]| bytes.first_chunk::<2>().copied();
-    let Ok(packet) = parse(answer) else {
+    let head = match is_truncated(answer) {
+        true => without_entries(answer, question.len()),
+        false => None,
+    };
+    let Ok(packet) = parse(head.as_deref().unwrap_or(answer)) else {
         return false;
     };
     id(answer) == id(question)
         && packet.has_flags(PacketFlag::RESPONSE)
         && matches!(&*packet.questions, [asked] if asked.qname == *name)
+}
+
+fn is_truncated(answer: &[u8]) -> bool {
+    matches!(
+        header_buffer::has_flags(answer, PacketFlag::TRUNCATION),
+        Ok(true)
+    )
+}
+
+/// The header and the question of an answer, which are as long as those that were sent. `Some` if it
+/// is long enough.
+fn without_entries(answer: &[u8], len: usize) -> Option<Vec<u8>> {
+    let mut head = answer.get(..len)?.to_vec();
+    // The numbers of answers, name servers and additional records (section 4.1.1 of RFC 1035).
+    head.get_mut(6..12)?.fill(0);
+    Some(head)
 }
 
 /// The SRV records of an answer.

@@ -88,15 +88,17 @@ impl Servers {
             Ok(valid) if !name.is_empty() => valid,
             _ => return Err(SrvError::InvalidName),
         };
-        let end = Instant::now() + limit;
+        let end = Instant::now().checked_add(limit);
         let mut why = "there is none".to_owned();
         for _ in 0..self.attempts {
             for server in &self.addresses {
                 let now = Instant::now();
-                if now >= end {
+                if end.is_some_and(|end| now >= end) {
                     return Err(SrvError::Unanswered { why });
                 }
-                match exchange::ask(*server, &name, (now + self.timeout).min(end)) {
+                let until = now + self.timeout;
+                let until = end.map_or(until, |end| until.min(end));
+                match exchange::ask(*server, &name, until) {
                     Ok(records) => return Ok(records),
                     Err(error) => why = format!("{server}: {error}"),
                 }

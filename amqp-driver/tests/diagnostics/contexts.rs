@@ -175,9 +175,18 @@ fn the_attributes_are_those_of_the_conventions() {
             "messaging.message.conversation_id=c-1",
         ]
     );
-    assert_eq!(span_name("publish", "events", ""), "publish events");
-    assert_eq!(span_name("publish", "", "jobs"), "publish jobs");
-    assert_eq!(span_name("publish", "", ""), "publish amq.default");
+    let names = [
+        (["events", "", ""], "events"),
+        (["", "jobs", ""], "jobs"),
+        (["", "", ""], "amq.default"),
+        (["", "jobs", "jobs"], "jobs"),
+        (["events", "order", "jobs"], "events:order:jobs"),
+        (["events", "jobs", "jobs"], "events:jobs"),
+    ];
+    for ([exchange, key, queue], name) in names {
+        let expected = format!("process {name}");
+        assert_eq!(span_name("process", exchange, key, queue), expected);
+    }
 
     let (mut rig, connection, channel) = Rig::with_channel();
     let mut consumer = rig
@@ -190,12 +199,12 @@ fn the_attributes_are_those_of_the_conventions() {
     rig.peer().deliver_with(1, &tag, &properties, "body");
     let delivery = rig.wait(consumer.next()).unwrap().unwrap();
     assert_eq!(
-        shown(&process_attributes(&delivery)),
+        shown(&process_attributes(&delivery, "jobs")),
         [
             "messaging.system=rabbitmq",
             "messaging.operation.name=process",
             "messaging.operation.type=process",
-            "messaging.destination.name=amq.default",
+            "messaging.destination.name=jobs",
             "messaging.rabbitmq.message.delivery_tag=1",
             "messaging.message.body.size=4",
         ]

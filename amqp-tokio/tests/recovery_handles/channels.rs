@@ -122,3 +122,46 @@ async fn a_channel_that_is_lost_while_others_are_restored_goes_on() -> Outcome {
     other.close().await?;
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_channels_that_are_lost_at_once_go_on() -> Outcome {
+    let broker = LocalBroker::default();
+    let connection = broker.connect_with(&options()).await?;
+    let (mut plain, mut transactional) = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        plain.push(connection.open_channel().await?);
+        transactional.push(connection.open_channel().await?.tx_select().await?);
+    }
+    plain[0].call(durable("tasks")?).await?;
+    for channel in &transactional {
+        let publish = basic::Publish::default().routing_key("tasks")?;
+        let properties = basic::Properties::default();
+        channel.publish(&publish, &properties, "x").await?;
+    }
+    connection.flush().await?;
+    let connections = broker.inspect().connections;
+    let key = connections.first().ok_or("none")?.key;
+    let numbers: Vec<_> = plain.iter().map(|it| it.number()).collect();
+    let numbers = numbers
+        .into_iter()
+        .chain(transactional.iter().map(|it| it.number()));
+    broker.with(|broker| {
+        for number in numbers {
+            let (code, text) = (ReplyCode::NOT_FOUND, "NOT_FOUND - test");
+            broker.faults().close_channel(key, number, code, text);
+        }
+    });
+    broker.pause();
+    sleep(SECOND).await;
+    broker.resume();
+    sleep(SECOND).await;
+    for channel in &plain {
+        let calling = channel.call(basic::Qos::default().prefetch_count(1));
+        timeout(PATIENCE, calling).await??;
+    }
+    for channel in &transactional {
+        let lost = timeout(PATIENCE, channel.commit()).await?;
+        assert!(lost.is_err(), "channel {}", channel.number());
+    }
+    Ok(())
+}

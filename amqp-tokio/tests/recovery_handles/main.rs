@@ -16,6 +16,7 @@ use tokio::time::timeout;
 mod channels;
 mod consumers;
 mod ends;
+mod hosts;
 mod publishing;
 
 type Outcome = Result<(), Box<dyn Error>>;

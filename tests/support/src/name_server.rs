@@ -31,6 +31,8 @@ pub enum Answer {
     Code(u16),
     /// Packets before the true answer: of another question, cut off, and without sense.
     Noise(Vec<(u16, u16, u16, String)>),
+    /// Over UDP an answer that is cut off within its first record.
+    Truncated(Vec<(u16, u16, u16, String)>),
     /// No answer.
     Silence,
 }
@@ -136,9 +138,14 @@ fn serve_packet(socket: &UdpSocket, zone: &Mutex<Zone>) -> io::Result<()> {
         socket.send_to(&cut, client)?;
         socket.send_to(b"noise", client)?;
     }
+    let cut = matches!(answer, Some(Answer::Truncated(_)));
     let Some(mut answer) = answer_to(question, answer) else {
         return Ok(());
     };
+    if cut {
+        answer[2] |= (TRUNCATED >> 8) as u8;
+        answer.truncate(question.len() + 10);
+    }
     if answer.len() > UDP_MAX {
         answer = encode(question, TRUNCATED, &[], &[]);
     }
@@ -181,7 +188,7 @@ fn name(question: &[u8]) -> Option<String> {
 
 fn answer_to(question: &[u8], answer: Option<Answer>) -> Option<Vec<u8>> {
     Some(match answer {
-        Some(Answer::Records(records) | Answer::Noise(records)) => {
+        Some(Answer::Records(records) | Answer::Noise(records) | Answer::Truncated(records)) => {
             encode(question, 0, &[], &records)
         }
         Some(Answer::Alias(alias, records)) => {

@@ -401,6 +401,43 @@ fn a_close_for_no_step_is_not_blamed_on_one() {
 }
 
 #[test]
+fn a_close_of_the_entities_without_an_answer_does_not_keep_the_channels_waiting() {
+    for channel_max in [2, 3] {
+        let mut rig = Rig::with_topology(Policy::new(1));
+        let (bindings, consumers) = (rig.broker.bindings.clone(), rig.consumers());
+        rig.lose();
+        rig.broker = Broker::default();
+        while let Step::Wait(at) = rig.recovery.poll_step(rig.pair.now) {
+            rig.pair.now = at;
+        }
+        rig.connect_with(config().channel_max(channel_max));
+        rig.shake_hands();
+        rig.pump_until_close();
+        rig.pair.to_server.clear();
+        // A server without an answer to the last request of all is lost.
+        while !rig.recovery.is_recovered() {
+            match rig.recovery.poll_step(rig.pair.now) {
+                Step::Connect { .. } => {
+                    rig.broker.connection_ended();
+                    rig.connect();
+                }
+                Step::Wait(at) => rig.pair.now = at,
+                Step::GiveUp => panic!("{:?}", rig.given_up()),
+                Step::Idle => {
+                    rig.pump();
+                    if !rig.recovery.is_recovered() {
+                        rig.pass_time();
+                    }
+                }
+            }
+        }
+        assert_eq!(rig.failures(), [""; 0], "{channel_max}");
+        assert_eq!(rig.broker.bindings, bindings, "{channel_max}");
+        assert_eq!(rig.consumers(), consumers, "{channel_max}");
+    }
+}
+
+#[test]
 fn entities_are_restored_without_a_free_channel_number() {
     for channel_max in [2, 3] {
         let mut rig = Rig::with_topology(Policy::new(1));

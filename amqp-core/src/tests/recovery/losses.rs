@@ -280,3 +280,26 @@ fn a_topology_of_an_earlier_process_is_restored_on_the_first_connection() {
     assert_eq!(other.broker.consumers.len(), 0);
     assert!(other.broker.log.iter().all(|it| it.starts_with("2047 ")));
 }
+
+#[test]
+fn a_number_of_an_earlier_process_is_free_and_the_queues_of_its_consumers_stay() {
+    let mut rig = Rig::open(Policy::new(1));
+    let id = rig.open_channel();
+    let declare = queue::Declare {
+        auto_delete: true,
+        ..queue_named("own")
+    };
+    rig.call(id, &declare);
+    rig.consume(id, "own");
+    let topology = rig.recovery.topology().clone();
+    let mut recovery = Recovery::new(Policy::new(2), Instant::ORIGIN);
+    *recovery.topology_mut() = topology;
+    let mut other = Rig::open_with(recovery);
+    assert_eq!(other.open_channel(), id);
+    other.lose();
+    other.broker.restart();
+    other.broker.queues.clear();
+    other.recover();
+    assert!(other.broker.queues.contains_key(&name("own")));
+    assert_eq!(other.consumers(), [""; 0]);
+}

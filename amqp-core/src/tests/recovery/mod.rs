@@ -53,8 +53,12 @@ impl Rig {
     }
 
     fn open_with(recovery: Recovery) -> Self {
+        Self::open_configured(recovery, config())
+    }
+
+    fn open_configured(recovery: Recovery, config: client::Config) -> Self {
         let mut rig = Self {
-            pair: Pair::new(config(), server::Config::default()),
+            pair: Pair::new(config, server::Config::default()),
             recovery,
             broker: Broker::default(),
             changes: Vec::new(),
@@ -163,6 +167,18 @@ impl Rig {
         panic!("not recovered: {:#?}", self.recovery);
     }
 
+    /// Goes on until the client has sent the close of a channel, which the server has not received.
+    fn pump_until_close(&mut self) {
+        const CLOSE: [u8; 4] = [0, 20, 0, 40];
+        loop {
+            self.pair.collect_output();
+            if self.pair.to_server.windows(4).any(|it| it == CLOSE) {
+                return;
+            }
+            self.pump_once();
+        }
+    }
+
     fn is_quiet(&self) -> bool {
         self.recovery.is_recovered() && self.recovery.poll_timeout().is_none()
     }
@@ -245,6 +261,19 @@ impl Rig {
             .iter()
             .map(ToString::to_string)
             .collect()
+    }
+
+    /// The failures of the channels that were reopened, in words.
+    fn failures_of_channels(&self) -> Vec<String> {
+        let reports = self
+            .changes
+            .iter()
+            .filter_map(|change| match &change.event {
+                RecoveryEvent::ChannelRecovered { report, .. } => Some(report),
+                _ => None,
+            });
+        let failures = reports.flat_map(|report| &report.failures);
+        failures.map(ToString::to_string).collect()
     }
 
     fn given_up(&self) -> &GiveUp {

@@ -46,6 +46,28 @@ fn attempts_are_unlimited_by_default_and_their_delays_those_of_the_backoff() {
 }
 
 #[test]
+fn a_connection_that_is_lost_soon_after_each_recovery_is_dialled_ever_later() {
+    let mut rig = Rig::open(Policy::new(7));
+    let start = rig.pair.now;
+    let mut last = start;
+    for _ in 0..12 {
+        last = rig.pair.now;
+        rig.lose();
+        rig.recover();
+        rig.pair.now = rig.pair.now + SECOND;
+    }
+    let elapsed = rig.pair.now - start;
+    assert!(elapsed > 60 * SECOND, "{elapsed:?}");
+    assert!(rig.pair.now - last > 10 * SECOND);
+    // After a longer life the delays begin anew.
+    rig.pair.now = rig.pair.now + 30 * SECOND;
+    let before = rig.pair.now;
+    rig.lose();
+    rig.recover();
+    assert!(rig.pair.now - before <= Duration::from_millis(300));
+}
+
+#[test]
 fn attempts_and_deadline_have_their_limit() {
     let mut rig = Rig::open(Policy::new(7).attempts(5));
     rig.lose();

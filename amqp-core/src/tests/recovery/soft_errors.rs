@@ -5,6 +5,11 @@ use crate::{CloseCause, protocol::ReplyCode, recovery::Mode};
 
 /// The server closes a channel.
 fn close(rig: &mut Rig, id: ChannelId) {
+    send_close(rig, id);
+    rig.pump();
+}
+
+fn send_close(rig: &mut Rig, id: ChannelId) {
     let of_server = rig.broker.channels[&id.number()];
     let mut channel = rig.pair.server_channel(of_server);
     channel
@@ -15,7 +20,6 @@ fn close(rig: &mut Rig, id: ChannelId) {
         )
         .unwrap();
     rig.broker.channel_ended(id.number());
-    rig.pump();
 }
 
 fn second(rig: &Rig) -> ChannelId {
@@ -99,6 +103,196 @@ fn a_channel_that_is_closed_again_and_again_is_reopened_ever_later() {
         "{elapsed:?}"
     );
     assert_eq!(rig.consumers().len(), 2);
+}
+
+#[test]
+fn the_delay_before_a_channel_is_reopened_is_no_part_of_its_life() {
+    let mut rig = Rig::with_topology(Policy::new(1));
+    let (id, start, life) = (rig.channels[1], rig.pair.now, 25 * SECOND);
+    for _ in 0..10 {
+        close(&mut rig, id);
+        rig.recover();
+        rig.pair.now = rig.pair.now + life;
+    }
+    let waited = rig.pair.now - start - 10 * life;
+    assert!(waited > 40 * SECOND, "{waited:?}");
+}
+
+#[test]
+fn a_hundred_channels_lost_in_one_read_are_each_reported() {
+    let mut rig = Rig::open(Policy::new(1));
+    let ids: Vec<_> = (0..100).map(|_| rig.open_channel()).collect();
+    for at_once in [true, false] {
+        rig.changes.clear();
+        for id in &ids {
+            send_close(&mut rig, *id);
+            if !at_once {
+                rig.pair.exchange();
+            }
+        }
+        rig.pump();
+        rig.recover();
+        let count = |wanted: fn(&RecoveryEvent) -> Option<ChannelId>| {
+            let mut found: Vec<_> = rig
+                .changes
+                .iter()
+                .filter_map(|it| wanted(&it.event))
+                .collect();
+            found.sort_unstable();
+            found == ids
+        };
+        assert!(count(|event| match event {
+            RecoveryEvent::ChannelLost { channel, .. } => Some(*channel),
+            _ => None,
+        }));
+        assert!(count(|event| match event {
+            RecoveryEvent::ChannelRecovered { channel, .. } => Some(*channel),
+            _ => None,
+        }));
+        rig.pair.now = rig.pair.now + 60 * SECOND;
+    }
+}
+
+#[test]
+fn events_that_are_not_taken_are_bounded_and_end_with_the_last_state() {
+    let mut rig = Rig::open(Policy::new(1));
+    let id = rig.open_channel();
+    rig.call(id, &unnamed());
+    let first = generated(&rig);
+    let mut events = 0;
+    for _ in 0..300 {
+        let (now, client) = (rig.pair.now, &mut rig.pair.client);
+        client.handle_eof(now);
+        while let Some(event) = client.poll_event() {
+            rig.recovery.handle_event(now, client, &event);
+        }
+        rig.broker.connection_ended();
+        let Step::Wait(at) = rig.recovery.poll_step(now) else {
+            panic!("no delay");
+        };
+        rig.pair.now = at;
+        let _connect = rig.recovery.poll_step(at);
+        rig.connect();
+        while rig.pair.client.has_transmit() {
+            rig.pair.exchange();
+            for event in rig.pair.take_server_events() {
+                rig.broker.handle(&mut rig.pair.server, event);
+            }
+            rig.pair.exchange();
+            for event in rig.pair.take_client_events() {
+                let client = &mut rig.pair.client;
+                rig.recovery.handle_event(at, client, &event);
+            }
+        }
+        assert!(rig.recovery.is_recovered());
+    }
+    let mut last = None;
+    let mut renamed = None;
+    while let Some(change) = rig.recovery.poll_event() {
+        events += 1;
+        if let RecoveryEvent::QueueRenamed { from, to } = &change.event {
+            renamed.get_or_insert_with(|| from.clone());
+            last = Some(to.clone());
+        }
+    }
+    assert!(events <= 64, "{events}");
+    assert_eq!((renamed, last), (Some(first), Some(generated(&rig))));
+}
+
+/// An auto-delete queue that the server names.
+fn own() -> queue::Declare {
+    queue::Declare {
+        auto_delete: true,
+        ..unnamed()
+    }
+}
+
+#[test]
+fn a_channel_that_is_lost_while_that_of_the_entities_closes_is_restored() {
+    let mut rig = Rig::open(Policy::new(1));
+    let ids = [rig.open_channel(), rig.open_channel()];
+    for id in ids {
+        rig.call(id, &own());
+        rig.consume(id, "");
+    }
+    send_close(&mut rig, ids[0]);
+    rig.pump_until_close();
+    send_close(&mut rig, ids[1]);
+    rig.recover();
+    assert_eq!(rig.consumers().len(), 2);
+    assert_eq!(rig.broker.queues.len(), 2);
+    assert!(ids.iter().all(|id| rig.recovery.is_channel_recovered(*id)));
+}
+
+#[test]
+fn a_queue_that_another_channel_consumes_is_not_declared_again() {
+    let mut rig = Rig::open(Policy::new(1));
+    let ids = [rig.open_channel(), rig.open_channel()];
+    rig.call(ids[0], &exchange_named("work", "topic"));
+    rig.call(ids[0], &own());
+    let queue = generated(&rig);
+    rig.call(ids[0], &bind(&queue, "work", "a"));
+    for id in ids {
+        rig.consume(id, &queue);
+    }
+    let (bindings, consumers) = (rig.broker.bindings.clone(), rig.consumers());
+    close(&mut rig, ids[1]);
+    rig.recover();
+    assert_eq!(rig.broker.bindings, bindings);
+    assert_eq!(rig.consumers(), consumers);
+    // With the last one it is gone.
+    for id in ids {
+        send_close(&mut rig, id);
+    }
+    rig.recover();
+    assert_ne!(generated(&rig), queue);
+    assert_eq!(rig.broker.bindings.len(), 1);
+    assert_eq!(rig.consumers().len(), 2);
+    assert_eq!(rig.failures_of_channels(), [""; 0]);
+}
+
+#[test]
+fn a_number_that_the_host_takes_is_not_that_of_the_entities() {
+    let now = Instant::ORIGIN + 1000 * SECOND;
+    let recovery = Recovery::new(Policy::new(1), now);
+    let mut rig = Rig::open_configured(recovery, config().channel_max(3));
+    let (id, _) = (rig.open_channel(), rig.open_channel());
+    rig.call(id, &own());
+    rig.consume(id, "");
+    // The channel of the entities is closed, and opened again later.
+    rig.broker.closes = alloc::vec![("queue.declare", ReplyCode::INTERNAL_ERROR)];
+    close(&mut rig, id);
+    let opening = rig.recovery.open_channel(&mut rig.pair.client);
+    assert_eq!(opening.unwrap().0.number(), 3);
+    rig.recover();
+    assert_eq!(rig.consumers().len(), 1);
+    assert!(rig.recovery.is_channel_recovered(id));
+    assert_eq!(rig.failures_of_channels(), [""; 0]);
+}
+
+#[test]
+fn a_close_of_the_entities_without_an_answer_leaves_no_channel_waiting() {
+    let now = Instant::ORIGIN + 1000 * SECOND;
+    let recovery = Recovery::new(Policy::new(1), now);
+    // They use the channel that is restored.
+    let mut rig = Rig::open_configured(recovery, config().channel_max(2));
+    let (id, _) = (rig.open_channel(), rig.open_channel());
+    rig.call(id, &own());
+    rig.consume(id, "");
+    send_close(&mut rig, id);
+    rig.pump_until_close();
+    rig.pair.to_server.clear();
+    let start = rig.pair.now;
+    rig.recover();
+    while rig.pair.now - start < 120 * SECOND {
+        rig.pass_time();
+        rig.pump();
+    }
+    let ended = rig
+        .changes
+        .iter()
+        .any(|it| matches!(it.event, RecoveryEvent::ChannelEnded { channel, .. } if channel == id));
+    assert!(ended, "{:#?}", rig.changes);
 }
 
 #[test]
