@@ -54,15 +54,21 @@ fn commands(text: &str) -> Vec<String> {
     commands
 }
 
-/// The folder of a package.
-fn folder(package: &str) -> &str {
-    match package {
-        "amqp-tests" => "tests",
-        "amqp-test-support" => "tests/support",
-        "amqp-bench" => "benches",
-        "amqp-codegen" => "codegen",
-        package => package,
-    }
+/// The folder of a package of the workspace.
+fn folder(package: &str) -> Option<PathBuf> {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("it can be read");
+    let members = manifest.lines().find(|line| line.starts_with("members"));
+    let members = members.expect("the workspace has members");
+    let name = format!("name = \"{package}\"");
+    members
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(PathBuf::from)
+        .find(|member| {
+            let manifest = root().join(member).join("Cargo.toml");
+            fs::read_to_string(manifest).is_ok_and(|text| text.lines().any(|line| line == name))
+        })
 }
 
 /// The missing part of a command; `None` if there is everything that it names.
@@ -84,10 +90,9 @@ fn missing(command: &str) -> Option<String> {
         }
         &"cargo" => {
             let package = value(&["-p", "--package"])?;
-            let folder = PathBuf::from(folder(package));
-            if !has(&folder.join("Cargo.toml")) {
+            let Some(folder) = folder(package) else {
                 return Some(package.to_owned());
-            }
+            };
             [("--test", "tests"), ("--example", "examples")]
                 .into_iter()
                 .filter_map(|(option, kind)| Some((kind, value(&[option])?)))
@@ -123,7 +128,7 @@ fn each_command_runs_something_that_there_is() {
 fn each_relative_link_leads_to_a_file() {
     let mut wrong = Vec::new();
     for (path, text) in documents() {
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
         for link in text.split("](").skip(1) {
             let target = link.split([')', '#', ' ']).next().unwrap_or_default();
             let is_elsewhere = target.contains("://") || target.contains("::");

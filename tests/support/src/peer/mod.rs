@@ -117,13 +117,18 @@ impl Peer {
 
     /// Bytes came from the client.
     pub fn receive(&mut self, now: Instant, bytes: &[u8]) {
+        let before = self.input.len();
         self.input.extend_from_slice(bytes);
         self.flow_oks.retain(|flow_ok| {
-            let mut places = self.input.windows(flow_ok.len());
+            // Those that end among the new bytes: a frame may come byte by byte.
+            let from = before
+                .saturating_sub(flow_ok.len() - 1)
+                .min(self.input.len());
+            let mut places = self.input[from..].windows(flow_ok.len());
             let Some(at) = places.position(|place| place == flow_ok) else {
                 return true;
             };
-            let behind = self.input.split_off(at);
+            let behind = self.input.split_off(from + at);
             self.input.extend_from_slice(&behind[flow_ok.len()..]);
             false
         });
