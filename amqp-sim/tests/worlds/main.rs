@@ -29,7 +29,7 @@ const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// A connector that recovers, and whose first connect waits for the broker.
+/// A connector that recovers, also at its first connect, which waits for the broker.
 fn recovering(sim: &Sim, uri: &str) -> Connector {
     let mut options = Options::from_uri(uri).expect("the URI is well-formed");
     options.config.heartbeat = Some(10);

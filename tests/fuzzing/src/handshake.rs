@@ -30,7 +30,7 @@ pub fn handshake(input: &[u8]) {
     }
 }
 
-/// A response that is read gives a login whose response is read alike. No error shows it.
+/// The response of a login that was read is read alike. No error shows it.
 fn sasl(response: &[u8]) {
     if let Ok(read) = parse_plain(response) {
         let plain = Plain::new(read.username.clone(), read.password.clone());

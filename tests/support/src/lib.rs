@@ -1,6 +1,6 @@
 //! The common parts of the tests of several crates.
 //!
-//! - [`cases`]: the number of cases of a property.
+//! - `cases`: the number of cases of a property.
 //! - [`meter`]: an allocator that counts.
 //! - [`frames`]: the frames of a client, as bytes.
 //! - [`foreign`]: wakers that run code of a test.
