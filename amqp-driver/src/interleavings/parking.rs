@@ -17,9 +17,7 @@ use super::{
 fn a_call_wakes_the_driver() {
     explore("a call", 2, || {
         let mut world = World::open(untimed());
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let driven = world.drive();
         let declared = block_on(channel.call(queue::Declare::default()));
         declared.expect("the server replies");
@@ -32,9 +30,7 @@ fn a_call_wakes_the_driver() {
 fn a_reply_from_elsewhere_wakes_the_driver() {
     explore("a call to a server with a thread", 1, || {
         let mut world = World::open(untimed());
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let driven = world.drive_and_serve();
         let declared = block_on(channel.call(queue::Declare::default()));
         declared.expect("the server replies");
@@ -47,9 +43,7 @@ fn a_reply_from_elsewhere_wakes_the_driver() {
 fn commands_of_two_threads_wake_the_driver() {
     explore("publishes and a flush by two threads", 1, || {
         let mut world = World::open(untimed());
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let server = world.server.clone();
         let driven = world.drive();
         let connection = driven.connection.clone();
@@ -97,9 +91,7 @@ fn a_message_that_is_taken_resumes_reading() {
     explore("messages that are taken", 1, || {
         let limits = Limits::default().undelivered(250);
         let mut world = World::open(untimed().limits(limits));
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let consumed = channel.consume_no_ack(basic::Consume::default());
         let mut consumer = world.run(consumed).expect("it consumes");
         let server = world.server.clone();

@@ -28,9 +28,7 @@ fn poll_and_drop<F: Future>(future: F) -> Poll<F::Output> {
 fn each_of_two_threads_gets_its_own_reply() {
     explore("two calls on one channel", 1, || {
         let mut world = World::open(untimed());
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let channel = std::sync::Arc::new(channel);
         let driven = world.drive();
         let other = std::sync::Arc::clone(&channel);
@@ -46,9 +44,7 @@ fn each_of_two_threads_gets_its_own_reply() {
 fn a_dropped_call_leaves_the_replies_of_others() {
     explore("a call beside one that is dropped", 1, || {
         let mut world = World::open(untimed());
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let channel = std::sync::Arc::new(channel);
         let driven = world.drive();
         let other = std::sync::Arc::clone(&channel);
@@ -68,9 +64,7 @@ fn a_dropped_call_leaves_the_replies_of_others() {
 fn a_message_for_a_dropped_get_is_requeued() {
     explore("a get that is dropped", 1, || {
         let mut world = World::open(untimed());
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let server = world.server.clone();
         server.lock().gettable = 1;
         let driven = world.drive();
@@ -92,9 +86,7 @@ fn a_message_for_a_dropped_get_is_requeued() {
 fn a_reply_that_races_the_end_of_the_connection_ends_the_call() {
     explore("a call while another thread closes", 1, || {
         let mut world = World::open(untimed());
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let driven = world.drive();
         let calling = thread::spawn(move || {
             // The reply, or the end of the connection.
@@ -110,9 +102,7 @@ fn a_reply_that_races_the_end_of_the_connection_ends_the_call() {
 fn a_delivery_is_settled_once() {
     explore("an ack beside the drop of its consumer", 1, || {
         let mut world = World::open(untimed());
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let server = world.server.clone();
         server.lock().deliveries = 2;
         let driven = world.drive();

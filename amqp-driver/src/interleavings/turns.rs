@@ -54,9 +54,7 @@ fn each_publisher_gets_room() {
 fn a_publisher_that_is_not_polled_holds_up_no_other() {
     explore("a publisher beside one that is not polled", 1, || {
         let mut world = World::open(crowded());
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let channel = Arc::new(channel);
         let driven = world.drive();
         let (to, none) = (basic::Publish::default(), basic::Properties::default());
@@ -77,9 +75,7 @@ fn a_publisher_that_is_not_polled_holds_up_no_other() {
 fn a_publisher_that_is_dropped_passes_its_room_on() {
     explore("a publisher beside one that is dropped", 1, || {
         let mut world = World::open(crowded());
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let channel = Arc::new(channel);
         let driven = world.drive();
         publish(&channel, LARGE);
@@ -103,9 +99,7 @@ fn a_confirm_opens_the_window_for_the_next() {
     explore("two publishers in a window of one", 1, || {
         let config = untimed().limits(Limits::default().unconfirmed(1));
         let mut world = World::open(config);
-        let channel = world
-            .run(world.connection.clone().open_channel())
-            .expect("it opens");
+        let channel = world.open_channel();
         let channel = Arc::new(world.run(channel.confirm_select()).expect("it confirms"));
         let server = world.server.clone();
         let driven = world.drive();

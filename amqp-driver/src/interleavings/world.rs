@@ -24,6 +24,7 @@ use shuttle::{
 
 use crate::{
     Config, Connection,
+    channel::Channel,
     io::{self, ClientEndpoint, Driver, Timer, Transport, poll_locked, wake_all},
     sync::{Mutex, MutexGuard},
 };
@@ -78,6 +79,12 @@ impl World {
             assert!(Pin::new(&mut self.driver).poll(cx).is_pending());
         }
         panic!("it does not end");
+    }
+
+    /// Opens a channel.
+    pub(super) fn open_channel(&mut self) -> Channel {
+        let connection = self.connection.clone();
+        self.run(connection.open_channel()).expect("it opens")
     }
 
     /// Starts the thread of the driver.
