@@ -132,7 +132,7 @@ pub(crate) fn slow_logins(
     report.row(
         Row::new(format!("{count} logins, a byte each 0.5 s"))
             .figure(format!("{each:.1} KiB each, {open} left"))
-            .bound("20 KiB each, closed in 10 s", open == 0 && each <= 20.0)
+            .bound("16 KiB each, closed in 10 s", open == 0 && each <= 16.0)
             .probe(probe.end()?),
     );
     Ok(())
