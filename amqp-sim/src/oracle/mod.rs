@@ -2,7 +2,7 @@
 //!
 //! - [`Ledger`]: each publish has one outcome, which is true; nothing that was confirmed is lost;
 //!   no repeat without `redelivered`; order by publisher and queue.
-//! - [`Turns`]: nobody starves.
+//! - [`Turns`]: no participant starves.
 //! - [`check_memory`]: a connection is within its limits.
 //!
 //! Give a check to [`Sim::always`](crate::Sim::always), and call the final ones behind

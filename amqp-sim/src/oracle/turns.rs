@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Checks that nobody starves: between the time at which one begins to wait and its turn, every
+/// Checks that no participant starves: between the time at which one begins to wait and its turn, every
 /// other one has a bounded number of turns.
 ///
 /// ```
