@@ -11,6 +11,7 @@ use std::{
 
 use amqp_core::{
     ChannelId, Instant, Timeouts, Transmit,
+    client::Config,
     protocol::{ClientMethod, basic},
     server::{self, Event},
     wire::ShortStr,
@@ -23,8 +24,8 @@ use shuttle::{
 };
 
 use crate::{
-    Config, Connection,
     channel::Channel,
+    connection::Connection,
     io::{self, ClientEndpoint, Driver, Timer, Transport, poll_locked, wake_all},
     sync::{Mutex, MutexGuard},
 };

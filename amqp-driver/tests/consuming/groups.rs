@@ -1,11 +1,12 @@
 //! Groups: turns, a prefetch that moves, and a common end.
 
 use amqp_driver::{
-    Channel, Connection, ConsumerGroup, Error, ForEachOptions, GroupDelivery, OnFailure,
+    Channel, Connection, ConsumerGroup, Ended, Error, ForEachOptions, GroupDelivery, OnFailure,
+    Stopper,
     core::protocol::ClientMethod,
     protocol::{ReplyCode, basic},
 };
-use amqp_test_support::{Rig, Saw};
+use amqp_test_support::{Rig, Saw, Task};
 
 use super::tools::{Bodies, End, texts};
 
@@ -41,6 +42,25 @@ fn asked(rig: &Rig) -> Vec<u16> {
         _ => None,
     };
     rig.peer().saw.iter().filter_map(saw).collect()
+}
+
+/// Delivers two messages on each queue to a group with a prefetch of two, and handles those that it
+/// yields.
+fn handle_two_of_four(
+    rig: &mut Rig,
+    group: ConsumerGroup,
+) -> (Bodies, Stopper, Task<Ended<String>>) {
+    deliver(rig, "a", &["a1", "a2"]);
+    deliver(rig, "b", &["b1", "b2"]);
+    let bodies = Bodies::default();
+    let options = ForEachOptions::new(OnFailure::Reject);
+    let body = bodies.clone();
+    let work = group.for_each_concurrent(8, options, move |it| body.clone().handle(it));
+    let stopper = work.stopper();
+    let task = rig.spawn(work);
+    rig.run();
+    assert_eq!(bodies.called(), ["a1", "b1"]);
+    (bodies, stopper, task)
 }
 
 #[test]
@@ -229,16 +249,7 @@ fn a_cancelled_group_yields_the_rest_and_ends() {
 fn a_loop_over_a_group_is_bounded_by_its_prefetch() {
     let (mut rig, connection, channel, group) = group(2);
     let prefetch = group.prefetch();
-    deliver(&mut rig, "a", &["a1", "a2"]);
-    deliver(&mut rig, "b", &["b1", "b2"]);
-    let bodies = Bodies::default();
-    let options = ForEachOptions::new(OnFailure::Reject);
-    let body = bodies.clone();
-    let work = group.for_each_concurrent(8, options, move |it| body.clone().handle(it));
-    let stopper = work.stopper();
-    let task = rig.spawn(work);
-    rig.run();
-    assert_eq!(bodies.called(), ["a1", "b1"]);
+    let (bodies, stopper, task) = handle_two_of_four(&mut rig, group);
     bodies.end("b1", End::Ok);
     rig.run();
     assert_eq!(bodies.called(), ["a1", "b1", "a2"]);
@@ -277,16 +288,7 @@ fn a_cancelled_group_yields_the_rest_without_credit() {
 #[test]
 fn a_drain_requeues_the_buffer_of_a_group_without_credit() {
     let (mut rig, connection, channel, group) = group(2);
-    deliver(&mut rig, "a", &["a1", "a2"]);
-    deliver(&mut rig, "b", &["b1", "b2"]);
-    let bodies = Bodies::default();
-    let options = ForEachOptions::new(OnFailure::Reject);
-    let body = bodies.clone();
-    let work = group.for_each_concurrent(8, options, move |it| body.clone().handle(it));
-    let stopper = work.stopper();
-    let task = rig.spawn(work);
-    rig.run();
-    assert_eq!(bodies.called(), ["a1", "b1"]);
+    let (bodies, stopper, task) = handle_two_of_four(&mut rig, group);
     let draining = rig.spawn(async move { stopper.drain(std::time::Duration::from_secs(1)).await });
     rig.run();
     assert_eq!(texts(&rig.peer().requeued), ["a2", "b2"]);

@@ -1,11 +1,11 @@
 //! Steps that fail: the others go on.
 
-use alloc::vec;
+use alloc::{collections::BTreeSet, string::String, vec, vec::Vec};
 
 use super::*;
 use crate::{
     protocol::ReplyCode,
-    recovery::{Difference, FailureReason, OnFailure},
+    recovery::{Binding, Difference, FailureReason, OnFailure},
 };
 
 /// Loses the connection and recovers it against refusals.
@@ -400,18 +400,25 @@ fn a_close_for_no_step_is_not_blamed_on_one() {
     assert_eq!(opens.count(), 5);
 }
 
+/// A connection that is lost and open again, at a broker without entities and with so few channels.
+/// Returns the bindings and the consumers of before.
+fn at_an_empty_broker(channel_max: u16) -> (Rig, BTreeSet<Binding>, Vec<String>) {
+    let mut rig = Rig::with_topology(Policy::new(1));
+    let (bindings, consumers) = (rig.broker.bindings.clone(), rig.consumers());
+    rig.lose();
+    rig.broker = Broker::default();
+    while let Step::Wait(at) = rig.recovery.poll_step(rig.pair.now) {
+        rig.pair.now = at;
+    }
+    rig.connect_with(config().channel_max(channel_max));
+    rig.shake_hands();
+    (rig, bindings, consumers)
+}
+
 #[test]
 fn a_close_of_the_entities_without_an_answer_does_not_keep_the_channels_waiting() {
     for channel_max in [2, 3] {
-        let mut rig = Rig::with_topology(Policy::new(1));
-        let (bindings, consumers) = (rig.broker.bindings.clone(), rig.consumers());
-        rig.lose();
-        rig.broker = Broker::default();
-        while let Step::Wait(at) = rig.recovery.poll_step(rig.pair.now) {
-            rig.pair.now = at;
-        }
-        rig.connect_with(config().channel_max(channel_max));
-        rig.shake_hands();
+        let (mut rig, bindings, consumers) = at_an_empty_broker(channel_max);
         rig.pump_until_close();
         rig.pair.to_server.clear();
         // A server without an answer to the last request of all is lost.
@@ -440,15 +447,7 @@ fn a_close_of_the_entities_without_an_answer_does_not_keep_the_channels_waiting(
 #[test]
 fn entities_are_restored_without_a_free_channel_number() {
     for channel_max in [2, 3] {
-        let mut rig = Rig::with_topology(Policy::new(1));
-        let (bindings, consumers) = (rig.broker.bindings.clone(), rig.consumers());
-        rig.lose();
-        rig.broker = Broker::default();
-        while let Step::Wait(at) = rig.recovery.poll_step(rig.pair.now) {
-            rig.pair.now = at;
-        }
-        rig.connect_with(config().channel_max(channel_max));
-        rig.shake_hands();
+        let (mut rig, bindings, consumers) = at_an_empty_broker(channel_max);
         rig.recover();
         assert_eq!(rig.failures(), [""; 0]);
         assert_eq!(rig.broker.bindings, bindings);
