@@ -7,5 +7,3 @@ mod errors;
 mod figures;
 #[cfg(feature = "metrics")]
 mod metered;
-#[cfg(feature = "tracing")]
-mod traced;

@@ -1,4 +1,8 @@
 //! The spans and events of the feature `tracing`.
+//!
+//! A program of its own, in which each thread has a subscriber: `tracing` asks only the current
+//! thread whether anybody listens to a callsite, and keeps the answer for all.
+#![cfg(feature = "tracing")]
 
 use std::{
     cell::RefCell,
