@@ -276,7 +276,7 @@ impl<R> Calls<R> {
         of_name.map(|(_, id)| *id).collect()
     }
 
-    /// The outcome of a call whose time is over.
+    /// The outcome of a call that is overdue.
     fn overdue(&self, id: MessageId) -> NoReply {
         match self.calls.get(&id).map(|call| &call.state) {
             Some(State::Waiting {

@@ -1,6 +1,6 @@
 //! Remote procedure calls between peers.
 //!
-//! A peer serves objects: names with methods, whose handlers are functions. Another peer calls them
+//! A peer serves objects: names with methods, each with a function as its handler. Another peer calls them
 //! by a [`Proxy`]. Every peer may do both at once, whichever side has connected, and a handler may call
 //! back.
 //!

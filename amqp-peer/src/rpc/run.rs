@@ -47,7 +47,7 @@ impl Work {
     }
 }
 
-/// Frees the place of a request whose task is dropped before its end.
+/// Frees the place of a request if its task is dropped before its end.
 struct RunGuard {
     shared: Arc<Shared>,
     key: RequestKey,
@@ -81,6 +81,7 @@ pub(crate) async fn run(shared: Arc<Shared>, key: RequestKey, work: Work) {
     let key = guard.key.clone();
     let Some(result) = handle(&shared, &key, &work).await else {
         // The peer has stopped. The request is not settled, so that its caller keeps it.
+        shared.with(|state| state.cache.finish(&key, None));
         guard.is_over = true;
         return;
     };

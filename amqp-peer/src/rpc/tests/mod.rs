@@ -1,1 +1,9 @@
 //! Tests of calls.
+
+mod attacks;
+mod cache;
+mod calls;
+mod codecs;
+mod handles;
+mod lasting;
+mod rig;
