@@ -19,6 +19,7 @@ mod shared;
 mod socket;
 #[cfg(feature = "store")]
 mod store;
+mod timekeeper;
 #[cfg(feature = "tls")]
 mod tls;
 mod watch;
@@ -36,8 +37,9 @@ pub use self::{
     local::LocalBroker,
     pending_transport::PendingTransport,
     serve::{Listener, Server, serve},
-    shared::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper},
+    shared::{BrokerDriver, BrokerEndpoint, SharedBroker},
     socket::set_accepted_options,
+    timekeeper::Timekeeper,
 };
 
 #[cfg(doctest)]
