@@ -1,16 +1,20 @@
 //! Listeners: TCP, Unix sockets, and TLS over either.
 
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::{io, net::SocketAddr};
 
 use amqp_driver::io::FuturesStream;
 #[cfg(feature = "tls")]
+use amqp_driver::{io::Secured, rustls::ServerConfig};
+#[cfg(feature = "tls")]
 use amqp_embedded::FuturesTlsListener;
-use amqp_embedded::{Listener, set_accepted_options};
+use amqp_embedded::{Listener, ServerRuntime, set_accepted_options};
 use async_std::net::TcpListener;
 #[cfg(unix)]
 use async_std::os::unix::net::UnixListener;
 
-use crate::runtime::AsyncStdStream;
+use crate::runtime::{AsyncStd, AsyncStdStream};
 
 /// Accepts connections over TCP or a Unix socket. A listener of [`amqp_embedded`], for
 /// [`serve`](amqp_embedded::serve()) and for other servers.
@@ -96,5 +100,30 @@ impl Listener for SocketListener {
             #[cfg(unix)]
             Kind::Unix(listener) => Ok(FuturesStream::boxed(listener.accept().await?.0)),
         }
+    }
+}
+
+impl ServerRuntime for AsyncStd {
+    type Listener = SocketListener;
+
+    fn listen_tcp(&self, listener: std::net::TcpListener) -> io::Result<SocketListener> {
+        listener.try_into()
+    }
+
+    #[cfg(unix)]
+    fn listen_unix(
+        &self,
+        listener: std::os::unix::net::UnixListener,
+    ) -> io::Result<SocketListener> {
+        listener.try_into()
+    }
+
+    #[cfg(feature = "tls")]
+    async fn secure_accepted(
+        &self,
+        stream: Self::Stream,
+        tls: Arc<ServerConfig>,
+    ) -> io::Result<Secured<Self::Stream>> {
+        amqp_embedded::secure_accepted_futures(stream, tls).await
     }
 }

@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::{
     fmt,
     future::poll_fn,
@@ -11,10 +13,12 @@ use std::{
 
 use amqp_driver::io::FuturesStream;
 #[cfg(feature = "tls")]
+use amqp_driver::{io::Secured, rustls::ServerConfig};
+#[cfg(feature = "tls")]
 use amqp_embedded::FuturesTlsListener;
-use amqp_embedded::{Listener, set_accepted_options};
+use amqp_embedded::{Listener, ServerRuntime, set_accepted_options};
 
-use crate::{reactor::Evented, stream::BlockingStream};
+use crate::{reactor::Evented, runtime::Blocking, stream::BlockingStream};
 
 /// Accepts connections over TCP or a Unix socket. A listener of [`amqp_embedded`], for
 /// [`serve`](amqp_embedded::serve()) and for other servers, by a task of
@@ -98,5 +102,30 @@ impl Listener for SocketListener {
 impl fmt::Debug for SocketListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SocketListener").finish_non_exhaustive()
+    }
+}
+
+impl ServerRuntime for Blocking {
+    type Listener = SocketListener;
+
+    fn listen_tcp(&self, listener: std::net::TcpListener) -> io::Result<SocketListener> {
+        listener.try_into()
+    }
+
+    #[cfg(unix)]
+    fn listen_unix(
+        &self,
+        listener: std::os::unix::net::UnixListener,
+    ) -> io::Result<SocketListener> {
+        listener.try_into()
+    }
+
+    #[cfg(feature = "tls")]
+    async fn secure_accepted(
+        &self,
+        stream: Self::Stream,
+        tls: Arc<ServerConfig>,
+    ) -> io::Result<Secured<Self::Stream>> {
+        amqp_embedded::secure_accepted_futures(stream, tls).await
     }
 }

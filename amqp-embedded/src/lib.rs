@@ -15,6 +15,7 @@ mod in_process;
 mod local;
 mod pending_transport;
 mod serve;
+mod server_runtime;
 mod shared;
 mod socket;
 #[cfg(feature = "store")]
@@ -27,7 +28,7 @@ mod watch;
 pub use amqp_broker as broker;
 
 #[cfg(feature = "futures-rustls")]
-pub use self::futures_tls::FuturesTlsListener;
+pub use self::futures_tls::{FuturesTlsListener, secure_accepted_futures};
 #[cfg(feature = "store")]
 pub use self::store::StoreError;
 #[cfg(feature = "tls")]
@@ -37,6 +38,7 @@ pub use self::{
     local::LocalBroker,
     pending_transport::PendingTransport,
     serve::{Listener, Server, serve},
+    server_runtime::ServerRuntime,
     shared::{BrokerDriver, BrokerEndpoint, SharedBroker},
     socket::set_accepted_options,
     timekeeper::Timekeeper,

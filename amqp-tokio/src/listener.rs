@@ -1,19 +1,27 @@
 //! Listeners: TCP, Unix sockets, and TLS over either.
 
 #[cfg(feature = "tls")]
-use std::fmt;
+use std::{fmt, sync::Arc};
 use std::{io, net::SocketAddr};
 
 #[cfg(feature = "tls")]
+use amqp_driver::{
+    io::{Secured, peer_certificates},
+    rustls::ServerConfig,
+};
+#[cfg(feature = "tls")]
 use amqp_embedded::{Identified, Peer, PendingTransport, ServerTls};
-use amqp_embedded::{Listener, set_accepted_options};
+use amqp_embedded::{Listener, ServerRuntime, set_accepted_options};
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
 #[cfg(feature = "tls")]
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{runtime::Socket, stream::TokioStream};
+use crate::{
+    runtime::{Socket, Tokio},
+    stream::TokioStream,
+};
 
 /// Accepts connections over TCP or a Unix socket. A listener of [`amqp_embedded`], for
 /// [`serve`](amqp_embedded::serve()) and for other servers.
@@ -151,5 +159,35 @@ impl fmt::Debug for TlsListener {
         f.debug_struct("TlsListener")
             .field("listener", &self.listener)
             .finish_non_exhaustive()
+    }
+}
+
+impl ServerRuntime for Tokio {
+    type Listener = SocketListener;
+
+    fn listen_tcp(&self, listener: std::net::TcpListener) -> io::Result<SocketListener> {
+        listener.try_into()
+    }
+
+    #[cfg(unix)]
+    fn listen_unix(
+        &self,
+        listener: std::os::unix::net::UnixListener,
+    ) -> io::Result<SocketListener> {
+        listener.try_into()
+    }
+
+    #[cfg(feature = "tls")]
+    async fn secure_accepted(
+        &self,
+        stream: Self::Stream,
+        tls: Arc<ServerConfig>,
+    ) -> io::Result<Secured<Self::Stream>> {
+        let stream = TlsAcceptor::from(tls).accept(stream.into_inner()).await?;
+        let certificates = peer_certificates(stream.get_ref().1);
+        Ok(Secured {
+            stream: TokioStream::new(Box::new(stream)),
+            certificates,
+        })
     }
 }
