@@ -32,6 +32,7 @@ pub mod storage;
 // Drivers and runtimes.
 
 // RPC.
+pub mod rpc;
 
 /// The state machines of AMQP, whose types occur in the interface.
 pub use amqp_core as core;
