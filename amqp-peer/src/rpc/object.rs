@@ -22,7 +22,8 @@ use crate::name::PeerName;
 /// other handlers. It must not block its thread for long, as any task. A panic is an error of the kind
 /// `panic` for the caller. A handler may call back, also its own caller.
 ///
-/// When the peer stops, the handlers that run are dropped.
+/// When the peer stops, its objects and the handlers that run are dropped. A handler that owns a handle
+/// of its own peer keeps the peer from stopping by itself: it then stops by its `stop` alone.
 pub struct Object<S = BuiltIn> {
     shared: Arc<Shared>,
     name: String,

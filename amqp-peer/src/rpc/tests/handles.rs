@@ -2,11 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    future::poll_fn,
     num::ParseIntError,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    task::{Poll, Waker},
 };
 
 use serde::{Deserialize, Serialize};
@@ -363,7 +365,7 @@ fn a_dropped_call_leaves_nothing() {
     let proxy = alice.proxy::<Json>(name("bob"), "gate");
     let outcome = world.spawn("alice", async move {
         let mut calling = Box::pin(proxy.call::<_, i64>("pass", 1));
-        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(calling.as_mut().poll(cx)));
+        let polled = poll_fn(|cx| Poll::Ready(calling.as_mut().poll(cx)));
         polled.await.is_pending()
     });
     assert_eq!(outcome.take(), Some(true));
@@ -386,7 +388,15 @@ fn a_handler_error_of_any_type_is_converted() {
 #[derive(Default)]
 pub(super) struct Gate {
     pub(super) entered: Mutex<Vec<i64>>,
-    state: Mutex<(bool, Vec<std::task::Waker>)>,
+    state: Mutex<GateState>,
+}
+
+#[derive(Default)]
+struct GateState {
+    is_open: bool,
+    /// The number of times that it was opened.
+    turn: u64,
+    wakers: Vec<Waker>,
 }
 
 impl Gate {
@@ -405,22 +415,30 @@ impl Gate {
         }
     }
 
+    /// Lets all pass from now on.
     pub(super) fn open(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.0 = true;
-        let wakers = std::mem::take(&mut state.1);
-        drop(state);
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        self.state.lock().unwrap().is_open = true;
+        self.pass_those_that_wait();
     }
 
-    async fn passed(&self) {
-        std::future::poll_fn(|cx| {
+    /// Lets those pass that wait, and no further ones.
+    pub(super) fn pass_those_that_wait(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.turn += 1;
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(super) async fn passed(&self) {
+        let turn = self.state.lock().unwrap().turn;
+        poll_fn(|cx| {
             let mut state = self.state.lock().unwrap();
-            if state.0 {
-                return std::task::Poll::Ready(());
+            if state.is_open || state.turn > turn {
+                return Poll::Ready(());
             }
-            state.1.push(cx.waker().clone());
-            std::task::Poll::Pending
+            state.wakers.push(cx.waker().clone());
+            Poll::Pending
         })
         .await;
     }

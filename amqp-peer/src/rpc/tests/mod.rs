@@ -7,3 +7,4 @@ mod codecs;
 mod handles;
 mod lasting;
 mod rig;
+mod world;
