@@ -108,14 +108,14 @@ impl fmt::Debug for SocketListener {
 impl ServerRuntime for Blocking {
     type Listener = SocketListener;
 
-    fn listen_tcp(&self, listener: std::net::TcpListener) -> io::Result<SocketListener> {
+    fn listen_tcp(&self, listener: TcpListener) -> io::Result<SocketListener> {
         listener.try_into()
     }
 
     #[cfg(unix)]
     fn listen_unix(
         &self,
-        listener: std::os::unix::net::UnixListener,
+        listener: UnixListener,
     ) -> io::Result<SocketListener> {
         listener.try_into()
     }

@@ -32,7 +32,7 @@ pub use self::futures_tls::{FuturesTlsListener, secure_accepted_futures};
 #[cfg(feature = "store")]
 pub use self::store::StoreError;
 #[cfg(feature = "tls")]
-pub use self::tls::login::{LoginFrom, NameFunction, ServerTls};
+pub use self::tls::login::{LoginFrom, NameFunction, ServerTls, certificate_names};
 pub use self::{
     identity::{Identified, Peer},
     local::LocalBroker,

@@ -6,7 +6,9 @@ use amqp_blocking::{Blocking, block_on};
 
 use crate::{
     cause::SendError,
-    driver::{self, Event, Listen, ListenError, Listening, Setup, StartError, Undelivered, start_on},
+    driver::{
+        self, Event, Listen, ListenError, Listening, Setup, StartError, Undelivered, start_on,
+    },
     message::{Message, MessageId},
     name::PeerName,
 };

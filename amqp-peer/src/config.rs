@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use amqp_core::wire::Secret;
+use amqp_core::{server, wire::Secret};
 use bytes::Bytes;
 
 use crate::{
@@ -55,6 +55,8 @@ pub struct Config {
     pub probe: Duration,
     /// The bounds of memory.
     pub limits: Limits,
+    /// The server's side of accepted connections, for plain clients. `Some` if they are allowed.
+    pub(crate) server: Option<server::Config>,
 }
 
 impl Config {
@@ -83,6 +85,7 @@ impl Config {
             handshake: Duration::from_secs(10),
             probe: Duration::from_secs(2),
             limits: Limits::default(),
+            server: None,
         }
     }
 
@@ -168,6 +171,12 @@ impl Config {
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// Sets the server's side of accepted connections: that of the broker to which plain clients are
+    /// handed.
+    pub(crate) fn set_server(&mut self, server: server::Config) {
+        self.server = Some(server);
     }
 
     /// Checks the rules that the types do not express.

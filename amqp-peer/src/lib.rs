@@ -4,7 +4,7 @@
 //! difference. Messages to a peer wait in its outbox while there is no link, survive the process if
 //! they are persistent, arrive in order, and are given to the application once.
 //!
-//! [`Machine`] is the peer as a pure state machine: no I/O, no clock, no threads.
+//! [`Machine`](machine::Machine) is the peer as a pure state machine: no I/O, no clock, no threads.
 #![forbid(unsafe_code)]
 #![deny(
     missing_docs,
@@ -22,7 +22,7 @@ mod cause;
 mod config;
 mod event;
 mod limits;
-mod machine;
+pub mod machine;
 mod message;
 mod name;
 
@@ -30,6 +30,15 @@ mod name;
 pub mod storage;
 
 // Drivers and runtimes.
+#[cfg(feature = "async-std")]
+pub mod async_std;
+#[cfg(feature = "blocking")]
+pub mod blocking;
+mod driver;
+#[cfg(feature = "smol")]
+pub mod smol;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 // RPC.
 pub mod rpc;
@@ -42,9 +51,9 @@ pub use self::{
     config::{
         CertificateRule, Clients, Config, ConfigError, Keepalive, Receipts, Throttle, TtlClock,
     },
-    event::{Down, Dropped, Event, LinkKey, Received, Refused, Sender, Token, Up},
+    event::{Down, Dropped, LinkKey, Refused, Sender, Up},
     limits::Limits,
-    machine::{Client, LinkInfo, Machine, OutboxInfo},
+    machine::{LinkInfo, OutboxInfo},
     message::{Message, MessageId, MessageIdError, MessageProperties},
     name::{PeerName, PeerNameError},
 };
@@ -52,6 +61,14 @@ pub use self::{
 // Storage.
 
 // Drivers and runtimes.
+pub use amqp_driver;
+pub use amqp_embedded::{self, ServerRuntime, broker};
+
+pub use self::driver::{
+    Connect, ConnectorId, ConnectorInfo, ConnectorState, Event, Events, Listen, ListenAddress,
+    ListenError, ListenerId, Listening, Peer, PeerBroker, Received, Setup, StartError, Undelivered,
+    Unreachable, start_on,
+};
 
 // RPC.
 

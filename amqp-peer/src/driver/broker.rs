@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use amqp_driver::{Connection, Error};
-use amqp_embedded::broker::{Broker, Inspection};
+use amqp_embedded::{
+    SharedBroker,
+    broker::{Broker, Inspection},
+};
 
 use super::peer::Handles;
 
@@ -13,14 +16,15 @@ use super::peer::Handles;
 /// [`Event::Received`](crate::Event::Received).
 #[derive(Clone)]
 pub struct PeerBroker {
+    broker: SharedBroker,
     handles: Arc<Handles>,
 }
 
 impl PeerBroker {
     /// The broker of a peer. `Some` if there is one.
     pub(super) fn of(handles: &Arc<Handles>) -> Option<Self> {
-        handles.runner.broker()?;
         Some(Self {
+            broker: handles.runner.broker()?.clone(),
             handles: Arc::clone(handles),
         })
     }
@@ -34,19 +38,20 @@ impl PeerBroker {
     /// If the broker refuses the connection, or the configuration has a setting that no server
     /// accepts.
     pub async fn connect(&self, config: amqp_driver::Config) -> Result<Connection, Error> {
-        self.handles.runner.connect(config).await
+        let connection = self.handles.runner.connect(config)?;
+        connection.opened().await?;
+        Ok(connection)
     }
 
-    /// Calls `act` with the broker, which is locked meanwhile. `None` without a broker.
-    pub fn with<T>(&self, act: impl FnOnce(&mut Broker) -> T) -> Option<T> {
-        Some(self.handles.runner.broker()?.with(act))
+    /// Calls `act` with the broker, which is locked meanwhile.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Broker) -> T) -> T {
+        self.broker.with(act)
     }
 
     /// The state of the broker: queues with their messages, bindings, consumers, connections.
     #[must_use]
     pub fn inspect(&self) -> Inspection {
-        let broker = self.handles.runner.broker();
-        broker.map(amqp_embedded::SharedBroker::inspect).unwrap_or_default()
+        self.broker.inspect()
     }
 }
 

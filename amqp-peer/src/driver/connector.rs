@@ -1,6 +1,9 @@
 //! Connectors: they dial a peer for ever.
 
-use std::{fmt, future::Future, future::poll_fn, path::Path, pin::pin, sync::Arc, task::Poll, task::Waker, time::Duration};
+use std::{
+    fmt, future::Future, future::poll_fn, path::Path, pin::pin, sync::Arc, task::Poll, task::Waker,
+    time::Duration,
+};
 
 use amqp_core::{Instant, dial::Address};
 #[cfg(feature = "tls")]
@@ -30,7 +33,7 @@ pub struct ConnectorId(pub(super) u64);
 ///     .retry(Duration::from_millis(500), Duration::from_secs(30));
 /// let on_this_machine = Connect::unix("/run/alice");
 /// let by_uri = Connect::uri("amqp://alice.example.com:4000")?;
-/// # Ok::<(), amqp_peer::driver::ConnectError>(())
+/// # Ok::<(), amqp_peer::amqp_driver::ConnectError>(())
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -242,11 +245,12 @@ async fn wait_for<T>(
     mut ready: impl FnMut(&mut State) -> Option<T>,
 ) -> T {
     poll_fn(|cx| {
-        poll_locked(shared.mutex(), cx.waker(), &mut ready, |state| {
-            match state.connectors.get_mut(&id) {
-                Some(slot) => &mut slot.progress,
-                None => &mut state.spare,
-            }
+        poll_locked(shared.mutex(), cx.waker(), &mut ready, |state| match state
+            .connectors
+            .get_mut(&id)
+        {
+            Some(slot) => &mut slot.progress,
+            None => &mut state.spare,
         })
     })
     .await

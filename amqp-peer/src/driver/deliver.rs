@@ -1,11 +1,6 @@
 //! Sending a message and waiting until the receiver has accepted it.
 
-use std::{
-    collections::HashMap,
-    future::poll_fn,
-    sync::PoisonError,
-    task::Waker,
-};
+use std::{collections::HashMap, future::poll_fn, sync::PoisonError, task::Waker};
 
 use amqp_driver::io::poll_locked;
 

@@ -224,8 +224,7 @@ impl DrivenEndpoint for PeerEndpoint {
                 };
                 let is_readable = wants && !slot.is_reading;
                 let is_writable = output && slot.is_dirty;
-                let is_earlier =
-                    due.is_some_and(|(due, _)| alarm.is_none_or(|alarm| due < alarm));
+                let is_earlier = due.is_some_and(|(due, _)| alarm.is_none_or(|alarm| due < alarm));
                 if is_readable || is_writable || is_earlier || is_finished {
                     return false;
                 }

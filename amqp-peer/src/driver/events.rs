@@ -12,7 +12,9 @@ use std::{
 use amqp_driver::{ConnectError, io::poll_locked};
 use futures_core::Stream;
 
-use super::{connector::ConnectorId, inbox, peer::Handles, queue::Entry, received::Received, state::State};
+use super::{
+    connector::ConnectorId, inbox, peer::Handles, queue::Entry, received::Received, state::State,
+};
 use crate::{
     event::{Down, Dropped, Refused, Up},
     machine,

@@ -6,17 +6,21 @@ use amqp_core::{
     protocol::{basic, queue},
     sasl::Plain,
 };
-use amqp_driver::{
-    Acker, Delivery, Error, Requeue,
-    recovery::random_seed,
-};
+use amqp_driver::{Acker, Delivery, Error, Requeue, recovery::random_seed};
 use amqp_embedded::{
     ServerRuntime,
     broker::{self, Permissions, User},
 };
 
-use super::{queue::Entry, received::Received, runner::Runner};
-use crate::{event::Sender, message::{Message, MessageId}};
+use super::{
+    queue::Entry,
+    received::Received,
+    runner::{Run as _, Runner},
+};
+use crate::{
+    event::Sender,
+    message::{Message, MessageId},
+};
 
 /// The queue to which plain clients publish.
 const QUEUE: &str = "peer.inbox";
@@ -50,14 +54,12 @@ pub(super) async fn run<R: ServerRuntime>(runner: Arc<Runner<R>>, login: Login) 
 }
 
 async fn receive<R: ServerRuntime>(runner: &Runner<R>, login: Login) -> Result<(), Error> {
-    let Some(broker) = &runner.broker else {
-        return Ok(());
-    };
     let plain = Plain::new(USER, login.password).map_err(|_| Error::Internal("NUL in a name"))?;
     let config = amqp_driver::Config::default()
         .mechanisms(vec![Box::new(plain)])
         .virtual_host(login.vhost)?;
-    let connection = broker.connect(config).await?;
+    let connection = runner.connect(config)?;
+    connection.opened().await?;
     let channel = connection.open_channel().await?;
     let declare = queue::Declare::default().queue(QUEUE)?.exclusive(true);
     channel.call(declare).await?;
@@ -78,7 +80,10 @@ pub(super) fn received(delivery: Delivery) -> Received {
     let is_repeated = message.method.redelivered;
     // Properties that cannot be decoded are left out: the client has made them.
     let properties = message.properties().unwrap_or_default();
-    let id = properties.message_id.as_deref().and_then(|id| id.parse().ok());
+    let id = properties
+        .message_id
+        .as_deref()
+        .and_then(|id| id.parse().ok());
     let user = properties.user_id.as_deref().unwrap_or_default().to_owned();
     let message = Message::from_properties(message.body, properties);
     let id = id.unwrap_or(MessageId::from_bytes([0; 16]));

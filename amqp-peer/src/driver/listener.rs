@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use std::{
     fmt,
     future::{Future, poll_fn},
-    io, net::SocketAddr,
+    io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
@@ -13,9 +14,9 @@ use std::{
     time::Duration,
 };
 
+use amqp_driver::io::{poll_locked, within};
 #[cfg(feature = "tls")]
 use amqp_driver::rustls::ServerConfig;
-use amqp_driver::io::{poll_locked, within};
 #[cfg(feature = "tls")]
 use amqp_embedded::PendingTransport;
 use amqp_embedded::{Listener as _, ServerRuntime};

@@ -11,6 +11,7 @@ mod listener;
 mod peer;
 mod queue;
 mod received;
+mod rpc_port;
 mod runner;
 mod send;
 mod setup;

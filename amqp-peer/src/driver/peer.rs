@@ -18,18 +18,14 @@ use crate::{
     machine::{LinkInfo, OutboxInfo},
     message::{Message, MessageId},
     name::PeerName,
+    rpc::{Rpc, port},
 };
 
 /// What all handles of a peer share. The peer stops when it is dropped.
 pub(super) struct Handles {
     pub(super) shared: Arc<Shared>,
     pub(super) runner: Arc<dyn Run>,
-}
-
-impl Handles {
-    pub(super) fn new(shared: Arc<Shared>, runner: Arc<dyn Run>) -> Self {
-        Self { shared, runner }
-    }
+    pub(super) rpc: Rpc,
 }
 
 impl Drop for Handles {
@@ -86,9 +82,11 @@ impl Peer {
         });
         let unless_bound = RemoveUnlessBound(Some(id), self);
         let set: fn(&mut State) -> &mut Waiters = |state| &mut state.changed;
-        let bound = wait_for(self.shared(), set, |state| match state.listeners.get_mut(&id) {
-            Some(slot) => slot.bound.take(),
-            None => Some(Err(ListenError::Stopped)),
+        let bound = wait_for(self.shared(), set, |state| {
+            match state.listeners.get_mut(&id) {
+                Some(slot) => slot.bound.take(),
+                None => Some(Err(ListenError::Stopped)),
+            }
         });
         let address = bound.await?;
         unless_bound.keep();
@@ -218,10 +216,20 @@ impl Peer {
             .at_now(|state, now| state.machine.disconnect(name, now));
     }
 
-    /// Drops all messages that wait for a receiver, each with an event.
+    /// Drops all messages that wait for a receiver, each with an event, and ends the calls of its
+    /// objects.
     pub fn forget(&self, name: &PeerName) {
-        self.shared()
-            .at_now(|state, now| state.machine.forget(name, now));
+        self.shared().at_now(|state, now| {
+            state.machine.forget(name, now);
+            let removed = port::Event::Removed(name.clone());
+            state.rpc.push(removed, &mut state.after.wakes);
+        });
+    }
+
+    /// The calls: the objects of this peer, and proxies of those of others.
+    #[must_use]
+    pub fn rpc(&self) -> &Rpc {
+        &self.handles.rpc
     }
 
     /// The embedded broker. `Some` if plain clients are [allowed](crate::Clients::Allow), or it was

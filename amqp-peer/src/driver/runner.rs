@@ -9,8 +9,8 @@ use std::{
 };
 
 use amqp_driver::{
-    Connection,
-    io::{Runtime, Timer as _, Transport},
+    Connection, Error,
+    io::{Timer as _, Transport, pipe},
 };
 use amqp_embedded::{BrokerEndpoint, LocalBroker, ServerRuntime, SharedBroker};
 
@@ -22,6 +22,7 @@ use super::{
     keeper::Keeper,
     listener::{self, Listen, ListenerId},
     peer::{Handles, Peer},
+    rpc_port::RpcPort,
     setup::{Setup, StartError},
     shared::Shared,
     state::State,
@@ -31,6 +32,7 @@ use crate::{
     config::Clients,
     event::LinkKey,
     machine::{Client, Machine},
+    rpc::Rpc,
     storage::{Stored, WallTime},
 };
 
@@ -45,8 +47,9 @@ pub fn start_on<R: ServerRuntime>(
 ) -> Result<(Peer, Events), StartError> {
     let Setup {
         mut config,
-        storage,
+        mut storage,
         broker,
+        rpc,
     } = setup.into();
     runtime.check()?;
     config.seed = runtime.random_seed();
@@ -56,18 +59,16 @@ pub fn start_on<R: ServerRuntime>(
         broker => {
             let mut broker = broker.unwrap_or_default();
             let inbox = inbox::add_user(&mut broker);
-            let broker = LocalBroker::on(runtime.clone(), broker)?;
-            (Some(broker), inbox)
+            (Some(LocalBroker::on(runtime.clone(), broker)?), inbox)
         }
+    };
+    let (broker, clock) = match broker {
+        Some(broker) => (Some(broker.shared().clone()), broker.clock()),
+        None => (None, runtime.clock()),
     };
     if let Some(broker) = &broker {
         config.set_server(broker.with(|broker| broker.server_config().clone()));
     }
-    let clock = match &broker {
-        Some(broker) => broker.clock(),
-        None => runtime.clock(),
-    };
-    let mut storage = storage;
     let stored = match &mut storage {
         Some(storage) => storage.load()?,
         None => Stored::default(),
@@ -87,9 +88,20 @@ pub fn start_on<R: ServerRuntime>(
     if let Some(inbox) = inbox {
         shared.lock().jobs.push_back(Job::Inbox(inbox));
     }
-    let keeper = Keeper::new(Arc::clone(&runner));
-    runner.runtime.spawn(keeper);
-    let handles = Arc::new(Handles::new(shared, runner));
+    if let Some(broker) = &runner.broker
+        && let Some(timekeeper) = broker.keep_time(runner.clock())
+    {
+        runner.runtime.spawn(timekeeper);
+    }
+    let port = Arc::new(RpcPort(Arc::clone(&shared)));
+    let (rpc, calls) = Rpc::new(port, rpc, runner.runtime.random_seed(), runner.clock());
+    runner.runtime.spawn(calls);
+    runner.runtime.spawn(Keeper::new(Arc::clone(&runner)));
+    let handles = Arc::new(Handles {
+        shared,
+        runner,
+        rpc,
+    });
     Ok((Peer::new(&handles), Events::new(handles)))
 }
 
@@ -105,6 +117,8 @@ pub(super) enum Job {
     Connect(ConnectorId, Box<Connect>),
     /// The inbox of plain clients, with its credentials.
     Inbox(inbox::Login),
+    /// A task of calls.
+    Task(Boxed<()>),
     /// Ends the broker's connections.
     Stop,
 }
@@ -115,6 +129,7 @@ impl fmt::Debug for Job {
             Self::Listen(..) => "Listen",
             Self::Connect(..) => "Connect",
             Self::Inbox(_) => "Inbox",
+            Self::Task(_) => "Task",
             Self::Stop => "Stop",
         })
     }
@@ -130,11 +145,8 @@ pub(super) trait Run: Send + Sync {
     /// The broker. `Some` if there is one.
     fn broker(&self) -> Option<&SharedBroker>;
 
-    /// Opens a connection to the broker.
-    fn connect(
-        &self,
-        config: amqp_driver::Config,
-    ) -> Boxed<Result<Connection, amqp_driver::Error>>;
+    /// Begins a connection to the broker.
+    fn connect(&self, config: amqp_driver::Config) -> Result<Connection, Error>;
 }
 
 /// A peer with its runtime.
@@ -144,7 +156,7 @@ pub(super) struct Runner<R: ServerRuntime> {
     /// The clock of the peer and its broker. Behind a lock, because a clock is not used by several
     /// threads at once.
     clock: Mutex<R::Clock>,
-    pub(super) broker: Option<LocalBroker<R>>,
+    broker: Option<SharedBroker>,
 }
 
 impl<R: ServerRuntime> Runner<R> {
@@ -162,9 +174,11 @@ impl<R: ServerRuntime> Runner<R> {
                 self.spawn(connector::run(Arc::clone(self), id, *connect));
             }
             Job::Inbox(login) => self.spawn(inbox::run(Arc::clone(self), login)),
+            Job::Task(task) => self.runtime.spawn(task),
             Job::Stop => {
                 if let Some(broker) = &self.broker {
-                    broker.stop();
+                    let now = self.shared.now();
+                    broker.with(|broker| broker.stop(now));
                 }
             }
         }
@@ -197,7 +211,8 @@ impl<R: ServerRuntime> Runner<R> {
 impl<R: ServerRuntime> Run for Runner<R> {
     fn adopt(&self, client: Client) -> Option<BrokerEndpoint> {
         let broker = self.broker.as_ref()?;
-        let adopted = broker.adopt(client.machine, &client.request).ok()?;
+        let now = self.shared.now();
+        let adopted = broker.adopt(client.machine, &client.request, now).ok()?;
         if let Some(certificate) = client.certificates.into_iter().next() {
             broker.with(|broker| broker.handle_certificate(adopted.key(), certificate));
         }
@@ -205,20 +220,27 @@ impl<R: ServerRuntime> Run for Runner<R> {
     }
 
     fn broker(&self) -> Option<&SharedBroker> {
-        self.broker.as_ref().map(LocalBroker::shared)
+        self.broker.as_ref()
     }
 
-    fn connect(
-        &self,
-        config: amqp_driver::Config,
-    ) -> Boxed<Result<Connection, amqp_driver::Error>> {
-        let broker = self.broker.clone();
-        Box::pin(async move {
-            match broker {
-                Some(broker) => broker.connect(config).await,
-                None => Err(amqp_driver::Error::Internal("there is no broker")),
+    fn connect(&self, config: amqp_driver::Config) -> Result<Connection, Error> {
+        let (ours, theirs) = pipe();
+        let broker = self.broker.as_ref();
+        let broker = broker.ok_or(Error::Internal("there is no broker"))?;
+        let mut tasks: Vec<Boxed<()>> = Vec::new();
+        // A refused connection is closed without a handshake, as by a listener.
+        if let Ok(driver) = broker.accept(theirs, self.clock()) {
+            tasks.push(Box::pin(driver));
+        }
+        let (connection, driver) = Connection::start(config, ours, self.clock())?;
+        tasks.push(Box::pin(driver));
+        self.shared.with(|state| {
+            if state.is_stopped() {
+                return;
             }
-        })
+            state.jobs.extend(tasks.drain(..).map(Job::Task));
+        });
+        Ok(connection)
     }
 }
 

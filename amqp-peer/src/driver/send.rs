@@ -26,6 +26,8 @@ pub(super) enum Tracking {
     Configured,
     /// The delivery is waited for.
     Delivery,
+    /// Without receipts.
+    Nothing,
 }
 
 impl State {
@@ -46,6 +48,7 @@ impl State {
                 self.deliveries.add(id);
                 Ok(id)
             }
+            Tracking::Nothing => self.machine.send_with(now, to, message, Receipts::None),
         }
     }
 
@@ -120,14 +123,13 @@ pub(super) async fn send(
             let place = Place { shared, to, key };
             let sent = poll_fn(|cx| {
                 let waker = cx.waker().clone();
-                let (sent, replaced) =
-                    shared.at_now(|state, _| match attempt(state, Some(key)) {
-                        Some(sent) => (Some(sent), None),
-                        None => {
-                            let waiters = state.room.entry(to.clone()).or_default();
-                            (None, waiters.slot(key).replace(waker))
-                        }
-                    });
+                let (sent, replaced) = shared.at_now(|state, _| match attempt(state, Some(key)) {
+                    Some(sent) => (Some(sent), None),
+                    None => {
+                        let waiters = state.room.entry(to.clone()).or_default();
+                        (None, waiters.slot(key).replace(waker))
+                    }
+                });
                 drop(replaced);
                 sent.map_or(Poll::Pending, Poll::Ready)
             })

@@ -5,8 +5,11 @@ use std::{fmt, io, sync::Arc};
 use amqp_core::ApiMisuse;
 use amqp_embedded::broker;
 
+#[cfg(feature = "tls")]
+use crate::config::CertificateRule;
 use crate::{
     config::{Config, ConfigError},
+    rpc,
     storage::{Storage, StorageError},
 };
 
@@ -27,6 +30,7 @@ pub struct Setup {
     pub(super) config: Config,
     pub(super) storage: Option<Box<dyn Storage>>,
     pub(super) broker: Option<broker::Config>,
+    pub(super) rpc: rpc::Limits,
 }
 
 impl Setup {
@@ -46,6 +50,13 @@ impl Setup {
         self.broker = Some(config);
         self
     }
+
+    /// Sets the bounds of [calls](crate::Peer::rpc).
+    #[must_use]
+    pub fn rpc_limits(mut self, limits: rpc::Limits) -> Self {
+        self.rpc = limits;
+        self
+    }
 }
 
 impl From<Config> for Setup {
@@ -54,6 +65,7 @@ impl From<Config> for Setup {
             config,
             storage: None,
             broker: None,
+            rpc: rpc::Limits::default(),
         }
     }
 }
@@ -69,6 +81,26 @@ impl Config {
     #[must_use]
     pub fn broker(self, config: broker::Config) -> Setup {
         Setup::from(self).broker(config)
+    }
+
+    /// Sets the bounds of calls: see [`Setup::rpc_limits`].
+    #[must_use]
+    pub fn rpc_limits(self, limits: rpc::Limits) -> Setup {
+        Setup::from(self).rpc_limits(limits)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl CertificateRule {
+    /// The rule that the name of a peer is in its certificate: as an alternative name of the type
+    /// DNS or URI, or as a common name. A peer without a certificate is refused.
+    #[must_use]
+    pub fn name() -> Self {
+        Self::new(|name, certificates| {
+            let own = certificates.first();
+            let names = own.map(|own| amqp_embedded::certificate_names(own));
+            names.is_some_and(|names| names.iter().any(|it| it == name.as_str()))
+        })
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     deliver::Deliveries,
     listener::{ListenerId, ListenerSlot},
     queue::{Entry, Queue},
+    rpc_port::RpcQueue,
     runner::Job,
     shared::{Aftermath, Settled},
     waiters::Waiters,
@@ -38,6 +39,7 @@ pub(crate) struct State {
     pub(super) tasks: BTreeMap<LinkKey, LinkTask>,
     pub(super) events: Queue,
     pub(super) deliveries: Deliveries,
+    pub(super) rpc: RpcQueue,
     /// The sends that wait for room, by receiver.
     pub(super) room: BTreeMap<PeerName, Waiters>,
     /// The number of messages sent since a driver or the application's task has last made way.
@@ -116,6 +118,7 @@ impl State {
             tasks: BTreeMap::new(),
             events: Queue::default(),
             deliveries: Deliveries::default(),
+            rpc: RpcQueue::default(),
             room: BTreeMap::new(),
             sent_in_turn: 0,
             connectors: BTreeMap::new(),
@@ -196,6 +199,9 @@ impl State {
             };
             self.note_end(&event);
             let Some(event) = self.deliveries.note(event, &mut self.after.wakes) else {
+                continue;
+            };
+            let Some(event) = self.rpc.note(event, &mut self.after.wakes) else {
                 continue;
             };
             let discarded = self.events.push(Entry::Machine(event));
@@ -310,6 +316,7 @@ impl State {
         for waiters in self.room.values_mut() {
             waiters.wake_all(&mut self.after.wakes);
         }
+        self.after.wakes.extend(self.rpc.take_waker());
         self.jobs.push_back(Job::Stop);
     }
 

@@ -6,10 +6,11 @@ use amqp_core::{Instant, TimeoutReason, Transmit};
 use bytes::{Bytes, BytesMut};
 
 pub use self::info::{Client, LinkInfo, OutboxInfo};
+pub use crate::event::{Event, Received, Token};
 use crate::{
     cause::{LinkError, SendError},
     config::{Config, ConfigError, Receipts},
-    event::{Event, LinkKey, Token},
+    event::LinkKey,
     message::{Message, MessageId},
     name::PeerName,
     storage::{Batch, BatchId, Stored, WallTime},

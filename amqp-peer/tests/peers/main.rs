@@ -1,0 +1,7 @@
+//! Peers over real sockets, on every runtime, with the roles of listener and connector swapped.
+
+mod handles;
+mod links;
+mod messages;
+mod rig;
+mod tls;
