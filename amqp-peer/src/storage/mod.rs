@@ -1,137 +1,114 @@
-//! The storage of persistent messages: the data that is stored, and its changes.
+//! Storages: where persistent messages outlive the process.
+//!
+//! A peer has what it must not lose in a [`Storage`]: the persistent messages in its outboxes, the
+//! identifiers of those that it has accepted, and the clocks of the time to live. It reads a
+//! storage once, at the start, and from then on tells it each [`Change`], in batches. What depends
+//! on a batch, such as an acknowledgement to the sender, waits until the batch is stored.
+//!
+//! [`MemoryStorage`] is for tests. [`SqliteStorage`] is a file, with the feature `sqlite`. Another
+//! storage implements the trait, and runs the suite [`conformance`] in its tests.
 
-use std::{collections::BTreeMap, time::Duration};
+mod change;
+pub mod conformance;
+mod error;
+mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
-use amqp_core::{Body, EncodedProperties};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteStorage;
+pub use self::{
+    change::{Batch, BatchId, Change, Stored, StoredClock, StoredMessage, WallTime},
+    error::{StorageError, StorageErrorKind},
+    memory::MemoryStorage,
+};
 
-use crate::{message::MessageId, name::PeerName};
+/// The maximum of sequences and positions: databases have signed integers.
+pub const MAX_SEQUENCE: u64 = i64::MAX as u64;
 
-/// A point of wall time: the duration since the start of 1970 (UTC).
+/// A place for the persistent state of a peer.
 ///
-/// Only differences matter, of which a negative one counts as zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WallTime(pub Duration);
+/// # Changes
+/// All changes can be applied again, with the same result: so that a batch whose outcome is unknown
+/// can be repeated.
+/// - A push of a sequence that is there replaces its message.
+/// - A removal of what is not there does nothing. Neither does forgetting.
+/// - [`Change::RemovedTo`] includes its sequence, [`Change::Forgotten`] excludes its position.
+/// - Each change is about one name. [`Change::Cleared`] is about its messages and its clock, each of
+///   the others about its messages, its clock or those accepted from it.
+/// - Names are told apart by their bytes: `Bob` and `bob` are two peers.
+///
+/// The suite [`conformance`] checks this.
+///
+/// ```
+/// use amqp_peer::{
+///     Message, MessageId, PeerName,
+///     storage::{Change, MemoryStorage, Storage, StoredMessage},
+/// };
+///
+/// let mut storage = MemoryStorage::new();
+/// let bob: PeerName = "bob".parse()?;
+/// let message = StoredMessage {
+///     id: MessageId::from_bytes([1; 16]),
+///     body: "hello".into(),
+///     properties: Message::default().persistent().to_wire(),
+///     expires_at: None,
+/// };
+/// storage.apply(&[Change::Pushed { to: bob.clone(), sequence: 1, message }])?;
+///
+/// let stored = storage.load()?;
+/// assert_eq!(stored.outbox[&bob][0].1.body, "hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Storage: Send + 'static {
+    /// Returns all that is stored, in the order of sequences and positions. A peer calls it once,
+    /// before anything else.
+    ///
+    /// # Errors
+    /// If it cannot be read, or not completely: a storage that has lost something says so, and
+    /// returns nothing in part.
+    fn load(&mut self) -> Result<Stored, StorageError>;
 
-impl WallTime {
-    /// Returns the time since `earlier`, or zero if the clock has jumped back.
-    #[must_use]
-    pub const fn saturating_since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+    /// Applies all changes, in order. They are durable when the call returns: they outlive a kill
+    /// of the process, and a failure of the power as far as the system lets them.
+    ///
+    /// # Errors
+    /// None of the changes is applied then. After [`StorageErrorKind::Io`], it is open until the
+    /// next load whether all of them or none are. [`StorageErrorKind::Misuse`] for a sequence or a
+    /// position beyond [`MAX_SEQUENCE`].
+    fn apply(&mut self, changes: &[Change]) -> Result<(), StorageError>;
+}
+
+impl<S: Storage + ?Sized> Storage for Box<S> {
+    fn load(&mut self) -> Result<Stored, StorageError> {
+        (**self).load()
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Result<(), StorageError> {
+        (**self).apply(changes)
     }
 }
 
-/// A persistent message in a storage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredMessage {
-    /// The identifier of the message.
-    pub id: MessageId,
-    /// The body.
-    pub body: Body,
-    /// The properties in AMQP's wire format: [`Message::to_wire`](crate::Message::to_wire).
-    pub properties: EncodedProperties,
-    /// The time at which the message expires, by the clock of its receiver's queue. `None` for
-    /// never.
-    pub expires_at: Option<Duration>,
-}
-
-/// A change of what is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Change {
-    /// A message was put at the end of a receiver's queue.
-    Pushed {
-        /// The receiver.
-        to: PeerName,
-        /// The number of the message, larger than that of any message before it in the queue.
-        sequence: u64,
-        /// The message.
-        message: StoredMessage,
-    },
-    /// A message has left a receiver's queue: it was acknowledged or dropped.
-    Removed {
-        /// The receiver.
-        to: PeerName,
-        /// The number of the message.
-        sequence: u64,
-    },
-    /// All messages up to one have left a receiver's queue. Some may have been removed before.
-    RemovedTo {
-        /// The receiver.
-        to: PeerName,
-        /// The number of the last message.
-        up_to: u64,
-    },
-    /// All that is stored for a receiver has gone: its messages, and its clock.
-    Cleared {
-        /// The receiver.
-        to: PeerName,
-    },
-    /// A message of a sender was accepted. It may be stored already at a lower position, which
-    /// stays.
-    Accepted {
-        /// The sender.
-        from: PeerName,
-        /// The identifier of the message.
-        id: MessageId,
-        /// The position, larger than any before it of that sender.
-        position: u64,
-    },
-    /// The accepted messages of a sender at lower positions are forgotten.
-    Forgotten {
-        /// The sender.
-        from: PeerName,
-        /// The lowest position that stays.
-        below: u64,
-    },
-    /// The clock of a receiver's queue was started or stopped. Replaces the one that is stored.
-    Clock {
-        /// The receiver.
-        name: PeerName,
-        /// The time on the clock.
-        disconnected: Duration,
-        /// The time at which it was started. `None` if it stands.
-        since: Option<WallTime>,
-    },
-}
-
-/// The clock of the time to live of a receiver's queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoredClock {
-    /// The time on the clock when it was last started or stopped.
-    pub disconnected: Duration,
-    /// The time at which it was started. `None` if it stands.
-    pub since: Option<WallTime>,
-}
-
-/// All that is stored.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// The messages for each receiver with their numbers, in ascending order.
-    pub outbox: BTreeMap<PeerName, Vec<(u64, StoredMessage)>>,
-    /// The accepted messages of each sender with their positions, in ascending order.
-    pub accepted: BTreeMap<PeerName, Vec<(u64, MessageId)>>,
-    /// The clocks of the receivers' queues.
-    pub clocks: BTreeMap<PeerName, StoredClock>,
-}
-
-/// The number of a batch of changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BatchId(pub(crate) u64);
-
-impl BatchId {
-    /// Returns the number: batches are counted from 1.
-    #[must_use]
-    pub const fn number(self) -> u64 {
-        self.0
+/// Checks that no sequence or position is beyond [`MAX_SEQUENCE`].
+///
+/// # Errors
+/// [`StorageErrorKind::Misuse`].
+pub fn check(changes: &[Change]) -> Result<(), StorageError> {
+    let beyond = changes.iter().find_map(|change| {
+        let number = match change {
+            Change::Pushed { sequence, .. } | Change::Removed { sequence, .. } => *sequence,
+            Change::RemovedTo { up_to, .. } => *up_to,
+            Change::Accepted { position, .. } => *position,
+            Change::Forgotten { below, .. } => *below,
+            Change::Clock { .. } | Change::Cleared { .. } => 0,
+        };
+        (number > MAX_SEQUENCE).then_some(number)
+    });
+    match beyond {
+        None => Ok(()),
+        Some(number) => Err(StorageError::new(
+            StorageErrorKind::Misuse,
+            format!("the number {number} is beyond {MAX_SEQUENCE}"),
+        )),
     }
-}
-
-/// Changes to be stored at once: all of them or none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Batch {
-    /// The number of the batch. Batches are stored in order.
-    pub id: BatchId,
-    /// The changes, in order.
-    pub changes: Vec<Change>,
 }

@@ -1,0 +1,4 @@
+//! Storages: their conformance, their faults, and random changes.
+
+mod mutants;
+mod suite;
