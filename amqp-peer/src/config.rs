@@ -55,7 +55,8 @@ pub struct Config {
     pub probe: Duration,
     /// The bounds of memory.
     pub limits: Limits,
-    /// The server's side of accepted connections, for plain clients. `Some` if they are allowed.
+    /// The settings of accepted connections that may be plain clients': those of the embedded
+    /// broker. The peer adds its properties.
     pub(crate) server: Option<server::Config>,
 }
 
@@ -173,10 +174,10 @@ impl Config {
         self
     }
 
-    /// Sets the server's side of accepted connections: that of the broker to which plain clients are
-    /// handed.
-    pub(crate) fn set_server(&mut self, server: server::Config) {
+    /// Sets `server`.
+    pub(crate) fn server(mut self, server: server::Config) -> Self {
         self.server = Some(server);
+        self
     }
 
     /// Checks the rules that the types do not express.
@@ -242,7 +243,7 @@ pub enum TtlClock {
     Always,
 }
 
-/// The events that follow the fate of each sent message. [`Event::Dropped`](crate::Event::Dropped)
+/// The events that follow the fate of each sent message. [`Event::Dropped`](crate::machine::Event::Dropped)
 /// is reported in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -250,10 +251,10 @@ pub enum Receipts {
     /// None.
     #[default]
     None,
-    /// [`Event::Delivered`](crate::Event::Delivered).
+    /// [`Event::Delivered`](crate::machine::Event::Delivered).
     Delivered,
-    /// [`Event::Written`](crate::Event::Written) and
-    /// [`Event::Delivered`](crate::Event::Delivered).
+    /// [`Event::Written`](crate::machine::Event::Written) and
+    /// [`Event::Delivered`](crate::machine::Event::Delivered).
     All,
 }
 
@@ -310,7 +311,9 @@ impl Throttle {
 ///
 /// The certificates are those of the peer, in DER, its own one first; none without TLS.
 #[derive(Clone)]
-pub struct CertificateRule(Arc<dyn Fn(&PeerName, &[Bytes]) -> bool + Send + Sync>);
+pub struct CertificateRule(Arc<RuleFn>);
+
+type RuleFn = dyn Fn(&PeerName, &[Bytes]) -> bool + Send + Sync;
 
 impl CertificateRule {
     /// Creates a rule. It must not block.

@@ -4,7 +4,7 @@
 //! difference. Messages to a peer wait in its outbox while there is no link, survive the process if
 //! they are persistent, arrive in order, and are given to the application once.
 //!
-//! [`Machine`](machine::Machine) is the peer as a pure state machine: no I/O, no clock, no threads.
+//! [`machine::Machine`] is the peer as a pure state machine: no I/O, no clock, no threads.
 #![forbid(unsafe_code)]
 #![deny(
     missing_docs,

@@ -67,7 +67,7 @@ pub fn start_on<R: ServerRuntime>(
         None => (None, runtime.clock()),
     };
     if let Some(broker) = &broker {
-        config.set_server(broker.with(|broker| broker.server_config().clone()));
+        config = config.server(broker.with(|broker| broker.server_config().clone()));
     }
     let stored = match &mut storage {
         Some(storage) => storage.load()?,

@@ -1,12 +1,12 @@
 //! Handles: what ends a peer, and the blocking ones.
 
 use amqp_peer::{
-    Clients, Config, Event, Listen, Message, Sender, StartError, blocking,
+    Clients, Config, Event, Listen, Message, Sender, StartError,
     amqp_driver::{
         self,
         protocol::{basic, queue},
     },
-    broker,
+    blocking, broker,
     storage::{Change, Storage, StorageError, Stored},
 };
 
@@ -38,7 +38,10 @@ async fn a_stopped_peer_does_nothing_more<R: Adapter>(world: World<R>) -> Outcom
     bob.dial(&world, &listening);
     bob.peer.stop().await;
     bob.peer.stop().await;
-    assert_eq!((bob.peer.listeners(), bob.peer.connectors()), (vec![], vec![]));
+    assert_eq!(
+        (bob.peer.listeners(), bob.peer.connectors()),
+        (vec![], vec![])
+    );
     bob.dial(&world, &listening);
     assert_eq!(bob.peer.connectors(), []);
     assert!(bob.listen(&world).await.is_err());
@@ -56,14 +59,21 @@ async fn the_inbox_of_plain_clients<R: Adapter>(world: World<R>) -> Outcome {
     let options = amqp_driver::Options::from_uri(&uri(port))?;
     let client = amqp_driver::connect(&R::default(), &options).await?;
     let channel = client.open_channel().await?.confirm_select().await?;
-    let publish = basic::Publish::default().routing_key("peer.inbox")?.mandatory(true);
+    let publish = basic::Publish::default()
+        .routing_key("peer.inbox")?
+        .mandatory(true);
     let properties = basic::Properties {
         user_id: Some("guest".try_into()?),
         kind: Some("greeting".try_into()?),
         ..basic::Properties::default()
     };
     // The queue is there soon after the start.
-    while channel.publish(&publish, &properties, "hello").await?.await.is_err() {}
+    while channel
+        .publish(&publish, &properties, "hello")
+        .await?
+        .await
+        .is_err()
+    {}
     let first = bob.received().await?;
     let user = "guest".to_owned();
     assert_eq!(first.from, Sender::Client { user });
@@ -104,16 +114,23 @@ async fn what_a_peer_publishes_a_plain_client_consumes<R: Adapter>(world: World<
     let refused = amqp_driver::connect(&R::default(), &wrong).await;
     assert!(refused.is_err_and(|error| error.is_access_refused()));
 
-    let options = amqp_driver::Options::from_uri(&format!("amqp://billing:secret@127.0.0.1:{port}"))?;
+    let options =
+        amqp_driver::Options::from_uri(&format!("amqp://billing:secret@127.0.0.1:{port}"))?;
     let client = amqp_driver::connect(&R::default(), &options).await?;
     let channel = client.open_channel().await?;
-    channel.call(queue::Declare::default().queue("news")?).await?;
-    let mut consumer = channel.consume(basic::Consume::default().queue("news")?).await?;
+    channel
+        .call(queue::Declare::default().queue("news")?)
+        .await?;
+    let mut consumer = channel
+        .consume(basic::Consume::default().queue("news")?)
+        .await?;
     let broker = bob.peer.broker().ok_or("no broker")?;
     let own = broker.connect(amqp_driver::Config::default()).await?;
     let publishing = own.open_channel().await?;
     let publish = basic::Publish::default().routing_key("news")?;
-    publishing.publish(&publish, &basic::Properties::default(), "new").await?;
+    publishing
+        .publish(&publish, &basic::Properties::default(), "new")
+        .await?;
     let delivery = consumer.next().await.ok_or("no delivery")??;
     assert_eq!(delivery.body.to_vec(), b"new");
     // The stop ends both connections.
@@ -144,7 +161,11 @@ fn blocking_calls() -> Outcome {
     let answer = from_alice.next();
     assert!(matches!(answer, Some(Event::Received(received)) if received.message.body == "well"));
     bob.stop();
-    assert!(from_bob.by_ref().any(|event| matches!(event, Event::Down(_))));
+    assert!(
+        from_bob
+            .by_ref()
+            .any(|event| matches!(event, Event::Down(_)))
+    );
     assert!(from_bob.next().is_none());
     Ok(())
 }

@@ -71,9 +71,7 @@ async fn a_removed_connector_leaves_nothing_that_connects<R: Adapter>(world: Wor
 }
 
 /// SNK-02.
-async fn a_refused_attempt_is_reported_once_and_made_again<R: Adapter>(
-    world: World<R>,
-) -> Outcome {
+async fn a_refused_attempt_is_reported_once_and_made_again<R: Adapter>(world: World<R>) -> Outcome {
     let port = free_port()?;
     let (mut alice, mut bob) = (world.start("alice")?, world.start("bob")?);
     let connector = alice.peer.add_connector(Connect::tcp("127.0.0.1", port));
@@ -208,8 +206,13 @@ async fn peers_that_dial_each_other_keep_one_link<R: Adapter>(world: World<R>) -
     // Whatever link came first, messages pass in both directions, each once.
     for number in 0..50 {
         let body = format!("{number}");
-        alice.peer.send(&name("bob"), Message::new(body.clone())).await?;
-        bob.peer.send(&name("alice"), Message::new(body.clone())).await?;
+        alice
+            .peer
+            .send(&name("bob"), Message::new(body.clone()))
+            .await?;
+        bob.peer
+            .send(&name("alice"), Message::new(body.clone()))
+            .await?;
         for node in [&mut alice, &mut bob] {
             loop {
                 match node.next().await? {
@@ -225,7 +228,11 @@ async fn peers_that_dial_each_other_keep_one_link<R: Adapter>(world: World<R>) -
     }
     for node in [&alice, &bob] {
         let links = node.peer.links();
-        assert_eq!(links.iter().filter(|link| link.is_up).count(), 1, "{links:?}");
+        assert_eq!(
+            links.iter().filter(|link| link.is_up).count(),
+            1,
+            "{links:?}"
+        );
     }
     // The link that stays is that of the peer with the lower name.
     let link = bob.peer.links().into_iter().find(|link| link.is_up);

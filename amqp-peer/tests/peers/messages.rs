@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use amqp_peer::{
     Config, DropReason, Event, Message, Receipts, SendError, Undelivered,
-    amqp_driver::io::in_thread,
-    storage::MemoryStorage,
+    amqp_driver::io::in_thread, storage::MemoryStorage,
 };
 
 use crate::rig::{Adapter, Node, Outcome, World, name, on_every_runtime};
@@ -29,8 +28,13 @@ on_every_runtime!(
 pub(crate) async fn a_large_message_arrives_whole<R: Adapter>(world: World<R>) -> Outcome {
     let (mut alice, mut bob) = world.pair().await?;
     let body: Vec<u8> = (0..800_000_u32).map(|it| (it % 251) as u8).collect();
-    alice.peer.send(&name("bob"), Message::new(body.clone())).await?;
-    bob.peer.send(&name("alice"), Message::new(body.clone())).await?;
+    alice
+        .peer
+        .send(&name("bob"), Message::new(body.clone()))
+        .await?;
+    bob.peer
+        .send(&name("alice"), Message::new(body.clone()))
+        .await?;
     assert!(bob.accept().await?.body.to_vec() == body);
     assert!(alice.accept().await?.body.to_vec() == body);
     Ok(())
@@ -46,7 +50,10 @@ pub(crate) async fn messages_arrive_in_order<R: Adapter>(world: World<R>) -> Out
         bob.expect(body.as_bytes()).await?;
     }
     for number in 0..5000_u32 {
-        alice.peer.send(&name("bob"), Message::new(number.to_string())).await?;
+        alice
+            .peer
+            .send(&name("bob"), Message::new(number.to_string()))
+            .await?;
     }
     for number in 0..5000_u32 {
         bob.expect(number.to_string().as_bytes()).await?;
@@ -62,7 +69,9 @@ async fn a_message_from_another_thread_wakes_a_sleeping_link<R: Adapter>(
     let (alice, mut bob) = world.pair().await?;
     for _ in 0..20 {
         let peer = alice.peer.clone();
-        let sent = in_thread("other", move || peer.try_send(&name("bob"), Message::new("x")))?;
+        let sent = in_thread("other", move || {
+            peer.try_send(&name("bob"), Message::new("x"))
+        })?;
         bob.expect(b"x").await?;
         sent.await?;
     }
@@ -138,7 +147,10 @@ async fn a_delivery_ends_with_its_drop<R: Adapter>(world: World<R>) -> Outcome {
     let to = name("bob");
     let mortal = Message::new("mortal").ttl(Duration::from_millis(50));
     let undelivered = alice.peer.deliver(&to, mortal).await;
-    let reason = undelivered.as_ref().err().and_then(Undelivered::drop_reason);
+    let reason = undelivered
+        .as_ref()
+        .err()
+        .and_then(Undelivered::drop_reason);
     assert_eq!(reason, Some(DropReason::Expired));
     let message = undelivered.as_ref().err().and_then(Undelivered::message);
     assert!(message.is_some_and(|message| message.body == "mortal"));
@@ -195,14 +207,19 @@ async fn a_full_outbox_makes_senders_wait<R: Adapter>(world: World<R>) -> Outcom
     config.limits.outbox_messages = 10;
     let (mut alice, mut bob) = (world.start_with(config)?, world.start("bob")?);
     for number in 0..10 {
-        alice.peer.try_send(&name("bob"), Message::new(format!("{number}")))?;
+        alice
+            .peer
+            .try_send(&name("bob"), Message::new(format!("{number}")))?;
     }
     let full = alice.peer.try_send(&name("bob"), Message::new("too many"));
     assert!(matches!(full, Err(SendError::Full { .. })), "{full:?}");
     world.link(&mut alice, &mut bob).await?;
     let sending = async {
         for number in 10..500 {
-            alice.peer.send(&name("bob"), Message::new(format!("{number}"))).await?;
+            alice
+                .peer
+                .send(&name("bob"), Message::new(format!("{number}")))
+                .await?;
         }
         Ok(())
     };
@@ -221,7 +238,10 @@ async fn persistent_messages_survive_a_restart<R: Adapter>(world: World<R>) -> O
     let alice = world.start_with(Config::new("alice")?.storage(storage.clone()))?;
     for number in 0..5 {
         let message = Message::new(format!("{number}"));
-        alice.peer.send(&name("bob"), message.clone().persistent()).await?;
+        alice
+            .peer
+            .send(&name("bob"), message.clone().persistent())
+            .await?;
         alice.peer.send(&name("bob"), message).await?;
     }
     stop(alice).await?;
@@ -232,7 +252,10 @@ async fn persistent_messages_survive_a_restart<R: Adapter>(world: World<R>) -> O
     for number in 0..5 {
         bob.expect(format!("{number}").as_bytes()).await?;
     }
-    alice.peer.send(&name("bob"), Message::new("the last")).await?;
+    alice
+        .peer
+        .send(&name("bob"), Message::new("the last"))
+        .await?;
     bob.expect(b"the last").await
 }
 
@@ -265,7 +288,8 @@ async fn a_receiver_that_restarts_gets_each_message_once<R: Adapter>(world: Worl
     let peer = alice.peer.clone();
     let sending = async {
         for number in 0..COUNT {
-            peer.send(&to, Message::new(body(number)).persistent()).await?;
+            peer.send(&to, Message::new(body(number)).persistent())
+                .await?;
         }
         Ok(())
     };
@@ -288,7 +312,11 @@ async fn a_receiver_that_restarts_gets_each_message_once<R: Adapter>(world: Worl
     };
     let mut last = None;
     let receiving = async {
-        last = Some(receiving.await.map_err(|error: crate::rig::Failure| error)?);
+        last = Some(
+            receiving
+                .await
+                .map_err(|error: crate::rig::Failure| error)?,
+        );
         Ok(())
     };
     both(sending, receiving).await?;

@@ -11,8 +11,7 @@ use amqp_peer::{
     amqp_driver::{
         Certificates, Identity, Key, TlsOptions,
         rustls::{
-            RootCertStore, ServerConfig, crypto::ring,
-            pki_types::PrivateKeyDer,
+            RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer,
             server::WebPkiClientVerifier,
         },
     },
@@ -178,7 +177,12 @@ async fn a_stranger_in_the_tls_handshake_is_forgotten<R: Adapter>(world: World<R
     let mut bob = world.start("bob")?;
     let listening = bob.listen(&world).await?;
     let port = listening.port().ok_or("no port")?;
-    for scan in [&b""[..], b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", b"AMQP\0\0\x09\x01"] {
+    for scan in [
+        &b""[..],
+        b"\x16\x03\x01",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"AMQP\0\0\x09\x01",
+    ] {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.write_all(scan)?;
         drop(stream);
@@ -192,11 +196,10 @@ async fn a_stranger_in_the_tls_handshake_is_forgotten<R: Adapter>(world: World<R
     Ok(())
 }
 
-async fn a_name_that_is_not_in_the_certificate_is_refused<R: Adapter>(
-    world: World<R>,
-) -> Outcome {
+async fn a_name_that_is_not_in_the_certificate_is_refused<R: Adapter>(world: World<R>) -> Outcome {
     let world = world.secured()?;
-    let named = |name| Ok::<_, Failure>(Config::new(name)?.certificate_rule(CertificateRule::name()));
+    let named =
+        |name| Ok::<_, Failure>(Config::new(name)?.certificate_rule(CertificateRule::name()));
     let authority = world.authority.clone().ok_or("no authority")?;
     let (mut alice, mut bob) = (
         world.start_with(named("alice")?)?,
