@@ -2,7 +2,7 @@
 //!
 //! A peer has what it must not lose in a [`Storage`]: the persistent messages in its outboxes, the
 //! identifiers of those that it has accepted, and the clocks of the time to live. It reads a
-//! storage once, at the start, and from then on tells it each [`Change`], in batches. What depends
+//! storage once, at the start, and from then on gives it each [`Change`], in batches. What depends
 //! on a batch, such as an acknowledgement to the sender, waits until the batch is stored.
 //!
 //! [`MemoryStorage`] is for tests. [`SqliteStorage`] is a file, with the feature `sqlite`. Another
@@ -29,14 +29,14 @@ pub const MAX_SEQUENCE: u64 = i64::MAX as u64;
 /// A place for the persistent state of a peer.
 ///
 /// # Changes
-/// All changes can be applied again, with the same result: so that a batch whose outcome is unknown
+/// All changes can be applied again, with the same result: so that a batch of unknown outcome
 /// can be repeated.
 /// - A push of a sequence that is there replaces its message.
 /// - A removal of what is not there does nothing. Neither does forgetting.
 /// - [`Change::RemovedTo`] includes its sequence, [`Change::Forgotten`] excludes its position.
 /// - Each change is about one name. [`Change::Cleared`] is about its messages and its clock, each of
 ///   the others about its messages, its clock or those accepted from it.
-/// - Names are told apart by their bytes: `Bob` and `bob` are two peers.
+/// - Names differ by their bytes: `Bob` and `bob` are two peers.
 ///
 /// The suite [`conformance`] checks this.
 ///

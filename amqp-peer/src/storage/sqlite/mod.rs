@@ -39,7 +39,7 @@ const SHRINK_COPIES: u64 = 16 << 20;
 ///
 /// A batch is one transaction, in the write-ahead log beside the file (`-wal`), and on the disk
 /// when [`apply`](Storage::apply) returns (`synchronous=FULL`). A body of more than 1 MiB is in
-/// parts, so that neither writing nor reading needs a copy of it at once. A checksum per message
+/// parts, so that neither writing nor reading needs a copy of it at once. A checksum per row
 /// finds damage that SQLite does not. The file shrinks once most of it is free.
 ///
 /// A file is open at most once at a time, in all processes. Both files belong together: a copy of
@@ -89,6 +89,10 @@ impl SqliteStorage {
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
+        if connection.is_readonly("main")? {
+            let text = "the file or its file system cannot be written";
+            return Err(Fault::new(StorageErrorKind::ReadOnly, text));
+        }
         connection.busy_timeout(PATIENCE)?;
         // Neither a foreign nor a damaged file is written, not even by closing it.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -245,7 +249,8 @@ fn check_log(path: &Path) -> Result<(), Fault> {
     };
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
-    if size(path)? == 0 && size(Path::new(&log))? > 0 {
+    // SQLite takes a file of one byte for an empty one.
+    if size(path)? <= 1 && size(Path::new(&log))? > 0 {
         return Err(Fault::new(
             StorageErrorKind::Damaged,
             "it is missing or empty, but its write-ahead log is there",

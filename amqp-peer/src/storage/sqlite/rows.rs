@@ -18,8 +18,9 @@ const MESSAGES: &str =
     number FROM messages ORDER BY receiver, sequence";
 const PARTS_LEN: &str = "SELECT count(*), sum(length(body)) FROM parts WHERE message = ?1";
 const PARTS: &str = "SELECT body FROM parts WHERE message = ?1 ORDER BY part";
-const ACCEPTED: &str = "SELECT sender, position, id FROM accepted ORDER BY sender, position";
-const CLOCKS: &str = "SELECT name, disconnected, since FROM clocks";
+const ACCEPTED: &str =
+    "SELECT sender, position, id, checksum FROM accepted ORDER BY sender, position";
+const CLOCKS: &str = "SELECT name, disconnected, since, checksum FROM clocks";
 
 /// The bytes of a duration: seconds and nanoseconds.
 type DurationBytes = [u8; 12];
@@ -34,21 +35,56 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// The beginning of the SHA-256 of all columns, each of a fixed length or after its length.
     pub(super) fn checksum<'b>(&self, body: impl Iterator<Item = &'b [u8]>) -> [u8; 8] {
-        let mut digest = Sha256::new();
-        digest.update((self.receiver.len() as u64).to_be_bytes());
-        digest.update(self.receiver);
-        digest.update(self.sequence.to_be_bytes());
-        digest.update(self.id);
-        digest.update([u8::from(self.expires_at.is_some())]);
-        digest.update(self.expires_at.unwrap_or_default());
-        digest.update((self.properties.len() as u64).to_be_bytes());
-        digest.update(self.properties);
-        for piece in body {
-            digest.update(piece);
-        }
-        let digest: [u8; 32] = digest.finalize().into();
+        let mut checksum = Checksum::default()
+            .field(self.receiver.as_bytes())
+            .field(&self.sequence.to_be_bytes())
+            .field(self.id)
+            .optional(self.expires_at)
+            .field(self.properties);
+        body.for_each(|piece| checksum.0.update(piece));
+        checksum.end()
+    }
+}
+
+pub(super) fn checksum_of_accepted(sender: &str, position: i64, id: &[u8; 16]) -> [u8; 8] {
+    Checksum::default()
+        .field(sender.as_bytes())
+        .field(&position.to_be_bytes())
+        .field(id)
+        .end()
+}
+
+pub(super) fn checksum_of_clock(
+    name: &str,
+    disconnected: DurationBytes,
+    since: Option<DurationBytes>,
+) -> [u8; 8] {
+    Checksum::default()
+        .field(name.as_bytes())
+        .field(&disconnected)
+        .optional(since)
+        .end()
+}
+
+/// The beginning of the SHA-256 of the columns of a row.
+#[derive(Default)]
+struct Checksum(Sha256);
+
+impl Checksum {
+    /// Adds a column after its length, so that no bytes move unseen to the next column.
+    fn field(mut self, bytes: &[u8]) -> Self {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    fn optional(self, bytes: Option<DurationBytes>) -> Self {
+        self.field(bytes.as_ref().map_or(&[][..], |bytes| &bytes[..]))
+    }
+
+    fn end(self) -> [u8; 8] {
+        let digest: [u8; 32] = self.0.finalize().into();
         let [a, b, c, d, e, f, g, h, ..] = digest;
         [a, b, c, d, e, f, g, h]
     }
@@ -135,8 +171,13 @@ fn accepted(connection: &Connection) -> Result<BTreeMap<PeerName, Vec<(u64, Mess
     let mut statement = connection.prepare(ACCEPTED)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let id = MessageId::from_bytes(row.get(2)?);
-        groups.push(text(row.get_ref(0)?)?, row.get(1)?, id)?;
+        let (sender, position) = (text(row.get_ref(0)?)?, row.get(1)?);
+        let id: [u8; 16] = row.get(2)?;
+        if checksum_of_accepted(sender, position, &id) != row.get::<_, [u8; 8]>(3)? {
+            let text = format!("position {position} of {sender:?} is altered");
+            return Err(Fault::damaged(text));
+        }
+        groups.push(sender, position, MessageId::from_bytes(id))?;
     }
     Ok(groups.end())
 }
@@ -146,12 +187,18 @@ fn clocks(connection: &Connection) -> Result<BTreeMap<PeerName, StoredClock>, Fa
     let mut statement = connection.prepare(CLOCKS)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
+        let receiver = text(row.get_ref(0)?)?;
+        let disconnected: DurationBytes = row.get(1)?;
         let since: Option<DurationBytes> = row.get(2)?;
+        if checksum_of_clock(receiver, disconnected, since) != row.get::<_, [u8; 8]>(3)? {
+            let text = format!("the clock of {receiver:?} is altered");
+            return Err(Fault::damaged(text));
+        }
         let clock = StoredClock {
-            disconnected: from_duration(row.get(1)?)?,
+            disconnected: from_duration(disconnected)?,
             since: since.map(from_wall_time).transpose()?,
         };
-        clocks.insert(name(text(row.get_ref(0)?)?)?, clock);
+        clocks.insert(name(receiver)?, clock);
     }
     Ok(clocks)
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction};
 
 use super::{super::StorageErrorKind, Fault};
 
-/// `amqp` in ASCII: what tells a file of this crate from other databases
+/// `amqp` in ASCII: the mark of a file of this crate
 /// (<https://www.sqlite.org/pragma.html#pragma_application_id>).
 const APPLICATION: i32 = i32::from_be_bytes(*b"amqp");
 
@@ -14,7 +14,8 @@ const VERSION: u32 = 1;
 /// The tables by name, in the words that SQLite keeps.
 ///
 /// A duration has 8 bytes of seconds and 4 of nanoseconds. The properties are in the wire format of
-/// AMQP. A body of more than one part is in `parts`, and empty in `messages`.
+/// AMQP. A body of more than one part is in `parts`, and empty in `messages`. The checksums find
+/// damage within a value, which SQLite does not see.
 const TABLES: [(&str, &str); 4] = [
     (
         "accepted",
@@ -22,6 +23,7 @@ const TABLES: [(&str, &str); 4] = [
     sender TEXT NOT NULL,
     position INTEGER NOT NULL,
     id BLOB NOT NULL,
+    checksum BLOB NOT NULL,
     PRIMARY KEY (sender, position)
 ) STRICT, WITHOUT ROWID",
     ),
@@ -30,7 +32,8 @@ const TABLES: [(&str, &str); 4] = [
         "CREATE TABLE clocks (
     name TEXT NOT NULL PRIMARY KEY,
     disconnected BLOB NOT NULL,
-    since BLOB
+    since BLOB,
+    checksum BLOB NOT NULL
 ) STRICT, WITHOUT ROWID",
     ),
     (

@@ -8,7 +8,7 @@ use rusqlite::{Transaction, params};
 
 use super::{
     Fault,
-    rows::{Row, duration, wall_time},
+    rows::{Row, checksum_of_accepted, checksum_of_clock, duration, wall_time},
 };
 use crate::{
     PeerName,
@@ -27,10 +27,11 @@ const REMOVE: &str = "DELETE FROM messages WHERE receiver = ?1 AND sequence = ?2
 const REMOVE_TO: &str = "DELETE FROM messages WHERE receiver = ?1 AND sequence <= ?2";
 const CLEAR: &str = "DELETE FROM messages WHERE receiver = ?1";
 const CLEAR_CLOCK: &str = "DELETE FROM clocks WHERE name = ?1";
-const ACCEPT: &str = "INSERT OR REPLACE INTO accepted (sender, position, id) VALUES (?1, ?2, ?3)";
+const ACCEPT: &str = "INSERT OR REPLACE INTO accepted (sender, position, id, checksum)
+    VALUES (?1, ?2, ?3, ?4)";
 const FORGET: &str = "DELETE FROM accepted WHERE sender = ?1 AND position < ?2";
-const SET_CLOCK: &str =
-    "INSERT OR REPLACE INTO clocks (name, disconnected, since) VALUES (?1, ?2, ?3)";
+const SET_CLOCK: &str = "INSERT OR REPLACE INTO clocks (name, disconnected, since, checksum)
+    VALUES (?1, ?2, ?3, ?4)";
 
 /// Applies a change. Returns whether it has removed messages.
 pub(super) fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<bool, Fault> {
@@ -59,7 +60,9 @@ pub(super) fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<bo
             transaction.prepare_cached(CLEAR)?.execute(parameters)?
         }
         Change::Accepted { from, id, position } => {
-            let parameters = params![from.as_str(), number(*position)?, id.as_bytes()];
+            let (from, position, id) = (from.as_str(), number(*position)?, id.as_bytes());
+            let checksum = checksum_of_accepted(from, position, id);
+            let parameters = params![from, position, id, checksum];
             transaction.prepare_cached(ACCEPT)?.execute(parameters)?;
             0
         }
@@ -73,8 +76,9 @@ pub(super) fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<bo
             disconnected,
             since,
         } => {
-            let since = since.map(wall_time);
-            let parameters = params![name.as_str(), duration(*disconnected), since];
+            let (disconnected, since) = (duration(*disconnected), since.map(wall_time));
+            let checksum = checksum_of_clock(name.as_str(), disconnected, since);
+            let parameters = params![name.as_str(), disconnected, since, checksum];
             transaction.prepare_cached(SET_CLOCK)?.execute(parameters)?;
             0
         }
