@@ -33,7 +33,7 @@ mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use amqp_core::Instant;
+use amqp_core::{Instant, protocol::basic::Properties};
 
 pub use self::info::{Client, LinkInfo, OutboxInfo};
 use self::{
@@ -65,7 +65,7 @@ use crate::{
 /// or exceed the memory bounded by its [`Limits`](crate::Limits).
 ///
 /// ```
-/// use amqp_core::Instant;
+/// use amqp_core::{Instant, protocol::basic::Properties};
 /// use amqp_peer::{
 ///     Config, Message,
 ///     machine::Machine,
@@ -125,6 +125,8 @@ pub struct Machine {
     link_events: usize,
     /// The links whose drivers are to be woken.
     wakes: VecDeque<LinkKey>,
+    /// The properties of most messages on the wire.
+    plain: Properties,
 }
 
 impl Machine {
@@ -166,6 +168,7 @@ impl Machine {
             events: VecDeque::new(),
             link_events: 0,
             wakes: VecDeque::new(),
+            plain: Properties::default(),
         };
         machine.load(stored);
         Ok(machine)

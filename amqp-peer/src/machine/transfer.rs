@@ -68,11 +68,13 @@ impl Machine {
                 let time = peer.clock.at(self.now);
                 expires_at.saturating_sub(time)
             });
-            let properties = wire::properties(entry, ttl);
+            let other =
+                (!wire::set_plain(&mut self.plain, entry)).then(|| wire::properties(entry, ttl));
+            let properties = other.as_ref().unwrap_or(&self.plain);
             let (id, receipts, was_sent) = (entry.id, entry.receipts, entry.was_sent);
             let body = entry.message.body.clone();
             let tag = link.outgoing.add(position, len as u64);
-            if link.put(tag, was_sent, &properties, body).is_err() {
+            if link.put(tag, was_sent, properties, body).is_err() {
                 // The channel has room and the message is within its limits.
                 self.close_broken(link, amqp_core::protocol::ReplyCode::INTERNAL_ERROR);
                 break;
@@ -161,7 +163,7 @@ impl Machine {
 
     /// Whether the link has output that the throttle allows now.
     pub(super) fn has_output(&mut self, link: &mut Link) -> bool {
-        if link.incoming.is_due {
+        if link.incoming.is_due && link.staged.is_empty() {
             return true;
         }
         let now = self.now;
