@@ -120,6 +120,8 @@ pub struct Machine {
     storing: Storing,
     /// The receivers of messages that are being stored, by batch.
     unstored: VecDeque<(BatchId, u64)>,
+    /// The receivers of messages that have left where that is being stored, with their numbers.
+    leaving: VecDeque<(BatchId, u64, usize)>,
     events: VecDeque<Event>,
     /// The number of events of links among them.
     link_events: usize,
@@ -165,6 +167,7 @@ impl Machine {
             journal: Journal::default(),
             storing: VecDeque::new(),
             unstored: VecDeque::new(),
+            leaving: VecDeque::new(),
             events: VecDeque::new(),
             link_events: 0,
             wakes: VecDeque::new(),

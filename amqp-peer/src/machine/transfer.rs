@@ -19,11 +19,15 @@ impl Machine {
         let Some(identity) = link.identity.as_ref().filter(|_| link.is_up()) else {
             return false;
         };
-        if !link.outgoing.fits(identity.window, identity.window_bytes) {
+        let Some(peer) = link.peer.and_then(|key| self.peers.get_mut(key)) else {
+            return false;
+        };
+        let (window, window_bytes) = (identity.window, identity.window_bytes);
+        let leaving = peer.outbox.leaving;
+        if !link.outgoing.fits(leaving, window, window_bytes) {
             return false;
         }
-        let peer = link.peer.and_then(|key| self.peers.get_mut(key));
-        let next = peer.and_then(|peer| peer.outbox.peek());
+        let next = peer.outbox.peek();
         let Some((_, entry)) = next.filter(|(_, entry)| self.journal.is_stored(entry.batch)) else {
             return false;
         };
@@ -41,12 +45,13 @@ impl Machine {
             (identity.window, identity.window_bytes, identity.body);
         let mut any = false;
         for _ in 0..count {
-            if !link.is_up() || !link.outgoing.fits(window, window_bytes) {
-                break;
-            }
-            let Some(peer) = self.peers.get_mut(key) else {
+            let Some(peer) = self.peers.get_mut(key).filter(|_| link.is_up()) else {
                 break;
             };
+            let leaving = peer.outbox.leaving;
+            if !link.outgoing.fits(leaving, window, window_bytes) {
+                break;
+            }
             let Some((position, entry)) = peer.outbox.peek() else {
                 break;
             };

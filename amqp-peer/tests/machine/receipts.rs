@@ -119,10 +119,15 @@ fn the_outbox_is_bounded_by_bytes_of_one_receiver_and_of_all() {
     assert!(!world.nodes[0].machine.room(&name("jack"), 1000));
     world.connect(0, 1);
     world.run();
+    let rooms: Vec<_> = std::iter::from_fn(|| world.nodes[0].machine.poll_room()).collect();
     assert_eq!(
-        world.nodes[0].machine.poll_room(),
-        None,
-        "bob's room is not jack's"
+        rooms,
+        [name("bob"), name("jack")],
+        "both have waited for the room of all"
+    );
+    assert!(
+        !world.nodes[0].machine.room(&name("jack"), 1000),
+        "jack's own room"
     );
     world.connect(0, 2);
     world.run();

@@ -181,6 +181,14 @@ impl Node {
         any
     }
 
+    /// Stores everything up to now.
+    pub(crate) fn settle_storage(&mut self) {
+        while let Some(batch) = self.machine.poll_changes() {
+            self.batches.push_back(batch);
+        }
+        self.store();
+    }
+
     /// Takes a turn, and all events since the last call.
     pub(crate) fn turn_events(&mut self, now: Instant) -> Vec<Event> {
         self.turn(now);

@@ -158,3 +158,31 @@ fn remembered_acceptances_are_bounded_in_the_storage() {
     let stored = world.nodes[1].disk.0.accepted[&name("alice")].len();
     assert!((20..=30).contains(&stored), "{stored}");
 }
+
+#[test]
+fn messages_whose_end_is_not_stored_count_to_the_window() {
+    for (from, to) in ROLES {
+        let limits = amqp_peer::Limits::default().window(2);
+        let mut world = World::new([
+            crate::rig::config("alice"),
+            crate::rig::config("bob").limits(limits),
+        ]);
+        world.connect(from, to);
+        world.run();
+        let now = world.now;
+        for number in 0..10 {
+            world.nodes[0].persist(now, "bob", &number.to_string());
+        }
+        world.nodes[0].settle_storage();
+        world.nodes[0].stores = false;
+        world.run();
+        // More would be forgotten by the receiver when they come again.
+        assert_eq!(world.nodes[1].bodies(), ["0", "1"]);
+        world.restart(0);
+        world.nodes[0].stores = true;
+        world.connect(from, to);
+        world.run();
+        let expected: Vec<String> = (0..10).map(|number| number.to_string()).collect();
+        assert_eq!(world.nodes[1].bodies(), expected);
+    }
+}
