@@ -33,7 +33,7 @@ pub mod storage;
 
 // RPC.
 
-/// The state machines of AMQP, whose types occur in the interface.
+/// The state machines of AMQP. Their types occur in the interface.
 pub use amqp_core as core;
 
 pub use self::{

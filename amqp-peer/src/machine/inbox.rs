@@ -5,12 +5,16 @@
 //!
 //! The memory is exact if it holds twice the window. The sender has at most a window of messages in
 //! flight, and sends them again in order. Behind the acknowledgement of a message that the sender
-//! has not seen, there are at most the others of the same batch, whose order within it may differ,
+//! has not seen, there are at most the others of the same batch, which may be in another order,
 //! and those of messages in flight at the same time.
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::{event::LinkKey, message::MessageId, storage::BatchId};
+use crate::{
+    event::LinkKey,
+    message::{Message, MessageId},
+    storage::BatchId,
+};
 
 /// A message that was given to the application.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub(super) struct Pending {
     pub(super) link: LinkKey,
     pub(super) tag: u64,
     pub(super) is_persistent: bool,
+    /// The size that the message counts as, in bytes.
+    pub(super) memory: usize,
     state: State,
     /// The position of its acceptance in the storage, while that is being stored.
     position: u64,
@@ -69,6 +75,9 @@ pub(super) struct Inbox {
     first: u64,
     /// The number of those that are not done.
     live: usize,
+    /// The messages that were given back and have not come again, at most as many as are
+    /// remembered.
+    given_back: VecDeque<MessageId>,
     /// The accepted messages, in the order in which they could first be acknowledged.
     accepted: VecDeque<Accepted>,
     /// The number of the first one that is accepted.
@@ -108,11 +117,11 @@ impl Inbox {
 
     /// Whether nothing is remembered or pending.
     pub(super) fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.accepted.is_empty()
+        self.pending.is_empty() && !self.remembers()
     }
 
     pub(super) fn remembers(&self) -> bool {
-        !self.accepted.is_empty()
+        !self.accepted.is_empty() || !self.given_back.is_empty()
     }
 
     /// The number of messages that are not accepted.
@@ -124,7 +133,7 @@ impl Inbox {
     pub(super) fn give(
         &mut self,
         id: MessageId,
-        is_persistent: bool,
+        message: &Message,
         link: LinkKey,
         tag: u64,
     ) -> u64 {
@@ -133,7 +142,8 @@ impl Inbox {
             id,
             link,
             tag,
-            is_persistent,
+            is_persistent: message.is_persistent,
+            memory: message.memory(),
             state: State::Given,
             position: 0,
         });
@@ -243,6 +253,7 @@ impl Inbox {
             self.unreported > 0 || self.accepted.iter().any(|it| it.position.is_some());
         self.first_accepted += self.accepted.len() as u64;
         self.accepted = VecDeque::new();
+        self.given_back = VecDeque::new();
         (self.stale, self.unreported, self.index) = (0, 0, None);
         was_stored
     }
@@ -308,7 +319,17 @@ impl Inbox {
             index.remove(&id);
         }
         self.done(number);
+        self.given_back.push_back(id);
+        if self.given_back.len() > self.capacity {
+            self.given_back.pop_front();
+        }
         Some((link, tag))
+    }
+
+    /// Whether a message that comes again was given back. It is so once.
+    pub(super) fn was_given_back(&mut self, id: MessageId) -> bool {
+        let at = self.given_back.iter().position(|it| *it == id);
+        at.is_some_and(|at| self.given_back.remove(at).is_some())
     }
 
     fn done(&mut self, number: u64) {
