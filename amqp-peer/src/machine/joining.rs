@@ -48,7 +48,7 @@ enum Choice {
 
 impl Machine {
     /// Handles the credentials of a client.
-    pub(super) fn on_authenticate(&mut self, link: &mut Link, request: server::AuthRequest) {
+    pub(super) fn on_authenticate(&self, link: &mut Link, request: server::AuthRequest) {
         let Side::Listener(machine) = &mut link.side else {
             return;
         };
@@ -121,11 +121,12 @@ impl Machine {
         if self.is_stopped {
             return Err(DownCause::Requested);
         }
-        if self.up_links >= self.config.limits.links && !self.is_up(name) {
-            return Err(DownCause::TooManyLinks);
-        }
         let name = name.clone();
-        link.peer = Some(self.know(&name));
+        let key = self.know(&name);
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.links += 1;
+        }
+        link.peer = Some(key);
         link.stage = Stage::Joining;
         Ok(())
     }
@@ -167,6 +168,9 @@ impl Machine {
                 _ => Choice::Contest,
             };
         }
+        if self.up_links >= self.config.limits.links {
+            return Choice::Refuse(DownCause::TooManyLinks);
+        }
         match peer.joining.filter(|joining| *joining != link.key) {
             None => Choice::Proceed,
             Some(_) if !link.is_listener() => Choice::Refuse(DownCause::Duplicate),
@@ -177,7 +181,8 @@ impl Machine {
 
     /// Brings a link up, or a step closer to it, unless another one of the same peer comes first.
     pub(super) fn join(&mut self, link: &mut Link) {
-        loop {
+        // One to replace, and the one that has waited for its place.
+        for _ in 0..3 {
             match self.choose(link) {
                 Choice::Proceed => return self.proceed(link),
                 Choice::Contest => return self.contest(link),
@@ -187,6 +192,7 @@ impl Machine {
                 }
             }
         }
+        self.close(link, DownCause::Duplicate);
     }
 
     fn proceed(&mut self, link: &mut Link) {
@@ -267,7 +273,9 @@ impl Machine {
             return;
         };
         peer.up = Some(link.key);
-        peer.instance = identity.instance;
+        if std::mem::replace(&mut peer.instance, identity.instance) != identity.instance {
+            peer.outbox.receiver_changed();
+        }
         peer.joining = None;
         peer.inbox.link_changed();
         peer.outbox.rewind();
@@ -431,6 +439,7 @@ impl Machine {
         let Some(peer) = self.peers.get_mut(key) else {
             return;
         };
+        peer.links -= 1;
         if peer.joining == Some(link) {
             peer.joining = None;
         }
@@ -478,14 +487,15 @@ impl Machine {
                 outcome,
                 ..
             } => self.on_settled(link, super::link::range(first, last), &outcome),
+            // The end of the connection follows, with its reason.
+            client::Event::Failed { .. } if link.side.close_reason().is_some() => {}
             client::Event::Unreadable { .. }
             | client::Event::ConsumerCancelled { .. }
             | client::Event::Failed { .. } => {
                 self.close_broken(link, ReplyCode::COMMAND_INVALID);
             }
             client::Event::ChannelClosed { reason, .. } => {
-                link.cause.get_or_insert_with(|| causes::of(&reason));
-                let cause = link.cause.clone().unwrap_or(DownCause::ByPeer);
+                let cause = causes::of(&reason);
                 self.close(link, cause);
             }
             client::Event::Closed(_) => self.end(link),

@@ -33,7 +33,7 @@ mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use amqp_core::Instant;
+use amqp_core::{Instant, protocol::basic::Properties};
 
 pub use self::info::{Client, LinkInfo, OutboxInfo};
 use self::{
@@ -65,7 +65,7 @@ use crate::{
 /// or exceed the memory bounded by its [`Limits`](crate::Limits).
 ///
 /// ```
-/// use amqp_core::Instant;
+/// use amqp_core::{Instant, protocol::basic::Properties};
 /// use amqp_peer::{
 ///     Config, Message,
 ///     machine::Machine,
@@ -96,9 +96,9 @@ pub struct Machine {
     /// The number of accepted links that were never up.
     pending_links: usize,
     peers: Peers,
-    /// The peers whose links are contested.
+    /// The peers with a contest of two links.
     contested: BTreeSet<u64>,
-    /// The peers without a link whose messages are remembered, by the order in which they lost it.
+    /// The peers with remembered messages and without a link, by the order in which they lost it.
     disconnected: BTreeMap<u64, u64>,
     last_down: u64,
     /// The next expiry of each receiver's messages.
@@ -109,6 +109,8 @@ pub struct Machine {
     receivers: usize,
     /// The size of the messages of all receivers, in bytes.
     outbox_total: usize,
+    /// The size of the messages of all senders that the application has not accepted, in bytes.
+    unaccepted: usize,
     /// The receivers that the application waits for room of.
     wanting: BTreeSet<u64>,
     /// Whether room was refused because of all receivers together.
@@ -120,11 +122,15 @@ pub struct Machine {
     storing: Storing,
     /// The receivers of messages that are being stored, by batch.
     unstored: VecDeque<(BatchId, u64)>,
+    /// The receivers of messages that have left where that is being stored, with their numbers.
+    leaving: VecDeque<(BatchId, u64, usize)>,
     events: VecDeque<Event>,
     /// The number of events of links among them.
     link_events: usize,
-    /// The links whose drivers are to be woken.
+    /// The links with drivers that are to be woken.
     wakes: VecDeque<LinkKey>,
+    /// The properties of most messages on the wire.
+    plain: Properties,
 }
 
 impl Machine {
@@ -157,15 +163,18 @@ impl Machine {
             sent_messages: 0,
             receivers: 0,
             outbox_total: 0,
+            unaccepted: 0,
             wanting: BTreeSet::new(),
             total_was_full: false,
             rooms: VecDeque::new(),
             journal: Journal::default(),
             storing: VecDeque::new(),
             unstored: VecDeque::new(),
+            leaving: VecDeque::new(),
             events: VecDeque::new(),
             link_events: 0,
             wakes: VecDeque::new(),
+            plain: Properties::default(),
         };
         machine.load(stored);
         Ok(machine)
@@ -202,14 +211,14 @@ impl Machine {
         peer.clock = QueueClock::resume(clock, now, wall);
         for (sequence, stored) in messages {
             peer.outbox.next_sequence = peer.outbox.next_sequence.max(sequence + 1);
-            // A message whose properties are damaged is still delivered, without them.
+            // A message with damaged properties is still delivered, without them.
             let properties = stored.properties.decode().unwrap_or_default();
             let message = Message::from_properties(stored.body, properties).persistent();
             let mut entry = Entry::new(stored.id, message, self.config.receipts);
             entry.expires_at = stored.expires_at;
             entry.sequence = Some(sequence);
-            // The earlier run may have sent it.
-            entry.was_sent = true;
+            // The earlier run may have sent it, to any process.
+            (entry.was_sent, entry.may_be_elsewhere) = (true, true);
             self.outbox_total += entry.memory;
             peer.outbox.push(entry);
         }
