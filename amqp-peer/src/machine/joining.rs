@@ -267,7 +267,9 @@ impl Machine {
             return;
         };
         peer.up = Some(link.key);
-        peer.instance = identity.instance;
+        if std::mem::replace(&mut peer.instance, identity.instance) != identity.instance {
+            peer.outbox.receiver_changed();
+        }
         peer.joining = None;
         peer.inbox.link_changed();
         peer.outbox.rewind();

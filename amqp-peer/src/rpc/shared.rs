@@ -56,7 +56,7 @@ pub(crate) struct State {
     task: Option<Waker>,
     alarm: Option<Instant>,
     /// The requests that were refused without a reply.
-    refused: u64,
+    pub(crate) refused: u64,
 }
 
 impl Shared {
@@ -240,7 +240,8 @@ impl Shared {
             id,
             message,
             token,
-            is_repeated,
+            may_be_handled,
+            ..
         } = received;
         let bytes = message.memory();
         match (from, wire::parse(message)) {
@@ -250,7 +251,7 @@ impl Shared {
             }
             (Sender::Peer(from), Incoming::Request(call, request)) => {
                 let key = (from, call.map_or(RequestId::Signal(id), RequestId::Call));
-                self.handle_request(key, call, (request, bytes), is_repeated, token);
+                self.handle_request(key, call, (request, bytes), may_be_handled, token);
             }
             (Sender::Client { .. }, _) | (_, Incoming::Malformed) => {
                 self.with(|state| state.refused += 1);
@@ -264,7 +265,7 @@ impl Shared {
         key: RequestKey,
         call: Option<CallId>,
         (request, bytes): (Request, usize),
-        is_repeated: bool,
+        may_be_handled: bool,
         token: Token,
     ) {
         let now = self.port.now();
@@ -280,7 +281,7 @@ impl Shared {
                 Ok(_) => return Fate::Refused(Fault::WrongKind),
                 Err(fault) => return Fate::Refused(fault),
             };
-            let history = match (is_repeated, method.kind) {
+            let history = match (may_be_handled, method.kind) {
                 (false, _) => History::New,
                 (true, Kind::Idempotent) => History::Repeatable,
                 (true, Kind::Method | Kind::Signal) => History::MayHaveRun,
