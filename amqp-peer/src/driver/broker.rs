@@ -10,7 +10,8 @@ use amqp_embedded::{
 
 use super::peer::Handles;
 
-/// The embedded broker of a peer, whose clients are the plain AMQP clients that its listeners accept.
+/// The embedded broker of a peer. Its clients are the plain AMQP clients that the peer's listeners
+/// accept.
 ///
 /// The queue `peer.inbox` is the peer's own: what is published to it arrives as
 /// [`Event::Received`](crate::Event::Received).

@@ -10,7 +10,7 @@ use amqp_core::{Instant, dial::Address};
 use amqp_driver::TlsOptions;
 use amqp_driver::{
     ConnectError, Options,
-    io::{Runtime as _, Secured, Timer as _, dial, poll_locked, within},
+    io::{Secured, dial, poll_locked, within},
 };
 use amqp_embedded::ServerRuntime;
 use bytes::Bytes;
@@ -281,10 +281,12 @@ async fn dial_for_ever<R: ServerRuntime>(
                 if let Some(ended) = link(runner, id, secured).await {
                     last_name = ended.name.or(last_name);
                     let was_long = ended.up_for.is_some_and(|time| time >= connect.retry_max);
-                    if was_long || ended.cause == Some(DownCause::Duplicate) {
+                    let is_kept_by_other = ended.cause == Some(DownCause::Duplicate);
+                    if was_long || is_kept_by_other {
                         wait = connect.retry_first;
                     }
-                    if was_long {
+                    let is_up = |name| shared.lock().machine.is_up(name);
+                    if was_long || (is_kept_by_other && last_name.as_ref().is_some_and(is_up)) {
                         continue;
                     }
                 }

@@ -2,10 +2,7 @@
 
 use std::{
     fmt, mem,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     task::Waker,
 };
 
@@ -22,8 +19,6 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     claims: Mutex<Claims>,
     clock: Clock,
-    /// The links end at once.
-    aborted: AtomicBool,
 }
 
 /// The received messages that were accepted or requeued. They have a lock of their own, and the
@@ -45,7 +40,7 @@ pub(super) enum Settled {
 #[derive(Debug, Default)]
 pub(super) struct Aftermath {
     pub(super) wakes: Vec<Waker>,
-    /// The events that are not kept, whose bodies have destructors of the application.
+    /// The events that are not kept. Their bodies have destructors of the application.
     pub(super) discarded: Vec<Entry>,
 }
 
@@ -64,7 +59,6 @@ impl Shared {
             state: Mutex::new(state),
             claims: Mutex::default(),
             clock,
-            aborted: AtomicBool::new(false),
         }
     }
 
@@ -122,13 +116,8 @@ impl Shared {
         settled
     }
 
-    pub(super) fn is_aborted(&self) -> bool {
-        self.aborted.load(Relaxed)
-    }
-
     /// Ends all links at once.
     pub(super) fn abort(&self) {
-        self.aborted.store(true, Relaxed);
         self.with(State::abort_links);
     }
 

@@ -262,7 +262,7 @@ impl State {
         }
     }
 
-    /// Removes a link whose transport is closed.
+    /// Removes a link after its transport is closed.
     pub(super) fn remove_link(&mut self, link: LinkKey) {
         let Some(slot) = self.links.remove(&link) else {
             return;

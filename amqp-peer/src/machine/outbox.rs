@@ -92,6 +92,10 @@ pub(super) struct Outbox {
     bytes: usize,
     /// The number of persistent entries that are not done.
     pub(super) persistent: usize,
+    /// The number of persistent messages that were sent and have left, where that is not stored
+    /// yet: an end of the process brings them back, and they are sent again. They count to the
+    /// window of the receiver, which remembers no more.
+    pub(super) leaving: usize,
     /// The number of events that are not taken.
     pub(super) untaken: usize,
     /// The size of the messages in events that are not taken, in bytes.

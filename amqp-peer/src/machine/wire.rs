@@ -41,12 +41,27 @@ const MODE_AND_ID: [u8; 2] = [0x10, 0x80];
 
 const HEX_LEN: u8 = 32;
 
+/// Sets the properties of a message that has no others than its id and its delivery mode. Returns
+/// `false` if it has others. `plain` is used again and again, which saves to create it.
+pub(super) fn set_plain(plain: &mut Properties, entry: &Entry) -> bool {
+    if !entry.message.is_plain() || entry.expires_at.is_some() || entry.was_sent {
+        return false;
+    }
+    plain.delivery_mode = entry.message.is_persistent.then_some(PERSISTENT);
+    plain.message_id = hex(entry.id);
+    true
+}
+
+fn hex(id: MessageId) -> Option<ShortStr> {
+    let hex = id.to_hex();
+    let hex = str::from_utf8(&hex).ok()?;
+    ShortStr::try_from(hex).ok()
+}
+
 /// The properties of a message on the wire. `ttl` is what remains of its time to live.
 pub(super) fn properties(entry: &Entry, ttl: Option<Duration>) -> Properties {
     let mut properties = entry.message.wire();
-    let hex = entry.id.to_hex();
-    let id = str::from_utf8(&hex).ok();
-    properties.message_id = id.and_then(|id| ShortStr::try_from(id).ok());
+    properties.message_id = hex(entry.id);
     if ttl.is_some() || entry.was_sent {
         let headers = properties.headers.get_or_insert_default();
         if let Some(ttl) = ttl {

@@ -129,7 +129,8 @@ async fn a_second_process_of_a_name_is_refused<R: Adapter>(world: World<R>) -> O
     first.up().await?;
     bob.up().await?;
     second.dial(&world, &listening);
-    assert_eq!(second.refused().await?.cause, DownCause::NameInUse);
+    let refused = second.refused().await?;
+    assert_eq!(refused.cause, DownCause::NameInUse, "{}", refused.reason);
     assert_eq!(bob.refused().await?.cause, DownCause::NameInUse);
     assert!(bob.peer.is_up(&name("alice")));
     let up = bob.peer.links().into_iter().filter(|link| link.is_up);
@@ -234,13 +235,24 @@ async fn peers_that_dial_each_other_keep_one_link<R: Adapter>(world: World<R>) -
             "{links:?}"
         );
     }
-    // The link that stays is that of the peer with the lower name.
-    let link = bob.peer.links().into_iter().find(|link| link.is_up);
-    assert!(link.is_some_and(|link| link.is_listener));
-    let attempts = |node: &crate::rig::Node| node.peer.connectors()[0].attempts;
-    assert!(attempts(&alice) <= 3 && attempts(&bob) <= 3);
-    let states = bob.peer.connectors().remove(0).state;
-    assert_eq!(states, ConnectorState::Sleeping(name("alice")));
+    // Both agree on the link that stays, and the connector of the other one sleeps.
+    let listens = |node: &crate::rig::Node| {
+        let link = node.peer.links().into_iter().find(|link| link.is_up);
+        link.is_some_and(|link| link.is_listener)
+    };
+    assert_ne!(listens(&alice), listens(&bob));
+    let state = |node: &crate::rig::Node| node.peer.connectors().remove(0).state;
+    let (dials, waits, other) = if listens(&alice) {
+        (&bob, &mut alice, name("bob"))
+    } else {
+        (&alice, &mut bob, name("alice"))
+    };
+    assert!(matches!(state(dials), ConnectorState::Up(_)));
+    while state(waits) != ConnectorState::Sleeping(other.clone()) {
+        waits.peer.deliver(&other, Message::new("x")).await?;
+    }
+    let attempts = waits.peer.connectors().remove(0).attempts;
+    assert!(attempts <= 3, "{attempts}");
     Ok(())
 }
 
@@ -301,6 +313,8 @@ async fn a_listener_at_a_unix_socket<R: Adapter>(world: World<R>) -> Outcome {
     let listening = bob.peer.add_listener(Listen::unix(&path)).await?;
     let in_use = world.start("other")?;
     assert!(in_use.peer.add_listener(Listen::unix(&path)).await.is_err());
+    // The other one has looked whether the socket is in use.
+    bob.refused().await?;
     alice.peer.add_connector(Connect::unix(&path));
     alice.up().await?;
     bob.up().await?;

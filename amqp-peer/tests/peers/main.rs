@@ -2,6 +2,7 @@
 
 mod calls;
 mod handles;
+mod kill;
 mod links;
 mod messages;
 mod rig;

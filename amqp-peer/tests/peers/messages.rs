@@ -321,7 +321,7 @@ async fn a_receiver_that_restarts_gets_each_message_once<R: Adapter>(world: Worl
     };
     both(sending, receiving).await?;
     let mut bob = last.ok_or("no receiver")?;
-    alice.peer.deliver(&to, Message::new("the end")).await.ok();
+    alice.peer.send(&to, Message::new("the end")).await?;
     bob.expect(b"the end").await
 }
 
