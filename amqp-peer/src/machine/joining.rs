@@ -271,9 +271,7 @@ impl Machine {
             return;
         };
         peer.up = Some(link.key);
-        if std::mem::replace(&mut peer.instance, identity.instance) != identity.instance {
-            peer.outbox.receiver_changed();
-        }
+        peer.instance = identity.instance;
         peer.joining = None;
         peer.inbox.link_changed();
         peer.outbox.rewind();

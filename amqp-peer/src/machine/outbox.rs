@@ -37,8 +37,6 @@ pub(super) struct Entry {
     pub(super) receipts: Receipts,
     /// Whether the message was sent before, over any link.
     pub(super) was_sent: bool,
-    /// Whether the message was sent to an earlier process of the receiver.
-    pub(super) was_sent_elsewhere: bool,
     /// Whether the message was acknowledged or dropped, and only keeps its place.
     is_done: bool,
 }
@@ -54,7 +52,6 @@ impl Entry {
             batch: BatchId::default(),
             receipts,
             was_sent: false,
-            was_sent_elsewhere: false,
             is_done: false,
         }
     }
@@ -186,14 +183,6 @@ impl Outbox {
     pub(super) fn rewind(&mut self) {
         self.next = self.base;
         self.again.clear();
-    }
-
-    /// Notes that the link is to another process of the receiver than the last one.
-    pub(super) fn receiver_changed(&mut self) {
-        // All that were sent are among the first: those behind wait.
-        for entry in self.entries.iter_mut().filter(|entry| entry.was_sent) {
-            entry.was_sent_elsewhere = true;
-        }
     }
 
     /// Takes a message out. `None` if it is done already.

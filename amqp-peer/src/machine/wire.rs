@@ -21,9 +21,6 @@ const TTL: &str = "x-peer-ttl-ms";
 
 const REPEAT: &str = "x-peer-repeat";
 
-/// Set on a repeat of a message that was sent to an earlier process of the receiver.
-const ELSEWHERE: &str = "x-peer-elsewhere";
-
 /// The routing key of messages, the queue that they are consumed from, and the consumer tag.
 pub(super) const QUEUE: ShortStr = {
     let name = ShortStr::from_static("p");
@@ -71,9 +68,6 @@ pub(super) fn properties(entry: &Entry, ttl: Option<Duration>) -> Properties {
         if entry.was_sent {
             headers.push(name(REPEAT), true);
         }
-        if entry.was_sent_elsewhere {
-            headers.push(name(ELSEWHERE), true);
-        }
     }
     properties
 }
@@ -88,8 +82,6 @@ pub(super) struct Arrived {
     pub(super) id: MessageId,
     pub(super) message: Message,
     pub(super) is_repeated: bool,
-    /// Whether it was sent to an earlier process of this peer.
-    pub(super) may_be_handled: bool,
 }
 
 /// Reads a message of a peer. `None` if its properties are not those of the protocol.
@@ -102,7 +94,6 @@ pub(super) fn read(content: Content) -> Option<Arrived> {
             id,
             message,
             is_repeated: false,
-            may_be_handled: false,
         });
     }
     if properties.as_bytes().len() > MAX_PROPERTIES + OWN_PROPERTIES {
@@ -133,7 +124,7 @@ fn read_all(properties: &EncodedProperties, body: amqp_core::Body) -> Option<Arr
     let mut properties = properties.decode().ok()?;
     let id = properties.message_id.take()?;
     let id = MessageId::from_hex(id.as_bytes())?;
-    let (mut ttl, mut is_repeated, mut may_be_handled) = (None, false, false);
+    let (mut ttl, mut is_repeated) = (None, false);
     if let Some(headers) = &mut properties.headers {
         if let Some(millis) = headers.remove(TTL) {
             let millis = u64::try_from(millis.as_i64()?).ok()?;
@@ -141,9 +132,6 @@ fn read_all(properties: &EncodedProperties, body: amqp_core::Body) -> Option<Arr
         }
         if let Some(repeat) = headers.remove(REPEAT) {
             is_repeated = matches!(repeat, FieldValue::Bool(true));
-        }
-        if let Some(elsewhere) = headers.remove(ELSEWHERE) {
-            may_be_handled = matches!(elsewhere, FieldValue::Bool(true));
         }
         if headers.is_empty() {
             properties.headers = None;
@@ -155,7 +143,6 @@ fn read_all(properties: &EncodedProperties, body: amqp_core::Body) -> Option<Arr
         id,
         message,
         is_repeated,
-        may_be_handled,
     })
 }
 

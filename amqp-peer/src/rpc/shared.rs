@@ -240,8 +240,7 @@ impl Shared {
             id,
             message,
             token,
-            may_be_handled,
-            ..
+            is_repeated,
         } = received;
         let bytes = message.memory();
         match (from, wire::parse(message)) {
@@ -251,7 +250,7 @@ impl Shared {
             }
             (Sender::Peer(from), Incoming::Request(call, request)) => {
                 let key = (from, call.map_or(RequestId::Signal(id), RequestId::Call));
-                self.handle_request(key, call, (request, bytes), may_be_handled, token);
+                self.handle_request(key, call, (request, bytes), is_repeated, token);
             }
             (Sender::Client { .. }, _) | (_, Incoming::Malformed) => {
                 self.with(|state| state.refused += 1);
@@ -265,7 +264,7 @@ impl Shared {
         key: RequestKey,
         call: Option<CallId>,
         (request, bytes): (Request, usize),
-        may_be_handled: bool,
+        is_repeated: bool,
         token: Token,
     ) {
         let now = self.port.now();
@@ -281,7 +280,7 @@ impl Shared {
                 Ok(_) => return Fate::Refused(Fault::WrongKind),
                 Err(fault) => return Fate::Refused(fault),
             };
-            let history = match (may_be_handled, method.kind) {
+            let history = match (is_repeated, method.kind) {
                 (false, _) => History::New,
                 (true, Kind::Idempotent) => History::Repeatable,
                 (true, Kind::Method | Kind::Signal) => History::MayHaveRun,

@@ -478,7 +478,6 @@ impl World {
                     message,
                     token: Token { sender: 0, number },
                     is_repeated,
-                    may_be_handled: is_repeated,
                 }));
             }
         }
