@@ -175,9 +175,10 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         let total = self.request_bytes.saturating_add(bytes);
         let places = self.limits.queued.saturating_add(self.concurrent());
         let of_caller = self.held.get(&key.0).map_or(0, |held| held.count);
+        let has_bytes = self.request_bytes == 0 || total <= self.limits.request_bytes;
         if self.queue.len() + self.running >= places
             || of_caller >= self.limits.per_caller
-            || total > self.limits.request_bytes
+            || !has_bytes
             || self.entries.contains_key(&key)
         {
             return Admission::Busy;

@@ -121,8 +121,8 @@ impl<R> Calls<R> {
             return Err(CallRefused::Stopped);
         }
         let total = self.bytes.saturating_add(bytes);
-        let is_full = self.calls.len() >= self.limits.calls || total > self.limits.call_bytes;
-        if is_full || self.calls.contains_key(&id) {
+        let has_bytes = self.bytes == 0 || total <= self.limits.call_bytes;
+        if self.calls.len() >= self.limits.calls || !has_bytes || self.calls.contains_key(&id) {
             return Err(CallRefused::TooMany);
         }
         self.bytes = total;

@@ -56,7 +56,7 @@ pub(crate) struct State {
     task: Option<Waker>,
     alarm: Option<Instant>,
     /// The requests that were refused without a reply.
-    refused: u64,
+    pub(crate) refused: u64,
 }
 
 impl Shared {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use amqp_peer::{
-    Config, Peer, PeerName,
+    Config, Limits, Peer, PeerName,
     rpc::{CallError, Cbor, Errors, Failure, Json, Kind, Proxy, Side},
 };
 use serde::{Serialize, Serializer, ser};
@@ -108,8 +108,8 @@ fn proxy(peer: &Peer, callee: &str, object: &str) -> Proxy<Json> {
     peer.rpc().proxy(name(callee), object)
 }
 
-/// Ready when all that was called at a peer has been answered and acknowledged.
-async fn assert_over(peers: [&Peer; 2]) {
+/// Nothing of ended calls is left.
+fn assert_over(peers: [&Peer; 2]) {
     for peer in peers {
         let stats = peer.rpc().stats();
         assert_eq!((stats.calls, stats.running, stats.queued), (0, 0, 0));
@@ -135,7 +135,7 @@ async fn a_call_returns_its_result_or_the_error_of_its_handler<R: Adapter>(
             .trace
             .is_some_and(|trace| trace.contains("invalid digit"))
     );
-    assert_over([&alice.peer, &bob.peer]).await;
+    assert_over([&alice.peer, &bob.peer]);
     Ok(())
 }
 
@@ -152,7 +152,7 @@ async fn missing_objects_and_methods_are_errors_of_their_own<R: Adapter>(
     let error = calc.call::<_, i64>("add", (3, 8)).await.unwrap_err();
     let object = "calc".to_owned();
     assert_eq!(error, CallError::NoObject { object });
-    assert_over([&alice.peer, &bob.peer]).await;
+    assert_over([&alice.peer, &bob.peer]);
     Ok(())
 }
 
@@ -377,7 +377,7 @@ async fn both_sides_serve_and_call_at_once_and_handlers_call_back<R: Adapter>(
         .await;
         assert_eq!((one?, other?), (2 * number, -2 * number));
     }
-    assert_over([&alice.peer, &bob.peer]).await;
+    assert_over([&alice.peer, &bob.peer]);
     Ok(())
 }
 
@@ -411,19 +411,30 @@ async fn a_thousand_calls_at_once_have_their_own_results<R: Adapter>(world: Worl
         }
     })
     .await;
-    assert_over([&alice.peer, &bob.peer]).await;
+    assert_over([&alice.peer, &bob.peer]);
     Ok(())
 }
 
 async fn a_large_value_passes_in_both_directions<R: Adapter>(world: World<R>) -> Outcome {
-    let (alice, bob) = world.pair().await?;
-    let echo = async |text: String| Ok::<_, Failure>(text);
-    bob.peer.rpc().object("echo").method("text", echo);
-    let echo = proxy(&alice.peer, "bob", "echo");
-    let text = "x".repeat(20 << 20);
+    // Beyond the bytes of a caller that are acknowledged after their run.
+    let text = "x".repeat(5 << 20);
+    let limits = Limits::default().body(6 << 20);
+    let mut alice = world.start_with(Config::new("alice")?.limits(limits.clone()))?;
+    let mut bob = world.start_with(Config::new("bob")?.limits(limits))?;
+    world.link(&mut alice, &mut bob).await?;
+    let object = bob.peer.rpc().object("echo");
+    object.method("text", async |text: String| Ok::<_, Failure>(text));
+    object.method("twice", async |text: String| {
+        Ok::<_, Failure>(text.clone() + &text)
+    });
+    let echo = alice.peer.rpc().proxy::<Cbor>(name("bob"), "echo");
     assert!(echo.call::<_, String>("text", &text).await? == text);
-    let huge = "x".repeat(65 << 20);
-    let error = echo.call::<_, String>("text", &huge).await.unwrap_err();
+    let error = echo.call::<_, String>("twice", &text).await.unwrap_err();
+    assert_eq!(error, CallError::TooLarge { side: Side::Callee });
+    let error = echo
+        .call::<_, String>("text", text.clone() + &text)
+        .await
+        .unwrap_err();
     assert_eq!(error, CallError::TooLarge { side: Side::Caller });
     Ok(())
 }

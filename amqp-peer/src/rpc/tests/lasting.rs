@@ -1,12 +1,18 @@
 //! Calls over links that are lost, processes that end, and time that passes.
 
-use std::sync::Arc;
+use std::{
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 use super::{
     handles::Gate,
     rig::{Outcome, World, name, secs},
 };
-use crate::rpc::{CallError, Json, Proxy, Rpc};
+use crate::rpc::{CallError, Failure, Json, Proxy, Rpc};
 
 type Called = Outcome<Result<i64, CallError>>;
 
@@ -225,6 +231,32 @@ fn a_request_whose_time_is_over_before_its_turn_does_not_run() {
     world.run();
     assert_eq!(first.take(), Some(Ok(1)));
     assert_eq!(*gate.entered.lock().unwrap(), [1]);
+}
+
+#[test]
+fn a_signal_of_now_or_never_that_has_arrived_runs() {
+    let mut world = World::new();
+    world.limits = world.limits.concurrent(1);
+    let (alice, bob) = (world.start("alice"), world.start("bob"));
+    world.connect("alice", "bob");
+    let gate = gate(&bob);
+    let rung = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&rung);
+    bob.object("bell").signal("ring", move |(): ()| {
+        counter.fetch_add(1, SeqCst);
+        ready(Ok::<_, Failure>(()))
+    });
+    let pass = alice.proxy::<Json>(name("bob"), "gate");
+    let _in_the_way = call(&mut world, &pass, "pass", 1);
+    let bell = alice.proxy::<Json>(name("bob"), "bell");
+    bell.signal("ring", ()).unwrap();
+    bell.signal_ttl(secs(3)).signal("ring", ()).unwrap();
+    world.run();
+    world.advance(secs(4));
+    gate.open();
+    world.run();
+    assert_eq!(rung.load(SeqCst), 1);
+    assert_eq!(bob.stats().refused, 1, "the time of the other is over");
 }
 
 #[test]
