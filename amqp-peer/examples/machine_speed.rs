@@ -1,7 +1,8 @@
 //! The time that two peers' machines take for a message of 5 bytes, both together, in one thread
-//! without I/O: `cargo run --release -p amqp-peer --example machine_speed`.
+//! without I/O, as the best of some rounds:
+//! `cargo run --release -p amqp-peer --example machine_speed [ROUNDS]`.
 
-use std::{error::Error, time};
+use std::{env, error::Error, time};
 
 use amqp_core::{Instant, Transmit};
 use amqp_peer::{
@@ -12,8 +13,6 @@ use amqp_peer::{
 use bytes::{Bytes, BytesMut};
 
 const MESSAGES: u32 = 100_000;
-
-const ROUNDS: u32 = 20;
 
 /// A peer's machine, its end of the link, and the bytes that it has not consumed.
 struct Peer {
@@ -65,6 +64,10 @@ impl Peer {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let rounds = match env::args().nth(1) {
+        Some(rounds) => rounds.parse()?,
+        None => 20,
+    };
     for sender_listens in [false, true] {
         let start = time::Instant::now();
         let now = || Instant::from_origin(start.elapsed());
@@ -73,7 +76,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let to = "bob".parse()?;
         while sender.turn(&mut receiver, now()) | receiver.turn(&mut sender, now()) {}
         let mut best = time::Duration::MAX;
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let (began, before) = (time::Instant::now(), receiver.received);
             let mut sent = 0;
             while receiver.received - before < MESSAGES {

@@ -227,7 +227,7 @@ pub enum Clients {
     /// They are refused.
     #[default]
     Refuse,
-    /// They are handed to the peer's embedded broker, whose users they log in as.
+    /// They are handed to the peer's embedded broker, and log in as its users.
     Allow,
 }
 

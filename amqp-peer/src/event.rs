@@ -1,6 +1,8 @@
 //! The events of a peer.
 
-use amqp_core::CloseReason;
+use std::fmt;
+
+use amqp_core::{CloseReason, text::Escaped};
 use bytes::Bytes;
 
 use crate::{
@@ -114,6 +116,16 @@ pub enum Sender {
     },
 }
 
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(name) => name.fmt(f),
+            Self::Client { user } if user.is_empty() => f.write_str("a client"),
+            Self::Client { user } => write!(f, "client {}", Escaped(user)),
+        }
+    }
+}
+
 /// A received message.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -126,7 +138,8 @@ pub struct Received {
     pub message: Message,
     /// The claim with which the message is accepted.
     pub token: Token,
-    /// Whether the message was sent before. It was not accepted then.
+    /// Whether an application may have been given the message before: this process has given it
+    /// back, or an earlier process of this peer may have got it. It was not accepted then.
     pub is_repeated: bool,
 }
 

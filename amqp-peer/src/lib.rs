@@ -43,7 +43,7 @@ pub mod tokio;
 // RPC.
 pub mod rpc;
 
-/// The state machines of AMQP, whose types occur in the interface.
+/// The state machines of AMQP. Their types occur in the interface.
 pub use amqp_core as core;
 
 pub use self::{

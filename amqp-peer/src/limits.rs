@@ -31,10 +31,14 @@ pub struct Limits {
     pub outbox_total: usize,
     /// The maximum number of receivers that messages wait for. Default 10,000.
     pub receivers: usize,
-    /// The maximum number of senders whose accepted messages are remembered. Beyond, the one is
+    /// The maximum number of senders without a link of which accepted messages are remembered. Beyond, the one is
     /// forgotten that has been without a link for the longest time: its repeats are then given
     /// again. Default 10,000.
     pub senders: usize,
+    /// The maximum size of the messages that are not accepted, of all senders together, in bytes by
+    /// [`Message::memory`](crate::Message::memory). Beyond, the link that a message comes over ends,
+    /// and its sender sends it again. Default 256 MiB.
+    pub unaccepted_total: usize,
     /// The maximum number of events of links that are not taken: no further link is begun. Default
     /// 1,000.
     pub link_events: usize,
@@ -53,6 +57,7 @@ impl Default for Limits {
             outbox_total: 256 << 20,
             receivers: 10_000,
             senders: 10_000,
+            unaccepted_total: 256 << 20,
             link_events: 1000,
         }
     }
@@ -86,6 +91,7 @@ setters! {
     outbox_total: usize,
     receivers: usize,
     senders: usize,
+    unaccepted_total: usize,
     link_events: usize,
 }
 
@@ -101,6 +107,7 @@ impl Limits {
             ("outbox_total", self.outbox_total),
             ("receivers", self.receivers),
             ("senders", self.senders),
+            ("unaccepted_total", self.unaccepted_total),
             ("link_events", self.link_events),
         ];
         match counts.into_iter().find(|(_, count)| *count == 0) {

@@ -221,7 +221,7 @@ impl Machine {
         })
     }
 
-    /// Removes a link whose driver is gone: no bytes move any more.
+    /// Removes a link. Its driver is gone, so that no bytes move any more.
     pub fn remove(&mut self, link: LinkKey, now: Instant) {
         self.handle_transport_error(link, now, "the driver is gone");
         self.links.remove(&link);

@@ -5,12 +5,16 @@
 //!
 //! The memory is exact if it holds twice the window. The sender has at most a window of messages in
 //! flight, and sends them again in order. Behind the acknowledgement of a message that the sender
-//! has not seen, there are at most the others of the same batch, whose order within it may differ,
+//! has not seen, there are at most the others of the same batch, which may be in another order,
 //! and those of messages in flight at the same time.
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::{event::LinkKey, message::MessageId, storage::BatchId};
+use crate::{
+    event::LinkKey,
+    message::{Message, MessageId},
+    storage::BatchId,
+};
 
 /// A message that was given to the application.
 #[derive(Debug)]
@@ -20,8 +24,10 @@ pub(super) struct Pending {
     pub(super) link: LinkKey,
     pub(super) tag: u64,
     pub(super) is_persistent: bool,
+    /// The size that the message counts as, in bytes.
+    pub(super) memory: usize,
     state: State,
-    /// The position of its acceptance, while that is being stored.
+    /// The position of its acceptance in the storage, while that is being stored.
     position: u64,
 }
 
@@ -40,7 +46,7 @@ enum State {
 enum Known {
     /// It is pending, under that number.
     Pending(u64),
-    /// It was accepted, at that position.
+    /// It was accepted, under that number.
     Accepted(u64),
 }
 
@@ -57,9 +63,9 @@ pub(super) enum Found {
 
 #[derive(Clone, Copy, Debug)]
 struct Accepted {
-    position: u64,
     id: MessageId,
-    is_stored: bool,
+    /// The position in the storage. `Some` if the acceptance is stored.
+    position: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -69,10 +75,15 @@ pub(super) struct Inbox {
     first: u64,
     /// The number of those that are not done.
     live: usize,
-    /// The accepted messages, by position in ascending order.
+    /// The messages that were given back and have not come again, at most as many as are
+    /// remembered.
+    given_back: VecDeque<MessageId>,
+    /// The accepted messages, in the order in which they could first be acknowledged.
     accepted: VecDeque<Accepted>,
-    /// The position of the next acceptance.
-    next: u64,
+    /// The number of the first one that is accepted.
+    first_accepted: u64,
+    /// The position in the storage of the next acceptance.
+    next_position: u64,
     /// The number of `accepted` that have a later one of the same id.
     stale: usize,
     /// The number of accepted messages that are remembered.
@@ -86,32 +97,31 @@ pub(super) struct Inbox {
 impl Inbox {
     /// Creates the inbox for a window, with the stored acceptances of an earlier run.
     pub(super) fn new(window: u16, stored: Vec<(u64, MessageId)>) -> Self {
-        let next = stored.last().map_or(0, |(position, _)| position + 1);
+        let next_position = stored.last().map_or(0, |(position, _)| position + 1);
         // An id at two positions counts at the higher one.
         let accepted: VecDeque<_> = stored
             .into_iter()
             .map(|(position, id)| Accepted {
-                position,
                 id,
-                is_stored: true,
+                position: Some(position),
             })
             .collect();
         Self {
             // Those of a larger window, in an earlier run, stay as exact as they were.
             capacity: accepted.len().max(2 * usize::from(window)),
             accepted,
-            next,
+            next_position,
             ..Self::default()
         }
     }
 
     /// Whether nothing is remembered or pending.
     pub(super) fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.accepted.is_empty()
+        self.pending.is_empty() && !self.remembers()
     }
 
     pub(super) fn remembers(&self) -> bool {
-        !self.accepted.is_empty()
+        !self.accepted.is_empty() || !self.given_back.is_empty()
     }
 
     /// The number of messages that are not accepted.
@@ -123,7 +133,7 @@ impl Inbox {
     pub(super) fn give(
         &mut self,
         id: MessageId,
-        is_persistent: bool,
+        message: &Message,
         link: LinkKey,
         tag: u64,
     ) -> u64 {
@@ -132,7 +142,8 @@ impl Inbox {
             id,
             link,
             tag,
-            is_persistent,
+            is_persistent: message.is_persistent,
+            memory: message.memory(),
             state: State::Given,
             position: 0,
         });
@@ -154,7 +165,7 @@ impl Inbox {
                 }
                 Found::Pending
             }
-            Some(&Known::Accepted(position)) => Found::Accepted(self.refresh(id, position)),
+            Some(&Known::Accepted(number)) => Found::Accepted(self.refresh(id, number)),
         }
     }
 
@@ -163,8 +174,8 @@ impl Inbox {
             return;
         }
         let mut index = HashMap::with_capacity(self.accepted.len() + self.live);
-        for accepted in &self.accepted {
-            let known = Known::Accepted(accepted.position);
+        for (number, accepted) in (self.first_accepted..).zip(&self.accepted) {
+            let known = Known::Accepted(number);
             self.stale += usize::from(index.insert(accepted.id, known).is_some());
         }
         for (number, pending) in (self.first..).zip(&self.pending) {
@@ -177,50 +188,45 @@ impl Inbox {
 
     /// Moves an accepted message to the end of the memory. Returns its position if that is to be
     /// stored.
-    fn refresh(&mut self, id: MessageId, position: u64) -> Option<u64> {
-        let at = self
-            .accepted
-            .binary_search_by_key(&position, |it| it.position);
-        let is_stored = at
-            .ok()
-            .and_then(|at| self.accepted.get(at))
-            .is_some_and(|it| it.is_stored);
+    fn refresh(&mut self, id: MessageId, number: u64) -> Option<u64> {
+        let at = number.checked_sub(self.first_accepted);
+        let at = at.and_then(|at| usize::try_from(at).ok());
+        let accepted = at.and_then(|at| self.accepted.get(at));
+        let was_stored = accepted.is_some_and(|it| it.position.is_some());
+        let position = was_stored.then(|| self.take_position());
         self.stale += 1;
-        let position = self.remember(id, is_stored);
-        self.know(id, position);
-        is_stored.then_some(position)
+        self.remember(id, position);
+        position
     }
 
-    fn know(&mut self, id: MessageId, position: u64) {
+    const fn take_position(&mut self) -> u64 {
+        self.next_position += 1;
+        self.next_position - 1
+    }
+
+    fn remember(&mut self, id: MessageId, position: Option<u64>) {
+        let number = self.first_accepted + self.accepted.len() as u64;
+        self.accepted.push_back(Accepted { id, position });
         if let Some(index) = &mut self.index {
-            index.insert(id, Known::Accepted(position));
+            index.insert(id, Known::Accepted(number));
         }
-    }
-
-    fn remember(&mut self, id: MessageId, is_stored: bool) -> u64 {
-        let position = self.next;
-        self.next += 1;
-        self.accepted.push_back(Accepted {
-            position,
-            id,
-            is_stored,
-        });
         while self.accepted.len().saturating_sub(self.stale) > self.capacity {
             self.forget_first();
         }
-        position
     }
 
     fn forget_first(&mut self) {
         let Some(first) = self.accepted.pop_front() else {
             return;
         };
-        self.unreported += usize::from(first.is_stored);
+        let number = self.first_accepted;
+        self.first_accepted += 1;
+        self.unreported += usize::from(first.position.is_some());
         let Some(index) = &mut self.index else {
             return;
         };
         match index.get(&first.id) {
-            Some(&Known::Accepted(position)) if position == first.position => {
+            Some(&Known::Accepted(last)) if last == number => {
                 index.remove(&first.id);
             }
             Some(Known::Accepted(_)) => self.stale = self.stale.saturating_sub(1),
@@ -234,13 +240,20 @@ impl Inbox {
             return None;
         }
         self.unreported = 0;
-        Some(self.accepted.front().map_or(self.next, |it| it.position))
+        let accepted = self.accepted.iter().filter_map(|it| it.position);
+        let is_storing = |it: &&Pending| it.state == State::Storing;
+        let storing = self.pending.iter().filter(is_storing);
+        let lowest = accepted.chain(storing.map(|it| it.position)).min();
+        Some(lowest.unwrap_or(self.next_position))
     }
 
     /// Forgets all that was accepted. Returns whether some of it is stored.
     pub(super) fn forget_all(&mut self) -> bool {
-        let was_stored = self.unreported > 0 || self.accepted.iter().any(|it| it.is_stored);
+        let was_stored =
+            self.unreported > 0 || self.accepted.iter().any(|it| it.position.is_some());
+        self.first_accepted += self.accepted.len() as u64;
         self.accepted = VecDeque::new();
+        self.given_back = VecDeque::new();
         (self.stale, self.unreported, self.index) = (0, 0, None);
         was_stored
     }
@@ -251,9 +264,13 @@ impl Inbox {
             return;
         };
         if self.stale > 0 {
-            self.accepted.retain(|it| match index.get(&it.id) {
-                Some(&Known::Accepted(position)) => position == it.position,
-                Some(Known::Pending(_)) | None => true,
+            let mut number = self.first_accepted;
+            self.accepted.retain(|it| {
+                number += 1;
+                match index.get(&it.id) {
+                    Some(&Known::Accepted(last)) => last == number - 1,
+                    Some(Known::Pending(_)) | None => true,
+                }
             });
             self.stale = 0;
         }
@@ -273,11 +290,11 @@ impl Inbox {
     /// Notes that the acceptance of a persistent message is being stored. Returns its id and its
     /// position.
     pub(super) fn storing(&mut self, number: u64) -> Option<(MessageId, u64)> {
-        let id = self.given(number)?.id;
-        let position = self.remember(id, true);
+        self.given(number)?;
+        let position = self.take_position();
         let pending = self.get_mut(number)?;
         (pending.state, pending.position) = (State::Storing, position);
-        Some((id, position))
+        Some((pending.id, position))
     }
 
     /// Accepts a message: it is remembered from now on. Returns its link and its tag.
@@ -290,8 +307,7 @@ impl Inbox {
             State::Done => return None,
         };
         self.done(number);
-        let position = position.unwrap_or_else(|| self.remember(id, false));
-        self.know(id, position);
+        self.remember(id, position);
         Some((link, tag))
     }
 
@@ -303,7 +319,17 @@ impl Inbox {
             index.remove(&id);
         }
         self.done(number);
+        self.given_back.push_back(id);
+        if self.given_back.len() > self.capacity {
+            self.given_back.pop_front();
+        }
         Some((link, tag))
+    }
+
+    /// Whether a message that comes again was given back. It is so once.
+    pub(super) fn was_given_back(&mut self, id: MessageId) -> bool {
+        let at = self.given_back.iter().position(|it| *it == id);
+        at.is_some_and(|at| self.given_back.remove(at).is_some())
     }
 
     fn done(&mut self, number: u64) {

@@ -48,7 +48,7 @@ enum Choice {
 
 impl Machine {
     /// Handles the credentials of a client.
-    pub(super) fn on_authenticate(&mut self, link: &mut Link, request: server::AuthRequest) {
+    pub(super) fn on_authenticate(&self, link: &mut Link, request: server::AuthRequest) {
         let Side::Listener(machine) = &mut link.side else {
             return;
         };
@@ -181,7 +181,8 @@ impl Machine {
 
     /// Brings a link up, or a step closer to it, unless another one of the same peer comes first.
     pub(super) fn join(&mut self, link: &mut Link) {
-        loop {
+        // One to replace, and the one that has waited for its place.
+        for _ in 0..3 {
             match self.choose(link) {
                 Choice::Proceed => return self.proceed(link),
                 Choice::Contest => return self.contest(link),
@@ -191,6 +192,7 @@ impl Machine {
                 }
             }
         }
+        self.close(link, DownCause::Duplicate);
     }
 
     fn proceed(&mut self, link: &mut Link) {
@@ -271,7 +273,9 @@ impl Machine {
             return;
         };
         peer.up = Some(link.key);
-        peer.instance = identity.instance;
+        if std::mem::replace(&mut peer.instance, identity.instance) != identity.instance {
+            peer.outbox.receiver_changed();
+        }
         peer.joining = None;
         peer.inbox.link_changed();
         peer.outbox.rewind();

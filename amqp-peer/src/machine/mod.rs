@@ -96,9 +96,9 @@ pub struct Machine {
     /// The number of accepted links that were never up.
     pending_links: usize,
     peers: Peers,
-    /// The peers whose links are contested.
+    /// The peers with a contest of two links.
     contested: BTreeSet<u64>,
-    /// The peers without a link whose messages are remembered, by the order in which they lost it.
+    /// The peers with remembered messages and without a link, by the order in which they lost it.
     disconnected: BTreeMap<u64, u64>,
     last_down: u64,
     /// The next expiry of each receiver's messages.
@@ -109,6 +109,8 @@ pub struct Machine {
     receivers: usize,
     /// The size of the messages of all receivers, in bytes.
     outbox_total: usize,
+    /// The size of the messages of all senders that the application has not accepted, in bytes.
+    unaccepted: usize,
     /// The receivers that the application waits for room of.
     wanting: BTreeSet<u64>,
     /// Whether room was refused because of all receivers together.
@@ -125,7 +127,7 @@ pub struct Machine {
     events: VecDeque<Event>,
     /// The number of events of links among them.
     link_events: usize,
-    /// The links whose drivers are to be woken.
+    /// The links with drivers that are to be woken.
     wakes: VecDeque<LinkKey>,
     /// The properties of most messages on the wire.
     plain: Properties,
@@ -161,6 +163,7 @@ impl Machine {
             sent_messages: 0,
             receivers: 0,
             outbox_total: 0,
+            unaccepted: 0,
             wanting: BTreeSet::new(),
             total_was_full: false,
             rooms: VecDeque::new(),
@@ -208,14 +211,14 @@ impl Machine {
         peer.clock = QueueClock::resume(clock, now, wall);
         for (sequence, stored) in messages {
             peer.outbox.next_sequence = peer.outbox.next_sequence.max(sequence + 1);
-            // A message whose properties are damaged is still delivered, without them.
+            // A message with damaged properties is still delivered, without them.
             let properties = stored.properties.decode().unwrap_or_default();
             let message = Message::from_properties(stored.body, properties).persistent();
             let mut entry = Entry::new(stored.id, message, self.config.receipts);
             entry.expires_at = stored.expires_at;
             entry.sequence = Some(sequence);
-            // The earlier run may have sent it.
-            entry.was_sent = true;
+            // The earlier run may have sent it, to any process.
+            (entry.was_sent, entry.may_be_elsewhere) = (true, true);
             self.outbox_total += entry.memory;
             peer.outbox.push(entry);
         }

@@ -37,6 +37,8 @@ pub(super) struct Entry {
     pub(super) receipts: Receipts,
     /// Whether the message was sent before, over any link.
     pub(super) was_sent: bool,
+    /// Whether another process of the receiver than the present one may have it.
+    pub(super) may_be_elsewhere: bool,
     /// Whether the message was acknowledged or dropped, and only keeps its place.
     is_done: bool,
 }
@@ -52,6 +54,7 @@ impl Entry {
             batch: BatchId::default(),
             receipts,
             was_sent: false,
+            may_be_elsewhere: false,
             is_done: false,
         }
     }
@@ -183,6 +186,12 @@ impl Outbox {
     pub(super) fn rewind(&mut self) {
         self.next = self.base;
         self.again.clear();
+    }
+
+    /// Notes that another process of the receiver has taken the place of the last one.
+    pub(super) fn receiver_changed(&mut self) {
+        let sent = self.entries.iter_mut().filter(|entry| entry.was_sent);
+        sent.for_each(|entry| entry.may_be_elsewhere = true);
     }
 
     /// Takes a message out. `None` if it is done already.

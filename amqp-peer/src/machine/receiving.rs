@@ -51,8 +51,14 @@ impl Machine {
                 if peer.inbox.len() >= 2 * window {
                     return self.close_broken(link, ReplyCode::RESOURCE_ERROR);
                 }
-                let persistent = arrived.message.is_persistent;
-                let number = peer.inbox.give(id, persistent, link.key, expected);
+                let was_given = is_repeated && peer.inbox.was_given_back(id);
+                let memory = arrived.message.memory();
+                let total = self.unaccepted + memory;
+                if self.unaccepted > 0 && total > limits.unaccepted_total {
+                    return self.close_broken(link, ReplyCode::RESOURCE_ERROR);
+                }
+                self.unaccepted = total;
+                let number = peer.inbox.give(id, &arrived.message, link.key, expected);
                 self.events.push_back(Event::Received(Received {
                     from: Sender::Peer(peer.name.clone()),
                     id,
@@ -61,7 +67,7 @@ impl Machine {
                         sender: key,
                         number,
                     },
-                    is_repeated,
+                    is_repeated: arrived.may_be_elsewhere || was_given,
                 }));
             }
             Found::Pending => {}
@@ -84,6 +90,7 @@ impl Machine {
         let Some(given) = peer.inbox.given(number) else {
             return;
         };
+        self.unaccepted -= given.memory;
         if given.is_persistent {
             let Some((id, position)) = peer.inbox.storing(number) else {
                 return;
@@ -111,8 +118,16 @@ impl Machine {
             let from = peer.name.clone();
             self.journal.push(Change::Forgotten { from, below });
         }
-        if peer.up.is_none() && !self.disconnected.contains_key(&peer.down_order) {
-            self.remember_disconnected(sender);
+        self.count_disconnected(sender);
+    }
+
+    /// Counts a sender with remembered messages, if it has no link.
+    fn count_disconnected(&mut self, key: u64) {
+        if let Some(peer) = self.peers.get(key)
+            && peer.up.is_none()
+            && !self.disconnected.contains_key(&peer.down_order)
+        {
+            self.remember_disconnected(key);
         }
     }
 
@@ -135,11 +150,12 @@ impl Machine {
     /// Gives a message back to its sender.
     pub(super) fn give_back(&mut self, token: Token) {
         let Token { sender, number } = token;
-        let given_back = self
-            .peers
-            .get_mut(sender)
-            .and_then(|peer| peer.inbox.give_back(number));
-        if let Some((link, tag)) = given_back
+        let Some(peer) = self.peers.get_mut(sender) else {
+            return;
+        };
+        let memory = peer.inbox.given(number).map(|given| given.memory);
+        self.unaccepted -= memory.unwrap_or_default();
+        if let Some((link, tag)) = peer.inbox.give_back(number)
             && let Some(link) = self.links.get_mut(&link)
             && link.is_up()
             && link.incoming.give_back(tag)
@@ -148,10 +164,10 @@ impl Machine {
             let key = link.key;
             self.wake_key(key);
         }
-        self.forget_if_idle(sender);
+        self.count_disconnected(sender);
     }
 
-    /// Counts a sender whose messages are remembered among those without a link. Forgets the one
+    /// Counts a sender with remembered messages among those without a link. Forgets the one
     /// that has been there for the longest time if they are too many.
     pub(super) fn remember_disconnected(&mut self, key: u64) {
         let Some(peer) = self.peers.get_mut(key) else {

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use amqp_core::{
-    Content, EncodedProperties,
-    protocol::basic::Properties,
-    wire::{FieldValue, ShortStr},
-};
+use amqp_core::{Content, EncodedProperties, protocol::basic::Properties, wire::ShortStr};
 
 use super::outbox::Entry;
 use crate::{
@@ -19,7 +15,11 @@ pub(super) const RESERVED: &str = "x-peer-";
 
 const TTL: &str = "x-peer-ttl-ms";
 
+/// `true` for a message that is sent again to the same process of the receiver.
 const REPEAT: &str = "x-peer-repeat";
+
+/// The value of `REPEAT` for a message that another process of the receiver may have.
+const ELSEWHERE: i8 = 2;
 
 /// The routing key of messages, the queue that they are consumed from, and the consumer tag.
 pub(super) const QUEUE: ShortStr = {
@@ -65,7 +65,9 @@ pub(super) fn properties(entry: &Entry, ttl: Option<Duration>) -> Properties {
             let millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
             headers.push(name(TTL), millis);
         }
-        if entry.was_sent {
+        if entry.may_be_elsewhere {
+            headers.push(name(REPEAT), ELSEWHERE);
+        } else if entry.was_sent {
             headers.push(name(REPEAT), true);
         }
     }
@@ -82,6 +84,8 @@ pub(super) struct Arrived {
     pub(super) id: MessageId,
     pub(super) message: Message,
     pub(super) is_repeated: bool,
+    /// Whether an earlier process of this peer may have it.
+    pub(super) may_be_elsewhere: bool,
 }
 
 /// Reads a message of a peer. `None` if its properties are not those of the protocol.
@@ -94,6 +98,7 @@ pub(super) fn read(content: Content) -> Option<Arrived> {
             id,
             message,
             is_repeated: false,
+            may_be_elsewhere: false,
         });
     }
     if properties.as_bytes().len() > MAX_PROPERTIES + OWN_PROPERTIES {
@@ -124,14 +129,15 @@ fn read_all(properties: &EncodedProperties, body: amqp_core::Body) -> Option<Arr
     let mut properties = properties.decode().ok()?;
     let id = properties.message_id.take()?;
     let id = MessageId::from_hex(id.as_bytes())?;
-    let (mut ttl, mut is_repeated) = (None, false);
+    let (mut ttl, mut is_repeated, mut may_be_elsewhere) = (None, false, false);
     if let Some(headers) = &mut properties.headers {
         if let Some(millis) = headers.remove(TTL) {
             let millis = u64::try_from(millis.as_i64()?).ok()?;
             ttl = Some(Duration::from_millis(millis));
         }
         if let Some(repeat) = headers.remove(REPEAT) {
-            is_repeated = matches!(repeat, FieldValue::Bool(true));
+            may_be_elsewhere = repeat.as_i64() == Some(ELSEWHERE.into());
+            is_repeated = may_be_elsewhere || repeat.as_bool() == Some(true);
         }
         if headers.is_empty() {
             properties.headers = None;
@@ -143,6 +149,7 @@ fn read_all(properties: &EncodedProperties, body: amqp_core::Body) -> Option<Arr
         id,
         message,
         is_repeated,
+        may_be_elsewhere,
     })
 }
 

@@ -276,3 +276,29 @@ fn an_empty_body_and_one_in_pieces_arrive() {
         ));
     }
 }
+
+#[test]
+fn a_message_is_repeated_only_if_an_application_may_have_had_it() {
+    for (from, to) in ROLES {
+        let mut world = World::named(&["alice", "bob"]);
+        let pipe = world.connect(from, to);
+        world.run();
+        let now = world.now;
+        world.nodes[0].send(now, "bob", "cut");
+        world.write(pipe, usize::from(from != 0));
+        world.cut(pipe);
+        world.connect(from, to);
+        world.run();
+        // The receiver's process has not seen the first transmission.
+        assert!(!world.nodes[1].received()[0].is_repeated);
+        world.nodes[1].application = Application::Keeps;
+        world.nodes[0].send(now, "bob", "kept");
+        world.run();
+        world.restart(1);
+        world.connect(from, to);
+        world.run();
+        let received = world.nodes[1].received();
+        assert_eq!(received[2].message.body, "kept");
+        assert!(received[2].is_repeated);
+    }
+}

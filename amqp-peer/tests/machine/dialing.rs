@@ -4,8 +4,7 @@ use amqp_peer::DownCause;
 
 use crate::rig::{ROLES, World, config, name, seconds};
 
-/// All orders in which the four ends of two links may take turns, as far as they matter: each
-/// number tells which end reads next, in base 4.
+/// Lets the four ends of two links take turns in an order: the digits of a number in base 4.
 fn interleave(world: &mut World, pipes: [usize; 2], order: u64) {
     let mut order = order;
     for _ in 0..24 {

@@ -601,3 +601,40 @@ fn any_bytes_end_a_link_and_nothing_else() {
         assert_eq!(events.len(), 1);
     }
 }
+
+#[test]
+fn unaccepted_messages_of_many_senders_are_bounded_together() {
+    let limits = Limits::default().unaccepted_total(10_000);
+    let mut world = World::new([
+        config("alice").limits(limits),
+        config("bob"),
+        config("jack"),
+    ]);
+    world.nodes[0].application = Application::Keeps;
+    world.connect(1, 0);
+    world.connect(2, 0);
+    world.run();
+    let now = world.now;
+    for from in [1, 2] {
+        for number in 0..6 {
+            world.nodes[from].send(
+                now,
+                "alice",
+                &format!("{from} {number} {}", "x".repeat(1000)),
+            );
+        }
+    }
+    world.run();
+    assert_eq!(world.links_up(0), 1);
+    assert_eq!(world.nodes[0].downs()[0].cause, broken(506));
+    let before = world.nodes[0].bodies().len();
+    assert!((6..12).contains(&before), "{before}");
+    world.accept_kept(0);
+    for from in [1, 2] {
+        if world.links_up(from) == 0 {
+            world.connect(from, 0);
+        }
+    }
+    world.run();
+    assert_eq!(world.nodes[0].bodies().len(), 12);
+}

@@ -30,7 +30,7 @@ pub(crate) fn keepalive(interval: Duration, wait: Duration) -> Keepalive {
     Keepalive { interval, wait }
 }
 
-/// A storage that keeps what it is told, naively.
+/// A naive storage.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk(pub(crate) Stored);
 
@@ -465,7 +465,7 @@ impl World {
         self.cut_end(pipe, 1);
     }
 
-    /// Cuts a transport for one end, which is told.
+    /// Cuts a transport for one end, which notices.
     pub(crate) fn cut_end(&mut self, pipe: usize, end: usize) {
         let now = self.now;
         let end = &mut self.pipes[pipe][end];

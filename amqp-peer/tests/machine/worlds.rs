@@ -92,7 +92,7 @@ fn send(world: &mut World, model: &mut Model, random: &mut Random) {
     } else {
         node.send(now, NAMES[to], &body)
     };
-    // Stored at once: what a process was not told to have sent is not its loss.
+    // Stored at once: a message that is not stored may be lost with its process.
     if is_persistent {
         node.settle_storage();
     }
