@@ -4,14 +4,15 @@
 use std::{
     env,
     error::Error,
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// The program, which Cargo has built for the tests of the package. If a single test was asked for, it is
-/// built here.
+/// The program, which Cargo has built for the tests of the package. If a single test was asked for, and it
+/// is missing or older than its source, it is built here.
 fn program() -> Outcome<PathBuf> {
     let test = env::current_exe()?;
     // target/PROFILE/deps/peers-HASH
@@ -19,13 +20,34 @@ fn program() -> Outcome<PathBuf> {
     let program = profile
         .join("examples/peers")
         .with_extension(env::consts::EXE_EXTENSION);
-    if !program.exists() {
+    if !is_fresh(&program)? {
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "-p", "amqp-tests", "--example", "peers"])
             .status()?;
         assert!(status.success(), "{status}");
     }
     Ok(program)
+}
+
+/// Whether a program is newer than each of its source files.
+fn is_fresh(program: &Path) -> Outcome<bool> {
+    let Ok(built) = fs::metadata(program) else {
+        return Ok(false);
+    };
+    let built = built.modified()?;
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/peers")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else if metadata.modified()? > built {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Runs it to its end, and returns its output.
@@ -46,7 +68,10 @@ fn run(arguments: &[&str]) -> Outcome<String> {
 #[test]
 fn peers_that_are_killed_lose_nothing_and_accept_nothing_twice() -> Outcome {
     let text = run(&["kill", "--rounds", "6", "--seed", "1"])?;
-    assert!(text.contains("none lost, none accepted twice, all in order"), "{text}");
+    assert!(
+        text.contains("none lost, none accepted twice, all in order"),
+        "{text}"
+    );
     Ok(())
 }
 

@@ -2,16 +2,19 @@
 
 use std::time::Instant;
 
-use amqp_peer::{Config, Event, Message};
+use amqp_peer::{Config, Event, Message, core::Body};
 
 use crate::{
     Result,
     options::Large,
-    process::{Process, Role, argument, block_on, free_port, peak_memory},
+    process::{Process, Role, argument, block_on, end_of_input, free_port, peak_memory},
 };
 
 pub(crate) const SENDER: &str = "large-sender";
 pub(crate) const RECEIVER: &str = "large-receiver";
+
+/// The interval of heartbeats, for a machine with other work, in seconds.
+const PATIENT: u16 = 60;
 
 /// The memory that a process may take beside the message, in MiB.
 const BESIDE: u64 = 64;
@@ -53,15 +56,44 @@ pub(crate) fn show(options: Large) -> Result {
 }
 
 fn config(name: &str, bytes: usize) -> Result<Config> {
-    let mut config = Config::new(name)?;
+    let mut config = Config::new(name)?.heartbeat(PATIENT);
     config.limits.body = bytes as u64;
     config.limits.outbox_bytes = bytes + 1024;
     config.limits.outbox_total = bytes + 1024;
     Ok(config)
 }
 
+/// The bytes of a message repeat these.
+fn pattern() -> Vec<u8> {
+    (0..PERIOD).map(|at| (at % 251) as u8).collect()
+}
+
+const PERIOD: usize = 251 << 8;
+
 fn body(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|at| (at % 251) as u8).collect()
+    let mut body = pattern().repeat(bytes.div_ceil(PERIOD));
+    body.truncate(bytes);
+    body.shrink_to_fit();
+    body
+}
+
+/// Whether a body is that of a message.
+fn is_whole(body: &Body, bytes: usize) -> bool {
+    let pattern = pattern();
+    let mut at = 0;
+    for piece in body.pieces() {
+        let mut piece = &piece[..];
+        while !piece.is_empty() {
+            let wanted = &pattern[at % PERIOD..];
+            let len = wanted.len().min(piece.len());
+            if piece[..len] != wanted[..len] {
+                return false;
+            }
+            at += len;
+            piece = &piece[len..];
+        }
+    }
+    at == bytes
 }
 
 pub(crate) fn receiver(arguments: &[String]) -> Result {
@@ -81,20 +113,17 @@ async fn receive(arguments: &[String]) -> Result {
             Event::Received(received) => {
                 println!("took {}", start.elapsed().as_secs_f64());
                 let message = received.accept();
-                let pieces = message.body.pieces().flatten();
-                let is_whole = message.body.len() == bytes
-                    && pieces
-                        .enumerate()
-                        .all(|(at, byte)| *byte == (at % 251) as u8);
-                if !is_whole {
+                if !is_whole(&message.body, bytes) {
                     return Err("the message is not whole".into());
                 }
                 println!("peak {}", peak_memory()? >> 20);
+                break;
             }
-            Event::Down(_) => break,
             _ => {}
         }
     }
+    // The acknowledgement goes out before.
+    let _ = end_of_input().await;
     peer.stop().await;
     Ok(())
 }

@@ -13,6 +13,9 @@ use crate::{
 pub(crate) const HUB: &str = "parallel-hub";
 pub(crate) const PEERS: &str = "parallel-peers";
 
+/// The interval of heartbeats, for a machine with other work, in seconds.
+const PATIENT: u16 = 60;
+
 pub(crate) fn show(options: Parallel) -> Result {
     let Parallel { peers, messages } = options;
     let counts = [peers.to_string(), messages.to_string()];
@@ -52,7 +55,7 @@ pub(crate) fn hub(arguments: &[String]) -> Result {
 async fn receive(arguments: &[String]) -> Result {
     let peers: usize = argument(arguments, 0)?;
     let messages: u32 = argument(arguments, 1)?;
-    let mut config = Config::new("hub")?;
+    let mut config = Config::new("hub")?.heartbeat(PATIENT);
     config.limits.pending_links = peers;
     let (peer, mut events) = amqp_peer::tokio::start(config)?;
     match Role::of(&arguments[2])? {
@@ -118,7 +121,8 @@ async fn send(arguments: &[String]) -> Result {
     let hub: PeerName = "hub".parse()?;
     let mut peers = Vec::new();
     for number in 0..count {
-        let (peer, events) = amqp_peer::tokio::start(Config::new(&format!("peer {number}"))?)?;
+        let config = Config::new(&format!("peer {number}"))?.heartbeat(PATIENT);
+        let (peer, events) = amqp_peer::tokio::start(config)?;
         // Nothing is of interest but the deliveries.
         drop(events);
         peers.push(peer);
