@@ -11,6 +11,7 @@ use crate::{
     },
     message::{Message, MessageId},
     name::PeerName,
+    rpc::blocking::Rpc,
 };
 
 /// Starts a peer. Its tasks are threads, one for each link, until it has stopped.
@@ -50,6 +51,12 @@ impl Peer {
     /// As there.
     pub fn deliver(&self, to: &PeerName, message: Message) -> Result<MessageId, Undelivered> {
         block_on(self.0.deliver(to, message))
+    }
+
+    /// The calls: the objects of this peer, and proxies of those of others.
+    #[must_use]
+    pub fn rpc(&self) -> Rpc {
+        Rpc::from(self.0.rpc().clone())
     }
 
     /// See [`stop`](driver::Peer::stop).

@@ -10,8 +10,21 @@ use amqp_core::Instant;
 use super::limits::Limits;
 use crate::{message::MessageId, name::PeerName};
 
-/// A request: its caller and its id, which the caller has chosen.
-pub(crate) type RequestKey = (PeerName, MessageId);
+/// A request: its caller, and its id, which the caller has chosen.
+pub(crate) type RequestKey = (PeerName, RequestId);
+
+/// The id of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RequestId {
+    /// The id of a call.
+    Call(MessageId),
+    /// The id of the message of a signal.
+    Signal(MessageId),
+}
+
+impl RequestId {
+    const MIN: Self = Self::Call(MessageId::from_bytes([0; 16]));
+}
 
 /// The past of a request, as far as it is known without the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,9 +175,10 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         let total = self.request_bytes.saturating_add(bytes);
         let places = self.limits.queued.saturating_add(self.concurrent());
         let of_caller = self.held.get(&key.0).map_or(0, |held| held.count);
+        let has_bytes = self.request_bytes == 0 || total <= self.limits.request_bytes;
         if self.queue.len() + self.running >= places
             || of_caller >= self.limits.per_caller
-            || total > self.limits.request_bytes
+            || !has_bytes
             || self.entries.contains_key(&key)
         {
             return Admission::Busy;
@@ -259,10 +273,10 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         token
     }
 
-    /// Forgets a caller: its waiting requests do not run, its replies are dropped. What runs goes on,
+    /// Forgets a caller: its waiting requests do not run, its replies are dropped. A handler that runs goes on,
     /// and its result is dropped. Returns the tokens, to be settled.
     pub(crate) fn handle_removed(&mut self, name: &PeerName) -> Vec<T> {
-        let from = (name.clone(), MessageId::from_bytes([0; 16]));
+        let from = (name.clone(), RequestId::MIN);
         let entries = self.entries.range(from..);
         let of_name = entries.take_while(|((caller, _), _)| caller == name);
         let keys: Vec<RequestKey> = of_name.map(|(key, _)| key.clone()).collect();

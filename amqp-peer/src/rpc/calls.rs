@@ -121,8 +121,8 @@ impl<R> Calls<R> {
             return Err(CallRefused::Stopped);
         }
         let total = self.bytes.saturating_add(bytes);
-        let is_full = self.calls.len() >= self.limits.calls || total > self.limits.call_bytes;
-        if is_full || self.calls.contains_key(&id) {
+        let has_bytes = self.bytes == 0 || total <= self.limits.call_bytes;
+        if self.calls.len() >= self.limits.calls || !has_bytes || self.calls.contains_key(&id) {
             return Err(CallRefused::TooMany);
         }
         self.bytes = total;
@@ -276,7 +276,7 @@ impl<R> Calls<R> {
         of_name.map(|(_, id)| *id).collect()
     }
 
-    /// The outcome of a call whose time is over.
+    /// The outcome of a call that is overdue.
     fn overdue(&self, id: MessageId) -> NoReply {
         match self.calls.get(&id).map(|call| &call.state) {
             Some(State::Waiting {

@@ -187,7 +187,7 @@ impl From<SendError> for CallError {
 /// assert!(half_of("x").unwrap_err().kind.ends_with("ParseIntError"));
 /// ```
 pub struct Failure {
-    /// The kind, for the caller to tell errors apart. Of an [`Error`] the name of the type, which the
+    /// The kind, by which the caller distinguishes errors. Of an [`Error`] the name of the type, which the
     /// compiler may change.
     pub kind: Cow<'static, str>,
     /// The text.

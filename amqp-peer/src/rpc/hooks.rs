@@ -1,4 +1,4 @@
-//! Functions that run for messages whose body begins with a pattern.
+//! Functions that run for messages by the start of the body.
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ impl Hooks {
         Self(Vec::new())
     }
 
-    /// Adds a function for the messages whose body begins with a match of `pattern`.
+    /// Adds a function for the messages with a body that begins with a match of `pattern`.
     ///
     /// # Errors
     /// [`HookError`] if the pattern is not a regular expression.

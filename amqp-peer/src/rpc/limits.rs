@@ -16,7 +16,7 @@ pub struct Limits {
     /// The calls of this peer that wait for their results. One more fails with
     /// [`CallError::TooMany`](super::CallError::TooMany). Default 1,024.
     pub calls: usize,
-    /// The bytes of their arguments. Default 64 MiB.
+    /// The bytes of their arguments. One call may exceed it. Default 64 MiB.
     pub call_bytes: usize,
     /// The handlers that run at a time. Default 64.
     pub concurrent: usize,
@@ -27,7 +27,7 @@ pub struct Limits {
     /// Default 128, so that a caller cannot fill the places of the others, and that requests are not
     /// all that is in flight on its link.
     pub per_caller: usize,
-    /// The bytes of all requests that wait or run. Default 64 MiB.
+    /// The bytes of all requests that wait or run. One request may exceed it. Default 64 MiB.
     pub request_bytes: usize,
     /// The bytes of the requests of one caller that are acknowledged only after they have run, so that
     /// its peer sends them again to another process of this one. Further requests are acknowledged

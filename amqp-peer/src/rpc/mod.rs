@@ -1,6 +1,6 @@
 //! Remote procedure calls between peers.
 //!
-//! A peer serves objects: names with methods, whose handlers are functions. Another peer calls them
+//! A peer serves objects: names with methods, each with a function as its handler. Another peer calls them
 //! by a [`Proxy`]. Every peer may do both at once, whichever side has connected, and a handler may call
 //! back.
 //!
@@ -36,7 +36,7 @@
 //! - **A call does not become a signal**, nor the reverse: a request of the wrong kind does not run. The
 //!   call fails with [`CallError::WrongKind`], the signal is dropped and counted
 //!   ([`Stats::refused`]).
-//! - **Handlers do not stop a link.** They run as tasks, a limited number at a time; further requests
+//! - **Handlers do not stop a link.** They run as tasks, side by side and in no order, a limited number at a time; further requests
 //!   wait, a limited number, too; beyond that they are refused ([`CallError::Busy`]). A handler that
 //!   never returns keeps its place.
 //! - **All is bounded** by [`Limits`]: calls in flight, requests, replies that are kept.
@@ -63,6 +63,8 @@
 //! their deadlines; `Cache` has the requests of others, by caller and id. A task of the peer gives them
 //! the messages of calls and the time. Handles and handlers act on them under one lock.
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod cache;
 mod calls;
 mod codec;

@@ -18,11 +18,12 @@ use crate::name::PeerName;
 ///
 /// # Handlers
 /// A handler takes the arguments of a call, one value that the codec of the caller decodes, and returns
-/// a `Result`, whose error becomes a [`Failure`]. It runs as a task of the runtime, beside the links and
+/// a `Result`; its error becomes a [`Failure`]. It runs as a task of the runtime, beside the links and
 /// other handlers. It must not block its thread for long, as any task. A panic is an error of the kind
 /// `panic` for the caller. A handler may call back, also its own caller.
 ///
-/// When the peer stops, the handlers that run are dropped.
+/// When the peer stops, its objects and the handlers that run are dropped. A handler that owns a handle
+/// of its own peer keeps the peer from stopping by itself: it then stops by its `stop` alone.
 pub struct Object<S = BuiltIn> {
     shared: Arc<Shared>,
     name: String,

@@ -20,7 +20,7 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// An event of the peer that concerns calls.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// A message whose kind begins with `rpc.`, from another peer.
+    /// A message of a kind that begins with `rpc.`, from another peer.
     Received(Received),
     /// A message of this kind will not be delivered.
     Dropped(Dropped),

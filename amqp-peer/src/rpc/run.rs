@@ -5,7 +5,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     task::Poll,
-    time::Duration,
 };
 
 use amqp_core::Instant;
@@ -31,10 +30,11 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// The time to live that is left: `Some` if there is a limit.
-    fn ttl(&self, now: Instant) -> Option<Duration> {
-        let ttl = self.request.ttl?;
-        Some(ttl.saturating_sub(now - self.arrived))
+    /// Whether its time was over while it waited for its turn. A time to live of zero was over when
+    /// it arrived, and has done its work.
+    fn is_overdue(&self, now: Instant) -> bool {
+        let ttl = self.request.ttl.filter(|ttl| !ttl.is_zero());
+        ttl.is_some_and(|ttl| now - self.arrived >= ttl)
     }
 
     fn reply(&self, result: Result<Bytes, Fault>) -> Option<Message> {
@@ -47,7 +47,7 @@ impl Work {
     }
 }
 
-/// Frees the place of a request whose task is dropped before its end.
+/// Frees the place of a request if its task is dropped before its end.
 struct RunGuard {
     shared: Arc<Shared>,
     key: RequestKey,
@@ -81,6 +81,7 @@ pub(crate) async fn run(shared: Arc<Shared>, key: RequestKey, work: Work) {
     let key = guard.key.clone();
     let Some(result) = handle(&shared, &key, &work).await else {
         // The peer has stopped. The request is not settled, so that its caller keeps it.
+        shared.with(|state| state.cache.finish(&key, None));
         guard.is_over = true;
         return;
     };
@@ -124,9 +125,10 @@ async fn handle(
         body,
         ..
     } = &work.request;
-    let now = shared.port.now();
-    if work.ttl(now).is_some_and(|left| left.is_zero()) && work.arrived != now {
-        // Its time was over while it waited for its turn.
+    if work.is_overdue(shared.port.now()) {
+        if work.call.is_none() {
+            shared.with(|state| state.refused += 1);
+        }
         return Some(Err(Fault::Busy));
     }
     let place = format!("{object}.{method}");

@@ -14,7 +14,7 @@ use amqp_core::Instant;
 
 use super::{
     Errors,
-    cache::{Admission, Cache, History, Known, RequestKey},
+    cache::{Admission, Cache, History, Known, RequestId, RequestKey},
     calls::{CallRefused, Calls, NoReply},
     limits::Limits,
     objects::{Kind, Methods, Objects},
@@ -56,7 +56,7 @@ pub(crate) struct State {
     task: Option<Waker>,
     alarm: Option<Instant>,
     /// The requests that were refused without a reply.
-    refused: u64,
+    pub(crate) refused: u64,
 }
 
 impl Shared {
@@ -249,7 +249,7 @@ impl Shared {
                 self.port.settle(token);
             }
             (Sender::Peer(from), Incoming::Request(call, request)) => {
-                let key = (from, call.unwrap_or(id));
+                let key = (from, call.map_or(RequestId::Signal(id), RequestId::Call));
                 self.handle_request(key, call, (request, bytes), is_repeated, token);
             }
             (Sender::Client { .. }, _) | (_, Incoming::Malformed) => {
@@ -342,7 +342,7 @@ impl Shared {
         self.port.settle(token);
     }
 
-    /// Starts the requests whose turn it is.
+    /// Starts the requests that have their turn.
     pub(crate) fn start_ready(self: &Arc<Self>) {
         while let Some((key, work)) = self.with(|state| state.cache.poll_start()) {
             self.port.spawn(Box::pin(run(Arc::clone(self), key, work)));

@@ -1,5 +1,6 @@
 //! Peers over real sockets, on every runtime, with the roles of listener and connector swapped.
 
+mod calls;
 mod handles;
 mod kill;
 mod links;
