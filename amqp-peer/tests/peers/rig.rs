@@ -117,7 +117,7 @@ impl<R: Adapter> World<R> {
     }
 
     pub(crate) fn start(&self, name: &str) -> Result<Node, Failure> {
-        Ok(self.start_with(Config::new(name)?)?)
+        self.start_with(Config::new(name)?)
     }
 
     pub(crate) fn start_with(&self, setup: impl Into<Setup>) -> Result<Node, Failure> {
