@@ -113,10 +113,7 @@ impl ServerRuntime for Blocking {
     }
 
     #[cfg(unix)]
-    fn listen_unix(
-        &self,
-        listener: UnixListener,
-    ) -> io::Result<SocketListener> {
+    fn listen_unix(&self, listener: UnixListener) -> io::Result<SocketListener> {
         listener.try_into()
     }
 

@@ -98,10 +98,14 @@ fn with_peer(client: Client, tools: Tools) -> Outcome {
         let broker = peer.broker().ok_or("no broker")?;
         let own = broker.connect(amqp_tokio::Config::default()).await?;
         let channel = own.open_channel().await?;
-        channel.call(queue::Declare::default().queue("news")?).await?;
+        channel
+            .call(queue::Declare::default().queue("news")?)
+            .await?;
         let publish = basic::Publish::default().routing_key("news")?;
         let properties = basic::Properties::default();
-        channel.publish(&publish, &properties, "from the peer").await?;
+        channel
+            .publish(&publish, &properties, "from the peer")
+            .await?;
 
         let uri = format!("amqp://guest:guest@{}", listening.address);
         let script = in_thread("client", move || {

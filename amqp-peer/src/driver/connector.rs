@@ -175,7 +175,7 @@ impl Dialed {
     }
 
     pub(super) fn handle_end(&mut self, name: Option<PeerName>, cause: DownCause) {
-        self.name = name.or(self.name.take());
+        self.name = name.or_else(|| self.name.take());
         self.end = Some(Some(cause));
     }
 

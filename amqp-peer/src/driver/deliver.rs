@@ -1,6 +1,6 @@
 //! Sending a message and waiting until the receiver has accepted it.
 
-use std::{collections::HashMap, future::poll_fn, sync::PoisonError, task::Waker};
+use std::{collections::BTreeMap, future::poll_fn, sync::PoisonError, task::Waker};
 
 use amqp_driver::io::poll_locked;
 
@@ -50,7 +50,7 @@ impl Undelivered {
 
 /// The deliveries that are waited for.
 #[derive(Debug, Default)]
-pub(super) struct Deliveries(HashMap<MessageId, Waiting>);
+pub(super) struct Deliveries(BTreeMap<MessageId, Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {

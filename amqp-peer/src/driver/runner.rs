@@ -234,12 +234,8 @@ impl<R: ServerRuntime> Run for Runner<R> {
         }
         let (connection, driver) = Connection::start(config, ours, self.clock())?;
         tasks.push(Box::pin(driver));
-        self.shared.with(|state| {
-            if state.is_stopped() {
-                return;
-            }
-            state.jobs.extend(tasks.drain(..).map(Job::Task));
-        });
+        self.shared
+            .with(|state| state.jobs.extend(tasks.drain(..).map(Job::Task)));
         Ok(connection)
     }
 }

@@ -1,6 +1,7 @@
 //! The one lock of a peer, and the tasks that wait for it.
 
 use std::{
+    collections::VecDeque,
     fmt, mem,
     sync::{Mutex, MutexGuard, PoisonError},
     task::Waker,
@@ -9,7 +10,7 @@ use std::{
 use amqp_core::Instant;
 use amqp_driver::io::{Clock, wake_all};
 
-use super::{queue::Entry, state::State};
+use super::{queue::Entry, runner::Job, state::State};
 use crate::machine::Token;
 
 /// A peer that its drivers, tasks and handles share. The lock is not held across a system call.
@@ -42,6 +43,8 @@ pub(super) struct Aftermath {
     pub(super) wakes: Vec<Waker>,
     /// The events that are not kept. Their bodies have destructors of the application.
     pub(super) discarded: Vec<Entry>,
+    /// The jobs that do not run: the peer has stopped.
+    pub(super) jobs: VecDeque<Job>,
 }
 
 impl fmt::Debug for Shared {
@@ -84,7 +87,7 @@ impl Shared {
         let aftermath = mem::take(&mut state.after);
         drop(state);
         wake_all(aftermath.wakes);
-        drop(aftermath.discarded);
+        drop((aftermath.discarded, aftermath.jobs));
         result
     }
 

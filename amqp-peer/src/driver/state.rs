@@ -183,6 +183,9 @@ impl State {
             }
         }
         let due = self.machine.poll_timeout();
+        if self.is_stopped() {
+            self.after.jobs.append(&mut self.jobs);
+        }
         if !self.jobs.is_empty()
             || due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm))
         {

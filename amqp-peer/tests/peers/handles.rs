@@ -158,15 +158,17 @@ fn blocking_calls() -> Outcome {
     alice.deliver(&name("bob"), Message::new("hello"))?;
     let mut from_bob = receiving.join().map_err(|_| "the receiver has panicked")?;
     bob.send(&name("alice"), Message::new("well"))?;
-    let answer = from_alice.next();
-    assert!(matches!(answer, Some(Event::Received(received)) if received.message.body == "well"));
+    let Some(Event::Received(answer)) = from_alice.next() else {
+        return Err("no answer".into());
+    };
+    assert_eq!(answer.accept().body, "well");
     bob.stop();
     assert!(
         from_bob
             .by_ref()
             .any(|event| matches!(event, Event::Down(_)))
     );
-    assert!(from_bob.next().is_none());
+    assert!(from_bob.by_ref().next().is_none());
     Ok(())
 }
 
