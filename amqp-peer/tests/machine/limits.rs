@@ -638,3 +638,53 @@ fn unaccepted_messages_of_many_senders_are_bounded_together() {
     world.run();
     assert_eq!(world.nodes[0].bodies().len(), 12);
 }
+
+/// The frame of an acknowledgement on the channel of the listener's messages.
+fn ack_frame(tag: u64, multiple: bool) -> BytesMut {
+    let mut frame = BytesMut::from(&[1, 0, 2, 0, 0, 0, 13, 0, 60, 0, 80][..]);
+    frame.extend_from_slice(&tag.to_be_bytes());
+    frame.extend_from_slice(&[u8::from(multiple), 0xce]);
+    frame
+}
+
+#[test]
+fn acknowledgements_of_tags_that_are_not_outstanding_end_the_link() {
+    let unknown = [(2, false), (2, true), (0, false), (u64::MAX, true)];
+    for (tag, multiple) in unknown {
+        let mut world = World::named(&["alice"]);
+        let mut connector = Connector::up(&mut world);
+        let now = world.now;
+        world.nodes[0].send(now, "mallory", "one");
+        connector.exchange(&mut world);
+        let mut ack = ack_frame(tag, multiple);
+        let machine = &mut world.nodes[0].machine;
+        machine.handle_input(connector.link, now, &mut ack);
+        world.run();
+        assert_eq!(end(&world), broken(406), "{tag} {multiple}");
+        assert_eq!(world.nodes[0].machine.outbox(&name("mallory")).messages, 1);
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_comes_twice_ends_the_link_and_drops_nothing() {
+    let mut world = World::named(&["alice"]);
+    let mut connector = Connector::up(&mut world);
+    let now = world.now;
+    world.nodes[0].send(now, "mallory", "one");
+    world.nodes[0].send(now, "mallory", "two");
+    connector.exchange(&mut world);
+    let machine = &mut world.nodes[0].machine;
+    for _ in 0..2 {
+        machine.handle_input(connector.link, now, &mut ack_frame(1, false));
+    }
+    world.run();
+    assert_eq!(end(&world), broken(406));
+    assert_eq!(world.nodes[0].machine.outbox(&name("mallory")).messages, 1);
+    // All of none is nothing.
+    let mut world = World::named(&["alice"]);
+    let connector = Connector::up(&mut world);
+    let machine = &mut world.nodes[0].machine;
+    machine.handle_input(connector.link, now, &mut ack_frame(0, true));
+    world.run();
+    assert_eq!(world.links_up(0), 1);
+}
