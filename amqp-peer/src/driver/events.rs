@@ -76,13 +76,19 @@ pub struct Events {
     handles: Arc<Handles>,
     /// Events that were taken together.
     taken: VecDeque<Entry>,
+    /// The number of events since other tasks could last run.
+    in_turn: usize,
 }
+
+/// The number of events after which the task makes way for others.
+const TURN: usize = 256;
 
 impl Events {
     pub(super) const fn new(handles: Arc<Handles>) -> Self {
         Self {
             handles,
             taken: VecDeque::new(),
+            in_turn: 0,
         }
     }
 
@@ -97,7 +103,7 @@ impl Events {
     /// Returns the next event, if there is one now.
     pub fn try_next(&mut self) -> Option<Event> {
         if self.taken.is_empty() {
-            let Self { handles, taken } = self;
+            let Self { handles, taken, .. } = self;
             handles.shared.with(|state| state.take_events(taken));
         }
         self.taken.pop_front().map(|entry| self.event(entry))
@@ -105,8 +111,14 @@ impl Events {
 
     /// Polls the next event.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        if self.in_turn >= TURN {
+            self.in_turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.in_turn += 1;
         if self.taken.is_empty() {
-            let Self { handles, taken } = self;
+            let Self { handles, taken, .. } = self;
             let shared = &handles.shared;
             let ready = |state: &mut State| {
                 state.take_events(taken);
@@ -117,6 +129,7 @@ impl Events {
                 &mut state.events.waker
             });
             if polled.is_pending() {
+                self.in_turn = 0;
                 return Poll::Pending;
             }
             // Events that the machine has kept for want of room.

@@ -107,10 +107,8 @@ pub(super) async fn send(
         let sent = state.send(to, message.take()?, tracking);
         state.sent_in_turn += 1;
         let batch = state.machine.latest_batch().filter(|_| is_persistent);
-        let is_long = state.sent_in_turn >= TURN;
-        if is_long {
-            state.sent_in_turn = 0;
-        }
+        // Until a driver has run, every further send makes way.
+        let is_long = state.sent_in_turn >= TURN && state.machine.is_up(to);
         Some(sent.map(|id| (id, batch, is_long)))
     };
     let first = shared.at_now(|state, _| match attempt(state, None) {
