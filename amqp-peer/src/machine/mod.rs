@@ -6,7 +6,7 @@
 //!             └── acked ─┘                            └────── settle ─────┘
 //! ```
 //!
-//! A [`Link`] is one AMQP connection in either role; `handshake.rs` and `joining.rs` bring it up.
+//! A `Link` is one AMQP connection in either role; `handshake.rs` and `joining.rs` bring it up.
 //! `sending.rs` and `outbox.rs` keep messages until they are acknowledged, `transfer.rs` hands them
 //! to the link as the throttle and the window allow. `receiving.rs` and `inbox.rs` give each
 //! message to the application once. What is to be stored leaves by `journal.rs`.

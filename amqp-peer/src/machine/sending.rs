@@ -8,6 +8,7 @@ use super::{
     Machine,
     link::Link,
     outbox::{Entry, Gone},
+    peer::Peer,
     wire,
 };
 use crate::{
@@ -59,27 +60,27 @@ impl Machine {
             return Err(SendError::OwnName);
         }
         self.check_message(&message)?;
-        let known = self.peers.named(to);
-        let up = known.and_then(|peer| peer.up);
+        let known = self.peers.key(to);
+        let peer = known.and_then(|key| self.peers.get(key));
+        let up = peer.and_then(|peer| peer.up);
         if up.is_none() && message.ttl == Some(Duration::ZERO) {
             return Err(SendError::NotConnected { to: to.clone() });
         }
-        if let Some(peer) = known
-            && let Some(identity) = up
-                .and_then(|up| self.links.get(&up))
-                .and_then(|link| link.identity.as_ref())
+        if let Some(identity) = up
+            .and_then(|up| self.links.get(&up))
+            .and_then(|link| link.identity.as_ref())
             && message.body.len() as u64 > identity.body
-            && peer.up.is_some()
         {
             let (len, limit) = (message.body.len() as u64, identity.body);
             return Err(SendError::TooLarge { len, limit });
         }
         let limit = self.config.limits.receivers;
-        let is_new = known.is_none_or(|peer| peer.outbox.messages() == 0);
+        let is_new = peer.is_none_or(|peer| peer.outbox.messages() == 0);
         if is_new && self.receivers >= limit {
             return Err(SendError::TooManyReceivers { limit });
         }
-        if !self.room(to, message.memory()) {
+        if !self.fits(peer, message.memory()) {
+            self.want_room(to, message.memory());
             let info = self.outbox(to);
             return Err(SendError::Full {
                 to: to.clone(),
@@ -87,7 +88,7 @@ impl Machine {
                 bytes: info.bytes,
             });
         }
-        let key = self.know(to);
+        let key = known.unwrap_or_else(|| self.know(to));
         Ok(self.enqueue(key, message, receipts))
     }
 
@@ -150,9 +151,13 @@ impl Machine {
 
     /// Whether there is room for a message, of that many bytes, to that receiver.
     pub(super) fn has_room(&self, to: &PeerName, bytes: usize) -> bool {
+        self.fits(self.peers.named(to), bytes)
+    }
+
+    fn fits(&self, peer: Option<&Peer>, bytes: usize) -> bool {
         let limits = &self.config.limits;
         let fits = |used: usize, limit: usize| used == 0 || used.saturating_add(bytes) <= limit;
-        let own = self.peers.named(to).is_none_or(|peer| {
+        let own = peer.is_none_or(|peer| {
             peer.outbox.messages() < limits.outbox_messages
                 && fits(peer.outbox.bytes(), limits.outbox_bytes)
         });

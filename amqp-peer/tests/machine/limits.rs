@@ -1,147 +1,18 @@
-//! Peers that break the rules, by bytes that no peer of this crate would send.
+//! Connectors of another make that break the rules, and the bounds of memory.
 
 use amqp_core::{
     Transmit,
-    client::{self, Event as ClientEvent},
-    protocol::{
-        basic::{self, Properties},
-        channel, confirm, queue,
-    },
-    sasl::Plain,
-    server::{self, Event as ServerEvent},
-    wire::{FieldTable, FieldValue, ShortStr},
+    client::Event as ClientEvent,
+    protocol::{basic, basic::Properties, channel, confirm, queue},
+    wire::FieldTable,
 };
-use amqp_peer::{DownCause, DropReason, Limits, LinkKey, Message, SendError, machine::Event};
+use amqp_peer::{DownCause, DropReason, Limits, Message, SendError, machine::Event};
 use bytes::BytesMut;
 
-use crate::rig::{Application, World, config, name};
-
-fn short(text: &str) -> ShortStr {
-    text.parse().unwrap()
-}
-
-fn identity(name: &str, version: i32) -> FieldTable {
-    let mut table = FieldTable::new();
-    let mut set = |key: &str, value: FieldValue| table.push(short(key), value);
-    set("peer.name", name.into());
-    set("peer.version", version.into());
-    set("peer.instance", 1_i64.into());
-    set("peer.window", 1_000_000_i64.into());
-    set("peer.window-bytes", i64::MAX.into());
-    set("peer.body", i64::MAX.into());
-    table
-}
-
-/// A connector of another make, and its link to peer 0.
-struct Connector {
-    machine: client::Connection,
-    link: LinkKey,
-    input: BytesMut,
-    events: Vec<ClientEvent>,
-}
-
-impl Connector {
-    fn new(world: &mut World, properties: FieldTable, user: &str) -> Self {
-        let plain = Plain::new(user, "").unwrap();
-        let config = client::Config::default()
-            .properties(properties)
-            .mechanisms(vec![Box::new(plain)]);
-        let link = world.nodes[0].machine.accept(world.now).unwrap();
-        let mut connector = Self {
-            machine: client::Connection::new(config, world.now).unwrap(),
-            link,
-            input: BytesMut::new(),
-            events: Vec::new(),
-        };
-        connector.exchange(world);
-        connector
-    }
-
-    /// One whose link is up.
-    fn up(world: &mut World) -> Self {
-        let mut connector = Self::new(world, identity("mallory", 1), "mallory");
-        for _ in 0..2 {
-            connector.machine.open_channel().unwrap();
-        }
-        connector.exchange(world);
-        let mut sending = connector.channel(1);
-        sending.call(&confirm::Select::default()).unwrap();
-        let mut receiving = connector.channel(2);
-        receiving.consume(consume()).unwrap();
-        connector.exchange(world);
-        assert_eq!(world.links_up(0), 1);
-        connector
-    }
-
-    fn channel(&mut self, number: u16) -> client::ChannelMut<'_> {
-        let ids = self.events.iter().filter_map(|event| match event {
-            ClientEvent::Reply {
-                channel: Some(id), ..
-            } => Some(*id),
-            _ => None,
-        });
-        let id = ids.into_iter().find(|id| id.number() == number).unwrap();
-        self.machine.channel(id).unwrap()
-    }
-
-    fn exchange(&mut self, world: &mut World) {
-        let now = world.now;
-        let mut wire = BytesMut::new();
-        for _ in 0..20 {
-            let mut out = Transmit::new();
-            self.machine.poll_transmit(now, &mut out);
-            wire.extend(out.take_segments());
-            let peer = &mut world.nodes[0].machine;
-            if !wire.is_empty() {
-                peer.handle_input(self.link, now, &mut wire);
-            }
-            peer.poll_transmit(self.link, now, &mut out);
-            self.input.extend(out.take_segments());
-            self.machine.handle_input(now, &mut self.input);
-            self.events
-                .extend(std::iter::from_fn(|| self.machine.poll_event()));
-            world.run();
-        }
-    }
-
-    fn publish(&mut self, properties: &Properties, body: &'static str) {
-        let publish = basic::Publish {
-            routing_key: short("p"),
-            ..basic::Publish::default()
-        };
-        self.channel(1).publish(&publish, properties, body).unwrap();
-    }
-}
-
-fn consume() -> basic::Consume {
-    basic::Consume {
-        queue: short("p"),
-        consumer_tag: short("p"),
-        ..basic::Consume::default()
-    }
-}
-
-fn with_id(number: u64) -> Properties {
-    Properties {
-        message_id: Some(short(&format!("{number:032x}"))),
-        ..Properties::default()
-    }
-}
-
-/// The cause of the end of the link of peer 0.
-fn end(world: &World) -> DownCause {
-    let node = &world.nodes[0];
-    let downs = node.downs().into_iter().map(|down| down.cause.clone());
-    let mut causes = downs.chain(node.refusals());
-    let cause = causes.next().unwrap();
-    assert_eq!(causes.next(), None);
-    cause
-}
-
-fn broken(code: u16) -> DownCause {
-    let code = amqp_core::protocol::ReplyCode(code);
-    DownCause::Protocol { code }
-}
+use crate::{
+    foreign::{Connector, broken, consume, end, identity, short, with_id},
+    rig::{Application, World, config, name},
+};
 
 #[test]
 fn another_version_is_refused_and_told() {
@@ -409,147 +280,8 @@ fn a_peer_that_never_acknowledges_gets_no_more_than_its_window() {
     assert_eq!((outbox.messages, outbox.in_flight), (7, 3));
 }
 
-/// A listener of another make, and its link to peer 0.
-struct Listener {
-    machine: server::Connection,
-    link: LinkKey,
-    input: BytesMut,
-    channels: Vec<amqp_core::ChannelId>,
-    events: Vec<ServerEvent>,
-}
-
-impl Listener {
-    fn up(world: &mut World) -> Self {
-        let config = server::Config::default().properties(identity("mallory", 1));
-        let mut listener = Self {
-            machine: server::Connection::new(config, world.now).unwrap(),
-            link: world.nodes[0].machine.dial(world.now).unwrap(),
-            input: BytesMut::new(),
-            channels: Vec::new(),
-            events: Vec::new(),
-        };
-        listener.exchange(world);
-        assert_eq!(world.links_up(0), 1);
-        listener
-    }
-
-    fn exchange(&mut self, world: &mut World) {
-        let now = world.now;
-        let mut wire = BytesMut::new();
-        for _ in 0..20 {
-            let mut out = Transmit::new();
-            let peer = &mut world.nodes[0].machine;
-            peer.poll_transmit(self.link, now, &mut out);
-            self.input.extend(out.take_segments());
-            self.machine.handle_input(now, &mut self.input);
-            while let Some(event) = self.machine.poll_event() {
-                self.answer(&event);
-                self.events.push(event);
-            }
-            self.machine.poll_transmit(now, &mut out);
-            wire.extend(out.take_segments());
-            if !wire.is_empty() {
-                world.nodes[0]
-                    .machine
-                    .handle_input(self.link, now, &mut wire);
-            }
-            world.run();
-        }
-    }
-
-    fn answer(&mut self, event: &ServerEvent) {
-        match event {
-            ServerEvent::Authenticate(_) => self.machine.accept().unwrap(),
-            ServerEvent::Open { .. } => self.machine.open().unwrap(),
-            ServerEvent::ChannelOpened { channel } => self.channels.push(*channel),
-            ServerEvent::Request { channel, method } => {
-                use amqp_core::protocol::ClientMethod;
-                let mut channel = self.machine.channel(*channel).unwrap();
-                match method {
-                    ClientMethod::ConfirmSelect(_) => channel.send(&confirm::SelectOk).unwrap(),
-                    ClientMethod::BasicConsume(consume) => {
-                        let consumer_tag = consume.consumer_tag.clone();
-                        channel.send(&basic::ConsumeOk { consumer_tag }).unwrap();
-                    }
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn deliver(&mut self, tag: u64) {
-        let deliver = basic::Deliver {
-            consumer_tag: short("p"),
-            delivery_tag: tag,
-            routing_key: short("p"),
-            ..basic::Deliver::default()
-        };
-        let mut channel = self.machine.channel(self.channels[1]).unwrap();
-        channel
-            .send_content(&deliver, &with_id(tag), "body")
-            .unwrap();
-    }
-}
-
 #[test]
-fn a_listener_that_exceeds_the_window_ends_the_link() {
-    let limits = Limits::default().window(5);
-    let mut world = World::new([config("alice").limits(limits)]);
-    world.nodes[0].application = Application::Keeps;
-    let mut listener = Listener::up(&mut world);
-    for tag in 1..=6 {
-        listener.deliver(tag);
-    }
-    listener.exchange(&mut world);
-    assert_eq!(end(&world), broken(506));
-    assert_eq!(world.nodes[0].bodies().len(), 5);
-}
-
-#[test]
-fn a_listener_that_skips_tags_ends_the_link() {
-    let mut world = World::named(&["alice"]);
-    let mut listener = Listener::up(&mut world);
-    listener.deliver(1);
-    listener.deliver(3);
-    listener.exchange(&mut world);
-    assert_eq!(end(&world), broken(503));
-}
-
-#[test]
-fn a_listener_that_confirms_what_was_not_sent_does_no_harm() {
-    let mut world = World::named(&["alice"]);
-    let mut listener = Listener::up(&mut world);
-    let now = world.now;
-    world.nodes[0].send(now, "mallory", "one");
-    listener.exchange(&mut world);
-    for (delivery_tag, multiple) in [(7, true), (1, false), (1, false), (0, true)] {
-        let ack = basic::Ack {
-            delivery_tag,
-            multiple,
-        };
-        if let Some(mut channel) = listener.machine.channel(listener.channels[0]) {
-            let _ended = channel.send(&ack);
-        }
-        listener.exchange(&mut world);
-    }
-    let messages = world.nodes[0].machine.outbox(&name("mallory")).messages;
-    assert!(messages <= 1);
-}
-
-#[test]
-fn a_listener_that_cancels_or_closes_a_channel_ends_the_link() {
-    let mut world = World::named(&["alice"]);
-    let mut listener = Listener::up(&mut world);
-    let mut channel = listener.machine.channel(listener.channels[0]).unwrap();
-    let code = amqp_core::protocol::ReplyCode::SUCCESS;
-    channel.close(code, "enough", None).unwrap();
-    listener.exchange(&mut world);
-    end(&world);
-}
-
-#[test]
-fn a_connector_that_pauses_deliveries_gets_none_and_the_rest_goes_on() {
+fn a_connector_that_probes_is_answered() {
     let mut world = World::named(&["alice"]);
     let mut connector = Connector::up(&mut world);
     let flow = channel::Flow { active: true };
@@ -637,4 +369,54 @@ fn unaccepted_messages_of_many_senders_are_bounded_together() {
     }
     world.run();
     assert_eq!(world.nodes[0].bodies().len(), 12);
+}
+
+/// The frame of an acknowledgement on the channel of the listener's messages.
+fn ack_frame(tag: u64, multiple: bool) -> BytesMut {
+    let mut frame = BytesMut::from(&[1, 0, 2, 0, 0, 0, 13, 0, 60, 0, 80][..]);
+    frame.extend_from_slice(&tag.to_be_bytes());
+    frame.extend_from_slice(&[u8::from(multiple), 0xce]);
+    frame
+}
+
+#[test]
+fn acknowledgements_of_tags_that_are_not_outstanding_end_the_link() {
+    let unknown = [(2, false), (2, true), (0, false), (u64::MAX, true)];
+    for (tag, multiple) in unknown {
+        let mut world = World::named(&["alice"]);
+        let mut connector = Connector::up(&mut world);
+        let now = world.now;
+        world.nodes[0].send(now, "mallory", "one");
+        connector.exchange(&mut world);
+        let mut ack = ack_frame(tag, multiple);
+        let machine = &mut world.nodes[0].machine;
+        machine.handle_input(connector.link, now, &mut ack);
+        world.run();
+        assert_eq!(end(&world), broken(406), "{tag} {multiple}");
+        assert_eq!(world.nodes[0].machine.outbox(&name("mallory")).messages, 1);
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_comes_twice_ends_the_link_and_drops_nothing() {
+    let mut world = World::named(&["alice"]);
+    let mut connector = Connector::up(&mut world);
+    let now = world.now;
+    world.nodes[0].send(now, "mallory", "one");
+    world.nodes[0].send(now, "mallory", "two");
+    connector.exchange(&mut world);
+    let machine = &mut world.nodes[0].machine;
+    for _ in 0..2 {
+        machine.handle_input(connector.link, now, &mut ack_frame(1, false));
+    }
+    world.run();
+    assert_eq!(end(&world), broken(406));
+    assert_eq!(world.nodes[0].machine.outbox(&name("mallory")).messages, 1);
+    // All of none is nothing.
+    let mut world = World::named(&["alice"]);
+    let connector = Connector::up(&mut world);
+    let machine = &mut world.nodes[0].machine;
+    machine.handle_input(connector.link, now, &mut ack_frame(0, true));
+    world.run();
+    assert_eq!(world.links_up(0), 1);
 }

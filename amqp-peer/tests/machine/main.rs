@@ -1,5 +1,6 @@
 //! The machine of peers under virtual time, with transports in memory.
 
+mod foreign;
 mod rig;
 
 mod causes;
@@ -8,6 +9,7 @@ mod delivering;
 mod dialing;
 mod joining;
 mod limits;
+mod listeners;
 mod receipts;
 mod repeating;
 mod storing;
