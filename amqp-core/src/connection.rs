@@ -223,6 +223,13 @@ impl<S: Side> Connection<S> {
         self.0.has_transmit()
     }
 
+    /// Whether [`poll_transmit_turns`](Self::poll_transmit_turns) would return bytes now without any
+    /// turns.
+    #[must_use]
+    pub fn has_ready_transmit(&self) -> bool {
+        self.0.has_ready_transmit()
+    }
+
     /// The minimum number of bytes missing from the frame in progress; 0 if there is none.
     #[must_use]
     pub const fn read_hint(&self) -> usize {

@@ -65,7 +65,7 @@ pub enum DropReason {
     /// Its time to live has passed.
     #[error("its time to live has passed")]
     Expired,
-    /// Its receiver was [forgotten](crate::Machine::forget).
+    /// Its receiver was [forgotten](crate::machine::Machine::forget).
     #[error("its receiver was removed")]
     Removed,
     /// The peer has stopped, and the message is not persistent.
@@ -81,7 +81,7 @@ pub enum DropReason {
 #[non_exhaustive]
 pub enum SendError {
     /// The outbox of the receiver, or of all receivers together, has no room.
-    /// [`poll_room`](crate::Machine::poll_room) names the receiver when it has.
+    /// [`poll_room`](crate::machine::Machine::poll_room) names the receiver when it has.
     #[error("the outbox of {to} is full: {messages} messages, {bytes} bytes")]
     Full {
         /// The receiver.

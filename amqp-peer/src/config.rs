@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use amqp_core::wire::Secret;
+use amqp_core::{server, wire::Secret};
 use bytes::Bytes;
 
 use crate::{
@@ -55,6 +55,9 @@ pub struct Config {
     pub probe: Duration,
     /// The bounds of memory.
     pub limits: Limits,
+    /// The settings of accepted connections that may be plain clients': those of the embedded
+    /// broker. The peer adds its properties.
+    pub(crate) server: Option<server::Config>,
 }
 
 impl Config {
@@ -83,6 +86,7 @@ impl Config {
             handshake: Duration::from_secs(10),
             probe: Duration::from_secs(2),
             limits: Limits::default(),
+            server: None,
         }
     }
 
@@ -170,6 +174,13 @@ impl Config {
         self
     }
 
+    /// Sets `server`.
+    #[expect(dead_code, reason = "drivers with an embedded broker set it")]
+    pub(crate) fn server(mut self, server: server::Config) -> Self {
+        self.server = Some(server);
+        self
+    }
+
     /// Checks the rules that the types do not express.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let problem = |setting, problem| Err(ConfigError { setting, problem });
@@ -233,7 +244,7 @@ pub enum TtlClock {
     Always,
 }
 
-/// The events that follow the fate of each sent message. [`Event::Dropped`](crate::Event::Dropped)
+/// The events that follow the fate of each sent message. [`Event::Dropped`](crate::machine::Event::Dropped)
 /// is reported in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -241,10 +252,10 @@ pub enum Receipts {
     /// None.
     #[default]
     None,
-    /// [`Event::Delivered`](crate::Event::Delivered).
+    /// [`Event::Delivered`](crate::machine::Event::Delivered).
     Delivered,
-    /// [`Event::Written`](crate::Event::Written) and
-    /// [`Event::Delivered`](crate::Event::Delivered).
+    /// [`Event::Written`](crate::machine::Event::Written) and
+    /// [`Event::Delivered`](crate::machine::Event::Delivered).
     All,
 }
 
@@ -301,7 +312,9 @@ impl Throttle {
 ///
 /// The certificates are those of the peer, in DER, its own one first; none without TLS.
 #[derive(Clone)]
-pub struct CertificateRule(Arc<dyn Fn(&PeerName, &[Bytes]) -> bool + Send + Sync>);
+pub struct CertificateRule(Arc<RuleFn>);
+
+type RuleFn = dyn Fn(&PeerName, &[Bytes]) -> bool + Send + Sync;
 
 impl CertificateRule {
     /// Creates a rule. It must not block.

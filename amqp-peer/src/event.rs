@@ -31,7 +31,7 @@ pub enum Event {
     Down(Down),
     /// A link ended before it was up.
     Refused(Refused),
-    /// A message has arrived, to be [accepted](crate::Machine::settle).
+    /// A message has arrived, to be [accepted](crate::machine::Machine::settle).
     Received(Received),
     /// A message was handed to the transport for the first time. With
     /// [`Receipts::All`](crate::Receipts::All).

@@ -4,7 +4,7 @@
 //! difference. Messages to a peer wait in its outbox while there is no link, survive the process if
 //! they are persistent, arrive in order, and are given to the application once.
 //!
-//! [`Machine`] is the peer as a pure state machine: no I/O, no clock, no threads.
+//! [`machine::Machine`] is the peer as a pure state machine: no I/O, no clock, no threads.
 #![forbid(unsafe_code)]
 #![deny(
     missing_docs,
@@ -22,7 +22,7 @@ mod cause;
 mod config;
 mod event;
 mod limits;
-mod machine;
+pub mod machine;
 mod message;
 mod name;
 
@@ -41,9 +41,9 @@ pub use self::{
     config::{
         CertificateRule, Clients, Config, ConfigError, Keepalive, Receipts, Throttle, TtlClock,
     },
-    event::{Down, Dropped, Event, LinkKey, Received, Refused, Sender, Token, Up},
+    event::{Down, Dropped, LinkKey, Refused, Sender, Up},
     limits::Limits,
-    machine::{Client, LinkInfo, Machine, OutboxInfo},
+    machine::{LinkInfo, OutboxInfo},
     message::{Message, MessageId, MessageIdError, MessageProperties},
     name::{PeerName, PeerNameError},
 };

@@ -495,6 +495,7 @@ fn paced_output_has_as_many_frames_of_a_large_message_as_it_takes_turns() {
 
     let mut out = Transmit::new();
     let now = pair.now;
+    assert!(!pair.client.has_ready_transmit() && pair.client.has_transmit());
     assert!(!pair.client.poll_transmit_turns(now, &mut out, 0));
     let mut lens = Vec::new();
     while pair.client.poll_transmit_turns(now, &mut out, 1) {

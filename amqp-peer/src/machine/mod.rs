@@ -1,27 +1,132 @@
 //! The peer as a pure state machine.
+//!
+//! ```text
+//!  send ──> outbox ──> link ══════ transport ══════ link ──> inbox ──> Received
+//!             ▲          │                            ▲                   │
+//!             └── acked ─┘                            └────── settle ─────┘
+//! ```
+//!
+//! A [`Link`] is one AMQP connection in either role; `handshake.rs` and `joining.rs` bring it up.
+//! `sending.rs` and `outbox.rs` keep messages until they are acknowledged, `transfer.rs` hands them
+//! to the link as the throttle and the window allow. `receiving.rs` and `inbox.rs` give each
+//! message to the application once. What is to be stored leaves by `journal.rs`.
 
+mod causes;
+mod clock;
+mod commands;
+mod driving;
+mod handshake;
+mod inbox;
 mod info;
+mod joining;
+mod journal;
+mod keepalive;
+mod link;
+mod outbox;
+mod peer;
+mod receiving;
+mod sending;
+mod tags;
+mod throttle;
+mod transfer;
+mod wire;
 
-use amqp_core::{Instant, TimeoutReason, Transmit};
-use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use amqp_core::Instant;
 
 pub use self::info::{Client, LinkInfo, OutboxInfo};
+use self::{
+    clock::QueueClock,
+    inbox::{Inbox, Storing},
+    journal::Journal,
+    link::{Link, Side},
+    outbox::Entry,
+    peer::{Peer, Peers},
+};
+pub use crate::event::{Down, Dropped, Event, LinkKey, Received, Refused, Sender, Token, Up};
 use crate::{
-    cause::{LinkError, SendError},
-    config::{Config, ConfigError, Receipts},
-    event::{Event, LinkKey, Token},
-    message::{Message, MessageId},
+    config::{Config, ConfigError},
+    message::Message,
     name::PeerName,
-    storage::{Batch, BatchId, Stored, WallTime},
+    storage::{BatchId, Stored, StoredClock, StoredMessage, WallTime},
 };
 
 /// A peer as a pure state machine with many links.
+///
+/// There are four kinds of methods, as of [`amqp_core::Connection`]: `handle_*` report input,
+/// `poll_*` return work, the others are commands and getters. After any call, take all of
+/// [`poll_wake`](Self::poll_wake), and drive the links that it names: write the output of
+/// [`poll_transmit`](Self::poll_transmit), and arrange for
+/// [`handle_link_timeout`](Self::handle_link_timeout). Take the [events](Self::poll_event), arrange
+/// for [`handle_timeout`](Self::handle_timeout), and store the [changes](Self::poll_changes).
+///
+/// The times come from a monotonic clock. Nothing that a peer sends makes the machine panic, loop,
+/// or exceed the memory bounded by its [`Limits`](crate::Limits).
+///
+/// ```
+/// use amqp_core::Instant;
+/// use amqp_peer::{
+///     Config, Message,
+///     machine::Machine,
+///     storage::{Stored, WallTime},
+/// };
+///
+/// let now = Instant::ORIGIN; // from a monotonic clock
+/// let wall = WallTime::default(); // from the clock of the system
+/// let mut peer = Machine::new(Config::new("bob")?, Stored::default(), now, wall)?;
+/// let alice = "alice".parse()?;
+/// let id = peer.send(now, &alice, Message::new("hello"))?; // waits for a link
+/// assert_eq!(peer.outbox(&alice).messages, 1);
+/// let link = peer.dial(now)?; // a transport to alice was connected
+/// # let _ = (id, link);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Machine {
     config: Config,
+    now: Instant,
+    /// The start of the machine, in both clocks.
+    started: (Instant, WallTime),
+    is_stopped: bool,
+    links: BTreeMap<LinkKey, Box<Link>>,
+    last_link: u64,
+    /// The number of links that are up.
+    up_links: usize,
+    /// The number of accepted links that were never up.
+    pending_links: usize,
+    peers: Peers,
+    /// The peers whose links are contested.
+    contested: BTreeSet<u64>,
+    /// The peers without a link whose messages are remembered, by the order in which they lost it.
+    disconnected: BTreeMap<u64, u64>,
+    last_down: u64,
+    /// The next expiry of each receiver's messages.
+    deadlines: BTreeSet<(Instant, u64)>,
+    /// The number of messages that were sent, for their ids.
+    sent_messages: u64,
+    /// The number of receivers with messages.
+    receivers: usize,
+    /// The size of the messages of all receivers, in bytes.
+    outbox_total: usize,
+    /// The receivers that the application waits for room of.
+    wanting: BTreeSet<u64>,
+    /// Whether room was refused because of all receivers together.
+    total_was_full: bool,
+    /// The receivers that have room again.
+    rooms: VecDeque<PeerName>,
+    journal: Journal,
+    /// The acceptances that are being stored.
+    storing: Storing,
+    /// The receivers of messages that are being stored, by batch.
+    unstored: VecDeque<(BatchId, u64)>,
+    events: VecDeque<Event>,
+    /// The number of events of links among them.
+    link_events: usize,
+    /// The links whose drivers are to be woken.
+    wakes: VecDeque<LinkKey>,
 }
 
-#[expect(unused_variables, reason = "signatures first")]
 impl Machine {
     /// Creates a peer with what a storage has kept of an earlier run. `wall` is the wall time at
     /// `now`.
@@ -35,7 +140,84 @@ impl Machine {
         wall: WallTime,
     ) -> Result<Self, ConfigError> {
         config.check()?;
-        Ok(Self { config })
+        let mut machine = Self {
+            config,
+            now,
+            started: (now, wall),
+            is_stopped: false,
+            links: BTreeMap::new(),
+            last_link: 0,
+            up_links: 0,
+            pending_links: 0,
+            peers: Peers::default(),
+            contested: BTreeSet::new(),
+            disconnected: BTreeMap::new(),
+            last_down: 0,
+            deadlines: BTreeSet::new(),
+            sent_messages: 0,
+            receivers: 0,
+            outbox_total: 0,
+            wanting: BTreeSet::new(),
+            total_was_full: false,
+            rooms: VecDeque::new(),
+            journal: Journal::default(),
+            storing: VecDeque::new(),
+            unstored: VecDeque::new(),
+            events: VecDeque::new(),
+            link_events: 0,
+            wakes: VecDeque::new(),
+        };
+        machine.load(stored);
+        Ok(machine)
+    }
+
+    fn load(&mut self, stored: Stored) {
+        let Stored {
+            outbox,
+            accepted,
+            clocks,
+        } = stored;
+        for (name, accepted) in accepted {
+            let inbox = Inbox::new(self.config.limits.window, accepted);
+            let key = self.peers.add(Peer::new(name, inbox));
+            self.remember_disconnected(key);
+        }
+        for (name, messages) in outbox {
+            let clock = clocks.get(&name).copied().unwrap_or_default();
+            self.load_outbox(&name, clock, messages);
+        }
+    }
+
+    fn load_outbox(
+        &mut self,
+        name: &PeerName,
+        clock: StoredClock,
+        messages: Vec<(u64, StoredMessage)>,
+    ) {
+        let key = self.know(name);
+        let (now, wall) = (self.now, self.started.1);
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        peer.clock = QueueClock::resume(clock, now, wall);
+        for (sequence, stored) in messages {
+            peer.outbox.next_sequence = peer.outbox.next_sequence.max(sequence + 1);
+            // A message whose properties are damaged is still delivered, without them.
+            let properties = stored.properties.decode().unwrap_or_default();
+            let message = Message::from_properties(stored.body, properties).persistent();
+            let mut entry = Entry::new(stored.id, message, self.config.receipts);
+            entry.expires_at = stored.expires_at;
+            entry.sequence = Some(sequence);
+            // The earlier run may have sent it.
+            entry.was_sent = true;
+            self.outbox_total += entry.memory;
+            peer.outbox.push(entry);
+        }
+        let is_empty = peer.outbox.is_empty();
+        self.receivers += usize::from(!is_empty);
+        self.note_clock(key);
+        self.expire(key);
+        self.forget_if_idle(key);
     }
 
     /// Returns the configuration.
@@ -44,239 +226,68 @@ impl Machine {
         &self.config
     }
 
-    // Links. They are driven as the connections of `amqp_broker::Broker` are.
-
-    /// Begins a link over a transport that this side has connected.
-    ///
-    /// # Errors
-    /// [`LinkError`]: close the transport.
-    pub fn dial(&mut self, now: Instant) -> Result<LinkKey, LinkError> {
-        Err(LinkError::Stopped)
+    fn advance_clock(&mut self, now: Instant) {
+        self.now = self.now.max(now);
     }
 
-    /// Begins a link over a transport that a listener has accepted.
-    ///
-    /// # Errors
-    /// [`LinkError`]: close the transport.
-    pub fn accept(&mut self, now: Instant) -> Result<LinkKey, LinkError> {
-        Err(LinkError::Stopped)
+    /// Returns the key of a peer. One that is not known becomes so.
+    fn know(&mut self, name: &PeerName) -> u64 {
+        self.peers.key(name).unwrap_or_else(|| {
+            let inbox = Inbox::new(self.config.limits.window, Vec::new());
+            self.peers.add(Peer::new(name.clone(), inbox))
+        })
     }
 
-    /// Notes the certificates that the peer has shown, in DER, its own one first. Call it before
-    /// the first input.
-    pub fn handle_certificates(&mut self, link: LinkKey, certificates: Vec<Bytes>) {}
-
-    /// Handles received bytes: removes complete frames from the front of `input`.
-    pub fn handle_input(&mut self, link: LinkKey, now: Instant, input: &mut BytesMut) {}
-
-    /// Handles the end of the transport.
-    pub fn handle_eof(&mut self, link: LinkKey, now: Instant) {}
-
-    /// Handles a failure of the transport because the peer has hung up, with its message.
-    pub fn handle_reset(&mut self, link: LinkKey, now: Instant, message: &str) {}
-
-    /// Handles a failure of the transport, with its message.
-    pub fn handle_transport_error(&mut self, link: LinkKey, now: Instant, message: &str) {}
-
-    /// Handles the time of [`poll_link_timeout`](Self::poll_link_timeout).
-    pub fn handle_link_timeout(&mut self, link: LinkKey, now: Instant) {}
-
-    /// Handles a partial write of the output.
-    pub fn handle_written(&mut self, link: LinkKey, now: Instant) {}
-
-    /// Moves bytes to send into `out`, behind its contents. Returns `false` if there are none, or
-    /// none that the throttle allows now: [`poll_link_timeout`](Self::poll_link_timeout) is then
-    /// the time at which there are. Call it when the contents of `out` have been written.
-    pub fn poll_transmit(&mut self, link: LinkKey, now: Instant, out: &mut Transmit) -> bool {
-        false
+    /// Forgets a peer of which nothing needs to be known.
+    fn forget_if_idle(&mut self, key: u64) {
+        if let Some(peer) = self.peers.get(key)
+            && peer.is_idle()
+        {
+            self.disconnected.remove(&peer.down_order);
+            self.peers.remove(key);
+        }
     }
 
-    /// Whether [`poll_transmit`](Self::poll_transmit) would return bytes now.
-    #[must_use]
-    pub fn has_transmit(&self, link: LinkKey, now: Instant) -> bool {
-        false
+    /// Runs `work` on a link, unless it is gone.
+    fn with_link(&mut self, key: LinkKey, work: impl FnOnce(&mut Self, &mut Link)) {
+        if let Some(mut link) = self.links.remove(&key) {
+            work(self, &mut link);
+            self.links.insert(key, link);
+        }
     }
 
-    /// Returns the next deadline of a link, for
-    /// [`handle_link_timeout`](Self::handle_link_timeout), after which the link is to be driven.
-    #[must_use]
-    pub fn poll_link_timeout(&self, link: LinkKey) -> Option<(Instant, TimeoutReason)> {
-        None
+    /// Handles the events of a link's machine.
+    fn process(&mut self, link: &mut Link) {
+        loop {
+            match &mut link.side {
+                Side::Connector(machine) => match machine.poll_event() {
+                    Some(event) => self.on_connector_event(link, event),
+                    None => return,
+                },
+                Side::Listener(machine) => match machine.poll_event() {
+                    Some(event) => self.on_listener_event(link, event),
+                    None => return,
+                },
+            }
+        }
     }
 
-    /// Whether to read from the transport. `false` while the throttle of receiving forbids it.
-    pub fn wants_input(&mut self, link: LinkKey, now: Instant) -> bool {
-        true
+    fn wake(&mut self, link: &mut Link) {
+        if !std::mem::replace(&mut link.is_woken, true) {
+            self.wakes.push_back(link.key);
+        }
     }
 
-    /// Returns the number of bytes to read at most now, for an accurate throttle of receiving.
-    #[must_use]
-    pub fn read_budget(&self, link: LinkKey, now: Instant) -> usize {
-        usize::MAX
+    fn wake_key(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(&key)
+            && !std::mem::replace(&mut link.is_woken, true)
+        {
+            self.wakes.push_back(key);
+        }
     }
 
-    /// Returns the number of bytes that the frame in progress needs at least.
-    #[must_use]
-    pub fn read_hint(&self, link: LinkKey) -> usize {
-        0
+    fn push_link_event(&mut self, event: Event) {
+        self.link_events += 1;
+        self.events.push_back(event);
     }
-
-    /// Whether the link has ended and all of its output was handed out. Also `true` for a link that
-    /// was removed.
-    #[must_use]
-    pub fn is_finished(&self, link: LinkKey) -> bool {
-        true
-    }
-
-    /// Whether to send the rest of the output after the link's end, such as the answer to the
-    /// peer's close.
-    #[must_use]
-    pub fn flush_on_close(&self, link: LinkKey) -> bool {
-        true
-    }
-
-    /// Removes a link whose driver is gone: no bytes move any more.
-    pub fn remove(&mut self, link: LinkKey, now: Instant) {}
-
-    /// Takes a plain AMQP client out of a link, if one has come and
-    /// [clients are allowed](crate::Clients::Allow). The link ends without an event; the transport
-    /// belongs to the client's machine from now on.
-    pub fn take_client(&mut self, link: LinkKey) -> Option<Client> {
-        None
-    }
-
-    /// Returns the next link that is to be driven: it has output or another deadline, may be read
-    /// from again, or has ended. To be called after any other call.
-    pub fn poll_wake(&mut self) -> Option<LinkKey> {
-        None
-    }
-
-    // Messages.
-
-    /// Puts a message into the outbox of its receiver, to be sent over the link to it, now or
-    /// later.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing has changed. With [`room`](Self::room) beforehand, it is not
-    /// [`SendError::Full`].
-    pub fn send(
-        &mut self,
-        now: Instant,
-        to: &PeerName,
-        message: Message,
-    ) -> Result<MessageId, SendError> {
-        self.send_with(now, to, message, self.config.receipts)
-    }
-
-    /// As [`send`](Self::send), with other receipts than those of the configuration.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    pub fn send_with(
-        &mut self,
-        now: Instant,
-        to: &PeerName,
-        message: Message,
-        receipts: Receipts,
-    ) -> Result<MessageId, SendError> {
-        Err(SendError::Stopped)
-    }
-
-    /// Whether the outbox of a receiver has room for a message of that many bytes by
-    /// [`Message::memory`]. If not, [`poll_room`](Self::poll_room) names it when it has room again.
-    #[must_use]
-    pub fn room(&mut self, to: &PeerName, bytes: usize) -> bool {
-        false
-    }
-
-    /// Returns the next receiver that has room again, after it had none.
-    pub fn poll_room(&mut self) -> Option<PeerName> {
-        None
-    }
-
-    /// Accepts a received message: it is acknowledged, and not given again. Does nothing if it was
-    /// accepted or requeued before.
-    pub fn settle(&mut self, now: Instant, token: Token) {}
-
-    /// Gives a received message back: its sender sends it again, behind those under way. Does
-    /// nothing if it was accepted or requeued before.
-    pub fn requeue(&mut self, now: Instant, token: Token) {}
-
-    /// Returns the next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        None
-    }
-
-    /// Whether a link to that peer is up.
-    #[must_use]
-    pub fn is_up(&self, name: &PeerName) -> bool {
-        false
-    }
-
-    /// Returns the links, in the order in which they were begun.
-    pub fn links(&self) -> impl Iterator<Item = LinkInfo> + '_ {
-        std::iter::empty()
-    }
-
-    /// Returns the state of the outbox of a receiver.
-    #[must_use]
-    pub fn outbox(&self, name: &PeerName) -> OutboxInfo {
-        OutboxInfo::default()
-    }
-
-    /// Ends the link to a peer, if one is up. What was not acknowledged waits for the next one.
-    pub fn disconnect(&mut self, name: &PeerName, now: Instant) {}
-
-    /// Drops all messages that wait for a receiver, each with an event.
-    pub fn forget(&mut self, name: &PeerName, now: Instant) {}
-
-    /// Stops the peer: ends all links, and takes no message any more. Transient messages are
-    /// dropped with an event; persistent ones stay in the storage.
-    pub fn stop(&mut self, now: Instant) {}
-
-    /// Whether the peer has stopped.
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        false
-    }
-
-    // Time.
-
-    /// Returns the next deadline of the peer itself, such as the end of a time to live.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
-
-    /// Handles the time of [`poll_timeout`](Self::poll_timeout).
-    pub fn handle_timeout(&mut self, now: Instant) {}
-
-    // Storage.
-
-    /// Returns the next changes to be stored. Batches are stored in order; further ones may be
-    /// taken meanwhile.
-    pub fn poll_changes(&mut self) -> Option<Batch> {
-        None
-    }
-
-    /// Returns the number of the batch that the latest change is in, or will be in. `None` if
-    /// there was no change yet. A persistent message that was sent is stored with that batch.
-    #[must_use]
-    pub fn latest_batch(&self) -> Option<BatchId> {
-        None
-    }
-
-    /// Whether a batch is stored, and with it all before it.
-    #[must_use]
-    pub fn is_stored(&self, batch: BatchId) -> bool {
-        false
-    }
-
-    /// Notes that all batches up to one are stored. What depends on them goes on: the first
-    /// transmission of persistent messages, and acknowledgements of received ones.
-    pub fn handle_stored(&mut self, now: Instant, up_to: BatchId) {}
-
-    /// Notes that storing has failed, with the error's text. The batch has to be stored again; until
-    /// that has worked, nothing persistent is taken.
-    pub fn handle_store_failed(&mut self, now: Instant, message: &str) {}
 }

@@ -53,7 +53,9 @@ impl Bucket {
     }
 
     fn quantum(&self) -> usize {
-        usize::try_from(self.rate / QUANTUM).unwrap_or(usize::MAX).max(1)
+        usize::try_from(self.rate / QUANTUM)
+            .unwrap_or(usize::MAX)
+            .max(1)
     }
 
     /// Takes bytes out, also more than there are.
@@ -65,7 +67,9 @@ impl Bucket {
     /// The time at which the bucket is ready.
     pub(super) fn ready_at(&self) -> Instant {
         let missing = (self.quantum() as i128) * NANOS as i128 - self.level;
-        let nanos = u128::try_from(missing).unwrap_or(0).div_ceil(u128::from(self.rate));
+        let nanos = u128::try_from(missing)
+            .unwrap_or(0)
+            .div_ceil(u128::from(self.rate));
         self.filled + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 

@@ -1,0 +1,15 @@
+//! The machine of peers under virtual time, with transports in memory.
+
+mod rig;
+
+mod causes;
+mod cuts;
+mod delivering;
+mod dialing;
+mod joining;
+mod limits;
+mod receipts;
+mod storing;
+mod throttle;
+mod ttl;
+mod worlds;
