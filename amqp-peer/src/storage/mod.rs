@@ -5,7 +5,7 @@
 //! storage once, at the start, and from then on gives it each [`Change`], in batches. What depends
 //! on a batch, such as an acknowledgement to the sender, waits until the batch is stored.
 //!
-//! [`MemoryStorage`] is for tests. [`SqliteStorage`] is a file, with the feature `sqlite`. Another
+//! [`MemoryStorage`] is for tests. `SqliteStorage` is a file, with the feature `sqlite`. Another
 //! storage implements the trait, and runs the suite [`conformance`] in its tests.
 
 mod change;
