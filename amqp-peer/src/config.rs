@@ -175,7 +175,6 @@ impl Config {
     }
 
     /// Sets `server`.
-    #[expect(dead_code, reason = "drivers with an embedded broker set it")]
     pub(crate) fn server(mut self, server: server::Config) -> Self {
         self.server = Some(server);
         self

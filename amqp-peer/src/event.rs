@@ -128,6 +128,9 @@ pub struct Received {
     pub token: Token,
     /// Whether the message was sent before. It was not accepted then.
     pub is_repeated: bool,
+    /// Whether the message was sent to an earlier process of this peer, which has not acknowledged
+    /// it, but may have begun to handle it.
+    pub may_be_handled: bool,
 }
 
 /// The claim of a received message, until it is accepted or requeued. It outlives the link.

@@ -30,8 +30,18 @@ mod name;
 pub mod storage;
 
 // Drivers and runtimes.
+#[cfg(feature = "async-std")]
+pub mod async_std;
+#[cfg(feature = "blocking")]
+pub mod blocking;
+mod driver;
+#[cfg(feature = "smol")]
+pub mod smol;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 // RPC.
+pub mod rpc;
 
 /// The state machines of AMQP, whose types occur in the interface.
 pub use amqp_core as core;
@@ -51,6 +61,14 @@ pub use self::{
 // Storage.
 
 // Drivers and runtimes.
+pub use amqp_driver;
+pub use amqp_embedded::{self, ServerRuntime, broker};
+
+pub use self::driver::{
+    Connect, ConnectorId, ConnectorInfo, ConnectorState, Event, Events, Listen, ListenAddress,
+    ListenError, ListenerId, Listening, Peer, PeerBroker, Received, Setup, StartError, Undelivered,
+    Unreachable, start_on,
+};
 
 // RPC.
 

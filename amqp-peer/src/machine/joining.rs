@@ -121,11 +121,12 @@ impl Machine {
         if self.is_stopped {
             return Err(DownCause::Requested);
         }
-        if self.up_links >= self.config.limits.links && !self.is_up(name) {
-            return Err(DownCause::TooManyLinks);
-        }
         let name = name.clone();
-        link.peer = Some(self.know(&name));
+        let key = self.know(&name);
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.links += 1;
+        }
+        link.peer = Some(key);
         link.stage = Stage::Joining;
         Ok(())
     }
@@ -166,6 +167,9 @@ impl Machine {
                 Some((contender, _)) if contender != link.key => Choice::Refuse(another),
                 _ => Choice::Contest,
             };
+        }
+        if self.up_links >= self.config.limits.links {
+            return Choice::Refuse(DownCause::TooManyLinks);
         }
         match peer.joining.filter(|joining| *joining != link.key) {
             None => Choice::Proceed,
@@ -267,7 +271,9 @@ impl Machine {
             return;
         };
         peer.up = Some(link.key);
-        peer.instance = identity.instance;
+        if std::mem::replace(&mut peer.instance, identity.instance) != identity.instance {
+            peer.outbox.receiver_changed();
+        }
         peer.joining = None;
         peer.inbox.link_changed();
         peer.outbox.rewind();
@@ -431,6 +437,7 @@ impl Machine {
         let Some(peer) = self.peers.get_mut(key) else {
             return;
         };
+        peer.links -= 1;
         if peer.joining == Some(link) {
             peer.joining = None;
         }
@@ -478,14 +485,15 @@ impl Machine {
                 outcome,
                 ..
             } => self.on_settled(link, super::link::range(first, last), &outcome),
+            // The end of the connection follows, with its reason.
+            client::Event::Failed { .. } if link.side.close_reason().is_some() => {}
             client::Event::Unreadable { .. }
             | client::Event::ConsumerCancelled { .. }
             | client::Event::Failed { .. } => {
                 self.close_broken(link, ReplyCode::COMMAND_INVALID);
             }
             client::Event::ChannelClosed { reason, .. } => {
-                link.cause.get_or_insert_with(|| causes::of(&reason));
-                let cause = link.cause.clone().unwrap_or(DownCause::ByPeer);
+                let cause = causes::of(&reason);
                 self.close(link, cause);
             }
             client::Event::Closed(_) => self.end(link),

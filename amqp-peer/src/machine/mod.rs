@@ -33,7 +33,7 @@ mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use amqp_core::Instant;
+use amqp_core::{Instant, protocol::basic::Properties};
 
 pub use self::info::{Client, LinkInfo, OutboxInfo};
 use self::{
@@ -65,7 +65,7 @@ use crate::{
 /// or exceed the memory bounded by its [`Limits`](crate::Limits).
 ///
 /// ```
-/// use amqp_core::Instant;
+/// use amqp_core::{Instant, protocol::basic::Properties};
 /// use amqp_peer::{
 ///     Config, Message,
 ///     machine::Machine,
@@ -120,11 +120,15 @@ pub struct Machine {
     storing: Storing,
     /// The receivers of messages that are being stored, by batch.
     unstored: VecDeque<(BatchId, u64)>,
+    /// The receivers of messages that have left where that is being stored, with their numbers.
+    leaving: VecDeque<(BatchId, u64, usize)>,
     events: VecDeque<Event>,
     /// The number of events of links among them.
     link_events: usize,
     /// The links whose drivers are to be woken.
     wakes: VecDeque<LinkKey>,
+    /// The properties of most messages on the wire.
+    plain: Properties,
 }
 
 impl Machine {
@@ -163,9 +167,11 @@ impl Machine {
             journal: Journal::default(),
             storing: VecDeque::new(),
             unstored: VecDeque::new(),
+            leaving: VecDeque::new(),
             events: VecDeque::new(),
             link_events: 0,
             wakes: VecDeque::new(),
+            plain: Properties::default(),
         };
         machine.load(stored);
         Ok(machine)

@@ -37,6 +37,8 @@ pub(super) struct Entry {
     pub(super) receipts: Receipts,
     /// Whether the message was sent before, over any link.
     pub(super) was_sent: bool,
+    /// Whether the message was sent to an earlier process of the receiver.
+    pub(super) was_sent_elsewhere: bool,
     /// Whether the message was acknowledged or dropped, and only keeps its place.
     is_done: bool,
 }
@@ -52,6 +54,7 @@ impl Entry {
             batch: BatchId::default(),
             receipts,
             was_sent: false,
+            was_sent_elsewhere: false,
             is_done: false,
         }
     }
@@ -89,6 +92,10 @@ pub(super) struct Outbox {
     bytes: usize,
     /// The number of persistent entries that are not done.
     pub(super) persistent: usize,
+    /// The number of persistent messages that were sent and have left, where that is not stored
+    /// yet: an end of the process brings them back, and they are sent again. They count to the
+    /// window of the receiver, which remembers no more.
+    pub(super) leaving: usize,
     /// The number of events that are not taken.
     pub(super) untaken: usize,
     /// The size of the messages in events that are not taken, in bytes.
@@ -179,6 +186,14 @@ impl Outbox {
     pub(super) fn rewind(&mut self) {
         self.next = self.base;
         self.again.clear();
+    }
+
+    /// Notes that the link is to another process of the receiver than the last one.
+    pub(super) fn receiver_changed(&mut self) {
+        // All that were sent are among the first: those behind wait.
+        for entry in self.entries.iter_mut().filter(|entry| entry.was_sent) {
+            entry.was_sent_elsewhere = true;
+        }
     }
 
     /// Takes a message out. `None` if it is done already.

@@ -15,6 +15,8 @@ pub(super) struct Peer {
     pub(super) clock: QueueClock,
     /// Whether something of the outbox is stored: messages, or its clock.
     pub(super) is_stored: bool,
+    /// The number of links to it that have not ended, from `Joining` on.
+    pub(super) links: usize,
     /// The link that is up.
     pub(super) up: Option<LinkKey>,
     /// The instance of the peer at the other end of that link.
@@ -39,6 +41,7 @@ impl Peer {
             inbox,
             clock: QueueClock::default(),
             is_stored: false,
+            links: 0,
             up: None,
             instance: 0,
             joining: None,
@@ -51,12 +54,7 @@ impl Peer {
 
     /// Whether nothing needs to be known of the peer.
     pub(super) fn is_idle(&self) -> bool {
-        self.up.is_none()
-            && self.joining.is_none()
-            && self.contest.is_none()
-            && !self.wants_room
-            && self.outbox.messages() == 0
-            && self.inbox.is_empty()
+        self.links == 0 && !self.wants_room && self.outbox.messages() == 0 && self.inbox.is_empty()
     }
 }
 

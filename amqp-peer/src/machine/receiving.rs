@@ -40,6 +40,7 @@ impl Machine {
         };
         link.incoming.add(len);
         let (id, is_repeated) = (arrived.id, arrived.is_repeated);
+        let may_be_handled = arrived.may_be_handled;
         let found = if is_repeated {
             peer.inbox.find(id, link.key, expected)
         } else {
@@ -62,6 +63,7 @@ impl Machine {
                         number,
                     },
                     is_repeated,
+                    may_be_handled,
                 }));
             }
             Found::Pending => {}

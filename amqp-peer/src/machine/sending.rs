@@ -200,14 +200,19 @@ impl Machine {
         self.outbox_total -= gone.memory;
         if let Some(sequence) = gone.sequence {
             let to = peer.name.clone();
-            self.journal.push(if gone.is_first {
-                Change::RemovedTo {
-                    to,
-                    up_to: sequence,
-                }
+            let batch = self.journal.push(if gone.is_first {
+                let up_to = sequence;
+                Change::RemovedTo { to, up_to }
             } else {
                 Change::Removed { to, sequence }
             });
+            if gone.was_sent {
+                peer.outbox.leaving += 1;
+                match self.leaving.back_mut() {
+                    Some((last, of, count)) if (*last, *of) == (batch, key) => *count += 1,
+                    _ => self.leaving.push_back((batch, key, 1)),
+                }
+            }
         }
         let event = match dropped {
             Some(reason) => Some(Event::Dropped(Dropped {
@@ -392,6 +397,19 @@ impl Machine {
             self.unstored.pop_front();
             if let Some(up) = self.peers.get(key).and_then(|peer| peer.up) {
                 self.wake_key(up);
+            }
+        }
+        while let Some((batch, key, count)) = self.leaving.front().copied()
+            && batch <= up_to
+        {
+            self.leaving.pop_front();
+            let Some(peer) = self.peers.get_mut(key) else {
+                continue;
+            };
+            peer.outbox.leaving -= count;
+            match peer.up {
+                Some(up) => self.wake_key(up),
+                None => self.forget_if_idle(key),
             }
         }
     }

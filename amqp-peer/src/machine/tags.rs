@@ -41,9 +41,11 @@ impl Outgoing {
         self.before + self.sent.len() as u64
     }
 
-    /// Whether there is room for a message in the receiver's window.
-    pub(super) const fn fits(&self, window: usize, window_bytes: u64) -> bool {
-        self.count == 0 || (self.count < window && self.bytes < window_bytes)
+    /// Whether there is room for a message in the receiver's window, beside `others` that count to
+    /// it as well.
+    pub(super) const fn fits(&self, others: usize, window: usize, window_bytes: u64) -> bool {
+        let count = self.count + others;
+        count == 0 || (count < window && (self.count == 0 || self.bytes < window_bytes))
     }
 
     /// Settles one tag. Returns the position of its message.

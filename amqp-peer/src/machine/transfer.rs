@@ -19,11 +19,15 @@ impl Machine {
         let Some(identity) = link.identity.as_ref().filter(|_| link.is_up()) else {
             return false;
         };
-        if !link.outgoing.fits(identity.window, identity.window_bytes) {
+        let Some(peer) = link.peer.and_then(|key| self.peers.get_mut(key)) else {
+            return false;
+        };
+        let (window, window_bytes) = (identity.window, identity.window_bytes);
+        let leaving = peer.outbox.leaving;
+        if !link.outgoing.fits(leaving, window, window_bytes) {
             return false;
         }
-        let peer = link.peer.and_then(|key| self.peers.get_mut(key));
-        let next = peer.and_then(|peer| peer.outbox.peek());
+        let next = peer.outbox.peek();
         let Some((_, entry)) = next.filter(|(_, entry)| self.journal.is_stored(entry.batch)) else {
             return false;
         };
@@ -41,12 +45,13 @@ impl Machine {
             (identity.window, identity.window_bytes, identity.body);
         let mut any = false;
         for _ in 0..count {
-            if !link.is_up() || !link.outgoing.fits(window, window_bytes) {
-                break;
-            }
-            let Some(peer) = self.peers.get_mut(key) else {
+            let Some(peer) = self.peers.get_mut(key).filter(|_| link.is_up()) else {
                 break;
             };
+            let leaving = peer.outbox.leaving;
+            if !link.outgoing.fits(leaving, window, window_bytes) {
+                break;
+            }
             let Some((position, entry)) = peer.outbox.peek() else {
                 break;
             };
@@ -68,11 +73,13 @@ impl Machine {
                 let time = peer.clock.at(self.now);
                 expires_at.saturating_sub(time)
             });
-            let properties = wire::properties(entry, ttl);
+            let other =
+                (!wire::set_plain(&mut self.plain, entry)).then(|| wire::properties(entry, ttl));
+            let properties = other.as_ref().unwrap_or(&self.plain);
             let (id, receipts, was_sent) = (entry.id, entry.receipts, entry.was_sent);
             let body = entry.message.body.clone();
             let tag = link.outgoing.add(position, len as u64);
-            if link.put(tag, was_sent, &properties, body).is_err() {
+            if link.put(tag, was_sent, properties, body).is_err() {
                 // The channel has room and the message is within its limits.
                 self.close_broken(link, amqp_core::protocol::ReplyCode::INTERNAL_ERROR);
                 break;
@@ -161,7 +168,7 @@ impl Machine {
 
     /// Whether the link has output that the throttle allows now.
     pub(super) fn has_output(&mut self, link: &mut Link) -> bool {
-        if link.incoming.is_due {
+        if link.incoming.is_due && link.staged.is_empty() {
             return true;
         }
         let now = self.now;

@@ -21,6 +21,9 @@ const TTL: &str = "x-peer-ttl-ms";
 
 const REPEAT: &str = "x-peer-repeat";
 
+/// Set on a repeat of a message that was sent to an earlier process of the receiver.
+const ELSEWHERE: &str = "x-peer-elsewhere";
+
 /// The routing key of messages, the queue that they are consumed from, and the consumer tag.
 pub(super) const QUEUE: ShortStr = {
     let name = ShortStr::from_static("p");
@@ -38,12 +41,27 @@ const MODE_AND_ID: [u8; 2] = [0x10, 0x80];
 
 const HEX_LEN: u8 = 32;
 
+/// Sets the properties of a message that has no others than its id and its delivery mode. Returns
+/// `false` if it has others. `plain` is used again and again, which saves to create it.
+pub(super) fn set_plain(plain: &mut Properties, entry: &Entry) -> bool {
+    if !entry.message.is_plain() || entry.expires_at.is_some() || entry.was_sent {
+        return false;
+    }
+    plain.delivery_mode = entry.message.is_persistent.then_some(PERSISTENT);
+    plain.message_id = hex(entry.id);
+    true
+}
+
+fn hex(id: MessageId) -> Option<ShortStr> {
+    let hex = id.to_hex();
+    let hex = str::from_utf8(&hex).ok()?;
+    ShortStr::try_from(hex).ok()
+}
+
 /// The properties of a message on the wire. `ttl` is what remains of its time to live.
 pub(super) fn properties(entry: &Entry, ttl: Option<Duration>) -> Properties {
     let mut properties = entry.message.wire();
-    let hex = entry.id.to_hex();
-    let id = str::from_utf8(&hex).ok();
-    properties.message_id = id.and_then(|id| ShortStr::try_from(id).ok());
+    properties.message_id = hex(entry.id);
     if ttl.is_some() || entry.was_sent {
         let headers = properties.headers.get_or_insert_default();
         if let Some(ttl) = ttl {
@@ -52,6 +70,9 @@ pub(super) fn properties(entry: &Entry, ttl: Option<Duration>) -> Properties {
         }
         if entry.was_sent {
             headers.push(name(REPEAT), true);
+        }
+        if entry.was_sent_elsewhere {
+            headers.push(name(ELSEWHERE), true);
         }
     }
     properties
@@ -67,6 +88,8 @@ pub(super) struct Arrived {
     pub(super) id: MessageId,
     pub(super) message: Message,
     pub(super) is_repeated: bool,
+    /// Whether it was sent to an earlier process of this peer.
+    pub(super) may_be_handled: bool,
 }
 
 /// Reads a message of a peer. `None` if its properties are not those of the protocol.
@@ -79,6 +102,7 @@ pub(super) fn read(content: Content) -> Option<Arrived> {
             id,
             message,
             is_repeated: false,
+            may_be_handled: false,
         });
     }
     if properties.as_bytes().len() > MAX_PROPERTIES + OWN_PROPERTIES {
@@ -109,7 +133,7 @@ fn read_all(properties: &EncodedProperties, body: amqp_core::Body) -> Option<Arr
     let mut properties = properties.decode().ok()?;
     let id = properties.message_id.take()?;
     let id = MessageId::from_hex(id.as_bytes())?;
-    let (mut ttl, mut is_repeated) = (None, false);
+    let (mut ttl, mut is_repeated, mut may_be_handled) = (None, false, false);
     if let Some(headers) = &mut properties.headers {
         if let Some(millis) = headers.remove(TTL) {
             let millis = u64::try_from(millis.as_i64()?).ok()?;
@@ -117,6 +141,9 @@ fn read_all(properties: &EncodedProperties, body: amqp_core::Body) -> Option<Arr
         }
         if let Some(repeat) = headers.remove(REPEAT) {
             is_repeated = matches!(repeat, FieldValue::Bool(true));
+        }
+        if let Some(elsewhere) = headers.remove(ELSEWHERE) {
+            may_be_handled = matches!(elsewhere, FieldValue::Bool(true));
         }
         if headers.is_empty() {
             properties.headers = None;
@@ -128,6 +155,7 @@ fn read_all(properties: &EncodedProperties, body: amqp_core::Body) -> Option<Arr
         id,
         message,
         is_repeated,
+        may_be_handled,
     })
 }
 

@@ -9,6 +9,7 @@ mod dialing;
 mod joining;
 mod limits;
 mod receipts;
+mod repeating;
 mod storing;
 mod throttle;
 mod ttl;

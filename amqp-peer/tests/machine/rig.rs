@@ -181,6 +181,20 @@ impl Node {
         any
     }
 
+    /// Stores everything up to now.
+    pub(crate) fn settle_storage(&mut self) {
+        while let Some(batch) = self.machine.poll_changes() {
+            self.batches.push_back(batch);
+        }
+        self.store();
+    }
+
+    /// Takes a turn, and all events since the last call.
+    pub(crate) fn turn_events(&mut self, now: Instant) -> Vec<Event> {
+        self.turn(now);
+        self.take_events()
+    }
+
     /// Stores all batches. Returns whether there were any.
     pub(crate) fn store(&mut self) -> bool {
         let Some(last) = self.batches.back().map(|batch| batch.id) else {
@@ -361,6 +375,15 @@ impl World {
         any
     }
 
+    /// Lets one end of a transport take a turn, and its peer.
+    pub(crate) fn step(&mut self, pipe: usize, end: usize) {
+        self.write(pipe, 1 - end);
+        self.read(pipe, end);
+        self.write(pipe, end);
+        let node = self.pipes[pipe][end].node;
+        self.nodes[node].turn(self.now);
+    }
+
     /// Writes the output of one end.
     pub(crate) fn write(&mut self, pipe: usize, end: usize) -> bool {
         let now = self.now;
@@ -414,6 +437,11 @@ impl World {
             self.cut(pipe);
         }
         true
+    }
+
+    /// Lets one end read, and leaves its events where they are.
+    pub(crate) fn read_only(&mut self, pipe: usize, end: usize) {
+        self.read(pipe, end);
     }
 
     fn is_over(&self, pipe: usize, end: usize) -> bool {
@@ -498,6 +526,12 @@ impl World {
                 self.cut(pipe);
             }
         }
+        self.restart_silently(node);
+    }
+
+    /// Starts the process of a peer again. Its transports are cut for the other ends only if they
+    /// were before.
+    pub(crate) fn restart_silently(&mut self, node: usize) {
         let config = self.seeded(self.nodes[node].config.clone());
         let machine = self.machine(&config, &self.nodes[node].disk);
         let node = &mut self.nodes[node];
