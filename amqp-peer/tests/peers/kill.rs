@@ -26,7 +26,12 @@ async fn persistent_messages_of_a_killed_process_are_delivered<R: Adapter>(
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("outbox");
     let mut process = Command::new(env::current_exe()?)
-        .args(["--exact", "kill::queues_and_waits", "--nocapture", "--ignored"])
+        .args([
+            "--exact",
+            "kill::queues_and_waits",
+            "--nocapture",
+            "--ignored",
+        ])
         .env(FILE, &file)
         .stdout(Stdio::piped())
         .spawn()?;
@@ -44,7 +49,10 @@ async fn persistent_messages_of_a_killed_process_are_delivered<R: Adapter>(
     for number in 0..COUNT {
         bob.expect(format!("{number}").as_bytes()).await?;
     }
-    alice.peer.send(&name("bob"), Message::new("the last")).await?;
+    alice
+        .peer
+        .send(&name("bob"), Message::new("the last"))
+        .await?;
     bob.expect(b"the last").await
 }
 
