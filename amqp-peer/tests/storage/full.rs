@@ -31,7 +31,7 @@ fn a_limit_of_the_file_is_an_error_and_loses_nothing() -> Outcome {
     assert!((50..105).contains(&count), "{count}");
     assert_eq!(storage.load()?, messages(1..=count, LEN));
 
-    // A batch that begins with what has room, and ends with what has none.
+    // A batch that begins with a change that has room, and ends with others that have none.
     let too_much: Vec<Change> = (count + 1..=count + 20).map(|it| push(it, LEN)).collect();
     let batch = [&[remove_to(10)], &too_much[..]].concat();
     fails(storage.apply(&batch), StorageErrorKind::Full);
