@@ -8,7 +8,7 @@ use std::{
 };
 
 use amqp_peer::{
-    Config, Limits, Peer, PeerName,
+    Config, Connect, Limits, Listen, Peer, PeerName,
     rpc::{CallError, Cbor, Errors, Failure, Json, Kind, Proxy, Side},
 };
 use serde::{Serialize, Serializer, ser};
@@ -487,9 +487,59 @@ async fn both<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>
     .await
 }
 
+/// Ends the runtime of the callee within a call, which drops all of its tasks as they are, and starts
+/// it anew on another one. Returns the result of the call, and the runs in the second process.
+fn kill_within_a_call(alice_listens: bool, method: &str) -> (Result<i64, CallError>, usize) {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let link = |bob: &Peer, alice: &Peer| {
+        let (listens, dials) = if alice_listens {
+            (alice, bob)
+        } else {
+            (bob, alice)
+        };
+        let (listens, dials) = (listens.clone(), dials.clone());
+        async move {
+            let listening = listens
+                .add_listener(Listen::tcp("127.0.0.1:0"))
+                .await
+                .unwrap();
+            dials.add_connector(Connect::tcp("127.0.0.1", listening.port().unwrap()));
+        }
+    };
+    let (first, second, of_alice) = (runtime(), runtime(), runtime());
+    let start = |name: &str| amqp_peer::tokio::start(Config::new(name).unwrap()).unwrap();
+    let (alice, _events) = of_alice.block_on(async { start("alice") });
+    let (bob, bob_events) = first.block_on(async { start("bob") });
+    let gate = Gate::serve(&bob);
+    first.block_on(link(&bob, &alice));
+    let pass = proxy(&alice, "bob", "gate");
+    let method = method.to_owned();
+    let calling = of_alice.spawn(async move { pass.call::<_, i64>(&method, 1).await });
+    of_alice.block_on(gate.entered(1));
+    first.shutdown_background();
+    let (again, _again_events) = second.block_on(async { start("bob") });
+    let gate = Gate::serve(&again);
+    gate.open();
+    second.block_on(link(&again, &alice));
+    let result = of_alice.block_on(calling).unwrap();
+    drop((bob, bob_events));
+    (result, gate.count())
+}
+
+#[test]
+fn a_call_of_a_callee_that_is_killed_ends_as_its_method_is_declared() {
+    for alice_listens in [true, false] {
+        let (result, count) = kill_within_a_call(alice_listens, "again");
+        assert_eq!((result, count), (Ok(1), 1));
+        let (result, count) = kill_within_a_call(alice_listens, "pass");
+        let to = name("bob");
+        assert_eq!((result, count), (Err(CallError::PartialCall { to }), 0));
+    }
+}
+
 #[test]
 fn blocking_handles_serve_and_call() {
-    use amqp_peer::{Connect, Listen, blocking};
+    use amqp_peer::blocking;
 
     let (alice, _alice_events) = blocking::start(Config::new("alice").unwrap()).unwrap();
     let (bob, _bob_events) = blocking::start(Config::new("bob").unwrap()).unwrap();

@@ -244,7 +244,7 @@ fn all_hooks_that_match_the_start_run() {
         let run = move |_: &Message| ran.lock().unwrap().push(pattern);
         hooks.on(pattern, run).unwrap();
     }
-    let mut run = |text: &'static str| {
+    let run = |text: &'static str| {
         let count = hooks.run(&Message::new(text));
         let ran = std::mem::take(&mut *ran.lock().unwrap());
         assert_eq!(count, ran.len());

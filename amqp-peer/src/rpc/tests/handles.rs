@@ -127,7 +127,7 @@ fn a_signal_is_no_method_and_a_method_no_signal() {
     assert_over(&world, &alice, &bob);
 }
 
-/// A value whose encoding fails.
+/// A value that never encodes.
 struct Unencodable;
 
 impl Serialize for Unencodable {

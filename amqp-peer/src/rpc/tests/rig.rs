@@ -41,7 +41,7 @@ pub(super) struct World {
     nodes: BTreeMap<PeerName, Arc<Node>>,
     rpcs: BTreeMap<PeerName, Rpc>,
     up: BTreeSet<(PeerName, PeerName)>,
-    tasks: Vec<Option<(PeerName, BoxFuture<'static, ()>, Arc<Flag>)>>,
+    tasks: Vec<Option<Task>>,
     pub(super) limits: Limits,
     /// The messages that an outbox takes.
     pub(super) room: usize,
@@ -53,6 +53,9 @@ struct Time {
     now: Duration,
     alarms: Vec<(Instant, Waker)>,
 }
+
+/// A task: its peer, its future, and whether it was woken.
+type Task = (PeerName, BoxFuture<'static, ()>, Arc<Flag>);
 
 struct Flag(AtomicBool);
 
@@ -432,7 +435,7 @@ impl World {
         polled
     }
 
-    fn move_messages(&mut self) -> bool {
+    fn move_messages(&self) -> bool {
         let mut moved = self.expire();
         for (from, to) in &self.up {
             let (Some(sender), Some(receiver)) = (self.nodes.get(from), self.nodes.get(to)) else {
@@ -484,7 +487,7 @@ impl World {
         moved
     }
 
-    /// Drops the messages without a link whose time is over.
+    /// Drops the messages without a link that have expired.
     fn expire(&self) -> bool {
         let now = self.now.lock().unwrap().now;
         let mut expired = Vec::new();

@@ -1,4 +1,4 @@
-//! Random worlds: calls among peers whose links are cut and whose processes are killed.
+//! Random worlds: calls among peers, with links that are cut and processes that are killed.
 
 use std::{
     collections::BTreeMap,
@@ -61,7 +61,7 @@ fn serve(rpc: &Rpc, runs: &Runs, gate: &Arc<Gate>) {
                 let (runs, gate) = (Arc::clone(&runs), Arc::clone(&gate));
                 async move {
                     *runs.lock().unwrap().entry(number).or_default() += 1;
-                    if number % 2 == 0 {
+                    if number.is_multiple_of(2) {
                         gate.passed().await;
                     }
                     Ok::<_, Failure>(number)
