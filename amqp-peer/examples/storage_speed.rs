@@ -2,7 +2,7 @@
 //! the time and the memory of one large message.
 //!
 //! ```sh
-//! cargo run --release -p amqp-peer --features sqlite --example storage_speed -- [FOLDER]
+//! cargo run --release -p amqp-peer --example storage_speed -- [FOLDER]
 //! ```
 #![allow(missing_docs)]
 

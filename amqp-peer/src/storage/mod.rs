@@ -5,7 +5,7 @@
 //! storage once, at the start, and from then on gives it each [`Change`], in batches. What depends
 //! on a batch, such as an acknowledgement to the sender, waits until the batch is stored.
 //!
-//! [`MemoryStorage`] is for tests. [`SqliteStorage`] is a file, with the feature `sqlite`. Another
+//! [`MemoryStorage`] is for tests. `SqliteStorage` is a file, with the feature `sqlite`. Another
 //! storage implements the trait, and runs the suite [`conformance`] in its tests.
 
 mod change;
@@ -32,7 +32,7 @@ pub const MAX_SEQUENCE: u64 = i64::MAX as u64;
 /// All changes can be applied again, with the same result: so that a batch of unknown outcome
 /// can be repeated.
 /// - A push of a sequence that is there replaces its message.
-/// - A removal of what is not there does nothing. Neither does forgetting.
+/// - A removal of an absent message does nothing. Neither does forgetting.
 /// - [`Change::RemovedTo`] includes its sequence, [`Change::Forgotten`] excludes its position.
 /// - Each change is about one name. [`Change::Cleared`] is about its messages and its clock, each of
 ///   the others about its messages, its clock or those accepted from it.

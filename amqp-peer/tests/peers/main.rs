@@ -6,4 +6,5 @@ mod kill;
 mod links;
 mod messages;
 mod rig;
+mod throttled;
 mod tls;

@@ -40,7 +40,9 @@ pub(crate) fn message(number: u64, len: usize) -> StoredMessage {
         id: id(number),
         body: body(number, len).into(),
         properties: Message::default().persistent().to_wire(),
-        expires_at: (number % 3 == 0).then(|| Duration::from_millis(number)),
+        expires_at: number
+            .is_multiple_of(3)
+            .then(|| Duration::from_millis(number)),
     }
 }
 

@@ -31,7 +31,7 @@ fn a_limit_of_the_file_is_an_error_and_loses_nothing() -> Outcome {
     assert!((50..105).contains(&count), "{count}");
     assert_eq!(storage.load()?, messages(1..=count, LEN));
 
-    // A batch that begins with what has room, and ends with what has none.
+    // A batch that begins with a change that has room, and ends with others that have none.
     let too_much: Vec<Change> = (count + 1..=count + 20).map(|it| push(it, LEN)).collect();
     let batch = [&[remove_to(10)], &too_much[..]].concat();
     fails(storage.apply(&batch), StorageErrorKind::Full);
@@ -141,13 +141,13 @@ fn the_process_without_room() -> Outcome {
 #[test]
 fn a_file_that_may_not_grow_is_an_error_and_loses_nothing() -> Outcome {
     let file = File::new();
-    // The limit of a file's size, in units of 512 bytes, whose excess is an error and no signal.
+    // The limit of a file in units of 512 bytes. Its excess is an error and no signal.
     let script = "trap '' XFSZ; ulimit -f 4096; exec \"$0\" \"$@\"";
     let test = "full::the_process_with_a_limit";
     let output = process(test, &file.path, &["sh", "-c", script]).output()?;
     let said = passed(&output).ok_or("not started")?;
-    let count = said.lines().filter_map(|line| line.strip_prefix("stored "));
-    let count: u64 = count.last().ok_or("nothing was stored")?.parse()?;
+    let mut count = said.lines().filter_map(|line| line.strip_prefix("stored "));
+    let count: u64 = count.next_back().ok_or("nothing was stored")?.parse()?;
     assert_eq!(file.load()?, messages(1..=count, LEN));
     Ok(())
 }

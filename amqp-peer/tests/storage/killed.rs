@@ -110,7 +110,7 @@ fn a_process_that_is_killed_leaves_whole_batches_and_all_that_were_stored() -> O
         }
         child.kill()?;
         child.wait()?;
-        // What it said before it was killed.
+        // The output from before the kill.
         for line in said.map_while(Result::ok) {
             if let Some((_, last)) = line.split_once("stored ")
                 && let Ok(last) = last.parse()

@@ -1,4 +1,4 @@
-//! What a storage holds after changes: lists that are searched from end to end.
+//! The contents of a storage after changes: lists that are searched from end to end.
 
 use amqp_peer::{
     MessageId, PeerName,

@@ -10,7 +10,7 @@ use amqp_peer::{
     },
 };
 
-/// What a broken storage does with the changes of a batch, and with what it loads.
+/// The treatment of batches and of loaded contents by a broken storage.
 trait Fault: Default + Send + 'static {
     fn apply(&mut self, sound: &mut MemoryStorage, changes: &[Change]) -> Result<(), StorageError> {
         sound.apply(changes)
@@ -88,7 +88,7 @@ macro_rules! changes {
     };
 }
 
-/// A mutant of what is loaded.
+/// A mutant of loaded contents.
 macro_rules! loads {
     ($test:ident, $stored:ident => $break:block; $($case:literal),+) => {
         #[test]
@@ -409,7 +409,7 @@ fn a_storage_that_keeps_the_first_message_of_a_sequence() {
     fails::<KeepsTheFirst>(&["push_again"]);
 }
 
-/// Refuses removals of what is not there.
+/// Refuses removals of absent messages.
 #[derive(Default)]
 struct Strict;
 

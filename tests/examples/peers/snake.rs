@@ -8,7 +8,7 @@ use std::{
 
 use crate::{Result, process::free_port};
 
-/// The package. What it needs in addition is in Python's library.
+/// The package. Its other needs are in the library of Python.
 const PACKAGE: &str = "snakeMQ==1.6";
 
 /// A layer of snakeMQ.

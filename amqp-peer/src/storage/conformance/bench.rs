@@ -7,7 +7,7 @@ use amqp_core::Body;
 use super::super::{Change, Storage, StorageError, Stored, StoredClock, StoredMessage, WallTime};
 use crate::{Message, MessageId, PeerName};
 
-/// What a case finds, or the reason why it fails.
+/// The findings of a case, or the reason why it fails.
 pub(super) type Verdict<T = ()> = Result<T, String>;
 
 type Open<'a> = &'a mut dyn FnMut() -> Result<Box<dyn Storage>, StorageError>;

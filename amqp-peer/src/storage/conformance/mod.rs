@@ -1,7 +1,7 @@
-//! The suite that a storage passes: what a peer relies on, in named cases.
+//! The suite that a storage passes: named cases of all that a peer relies on.
 //!
 //! [`check`] runs all cases, [`cases`] lists them. Each case has a storage of its own, which it
-//! closes and opens again; what it finds there must equal what was stored, field by field. The suite
+//! closes and opens again; the contents must equal those that were stored, field by field. The suite
 //! needs no feature, and has no asynchronous part.
 //!
 //! Faults of the medium are not among the cases, as each medium has its own: a full disk, a lost
@@ -56,7 +56,7 @@ impl Case {
         self.name
     }
 
-    /// Returns what the case checks, in a sentence.
+    /// Returns the sentence that the case checks.
     #[must_use]
     pub const fn about(&self) -> &'static str {
         self.about
@@ -66,7 +66,7 @@ impl Case {
     /// again after the storage that it returned was dropped.
     ///
     /// # Errors
-    /// The first thing that differs from what the case expects.
+    /// The first difference from the contents that the case expects.
     pub fn check<S: Storage>(
         &self,
         mut open: impl FnMut() -> Result<S, StorageError>,
@@ -94,7 +94,7 @@ pub fn cases() -> Vec<Case> {
     .concat()
 }
 
-/// Runs all cases. `fresh` is called once for each, and returns what [`Case::check`] takes.
+/// Runs all cases. `fresh` is called once for each, and returns the argument of [`Case::check`].
 ///
 /// # Errors
 /// The failures of all cases that fail.
@@ -133,7 +133,7 @@ impl Failure {
         self.case
     }
 
-    /// Returns what differs.
+    /// Returns the difference.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text

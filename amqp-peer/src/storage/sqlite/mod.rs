@@ -19,7 +19,7 @@ use super::{Change, Storage, StorageError, StorageErrorKind, Stored, check};
 /// The time that opening waits for another process that opens the same file, in case it closes it.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The memory for pages, in KiB. All is read once; what follows are appends, and removals by key.
+/// The memory for pages, in KiB. All is read once; then follow appends, and removals by key.
 const CACHE_KIB: i64 = 8 << 10;
 
 /// The size to which the log is cut after a larger batch, in bytes: that at which SQLite moves it

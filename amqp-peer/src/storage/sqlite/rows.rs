@@ -155,7 +155,7 @@ fn join(connection: &Connection, message: i64, parts: i64) -> Result<Bytes, Faul
         let text = format!("a body has {count} of {parts} parts");
         return Err(Fault::damaged(text));
     }
-    // The length of what is in the file.
+    // The length of the parts in the file.
     let len = usize::try_from(len.unwrap_or(0)).map_err(Fault::damaged)?;
     let mut body = Vec::with_capacity(len);
     let mut statement = connection.prepare_cached(PARTS)?;

@@ -9,7 +9,7 @@ use std::{
 use super::record::{Number, Record};
 use crate::Result;
 
-/// What both sides have printed.
+/// The account, by the lines of both sides.
 #[derive(Default)]
 pub(crate) struct Account {
     /// The messages that were stored by the sender, by their ids.

@@ -90,7 +90,7 @@ impl Run<'_> {
                 );
             }
         }
-        // What is left is delivered.
+        // The rest is delivered.
         sender.end_input();
         let deadline = Instant::now() + PATIENCE;
         let mut has_ended = false;
