@@ -115,10 +115,8 @@ impl Chat {
                 self.present.remove(&down.name);
             }
             Event::Refused(refused) => println!("* no link: {}", refused.cause),
-            Event::Unreachable(attempt) => {
-                if self.unreachable.insert(attempt.connector) {
-                    println!("* {}, trying on", attempt.error);
-                }
+            Event::Unreachable(attempt) if self.unreachable.insert(attempt.connector) => {
+                println!("* {}, trying on", attempt.error);
             }
             Event::Received(received) => {
                 if let Sender::Peer(from) = received.from.clone() {
