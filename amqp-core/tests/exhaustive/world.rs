@@ -1,6 +1,6 @@
 //! The client, the server, the bytes between them and their clock.
 
-use core::time::Duration;
+use std::{cell::Cell, thread, time::Duration};
 
 use amqp_core::{Endpoint, Instant, Transmit, frame::Frame, frame::PROTOCOL_HEADER};
 use bytes::{Buf as _, BytesMut};
@@ -77,8 +77,23 @@ pub(crate) struct World {
     cut: bool,
 }
 
+thread_local! {
+    /// The number of worlds of this test so far.
+    static WORLDS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Names the number of a world that fails.
+impl Drop for World {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            println!("in world {}", WORLDS.get());
+        }
+    }
+}
+
 impl World {
     pub(crate) fn new(story: Story, large: bool) -> Self {
+        WORLDS.set(WORLDS.get() + 1);
         let now = Instant::ORIGIN + Duration::from_secs(1000);
         Self {
             now,
