@@ -75,6 +75,7 @@ pub(crate) struct World {
     pub(crate) to_client: Lane,
     /// The transport has ended for both sides.
     cut: bool,
+    _number: Number,
 }
 
 thread_local! {
@@ -83,7 +84,16 @@ thread_local! {
 }
 
 /// Names the number of a world that fails.
-impl Drop for World {
+struct Number;
+
+impl Number {
+    fn next() -> Self {
+        WORLDS.set(WORLDS.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Number {
     fn drop(&mut self) {
         if thread::panicking() {
             println!("in world {}", WORLDS.get());
@@ -93,7 +103,6 @@ impl Drop for World {
 
 impl World {
     pub(crate) fn new(story: Story, large: bool) -> Self {
-        WORLDS.set(WORLDS.get() + 1);
         let now = Instant::ORIGIN + Duration::from_secs(1000);
         Self {
             now,
@@ -102,6 +111,7 @@ impl World {
             to_server: Lane::default(),
             to_client: Lane::default(),
             cut: false,
+            _number: Number::next(),
         }
     }
 
