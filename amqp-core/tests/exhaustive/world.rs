@@ -2,7 +2,10 @@
 
 use std::{cell::Cell, thread, time::Duration};
 
-use amqp_core::{Endpoint, Instant, Transmit, frame::Frame, frame::PROTOCOL_HEADER};
+use amqp_core::{
+    Endpoint, Instant, MethodId, Transmit,
+    frame::{Frame, FrameKind, PROTOCOL_HEADER, split_method},
+};
 use bytes::{Buf as _, BytesMut};
 
 use crate::{Story, client::Client, server::Server};
@@ -219,6 +222,7 @@ impl World {
             return false;
         };
         let frame = lane.transit.split_to(len);
+        lane.received.extend_from_slice(&frame);
         self.receive(direction, &frame);
         true
     }
@@ -249,6 +253,19 @@ impl World {
 }
 
 impl Lane {
+    /// Whether that method has arrived as a whole.
+    pub(crate) fn has_received(&self, method: MethodId) -> bool {
+        let mut rest = &self.received[..];
+        while let Ok(Some(frame)) = Frame::parse(rest, u32::MAX) {
+            let is_method = frame.kind == FrameKind::Method;
+            if is_method && split_method(frame.payload).is_ok_and(|(id, _)| id == method) {
+                return true;
+            }
+            rest = &rest[frame.len()..];
+        }
+        false
+    }
+
     /// Returns the pieces in which the bytes arrive, and the ending of the transport behind them.
     fn disturb<'a>(&self, bytes: &'a [u8]) -> (Vec<&'a [u8]>, Option<Ending>) {
         let position = self.received.len();
