@@ -247,10 +247,12 @@ const fn mix(mut hash: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use bytes::Bytes;
 
     use super::*;
-    use crate::{body::EncodedProperties, protocol::basic, wire::FieldTable};
+    use crate::{body::EncodedProperties, wire::FieldTable};
 
     #[test]
     fn the_pieces_of_a_body_do_not_matter() {
@@ -294,9 +296,9 @@ mod tests {
         let fingerprint = |names: &[&str]| {
             let mut headers = FieldTable::new();
             for name in names {
-                headers = headers.with(name, *name).unwrap();
+                headers = headers.with(*name, *name).unwrap();
             }
-            let properties = basic::Properties::default().headers(headers);
+            let properties = Properties::default().headers(headers);
             Fingerprint::of(EncodedProperties::from(&properties).as_bytes())
         };
         let one = fingerprint(&["a"]);
