@@ -73,15 +73,17 @@ impl World {
     /// Runs a future to its end beside the driver, in the only thread that there is yet.
     pub(super) fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
-        for _ in 0..TURNS {
+        for turn in 0..TURNS {
             let shared = Arc::downgrade(self.connection.shared());
-            // The only owner of the task, so that a waker that replaces it drops that.
+            // The only owner of the task: a waker that takes its place drops that.
             let waker = Waker::from(Arc::new(Task(shared)));
             let cx = &mut Context::from_waker(&waker);
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return output;
             }
-            assert!(Pin::new(&mut self.driver).poll(cx).is_pending());
+            if turn % 2 == 1 {
+                assert!(Pin::new(&mut self.driver).poll(cx).is_pending());
+            }
         }
         panic!("it does not end");
     }
