@@ -30,8 +30,9 @@ fn check_close(world: &World, what: &str) {
         let answered = world.to_client.has_received(connection::CloseOk::ID);
         assert!(answered, "{what}: a close without an answer is good");
     }
-    let is_closed = |event: &Event| {
-        matches!(event, Event::Reply { reply, .. } if reply.id() == channel::CloseOk::ID)
+    let is_closed = |event: &Event| match event {
+        Event::Reply { reply, .. } => reply.id() == channel::CloseOk::ID,
+        _ => false,
     };
     if world.client.events.iter().any(is_closed) {
         let crossed = world.to_client.has_received(channel::Close::ID);
