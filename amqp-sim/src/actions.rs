@@ -26,6 +26,9 @@ pub(crate) enum Action {
     EndAlarm(NodeId),
 }
 
+/// The text of a close.
+const CLOSED: &str = "closed by a fault of the simulation";
+
 const BOTH: [Direction; 2] = [Direction::FromClient, Direction::ToClient];
 
 impl Sim {
@@ -199,6 +202,7 @@ impl Sim {
             }
             Fault::Crash { process, down } => self.crash(process, *down),
             Fault::Close { node, code } => self.close_connections(node, *code),
+            Fault::CloseChannels { node, code } => self.close_channels(node, *code),
             Fault::Alarm { node, time } => {
                 let node = self.node_named(node);
                 if let Some(broker) = self.broker(node) {
@@ -290,8 +294,20 @@ impl Sim {
     fn close_connections(&self, node: &str, code: ReplyCode) {
         self.on_broker(node, |broker| {
             for connection in broker.list_connections(0, usize::MAX) {
-                let text = "closed by a fault of the simulation";
-                broker.faults().close_connection(connection.key, code, text);
+                broker
+                    .faults()
+                    .close_connection(connection.key, code, CLOSED);
+            }
+        });
+    }
+
+    fn close_channels(&self, node: &str, code: ReplyCode) {
+        self.on_broker(node, |broker| {
+            for connection in broker.inspect().connections {
+                for channel in connection.channels {
+                    let mut faults = broker.faults();
+                    faults.close_channel(connection.key, channel.number, code, CLOSED);
+                }
             }
         });
     }

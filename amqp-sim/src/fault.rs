@@ -162,6 +162,14 @@ pub enum Fault {
         /// The reply code.
         code: ReplyCode,
     },
+    /// A node closes all channels with a reply code, as for a mistake of the client. Not among random
+    /// [`Faults`](crate::Faults).
+    CloseChannels {
+        /// The node.
+        node: Arc<str>,
+        /// The reply code.
+        code: ReplyCode,
+    },
     /// A node raises the memory alarm: connections that publish are blocked
     /// (<https://www.rabbitmq.com/docs/alarms>).
     Alarm {
@@ -280,6 +288,7 @@ impl fmt::Display for Fault {
             Self::Suspend { process, time } => write!(f, "{process}: suspended for {time:?}"),
             Self::Crash { process, down } => write!(f, "{process}: killed, down for {down:?}"),
             Self::Close { node, code } => write!(f, "{node}: connections closed with {code}"),
+            Self::CloseChannels { node, code } => write!(f, "{node}: channels closed with {code}"),
             Self::Alarm { node, time } => write!(f, "{node}: memory alarm for {time:?}"),
             Self::DeleteQueue { node, queue } => write!(f, "{node}: queue {queue} deleted"),
             Self::LoseConfirms { node, count } => write!(f, "{node}: {count} confirms lost"),

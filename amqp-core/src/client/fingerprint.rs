@@ -244,3 +244,66 @@ const fn mix(mut hash: u64) -> u64 {
     hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{body::EncodedProperties, wire::FieldTable};
+
+    #[test]
+    fn the_pieces_of_a_body_do_not_matter() {
+        let bytes: Vec<u8> = (0..200).collect();
+        let whole = hash_body(&Body::from(bytes.clone()));
+        for size in 1..bytes.len() {
+            let mut body = Body::default();
+            for piece in bytes.chunks(size) {
+                body.push(Bytes::copy_from_slice(piece));
+            }
+            assert_eq!(hash_body(&body), whole, "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn each_byte_of_a_body_matters_whatever_its_length() {
+        for len in 1..100 {
+            let hash = |bytes: Vec<u8>| hash_body(&Body::from(bytes));
+            let plain = hash(vec![7; len]);
+            assert_ne!(plain, hash(vec![7; len + 1]));
+            for at in 0..len {
+                let mut bytes = vec![7; len];
+                bytes[at] ^= 1;
+                assert_ne!(plain, hash(bytes), "byte {at} of {len}");
+            }
+        }
+    }
+
+    /// A flipped bit flips about half of the others: 64 bits within 5 standard deviations.
+    #[test]
+    fn each_bit_of_a_hash_depends_on_each_bit_of_a_lane() {
+        let plain = mix(MULTIPLIER);
+        for bit in 0..64 {
+            let flipped = (plain ^ mix(MULTIPLIER ^ (1 << bit))).count_ones();
+            assert!((12..=52).contains(&flipped), "bit {bit}: {flipped}");
+        }
+    }
+
+    #[test]
+    fn a_message_gains_headers_and_loses_none() {
+        let fingerprint = |names: &[&str]| {
+            let mut headers = FieldTable::new();
+            for name in names {
+                headers = headers.with(*name, *name).unwrap();
+            }
+            let properties = Properties::default().headers(headers);
+            Fingerprint::of(EncodedProperties::from(&properties).as_bytes())
+        };
+        let one = fingerprint(&["a"]);
+        assert!(one.may_become(&fingerprint(&["a", "b"])));
+        assert!(!one.may_become(&fingerprint(&["b"])));
+        assert!(!fingerprint(&["a", "b"]).may_become(&one));
+    }
+}

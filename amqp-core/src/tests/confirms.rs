@@ -292,6 +292,23 @@ fn too_many_unconfirmed_hold_publishes_back() {
     assert_eq!(client.events(), []);
 }
 
+#[test]
+fn confirmed_publishes_behind_an_unconfirmed_one_are_not_counted() {
+    let mut client = Client::open();
+    let (id, plain) = (client.confirm_channel(), client.channel());
+    for number in 1..=4 {
+        client.publish(id, b"x");
+        assert_eq!(client.on(id).unconfirmed(), number);
+    }
+    client.bytes();
+    for (confirmed, left) in [(2, 3), (3, 2), (1, 1)] {
+        client.send(1, &ack(confirmed, false));
+        client.events();
+        assert_eq!(client.on(id).unconfirmed(), left);
+    }
+    assert_eq!(client.on(plain).unconfirmed(), 0);
+}
+
 /// How a connection ends under publishes.
 type End = fn(&mut Client);
 

@@ -122,6 +122,26 @@ fn other_frames_keep_to_the_frame_limit() {
     }
 }
 
+/// Nor is another frame taken for the content header that is due.
+#[test]
+fn another_frame_in_the_place_of_a_large_header_is_refused() {
+    for kind in [FrameKind::Method, FrameKind::Body] {
+        let mut client = client();
+        let id = client.channel();
+        client.consumer(id, "t", false);
+        client.send(1, &deliver("t", 1));
+        client.feed(&frame(kind, 1, &[0; 9000])[..7]);
+        let Event::Closed(reason) = client.only_event() else {
+            panic!("{kind:?} is taken");
+        };
+        assert!(
+            matches!(reason.cause(), CloseCause::ProtocolError(error)
+                if matches!(error.fault, Fault::FrameTooLarge { .. })),
+            "{reason}"
+        );
+    }
+}
+
 /// Feeds a stream in pieces of several sizes, and returns the events of each.
 fn in_pieces(mut prepare: impl FnMut() -> Client, stream: &[u8]) -> (Vec<Event>, Vec<Sent>) {
     let sizes = [stream.len(), 1, 7, 19, 1000, 8192];

@@ -249,6 +249,18 @@ fn identifiers_of_before_are_never_used_for_another_channel() {
     ));
     assert!(client.conn.channel(first).is_none());
     assert!(client.conn.channel(second).is_some());
+    // Nor once the later one has ended.
+    let close = channel::Close {
+        reply_code: ReplyCode::NOT_FOUND,
+        ..channel::Close::default()
+    };
+    client.send(first.number(), &close);
+    client.bytes();
+    assert!(client.conn.channel(request.0).is_none());
+    assert!(matches!(
+        client.conn.reopen_channel(first),
+        Err(ApiMisuse::ChannelNumber { .. })
+    ));
 }
 
 #[test]

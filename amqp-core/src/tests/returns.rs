@@ -137,6 +137,20 @@ fn returns_and_confirms_are_not_adjacent() {
     assert_eq!(client.only_event(), settled(id, 6, 6, Outcome::Acked));
 }
 
+/// Once a server has added headers, a message with them may be one that was published without.
+#[test]
+fn added_headers_are_expected_from_then_on() {
+    let (mut client, id) = confirming();
+    let none = basic::Properties::default();
+    let added = FieldTable::new().with("added", 1).unwrap();
+    let added = basic::Properties::default().headers(added);
+    assert_eq!(put(&mut client, id, "k", &none, "x"), 1);
+    assert_eq!(come_back(&mut client, "k", &added, "x"), Some(1));
+    put(&mut client, id, "k", &none, "x");
+    put(&mut client, id, "k", &added, "x");
+    assert_eq!(come_back(&mut client, "k", &added, "x"), None);
+}
+
 #[test]
 fn messages_to_one_address_differ_by_their_contents() {
     let (mut client, id) = confirming();

@@ -5,7 +5,7 @@ use alloc::{string::ToString as _, vec, vec::Vec};
 use super::script::*;
 use crate::{
     Body, ChannelId, CloseCause, Content, EncodedProperties, Fault, Requeue, Tags,
-    client::{Config, Connection, Event},
+    client::{Config, Connection, Event, GetMessage},
     frame::FrameKind,
     protocol::{Method, ReplyCode, basic},
     wire::FieldTable,
@@ -166,5 +166,14 @@ fn all_that_a_message_holds_is_counted() {
         panic!("no delivery");
     };
     assert_eq!(delivery.memory(), empty + 301);
+    let got = GetMessage {
+        method: basic::GetOk::default()
+            .exchange("e".repeat(200))
+            .and_then(|got| got.routing_key("k".repeat(100)))
+            .unwrap(),
+        content: delivery.content,
+        tag: delivery.tag,
+    };
+    assert_eq!(got.memory(), empty + 300);
     client.on(id).ack(Tags::All).unwrap();
 }

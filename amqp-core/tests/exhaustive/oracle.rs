@@ -1,6 +1,10 @@
 //! The conditions that hold at the end of every world, with any fault of the line.
 
-use amqp_core::{CloseCause, client::Outcome};
+use amqp_core::{
+    CloseCause, MethodDef as _,
+    client::{Event, Outcome},
+    protocol::{channel, connection},
+};
 
 use crate::{client::Client, world::World};
 
@@ -16,6 +20,24 @@ pub(crate) fn check(world: &World, what: &str) {
     assert!(client.requests.is_empty(), "{what}: {:?}", client.requests);
     assert!(client.all_settled(), "{what}: {:?}", client.outcomes);
     check_outcomes(world, what);
+    check_close(world, what);
+}
+
+/// Checks that a close that succeeded was answered, and that of a channel crossed no other.
+fn check_close(world: &World, what: &str) {
+    let reason = world.client.closed.as_ref();
+    if reason.is_some_and(|it| matches!(it.cause(), CloseCause::Requested(_))) {
+        let answered = world.to_client.has_received(connection::CloseOk::ID);
+        assert!(answered, "{what}: a close without an answer is good");
+    }
+    let is_closed = |event: &Event| match event {
+        Event::Reply { reply, .. } => reply.id() == channel::CloseOk::ID,
+        _ => false,
+    };
+    if world.client.events.iter().any(is_closed) {
+        let crossed = world.to_client.has_received(channel::Close::ID);
+        assert!(!crossed, "{what}: the reason of the server is lost");
+    }
 }
 
 /// Checks the outcomes of publishes, and the messages, against those of the server.

@@ -1,8 +1,11 @@
 //! The client, the server, the bytes between them and their clock.
 
-use core::time::Duration;
+use std::{cell::Cell, thread, time::Duration};
 
-use amqp_core::{Endpoint, Instant, Transmit, frame::Frame, frame::PROTOCOL_HEADER};
+use amqp_core::{
+    Endpoint, Instant, MethodId, Transmit,
+    frame::{Frame, FrameKind, PROTOCOL_HEADER, split_method},
+};
 use bytes::{Buf as _, BytesMut};
 
 use crate::{Story, client::Client, server::Server};
@@ -75,6 +78,30 @@ pub(crate) struct World {
     pub(crate) to_client: Lane,
     /// The transport has ended for both sides.
     cut: bool,
+    _number: Number,
+}
+
+thread_local! {
+    /// The number of worlds of this test so far.
+    static WORLDS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Names the number of a world that fails.
+struct Number;
+
+impl Number {
+    fn next() -> Self {
+        WORLDS.set(WORLDS.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            println!("in world {}", WORLDS.get());
+        }
+    }
 }
 
 impl World {
@@ -87,6 +114,7 @@ impl World {
             to_server: Lane::default(),
             to_client: Lane::default(),
             cut: false,
+            _number: Number::next(),
         }
     }
 
@@ -194,6 +222,7 @@ impl World {
             return false;
         };
         let frame = lane.transit.split_to(len);
+        lane.received.extend_from_slice(&frame);
         self.receive(direction, &frame);
         true
     }
@@ -224,6 +253,19 @@ impl World {
 }
 
 impl Lane {
+    /// Whether that method has arrived as a whole.
+    pub(crate) fn has_received(&self, method: MethodId) -> bool {
+        let mut rest = &self.received[..];
+        while let Ok(Some(frame)) = Frame::parse(rest, u32::MAX) {
+            let is_method = frame.kind == FrameKind::Method;
+            if is_method && split_method(frame.payload).is_ok_and(|(id, _)| id == method) {
+                return true;
+            }
+            rest = &rest[frame.len()..];
+        }
+        false
+    }
+
     /// Returns the pieces in which the bytes arrive, and the ending of the transport behind them.
     fn disturb<'a>(&self, bytes: &'a [u8]) -> (Vec<&'a [u8]>, Option<Ending>) {
         let position = self.received.len();

@@ -91,4 +91,44 @@ proptest! {
         prop_assert_eq!(left, vec![0; LARGE]);
         prop_assert_eq!(sent, sizes);
     }
+
+    /// However much the ready lane is given before each call: each one sends a part of the message.
+    #[test]
+    fn a_large_message_leaves_however_many_small_ones_pass_it(
+        len in 10_000_usize..400_000,
+        passing in vec(0_usize..80, 1..8),
+    ) {
+        let tune = connection::Tune { channel_max: 10, frame_max: 8192, heartbeat: 0 };
+        let limits = Limits::default().output_high(4 << 20);
+        let mut client = open_client(Config::default().limits(limits), tune);
+        let mut ids: Vec<ChannelId> = Vec::new();
+        for number in 1..=2 {
+            ids.push(client.open_channel().unwrap().0);
+            feed(&mut client, [OwnedFrame::method(number, channel::OpenOk)]);
+        }
+        output(&mut client);
+        let publish = |client: &mut amqp_core::client::Connection, at: usize, len: usize| {
+            let mut channel = client.channel(ids[at]).unwrap();
+            let properties = basic::Properties::default();
+            channel.publish(&basic::Publish::default(), &properties, vec![0; len]).unwrap();
+        };
+        publish(&mut client, 0, len);
+        let mut left = len;
+        for count in passing.into_iter().cycle() {
+            if left == 0 {
+                break;
+            }
+            for _ in 0..count {
+                publish(&mut client, 1, 8000);
+            }
+            let mut out = amqp_core::Transmit::new();
+            client.poll_transmit(crate::NOW, &mut out);
+            let call: Vec<u8> = out.segments().flatten().copied().collect();
+            let call = frames(&call);
+            let bodies = call.iter().filter(|it| it.channel == 1 && it.kind == FrameKind::Body);
+            let sent: usize = bodies.map(|frame| frame.payload.len()).sum();
+            prop_assert!(sent > 0, "it waits behind {count} messages");
+            left -= sent;
+        }
+    }
 }

@@ -1,6 +1,12 @@
 //! Every order of threads with at most so many preemptions.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use shuttle::{
     Config, MaxSteps, Runner,
@@ -29,11 +35,30 @@ pub(crate) fn explore(name: &str, preemptions: usize, world: impl Fn() + Send + 
     config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
     let runner = Runner::new(Bounded::new(bound), config);
     let start = std::time::Instant::now();
-    let orders = exploring(|| runner.run(world));
+    let order = Arc::new(AtomicUsize::new(0));
+    let failing = Failing(Arc::clone(&order));
+    let orders = exploring(|| {
+        runner.run(move || {
+            order.fetch_add(1, Ordering::Relaxed);
+            world();
+        })
+    });
+    drop(failing);
     let time = start.elapsed();
     let count = format!("{name}: {orders} orders with up to {bound} preemptions, in {time:.1?}\n");
     // Past the capture of the tests' output: the number is part of the result.
     let _unseen = io::stderr().write_all(count.as_bytes());
+}
+
+/// Names the number of the order that fails.
+struct Failing(Arc<AtomicUsize>);
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("fails in order {}", self.0.load(Ordering::Relaxed));
+        }
+    }
 }
 
 /// Depth first, from the order without preemptions on.

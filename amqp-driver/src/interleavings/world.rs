@@ -4,8 +4,8 @@ use std::{
     future::{Future, poll_fn},
     io::Result,
     pin::{Pin, pin},
-    sync::{self, Arc, PoisonError},
-    task::{Context, Poll, Waker},
+    sync::{self, Arc, PoisonError, Weak},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use crate::{
     channel::Channel,
     connection::Connection,
     io::{self, ClientEndpoint, Driver, Timer, Transport, poll_locked, wake_all},
+    session::shared::Shared,
     sync::{Mutex, MutexGuard},
 };
 
@@ -71,13 +72,18 @@ impl World {
 
     /// Runs a future to its end beside the driver, in the only thread that there is yet.
     pub(super) fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
-        let cx = &mut Context::from_waker(Waker::noop());
         let mut future = pin!(future);
-        for _ in 0..TURNS {
+        for turn in 0..TURNS {
+            let shared = Arc::downgrade(self.connection.shared());
+            // The only owner of the task: a waker that takes its place drops that.
+            let waker = Waker::from(Arc::new(Task(shared)));
+            let cx = &mut Context::from_waker(&waker);
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return output;
             }
-            assert!(Pin::new(&mut self.driver).poll(cx).is_pending());
+            if turn % 2 == 1 {
+                assert!(Pin::new(&mut self.driver).poll(cx).is_pending());
+            }
         }
         panic!("it does not end");
     }
@@ -105,6 +111,22 @@ impl World {
         let mut driven = self.drive();
         driven.serving = Some(thread::spawn(move || block_on(server.serve())));
         driven
+    }
+}
+
+/// A task that takes the lock of the session when it is woken and when it is dropped, as an executor
+/// that polls at once and a future that owns a handle do.
+struct Task(Weak<Shared>);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            let _state = shared.lock();
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Publishers with confirms, and consumers.
 
-use amqp_sim::{Check, FaultKind, Sim, oracle::Ledger};
+use std::{sync::Arc, time::Duration};
+
+use amqp_sim::{Check, Fault, FaultKind, Sim, amqp_driver::protocol::ReplyCode, oracle::Ledger};
 
 use super::{
     FAULTS_END, PATIENCE, node,
@@ -109,6 +111,45 @@ fn deleted(sim: &Sim) {
 #[test]
 fn outcomes_are_true_when_queues_are_deleted() {
     Check::new().seeds(500).run(deleted);
+}
+
+/// Channels are closed, and often the connection is lost before they are opened again.
+fn channels_lost(sim: &Sim) {
+    let node = node(sim, "rabbit");
+    let ledger = account(sim);
+    let connector = recovering(sim, "amqp://rabbit");
+    let name = "publisher".to_owned();
+    let program = publish_confirmed(connector, ledger.clone(), name.clone(), "q", 20, 0);
+    sim.spawn(&name, program);
+    let (connector, consumed) = (recovering(sim, "amqp://rabbit"), ledger.clone());
+    sim.service("consumer", move || {
+        let name = "consumer".into();
+        consume(connector.clone(), consumed.clone(), name, "q", 3)
+    });
+    let mut random = sim.random();
+    let rabbit: Arc<str> = "rabbit".into();
+    for _ in 0..1 + random.below(4) {
+        let at = random.duration(Duration::ZERO, FAULTS_END - secs(5));
+        let node = Arc::clone(&rabbit);
+        let code = ReplyCode::PRECONDITION_FAILED;
+        sim.at(at, Fault::CloseChannels { node, code });
+        let node = Arc::clone(&rabbit);
+        let code = ReplyCode::CONNECTION_FORCED;
+        match random.below(3) {
+            0 => {}
+            1 => sim.at(at, Fault::Close { node, code }),
+            _ => {
+                let later = random.duration(Duration::ZERO, secs(3));
+                sim.at(at + later, Fault::Close { node, code });
+            }
+        }
+    }
+    finish(sim, &node, &ledger, "q");
+}
+
+#[test]
+fn channels_that_are_lost_with_their_connection_go_on() {
+    Check::new().seeds(500).run(channels_lost);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use amqp_sim::{
     amqp_driver::{
         Connection,
         arguments::Queue,
-        protocol::basic::{Properties, Publish},
+        protocol::basic::{Consume, Properties, Publish, Qos},
     },
     oracle::{Ledger, Turns},
 };
@@ -16,6 +16,9 @@ use super::{
     programs::{Result, publish_confirmed},
     recovering, secs,
 };
+
+/// Those of one channel.
+const QUEUES: [&str; 3] = ["a", "b", "c"];
 
 /// Publishes large messages without waiting for their confirms.
 pub(crate) async fn flood(connection: Connection, count: usize, size: usize) -> Result {
@@ -70,6 +73,58 @@ fn fair(sim: &Sim) {
 #[test]
 fn no_publisher_of_a_connection_starves() {
     Check::new().seeds(50).run(fair);
+}
+
+/// Full queues, consumed on one channel with one prefetch for all of them.
+fn served(sim: &Sim) {
+    const COUNT: usize = 60;
+    sim.node("rabbit");
+    let connector = recovering(sim, "amqp://rabbit");
+    let prefetch = 1 + sim.random().below(4) as u16;
+    // While a queue waits, each of the others has the deliveries of one prefetch, and those of its
+    // turn.
+    let turns = Turns::new(20);
+    let checked = turns.clone();
+    sim.always("turns", move || checked.check());
+    let filled = sim.block_on(async move {
+        let connection = connector.connect().await?;
+        let channel = connection.open_channel().await?;
+        let qos = Qos::default().prefetch_count(prefetch).global(true);
+        channel.call(qos).await?;
+        for queue in QUEUES {
+            channel.call(Queue::classic(queue)?.declare()).await?;
+            let publish = Publish::default().routing_key(queue)?;
+            for _ in 0..COUNT {
+                channel
+                    .publish(&publish, &Properties::default(), "x")
+                    .await?;
+            }
+        }
+        let mut consumers = Vec::new();
+        for queue in QUEUES {
+            let consume = Consume::default().queue(queue)?;
+            consumers.push((queue, channel.consume(consume).await?));
+        }
+        Result::Ok(consumers)
+    });
+    for (queue, mut consumer) in filled.expect("nothing fails") {
+        let turns = turns.clone();
+        sim.spawn(queue, async move {
+            for _ in 0..COUNT {
+                turns.wait(queue);
+                let delivery = consumer.next().await.ok_or("it goes on")??;
+                turns.served(queue);
+                delivery.ack()?;
+            }
+            Result::Ok(())
+        });
+    }
+    sim.run();
+}
+
+#[test]
+fn no_queue_of_a_channel_starves() {
+    Check::new().seeds(50).run(served);
 }
 
 /// A world in which every wait has to end with a reason: no recovery, and a node that never comes

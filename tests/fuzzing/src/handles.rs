@@ -7,7 +7,7 @@ use amqp_driver::{
     core::{
         frame::FrameKind,
         protocol::{ReplyCode, basic, connection},
-        wire::Encode as _,
+        wire::{Encode as _, FieldTable},
     },
 };
 use amqp_test_support::{
@@ -40,6 +40,9 @@ const UNREAD: usize = 256 << 10;
 
 /// The input of one run, in bytes.
 const INPUT: usize = 16 << 20;
+
+/// The most bytes of the headers of a message.
+const HEADERS: usize = 60_000;
 
 /// The most that the transport holds on the way to the server, in bytes.
 const CAPACITY: usize = 100_000;
@@ -111,12 +114,17 @@ impl Client {
 
     fn step(&mut self, script: &mut Script<'_>) {
         match script.byte() % 16 {
-            0..3 => {
+            kind @ 0..3 => {
                 let count = 1 + script.below(64);
                 let size = script.pick(&[0, 1, 1000, 30_000, 120_000, BODY, BODY + 1]);
                 let at = script.below(3);
+                let (size, headers) = if kind == 2 {
+                    (0, size.min(HEADERS))
+                } else {
+                    (size, 0)
+                };
                 for _ in 0..count {
-                    self.deliver(at, size);
+                    self.deliver(at, size, headers);
                 }
             }
             3 => {
@@ -225,10 +233,15 @@ impl Client {
         self.rig.run();
     }
 
-    fn content(size: usize, out: &mut BytesMut) {
+    fn content(size: usize, headers: usize, out: &mut BytesMut) {
         let mut header = BytesMut::from(&[0, 60, 0, 0][..]);
         header.extend_from_slice(&(size as u64).to_be_bytes());
-        basic::Properties::default().encode(&mut header);
+        let mut properties = basic::Properties::default();
+        if headers > 0 {
+            let table = FieldTable::new().with("h", "x".repeat(headers).as_str());
+            properties = properties.headers(table.expect("the name is short"));
+        }
+        properties.encode(&mut header);
         frame(FrameKind::Header, 1, &header, out);
         for piece in vec![7; size].chunks(100_000) {
             frame(FrameKind::Body, 1, piece, out);
@@ -236,7 +249,7 @@ impl Client {
     }
 
     /// Delivers a message to a consumer, or to one that there is not.
-    fn deliver(&mut self, at: usize, size: usize) {
+    fn deliver(&mut self, at: usize, size: usize, headers: usize) {
         let consumer_tag = self.consumers.get(at).map(|it| it.tag().clone());
         self.tag += 1;
         let deliver = basic::Deliver {
@@ -246,14 +259,14 @@ impl Client {
         };
         let mut bytes = BytesMut::new();
         method(1, deliver, &mut bytes);
-        Self::content(size, &mut bytes);
+        Self::content(size, headers, &mut bytes);
         self.inject(&bytes);
     }
 
     fn send_back(&mut self, size: usize) {
         let mut bytes = BytesMut::new();
         method(1, basic::Return::default(), &mut bytes);
-        Self::content(size, &mut bytes);
+        Self::content(size, 0, &mut bytes);
         self.inject(&bytes);
     }
 

@@ -213,6 +213,9 @@ fn scripts(seeds: &mut Vec<Seed>) {
         }
         seeds.push(("frames", format!("seed-methods-{side}"), input));
     }
+    // Large headers without bodies, 64 at a time, for one consumer.
+    let headers = [2, 63, 4, 0].repeat(6);
+    seeds.push(("handles", "seed-headers".to_owned(), headers));
     seeds.push((
         "handshake",
         "seed-plain".to_owned(),
