@@ -15,7 +15,7 @@ use crate::{random::Random, runtime::SimRuntime, sim::Sim};
 /// The longest time after which a future is dropped, in microseconds.
 const LONGEST: u64 = 10_000_000;
 
-/// Drops futures at points that the seed draws, as a program does whose tasks are cancelled.
+/// Drops futures at points that the seed draws, as a program with tasks that are cancelled does.
 /// [`Sim::cancellation`] makes one; clones share its generator.
 ///
 /// ```

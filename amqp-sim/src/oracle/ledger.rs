@@ -134,8 +134,8 @@ impl Ledger {
     }
 
     /// Enters a message that is about to be published to a queue, once. Publishers are told apart
-    /// by their names: the messages of one arrive in their order, but for one whose outcome was
-    /// unknown before it arrives: its connection was lost while it was on its way.
+    /// by their names: the messages of one arrive in their order, but for one with an outcome
+    /// that was unknown before it arrives: its connection was lost while it was on its way.
     pub fn publish(&self, publisher: &str, queue: &str) -> MessageId {
         self.enter(publisher, queue, false)
     }

@@ -15,8 +15,8 @@ use amqp_driver::core::Instant;
 
 use crate::sim::Sim;
 
-/// The account of all requests of a world: each has one outcome, and has it in time. A request whose
-/// future is dropped has that as its outcome.
+/// The account of all requests of a world: each has one outcome, and has it in time. That the
+/// future was dropped is an outcome.
 ///
 /// ```
 /// use amqp_sim::{Sim, oracle::Requests};
@@ -129,7 +129,7 @@ impl Requests {
         self.lock().answered
     }
 
-    /// The number of requests whose futures were dropped before their end.
+    /// The number of requests that were dropped before their end.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
