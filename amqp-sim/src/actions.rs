@@ -40,8 +40,7 @@ impl Sim {
                     self.0
                         .shared
                         .note(|world| format!("{} starts", world.node_name(node)));
-                    broker.start();
-                    self.restart_disk(node, &broker);
+                    self.start_node(node, &broker);
                 }
             }
             Action::StartService(process) => self.start_service(process),
@@ -222,8 +221,9 @@ impl Sim {
             Fault::SlowDisk { node, delay, time } => {
                 let node = self.node_named(node);
                 self.0.shared.with(|world, _| {
-                    if let Some(node) = world.nodes.get_mut(node.0) {
-                        node.disk.set(*delay, now + *time);
+                    let disk = world.nodes.get_mut(node.0).and_then(|it| it.disk.as_mut());
+                    if let Some(disk) = disk {
+                        disk.delay.set(*delay, now + *time);
                     }
                 });
             }
@@ -264,10 +264,7 @@ impl Sim {
             let process = self.process_named(name);
             self.0.executor.kill(&self.0.shared, process);
             self.0.shared.suspend(process, false);
-            self.0.shared.with(|world, _| {
-                let node = &mut world.nodes[node.0];
-                node.disk_killed = node.has_disk;
-            });
+            self.0.shared.with(|world, _| world.kill_disk(node));
         }
         broker.stop();
         self.schedule(self.instant() + down, Action::StartNode(node));

@@ -126,6 +126,15 @@ impl Check {
         self
     }
 
+    /// Sets how often wake-ups are checked: each `rests` times that no task has work, all tasks are
+    /// polled without a wake-up, and one that ends or moves bytes by it is a failure. Default 64; 0
+    /// for never.
+    #[must_use]
+    pub const fn wakeups(mut self, rests: u64) -> Self {
+        self.bounds.wakeups = rests;
+        self
+    }
+
     /// Ignores the variables of the environment: for a world within a test of another.
     #[must_use]
     pub const fn isolated(mut self) -> Self {

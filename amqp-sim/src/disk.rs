@@ -1,33 +1,93 @@
 //! The disk of a broker node.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
-use amqp_embedded::{LocalBroker, broker::Broker};
+use amqp_embedded::{
+    LocalBroker,
+    broker::{Broker, Change, Config},
+};
 
 use crate::{
+    network::Timed,
     runtime::SimRuntime,
     sim::Sim,
-    world::{NodeId, ProcessId, Shared},
+    world::{NodeId, ProcessId, Shared, World},
 };
 
 /// The time that a disk takes to store changes, without a fault.
 const QUICK: Duration = Duration::from_micros(500);
+
+/// The disk of a node that has one.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    /// The configuration of the broker, with which it is restored.
+    config: Config,
+    /// The time that it takes to store changes.
+    pub(crate) delay: Timed<Duration>,
+    /// All changes that are stored.
+    stored: Vec<Change>,
+    /// Those that are being stored.
+    batch: Vec<Change>,
+    /// The node was killed, and is to be restored.
+    was_killed: bool,
+}
+
+impl Disk {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            delay: Timed::default(),
+            stored: Vec::new(),
+            batch: Vec::new(),
+            was_killed: false,
+        }
+    }
+}
+
+impl World {
+    fn disk(&mut self, node: NodeId) -> Option<&mut Disk> {
+        self.nodes.get_mut(node.0)?.disk.as_mut()
+    }
+
+    /// The node is killed: of the changes that are being stored, the first ones are, as many as the
+    /// seed says.
+    pub(crate) fn kill_disk(&mut self, node: NodeId) {
+        let drawn = self.random.next();
+        let Some(disk) = self.disk(node) else {
+            return;
+        };
+        disk.was_killed = true;
+        let count = drawn % (disk.batch.len() as u64 + 1);
+        let stored = mem::take(&mut disk.batch).into_iter();
+        disk.stored
+            .extend(stored.take(usize::try_from(count).unwrap_or(usize::MAX)));
+    }
+}
 
 /// Stores the changes of a broker, batch by batch, for as long as the node runs.
 async fn store(shared: Arc<Shared>, node: NodeId, broker: LocalBroker<SimRuntime>) {
     let runtime = SimRuntime::new(Arc::clone(&shared), None);
     loop {
         broker.until(Broker::has_changes).await;
-        let last = broker.with(|broker| {
-            let mut last = 0;
-            while let Some((number, _)) = broker.poll_change() {
+        let (mut last, mut batch) = (0, Vec::new());
+        broker.with(|broker| {
+            while let Some((number, change)) = broker.poll_change() {
                 last = number;
+                batch.push(change);
             }
-            last
         });
         let now = shared.now();
-        let slow = shared.with(|world, _| world.nodes.get(node.0)?.disk.at(now));
+        let slow = shared.with(|world, _| {
+            let disk = world.disk(node)?;
+            disk.batch = batch;
+            disk.delay.at(now)
+        });
         runtime.sleep_until(now + slow.unwrap_or(QUICK)).await;
+        shared.with(|world, _| {
+            if let Some(disk) = world.disk(node) {
+                disk.stored.append(&mut disk.batch);
+            }
+        });
         broker.with(|broker| broker.handle_stored(last, shared.now()));
     }
 }
@@ -42,17 +102,22 @@ impl Sim {
         }
     }
 
-    /// Starts the disk of a node again, if it has ended with the node. What was being stored then
-    /// is stored now.
-    pub(crate) fn restart_disk(&self, node: NodeId, broker: &LocalBroker<SimRuntime>) {
+    /// Starts a node: one that was killed with the state that its disk has stored, if it has a disk.
+    pub(crate) fn start_node(&self, node: NodeId, broker: &LocalBroker<SimRuntime>) {
         let (now, shared) = (self.instant(), &self.0.shared);
         let killed = shared.with(|world, _| {
-            let node = world.nodes.get_mut(node.0)?;
-            std::mem::take(&mut node.disk_killed).then_some(node.process)
+            let process = world.nodes.get(node.0)?.process;
+            let disk = world.disk(node)?;
+            let is_killed = mem::take(&mut disk.was_killed);
+            is_killed.then(|| (process, disk.config.clone(), disk.stored.clone()))
         });
-        if let Some(process) = killed {
-            broker.with(|broker| broker.handle_stored(broker.last_change(), now));
-            self.start_disk(process, broker);
+        let Some((process, config, stored)) = killed else {
+            return broker.start();
+        };
+        match Broker::restore(config, now, stored) {
+            Ok(restored) => broker.with(|broker| *broker = restored),
+            Err(error) => panic!("what the disk of a node has stored is no broker: {error}"),
         }
+        self.start_disk(process, broker);
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Executor {
     ready: RefCell<Vec<TaskId>>,
     random: RefCell<Random>,
     steps: Cell<u64>,
+    /// The number of tasks that have ended by themselves.
+    ended: Cell<u64>,
 }
 
 /// The outcome of a turn.
@@ -47,6 +49,16 @@ pub(crate) enum Turn {
     Panicked(ProcessId, Box<dyn Any + Send>),
 }
 
+/// The outcome of polls without wake-ups.
+pub(crate) enum Unwoken {
+    /// All tasks still wait.
+    Rest,
+    /// A task of this process has made progress.
+    Progress(ProcessId),
+    /// A task has panicked.
+    Panicked(ProcessId, Box<dyn Any + Send>),
+}
+
 impl Executor {
     pub(crate) fn new(random: Random) -> Self {
         Self {
@@ -54,6 +66,7 @@ impl Executor {
             ready: RefCell::default(),
             random: RefCell::new(random),
             steps: Cell::new(0),
+            ended: Cell::new(0),
         }
     }
 
@@ -108,6 +121,12 @@ impl Executor {
         let Some(task) = self.draw(shared) else {
             return Turn::Idle;
         };
+        self.steps.set(self.steps.get() + 1);
+        self.poll(shared, task)
+    }
+
+    /// Polls a task, unless it has ended.
+    fn poll(&self, shared: &Shared, task: TaskId) -> Turn {
         let taken = {
             let slot = &mut self.tasks.borrow_mut()[task];
             let waker = slot.waker.clone();
@@ -116,7 +135,6 @@ impl Executor {
         let Some((process, (mut future, (flag, waker)))) = taken else {
             return Turn::Ran;
         };
-        self.steps.set(self.steps.get() + 1);
         flag.reset();
         panics::forget();
         let current = shared.replace_current(process);
@@ -145,10 +163,44 @@ impl Executor {
             }
             Ok(None) => {
                 self.tasks.borrow_mut()[task].waker = None;
+                self.ended.set(self.ended.get() + 1);
                 Turn::Ran
             }
             Err(panic) => Turn::Panicked(process, panic),
         }
+    }
+
+    /// Polls each task that was not woken, when none has work. None may make progress by it, which
+    /// is to end or to move bytes.
+    pub(crate) fn poll_unwoken(&self, shared: &Shared) -> Unwoken {
+        let progress = || {
+            (
+                self.ended.get(),
+                shared.with(|world, _| world.network.moved),
+            )
+        };
+        let before = progress();
+        for (task, process) in self.unwoken(shared) {
+            if let Turn::Panicked(process, panic) = self.poll(shared, task) {
+                return Unwoken::Panicked(process, panic);
+            }
+            if progress() != before {
+                return Unwoken::Progress(process);
+            }
+        }
+        Unwoken::Rest
+    }
+
+    /// The tasks that were not woken, of processes that are not suspended.
+    fn unwoken(&self, shared: &Shared) -> Vec<(TaskId, ProcessId)> {
+        let (tasks, ready) = (self.tasks.borrow(), self.ready.borrow());
+        shared.with(|world, _| {
+            let waiting = tasks.iter().enumerate().filter(|(task, slot)| {
+                let suspended = world.processes[slot.process.0].suspended;
+                slot.waker.is_some() && !suspended && !ready.contains(task)
+            });
+            waiting.map(|(task, slot)| (task, slot.process)).collect()
+        })
     }
 
     /// Drops all tasks of a process, where they are.

@@ -132,7 +132,9 @@ pub enum Fault {
         /// The time in between.
         down: Duration,
     },
-    /// A node is killed: its connections are reset. It starts again with its durable state.
+    /// A node is killed: its connections are reset. It starts again with its durable state; one
+    /// [with a journal](crate::Sim::node_with) with what its disk has stored: of the changes that
+    /// are being stored then, some are and some are not.
     Kill {
         /// The node.
         node: Arc<str>,

@@ -180,6 +180,10 @@ impl Flow {
         self.writer.replace(waker)
     }
 
+    pub(crate) const fn has_writer(&self) -> bool {
+        self.writer.is_some()
+    }
+
     pub(crate) fn take_writer(&mut self) -> Option<Waker> {
         self.writer.take()
     }

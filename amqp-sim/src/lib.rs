@@ -3,6 +3,7 @@
 
 mod actions;
 mod alarms;
+mod cancellation;
 mod check;
 mod clock;
 mod disk;
@@ -20,12 +21,14 @@ mod runtime;
 mod sim;
 mod stream;
 mod trace;
+mod turns;
 mod world;
 
 pub use amqp_driver::{self, Connector, Options};
 pub use amqp_embedded::{self, broker};
 
 pub use self::{
+    cancellation::Cancellation,
     check::{Check, Failure, Summary, check},
     clock::SimClock,
     fault::{Direction, Fault, Link, Step},

@@ -34,6 +34,8 @@ pub(crate) struct Network {
     links: BTreeMap<(ProcessId, NodeId), LinkState>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     last: ConnId,
+    /// The number of writes and reads that moved bytes or ended a stream.
+    pub(crate) moved: u64,
 }
 
 /// A value until a time.
@@ -121,6 +123,7 @@ impl Network {
             links: BTreeMap::new(),
             conns: BTreeMap::new(),
             last: 0,
+            moved: 0,
         }
     }
 
@@ -231,7 +234,9 @@ impl World {
             .at(now)
             .unwrap_or(WINDOW)
             .saturating_sub(flow.len());
-        if room == 0 {
+        // A writer that waits goes on when it is woken, also if a fault has ended that made the window
+        // small: bytes on the way are read then.
+        if room == 0 || flow.has_writer() {
             return Written::Full;
         }
         let bytes = take(len.min(room));
@@ -269,6 +274,7 @@ impl World {
                 flow.is_lost = true;
                 self.trace.lost(now, &label, &mut flow.words, lost, true);
                 back.cut(at);
+                later.wake(back.take_writer());
                 back.arm(now, Instant::ORIGIN, &mut self.alarms, later);
             }
         }

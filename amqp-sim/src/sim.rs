@@ -15,13 +15,12 @@ use amqp_embedded::{LocalBroker, broker};
 
 use crate::{
     actions::Action,
-    executor::{Executor, Turn},
+    disk::Disk,
+    executor::Executor,
     fault::{Fault, Step},
     faults::{Faults, Targets},
-    network::Timed,
     node::Node,
     outcome::Outcome,
-    panics,
     random::Random,
     runtime::SimRuntime,
     trace::Trace,
@@ -31,14 +30,13 @@ use crate::{
 /// The time of day at the start of a simulation: 2023-11-14 22:13:20 UTC.
 const EPOCH: u64 = 1_700_000_000;
 
-/// The delay before a service that has ended is started again.
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// The bounds of a simulation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) steps: u64,
     pub(crate) time: Duration,
+    /// Wake-ups are checked each so many times that no task has work; never if 0.
+    pub(crate) wakeups: u64,
 }
 
 impl Default for Bounds {
@@ -46,6 +44,7 @@ impl Default for Bounds {
         Self {
             steps: 1_000_000,
             time: Duration::from_secs(24 * 3600),
+            wakeups: 64,
         }
     }
 }
@@ -66,8 +65,10 @@ pub(crate) struct Inner {
     pub(crate) executor: Executor,
     pub(crate) actions: RefCell<BTreeMap<(Instant, u64), Action>>,
     last_action: Cell<u64>,
-    seed: u64,
-    bounds: Bounds,
+    pub(crate) seed: u64,
+    pub(crate) bounds: Bounds,
+    /// The number of times that no task had work.
+    pub(crate) rests: Cell<u64>,
     random: RefCell<Random>,
     /// The kinds of random faults, to be drawn when the simulation begins to run.
     faults: RefCell<Vec<Faults>>,
@@ -78,11 +79,11 @@ pub(crate) struct Inner {
     /// `Some` to take only the steps with these numbers.
     kept: Option<BTreeSet<usize>>,
     /// The main tasks that have ended.
-    ends: Rc<RefCell<Vec<MainEnd>>>,
+    pub(crate) ends: Rc<RefCell<Vec<MainEnd>>>,
     /// The programs that have not ended.
-    programs: RefCell<Vec<ProcessId>>,
+    pub(crate) programs: RefCell<Vec<ProcessId>>,
     pub(crate) services: RefCell<BTreeMap<ProcessId, Rc<Factory>>>,
-    checks: RefCell<Vec<(String, Box<Check>)>>,
+    pub(crate) checks: RefCell<Vec<(String, Box<Check>)>>,
 }
 
 /// The end of a main task, with the reason for a failure.
@@ -119,6 +120,7 @@ impl Sim {
             last_action: Cell::new(0),
             seed,
             bounds,
+            rests: Cell::new(0),
             faults: RefCell::default(),
             steps: RefCell::default(),
             kept,
@@ -163,14 +165,16 @@ impl Sim {
 
     /// Starts a broker node. Its seed is that of the simulation; so is its time of day, unless
     /// [`epoch`](broker::Config::epoch) is set. With [`journal`](broker::Config::journal) it has a
-    /// disk: confirms of persistent messages wait for it, and [`Fault::SlowDisk`] makes it slow.
+    /// disk: confirms of persistent messages wait for it, [`Fault::SlowDisk`] makes it slow, and a
+    /// node that was killed starts with what the disk had stored.
     ///
     /// # Panics
     /// If the name is in use, or the configuration contradicts itself.
     pub fn node_with(&self, name: &str, config: broker::Config) -> Node {
         let (seed, epoch) = (self.random().next(), config.epoch.unwrap_or(EPOCH));
         let config = config.seed(seed).epoch(epoch);
-        let has_disk = config.journal;
+        let disk = config.journal.then(|| Disk::new(config.clone()));
+        let has_disk = disk.is_some();
         let shared = &self.0.shared;
         let process = shared.with(|world, _| {
             let node = NodeId(world.nodes.len());
@@ -190,9 +194,7 @@ impl Sim {
             world.nodes.push(NodeState {
                 process,
                 broker: kept,
-                disk: Timed::default(),
-                has_disk,
-                disk_killed: false,
+                disk,
             });
         });
         if has_disk {
@@ -436,129 +438,6 @@ impl Sim {
         self.0.last_action.set(self.0.last_action.get() + 1);
         let key = (at, self.0.last_action.get());
         self.0.actions.borrow_mut().insert(key, action);
-    }
-
-    /// Lets one task run, or the time pass to the next event, which is not after `end`. Returns
-    /// `false` if there is none.
-    fn turn(&self, end: Option<Instant>) -> bool {
-        if self.0.executor.steps() >= self.0.bounds.steps {
-            self.fail(&format!(
-                "it is still running after {} steps",
-                self.0.bounds.steps
-            ));
-        }
-        match self.0.executor.turn(&self.0.shared) {
-            Turn::Ran => {
-                self.handle_ends();
-                true
-            }
-            Turn::Panicked(process, payload) => {
-                let name = self.name_of(process);
-                self.fail(&format!(
-                    "{name} has panicked: {}",
-                    panics::message(&*payload)
-                ))
-            }
-            Turn::Idle => {
-                self.check_always();
-                self.pass(end)
-            }
-        }
-    }
-
-    /// Lets the time pass to the next event.
-    fn pass(&self, end: Option<Instant>) -> bool {
-        let shared = &self.0.shared;
-        let alarm = shared.with(|world, _| world.alarms.next());
-        let action = self
-            .0
-            .actions
-            .borrow()
-            .first_key_value()
-            .map(|((at, _), _)| *at);
-        let next = alarm.into_iter().chain(action).min();
-        let Some(next) = next.filter(|next| end.is_none_or(|end| *next <= end)) else {
-            return false;
-        };
-        let next = next.max(shared.now());
-        if next > Instant::from_origin(self.0.bounds.time) {
-            self.fail(&format!("it has not ended after {:?}", self.0.bounds.time));
-        }
-        shared.set_now(next);
-        shared.with(|world, later| world.alarms.go_off(next, later));
-        loop {
-            let due = {
-                let mut actions = self.0.actions.borrow_mut();
-                let first = actions.first_entry();
-                first.filter(|it| it.key().0 <= next).map(|it| it.remove())
-            };
-            match due {
-                Some(action) => self.act(action),
-                None => return true,
-            }
-        }
-    }
-
-    fn handle_ends(&self) {
-        let ends = std::mem::take(&mut *self.0.ends.borrow_mut());
-        for (process, failure) in ends {
-            let name = self.name_of(process);
-            let is_service = self.0.services.borrow().contains_key(&process);
-            self.0.shared.note(|_| match &failure {
-                Some(failure) => format!("{name} has failed: {failure}"),
-                None => format!("{name} has ended"),
-            });
-            if is_service {
-                self.0.executor.kill(&self.0.shared, process);
-                let at = self.instant() + PAUSE;
-                self.schedule(at, Action::StartService(process));
-                continue;
-            }
-            if let Some(failure) = failure {
-                self.fail(&format!("{name} has failed: {failure}"));
-            }
-            let mut programs = self.0.programs.borrow_mut();
-            if let Some(at) = programs.iter().position(|it| *it == process) {
-                programs.remove(at);
-            }
-        }
-    }
-
-    /// Removes a program that is killed.
-    pub(crate) fn forget_program(&self, process: ProcessId) {
-        self.0.programs.borrow_mut().retain(|it| *it != process);
-    }
-
-    fn check_always(&self) {
-        let mut checks = std::mem::take(&mut *self.0.checks.borrow_mut());
-        for (name, check) in &mut checks {
-            if let Err(error) = check() {
-                self.fail(&format!("{name}: {error}"));
-            }
-        }
-        self.0.checks.borrow_mut().append(&mut checks);
-    }
-
-    fn name_of(&self, process: ProcessId) -> String {
-        self.0
-            .shared
-            .with(|world, _| world.process_name(process).to_owned())
-    }
-
-    /// Ends the simulation with a failure.
-    fn fail(&self, reason: &str) -> ! {
-        let mut waiting = BTreeMap::<String, usize>::new();
-        for process in self.0.executor.alive() {
-            *waiting.entry(self.name_of(process)).or_default() += 1;
-        }
-        let waiting: Vec<String> = waiting
-            .into_iter()
-            .map(|(name, count)| format!("{name} ({count})"))
-            .collect();
-        let (now, waiting) = (self.now().as_secs_f64(), waiting.join(", "));
-        panics::fail(format!(
-            "{reason}\n    after {now:.6} s; tasks that have not ended: {waiting}"
-        ))
     }
 
     // What was.

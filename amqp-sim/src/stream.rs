@@ -40,9 +40,11 @@ impl Transport for SimStream {
         let (now, waker) = (self.shared.now(), cx.waker().clone());
         let room = buf.capacity() - buf.len();
         let (conn, input) = (self.conn, opposite(self.output));
-        let read = self
-            .shared
-            .with(|world, later| world.read(conn, input, now, room, waker, later));
+        let read = self.shared.with(|world, later| {
+            let read = world.read(conn, input, now, room, waker, later);
+            world.network.moved += u64::from(read.is_some());
+            read
+        });
         match read {
             None => Poll::Pending,
             Some(Ok(bytes)) => {
@@ -67,8 +69,12 @@ impl Transport for SimStream {
         };
         let written = self.shared.with(|world, later| {
             let written = world.write(conn, output, now, len, copy, later);
-            if let (Written::Full, Some(conn)) = (&written, world.network.conns.get_mut(&conn)) {
-                later.drop(conn.flows[lane_of(output)].wait_for_room(waker));
+            match (&written, world.network.conns.get_mut(&conn)) {
+                (Written::Full, Some(conn)) => {
+                    later.drop(conn.flows[lane_of(output)].wait_for_room(waker));
+                }
+                (Written::Count(_), _) => world.network.moved += 1,
+                _ => {}
             }
             written
         });

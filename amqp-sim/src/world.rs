@@ -9,7 +9,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Wake,
-    time::Duration,
 };
 
 use amqp_driver::core::Instant;
@@ -17,7 +16,8 @@ use amqp_embedded::LocalBroker;
 
 use crate::{
     alarms::{Alarms, Later},
-    network::{Network, Timed},
+    disk::Disk,
+    network::Network,
     random::Random,
     runtime::SimRuntime,
     trace::Trace,
@@ -93,11 +93,8 @@ pub(crate) enum ProcessKind {
 pub(crate) struct NodeState {
     pub(crate) process: ProcessId,
     pub(crate) broker: LocalBroker<SimRuntime>,
-    /// The time that its disk takes to store changes.
-    pub(crate) disk: Timed<Duration>,
-    pub(crate) has_disk: bool,
-    /// Its disk was killed with it, and has to be started with it.
-    pub(crate) disk_killed: bool,
+    /// `Some` with a journal.
+    pub(crate) disk: Option<Disk>,
 }
 
 impl Shared {

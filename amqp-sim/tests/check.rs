@@ -1,6 +1,13 @@
 //! Seeds that fail: the reason, the reduction, the command.
 
-use std::{cell::Cell, collections::BTreeSet, future::pending, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    future::{pending, poll_fn},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 use amqp_sim::{Check, Failure, Fault, FaultKind, Faults, Link, Sim, Step};
 
@@ -147,9 +154,9 @@ fn a_world_that_does_not_end_fails() {
     let busy = check.try_run(|sim| {
         sim.spawn(
             "busy",
-            std::future::poll_fn(|cx| {
+            poll_fn(|cx| {
                 cx.waker().wake_by_ref();
-                std::task::Poll::<()>::Pending
+                Poll::<()>::Pending
             }),
         );
         sim.run();
@@ -226,4 +233,33 @@ fn a_service_is_started_again() {
     assert_eq!(starts.get(), 4);
     sim.advance(secs(8));
     assert_eq!(starts.get(), 4);
+}
+
+#[test]
+fn a_lost_wake_up_fails() {
+    let lost = |wakeups| {
+        let check = Check::new().seeds(20).isolated().wakeups(wakeups);
+        check.max_time(secs(1000)).try_run(|sim| {
+            let connector = sim.connector("amqp://rabbit");
+            let told = Rc::new(Cell::new(false));
+            let tells = Rc::clone(&told);
+            sim.spawn("teller", async move {
+                connector.sleep(secs(1)).await;
+                tells.set(true);
+            });
+            // It does not register its waker.
+            let deaf = poll_fn(move |_| match told.get() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+            sim.spawn("deaf", deaf);
+            sim.run();
+        })
+    };
+    let failure = lost(1).expect_err("it was lost");
+    let text = "deaf was not woken, and had work";
+    assert!(failure.message.contains(text), "{failure}");
+    let failure = lost(0).expect_err("it does not end");
+    let text = "nothing can happen any more";
+    assert!(failure.message.contains(text), "{failure}");
 }

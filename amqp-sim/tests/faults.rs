@@ -1,6 +1,6 @@
 //! Each fault, and what a program sees of it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use amqp_sim::{
     Connector, Direction, Fault, Link, Node, Options, Sim,
@@ -13,6 +13,7 @@ use amqp_sim::{
         },
         recovery::Policy,
     },
+    broker,
 };
 
 const fn secs(secs: u64) -> Duration {
@@ -377,4 +378,64 @@ fn race(sim: &Sim) -> Vec<u64> {
     }
     sim.run();
     order.take()
+}
+
+/// The messages that a node with a slow disk has after it was killed: it was so a while after the
+/// second of two publishes, of which the first is confirmed.
+fn kept_by_the_disk(seed: u64, after: Duration) -> (bool, u64) {
+    let sim = Sim::new(seed);
+    let node = sim.node_with("rabbit", broker::Config::default().journal(true));
+    let connector = sim.connector(URI);
+    let channel = sim.block_on(async move {
+        let channel = connector.connect().await.expect("nothing fails yet");
+        let channel = channel.open_channel().await?.confirm_select().await?;
+        channel
+            .call(Queue::classic("q").expect("a name").declare())
+            .await?;
+        let to_q = Publish::default().routing_key("q")?;
+        let persistent = Properties::default().persistent();
+        let confirm = channel.publish(&to_q, &persistent, "one").await?;
+        assert_eq!(confirm.await, Ok(()));
+        Ok::<_, Error>(channel)
+    });
+    let channel = channel.expect("nothing fails yet");
+    sim.inject(Fault::SlowDisk {
+        node: "rabbit".into(),
+        delay: secs(2),
+        time: secs(100),
+    });
+    let down = secs(1);
+    let node_name = "rabbit".into();
+    let at = sim.now() + after;
+    sim.at(
+        at,
+        Fault::Kill {
+            node: node_name,
+            down,
+        },
+    );
+    let confirmed = sim.block_on(async move {
+        let to_q = Publish::default().routing_key("q")?;
+        let persistent = Properties::default().persistent();
+        let confirm = channel.publish(&to_q, &persistent, "two").await?;
+        Ok::<_, Error>(confirm.await.is_ok())
+    });
+    sim.advance(secs(20));
+    (confirmed == Ok(true), node.messages("q"))
+}
+
+#[test]
+fn a_killed_node_has_what_its_disk_has_stored() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..20 {
+        for after in [millis(1000), millis(3000)] {
+            let (confirmed, messages) = kept_by_the_disk(seed, after);
+            // What is confirmed is stored, and what is being stored may be.
+            assert!((1..=2).contains(&messages), "{messages}");
+            assert!(!confirmed || messages == 2);
+            assert_eq!(confirmed, after == millis(3000));
+            seen.insert((confirmed, messages));
+        }
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
 }

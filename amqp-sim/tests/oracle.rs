@@ -1,8 +1,10 @@
 //! The oracles: each violation is noticed, and nothing else is.
 
+use std::time::Duration;
+
 use amqp_sim::{
     Sim,
-    oracle::{Ledger, MessageId, Settlement, Turns},
+    oracle::{Ledger, MessageId, Requests, Settlement, Turns},
 };
 
 const SETTLEMENTS: [Settlement; 5] = [
@@ -83,6 +85,16 @@ fn messages_of_a_publisher_come_in_order() {
 }
 
 #[test]
+fn a_message_of_a_lost_connection_may_come_late() {
+    let ledger = Ledger::new();
+    let [one, two] = [(); 2].map(|()| ledger.publish("a", "q"));
+    ledger.settle(one, Settlement::Unknown);
+    ledger.deliver("c", "q", two, false);
+    ledger.deliver("c", "q", one, false);
+    assert_eq!(ledger.check(), Ok(()));
+}
+
+#[test]
 fn a_message_comes_from_its_queue_and_was_published() {
     let ledger = Ledger::new();
     let message = ledger.publish("a", "q");
@@ -153,4 +165,90 @@ fn each_has_its_turn() {
         overtaken.contains("a waits while b had 2 turns"),
         "{overtaken}"
     );
+}
+
+#[test]
+fn turns_of_others_do_not_count_once_one_is_woken() {
+    let turns = Turns::new(1);
+    turns.wait("a");
+    turns.served("b");
+    turns.woken("a");
+    turns.served("b");
+    turns.served("b");
+    assert_eq!(turns.check(), Ok(()));
+    // It has come too late, and waits again.
+    turns.wait("a");
+    turns.served("b");
+    assert_eq!(turns.check(), Ok(()));
+    turns.served("b");
+    assert!(turns.check().is_err());
+}
+
+#[test]
+fn wake_ups_without_a_turn_are_noticed() {
+    let turns = Turns::new(1);
+    for _ in 0..20 {
+        turns.wait("a");
+        turns.woken("a");
+        turns.woken("a");
+    }
+    assert_eq!(turns.check(), Ok(()));
+    turns.wait("a");
+    turns.woken("a");
+    let error = turns.check().expect_err("it starves");
+    assert!(error.contains("a was woken 20 times"), "{error}");
+}
+
+#[test]
+fn a_tracked_wait_ends_with_its_turn_or_its_drop() {
+    let sim = Sim::new(0);
+    let turns = Turns::new(1);
+    let tracked = turns.clone();
+    sim.block_on(async move { tracked.track("a", async {}).await });
+    let tracked = turns.clone();
+    let cancellation = sim.cancellation(100);
+    let waiting = async move { tracked.track("a", std::future::pending::<()>()).await };
+    assert_eq!(
+        sim.block_on(async move { cancellation.run(waiting).await }),
+        None
+    );
+    for _ in 0..3 {
+        turns.served("b");
+    }
+    assert_eq!(turns.check(), Ok(()));
+}
+
+#[test]
+fn each_request_has_an_outcome_in_time() {
+    let sim = Sim::new(0);
+    let requests = Requests::new(&sim, Duration::from_secs(10));
+    let tracked = requests.clone();
+    assert_eq!(
+        sim.block_on(async move { tracked.track("quick", async { 7 }).await }),
+        7
+    );
+    assert_eq!((requests.answered(), requests.dropped()), (1, 0));
+    let (tracked, connector) = (requests.clone(), sim.connector("amqp://rabbit"));
+    sim.spawn("program", async move {
+        let slow = connector.sleep(Duration::from_secs(20));
+        tracked.track("slow", slow).await;
+    });
+    sim.advance(Duration::from_secs(9));
+    assert_eq!(requests.check(), Ok(()));
+    let open = requests.finish().expect_err("it waits");
+    assert!(open.contains("slow waits since"), "{open}");
+    sim.advance(Duration::from_secs(5));
+    let late = requests.check().expect_err("it is late");
+    assert!(late.contains("slow has waited for"), "{late}");
+    sim.run();
+    assert_eq!((requests.check(), requests.finish()), (Ok(()), Ok(())));
+    let tracked = requests.clone();
+    let cancellation = sim.cancellation(100);
+    let waiting = async move { tracked.track("never", std::future::pending::<()>()).await };
+    assert_eq!(
+        sim.block_on(async move { cancellation.run(waiting).await }),
+        None
+    );
+    assert_eq!(requests.finish(), Ok(()));
+    assert_eq!(requests.answered(), 2);
 }

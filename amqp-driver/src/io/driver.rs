@@ -188,10 +188,17 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
 
     /// Reads once. Returns whether there was input, the end or an error.
     fn read(&mut self, cx: &mut Context<'_>) -> bool {
-        let wanted = self.read_size.max(self.endpoint.read_hint().min(READ_MAX));
+        let missing = self.endpoint.read_hint().min(READ_MAX);
+        let mut wanted = self.read_size.max(missing);
         let limit = self.endpoint.read_limit(self.clock.now());
         let read = if wanted <= limit {
-            self.input.reserve(wanted);
+            let spare = self.input.capacity() - self.input.len();
+            // A small frame that comes byte by byte, as a login may, stays in its first buffer.
+            if !self.input.is_empty() && wanted == READ_MIN && spare >= missing.max(READ_MIN / 2) {
+                wanted = spare.min(wanted);
+            } else {
+                self.input.reserve(wanted);
+            }
             self.transport.poll_read(cx, &mut self.input)
         } else {
             // The room of a buffer of its own is the limit.

@@ -509,3 +509,22 @@ fn answers_that_the_server_does_not_read() {
     assert_eq!(connection.buffered(), 0);
     drop(channel);
 }
+
+/// A frame of a method that comes byte by byte takes one buffer of the least size, as a login does.
+#[test]
+fn a_small_frame_byte_by_byte_stays_in_one_buffer() {
+    let (mut rig, connection) = Rig::open();
+    rig.run();
+    rig.world().read_max = 1;
+    let ((), peak) = peak_of(|| {
+        rig.world().inject(&[1, 0, 0, 0, 0, 3, 232]);
+        for _ in 0..900 {
+            rig.world().inject(&[0]);
+            rig.run();
+        }
+    });
+    assert!(peak < 5 << 10, "{peak} bytes");
+    rig.world().cut(amqp_test_support::Cut::Reset);
+    rig.run();
+    assert!(!connection.is_open());
+}

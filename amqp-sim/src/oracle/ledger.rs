@@ -134,7 +134,8 @@ impl Ledger {
     }
 
     /// Enters a message that is about to be published to a queue, once. Publishers are told apart
-    /// by their names: the messages of one arrive in their order.
+    /// by their names: the messages of one arrive in their order, but for one with an outcome
+    /// that was unknown before it arrives: its connection was lost while it was on its way.
     pub fn publish(&self, publisher: &str, queue: &str) -> MessageId {
         self.enter(publisher, queue, false)
     }
@@ -185,7 +186,9 @@ impl Ledger {
         let Some(entry) = state.messages.get(number) else {
             return;
         };
-        if redelivered || entry.repeats {
+        // What a lost connection has sent may be read behind what the next one sends.
+        let is_late = entry.settled == Some(Settlement::Unknown);
+        if redelivered || entry.repeats || is_late {
             return;
         }
         let key = (

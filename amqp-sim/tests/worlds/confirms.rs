@@ -81,12 +81,12 @@ fn republished(sim: &Sim) {
 
 #[test]
 fn confirms_are_true_and_nothing_confirmed_is_lost() {
-    Check::new().seeds(3000).run(confirmed);
+    Check::new().seeds(2500).run(confirmed);
 }
 
 #[test]
 fn republished_messages_arrive_at_least_once() {
-    Check::new().seeds(4000).run(republished);
+    Check::new().seeds(3000).run(republished);
 }
 
 /// The queue is deleted now and then, with its messages: outcomes are still true, and all ends.

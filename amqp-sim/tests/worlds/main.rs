@@ -2,6 +2,7 @@
 //!
 //! `AMQP_SIM_SEEDS=n` sets the number of each kind.
 
+mod cancelled;
 mod confirms;
 mod nodes;
 mod programs;

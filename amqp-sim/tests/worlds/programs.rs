@@ -40,7 +40,7 @@ async fn try_open(connection: &Connection, queue: &str) -> Result<amqp_driver::C
     Ok(channel)
 }
 
-async fn open_confirming(
+pub(crate) async fn open_confirming(
     connector: &Connector,
     connection: &Connection,
     queue: &str,

@@ -42,9 +42,9 @@ pub(crate) async fn flood(connection: Connection, count: usize, size: usize) -> 
 fn fair(sim: &Sim) {
     sim.node("rabbit");
     let connector = recovering(sim, "amqp://rabbit");
-    // The output holds six of the messages: one publisher may fill it before another is polled, and
-    // once more before that has its share.
-    let turns = Turns::new(13);
+    // The output holds six of the messages and takes one more: one publisher may fill it before
+    // another waits, and the next room is shared.
+    let turns = Turns::new(7);
     let checked = turns.clone();
     sim.always("turns", move || checked.check());
     let connecting = connector.clone();
@@ -59,10 +59,10 @@ fn fair(sim: &Sim) {
                 .await?;
             let to_q = Publish::default().routing_key("q")?;
             for _ in 0..60 {
-                turns.wait(number);
                 let body = vec![0; 40_000];
-                channel.publish(&to_q, &Properties::default(), body).await?;
-                turns.served(number);
+                let none = Properties::default();
+                let publishing = channel.publish(&to_q, &none, body);
+                turns.track(number, publishing).await?;
             }
             Result::Ok(())
         });
