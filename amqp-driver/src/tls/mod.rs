@@ -127,18 +127,26 @@ impl TlsOptions {
         }
     }
 
-    /// The TLS setup for a stream to that host.
+    /// The TLS setup for a stream to that host, for [`Runtime::secure`](crate::io::Runtime::secure):
+    /// for applications that dial by themselves and speak another protocol than this client, or none
+    /// of their own, as a proxy does. Reads the files anew.
+    ///
+    /// # Errors
+    /// [`TlsError::Setup`] when a file or a setting is unusable.
     #[cfg(feature = "tls")]
-    pub(crate) fn for_host(&self, address: &Address) -> Result<Tls, TlsError> {
+    pub fn for_host(&self, address: &Address) -> Result<Tls, TlsError> {
         Ok(Tls {
             server_name: config::server_name(self, address)?,
             config: config::config(self)?,
         })
     }
 
-    /// Fails: this build has no TLS.
+    /// Fails.
+    ///
+    /// # Errors
+    /// [`TlsError::NotBuiltIn`]: this build has no TLS.
     #[cfg(not(feature = "tls"))]
-    pub(crate) fn for_host(&self, _address: &Address) -> Result<Tls, TlsError> {
+    pub fn for_host(&self, _address: &Address) -> Result<Tls, TlsError> {
         Err(TlsError::NotBuiltIn)
     }
 }
