@@ -26,15 +26,8 @@ pub(crate) struct Settings {
     pub(crate) heartbeat: Option<u16>,
 }
 
-/// The file: settings, and profiles of them by name.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct File {
-    #[serde(default)]
-    default: Settings,
-    #[serde(flatten)]
-    profiles: BTreeMap<String, Settings>,
-}
+/// The table without a `--profile`.
+const DEFAULT: &str = "default";
 
 /// Reads the settings of a profile, or the table `default`. A missing file is an empty one, unless a
 /// profile or the file was named.
@@ -55,20 +48,19 @@ pub(crate) fn read(profile: Option<&str>) -> Outcome<Settings> {
     };
     let mut file = parse(&path, &text)?;
     let Some(profile) = profile else {
-        return Ok(file.default);
+        return Ok(file.remove(DEFAULT).unwrap_or_default());
     };
-    file.profiles.remove(profile).ok_or_else(|| {
+    file.remove(profile).ok_or_else(|| {
         let path = path.display();
         Failure::usage(format_args!("{path} has no profile [{profile}]"))
     })
 }
 
-fn parse(path: &Path, text: &str) -> Outcome<File> {
+fn parse(path: &Path, text: &str) -> Outcome<BTreeMap<String, Settings>> {
     toml::from_str(text).map_err(|error| {
         // Without the line, which may have a password.
-        let place = error
-            .span()
-            .map_or(0, |span| text[..span.start].lines().count().max(1));
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let place = 1 + before.unwrap_or_default().matches('\n').count();
         let path = path.display();
         Failure::usage(format_args!("{path}, line {place}: {}", error.message()))
     })

@@ -11,7 +11,7 @@ use std::{
 };
 
 use amqp_tokio::{
-    Body, Connection,
+    Body, Connection, Error,
     core::text::Escaped,
     protocol::{ReplyCode, basic, basic::Properties},
     publishing::{
@@ -303,9 +303,9 @@ impl Run {
             None => progress::bar(None, Unit::Messages),
         };
         let ended = loop {
-            let batch = match self.next_batch(&mut input, &mut stop).await? {
+            let batch = match self.next_batch(connection, &mut input, &mut stop).await? {
                 Some(batch) => batch?,
-                None => break Ok(()),
+                None => break self.lost(connection).map_or(Ok(()), Err),
             };
             for record in batch {
                 let consumed = record.consumed as u64;
@@ -320,14 +320,8 @@ impl Run {
                 note!("interrupted: {} messages were read", self.total());
                 break Ok(());
             }
-            let channel = self.publisher.channel();
-            if !self.template.args.recover && (!connection.is_open() || !channel.is_open()) {
-                // The others would fail for the same reason.
-                let reason = channel.close_reason().map(|it| it.to_string());
-                let reason = reason.unwrap_or_default();
-                break Err(Failure::failed(format_args!(
-                    "the rest of the input was not read: {reason}"
-                )));
+            if let Some(failure) = self.lost(connection) {
+                break Err(failure);
             }
         };
         bar.finish_and_clear();
@@ -337,17 +331,35 @@ impl Run {
     /// Waits for input, while outcomes are counted. `None` at the end of the input, or of the run.
     async fn next_batch(
         &mut self,
+        connection: &Connection,
         input: &mut mpsc::Receiver<Outcome<Batch>>,
         stop: &mut Stop,
     ) -> Outcome<Option<Outcome<Batch>>> {
+        let recovers = self.template.args.recover;
         loop {
             let settled = tokio::select! {
                 batch = input.recv() => return Ok(batch),
                 () = stop.requested() => return Ok(None),
+                _ = connection.closed(), if !recovers => return Ok(None),
                 settled = front(&mut self.in_flight) => settled,
             };
             self.settle(settled)?;
+            if self.lost(connection).is_some() {
+                return Ok(None);
+            }
         }
+    }
+
+    /// The reason why the rest of the input is not read: what was lost is not opened again, and all
+    /// messages would fail.
+    fn lost(&self, connection: &Connection) -> Option<Failure> {
+        let channel = self.publisher.channel();
+        let error = match (connection.close_reason(), channel.close_reason()) {
+            (Some(reason), _) => Error::ConnectionClosed(reason),
+            (None, Some(reason)) => Error::ChannelClosed(reason),
+            (None, None) => return None,
+        };
+        Some(Failure::from(error).while_doing("the rest of the input was not read"))
     }
 
     async fn send(&mut self, record: Record) -> Outcome {
@@ -415,11 +427,11 @@ impl Tally {
                 outcome.acked().err().map(|it| it.to_string())
             }
             Published::Unknown(ref reason) => {
-                if reason.code() == Some(ReplyCode::NOT_FOUND) {
-                    self.blame(Code::Nothing);
-                } else if reason.code().is_none() {
-                    self.blame(Code::NoConnection);
-                }
+                self.blame(match reason.code() {
+                    Some(ReplyCode::NOT_FOUND) => Code::Nothing,
+                    None | Some(ReplyCode::CONNECTION_FORCED) => Code::NoConnection,
+                    Some(_) => Code::Failed,
+                });
                 outcome.acked().err().map(|it| it.to_string())
             }
             other => other.acked().err().map(|it| it.to_string()),

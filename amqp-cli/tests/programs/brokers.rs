@@ -127,10 +127,10 @@ pub(crate) fn a_proxy_shows_frames_without_secrets() -> Outcome {
         "1 broker -> connection.start ",
         "1 client -> connection.start-ok ",
         "1 client -> channel 1: queue.declare queue=\"q\" durable",
-        "2 client -> channel 1: basic.publish exchange=\"\" routing_key=\"q\" mandatory",
+        "2 client -> channel 1: basic.publish exchange=\"\" routing-key=\"q\" mandatory",
         "2 client -> channel 1: header, 7 bytes of body, ",
         "2 client -> channel 1: body, 7 bytes",
-        "2 broker -> channel 1: basic.ack delivery_tag=1",
+        "2 broker -> channel 1: basic.ack delivery-tag=1",
         "3 broker -> channel 1: basic.get-ok ",
         "3 client -> (end)",
     ] {

@@ -43,7 +43,7 @@ pub(crate) fn misuse_ends_with_2(place: &Place) -> Outcome {
             "not \"NAME: VALUE\"",
         ),
         (
-            &["publish", "-r", "q", "-b", "x", "--headers", "[]"],
+            &["publish", "-r", "q", "-b", "x", "--headers", "5"],
             "--headers",
         ),
         (

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         brokers::a_ping_names_the_broker,
     ];
     let on_embedded: [(&str, Test); 7] = tests![
-        publishing::a_million_lines_within_a_window,
+        publishing::more_is_published_than_there_is_memory,
         publishing::large_messages_arrive,
         failures::huge_headers_arrive,
         failures::misuse_ends_with_2,

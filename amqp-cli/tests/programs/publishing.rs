@@ -4,7 +4,7 @@ use std::fs;
 
 use amqp_tests::harness::Outcome;
 
-use crate::rig::{Place, Running, embedded};
+use crate::rig::{PROGRAM, Place, Running, embedded, end};
 
 pub(crate) fn a_body_is_published_and_got(place: &Place) -> Outcome {
     assert_eq!(place.good(&["declare", "queue", "jobs"])?, "jobs\n");
@@ -178,17 +178,18 @@ pub(crate) fn json_has_all_properties_both_ways(place: &Place) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_million_lines_within_a_window(place: &Place) -> Outcome {
+/// 800 MB in lines of 16 KiB, with half of that as the limit of the address space.
+pub(crate) fn more_is_published_than_there_is_memory(place: &Place) -> Outcome {
     place.good(&["declare", "queue", "q", "-a", "x-max-length=10"])?;
     let script = format!(
-        "ulimit -v 2000000; seq 1000000 | \"{}\" publish -r q -l",
-        crate::rig::PROGRAM
+        "ulimit -v 400000; yes \"$(printf '%016384d' 7)\" | head -n 50000 | \"{PROGRAM}\" publish -r q -l"
     );
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", &script]).env("AMQP_URL", &place.url);
-    crate::rig::end(shell, b"")?.good()?;
-    let last = place.good(&["get", "q", "-c", "99", "--format", "lines"])?;
-    assert_eq!(last.lines().last(), Some("1000000"));
+    // The arena of each thread reserves 64 MiB.
+    shell.env("MALLOC_ARENA_MAX", "1");
+    end(shell, b"")?.good()?;
+    assert_eq!(place.messages("q")?, 10);
     Ok(())
 }
 
@@ -225,8 +226,8 @@ pub(crate) fn a_restart_of_the_broker_loses_nothing() -> Outcome {
     place.until_messages("q", 1)?;
     broker.broker().restart();
     publisher.say("2\n")?;
-    publisher.error_with("message 2: the message was not sent")?;
-    publisher.end_input();
-    assert_eq!(publisher.ended()?.0, Some(4));
+    publisher.error_with("message 2: ")?;
+    // It does not wait for the end of the input.
+    assert_eq!(publisher.code()?, Some(4));
     Ok(())
 }

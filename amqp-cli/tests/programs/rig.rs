@@ -238,6 +238,11 @@ impl Running {
         self.input = None;
     }
 
+    /// Waits for its end, which that of its input does not bring about. Returns its code.
+    pub(crate) fn code(&mut self) -> Result<Option<i32>, Failure> {
+        Ok(wait(&mut self.child)?.code())
+    }
+
     pub(crate) fn signal(&self, name: &str) -> Outcome {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status()?;
