@@ -100,7 +100,7 @@ pub(crate) trait Sink {
     /// Ends the loop, with the message back in its queue.
     async fn take(&mut self, message: Message) -> Outcome<Handled>;
 
-    /// Brings what was taken to its place, after which it is acknowledged.
+    /// Brings the messages to their place, after which they are acknowledged.
     fn flush(&mut self) -> Outcome;
 }
 
@@ -139,7 +139,7 @@ pub(crate) async fn run(
             }
             Ok(run.accepted)
         }
-        // What was printed before the failure need not come again, unless it cannot be printed.
+        // Messages that were printed before the failure need not come again.
         Err(error) if error.is_closed_pipe() => Err(error),
         Err(error) => run.settle(sink).and(Err(error)),
     }

@@ -3,7 +3,7 @@
 use std::{fmt, io, process::ExitCode};
 
 use amqp_tokio::{
-    ConnectError, Error,
+    ConnectError, Error, TlsError,
     arguments::ArgumentError,
     wire::{DecodeError, ShortStrError},
 };
@@ -99,7 +99,12 @@ impl From<Error> for Failure {
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let code = match &error {
-            ConnectError::Uri(_) | ConnectError::Misuse(_) => Code::Usage,
+            ConnectError::Uri(_)
+            | ConnectError::Misuse(_)
+            | ConnectError::Tls {
+                error: TlsError::Setup(_),
+                ..
+            } => Code::Usage,
             _ => Code::NoConnection,
         };
         Self::new(code, error.report())

@@ -266,7 +266,7 @@ impl std::fmt::Display for Rate {
     }
 }
 
-/// The longest latency that is told from longer ones: an hour, in microseconds.
+/// The longest latency that is recorded as it is: an hour, in microseconds.
 const LATENCY_MAX: u64 = 3_600_000_000;
 
 /// Latencies in microseconds, to three digits.

@@ -35,7 +35,7 @@ const PREFETCH_COMMAND: u16 = 1;
 ///
 /// A message is acknowledged once it is printed, or once its command has ended with 0; the command has
 /// the body on its standard input. A lost connection is opened again. SIGINT and SIGTERM end it in good
-/// order, and a second one at once: what is not acknowledged stays in the queue.
+/// order, and a second one at once: a message that is not acknowledged stays in the queue.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConsumeArgs {
@@ -54,7 +54,7 @@ pub(crate) struct ConsumeArgs {
     /// Declares the queue as exclusive: it is gone with the connection.
     #[arg(short = 'x', long)]
     exclusive: bool,
-    /// Takes messages as acknowledged when the broker sends them: what is on its way may be lost.
+    /// Takes messages as acknowledged when the broker sends them: those on their way may be lost.
     #[arg(short = 'A', long)]
     no_ack: bool,
     /// Ends after so many messages.
@@ -69,7 +69,7 @@ pub(crate) struct ConsumeArgs {
     /// The form of the output, or of the input of the command. Default: lines, or raw for a command.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// The treatment of a message whose command fails.
+    /// The treatment of a message after its command has failed.
     #[arg(long, value_enum, default_value = "stop", requires = "command")]
     on_failure: OnFailure,
     /// Ends when the connection is lost.
@@ -101,7 +101,7 @@ const EXAMPLES: &str = "Examples:
 
 The environment of a command has AMQP_EXCHANGE, AMQP_ROUTING_KEY and AMQP_REDELIVERED (0 or 1).";
 
-/// The treatment of a message whose command has failed.
+/// The treatment of a message after its command has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnFailure {
     /// Returns it to the queue, and ends with 1.

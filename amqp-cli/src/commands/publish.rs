@@ -73,7 +73,7 @@ pub(crate) struct PublishArgs {
     /// Does not wait for confirms: a lost message stays unnoticed.
     #[arg(long, conflicts_with_all = ["recover", "unconfirmed"])]
     no_confirm: bool,
-    /// Opens a lost connection again, and publishes what was unconfirmed once more. Messages without an
+    /// Opens a lost connection again, and publishes unconfirmed messages once more. Messages without an
     /// id get one, for some may arrive twice.
     #[arg(long)]
     recover: bool,
@@ -350,7 +350,7 @@ impl Run {
         }
     }
 
-    /// The reason why the rest of the input is not read: what was lost is not opened again, and all
+    /// The reason why the rest of the input is not read: the channel is not opened again, and all
     /// messages would fail.
     fn lost(&self, connection: &Connection) -> Option<Failure> {
         let channel = self.publisher.channel();

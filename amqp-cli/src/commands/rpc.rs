@@ -81,7 +81,7 @@ const CALL_EXAMPLES: &str = "Examples:
   amqp rpc call -r squares -b 12
   seq 100 | amqp rpc call -r squares -l";
 
-/// Serves requests: runs a command for each, whose standard output is the reply.
+/// Serves requests: runs a command for each, and replies with its standard output.
 ///
 /// A command that fails makes an error of the call, with its exit code.
 #[derive(Args, Clone, Debug)]

@@ -87,7 +87,7 @@ impl<R: Read> Records<R> {
         Ok(batch)
     }
 
-    /// Whether a message can be taken from what was read.
+    /// Whether the buffer has a whole message.
     fn has_whole_record(&self) -> bool {
         self.delimiter()
             .is_some_and(|end| self.input.buffer().contains(&end))

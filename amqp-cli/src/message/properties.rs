@@ -30,7 +30,7 @@ pub(crate) struct PropertyArgs {
     /// The content encoding, such as gzip. The body stays as it is.
     #[arg(short = 'E', long, value_name = "ENCODING")]
     content_encoding: Option<String>,
-    /// A header, whose value is a string. May be repeated.
+    /// A header with a string as its value. May be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     header: Vec<String>,
     /// Headers as a JSON object; {"n": {"u8": 1}} names a type.

@@ -61,7 +61,7 @@ pub(crate) fn the_same_options_do_the_same(place: &Place) -> Outcome {
             false => Ok(()),
         };
     }
-    // What one side sends, the other gets.
+    // Messages of one are those of the other.
     let url = ["-u", &place.url];
     let tool = |arguments: &[&str], input: &[u8]| {
         let (name, rest) = arguments.split_first().ok_or("no tool")?;

@@ -75,7 +75,7 @@ pub(crate) fn misuse_ends_with_2(place: &Place) -> Outcome {
         assert!(ended.out.is_empty());
     }
     place.run(&[])?.fails(2, "Usage: amqp")?;
-    // Input that is wrong, after what is right.
+    // A wrong message after a right one.
     place.good(&["declare", "queue", "q"])?;
     for (line, text) in [
         (r#"{"boddy":"x"}"#, "unknown field `boddy`"),

@@ -10,6 +10,7 @@ mod readme;
 mod rig;
 mod rpc;
 mod settings;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
         amqp_tools::the_same_options_do_the_same,
         readme::the_commands_of_the_readme_print_what_it_says,
     ];
-    let alone: [(&str, Alone); 8] = tests![
+    let alone: [(&str, Alone); 9] = tests![
         consuming::a_restart_of_the_broker_is_survived,
         publishing::a_restart_of_the_broker_loses_nothing,
         failures::no_broker_ends_with_4,
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         settings::completions_and_manuals_are_printed,
         brokers::a_broker_is_served_and_keeps_its_data,
         brokers::a_proxy_shows_frames_without_secrets,
+        tls::brokers_are_verified_and_proxied,
     ];
     let mut scenarios = Vec::new();
     for (name, test) in on_both.into_iter().chain(on_embedded) {
