@@ -7,7 +7,7 @@ use std::{
 };
 
 use amqp_tokio::{
-    Channel, Config, Connection, Error, Options, TlsOptions,
+    Channel, Config, Connection, ConnectionState, Error, Options, TlsOptions,
     core::{
         Limits,
         dial::Address,
@@ -22,6 +22,7 @@ use crate::{
     failure::{Failure, Outcome},
     message::input::MESSAGE_MAX,
     note,
+    signals::Stop,
 };
 
 /// The time in which the broker must confirm the end of the connection.
@@ -254,6 +255,21 @@ impl ConnectionArgs {
         let channel = connection.open_channel().await?;
         Ok((connection, channel))
     }
+}
+
+/// Ends a connection that is lost, or is lost later, once a signal has come: nothing waits for its
+/// recovery then.
+pub(crate) fn abort_if_lost(connection: &Connection, stop: &Stop) {
+    let (connection, mut stop) = (connection.clone(), stop.clone());
+    tokio::spawn(async move {
+        stop.requested().await;
+        let mut states = connection.states();
+        while let Some(state) = states.next().await {
+            if matches!(state, ConnectionState::Recovering) {
+                connection.abort();
+            }
+        }
+    });
 }
 
 /// Closes a connection, of which all that matters was answered before.

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::{
-    connection::{ConnectionArgs, Recovery, close},
+    connection::{ConnectionArgs, Recovery, abort_if_lost, close},
     consuming::{Handled, Limits, Sink, Source, run},
     duration,
     entity::{Argument, exists, table},
@@ -124,6 +124,7 @@ impl ConsumeArgs {
             .await?;
         let channel = connection.open_channel().await?;
         let mut stop = Stop::install().map_err(Failure::failed)?;
+        abort_if_lost(&connection, &stop);
         let queue = self.set_up(&connection, &channel).await?;
         let consume = basic::Consume::default()
             .queue(queue)?

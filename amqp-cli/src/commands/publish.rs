@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ffi::OsString,
     fs::File,
     future::{Future as _, poll_fn},
     io::{BufWriter, Write as _},
@@ -24,7 +25,7 @@ use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
 use crate::{
-    connection::{ConnectionArgs, Recovery, UNCONFIRMED_MAX, close},
+    connection::{ConnectionArgs, Recovery, UNCONFIRMED_MAX, abort_if_lost, close},
     failure::{Code, Failure, Outcome},
     message::{
         Format,
@@ -57,7 +58,7 @@ pub(crate) struct PublishArgs {
     routing_key: Option<String>,
     /// The body, in place of the standard input.
     #[arg(short, long, conflicts_with_all = ["line_buffered", "null", "format"])]
-    body: Option<String>,
+    body: Option<OsString>,
     /// Publishes each line as a message: --format lines.
     #[arg(short, long, conflicts_with_all = ["null", "format"])]
     line_buffered: bool,
@@ -172,6 +173,7 @@ impl PublishArgs {
             template: message,
             keeps: rejects.is_some(),
             in_flight: VecDeque::new(),
+            last: 0,
             tally: Tally {
                 confirmed: 0,
                 failed: 0,
@@ -181,7 +183,7 @@ impl PublishArgs {
             },
         };
         let ended = run
-            .publish(&connection, self.body.map(String::into_bytes))
+            .publish(&connection, self.body.map(OsString::into_encoded_bytes))
             .await;
         let closed = close(&connection).await;
         ended.and(closed)
@@ -234,6 +236,8 @@ struct Run {
     keeps: bool,
     /// In the order of publishing.
     in_flight: VecDeque<Sent>,
+    /// The number of the last message.
+    last: u64,
     tally: Tally,
 }
 
@@ -289,14 +293,22 @@ impl Run {
                 self.tally.returned(reason, count);
             }
         }
-        let failed = self.tally.finish(is_single);
-        // The reason of the end is that of the messages, if any have failed.
-        if failed.is_err() { failed } else { ended }
+        match (self.tally.finish(is_single), ended) {
+            (Ok(()), ended) => ended,
+            // The exit code is that of the messages.
+            (Err(failed), ended) => {
+                if let Err(end) = ended {
+                    note!("{end}");
+                }
+                Err(failed)
+            }
+        }
     }
 
     async fn publish_input(&mut self, connection: &Connection) -> Outcome {
         let mut input = input::read(self.template.args.format())?;
         let mut stop = Stop::install().map_err(Failure::failed)?;
+        abort_if_lost(connection, &stop);
         let length = input::length();
         let bar = match length {
             Some(length) => progress::bar(Some(length), Unit::Bytes),
@@ -305,6 +317,7 @@ impl Run {
         let ended = loop {
             let batch = match self.next_batch(connection, &mut input, &mut stop).await? {
                 Some(batch) => batch?,
+                None if stop.is_requested() => break Err(self.interrupted()),
                 None => break self.lost(connection).map_or(Ok(()), Err),
             };
             for record in batch {
@@ -317,8 +330,7 @@ impl Run {
             }
             self.show(&bar);
             if stop.is_requested() {
-                note!("interrupted: {} messages were read", self.total());
-                break Ok(());
+                break Err(self.interrupted());
             }
             if let Some(failure) = self.lost(connection) {
                 break Err(failure);
@@ -359,12 +371,21 @@ impl Run {
             (None, Some(reason)) => Error::ChannelClosed(reason),
             (None, None) => return None,
         };
-        Some(Failure::from(error).while_doing("the rest of the input was not read"))
+        Some(self.unread(Failure::from(error)))
+    }
+
+    /// Says where the input was left, so that a next run can go on from there.
+    fn unread(&self, failure: Failure) -> Failure {
+        let next = self.last + 1;
+        failure.while_doing(format_args!(
+            "the input from message {next} on was not published"
+        ))
     }
 
     async fn send(&mut self, record: Record) -> Outcome {
         let number = record.number;
         let message = self.template.message(record)?;
+        self.last = number;
         while self.in_flight.len() >= self.window {
             let settled = front(&mut self.in_flight).await;
             self.settle(settled)?;
@@ -390,8 +411,8 @@ impl Run {
         }
     }
 
-    fn total(&self) -> u64 {
-        self.tally.confirmed + self.tally.failed + self.in_flight.len() as u64
+    fn interrupted(&self) -> Failure {
+        self.unread(Failure::failed("interrupted"))
     }
 
     fn show(&self, bar: &ProgressBar) {

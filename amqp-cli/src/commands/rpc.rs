@@ -1,6 +1,8 @@
 //! `amqp rpc`.
 
-use std::{collections::VecDeque, io::Write as _, pin::Pin, process::Stdio, time::Duration};
+use std::{
+    collections::VecDeque, ffi::OsString, io::Write as _, pin::Pin, process::Stdio, time::Duration,
+};
 
 use amqp_tokio::{
     Message,
@@ -12,7 +14,7 @@ use clap::{Args, Subcommand};
 
 use super::consume::run_command;
 use crate::{
-    connection::{ConnectionArgs, Recovery, close},
+    connection::{ConnectionArgs, Recovery, abort_if_lost, close},
     duration,
     entity::exists,
     failure::{Code, Failure, Outcome},
@@ -55,7 +57,7 @@ struct CallArgs {
     routing_key: String,
     /// The request, in place of the standard input.
     #[arg(short, long, conflicts_with_all = ["line_buffered", "null"])]
-    body: Option<String>,
+    body: Option<OsString>,
     /// Takes each line as a request.
     #[arg(short, long)]
     line_buffered: bool,
@@ -166,9 +168,9 @@ struct Replies {
 }
 
 impl Replies {
-    async fn run(mut self, body: Option<String>, format: Format) -> Outcome {
+    async fn run(mut self, body: Option<OsString>, format: Format) -> Outcome {
         if let Some(body) = body {
-            self.call(1, body.into_bytes());
+            self.call(1, body.into_encoded_bytes());
         } else {
             let mut input = input::read(format)?;
             let mut stop = Stop::install().map_err(Failure::failed)?;
@@ -265,6 +267,7 @@ impl ServeArgs {
             .await?;
         let channel = connection.open_channel().await?;
         let mut stop = Stop::install().map_err(Failure::failed)?;
+        abort_if_lost(&connection, &stop);
         let name = self.queue.as_str().try_into()?;
         if !exists(&connection, &name).await? {
             let declare = queue::Declare::default().queue(&name)?.durable(true);

@@ -15,7 +15,7 @@ use clap::Args;
 
 use super::consume::{Printed, bind};
 use crate::{
-    connection::{ConnectionArgs, Recovery, close},
+    connection::{ConnectionArgs, Recovery, abort_if_lost, close},
     consuming::{Handled, Limits, Sink, Source, run},
     duration,
     failure::{Failure, Outcome},
@@ -89,6 +89,7 @@ impl TailArgs {
         let connection = self.connection.connect_recovering("tail", recovery).await?;
         let channel = connection.open_channel().await?;
         let mut stop = Stop::install().map_err(Failure::failed)?;
+        abort_if_lost(&connection, &stop);
         let mut own = queue::Declare::default().exclusive(true).auto_delete(true);
         own.arguments.insert("x-max-length".try_into()?, QUEUE_MAX);
         let queue = channel.call(own).await?.queue;

@@ -264,3 +264,25 @@ pub(crate) fn a_restart_of_the_broker_is_survived() -> Outcome {
     assert_eq!(consumer.ended()?.0, Some(4));
     Ok(())
 }
+
+pub(crate) fn a_signal_ends_the_wait_for_a_lost_broker() -> Outcome {
+    let (broker, place) = embedded()?;
+    filled(&place, "q", 1)?;
+    let mut consumer = Running::start(place.command(&["consume", "-q", "q"]))?;
+    assert_eq!(consumer.line()?, "1");
+    let mut publisher = Running::start(place.command(&["publish", "-r", "q", "-l", "--recover"]))?;
+    publisher.say("2\n")?;
+    assert_eq!(consumer.line()?, "2");
+    drop(broker);
+    consumer.error_with("reconnecting")?;
+    publisher.error_with("reconnecting")?;
+    consumer.signal("INT")?;
+    assert_eq!(consumer.code()?, Some(0));
+    // It waits until it can publish.
+    publisher.say("3\n")?;
+    publisher.error_with("reconnecting: attempt 2")?;
+    publisher.signal("INT")?;
+    publisher.error_with("message 2: ")?;
+    assert_eq!(publisher.code()?, Some(4));
+    Ok(())
+}

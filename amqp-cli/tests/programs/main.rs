@@ -65,8 +65,9 @@ fn main() -> ExitCode {
         amqp_tools::the_same_options_do_the_same,
         readme::the_commands_of_the_readme_print_what_it_says,
     ];
-    let alone: [(&str, Alone); 9] = tests![
+    let alone: [(&str, Alone); 10] = tests![
         consuming::a_restart_of_the_broker_is_survived,
+        consuming::a_signal_ends_the_wait_for_a_lost_broker,
         publishing::a_restart_of_the_broker_loses_nothing,
         failures::no_broker_ends_with_4,
         failures::a_silent_broker_ends_with_5,

@@ -129,6 +129,15 @@ pub(crate) fn octets_of_all_kinds_arrive(place: &Place) -> Outcome {
         .run_with(&["publish", "--format", "json"], &json.out)?
         .good()?;
     assert_eq!(place.run(&["get", "q"])?.out, octets);
+    // A body of the command line that is not UTF-8, as amqp-publish has it.
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        let mut command = place.command(&["publish", "-r", "q", "-b"]);
+        command.arg(std::ffi::OsStr::from_bytes(b"\xff\n"));
+        end(command, b"")?.good()?;
+        assert_eq!(place.run(&["get", "q"])?.out, b"\xff\n");
+    }
     // Lines that are not UTF-8.
     place
         .run_with(&["publish", "-r", "q", "-l"], b"\xff\xfe\n\xc3\n")?
@@ -220,12 +229,21 @@ pub(crate) fn a_restart_of_the_broker_loses_nothing() -> Outcome {
     let bodies = place.good(&["get", "q", "-c", "9", "--format", "lines"])?;
     assert_eq!(bodies, "1\n2\n3\n");
 
+    let mut publisher = Running::start(place.command(&["publish", "-r", "q", "-l"]))?;
+    publisher.say("1\n")?;
+    place.until_messages("q", 1)?;
+    publisher.signal("INT")?;
+    publisher.error_with("the input from message 2 on was not published: interrupted")?;
+    assert_eq!(publisher.code()?, Some(1));
+    place.good(&["purge", "q"])?;
+
     // Without --recover the loss is reported.
     let mut publisher = Running::start(place.command(&["publish", "-r", "q", "-l"]))?;
     publisher.say("1\n")?;
     place.until_messages("q", 1)?;
     broker.broker().restart();
-    publisher.error_with("the rest of the input was not read: the connection is closed")?;
+    publisher
+        .error_with("the input from message 2 on was not published: the connection is closed")?;
     // It does not wait for the end of the input.
     assert_eq!(publisher.code()?, Some(4));
     Ok(())
