@@ -46,7 +46,7 @@ const SHOWN: u64 = 10;
 ///
 /// The messages are the body of --body, or the standard input: all of it, or a message per line, NUL or
 /// JSON object. A message that no queue accepts, that the broker refuses or that is lost with the
-/// connection is reported with the reason, and the exit code is 1.
+/// connection is reported with the reason, and the exit code is not 0.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct PublishArgs {
@@ -57,7 +57,7 @@ pub(crate) struct PublishArgs {
     #[arg(short, long, value_name = "KEY")]
     routing_key: Option<String>,
     /// The body, in place of the standard input.
-    #[arg(short, long, conflicts_with_all = ["line_buffered", "null", "format"])]
+    #[arg(short, long, allow_hyphen_values = true, conflicts_with_all = ["line_buffered", "null", "format"])]
     body: Option<OsString>,
     /// Publishes each line as a message: --format lines.
     #[arg(short, long, conflicts_with_all = ["null", "format"])]
@@ -71,6 +71,9 @@ pub(crate) struct PublishArgs {
     /// Accepts that no queue gets a message.
     #[arg(long)]
     no_mandatory: bool,
+    /// Reports a message that no queue takes: the default.
+    #[arg(long, conflicts_with = "no_mandatory", hide = true)]
+    mandatory: bool,
     /// Does not wait for confirms: a lost message stays unnoticed.
     #[arg(long, conflicts_with_all = ["recover", "unconfirmed"])]
     no_confirm: bool,

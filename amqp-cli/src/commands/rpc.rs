@@ -56,7 +56,7 @@ struct CallArgs {
     #[arg(short, long, value_name = "KEY")]
     routing_key: String,
     /// The request, in place of the standard input.
-    #[arg(short, long, conflicts_with_all = ["line_buffered", "null"])]
+    #[arg(short, long, allow_hyphen_values = true, conflicts_with_all = ["line_buffered", "null"])]
     body: Option<OsString>,
     /// Takes each line as a request.
     #[arg(short, long)]

@@ -1,14 +1,17 @@
 //! Reading messages from the standard input, on a thread of its own.
 
 use std::{
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, IsTerminal as _, Read},
     thread,
 };
 
 use tokio::sync::mpsc;
 
 use super::Format;
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    note,
+};
 
 /// The size of the buffer of the standard input, in bytes.
 const BUFFER: usize = 256 << 10;
@@ -37,6 +40,9 @@ pub(crate) type Batch = Vec<Record>;
 ///
 /// At most two batches wait, so memory is bounded by the size of the messages, not by their number.
 pub(crate) fn read(format: Format) -> Outcome<mpsc::Receiver<Outcome<Batch>>> {
+    if io::stdin().is_terminal() {
+        note!("reading from the terminal, until Ctrl-D");
+    }
     let (sender, receiver) = mpsc::channel(1);
     // Not a task: it may be blocked in a read when the program ends.
     let thread = thread::Builder::new().name("input".into());

@@ -13,11 +13,14 @@ pub(crate) fn a_body_is_published_and_got(place: &Place) -> Outcome {
         .run_with(&["publish", "--routing-key=jobs"], b"two\nlines\n")?
         .good()?;
     assert_eq!(place.good(&["get", "jobs"])?, "sweep");
+    // A body that looks like an option.
+    place.good(&["publish", "-r", "jobs", "--mandatory", "-b", "--help"])?;
     assert_eq!(
         place.good(&["get", "-q", "jobs", "--requeue"])?,
         "two\nlines\n"
     );
     assert_eq!(place.good(&["get", "--queue", "jobs"])?, "two\nlines\n");
+    assert_eq!(place.good(&["get", "jobs"])?, "--help");
     let empty = place.run(&["get", "jobs"])?;
     empty.fails(3, "")?;
     assert_eq!((empty.out.len(), empty.errors.len()), (0, 0));
