@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod connect;
+#[cfg(feature = "broker")]
+mod listener;
 mod runtime;
 #[cfg(feature = "broker")]
 mod serve;
@@ -10,11 +12,14 @@ pub use amqp_driver::{self, *};
 #[cfg(feature = "broker")]
 pub use amqp_embedded::{self, *};
 
-#[cfg(all(feature = "broker", feature = "tls"))]
-pub use self::serve::serve_tls;
-#[cfg(feature = "broker")]
-pub use self::serve::{LocalBroker, Server, serve};
 pub use self::{
     connect::{connect, connect_pair, connect_with, connector, from_stream},
     runtime::{AsyncStd, AsyncStdClock, AsyncStdStream},
 };
+#[cfg(feature = "broker")]
+pub use self::{
+    listener::SocketListener,
+    serve::{LocalBroker, Server, serve},
+};
+#[cfg(all(feature = "broker", feature = "tls"))]
+pub use self::{listener::TlsListener, serve::serve_tls};

@@ -1,14 +1,14 @@
 //! An in-process broker, and its server.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
-use amqp_driver::io::FuturesStream;
 #[cfg(feature = "tls")]
-use amqp_embedded::{FuturesTlsListener, ServerTls};
-use amqp_embedded::{Listener, set_accepted_options};
+use amqp_embedded::ServerTls;
 use async_std::net::TcpListener;
 
-use crate::runtime::{AsyncStd, AsyncStdStream};
+#[cfg(feature = "tls")]
+use crate::listener::TlsListener;
+use crate::{listener::SocketListener, runtime::AsyncStd};
 
 /// An in-process broker. Clients connect to it without a socket, or over a network with [`serve`].
 ///
@@ -59,7 +59,7 @@ pub type Server = amqp_embedded::Server<AsyncStd>;
 /// # Errors
 /// If the listener has no local address.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_embedded::serve(AsyncStdListener(listener), broker)
+    amqp_embedded::serve(SocketListener::from(listener), broker)
 }
 
 /// Serves a broker with TLS to the listener's clients, in tasks as [`serve`] does. A slow TLS
@@ -85,25 +85,5 @@ pub fn serve_tls(
     tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    amqp_embedded::serve(
-        FuturesTlsListener::new(AsyncStdListener(listener), tls),
-        broker,
-    )
-}
-
-#[derive(Debug)]
-struct AsyncStdListener(TcpListener);
-
-impl Listener for AsyncStdListener {
-    type Stream = AsyncStdStream;
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    async fn accept(&mut self) -> io::Result<AsyncStdStream> {
-        let (stream, _) = self.0.accept().await?;
-        set_accepted_options(&stream);
-        Ok(FuturesStream::boxed(stream))
-    }
+    amqp_embedded::serve(TlsListener::new(listener.into(), tls), broker)
 }

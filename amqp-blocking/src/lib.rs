@@ -7,6 +7,8 @@ mod executor;
 mod handles;
 mod linger;
 #[cfg(feature = "broker")]
+mod listener;
+#[cfg(feature = "broker")]
 mod local;
 mod pair;
 pub mod publishing;
@@ -26,12 +28,6 @@ pub use amqp_driver::{self, *};
 #[cfg(feature = "broker")]
 pub use amqp_embedded::{self, *};
 
-#[cfg(feature = "broker")]
-pub use self::local::{LocalBroker, Server};
-#[cfg(feature = "broker")]
-pub use self::serve::serve;
-#[cfg(all(feature = "broker", feature = "tls"))]
-pub use self::serve::serve_tls;
 pub use self::{
     connect::{connect, connect_with, from_stream},
     consuming::{ConsumerGroup, ForEach, Stopper},
@@ -46,3 +42,11 @@ pub use self::{
     thread::in_thread,
     wait::{wait, within},
 };
+#[cfg(feature = "broker")]
+pub use self::{
+    listener::SocketListener,
+    local::{LocalBroker, Server},
+    serve::serve,
+};
+#[cfg(all(feature = "broker", feature = "tls"))]
+pub use self::{listener::TlsListener, serve::serve_tls};

@@ -1,20 +1,15 @@
 //! Serving a broker to clients.
 
-use std::{
-    future::poll_fn,
-    io,
-    net::{SocketAddr, TcpListener},
-};
+use std::{io, net::TcpListener};
 
-use amqp_driver::io::FuturesStream;
 #[cfg(feature = "tls")]
-use amqp_embedded::{FuturesTlsListener, ServerTls};
-use amqp_embedded::{Listener, set_accepted_options};
+use amqp_embedded::ServerTls;
 
+#[cfg(feature = "tls")]
+use crate::listener::TlsListener;
 use crate::{
+    listener::SocketListener,
     local::{LocalBroker, Server},
-    reactor::Evented,
-    stream::BlockingStream,
 };
 
 /// Serves a broker to the listener's clients: one thread listens, and each connection has one. The
@@ -37,7 +32,8 @@ use crate::{
 /// # Errors
 /// If the listener has no local address, or cannot be made non-blocking.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_embedded::serve(evented(listener)?, broker.into()).map(Server::from)
+    let listener = SocketListener::try_from(listener)?;
+    amqp_embedded::serve(listener, broker.into()).map(Server::from)
 }
 
 /// Serves a broker with TLS to the listener's clients, as [`serve`] does. A slow TLS handshake does
@@ -52,26 +48,6 @@ pub fn serve_tls(
     tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    let listener = FuturesTlsListener::new(evented(listener)?, tls);
+    let listener = TlsListener::new(SocketListener::try_from(listener)?, tls);
     amqp_embedded::serve(listener, broker.into()).map(Server::from)
-}
-
-fn evented(listener: TcpListener) -> io::Result<Evented<mio::net::TcpListener>> {
-    listener.set_nonblocking(true)?;
-    Ok(Evented::new(mio::net::TcpListener::from_std(listener)))
-}
-
-impl Listener for Evented<mio::net::TcpListener> {
-    type Stream = BlockingStream;
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    async fn accept(&mut self) -> io::Result<BlockingStream> {
-        let accepted = poll_fn(|cx| self.poll_io(cx, |socket| socket.accept()));
-        let (stream, _) = accepted.await?;
-        set_accepted_options(&stream);
-        Ok(FuturesStream::boxed(Evented::new(stream)))
-    }
 }

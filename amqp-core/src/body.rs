@@ -1,7 +1,10 @@
 //! Message bodies and properties, received and sent.
 
-use alloc::{collections::VecDeque, string::String, vec::Vec};
-use core::fmt;
+use alloc::{borrow::Cow, collections::VecDeque, string::String, vec::Vec};
+use core::{
+    fmt,
+    str::{self, Utf8Error},
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -77,6 +80,37 @@ impl Body {
                 }
                 all.freeze()
             }
+        }
+    }
+
+    /// Returns the body as one slice. Copies only if there are several pieces, as in a message of
+    /// several frames.
+    #[must_use]
+    pub fn as_slice(&self) -> Cow<'_, [u8]> {
+        match self.single() {
+            Some(bytes) => Cow::Borrowed(bytes),
+            None => Cow::Owned(self.to_vec()),
+        }
+    }
+
+    /// Returns the body as text. Copies only if there are several pieces.
+    ///
+    /// ```
+    /// use amqp_core::Body;
+    ///
+    /// assert_eq!(Body::from("Grüße").text()?, "Grüße");
+    /// assert!(Body::from(b"\xff").text().is_err());
+    /// # Ok::<(), core::str::Utf8Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If it is not UTF-8.
+    pub fn text(&self) -> Result<Cow<'_, str>, Utf8Error> {
+        match self.as_slice() {
+            Cow::Borrowed(bytes) => str::from_utf8(bytes).map(Cow::Borrowed),
+            Cow::Owned(bytes) => String::from_utf8(bytes)
+                .map(Cow::Owned)
+                .map_err(|error| error.utf8_error()),
         }
     }
 
@@ -235,6 +269,14 @@ impl<const N: usize> PartialEq<&[u8; N]> for Body {
 impl PartialEq<&str> for Body {
     fn eq(&self, other: &&str) -> bool {
         *self == *other.as_bytes()
+    }
+}
+
+/// The body as text, with U+FFFD in place of what is not UTF-8. For logs,
+/// [`Escaped`](crate::text::Escaped) keeps control characters out.
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&String::from_utf8_lossy(&self.as_slice()))
     }
 }
 

@@ -113,6 +113,13 @@ impl<S: Side> Connection<S> {
         self.0.poll_transmit(now, out)
     }
 
+    /// As [`poll_transmit`](Self::poll_transmit), but takes at most `turns` turns of messages that
+    /// do not fit into a frame, of one frame each: for output that is paced. With 0, only methods,
+    /// heartbeats and messages that fit into a frame leave.
+    pub fn poll_transmit_turns(&mut self, now: Instant, out: &mut Transmit, turns: usize) -> bool {
+        self.0.poll_transmit_turns(now, out, turns)
+    }
+
     /// Returns the deadline for the next call of [`handle_timeout`](Self::handle_timeout), and its
     /// reason. A time in the past means now. Any other call may change it.
     #[must_use]
@@ -214,6 +221,13 @@ impl<S: Side> Connection<S> {
     #[must_use]
     pub fn has_transmit(&self) -> bool {
         self.0.has_transmit()
+    }
+
+    /// Whether [`poll_transmit_turns`](Self::poll_transmit_turns) would return bytes now without any
+    /// turns.
+    #[must_use]
+    pub fn has_ready_transmit(&self) -> bool {
+        self.0.has_ready_transmit()
     }
 
     /// The minimum number of bytes missing from the frame in progress; 0 if there is none.

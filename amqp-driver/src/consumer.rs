@@ -16,13 +16,13 @@ use std::{
 use amqp_core::{
     Body, ConsumerId, EncodedProperties, MethodDef as _, Requeue, client,
     protocol::{basic, basic::Properties},
-    wire::{DecodeError, ShortStr},
+    wire::{DecodeError, FieldValue, ShortStr},
 };
 use futures_core::Stream;
 
 use crate::{
     acker::Acker,
-    base_channel::Inner,
+    base_channel::{Fetched, Inner},
     consume_options::OnDrop,
     error::Error,
     session::{
@@ -449,6 +449,46 @@ impl Message {
     pub fn properties(&self) -> Result<Properties, DecodeError> {
         self.encoded_properties.decode()
     }
+}
+
+/// Getters that received messages of every kind have.
+macro_rules! getters {
+    ($($message:ty, $properties:ident;)*) => {$(
+        impl $message {
+            /// Returns the exchange that the message was published to. Empty for the default
+            /// exchange.
+            #[must_use]
+            pub const fn exchange(&self) -> &ShortStr {
+                &self.method.exchange
+            }
+
+            /// Returns the routing key that the message was published with.
+            #[must_use]
+            pub const fn routing_key(&self) -> &ShortStr {
+                &self.method.routing_key
+            }
+
+            /// Whether the server may have delivered the message before, to any consumer.
+            #[must_use]
+            #[doc(alias = "redelivered")]
+            pub const fn is_redelivered(&self) -> bool {
+                self.method.redelivered
+            }
+
+            /// Returns the value of a header, decoded on each call. `Some` if there is one of that
+            /// name and the properties can be decoded.
+            #[must_use]
+            pub fn header(&self, name: &str) -> Option<FieldValue> {
+                let headers = self.$properties.decode().ok()?.headers?;
+                headers.get(name).cloned()
+            }
+        }
+    )*};
+}
+
+getters! {
+    Message, encoded_properties;
+    Fetched, properties;
 }
 
 impl From<client::Delivery> for Message {

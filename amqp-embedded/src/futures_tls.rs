@@ -1,9 +1,10 @@
 //! A TLS listener over byte streams of the futures crates.
 
-use std::{fmt, io, net::SocketAddr};
+use std::{fmt, io, net::SocketAddr, sync::Arc};
 
-use amqp_driver::io::{FuturesStream, Socket};
+use amqp_driver::io::{FuturesStream, Secured, Socket, peer_certificates};
 use futures_rustls::{TlsAcceptor, server::TlsStream};
+use rustls::ServerConfig;
 
 use crate::{
     identity::{Identified, Peer},
@@ -61,4 +62,24 @@ impl<L: fmt::Debug> fmt::Debug for FuturesTlsListener<L> {
             .field("listener", &self.listener)
             .finish_non_exhaustive()
     }
+}
+
+/// Secures a stream with TLS, as a server. Adapters implement
+/// [`ServerRuntime::secure_accepted`](crate::ServerRuntime::secure_accepted) with it.
+///
+/// # Cancel safety
+/// Dropping it closes the stream.
+///
+/// # Errors
+/// When the client's certificate is invalid, or the TLS handshake fails.
+pub async fn secure_accepted_futures(
+    stream: FuturesStream<Box<dyn Socket>>,
+    tls: Arc<ServerConfig>,
+) -> io::Result<Secured<FuturesStream<Box<dyn Socket>>>> {
+    let stream = TlsAcceptor::from(tls).accept(stream.into_inner()).await?;
+    let certificates = peer_certificates(stream.get_ref().1);
+    Ok(Secured {
+        stream: FuturesStream::boxed(stream),
+        certificates,
+    })
 }

@@ -15,10 +15,12 @@ mod in_process;
 mod local;
 mod pending_transport;
 mod serve;
+mod server_runtime;
 mod shared;
 mod socket;
 #[cfg(feature = "store")]
 mod store;
+mod timekeeper;
 #[cfg(feature = "tls")]
 mod tls;
 mod watch;
@@ -26,18 +28,20 @@ mod watch;
 pub use amqp_broker as broker;
 
 #[cfg(feature = "futures-rustls")]
-pub use self::futures_tls::FuturesTlsListener;
+pub use self::futures_tls::{FuturesTlsListener, secure_accepted_futures};
 #[cfg(feature = "store")]
 pub use self::store::StoreError;
 #[cfg(feature = "tls")]
-pub use self::tls::login::{LoginFrom, NameFunction, ServerTls};
+pub use self::tls::login::{LoginFrom, NameFunction, ServerTls, certificate_names};
 pub use self::{
     identity::{Identified, Peer},
     local::LocalBroker,
     pending_transport::PendingTransport,
     serve::{Listener, Server, serve},
-    shared::{BrokerDriver, BrokerEndpoint, SharedBroker, Timekeeper},
+    server_runtime::ServerRuntime,
+    shared::{BrokerDriver, BrokerEndpoint, SharedBroker},
     socket::set_accepted_options,
+    timekeeper::Timekeeper,
 };
 
 #[cfg(doctest)]

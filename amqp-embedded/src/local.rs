@@ -3,7 +3,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use amqp_broker::{AcceptError, Broker, ConfigError, Inspection};
-use amqp_core::{Instant, protocol::ReplyCode};
+use amqp_core::{
+    ApiMisuse, Instant,
+    protocol::ReplyCode,
+    server::{self, AuthRequest},
+};
 use amqp_driver::{
     Config, Connection, Error,
     io::{Runtime, Timer as _, Transport, pipe, within},
@@ -11,7 +15,7 @@ use amqp_driver::{
 
 use crate::{
     identity::Peer,
-    shared::{BrokerDriver, SharedBroker},
+    shared::{BrokerDriver, BrokerEndpoint, SharedBroker},
 };
 
 /// A broker in this process, to connect to without a socket, and to [`serve`](crate::serve) to
@@ -90,12 +94,44 @@ impl<R: Runtime> LocalBroker<R> {
         transport: T,
         peer: fn(&T) -> Option<&Peer>,
     ) -> Result<BrokerDriver<T, R::Clock>, AcceptError> {
+        self.keep_time()?;
+        self.shared
+            .accept_identified(transport, peer, self.clock.clone())
+    }
+
+    /// Adopts a connection from a machine that has begun elsewhere, by the [clock](Self::clock) of
+    /// the broker: see [`SharedBroker::adopt`].
+    ///
+    /// # Errors
+    /// If the broker refuses the connection. The machine is dropped: close its transport.
+    pub fn adopt(
+        &self,
+        machine: server::Connection,
+        request: &AuthRequest,
+    ) -> Result<BrokerEndpoint, AcceptError> {
+        self.keep_time()?;
+        self.shared.adopt(machine, request, self.clock.now())
+    }
+
+    /// The clock of the broker, with an alarm of its own.
+    #[must_use]
+    pub fn clock(&self) -> R::Clock {
+        self.clock.clone()
+    }
+
+    /// The broker without its runtime.
+    #[must_use]
+    pub const fn shared(&self) -> &SharedBroker {
+        &self.shared
+    }
+
+    /// Spawns the timekeeper, unless it runs.
+    fn keep_time(&self) -> Result<(), ApiMisuse> {
         self.runtime.check()?;
         if let Some(timekeeper) = self.shared.keep_time(self.clock.clone()) {
             self.runtime.spawn(timekeeper);
         }
-        self.shared
-            .accept_identified(transport, peer, self.clock.clone())
+        Ok(())
     }
 
     /// Calls `act` with the broker, for instance to use one of its [fault

@@ -30,7 +30,8 @@ pub trait Listener: Send + 'static {
     /// The local address.
     ///
     /// # Errors
-    /// Errors of the system.
+    /// Errors of the system; one of the kind [`Unsupported`](io::ErrorKind::Unsupported) if it has
+    /// no address of IP, as a Unix socket.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
     /// The client at the other end. Called after each read until it returns `Some`; the default

@@ -7,7 +7,7 @@ use std::{
     ops::Deref,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool,
             Ordering::{Acquire, Release},
@@ -17,7 +17,10 @@ use std::{
 };
 
 use amqp_broker::{AcceptError, Broker, ByteFaults, ConnectionKey, Inspection};
-use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
+use amqp_core::{
+    Endpoint, Instant, TimeoutReason, Transmit,
+    server::{self, AuthRequest},
+};
 use amqp_driver::io::{DrivenEndpoint, Driver, Timer, Transport, wake_all};
 use bytes::BytesMut;
 
@@ -99,7 +102,7 @@ pub(crate) struct SharedState {
     /// The latest time reported by any clock.
     pub(crate) now: Instant,
     /// Drivers and the timekeeper stand still.
-    paused: bool,
+    pub(crate) paused: bool,
     /// The tasks that wait for a change of the broker, by their numbers.
     pub(crate) watchers: Watchers,
     /// The store's waker, while it waits for changes to store.
@@ -111,11 +114,11 @@ pub(crate) struct SharedState {
     /// The failure of the store: `Some` after one. The broker is stopped.
     #[cfg(feature = "store")]
     pub(crate) store_error: Option<Arc<crate::store::StoreError>>,
-    /// A [`Timekeeper`] exists.
-    timekeeper_running: bool,
+    /// A [`Timekeeper`](crate::timekeeper::Timekeeper) exists.
+    pub(crate) timekeeper_running: bool,
     /// The deadline of the timekeeper's sleep, and its waker.
-    alarm: Option<Instant>,
-    timekeeper_waker: Option<Waker>,
+    pub(crate) alarm: Option<Instant>,
+    pub(crate) timekeeper_waker: Option<Waker>,
 }
 
 /// The state of a connection's driver.
@@ -259,7 +262,7 @@ impl SharedState {
         failed
     }
 
-    fn advance_clock(&mut self, now: Instant) {
+    pub(crate) fn advance_clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
     }
 
@@ -315,11 +318,42 @@ impl SharedBroker {
         peer: PeerOf<T>,
         clock: C,
     ) -> Result<BrokerDriver<T, C>, AcceptError> {
-        let now = clock.now();
+        let endpoint = self.add(clock.now(), Broker::accept)?;
+        let wire = Arc::clone(&endpoint.wire);
+        let transport = Faulty::new(transport, peer, Arc::clone(&wire), clock.clone());
+        Ok(BrokerDriver {
+            driver: Driver::new(endpoint, transport, clock),
+            wire,
+            removed: false,
+            finished: false,
+        })
+    }
+
+    /// Adopts a connection from a machine that has begun elsewhere: see [`Broker::adopt`]. Returns
+    /// its endpoint, for the driver that has driven the machine. [`pause`](Self::pause) and the
+    /// [fault switch](amqp_broker::Faults::bytes) for bytes do not reach that driver.
+    ///
+    /// # Errors
+    /// If the broker refuses the connection. The machine is dropped: close its transport.
+    pub fn adopt(
+        &self,
+        machine: server::Connection,
+        request: &AuthRequest,
+        now: Instant,
+    ) -> Result<BrokerEndpoint, AcceptError> {
+        self.add(now, |broker, now| broker.adopt(machine, request, now))
+    }
+
+    /// Adds a connection, by `add`, with a slot for its driver.
+    fn add(
+        &self,
+        now: Instant,
+        add: impl FnOnce(&mut Broker, Instant) -> Result<ConnectionKey, AcceptError>,
+    ) -> Result<BrokerEndpoint, AcceptError> {
         let wire = Arc::<WireState>::default();
         let key = self.0.with(|state| {
             state.advance_clock(now);
-            let key = state.broker.accept(now)?;
+            let key = add(&mut state.broker, now)?;
             let slot = ConnSlot {
                 dirty: false,
                 reading: true,
@@ -330,36 +364,14 @@ impl SharedBroker {
             state.slots.insert(key, slot);
             Ok::<_, AcceptError>(key)
         })?;
-        let endpoint = BrokerEndpoint {
+        Ok(BrokerEndpoint {
             shared: Arc::clone(&self.0.owner),
             key,
-            wire: Arc::clone(&wire),
-        };
-        let transport = Faulty::new(transport, peer, Arc::clone(&wire), clock.clone());
-        Ok(BrokerDriver {
-            driver: Driver::new(endpoint, transport, clock),
             wire,
-            removed: false,
-            finished: false,
         })
     }
 
-    /// Returns the task that expires messages and queues in time, which must be spawned and ends
-    /// with the broker. `None` while there is one already.
-    #[must_use]
-    pub fn keep_time<C: Timer>(&self, clock: C) -> Option<Timekeeper<C>> {
-        let mut state = self.0.lock();
-        if state.timekeeper_running {
-            return None;
-        }
-        state.timekeeper_running = true;
-        Some(Timekeeper {
-            shared: Arc::downgrade(&self.0.owner),
-            clock,
-        })
-    }
-
-    /// Lets all drivers and the [`Timekeeper`] stand still, as `SIGSTOP` does with a process: nothing
+    /// Lets all drivers and the [`Timekeeper`](crate::timekeeper::Timekeeper) stand still, as `SIGSTOP` does with a process: nothing
     /// is read or written, and no deadline is handled. [`with`](Self::with) goes on. Dropping the last
     /// clone ends it.
     pub fn pause(&self) {
@@ -398,8 +410,9 @@ impl BrokerEndpoint {
         self.key
     }
 
-    /// Removes the connection from the broker. Its byte plan may still change.
-    fn remove(&self) {
+    /// Removes the connection from the broker, before its driver is dropped. Call it when the
+    /// transport is closed.
+    pub fn remove(&self) {
         self.shared
             .with(|state| state.broker.remove(self.key, state.now));
     }
@@ -565,62 +578,6 @@ impl<T: Transport, C: Timer + Clone> fmt::Debug for BrokerDriver<T, C> {
             .field("driver", &self.driver)
             .field("finished", &self.finished)
             .finish_non_exhaustive()
-    }
-}
-
-/// Expires messages and queues of a broker in time.
-#[derive(Debug)]
-#[must_use = "it does nothing unless it is spawned"]
-pub struct Timekeeper<C> {
-    shared: Weak<Owner>,
-    clock: C,
-}
-
-impl<C: Timer + Unpin> Future for Timekeeper<C> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        loop {
-            let Some(shared) = this.shared.upgrade() else {
-                return Poll::Ready(());
-            };
-            let waker = cx.waker().clone();
-            let mut state = shared.lock();
-            let due = state.broker.poll_timeout().filter(|_| !state.paused);
-            state.alarm = due;
-            let replaced = state.timekeeper_waker.replace(waker);
-            drop(state);
-            drop(replaced);
-            if this.clock.poll_deadline(cx, due).is_pending() {
-                return Poll::Pending;
-            }
-            let now = this.clock.now();
-            let next = shared.with(|state| {
-                state.advance_clock(now);
-                state.alarm = None;
-                state.broker.handle_timeout(now);
-                state.broker.poll_timeout()
-            });
-            if next.is_some_and(|at| at <= now) {
-                // The broker has left work, to let connections run in between.
-                this.clock.yield_now(cx);
-                return Poll::Pending;
-            }
-        }
-    }
-}
-
-impl<C> Drop for Timekeeper<C> {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            let mut state = shared.lock();
-            state.timekeeper_running = false;
-            state.alarm = None;
-            let waker = state.timekeeper_waker.take();
-            drop(state);
-            drop(waker);
-        }
     }
 }
 

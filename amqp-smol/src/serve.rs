@@ -1,14 +1,14 @@
 //! An in-process broker, and its server.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
-use amqp_driver::io::FuturesStream;
 #[cfg(feature = "tls")]
-use amqp_embedded::{FuturesTlsListener, ServerTls};
-use amqp_embedded::{Listener, set_accepted_options};
+use amqp_embedded::ServerTls;
 use smol::net::TcpListener;
 
-use crate::runtime::{Smol, SmolStream};
+#[cfg(feature = "tls")]
+use crate::listener::TlsListener;
+use crate::{listener::SocketListener, runtime::Smol};
 
 /// An in-process broker. Clients connect to it without a socket, or over a network with [`serve`].
 ///
@@ -60,7 +60,7 @@ pub type Server = amqp_embedded::Server<Smol>;
 /// # Errors
 /// If the listener has no local address.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_embedded::serve(SmolListener(listener), broker)
+    amqp_embedded::serve(SocketListener::from(listener), broker)
 }
 
 /// Serves a broker with TLS to the listener's clients, in tasks as [`serve`] does. A slow TLS
@@ -86,22 +86,5 @@ pub fn serve_tls(
     tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    amqp_embedded::serve(FuturesTlsListener::new(SmolListener(listener), tls), broker)
-}
-
-#[derive(Debug)]
-struct SmolListener(TcpListener);
-
-impl Listener for SmolListener {
-    type Stream = SmolStream;
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    async fn accept(&mut self) -> io::Result<SmolStream> {
-        let (stream, _) = self.0.accept().await?;
-        set_accepted_options(&stream);
-        Ok(FuturesStream::boxed(stream))
-    }
+    amqp_embedded::serve(TlsListener::new(listener.into(), tls), broker)
 }

@@ -1,18 +1,14 @@
 //! An in-process broker, and its server.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
 #[cfg(feature = "tls")]
-use amqp_embedded::{Identified, Peer, PendingTransport, ServerTls};
-use amqp_embedded::{Listener, set_accepted_options};
-use tokio::net::{TcpListener, TcpStream};
-#[cfg(feature = "tls")]
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use amqp_embedded::ServerTls;
+use tokio::net::TcpListener;
 
-use crate::{
-    runtime::{Socket, Tokio},
-    stream::TokioStream,
-};
+#[cfg(feature = "tls")]
+use crate::listener::TlsListener;
+use crate::{listener::SocketListener, runtime::Tokio};
 
 /// An in-process broker. Clients connect to it without a socket, or over a network with [`serve`].
 ///
@@ -84,7 +80,7 @@ pub type Server = amqp_embedded::Server<Tokio>;
 /// # Errors
 /// If the listener has no local address, or the caller is outside of a tokio runtime.
 pub fn serve(listener: TcpListener, broker: impl Into<LocalBroker>) -> io::Result<Server> {
-    amqp_embedded::serve(TokioListener(listener), broker)
+    amqp_embedded::serve(SocketListener::from(listener), broker)
 }
 
 /// Serves a broker with TLS to the listener's clients, in tasks on the current runtime. A slow TLS
@@ -110,59 +106,5 @@ pub fn serve_tls(
     tls: impl Into<ServerTls>,
     broker: impl Into<LocalBroker>,
 ) -> io::Result<Server> {
-    let tls = tls.into();
-    amqp_embedded::serve(TlsListener { listener, tls }, broker)
-}
-
-#[derive(Debug)]
-struct TokioListener(TcpListener);
-
-impl Listener for TokioListener {
-    type Stream = TokioStream<Box<dyn Socket>>;
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    async fn accept(&mut self) -> io::Result<Self::Stream> {
-        Ok(TokioStream::new(Box::new(accept(&self.0).await?)))
-    }
-}
-
-#[cfg(feature = "tls")]
-struct TlsListener {
-    listener: TcpListener,
-    tls: ServerTls,
-}
-
-#[cfg(feature = "tls")]
-impl Listener for TlsListener {
-    type Stream = PendingTransport<Identified<TokioStream<TlsStream<TcpStream>>>>;
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    fn peer(stream: &Self::Stream) -> Option<&Peer> {
-        stream.peer()
-    }
-
-    async fn accept(&mut self) -> io::Result<Self::Stream> {
-        let stream = accept(&self.listener).await?;
-        let tls = self.tls.clone();
-        let securing = TlsAcceptor::from(tls.config()).accept(stream);
-        Ok(PendingTransport::new(async move {
-            let stream = securing.await?;
-            Ok(Identified {
-                peer: tls.peer(stream.get_ref().1),
-                transport: TokioStream::new(stream),
-            })
-        }))
-    }
-}
-
-async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
-    let (stream, _) = listener.accept().await?;
-    set_accepted_options(&stream);
-    Ok(stream)
+    amqp_embedded::serve(TlsListener::new(listener, tls), broker)
 }

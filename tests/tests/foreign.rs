@@ -1,4 +1,4 @@
-//! Clients of other people, unmodified, on RabbitMQ and on the embedded broker.
+//! Clients of other people, unmodified, on RabbitMQ, on the embedded broker, and with a peer.
 //!
 //! The scripts are in `tests/foreign`: each makes one round of declaring, publishing, consuming and
 //! closing, with a client of a version that is pinned there. Their packages are installed below the
@@ -17,9 +17,14 @@ use std::{
     time::Duration,
 };
 
+use amqp_peer::{Clients, Config, Event, Listen, Sender};
 use amqp_tests::{
     Embedded,
     harness::{self, Broker, Failure, Outcome, Scenario},
+};
+use amqp_tokio::{
+    io::in_thread,
+    protocol::{basic, queue},
 };
 
 /// How long one round may take.
@@ -57,6 +62,12 @@ fn main() -> ExitCode {
             });
         }
     }
+    let client = Client::Python("peer_pika.py");
+    scenarios.push(match install(client) {
+        Ok(tools) => Scenario::local("pika::peer", move || with_peer(client, tools)).limit(LIMIT),
+        Err(missing) if !required() => Scenario::ignored("pika::peer", missing.to_string()),
+        Err(missing) => Scenario::local("pika::peer", move || Err(missing.to_string().into())),
+    });
     harness::run(scenarios)
 }
 
@@ -71,6 +82,54 @@ fn on_rabbitmq(name: String, client: Client, tools: Tools) -> Scenario {
 fn on_embedded(name: String, client: Client, tools: Tools) -> Scenario {
     let run = move || round(client, &tools, &Embedded::start()?.uri());
     Scenario::local(name, run).limit(LIMIT)
+}
+
+/// The number of messages that a client publishes to the inbox of a peer.
+const TO_INBOX: usize = 100;
+
+/// A client publishes to the inbox of a peer, and consumes what the peer has published.
+fn with_peer(client: Client, tools: Tools) -> Outcome {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let config = Config::new("bob")?.clients(Clients::Allow);
+        let (peer, mut events) = amqp_peer::tokio::start(config)?;
+        let listening = peer.add_listener(Listen::tcp("127.0.0.1:0")).await?;
+        let broker = peer.broker().ok_or("no broker")?;
+        let own = broker.connect(amqp_tokio::Config::default()).await?;
+        let channel = own.open_channel().await?;
+        channel
+            .call(queue::Declare::default().queue("news")?)
+            .await?;
+        let publish = basic::Publish::default().routing_key("news")?;
+        let properties = basic::Properties::default();
+        channel
+            .publish(&publish, &properties, "from the peer")
+            .await?;
+
+        let uri = format!("amqp://guest:guest@{}", listening.address);
+        let script = in_thread("client", move || {
+            round(client, &tools, &uri).map_err(|failure| failure.to_string())
+        })?;
+        let receiving = async {
+            for number in 0..TO_INBOX {
+                let received = match events.next().await {
+                    Some(Event::Received(received)) => received,
+                    other => return Err(Failure::from(format!("{other:?}"))),
+                };
+                let user = "guest".to_owned();
+                assert_eq!(received.from, Sender::Client { user });
+                let message = received.accept();
+                assert_eq!(message.properties().kind.as_str(), "greeting");
+                assert_eq!(message.body, *format!("from pika {number}").as_bytes());
+            }
+            Ok(())
+        };
+        receiving.await?;
+        script.await?;
+        peer.stop().await;
+        Ok(())
+    })
 }
 
 /// Whether a client that cannot be installed is a failure.

@@ -1,6 +1,7 @@
 //! The broker: the calls of its drivers, and their results.
 
 mod ack_timeout;
+mod adopt;
 mod dead_letter;
 pub(crate) mod dispatch;
 mod entities;
@@ -196,25 +197,11 @@ impl Broker {
     /// If the connection is refused: close its transport.
     pub fn accept(&mut self, now: Instant) -> Result<ConnectionKey, AcceptError> {
         self.advance_clock(now);
-        if self.stopped {
-            return Err(AcceptError::Stopped);
-        }
-        let limit = self.config.limits.connections;
-        if self.connections.len() >= limit {
-            return Err(AcceptError::TooManyConnections { limit });
-        }
-        if self.faults.refuses_connect() {
-            return Err(AcceptError::Refused);
-        }
+        self.check_acceptance()?;
         // Does not fail: `new` has tried the same configuration.
         let machine = server::Connection::new(self.server.clone(), self.now)
             .map_err(|_| AcceptError::Refused)?;
-        self.accepted += 1;
-        let key = ConnectionKey(self.accepted);
-        let conn = Box::new(ConnState::new(machine));
-        self.connections.insert(key, conn);
-        self.faults.bytes.on_accept(key);
-        Ok(key)
+        Ok(self.add_connection(machine))
     }
 
     /// Marks the transport of a connection as secured. EXTERNAL is then offered, if the

@@ -2,6 +2,7 @@
 
 mod ack_timeout;
 mod administration;
+mod adopted;
 mod changes;
 mod connections;
 mod dead_letters;

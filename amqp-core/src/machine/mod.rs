@@ -264,6 +264,10 @@ impl<R: Role> Machine<R> {
         self.output.has_transmit()
     }
 
+    pub(crate) fn has_ready_transmit(&self) -> bool {
+        self.output.has_ready()
+    }
+
     pub(crate) const fn channel_count(&self) -> usize {
         self.channels.len()
     }

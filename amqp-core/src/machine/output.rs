@@ -211,10 +211,12 @@ impl Output {
 
     /// Whether a call would hand out any bytes now.
     pub(crate) fn has_transmit(&self) -> bool {
-        !self.urgent.is_empty()
-            || !self.ready.is_empty()
-            || !self.round_robin.is_empty()
-            || (!self.last.is_empty() && self.waiting == 0)
+        self.has_ready() || !self.round_robin.is_empty()
+    }
+
+    /// Whether a call would hand out any bytes now without turns of the backlogs.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.ready_len() > 0 || (!self.last.is_empty() && self.waiting == 0)
     }
 
     /// The position of the end of the ready lane, in bytes since the start of the connection.

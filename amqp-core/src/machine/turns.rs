@@ -17,13 +17,40 @@ pub struct FlushMark {
 
 impl<R: Role> Machine<R> {
     pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        self.poll_transmit_with(now, out, |machine, handed_out| {
+            machine.take_turns(Output::share(handed_out))
+        })
+    }
+
+    /// As `poll_transmit`, with at most that many turns.
+    pub(crate) fn poll_transmit_turns(
+        &mut self,
+        now: Instant,
+        out: &mut Transmit,
+        turns: usize,
+    ) -> bool {
+        self.poll_transmit_with(now, out, |machine, _| {
+            (0..turns)
+                .map_while(|_| machine.output.pop_turn().map(|it| machine.take_turn(it)))
+                .sum()
+        })
+    }
+
+    /// Hands out the ready lane, and what `take` moves to it. `take` is given the number of bytes
+    /// of the ready lane, and returns the number that it has moved.
+    fn poll_transmit_with(
+        &mut self,
+        now: Instant,
+        out: &mut Transmit,
+        take: impl FnOnce(&mut Self, usize) -> usize,
+    ) -> bool {
         self.advance_clock(now);
         // Drops the pieces that were not taken since the last call.
         drop(self.output.take_discarded());
         let before = out.len();
         let mut progress = self.output.handed_out() < self.close_from;
         self.output.take_ready(out);
-        progress |= self.take_turns(Output::share(out.len() - before)) > 0;
+        progress |= take(self, out.len() - before) > 0;
         self.output.take_ready(out);
         for id in core::mem::take(&mut self.closing_after_flush) {
             self.drop_channel(id);

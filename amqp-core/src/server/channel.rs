@@ -146,6 +146,21 @@ impl<'a> ChannelMut<'a> {
         })
     }
 
+    /// Asks the client to pause or to resume publishing, with `channel.flow` (section 1.5.2.3 of the
+    /// protocol reference). The answer arrives as an [`Event::Request`](super::Event::Request) with
+    /// `channel.flow-ok`: with `active`, a round trip that changes nothing.
+    ///
+    /// # Errors
+    /// If the channel is not open.
+    pub fn flow(&mut self, active: bool) -> Result<(), ApiMisuse> {
+        self.machine
+            .put_method(self.id, &channel::Flow { active })?;
+        if let Some(channel) = self.machine.channel_mut(self.id) {
+            channel.role.asked.push_back(channel::Flow::ID);
+        }
+        Ok(())
+    }
+
     /// Closes the channel with `channel.close`, which names `method` as the cause if it is `Some`.
     /// Queued output is sent first. [`Event::ChannelClosed`](super::Event::ChannelClosed) is not
     /// emitted.

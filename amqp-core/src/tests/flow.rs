@@ -419,3 +419,26 @@ fn answers_that_are_not_read_are_bounded() {
         }
     }
 }
+
+#[test]
+fn a_server_asks_for_a_round_trip_with_flow() {
+    let mut pair = Pair::open();
+    let client_id = pair.open_channel();
+    let id = ChannelId::new(client_id.number(), client_id.incarnation());
+    pair.server.channel(id).unwrap().flow(true).unwrap();
+    pair.exchange();
+    let active = true;
+    let flow = Event::Flow {
+        channel: client_id,
+        active,
+    };
+    assert_eq!(pair.take_client_events(), [flow]);
+    let method = ClientMethod::ChannelFlowOk(channel::FlowOk { active });
+    let answered = server::Event::Request {
+        channel: id,
+        method,
+    };
+    assert_eq!(pair.take_server_events(), [answered]);
+    let channel = pair.client.channel(client_id).unwrap();
+    assert_eq!(channel.hold(0), None);
+}

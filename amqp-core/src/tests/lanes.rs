@@ -4,9 +4,9 @@ use alloc::{vec, vec::Vec};
 
 use proptest::{collection::vec as list, prelude::*};
 
-use super::script::*;
+use super::{pair::Pair, script::*};
 use crate::{
-    ApiMisuse, ChannelId, Hold, PublishError, Requeue, Tags,
+    ApiMisuse, ChannelId, Hold, PublishError, Requeue, Tags, Transmit,
     client::{Config, Connection, Event},
     protocol::{ReplyCode, basic, channel, connection, queue, tx},
 };
@@ -480,4 +480,29 @@ proptest! {
         prop_assert_eq!(client.conn.output_room(), HIGH);
         prop_assert_eq!(client.conn.backlog_room(), BACKLOG);
     }
+}
+
+#[test]
+fn paced_output_has_as_many_frames_of_a_large_message_as_it_takes_turns() {
+    let mut pair = Pair::open();
+    let id = pair.open_channel();
+    let frame = pair.client.tuning().frame_max as usize;
+    let body = alloc::vec![7; 3 * frame];
+    let properties = basic::Properties::default();
+    let publish = basic::Publish::default();
+    let mut channel = pair.client.channel(id).unwrap();
+    channel.publish(&publish, &properties, body).unwrap();
+
+    let mut out = Transmit::new();
+    let now = pair.now;
+    assert!(!pair.client.has_ready_transmit() && pair.client.has_transmit());
+    assert!(!pair.client.poll_transmit_turns(now, &mut out, 0));
+    let mut lens = Vec::new();
+    while pair.client.poll_transmit_turns(now, &mut out, 1) {
+        lens.push(out.len());
+        out.clear();
+    }
+    let whole = lens.iter().filter(|len| **len == frame).count();
+    assert_eq!(whole, 3);
+    assert!(lens.iter().all(|len| *len <= frame), "{lens:?}");
 }

@@ -1,6 +1,7 @@
 //! Tests of the machine, without any I/O and under virtual time.
 
 mod abandoned;
+mod body;
 mod call_bytes;
 mod channel_close;
 mod channels;

@@ -1,36 +1,25 @@
 //! Opening connections, on any runtime.
 
 pub(crate) mod credentials;
+mod dialing;
 pub(crate) mod error;
 pub(crate) mod opening;
 pub(crate) mod options;
 mod repeated;
 mod service;
 
-use std::{
-    fmt,
-    future::{Future, poll_fn},
-    io,
-    path::Path,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::sync::Arc;
 
-use amqp_core::{
-    ApiMisuse,
-    client::Config,
-    dial::{Address, AttemptId, Dialer, SrvError, SrvRecord, Step, Target},
-};
+use amqp_core::{ApiMisuse, client::Config, dial::Address};
 
+pub use self::dialing::dial;
 use self::{
     credentials::{CredentialsError, log_in},
+    dialing::Dialing,
     error::ConnectError,
     opening::{First, Opening},
     options::Options,
     repeated::connect_until,
-    service::Service,
 };
 #[cfg(feature = "tracing")]
 use crate::trace;
@@ -71,13 +60,13 @@ pub(crate) async fn connect_as<R: Runtime, O: Opening>(
     options: &Options,
     opening: &mut O,
 ) -> Result<O::Opened, ConnectError> {
-    let dialing = dial(runtime, options, opening);
+    let dialing = dial_and_open(runtime, options, opening);
     #[cfg(feature = "tracing")]
     let dialing = tracing::Instrument::instrument(dialing, trace::connecting(&options.addresses));
     dialing.await
 }
 
-async fn dial<R: Runtime, O: Opening>(
+async fn dial_and_open<R: Runtime, O: Opening>(
     runtime: &R,
     options: &Options,
     opening: &mut O,
@@ -85,39 +74,13 @@ async fn dial<R: Runtime, O: Opening>(
     options.check()?;
     runtime.check()?;
     let mut dialing = Dialing::new(runtime, options);
-    let mut refusals = Vec::new();
-    while let Some((attempt, stream)) = dialing.next_stream().await {
-        let Some(address) = dialing.dialer.address() else {
-            break;
-        };
-        match secure_and_open(runtime, options, opening, address, stream).await {
+    while let Some((attempt, address, stream)) = dialing.next_stream().await {
+        match secure_and_open(runtime, options, opening, &address, stream).await {
             Ok(opened) => return Ok(opened),
-            Err(error) if error.is_final() => return Err(error),
-            Err(error) => {
-                let text = error.without_address();
-                #[cfg(feature = "tracing")]
-                trace::refused(address, &text);
-                dialing.dialer.handle_refused(attempt, &text);
-                refusals.push(error);
-            }
+            Err(error) => dialing.handle_refused(attempt, &address, error)?,
         }
     }
-    let failures = dialing.dialer.into_failures();
-    let last = refusals.pop();
-    Err(match last {
-        None => ConnectError::Unreachable(failures),
-        // Unreached addresses of its name, such as the other family of `localhost`, are left out.
-        Some(only) if is_one_name(&options.addresses) && refusals.is_empty() => only,
-        Some(last) => ConnectError::Refused {
-            failures,
-            last: Box::new(last),
-        },
-    })
-}
-
-/// Whether all failures are those of one host.
-fn is_one_name(addresses: &[Address]) -> bool {
-    matches!(addresses, [only] if !matches!(only, Address::Srv(_)))
+    Err(dialing.into_error(options))
 }
 
 /// Opens a connection over a stream that was just made to `address`: secures the stream if the
@@ -186,26 +149,47 @@ async fn secure<R: Runtime, O: Opening>(
     address: &Address,
     stream: R::Stream,
 ) -> Result<O::Opened, ConnectError> {
+    let Secured {
+        stream,
+        certificates,
+    } = secure_stream(runtime, options, address, stream).await?;
+    if options.tls.is_none() {
+        return greet(runtime, options, opening, address, stream, certificates).await;
+    }
+    let (stream, complaint) = TlsErrorTap::new(stream);
+    let failed = |error| no_tls(address, error);
+    greet(runtime, options, opening, address, stream, certificates)
+        .await
+        .map_err(|error| complaint.take().map_or(error, failed))
+}
+
+/// Secures the stream if the options say so.
+async fn secure_stream<R: Runtime>(
+    runtime: &R,
+    options: &Options,
+    address: &Address,
+    stream: R::Stream,
+) -> Result<Secured<R::Stream>, ConnectError> {
     let Some(tls) = &options.tls else {
-        return greet(runtime, options, opening, address, stream, Vec::new()).await;
+        return Ok(Secured {
+            stream,
+            certificates: Vec::new(),
+        });
     };
-    let failed = |error| ConnectError::Tls {
-        address: address.clone(),
-        error,
-    };
+    let failed = |error| no_tls(address, error);
     let tls = tls.for_host(address).map_err(failed)?;
     let securing = runtime.secure(stream, &tls);
     let limit = options.tls_timeout;
     let secured = within(&mut runtime.clock(), limit, securing).await;
     let secured = secured.ok_or_else(|| failed(TlsError::TimedOut(limit)))?;
-    let Secured {
-        stream,
-        certificates,
-    } = secured.map_err(|error| failed(error.into()))?;
-    let (stream, complaint) = TlsErrorTap::new(stream);
-    greet(runtime, options, opening, address, stream, certificates)
-        .await
-        .map_err(|error| complaint.take().map_or(error, failed))
+    secured.map_err(|error| failed(error.into()))
+}
+
+fn no_tls(address: &Address, error: TlsError) -> ConnectError {
+    ConnectError::Tls {
+        address: address.clone(),
+        error,
+    }
 }
 
 /// Opens a connection over a stream that is ready for AMQP.
@@ -259,143 +243,4 @@ pub async fn from_transport<R: Runtime>(
     runtime.spawn(driver);
     connection.opened().await?;
     Ok(connection)
-}
-
-/// The TCP connections in progress, and the name resolutions before them.
-struct Dialing<R: Runtime> {
-    runtime: R,
-    clock: R::Clock,
-    dialer: Dialer,
-    keepalive: Option<Duration>,
-    service: Service,
-    running: Vec<(AttemptId, Pending<R::Stream>)>,
-    /// The stream of the attempt that won.
-    stream: Option<R::Stream>,
-}
-
-type Pending<S> = Pin<Box<dyn Future<Output = io::Result<Attempt<S>>> + Send>>;
-
-/// The result of one step of an attempt.
-enum Attempt<S> {
-    Addresses(Vec<std::net::SocketAddr>),
-    Records(Result<Vec<SrvRecord>, SrvError>),
-    Stream(S),
-}
-
-impl<R: Runtime> Dialing<R> {
-    fn new(runtime: &R, options: &Options) -> Self {
-        let addresses = options.addresses.clone();
-        Self {
-            runtime: runtime.clone(),
-            clock: runtime.clock(),
-            dialer: Dialer::new(addresses, options.order, options.tcp_timeout),
-            keepalive: options.tcp_keepalive,
-            service: Service::new(options),
-            running: Vec::new(),
-            stream: None,
-        }
-    }
-
-    /// The next stream to try. `Some` while an address is left.
-    async fn next_stream(&mut self) -> Option<(AttemptId, R::Stream)> {
-        poll_fn(|cx| self.poll_stream(cx)).await
-    }
-
-    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<(AttemptId, R::Stream)>> {
-        loop {
-            match self.dialer.poll_step(self.clock.now()) {
-                Step::Resolve {
-                    attempt,
-                    host,
-                    port,
-                } => {
-                    #[cfg(feature = "tracing")]
-                    trace::resolving(&host);
-                    let runtime = self.runtime.clone();
-                    let resolving = async move {
-                        let addresses = runtime.resolve(&host, port).await?;
-                        Ok(Attempt::Addresses(addresses))
-                    };
-                    self.running.push((attempt, Box::pin(resolving)));
-                }
-                Step::LookUp { attempt, name } => {
-                    #[cfg(feature = "tracing")]
-                    trace::looking_up(&name);
-                    let service = self.service.clone();
-                    let looking_up =
-                        async move { Ok(Attempt::Records(service.records(&name).await)) };
-                    self.running.push((attempt, Box::pin(looking_up)));
-                }
-                Step::Connect { attempt, to } => {
-                    #[cfg(feature = "tracing")]
-                    trace::attempt(&to);
-                    let (runtime, keepalive) = (self.runtime.clone(), self.keepalive);
-                    let connecting = async move {
-                        let stream = match to {
-                            Target::Tcp(to) => runtime.connect_tcp(to, keepalive).await,
-                            Target::Unix(path) => runtime.connect_unix(Path::new(&path)).await,
-                            Target::Other(address) => runtime.connect_other(&address).await,
-                            _ => Err(io::ErrorKind::Unsupported.into()),
-                        };
-                        Ok(Attempt::Stream(stream?))
-                    };
-                    self.running.push((attempt, Box::pin(connecting)));
-                }
-                Step::Abandon => self.running.clear(),
-                Step::Connected(attempt) => {
-                    return Poll::Ready(self.stream.take().map(|stream| (attempt, stream)));
-                }
-                Step::GiveUp => return Poll::Ready(None),
-                Step::Wait(until) => {
-                    let progress = self.poll_running(cx)
-                        || self.clock.poll_deadline(cx, Some(until)).is_ready();
-                    if !progress {
-                        return Poll::Pending;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Passes the result of an attempt to the dialer. Returns whether there was one.
-    fn poll_running(&mut self, cx: &mut Context<'_>) -> bool {
-        for at in 0..self.running.len() {
-            let (attempt, future) = &mut self.running[at];
-            let attempt = *attempt;
-            let Poll::Ready(result) = future.as_mut().poll(cx) else {
-                continue;
-            };
-            drop(self.running.swap_remove(at));
-            match result {
-                Ok(Attempt::Addresses(addresses)) => {
-                    self.dialer.handle_resolved(attempt, addresses);
-                }
-                Ok(Attempt::Records(records)) => {
-                    let seed = self.runtime.random_seed();
-                    self.dialer.handle_records(attempt, records, seed);
-                }
-                Ok(Attempt::Stream(stream)) => {
-                    if self.dialer.handle_connected(attempt) {
-                        self.stream = Some(stream);
-                    }
-                }
-                Err(error) => {
-                    #[cfg(feature = "tracing")]
-                    trace::attempt_failed(&error);
-                    self.dialer.handle_failed(attempt, &error.to_string());
-                }
-            }
-            return true;
-        }
-        false
-    }
-}
-
-impl<R: Runtime> fmt::Debug for Dialing<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialing")
-            .field("dialer", &self.dialer)
-            .field("running", &self.running.len())
-            .finish_non_exhaustive()
-    }
 }

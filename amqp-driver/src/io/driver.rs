@@ -24,6 +24,13 @@ pub trait DrivenEndpoint: Endpoint {
     /// Whether to read. `false` under back-pressure, while untaken deliveries pile up.
     fn wants_input(&mut self, now: Instant) -> bool;
 
+    /// The maximum number of bytes to read now, at least 1, for an endpoint with a throttle. The
+    /// default is without limit.
+    fn read_limit(&mut self, now: Instant) -> usize {
+        let _ = now;
+        usize::MAX
+    }
+
     /// Registers `waker`, to be woken at the next command, and returns `true`, unless there is
     /// already work: output, which counts only if `output` says that there is room for it; input
     /// capacity; a deadline before `alarm`; or the end of the connection.
@@ -182,8 +189,18 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
     /// Reads once. Returns whether there was input, the end or an error.
     fn read(&mut self, cx: &mut Context<'_>) -> bool {
         let wanted = self.read_size.max(self.endpoint.read_hint().min(READ_MAX));
-        self.input.reserve(wanted);
-        match self.transport.poll_read(cx, &mut self.input) {
+        let limit = self.endpoint.read_limit(self.clock.now());
+        let read = if wanted <= limit {
+            self.input.reserve(wanted);
+            self.transport.poll_read(cx, &mut self.input)
+        } else {
+            // The room of a buffer of its own is the limit.
+            let mut input = BytesMut::with_capacity(limit.max(1));
+            let read = self.transport.poll_read(cx, &mut input);
+            self.input.extend_from_slice(&input);
+            read
+        };
+        match read {
             Poll::Ready(Ok(0)) => {
                 self.on_eof();
                 true

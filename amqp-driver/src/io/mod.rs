@@ -33,6 +33,7 @@ pub use self::{
 #[cfg(feature = "tls")]
 pub use crate::tls::peer_certificates;
 pub use crate::{
+    connect::dial,
     session::shared::ClientEndpoint,
     tls::{Secured, Tls},
 };

@@ -133,6 +133,21 @@ impl LoginFrom {
     }
 }
 
+/// The names in a certificate, in DER: the alternative names of the types DNS and URI, and the common
+/// names of the subject. Empty if it cannot be parsed. It does not verify the certificate.
+#[must_use]
+pub fn certificate_names(certificate: &[u8]) -> Vec<String> {
+    let der = CertificateDer::from_slice(certificate);
+    let Ok(own) = EndEntityCert::try_from(&der) else {
+        return Vec::new();
+    };
+    let subject = Subject::read(own.subject());
+    let common = subject.iter().flat_map(Subject::common_names);
+    let dns = own.valid_dns_names();
+    let names = dns.chain(own.valid_uri_names()).chain(common);
+    names.map(Into::into).collect()
+}
+
 impl fmt::Debug for LoginFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -190,6 +205,19 @@ mod tests {
             assert_eq!(from.name(&shown).as_deref(), name, "{from:?}");
             assert_eq!(from.name(&[]), None, "{from:?}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn all_names_of_a_certificate_are_listed() -> TestResult {
+        let mut params = CertificateParams::new(["a.example".into()])?;
+        let uri = "urn:example:guest".try_into()?;
+        params.subject_alt_names.push(SanType::URI(uri));
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "guest");
+        let names = certificate_names(&certificate(&params)?);
+        assert_eq!(names, ["a.example", "urn:example:guest", "guest"]);
+        assert!(certificate_names(b"no certificate").is_empty());
         Ok(())
     }
 

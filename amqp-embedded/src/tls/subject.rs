@@ -67,10 +67,14 @@ impl Subject {
 
     /// Its common names, joined by commas. `Some` if there is at least one.
     pub(super) fn common_name(&self) -> Option<String> {
+        let names: Vec<&str> = self.common_names().collect();
+        (!names.is_empty()).then(|| names.join(","))
+    }
+
+    pub(super) fn common_names(&self) -> impl Iterator<Item = &str> {
         let attributes = self.0.iter().flatten();
         let names = attributes.filter(|attribute| attribute.kind == COMMON_NAME);
-        let names: Vec<&str> = names.map(|attribute| attribute.value.as_str()).collect();
-        (!names.is_empty()).then(|| names.join(","))
+        names.map(|attribute| attribute.value.as_str())
     }
 }
 

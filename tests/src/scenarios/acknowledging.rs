@@ -134,7 +134,13 @@ async fn get_returns_all_fields_of_a_message(cx: Ctx) -> Outcome {
             .message_count(left);
         assert_eq!(message.method, expected);
         assert_eq!(message.properties.decode()?, properties);
-        assert_eq!(message.body, "body");
+        assert_eq!(
+            (message.exchange().as_str(), message.routing_key()),
+            ("", &queue)
+        );
+        assert_eq!(message.header("b"), Some("two".into()));
+        assert_eq!(message.header("c"), None);
+        assert_eq!(message.body.text()?, "body");
         assert_eq!(
             message.acker.as_ref().map(|acker| acker.tag().get()),
             Some(tag)
@@ -180,13 +186,13 @@ async fn deliveries_are_acknowledged_and_refused(cx: Ctx) -> Outcome {
     channel.nack(Tags::UpTo(these), Requeue::No)?;
     next("nack").await?.nack(Requeue::No)?;
     let delivery = next("nack back").await?;
-    assert!(!delivery.method.redelivered);
+    assert!(!delivery.is_redelivered());
     delivery.nack(Requeue::Yes)?;
     next("reject").await?.reject(Requeue::No)?;
     next("reject back").await?.reject(Requeue::Yes)?;
     for body in ["nack back", "reject back"] {
         let delivery = next(body).await?;
-        assert!(delivery.method.redelivered);
+        assert!(delivery.is_redelivered());
         delivery.ack()?;
     }
 
@@ -247,7 +253,7 @@ async fn recover_delivers_again(cx: Ctx) -> Outcome {
         assert_misuse(message.ack(), &ApiMisuse::UnknownDeliveryTag(stale.get()));
     }
     let message = fetch(&channel, &queue).await?;
-    assert!(message.method.redelivered);
+    assert!(message.is_redelivered());
     message.ack()?;
     channel.close().await?;
     let channel = connection.open_channel().await?;

@@ -518,7 +518,7 @@ async fn user_code_may_block_for_three_heartbeats(cx: Ctx) -> Outcome {
     put(&channel, "", &queue, "after").await?;
     let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
     assert_eq!(text(&delivery.body), "after");
-    assert!(!delivery.method.redelivered);
+    assert!(!delivery.is_redelivered());
     delivery.ack()?;
     Ok(connection.close().await?)
 }

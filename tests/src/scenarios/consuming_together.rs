@@ -383,7 +383,7 @@ async fn fetched_messages_keep_their_order(cx: Ctx) -> Outcome {
     for body in bodies {
         let message = fetch(&channel, &queue).await?;
         assert_eq!(text(&message.body), body);
-        assert!(!message.method.redelivered);
+        assert!(!message.is_redelivered());
         fetched.push(message);
     }
     assert!(channel.get(get(&queue)).await?.is_none());

@@ -98,12 +98,12 @@ async fn a_rejected_message_can_be_fetched_again(cx: Ctx) -> Outcome {
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "test").await?;
     let message = fetch(&channel, &queue).await?;
-    assert!(!message.method.redelivered);
+    assert!(!message.is_redelivered());
     assert_eq!(ready(&channel, &queue).await?, 0);
     message.reject(Requeue::Yes)?;
     becomes_ready(&cx, &channel, &queue, 1).await?;
     let message = fetch(&channel, &queue).await?;
-    assert!(message.method.redelivered);
+    assert!(message.is_redelivered());
     message.ack()?;
     channel.close().await?; // and earlier output on it has taken effect
     let channel = connection.open_channel().await?;

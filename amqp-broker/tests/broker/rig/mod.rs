@@ -7,12 +7,13 @@ mod transport;
 
 use std::{collections::VecDeque, time::Duration};
 
-use amqp_broker::{Broker, Config, ConnectionKey, QueueInfo};
+use amqp_broker::{AcceptError, Broker, Config, ConnectionKey, QueueInfo};
 use amqp_core::{
-    ChannelId, CloseReason, Instant,
+    ChannelId, CloseReason, Instant, Transmit,
     client::{self, Checks, Event},
     protocol::ReplyCode,
     sasl::Plain,
+    server,
 };
 use bytes::BytesMut;
 
@@ -95,9 +96,34 @@ impl Rig {
         self.begin_at(key, config)
     }
 
+    /// Begins to connect to a machine that the broker adopts at the login.
+    pub(crate) fn begin_adopted(&mut self, config: client::Config) -> Result<usize, AcceptError> {
+        let config = config.checks(Checks::Standard);
+        let mut client = client::Connection::new(config, self.now).unwrap();
+        let server = self.broker.server_config().clone();
+        let mut server = server::Connection::new(server, self.now).unwrap();
+        let mut out = Transmit::new();
+        let request = loop {
+            client.poll_transmit(self.now, &mut out);
+            let mut bytes = bytes(&mut out);
+            server.handle_input(self.now, &mut bytes);
+            if let Some(server::Event::Authenticate(request)) = server.poll_event() {
+                break request;
+            }
+            server.poll_transmit(self.now, &mut out);
+            client.handle_input(self.now, &mut self::bytes(&mut out));
+        };
+        let key = self.broker.adopt(server, &request, self.now)?;
+        Ok(self.begin_with(key, client))
+    }
+
     fn begin_at(&mut self, key: ConnectionKey, config: client::Config) -> usize {
         let config = config.checks(Checks::Standard);
         let client = client::Connection::new(config, self.now).unwrap();
+        self.begin_with(key, client)
+    }
+
+    fn begin_with(&mut self, key: ConnectionKey, client: client::Connection) -> usize {
         self.peers.push(Peer::new(client, key));
         self.exchange();
         let client = self.peers.len() - 1;
@@ -182,6 +208,14 @@ impl Rig {
     pub(crate) fn has_queue(&self, queue: &str) -> bool {
         self.broker.inspect().queue(queue).is_some()
     }
+}
+
+fn bytes(out: &mut Transmit) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    for segment in out.take_segments() {
+        bytes.extend_from_slice(&segment);
+    }
+    bytes
 }
 
 fn refusal(reason: &CloseReason) -> Option<Refused> {

@@ -1,0 +1,41 @@
+//! Bob, one of three peers that all talk to each other: he listens, and dials Jack. The others are the
+//! examples `alice` and `jack`. The order in which the three are started does not matter.
+//!
+//! ```text
+//! cargo run -q -p amqp-peer --example bob [PORT_OF_BOB PORT_OF_JACK]
+//! ```
+
+use std::{env, error::Error, time::Duration};
+
+use amqp_peer::{Config, Connect, Event, Listen, Message};
+
+#[tokio::main]
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
+    let mut ports = env::args().skip(1).map(|port| port.parse::<u16>());
+    let bobs = ports.next().unwrap_or(Ok(4000))?;
+    let jacks = ports.next().unwrap_or(Ok(4001))?;
+
+    let (peer, mut events) = amqp_peer::tokio::start(Config::new("bob")?)?;
+    peer.add_listener(Listen::tcp(format!("127.0.0.1:{bobs}")))
+        .await?;
+    peer.add_connector(Connect::tcp("127.0.0.1", jacks));
+
+    for friend in ["alice", "jack"] {
+        // It waits for its receiver, ten minutes without a link at most.
+        let hello = Message::new("hello from bob").ttl(Duration::from_secs(600));
+        peer.send(&friend.parse()?, hello).await?;
+    }
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Up(up) => println!("{} is up", up.name),
+            Event::Down(down) => println!("{} is down: {}", down.name, down.cause),
+            Event::Received(received) => {
+                let message = received.accept();
+                println!("{}", String::from_utf8_lossy(&message.body.to_vec()));
+            }
+            Event::Dropped(dropped) => println!("not sent to {}: {}", dropped.to, dropped.reason),
+            _ => {}
+        }
+    }
+    Ok(())
+}

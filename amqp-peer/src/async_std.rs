@@ -1,0 +1,13 @@
+//! Peers on async-std.
+
+use amqp_async_std::AsyncStd;
+
+use crate::driver::{Events, Peer, Setup, StartError, start_on};
+
+/// Starts a peer. Its tasks run on the runtime until it has stopped.
+///
+/// # Errors
+/// [`StartError`], if a configuration contradicts itself or the storage cannot be read.
+pub fn start(setup: impl Into<Setup>) -> Result<(Peer, Events), StartError> {
+    start_on(AsyncStd, setup)
+}

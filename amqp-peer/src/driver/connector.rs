@@ -1,0 +1,384 @@
+//! Connectors: they dial a peer for ever.
+
+use std::{
+    fmt, future::Future, future::poll_fn, path::Path, pin::pin, sync::Arc, task::Poll, task::Waker,
+    time::Duration,
+};
+
+use amqp_core::{Instant, dial::Address};
+#[cfg(feature = "tls")]
+use amqp_driver::TlsOptions;
+use amqp_driver::{
+    ConnectError, Options,
+    io::{Secured, dial, poll_locked, within},
+};
+use amqp_embedded::ServerRuntime;
+use bytes::Bytes;
+
+use super::{queue::Entry, runner::Runner, shared::Shared, state::State};
+use crate::{cause::DownCause, event::LinkKey, name::PeerName};
+
+/// The key of a connector. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectorId(pub(super) u64);
+
+/// The address of a peer that listens, and how it is dialled.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use amqp_peer::Connect;
+///
+/// let connect = Connect::tcp("alice.example.com", 4000)
+///     .retry(Duration::from_millis(500), Duration::from_secs(30));
+/// let on_this_machine = Connect::unix("/run/alice");
+/// let by_uri = Connect::uri("amqp://alice.example.com:4000")?;
+/// # Ok::<(), amqp_peer::amqp_driver::ConnectError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Connect {
+    /// The addresses, timeouts and TLS. The credentials, the configuration and the recovery are not
+    /// used.
+    pub options: Options,
+    /// The first wait before another attempt, doubled with each attempt. Default 0.1 s.
+    pub retry_first: Duration,
+    /// The maximum wait. Default 3 s.
+    pub retry_max: Duration,
+}
+
+impl Connect {
+    /// A peer at a TCP port of a host: a name, which is resolved anew at each attempt, or an address
+    /// of IPv4 or IPv6.
+    #[must_use]
+    pub fn tcp(host: &str, port: u16) -> Self {
+        Self::to([Address::tcp(host, port)])
+    }
+
+    /// A peer at a Unix socket.
+    #[must_use]
+    pub fn unix(path: impl AsRef<Path>) -> Self {
+        Self::to([Address::unix(path.as_ref().to_string_lossy())])
+    }
+
+    /// A peer at the hosts of a URI: `amqp://host:port`, or `amqps://host:port` for TLS.
+    ///
+    /// # Errors
+    /// If the URI is malformed.
+    pub fn uri(uri: &str) -> Result<Self, ConnectError> {
+        Options::from_uri(uri).map(Self::with_options)
+    }
+
+    /// A peer at one of several addresses, of which the first one that answers is used.
+    #[must_use]
+    pub fn to(addresses: impl IntoIterator<Item = Address>) -> Self {
+        Self::with_options(Options::default().addresses(addresses))
+    }
+
+    /// A peer dialled by these options.
+    #[must_use]
+    pub fn with_options(options: Options) -> Self {
+        Self {
+            options,
+            retry_first: Duration::from_millis(100),
+            retry_max: Duration::from_secs(3),
+        }
+    }
+
+    /// Secures the connection with TLS.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: TlsOptions) -> Self {
+        self.options.tls = Some(tls);
+        self
+    }
+
+    /// Sets the waits before further attempts: the first one, and the maximum.
+    #[must_use]
+    pub fn retry(mut self, first: Duration, max: Duration) -> Self {
+        self.retry_first = first;
+        self.retry_max = max.max(first);
+        self
+    }
+}
+
+/// The state of a connector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectorInfo {
+    /// The key of the connector.
+    pub id: ConnectorId,
+    /// What it does.
+    pub state: ConnectorState,
+    /// The number of attempts so far.
+    pub attempts: u64,
+}
+
+/// What a connector does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectorState {
+    /// It connects, or its link is not up yet.
+    Connecting,
+    /// Its link is up, to that peer.
+    Up(PeerName),
+    /// It waits before the next attempt.
+    Waiting,
+    /// It sleeps until a link to that peer ends, which the peer has dialled.
+    Sleeping(PeerName),
+}
+
+/// The state of a connector, behind the lock.
+#[derive(Debug)]
+pub(super) struct ConnectorSlot {
+    pub(super) state: ConnectorState,
+    pub(super) attempts: u64,
+    /// An event of a failed attempt is not taken: further ones add none.
+    pub(super) has_reported: bool,
+    /// The waker for the removal.
+    pub(super) removal: Option<Waker>,
+    /// The waker for the end of a link.
+    pub(super) progress: Option<Waker>,
+}
+
+impl Default for ConnectorSlot {
+    fn default() -> Self {
+        Self {
+            state: ConnectorState::Connecting,
+            attempts: 0,
+            has_reported: false,
+            removal: None,
+            progress: None,
+        }
+    }
+}
+
+impl ConnectorSlot {
+    pub(super) fn wakers(self) -> impl Iterator<Item = Waker> {
+        self.removal.into_iter().chain(self.progress)
+    }
+}
+
+/// A link of a connector.
+#[derive(Debug)]
+pub(super) struct Dialed {
+    pub(super) connector: ConnectorId,
+    name: Option<PeerName>,
+    up_at: Option<Instant>,
+    end: Option<Option<DownCause>>,
+}
+
+impl Dialed {
+    pub(super) fn handle_up(&mut self, name: PeerName, now: Instant) {
+        self.name = Some(name);
+        self.up_at = Some(now);
+    }
+
+    pub(super) fn handle_end(&mut self, name: Option<PeerName>, cause: DownCause) {
+        self.name = name.or_else(|| self.name.take());
+        self.end = Some(Some(cause));
+    }
+
+    /// Handles the removal of the link, which may have ended without an event.
+    pub(super) fn handle_removed(&mut self) {
+        self.end.get_or_insert(None);
+    }
+}
+
+/// The end of a connector's link.
+struct Ended {
+    name: Option<PeerName>,
+    up_for: Option<Duration>,
+    cause: Option<DownCause>,
+}
+
+/// Dials for ever, until the connector is removed or the peer stops.
+pub(super) async fn run<R: ServerRuntime>(
+    runner: Arc<Runner<R>>,
+    id: ConnectorId,
+    connect: Connect,
+) {
+    let shared = &*runner.shared;
+    let dialing = dial_for_ever(&runner, id, &connect);
+    until_removed(shared, id, dialing).await;
+    // The link that is up stays; one in its handshake ends.
+    shared.with(|state| {
+        let dialed = state.dialed.iter();
+        let own: Vec<_> = dialed
+            .filter(|(_, dialed)| dialed.connector == id)
+            .map(|(link, dialed)| (*link, dialed.up_at.is_some()))
+            .collect();
+        for (link, is_up) in own {
+            state.dialed.remove(&link);
+            if !is_up {
+                state.abort_link(link);
+            }
+        }
+    });
+}
+
+/// Runs `future` until the connector is removed.
+async fn until_removed(shared: &Shared, id: ConnectorId, future: impl Future<Output = ()>) {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let removed = poll_locked(
+            shared.mutex(),
+            cx.waker(),
+            |state| (!state.connectors.contains_key(&id)).then_some(()),
+            |state| match state.connectors.get_mut(&id) {
+                Some(slot) => &mut slot.removal,
+                None => &mut state.spare,
+            },
+        );
+        match removed {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => future.as_mut().poll(cx),
+        }
+    })
+    .await;
+}
+
+/// Waits for progress: the end of a link.
+async fn wait_for<T>(
+    shared: &Shared,
+    id: ConnectorId,
+    mut ready: impl FnMut(&mut State) -> Option<T>,
+) -> T {
+    poll_fn(|cx| {
+        poll_locked(shared.mutex(), cx.waker(), &mut ready, |state| match state
+            .connectors
+            .get_mut(&id)
+        {
+            Some(slot) => &mut slot.progress,
+            None => &mut state.spare,
+        })
+    })
+    .await
+}
+
+async fn dial_for_ever<R: ServerRuntime>(
+    runner: &Arc<Runner<R>>,
+    id: ConnectorId,
+    connect: &Connect,
+) {
+    let shared = &*runner.shared;
+    let mut clock = runner.clock();
+    let mut wait = connect.retry_first;
+    let mut random = runner.runtime.random_seed();
+    let mut last_name: Option<PeerName> = None;
+    loop {
+        if let Some(name) = &last_name {
+            sleep_while_up(shared, id, name).await;
+        }
+        shared.with(|state| {
+            if let Some(slot) = state.connectors.get_mut(&id) {
+                slot.state = ConnectorState::Connecting;
+                slot.attempts += 1;
+            }
+        });
+        match dial(&runner.runtime, &connect.options).await {
+            Ok((_, secured)) => {
+                if let Some(ended) = link(runner, id, secured).await {
+                    last_name = ended.name.or(last_name);
+                    let was_long = ended.up_for.is_some_and(|time| time >= connect.retry_max);
+                    let is_kept_by_other = ended.cause == Some(DownCause::Duplicate);
+                    if was_long || is_kept_by_other {
+                        wait = connect.retry_first;
+                    }
+                    let is_up = |name| shared.lock().machine.is_up(name);
+                    if was_long || (is_kept_by_other && last_name.as_ref().is_some_and(is_up)) {
+                        continue;
+                    }
+                }
+            }
+            Err(error) => shared.with(|state| state.report_unreachable(id, error)),
+        }
+        shared.with(|state| {
+            if let Some(slot) = state.connectors.get_mut(&id) {
+                slot.state = ConnectorState::Waiting;
+            }
+        });
+        let time = spread(wait, &mut random);
+        let _passed = within(&mut clock, time, std::future::pending::<()>()).await;
+        wait = (wait * 2).min(connect.retry_max);
+    }
+}
+
+/// Spreads a wait by a fifth, so that peers that have lost the same one come back one by one.
+fn spread(wait: Duration, random: &mut u64) -> Duration {
+    // The generator of Knuth's MMIX, of which the upper bits are good enough here.
+    *random = random
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    let part = (*random >> 33) as u32 % 400;
+    wait * (800 + part) / 1000
+}
+
+impl State {
+    fn report_unreachable(&mut self, id: ConnectorId, error: ConnectError) {
+        if let Some(slot) = self.connectors.get_mut(&id)
+            && !slot.has_reported
+        {
+            slot.has_reported = true;
+            self.push_event(Entry::Unreachable(id, Box::new(error)));
+        }
+    }
+}
+
+/// Sleeps while a link to that peer is up.
+async fn sleep_while_up(shared: &Shared, id: ConnectorId, name: &PeerName) {
+    let ready = |state: &mut State| {
+        if !state.machine.is_up(name) {
+            return Some(());
+        }
+        if let Some(slot) = state.connectors.get_mut(&id) {
+            slot.state = ConnectorState::Sleeping(name.clone());
+        }
+        None
+    };
+    wait_for(shared, id, ready).await;
+}
+
+/// Drives a link over a transport, and waits for its end. `None` if the machine begins none.
+async fn link<R: ServerRuntime>(
+    runner: &Arc<Runner<R>>,
+    id: ConnectorId,
+    secured: Secured<R::Stream>,
+) -> Option<Ended> {
+    let shared = &*runner.shared;
+    let certificates: Vec<Bytes> = secured.certificates.into_iter().map(Bytes::from).collect();
+    let link = shared.at_now(|state, now| {
+        let link = state.machine.dial(now).ok()?;
+        state.machine.handle_certificates(link, certificates);
+        state.add_link(link);
+        let dialed = Dialed {
+            connector: id,
+            name: None,
+            up_at: None,
+            end: None,
+        };
+        state.dialed.insert(link, dialed);
+        Some(link)
+    })?;
+    runner.drive(link, None, secured.stream);
+    Some(wait_for(shared, id, |state| state.take_ended(link)).await)
+}
+
+impl State {
+    /// Takes a link of a connector, if it has ended.
+    fn take_ended(&mut self, link: LinkKey) -> Option<Ended> {
+        self.dialed.get(&link)?.end.as_ref()?;
+        let dialed = self.dialed.remove(&link)?;
+        Some(Ended {
+            name: dialed.name,
+            up_for: dialed.up_at.map(|at| self.now - at),
+            cause: dialed.end.flatten(),
+        })
+    }
+}
+
+impl fmt::Display for ConnectorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connector {}", self.0)
+    }
+}

@@ -1,0 +1,133 @@
+//! Sending a message and waiting until the receiver has accepted it.
+
+use std::{collections::BTreeMap, future::poll_fn, sync::PoisonError, task::Waker};
+
+use amqp_driver::io::poll_locked;
+
+use super::shared::Shared;
+use crate::{
+    cause::{DropReason, SendError},
+    event::Dropped,
+    machine::Event,
+    message::{Message, MessageId},
+};
+
+/// The reason for which a message was not delivered.
+#[derive(thiserror::Error, Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Undelivered {
+    /// It was not taken to be sent.
+    #[error(transparent)]
+    NotSent(#[from] SendError),
+    /// It was dropped.
+    #[error("the message was dropped: {}", .0.reason)]
+    Dropped(Box<Dropped>),
+    /// The peer has stopped. The receiver may have the message nevertheless; a persistent one stays
+    /// in the storage, and is sent in the next run.
+    #[error("the peer has stopped")]
+    Stopped,
+}
+
+impl Undelivered {
+    /// The message, if it was dropped.
+    #[must_use]
+    pub fn message(&self) -> Option<&Message> {
+        match self {
+            Self::Dropped(dropped) => Some(&dropped.message),
+            _ => None,
+        }
+    }
+
+    /// The reason of the drop, if it was dropped.
+    #[must_use]
+    pub fn drop_reason(&self) -> Option<DropReason> {
+        match self {
+            Self::Dropped(dropped) => Some(dropped.reason),
+            _ => None,
+        }
+    }
+}
+
+/// The deliveries that are waited for.
+#[derive(Debug, Default)]
+pub(super) struct Deliveries(BTreeMap<MessageId, Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    result: Option<Result<(), Undelivered>>,
+    waker: Option<Waker>,
+}
+
+impl Deliveries {
+    pub(super) fn add(&mut self, id: MessageId) {
+        self.0.insert(id, Waiting::default());
+    }
+
+    /// Takes an event of a delivery that is waited for, and returns any other one.
+    pub(super) fn note(&mut self, event: Event, wakes: &mut Vec<Waker>) -> Option<Event> {
+        if self.0.is_empty() {
+            return Some(event);
+        }
+        match event {
+            Event::Delivered { to, id } => match self.0.get_mut(&id) {
+                Some(waiting) => waiting.end(Ok(()), wakes),
+                None => return Some(Event::Delivered { to, id }),
+            },
+            Event::Dropped(dropped) => match self.0.get_mut(&dropped.id) {
+                Some(waiting) => {
+                    waiting.end(Err(Undelivered::Dropped(Box::new(dropped))), wakes);
+                }
+                None => return Some(Event::Dropped(dropped)),
+            },
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Ends all: the peer has stopped.
+    pub(super) fn end(&mut self, wakes: &mut Vec<Waker>) {
+        for waiting in self.0.values_mut() {
+            if waiting.result.is_none() {
+                waiting.end(Err(Undelivered::Stopped), wakes);
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn end(&mut self, result: Result<(), Undelivered>, wakes: &mut Vec<Waker>) {
+        self.result = Some(result);
+        wakes.extend(self.waker.take());
+    }
+}
+
+/// Forgets a delivery on drop.
+struct Forget<'a>(&'a Shared, MessageId);
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        let waiting = {
+            let state = self.0.mutex().lock();
+            let mut state = state.unwrap_or_else(PoisonError::into_inner);
+            state.deliveries.0.remove(&self.1)
+        };
+        drop(waiting);
+    }
+}
+
+/// Waits for the fate of a message that was [added](Deliveries::add).
+pub(super) async fn delivered(shared: &Shared, id: MessageId) -> Result<(), Undelivered> {
+    let _forget = Forget(shared, id);
+    poll_fn(|cx| {
+        poll_locked(
+            shared.mutex(),
+            cx.waker(),
+            |state| match state.deliveries.0.get_mut(&id) {
+                Some(waiting) => waiting.result.take(),
+                None => Some(Err(Undelivered::Stopped)),
+            },
+            |state| &mut state.deliveries.0.entry(id).or_default().waker,
+        )
+    })
+    .await
+}

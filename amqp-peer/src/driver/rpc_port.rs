@@ -1,0 +1,116 @@
+//! The peer, as calls need it.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use amqp_core::Instant;
+use amqp_driver::io::poll_locked;
+
+use super::{
+    runner::Job,
+    send::{Tracking, send},
+    shared::{Settled, Shared},
+    state::{Phase, State},
+};
+use crate::{
+    cause::SendError,
+    event::Sender,
+    machine::{Event, Token},
+    message::{Message, MessageId},
+    name::PeerName,
+    rpc::{
+        is_rpc,
+        port::{self, BoxFuture, Port},
+    },
+};
+
+/// The events of calls that were not taken. Messages are bounded by the windows of their senders, the
+/// others by those of the links.
+#[derive(Debug, Default)]
+pub(super) struct RpcQueue {
+    events: VecDeque<port::Event>,
+    waker: Option<Waker>,
+}
+
+impl RpcQueue {
+    /// Takes an event that concerns calls only, and returns any other one.
+    pub(super) fn note(&mut self, event: Event, wakes: &mut Vec<Waker>) -> Option<Event> {
+        let (for_calls, rest) = match event {
+            Event::Up(up) => (port::Event::Up(up.name.clone()), Some(Event::Up(up))),
+            Event::Down(down) => {
+                let name = down.name.clone();
+                (port::Event::Down(name), Some(Event::Down(down)))
+            }
+            Event::Received(received)
+                if matches!(received.from, Sender::Peer(_)) && is_rpc(&received.message) =>
+            {
+                (port::Event::Received(received), None)
+            }
+            Event::Dropped(dropped) if is_rpc(&dropped.message) => {
+                (port::Event::Dropped(dropped), None)
+            }
+            other => return Some(other),
+        };
+        self.push(for_calls, wakes);
+        rest
+    }
+
+    pub(super) fn push(&mut self, event: port::Event, wakes: &mut Vec<Waker>) {
+        self.events.push_back(event);
+        wakes.extend(self.waker.take());
+    }
+
+    /// Takes the waker, when the peer stops.
+    pub(super) const fn take_waker(&mut self) -> Option<Waker> {
+        self.waker.take()
+    }
+}
+
+/// The peer for its calls. It does not keep the peer running.
+pub(super) struct RpcPort(pub(super) Arc<Shared>);
+
+impl Port for RpcPort {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    fn send<'a>(
+        &'a self,
+        to: &'a PeerName,
+        message: Message,
+    ) -> BoxFuture<'a, Result<MessageId, SendError>> {
+        Box::pin(send(&self.0, to, message, Tracking::Nothing))
+    }
+
+    fn try_send(&self, to: &PeerName, message: Message) -> Result<MessageId, SendError> {
+        self.0
+            .at_now(|state, _| state.send(to, message, Tracking::Nothing))
+    }
+
+    fn settle(&self, token: Token) {
+        self.0.settle(Settled::Accepted(token));
+    }
+
+    fn requeue(&self, token: Token) {
+        self.0.settle(Settled::Requeued(token));
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.0.with(|state| state.jobs.push_back(Job::Task(task)));
+    }
+
+    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<port::Event>> {
+        poll_locked(
+            self.0.mutex(),
+            cx.waker(),
+            |state: &mut State| match state.rpc.events.pop_front() {
+                Some(event) => Some(Some(event)),
+                None => (state.phase != Phase::Running).then_some(None),
+            },
+            |state| &mut state.rpc.waker,
+        )
+    }
+}

@@ -1,0 +1,105 @@
+//! The thread of a storage.
+
+use std::{
+    io,
+    sync::Arc,
+    task::{Wake, Waker},
+    thread::{self, Thread},
+    time::Duration,
+};
+
+use super::{shared::Shared, state::State};
+use crate::storage::{BatchId, Change, Storage};
+
+/// The first pause after a failure, doubled up to the maximum: the disk may have room again.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// Starts the thread that stores the batches of a peer, and ends when the peer has ended.
+pub(super) fn start(shared: &Arc<Shared>, storage: Box<dyn Storage>) -> io::Result<()> {
+    shared.lock().store.is_running = true;
+    let ending = Ending(Arc::clone(shared));
+    let run = move || store(&ending.0, storage);
+    thread::Builder::new()
+        .name("amqp-peer-store".into())
+        .spawn(run)
+        .map(drop)
+}
+
+/// Wakes a parked thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Notes the end of the thread, also after a panic.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.at_now(|state, now| {
+            state.store.is_running = false;
+            if !state.store.is_ending {
+                state.fail_store("the thread of the storage has ended");
+                state.begin_stop(now);
+            }
+            state.after.wakes.extend(state.keeper.take());
+        });
+    }
+}
+
+impl State {
+    fn fail_store(&mut self, message: &str) {
+        self.machine.handle_store_failed(self.now, message);
+        self.store.failure = Some(message.into());
+        self.stored.wake_all(&mut self.after.wakes);
+    }
+}
+
+fn store(shared: &Shared, mut storage: impl Storage) {
+    let mut changes: Vec<Change> = Vec::new();
+    let mut up_to: Option<BatchId> = None;
+    let mut pause = PAUSE;
+    loop {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut state = shared.lock();
+        for batch in state.store.batches.drain(..) {
+            up_to = Some(batch.id);
+            changes.extend(batch.changes);
+        }
+        let is_ending = state.store.is_ending;
+        let replaced = state.store.waker.replace(waker);
+        drop(state);
+        drop(replaced);
+        let Some(batch) = up_to else {
+            if is_ending {
+                return;
+            }
+            thread::park();
+            continue;
+        };
+        match storage.apply(&changes) {
+            Ok(()) => {
+                pause = PAUSE;
+                changes.clear();
+                up_to = None;
+                shared.at_now(|state, now| {
+                    state.store.failure = None;
+                    state.machine.handle_stored(now, batch);
+                    state.stored.wake_all(&mut state.after.wakes);
+                });
+            }
+            Err(error) => {
+                shared.with(|state| state.fail_store(&error.to_string()));
+                if is_ending {
+                    return;
+                }
+                thread::park_timeout(pause);
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The calls of the application, of the clock, and of the storage.
+
+use amqp_core::Instant;
+
+use super::{Machine, OutboxInfo};
+use crate::{
+    cause::{DownCause, DropReason, SendError},
+    config::Receipts,
+    event::{Event, LinkKey, Token},
+    machine::LinkInfo,
+    message::{Message, MessageId},
+    name::PeerName,
+    storage::{Batch, BatchId},
+};
+
+/// The number of places that an empty queue of events keeps.
+const IDLE_EVENTS: usize = 1024;
+
+impl Machine {
+    // Messages.
+
+    /// Puts a message into the outbox of its receiver, to be sent over the link to it, now or
+    /// later.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing has changed. With [`room`](Self::room) beforehand, it is not
+    /// [`SendError::Full`].
+    pub fn send(
+        &mut self,
+        now: Instant,
+        to: &PeerName,
+        message: Message,
+    ) -> Result<MessageId, SendError> {
+        self.send_with(now, to, message, self.config.receipts)
+    }
+
+    /// As [`send`](Self::send), with other receipts than those of the configuration.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_with(
+        &mut self,
+        now: Instant,
+        to: &PeerName,
+        message: Message,
+        receipts: Receipts,
+    ) -> Result<MessageId, SendError> {
+        self.advance_clock(now);
+        self.push_message(to, message, receipts)
+    }
+
+    /// Whether the outbox of a receiver has room for a message of that many bytes by
+    /// [`Message::memory`]. If not, [`poll_room`](Self::poll_room) names it when it has room again.
+    #[must_use]
+    pub fn room(&mut self, to: &PeerName, bytes: usize) -> bool {
+        let has_room = self.has_room(to, bytes);
+        if !has_room {
+            self.want_room(to, bytes);
+        }
+        has_room
+    }
+
+    /// Returns the next receiver that has room again, after it had none.
+    pub fn poll_room(&mut self) -> Option<PeerName> {
+        self.rooms.pop_front()
+    }
+
+    /// Accepts a received message: it is acknowledged, and not given again. Does nothing if it was
+    /// accepted or requeued before.
+    pub fn settle(&mut self, now: Instant, token: Token) {
+        self.advance_clock(now);
+        self.accept_message(token);
+    }
+
+    /// Gives a received message back: its sender sends it again, behind those under way. Does
+    /// nothing if it was accepted or requeued before.
+    pub fn requeue(&mut self, now: Instant, token: Token) {
+        self.advance_clock(now);
+        self.give_back(token);
+    }
+
+    /// Returns the next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front();
+        match &event {
+            Some(Event::Up(_) | Event::Down(_) | Event::Refused(_)) => self.link_events -= 1,
+            Some(Event::Written { to, .. } | Event::Delivered { to, .. }) => {
+                self.event_taken(to, 0);
+            }
+            Some(Event::Dropped(dropped)) => {
+                self.event_taken(&dropped.to, dropped.message.memory());
+            }
+            Some(Event::Received(_)) => {}
+            None if self.events.capacity() > IDLE_EVENTS => self.events.shrink_to(IDLE_EVENTS),
+            None => {}
+        }
+        event
+    }
+
+    /// Whether a link to that peer is up.
+    #[must_use]
+    pub fn is_up(&self, name: &PeerName) -> bool {
+        self.peers.named(name).is_some_and(|peer| peer.up.is_some())
+    }
+
+    /// Returns the links, in the order in which they were begun.
+    pub fn links(&self) -> impl Iterator<Item = LinkInfo> + '_ {
+        self.links.values().map(|link| LinkInfo {
+            key: link.key,
+            name: link.identity.as_ref().map(|it| it.name.clone()),
+            is_listener: link.is_listener(),
+            is_up: link.is_up(),
+            unacknowledged: link.outgoing.count,
+            unaccepted: link.incoming.count,
+        })
+    }
+
+    /// Returns the state of the outbox of a receiver.
+    #[must_use]
+    pub fn outbox(&self, name: &PeerName) -> OutboxInfo {
+        let Some(peer) = self.peers.named(name) else {
+            return OutboxInfo::default();
+        };
+        let up = peer.up.and_then(|up| self.links.get(&up));
+        OutboxInfo {
+            messages: peer.outbox.messages(),
+            bytes: peer.outbox.bytes(),
+            in_flight: up.map_or(0, |link| link.outgoing.count),
+        }
+    }
+
+    /// Ends the link to a peer, if one is up. What was not acknowledged waits for the next one.
+    pub fn disconnect(&mut self, name: &PeerName, now: Instant) {
+        self.advance_clock(now);
+        if let Some(up) = self.peers.named(name).and_then(|peer| peer.up) {
+            self.with_link(up, |machine, link| {
+                machine.close(link, DownCause::Requested);
+            });
+        }
+    }
+
+    /// Drops all messages that wait for a receiver, each with an event.
+    pub fn forget(&mut self, name: &PeerName, now: Instant) {
+        self.advance_clock(now);
+        if let Some(key) = self.peers.key(name) {
+            self.drop_messages(key, DropReason::Removed, |_| true);
+        }
+    }
+
+    /// Stops the peer: ends all links, and takes no message any more. Transient messages are
+    /// dropped with an event; persistent ones stay in the storage.
+    pub fn stop(&mut self, now: Instant) {
+        self.advance_clock(now);
+        if std::mem::replace(&mut self.is_stopped, true) {
+            return;
+        }
+        let links: Vec<LinkKey> = self.links.keys().copied().collect();
+        for key in links {
+            self.with_link(key, |machine, link| {
+                machine.close(link, DownCause::Requested);
+            });
+        }
+        for key in self.peers.keys() {
+            self.drop_messages(key, DropReason::Stopped, |entry| entry.sequence.is_none());
+        }
+    }
+
+    /// Whether the peer has stopped.
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    // Time.
+
+    /// Returns the next deadline of the peer itself, such as the end of a time to live.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let expiry = self.deadlines.first().map(|(at, _)| *at);
+        let contest = |key: &u64| Some(self.peers.get(*key)?.contest?.1);
+        let contests = self.contested.iter().filter_map(contest);
+        contests.chain(expiry).min()
+    }
+
+    /// Handles the time of [`poll_timeout`](Self::poll_timeout).
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance_clock(now);
+        while let Some(&(at, key)) = self.deadlines.first()
+            && at <= self.now
+        {
+            self.expire(key);
+        }
+        self.end_contests();
+    }
+
+    // Storage.
+
+    /// Returns the next changes to be stored. Batches are stored in order; further ones may be
+    /// taken meanwhile.
+    pub fn poll_changes(&mut self) -> Option<Batch> {
+        self.journal.poll()
+    }
+
+    /// Returns the number of the batch that the latest change is in, or will be in. `None` if
+    /// there was no change yet. A persistent message that was sent is stored with that batch.
+    #[must_use]
+    pub fn latest_batch(&self) -> Option<BatchId> {
+        self.journal.latest()
+    }
+
+    /// Whether a batch is stored, and with it all before it.
+    #[must_use]
+    pub const fn is_stored(&self, batch: BatchId) -> bool {
+        self.journal.is_stored(batch)
+    }
+
+    /// Notes that all batches up to one are stored. What depends on them goes on: the first
+    /// transmission of persistent messages, and acknowledgements of received ones.
+    pub fn handle_stored(&mut self, now: Instant, up_to: BatchId) {
+        self.advance_clock(now);
+        self.journal.stored(up_to);
+        self.accept_stored(up_to);
+        self.send_stored(up_to);
+    }
+
+    /// Notes that storing has failed, with the error's text. The batch has to be stored again; until
+    /// that has worked, nothing persistent is taken.
+    pub fn handle_store_failed(&mut self, now: Instant, message: &str) {
+        self.advance_clock(now);
+        self.journal.failed(message);
+    }
+}

@@ -1,0 +1,352 @@
+//! The inbox: the messages of one sender that are not accepted, and the memory of those that were.
+//!
+//! A message is given to the application once. It is known again by its id, for as long as its
+//! sender may send it again: until the sender has seen the acknowledgement.
+//!
+//! The memory is exact if it holds twice the window. The sender has at most a window of messages in
+//! flight, and sends them again in order. Behind the acknowledgement of a message that the sender
+//! has not seen, there are at most the others of the same batch, which may be in another order,
+//! and those of messages in flight at the same time.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::{
+    event::LinkKey,
+    message::{Message, MessageId},
+    storage::BatchId,
+};
+
+/// A message that was given to the application.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) id: MessageId,
+    /// The last link that it came over, and its tag there.
+    pub(super) link: LinkKey,
+    pub(super) tag: u64,
+    pub(super) is_persistent: bool,
+    /// The size that the message counts as, in bytes.
+    pub(super) memory: usize,
+    state: State,
+    /// The position of its acceptance in the storage, while that is being stored.
+    position: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The application has it.
+    Given,
+    /// It is accepted, and the acceptance is being stored.
+    Storing,
+    /// It is accepted or given back, and only keeps its place.
+    Done,
+}
+
+/// What is known of a message that comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// It is pending, under that number.
+    Pending(u64),
+    /// It was accepted, under that number.
+    Accepted(u64),
+}
+
+/// The result of a look for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is not known: it is to be given to the application.
+    New,
+    /// The application has it.
+    Pending,
+    /// It was accepted. `Some` has the position at which that is to be stored again.
+    Accepted(Option<u64>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Accepted {
+    id: MessageId,
+    /// The position in the storage. `Some` if the acceptance is stored.
+    position: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pending: VecDeque<Pending>,
+    /// The number of the first one that is pending.
+    first: u64,
+    /// The number of those that are not done.
+    live: usize,
+    /// The messages that were given back and have not come again, at most as many as are
+    /// remembered.
+    given_back: VecDeque<MessageId>,
+    /// The accepted messages, in the order in which they could first be acknowledged.
+    accepted: VecDeque<Accepted>,
+    /// The number of the first one that is accepted.
+    first_accepted: u64,
+    /// The position in the storage of the next acceptance.
+    next_position: u64,
+    /// The number of `accepted` that have a later one of the same id.
+    stale: usize,
+    /// The number of accepted messages that are remembered.
+    capacity: usize,
+    /// The messages by id. `Some` since the first repeat of the present link.
+    index: Option<HashMap<MessageId, Known>>,
+    /// The number of stored acceptances that were forgotten and not reported.
+    unreported: usize,
+}
+
+impl Inbox {
+    /// Creates the inbox for a window, with the stored acceptances of an earlier run.
+    pub(super) fn new(window: u16, stored: Vec<(u64, MessageId)>) -> Self {
+        let next_position = stored.last().map_or(0, |(position, _)| position + 1);
+        // An id at two positions counts at the higher one.
+        let accepted: VecDeque<_> = stored
+            .into_iter()
+            .map(|(position, id)| Accepted {
+                id,
+                position: Some(position),
+            })
+            .collect();
+        Self {
+            // Those of a larger window, in an earlier run, stay as exact as they were.
+            capacity: accepted.len().max(2 * usize::from(window)),
+            accepted,
+            next_position,
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing is remembered or pending.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && !self.remembers()
+    }
+
+    pub(super) fn remembers(&self) -> bool {
+        !self.accepted.is_empty() || !self.given_back.is_empty()
+    }
+
+    /// The number of messages that are not accepted.
+    pub(super) const fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Notes a message that is given to the application. Returns its number.
+    pub(super) fn give(
+        &mut self,
+        id: MessageId,
+        message: &Message,
+        link: LinkKey,
+        tag: u64,
+    ) -> u64 {
+        let number = self.first + self.pending.len() as u64;
+        self.pending.push_back(Pending {
+            id,
+            link,
+            tag,
+            is_persistent: message.is_persistent,
+            memory: message.memory(),
+            state: State::Given,
+            position: 0,
+        });
+        self.live += 1;
+        if let Some(index) = &mut self.index {
+            index.insert(id, Known::Pending(number));
+        }
+        number
+    }
+
+    /// Looks for a message that comes again, over `link` with `tag`.
+    pub(super) fn find(&mut self, id: MessageId, link: LinkKey, tag: u64) -> Found {
+        self.build_index();
+        match self.index.as_ref().and_then(|index| index.get(&id)) {
+            None => Found::New,
+            Some(&Known::Pending(number)) => {
+                if let Some(pending) = self.get_mut(number) {
+                    (pending.link, pending.tag) = (link, tag);
+                }
+                Found::Pending
+            }
+            Some(&Known::Accepted(number)) => Found::Accepted(self.refresh(id, number)),
+        }
+    }
+
+    fn build_index(&mut self) {
+        if self.index.is_some() {
+            return;
+        }
+        let mut index = HashMap::with_capacity(self.accepted.len() + self.live);
+        for (number, accepted) in (self.first_accepted..).zip(&self.accepted) {
+            let known = Known::Accepted(number);
+            self.stale += usize::from(index.insert(accepted.id, known).is_some());
+        }
+        for (number, pending) in (self.first..).zip(&self.pending) {
+            if pending.state != State::Done {
+                index.insert(pending.id, Known::Pending(number));
+            }
+        }
+        self.index = Some(index);
+    }
+
+    /// Moves an accepted message to the end of the memory. Returns its position if that is to be
+    /// stored.
+    fn refresh(&mut self, id: MessageId, number: u64) -> Option<u64> {
+        let at = number.checked_sub(self.first_accepted);
+        let at = at.and_then(|at| usize::try_from(at).ok());
+        let accepted = at.and_then(|at| self.accepted.get(at));
+        let was_stored = accepted.is_some_and(|it| it.position.is_some());
+        let position = was_stored.then(|| self.take_position());
+        self.stale += 1;
+        self.remember(id, position);
+        position
+    }
+
+    const fn take_position(&mut self) -> u64 {
+        self.next_position += 1;
+        self.next_position - 1
+    }
+
+    fn remember(&mut self, id: MessageId, position: Option<u64>) {
+        let number = self.first_accepted + self.accepted.len() as u64;
+        self.accepted.push_back(Accepted { id, position });
+        if let Some(index) = &mut self.index {
+            index.insert(id, Known::Accepted(number));
+        }
+        while self.accepted.len().saturating_sub(self.stale) > self.capacity {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        let Some(first) = self.accepted.pop_front() else {
+            return;
+        };
+        let number = self.first_accepted;
+        self.first_accepted += 1;
+        self.unreported += usize::from(first.position.is_some());
+        let Some(index) = &mut self.index else {
+            return;
+        };
+        match index.get(&first.id) {
+            Some(&Known::Accepted(last)) if last == number => {
+                index.remove(&first.id);
+            }
+            Some(Known::Accepted(_)) => self.stale = self.stale.saturating_sub(1),
+            Some(Known::Pending(_)) | None => {}
+        }
+    }
+
+    /// Returns the lowest position that is remembered, if enough are forgotten to tell a storage.
+    pub(super) fn take_forgotten(&mut self) -> Option<u64> {
+        if self.unreported <= self.capacity / 4 {
+            return None;
+        }
+        self.unreported = 0;
+        let accepted = self.accepted.iter().filter_map(|it| it.position);
+        let is_storing = |it: &&Pending| it.state == State::Storing;
+        let storing = self.pending.iter().filter(is_storing);
+        let lowest = accepted.chain(storing.map(|it| it.position)).min();
+        Some(lowest.unwrap_or(self.next_position))
+    }
+
+    /// Forgets all that was accepted. Returns whether some of it is stored.
+    pub(super) fn forget_all(&mut self) -> bool {
+        let was_stored =
+            self.unreported > 0 || self.accepted.iter().any(|it| it.position.is_some());
+        self.first_accepted += self.accepted.len() as u64;
+        self.accepted = VecDeque::new();
+        self.given_back = VecDeque::new();
+        (self.stale, self.unreported, self.index) = (0, 0, None);
+        was_stored
+    }
+
+    /// Notes the end of a link, or the start of one: no repeat has come since.
+    pub(super) fn link_changed(&mut self) {
+        let Some(index) = self.index.take() else {
+            return;
+        };
+        if self.stale > 0 {
+            let mut number = self.first_accepted;
+            self.accepted.retain(|it| {
+                number += 1;
+                match index.get(&it.id) {
+                    Some(&Known::Accepted(last)) => last == number - 1,
+                    Some(Known::Pending(_)) | None => true,
+                }
+            });
+            self.stale = 0;
+        }
+    }
+
+    fn get_mut(&mut self, number: u64) -> Option<&mut Pending> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.pending.get_mut(at)
+    }
+
+    /// Returns a message that the application has.
+    pub(super) fn given(&mut self, number: u64) -> Option<&Pending> {
+        let pending = self.get_mut(number)?;
+        (pending.state == State::Given).then_some(pending)
+    }
+
+    /// Notes that the acceptance of a persistent message is being stored. Returns its id and its
+    /// position.
+    pub(super) fn storing(&mut self, number: u64) -> Option<(MessageId, u64)> {
+        self.given(number)?;
+        let position = self.take_position();
+        let pending = self.get_mut(number)?;
+        (pending.state, pending.position) = (State::Storing, position);
+        Some((pending.id, position))
+    }
+
+    /// Accepts a message: it is remembered from now on. Returns its link and its tag.
+    pub(super) fn accept(&mut self, number: u64) -> Option<(LinkKey, u64)> {
+        let pending = self.get_mut(number)?;
+        let (id, link, tag) = (pending.id, pending.link, pending.tag);
+        let position = match pending.state {
+            State::Given => None,
+            State::Storing => Some(pending.position),
+            State::Done => return None,
+        };
+        self.done(number);
+        self.remember(id, position);
+        Some((link, tag))
+    }
+
+    /// Gives a message back. Returns its link and its tag.
+    pub(super) fn give_back(&mut self, number: u64) -> Option<(LinkKey, u64)> {
+        let pending = self.given(number)?;
+        let (id, link, tag) = (pending.id, pending.link, pending.tag);
+        if let Some(index) = &mut self.index {
+            index.remove(&id);
+        }
+        self.done(number);
+        self.given_back.push_back(id);
+        if self.given_back.len() > self.capacity {
+            self.given_back.pop_front();
+        }
+        Some((link, tag))
+    }
+
+    /// Whether a message that comes again was given back. It is so once.
+    pub(super) fn was_given_back(&mut self, id: MessageId) -> bool {
+        let at = self.given_back.iter().position(|it| *it == id);
+        at.is_some_and(|at| self.given_back.remove(at).is_some())
+    }
+
+    fn done(&mut self, number: u64) {
+        if let Some(pending) = self.get_mut(number) {
+            pending.state = State::Done;
+            self.live -= 1;
+        }
+        while self
+            .pending
+            .front()
+            .is_some_and(|it| it.state == State::Done)
+        {
+            self.pending.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+/// Acceptances that are being stored, in the order of their batches.
+pub(super) type Storing = VecDeque<(BatchId, u64, u64)>;

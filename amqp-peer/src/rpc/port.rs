@@ -1,0 +1,61 @@
+//! The peer, as calls need it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use amqp_core::Instant;
+
+use crate::{
+    cause::SendError,
+    event::{Dropped, Received, Token},
+    message::{Message, MessageId},
+    name::PeerName,
+};
+
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An event of the peer that concerns calls.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A message of a kind that begins with `rpc.`, from another peer.
+    Received(Received),
+    /// A message of this kind will not be delivered.
+    Dropped(Dropped),
+    /// A link is up.
+    Up(PeerName),
+    /// A link has ended.
+    Down(PeerName),
+    /// The peer was removed: all that concerns it ends.
+    Removed(PeerName),
+}
+
+/// The peer. Its methods are called without the lock of the calls, and it calls nothing under its own.
+pub(crate) trait Port: Send + Sync + 'static {
+    /// The time.
+    fn now(&self) -> Instant;
+
+    /// Puts a message into the outbox, without receipts. Waits for room.
+    fn send<'a>(
+        &'a self,
+        to: &'a PeerName,
+        message: Message,
+    ) -> BoxFuture<'a, Result<MessageId, SendError>>;
+
+    /// As [`send`](Self::send), without waiting.
+    fn try_send(&self, to: &PeerName, message: Message) -> Result<MessageId, SendError>;
+
+    /// Accepts a received message.
+    fn settle(&self, token: Token);
+
+    /// Gives a received message back, to be sent again.
+    fn requeue(&self, token: Token);
+
+    /// Runs a task beside the caller.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// The next event. `None` once the peer was stopped.
+    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<Event>>;
+}

@@ -1,0 +1,18 @@
+//! The machine of peers under virtual time, with transports in memory.
+
+mod foreign;
+mod rig;
+
+mod causes;
+mod cuts;
+mod delivering;
+mod dialing;
+mod joining;
+mod limits;
+mod listeners;
+mod receipts;
+mod repeating;
+mod storing;
+mod throttle;
+mod ttl;
+mod worlds;
