@@ -127,18 +127,39 @@ impl TlsOptions {
         }
     }
 
-    /// The TLS setup for a stream to that host.
+    /// The TLS setup for a stream to that host, as [`Runtime::secure`](crate::io::Runtime::secure) takes
+    /// it. [`connect`](crate::connect()) and [`connect_over`](crate::connect_over) call it for each
+    /// connection; it is public for a program that needs the secured stream itself, such as a proxy.
+    /// Reads the files anew.
+    ///
+    /// ```
+    /// use amqp_driver::{Options, core::dial::Address};
+    ///
+    /// # #[cfg(feature = "ring")] {
+    /// let options = Options::from_uri("amqps://broker.example.com?verify=verify_none").expect("valid");
+    /// let options = options.tls.expect("amqps is TLS");
+    /// let tls = options.for_host(&Address::tcp("broker.example.com", 5671))?;
+    /// assert_eq!(tls.server_name().to_str(), "broker.example.com");
+    /// # }
+    /// # Ok::<(), amqp_driver::TlsError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TlsError::Setup`] when a file or a setting is unusable.
     #[cfg(feature = "tls")]
-    pub(crate) fn for_host(&self, address: &Address) -> Result<Tls, TlsError> {
+    pub fn for_host(&self, address: &Address) -> Result<Tls, TlsError> {
         Ok(Tls {
             server_name: config::server_name(self, address)?,
             config: config::config(self)?,
         })
     }
 
-    /// Fails: this build has no TLS.
+    /// Fails.
+    ///
+    /// # Errors
+    /// [`TlsError::NotBuiltIn`]: this build has no TLS.
     #[cfg(not(feature = "tls"))]
-    pub(crate) fn for_host(&self, _address: &Address) -> Result<Tls, TlsError> {
+    pub fn for_host(&self, _address: &Address) -> Result<Tls, TlsError> {
         Err(TlsError::NotBuiltIn)
     }
 }
