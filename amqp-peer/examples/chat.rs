@@ -116,7 +116,8 @@ impl Chat {
             }
             Event::Refused(refused) => println!("* no link: {}", refused.cause),
             Event::Unreachable(attempt) => {
-                if self.unreachable.insert(attempt.connector) {
+                let is_first = self.unreachable.insert(attempt.connector);
+                if is_first {
                     println!("* {}, trying on", attempt.error);
                 }
             }
