@@ -27,7 +27,7 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
                 return Err(Failure::new("Forbidden", "the caller does not permit it"));
             }
             a.checked_div(b)
-                .ok_or(Failure::new("Range", "division by zero"))
+                .ok_or_else(|| Failure::new("Range", "division by zero"))
         }
     });
     calc.signal("log", async |text: String| {

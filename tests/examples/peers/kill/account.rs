@@ -1,7 +1,7 @@
 //! The account of all messages.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     fmt,
     str::SplitWhitespace,
 };
@@ -13,9 +13,9 @@ use crate::Result;
 #[derive(Default)]
 pub(crate) struct Account {
     /// The messages that were stored by the sender, by their ids.
-    sent: HashMap<String, Number>,
+    sent: BTreeMap<String, Number>,
     /// Those of which the sender knows that they were accepted, with the order in which it said so.
-    delivered: HashMap<String, usize>,
+    delivered: BTreeMap<String, usize>,
     /// The number of those when the present process of the receiver was started.
     delivered_before: usize,
     /// The messages given to the present process of the receiver.
