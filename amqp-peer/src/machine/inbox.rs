@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::numbered::Numbered;
 use crate::{
     event::LinkKey,
     message::{Message, MessageId},
@@ -37,8 +38,6 @@ enum State {
     Given,
     /// It is accepted, and the acceptance is being stored.
     Storing,
-    /// It is accepted or given back, and only keeps its place.
-    Done,
 }
 
 /// What is known of a message that comes again.
@@ -70,11 +69,7 @@ struct Accepted {
 
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    pending: VecDeque<Pending>,
-    /// The number of the first one that is pending.
-    first: u64,
-    /// The number of those that are not done.
-    live: usize,
+    pending: Numbered<Pending>,
     /// The messages that were given back and have not come again, at most as many as are
     /// remembered.
     given_back: VecDeque<MessageId>,
@@ -125,8 +120,8 @@ impl Inbox {
     }
 
     /// The number of messages that are not accepted.
-    pub(super) const fn len(&self) -> usize {
-        self.live
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
     }
 
     /// Notes a message that is given to the application. Returns its number.
@@ -137,8 +132,7 @@ impl Inbox {
         link: LinkKey,
         tag: u64,
     ) -> u64 {
-        let number = self.first + self.pending.len() as u64;
-        self.pending.push_back(Pending {
+        let number = self.pending.push(Pending {
             id,
             link,
             tag,
@@ -147,7 +141,6 @@ impl Inbox {
             state: State::Given,
             position: 0,
         });
-        self.live += 1;
         if let Some(index) = &mut self.index {
             index.insert(id, Known::Pending(number));
         }
@@ -160,7 +153,7 @@ impl Inbox {
         match self.index.as_ref().and_then(|index| index.get(&id)) {
             None => Found::New,
             Some(&Known::Pending(number)) => {
-                if let Some(pending) = self.get_mut(number) {
+                if let Some(pending) = self.pending.get_mut(number) {
                     (pending.link, pending.tag) = (link, tag);
                 }
                 Found::Pending
@@ -173,15 +166,13 @@ impl Inbox {
         if self.index.is_some() {
             return;
         }
-        let mut index = HashMap::with_capacity(self.accepted.len() + self.live);
+        let mut index = HashMap::with_capacity(self.accepted.len() + self.pending.len());
         for (number, accepted) in (self.first_accepted..).zip(&self.accepted) {
             let known = Known::Accepted(number);
             self.stale += usize::from(index.insert(accepted.id, known).is_some());
         }
-        for (number, pending) in (self.first..).zip(&self.pending) {
-            if pending.state != State::Done {
-                index.insert(pending.id, Known::Pending(number));
-            }
+        for (number, pending) in self.pending.iter() {
+            index.insert(pending.id, Known::Pending(number));
         }
         self.index = Some(index);
     }
@@ -241,8 +232,8 @@ impl Inbox {
         }
         self.unreported = 0;
         let accepted = self.accepted.iter().filter_map(|it| it.position);
-        let is_storing = |it: &&Pending| it.state == State::Storing;
-        let storing = self.pending.iter().filter(is_storing);
+        let pending = self.pending.iter().map(|(_, pending)| pending);
+        let storing = pending.filter(|it| it.state == State::Storing);
         let lowest = accepted.chain(storing.map(|it| it.position)).min();
         Some(lowest.unwrap_or(self.next_position))
     }
@@ -276,14 +267,9 @@ impl Inbox {
         }
     }
 
-    fn get_mut(&mut self, number: u64) -> Option<&mut Pending> {
-        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.pending.get_mut(at)
-    }
-
     /// Returns a message that the application has.
-    pub(super) fn given(&mut self, number: u64) -> Option<&Pending> {
-        let pending = self.get_mut(number)?;
+    pub(super) fn given(&self, number: u64) -> Option<&Pending> {
+        let pending = self.pending.get(number)?;
         (pending.state == State::Given).then_some(pending)
     }
 
@@ -292,33 +278,29 @@ impl Inbox {
     pub(super) fn storing(&mut self, number: u64) -> Option<(MessageId, u64)> {
         self.given(number)?;
         let position = self.take_position();
-        let pending = self.get_mut(number)?;
+        let pending = self.pending.get_mut(number)?;
         (pending.state, pending.position) = (State::Storing, position);
         Some((pending.id, position))
     }
 
     /// Accepts a message: it is remembered from now on. Returns its link and its tag.
     pub(super) fn accept(&mut self, number: u64) -> Option<(LinkKey, u64)> {
-        let pending = self.get_mut(number)?;
-        let (id, link, tag) = (pending.id, pending.link, pending.tag);
+        let pending = self.pending.remove(number)?;
         let position = match pending.state {
             State::Given => None,
             State::Storing => Some(pending.position),
-            State::Done => return None,
         };
-        self.done(number);
-        self.remember(id, position);
-        Some((link, tag))
+        self.remember(pending.id, position);
+        Some((pending.link, pending.tag))
     }
 
     /// Gives a message back. Returns its link and its tag.
     pub(super) fn give_back(&mut self, number: u64) -> Option<(LinkKey, u64)> {
-        let pending = self.given(number)?;
-        let (id, link, tag) = (pending.id, pending.link, pending.tag);
+        self.given(number)?;
+        let Pending { id, link, tag, .. } = self.pending.remove(number)?;
         if let Some(index) = &mut self.index {
             index.remove(&id);
         }
-        self.done(number);
         self.given_back.push_back(id);
         if self.given_back.len() > self.capacity {
             self.given_back.pop_front();
@@ -330,21 +312,6 @@ impl Inbox {
     pub(super) fn was_given_back(&mut self, id: MessageId) -> bool {
         let at = self.given_back.iter().position(|it| *it == id);
         at.is_some_and(|at| self.given_back.remove(at).is_some())
-    }
-
-    fn done(&mut self, number: u64) {
-        if let Some(pending) = self.get_mut(number) {
-            pending.state = State::Done;
-            self.live -= 1;
-        }
-        while self
-            .pending
-            .front()
-            .is_some_and(|it| it.state == State::Done)
-        {
-            self.pending.pop_front();
-            self.first += 1;
-        }
     }
 }
 

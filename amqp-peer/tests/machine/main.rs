@@ -13,6 +13,7 @@ mod listeners;
 mod receipts;
 mod repeating;
 mod storing;
+mod stragglers;
 mod throttle;
 mod ttl;
 mod worlds;
