@@ -12,7 +12,7 @@
 
 use amqp_core::{
     ChannelId, DeliveryTag, PublishSeq, client,
-    protocol::{ClientMethod, Method, ReplyCode, basic, channel, confirm},
+    protocol::{ClientMethod, Method, ReplyCode, basic, confirm},
     server,
 };
 
@@ -523,11 +523,11 @@ impl Machine {
                 self.receive(link, tag, published.content);
             }
             server::Event::Flow { channel, active } => {
-                if let Side::Listener(machine) = &mut link.side
-                    && let Some(mut channel) = machine.channel(channel)
-                {
-                    // A request is owed its answer.
-                    let _sent = channel.send(&channel::FlowOk { active });
+                if link.stage != Stage::Ended && !link.answer_probe(channel, active) {
+                    // It does not read, so that there is no use in a close.
+                    let code = ReplyCode::RESOURCE_ERROR;
+                    link.cause = Some(DownCause::Protocol { code });
+                    self.cut(link, "the peer does not read the answers to its probes");
                 }
             }
             server::Event::ChannelClosed { reason, .. } => {

@@ -7,6 +7,7 @@ mod causes;
 mod cuts;
 mod delivering;
 mod dialing;
+mod hostile;
 mod joining;
 mod limits;
 mod listeners;
