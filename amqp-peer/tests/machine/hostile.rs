@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use amqp_core::{Instant, wire::FieldTable};
-use amqp_peer::{DropReason, Limits, Message};
+use amqp_core::{
+    Instant,
+    wire::{FieldTable, FieldValue},
+};
+use amqp_peer::{DownCause, DropReason, Limits, Message, SendError};
 
 use crate::{
-    foreign::{Connector, with_id},
+    foreign::{Connector, broken, end, identity, short, with_id},
     rig::{World, config, name},
 };
 
@@ -99,7 +102,7 @@ fn peers_that_come_and_go_leave_nothing_behind() {
     let mut sizes = Vec::new();
     for round in 0..600 {
         let peer = format!("peer {round:05}");
-        let identity = crate::foreign::identity(&peer, 1);
+        let identity = identity(&peer, 1);
         let mut connector = Connector::new(&mut world, identity, &peer);
         connector.join(&mut world);
         connector.publish(&with_id(round), "body");
@@ -146,4 +149,133 @@ fn floods_of_flow_and_of_channels_are_bounded() {
         }
         assert!(len < 500_000, "{len}");
     }
+}
+
+#[test]
+fn a_time_to_live_that_is_none_ends_the_link_and_any_other_is_taken() {
+    let headers = |value: FieldValue| FieldTable::new().with("x-peer-ttl-ms", value).unwrap();
+    let cases: [(FieldValue, bool); 6] = [
+        (0_i64.into(), true),
+        (i64::MAX.into(), true),
+        ((-1_i64).into(), false),
+        (i64::MIN.into(), false),
+        ("1000".into(), false),
+        (true.into(), false),
+    ];
+    for (value, is_right) in cases {
+        let mut world = World::named(&["alice"]);
+        let mut connector = Connector::up(&mut world);
+        let mut message = with_id(1);
+        message.headers = Some(headers(value.clone()));
+        connector.publish(&message, "body");
+        connector.exchange(&mut world);
+        assert_eq!(world.links_up(0), usize::from(is_right), "{value:?}");
+        if !is_right {
+            assert_eq!(end(&world), broken(502));
+        }
+    }
+}
+
+#[test]
+fn windows_and_instances_of_any_value_bring_a_link_up() {
+    let long = "x".repeat(128);
+    for (window, bytes) in [(0, 0), (1, i64::MAX), (i64::MAX, 1), (i64::MAX, i64::MAX)] {
+        let mut world = World::named(&["alice"]);
+        // As of the rig: that of the first peer itself.
+        let own = 1_i64 << 32;
+        let mut properties = identity(&long, 1);
+        properties.insert(short("peer.window"), window);
+        properties.insert(short("peer.window-bytes"), bytes);
+        properties.insert(short("peer.instance"), own);
+        let mut connector = Connector::new(&mut world, properties, &long);
+        connector.join(&mut world);
+        let now = world.now;
+        for number in 0..3 {
+            world.nodes[0].send(now, &long, &number.to_string());
+        }
+        connector.exchange(&mut world);
+        let outbox = world.nodes[0].machine.outbox(&name(&long));
+        let in_flight = if window > 1 && bytes > 1 { 3 } else { 1 };
+        assert_eq!((outbox.messages, outbox.in_flight), (3, in_flight));
+    }
+    for wrong in [-1, i64::MIN] {
+        let mut world = World::named(&["alice"]);
+        let mut properties = identity("mallory", 1);
+        properties.insert(short("peer.window"), wrong);
+        let _connector = Connector::new(&mut world, properties, "mallory");
+        assert_eq!(end(&world), DownCause::NotAPeer);
+    }
+}
+
+#[test]
+fn a_stop_at_any_moment_of_a_handshake_ends_it_and_leaves_no_link() {
+    for roles in [(0, 1), (1, 0)] {
+        for steps in 0..12 {
+            let mut world = World::named(&["alice", "bob"]);
+            let now = world.now;
+            world.nodes[0].send(now, "bob", "transient");
+            world.nodes[0].persist(now, "bob", "persistent");
+            let pipe = world.connect(roles.0, roles.1);
+            for step in 0..steps {
+                world.step(pipe, step % 2);
+            }
+            world.nodes[0].machine.stop(now);
+            world.nodes[0].machine.stop(now);
+            assert!(world.nodes[0].machine.dial(now).is_err());
+            world.run();
+            world.advance(Duration::from_secs(60));
+            for node in [0, 1] {
+                assert_eq!(world.links_up(node), 0);
+                let ends = world.nodes[node].downs().len() + world.nodes[node].refused().len();
+                assert_eq!(ends, 1, "{roles:?} {steps} {node}");
+                assert_eq!(world.nodes[node].machine.poll_timeout(), None);
+            }
+            let given = world.nodes[1].bodies().len();
+            let kept = world.nodes[0].disk.bodies("bob").len();
+            assert!(given + kept >= 1, "{roles:?} {steps}");
+        }
+    }
+}
+
+#[test]
+fn a_storage_that_fails_for_ever_holds_back_and_grows_nothing() {
+    let mut world =
+        World::new(["alice", "bob"].map(|it| config(it).limits(Limits::default().window(10))));
+    let now = world.now;
+    for number in 0..100 {
+        world.nodes[0].persist(now, "bob", &number.to_string());
+    }
+    world.nodes[1].stores = false;
+    world.nodes[1].machine.handle_store_failed(now, "disk full");
+    let mut sizes = Vec::new();
+    for round in 0..100 {
+        let pipe = world.connect(0, 1);
+        world.run();
+        assert_eq!(world.nodes[1].bodies().len(), 10);
+        assert!(matches!(
+            world.nodes[1].try_send(now, "alice", Message::new("").persistent()),
+            Err(SendError::Storage { .. })
+        ));
+        world.cut(pipe);
+        world.run();
+        world.nodes[0].events.clear();
+        world.nodes[1].events.clear();
+        if round == 10 || round == 99 {
+            sizes.push(format!("{:?}", world.nodes[1].machine).len());
+        }
+    }
+    assert!(sizes[1] < sizes[0] * 2, "{sizes:?}");
+    assert_eq!(
+        world.nodes[1]
+            .batches
+            .iter()
+            .map(|it| it.changes.len())
+            .sum::<usize>(),
+        10
+    );
+    world.nodes[1].stores = true;
+    world.connect(0, 1);
+    world.run();
+    assert_eq!(world.nodes[1].bodies().len(), 100);
+    assert_eq!(world.nodes[0].machine.outbox(&name("bob")).messages, 0);
 }
