@@ -1,6 +1,6 @@
 //! The unconfirmed publishes of a channel in confirm mode.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 
 use core::time::Duration;
 
@@ -14,12 +14,18 @@ use crate::{body::Content, ids::PublishSeq, protocol::basic, time::Instant};
 ///
 /// Confirms arrive in any order, for one publish or for all up to a number
 /// (<https://www.rabbitmq.com/docs/confirms>). A ring indexed by number settles each publish once,
-/// at a cost independent of the number outstanding.
+/// at a cost independent of the number outstanding. The few publishes that stay unsettled while
+/// many after them are settled move to a search tree, so that they do not hold the ring.
 #[derive(Debug)]
 pub(crate) struct Confirms {
-    /// The number of the entry at the front.
+    /// Unsettled entries before the ring.
+    older: BTreeMap<u64, Entry>,
+    /// The number of the entry at the front of the ring.
     first: u64,
+    /// The ring. Its front is unsettled.
     entries: VecDeque<Entry>,
+    /// The number of settled entries in the ring.
+    settled: usize,
     /// The mandatory publishes among them, for matching returns.
     mandatory: Mandatory,
     /// The number of unsettled entries in doubt.
@@ -54,16 +60,34 @@ pub(crate) const BACKLOG: u64 = u64::MAX - 1;
 /// A position after everything queued, backlogs included.
 pub(crate) const ALL: u64 = u64::MAX;
 
+/// The number of settled entries that the ring keeps in any case.
+const SLACK: usize = 32;
+
 impl Confirms {
     /// Begins to count after the given number.
     pub(crate) fn after(last: u64) -> Self {
         Self {
+            older: BTreeMap::new(),
             first: last + 1,
             entries: VecDeque::new(),
+            settled: 0,
             mandatory: Mandatory::default(),
             in_doubt: 0,
             marks: VecDeque::new(),
             unmarked: false,
+        }
+    }
+
+    /// The number of the first unsettled publish, or of the next one.
+    fn oldest(&self) -> u64 {
+        let older = self.older.keys().next();
+        older.copied().unwrap_or(self.first)
+    }
+
+    fn get_mut(&mut self, seq: u64) -> Option<&mut Entry> {
+        match seq.checked_sub(self.first) {
+            Some(at) => self.entries.get_mut(at as usize),
+            None => self.older.get_mut(&seq),
         }
     }
 
@@ -79,7 +103,7 @@ impl Confirms {
     pub(crate) fn mark(&mut self, at: Instant, slack: Duration) -> Option<Instant> {
         self.unmarked = false;
         let last = self.next() - 1;
-        if last < self.first {
+        if last < self.oldest() {
             return None;
         }
         if let Some(mark) = self.marks.back_mut()
@@ -99,7 +123,7 @@ impl Confirms {
         let Some(mark) = self.marks.front().filter(|mark| mark.at == at) else {
             return false;
         };
-        let waits = mark.last >= self.first;
+        let waits = mark.last >= self.oldest();
         if !waits {
             self.marks.pop_front();
         }
@@ -118,12 +142,12 @@ impl Confirms {
 
     /// The number of entries: unsettled ones, and settled ones after an unsettled one.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.older.len() + self.entries.len()
     }
 
-    /// The number of unsettled entries. Counts them one by one.
+    /// The number of unsettled entries.
     pub(crate) fn unsettled(&self) -> usize {
-        self.entries.iter().filter(|entry| !entry.settled).count()
+        self.len() - self.settled
     }
 
     /// The number of the next publish.
@@ -157,7 +181,8 @@ impl Confirms {
     /// Records that the publishes up to this number have begun to leave their backlog.
     pub(crate) fn begun(&mut self, last: u64) {
         let count = (last + 1).saturating_sub(self.first) as usize;
-        let entries = self.entries.iter_mut().take(count).rev();
+        let older = self.older.range_mut(..=last).map(|(_, entry)| entry);
+        let entries = older.chain(self.entries.iter_mut().take(count)).rev();
         for entry in entries.take_while(|entry| entry.position == BACKLOG) {
             entry.position = 0;
         }
@@ -170,8 +195,11 @@ impl Confirms {
         let properties = Fingerprint::of(content.properties.as_bytes());
         let address = hash_address(&method.exchange, &method.routing_key);
         let key = Key::new(address, hash_body(&content.body), &properties);
-        let (first, entries) = (self.first, &self.entries);
-        let is_settled = |seq| is_settled(first, entries, seq);
+        let (older, first, entries) = (&self.older, self.first, &self.entries);
+        let is_settled = |seq| match u64::checked_sub(seq, first) {
+            Some(at) => entries.get(at as usize).is_some_and(|entry| entry.settled),
+            None => !older.contains_key(&seq),
+        };
         let found = self.mandatory.find(key, &properties, is_settled);
         self.doubt(&found.candidates);
         found
@@ -181,8 +209,11 @@ impl Confirms {
     /// readable. Every publish to that address that may have been returned is in doubt from now on.
     pub(crate) fn match_unread_return(&mut self, method: &basic::Return) {
         let address = hash_address(&method.exchange, &method.routing_key);
-        let (first, entries) = (self.first, &self.entries);
-        let is_settled = |seq| is_settled(first, entries, seq);
+        let (older, first, entries) = (&self.older, self.first, &self.entries);
+        let is_settled = |seq| match u64::checked_sub(seq, first) {
+            Some(at) => entries.get(at as usize).is_some_and(|entry| entry.settled),
+            None => !older.contains_key(&seq),
+        };
         let found = self.mandatory.find_by_address(address, is_settled);
         self.doubt(&found.candidates);
         self.doubt(found.seq.as_slice());
@@ -190,8 +221,7 @@ impl Confirms {
 
     fn doubt(&mut self, candidates: &[PublishSeq]) {
         for seq in candidates {
-            let at = seq.0.checked_sub(self.first);
-            if let Some(entry) = at.and_then(|at| self.entries.get_mut(at as usize))
+            if let Some(entry) = self.get_mut(seq.0)
                 && !entry.settled
                 && !core::mem::replace(&mut entry.in_doubt, true)
             {
@@ -212,49 +242,76 @@ impl Confirms {
     ) {
         let next = self.next();
         let seq = if multiple && seq == 0 { next - 1 } else { seq };
-        // A number below `first` is settled already. A repeated confirm is harmless.
-        if seq >= next || seq < self.first {
+        // A number below the oldest is settled already. A repeated confirm is harmless.
+        if seq >= next || seq < self.oldest() {
             return;
         }
-        let last = (seq - self.first) as usize;
         if multiple {
-            self.settle_up_to(last, &mut settled);
-            self.first = seq + 1;
-        } else if let Some(entry) = self.entries.get_mut(last)
+            self.settle_up_to(seq, &mut settled);
+        } else if let Some(entry) = self.get_mut(seq)
             && !entry.settled
         {
             entry.settled = true;
-            self.in_doubt -= usize::from(entry.in_doubt);
-            settled(PublishSeq(seq), PublishSeq(seq), entry.in_doubt);
+            let in_doubt = entry.in_doubt;
+            self.in_doubt -= usize::from(in_doubt);
+            self.settled += usize::from(seq >= self.first);
+            self.older.remove(&seq);
+            settled(PublishSeq(seq), PublishSeq(seq), in_doubt);
         }
-        while self.entries.front().is_some_and(|entry| entry.settled) {
-            self.entries.pop_front();
-            self.first += 1;
-        }
-        self.mandatory.forget_before(self.first);
+        self.trim();
+        self.move_older();
+        let oldest = self.oldest();
+        self.mandatory.forget_before(oldest);
         // Keeps the last mark for publishes that follow soon.
-        while self.marks.len() > 1 && self.marks.front().is_some_and(|it| it.last < self.first) {
+        while self.marks.len() > 1 && self.marks.front().is_some_and(|it| it.last < oldest) {
             self.marks.pop_front();
         }
     }
 
-    /// Settles all entries up to that index, and removes them.
-    fn settle_up_to(
-        &mut self,
-        last: usize,
-        settled: &mut impl FnMut(PublishSeq, PublishSeq, bool),
-    ) {
+    /// Removes the settled entries at the front of the ring.
+    fn trim(&mut self) {
+        while self.entries.front().is_some_and(|entry| entry.settled) {
+            self.entries.pop_front();
+            self.first += 1;
+            self.settled -= 1;
+        }
+    }
+
+    /// Moves entries out of the front of the ring while most of it is settled. Each of them is paid
+    /// for by a settled one that loses its place. Mandatory publishes keep their places, and with
+    /// them the limit of their number.
+    fn move_older(&mut self) {
+        while 2 * self.settled > self.entries.len() + SLACK
+            && self.mandatory.is_empty()
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.older.insert(self.first, entry);
+            self.first += 1;
+            self.trim();
+        }
+    }
+
+    /// Settles all entries up to that number, and removes them.
+    fn settle_up_to(&mut self, last: u64, settled: &mut impl FnMut(PublishSeq, PublishSeq, bool)) {
         let sure = |entry: &Entry| !entry.in_doubt;
-        self.runs(last + 1, sure, &mut |from, to| settled(from, to, false));
+        self.runs(last, sure, &mut |from, to| settled(from, to, false));
         if self.in_doubt > 0 {
             let mut count = 0;
-            self.runs(last + 1, |entry| entry.in_doubt, &mut |from, to| {
+            self.runs(last, |entry| entry.in_doubt, &mut |from, to| {
                 count += (to.0 - from.0) as usize + 1;
                 settled(from, to, true);
             });
             self.in_doubt -= count;
         }
-        self.entries.drain(..=last);
+        while let Some(entry) = self.older.first_entry()
+            && *entry.key() <= last
+        {
+            entry.remove();
+        }
+        let count = (last + 1).saturating_sub(self.first) as usize;
+        let gone = self.entries.drain(..count);
+        self.settled -= gone.filter(|entry| entry.settled).count();
+        self.first += count as u64;
     }
 
     /// Ends confirm tracking. Passes the runs of unsettled publishes to `sent` if any of their
@@ -266,35 +323,38 @@ impl Confirms {
         mut sent: impl FnMut(PublishSeq, PublishSeq),
         mut unsent: impl FnMut(PublishSeq, PublishSeq),
     ) {
-        let all = self.entries.len();
-        self.runs(all, |entry| entry.position < leaves, &mut sent);
-        self.runs(all, |entry| entry.position >= leaves, &mut unsent);
+        self.runs(ALL, |entry| entry.position < leaves, &mut sent);
+        self.runs(ALL, |entry| entry.position >= leaves, &mut unsent);
         *self = Self::after(self.next() - 1);
     }
 
-    /// Passes the runs of unsettled entries that are `wanted`, among the first `count`, to `run`.
+    /// Passes the runs of unsettled entries that are `wanted`, up to the number `last`, to `run`.
     fn runs(
         &self,
-        count: usize,
+        last: u64,
         wanted: impl Fn(&Entry) -> bool,
         run: &mut impl FnMut(PublishSeq, PublishSeq),
     ) {
-        let mut start = None;
-        for (seq, entry) in (self.first..).zip(self.entries.iter().take(count)) {
-            if !entry.settled && wanted(entry) {
-                start.get_or_insert(seq);
-            } else if let Some(start) = start.take() {
-                run(PublishSeq(start), PublishSeq(seq - 1));
+        let older = self.older.iter().map(|(seq, entry)| (*seq, entry));
+        let count = last.saturating_add(1).saturating_sub(self.first) as usize;
+        let ring = (self.first..).zip(self.entries.iter().take(count));
+        let all = older.take_while(|(seq, _)| *seq <= last).chain(ring);
+        let mut last_run: Option<(u64, u64)> = None;
+        for (seq, entry) in all {
+            if entry.settled || !wanted(entry) {
+                continue;
+            }
+            match &mut last_run {
+                Some((_, to)) if *to + 1 == seq => *to = seq,
+                last_run => {
+                    if let Some((from, to)) = last_run.replace((seq, seq)) {
+                        run(PublishSeq(from), PublishSeq(to));
+                    }
+                }
             }
         }
-        if let Some(start) = start {
-            run(PublishSeq(start), PublishSeq(self.first + count as u64 - 1));
+        if let Some((from, to)) = last_run {
+            run(PublishSeq(from), PublishSeq(to));
         }
     }
-}
-
-/// Whether a publish is settled. `first` is the number of the front entry.
-fn is_settled(first: u64, entries: &VecDeque<Entry>, seq: u64) -> bool {
-    let at = seq.checked_sub(first);
-    at.is_none_or(|at| entries.get(at as usize).is_some_and(|entry| entry.settled))
 }

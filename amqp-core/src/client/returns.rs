@@ -159,6 +159,10 @@ impl Mandatory {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// Removes the publishes before that number.
     pub(crate) fn forget_before(&mut self, first: u64) {
         while let Some(&(seq, key)) = self.order.front()

@@ -313,6 +313,31 @@ fn confirmed_publishes_behind_an_unconfirmed_one_are_not_counted() {
 type End = fn(&mut Client);
 
 #[test]
+fn one_unconfirmed_publish_holds_none_back_and_keeps_no_place_of_those_after_it() {
+    let (mut client, id) = with_publishes(1);
+    let limit = crate::Limits::default().unconfirmed as u64;
+    let last = 20 * limit;
+    for number in 2..=last {
+        assert_eq!(client.publish(id, b"x"), Some(seq(number)));
+        client.bytes();
+        client.send(1, &ack(number, false));
+        assert_eq!(client.events(), [acked(id, number, number)]);
+        assert!(client.on(id).unconfirmed_room() as u64 > limit / 2);
+    }
+    assert_eq!(client.on(id).unconfirmed(), 1);
+    // Both the one before and those in order are settled once.
+    client.publish(id, b"x");
+    client.publish(id, b"x");
+    client.bytes();
+    client.send(1, &ack(last + 1, true));
+    let both = [acked(id, 1, 1), acked(id, last + 1, last + 1)];
+    assert_eq!(client.events(), both);
+    client.send(1, &ack(1, false));
+    assert_eq!(client.events(), []);
+    assert_eq!(client.on(id).unconfirmed(), 1);
+}
+
+#[test]
 fn a_connection_that_ends_reports_transmitted_publishes() {
     let ends: [End; 5] = [
         |client| client.conn.handle_eof(client.now),
@@ -440,17 +465,19 @@ proptest! {
                 Step::Publish { len } => {
                     let properties = basic::Properties::default();
                     let body = vec![0; len];
-                    let open = (1..=published).filter(|number| !said.contains_key(number)).min();
-                    let window = published + 1 - open.unwrap_or(published + 1);
+                    let mut open = (1..=published).filter(|number| !said.contains_key(number));
+                    let first = open.next().unwrap_or(published + 1);
+                    let unsettled = u64::from(first <= published) + open.count() as u64;
+                    let window = published + 1 - first;
                     match client.on(id).publish(&publish("q"), &properties, body) {
                         Ok(number) => {
                             published += 1;
                             prop_assert_eq!(number, Some(seq(published)));
-                            prop_assert!(window < limit as u64);
+                            prop_assert!(unsettled < limit as u64);
                         }
                         Err(PublishError::HeldBack { hold, .. }) => {
                             prop_assert_eq!(hold, Hold::TooManyUnconfirmed);
-                            prop_assert_eq!(window, limit as u64);
+                            prop_assert!(window >= limit as u64);
                         }
                         Err(error) => panic!("{error}"),
                     }

@@ -45,9 +45,11 @@ impl QueueClock {
         self.since.is_some()
     }
 
-    /// The time at which the clock shows `time`. `Some` if it runs.
+    /// The time at which the clock shows `time`. `Some` if it runs, and ever does.
     pub(super) fn when(&self, time: Duration) -> Option<Instant> {
         let since = self.since?;
-        Some(since + time.saturating_sub(self.elapsed))
+        let rest = time.saturating_sub(self.elapsed);
+        let at = since + rest;
+        (at - since >= rest).then_some(at)
     }
 }

@@ -110,8 +110,8 @@ impl Machine {
             name: link.identity.as_ref().map(|it| it.name.clone()),
             is_listener: link.is_listener(),
             is_up: link.is_up(),
-            unacknowledged: link.outgoing.count,
-            unaccepted: link.incoming.count,
+            unacknowledged: link.outgoing.count(),
+            unaccepted: link.incoming.count(),
         })
     }
 
@@ -125,7 +125,7 @@ impl Machine {
         OutboxInfo {
             messages: peer.outbox.messages(),
             bytes: peer.outbox.bytes(),
-            in_flight: up.map_or(0, |link| link.outgoing.count),
+            in_flight: up.map_or(0, |link| link.outgoing.count()),
         }
     }
 

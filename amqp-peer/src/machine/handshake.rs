@@ -191,6 +191,7 @@ pub(super) fn begin(
         heard: now,
         probed: None,
         awaits_flow_ok: false,
+        answers: None,
         leftover: 0,
         is_woken: false,
     })

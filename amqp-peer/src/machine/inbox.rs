@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::{journal::Journal, numbered::Numbered};
 use crate::{
     event::LinkKey,
     message::{Message, MessageId},
@@ -37,8 +38,6 @@ enum State {
     Given,
     /// It is accepted, and the acceptance is being stored.
     Storing,
-    /// It is accepted or given back, and only keeps its place.
-    Done,
 }
 
 /// What is known of a message that comes again.
@@ -66,26 +65,20 @@ struct Accepted {
     id: MessageId,
     /// The position in the storage. `Some` if the acceptance is stored.
     position: Option<u64>,
+    /// The batch with which the position is stored.
+    batch: BatchId,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    pending: VecDeque<Pending>,
-    /// The number of the first one that is pending.
-    first: u64,
-    /// The number of those that are not done.
-    live: usize,
+    pending: Numbered<Pending>,
     /// The messages that were given back and have not come again, at most as many as are
     /// remembered.
     given_back: VecDeque<MessageId>,
-    /// The accepted messages, in the order in which they could first be acknowledged.
-    accepted: VecDeque<Accepted>,
-    /// The number of the first one that is accepted.
-    first_accepted: u64,
+    /// The accepted messages, in the order in which they could last be acknowledged.
+    accepted: Numbered<Accepted>,
     /// The position in the storage of the next acceptance.
     next_position: u64,
-    /// The number of `accepted` that have a later one of the same id.
-    stale: usize,
     /// The number of accepted messages that are remembered.
     capacity: usize,
     /// The messages by id. `Some` since the first repeat of the present link.
@@ -99,13 +92,14 @@ impl Inbox {
     pub(super) fn new(window: u16, stored: Vec<(u64, MessageId)>) -> Self {
         let next_position = stored.last().map_or(0, |(position, _)| position + 1);
         // An id at two positions counts at the higher one.
-        let accepted: VecDeque<_> = stored
-            .into_iter()
-            .map(|(position, id)| Accepted {
+        let mut accepted = Numbered::default();
+        for (position, id) in stored {
+            accepted.push(Accepted {
                 id,
                 position: Some(position),
-            })
-            .collect();
+                batch: BatchId::default(),
+            });
+        }
         Self {
             // Those of a larger window, in an earlier run, stay as exact as they were.
             capacity: accepted.len().max(2 * usize::from(window)),
@@ -125,8 +119,8 @@ impl Inbox {
     }
 
     /// The number of messages that are not accepted.
-    pub(super) const fn len(&self) -> usize {
-        self.live
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
     }
 
     /// Notes a message that is given to the application. Returns its number.
@@ -137,8 +131,7 @@ impl Inbox {
         link: LinkKey,
         tag: u64,
     ) -> u64 {
-        let number = self.first + self.pending.len() as u64;
-        self.pending.push_back(Pending {
+        let number = self.pending.push(Pending {
             id,
             link,
             tag,
@@ -147,7 +140,6 @@ impl Inbox {
             state: State::Given,
             position: 0,
         });
-        self.live += 1;
         if let Some(index) = &mut self.index {
             index.insert(id, Known::Pending(number));
         }
@@ -155,17 +147,23 @@ impl Inbox {
     }
 
     /// Looks for a message that comes again, over `link` with `tag`.
-    pub(super) fn find(&mut self, id: MessageId, link: LinkKey, tag: u64) -> Found {
+    pub(super) fn find(
+        &mut self,
+        id: MessageId,
+        link: LinkKey,
+        tag: u64,
+        journal: &Journal,
+    ) -> Found {
         self.build_index();
         match self.index.as_ref().and_then(|index| index.get(&id)) {
             None => Found::New,
             Some(&Known::Pending(number)) => {
-                if let Some(pending) = self.get_mut(number) {
+                if let Some(pending) = self.pending.get_mut(number) {
                     (pending.link, pending.tag) = (link, tag);
                 }
                 Found::Pending
             }
-            Some(&Known::Accepted(number)) => Found::Accepted(self.refresh(id, number)),
+            Some(&Known::Accepted(number)) => Found::Accepted(self.refresh(number, journal)),
         }
     }
 
@@ -173,29 +171,34 @@ impl Inbox {
         if self.index.is_some() {
             return;
         }
-        let mut index = HashMap::with_capacity(self.accepted.len() + self.live);
-        for (number, accepted) in (self.first_accepted..).zip(&self.accepted) {
-            let known = Known::Accepted(number);
-            self.stale += usize::from(index.insert(accepted.id, known).is_some());
-        }
-        for (number, pending) in (self.first..).zip(&self.pending) {
-            if pending.state != State::Done {
-                index.insert(pending.id, Known::Pending(number));
+        let mut index = HashMap::with_capacity(self.accepted.len() + self.pending.len());
+        let mut replaced = Vec::new();
+        for (number, accepted) in self.accepted.iter() {
+            let before = index.insert(accepted.id, Known::Accepted(number));
+            if let Some(Known::Accepted(before)) = before {
+                replaced.push(before);
             }
+        }
+        for number in replaced {
+            self.forget(number);
+        }
+        for (number, pending) in self.pending.iter() {
+            index.insert(pending.id, Known::Pending(number));
         }
         self.index = Some(index);
     }
 
     /// Moves an accepted message to the end of the memory. Returns its position if that is to be
-    /// stored.
-    fn refresh(&mut self, id: MessageId, number: u64) -> Option<u64> {
-        let at = number.checked_sub(self.first_accepted);
-        let at = at.and_then(|at| usize::try_from(at).ok());
-        let accepted = at.and_then(|at| self.accepted.get(at));
-        let was_stored = accepted.is_some_and(|it| it.position.is_some());
-        let position = was_stored.then(|| self.take_position());
-        self.stale += 1;
-        self.remember(id, position);
+    /// stored: not while its last one is being stored, lest repeats fill the journal.
+    fn refresh(&mut self, number: u64, journal: &Journal) -> Option<u64> {
+        let mut accepted = self.accepted.remove(number)?;
+        let is_due = accepted.position.is_some() && journal.is_stored(accepted.batch);
+        let position = is_due.then(|| self.take_position());
+        if position.is_some() {
+            self.unreported += 1;
+            (accepted.position, accepted.batch) = (position, journal.next());
+        }
+        self.remember(accepted);
         position
     }
 
@@ -204,33 +207,32 @@ impl Inbox {
         self.next_position - 1
     }
 
-    fn remember(&mut self, id: MessageId, position: Option<u64>) {
-        let number = self.first_accepted + self.accepted.len() as u64;
-        self.accepted.push_back(Accepted { id, position });
+    fn remember(&mut self, accepted: Accepted) {
+        let id = accepted.id;
+        let number = self.accepted.push(accepted);
         if let Some(index) = &mut self.index {
             index.insert(id, Known::Accepted(number));
         }
-        while self.accepted.len().saturating_sub(self.stale) > self.capacity {
-            self.forget_first();
+        // One that many others were repeated behind was acknowledged: its sender repeats it with
+        // them otherwise. Its position would keep theirs in the storage.
+        let age = (AGE * self.capacity) as u64;
+        while let Some(first) = self.accepted.first()
+            && (self.accepted.len() > self.capacity || number - first > age)
+        {
+            self.forget(first);
         }
     }
 
-    fn forget_first(&mut self) {
-        let Some(first) = self.accepted.pop_front() else {
+    /// Forgets an accepted message.
+    fn forget(&mut self, number: u64) {
+        let Some(accepted) = self.accepted.remove(number) else {
             return;
         };
-        let number = self.first_accepted;
-        self.first_accepted += 1;
-        self.unreported += usize::from(first.position.is_some());
-        let Some(index) = &mut self.index else {
-            return;
-        };
-        match index.get(&first.id) {
-            Some(&Known::Accepted(last)) if last == number => {
-                index.remove(&first.id);
-            }
-            Some(Known::Accepted(_)) => self.stale = self.stale.saturating_sub(1),
-            Some(Known::Pending(_)) | None => {}
+        self.unreported += usize::from(accepted.position.is_some());
+        if let Some(index) = &mut self.index
+            && index.get(&accepted.id) == Some(&Known::Accepted(number))
+        {
+            index.remove(&accepted.id);
         }
     }
 
@@ -240,9 +242,9 @@ impl Inbox {
             return None;
         }
         self.unreported = 0;
-        let accepted = self.accepted.iter().filter_map(|it| it.position);
-        let is_storing = |it: &&Pending| it.state == State::Storing;
-        let storing = self.pending.iter().filter(is_storing);
+        let accepted = self.accepted.iter().filter_map(|(_, it)| it.position);
+        let pending = self.pending.iter().map(|(_, pending)| pending);
+        let storing = pending.filter(|it| it.state == State::Storing);
         let lowest = accepted.chain(storing.map(|it| it.position)).min();
         Some(lowest.unwrap_or(self.next_position))
     }
@@ -250,40 +252,21 @@ impl Inbox {
     /// Forgets all that was accepted. Returns whether some of it is stored.
     pub(super) fn forget_all(&mut self) -> bool {
         let was_stored =
-            self.unreported > 0 || self.accepted.iter().any(|it| it.position.is_some());
-        self.first_accepted += self.accepted.len() as u64;
-        self.accepted = VecDeque::new();
+            self.unreported > 0 || self.accepted.iter().any(|(_, it)| it.position.is_some());
+        self.accepted = Numbered::default();
         self.given_back = VecDeque::new();
-        (self.stale, self.unreported, self.index) = (0, 0, None);
+        (self.unreported, self.index) = (0, None);
         was_stored
     }
 
     /// Notes the end of a link, or the start of one: no repeat has come since.
     pub(super) fn link_changed(&mut self) {
-        let Some(index) = self.index.take() else {
-            return;
-        };
-        if self.stale > 0 {
-            let mut number = self.first_accepted;
-            self.accepted.retain(|it| {
-                number += 1;
-                match index.get(&it.id) {
-                    Some(&Known::Accepted(last)) => last == number - 1,
-                    Some(Known::Pending(_)) | None => true,
-                }
-            });
-            self.stale = 0;
-        }
-    }
-
-    fn get_mut(&mut self, number: u64) -> Option<&mut Pending> {
-        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.pending.get_mut(at)
+        self.index = None;
     }
 
     /// Returns a message that the application has.
-    pub(super) fn given(&mut self, number: u64) -> Option<&Pending> {
-        let pending = self.get_mut(number)?;
+    pub(super) fn given(&self, number: u64) -> Option<&Pending> {
+        let pending = self.pending.get(number)?;
         (pending.state == State::Given).then_some(pending)
     }
 
@@ -292,33 +275,35 @@ impl Inbox {
     pub(super) fn storing(&mut self, number: u64) -> Option<(MessageId, u64)> {
         self.given(number)?;
         let position = self.take_position();
-        let pending = self.get_mut(number)?;
+        let pending = self.pending.get_mut(number)?;
         (pending.state, pending.position) = (State::Storing, position);
         Some((pending.id, position))
     }
 
     /// Accepts a message: it is remembered from now on. Returns its link and its tag.
     pub(super) fn accept(&mut self, number: u64) -> Option<(LinkKey, u64)> {
-        let pending = self.get_mut(number)?;
-        let (id, link, tag) = (pending.id, pending.link, pending.tag);
+        let pending = self.pending.remove(number)?;
         let position = match pending.state {
             State::Given => None,
             State::Storing => Some(pending.position),
-            State::Done => return None,
         };
-        self.done(number);
-        self.remember(id, position);
-        Some((link, tag))
+        self.remember(Accepted {
+            id: pending.id,
+            position,
+            batch: BatchId::default(),
+        });
+        Some((pending.link, pending.tag))
     }
 
     /// Gives a message back. Returns its link and its tag.
     pub(super) fn give_back(&mut self, number: u64) -> Option<(LinkKey, u64)> {
-        let pending = self.given(number)?;
-        let (id, link, tag) = (pending.id, pending.link, pending.tag);
-        if let Some(index) = &mut self.index {
+        self.given(number)?;
+        let Pending { id, link, tag, .. } = self.pending.remove(number)?;
+        if let Some(index) = &mut self.index
+            && index.get(&id) == Some(&Known::Pending(number))
+        {
             index.remove(&id);
         }
-        self.done(number);
         self.given_back.push_back(id);
         if self.given_back.len() > self.capacity {
             self.given_back.pop_front();
@@ -331,22 +316,11 @@ impl Inbox {
         let at = self.given_back.iter().position(|it| *it == id);
         at.is_some_and(|at| self.given_back.remove(at).is_some())
     }
-
-    fn done(&mut self, number: u64) {
-        if let Some(pending) = self.get_mut(number) {
-            pending.state = State::Done;
-            self.live -= 1;
-        }
-        while self
-            .pending
-            .front()
-            .is_some_and(|it| it.state == State::Done)
-        {
-            self.pending.pop_front();
-            self.first += 1;
-        }
-    }
 }
+
+/// The number of times that the memory may be filled with repeats before one is forgotten that was
+/// not repeated with them.
+const AGE: usize = 4;
 
 /// Acceptances that are being stored, in the order of their batches.
 pub(super) type Storing = VecDeque<(BatchId, u64, u64)>;

@@ -12,7 +12,7 @@
 
 use amqp_core::{
     ChannelId, DeliveryTag, PublishSeq, client,
-    protocol::{ClientMethod, Method, ReplyCode, basic, channel, confirm},
+    protocol::{ClientMethod, Method, ReplyCode, basic, confirm},
     server,
 };
 
@@ -522,20 +522,23 @@ impl Machine {
                 let tag = tag.filter(|_| Some(published.channel) == link.receiving);
                 self.receive(link, tag, published.content);
             }
-            server::Event::Flow { channel, active } => {
-                if let Side::Listener(machine) = &mut link.side
-                    && let Some(mut channel) = machine.channel(channel)
-                {
-                    // A request is owed its answer.
-                    let _sent = channel.send(&channel::FlowOk { active });
-                }
-            }
+            server::Event::Flow { channel, active } => self.on_probe(link, channel, active),
             server::Event::ChannelClosed { reason, .. } => {
                 let cause = causes::of(&reason);
                 self.close(link, cause);
             }
             server::Event::Closed(_) => self.end(link),
             _ => {}
+        }
+    }
+
+    /// Answers a probe of the connector.
+    fn on_probe(&mut self, link: &mut Link, channel: ChannelId, active: bool) {
+        if link.stage != Stage::Ended && !link.answer_probe(channel, active) {
+            // It does not read, so that there is no use in a close.
+            let code = ReplyCode::RESOURCE_ERROR;
+            link.cause = Some(DownCause::Protocol { code });
+            self.cut(link, "the peer does not read the answers to its probes");
         }
     }
 

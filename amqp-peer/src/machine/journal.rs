@@ -30,6 +30,11 @@ impl Journal {
         } else {
             self.open.push(change);
         }
+        self.next()
+    }
+
+    /// The batch that the next change is stored with.
+    pub(super) const fn next(&self) -> BatchId {
         BatchId(self.handed_out + 1)
     }
 

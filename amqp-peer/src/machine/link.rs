@@ -101,6 +101,9 @@ pub(super) struct Link {
     pub(super) probed: Option<Instant>,
     /// Whether the answer to a probe is outstanding.
     pub(super) awaits_flow_ok: bool,
+    /// The number of answers to the connector's probes since the last time that all had left, and
+    /// the first of them.
+    pub(super) answers: Option<(usize, amqp_core::FlushMark)>,
     /// The part of the last input that was not consumed, in bytes.
     pub(super) leftover: usize,
     /// Whether the driver is to be woken, and was not yet.
@@ -233,6 +236,26 @@ impl Link {
         }
     }
 
+    /// Answers a probe of the connector. Returns `false` if too many answers have not left.
+    pub(super) fn answer_probe(&mut self, channel: ChannelId, active: bool) -> bool {
+        let left = |(_, mark): &(usize, _)| !self.side.is_flushed(mark);
+        self.answers = self.answers.take().filter(left);
+        if self.answers.as_ref().is_some_and(|it| it.0 >= ANSWERS) {
+            return false;
+        }
+        if let Side::Listener(machine) = &mut self.side
+            && let Some(mut channel) = machine.channel(channel)
+        {
+            // A request is owed its answer.
+            let _sent = channel.send(&channel::FlowOk { active });
+        }
+        match &mut self.answers {
+            Some((count, _)) => *count += 1,
+            None => self.answers = Some((1, self.side.flush_mark())),
+        }
+        true
+    }
+
     /// Asks the peer for an answer, unless one is outstanding. Any input counts.
     pub(super) fn probe(&mut self, now: Instant) {
         self.probed.get_or_insert(now);
@@ -332,6 +355,10 @@ impl Side {
         }
     }
 }
+
+/// The maximum number of answers to probes that have not left. A peer asks again when it has the
+/// last one.
+const ANSWERS: usize = 1000;
 
 /// The sequence numbers of a range of publishes.
 pub(super) const fn range(first: PublishSeq, last: PublishSeq) -> std::ops::RangeInclusive<u64> {

@@ -22,6 +22,7 @@ mod joining;
 mod journal;
 mod keepalive;
 mod link;
+mod numbered;
 mod outbox;
 mod peer;
 mod receiving;

@@ -1,20 +1,21 @@
 //! The outbox: the messages for one receiver, in order, until they are acknowledged.
 //!
 //! ```text
-//!  base            next                 end
+//!  first           next                 end
 //!  │ in flight       │ waiting           │
 //!  ▼                 ▼                   ▼
-//!  [ sent | done | sent | waiting | … ]
+//!  [ sent | gone | sent | waiting | … ]
 //! ```
 //!
 //! Those before `next` were sent over the present link, in order. When the link ends, `next` goes
-//! back to `base`.
+//! back to the first.
 
 use std::{
     collections::{BTreeSet, VecDeque},
     time::Duration,
 };
 
+use super::numbered::Numbered;
 use crate::{
     config::Receipts,
     message::{Message, MessageId},
@@ -39,8 +40,6 @@ pub(super) struct Entry {
     pub(super) was_sent: bool,
     /// Whether another process of the receiver than the present one may have it.
     pub(super) may_be_elsewhere: bool,
-    /// Whether the message was acknowledged or dropped, and only keeps its place.
-    is_done: bool,
 }
 
 impl Entry {
@@ -55,7 +54,6 @@ impl Entry {
             receipts,
             was_sent: false,
             may_be_elsewhere: false,
-            is_done: false,
         }
     }
 }
@@ -75,9 +73,8 @@ pub(super) struct Gone {
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    entries: VecDeque<Entry>,
-    /// The position of the first entry. Positions are counted from 0 for the life of the outbox.
-    base: u64,
+    /// The messages by position. Positions are counted for the life of the outbox.
+    entries: Numbered<Entry>,
     /// The position of the first entry that was not sent over the present link.
     next: u64,
     /// Positions before `next` that the receiver has given back, to be sent again first.
@@ -86,11 +83,9 @@ pub(super) struct Outbox {
     expiries: BTreeSet<(Duration, u64)>,
     /// The number in the storage for the next persistent message.
     pub(super) next_sequence: u64,
-    /// The number of entries that are not done.
-    live: usize,
-    /// The size of the entries that are not done, in bytes.
+    /// The size of the entries, in bytes.
     bytes: usize,
-    /// The number of persistent entries that are not done.
+    /// The number of persistent entries.
     pub(super) persistent: usize,
     /// The number of persistent messages that were sent and have left, where that is not stored
     /// yet: an end of the process brings them back, and they are sent again. They count to the
@@ -104,8 +99,8 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// The number of messages, including events that are not taken.
-    pub(super) const fn messages(&self) -> usize {
-        self.live + self.untaken
+    pub(super) fn messages(&self) -> usize {
+        self.entries.len() + self.untaken
     }
 
     /// The size of the messages, including those in events that are not taken, in bytes.
@@ -113,53 +108,43 @@ impl Outbox {
         self.bytes + self.untaken_bytes
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.live == 0
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
-        let position = self.base + self.entries.len() as u64;
         if let Some(expires_at) = entry.expires_at {
-            self.expiries.insert((expires_at, position));
+            self.expiries.insert((expires_at, self.entries.end()));
         }
-        self.live += 1;
         self.bytes += entry.memory;
         self.persistent += usize::from(entry.sequence.is_some());
-        self.entries.push_back(entry);
-    }
-
-    fn index(&self, position: u64) -> Option<usize> {
-        usize::try_from(position.checked_sub(self.base)?).ok()
+        self.entries.push(entry);
     }
 
     /// Returns the next message to be sent over the present link, and its position.
     pub(super) fn peek(&mut self) -> Option<(u64, &mut Entry)> {
-        while let Some(&position) = self.again.front() {
-            let index = self.index(position);
-            match index.and_then(|index| self.entries.get(index)) {
-                Some(entry) if !entry.is_done => break,
-                Some(_) | None => self.again.pop_front(),
-            };
+        while let Some(&position) = self.again.front()
+            && self.entries.get(position).is_none()
+        {
+            self.again.pop_front();
         }
         let position = self.again.front().copied();
-        let position = position.unwrap_or_else(|| self.skip_done());
-        let index = self.index(position)?;
-        self.entries.get_mut(index).map(|entry| (position, entry))
+        let position = position.unwrap_or_else(|| self.skip_gone());
+        let entry = self.entries.get_mut(position)?;
+        Some((position, entry))
     }
 
     /// Whether there may be a message to be sent over the present link.
     pub(super) fn has_unsent(&self) -> bool {
-        !self.again.is_empty() || self.next < self.base + self.entries.len() as u64
+        !self.again.is_empty() || self.next < self.entries.end()
     }
 
-    /// Moves `next` to the first entry that is not done, or the end.
-    fn skip_done(&mut self) -> u64 {
-        self.next = self.next.max(self.base);
-        while let Some(index) = self.index(self.next)
-            && self.entries.get(index).is_some_and(|entry| entry.is_done)
-        {
-            self.next += 1;
-        }
+    /// Moves `next` to the next entry that is left, or the end.
+    fn skip_gone(&mut self) -> u64 {
+        let mut rest = self.entries.range(self.next);
+        let next = rest.next().map(|(position, _)| position);
+        drop(rest);
+        self.next = next.unwrap_or_else(|| self.entries.end());
         self.next
     }
 
@@ -170,58 +155,48 @@ impl Outbox {
         } else {
             self.next = position + 1;
         }
-        if let Some(entry) = self.index(position).and_then(|at| self.entries.get_mut(at)) {
+        if let Some(entry) = self.entries.get_mut(position) {
             entry.was_sent = true;
         }
     }
 
     /// Notes that the receiver has given a message back.
     pub(super) fn send_again(&mut self, position: u64) {
-        if position < self.next && position >= self.base {
+        if position < self.next && self.entries.get(position).is_some() {
             self.again.push_back(position);
         }
     }
 
     /// Notes that the link has ended: everything is to be sent again.
     pub(super) fn rewind(&mut self) {
-        self.next = self.base;
+        self.next = 0;
         self.again.clear();
     }
 
     /// Notes that another process of the receiver has taken the place of the last one.
     pub(super) fn receiver_changed(&mut self) {
-        let sent = self.entries.iter_mut().filter(|entry| entry.was_sent);
+        let sent = self.entries.values_mut().filter(|entry| entry.was_sent);
         sent.for_each(|entry| entry.may_be_elsewhere = true);
     }
 
-    /// Takes a message out. `None` if it is done already.
+    /// Takes a message out. `None` if it has gone already.
     pub(super) fn remove(&mut self, position: u64) -> Option<Gone> {
-        let index = self.index(position)?;
-        let entry = self.entries.get_mut(index).filter(|entry| !entry.is_done)?;
-        entry.is_done = true;
-        let gone = Gone {
+        let is_first = self.entries.first() == Some(position);
+        let entry = self.entries.remove(position)?;
+        if let Some(expires_at) = entry.expires_at {
+            self.expiries.remove(&(expires_at, position));
+        }
+        self.bytes -= entry.memory;
+        self.persistent -= usize::from(entry.sequence.is_some());
+        Some(Gone {
             id: entry.id,
-            message: std::mem::take(&mut entry.message),
+            message: entry.message,
             memory: entry.memory,
             sequence: entry.sequence,
             receipts: entry.receipts,
             was_sent: entry.was_sent,
-            is_first: index == 0,
-        };
-        if let Some(expires_at) = entry.expires_at {
-            self.expiries.remove(&(expires_at, position));
-        }
-        self.live -= 1;
-        self.bytes -= gone.memory;
-        self.persistent -= usize::from(gone.sequence.is_some());
-        while self.entries.front().is_some_and(|entry| entry.is_done) {
-            self.entries.pop_front();
-            self.base += 1;
-        }
-        if self.entries.is_empty() && self.entries.capacity() > IDLE {
-            self.entries = VecDeque::new();
-        }
-        Some(gone)
+            is_first,
+        })
     }
 
     /// Returns the time on the clock at which the next message expires.
@@ -246,16 +221,9 @@ impl Outbox {
         from: u64,
         leaves: impl Fn(&Entry) -> bool,
     ) -> Option<(u64, Gone)> {
-        let from = from.max(self.base);
-        let start = self.index(from)?;
-        let entries = self.entries.iter().enumerate().skip(start);
-        let found = entries
-            .filter(|(_, entry)| !entry.is_done)
-            .find(|(_, entry)| leaves(entry));
-        let position = self.base + found?.0 as u64;
+        let mut rest = self.entries.range(from);
+        let (position, _) = rest.find(|(_, entry)| leaves(entry))?;
+        drop(rest);
         Some((position, self.remove(position)?))
     }
 }
-
-/// The number of places that an empty outbox keeps.
-const IDLE: usize = 8192;

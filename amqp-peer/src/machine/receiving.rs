@@ -41,7 +41,7 @@ impl Machine {
         link.incoming.add(len);
         let (id, is_repeated) = (arrived.id, arrived.is_repeated);
         let found = if is_repeated {
-            peer.inbox.find(id, link.key, expected)
+            peer.inbox.find(id, link.key, expected, &self.journal)
         } else {
             Found::New
         };
@@ -76,6 +76,10 @@ impl Machine {
                 if let Some(position) = position {
                     let from = peer.name.clone();
                     self.journal.push(Change::Accepted { from, id, position });
+                    if let Some(below) = peer.inbox.take_forgotten() {
+                        let from = peer.name.clone();
+                        self.journal.push(Change::Forgotten { from, below });
+                    }
                 }
             }
         }

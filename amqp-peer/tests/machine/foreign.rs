@@ -60,17 +60,22 @@ impl Connector {
     /// One whose link is up.
     pub(crate) fn up(world: &mut World) -> Self {
         let mut connector = Self::new(world, identity("mallory", 1), "mallory");
-        for _ in 0..2 {
-            connector.machine.open_channel().unwrap();
-        }
-        connector.exchange(world);
-        let mut sending = connector.channel(1);
-        sending.call(&confirm::Select::default()).unwrap();
-        let mut receiving = connector.channel(2);
-        receiving.consume(consume()).unwrap();
-        connector.exchange(world);
-        assert_eq!(world.links_up(0), 1);
+        connector.join(world);
         connector
+    }
+
+    /// Brings the link up.
+    pub(crate) fn join(&mut self, world: &mut World) {
+        for _ in 0..2 {
+            self.machine.open_channel().unwrap();
+        }
+        self.exchange(world);
+        let mut sending = self.channel(1);
+        sending.call(&confirm::Select::default()).unwrap();
+        let mut receiving = self.channel(2);
+        receiving.consume(consume()).unwrap();
+        self.exchange(world);
+        assert_eq!(world.links_up(0), 1);
     }
 
     pub(crate) fn channel(&mut self, number: u16) -> client::ChannelMut<'_> {

@@ -112,6 +112,8 @@ pub(crate) fn text(body: &amqp_core::Body) -> String {
 pub(crate) enum Application {
     Accepts,
     Keeps,
+    /// Keeps one in so many, and accepts the others.
+    KeepsOneIn(usize),
 }
 
 pub(crate) struct Node {
@@ -163,9 +165,15 @@ impl Node {
             any = true;
             if let Event::Received(received) = &event {
                 self.got.push((received.id, text(&received.message.body)));
-                match self.application {
-                    Application::Accepts => self.machine.settle(now, received.token),
-                    Application::Keeps => self.kept.push_back(received.token),
+                let keeps = match self.application {
+                    Application::Accepts => false,
+                    Application::Keeps => true,
+                    Application::KeepsOneIn(count) => self.got.len().is_multiple_of(count),
+                };
+                if keeps {
+                    self.kept.push_back(received.token);
+                } else {
+                    self.machine.settle(now, received.token);
                 }
             }
             self.events.push(event);

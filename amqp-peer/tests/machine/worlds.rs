@@ -48,8 +48,20 @@ struct Model {
     accepted: BTreeSet<MessageId>,
 }
 
-fn random_world(random: &mut Random) -> World {
-    let window = [1, 2, 5, 100][random.below(4)];
+/// How many messages applications keep, and how many are sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// All or none are kept for a while.
+    Few,
+    /// Single ones are kept for long, while many pass them.
+    HeldBack,
+}
+
+fn random_world(random: &mut Random, kind: Kind) -> World {
+    let window = match kind {
+        Kind::Few => [1, 2, 5, 100][random.below(4)],
+        Kind::HeldBack => [20, 100, 1000][random.below(3)],
+    };
     // A throttle delays the answer to a probe.
     let is_throttled = random.one_in(2);
     let mut world = World::new(NAMES.map(|name| {
@@ -105,8 +117,13 @@ fn send(world: &mut World, model: &mut Model, random: &mut Random) {
 }
 
 /// Does one thing at random.
-fn act(world: &mut World, model: &mut Model, random: &mut Random) {
+fn act(world: &mut World, model: &mut Model, random: &mut Random, kind: Kind) {
     match random.below(12) {
+        0..=4 if kind == Kind::HeldBack => {
+            for _ in 0..random.below(40) {
+                send(world, model, random);
+            }
+        }
         0..=4 => send(world, model, random),
         5 => {
             let from = random.below(3);
@@ -126,9 +143,10 @@ fn act(world: &mut World, model: &mut Model, random: &mut Random) {
         }
         8 => {
             let node = random.below(3);
-            world.nodes[node].application = match random.below(3) {
-                0 => Application::Keeps,
-                _ => Application::Accepts,
+            world.nodes[node].application = match (kind, random.below(3)) {
+                (Kind::Few, 0) => Application::Keeps,
+                (Kind::Few, _) => Application::Accepts,
+                (Kind::HeldBack, _) => Application::KeepsOneIn(20),
             };
         }
         9 => accept_some(world, random),
@@ -240,13 +258,13 @@ fn check(world: &World, model: &Model, seed: u64) {
     }
 }
 
-fn run(seeds: std::ops::Range<u64>) {
+fn run(seeds: std::ops::Range<u64>, kind: Kind) {
     for seed in seeds {
         let mut random = Random(seed);
-        let mut world = random_world(&mut random);
+        let mut world = random_world(&mut random, kind);
         let mut model = Model::default();
         for _ in 0..60 {
-            act(&mut world, &mut model, &mut random);
+            act(&mut world, &mut model, &mut random, kind);
         }
         finish(&mut world);
         check(&world, &model, seed);
@@ -255,20 +273,25 @@ fn run(seeds: std::ops::Range<u64>) {
 
 #[test]
 fn random_worlds_accept_each_message_once_and_in_order() {
-    run(0..250);
+    run(0..250, Kind::Few);
 }
 
 #[test]
 fn more_random_worlds_accept_each_message_once_and_in_order() {
-    run(250..500);
+    run(250..500, Kind::Few);
 }
 
 #[test]
 fn still_more_random_worlds_accept_each_message_once_and_in_order() {
-    run(500..750);
+    run(500..750, Kind::Few);
 }
 
 #[test]
 fn a_thousand_random_worlds_accept_each_message_once_and_in_order() {
-    run(750..1000);
+    run(750..1000, Kind::Few);
+}
+
+#[test]
+fn worlds_in_which_single_messages_are_held_back_accept_each_once_and_in_order() {
+    run(1000..1060, Kind::HeldBack);
 }
