@@ -9,7 +9,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
 channel = connection.channel()
-channel.queue_declare("news")
+channel.queue_declare("news", passive=True)
 channel.confirm_delivery()
 properties = pika.BasicProperties(
     type="greeting", user_id="guest", delivery_mode=2, headers={"number": 5}

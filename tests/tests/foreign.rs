@@ -125,8 +125,9 @@ fn with_peer(client: Client, tools: Tools) -> Outcome {
             }
             Ok(())
         };
-        receiving.await?;
-        script.await?;
+        let script = async { script.await.map_err(Failure::from) };
+        // A script that fails sends no more messages.
+        tokio::try_join!(script, receiving)?;
         peer.stop().await;
         Ok(())
     })
