@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use amqp_driver::{ConnectError, io::poll_locked};
+use amqp_driver::{ConnectError, Error, io::poll_locked};
 use futures_core::Stream;
 
 use super::{
@@ -34,6 +34,10 @@ pub enum Event {
     Refused(Refused),
     /// An attempt of a connector has failed, the first one since this event was last taken.
     Unreachable(Unreachable),
+    /// The [inbox](crate::PeerBroker) of plain clients has ended, for instance because an
+    /// administrator has closed its connection, or another client has the name of its queue. It
+    /// begins again by itself; until it has, this event comes once.
+    InboxFailed(Error),
     /// A message has arrived, to be [accepted](Received::accept).
     Received(Received),
     /// A message was handed to the transport for the first time. With
@@ -153,6 +157,7 @@ impl Events {
                 machine::Event::Dropped(dropped) => Event::Dropped(dropped),
             },
             Entry::Inbox(delivery) => Event::Received(inbox::received(*delivery)),
+            Entry::InboxFailed(error) => Event::InboxFailed(*error),
             Entry::Unreachable(connector, error) => Event::Unreachable(Unreachable {
                 connector,
                 error: *error,

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, task::Waker};
 
-use amqp_driver::{ConnectError, Delivery};
+use amqp_driver::{ConnectError, Delivery, Error};
 
 use super::connector::ConnectorId;
 use crate::machine::Event;
@@ -31,6 +31,8 @@ pub(super) enum Entry {
     Machine(Event),
     /// A message of a plain client.
     Inbox(Box<Delivery>),
+    /// The inbox has ended, and begins again.
+    InboxFailed(Box<Error>),
     Unreachable(ConnectorId, Box<ConnectError>),
 }
 

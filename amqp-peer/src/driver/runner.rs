@@ -18,7 +18,7 @@ use super::{
     connector::{self, Connect, ConnectorId},
     endpoint::{Certificates, LinkDriver},
     events::Events,
-    inbox,
+    inbox::{self, Inbox},
     keeper::Keeper,
     listener::{self, Listen, ListenerId},
     peer::{Handles, Peer},
@@ -57,7 +57,7 @@ pub fn start_on<R: ServerRuntime>(
     let (broker, inbox) = match broker {
         None if !allows_clients => (None, None),
         broker => {
-            let mut broker = broker.unwrap_or_default();
+            let mut broker = broker.unwrap_or_else(inbox::default_broker);
             let inbox = inbox::add_user(&mut broker);
             (Some(LocalBroker::on(runtime.clone(), broker)?), inbox)
         }
@@ -86,7 +86,9 @@ pub fn start_on<R: ServerRuntime>(
         broker,
     });
     if let Some(inbox) = inbox {
-        shared.lock().jobs.push_back(Job::Inbox(inbox));
+        let mut state = shared.lock();
+        state.inbox = Inbox::Beginning;
+        state.jobs.push_back(Job::Inbox(inbox));
     }
     if let Some(broker) = &runner.broker
         && let Some(timekeeper) = broker.keep_time(runner.clock())

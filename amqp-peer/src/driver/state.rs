@@ -11,6 +11,7 @@ use amqp_core::Instant;
 use super::{
     connector::{ConnectorId, ConnectorSlot, ConnectorState, Dialed},
     deliver::Deliveries,
+    inbox::Inbox,
     listener::{ListenerId, ListenerSlot},
     queue::{Entry, Queue},
     rpc_port::RpcQueue,
@@ -51,6 +52,7 @@ pub(crate) struct State {
     pub(super) jobs: VecDeque<Job>,
     /// The number of tasks that have not ended, without the keeper.
     pub(super) running: usize,
+    pub(super) inbox: Inbox,
     pub(super) store: Store,
     /// The sends that wait until they are stored.
     pub(super) stored: Waiters,
@@ -71,8 +73,7 @@ pub(crate) struct State {
 /// The storage's side of the lock.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    /// The thread has not ended.
-    pub(super) is_running: bool,
+    pub(super) thread: StoreThread,
     /// The thread ends when all is stored.
     pub(super) is_ending: bool,
     /// The batches that the thread has not taken.
@@ -81,6 +82,17 @@ pub(super) struct Store {
     pub(super) failure: Option<String>,
     /// The thread's waker, while it sleeps.
     pub(super) waker: Option<Waker>,
+}
+
+/// The thread of the storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum StoreThread {
+    /// There is no storage: changes count as stored at once.
+    #[default]
+    None,
+    Running,
+    /// Changes are not stored any more.
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +138,7 @@ impl State {
             dialed: BTreeMap::new(),
             jobs: VecDeque::new(),
             running: 0,
+            inbox: Inbox::default(),
             store: Store::default(),
             stored: Waiters::default(),
             changed: Waiters::default(),
@@ -162,12 +175,17 @@ impl State {
     /// Passes the results of the machine on. Called after every change.
     pub(super) fn collect(&mut self) {
         while let Some(batch) = self.machine.poll_changes() {
-            if self.store.is_running {
-                self.store.batches.push_back(batch);
-                self.after.wakes.extend(self.store.waker.take());
-            } else {
-                self.machine.handle_stored(self.now, batch.id);
-                self.stored.wake_all(&mut self.after.wakes);
+            match self.store.thread {
+                StoreThread::Running => {
+                    self.store.batches.push_back(batch);
+                    self.after.wakes.extend(self.store.waker.take());
+                }
+                StoreThread::Ended => self.after.batches.push(batch),
+                StoreThread::None => {
+                    self.machine.handle_stored(self.now, batch.id);
+                    self.stored.wake_all(&mut self.after.wakes);
+                    self.after.batches.push(batch);
+                }
             }
         }
         self.route();
@@ -320,6 +338,7 @@ impl State {
             waiters.wake_all(&mut self.after.wakes);
         }
         self.after.wakes.extend(self.rpc.take_waker());
+        self.changed.wake_all(&mut self.after.wakes);
         self.jobs.push_back(Job::Stop);
     }
 
