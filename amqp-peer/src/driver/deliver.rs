@@ -68,6 +68,15 @@ impl Deliveries {
         self.0.insert(id, Waiting::default());
     }
 
+    /// Whether an event is of a delivery that is waited for.
+    pub(super) fn awaits(&self, event: &Event) -> bool {
+        match event {
+            Event::Delivered { id, .. } => self.0.contains_key(id),
+            Event::Dropped(dropped) => self.0.contains_key(&dropped.id),
+            _ => false,
+        }
+    }
+
     /// Takes an event of a delivery that is waited for, and returns any other one.
     pub(super) fn note(&mut self, event: Event, wakes: &mut Vec<Waker>) -> Option<Event> {
         if self.0.is_empty() {

@@ -100,7 +100,7 @@ pub(super) async fn run<R: ServerRuntime>(runner: Arc<Runner<R>>, login: Login) 
 
 impl State {
     /// Notes that the inbox is there, or cannot be for now: listeners go on.
-    fn open_inbox(&mut self, inbox: Inbox) {
+    pub(super) fn open_inbox(&mut self, inbox: Inbox) {
         self.inbox = inbox;
         self.changed.wake_all(&mut self.after.wakes);
     }

@@ -205,6 +205,20 @@ pub(super) async fn run<R: ServerRuntime>(runner: Arc<Runner<R>>, id: ListenerId
     }
 }
 
+impl State {
+    /// Removes a listener after the end of its task. The result of a bind that was not taken stays.
+    pub(super) fn end_listener(&mut self, id: ListenerId) {
+        if let Some(slot) = self.listeners.get(&id)
+            && slot.bound.is_none()
+        {
+            let slot = self.listeners.remove(&id);
+            let waker = slot.and_then(|slot| slot.waker);
+            self.after.wakes.extend(waker);
+            self.changed.wake_all(&mut self.after.wakes);
+        }
+    }
+}
+
 /// The output of `future`. `None` if the listener is removed first.
 async fn until_removed<T>(
     shared: &Shared,

@@ -220,7 +220,7 @@ impl Peer {
     }
 
     /// Ends the link to a peer, if one is up. What was not acknowledged waits for the next one, which
-    /// a connector makes at once.
+    /// a connector makes soon: after its first wait at most.
     pub fn disconnect(&self, name: &PeerName) {
         self.shared()
             .at_now(|state, now| state.machine.disconnect(name, now));
@@ -250,7 +250,8 @@ impl Peer {
     }
 
     /// Stops the peer: removes its listeners and connectors, closes its links, and waits until that
-    /// is done and all is stored, for five seconds at most; the rest ends at once. Transient messages
+    /// is done, the tasks of calls have ended and all is stored, for five seconds at most; the rest
+    /// ends at once. Transient messages
     /// are dropped, each with an event; persistent ones stay in the storage.
     ///
     /// # Cancel safety

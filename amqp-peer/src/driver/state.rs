@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(super) events: Queue,
     pub(super) deliveries: Deliveries,
     pub(super) rpc: RpcQueue,
+    /// The number of events at the front of the machine's that are noted, and wait for room.
+    passed: usize,
     /// The sends that wait for room, by receiver.
     pub(super) room: BTreeMap<PeerName, Waiters>,
     /// The number of messages sent since a driver or the application's task has last made way.
@@ -122,7 +124,8 @@ pub(super) struct LinkTask {
 }
 
 impl State {
-    pub(super) fn new(machine: Machine, now: Instant) -> Self {
+    pub(super) fn new(mut machine: Machine, now: Instant) -> Self {
+        machine.keep_gone();
         Self {
             machine,
             now,
@@ -131,6 +134,7 @@ impl State {
             events: Queue::default(),
             deliveries: Deliveries::default(),
             rpc: RpcQueue::default(),
+            passed: 0,
             room: BTreeMap::new(),
             sent_in_turn: 0,
             connectors: BTreeMap::new(),
@@ -188,6 +192,7 @@ impl State {
                 }
             }
         }
+        self.machine.take_gone(&mut self.after.messages);
         self.route();
         while let Some(link) = self.machine.poll_wake() {
             if let Some(slot) = self.links.get_mut(&link) {
@@ -211,22 +216,38 @@ impl State {
         }
     }
 
-    /// Passes the events of the machine on.
+    /// Passes the events of the machine on. While the application's queue is full, its events stay
+    /// with the machine, and those of deliveries and calls pass by.
     fn route(&mut self) {
         let was_empty = self.events.is_empty();
-        while self.events.has_room() {
-            let Some(event) = self.machine.poll_event() else {
+        loop {
+            let has_room = self.events.has_room();
+            if has_room && self.passed > 0 {
+                self.passed -= 1;
+                let passed = self.machine.poll_event();
+                let discarded = passed.and_then(|event| self.events.push(Entry::Machine(event)));
+                self.after.discarded.extend(discarded);
+                continue;
+            }
+            let Some(event) = self.machine.event(self.passed) else {
                 break;
             };
-            self.note_end(&event);
-            let Some(event) = self.deliveries.note(event, &mut self.after.wakes) else {
+            let is_elsewhere = self.deliveries.awaits(event) || RpcQueue::awaits(event);
+            if !is_elsewhere {
+                if matches!(event, Event::Up(_) | Event::Down(_) | Event::Refused(_)) {
+                    let event = event.clone();
+                    self.rpc.note_link(&event, &mut self.after.wakes);
+                    self.note_end(&event);
+                }
+                self.passed += 1;
                 continue;
-            };
-            let Some(event) = self.rpc.note(event, &mut self.after.wakes) else {
-                continue;
-            };
-            let discarded = self.events.push(Entry::Machine(event));
-            self.after.discarded.extend(discarded);
+            }
+            let event = self.machine.take_event(self.passed);
+            if let Some(event) = event
+                && let Some(event) = self.deliveries.note(event, &mut self.after.wakes)
+            {
+                self.rpc.note(event, &mut self.after.wakes);
+            }
         }
         if was_empty && !self.events.is_empty() {
             self.after.wakes.extend(self.events.waker.take());
