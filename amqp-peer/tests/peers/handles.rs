@@ -166,7 +166,8 @@ fn blocking_calls() -> Outcome {
             .by_ref()
             .any(|event| matches!(event, Event::Down(_)))
     );
-    assert!(from_bob.by_ref().next().is_none());
+    // The acknowledgement of the answer may come too late.
+    assert!(from_bob.all(|event| matches!(event, Event::Dropped(_))));
     Ok(())
 }
 
