@@ -1,6 +1,11 @@
 //! The configuration of a peer.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use amqp_core::{server, wire::Secret};
 use bytes::Bytes;
@@ -316,14 +321,16 @@ pub struct CertificateRule(Arc<RuleFn>);
 type RuleFn = dyn Fn(&PeerName, &[Bytes]) -> bool + Send + Sync;
 
 impl CertificateRule {
-    /// Creates a rule. It must not block.
+    /// Creates a rule. It must not block, nor use a handle of the peer: its lock is held. One that
+    /// panics refuses the peer.
     #[must_use]
     pub fn new(rule: impl Fn(&PeerName, &[Bytes]) -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(rule))
     }
 
     pub(crate) fn allows(&self, name: &PeerName, certificates: &[Bytes]) -> bool {
-        (self.0)(name, certificates)
+        let allows = || (self.0)(name, certificates);
+        catch_unwind(AssertUnwindSafe(allows)).unwrap_or(false)
     }
 }
 

@@ -67,7 +67,7 @@ pub use amqp_embedded::{self, ServerRuntime, broker};
 pub use self::driver::{
     Connect, ConnectorId, ConnectorInfo, ConnectorState, Event, Events, Listen, ListenAddress,
     ListenError, ListenerId, Listening, Peer, PeerBroker, Received, Setup, StartError, Undelivered,
-    Unreachable, start_on,
+    Unreachable, UnreachableError, start_on,
 };
 
 // RPC.

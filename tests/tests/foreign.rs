@@ -92,7 +92,9 @@ fn with_peer(client: Client, tools: Tools) -> Outcome {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let config = Config::new("bob")?.clients(Clients::Allow);
+        let config = Config::new("bob")?
+            .clients(Clients::Allow)
+            .broker(amqp_peer::broker::Config::default());
         let (peer, mut events) = amqp_peer::tokio::start(config)?;
         let listening = peer.add_listener(Listen::tcp("127.0.0.1:0")).await?;
         let broker = peer.broker().ok_or("no broker")?;

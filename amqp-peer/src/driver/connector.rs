@@ -15,8 +15,15 @@ use amqp_driver::{
 use amqp_embedded::ServerRuntime;
 use bytes::Bytes;
 
-use super::{queue::Entry, runner::Runner, shared::Shared, state::State};
-use crate::{cause::DownCause, event::LinkKey, name::PeerName};
+use super::{events::UnreachableError, queue::Entry, runner::Runner, shared::Shared, state::State};
+use crate::{
+    cause::{DownCause, LinkError},
+    event::LinkKey,
+    name::PeerName,
+};
+
+/// The minimum wait before another attempt.
+const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The key of a connector. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,11 +100,12 @@ impl Connect {
         self
     }
 
-    /// Sets the waits before further attempts: the first one, and the maximum.
+    /// Sets the waits before further attempts: the first one, at least 1 ms, and the maximum, at least
+    /// the first one.
     #[must_use]
     pub fn retry(mut self, first: Duration, max: Duration) -> Self {
-        self.retry_first = first;
-        self.retry_max = max.max(first);
+        self.retry_first = first.max(MIN_WAIT);
+        self.retry_max = max.max(self.retry_first);
         self
     }
 }
@@ -201,20 +209,27 @@ pub(super) async fn run<R: ServerRuntime>(
     let shared = &*runner.shared;
     let dialing = dial_for_ever(&runner, id, &connect);
     until_removed(shared, id, dialing).await;
-    // The link that is up stays; one in its handshake ends.
-    shared.with(|state| {
-        let dialed = state.dialed.iter();
+}
+
+impl State {
+    /// Removes a connector after the end of its task. The link that is up stays; one in its handshake
+    /// ends.
+    pub(super) fn end_connector(&mut self, id: ConnectorId) {
+        if let Some(slot) = self.connectors.remove(&id) {
+            self.after.wakes.extend(slot.wakers());
+        }
+        let dialed = self.dialed.iter();
         let own: Vec<_> = dialed
             .filter(|(_, dialed)| dialed.connector == id)
             .map(|(link, dialed)| (*link, dialed.up_at.is_some()))
             .collect();
         for (link, is_up) in own {
-            state.dialed.remove(&link);
+            self.dialed.remove(&link);
             if !is_up {
-                state.abort_link(link);
+                self.abort_link(link);
             }
         }
-    });
+    }
 }
 
 /// Runs `future` until the connector is removed.
@@ -263,7 +278,9 @@ async fn dial_for_ever<R: ServerRuntime>(
 ) {
     let shared = &*runner.shared;
     let mut clock = runner.clock();
-    let mut wait = connect.retry_first;
+    let first_wait = connect.retry_first.max(MIN_WAIT);
+    let max_wait = connect.retry_max.max(first_wait);
+    let mut wait = first_wait;
     let mut random = runner.runtime.random_seed();
     let mut last_name: Option<PeerName> = None;
     loop {
@@ -276,19 +293,18 @@ async fn dial_for_ever<R: ServerRuntime>(
                 slot.attempts += 1;
             }
         });
-        match dial(&runner.runtime, &connect.options).await {
-            Ok((_, secured)) => {
-                if let Some(ended) = link(runner, id, secured).await {
-                    last_name = ended.name.or(last_name);
-                    let was_long = ended.up_for.is_some_and(|time| time >= connect.retry_max);
-                    let is_kept_by_other = ended.cause == Some(DownCause::Duplicate);
-                    if was_long || is_kept_by_other {
-                        wait = connect.retry_first;
-                    }
-                    let is_up = |name| shared.lock().machine.is_up(name);
-                    if was_long || (is_kept_by_other && last_name.as_ref().is_some_and(is_up)) {
-                        continue;
-                    }
+        match attempt(runner, id, connect).await {
+            Ok(ended) => {
+                last_name = ended.name.or(last_name);
+                let was_long = ended.up_for.is_some_and(|time| time >= max_wait);
+                let is_requested = ended.cause == Some(DownCause::Requested);
+                let is_kept_by_other = ended.cause == Some(DownCause::Duplicate);
+                if was_long || is_requested || is_kept_by_other {
+                    wait = first_wait;
+                }
+                let is_up = |name| shared.lock().machine.is_up(name);
+                if was_long || (is_kept_by_other && last_name.as_ref().is_some_and(is_up)) {
+                    continue;
                 }
             }
             Err(error) => shared.with(|state| state.report_unreachable(id, error)),
@@ -300,7 +316,7 @@ async fn dial_for_ever<R: ServerRuntime>(
         });
         let time = spread(wait, &mut random);
         let _passed = within(&mut clock, time, std::future::pending::<()>()).await;
-        wait = (wait * 2).min(connect.retry_max);
+        wait = (wait * 2).min(max_wait);
     }
 }
 
@@ -315,7 +331,7 @@ fn spread(wait: Duration, random: &mut u64) -> Duration {
 }
 
 impl State {
-    fn report_unreachable(&mut self, id: ConnectorId, error: ConnectError) {
+    fn report_unreachable(&mut self, id: ConnectorId, error: UnreachableError) {
         if let Some(slot) = self.connectors.get_mut(&id)
             && !slot.has_reported
         {
@@ -339,16 +355,27 @@ async fn sleep_while_up(shared: &Shared, id: ConnectorId, name: &PeerName) {
     wait_for(shared, id, ready).await;
 }
 
-/// Drives a link over a transport, and waits for its end. `None` if the machine begins none.
+/// Dials, and waits for the end of the link.
+async fn attempt<R: ServerRuntime>(
+    runner: &Arc<Runner<R>>,
+    id: ConnectorId,
+    connect: &Connect,
+) -> Result<Ended, UnreachableError> {
+    runner.shared.lock().machine.check_begin(false)?;
+    let (_, secured) = dial(&runner.runtime, &connect.options).await?;
+    Ok(link(runner, id, secured).await?)
+}
+
+/// Drives a link over a transport, and waits for its end.
 async fn link<R: ServerRuntime>(
     runner: &Arc<Runner<R>>,
     id: ConnectorId,
     secured: Secured<R::Stream>,
-) -> Option<Ended> {
+) -> Result<Ended, LinkError> {
     let shared = &*runner.shared;
     let certificates: Vec<Bytes> = secured.certificates.into_iter().map(Bytes::from).collect();
     let link = shared.at_now(|state, now| {
-        let link = state.machine.dial(now).ok()?;
+        let link = state.machine.dial(now)?;
         state.machine.handle_certificates(link, certificates);
         state.add_link(link);
         let dialed = Dialed {
@@ -358,10 +385,10 @@ async fn link<R: ServerRuntime>(
             end: None,
         };
         state.dialed.insert(link, dialed);
-        Some(link)
+        Ok::<_, LinkError>(link)
     })?;
     runner.drive(link, None, secured.stream);
-    Some(wait_for(shared, id, |state| state.take_ended(link)).await)
+    Ok(wait_for(shared, id, |state| state.take_ended(link)).await)
 }
 
 impl State {

@@ -1,15 +1,20 @@
 //! Sending a message and waiting until the receiver has accepted it.
 
-use std::{collections::BTreeMap, future::poll_fn, sync::PoisonError, task::Waker};
+use std::{collections::BTreeMap, future::poll_fn, task::Waker};
 
 use amqp_driver::io::poll_locked;
 
-use super::shared::Shared;
+use super::{
+    queue::Entry,
+    send::{Tracking, submit},
+    shared::Shared,
+};
 use crate::{
     cause::{DropReason, SendError},
     event::Dropped,
     machine::Event,
     message::{Message, MessageId},
+    name::PeerName,
 };
 
 /// The reason for which a message was not delivered.
@@ -63,6 +68,15 @@ impl Deliveries {
         self.0.insert(id, Waiting::default());
     }
 
+    /// Whether an event is of a delivery that is waited for.
+    pub(super) fn awaits(&self, event: &Event) -> bool {
+        match event {
+            Event::Delivered { id, .. } => self.0.contains_key(id),
+            Event::Dropped(dropped) => self.0.contains_key(&dropped.id),
+            _ => false,
+        }
+    }
+
     /// Takes an event of a delivery that is waited for, and returns any other one.
     pub(super) fn note(&mut self, event: Event, wakes: &mut Vec<Waker>) -> Option<Event> {
         if self.0.is_empty() {
@@ -101,23 +115,44 @@ impl Waiting {
     }
 }
 
-/// Forgets a delivery on drop.
-struct Forget<'a>(&'a Shared, MessageId);
+/// Forgets a delivery on drop. An end that was not taken becomes an event.
+struct Forget<'a> {
+    shared: &'a Shared,
+    to: &'a PeerName,
+    id: MessageId,
+}
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        let waiting = {
-            let state = self.0.mutex().lock();
-            let mut state = state.unwrap_or_else(PoisonError::into_inner);
-            state.deliveries.0.remove(&self.1)
-        };
-        drop(waiting);
+        let waker = self.shared.with(|state| {
+            let waiting = state.deliveries.0.remove(&self.id)?;
+            let event = match waiting.result {
+                Some(Ok(())) => {
+                    let to = self.to.clone();
+                    Some(Event::Delivered { to, id: self.id })
+                }
+                Some(Err(Undelivered::Dropped(dropped))) => Some(Event::Dropped(*dropped)),
+                Some(Err(_)) | None => None,
+            };
+            if let Some(event) = event {
+                state.push_event(Entry::Machine(event));
+            }
+            waiting.waker
+        });
+        drop(waker);
     }
 }
 
-/// Waits for the fate of a message that was [added](Deliveries::add).
-pub(super) async fn delivered(shared: &Shared, id: MessageId) -> Result<(), Undelivered> {
-    let _forget = Forget(shared, id);
+/// Sends a message, and waits for its fate.
+pub(super) async fn deliver(
+    shared: &Shared,
+    to: &PeerName,
+    message: Message,
+) -> Result<MessageId, Undelivered> {
+    let sent = submit(shared, to, message, Tracking::Delivery).await?;
+    let id = sent.id;
+    let _forget = Forget { shared, to, id };
+    sent.settle(shared).await?;
     poll_fn(|cx| {
         poll_locked(
             shared.mutex(),
@@ -129,5 +164,6 @@ pub(super) async fn delivered(shared: &Shared, id: MessageId) -> Result<(), Unde
             |state| &mut state.deliveries.0.entry(id).or_default().waker,
         )
     })
-    .await
+    .await?;
+    Ok(id)
 }

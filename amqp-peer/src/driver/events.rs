@@ -9,13 +9,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use amqp_driver::{ConnectError, io::poll_locked};
+use amqp_driver::{ConnectError, Error, io::poll_locked};
 use futures_core::Stream;
 
 use super::{
     connector::ConnectorId, inbox, peer::Handles, queue::Entry, received::Received, state::State,
 };
 use crate::{
+    cause::LinkError,
     event::{Down, Dropped, Refused, Up},
     machine,
     message::MessageId,
@@ -34,6 +35,10 @@ pub enum Event {
     Refused(Refused),
     /// An attempt of a connector has failed, the first one since this event was last taken.
     Unreachable(Unreachable),
+    /// The [inbox](crate::PeerBroker) of plain clients has ended, for instance because an
+    /// administrator has closed its connection, or another client has the name of its queue. It
+    /// begins again by itself; until it has, this event comes once.
+    InboxFailed(Error),
     /// A message has arrived, to be [accepted](Received::accept).
     Received(Received),
     /// A message was handed to the transport for the first time. With
@@ -63,15 +68,27 @@ pub struct Unreachable {
     /// The connector.
     pub connector: ConnectorId,
     /// The reason.
-    pub error: ConnectError,
+    pub error: UnreachableError,
+}
+
+/// The reason for which an attempt of a connector has failed.
+#[derive(thiserror::Error, Clone, Debug)]
+#[non_exhaustive]
+pub enum UnreachableError {
+    /// There is no transport.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The peer begins no further link: a limit is reached.
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 /// The events of a peer, in order.
 ///
 /// Received messages that are not taken slow their senders down. Of other events some thousands are
-/// kept; beyond, no further link is begun until some are taken. Dropping it discards them, and leaves
-/// messages with their senders, except those of [deliveries](crate::Peer::deliver) and calls, which
-/// do not come here.
+/// kept; beyond, no further link is begun until some are taken. Those of
+/// [deliveries](crate::Peer::deliver) and calls do not come here. Dropping it discards the events, and
+/// leaves messages with their senders.
 pub struct Events {
     handles: Arc<Handles>,
     /// Events that were taken together.
@@ -153,6 +170,7 @@ impl Events {
                 machine::Event::Dropped(dropped) => Event::Dropped(dropped),
             },
             Entry::Inbox(delivery) => Event::Received(inbox::received(*delivery)),
+            Entry::InboxFailed(error) => Event::InboxFailed(*error),
             Entry::Unreachable(connector, error) => Event::Unreachable(Unreachable {
                 connector,
                 error: *error,
@@ -184,7 +202,10 @@ impl Stream for Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        self.handles.shared.with(|state| state.events.close());
+        self.handles.shared.with(|state| {
+            let kept = state.events.close();
+            state.after.discarded.extend(kept);
+        });
     }
 }
 

@@ -12,7 +12,7 @@ use amqp_embedded::ServerRuntime;
 
 use super::{
     runner::Runner,
-    state::{Phase, State},
+    state::{Phase, State, StoreThread},
 };
 
 /// The maximum number of turns before the keeper yields.
@@ -116,7 +116,7 @@ impl State {
         if !matches!(self.phase, Phase::Stopping(_)) || self.running > 0 {
             return;
         }
-        if self.store.is_running {
+        if self.store.thread == StoreThread::Running {
             self.store.is_ending = true;
             self.after.wakes.extend(self.store.waker.take());
         } else {

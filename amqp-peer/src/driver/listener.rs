@@ -23,7 +23,13 @@ use amqp_embedded::{Listener as _, ServerRuntime};
 #[cfg(feature = "tls")]
 use bytes::Bytes;
 
-use super::{runner::Runner, shared::Shared};
+use super::{
+    inbox::Inbox,
+    runner::Runner,
+    shared::Shared,
+    state::State,
+    waiters::{Waiters, wait_for},
+};
 use crate::event::LinkKey;
 
 /// The delay after a failed accept, in which resources may become free.
@@ -176,6 +182,14 @@ pub(super) async fn run<R: ServerRuntime>(runner: Arc<Runner<R>>, id: ListenerId
     let Some(mut bound) = listening else {
         return;
     };
+    // No client is to declare the queue of the inbox first.
+    let changed: fn(&mut State) -> &mut Waiters = |state| &mut state.changed;
+    let begun = wait_for(shared, changed, |state| {
+        (state.inbox != Inbox::Beginning).then_some(())
+    });
+    if until_removed(shared, id, begun).await.is_none() {
+        return;
+    }
     let mut clock = runner.clock();
     while let Some(accepted) = until_removed(shared, id, bound.listener.accept()).await {
         match accepted {
@@ -187,6 +201,20 @@ pub(super) async fn run<R: ServerRuntime>(runner: Arc<Runner<R>>, id: ListenerId
                     break;
                 }
             }
+        }
+    }
+}
+
+impl State {
+    /// Removes a listener after the end of its task. The result of a bind that was not taken stays.
+    pub(super) fn end_listener(&mut self, id: ListenerId) {
+        if let Some(slot) = self.listeners.get(&id)
+            && slot.bound.is_none()
+        {
+            let slot = self.listeners.remove(&id);
+            let waker = slot.and_then(|slot| slot.waker);
+            self.after.wakes.extend(waker);
+            self.changed.wake_all(&mut self.after.wakes);
         }
     }
 }
@@ -251,10 +279,11 @@ fn accept<R: ServerRuntime>(runner: &Arc<Runner<R>>, listen: &Listen, stream: R:
 
 /// A bound listener.
 struct Bound<L> {
+    /// The file of a Unix socket, removed on drop: before the socket is closed, or else the file of
+    /// the next listener might be.
+    _file: Option<SocketFile>,
     listener: L,
     address: ListenAddress,
-    /// The file of a Unix socket, removed on drop.
-    _file: Option<SocketFile>,
 }
 
 /// The file of a Unix socket, removed on drop.

@@ -24,7 +24,7 @@ pub use self::{
     broker::PeerBroker,
     connector::{Connect, ConnectorId, ConnectorInfo, ConnectorState},
     deliver::Undelivered,
-    events::{Event, Events, Unreachable},
+    events::{Event, Events, Unreachable, UnreachableError},
     listener::{Listen, ListenAddress, ListenError, ListenerId, Listening},
     peer::Peer,
     received::Received,

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use super::{
     broker::PeerBroker,
     connector::{Connect, ConnectorId, ConnectorInfo, ConnectorSlot},
-    deliver::{Undelivered, delivered},
+    deliver::{Undelivered, deliver},
     listener::{Listen, ListenError, ListenerId, ListenerSlot, Listening},
     runner::{Job, Run},
     send::{Tracking, send},
@@ -165,28 +165,38 @@ impl Peer {
         send(self.shared(), to, message, Tracking::Configured).await
     }
 
-    /// Sends a message if there is room, without waiting. A persistent message is not sent over a
+    /// Sends a message if there is room, and no other one waits for it, without waiting. A persistent message is not sent over a
     /// link before it is stored.
     ///
     /// # Errors
     /// [`SendError`]; nothing was sent.
     pub fn try_send(&self, to: &PeerName, message: Message) -> Result<MessageId, SendError> {
-        self.shared()
-            .at_now(|state, _| state.send(to, message, Tracking::Configured))
+        self.shared().at_now(|state, _| {
+            if state.has_waiters(to) {
+                let OutboxInfo {
+                    messages, bytes, ..
+                } = state.machine.outbox(to);
+                state.after.messages.push(message);
+                return Err(SendError::Full {
+                    to: to.clone(),
+                    messages,
+                    bytes,
+                });
+            }
+            state.send(to, message, Tracking::Configured)
+        })
     }
 
     /// Sends a message, and waits until the receiver's application has accepted it. Its fate is not
     /// among the events.
     ///
     /// # Cancel safety
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send). The fate of a message that was sent is then among the events.
     ///
     /// # Errors
     /// [`Undelivered`]: it was not sent, it was dropped, or the peer has stopped.
     pub async fn deliver(&self, to: &PeerName, message: Message) -> Result<MessageId, Undelivered> {
-        let id = send(self.shared(), to, message, Tracking::Delivery).await?;
-        delivered(self.shared(), id).await?;
-        Ok(id)
+        deliver(self.shared(), to, message).await
     }
 
     // Links.
@@ -210,7 +220,7 @@ impl Peer {
     }
 
     /// Ends the link to a peer, if one is up. What was not acknowledged waits for the next one, which
-    /// a connector makes at once.
+    /// a connector makes soon: after its first wait at most.
     pub fn disconnect(&self, name: &PeerName) {
         self.shared()
             .at_now(|state, now| state.machine.disconnect(name, now));
@@ -240,7 +250,8 @@ impl Peer {
     }
 
     /// Stops the peer: removes its listeners and connectors, closes its links, and waits until that
-    /// is done and all is stored, for five seconds at most; the rest ends at once. Transient messages
+    /// is done, the tasks of calls have ended and all is stored, for five seconds at most; the rest
+    /// ends at once. Transient messages
     /// are dropped, each with an event; persistent ones stay in the storage.
     ///
     /// # Cancel safety

@@ -2,13 +2,13 @@
 
 use std::{collections::VecDeque, task::Waker};
 
-use amqp_driver::{ConnectError, Delivery};
+use amqp_driver::{Delivery, Error};
 
-use super::connector::ConnectorId;
+use super::{connector::ConnectorId, events::UnreachableError};
 use crate::machine::Event;
 
 /// The maximum number of events other than received messages. Beyond, the machine keeps them, and
-/// begins no further link.
+/// begins no further link; those of deliveries and calls pass by.
 const MAX_OTHERS: usize = 8192;
 
 /// The maximum number of events of which refused links are added: strangers make them.
@@ -20,7 +20,7 @@ pub(super) struct Queue {
     entries: VecDeque<Entry>,
     /// The number of entries that are not received messages.
     others: usize,
-    /// The handle was dropped: events are not kept, except received messages.
+    /// The handle was dropped: nothing is kept.
     is_closed: bool,
     pub(super) waker: Option<Waker>,
 }
@@ -31,7 +31,9 @@ pub(super) enum Entry {
     Machine(Event),
     /// A message of a plain client.
     Inbox(Box<Delivery>),
-    Unreachable(ConnectorId, Box<ConnectError>),
+    /// The inbox has ended, and begins again.
+    InboxFailed(Box<Error>),
+    Unreachable(ConnectorId, Box<UnreachableError>),
 }
 
 impl Entry {
@@ -43,7 +45,7 @@ impl Entry {
 impl Queue {
     /// Whether there is room for another event of the machine.
     pub(super) const fn has_room(&self) -> bool {
-        self.others < MAX_OTHERS
+        self.is_closed || self.others < MAX_OTHERS
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -53,9 +55,12 @@ impl Queue {
     /// Adds an event. Returns it if it is not kept, to be dropped after the lock is released.
     #[must_use]
     pub(super) fn push(&mut self, entry: Entry) -> Option<Entry> {
+        if self.is_closed {
+            return Some(entry);
+        }
         if !entry.is_message() {
             let is_refusal = matches!(entry, Entry::Machine(Event::Refused(_)));
-            if self.is_closed || (is_refusal && self.others >= MAX_REFUSED) {
+            if is_refusal && self.others >= MAX_REFUSED {
                 return Some(entry);
             }
             self.others += 1;
@@ -70,7 +75,11 @@ impl Queue {
         std::mem::swap(&mut self.entries, into);
     }
 
-    pub(super) const fn close(&mut self) {
+    /// Keeps nothing any more. Returns what it has kept, to be dropped after the lock is released.
+    #[must_use]
+    pub(super) fn close(&mut self) -> VecDeque<Entry> {
         self.is_closed = true;
+        self.others = 0;
+        std::mem::take(&mut self.entries)
     }
 }

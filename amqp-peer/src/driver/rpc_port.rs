@@ -36,26 +36,33 @@ pub(super) struct RpcQueue {
 }
 
 impl RpcQueue {
-    /// Takes an event that concerns calls only, and returns any other one.
-    pub(super) fn note(&mut self, event: Event, wakes: &mut Vec<Waker>) -> Option<Event> {
-        let (for_calls, rest) = match event {
-            Event::Up(up) => (port::Event::Up(up.name.clone()), Some(Event::Up(up))),
-            Event::Down(down) => {
-                let name = down.name.clone();
-                (port::Event::Down(name), Some(Event::Down(down)))
+    /// Whether an event concerns calls only.
+    pub(super) fn awaits(event: &Event) -> bool {
+        match event {
+            Event::Received(received) => {
+                matches!(received.from, Sender::Peer(_)) && is_rpc(&received.message)
             }
-            Event::Received(received)
-                if matches!(received.from, Sender::Peer(_)) && is_rpc(&received.message) =>
-            {
-                (port::Event::Received(received), None)
-            }
-            Event::Dropped(dropped) if is_rpc(&dropped.message) => {
-                (port::Event::Dropped(dropped), None)
-            }
-            other => return Some(other),
-        };
-        self.push(for_calls, wakes);
-        rest
+            Event::Dropped(dropped) => is_rpc(&dropped.message),
+            _ => false,
+        }
+    }
+
+    /// Takes an event that concerns calls only.
+    pub(super) fn note(&mut self, event: Event, wakes: &mut Vec<Waker>) {
+        match event {
+            Event::Received(received) => self.push(port::Event::Received(received), wakes),
+            Event::Dropped(dropped) => self.push(port::Event::Dropped(dropped), wakes),
+            _ => {}
+        }
+    }
+
+    /// Notes the beginning and the end of a link.
+    pub(super) fn note_link(&mut self, event: &Event, wakes: &mut Vec<Waker>) {
+        match event {
+            Event::Up(up) => self.push(port::Event::Up(up.name.clone()), wakes),
+            Event::Down(down) => self.push(port::Event::Down(down.name.clone()), wakes),
+            _ => {}
+        }
     }
 
     pub(super) fn push(&mut self, event: port::Event, wakes: &mut Vec<Waker>) {

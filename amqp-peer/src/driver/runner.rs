@@ -18,7 +18,7 @@ use super::{
     connector::{self, Connect, ConnectorId},
     endpoint::{Certificates, LinkDriver},
     events::Events,
-    inbox,
+    inbox::{self, Inbox},
     keeper::Keeper,
     listener::{self, Listen, ListenerId},
     peer::{Handles, Peer},
@@ -57,7 +57,7 @@ pub fn start_on<R: ServerRuntime>(
     let (broker, inbox) = match broker {
         None if !allows_clients => (None, None),
         broker => {
-            let mut broker = broker.unwrap_or_default();
+            let mut broker = broker.unwrap_or_else(inbox::default_broker);
             let inbox = inbox::add_user(&mut broker);
             (Some(LocalBroker::on(runtime.clone(), broker)?), inbox)
         }
@@ -86,7 +86,9 @@ pub fn start_on<R: ServerRuntime>(
         broker,
     });
     if let Some(inbox) = inbox {
-        shared.lock().jobs.push_back(Job::Inbox(inbox));
+        let mut state = shared.lock();
+        state.inbox = Inbox::Beginning;
+        state.jobs.push_back(Job::Inbox(inbox));
     }
     if let Some(broker) = &runner.broker
         && let Some(timekeeper) = broker.keep_time(runner.clock())
@@ -169,12 +171,19 @@ impl<R: ServerRuntime> Runner<R> {
     /// Runs a job, in the context of the runtime.
     pub(super) fn run(self: &Arc<Self>, job: Job) {
         match job {
-            Job::Listen(id, listen) => self.spawn(listener::run(Arc::clone(self), id, listen)),
-            Job::Connect(id, connect) => {
-                self.spawn(connector::run(Arc::clone(self), id, *connect));
+            Job::Listen(id, listen) => {
+                let end = move |state: &mut State| state.end_listener(id);
+                self.spawn(listener::run(Arc::clone(self), id, listen), end);
             }
-            Job::Inbox(login) => self.spawn(inbox::run(Arc::clone(self), login)),
-            Job::Task(task) => self.runtime.spawn(task),
+            Job::Connect(id, connect) => {
+                let end = move |state: &mut State| state.end_connector(id);
+                self.spawn(connector::run(Arc::clone(self), id, *connect), end);
+            }
+            Job::Inbox(login) => {
+                let end = |state: &mut State| state.open_inbox(Inbox::Open);
+                self.spawn(inbox::run(Arc::clone(self), login), end);
+            }
+            Job::Task(task) => self.spawn(task, |_: &mut State| {}),
             Job::Stop => {
                 if let Some(broker) = &self.broker {
                     let now = self.shared.now();
@@ -184,9 +193,16 @@ impl<R: ServerRuntime> Runner<R> {
         }
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Spawns a task that the peer's stop waits for, as for all but three: the keeper, which ends the
+    /// peer; the timekeeper of the broker; and the task of calls, which ends with the first look after
+    /// the stop. `end` is called when it ends, also by a panic or with the runtime.
+    fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+        end: impl FnOnce(&mut State) + Send + 'static,
+    ) {
         self.shared.lock().running += 1;
-        let guard = TaskGuard(Arc::clone(&self.shared));
+        let guard = TaskGuard(Arc::clone(&self.shared), Some(end));
         self.runtime.spawn(async move {
             let _guard = guard;
             task.await;
@@ -249,10 +265,16 @@ impl<R: ServerRuntime> fmt::Debug for Runner<R> {
 }
 
 /// Counts a task until it is dropped.
-struct TaskGuard(Arc<Shared>);
+struct TaskGuard<F: FnOnce(&mut State)>(Arc<Shared>, Option<F>);
 
-impl Drop for TaskGuard {
+impl<F: FnOnce(&mut State)> Drop for TaskGuard<F> {
     fn drop(&mut self) {
-        self.0.with(State::end_task);
+        let end = self.1.take();
+        self.0.with(|state| {
+            if let Some(end) = end {
+                end(state);
+            }
+            state.end_task();
+        });
     }
 }

@@ -52,6 +52,12 @@ impl State {
         }
     }
 
+    /// Whether a send waits for room of that receiver, and the peer has not stopped.
+    pub(super) fn has_waiters(&self, to: &PeerName) -> bool {
+        let waiters = self.room.get(to);
+        !self.machine.is_stopped() && waiters.is_some_and(|waiters| !waiters.is_empty())
+    }
+
     /// Whether a message may be sent now, by the waiter with that key, or by none.
     fn may_send(&mut self, to: &PeerName, bytes: usize, waiter: Option<u64>) -> bool {
         if self.machine.is_stopped() {
@@ -97,6 +103,40 @@ pub(super) async fn send(
     message: Message,
     tracking: Tracking,
 ) -> Result<MessageId, SendError> {
+    let sent = submit(shared, to, message, tracking).await?;
+    let id = sent.id;
+    sent.settle(shared).await?;
+    Ok(id)
+}
+
+/// A message that was sent.
+pub(super) struct Sent {
+    pub(super) id: MessageId,
+    /// The batch with which it is stored. `Some` if it is persistent.
+    batch: Option<BatchId>,
+    /// The task makes way for others.
+    is_long: bool,
+}
+
+impl Sent {
+    /// Waits until a persistent message is stored.
+    pub(super) async fn settle(self, shared: &Shared) -> Result<(), SendError> {
+        if let Some(batch) = self.batch {
+            stored(shared, batch).await?;
+        } else if self.is_long {
+            make_way().await;
+        }
+        Ok(())
+    }
+}
+
+/// Sends a message when there is room. Nothing is awaited after it is sent.
+pub(super) async fn submit(
+    shared: &Shared,
+    to: &PeerName,
+    message: Message,
+    tracking: Tracking,
+) -> Result<Sent, SendError> {
     let bytes = message.memory();
     let is_persistent = message.is_persistent;
     let mut message = Some(message);
@@ -109,13 +149,13 @@ pub(super) async fn send(
         let batch = state.machine.latest_batch().filter(|_| is_persistent);
         // Until a driver has run, every further send makes way.
         let is_long = state.sent_in_turn >= TURN && state.machine.is_up(to);
-        Some(sent.map(|id| (id, batch, is_long)))
+        Some(sent.map(|id| Sent { id, batch, is_long }))
     };
     let first = shared.at_now(|state, _| match attempt(state, None) {
         Some(sent) => Ok(sent),
         None => Err(state.room.entry(to.clone()).or_default().add()),
     });
-    let sent = match first {
+    match first {
         Ok(sent) => sent,
         Err(key) => {
             let place = Place { shared, to, key };
@@ -135,14 +175,7 @@ pub(super) async fn send(
             drop(place);
             sent
         }
-    };
-    let (id, batch, is_long) = sent?;
-    if let Some(batch) = batch {
-        stored(shared, batch).await?;
-    } else if is_long {
-        make_way().await;
     }
-    Ok(id)
 }
 
 /// Waits until a batch is stored.

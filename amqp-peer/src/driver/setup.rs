@@ -44,7 +44,11 @@ impl Setup {
 
     /// Sets the configuration of the [broker](crate::Peer::broker), of which the plain AMQP clients
     /// are, if they are [allowed](crate::Clients::Allow): its users, virtual hosts and limits.
-    /// Without it, the broker is that of a fresh RabbitMQ, with the user `guest`.
+    /// Without it, the broker has no users, and no client can log in.
+    ///
+    /// The default configuration of a broker has the user `guest` with the password `guest`: set
+    /// other users before clients of a network are allowed. Its `consumer_timeout` also holds for
+    /// received messages of clients: one that is not accepted in time is given again.
     #[must_use]
     pub fn broker(mut self, config: broker::Config) -> Self {
         self.broker = Some(config);

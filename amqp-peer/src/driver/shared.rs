@@ -11,7 +11,7 @@ use amqp_core::Instant;
 use amqp_driver::io::{Clock, wake_all};
 
 use super::{queue::Entry, runner::Job, state::State};
-use crate::machine::Token;
+use crate::{machine::Token, message::Message, storage::Batch};
 
 /// A peer that its drivers, tasks and handles share. The lock is not held across a system call.
 /// Wakers are cloned before it is taken, and woken and dropped after it is released, as they may use
@@ -43,6 +43,10 @@ pub(super) struct Aftermath {
     pub(super) wakes: Vec<Waker>,
     /// The events that are not kept. Their bodies have destructors of the application.
     pub(super) discarded: Vec<Entry>,
+    /// The messages that have gone, with their bodies.
+    pub(super) messages: Vec<Message>,
+    /// The changes that wait for no storage. They contain bodies as well.
+    pub(super) batches: Vec<Batch>,
     /// The jobs that do not run: the peer has stopped.
     pub(super) jobs: VecDeque<Job>,
 }
@@ -86,8 +90,8 @@ impl Shared {
         state.collect();
         let aftermath = mem::take(&mut state.after);
         drop(state);
-        wake_all(aftermath.wakes);
-        drop((aftermath.discarded, aftermath.jobs));
+        let Aftermath { wakes, .. } = aftermath;
+        wake_all(wakes);
         result
     }
 

@@ -11,6 +11,7 @@ use amqp_core::Instant;
 use super::{
     connector::{ConnectorId, ConnectorSlot, ConnectorState, Dialed},
     deliver::Deliveries,
+    inbox::Inbox,
     listener::{ListenerId, ListenerSlot},
     queue::{Entry, Queue},
     rpc_port::RpcQueue,
@@ -40,6 +41,8 @@ pub(crate) struct State {
     pub(super) events: Queue,
     pub(super) deliveries: Deliveries,
     pub(super) rpc: RpcQueue,
+    /// The number of events at the front of the machine's that are noted, and wait for room.
+    passed: usize,
     /// The sends that wait for room, by receiver.
     pub(super) room: BTreeMap<PeerName, Waiters>,
     /// The number of messages sent since a driver or the application's task has last made way.
@@ -51,6 +54,7 @@ pub(crate) struct State {
     pub(super) jobs: VecDeque<Job>,
     /// The number of tasks that have not ended, without the keeper.
     pub(super) running: usize,
+    pub(super) inbox: Inbox,
     pub(super) store: Store,
     /// The sends that wait until they are stored.
     pub(super) stored: Waiters,
@@ -71,8 +75,7 @@ pub(crate) struct State {
 /// The storage's side of the lock.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    /// The thread has not ended.
-    pub(super) is_running: bool,
+    pub(super) thread: StoreThread,
     /// The thread ends when all is stored.
     pub(super) is_ending: bool,
     /// The batches that the thread has not taken.
@@ -81,6 +84,17 @@ pub(super) struct Store {
     pub(super) failure: Option<String>,
     /// The thread's waker, while it sleeps.
     pub(super) waker: Option<Waker>,
+}
+
+/// The thread of the storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum StoreThread {
+    /// There is no storage: changes count as stored at once.
+    #[default]
+    None,
+    Running,
+    /// Changes are not stored any more.
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +124,8 @@ pub(super) struct LinkTask {
 }
 
 impl State {
-    pub(super) fn new(machine: Machine, now: Instant) -> Self {
+    pub(super) fn new(mut machine: Machine, now: Instant) -> Self {
+        machine.keep_gone();
         Self {
             machine,
             now,
@@ -119,6 +134,7 @@ impl State {
             events: Queue::default(),
             deliveries: Deliveries::default(),
             rpc: RpcQueue::default(),
+            passed: 0,
             room: BTreeMap::new(),
             sent_in_turn: 0,
             connectors: BTreeMap::new(),
@@ -126,6 +142,7 @@ impl State {
             dialed: BTreeMap::new(),
             jobs: VecDeque::new(),
             running: 0,
+            inbox: Inbox::default(),
             store: Store::default(),
             stored: Waiters::default(),
             changed: Waiters::default(),
@@ -162,14 +179,20 @@ impl State {
     /// Passes the results of the machine on. Called after every change.
     pub(super) fn collect(&mut self) {
         while let Some(batch) = self.machine.poll_changes() {
-            if self.store.is_running {
-                self.store.batches.push_back(batch);
-                self.after.wakes.extend(self.store.waker.take());
-            } else {
-                self.machine.handle_stored(self.now, batch.id);
-                self.stored.wake_all(&mut self.after.wakes);
+            match self.store.thread {
+                StoreThread::Running => {
+                    self.store.batches.push_back(batch);
+                    self.after.wakes.extend(self.store.waker.take());
+                }
+                StoreThread::Ended => self.after.batches.push(batch),
+                StoreThread::None => {
+                    self.machine.handle_stored(self.now, batch.id);
+                    self.stored.wake_all(&mut self.after.wakes);
+                    self.after.batches.push(batch);
+                }
             }
         }
+        self.machine.take_gone(&mut self.after.messages);
         self.route();
         while let Some(link) = self.machine.poll_wake() {
             if let Some(slot) = self.links.get_mut(&link) {
@@ -193,22 +216,38 @@ impl State {
         }
     }
 
-    /// Passes the events of the machine on.
+    /// Passes the events of the machine on. While the application's queue is full, its events stay
+    /// with the machine, and those of deliveries and calls pass by.
     fn route(&mut self) {
         let was_empty = self.events.is_empty();
-        while self.events.has_room() {
-            let Some(event) = self.machine.poll_event() else {
+        loop {
+            let has_room = self.events.has_room();
+            if has_room && self.passed > 0 {
+                self.passed -= 1;
+                let passed = self.machine.poll_event();
+                let discarded = passed.and_then(|event| self.events.push(Entry::Machine(event)));
+                self.after.discarded.extend(discarded);
+                continue;
+            }
+            let Some(event) = self.machine.event(self.passed) else {
                 break;
             };
-            self.note_end(&event);
-            let Some(event) = self.deliveries.note(event, &mut self.after.wakes) else {
+            let is_elsewhere = self.deliveries.awaits(event) || RpcQueue::awaits(event);
+            if !is_elsewhere {
+                if matches!(event, Event::Up(_) | Event::Down(_) | Event::Refused(_)) {
+                    let event = event.clone();
+                    self.rpc.note_link(&event, &mut self.after.wakes);
+                    self.note_end(&event);
+                }
+                self.passed += 1;
                 continue;
-            };
-            let Some(event) = self.rpc.note(event, &mut self.after.wakes) else {
-                continue;
-            };
-            let discarded = self.events.push(Entry::Machine(event));
-            self.after.discarded.extend(discarded);
+            }
+            let event = self.machine.take_event(self.passed);
+            if let Some(event) = event
+                && let Some(event) = self.deliveries.note(event, &mut self.after.wakes)
+            {
+                self.rpc.note(event, &mut self.after.wakes);
+            }
         }
         if was_empty && !self.events.is_empty() {
             self.after.wakes.extend(self.events.waker.take());
@@ -320,6 +359,7 @@ impl State {
             waiters.wake_all(&mut self.after.wakes);
         }
         self.after.wakes.extend(self.rpc.take_waker());
+        self.changed.wake_all(&mut self.after.wakes);
         self.jobs.push_back(Job::Stop);
     }
 

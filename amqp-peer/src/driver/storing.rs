@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{shared::Shared, state::State};
+use super::{
+    shared::Shared,
+    state::{State, StoreThread},
+};
 use crate::storage::{BatchId, Change, Storage};
 
 /// The first pause after a failure, doubled up to the maximum: the disk may have room again.
@@ -17,7 +20,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// Starts the thread that stores the batches of a peer, and ends when the peer has ended.
 pub(super) fn start(shared: &Arc<Shared>, storage: Box<dyn Storage>) -> io::Result<()> {
-    shared.lock().store.is_running = true;
+    shared.lock().store.thread = StoreThread::Running;
     let ending = Ending(Arc::clone(shared));
     let run = move || store(&ending.0, storage);
     thread::Builder::new()
@@ -41,7 +44,9 @@ struct Ending(Arc<Shared>);
 impl Drop for Ending {
     fn drop(&mut self) {
         self.0.at_now(|state, now| {
-            state.store.is_running = false;
+            state.store.thread = StoreThread::Ended;
+            let untaken = std::mem::take(&mut state.store.batches);
+            state.after.batches.extend(untaken);
             if !state.store.is_ending {
                 state.fail_store("the thread of the storage has ended");
                 state.begin_stop(now);

@@ -81,7 +81,17 @@ impl Machine {
 
     /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front();
+        self.take_event(0)
+    }
+
+    /// The event behind that many others.
+    pub(crate) fn event(&self, index: usize) -> Option<&Event> {
+        self.events.get(index)
+    }
+
+    /// Takes the event behind that many others.
+    pub(crate) fn take_event(&mut self, index: usize) -> Option<Event> {
+        let event = self.events.remove(index);
         match &event {
             Some(Event::Up(_) | Event::Down(_) | Event::Refused(_)) => self.link_events -= 1,
             Some(Event::Written { to, .. } | Event::Delivered { to, .. }) => {
@@ -95,6 +105,18 @@ impl Machine {
             None => {}
         }
         event
+    }
+
+    /// Keeps messages that were delivered or refused until they are [taken](Self::take_gone).
+    /// Destructors of the application's bodies then run there.
+    pub(crate) fn keep_gone(&mut self) {
+        self.gone = Some(Vec::new());
+    }
+
+    pub(crate) fn take_gone(&mut self, into: &mut Vec<Message>) {
+        if let Some(gone) = &mut self.gone {
+            into.append(gone);
+        }
     }
 
     /// Whether a link to that peer is up.

@@ -26,8 +26,8 @@ impl Machine {
         self.begin(now, true)
     }
 
-    fn begin(&mut self, now: Instant, is_listener: bool) -> Result<LinkKey, LinkError> {
-        self.advance_clock(now);
+    /// Checks that a link may be begun now.
+    pub(crate) fn check_begin(&self, is_listener: bool) -> Result<(), LinkError> {
         let limits = &self.config.limits;
         if self.is_stopped {
             return Err(LinkError::Stopped);
@@ -44,6 +44,12 @@ impl Machine {
             let limit = limits.link_events;
             return Err(LinkError::TooManyEvents { limit });
         }
+        Ok(())
+    }
+
+    fn begin(&mut self, now: Instant, is_listener: bool) -> Result<LinkKey, LinkError> {
+        self.advance_clock(now);
+        self.check_begin(is_listener)?;
         let key = LinkKey(self.last_link + 1);
         let link = handshake::begin(&self.config, key, is_listener, self.now)?;
         self.last_link += 1;

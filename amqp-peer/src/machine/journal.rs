@@ -18,7 +18,7 @@ pub(super) struct Journal {
 impl Journal {
     /// Adds a change. Returns the batch that it is stored with.
     pub(super) fn push(&mut self, change: Change) -> BatchId {
-        // A run of messages leaves as one.
+        // A run of messages leaves as one, and of several clocks the last one counts.
         if let Change::RemovedTo { to, up_to } = &change
             && let Some(Change::RemovedTo {
                 to: last_to,
@@ -27,6 +27,11 @@ impl Journal {
             && to == last_to
         {
             *last = *up_to;
+        } else if let Change::Clock { name, .. } = &change
+            && let Some(last) = self.open.last_mut()
+            && matches!(last, Change::Clock { name: last, .. } if last == name)
+        {
+            *last = change;
         } else {
             self.open.push(change);
         }

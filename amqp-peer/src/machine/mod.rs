@@ -121,10 +121,14 @@ pub struct Machine {
     journal: Journal,
     /// The acceptances that are being stored.
     storing: Storing,
+    /// The acceptances that are stored again, with the links and tags of the repeats.
+    refreshing: VecDeque<(BatchId, u64, LinkKey, u64)>,
     /// The receivers of messages that are being stored, by batch.
     unstored: VecDeque<(BatchId, u64)>,
     /// The receivers of messages that have left where that is being stored, with their numbers.
     leaving: VecDeque<(BatchId, u64, usize)>,
+    /// The delivered and refused messages, for a host that drops them itself. `Some` if it does.
+    gone: Option<Vec<Message>>,
     events: VecDeque<Event>,
     /// The number of events of links among them.
     link_events: usize,
@@ -170,8 +174,10 @@ impl Machine {
             rooms: VecDeque::new(),
             journal: Journal::default(),
             storing: VecDeque::new(),
+            refreshing: VecDeque::new(),
             unstored: VecDeque::new(),
             leaving: VecDeque::new(),
+            gone: None,
             events: VecDeque::new(),
             link_events: 0,
             wakes: VecDeque::new(),

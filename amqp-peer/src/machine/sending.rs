@@ -53,13 +53,31 @@ impl Machine {
         message: Message,
         receipts: Receipts,
     ) -> Result<MessageId, SendError> {
+        match self.check_send(to, &message) {
+            Ok(key) => Ok(self.enqueue(key, message, receipts)),
+            Err(error) => {
+                self.let_go(message);
+                Err(error)
+            }
+        }
+    }
+
+    /// Hands a message that is gone to the host, or drops it.
+    fn let_go(&mut self, message: Message) {
+        if let Some(gone) = &mut self.gone {
+            gone.push(message);
+        }
+    }
+
+    /// Checks that a message may be sent now. Returns the key of its receiver.
+    fn check_send(&mut self, to: &PeerName, message: &Message) -> Result<u64, SendError> {
         if self.is_stopped {
             return Err(SendError::Stopped);
         }
         if *to == self.config.name {
             return Err(SendError::OwnName);
         }
-        self.check_message(&message)?;
+        self.check_message(message)?;
         let known = self.peers.key(to);
         let peer = known.and_then(|key| self.peers.get(key));
         let up = peer.and_then(|peer| peer.up);
@@ -88,8 +106,7 @@ impl Machine {
                 bytes: info.bytes,
             });
         }
-        let key = known.unwrap_or_else(|| self.know(to));
-        Ok(self.enqueue(key, message, receipts))
+        Ok(known.unwrap_or_else(|| self.know(to)))
     }
 
     fn enqueue(&mut self, key: u64, message: Message, receipts: Receipts) -> MessageId {
@@ -227,10 +244,16 @@ impl Machine {
                 reason,
                 was_sent: gone.was_sent,
             })),
-            None => (gone.receipts >= Receipts::Delivered).then(|| Event::Delivered {
-                to: peer.name.clone(),
-                id: gone.id,
-            }),
+            None => {
+                // As `let_go` does; the receiver is borrowed here.
+                if let Some(all) = &mut self.gone {
+                    all.push(gone.message);
+                }
+                (gone.receipts >= Receipts::Delivered).then(|| Event::Delivered {
+                    to: peer.name.clone(),
+                    id: gone.id,
+                })
+            }
         };
         if let Some(event) = event {
             let kept = if dropped.is_some() { gone.memory } else { 0 };

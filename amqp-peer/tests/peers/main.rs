@@ -1,6 +1,7 @@
 //! Peers over real sockets, on every runtime, with the roles of listener and connector swapped.
 
 mod calls;
+mod faults;
 mod handles;
 mod kill;
 mod links;

@@ -118,7 +118,7 @@ async fn a_delivery_ends_with_its_acceptance<R: Adapter>(world: World<R>) -> Out
 }
 
 /// Runs two futures at once.
-async fn both(
+pub(crate) async fn both(
     first: impl Future<Output = Outcome>,
     second: impl Future<Output = Outcome>,
 ) -> Outcome {
