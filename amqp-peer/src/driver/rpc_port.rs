@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -11,7 +14,7 @@ use amqp_driver::io::poll_locked;
 
 use super::{
     runner::Job,
-    send::{Tracking, send},
+    send::{Tracking, send, send_with},
     shared::{Settled, Shared},
     state::{Phase, State},
 };
@@ -23,7 +26,7 @@ use crate::{
     name::PeerName,
     rpc::{
         is_rpc,
-        port::{self, BoxFuture, Port},
+        port::{self, BoxFuture, Port, ttl_until},
     },
 };
 
@@ -83,6 +86,24 @@ impl Port for RpcPort {
         message: Message,
     ) -> BoxFuture<'a, Result<MessageId, SendError>> {
         Box::pin(send(&self.0, to, message, Tracking::Nothing))
+    }
+
+    fn send_request<'a>(
+        &'a self,
+        to: &'a PeerName,
+        message: Message,
+        deadline: Option<Instant>,
+        is_sent: &'a AtomicBool,
+    ) -> BoxFuture<'a, Result<MessageId, SendError>> {
+        let prepare = move |message: &mut Message, now| message.ttl = ttl_until(deadline, now);
+        let note = || is_sent.store(true, SeqCst);
+        Box::pin(send_with(
+            &self.0,
+            to,
+            message,
+            Tracking::Nothing,
+            (prepare, note),
+        ))
     }
 
     fn try_send(&self, to: &PeerName, message: Message) -> Result<MessageId, SendError> {

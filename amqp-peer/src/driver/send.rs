@@ -2,6 +2,8 @@
 
 use std::{future::poll_fn, task::Poll};
 
+use amqp_core::Instant;
+
 use super::{
     shared::Shared,
     state::State,
@@ -97,6 +99,18 @@ pub(super) async fn send(
     message: Message,
     tracking: Tracking,
 ) -> Result<MessageId, SendError> {
+    send_with(shared, to, message, tracking, (|_, _| {}, || {})).await
+}
+
+/// As [`send`], with what is done to the message just before it enters the outbox, and what is done
+/// just after. Both run under the lock.
+pub(super) async fn send_with(
+    shared: &Shared,
+    to: &PeerName,
+    message: Message,
+    tracking: Tracking,
+    (prepare, note): (impl Fn(&mut Message, Instant), impl Fn()),
+) -> Result<MessageId, SendError> {
     let bytes = message.memory();
     let is_persistent = message.is_persistent;
     let mut message = Some(message);
@@ -104,7 +118,12 @@ pub(super) async fn send(
         if !state.may_send(to, bytes, waiter) {
             return None;
         }
-        let sent = state.send(to, message.take()?, tracking);
+        let mut message = message.take()?;
+        prepare(&mut message, state.now);
+        let sent = state.send(to, message, tracking);
+        if sent.is_ok() {
+            note();
+        }
         state.sent_in_turn += 1;
         let batch = state.machine.latest_batch().filter(|_| is_persistent);
         // Until a driver has run, every further send makes way.

@@ -170,6 +170,11 @@ impl Rpc {
         self.0.with(|state| state.errors = errors);
     }
 
+    /// Ends all that concerns a peer.
+    pub(crate) fn handle_removed(&self, name: &PeerName) {
+        self.0.handle_removed(name);
+    }
+
     /// The numbers of calls.
     #[must_use]
     pub fn stats(&self) -> Stats {

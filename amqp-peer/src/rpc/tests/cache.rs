@@ -250,7 +250,7 @@ proptest! {
                 }
                 Step::Removed(caller) => {
                     let caller = name(CALLERS[caller]);
-                    let mut removed = cache.handle_removed(&caller);
+                    let mut removed = cache.handle_removed(&caller).tokens;
                     removed.sort_unstable();
                     let of_caller = tokens.iter().filter(|((name, _), _)| *name == caller);
                     let mut expected: Vec<u32> = of_caller.map(|(_, token)| *token).collect();
