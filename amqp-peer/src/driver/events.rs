@@ -69,8 +69,8 @@ pub struct Unreachable {
 /// The events of a peer, in order.
 ///
 /// Received messages that are not taken slow their senders down. Of other events some thousands are
-/// kept; beyond, no further link is begun until some are taken. Dropping it discards them, and leaves
-/// messages with their senders, except those of [deliveries](crate::Peer::deliver) and calls, which
+/// kept; beyond, no further link is begun, and calls and deliveries do not go on, until some are taken. A
+/// program that does not read them drops it. Dropping it discards them, and leaves messages with their senders, except those of [deliveries](crate::Peer::deliver) and calls, which
 /// do not come here.
 pub struct Events {
     handles: Arc<Handles>,

@@ -25,7 +25,7 @@ use crate::{
     message::{Message, MessageId},
     name::PeerName,
     rpc::{
-        is_rpc,
+        is_rpc, is_signal,
         port::{self, BoxFuture, Port, ttl_until},
     },
 };
@@ -52,7 +52,7 @@ impl RpcQueue {
             {
                 (port::Event::Received(received), None)
             }
-            Event::Dropped(dropped) if is_rpc(&dropped.message) => {
+            Event::Dropped(dropped) if is_rpc(&dropped.message) && !is_signal(&dropped.message) => {
                 (port::Event::Dropped(dropped), None)
             }
             other => return Some(other),

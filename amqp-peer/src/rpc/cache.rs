@@ -95,6 +95,8 @@ pub(crate) struct Cache<J, T, R> {
     without_reply: usize,
     /// Invariant: the bytes of the kept replies.
     reply_bytes: usize,
+    /// Invariant: the bytes of the replies that wait for room in the outbox.
+    waiting_bytes: usize,
     stopped: bool,
 }
 
@@ -147,6 +149,7 @@ impl<J, T, R: Clone> Cache<J, T, R> {
             kept: VecDeque::new(),
             without_reply: 0,
             reply_bytes: 0,
+            waiting_bytes: 0,
             stopped: false,
         }
     }
@@ -234,6 +237,12 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         Some((key, work?))
     }
 
+    /// Whether there is room for a reply of these bytes beside those that wait. One may exceed it.
+    pub(crate) const fn has_room(&self, bytes: usize) -> bool {
+        let total = self.waiting_bytes.saturating_add(bytes);
+        self.waiting_bytes == 0 || total <= self.limits.waiting_bytes
+    }
+
     /// A request has run. Its place is free for another, while `reply`, of these bytes, is handed to
     /// the outbox. Returns `false` if there is nothing to reply to: the caller was removed.
     pub(crate) fn finish(&mut self, key: &RequestKey, reply: Option<(R, usize)>) -> bool {
@@ -242,6 +251,7 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         };
         let is_expected = match &mut entry.state {
             State::Running(token) => {
+                self.waiting_bytes += reply.as_ref().map_or(0, |(_, bytes)| *bytes);
                 entry.state = State::Replying(token.take(), reply);
                 true
             }
@@ -262,6 +272,7 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         let entry = self.entries.get_mut(key)?;
         let token = match mem::replace(&mut entry.state, State::Kept(None)) {
             State::Replying(token, reply) => {
+                self.waiting_bytes -= reply.as_ref().map_or(0, |(_, bytes)| *bytes);
                 let reply = reply.filter(|(_, bytes)| *bytes <= self.limits.reply_bytes);
                 if let Some((reply, bytes)) = reply {
                     entry.bytes = bytes;
@@ -354,6 +365,7 @@ impl<J, T, R: Clone> Cache<J, T, R> {
             && self.held.is_empty()
             && self.running == 0
             && self.request_bytes == 0
+            && self.waiting_bytes == 0
     }
 
     fn concurrent(&self) -> usize {
@@ -379,7 +391,10 @@ impl<J, T, R: Clone> Cache<J, T, R> {
                 self.request_bytes -= entry.bytes;
                 (Some(work), token)
             }
-            State::Replying(token, _) => (None, token),
+            State::Replying(token, reply) => {
+                self.waiting_bytes -= reply.map_or(0, |(_, bytes)| bytes);
+                (None, token)
+            }
             State::Kept(_) => {
                 self.reply_bytes -= entry.bytes;
                 (None, None)

@@ -30,7 +30,7 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// An event of the peer that concerns calls.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// A message of a kind that begins with `rpc.`, from another peer.
+    /// A message of one of the kinds of calls, from another peer.
     Received(Received),
     /// A message of this kind will not be delivered.
     Dropped(Dropped),

@@ -60,7 +60,7 @@ impl<C: Codec> Proxy<C> {
 
     /// Sets the time limit of calls, connected or not. `None` removes it: a call then ends with its
     /// reply, when the callee is removed, or when the peer stops, and not if the callee is killed after
-    /// it has acknowledged the request. Default 60 s.
+    /// it has acknowledged the request: the call then waits for ever. Default 60 s.
     #[must_use]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();

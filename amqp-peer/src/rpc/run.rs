@@ -98,7 +98,11 @@ async fn run_guarded(shared: Arc<Shared>, work: Work, mut guard: RunGuard) {
         guard.is_over = true;
         return;
     };
-    let reply = work.reply(result);
+    let mut reply = work.reply(result);
+    let has_room = |reply: &Message| shared.with(|state| state.cache.has_room(reply.memory()));
+    if reply.as_ref().is_some_and(|reply| !has_room(reply)) {
+        reply = work.reply(Err(Fault::TooLarge));
+    }
     let kept = reply.clone().map(|reply| {
         let bytes = reply.memory();
         (reply, bytes)

@@ -17,7 +17,7 @@ use super::{
     cache::{Admission, Cache, History, Known, Removed, RequestId, RequestKey},
     calls::{CallRefused, Calls, NoReply},
     limits::Limits,
-    objects::{Kind, Methods, Objects},
+    objects::{Kind, Method, Methods, Objects},
     port::{Event, Port},
     run::{Work, run},
     stats::Stats,
@@ -442,6 +442,27 @@ impl Drop for Answering {
 }
 
 impl State {
+    /// Adds an object, unless the peer was stopped.
+    pub(super) fn add_object(&mut self, name: &str) {
+        if !self.is_stopped {
+            self.objects.add(name);
+        }
+    }
+
+    /// Adds a method. Returns the one that is not needed: the one that it replaces, or itself after the
+    /// stop.
+    pub(super) fn insert_method(
+        &mut self,
+        object: &str,
+        name: &str,
+        method: Arc<Method>,
+    ) -> Option<Arc<Method>> {
+        if self.is_stopped {
+            return Some(method);
+        }
+        self.objects.insert(object, name, method)
+    }
+
     fn begin_answer(&mut self, to: &PeerName) -> bool {
         let count = self.answering.entry(to.clone()).or_default();
         let has_place = *count < self.per_caller;

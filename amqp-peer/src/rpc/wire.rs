@@ -8,8 +8,6 @@ use bytes::Bytes;
 use super::error::RemoteError;
 use crate::message::{Message, MessageId, MessageProperties};
 
-/// The beginning of the kinds of the messages of calls.
-const KINDS: &str = "rpc.";
 const CALL: ShortStr = ShortStr::from_static("rpc.call").unwrap();
 const SIGNAL: ShortStr = ShortStr::from_static("rpc.signal").unwrap();
 const REPLY: ShortStr = ShortStr::from_static("rpc.reply").unwrap();
@@ -104,7 +102,14 @@ impl Fault {
 
 /// Returns whether a message is one of a call.
 pub(crate) fn is_rpc(message: &Message) -> bool {
-    message.properties().kind.starts_with(KINDS)
+    let kind = &message.properties().kind;
+    [CALL, SIGNAL, REPLY, ERROR].contains(kind)
+}
+
+/// Returns whether a message is a signal. Its loss is an event of the application: nothing else tells
+/// of it.
+pub(crate) fn is_signal(message: &Message) -> bool {
+    message.properties().kind == SIGNAL
 }
 
 /// The message of a request. The id is `Some` for a call.
