@@ -13,8 +13,11 @@ use amqp_peer::{
 
 #[tokio::main]
 pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
-    let (bob, _bobs_events) = amqp_peer::tokio::start(Config::new("bob")?)?;
-    let (alice, _events) = amqp_peer::tokio::start(Config::new("alice")?)?;
+    // Events that are neither taken nor dropped hold up calls in the end.
+    let (bob, events) = amqp_peer::tokio::start(Config::new("bob")?)?;
+    drop(events);
+    let (alice, events) = amqp_peer::tokio::start(Config::new("alice")?)?;
+    drop(events);
 
     // Bob calculates, and asks Alice for her permission before.
     let permits: Proxy<Json> = bob.rpc().proxy("alice".parse()?, "permits");

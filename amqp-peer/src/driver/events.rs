@@ -87,8 +87,8 @@ pub enum UnreachableError {
 ///
 /// Received messages that are not taken slow their senders down. Of other events some thousands are
 /// kept; beyond, no further link is begun until some are taken. Those of
-/// [deliveries](crate::Peer::deliver) and calls do not come here. Dropping it discards the events, and
-/// leaves messages with their senders.
+/// [deliveries](crate::Peer::deliver) and calls do not come here. A program that does not read events
+/// drops it: that discards them, and leaves messages with their senders.
 pub struct Events {
     handles: Arc<Handles>,
     /// Events that were taken together.

@@ -18,7 +18,7 @@ use crate::{
     machine::{LinkInfo, OutboxInfo},
     message::{Message, MessageId},
     name::PeerName,
-    rpc::{Rpc, port},
+    rpc::Rpc,
 };
 
 /// What all handles of a peer share. The peer stops when it is dropped.
@@ -227,13 +227,12 @@ impl Peer {
     }
 
     /// Drops all messages that wait for a receiver, each with an event, and ends the calls of its
-    /// objects.
+    /// objects. Calls that are made afterwards are not concerned.
     pub fn forget(&self, name: &PeerName) {
-        self.shared().at_now(|state, now| {
-            state.machine.forget(name, now);
-            let removed = port::Event::Removed(name.clone());
-            state.rpc.push(removed, &mut state.after.wakes);
-        });
+        // The calls first: one that is made meanwhile loses its request, and ends by that.
+        self.handles.rpc.handle_removed(name);
+        self.shared()
+            .at_now(|state, now| state.machine.forget(name, now));
     }
 
     /// The calls: the objects of this peer, and proxies of those of others.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -11,7 +14,7 @@ use amqp_driver::io::poll_locked;
 
 use super::{
     runner::Job,
-    send::{Tracking, send},
+    send::{Tracking, send, send_with},
     shared::{Settled, Shared},
     state::{Phase, State},
 };
@@ -22,8 +25,8 @@ use crate::{
     message::{Message, MessageId},
     name::PeerName,
     rpc::{
-        is_rpc,
-        port::{self, BoxFuture, Port},
+        is_rpc, is_signal,
+        port::{self, BoxFuture, Port, ttl_until},
     },
 };
 
@@ -42,7 +45,7 @@ impl RpcQueue {
             Event::Received(received) => {
                 matches!(received.from, Sender::Peer(_)) && is_rpc(&received.message)
             }
-            Event::Dropped(dropped) => is_rpc(&dropped.message),
+            Event::Dropped(dropped) => is_rpc(&dropped.message) && !is_signal(&dropped.message),
             _ => false,
         }
     }
@@ -90,6 +93,24 @@ impl Port for RpcPort {
         message: Message,
     ) -> BoxFuture<'a, Result<MessageId, SendError>> {
         Box::pin(send(&self.0, to, message, Tracking::Nothing))
+    }
+
+    fn send_request<'a>(
+        &'a self,
+        to: &'a PeerName,
+        message: Message,
+        deadline: Option<Instant>,
+        is_sent: &'a AtomicBool,
+    ) -> BoxFuture<'a, Result<MessageId, SendError>> {
+        let prepare = move |message: &mut Message, now| message.ttl = ttl_until(deadline, now);
+        let note = || is_sent.store(true, SeqCst);
+        Box::pin(send_with(
+            &self.0,
+            to,
+            message,
+            Tracking::Nothing,
+            (prepare, note),
+        ))
     }
 
     fn try_send(&self, to: &PeerName, message: Message) -> Result<MessageId, SendError> {

@@ -2,6 +2,8 @@
 
 use std::{future::poll_fn, task::Poll};
 
+use amqp_core::Instant;
+
 use super::{
     shared::Shared,
     state::State,
@@ -103,7 +105,19 @@ pub(super) async fn send(
     message: Message,
     tracking: Tracking,
 ) -> Result<MessageId, SendError> {
-    let sent = submit(shared, to, message, tracking).await?;
+    send_with(shared, to, message, tracking, (|_, _| {}, || {})).await
+}
+
+/// As [`send`], with what is done to the message just before it enters the outbox, and what is done
+/// just after. Both run under the lock.
+pub(super) async fn send_with(
+    shared: &Shared,
+    to: &PeerName,
+    message: Message,
+    tracking: Tracking,
+    hooks: (impl Fn(&mut Message, Instant), impl Fn()),
+) -> Result<MessageId, SendError> {
+    let sent = submit(shared, to, message, tracking, hooks).await?;
     let id = sent.id;
     sent.settle(shared).await?;
     Ok(id)
@@ -130,12 +144,14 @@ impl Sent {
     }
 }
 
-/// Sends a message when there is room. Nothing is awaited after it is sent.
+/// Sends a message when there is room, with the hooks of [`send_with`]. Nothing is awaited after it
+/// is sent.
 pub(super) async fn submit(
     shared: &Shared,
     to: &PeerName,
     message: Message,
     tracking: Tracking,
+    (prepare, note): (impl Fn(&mut Message, Instant), impl Fn()),
 ) -> Result<Sent, SendError> {
     let bytes = message.memory();
     let is_persistent = message.is_persistent;
@@ -144,7 +160,12 @@ pub(super) async fn submit(
         if !state.may_send(to, bytes, waiter) {
             return None;
         }
-        let sent = state.send(to, message.take()?, tracking);
+        let mut message = message.take()?;
+        prepare(&mut message, state.now);
+        let sent = state.send(to, message, tracking);
+        if sent.is_ok() {
+            note();
+        }
         state.sent_in_turn += 1;
         let batch = state.machine.latest_batch().filter(|_| is_persistent);
         // Until a driver has run, every further send makes way.

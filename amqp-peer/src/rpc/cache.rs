@@ -95,7 +95,18 @@ pub(crate) struct Cache<J, T, R> {
     without_reply: usize,
     /// Invariant: the bytes of the kept replies.
     reply_bytes: usize,
+    /// Invariant: the bytes of the replies that wait for room in the outbox.
+    waiting_bytes: usize,
     stopped: bool,
+}
+
+/// What is left of the requests that were removed.
+#[derive(Debug)]
+pub(crate) struct Removed<J, T> {
+    /// The tokens, to be settled.
+    pub(crate) tokens: Vec<T>,
+    /// The work that does not run. It has destructors of the application.
+    pub(crate) works: Vec<J>,
 }
 
 /// The requests of a caller that wait, run or reply.
@@ -138,6 +149,7 @@ impl<J, T, R: Clone> Cache<J, T, R> {
             kept: VecDeque::new(),
             without_reply: 0,
             reply_bytes: 0,
+            waiting_bytes: 0,
             stopped: false,
         }
     }
@@ -225,6 +237,12 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         Some((key, work?))
     }
 
+    /// Whether there is room for a reply of these bytes beside those that wait. One may exceed it.
+    pub(crate) const fn has_room(&self, bytes: usize) -> bool {
+        let total = self.waiting_bytes.saturating_add(bytes);
+        self.waiting_bytes == 0 || total <= self.limits.waiting_bytes
+    }
+
     /// A request has run. Its place is free for another, while `reply`, of these bytes, is handed to
     /// the outbox. Returns `false` if there is nothing to reply to: the caller was removed.
     pub(crate) fn finish(&mut self, key: &RequestKey, reply: Option<(R, usize)>) -> bool {
@@ -233,6 +251,7 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         };
         let is_expected = match &mut entry.state {
             State::Running(token) => {
+                self.waiting_bytes += reply.as_ref().map_or(0, |(_, bytes)| *bytes);
                 entry.state = State::Replying(token.take(), reply);
                 true
             }
@@ -253,6 +272,7 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         let entry = self.entries.get_mut(key)?;
         let token = match mem::replace(&mut entry.state, State::Kept(None)) {
             State::Replying(token, reply) => {
+                self.waiting_bytes -= reply.as_ref().map_or(0, |(_, bytes)| *bytes);
                 let reply = reply.filter(|(_, bytes)| *bytes <= self.limits.reply_bytes);
                 if let Some((reply, bytes)) = reply {
                     entry.bytes = bytes;
@@ -273,9 +293,9 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         token
     }
 
-    /// Forgets a caller: its waiting requests do not run, its replies are dropped. A handler that runs goes on,
-    /// and its result is dropped. Returns the tokens, to be settled.
-    pub(crate) fn handle_removed(&mut self, name: &PeerName) -> Vec<T> {
+    /// Forgets a caller: its waiting requests do not run, its replies are dropped. A handler that runs
+    /// goes on, and its result is dropped.
+    pub(crate) fn handle_removed(&mut self, name: &PeerName) -> Removed<J, T> {
         let from = (name.clone(), RequestId::MIN);
         let entries = self.entries.range(from..);
         let of_name = entries.take_while(|((caller, _), _)| caller == name);
@@ -285,17 +305,26 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         self.without_reply -= without_reply.filter(|(_, key)| key.0 == *name).count();
         self.kept.retain(|(_, (caller, _))| caller != name);
         self.held.remove(name);
-        keys.iter().filter_map(|key| self.remove(key)).collect()
+        let mut removed = Removed {
+            tokens: Vec::new(),
+            works: Vec::new(),
+        };
+        for key in keys {
+            let (work, token) = self.remove(&key);
+            removed.works.extend(work);
+            removed.tokens.extend(token);
+        }
+        removed
     }
 
-    /// Drops the requests that wait, without settling them, and refuses further ones.
-    pub(crate) fn stop(&mut self) {
+    /// Removes the requests that wait, without settling them, and refuses further ones. Returns the
+    /// work that does not run.
+    pub(crate) fn stop(&mut self) -> Vec<J> {
         self.stopped = true;
         let mut callers: Vec<_> = self.entries.keys().map(|(name, _)| name.clone()).collect();
         callers.dedup();
-        for name in callers {
-            self.handle_removed(&name);
-        }
+        let removed = callers.iter().map(|name| self.handle_removed(name));
+        removed.flat_map(|removed| removed.works).collect()
     }
 
     /// The time from which a reply is kept no longer.
@@ -336,35 +365,41 @@ impl<J, T, R: Clone> Cache<J, T, R> {
             && self.held.is_empty()
             && self.running == 0
             && self.request_bytes == 0
+            && self.waiting_bytes == 0
     }
 
     fn concurrent(&self) -> usize {
         self.limits.concurrent.max(1)
     }
 
-    /// Removes an entry that no list has any more. One that runs stays until its end.
-    fn remove(&mut self, key: &RequestKey) -> Option<T> {
-        let entry = self.entries.get_mut(key)?;
-        let token = match &mut entry.state {
-            State::Running(token) => {
-                let token = token.take();
+    /// Removes an entry that is in no other collection any more. One that runs stays until its end.
+    fn remove(&mut self, key: &RequestKey) -> (Option<J>, Option<T>) {
+        let Some(mut entry) = self.entries.remove(key) else {
+            return (None, None);
+        };
+        match entry.state {
+            State::Running(_) | State::Orphaned => {
+                let state = mem::replace(&mut entry.state, State::Orphaned);
                 entry.unsettled = 0;
-                entry.state = State::Orphaned;
-                return token;
+                self.entries.insert(key.clone(), entry);
+                match state {
+                    State::Running(token) => (None, token),
+                    _ => (None, None),
+                }
             }
-            State::Orphaned => return None,
-            State::Queued(_, token) => {
+            State::Queued(work, token) => {
                 self.request_bytes -= entry.bytes;
-                token.take()
+                (Some(work), token)
             }
-            State::Replying(token, _) => token.take(),
+            State::Replying(token, reply) => {
+                self.waiting_bytes -= reply.map_or(0, |(_, bytes)| bytes);
+                (None, token)
+            }
             State::Kept(_) => {
                 self.reply_bytes -= entry.bytes;
-                None
+                (None, None)
             }
-        };
-        self.entries.remove(key);
-        token
+        }
     }
 
     fn release_place(&mut self, caller: &PeerName, unsettled: usize) {
@@ -397,7 +432,7 @@ impl<J, T, R: Clone> Cache<J, T, R> {
     fn forget_oldest(&mut self) {
         if let Some((_, key)) = self.kept.pop_front() {
             self.without_reply = self.without_reply.saturating_sub(1);
-            let _no_token = self.remove(&key);
+            let _nothing = self.remove(&key);
         }
     }
 }

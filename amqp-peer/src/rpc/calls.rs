@@ -25,9 +25,9 @@ pub(crate) enum NoReply {
     Stopped,
 }
 
-/// The fate of a reply.
+/// The outcome of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReplyFate {
+pub(crate) enum ReplyOutcome {
     /// It ends its call.
     Taken,
     /// No call waits for it: it has ended, or never was.
@@ -160,22 +160,27 @@ impl<R> Calls<R> {
     }
 
     /// Handles a reply. One from another peer than the callee does not end the call.
-    pub(crate) fn handle_reply(&mut self, from: &PeerName, id: MessageId, reply: R) -> ReplyFate {
+    pub(crate) fn handle_reply(
+        &mut self,
+        from: &PeerName,
+        id: MessageId,
+        reply: R,
+    ) -> ReplyOutcome {
         match self.calls.get(&id) {
             Some(call) if call.to != *from => {
                 self.forged += 1;
-                ReplyFate::Forged
+                ReplyOutcome::Forged
             }
             Some(Call {
                 state: State::Waiting { .. },
                 ..
             }) => {
                 self.end(id, Ok(reply));
-                ReplyFate::Taken
+                ReplyOutcome::Taken
             }
             Some(_) | None => {
                 self.late += 1;
-                ReplyFate::Late
+                ReplyOutcome::Late
             }
         }
     }
@@ -185,9 +190,8 @@ impl<R> Calls<R> {
         self.end(id, Err(reason));
     }
 
-    /// A peer was removed: its calls end.
+    /// A peer was removed: its calls end. A link to it stays up until it is [down](Self::handle_down).
     pub(crate) fn handle_removed(&mut self, name: &PeerName) {
-        self.up.remove(name);
         for id in self.waiting_for(name) {
             self.end(id, Err(NoReply::Removed));
         }

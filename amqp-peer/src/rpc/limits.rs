@@ -18,14 +18,16 @@ pub struct Limits {
     pub calls: usize,
     /// The bytes of their arguments. One call may exceed it. Default 64 MiB.
     pub call_bytes: usize,
-    /// The handlers that run at a time. Default 64.
+    /// The handlers that run at a time. Default 64. A handler keeps its place while it calls another
+    /// peer: calls that nest deeper than this, back and forth, end by their time limits.
     pub concurrent: usize,
     /// The requests that wait for a handler to end. One more is refused: its call fails with
     /// [`CallError::Busy`](super::CallError::Busy), a signal is dropped. Default 1,024.
     pub queued: usize,
     /// The requests of one caller that wait, run, or have a reply that waits for room in the outbox.
-    /// Default 128, so that a caller cannot fill the places of the others, and that requests are not
-    /// all that is in flight on its link.
+    /// Default 128, so that a caller cannot take all places to wait, and that requests are not all
+    /// that is in flight on its link. It bounds no handlers: one caller may have all of
+    /// [`concurrent`](Self::concurrent) run.
     pub per_caller: usize,
     /// The bytes of all requests that wait or run. One request may exceed it. Default 64 MiB.
     pub request_bytes: usize,
@@ -34,6 +36,9 @@ pub struct Limits {
     /// when they arrive: handlers that take long do not stop the link. Default 4 MiB, a quarter of the
     /// [window of a link](crate::Limits::window_bytes).
     pub unsettled_bytes: usize,
+    /// The bytes of the replies that wait for room in the outbox. One reply may exceed it; any other
+    /// beyond is replaced by [`CallError::TooLarge`](super::CallError::TooLarge). Default 64 MiB.
+    pub waiting_bytes: usize,
     /// The replies that are kept for a request that comes again. Default 4,096.
     pub replies: usize,
     /// The bytes of these replies. A longer one is not kept. Default 16 MiB.
@@ -52,6 +57,7 @@ impl Default for Limits {
             per_caller: 128,
             request_bytes: 64 << 20,
             unsettled_bytes: 4 << 20,
+            waiting_bytes: 64 << 20,
             replies: 4096,
             reply_bytes: 16 << 20,
             reply_time: Duration::from_secs(600),
@@ -106,6 +112,13 @@ impl Limits {
     #[must_use]
     pub const fn unsettled_bytes(mut self, bytes: usize) -> Self {
         self.unsettled_bytes = bytes;
+        self
+    }
+
+    /// Sets [`waiting_bytes`](Self::waiting_bytes).
+    #[must_use]
+    pub const fn waiting_bytes(mut self, bytes: usize) -> Self {
+        self.waiting_bytes = bytes;
         self
     }
 

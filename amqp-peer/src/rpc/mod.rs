@@ -28,11 +28,14 @@
 //! - **A call survives its link.** The request is in the outbox of the caller, the reply in that of the
 //!   callee; either is sent again after a reconnect. A request is acknowledged only when its reply is
 //!   in the outbox, so that one that is interrupted by the end of the callee's process is sent to the
-//!   next process.
+//!   next process. Not so one beyond [`Limits::unsettled_bytes`] of its caller, nor a reply in the
+//!   outbox: they are gone with the process, and the call ends by its time limit.
 //! - **A method runs at most once for a call.** A request that comes again while it is remembered gets
 //!   the reply of its first run. One that may have run in an earlier process of the callee, or that is
 //!   no longer remembered, is refused with [`CallError::PartialCall`], unless its method is declared
 //!   to be [idempotent](Kind::Idempotent).
+//!   Objects are added before listeners and connectors: a request that comes again before its object
+//!   is there is refused as one that may have run.
 //! - **A call does not become a signal**, nor the reverse: a request of the wrong kind does not run. The
 //!   call fails with [`CallError::WrongKind`], the signal is dropped and counted
 //!   ([`Stats::refused`]).
@@ -102,7 +105,10 @@ pub use self::{
     stats::Stats,
 };
 use self::{port::Port, shared::Shared};
-pub(crate) use self::{task::Task, wire::is_rpc};
+pub(crate) use self::{
+    task::Task,
+    wire::{is_rpc, is_signal},
+};
 use crate::name::PeerName;
 
 /// The part of a handler's error that its caller gets.
@@ -168,6 +174,11 @@ impl Rpc {
     /// Sets the part of the errors of handlers that callers get, from now on.
     pub fn set_errors(&self, errors: Errors) {
         self.0.with(|state| state.errors = errors);
+    }
+
+    /// Ends all that concerns a peer.
+    pub(crate) fn handle_removed(&self, name: &PeerName) {
+        self.0.handle_removed(name);
     }
 
     /// The numbers of calls.

@@ -32,7 +32,7 @@ pub struct Object<S = BuiltIn> {
 
 impl Object {
     pub(super) fn new(shared: Arc<Shared>, name: &str) -> Self {
-        shared.with(|state| state.objects.add(name));
+        shared.with(|state| state.add_object(name));
         Self {
             shared,
             name: name.to_owned(),
@@ -91,7 +91,8 @@ impl<S: Codecs> Object<S> {
         self.handle(Kind::Signal, name, move |_, arguments| handler(arguments))
     }
 
-    /// Adds a method of any kind, with a handler that takes the name of the caller, too.
+    /// Adds a method of any kind, with a handler that takes the name of the caller, too. Does nothing
+    /// once the peer has stopped.
     pub fn handle<A, R, E, H, F>(&self, kind: Kind, name: &str, handler: H) -> &Self
     where
         A: DeserializeOwned + 'static,
@@ -103,7 +104,7 @@ impl<S: Codecs> Object<S> {
         let method = Arc::new(Method::new::<S, A, R, E, H, F>(kind, handler));
         let replaced = self
             .shared
-            .with(|state| state.objects.insert(&self.name, name, method));
+            .with(|state| state.insert_method(&self.name, name, method));
         drop(replaced);
         self
     }

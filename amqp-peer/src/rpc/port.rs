@@ -3,7 +3,9 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::atomic::AtomicBool,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use amqp_core::Instant;
@@ -15,12 +17,20 @@ use crate::{
     name::PeerName,
 };
 
+/// The shortest time to live of a request: zero means now or never.
+const TTL_MIN: Duration = Duration::from_millis(1);
+
+/// The time to live of a request that enters the outbox now.
+pub(crate) fn ttl_until(deadline: Option<Instant>, now: Instant) -> Option<Duration> {
+    deadline.map(|deadline| (deadline - now).max(TTL_MIN))
+}
+
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// An event of the peer that concerns calls.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// A message of a kind that begins with `rpc.`, from another peer.
+    /// A message of one of the kinds of calls, from another peer.
     Received(Received),
     /// A message of this kind will not be delivered.
     Dropped(Dropped),
@@ -28,8 +38,6 @@ pub(crate) enum Event {
     Up(PeerName),
     /// A link has ended.
     Down(PeerName),
-    /// The peer was removed: all that concerns it ends.
-    Removed(PeerName),
 }
 
 /// The peer. Its methods are called without the lock of the calls, and it calls nothing under its own.
@@ -42,6 +50,16 @@ pub(crate) trait Port: Send + Sync + 'static {
         &'a self,
         to: &'a PeerName,
         message: Message,
+    ) -> BoxFuture<'a, Result<MessageId, SendError>>;
+
+    /// As [`send`](Self::send), for a request. Its time to live is what is left until `deadline` when
+    /// it enters the outbox; then `is_sent` is set, which may be before the future ends.
+    fn send_request<'a>(
+        &'a self,
+        to: &'a PeerName,
+        message: Message,
+        deadline: Option<Instant>,
+        is_sent: &'a AtomicBool,
     ) -> BoxFuture<'a, Result<MessageId, SendError>>;
 
     /// As [`send`](Self::send), without waiting.

@@ -5,12 +5,15 @@ use std::{
     future::poll_fn,
     marker::PhantomData,
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
-use amqp_core::wire::ShortStr;
+use amqp_core::{Instant, wire::ShortStr};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -56,7 +59,8 @@ impl<C: Codec> Proxy<C> {
     }
 
     /// Sets the time limit of calls, connected or not. `None` removes it: a call then ends with its
-    /// reply, when the callee is removed, or when the peer stops. Default 60 s.
+    /// reply, when the callee is removed, or when the peer stops, and not if the callee is killed after
+    /// it has acknowledged the request: the call then waits for ever. Default 60 s.
     #[must_use]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
@@ -71,7 +75,10 @@ impl<C: Codec> Proxy<C> {
         self
     }
 
-    /// Sets whether signals are [persistent](Message::is_persistent). Default `false`.
+    /// Sets whether signals are [persistent](Message::is_persistent). Default `false`. A persistent
+    /// signal needs a [time to live](Self::signal_ttl) other than zero, or none: one of now or never is
+    /// not stored. It survives both processes, and runs once, unless the callee is killed while it
+    /// runs, or has no storage and is killed: then it may run again.
     #[must_use]
     pub const fn persistent_signals(mut self, persistent: bool) -> Self {
         self.persistent_signals = persistent;
@@ -120,7 +127,7 @@ impl<C: Codec> Proxy<C> {
             shared: &self.shared,
             id,
         };
-        let reply = self.run(&call, message).await?;
+        let reply = self.run(&call, message, deadline).await?;
         self.result_of(method, reply)
     }
 
@@ -132,8 +139,7 @@ impl<C: Codec> Proxy<C> {
     /// [`CallError::NotConnected`] if its time to live is zero and there is no link to the callee,
     /// [`CallError::Send`] with [`SendError::Full`](crate::SendError::Full) without room in the outbox.
     pub fn signal<A: Serialize>(&self, method: &str, arguments: A) -> Result<MessageId, CallError> {
-        let mut message = self.request(None, method, arguments, self.signal_ttl)?;
-        message.is_persistent = self.persistent_signals;
+        let message = self.request(None, method, arguments, self.signal_ttl)?;
         Ok(self.shared.port.try_send(&self.to, message)?)
     }
 
@@ -162,20 +168,28 @@ impl<C: Codec> Proxy<C> {
             content_type,
             body: C::encode(&arguments).map_err(codec)?.into(),
             ttl,
+            is_stored: id.is_none() && self.persistent_signals,
         };
         Ok(wire::request(id, request))
     }
 
     /// Puts the request into the outbox, and waits for the outcome.
-    async fn run(&self, call: &Call<'_>, message: Message) -> Result<Reply, CallError> {
-        let mut sending = pin!(self.shared.port.send(&self.to, message));
-        let mut is_sent = false;
+    async fn run(
+        &self,
+        call: &Call<'_>,
+        message: Message,
+        deadline: Option<Instant>,
+    ) -> Result<Reply, CallError> {
+        let is_sent = AtomicBool::new(false);
+        let port = &self.shared.port;
+        let mut sending = pin!(port.send_request(&self.to, message, deadline, &is_sent));
+        let mut is_sending = true;
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = call.poll(cx) {
                 let to = self.to.clone();
                 return Poll::Ready(outcome.map_err(|reason| match reason {
                     // The request is still on its way to the outbox.
-                    NoReply::Partial if !is_sent => CallError::NotConnected { to },
+                    NoReply::Partial if !is_sent.load(SeqCst) => CallError::NotConnected { to },
                     NoReply::Partial => CallError::PartialCall { to },
                     NoReply::NotConnected => CallError::NotConnected { to },
                     NoReply::Removed => CallError::Removed { to },
@@ -183,9 +197,9 @@ impl<C: Codec> Proxy<C> {
                     NoReply::Stopped => CallError::Stopped,
                 }));
             }
-            if !is_sent {
+            if is_sending {
                 match sending.as_mut().poll(cx) {
-                    Poll::Ready(Ok(_)) => is_sent = true,
+                    Poll::Ready(Ok(_)) => is_sending = false,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Pending => {}
                 }

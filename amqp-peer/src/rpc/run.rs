@@ -1,7 +1,7 @@
 //! The run of a request: its handler, and its reply.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     task::Poll,
@@ -27,11 +27,13 @@ pub(crate) struct Work {
     pub(crate) method: Arc<Method>,
     pub(crate) request: Request,
     pub(crate) arrived: Instant,
+    /// The request may have run in an earlier process.
+    pub(crate) may_have_run: bool,
 }
 
 impl Work {
-    /// Whether its time was over while it waited for its turn. A time to live of zero was over when
-    /// it arrived, and has done its work.
+    /// Whether its time to live has passed while it waited for its turn. One of zero means now or
+    /// never: the request has arrived, and may wait.
     fn is_overdue(&self, now: Instant) -> bool {
         let ttl = self.request.ttl.filter(|ttl| !ttl.is_zero());
         ttl.is_some_and(|ttl| now - self.arrived >= ttl)
@@ -68,16 +70,27 @@ impl Drop for RunGuard {
         if let Some(token) = token {
             self.shared.port.requeue(token);
         }
+        self.shared.start_ready();
     }
 }
 
 /// Runs a request, puts its reply into the outbox, and settles it.
-pub(crate) async fn run(shared: Arc<Shared>, key: RequestKey, work: Work) {
-    let mut guard = RunGuard {
+///
+/// Its place is freed also if the future is never polled.
+pub(crate) fn run(
+    shared: Arc<Shared>,
+    key: RequestKey,
+    work: Work,
+) -> impl Future<Output = ()> + Send {
+    let guard = RunGuard {
         shared: Arc::clone(&shared),
         key,
         is_over: false,
     };
+    run_guarded(shared, work, guard)
+}
+
+async fn run_guarded(shared: Arc<Shared>, work: Work, mut guard: RunGuard) {
     let key = guard.key.clone();
     let Some(result) = handle(&shared, &key, &work).await else {
         // The peer has stopped. The request is not settled, so that its caller keeps it.
@@ -85,7 +98,11 @@ pub(crate) async fn run(shared: Arc<Shared>, key: RequestKey, work: Work) {
         guard.is_over = true;
         return;
     };
-    let reply = work.reply(result);
+    let mut reply = work.reply(result);
+    let has_room = |reply: &Message| shared.with(|state| state.cache.has_room(reply.memory()));
+    if reply.as_ref().is_some_and(|reply| !has_room(reply)) {
+        reply = work.reply(Err(Fault::TooLarge));
+    }
     let kept = reply.clone().map(|reply| {
         let bytes = reply.memory();
         (reply, bytes)
@@ -129,7 +146,7 @@ async fn handle(
         if work.call.is_none() {
             shared.with(|state| state.refused += 1);
         }
-        return Some(Err(Fault::Busy));
+        return Some(Err(Fault::Busy.of_request(work.may_have_run)));
     }
     let place = format!("{object}.{method}");
     let start = || (work.method.start)(key.0.clone(), content_type, body);

@@ -10,21 +10,21 @@ use std::{
     task::{Poll, Waker},
 };
 
-use amqp_core::Instant;
+use amqp_core::{Instant, wire::ShortStr};
 
 use super::{
     Errors,
-    cache::{Admission, Cache, History, Known, RequestId, RequestKey},
+    cache::{Admission, Cache, History, Known, Removed, RequestId, RequestKey},
     calls::{CallRefused, Calls, NoReply},
     limits::Limits,
-    objects::{Kind, Methods, Objects},
+    objects::{Kind, Method, Methods, Objects},
     port::{Event, Port},
     run::{Work, run},
     stats::Stats,
     wire::{self, CallId, Fault, Incoming, Reply, Request},
 };
 use crate::{
-    cause::DropReason,
+    cause::{DropReason, SendError},
     event::{Dropped, Received, Sender, Token},
     message::{Message, MessageId},
     name::PeerName,
@@ -51,6 +51,11 @@ pub(crate) struct State {
     callers: BTreeMap<CallId, Waker>,
     /// The tasks that run handlers, to be woken at the stop.
     runs: BTreeMap<RequestKey, Waker>,
+    /// The replies that wait for room outside of the cache, by caller.
+    answering: BTreeMap<PeerName, usize>,
+    per_caller: usize,
+    /// Requests that have their turn are being started.
+    is_starting: bool,
     is_stopped: bool,
     /// The task of the peer, while it sleeps, and the deadline that it knows.
     task: Option<Waker>,
@@ -70,6 +75,9 @@ impl Shared {
                 errors: Errors::default(),
                 callers: BTreeMap::new(),
                 runs: BTreeMap::new(),
+                answering: BTreeMap::new(),
+                per_caller: limits.per_caller.max(1),
+                is_starting: false,
                 is_stopped: false,
                 task: None,
                 alarm: None,
@@ -188,17 +196,18 @@ impl Shared {
 
     /// Ends all calls, and drops the objects. The handlers that run are dropped.
     pub(crate) fn stop(&self) {
-        let (objects, runs) = self.with(|state| {
+        let (objects, runs, works) = self.with(|state| {
             state.is_stopped = true;
             state.calls.stop();
-            state.cache.stop();
+            let works = state.cache.stop();
             (
                 std::mem::take(&mut state.objects),
                 std::mem::take(&mut state.runs),
+                works,
             )
         });
         runs.into_values().for_each(Waker::wake);
-        drop(objects);
+        drop((objects, works));
     }
 
     pub(crate) fn remove_object(&self, name: &str) -> Option<Methods> {
@@ -224,14 +233,17 @@ impl Shared {
             Event::Dropped(dropped) => self.handle_dropped(dropped),
             Event::Up(name) => self.with(|state| state.calls.handle_up(&name)),
             Event::Down(name) => self.with(|state| state.calls.handle_down(&name)),
-            Event::Removed(name) => {
-                let tokens = self.with(|state| {
-                    state.calls.handle_removed(&name);
-                    state.cache.handle_removed(&name)
-                });
-                tokens.into_iter().for_each(|token| self.port.settle(token));
-            }
         }
+    }
+
+    /// Ends all that concerns a peer.
+    pub(crate) fn handle_removed(&self, name: &PeerName) {
+        let Removed { tokens, works } = self.with(|state| {
+            state.calls.handle_removed(name);
+            state.cache.handle_removed(name)
+        });
+        tokens.into_iter().for_each(|token| self.port.settle(token));
+        drop(works);
     }
 
     fn handle_received(self: &Arc<Self>, received: Received) {
@@ -270,19 +282,22 @@ impl Shared {
         let now = self.port.now();
         let (content_type, ttl) = (request.content_type.clone(), request.ttl);
         let to = key.0.clone();
-        let fate = self.with(|state| {
+        let disposition = self.with(|state| {
             if let Some(known) = state.cache.handle_repeat(now, &key) {
-                return Fate::Known(known);
+                return Disposition::Known(known);
             }
             let found = state.objects.find(&request.object, &request.method);
             let method = match found {
                 Ok(method) if (method.kind == Kind::Signal) == call.is_none() => method,
-                Ok(_) => return Fate::Refused(Fault::WrongKind),
-                Err(fault) => return Fate::Refused(fault),
+                Ok(_) => return Disposition::Refused(Fault::WrongKind.of_request(is_repeated)),
+                Err(fault) => return Disposition::Refused(fault.of_request(is_repeated)),
             };
             let history = match (is_repeated, method.kind) {
                 (false, _) => History::New,
                 (true, Kind::Idempotent) => History::Repeatable,
+                // Its sender says so of each that it has from its storage. Those that were accepted
+                // do not come here: the links drop them.
+                (true, Kind::Signal) if request.is_stored => History::Repeatable,
                 (true, Kind::Method | Kind::Signal) => History::MayHaveRun,
             };
             let work = Work {
@@ -290,43 +305,43 @@ impl Shared {
                 method,
                 request,
                 arrived: now,
+                may_have_run: is_repeated,
             };
             match state.cache.admit(key, history, (work, bytes), token) {
-                Admission::Queued => Fate::Queued,
-                Admission::QueuedSettled => Fate::QueuedSettled,
-                Admission::Forgotten => Fate::Refused(Fault::Forgotten),
-                Admission::Busy => Fate::Refused(Fault::Busy),
-                Admission::Stopped => Fate::Stopped,
+                Admission::Queued => Disposition::Queued,
+                Admission::QueuedSettled => Disposition::QueuedSettled,
+                Admission::Forgotten => Disposition::Refused(Fault::Forgotten),
+                Admission::Busy => Disposition::Refused(Fault::Busy.of_request(is_repeated)),
+                Admission::Stopped => Disposition::Stopped,
             }
         });
-        match fate {
-            Fate::Queued => self.start_ready(),
-            Fate::QueuedSettled => {
+        match disposition {
+            Disposition::Queued => self.start_ready(),
+            Disposition::QueuedSettled => {
                 self.port.settle(token);
                 self.start_ready();
             }
             // The next process of this peer gets it.
-            Fate::Stopped => {}
-            Fate::Known(Known::InProgress) => self.port.settle(token),
-            Fate::Known(Known::Answer(message)) => {
-                // A reply is not worth waiting for room: the one that was sent first is in the outbox.
-                let _sent = self.port.try_send(&to, message);
-                self.port.settle(token);
+            Disposition::Stopped => {}
+            Disposition::Known(Known::InProgress) => self.port.settle(token),
+            Disposition::Known(Known::Answer(message)) => {
+                self.answer(to, message, Some(token));
             }
-            Fate::Known(Known::Gone) => {
-                self.refuse(&to, call, content_type, Fault::Forgotten, ttl, token)
+            Disposition::Known(Known::Gone) => {
+                self.refuse(to, call, (content_type, Fault::Forgotten), ttl, token);
             }
-            Fate::Refused(fault) => self.refuse(&to, call, content_type, fault, ttl, token),
+            Disposition::Refused(fault) => {
+                self.refuse(to, call, (content_type, fault), ttl, token);
+            }
         }
     }
 
     /// Refuses a request: with an error if it is a call.
     fn refuse(
-        &self,
-        to: &PeerName,
+        self: &Arc<Self>,
+        to: PeerName,
         call: Option<CallId>,
-        content_type: amqp_core::wire::ShortStr,
-        fault: Fault,
+        (content_type, fault): (ShortStr, Fault),
         ttl: Option<std::time::Duration>,
         token: Token,
     ) {
@@ -335,21 +350,49 @@ impl Shared {
                 content_type,
                 result: Err(fault),
             };
-            let _sent = self.port.try_send(to, wire::reply(id, reply, ttl));
+            self.answer(to, wire::reply(id, reply, ttl), Some(token));
         } else {
             self.with(|state| state.refused += 1);
+            self.port.settle(token);
         }
-        self.port.settle(token);
+    }
+
+    /// Sends a reply that is known, and settles its request then. A task waits for room in the outbox
+    /// if need be; there are so many at a time as a caller may have requests. Beyond, the reply is
+    /// dropped, and the call ends by its time limit.
+    fn answer(self: &Arc<Self>, to: PeerName, reply: Message, token: Option<Token>) {
+        let sent = self.port.try_send(&to, reply.clone());
+        let is_full = matches!(sent, Err(SendError::Full { .. }));
+        if is_full && self.with(|state| state.begin_answer(&to)) {
+            let answering = Answering(Arc::clone(self), to);
+            self.port.spawn(Box::pin(async move {
+                let Answering(shared, to) = &answering;
+                let sent = shared.port.send(to, reply).await;
+                if let (Some(token), false) = (token, sent == Err(SendError::Stopped)) {
+                    shared.port.settle(token);
+                }
+            }));
+        } else if let Some(token) = token {
+            self.port.settle(token);
+        }
     }
 
     /// Starts the requests that have their turn.
     pub(crate) fn start_ready(self: &Arc<Self>) {
-        while let Some((key, work)) = self.with(|state| state.cache.poll_start()) {
+        // A task that is dropped as it is spawned, at the stop, comes here again.
+        if self.with(|state| std::mem::replace(&mut state.is_starting, true)) {
+            return;
+        }
+        while let Some((key, work)) = self.with(|state| {
+            let started = state.cache.poll_start();
+            state.is_starting = started.is_some();
+            started
+        }) {
             self.port.spawn(Box::pin(run(Arc::clone(self), key, work)));
         }
     }
 
-    fn handle_dropped(&self, dropped: Dropped) {
+    fn handle_dropped(self: &Arc<Self>, dropped: Dropped) {
         let Dropped {
             to,
             message,
@@ -373,15 +416,15 @@ impl Shared {
                     content_type: reply.content_type,
                     result: Err(Fault::TooLarge),
                 };
-                let _sent = self.port.try_send(&to, wire::reply(id, reply, None));
+                self.answer(to, wire::reply(id, reply, None), None);
             }
             Incoming::Request(None, _) | Incoming::Reply(..) | Incoming::Malformed => {}
         }
     }
 }
 
-/// The fate of a request that has arrived.
-enum Fate {
+/// What is done with a request that has arrived.
+enum Disposition {
     Queued,
     QueuedSettled,
     Known(Known<Message>),
@@ -389,7 +432,55 @@ enum Fate {
     Stopped,
 }
 
+/// The place of a reply that waits for room.
+struct Answering(Arc<Shared>, PeerName);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.with(|state| state.end_answer(&self.1));
+    }
+}
+
 impl State {
+    /// Adds an object, unless the peer was stopped.
+    pub(super) fn add_object(&mut self, name: &str) {
+        if !self.is_stopped {
+            self.objects.add(name);
+        }
+    }
+
+    /// Adds a method. Returns the one that is not needed: the one that it replaces, or itself after the
+    /// stop.
+    pub(super) fn insert_method(
+        &mut self,
+        object: &str,
+        name: &str,
+        method: Arc<Method>,
+    ) -> Option<Arc<Method>> {
+        if self.is_stopped {
+            return Some(method);
+        }
+        self.objects.insert(object, name, method)
+    }
+
+    fn begin_answer(&mut self, to: &PeerName) -> bool {
+        let count = self.answering.entry(to.clone()).or_default();
+        let has_place = *count < self.per_caller;
+        if has_place {
+            *count += 1;
+        }
+        has_place
+    }
+
+    fn end_answer(&mut self, to: &PeerName) {
+        if let Some(count) = self.answering.get_mut(to) {
+            *count -= 1;
+            if *count == 0 {
+                self.answering.remove(to);
+            }
+        }
+    }
+
     fn poll_timeout(&self) -> Option<Instant> {
         let dues = [self.calls.poll_timeout(), self.cache.poll_timeout()];
         dues.into_iter().flatten().min()

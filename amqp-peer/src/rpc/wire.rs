@@ -8,8 +8,6 @@ use bytes::Bytes;
 use super::error::RemoteError;
 use crate::message::{Message, MessageId, MessageProperties};
 
-/// The beginning of the kinds of the messages of calls.
-const KINDS: &str = "rpc.";
 const CALL: ShortStr = ShortStr::from_static("rpc.call").unwrap();
 const SIGNAL: ShortStr = ShortStr::from_static("rpc.signal").unwrap();
 const REPLY: ShortStr = ShortStr::from_static("rpc.reply").unwrap();
@@ -50,6 +48,8 @@ pub(crate) struct Request {
     pub(crate) body: Bytes,
     /// The time to live that the request has at its arrival.
     pub(crate) ttl: Option<Duration>,
+    /// Whether its sender, and its receiver, store it.
+    pub(crate) is_stored: bool,
 }
 
 /// The reply to a call.
@@ -79,6 +79,12 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// The fault of a request that is refused. One that may have run before is not said not to have
+    /// run.
+    pub(crate) fn of_request(self, may_have_run: bool) -> Self {
+        if may_have_run { Self::Forgotten } else { self }
+    }
+
     const fn name(&self) -> &'static str {
         match self {
             Self::NoObject => "no-object",
@@ -96,7 +102,14 @@ impl Fault {
 
 /// Returns whether a message is one of a call.
 pub(crate) fn is_rpc(message: &Message) -> bool {
-    message.properties().kind.starts_with(KINDS)
+    let kind = &message.properties().kind;
+    [CALL, SIGNAL, REPLY, ERROR].contains(kind)
+}
+
+/// Returns whether a message is a signal. Its loss is an event of the application: nothing else tells
+/// of it.
+pub(crate) fn is_signal(message: &Message) -> bool {
+    message.properties().kind == SIGNAL
 }
 
 /// The message of a request. The id is `Some` for a call.
@@ -107,11 +120,13 @@ pub(crate) fn request(id: Option<CallId>, request: Request) -> Message {
         content_type,
         body,
         ttl,
+        is_stored,
     } = request;
     let mut headers = FieldTable::new();
     headers.push(OBJECT, object);
     headers.push(METHOD, method);
     let mut message = Message::new(body).ttl(ttl).headers(headers);
+    message.is_persistent = is_stored;
     let properties = message.properties_mut();
     properties.kind = if id.is_some() { CALL } else { SIGNAL };
     properties.content_type = content_type;
@@ -217,6 +232,7 @@ fn request_of(message: Message) -> Option<Request> {
         method: text(properties, &METHOD)?,
         content_type: properties.content_type.clone(),
         ttl: message.ttl,
+        is_stored: message.is_persistent && message.ttl != Some(Duration::ZERO),
         body: message.body.into_bytes(),
     })
 }

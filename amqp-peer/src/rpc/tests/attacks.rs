@@ -90,6 +90,7 @@ fn garbage_is_settled_and_does_nothing() {
         content_type: content_type.try_into().unwrap(),
         body: Bytes::from_static(body),
         ttl: None,
+        is_stored: false,
     };
     for (content_type, body) in [
         ("application/json", &b"[[["[..]),
@@ -123,6 +124,7 @@ fn one_id_sent_twice_runs_once() {
         content_type: "application/json".try_into().unwrap(),
         body: Bytes::from_static(b"1"),
         ttl: None,
+        is_stored: false,
     };
     for _ in 0..3 {
         let call = wire::request(Some(first_call()), request.clone());

@@ -136,6 +136,25 @@ fn requests_with_many_bytes_are_settled_at_once() {
     assert!(cache.holds_only(3, 0));
 }
 
+#[test]
+fn replies_that_wait_for_room_are_bounded_in_bytes() {
+    let limits = Limits::default().waiting_bytes(10);
+    let mut cache = Cache::<(), u32, ()>::new(limits);
+    for number in 0..2 {
+        let admission = cache.admit(key(0, number), History::New, ((), 1), 1);
+        assert_eq!(admission, Admission::Queued);
+        cache.poll_start().unwrap();
+    }
+    assert!(cache.has_room(11), "one may exceed it");
+    assert!(cache.finish(&key(0, 0), Some(((), 8))));
+    assert!(cache.has_room(2) && !cache.has_room(3));
+    assert_eq!(cache.release(at(0), &key(0, 0)), Some(1));
+    assert!(cache.finish(&key(0, 1), Some(((), 11))));
+    assert!(!cache.has_room(0));
+    let _removed = cache.handle_removed(&name("alice"));
+    assert!(cache.holds_only(0, 0));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Arrive {
@@ -250,7 +269,7 @@ proptest! {
                 }
                 Step::Removed(caller) => {
                     let caller = name(CALLERS[caller]);
-                    let mut removed = cache.handle_removed(&caller);
+                    let mut removed = cache.handle_removed(&caller).tokens;
                     removed.sort_unstable();
                     let of_caller = tokens.iter().filter(|((name, _), _)| *name == caller);
                     let mut expected: Vec<u32> = of_caller.map(|(_, token)| *token).collect();

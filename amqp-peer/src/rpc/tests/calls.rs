@@ -10,7 +10,7 @@ use crate::{
     message::MessageId,
     rpc::{
         Limits,
-        calls::{CallRefused, Calls, NoReply, ReplyFate},
+        calls::{CallRefused, Calls, NoReply, ReplyOutcome},
     },
 };
 
@@ -32,11 +32,11 @@ fn a_call_has_the_first_of_its_ends() {
     assert_eq!(calls.take(id(1)), None);
     assert_eq!(
         calls.handle_reply(&name("bob"), id(1), 'a'),
-        ReplyFate::Taken
+        ReplyOutcome::Taken
     );
     assert_eq!(
         calls.handle_reply(&name("bob"), id(1), 'b'),
-        ReplyFate::Late
+        ReplyOutcome::Late
     );
     calls.handle_timeout(at(9));
     calls.handle_removed(&name("bob"));
@@ -187,16 +187,16 @@ proptest! {
                 }
                 Step::Reply { call, from } => {
                     replies += 1;
-                    let fate = calls.handle_reply(&name(PEERS[from]), id(call), replies);
+                    let outcome = calls.handle_reply(&name(PEERS[from]), id(call), replies);
                     let expected = match model.calls.get_mut(&call) {
-                        Some(call) if call.to != from => ReplyFate::Forged,
+                        Some(call) if call.to != from => ReplyOutcome::Forged,
                         Some(call) if call.outcome.is_none() => {
                             call.outcome = Some(Ok(replies));
-                            ReplyFate::Taken
+                            ReplyOutcome::Taken
                         }
-                        Some(_) | None => ReplyFate::Late,
+                        Some(_) | None => ReplyOutcome::Late,
                     };
-                    prop_assert_eq!(fate, expected);
+                    prop_assert_eq!(outcome, expected);
                 }
                 Step::Dropped { call } => {
                     calls.handle_dropped(id(call), NoReply::TooLarge);
@@ -215,7 +215,6 @@ proptest! {
                 }
                 Step::Removed(peer) => {
                     calls.handle_removed(&name(PEERS[peer]));
-                    model.up[peer] = false;
                     model.end(|_, call| call.to == peer, |_| Err(NoReply::Removed));
                 }
                 Step::Advance(seconds) => {

@@ -174,6 +174,7 @@ fn messages_of_calls_are_read_as_they_were_written() {
         content_type: Json::CONTENT_TYPE.try_into().unwrap(),
         body: Bytes::from_static(b"[3,8]"),
         ttl: Some(Duration::from_secs(5)),
+        is_stored: false,
     };
     for id in [Some(id), None] {
         let message = wire::request(id, request.clone());

@@ -206,6 +206,8 @@ fn a_stop_ends_calls_and_handlers() {
     world.stop("bob");
     assert_eq!(Arc::strong_count(&gate), 1, "the handlers are dropped");
     assert_eq!(bob.objects(), Vec::<String>::new());
+    self::gate(&bob);
+    assert_eq!(bob.objects(), Vec::<String>::new(), "none is added");
     assert!(called.take().is_none(), "it waits for the next process");
     assert_eq!(world.outbox("alice", "bob"), 1);
     world.stop("alice");

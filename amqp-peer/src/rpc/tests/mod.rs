@@ -6,5 +6,7 @@ mod calls;
 mod codecs;
 mod handles;
 mod lasting;
+mod places;
 mod rig;
+mod stored;
 mod world;

@@ -23,7 +23,7 @@ use crate::{
     name::PeerName,
     rpc::{
         Limits, Rpc,
-        port::{BoxFuture, Event, Port},
+        port::{BoxFuture, Event, Port, ttl_until},
     },
 };
 
@@ -46,6 +46,8 @@ pub(super) struct World {
     /// The messages that an outbox takes.
     pub(super) room: usize,
     processes: u64,
+    /// The persistent messages of processes that were killed.
+    stored: BTreeMap<PeerName, BTreeMap<PeerName, VecDeque<Out>>>,
 }
 
 #[derive(Default)]
@@ -80,6 +82,10 @@ struct State {
     next: u64,
     capacity: usize,
     stopped: bool,
+    /// Sends of requests do not end.
+    makes_way: bool,
+    /// Tasks are dropped when they are spawned.
+    drops_tasks: bool,
 }
 
 struct Out {
@@ -133,6 +139,33 @@ impl Port for Node {
         }))
     }
 
+    fn send_request<'a>(
+        &'a self,
+        to: &'a PeerName,
+        message: Message,
+        deadline: Option<Instant>,
+        is_sent: &'a AtomicBool,
+    ) -> BoxFuture<'a, Result<MessageId, SendError>> {
+        let mut id = None;
+        Box::pin(std::future::poll_fn(move |cx| {
+            if let Some(id) = id {
+                return Poll::Ready(Ok(id));
+            }
+            let message = message.clone().ttl(ttl_until(deadline, self.now()));
+            let sent = self.try_send(to, message);
+            if let Err(SendError::Full { .. }) = sent {
+                self.lock().room.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            is_sent.store(sent.is_ok(), SeqCst);
+            if sent.is_ok() && self.lock().makes_way {
+                id = sent.ok();
+                return Poll::Pending;
+            }
+            Poll::Ready(sent)
+        }))
+    }
+
     fn try_send(&self, to: &PeerName, message: Message) -> Result<MessageId, SendError> {
         let pushed = self.now.lock().unwrap().now;
         let mut state = self.lock();
@@ -182,7 +215,11 @@ impl Port for Node {
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.lock().spawned.push(task);
+        if self.lock().drops_tasks {
+            drop(task);
+        } else {
+            self.lock().spawned.push(task);
+        }
     }
 
     fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
@@ -244,6 +281,7 @@ impl World {
             limits: Limits::default(),
             room: 10_000,
             processes: 0,
+            stored: BTreeMap::new(),
         }
     }
 
@@ -264,6 +302,7 @@ impl World {
             now: Arc::clone(&self.now),
             state: Mutex::new(State {
                 capacity: self.room,
+                out: self.stored.remove(&name(peer)).unwrap_or_default(),
                 ..State::default()
             }),
         });
@@ -336,7 +375,15 @@ impl World {
                 mem::forget(task.take());
             }
         }
-        self.nodes.remove(&name(peer));
+        if let Some(node) = self.nodes.remove(&name(peer)) {
+            let mut out = mem::take(&mut node.lock().out);
+            for queue in out.values_mut() {
+                queue.retain(|out| out.message.is_persistent);
+                // The next process does not know whether it was sent.
+                queue.iter_mut().for_each(|out| out.sent_to = Some(0));
+            }
+            self.stored.insert(name(peer), out);
+        }
         self.rpcs.remove(&name(peer));
     }
 
@@ -352,11 +399,45 @@ impl World {
         self.run();
     }
 
+    /// The sends of requests of a peer do not end.
+    pub(super) fn make_way(&mut self, peer: &str) {
+        self.nodes[&name(peer)].lock().makes_way = true;
+    }
+
+    /// The tasks that a peer spawns from now on are dropped.
+    pub(super) fn drop_tasks(&mut self, peer: &str, drops: bool) {
+        self.nodes[&name(peer)].lock().drops_tasks = drops;
+    }
+
+    /// Drops the task that a peer has spawned last.
+    pub(super) fn drop_last_task(&mut self, peer: &str) {
+        let is_of_peer =
+            |task: &Option<Task>| task.as_ref().is_some_and(|task| task.0 == name(peer));
+        let last = self.tasks.iter().rposition(is_of_peer).unwrap();
+        drop(self.tasks.remove(last));
+        self.run();
+    }
+
+    /// Fills an outbox with messages that are not delivered.
+    pub(super) fn fill(&mut self, from: &str, to: &str) {
+        let mut state = self.nodes[&name(from)].lock();
+        let (pushed, capacity) = (self.now.lock().unwrap().now, state.capacity);
+        let queue = state.out.entry(name(to)).or_default();
+        while queue.len() < capacity {
+            queue.push_back(Out {
+                id: MessageId::from_bytes([0xff; 16]),
+                message: Message::new("in the way"),
+                sent_to: self.nodes.get(&name(to)).map(|node| node.process),
+                pushed,
+            });
+        }
+    }
+
     /// Removes a peer from another one.
     pub(super) fn forget(&mut self, at: &str, peer: &str) {
         let node = Arc::clone(&self.nodes[&name(at)]);
+        self.rpcs[&name(at)].handle_removed(&name(peer));
         node.lock().out.remove(&name(peer));
-        node.give(Event::Removed(name(peer)));
         self.run();
     }
 
@@ -453,6 +534,7 @@ impl World {
                 continue;
             };
             let acks: Vec<(PeerName, MessageId)> = acks;
+            let makes_room = !acks.is_empty();
             for (_, id) in acks {
                 moved = true;
                 queue.retain(|out| out.id != id);
@@ -465,7 +547,11 @@ impl World {
                 given.push((out.id, out.message.clone(), out.sent_to.is_some()));
                 out.sent_to = Some(receiver.process);
             }
-            let room = mem::take(&mut state.room);
+            let room = if makes_room {
+                mem::take(&mut state.room)
+            } else {
+                Vec::new()
+            };
             drop(state);
             room.into_iter().for_each(Waker::wake);
             for (id, message, is_repeated) in given {
@@ -516,6 +602,8 @@ impl World {
         let any = !expired.is_empty();
         for (from, dropped) in expired {
             self.nodes[&from].give(Event::Dropped(dropped));
+            let room = mem::take(&mut self.nodes[&from].lock().room);
+            room.into_iter().for_each(Waker::wake);
         }
         any
     }
