@@ -121,8 +121,6 @@ pub struct Machine {
     journal: Journal,
     /// The acceptances that are being stored.
     storing: Storing,
-    /// The acceptances that are stored again, with the links and tags of the repeats.
-    refreshing: VecDeque<(BatchId, u64, LinkKey, u64)>,
     /// The receivers of messages that are being stored, by batch.
     unstored: VecDeque<(BatchId, u64)>,
     /// The receivers of messages that have left where that is being stored, with their numbers.
@@ -174,7 +172,6 @@ impl Machine {
             rooms: VecDeque::new(),
             journal: Journal::default(),
             storing: VecDeque::new(),
-            refreshing: VecDeque::new(),
             unstored: VecDeque::new(),
             leaving: VecDeque::new(),
             gone: None,

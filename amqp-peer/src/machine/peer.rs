@@ -17,8 +17,6 @@ pub(super) struct Peer {
     pub(super) is_stored: bool,
     /// The number of links to it that have not ended, from `Joining` on.
     pub(super) links: usize,
-    /// The number of acceptances of its messages that are stored again.
-    pub(super) refreshing: usize,
     /// The link that is up.
     pub(super) up: Option<LinkKey>,
     /// The instance of the peer at the other end of that link.
@@ -44,7 +42,6 @@ impl Peer {
             clock: QueueClock::default(),
             is_stored: false,
             links: 0,
-            refreshing: 0,
             up: None,
             instance: 0,
             joining: None,

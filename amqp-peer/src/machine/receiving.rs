@@ -71,20 +71,16 @@ impl Machine {
                 }));
             }
             Found::Pending => {}
-            Found::Accepted(None) => link.incoming.accept(expected),
-            Found::Accepted(Some(position)) => {
-                // Acknowledged when that is stored, so that the window bounds what waits for it, and
-                // that twice over for one that dials again and again.
-                if peer.refreshing >= 2 * window {
-                    return self.close_broken(link, ReplyCode::RESOURCE_ERROR);
-                }
-                peer.refreshing += 1;
-                let from = peer.name.clone();
-                let batch = self.journal.push(Change::Accepted { from, id, position });
-                self.refreshing.push_back((batch, key, link.key, expected));
-                if let Some(below) = peer.inbox.take_forgotten() {
+            // It is in the storage as it was: a repeat is acknowledged at once.
+            Found::Accepted(position) => {
+                link.incoming.accept(expected);
+                if let Some(position) = position {
                     let from = peer.name.clone();
-                    self.journal.push(Change::Forgotten { from, below });
+                    self.journal.push(Change::Accepted { from, id, position });
+                    if let Some(below) = peer.inbox.take_forgotten() {
+                        let from = peer.name.clone();
+                        self.journal.push(Change::Forgotten { from, below });
+                    }
                 }
             }
         }
@@ -153,15 +149,6 @@ impl Machine {
             if let Some((link, tag)) = accepted {
                 self.accepted(sender, link, tag);
             }
-        }
-        while let Some(&(batch, sender, link, tag)) = self.refreshing.front()
-            && batch <= up_to
-        {
-            self.refreshing.pop_front();
-            if let Some(peer) = self.peers.get_mut(sender) {
-                peer.refreshing = peer.refreshing.saturating_sub(1);
-            }
-            self.accepted(sender, link, tag);
         }
     }
 

@@ -48,7 +48,7 @@
 //!
 //! The arguments of a call are one value of `serde`, the result another: a tuple for positional
 //! arguments, a struct or a map for named ones. The caller chooses the [`Codec`] of a proxy, and the
-//! callee answers in that. [`Json`] and [`Cbor`] are there with the features of their names; further
+//! callee answers in that. `Json` and `Cbor` are there with the features of their names; further
 //! codecs are added on both sides ([`Object::codec`], [`Rpc::proxy`]).
 //!
 //! # On the wire

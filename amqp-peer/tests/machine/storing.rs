@@ -119,32 +119,6 @@ fn nothing_persistent_is_acknowledged_before_the_acceptance_is_stored() {
 }
 
 #[test]
-fn a_repeat_of_an_accepted_message_is_acknowledged_when_that_is_stored_again() {
-    for (from, to) in ROLES {
-        let mut world = World::named(&["alice", "bob"]);
-        let mut pipe = world.connect(from, to);
-        world.run();
-        world.nodes[1].stores = false;
-        let now = world.now;
-        world.nodes[0].persist(now, "bob", "x");
-        world.run();
-        // Its acceptance is stored, and the acknowledgement is lost.
-        world.nodes[1].store();
-        for _ in 0..3 {
-            world.cut(pipe);
-            world.run();
-            pipe = world.connect(from, to);
-            world.run();
-            assert_eq!(world.nodes[0].machine.outbox(&name("bob")).messages, 1);
-        }
-        while world.nodes[1].store() {}
-        world.run();
-        assert_eq!(world.nodes[0].machine.outbox(&name("bob")).messages, 0);
-        assert_eq!(world.nodes[1].bodies(), ["x"]);
-    }
-}
-
-#[test]
 fn a_storage_that_fails_refuses_what_is_persistent_and_loses_nothing() {
     let mut world = World::named(&["alice", "bob"]);
     world.connect(0, 1);
