@@ -400,12 +400,12 @@ impl World {
     }
 
     /// The sends of requests of a peer do not end.
-    pub(super) fn make_way(&mut self, peer: &str) {
+    pub(super) fn make_way(&self, peer: &str) {
         self.nodes[&name(peer)].lock().makes_way = true;
     }
 
     /// The tasks that a peer spawns from now on are dropped.
-    pub(super) fn drop_tasks(&mut self, peer: &str, drops: bool) {
+    pub(super) fn drop_tasks(&self, peer: &str, drops: bool) {
         self.nodes[&name(peer)].lock().drops_tasks = drops;
     }
 
@@ -419,7 +419,7 @@ impl World {
     }
 
     /// Fills an outbox with messages that are not delivered.
-    pub(super) fn fill(&mut self, from: &str, to: &str) {
+    pub(super) fn fill(&self, from: &str, to: &str) {
         let mut state = self.nodes[&name(from)].lock();
         let (pushed, capacity) = (self.now.lock().unwrap().now, state.capacity);
         let queue = state.out.entry(name(to)).or_default();
