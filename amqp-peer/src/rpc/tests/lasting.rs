@@ -14,14 +14,19 @@ use super::{
 };
 use crate::rpc::{CallError, Failure, Json, Proxy, Rpc};
 
-type Called = Outcome<Result<i64, CallError>>;
+pub(super) type Called = Outcome<Result<i64, CallError>>;
 
-fn call(world: &mut World, proxy: &Proxy<Json>, method: &'static str, number: i64) -> Called {
+pub(super) fn call(
+    world: &mut World,
+    proxy: &Proxy<Json>,
+    method: &'static str,
+    number: i64,
+) -> Called {
     let proxy = proxy.clone();
     world.spawn("alice", async move { proxy.call(method, number).await })
 }
 
-fn gate(rpc: &Rpc) -> Arc<Gate> {
+pub(super) fn gate(rpc: &Rpc) -> Arc<Gate> {
     let gate = Arc::<Gate>::default();
     gate.serve(rpc);
     gate

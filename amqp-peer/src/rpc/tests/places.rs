@@ -6,26 +6,13 @@ use std::sync::{
 };
 
 use super::{
-    handles::Gate,
-    rig::{Outcome, World, name, secs},
+    lasting::{call, gate},
+    rig::{World, name, secs},
 };
 use crate::{
     message::Message,
-    rpc::{CallError, Failure, Json, Proxy, Rpc},
+    rpc::{CallError, Failure, Json, Rpc},
 };
-
-type Called = Outcome<Result<i64, CallError>>;
-
-fn call(world: &mut World, proxy: &Proxy<Json>, method: &'static str, number: i64) -> Called {
-    let proxy = proxy.clone();
-    world.spawn("alice", async move { proxy.call(method, number).await })
-}
-
-fn gate(rpc: &Rpc) -> Arc<Gate> {
-    let gate = Arc::<Gate>::default();
-    gate.serve(rpc);
-    gate
-}
 
 #[test]
 fn a_call_after_the_removal_of_a_callee_that_is_up_may_have_run() {
