@@ -1,7 +1,7 @@
 //! The spans and events of the feature `tracing`.
 //!
-//! A program of its own, in which each thread has a subscriber: `tracing` asks only the current
-//! thread whether anybody listens to a callsite, and keeps the answer for all.
+//! A program of its own, in which each thread has a subscriber: `tracing` asks only the subscriber of
+//! the current thread for its interest in a callsite, and caches the answer for all threads.
 #![cfg(feature = "tracing")]
 
 use std::{

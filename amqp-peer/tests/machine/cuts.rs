@@ -14,7 +14,7 @@ enum Cut {
     Acknowledgement,
 }
 
-/// What happens to whom at the cut.
+/// The peer that restarts at the cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Restart {
     None,

@@ -26,7 +26,7 @@ fn contents(folder: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
-/// The user `nobody`: permissions hold for it, unlike for root.
+/// The id of the user `nobody`, to which file permissions apply; they do not apply to root.
 const NOBODY: u32 = 65_534;
 
 #[test]
