@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use bytes::BytesMut;
 
 use super::{ChannelLife, Life, Lookup, Machine, OffendingFrame, Role, Wants};
 use crate::{
@@ -212,7 +211,7 @@ impl<R: Role> Machine<R> {
         self.timers.end_blocked(self.now);
         self.closing_after_flush = Vec::new();
         self.assembled = 0;
-        self.arena = BytesMut::new();
+        self.arena.clear();
         self.push(R::closed(reason.clone()));
     }
 

@@ -3,6 +3,7 @@
 //! It handles frames, channels, content, timers and closing, which are the same on both sides. The
 //! rest is behind [`Role`]: the handshake, the meaning of methods, and the events they cause.
 
+mod arena;
 mod assembly;
 mod backlog;
 mod channels;
@@ -24,22 +25,23 @@ mod turns;
 
 use alloc::{boxed::Box, collections::VecDeque, format, vec::Vec};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 pub use self::turns::FlushMark;
+use self::{
+    arena::Arena,
+    channels::Channels,
+    read_buffer::ReadBuffer,
+    room::Wants,
+    skip::Skip,
+    timers::{RequestDeadlines, Timers},
+};
 pub(crate) use self::{
     assembly::Dropped,
     channels::{Channel, ChannelLife, Lookup},
     heads::Message,
     output::Output,
     role::{OffendingFrame, Role, standard_close, unlisted},
-};
-use self::{
-    channels::Channels,
-    read_buffer::ReadBuffer,
-    room::Wants,
-    skip::Skip,
-    timers::{RequestDeadlines, Timers},
 };
 use crate::{
     close::{CloseCause, CloseReason, Stage},
@@ -122,15 +124,13 @@ pub(crate) struct Machine<R: Role> {
     next_request: u64,
     /// The pending requests for an event when there is room in the output.
     wants: Wants,
-    /// The block that small bodies are copied into, so that they do not keep a large read buffer
-    /// alive.
-    arena: BytesMut,
+    arena: Arena,
     /// The memory held by the unfinished messages of all channels, in bytes: the sum over their
     /// assemblies.
     assembled: u64,
     /// `Some` in the middle of a frame that is being skipped.
     skip: Option<Skip>,
-    /// The size of the caller's read buffer.
+    /// The caller's read buffer.
     buffer: ReadBuffer,
     /// The part of the last input that remained in the caller's buffer, in bytes.
     leftover: usize,
@@ -160,7 +160,7 @@ impl<R: Role> Machine<R> {
             deadlines: RequestDeadlines::new(timeouts.request),
             next_request: 1,
             wants: Wants::default(),
-            arena: BytesMut::new(),
+            arena: Arena::new(R::ARENA_BLOCK),
             assembled: 0,
             skip: None,
             buffer: ReadBuffer::default(),
