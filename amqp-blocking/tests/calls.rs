@@ -307,3 +307,15 @@ fn dropping_the_last_handle_waits_for_the_close() -> Outcome {
     }
     Ok(())
 }
+
+#[test]
+fn requests_have_names() -> Outcome {
+    let (_broker, connection) = open()?;
+    let channel = connection.open_channel()?;
+    let declared = channel.queue_declare(queue::Declare::default().queue("tasks")?)?;
+    assert_eq!(declared.queue, "tasks");
+    channel.basic_qos(basic::Qos::default().prefetch_count(10))?;
+    let deleted = channel.queue_delete(queue::Delete::default().queue("tasks")?)?;
+    assert_eq!(deleted.message_count, 0);
+    Ok(())
+}
