@@ -54,7 +54,8 @@ fn connecting_ends_with_the_limit() -> Outcome {
     let (_listener, uri) = silent()?;
     let begun = Instant::now();
     let connected = within(SHORT, || connect(&uri));
-    assert!(begun.elapsed() >= SHORT && begun.elapsed() < Duration::from_secs(5));
+    // The time limit of the handshake ends with another error.
+    assert!(begun.elapsed() >= SHORT && begun.elapsed() < PATIENCE);
     assert!(matches!(connected, Err(ConnectError::TimedOut)));
     Ok(())
 }
@@ -161,7 +162,7 @@ fn the_limit_that_ends_first_counts_and_ends_with_its_calls() -> Outcome {
             );
         }
     });
-    assert!(begun.elapsed() >= SHORT && begun.elapsed() < 3 * SHORT + Duration::from_secs(5));
+    assert!(begun.elapsed() >= SHORT && begun.elapsed() < PATIENCE);
     let panicked = std::panic::catch_unwind(|| within(Duration::ZERO, || panic!("within a limit")));
     assert!(panicked.is_err());
 
