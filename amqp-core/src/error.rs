@@ -37,8 +37,15 @@ pub enum ApiMisuse {
         channel_max: u16,
     },
     /// The method has a command of its own, or this side may not send it here.
-    #[error("{method} cannot be sent this way")]
+    #[error("{method} cannot be sent this way{}", own_command(.method))]
     NotSentThisWay {
+        /// The name of the method.
+        method: &'static str,
+    },
+    /// The method needs the name of a queue here: an empty one means the queue last declared on the
+    /// channel, which may be that of another request.
+    #[error("{method} needs the name of a queue")]
+    QueueRequired {
         /// The name of the method.
         method: &'static str,
     },
@@ -164,6 +171,19 @@ pub enum ApiMisuse {
 impl From<Infallible> for ApiMisuse {
     fn from(never: Infallible) -> Self {
         match never {}
+    }
+}
+
+/// The command that sends a method in place of `call` and `send`, as the end of a sentence.
+fn own_command(method: &str) -> &'static str {
+    match method {
+        "channel.open" => ": `open_channel` sends it",
+        "channel.close" | "connection.close" => ": `close` sends it",
+        "basic.consume" => ": `consume` sends it",
+        "basic.cancel" => ": `cancel` of its consumer sends it",
+        "basic.get" => ": `get` sends it",
+        "basic.publish" => ": `publish` sends it",
+        _ => "",
     }
 }
 

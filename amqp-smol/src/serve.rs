@@ -31,8 +31,8 @@ use crate::{listener::SocketListener, runtime::Smol};
 ///     .publish(&to_tasks, &basic::Properties::default(), "the first")
 ///     .await?;
 /// confirm.await?;
-/// let tasks = &broker.inspect().vhosts[0].queues[0];
-/// assert_eq!((tasks.name.as_str(), tasks.ready), ("tasks", 1));
+/// let tasks = broker.with(|broker| broker.queue("/", "tasks"));
+/// assert_eq!(tasks.map(|it| it.ready), Some(1));
 /// # Ok(()) }) }
 /// ```
 pub type LocalBroker = amqp_embedded::LocalBroker<Smol>;

@@ -1,13 +1,48 @@
-//! The Markdown files of the repository: their links lead to files, and their commands run tests,
-//! examples and scripts that there are.
+//! The Markdown files of the repository, and the links of doc comments: each link leads to a file, a
+//! heading or a known page of others, each command runs something that there is, each block of code
+//! is compiled, and each test that is named exists.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
 
+use amqp_tests::documents::has_test;
+
 /// Folders without documents of the repository.
 const SKIPPED: [&str; 3] = ["target", ".git", "node_modules"];
+
+/// The sites of others that links may lead to. Those of docs.rs are of dependencies, below.
+const SITES: [&str; 19] = [
+    "embarkstudios.github.io",
+    "en.wikipedia.org",
+    "keepachangelog.com",
+    "llvm.org",
+    "man7.org",
+    "no-color.org",
+    "opentelemetry.io",
+    "pypi.org",
+    "rustup.rs",
+    "semver.org",
+    "www.erlang.org",
+    "www.rabbitmq.com",
+    "www.rfc-editor.org",
+    "www.sqlite.org",
+    "www.w3.org",
+    // Repositories of others: no organisation has this one yet.
+    "github.com/alanxz/rabbitmq-c",
+    "github.com/rabbitmq/rabbitmq-delayed-message-exchange",
+    "github.com/rabbitmq/rabbitmq-server",
+    // Addresses in examples.
+    "127.0.0.1",
+];
+
+/// The clients that the README compares, and that nothing here depends on.
+const COMPARED: [&str; 2] = ["amiquip", "amqp-client"];
+
+/// READMEs with code that a test compares with other files; it is not compiled.
+const COMPARED_CODE: [&str; 1] = ["codegen/README.md"];
 
 fn root() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), ".."].iter().collect()
@@ -15,8 +50,13 @@ fn root() -> PathBuf {
 
 /// The Markdown files, by their paths from the root.
 fn documents() -> Vec<(PathBuf, String)> {
+    files("md")
+}
+
+/// The files with an extension, by their paths from the root, and their texts.
+fn files(wanted: &str) -> Vec<(PathBuf, String)> {
     let mut folders = vec![PathBuf::new()];
-    let mut documents = Vec::new();
+    let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         let entries = fs::read_dir(root().join(&folder)).expect("a folder can be read");
         for entry in entries {
@@ -25,14 +65,14 @@ fn documents() -> Vec<(PathBuf, String)> {
             if entry.file_type().expect("it has a type").is_dir() {
                 let is_skipped = SKIPPED.iter().any(|name| entry.file_name() == *name);
                 folders.extend((!is_skipped).then_some(path));
-            } else if path.extension().is_some_and(|it| it == "md") {
-                let text = fs::read_to_string(root().join(&path)).expect("a document can be read");
-                documents.push((path, text));
+            } else if path.extension().is_some_and(|it| it == wanted) {
+                let text = fs::read_to_string(root().join(&path)).expect("a file can be read");
+                files.push((path, text));
             }
         }
     }
-    assert!(documents.len() > 10, "{documents:?}");
-    documents
+    assert!(files.len() > 10, "{files:?}");
+    files
 }
 
 /// The commands of a text: the lines of its shell blocks, and the pieces in backquotes.
@@ -88,17 +128,34 @@ fn missing(command: &str) -> Option<String> {
         script if script.starts_with(".ci/") || script.starts_with("fuzz/run") => {
             (!has(Path::new(script))).then(|| (*script).to_owned())
         }
+        // From a program beside the checkout.
+        &"cargo" if words.get(1) == Some(&"add") => {
+            let path = value(&["--path"])?
+                .strip_prefix("../amqp/")
+                .map(Path::new)?;
+            (!has(&path.join("Cargo.toml"))).then(|| path.display().to_string())
+        }
+        &"cargo" if words.get(1) == Some(&"install") => {
+            let path = Path::new(value(&["--path"])?);
+            (!has(&path.join("Cargo.toml"))).then(|| path.display().to_string())
+        }
         &"cargo" => {
             let package = value(&["-p", "--package"])?;
             let Some(folder) = folder(package) else {
                 return Some(package.to_owned());
             };
-            [("--test", "tests"), ("--example", "examples")]
+            let manifest = root().join(&folder).join("Cargo.toml");
+            let manifest = fs::read_to_string(manifest).expect("it can be read");
+            let features = value(&["--features", "-F"]).unwrap_or_default();
+            let mut features = features.split(',').filter(|it| !it.is_empty());
+            let feature = features.find(|it| !manifest.contains(&format!("\n{it} = [")));
+            let target = [("--test", "tests"), ("--example", "examples")]
                 .into_iter()
                 .filter_map(|(option, kind)| Some((kind, value(&[option])?)))
                 .map(|(kind, name)| folder.join(kind).join(name))
                 .find(|path| !has(&path.with_extension("rs")) && !has(&path.join("main.rs")))
-                .map(|path| path.display().to_string())
+                .map(|path| path.display().to_string());
+            feature.map(str::to_owned).or(target)
         }
         _ => None,
     }
@@ -106,6 +163,109 @@ fn missing(command: &str) -> Option<String> {
 
 fn assert_none(title: &str, wrong: &[String]) {
     assert!(wrong.is_empty(), "{title}:\n{}", wrong.join("\n"));
+}
+
+/// The lines of a text outside of its blocks of code.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    text.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    })
+}
+
+/// The targets of the links of a text, those in `<>` included. Code in backquotes has none.
+fn links(text: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    let prose: Vec<_> = prose(text).collect();
+    let prose = prose.join("\n");
+    let plain: String = prose.split('`').step_by(2).collect();
+    for link in plain.split("](").skip(1) {
+        let target = link.split([')', ' ']).next().unwrap_or_default();
+        links.push(target.to_owned());
+    }
+    for link in plain.split('<').skip(1).filter(|it| it.starts_with("http")) {
+        links.extend(link.split('>').next().map(str::to_owned));
+    }
+    links
+}
+
+/// The anchors of the headings of a document.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = prose(text).filter_map(|line| line.strip_prefix('#'));
+    headings
+        .map(|heading| {
+            let heading = heading.trim_start_matches('#').trim().to_lowercase();
+            let kept = |it: &char| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_');
+            heading
+                .chars()
+                .filter(kept)
+                .collect::<String>()
+                .replace(' ', "-")
+        })
+        .collect()
+}
+
+/// The names of the packages in `Cargo.lock` that come from a registry.
+fn dependencies() -> BTreeSet<String> {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("it can be read");
+    let packages = lock
+        .split("[[package]]")
+        .filter(|it| it.contains("\nsource = "));
+    packages
+        .filter_map(|it| it.split('"').nth(1).map(str::to_owned))
+        .collect()
+}
+
+/// Whether a link to another site leads to a page that there is, as far as a list can tell.
+fn is_known(link: &str, dependencies: &BTreeSet<String>) -> bool {
+    let Some((_, page)) = link.split_once("://") else {
+        return false;
+    };
+    for registry in ["docs.rs/", "crates.io/crates/"] {
+        if let Some(page) = page.strip_prefix(registry) {
+            let package = page.split(['/', '#']).next().unwrap_or_default();
+            return dependencies.contains(package) || COMPARED.contains(&package);
+        }
+    }
+    SITES.iter().any(|site| {
+        page.strip_prefix(site)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '#']))
+    })
+}
+
+/// The fault of a link of a document; `None` if it leads to something.
+fn fault(path: &Path, text: &str, link: &str, dependencies: &BTreeSet<String>) -> Option<String> {
+    if link.contains("://") {
+        return (!is_known(link, dependencies)).then(|| format!("{link}: no site that is known"));
+    }
+    let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    let file = root().join(folder).join(target);
+    if !target.is_empty() && !file.exists() {
+        return Some(format!("{link}: no file"));
+    }
+    // A package has its own folder and no other.
+    let is_packaged = |folder: &Path| {
+        fs::read_to_string(root().join(folder).join("Cargo.toml")).is_ok_and(|manifest| {
+            manifest.contains("[package]") && !manifest.contains("\npublish = false")
+        })
+    };
+    if target.starts_with("../") && is_packaged(folder) {
+        return Some(format!("{link}: not in the package"));
+    }
+    let headings = match target {
+        "" => anchors(text),
+        _ if anchor.is_empty() => return None,
+        _ => anchors(&fs::read_to_string(file).expect("a document can be read")),
+    };
+    (!headings.contains(anchor)).then(|| format!("{link}: no heading"))
+}
+
+/// The Rust sources, by their paths from the root, and their texts.
+fn sources() -> Vec<(PathBuf, String)> {
+    files("rs")
 }
 
 #[test]
@@ -125,21 +285,82 @@ fn each_command_runs_something_that_there_is() {
 }
 
 #[test]
-fn each_relative_link_leads_to_a_file() {
-    let mut wrong = Vec::new();
+fn each_link_leads_to_a_file_a_heading_or_a_known_page() {
+    let dependencies = dependencies();
+    let (mut count, mut wrong) = (0, Vec::new());
     for (path, text) in documents() {
-        let folder = path.parent().unwrap_or_else(|| Path::new(""));
-        for link in text.split("](").skip(1) {
-            let target = link.split([')', '#', ' ']).next().unwrap_or_default();
-            let is_elsewhere = target.contains("://") || target.contains("::");
-            let is_name = target.starts_with("crate") || !target.contains(['.', '/']);
-            if target.is_empty() || is_elsewhere || is_name {
-                continue;
-            }
-            if !root().join(folder).join(target).exists() {
-                wrong.push(format!("{}: {target}", path.display()));
+        for link in links(&text) {
+            count += 1;
+            let fault = fault(&path, &text, &link, &dependencies);
+            wrong.extend(fault.map(|fault| format!("{}: {fault}", path.display())));
+        }
+    }
+    assert!(count > 100, "{count} links are read");
+    assert_none("these lead nowhere", &wrong);
+}
+
+#[test]
+fn each_page_that_a_doc_comment_names_is_known() {
+    let dependencies = dependencies();
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (path, text) in sources() {
+        let comments = text.lines().map(str::trim_start);
+        let comments = comments.filter(|line| line.starts_with("//"));
+        for comment in comments {
+            for (at, _) in comment.match_indices("https://") {
+                let link = comment[at..].split(['>', ')', '`', ' ', '"', '<']).next();
+                let link = link.unwrap_or_default().trim_end_matches(['.', ',']);
+                // Comments have addresses of examples, too.
+                let is_example = ["https://a.b", "https://example"]
+                    .iter()
+                    .any(|it| link.starts_with(it));
+                count += 1;
+                if !is_example && !is_known(link, &dependencies) {
+                    wrong.push(format!("{}: {link}", path.display()));
+                }
             }
         }
     }
-    assert_none("these lead nowhere", &wrong);
+    assert!(count > 100, "{count} links are read");
+    assert_none("these are no sites that are known", &wrong);
+}
+
+/// A source includes each README with code, as doctests.
+#[test]
+fn each_block_of_rust_is_compiled() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for (path, text) in documents() {
+        let name = path.display().to_string();
+        if !text.contains("```rust") || COMPARED_CODE.contains(&name.as_str()) {
+            continue;
+        }
+        let includes = |(source, text): &(PathBuf, String)| {
+            text.split("doc = include_str!(\"").skip(1).any(|it| {
+                let included = it.split('"').next().unwrap_or_default();
+                let folder = source.parent().unwrap_or_else(|| Path::new(""));
+                let included = root().join(folder).join(included).canonicalize();
+                included.ok() == root().join(&path).canonicalize().ok()
+            })
+        };
+        if !sources.iter().any(includes) {
+            wrong.push(name);
+        }
+    }
+    assert_none("no doctest has the code of these", &wrong);
+}
+
+#[test]
+fn each_test_that_is_named_exists() {
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (path, text) in documents() {
+        for name in text.split('`').filter(|it| it.contains(".rs::")) {
+            count += 1;
+            if !name.contains(char::is_whitespace) && !has_test(name) {
+                wrong.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(count > 100, "{count} names are read");
+    assert_none("there are no such tests", &wrong);
 }

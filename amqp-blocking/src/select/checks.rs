@@ -15,10 +15,14 @@ pub(super) fn check_queue<M: MethodDef>(request: &M) -> Result<(), Error> {
     if named {
         Ok(())
     } else {
-        Err(not_sent_this_way::<M>())
+        Err(misuse(ApiMisuse::QueueRequired { method: M::NAME }))
     }
 }
 
 pub(super) fn not_sent_this_way<M: MethodDef>() -> Error {
-    amqp_driver::Error::from(ApiMisuse::NotSentThisWay { method: M::NAME }).into()
+    misuse(ApiMisuse::NotSentThisWay { method: M::NAME })
+}
+
+fn misuse(misuse: ApiMisuse) -> Error {
+    amqp_driver::Error::from(misuse).into()
 }

@@ -390,7 +390,7 @@ fn a_queue_without_a_name_is_refused() {
         assert!(
             matches!(
                 error,
-                Error::Call(CallError::Misuse(ApiMisuse::NotSentThisWay { .. }))
+                Error::Call(CallError::Misuse(ApiMisuse::QueueRequired { .. }))
             ),
             "{error}"
         );

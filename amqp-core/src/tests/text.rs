@@ -107,6 +107,16 @@ fn texts_of_a_peer_are_escaped_where_they_are_shown() {
 }
 
 #[test]
+fn a_method_with_a_command_of_its_own_names_it() {
+    let text = |method| ApiMisuse::NotSentThisWay { method }.to_string();
+    assert_eq!(
+        text("basic.consume"),
+        "basic.consume cannot be sent this way: `consume` sends it"
+    );
+    assert_eq!(text("tx.select"), "tx.select cannot be sent this way");
+}
+
+#[test]
 fn an_empty_name_is_shown() {
     let tag = ShortStr::default;
     for text in [

@@ -8,14 +8,14 @@ mod alice;
 mod blocking;
 #[path = "../../examples/bob.rs"]
 mod bob;
+#[path = "../../examples/calls.rs"]
+mod calls;
 #[path = "../../examples/chat.rs"]
 mod chat;
 #[path = "../../examples/jack.rs"]
 mod jack;
 #[path = "../../examples/outbox.rs"]
 mod outbox;
-#[path = "../../examples/rpc.rs"]
-mod rpc;
 #[path = "../../examples/tls.rs"]
 mod tls;
 
@@ -77,7 +77,7 @@ fn run(example: &str) -> Result {
         "chat" => chat::main(),
         "jack" => jack::main(),
         "outbox" => outbox::main(),
-        "rpc" => rpc::main(),
+        "calls" => calls::main(),
         "tls" => tls::main(),
         _ => Err("there is no such example".into()),
     }
@@ -159,7 +159,7 @@ fn the_outbox_survives_kill_9_and_each_message_arrives_once() -> Result {
 }
 
 fn calls_go_in_both_directions() -> Result {
-    let lines = Program::start("rpc", &[])?.end()?;
+    let lines = Program::start("calls", &[])?.end()?;
     assert!(lines.contains(&"84 / 2 = 42".into()), "{lines:?}");
     assert!(
         lines.contains(&"1 / 0: division by zero (Range)".into()),

@@ -1,5 +1,7 @@
 //! Steps that many scenarios share.
 
+use std::panic::resume_unwind;
+
 use amqp_tokio::{
     BaseChannel, Channel, CloseReason, ConfirmChannel, Connection, Error, Fetched, Unconfirmed,
     core::{
@@ -140,6 +142,11 @@ pub(super) async fn fetch(channel: &BaseChannel, queue: &str) -> Result<Fetched,
 /// A copy of a body as text.
 pub(super) fn text(body: &Body) -> String {
     String::from_utf8(body.to_vec()).expect("text")
+}
+
+/// Panics as `panic!` does, without a report on the standard error.
+pub(super) fn panic_unreported(message: &'static str) -> ! {
+    resume_unwind(Box::new(message))
 }
 
 /// Asserts that the server closed a channel, and no more, because of that method.

@@ -1,7 +1,7 @@
 //! Calls in both directions over one link: Bob serves an object to Alice, and calls her back meanwhile.
 //!
 //! ```text
-//! cargo run -q -p amqp-peer --example rpc
+//! cargo run -q -p amqp-peer --example calls
 //! ```
 
 use std::{error::Error, time::Duration};
