@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-
 use super::{ChannelLife, Life, Lookup, Machine, OffendingFrame, Role, Wants};
 use crate::{
     close::{Close, CloseCause, CloseReason, Stage},

@@ -32,7 +32,12 @@ impl<R: Role> Machine<R> {
     /// Consumes all complete frames at the front of `input`.
     pub(crate) fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
         self.begin_input(now, input);
-        while self.step(input) {}
+        loop {
+            R::receive_whole(self, input);
+            if !self.step(input) {
+                break;
+            }
+        }
         self.end_input(input);
     }
 

@@ -10,6 +10,7 @@ mod channels;
 mod clock;
 mod closing;
 mod content_channel;
+mod event_queue;
 mod frame_log;
 mod heads;
 mod input;
@@ -22,8 +23,9 @@ mod skip;
 mod statistics;
 mod timers;
 mod turns;
+mod whole;
 
-use alloc::{boxed::Box, collections::VecDeque, format, vec::Vec};
+use alloc::{boxed::Box, format, vec::Vec};
 
 use bytes::Bytes;
 
@@ -31,6 +33,7 @@ pub use self::turns::FlushMark;
 use self::{
     arena::Arena,
     channels::Channels,
+    event_queue::EventQueue,
     read_buffer::ReadBuffer,
     room::Wants,
     skip::Skip,
@@ -42,6 +45,7 @@ pub(crate) use self::{
     heads::Message,
     output::Output,
     role::{OffendingFrame, Role, standard_close, unlisted},
+    whole::Run,
 };
 use crate::{
     close::{CloseCause, CloseReason, Stage},
@@ -55,15 +59,11 @@ use crate::{
     time::Instant,
 };
 
-/// The capacity, in events, that an idle connection keeps: enough that a busy one, which drains its
-/// queue at every turn, seldom has to reallocate.
-const IDLE_EVENTS: usize = 128;
-
 /// The reason when the transport ends while the peer should be judging the credentials.
 const HUNG_UP: &str = "the peer hung up instead of answering";
 
 /// The queued events.
-type Events<R> = VecDeque<<R as Role>::Event>;
+type Events<R> = EventQueue<<R as Role>::Event>;
 
 /// The state of a connection.
 ///
@@ -151,7 +151,7 @@ impl<R: Role> Machine<R> {
             tuning: Tuning::BEFORE,
             channels: Channels::new(R::FORGIVES_ENDED),
             closing_after_flush: Vec::new(),
-            events: VecDeque::new(),
+            events: EventQueue::default(),
             close_from: 0,
             final_event_emitted: false,
             hanging_up: false,
@@ -223,11 +223,7 @@ impl<R: Role> Machine<R> {
     // Outputs.
 
     pub(crate) fn poll_event(&mut self) -> Option<R::Event> {
-        let event = self.events.pop_front();
-        if event.is_none() && self.events.capacity() > IDLE_EVENTS {
-            self.events.shrink_to(IDLE_EVENTS);
-        }
-        event
+        self.events.pop()
     }
 
     // Getters.
@@ -305,7 +301,7 @@ impl<R: Role> Machine<R> {
     // Functions for the roles.
 
     pub(crate) fn push(&mut self, event: R::Event) {
-        self.events.push_back(event);
+        self.events.push(event);
     }
 
     pub(crate) const fn set_stage(&mut self, stage: Stage) {
