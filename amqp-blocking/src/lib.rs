@@ -13,6 +13,7 @@ mod local;
 mod pair;
 pub mod publishing;
 mod reactor;
+mod requests;
 pub mod rpc;
 mod runtime;
 pub mod select;

@@ -65,7 +65,9 @@ fn the_clock_rings_in_time() {
         let mut moves = moves.into_iter();
         block_on(poll_fn(|cx| {
             for at in moves.by_ref() {
-                assert!(clock.poll_deadline(cx, at).is_pending());
+                let polled = clock.poll_deadline(cx, at);
+                // A busy machine may be there later than the deadline.
+                assert!(polled.is_pending() || at.is_some_and(|at| clock.now() >= at));
             }
             clock.poll_deadline(cx, last)
         }));

@@ -78,10 +78,10 @@ fn a_receipt_is_waited_for_again_after_the_limit() -> Tested {
     let own = queue::Declare::default().exclusive(true);
     let queue = channel.call(own)?.queue;
     let options = PublisherOptions::default().window(window);
-    let options = options.confirm_timeout(Duration::from_millis(500));
     let publisher = Publisher::new(channel, options);
     broker.with(|broker| broker.faults().confirms(ConfirmFault::DropNext(1)));
-    let receipt = publisher.publish(message(&queue, "x"))?;
+    let unconfirmed = message(&queue, "x").confirm_timeout(Duration::from_secs(2));
+    let receipt = publisher.publish(unconfirmed)?;
     let refused = publisher.try_publish(message(&queue, "y"));
     let refused = refused.expect_err("the window is full");
     assert_eq!(refused.reason, NotPublishedReason::WindowFull);

@@ -4,10 +4,10 @@
 
 mod counting;
 
-use std::{error::Error, net::TcpListener, thread, time::Duration};
+use std::{error::Error, net::TcpListener, thread};
 
 use amqp_blocking::{
-    LocalBroker, Options, connect_with,
+    ConnectionState, LocalBroker, Options, connect_with,
     protocol::{basic, queue},
     serve,
 };
@@ -34,7 +34,9 @@ fn a_lost_connection_leaves_no_thread() -> Result<(), Box<dyn Error>> {
             let channel = channel.clone();
             move || while channel.call(basic::Qos::default()).is_ok() {}
         });
-        thread::sleep(Duration::from_millis(300));
+        until("the connection is lost", || {
+            Ok(connection.as_async().state() == ConnectionState::Recovering)
+        })?;
         if closes {
             assert!(connection.close().is_err());
             waiting.join().map_err(|_| "panicked")?;

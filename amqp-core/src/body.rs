@@ -169,6 +169,22 @@ impl Body {
         }
     }
 
+    /// Replaces the last `count` pieces by a copy of them in one piece.
+    pub(crate) fn copy_last(&mut self, count: usize) {
+        match &mut self.0 {
+            Pieces::One(only) => *only = Bytes::copy_from_slice(only),
+            Pieces::Many { pieces, .. } => {
+                let from = pieces.len().saturating_sub(count);
+                let len = pieces.range(from..).map(Bytes::len).sum();
+                let mut copy = Vec::with_capacity(len);
+                for piece in pieces.drain(from..) {
+                    copy.extend_from_slice(&piece);
+                }
+                pieces.push_back(copy.into());
+            }
+        }
+    }
+
     /// Takes a piece of at most `limit` bytes off the front.
     pub(crate) fn take_front(&mut self, limit: usize) -> Bytes {
         match &mut self.0 {
@@ -446,7 +462,8 @@ impl Content {
     /// overhead. The limits on memory count by this.
     ///
     /// A large piece of a body is a slice of the read buffer, and can keep up to three times its
-    /// length alive if little else of that buffer is in use. It counts as its length.
+    /// length alive if little else of that buffer is in use; for a body of more than a mebibyte, an
+    /// eighth more than its length, and a mebibyte. It counts as its length.
     #[must_use]
     pub fn memory(&self) -> usize {
         MESSAGE_OVERHEAD + self.properties.encoded.len() + self.body.memory()

@@ -1,5 +1,7 @@
 //! Errors of the caller.
 
+use core::convert::Infallible;
+
 use crate::{
     arguments::ArgumentError,
     body::Body,
@@ -163,6 +165,13 @@ pub enum ApiMisuse {
         /// The problem with its value.
         problem: &'static str,
     },
+}
+
+/// Lets a function with an `impl TryInto` argument accept a value that needs no conversion.
+impl From<Infallible> for ApiMisuse {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 /// The command that sends a method in place of `call` and `send`, as the end of a sentence.

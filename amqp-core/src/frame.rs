@@ -161,6 +161,27 @@ impl<'a> Frame<'a> {
         }))
     }
 
+    /// Reads the frame at the front of `input`. `None` if it is of another kind, incomplete, larger
+    /// than `limit` or faulty.
+    #[inline]
+    pub(crate) fn of_kind(kind: FrameKind, input: &'a [u8], limit: u32) -> Option<Self> {
+        let &[first, c1, c0, s3, s2, s1, s0] = input.first_chunk::<FRAME_HEAD>()?;
+        let head = FrameHead {
+            kind,
+            channel: u16::from_be_bytes([c1, c0]),
+            size: u32::from_be_bytes([s3, s2, s1, s0]) as usize,
+        };
+        if first != kind.to_wire() || head.check(limit).is_err() {
+            return None;
+        }
+        let payload = head.payload(input).ok()??;
+        Some(Self {
+            kind,
+            channel: head.channel,
+            payload,
+        })
+    }
+
     /// Returns the length of the whole frame, in bytes.
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     #[must_use]

@@ -29,6 +29,9 @@ pub struct Rule {
     pub content: bool,
     /// Whether the sender waits for a reply.
     pub synchronous: bool,
+    /// Whether a client sends the request by a command of its own, and not by
+    /// [`call`](crate::client::ChannelMut::call).
+    pub own_command: bool,
     /// The methods that reply to this one. Empty if it has no reply.
     pub responses: &'static [MethodId],
     /// The methods to which this one is a reply. Empty if it is not a reply.

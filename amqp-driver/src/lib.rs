@@ -184,6 +184,7 @@ mod pool;
 pub mod publishing;
 pub mod recovery;
 mod report;
+mod requests;
 mod returned_message;
 mod returns;
 pub mod rpc;

@@ -20,12 +20,14 @@
 //!
 //! The schema is that of the published specification: `amqp`, `constant`, `domain`, `class`,
 //! `method`, `field`, `response`, `chassis`, `assert` and `doc`. Anything else is an [`Error`].
-//! Three attributes are additions:
+//! Four attributes are additions:
 //!
 //! * `secret="1"` on a field: a long string that must not be logged;
 //! * `default="1"` on a field: a bit that is set in the `Default` of its method;
 //! * `sent-by="client"` or `sent-by="server"` on a method: the sender, if the `chassis` of the
-//!   method name the wrong side or both.
+//!   method name the wrong side or both;
+//! * `own-command="1"` on a method: a request that a client sends by a command of its own, because
+//!   more than its reply follows.
 //!
 //! A `doc` is plain text with `code` in backticks; an empty line separates paragraphs. Its lines
 //! become those of the documentation.

@@ -79,6 +79,7 @@ impl Merge for Method {
         add.attribute("content", &mut self.content, later.content)?;
         add.attribute("deprecated", &mut self.deprecated, later.deprecated)?;
         add.attribute("sent-by", &mut self.sent_by, later.sent_by)?;
+        add.attribute("own-command", &mut self.own_command, later.own_command)?;
         self.doc.extend(later.doc);
         self.chassis.extend(later.chassis);
         named(&mut self.responses, later.responses)?;

@@ -55,6 +55,8 @@ pub(crate) struct Method {
     pub(crate) deprecated: bool,
     pub(crate) client_sends: bool,
     pub(crate) server_sends: bool,
+    /// Whether a client sends it by a command of its own.
+    pub(crate) own_command: bool,
     /// The methods of the class that answer this one.
     pub(crate) responses: Vec<String>,
     /// The methods of the class that this one answers.
@@ -330,6 +332,7 @@ fn method(
         deprecated: xml.deprecated.unwrap_or(false),
         client_sends,
         server_sends,
+        own_command: xml.own_command.unwrap_or(false),
         responses,
         answers: Vec::new(),
         fields: xml.fields.into_iter().map(read).collect::<Result<_>>()?,

@@ -68,6 +68,7 @@ pub(crate) struct Method {
     pub(crate) content: Option<bool>,
     pub(crate) deprecated: Option<bool>,
     pub(crate) sent_by: Option<Side>,
+    pub(crate) own_command: Option<bool>,
     /// The sides that have to implement the method.
     pub(crate) chassis: Vec<Side>,
     pub(crate) responses: Vec<Response>,
@@ -253,6 +254,7 @@ fn method(element: Element<'_, '_>) -> Result<Method> {
         "content",
         "deprecated",
         "sent-by",
+        "own-command",
     ])?;
     let mut method = Method {
         at: element.at(),
@@ -262,6 +264,7 @@ fn method(element: Element<'_, '_>) -> Result<Method> {
         content: element.flag("content")?,
         deprecated: element.flag("deprecated")?,
         sent_by: element.choice("sent-by", &SIDES)?,
+        own_command: element.flag("own-command")?,
         chassis: Vec::new(),
         responses: Vec::new(),
         fields: Vec::new(),

@@ -184,7 +184,7 @@ proptest! {
         }
         let begun = Instant::now();
         while !program.open.is_empty() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", program.open);
+            assert!(begun.elapsed() < PATIENCE, "{:?}", program.open);
             program.run(&mut client, &Step::Turn(1, 100));
         }
         assert!(client.wait_any(&[], Some(Duration::ZERO)).is_ok());

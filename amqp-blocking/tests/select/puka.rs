@@ -36,8 +36,7 @@ fn a_host_that_cannot_be_resolved_is_named() {
 
 #[test]
 fn a_port_without_a_listener_refuses() {
-    let gone = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-    let uri = format!("amqp://{}", gone.expect("there was a port"));
+    let uri = format!("amqp://{}", nowhere());
     let (mut client, connected) = select::connect(&uri).expect("it is a URI");
     let declared = client.call(declaration("q")).expect("it may yet be opened");
     let published = throw(&mut client, "", "q", "");
@@ -538,9 +537,13 @@ fn a_loop_with_a_limit_runs_callbacks_until_it_is_over() {
     });
     then.expect("it is to come");
     let (begun, limit) = (Instant::now(), Duration::from_millis(300));
-    client.run_for(limit).expect("it is open");
-    assert!(begun.elapsed() >= limit);
-    assert_eq!(*called.borrow(), 2);
+    let mut runs = 0;
+    while *called.borrow() < 2 {
+        client.run_for(limit).expect("it is open");
+        runs += 1;
+        assert!(begun.elapsed() >= runs * limit);
+        assert!(begun.elapsed() < PATIENCE, "the callbacks are not called");
+    }
     // Without time it takes what is there, and a stop ends it sooner.
     client.run_for(Duration::ZERO).expect("it is open");
     let last = throw(&mut client, "", "q", "");

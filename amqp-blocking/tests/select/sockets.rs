@@ -35,10 +35,8 @@ fn to(addresses: Vec<Address>) -> Options {
 #[test]
 fn the_first_host_that_answers_is_taken() {
     let server = broker();
-    let gone = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-    let gone = gone.expect("there was a port");
     let options = to(vec![
-        Address::tcp("127.0.0.1", gone.port()),
+        Address::tcp("127.0.0.1", nowhere().port()),
         Address::tcp("localhost", server.local_addr().port()),
     ]);
     let (mut client, connected) = connect_with(&options).expect("there are descriptors");

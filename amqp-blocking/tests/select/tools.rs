@@ -18,7 +18,8 @@ use amqp_blocking::{
 };
 
 /// Beyond this nothing is late, but lost.
-pub(crate) const SOON: Option<Duration> = Some(Duration::from_secs(20));
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const SOON: Option<Duration> = Some(PATIENCE);
 
 /// For as long nothing must come.
 pub(crate) const SILENCE: Option<Duration> = Some(Duration::from_millis(100));
@@ -131,7 +132,7 @@ pub(crate) fn consume_multi(client: &mut Client, queues: &[&str], prefetch: u16)
 pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it is not so");
+        assert!(start.elapsed() < PATIENCE, "it is not so");
     }
 }
 
@@ -175,6 +176,12 @@ pub(crate) fn assert_over(client: &mut Client, promise: Promise) {
     assert!(matches!(over, Err(Error::NoSuchPromise(it)) if it == promise));
 }
 
+/// An address that nothing listens at.
+pub(crate) fn nowhere() -> SocketAddr {
+    let port = amqp_test_support::ports::free_port().expect("there is a port");
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
 /// A relay with connections that can be cut, as by a network.
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
@@ -192,6 +199,9 @@ impl Relay {
             loop {
                 let (client, _) = listener.accept()?;
                 let server = TcpStream::connect(to)?;
+                // Before the first byte passes: a cut has all connections that work.
+                let both = [client.try_clone()?, server.try_clone()?];
+                accepted.lock().expect("nobody panics").extend(both);
                 for (mut from, mut to) in [
                     (client.try_clone()?, server.try_clone()?),
                     (server.try_clone()?, client.try_clone()?),
@@ -202,8 +212,6 @@ impl Relay {
                         copied
                     });
                 }
-                let mut sockets = accepted.lock().expect("nobody panics");
-                sockets.extend([client, server]);
             }
         });
         Ok(Self { address, sockets })

@@ -1,8 +1,13 @@
 //! The client's state of a channel.
 
-use alloc::collections::VecDeque;
+use alloc::{boxed::Box, collections::VecDeque};
 
-use super::{confirms::Confirms, consumers::Consumers, unacked::Unacked};
+use super::{
+    confirms::Confirms,
+    consumers::{Consumer, Consumers},
+    last_delivery::LastDelivery,
+    unacked::Unacked,
+};
 use crate::{
     error::ApiMisuse,
     ids::{ConsumerId, DeliveryTag, RequestId, Tags},
@@ -39,6 +44,8 @@ pub(crate) struct ClientChannel {
     base: Numbering,
     /// The delivery tag of the last delivery. That of the earlier opening before the first one.
     last_delivery: u64,
+    /// `Some` once a delivery arrived in one piece.
+    pub(super) last: Option<Box<LastDelivery>>,
 }
 
 /// The last numbers that a channel has used. A channel that is reopened goes on counting, so that
@@ -148,6 +155,24 @@ impl ClientChannel {
     #[inline]
     pub(super) const fn note_delivery(&mut self, tag: u64) {
         self.last_delivery = tag;
+    }
+
+    /// Records a delivery to a consumer by its tag on the wire. Returns its tag, and again if it
+    /// needs an acknowledgement.
+    #[inline]
+    pub(super) fn number_delivery(
+        &mut self,
+        wire: u64,
+        consumer: Consumer,
+    ) -> (u64, Option<DeliveryTag>) {
+        let number = self.delivery_tag(wire);
+        self.note_delivery(number);
+        let tag = DeliveryTag::new(number).filter(|_| !consumer.no_ack);
+        if let Some(tag) = tag {
+            self.received(tag);
+        }
+        self.delivered += 1;
+        (number, tag)
     }
 
     /// Begins confirm mode.

@@ -9,7 +9,6 @@ use super::{Checks, channel_state::Mode, reply_to::REPLY_TO};
 use crate::{
     error::ApiMisuse,
     method::MethodDef,
-    method_id::MethodId,
     protocol::{self, ClientMethod, basic, channel},
     wire::ShortStr,
 };
@@ -19,14 +18,8 @@ const RESERVED: &str = "amq.";
 
 /// Checks that the method is one of a channel, without content, and has no command of its own.
 pub(super) fn check_called<M: MethodDef>() -> Result<(), ApiMisuse> {
-    const OWN_COMMANDS: [MethodId; 4] = [
-        channel::Open::ID,
-        channel::Close::ID,
-        basic::Consume::ID,
-        basic::Get::ID,
-    ];
-    let other = protocol::rule(M::ID).is_none_or(|rule| rule.connection || rule.content);
-    if other || OWN_COMMANDS.contains(&M::ID) {
+    let rule = protocol::rule(M::ID);
+    if rule.is_none_or(|rule| rule.connection || rule.content || rule.own_command) {
         return Err(ApiMisuse::NotSentThisWay { method: M::NAME });
     }
     Ok(())

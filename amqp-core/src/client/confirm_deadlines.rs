@@ -137,7 +137,7 @@ impl Machine<Client> {
                 .on_channel(id.number())
                 .for_request(basic::Publish::ID);
             confirms.expire(at, |first, last| {
-                events.push_back(Event::Settled {
+                events.push(Event::Settled {
                     channel: id,
                     first,
                     last,

@@ -31,6 +31,8 @@ pub(crate) struct Consumers {
     /// The owner of the tag of the delivery in progress, as found when the delivery began. `None`
     /// after a change.
     receiving: Option<Consumer>,
+    /// Counts the changes of consumers.
+    version: u32,
     /// The number of the next consumer.
     next: u32,
     /// The consumers that ended last, oldest first, each tag once. Deliveries in flight during the
@@ -150,7 +152,7 @@ impl Consumers {
             announced,
             cancelling: Cancelling::No,
         };
-        self.receiving = None;
+        self.changed();
         if let Some(line) = self.by_tag.get_mut(tag) {
             line.next.push_back(consumer);
             self.settle_line(tag);
@@ -180,6 +182,17 @@ impl Consumers {
     #[inline]
     pub(crate) fn owner(&self, tag: &ShortStr) -> Option<Consumer> {
         self.by_tag.get(tag).map(|line| line.owner)
+    }
+
+    /// Changes with each change of the consumers.
+    #[inline]
+    pub(crate) const fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn changed(&mut self) {
+        self.receiving = None;
+        self.version = self.version.wrapping_add(1);
     }
 
     /// Records the start of a delivery with the tag, and returns its consumer.
@@ -213,7 +226,7 @@ impl Consumers {
 
     /// Records that a cancel is queued for the tag. Returns the consumer that it ends, if any.
     pub(crate) fn cancel(&mut self, tag: &ShortStr, cancelling: Cancelling) -> Option<ConsumerId> {
-        self.receiving = None;
+        self.changed();
         let last = self.by_tag.get_mut(tag)?.last_mut();
         if last.cancelling != Cancelling::No {
             return None;
@@ -230,7 +243,7 @@ impl Consumers {
     /// Requeues the consumer's deliveries from now on. Returns whether the consumer must be
     /// cancelled.
     pub(crate) fn abandon(&mut self, tag: &ShortStr, id: ConsumerId) -> bool {
-        self.receiving = None;
+        self.changed();
         let line = self.by_tag.get_mut(tag);
         let Some(consumer) = line.and_then(|line| line.find(id)) else {
             return false;
@@ -280,7 +293,7 @@ impl Consumers {
     }
 
     fn end_owner(&mut self, tag: &ShortStr) -> Option<Consumer> {
-        self.receiving = None;
+        self.changed();
         let line = self.by_tag.get_mut(tag)?;
         let ended = line.owner;
         match line.next.pop_front() {

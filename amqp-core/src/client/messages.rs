@@ -1,9 +1,12 @@
 //! Incoming messages: deliveries, replies to `basic.get`, and returns.
 
+use bytes::{Buf as _, BytesMut};
+
 use super::{
     Client, Event,
     channel_state::{Mode, Pending},
     event::{Delivery, GetMessage, Returned},
+    last_delivery::{Arguments, LastDelivery},
     returns::Found,
 };
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
     close::RequestError,
     fault::{Fault, ProtocolError},
     ids::{ChannelId, DeliveryTag, Requeue, Tags},
-    machine::{Dropped, Machine},
+    machine::{Dropped, Machine, Run},
     method::MethodDef as _,
     protocol::basic,
 };
@@ -43,6 +46,51 @@ impl Machine<Client> {
         }
     }
 
+    /// Receives the deliveries at the front of `input` whose frames are all there.
+    pub(super) fn receive_deliveries(&mut self, input: &mut BytesMut) {
+        if !self.is_plain() {
+            return;
+        }
+        let mut run = Run::new(input);
+        while self.receive_delivery(&mut run).is_some() {}
+        let len = run.len;
+        input.advance(len);
+    }
+
+    /// Receives the next delivery of a run. `None` unless all frames of it are there, and a
+    /// consumer wants the message.
+    #[inline]
+    fn receive_delivery(&mut self, run: &mut Run<'_>) -> Option<()> {
+        let mut arrival = self.next_whole(run, basic::Deliver::ID)?;
+        let encoded = arrival.whole.arguments;
+        let arguments = Arguments::split(encoded)?;
+        let mut last = arrival.channel.role.last.take();
+        let role = &mut arrival.channel.role;
+        let known = LastDelivery::of(&mut last, &arguments, encoded, &role.consumers);
+        let known = known.filter(|last| !last.consumer.abandoned && arguments.delivery_tag != 0);
+        if let Some(known) = known {
+            let (number, tag) = role.number_delivery(arguments.delivery_tag, known.consumer);
+            let content = arrival.accept(run);
+            arrival.stats.delivered += 1;
+            arrival.events.push(Event::Delivered(Delivery {
+                channel: arrival.id,
+                consumer: known.consumer.id,
+                tag,
+                method: basic::Deliver {
+                    consumer_tag: known.method.consumer_tag.clone(),
+                    delivery_tag: number,
+                    redelivered: arguments.redelivered,
+                    exchange: known.method.exchange.clone(),
+                    routing_key: known.method.routing_key.clone(),
+                },
+                content,
+            }));
+        }
+        let received = known.map(drop);
+        arrival.channel.role.last = last;
+        received
+    }
+
     #[inline]
     pub(super) fn on_deliver(
         &mut self,
@@ -57,13 +105,9 @@ impl Machine<Client> {
         let Some(consumer) = consumer.filter(|consumer| !consumer.abandoned) else {
             return self.on_deliver_dropped(id, &method, Dropped::Unwanted);
         };
-        method.delivery_tag = channel.role.delivery_tag(method.delivery_tag);
-        channel.role.note_delivery(method.delivery_tag);
-        let tag = DeliveryTag::new(method.delivery_tag).filter(|_| !consumer.no_ack);
-        if let Some(tag) = tag {
-            channel.role.received(tag);
-        }
-        channel.role.delivered += 1;
+        let role = &mut channel.role;
+        let (number, tag) = role.number_delivery(method.delivery_tag, consumer);
+        method.delivery_tag = number;
         self.stats.delivered += 1;
         self.push(Event::Delivered(Delivery {
             channel: id,

@@ -13,6 +13,7 @@ mod consumers;
 mod event;
 mod fingerprint;
 mod handshake;
+mod last_delivery;
 mod messages;
 mod publish;
 mod receive;

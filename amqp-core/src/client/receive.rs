@@ -116,6 +116,10 @@ impl Role for Client {
         }
     }
 
+    fn receive_whole(machine: &mut Machine<Self>, input: &mut BytesMut) {
+        machine.receive_deliveries(input);
+    }
+
     fn on_content_begun(
         machine: &mut Machine<Self>,
         id: ChannelId,
@@ -305,7 +309,7 @@ impl Machine<Client> {
                 Outcome::Acked if in_doubt => Outcome::PossiblyReturned,
                 outcome => outcome.clone(),
             };
-            events.push_back(Event::Settled {
+            events.push(Event::Settled {
                 channel: id,
                 first,
                 last,

@@ -1,9 +1,14 @@
 //! Assembling an incoming message from its method, content header and body frames (section 4.2.6 of
 //! the specification).
 
-use bytes::{Bytes, BytesMut};
+use alloc::vec::Vec;
 
-use super::read_buffer::SHARE_FROM;
+use bytes::Bytes;
+
+use super::{
+    arena::Arena,
+    read_buffer::{ReadBuffer, SHARE_FROM, Slices},
+};
 use crate::{
     body::{Content, EncodedProperties},
     fault::Fault,
@@ -13,7 +18,7 @@ use crate::{
     protocol::Method,
 };
 
-/// The approximate size, in bytes, of the pieces that smaller pieces are joined into.
+/// The size, in bytes, of the pieces that smaller pieces are joined into.
 const COALESCE_TO: usize = 64 << 10;
 
 /// The message that a channel is receiving.
@@ -31,8 +36,13 @@ pub(crate) struct Assembly {
     /// `Some` while a message is being received.
     method: Option<Method>,
     content: Content,
+    /// The slices of a read buffer that `content.body` ends with.
+    slices: Slices,
+    /// The bytes that the body keeps alive of read buffers without using them, as far as they are
+    /// counted.
+    unused: usize,
     /// The end of the received body, joined from small pieces. It follows `content.body`.
-    small: BytesMut,
+    small: Vec<u8>,
     /// The number of body bytes still missing; 0 unless a body is being received.
     remaining: u64,
     /// The number of empty body frames received.
@@ -61,6 +71,29 @@ enum Expect {
     Nothing,
     Header,
     Body,
+}
+
+/// The payload of a body frame.
+pub(super) enum Piece<'a> {
+    /// A slice of the read buffer that may be kept.
+    Slice(Bytes),
+    /// To be copied.
+    Borrowed(&'a [u8]),
+}
+
+impl Piece<'_> {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Slice(bytes) => bytes,
+            Self::Borrowed(bytes) => bytes,
+        }
+    }
+}
+
+/// The memory that a piece is in, and that for its copy.
+pub(super) struct Memory<'a> {
+    pub(super) buffer: &'a ReadBuffer,
+    pub(super) arena: &'a mut Arena,
 }
 
 /// A method with its complete content.
@@ -164,11 +197,16 @@ impl Assembly {
 
     /// Accepts a piece of the body. Returns whether the message is complete.
     #[inline]
-    pub(crate) fn take_body(&mut self, piece: Bytes, limits: &Limits) -> Result<bool, Fault> {
+    pub(super) fn take_body(
+        &mut self,
+        piece: Piece<'_>,
+        memory: Memory<'_>,
+        limits: &Limits,
+    ) -> Result<bool, Fault> {
         if self.expect != Expect::Body {
             return Err(Fault::UnexpectedBody);
         }
-        let len = piece.len() as u64;
+        let len = piece.as_slice().len() as u64;
         if len == 0 {
             self.empty_frames += 1;
             if self.empty_frames > limits.empty_frames {
@@ -188,25 +226,54 @@ impl Assembly {
         }
         if self.remaining > 0 {
             self.held += len;
-            self.keep(piece);
+            self.keep(piece, memory.buffer);
             return Ok(false);
         }
+        let piece = match piece {
+            Piece::Slice(bytes) => bytes,
+            Piece::Borrowed(bytes) => memory.arena.copy(bytes),
+        };
         self.coalesce();
-        self.content.body.push(piece);
+        self.push(piece);
         Ok(true)
     }
 
     /// Keeps a piece that is not the last. Small pieces are joined: each alone would take more
     /// memory than its length, for its entry in the list and the block that it keeps alive.
-    fn keep(&mut self, piece: Bytes) {
-        if piece.len() < SHARE_FROM {
-            self.small.extend_from_slice(&piece);
-            if self.small.len() >= COALESCE_TO {
+    fn keep(&mut self, piece: Piece<'_>, buffer: &ReadBuffer) {
+        match piece {
+            Piece::Slice(bytes) => {
                 self.coalesce();
+                if !self.slices.are_of(buffer) {
+                    self.end_slices();
+                }
+                self.slices.add(bytes.len(), buffer);
+                self.content.body.push(bytes);
             }
-        } else {
+            Piece::Borrowed(bytes) if bytes.len() >= SHARE_FROM => {
+                self.coalesce();
+                self.push(Bytes::copy_from_slice(bytes));
+            }
+            Piece::Borrowed(bytes) => self.join(bytes),
+        }
+    }
+
+    /// Appends a small piece to those before it, in blocks of [`COALESCE_TO`] bytes.
+    fn join(&mut self, piece: &[u8]) {
+        let room = COALESCE_TO - self.small.len();
+        let (piece, rest) = piece.split_at_checked(room).unwrap_or((piece, &[]));
+        let len = self.small.len() + piece.len();
+        if len > self.small.capacity() {
+            // The block grows with what is received, and never beyond its size.
+            let capacity = len.max(2 * self.small.capacity()).min(COALESCE_TO);
+            self.small.reserve_exact(capacity - self.small.len());
+        }
+        self.small.extend_from_slice(piece);
+        if self.small.len() == COALESCE_TO {
             self.coalesce();
-            self.content.body.push(piece);
+        }
+        if !rest.is_empty() {
+            self.join(rest);
         }
     }
 
@@ -214,7 +281,23 @@ impl Assembly {
     fn coalesce(&mut self) {
         if !self.small.is_empty() {
             let small = core::mem::take(&mut self.small);
-            self.content.body.push(small.freeze());
+            self.push(small.into());
+        }
+    }
+
+    /// Appends a piece that is not a slice of the present read buffer.
+    #[inline]
+    fn push(&mut self, piece: Bytes) {
+        self.end_slices();
+        self.content.body.push(piece);
+    }
+
+    /// Ends the run of slices: other pieces follow.
+    #[inline]
+    fn end_slices(&mut self) {
+        let copied = self.slices.end(&mut self.unused);
+        if copied > 0 {
+            self.content.body.copy_last(copied);
         }
     }
 
@@ -224,7 +307,7 @@ impl Assembly {
         self.expect = Expect::Nothing;
         let method = self.method.take()?;
         let content = core::mem::take(&mut self.content);
-        self.held = 0;
+        (self.held, self.unused) = (0, 0);
         Some(Complete {
             method,
             content: match self.dropped.take() {

@@ -2,8 +2,6 @@
 
 use alloc::vec::Vec;
 
-use bytes::BytesMut;
-
 use super::{ChannelLife, Life, Lookup, Machine, OffendingFrame, Role, Wants};
 use crate::{
     close::{Close, CloseCause, CloseReason, Stage},
@@ -212,7 +210,7 @@ impl<R: Role> Machine<R> {
         self.timers.end_blocked(self.now);
         self.closing_after_flush = Vec::new();
         self.assembled = 0;
-        self.arena = BytesMut::new();
+        self.arena.clear();
         self.push(R::closed(reason.clone()));
     }
 

@@ -3,8 +3,11 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::{
-    ChannelLife, Life, Lookup, Machine, OffendingFrame, Role, closing::read_close,
-    content_channel::content_channel, skip::LargeHeader,
+    ChannelLife, Life, Lookup, Machine, OffendingFrame, Role,
+    assembly::{Memory, Piece},
+    closing::read_close,
+    content_channel::content_channel,
+    skip::LargeHeader,
 };
 use crate::{
     body::{EncodedProperties, NO_FLAGS},
@@ -25,14 +28,16 @@ const CLOSE: MethodId = channel::Close::ID;
 const CLOSE_OK: MethodId = channel::CloseOk::ID;
 const COMMIT_OK: MethodId = tx::CommitOk::ID;
 
-/// The part of a block that a copy in it may take. A larger one gets an allocation of its own.
-const ARENA_PART: usize = 8;
-
 impl<R: Role> Machine<R> {
     /// Consumes all complete frames at the front of `input`.
     pub(crate) fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
         self.begin_input(now, input);
-        while self.step(input) {}
+        loop {
+            R::receive_whole(self, input);
+            if !self.step(input) {
+                break;
+            }
+        }
         self.end_input(input);
     }
 
@@ -123,16 +128,14 @@ impl<R: Role> Machine<R> {
                 input.advance(FRAME_HEAD);
                 let payload = input.split_to(head.size).freeze();
                 input.advance(1);
-                if let Err(error) = self.receive_body(number, payload.clone()) {
+                let piece = Piece::Slice(payload.clone());
+                if let Err(error) = self.receive_body(number, piece) {
                     let payload = &payload;
                     self.fail(error, &OffendingFrame { kind, payload });
                 }
                 return true;
             }
-            FrameKind::Body => {
-                let piece = self.copy(payload);
-                self.receive_body(number, piece)
-            }
+            FrameKind::Body => self.receive_body(number, Piece::Borrowed(payload)),
             FrameKind::Heartbeat if number != 0 || !payload.is_empty() => {
                 Err(Fault::Heartbeat.at(Some(number), None))
             }
@@ -303,20 +306,6 @@ impl<R: Role> Machine<R> {
         }
     }
 
-    fn copy(&mut self, piece: &[u8]) -> Bytes {
-        if piece.is_empty() {
-            return Bytes::new();
-        }
-        if piece.len() >= R::ARENA_BLOCK / ARENA_PART {
-            return Bytes::copy_from_slice(piece);
-        }
-        if self.arena.capacity() - self.arena.len() < piece.len() {
-            self.arena = BytesMut::with_capacity(R::ARENA_BLOCK);
-        }
-        self.arena.extend_from_slice(piece);
-        self.arena.split().freeze()
-    }
-
     fn receive_method(&mut self, number: u16, payload: &[u8]) -> Result<(), ProtocolError> {
         let (id, arguments) =
             split_method(payload).map_err(|fault| fault.at(Some(number), None))?;
@@ -480,7 +469,7 @@ impl<R: Role> Machine<R> {
             .map_err(|fault| fault.at(Some(number), method))?;
         let kept = header.properties != NO_FLAGS && !channel.assembly.is_dropped();
         let properties = if kept {
-            self.copy(header.properties)
+            self.arena.copy(header.properties)
         } else {
             Bytes::from_static(NO_FLAGS)
         };
@@ -495,15 +484,19 @@ impl<R: Role> Machine<R> {
         self.check_assembled(id, method)
     }
 
-    fn receive_body(&mut self, number: u16, piece: Bytes) -> Result<(), ProtocolError> {
+    fn receive_body(&mut self, number: u16, piece: Piece<'_>) -> Result<(), ProtocolError> {
         let limits = &self.limits;
+        let memory = Memory {
+            buffer: &self.buffer,
+            arena: &mut self.arena,
+        };
         let Some((id, channel)) = content_channel::<R>(&mut self.channels, number)? else {
             return Ok(());
         };
         let method = channel.assembly.method();
         let is_whole = channel
             .assembly
-            .take_body(piece, limits)
+            .take_body(piece, memory, limits)
             .map_err(|fault| fault.at(Some(number), method))?;
         if is_whole {
             return self.complete(id);

@@ -3,12 +3,14 @@
 //! It handles frames, channels, content, timers and closing, which are the same on both sides. The
 //! rest is behind [`Role`]: the handshake, the meaning of methods, and the events they cause.
 
+mod arena;
 mod assembly;
 mod backlog;
 mod channels;
 mod clock;
 mod closing;
 mod content_channel;
+mod event_queue;
 mod frame_log;
 mod heads;
 mod input;
@@ -21,25 +23,29 @@ mod skip;
 mod statistics;
 mod timers;
 mod turns;
+mod whole;
 
-use alloc::{boxed::Box, collections::VecDeque, format, vec::Vec};
+use alloc::{boxed::Box, format, vec::Vec};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 pub use self::turns::FlushMark;
+use self::{
+    arena::Arena,
+    channels::Channels,
+    event_queue::EventQueue,
+    read_buffer::ReadBuffer,
+    room::Wants,
+    skip::Skip,
+    timers::{RequestDeadlines, Timers},
+};
 pub(crate) use self::{
     assembly::Dropped,
     channels::{Channel, ChannelLife, Lookup},
     heads::Message,
     output::Output,
     role::{OffendingFrame, Role, standard_close, unlisted},
-};
-use self::{
-    channels::Channels,
-    read_buffer::ReadBuffer,
-    room::Wants,
-    skip::Skip,
-    timers::{RequestDeadlines, Timers},
+    whole::Run,
 };
 use crate::{
     close::{CloseCause, CloseReason, Stage},
@@ -53,15 +59,11 @@ use crate::{
     time::Instant,
 };
 
-/// The capacity, in events, that an idle connection keeps: enough that a busy one, which drains its
-/// queue at every turn, seldom has to reallocate.
-const IDLE_EVENTS: usize = 128;
-
 /// The reason when the transport ends while the peer should be judging the credentials.
 const HUNG_UP: &str = "the peer hung up instead of answering";
 
 /// The queued events.
-type Events<R> = VecDeque<<R as Role>::Event>;
+type Events<R> = EventQueue<<R as Role>::Event>;
 
 /// The state of a connection.
 ///
@@ -122,15 +124,13 @@ pub(crate) struct Machine<R: Role> {
     next_request: u64,
     /// The pending requests for an event when there is room in the output.
     wants: Wants,
-    /// The block that small bodies are copied into, so that they do not keep a large read buffer
-    /// alive.
-    arena: BytesMut,
+    arena: Arena,
     /// The memory held by the unfinished messages of all channels, in bytes: the sum over their
     /// assemblies.
     assembled: u64,
     /// `Some` in the middle of a frame that is being skipped.
     skip: Option<Skip>,
-    /// The size of the caller's read buffer.
+    /// The caller's read buffer.
     buffer: ReadBuffer,
     /// The part of the last input that remained in the caller's buffer, in bytes.
     leftover: usize,
@@ -151,7 +151,7 @@ impl<R: Role> Machine<R> {
             tuning: Tuning::BEFORE,
             channels: Channels::new(R::FORGIVES_ENDED),
             closing_after_flush: Vec::new(),
-            events: VecDeque::new(),
+            events: EventQueue::default(),
             close_from: 0,
             final_event_emitted: false,
             hanging_up: false,
@@ -160,7 +160,7 @@ impl<R: Role> Machine<R> {
             deadlines: RequestDeadlines::new(timeouts.request),
             next_request: 1,
             wants: Wants::default(),
-            arena: BytesMut::new(),
+            arena: Arena::new(R::ARENA_BLOCK),
             assembled: 0,
             skip: None,
             buffer: ReadBuffer::default(),
@@ -223,11 +223,7 @@ impl<R: Role> Machine<R> {
     // Outputs.
 
     pub(crate) fn poll_event(&mut self) -> Option<R::Event> {
-        let event = self.events.pop_front();
-        if event.is_none() && self.events.capacity() > IDLE_EVENTS {
-            self.events.shrink_to(IDLE_EVENTS);
-        }
-        event
+        self.events.pop()
     }
 
     // Getters.
@@ -305,7 +301,7 @@ impl<R: Role> Machine<R> {
     // Functions for the roles.
 
     pub(crate) fn push(&mut self, event: R::Event) {
-        self.events.push_back(event);
+        self.events.push(event);
     }
 
     pub(crate) const fn set_stage(&mut self, stage: Stage) {

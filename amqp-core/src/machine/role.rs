@@ -136,6 +136,13 @@ pub(crate) trait Role: Sized + fmt::Debug {
         content: Option<Content>,
     ) -> Result<(), Fault>;
 
+    /// Receives the messages at the front of `input` whose frames are all there, until one of them
+    /// takes more than the usual steps. Those are left in `input`, and handled frame by frame. The
+    /// default leaves all.
+    fn receive_whole(machine: &mut Machine<Self>, input: &mut BytesMut) {
+        let _ = (machine, input);
+    }
+
     /// Handles a method with content, before the content is received. Returns whether the content
     /// is needed; if not, it is discarded.
     fn on_content_begun(

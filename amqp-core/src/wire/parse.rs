@@ -79,7 +79,7 @@ fn long_bytes(input: &[u8]) -> Parsed<'_, &[u8]> {
 
 /// Consumes a length octet and that many bytes, without a copy.
 #[inline]
-fn short_bytes(input: &[u8]) -> Parsed<'_, &[u8]> {
+pub(crate) fn short_bytes(input: &[u8]) -> Parsed<'_, &[u8]> {
     let (input, len) = octet(input)?;
     bytes(input, usize::from(len))
 }

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
+    sync::Barrier,
 };
 
 use amqp_peer::storage::{SqliteStorage, Storage, StorageErrorKind};
@@ -289,11 +290,22 @@ fn the_process_that_is_second() {
 }
 
 #[test]
-fn of_many_that_open_a_new_file_at_once_one_does() -> Outcome {
-    for _ in 0..10 {
-        let file = File::new();
+fn of_many_that_open_a_file_at_once_one_does() -> Outcome {
+    const ROUNDS: usize = 40;
+    const THREADS: usize = 4;
+    let mut file = File::new();
+    for round in 0..ROUNDS {
+        // In every other round, the file is there already.
+        if round % 2 == 0 {
+            file = File::new();
+        }
+        let start = Barrier::new(THREADS);
         let opened: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| file.open())).collect();
+            let open = || {
+                start.wait();
+                file.open()
+            };
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(open)).collect();
             threads
                 .into_iter()
                 .map(|thread| thread.join().expect("no panic"))

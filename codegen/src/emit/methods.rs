@@ -30,7 +30,7 @@ pub(super) fn emit(w: &mut Writer, class: &Class, method: &Method) {
 
 /// Returns the response type of a method: the response itself, or an enum if there are several.
 /// `Some` if the method has a response.
-fn reply_type(method: &Method) -> Option<String> {
+pub(super) fn reply_type(method: &Method) -> Option<String> {
     match method.responses.as_slice() {
         [] => None,
         [response] => Some(camel(response)),
@@ -145,6 +145,7 @@ fn inherent(w: &mut Writer, class: &Class, method: &Method, name: &str, stored: 
         server_sends,
         content,
         synchronous,
+        own_command,
         ..
     } = method;
     let connection = class.connection;
@@ -160,6 +161,7 @@ fn inherent(w: &mut Writer, class: &Class, method: &Method, name: &str, stored: 
                 connection: {connection},
                 content: {content},
                 synchronous: {synchronous},
+                own_command: {own_command},
                 responses: &[{responses}],
                 answers: &[{answers}],
             }};"

@@ -8,6 +8,7 @@ mod fuzzing;
 mod methods;
 mod names;
 mod properties;
+mod requests;
 mod rules;
 mod strategies;
 mod writer;
@@ -30,6 +31,7 @@ pub(crate) fn source(spec: &Spec) -> String {
     }
     enums::emit(&mut w, spec);
     rules::emit(&mut w, spec);
+    requests::emit(&mut w, spec);
     let mut classes = spec.classes.iter();
     if classes.any(|class| !class.properties.is_empty()) {
         w.lines(properties::HELPERS);

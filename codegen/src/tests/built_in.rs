@@ -114,6 +114,27 @@ fn facts_that_the_published_specification_has_wrong_or_odd() {
 }
 
 #[test]
+fn a_request_that_more_than_a_reply_follows_has_a_command_of_its_own() {
+    let spec = built_in();
+    let mut own = Vec::new();
+    for class in &spec.classes {
+        for method in class.methods.iter().filter(|method| method.own_command) {
+            assert!(method.client_sends && !method.responses.is_empty());
+            own.push(format!("{}.{}", class.name, method.name));
+        }
+    }
+    assert_eq!(
+        own,
+        [
+            "channel.open",
+            "channel.close",
+            "basic.consume",
+            "basic.get"
+        ]
+    );
+}
+
+#[test]
 fn credentials_are_secret() {
     let spec = built_in();
     let mut secrets = Vec::new();

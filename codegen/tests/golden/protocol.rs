@@ -276,6 +276,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[StartOk::ID],
             answers: &[],
         };
@@ -435,6 +436,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Start::ID],
         };
@@ -575,6 +577,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[SecureOk::ID],
             answers: &[],
         };
@@ -674,6 +677,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Secure::ID],
         };
@@ -776,6 +780,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[TuneOk::ID],
             answers: &[],
         };
@@ -908,6 +913,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Tune::ID],
         };
@@ -1029,6 +1035,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[OpenOk::ID],
             answers: &[],
         };
@@ -1132,6 +1139,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Open::ID],
         };
@@ -1225,6 +1233,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[CloseOk::ID],
             answers: &[],
         };
@@ -1368,6 +1377,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Close::ID],
         };
@@ -1461,6 +1471,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: false,
+            own_command: false,
             responses: &[],
             answers: &[],
         };
@@ -1559,6 +1570,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: false,
+            own_command: false,
             responses: &[],
             answers: &[],
         };
@@ -1646,6 +1658,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[UpdateSecretOk::ID],
             answers: &[],
         };
@@ -1755,6 +1768,7 @@ pub mod connection {
             connection: true,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[UpdateSecret::ID],
         };
@@ -1842,6 +1856,7 @@ pub mod channel {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: true,
             responses: &[OpenOk::ID],
             answers: &[],
         };
@@ -1928,6 +1943,7 @@ pub mod channel {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Open::ID],
         };
@@ -2017,6 +2033,7 @@ pub mod channel {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[FlowOk::ID],
             answers: &[],
         };
@@ -2127,6 +2144,7 @@ pub mod channel {
             connection: false,
             content: false,
             synchronous: false,
+            own_command: false,
             responses: &[],
             answers: &[Flow::ID],
         };
@@ -2247,6 +2265,7 @@ pub mod channel {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: true,
             responses: &[CloseOk::ID],
             answers: &[],
         };
@@ -2390,6 +2409,7 @@ pub mod channel {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Close::ID],
         };
@@ -2512,6 +2532,7 @@ pub mod exchange {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[DeclareOk::ID],
             answers: &[],
         };
@@ -2702,6 +2723,7 @@ pub mod exchange {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Declare::ID],
         };
@@ -2788,6 +2810,7 @@ pub mod exchange {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[DeleteOk::ID],
             answers: &[],
         };
@@ -2923,6 +2946,7 @@ pub mod exchange {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Delete::ID],
         };
@@ -3016,6 +3040,7 @@ pub mod exchange {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[BindOk::ID],
             answers: &[],
         };
@@ -3182,6 +3207,7 @@ pub mod exchange {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Bind::ID],
         };
@@ -3270,6 +3296,7 @@ pub mod exchange {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[UnbindOk::ID],
             answers: &[],
         };
@@ -3436,6 +3463,7 @@ pub mod exchange {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Unbind::ID],
         };
@@ -3564,6 +3592,7 @@ pub mod queue {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[DeclareOk::ID],
             answers: &[],
         };
@@ -3748,6 +3777,7 @@ pub mod queue {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Declare::ID],
         };
@@ -3886,6 +3916,7 @@ pub mod queue {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[BindOk::ID],
             answers: &[],
         };
@@ -4052,6 +4083,7 @@ pub mod queue {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Bind::ID],
         };
@@ -4139,6 +4171,7 @@ pub mod queue {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[PurgeOk::ID],
             answers: &[],
         };
@@ -4266,6 +4299,7 @@ pub mod queue {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Purge::ID],
         };
@@ -4374,6 +4408,7 @@ pub mod queue {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[DeleteOk::ID],
             answers: &[],
         };
@@ -4522,6 +4557,7 @@ pub mod queue {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Delete::ID],
         };
@@ -4625,6 +4661,7 @@ pub mod queue {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[UnbindOk::ID],
             answers: &[],
         };
@@ -4770,6 +4807,7 @@ pub mod queue {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Unbind::ID],
         };
@@ -4870,6 +4908,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[QosOk::ID],
             answers: &[],
         };
@@ -4990,6 +5029,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Qos::ID],
         };
@@ -5091,6 +5131,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: true,
             responses: &[ConsumeOk::ID],
             answers: &[],
         };
@@ -5275,6 +5316,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Consume::ID],
         };
@@ -5380,6 +5422,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[CancelOk::ID],
             answers: &[],
         };
@@ -5516,6 +5559,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Cancel::ID],
         };
@@ -5635,6 +5679,7 @@ pub mod basic {
             connection: false,
             content: true,
             synchronous: false,
+            own_command: false,
             responses: &[],
             answers: &[],
         };
@@ -5784,6 +5829,7 @@ pub mod basic {
             connection: false,
             content: true,
             synchronous: false,
+            own_command: false,
             responses: &[],
             answers: &[],
         };
@@ -5937,6 +5983,7 @@ pub mod basic {
             connection: false,
             content: true,
             synchronous: false,
+            own_command: false,
             responses: &[],
             answers: &[],
         };
@@ -6096,6 +6143,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: true,
             responses: &[GetOk::ID, GetEmpty::ID],
             answers: &[],
         };
@@ -6263,6 +6311,7 @@ pub mod basic {
             connection: false,
             content: true,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Get::ID],
         };
@@ -6410,6 +6459,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Get::ID],
         };
@@ -6501,6 +6551,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: false,
+            own_command: false,
             responses: &[],
             answers: &[],
         };
@@ -6625,6 +6676,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: false,
+            own_command: false,
             responses: &[],
             answers: &[],
         };
@@ -6737,6 +6789,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: false,
+            own_command: false,
             responses: &[],
             answers: &[],
         };
@@ -6840,6 +6893,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[RecoverOk::ID],
             answers: &[],
         };
@@ -6938,6 +6992,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Recover::ID],
         };
@@ -7026,6 +7081,7 @@ pub mod basic {
             connection: false,
             content: false,
             synchronous: false,
+            own_command: false,
             responses: &[],
             answers: &[],
         };
@@ -7677,6 +7733,7 @@ pub mod confirm {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[SelectOk::ID],
             answers: &[],
         };
@@ -7785,6 +7842,7 @@ pub mod confirm {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Select::ID],
         };
@@ -7873,6 +7931,7 @@ pub mod tx {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[SelectOk::ID],
             answers: &[],
         };
@@ -7954,6 +8013,7 @@ pub mod tx {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Select::ID],
         };
@@ -8035,6 +8095,7 @@ pub mod tx {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[CommitOk::ID],
             answers: &[],
         };
@@ -8116,6 +8177,7 @@ pub mod tx {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Commit::ID],
         };
@@ -8195,6 +8257,7 @@ pub mod tx {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[RollbackOk::ID],
             answers: &[],
         };
@@ -8276,6 +8339,7 @@ pub mod tx {
             connection: false,
             content: false,
             synchronous: true,
+            own_command: false,
             responses: &[],
             answers: &[Rollback::ID],
         };
@@ -9990,6 +10054,101 @@ fn unknown_method(id: MethodId) -> DecodeError {
         10 | 20 | 40 | 50 | 60 | 85 | 90 => DecodeError::UnknownMethod(id),
         class => DecodeError::UnknownClass(class),
     }
+}
+
+/// Calls a macro with the requests of a client's channel: the documentation, a name such as
+/// `queue_declare`, the type and the type of the reply of each. The types are below
+/// `protocol`, which has to be in scope.
+///
+/// These are the requests that [`call`](crate::client::ChannelMut::call) accepts, except for
+/// those without arguments, which change the mode of a channel.
+///
+/// ```
+/// use amqp_core::protocol;
+///
+/// macro_rules! names {
+///     ($($(#[$doc:meta])* $name:ident($request:ty) -> $reply:ty;)*) => {
+///         [$(stringify!($name)),*]
+///     };
+/// }
+/// assert!(amqp_core::channel_requests!(names).contains(&"queue_declare"));
+/// ```
+#[macro_export]
+macro_rules! channel_requests {
+    ($callback:ident) => {
+        $callback! {
+            /// Asks the peer to stop or to resume sending messages on this channel: published ones if the server asks,
+            /// delivered ones if the client asks. The peer answers with flow-ok. Replies to `basic.get` are not held back.
+            ///
+            /// RabbitMQ never sends it in current versions, answers a client's `active` with flow-ok, and refuses a client's
+            /// stop with a connection error, 540 (not-implemented): use `basic.qos` instead.
+            channel_flow(protocol::channel::Flow) -> protocol::channel::FlowOk;
+            /// Creates an exchange, or checks that it exists with these properties. The server answers with declare-ok.
+            ///
+            /// Channel errors: 406 (precondition-failed) if the exchange exists with another type or other properties, 404
+            /// (not-found) if `passive` is set and it does not exist, 403 (access-refused) without permission, and for the
+            /// default exchange or a new name that begins with `amq.`.
+            exchange_declare(protocol::exchange::Declare) -> protocol::exchange::DeclareOk;
+            /// Deletes an exchange and all its bindings. The server answers with delete-ok. An exchange that does not exist is
+            /// a channel error, 404 (not-found), by the standard; RabbitMQ answers delete-ok. The default exchange, and in
+            /// RabbitMQ those of the `amq.` names, cannot be deleted: channel error 403 (access-refused).
+            exchange_delete(protocol::exchange::Delete) -> protocol::exchange::DeleteOk;
+            /// Binds an exchange to another, so that messages which match at the source are routed on by the destination. The
+            /// server answers with bind-ok, also if that very binding exists already.
+            ///
+            /// Channel errors: 404 (not-found) if one of the exchanges does not exist, 403 (access-refused) without permission
+            /// or for the default exchange.
+            exchange_bind(protocol::exchange::Bind) -> protocol::exchange::BindOk;
+            /// Removes a binding between two exchanges. The server answers with unbind-ok, also if there is no such binding.
+            exchange_unbind(protocol::exchange::Unbind) -> protocol::exchange::UnbindOk;
+            /// Creates a queue, or checks that it exists with these properties. The server answers with declare-ok, and an
+            /// empty queue name in later methods on this channel means this queue.
+            ///
+            /// Channel errors: 406 (precondition-failed) if the queue exists with other properties or the arguments are not
+            /// valid, 404 (not-found) if `passive` is set and it does not exist, 405 (resource-locked) if it is exclusive to
+            /// another connection, 403 (access-refused) without permission or for a new name that begins with `amq.`.
+            queue_declare(protocol::queue::Declare) -> protocol::queue::DeclareOk;
+            /// Binds a queue to an exchange, so that matching messages are routed to it. The server answers with bind-ok, also
+            /// if that very binding exists already.
+            ///
+            /// Channel errors: 404 (not-found) if the queue or the exchange does not exist, 405 (resource-locked) if the queue
+            /// is exclusive to another connection, 403 (access-refused) without permission and, in RabbitMQ, for the default
+            /// exchange.
+            queue_bind(protocol::queue::Bind) -> protocol::queue::BindOk;
+            /// Removes all messages of a queue that are ready for delivery; those delivered and not yet acknowledged stay. The
+            /// server answers with purge-ok. There is no way to undo it. RabbitMQ's streams cannot be purged: connection error
+            /// 540 (not-implemented).
+            ///
+            /// Channel errors: 404 (not-found) if the queue does not exist, 405 (resource-locked) if it is exclusive to another
+            /// connection, 403 (access-refused) without permission.
+            queue_purge(protocol::queue::Purge) -> protocol::queue::PurgeOk;
+            /// Deletes a queue with its messages and bindings; its consumers end. The server answers with delete-ok. A queue
+            /// that does not exist is a channel error, 404 (not-found), by the standard; RabbitMQ answers delete-ok with a
+            /// count of 0.
+            ///
+            /// Other channel errors: 405 (resource-locked) if the queue is exclusive to another connection, 406
+            /// (precondition-failed) if `if-unused` or `if-empty` does not hold, 403 (access-refused) without permission.
+            queue_delete(protocol::queue::Delete) -> protocol::queue::DeleteOk;
+            /// Removes a binding between a queue and an exchange. The server answers with unbind-ok; there is no way to ask for
+            /// none. A binding, queue or exchange that does not exist is no error in RabbitMQ, but a channel error, 404
+            /// (not-found), by the standard.
+            queue_unbind(protocol::queue::Unbind) -> protocol::queue::UnbindOk;
+            /// Limits how many messages the server sends ahead of their acknowledgements. The server answers with qos-ok.
+            /// Consumers with `no-ack` and `basic.get` are not limited.
+            basic_qos(protocol::basic::Qos) -> protocol::basic::QosOk;
+            /// Ends a consumer. The server answers with cancel-ok, also in RabbitMQ for a tag that it does not know; until then
+            /// deliveries may still come. What was delivered stays unacknowledged, and can still be acknowledged.
+            ///
+            /// RabbitMQ sends it too, with `no-wait`, to a client with the capability `consumer_cancel_notify`, when the
+            /// consumer ends for another reason: its queue was deleted, the node that had it failed, or the user lost the
+            /// permission.
+            basic_cancel(protocol::basic::Cancel) -> protocol::basic::CancelOk;
+            /// Asks the server to deliver all unacknowledged messages of this channel again. The server answers with
+            /// recover-ok. Deliveries that the client still has are duplicates from then on, and their tags are no longer
+            /// valid.
+            basic_recover(protocol::basic::Recover) -> protocol::basic::RecoverOk;
+        }
+    };
 }
 
 /// Returns the number of words of flags on the wire: all up to the last with a flag, at least one.

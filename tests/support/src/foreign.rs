@@ -100,7 +100,7 @@ pub fn ends(scenario: impl FnOnce() + Send + 'static) {
         scenario();
         done.send(()).expect("the test waits");
     });
-    let ended = ended.recv_timeout(Duration::from_secs(20));
+    let ended = ended.recv_timeout(Duration::from_secs(120));
     assert!(
         ended != Err(RecvTimeoutError::Timeout),
         "it stands still: code of the application runs under the lock"

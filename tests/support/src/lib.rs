@@ -9,6 +9,7 @@
 //! - `rig`, `world`, `peer`, `operations`: a client, a server and the bytes between them, in one thread,
 //!   step by step, under a clock that the test turns.
 //! - `name_server`: SRV records over DNS.
+//! - [`ports`]: ports without a listener.
 //! - `adapter`, `punctual`, `secured`: the tests that every adapter passes, on its runtime.
 
 #![allow(
@@ -32,6 +33,7 @@ pub mod operations;
 pub mod pair;
 #[cfg(feature = "client")]
 pub mod peer;
+pub mod ports;
 #[cfg(feature = "client")]
 pub mod punctual;
 pub mod replay;

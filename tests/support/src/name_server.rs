@@ -55,9 +55,8 @@ struct Zone {
 
 impl NameServer {
     pub fn start() -> io::Result<Self> {
-        let stream = TcpListener::bind("127.0.0.1:0")?;
+        let (stream, socket) = bind()?;
         let address = stream.local_addr()?;
-        let socket = UdpSocket::bind(address)?;
         let zone = Arc::new(Mutex::new(Zone::default()));
         let (of_socket, of_stream) = (Arc::clone(&zone), Arc::clone(&zone));
         let threads = vec![
@@ -111,6 +110,20 @@ impl Drop for NameServer {
         let _ = TcpStream::connect(self.address);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Sockets of both kinds at one port, which must be free for both.
+fn bind() -> io::Result<(TcpListener, UdpSocket)> {
+    let mut attempts = 0;
+    loop {
+        let stream = TcpListener::bind("127.0.0.1:0")?;
+        match UdpSocket::bind(stream.local_addr()?) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts < 100 => {
+                attempts += 1;
+            }
+            bound => return Ok((stream, bound?)),
         }
     }
 }

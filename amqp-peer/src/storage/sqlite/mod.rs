@@ -6,8 +6,11 @@ mod schema;
 mod write;
 
 use std::{
-    fmt, io,
+    fmt,
+    hash::{BuildHasher as _, RandomState},
+    io,
     path::{self, Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -16,8 +19,12 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use self::fault::Fault;
 use super::{Change, Storage, StorageError, StorageErrorKind, Stored, check};
 
-/// The time that opening waits for another process that opens the same file, in case it closes it.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// The attempts at opening a file that is open, in case it is being opened or closed elsewhere.
+/// Several that open it at once keep each other out until all but one have let go.
+const ATTEMPTS: u32 = 32;
+
+/// The longest time between two attempts. The times are drawn, so that two do not stay in step.
+const PAUSE: Duration = Duration::from_millis(8);
 
 /// The memory for pages, in KiB. All is read once; then follow appends, and removals by key.
 const CACHE_KIB: i64 = 8 << 10;
@@ -80,7 +87,16 @@ impl SqliteStorage {
         // SQLite gives a sense of their own to names such as `:memory:` and `file:a?mode=ro`.
         let path = path::absolute(given)
             .map_err(|error| StorageError::new(StorageErrorKind::Io, error).at(given))?;
-        Self::try_open(&path).map_err(|fault| fault.at_opening(&path))
+        let mut attempts = 1;
+        loop {
+            match Self::try_open(&path) {
+                Err(fault) if fault.kind() == StorageErrorKind::Locked && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    thread::sleep(drawn_below(PAUSE));
+                }
+                opened => return opened.map_err(|fault| fault.at_opening(&path)),
+            }
+        }
     }
 
     fn try_open(path: &Path) -> Result<Self, Fault> {
@@ -93,7 +109,8 @@ impl SqliteStorage {
             let text = "the file or its file system cannot be written";
             return Err(Fault::new(StorageErrorKind::ReadOnly, text));
         }
-        connection.busy_timeout(PATIENCE)?;
+        // What is locked is let go at once: to wait while holding a lock would keep others out.
+        connection.busy_timeout(Duration::ZERO)?;
         // Neither a foreign nor a damaged file is written, not even by closing it.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -233,6 +250,13 @@ impl Storage for SqliteStorage {
         let applied = self.try_apply(changes);
         self.noted(applied)
     }
+}
+
+/// Returns a random time below a limit.
+fn drawn_below(limit: Duration) -> Duration {
+    let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+    let drawn = RandomState::new().hash_one(thread::current().id());
+    Duration::from_nanos(drawn % nanos.max(1))
 }
 
 /// Sets a pragma. Some answer with a row, others with none.
