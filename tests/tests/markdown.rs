@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use amqp_tests::documents::has_test;
+use amqp_tests::documents::{has_test, read};
 
 /// Folders without documents of the repository.
 const SKIPPED: [&str; 3] = ["target", ".git", "node_modules"];
@@ -125,6 +125,13 @@ fn missing(command: &str) -> Option<String> {
         words.get(at + 1).copied()
     };
     match words.first()? {
+        // Its arguments are sections.
+        &".ci/deep" => {
+            let deep = read(".ci/deep");
+            let mut sections = words.iter().skip(1).filter(|it| !it.starts_with('-'));
+            let missing = sections.find(|it| !deep.contains(&format!("\ncheck_{it}() {{")))?;
+            Some((*missing).to_owned())
+        }
         script if script.starts_with(".ci/") || script.starts_with("fuzz/run") => {
             (!has(Path::new(script))).then(|| (*script).to_owned())
         }
@@ -282,6 +289,18 @@ fn each_command_runs_something_that_there_is() {
     }
     assert!(count > 100, "{count} commands are read");
     assert_none("these run nothing", &wrong);
+}
+
+#[test]
+fn each_command_of_the_workflow_runs_something_that_there_is() {
+    let workflow = read(".github/workflows/ci.yml");
+    let commands = workflow.lines();
+    let commands = commands.filter_map(|line| line.trim().strip_prefix("- run: "));
+    let missing: Vec<_> = commands.clone().filter_map(missing).collect();
+    assert_none("these are missing", &missing);
+    for command in [".ci/run", ".ci/deep msrv", ".ci/deep targets"] {
+        assert!(commands.clone().any(|it| it == command), "{command}");
+    }
 }
 
 #[test]
