@@ -139,7 +139,7 @@ pub struct ChannelStats {
     /// Messages published since the channel was opened.
     pub published: u64,
     /// Publishes that occupy the window of [`Limits::unconfirmed`](crate::Limits) now: the
-    /// unconfirmed ones, and some of those that were confirmed before an earlier one. 0 without
+    /// unconfirmed ones and, while a mandatory one is among them, those confirmed after it. 0 without
     /// confirm mode.
     pub unconfirmed: u64,
     /// Messages delivered to consumers since the channel was opened, as in [`ConnectionStats`].

@@ -95,6 +95,33 @@ fn a_message_of_a_lost_connection_may_come_late() {
 }
 
 #[test]
+fn messages_of_a_lost_connection_come_in_their_order() {
+    let ledger = Ledger::new();
+    let messages = [(); 4].map(|()| ledger.publish("a", "q"));
+    for (message, life) in messages.into_iter().zip([0, 0, 1, 1]) {
+        ledger.accepted(message, life);
+        ledger.settle(message, Settlement::Unknown);
+    }
+    let [one, two, three, four] = messages;
+    for message in [three, one, four] {
+        ledger.deliver("c", "q", message, false);
+    }
+    // To another consumer, the order is its own.
+    ledger.deliver("d", "q", two, false);
+    assert_eq!(ledger.check(), Ok(()));
+
+    let ledger = Ledger::new();
+    let [one, two] = [(); 2].map(|()| ledger.publish("a", "q"));
+    for message in [one, two] {
+        ledger.accepted(message, 7);
+        ledger.settle(message, Settlement::Unknown);
+    }
+    ledger.deliver("c", "q", two, false);
+    ledger.deliver("c", "q", one, false);
+    assert!(error(&ledger).contains("message-0 comes to c after message-1"));
+}
+
+#[test]
 fn a_message_comes_from_its_queue_and_was_published() {
     let ledger = Ledger::new();
     let message = ledger.publish("a", "q");

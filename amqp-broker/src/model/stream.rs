@@ -399,3 +399,43 @@ fn remove_unsupported(properties: &mut Properties) -> bool {
     }
     removed
 }
+
+#[cfg(test)]
+mod tests {
+    use amqp_core::{Body, wire::ShortStr};
+
+    use super::*;
+
+    fn message() -> Arc<Message> {
+        let envelope = Envelope {
+            exchange: ShortStr::from_static("ex").unwrap(),
+            routing_key: ShortStr::from_static("key").unwrap(),
+            more_keys: Vec::new(),
+            priority: 0,
+            expiration: None,
+            persistent: true,
+        };
+        let properties = EncodedProperties::from(&Properties::default().persistent());
+        let body = Body::from("seven..");
+        Message::new(envelope, properties, body, &MemoryMeter::default())
+    }
+
+    /// The first offsets of the segments of a log with two of these messages.
+    fn segments(segment_bytes: u64) -> Vec<u64> {
+        let mut stream = Stream::new(Retention {
+            segment_bytes: Some(segment_bytes),
+            ..Retention::default()
+        });
+        stream.append(message(), 0);
+        stream.append(message(), 0);
+        stream.segments().map(|(first, _)| first).collect()
+    }
+
+    #[test]
+    fn names_properties_and_body_fill_a_segment() {
+        let properties = message().properties.as_bytes().len();
+        let size = (STORED_OVERHEAD + 2 + 3 + properties + 7) as u64;
+        assert_eq!(segments(size), [0, 2]);
+        assert_eq!(segments(size + 1), [0]);
+    }
+}

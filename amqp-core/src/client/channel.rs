@@ -93,14 +93,14 @@ impl<'a> ChannelMut<'a> {
         match self.machine.channel(self.id).map(|it| &it.role.mode) {
             Some(Mode::Confirm(confirms)) => {
                 let limit = self.machine.limits().unconfirmed;
-                limit.saturating_sub(confirms.len())
+                limit.saturating_sub(confirms.window())
             }
             Some(Mode::Plain | Mode::Transaction { .. }) | None => usize::MAX,
         }
     }
 
     /// The number of publishes that are not confirmed, without those after the first of them that
-    /// are. 0 without confirm mode. Takes time proportional to the window.
+    /// are. 0 without confirm mode.
     #[must_use]
     pub fn unconfirmed(&self) -> usize {
         match self.machine.channel(self.id).map(|it| &it.role.mode) {

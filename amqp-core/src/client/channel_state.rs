@@ -226,7 +226,7 @@ impl ClientChannel {
         ChannelStats {
             published: self.published,
             unconfirmed: match &self.mode {
-                Mode::Confirm(confirms) => confirms.len() as u64,
+                Mode::Confirm(confirms) => confirms.window() as u64,
                 Mode::Plain | Mode::Transaction { .. } => 0,
             },
             delivered: self.delivered,

@@ -145,6 +145,16 @@ impl Confirms {
         self.older.len() + self.entries.len()
     }
 
+    /// The number of entries that count towards the limit: the unsettled ones and, while a mandatory
+    /// one is among them, settled ones after it, which keep their places.
+    pub(crate) fn window(&self) -> usize {
+        if self.mandatory.is_empty() {
+            self.unsettled()
+        } else {
+            self.len()
+        }
+    }
+
     /// The number of unsettled entries.
     pub(crate) fn unsettled(&self) -> usize {
         self.len() - self.settled

@@ -29,7 +29,7 @@ impl Machine<Client> {
             return Some(Hold::ChannelFlow);
         }
         if let Mode::Confirm(confirms) = &channel.role.mode
-            && confirms.len() >= self.limits().unconfirmed
+            && confirms.window() >= self.limits().unconfirmed
         {
             return Some(Hold::TooManyUnconfirmed);
         }

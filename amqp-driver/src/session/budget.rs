@@ -76,3 +76,67 @@ impl Budget {
         self.taken.store(0, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use amqp_core::{Timeouts, client};
+
+    use super::*;
+
+    /// A session with a clock that the test sets.
+    fn session() -> (Arc<Shared>, Arc<Mutex<Instant>>) {
+        let now = Arc::new(Mutex::new(Instant::ORIGIN + Duration::from_secs(7)));
+        let clock = Arc::clone(&now);
+        let machine = client::Connection::new(client::Config::default(), Instant::ORIGIN);
+        let shared = Shared::new(
+            machine.unwrap(),
+            Timeouts::default(),
+            Arc::new(move || *clock.lock().unwrap()),
+            #[cfg(feature = "tracing")]
+            crate::trace::Trace::new(&amqp_core::wire::FieldTable::new()),
+        );
+        (shared, now)
+    }
+
+    /// The number of turns until a yield, up to `most`.
+    fn turns(budget: &Budget, shared: &Shared, most: u32) -> u32 {
+        (0..most).take_while(|_| budget.take(shared)).count() as u32
+    }
+
+    #[test]
+    fn a_task_yields_at_a_look_at_the_clock_after_its_slice() {
+        let (shared, now) = session();
+        let budget = Budget::default();
+        assert!(budget.take(&shared));
+        let begun = *now.lock().unwrap();
+        *now.lock().unwrap() = begun + (SLICE - Duration::from_nanos(1));
+        assert_eq!(turns(&budget, &shared, LOOK), LOOK);
+        *now.lock().unwrap() = begun + SLICE;
+        assert_eq!(turns(&budget, &shared, LOOK), LOOK - 1);
+        // The yield has renewed it.
+        assert_eq!(turns(&budget, &shared, 2 * LOOK), 2 * LOOK);
+        *now.lock().unwrap() = begun + 2 * SLICE;
+        assert_eq!(turns(&budget, &shared, 1), 0);
+    }
+
+    #[test]
+    fn a_task_yields_though_the_clock_stands_still() {
+        let (shared, _now) = session();
+        let budget = Budget::default();
+        for _ in 0..2 {
+            assert_eq!(turns(&budget, &shared, 2 * TURNS), TURNS);
+        }
+    }
+
+    #[test]
+    fn a_wait_renews_the_budget() {
+        let (shared, now) = session();
+        let budget = Budget::default();
+        assert_eq!(turns(&budget, &shared, LOOK), LOOK);
+        budget.renew();
+        *now.lock().unwrap() = Instant::ORIGIN + Duration::from_secs(8);
+        assert_eq!(turns(&budget, &shared, LOOK), LOOK);
+    }
+}

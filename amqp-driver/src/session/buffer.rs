@@ -112,3 +112,61 @@ impl Buffer {
         self.unreturnable = self.unreturnable.saturating_sub(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_taken_makes_room() {
+        let mut buffer = Buffer::new(100);
+        buffer.keep(60, false);
+        buffer.keep(40, true);
+        assert_eq!(buffer.kept(), 100);
+        buffer.release(60, false);
+        assert_eq!((buffer.kept(), buffer.unreturnable), (40, 40));
+        buffer.release(40, true);
+        assert_eq!((buffer.kept(), buffer.unreturnable), (0, 0));
+    }
+
+    #[test]
+    fn reading_pauses_at_the_bound_and_goes_on_below_half_of_it() {
+        let mut buffer = Buffer::new(100);
+        buffer.keep(74, true);
+        assert!(!buffer.is_crowded(false) && buffer.is_crowded(true) && buffer.is_full(true));
+        buffer.keep(25, true);
+        assert!(buffer.is_crowded(false) && !buffer.is_full(false));
+        buffer.keep(1, true);
+        assert!(buffer.is_full(false));
+        buffer.release(50, true);
+        assert!(buffer.is_full(true) && buffer.is_crowded(true));
+        buffer.release(1, true);
+        assert!(!buffer.is_full(true) && !buffer.is_crowded(true));
+    }
+
+    #[test]
+    fn a_consumer_keeps_its_share_of_a_full_bound() {
+        let mut buffer = Buffer::new(100);
+        buffer.consumers = 2;
+        assert!(buffer.has_room(0, 1000));
+        buffer.keep(90, false);
+        assert!(buffer.has_room(90, 10) && !buffer.has_room(90, 11));
+        assert!(buffer.has_room(40, 10) && buffer.has_room(30, 20) && !buffer.has_room(30, 21));
+        assert_eq!(
+            (buffer.room(0), buffer.room(45), buffer.room(90)),
+            (50, 10, 10)
+        );
+    }
+
+    #[test]
+    fn only_what_cannot_be_given_back_overflows() {
+        let mut buffer = Buffer::new(100);
+        buffer.keep(1000, false);
+        buffer.keep(700, true);
+        assert!(!buffer.overflows(100) && buffer.overflows(101));
+        buffer.include(100);
+        assert!(buffer.overflows(1));
+        buffer.exempt(100);
+        assert!(!buffer.overflows(100));
+    }
+}

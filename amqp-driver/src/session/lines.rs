@@ -204,3 +204,113 @@ impl Line {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use amqp_core::{
+        Endpoint, Instant, Transmit,
+        client::{self, Config},
+        server::{self, Event},
+    };
+    use bytes::{Buf as _, BytesMut};
+
+    use super::*;
+
+    const NOW: Instant = Instant::ORIGIN;
+
+    fn carry(from: &mut impl Endpoint, to: &mut impl Endpoint) {
+        let mut out = Transmit::new();
+        while from.poll_transmit(NOW, &mut out) {}
+        let bytes = out.copy_to_bytes(out.remaining());
+        to.handle_input(NOW, &mut BytesMut::from(&bytes[..]));
+    }
+
+    /// Two channels of a connection.
+    fn channels() -> [ChannelId; 2] {
+        let mut client = client::Connection::new(Config::default(), NOW).unwrap();
+        let mut server = server::Connection::new(server::Config::default(), NOW).unwrap();
+        while !client.is_open() {
+            carry(&mut client, &mut server);
+            while let Some(event) = server.poll_event() {
+                match event {
+                    Event::Authenticate(_) => server.accept().unwrap(),
+                    Event::Open { .. } => server.open().unwrap(),
+                    _ => {}
+                }
+            }
+            carry(&mut server, &mut client);
+        }
+        [(); 2].map(|()| client.open_channel().unwrap().0)
+    }
+
+    /// A line with these waiting publishes: ticket, channel, cost.
+    fn line(waiting: &[(u64, ChannelId, usize)]) -> (Line, Later) {
+        let (mut line, mut later) = (Line::default(), Later::default());
+        for (number, channel, cost) in waiting {
+            let waker = Waker::noop().clone();
+            line.join(*number, *channel, *cost, waker, &mut later);
+        }
+        (line, later)
+    }
+
+    #[test]
+    fn the_unused_rest_of_a_grant_is_a_credit_of_its_channel() {
+        let [a, b] = channels();
+        let (mut line, mut later) = line(&[(1, a, 10), (2, b, 10)]);
+        line.grant(100, &mut later);
+        assert_eq!(line.claim(1), Standing::Granted(50));
+        line.settle(a, 10, Some(50));
+        // Of 100, 50 are granted to the other channel, and 40 are the credit.
+        assert!(line.is_open_to(a, 40, 0) && !line.is_open_to(a, 41, 0));
+        assert!(line.is_open_to(b, 10, 91) && !line.is_open_to(b, 10, 90));
+        line.settle(a, 30, None);
+        assert!(line.is_open_to(a, 10, 0) && !line.is_open_to(a, 11, 0));
+        assert!(line.is_open_to(b, 10, 61) && !line.is_open_to(b, 10, 60));
+        // More than the credit uses it up.
+        line.settle(a, 30, None);
+        assert!(!line.is_open_to(a, 1, 0));
+        assert!(line.is_open_to(b, 10, 51) && !line.is_open_to(b, 10, 50));
+        assert_eq!(line.claim(2), Standing::Granted(50));
+        assert!(!line.is_shared());
+    }
+
+    #[test]
+    fn a_credit_is_for_a_publisher_that_is_not_alone() {
+        let [a, b] = channels();
+        let (mut alone, mut later) = line(&[(1, a, 10)]);
+        alone.grant(100, &mut later);
+        assert_eq!(alone.claim(1), Standing::Granted(100));
+        alone.settle(a, 10, Some(100));
+        assert!(!alone.is_shared() && alone.credits.is_empty());
+
+        // The other one came after the grant.
+        let (mut joined, mut later) = line(&[(1, a, 10)]);
+        joined.grant(100, &mut later);
+        joined.join(2, b, 10, Waker::noop().clone(), &mut later);
+        assert_eq!(joined.claim(1), Standing::Granted(100));
+        joined.settle(a, 10, Some(100));
+        assert!(joined.is_shared() && joined.is_open_to(a, 90, 0));
+    }
+
+    #[test]
+    fn a_publish_shows_that_the_round_is_used() {
+        let [a, _] = channels();
+        let (mut line, _later) = line(&[]);
+        assert!(!line.take_used());
+        line.settle(a, 10, None);
+        assert!(line.take_used() && !line.take_used());
+    }
+
+    #[test]
+    fn a_round_drops_what_was_reserved() {
+        let [a, b] = channels();
+        let (mut line, mut later) = line(&[(1, a, 10), (2, b, 10), (3, b, 10)]);
+        line.grant(90, &mut later);
+        assert_eq!(line.claim(1), Standing::Granted(30));
+        line.settle(a, 10, Some(30));
+        line.leave(2, &mut later);
+        line.begin_round();
+        assert!(!line.is_shared() && line.credits.is_empty());
+        assert_eq!(line.claim(3), Standing::Stale);
+    }
+}

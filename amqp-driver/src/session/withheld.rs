@@ -144,3 +144,54 @@ fn requeue(channel: &mut client::ChannelMut<'_>, run: &Run) {
         let _closed = channel.requeue_withheld(tag);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(withheld: &Withheld) -> Vec<(u64, u64, usize)> {
+        let runs = withheld.runs.iter();
+        runs.map(|run| (run.first, run.last, run.each)).collect()
+    }
+
+    #[test]
+    fn consecutive_deliveries_of_one_size_are_one_run() {
+        let mut withheld = Withheld::default();
+        for (tag, bytes) in [(1, 10), (2, 10), (3, 20), (5, 20), (6, 20), (7, 10)] {
+            assert!(withheld.push(tag, bytes));
+        }
+        assert_eq!(
+            runs(&withheld),
+            [(1, 2, 10), (3, 3, 20), (5, 6, 20), (7, 7, 10)]
+        );
+    }
+
+    #[test]
+    fn many_runs_are_coalesced_and_count_with_their_largest() {
+        let mut withheld = Withheld::default();
+        let mut tag = 0;
+        for _ in 0..RUNS_COALESCED {
+            tag += 2;
+            assert!(withheld.push(tag, 10));
+        }
+        let last = tag;
+        for bytes in [5, 30, 20] {
+            tag += 1;
+            assert!(withheld.push(tag, bytes));
+        }
+        assert_eq!(withheld.runs.len(), RUNS_COALESCED);
+        assert_eq!(runs(&withheld).pop(), Some((last, tag, 30)));
+    }
+
+    #[test]
+    fn the_number_of_runs_is_bounded() {
+        let mut withheld = Withheld::default();
+        for number in 1..=RUNS_MAX as u64 {
+            assert!(withheld.push(2 * number, 10));
+        }
+        let last = 2 * RUNS_MAX as u64;
+        assert!(!withheld.push(last + 2, 10));
+        assert!(withheld.push(last + 1, 10));
+        assert_eq!(withheld.runs.len(), RUNS_MAX);
+    }
+}

@@ -108,6 +108,8 @@ struct State {
     messages: Vec<Entry>,
     /// The last message that was delivered for the first time, by publisher, queue and consumer.
     last: BTreeMap<(String, String, String), usize>,
+    /// The same by the life of the publisher's connection as well.
+    last_of_life: BTreeMap<((String, String, String), u64), usize>,
     violation: Option<String>,
 }
 
@@ -117,6 +119,8 @@ struct Entry {
     queue: String,
     /// Whether it may be published more than once.
     repeats: bool,
+    /// The life of the connection that it left in, where that is entered.
+    life: Option<u64>,
     settled: Option<Settlement>,
     deliveries: u64,
     done: bool,
@@ -135,7 +139,8 @@ impl Ledger {
 
     /// Enters a message that is about to be published to a queue, once. Publishers are told apart
     /// by their names: the messages of one arrive in their order, but for one with an outcome
-    /// that was unknown before it arrives: its connection was lost while it was on its way.
+    /// that was unknown before it arrives: its connection was lost while it was on its way. With
+    /// [`accepted`](Self::accepted), those of one life of a connection arrive in order even so.
     pub fn publish(&self, publisher: &str, queue: &str) -> MessageId {
         self.enter(publisher, queue, false)
     }
@@ -152,11 +157,21 @@ impl Ledger {
             publisher: publisher.into(),
             queue: queue.into(),
             repeats,
+            life: None,
             settled: None,
             deliveries: 0,
             done: false,
         });
         MessageId(state.messages.len() as u64 - 1)
+    }
+
+    /// Enters the life of the connection in which the client has accepted a message: the number of
+    /// losses before.
+    pub fn accepted(&self, message: MessageId, life: u64) {
+        self.change(message, |entry| {
+            entry.life = Some(life);
+            Ok(())
+        });
     }
 
     /// Enters the outcome of a publish.
@@ -186,18 +201,27 @@ impl Ledger {
         let Some(entry) = state.messages.get(number) else {
             return;
         };
-        // What a lost connection has sent may be read behind what the next one sends.
-        let is_late = entry.settled == Some(Settlement::Unknown);
-        if redelivered || entry.repeats || is_late {
+        if redelivered || entry.repeats {
             return;
         }
+        // What a lost connection has sent may be read behind what the next one sends.
+        let is_late = entry.settled == Some(Settlement::Unknown);
+        let life = entry.life;
         let key = (
             entry.publisher.clone(),
             queue.to_owned(),
             consumer.to_owned(),
         );
-        let last = state.last.insert(key, number);
-        if let Some(last) = last.filter(|last| *last > number) {
+        let of_life = life.and_then(|life| {
+            let last = &mut state.last_of_life;
+            last.insert((key.clone(), life), number)
+        });
+        let of_all = if is_late {
+            None
+        } else {
+            state.last.insert(key, number)
+        };
+        if let Some(last) = of_life.max(of_all).filter(|last| *last > number) {
             let text = || format!("message-{number} comes to {consumer} after message-{last}");
             state.violation.get_or_insert_with(text);
         }

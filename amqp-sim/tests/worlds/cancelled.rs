@@ -18,7 +18,11 @@ use amqp_sim::{
     oracle::{Ledger, MessageId, Requests, Settlement},
 };
 
-use super::{FAULTS_END, PATIENCE, node, programs::Result, recovering, secs, some_faults};
+use super::{
+    FAULTS_END, PATIENCE, node,
+    programs::{Losses, Result},
+    recovering, secs, some_faults,
+};
 
 /// The longest wait of a request: the timeouts of a recovery and of the request itself, and what
 /// suspensions and jumps of the time add.
@@ -169,6 +173,7 @@ fn messages(sim: &Sim) {
 /// Publishes, and cancels some publishes and some waits for confirms.
 async fn publish(connector: Connector, ledger: Ledger, cancellation: Cancellation) -> Result {
     let connection = connector.connect().await?;
+    let mut losses = Losses::of(&connection);
     let left = Cell::new(20);
     let mut lives = 0;
     while left.get() > 0 {
@@ -181,10 +186,13 @@ async fn publish(connector: Connector, ledger: Ledger, cancellation: Cancellatio
             let persistent = Properties::default().persistent();
             let publishing = channel.publish(&publish, &persistent, message.to_string());
             let settlement = match cancellation.run(publishing).await {
-                Some(Ok(confirm)) => match cancellation.run(confirm).await {
-                    Some(confirmed) => Settlement::from(&confirmed),
-                    None => Settlement::Unknown,
-                },
+                Some(Ok(confirm)) => {
+                    ledger.accepted(message, losses.count());
+                    match cancellation.run(confirm).await {
+                        Some(confirmed) => Settlement::from(&confirmed),
+                        None => Settlement::Unknown,
+                    }
+                }
                 Some(Err(_)) => Settlement::NotSent,
                 // A publish is sent whole or not at all.
                 None => Settlement::Unknown,

@@ -9,6 +9,7 @@ use amqp_sim::{
         core::client::Prefetch,
         protocol::basic::{Consume, Properties, Publish},
         publishing::{Outcome, OutgoingMessage, Publisher, PublisherOptions, Republish},
+        recovery::{RecoveryEvent, RecoveryEvents},
     },
     oracle::{Ledger, MessageId, Settlement},
 };
@@ -60,6 +61,22 @@ pub(crate) fn body(message: MessageId, size: usize) -> String {
     format!("{message:.<size$}")
 }
 
+/// The losses of a connection so far.
+pub(crate) struct Losses(RecoveryEvents, u64);
+
+impl Losses {
+    pub(crate) fn of(connection: &Connection) -> Self {
+        Self(connection.recovery_events(), 0)
+    }
+
+    pub(crate) fn count(&mut self) -> u64 {
+        while let Some(change) = self.0.try_next() {
+            self.1 += u64::from(matches!(change.event, RecoveryEvent::Lost(_)));
+        }
+        self.1
+    }
+}
+
 /// Publishes messages with confirms, several in flight, and enters the outcome of each.
 pub(crate) async fn publish_confirmed(
     connector: Connector,
@@ -70,6 +87,7 @@ pub(crate) async fn publish_confirmed(
     size: usize,
 ) -> Result {
     let connection = connector.connect().await?;
+    let mut losses = Losses::of(&connection);
     let mut left = count;
     let mut lives = 0;
     while left > 0 {
@@ -89,7 +107,10 @@ pub(crate) async fn publish_confirmed(
                     .publish(&publish, &persistent, body(message, size))
                     .await
                 {
-                    Ok(confirm) => confirms.push((message, confirm)),
+                    Ok(confirm) => {
+                        ledger.accepted(message, losses.count());
+                        confirms.push((message, confirm));
+                    }
                     Err(_) => ledger.settle(message, Settlement::NotSent),
                 }
             }
