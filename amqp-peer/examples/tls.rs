@@ -127,6 +127,9 @@ impl Authority {
         let (certificate, key) = self.issue(name)?;
         let own = Identity::new(Certificates::der([certificate]), Key::der(key));
         let authority = Certificates::der([self.certificate.der().to_vec()]);
-        Ok(TlsOptions::default().authorities(authority).identity(own))
+        Ok(TlsOptions::default()
+            .authorities(authority)
+            .identity(own)
+            .provider(ring::default_provider()))
     }
 }

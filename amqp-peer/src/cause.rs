@@ -99,6 +99,10 @@ pub enum SendError {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// The [kind](crate::MessageProperties::kind) of the message begins with `rpc.`: those are of
+    /// [calls](crate::rpc).
+    #[error("kinds that begin with rpc. are reserved")]
+    ReservedKind,
     /// The properties contain a header of the reserved names, which begin with `x-peer-`.
     #[error("headers that begin with x-peer- are reserved")]
     ReservedHeader,
@@ -115,6 +119,16 @@ pub enum SendError {
     #[error("messages wait for {limit} receivers already")]
     TooManyReceivers {
         /// The maximum number of receivers.
+        limit: usize,
+    },
+    /// The storage is behind: the changes that it has not stored, this message included, would
+    /// exceed [`Limits::unstored`](crate::Limits::unstored).
+    /// [`poll_room`](crate::machine::Machine::poll_room) names the receiver when they do not.
+    #[error("{bytes} bytes are not stored yet, the limit is {limit}")]
+    Unstored {
+        /// The size of the changes that are not stored, in bytes.
+        bytes: usize,
+        /// The limit, in bytes.
         limit: usize,
     },
     /// The storage has failed: nothing persistent is taken until it works again.

@@ -48,8 +48,9 @@ pub struct Config {
     pub receipts: Receipts,
     /// The probe of silent links below AMQP's whole seconds. Default `None`.
     pub keepalive: Option<Keepalive>,
-    /// The interval of AMQP's heartbeats, in seconds; 0 turns them off. The lower one of both peers
-    /// holds. A link ends after two silent intervals. Default 10.
+    /// The interval of AMQP's heartbeats, in seconds; 0 turns them off. On each link that of the peer
+    /// that has dialled holds, for both directions. A link ends after two silent intervals. Default
+    /// 10.
     pub heartbeat: u16,
     /// The bytes per second of each link. Default without limit.
     pub throttle: Throttle,
@@ -241,7 +242,8 @@ pub enum Clients {
 #[non_exhaustive]
 pub enum TtlClock {
     /// It runs while there is no link to the receiver. The time between two runs of the process
-    /// counts if there was no link at the end of the first.
+    /// counts: all of it if there was no link at the end of the first, and up to a second less if
+    /// there was one.
     #[default]
     Disconnected,
     /// It runs always.
@@ -264,6 +266,11 @@ pub enum Receipts {
 }
 
 /// A probe of silent links.
+///
+/// On a link with a [throttle of receiving](Throttle::receive) the wait is a second longer: the answer
+/// may be unread for a moment. It is behind what the peer has sent before, a frame of a message at
+/// most and the buffers of the system, so that a throttle of some kilobytes per second takes a longer
+/// wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     /// The silence after which the peer is probed.

@@ -17,6 +17,10 @@
     clippy::unwrap_used
 )]
 
+// Reports to `tracing`, or none.
+#[cfg_attr(not(feature = "tracing"), path = "untraced.rs")]
+mod trace;
+
 // The machine.
 mod cause;
 mod config;
@@ -53,7 +57,7 @@ pub use self::{
     },
     event::{Down, Dropped, LinkKey, Refused, Sender, Up},
     limits::Limits,
-    machine::{LinkInfo, OutboxInfo},
+    machine::{LinkInfo, OutboxInfo, StoreInfo},
     message::{Message, MessageId, MessageIdError, MessageProperties},
     name::{PeerName, PeerNameError},
 };
@@ -66,8 +70,8 @@ pub use amqp_embedded::{self, ServerRuntime, broker};
 
 pub use self::driver::{
     Connect, ConnectorId, ConnectorInfo, ConnectorState, Event, Events, Listen, ListenAddress,
-    ListenError, ListenerId, Listening, Peer, PeerBroker, Received, Setup, StartError, Undelivered,
-    Unreachable, UnreachableError, start_on,
+    ListenError, ListenerId, Listening, NotAccepted, NotAcceptedError, Peer, PeerBroker, Received,
+    Setup, StartError, Undelivered, Unreachable, UnreachableError, start_on,
 };
 
 // RPC.

@@ -29,7 +29,13 @@ pub struct Limits {
     pub outbox_bytes: usize,
     /// The maximum size of the messages that wait for all receivers, in bytes. Default 256 MiB.
     pub outbox_total: usize,
-    /// The maximum number of receivers that messages wait for. Default 10,000.
+    /// The maximum size of the changes that the storage has not stored, in bytes: beyond, no
+    /// persistent message is taken. One may exceed it. Acceptances may have as much
+    /// again, and 64 KiB at least; beyond, the link that a persistent message comes over ends, and
+    /// its sender sends it again. Default 64 MiB.
+    pub unstored: usize,
+    /// The maximum number of receivers that messages wait for. The reply to a call waits for a place.
+    /// Default 10,000.
     pub receivers: usize,
     /// The maximum number of senders without a link of which accepted messages are remembered. Beyond, the one is
     /// forgotten that has been without a link for the longest time: its repeats are then given
@@ -55,6 +61,7 @@ impl Default for Limits {
             outbox_messages: 100_000,
             outbox_bytes: 64 << 20,
             outbox_total: 256 << 20,
+            unstored: 64 << 20,
             receivers: 10_000,
             senders: 10_000,
             unaccepted_total: 256 << 20,
@@ -89,6 +96,7 @@ setters! {
     outbox_messages: usize,
     outbox_bytes: usize,
     outbox_total: usize,
+    unstored: usize,
     receivers: usize,
     senders: usize,
     unaccepted_total: usize,
@@ -105,6 +113,7 @@ impl Limits {
             ("outbox_messages", self.outbox_messages),
             ("outbox_bytes", self.outbox_bytes),
             ("outbox_total", self.outbox_total),
+            ("unstored", self.unstored),
             ("receivers", self.receivers),
             ("senders", self.senders),
             ("unaccepted_total", self.unaccepted_total),

@@ -15,15 +15,19 @@ use amqp_driver::{
 use amqp_embedded::ServerRuntime;
 use bytes::Bytes;
 
-use super::{events::UnreachableError, queue::Entry, runner::Runner, shared::Shared, state::State};
+use super::{
+    backoff::{Backoff, MIN_WAIT},
+    events::UnreachableError,
+    queue::Entry,
+    runner::Runner,
+    shared::Shared,
+    state::State,
+};
 use crate::{
     cause::{DownCause, LinkError},
     event::LinkKey,
     name::PeerName,
 };
-
-/// The minimum wait before another attempt.
-const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The key of a connector. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -277,57 +281,51 @@ async fn dial_for_ever<R: ServerRuntime>(
     connect: &Connect,
 ) {
     let shared = &*runner.shared;
+    let trace = &shared.trace;
     let mut clock = runner.clock();
-    let first_wait = connect.retry_first.max(MIN_WAIT);
-    let max_wait = connect.retry_max.max(first_wait);
-    let mut wait = first_wait;
-    let mut random = runner.runtime.random_seed();
+    let mut backoff = Backoff::new(connect, runner.runtime.random_seed());
     let mut last_name: Option<PeerName> = None;
+    let mut has_failed = false;
     loop {
         if let Some(name) = &last_name {
             sleep_while_up(shared, id, name).await;
         }
-        shared.with(|state| {
-            if let Some(slot) = state.connectors.get_mut(&id) {
-                slot.state = ConnectorState::Connecting;
-                slot.attempts += 1;
-            }
+        let attempt = shared.with(|state| {
+            let slot = state.connectors.get_mut(&id)?;
+            slot.state = ConnectorState::Connecting;
+            slot.attempts += 1;
+            Some(slot.attempts)
         });
-        match attempt(runner, id, connect).await {
+        trace.dialing(id, attempt.unwrap_or_default());
+        match self::attempt(runner, id, connect).await {
             Ok(ended) => {
+                has_failed = false;
                 last_name = ended.name.or(last_name);
-                let was_long = ended.up_for.is_some_and(|time| time >= max_wait);
+                let was_long = ended.up_for.is_some_and(|time| backoff.is_long(time));
                 let is_requested = ended.cause == Some(DownCause::Requested);
                 let is_kept_by_other = ended.cause == Some(DownCause::Duplicate);
                 if was_long || is_requested || is_kept_by_other {
-                    wait = first_wait;
+                    backoff.reset();
                 }
                 let is_up = |name| shared.lock().machine.is_up(name);
                 if was_long || (is_kept_by_other && last_name.as_ref().is_some_and(is_up)) {
                     continue;
                 }
             }
-            Err(error) => shared.with(|state| state.report_unreachable(id, error)),
+            Err(error) => {
+                trace.dial_failed(id, !std::mem::replace(&mut has_failed, true), &error);
+                shared.with(|state| state.report_unreachable(id, error));
+            }
         }
         shared.with(|state| {
             if let Some(slot) = state.connectors.get_mut(&id) {
                 slot.state = ConnectorState::Waiting;
             }
         });
-        let time = spread(wait, &mut random);
-        let _passed = within(&mut clock, time, std::future::pending::<()>()).await;
-        wait = (wait * 2).min(max_wait);
+        let wait = backoff.next();
+        trace.dial_waits(id, wait);
+        let _passed = within(&mut clock, wait, std::future::pending::<()>()).await;
     }
-}
-
-/// Spreads a wait by a fifth, so that peers that have lost the same one come back one by one.
-fn spread(wait: Duration, random: &mut u64) -> Duration {
-    // The generator of Knuth's MMIX, of which the upper bits are good enough here.
-    *random = random
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
-    let part = (*random >> 33) as u32 % 400;
-    wait * (800 + part) / 1000
 }
 
 impl State {
@@ -343,6 +341,9 @@ impl State {
 
 /// Sleeps while a link to that peer is up.
 async fn sleep_while_up(shared: &Shared, id: ConnectorId, name: &PeerName) {
+    if shared.lock().machine.is_up(name) {
+        shared.trace.dial_sleeps(id, name);
+    }
     let ready = |state: &mut State| {
         if !state.machine.is_up(name) {
             return Some(());
@@ -362,7 +363,8 @@ async fn attempt<R: ServerRuntime>(
     connect: &Connect,
 ) -> Result<Ended, UnreachableError> {
     runner.shared.lock().machine.check_begin(false)?;
-    let (_, secured) = dial(&runner.runtime, &connect.options).await?;
+    let dialing = dial(&runner.runtime, &connect.options);
+    let (_, secured) = runner.shared.trace.within(dialing).await?;
     Ok(link(runner, id, secured).await?)
 }
 
@@ -387,7 +389,7 @@ async fn link<R: ServerRuntime>(
         state.dialed.insert(link, dialed);
         Ok::<_, LinkError>(link)
     })?;
-    runner.drive(link, None, secured.stream);
+    runner.drive(link, None, None, secured.stream);
     Ok(wait_for(shared, id, |state| state.take_ended(link)).await)
 }
 
@@ -401,6 +403,15 @@ impl State {
             up_for: dialed.up_at.map(|at| self.now - at),
             cause: dialed.end.flatten(),
         })
+    }
+}
+
+impl ConnectorId {
+    /// Returns the number: listeners and connectors are counted from 1 in the order in which they were
+    /// added.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
     }
 }
 

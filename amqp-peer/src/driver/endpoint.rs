@@ -14,8 +14,8 @@ use amqp_driver::io::{DrivenEndpoint, Driver, Timer, Transport, poll_locked};
 use amqp_embedded::BrokerEndpoint;
 use bytes::{Bytes, BytesMut};
 
-use super::{runner::Run, shared::Shared, state::State};
-use crate::event::LinkKey;
+use super::{listener::ListenerId, runner::Run, shared::Shared, state::State};
+use crate::{event::LinkKey, machine::Client};
 
 /// The number of bytes that a driver moves before it yields to other links.
 const BYTES_PER_POLL: usize = 256 << 10;
@@ -28,6 +28,8 @@ pub(super) struct PeerEndpoint {
     shared: Arc<Shared>,
     runner: Arc<dyn Run>,
     link: LinkKey,
+    /// `Some` for an accepted transport.
+    listener: Option<ListenerId>,
     /// `Some` until they were passed on, for an accepted transport with TLS.
     certificates: Option<Certificates>,
     side: Side,
@@ -41,6 +43,42 @@ enum Side {
 }
 
 impl PeerEndpoint {
+    /// The end of a link for which [`State::add_link`] was called.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        runner: Arc<dyn Run>,
+        link: LinkKey,
+        listener: Option<ListenerId>,
+        certificates: Option<Certificates>,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            runner,
+            link,
+            listener,
+            certificates,
+            side: Side::Link,
+        }
+    }
+
+    /// Hands a plain client to the broker.
+    fn adopt(&self, client: Client) -> Side {
+        match self.runner.adopt(client) {
+            Ok(adopted) => {
+                self.shared.trace.client(self.link);
+                Side::Client(Box::new(adopted))
+            }
+            Err(error) => {
+                self.shared.with(|state| {
+                    if let Some(listener) = self.listener {
+                        state.report_not_accepted(listener, error.into());
+                    }
+                });
+                Side::Refused
+            }
+        }
+    }
+
     /// Runs `act` with the machine, after the decisions on received messages were passed on.
     fn with<T>(&self, now: Instant, act: impl FnOnce(&mut State) -> T) -> T {
         self.shared.with(|state| {
@@ -83,8 +121,7 @@ impl Endpoint for PeerEndpoint {
             let Some(client) = client else {
                 return;
             };
-            let adopted = self.runner.adopt(client);
-            self.side = adopted.map_or(Side::Refused, |adopted| Side::Client(Box::new(adopted)));
+            self.side = self.adopt(client);
         }
         match &mut self.side {
             Side::Client(client) if !input.is_empty() => client.handle_input(now, input),
@@ -273,25 +310,10 @@ pub(super) struct LinkDriver<T: Transport, C: Timer> {
 }
 
 impl<T: Transport, C: Timer> LinkDriver<T, C> {
-    /// The driver of a link for which [`State::add_link`] was called.
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        runner: Arc<dyn Run>,
-        link: LinkKey,
-        certificates: Option<Certificates>,
-        transport: T,
-        clock: C,
-    ) -> Self {
-        let endpoint = PeerEndpoint {
-            shared: Arc::clone(shared),
-            runner,
-            link,
-            certificates,
-            side: Side::Link,
-        };
+    pub(super) fn new(endpoint: PeerEndpoint, transport: T, clock: C) -> Self {
         Self {
-            shared: Arc::clone(shared),
-            link,
+            shared: Arc::clone(&endpoint.shared),
+            link: endpoint.link,
             driver: Some(Driver::new(endpoint, transport, clock)),
             is_removed: false,
         }

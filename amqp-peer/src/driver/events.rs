@@ -4,16 +4,19 @@ use std::{
     collections::VecDeque,
     fmt,
     future::poll_fn,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use amqp_driver::{ConnectError, Error, io::poll_locked};
+use amqp_embedded::broker::AcceptError;
 use futures_core::Stream;
 
 use super::{
-    connector::ConnectorId, inbox, peer::Handles, queue::Entry, received::Received, state::State,
+    connector::ConnectorId, inbox, listener::ListenerId, peer::Handles, queue::Entry,
+    received::Received, state::State,
 };
 use crate::{
     cause::LinkError,
@@ -35,9 +38,13 @@ pub enum Event {
     Refused(Refused),
     /// An attempt of a connector has failed, the first one since this event was last taken.
     Unreachable(Unreachable),
+    /// A listener has refused a connection before a link was begun, the first one since this event was
+    /// last taken.
+    NotAccepted(NotAccepted),
     /// The [inbox](crate::PeerBroker) of plain clients has ended, for instance because an
     /// administrator has closed its connection, or another client has the name of its queue. It
-    /// begins again by itself; until it has, this event comes once.
+    /// begins again by itself; until it has, this event comes once. Messages that were in it, and not
+    /// accepted, are gone if its connection has ended, and come again otherwise.
     InboxFailed(Error),
     /// A message has arrived, to be [accepted](Received::accept).
     Received(Received),
@@ -81,6 +88,35 @@ pub enum UnreachableError {
     /// The peer begins no further link: a limit is reached.
     #[error(transparent)]
     Link(#[from] LinkError),
+}
+
+/// A connection that a listener has refused before a link was begun. The listener goes on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NotAccepted {
+    /// The listener.
+    pub listener: ListenerId,
+    /// The reason.
+    pub error: NotAcceptedError,
+    /// The number of connections that the listener has refused so since this event was last taken,
+    /// this one included.
+    pub count: u64,
+}
+
+/// The reason for which a connection was not accepted.
+#[derive(thiserror::Error, Clone, Debug)]
+#[non_exhaustive]
+pub enum NotAcceptedError {
+    /// The system has none for the listener, such as for want of file descriptors. The listener tries
+    /// again after 50 ms.
+    #[error("cannot accept: {0}")]
+    System(#[source] Arc<io::Error>),
+    /// The peer begins no further link: a limit is reached.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The embedded broker takes no further client.
+    #[error(transparent)]
+    Broker(#[from] AcceptError),
 }
 
 /// The events of a peer, in order.
@@ -171,6 +207,11 @@ impl Events {
             },
             Entry::Inbox(delivery) => Event::Received(inbox::received(*delivery)),
             Entry::InboxFailed(error) => Event::InboxFailed(*error),
+            Entry::NotAccepted(listener, error, count) => Event::NotAccepted(NotAccepted {
+                listener,
+                error: *error,
+                count,
+            }),
             Entry::Unreachable(connector, error) => Event::Unreachable(Unreachable {
                 connector,
                 error: *error,
@@ -182,11 +223,19 @@ impl Events {
 impl State {
     fn take_events(&mut self, into: &mut VecDeque<Entry>) {
         self.events.take(into);
-        for entry in &*into {
-            if let Entry::Unreachable(id, _) = entry
-                && let Some(slot) = self.connectors.get_mut(id)
-            {
-                slot.has_reported = false;
+        for entry in into {
+            match entry {
+                Entry::Unreachable(id, _) => {
+                    if let Some(slot) = self.connectors.get_mut(id) {
+                        slot.has_reported = false;
+                    }
+                }
+                Entry::NotAccepted(id, _, count) => {
+                    if let Some(slot) = self.listeners.get_mut(id) {
+                        *count = std::mem::take(&mut slot.refused);
+                    }
+                }
+                _ => {}
             }
         }
     }

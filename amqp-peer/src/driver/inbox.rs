@@ -106,6 +106,7 @@ impl State {
     }
 
     fn report_inbox(&mut self, error: Error) {
+        self.after.notes.inbox_failed(&error);
         if self.inbox != Inbox::Failed {
             self.push_event(Entry::InboxFailed(Box::new(error)));
         }

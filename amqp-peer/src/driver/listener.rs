@@ -24,13 +24,15 @@ use amqp_embedded::{Listener as _, ServerRuntime};
 use bytes::Bytes;
 
 use super::{
+    events::NotAcceptedError,
     inbox::Inbox,
+    queue::Entry,
     runner::Runner,
     shared::Shared,
     state::State,
     waiters::{Waiters, wait_for},
 };
-use crate::event::LinkKey;
+use crate::{cause::LinkError, event::LinkKey};
 
 /// The delay after a failed accept, in which resources may become free.
 const RETRY: Duration = Duration::from_millis(50);
@@ -38,6 +40,15 @@ const RETRY: Duration = Duration::from_millis(50);
 /// The key of a listener. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(pub(super) u64);
+
+impl ListenerId {
+    /// Returns the number: listeners and connectors are counted from 1 in the order in which they were
+    /// added.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// The place at which a peer listens.
 ///
@@ -161,6 +172,8 @@ pub(super) struct ListenerSlot {
     pub(super) bound: Option<Result<ListenAddress, ListenError>>,
     /// The waker for the removal.
     pub(super) waker: Option<Waker>,
+    /// The number of connections that were not accepted since an event of one was taken.
+    pub(super) refused: u64,
 }
 
 /// Listens until the listener is removed or the peer stops.
@@ -173,6 +186,10 @@ pub(super) async fn run<R: ServerRuntime>(runner: Arc<Runner<R>>, id: ListenerId
         Ok(bound) => (Ok(bound.address.clone()), Some(bound)),
         Err(error) => (Err(ListenError::System(Arc::new(error))), None),
     };
+    match &bound {
+        Ok(address) => shared.trace.listening(id, address),
+        Err(error) => shared.trace.not_listening(id, error),
+    }
     shared.with(|state| {
         if let Some(slot) = state.listeners.get_mut(&id) {
             slot.bound = Some(bound);
@@ -193,9 +210,11 @@ pub(super) async fn run<R: ServerRuntime>(runner: Arc<Runner<R>>, id: ListenerId
     let mut clock = runner.clock();
     while let Some(accepted) = until_removed(shared, id, bound.listener.accept()).await {
         match accepted {
-            Ok(stream) => accept(&runner, &listen, stream),
+            Ok(stream) => accept(&runner, id, &listen, stream),
             // Too many open files, or a peer that has disconnected already.
-            Err(_) => {
+            Err(error) => {
+                let error = NotAcceptedError::System(Arc::new(error));
+                shared.with(|state| state.report_not_accepted(id, error));
                 let pause = within(&mut clock, RETRY, std::future::pending::<()>());
                 if until_removed(shared, id, pause).await.is_none() {
                     break;
@@ -206,6 +225,19 @@ pub(super) async fn run<R: ServerRuntime>(runner: Arc<Runner<R>>, id: ListenerId
 }
 
 impl State {
+    /// Reports a connection that is not accepted, unless an event of one is not taken.
+    pub(super) fn report_not_accepted(&mut self, id: ListenerId, error: NotAcceptedError) {
+        let Some(slot) = self.listeners.get_mut(&id) else {
+            return;
+        };
+        slot.refused += 1;
+        let is_first = slot.refused == 1;
+        self.after.notes.not_accepted(id, &error, is_first);
+        if is_first {
+            self.push_event(Entry::NotAccepted(id, Box::new(error), 1));
+        }
+    }
+
     /// Removes a listener after the end of its task. The result of a bind that was not taken stays.
     pub(super) fn end_listener(&mut self, id: ListenerId) {
         if let Some(slot) = self.listeners.get(&id)
@@ -245,13 +277,27 @@ async fn until_removed<T>(
 }
 
 /// Drives an accepted transport.
-fn accept<R: ServerRuntime>(runner: &Arc<Runner<R>>, listen: &Listen, stream: R::Stream) {
+fn accept<R: ServerRuntime>(
+    runner: &Arc<Runner<R>>,
+    id: ListenerId,
+    listen: &Listen,
+    stream: R::Stream,
+) {
     // A refused transport is closed without a handshake.
-    let begun: Option<LinkKey> = runner.shared.at_now(|state, now| {
-        let link = state.machine.accept(now).ok()?;
-        state.add_link(link);
-        Some(link)
-    });
+    let begun: Option<LinkKey> =
+        runner
+            .shared
+            .at_now(|state, now| match state.machine.accept(now) {
+                Ok(link) => {
+                    state.add_link(link);
+                    Some(link)
+                }
+                Err(LinkError::Stopped) => None,
+                Err(error) => {
+                    state.report_not_accepted(id, error.into());
+                    None
+                }
+            });
     let Some(link) = begun else {
         return;
     };
@@ -269,12 +315,13 @@ fn accept<R: ServerRuntime>(runner: &Arc<Runner<R>>, listen: &Listen, stream: R:
             *shown = Some(own);
             Ok(secured.stream)
         };
-        runner.drive(link, Some(certificates), PendingTransport::new(securing));
+        let stream = PendingTransport::new(securing);
+        runner.drive(link, Some(id), Some(certificates), stream);
         return;
     }
     #[cfg(not(feature = "tls"))]
     let _ = listen;
-    runner.drive(link, None, stream);
+    runner.drive(link, Some(id), None, stream);
 }
 
 /// A bound listener.

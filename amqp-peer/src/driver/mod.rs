@@ -1,5 +1,6 @@
 //! The peer on a runtime: one lock around the machine, the tasks that drive it, and the handles.
 
+mod backoff;
 mod broker;
 mod connector;
 mod deliver;
@@ -24,7 +25,7 @@ pub use self::{
     broker::PeerBroker,
     connector::{Connect, ConnectorId, ConnectorInfo, ConnectorState},
     deliver::Undelivered,
-    events::{Event, Events, Unreachable, UnreachableError},
+    events::{Event, Events, NotAccepted, NotAcceptedError, Unreachable, UnreachableError},
     listener::{Listen, ListenAddress, ListenError, ListenerId, Listening},
     peer::Peer,
     received::Received,

@@ -8,14 +8,14 @@ use super::{
     deliver::{Undelivered, deliver},
     listener::{Listen, ListenError, ListenerId, ListenerSlot, Listening},
     runner::{Job, Run},
-    send::{Tracking, send},
+    send::{Tracking, check_kind, send},
     shared::Shared,
     state::{Phase, State},
     waiters::{Waiters, wait_for},
 };
 use crate::{
     cause::SendError,
-    machine::{LinkInfo, OutboxInfo},
+    machine::{LinkInfo, OutboxInfo, StoreInfo},
     message::{Message, MessageId},
     name::PeerName,
     rpc::Rpc,
@@ -153,13 +153,14 @@ impl Peer {
 
     /// Sends a message: puts it into the outbox of its receiver, from where it goes out over the
     /// link to it, now or later. Waits for room in the outbox, in the order of the calls, and, for a
-    /// persistent message, until it is stored.
+    /// persistent message, while the storage is [behind](crate::Limits::unstored), and until the
+    /// message is stored.
     ///
     /// # Cancel safety
     /// Dropping the future before it has room sends nothing; afterwards, the message is sent.
     ///
     /// # Errors
-    /// [`SendError`], except [`SendError::Full`]. After [`SendError::Storage`] the message may be
+    /// [`SendError`], except [`SendError::Full`] and [`SendError::Unstored`]. After [`SendError::Storage`] the message may be
     /// sent nevertheless.
     pub async fn send(&self, to: &PeerName, message: Message) -> Result<MessageId, SendError> {
         send(self.shared(), to, message, Tracking::Configured).await
@@ -171,6 +172,7 @@ impl Peer {
     /// # Errors
     /// [`SendError`]; nothing was sent.
     pub fn try_send(&self, to: &PeerName, message: Message) -> Result<MessageId, SendError> {
+        check_kind(&message, Tracking::Configured)?;
         self.shared().at_now(|state, _| {
             if state.has_waiters(to) {
                 let OutboxInfo {
@@ -217,6 +219,12 @@ impl Peer {
     #[must_use]
     pub fn outbox(&self, name: &PeerName) -> OutboxInfo {
         self.shared().lock().machine.outbox(name)
+    }
+
+    /// The state of what is to be stored: how far the storage is behind, and whether it has failed.
+    #[must_use]
+    pub fn store(&self) -> StoreInfo {
+        self.shared().lock().machine.store()
     }
 
     /// Ends the link to a peer, if one is up. What was not acknowledged waits for the next one, which

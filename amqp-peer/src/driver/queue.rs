@@ -4,7 +4,11 @@ use std::{collections::VecDeque, task::Waker};
 
 use amqp_driver::{Delivery, Error};
 
-use super::{connector::ConnectorId, events::UnreachableError};
+use super::{
+    connector::ConnectorId,
+    events::{NotAcceptedError, UnreachableError},
+    listener::ListenerId,
+};
 use crate::machine::Event;
 
 /// The maximum number of events other than received messages. Beyond, the machine keeps them, and
@@ -34,6 +38,8 @@ pub(super) enum Entry {
     /// The inbox has ended, and begins again.
     InboxFailed(Box<Error>),
     Unreachable(ConnectorId, Box<UnreachableError>),
+    /// A refused connection, and the number of them.
+    NotAccepted(ListenerId, Box<NotAcceptedError>, u64),
 }
 
 impl Entry {

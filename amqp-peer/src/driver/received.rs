@@ -82,11 +82,14 @@ impl Received {
 
     fn settle(&mut self, is_accepted: bool) {
         match mem::replace(&mut self.claim, Claim::Settled) {
-            Claim::Link(shared, token) => shared.settle(if is_accepted {
-                Settled::Accepted(token)
-            } else {
-                Settled::Requeued(token)
-            }),
+            Claim::Link(shared, token) => {
+                shared.trace.settled(&self.from, self.id, is_accepted);
+                shared.settle(if is_accepted {
+                    Settled::Accepted(token)
+                } else {
+                    Settled::Requeued(token)
+                });
+            }
             Claim::Inbox(acker) => inbox::settle(*acker, is_accepted),
             Claim::Settled => {}
         }

@@ -28,6 +28,7 @@ use crate::{
         is_rpc, is_signal,
         port::{self, BoxFuture, Port, ttl_until},
     },
+    trace::Trace,
 };
 
 /// The events of calls that were not taken. Messages are bounded by the windows of their senders, the
@@ -92,7 +93,7 @@ impl Port for RpcPort {
         to: &'a PeerName,
         message: Message,
     ) -> BoxFuture<'a, Result<MessageId, SendError>> {
-        Box::pin(send(&self.0, to, message, Tracking::Nothing))
+        Box::pin(send(&self.0, to, message, Tracking::Reply))
     }
 
     fn send_request<'a>(
@@ -128,6 +129,10 @@ impl Port for RpcPort {
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.0.with(|state| state.jobs.push_back(Job::Task(task)));
+    }
+
+    fn trace(&self) -> &Trace {
+        &self.0.trace
     }
 
     fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<port::Event>> {

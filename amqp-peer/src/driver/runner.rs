@@ -12,11 +12,13 @@ use amqp_driver::{
     Connection, Error,
     io::{Timer as _, Transport, pipe},
 };
-use amqp_embedded::{BrokerEndpoint, LocalBroker, ServerRuntime, SharedBroker};
+use amqp_embedded::{
+    BrokerEndpoint, LocalBroker, ServerRuntime, SharedBroker, broker::AcceptError,
+};
 
 use super::{
     connector::{self, Connect, ConnectorId},
-    endpoint::{Certificates, LinkDriver},
+    endpoint::{Certificates, LinkDriver, PeerEndpoint},
     events::Events,
     inbox::{self, Inbox},
     keeper::Keeper,
@@ -34,6 +36,7 @@ use crate::{
     machine::{Client, Machine},
     rpc::Rpc,
     storage::{Stored, WallTime},
+    trace::Trace,
 };
 
 /// Starts a peer on a runtime: the adapters' modules do so on theirs.
@@ -74,8 +77,9 @@ pub fn start_on<R: ServerRuntime>(
         None => Stored::default(),
     };
     let now = clock.now();
+    let trace = Trace::new(&config.name);
     let machine = Machine::new(config, stored, now, wall_time())?;
-    let shared = Arc::new(Shared::new(State::new(machine, now), clock.clock()));
+    let shared = Arc::new(Shared::new(State::new(machine, now), clock.clock(), trace));
     if let Some(storage) = storage {
         storing::start(&shared, storage).map_err(|error| StartError::Thread(Arc::new(error)))?;
     }
@@ -104,6 +108,7 @@ pub fn start_on<R: ServerRuntime>(
         runner,
         rpc,
     });
+    handles.shared.trace.started();
     Ok((Peer::new(&handles), Events::new(handles)))
 }
 
@@ -141,8 +146,8 @@ pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A [`Runner`] of any runtime.
 pub(super) trait Run: Send + Sync {
-    /// Hands a plain client to the broker. `None` if it is refused.
-    fn adopt(&self, client: Client) -> Option<BrokerEndpoint>;
+    /// Hands a plain client to the broker.
+    fn adopt(&self, client: Client) -> Result<BrokerEndpoint, AcceptError>;
 
     /// The broker. `Some` if there is one.
     fn broker(&self) -> Option<&SharedBroker>;
@@ -209,30 +214,32 @@ impl<R: ServerRuntime> Runner<R> {
         });
     }
 
-    /// Drives a link for which [`State::add_link`] was called.
+    /// Drives a link for which [`State::add_link`] was called, of a listener if it is `Some`.
     pub(super) fn drive(
         self: &Arc<Self>,
         link: LinkKey,
+        listener: Option<ListenerId>,
         certificates: Option<Certificates>,
         transport: impl Transport + Unpin + 'static,
     ) {
         self.shared.lock().running += 1;
         let runner = Arc::clone(self) as Arc<dyn Run>;
         let clock = self.clock();
-        let driver = LinkDriver::new(&self.shared, runner, link, certificates, transport, clock);
+        let endpoint = PeerEndpoint::new(&self.shared, runner, link, listener, certificates);
+        let driver = LinkDriver::new(endpoint, transport, clock);
         self.runtime.spawn(driver);
     }
 }
 
 impl<R: ServerRuntime> Run for Runner<R> {
-    fn adopt(&self, client: Client) -> Option<BrokerEndpoint> {
-        let broker = self.broker.as_ref()?;
+    fn adopt(&self, client: Client) -> Result<BrokerEndpoint, AcceptError> {
+        let broker = self.broker.as_ref().ok_or(AcceptError::Stopped)?;
         let now = self.shared.now();
-        let adopted = broker.adopt(client.machine, &client.request, now).ok()?;
+        let adopted = broker.adopt(client.machine, &client.request, now)?;
         if let Some(certificate) = client.certificates.into_iter().next() {
             broker.with(|broker| broker.handle_certificate(adopted.key(), certificate));
         }
-        Some(adopted)
+        Ok(adopted)
     }
 
     fn broker(&self) -> Option<&SharedBroker> {

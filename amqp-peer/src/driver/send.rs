@@ -12,8 +12,10 @@ use super::{
 use crate::{
     cause::SendError,
     config::Receipts,
+    machine::Demand,
     message::{Message, MessageId},
     name::PeerName,
+    rpc::has_reserved_kind,
     storage::BatchId,
 };
 
@@ -30,11 +32,25 @@ pub(super) enum Tracking {
     Delivery,
     /// Without receipts.
     Nothing,
+    /// Without receipts, and it waits for a place among the receivers.
+    Reply,
 }
 
 impl State {
     /// Sends a message if there is room, and no other one waits.
     pub(super) fn send(
+        &mut self,
+        to: &PeerName,
+        message: Message,
+        tracking: Tracking,
+    ) -> Result<MessageId, SendError> {
+        let length = self.after.notes.sending(&message);
+        let sent = self.hand_over(to, message, tracking);
+        self.after.notes.sent(to, length, &sent);
+        sent
+    }
+
+    fn hand_over(
         &mut self,
         to: &PeerName,
         message: Message,
@@ -50,7 +66,9 @@ impl State {
                 self.deliveries.add(id);
                 Ok(id)
             }
-            Tracking::Nothing => self.machine.send_with(now, to, message, Receipts::None),
+            Tracking::Nothing | Tracking::Reply => {
+                self.machine.send_with(now, to, message, Receipts::None)
+            }
         }
     }
 
@@ -61,7 +79,7 @@ impl State {
     }
 
     /// Whether a message may be sent now, by the waiter with that key, or by none.
-    fn may_send(&mut self, to: &PeerName, bytes: usize, waiter: Option<u64>) -> bool {
+    fn may_send(&mut self, to: &PeerName, demand: Demand, waiter: Option<u64>) -> bool {
         if self.machine.is_stopped() {
             return true; // to fail
         }
@@ -71,8 +89,17 @@ impl State {
         {
             return false;
         }
-        self.machine.room(to, bytes)
+        self.machine.room_of(to, demand)
     }
+}
+
+/// Checks that a message of the application does not have a kind of those of calls.
+pub(super) fn check_kind(message: &Message, tracking: Tracking) -> Result<(), SendError> {
+    let is_own = matches!(tracking, Tracking::Configured | Tracking::Delivery);
+    if is_own && has_reserved_kind(message) {
+        return Err(SendError::ReservedKind);
+    }
+    Ok(())
 }
 
 /// A place in the line for the room of a receiver.
@@ -153,11 +180,13 @@ pub(super) async fn submit(
     tracking: Tracking,
     (prepare, note): (impl Fn(&mut Message, Instant), impl Fn()),
 ) -> Result<Sent, SendError> {
-    let bytes = message.memory();
+    check_kind(&message, tracking)?;
+    let mut demand = Demand::of(&message);
+    demand.awaits_place = tracking == Tracking::Reply;
     let is_persistent = message.is_persistent;
     let mut message = Some(message);
     let mut attempt = |state: &mut State, waiter: Option<u64>| {
-        if !state.may_send(to, bytes, waiter) {
+        if !state.may_send(to, demand, waiter) {
             return None;
         }
         let mut message = message.take()?;

@@ -11,7 +11,12 @@ use amqp_core::Instant;
 use amqp_driver::io::{Clock, wake_all};
 
 use super::{queue::Entry, runner::Job, state::State};
-use crate::{machine::Token, message::Message, storage::Batch};
+use crate::{
+    machine::Token,
+    message::Message,
+    storage::Batch,
+    trace::{Notes, Trace},
+};
 
 /// A peer that its drivers, tasks and handles share. The lock is not held across a system call.
 /// Wakers are cloned before it is taken, and woken and dropped after it is released, as they may use
@@ -20,6 +25,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     claims: Mutex<Claims>,
     clock: Clock,
+    pub(super) trace: Trace,
 }
 
 /// The received messages that were accepted or requeued. They have a lock of their own, and the
@@ -49,6 +55,8 @@ pub(super) struct Aftermath {
     pub(super) batches: Vec<Batch>,
     /// The jobs that do not run: the peer has stopped.
     pub(super) jobs: VecDeque<Job>,
+    /// The events for the subscriber of `tracing`.
+    pub(super) notes: Notes,
 }
 
 impl fmt::Debug for Shared {
@@ -61,11 +69,12 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(state: State, clock: Clock) -> Self {
+    pub(super) fn new(state: State, clock: Clock, trace: Trace) -> Self {
         Self {
             state: Mutex::new(state),
             claims: Mutex::default(),
             clock,
+            trace,
         }
     }
 
@@ -90,7 +99,8 @@ impl Shared {
         state.collect();
         let aftermath = mem::take(&mut state.after);
         drop(state);
-        let Aftermath { wakes, .. } = aftermath;
+        let Aftermath { wakes, notes, .. } = aftermath;
+        self.trace.emit(notes);
         wake_all(wakes);
         result
     }

@@ -24,6 +24,7 @@ use crate::{
     machine::{Event, Machine},
     name::PeerName,
     storage::Batch,
+    trace,
 };
 
 /// The upper bound for the ends of links and listeners, and for storing, when the peer stops.
@@ -78,8 +79,9 @@ pub(super) struct Store {
     pub(super) thread: StoreThread,
     /// The thread ends when all is stored.
     pub(super) is_ending: bool,
-    /// The batches that the thread has not taken.
-    pub(super) batches: VecDeque<Batch>,
+    /// The batch that the thread has not taken. Further changes wait in the machine, where several of
+    /// one clock become one.
+    pub(super) batch: Option<Batch>,
     /// The last failure. `Some` until a batch is stored.
     pub(super) failure: Option<String>,
     /// The thread's waker, while it sleeps.
@@ -178,10 +180,12 @@ impl State {
 
     /// Passes the results of the machine on. Called after every change.
     pub(super) fn collect(&mut self) {
-        while let Some(batch) = self.machine.poll_changes() {
+        while self.store.batch.is_none()
+            && let Some(batch) = self.machine.poll_changes()
+        {
             match self.store.thread {
                 StoreThread::Running => {
-                    self.store.batches.push_back(batch);
+                    self.store.batch = Some(batch);
                     self.after.wakes.extend(self.store.waker.take());
                 }
                 StoreThread::Ended => self.after.batches.push(batch),
@@ -193,6 +197,8 @@ impl State {
             }
         }
         self.machine.take_gone(&mut self.after.messages);
+        self.after.notes.delivered(self.machine.take_delivered());
+        self.machine.keep_delivered(trace::wants_deliveries());
         self.route();
         while let Some(link) = self.machine.poll_wake() {
             if let Some(slot) = self.links.get_mut(&link) {
@@ -232,6 +238,7 @@ impl State {
             let Some(event) = self.machine.event(self.passed) else {
                 break;
             };
+            self.after.notes.event(event);
             let is_elsewhere = self.deliveries.awaits(event) || RpcQueue::awaits(event);
             if !is_elsewhere {
                 if matches!(event, Event::Up(_) | Event::Down(_) | Event::Refused(_)) {
@@ -348,6 +355,7 @@ impl State {
             return;
         }
         self.phase = Phase::Stopping(now + CLOSING);
+        self.after.notes.stopping();
         self.machine.stop(now);
         for slot in std::mem::take(&mut self.connectors).into_values() {
             self.after.wakes.extend(slot.wakers());
@@ -366,6 +374,9 @@ impl State {
     /// Ends the peer, after its tasks, or with its runtime.
     pub(super) fn finish(&mut self, now: Instant) {
         self.begin_stop(now);
+        if !self.is_stopped() {
+            self.after.notes.stopped();
+        }
         self.phase = Phase::Stopped;
         self.store.is_ending = true;
         let wakes = &mut self.after.wakes;

@@ -12,7 +12,7 @@ use super::{
     shared::Shared,
     state::{State, StoreThread},
 };
-use crate::storage::{BatchId, Change, Storage};
+use crate::storage::{Batch, Storage};
 
 /// The first pause after a failure, doubled up to the maximum: the disk may have room again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -45,7 +45,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         self.0.at_now(|state, now| {
             state.store.thread = StoreThread::Ended;
-            let untaken = std::mem::take(&mut state.store.batches);
+            let untaken = state.store.batch.take();
             state.after.batches.extend(untaken);
             if !state.store.is_ending {
                 state.fail_store("the thread of the storage has ended");
@@ -58,6 +58,8 @@ impl Drop for Ending {
 
 impl State {
     fn fail_store(&mut self, message: &str) {
+        let is_first = self.store.failure.is_none();
+        self.after.notes.store_failed(message, is_first);
         self.machine.handle_store_failed(self.now, message);
         self.store.failure = Some(message.into());
         self.stored.wake_all(&mut self.after.wakes);
@@ -65,35 +67,35 @@ impl State {
 }
 
 fn store(shared: &Shared, mut storage: impl Storage) {
-    let mut changes: Vec<Change> = Vec::new();
-    let mut up_to: Option<BatchId> = None;
+    let mut batch: Option<Batch> = None;
     let mut pause = PAUSE;
     loop {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut state = shared.lock();
-        for batch in state.store.batches.drain(..) {
-            up_to = Some(batch.id);
-            changes.extend(batch.changes);
+        if batch.is_none() {
+            batch = state.store.batch.take();
         }
         let is_ending = state.store.is_ending;
         let replaced = state.store.waker.replace(waker);
         drop(state);
         drop(replaced);
-        let Some(batch) = up_to else {
+        let Some(Batch { id, changes }) = &batch else {
             if is_ending {
                 return;
             }
             thread::park();
             continue;
         };
-        match storage.apply(&changes) {
+        match storage.apply(changes) {
             Ok(()) => {
+                let id = *id;
                 pause = PAUSE;
-                changes.clear();
-                up_to = None;
+                batch = None;
                 shared.at_now(|state, now| {
-                    state.store.failure = None;
-                    state.machine.handle_stored(now, batch);
+                    if state.store.failure.take().is_some() {
+                        state.after.notes.store_works();
+                    }
+                    state.machine.handle_stored(now, id);
                     state.stored.wake_all(&mut state.after.wakes);
                 });
             }

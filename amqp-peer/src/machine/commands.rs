@@ -2,7 +2,7 @@
 
 use amqp_core::Instant;
 
-use super::{Machine, OutboxInfo};
+use super::{Demand, Machine, OutboxInfo, StoreInfo};
 use crate::{
     cause::{DownCause, DropReason, SendError},
     config::Receipts,
@@ -23,8 +23,9 @@ impl Machine {
     /// later.
     ///
     /// # Errors
-    /// [`SendError`]; nothing has changed. With [`room`](Self::room) beforehand, it is not
-    /// [`SendError::Full`].
+    /// [`SendError`]; nothing has changed. With [`room_for`](Self::room_for) beforehand, it is
+    /// neither [`SendError::Full`] nor [`SendError::Unstored`]. It is not
+    /// [`SendError::ReservedKind`]: the machine knows nothing of calls.
     pub fn send(
         &mut self,
         now: Instant,
@@ -53,11 +54,18 @@ impl Machine {
     /// [`Message::memory`]. If not, [`poll_room`](Self::poll_room) names it when it has room again.
     #[must_use]
     pub fn room(&mut self, to: &PeerName, bytes: usize) -> bool {
-        let has_room = self.has_room(to, bytes);
-        if !has_room {
-            self.want_room(to, bytes);
-        }
-        has_room
+        let demand = Demand {
+            bytes,
+            is_stored: false,
+            awaits_place: false,
+        };
+        self.room_of(to, demand)
+    }
+
+    /// As [`room`](Self::room), for a message: if it is persistent, the storage has room as well.
+    #[must_use]
+    pub fn room_for(&mut self, to: &PeerName, message: &Message) -> bool {
+        self.room_of(to, Demand::of(message))
     }
 
     /// Returns the next receiver that has room again, after it had none.
@@ -119,6 +127,21 @@ impl Machine {
         }
     }
 
+    /// Sets whether deliveries are kept until they are [taken](Self::take_delivered), without receipts as
+    /// well.
+    pub(crate) fn keep_delivered(&mut self, keeps: bool) {
+        if keeps != self.delivered.is_some() {
+            self.delivered = keeps.then(Vec::new);
+        }
+    }
+
+    pub(crate) fn take_delivered(&mut self) -> Vec<(PeerName, MessageId)> {
+        self.delivered
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
     /// Whether a link to that peer is up.
     #[must_use]
     pub fn is_up(&self, name: &PeerName) -> bool {
@@ -148,6 +171,15 @@ impl Machine {
             messages: peer.outbox.messages(),
             bytes: peer.outbox.bytes(),
             in_flight: up.map_or(0, |link| link.outgoing.count()),
+        }
+    }
+
+    /// Returns the state of what is to be stored.
+    #[must_use]
+    pub fn store(&self) -> StoreInfo {
+        StoreInfo {
+            unstored: self.journal.unstored(),
+            error: self.journal.error().map(str::to_owned),
         }
     }
 
@@ -199,9 +231,10 @@ impl Machine {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let expiry = self.deadlines.first().map(|(at, _)| *at);
+        let mark = self.marks.first().map(|(at, _)| *at);
         let contest = |key: &u64| Some(self.peers.get(*key)?.contest?.1);
         let contests = self.contested.iter().filter_map(contest);
-        contests.chain(expiry).min()
+        contests.chain(expiry).chain(mark).min()
     }
 
     /// Handles the time of [`poll_timeout`](Self::poll_timeout).
@@ -212,13 +245,15 @@ impl Machine {
         {
             self.expire(key);
         }
+        self.note_marks();
         self.end_contests();
     }
 
     // Storage.
 
     /// Returns the next changes to be stored. Batches are stored in order; further ones may be
-    /// taken meanwhile.
+    /// taken meanwhile. Those that are taken late have less to store: of several clocks of a queue
+    /// the last one.
     pub fn poll_changes(&mut self) -> Option<Batch> {
         self.journal.poll()
     }
@@ -243,6 +278,7 @@ impl Machine {
         self.journal.stored(up_to);
         self.accept_stored(up_to);
         self.send_stored(up_to);
+        self.storage_moved();
     }
 
     /// Notes that storing has failed, with the error's text. The batch has to be stored again; until
@@ -250,5 +286,6 @@ impl Machine {
     pub fn handle_store_failed(&mut self, now: Instant, message: &str) {
         self.advance_clock(now);
         self.journal.failed(message);
+        self.storage_moved();
     }
 }

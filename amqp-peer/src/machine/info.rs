@@ -37,6 +37,17 @@ pub struct LinkInfo {
     pub unaccepted: usize,
 }
 
+/// The state of what is to be stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreInfo {
+    /// The size of the changes that are not stored, in bytes. Beyond
+    /// [`Limits::unstored`](crate::Limits::unstored) no persistent message is taken.
+    pub unstored: usize,
+    /// The error of the storage. `Some` until it works again.
+    pub error: Option<String>,
+}
+
 /// The state of the outbox of a receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -26,6 +26,7 @@ mod numbered;
 mod outbox;
 mod peer;
 mod receiving;
+mod room;
 mod sending;
 mod tags;
 mod throttle;
@@ -36,7 +37,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use amqp_core::{Instant, protocol::basic::Properties};
 
-pub use self::info::{Client, LinkInfo, OutboxInfo};
+pub use self::info::{Client, LinkInfo, OutboxInfo, StoreInfo};
+pub(crate) use self::room::Demand;
 use self::{
     clock::QueueClock,
     inbox::{Inbox, Storing},
@@ -44,11 +46,12 @@ use self::{
     link::{Link, Side},
     outbox::Entry,
     peer::{Peer, Peers},
+    room::WereFull,
 };
 pub use crate::event::{Down, Dropped, Event, LinkKey, Received, Refused, Sender, Token, Up};
 use crate::{
     config::{Config, ConfigError},
-    message::Message,
+    message::{Message, MessageId},
     name::PeerName,
     storage::{BatchId, Stored, StoredClock, StoredMessage, WallTime},
 };
@@ -104,6 +107,8 @@ pub struct Machine {
     last_down: u64,
     /// The next expiry of each receiver's messages.
     deadlines: BTreeSet<(Instant, u64)>,
+    /// The times at which the clocks of receivers with a link are stored again.
+    marks: BTreeSet<(Instant, u64)>,
     /// The number of messages that were sent, for their ids.
     sent_messages: u64,
     /// The number of receivers with messages.
@@ -114,8 +119,8 @@ pub struct Machine {
     unaccepted: usize,
     /// The receivers that the application waits for room of.
     wanting: BTreeSet<u64>,
-    /// Whether room was refused because of all receivers together.
-    total_was_full: bool,
+    /// The bounds of all receivers together because of which room was refused.
+    were_full: WereFull,
     /// The receivers that have room again.
     rooms: VecDeque<PeerName>,
     journal: Journal,
@@ -127,6 +132,8 @@ pub struct Machine {
     leaving: VecDeque<(BatchId, u64, usize)>,
     /// The delivered and refused messages, for a host that drops them itself. `Some` if it does.
     gone: Option<Vec<Message>>,
+    /// The messages that were delivered, for a host that reports each. `Some` if it does.
+    delivered: Option<Vec<(PeerName, MessageId)>>,
     events: VecDeque<Event>,
     /// The number of events of links among them.
     link_events: usize,
@@ -163,18 +170,20 @@ impl Machine {
             disconnected: BTreeMap::new(),
             last_down: 0,
             deadlines: BTreeSet::new(),
+            marks: BTreeSet::new(),
             sent_messages: 0,
             receivers: 0,
             outbox_total: 0,
             unaccepted: 0,
             wanting: BTreeSet::new(),
-            total_was_full: false,
+            were_full: WereFull::default(),
             rooms: VecDeque::new(),
             journal: Journal::default(),
             storing: VecDeque::new(),
             unstored: VecDeque::new(),
             leaving: VecDeque::new(),
             gone: None,
+            delivered: None,
             events: VecDeque::new(),
             link_events: 0,
             wakes: VecDeque::new(),

@@ -29,6 +29,8 @@ pub(super) struct Peer {
     pub(super) wants_room: bool,
     /// The entry in the machine's list of deadlines.
     pub(super) deadline: Option<Instant>,
+    /// The entry in the machine's list of marks.
+    pub(super) mark: Option<Instant>,
     /// The order in which peers have lost their links, among those without one.
     pub(super) down_order: u64,
 }
@@ -48,6 +50,7 @@ impl Peer {
             contest: None,
             wants_room: false,
             deadline: None,
+            mark: None,
             down_order: 0,
         }
     }

@@ -5,6 +5,7 @@ use amqp_core::{Content, protocol::ReplyCode};
 use super::{
     Machine,
     inbox::Found,
+    journal::CHANGE,
     link::{Link, Stage},
     wire,
 };
@@ -12,6 +13,10 @@ use crate::{
     event::{Event, LinkKey, Received, Sender, Token},
     storage::{BatchId, Change},
 };
+
+/// The minimum size of acceptances that are not stored, in bytes, at which persistent messages are
+/// refused.
+const UNSTORED_MIN: usize = 64 << 10;
 
 impl Machine {
     /// Handles a message of the peer.
@@ -55,6 +60,11 @@ impl Machine {
                 let memory = arrived.message.memory();
                 let total = self.unaccepted + memory;
                 if self.unaccepted > 0 && total > limits.unaccepted_total {
+                    return self.close_broken(link, ReplyCode::RESOURCE_ERROR);
+                }
+                let unstored = limits.unstored.max(UNSTORED_MIN);
+                let accepted = self.storing.len() * CHANGE;
+                if arrived.message.is_persistent && accepted > unstored {
                     return self.close_broken(link, ReplyCode::RESOURCE_ERROR);
                 }
                 self.unaccepted = total;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use amqp_core::client::Outcome;
+use amqp_core::{Instant, client::Outcome};
 
 use super::{
     Machine,
     link::Link,
     outbox::{Entry, Gone},
-    peer::Peer,
+    room::Demand,
     wire,
 };
 use crate::{
@@ -20,6 +20,10 @@ use crate::{
     storage::{BatchId, Change, StoredMessage, WallTime},
 };
 use amqp_core::protocol::ReplyCode;
+
+/// The time after which the clock of a receiver with a link is stored again: by as much less may be
+/// counted of the time between two runs.
+const MARK: Duration = Duration::from_secs(1);
 
 impl Machine {
     /// Checks that a message may be sent at all.
@@ -93,17 +97,24 @@ impl Machine {
             return Err(SendError::TooLarge { len, limit });
         }
         let limit = self.config.limits.receivers;
-        let is_new = peer.is_none_or(|peer| peer.outbox.messages() == 0);
-        if is_new && self.receivers >= limit {
+        if !self.has_place(peer) {
             return Err(SendError::TooManyReceivers { limit });
         }
-        if !self.fits(peer, message.memory()) {
-            self.want_room(to, message.memory());
+        let demand = Demand::of(message);
+        if !self.fits(peer, demand.bytes) {
+            self.want_room(to, demand);
             let info = self.outbox(to);
             return Err(SendError::Full {
                 to: to.clone(),
                 messages: info.messages,
                 bytes: info.bytes,
+            });
+        }
+        if !self.storage_has_room(demand) {
+            self.want_room(to, demand);
+            return Err(SendError::Unstored {
+                bytes: self.journal.unstored(),
+                limit: self.config.limits.unstored,
             });
         }
         Ok(known.unwrap_or_else(|| self.know(to)))
@@ -153,8 +164,9 @@ impl Machine {
         }
         let expires = entry.expires_at.is_some();
         peer.outbox.push(entry);
-        let (up, is_stored) = (peer.up, peer.is_stored);
-        if is_persistent && expires && !is_stored {
+        let up = peer.up;
+        let is_noted = peer.is_stored && (peer.clock.is_running() || peer.mark.is_some());
+        if is_persistent && expires && !is_noted {
             self.note_clock(key);
         }
         if expires {
@@ -164,54 +176,6 @@ impl Machine {
             self.wake_key(up);
         }
         id
-    }
-
-    /// Whether there is room for a message, of that many bytes, to that receiver.
-    pub(super) fn has_room(&self, to: &PeerName, bytes: usize) -> bool {
-        self.fits(self.peers.named(to), bytes)
-    }
-
-    fn fits(&self, peer: Option<&Peer>, bytes: usize) -> bool {
-        let limits = &self.config.limits;
-        let fits = |used: usize, limit: usize| used == 0 || used.saturating_add(bytes) <= limit;
-        let own = peer.is_none_or(|peer| {
-            peer.outbox.messages() < limits.outbox_messages
-                && fits(peer.outbox.bytes(), limits.outbox_bytes)
-        });
-        own && fits(self.outbox_total, limits.outbox_total)
-    }
-
-    /// Notes that the application waits for room.
-    pub(super) fn want_room(&mut self, to: &PeerName, bytes: usize) {
-        let key = self.know(to);
-        if let Some(peer) = self.peers.get_mut(key) {
-            peer.wants_room = true;
-        }
-        self.wanting.insert(key);
-        let total = self.outbox_total.saturating_add(bytes);
-        self.total_was_full |= total > self.config.limits.outbox_total;
-    }
-
-    /// Notes that the outbox of a peer has shrunk.
-    fn freed(&mut self, key: u64) {
-        if self.wanting.is_empty() {
-            return;
-        }
-        let waiting: Vec<u64> = self.wanting.iter().copied().collect();
-        for waiting in waiting {
-            let Some(peer) = self.peers.get(waiting) else {
-                continue;
-            };
-            let name = peer.name.clone();
-            if (waiting == key || self.total_was_full) && self.has_room(&name, 0) {
-                self.wanting.remove(&waiting);
-                if let Some(peer) = self.peers.get_mut(waiting) {
-                    peer.wants_room = false;
-                }
-                self.rooms.push_back(name);
-            }
-        }
-        self.total_was_full &= !self.wanting.is_empty();
     }
 
     /// Ends the life of a message that has left the outbox: delivered, or dropped for a reason.
@@ -249,6 +213,9 @@ impl Machine {
                 if let Some(all) = &mut self.gone {
                     all.push(gone.message);
                 }
+                if let Some(all) = &mut self.delivered {
+                    all.push((peer.name.clone(), gone.id));
+                }
                 (gone.receipts >= Receipts::Delivered).then(|| Event::Delivered {
                     to: peer.name.clone(),
                     id: gone.id,
@@ -270,6 +237,9 @@ impl Machine {
             }
             if let Some(deadline) = peer.deadline.take() {
                 self.deadlines.remove(&(deadline, key));
+            }
+            if let Some(mark) = peer.mark.take() {
+                self.marks.remove(&(mark, key));
             }
         }
         self.emptied(key);
@@ -331,20 +301,46 @@ impl Machine {
         peer.deadline = next;
     }
 
-    /// Stores the clock of a receiver's queue, if stored messages run by it.
+    /// Stores the clock of a receiver's queue, if stored messages run by it. One that stands is stored
+    /// as one that is started at the next mark: after the end of the process there is no link.
     pub(super) fn note_clock(&mut self, key: u64) {
         let now = self.now;
         let wall = self.wall();
+        self.plan_mark(key, None);
         if let Some(peer) = self.peers.get_mut(key)
             && peer.outbox.persistent > 0
             && peer.outbox.next_expiry().is_some()
         {
             peer.is_stored = true;
+            let is_running = peer.clock.is_running();
+            let ahead = if is_running { Duration::ZERO } else { MARK };
             self.journal.push(Change::Clock {
                 name: peer.name.clone(),
                 disconnected: peer.clock.at(now),
-                since: peer.clock.is_running().then_some(wall),
+                since: Some(WallTime(wall.0.saturating_add(ahead))),
             });
+            self.plan_mark(key, (!is_running).then(|| now + MARK));
+        }
+    }
+
+    /// Enters the next mark of a receiver's clock in the list, or removes it.
+    fn plan_mark(&mut self, key: u64, mark: Option<Instant>) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        if let Some(mark) = std::mem::replace(&mut peer.mark, mark) {
+            self.marks.remove(&(mark, key));
+        }
+        self.marks.extend(mark.map(|mark| (mark, key)));
+    }
+
+    /// Stores the clocks that are due again.
+    pub(super) fn note_marks(&mut self) {
+        while let Some(&(at, key)) = self.marks.first()
+            && at <= self.now
+        {
+            self.marks.pop_first();
+            self.note_clock(key);
         }
     }
 

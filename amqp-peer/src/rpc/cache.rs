@@ -97,6 +97,8 @@ pub(crate) struct Cache<J, T, R> {
     reply_bytes: usize,
     /// Invariant: the bytes of the replies that wait for room in the outbox.
     waiting_bytes: usize,
+    /// The replies that are kept no longer, to be dropped without the lock.
+    evicted: Vec<R>,
     stopped: bool,
 }
 
@@ -150,6 +152,7 @@ impl<J, T, R: Clone> Cache<J, T, R> {
             without_reply: 0,
             reply_bytes: 0,
             waiting_bytes: 0,
+            evicted: Vec::new(),
             stopped: false,
         }
     }
@@ -255,7 +258,10 @@ impl<J, T, R: Clone> Cache<J, T, R> {
                 entry.state = State::Replying(token.take(), reply);
                 true
             }
-            State::Orphaned => false,
+            State::Orphaned => {
+                self.evicted.extend(reply.map(|(reply, _)| reply));
+                false
+            }
             State::Queued(..) | State::Replying(..) | State::Kept(_) => return false,
         };
         self.running -= 1;
@@ -273,10 +279,12 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         let token = match mem::replace(&mut entry.state, State::Kept(None)) {
             State::Replying(token, reply) => {
                 self.waiting_bytes -= reply.as_ref().map_or(0, |(_, bytes)| *bytes);
-                let reply = reply.filter(|(_, bytes)| *bytes <= self.limits.reply_bytes);
-                if let Some((reply, bytes)) = reply {
-                    entry.bytes = bytes;
-                    entry.state = State::Kept(Some(reply));
+                match reply {
+                    Some((reply, bytes)) if bytes <= self.limits.reply_bytes => {
+                        entry.bytes = bytes;
+                        entry.state = State::Kept(Some(reply));
+                    }
+                    reply => self.evicted.extend(reply.map(|(reply, _)| reply)),
                 }
                 token
             }
@@ -340,6 +348,12 @@ impl<J, T, R: Clone> Cache<J, T, R> {
         }
     }
 
+    /// Takes the replies that are kept no longer.
+    #[must_use]
+    pub(crate) fn take_evicted(&mut self) -> Vec<R> {
+        mem::take(&mut self.evicted)
+    }
+
     /// The handlers that run.
     pub(crate) const fn running(&self) -> usize {
         self.running
@@ -392,10 +406,12 @@ impl<J, T, R: Clone> Cache<J, T, R> {
                 (Some(work), token)
             }
             State::Replying(token, reply) => {
-                self.waiting_bytes -= reply.map_or(0, |(_, bytes)| bytes);
+                self.waiting_bytes -= reply.as_ref().map_or(0, |(_, bytes)| *bytes);
+                self.evicted.extend(reply.map(|(reply, _)| reply));
                 (None, token)
             }
-            State::Kept(_) => {
+            State::Kept(reply) => {
+                self.evicted.extend(reply);
                 self.reply_bytes -= entry.bytes;
                 (None, None)
             }
@@ -424,7 +440,9 @@ impl<J, T, R: Clone> Cache<J, T, R> {
             self.without_reply += 1;
             if let Some(entry) = self.entries.get_mut(key) {
                 self.reply_bytes -= mem::take(&mut entry.bytes);
-                entry.state = State::Kept(None);
+                if let State::Kept(reply) = mem::replace(&mut entry.state, State::Kept(None)) {
+                    self.evicted.extend(reply);
+                }
             }
         }
     }

@@ -107,7 +107,7 @@ pub use self::{
 use self::{port::Port, shared::Shared};
 pub(crate) use self::{
     task::Task,
-    wire::{is_rpc, is_signal},
+    wire::{has_reserved_kind, is_rpc, is_signal},
 };
 use crate::name::PeerName;
 

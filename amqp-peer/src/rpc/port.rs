@@ -15,6 +15,7 @@ use crate::{
     event::{Dropped, Received, Token},
     message::{Message, MessageId},
     name::PeerName,
+    trace::Trace,
 };
 
 /// The shortest time to live of a request: zero means now or never.
@@ -45,14 +46,15 @@ pub(crate) trait Port: Send + Sync + 'static {
     /// The time.
     fn now(&self) -> Instant;
 
-    /// Puts a message into the outbox, without receipts. Waits for room.
+    /// Puts a reply into the outbox, without receipts. Waits for room, and for a place among the
+    /// receivers.
     fn send<'a>(
         &'a self,
         to: &'a PeerName,
         message: Message,
     ) -> BoxFuture<'a, Result<MessageId, SendError>>;
 
-    /// As [`send`](Self::send), for a request. Its time to live is what is left until `deadline` when
+    /// As [`send`](Self::send), for a request, which waits for room alone. Its time to live is what is left until `deadline` when
     /// it enters the outbox; then `is_sent` is set, which may be before the future ends.
     fn send_request<'a>(
         &'a self,
@@ -73,6 +75,9 @@ pub(crate) trait Port: Send + Sync + 'static {
 
     /// Runs a task beside the caller.
     fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// The subscriber's view of the peer.
+    fn trace(&self) -> &Trace;
 
     /// The next event. `None` once the peer was stopped.
     fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<Event>>;

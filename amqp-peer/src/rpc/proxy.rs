@@ -113,6 +113,18 @@ impl<C: Codec> Proxy<C> {
         method: &str,
         arguments: A,
     ) -> Result<R, CallError> {
+        let names = (&*self.object, method);
+        let mut trace = self.shared.port.trace().call(&self.to, names);
+        let result = self.run(method, arguments).await;
+        trace.end(result.as_ref().err());
+        result
+    }
+
+    async fn run<A: Serialize, R: DeserializeOwned>(
+        &self,
+        method: &str,
+        arguments: A,
+    ) -> Result<R, CallError> {
         let id = self.shared.next_id();
         let message = self.request(Some(id), method, arguments, self.timeout)?;
         let deadline = self.timeout.map(|timeout| self.shared.port.now() + timeout);
@@ -127,7 +139,7 @@ impl<C: Codec> Proxy<C> {
             shared: &self.shared,
             id,
         };
-        let reply = self.run(&call, message, deadline).await?;
+        let reply = self.reply_to(&call, message, deadline).await?;
         self.result_of(method, reply)
     }
 
@@ -139,6 +151,18 @@ impl<C: Codec> Proxy<C> {
     /// [`CallError::NotConnected`] if its time to live is zero and there is no link to the callee,
     /// [`CallError::Send`] with [`SendError::Full`](crate::SendError::Full) without room in the outbox.
     pub fn signal<A: Serialize>(&self, method: &str, arguments: A) -> Result<MessageId, CallError> {
+        let sent = self.send_signal(method, arguments);
+        let names = (&*self.object, method);
+        let trace = self.shared.port.trace();
+        trace.signal(&self.to, names, sent.as_ref().err());
+        sent
+    }
+
+    fn send_signal<A: Serialize>(
+        &self,
+        method: &str,
+        arguments: A,
+    ) -> Result<MessageId, CallError> {
         let message = self.request(None, method, arguments, self.signal_ttl)?;
         Ok(self.shared.port.try_send(&self.to, message)?)
     }
@@ -174,7 +198,7 @@ impl<C: Codec> Proxy<C> {
     }
 
     /// Puts the request into the outbox, and waits for the outcome.
-    async fn run(
+    async fn reply_to(
         &self,
         call: &Call<'_>,
         message: Message,

@@ -92,12 +92,15 @@ pub(crate) fn run(
 
 async fn run_guarded(shared: Arc<Shared>, work: Work, mut guard: RunGuard) {
     let key = guard.key.clone();
+    let names = (&*work.request.object, &*work.request.method);
+    let mut trace = shared.port.trace().run(&key.0, names);
     let Some(result) = handle(&shared, &key, &work).await else {
         // The peer has stopped. The request is not settled, so that its caller keeps it.
         shared.with(|state| state.cache.finish(&key, None));
         guard.is_over = true;
         return;
     };
+    trace.end(result.as_ref().err().map_or("ok", Fault::name));
     let mut reply = work.reply(result);
     let has_room = |reply: &Message| shared.with(|state| state.cache.has_room(reply.memory()));
     if reply.as_ref().is_some_and(|reply| !has_room(reply)) {

@@ -98,6 +98,7 @@ impl Shared {
         let mut wakes = Vec::new();
         let mut state = self.lock();
         let result = act(&mut state);
+        let evicted = state.cache.take_evicted();
         while let Some(id) = state.calls.poll_ended() {
             wakes.extend(state.callers.remove(&id));
         }
@@ -107,6 +108,7 @@ impl Shared {
         }
         drop(state);
         wakes.into_iter().for_each(Waker::wake);
+        drop(evicted);
         result
     }
 
@@ -282,6 +284,8 @@ impl Shared {
         let now = self.port.now();
         let (content_type, ttl) = (request.content_type.clone(), request.ttl);
         let to = key.0.clone();
+        let names = (&*request.object, &*request.method);
+        self.port.trace().request(&to, names, call.is_some());
         let disposition = self.with(|state| {
             if let Some(known) = state.cache.handle_repeat(now, &key) {
                 return Disposition::Known(known);
@@ -345,6 +349,7 @@ impl Shared {
         ttl: Option<std::time::Duration>,
         token: Token,
     ) {
+        self.port.trace().request_refused(&to, fault.name());
         if let Some(id) = call {
             let reply = Reply {
                 content_type,
@@ -362,7 +367,10 @@ impl Shared {
     /// dropped, and the call ends by its time limit.
     fn answer(self: &Arc<Self>, to: PeerName, reply: Message, token: Option<Token>) {
         let sent = self.port.try_send(&to, reply.clone());
-        let is_full = matches!(sent, Err(SendError::Full { .. }));
+        let is_full = matches!(
+            sent,
+            Err(SendError::Full { .. } | SendError::TooManyReceivers { .. })
+        );
         if is_full && self.with(|state| state.begin_answer(&to)) {
             let answering = Answering(Arc::clone(self), to);
             self.port.spawn(Box::pin(async move {

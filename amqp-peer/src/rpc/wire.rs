@@ -85,7 +85,7 @@ impl Fault {
         if may_have_run { Self::Forgotten } else { self }
     }
 
-    const fn name(&self) -> &'static str {
+    pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::NoObject => "no-object",
             Self::NoMethod => "no-method",
@@ -104,6 +104,11 @@ impl Fault {
 pub(crate) fn is_rpc(message: &Message) -> bool {
     let kind = &message.properties().kind;
     [CALL, SIGNAL, REPLY, ERROR].contains(kind)
+}
+
+/// Returns whether the kind of a message is one of calls, or may become one.
+pub(crate) fn has_reserved_kind(message: &Message) -> bool {
+    message.properties().kind.starts_with("rpc.")
 }
 
 /// Returns whether a message is a signal. Its loss is an event of the application: nothing else tells

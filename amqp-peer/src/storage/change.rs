@@ -83,13 +83,15 @@ pub enum Change {
         /// The lowest position that stays.
         below: u64,
     },
-    /// The clock of a receiver's queue was started or stopped. Replaces the one that is stored.
+    /// The clock of a receiver's queue was started or stopped, or stands still. Replaces the one that
+    /// is stored.
     Clock {
         /// The receiver.
         name: PeerName,
         /// The time on the clock.
         disconnected: Duration,
-        /// The time at which it was started. `None` if it stands.
+        /// The time at which it was started, or would be by the end of the process, up to a second
+        /// ahead. `None` if it stands.
         since: Option<WallTime>,
     },
 }
@@ -99,7 +101,7 @@ pub enum Change {
 pub struct StoredClock {
     /// The time on the clock when it was last started or stopped.
     pub disconnected: Duration,
-    /// The time at which it was started. `None` if it stands.
+    /// The time at which it was started, or was by the end of the process. `None` if it stands.
     pub since: Option<WallTime>,
 }
 

@@ -4,6 +4,7 @@ mod foreign;
 mod rig;
 
 mod causes;
+mod certificates;
 mod cuts;
 mod delivering;
 mod dialing;

@@ -1,8 +1,9 @@
 //! Persistent messages, and the storage that they wait for.
 
-use amqp_peer::{Message, SendError};
+use amqp_core::protocol::ReplyCode;
+use amqp_peer::{DownCause, Limits, Message, SendError};
 
-use crate::rig::{Application, ROLES, World, name};
+use crate::rig::{Application, ROLES, World, config, name};
 
 #[test]
 fn a_storage_holds_what_is_persistent_until_it_is_acknowledged() {
@@ -143,11 +144,8 @@ fn a_storage_that_fails_refuses_what_is_persistent_and_loses_nothing() {
 
 #[test]
 fn remembered_acceptances_are_bounded_in_the_storage() {
-    let limits = amqp_peer::Limits::default().window(10);
-    let mut world = World::new([
-        crate::rig::config("alice"),
-        crate::rig::config("bob").limits(limits),
-    ]);
+    let limits = Limits::default().window(10);
+    let mut world = World::new([config("alice"), config("bob").limits(limits)]);
     world.connect(0, 1);
     world.run();
     let now = world.now;
@@ -162,11 +160,8 @@ fn remembered_acceptances_are_bounded_in_the_storage() {
 #[test]
 fn messages_whose_end_is_not_stored_count_to_the_window() {
     for (from, to) in ROLES {
-        let limits = amqp_peer::Limits::default().window(2);
-        let mut world = World::new([
-            crate::rig::config("alice"),
-            crate::rig::config("bob").limits(limits),
-        ]);
+        let limits = Limits::default().window(2);
+        let mut world = World::new([config("alice"), config("bob").limits(limits)]);
         world.connect(from, to);
         world.run();
         let now = world.now;
@@ -185,4 +180,100 @@ fn messages_whose_end_is_not_stored_count_to_the_window() {
         let expected: Vec<String> = (0..10).map(|number| number.to_string()).collect();
         assert_eq!(world.nodes[1].bodies(), expected);
     }
+}
+
+#[test]
+fn changes_that_are_not_stored_are_bounded_whatever_becomes_of_the_messages() {
+    let limits = Limits::default().unstored(10_000);
+    let mut world = World::new([config("alice").limits(limits), config("bob")]);
+    world.nodes[0].stores = false;
+    let now = world.now;
+    let message = || Message::new("x".repeat(900)).persistent();
+    let mut taken = 0;
+    let refused = loop {
+        match world.nodes[0].try_send(now, "bob", message()) {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+        // The outbox is empty again, and what is to be stored is not.
+        world.nodes[0].machine.forget(&name("bob"), now);
+        world.run();
+        assert!(taken < 20);
+    };
+    let unstored = world.nodes[0].machine.store().unstored;
+    let limit = 10_000;
+    let bytes = unstored;
+    assert_eq!(refused, SendError::Unstored { bytes, limit });
+    assert!((8000..=10_000).contains(&unstored), "{unstored}");
+    let machine = &mut world.nodes[0].machine;
+    assert!(!machine.room_for(&name("bob"), &message()));
+    assert!(machine.room(&name("bob"), 1000), "transient ones have room");
+    assert!(machine.room_for(&name("bob"), &Message::new("x")));
+    assert_eq!(machine.poll_room(), None);
+    world.nodes[0].store();
+    let machine = &mut world.nodes[0].machine;
+    assert_eq!(machine.store().unstored, 0);
+    assert_eq!(machine.poll_room(), Some(name("bob")));
+    assert!(machine.room_for(&name("bob"), &message()));
+    world.nodes[0].try_send(now, "bob", message()).unwrap();
+}
+
+#[test]
+fn a_storage_that_fails_ends_the_wait_for_it() {
+    let limits = Limits::default().unstored(1);
+    let mut world = World::new([config("alice").limits(limits)]);
+    world.nodes[0].stores = false;
+    let now = world.now;
+    world.nodes[0].persist(now, "bob", "one may exceed the limit");
+    let second = Message::new("second").persistent();
+    let machine = &mut world.nodes[0].machine;
+    assert!(!machine.room_for(&name("bob"), &second));
+    machine.handle_store_failed(now, "the disk is full");
+    assert_eq!(machine.poll_room(), Some(name("bob")));
+    assert_eq!(machine.store().error.as_deref(), Some("the disk is full"));
+    let refused = machine.send(now, &name("bob"), second);
+    assert!(matches!(refused, Err(SendError::Storage { .. })));
+}
+
+#[test]
+fn acceptances_that_are_not_stored_are_bounded() {
+    for (from, to) in ROLES {
+        let limits = Limits::default().unstored(1);
+        let mut world = World::new([config("alice"), config("bob").limits(limits)]);
+        world.nodes[1].stores = false;
+        world.connect(from, to);
+        world.run();
+        let now = world.now;
+        for number in 0..1000 {
+            world.nodes[0].persist(now, "bob", &number.to_string());
+            world.run();
+        }
+        let code = ReplyCode::RESOURCE_ERROR;
+        assert_eq!(
+            world.nodes[1].downs()[0].cause,
+            DownCause::Protocol { code }
+        );
+        assert!((500..600).contains(&world.nodes[1].got.len()));
+        assert!(world.nodes[1].machine.store().unstored < 100_000);
+        world.nodes[1].stores = true;
+        world.run();
+        world.connect(from, to);
+        world.run();
+        let expected: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
+        assert_eq!(world.nodes[1].bodies(), expected);
+    }
+}
+
+#[test]
+fn a_place_among_the_receivers_is_free_again_when_one_has_no_messages() {
+    let limits = Limits::default().receivers(1);
+    let mut world = World::new([config("alice").limits(limits)]);
+    let now = world.now;
+    world.nodes[0].send(now, "bob", "x");
+    let refused = world.nodes[0].try_send(now, "jack", Message::new("x"));
+    assert_eq!(refused, Err(SendError::TooManyReceivers { limit: 1 }));
+    world.nodes[0].send(now, "bob", "y");
+    world.nodes[0].machine.forget(&name("bob"), now);
+    world.run();
+    world.nodes[0].send(now, "jack", "x");
 }

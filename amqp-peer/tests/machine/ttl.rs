@@ -133,6 +133,70 @@ fn the_time_between_two_runs_counts_if_there_was_no_link() {
 }
 
 #[test]
+fn the_time_without_a_process_counts_also_if_there_was_a_link() {
+    for (from, to) in ROLES {
+        // Long after the message was stored, and just after.
+        for with_link in [60, 0] {
+            let mut world = World::named(&["alice", "bob"]);
+            world.nodes[1].application = Application::Keeps;
+            send(&mut world, "3", Some(seconds(3)), true);
+            send(&mut world, "10", Some(seconds(10)), true);
+            world.connect(from, to);
+            world.advance(seconds(with_link));
+            assert_eq!(world.links_up(0), 1);
+            assert_eq!(expired(&world), [""; 0]);
+            world.nodes[0].take_events();
+            // Killed, and started four seconds later, of which three at least count.
+            world.now = world.now + seconds(4);
+            world.restart(0);
+            world.run();
+            assert_eq!(expired(&world), ["3"]);
+            world.restart_silently(1);
+            world.connect(from, to);
+            world.run();
+            let received = world.nodes[1].received();
+            let left = received.last().unwrap().message.ttl.unwrap();
+            assert!((seconds(6)..=seconds(7)).contains(&left), "{left:?}");
+        }
+    }
+}
+
+#[test]
+fn a_restart_at_once_counts_nothing_of_the_time_with_a_link() {
+    let mut world = World::named(&["alice", "bob"]);
+    world.nodes[1].application = Application::Keeps;
+    world.connect(0, 1);
+    world.run();
+    for _ in 0..10 {
+        send(&mut world, "1", Some(seconds(1)), true);
+        world.advance(Duration::from_millis(700));
+    }
+    world.restart(0);
+    world.run();
+    assert_eq!(expired(&world), [""; 0]);
+    assert_eq!(world.nodes[0].machine.outbox(&name("bob")).messages, 10);
+}
+
+#[test]
+fn clocks_with_a_link_are_stored_again_only_while_they_matter() {
+    let mut world = World::named(&["alice", "bob"]);
+    world.connect(0, 1);
+    world.run();
+    send(&mut world, "x", Some(seconds(60)), true);
+    send(&mut world, "transient", Some(seconds(60)), false);
+    world.run();
+    // Both are accepted.
+    assert_eq!(world.nodes[0].machine.poll_timeout(), None);
+    world.nodes[1].application = Application::Keeps;
+    send(&mut world, "transient", Some(seconds(60)), false);
+    send(&mut world, "without a time to live", None, true);
+    world.run();
+    world.accept_kept(1);
+    world.advance(seconds(2));
+    assert_eq!(world.nodes[0].machine.poll_timeout(), None);
+}
+
+#[test]
 fn a_wall_clock_that_jumps_back_counts_as_no_time() {
     let mut world = World::named(&["alice", "bob"]);
     send(&mut world, "5", Some(seconds(5)), true);

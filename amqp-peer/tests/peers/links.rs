@@ -7,7 +7,7 @@ use std::{
 };
 
 use amqp_peer::{
-    Config, Connect, ConnectorState, DownCause, Event, Listen, Message,
+    Config, Connect, ConnectorState, DownCause, Event, Limits, Listen, Message,
     amqp_driver::io::{in_thread, within},
 };
 
@@ -18,6 +18,7 @@ on_every_runtime!(
     a_removed_connector_leaves_nothing_that_connects,
     a_refused_attempt_is_reported_once_and_made_again,
     a_disconnect_while_a_message_is_handled_ends_the_link_once,
+    input_after_the_end_of_a_link_is_ignored,
     a_second_process_of_a_name_is_refused,
     a_peer_that_dials_itself_is_refused,
     a_message_before_the_login_ends_the_connection,
@@ -118,6 +119,46 @@ pub(crate) async fn a_disconnect_while_a_message_is_handled_ends_the_link_once<R
     bob.up().await?;
     alice.peer.send(&name("bob"), Message::new("y")).await?;
     bob.expect(b"y").await
+}
+
+/// SNK-05.
+async fn input_after_the_end_of_a_link_is_ignored<R: Adapter>(world: World<R>) -> Outcome {
+    const COUNT: u32 = 200;
+    let mut alice = world.start("alice")?;
+    // Some are under way at each end.
+    let limits = Limits::default().window(16);
+    let mut bob = world.start_with(Config::new("bob")?.limits(limits))?;
+    world.link(&mut alice, &mut bob).await?;
+    for number in 0..COUNT {
+        let mut body = number.to_be_bytes().to_vec();
+        body.resize(20_000, 0);
+        alice.peer.send(&name("bob"), Message::new(body)).await?;
+    }
+    // What the other side sends until it knows of the end is of no account: it comes once, with the
+    // next link.
+    let (mut next, mut is_up, mut ends) = (0, true, 0);
+    while next < COUNT {
+        match bob.next().await? {
+            Event::Received(received) => {
+                assert!(is_up);
+                let body = received.accept().body.to_vec();
+                assert_eq!(body[..4], next.to_be_bytes());
+                next += 1;
+                if next % 50 == 1 {
+                    bob.peer.disconnect(&name("alice"));
+                }
+            }
+            Event::Down(down) => {
+                assert_eq!(down.cause, DownCause::Requested);
+                assert!(std::mem::take(&mut is_up));
+                ends += 1;
+            }
+            Event::Up(_) => assert!(!std::mem::replace(&mut is_up, true)),
+            other => return Err(format!("{other:?}").into()),
+        }
+    }
+    assert!(ends >= 3, "{ends}");
+    Ok(())
 }
 
 /// SNK-15.
@@ -344,6 +385,7 @@ async fn strangers_before_their_login_are_bounded<R: Adapter>(world: World<R>) -
         rest
     })?;
     assert_eq!(read.await, b"");
+    assert!(matches!(bob.next().await?, Event::NotAccepted(_)));
     drop(strangers);
     for _ in 0..3 {
         assert_eq!(bob.refused().await?.cause, DownCause::Transport);

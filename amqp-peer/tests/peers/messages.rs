@@ -1,10 +1,15 @@
 //! Messages: whole, in order, once.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use amqp_peer::{
-    Config, DropReason, Event, Message, Receipts, SendError, Undelivered,
-    amqp_driver::io::in_thread, storage::MemoryStorage,
+    Config, DropReason, Event, Message, Receipts, SendError, Sender, Undelivered,
+    amqp_driver::{io::in_thread, wire::FieldTable},
+    rpc::Hooks,
+    storage::MemoryStorage,
 };
 
 use crate::rig::{Adapter, Node, Outcome, World, name, on_every_runtime};
@@ -12,6 +17,8 @@ use crate::rig::{Adapter, Node, Outcome, World, name, on_every_runtime};
 on_every_runtime!(
     a_large_message_arrives_whole,
     messages_arrive_in_order,
+    all_of_a_message_arrives_as_it_was_sent,
+    hooks_run_for_received_messages,
     a_message_from_another_thread_wakes_a_sleeping_link,
     a_message_waits_for_a_peer_that_comes_later,
     a_delivery_ends_with_its_acceptance,
@@ -59,6 +66,61 @@ pub(crate) async fn messages_arrive_in_order<R: Adapter>(world: World<R>) -> Out
         bob.expect(number.to_string().as_bytes()).await?;
     }
     assert!(alice.events.try_next().is_none());
+    Ok(())
+}
+
+/// SNK-14.
+async fn all_of_a_message_arrives_as_it_was_sent<R: Adapter>(world: World<R>) -> Outcome {
+    let (alice, mut bob) = world.pair().await?;
+    let headers = FieldTable::new().with("number", 3)?.with("text", "ä")?;
+    let messages = [
+        Message::new(""),
+        Message::new(&b"\0\xff"[..]).persistent(),
+        Message::new("x").ttl(Duration::from_secs(5)),
+        Message::new("x").ttl(Duration::ZERO),
+        Message::new("x")
+            .kind("greeting")?
+            .correlation_id("7")?
+            .content_type("text/plain")?
+            .headers(headers)
+            .ttl(Duration::from_millis(1234))
+            .persistent(),
+    ];
+    for message in messages {
+        let id = alice.peer.send(&name("bob"), message.clone()).await?;
+        let received = bob.received().await?;
+        assert_eq!(received.from, Sender::Peer(name("alice")));
+        assert_eq!((received.id, received.is_repeated), (id, false));
+        assert_eq!(received.accept(), message);
+    }
+    let reserved = FieldTable::new().with("x-peer-ttl-ms", 1)?;
+    let refused = bob
+        .peer
+        .send(&name("alice"), Message::new("x").headers(reserved))
+        .await;
+    assert_eq!(refused, Err(SendError::ReservedHeader));
+    Ok(())
+}
+
+/// SNK-19.
+async fn hooks_run_for_received_messages<R: Adapter>(world: World<R>) -> Outcome {
+    let (alice, mut bob) = world.pair().await?;
+    let ran = Arc::<Mutex<Vec<&str>>>::default();
+    let mut hooks = Hooks::new();
+    for pattern in ["aa", "a", "ab"] {
+        let ran = Arc::clone(&ran);
+        hooks.on(pattern, move |_| ran.lock().unwrap().push(pattern))?;
+    }
+    for (body, expected) in [
+        ("aa", &["aa", "a"][..]),
+        ("aax", &["aa", "a"]),
+        ("abx", &["a", "ab"]),
+        ("xaa", &[]),
+    ] {
+        alice.peer.send(&name("bob"), Message::new(body)).await?;
+        assert_eq!(hooks.run(&bob.accept().await?), expected.len());
+        assert_eq!(std::mem::take(&mut *ran.lock().unwrap()), expected);
+    }
     Ok(())
 }
 
@@ -354,7 +416,7 @@ async fn two_hundred_peers_send_a_thousand_messages_each<R: Adapter>(world: Worl
     let mut count = 0;
     while count < PEERS * EACH {
         if let Event::Received(received) = hub.next().await? {
-            let amqp_peer::Sender::Peer(from) = received.from.clone() else {
+            let Sender::Peer(from) = received.from.clone() else {
                 return Err("not a peer".into());
             };
             let number = next.entry(from).or_insert(0);

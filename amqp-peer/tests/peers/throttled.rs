@@ -30,7 +30,9 @@ async fn messages_flow_both_ways_over_a_throttled_link<R: Adapter>(world: World<
     Ok(())
 }
 
-/// SNK-38, at ten times its rate. The upper bound is that of the machine, under virtual time.
+/// SNK-38, at ten times its rate: the throttle holds, in each of both directions. Its accuracy of 5
+/// percent is that of the machine, under virtual time: on a busy machine the bytes may be late. So may
+/// heartbeats be, which have seconds.
 async fn a_mebibyte_takes_its_time<R: Adapter>(world: World<R>) -> Outcome {
     for (sending, receiving) in [
         (Throttle::send(1_000_000), Throttle::default()),
@@ -46,9 +48,10 @@ async fn a_mebibyte_takes_its_time<R: Adapter>(world: World<R>) -> Outcome {
             .send(&name("bob"), Message::new(body.clone()))
             .await?;
         bob.expect(&body).await?;
-        // 5 percent less than exactly.
+        // 5 percent less than exactly, and twenty times as much.
+        let bounds = Duration::from_millis(996)..Duration::from_secs(21);
         let elapsed = start.elapsed();
-        assert!(elapsed >= Duration::from_millis(996), "{elapsed:?}");
+        assert!(bounds.contains(&elapsed), "{elapsed:?}");
     }
     Ok(())
 }

@@ -92,7 +92,9 @@ impl Authority {
     /// The settings of a connector without a certificate.
     fn anonymous(&self) -> TlsOptions {
         let own = self.0.certificate.der().to_vec();
-        TlsOptions::default().authorities(Certificates::der([own]))
+        TlsOptions::default()
+            .authorities(Certificates::der([own]))
+            .provider(ring::default_provider())
     }
 }
 

@@ -64,6 +64,49 @@ fn a_request_that_comes_again_gets_the_reply_of_its_run() {
 }
 
 #[test]
+fn replies_that_are_kept_no_longer_are_handed_out() {
+    let limits = Limits::default()
+        .replies(3)
+        .reply_bytes(10)
+        .reply_time(secs(60));
+    let mut cache = Cache::new(limits);
+    run(&mut cache, 0, &key(0, 0), ("beyond the bytes", 6));
+    run(&mut cache, 0, &key(0, 1), ("beyond the number", 1));
+    assert!(cache.take_evicted().is_empty());
+    run(
+        &mut cache,
+        1,
+        &key(0, 2),
+        ("of a caller that is removed", 9),
+    );
+    assert_eq!(cache.take_evicted(), ["beyond the bytes"]);
+    run(&mut cache, 1, &key(1, 3), ("too long to be kept", 11));
+    assert_eq!(cache.take_evicted(), ["too long to be kept"]);
+    run(&mut cache, 2, &key(1, 4), ("beyond the time", 1));
+    assert_eq!(cache.take_evicted(), ["beyond the number"]);
+    let removed = cache.handle_removed(&name(CALLERS[0]));
+    assert!(removed.tokens.is_empty());
+    assert_eq!(cache.take_evicted(), ["of a caller that is removed"]);
+    cache.handle_timeout(at(62));
+    assert_eq!(cache.take_evicted(), ["beyond the time"]);
+
+    // One that waits for room, and one that runs, of a caller that is removed.
+    for number in 5..7 {
+        let key = key(1, number);
+        let admission = cache.admit(key.clone(), History::New, ((), 1), 7);
+        assert_eq!(admission, Admission::Queued);
+        assert_eq!(cache.poll_start(), Some((key, ())));
+    }
+    assert!(cache.finish(&key(1, 5), Some(("waits", 1))));
+    let removed = cache.handle_removed(&name(CALLERS[1]));
+    assert_eq!(removed.tokens, [7, 7]);
+    assert_eq!(cache.take_evicted(), ["waits"]);
+    assert!(!cache.finish(&key(1, 6), Some(("runs", 1))));
+    assert_eq!(cache.take_evicted(), ["runs"]);
+    assert!(cache.holds_only(0, 0));
+}
+
+#[test]
 fn replies_go_by_number_bytes_and_time_the_oldest_first() {
     let limits = Limits::default()
         .replies(4)

@@ -25,6 +25,7 @@ use crate::{
         Limits, Rpc,
         port::{BoxFuture, Event, Port, ttl_until},
     },
+    trace::Trace,
 };
 
 pub(super) fn name(name: &str) -> PeerName {
@@ -101,6 +102,7 @@ pub(super) struct Node {
     process: u64,
     now: Arc<Mutex<Time>>,
     state: Mutex<State>,
+    trace: Trace,
 }
 
 impl Node {
@@ -118,6 +120,10 @@ impl Node {
 }
 
 impl Port for Node {
+    fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
     fn now(&self) -> Instant {
         Instant::from_origin(self.now.lock().unwrap().now)
     }
@@ -298,6 +304,7 @@ impl World {
         self.processes += 1;
         let node = Arc::new(Node {
             name: name(peer),
+            trace: Trace::new(&name(peer)),
             process: self.processes,
             now: Arc::clone(&self.now),
             state: Mutex::new(State {
