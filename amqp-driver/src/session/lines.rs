@@ -207,8 +207,26 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering::Relaxed},
+        },
+        task::Wake,
+    };
+
     use super::*;
     use crate::session::open::open;
+
+    /// A task that was woken, or not.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Relaxed);
+        }
+    }
 
     fn channels() -> [ChannelId; 2] {
         let mut client = open();
@@ -318,16 +336,33 @@ mod tests {
     }
 
     #[test]
-    fn the_tickets_of_a_channel_are_dismissed_or_all() {
+    fn the_tickets_of_a_channel_are_dismissed_and_woken_or_all() {
         let [a, b] = channels();
-        let (mut line, mut later) = line(&[(1, a, 10), (2, b, 10), (3, a, 10)]);
+        let (mut line, mut later) = line(&[]);
+        let woken: Vec<_> = [(1, a), (2, b), (3, a)]
+            .into_iter()
+            .map(|(number, channel)| {
+                let woken = Arc::new(Woken::default());
+                line.join(number, channel, 10, woken.clone().into(), &mut later);
+                woken
+            })
+            .collect();
+        let mut run = |later: &mut Later| {
+            later.run();
+            woken
+                .iter()
+                .map(|it| it.0.load(Relaxed))
+                .collect::<Vec<_>>()
+        };
         line.dismiss(Some(a), &mut later);
+        assert_eq!(run(&mut later), [true, false, true]);
         let standings = [1, 2, 3].map(|number| line.claim(number));
         assert_eq!(
             standings,
             [Standing::Stale, Standing::Waiting, Standing::Stale]
         );
         line.dismiss(None, &mut later);
+        assert_eq!(run(&mut later), [true, true, true]);
         assert_eq!(line.claim(2), Standing::Stale);
     }
 }
