@@ -24,7 +24,7 @@ use tokio::{net::TcpListener, time};
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// The time limit of steps that end at once.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn disturb_next(broker: &LocalBroker, faults: ByteFaults) {
     broker.with(|broker| broker.faults().bytes_of_next(1, faults));

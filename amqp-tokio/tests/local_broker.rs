@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, task, time};
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// The time limit of steps that end at once.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn confirming(connection: &Connection) -> Result<ConfirmChannel, Error> {
     connection.open_channel().await?.confirm_select().await

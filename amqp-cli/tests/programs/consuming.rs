@@ -26,7 +26,7 @@ pub(crate) fn messages_are_printed_and_acknowledged(place: &Place) -> Outcome {
     assert_eq!((lines.len(), lines[699].as_str()), (700, "700"));
     assert_eq!(place.messages("q")?, 300);
     let lines = place
-        .run(&["consume", "-q", "q", "--idle", "300ms"])?
+        .run(&["consume", "-q", "q", "--idle", "5s"])?
         .lines()?;
     assert_eq!((lines.len(), lines[0].as_str()), (300, "701"));
     place

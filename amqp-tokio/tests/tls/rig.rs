@@ -23,7 +23,7 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 pub(crate) type Outcome = Result<(), Failure>;
 
 /// The time limit of steps that end at once.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An authority that issues certificates.
 pub(crate) struct Authority {

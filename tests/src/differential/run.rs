@@ -29,7 +29,7 @@ use super::{
 use crate::harness::Failure;
 
 /// The number of looks for effects that RabbitMQ has in its own time, and the pause between two.
-const LOOKS: usize = 100;
+const LOOKS: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// The time within which RabbitMQ writes to the log of a quorum queue or a stream, and delivers.

@@ -453,7 +453,7 @@ async fn a_drain_leaves_nothing_unsettled(cx: Ctx) -> Outcome {
     let task = cx.spawn(work);
     cx.until("some bodies are called", || calls.total() > 15)
         .await?;
-    let drained = cx.soon(stopper.drain(Duration::from_millis(300))).await?;
+    let drained = cx.soon(stopper.drain(Duration::from_secs(2))).await?;
     let ended = cx.soon(task.join()).await??;
     assert_eq!(drained.unfinished, 1);
     assert_eq!(ended.counts.acked + ended.counts.requeued, 50);

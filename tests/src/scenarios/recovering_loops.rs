@@ -342,7 +342,7 @@ async fn closing_a_loop_during_the_back_off_ends_it_at_once(cx: Ctx) -> Outcome 
             ));
         }
         assert!(client.closed().is_some());
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < RECOVERY);
         Ok(())
     })
     .await?
@@ -438,9 +438,17 @@ async fn a_locked_queue_of_a_loop_is_tried_again(cx: Ctx) -> Outcome {
     options.config.heartbeat = Some(1);
     options.config.timeouts.handshake = Duration::from_millis(300);
     cx.in_thread(move || {
-        let mut client = connect(&options)?;
-        let declared = client.call(shared_queue("mine").exclusive(true))?;
-        next(&mut client, declared)?;
+        // A busy broker may not have answered in time through the relay.
+        let mut client = loop {
+            let mut client = connect(&options)?;
+            let before = relay.to_broker().bytes;
+            let declared = client.call(shared_queue("mine").exclusive(true))?;
+            next(&mut client, declared)?;
+            if relay.to_broker().bytes > before {
+                break client;
+            }
+            close(client)?;
+        };
         let consumer = start(&mut client, "mine", 1)?;
         relay.pause();
         assert_eq!(recovered(&mut client)?.failures, []);

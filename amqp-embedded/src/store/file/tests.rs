@@ -73,7 +73,8 @@ fn time_to_delete(count: u64) -> Result<Duration, Box<dyn Error>> {
 #[test]
 fn a_deletion_takes_no_longer_among_many_bindings() -> Outcome {
     let mut ratios = Vec::new();
-    for _ in 0..3 {
+    // A busy disk may delay either.
+    for _ in 0..10 {
         let (few, many) = (time_to_delete(500)?, time_to_delete(5000)?);
         let ratio = many.as_secs_f64() / few.as_secs_f64();
         // Ten, if it depends on the number of bindings.
