@@ -201,7 +201,10 @@ pub(crate) fn an_exchange_is_watched(place: &Place) -> Outcome {
     );
     assert_eq!(running.line()?, r"    3 apples\u{1b}[2J");
     let line = running.line()?;
-    assert!(line.contains(r#" headers={"n":"1"} 2 bytes"#), "{line}");
+    assert!(
+        line.contains(r#" headers={"n":"1"} delivery_mode=2 2 bytes"#),
+        "{line}"
+    );
     assert_eq!(running.line()?, "    \u{fc}");
     assert_eq!(running.ended()?.0, Some(0));
     place.run(&["tail", ""])?.fails(2, "the default exchange")?;
