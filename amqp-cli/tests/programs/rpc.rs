@@ -62,7 +62,17 @@ pub(crate) fn a_reply_is_printed_though_the_next_one_is_late(place: &Place) -> O
         Ok(ended.text().contains("1 consumers"))
     };
     until(is_served)?;
-    let call = ["rpc", "call", "-r", "slow", "-l", "--format", "raw"];
+    let call = [
+        "rpc",
+        "call",
+        "-r",
+        "slow",
+        "-l",
+        "--format",
+        "raw",
+        "--timeout",
+        "10m",
+    ];
     let mut caller = Running::start(place.command(&call))?;
     caller.say("1\n2\n")?;
     assert_eq!(caller.line()?, "1");
