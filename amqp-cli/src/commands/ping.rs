@@ -53,7 +53,10 @@ impl PingArgs {
                 }
             }
             let began = Instant::now();
-            let answered = tokio::time::timeout(self.timeout, round_trip(&channel)).await;
+            let answered = tokio::select! {
+                answered = tokio::time::timeout(self.timeout, round_trip(&channel)) => answered,
+                () = stop.requested() => break,
+            };
             answered.map_err(|_| late())??;
             print(format_args!("round trip {number}: {:.1?}", began.elapsed()))?;
         }

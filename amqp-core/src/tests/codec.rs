@@ -9,7 +9,7 @@ use super::harmless::every_method;
 use crate::{
     MethodId,
     protocol::{self, Method, RULES, basic::Properties, queue},
-    wire::{Decode as _, DecodeError, Encode, FieldTable, FieldValue, ShortStr},
+    wire::{Decode as _, DecodeError, Encode, FieldTable, FieldValue, ShortStr, Timestamp},
 };
 
 fn encoded(value: &impl Encode) -> Vec<u8> {
@@ -106,6 +106,25 @@ fn properties_that_are_zero_are_not_left_out() {
         .unwrap();
     assert_eq!(encoded(&empty), [0xa0, 0, 0, 0, 0, 0, 0]);
     assert!(!empty.is_empty());
+}
+
+#[test]
+fn properties_that_are_present_are_listed_in_the_order_of_the_specification() {
+    assert!(Properties::default().present().is_empty());
+    let properties = Properties {
+        kind: Some("order".try_into().unwrap()),
+        timestamp: Some(Timestamp(5)),
+        headers: Some(FieldTable::new()),
+        priority: Some(0),
+        ..Properties::default()
+    };
+    let expected = [
+        ("headers", FieldValue::Table(FieldTable::new())),
+        ("priority", FieldValue::U8(0)),
+        ("timestamp", FieldValue::Timestamp(Timestamp(5))),
+        ("type", FieldValue::from("order")),
+    ];
+    assert_eq!(properties.present(), expected);
 }
 
 /// A bit without a name in the specification has no place in the type, and on the wire it is

@@ -15,6 +15,7 @@ use crate::{
     client::Event,
     frame::{Frame, FrameKind},
     protocol::{ReplyCode, basic},
+    text::front,
     wire::ShortStr,
 };
 
@@ -170,4 +171,15 @@ fn a_fault_says_where_it_was_found_if_that_is_known() {
             "closed because the peer broke the protocol: frame type 9 does not exist"
         );
     }
+}
+
+#[test]
+fn the_front_of_a_text_is_text_without_a_character_that_is_cut() {
+    let word = "a\u{e9}".as_bytes();
+    assert_eq!(front(word, false), Some("a\u{e9}"));
+    assert_eq!(front(word, true), Some("a\u{e9}"));
+    assert_eq!(front(&word[..2], true), Some("a"));
+    assert_eq!(front(&word[..2], false), None);
+    assert_eq!(front(b"\xff\xfe a", true), None);
+    assert_eq!(front(b"", true), Some(""));
 }
