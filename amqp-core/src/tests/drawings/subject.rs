@@ -119,12 +119,11 @@ impl Subject {
     /// A side before anything has come in.
     pub(super) fn new(role: Role) -> Self {
         let mut side = match role {
-            Role::Client => {
-                let mut config = client::Config::default();
-                config.checks = Checks::Standard;
-                config.mechanisms = alloc::vec![Box::new(Obliging)];
-                Side::client(config)
-            }
+            Role::Client => Side::client(client::Config {
+                checks: Checks::Standard,
+                mechanisms: alloc::vec![Box::new(Obliging)],
+                ..client::Config::default()
+            }),
             Role::Server => Side::server(server::Config::default()),
         };
         let _greeting = side.sent();

@@ -16,9 +16,7 @@ use amqp_core::{
     client::Connection,
     uri::Scheme,
 };
-use amqp_embedding::{
-    Application, Clock, Failure, READ, Settings, end_of, handle_error, is_temporary, run,
-};
+use amqp_embedding::{Application, Clock, Failure, READ, end_of, handle_error, is_temporary, run};
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
 /// The number of segments of one write: a large body is a segment of its own, and so are the frame
