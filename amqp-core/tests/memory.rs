@@ -127,7 +127,7 @@ fn open_pair(server: server::Config) -> [Side; 2] {
         let (id, _) = client.open_channel().unwrap();
         channels.push(id);
         exchange(&mut client, &mut server);
-        let consume = basic::Consume::default().consumer_tag("t").unwrap();
+        let consume = basic::Consume::default().consumer_tag("t");
         let mut channel = client.channel(id).unwrap();
         channel.consume(consume.no_wait(true)).unwrap();
         exchange(&mut client, &mut server);
@@ -190,7 +190,7 @@ fn header(channel: u16, body_size: u64, properties: &[u8]) -> BytesMut {
 fn begin(side: &Side, channel: u16, number: u64) -> BytesMut {
     match side.machine {
         Machine::Client(_) => {
-            let deliver = basic::Deliver::default().consumer_tag("t").unwrap();
+            let deliver = basic::Deliver::default().consumer_tag("t");
             method(channel, deliver.delivery_tag(number))
         }
         Machine::Server(_) => method(channel, basic::Publish::default()),
@@ -579,7 +579,7 @@ fn messages_among_heartbeats_keep_little_more_than_themselves() {
         let heartbeat = [8, 0, 0, 0, 0, 0, 0, 0xCE];
         let mut stream = BytesMut::new();
         for number in 1..=COUNT {
-            let deliver = basic::Deliver::default().consumer_tag("t").unwrap();
+            let deliver = basic::Deliver::default().consumer_tag("t");
             stream.unsplit(method(1, deliver.delivery_tag(number as u64)));
             stream.unsplit(header(1, len as u64, &[0, 0]));
             stream.unsplit(body(1, &vec![1; len]));

@@ -100,16 +100,12 @@ impl BenchArgs {
             std::process::id(),
             since_epoch.as_nanos()
         );
-        let mut declare = queue::Declare::default()
-            .queue(name.as_str())?
-            .durable(true);
+        let mut declare = queue::Declare::default().queue(name.as_str()).durable(true);
         if self.kind != Some(QueueType::Stream) {
-            declare.arguments.insert("x-expires".try_into()?, EXPIRES);
+            declare.arguments.insert("x-expires", EXPIRES);
         }
         if let Some(kind) = self.kind {
-            declare
-                .arguments
-                .insert("x-queue-type".try_into()?, kind.name());
+            declare.arguments.insert("x-queue-type", kind.name());
         }
         channel.call(declare).await?;
         let ended = tokio::select! {
@@ -119,7 +115,7 @@ impl BenchArgs {
             }
             () = stop.requested() => Err(Failure::failed("interrupted")),
         };
-        let delete = queue::Delete::default().queue(name.as_str())?;
+        let delete = queue::Delete::default().queue(name.as_str());
         let deleted = channel.call(delete).await.map(|_| ());
         let shown = ended.and_then(|measured| self.show(&measured));
         let closed = close(&connection).await;
@@ -147,7 +143,7 @@ impl BenchArgs {
         for _ in 0..self.consumers {
             let connection = self.connection.connect("bench").await?;
             let channel = connection.open_channel().await?;
-            let consume = basic::Consume::default().queue(queue)?.no_ack(self.no_ack);
+            let consume = basic::Consume::default().queue(queue).no_ack(self.no_ack);
             let source = Source::start(&channel, consume, self.prefetch_count).await?;
             let shared = Arc::clone(&shared);
             consumers.spawn(async move { shared.consume(&connection, source).await });
@@ -321,7 +317,7 @@ impl Shared {
         };
         let channel = connection.open_channel().await?;
         let publisher = Publisher::open(channel, acknowledgements, options).await?;
-        let publish = basic::Publish::default().routing_key(self.queue.as_str())?;
+        let publish = basic::Publish::default().routing_key(self.queue.as_str());
         let properties = match args.transient {
             true => Properties::default().transient(),
             false => Properties::default().persistent(),

@@ -131,7 +131,7 @@ impl PropertyArgs {
             let (name, value) = header.split_once(':').ok_or_else(|| {
                 Failure::usage(format_args!("--header {header:?}: not \"NAME: VALUE\""))
             })?;
-            headers.insert(name.try_into()?, value.trim_start());
+            headers.insert(name, value.trim_start());
         }
         Ok(headers)
     }

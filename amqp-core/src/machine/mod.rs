@@ -9,6 +9,7 @@ mod channels;
 mod clock;
 mod closing;
 mod content_channel;
+mod frame_len;
 mod frame_log;
 mod heads;
 mod input;
