@@ -37,9 +37,9 @@ fn runtime() -> Result<Runtime, Failure> {
 async fn works(connection: &Connection) -> Outcome {
     let channel = connection.open_channel().await?.confirm_select().await?;
     channel
-        .call(queue::Declare::default().queue("tasks")?)
+        .call(queue::Declare::default().queue("tasks"))
         .await?;
-    let to_tasks = basic::Publish::default().routing_key("tasks")?;
+    let to_tasks = basic::Publish::default().routing_key("tasks");
     let confirm = channel
         .publish(&to_tasks, &basic::Properties::default(), "1")
         .await?;
@@ -203,11 +203,9 @@ fn users_have_their_permissions() -> Outcome {
         let connection = connect(&format!("amqp://me:se%3Acret@{host}/mine")).await?;
         let channel = connection.open_channel().await?;
         channel
-            .call(queue::Declare::default().queue("tasks")?)
+            .call(queue::Declare::default().queue("tasks"))
             .await?;
-        let other = channel
-            .call(queue::Declare::default().queue("other")?)
-            .await;
+        let other = channel.call(queue::Declare::default().queue("other")).await;
         let error = other.err().ok_or("declared")?;
         assert!(error.to_string().contains("ACCESS_REFUSED"), "{error}");
         connection.close().await?;
@@ -266,7 +264,7 @@ fn definitions_take_the_place_of_guest() -> Outcome {
         runtime()?.block_on(async {
             let connection = connect(&format!("amqp://anna:secret@{host}/shop")).await?;
             let channel = connection.open_channel().await?.confirm_select().await?;
-            let to_orders = basic::Publish::default().routing_key("orders")?;
+            let to_orders = basic::Publish::default().routing_key("orders");
             let persistent = basic::Properties::default().delivery_mode(2);
             channel.publish(&to_orders, &persistent, "1").await?.await?;
             Ok::<_, Failure>(())
@@ -293,9 +291,9 @@ fn durable_state_outlives_a_stop_and_a_crash() -> Outcome {
     let data = folder.path().join("new").display().to_string();
     let arguments = ["--listen", ANY, "--http", ANY, "--data", &data];
     let declare = |channel: amqp_tokio::ConfirmChannel, name: &'static str| async move {
-        channel.call(queue::Declare::default().queue(name)?).await?;
+        channel.call(queue::Declare::default().queue(name)).await?;
         let persistent = basic::Properties::default().delivery_mode(2);
-        let to_queue = basic::Publish::default().routing_key(name)?;
+        let to_queue = basic::Publish::default().routing_key(name);
         channel.publish(&to_queue, &persistent, name).await?.await?;
         let transient = basic::Properties::default();
         channel
@@ -500,15 +498,13 @@ fn the_page_is_json_too() -> Outcome {
         let connection = connect(program.address(0)).await?;
         works(&connection).await?;
         let channel = connection.open_channel().await?;
-        let to_tasks = basic::Publish::default().routing_key("tasks")?;
-        let text = basic::Properties::default().content_type("text/plain")?;
+        let to_tasks = basic::Publish::default().routing_key("tasks");
+        let text = basic::Properties::default().content_type("text/plain");
         channel.publish(&to_tasks, &text, "é".repeat(3000)).await?;
         let plain = basic::Properties::default();
         channel.publish(&to_tasks, &plain, vec![0xff, 0]).await?;
-        channel
-            .call(queue::Declare::default().queue("a/b")?)
-            .await?;
-        let fetched = channel.get(basic::Get::default().queue("tasks")?).await?;
+        channel.call(queue::Declare::default().queue("a/b")).await?;
+        let fetched = channel.get(basic::Get::default().queue("tasks")).await?;
 
         let page = program.json("/api/overview")?;
         assert_eq!(page["connections"], 1);

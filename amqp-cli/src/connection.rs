@@ -130,7 +130,7 @@ impl ConnectionArgs {
                 "certificates are for TLS: give --ssl, or a URL that begins with amqps://",
             ));
         }
-        let name = FieldTable::new().with("connection_name", format!("amqp {command}"))?;
+        let name = FieldTable::new().with("connection_name", format!("amqp {command}"));
         let config = Config::from_uri(&uri)
             .map_err(Failure::usage)?
             .properties(name)

@@ -167,7 +167,7 @@ fn step(machine: &mut Connection, event: Event, acked: &mut u64) -> Result<(), B
                 channel.call(&queue::Declare::default().exclusive(true))?;
             } else if let Method::QueueDeclareOk(declared) = reply {
                 println!("declared the queue {}", declared.queue);
-                let publish = basic::Publish::default().routing_key(declared.queue)?;
+                let publish = basic::Publish::default().routing_key(declared.queue);
                 for message in MESSAGES {
                     channel.publish(&publish, &basic::Properties::default(), message)?;
                 }

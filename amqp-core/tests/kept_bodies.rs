@@ -54,7 +54,7 @@ impl Pair {
         }
         let (id, _) = pair.client.open_channel().unwrap();
         pair.exchange();
-        let consume = basic::Consume::default().consumer_tag("t").unwrap();
+        let consume = basic::Consume::default().consumer_tag("t");
         let mut channel = pair.client.channel(id).unwrap();
         channel.consume(consume.no_wait(true).no_ack(true)).unwrap();
         pair.exchange();
@@ -89,7 +89,7 @@ impl Pair {
         let mut kept = Vec::with_capacity(MESSAGES / ONE_OF);
         let mut count = 0;
         for number in 1..=MESSAGES {
-            let deliver = basic::Deliver::default().consumer_tag("t").unwrap();
+            let deliver = basic::Deliver::default().consumer_tag("t");
             let deliver = deliver.delivery_tag(number as u64);
             let mut channel = self.server.channel(self.channel.unwrap()).unwrap();
             let properties = basic::Properties::default();

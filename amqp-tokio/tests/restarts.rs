@@ -28,7 +28,7 @@ fn persistent() -> basic::Properties {
 }
 
 async fn declare(channel: &BaseChannel) -> Result<u32, amqp_tokio::Error> {
-    let declare = queue::Declare::default().queue("tasks")?;
+    let declare = queue::Declare::default().queue("tasks");
     Ok(channel.call(declare).await?.message_count)
 }
 
@@ -42,7 +42,7 @@ async fn closed(connection: &Connection) -> Result<ReplyCode, Box<dyn Error>> {
 async fn work(connection: &Connection, round: u32) -> Outcome {
     let channel = connection.open_channel().await?.confirm_select().await?;
     assert_eq!(declare(&channel).await?, round);
-    let publish = basic::Publish::default().routing_key("tasks")?;
+    let publish = basic::Publish::default().routing_key("tasks");
     let confirm = channel
         .publish(&publish, &persistent(), round.to_string())
         .await?;
@@ -155,7 +155,7 @@ async fn ttls_wait_for_the_end_of_a_pause() -> Outcome {
     declare(&channel).await?;
     let mut properties = persistent();
     properties.expiration = Some("1000".parse()?);
-    let publish = basic::Publish::default().routing_key("tasks")?;
+    let publish = basic::Publish::default().routing_key("tasks");
     channel.publish(&publish, &properties, "m").await?.await?;
     let ready = || broker.with(|broker| broker.queue("/", "tasks").map(|tasks| tasks.ready));
     broker.pause();

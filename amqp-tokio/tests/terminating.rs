@@ -34,9 +34,9 @@ async fn a_program_that_is_asked_to_terminate_leaves_nothing_behind() -> Outcome
     let connection = broker.connect(Config::default()).await?;
     let channel = connection.open_channel().await?;
     channel
-        .call(queue::Declare::default().queue("jobs")?)
+        .call(queue::Declare::default().queue("jobs"))
         .await?;
-    let publish = basic::Publish::default().routing_key("jobs")?;
+    let publish = basic::Publish::default().routing_key("jobs");
     for number in 0..JOBS {
         let job = number.to_string();
         channel

@@ -295,7 +295,7 @@ impl Ctx {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let channel = witness.open_channel().await?;
-            let look = queue::Declare::default().queue(&mark.0)?.passive(true);
+            let look = queue::Declare::default().queue(&mark.0).passive(true);
             match channel.call(look).await {
                 Err(error) if error.code() == Some(ReplyCode::NOT_FOUND) => break,
                 Err(error) if error.code() == Some(ReplyCode::RESOURCE_LOCKED) => {}

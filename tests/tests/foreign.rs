@@ -106,9 +106,9 @@ fn with_peer(client: Client, tools: Tools) -> Outcome {
         let own = broker.connect(amqp_tokio::Config::default()).await?;
         let channel = own.open_channel().await?;
         channel
-            .call(queue::Declare::default().queue("news")?)
+            .call(queue::Declare::default().queue("news"))
             .await?;
-        let publish = basic::Publish::default().routing_key("news")?;
+        let publish = basic::Publish::default().routing_key("news");
         let properties = basic::Properties::default();
         channel
             .publish(&publish, &properties, "from the peer")

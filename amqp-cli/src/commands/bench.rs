@@ -104,16 +104,12 @@ impl BenchArgs {
             std::process::id(),
             since_epoch.as_nanos()
         );
-        let mut declare = queue::Declare::default()
-            .queue(name.as_str())?
-            .durable(true);
+        let mut declare = queue::Declare::default().queue(name.as_str()).durable(true);
         if self.kind != Some(QueueType::Stream) {
-            declare.arguments.insert("x-expires".try_into()?, EXPIRES);
+            declare.arguments.insert("x-expires", EXPIRES);
         }
         if let Some(kind) = self.kind {
-            declare
-                .arguments
-                .insert("x-queue-type".try_into()?, kind.name());
+            declare.arguments.insert("x-queue-type", kind.name());
         }
         channel.call(declare).await?;
         // Until then a signal leaves nothing that lasts.
@@ -125,7 +121,7 @@ impl BenchArgs {
             }
             () = stop.requested() => Err(Failure::failed("interrupted")),
         };
-        let delete = queue::Delete::default().queue(name.as_str())?;
+        let delete = queue::Delete::default().queue(name.as_str());
         let deleted = match tokio::time::timeout(CLOSE, channel.call(delete)).await {
             Ok(deleted) => deleted.map(|_| ()).map_err(Failure::from),
             Err(_) => {
@@ -165,7 +161,7 @@ impl BenchArgs {
         for _ in 0..self.consumers {
             let connection = self.connection.connect("bench").await?;
             let channel = connection.open_channel().await?;
-            let consume = basic::Consume::default().queue(queue)?.no_ack(self.no_ack);
+            let consume = basic::Consume::default().queue(queue).no_ack(self.no_ack);
             let source = Source::start(&channel, consume, self.prefetch_count).await?;
             let shared = Arc::clone(&shared);
             consumers.spawn(async move { shared.consume(&connection, source).await });
@@ -339,7 +335,7 @@ impl Shared {
         };
         let channel = connection.open_channel().await?;
         let publisher = Publisher::open(channel, acknowledgements, options).await?;
-        let publish = basic::Publish::default().routing_key(self.queue.as_str())?;
+        let publish = basic::Publish::default().routing_key(self.queue.as_str());
         let properties = match args.transient {
             true => Properties::default().transient(),
             false => Properties::default().persistent(),

@@ -134,7 +134,7 @@ impl ConsumeArgs {
             return close(&connection).await;
         }
         let consume = basic::Consume::default()
-            .queue(queue)?
+            .queue(queue)
             .no_ack(self.no_ack)
             .arguments(table(&self.argument));
         let mut prefetch = self
@@ -181,7 +181,7 @@ impl ConsumeArgs {
     /// Declares and binds the queue as the options say, and returns its name.
     async fn set_up(&self, connection: &Connection, channel: &BaseChannel) -> Outcome<ShortStr> {
         let mut name: ShortStr = self.queue.as_deref().unwrap_or_default().try_into()?;
-        let declare = queue::Declare::default().queue(&name)?;
+        let declare = queue::Declare::default().queue(&name);
         if name.is_empty() || self.exclusive {
             let own = declare.exclusive(true).auto_delete(true);
             let declared = channel.call(own).await?;
@@ -206,14 +206,12 @@ pub(crate) async fn bind(
     exchange: &str,
     keys: &[String],
 ) -> Outcome {
-    let bind = queue::Bind::default().queue(queue)?.exchange(exchange)?;
+    let bind = queue::Bind::default().queue(queue).exchange(exchange);
     if keys.is_empty() {
         channel.call(bind.clone()).await?;
     }
     for key in keys {
-        channel
-            .call(bind.clone().routing_key(key.as_str())?)
-            .await?;
+        channel.call(bind.clone().routing_key(key.as_str())).await?;
     }
     Ok(())
 }

@@ -116,8 +116,8 @@ impl PublishArgs {
             return Err(Failure::usage("give --routing-key, or --exchange, or both"));
         }
         Ok(basic::Publish::default()
-            .exchange(self.exchange.as_deref().unwrap_or_default())?
-            .routing_key(self.routing_key.as_deref().unwrap_or_default())?
+            .exchange(self.exchange.as_deref().unwrap_or_default())
+            .routing_key(self.routing_key.as_deref().unwrap_or_default())
             .mandatory(!self.no_mandatory))
     }
 
@@ -225,10 +225,10 @@ impl Template {
         let body = json.take_body()?;
         let mut publish = self.publish.clone();
         if let (None, Some(exchange)) = (&self.args.exchange, json.exchange) {
-            publish = publish.exchange(exchange)?;
+            publish = publish.exchange(exchange);
         }
         if let (None, Some(key)) = (&self.args.routing_key, json.routing_key) {
-            publish = publish.routing_key(key)?;
+            publish = publish.routing_key(key);
         }
         let mut properties = Properties::from(json.properties);
         self.args.properties.apply(&mut properties)?;

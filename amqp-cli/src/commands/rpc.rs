@@ -133,8 +133,8 @@ impl CallArgs {
             _ => Format::Raw,
         };
         let publish = basic::Publish::default()
-            .exchange(self.exchange.as_str())?
-            .routing_key(self.routing_key.as_str())?;
+            .exchange(self.exchange.as_str())
+            .routing_key(self.routing_key.as_str());
         let properties = self.properties.properties()?;
         let (connection, channel) = self.connection.open("rpc call").await?;
         let client = Client::direct(channel, ClientOptions::default()).await?;
@@ -303,10 +303,10 @@ impl ServeArgs {
         abort_if_lost(&connection, &stop);
         let name = self.queue.as_str().try_into()?;
         if !exists(&connection, &name).await? {
-            let declare = queue::Declare::default().queue(&name)?.durable(true);
+            let declare = queue::Declare::default().queue(&name).durable(true);
             channel.call(declare).await?;
         }
-        let consume = basic::Consume::default().queue(&name)?;
+        let consume = basic::Consume::default().queue(&name);
         let server = Server::open(channel, consume, self.jobs).await?;
         note_losses(&connection);
         let command = self.command;

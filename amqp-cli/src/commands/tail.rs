@@ -91,10 +91,10 @@ impl TailArgs {
         let mut stop = Stop::install().map_err(Failure::failed)?;
         abort_if_lost(&connection, &stop);
         let mut own = queue::Declare::default().exclusive(true).auto_delete(true);
-        own.arguments.insert("x-max-length".try_into()?, QUEUE_MAX);
+        own.arguments.insert("x-max-length", QUEUE_MAX);
         let queue = channel.call(own).await?.queue;
         bind(&channel, &queue, &self.exchange, &self.routing_key).await?;
-        let consume = basic::Consume::default().queue(queue)?;
+        let consume = basic::Consume::default().queue(queue);
         let mut source = Source::start(&channel, consume, PREFETCH).await?;
         note_losses(&connection);
         let limits = Limits {

@@ -139,7 +139,7 @@ impl PropertyArgs {
             // As amqp-publish has it: blanks before the value do not belong to it, which need not be
             // UTF-8.
             let value = value[1..].trim_ascii_start();
-            headers.insert(name.try_into()?, LongStr::from(value));
+            headers.insert(name, LongStr::from(value));
         }
         Ok(headers)
     }

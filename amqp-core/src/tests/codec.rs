@@ -94,16 +94,14 @@ fn properties_that_are_zero_are_not_left_out() {
     let properties = Properties::default()
         .delivery_mode(2)
         .priority(0)
-        .correlation_id("122")
-        .unwrap();
+        .correlation_id("122");
     let bytes = [0x1c, 0x00, 0x02, 0x00, 0x03, b'1', b'2', b'2'];
     assert_eq!(encoded(&properties), bytes);
     assert_eq!(Properties::decode(&bytes), Ok(properties));
 
     let empty = Properties::default()
         .headers(FieldTable::new())
-        .content_type("")
-        .unwrap();
+        .content_type("");
     assert_eq!(encoded(&empty), [0xa0, 0, 0, 0, 0, 0, 0]);
     assert!(!empty.is_empty());
 }
@@ -141,7 +139,7 @@ fn unknown_properties_are_refused() {
     let no_more = [0x00, 0x01, 0x00, 0x00];
     assert_eq!(Properties::decode(&no_more), Ok(Properties::default()));
     // Once the cluster id, and still passed on.
-    let cluster_id = Properties::default().reserved("c").unwrap();
+    let cluster_id = Properties::default().reserved("c");
     let bytes = [0x00, 0x04, 0x01, b'c'];
     assert_eq!(Properties::decode(&bytes), Ok(cluster_id));
 }

@@ -25,10 +25,10 @@ use crate::{
 fn a_message_with_names_that_are_not_utf8_is_delivered_and_the_connection_lives() {
     let mut pair = Pair::open();
     let id = pair.open_channel();
-    let consume = basic::Consume::default().consumer_tag("c").unwrap();
+    let consume = basic::Consume::default().consumer_tag("c");
     pair.client_channel(id).consume(consume).unwrap();
     pair.exchange();
-    let ok = basic::ConsumeOk::default().consumer_tag("c").unwrap();
+    let ok = basic::ConsumeOk::default().consumer_tag("c");
     pair.server_channel(id).send(&ok).unwrap();
     pair.exchange();
     pair.take_client_events();

@@ -277,7 +277,7 @@ async fn a_transient_shared_queue_closes_the_connection(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     let bystanders = Bystanders::of(&cx, &connection).await?;
     let channel = connection.open_channel().await?;
-    let declare = queue::Declare::default().queue("transient")?.durable(false);
+    let declare = queue::Declare::default().queue("transient").durable(false);
     let error = channel.call(declare).await.expect_err("it is refused");
     assert_connection_closed(&error, ReplyCode::INTERNAL_ERROR);
     let text = &by_peer(&connection.closed().await).text.clone();
@@ -352,12 +352,8 @@ async fn the_lesser_limits_hold(cx: Ctx) -> Outcome {
 async fn client_properties_reach_the_server(cx: Ctx) -> Outcome {
     let connection = cx
         .connect_to(&cx.uri, |config| {
-            let mut tell = |name: &'static str, value: &str| {
-                let name = name.try_into().expect("a short name");
-                config.properties.insert(name, value);
-            };
-            tell("program", "tri_04");
-            tell("version", "1.2.3");
+            config.properties.insert("program", "tri_04");
+            config.properties.insert("version", "1.2.3");
         })
         .await?;
     let reported = cx.client_properties().await?;
@@ -436,8 +432,7 @@ async fn closing_twice_is_closing_once(cx: Ctx) -> Outcome {
 
 /// Leaves out the capability `authentication_failure_close`.
 fn expect_no_reason(config: &mut Config) {
-    let capabilities = "capabilities".try_into().expect("a short name");
-    config.properties.insert(capabilities, FieldTable::new());
+    config.properties.insert("capabilities", FieldTable::new());
 }
 
 /// Given a wrong password, and no capability `authentication_failure_close`, then the server hangs

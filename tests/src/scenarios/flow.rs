@@ -232,14 +232,14 @@ async fn a_blocked_connection_with_a_full_socket(cx: Ctx) -> Outcome {
     let leaving = connect(&cx).await?;
     // A message that moves from one queue to another without a publish.
     let arguments = FieldTable::new()
-        .with("x-message-ttl", 4000)?
-        .with("x-dead-letter-exchange", "")?
-        .with("x-dead-letter-routing-key", "late")?;
+        .with("x-message-ttl", 4000)
+        .with("x-dead-letter-exchange", "")
+        .with("x-dead-letter-routing-key", "late");
     observing.call(shared_queue("late")).await?;
     observing
         .call(shared_queue("early").arguments(arguments))
         .await?;
-    let early = basic::Publish::default().routing_key("early")?;
+    let early = basic::Publish::default().routing_key("early");
     let properties = basic::Properties::default();
     observing.publish(&early, &properties, "late").await?;
     becomes_ready(&cx, &observing, "early", 1).await?;

@@ -34,9 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// A queue with one argument.
 fn with(name: &str, argument: &str, value: impl Into<FieldValue>) -> Result<queue::Declare, Error> {
     let mut declare = shared_queue(name);
-    declare.arguments = FieldTable::new()
-        .with(argument, value)
-        .expect("a short name");
+    declare.arguments = FieldTable::new().with(argument, value);
     Ok(declare)
 }
 

@@ -84,8 +84,8 @@ async fn dead_lettering(channel: &BaseChannel, name: &str) -> Result<String, Fai
     let mut declare = shared_queue(name);
     declare.arguments = declare
         .arguments
-        .with("x-dead-letter-exchange", "")?
-        .with("x-dead-letter-routing-key", dead.as_str())?;
+        .with("x-dead-letter-exchange", "")
+        .with("x-dead-letter-routing-key", dead.as_str());
     channel.call(declare).await?;
     Ok(dead)
 }
@@ -362,8 +362,8 @@ async fn the_prefetch_of_a_group_moves_both_ways(cx: Ctx) -> Outcome {
     for kind in ["classic", "quorum"] {
         let queues = ["a", "b"].map(|name| format!("{kind}.{name}"));
         for queue in &queues {
-            let mut declare = queue::Declare::default().queue(queue)?.durable(true);
-            declare.arguments = declare.arguments.with("x-queue-type", kind)?;
+            let mut declare = queue::Declare::default().queue(queue).durable(true);
+            declare.arguments = declare.arguments.with("x-queue-type", kind);
             channel.call(declare).await?;
             for number in 0..8 {
                 put(&channel, "", queue, number.to_string()).await?;

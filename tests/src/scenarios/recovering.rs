@@ -297,13 +297,13 @@ async fn an_entity_that_has_changed_is_reported_and_the_others_come_back(cx: Ctx
     let (connection, channel) = open(&cx, &relay).await?;
     let (_other, operator) = open_confirming(&cx).await?;
     let mut limited = shared_queue("changed");
-    limited.arguments = limited.arguments.with("x-max-length", 5)?;
+    limited.arguments = limited.arguments.with("x-max-length", 5);
     channel.call(limited).await?;
     channel.call(shared_queue("other").exclusive(true)).await?;
     let mut consumer = channel.consume(consume("other")).await?;
     relay.pause();
     operator
-        .call(queue::Delete::default().queue("changed")?)
+        .call(queue::Delete::default().queue("changed"))
         .await?;
     operator.call(shared_queue("changed")).await?;
     let before = recoveries(&connection);
@@ -332,7 +332,7 @@ async fn what_was_deleted_does_not_come_back(cx: Ctx) -> Outcome {
         channel.call(declare(name).auto_delete(auto_delete)).await?;
     }
     channel
-        .call(queue::Delete::default().queue("deleted")?)
+        .call(queue::Delete::default().queue("deleted"))
         .await?;
     let mut consumer = channel.consume(consume("last consumer")).await?;
     consumer.cancel().await?;

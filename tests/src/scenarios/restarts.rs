@@ -59,7 +59,7 @@ async fn a_program_loses_its_broker_three_times(cx: Ctx) -> Outcome {
             return Ok(());
         }
         let (_connection, channel) = open_confirming(&cx).await?;
-        let delete = queue::Delete::default().queue("tasks")?;
+        let delete = queue::Delete::default().queue("tasks");
         channel.call(delete).await?;
     }
     Err("it never took less than a second".into())
@@ -69,12 +69,12 @@ async fn lose_the_broker_three_times(cx: &Ctx) -> Outcome {
     for round in 0..=3_u32 {
         let (connection, channel) = open_confirming(cx).await?;
         let declared = channel
-            .call(queue::Declare::default().queue("tasks")?)
+            .call(queue::Declare::default().queue("tasks"))
             .await?;
         assert_eq!(declared.message_count, round);
         let declare = exchange::Declare::default()
-            .exchange("events")?
-            .kind("topic")?;
+            .exchange("events")
+            .kind("topic");
         channel.call(declare.durable(true)).await?;
         if round == 0 {
             bind(&channel, "tasks", "events", "task.#").await?;
@@ -105,9 +105,9 @@ async fn lose_the_broker_three_times(cx: &Ctx) -> Outcome {
 async fn a_restart_keeps_what_is_durable(cx: Ctx) -> Outcome {
     let (_connection, channel) = open_confirming(&cx).await?;
     channel
-        .call(queue::Declare::default().queue("durable")?)
+        .call(queue::Declare::default().queue("durable"))
         .await?;
-    let transient = queue::Declare::default().queue("transient")?.durable(false);
+    let transient = queue::Declare::default().queue("transient").durable(false);
     channel.call(transient).await?;
     for (number, properties) in [
         (0, persistent()),
@@ -139,8 +139,8 @@ async fn a_restart_keeps_what_is_durable(cx: Ctx) -> Outcome {
 /// again with `x-delivery-count` 1, before the others, which are there though they are transient.
 async fn quorum_queues_count_the_deliveries_of_lost_connections(cx: Ctx) -> Outcome {
     let (_connection, channel) = open_confirming(&cx).await?;
-    let mut declare = queue::Declare::default().queue("quorum")?;
-    declare.arguments = declare.arguments.with("x-queue-type", "quorum")?;
+    let mut declare = queue::Declare::default().queue("quorum");
+    declare.arguments = declare.arguments.with("x-queue-type", "quorum");
     channel.call(declare).await?;
     for body in ["first", "second"] {
         let properties = basic::Properties::default();

@@ -298,7 +298,7 @@ impl Subject {
         let mut channel = client.channel(id).unwrap();
         let name = harmless::NAME.to_string();
         channel.send(&confirm::Select::default()).unwrap();
-        let consume = basic::Consume::default().queue(name.as_str()).unwrap();
+        let consume = basic::Consume::default().queue(name.as_str());
         let consume = consume.consumer_tag(name.as_str()).unwrap();
         channel.consume(consume.no_wait(true)).unwrap();
         let properties = basic::Properties::default();

@@ -138,8 +138,8 @@ fn side_with(role: Role, place: Place) -> Side {
     let mut channel = pair.client_channel(id);
     channel.send(&confirm::Select::default()).unwrap();
     let name = harmless::NAME;
-    let consume = basic::Consume::default().queue(name).unwrap();
-    let consume = consume.consumer_tag(name).unwrap().no_wait(true);
+    let consume = basic::Consume::default().queue(name);
+    let consume = consume.consumer_tag(name).no_wait(true);
     channel.consume(consume).unwrap();
     let publish = basic::Publish::default();
     let properties = basic::Properties::default();

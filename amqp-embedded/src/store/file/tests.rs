@@ -23,11 +23,11 @@ async fn bound() -> Result<(DurableQueue, DurableBinding), Box<dyn Error>> {
     let broker = LocalBroker::default();
     let connection = broker.connect(amqp_tokio::Config::default()).await?;
     let channel = connection.open_channel().await?;
-    let declare = queue::Declare::default().queue("q")?.durable(true);
+    let declare = queue::Declare::default().queue("q").durable(true);
     channel.call(declare).await?;
-    let declare = exchange::Declare::default().exchange("e")?.kind("fanout")?;
+    let declare = exchange::Declare::default().exchange("e").kind("fanout");
     channel.call(declare.durable(true)).await?;
-    let bind = queue::Bind::default().queue("q")?.exchange("e")?;
+    let bind = queue::Bind::default().queue("q").exchange("e");
     channel.call(bind).await?;
     let (mut queue, mut binding) = (None, None);
     for change in broker.with(|broker| broker.snapshot()) {
