@@ -88,8 +88,8 @@ fn many_small_messages() {
 fn large_messages() {
     brokers(|url| {
         for (name, program, kernel) in PLAIN {
-            let output = run(program, kernel, url, &["20", "3000000"]);
-            assert_done(name, &output, 20);
+            let output = run(program, kernel, url, &["8", "1000000"]);
+            assert_done(name, &output, 8);
         }
     });
 }
@@ -213,7 +213,7 @@ fn rustls_in_a_loop() {
     let program = env!("CARGO_BIN_EXE_rustls");
     let at = format!("amqps://localhost:{}", server.local_addr().port());
     let url = format!("{at}?cacertfile={}", file.display());
-    for arguments in [["3000", "16"], ["20", "3000000"]] {
+    for arguments in [["3000", "16"], ["8", "1000000"]] {
         let messages = arguments[0].parse().expect("a number");
         let output = run(program, "", &url, &arguments);
         assert_done("rustls", &output, messages);
