@@ -375,7 +375,7 @@ pub(crate) struct CallTrace(Option<Span>);
 
 impl CallTrace {
     /// Reports the end.
-    pub(crate) fn end(&mut self, error: Option<&CallError>) {
+    pub(crate) fn end(mut self, error: Option<&CallError>) {
         let Some(span) = self.0.take() else {
             return;
         };
@@ -401,7 +401,7 @@ pub(crate) struct RunTrace(Option<Span>);
 
 impl RunTrace {
     /// Reports the end: `ok`, or the name of a fault.
-    pub(crate) fn end(&mut self, outcome: &str) {
+    pub(crate) fn end(mut self, outcome: &str) {
         if let Some(span) = self.0.take() {
             span.in_scope(|| debug!(outcome, "request handled"));
         }

@@ -89,16 +89,16 @@ impl Trace {
 }
 
 impl Notes {
-    pub(crate) const fn event(&mut self, _event: &Event) {}
+    pub(crate) const fn event(&self, _event: &Event) {}
 
-    pub(crate) fn delivered(&mut self, _delivered: Vec<(PeerName, MessageId)>) {}
+    pub(crate) fn delivered(&self, _delivered: Vec<(PeerName, MessageId)>) {}
 
     pub(crate) const fn sending(&self, _message: &Message) -> Option<usize> {
         None
     }
 
     pub(crate) const fn sent(
-        &mut self,
+        &self,
         _to: &PeerName,
         _bytes: Option<usize>,
         _sent: &Result<MessageId, SendError>,
@@ -106,28 +106,28 @@ impl Notes {
     }
 
     pub(crate) const fn not_accepted(
-        &mut self,
+        &self,
         _listener: ListenerId,
         _error: &NotAcceptedError,
         _is_first: bool,
     ) {
     }
 
-    pub(crate) const fn store_failed(&mut self, _error: &str, _is_first: bool) {}
+    pub(crate) const fn store_failed(&self, _error: &str, _is_first: bool) {}
 
-    pub(crate) const fn store_works(&mut self) {}
+    pub(crate) const fn store_works(&self) {}
 
-    pub(crate) const fn inbox_failed(&mut self, _error: &amqp_driver::Error) {}
+    pub(crate) const fn inbox_failed(&self, _error: &amqp_driver::Error) {}
 
-    pub(crate) const fn stopping(&mut self) {}
+    pub(crate) const fn stopping(&self) {}
 
-    pub(crate) const fn stopped(&mut self) {}
+    pub(crate) const fn stopped(&self) {}
 }
 
 impl CallTrace {
-    pub(crate) const fn end(&mut self, _error: Option<&CallError>) {}
+    pub(crate) const fn end(self, _error: Option<&CallError>) {}
 }
 
 impl RunTrace {
-    pub(crate) const fn end(&mut self, _outcome: &str) {}
+    pub(crate) const fn end(self, _outcome: &str) {}
 }

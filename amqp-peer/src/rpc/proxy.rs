@@ -114,7 +114,7 @@ impl<C: Codec> Proxy<C> {
         arguments: A,
     ) -> Result<R, CallError> {
         let names = (&*self.object, method);
-        let mut trace = self.shared.port.trace().call(&self.to, names);
+        let trace = self.shared.port.trace().call(&self.to, names);
         let result = self.run(method, arguments).await;
         trace.end(result.as_ref().err());
         result

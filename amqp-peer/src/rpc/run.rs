@@ -93,7 +93,7 @@ pub(crate) fn run(
 async fn run_guarded(shared: Arc<Shared>, work: Work, mut guard: RunGuard) {
     let key = guard.key.clone();
     let names = (&*work.request.object, &*work.request.method);
-    let mut trace = shared.port.trace().run(&key.0, names);
+    let trace = shared.port.trace().run(&key.0, names);
     let Some(result) = handle(&shared, &key, &work).await else {
         // The peer has stopped. The request is not settled, so that its caller keeps it.
         shared.with(|state| state.cache.finish(&key, None));
