@@ -37,6 +37,7 @@ impl Connection {
     /// # Errors
     /// As [`amqp_driver::Connection::open_channel`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
+    #[doc(alias("create_channel", "channel"))]
     pub fn open_channel(&self) -> Result<Channel, Error> {
         Ok(wait(self.0.open_channel())??.into())
     }
@@ -140,6 +141,7 @@ impl BaseChannel {
     /// # Errors
     /// As [`amqp_driver::BaseChannel::consume`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
+    #[doc(alias("basic_consume", "subscribe"))]
     pub fn consume(&self, consume: basic::Consume) -> Result<Consumer<ManualAck>, Error> {
         Ok(wait(self.0.consume(consume))??.into())
     }
@@ -186,6 +188,7 @@ impl BaseChannel {
     /// # Errors
     /// As [`amqp_driver::BaseChannel::get`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
+    #[doc(alias = "basic_get")]
     pub fn get(&self, get: basic::Get) -> Result<Option<Fetched>, Error> {
         wait(self.0.get(get))?
     }
@@ -227,6 +230,7 @@ impl BaseChannel {
 
     /// Returns an iterator of the mandatory messages that no queue accepts; see
     /// [`amqp_driver::BaseChannel::returns`].
+    #[doc(alias("basic_return", "on_return"))]
     #[must_use]
     pub fn returns(&self) -> Returns {
         self.0.returns().into()
@@ -248,6 +252,7 @@ impl Channel {
     /// # Errors
     /// As [`amqp_driver::Channel::publish`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
+    #[doc(alias = "basic_publish")]
     pub fn publish<P: PropertyList>(
         &self,
         publish: &basic::Publish,
@@ -263,6 +268,7 @@ impl Channel {
     /// # Errors
     /// As [`amqp_driver::Channel::confirm_select`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
+    #[doc(alias("publisher_confirms", "confirm_delivery"))]
     pub fn confirm_select(self) -> Result<ConfirmChannel, Error> {
         Ok(wait(self.0.confirm_select())??.into())
     }
@@ -310,6 +316,7 @@ impl ConfirmChannel {
     /// # Errors
     /// As [`amqp_driver::ConfirmChannel::publish`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
+    #[doc(alias = "basic_publish")]
     pub fn publish<P: PropertyList>(
         &self,
         publish: &basic::Publish,
@@ -368,6 +375,7 @@ impl TxChannel {
     /// # Errors
     /// As [`amqp_driver::TxChannel::publish`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
+    #[doc(alias = "basic_publish")]
     pub fn publish<P: PropertyList>(
         &self,
         publish: &basic::Publish,
@@ -383,6 +391,7 @@ impl TxChannel {
     /// # Errors
     /// As [`amqp_driver::TxChannel::commit`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
+    #[doc(alias = "tx_commit")]
     pub fn commit(&self) -> Result<(), Error> {
         wait(self.0.commit())?
     }
@@ -393,6 +402,7 @@ impl TxChannel {
     /// # Errors
     /// As [`amqp_driver::TxChannel::rollback`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
+    #[doc(alias = "tx_rollback")]
     pub fn rollback(&self) -> Result<(), Error> {
         wait(self.0.rollback())?
     }
@@ -429,6 +439,7 @@ impl ChannelPool {
     /// # Errors
     /// As [`amqp_driver::ChannelPool::checkout`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
+    #[doc(alias = "acquire")]
     pub fn checkout(&self) -> Result<PooledChannel, Error> {
         Ok(wait(self.0.checkout())??.into())
     }

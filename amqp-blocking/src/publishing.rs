@@ -106,6 +106,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`Error::TimedOut`] beyond the limit of [`within`](crate::within).
+    #[doc(alias = "wait_for_confirms")]
     pub fn settled(&self) -> Result<(), Error> {
         wait(self.0.settled())
     }

@@ -44,6 +44,21 @@ impl Body {
         Self(Pieces::One(Bytes::new()))
     }
 
+    /// Copies bytes, for a slice that is borrowed. Bytes that are `'static` or owned convert without
+    /// a copy.
+    ///
+    /// ```
+    /// use amqp_core::Body;
+    ///
+    /// let line = [1, 2, 3, 4];
+    /// let body = Body::copy_from_slice(&line[..2]);
+    /// assert_eq!(body, [1, 2][..]);
+    /// ```
+    #[must_use]
+    pub fn copy_from_slice(bytes: &[u8]) -> Self {
+        Self(Pieces::One(Bytes::copy_from_slice(bytes)))
+    }
+
     /// Returns the length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -11,6 +11,19 @@ use crate::{base_channel::Inner, consume_options::OnDrop, error::Error};
 /// It belongs to the delivery's channel. Once that has ended, the server has requeued the message
 /// ([RabbitMQ's page](https://www.rabbitmq.com/docs/confirms)), and acknowledging it is an error
 /// that affects no other channel.
+///
+/// ```no_run
+/// use amqp_driver::{Delivery, Error, Requeue};
+///
+/// /// Keeps the body, and settles the message later.
+/// fn handle(delivery: Delivery) -> Result<(), Error> {
+///     let Delivery { message, acker, .. } = delivery;
+///     match message.body.text() {
+///         Err(_) => acker.reject(Requeue::No),
+///         Ok(_) => acker.ack(),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropped unused, the delivery stays outstanding until the channel ends"]
 pub struct Acker {
@@ -44,6 +57,7 @@ impl Acker {
     ///
     /// # Errors
     /// When the channel is closed: the server has requeued the message.
+    #[doc(alias = "basic_ack")]
     pub fn ack(self) -> Result<(), Error> {
         self.settle(|channel, tag| channel.ack(Tags::One(tag)))
     }
@@ -53,6 +67,7 @@ impl Acker {
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
+    #[doc(alias("multiple", "ack_multiple"))]
     pub fn ack_up_to(self) -> Result<(), Error> {
         self.settle(|channel, tag| channel.ack(Tags::UpTo(tag)))
     }
@@ -62,6 +77,7 @@ impl Acker {
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
+    #[doc(alias = "basic_nack")]
     pub fn nack(self, requeue: Requeue) -> Result<(), Error> {
         self.settle(|channel, tag| channel.nack(Tags::One(tag), requeue))
     }
@@ -70,6 +86,7 @@ impl Acker {
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
+    #[doc(alias = "basic_reject")]
     pub fn reject(self, requeue: Requeue) -> Result<(), Error> {
         self.settle(|channel, tag| channel.reject(tag, requeue))
     }

@@ -301,6 +301,7 @@ impl BaseChannel {
     ///
     /// # Errors
     /// As [`call`](Self::call).
+    #[doc(alias("basic_consume", "subscribe"))]
     pub async fn consume(&self, consume: basic::Consume) -> Result<Consumer<ManualAck>, Error> {
         self.consume_with(consume, ConsumeOptions::default()).await
     }
@@ -435,6 +436,7 @@ impl BaseChannel {
     ///
     /// # Errors
     /// As [`call`](Self::call).
+    #[doc(alias = "basic_get")]
     pub async fn get(&self, get: basic::Get) -> Result<Option<Fetched>, Error> {
         let shared = self.shared();
         let fetching = shared.command_when_ready(Some(self.id()), |state, _| {
@@ -459,6 +461,7 @@ impl BaseChannel {
     /// [`Error::Misuse`] when a tag is not outstanding on this channel, for which RabbitMQ would
     /// close the channel (<https://www.rabbitmq.com/docs/confirms>); otherwise the channel is
     /// closed, and the server has requeued the deliveries.
+    #[doc(alias = "basic_ack")]
     pub fn ack(&self, tags: Tags) -> Result<(), Error> {
         self.0.settle(|channel| channel.ack(tags))
     }
@@ -468,6 +471,7 @@ impl BaseChannel {
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
+    #[doc(alias = "basic_nack")]
     pub fn nack(&self, tags: Tags, requeue: Requeue) -> Result<(), Error> {
         self.0.settle(|channel| channel.nack(tags, requeue))
     }
@@ -477,6 +481,7 @@ impl BaseChannel {
     ///
     /// # Errors
     /// When the channel is closed, or without `requeue`, which RabbitMQ does not implement.
+    #[doc(alias = "basic_recover_async")]
     pub fn recover_async(&self, requeue: bool) -> Result<(), Error> {
         self.shared().command(|state| {
             state.commands(self.id())?.recover_async(requeue)?;
@@ -488,6 +493,7 @@ impl BaseChannel {
     /// Returns the stream of mandatory messages that no queue accepted. Without such a stream they
     /// are dropped. On a [`ConfirmChannel`](crate::ConfirmChannel), the [`Confirm`](crate::Confirm)
     /// of each publish reports its return instead.
+    #[doc(alias("basic_return", "on_return"))]
     #[must_use]
     pub fn returns(&self) -> Returns {
         Returns::new(Arc::clone(&self.0))
@@ -495,6 +501,7 @@ impl BaseChannel {
 
     /// Returns the stream of the channel's states: open, paused by the server (`channel.flow`),
     /// closed.
+    #[doc(alias("on_flow", "on_close"))]
     #[must_use]
     pub fn states(&self) -> ChannelStates {
         ChannelStates::new(Arc::clone(self.connection().shared()), self.id())
@@ -510,6 +517,7 @@ impl BaseChannel {
     /// [`Error::ChannelClosed`] when the server has closed the channel, or closes it before it
     /// reads this close: the messages published last may be lost, for the returned reason.
     /// [`Error::Unanswered`] when the server does not answer.
+    #[doc(alias("channel_close", "close_channel"))]
     pub async fn close(&self) -> Result<(), Error> {
         let shared = self.shared();
         let id = self.id();

@@ -24,6 +24,19 @@ use crate::{
 /// Clones share the channel. [`confirm_select`](Self::confirm_select) and
 /// [`tx_select`](Self::tx_select) change the meaning of a publish: they require the only clone and
 /// return another type.
+///
+/// ```no_run
+/// use amqp_driver::{arguments::Queue, protocol::basic};
+///
+/// # async fn example(connection: amqp_driver::Connection) -> Result<(), amqp_driver::Error> {
+/// let channel = connection.open_channel().await?;
+/// channel.queue_declare(Queue::quorum("tasks")).await?;
+/// let to_tasks = basic::Publish::default().routing_key("tasks");
+/// let persistent = basic::Properties::default().persistent();
+/// channel.publish(&to_tasks, &persistent, "one").await?;
+/// channel.close().await?; // the server has read it
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Channel {
     base: BaseChannel,
@@ -44,7 +57,7 @@ impl Channel {
     /// [`confirm_select`](Self::confirm_select) for that.
     ///
     /// A body of up to a few kilobytes is copied; a larger one is kept by reference until it is
-    /// sent: pass `Bytes` to share it.
+    /// sent: pass `Bytes` to share it, and a slice that is borrowed as [`Body::copy_from_slice`].
     ///
     /// ```no_run
     /// use amqp_driver::protocol::basic;
@@ -67,6 +80,7 @@ impl Channel {
     /// [`Timeouts::publish`](amqp_core::Timeouts), because the server does not read or has paused
     /// publishing ([`connection.blocked`](https://www.rabbitmq.com/docs/connection-blocked),
     /// `channel.flow`): nothing of it was sent.
+    #[doc(alias("basic_publish", "send"))]
     pub async fn publish<P: PropertyList>(
         &self,
         publish: &basic::Publish,
@@ -104,6 +118,7 @@ impl Channel {
     /// # Errors
     /// As [`call`](BaseChannel::call); [`ApiMisuse::ChannelShared`] when there is another clone:
     /// its publishes would have no [`Confirm`](crate::Confirm).
+    #[doc(alias("publisher_confirms", "confirm_delivery"))]
     pub async fn confirm_select(self) -> Result<ConfirmChannel, Error> {
         let base = self.into_sole()?;
         base.call(confirm::Select::default()).await?;

@@ -26,6 +26,27 @@ use crate::{
 ///
 /// Clones share the channel. Everything but publishing is on [`BaseChannel`], to which it
 /// dereferences.
+///
+/// ```no_run
+/// use amqp_driver::{Unconfirmed, protocol::basic};
+///
+/// # async fn example(connection: amqp_driver::Connection) -> Result<(), amqp_driver::Error> {
+/// let channel = connection.open_channel().await?.confirm_select().await?;
+/// let to_tasks = basic::Publish::default().routing_key("tasks").mandatory(true);
+/// let persistent = basic::Properties::default().persistent();
+/// let mut confirms = Vec::new();
+/// for body in ["one", "two", "three"] {
+///     confirms.push(channel.publish(&to_tasks, &persistent, body).await?);
+/// }
+/// for confirm in confirms {
+///     match confirm.await {
+///         Ok(()) => println!("a queue has it"),
+///         Err(Unconfirmed::Returned(message)) => println!("no queue took {:?}", message.body),
+///         Err(other) => println!("{other}"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConfirmChannel(BaseChannel);
 
@@ -56,6 +77,7 @@ impl ConfirmChannel {
     ///
     /// # Errors
     /// As [`Channel::publish`](crate::Channel::publish).
+    #[doc(alias("basic_publish", "send"))]
     pub async fn publish<P: PropertyList>(
         &self,
         publish: &basic::Publish,
@@ -102,6 +124,7 @@ impl Deref for ConfirmChannel {
 ///
 /// Ends with the server's answer, with the channel or the connection, or after
 /// [`Timeouts::confirm`](amqp_core::Timeouts). Dropping it leaves the publish as it is.
+#[doc(alias("wait_for_confirms", "publisher_confirm"))]
 #[derive(Debug)]
 #[must_use = "a publish is confirmed only when this says so"]
 pub struct Confirm {

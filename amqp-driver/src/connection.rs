@@ -129,6 +129,7 @@ impl Connection {
     /// # Errors
     /// When all channel numbers are in use ([`ApiMisuse::NoFreeChannel`]), or the connection is
     /// closed or closes before the reply.
+    #[doc(alias("create_channel", "channel"))]
     pub async fn open_channel(&self) -> Result<Channel, Error> {
         let shared = &self.0.shared;
         let opening = shared.command_when_ready(None, |state, _| {
@@ -260,12 +261,14 @@ impl Connection {
 
     /// Returns the stream of the connection's states: opening, open, blocked by the server,
     /// closing, closed. The stream does not keep the connection open.
+    #[doc(alias("on_blocked", "on_unblocked"))]
     #[must_use]
     pub fn states(&self) -> ConnectionStates {
         ConnectionStates::new(Arc::clone(&self.0.shared))
     }
 
     /// Returns the stream of the events of the [recovery](crate::recovery). Empty without one.
+    #[doc(alias("on_recovered", "on_reconnect"))]
     #[must_use]
     pub fn recovery_events(&self) -> RecoveryEvents {
         RecoveryEvents::new(Arc::clone(&self.0.shared))
@@ -317,6 +320,7 @@ impl Connection {
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
+    #[doc(alias("on_close", "on_error", "notify_close"))]
     pub async fn closed(&self) -> CloseReason {
         self.wait(|state| state.closed.clone()).await
     }
@@ -455,6 +459,7 @@ impl Connection {
     /// println!("{sent} bytes flushed, {} messages so far", before.published);
     /// # Ok(()) }
     /// ```
+    #[doc(alias("metrics", "counters"))]
     #[must_use]
     pub fn stats(&self) -> ConnectionStats {
         let now = self.0.shared.now();

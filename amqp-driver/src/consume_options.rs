@@ -22,6 +22,7 @@ pub struct ConsumeOptions {
 
 impl ConsumeOptions {
     /// Sets [`prefetch`](Self::prefetch).
+    #[doc(alias("qos", "basic_qos"))]
     #[must_use]
     pub const fn prefetch(mut self, prefetch: Prefetch) -> Self {
         self.prefetch = Some(prefetch);

@@ -75,6 +75,19 @@ mod sealed {
 /// Dropping it cancels the consumer and requeues the deliveries that it has not yielded, which a
 /// quorum queue may count towards the delivery limit of each message: see
 /// [`consume`](crate::BaseChannel::consume).
+///
+/// ```no_run
+/// use amqp_driver::protocol::basic;
+///
+/// # async fn example(channel: amqp_driver::Channel) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut consumer = channel.consume(basic::Consume::default().queue("tasks")).await?;
+/// while let Some(delivery) = consumer.next().await {
+///     let delivery = delivery?; // the reason for which the consumer has ended
+///     println!("{}: {}", delivery.routing_key(), delivery.body.text()?);
+///     delivery.ack()?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Consumer<A: Acks> {
     channel: Arc<Inner>,
@@ -522,6 +535,15 @@ impl Delivery {
     /// When the channel is closed: the server has requeued the message.
     pub fn ack(self) -> Result<(), Error> {
         self.acker.ack()
+    }
+
+    /// Acknowledges the message and all earlier outstanding ones of the channel; see
+    /// [`Acker::ack_up_to`].
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub fn ack_up_to(self) -> Result<(), Error> {
+        self.acker.ack_up_to()
     }
 
     /// Rejects the message with `basic.nack`; see [`Acker::nack`].

@@ -26,6 +26,19 @@ use crate::{
 ///
 /// Deliveries are acknowledged on the channel that delivered them (section 1.1 of the protocol
 /// reference): keep it checked out while they are unacknowledged.
+///
+/// ```no_run
+/// use amqp_driver::protocol::basic;
+///
+/// # async fn example(connection: amqp_driver::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = connection.channel_pool(8).await?;
+/// let channel = pool.checkout().await?;
+/// let to_tasks = basic::Publish::default().routing_key("tasks").mandatory(true);
+/// let persistent = basic::Properties::default().persistent();
+/// channel.publish(&to_tasks, &persistent, "one").await?.await?;
+/// drop(channel); // the next task gets it
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ChannelPool(Arc<Pool>);
 
@@ -108,6 +121,7 @@ impl ChannelPool {
     /// # Errors
     /// When the next channel has ended and another cannot be opened, or the connection ends;
     /// [`Error::TimedOut`] after [`Timeouts::checkout`](amqp_core::Timeouts).
+    #[doc(alias("get", "acquire"))]
     pub async fn checkout(&self) -> Result<PooledChannel, Error> {
         let shared = self.0.connection.shared();
         within(shared, shared.timeouts().checkout, self.take_out())

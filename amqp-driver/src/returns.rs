@@ -23,6 +23,19 @@ use crate::{
 /// not taken, or eight times as many if a call waits for the server. If none is taken for
 /// [`Timeouts::unread`](amqp_core::Timeouts), or more come while a call waits, the stream ends, and
 /// [`error`](Self::error) is [`Error::Overflow`].
+///
+/// ```no_run
+/// use amqp_driver::protocol::basic;
+///
+/// # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
+/// let mut returns = channel.returns();
+/// let to_nowhere = basic::Publish::default().routing_key("nowhere").mandatory(true);
+/// channel.publish(&to_nowhere, &basic::Properties::default(), "lost").await?;
+/// if let Some(message) = returns.next().await {
+///     println!("{}: {:?}", message.text, message.body); // NO_ROUTE
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Returns {
     channel: Arc<Inner>,

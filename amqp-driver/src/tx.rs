@@ -34,6 +34,7 @@ impl TxChannel {
     ///
     /// # Errors
     /// As [`Channel::publish`](crate::Channel::publish).
+    #[doc(alias = "basic_publish")]
     pub async fn publish<P: PropertyList>(
         &self,
         publish: &basic::Publish,
@@ -70,6 +71,7 @@ impl TxChannel {
     /// # Errors
     /// When the channel or the connection ends before the server has answered: it is then unknown
     /// whether the commit took effect.
+    #[doc(alias = "tx_commit")]
     pub async fn commit(&self) -> Result<(), Error> {
         self.0.call(tx::Commit).await?;
         Ok(())
@@ -84,6 +86,7 @@ impl TxChannel {
     /// # Errors
     /// When the channel or the connection is closed or closes before the answer, which also rolls
     /// back.
+    #[doc(alias = "tx_rollback")]
     pub async fn rollback(&self) -> Result<(), Error> {
         self.0.call(tx::Rollback).await?;
         Ok(())

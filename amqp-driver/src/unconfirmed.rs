@@ -5,6 +5,16 @@ use amqp_core::{CloseReason, FrameLog, protocol::ReplyCode, text::Escaped};
 use crate::{report::Report, returned_message::ReturnedMessage};
 
 /// The reason for which a publish was not confirmed.
+///
+/// ```
+/// use amqp_driver::Unconfirmed;
+///
+/// /// Whether publishing the message again cannot make a second one.
+/// fn is_safe_to_repeat(error: &Unconfirmed) -> bool {
+///     matches!(error, Unconfirmed::NotSent(_) | Unconfirmed::Returned(_))
+/// }
+/// assert!(!is_safe_to_repeat(&Unconfirmed::PossiblyReturned(None)));
+/// ```
 #[derive(thiserror::Error, Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Unconfirmed {

@@ -23,6 +23,7 @@ use crate::{
 ///
 /// All clones are the same broker. It is dropped, with everything in it, with the last clone and
 /// the last connection: nothing is kept on disk, unless it is opened with a store.
+#[doc(alias("mock", "fake", "in_memory"))]
 #[derive(Clone, Debug)]
 pub struct LocalBroker<R: Runtime> {
     pub(crate) shared: SharedBroker,

@@ -32,6 +32,7 @@ const DELAY_MAX: u64 = u32::MAX as u64;
 /// ```
 impl basic::Properties {
     /// Sets `delivery-mode` to 2: the message survives a restart of the server in a durable queue.
+    #[doc(alias = "delivery_mode")]
     #[must_use]
     pub fn persistent(self) -> Self {
         self.delivery_mode(PERSISTENT)
@@ -65,6 +66,7 @@ impl basic::Properties {
     ///
     /// # Errors
     /// If it is longer than ten years, for which RabbitMQ closes the channel.
+    #[doc(alias("ttl", "expiration"))]
     pub fn expire_after(mut self, time: Duration) -> Result<Self, ArgumentError> {
         let millis = millis("expiration", time, 0, TIME_MAX)?;
         self.expiration = Some(millis.to_string().into_short_str());

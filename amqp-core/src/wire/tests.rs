@@ -521,7 +521,6 @@ fn short_strings_of_every_form_are_the_same() {
 fn a_setter_takes_whatever_can_be_a_short_string() {
     let (short, owned) = (name("q"), String::from("q"));
     for taken in [
-        "q".into_short_str(),
         String::from("q").into_short_str(),
         (&owned).into_short_str(),
         Cow::Borrowed("q").into_short_str(),
@@ -537,10 +536,8 @@ fn a_text_that_is_too_long_is_kept_and_fits_into_no_frame() {
     let text = "é".repeat(128);
     let long = text.as_str().into_short_str();
     assert_eq!(long, text);
-    assert_eq!(long.to_string(), text);
-    assert!(long.encoded_len() > u32::MAX as usize);
     let table = FieldTable::new().with(&long, 1);
-    assert!(table.encoded_len() > u32::MAX as usize);
+    assert!(long.encoded_len().min(table.encoded_len()) > u32::MAX as usize);
     // Nothing that follows it is shifted, even if its size was not checked.
     let wire = written(|out, text| put::short_str(out, text), &long);
     assert_eq!(wire.split_first(), Some((&254, text[..254].as_bytes())));

@@ -149,6 +149,7 @@ impl Options {
     }
 
     /// Sets `recovery` to the default policy: everything is restored, for as long as it takes.
+    #[doc(alias("reconnect", "auto_recover", "automatic_recovery"))]
     #[must_use]
     pub fn recovering(self) -> Self {
         self.recovery(Policy::new(random_seed()))

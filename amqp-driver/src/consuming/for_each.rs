@@ -65,6 +65,7 @@ impl<L> ForEach<L> {
     /// println!("{:?}", work.await.reason);
     /// # }
     /// ```
+    #[doc(alias("drain", "graceful_shutdown"))]
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()

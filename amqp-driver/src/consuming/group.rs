@@ -42,7 +42,7 @@ use crate::{
 ///
 /// # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
 /// let consume = |queue| basic::Consume::default().queue(queue);
-/// let queues = [consume("urgent")?, consume("mail")?];
+/// let queues = [consume("urgent"), consume("mail")];
 /// let mut group = ConsumerGroup::start(&channel, queues, 10).await?;
 /// let prefetch = group.prefetch();
 /// while let Some(delivery) = group.next().await.transpose()? {

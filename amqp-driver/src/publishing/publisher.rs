@@ -120,6 +120,7 @@ impl Publisher {
     ///
     /// # Cancel safety
     /// Dropping it discards the outcomes. The messages stay as they are.
+    #[doc(alias = "wait_for_confirms_or_die")]
     pub async fn wait_all(&self, receipts: impl IntoIterator<Item = Receipt>) -> Vec<Outcome> {
         let receipts: Vec<Receipt> = receipts.into_iter().collect();
         let mut outcomes = Vec::with_capacity(receipts.len());
@@ -135,6 +136,7 @@ impl Publisher {
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
+    #[doc(alias = "wait_for_confirms")]
     pub async fn settled(&self) {
         let engine = &self.0;
         let place = None;

@@ -38,6 +38,7 @@ const DIRECT: ShortStr = ShortStr::from_static("amq.rabbitmq.reply-to").unwrap()
 const EXPIRATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The options of a [`Client`].
+#[doc(alias("rpc", "request", "correlation_id"))]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientOptions {
