@@ -11,15 +11,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let uri = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://localhost".to_owned());
     let connection = connect_with(&Options::from_uri(&uri)?.recovering())?;
     let channel = connection.open_channel()?.confirm_select()?;
-    channel.call(queue::Declare::default().queue("forever")?)?;
-    let mut consumer = channel.consume(basic::Consume::default().queue("forever")?)?;
+    channel.call(queue::Declare::default().queue("forever"))?;
+    let mut consumer = channel.consume(basic::Consume::default().queue("forever"))?;
     std::thread::spawn(move || {
         while let Some(Ok(delivery)) = consumer.next() {
             println!("{} bytes", delivery.body.len());
             let _comes_again = delivery.ack(); // Fails only for a message of before a loss.
         }
     });
-    let publish = basic::Publish::default().routing_key("forever")?;
+    let publish = basic::Publish::default().routing_key("forever");
     let persistent = basic::Properties::default().delivery_mode(2);
     let work = || channel.publish(&publish, &persistent, "work");
     loop {

@@ -36,9 +36,9 @@ fn hello() -> Result<(), Box<dyn Error>> {
     println!("declared the queue {queue}");
 
     let publish = basic::Publish::default()
-        .routing_key(&queue)?
+        .routing_key(&queue)
         .mandatory(true);
-    let properties = basic::Properties::default().content_type("text/plain")?;
+    let properties = basic::Properties::default().content_type("text/plain");
     for number in 1..=3 {
         let message = format!("Hello World! ({number})");
         let confirm = channel.publish(&publish, &properties, message.clone())?;
@@ -47,7 +47,7 @@ fn hello() -> Result<(), Box<dyn Error>> {
     }
 
     channel.call(basic::Qos::default().prefetch_count(10))?;
-    let mut consumer = channel.consume(basic::Consume::default().queue(&queue)?)?;
+    let mut consumer = channel.consume(basic::Consume::default().queue(&queue))?;
     for _ in 1..=3 {
         let Some(delivery) = consumer.next().transpose()? else {
             return Err("the consumer ended early".into());

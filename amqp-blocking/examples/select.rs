@@ -34,7 +34,7 @@ mod in_a_loop {
         let url = env::var("AMQP_URL").unwrap_or(embedded);
         let (mut publisher, _) = select::connect(&url)?;
         let (mut consumer, _) = select::connect(&url)?;
-        let queue = queue::Declare::default().queue(QUEUE)?;
+        let queue = queue::Declare::default().queue(QUEUE);
         let declared = publisher.call(queue)?;
         let (mut published, mut received) = (0, 0);
         loop {
@@ -42,10 +42,10 @@ mod in_a_loop {
                 let answer = result?;
                 if promise == declared {
                     for message in ["Hello", "World", "!"] {
-                        let publish = basic::Publish::default().routing_key(QUEUE)?;
+                        let publish = basic::Publish::default().routing_key(QUEUE);
                         publisher.publish(publish, basic::Properties::default(), message)?;
                     }
-                    consumer.consume(basic::Consume::default().queue(QUEUE)?, 1)?;
+                    consumer.consume(basic::Consume::default().queue(QUEUE), 1)?;
                 } else if let Answer::Published = answer {
                     published += 1;
                 }
@@ -63,7 +63,7 @@ mod in_a_loop {
             turn([&mut publisher, &mut consumer])?;
         }
         // A wait brings a loop of its own.
-        let delete = publisher.call(queue::Delete::default().queue(QUEUE)?)?;
+        let delete = publisher.call(queue::Delete::default().queue(QUEUE))?;
         publisher.wait(delete, None)?;
         for mut client in [publisher, consumer] {
             let closed = client.close()?;

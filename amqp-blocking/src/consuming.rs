@@ -100,7 +100,7 @@ impl Consumer<ManualAck> {
     /// use std::{io, thread, time::Duration};
     ///
     /// # fn example(channel: Channel, terminate: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-    /// let consumer = channel.consume(basic::Consume::default().queue("jobs")?)?;
+    /// let consumer = channel.consume(basic::Consume::default().queue("jobs"))?;
     /// let work = consumer.for_each(ForEachOptions::new(OnFailure::Reject), |message| {
     ///     println!("{:?}", message.body);
     ///     Ok::<_, io::Error>(())

@@ -30,7 +30,7 @@ use crate::{
 ///
 /// # fn example(channel: Channel) -> Result<(), Box<dyn std::error::Error>> {
 /// let publisher = Publisher::open(channel, Acknowledgements::On, PublisherOptions::default())?;
-/// let to_tasks = basic::Publish::default().routing_key("tasks")?.mandatory(true);
+/// let to_tasks = basic::Publish::default().routing_key("tasks").mandatory(true);
 /// let receipt = publisher.publish(OutgoingMessage::new(to_tasks, "sweep the yard"))?;
 /// receipt.wait()?.acked()?; // a queue has it
 /// # Ok(()) }

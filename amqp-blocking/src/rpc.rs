@@ -108,7 +108,7 @@ impl From<amqp_driver::rpc::Client> for Client {
 /// };
 ///
 /// # fn example(channel: Channel) -> Result<(), Box<dyn std::error::Error>> {
-/// let server = Server::open(channel, basic::Consume::default().queue("echo")?, 4)?;
+/// let server = Server::open(channel, basic::Consume::default().queue("echo"), 4)?;
 /// server.serve(|request| Ok(Reply::new(request.body)))?;
 /// # Ok(()) }
 /// ```

@@ -34,12 +34,12 @@ fn open() -> Result<(LocalBroker, Connection), Failure> {
 
 fn declare(channel: &BaseChannel, name: &str) -> Result<(), Error> {
     channel
-        .call(queue::Declare::default().queue(name)?)
+        .call(queue::Declare::default().queue(name))
         .map(drop)
 }
 
 fn to(name: &str) -> Result<basic::Publish, Error> {
-    Ok(basic::Publish::default().routing_key(name)?.mandatory(true))
+    Ok(basic::Publish::default().routing_key(name).mandatory(true))
 }
 
 /// A listener that lets connections wait in its backlog, and says nothing.
@@ -81,7 +81,7 @@ fn every_call_ends_with_the_limit_and_can_be_made_again() -> Outcome {
     let (broker, connection) = open()?;
     let channel = connection.open_channel()?;
     declare(&channel, "tasks")?;
-    let mut consumer = channel.consume(basic::Consume::default().queue("tasks")?)?;
+    let mut consumer = channel.consume(basic::Consume::default().queue("tasks"))?;
     let pool = connection.channel_pool(1)?;
     let taken = pool.checkout()?;
 
@@ -192,7 +192,7 @@ fn iterators_end_with_the_reason() -> Outcome {
     for name in ["cancelled", "deleted", "cut"] {
         declare(&channel, name)?;
     }
-    let consume = |name| channel.consume(basic::Consume::default().queue(name)?);
+    let consume = |name| channel.consume(basic::Consume::default().queue(name));
     for number in 0..3_u8 {
         channel.publish(
             &to("cancelled")?,
@@ -211,7 +211,7 @@ fn iterators_end_with_the_reason() -> Outcome {
 
     // Cancelled by the server.
     let mut deleted = consume("deleted")?;
-    channel.call(queue::Delete::default().queue("deleted")?)?;
+    channel.call(queue::Delete::default().queue("deleted"))?;
     let reason = within(PATIENCE, || deleted.next());
     assert!(matches!(
         reason,
@@ -220,7 +220,7 @@ fn iterators_end_with_the_reason() -> Outcome {
     assert!(deleted.next().is_none());
 
     // Cut off while a thread waits.
-    let mut cut = channel.consume_no_ack(basic::Consume::default().queue("cut")?)?;
+    let mut cut = channel.consume_no_ack(basic::Consume::default().queue("cut"))?;
     let mut returns = channel.returns();
     let waiting = thread::spawn(move || (cut.next().map(|it| it.map(drop)), cut.next().is_none()));
     let listening = thread::spawn(move || (returns.next().is_none(), returns.error()));
@@ -259,10 +259,10 @@ fn special_channels_have_the_calls_of_every_channel() -> Outcome {
     let get = || basic::Get::default().queue("tasks");
     channel.publish(&to("tasks")?, &basic::Properties::default(), "taken back")?;
     channel.rollback()?;
-    assert!(channel.get(get()?)?.is_none());
+    assert!(channel.get(get())?.is_none());
     channel.publish(&to("tasks")?, &basic::Properties::default(), "kept")?;
     channel.commit()?;
-    let fetched = channel.get(get()?)?.ok_or("nothing was committed")?;
+    let fetched = channel.get(get())?.ok_or("nothing was committed")?;
     assert_eq!(fetched.body.to_vec(), b"kept");
     fetched.acker.ok_or("it needs no acknowledgement")?.ack()?;
     channel.commit()?;
@@ -313,10 +313,10 @@ fn dropping_the_last_handle_waits_for_the_close() -> Outcome {
 fn requests_have_names() -> Outcome {
     let (_broker, connection) = open()?;
     let channel = connection.open_channel()?;
-    let declared = channel.queue_declare(queue::Declare::default().queue("tasks")?)?;
+    let declared = channel.queue_declare(queue::Declare::default().queue("tasks"))?;
     assert_eq!(declared.queue, "tasks");
     channel.basic_qos(basic::Qos::default().prefetch_count(10))?;
-    let deleted = channel.queue_delete(queue::Delete::default().queue("tasks")?)?;
+    let deleted = channel.queue_delete(queue::Delete::default().queue("tasks"))?;
     assert_eq!(deleted.message_count, 0);
     Ok(())
 }

@@ -26,14 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 fn declare(connection: &Connection, name: &str) -> Outcome {
     let channel = connection.open_channel()?;
-    channel.call(queue::Declare::default().queue(name)?)?;
+    channel.call(queue::Declare::default().queue(name))?;
     Ok(())
 }
 
 /// Fills a queue with so many messages of a mebibyte.
 fn fill(connection: &Connection, name: &str, count: usize) -> Outcome {
     let channel = connection.open_channel()?.confirm_select()?;
-    let publish = basic::Publish::default().routing_key(name)?;
+    let publish = basic::Publish::default().routing_key(name);
     let body = vec![7; 1 << 20];
     let mut last = None;
     for _ in 0..count {
@@ -71,7 +71,7 @@ fn two_sides_that_both_write_do_not_deadlock() -> Outcome {
     let publisher = connection.clone();
     let publishing = thread::spawn(move || within(PATIENCE, || fill(&publisher, "up", COUNT)));
     let channel = connection.open_channel()?;
-    let consume = basic::Consume::default().queue("down")?;
+    let consume = basic::Consume::default().queue("down");
     let mut consumer = channel.consume_no_ack(consume)?;
     let taken = within(PATIENCE, || {
         consumer.by_ref().take(COUNT).try_fold(0, |sum, message| {
@@ -94,10 +94,10 @@ fn a_callback_that_sleeps_keeps_its_connection() -> Outcome {
     assert_eq!(connection.tuning().heartbeat, 1);
     declare(&connection, "tasks")?;
     let channel = connection.open_channel()?;
-    let publish = basic::Publish::default().routing_key("tasks")?;
+    let publish = basic::Publish::default().routing_key("tasks");
     channel.publish(&publish, &basic::Properties::default(), "slow")?;
 
-    let mut consumer = channel.consume(basic::Consume::default().queue("tasks")?)?;
+    let mut consumer = channel.consume(basic::Consume::default().queue("tasks"))?;
     let delivery = consumer.next().ok_or("no delivery")??;
     thread::sleep(Duration::from_millis(3500));
     delivery.ack()?;
@@ -145,9 +145,9 @@ fn session(connection: &Connection) -> Result<usize, Failure> {
     const COUNT: usize = 1000;
     let channel = connection.open_channel()?.confirm_select()?;
     let declared = channel.call(queue::Declare::default().exclusive(true))?;
-    let consume = basic::Consume::default().queue(&declared.queue)?;
+    let consume = basic::Consume::default().queue(&declared.queue);
     let mut consumer = channel.consume(consume)?;
-    let publish = basic::Publish::default().routing_key(&declared.queue)?;
+    let publish = basic::Publish::default().routing_key(&declared.queue);
     let mut confirms = Vec::with_capacity(COUNT);
     for number in 0..COUNT {
         let body = number.to_be_bytes().to_vec();

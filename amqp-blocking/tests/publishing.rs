@@ -36,7 +36,7 @@ fn open() -> Result<(LocalBroker, Connection), Failure> {
 
 fn message(queue: &str, body: impl ToString) -> OutgoingMessage {
     let to = basic::Publish::default().routing_key(queue);
-    let to = to.expect("a short name").mandatory(true);
+    let to = to.mandatory(true);
     OutgoingMessage::new(to, body.to_string())
 }
 
@@ -62,7 +62,7 @@ fn outcomes_are_waited_for_and_iterated_over() -> Tested {
     assert_eq!(publisher.wait_all(receipts)?, [Outcome::Acked]);
     publisher.settled()?;
     assert_eq!(publisher.in_flight(), 0);
-    let look = queue::Declare::default().queue(&queue)?.passive(true);
+    let look = queue::Declare::default().queue(&queue).passive(true);
     assert_eq!(publisher.channel().call(look)?.message_count, 502);
     Ok(connection.close()?)
 }
@@ -125,7 +125,7 @@ fn threads_share_a_publisher() -> Tested {
         }
     });
     within(PATIENCE, || publisher.settled())?;
-    let look = queue::Declare::default().queue(&queue)?.passive(true);
+    let look = queue::Declare::default().queue(&queue).passive(true);
     assert_eq!(publisher.channel().call(look)?.message_count, 2400);
     Ok(connection.close()?)
 }
@@ -135,8 +135,8 @@ fn threads_share_a_publisher() -> Tested {
 fn calls_are_answered_by_threads() -> Tested {
     let (broker, connection) = open()?;
     let channel = connection.open_channel()?;
-    channel.call(queue::Declare::default().queue("requests")?)?;
-    let server = Server::open(channel, basic::Consume::default().queue("requests")?, 2)?;
+    channel.call(queue::Declare::default().queue("requests"))?;
+    let server = Server::open(channel, basic::Consume::default().queue("requests"), 2)?;
     let (stop, stopped) = mpsc::channel::<()>();
     let stopped = in_thread("stop", move || {
         let _stop = stopped.recv();

@@ -22,8 +22,8 @@ fn a_lost_connection_leaves_no_thread() -> Result<(), Box<dyn Error>> {
         let uri = format!("amqp://{}", server.local_addr());
         let connection = connect_with(&Options::from_uri(&uri)?.recovering())?;
         let channel = connection.open_channel()?;
-        channel.call(queue::Declare::default().queue("tasks")?)?;
-        let consumer = channel.consume(basic::Consume::default().queue("tasks")?)?;
+        channel.call(queue::Declare::default().queue("tasks"))?;
+        let consumer = channel.consume(basic::Consume::default().queue("tasks"))?;
         for _ in 0..5 {
             broker.restart();
             // In flight, or waiting for the recovery.

@@ -21,9 +21,9 @@ type Outcome = Result<(), Box<dyn Error>>;
 /// One round: finds the messages of all rounds before, and adds one.
 fn work(connection: &Connection, round: u32) -> Outcome {
     let channel = connection.open_channel()?.confirm_select()?;
-    let declare = queue::Declare::default().queue("tasks")?;
+    let declare = queue::Declare::default().queue("tasks");
     assert_eq!(channel.call(declare)?.message_count, round);
-    let publish = basic::Publish::default().routing_key("tasks")?;
+    let publish = basic::Publish::default().routing_key("tasks");
     let persistent = basic::Properties {
         delivery_mode: Some(2),
         ..basic::Properties::default()
@@ -88,9 +88,9 @@ fn the_same_handles_go_on_over_restarts() -> Outcome {
         .recovery(Policy::new(1).backoff(backoff.max(Duration::from_millis(20))));
     let connection = connect_with(&options)?;
     let channel = connection.open_channel()?.confirm_select()?;
-    channel.call(queue::Declare::default().queue("tasks")?)?;
-    let mut consumer = channel.consume(basic::Consume::default().queue("tasks")?)?;
-    let publish = basic::Publish::default().routing_key("tasks")?;
+    channel.call(queue::Declare::default().queue("tasks"))?;
+    let mut consumer = channel.consume(basic::Consume::default().queue("tasks"))?;
+    let publish = basic::Publish::default().routing_key("tasks");
     let persistent = basic::Properties::default().persistent();
     for round in 0..4 {
         let body = round.to_string();

@@ -30,8 +30,8 @@ fn dropping_the_handles_ends_the_threads() -> Result<(), Box<dyn Error>> {
     until("all threads run", || Ok(threads()? == 6))?;
 
     let channel = over_tcp.open_channel()?;
-    channel.call(queue::Declare::default().queue("tasks")?)?;
-    let consumer = channel.consume(basic::Consume::default().queue("tasks")?)?;
+    channel.call(queue::Declare::default().queue("tasks"))?;
+    let consumer = channel.consume(basic::Consume::default().queue("tasks"))?;
     drop(over_tcp);
     drop(channel);
     // A consumer keeps its channel, and that its connection.

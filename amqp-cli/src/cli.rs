@@ -1,6 +1,10 @@
 //! The command line.
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{
+    ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum as _,
+};
 
 use crate::{
     commands::{
@@ -32,7 +36,7 @@ use crate::{
     after_help = EPILOGUE
 )]
 pub(crate) struct Cli {
-    /// The use of colours on the standard output.
+    /// The use of colours.
     #[arg(
         long,
         global = true,
@@ -91,16 +95,51 @@ pub(crate) fn definition() -> clap::Command {
 
 /// Reads the command line.
 pub(crate) fn parse() -> Result<Cli, clap::Error> {
-    let mut definition = definition();
+    let mut definition = definition().color(color_of_help(std::env::args_os().skip(1)));
     let mut matches = definition.try_get_matches_from_mut(std::env::args_os())?;
     Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut definition))
 }
 
+/// The colours of help and errors, which end the parsing before it returns `--color`.
+fn color_of_help(arguments: impl Iterator<Item = OsString>) -> ColorChoice {
+    let mut color = Color::Auto;
+    let mut arguments = arguments.map(|it| it.into_string().unwrap_or_default());
+    while let Some(argument) = arguments.next() {
+        let value = match argument.strip_prefix("--color") {
+            Some("") => arguments.next(),
+            Some(rest) => rest.strip_prefix('=').map(str::to_owned),
+            None => None,
+        };
+        if let Some(chosen) = value.and_then(|it| Color::from_str(&it, false).ok()) {
+            color = chosen;
+        }
+    }
+    match color {
+        Color::Auto => ColorChoice::Auto,
+        Color::Always => ColorChoice::Always,
+        Color::Never => ColorChoice::Never,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::Command;
+    use clap::{ColorChoice, Command};
 
-    use super::definition;
+    use super::{color_of_help, definition};
+
+    #[test]
+    fn the_help_has_the_colours_that_are_asked_for() {
+        for (arguments, color) in [
+            (&["--help"][..], ColorChoice::Auto),
+            (&["--color", "never", "--help"], ColorChoice::Never),
+            (&["ping", "--color=always", "--help"], ColorChoice::Always),
+            (&["--color"], ColorChoice::Auto),
+            (&["--color", "red", "--help"], ColorChoice::Auto),
+        ] {
+            let arguments = arguments.iter().map(Into::into);
+            assert_eq!(color_of_help(arguments), color);
+        }
+    }
 
     #[test]
     fn the_definition_is_consistent() {

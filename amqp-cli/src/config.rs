@@ -15,7 +15,11 @@ const FILE_VARIABLE: &str = "AMQP_CONFIG";
 
 /// The settings of a connection, in a file.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table, such as [default]"
+)]
 pub(crate) struct Settings {
     pub(crate) url: Option<String>,
     pub(crate) vhost: Option<String>,
@@ -32,7 +36,8 @@ const DEFAULT: &str = "default";
 /// Reads the settings of a profile, or the table `default`. A missing file is an empty one, unless a
 /// profile or the file was named.
 pub(crate) fn read(profile: Option<&str>) -> Outcome<Settings> {
-    let named = env::var_os(FILE_VARIABLE).map(PathBuf::from);
+    let named = env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty());
+    let named = named.map(PathBuf::from);
     let Some(path) = named.clone().or_else(of_user) else {
         return missing(profile, "there is no folder for it");
     };
@@ -61,9 +66,19 @@ fn parse(path: &Path, text: &str) -> Outcome<BTreeMap<String, Settings>> {
         // Without the line, which may have a password.
         let before = error.span().and_then(|span| text.get(..span.start));
         let place = 1 + before.unwrap_or_default().matches('\n').count();
-        let path = path.display();
-        Failure::usage(format_args!("{path}, line {place}: {}", error.message()))
+        let (path, reason) = (path.display(), without_value(error.message()));
+        Failure::usage(format_args!("{path}, line {place}: {reason}"))
     })
+}
+
+/// Leaves the value out that an error of serde quotes, which may be a URL with its password.
+fn without_value(message: &str) -> String {
+    match message.rsplit_once(", expected ") {
+        Some((quoted, expected)) if quoted.starts_with("invalid ") => {
+            format!("expected {expected}")
+        }
+        _ => message.to_owned(),
+    }
 }
 
 fn missing(profile: Option<&str>, place: impl std::fmt::Display) -> Outcome<Settings> {

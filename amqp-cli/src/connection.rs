@@ -1,7 +1,8 @@
 //! The connection: its options, those of Debian's amqp-tools included, and opening it.
 
 use std::{
-    env, fs,
+    env::{self, VarError},
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use amqp_tokio::{
     core::{
         Limits,
         dial::Address,
+        recovery::RecoveryEvent,
         uri::{Scheme, Uri},
     },
     wire::{FieldTable, LongStr, Secret},
@@ -19,14 +21,15 @@ use clap::Args;
 
 use crate::{
     config, duration,
-    failure::{Failure, Outcome},
+    failure::{Code, Failure, Outcome},
     message::input::MESSAGE_MAX,
     note,
     signals::Stop,
 };
 
-/// The time in which the broker must confirm the end of the connection.
-const CLOSE: Duration = Duration::from_secs(5);
+/// The time in which the broker must answer at the end: that a consumer or a queue is gone, and that
+/// the connection is closed.
+pub(crate) const CLOSE: Duration = Duration::from_secs(5);
 
 /// The options of a connection.
 ///
@@ -54,7 +57,8 @@ pub(crate) struct ConnectionArgs {
     /// The password. Other users of the machine see it: better in --authfile or AMQP_URL.
     #[arg(long)]
     password: Option<String>,
-    /// A file of two lines: "username NAME" and "password PASSWORD".
+    /// A file of two lines: "username:NAME" and "password:PASSWORD", or with a blank in place of the
+    /// colon.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["username", "password"])]
     authfile: Option<PathBuf>,
     /// The heartbeat interval in seconds; 0 turns heartbeats off.
@@ -126,7 +130,7 @@ impl ConnectionArgs {
                 "certificates are for TLS: give --ssl, or a URL that begins with amqps://",
             ));
         }
-        let name = FieldTable::new().with("connection_name", format!("amqp {command}"))?;
+        let name = FieldTable::new().with("connection_name", format!("amqp {command}"));
         let config = Config::from_uri(&uri)
             .map_err(Failure::usage)?
             .properties(name)
@@ -148,7 +152,6 @@ impl ConnectionArgs {
 
     /// The URL of a setting, without the options.
     fn base(&self) -> Outcome<Uri> {
-        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
         let parse = |url: &str, source: &str| {
             url.parse()
                 .map_err(|error| Failure::usage(format_args!("the URL of {source}: {error}")))
@@ -156,9 +159,12 @@ impl ConnectionArgs {
         if let Some(url) = &self.url {
             return parse(url, "--url");
         }
-        let profile = self.profile.clone().or_else(|| variable("AMQP_PROFILE"));
+        let profile = match &self.profile {
+            Some(profile) => Some(profile.clone()),
+            None => variable("AMQP_PROFILE")?,
+        };
         if profile.is_none()
-            && let Some(url) = variable("AMQP_URL")
+            && let Some(url) = variable("AMQP_URL")?
         {
             return parse(&url, "AMQP_URL");
         }
@@ -226,27 +232,14 @@ impl ConnectionArgs {
         Ok(amqp_tokio::connect_with(&options).await?)
     }
 
-    /// Opens a connection that is opened again when it is lost, if so asked. Its losses are printed.
+    /// Opens a connection that is opened again when it is lost, if so asked.
     pub(crate) async fn connect_recovering(
         &self,
         command: &str,
         recovery: Recovery,
     ) -> Outcome<Connection> {
         let options = self.options(command, recovery)?;
-        let connection = amqp_tokio::connect_with(&options).await?;
-        let mut events = connection.recovery_events();
-        tokio::spawn(async move {
-            use amqp_tokio::core::recovery::RecoveryEvent;
-            while let Some(event) = events.next().await {
-                match event.event {
-                    RecoveryEvent::Connected
-                    | RecoveryEvent::Recovering { .. }
-                    | RecoveryEvent::GaveUp(_) => {}
-                    other => note!("{other}"),
-                }
-            }
-        });
-        Ok(connection)
+        Ok(amqp_tokio::connect_with(&options).await?)
     }
 
     /// Opens a connection and a channel.
@@ -255,6 +248,22 @@ impl ConnectionArgs {
         let channel = connection.open_channel().await?;
         Ok((connection, channel))
     }
+}
+
+/// Prints the losses of a connection from now on. What fails before, the command reports.
+pub(crate) fn note_losses(connection: &Connection) {
+    let mut events = connection.recovery_events();
+    while events.try_next().is_some() {}
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            match event.event {
+                RecoveryEvent::Connected
+                | RecoveryEvent::Recovering { .. }
+                | RecoveryEvent::GaveUp(_) => {}
+                other => note!("{other}"),
+            }
+        }
+    });
 }
 
 /// Ends a connection that is lost, or is lost later, once a signal has come: nothing waits for its
@@ -285,6 +294,16 @@ pub(crate) async fn close(connection: &Connection) -> Outcome {
             Ok(())
         }
     }
+}
+
+/// Closes the connection of a command that has ended. A broker that gave no answer in time is not asked
+/// again.
+pub(crate) async fn close_after(ended: Outcome, connection: &Connection) -> Outcome {
+    if ended.as_ref().is_err_and(|it| it.code == Code::TimedOut) {
+        connection.abort();
+    }
+    let closed = close(connection).await;
+    ended.and(closed)
 }
 
 /// The address of `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT` or `unix:PATH`.
@@ -319,7 +338,17 @@ fn address(text: &str, scheme: Scheme) -> Outcome<Address> {
     Ok(Address::tcp(host, port))
 }
 
-/// Reads a file of `username NAME` and `password PASSWORD`, the form of amqp-tools.
+/// The value of a variable that is set and not empty.
+fn variable(name: &str) -> Outcome<Option<String>> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|it| !it.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Failure::usage(format_args!("{name} is not UTF-8"))),
+    }
+}
+
+/// Reads a file of `username:NAME` and `password:PASSWORD`, the form of amqp-tools, which takes blanks
+/// after the colon as a part of the value. A blank in its place is accepted as well.
 fn read_authfile(path: &Path) -> Outcome<(String, Secret)> {
     let shown = path.display();
     let text = fs::read_to_string(path)
@@ -327,10 +356,11 @@ fn read_authfile(path: &Path) -> Outcome<(String, Secret)> {
     let mut lines = text.lines();
     let mut line = |key: &str| {
         let line = lines.next().unwrap_or_default();
-        let value = line.strip_prefix(key).and_then(|it| it.strip_prefix(' '));
+        let value = line.strip_prefix(key);
+        let value = value.and_then(|it| it.strip_prefix([':', ' ']));
         value
             .map(str::to_owned)
-            .ok_or_else(|| Failure::usage(format_args!("{shown}: there is no line \"{key} ...\"")))
+            .ok_or_else(|| Failure::usage(format_args!("{shown}: there is no line \"{key}:...\"")))
     };
     let username = line("username")?;
     let password = line("password")?;

@@ -15,6 +15,7 @@ use amqp_tokio::{
 use indicatif::ProgressBar;
 
 use crate::{
+    connection::CLOSE,
     failure::{Code, Failure, Outcome},
     note,
     signals::Stop,
@@ -132,10 +133,17 @@ pub(crate) async fn run(
     match ended {
         Ok(()) => {
             run.settle(sink)?;
-            match source.cancel().await {
+            match tokio::time::timeout(CLOSE, source.cancel()).await {
                 // It had ended before.
-                Ok(()) | Err(Error::ChannelClosed(_) | Error::ConnectionClosed(_)) => {}
-                Err(error) => return Err(error.into()),
+                Ok(Ok(()) | Err(Error::ChannelClosed(_) | Error::ConnectionClosed(_))) => {}
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => {
+                    let text = match run.accepted {
+                        0 => "no answer came in time",
+                        _ => "no answer came in time: messages that were printed may come again",
+                    };
+                    return Err(Failure::new(Code::TimedOut, text));
+                }
             }
             Ok(run.accepted)
         }

@@ -76,7 +76,7 @@ impl QueueType {
 /// Whether a queue exists, asked on a channel of its own, which a refusal closes.
 pub(crate) async fn exists(connection: &Connection, name: &ShortStr) -> Outcome<bool> {
     let channel = connection.open_channel().await?;
-    let passive = queue::Declare::default().queue(name)?.passive(true);
+    let passive = queue::Declare::default().queue(name).passive(true);
     match channel.call(passive).await {
         Ok(_) => {
             channel.close().await?;

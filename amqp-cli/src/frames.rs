@@ -6,10 +6,10 @@ use amqp_tokio::{
     core::{
         Fault,
         frame::{ContentHeader, Frame, FrameKind, PROTOCOL_HEADER, split_method},
-        text::{Escaped, Quoted},
+        text::{self, Escaped, Quoted},
     },
     protocol::{Method, basic::Properties},
-    wire::Decode as _,
+    wire::{Decode as _, FieldValue},
 };
 
 /// The largest frame that is read, in bytes.
@@ -161,36 +161,16 @@ fn describe_header(header: &ContentHeader<'_>, detail: Detail) -> String {
 
 /// The properties that are set, with the headers.
 pub(crate) fn put_properties(line: &mut String, properties: &Properties) {
-    let texts = [
-        ("content_type", &properties.content_type),
-        ("content_encoding", &properties.content_encoding),
-        ("correlation_id", &properties.correlation_id),
-        ("reply_to", &properties.reply_to),
-        ("expiration", &properties.expiration),
-        ("message_id", &properties.message_id),
-        ("type", &properties.kind),
-        ("user_id", &properties.user_id),
-        ("app_id", &properties.app_id),
-    ];
-    for (name, text) in texts {
-        if let Some(text) = text {
-            let _infallible = write!(line, " {name}={}", Quoted(text));
-        }
-    }
-    let numbers = [
-        ("delivery_mode", properties.delivery_mode.map(u64::from)),
-        ("priority", properties.priority.map(u64::from)),
-        ("timestamp", properties.timestamp.map(|time| time.0)),
-    ];
-    for (name, number) in numbers {
-        if let Some(number) = number {
-            let _infallible = write!(line, " {name}={number}");
-        }
-    }
-    if let Some(headers) = &properties.headers
-        && let Ok(json) = serde_json::to_string(headers)
-    {
-        let _infallible = write!(line, " headers={}", Escaped(&json));
+    for (name, value) in properties.present() {
+        let _infallible = match &value {
+            FieldValue::LongStr(text) => write!(line, " {name}={}", Quoted(&text.to_str_lossy())),
+            FieldValue::Timestamp(time) => write!(line, " {name}={}", time.0),
+            FieldValue::Table(headers) => {
+                let json = serde_json::to_string(headers).unwrap_or_default();
+                write!(line, " {name}={}", Escaped(&json))
+            }
+            number => write!(line, " {name}={}", number.as_i64().unwrap_or_default()),
+        };
     }
 }
 
@@ -208,21 +188,13 @@ const OCTETS: usize = 64;
 
 /// The front of a body as text, with control characters escaped, or as octets. An ellipsis stands for
 /// the rest of a body of that length.
-pub(crate) fn octets_in_words(front: &[u8], len: usize) -> String {
-    let text = match std::str::from_utf8(front) {
-        Ok(text) => Some(text),
-        // A character that was cut.
-        Err(error) if error.error_len().is_none() && front.len() < len => {
-            std::str::from_utf8(&front[..error.valid_up_to()]).ok()
-        }
-        Err(_) => None,
-    };
-    let (mut words, shown) = match text {
+pub(crate) fn octets_in_words(octets: &[u8], len: usize) -> String {
+    let (mut words, shown) = match text::front(octets, octets.len() < len) {
         Some(text) => (Escaped(text).to_string(), text.len()),
         None => {
-            let front = &front[..front.len().min(OCTETS)];
-            let octets: Vec<String> = front.iter().map(|octet| format!("{octet:02x}")).collect();
-            (octets.join(" "), front.len())
+            let octets = &octets[..octets.len().min(OCTETS)];
+            let digits: Vec<String> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+            (digits.join(" "), octets.len())
         }
     };
     if shown < len {

@@ -30,9 +30,12 @@ fn main() -> ExitCode {
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // The help goes to the standard output, which may be closed.
-            let _closed = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            // The help goes to the standard output.
+            return match error.print() {
+                Err(unwritten) if !error.use_stderr() => Failure::from(unwritten).report(),
+                Err(_) | Ok(()) => code,
+            };
         }
     };
     terminal::set_color(cli.color);

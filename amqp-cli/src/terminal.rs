@@ -3,11 +3,15 @@
 use std::{
     env,
     io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _},
+    pin::Pin,
     sync::OnceLock,
+    task::{Context, Poll},
+    thread,
 };
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::progress;
 
@@ -98,6 +102,54 @@ impl io::Write for Output {
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
+    }
+}
+
+/// Prints whole lines to the standard output, on a thread of its own: an output that is not read
+/// blocks neither the workers nor the signals.
+#[derive(Clone, Debug)]
+pub(crate) struct Printer(mpsc::Sender<String>);
+
+/// The most texts that wait for the printer.
+const WAITING: usize = 16;
+
+impl Printer {
+    /// Starts the thread. It ends with the last printer, or with an error, and then the receiver has
+    /// the result.
+    pub(crate) fn start() -> io::Result<(Self, Printed)> {
+        let (sender, mut receiver) = mpsc::channel::<String>(WAITING);
+        let (done, result) = oneshot::channel();
+        thread::Builder::new()
+            .name("output".into())
+            .spawn(move || {
+                let mut written = Ok(());
+                while let (Ok(()), Some(lines)) = (&written, receiver.blocking_recv()) {
+                    let mut out = io::stdout().lock();
+                    written = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+                }
+                let _not_awaited = done.send(written);
+            })?;
+        Ok((Self(sender), Printed(result)))
+    }
+
+    /// Prints lines. Waits until there is room for them, and has no effect after an error.
+    pub(crate) async fn print(&self, lines: String) {
+        if !lines.is_empty() {
+            let _ended = self.0.send(lines).await;
+        }
+    }
+}
+
+/// The end of a [`Printer`].
+#[derive(Debug)]
+pub(crate) struct Printed(oneshot::Receiver<io::Result<()>>);
+
+impl Future for Printed {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.0).poll(cx);
+        result.map(|it| it.unwrap_or_else(|_| Err(io::Error::other("the printer has ended"))))
     }
 }
 

@@ -419,8 +419,13 @@ impl PropertyList for EncodedProperties {
     }
 }
 
+/// Properties with a text that is [too long](crate::wire::IntoShortStr) become malformed ones, which
+/// a publish refuses.
 impl From<&Properties> for EncodedProperties {
     fn from(properties: &Properties) -> Self {
+        if properties.text_too_long().is_some() {
+            return Self::from_wire(Bytes::new());
+        }
         let mut encoded = BytesMut::with_capacity(properties.encoded_len());
         properties.encode(&mut encoded);
         Self::from_wire(encoded.freeze())

@@ -72,6 +72,17 @@ pub enum ApiMisuse {
         /// The negotiated frame limit, in bytes.
         frame_max: u32,
     },
+    /// A text does not fit into a short string (section 4.2.5.3 of the specification).
+    #[error("{field} of {method} has {len} bytes, a short string has at most {max}", max = ShortStr::MAX_LEN)]
+    TextTooLong {
+        /// The name of the method, such as `queue.declare`.
+        method: &'static str,
+        /// The name of the field, such as `queue`. For the name of an argument or a header, the
+        /// field that has the table.
+        field: &'static str,
+        /// The length of the text, in bytes.
+        len: usize,
+    },
     /// The body exceeds [`Limits::body`](crate::Limits::body).
     #[error("the body has {len} bytes, the limit is {limit}")]
     BodyTooLarge {

@@ -79,6 +79,7 @@ mod method;
 mod method_id;
 #[macro_use]
 mod predicates;
+mod properties;
 pub mod protocol;
 mod random;
 pub mod recovery;
@@ -120,3 +121,7 @@ pub use self::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+mod embedding {}

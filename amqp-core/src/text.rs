@@ -29,6 +29,27 @@ pub struct Escaped<'a>(pub &'a str);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted<'a>(pub &'a str);
 
+/// Returns the front of a body as text, if it is UTF-8. If it is cut, a last character that is
+/// incomplete is left out.
+///
+/// ```
+/// use amqp_core::text::front;
+///
+/// assert_eq!(front(b"gr\xc3", true), Some("gr"));
+/// assert_eq!(front(b"gr\xc3", false), None);
+/// ```
+#[must_use]
+pub fn front(octets: &[u8], is_cut: bool) -> Option<&str> {
+    match core::str::from_utf8(octets) {
+        Ok(text) => Some(text),
+        Err(error) if is_cut && error.error_len().is_none() => {
+            let whole = octets.get(..error.valid_up_to())?;
+            core::str::from_utf8(whole).ok()
+        }
+        Err(_) => None,
+    }
+}
+
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|char| put(f, char))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use amqp_core::{
-    Limits, Timeouts,
+    ApiMisuse, Instant, Limits, Timeouts,
     client::{self, Checks},
     sasl::External,
     server,
@@ -30,7 +30,7 @@ fn timeouts() -> Timeouts {
 }
 
 fn properties() -> FieldTable {
-    FieldTable::new().with("product", "test").unwrap()
+    FieldTable::new().with("product", "test")
 }
 
 #[test]
@@ -57,10 +57,8 @@ fn each_builder_of_limits_and_timeouts_sets_its_field() {
 fn each_builder_of_a_client_sets_its_field() {
     let config = client::Config::default()
         .virtual_host("staging")
-        .unwrap()
         .mechanisms(vec![Box::new(External::new())])
         .locale("de_DE")
-        .unwrap()
         .properties(properties())
         .channel_max(1)
         .frame_max(2)
@@ -81,8 +79,15 @@ fn each_builder_of_a_client_sets_its_field() {
     expected.timeouts = timeouts();
     assert_eq!(format!("{config:?}"), format!("{expected:?}"));
 
-    let long = client::Config::default().virtual_host("x".repeat(256));
-    assert!(long.is_err());
+    let long = "x".repeat(256);
+    for config in [
+        client::Config::default().virtual_host(&long),
+        client::Config::default().locale(&long),
+        client::Config::default().properties(FieldTable::new().with(&long, 1)),
+    ] {
+        let refused = client::Connection::new(config, Instant::ORIGIN);
+        assert!(matches!(refused, Err(ApiMisuse::Config { .. })));
+    }
 }
 
 #[test]

@@ -220,7 +220,7 @@ impl BaseChannel {
     ///
     /// # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
     /// let declared = channel
-    ///     .call(queue::Declare::default().queue("tasks")?)
+    ///     .call(queue::Declare::default().queue("tasks"))
     ///     .await?;
     /// println!("{} messages in {}", declared.message_count, declared.queue);
     /// channel.call(basic::Qos::default().prefetch_count(100)).await?;
@@ -315,7 +315,7 @@ impl BaseChannel {
     /// let options = ConsumeOptions::default()
     ///     .prefetch(Prefetch::Count(16))
     ///     .on_drop(OnDrop::Requeue);
-    /// let jobs = basic::Consume::default().queue("jobs")?;
+    /// let jobs = basic::Consume::default().queue("jobs");
     /// let mut consumer = channel.consume_with(jobs, options).await?;
     /// # Ok(()) }
     /// ```

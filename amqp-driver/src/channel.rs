@@ -50,7 +50,7 @@ impl Channel {
     /// use amqp_driver::protocol::basic;
     ///
     /// # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
-    /// let to_hello = basic::Publish::default().routing_key("hello")?;
+    /// let to_hello = basic::Publish::default().routing_key("hello");
     /// let persistent = basic::Properties::default().persistent();
     /// channel.publish(&to_hello, &persistent, "Hello World!").await?;
     /// # Ok(()) }

@@ -42,7 +42,7 @@ impl ConfirmChannel {
     /// use amqp_driver::protocol::basic;
     ///
     /// # async fn example(channel: amqp_driver::ConfirmChannel) -> Result<(), Box<dyn std::error::Error>> {
-    /// let to_hello = basic::Publish::default().routing_key("hello")?.mandatory(true);
+    /// let to_hello = basic::Publish::default().routing_key("hello").mandatory(true);
     /// let confirm = channel
     ///     .publish(&to_hello, &basic::Properties::default(), "Hello World!")
     ///     .await?;

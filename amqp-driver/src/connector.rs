@@ -33,7 +33,7 @@ use crate::{
 /// async fn ticker(connector: Connector) -> Result<(), Box<dyn Error>> {
 ///     let connection = connector.connect().await?;
 ///     let channel = connection.open_channel().await?.confirm_select().await?;
-///     let to_ticks = basic::Publish::default().routing_key("ticks")?;
+///     let to_ticks = basic::Publish::default().routing_key("ticks");
 ///     for number in 0.. {
 ///         let tick = format!("tick {number}");
 ///         let confirm = channel.publish(&to_ticks, &basic::Properties::default(), tick).await?;

@@ -10,7 +10,7 @@
 //! # ) -> Result<(), Box<dyn std::error::Error>> {
 //! let order = BTreeMap::from([("apples", 3)]);
 //! let (properties, body) = json::content(basic::Properties::default().persistent(), &order)?;
-//! let to_orders = basic::Publish::default().routing_key("orders")?;
+//! let to_orders = basic::Publish::default().routing_key("orders");
 //! channel.publish(&to_orders, &properties, body).await?.await?;
 //!
 //! let order: BTreeMap<String, u32> = delivery.json()?; // any type that implements Deserialize

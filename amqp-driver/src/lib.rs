@@ -43,7 +43,7 @@
 //!     options.order = Order::Shuffled { seed };
 //!     options.tcp_timeout = Duration::from_secs(3);
 //!     options.config.heartbeat = Some(20);
-//!     options.config.properties = FieldTable::new().with("connection_name", "billing")?;
+//!     options.config.properties = FieldTable::new().with("connection_name", "billing");
 //!     Ok(options)
 //! }
 //! # assert_eq!(options(7)?.addresses.len(), 3);
@@ -101,20 +101,20 @@
 //! use std::time::Duration;
 //!
 //! # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
-//! channel.call(Exchange::topic("events")?.declare()).await?;
-//! let orders = Queue::quorum("orders")?
+//! channel.exchange_declare(Exchange::topic("events")).await?;
+//! let orders = Queue::quorum("orders")
 //!     .delivery_limit(5)
-//!     .dead_letter_at_least_once(DeadLetter::to_queue("failed")?)
+//!     .dead_letter_at_least_once(DeadLetter::to_queue("failed"))
 //!     .max_length(100_000);
-//! channel.call(orders.declare()).await?;
-//! let bind = queue::Bind::default().queue("orders")?.exchange("events")?.routing_key("order.*")?;
-//! channel.call(bind).await?;
+//! channel.queue_declare(orders).await?;
+//! let bind = queue::Bind::default().queue("orders").exchange("events").routing_key("order.*");
+//! channel.queue_bind(bind).await?;
 //!
-//! let to_events = basic::Publish::default().exchange("events")?.routing_key("order.new")?;
+//! let to_events = basic::Publish::default().exchange("events").routing_key("order.new");
 //! let properties = basic::Properties::default()
 //!     .persistent()
 //!     .expire_after(Duration::from_secs(60))?
-//!     .header("attempt", 1)?;
+//!     .header("attempt", 1);
 //! channel.publish(&to_events, &properties, "3 apples").await?;
 //! # Ok(()) }
 //! ```

@@ -22,7 +22,7 @@
 //! #     Default::default(),
 //! # );
 //! # let context = opentelemetry::Context::new().with_remote_span_context(span_context);
-//! let publish = basic::Publish::default().routing_key("orders")?;
+//! let publish = basic::Publish::default().routing_key("orders");
 //! // In the span `publish orders`:
 //! assert_eq!(span_name("publish", &publish.exchange, &publish.routing_key, ""), "publish orders");
 //! let attributes = publish_attributes(&publish, &basic::Properties::default(), 12);

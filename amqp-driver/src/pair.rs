@@ -39,8 +39,8 @@ use crate::{
 /// let pair = connect_pair(&runtime, &options).await?;
 /// let publishing = pair.open_publishing_channel().await?.confirm_select().await?;
 /// let consuming = pair.open_consuming_channel().await?;
-/// let mut orders = consuming.consume(basic::Consume::default().queue("orders")?).await?;
-/// let to_invoices = basic::Publish::default().routing_key("invoices")?;
+/// let mut orders = consuming.consume(basic::Consume::default().queue("orders")).await?;
+/// let to_invoices = basic::Publish::default().routing_key("invoices");
 /// while let Some(order) = orders.next().await.transpose()? {
 ///     let persistent = basic::Properties::default().persistent();
 ///     publishing.publish(&to_invoices, &persistent, order.body.clone()).await?.await?;

@@ -12,7 +12,7 @@ use amqp_core::FrameLog;
 /// use amqp_driver::protocol::queue;
 ///
 /// let channel = connection.open_channel().await?;
-/// if let Err(error) = channel.call(queue::Declare::default().queue("jobs")?).await {
+/// if let Err(error) = channel.call(queue::Declare::default().queue("jobs")).await {
 ///     eprintln!("{}", error.report());
 /// }
 /// # Ok(()) }

@@ -14,7 +14,7 @@ use amqp_test_support::{Cut, Message, Probe, Rig, Setup};
 use bytes::Bytes;
 
 fn to(key: &str) -> basic::Publish {
-    basic::Publish::default().routing_key(key).unwrap()
+    basic::Publish::default().routing_key(key)
 }
 
 fn publish(rig: &mut Rig, channel: &ConfirmChannel, body: impl Into<Bytes>) -> Confirm {
@@ -133,16 +133,9 @@ fn returns_find_their_publish() {
 #[test]
 fn publishes_that_may_have_been_returned_are_not_confirmed() {
     let (mut rig, connection, channel) = Rig::with_confirms();
-    let publish = |key: &str| {
-        basic::Publish::default()
-            .routing_key(key)
-            .unwrap()
-            .mandatory(true)
-    };
+    let publish = |key: &str| basic::Publish::default().routing_key(key).mandatory(true);
     let plain = basic::Properties::default();
-    let copies = FieldTable::new()
-        .with("BCC", vec!["elsewhere".into()])
-        .unwrap();
+    let copies = FieldTable::new().with("BCC", vec!["elsewhere".into()]);
     let copied = plain.clone().headers(copies);
     let mut confirms = Vec::new();
     for (key, properties) in [("k", &copied), ("k", &plain), ("other", &plain)] {

@@ -181,7 +181,7 @@ fn deliveries_after_a_cancel_timed_out_are_not_lost() {
 /// A tag is used again while the end of its first consumer is under way.
 #[test]
 fn a_tag_can_be_used_again_when_its_consumer_is_gone() {
-    let tagged = || basic::Consume::default().consumer_tag("t").unwrap();
+    let tagged = || basic::Consume::default().consumer_tag("t");
     for polled in 0..6 {
         let (mut rig, connection, channel) = Rig::with_channel();
         let mut consumer = rig.wait(channel.consume(tagged())).unwrap();
@@ -208,7 +208,7 @@ fn a_tag_can_be_used_again_when_its_consumer_is_gone() {
 /// A consume that is given up leaves its tag, too: when the server has answered it.
 #[test]
 fn the_tag_of_a_consume_that_was_given_up_is_free_when_it_is_answered() {
-    let tagged = || basic::Consume::default().consumer_tag("t").unwrap();
+    let tagged = || basic::Consume::default().consumer_tag("t");
     let (mut rig, connection, channel) = Rig::with_channel();
     let mut consuming = Box::pin(channel.consume(tagged()));
     assert!(Probe::new().poll(consuming.as_mut()).is_pending());
@@ -229,7 +229,7 @@ fn the_tag_of_a_consume_that_was_given_up_is_free_when_it_is_answered() {
 /// A cancel that is called again waits for the first, and leaves the next of that tag alone.
 #[test]
 fn a_cancel_that_is_called_again_cancels_no_other_consumer() {
-    let tagged = || basic::Consume::default().consumer_tag("t").unwrap();
+    let tagged = || basic::Consume::default().consumer_tag("t");
     let (mut rig, connection, channel) = Rig::with_channel();
     let mut first = rig.wait(channel.consume(tagged())).unwrap();
     rig.peer().hold = true;
@@ -437,7 +437,7 @@ fn consumers_of_a_channel_are_distinct() {
     deliver(&mut rig, &two, &["two again"]);
     assert_eq!(next(&mut rig, &mut two), "two again");
     assert_eq!(rig.peer().requeued, ["one again"]);
-    let duplicate = basic::Consume::default().consumer_tag(two.tag()).unwrap();
+    let duplicate = basic::Consume::default().consumer_tag(two.tag());
     let refused = rig.wait(channel.consume(duplicate)).unwrap_err();
     assert!(matches!(
         refused,
@@ -451,9 +451,7 @@ fn consumers_of_a_channel_are_distinct() {
 #[test]
 fn a_consumer_is_cancelled_by_its_handle_only() {
     let (mut rig, connection, channel, consumer) = with(&[]);
-    let cancel = basic::Cancel::default()
-        .consumer_tag(consumer.tag())
-        .unwrap();
+    let cancel = basic::Cancel::default().consumer_tag(consumer.tag());
     let refused = Error::Misuse(ApiMisuse::NotSentThisWay {
         method: "basic.cancel",
     });

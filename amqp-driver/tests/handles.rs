@@ -489,7 +489,7 @@ fn getters_and_misuse() {
     let channel = rig.channel(&connection);
     assert!(channel.connection().is_open());
     let written = rig.world().written;
-    let no_wait = queue::Declare::default().queue("q").unwrap().no_wait(true);
+    let no_wait = queue::Declare::default().queue("q").no_wait(true);
     let misuse = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Misuse(_))));
     misuse(rig.wait(channel.call(no_wait)).map(|_| ()));
     misuse(rig.wait(channel.call(tx::Commit)).map(|_| ()));

@@ -101,7 +101,7 @@ fn waiting_checkouts_get_their_turn() {
                     rig.spawn(async move {
                         let channel = pool.checkout().await?;
                         let name = format!("q{number}");
-                        let declare = queue::Declare::default().queue(&name)?;
+                        let declare = queue::Declare::default().queue(&name);
                         assert_eq!(channel.call(declare).await?.queue, name);
                         if kill && number % 2 == 0 {
                             channel.close().await?;

@@ -27,7 +27,7 @@ use bytes::Bytes;
 /// A mandatory message with a key of its own.
 fn message(number: usize) -> OutgoingMessage {
     let body = number.to_string();
-    let to = basic::Publish::default().routing_key(&*body).unwrap();
+    let to = basic::Publish::default().routing_key(&*body);
     OutgoingMessage::new(to.mandatory(true), body)
 }
 
@@ -52,7 +52,7 @@ fn publish_many_yields_every_outcome_in_order() {
         _ => format!("a{number}"),
     };
     let messages = (0..500).map(|number| {
-        let to = basic::Publish::default().routing_key(body(number)).unwrap();
+        let to = basic::Publish::default().routing_key(body(number));
         OutgoingMessage::new(to.mandatory(true), body(number))
     });
     let seen = publisher.clone();
@@ -161,11 +161,9 @@ fn without_acknowledgements_nothing_is_awaited() {
 fn the_capability_of_the_server_decides() {
     for capable in [false, true] {
         let mut setup = Setup::default();
-        let capabilities = FieldTable::new()
-            .with("publisher_confirms", capable)
-            .unwrap();
+        let capabilities = FieldTable::new().with("publisher_confirms", capable);
         let properties = FieldTable::new().with("capabilities", capabilities);
-        setup.server.properties = properties.unwrap();
+        setup.server.properties = properties;
         let (mut rig, connection) = Rig::open_with(setup);
         let channel = rig.channel(&connection);
         let options = PublisherOptions::default();

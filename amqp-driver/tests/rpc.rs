@@ -38,7 +38,7 @@ fn a_reply_counts_more_than_a_failed_confirm() {
     let call = rig.spawn(async move { calling.call(request(), LONG).await });
     rig.run();
     assert_eq!(rig.peer().messages().len(), 1);
-    let reply = basic::Properties::default().correlation_id("1").unwrap();
+    let reply = basic::Properties::default().correlation_id("1");
     rig.peer().deliver_with(1, &tag, &reply, "reply");
     rig.peer().nack(1, 1, false);
     rig.run();

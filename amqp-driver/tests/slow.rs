@@ -21,7 +21,7 @@ fn open(heartbeat: u16) -> (Rig, Connection, ConfirmChannel) {
 }
 
 fn to_queue() -> basic::Publish {
-    basic::Publish::default().routing_key("q").unwrap()
+    basic::Publish::default().routing_key("q")
 }
 
 /// Lets the transport take so many bytes each second, until the client has nothing to write.

@@ -142,7 +142,7 @@ async fn publish_all(
     for number in 0..messages {
         let kind = ["n", "r", "a", "a", "a"][(number * 7 + thread) % 5];
         let body = format!("{kind} {thread} {number}");
-        let properties = basic::Properties::default().message_id(body.as_str())?;
+        let properties = basic::Properties::default().message_id(body.as_str());
         let confirm = channel.publish(&to, &properties, body.clone()).await?;
         confirms.push((body, confirm));
     }
@@ -205,7 +205,7 @@ fn many_threads_do_everything() {
             let channel = block_on(connection.open_channel()).unwrap();
             for round in 0..ROUNDS {
                 let name = format!("{thread}-{round}");
-                let declare = queue::Declare::default().queue(&name).unwrap();
+                let declare = queue::Declare::default().queue(&name);
                 poll_and_drop(channel.call(declare.clone()), round % 4);
                 poll_and_drop(channel.get(basic::Get::default()), round % 3);
                 poll_and_drop(channel.consume(basic::Consume::default()), round % 5);

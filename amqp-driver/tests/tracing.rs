@@ -96,9 +96,7 @@ impl Subscriber for Collector {
 
 fn named() -> Setup {
     let mut setup = Setup::default();
-    setup.client.properties = FieldTable::new()
-        .with("connection_name", "billing")
-        .unwrap();
+    setup.client.properties = FieldTable::new().with("connection_name", "billing");
     setup
 }
 
@@ -158,7 +156,7 @@ fn requests_channels_and_consumers_are_told_with_their_answers() {
         let channel = rig.channel(connection);
         collector.take();
         rig.wait(channel.call(queue::Declare::default())).unwrap();
-        let consume = basic::Consume::default().consumer_tag("c").unwrap();
+        let consume = basic::Consume::default().consumer_tag("c");
         let mut consumer = rig.wait(channel.consume(consume.clone())).unwrap();
         rig.wait(consumer.cancel()).unwrap();
         let told: Vec<String> = texts(&collector.take());
@@ -236,8 +234,8 @@ fn messages_and_secrets_are_not_told() {
             connection.update_secret(Secret::from("hidden token"), "soon".try_into().unwrap());
         rig.wait(update).unwrap();
         collector.take();
-        let publish = basic::Publish::default().routing_key("work").unwrap();
-        let headers = FieldTable::new().with("key", "hidden header").unwrap();
+        let publish = basic::Publish::default().routing_key("work");
+        let headers = FieldTable::new().with("key", "hidden header");
         let properties = basic::Properties::default().headers(headers);
         rig.peer().confirming = Confirming::AtOnce;
         for _ in 0..10 {

@@ -142,15 +142,15 @@ async fn an_adopted_client_consumes_what_another_publishes() -> Outcome {
     let broker = LocalBroker::default();
     let connection = connect(&broker).await?;
     let channel = connection.open_channel().await?;
-    let declare = queue::Declare::default().queue("q")?;
+    let declare = queue::Declare::default().queue("q");
     channel.call(declare).await?;
     let mut consumer = channel
-        .consume(basic::Consume::default().queue("q")?)
+        .consume(basic::Consume::default().queue("q"))
         .await?;
 
     let other = broker.connect(Config::default()).await?;
     let publishing = other.open_channel().await?;
-    let to_q = basic::Publish::default().routing_key("q")?;
+    let to_q = basic::Publish::default().routing_key("q");
     publishing
         .publish(&to_q, &basic::Properties::default(), "hello")
         .await?;

@@ -19,10 +19,10 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 async fn time_of(broker: LocalBroker) -> Outcome<u64> {
     let connection = broker.connect(amqp_tokio::Config::default()).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
-    let arguments = FieldTable::new().with("x-queue-type", "stream")?;
-    let declare = queue::Declare::default().queue("log")?.arguments(arguments);
+    let arguments = FieldTable::new().with("x-queue-type", "stream");
+    let declare = queue::Declare::default().queue("log").arguments(arguments);
     channel.call(declare).await?;
-    let publish = basic::Publish::default().routing_key("log")?;
+    let publish = basic::Publish::default().routing_key("log");
     let properties = basic::Properties::default();
     channel.publish(&publish, &properties, "m").await?.await?;
     let changes = broker.with(|broker| broker.snapshot());

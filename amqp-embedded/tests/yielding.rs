@@ -67,10 +67,10 @@ impl Flood {
                 Event::Reply { .. } if self.channel.is_none() => {
                     self.channel = self.opening;
                     let mut channel = self.client.channel(self.opening.unwrap()).unwrap();
-                    let declare = queue::Declare::default().queue("q").unwrap();
+                    let declare = queue::Declare::default().queue("q");
                     channel.call(&declare).unwrap();
                     if self.consume {
-                        let consume = basic::Consume::default().queue("q").unwrap();
+                        let consume = basic::Consume::default().queue("q");
                         channel.consume(consume.no_ack(true)).unwrap();
                     }
                 }
@@ -85,7 +85,7 @@ impl Transport for Flood {
         let room = buf.capacity() - buf.len();
         while self.output.len() < room {
             if let Some(channel) = self.channel {
-                let publish = basic::Publish::default().routing_key("q").unwrap();
+                let publish = basic::Publish::default().routing_key("q");
                 let properties = basic::Properties::default();
                 let mut channel = self.client.channel(channel).unwrap();
                 channel

@@ -23,7 +23,7 @@ use amqp_peer::{
 };
 use tokio::sync::Notify;
 use tracing::{
-    Level, Metadata, Subscriber,
+    Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
 };

@@ -53,14 +53,14 @@ impl Stored {
 async fn open(connector: &Connector) -> Result<ConfirmChannel> {
     let connection = connector.connect().await?;
     let channel = connection.open_channel().await?;
-    channel.call(Queue::classic("orders")?.declare()).await?;
-    channel.call(Queue::classic("payments")?.declare()).await?;
+    channel.call(Queue::classic("orders").declare()?).await?;
+    channel.call(Queue::classic("payments").declare()?).await?;
     Ok(channel.confirm_select().await?)
 }
 
 /// Publishes a message, and waits until the broker has it.
 async fn publish(channel: &ConfirmChannel, queue: &str, body: impl Into<Body>) -> Result {
-    let publish = Publish::default().routing_key(queue)?;
+    let publish = Publish::default().routing_key(queue);
     let persistent = Properties::default().persistent();
     channel.publish(&publish, &persistent, body).await?.await?;
     Ok(())
@@ -82,7 +82,7 @@ async fn shop(connector: &Connector, placed: &Stored) -> Result {
 /// Takes the payment of each order, and tells the books.
 async fn payments(connector: Connector, is_mended: bool) -> Result {
     let channel = open(&connector).await?;
-    let mut orders = channel.consume(Consume::default().queue("orders")?).await?;
+    let mut orders = channel.consume(Consume::default().queue("orders")).await?;
     while let Some(order) = orders.next().await.transpose()? {
         let payment = order.body.clone();
         connector.sleep(Duration::from_millis(300)).await; // the bank
@@ -101,7 +101,7 @@ async fn payments(connector: Connector, is_mended: bool) -> Result {
 async fn books(connector: Connector, booked: Stored) -> Result {
     let channel = open(&connector).await?;
     let mut payments = channel
-        .consume(Consume::default().queue("payments")?)
+        .consume(Consume::default().queue("payments"))
         .await?;
     while let Some(payment) = payments.next().await.transpose()? {
         let order = String::from_utf8(payment.body.to_vec())?.parse()?;

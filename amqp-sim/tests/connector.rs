@@ -25,15 +25,15 @@ async fn service(connector: Connector, seen: Arc<AtomicU32>) -> Result<Duration>
     let start = connector.now();
     let connection = connector.connect().await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
-    channel.call(Queue::classic("q")?.declare()).await?;
-    let mut consumer = channel.consume(Consume::default().queue("q")?).await?;
+    channel.call(Queue::classic("q").declare()?).await?;
+    let mut consumer = channel.consume(Consume::default().queue("q")).await?;
     connector.spawn(async move {
         while let Some(Ok(delivery)) = consumer.next().await {
             seen.fetch_add(1, SeqCst);
             assert!(delivery.ack().is_ok());
         }
     });
-    let to_q = Publish::default().routing_key("q")?;
+    let to_q = Publish::default().routing_key("q");
     for number in 0..10 {
         let body = number.to_string();
         channel

@@ -93,7 +93,7 @@ fn bandwidth_takes_time() {
     let before = sim.now();
     let confirmed = sim.block_on(async move {
         let channel = publishing.open_channel().await?.confirm_select().await?;
-        let publish = Publish::default().routing_key("nowhere")?;
+        let publish = Publish::default().routing_key("nowhere");
         let confirm = channel
             .publish(&publish, &Properties::default(), vec![0; 5000])
             .await?;
@@ -124,13 +124,13 @@ fn writes_arrive_in_pieces_and_slow_readers_hold_the_writer_up() {
     let got = sim.block_on(async move {
         let channel = working.open_channel().await?;
         channel
-            .call(Queue::classic("q").expect("a name").declare())
+            .call(Queue::classic("q").declare().expect("a name"))
             .await?;
-        let to_q = Publish::default().routing_key("q")?;
+        let to_q = Publish::default().routing_key("q");
         channel
             .publish(&to_q, &Properties::default(), vec![7; 1000])
             .await?;
-        channel.get(Get::default().queue("q")?).await
+        channel.get(Get::default().queue("q")).await
     });
     let got = got.expect("it is open").expect("the queue has a message");
     assert_eq!(got.body.to_vec(), [7; 1000]);
@@ -259,9 +259,9 @@ fn stored(fault: Fault, messages: u32) {
         let channel = connector.connect().await.expect("nothing fails yet");
         let channel = channel.open_channel().await?.confirm_select().await?;
         channel
-            .call(Queue::classic("q").expect("a name").declare())
+            .call(Queue::classic("q").declare().expect("a name"))
             .await?;
-        let to_q = Publish::default().routing_key("q")?;
+        let to_q = Publish::default().routing_key("q");
         for properties in [Properties::default().persistent(), Properties::default()] {
             let confirm = channel.publish(&to_q, &properties, "it").await?;
             assert_eq!(confirm.await, Ok(()));
@@ -319,7 +319,7 @@ fn an_alarm_blocks_publishers_for_a_time() {
     let before = sim.now();
     let confirmed = sim.block_on(async move {
         let channel = publishing.open_channel().await?.confirm_select().await?;
-        let publish = Publish::default().routing_key("nowhere")?;
+        let publish = Publish::default().routing_key("nowhere");
         let confirm = channel
             .publish(&publish, &Properties::default(), "it")
             .await?;
@@ -339,7 +339,7 @@ fn confirms_are_lost_and_publishes_refused() {
     let publishing = connection.clone();
     let confirmed = sim.block_on(async move {
         let channel = publishing.open_channel().await?.confirm_select().await?;
-        let publish = Publish::default().routing_key("nowhere")?;
+        let publish = Publish::default().routing_key("nowhere");
         let mut confirmed = Vec::new();
         for _ in 0..2 {
             let confirm = channel
@@ -390,9 +390,9 @@ fn kept_by_the_disk(seed: u64, after: Duration) -> (bool, u64) {
         let channel = connector.connect().await.expect("nothing fails yet");
         let channel = channel.open_channel().await?.confirm_select().await?;
         channel
-            .call(Queue::classic("q").expect("a name").declare())
+            .call(Queue::classic("q").declare().expect("a name"))
             .await?;
-        let to_q = Publish::default().routing_key("q")?;
+        let to_q = Publish::default().routing_key("q");
         let persistent = Properties::default().persistent();
         let confirm = channel.publish(&to_q, &persistent, "one").await?;
         assert_eq!(confirm.await, Ok(()));
@@ -415,7 +415,7 @@ fn kept_by_the_disk(seed: u64, after: Duration) -> (bool, u64) {
         },
     );
     let confirmed = sim.block_on(async move {
-        let to_q = Publish::default().routing_key("q")?;
+        let to_q = Publish::default().routing_key("q");
         let persistent = Properties::default().persistent();
         let confirm = channel.publish(&to_q, &persistent, "two").await?;
         Ok::<_, Error>(confirm.await.is_ok())

@@ -16,10 +16,10 @@ async fn forever() -> Result<(), Box<dyn Error>> {
     let connection = connect_with(&Options::from_uri(&uri)?.recovering()).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
     channel
-        .call(queue::Declare::default().queue("forever")?)
+        .call(queue::Declare::default().queue("forever"))
         .await?;
     let mut consumer = channel
-        .consume(basic::Consume::default().queue("forever")?)
+        .consume(basic::Consume::default().queue("forever"))
         .await?;
     let _consuming = smol::spawn(async move {
         while let Some(Ok(delivery)) = consumer.next().await {
@@ -27,7 +27,7 @@ async fn forever() -> Result<(), Box<dyn Error>> {
             let _comes_again = delivery.ack(); // Fails only for a message of before a loss.
         }
     });
-    let publish = basic::Publish::default().routing_key("forever")?;
+    let publish = basic::Publish::default().routing_key("forever");
     let persistent = basic::Properties::default().delivery_mode(2);
     let work = || channel.publish(&publish, &persistent, "work");
     loop {

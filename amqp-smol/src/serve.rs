@@ -24,9 +24,9 @@ use crate::{listener::SocketListener, runtime::Smol};
 /// let broker = LocalBroker::default();
 /// let connection = broker.connect(Config::default()).await?;
 /// let channel = connection.open_channel().await?.confirm_select().await?;
-/// channel.call(queue::Declare::default().queue("tasks")?).await?;
+/// channel.call(queue::Declare::default().queue("tasks")).await?;
 ///
-/// let to_tasks = basic::Publish::default().routing_key("tasks")?;
+/// let to_tasks = basic::Publish::default().routing_key("tasks");
 /// let confirm = channel
 ///     .publish(&to_tasks, &basic::Properties::default(), "the first")
 ///     .await?;

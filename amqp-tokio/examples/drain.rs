@@ -19,9 +19,9 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     };
     let channel = connection.open_channel().await?;
     channel
-        .call(queue::Declare::default().queue("jobs")?)
+        .call(queue::Declare::default().queue("jobs"))
         .await?;
-    let consume = basic::Consume::default().queue("jobs")?;
+    let consume = basic::Consume::default().queue("jobs");
     let consumer = channel.consume(consume).await?;
 
     let options = ForEachOptions::new(OnFailure::Requeue).batch_acks(64, Duration::from_millis(50));
@@ -67,9 +67,9 @@ async fn own_broker() -> Result<Connection, Box<dyn Error>> {
     let connection = LocalBroker::default().connect(Config::default()).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
     channel
-        .call(queue::Declare::default().queue("jobs")?)
+        .call(queue::Declare::default().queue("jobs"))
         .await?;
-    let publish = basic::Publish::default().routing_key("jobs")?;
+    let publish = basic::Publish::default().routing_key("jobs");
     let properties = basic::Properties::default();
     for number in 1..=1000 {
         let job = format!("job {number}");

@@ -39,9 +39,9 @@ async fn hello() -> Result<(), Box<dyn Error>> {
     println!("declared the queue {queue}");
 
     let publish = basic::Publish::default()
-        .routing_key(&queue)?
+        .routing_key(&queue)
         .mandatory(true);
-    let properties = basic::Properties::default().content_type("text/plain")?;
+    let properties = basic::Properties::default().content_type("text/plain");
     for number in 1..=3 {
         let message = format!("Hello World! ({number})");
         let confirm = channel
@@ -55,7 +55,7 @@ async fn hello() -> Result<(), Box<dyn Error>> {
         .call(basic::Qos::default().prefetch_count(10))
         .await?;
     let mut consumer = channel
-        .consume(basic::Consume::default().queue(&queue)?)
+        .consume(basic::Consume::default().queue(&queue))
         .await?;
     for _ in 1..=3 {
         let Some(delivery) = consumer.next().await.transpose()? else {

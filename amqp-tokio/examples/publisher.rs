@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = PublisherOptions::default().republish(Republish::new("example-1-")?);
     let publisher = Publisher::open(channel, Acknowledgements::On, options).await?;
     let to_queue = basic::Publish::default()
-        .routing_key(&queue)?
+        .routing_key(&queue)
         .mandatory(true);
     let messages =
         (1..=1000).map(|number| OutgoingMessage::new(to_queue.clone(), format!("job {number}")));
@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{acked} messages are in the queue {queue}");
 
     let nowhere = basic::Publish::default()
-        .routing_key("nowhere")?
+        .routing_key("nowhere")
         .mandatory(true);
     let receipt = publisher
         .publish(OutgoingMessage::new(nowhere, "lost"))

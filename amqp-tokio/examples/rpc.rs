@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let squares = channel.call(own).await?.queue;
 
     // Up to eight requests at a time.
-    let server = Server::open(channel, basic::Consume::default().queue(&squares)?, 8).await?;
+    let server = Server::open(channel, basic::Consume::default().queue(&squares), 8).await?;
     tokio::spawn(server.serve(async |request| {
         let text = String::from_utf8_lossy(&request.body.to_vec()).into_owned();
         let number: i64 = text
@@ -42,9 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let client = Client::direct(connection.open_channel().await?, ClientOptions::default()).await?;
     let square = async |text: &str| {
-        let to_squares = basic::Publish::default()
-            .routing_key(&squares)
-            .expect("a name");
+        let to_squares = basic::Publish::default().routing_key(&squares);
         let request = OutgoingMessage::new(to_squares, text.to_owned());
         client.call(request, Duration::from_secs(5)).await
     };

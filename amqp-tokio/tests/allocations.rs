@@ -77,7 +77,7 @@ async fn publishing(broker: &Broker, recovering: bool, size: usize) -> Outcome<f
     let channel = connection.open_channel().await?.confirm_select().await?;
     let body = bytes::Bytes::from(vec![b'x'; size]);
     // No queue is bound: the broker confirms and drops them.
-    let publish = basic::Publish::default().exchange("amq.direct")?;
+    let publish = basic::Publish::default().exchange("amq.direct");
     let properties = basic::Properties::default();
     let blocks = per_message(async |count| {
         for _ in 0..count / BATCH {
@@ -99,7 +99,7 @@ async fn consuming(broker: &Broker, recovering: bool, size: usize) -> Outcome<f6
     let channel = connection.open_channel().await?;
     let declare = queue::Declare::default().exclusive(true);
     let name = channel.call(declare).await?.queue;
-    let publish = basic::Publish::default().routing_key(&name)?;
+    let publish = basic::Publish::default().routing_key(&name);
     let body = bytes::Bytes::from(vec![b'x'; size]);
     for _ in 0..WARM_UP + MESSAGES {
         let properties = basic::Properties::default();
@@ -108,7 +108,7 @@ async fn consuming(broker: &Broker, recovering: bool, size: usize) -> Outcome<f6
     channel
         .call(basic::Qos::default().prefetch_count(500))
         .await?;
-    let consume = basic::Consume::default().queue(&name)?;
+    let consume = basic::Consume::default().queue(&name);
     let mut consumer = channel.consume(consume).await?;
     let blocks = per_message(async |count| {
         for number in 1..=count {

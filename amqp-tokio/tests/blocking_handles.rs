@@ -14,10 +14,10 @@ type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 fn blocks(connection: amqp_tokio::Connection) -> Result<Vec<u8>, Error> {
     let connection = blocking::Connection::from(connection);
     let channel = connection.open_channel()?;
-    channel.call(queue::Declare::default().queue("tasks")?)?;
-    let publish = basic::Publish::default().routing_key("tasks")?;
+    channel.call(queue::Declare::default().queue("tasks"))?;
+    let publish = basic::Publish::default().routing_key("tasks");
     channel.publish(&publish, &basic::Properties::default(), "one")?;
-    let mut consumer = channel.consume(basic::Consume::default().queue("tasks")?)?;
+    let mut consumer = channel.consume(basic::Consume::default().queue("tasks"))?;
     let delivery = consumer.next().ok_or("no delivery").unwrap()?;
     let body = delivery.body.to_vec();
     delivery.ack()?;

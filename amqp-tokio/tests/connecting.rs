@@ -155,9 +155,7 @@ async fn die_at_the_login(mut transport: Pipe) {
     let now = Instant::ORIGIN;
     let mut config = server::Config::default();
     let capabilities = FieldTable::new().with("authentication_failure_close", true);
-    let capabilities = capabilities.expect("a short name");
-    let properties = FieldTable::new().with("capabilities", capabilities);
-    config.properties = properties.expect("a short name");
+    config.properties = FieldTable::new().with("capabilities", capabilities);
     let mut machine = server::Connection::new(config, now).expect("the defaults are good");
     let (mut input, mut output) = (BytesMut::new(), Transmit::new());
     poll_fn(|cx| {

@@ -20,7 +20,7 @@ async fn each_connection_of_a_pair_shows_its_purpose() -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = serve(listener, LocalBroker::default())?;
     let mut options = Options::from_uri(&format!("amqp://{}", server.local_addr()))?;
-    options.config.properties = FieldTable::new().with("connection_name", "billing")?;
+    options.config.properties = FieldTable::new().with("connection_name", "billing");
     let pair = connect_pair(&options).await?;
     let connections = server.broker().inspect().connections;
     let mut names: Vec<_> = connections
@@ -59,9 +59,9 @@ async fn the_states_of_a_pair_are_those_of_both() -> Outcome {
         .await?;
     let consuming = pair.open_consuming_channel().await?;
     consuming
-        .call(queue::Declare::default().queue("tasks")?)
+        .call(queue::Declare::default().queue("tasks"))
         .await?;
-    let consume = basic::Consume::default().queue("tasks")?;
+    let consume = basic::Consume::default().queue("tasks");
     let mut consumer = consuming.consume(consume).await?;
     let mut states = pair.states();
     let first = states.next().await.ok_or("they are open")?;
@@ -75,7 +75,7 @@ async fn the_states_of_a_pair_are_those_of_both() -> Outcome {
         lost[0] |= state.publishing == ConnectionState::Recovering;
         lost[1] |= state.consuming == ConnectionState::Recovering;
     }
-    let to_tasks = basic::Publish::default().routing_key("tasks")?;
+    let to_tasks = basic::Publish::default().routing_key("tasks");
     let persistent = basic::Properties::default().persistent();
     while publishing
         .publish(&to_tasks, &persistent, "work")

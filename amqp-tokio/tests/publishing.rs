@@ -28,23 +28,22 @@ async fn connect(broker: &LocalBroker) -> Result<Connection, Box<dyn Error>> {
 
 async fn declare(connection: &Connection, queue: &str) -> Result<(), Box<dyn Error>> {
     let channel = connection.open_channel().await?;
-    channel
-        .call(queue::Declare::default().queue(queue)?)
-        .await?;
+    channel.call(queue::Declare::default().queue(queue)).await?;
     Ok(())
 }
 
 fn message(body: impl ToString) -> OutgoingMessage {
-    let to = basic::Publish::default().routing_key("tasks");
+    let to = basic::Publish::default()
+        .routing_key("tasks")
+        .mandatory(true);
     let persistent = basic::Properties::default().delivery_mode(2);
-    let to = to.expect("a short name").mandatory(true);
     OutgoingMessage::new(to, body.to_string()).properties(persistent)
 }
 
 /// The messages in the queue, in order: message ids and bodies.
 async fn drain(channel: &BaseChannel) -> Result<Vec<(String, usize)>, Box<dyn Error>> {
     let mut all = Vec::new();
-    while let Some(fetched) = channel.get(basic::Get::default().queue("tasks")?).await? {
+    while let Some(fetched) = channel.get(basic::Get::default().queue("tasks")).await? {
         let id = fetched.properties.decode()?.message_id.ok_or("no id")?;
         let number = String::from_utf8(fetched.body.to_vec())?.parse()?;
         all.push((id.to_string(), number));
@@ -146,7 +145,7 @@ async fn a_refused_message_is_not_published_again() -> Outcomes {
     let channel = connection.open_channel().await?.confirm_select().await?;
     let options = PublisherOptions::default().republish(Republish::new("p")?);
     let publisher = Publisher::new(channel, options);
-    let nowhere = basic::Publish::default().exchange("missing")?;
+    let nowhere = basic::Publish::default().exchange("missing");
     let receipt = publisher.publish(OutgoingMessage::new(nowhere, "x")).await;
     let outcome = timeout(PATIENCE, receipt).await?;
     assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
@@ -162,7 +161,7 @@ async fn calls_go_on_after_a_recovery() -> Outcomes {
     let broker = LocalBroker::default();
     let connection = connect(&broker).await?;
     declare(&connection, "tasks").await?;
-    let consume = basic::Consume::default().queue("tasks")?;
+    let consume = basic::Consume::default().queue("tasks");
     let server = Server::open(connection.open_channel().await?, consume, 8).await?;
     tokio::spawn(server.serve(async |request| {
         sleep(Duration::from_secs(5)).await;

@@ -29,9 +29,9 @@ async fn with_jobs(queue: &str) -> Result<LocalBroker, Box<dyn Error>> {
     let broker = LocalBroker::default();
     let connection = broker.connect(amqp_tokio::Config::default()).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
-    let declare = queue::Declare::default().queue(queue)?.durable(true);
+    let declare = queue::Declare::default().queue(queue).durable(true);
     channel.call(declare).await?;
-    let publish = basic::Publish::default().routing_key(queue)?;
+    let publish = basic::Publish::default().routing_key(queue);
     let persistent = basic::Properties::default().delivery_mode(2);
     for number in 0..JOBS {
         let confirm = channel.publish(&publish, &persistent, number.to_string());
@@ -48,7 +48,7 @@ async fn a_loop_goes_on_after_restarts_and_loses_nothing() -> Outcome {
         let options = Options::default().recovery(Policy::new(1));
         let connection = broker.connect_with(&options).await?;
         let channel = connection.open_channel().await?;
-        let consume = basic::Consume::default().queue("jobs")?;
+        let consume = basic::Consume::default().queue("jobs");
         let consumer = channel.consume(consume).await?;
 
         let mut options = ForEachOptions::new(OnFailure::Reject)
@@ -106,7 +106,7 @@ async fn a_group_goes_on_with_its_prefetch() -> Outcome {
     let options = Options::default().recovery(Policy::new(1));
     let connection = broker.connect_with(&options).await?;
     let channel = connection.open_channel().await?;
-    let consumes = [basic::Consume::default().queue("jobs")?];
+    let consumes = [basic::Consume::default().queue("jobs")];
     let mut group = ConsumerGroup::start(&channel, consumes, 2).await?;
     let mut next = async || {
         time::timeout(PATIENCE, group.next())
@@ -143,7 +143,7 @@ async fn deliveries_that_arrive_behind_a_recovery_stay_in_order() -> Outcome {
     let options = Options::default().recovery(Policy::new(1));
     let connection = broker.connect_with(&options).await?;
     let channel = connection.open_channel().await?;
-    let consume = basic::Consume::default().queue("jobs")?;
+    let consume = basic::Consume::default().queue("jobs");
     let consumer = channel.consume(consume).await?;
     let called = Arc::new(Mutex::new(Vec::<u32>::new()));
     let noted = Arc::clone(&called);

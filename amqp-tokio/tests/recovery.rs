@@ -34,7 +34,7 @@ fn persistent() -> basic::Properties {
 }
 
 fn to(queue: &str) -> Result<basic::Publish, amqp_tokio::Error> {
-    Ok(basic::Publish::default().routing_key(queue)?)
+    Ok(basic::Publish::default().routing_key(queue))
 }
 
 /// A connection that recovers, with a channel in confirm mode.
@@ -47,7 +47,7 @@ async fn open(broker: &LocalBroker) -> Result<(Connection, ConfirmChannel), Box<
 /// As [`open`], with the durable queue `tasks`.
 async fn with_tasks(broker: &LocalBroker) -> Result<(Connection, ConfirmChannel), Box<dyn Error>> {
     let (connection, channel) = open(broker).await?;
-    let declare = queue::Declare::default().queue("tasks")?;
+    let declare = queue::Declare::default().queue("tasks");
     channel.call(declare.durable(true)).await?;
     Ok((connection, channel))
 }
@@ -87,7 +87,7 @@ async fn until_recovered(connection: &Connection) -> Outcome {
 async fn the_same_handles_publish_and_consume_after_a_restart() -> Outcome {
     let broker = LocalBroker::default();
     let (connection, channel) = with_tasks(&broker).await?;
-    let consume = basic::Consume::default().queue("tasks")?;
+    let consume = basic::Consume::default().queue("tasks");
     let mut consumer = channel.consume(consume).await?;
     let (publish, properties) = (to("tasks")?, persistent());
     for round in 0..3_u32 {
@@ -116,7 +116,7 @@ async fn the_same_handles_publish_and_consume_after_a_restart() -> Outcome {
 async fn an_acknowledgement_of_before_is_stale_and_the_message_comes_again() -> Outcome {
     let broker = LocalBroker::default();
     let (connection, channel) = with_tasks(&broker).await?;
-    let consume = basic::Consume::default().queue("tasks")?;
+    let consume = basic::Consume::default().queue("tasks");
     let asking = ConsumeOptions::default().report_interruptions(true);
     let mut consumer = channel.consume_with(consume, asking).await?;
     put(&channel, "tasks", "1").await?;
@@ -140,7 +140,7 @@ async fn an_acknowledgement_of_before_is_stale_and_the_message_comes_again() -> 
 async fn attempts_that_fail_in_the_handshake_interrupt_a_consumer_no_further() -> Outcome {
     let broker = LocalBroker::default();
     let (connection, channel) = with_tasks(&broker).await?;
-    let consume = basic::Consume::default().queue("tasks")?;
+    let consume = basic::Consume::default().queue("tasks");
     let asking = ConsumeOptions::default().report_interruptions(true);
     let mut consumer = channel.consume_with(consume, asking).await?;
     let cut = ByteFaults::both(Impairment::new().cut_after(100));
@@ -169,7 +169,7 @@ async fn attempts_that_fail_in_the_handshake_interrupt_a_consumer_no_further() -
 async fn what_was_in_flight_ends_and_what_comes_later_waits() -> Outcome {
     let broker = LocalBroker::default();
     let (connection, channel) = open(&broker).await?;
-    let declare = queue::Declare::default().queue("tasks")?.durable(true);
+    let declare = queue::Declare::default().queue("tasks").durable(true);
     channel.call(declare.clone()).await?;
     broker.pause();
     let confirm = channel.publish(&to("tasks")?, &persistent(), "1").await?;
@@ -205,25 +205,25 @@ async fn transient_entities_are_declared_again_with_their_bindings() -> Outcome 
     let broker = LocalBroker::default();
     let (connection, channel) = open(&broker).await?;
     let declare = exchange::Declare::default()
-        .exchange("events")?
-        .kind("topic")?;
+        .exchange("events")
+        .kind("topic");
     channel.call(declare).await?;
     let named = channel
         .call(queue::Declare::default().exclusive(true))
         .await?
         .queue;
     let bind = queue::Bind::default()
-        .queue(named.clone())?
-        .exchange("events")?;
-    channel.call(bind.routing_key("#")?).await?;
+        .queue(named.clone())
+        .exchange("events");
+    channel.call(bind.routing_key("#")).await?;
     let mut consumer = channel
-        .consume(basic::Consume::default().queue(named)?)
+        .consume(basic::Consume::default().queue(named))
         .await?;
     broker.restart();
     until_recovered(&connection).await?;
     let publish = basic::Publish::default()
-        .exchange("events")?
-        .routing_key("a.b")?;
+        .exchange("events")
+        .routing_key("a.b");
     channel
         .publish(&publish.mandatory(true), &persistent(), "1")
         .await?
@@ -240,7 +240,7 @@ async fn closing_while_the_broker_is_gone_ends_at_once() -> Outcome {
     let connection = broker.connect_with(&options()).await?;
     let channel = connection.open_channel().await?;
     let mut consumer = channel
-        .consume(basic::Consume::default().queue("none")?)
+        .consume(basic::Consume::default().queue("none"))
         .await;
     assert!(consumer.is_err());
     consumer = Err(amqp_tokio::Error::Recovering);
@@ -303,11 +303,11 @@ async fn the_deadline_of_the_first_connect_ends_an_attempt() -> Outcome {
 async fn a_topology_that_is_set_keeps_the_consumers() -> Outcome {
     let broker = LocalBroker::default();
     let (connection, channel) = with_tasks(&broker).await?;
-    let consume = basic::Consume::default().queue("tasks")?;
+    let consume = basic::Consume::default().queue("tasks");
     let mut consumer = channel.consume(consume).await?;
     let mut topology = amqp_tokio::recovery::Topology::default();
     for queue in ["tasks", "others"] {
-        topology.declare_queue(queue::Declare::default().queue(queue)?.durable(true));
+        topology.declare_queue(queue::Declare::default().queue(queue).durable(true));
     }
     connection.set_topology(topology);
     broker.restart();
@@ -390,17 +390,17 @@ async fn a_binding_whose_exchange_is_gone_is_reported_and_the_rest_comes_back() 
     let other = broker.connect(Config::default()).await?;
     let operator = other.open_channel().await?;
     let declare = exchange::Declare::default()
-        .exchange("theirs")?
-        .kind("topic")?;
+        .exchange("theirs")
+        .kind("topic");
     operator.call(declare.durable(true)).await?;
-    let queue = queue::Declare::default().queue("mine")?.exclusive(true);
+    let queue = queue::Declare::default().queue("mine").exclusive(true);
     channel.call(queue).await?;
-    let bind = queue::Bind::default().queue("mine")?.exchange("theirs")?;
+    let bind = queue::Bind::default().queue("mine").exchange("theirs");
     channel.call(bind).await?;
     let mut consumer = channel
-        .consume(basic::Consume::default().queue("mine")?)
+        .consume(basic::Consume::default().queue("mine"))
         .await?;
-    let delete = exchange::Delete::default().exchange("theirs")?;
+    let delete = exchange::Delete::default().exchange("theirs");
     operator.call(delete).await?;
     broker.restart();
     let mut report = None;
@@ -432,7 +432,7 @@ async fn thousands_of_queues_are_declared_side_by_side_with_progress() -> Outcom
     let channel = connection.open_channel().await?;
     for number in 0..QUEUES {
         let name = format!("queue {number}");
-        channel.send(&queue::Declare::default().queue(name)?.exclusive(true))?;
+        channel.send(&queue::Declare::default().queue(name).exclusive(true))?;
         if number % 1000 == 0 {
             channel.call(basic::Qos::default()).await?;
         }
@@ -485,7 +485,7 @@ async fn a_close_during_the_outage_ends_with_the_reason_of_the_loss() -> Outcome
 async fn a_consumer_without_acknowledgements_is_told_of_a_loss_behind_its_messages() -> Outcome {
     let broker = LocalBroker::default();
     let (connection, channel) = with_tasks(&broker).await?;
-    let consume = basic::Consume::default().queue("tasks")?;
+    let consume = basic::Consume::default().queue("tasks");
     let asking = ConsumeOptions::default().report_interruptions(true);
     let mut consumer = channel.consume_no_ack_with(consume, asking).await?;
     for body in ["1", "2", "3"] {
@@ -524,7 +524,7 @@ async fn restart(broker: &LocalBroker, connection: &Connection) -> Outcome {
 async fn each_interruption_is_reported_in_its_place() -> Outcome {
     let broker = LocalBroker::default();
     let (connection, channel) = with_tasks(&broker).await?;
-    let consume = basic::Consume::default().queue("tasks")?;
+    let consume = basic::Consume::default().queue("tasks");
     let asking = ConsumeOptions::default().report_interruptions(true);
     let mut consumer = channel.consume_no_ack_with(consume, asking).await?;
     for body in ["1", "2"] {
@@ -553,7 +553,7 @@ async fn each_interruption_is_reported_in_its_place() -> Outcome {
 async fn losses_in_a_row_are_one_interruption() -> Outcome {
     let broker = LocalBroker::default();
     let (connection, channel) = with_tasks(&broker).await?;
-    let consume = basic::Consume::default().queue("tasks")?;
+    let consume = basic::Consume::default().queue("tasks");
     let asking = ConsumeOptions::default().report_interruptions(true);
     let mut consumer = channel.consume_with(consume, asking).await?;
     put(&channel, "tasks", "1").await?;

@@ -30,16 +30,16 @@ async fn two_thousand_losses_do_not_add_up() -> Outcome {
     let options = Options::default().recovery(Policy::new(1).backoff(backoff));
     let connection = broker.connect_with(&options).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
-    let tasks = queue::Declare::default().queue("tasks")?;
+    let tasks = queue::Declare::default().queue("tasks");
     channel.call(tasks).await?;
     let named = queue::Declare::default().exclusive(true);
     let named = channel.call(named).await?.queue;
     let asking = ConsumeOptions::default().report_interruptions(true);
-    let consume = basic::Consume::default().queue(named)?;
+    let consume = basic::Consume::default().queue(named);
     let _idle = channel.consume_with(consume, asking).await?;
-    let publish = basic::Publish::default().routing_key("tasks")?;
+    let publish = basic::Publish::default().routing_key("tasks");
     let properties = basic::Properties::default();
-    let none = queue::Declare::default().queue("none")?.passive(true);
+    let none = queue::Declare::default().queue("none").passive(true);
     let mut bytes = Vec::new();
     for _ in 0..10 {
         for loss in 0..200 {
@@ -63,7 +63,7 @@ async fn two_thousand_losses_do_not_add_up() -> Outcome {
             let _outcome = timeout(PATIENCE, confirm).await?;
             let _dropped = timeout(MS, connection.flush()).await;
         }
-        let purge = queue::Purge::default().queue("tasks")?;
+        let purge = queue::Purge::default().queue("tasks");
         while channel.call(purge.clone()).await.is_err() {}
         // The closed transports are drained.
         sleep(2000 * MS).await;
@@ -79,7 +79,7 @@ async fn channels_dropped_while_they_are_reopened_do_not_add_up() -> Outcome {
     let broker = LocalBroker::default();
     let options = Options::default().recovery(Policy::new(1));
     let connection = broker.connect_with(&options).await?;
-    let none = queue::Declare::default().queue("none")?.passive(true);
+    let none = queue::Declare::default().queue("none").passive(true);
     let mut bytes = Vec::new();
     for _ in 0..10 {
         for _ in 0..1000 {

@@ -45,15 +45,15 @@ fn persistent() -> basic::Properties {
 }
 
 fn to(queue: &str) -> Fallible<basic::Publish> {
-    Ok(basic::Publish::default().routing_key(queue)?)
+    Ok(basic::Publish::default().routing_key(queue))
 }
 
 fn durable(queue: &str) -> Fallible<queue::Declare> {
-    Ok(queue::Declare::default().queue(queue)?.durable(true))
+    Ok(queue::Declare::default().queue(queue).durable(true))
 }
 
 fn from(queue: &str) -> Fallible<basic::Consume> {
-    Ok(basic::Consume::default().queue(queue)?)
+    Ok(basic::Consume::default().queue(queue))
 }
 
 /// A generator of numbers (SplitMix64).
@@ -96,7 +96,7 @@ async fn operate(connection: &Connection, random: &mut Random) -> Fallible<()> {
             consumer.next().await.transpose()?;
         }
         3 => {
-            if let Some(message) = channel.get(basic::Get::default().queue("tasks")?).await? {
+            if let Some(message) = channel.get(basic::Get::default().queue("tasks")).await? {
                 message.ack()?;
             }
         }
@@ -115,7 +115,7 @@ async fn operate(connection: &Connection, random: &mut Random) -> Fallible<()> {
         }
         6 => {
             connection.flush().await?;
-            let none = queue::Declare::default().queue("none")?.passive(true);
+            let none = queue::Declare::default().queue("none").passive(true);
             let _missing = channel.call(none.clone()).await;
             let _missing = channel.call(none).await;
         }
@@ -337,7 +337,7 @@ async fn each_confirm_has_one_outcome_over_a_thousand_losses() -> Outcome {
     let other = broker.connect_with(&Options::default()).await?;
     let other = other.open_channel().await?;
     let mut received = std::collections::BTreeMap::new();
-    while let Some(message) = other.get(basic::Get::default().queue("tasks")?).await? {
+    while let Some(message) = other.get(basic::Get::default().queue("tasks")).await? {
         *received.entry(message.body.to_vec()).or_insert(0) += 1;
         message.ack()?;
     }

@@ -18,27 +18,25 @@ async fn requests_have_names_on_every_channel() -> Outcome {
     let channel = connection.open_channel().await?.confirm_select().await?;
 
     let declared = channel
-        .queue_declare(queue::Declare::default().queue("tasks")?)
+        .queue_declare(queue::Declare::default().queue("tasks"))
         .await?;
     assert_eq!(declared.queue, "tasks");
-    channel.exchange_declare(Exchange::topic("events")?).await?;
+    channel.exchange_declare(Exchange::topic("events")).await?;
     let bind = queue::Bind::default()
-        .queue("tasks")?
-        .exchange("events")?
-        .routing_key("#")?;
+        .queue("tasks")
+        .exchange("events")
+        .routing_key("#");
     channel.queue_bind(bind).await?;
     channel
         .basic_qos(basic::Qos::default().prefetch_count(10))
         .await?;
-    let to_events = basic::Publish::default()
-        .exchange("events")?
-        .mandatory(true);
+    let to_events = basic::Publish::default().exchange("events").mandatory(true);
     channel
         .publish(&to_events, &basic::Properties::default(), "x")
         .await?
         .await?;
     let purged = channel
-        .queue_purge(queue::Purge::default().queue("tasks")?)
+        .queue_purge(queue::Purge::default().queue("tasks"))
         .await?;
     assert_eq!(purged.message_count, 1);
 
@@ -52,7 +50,7 @@ async fn presets_are_requests() -> Outcome {
     let broker = LocalBroker::default();
     let connection = broker.connect(Config::default()).await?;
     let channel = connection.open_channel().await?;
-    let orders = Queue::quorum("orders")?.delivery_limit(5);
+    let orders = Queue::quorum("orders").delivery_limit(5);
     let declared = channel.queue_declare(orders).await?;
     assert_eq!(declared.queue, "orders");
     Ok(())
@@ -63,7 +61,7 @@ async fn a_request_by_its_name_is_checked_as_a_call_is() -> Outcome {
     let broker = LocalBroker::default();
     let connection = broker.connect(Config::default()).await?;
     let channel = connection.open_channel().await?;
-    let untyped = exchange::Declare::default().exchange("events")?;
+    let untyped = exchange::Declare::default().exchange("events");
     let refused = channel.exchange_declare(untyped).await;
     assert!(matches!(
         refused,

@@ -36,14 +36,14 @@ async fn start() -> Result<(LocalBroker, Connection, Connection), Box<dyn Error>
     );
     let channel = server.open_channel().await?;
     channel
-        .call(queue::Declare::default().queue("requests")?)
+        .call(queue::Declare::default().queue("requests"))
         .await?;
     Ok((broker, caller, server))
 }
 
 async fn serve_on(connection: &Connection, limit: u16) -> Result<Server, Box<dyn Error>> {
     let channel = connection.open_channel().await?;
-    let consume = basic::Consume::default().queue("requests")?;
+    let consume = basic::Consume::default().queue("requests");
     Ok(Server::open(channel, consume, limit).await?)
 }
 
@@ -54,7 +54,7 @@ async fn direct(connection: &Connection) -> Result<Client, Box<dyn Error>> {
 
 fn request(body: &str) -> OutgoingMessage {
     let to = basic::Publish::default().routing_key("requests");
-    OutgoingMessage::new(to.expect("a short name"), body.to_owned())
+    OutgoingMessage::new(to, body.to_owned())
 }
 
 /// Calls come back by direct reply-to and over a queue, each with its own reply.
@@ -114,7 +114,7 @@ async fn a_call_without_a_server_ends() -> Outcome {
     let (broker, caller, _server) = start().await?;
     let client = direct(&caller).await?;
     let begun = Instant::now();
-    let nowhere = basic::Publish::default().routing_key("nowhere")?;
+    let nowhere = basic::Publish::default().routing_key("nowhere");
     let error = client.call(OutgoingMessage::new(nowhere, "x"), LONG).await;
     let error = error.expect_err("there is no server");
     assert!(matches!(error, RpcError::NoServer(_)), "{error}");
@@ -354,11 +354,11 @@ async fn requests_without_an_address_get_no_reply() -> Outcome {
         .await?
         .queue;
     let arguments = amqp_tokio::wire::FieldTable::new()
-        .with("x-dead-letter-exchange", "")?
-        .with("x-dead-letter-routing-key", dead.as_str())?;
-    let declare = queue::Declare::default().queue("one way")?;
+        .with("x-dead-letter-exchange", "")
+        .with("x-dead-letter-routing-key", dead.as_str());
+    let declare = queue::Declare::default().queue("one way");
     channel.call(declare.arguments(arguments)).await?;
-    let consume = basic::Consume::default().queue("one way")?;
+    let consume = basic::Consume::default().queue("one way");
     let server = Server::open(server.open_channel().await?, consume, 1).await?;
     let stop = Arc::new(Notify::new());
     let stopped = Arc::clone(&stop);
@@ -377,7 +377,7 @@ async fn requests_without_an_address_get_no_reply() -> Outcome {
             }
         },
     ));
-    let publish = basic::Publish::default().routing_key("one way")?;
+    let publish = basic::Publish::default().routing_key("one way");
     let publishing = async {
         for body in ["good", "bad"] {
             channel
@@ -391,7 +391,7 @@ async fn requests_without_an_address_get_no_reply() -> Outcome {
     };
     local.run_until(publishing).await?;
     assert_eq!(*handled.borrow(), [b"good".to_vec(), b"bad".to_vec()]);
-    let get = basic::Get::default().queue(&dead)?;
+    let get = basic::Get::default().queue(&dead);
     let rejected = channel.get(get).await?.ok_or("it was dead-lettered")?;
     assert_eq!(rejected.body, "bad");
     rejected.ack()?;
@@ -447,7 +447,7 @@ async fn the_end_of_the_consumer_cuts_no_handler_short() -> Outcome {
     let client = direct(&caller).await?;
     let call = tokio::spawn(async move { client.call(request("x"), LONG).await });
     time::sleep(Duration::from_millis(100)).await;
-    let delete = queue::Delete::default().queue("requests")?;
+    let delete = queue::Delete::default().queue("requests");
     deleting.call(delete).await?;
     assert_eq!(call.await??.body, "done");
     let ended = serving.await?;
@@ -464,7 +464,7 @@ async fn the_end_of_the_consumer_cuts_no_handler_short() -> Outcome {
 async fn a_dropped_server_requeues_its_requests() -> Outcome {
     let (_broker, caller, server) = start().await?;
     let channel = server.open_channel().await?;
-    let consume = basic::Consume::default().queue("requests")?;
+    let consume = basic::Consume::default().queue("requests");
     let server = Server::open(channel.clone(), consume, 2).await?;
     let serving = tokio::spawn(server.serve(async |_request| {
         time::sleep(LONG).await;
@@ -475,7 +475,7 @@ async fn a_dropped_server_requeues_its_requests() -> Outcome {
     time::sleep(Duration::from_secs(1)).await;
     serving.abort();
     assert!(serving.await.is_err());
-    let get = basic::Get::default().queue("requests")?;
+    let get = basic::Get::default().queue("requests");
     let fetched = channel.get(get).await?.ok_or("it was requeued")?;
     assert_eq!(fetched.body, "x");
     fetched.ack()?;

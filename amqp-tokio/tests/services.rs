@@ -4,7 +4,10 @@
 
 use std::{error::Error, net::SocketAddr, time::Duration};
 
-use amqp_test_support::name_server::{Answer, NameServer};
+use amqp_test_support::{
+    name_server::{Answer, NameServer},
+    ports::free_port,
+};
 use amqp_tokio::{
     ConnectError, Connection, LocalBroker, Options, Server, TlsOptions, connect_with,
     core::{
@@ -27,16 +30,11 @@ async fn broker() -> std::io::Result<Server> {
     )
 }
 
-/// A port without a listener.
-async fn closed_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
-}
-
 fn options(servers: impl IntoIterator<Item = SocketAddr>) -> Options {
     Options::default()
         .addresses([Address::srv(SERVICE)])
         .name_servers(servers)
-        .tcp_timeout(Duration::from_secs(20))
+        .tcp_timeout(Duration::from_secs(120))
 }
 
 async fn connect(names: &NameServer) -> Result<Connection, ConnectError> {
@@ -62,7 +60,7 @@ fn srv_error(refused: Result<Connection, ConnectError>) -> Result<SrvError, Box<
 #[tokio::test]
 async fn the_next_target_is_tried_if_the_first_is_down() -> Outcome {
     let (names, server) = (NameServer::start()?, broker().await?);
-    let (alive, dead) = (server.local_addr().port(), closed_port().await?);
+    let (alive, dead) = (server.local_addr().port(), free_port()?);
     let records = vec![record(2, alive), record(1, dead)];
     names.set(SERVICE, Answer::Records(records));
     connect(&names).await?.close().await?;
@@ -156,7 +154,7 @@ async fn another_name_server_is_asked_if_one_is_down_and_a_silent_one_costs_the_
 {
     let (names, server) = (NameServer::start()?, broker().await?);
     names.set_record(SERVICE, "localhost", server.local_addr().port());
-    let nobody = SocketAddr::from(([127, 0, 0, 1], closed_port().await?));
+    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()?));
     let both = options([nobody, names.address()]);
     connect_with(&both).await?.close().await?;
 

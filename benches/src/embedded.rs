@@ -63,16 +63,16 @@ pub(crate) async fn round(count: u64) -> Result<Sample> {
 async fn open(broker: &LocalBroker) -> Result<(Connection, ConfirmChannel)> {
     let connection = broker.connect(Config::default()).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
-    let declare = queue::Declare::default().queue("q")?;
+    let declare = queue::Declare::default().queue("q");
     channel.call(declare).await?;
     Ok((connection, channel))
 }
 
 /// Publishes and consumes, with confirms and acknowledgements, never more than a few at a time.
 async fn pass(channel: &ConfirmChannel, count: u64) -> Result<()> {
-    let consume = basic::Consume::default().queue("q")?;
+    let consume = basic::Consume::default().queue("q");
     let mut consumer = channel.consume(consume).await?;
-    let publish = basic::Publish::default().routing_key("q")?.mandatory(true);
+    let publish = basic::Publish::default().routing_key("q").mandatory(true);
     let properties = basic::Properties::default();
     let mut left = count;
     while left > 0 {
@@ -158,7 +158,7 @@ async fn unit_tests() -> Result<Series> {
 async fn unit_test() -> Result<()> {
     let broker = LocalBroker::default();
     let (connection, channel) = open(&broker).await?;
-    let publish = basic::Publish::default().routing_key("q")?.mandatory(true);
+    let publish = basic::Publish::default().routing_key("q").mandatory(true);
     let confirm = channel
         .publish(&publish, &basic::Properties::default(), &BODY)
         .await?;

@@ -54,8 +54,8 @@ impl Machine {
             machine.channels.push(id);
             if consume {
                 let consume = basic::Consume::default()
-                    .queue(wire::ROUTING_KEY)?
-                    .consumer_tag(wire::CONSUMER_TAG)?;
+                    .queue(wire::ROUTING_KEY)
+                    .consumer_tag(wire::CONSUMER_TAG);
                 let channel = machine.connection.channel(id);
                 channel.ok_or("a channel is not open")?.consume(consume)?;
                 machine.drain();
@@ -67,7 +67,7 @@ impl Machine {
 
     /// Publishes messages, over the channels in turn.
     pub(crate) fn publish(&mut self, count: u64) -> Result<Sample> {
-        let publish = basic::Publish::default().routing_key(wire::ROUTING_KEY)?;
+        let publish = basic::Publish::default().routing_key(wire::ROUTING_KEY);
         let properties = basic::Properties::default();
         let mut channel = 0;
         let mut done = 0;

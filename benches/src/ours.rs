@@ -32,7 +32,7 @@ pub(crate) async fn publish(port: u16, channels: u16, count: u64) -> Result<Samp
 pub(crate) async fn publish_confirmed(port: u16, count: u64) -> Result<Sample> {
     let (connection, _) = open(port, 0).await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
-    let publish = basic::Publish::default().routing_key(ROUTING_KEY)?;
+    let publish = basic::Publish::default().routing_key(ROUTING_KEY);
     let properties = basic::Properties::default();
     let watch = Stopwatch::start();
     let mut in_flight = VecDeque::new();
@@ -60,7 +60,7 @@ pub(crate) async fn open_used(port: u16, channels: u16) -> Result<(Connection, V
 }
 
 async fn publish_on(channels: &[Channel], count: u64) -> Result<()> {
-    let publish = basic::Publish::default().routing_key(ROUTING_KEY)?;
+    let publish = basic::Publish::default().routing_key(ROUTING_KEY);
     let properties = basic::Properties::default();
     for (_, channel) in (0..count).zip(channels.iter().cycle()) {
         channel.publish(&publish, &properties, &BODY).await?;
@@ -70,8 +70,8 @@ async fn publish_on(channels: &[Channel], count: u64) -> Result<()> {
 
 async fn consume_on(channel: &Channel, count: u64) -> Result<()> {
     let consume = basic::Consume::default()
-        .queue(sink::blast_queue(count, BODY.len(), 1))?
-        .consumer_tag(CONSUMER_TAG)?;
+        .queue(sink::blast_queue(count, BODY.len(), 1))
+        .consumer_tag(CONSUMER_TAG);
     let mut consumer = channel.consume(consume).await?;
     for number in 1..=count {
         let delivery = consumer.next().await.ok_or("the consumer ended")??;
@@ -101,7 +101,7 @@ async fn finish(
 
 /// How many publishes and acknowledgements the server has counted.
 async fn counts(channel: &BaseChannel) -> Result<(u64, u64)> {
-    let declare = queue::Declare::default().queue(ROUTING_KEY)?.passive(true);
+    let declare = queue::Declare::default().queue(ROUTING_KEY).passive(true);
     let answer = channel.call(declare).await?;
     Ok((answer.message_count.into(), answer.consumer_count.into()))
 }

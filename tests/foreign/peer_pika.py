@@ -18,7 +18,7 @@ for number in range(100):
     body = f"from pika {number}".encode()
     channel.basic_publish("", "peer.inbox", body, properties, mandatory=True)
 
-for method, got, body in channel.consume("news", inactivity_timeout=10):
+for method, got, body in channel.consume("news", inactivity_timeout=60):
     assert method is not None, "no delivery"
     assert body == b"from the peer", body
     channel.basic_ack(method.delivery_tag)

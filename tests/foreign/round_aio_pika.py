@@ -43,7 +43,7 @@ async def main() -> None:
 
         # Those of a higher priority come first.
         taken = []
-        async with queue.iterator(timeout=10) as messages:
+        async with queue.iterator(timeout=60) as messages:
             async for got in messages:
                 assert got.headers["colour"] == "red" and got.headers["list"] == [1, 2]
                 assert got.content_type == "text/plain"
@@ -67,7 +67,7 @@ async def main() -> None:
             },
         )
         await channel.default_exchange.publish(aio_pika.Message(b"mortal"), living.name)
-        mortal = await living.get(timeout=10)
+        mortal = await living.get(timeout=60)
         await mortal.reject(requeue=False)
         for _ in range(100):
             risen = await dead.get(fail=False)

@@ -25,11 +25,11 @@ fi
 
 # Consume, a program for each message; a line of input for each message.
 printf 'one\ntwo\nthree\n' | amqp-publish --url="$url" --routing-key="$queue" --line-buffered
-taken=$(timeout 30 amqp-consume --url="$url" --queue="$queue" --count=3 --prefetch-count=1 cat)
+taken=$(timeout 120 amqp-consume --url="$url" --queue="$queue" --count=3 --prefetch-count=1 cat)
 same "$(printf '%s' "$taken" | tr -d '\n')" 'onetwothree' 'the lines'
 
 # Through an exchange, to a queue of the consumer's own.
-timeout 30 amqp-consume --url="$url" --exchange=amq.topic \
+timeout 120 amqp-consume --url="$url" --exchange=amq.topic \
     --routing-key="$queue.#" --count=1 cat >"${TMPDIR:-/tmp}/$queue" &
 consumer=$!
 tries=0

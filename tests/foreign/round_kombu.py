@@ -45,7 +45,7 @@ def round_py_amqp() -> None:
 
     tag = channel.basic_consume(queue, callback=take)
     while len(taken) < 5:
-        connection.drain_events(timeout=10)
+        connection.drain_events(timeout=60)
     assert taken == [f"message {number}" for number in range(5)], taken
     channel.basic_cancel(tag)
     assert channel.basic_get(queue) is None
@@ -59,7 +59,7 @@ def round_py_amqp() -> None:
     channel = connection.channel()
     try:
         channel.basic_ack(99)
-        connection.drain_events(timeout=10)
+        connection.drain_events(timeout=60)
         raise AssertionError("nothing was delivered")
     except PreconditionFailed as error:
         assert "unknown delivery tag 99" in error.reply_text, error
@@ -89,7 +89,7 @@ def round_kombu() -> None:
 
         with connection.Consumer(queue, callbacks=[take], prefetch_count=1):
             while len(taken) < 3:
-                connection.drain_events(timeout=10)
+                connection.drain_events(timeout=60)
         assert taken == [0, 1, 2], taken
 
         # The queue went with its last consumer.
@@ -102,7 +102,7 @@ def round_kombu() -> None:
         # kombu's own simple queue, which it keeps tasks in.
         simple = connection.SimpleQueue(f"simple-{uuid.uuid4()}")
         simple.put({"task": 1}, compression="zlib")
-        message = simple.get(timeout=10)
+        message = simple.get(timeout=60)
         assert message.payload == {"task": 1}
         message.ack()
         assert simple.qsize() == 0
@@ -110,6 +110,6 @@ def round_kombu() -> None:
         simple.queue.delete()
 
 
-socket.setdefaulttimeout(20)
+socket.setdefaulttimeout(120)
 round_py_amqp()
 round_kombu()

@@ -56,7 +56,7 @@ except UnroutableError as error:
 
 # Consume, acknowledge, cancel.
 taken = []
-for method, got, body in channel.consume(queue, inactivity_timeout=10):
+for method, got, body in channel.consume(queue, inactivity_timeout=60):
     assert method is not None, "no delivery"
     assert (method.exchange, method.routing_key) == (exchange, "news.de"), method
     assert not method.redelivered
@@ -70,11 +70,11 @@ for method, got, body in channel.consume(queue, inactivity_timeout=10):
         break
     if len(taken) == 2:
         channel.basic_nack(method.delivery_tag, requeue=True)
-        again, _, body = next(channel.consume(queue, inactivity_timeout=10))
+        again, _, body = next(channel.consume(queue, inactivity_timeout=60))
         # It comes again, behind what was on the way already.
         while not again.redelivered:
             taken.append(body)
-            again, _, body = next(channel.consume(queue, inactivity_timeout=10))
+            again, _, body = next(channel.consume(queue, inactivity_timeout=60))
         assert body == bodies[1]
         if len(taken) == 3:
             channel.basic_ack(again.delivery_tag, multiple=True)

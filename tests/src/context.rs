@@ -27,8 +27,8 @@ use crate::{
     task::Task,
 };
 
-/// How long something may take that has no time of its own.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long something may take that has no time of its own, on a machine that is busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at that nothing announces.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -295,7 +295,7 @@ impl Ctx {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let channel = witness.open_channel().await?;
-            let look = queue::Declare::default().queue(&mark.0)?.passive(true);
+            let look = queue::Declare::default().queue(&mark.0).passive(true);
             match channel.call(look).await {
                 Err(error) if error.code() == Some(ReplyCode::NOT_FOUND) => break,
                 Err(error) if error.code() == Some(ReplyCode::RESOURCE_LOCKED) => {}

@@ -176,7 +176,7 @@ pub async fn shares(
     time: Duration,
 ) -> Result<Shares, Failure> {
     let connection = runtime.connect(uri, Box::new(|_| ())).await?;
-    let to = Publish::default().routing_key("nowhere")?;
+    let to = Publish::default().routing_key("nowhere");
     let stop = Arc::new(AtomicBool::new(false));
     let running = Arc::new(AtomicUsize::new(case.publishers));
     let failed = Arc::new(AtomicBool::new(false));
@@ -243,7 +243,7 @@ pub async fn cost_of_waiting(
 ) -> Result<Duration, Failure> {
     let connection = runtime.connect(uri, Box::new(|_| ())).await?;
     let channel = connection.open_channel().await?;
-    let to = Publish::default().routing_key("nowhere")?;
+    let to = Publish::default().routing_key("nowhere");
     let body = Bytes::from(vec![0; WAITING_BODY]);
     let left = Arc::new(AtomicUsize::new(publishers));
     let failed = Arc::new(AtomicBool::new(false));

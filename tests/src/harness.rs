@@ -55,7 +55,7 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 pub type Outcome = Result<(), Failure>;
 
 /// After how long a scenario counts as hung, unless it has a [limit](Scenario::limit) of its own.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(600);
 
 /// The number of scenarios that run at a time, unless `--test-threads` sets it. They wait more than
 /// they work, but each may have a broker of its own.

@@ -21,21 +21,22 @@ use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use amqp_test_support::ports::free_port;
 
 use self::cluster::Kin;
 use self::process::Process;
 use crate::certificates::{Certificates, Clients};
 
 /// How long a node may take until it answers.
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_secs(300);
 
 /// How many virtual hosts are made at a time. One costs 30 ms, `rabbitmqctl` costs half a second.
 const VHOST_BATCH: usize = 16;
@@ -121,29 +122,6 @@ pub fn shared_with_tls(clients: Clients) -> Result<Arc<Node>, Error> {
 #[must_use]
 pub fn required() -> bool {
     std::env::var_os("AMQP_REQUIRE_RABBITMQ").is_some_and(|value| value == "1")
-}
-
-/// A port of the loopback interface without a listener. A process gets a different one at each
-/// call.
-///
-/// It lies below the range that systems hand out to outgoing connections, so that a connection
-/// which is opened while a node is down cannot take the node's port away.
-///
-/// # Errors
-/// When none is free.
-pub fn free_port() -> io::Result<u16> {
-    const FIRST: u16 = 20_000;
-    const COUNT: u16 = 12_000;
-    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    // Other processes search too: each begins at a place of its own.
-    let next = NEXT.get_or_init(|| AtomicU16::new(random() as u16));
-    for _ in 0..COUNT {
-        let port = FIRST + next.fetch_add(1, Ordering::Relaxed) % COUNT;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port"))
 }
 
 /// A RabbitMQ node. Dropping it ends the broker and removes its files.

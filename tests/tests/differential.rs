@@ -20,6 +20,10 @@ const PROGRAMS: u64 = 200;
 /// How many of them RabbitMQ alone runs, twice.
 const OF_RABBITMQ: u64 = 40;
 
+/// How often a program of the past runs until the brokers agree. RabbitMQ has some effects in its own
+/// time, on a busy machine later than the trace looks for them.
+const ATTEMPTS: usize = 5;
+
 fn main() -> ExitCode {
     harness::run(vec![
         Scenario::shared("rabbitmq_agrees_with_itself", rabbitmq_agrees_with_itself),
@@ -67,8 +71,12 @@ fn brokers_agree_where_they_did_not(broker: Broker) -> Outcome {
     wait_for(async move {
         let mut pair = Pair::new(&broker.uri, &embedded.uri(), "kept");
         for (name, program) in kept() {
-            if let Some(difference) = pair.run(&program).await? {
-                return Err(format!("{name}: {difference}").into());
+            let mut attempts = 0;
+            while let Some(difference) = pair.run(&program).await? {
+                attempts += 1;
+                if attempts == ATTEMPTS {
+                    return Err(format!("{name}: {difference}").into());
+                }
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode, Output, Stdio},
     sync::{Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -28,7 +29,11 @@ use amqp_tokio::{
 };
 
 /// How long one round may take.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// How often an installation is tried, and the pause between two attempts.
+const ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// One of the clients, and the interpreter of its script.
 #[derive(Clone, Copy, Debug)]
@@ -101,9 +106,9 @@ fn with_peer(client: Client, tools: Tools) -> Outcome {
         let own = broker.connect(amqp_tokio::Config::default()).await?;
         let channel = own.open_channel().await?;
         channel
-            .call(queue::Declare::default().queue("news")?)
+            .call(queue::Declare::default().queue("news"))
             .await?;
-        let publish = basic::Publish::default().routing_key("news")?;
+        let publish = basic::Publish::default().routing_key("news");
         let properties = basic::Properties::default();
         channel
             .publish(&publish, &properties, "from the peer")
@@ -229,7 +234,7 @@ fn install(client: Client) -> Result<Tools, NotInstalled> {
 fn cached(
     name: &str,
     pinned: &str,
-    install: impl FnOnce(&Path, &Path) -> Result<String, Failure>,
+    install: impl Fn(&Path, &Path) -> Result<String, Failure>,
 ) -> Result<Tools, NotInstalled> {
     // One after another: several clients may want the same directory.
     static LOCK: Mutex<()> = Mutex::new(());
@@ -240,12 +245,18 @@ fn cached(
     fs::read(&pinned)?.hash(&mut hasher);
     let directory = target()?.join(format!("foreign/{name}-{:016x}", hasher.finish()));
     let done = directory.join("installed");
-    if !done.exists() {
+    let mut attempts = 0;
+    while !done.exists() {
         // The remains of a run that was interrupted.
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory)?;
-        install(&directory, &pinned)?;
-        fs::write(done, "")?;
+        attempts += 1;
+        match install(&directory, &pinned) {
+            Ok(_) => fs::write(&done, "")?,
+            // A network may fail for a while.
+            Err(_) if attempts < ATTEMPTS => thread::sleep(PAUSE),
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(Tools { directory })
 }

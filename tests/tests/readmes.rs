@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 fn run(block: Block, url: &str) -> Outcome {
     block(url).map_err(|error| Failure::from(error.to_string()))?;
     let connection = amqp_blocking::connect(url)?;
-    let looked = queue::Declare::default().queue(QUEUE)?.passive(true);
+    let looked = queue::Declare::default().queue(QUEUE).passive(true);
     let hello = connection.open_channel()?.call(looked)?;
     assert_eq!((hello.message_count, hello.consumer_count), (0, 0));
     connection.close()?;

@@ -23,9 +23,9 @@
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let (mut client, connected) = select::connect("amqp://127.0.0.1")?;
 //! client.wait(connected, None)?;
-//! let declared = client.call(queue::Declare::default().queue("hello")?)?;
+//! let declared = client.call(queue::Declare::default().queue("hello"))?;
 //! client.wait(declared, None)?;
-//! let to_hello = basic::Publish::default().routing_key("hello")?;
+//! let to_hello = basic::Publish::default().routing_key("hello");
 //! let published = client.publish(to_hello, basic::Properties::default(), "Hello World!")?;
 //! client.wait(published, None)?; // the server has it
 //! # Ok(()) }

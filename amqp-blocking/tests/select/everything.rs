@@ -88,14 +88,13 @@ impl Program {
             Step::Delete(queue) => self.begun(client.call(deletion(QUEUES[queue])).ok()),
             Step::Get(queue) => {
                 let get = basic::Get::default().queue(QUEUES[queue]);
-                self.begun(client.get(get.expect("short")).ok());
+                self.begun(client.get(get).ok());
             }
             Step::Publish(to, size) => {
                 let exchange = if to.is_some() { "" } else { "missing" };
                 let publish = basic::Publish::default().exchange(exchange);
                 let key = QUEUES[to.unwrap_or_default()];
-                let publish = publish.and_then(|publish| publish.routing_key(key));
-                let publish = publish.expect("short").mandatory(size % 2 == 0);
+                let publish = publish.routing_key(key).mandatory(size % 2 == 0);
                 let body = Bytes::from(vec![0; size]);
                 let published = client.publish(publish, basic::Properties::default(), body);
                 self.begun(published.ok());

@@ -80,7 +80,7 @@ fn every_promise_ends_once_when_the_transport_does() {
     let (mut client, _) = from_stream(stream, Config::default()).expect("it is fit");
     declare(&mut client, "q");
     let consumer = consume_multi(&mut client, &["q"], 0);
-    let fetching = client.get(basic::Get::default().queue("q").expect("short"));
+    let fetching = client.get(basic::Get::default().queue("q"));
     let calling = client.call(declaration("q"));
     let mut promises = BTreeSet::from([
         consumer,
@@ -158,7 +158,7 @@ fn publishes_are_bounded_and_bodies_handed_back() {
     for _ in 0..2 {
         // The first time they wait for their channel.
         let promises = [(); 3].map(|()| throw(&mut client, "", "q", ""));
-        let publish = basic::Publish::default().routing_key("q").expect("short");
+        let publish = basic::Publish::default().routing_key("q");
         let refused = client.publish(publish, basic::Properties::default(), "back");
         let Err(PublishError::Full { hold, body }) = refused else {
             panic!("it was accepted: {refused:?}");
@@ -179,7 +179,7 @@ fn deliveries_that_are_not_taken_hold_nothing_up() {
     declare(&mut client, "q");
     let body = Bytes::from(vec![0; 1 << 20]);
     for _ in 0..COUNT {
-        let publish = basic::Publish::default().routing_key("q").expect("short");
+        let publish = basic::Publish::default().routing_key("q");
         let published = client.publish(publish, basic::Properties::default(), body.clone());
         soon(&mut client, published.expect("there is room"));
     }
@@ -209,7 +209,7 @@ fn ignored_deliveries_are_requeued() {
         client.ignore(published);
     }
     until(|| declare(&mut client, "q").message_count == 2);
-    let got = client.get(basic::Get::default().queue("q").expect("short"));
+    let got = client.get(basic::Get::default().queue("q"));
     client.ignore(got.expect("it is open"));
     let consumer = consume_multi(&mut client, &["q"], 1);
     client.ignore(consumer);

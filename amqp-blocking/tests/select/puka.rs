@@ -97,7 +97,7 @@ fn callbacks_alone_go_all_the_way() {
                 0 => client.call(declaration("q")).expect("it is open"),
                 1 => throw(client, "", "q", "called back"),
                 2 => {
-                    let get = basic::Get::default().queue("q").expect("a short name");
+                    let get = basic::Get::default().queue("q");
                     client.get(get).expect("it is open")
                 }
                 3 => {
@@ -280,7 +280,7 @@ fn tags_are_unique_and_name_the_queue() {
             put(&mut client, name, body);
         }
     }
-    let tagged = |name, tag| consume(name).consumer_tag(tag).expect("a short tag");
+    let tagged = |name, tag| consume(name).consumer_tag(tag);
     let consumes = vec![
         tagged("q1", "t"),
         tagged("q2", "t"),
@@ -565,7 +565,7 @@ fn a_loop_with_a_limit_that_is_stopped_waits_no_longer_for_its_output() {
         // Nothing is read, and the socket has room for less.
         broker.pause();
         for _ in 0..32 {
-            let publish = basic::Publish::default().routing_key("q").expect("short");
+            let publish = basic::Publish::default().routing_key("q");
             let body = Bytes::from(vec![0; 1 << 20]);
             let published = client.publish(publish, basic::Properties::default(), body);
             published.expect("there is room");

@@ -67,7 +67,7 @@ pub(crate) fn soon_message(client: &mut Client, promise: Promise) -> Message {
 
 pub(crate) fn declaration(name: &str) -> queue::Declare {
     let declare = queue::Declare::default();
-    declare.queue(name).expect("a short name")
+    declare.queue(name)
 }
 
 #[track_caller]
@@ -79,7 +79,7 @@ pub(crate) fn declare(client: &mut Client, name: &str) -> queue::DeclareOk {
 }
 
 pub(crate) fn deletion(name: &str) -> queue::Delete {
-    queue::Delete::default().queue(name).expect("a short name")
+    queue::Delete::default().queue(name)
 }
 
 #[track_caller]
@@ -90,13 +90,13 @@ pub(crate) fn delete(client: &mut Client, name: &str) {
 
 pub(crate) fn consume(queue: &str) -> basic::Consume {
     let consume = basic::Consume::default();
-    consume.queue(queue).expect("a short name")
+    consume.queue(queue)
 }
 
 /// Fetches a message, if there is one.
 #[track_caller]
 pub(crate) fn get(client: &mut Client, queue: &str) -> Option<Message> {
-    let get = basic::Get::default().queue(queue).expect("a short name");
+    let get = basic::Get::default().queue(queue);
     let got = client.get(get).expect("it is open");
     soon(client, got).message()
 }
@@ -105,8 +105,8 @@ pub(crate) fn get(client: &mut Client, queue: &str) -> Option<Message> {
 #[track_caller]
 pub(crate) fn throw(client: &mut Client, exchange: &str, key: &str, body: &'static str) -> Promise {
     let publish = basic::Publish::default().mandatory(true);
-    let publish = publish.exchange(exchange).expect("a short name");
-    let publish = publish.routing_key(key).expect("a short key");
+    let publish = publish.exchange(exchange);
+    let publish = publish.routing_key(key);
     let accepted = client.publish(publish, basic::Properties::default(), body);
     accepted.expect("there is room")
 }

@@ -25,7 +25,7 @@ fn fill(client: &mut Client, queue: &str, count: usize, size: usize) {
     declare(client, queue);
     let body = Bytes::from(vec![0; size]);
     for _ in 0..count {
-        let publish = basic::Publish::default().routing_key(queue).expect("short");
+        let publish = basic::Publish::default().routing_key(queue);
         let published = client.publish(publish, basic::Properties::default(), body.clone());
         soon(client, published.expect("there is room"));
     }
@@ -371,16 +371,8 @@ fn a_queue_without_a_name_is_refused() {
         Ok(consuming),
         client.call(queue::Purge::default()),
         client.call(queue::Delete::default()),
-        client.call(
-            queue::Bind::default()
-                .exchange("amq.direct")
-                .expect("short"),
-        ),
-        client.call(
-            queue::Unbind::default()
-                .exchange("amq.direct")
-                .expect("short"),
-        ),
+        client.call(queue::Bind::default().exchange("amq.direct")),
+        client.call(queue::Unbind::default().exchange("amq.direct")),
         client.call(queue::Declare::default().passive(true)),
         client.get(basic::Get::default()),
         client.consume_multi(vec![consume("precious"), basic::Consume::default()], 0),

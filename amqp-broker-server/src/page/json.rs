@@ -7,6 +7,7 @@ use amqp_tokio::{
         BindingInfo, BindingTarget, ConnectionInfo, ExchangeSummary, MessageCounts, PeekedMessage,
         QueueSummary, Totals,
     },
+    core::text::front,
     protocol::basic::Properties,
     wire::{FieldTable, FieldValue},
 };
@@ -123,7 +124,7 @@ pub(crate) fn connection(connection: &ConnectionInfo, peer: &str) -> Value {
 
 pub(crate) fn message(message: &PeekedMessage) -> Value {
     let is_cut = message.body.len() < message.size;
-    let (encoding, body) = match text_of(&message.body, is_cut) {
+    let (encoding, body) = match front(&message.body, is_cut) {
         Some(text) => ("text", text.to_owned()),
         None => ("hex", hex(&message.body)),
     };
@@ -149,18 +150,6 @@ pub(crate) fn message(message: &PeekedMessage) -> Value {
     })
 }
 
-/// Returns a body as text, if it is UTF-8. The last character of one that is cut may be incomplete,
-/// and is left out.
-fn text_of(body: &[u8], is_cut: bool) -> Option<&str> {
-    match str::from_utf8(body) {
-        Ok(text) => Some(text),
-        Err(error) if is_cut && error.error_len().is_none() => {
-            str::from_utf8(&body[..error.valid_up_to()]).ok()
-        }
-        Err(_) => None,
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string does not fail.
@@ -171,36 +160,9 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The properties that are set.
 fn properties(properties: &Properties) -> Value {
-    let mut fields = Map::new();
-    let texts = [
-        ("content_type", &properties.content_type),
-        ("content_encoding", &properties.content_encoding),
-        ("correlation_id", &properties.correlation_id),
-        ("reply_to", &properties.reply_to),
-        ("expiration", &properties.expiration),
-        ("message_id", &properties.message_id),
-        ("type", &properties.kind),
-        ("user_id", &properties.user_id),
-        ("app_id", &properties.app_id),
-    ];
-    for (name, text) in texts {
-        fields.extend(
-            text.as_ref()
-                .map(|text| (name.to_owned(), Value::from(&**text))),
-        );
-    }
-    let numbers = [
-        ("delivery_mode", properties.delivery_mode.map(u64::from)),
-        ("priority", properties.priority.map(u64::from)),
-        ("timestamp", properties.timestamp.map(|time| time.0)),
-    ];
-    for (name, number) in numbers {
-        fields.extend(number.map(|number| (name.to_owned(), Value::from(number))));
-    }
-    if let Some(headers) = &properties.headers {
-        fields.insert("headers".into(), table(headers));
-    }
-    fields.into()
+    let fields = properties.present();
+    let fields = fields.iter().map(|(name, field)| (*name, value(field)));
+    fields.collect()
 }
 
 /// A field table. Of fields with one name the first one is shown, as clients read it.
@@ -236,18 +198,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_that_is_cut_within_a_character_is_still_text() {
-        assert_eq!(text_of("é".as_bytes(), false), Some("é"));
-        assert_eq!(text_of(b"a\xc3", true), Some("a"));
-        assert_eq!(text_of(b"a\xc3", false), None);
-        assert_eq!(text_of(b"\xff\xfe a", true), None);
+    fn bytes_are_shown_as_hexadecimal_digits() {
         assert_eq!(hex(b"\x00\xff a"), "00ff2061");
     }
 
     #[test]
     fn fields_keep_their_types() {
         let mut fields = FieldTable::new();
-        let mut push = |name: &str, value: FieldValue| fields.push(name.parse().unwrap(), value);
+        let mut push = |name: &str, value: FieldValue| fields.push(name, value);
         push("a", FieldValue::from(true));
         push("a", FieldValue::from(false));
         push("i", FieldValue::I64(-5));

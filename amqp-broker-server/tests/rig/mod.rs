@@ -17,7 +17,7 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 pub(crate) type Outcome = Result<(), Failure>;
 
 /// The limit of steps that take no time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running program, killed when it is dropped.
 pub(crate) struct Program {

@@ -46,7 +46,7 @@ impl Binding {
             .into_iter()
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        let mut bytes = BytesMut::with_capacity(sorted.encoded_len());
+        let mut bytes = BytesMut::new();
         sorted.encode(&mut bytes);
         Self {
             destination,

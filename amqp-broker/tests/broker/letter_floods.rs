@@ -81,7 +81,7 @@ fn dead_letters_that_multiply_let_other_connections_run() {
                     .unwrap();
             }
         }
-        let publish = basic::Publish::default().exchange("f0").unwrap();
+        let publish = basic::Publish::default().exchange("f0");
         let mut flooded = rig.client(client).channel(channel).unwrap();
         flooded
             .publish(&publish, &basic::Properties::default(), "x")
@@ -89,7 +89,7 @@ fn dead_letters_that_multiply_let_other_connections_run() {
         // Each further frame of the same input is served as well.
         for _ in 0..300 {
             let mut flooded = rig.client(client).channel(channel).unwrap();
-            let nowhere = basic::Publish::default().routing_key("nowhere").unwrap();
+            let nowhere = basic::Publish::default().routing_key("nowhere");
             flooded
                 .publish(&nowhere, &basic::Properties::default(), "x")
                 .unwrap();

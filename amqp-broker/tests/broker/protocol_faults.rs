@@ -207,9 +207,9 @@ fn a_text_that_is_too_long_ends_with_dots() {
 /// The start of a client that answers a refused login's close.
 fn start(mechanism: &str, response: &[u8]) -> Vec<u8> {
     let capabilities = FieldTable::new().with("authentication_failure_close", true);
-    let properties = FieldTable::new().with("capabilities", capabilities.unwrap());
+    let properties = FieldTable::new().with("capabilities", capabilities);
     let start_ok = connection::StartOk {
-        client_properties: properties.unwrap(),
+        client_properties: properties,
         mechanism: name(mechanism),
         response: Secret::from(response),
         locale: name("en_US"),

@@ -134,10 +134,7 @@ fn durable_entities_and_the_bindings_between_them_come_back() {
         rig.declare(
             client,
             channel,
-            &queue::Declare::default()
-                .queue("x")
-                .unwrap()
-                .exclusive(true),
+            &queue::Declare::default().queue("x").exclusive(true),
         );
         for declare in [durable("de"), durable("de2"), exchange_of("te", "direct")] {
             rig.call(client, channel, &declare).unwrap();

@@ -33,7 +33,7 @@ impl At {
         let mut side = Side::new();
         side.feed(&PROTOCOL_HEADER);
         if self != Self::Start {
-            let start_ok = connection::StartOk::default().mechanism("PLAIN").unwrap();
+            let start_ok = connection::StartOk::default().mechanism("PLAIN");
             side.feed(&method_frame(0, &start_ok.into()));
             side.server.accept().unwrap();
         }

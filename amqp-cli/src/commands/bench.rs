@@ -2,10 +2,13 @@
 
 use std::{
     collections::VecDeque,
+    future::{Future as _, poll_fn},
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -24,11 +27,13 @@ use serde_json::json;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    connection::{ConnectionArgs, UNCONFIRMED_MAX, close},
+    connection::{CLOSE, ConnectionArgs, UNCONFIRMED_MAX, close},
     consuming::Source,
     duration,
     entity::QueueType,
     failure::{Code, Failure, Outcome},
+    message::input::MESSAGE_MAX,
+    note,
     progress::{self, Unit},
     signals::Stop,
     terminal::print,
@@ -47,8 +52,8 @@ pub(crate) struct BenchArgs {
     #[arg(short, long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     messages: u64,
     /// The size of a body, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 100)]
-    size: usize,
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=MESSAGE_MAX as i64))]
+    size: u32,
     /// The publishers, each with a connection.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     publishers: u16,
@@ -90,7 +95,6 @@ const EXAMPLES: &str = "Examples:
 
 impl BenchArgs {
     pub(crate) async fn run(self) -> Outcome {
-        let mut stop = Stop::install().map_err(Failure::failed)?;
         let (connection, channel) = self.connection.open("bench").await?;
         let since_epoch = std::time::SystemTime::UNIX_EPOCH
             .elapsed()
@@ -100,18 +104,16 @@ impl BenchArgs {
             std::process::id(),
             since_epoch.as_nanos()
         );
-        let mut declare = queue::Declare::default()
-            .queue(name.as_str())?
-            .durable(true);
+        let mut declare = queue::Declare::default().queue(name.as_str()).durable(true);
         if self.kind != Some(QueueType::Stream) {
-            declare.arguments.insert("x-expires".try_into()?, EXPIRES);
+            declare.arguments.insert("x-expires", EXPIRES);
         }
         if let Some(kind) = self.kind {
-            declare
-                .arguments
-                .insert("x-queue-type".try_into()?, kind.name());
+            declare.arguments.insert("x-queue-type", kind.name());
         }
         channel.call(declare).await?;
+        // Until then a signal leaves nothing that lasts.
+        let mut stop = Stop::install().map_err(Failure::failed)?;
         let ended = tokio::select! {
             measured = tokio::time::timeout(self.timeout, self.measure(&name)) => {
                 let late = || Failure::new(Code::TimedOut, "the run has not ended in time");
@@ -119,13 +121,25 @@ impl BenchArgs {
             }
             () = stop.requested() => Err(Failure::failed("interrupted")),
         };
-        let delete = queue::Delete::default().queue(name.as_str())?;
-        let deleted = channel.call(delete).await.map(|_| ());
+        let delete = queue::Delete::default().queue(name.as_str());
+        let deleted = match tokio::time::timeout(CLOSE, channel.call(delete)).await {
+            Ok(deleted) => deleted.map(|_| ()).map_err(Failure::from),
+            Err(_) => {
+                connection.abort();
+                let text = format!("no answer came in time: the queue {name} may be left");
+                Err(Failure::new(Code::TimedOut, text))
+            }
+        };
         let shown = ended.and_then(|measured| self.show(&measured));
         let closed = close(&connection).await;
-        shown?;
-        deleted?;
-        closed
+        match (shown, deleted) {
+            (Ok(()), deleted) => deleted.and(closed),
+            (Err(failure), Ok(())) => Err(failure),
+            (Err(failure), Err(left)) => {
+                note!("{left}");
+                Err(failure)
+            }
+        }
     }
 
     /// Runs publishers and consumers until each message was confirmed and consumed.
@@ -147,7 +161,7 @@ impl BenchArgs {
         for _ in 0..self.consumers {
             let connection = self.connection.connect("bench").await?;
             let channel = connection.open_channel().await?;
-            let consume = basic::Consume::default().queue(queue)?.no_ack(self.no_ack);
+            let consume = basic::Consume::default().queue(queue).no_ack(self.no_ack);
             let source = Source::start(&channel, consume, self.prefetch_count).await?;
             let shared = Arc::clone(&shared);
             consumers.spawn(async move { shared.consume(&connection, source).await });
@@ -238,14 +252,14 @@ struct Rate {
 }
 
 impl Rate {
-    fn of(count: u64, time: Duration, size: usize) -> Self {
+    fn of(count: u64, time: Duration, size: u32) -> Self {
         let seconds = time.as_secs_f64().max(1e-9);
         let messages = count as f64 / seconds;
         Self {
             count,
             seconds,
             messages,
-            bytes: messages * size as f64,
+            bytes: messages * f64::from(size),
         }
     }
 }
@@ -321,7 +335,7 @@ impl Shared {
         };
         let channel = connection.open_channel().await?;
         let publisher = Publisher::open(channel, acknowledgements, options).await?;
-        let publish = basic::Publish::default().routing_key(self.queue.as_str())?;
+        let publish = basic::Publish::default().routing_key(self.queue.as_str());
         let properties = match args.transient {
             true => Properties::default().transient(),
             false => Properties::default().persistent(),
@@ -329,13 +343,17 @@ impl Shared {
         let mut latencies = histogram()?;
         let mut in_flight: VecDeque<(Instant, Receipt)> = VecDeque::new();
         for _ in 0..count {
+            // As they come, or the time in the window would count as well.
+            while let Some(outcome) = settled(&mut in_flight).await {
+                check_front(outcome, &mut in_flight, &mut latencies)?;
+            }
             if in_flight.len() >= args.window as usize
                 && let Some((since, receipt)) = in_flight.pop_front()
             {
                 check(receipt.await, since, &mut latencies)?;
             }
             let now = Instant::now();
-            let body = stamped(args.size, now.duration_since(self.began));
+            let body = stamped(args.size as usize, now.duration_since(self.began));
             let message = OutgoingMessage::new(publish.clone(), body);
             let receipt = publisher
                 .publish(message.properties(properties.clone()))
@@ -381,6 +399,31 @@ impl Shared {
         let added = self.lock().deliveries.add(&latencies);
         added.map_err(Failure::failed)?;
         close(connection).await
+    }
+}
+
+/// The outcome of the front message, if there is one now.
+async fn settled(in_flight: &mut VecDeque<(Instant, Receipt)>) -> Option<Published> {
+    poll_fn(|cx| {
+        let front = in_flight.front_mut();
+        let polled = front.map(|(_, receipt)| Pin::new(receipt).poll(cx));
+        Poll::Ready(match polled {
+            Some(Poll::Ready(outcome)) => Some(outcome),
+            Some(Poll::Pending) | None => None,
+        })
+    })
+    .await
+}
+
+/// Records the latency of the front message, which it removes.
+fn check_front(
+    outcome: Published,
+    in_flight: &mut VecDeque<(Instant, Receipt)>,
+    latencies: &mut Histogram<u64>,
+) -> Outcome {
+    match in_flight.pop_front() {
+        Some((since, _)) => check(outcome, since, latencies),
+        None => Ok(()),
     }
 }
 

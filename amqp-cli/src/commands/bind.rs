@@ -108,23 +108,23 @@ impl Binding {
         let queue = queue.unwrap_or_default();
         match (&self.destination, change) {
             (None, Change::Bind) => {
-                let bind = queue::Bind::default().queue(queue)?.exchange(from)?;
-                let bind = bind.routing_key(key)?.arguments(arguments);
+                let bind = queue::Bind::default().queue(queue).exchange(from);
+                let bind = bind.routing_key(key).arguments(arguments);
                 channel.call(bind).await?;
             }
             (None, Change::Unbind) => {
-                let unbind = queue::Unbind::default().queue(queue)?.exchange(from)?;
-                let unbind = unbind.routing_key(key)?.arguments(arguments);
+                let unbind = queue::Unbind::default().queue(queue).exchange(from);
+                let unbind = unbind.routing_key(key).arguments(arguments);
                 channel.call(unbind).await?;
             }
             (Some(to), Change::Bind) => {
-                let bind = exchange::Bind::default().destination(to.as_str())?;
-                let bind = bind.source(from)?.routing_key(key)?.arguments(arguments);
+                let bind = exchange::Bind::default().destination(to.as_str());
+                let bind = bind.source(from).routing_key(key).arguments(arguments);
                 channel.call(bind).await?;
             }
             (Some(to), Change::Unbind) => {
-                let unbind = exchange::Unbind::default().destination(to.as_str())?;
-                let unbind = unbind.source(from)?.routing_key(key)?.arguments(arguments);
+                let unbind = exchange::Unbind::default().destination(to.as_str());
+                let unbind = unbind.source(from).routing_key(key).arguments(arguments);
                 channel.call(unbind).await?;
             }
         }

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::{
-    connection::{ConnectionArgs, Recovery, abort_if_lost, close},
+    connection::{ConnectionArgs, Recovery, abort_if_lost, close, close_after, note_losses},
     consuming::{Handled, Limits, Sink, Source, run},
     duration,
     entity::{Argument, exists, table},
@@ -30,6 +30,9 @@ use crate::{
 /// The prefetch without --prefetch-count: of messages that are printed, and that a command takes.
 const PREFETCH_PRINTED: u16 = 256;
 const PREFETCH_COMMAND: u16 = 1;
+
+/// The time in which a signal must come that has ended a command.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// Consumes the messages of a queue: prints them, or runs a command for each.
 ///
@@ -126,8 +129,12 @@ impl ConsumeArgs {
         let mut stop = Stop::install().map_err(Failure::failed)?;
         abort_if_lost(&connection, &stop);
         let queue = self.set_up(&connection, &channel).await?;
+        if self.count == Some(0) {
+            // A consumer would take messages.
+            return close(&connection).await;
+        }
         let consume = basic::Consume::default()
-            .queue(queue)?
+            .queue(queue)
             .no_ack(self.no_ack)
             .arguments(table(&self.argument));
         let mut prefetch = self
@@ -141,6 +148,7 @@ impl ConsumeArgs {
             prefetch = u16::try_from(count).map_or(prefetch, |count| count.clamp(1, prefetch));
         }
         let mut source = Source::start(&channel, consume, prefetch).await?;
+        note_losses(&connection);
         let limits = Limits {
             count: self.count,
             idle: self.idle,
@@ -162,18 +170,18 @@ impl ConsumeArgs {
                 command: &self.command,
                 format: self.format.unwrap_or(Format::Raw),
                 on_failure: self.on_failure,
+                stop: stop.clone(),
             };
             run(&mut source, &mut sink, limits, &mut stop, &bar).await
         };
         drop(source);
-        let closed = close(&connection).await;
-        ended.map(|_| ()).and(closed)
+        close_after(ended.map(|_| ()), &connection).await
     }
 
     /// Declares and binds the queue as the options say, and returns its name.
     async fn set_up(&self, connection: &Connection, channel: &BaseChannel) -> Outcome<ShortStr> {
         let mut name: ShortStr = self.queue.as_deref().unwrap_or_default().try_into()?;
-        let declare = queue::Declare::default().queue(&name)?;
+        let declare = queue::Declare::default().queue(&name);
         if name.is_empty() || self.exclusive {
             let own = declare.exclusive(true).auto_delete(true);
             let declared = channel.call(own).await?;
@@ -198,14 +206,12 @@ pub(crate) async fn bind(
     exchange: &str,
     keys: &[String],
 ) -> Outcome {
-    let bind = queue::Bind::default().queue(queue)?.exchange(exchange)?;
+    let bind = queue::Bind::default().queue(queue).exchange(exchange);
     if keys.is_empty() {
         channel.call(bind.clone()).await?;
     }
     for key in keys {
-        channel
-            .call(bind.clone().routing_key(key.as_str())?)
-            .await?;
+        channel.call(bind.clone().routing_key(key.as_str())).await?;
     }
     Ok(())
 }
@@ -232,6 +238,7 @@ struct Commanded<'a> {
     command: &'a [String],
     format: Format,
     on_failure: OnFailure,
+    stop: Stop,
 }
 
 impl Sink for Commanded<'_> {
@@ -252,6 +259,14 @@ impl Sink for Commanded<'_> {
             return Ok(Handled::Accepted);
         }
         note!("{}: {}", self.command.join(" "), ended.status);
+        // It may have failed by the signal of a terminal, which all of its programs get.
+        if self.on_failure != OnFailure::Stop
+            && tokio::time::timeout(GRACE, self.stop.requested())
+                .await
+                .is_ok()
+        {
+            return Ok(Handled::Stopped);
+        }
         Ok(match self.on_failure {
             OnFailure::Stop => Handled::Stopped,
             OnFailure::Requeue => Handled::Requeued,

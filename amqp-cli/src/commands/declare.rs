@@ -108,10 +108,10 @@ impl QueueArgs {
     async fn run(self) -> Outcome {
         let mut arguments = table(&self.argument);
         if let Some(kind) = self.kind {
-            arguments.insert("x-queue-type".try_into()?, kind.name());
+            arguments.insert("x-queue-type", kind.name());
         }
         let declare = queue::Declare::default()
-            .queue(self.name.name()?)?
+            .queue(self.name.name()?)
             .passive(self.passive)
             .durable(!self.transient)
             .auto_delete(self.auto_delete)
@@ -137,8 +137,8 @@ impl ExchangeArgs {
             return Err(Failure::usage("the default exchange exists always"));
         }
         let declare = exchange::Declare::default()
-            .exchange(self.name)?
-            .kind(self.kind)?
+            .exchange(self.name)
+            .kind(self.kind)
             .passive(self.passive)
             .durable(!self.transient)
             .auto_delete(self.auto_delete)

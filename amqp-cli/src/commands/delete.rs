@@ -84,7 +84,7 @@ impl QueueArgs {
     async fn run(self) -> Outcome {
         let name = self.name.name()?;
         let delete = queue::Delete::default()
-            .queue(&name)?
+            .queue(&name)
             .if_unused(self.if_unused)
             .if_empty(self.if_empty);
         let (connection, channel) = self.connection.open("delete").await?;
@@ -106,14 +106,14 @@ impl ExchangeArgs {
         let (connection, channel) = self.connection.open("delete").await?;
         let probe = connection.open_channel().await?;
         let passive = exchange::Declare::default()
-            .exchange(self.name.as_str())?
+            .exchange(self.name.as_str())
             .passive(true);
         match probe.call(passive).await {
             Err(error) if error.is_not_found() && self.missing_ok => {}
             Err(error) => return Err(error.into()),
             Ok(_) => {
                 let delete = exchange::Delete::default()
-                    .exchange(self.name)?
+                    .exchange(self.name)
                     .if_unused(self.if_unused);
                 channel.call(delete).await?;
             }

@@ -41,7 +41,7 @@ const EXAMPLES: &str = "Examples:
 
 impl GetArgs {
     pub(crate) async fn run(self) -> Outcome {
-        let get = basic::Get::default().queue(self.name.name()?)?;
+        let get = basic::Get::default().queue(self.name.name()?);
         let (connection, channel) = self.connection.open("get").await?;
         let mut out = Output::new();
         // Until all are printed, so that none is seen twice.

@@ -53,7 +53,10 @@ impl PingArgs {
                 }
             }
             let began = Instant::now();
-            let answered = tokio::time::timeout(self.timeout, round_trip(&channel)).await;
+            let answered = tokio::select! {
+                answered = tokio::time::timeout(self.timeout, round_trip(&channel)) => answered,
+                () = stop.requested() => break,
+            };
             answered.map_err(|_| late())??;
             print(format_args!("round trip {number}: {:.1?}", began.elapsed()))?;
         }
@@ -64,7 +67,7 @@ impl PingArgs {
 /// Asks for an exchange that every virtual host has (section 3.1.3.1 of the specification).
 async fn round_trip(channel: &Channel) -> Outcome {
     let passive = exchange::Declare::default()
-        .exchange("amq.direct")?
+        .exchange("amq.direct")
         .passive(true);
     channel.call(passive).await?;
     Ok(())

@@ -1,10 +1,10 @@
 //! `amqp proxy`.
 
 use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
+    fmt::{Display, Write as _},
+    io,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use amqp_tokio::{Options, Socket, Tokio, core::dial::Address, io::Runtime as _};
@@ -12,7 +12,7 @@ use clap::Args;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    task::JoinSet,
 };
 
 use crate::{
@@ -21,8 +21,11 @@ use crate::{
     frames::{Decoder, Detail},
     note,
     signals::Stop,
-    terminal::{Styles, print},
+    terminal::{Printer, Styles, print},
 };
+
+/// The time in which the output must take what was shown before a signal.
+const DRAIN: Duration = Duration::from_millis(500);
 
 /// The bytes of one read.
 const READ: usize = 64 << 10;
@@ -73,8 +76,10 @@ impl ProxyArgs {
             "listening on amqp://{at}, for {}",
             addresses.join(", ")
         ))?;
+        let (printer, mut printed) = Printer::start().map_err(Failure::failed)?;
         let shared = Arc::new(Shared {
             options,
+            printer,
             detail: Detail {
                 properties: self.properties,
                 body: self.bodies,
@@ -83,22 +88,26 @@ impl ProxyArgs {
             styles: Styles::of_output(),
             began: Instant::now(),
         });
-        let (closed, mut output_closed) = watch::channel(false);
+        let mut links = JoinSet::new();
         let mut number = 0;
-        loop {
+        let ended = loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.requested() => return Ok(()),
-                _ = output_closed.wait_for(|closed| *closed) => {
-                    return Err(Failure::silent(Code::Closed));
+                () = stop.requested() => break Ok(()),
+                result = &mut printed => return Ok(result?),
+                Some(_) = links.join_next() => {
+                    if self.once {
+                        break Ok(());
+                    }
+                    continue;
                 }
+                accepted = listener.accept(), if !self.once || number == 0 => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Such as too many open files: it may pass.
                     note!("cannot accept: {error}");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
@@ -107,21 +116,14 @@ impl ProxyArgs {
                 shared: Arc::clone(&shared),
                 number,
             };
-            let closed = closed.clone();
-            let relaying = async move {
-                let relayed = link.relay(stream, peer).await;
-                if relayed.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-                    let _at_the_end = closed.send(true);
-                }
-            };
-            if self.once {
-                tokio::select! {
-                    () = relaying => {}
-                    () = stop.requested() => {}
-                }
-                return Ok(());
-            }
-            tokio::spawn(relaying);
+            links.spawn(async move { link.relay(stream, peer).await });
+        };
+        // The output ends with the last of them.
+        links.shutdown().await;
+        drop(shared);
+        match tokio::time::timeout(DRAIN, printed).await {
+            Ok(result) => Ok(result?),
+            Err(_) => ended,
         }
     }
 }
@@ -129,6 +131,7 @@ impl ProxyArgs {
 /// The settings of all connections.
 struct Shared {
     options: Options,
+    printer: Printer,
     detail: Detail,
     no_heartbeats: bool,
     styles: Styles,
@@ -149,26 +152,24 @@ enum Direction {
 }
 
 impl Link {
-    /// Hands bytes on until both sides have ended.
-    ///
-    /// # Errors
-    /// If the output cannot be written.
-    async fn relay(&self, client: TcpStream, peer: std::net::SocketAddr) -> io::Result<()> {
+    /// Hands bytes on until both sides have ended, as fast as the output is read.
+    async fn relay(&self, client: TcpStream, peer: std::net::SocketAddr) {
         let _slower = client.set_nodelay(true);
-        self.say(Direction::ToBroker, format_args!("connected from {peer}"))?;
+        let text = format!("connected from {peer}");
+        self.say(Direction::ToBroker, text).await;
         let broker = match dial(&self.shared.options).await {
             Ok(broker) => broker,
             Err(failure) => {
-                return self.say(Direction::ToClient, format_args!("no broker: {failure}"));
+                let text = format!("no broker: {failure}");
+                return self.say(Direction::ToClient, text).await;
             }
         };
         let (from_client, to_client) = client.into_split();
         let (from_broker, to_broker) = tokio::io::split(broker);
-        tokio::try_join!(
+        tokio::join!(
             self.pump(Direction::ToBroker, from_client, to_broker),
             self.pump(Direction::ToClient, from_broker, to_client),
-        )?;
-        Ok(())
+        );
     }
 
     /// Hands on the bytes of one direction, until it ends.
@@ -177,35 +178,34 @@ impl Link {
         direction: Direction,
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
-    ) -> io::Result<()> {
+    ) {
         let mut decoder = Decoder::new(self.shared.detail);
         let mut buffer = vec![0; READ];
         let mut receives = true;
         loop {
             let read = match from.read(&mut buffer).await {
                 Ok(0) => {
-                    self.say(direction, format_args!("end"))?;
+                    self.say(direction, "end").await;
                     break;
                 }
                 Ok(read) => read,
                 Err(error) => {
-                    self.say(direction, format_args!("ended: {error}"))?;
+                    self.say(direction, format!("ended: {error}")).await;
                     break;
                 }
             };
             let bytes = &buffer[..read];
-            self.show(direction, &mut decoder, bytes)?;
+            self.show(direction, &mut decoder, bytes).await;
             if receives && let Err(error) = to.write_all(bytes).await {
-                self.say(direction, format_args!("not received: {error}"))?;
+                self.say(direction, format!("not received: {error}")).await;
                 receives = false;
             }
         }
         let _gone = to.shutdown().await;
-        Ok(())
     }
 
     /// Prints the frames that bytes complete.
-    fn show(&self, direction: Direction, decoder: &mut Decoder, bytes: &[u8]) -> io::Result<()> {
+    async fn show(&self, direction: Direction, decoder: &mut Decoder, bytes: &[u8]) {
         decoder.handle(bytes);
         let mut lines = String::new();
         while let Some(words) = decoder.poll() {
@@ -220,14 +220,14 @@ impl Link {
             lines.push_str(&words.text);
             lines.push('\n');
         }
-        write_lines(&lines)
+        self.shared.printer.print(lines).await;
     }
 
-    fn say(&self, direction: Direction, text: std::fmt::Arguments<'_>) -> io::Result<()> {
+    async fn say(&self, direction: Direction, text: impl Display) {
         let mut line = String::new();
         self.put_head(&mut line, direction);
         let _infallible = writeln!(line, "({text})");
-        write_lines(&line)
+        self.shared.printer.print(line).await;
     }
 
     /// The time, the number of the connection and the direction.
@@ -240,13 +240,6 @@ impl Link {
             Direction::ToClient => write!(line, "{key}broker ->{key:#} "),
         };
     }
-}
-
-/// Prints whole lines, which those of other connections do not break.
-fn write_lines(lines: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(lines.as_bytes())?;
-    out.flush()
 }
 
 /// Connects to the first address that answers.

@@ -6,7 +6,7 @@ use std::{
     fs::File,
     future::{Future as _, poll_fn},
     io::{BufWriter, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     task::Poll,
 };
@@ -25,7 +25,7 @@ use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
 use crate::{
-    connection::{ConnectionArgs, Recovery, UNCONFIRMED_MAX, abort_if_lost, close},
+    connection::{ConnectionArgs, Recovery, UNCONFIRMED_MAX, abort_if_lost, close, note_losses},
     failure::{Code, Failure, Outcome},
     message::{
         Format,
@@ -116,8 +116,8 @@ impl PublishArgs {
             return Err(Failure::usage("give --routing-key, or --exchange, or both"));
         }
         Ok(basic::Publish::default()
-            .exchange(self.exchange.as_deref().unwrap_or_default())?
-            .routing_key(self.routing_key.as_deref().unwrap_or_default())?
+            .exchange(self.exchange.as_deref().unwrap_or_default())
+            .routing_key(self.routing_key.as_deref().unwrap_or_default())
             .mandatory(!self.no_mandatory))
     }
 
@@ -149,12 +149,7 @@ impl PublishArgs {
         let options = self.publisher_options()?;
         let rejects = match &self.unconfirmed {
             None => None,
-            Some(path) => {
-                let file = File::create(path).map_err(|error| {
-                    Failure::usage(format_args!("cannot create {}: {error}", path.display()))
-                })?;
-                Some(BufWriter::new(file))
-            }
+            Some(path) => Some(open_unconfirmed(path)?),
         };
         let recovery = match self.recover {
             true => Recovery::On,
@@ -170,6 +165,11 @@ impl PublishArgs {
             false => Acknowledgements::On,
         };
         let publisher = Publisher::open(channel, acknowledgements, options).await?;
+        note_losses(&connection);
+        if let Some(file) = &rejects {
+            // What an earlier run has left is of no use any more. A pipe or a terminal has no length.
+            let _no_file = file.set_len(0);
+        }
         let run = Run {
             publisher,
             window: self.window as usize,
@@ -181,7 +181,7 @@ impl PublishArgs {
                 confirmed: 0,
                 failed: 0,
                 reasons: BTreeMap::new(),
-                rejects,
+                rejects: rejects.map(BufWriter::new),
                 code: Code::Failed,
             },
         };
@@ -191,6 +191,21 @@ impl PublishArgs {
         let closed = close(&connection).await;
         ended.and(closed)
     }
+}
+
+/// Opens the file of messages that are not confirmed, with its contents in place.
+fn open_unconfirmed(path: &Path) -> Outcome<File> {
+    let shown = path.display();
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|error| Failure::usage(format_args!("cannot create {shown}: {error}")))?;
+    if input::is_file(&file) {
+        return Err(Failure::usage(format_args!("{shown} is the input")));
+    }
+    Ok(file)
 }
 
 /// The parts that the messages have in common.
@@ -210,10 +225,10 @@ impl Template {
         let body = json.take_body()?;
         let mut publish = self.publish.clone();
         if let (None, Some(exchange)) = (&self.args.exchange, json.exchange) {
-            publish = publish.exchange(exchange)?;
+            publish = publish.exchange(exchange);
         }
         if let (None, Some(key)) = (&self.args.routing_key, json.routing_key) {
-            publish = publish.routing_key(key)?;
+            publish = publish.routing_key(key);
         }
         let mut properties = Properties::from(json.properties);
         self.args.properties.apply(&mut properties)?;

@@ -25,7 +25,7 @@ const EXAMPLES: &str = "Examples:
 
 impl PurgeArgs {
     pub(crate) async fn run(self) -> Outcome {
-        let purge = queue::Purge::default().queue(self.name.name()?)?;
+        let purge = queue::Purge::default().queue(self.name.name()?);
         let (connection, channel) = self.connection.open("purge").await?;
         let purged = channel.call(purge).await?;
         print(purged.message_count)?;

@@ -1,20 +1,19 @@
 //! `amqp rpc`.
 
-use std::{
-    collections::VecDeque, ffi::OsString, io::Write as _, pin::Pin, process::Stdio, time::Duration,
-};
+use std::{collections::VecDeque, ffi::OsString, io::Write as _, process::Stdio, time::Duration};
 
 use amqp_tokio::{
-    Message,
+    Connection, Error, Message,
     protocol::{basic, basic::Properties, queue},
     publishing::OutgoingMessage,
     rpc::{Client, ClientOptions, HandlerError, Reply, RpcError, Server},
 };
 use clap::{Args, Subcommand};
+use tokio::task::JoinHandle;
 
 use super::consume::run_command;
 use crate::{
-    connection::{ConnectionArgs, Recovery, abort_if_lost, close},
+    connection::{ConnectionArgs, Recovery, abort_if_lost, close, note_losses},
     duration,
     entity::exists,
     failure::{Code, Failure, Outcome},
@@ -123,7 +122,8 @@ impl RpcArgs {
     }
 }
 
-type Call = Pin<Box<dyn Future<Output = Result<Message, RpcError>> + Send>>;
+/// A task, so that calls go on while others are waited for.
+type Call = JoinHandle<Result<Message, RpcError>>;
 
 impl CallArgs {
     async fn run(self) -> Outcome {
@@ -133,12 +133,13 @@ impl CallArgs {
             _ => Format::Raw,
         };
         let publish = basic::Publish::default()
-            .exchange(self.exchange.as_str())?
-            .routing_key(self.routing_key.as_str())?;
+            .exchange(self.exchange.as_str())
+            .routing_key(self.routing_key.as_str());
         let properties = self.properties.properties()?;
         let (connection, channel) = self.connection.open("rpc call").await?;
         let client = Client::direct(channel, ClientOptions::default()).await?;
         let replies = Replies {
+            connection: connection.clone(),
             client,
             publish,
             properties,
@@ -156,6 +157,7 @@ impl CallArgs {
 }
 
 struct Replies {
+    connection: Connection,
     client: Client,
     publish: basic::Publish,
     properties: Properties,
@@ -169,53 +171,81 @@ struct Replies {
 
 impl Replies {
     async fn run(mut self, body: Option<OsString>, format: Format) -> Outcome {
+        let mut left = Ok(());
         if let Some(body) = body {
             self.call(1, body.into_encoded_bytes());
         } else {
-            let mut input = input::read(format)?;
-            let mut stop = Stop::install().map_err(Failure::failed)?;
-            loop {
-                let batch = tokio::select! {
-                    batch = input.recv(), if self.calls.is_empty() || self.calls.len() < self.window => batch,
-                    () = stop.requested() => None,
-                    result = front(&mut self.calls), if !self.calls.is_empty() => {
-                        self.print(result)?;
-                        continue;
-                    }
-                };
-                let Some(batch) = batch else {
-                    break;
-                };
-                for Record { number, bytes, .. } in batch? {
-                    while self.calls.len() >= self.window {
-                        let result = front(&mut self.calls).await;
-                        self.print(result)?;
-                    }
-                    self.call(number, bytes);
-                }
-            }
+            left = self.call_input(format).await?;
         }
         while !self.calls.is_empty() {
-            let result = front(&mut self.calls).await;
-            self.print(result)?;
+            self.settle().await?;
         }
         self.out.flush()?;
+        left?;
         self.failed
             .map_or(Ok(()), |code| Err(Failure::silent(code)))
+    }
+
+    /// Sends the input. Returns the reason if some of it is left.
+    async fn call_input(&mut self, format: Format) -> Outcome<Outcome> {
+        let mut input = input::read(format)?;
+        let mut stop = Stop::install().map_err(Failure::failed)?;
+        let connection = self.connection.clone();
+        let lost = |reason| Failure::from(Error::ConnectionClosed(reason));
+        let mut last = 0;
+        let failure = 'input: loop {
+            self.flush_if_late()?;
+            let batch = tokio::select! {
+                biased;
+                () = stop.requested() => break Failure::failed("interrupted"),
+                reason = connection.closed() => break lost(reason),
+                result = front(&mut self.calls) => {
+                    self.print(result)?;
+                    continue;
+                }
+                batch = input.recv(), if self.calls.len() < self.window => batch,
+            };
+            let records = match batch {
+                None => return Ok(Ok(())),
+                Some(Ok(records)) => records,
+                Some(Err(failure)) => return Ok(Err(failure)),
+            };
+            for Record { number, bytes, .. } in records {
+                while self.calls.len() >= self.window {
+                    self.settle().await?;
+                }
+                if let Some(reason) = connection.close_reason() {
+                    break 'input lost(reason);
+                }
+                self.call(number, bytes);
+                last = number;
+            }
+        };
+        let next = last + 1;
+        let doing = format!("the input from request {next} on was not sent");
+        Ok(Err(failure.while_doing(doing)))
+    }
+
+    /// Prints the result of the front call.
+    async fn settle(&mut self) -> Outcome {
+        self.flush_if_late()?;
+        let result = front(&mut self.calls).await;
+        self.print(result)
+    }
+
+    /// Brings the replies to their place before a wait for the next one.
+    fn flush_if_late(&mut self) -> Outcome {
+        match self.calls.front() {
+            Some((_, call)) if call.is_finished() => Ok(()),
+            Some(_) | None => Ok(self.out.flush()?),
+        }
     }
 
     fn call(&mut self, number: u64, body: Vec<u8>) {
         let request = OutgoingMessage::new(self.publish.clone(), body);
         let request = request.properties(self.properties.clone());
         let (client, timeout) = (self.client.clone(), self.timeout);
-        // A task, so that calls go on while others are waited for.
         let call = tokio::spawn(async move { client.call(request, timeout).await });
-        let call: Call = Box::pin(async move {
-            match call.await {
-                Ok(result) => result,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            }
-        });
         self.calls.push_back((number, call));
     }
 
@@ -225,9 +255,6 @@ impl Replies {
         match result {
             Ok(reply) => {
                 write_delivered(&mut self.out, self.format, &reply)?;
-                if self.calls.is_empty() {
-                    self.out.flush()?;
-                }
             }
             Err(error) => {
                 self.out.flush()?;
@@ -250,13 +277,19 @@ impl Replies {
 /// Waits for the result of the front call. Cancel safe.
 async fn front(calls: &mut VecDeque<(u64, Call)>) -> Result<Message, RpcError> {
     match calls.front_mut() {
-        Some((_, call)) => call.await,
+        Some((_, call)) => match call.await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
         None => std::future::pending().await,
     }
 }
 
 impl ServeArgs {
     async fn run(self) -> Outcome {
+        if self.queue.is_empty() {
+            return Err(Failure::usage("the queue has no name for callers"));
+        }
         let recovery = match self.no_recover {
             true => Recovery::Off,
             false => Recovery::On,
@@ -270,11 +303,12 @@ impl ServeArgs {
         abort_if_lost(&connection, &stop);
         let name = self.queue.as_str().try_into()?;
         if !exists(&connection, &name).await? {
-            let declare = queue::Declare::default().queue(&name)?.durable(true);
+            let declare = queue::Declare::default().queue(&name).durable(true);
             channel.call(declare).await?;
         }
-        let consume = basic::Consume::default().queue(&name)?;
+        let consume = basic::Consume::default().queue(&name);
         let server = Server::open(channel, consume, self.jobs).await?;
+        note_losses(&connection);
         let command = self.command;
         let stopped = async move { stop.requested().await };
         let served = server

@@ -15,7 +15,7 @@ use clap::Args;
 
 use super::consume::{Printed, bind};
 use crate::{
-    connection::{ConnectionArgs, Recovery, abort_if_lost, close},
+    connection::{ConnectionArgs, Recovery, abort_if_lost, close_after, note_losses},
     consuming::{Handled, Limits, Sink, Source, run},
     duration,
     failure::{Failure, Outcome},
@@ -91,11 +91,12 @@ impl TailArgs {
         let mut stop = Stop::install().map_err(Failure::failed)?;
         abort_if_lost(&connection, &stop);
         let mut own = queue::Declare::default().exclusive(true).auto_delete(true);
-        own.arguments.insert("x-max-length".try_into()?, QUEUE_MAX);
+        own.arguments.insert("x-max-length", QUEUE_MAX);
         let queue = channel.call(own).await?.queue;
         bind(&channel, &queue, &self.exchange, &self.routing_key).await?;
-        let consume = basic::Consume::default().queue(queue)?;
+        let consume = basic::Consume::default().queue(queue);
         let mut source = Source::start(&channel, consume, PREFETCH).await?;
+        note_losses(&connection);
         let limits = Limits {
             count: self.count,
             idle: self.idle,
@@ -116,8 +117,7 @@ impl TailArgs {
             }
         };
         drop(source);
-        let closed = close(&connection).await;
-        ended.map(|_| ()).and(closed)
+        close_after(ended.map(|_| ()), &connection).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading messages from the standard input, on a thread of its own.
 
 use std::{
+    fs::File,
     io::{self, BufRead, BufReader, IsTerminal as _, Read},
     thread,
 };
@@ -163,13 +164,36 @@ const fn delimiter(format: Format) -> Option<u8> {
 pub(crate) fn length() -> Option<u64> {
     #[cfg(unix)]
     {
-        use std::os::fd::AsFd as _;
-        let file = io::stdin().as_fd().try_clone_to_owned().ok()?;
-        let metadata = std::fs::File::from(file).metadata().ok()?;
+        let metadata = metadata()?;
         (metadata.is_file() && metadata.len() > 0).then_some(metadata.len())
     }
     #[cfg(not(unix))]
     None
+}
+
+/// Whether a file is the one that the standard input reads. False where that is not known.
+pub(crate) fn is_file(file: &File) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let (Some(input), Ok(file)) = (metadata(), file.metadata()) else {
+            return false;
+        };
+        file.is_file() && (input.dev(), input.ino()) == (file.dev(), file.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let _unknown = file;
+        false
+    }
+}
+
+/// The metadata of the standard input.
+#[cfg(unix)]
+fn metadata() -> Option<std::fs::Metadata> {
+    use std::os::fd::AsFd as _;
+    let input = io::stdin().as_fd().try_clone_to_owned().ok()?;
+    File::from(input).metadata().ok()
 }
 
 #[cfg(test)]

@@ -1,12 +1,17 @@
 //! A message as JSON: `consume --format json` prints it, `publish --format json` takes it.
 
+use std::{fmt, marker::PhantomData};
+
 use amqp_tokio::{
     Body, EncodedProperties, Fetched, Message,
     protocol::{basic, basic::Properties},
     wire::{FieldTable, ShortStr, Timestamp},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::failure::{Failure, Outcome};
 
@@ -24,6 +29,7 @@ pub(crate) struct JsonMessage {
     /// The reason why the message was not confirmed. Ignored when it is read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unconfirmed: Option<String>,
+    #[serde(deserialize_with = "object")]
     pub(crate) properties: JsonProperties,
     /// The properties as they came, if they cannot be decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +76,25 @@ pub(crate) struct JsonProperties {
     /// The reserved property of the specification, once the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_id: Option<ShortStr>,
+}
+
+/// Reads a structure from an object, and not from an array as well.
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_map(Object(PhantomData))
+}
+
+struct Object<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
 }
 
 impl From<Properties> for JsonProperties {
@@ -176,7 +201,9 @@ impl JsonMessage {
 
     /// Reads a message.
     pub(crate) fn parse(line: &[u8]) -> Outcome<Self> {
-        let message: Self = serde_json::from_slice(line).map_err(Failure::usage)?;
+        let mut deserializer = serde_json::Deserializer::from_slice(line);
+        let message: Self = object(&mut deserializer).map_err(Failure::usage)?;
+        deserializer.end().map_err(Failure::usage)?;
         if message.properties_base64.is_some() {
             return Err(Failure::usage(
                 "properties_base64: properties that cannot be decoded cannot be published",

@@ -1,11 +1,14 @@
 //! The options of the properties of a message.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ffi::OsString,
+    time::{Duration, SystemTime},
+};
 
 use amqp_tokio::{
     SystemTimestamp as _,
     protocol::basic::Properties,
-    wire::{FieldTable, Timestamp},
+    wire::{FieldTable, LongStr, Timestamp},
 };
 use clap::Args;
 
@@ -32,7 +35,7 @@ pub(crate) struct PropertyArgs {
     content_encoding: Option<String>,
     /// A header with a string as its value. May be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
-    header: Vec<String>,
+    header: Vec<OsString>,
     /// Headers as a JSON object; {"n": {"u8": 1}} names a type.
     #[arg(long, value_name = "JSON")]
     headers: Option<String>,
@@ -127,11 +130,16 @@ impl PropertyArgs {
                 .map_err(|error| Failure::usage(format_args!("--headers: {error}")))?,
         };
         for header in &self.header {
-            // As amqp-publish has it: blanks before the value do not belong to it.
-            let (name, value) = header.split_once(':').ok_or_else(|| {
-                Failure::usage(format_args!("--header {header:?}: not \"NAME: VALUE\""))
-            })?;
-            headers.insert(name.try_into()?, value.trim_start());
+            let malformed =
+                || Failure::usage(format_args!("--header {header:?}: not \"NAME: VALUE\""));
+            let octets = header.as_encoded_bytes();
+            let colon = octets.iter().position(|octet| *octet == b':');
+            let (name, value) = octets.split_at(colon.ok_or_else(malformed)?);
+            let name = str::from_utf8(name).map_err(|_| malformed())?;
+            // As amqp-publish has it: blanks before the value do not belong to it, which need not be
+            // UTF-8.
+            let value = value[1..].trim_ascii_start();
+            headers.insert(name, LongStr::from(value));
         }
         Ok(headers)
     }

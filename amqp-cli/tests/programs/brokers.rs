@@ -1,8 +1,13 @@
 //! `broker`, `proxy`, `bench` and `ping`.
 
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
 use amqp_tests::harness::Outcome;
 
-use crate::rig::{Place, Running, embedded, end, program};
+use crate::rig::{Place, Running, embedded, end, program, until, wait};
 
 pub(crate) fn a_ping_names_the_broker(place: &Place) -> Outcome {
     let lines = place
@@ -174,5 +179,48 @@ pub(crate) fn a_proxy_shows_frames_without_secrets() -> Outcome {
     proxy.line_with(r#"headers={"n":"1"}"#)?;
     proxy.line_with("body, 6 bytes: apples")?;
     assert_eq!(proxy.ended()?.0, Some(0));
+    Ok(())
+}
+
+pub(crate) fn a_signal_ends_a_proxy_whose_output_is_not_read() -> Outcome {
+    let (_broker, place) = embedded()?;
+    let mut command = place.command(&["proxy", "--listen", "127.0.0.1:0", "--bodies=256"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut proxy = command.spawn()?;
+    let mut out = BufReader::new(proxy.stdout.take().ok_or("no output")?);
+    let mut line = String::new();
+    out.read_line(&mut line)?;
+    let address = line
+        .strip_prefix("listening on amqp://")
+        .and_then(|it| it.split(',').next());
+    let through = format!(
+        "amqp://guest:guest@{}/embedded",
+        address.ok_or("no address")?
+    );
+    // More than a pipe takes, on more connections than there are threads.
+    place.good(&["declare", "queue", "q"])?;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = Running::start(program(&["publish", "-u", &through, "-r", "q", "-l"]))?;
+        client.flood("0123456789 0123456789 0123456789 0123456789\n")?;
+        clients.push(client);
+    }
+    // They come to a halt with the output.
+    let mut count = 0;
+    let mut same = 0;
+    until(|| {
+        let before = std::mem::replace(&mut count, place.messages("q")?);
+        same = if count > 0 && before == count {
+            same + 1
+        } else {
+            0
+        };
+        Ok(same == 3)
+    })?;
+    let pid = proxy.id().to_string();
+    std::process::Command::new("kill")
+        .args(["-s", "INT", &pid])
+        .status()?;
+    assert_eq!(wait(&mut proxy)?.code(), Some(0));
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 
 use amqp_tests::harness::Outcome;
 
-use crate::rig::{Place, Running, embedded, wait};
+use crate::rig::{Place, Running, broker_process, embedded, until, wait};
 
 /// Declares a queue with the lines of numbers.
 fn filled(place: &Place, queue: &str, count: u32) -> Outcome {
@@ -26,7 +26,7 @@ pub(crate) fn messages_are_printed_and_acknowledged(place: &Place) -> Outcome {
     assert_eq!((lines.len(), lines[699].as_str()), (700, "700"));
     assert_eq!(place.messages("q")?, 300);
     let lines = place
-        .run(&["consume", "-q", "q", "--idle", "300ms"])?
+        .run(&["consume", "-q", "q", "--idle", "5s"])?
         .lines()?;
     assert_eq!((lines.len(), lines[0].as_str()), (300, "701"));
     place
@@ -167,11 +167,64 @@ pub(crate) fn a_signal_ends_it_in_good_order(place: &Place) -> Outcome {
     place.until_messages("q", 2)
 }
 
+pub(crate) fn no_message_is_taken_for_a_count_of_0(place: &Place) -> Outcome {
+    filled(place, "q", 3)?;
+    assert_eq!(place.good(&["consume", "-q", "q", "-c", "0", "-A"])?, "");
+    assert_eq!(place.good(&["consume", "-q", "q", "-c", "0"])?, "");
+    let got = place.good(&["get", "q", "-c", "9", "--format", "json"])?;
+    assert_eq!(got.lines().count(), 3);
+    assert!(!got.contains("redelivered"), "{got}");
+    Ok(())
+}
+
+/// A signal of a terminal goes to the command, too, which ends by it.
+pub(crate) fn a_command_that_a_signal_ends_leaves_the_message(place: &Place) -> Outcome {
+    filled(place, "q", 3)?;
+    for treatment in ["reject", "requeue", "stop"] {
+        let arguments = ["consume", "-q", "q", "--on-failure", treatment];
+        let script = ["sh", "-c", "kill -s INT $PPID; exit 130"];
+        let ended = place.run(&[&arguments[..], &script].concat())?;
+        ended.fails(1, "sh -c kill -s INT $PPID; exit 130: exit status: 130")?;
+        place.until_messages("q", 3)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn a_signal_ends_it_though_the_broker_is_silent() -> Outcome {
+    let (broker, place) = broker_process()?;
+    filled(&place, "q", 1)?;
+    let mut consumer = Running::start(place.command(&["consume", "-q", "q"]))?;
+    assert_eq!(consumer.line()?, "1");
+    let mut ping = Running::start(place.command(&["ping", "-c", "1000", "--interval", "0"]))?;
+    ping.line_with("round trip 3: ")?;
+    let mut publisher = Running::start(place.command(&["publish", "-r", "q", "-l"]))?;
+    publisher.say("2\n")?;
+    assert_eq!(consumer.line()?, "2");
+    let mut bench = Running::start(place.command(&["bench", "-m", "100000000"]))?;
+    // The bench has declared its queue.
+    let consumes = |count| {
+        let queues = place.good(&["declare", "queue", "q", "--passive"])?;
+        Ok(queues.contains(count))
+    };
+    until(|| consumes("1 consumers"))?;
+    broker.signal("STOP")?;
+    for running in [&consumer, &ping, &bench, &publisher] {
+        running.signal("INT")?;
+    }
+    // The acknowledgements may be lost.
+    consumer.error_with("no answer came in time: messages that were printed may come again")?;
+    assert_eq!(consumer.code()?, Some(5));
+    assert_eq!(ping.code()?, Some(0));
+    bench.error_with("interrupted")?;
+    assert_eq!(bench.code()?, Some(1));
+    Ok(())
+}
+
 pub(crate) fn an_exchange_is_watched(place: &Place) -> Outcome {
     let tail = ["tail", "amq.topic", "-r", "order.*", "--count", "2"];
     let mut running = Running::start(place.command(&tail))?;
     // Until it is bound.
-    crate::rig::until(|| {
+    until(|| {
         let ended = place.run(&[
             "publish",
             "-e",
@@ -201,11 +254,17 @@ pub(crate) fn an_exchange_is_watched(place: &Place) -> Outcome {
     );
     assert_eq!(running.line()?, r"    3 apples\u{1b}[2J");
     let line = running.line()?;
-    assert!(line.contains(r#" headers={"n":"1"} 2 bytes"#), "{line}");
+    assert!(
+        line.contains(r#" headers={"n":"1"} delivery_mode=2 2 bytes"#),
+        "{line}"
+    );
     assert_eq!(running.line()?, "    \u{fc}");
     assert_eq!(running.ended()?.0, Some(0));
     place.run(&["tail", ""])?.fails(2, "the default exchange")?;
-    place.run(&["tail", "none"])?.fails(3, "no exchange 'none'")
+    let missing = place.run(&["tail", "none"])?;
+    missing.fails(3, "no exchange 'none'")?;
+    assert_eq!(missing.errors.lines().count(), 1, "{}", missing.errors);
+    Ok(())
 }
 
 pub(crate) fn queues_are_declared_and_bound_on_request(place: &Place) -> Outcome {
@@ -233,6 +292,9 @@ pub(crate) fn queues_are_declared_and_bound_on_request(place: &Place) -> Outcome
         .run(&["consume", "-q", "new", "-d", "--idle", "10ms"])?
         .fails(3, "")?;
     assert_eq!(place.messages("new")?, 0);
+    // Without a word of the queue that was not there.
+    let ended = place.run(&["consume", "-q", "newer", "-d", "--idle", "10ms"])?;
+    assert_eq!((ended.code, ended.errors.as_str()), (Some(3), ""));
     let own = place.run(&["consume", "-e", "amq.fanout", "--idle", "10ms"])?;
     own.fails(3, "amqp: the queue is amq.gen-")?;
     place

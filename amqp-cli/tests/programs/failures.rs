@@ -67,6 +67,8 @@ pub(crate) fn misuse_ends_with_2(place: &Place) -> Outcome {
         ),
         (&["consume", "-q", "q", "-p", "0"], "--prefetch-count"),
         (&["rpc", "serve", "-q", "q"], "required"),
+        (&["rpc", "serve", "-q", "", "cat"], "the queue has no name"),
+        (&["bench", "--size", "600000000"], "--size"),
     ] {
         let ended = place.run(arguments)?;
         ended
@@ -84,7 +86,11 @@ pub(crate) fn misuse_ends_with_2(place: &Place) -> Outcome {
             "both body and body_base64",
         ),
         (r#"{"body_base64":"?"}"#, "body_base64"),
-        ("[", "EOF"),
+        ("[", "expected an object"),
+        ("[]", "expected an object"),
+        (r#"["", "q"]"#, "expected an object"),
+        (r#"{"properties":[]}"#, "expected an object"),
+        ("{", "EOF"),
     ] {
         let input = format!("{{\"body\":\"good\"}}\n{line}\n");
         let ended = place.run_with(
@@ -94,8 +100,59 @@ pub(crate) fn misuse_ends_with_2(place: &Place) -> Outcome {
         ended.fails(2, text)?;
         ended.fails(2, "message 2 of the input")?;
     }
-    assert_eq!(place.messages("q")?, 4);
+    assert_eq!(place.messages("q")?, 8);
     Ok(())
+}
+
+/// The forms of the file: that of amqp-tools has a colon.
+pub(crate) fn a_login_is_read_from_a_file(place: &Place) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("auth").display().to_string();
+    for text in [
+        "username:guest\npassword:guest\n",
+        "username:guest\npassword:guest",
+        "username guest\r\npassword guest\r\n",
+    ] {
+        std::fs::write(&file, text)?;
+        place.good(&["ping", "--authfile", &file])?;
+    }
+    for text in ["", "usernameguest\n", "username:guest\npass:guest\n"] {
+        std::fs::write(&file, text)?;
+        place
+            .run(&["ping", "--authfile", &file])?
+            .fails(2, "there is no line")?;
+    }
+    Ok(())
+}
+
+pub(crate) fn a_full_disk_ends_with_1(place: &Place) -> Outcome {
+    const FULL: &str = "/dev/full";
+    if !std::path::Path::new(FULL).exists() {
+        return Ok(());
+    }
+    place.good(&["declare", "queue", "q"])?;
+    place
+        .run_with(&["publish", "-r", "q", "-l"], b"1\n2\n")?
+        .good()?;
+    for arguments in [
+        &["--help"][..],
+        &["publish", "--help"],
+        &["--version"],
+        &["man"],
+        &["completions", "bash"],
+        &["ping"],
+        &["get", "q"],
+        &["consume", "-q", "q", "-c", "1"],
+        &["proxy", "--listen", "127.0.0.1:0"],
+    ] {
+        let mut command = place.command(arguments);
+        command.stdout(std::fs::File::create(FULL)?);
+        let ended = command.output()?;
+        let errors = String::from_utf8(ended.stderr)?;
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {errors}");
+        assert!(errors.contains("cannot write"), "{arguments:?}: {errors}");
+    }
+    place.until_messages("q", 2)
 }
 
 pub(crate) fn a_wrong_login_ends_with_4(place: &Place) -> Outcome {
@@ -116,7 +173,7 @@ pub(crate) fn a_wrong_login_ends_with_4(place: &Place) -> Outcome {
     std::fs::write(&file, "password guest\n")?;
     place
         .run(&["ping", "--authfile", &file])?
-        .fails(2, "no line \"username ...\"")
+        .fails(2, "no line \"username:...\"")
 }
 
 pub(crate) fn no_broker_ends_with_4() -> Outcome {

@@ -32,11 +32,12 @@ macro_rules! tests {
 }
 
 fn main() -> ExitCode {
-    let on_both: [(&str, Test); 22] = tests![
+    let on_both: [(&str, Test); 26] = tests![
         publishing::a_body_is_published_and_got,
         publishing::lines_are_messages_in_order,
         publishing::messages_that_no_queue_takes_are_reported,
         publishing::unconfirmed_messages_are_written_and_taken_again,
+        publishing::unconfirmed_messages_do_not_replace_what_is_still_needed,
         publishing::a_missing_exchange_ends_the_run,
         publishing::returned_messages_are_reported_without_confirms,
         publishing::octets_of_all_kinds_arrive,
@@ -47,27 +48,34 @@ fn main() -> ExitCode {
         consuming::a_failed_command_leaves_the_message,
         consuming::a_failed_command_can_reject_the_message,
         consuming::a_signal_ends_it_in_good_order,
+        consuming::no_message_is_taken_for_a_count_of_0,
+        consuming::a_command_that_a_signal_ends_leaves_the_message,
         consuming::an_exchange_is_watched,
         consuming::queues_are_declared_and_bound_on_request,
         entities::queues_are_declared_purged_and_deleted,
         entities::exchanges_and_bindings_come_and_go,
         failures::things_that_are_missing_end_with_3,
         rpc::calls_are_served_by_a_command,
+        rpc::a_reply_is_printed_though_the_next_one_is_late,
         brokers::a_bench_has_rates,
         brokers::a_ping_names_the_broker,
     ];
-    let on_embedded: [(&str, Test); 7] = tests![
+    let on_embedded: [(&str, Test); 10] = tests![
         publishing::more_is_published_than_there_is_memory,
         publishing::large_messages_arrive,
         failures::huge_headers_arrive,
         failures::misuse_ends_with_2,
         failures::a_wrong_login_ends_with_4,
+        failures::a_login_is_read_from_a_file,
+        failures::a_full_disk_ends_with_1,
         amqp_tools::the_same_options_do_the_same,
         readme::the_commands_of_the_readme_print_what_it_says,
+        readme::the_examples_of_the_help_run,
     ];
-    let alone: [(&str, Alone); 10] = tests![
+    let alone: [(&str, Alone); 13] = tests![
         consuming::a_restart_of_the_broker_is_survived,
         consuming::a_signal_ends_the_wait_for_a_lost_broker,
+        consuming::a_signal_ends_it_though_the_broker_is_silent,
         publishing::a_restart_of_the_broker_loses_nothing,
         failures::no_broker_ends_with_4,
         failures::a_silent_broker_ends_with_5,
@@ -75,6 +83,8 @@ fn main() -> ExitCode {
         settings::completions_and_manuals_are_printed,
         brokers::a_broker_is_served_and_keeps_its_data,
         brokers::a_proxy_shows_frames_without_secrets,
+        brokers::a_signal_ends_a_proxy_whose_output_is_not_read,
+        rpc::a_lost_connection_ends_the_calls,
         tls::brokers_are_verified_and_proxied,
     ];
     let mut scenarios = Vec::new();

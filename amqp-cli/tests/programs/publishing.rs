@@ -4,7 +4,7 @@ use std::fs;
 
 use amqp_tests::harness::Outcome;
 
-use crate::rig::{PROGRAM, Place, Running, embedded, end};
+use crate::rig::{PROGRAM, Place, Running, embedded, end, nowhere, program};
 
 pub(crate) fn a_body_is_published_and_got(place: &Place) -> Outcome {
     assert_eq!(place.good(&["declare", "queue", "jobs"])?, "jobs\n");
@@ -93,6 +93,50 @@ pub(crate) fn unconfirmed_messages_are_written_and_taken_again(place: &Place) ->
     Ok(())
 }
 
+pub(crate) fn unconfirmed_messages_do_not_replace_what_is_still_needed(place: &Place) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("failed.json");
+    let path = file.display().to_string();
+    let kept = "{\"routing_key\":\"none\",\"body\":\"1\"}\n";
+    // The input itself, under another name.
+    fs::write(&file, kept)?;
+    let link = folder.path().join("link.json");
+    fs::hard_link(&file, &link)?;
+    let mut command = place.command(&["publish", "--format", "json", "--unconfirmed", &path]);
+    command.stdin(fs::File::open(&link)?);
+    let ended = command.output()?;
+    let errors = String::from_utf8(ended.stderr)?;
+    assert!(errors.contains("is the input"), "{errors}");
+    assert_eq!(ended.status.code(), Some(2));
+    assert_eq!(fs::read_to_string(&file)?, kept);
+    // A run that publishes nothing.
+    let arguments = ["publish", "-r", "q", "-l", "--unconfirmed", &path];
+    let mut unreached = program(&arguments);
+    unreached.args(["-u", &nowhere()?]);
+    end(unreached, b"1\n")?.fails(4, "could not reach")?;
+    assert_eq!(fs::read_to_string(&file)?, kept);
+    // One that publishes begins anew.
+    place.good(&["declare", "queue", "q"])?;
+    place.run_with(&arguments, b"1\n")?.good()?;
+    assert_eq!(fs::read_to_string(&file)?, "");
+    let arguments = ["publish", "-r", "q", "-l", "--unconfirmed", "/no/folder/f"];
+    place
+        .run_with(&arguments, b"1\n")?
+        .fails(2, "cannot create /no/folder/f")?;
+    let arguments = [
+        "publish",
+        "-r",
+        "none",
+        "-l",
+        "--unconfirmed",
+        "/dev/stdout",
+    ];
+    let ended = place.run_with(&arguments, b"1\n")?;
+    ended.fails(1, "1 of 1")?;
+    assert!(ended.text().contains("NO_ROUTE"));
+    Ok(())
+}
+
 pub(crate) fn a_missing_exchange_ends_the_run(place: &Place) -> Outcome {
     let missing = "NOT_FOUND - no exchange 'none'";
     place
@@ -140,6 +184,14 @@ pub(crate) fn octets_of_all_kinds_arrive(place: &Place) -> Outcome {
         command.arg(std::ffi::OsStr::from_bytes(b"\xff\n"));
         end(command, b"")?.good()?;
         assert_eq!(place.run(&["get", "q"])?.out, b"\xff\n");
+        let mut command = place.command(&["publish", "-r", "q", "-b", "x", "-H"]);
+        command.arg(std::ffi::OsStr::from_bytes(b"n: \xff"));
+        end(command, b"")?.good()?;
+        let got = place.good(&["get", "q", "--format", "json"])?;
+        assert!(
+            got.contains(r#""headers":{"n":{"long_str":[255]}}"#),
+            "{got}"
+        );
     }
     // Lines that are not UTF-8.
     place

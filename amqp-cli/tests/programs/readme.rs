@@ -1,10 +1,10 @@
 //! The transcripts of the README.
 
-use std::process::Command;
+use std::{path::Path, process::Command, thread};
 
-use amqp_tests::harness::Outcome;
+use amqp_tests::harness::{Failure, Outcome};
 
-use crate::rig::{PROGRAM, Place, end};
+use crate::rig::{PROGRAM, Place, end, program};
 
 const README: &str = include_str!("../../README.md");
 
@@ -13,7 +13,7 @@ const README: &str = include_str!("../../README.md");
 /// included, where `[..]` stands for any text.
 pub(crate) fn the_commands_of_the_readme_print_what_it_says(place: &Place) -> Outcome {
     let folder = tempfile::tempdir()?;
-    let programs = std::path::Path::new(PROGRAM).parent().ok_or("no folder")?;
+    let programs = Path::new(PROGRAM).parent().ok_or("no folder")?;
     let path = std::env::var("PATH")?;
     let mut count = 0;
     for (command, expected) in transcripts(README) {
@@ -33,6 +33,95 @@ pub(crate) fn the_commands_of_the_readme_print_what_it_says(place: &Place) -> Ou
     }
     assert!(count > 10, "{count} commands");
     Ok(())
+}
+
+/// The commands with examples in their help.
+const COMMANDS: [&[&str]; 20] = [
+    &["publish"],
+    &["consume"],
+    &["get"],
+    &["declare", "queue"],
+    &["declare", "exchange"],
+    &["delete", "queue"],
+    &["delete", "exchange"],
+    &["bind"],
+    &["unbind"],
+    &["purge"],
+    &["ping"],
+    &["rpc", "call"],
+    &["rpc", "serve"],
+    &["tail"],
+    &["bench"],
+    &["proxy"],
+    &["broker"],
+    &["completions"],
+    &["man"],
+    &[],
+];
+
+/// Runs the examples of each `--help`, each for a second: none is misuse (2), a command that does not
+/// exist (127) or a crash (more than 128).
+pub(crate) fn the_examples_of_the_help_run(place: &Place) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let programs = Path::new(PROGRAM).parent().ok_or("no folder")?;
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH")?);
+    for file in ["order.json", "handle"] {
+        std::fs::write(folder.path().join(file), "#!/bin/sh\ncat\n")?;
+    }
+    let handle = folder.path().join("handle").display().to_string();
+    Command::new("chmod").args(["+x", &handle]).status()?;
+    for queue in ["jobs", "failed", "orders", "log", "pdfs"] {
+        place.good(&["declare", "queue", queue])?;
+    }
+    place.good(&["declare", "exchange", "events", "--type", "topic"])?;
+    let home = folder.path();
+    let counts = thread::scope(|scope| {
+        let running = COMMANDS.map(|command| {
+            let path = &path;
+            scope.spawn(move || {
+                let run = run_examples(place, command, path, home);
+                run.map_err(|error| error.to_string())
+            })
+        });
+        running.map(|it| {
+            it.join()
+                .unwrap_or_else(|_| Err("a thread panicked".into()))
+        })
+    });
+    let mut all = 0;
+    for count in counts {
+        all += count?;
+    }
+    assert!(all > 30, "{all} examples");
+    Ok(())
+}
+
+/// Runs the examples of a command. Returns their number.
+fn run_examples(
+    place: &Place,
+    command: &[&str],
+    path: &str,
+    home: &Path,
+) -> Result<usize, Failure> {
+    let help = end(program(&[command, &["--help"]].concat()), b"")?.good()?;
+    let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
+    let mut count = 0;
+    for example in examples.lines().take_while(|line| line.starts_with("  ")) {
+        // In the background it would go on.
+        let example = example.trim().trim_end_matches('&');
+        let mut shell = Command::new("timeout");
+        shell
+            .args(["-s", "INT", "1", "bash", "-c", example])
+            .current_dir(home)
+            .env("PATH", path)
+            .env("AMQP_URL", &place.url)
+            .env("HOME", home);
+        let ended = end(shell, b"1\n")?;
+        let has_run = matches!(ended.code, Some(0 | 1 | 3 | 4 | 5 | 124 | 130));
+        assert!(has_run, "{example}: {ended:?}");
+        count += 1;
+    }
+    Ok(count)
 }
 
 fn transcripts(text: &str) -> Vec<(String, String)> {

@@ -14,8 +14,8 @@ use amqp_tests::{
     rabbitmq::free_port,
 };
 
-/// The limit of steps that take no time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
+/// The limit of a step: a hang ends, and a busy machine has the time that it needs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_amqp");
@@ -238,6 +238,13 @@ impl Running {
         self.input = None;
     }
 
+    /// Writes to its input until it takes no more, on a thread of its own.
+    pub(crate) fn flood(&mut self, text: &'static str) -> Outcome {
+        let mut input = self.input.take().ok_or("the input has ended")?;
+        thread::spawn(move || while input.write_all(text.as_bytes()).is_ok() {});
+        Ok(())
+    }
+
     /// Waits for its end, which that of its input does not bring about. Returns its code.
     pub(crate) fn code(&mut self) -> Result<Option<i32>, Failure> {
         Ok(wait(&mut self.child)?.code())
@@ -291,6 +298,15 @@ fn next(lines: &Receiver<String>) -> Result<String, Failure> {
 pub(crate) fn embedded() -> Result<(Embedded, Place), Failure> {
     let broker = Embedded::start()?;
     let url = broker.uri();
+    Ok((broker, Place { url }))
+}
+
+/// A broker in a process of its own, which signals can stop.
+pub(crate) fn broker_process() -> Result<(Running, Place), Failure> {
+    let broker = Running::start(program(&["broker", "--listen", "127.0.0.1:0"]))?;
+    let line = broker.line()?;
+    let address = line.strip_prefix("listening on ").ok_or("no address")?;
+    let url = address.to_owned();
     Ok((broker, Place { url }))
 }
 

@@ -42,7 +42,19 @@ pub(crate) fn the_url_has_an_order_of_sources() -> Outcome {
             "line 2: unknown field `ulr`",
         ),
         ("[default]\nurl = \"amqp://me:hunter2@host\n", "line 2: "),
-        ("[default]\nurl = 1\n", "line 2: invalid type"),
+        ("[default]\nurl = 1\n", "line 2: expected a string"),
+        (
+            "url = \"amqp://me:hunter2@host\"\n",
+            "line 1: expected a table, such as [default]",
+        ),
+        (
+            "[default]\nheartbeat = \"hunter2\"\n",
+            "line 2: expected u16",
+        ),
+        (
+            "[default]\nurl = [\"hunter2\"]\n",
+            "line 2: expected a string",
+        ),
     ] {
         fs::write(&file, text)?;
         let ended = ping(&[], None)?;
@@ -51,7 +63,24 @@ pub(crate) fn the_url_has_an_order_of_sources() -> Outcome {
     }
     let mut command = program(&["ping"]);
     command.env("AMQP_CONFIG", folder.path().join("none"));
-    end(command, b"")?.fails(2, "cannot read")
+    end(command, b"")?.fails(2, "cannot read")?;
+    // An empty variable is as none.
+    fs::write(&file, format!("[default]\nurl = \"{good}\"\n"))?;
+    let mut command = program(&["ping"]);
+    command.env("XDG_CONFIG_HOME", folder.path());
+    for variable in ["AMQP_URL", "AMQP_PROFILE", "AMQP_CONFIG"] {
+        command.env(variable, "");
+    }
+    end(command, b"")?.good()?;
+    #[cfg(unix)]
+    for variable in ["AMQP_URL", "AMQP_PROFILE"] {
+        use std::os::unix::ffi::OsStrExt as _;
+        let mut command = program(&["ping"]);
+        command.env("XDG_CONFIG_HOME", folder.path());
+        command.env(variable, std::ffi::OsStr::from_bytes(b"amqp://\xff"));
+        end(command, b"")?.fails(2, &format!("{variable} is not UTF-8"))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn completions_and_manuals_are_printed() -> Outcome {

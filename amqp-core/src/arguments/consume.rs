@@ -2,10 +2,10 @@
 
 use core::time::Duration;
 
-use super::{ArgumentError, TIME_MAX, bound, interval, millis, number, required, set};
+use super::{ArgumentError, FirstError, TIME_MAX, bound, interval, millis, number, required, set};
 use crate::{
     protocol::basic,
-    wire::{FieldValue, ShortStr, ShortStrError, Timestamp},
+    wire::{FieldValue, IntoShortStr, Timestamp},
 };
 
 impl basic::Consume {
@@ -59,9 +59,9 @@ pub enum StreamOffset {
 /// ```
 /// use amqp_core::arguments::{StreamConsume, StreamOffset};
 ///
-/// let log = StreamConsume::new("log", 100)?.offset(StreamOffset::First)?;
+/// let log = StreamConsume::new("log", 100).offset(StreamOffset::First);
 /// assert_eq!(log.qos().prefetch_count, 100);
-/// assert!(!log.consume().no_ack);
+/// assert!(!log.consume()?.no_ack);
 /// # Ok::<(), amqp_core::arguments::ArgumentError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -69,33 +69,30 @@ pub enum StreamOffset {
 pub struct StreamConsume {
     consume: basic::Consume,
     prefetch: u16,
+    error: FirstError,
 }
 
 impl StreamConsume {
-    /// Creates a preset with a prefetch, the number of messages that may be unacknowledged.
-    ///
-    /// # Errors
-    /// If the name is empty or has more than 255 bytes, or the prefetch is zero.
-    pub fn new<S>(queue: S, prefetch: u16) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        number("prefetch-count", prefetch, 1, u16::MAX.into())?;
-        Ok(Self {
+    /// Creates a preset with a prefetch, the number of messages that may be unacknowledged. A name
+    /// that is empty or has more than 255 bytes, and a prefetch of zero, are errors of
+    /// [`consume`](Self::consume).
+    pub fn new(queue: impl IntoShortStr, prefetch: u16) -> Self {
+        let mut error = FirstError::default();
+        error.keep(number("prefetch-count", prefetch, 1, u16::MAX.into()));
+        let queue = error.keep(required("a stream", queue));
+        Self {
             consume: basic::Consume {
-                queue: required("a stream", queue)?,
+                queue: queue.unwrap_or_default(),
                 ..basic::Consume::default()
             },
             prefetch,
-        })
+            error,
+        }
     }
 
-    /// Sets `x-stream-offset`.
-    ///
-    /// # Errors
-    /// If it is an interval of zero or of more than ten years.
-    pub fn offset(mut self, offset: StreamOffset) -> Result<Self, ArgumentError> {
+    /// Sets `x-stream-offset`. An interval of zero or of more than ten years is an error of
+    /// [`consume`](Self::consume).
+    pub fn offset(mut self, offset: StreamOffset) -> Self {
         const NAME: &str = "x-stream-offset";
         let value: FieldValue = match offset {
             StreamOffset::First => "first".into(),
@@ -103,23 +100,19 @@ impl StreamConsume {
             StreamOffset::Next => "next".into(),
             StreamOffset::Offset(offset) => bound(offset).into(),
             StreamOffset::Timestamp(time) => time.into(),
-            StreamOffset::Interval(ago) => interval(NAME, ago)?.into(),
+            StreamOffset::Interval(ago) => match self.error.keep(interval(NAME, ago)) {
+                Some(ago) => ago.into(),
+                None => return self,
+            },
         };
         set(&mut self.consume.arguments, NAME, value);
-        Ok(self)
+        self
     }
 
     /// Sets the consumer tag. By default the tag is chosen for each consumer.
-    ///
-    /// # Errors
-    /// If it has more than 255 bytes.
-    pub fn consumer_tag<S>(mut self, tag: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        self.consume.consumer_tag = tag.try_into().map_err(ShortStrError::from)?;
-        Ok(self)
+    pub fn consumer_tag(mut self, tag: impl IntoShortStr) -> Self {
+        self.consume.consumer_tag = tag.into_short_str();
+        self
     }
 
     /// Returns the prefetch, to be sent first.
@@ -129,8 +122,10 @@ impl StreamConsume {
     }
 
     /// Returns the request of the consumer.
-    #[must_use]
-    pub fn consume(&self) -> basic::Consume {
-        self.consume.clone()
+    ///
+    /// # Errors
+    /// The first error of the settings.
+    pub fn consume(&self) -> Result<basic::Consume, ArgumentError> {
+        self.error.clone().finish(self.consume.clone())
     }
 }

@@ -1,9 +1,9 @@
 //! Presets of exchanges.
 
-use super::{ArgumentError, required, set};
+use super::{ArgumentError, FirstError, required, set, short};
 use crate::{
     protocol::exchange,
-    wire::{FieldValue, ShortStr, ShortStrError},
+    wire::{FieldValue, IntoShortStr, ShortStr, sealed::Sealed},
 };
 
 /// A declaration of a durable exchange, which [`declare`](Self::declare) returns.
@@ -11,9 +11,9 @@ use crate::{
 /// ```
 /// use amqp_core::arguments::Exchange;
 ///
-/// let events = Exchange::topic("events")?
-///     .alternate_exchange("unrouted")?
-///     .declare();
+/// let events = Exchange::topic("events")
+///     .alternate_exchange("unrouted")
+///     .declare()?;
 /// assert!(events.durable);
 /// # Ok::<(), amqp_core::arguments::ArgumentError>(())
 /// ```
@@ -21,6 +21,7 @@ use crate::{
 #[must_use = "a preset does nothing until its declaration is sent"]
 pub struct Exchange {
     declare: exchange::Declare,
+    error: FirstError,
 }
 
 /// The rule by which an exchange routes (<https://www.rabbitmq.com/docs/exchanges>).
@@ -56,70 +57,39 @@ pub enum HashOn {
 }
 
 impl Exchange {
-    /// Creates a preset of an exchange of any type.
-    ///
-    /// # Errors
-    /// If the name is empty or has more than 255 bytes.
-    pub fn new<S>(name: S, kind: ExchangeType) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        Ok(Self {
+    /// Creates a preset of an exchange of any type. A name that is empty or has more than 255 bytes
+    /// is an error of [`declare`](Self::declare).
+    pub fn new(name: impl IntoShortStr, kind: ExchangeType) -> Self {
+        let mut error = FirstError::default();
+        let name = error.keep(required("an exchange", name));
+        Self {
             declare: exchange::Declare {
-                exchange: required("an exchange", name)?,
+                exchange: name.unwrap_or_default(),
                 kind: kind.into_name(),
                 durable: true,
                 ..exchange::Declare::default()
             },
-        })
+            error,
+        }
     }
 
     /// Creates a preset of a `direct` exchange.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn direct<S>(name: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
+    pub fn direct(name: impl IntoShortStr) -> Self {
         Self::new(name, ExchangeType::Direct)
     }
 
     /// Creates a preset of a `fanout` exchange.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn fanout<S>(name: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
+    pub fn fanout(name: impl IntoShortStr) -> Self {
         Self::new(name, ExchangeType::Fanout)
     }
 
     /// Creates a preset of a `topic` exchange.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn topic<S>(name: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
+    pub fn topic(name: impl IntoShortStr) -> Self {
         Self::new(name, ExchangeType::Topic)
     }
 
     /// Creates a preset of a `headers` exchange.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn headers<S>(name: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
+    pub fn headers(name: impl IntoShortStr) -> Self {
         Self::new(name, ExchangeType::Headers)
     }
 
@@ -127,52 +97,39 @@ impl Exchange {
     /// of [`Properties::delay`](crate::protocol::basic::Properties::delay) and then routes it by
     /// `kind`. RabbitMQ needs a plugin
     /// (<https://github.com/rabbitmq/rabbitmq-delayed-message-exchange>).
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn delayed<S>(name: S, kind: ExchangeType) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        let exchange = Self::new(name, custom("x-delayed-message"))?;
-        Ok(exchange.with("x-delayed-type", kind.into_name()))
+    pub fn delayed(name: impl IntoShortStr, kind: ExchangeType) -> Self {
+        const KIND: &str = "x-delayed-type";
+        let mut exchange = Self::new(name, custom("x-delayed-message"));
+        match exchange.error.keep(short(KIND, kind)) {
+            Some(kind) => exchange.with(KIND, kind),
+            None => exchange,
+        }
     }
 
     /// Creates a preset of an `x-consistent-hash` exchange, which distributes messages over its
     /// bindings. The routing key of a binding is its weight, a number such as `1`. RabbitMQ needs
     /// a plugin, which is part of it.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn consistent_hash<S>(name: S, on: HashOn) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
+    pub fn consistent_hash(name: impl IntoShortStr, on: HashOn) -> Self {
         const PROPERTY: &str = "hash-property";
-        let exchange = Self::new(name, custom("x-consistent-hash"))?;
-        Ok(match on {
+        let exchange = Self::new(name, custom("x-consistent-hash"));
+        match on {
             HashOn::RoutingKey => exchange,
             HashOn::Header(header) => exchange.with("hash-header", header),
             HashOn::MessageId => exchange.with(PROPERTY, "message_id"),
             HashOn::CorrelationId => exchange.with(PROPERTY, "correlation_id"),
             HashOn::Timestamp => exchange.with(PROPERTY, "timestamp"),
-        })
+        }
     }
 
     /// Sets `alternate-exchange`, which gets the messages that no binding takes
-    /// (<https://www.rabbitmq.com/docs/ae>).
-    ///
-    /// # Errors
-    /// If the name has more than 255 bytes.
-    pub fn alternate_exchange<S>(self, exchange: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        let exchange = exchange.try_into().map_err(ShortStrError::from)?;
-        Ok(self.with("alternate-exchange", exchange))
+    /// (<https://www.rabbitmq.com/docs/ae>). A name of more than 255 bytes is an error of
+    /// [`declare`](Self::declare).
+    pub fn alternate_exchange(mut self, exchange: impl IntoShortStr) -> Self {
+        const NAME: &str = "alternate-exchange";
+        match self.error.keep(short(NAME, exchange)) {
+            Some(exchange) => self.with(NAME, exchange),
+            None => self,
+        }
     }
 
     /// Sets `internal`: clients cannot publish to it, only other exchanges.
@@ -193,28 +150,19 @@ impl Exchange {
         self
     }
 
-    /// Sets an argument of a type of a plugin.
-    ///
-    /// # Errors
-    /// If the name has more than 255 bytes.
-    pub fn argument<S>(
-        mut self,
-        name: S,
-        value: impl Into<FieldValue>,
-    ) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        let name = name.try_into().map_err(ShortStrError::from)?;
+    /// Sets an argument of a type of a plugin. A declaration with a name of more than 255 bytes is
+    /// [refused](IntoShortStr).
+    pub fn argument(mut self, name: impl IntoShortStr, value: impl Into<FieldValue>) -> Self {
         self.declare.arguments.insert(name, value);
-        Ok(self)
+        self
     }
 
     /// Returns the declaration.
-    #[must_use]
-    pub fn declare(self) -> exchange::Declare {
-        self.declare
+    ///
+    /// # Errors
+    /// The first error of a name: it is empty or has more than 255 bytes.
+    pub fn declare(self) -> Result<exchange::Declare, ArgumentError> {
+        self.error.finish(self.declare)
     }
 
     fn with(mut self, name: &'static str, value: impl Into<FieldValue>) -> Self {
@@ -223,8 +171,10 @@ impl Exchange {
     }
 }
 
-impl From<Exchange> for exchange::Declare {
-    fn from(exchange: Exchange) -> Self {
+impl TryFrom<Exchange> for exchange::Declare {
+    type Error = ArgumentError;
+
+    fn try_from(exchange: Exchange) -> Result<Self, ArgumentError> {
         exchange.declare()
     }
 }
@@ -244,20 +194,29 @@ impl ExchangeType {
 
     fn into_name(self) -> ShortStr {
         match self {
-            Self::Direct => short("direct"),
-            Self::Fanout => short("fanout"),
-            Self::Topic => short("topic"),
-            Self::Headers => short("headers"),
+            Self::Direct => literal("direct"),
+            Self::Fanout => literal("fanout"),
+            Self::Topic => literal("topic"),
+            Self::Headers => literal("headers"),
             Self::Custom(name) => name,
         }
     }
 }
 
+/// The name of the type, for `exchange.declare`.
+impl IntoShortStr for ExchangeType {
+    fn into_short_str(self) -> ShortStr {
+        self.into_name()
+    }
+}
+
+impl Sealed for ExchangeType {}
+
 fn custom(name: &'static str) -> ExchangeType {
-    ExchangeType::Custom(short(name))
+    ExchangeType::Custom(literal(name))
 }
 
 /// Returns a name of this module, which is short.
-fn short(name: &'static str) -> ShortStr {
+fn literal(name: &'static str) -> ShortStr {
     ShortStr::from_static(name).unwrap_or_default()
 }

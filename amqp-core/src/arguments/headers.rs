@@ -1,7 +1,7 @@
 //! The arguments of a binding to a headers exchange.
 
 use super::set;
-use crate::wire::{FieldTable, FieldValue, ShortStr, ShortStrError};
+use crate::wire::{FieldTable, FieldValue, IntoShortStr};
 
 /// The headers by which a binding to a headers exchange selects messages
 /// (<https://www.rabbitmq.com/tutorials/amqp-concepts#exchange-headers>): the arguments of
@@ -11,11 +11,10 @@ use crate::wire::{FieldTable, FieldValue, ShortStr, ShortStrError};
 /// use amqp_core::{arguments::HeadersMatch, protocol::queue};
 ///
 /// let reports = queue::Bind::default()
-///     .queue("reports")?
-///     .exchange("documents")?
-///     .arguments(HeadersMatch::all().header("format", "pdf")?.header("pages", 1)?);
+///     .queue("reports")
+///     .exchange("documents")
+///     .arguments(HeadersMatch::all().header("format", "pdf").header("pages", 1));
 /// assert_eq!(reports.arguments.len(), 3); // with x-match
-/// # Ok::<(), amqp_core::wire::ShortStrError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "it selects nothing until it is in the arguments of a binding"]
@@ -46,28 +45,15 @@ impl HeadersMatch {
         Self::new("any-with-x")
     }
 
-    /// Adds a header with its value.
-    ///
-    /// # Errors
-    /// If the name has more than 255 bytes.
-    pub fn header<S>(mut self, name: S, value: impl Into<FieldValue>) -> Result<Self, ShortStrError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        self.arguments.insert(name.try_into()?, value);
-        Ok(self)
+    /// Adds a header with its value. A binding with a name of more than 255 bytes is
+    /// [refused](IntoShortStr).
+    pub fn header(mut self, name: impl IntoShortStr, value: impl Into<FieldValue>) -> Self {
+        self.arguments.insert(name, value);
+        self
     }
 
     /// Adds a header with any value.
-    ///
-    /// # Errors
-    /// If the name has more than 255 bytes.
-    pub fn present<S>(self, name: S) -> Result<Self, ShortStrError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
+    pub fn present(self, name: impl IntoShortStr) -> Self {
         self.header(name, FieldValue::Void)
     }
 

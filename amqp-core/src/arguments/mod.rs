@@ -5,7 +5,8 @@
 //! `queue.declare`, [`Exchange`] in an `exchange.declare`, [`HeadersMatch`] in the arguments of a
 //! binding, [`StreamConsume`] in a `basic.consume` and its `basic.qos`. RabbitMQ 4 accepts each: a
 //! setting that a type of queue does not have is not on its preset, and a number that RabbitMQ
-//! refuses is an [`ArgumentError`]. Settings of a message are on
+//! refuses is an [`ArgumentError`]. A preset keeps the first error of its settings until the method
+//! is made. Settings of a message are on
 //! [`basic::Properties`](crate::protocol::basic::Properties), those of any consumer on
 //! [`basic::Consume`](crate::protocol::basic::Consume).
 //!
@@ -19,14 +20,14 @@
 //! };
 //! use core::time::Duration;
 //!
-//! let events: exchange::Declare = Exchange::topic("events")?.declare();
+//! let events: exchange::Declare = Exchange::topic("events").declare()?;
 //! assert_eq!(events.kind, "topic");
 //!
-//! let orders: queue::Declare = Queue::quorum("orders")?
+//! let orders: queue::Declare = Queue::quorum("orders")
 //!     .delivery_limit(5)
-//!     .message_ttl(Duration::from_secs(3600))?
-//!     .dead_letter(DeadLetter::to("failed")?)
-//!     .declare();
+//!     .message_ttl(Duration::from_secs(3600))
+//!     .dead_letter(DeadLetter::to("failed"))
+//!     .declare()?;
 //! assert!(orders.durable);
 //! assert_eq!(orders.arguments.len(), 4); // with x-queue-type
 //! # Ok::<(), amqp_core::arguments::ArgumentError>(())
@@ -51,15 +52,20 @@ pub use self::{
     },
 };
 
-use crate::wire::{FieldTable, FieldValue, ShortStr, ShortStrError};
+use crate::wire::{FieldTable, FieldValue, IntoShortStr, ShortStr};
 
 /// A setting that RabbitMQ refuses. Nothing has changed.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArgumentError {
-    /// A name does not fit into a short string.
-    #[error(transparent)]
-    ShortStr(#[from] ShortStrError),
+    /// A name has more than 255 bytes.
+    #[error("{argument} has {len} bytes, it may have at most {max}", max = ShortStr::MAX_LEN)]
+    TooLong {
+        /// The name of the argument.
+        argument: &'static str,
+        /// The length of the name, in bytes.
+        len: usize,
+    },
     /// A name is empty, and the server gives none.
     #[error("{0} needs a name")]
     NameRequired(&'static str),
@@ -88,15 +94,43 @@ fn set(arguments: &mut FieldTable, name: &'static str, value: impl Into<FieldVal
     }
 }
 
-/// Returns the name of an entity that the server does not name.
-fn required<S>(entity: &'static str, name: S) -> Result<ShortStr, ArgumentError>
-where
-    S: TryInto<ShortStr>,
-    ShortStrError: From<S::Error>,
-{
-    let name = name.try_into().map_err(ShortStrError::from)?;
+/// The first error of a preset's settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct FirstError(Option<ArgumentError>);
+
+impl FirstError {
+    /// Keeps the error of a setting. Returns the value, if there is one.
+    fn keep<T>(&mut self, setting: Result<T, ArgumentError>) -> Option<T> {
+        match setting {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.0.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    /// Returns the method of a preset without errors.
+    fn finish<T>(self, method: T) -> Result<T, ArgumentError> {
+        self.0.map_or(Ok(method), Err)
+    }
+}
+
+/// Checks the name of an entity that the server does not name.
+fn required(entity: &'static str, name: impl IntoShortStr) -> Result<ShortStr, ArgumentError> {
+    let name = short(entity, name)?;
     if name.is_empty() {
         return Err(ArgumentError::NameRequired(entity));
+    }
+    Ok(name)
+}
+
+/// Checks that a name fits into a short string.
+fn short(argument: &'static str, name: impl IntoShortStr) -> Result<ShortStr, ArgumentError> {
+    let name = name.into_short_str();
+    let len = name.len();
+    if len > ShortStr::MAX_LEN {
+        return Err(ArgumentError::TooLong { argument, len });
     }
     Ok(name)
 }

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::{ArgumentError, TIME_MAX, millis, set};
 use crate::{
     protocol::basic,
-    wire::{FieldTable, FieldValue, ShortStr, ShortStrError},
+    wire::{FieldTable, FieldValue, IntoShortStr},
 };
 
 /// The values of the property `delivery-mode` (section 3.1.7 of the specification).
@@ -23,8 +23,8 @@ const DELAY_MAX: u64 = u32::MAX as u64;
 ///
 /// let properties = basic::Properties::default()
 ///     .persistent()
-///     .content_type("text/plain")?
-///     .header("attempt", 1)?
+///     .content_type("text/plain")
+///     .header("attempt", 1)
 ///     .expire_after(Duration::from_secs(60))?
 ///     .timestamp(Timestamp::since_epoch(Duration::from_millis(1_700_000_000_500)));
 /// assert_eq!(properties.expiration.as_deref(), Some("60000"));
@@ -50,18 +50,13 @@ impl basic::Properties {
         self.delivery_mode == Some(PERSISTENT)
     }
 
-    /// Adds a header, or replaces the value of the first one with this name.
-    ///
-    /// # Errors
-    /// If the name has more than 255 bytes.
-    pub fn header<S>(mut self, name: S, value: impl Into<FieldValue>) -> Result<Self, ShortStrError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
+    /// Adds a header, or replaces the value of the first one with this name. A publish with a name
+    /// of more than 255 bytes is [refused](IntoShortStr).
+    #[must_use]
+    pub fn header(mut self, name: impl IntoShortStr, value: impl Into<FieldValue>) -> Self {
         let headers = self.headers.get_or_insert_with(FieldTable::new);
-        headers.insert(name.try_into()?, value);
-        Ok(self)
+        headers.insert(name, value);
+        self
     }
 
     /// Sets `expiration`, the time to live of this message in a queue, in milliseconds, rounded up.
@@ -72,7 +67,7 @@ impl basic::Properties {
     /// If it is longer than ten years, for which RabbitMQ closes the channel.
     pub fn expire_after(mut self, time: Duration) -> Result<Self, ArgumentError> {
         let millis = millis("expiration", time, 0, TIME_MAX)?;
-        self.expiration = Some(ShortStr::try_from(millis.to_string())?);
+        self.expiration = Some(millis.to_string().into_short_str());
         Ok(self)
     }
 

@@ -2,13 +2,16 @@
 
 use core::{fmt, marker::PhantomData, time::Duration};
 
-use super::{ArgumentError, TIME_MAX, bound, interval, millis, number, required, set};
+use super::{
+    ArgumentError, FirstError, TIME_MAX, bound, interval, millis, number, required, set, short,
+};
 use crate::{
     protocol::queue,
-    wire::{FieldValue, ShortStr, ShortStrError},
+    wire::{FieldValue, IntoShortStr, ShortStr},
 };
 
-/// A declaration of a queue of a type `K`, which [`declare`](Self::declare) returns.
+/// A declaration of a queue of a type `K`, which [`declare`](Self::declare) returns, or the error of
+/// a setting that RabbitMQ refuses.
 ///
 /// | preset | queue | shared | replicated |
 /// |---|---|---|---|
@@ -26,11 +29,11 @@ use crate::{
 /// ```
 /// use amqp_core::arguments::{ClassicOverflow, Queue};
 ///
-/// let latest = Queue::classic("latest")?
+/// let latest = Queue::classic("latest")
 ///     .max_length(1000)
 ///     .overflow(ClassicOverflow::DropHead)
-///     .declare();
-/// let replies = Queue::server_named().declare();
+///     .declare()?;
+/// let replies = Queue::server_named().declare()?;
 /// assert!(latest.durable && !replies.durable && replies.exclusive);
 /// # Ok::<(), amqp_core::arguments::ArgumentError>(())
 /// ```
@@ -39,23 +42,21 @@ use crate::{
 ///
 /// ```compile_fail,E0599
 /// # use amqp_core::arguments::Queue;
-/// let log = Queue::stream("log")?.max_length(1000);
-/// # Ok::<(), amqp_core::arguments::ArgumentError>(())
+/// let log = Queue::stream("log").max_length(1000);
 /// ```
 /// ```compile_fail,E0599
 /// # use amqp_core::arguments::Queue;
-/// let orders = Queue::quorum("orders")?.max_priority(5)?;
-/// # Ok::<(), amqp_core::arguments::ArgumentError>(())
+/// let orders = Queue::quorum("orders").max_priority(5);
 /// ```
 /// ```compile_fail,E0599
 /// # use amqp_core::arguments::{DeadLetter, QuorumOverflow, Queue};
-/// let orders = Queue::quorum("orders")?.dead_letter_at_least_once(DeadLetter::to("failed")?);
+/// let orders = Queue::quorum("orders").dead_letter_at_least_once(DeadLetter::to("failed"));
 /// let orders = orders.overflow(QuorumOverflow::DropHead);
-/// # Ok::<(), amqp_core::arguments::ArgumentError>(())
 /// ```
 #[must_use = "a preset does nothing until its declaration is sent"]
 pub struct Queue<K> {
     declare: queue::Declare,
+    error: FirstError,
     kind: PhantomData<K>,
 }
 
@@ -146,95 +147,69 @@ pub enum LeaderLocator {
 }
 
 /// The target of dead letters (<https://www.rabbitmq.com/docs/dlx>): messages that are rejected
-/// without requeue, expire, or exceed a length or the delivery limit.
+/// without requeue, expire, or exceed a length or the delivery limit. A name of more than 255 bytes
+/// is an error of the [`declare`](Queue::declare) of the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     exchange: ShortStr,
     routing_key: Option<ShortStr>,
+    error: FirstError,
 }
 
 impl DeadLetter {
     /// Creates a target: an exchange, where `""` is the default exchange. The messages keep their
     /// routing keys.
-    ///
-    /// # Errors
-    /// If the name has more than 255 bytes.
-    pub fn to<S>(exchange: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        Ok(Self {
-            exchange: exchange.try_into().map_err(ShortStrError::from)?,
+    pub fn to(exchange: impl IntoShortStr) -> Self {
+        let mut error = FirstError::default();
+        let exchange = error.keep(short(DEAD_LETTER_EXCHANGE, exchange));
+        Self {
+            exchange: exchange.unwrap_or_default(),
             routing_key: None,
-        })
+            error,
+        }
     }
 
-    /// Creates a target: that queue, by the default exchange.
-    ///
-    /// # Errors
-    /// If the name is empty or has more than 255 bytes.
-    pub fn to_queue<S>(queue: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        Ok(Self {
+    /// Creates a target: that queue, by the default exchange. Its name must not be empty.
+    pub fn to_queue(queue: impl IntoShortStr) -> Self {
+        let mut error = FirstError::default();
+        let routing_key = error.keep(required("the queue of dead letters", queue));
+        Self {
             exchange: ShortStr::new(),
-            routing_key: Some(required("the queue of dead letters", queue)?),
-        })
+            routing_key,
+            error,
+        }
     }
 
     /// Replaces the routing keys of the messages.
-    ///
-    /// # Errors
-    /// If the key has more than 255 bytes.
-    pub fn routing_key<S>(mut self, routing_key: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        self.routing_key = Some(routing_key.try_into().map_err(ShortStrError::from)?);
-        Ok(self)
+    #[must_use]
+    pub fn routing_key(mut self, routing_key: impl IntoShortStr) -> Self {
+        let routing_key = self.error.keep(short(DEAD_LETTER_ROUTING_KEY, routing_key));
+        self.routing_key = routing_key;
+        self
     }
 }
 
 impl Queue<Classic> {
     /// Creates a preset of a durable classic queue.
-    ///
-    /// # Errors
-    /// If the name is empty or has more than 255 bytes.
-    pub fn classic<S>(name: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        Ok(Self::new(required("a classic queue", name)?, "classic"))
+    pub fn classic(name: impl IntoShortStr) -> Self {
+        Self::named(required("a classic queue", name), "classic")
     }
 }
 
 impl Queue<Exclusive> {
     /// Creates a preset of a queue of this connection alone, which is deleted when it ends.
-    ///
-    /// # Errors
-    /// If the name has more than 255 bytes.
-    pub fn exclusive<S>(name: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        let name = name.try_into().map_err(ShortStrError::from)?;
-        Ok(Self::of_connection(name))
+    pub fn exclusive(name: impl IntoShortStr) -> Self {
+        Self::of_connection(short("an exclusive queue", name))
     }
 
     /// Creates a preset of such a queue with a name that the server gives, which is in
     /// `queue.declare-ok` (<https://www.rabbitmq.com/docs/queues#server-named-queues>).
     pub fn server_named() -> Self {
-        Self::of_connection(ShortStr::new())
+        Self::of_connection(Ok(ShortStr::new()))
     }
 
-    fn of_connection(name: ShortStr) -> Self {
-        let mut queue = Self::new(name, "classic");
+    fn of_connection(name: Result<ShortStr, ArgumentError>) -> Self {
+        let mut queue = Self::named(name, "classic");
         queue.declare.durable = false;
         queue.declare.exclusive = true;
         queue
@@ -243,15 +218,8 @@ impl Queue<Exclusive> {
 
 impl Queue<Quorum> {
     /// Creates a preset of a quorum queue.
-    ///
-    /// # Errors
-    /// If the name is empty or has more than 255 bytes: the server names no quorum queue.
-    pub fn quorum<S>(name: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        Ok(Self::new(required("a quorum queue", name)?, "quorum"))
+    pub fn quorum(name: impl IntoShortStr) -> Self {
+        Self::named(required("a quorum queue", name), "quorum")
     }
 
     /// Sets `x-overflow`.
@@ -273,12 +241,13 @@ impl Queue<Quorum> {
     /// While the target does not take them, dead letters count towards the queue's length and
     /// occupy memory: RabbitMQ advises a maximum length.
     pub fn dead_letter_at_least_once(self, target: DeadLetter) -> Queue<AtLeastOnce> {
-        let Self { declare, .. } = self
+        let Self { declare, error, .. } = self
             .overflow(QuorumOverflow::RejectPublish)
             .dead_letter_to(target)
             .with("x-dead-letter-strategy", "at-least-once");
         Queue {
             declare,
+            error,
             kind: PhantomData,
         }
     }
@@ -286,44 +255,31 @@ impl Queue<Quorum> {
 
 impl Queue<Stream> {
     /// Creates a preset of a stream.
-    ///
-    /// # Errors
-    /// If the name is empty or has more than 255 bytes: the server names no stream.
-    pub fn stream<S>(name: S) -> Result<Self, ArgumentError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        Ok(Self::new(required("a stream", name)?, "stream"))
+    pub fn stream(name: impl IntoShortStr) -> Self {
+        Self::named(required("a stream", name), "stream")
     }
 
     /// Sets `x-max-age`, rounded up to seconds. Whole segments are dropped, when all of their
     /// messages are older (<https://www.rabbitmq.com/docs/streams#retention>).
-    ///
-    /// # Errors
-    /// If it is zero or longer than ten years.
-    pub fn max_age(self, age: Duration) -> Result<Self, ArgumentError> {
-        Ok(self.with(MAX_AGE, interval(MAX_AGE, age)?))
+    /// An error of [`declare`](Self::declare) if it is zero or longer than ten years.
+    pub fn max_age(self, age: Duration) -> Self {
+        self.with_checked(MAX_AGE, interval(MAX_AGE, age))
     }
 
     /// Sets `x-stream-max-segment-size-bytes`. The server's default is 500,000,000 bytes
     /// (<https://www.rabbitmq.com/docs/streams#declaring>).
-    ///
-    /// # Errors
-    /// If it is zero or more than 3,000,000,000 bytes, which RabbitMQ refuses.
-    pub fn max_segment_size_bytes(self, bytes: u64) -> Result<Self, ArgumentError> {
-        let size = number(SEGMENT_SIZE, bytes, 1, 3_000_000_000)?;
-        Ok(self.with(SEGMENT_SIZE, size))
+    /// An error of [`declare`](Self::declare) if it is zero or more than 3,000,000,000 bytes, which RabbitMQ refuses.
+    pub fn max_segment_size_bytes(self, bytes: u64) -> Self {
+        let size = number(SEGMENT_SIZE, bytes, 1, 3_000_000_000);
+        self.with_checked(SEGMENT_SIZE, size)
     }
 
     /// Sets `x-initial-cluster-size`, the number of nodes with a replica. The server's default is
     /// all nodes (<https://www.rabbitmq.com/docs/streams#replication-factor>).
-    ///
-    /// # Errors
-    /// If it is zero.
-    pub fn initial_cluster_size(self, nodes: u32) -> Result<Self, ArgumentError> {
-        let nodes = number(CLUSTER_SIZE, nodes, 1, u32::MAX.into())?;
-        Ok(self.with(CLUSTER_SIZE, nodes))
+    /// An error of [`declare`](Self::declare) if it is zero.
+    pub fn initial_cluster_size(self, nodes: u32) -> Self {
+        let nodes = number(CLUSTER_SIZE, nodes, 1, u32::MAX.into());
+        self.with_checked(CLUSTER_SIZE, nodes)
     }
 }
 
@@ -345,23 +301,19 @@ impl<K: QuorumKind> Queue<K> {
     /// Sets `x-quorum-initial-group-size`, the number of nodes with a replica. The server's default
     /// is 3, or all nodes of a smaller cluster
     /// (<https://www.rabbitmq.com/docs/quorum-queues#replication-factor>).
-    ///
-    /// # Errors
-    /// If it is zero.
-    pub fn initial_group_size(self, nodes: u32) -> Result<Self, ArgumentError> {
-        let nodes = number(GROUP_SIZE, nodes, 1, u32::MAX.into())?;
-        Ok(self.with(GROUP_SIZE, nodes))
+    /// An error of [`declare`](Self::declare) if it is zero.
+    pub fn initial_group_size(self, nodes: u32) -> Self {
+        let nodes = number(GROUP_SIZE, nodes, 1, u32::MAX.into());
+        self.with_checked(GROUP_SIZE, nodes)
     }
 
     /// Sets `x-consumer-timeout`, the time in which a delivery is to be acknowledged, in
     /// milliseconds, rounded up. RabbitMQ 3.12 and later have it, since 4.3 for quorum queues only
     /// (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
-    ///
-    /// # Errors
-    /// If it is zero or longer than ten years.
-    pub fn consumer_timeout(self, timeout: Duration) -> Result<Self, ArgumentError> {
-        let timeout = millis(CONSUMER_TIMEOUT, timeout, 1, TIME_MAX)?;
-        Ok(self.with(CONSUMER_TIMEOUT, timeout))
+    /// An error of [`declare`](Self::declare) if it is zero or longer than ten years.
+    pub fn consumer_timeout(self, timeout: Duration) -> Self {
+        let timeout = millis(CONSUMER_TIMEOUT, timeout, 1, TIME_MAX);
+        self.with_checked(CONSUMER_TIMEOUT, timeout)
     }
 }
 
@@ -378,12 +330,10 @@ impl<K: ClassicKind> Queue<K> {
 
     /// Sets `x-max-priority`. RabbitMQ recommends 1 to 5, because each priority up to it costs
     /// memory and processor time (<https://www.rabbitmq.com/docs/priority>).
-    ///
-    /// # Errors
-    /// If it is zero.
-    pub fn max_priority(self, priority: u8) -> Result<Self, ArgumentError> {
-        let priority = number(MAX_PRIORITY, priority, 1, u8::MAX.into())?;
-        Ok(self.with(MAX_PRIORITY, priority))
+    /// An error of [`declare`](Self::declare) if it is zero.
+    pub fn max_priority(self, priority: u8) -> Self {
+        let priority = number(MAX_PRIORITY, priority, 1, u8::MAX.into());
+        self.with_checked(MAX_PRIORITY, priority)
     }
 
     /// Sets `auto_delete`: the queue is deleted with its last consumer.
@@ -397,20 +347,16 @@ impl<K: Consuming> Queue<K> {
     /// Sets `x-message-ttl`, the time to live of each message, in milliseconds, rounded up. With
     /// zero a message expires that no consumer takes at once
     /// (<https://www.rabbitmq.com/docs/ttl#message-ttl-using-x-args>).
-    ///
-    /// # Errors
-    /// If it is longer than ten years.
-    pub fn message_ttl(self, ttl: Duration) -> Result<Self, ArgumentError> {
-        Ok(self.with(MESSAGE_TTL, millis(MESSAGE_TTL, ttl, 0, TIME_MAX)?))
+    /// An error of [`declare`](Self::declare) if it is longer than ten years.
+    pub fn message_ttl(self, ttl: Duration) -> Self {
+        self.with_checked(MESSAGE_TTL, millis(MESSAGE_TTL, ttl, 0, TIME_MAX))
     }
 
     /// Sets `x-expires`, the time after which the queue is deleted if it is unused, in
     /// milliseconds, rounded up (<https://www.rabbitmq.com/docs/ttl#queue-ttl>).
-    ///
-    /// # Errors
-    /// If it is zero or longer than ten years.
-    pub fn expires(self, unused: Duration) -> Result<Self, ArgumentError> {
-        Ok(self.with(EXPIRES, millis(EXPIRES, unused, 1, TIME_MAX)?))
+    /// An error of [`declare`](Self::declare) if it is zero or longer than ten years.
+    pub fn expires(self, unused: Duration) -> Self {
+        self.with_checked(EXPIRES, millis(EXPIRES, unused, 1, TIME_MAX))
     }
 
     /// Sets `x-max-length`, the number of messages that are ready
@@ -426,11 +372,11 @@ impl<K: Consuming> Queue<K> {
     }
 
     fn dead_letter_to(mut self, target: DeadLetter) -> Self {
-        const ROUTING_KEY: &str = "x-dead-letter-routing-key";
-        self.declare.arguments.remove(ROUTING_KEY);
-        let queue = self.with("x-dead-letter-exchange", target.exchange);
+        self.error.keep(target.error.finish(()));
+        self.declare.arguments.remove(DEAD_LETTER_ROUTING_KEY);
+        let queue = self.with(DEAD_LETTER_EXCHANGE, target.exchange);
         match target.routing_key {
-            Some(key) => queue.with(ROUTING_KEY, key),
+            Some(key) => queue.with(DEAD_LETTER_ROUTING_KEY, key),
             None => queue,
         }
     }
@@ -457,21 +403,39 @@ impl<K: QueueKind> Queue<K> {
     }
 
     /// Returns the declaration.
-    #[must_use]
-    pub fn declare(self) -> queue::Declare {
-        self.declare
+    ///
+    /// # Errors
+    /// The first error of the settings: a name that is empty or has more than 255 bytes, or a number
+    /// that RabbitMQ refuses.
+    pub fn declare(self) -> Result<queue::Declare, ArgumentError> {
+        self.error.finish(self.declare)
     }
 
-    fn new(name: ShortStr, kind: &'static str) -> Self {
+    fn named(name: Result<ShortStr, ArgumentError>, kind: &'static str) -> Self {
+        let mut error = FirstError::default();
+        let name = error.keep(name);
         let queue = Self {
             declare: queue::Declare {
-                queue: name,
+                queue: name.unwrap_or_default(),
                 durable: true,
                 ..queue::Declare::default()
             },
+            error,
             kind: PhantomData,
         };
         queue.with("x-queue-type", kind)
+    }
+
+    /// Sets an argument to a checked value, or keeps the error.
+    fn with_checked(
+        mut self,
+        name: &'static str,
+        value: Result<impl Into<FieldValue>, ArgumentError>,
+    ) -> Self {
+        match self.error.keep(value) {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<FieldValue>) -> Self {
@@ -480,8 +444,10 @@ impl<K: QueueKind> Queue<K> {
     }
 }
 
-impl<K: QueueKind> From<Queue<K>> for queue::Declare {
-    fn from(queue: Queue<K>) -> Self {
+impl<K: QueueKind> TryFrom<Queue<K>> for queue::Declare {
+    type Error = ArgumentError;
+
+    fn try_from(queue: Queue<K>) -> Result<Self, ArgumentError> {
         queue.declare()
     }
 }
@@ -490,6 +456,7 @@ impl<K> Clone for Queue<K> {
     fn clone(&self) -> Self {
         Self {
             declare: self.declare.clone(),
+            error: self.error.clone(),
             kind: PhantomData,
         }
     }
@@ -497,13 +464,18 @@ impl<K> Clone for Queue<K> {
 
 impl<K> PartialEq for Queue<K> {
     fn eq(&self, other: &Self) -> bool {
-        self.declare == other.declare
+        self.declare == other.declare && self.error == other.error
     }
 }
 
 impl<K> fmt::Debug for Queue<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Queue").field(&self.declare).finish()
+        let mut queue = f.debug_tuple("Queue");
+        queue.field(&self.declare);
+        if let Some(error) = &self.error.0 {
+            queue.field(error);
+        }
+        queue.finish()
     }
 }
 
@@ -528,6 +500,8 @@ impl QuorumOverflow {
 
 const CLUSTER_SIZE: &str = "x-initial-cluster-size";
 const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
+const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
+const DEAD_LETTER_ROUTING_KEY: &str = "x-dead-letter-routing-key";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 const EXPIRES: &str = "x-expires";
 const GROUP_SIZE: &str = "x-quorum-initial-group-size";

@@ -8,7 +8,7 @@ use crate::{
     protocol::FRAME_MIN_SIZE,
     sasl::{AmqPlain, External, Mechanism, Plain},
     uri::Uri,
-    wire::{FieldTable, ShortStr, ShortStrError},
+    wire::{FieldTable, IntoShortStr, ShortStr, TextTooLong},
 };
 
 /// The configuration of a client's connection: credentials, virtual host and bounds.
@@ -20,7 +20,7 @@ use crate::{
 /// use amqp_core::{client::Config, sasl::Plain};
 ///
 /// let config = Config::default()
-///     .virtual_host("staging")?
+///     .virtual_host("staging")
 ///     .mechanisms(vec![Box::new(Plain::new("me", "secret")?)])
 ///     .heartbeat(20);
 /// assert_eq!(config.heartbeat, Some(20));
@@ -135,17 +135,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sets `virtual_host`, unless it is longer than 255 bytes.
-    ///
-    /// # Errors
-    /// [`ShortStrError`] if it is longer.
-    pub fn virtual_host<S>(mut self, virtual_host: S) -> Result<Self, ShortStrError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        self.virtual_host = virtual_host.try_into()?;
-        Ok(self)
+    /// Sets `virtual_host`. A connection with a name of more than 255 bytes is refused.
+    #[must_use]
+    pub fn virtual_host(mut self, virtual_host: impl IntoShortStr) -> Self {
+        self.virtual_host = virtual_host.into_short_str();
+        self
     }
 
     /// Sets `mechanisms`.
@@ -155,17 +149,11 @@ impl Config {
         self
     }
 
-    /// Sets `locale`, unless it is longer than 255 bytes.
-    ///
-    /// # Errors
-    /// [`ShortStrError`] if it is longer.
-    pub fn locale<S>(mut self, locale: S) -> Result<Self, ShortStrError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        self.locale = locale.try_into()?;
-        Ok(self)
+    /// Sets `locale`. A connection with a name of more than 255 bytes is refused.
+    #[must_use]
+    pub fn locale(mut self, locale: impl IntoShortStr) -> Self {
+        self.locale = locale.into_short_str();
+        self
     }
 
     /// Sets `properties`.
@@ -245,6 +233,14 @@ impl Config {
         let problem = |setting, problem| Err(ApiMisuse::Config { setting, problem });
         if self.frame_max != 0 && self.frame_max < FRAME_MIN_SIZE {
             return problem("frame_max", "must be 0 or at least 4096 bytes");
+        }
+        let texts = [
+            ("virtual_host", self.virtual_host.len()),
+            ("locale", self.locale.len()),
+            ("properties", self.properties.longest_name()),
+        ];
+        if let Some(text) = TextTooLong::find(texts) {
+            return problem(text.field, "has a text of more than 255 bytes");
         }
         if self.mechanisms.is_empty() {
             return problem("mechanisms", "must name at least one");

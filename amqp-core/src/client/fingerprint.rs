@@ -296,7 +296,7 @@ mod tests {
         let fingerprint = |names: &[&str]| {
             let mut headers = FieldTable::new();
             for name in names {
-                headers = headers.with(*name, *name).unwrap();
+                headers = headers.with(*name, *name);
             }
             let properties = Properties::default().headers(headers);
             Fingerprint::of(EncodedProperties::from(&properties).as_bytes())

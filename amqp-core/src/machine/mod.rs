@@ -11,6 +11,7 @@ mod clock;
 mod closing;
 mod content_channel;
 mod event_queue;
+mod frame_len;
 mod frame_log;
 mod heads;
 mod input;

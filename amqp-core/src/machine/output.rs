@@ -30,6 +30,7 @@ use bytes::{Bytes, BytesMut};
 pub(crate) use super::backlog::Backlog;
 use super::{
     backlog::Item,
+    frame_len::payload_len,
     heads::{Heads, Message, put_method},
 };
 use crate::{
@@ -246,7 +247,7 @@ impl Output {
 
     /// Queues a method of the connection before all other output.
     pub(crate) fn put_urgent<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
-        let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
+        let len = self.check_frame(method)?;
         put_method(&mut self.urgent, 0, method, len);
         self.urgent_frames += 1;
         Ok(())
@@ -254,7 +255,7 @@ impl Output {
 
     /// Queues a method of the connection behind the ready lane.
     pub(crate) fn append<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
-        let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
+        let len = self.check_frame(method)?;
         put_method(self.ready.tail(), 0, method, len);
         self.ready_frames += 1;
         self.queued += (len + FRAME_OVERHEAD) as u64;
@@ -278,7 +279,7 @@ impl Output {
         channel: u16,
         method: &M,
     ) -> Result<usize, ApiMisuse> {
-        let len = self.check_frame::<M>(METHOD_HEAD + method.encoded_len())?;
+        let len = self.check_frame(method)?;
         let size = len + FRAME_OVERHEAD;
         if backlog.is_bypassed() {
             put_method(self.ready.tail(), channel, method, len);
@@ -350,8 +351,8 @@ impl Output {
         message: Message<'_, M, P>,
         inspect: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, ApiMisuse> {
-        let method_len = self.check_frame::<M>(METHOD_HEAD + message.method.encoded_len())?;
-        let header_len = self.check_header::<M>(CONTENT_HEAD + message.properties.encoded_len())?;
+        let method_len = self.check_frame(message.method)?;
+        let header_len = self.check_header::<M>(message.properties)?;
         let heads = Heads {
             channel,
             method_len,
@@ -617,30 +618,19 @@ impl Output {
         }
     }
 
-    /// Checks that a payload of `payload` bytes fits into a frame.
-    fn check_frame<M: MethodDef>(&self, payload: usize) -> Result<usize, ApiMisuse> {
-        check_len::<M>(payload, self.frame_max)
+    /// Checks that the method fits into a frame. Returns the size of its payload, in bytes.
+    fn check_frame<M: MethodDef>(&self, method: &M) -> Result<usize, ApiMisuse> {
+        payload_len::<M>(METHOD_HEAD, method, self.frame_max)
     }
 
-    /// Checks that a content header with a payload of `payload` bytes may be sent.
-    fn check_header<M: MethodDef>(&self, payload: usize) -> Result<usize, ApiMisuse> {
+    /// Checks that a content header with the properties of a message of the method `M` may be sent.
+    /// Returns the size of its payload, in bytes.
+    fn check_header<M: MethodDef>(&self, properties: &impl Encode) -> Result<usize, ApiMisuse> {
         let frame_max = if self.large_headers {
             u32::MAX
         } else {
             self.frame_max
         };
-        check_len::<M>(payload, frame_max)
+        payload_len::<M>(CONTENT_HEAD, properties, frame_max)
     }
-}
-
-fn check_len<M: MethodDef>(payload: usize, frame_max: u32) -> Result<usize, ApiMisuse> {
-    let len = payload + FRAME_OVERHEAD;
-    if len as u64 > u64::from(frame_max) {
-        return Err(ApiMisuse::FrameTooLarge {
-            method: M::NAME,
-            len,
-            frame_max,
-        });
-    }
-    Ok(payload)
 }

@@ -111,7 +111,7 @@ fn encoded(table: &FieldTable) -> BytesMut {
     let mut fields: Vec<_> = table.clone().into_iter().collect();
     fields.sort_by(|(one, _), (other, _)| one.cmp(other));
     let table: FieldTable = fields.into_iter().collect();
-    let mut out = BytesMut::with_capacity(table.encoded_len());
+    let mut out = BytesMut::new();
     table.encode(&mut out);
     out
 }

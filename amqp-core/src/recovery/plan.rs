@@ -27,7 +27,7 @@ use crate::{
 /// use amqp_core::{protocol::queue, recovery::{Mode, Plan, Topology}};
 ///
 /// let mut topology = Topology::default();
-/// topology.declare_queue(queue::Declare::default().queue("jobs")?);
+/// topology.declare_queue(queue::Declare::default().queue("jobs"));
 /// let plan = Plan::new(&topology, Mode::Everything);
 /// assert_eq!(plan.to_string(), "open a channel for the entities\n\
 ///     declare queue \"jobs\" (durable)\n\

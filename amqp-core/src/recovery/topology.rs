@@ -33,8 +33,8 @@ use crate::{
 /// use amqp_core::{protocol::{exchange, queue}, recovery::{Binding, Entity, Topology}};
 ///
 /// let mut topology = Topology::default();
-/// topology.declare_queue(queue::Declare::default().queue("jobs")?);
-/// topology.declare_exchange(exchange::Declare::default().exchange("work")?.kind("topic")?);
+/// topology.declare_queue(queue::Declare::default().queue("jobs"));
+/// topology.declare_exchange(exchange::Declare::default().exchange("work").kind("topic"));
 /// let mut binding = Binding::new(Entity::Queue("jobs".try_into()?), "work".try_into()?);
 /// binding.routing_key = "a.*".try_into()?;
 /// topology.bind(binding);

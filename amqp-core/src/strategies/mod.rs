@@ -26,7 +26,7 @@
 //!
 //! fn set_delay(properties: Properties, seconds: i32) -> Properties {
 //!     let headers = properties.headers.clone().unwrap_or_default();
-//!     let headers = headers.with("x-delay", seconds).unwrap();
+//!     let headers = headers.with("x-delay", seconds);
 //!     properties.headers(headers)
 //! }
 //!

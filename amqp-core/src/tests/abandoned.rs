@@ -15,14 +15,14 @@ use crate::{
 const TAG: ShortStr = ShortStr::from_static("tag").unwrap();
 
 fn consume(pair: &mut Pair, id: ChannelId) -> (ConsumerId, RequestId) {
-    let consume = basic::Consume::default().consumer_tag(&TAG).unwrap();
+    let consume = basic::Consume::default().consumer_tag(&TAG);
     let (consumer, tag, request) = pair.client_channel(id).consume(consume).unwrap();
     assert_eq!(tag, TAG);
     (consumer, request)
 }
 
 fn cancel() -> basic::Cancel {
-    basic::Cancel::default().consumer_tag(&TAG).unwrap()
+    basic::Cancel::default().consumer_tag(&TAG)
 }
 
 /// A tag that was cancelled without waiting can be used again at once. The new consumer is given up

@@ -254,7 +254,7 @@ fn refuses_everything(client: &mut Client, id: ChannelId) {
     let refused = ApiMisuse::ChannelNotOpen;
     let properties = basic::Properties::default();
     let mut on = client.on(id);
-    let declare = queue::Declare::default().queue("q").unwrap();
+    let declare = queue::Declare::default().queue("q");
     assert_eq!(on.call(&declare), Err(refused.clone()));
     assert_eq!(on.send(&declare), Err(refused.clone()));
     assert_eq!(

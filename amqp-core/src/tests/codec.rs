@@ -9,7 +9,7 @@ use super::harmless::every_method;
 use crate::{
     MethodId,
     protocol::{self, Method, RULES, basic::Properties, queue},
-    wire::{Decode as _, DecodeError, Encode, FieldTable, FieldValue, ShortStr},
+    wire::{Decode as _, DecodeError, Encode, FieldTable, FieldValue, ShortStr, Timestamp},
 };
 
 fn encoded(value: &impl Encode) -> Vec<u8> {
@@ -94,18 +94,35 @@ fn properties_that_are_zero_are_not_left_out() {
     let properties = Properties::default()
         .delivery_mode(2)
         .priority(0)
-        .correlation_id("122")
-        .unwrap();
+        .correlation_id("122");
     let bytes = [0x1c, 0x00, 0x02, 0x00, 0x03, b'1', b'2', b'2'];
     assert_eq!(encoded(&properties), bytes);
     assert_eq!(Properties::decode(&bytes), Ok(properties));
 
     let empty = Properties::default()
         .headers(FieldTable::new())
-        .content_type("")
-        .unwrap();
+        .content_type("");
     assert_eq!(encoded(&empty), [0xa0, 0, 0, 0, 0, 0, 0]);
     assert!(!empty.is_empty());
+}
+
+#[test]
+fn properties_that_are_present_are_listed_in_the_order_of_the_specification() {
+    assert!(Properties::default().present().is_empty());
+    let properties = Properties {
+        kind: Some("order".try_into().unwrap()),
+        timestamp: Some(Timestamp(5)),
+        headers: Some(FieldTable::new()),
+        priority: Some(0),
+        ..Properties::default()
+    };
+    let expected = [
+        ("headers", FieldValue::Table(FieldTable::new())),
+        ("priority", FieldValue::U8(0)),
+        ("timestamp", FieldValue::Timestamp(Timestamp(5))),
+        ("type", FieldValue::from("order")),
+    ];
+    assert_eq!(properties.present(), expected);
 }
 
 /// A bit without a name in the specification has no place in the type, and on the wire it is
@@ -122,7 +139,7 @@ fn unknown_properties_are_refused() {
     let no_more = [0x00, 0x01, 0x00, 0x00];
     assert_eq!(Properties::decode(&no_more), Ok(Properties::default()));
     // Once the cluster id, and still passed on.
-    let cluster_id = Properties::default().reserved("c").unwrap();
+    let cluster_id = Properties::default().reserved("c");
     let bytes = [0x00, 0x04, 0x01, b'c'];
     assert_eq!(Properties::decode(&bytes), Ok(cluster_id));
 }

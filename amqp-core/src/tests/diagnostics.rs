@@ -34,7 +34,7 @@ fn texts(log: &FrameLog) -> Vec<(Direction, u16, String)> {
 }
 
 fn bind() -> queue::Bind {
-    queue::Bind::default().exchange("amq.topic").unwrap()
+    queue::Bind::default().exchange("amq.topic")
 }
 
 fn refused(text: &str, method: MethodId) -> channel::Close {
@@ -53,18 +53,16 @@ const BIND: MethodId = MethodId::new(50, 20);
 fn the_log_of_frames_tells_a_life_in_words_and_no_secret() {
     let password = "correct horse";
     let plain = Plain::new("me", password).unwrap();
-    let properties = FieldTable::new()
-        .with("connection_name", "hidden value")
-        .unwrap();
+    let properties = FieldTable::new().with("connection_name", "hidden value");
     let config = Config::default()
         .mechanisms(vec![alloc::boxed::Box::new(plain)])
         .properties(properties)
         .frame_log(64);
     let mut pair = Pair::open_with(config, server::Config::default());
     let id = pair.open_channel();
-    let headers = FieldTable::new().with("x-key", "hidden header").unwrap();
+    let headers = FieldTable::new().with("x-key", "hidden header");
     let properties = basic::Properties::default().headers(headers);
-    let publish = basic::Publish::default().routing_key("work").unwrap();
+    let publish = basic::Publish::default().routing_key("work");
     // In several frames, and its pieces in several segments.
     let body = vec![b'h'; 300_000];
     pair.client_channel(id)
@@ -123,7 +121,7 @@ fn the_log_of_frames_is_bounded_in_frames_and_bytes() {
     let id = client.channel();
     let table = (0..100).fold(FieldTable::new(), |table, at| {
         let field = ShortStr::try_from(format!("argument-\u{e9}-{at}")).unwrap();
-        table.with(field, LongStr::from("x")).unwrap()
+        table.with(field, LongStr::from("x"))
     });
     for _ in 0..20 {
         let declare = queue::Declare::default().arguments(table.clone());
@@ -196,8 +194,8 @@ fn every_method_has_its_words() {
         words.push(text);
     }
     assert!(words.contains(&"basic.ack delivery-tag=0".to_owned()));
-    let declare = queue::Declare::default().queue("q\n").unwrap();
-    let arguments = FieldTable::new().with("x-queue-type", "quorum").unwrap();
+    let declare = queue::Declare::default().queue("q\n");
+    let arguments = FieldTable::new().with("x-queue-type", "quorum");
     assert_eq!(
         declare.exclusive(true).arguments(arguments).to_string(),
         "queue.declare queue=\"q\\n\" durable exclusive arguments={x-queue-type} (28 bytes)"

@@ -76,7 +76,7 @@ fn a_message_that_was_never_whole_has_no_event() {
         let mut pair = Pair::open();
         let id = pair.open_channel();
         let tag = ShortStr::from_static("t").unwrap();
-        let consume = basic::Consume::default().consumer_tag(tag.clone()).unwrap();
+        let consume = basic::Consume::default().consumer_tag(tag.clone());
         let consume = consume.no_wait(true);
         pair.client_channel(id).consume(consume).unwrap();
         pair.exchange();
@@ -84,7 +84,7 @@ fn a_message_that_was_never_whole_has_no_event() {
         let mut side = Side::of(pair, role);
         let deliver = basic::Deliver::default().delivery_tag(1);
         let begin = match role {
-            Role::Client => method_frame(1, &deliver.consumer_tag(tag).unwrap().into()),
+            Role::Client => method_frame(1, &deliver.consumer_tag(tag).into()),
             Role::Server => method_frame(1, &basic::Publish::default().into()),
         };
         assert_eq!(side.feed(&begin), []);

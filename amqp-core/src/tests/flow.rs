@@ -322,8 +322,8 @@ fn a_server_blocks_only_clients_that_understand_it() {
         let mut config = Config::default();
         if !understands {
             let capabilities = FieldTable::new().with("connection.blocked", false);
-            let own = FieldTable::new().with("capabilities", capabilities.unwrap());
-            config.properties = own.unwrap();
+            let own = FieldTable::new().with("capabilities", capabilities);
+            config.properties = own;
         }
         let mut pair = Pair::open_with(config, server::Config::default());
         let reason = name("disk");

@@ -25,8 +25,7 @@ const LIMIT: u32 = 8192;
 fn start() -> (connection::Start, Vec<u8>) {
     let properties = FieldTable::new()
         .with("product", "test")
-        .and_then(|table| table.with("information", "x".repeat(1000)))
-        .unwrap();
+        .with("information", "x".repeat(1000));
     let start = connection::Start::default()
         .version_minor(9)
         .server_properties(properties)
@@ -157,7 +156,7 @@ fn two_frames_in_one_piece() {
 
     let id = Pair::open().open_channel();
     let mut server = Side::of(one_channel(), Role::Server);
-    let purge = queue::Purge::default().queue("q").unwrap();
+    let purge = queue::Purge::default().queue("q");
     let frame = method_frame(1, &purge.clone().into());
     let events = server.feed(&[&frame[..], &heartbeat, &frame].concat());
     let request = Event::Server(ServerEvent::Request {

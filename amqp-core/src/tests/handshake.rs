@@ -157,14 +157,10 @@ fn start_is_answered_and_remembered() {
     let mut client = Client::new(Config::default());
     let capabilities = FieldTable::new()
         .with("publisher_confirms", true)
-        .unwrap()
-        .with("direct_reply_to", false)
-        .unwrap();
+        .with("direct_reply_to", false);
     let properties = FieldTable::new()
         .with("product", "RabbitMQ")
-        .unwrap()
-        .with("capabilities", capabilities)
-        .unwrap();
+        .with("capabilities", capabilities);
     let offer = connection::Start {
         server_properties: properties.clone(),
         mechanisms: "PLAIN AMQPLAIN".into(),
@@ -188,9 +184,7 @@ fn start_is_answered_and_remembered() {
 fn a_client_sends_its_capabilities() {
     let own = FieldTable::new()
         .with("connection_name", "billing")
-        .unwrap()
-        .with("product", "my own")
-        .unwrap();
+        .with("product", "my own");
     let (_, start_ok) = authenticating(Config {
         properties: own,
         ..Config::default()

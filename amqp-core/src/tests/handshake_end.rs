@@ -97,9 +97,7 @@ fn a_reset_during_authentication_refuses_the_credentials() {
 fn logging_in(server: bool, client: bool) -> Client {
     let capabilities = |can: bool| {
         let table = FieldTable::new().with("authentication_failure_close", can);
-        FieldTable::new()
-            .with("capabilities", table.unwrap())
-            .unwrap()
+        FieldTable::new().with("capabilities", table)
     };
     let mut config = Config::default();
     if !client {

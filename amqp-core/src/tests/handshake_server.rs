@@ -27,9 +27,9 @@ fn started(config: Config) -> Server {
 /// The answer of RabbitMQ's clients.
 fn start_ok() -> connection::StartOk {
     let capabilities = FieldTable::new().with("authentication_failure_close", true);
-    let properties = FieldTable::new().with("capabilities", capabilities.unwrap());
+    let properties = FieldTable::new().with("capabilities", capabilities);
     connection::StartOk {
-        client_properties: properties.unwrap(),
+        client_properties: properties,
         mechanism: name("PLAIN"),
         response: "\0guest\0guest".into(),
         locale: name("en_US"),
@@ -76,7 +76,7 @@ fn tuned() -> Server {
 /// A server that is to decide on the virtual host.
 fn opening() -> Server {
     let mut server = tuned();
-    server.send(0, &connection::Open::default().virtual_host("/").unwrap());
+    server.send(0, &connection::Open::default().virtual_host("/"));
     let virtual_host = name("/");
     assert_eq!(only_event(&mut server), Event::Open { virtual_host });
     server
@@ -173,7 +173,7 @@ fn start_offers_the_configured_mechanisms() {
     let config = Config {
         mechanisms: "PLAIN EXTERNAL".into(),
         locales: "en_US de_DE".into(),
-        properties: FieldTable::new().with("product", "test").unwrap(),
+        properties: FieldTable::new().with("product", "test"),
         ..Config::default()
     };
     let mut server = Server::server(config);

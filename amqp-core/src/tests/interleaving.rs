@@ -216,7 +216,7 @@ impl Run {
             Said::DeclareOk => client.send(on, &queue::DeclareOk::default()),
             Said::ConsumeOk => {
                 let ok = basic::ConsumeOk::default().consumer_tag("ctag-0");
-                client.send(on, &ok.unwrap());
+                client.send(on, &ok);
             }
             Said::GetEmpty => client.send(on, &basic::GetEmpty),
             Said::CommitOk => client.send(on, &tx::CommitOk),

@@ -322,7 +322,7 @@ fn requests_that_are_not_taken_are_bounded_and_acknowledgements_are_not_refused(
         assert!(is_too_many(
             client.on(other).call(&queue::Declare::default())
         ));
-        let purge = queue::Purge::default().queue("q").unwrap();
+        let purge = queue::Purge::default().queue("q");
         assert!(is_too_many(client.on(id).send(&purge)));
         assert!(is_too_many(client.on(id).consume(consume("q", ""))));
         assert!(is_too_many(client.on(id).get(&basic::Get::default())));

@@ -28,7 +28,7 @@ fn client() -> Client {
 /// Properties with a header of that length.
 fn with_header(len: usize) -> basic::Properties {
     let text = LongStr::from(vec![b'h'; len]);
-    basic::Properties::default().headers(FieldTable::new().with("h", text).unwrap())
+    basic::Properties::default().headers(FieldTable::new().with("h", text))
 }
 
 /// A whole message.

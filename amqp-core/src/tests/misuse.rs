@@ -1,13 +1,14 @@
 //! Mistakes that are refused here, because RabbitMQ would close the connection or the channel.
 
-use alloc::{format, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 
 use super::script::*;
 use crate::{
-    ApiMisuse, ChannelId, CloseCause, MethodDef as _, PublishError, Requeue, Tags,
+    ApiMisuse, ChannelId, CloseCause, EncodedProperties, MethodDef as _, PublishError, Requeue,
+    Tags,
     client::{ChannelMut, Checks, Config, Connection, Event},
     protocol::{ReplyCode, basic, channel, confirm, connection, exchange, queue, tx},
-    wire::{FieldTable, ShortStr, ShortStrError},
+    wire::{FieldTable, ShortStr},
 };
 
 type Client = Script<Connection>;
@@ -67,7 +68,7 @@ fn from_ex() -> exchange::Unbind {
 }
 
 fn request(reply_to: &str) -> basic::Properties {
-    basic::Properties::default().reply_to(reply_to).unwrap()
+    basic::Properties::default().reply_to(reply_to)
 }
 
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -91,13 +92,13 @@ fn refused_by_rabbitmq() -> Vec<(Deed, ApiMisuse)> {
         ),
         (
             |on| {
-                let declare = exchange::Declare::default().exchange("x").unwrap();
+                let declare = exchange::Declare::default().exchange("x");
                 just(on.call(&declare))
             },
             ApiMisuse::ExchangeTypeRequired,
         ),
         (
-            |on| on.send(&exchange::Declare::default().exchange("x").unwrap()),
+            |on| on.send(&exchange::Declare::default().exchange("x")),
             ApiMisuse::ExchangeTypeRequired,
         ),
         (
@@ -130,16 +131,16 @@ fn refused_by_rabbitmq() -> Vec<(Deed, ApiMisuse)> {
         let refused = ApiMisuse::ReservedName(name(reserved));
         let deeds: [Deed; 2] = match reserved {
             "amq." => [
-                |on| just(on.call(&queue::Declare::default().queue("amq.").unwrap())),
-                |on| on.send(&queue::Declare::default().queue("amq.").unwrap()),
+                |on| just(on.call(&queue::Declare::default().queue("amq."))),
+                |on| on.send(&queue::Declare::default().queue("amq.")),
             ],
             "amq.mine" => [
-                |on| just(on.call(&queue::Declare::default().queue("amq.mine").unwrap())),
-                |on| on.send(&queue::Declare::default().queue("amq.mine").unwrap()),
+                |on| just(on.call(&queue::Declare::default().queue("amq.mine"))),
+                |on| on.send(&queue::Declare::default().queue("amq.mine")),
             ],
             _ => [
-                |on| just(on.call(&queue::Declare::default().queue("amq.gen-1").unwrap())),
-                |on| on.send(&queue::Declare::default().queue("amq.gen-1").unwrap()),
+                |on| just(on.call(&queue::Declare::default().queue("amq.gen-1"))),
+                |on| on.send(&queue::Declare::default().queue("amq.gen-1")),
             ],
         };
         all.extend(deeds.map(|deed| (deed, refused.clone())));
@@ -166,35 +167,29 @@ fn refused_by_rabbitmq() -> Vec<(Deed, ApiMisuse)> {
             exchange::Delete::NAME,
         ),
         (
-            |on| just(on.call(&to_ex().source("").unwrap())),
+            |on| just(on.call(&to_ex().source(""))),
             exchange::Bind::NAME,
         ),
         (
-            |on| just(on.call(&to_ex().destination("").unwrap())),
+            |on| just(on.call(&to_ex().destination(""))),
             exchange::Bind::NAME,
         ),
+        (|on| on.send(&to_ex().destination("")), exchange::Bind::NAME),
         (
-            |on| on.send(&to_ex().destination("").unwrap()),
-            exchange::Bind::NAME,
-        ),
-        (
-            |on| just(on.call(&from_ex().source("").unwrap())),
+            |on| just(on.call(&from_ex().source(""))),
             exchange::Unbind::NAME,
         ),
         (
-            |on| just(on.call(&from_ex().destination("").unwrap())),
+            |on| just(on.call(&from_ex().destination(""))),
             exchange::Unbind::NAME,
         ),
-        (
-            |on| on.send(&from_ex().source("").unwrap()),
-            exchange::Unbind::NAME,
-        ),
+        (|on| on.send(&from_ex().source("")), exchange::Unbind::NAME),
         (
             |on| just(on.call(&queue::Bind::default())),
             queue::Bind::NAME,
         ),
         (
-            |on| on.send(&queue::Bind::default().queue("q").unwrap()),
+            |on| on.send(&queue::Bind::default().queue("q")),
             queue::Bind::NAME,
         ),
         (
@@ -350,7 +345,7 @@ fn a_method_that_does_not_fit_into_a_frame_changes_nothing() {
     let deeds: [Deed; 4] = [
         |on| just(on.call(&queue::Declare::default().arguments(large()))),
         |on| {
-            let declare = queue::Declare::default().queue("q").unwrap();
+            let declare = queue::Declare::default().queue("q");
             on.send(&declare.arguments(large()))
         },
         |on| just(on.consume(consume("q", "t").arguments(large()))),
@@ -376,14 +371,14 @@ fn a_method_that_does_not_fit_into_a_frame_changes_nothing() {
 
 /// More than a frame holds.
 fn large() -> FieldTable {
-    FieldTable::new().with("x", "x".repeat(131_072)).unwrap()
+    FieldTable::new().with("x", "x".repeat(131_072))
 }
 
 #[test]
 fn a_method_that_just_fits_into_a_frame_is_sent() {
     let (mut client, id) = client(Checks::RabbitMq);
     let filler = |len| {
-        let arguments = FieldTable::new().with("x", "x".repeat(len)).unwrap();
+        let arguments = FieldTable::new().with("x", "x".repeat(len));
         queue::Declare::default().arguments(arguments)
     };
     client.on(id).call(&filler(0)).unwrap();
@@ -405,7 +400,7 @@ fn a_method_that_just_fits_into_a_frame_is_sent() {
 fn requests_that_rabbitmq_takes_are_let_through() {
     let deeds: [Deed; 14] = [
         |on| {
-            let look = exchange::Declare::default().exchange("x").unwrap();
+            let look = exchange::Declare::default().exchange("x");
             just(on.call(&look.passive(true)))
         },
         |on| just(on.call(&basic::Qos::default().prefetch_count(10).global(true))),
@@ -413,22 +408,22 @@ fn requests_that_rabbitmq_takes_are_let_through() {
         |on| on.recover_async(true),
         |on| just(on.call(&channel::Flow { active: true })),
         |on| {
-            let declare = queue::Declare::default().queue("amq.gen-1").unwrap();
+            let declare = queue::Declare::default().queue("amq.gen-1");
             just(on.call(&declare.passive(true)))
         },
         // How an RPC server asks whether its client is still there; no queue is declared by it.
         |on| {
             let declare = queue::Declare::default().queue("amq.rabbitmq.reply-to.g2dkABByYWJiaXQ");
-            just(on.call(&declare.unwrap()))
+            just(on.call(&declare))
         },
         |on| just(on.call(&queue::Declare::default())),
         // A declaration of an exchange that is there.
         |on| {
-            let declare = exchange::Declare::default().exchange("amq.direct").unwrap();
-            just(on.call(&declare.kind("direct").unwrap().durable(true)))
+            let declare = exchange::Declare::default().exchange("amq.direct");
+            just(on.call(&declare.kind("direct").durable(true)))
         },
-        |on| just(on.call(&queue::Bind::default().exchange("amq.fanout").unwrap())),
-        |on| just(on.call(&queue::Delete::default().queue("amq.gen-1").unwrap())),
+        |on| just(on.call(&queue::Bind::default().exchange("amq.fanout"))),
+        |on| just(on.call(&queue::Delete::default().queue("amq.gen-1"))),
         |on| just(on.consume(consume(REPLY_TO, "t").no_ack(true))),
         |on| published(on.publish(&publish("q"), &request("my.queue"), "x")),
         |on| on.ack(Tags::All),
@@ -453,28 +448,92 @@ fn direct_replies_need_a_consumer_on_the_same_channel() {
     assert_eq!(attempt(&mut client, id, ask), Ok(()));
     client.bytes();
     assert_eq!(attempt(&mut client, other, ask), refused);
-    let ok = basic::ConsumeOk::default().consumer_tag("t").unwrap();
+    let ok = basic::ConsumeOk::default().consumer_tag("t");
     client.send(1, &ok);
     assert_eq!(client.events(), [replied(id, waiting, ok)]);
     assert_eq!(attempt(&mut client, id, ask), Ok(()));
-    let cancel = basic::Cancel::default().consumer_tag("t").unwrap();
-    let cancel_ok = basic::CancelOk::default().consumer_tag("t").unwrap();
+    let cancel = basic::Cancel::default().consumer_tag("t");
+    let cancel_ok = basic::CancelOk::default().consumer_tag("t");
     client.bytes();
     client.call(id, &cancel, &cancel_ok);
     assert_eq!(attempt(&mut client, id, ask), refused);
 }
 
+/// A text that is one byte too long for a short string, though not in characters.
+fn long() -> String {
+    "x".repeat(254) + "ü"
+}
+
+/// A table with such a name in a table.
+fn nested() -> FieldTable {
+    FieldTable::new().with("outer", FieldTable::new().with(long(), 1))
+}
+
 #[test]
-fn names_that_are_too_long_cannot_be_made() {
-    let long = "x".repeat(256);
-    let too_long = |result: Result<(), ShortStrError>| assert!(result.is_err());
-    too_long(ShortStr::try_from(&*long).map(|_| ()));
-    too_long(queue::Declare::default().queue(&*long).map(|_| ()));
-    too_long(publish("q").exchange(&*long).map(|_| ()));
-    too_long(basic::Properties::default().message_id(&*long).map(|_| ()));
-    // It is bytes that are counted.
-    too_long(queue::Declare::default().queue("ü".repeat(128)).map(|_| ()));
-    assert!(queue::Declare::default().queue("x".repeat(255)).is_ok());
+fn a_name_that_is_too_long_is_refused_before_anything_is_sent() {
+    let cases: [(&str, &str, Deed); 10] = [
+        ("queue.declare", "queue", |on| {
+            just(on.call(&queue::Declare::default().queue(long())))
+        }),
+        ("queue.declare", "queue", |on| {
+            on.send(&queue::Declare::default().queue(long()))
+        }),
+        ("queue.bind", "arguments", |on| {
+            let bind = queue::Bind::default().queue("q").exchange("e");
+            just(on.call(&bind.arguments(nested())))
+        }),
+        ("exchange.declare", "type", |on| {
+            let declare = exchange::Declare::default().exchange("e");
+            just(on.call(&declare.kind(long())))
+        }),
+        ("basic.consume", "consumer-tag", |on| {
+            just(on.consume(consume("q", "").consumer_tag(long())))
+        }),
+        ("basic.get", "queue", |on| {
+            just(on.get(&basic::Get::default().queue(long())))
+        }),
+        ("basic.publish", "exchange", |on| {
+            let publish = publish("q").exchange(long());
+            published(on.publish(&publish, &basic::Properties::default(), "x"))
+        }),
+        ("basic.publish", "routing-key", |on| {
+            published(on.publish(&publish(&long()), &basic::Properties::default(), "x"))
+        }),
+        ("basic.publish", "message-id", |on| {
+            let properties = basic::Properties::default().message_id(long());
+            published(on.publish(&publish("q"), &properties, "x"))
+        }),
+        ("basic.publish", "headers", |on| {
+            let properties = basic::Properties::default().headers(nested());
+            published(on.publish(&publish("q"), &properties, "x"))
+        }),
+    ];
+    for (method, field, deed) in cases {
+        let (mut client, id) = client(Checks::RabbitMq);
+        let len = 256;
+        let expected = ApiMisuse::TextTooLong { method, field, len };
+        assert_eq!(attempt(&mut client, id, deed), Err(expected));
+        // The tag of a consumer that was refused is not taken.
+        client.consumer(id, "t", false);
+    }
+}
+
+#[test]
+fn the_longest_name_that_fits_is_sent() {
+    let (mut client, id) = client(Checks::RabbitMq);
+    let longest = queue::Declare::default().queue("x".repeat(255));
+    client.on(id).call(&longest).unwrap();
+    assert_eq!(client.only_method(), longest.into());
+}
+
+#[test]
+fn properties_with_a_text_that_is_too_long_are_not_published_encoded() {
+    let (mut client, id) = client(Checks::RabbitMq);
+    let properties = basic::Properties::default().app_id(long());
+    let encoded = EncodedProperties::from(&properties);
+    assert!(encoded.decode().is_err());
+    let refused = published(client.on(id).publish(&publish("q"), &encoded, "x"));
+    assert!(matches!(refused, Err(ApiMisuse::MalformedProperties(_))));
 }
 
 #[test]
@@ -508,7 +567,7 @@ fn a_closed_connection_refuses_every_command() {
         if let Some(mut on) = conn.channel(id) {
             assert!(!on.is_open());
             let properties = basic::Properties::default();
-            let declare = queue::Declare::default().queue("q").unwrap();
+            let declare = queue::Declare::default().queue("q");
             for result in [
                 just(on.call(&declare)),
                 on.send(&declare),

@@ -11,6 +11,7 @@ mod confirms;
 mod consuming;
 mod deadlines;
 mod diagnostics;
+mod drawings;
 mod final_event;
 mod flow;
 mod frames;

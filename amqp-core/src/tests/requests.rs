@@ -23,19 +23,19 @@ fn declare(client: &mut Client, id: ChannelId) -> RequestId {
 }
 
 fn declare_ok(queue: &str) -> queue::DeclareOk {
-    queue::DeclareOk::default().queue(queue).unwrap()
+    queue::DeclareOk::default().queue(queue)
 }
 
 fn consume_ok(tag: &str) -> basic::ConsumeOk {
-    basic::ConsumeOk::default().consumer_tag(tag).unwrap()
+    basic::ConsumeOk::default().consumer_tag(tag)
 }
 
 fn cancel(tag: &str) -> basic::Cancel {
-    basic::Cancel::default().consumer_tag(tag).unwrap()
+    basic::Cancel::default().consumer_tag(tag)
 }
 
 fn cancel_ok(tag: &str) -> basic::CancelOk {
-    basic::CancelOk::default().consumer_tag(tag).unwrap()
+    basic::CancelOk::default().consumer_tag(tag)
 }
 
 fn put_back(number: u64) -> Sent {
@@ -84,7 +84,7 @@ fn many_requests_are_under_way() {
 #[test]
 fn an_answer_goes_to_the_oldest_request_of_its_kind() {
     let (mut client, id) = open();
-    let bind = queue::Bind::default().exchange("ex").unwrap();
+    let bind = queue::Bind::default().exchange("ex");
     let mut on = client.on(id);
     let declares = [(); 2].map(|()| on.call(&queue::Declare::default()).unwrap());
     let binds = [(); 2].map(|()| on.call(&bind).unwrap());

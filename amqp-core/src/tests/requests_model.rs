@@ -143,11 +143,11 @@ impl Model {
             },
             Step::Cancel => {
                 let cancel = basic::Cancel::default().consumer_tag("tag");
-                on.call(&cancel.unwrap()).unwrap()
+                on.call(&cancel).unwrap()
             }
             Step::CancelNoWait => {
                 let cancel = basic::Cancel::default().consumer_tag("tag");
-                on.send(&cancel.unwrap()).unwrap();
+                on.send(&cancel).unwrap();
                 return;
             }
             Step::AbandonConsumer => {

@@ -46,7 +46,7 @@ fn resume(client: &mut Client, id: ChannelId) {
         .resume_consumer(FIRST, consume("queue", "t"))
         .unwrap();
     assert_eq!(client.sent(), [method(id.number(), consume("queue", "t"))]);
-    let ok = basic::ConsumeOk::default().consumer_tag("t").unwrap();
+    let ok = basic::ConsumeOk::default().consumer_tag("t");
     client.send(id.number(), &ok);
     assert_eq!(client.events(), [replied(id, request, ok)]);
 }
@@ -121,7 +121,7 @@ fn fetched_messages_and_withheld_ones_are_translated_too() {
     let mut client = lose(client);
     client.reopen(id);
     resume(&mut client, id);
-    let get = basic::Get::default().queue("queue").unwrap();
+    let get = basic::Get::default().queue("queue");
     client.on(id).get(&get).unwrap();
     client.bytes();
     let ok = basic::GetOk {

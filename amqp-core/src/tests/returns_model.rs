@@ -286,14 +286,11 @@ fn a_large_window_that_comes_back_whole_is_not_searched_again_and_again() {
     for distinct in [false, true] {
         let mut client = Client::open_with(config.clone());
         let id = client.confirm_channel();
-        let publish = basic::Publish::default()
-            .routing_key("k")
-            .unwrap()
-            .mandatory(true);
+        let publish = basic::Publish::default().routing_key("k").mandatory(true);
         let properties = |number: u64| {
             if distinct {
                 let text = format!("{number}");
-                let table = FieldTable::new().with("n", text.as_str()).unwrap();
+                let table = FieldTable::new().with("n", text.as_str());
                 basic::Properties::default().headers(table)
             } else {
                 basic::Properties::default()

@@ -338,7 +338,7 @@ impl Script<client::Connection> {
     pub(crate) fn consumer(&mut self, id: ChannelId, tag: &str, no_ack: bool) -> ConsumerId {
         let (consumer, request) = self.consume(id, consume("queue", tag).no_ack(no_ack));
         self.bytes();
-        let ok = basic::ConsumeOk::default().consumer_tag(tag).unwrap();
+        let ok = basic::ConsumeOk::default().consumer_tag(tag);
         self.send(id.number(), &ok);
         assert_eq!(self.events(), [replied(id, request, ok)]);
         consumer

@@ -17,7 +17,7 @@ type Server = Script<Connection>;
 fn open_with(config: Config) -> Server {
     let mut server = Server::server(config);
     server.feed(&PROTOCOL_HEADER);
-    let start_ok = connection::StartOk::default().mechanism("PLAIN").unwrap();
+    let start_ok = connection::StartOk::default().mechanism("PLAIN");
     server.send(0, &start_ok);
     server.conn.accept().unwrap();
     let tune_ok = connection::TuneOk {
@@ -394,7 +394,7 @@ fn a_cancel_of_the_server_s_is_answered_once() {
     pair.exchange();
     pair.take_client_events();
     pair.take_server_events();
-    let cancel = basic::Cancel::default().consumer_tag("t").unwrap();
+    let cancel = basic::Cancel::default().consumer_tag("t");
     pair.server_channel(id).send(&cancel).unwrap();
     pair.exchange();
     let events = pair.take_client_events();
@@ -415,7 +415,7 @@ fn a_cancel_of_the_server_s_is_answered_once() {
     );
     // An answer without a request is a fault.
     let (mut server, _) = open();
-    let ok = basic::CancelOk::default().consumer_tag("t").unwrap();
+    let ok = basic::CancelOk::default().consumer_tag("t");
     server.send(1, &ok);
     let code = ReplyCode::COMMAND_INVALID;
     assert_eq!(fault(&mut server, code), Fault::UnexpectedReply);

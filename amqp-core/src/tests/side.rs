@@ -189,6 +189,39 @@ impl Side {
         }
     }
 
+    /// Reports the end of the transport.
+    pub(crate) fn end(&mut self) {
+        match &mut self.machine {
+            Machine::Client(client) => client.handle_eof(self.now),
+            Machine::Server(server) => server.handle_eof(self.now),
+        }
+    }
+
+    /// Lets the next deadlines pass, a few at most, until one has an event or ends the connection.
+    /// `None` if none does.
+    pub(crate) fn pass_deadlines(&mut self) -> Option<Vec<Event>> {
+        let was_finished = self.is_finished();
+        for _ in 0..10 {
+            let deadline = match &self.machine {
+                Machine::Client(client) => client.poll_timeout(),
+                Machine::Server(server) => server.poll_timeout(),
+            };
+            self.now = self.now.max(deadline?.0);
+            match &mut self.machine {
+                Machine::Client(client) => client.handle_timeout(self.now),
+                Machine::Server(server) => server.handle_timeout(self.now),
+            }
+            let events = self.events();
+            if !events.is_empty() || self.is_finished() != was_finished {
+                return Some(events);
+            }
+            if self.close_reason().is_none() {
+                self.sent();
+            }
+        }
+        None
+    }
+
     /// The client, of which it is known that it is one.
     pub(crate) fn as_client(&mut self) -> &mut client::Connection {
         match &mut self.machine {

@@ -38,13 +38,13 @@ fn body(len: usize) -> Vec<u8> {
 /// A consumer on that channel, which both sides know of.
 fn consume(pair: &mut Pair, id: ChannelId) -> basic::Deliver {
     let tag = ShortStr::from_static("consumer").unwrap();
-    let consume = basic::Consume::default().queue("q").unwrap();
-    let consume = consume.consumer_tag(&tag).unwrap().no_wait(true);
+    let consume = basic::Consume::default().queue("q");
+    let consume = consume.consumer_tag(&tag).no_wait(true);
     pair.client_channel(id).consume(consume).unwrap();
     pair.exchange();
     pair.take_client_events();
     pair.take_server_events();
-    basic::Deliver::default().consumer_tag(&tag).unwrap()
+    basic::Deliver::default().consumer_tag(&tag)
 }
 
 /// Takes all that both sides want to send, which are several turns for a large message.
@@ -83,7 +83,7 @@ fn sizes(chunk: usize) -> Vec<usize> {
 fn check_sizes(mut pair: Pair, chunk: usize) {
     let id = pair.open_channel();
     let deliver = consume(&mut pair, id);
-    let publish = basic::Publish::default().routing_key("q").unwrap();
+    let publish = basic::Publish::default().routing_key("q");
     let properties = basic::Properties::default().delivery_mode(2);
     for (size, number) in sizes(chunk).into_iter().zip(1..) {
         let body = body(size);
@@ -247,7 +247,7 @@ fn messages_of_two_channels_interleaved() {
         })
         .collect();
     let mut stream = Vec::new();
-    let blocked = connection::Blocked::default().reason("memory").unwrap();
+    let blocked = connection::Blocked::default().reason("memory");
     // Every frame of the one is followed by one of the other, a heartbeat, and a method of the
     // connection.
     for turn in 0..4 {

@@ -18,7 +18,7 @@ fn a_message_is_published_confirmed_delivered_and_acknowledged() {
         pair.chunk = chunk;
         let id = pair.open_channel();
 
-        let declare = queue::Declare::default().queue("hello").unwrap();
+        let declare = queue::Declare::default().queue("hello");
         let request = pair.client_channel(id).call(&declare).unwrap();
         pair.exchange();
         let events = pair.take_server_events();
@@ -29,7 +29,7 @@ fn a_message_is_published_confirmed_delivered_and_acknowledged() {
                 method: ClientMethod::QueueDeclare(declare)
             }]
         );
-        let declared = queue::DeclareOk::default().queue("hello").unwrap();
+        let declared = queue::DeclareOk::default().queue("hello");
         pair.server_channel(id).send(&declared).unwrap();
         pair.exchange();
         assert_eq!(pair.only_reply(request), declared.into());
@@ -48,7 +48,7 @@ fn a_message_is_published_confirmed_delivered_and_acknowledged() {
         pair.take_server_events();
 
         let bodies = [0, 1, 100, 131_064, 131_065, 1 << 20];
-        let publish = basic::Publish::default().routing_key("hello").unwrap();
+        let publish = basic::Publish::default().routing_key("hello");
         let properties = basic::Properties::default().delivery_mode(2);
         for len in bodies {
             let mut channel = pair.client_channel(id);
@@ -74,7 +74,7 @@ fn a_message_is_published_confirmed_delivered_and_acknowledged() {
             );
         }
 
-        let consume = basic::Consume::default().queue("hello").unwrap();
+        let consume = basic::Consume::default().queue("hello");
         let (consumer, _, request) = pair.client_channel(id).consume(consume).unwrap();
         pair.exchange();
         let Some(server::Event::Request {
@@ -85,12 +85,11 @@ fn a_message_is_published_confirmed_delivered_and_acknowledged() {
             panic!("nobody consumes");
         };
         let tag: ShortStr = consume.consumer_tag;
-        let ok = basic::ConsumeOk::default().consumer_tag(&tag).unwrap();
+        let ok = basic::ConsumeOk::default().consumer_tag(&tag);
         pair.server_channel(id).send(&ok).unwrap();
         for (number, len) in (1..).zip(bodies) {
             let deliver = basic::Deliver::default()
                 .consumer_tag(&tag)
-                .unwrap()
                 .delivery_tag(number);
             let mut channel = pair.server_channel(id);
             channel

@@ -127,7 +127,7 @@ impl Line {
             mechanisms: vec![Box::new(Echo)],
             checks: Checks::Standard,
             limits: limits.clone(),
-            properties: FieldTable::new().with("product", "test").unwrap(),
+            properties: FieldTable::new().with("product", "test"),
             ..client::Config::default()
         };
         let server = server::Config {
@@ -245,21 +245,21 @@ fn shake_hands(line: &mut Line) {
 
 /// Publishes, confirms and a returned message.
 fn publish(line: &mut Line, id: ChannelId) {
-    let arguments = FieldTable::new().with("x-max-length", 5).unwrap();
+    let arguments = FieldTable::new().with("x-max-length", 5);
     let declare = queue::Declare::default().arguments(arguments);
     line.client(id).call(&declare).unwrap();
     line.client(id).send(&queue::Purge::default()).unwrap();
     line.client(id).call(&confirm::Select::default()).unwrap();
     line.carry();
-    let declared = queue::DeclareOk::default().queue("q").unwrap();
+    let declared = queue::DeclareOk::default().queue("q");
     line.server(id).send(&declared).unwrap();
     line.server(id).send(&confirm::SelectOk).unwrap();
     line.carry();
 
-    let publish = basic::Publish::default().routing_key("q").unwrap();
+    let publish = basic::Publish::default().routing_key("q");
     let properties = basic::Properties::default()
         .delivery_mode(2)
-        .headers(FieldTable::new().with("number", 7).unwrap());
+        .headers(FieldTable::new().with("number", 7));
     // A piece that is shared with the read buffer, and one that is copied.
     for (number, len) in [0, 10, 100, 2100].into_iter().enumerate() {
         let mandatory = publish.clone().mandatory(number == 2);
@@ -277,7 +277,7 @@ fn publish(line: &mut Line, id: ChannelId) {
         })
         .collect();
     let returned = basic::Return::default().reply_code(ReplyCode::NO_ROUTE);
-    let returned = returned.routing_key("q").unwrap();
+    let returned = returned.routing_key("q");
     let mut server = line.server(id);
     server
         .send_content(&returned, &properties, vec![0xCE; 100])
@@ -302,15 +302,15 @@ fn publish(line: &mut Line, id: ChannelId) {
 /// Deliveries, acknowledgements, messages that were fetched, and consumers that end.
 fn consume(line: &mut Line, id: ChannelId) {
     for tag in ["one", "two", "three"] {
-        let consume = basic::Consume::default().queue("q").unwrap();
-        let consume = consume.consumer_tag(tag).unwrap();
+        let consume = basic::Consume::default().queue("q");
+        let consume = consume.consumer_tag(tag);
         line.client(id).consume(consume).unwrap();
         line.carry();
-        let ok = basic::ConsumeOk::default().consumer_tag(tag).unwrap();
+        let ok = basic::ConsumeOk::default().consumer_tag(tag);
         line.server(id).send(&ok).unwrap();
     }
     let properties = basic::Properties::default().priority(0);
-    let deliver = basic::Deliver::default().consumer_tag("one").unwrap();
+    let deliver = basic::Deliver::default().consumer_tag("one");
     for (tag, len) in (1..).zip([0, 5, 2100, 1]) {
         line.server(id)
             .send_content(
@@ -335,7 +335,7 @@ fn consume(line: &mut Line, id: ChannelId) {
     client.get(&basic::Get::default()).unwrap();
     client.get(&basic::Get::default()).unwrap();
     client.call(&basic::Recover::default()).unwrap();
-    let cancel = basic::Cancel::default().consumer_tag("two").unwrap();
+    let cancel = basic::Cancel::default().consumer_tag("two");
     client.call(&cancel).unwrap();
     line.carry();
     let mut server = line.server(id);
@@ -343,9 +343,9 @@ fn consume(line: &mut Line, id: ChannelId) {
     server.send_content(&got, &properties, "got").unwrap();
     server.send(&basic::GetEmpty).unwrap();
     server.send(&basic::RecoverOk).unwrap();
-    let ok = basic::CancelOk::default().consumer_tag("two").unwrap();
+    let ok = basic::CancelOk::default().consumer_tag("two");
     server.send(&ok).unwrap();
-    let cancel = basic::Cancel::default().consumer_tag("three").unwrap();
+    let cancel = basic::Cancel::default().consumer_tag("three");
     server.send(&cancel).unwrap();
     line.carry();
 }
@@ -421,7 +421,7 @@ fn channel_ends(line: &mut Line, ids: [ChannelId; 4], fails: ChannelId) {
         }
         message
     };
-    let deliver = basic::Deliver::default().consumer_tag("one").unwrap();
+    let deliver = basic::Deliver::default().consumer_tag("one");
     let deliver = deliver.delivery_tag(9);
     line.hand_to_server(&pieces(publishes, basic::Publish::default().into()));
     line.hand_to_client(&pieces(consumes, deliver.into()));
@@ -436,7 +436,7 @@ fn channel_ends(line: &mut Line, ids: [ChannelId; 4], fails: ChannelId) {
         .concat()
     };
     line.hand_to_server(&too_large(publishes, basic::Publish::default().into()));
-    let deliver = basic::Deliver::default().consumer_tag("one").unwrap();
+    let deliver = basic::Deliver::default().consumer_tag("one");
     let deliver = |number| deliver.clone().delivery_tag(number).into();
     // A header that is larger than the limit, and one that is larger than a frame.
     for (number, len) in [(10, 9000), (11, 5000)] {

@@ -217,7 +217,7 @@ fn a_cancelled_consumer_is_no_consumer() {
         client.consumer(id, name, false);
     }
     assert_eq!(client.on(id).stats().consumers, 3);
-    let cancel = |tag| basic::Cancel::default().consumer_tag(tag).unwrap();
+    let cancel = |tag| basic::Cancel::default().consumer_tag(tag);
     client.on(id).call(&cancel("a")).unwrap();
     assert_eq!(client.on(id).stats().consumers, 2);
     client.send(1, &cancel("b"));

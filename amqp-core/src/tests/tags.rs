@@ -17,15 +17,15 @@ fn open() -> (Client, ChannelId) {
 }
 
 fn cancel() -> basic::Cancel {
-    basic::Cancel::default().consumer_tag("t").unwrap()
+    basic::Cancel::default().consumer_tag("t")
 }
 
 fn cancel_ok() -> basic::CancelOk {
-    basic::CancelOk::default().consumer_tag("t").unwrap()
+    basic::CancelOk::default().consumer_tag("t")
 }
 
 fn consume_ok() -> basic::ConsumeOk {
-    basic::ConsumeOk::default().consumer_tag("t").unwrap()
+    basic::ConsumeOk::default().consumer_tag("t")
 }
 
 fn put_back(number: u64) -> Sent {
@@ -208,7 +208,7 @@ fn consumers_that_ended_are_forgotten_in_time() {
     for number in 0..1000 {
         let tag = alloc::format!("tag-{number}");
         client.consumer(id, &tag, false);
-        let gone = basic::Cancel::default().consumer_tag(&tag).unwrap();
+        let gone = basic::Cancel::default().consumer_tag(&tag);
         client.on(id).send(&gone).unwrap();
     }
     client.bytes();

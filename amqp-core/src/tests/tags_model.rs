@@ -137,7 +137,7 @@ impl Model {
             known.cancelling = true;
             known.given_up |= no_wait;
         }
-        let cancel = basic::Cancel::default().consumer_tag(TAGS[tag]).unwrap();
+        let cancel = basic::Cancel::default().consumer_tag(TAGS[tag]);
         if no_wait {
             self.client.on(self.id).send(&cancel).unwrap();
         } else {

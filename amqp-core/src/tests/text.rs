@@ -15,6 +15,7 @@ use crate::{
     client::Event,
     frame::{Frame, FrameKind},
     protocol::{ReplyCode, basic},
+    text::front,
     wire::ShortStr,
 };
 
@@ -24,10 +25,10 @@ use crate::{
 fn a_message_with_names_that_are_not_utf8_is_delivered_and_the_connection_lives() {
     let mut pair = Pair::open();
     let id = pair.open_channel();
-    let consume = basic::Consume::default().consumer_tag("c").unwrap();
+    let consume = basic::Consume::default().consumer_tag("c");
     pair.client_channel(id).consume(consume).unwrap();
     pair.exchange();
-    let ok = basic::ConsumeOk::default().consumer_tag("c").unwrap();
+    let ok = basic::ConsumeOk::default().consumer_tag("c");
     pair.server_channel(id).send(&ok).unwrap();
     pair.exchange();
     pair.take_client_events();
@@ -170,4 +171,15 @@ fn a_fault_says_where_it_was_found_if_that_is_known() {
             "closed because the peer broke the protocol: frame type 9 does not exist"
         );
     }
+}
+
+#[test]
+fn the_front_of_a_text_is_text_without_a_character_that_is_cut() {
+    let word = "a\u{e9}".as_bytes();
+    assert_eq!(front(word, false), Some("a\u{e9}"));
+    assert_eq!(front(word, true), Some("a\u{e9}"));
+    assert_eq!(front(&word[..2], true), Some("a"));
+    assert_eq!(front(&word[..2], false), None);
+    assert_eq!(front(b"\xff\xfe a", true), None);
+    assert_eq!(front(b"", true), Some(""));
 }

@@ -36,6 +36,7 @@
 //! content, in properties and in tables need not be UTF-8, because RabbitMQ forwards them as the
 //! publisher wrote them. Invalid UTF-8 in them is replaced by U+FFFD.
 
+mod into_short_str;
 mod long_str;
 pub(crate) mod parse;
 pub(crate) mod put;
@@ -48,7 +49,10 @@ mod tests;
 mod value;
 mod wiped;
 
+pub(crate) use into_short_str::sealed;
+pub use into_short_str::{IntoShortStr, TextTooLong};
 pub use long_str::{LongStr, Secret};
+pub(crate) use short_str::TOO_LONG;
 pub use short_str::{ShortStr, ShortStrError};
 pub use table::{FieldTable, FieldTableIter, MAX_TABLE_DEPTH};
 pub use value::{Decimal, FieldArray, FieldValue, IntegerTooLarge, Timestamp};
@@ -59,15 +63,22 @@ use crate::method_id::MethodId;
 
 /// A type with a wire format.
 ///
-/// Encoding cannot fail. A long string or a table of 4 GiB or more does not fit its 32-bit length;
-/// the caller compares [`encoded_len`](Self::encoded_len) with the frame size first, which is a
-/// 32-bit number too.
+/// Encoding cannot fail. A long string or a table of 4 GiB or more does not fit its 32-bit length,
+/// and a text that a setter was given may be [too long](IntoShortStr) for a short string; the caller
+/// compares [`encoded_len`](Self::encoded_len) with the frame size first, which is a 32-bit number
+/// too.
 pub trait Encode {
     /// Returns the number of bytes that [`encode`](Self::encode) appends.
     fn encoded_len(&self) -> usize;
 
     /// Appends the encoded value to `out`.
     fn encode(&self, out: &mut BytesMut);
+
+    /// Returns the first field with a text that is [too long](IntoShortStr) for a short string.
+    /// `Some` only if [`encoded_len`](Self::encoded_len) exceeds every frame.
+    fn text_too_long(&self) -> Option<TextTooLong> {
+        None
+    }
 }
 
 /// A type that can be decoded from its wire format.

@@ -20,6 +20,9 @@ const INLINE: usize = 38;
 
 /// A text of at most 255 **bytes** of UTF-8 (section 4.2.5.3 of the specification).
 ///
+/// A setter keeps a longer text, so that it does not fail: see [`IntoShortStr`](super::IntoShortStr).
+/// No command sends it.
+///
 /// Up to 38 bytes are stored inline, longer texts behind a shared pointer, so that a clone never
 /// allocates. It compares, sorts and hashes like its `str`.
 ///
@@ -28,14 +31,15 @@ const INLINE: usize = 38;
 ///
 /// let queue: ShortStr = "orders".parse()?;
 /// assert_eq!(queue, "orders");
-/// assert!(ShortStr::try_from("x".repeat(256)).is_err()); // never truncated
+/// assert!(ShortStr::try_from("x".repeat(256)).is_err());
 /// # Ok::<(), amqp_core::wire::ShortStrError>(())
 /// ```
 #[derive(Clone)]
 pub struct ShortStr(Repr);
 
-/// Invariant: all variants contain UTF-8 of at most `MAX_LEN` bytes, `Inline` at most `INLINE`
-/// bytes.
+/// Invariant: all variants contain UTF-8, `Inline` of at most `INLINE` bytes, `Static` of at most
+/// `MAX_LEN`. A `Shared` text of more than `MAX_LEN` bytes is one that a setter was given; its
+/// `encoded_len` is [`TOO_LONG`].
 #[derive(Clone)]
 enum Repr {
     /// The text in its wire format: the length octet, the text, and unused bytes.
@@ -43,6 +47,14 @@ enum Repr {
     Static(&'static str),
     Shared(Arc<str>),
 }
+
+/// The encoded size of a text that is too long, in bytes. It is above every frame size, so that the
+/// check of the size of a frame refuses it. The sizes of all fields of a method can be added, on a
+/// platform with addresses of 32 bits too.
+pub(crate) const TOO_LONG: usize = match 1_usize.checked_shl(u32::BITS) {
+    Some(len) => len,
+    None => usize::MAX / 64,
+};
 
 impl ShortStr {
     /// The maximum length of a short string, in bytes: the length is one octet.
@@ -86,6 +98,15 @@ impl ShortStr {
         Some(wire)
     }
 
+    /// Creates a short string from a text of any length.
+    #[inline]
+    pub(super) fn of(text: &str) -> Self {
+        Self(match Self::inline(text.as_bytes()) {
+            Some(wire) => Repr::Inline(wire),
+            None => Repr::Shared(Arc::from(text)),
+        })
+    }
+
     /// Consumes a short string at the front of `input`.
     #[inline]
     pub(super) fn read(input: &[u8]) -> Result<(&[u8], Self), DecodeError> {
@@ -115,13 +136,7 @@ impl ShortStr {
     /// Creates a short string from bytes that may be invalid UTF-8. Invalid UTF-8 is replaced by
     /// U+FFFD, and a result of more than 255 bytes is truncated.
     pub(super) fn from_lossy(bytes: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(bytes);
-        let mut end = text.len().min(Self::MAX_LEN);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let cut = text.get(..end).unwrap_or_default();
-        Self::try_from(cut).unwrap_or_default()
+        Self::of(truncated(&String::from_utf8_lossy(bytes)))
     }
 
     /// Returns the text. For an inline text this checks again that it is UTF-8;
@@ -166,23 +181,39 @@ impl ShortStr {
         self.len() == 0
     }
 
-    /// Appends the length octet and the text.
+    /// Appends the length octet and the text. A text that is too long, whose size was to be checked
+    /// before, is truncated, so that the following fields stay where they belong.
     #[inline]
     pub(super) fn write(&self, out: &mut BytesMut) {
         if let Repr::Inline(wire) = &self.0 {
-            out.extend_from_slice(wire.get(..self.encoded_len()).unwrap_or_default());
+            out.extend_from_slice(wire.get(..1 + self.len()).unwrap_or_default());
         } else {
-            out.extend_from_slice(&[self.len() as u8]); // at most `MAX_LEN`
-            out.extend_from_slice(self.as_bytes());
+            let text = truncated(self.as_str());
+            out.extend_from_slice(&[text.len() as u8]); // at most `MAX_LEN`
+            out.extend_from_slice(text.as_bytes());
         }
     }
 
-    /// Returns the encoded size, in bytes: the length octet, and the text.
+    /// Returns the encoded size, in bytes: the length octet, and the text. For a text that is too
+    /// long, a size that fits into no frame.
     #[inline]
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        1 + self.len()
+        let len = self.len();
+        if len > Self::MAX_LEN {
+            return TOO_LONG;
+        }
+        1 + len
     }
+}
+
+/// Returns the text up to the last character that ends within [`ShortStr::MAX_LEN`] bytes.
+fn truncated(text: &str) -> &str {
+    let mut end = text.len().min(ShortStr::MAX_LEN);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
 }
 
 /// The text has more than [`ShortStr::MAX_LEN`] bytes, and so cannot be a short string.
@@ -208,10 +239,7 @@ impl TryFrom<&str> for ShortStr {
         if text.len() > Self::MAX_LEN {
             return Err(ShortStrError { len: text.len() });
         }
-        Ok(Self(match Self::inline(text.as_bytes()) {
-            Some(wire) => Repr::Inline(wire),
-            None => Repr::Shared(Arc::from(text)),
-        }))
+        Ok(Self::of(text))
     }
 }
 

@@ -6,7 +6,9 @@ use core::{fmt, mem, slice};
 use bytes::BytesMut;
 
 use super::value::dismantle;
-use super::{Decode, DecodeError, Encode, FieldValue, ShortStr, ShortStrError, parse, put};
+use super::{
+    Decode, DecodeError, Encode, FieldValue, IntoShortStr, ShortStr, TOO_LONG, parse, put,
+};
 
 /// The maximum nesting depth of tables and arrays; a flat table has depth 1.
 ///
@@ -26,10 +28,9 @@ pub const MAX_TABLE_DEPTH: usize = 32;
 /// use amqp_core::wire::{FieldTable, FieldValue};
 ///
 /// let headers = FieldTable::new()
-///     .with("origin", "web")?
-///     .with("attempt", 5)?;
+///     .with("origin", "web")
+///     .with("attempt", 5);
 /// assert_eq!(headers.get("attempt"), Some(&FieldValue::I32(5)));
-/// # Ok::<(), amqp_core::wire::ShortStrError>(())
 /// ```
 #[derive(Clone, Default, PartialEq)]
 pub struct FieldTable(Vec<(ShortStr, FieldValue)>);
@@ -41,23 +42,22 @@ impl FieldTable {
         Self(Vec::new())
     }
 
-    /// Adds a field, or replaces the value of the first field with this name.
-    ///
-    /// # Errors
-    /// If the name has more than 255 bytes.
-    pub fn with<S>(mut self, name: S, value: impl Into<FieldValue>) -> Result<Self, ShortStrError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        self.insert(name.try_into()?, value);
-        Ok(self)
+    /// Adds a field, or replaces the value of the first field with this name. A table with a name
+    /// of more than 255 bytes is [refused](IntoShortStr) when it is to be sent.
+    #[must_use]
+    pub fn with(mut self, name: impl IntoShortStr, value: impl Into<FieldValue>) -> Self {
+        self.insert(name, value);
+        self
     }
 
     /// Replaces the value of the first field with this name and returns the old value, or appends a
     /// field.
-    pub fn insert(&mut self, name: ShortStr, value: impl Into<FieldValue>) -> Option<FieldValue> {
-        let value = value.into();
+    pub fn insert(
+        &mut self,
+        name: impl IntoShortStr,
+        value: impl Into<FieldValue>,
+    ) -> Option<FieldValue> {
+        let (name, value) = (name.into_short_str(), value.into());
         if let Some(old) = self.get_mut(&name) {
             return Some(mem::replace(old, value));
         }
@@ -66,8 +66,8 @@ impl FieldTable {
     }
 
     /// Appends a field. If there is a field with this name already, lookups still find that one.
-    pub fn push(&mut self, name: ShortStr, value: impl Into<FieldValue>) {
-        self.0.push((name, value.into()));
+    pub fn push(&mut self, name: impl IntoShortStr, value: impl Into<FieldValue>) {
+        self.0.push((name.into_short_str(), value.into()));
     }
 
     /// Removes every field with this name, and returns the value of the first one.
@@ -135,13 +135,24 @@ impl FieldTable {
         deepest
     }
 
-    /// Returns the encoded size, in bytes, with the 4 bytes of the length.
+    /// Returns the encoded size, in bytes, with the 4 bytes of the length. For a table with a name
+    /// that is too long, a size that fits into no frame.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        Walk::new(self).fold(4, |len, step| match step {
+        let len = Walk::new(self).fold(4_usize, |len, step| match step {
             Step::Begin(name, value) | Step::Plain(name, value) => {
-                len + name.map_or(0, ShortStr::encoded_len) + 1 + value.shallow_len()
+                let name = name.map_or(0, ShortStr::encoded_len);
+                len.saturating_add(name + 1 + value.shallow_len())
             }
+            Step::End => len,
+        });
+        len.min(TOO_LONG)
+    }
+
+    /// Returns the length of the longest name, in bytes, those of nested tables included.
+    pub(crate) fn longest_name(&self) -> usize {
+        Walk::new(self).fold(0, |len, step| match step {
+            Step::Begin(name, _) | Step::Plain(name, _) => len.max(name.map_or(0, ShortStr::len)),
             Step::End => len,
         })
     }

@@ -1,3 +1,4 @@
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -518,24 +519,31 @@ fn short_strings_of_every_form_are_the_same() {
 
 #[test]
 fn a_setter_takes_whatever_can_be_a_short_string() {
-    fn setter<S>(text: S) -> Result<ShortStr, ShortStrError>
-    where
-        S: TryInto<ShortStr>,
-        ShortStrError: From<S::Error>,
-    {
-        Ok(text.try_into()?)
-    }
     let (short, owned) = (name("q"), String::from("q"));
     for taken in [
-        setter("q"),
-        setter(String::from("q")),
-        setter(&owned),
-        setter(&short),
-        setter(short.clone()),
+        "q".into_short_str(),
+        String::from("q").into_short_str(),
+        (&owned).into_short_str(),
+        Cow::Borrowed("q").into_short_str(),
+        (&short).into_short_str(),
+        short.clone().into_short_str(),
     ] {
-        assert_eq!(taken, Ok(short.clone()));
+        assert_eq!(taken, short);
     }
-    assert_eq!(setter("x".repeat(300)), Err(ShortStrError { len: 300 }));
+}
+
+#[test]
+fn a_text_that_is_too_long_is_kept_and_fits_into_no_frame() {
+    let text = "é".repeat(128);
+    let long = text.as_str().into_short_str();
+    assert_eq!(long, text);
+    assert_eq!(long.to_string(), text);
+    assert!(long.encoded_len() > u32::MAX as usize);
+    let table = FieldTable::new().with(&long, 1);
+    assert!(table.encoded_len() > u32::MAX as usize);
+    // Nothing that follows it is shifted, even if its size was not checked.
+    let wire = written(|out, text| put::short_str(out, text), &long);
+    assert_eq!(wire.split_first(), Some((&254, text[..254].as_bytes())));
 }
 
 // ---- Long strings and secrets ----

@@ -253,8 +253,8 @@ impl Client {
     }
 
     pub(crate) fn consume(&mut self, id: ChannelId) -> ConsumerId {
-        let consume = basic::Consume::default().queue("q").unwrap();
-        let consume = consume.consumer_tag("t").unwrap();
+        let consume = basic::Consume::default().queue("q");
+        let consume = consume.consumer_tag("t");
         let mut channel = self.machine.channel(id).unwrap();
         let (consumer, _, request) = channel.consume(consume).unwrap();
         self.requests.insert(request, basic::Consume::ID);
@@ -263,7 +263,7 @@ impl Client {
 
     pub(crate) fn publish(&mut self, id: ChannelId, number: u64) {
         let key = format!("q{number}");
-        let publish = basic::Publish::default().routing_key(&key).unwrap();
+        let publish = basic::Publish::default().routing_key(&key);
         let publish = publish.mandatory(number == 2);
         let properties = basic::Properties::default().delivery_mode(2);
         let body = body(number, self.large);
@@ -275,7 +275,7 @@ impl Client {
 
     /// Makes a request that the server does not answer.
     pub(crate) fn declare(&mut self, id: ChannelId) -> RequestId {
-        let declare = queue::Declare::default().queue(SILENT).unwrap();
+        let declare = queue::Declare::default().queue(SILENT);
         let request = self.machine.channel(id).unwrap().call(&declare).unwrap();
         self.requests.insert(request, queue::Declare::ID);
         request
@@ -293,7 +293,7 @@ impl Client {
     }
 
     pub(crate) fn cancel(&mut self, id: ChannelId, no_wait: bool) {
-        let cancel = basic::Cancel::default().consumer_tag("t").unwrap();
+        let cancel = basic::Cancel::default().consumer_tag("t");
         let mut channel = self.machine.channel(id).unwrap();
         if no_wait {
             channel.send(&cancel).unwrap();

@@ -179,7 +179,7 @@ impl Server {
 
     pub(crate) fn deliver(&mut self) {
         let number = self.deliveries + 1;
-        let deliver = basic::Deliver::default().consumer_tag("t").unwrap();
+        let deliver = basic::Deliver::default().consumer_tag("t");
         let body = body(number, self.large);
         let sent = self.channel().map(|mut channel| {
             let properties = basic::Properties::default();
@@ -201,13 +201,13 @@ impl Server {
 
     /// Answers the declaration that was not answered.
     pub(crate) fn declare_ok(&mut self) {
-        let ok = queue::DeclareOk::default().queue(SILENT).unwrap();
+        let ok = queue::DeclareOk::default().queue(SILENT);
         let _ended = self.channel().map(|mut channel| channel.send(&ok));
     }
 
     pub(crate) fn cancel(&mut self) {
         if core::mem::take(&mut self.consuming) {
-            let cancel = basic::Cancel::default().consumer_tag("t").unwrap();
+            let cancel = basic::Cancel::default().consumer_tag("t");
             let _ended = self
                 .channel()
                 .map(|mut channel| channel.send(&cancel.no_wait(true)));

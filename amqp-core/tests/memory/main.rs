@@ -400,7 +400,7 @@ fn messages_among_heartbeats_keep_little_more_than_themselves() {
         let heartbeat = [8, 0, 0, 0, 0, 0, 0, 0xCE];
         let mut stream = BytesMut::new();
         for number in 1..=COUNT {
-            let deliver = basic::Deliver::default().consumer_tag("t").unwrap();
+            let deliver = basic::Deliver::default().consumer_tag("t");
             stream.unsplit(method(1, deliver.delivery_tag(number as u64)));
             stream.unsplit(header(1, len as u64, &[0, 0]));
             stream.unsplit(body(1, &vec![1; len]));

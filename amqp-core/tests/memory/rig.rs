@@ -129,7 +129,7 @@ pub(crate) fn open_pair(server: server::Config) -> [Side; 2] {
         let (id, _) = client.open_channel().unwrap();
         channels.push(id);
         exchange(&mut client, &mut server);
-        let consume = basic::Consume::default().consumer_tag("t").unwrap();
+        let consume = basic::Consume::default().consumer_tag("t");
         let mut channel = client.channel(id).unwrap();
         channel.consume(consume.no_wait(true)).unwrap();
         exchange(&mut client, &mut server);
@@ -194,7 +194,7 @@ pub(crate) fn header(channel: u16, body_size: u64, properties: &[u8]) -> BytesMu
 pub(crate) fn begin(side: &Side, channel: u16, number: u64) -> BytesMut {
     match side.machine {
         Machine::Client(_) => {
-            let deliver = basic::Deliver::default().consumer_tag("t").unwrap();
+            let deliver = basic::Deliver::default().consumer_tag("t");
             method(channel, deliver.delivery_tag(number))
         }
         Machine::Server(_) => method(channel, basic::Publish::default()),

@@ -67,7 +67,7 @@ fn client(pieces: &[&[u8]]) -> (Vec<client::Event>, Vec<u8>, bool) {
         crate::feed(&mut client, [OwnedFrame::method(number, opened)]);
         let mut channel = client.channel(id).unwrap();
         channel.call(&confirm::Select::default()).unwrap();
-        let consume = basic::Consume::default().consumer_tag("a").unwrap();
+        let consume = basic::Consume::default().consumer_tag("a");
         channel.consume(consume).unwrap();
         channel.get(&basic::Get::default()).unwrap();
         let publish = basic::Publish::default().mandatory(true);
@@ -93,7 +93,6 @@ fn server(pieces: &[&[u8]]) -> (Vec<server::Event>, Vec<u8>, bool) {
     let mut events = Vec::new();
     let login = connection::StartOk::default()
         .mechanism("PLAIN")
-        .unwrap()
         .response(Secret::from("\0guest\0guest"));
     let tune = connection::TuneOk {
         channel_max: 100,

@@ -103,7 +103,7 @@ proptest! {
         let frame_min = config.frame_min;
         let mut server = server::Connection::new(config, NOW).unwrap();
         let mut input = BytesMut::from(&amqp_core::frame::PROTOCOL_HEADER[..]);
-        let login = connection::StartOk::default().mechanism("PLAIN").unwrap();
+        let login = connection::StartOk::default().mechanism("PLAIN");
         OwnedFrame::method(0, login).as_frame().encode(&mut input);
         server.handle_input(NOW, &mut input);
         prop_assert!(matches!(server.poll_event(), Some(server::Event::Authenticate(_))));

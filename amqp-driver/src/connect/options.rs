@@ -34,7 +34,7 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// let options = Options::default()
 ///     .addresses(nodes)
 ///     .order(Order::Shuffled { seed: 1 })
-///     .config(Config::default().virtual_host("staging")?.heartbeat(20));
+///     .config(Config::default().virtual_host("staging").heartbeat(20));
 /// # Ok::<(), amqp_driver::Error>(())
 /// ```
 #[derive(Clone)]

@@ -33,7 +33,7 @@ use crate::{
 ///
 /// # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
 /// let acks = BatchAcker::new(&channel, 64, Duration::from_millis(50));
-/// let mut consumer = channel.consume(basic::Consume::default().queue("jobs")?).await?;
+/// let mut consumer = channel.consume(basic::Consume::default().queue("jobs")).await?;
 /// while let Some(delivery) = consumer.next().await.transpose()? {
 ///     println!("{:?}", delivery.body);
 ///     acks.ack(delivery.acker);

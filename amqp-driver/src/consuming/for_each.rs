@@ -105,7 +105,7 @@ impl Consumer<ManualAck> {
     /// use std::str::Utf8Error;
     ///
     /// # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
-    /// let consumer = channel.consume(basic::Consume::default().queue("jobs")?).await?;
+    /// let consumer = channel.consume(basic::Consume::default().queue("jobs")).await?;
     /// let options = ForEachOptions::new(OnFailure::Reject);
     /// let ended = consumer
     ///     .for_each_concurrent(8, options, |message| async move {

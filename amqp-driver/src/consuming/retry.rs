@@ -5,7 +5,7 @@ use std::{mem, sync::Arc, time::Duration};
 use amqp_core::{
     arguments::ArgumentError,
     protocol::{basic, queue},
-    wire::{FieldTable, FieldValue, ShortStr, ShortStrError},
+    wire::{FieldTable, FieldValue, ShortStr},
 };
 
 use crate::{confirm::ConfirmChannel, consumer::Message, error::Error};
@@ -50,7 +50,7 @@ const TTL_MAX: i64 = 10 * 365 * 24 * 60 * 60 * 1000;
 /// let retry = Retry::declare(&publishing, "jobs", Duration::from_secs(5), 3).await?;
 ///
 /// let channel = connection.open_channel().await?;
-/// let consumer = channel.consume(basic::Consume::default().queue("jobs")?).await?;
+/// let consumer = channel.consume(basic::Consume::default().queue("jobs")).await?;
 /// let options = ForEachOptions::new(OnFailure::Retry(retry));
 /// consumer
 ///     .for_each_concurrent(8, options, |message| async move {
@@ -97,12 +97,12 @@ impl Retry {
     ) -> Result<Self, Error> {
         let millis = millis(delay)?;
         let arguments = FieldTable::new()
-            .with(TTL, millis)?
-            .with("x-dead-letter-exchange", "")?
-            .with("x-dead-letter-routing-key", queue)?;
+            .with(TTL, millis)
+            .with("x-dead-letter-exchange", "")
+            .with("x-dead-letter-routing-key", queue);
         let name = ShortStr::try_from(format!("{queue}.retry.{millis}"))?;
         let declare = queue::Declare::default()
-            .queue(name.clone())?
+            .queue(name.clone())
             .durable(true)
             .arguments(arguments);
         channel.call(declare).await?;
@@ -139,7 +139,7 @@ impl Retry {
         headers.remove("CC");
         headers.remove("x-death");
         let headers = marked(mem::take(headers), count, &message);
-        properties.headers = Some(headers.map_err(|_| NoRetry::Spent)?);
+        properties.headers = Some(headers);
         properties.expiration = None;
         properties.user_id = None;
         let publish = basic::Publish {
@@ -172,15 +172,11 @@ fn millis(delay: Duration) -> Result<i64, ArgumentError> {
 }
 
 /// The headers of the next retry.
-fn marked(
-    mut headers: FieldTable,
-    count: u32,
-    message: &Message,
-) -> Result<FieldTable, ShortStrError> {
+fn marked(mut headers: FieldTable, count: u32, message: &Message) -> FieldTable {
     if count == 0 {
         headers = headers
-            .with(EXCHANGE, &message.method.exchange)?
-            .with(ROUTING_KEY, &message.method.routing_key)?;
+            .with(EXCHANGE, &message.method.exchange)
+            .with(ROUTING_KEY, &message.method.routing_key);
     }
     headers.with(RETRIES, i64::from(count) + 1)
 }

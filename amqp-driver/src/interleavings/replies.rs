@@ -13,7 +13,7 @@ use crate::{Channel, Requeue};
 
 /// Declares a queue with that name, and checks that the reply is the one to it.
 fn declare(channel: &Channel, name: &str) {
-    let declare = queue::Declare::default().queue(name).expect("a short name");
+    let declare = queue::Declare::default().queue(name);
     let declared = block_on(channel.call(declare)).expect("the server replies");
     assert_eq!(declared.queue, name);
 }

@@ -10,7 +10,7 @@ use amqp_core::{Body, protocol::basic, wire::Encode as _};
 /// use amqp_driver::{protocol::basic, publishing::OutgoingMessage};
 /// use std::time::Duration;
 ///
-/// let to_tasks = basic::Publish::default().routing_key("tasks")?.mandatory(true);
+/// let to_tasks = basic::Publish::default().routing_key("tasks").mandatory(true);
 /// let persistent = basic::Properties::default().delivery_mode(2);
 /// let message = OutgoingMessage::new(to_tasks, "sweep the yard")
 ///     .properties(persistent)

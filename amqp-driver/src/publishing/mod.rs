@@ -13,7 +13,7 @@
 //!
 //! # async fn example(channel: ConfirmChannel) -> Result<(), Box<dyn std::error::Error>> {
 //! let publisher = Publisher::new(channel, PublisherOptions::default());
-//! let to_tasks = basic::Publish::default().routing_key("tasks")?.mandatory(true);
+//! let to_tasks = basic::Publish::default().routing_key("tasks").mandatory(true);
 //! let messages = (1..=10_000).map(|number| OutgoingMessage::new(to_tasks.clone(), number.to_string()));
 //! let mut outcomes = publisher.publish_many(messages);
 //! while let Some(outcome) = outcomes.next().await {

@@ -42,7 +42,7 @@ const CONFIRMS: &str = "publisher_confirms";
 /// # async fn example(channel: Channel) -> Result<(), Box<dyn std::error::Error>> {
 /// let options = PublisherOptions::default();
 /// let publisher = Publisher::open(channel, Acknowledgements::On, options).await?;
-/// let to_tasks = basic::Publish::default().routing_key("tasks")?.mandatory(true);
+/// let to_tasks = basic::Publish::default().routing_key("tasks").mandatory(true);
 /// let receipt = publisher.publish(OutgoingMessage::new(to_tasks, "sweep the yard")).await;
 /// receipt.await.acked()?; // a queue has it
 /// # Ok(()) }

@@ -118,7 +118,7 @@ impl Client {
     ) -> Result<Self, Error> {
         let longest = format!("{}{}", options.prefix, u64::MAX);
         ShortStr::try_from(longest)?;
-        let consume = basic::Consume::default().queue(&reply_to)?;
+        let consume = basic::Consume::default().queue(&reply_to);
         let reporting = ConsumeOptions::default().report_interruptions(true);
         let consumer = channel.start_consumer(consume, reporting).await?;
         let calls = Arc::new(Calls::new(options.window, options.prefix, reply_to));

@@ -15,15 +15,15 @@
 //! # async fn example(connection: Connection) -> Result<(), Box<dyn std::error::Error>> {
 //! # let spawn = |_| ();
 //! let channel = connection.open_channel().await?;
-//! channel.call(queue::Declare::default().queue("upper")?).await?;
-//! let server = Server::open(channel, basic::Consume::default().queue("upper")?, 8).await?;
+//! channel.call(queue::Declare::default().queue("upper")).await?;
+//! let server = Server::open(channel, basic::Consume::default().queue("upper"), 8).await?;
 //! spawn(server.serve(async |request| match String::from_utf8(request.body.to_vec()) {
 //!     Ok(text) => Ok(Reply::new(text.to_uppercase())),
 //!     Err(error) => Err(HandlerError::new(400, error.to_string())),
 //! }));
 //!
 //! let client = Client::direct(connection.open_channel().await?, ClientOptions::default()).await?;
-//! let to_upper = basic::Publish::default().routing_key("upper")?;
+//! let to_upper = basic::Publish::default().routing_key("upper");
 //! let request = OutgoingMessage::new(to_upper, "hello");
 //! let reply = client.call(request, Duration::from_secs(5)).await?;
 //! assert_eq!(reply.body, "HELLO");

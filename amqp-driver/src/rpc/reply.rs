@@ -19,7 +19,7 @@ const TEXT: ShortStr = ShortStr::from_static("rpc-error-text").unwrap();
 /// ```
 /// use amqp_driver::{protocol::basic, rpc::Reply};
 ///
-/// let json = basic::Properties::default().content_type("application/json")?;
+/// let json = basic::Properties::default().content_type("application/json");
 /// let reply = Reply::new("[1, 2, 3]").properties(json);
 /// assert_eq!(reply.body, "[1, 2, 3]");
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -79,7 +79,10 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        sync::{Arc, Mutex},
+        task::Wake,
+    };
 
     use amqp_core::{Timeouts, client};
 
@@ -128,6 +131,27 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(turns(&budget, &shared, 2 * TURNS), TURNS);
         }
+    }
+
+    #[test]
+    fn a_task_that_yields_is_woken() {
+        struct Woken(Mutex<u32>);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                *self.0.lock().unwrap() += 1;
+            }
+        }
+        let (shared, _now) = session();
+        let (budget, woken) = (Budget::default(), Arc::new(Woken(Mutex::new(0))));
+        let waker = woken.clone().into();
+        let cx = Context::from_waker(&waker);
+        for _ in 0..TURNS {
+            assert!(budget.poll_proceed(&shared, &cx).is_ready());
+        }
+        assert_eq!(*woken.0.lock().unwrap(), 0);
+        assert!(budget.poll_proceed(&shared, &cx).is_pending());
+        assert_eq!(*woken.0.lock().unwrap(), 1);
+        assert!(budget.poll_proceed(&shared, &cx).is_ready());
     }
 
     #[test]

@@ -207,39 +207,29 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use amqp_core::{
-        Endpoint, Instant, Transmit,
-        client::{self, Config},
-        server::{self, Event},
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering::Relaxed},
+        },
+        task::Wake,
     };
-    use bytes::{Buf as _, BytesMut};
 
     use super::*;
+    use crate::session::open::open;
 
-    const NOW: Instant = Instant::ORIGIN;
+    /// A task that was woken, or not.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
 
-    fn carry(from: &mut impl Endpoint, to: &mut impl Endpoint) {
-        let mut out = Transmit::new();
-        while from.poll_transmit(NOW, &mut out) {}
-        let bytes = out.copy_to_bytes(out.remaining());
-        to.handle_input(NOW, &mut BytesMut::from(&bytes[..]));
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Relaxed);
+        }
     }
 
-    /// Two channels of a connection.
     fn channels() -> [ChannelId; 2] {
-        let mut client = client::Connection::new(Config::default(), NOW).unwrap();
-        let mut server = server::Connection::new(server::Config::default(), NOW).unwrap();
-        while !client.is_open() {
-            carry(&mut client, &mut server);
-            while let Some(event) = server.poll_event() {
-                match event {
-                    Event::Authenticate(_) => server.accept().unwrap(),
-                    Event::Open { .. } => server.open().unwrap(),
-                    _ => {}
-                }
-            }
-            carry(&mut server, &mut client);
-        }
+        let mut client = open();
         [(); 2].map(|()| client.open_channel().unwrap().0)
     }
 
@@ -312,5 +302,67 @@ mod tests {
         line.begin_round();
         assert!(!line.is_shared() && line.credits.is_empty());
         assert_eq!(line.claim(3), Standing::Stale);
+    }
+
+    #[test]
+    fn room_is_granted_in_shares_and_at_least_the_cost() {
+        let [a, b] = channels();
+        let (mut line, mut later) = line(&[(1, a, 10), (2, b, 10), (3, b, 60), (4, a, 10)]);
+        // 101 in shares of 25, and one of 26.
+        line.grant(101, &mut later);
+        assert_eq!(line.granted, BTreeMap::from([(1, 26), (2, 25), (3, 60)]));
+        assert_eq!(line.reserved, 111);
+        assert_eq!(line.claim(4), Standing::Waiting);
+        assert!(line.has_waiting());
+        line.grant(111, &mut later);
+        assert_eq!(line.claim(4), Standing::Waiting);
+        line.leave(3, &mut later);
+        assert_eq!(line.reserved, 51);
+        line.grant(101, &mut later);
+        assert_eq!(line.claim(4), Standing::Granted(50));
+    }
+
+    #[test]
+    fn a_publish_without_a_ticket_overtakes_none() {
+        let [a, b] = channels();
+        let (mut line, mut later) = line(&[]);
+        assert!(line.is_open_to(a, 10, 0));
+        line.join(1, b, 10, Waker::noop().clone(), &mut later);
+        assert!(!line.is_open_to(a, 10, 1000));
+        line.grant(100, &mut later);
+        assert!(line.is_open_to(a, 10, 101) && !line.is_open_to(a, 10, 100));
+        line.leave(1, &mut later);
+        assert!(line.is_open_to(a, 10, 0));
+    }
+
+    #[test]
+    fn the_tickets_of_a_channel_are_dismissed_and_woken_or_all() {
+        let [a, b] = channels();
+        let (mut line, mut later) = line(&[]);
+        let woken: Vec<_> = [(1, a), (2, b), (3, a)]
+            .into_iter()
+            .map(|(number, channel)| {
+                let woken = Arc::new(Woken::default());
+                line.join(number, channel, 10, woken.clone().into(), &mut later);
+                woken
+            })
+            .collect();
+        let mut run = |later: &mut Later| {
+            later.run();
+            woken
+                .iter()
+                .map(|it| it.0.load(Relaxed))
+                .collect::<Vec<_>>()
+        };
+        line.dismiss(Some(a), &mut later);
+        assert_eq!(run(&mut later), [true, false, true]);
+        let standings = [1, 2, 3].map(|number| line.claim(number));
+        assert_eq!(
+            standings,
+            [Standing::Stale, Standing::Waiting, Standing::Stale]
+        );
+        line.dismiss(None, &mut later);
+        assert_eq!(run(&mut later), [true, true, true]);
+        assert_eq!(line.claim(2), Standing::Stale);
     }
 }

@@ -23,6 +23,8 @@ pub(crate) mod confirms;
 mod deliveries;
 pub(crate) mod later;
 pub(crate) mod lines;
+#[cfg(test)]
+mod open;
 pub(crate) mod publish;
 pub(crate) mod recovering;
 mod requests;

@@ -147,7 +147,16 @@ fn requeue(channel: &mut client::ChannelMut<'_>, run: &Run) {
 
 #[cfg(test)]
 mod tests {
+    use amqp_core::ChannelId;
+
     use super::*;
+    use crate::session::open::open;
+
+    fn channel() -> (client::Connection, ChannelId) {
+        let mut client = open();
+        let (id, _) = client.open_channel().unwrap();
+        (client, id)
+    }
 
     fn runs(withheld: &Withheld) -> Vec<(u64, u64, usize)> {
         let runs = withheld.runs.iter();
@@ -193,5 +202,69 @@ mod tests {
         assert!(!withheld.push(last + 2, 10));
         assert!(withheld.push(last + 1, 10));
         assert_eq!(withheld.runs.len(), RUNS_MAX);
+    }
+
+    fn withheld(runs: &[(u64, u64, usize)]) -> Withheld {
+        let mut withheld = Withheld::default();
+        for &(first, last, each) in runs {
+            for tag in first..=last {
+                assert!(withheld.push(tag, each));
+            }
+        }
+        withheld
+    }
+
+    #[test]
+    fn as_many_are_recalled_as_there_is_room_for() {
+        let (mut client, id) = channel();
+        let mut channel = client.channel(id).unwrap();
+        let mut withheld = withheld(&[(1, 5, 10), (6, 7, 100), (9, 9, 1)]);
+        assert!(!withheld.recall(&mut channel, 9, false));
+        assert!(withheld.recall(&mut channel, 29, false));
+        assert_eq!((withheld.recalled, withheld.recalled_bytes), (2, 20));
+        assert_eq!(runs(&withheld), [(3, 5, 10), (6, 7, 100), (9, 9, 1)]);
+        assert!(withheld.depends_on_recalled() && !withheld.is_empty());
+        // Those that are on their way take their room.
+        assert!(!withheld.recall(&mut channel, 29, false));
+        assert!(!withheld.recall(&mut channel, 0, true));
+        assert!(withheld.recall(&mut channel, 20 + 30 + 100, false));
+        assert_eq!((withheld.recalled, withheld.recalled_bytes), (6, 150));
+        assert_eq!(runs(&withheld), [(7, 7, 100), (9, 9, 1)]);
+        for left in (0..6).rev() {
+            withheld.redelivered(10);
+            assert_eq!(withheld.recalled, left);
+        }
+        assert_eq!(withheld.recalled_bytes, 0);
+        assert!(!withheld.depends_on_recalled() && !withheld.is_empty());
+        // One that is larger than the room, for a consumer that has nothing else.
+        assert!(withheld.recall(&mut channel, 50, true));
+        assert_eq!((withheld.recalled, withheld.recalled_bytes), (1, 100));
+        assert!(withheld.recall(&mut channel, 101, true));
+        assert_eq!((withheld.recalled, withheld.recalled_bytes), (2, 101));
+        assert!(withheld.runs.is_empty() && !withheld.is_empty());
+        assert!(!withheld.depends_on_recalled());
+        withheld.redelivered(40);
+        assert_eq!((withheld.recalled, withheld.recalled_bytes), (1, 61));
+        withheld.redelivered(1);
+        assert!(withheld.is_empty());
+    }
+
+    #[test]
+    fn redeliveries_that_do_not_come_are_forgotten_at_the_second_look() {
+        let (mut client, id) = channel();
+        let mut channel = client.channel(id).unwrap();
+        let mut withheld = withheld(&[(1, 3, 10)]);
+        assert!(withheld.recall(&mut channel, 20, false));
+        withheld.look_for_recalled();
+        assert_eq!((withheld.recalled, withheld.missed), (2, Some(2)));
+        // One came in between.
+        withheld.redelivered(10);
+        withheld.look_for_recalled();
+        assert_eq!((withheld.recalled, withheld.missed), (1, Some(1)));
+        withheld.look_for_recalled();
+        assert_eq!((withheld.recalled, withheld.recalled_bytes), (0, 0));
+        assert_eq!(withheld.missed, None);
+        withheld.requeue_all(&mut channel);
+        assert!(withheld.is_empty());
     }
 }

@@ -41,7 +41,7 @@ fn a_million_publishes_into_a_transport_that_takes_nothing() {
             rig.channel(&connection)
         };
         rig.world().set_capacity(0);
-        let to = basic::Publish::default().routing_key("q").unwrap();
+        let to = basic::Publish::default().routing_key("q");
         let none = basic::Properties::default();
         let (accepted, peak) = peak_of(|| {
             let mut accepted = 0;

@@ -13,7 +13,7 @@ use super::tools::{Bodies, End, texts};
 /// A group of two consumers, tagged `a` and `b`.
 fn group(prefetch: u16) -> (Rig, Connection, Channel, ConsumerGroup) {
     let (mut rig, connection, channel) = Rig::with_channel();
-    let consumes = ["a", "b"].map(|tag| basic::Consume::default().consumer_tag(tag).unwrap());
+    let consumes = ["a", "b"].map(|tag| basic::Consume::default().consumer_tag(tag));
     let group = rig
         .wait(ConsumerGroup::start(&channel, consumes, prefetch))
         .unwrap();

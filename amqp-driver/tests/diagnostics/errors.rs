@@ -36,14 +36,14 @@ fn a_report_tells_the_whole_story() {
     let declaring = {
         let channel = channel.clone();
         rig.spawn(async move {
-            let jobs = queue::Declare::default().queue("jobs")?;
+            let jobs = queue::Declare::default().queue("jobs");
             channel.call(jobs).await
         })
     };
     let binding = {
         let channel = channel.clone();
         rig.spawn(async move {
-            let bind = queue::Bind::default().queue("jobs")?.exchange("events")?;
+            let bind = queue::Bind::default().queue("jobs").exchange("events");
             channel.call(bind).await
         })
     };
@@ -162,7 +162,7 @@ fn without_a_log_a_report_is_the_text() {
 fn the_log_of_a_connection_goes_on_after_an_error() {
     let (mut rig, connection) = Rig::open_with(logged());
     let channel = rig.channel(&connection);
-    rig.wait(channel.call(queue::Declare::default().queue("a").unwrap()))
+    rig.wait(channel.call(queue::Declare::default().queue("a")))
         .unwrap();
     let log = connection.frame_log().unwrap();
     assert_eq!(log.frames().len(), 5);

@@ -122,8 +122,8 @@ pub(super) const WAITERS: [(&str, fn(Handles) -> Pending); 24] = [
     }),
     ("exchange", |on| {
         Box::pin(async move {
-            let declare = exchange::Declare::default().exchange("x").unwrap();
-            let declare = declare.kind("direct").unwrap();
+            let declare = exchange::Declare::default().exchange("x");
+            let declare = declare.kind("direct");
             on.plain.call(declare).await.unwrap_err()
         })
     }),
@@ -167,7 +167,7 @@ pub(super) const CAUSES: [(&str, fn(&mut Rig, &Handles)); 10] = [
     ("write error", |rig, on| {
         rig.world().cut(Cut::WriteError);
         on.plain
-            .send(&queue::Declare::default().queue("q").unwrap())
+            .send(&queue::Declare::default().queue("q"))
             .unwrap();
     }),
     ("closed by the server", |rig, _| {

@@ -13,7 +13,7 @@ mod yielding;
 use amqp_driver::protocol::basic;
 
 fn to_queue() -> basic::Publish {
-    basic::Publish::default().routing_key("q").unwrap()
+    basic::Publish::default().routing_key("q")
 }
 
 fn none() -> basic::Properties {

@@ -46,9 +46,9 @@ fn bodies() -> Vec<Vec<u8>> {
 async fn session(connection: Connection, bodies: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Error> {
     connection.opened().await?;
     let channel = connection.open_channel().await?.confirm_select().await?;
-    let declare = queue::Declare::default().queue("tasks")?.exclusive(true);
+    let declare = queue::Declare::default().queue("tasks").exclusive(true);
     channel.call(declare).await?;
-    let publish = basic::Publish::default().routing_key("tasks")?;
+    let publish = basic::Publish::default().routing_key("tasks");
     let mut confirms = Vec::new();
     for body in &bodies {
         let properties = basic::Properties::default();
@@ -60,7 +60,7 @@ async fn session(connection: Connection, bodies: Vec<Vec<u8>>) -> Result<Vec<Vec
             channel: None,
         })?;
     }
-    let consume = basic::Consume::default().queue("tasks")?;
+    let consume = basic::Consume::default().queue("tasks");
     let mut consumer = channel.consume(consume).await?;
     let mut delivered = Vec::new();
     while delivered.len() < bodies.len() {
@@ -240,7 +240,7 @@ fn a_connection_that_is_not_read_from_is_cut_at_once() {
     let connection = client.connection.clone();
     rig.complete(async move {
         let channel = connection.open_channel().await?;
-        let publish = basic::Publish::default().routing_key("nowhere")?;
+        let publish = basic::Publish::default().routing_key("nowhere");
         let properties = basic::Properties::default();
         channel.publish(&publish, &properties, "1").await
     })
@@ -354,9 +354,9 @@ fn bytes_sent_into_a_stall_are_bounded_and_not_lost() {
         let published = body.clone();
         let channel = rig.complete(async move {
             let channel = connection.open_channel().await?.confirm_select().await?;
-            let declare = queue::Declare::default().queue("large")?;
+            let declare = queue::Declare::default().queue("large");
             channel.call(declare).await?;
-            let publish = basic::Publish::default().routing_key("large")?;
+            let publish = basic::Publish::default().routing_key("large");
             let properties = basic::Properties::default();
             let confirm = channel.publish(&publish, &properties, published).await?;
             confirm.await.map_err(|_| Error::TimedOut {
@@ -371,7 +371,7 @@ fn bytes_sent_into_a_stall_are_bounded_and_not_lost() {
         let before = read(&client.trace).0;
         client.deaf.set(true);
         let get = rig.spawn(async move {
-            let get = basic::Get::default().queue("large")?;
+            let get = basic::Get::default().queue("large");
             Ok::<_, Error>(channel.get(get).await?.map(|it| it.body.to_vec()))
         });
         rig.settle();

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 /// The time that anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn open(path: &Path) -> Result<LocalBroker, StoreError> {
     LocalBroker::open(path, Config::default())

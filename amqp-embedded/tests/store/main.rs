@@ -36,7 +36,7 @@ async fn connect(broker: &LocalBroker) -> Result<(Connection, ConfirmChannel), a
 }
 
 async fn declare_tasks(channel: &ConfirmChannel) -> Outcome {
-    let declare = queue::Declare::default().queue("tasks")?;
+    let declare = queue::Declare::default().queue("tasks");
     channel.call(declare).await?;
     Ok(())
 }
@@ -49,7 +49,7 @@ fn persistent() -> basic::Properties {
 }
 
 async fn publish(channel: &ConfirmChannel, queue: &str, body: impl Into<Vec<u8>>) -> Outcome {
-    let publish = basic::Publish::default().routing_key(queue)?;
+    let publish = basic::Publish::default().routing_key(queue);
     let confirm = channel
         .publish(&publish, &persistent(), body.into())
         .await?;
@@ -59,7 +59,7 @@ async fn publish(channel: &ConfirmChannel, queue: &str, body: impl Into<Vec<u8>>
 /// Takes all messages: their bodies, with `!` for redelivered ones.
 async fn drain(channel: &ConfirmChannel, queue: &str) -> Result<Vec<String>, Box<dyn Error>> {
     let mut bodies = Vec::new();
-    let get = basic::Get::default().queue(queue)?.no_ack(true);
+    let get = basic::Get::default().queue(queue).no_ack(true);
     while let Some(message) = channel.get(get.clone()).await? {
         let mark = if message.method.redelivered { "!" } else { "" };
         bodies.push(format!("{}{mark}", str::from_utf8(&message.body.to_vec())?));
@@ -73,29 +73,29 @@ async fn a_broker_finds_its_durable_state_again() -> Outcome {
     let broker = file.open()?;
     let (connection, channel) = connect(&broker).await?;
     for name in ["tasks", "deleted"] {
-        channel.call(queue::Declare::default().queue(name)?).await?;
+        channel.call(queue::Declare::default().queue(name)).await?;
     }
     for name in ["events", "gone"] {
-        let declare = exchange::Declare::default().exchange(name)?.kind("topic")?;
+        let declare = exchange::Declare::default().exchange(name).kind("topic");
         channel.call(declare.durable(true)).await?;
-        let bind = queue::Bind::default().queue("tasks")?.exchange(name)?;
-        channel.call(bind.routing_key("a.#")?).await?;
+        let bind = queue::Bind::default().queue("tasks").exchange(name);
+        channel.call(bind.routing_key("a.#")).await?;
     }
     channel
-        .call(exchange::Delete::default().exchange("gone")?)
+        .call(exchange::Delete::default().exchange("gone"))
         .await?;
-    let bind = queue::Bind::default().queue("deleted")?;
+    let bind = queue::Bind::default().queue("deleted");
     channel
-        .call(bind.exchange("events")?.routing_key("b")?)
+        .call(bind.exchange("events").routing_key("b"))
         .await?;
     publish(&channel, "deleted", "lost").await?;
     channel
-        .call(queue::Delete::default().queue("deleted")?)
+        .call(queue::Delete::default().queue("deleted"))
         .await?;
     for body in ["acked", "unacked", "ready"] {
         publish(&channel, "tasks", body).await?;
     }
-    let get = basic::Get::default().queue("tasks")?;
+    let get = basic::Get::default().queue("tasks");
     let first = channel.get(get.clone()).await?.ok_or("no message")?;
     first.ack()?;
     let _second = channel.get(get).await?.ok_or("no message")?;
@@ -152,39 +152,39 @@ async fn the_file_has_the_state_of_the_broker() -> Outcome {
 async fn step(dice: &mut Dice, channel: &ConfirmChannel) -> Outcome {
     let name = ["classic", "quorum"][dice.roll(2)];
     let source = ["events", "logs"][dice.roll(2)];
-    let mut declare = queue::Declare::default().queue(name)?;
-    declare.arguments = declare.arguments.with("x-queue-type", name)?;
+    let mut declare = queue::Declare::default().queue(name);
+    declare.arguments = declare.arguments.with("x-queue-type", name);
     channel.call(declare).await?;
-    let declare = exchange::Declare::default().exchange(source)?;
-    let declare = declare.kind("topic")?.durable(true);
+    let declare = exchange::Declare::default().exchange(source);
+    let declare = declare.kind("topic").durable(true);
     channel.call(declare).await?;
     match dice.roll(14) {
         0..=2 => {
-            let bind = queue::Bind::default().queue(name)?.exchange(source)?;
-            channel.call(bind.routing_key("a.#")?).await?;
+            let bind = queue::Bind::default().queue(name).exchange(source);
+            channel.call(bind.routing_key("a.#")).await?;
         }
         3 => {
-            let unbind = queue::Unbind::default().queue(name)?.exchange(source)?;
-            channel.call(unbind.routing_key("a.#")?).await?;
+            let unbind = queue::Unbind::default().queue(name).exchange(source);
+            channel.call(unbind.routing_key("a.#")).await?;
         }
         4 => {
-            let bind = exchange::Bind::default().source(source)?;
-            channel.call(bind.destination("amq.topic")?).await?;
+            let bind = exchange::Bind::default().source(source);
+            channel.call(bind.destination("amq.topic")).await?;
         }
         5 if dice.roll(3) == 0 => {
-            let delete = queue::Delete::default().queue(name)?;
+            let delete = queue::Delete::default().queue(name);
             channel.call(delete).await?;
         }
         6 if dice.roll(3) == 0 => {
-            let delete = exchange::Delete::default().exchange(source)?;
+            let delete = exchange::Delete::default().exchange(source);
             channel.call(delete).await?;
         }
         7 if dice.roll(3) == 0 => {
-            let purge = queue::Purge::default().queue(name)?;
+            let purge = queue::Purge::default().queue(name);
             channel.call(purge).await?;
         }
         8 | 9 => {
-            let get = basic::Get::default().queue(name)?;
+            let get = basic::Get::default().queue(name);
             if let Some(message) = channel.get(get).await? {
                 match dice.roll(4) {
                     0 => message.ack()?,
@@ -195,8 +195,8 @@ async fn step(dice: &mut Dice, channel: &ConfirmChannel) -> Outcome {
             }
         }
         _ => {
-            let publish = basic::Publish::default().exchange(source)?;
-            let publish = publish.routing_key("a.b")?;
+            let publish = basic::Publish::default().exchange(source);
+            let publish = publish.routing_key("a.b");
             let body = dice.roll(1000).to_string();
             let confirm = channel.publish(&publish, &persistent(), body).await?;
             confirm.await?;
@@ -225,7 +225,7 @@ async fn a_copy_of_the_file_has_all_that_was_confirmed() -> Outcome {
     declare_tasks(&channel).await?;
     publish(&channel, "tasks", "confirmed").await?;
     let committing = _connection.open_channel().await?.tx_select().await?;
-    let publish = basic::Publish::default().routing_key("tasks")?;
+    let publish = basic::Publish::default().routing_key("tasks");
     committing
         .publish(&publish, &persistent(), "committed")
         .await?;
@@ -287,7 +287,7 @@ async fn the_process_that_is_killed() -> Outcome {
     };
     let broker = open(Path::new(&path))?;
     let (_connection, channel) = connect(&broker).await?;
-    let declare = queue::Declare::default().queue("tasks")?;
+    let declare = queue::Declare::default().queue("tasks");
     let declared = channel.call(declare).await?;
     for number in declared.message_count + 1.. {
         publish(&channel, "tasks", number.to_string()).await?;
@@ -432,7 +432,7 @@ async fn the_file_does_not_grow_with_what_passes() -> Outcome {
 }
 
 async fn drain_bytes(channel: &ConfirmChannel) -> Outcome {
-    let purge = queue::Purge::default().queue("tasks")?;
+    let purge = queue::Purge::default().queue("tasks");
     channel.call(purge).await?;
     Ok(())
 }
@@ -445,7 +445,7 @@ async fn publishers_wait_for_the_disk() -> Outcome {
     let broker = LocalBroker::open(&file.path, config)?;
     let (_connection, channel) = connect(&broker).await?;
     declare_tasks(&channel).await?;
-    let publish = basic::Publish::default().routing_key("tasks")?;
+    let publish = basic::Publish::default().routing_key("tasks");
     let mut confirms = Vec::new();
     for _ in 0..300 {
         let body = vec![7; 10_000];
@@ -462,10 +462,10 @@ async fn publishers_wait_for_the_disk() -> Outcome {
 /// Declares a stream with segments of about a thousand bytes, of which retention keeps a few.
 async fn declare_stream(channel: &ConfirmChannel) -> Outcome {
     let arguments = FieldTable::new()
-        .with("x-queue-type", "stream")?
-        .with("x-stream-max-segment-size-bytes", 1000)?
-        .with("x-max-length-bytes", 3000)?;
-    let declare = queue::Declare::default().queue("log")?.durable(true);
+        .with("x-queue-type", "stream")
+        .with("x-stream-max-segment-size-bytes", 1000)
+        .with("x-max-length-bytes", 3000);
+    let declare = queue::Declare::default().queue("log").durable(true);
     channel.call(declare.arguments(arguments)).await?;
     Ok(())
 }
@@ -475,10 +475,10 @@ async fn read_stream(channel: &ConfirmChannel) -> Result<Vec<(i64, String)>, Box
     channel
         .call(basic::Qos::default().prefetch_count(1000))
         .await?;
-    let arguments = FieldTable::new().with("x-stream-offset", "first")?;
-    let declared = queue::Declare::default().queue("log")?.passive(true);
+    let arguments = FieldTable::new().with("x-stream-offset", "first");
+    let declared = queue::Declare::default().queue("log").passive(true);
     let count = channel.call(declared).await?.message_count;
-    let consume = basic::Consume::default().queue("log")?.arguments(arguments);
+    let consume = basic::Consume::default().queue("log").arguments(arguments);
     let mut consumer = channel.consume(consume).await?;
     let mut read = Vec::new();
     for _ in 0..count {
@@ -537,13 +537,13 @@ async fn changes_of_an_operator_are_kept() -> Outcome {
         }
         Ok(admin.set_permissions("guest", "gone", Permissions::all())?)
     })?;
-    let config = amqp_tokio::Config::default().virtual_host("gone")?;
+    let config = amqp_tokio::Config::default().virtual_host("gone");
     let connection = broker.connect(config).await?;
     let channel = connection.open_channel().await?;
-    let declare = exchange::Declare::default().exchange("e")?.kind("fanout")?;
+    let declare = exchange::Declare::default().exchange("e").kind("fanout");
     channel.call(declare.durable(true)).await?;
-    channel.call(queue::Declare::default().queue("q")?).await?;
-    let bind = queue::Bind::default().queue("q")?.exchange("amq.fanout")?;
+    channel.call(queue::Declare::default().queue("q")).await?;
+    let bind = queue::Bind::default().queue("q").exchange("amq.fanout");
     channel.call(bind).await?;
     broker.with(|broker| -> Outcome {
         let mut admin = broker.admin();

@@ -120,7 +120,7 @@ async fn receive<R: ServerRuntime>(runner: &Runner<R>, login: Login) -> Result<(
     let plain = Plain::new(USER, login.password).map_err(|_| Error::Internal("NUL in a name"))?;
     let config = amqp_driver::Config::default()
         .mechanisms(vec![Box::new(plain)])
-        .virtual_host(login.vhost)?;
+        .virtual_host(login.vhost);
     let connection = runner.connect(config)?;
     connection.opened().await?;
     let mut clock = runner.clock();
@@ -148,13 +148,13 @@ async fn consume<R: ServerRuntime>(
 ) -> Result<(), Error> {
     let channel = connection.open_channel().await?;
     let arguments = FieldTable::new()
-        .with("x-max-length-bytes", MAX_BYTES)?
-        .with("x-overflow", "reject-publish")?;
-    let declare = queue::Declare::default().queue(QUEUE)?.exclusive(true);
+        .with("x-max-length-bytes", MAX_BYTES)
+        .with("x-overflow", "reject-publish");
+    let declare = queue::Declare::default().queue(QUEUE).exclusive(true);
     channel.call(declare.arguments(arguments)).await?;
     let qos = basic::Qos::default().prefetch_count(PREFETCH);
     channel.call(qos).await?;
-    let consume = basic::Consume::default().queue(QUEUE)?;
+    let consume = basic::Consume::default().queue(QUEUE);
     let mut consumer = channel.consume(consume).await?;
     runner.shared.with(|state| state.open_inbox(Inbox::Open));
     while let Some(delivery) = consumer.next().await {

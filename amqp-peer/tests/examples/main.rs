@@ -19,12 +19,7 @@ mod outbox;
 #[path = "../../examples/tls.rs"]
 mod tls;
 
-use std::{
-    env,
-    error::Error,
-    net::{Ipv4Addr, TcpListener},
-    process::ExitCode,
-};
+use std::{env, error::Error, process::ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -85,8 +80,7 @@ fn run(example: &str) -> Result {
 
 /// A port at which nothing listens.
 fn free_port() -> Result<String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port().to_string())
+    Ok(amqp_test_support::ports::free_port()?.to_string())
 }
 
 fn bob_alice_and_jack_greet_each_other_in_any_order() -> Result {

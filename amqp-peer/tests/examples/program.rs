@@ -12,7 +12,7 @@ use std::{
 use crate::{EXAMPLE, Result};
 
 /// The time limit of a line.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running example. It is killed when it is dropped.
 pub(crate) struct Program {

@@ -92,7 +92,7 @@ async fn with_client<R: Adapter>(
 async fn publish(client: &amqp_driver::Connection) -> Outcome {
     let channel = client.open_channel().await?.confirm_select().await?;
     let publish = basic::Publish::default()
-        .routing_key("peer.inbox")?
+        .routing_key("peer.inbox")
         .mandatory(true);
     let properties = basic::Properties::default();
     while channel

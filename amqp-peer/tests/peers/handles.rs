@@ -61,7 +61,7 @@ async fn the_inbox_of_plain_clients<R: Adapter>(world: World<R>) -> Outcome {
     let client = amqp_driver::connect(&R::default(), &options).await?;
     let channel = client.open_channel().await?.confirm_select().await?;
     let publish = basic::Publish::default()
-        .routing_key("peer.inbox")?
+        .routing_key("peer.inbox")
         .mandatory(true);
     let properties = basic::Properties {
         user_id: Some("guest".try_into()?),
@@ -81,7 +81,7 @@ async fn the_inbox_of_plain_clients<R: Adapter>(world: World<R>) -> Outcome {
     assert!(again.is_repeated);
     assert_eq!(again.accept().body.to_vec(), b"hello");
     // It cannot take what others publish there.
-    let consume = basic::Consume::default().queue("peer.inbox")?;
+    let consume = basic::Consume::default().queue("peer.inbox");
     assert!(channel.consume(consume).await.is_err());
     client.close().await?;
     bob.peer.stop().await;
@@ -117,15 +117,15 @@ async fn what_a_peer_publishes_a_plain_client_consumes<R: Adapter>(world: World<
     let client = amqp_driver::connect(&R::default(), &options).await?;
     let channel = client.open_channel().await?;
     channel
-        .call(queue::Declare::default().queue("news")?)
+        .call(queue::Declare::default().queue("news"))
         .await?;
     let mut consumer = channel
-        .consume(basic::Consume::default().queue("news")?)
+        .consume(basic::Consume::default().queue("news"))
         .await?;
     let broker = bob.peer.broker().ok_or("no broker")?;
     let own = broker.connect(amqp_driver::Config::default()).await?;
     let publishing = own.open_channel().await?;
-    let publish = basic::Publish::default().routing_key("news")?;
+    let publish = basic::Publish::default().routing_key("news");
     publishing
         .publish(&publish, &basic::Properties::default(), "new")
         .await?;

@@ -11,7 +11,9 @@ use amqp_peer::{
     amqp_driver::io::{in_thread, within},
 };
 
-use crate::rig::{Adapter, Outcome, World, free_port, name, on_every_runtime};
+use amqp_test_support::ports::free_port;
+
+use crate::rig::{Adapter, Outcome, World, name, on_every_runtime};
 
 on_every_runtime!(
     a_link_is_up_on_both_sides,
@@ -53,19 +55,20 @@ async fn a_link_is_up_on_both_sides<R: Adapter>(world: World<R>) -> Outcome {
 async fn a_removed_connector_leaves_nothing_that_connects<R: Adapter>(world: World<R>) -> Outcome {
     // The system accepts the connection, and no handshake follows.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let bob = world.start("bob")?;
+    let minutes = Duration::from_secs(600);
+    let bob = world.start_with(Config::new("bob")?.handshake(minutes))?;
     let port = silent.local_addr()?.port();
     let connector = bob.peer.add_connector(bob.connect(&world, port));
     let (mut accepted, _) = in_thread("accept", move || silent.accept())?.await?;
     assert!(bob.peer.remove_connector(connector));
     assert!(!bob.peer.remove_connector(connector));
     assert_eq!(bob.peer.connectors(), []);
-    // The connection ends, although its handshake would have seconds.
+    // The connection ends, although its handshake would have minutes.
     let read = in_thread("read", move || {
         let mut rest = Vec::new();
         accepted.read_to_end(&mut rest).map(|_| rest)
     })?;
-    let limit = Duration::from_secs(5);
+    let limit = minutes / 10;
     let read = within(&mut world.clock(), limit, read).await;
     let _greeting = read.ok_or("the connection goes on")?;
     Ok(())
@@ -295,7 +298,8 @@ async fn peers_that_dial_each_other_keep_one_link<R: Adapter>(world: World<R>) -
         let _passed = within(&mut clock, pause, std::future::pending::<()>()).await;
     }
     let attempts = waits.peer.connectors().remove(0).attempts;
-    assert!(attempts <= 3, "{attempts}");
+    // Each waits twice as long as the one before it, on a busy machine too.
+    assert!(attempts <= 6, "{attempts}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Peers on a runtime, and the macro that runs a scenario on each.
 
-use std::{error::Error, future::Future, marker::PhantomData, net::Ipv4Addr, time::Duration};
+use std::{error::Error, future::Future, marker::PhantomData, time::Duration};
 
 use amqp_async_std::AsyncStd;
 use amqp_blocking::Blocking;
@@ -230,10 +230,4 @@ impl Node {
             Err(format!("not {body:?}: {message:?}").into())
         }
     }
-}
-
-/// A free port, at which nothing listens.
-pub(crate) fn free_port() -> Result<u16, Failure> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
 }

@@ -58,7 +58,7 @@ impl Program {
             return;
         };
         let queue = format!("queue{number}");
-        let Ok(declare) = Queue::classic(&queue).map(Queue::declare) else {
+        let Ok(declare) = Queue::classic(&queue).declare() else {
             return;
         };
         let declared = match self.try_to("queue.declare", channel.call(declare)).await {
@@ -75,13 +75,9 @@ impl Program {
     }
 
     async fn consume(&self, channel: &Channel, queue: &str) {
-        let Ok(consume) = Consume::default().queue(queue) else {
-            return;
-        };
+        let consume = Consume::default().queue(queue);
         let consumer = self.try_to("basic.consume", channel.consume(consume)).await;
-        let Ok(get) = Get::default().queue(queue) else {
-            return;
-        };
+        let get = Get::default().queue(queue);
         let _got = self.try_to("basic.get", channel.get(get)).await;
         if let Some(Ok(mut consumer)) = consumer {
             // There are no messages.
@@ -182,7 +178,7 @@ async fn publish(connector: Connector, ledger: Ledger, cancellation: Cancellatio
         while left.get() > 0 && channel.close_reason().is_none() {
             left.set(left.get() - 1);
             let message = ledger.publish(&format!("publisher/{lives}"), "q");
-            let publish = Publish::default().routing_key("q")?;
+            let publish = Publish::default().routing_key("q");
             let persistent = Properties::default().persistent();
             let publishing = channel.publish(&publish, &persistent, message.to_string());
             let settlement = match cancellation.run(publishing).await {
@@ -212,7 +208,7 @@ async fn consume(connector: Connector, ledger: Ledger, cancellation: Cancellatio
     loop {
         let channel = super::programs::open(&connector, &connection, "q").await?;
         let options = ConsumeOptions::default().prefetch(Prefetch::Count(3));
-        let consume = Consume::default().queue("q")?;
+        let consume = Consume::default().queue("q");
         let Some(Ok(mut consumer)) = cancellation
             .run(channel.consume_with(consume, options))
             .await

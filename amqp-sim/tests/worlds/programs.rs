@@ -37,7 +37,7 @@ pub(crate) async fn open(
 
 async fn try_open(connection: &Connection, queue: &str) -> Result<amqp_driver::Channel> {
     let channel = connection.open_channel().await?;
-    channel.call(Queue::classic(queue)?.declare()).await?;
+    channel.call(Queue::classic(queue).declare()?).await?;
     Ok(channel)
 }
 
@@ -101,7 +101,7 @@ pub(crate) async fn publish_confirmed(
             for _ in 0..burst {
                 left -= 1;
                 let message = ledger.publish(&publisher, queue);
-                let publish = Publish::default().routing_key(queue)?;
+                let publish = Publish::default().routing_key(queue);
                 let persistent = Properties::default().persistent();
                 match channel
                     .publish(&publish, &persistent, body(message, size))
@@ -148,7 +148,7 @@ pub(crate) async fn republish(
             for _ in 0..left.min(4) {
                 left -= 1;
                 let message = ledger.publish_at_least_once(&name, queue);
-                let publish = Publish::default().routing_key(queue)?;
+                let publish = Publish::default().routing_key(queue);
                 let outgoing = OutgoingMessage::new(publish, body(message, 0))
                     .properties(Properties::default().persistent());
                 receipts.push((message, publisher.publish(outgoing).await));
@@ -183,7 +183,7 @@ pub(crate) async fn consume(
     loop {
         let channel = open(&connector, &connection, queue).await?;
         let options = ConsumeOptions::default().prefetch(Prefetch::Count(10));
-        let consume = Consume::default().queue(queue)?;
+        let consume = Consume::default().queue(queue);
         let Ok(mut consumer) = channel.consume_with(consume, options).await else {
             connector.sleep(Duration::from_millis(100)).await;
             continue;

@@ -21,8 +21,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 async fn serve(connector: Connector) -> Result {
     let connection = connector.connect().await?;
     let channel = connection.open_channel().await?;
-    channel.call(Queue::classic("upper")?.declare()).await?;
-    let server = Server::open(channel, Consume::default().queue("upper")?, 8).await?;
+    channel.call(Queue::classic("upper").declare()?).await?;
+    let server = Server::open(channel, Consume::default().queue("upper"), 8).await?;
     let handler = async |request: Message| match String::from_utf8(request.body.to_vec()) {
         Ok(text) => Ok(Reply::new(text.to_uppercase())),
         Err(error) => Err(HandlerError::new(400, error.to_string())),
@@ -45,7 +45,7 @@ async fn call(connector: Connector, count: usize, done: Rc<Cell<usize>>) -> Resu
         while done.get() < count && client.channel().close_reason().is_none() {
             let text = format!("call {}", done.get());
             let request =
-                OutgoingMessage::new(Publish::default().routing_key("upper")?, text.clone());
+                OutgoingMessage::new(Publish::default().routing_key("upper"), text.clone());
             let before = connector.now();
             let reply = client.call(request, LIMIT).await;
             let took = connector.now() - before;

@@ -24,9 +24,9 @@ const QUEUES: [&str; 3] = ["a", "b", "c"];
 pub(crate) async fn flood(connection: Connection, count: usize, size: usize) -> Result {
     let channel = connection.open_channel().await?;
     channel
-        .call(Queue::classic("flood")?.max_length(10).declare())
+        .call(Queue::classic("flood").max_length(10).declare()?)
         .await?;
-    let to_flood = Publish::default().routing_key("flood")?;
+    let to_flood = Publish::default().routing_key("flood");
     for _ in 0..count {
         let published = channel
             .publish(&to_flood, &Properties::default(), vec![0; size])
@@ -55,9 +55,9 @@ fn fair(sim: &Sim) {
         sim.spawn(&format!("publisher{number}"), async move {
             let channel = connection.open_channel().await?;
             channel
-                .call(Queue::classic("q")?.max_length(10).declare())
+                .call(Queue::classic("q").max_length(10).declare()?)
                 .await?;
-            let to_q = Publish::default().routing_key("q")?;
+            let to_q = Publish::default().routing_key("q");
             for _ in 0..60 {
                 let body = vec![0; 40_000];
                 let none = Properties::default();
@@ -92,8 +92,8 @@ fn served(sim: &Sim) {
         let qos = Qos::default().prefetch_count(prefetch).global(true);
         channel.call(qos).await?;
         for queue in QUEUES {
-            channel.call(Queue::classic(queue)?.declare()).await?;
-            let publish = Publish::default().routing_key(queue)?;
+            channel.call(Queue::classic(queue).declare()?).await?;
+            let publish = Publish::default().routing_key(queue);
             for _ in 0..COUNT {
                 channel
                     .publish(&publish, &Properties::default(), "x")
@@ -102,7 +102,7 @@ fn served(sim: &Sim) {
         }
         let mut consumers = Vec::new();
         for queue in QUEUES {
-            let consume = Consume::default().queue(queue)?;
+            let consume = Consume::default().queue(queue);
             consumers.push((queue, channel.consume(consume).await?));
         }
         Result::Ok(consumers)

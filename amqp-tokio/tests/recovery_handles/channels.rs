@@ -134,7 +134,7 @@ async fn two_hundred_channels_that_are_lost_at_once_go_on() -> Outcome {
     }
     plain[0].call(durable("tasks")?).await?;
     for channel in &transactional {
-        let publish = basic::Publish::default().routing_key("tasks")?;
+        let publish = basic::Publish::default().routing_key("tasks");
         let properties = basic::Properties::default();
         channel.publish(&publish, &properties, "x").await?;
     }

@@ -58,7 +58,7 @@ async fn a_consumer_dropped_while_others_are_restored_gets_no_message_again_and_
     let delivered = channel.stats().ok_or("no channel")?.delivered - before;
     assert!(delivered <= 2, "{delivered} deliveries");
     until(&connection, is_recovered).await?;
-    let message = channel.get(basic::Get::default().queue("tasks")?).await?;
+    let message = channel.get(basic::Get::default().queue("tasks")).await?;
     message.ok_or("no message")?.ack()?;
     Ok(())
 }
@@ -197,7 +197,7 @@ async fn a_tag_is_free_for_another_consumer_after_a_cancel_while_lost() -> Outco
         let connection = broker.connect_with(&options()).await?;
         let channel = connection.open_channel().await?.confirm_select().await?;
         channel.call(durable("tasks")?).await?;
-        let tagged = from("tasks")?.consumer_tag("mine")?;
+        let tagged = from("tasks")?.consumer_tag("mine");
         let mut one = channel.consume(tagged.clone()).await?;
         let mut other = None;
         if busy {

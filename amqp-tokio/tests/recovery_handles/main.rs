@@ -44,15 +44,15 @@ fn persistent() -> basic::Properties {
 }
 
 fn to(queue: &str) -> Result<basic::Publish, amqp_tokio::Error> {
-    Ok(basic::Publish::default().routing_key(queue)?)
+    Ok(basic::Publish::default().routing_key(queue))
 }
 
 fn durable(queue: &str) -> Result<queue::Declare, amqp_tokio::Error> {
-    Ok(queue::Declare::default().queue(queue)?.durable(true))
+    Ok(queue::Declare::default().queue(queue).durable(true))
 }
 
 fn from(queue: &str) -> Result<basic::Consume, amqp_tokio::Error> {
-    Ok(basic::Consume::default().queue(queue)?)
+    Ok(basic::Consume::default().queue(queue))
 }
 
 /// Waits for an event of the recovery, from the first one on.
@@ -83,7 +83,7 @@ fn is_lost(event: &RecoveryEvent) -> bool {
 
 /// Closes a channel as the server does for a mistake: with a passive declaration of no queue.
 async fn fail(channel: &BaseChannel) -> Outcome {
-    let none = queue::Declare::default().queue("none")?.passive(true);
+    let none = queue::Declare::default().queue("none").passive(true);
     assert!(timeout(PATIENCE, channel.call(none)).await?.is_err());
     Ok(())
 }

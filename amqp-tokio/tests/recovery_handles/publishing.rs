@@ -98,7 +98,7 @@ async fn publishers_in_line_go_on_in_order() -> Outcome {
         published??;
     }
     let mut numbers = Vec::new();
-    while let Some(message) = channel.get(basic::Get::default().queue("tasks")?).await? {
+    while let Some(message) = channel.get(basic::Get::default().queue("tasks")).await? {
         numbers.extend(message.body.to_vec());
         message.ack()?;
     }

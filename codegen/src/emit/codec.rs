@@ -75,10 +75,21 @@ impl Kind {
             Self::Short | Self::ReplyCode => (2, None),
             Self::Long => (4, None),
             Self::LongLong | Self::Timestamp => (8, None),
-            Self::ShortStr | Self::Text => (1, Some(format!("{value}.len()"))),
+            Self::ShortStr | Self::Text | Self::Table => {
+                (0, Some(format!("{value}.encoded_len()")))
+            }
             Self::LongStr => (4, Some(format!("{value}.len()"))),
             Self::Secret => (4, Some(format!("{value}.expose().len()"))),
-            Self::Table => (0, Some(format!("{value}.encoded_len()"))),
+        }
+    }
+
+    /// Returns an expression for the length of the longest short string in the value, in bytes.
+    /// `Some` if the value may have any.
+    pub(super) fn longest_text(self, value: &str) -> Option<String> {
+        match self {
+            Self::ShortStr | Self::Text => Some(format!("{value}.len()")),
+            Self::Table => Some(format!("{value}.longest_name()")),
+            _ => None,
         }
     }
 
@@ -103,6 +114,7 @@ impl Kind {
     fn zero_size(self) -> usize {
         match self {
             Self::Table => 4,
+            Self::ShortStr | Self::Text => 1,
             _ => self.size("").0,
         }
     }
@@ -251,22 +263,10 @@ pub(super) fn setter(w: &mut Writer, field: &Field, wrap: Option<&str>) {
         Some(wrap) => format!("{wrap}({value})"),
         None => value,
     };
-    if matches!(field.kind, Kind::ShortStr | Kind::Text) {
-        let (value, max) = (wrapped(format!("{name}.try_into()?")), u8::MAX);
-        w.item(format!(
-            "/// Sets `{name}`, unless it is longer than {max} bytes.
-            pub fn {name}<S>(mut self, {name}: S) -> Result<Self, ShortStrError>
-            where
-                S: TryInto<ShortStr>,
-                ShortStrError: From<S::Error>,
-            {{
-                self.{name} = {value};
-                Ok(self)
-            }}"
-        ));
-        return;
-    }
-    let (given, value) = if field.kind.is_copy() {
+    let (given, value) = if matches!(field.kind, Kind::ShortStr | Kind::Text) {
+        let value = wrapped(format!("{name}.into_short_str()"));
+        ("impl IntoShortStr".to_owned(), value)
+    } else if field.kind.is_copy() {
         (kind.to_owned(), wrapped(name.clone()))
     } else {
         let value = wrapped(format!("{name}.into()"));
@@ -280,6 +280,23 @@ pub(super) fn setter(w: &mut Writer, field: &Field, wrap: Option<&str>) {
             self
         }}"
     ));
+}
+
+/// Returns `text_too_long` of `Encode`, given the name and the length of each field with a text.
+/// Empty if there is no such field.
+pub(super) fn text_too_long(fields: impl Iterator<Item = (String, String)>) -> String {
+    let fields = lines(fields, |(name, len)| format!("(\"{name}\", {len}),"));
+    if fields.is_empty() {
+        return fields;
+    }
+    format!(
+        "#[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {{
+            TextTooLong::find([
+                {fields}
+            ])
+        }}"
+    )
 }
 
 /// Emits the documentation of a field.

@@ -188,6 +188,11 @@ fn codec(w: &mut Writer, method: &Method, name: &str) {
         format!("{inline}fn encode(&self, out: &mut BytesMut) {{\n{statements}\n}}")
     };
     let decode = codec::decode(&method.fields);
+    let stored = method.fields.iter().filter(|field| !field.reserved);
+    let too_long = codec::text_too_long(stored.filter_map(|field| {
+        let value = format!("self.{}", snake(&field.name));
+        Some((field.name.clone(), field.kind.longest_text(&value)?))
+    }));
     w.item(format!(
         "impl Encode for {name} {{
             {inline}fn encoded_len(&self) -> usize {{
@@ -195,6 +200,8 @@ fn codec(w: &mut Writer, method: &Method, name: &str) {
             }}
 
             {encode}
+
+            {too_long}
         }}
 
         impl Decode for {name} {{

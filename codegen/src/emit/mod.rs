@@ -56,8 +56,8 @@ use crate::{
     method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent},
     method_id::MethodId,
     wire::{
-        Decode, DecodeError, Encode, FieldTable, LongStr, Secret, ShortStr, ShortStrError,
-        Timestamp, parse, put,
+        Decode, DecodeError, Encode, FieldTable, IntoShortStr, LongStr, Secret, ShortStr,
+        TextTooLong, Timestamp, parse, put,
     },
     words::Words,
 };

@@ -5,7 +5,7 @@
 //! bit means that another word follows.
 
 use super::{
-    codec::{field_doc, setter},
+    codec::{field_doc, setter, text_too_long},
     lines,
     names::snake,
     writer::Writer,
@@ -122,6 +122,11 @@ fn codec(w: &mut Writer, properties: &[Field]) {
         let put = property.kind.put("value");
         format!("if let Some(value) = {reference}self.{name} {{\n{put}\n}}")
     });
+    let too_long = text_too_long(stored(properties).filter_map(|(_, name, property)| {
+        let len = property.kind.longest_text("value")?;
+        let len = format!("self.{name}.as_ref().map_or(0, |value| {len})");
+        Some((property.name.clone(), len))
+    }));
     // A value of this size is filled in place: moving its parts would take longer than decoding
     // them.
     let start = "let mut properties = Self::default();\n";
@@ -151,6 +156,8 @@ fn codec(w: &mut Writer, properties: &[Field]) {
                 put_flags(out, &self.flags());
                 {puts}
             }}
+
+            {too_long}
         }}
 
         impl Decode for Properties {{

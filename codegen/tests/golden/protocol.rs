@@ -8,8 +8,8 @@ use crate::{
     method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent},
     method_id::MethodId,
     wire::{
-        Decode, DecodeError, Encode, FieldTable, LongStr, Secret, ShortStr, ShortStrError,
-        Timestamp, parse, put,
+        Decode, DecodeError, Encode, FieldTable, IntoShortStr, LongStr, Secret, ShortStr,
+        TextTooLong, Timestamp, parse, put,
     },
     words::Words,
 };
@@ -329,6 +329,11 @@ pub mod connection {
             put::long_str(out, &self.mechanisms);
             put::long_str(out, &self.locales);
         }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("server-properties", self.server_properties.longest_name())])
+        }
     }
 
     impl Decode for Start {
@@ -448,14 +453,11 @@ pub mod connection {
             self
         }
 
-        /// Sets `mechanism`, unless it is longer than 255 bytes.
-        pub fn mechanism<S>(mut self, mechanism: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.mechanism = mechanism.try_into()?;
-            Ok(self)
+        /// Sets `mechanism`.
+        #[must_use]
+        pub fn mechanism(mut self, mechanism: impl IntoShortStr) -> Self {
+            self.mechanism = mechanism.into_short_str();
+            self
         }
 
         /// Sets `response`.
@@ -465,23 +467,20 @@ pub mod connection {
             self
         }
 
-        /// Sets `locale`, unless it is longer than 255 bytes.
-        pub fn locale<S>(mut self, locale: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.locale = locale.try_into()?;
-            Ok(self)
+        /// Sets `locale`.
+        #[must_use]
+        pub fn locale(mut self, locale: impl IntoShortStr) -> Self {
+            self.locale = locale.into_short_str();
+            self
         }
     }
 
     impl Encode for StartOk {
         fn encoded_len(&self) -> usize {
-            6 + self.client_properties.encoded_len()
-                + self.mechanism.len()
+            4 + self.client_properties.encoded_len()
+                + self.mechanism.encoded_len()
                 + self.response.expose().len()
-                + self.locale.len()
+                + self.locale.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
@@ -489,6 +488,15 @@ pub mod connection {
             put::short_str(out, &self.mechanism);
             put::secret(out, &self.response);
             put::short_str(out, &self.locale);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("client-properties", self.client_properties.longest_name()),
+                ("mechanism", self.mechanism.len()),
+                ("locale", self.locale.len()),
+            ])
         }
     }
 
@@ -1040,26 +1048,28 @@ pub mod connection {
             answers: &[],
         };
 
-        /// Sets `virtual_host`, unless it is longer than 255 bytes.
-        pub fn virtual_host<S>(mut self, virtual_host: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.virtual_host = virtual_host.try_into()?;
-            Ok(self)
+        /// Sets `virtual_host`.
+        #[must_use]
+        pub fn virtual_host(mut self, virtual_host: impl IntoShortStr) -> Self {
+            self.virtual_host = virtual_host.into_short_str();
+            self
         }
     }
 
     impl Encode for Open {
         fn encoded_len(&self) -> usize {
-            3 + self.virtual_host.len()
+            2 + self.virtual_host.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
             put::short_str(out, &self.virtual_host);
             put::octet(out, 0);
             put::octet(out, 0);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("virtual-host", self.virtual_host.len())])
         }
     }
 
@@ -1245,14 +1255,11 @@ pub mod connection {
             self
         }
 
-        /// Sets `reply_text`, unless it is longer than 255 bytes.
-        pub fn reply_text<S>(mut self, reply_text: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.reply_text = reply_text.try_into()?;
-            Ok(self)
+        /// Sets `reply_text`.
+        #[must_use]
+        pub fn reply_text(mut self, reply_text: impl IntoShortStr) -> Self {
+            self.reply_text = reply_text.into_short_str();
+            self
         }
 
         /// Sets `class_id`.
@@ -1272,7 +1279,7 @@ pub mod connection {
 
     impl Encode for Close {
         fn encoded_len(&self) -> usize {
-            7 + self.reply_text.len()
+            6 + self.reply_text.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
@@ -1280,6 +1287,11 @@ pub mod connection {
             put::short_str(out, &self.reply_text);
             put::short(out, self.class_id);
             put::short(out, self.method_id);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("reply-text", self.reply_text.len())])
         }
     }
 
@@ -1476,26 +1488,28 @@ pub mod connection {
             answers: &[],
         };
 
-        /// Sets `reason`, unless it is longer than 255 bytes.
-        pub fn reason<S>(mut self, reason: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.reason = reason.try_into()?;
-            Ok(self)
+        /// Sets `reason`.
+        #[must_use]
+        pub fn reason(mut self, reason: impl IntoShortStr) -> Self {
+            self.reason = reason.into_short_str();
+            self
         }
     }
 
     impl Encode for Blocked {
         #[inline]
         fn encoded_len(&self) -> usize {
-            1 + self.reason.len()
+            self.reason.encoded_len()
         }
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
             put::short_str(out, &self.reason);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("reason", self.reason.len())])
         }
     }
 
@@ -1670,25 +1684,27 @@ pub mod connection {
             self
         }
 
-        /// Sets `reason`, unless it is longer than 255 bytes.
-        pub fn reason<S>(mut self, reason: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.reason = reason.try_into()?;
-            Ok(self)
+        /// Sets `reason`.
+        #[must_use]
+        pub fn reason(mut self, reason: impl IntoShortStr) -> Self {
+            self.reason = reason.into_short_str();
+            self
         }
     }
 
     impl Encode for UpdateSecret {
         fn encoded_len(&self) -> usize {
-            5 + self.new_secret.expose().len() + self.reason.len()
+            4 + self.new_secret.expose().len() + self.reason.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
             put::secret(out, &self.new_secret);
             put::short_str(out, &self.reason);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("reason", self.reason.len())])
         }
     }
 
@@ -2277,14 +2293,11 @@ pub mod channel {
             self
         }
 
-        /// Sets `reply_text`, unless it is longer than 255 bytes.
-        pub fn reply_text<S>(mut self, reply_text: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.reply_text = reply_text.try_into()?;
-            Ok(self)
+        /// Sets `reply_text`.
+        #[must_use]
+        pub fn reply_text(mut self, reply_text: impl IntoShortStr) -> Self {
+            self.reply_text = reply_text.into_short_str();
+            self
         }
 
         /// Sets `class_id`.
@@ -2304,7 +2317,7 @@ pub mod channel {
 
     impl Encode for Close {
         fn encoded_len(&self) -> usize {
-            7 + self.reply_text.len()
+            6 + self.reply_text.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
@@ -2312,6 +2325,11 @@ pub mod channel {
             put::short_str(out, &self.reply_text);
             put::short(out, self.class_id);
             put::short(out, self.method_id);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("reply-text", self.reply_text.len())])
         }
     }
 
@@ -2537,24 +2555,18 @@ pub mod exchange {
             answers: &[],
         };
 
-        /// Sets `exchange`, unless it is longer than 255 bytes.
-        pub fn exchange<S>(mut self, exchange: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.exchange = exchange.try_into()?;
-            Ok(self)
+        /// Sets `exchange`.
+        #[must_use]
+        pub fn exchange(mut self, exchange: impl IntoShortStr) -> Self {
+            self.exchange = exchange.into_short_str();
+            self
         }
 
-        /// Sets `kind`, unless it is longer than 255 bytes.
-        pub fn kind<S>(mut self, kind: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.kind = kind.try_into()?;
-            Ok(self)
+        /// Sets `kind`.
+        #[must_use]
+        pub fn kind(mut self, kind: impl IntoShortStr) -> Self {
+            self.kind = kind.into_short_str();
+            self
         }
 
         /// Sets `passive`.
@@ -2602,7 +2614,7 @@ pub mod exchange {
 
     impl Encode for Declare {
         fn encoded_len(&self) -> usize {
-            5 + self.exchange.len() + self.kind.len() + self.arguments.encoded_len()
+            3 + self.exchange.encoded_len() + self.kind.encoded_len() + self.arguments.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
@@ -2616,6 +2628,15 @@ pub mod exchange {
             bits |= u8::from(self.no_wait) << 4;
             put::octet(out, bits);
             put::table(out, &self.arguments);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("exchange", self.exchange.len()),
+                ("type", self.kind.len()),
+                ("arguments", self.arguments.longest_name()),
+            ])
         }
     }
 
@@ -2815,14 +2836,11 @@ pub mod exchange {
             answers: &[],
         };
 
-        /// Sets `exchange`, unless it is longer than 255 bytes.
-        pub fn exchange<S>(mut self, exchange: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.exchange = exchange.try_into()?;
-            Ok(self)
+        /// Sets `exchange`.
+        #[must_use]
+        pub fn exchange(mut self, exchange: impl IntoShortStr) -> Self {
+            self.exchange = exchange.into_short_str();
+            self
         }
 
         /// Sets `if_unused`.
@@ -2842,7 +2860,7 @@ pub mod exchange {
 
     impl Encode for Delete {
         fn encoded_len(&self) -> usize {
-            4 + self.exchange.len()
+            3 + self.exchange.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
@@ -2851,6 +2869,11 @@ pub mod exchange {
             let mut bits = u8::from(self.if_unused);
             bits |= u8::from(self.no_wait) << 1;
             put::octet(out, bits);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("exchange", self.exchange.len())])
         }
     }
 
@@ -3045,34 +3068,25 @@ pub mod exchange {
             answers: &[],
         };
 
-        /// Sets `destination`, unless it is longer than 255 bytes.
-        pub fn destination<S>(mut self, destination: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.destination = destination.try_into()?;
-            Ok(self)
+        /// Sets `destination`.
+        #[must_use]
+        pub fn destination(mut self, destination: impl IntoShortStr) -> Self {
+            self.destination = destination.into_short_str();
+            self
         }
 
-        /// Sets `source`, unless it is longer than 255 bytes.
-        pub fn source<S>(mut self, source: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.source = source.try_into()?;
-            Ok(self)
+        /// Sets `source`.
+        #[must_use]
+        pub fn source(mut self, source: impl IntoShortStr) -> Self {
+            self.source = source.into_short_str();
+            self
         }
 
-        /// Sets `routing_key`, unless it is longer than 255 bytes.
-        pub fn routing_key<S>(mut self, routing_key: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.routing_key = routing_key.try_into()?;
-            Ok(self)
+        /// Sets `routing_key`.
+        #[must_use]
+        pub fn routing_key(mut self, routing_key: impl IntoShortStr) -> Self {
+            self.routing_key = routing_key.into_short_str();
+            self
         }
 
         /// Sets `no_wait`.
@@ -3092,9 +3106,9 @@ pub mod exchange {
 
     impl Encode for Bind {
         fn encoded_len(&self) -> usize {
-            6 + self.destination.len()
-                + self.source.len()
-                + self.routing_key.len()
+            3 + self.destination.encoded_len()
+                + self.source.encoded_len()
+                + self.routing_key.encoded_len()
                 + self.arguments.encoded_len()
         }
 
@@ -3105,6 +3119,16 @@ pub mod exchange {
             put::short_str(out, &self.routing_key);
             put::octet(out, u8::from(self.no_wait));
             put::table(out, &self.arguments);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("destination", self.destination.len()),
+                ("source", self.source.len()),
+                ("routing-key", self.routing_key.len()),
+                ("arguments", self.arguments.longest_name()),
+            ])
         }
     }
 
@@ -3301,34 +3325,25 @@ pub mod exchange {
             answers: &[],
         };
 
-        /// Sets `destination`, unless it is longer than 255 bytes.
-        pub fn destination<S>(mut self, destination: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.destination = destination.try_into()?;
-            Ok(self)
+        /// Sets `destination`.
+        #[must_use]
+        pub fn destination(mut self, destination: impl IntoShortStr) -> Self {
+            self.destination = destination.into_short_str();
+            self
         }
 
-        /// Sets `source`, unless it is longer than 255 bytes.
-        pub fn source<S>(mut self, source: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.source = source.try_into()?;
-            Ok(self)
+        /// Sets `source`.
+        #[must_use]
+        pub fn source(mut self, source: impl IntoShortStr) -> Self {
+            self.source = source.into_short_str();
+            self
         }
 
-        /// Sets `routing_key`, unless it is longer than 255 bytes.
-        pub fn routing_key<S>(mut self, routing_key: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.routing_key = routing_key.try_into()?;
-            Ok(self)
+        /// Sets `routing_key`.
+        #[must_use]
+        pub fn routing_key(mut self, routing_key: impl IntoShortStr) -> Self {
+            self.routing_key = routing_key.into_short_str();
+            self
         }
 
         /// Sets `no_wait`.
@@ -3348,9 +3363,9 @@ pub mod exchange {
 
     impl Encode for Unbind {
         fn encoded_len(&self) -> usize {
-            6 + self.destination.len()
-                + self.source.len()
-                + self.routing_key.len()
+            3 + self.destination.encoded_len()
+                + self.source.encoded_len()
+                + self.routing_key.encoded_len()
                 + self.arguments.encoded_len()
         }
 
@@ -3361,6 +3376,16 @@ pub mod exchange {
             put::short_str(out, &self.routing_key);
             put::octet(out, u8::from(self.no_wait));
             put::table(out, &self.arguments);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("destination", self.destination.len()),
+                ("source", self.source.len()),
+                ("routing-key", self.routing_key.len()),
+                ("arguments", self.arguments.longest_name()),
+            ])
         }
     }
 
@@ -3597,14 +3622,11 @@ pub mod queue {
             answers: &[],
         };
 
-        /// Sets `queue`, unless it is longer than 255 bytes.
-        pub fn queue<S>(mut self, queue: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.queue = queue.try_into()?;
-            Ok(self)
+        /// Sets `queue`.
+        #[must_use]
+        pub fn queue(mut self, queue: impl IntoShortStr) -> Self {
+            self.queue = queue.into_short_str();
+            self
         }
 
         /// Sets `passive`.
@@ -3652,7 +3674,7 @@ pub mod queue {
 
     impl Encode for Declare {
         fn encoded_len(&self) -> usize {
-            4 + self.queue.len() + self.arguments.encoded_len()
+            3 + self.queue.encoded_len() + self.arguments.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
@@ -3665,6 +3687,14 @@ pub mod queue {
             bits |= u8::from(self.no_wait) << 4;
             put::octet(out, bits);
             put::table(out, &self.arguments);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("queue", self.queue.len()),
+                ("arguments", self.arguments.longest_name()),
+            ])
         }
     }
 
@@ -3782,14 +3812,11 @@ pub mod queue {
             answers: &[Declare::ID],
         };
 
-        /// Sets `queue`, unless it is longer than 255 bytes.
-        pub fn queue<S>(mut self, queue: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.queue = queue.try_into()?;
-            Ok(self)
+        /// Sets `queue`.
+        #[must_use]
+        pub fn queue(mut self, queue: impl IntoShortStr) -> Self {
+            self.queue = queue.into_short_str();
+            self
         }
 
         /// Sets `message_count`.
@@ -3809,13 +3836,18 @@ pub mod queue {
 
     impl Encode for DeclareOk {
         fn encoded_len(&self) -> usize {
-            9 + self.queue.len()
+            8 + self.queue.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
             put::short_str(out, &self.queue);
             put::long(out, self.message_count);
             put::long(out, self.consumer_count);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("queue", self.queue.len())])
         }
     }
 
@@ -3921,34 +3953,25 @@ pub mod queue {
             answers: &[],
         };
 
-        /// Sets `queue`, unless it is longer than 255 bytes.
-        pub fn queue<S>(mut self, queue: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.queue = queue.try_into()?;
-            Ok(self)
+        /// Sets `queue`.
+        #[must_use]
+        pub fn queue(mut self, queue: impl IntoShortStr) -> Self {
+            self.queue = queue.into_short_str();
+            self
         }
 
-        /// Sets `exchange`, unless it is longer than 255 bytes.
-        pub fn exchange<S>(mut self, exchange: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.exchange = exchange.try_into()?;
-            Ok(self)
+        /// Sets `exchange`.
+        #[must_use]
+        pub fn exchange(mut self, exchange: impl IntoShortStr) -> Self {
+            self.exchange = exchange.into_short_str();
+            self
         }
 
-        /// Sets `routing_key`, unless it is longer than 255 bytes.
-        pub fn routing_key<S>(mut self, routing_key: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.routing_key = routing_key.try_into()?;
-            Ok(self)
+        /// Sets `routing_key`.
+        #[must_use]
+        pub fn routing_key(mut self, routing_key: impl IntoShortStr) -> Self {
+            self.routing_key = routing_key.into_short_str();
+            self
         }
 
         /// Sets `no_wait`.
@@ -3968,9 +3991,9 @@ pub mod queue {
 
     impl Encode for Bind {
         fn encoded_len(&self) -> usize {
-            6 + self.queue.len()
-                + self.exchange.len()
-                + self.routing_key.len()
+            3 + self.queue.encoded_len()
+                + self.exchange.encoded_len()
+                + self.routing_key.encoded_len()
                 + self.arguments.encoded_len()
         }
 
@@ -3981,6 +4004,16 @@ pub mod queue {
             put::short_str(out, &self.routing_key);
             put::octet(out, u8::from(self.no_wait));
             put::table(out, &self.arguments);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("queue", self.queue.len()),
+                ("exchange", self.exchange.len()),
+                ("routing-key", self.routing_key.len()),
+                ("arguments", self.arguments.longest_name()),
+            ])
         }
     }
 
@@ -4176,14 +4209,11 @@ pub mod queue {
             answers: &[],
         };
 
-        /// Sets `queue`, unless it is longer than 255 bytes.
-        pub fn queue<S>(mut self, queue: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.queue = queue.try_into()?;
-            Ok(self)
+        /// Sets `queue`.
+        #[must_use]
+        pub fn queue(mut self, queue: impl IntoShortStr) -> Self {
+            self.queue = queue.into_short_str();
+            self
         }
 
         /// Sets `no_wait`.
@@ -4196,13 +4226,18 @@ pub mod queue {
 
     impl Encode for Purge {
         fn encoded_len(&self) -> usize {
-            4 + self.queue.len()
+            3 + self.queue.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
             put::short(out, 0);
             put::short_str(out, &self.queue);
             put::octet(out, u8::from(self.no_wait));
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("queue", self.queue.len())])
         }
     }
 
@@ -4413,14 +4448,11 @@ pub mod queue {
             answers: &[],
         };
 
-        /// Sets `queue`, unless it is longer than 255 bytes.
-        pub fn queue<S>(mut self, queue: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.queue = queue.try_into()?;
-            Ok(self)
+        /// Sets `queue`.
+        #[must_use]
+        pub fn queue(mut self, queue: impl IntoShortStr) -> Self {
+            self.queue = queue.into_short_str();
+            self
         }
 
         /// Sets `if_unused`.
@@ -4447,7 +4479,7 @@ pub mod queue {
 
     impl Encode for Delete {
         fn encoded_len(&self) -> usize {
-            4 + self.queue.len()
+            3 + self.queue.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
@@ -4457,6 +4489,11 @@ pub mod queue {
             bits |= u8::from(self.if_empty) << 1;
             bits |= u8::from(self.no_wait) << 2;
             put::octet(out, bits);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("queue", self.queue.len())])
         }
     }
 
@@ -4666,34 +4703,25 @@ pub mod queue {
             answers: &[],
         };
 
-        /// Sets `queue`, unless it is longer than 255 bytes.
-        pub fn queue<S>(mut self, queue: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.queue = queue.try_into()?;
-            Ok(self)
+        /// Sets `queue`.
+        #[must_use]
+        pub fn queue(mut self, queue: impl IntoShortStr) -> Self {
+            self.queue = queue.into_short_str();
+            self
         }
 
-        /// Sets `exchange`, unless it is longer than 255 bytes.
-        pub fn exchange<S>(mut self, exchange: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.exchange = exchange.try_into()?;
-            Ok(self)
+        /// Sets `exchange`.
+        #[must_use]
+        pub fn exchange(mut self, exchange: impl IntoShortStr) -> Self {
+            self.exchange = exchange.into_short_str();
+            self
         }
 
-        /// Sets `routing_key`, unless it is longer than 255 bytes.
-        pub fn routing_key<S>(mut self, routing_key: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.routing_key = routing_key.try_into()?;
-            Ok(self)
+        /// Sets `routing_key`.
+        #[must_use]
+        pub fn routing_key(mut self, routing_key: impl IntoShortStr) -> Self {
+            self.routing_key = routing_key.into_short_str();
+            self
         }
 
         /// Sets `arguments`.
@@ -4706,9 +4734,9 @@ pub mod queue {
 
     impl Encode for Unbind {
         fn encoded_len(&self) -> usize {
-            5 + self.queue.len()
-                + self.exchange.len()
-                + self.routing_key.len()
+            2 + self.queue.encoded_len()
+                + self.exchange.encoded_len()
+                + self.routing_key.encoded_len()
                 + self.arguments.encoded_len()
         }
 
@@ -4718,6 +4746,16 @@ pub mod queue {
             put::short_str(out, &self.exchange);
             put::short_str(out, &self.routing_key);
             put::table(out, &self.arguments);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("queue", self.queue.len()),
+                ("exchange", self.exchange.len()),
+                ("routing-key", self.routing_key.len()),
+                ("arguments", self.arguments.longest_name()),
+            ])
         }
     }
 
@@ -5136,24 +5174,18 @@ pub mod basic {
             answers: &[],
         };
 
-        /// Sets `queue`, unless it is longer than 255 bytes.
-        pub fn queue<S>(mut self, queue: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.queue = queue.try_into()?;
-            Ok(self)
+        /// Sets `queue`.
+        #[must_use]
+        pub fn queue(mut self, queue: impl IntoShortStr) -> Self {
+            self.queue = queue.into_short_str();
+            self
         }
 
-        /// Sets `consumer_tag`, unless it is longer than 255 bytes.
-        pub fn consumer_tag<S>(mut self, consumer_tag: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.consumer_tag = consumer_tag.try_into()?;
-            Ok(self)
+        /// Sets `consumer_tag`.
+        #[must_use]
+        pub fn consumer_tag(mut self, consumer_tag: impl IntoShortStr) -> Self {
+            self.consumer_tag = consumer_tag.into_short_str();
+            self
         }
 
         /// Sets `no_local`.
@@ -5194,7 +5226,9 @@ pub mod basic {
 
     impl Encode for Consume {
         fn encoded_len(&self) -> usize {
-            5 + self.queue.len() + self.consumer_tag.len() + self.arguments.encoded_len()
+            3 + self.queue.encoded_len()
+                + self.consumer_tag.encoded_len()
+                + self.arguments.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
@@ -5207,6 +5241,15 @@ pub mod basic {
             bits |= u8::from(self.no_wait) << 3;
             put::octet(out, bits);
             put::table(out, &self.arguments);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("queue", self.queue.len()),
+                ("consumer-tag", self.consumer_tag.len()),
+                ("arguments", self.arguments.longest_name()),
+            ])
         }
     }
 
@@ -5321,24 +5364,26 @@ pub mod basic {
             answers: &[Consume::ID],
         };
 
-        /// Sets `consumer_tag`, unless it is longer than 255 bytes.
-        pub fn consumer_tag<S>(mut self, consumer_tag: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.consumer_tag = consumer_tag.try_into()?;
-            Ok(self)
+        /// Sets `consumer_tag`.
+        #[must_use]
+        pub fn consumer_tag(mut self, consumer_tag: impl IntoShortStr) -> Self {
+            self.consumer_tag = consumer_tag.into_short_str();
+            self
         }
     }
 
     impl Encode for ConsumeOk {
         fn encoded_len(&self) -> usize {
-            1 + self.consumer_tag.len()
+            self.consumer_tag.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
             put::short_str(out, &self.consumer_tag);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("consumer-tag", self.consumer_tag.len())])
         }
     }
 
@@ -5427,14 +5472,11 @@ pub mod basic {
             answers: &[],
         };
 
-        /// Sets `consumer_tag`, unless it is longer than 255 bytes.
-        pub fn consumer_tag<S>(mut self, consumer_tag: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.consumer_tag = consumer_tag.try_into()?;
-            Ok(self)
+        /// Sets `consumer_tag`.
+        #[must_use]
+        pub fn consumer_tag(mut self, consumer_tag: impl IntoShortStr) -> Self {
+            self.consumer_tag = consumer_tag.into_short_str();
+            self
         }
 
         /// Sets `no_wait`.
@@ -5447,12 +5489,17 @@ pub mod basic {
 
     impl Encode for Cancel {
         fn encoded_len(&self) -> usize {
-            2 + self.consumer_tag.len()
+            1 + self.consumer_tag.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
             put::short_str(out, &self.consumer_tag);
             put::octet(out, u8::from(self.no_wait));
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("consumer-tag", self.consumer_tag.len())])
         }
     }
 
@@ -5564,24 +5611,26 @@ pub mod basic {
             answers: &[Cancel::ID],
         };
 
-        /// Sets `consumer_tag`, unless it is longer than 255 bytes.
-        pub fn consumer_tag<S>(mut self, consumer_tag: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.consumer_tag = consumer_tag.try_into()?;
-            Ok(self)
+        /// Sets `consumer_tag`.
+        #[must_use]
+        pub fn consumer_tag(mut self, consumer_tag: impl IntoShortStr) -> Self {
+            self.consumer_tag = consumer_tag.into_short_str();
+            self
         }
     }
 
     impl Encode for CancelOk {
         fn encoded_len(&self) -> usize {
-            1 + self.consumer_tag.len()
+            self.consumer_tag.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
             put::short_str(out, &self.consumer_tag);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("consumer-tag", self.consumer_tag.len())])
         }
     }
 
@@ -5684,24 +5733,18 @@ pub mod basic {
             answers: &[],
         };
 
-        /// Sets `exchange`, unless it is longer than 255 bytes.
-        pub fn exchange<S>(mut self, exchange: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.exchange = exchange.try_into()?;
-            Ok(self)
+        /// Sets `exchange`.
+        #[must_use]
+        pub fn exchange(mut self, exchange: impl IntoShortStr) -> Self {
+            self.exchange = exchange.into_short_str();
+            self
         }
 
-        /// Sets `routing_key`, unless it is longer than 255 bytes.
-        pub fn routing_key<S>(mut self, routing_key: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.routing_key = routing_key.try_into()?;
-            Ok(self)
+        /// Sets `routing_key`.
+        #[must_use]
+        pub fn routing_key(mut self, routing_key: impl IntoShortStr) -> Self {
+            self.routing_key = routing_key.into_short_str();
+            self
         }
 
         /// Sets `mandatory`.
@@ -5722,7 +5765,7 @@ pub mod basic {
     impl Encode for Publish {
         #[inline]
         fn encoded_len(&self) -> usize {
-            5 + self.exchange.len() + self.routing_key.len()
+            3 + self.exchange.encoded_len() + self.routing_key.encoded_len()
         }
 
         #[inline]
@@ -5733,6 +5776,14 @@ pub mod basic {
             let mut bits = u8::from(self.mandatory);
             bits |= u8::from(self.immediate) << 1;
             put::octet(out, bits);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("exchange", self.exchange.len()),
+                ("routing-key", self.routing_key.len()),
+            ])
         }
     }
 
@@ -5841,41 +5892,34 @@ pub mod basic {
             self
         }
 
-        /// Sets `reply_text`, unless it is longer than 255 bytes.
-        pub fn reply_text<S>(mut self, reply_text: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.reply_text = reply_text.try_into()?;
-            Ok(self)
+        /// Sets `reply_text`.
+        #[must_use]
+        pub fn reply_text(mut self, reply_text: impl IntoShortStr) -> Self {
+            self.reply_text = reply_text.into_short_str();
+            self
         }
 
-        /// Sets `exchange`, unless it is longer than 255 bytes.
-        pub fn exchange<S>(mut self, exchange: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.exchange = exchange.try_into()?;
-            Ok(self)
+        /// Sets `exchange`.
+        #[must_use]
+        pub fn exchange(mut self, exchange: impl IntoShortStr) -> Self {
+            self.exchange = exchange.into_short_str();
+            self
         }
 
-        /// Sets `routing_key`, unless it is longer than 255 bytes.
-        pub fn routing_key<S>(mut self, routing_key: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.routing_key = routing_key.try_into()?;
-            Ok(self)
+        /// Sets `routing_key`.
+        #[must_use]
+        pub fn routing_key(mut self, routing_key: impl IntoShortStr) -> Self {
+            self.routing_key = routing_key.into_short_str();
+            self
         }
     }
 
     impl Encode for Return {
         #[inline]
         fn encoded_len(&self) -> usize {
-            5 + self.reply_text.len() + self.exchange.len() + self.routing_key.len()
+            2 + self.reply_text.encoded_len()
+                + self.exchange.encoded_len()
+                + self.routing_key.encoded_len()
         }
 
         #[inline]
@@ -5884,6 +5928,15 @@ pub mod basic {
             put::short_str(out, &self.reply_text);
             put::short_str(out, &self.exchange);
             put::short_str(out, &self.routing_key);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("reply-text", self.reply_text.len()),
+                ("exchange", self.exchange.len()),
+                ("routing-key", self.routing_key.len()),
+            ])
         }
     }
 
@@ -5988,14 +6041,11 @@ pub mod basic {
             answers: &[],
         };
 
-        /// Sets `consumer_tag`, unless it is longer than 255 bytes.
-        pub fn consumer_tag<S>(mut self, consumer_tag: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.consumer_tag = consumer_tag.try_into()?;
-            Ok(self)
+        /// Sets `consumer_tag`.
+        #[must_use]
+        pub fn consumer_tag(mut self, consumer_tag: impl IntoShortStr) -> Self {
+            self.consumer_tag = consumer_tag.into_short_str();
+            self
         }
 
         /// Sets `delivery_tag`.
@@ -6012,31 +6062,27 @@ pub mod basic {
             self
         }
 
-        /// Sets `exchange`, unless it is longer than 255 bytes.
-        pub fn exchange<S>(mut self, exchange: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.exchange = exchange.try_into()?;
-            Ok(self)
+        /// Sets `exchange`.
+        #[must_use]
+        pub fn exchange(mut self, exchange: impl IntoShortStr) -> Self {
+            self.exchange = exchange.into_short_str();
+            self
         }
 
-        /// Sets `routing_key`, unless it is longer than 255 bytes.
-        pub fn routing_key<S>(mut self, routing_key: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.routing_key = routing_key.try_into()?;
-            Ok(self)
+        /// Sets `routing_key`.
+        #[must_use]
+        pub fn routing_key(mut self, routing_key: impl IntoShortStr) -> Self {
+            self.routing_key = routing_key.into_short_str();
+            self
         }
     }
 
     impl Encode for Deliver {
         #[inline]
         fn encoded_len(&self) -> usize {
-            12 + self.consumer_tag.len() + self.exchange.len() + self.routing_key.len()
+            9 + self.consumer_tag.encoded_len()
+                + self.exchange.encoded_len()
+                + self.routing_key.encoded_len()
         }
 
         #[inline]
@@ -6046,6 +6092,15 @@ pub mod basic {
             put::octet(out, u8::from(self.redelivered));
             put::short_str(out, &self.exchange);
             put::short_str(out, &self.routing_key);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("consumer-tag", self.consumer_tag.len()),
+                ("exchange", self.exchange.len()),
+                ("routing-key", self.routing_key.len()),
+            ])
         }
     }
 
@@ -6148,14 +6203,11 @@ pub mod basic {
             answers: &[],
         };
 
-        /// Sets `queue`, unless it is longer than 255 bytes.
-        pub fn queue<S>(mut self, queue: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.queue = queue.try_into()?;
-            Ok(self)
+        /// Sets `queue`.
+        #[must_use]
+        pub fn queue(mut self, queue: impl IntoShortStr) -> Self {
+            self.queue = queue.into_short_str();
+            self
         }
 
         /// Sets `no_ack`.
@@ -6168,13 +6220,18 @@ pub mod basic {
 
     impl Encode for Get {
         fn encoded_len(&self) -> usize {
-            4 + self.queue.len()
+            3 + self.queue.encoded_len()
         }
 
         fn encode(&self, out: &mut BytesMut) {
             put::short(out, 0);
             put::short_str(out, &self.queue);
             put::octet(out, u8::from(self.no_ack));
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("queue", self.queue.len())])
         }
     }
 
@@ -6330,24 +6387,18 @@ pub mod basic {
             self
         }
 
-        /// Sets `exchange`, unless it is longer than 255 bytes.
-        pub fn exchange<S>(mut self, exchange: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.exchange = exchange.try_into()?;
-            Ok(self)
+        /// Sets `exchange`.
+        #[must_use]
+        pub fn exchange(mut self, exchange: impl IntoShortStr) -> Self {
+            self.exchange = exchange.into_short_str();
+            self
         }
 
-        /// Sets `routing_key`, unless it is longer than 255 bytes.
-        pub fn routing_key<S>(mut self, routing_key: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.routing_key = routing_key.try_into()?;
-            Ok(self)
+        /// Sets `routing_key`.
+        #[must_use]
+        pub fn routing_key(mut self, routing_key: impl IntoShortStr) -> Self {
+            self.routing_key = routing_key.into_short_str();
+            self
         }
 
         /// Sets `message_count`.
@@ -6361,7 +6412,7 @@ pub mod basic {
     impl Encode for GetOk {
         #[inline]
         fn encoded_len(&self) -> usize {
-            15 + self.exchange.len() + self.routing_key.len()
+            13 + self.exchange.encoded_len() + self.routing_key.encoded_len()
         }
 
         #[inline]
@@ -6371,6 +6422,14 @@ pub mod basic {
             put::short_str(out, &self.exchange);
             put::short_str(out, &self.routing_key);
             put::long(out, self.message_count);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("exchange", self.exchange.len()),
+                ("routing-key", self.routing_key.len()),
+            ])
         }
     }
 
@@ -7246,24 +7305,18 @@ pub mod basic {
             self.flags() == [0]
         }
 
-        /// Sets `content_type`, unless it is longer than 255 bytes.
-        pub fn content_type<S>(mut self, content_type: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.content_type = Some(content_type.try_into()?);
-            Ok(self)
+        /// Sets `content_type`.
+        #[must_use]
+        pub fn content_type(mut self, content_type: impl IntoShortStr) -> Self {
+            self.content_type = Some(content_type.into_short_str());
+            self
         }
 
-        /// Sets `content_encoding`, unless it is longer than 255 bytes.
-        pub fn content_encoding<S>(mut self, content_encoding: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.content_encoding = Some(content_encoding.try_into()?);
-            Ok(self)
+        /// Sets `content_encoding`.
+        #[must_use]
+        pub fn content_encoding(mut self, content_encoding: impl IntoShortStr) -> Self {
+            self.content_encoding = Some(content_encoding.into_short_str());
+            self
         }
 
         /// Sets `headers`.
@@ -7287,44 +7340,32 @@ pub mod basic {
             self
         }
 
-        /// Sets `correlation_id`, unless it is longer than 255 bytes.
-        pub fn correlation_id<S>(mut self, correlation_id: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.correlation_id = Some(correlation_id.try_into()?);
-            Ok(self)
+        /// Sets `correlation_id`.
+        #[must_use]
+        pub fn correlation_id(mut self, correlation_id: impl IntoShortStr) -> Self {
+            self.correlation_id = Some(correlation_id.into_short_str());
+            self
         }
 
-        /// Sets `reply_to`, unless it is longer than 255 bytes.
-        pub fn reply_to<S>(mut self, reply_to: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.reply_to = Some(reply_to.try_into()?);
-            Ok(self)
+        /// Sets `reply_to`.
+        #[must_use]
+        pub fn reply_to(mut self, reply_to: impl IntoShortStr) -> Self {
+            self.reply_to = Some(reply_to.into_short_str());
+            self
         }
 
-        /// Sets `expiration`, unless it is longer than 255 bytes.
-        pub fn expiration<S>(mut self, expiration: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.expiration = Some(expiration.try_into()?);
-            Ok(self)
+        /// Sets `expiration`.
+        #[must_use]
+        pub fn expiration(mut self, expiration: impl IntoShortStr) -> Self {
+            self.expiration = Some(expiration.into_short_str());
+            self
         }
 
-        /// Sets `message_id`, unless it is longer than 255 bytes.
-        pub fn message_id<S>(mut self, message_id: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.message_id = Some(message_id.try_into()?);
-            Ok(self)
+        /// Sets `message_id`.
+        #[must_use]
+        pub fn message_id(mut self, message_id: impl IntoShortStr) -> Self {
+            self.message_id = Some(message_id.into_short_str());
+            self
         }
 
         /// Sets `timestamp`.
@@ -7334,44 +7375,32 @@ pub mod basic {
             self
         }
 
-        /// Sets `kind`, unless it is longer than 255 bytes.
-        pub fn kind<S>(mut self, kind: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.kind = Some(kind.try_into()?);
-            Ok(self)
+        /// Sets `kind`.
+        #[must_use]
+        pub fn kind(mut self, kind: impl IntoShortStr) -> Self {
+            self.kind = Some(kind.into_short_str());
+            self
         }
 
-        /// Sets `user_id`, unless it is longer than 255 bytes.
-        pub fn user_id<S>(mut self, user_id: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.user_id = Some(user_id.try_into()?);
-            Ok(self)
+        /// Sets `user_id`.
+        #[must_use]
+        pub fn user_id(mut self, user_id: impl IntoShortStr) -> Self {
+            self.user_id = Some(user_id.into_short_str());
+            self
         }
 
-        /// Sets `app_id`, unless it is longer than 255 bytes.
-        pub fn app_id<S>(mut self, app_id: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.app_id = Some(app_id.try_into()?);
-            Ok(self)
+        /// Sets `app_id`.
+        #[must_use]
+        pub fn app_id(mut self, app_id: impl IntoShortStr) -> Self {
+            self.app_id = Some(app_id.into_short_str());
+            self
         }
 
-        /// Sets `reserved`, unless it is longer than 255 bytes.
-        pub fn reserved<S>(mut self, reserved: S) -> Result<Self, ShortStrError>
-        where
-            S: TryInto<ShortStr>,
-            ShortStrError: From<S::Error>,
-        {
-            self.reserved = Some(reserved.try_into()?);
-            Ok(self)
+        /// Sets `reserved`.
+        #[must_use]
+        pub fn reserved(mut self, reserved: impl IntoShortStr) -> Self {
+            self.reserved = Some(reserved.into_short_str());
+            self
         }
 
         /// Checks that `decode` would succeed, without keeping a value.
@@ -7531,10 +7560,10 @@ pub mod basic {
         fn encoded_len(&self) -> usize {
             let mut len = flags_len(&self.flags());
             if let Some(value) = &self.content_type {
-                len += 1 + value.len();
+                len += value.encoded_len();
             }
             if let Some(value) = &self.content_encoding {
-                len += 1 + value.len();
+                len += value.encoded_len();
             }
             if let Some(value) = &self.headers {
                 len += value.encoded_len();
@@ -7546,31 +7575,31 @@ pub mod basic {
                 len += 1;
             }
             if let Some(value) = &self.correlation_id {
-                len += 1 + value.len();
+                len += value.encoded_len();
             }
             if let Some(value) = &self.reply_to {
-                len += 1 + value.len();
+                len += value.encoded_len();
             }
             if let Some(value) = &self.expiration {
-                len += 1 + value.len();
+                len += value.encoded_len();
             }
             if let Some(value) = &self.message_id {
-                len += 1 + value.len();
+                len += value.encoded_len();
             }
             if self.timestamp.is_some() {
                 len += 8;
             }
             if let Some(value) = &self.kind {
-                len += 1 + value.len();
+                len += value.encoded_len();
             }
             if let Some(value) = &self.user_id {
-                len += 1 + value.len();
+                len += value.encoded_len();
             }
             if let Some(value) = &self.app_id {
-                len += 1 + value.len();
+                len += value.encoded_len();
             }
             if let Some(value) = &self.reserved {
-                len += 1 + value.len();
+                len += value.encoded_len();
             }
             len
         }
@@ -7620,6 +7649,57 @@ pub mod basic {
             if let Some(value) = &self.reserved {
                 put::short_str(out, value);
             }
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                (
+                    "content-type",
+                    self.content_type.as_ref().map_or(0, |value| value.len()),
+                ),
+                (
+                    "content-encoding",
+                    self.content_encoding
+                        .as_ref()
+                        .map_or(0, |value| value.len()),
+                ),
+                (
+                    "headers",
+                    self.headers
+                        .as_ref()
+                        .map_or(0, |value| value.longest_name()),
+                ),
+                (
+                    "correlation-id",
+                    self.correlation_id.as_ref().map_or(0, |value| value.len()),
+                ),
+                (
+                    "reply-to",
+                    self.reply_to.as_ref().map_or(0, |value| value.len()),
+                ),
+                (
+                    "expiration",
+                    self.expiration.as_ref().map_or(0, |value| value.len()),
+                ),
+                (
+                    "message-id",
+                    self.message_id.as_ref().map_or(0, |value| value.len()),
+                ),
+                ("type", self.kind.as_ref().map_or(0, |value| value.len())),
+                (
+                    "user-id",
+                    self.user_id.as_ref().map_or(0, |value| value.len()),
+                ),
+                (
+                    "app-id",
+                    self.app_id.as_ref().map_or(0, |value| value.len()),
+                ),
+                (
+                    "reserved",
+                    self.reserved.as_ref().map_or(0, |value| value.len()),
+                ),
+            ])
         }
     }
 

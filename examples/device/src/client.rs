@@ -142,8 +142,10 @@ impl<P: Port> Client<P> {
             channel.call(&queue::Declare::default().exclusive(true))?;
         } else if let Method::QueueDeclareOk(declared) = reply {
             self.queue = declared.queue;
-            let mut consume = basic::Consume::default();
-            consume.queue = self.queue.clone();
+            let consume = basic::Consume {
+                queue: self.queue.clone(),
+                ..basic::Consume::default()
+            };
             channel.consume(consume)?;
             self.publish()?;
         }
@@ -155,8 +157,10 @@ impl<P: Port> Client<P> {
         let Some(mut channel) = self.channel.and_then(|id| self.machine.channel(id)) else {
             return Ok(());
         };
-        let mut publish = basic::Publish::default();
-        publish.routing_key = self.queue.clone();
+        let publish = basic::Publish {
+            routing_key: self.queue.clone(),
+            ..basic::Publish::default()
+        };
         while self.published < self.messages {
             let body = format!("reading {}", self.published);
             match channel.publish(&publish, &basic::Properties::default(), body) {

@@ -39,7 +39,7 @@ impl<P: Port> Station<P> {
     pub fn turn(&mut self, now: Instant) -> Option<Instant> {
         let connection = self.connection?;
         let broker = &mut self.broker;
-        // A broker whose client does not read its output does not read from it either.
+        // If the client does not read, the broker does not read from it either.
         if broker.wants_input(connection) && read(&mut self.port, &mut self.input) {
             broker.handle_input(connection, now, &mut self.input);
         }

@@ -98,7 +98,7 @@ impl Application {
                         channel.call(&queue::Declare::default().exclusive(true))?;
                     }
                     Method::QueueDeclareOk(declared) => {
-                        let consume = basic::Consume::default().queue(declared.queue.clone())?;
+                        let consume = basic::Consume::default().queue(declared.queue.clone());
                         channel.consume(consume)?;
                         self.place = Some((channel.id(), declared.queue));
                         self.publish(machine)?;
@@ -143,7 +143,7 @@ impl Application {
         let Some(mut channel) = machine.channel(*channel) else {
             return Ok(());
         };
-        let publish = basic::Publish::default().routing_key(queue.clone())?;
+        let publish = basic::Publish::default().routing_key(queue.clone());
         let properties = basic::Properties::default();
         while self.published < self.messages {
             match channel.publish(&publish, &properties, self.body.clone()) {

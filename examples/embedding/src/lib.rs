@@ -42,7 +42,7 @@ impl Clock {
 /// Reports a failure of the transport to the machine.
 ///
 /// A server that hangs up during the login may refuse the credentials by that, which a failure of
-/// the network does not: so the three kinds of the former are told apart from all others.
+/// the network does not: so three kinds are set apart.
 pub fn handle_error(machine: &mut Connection, now: Instant, error: &io::Error) {
     let message = error.to_string();
     match error.kind() {

@@ -94,6 +94,26 @@ fn large_messages() {
     });
 }
 
+/// The example of `amqp-core`.
+#[test]
+fn std_alone() {
+    let program = env!("CARGO_BIN_EXE_event_loop");
+    brokers(|url| {
+        let output = run(program, "", url, &[]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}{output:?}");
+        assert_eq!(
+            text.matches("consumed and acknowledged").count(),
+            3,
+            "{text}"
+        );
+    });
+    let server = serve(listener(), LocalBroker::default()).expect("it listens");
+    let url = format!("amqp://tom:wrong@{}", server.local_addr());
+    assert_failed("event_loop", &run(program, "", &url, &[]), "ACCESS_REFUSED");
+    server.shutdown();
+}
+
 #[test]
 fn a_refused_login() {
     let server = serve(listener(), LocalBroker::default()).expect("it listens");
@@ -211,7 +231,7 @@ fn rustls_in_a_loop() {
     server.shutdown();
 }
 
-/// An authority, as PEM, and the settings of a server whose certificate for `localhost` is of it.
+/// An authority, as PEM, and the settings of a server with a certificate of it for `localhost`.
 fn certificates() -> (String, ServerTls) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

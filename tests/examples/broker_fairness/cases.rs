@@ -32,11 +32,11 @@ const HEAD_START: usize = 1000;
 fn fill(address: SocketAddr, name: &str, count: usize, size: usize) -> Result<(), Failure> {
     let connection = amqp_blocking::connect(&format!("amqp://{address}"))?;
     let channel = connection.open_channel()?;
-    let declare = queue::Declare::default().queue(name)?.durable(true);
+    let declare = queue::Declare::default().queue(name).durable(true);
     channel.call(declare)?;
-    channel.call(queue::Purge::default().queue(name)?)?;
+    channel.call(queue::Purge::default().queue(name))?;
     let channel = channel.confirm_select()?;
-    let publish = basic::Publish::default().routing_key(name)?;
+    let publish = basic::Publish::default().routing_key(name);
     let properties = basic::Properties::default();
     let mut last = None;
     for _ in 0..count {
@@ -53,7 +53,7 @@ fn delete(address: SocketAddr, names: &[&str]) -> Result<(), Failure> {
     let connection = amqp_blocking::connect(&format!("amqp://{address}"))?;
     let channel = connection.open_channel()?;
     for name in names {
-        channel.call(queue::Delete::default().queue(*name)?)?;
+        channel.call(queue::Delete::default().queue(*name))?;
     }
     connection.close()?;
     Ok(())
@@ -70,7 +70,7 @@ pub(crate) fn shares(address: SocketAddr) -> Result<Vec<usize>, Failure> {
     let qos = basic::Qos::default().prefetch_count(1).global(true);
     client.call(channel, &qos)?;
     for name in QUEUES {
-        let consume = basic::Consume::default().queue(name)?.consumer_tag(name)?;
+        let consume = basic::Consume::default().queue(name).consumer_tag(name);
         client.consume(channel, consume)?;
     }
     let mut counts = vec![0; QUEUES.len()];
@@ -100,8 +100,8 @@ pub(crate) fn longest_run(address: SocketAddr, channels: usize) -> Result<usize,
     }
     for (name, &channel) in QUEUES.iter().zip(opened.iter().cycle()) {
         let consume = basic::Consume::default()
-            .queue(*name)?
-            .consumer_tag(*name)?
+            .queue(*name)
+            .consumer_tag(*name)
             .no_ack(true);
         client.consume(channel, consume)?;
     }
@@ -132,8 +132,8 @@ pub(crate) fn busy_and_quiet(address: SocketAddr) -> Result<usize, Failure> {
     for name in [busy, quiet] {
         let channel = client.open_channel()?;
         let consume = basic::Consume::default()
-            .queue(name)?
-            .consumer_tag(name)?
+            .queue(name)
+            .consumer_tag(name)
             .no_ack(true);
         client.consume(channel, consume)?;
     }
@@ -142,7 +142,7 @@ pub(crate) fn busy_and_quiet(address: SocketAddr) -> Result<usize, Failure> {
     for _ in 0..HEAD_START {
         client.next_delivery()?;
     }
-    let publish = basic::Publish::default().routing_key(quiet)?;
+    let publish = basic::Publish::default().routing_key(quiet);
     channel
         .publish(&publish, &basic::Properties::default(), "quiet")?
         .wait()?;
@@ -172,9 +172,9 @@ pub(crate) fn flooded(
     let quiet = QUEUES[1];
     let connection = amqp_blocking::connect(&format!("amqp://{address}"))?;
     let channel = connection.open_channel()?;
-    channel.call(queue::Declare::default().queue(quiet)?.durable(true))?;
-    channel.call(queue::Purge::default().queue(quiet)?)?;
-    let publish = basic::Publish::default().routing_key(quiet)?;
+    channel.call(queue::Declare::default().queue(quiet).durable(true))?;
+    channel.call(queue::Purge::default().queue(quiet))?;
+    let publish = basic::Publish::default().routing_key(quiet);
     let properties = basic::Properties::default();
     let mut processes = Vec::new();
     for _ in 0..publishers {
@@ -187,7 +187,7 @@ pub(crate) fn flooded(
     while began.elapsed() < time {
         let sent = Instant::now();
         channel.publish(&publish, &properties, "x")?;
-        let get = basic::Get::default().queue(quiet)?.no_ack(true);
+        let get = basic::Get::default().queue(quiet).no_ack(true);
         let _fetched = channel.get(get)?.ok_or("the message is missing")?;
         times.push(sent.elapsed());
     }

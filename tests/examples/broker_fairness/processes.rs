@@ -109,7 +109,7 @@ pub(crate) fn flood(address: SocketAddr) -> Result<ExitCode, Failure> {
     end_with_parent();
     let connection = amqp_blocking::connect(&format!("amqp://{address}"))?;
     let channel = connection.open_channel()?;
-    let publish = basic::Publish::default().routing_key("no-such-queue")?;
+    let publish = basic::Publish::default().routing_key("no-such-queue");
     let properties = basic::Properties::default();
     println!("ready");
     loop {

@@ -28,14 +28,14 @@ const BESIDE: i64 = 384;
 const QUEUE: &str = "load";
 
 pub(crate) fn declare(client: &mut Client, name: &str) -> Result<usize, Failure> {
-    match client.call(1, queue::Declare::default().queue(name)?)? {
+    match client.call(1, queue::Declare::default().queue(name))? {
         Method::QueueDeclareOk(ok) => Ok(ok.message_count as usize),
         other => Err(format!("{other:?}").into()),
     }
 }
 
 pub(crate) fn delete(client: &mut Client, name: &str) -> Result<(), Failure> {
-    client.call(1, queue::Delete::default().queue(name)?)?;
+    client.call(1, queue::Delete::default().queue(name))?;
     Ok(())
 }
 
@@ -187,7 +187,7 @@ pub(crate) fn messages(
                 .bound("384 B beside each", each <= BESIDE)
                 .probe(times),
         );
-        client.call(1, queue::Purge::default().queue(QUEUE)?)?;
+        client.call(1, queue::Purge::default().queue(QUEUE))?;
         given_back(report, broker, before, "a purge")?;
     }
     delete(&mut client, QUEUE)?;
@@ -204,7 +204,7 @@ pub(crate) fn acknowledged(
     let mut client = Client::with_channel(broker.address)?;
     declare(&mut client, QUEUE)?;
     fill(broker, QUEUE, count, 1024)?;
-    client.call(1, basic::Consume::default().queue(QUEUE)?)?;
+    client.call(1, basic::Consume::default().queue(QUEUE))?;
     for number in 1..=count {
         let Method::BasicDeliver(delivery) = client.next()? else {
             return Err("a delivery was expected".into());

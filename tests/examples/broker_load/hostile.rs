@@ -50,7 +50,7 @@ pub(crate) fn slow_reader(
     let mut slow = Client::with_channel(broker.address)?;
     let probe = Probe::start(broker.address, Trip::Message)?;
     let mut output = BytesMut::new();
-    let consume = basic::Consume::default().queue(QUEUE)?.no_ack(true);
+    let consume = basic::Consume::default().queue(QUEUE).no_ack(true);
     method(1, consume, &mut output);
     slow.send(&output)?;
     thread::sleep(Duration::from_secs(3));
@@ -231,7 +231,7 @@ pub(crate) fn unread_replies(
 ) -> Result<(), Failure> {
     report.progress(format_args!("requests whose replies are not read"));
     let mut client = Client::with_channel(broker.address)?;
-    let mut declare = queue::Declare::default().queue("load-replies")?;
+    let mut declare = queue::Declare::default().queue("load-replies");
     declare.exclusive = true;
     client.call(1, declare.clone())?;
     let before = broker.memory()?;

@@ -41,7 +41,7 @@ pub(crate) struct Times(Vec<Duration>);
 impl Probe {
     pub(crate) fn start(address: SocketAddr, trip: Trip) -> Result<Self, Failure> {
         let mut client = Client::with_channel(address)?;
-        let mut declare = queue::Declare::default().queue("load-probe")?;
+        let mut declare = queue::Declare::default().queue("load-probe");
         declare.auto_delete = false;
         declare.exclusive = true;
         client.call(1, declare)?;
@@ -73,7 +73,7 @@ fn round_trip(client: &mut Client, trip: Trip) -> Result<Duration, Failure> {
         announce("load-probe", 1, &mut output);
         body(b"x", &mut output);
     }
-    let get = basic::Get::default().queue("load-probe")?.no_ack(true);
+    let get = basic::Get::default().queue("load-probe").no_ack(true);
     method(1, get, &mut output);
     let began = Instant::now();
     client.send(&output)?;

@@ -3,7 +3,6 @@
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
-    net::{Ipv4Addr, TcpListener},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -11,6 +10,7 @@ use std::{
 };
 
 use amqp_peer::{Connect, Listen, Peer};
+pub(crate) use amqp_tests::rabbitmq::free_port;
 
 use crate::Result;
 
@@ -153,12 +153,6 @@ impl Role {
         }
         Ok(())
     }
-}
-
-/// A port at which nothing listens.
-pub(crate) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
 }
 
 /// An argument of a process.

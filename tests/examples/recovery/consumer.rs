@@ -57,7 +57,7 @@ async fn start(
 ) -> Result<(Channel, Consumer<ManualAck>), Error> {
     let channel = connection.open_channel().await?;
     declares.declare(&channel).await?;
-    let consume = Consume::default().queue(queue_name(queue))?;
+    let consume = Consume::default().queue(queue_name(queue));
     let options = ConsumeOptions::default()
         .prefetch(Prefetch::Count(PREFETCH))
         .report_interruptions(true);

@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         let connection = connect_with(&connecting).await?;
         let channel = connection.open_channel().await?;
         declare(&channel).await?;
-        let consume = basic::Consume::default().queue("orders")?;
+        let consume = basic::Consume::default().queue("orders");
         let mut consumer = channel.consume(consume).await?;
         tokio::spawn(async move { while let Some(Ok(_)) = consumer.next().await {} });
         redeclare(&amqp_tokio::connect(&node.uri()).await?).await?;
@@ -46,28 +46,28 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 
 /// Declares the topology of a small service.
 async fn declare(channel: &BaseChannel) -> Result {
-    let events = exchange::Declare::default().exchange("events")?;
-    channel.call(events.kind("topic")?.durable(true)).await?;
+    let events = exchange::Declare::default().exchange("events");
+    channel.call(events.kind("topic").durable(true)).await?;
     for name in ["orders", "prices"] {
-        let declare = queue::Declare::default().queue(name)?;
+        let declare = queue::Declare::default().queue(name);
         channel.call(declare.durable(true)).await?;
-        let bind = queue::Bind::default().queue(name)?.exchange("events")?;
-        channel.call(bind.routing_key(format!("{name}.#"))?).await?;
+        let bind = queue::Bind::default().queue(name).exchange("events");
+        channel.call(bind.routing_key(format!("{name}.#"))).await?;
     }
     let replies = queue::Declare::default().exclusive(true);
     let replies = channel.call(replies).await?.queue;
-    let bind = queue::Bind::default().queue(replies)?.exchange("events")?;
-    channel.call(bind.routing_key("replies")?).await?;
+    let bind = queue::Bind::default().queue(replies).exchange("events");
+    channel.call(bind.routing_key("replies")).await?;
     Ok(())
 }
 
 /// Declares a queue again with another argument, as an operator.
 async fn redeclare(connection: &Connection) -> Result {
     let channel = connection.open_channel().await?;
-    let delete = queue::Delete::default().queue("prices")?;
+    let delete = queue::Delete::default().queue("prices");
     channel.call(delete).await?;
-    let lazy = FieldTable::default().with("x-message-ttl", 60_000)?;
-    let declare = queue::Declare::default().queue("prices")?.durable(true);
+    let lazy = FieldTable::default().with("x-message-ttl", 60_000);
+    let declare = queue::Declare::default().queue("prices").durable(true);
     channel.call(declare.arguments(lazy)).await?;
     connection.close().await?;
     Ok(())

@@ -185,7 +185,7 @@ impl Faults {
     async fn delete(&self, queue: usize) -> Result {
         let connection = amqp_tokio::connect(&self.node.uri()).await?;
         let channel = connection.open_channel().await?;
-        let delete = queue::Delete::default().queue(queue_name(queue))?;
+        let delete = queue::Delete::default().queue(queue_name(queue));
         channel.call(delete).await?;
         connection.close().await?;
         Ok(())

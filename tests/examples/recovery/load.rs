@@ -248,19 +248,19 @@ pub(crate) struct Declares {
 
 impl Declares {
     fn of(queues: &[usize], queue_type: &str) -> Result<Self> {
-        let exchange = exchange::Declare::default().exchange(EXCHANGE)?;
+        let exchange = exchange::Declare::default().exchange(EXCHANGE);
         let queue = |queue: &usize| {
             let name = queue_name(*queue);
-            let arguments = FieldTable::default().with("x-queue-type", queue_type)?;
-            let declare = queue::Declare::default().queue(name.as_str())?;
-            let bind = queue::Bind::default().queue(name.as_str())?;
+            let arguments = FieldTable::default().with("x-queue-type", queue_type);
+            let declare = queue::Declare::default().queue(name.as_str());
+            let bind = queue::Bind::default().queue(name.as_str());
             Ok((
                 declare.durable(true).arguments(arguments),
-                bind.exchange(EXCHANGE)?.routing_key(name)?,
+                bind.exchange(EXCHANGE).routing_key(name),
             ))
         };
         Ok(Self {
-            exchange: exchange.kind("direct")?.durable(true),
+            exchange: exchange.kind("direct").durable(true),
             queues: queues.iter().map(queue).collect::<Result<_>>()?,
         })
     }

@@ -75,6 +75,9 @@ impl Options {
     }
 }
 
+/// The number of faults that tell a growth. A run for a time takes longer on a busy machine.
+const FAULTS_MIN: usize = 16;
+
 /// The length of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Length {
@@ -87,7 +90,7 @@ impl Length {
     pub(crate) fn goes_on(self, faults: usize, elapsed: Duration) -> bool {
         match self {
             Self::Faults(count) => faults < count,
-            Self::Time(time) => elapsed < time,
+            Self::Time(time) => elapsed < time || faults < FAULTS_MIN,
         }
     }
 }

@@ -150,8 +150,8 @@ impl Publisher {
 }
 
 fn publish_to(queue: usize) -> Result<Publish, Error> {
-    let publish = Publish::default().exchange(EXCHANGE)?;
-    Ok(publish.routing_key(queue_name(queue))?.mandatory(true))
+    let publish = Publish::default().exchange(EXCHANGE);
+    Ok(publish.routing_key(queue_name(queue)).mandatory(true))
 }
 
 /// Waits for the outcomes.

@@ -138,8 +138,8 @@ async fn recover(
         }
     };
     for number in 0..count / 10 {
-        let publish = basic::Publish::default().exchange(EXCHANGE)?;
-        let publish = publish.routing_key(name(number, exclusive))?;
+        let publish = basic::Publish::default().exchange(EXCHANGE);
+        let publish = publish.routing_key(name(number, exclusive));
         let properties = basic::Properties::default();
         publishing.publish(&publish, &properties, "work").await?;
     }
@@ -164,14 +164,14 @@ fn name(number: usize, exclusive: bool) -> String {
 
 /// Declares the queues, and binds each with its name.
 async fn declare(channel: &BaseChannel, count: usize, exclusive: bool) -> Result {
-    let exchange = exchange::Declare::default().exchange(EXCHANGE)?;
-    channel.call(exchange.kind("direct")?.durable(true)).await?;
+    let exchange = exchange::Declare::default().exchange(EXCHANGE);
+    channel.call(exchange.kind("direct").durable(true)).await?;
     for number in 0..count {
         let name = name(number, exclusive);
-        let declare = queue::Declare::default().queue(name.as_str())?;
+        let declare = queue::Declare::default().queue(name.as_str());
         let declare = declare.durable(!exclusive).exclusive(exclusive);
-        let bind = queue::Bind::default().queue(name.as_str())?;
-        let bind = bind.exchange(EXCHANGE)?.routing_key(name)?;
+        let bind = queue::Bind::default().queue(name.as_str());
+        let bind = bind.exchange(EXCHANGE).routing_key(name);
         channel.send(&declare)?;
         if number % BATCH == BATCH - 1 || number == count - 1 {
             channel.call(bind).await?;
@@ -197,7 +197,7 @@ async fn consume(
         channels.push(connection.open_channel().await?);
     }
     for number in 0..count {
-        let consume = basic::Consume::default().queue(name(number, exclusive))?;
+        let consume = basic::Consume::default().queue(name(number, exclusive));
         let mut consumer = channels[number % CHANNELS].consume(consume).await?;
         let received = Arc::clone(received);
         tokio::spawn(async move {

@@ -81,21 +81,20 @@ impl Lane {
     }
 
     pub(crate) async fn declare(&self, channel: &BaseChannel) -> Result {
-        let queue = Queue::classic(&self.queue)?.expires(EXPIRES)?;
-        channel.call(queue.declare()).await?;
+        let queue = Queue::classic(&self.queue).expires(EXPIRES);
+        channel.queue_declare(queue).await?;
         Ok(())
     }
 
     /// Publishes all messages, and waits for their confirms.
     pub(crate) async fn publish(self: Arc<Self>, channel: ConfirmChannel) -> Result {
         let publish = basic::Publish::default()
-            .routing_key(&self.queue)?
+            .routing_key(&self.queue)
             .mandatory(true);
         let mut unconfirmed = VecDeque::new();
         for number in 1..=self.count {
             let body = self.plan.body(self.index, number);
-            let properties =
-                message::label(number, message::checksum(self.index, number, [&body]))?;
+            let properties = message::label(number, message::checksum(self.index, number, [&body]));
             let confirm = channel.publish(&publish, &properties, body).await?;
             if confirm.seq().map(|seq| seq.get()) != Some(number) {
                 return Err(self.fault(number, format!("was published as {:?}", confirm.seq())));
@@ -123,7 +122,7 @@ impl Lane {
     pub(crate) async fn consume(self: Arc<Self>, channel: Channel) -> Result {
         let qos = basic::Qos::default().prefetch_count(PREFETCH);
         channel.call(qos).await?;
-        let consume = basic::Consume::default().queue(&self.queue)?;
+        let consume = basic::Consume::default().queue(&self.queue);
         let mut consumer = channel.consume(consume).await?;
         for number in 1..=self.count {
             let Some(delivery) = consumer.next().await.transpose()? else {
@@ -179,7 +178,7 @@ impl Lane {
 
     /// Deletes the queue, which is to be empty.
     pub(crate) async fn delete(&self, channel: &BaseChannel) -> Result {
-        let delete = queue::Delete::default().queue(&self.queue)?;
+        let delete = queue::Delete::default().queue(&self.queue);
         match channel.call(delete).await?.message_count {
             0 => Ok(()),
             left => Err(self.fault(self.count, format!("is the last, and {left} more are left"))),

@@ -3,7 +3,7 @@
 use amqp_tokio::{
     core::{Tuning, bytes::Bytes},
     protocol::basic::Properties,
-    wire::{FieldTable, ShortStrError},
+    wire::FieldTable,
 };
 
 /// The header that carries a message's checksum.
@@ -112,7 +112,7 @@ pub(crate) fn checksum<'a>(
 }
 
 /// The properties of a message: which it is, and its checksum.
-pub(crate) fn label(number: u64, checksum: u32) -> Result<Properties, ShortStrError> {
+pub(crate) fn label(number: u64, checksum: u32) -> Properties {
     // Servers confirm persistent messages later than the rest, and so out of order.
     const TRANSIENT: u8 = 1;
     const PERSISTENT: u8 = 2;
@@ -121,10 +121,11 @@ pub(crate) fn label(number: u64, checksum: u32) -> Result<Properties, ShortStrEr
     } else {
         TRANSIENT
     };
-    let headers = FieldTable::default().with(CHECKSUM, i64::from(checksum))?;
+    let headers = FieldTable::default().with(CHECKSUM, i64::from(checksum));
     Properties::default()
         .message_id(number.to_string())
-        .map(|properties| properties.delivery_mode(mode).headers(headers))
+        .delivery_mode(mode)
+        .headers(headers)
 }
 
 /// The number and the checksum in a message's properties.

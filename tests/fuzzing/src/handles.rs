@@ -239,7 +239,7 @@ impl Client {
         let mut properties = basic::Properties::default();
         if headers > 0 {
             let table = FieldTable::new().with("h", "x".repeat(headers).as_str());
-            properties = properties.headers(table.expect("the name is short"));
+            properties = properties.headers(table);
         }
         properties.encode(&mut header);
         frame(FrameKind::Header, 1, &header, out);

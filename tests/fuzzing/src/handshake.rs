@@ -59,7 +59,7 @@ fn table(script: &mut Script<'_>) -> FieldTable {
         let name: ShortStr = name.parse().unwrap();
         if script.one_in(3) {
             let inner = FieldTable::new().with("basic.nack", script.one_in(2));
-            table.push(name, inner.unwrap());
+            table.push(name, inner);
         } else {
             let len = script.below(16);
             table.push(name, String::from_utf8_lossy(script.take(len)).into_owned());

@@ -107,7 +107,7 @@ fn recordings(extension: &str) -> Vec<(String, Vec<u8>)> {
 
 /// A table with a value of each type.
 fn every_type() -> FieldTable {
-    let inner = FieldTable::new().with("n", 5).unwrap();
+    let inner = FieldTable::new().with("n", 5);
     let values: [FieldValue; 18] = [
         true.into(),
         FieldValue::I8(-1),
@@ -143,7 +143,7 @@ fn nested(depth: usize) -> Vec<u8> {
         } else {
             vec![FieldValue::from(table)].into()
         };
-        table = FieldTable::new().with("t", value).unwrap();
+        table = FieldTable::new().with("t", value);
     }
     encoded(&table)
 }
@@ -223,9 +223,7 @@ fn scripts(seeds: &mut Vec<Seed>) {
     ));
     let login = FieldTable::new()
         .with("LOGIN", "guest")
-        .unwrap()
-        .with("PASSWORD", "guest")
-        .unwrap();
+        .with("PASSWORD", "guest");
     let amqplain = [&[2][..], &encoded(&login)[4..]].concat();
     seeds.push(("handshake", "seed-amqplain".to_owned(), amqplain));
 }

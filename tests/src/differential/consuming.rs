@@ -25,8 +25,8 @@ impl Run<'_> {
             return Ok(());
         };
         let mut consume = basic::Consume::default()
-            .queue(self.names.queue(queue))?
-            .consumer_tag(format!("t{tag}"))?;
+            .queue(self.names.queue(queue))
+            .consumer_tag(format!("t{tag}"));
         consume.exclusive = exclusive;
         if let Some(priority) = priority {
             consume
@@ -51,8 +51,8 @@ impl Run<'_> {
             return Ok(());
         }
         let mut consume = basic::Consume::default()
-            .queue(self.names.queue(queue))?
-            .consumer_tag(format!("t{tag}"))?;
+            .queue(self.names.queue(queue))
+            .consumer_tag(format!("t{tag}"));
         let from: Option<FieldValue> = match from {
             From::Nowhere => None,
             From::First => Some("first".into()),
@@ -104,8 +104,8 @@ impl Run<'_> {
             return Ok(());
         }
         let consume = basic::Consume::default()
-            .queue(self.names.queue(0))?
-            .consumer_tag(format!("t{tag}"))?;
+            .queue(self.names.queue(0))
+            .consumer_tag(format!("t{tag}"));
         self.inject(on, &consume).await
     }
 
@@ -119,7 +119,7 @@ impl Run<'_> {
                 Kind::NoAck(consumer) => consumer.cancel().await,
             },
             None => {
-                let cancel = basic::Cancel::default().consumer_tag(format!("t{tag}"))?;
+                let cancel = basic::Cancel::default().consumer_tag(format!("t{tag}"));
                 live.channel.call(cancel).await.map(drop)
             }
         };

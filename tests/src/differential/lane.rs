@@ -24,7 +24,7 @@ use super::{
 use crate::harness::Failure;
 
 /// How long to wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two connections to one broker, on which programs run one after another.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ use super::{
 use crate::harness::Failure;
 
 /// The number of looks for effects that RabbitMQ has in its own time, and the pause between two.
-const LOOKS: usize = 100;
+const LOOKS: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// The time within which RabbitMQ writes to the log of a quorum queue or a stream, and delivers.
@@ -511,7 +511,7 @@ impl<'a> Run<'a> {
             })?;
         }
         for name in &self.names.server_named {
-            let delete = queue::Delete::default().queue(name)?;
+            let delete = queue::Delete::default().queue(name);
             // One that is another connection's costs the channel, and goes with the connection.
             let _ = channel.call(delete).await;
         }
@@ -550,7 +550,7 @@ fn has_argument(program: &Program, is_it: impl Fn(&Argument) -> bool) -> bool {
 
 /// Asks for a queue.
 async fn passive(channel: &BaseChannel, name: String) -> Result<queue::DeclareOk, Error> {
-    let mut declare = queue::Declare::default().queue(name)?;
+    let mut declare = queue::Declare::default().queue(name);
     declare.passive = true;
     channel.call(declare).await
 }
@@ -561,7 +561,7 @@ async fn empty(names: &Names, link: &Link, name: &str, at_most: usize) -> Vec<St
     let emptied = async {
         let channel = link.connection.open_channel().await?;
         for _ in 0..at_most {
-            let mut get = basic::Get::default().queue(name)?;
+            let mut get = basic::Get::default().queue(name);
             get.no_ack = true;
             let Some(message) = channel.get(get).await? else {
                 break;
@@ -570,7 +570,7 @@ async fn empty(names: &Names, link: &Link, name: &str, at_most: usize) -> Vec<St
             let again = again(message.method.redelivered);
             lines.push(format!("still has {content}{again}"));
         }
-        channel.call(queue::Delete::default().queue(name)?).await?;
+        channel.call(queue::Delete::default().queue(name)).await?;
         channel.close().await
     };
     if let Err(error) = emptied.await {

@@ -41,8 +41,8 @@ impl Run<'_> {
                 traits,
             } => {
                 let publish = basic::Publish::default()
-                    .exchange(self.names.exchange(exchange))?
-                    .routing_key(self.names.key(key))?
+                    .exchange(self.names.exchange(exchange))
+                    .routing_key(self.names.key(key))
                     .mandatory(mandatory);
                 self.publish(on, &publish, count, &traits).await
             }
@@ -77,7 +77,7 @@ impl Run<'_> {
                 Ok(())
             }
             Step::Purge { on, queue } => {
-                let purge = queue::Purge::default().queue(self.names.queue(queue))?;
+                let purge = queue::Purge::default().queue(self.names.queue(queue));
                 if let Some(purged) = self.call(on, purge).await? {
                     self.line(format!("purged {}", purged.message_count));
                 }
@@ -89,7 +89,7 @@ impl Run<'_> {
                 if_unused,
                 if_empty,
             } => {
-                let mut delete = queue::Delete::default().queue(self.names.queue(queue))?;
+                let mut delete = queue::Delete::default().queue(self.names.queue(queue));
                 delete.if_unused = if_unused;
                 delete.if_empty = if_empty;
                 if let Some(deleted) = self.call(on, delete).await? {
@@ -103,7 +103,7 @@ impl Run<'_> {
                 if_unused,
             } => {
                 let mut delete =
-                    exchange::Delete::default().exchange(self.names.exchange(exchange))?;
+                    exchange::Delete::default().exchange(self.names.exchange(exchange));
                 delete.if_unused = if_unused;
                 if self.call(on, delete).await?.is_some() {
                     self.line("deleted");
@@ -201,7 +201,7 @@ impl Run<'_> {
         else {
             return Ok(());
         };
-        let mut declare = queue::Declare::default().queue(self.names.queue(queue))?;
+        let mut declare = queue::Declare::default().queue(self.names.queue(queue));
         let unnamed = declare.queue.is_empty();
         declare.passive = passive;
         declare.durable = durable;
@@ -252,8 +252,8 @@ impl Run<'_> {
             return Ok(());
         };
         let mut declare = exchange::Declare::default()
-            .exchange(self.names.exchange(exchange))?
-            .kind(kind(wanted))?;
+            .exchange(self.names.exchange(exchange))
+            .kind(kind(wanted));
         declare.passive = passive;
         declare.durable = durable;
         declare.auto_delete = auto_delete;
@@ -435,7 +435,7 @@ impl Run<'_> {
     }
 
     async fn get(&mut self, on: u8, queue: u8, no_ack: bool) -> Result<(), Failure> {
-        let mut get = basic::Get::default().queue(self.names.queue(queue))?;
+        let mut get = basic::Get::default().queue(self.names.queue(queue));
         get.no_ack = no_ack;
         let step = self.at;
         let names = self.names.clone();

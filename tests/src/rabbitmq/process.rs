@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use super::{Error, command};
 
 /// How long a node may take to stop in an orderly way; then it is killed.
-const STOP_LIMIT: Duration = Duration::from_secs(40);
+const STOP_LIMIT: Duration = Duration::from_secs(120);
 
 /// The time limit for immediate replies of the supervisor.
-const REPLY_LIMIT: Duration = Duration::from_secs(10);
+const REPLY_LIMIT: Duration = Duration::from_secs(120);
 
 /// The broker's process, through its supervisor.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ epmd=$!
 tries=0
 until epmd -port "$ERL_EPMD_PORT" -names </dev/null >/dev/null 2>&1; do
     tries=$((tries + 1))
-    if [ "$tries" -gt 100 ]; then
+    if [ "$tries" -gt 1000 ]; then
         echo "Erlang's port mapper, epmd, does not run"
         rm -rf "$1"
         exit 1

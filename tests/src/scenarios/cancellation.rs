@@ -148,7 +148,7 @@ const OPERATIONS: [(&str, Operation); 20] = [
         Ok(())
     }),
     operation!("delete", on, {
-        let delete = queue::Delete::default().queue("gone")?;
+        let delete = queue::Delete::default().queue("gone");
         on.channel.call(delete).await?;
         Ok(())
     }),

@@ -204,7 +204,7 @@ async fn an_error_is_printed_with_the_frames_before_it(cx: Ctx) -> Outcome {
     let logged = |config: &mut Config| config.frame_log = 4;
     let connection = cx.connect_to(&cx.uri_asking("heartbeat=0"), logged).await?;
     let channel = connection.open_channel().await?;
-    let missing = queue::Declare::default().queue("missing")?.passive(true);
+    let missing = queue::Declare::default().queue("missing").passive(true);
     let error = channel.call(missing).await.expect_err("it is missing");
     assert!(error.is_not_found() && !error.is_timed_out(), "{error}");
     assert_eq!(
@@ -333,7 +333,7 @@ async fn many_tasks_publish_on_one_channel(cx: Ctx) -> Outcome {
                     // Every third one comes back; some are too large for one frame.
                     let key = if number % 3 == 0 { "nowhere" } else { "q" };
                     let padding = if number % 25 == 1 { 150_000 } else { 0 };
-                    let properties = basic::Properties::default().message_id(&body)?;
+                    let properties = basic::Properties::default().message_id(&body);
                     let confirm = channel
                         .publish(&to("", key), &properties, "x".repeat(padding) + &body)
                         .await?;

@@ -58,8 +58,8 @@ async fn a_consumer_gets_messages_published_before(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     let properties = basic::Properties::default()
-        .content_type("text/plain")?
-        .correlation_id("7")?
+        .content_type("text/plain")
+        .correlation_id("7")
         .delivery_mode(1)
         .priority(0);
     let confirm = channel
@@ -67,16 +67,16 @@ async fn a_consumer_gets_messages_published_before(cx: Ctx) -> Outcome {
         .await?;
     confirm.await?;
 
-    let consume = consume(&queue).consumer_tag("my tag")?;
+    let consume = consume(&queue).consumer_tag("my tag");
     let mut consumer = channel.consume(consume).await?;
     assert_eq!(*consumer.tag(), "my tag");
     let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
     assert_eq!(delivery.body, "coucou");
     assert_eq!(delivery.properties()?, properties);
     let expected = basic::Deliver::default()
-        .consumer_tag("my tag")?
+        .consumer_tag("my tag")
         .delivery_tag(1)
-        .routing_key(&queue)?;
+        .routing_key(&queue);
     assert_eq!(delivery.method, expected);
     assert_eq!(delivery.acker.tag().get(), 1);
     delivery.ack()?;
@@ -128,7 +128,7 @@ async fn a_tag_in_use_is_refused_here(cx: Ctx) -> Outcome {
     for connection in [cx.connect().await?, cx.connect_unchecked().await?] {
         let channel = connection.open_channel().await?.confirm_select().await?;
         let queue = own_queue(&channel).await?;
-        let consume = consume(&queue).consumer_tag("tag")?;
+        let consume = consume(&queue).consumer_tag("tag");
         let mut consumer = channel.consume(consume.clone()).await?;
         let in_use = ApiMisuse::DuplicateConsumerTag("tag".try_into()?);
         assert_misuse(channel.consume(consume.clone()).await, &in_use);
@@ -156,10 +156,8 @@ async fn a_tag_in_use_closes_the_connection(cx: Ctx) -> Outcome {
     let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
     let channel = connection.open_channel().await?;
     let queue = own_queue(&channel).await?;
-    let mut consumer = channel
-        .consume(consume(&queue).consumer_tag("tag")?)
-        .await?;
-    let again = channel.consume(consume(&queue).consumer_tag("tog")?).await;
+    let mut consumer = channel.consume(consume(&queue).consumer_tag("tag")).await?;
+    let again = channel.consume(consume(&queue).consumer_tag("tog")).await;
     let error = again.expect_err("the tag is in use");
     assert_connection_closed(&error, ReplyCode::NOT_ALLOWED);
     let end = cx.soon(consumer.next()).await?;
@@ -213,7 +211,7 @@ async fn a_consume_that_is_given_up_keeps_nothing(cx: Ctx) -> Outcome {
             })
             .await;
         }
-        let unused = queue::DeclareOk::default().queue("q")?.message_count(1);
+        let unused = queue::DeclareOk::default().queue("q").message_count(1);
         cx.soon(async {
             while look(&channel, "q").await? != unused {
                 cx.sleep(LOOK_EVERY).await;
@@ -298,7 +296,7 @@ async fn a_cancelled_consumer_gets_nothing_more(cx: Ctx) -> Outcome {
 /// Given an unknown tag, when cancelled, then Cancel-Ok.
 async fn an_unknown_tag_can_be_cancelled(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
-    let cancel = basic::Cancel::default().consumer_tag("unknown")?;
+    let cancel = basic::Cancel::default().consumer_tag("unknown");
     let cancelled = channel.call(cancel.clone()).await?;
     assert_eq!(cancelled.consumer_tag, "unknown");
     channel.send(&cancel)?;
@@ -306,9 +304,9 @@ async fn an_unknown_tag_can_be_cancelled(cx: Ctx) -> Outcome {
     // One of this channel has a handle, which it shall not be cancelled behind.
     let queue = own_queue(&channel).await?;
     let mut consumer = channel
-        .consume(consume(&queue).consumer_tag("known")?)
+        .consume(consume(&queue).consumer_tag("known"))
         .await?;
-    let cancel = cancel.consumer_tag("known")?;
+    let cancel = cancel.consumer_tag("known");
     let method = "basic.cancel";
     assert_misuse(
         channel.call(cancel.clone()).await,
@@ -330,9 +328,7 @@ async fn a_consumer_ends_when_its_queue_is_gone(cx: Ctx) -> Outcome {
     put(&channel, "", &queue, "before").await?;
     let mut consumer = channel.consume(consume(&queue)).await?;
     let mut silent = channel.consume_no_ack(consume(&queue)).await?;
-    channel
-        .call(queue::Delete::default().queue(&queue)?)
-        .await?;
+    channel.call(queue::Delete::default().queue(&queue)).await?;
     // Earlier deliveries are yielded before.
     let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
     assert_eq!(delivery.body, "before");
@@ -365,7 +361,7 @@ async fn a_consumer_need_not_be_polled(cx: Ctx) -> Outcome {
     for at_once in [false, true] {
         let queue = own_queue(&channel).await?;
         let consumer = channel.consume(consume(&queue)).await?;
-        let delete = queue::Delete::default().queue(&queue)?;
+        let delete = queue::Delete::default().queue(&queue);
         if at_once {
             let dropping = async { drop(consumer) };
             let (deleted, ()) = join(channel.call(delete), dropping).await;
@@ -457,7 +453,7 @@ async fn a_consumer_has_a_third_of_its_buffer_as_prefetch(cx: Ctx) -> Outcome {
             deliveries.push(delivery);
             assert_eq!(ready(&observing, "q").await?, MESSAGES - expected - 1);
         }
-        observing.call(queue::Delete::default().queue("q")?).await?;
+        observing.call(queue::Delete::default().queue("q")).await?;
         channel.close().await?;
     }
     connection.close().await?;

@@ -79,7 +79,7 @@ async fn a_hundred_queues_at_once(cx: Ctx) -> Outcome {
     for number in 0..100 {
         let channel = Arc::clone(&channel);
         tasks.push(cx.spawn(async move {
-            let delete = queue::Delete::default().queue(format!("q{number}").as_str())?;
+            let delete = queue::Delete::default().queue(format!("q{number}").as_str());
             channel.call(delete).await
         }));
     }
@@ -113,7 +113,7 @@ async fn a_round_of_callbacks(cx: Ctx) -> Outcome {
             Ok::<_, Failure>((channel, queue))
         });
         let (channel, queue) = fetched.join().await??;
-        let delete = queue::Delete::default().queue(&*queue)?;
+        let delete = queue::Delete::default().queue(&*queue);
         assert_eq!(channel.call(delete).await?.message_count, 0);
         connection.close().await?;
         Ok::<_, Failure>("done")
@@ -299,10 +299,10 @@ async fn two_queues_share_a_prefetch(cx: Ctx) -> Outcome {
 /// exclusive consumer, when another one comes, then 403.
 async fn an_exclusive_queue_is_refused_to_others(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
-    let exclusive = queue::Declare::default().queue("own")?.exclusive(true);
+    let exclusive = queue::Declare::default().queue("own").exclusive(true);
     channel.call(exclusive).await?;
     let (other, there) = open(&cx).await?;
-    let error = there.call(queue::Declare::default().queue("own")?).await;
+    let error = there.call(queue::Declare::default().queue("own")).await;
     let error = error.expect_err("it is another's");
     assert_channel_closed(&error, ReplyCode::RESOURCE_LOCKED, queue::Declare::ID);
 
@@ -327,7 +327,7 @@ async fn tags_are_unique_and_name_the_queue(cx: Ctx) -> Outcome {
         channel.call(shared_queue(name)).await?;
         // The same names on both channels.
         for (channel, tag) in [(&*channel, ""), (&*channel, name), (&other, name)] {
-            let consumer = channel.consume(consume(name).consumer_tag(tag)?).await?;
+            let consumer = channel.consume(consume(name).consumer_tag(tag)).await?;
             let on = channel.number();
             assert!(tags.insert((on, consumer.tag().clone())), "a tag twice");
             assert!(tag.is_empty() || consumer.tag() == tag);
@@ -343,7 +343,7 @@ async fn tags_are_unique_and_name_the_queue(cx: Ctx) -> Outcome {
         assert_eq!(delivery.method.routing_key, *name);
         delivery.ack()?;
     }
-    let again = other.consume(consume("q1").consumer_tag("q2")?).await;
+    let again = other.consume(consume("q1").consumer_tag("q2")).await;
     let tag = ShortStr::try_from("q2")?;
     assert_misuse(again, &ApiMisuse::DuplicateConsumerTag(tag));
     Ok(connection.close().await?)
@@ -498,7 +498,7 @@ async fn share_prefetch(channel: &BaseChannel, count: u16) -> Outcome {
 }
 
 async fn delete(channel: &BaseChannel, queue: &str) -> Outcome {
-    channel.call(queue::Delete::default().queue(queue)?).await?;
+    channel.call(queue::Delete::default().queue(queue)).await?;
     Ok(())
 }
 
@@ -507,7 +507,7 @@ async fn consume_three(channel: &BaseChannel) -> Result<Vec<Consumer<ManualAck>>
     let mut consumers = Vec::new();
     for name in ["q1", "q2", "q3"] {
         channel.call(shared_queue(name)).await?;
-        consumers.push(channel.consume(consume(name).consumer_tag(name)?).await?);
+        consumers.push(channel.consume(consume(name).consumer_tag(name)).await?);
     }
     Ok(consumers)
 }

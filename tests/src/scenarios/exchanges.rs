@@ -70,11 +70,11 @@ async fn deleting_an_exchange_twice_is_no_error(cx: Ctx) -> Outcome {
     const DECLARE: MethodId = MethodId::new(40, 10);
     let (connection, channel) = open(&cx).await?;
     declare_exchange(&channel, "passing", "direct").await?;
-    let delete = exchange::Delete::default().exchange("passing")?;
+    let delete = exchange::Delete::default().exchange("passing");
     channel.call(delete.clone()).await?;
     channel.call(delete).await?;
     let look = exchange::Declare::default()
-        .exchange("passing")?
+        .exchange("passing")
         .passive(true);
     let error = channel.call(look).await.expect_err("it was deleted");
     assert_channel_closed(&error, ReplyCode::NOT_FOUND, DECLARE);
@@ -88,9 +88,9 @@ async fn a_message_passes_from_exchange_to_exchange(cx: Ctx) -> Outcome {
     declare_exchange(&channel, "ex1", "direct").await?;
     declare_exchange(&channel, "ex2", "direct").await?;
     let between = exchange::Bind::default()
-        .source("ex2")?
-        .destination("ex1")?
-        .routing_key("key")?;
+        .source("ex2")
+        .destination("ex1")
+        .routing_key("key");
     channel.call(between).await?;
     let queue = own_queue(&channel).await?;
     bind(&channel, &queue, "ex1", "key").await?;
@@ -103,15 +103,12 @@ async fn a_message_passes_from_exchange_to_exchange(cx: Ctx) -> Outcome {
 }
 
 fn fanout(name: &str) -> exchange::Declare {
-    exchange::Declare::default()
-        .exchange(name)
-        .and_then(|declare| declare.kind("fanout"))
-        .expect("short names")
+    exchange::Declare::default().exchange(name).kind("fanout")
 }
 
 /// Whether there is an exchange of that name.
 async fn look(channel: &BaseChannel, name: &str) -> Result<(), Error> {
-    let look = exchange::Declare::default().exchange(name)?.passive(true);
+    let look = exchange::Declare::default().exchange(name).passive(true);
     channel.call(look).await.map(drop)
 }
 
@@ -132,7 +129,7 @@ async fn declaring_an_exchange_again_changes_nothing(cx: Ctx) -> Outcome {
 async fn another_exchange_of_the_same_name_is_refused(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
     for (name, existing) in [
-        ("headers", fanout("headers").kind("headers")?),
+        ("headers", fanout("headers").kind("headers")),
         ("auto_delete", fanout("auto_delete").auto_delete(true)),
         ("durable", fanout("durable").durable(true)),
         ("internal", fanout("internal").internal(true)),
@@ -149,7 +146,7 @@ async fn another_exchange_of_the_same_name_is_refused(cx: Ctx) -> Outcome {
 async fn an_existing_exchange_is_found_with_any_arguments(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(fanout("existing").durable(true)).await?;
-    let other = fanout("existing").kind("topic")?.auto_delete(true);
+    let other = fanout("existing").kind("topic").auto_delete(true);
     channel.call(other.passive(true)).await?;
     Ok(connection.close().await?)
 }
@@ -176,7 +173,7 @@ async fn an_unknown_type_closes_the_connection(cx: Ctx) -> Outcome {
 async fn a_deleted_exchange_is_not_found(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(fanout("passing")).await?;
-    let delete = exchange::Delete::default().exchange("passing")?;
+    let delete = exchange::Delete::default().exchange("passing");
     for _ in 0..2 {
         channel.call(delete.clone()).await?;
     }
@@ -188,19 +185,19 @@ async fn a_deleted_exchange_is_not_found(cx: Ctx) -> Outcome {
 /// Given two exchanges, bind ok; binding missing ones, 404; unbind ok; unbind reversed, ok.
 async fn exchanges_are_bound_and_unbound(cx: Ctx) -> Outcome {
     let bind = |from: &str, to: &str| {
-        let bind = exchange::Bind::default().source(from)?.destination(to)?;
+        let bind = exchange::Bind::default().source(from).destination(to);
         bind.routing_key("key")
     };
     let unbind = |from: &str, to: &str| {
-        let unbind = exchange::Unbind::default().source(from)?.destination(to)?;
+        let unbind = exchange::Unbind::default().source(from).destination(to);
         unbind.routing_key("key")
     };
     let (connection, channel) = open(&cx).await?;
     channel.call(fanout("one")).await?;
     channel.call(fanout("two")).await?;
-    channel.call(bind("one", "two")?).await?;
-    channel.call(unbind("one", "two")?).await?;
-    channel.call(unbind("two", "one")?).await?;
+    channel.call(bind("one", "two")).await?;
+    channel.call(unbind("one", "two")).await?;
+    channel.call(unbind("two", "one")).await?;
     for (from, to) in [
         ("one", "missing"),
         ("missing", "two"),
@@ -208,7 +205,7 @@ async fn exchanges_are_bound_and_unbound(cx: Ctx) -> Outcome {
     ] {
         let channel = connection.open_channel().await?;
         let error = channel
-            .call(bind(from, to)?)
+            .call(bind(from, to))
             .await
             .expect_err("one is missing");
         assert_channel_closed(&error, ReplyCode::NOT_FOUND, BIND);

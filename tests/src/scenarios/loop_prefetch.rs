@@ -48,7 +48,7 @@ fn set_prefetch(client: &mut Client, consumer: Promise, prefetch: u16) -> Outcom
 /// Declares a queue of a type, with messages that have its name.
 fn fill(client: &mut Client, kind: &str, name: &'static str, count: usize) -> Outcome {
     let mut declare = shared_queue(name);
-    declare.arguments = declare.arguments.with("x-queue-type", kind)?;
+    declare.arguments = declare.arguments.with("x-queue-type", kind);
     let declared = client.call(declare)?;
     client.wait(declared, None)?;
     for _ in 0..count {
@@ -80,7 +80,7 @@ async fn a_prefetch_moves_both_ways_under_way(cx: Ctx) -> Outcome {
             }
             let cancelled = client.cancel(consumer)?;
             client.wait(cancelled, None)?;
-            let deleted = client.call(queue::Delete::default().queue(queue)?)?;
+            let deleted = client.call(queue::Delete::default().queue(queue))?;
             let deleted = client.wait(deleted, None)?.and_then(Answer::reply);
             let deleted: queue::DeleteOk = deleted.ok_or("another answer")?;
             assert_eq!(deleted.message_count, 0);

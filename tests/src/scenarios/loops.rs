@@ -109,7 +109,7 @@ async fn a_hundred_queues_at_once(cx: Ctx) -> Outcome {
         }
         let mut deleted = Vec::new();
         for name in &names {
-            deleted.push(client.call(queue::Delete::default().queue(name)?)?);
+            deleted.push(client.call(queue::Delete::default().queue(name))?);
         }
         for promise in deleted {
             let deleted = client.wait(promise, None)?.and_then(Answer::reply);
@@ -159,7 +159,7 @@ fn step(client: &mut Client, promise: Promise, steps: &Rc<RefCell<Vec<&'static s
                 Answer::Got(Some(message)) => {
                     assert_eq!(message.body, "called back");
                     message.ack()?;
-                    let delete = queue::Delete::default().queue("q")?;
+                    let delete = queue::Delete::default().queue("q");
                     ("got", client.call(delete)?)
                 }
                 Answer::Reply(_) => ("deleted", client.close()?),
@@ -387,10 +387,10 @@ async fn a_published_message_is_fetched_once(cx: Ctx) -> Outcome {
 /// where the server's capabilities decide; without, the server has handled it, and dropped it.
 async fn a_full_queue_refuses_confirmed_messages(cx: Ctx) -> Outcome {
     in_a_loop(&cx, |client| {
-        let full = arguments::Queue::exclusive("full")?
+        let full = arguments::Queue::exclusive("full")
             .max_length(1)
             .overflow(ClassicOverflow::RejectPublish);
-        let declared = client.call(full.declare())?;
+        let declared = client.call(full.declare()?)?;
         client.wait(declared, None)?;
         put(client, "full", "the only one")?;
         for mode in MODES {
@@ -405,7 +405,7 @@ async fn a_full_queue_refuses_confirmed_messages(cx: Ctx) -> Outcome {
                 (mode, other) => panic!("with {mode:?}: {other:?}"),
             }
         }
-        let purged = client.call(queue::Purge::default().queue("full")?)?;
+        let purged = client.call(queue::Purge::default().queue("full"))?;
         let purged = client.wait(purged, None)?.and_then(Answer::reply);
         let purged: queue::PurgeOk = purged.ok_or("another answer")?;
         assert_eq!(purged.message_count, 1);
@@ -481,7 +481,7 @@ async fn a_locked_queue_is_refused_to_a_loop(cx: Ctx) -> Outcome {
     in_a_loop(&cx, |client| {
         let refused = [
             client.call(shared_queue("locked"))?,
-            client.call(queue::Declare::default().queue("locked")?.passive(true))?,
+            client.call(queue::Declare::default().queue("locked").passive(true))?,
             client.consume(consume("locked"), 1)?,
             client.get(get("locked"))?,
         ];
@@ -501,8 +501,8 @@ async fn a_locked_queue_is_refused_to_a_loop(cx: Ctx) -> Outcome {
 async fn an_entity_is_declared_again_as_it_is(cx: Ctx) -> Outcome {
     in_a_loop(&cx, |client| {
         let mut expiring = shared_queue("q");
-        expiring.arguments = expiring.arguments.with("x-expires", 60_000)?;
-        let direct = exchange::Declare::default().exchange("x")?.kind("direct")?;
+        expiring.arguments = expiring.arguments.with("x-expires", 60_000);
+        let direct = exchange::Declare::default().exchange("x").kind("direct");
         for _ in 0..2 {
             for promise in [
                 client.call(shared_queue("q"))?,
@@ -514,7 +514,7 @@ async fn an_entity_is_declared_again_as_it_is(cx: Ctx) -> Outcome {
         let refused = [
             client.call(shared_queue("q").auto_delete(true))?,
             client.call(expiring)?,
-            client.call(direct.clone().kind("fanout")?)?,
+            client.call(direct.clone().kind("fanout"))?,
             client.call(direct.durable(true))?,
         ];
         for promise in refused {

@@ -26,13 +26,13 @@ use crate::{
 };
 
 /// How often a peer gives a sign of life, in seconds.
-const HEARTBEAT: u16 = 2;
+const HEARTBEAT: u16 = 3;
 
 /// For how long it may give none.
 const SILENCE: Duration = Duration::from_secs(2 * HEARTBEAT as u64);
 
 /// By how much a busy machine may be late: by less than a third interval.
-const MARGIN: Duration = Duration::from_millis(1500);
+const MARGIN: Duration = Duration::from_millis(2500);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = cases![
@@ -52,8 +52,8 @@ fn assert_cut(reason: &CloseReason, at: Stage) {
     }
 }
 
-/// Given an open channel, when the TCP stream is cut, then within 1 s connection and channel report
-/// closed and pending calls fail.
+/// Given an open channel, when the TCP stream is cut, then connection and channel report closed, and
+/// pending calls fail, long before the peer counts as silent.
 async fn a_cut_connection_ends_every_wait(cx: Ctx) -> Outcome {
     let relay = Relay::start(cx.address)?;
     let connection = cx.connect_to(&cx.uri_at(relay.address()), |_| ()).await?;
@@ -80,7 +80,7 @@ async fn a_cut_connection_ends_every_wait(cx: Ctx) -> Outcome {
     assert!(connection.is_open());
 
     relay.cut();
-    cx.within(Duration::from_secs(1), async {
+    cx.soon(async {
         let reason = closed.join().await?;
         assert_cut(&reason, Stage::Open);
         let ended = Error::ConnectionClosed(reason.clone());
@@ -117,9 +117,7 @@ async fn a_connection_cut_in_the_handshake_is_no_connection(cx: Ctx) -> Outcome 
     cx.sleep(Duration::from_millis(100)).await;
     assert!(!connecting.is_finished());
     relay.cut();
-    let refusal = cx
-        .within(Duration::from_secs(1), connecting.join())
-        .await???;
+    let refusal = cx.soon(connecting.join()).await???;
     let Error::ConnectionClosed(reason) = refusal else {
         return Err(refusal.into());
     };

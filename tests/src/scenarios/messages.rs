@@ -116,7 +116,7 @@ async fn a_rejected_message_can_be_fetched_again(cx: Ctx) -> Outcome {
 async fn properties_come_back_as_they_were(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
-    let properties = basic::Properties::default().message_id("123456")?;
+    let properties = basic::Properties::default().message_id("123456");
     let confirm = channel.publish(&to("", &queue), &properties, "").await?;
     confirm.await?;
     let message = fetch(&channel, &queue).await?;
@@ -130,7 +130,7 @@ async fn properties_come_back_as_they_were(cx: Ctx) -> Outcome {
 /// 312 no_route and the channel stays open.
 async fn an_unroutable_message_is_returned(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
-    let properties = basic::Properties::default().message_id("1")?;
+    let properties = basic::Properties::default().message_id("1");
     let confirm = channel
         .publish(&to("", "nowhere"), &properties, "come back")
         .await?;
@@ -178,9 +178,9 @@ async fn another_connection_sees_declared_entities(cx: Ctx) -> Outcome {
     assert_eq!(ready(&observing, "q").await?, 1);
 
     channel
-        .call(exchange::Delete::default().exchange("e")?)
+        .call(exchange::Delete::default().exchange("e"))
         .await?;
-    channel.call(queue::Delete::default().queue("q")?).await?;
+    channel.call(queue::Delete::default().queue("q")).await?;
     let error = look(&observing, "q").await.expect_err("it was deleted");
     assert_channel_closed(&error, ReplyCode::NOT_FOUND, queue::Declare::ID);
     let observing = observer.open_channel().await?;
@@ -204,9 +204,9 @@ async fn an_operator_sees_declared_entities(cx: Ctx) -> Outcome {
     assert_eq!(cx.bindings().await?, BTreeSet::from(bindings));
 
     channel
-        .call(exchange::Delete::default().exchange("e")?)
+        .call(exchange::Delete::default().exchange("e"))
         .await?;
-    channel.call(queue::Delete::default().queue("q")?).await?;
+    channel.call(queue::Delete::default().queue("q")).await?;
     assert_eq!(cx.exchanges().await?, BTreeSet::new());
     assert_eq!(cx.bindings().await?, BTreeSet::new());
     Ok(connection.close().await?)
@@ -225,9 +225,9 @@ async fn messages_are_fetched_and_delivered(cx: Ctx) -> Outcome {
     put(&channel, "", &queue, "delivered").await?;
     let delivery = cx.soon(consumer.next()).await?.ok_or("no delivery")??;
     let expected = basic::Deliver::default()
-        .consumer_tag(&**consumer.tag())?
+        .consumer_tag(&**consumer.tag())
         .delivery_tag(2)
-        .routing_key(&*queue)?;
+        .routing_key(&*queue);
     assert_eq!(delivery.method, expected);
     assert_eq!(text(&delivery.body), "delivered");
     delivery.ack()?;
@@ -268,9 +268,7 @@ async fn nothing_is_unbound_from_the_default_exchange(cx: Ctx) -> Outcome {
     let connection = cx.connect_unchecked().await?;
     let channel = connection.open_channel().await?;
     let queue = own_queue(&channel).await?;
-    let unbind = queue::Unbind::default()
-        .queue(&*queue)?
-        .routing_key(&*queue)?;
+    let unbind = queue::Unbind::default().queue(&*queue).routing_key(&*queue);
     let error = channel.call(unbind).await.expect_err("it is refused");
     assert_channel_closed(&error, ReplyCode::ACCESS_REFUSED, queue::Unbind::ID);
     assert!(connection.is_open());
@@ -279,7 +277,7 @@ async fn nothing_is_unbound_from_the_default_exchange(cx: Ctx) -> Outcome {
 
 /// Sees whether an exchange is there.
 async fn see_exchange(channel: &BaseChannel, name: &str) -> Result<(), Failure> {
-    let declare = exchange::Declare::default().exchange(name)?.passive(true);
+    let declare = exchange::Declare::default().exchange(name).passive(true);
     channel.call(declare).await?;
     Ok(())
 }

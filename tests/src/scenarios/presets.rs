@@ -42,58 +42,58 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// A queue of each type, without settings and with all that RabbitMQ 3.10 knows.
 fn queues() -> Result<Vec<queue::Declare>, Failure> {
-    let dead = || DeadLetter::to("amq.direct")?.routing_key("dead");
+    let dead = || DeadLetter::to("amq.direct").routing_key("dead");
     Ok(vec![
-        Queue::classic("classic")?.declare(),
-        Queue::classic("classic with settings")?
-            .message_ttl(MINUTE)?
-            .expires(MINUTE)?
+        Queue::classic("classic").declare()?,
+        Queue::classic("classic with settings")
+            .message_ttl(MINUTE)
+            .expires(MINUTE)
             .max_length(10)
             .max_length_bytes(u64::MAX)
             .overflow(ClassicOverflow::RejectPublishDlx)
-            .dead_letter(dead()?)
-            .max_priority(255)?
+            .dead_letter(dead())
+            .max_priority(255)
             .single_active_consumer(true)
             .auto_delete(true)
-            .declare(),
-        Queue::exclusive("exclusive")?.declare(),
-        Queue::exclusive("exclusive with settings")?
-            .message_ttl(Duration::ZERO)?
-            .expires(Duration::from_nanos(1) + MINUTE)?
+            .declare()?,
+        Queue::exclusive("exclusive").declare()?,
+        Queue::exclusive("exclusive with settings")
+            .message_ttl(Duration::ZERO)
+            .expires(Duration::from_nanos(1) + MINUTE)
             .overflow(ClassicOverflow::DropHead)
-            .dead_letter(DeadLetter::to_queue("classic")?)
-            .max_priority(1)?
+            .dead_letter(DeadLetter::to_queue("classic"))
+            .max_priority(1)
             .auto_delete(true)
-            .declare(),
-        Queue::quorum("quorum")?.declare(),
-        Queue::quorum("quorum with settings")?
-            .message_ttl(MINUTE)?
-            .expires(10 * 365 * 24 * 60 * MINUTE)?
+            .declare()?,
+        Queue::quorum("quorum").declare()?,
+        Queue::quorum("quorum with settings")
+            .message_ttl(MINUTE)
+            .expires(10 * 365 * 24 * 60 * MINUTE)
             .max_length(10)
             .max_length_bytes(1_000_000)
             .overflow(QuorumOverflow::RejectPublish)
-            .dead_letter(dead()?)
+            .dead_letter(dead())
             .single_active_consumer(true)
             .delivery_limit(5)
-            .initial_group_size(1)?
-            .consumer_timeout(MINUTE)?
+            .initial_group_size(1)
+            .consumer_timeout(MINUTE)
             .leader_locator(LeaderLocator::Balanced)
-            .declare(),
-        Queue::quorum("quorum with all deliveries")?
+            .declare()?,
+        Queue::quorum("quorum with all deliveries")
             .no_delivery_limit()
-            .declare(),
-        Queue::quorum("quorum at least once")?
-            .dead_letter_at_least_once(dead()?)
+            .declare()?,
+        Queue::quorum("quorum at least once")
+            .dead_letter_at_least_once(dead())
             .max_length(10)
-            .declare(),
-        Queue::stream("stream")?.declare(),
-        Queue::stream("stream with settings")?
-            .max_age(MINUTE)?
+            .declare()?,
+        Queue::stream("stream").declare()?,
+        Queue::stream("stream with settings")
+            .max_age(MINUTE)
             .max_length_bytes(1_000_000_000)
-            .max_segment_size_bytes(3_000_000_000)?
-            .initial_cluster_size(1)?
+            .max_segment_size_bytes(3_000_000_000)
+            .initial_cluster_size(1)
             .leader_locator(LeaderLocator::ClientLocal)
-            .declare(),
+            .declare()?,
     ])
 }
 
@@ -106,7 +106,7 @@ async fn every_preset_of_a_queue_is_declared(cx: Ctx) -> Outcome {
         let declared = channel.call(declare).await?;
         assert_eq!((declared.queue, declared.message_count), (name, 0));
     }
-    let named = channel.call(Queue::server_named().declare()).await?;
+    let named = channel.queue_declare(Queue::server_named()).await?;
     assert!(named.queue.starts_with("amq.gen-"), "{}", named.queue);
     Ok(connection.close().await?)
 }
@@ -116,13 +116,13 @@ async fn every_preset_of_an_exchange_is_declared(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     for _ in 0..2 {
         for preset in [
-            Exchange::direct("direct")?,
-            Exchange::fanout("fanout")?.internal(true),
-            Exchange::topic("topic")?.alternate_exchange("fanout")?,
-            Exchange::headers("headers")?.auto_delete(true),
-            Exchange::fanout("transient")?.durable(false),
+            Exchange::direct("direct"),
+            Exchange::fanout("fanout").internal(true),
+            Exchange::topic("topic").alternate_exchange("fanout"),
+            Exchange::headers("headers").auto_delete(true),
+            Exchange::fanout("transient").durable(false),
         ] {
-            channel.call(preset.declare()).await?;
+            channel.exchange_declare(preset).await?;
         }
     }
     Ok(connection.close().await?)
@@ -136,8 +136,8 @@ async fn a_queue_does_as_its_settings_say(cx: Ctx) -> Outcome {
     let dead = own_queue(&channel).await?;
     let short = Queue::server_named()
         .max_length(2)
-        .dead_letter(DeadLetter::to_queue(&dead)?);
-    let short = channel.call(short.declare()).await?.queue;
+        .dead_letter(DeadLetter::to_queue(&dead));
+    let short = channel.queue_declare(short).await?.queue;
     for body in ["one", "two", "three"] {
         put(&channel, "", &short, body).await?;
     }
@@ -145,7 +145,7 @@ async fn a_queue_does_as_its_settings_say(cx: Ctx) -> Outcome {
     assert_eq!(fetch(&channel, &dead).await?.body, "one");
     assert_eq!(ready(&channel, &short).await?, 2);
 
-    let ranked = Queue::server_named().max_priority(2)?.declare();
+    let ranked = Queue::server_named().max_priority(2).declare()?;
     let ranked = channel.call(ranked).await?.queue;
     for priority in [0, 2, 1] {
         let properties = basic::Properties::default().priority(priority);
@@ -172,12 +172,12 @@ async fn a_queue_does_as_its_settings_say(cx: Ctx) -> Outcome {
 /// it.
 async fn dead_letters_arrive_at_least_once(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
-    let dead = Queue::quorum("dead")?.declare();
+    let dead = Queue::quorum("dead").declare()?;
     channel.call(dead).await?;
-    let source = Queue::quorum("source")?
-        .dead_letter_at_least_once(DeadLetter::to_queue("dead")?)
-        .message_ttl(Duration::from_millis(1))?
-        .declare();
+    let source = Queue::quorum("source")
+        .dead_letter_at_least_once(DeadLetter::to_queue("dead"))
+        .message_ttl(Duration::from_millis(1))
+        .declare()?;
     channel.call(source).await?;
     put(&channel, "", "source", "late").await?;
     becomes_ready(&cx, &channel, "dead", 1).await?;
@@ -190,27 +190,27 @@ async fn dead_letters_arrive_at_least_once(cx: Ctx) -> Outcome {
 async fn bindings_match_the_headers(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     channel
-        .call(Exchange::headers("documents")?.declare())
+        .call(Exchange::headers("documents").declare()?)
         .await?;
     let mut queues = Vec::new();
     for headers in [
         HeadersMatch::all()
-            .header("format", "pdf")?
-            .present("author")?,
+            .header("format", "pdf")
+            .present("author"),
         HeadersMatch::any()
-            .header("format", "pdf")?
-            .header("pages", 3)?,
+            .header("format", "pdf")
+            .header("pages", 3),
         HeadersMatch::all_with_x()
-            .header("x-kind", true)?
-            .header("pages", 3)?,
+            .header("x-kind", true)
+            .header("pages", 3),
         HeadersMatch::any_with_x()
-            .header("x-kind", true)?
-            .header("format", "ps")?,
+            .header("x-kind", true)
+            .header("format", "ps"),
     ] {
         let queue = own_queue(&channel).await?;
         let bind = queue::Bind::default()
-            .queue(&queue)?
-            .exchange("documents")?
+            .queue(&queue)
+            .exchange("documents")
             .arguments(headers);
         channel.call(bind).await?;
         queues.push(queue);
@@ -218,24 +218,24 @@ async fn bindings_match_the_headers(cx: Ctx) -> Outcome {
     let message = basic::Properties::default;
     for (properties, expected) in [
         (
-            message().header("format", "pdf")?.header("author", 1)?,
+            message().header("format", "pdf").header("author", 1),
             [1, 1, 0, 0],
         ),
         (
-            message().header("pages", 3)?.header("x-kind", true)?,
+            message().header("pages", 3).header("x-kind", true),
             [0, 1, 1, 1],
         ),
-        (message().header("x-kind", true)?, [0, 0, 0, 1]),
-        (message().header("format", "pdf")?, [0, 1, 0, 0]),
+        (message().header("x-kind", true), [0, 0, 0, 1]),
+        (message().header("format", "pdf"), [0, 1, 0, 0]),
     ] {
-        let publish = basic::Publish::default().exchange("documents")?;
+        let publish = basic::Publish::default().exchange("documents");
         channel.publish(&publish, &properties, "").await?.await?;
         for (queue, count) in queues.iter().zip(expected) {
             becomes_ready(&cx, &channel, queue, count).await?;
-            channel.call(queue::Purge::default().queue(queue)?).await?;
+            channel.call(queue::Purge::default().queue(queue)).await?;
         }
     }
-    let delete = exchange::Delete::default().exchange("documents")?;
+    let delete = exchange::Delete::default().exchange("documents");
     channel.call(delete).await?;
     Ok(connection.close().await?)
 }
@@ -244,7 +244,7 @@ async fn bindings_match_the_headers(cx: Ctx) -> Outcome {
 /// interval, then each starts there, and acknowledges.
 async fn a_stream_is_read_from_its_offset(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
-    let log = Queue::stream("log")?.max_age(60 * MINUTE)?.declare();
+    let log = Queue::stream("log").max_age(60 * MINUTE).declare()?;
     channel.call(log).await?;
     for body in ["0", "1", "2"] {
         put(&channel, "", "log", body).await?;
@@ -258,7 +258,7 @@ async fn a_stream_is_read_from_its_offset(cx: Ctx) -> Outcome {
         (StreamOffset::Interval(60 * MINUTE), 0),
     ] {
         let reading = connection.open_channel().await?;
-        let preset = StreamConsume::new("log", 1)?.offset(offset)?;
+        let preset = StreamConsume::new("log", 1).offset(offset);
         reads(&cx, &reading, &preset, start).await?;
         reading.close().await?;
     }
@@ -267,7 +267,7 @@ async fn a_stream_is_read_from_its_offset(cx: Ctx) -> Outcome {
 
 async fn reads(cx: &Ctx, channel: &BaseChannel, preset: &StreamConsume, start: u8) -> Outcome {
     channel.call(preset.qos()).await?;
-    let mut reader = channel.consume(preset.consume()).await?;
+    let mut reader = channel.consume(preset.consume()?).await?;
     for expected in start..3 {
         let delivery = cx.soon(reader.next()).await?.ok_or("no delivery")??;
         assert_eq!(delivery.body, expected.to_string().as_str());
@@ -284,21 +284,21 @@ async fn a_message_comes_back_as_it_was_built(cx: Ctx) -> Outcome {
     let order = BTreeMap::from([(String::from("apples"), 3)]);
     let properties = basic::Properties::default()
         .persistent()
-        .content_encoding("identity")?
+        .content_encoding("identity")
         .priority(3)
-        .correlation_id("request 7")?
-        .reply_to(&queue)?
-        .message_id("7")?
-        .kind("order.created")?
-        .user_id("guest")?
-        .app_id("shop")?
+        .correlation_id("request 7")
+        .reply_to(&queue)
+        .message_id("7")
+        .kind("order.created")
+        .user_id("guest")
+        .app_id("shop")
         .expire_after(MINUTE)?
         .timestamp(Timestamp::from_system_time(SystemTime::now())?)
-        .header("attempt", 1)?
-        .header("origin", "web")?
-        .header("ratio", 0.5)?
-        .header("parts", vec![FieldValue::from(1), "two".into()])?
-        .header("nested", FieldTable::new().with("deep", true)?)?;
+        .header("attempt", 1)
+        .header("origin", "web")
+        .header("ratio", 0.5)
+        .header("parts", vec![FieldValue::from(1), "two".into()])
+        .header("nested", FieldTable::new().with("deep", true));
     let (properties, body) = json::content(properties, &order)?;
     let confirm = channel.publish(&to("", &queue), &properties, body).await?;
     confirm.await?;

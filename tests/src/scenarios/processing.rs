@@ -84,8 +84,8 @@ async fn dead_lettering(channel: &BaseChannel, name: &str) -> Result<String, Fai
     let mut declare = shared_queue(name);
     declare.arguments = declare
         .arguments
-        .with("x-dead-letter-exchange", "")?
-        .with("x-dead-letter-routing-key", dead.as_str())?;
+        .with("x-dead-letter-exchange", "")
+        .with("x-dead-letter-routing-key", dead.as_str());
     channel.call(declare).await?;
     Ok(dead)
 }
@@ -362,8 +362,8 @@ async fn the_prefetch_of_a_group_moves_both_ways(cx: Ctx) -> Outcome {
     for kind in ["classic", "quorum"] {
         let queues = ["a", "b"].map(|name| format!("{kind}.{name}"));
         for queue in &queues {
-            let mut declare = queue::Declare::default().queue(queue)?.durable(true);
-            declare.arguments = declare.arguments.with("x-queue-type", kind)?;
+            let mut declare = queue::Declare::default().queue(queue).durable(true);
+            declare.arguments = declare.arguments.with("x-queue-type", kind);
             channel.call(declare).await?;
             for number in 0..8 {
                 put(&channel, "", queue, number.to_string()).await?;
@@ -453,7 +453,7 @@ async fn a_drain_leaves_nothing_unsettled(cx: Ctx) -> Outcome {
     let task = cx.spawn(work);
     cx.until("some bodies are called", || calls.total() > 15)
         .await?;
-    let drained = cx.soon(stopper.drain(Duration::from_millis(300))).await?;
+    let drained = cx.soon(stopper.drain(Duration::from_secs(2))).await?;
     let ended = cx.soon(task.join()).await??;
     assert_eq!(drained.unfinished, 1);
     assert_eq!(ended.counts.acked + ended.counts.requeued, 50);

@@ -85,7 +85,7 @@ async fn deleting_a_queue_returns_its_number_of_messages(cx: Ctx) -> Outcome {
         for _ in 0..messages {
             put(&channel, "", &queue, "test").await?;
         }
-        let delete = queue::Delete::default().queue(&queue)?;
+        let delete = queue::Delete::default().queue(&queue);
         assert_eq!(channel.call(delete).await?.message_count, messages);
         let looking = connection.open_channel().await?;
         let error = look(&looking, &queue).await.expect_err("it is deleted");
@@ -99,7 +99,7 @@ async fn a_queue_with_messages_is_not_deleted_if_empty(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
     put(&channel, "", &queue, "test").await?;
-    let delete = queue::Delete::default().queue(&queue)?.if_empty(true);
+    let delete = queue::Delete::default().queue(&queue).if_empty(true);
     let error = channel.call(delete).await.expect_err("it is not empty");
     assert_channel_closed(&error, ReplyCode::PRECONDITION_FAILED, DELETE);
     let channel = connection.open_channel().await?;
@@ -113,7 +113,7 @@ async fn a_queue_with_consumers_is_not_deleted_if_unused(cx: Ctx) -> Outcome {
     let queue = own_queue(&channel).await?;
     let consuming = connection.open_channel().await?;
     let _consumer = consuming.consume(consume(&queue)).await?;
-    let delete = queue::Delete::default().queue(&queue)?.if_unused(true);
+    let delete = queue::Delete::default().queue(&queue).if_unused(true);
     let error = channel.call(delete).await.expect_err("it is used");
     assert_channel_closed(&error, ReplyCode::PRECONDITION_FAILED, DELETE);
     assert_eq!(look(&consuming, &queue).await?.consumer_count, 1);
@@ -124,7 +124,7 @@ async fn a_queue_with_consumers_is_not_deleted_if_unused(cx: Ctx) -> Outcome {
 async fn purging_returns_the_number_of_messages(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     let queue = own_queue(&channel).await?;
-    let purge = queue::Purge::default().queue(&queue)?;
+    let purge = queue::Purge::default().queue(&queue);
     assert_eq!(channel.call(purge.clone()).await?.message_count, 0);
     put(&channel, "", &queue, "test").await?;
     assert_eq!(channel.call(purge.clone()).await?.message_count, 1);
@@ -146,7 +146,7 @@ async fn the_server_names_a_queue_without_a_name(cx: Ctx) -> Outcome {
 /// Given name q, declare gives counts 0 and 0 and the same name; passive the same.
 async fn a_new_queue_is_empty_and_unused(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
-    let expected = queue::DeclareOk::default().queue("q")?;
+    let expected = queue::DeclareOk::default().queue("q");
     assert_eq!(channel.call(shared_queue("q")).await?, expected);
     assert_eq!(look(&channel, "q").await?, expected);
     Ok(connection.close().await?)
@@ -156,16 +156,16 @@ async fn a_new_queue_is_empty_and_unused(cx: Ctx) -> Outcome {
 async fn a_time_to_live_may_need_more_than_31_bits(cx: Ctx) -> Outcome {
     const TTL: u32 = 1 << 31;
     let (connection, channel) = open(&cx).await?;
-    let arguments = FieldTable::new().with("x-message-ttl", TTL)?;
+    let arguments = FieldTable::new().with("x-message-ttl", TTL);
     channel
         .call(shared_queue("ttl").arguments(arguments))
         .await?;
     // It is the number that was meant: RabbitMQ compares numbers and not their types.
-    let arguments = FieldTable::new().with("x-message-ttl", i64::from(TTL))?;
+    let arguments = FieldTable::new().with("x-message-ttl", i64::from(TTL));
     channel
         .call(shared_queue("ttl").arguments(arguments))
         .await?;
-    let arguments = FieldTable::new().with("x-message-ttl", i64::from(TTL) - 1)?;
+    let arguments = FieldTable::new().with("x-message-ttl", i64::from(TTL) - 1);
     let error = channel
         .call(shared_queue("ttl").arguments(arguments))
         .await
@@ -203,7 +203,7 @@ async fn two_channels_declare_the_same_queue(cx: Ctx) -> Outcome {
     let two = connection.open_channel().await?;
     let (one, two) =
         crate::context::join(one.call(shared_queue("q")), two.call(shared_queue("q"))).await;
-    let expected = queue::DeclareOk::default().queue("q")?;
+    let expected = queue::DeclareOk::default().queue("q");
     assert_eq!((one?, two?), (expected.clone(), expected));
     Ok(connection.close().await?)
 }
@@ -217,7 +217,7 @@ async fn the_broker_lists_the_flags(cx: Ctx) -> Outcome {
         for auto_delete in [false, true] {
             let name = format!("q-{durable}-{auto_delete}");
             let declare = queue::Declare::default()
-                .queue(&name)?
+                .queue(&name)
                 .durable(durable)
                 .auto_delete(auto_delete);
             channel.call(declare).await?;
@@ -268,7 +268,7 @@ async fn two_connections_consume_a_queue(cx: Ctx) -> Outcome {
 async fn deleting_a_queue_twice_is_no_error(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(shared_queue("q")).await?;
-    let delete = queue::Delete::default().queue("q")?;
+    let delete = queue::Delete::default().queue("q");
     assert_eq!(channel.call(delete.clone()).await?.message_count, 0);
     assert_eq!(channel.call(delete).await?.message_count, 0);
     let error = look(&channel, "q").await.expect_err("it is deleted");
@@ -284,9 +284,9 @@ async fn queues_are_bound_and_unbound(cx: Ctx) -> Outcome {
     bind(&channel, "q", "e", "key").await?;
     put(&channel, "e", "key", "").await?;
     let unbind = queue::Unbind::default()
-        .queue("q")?
-        .exchange("e")?
-        .routing_key("key")?;
+        .queue("q")
+        .exchange("e")
+        .routing_key("key");
     channel.call(unbind).await?;
     put(&channel, "e", "key", "")
         .await
@@ -306,9 +306,9 @@ async fn queues_are_bound_and_unbound(cx: Ctx) -> Outcome {
 async fn purging_an_empty_or_a_missing_queue(cx: Ctx) -> Outcome {
     let (connection, channel) = open(&cx).await?;
     channel.call(shared_queue("q")).await?;
-    let purged = channel.call(queue::Purge::default().queue("q")?).await?;
+    let purged = channel.call(queue::Purge::default().queue("q")).await?;
     assert_eq!(purged.message_count, 0);
-    let missing = queue::Purge::default().queue("missing")?;
+    let missing = queue::Purge::default().queue("missing");
     let error = channel.call(missing).await.expect_err("it is missing");
     assert_channel_closed(&error, ReplyCode::NOT_FOUND, PURGE);
     Ok(connection.close().await?)

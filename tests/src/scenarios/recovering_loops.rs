@@ -117,8 +117,8 @@ async fn a_loop_comes_back_with_its_topology(cx: Ctx) -> Outcome {
         let declared = [
             client.call(
                 exchange::Declare::default()
-                    .exchange("events")?
-                    .kind("topic")?,
+                    .exchange("events")
+                    .kind("topic"),
             )?,
             client.call(own("all"))?,
             client.call(own("some"))?,
@@ -127,8 +127,8 @@ async fn a_loop_comes_back_with_its_topology(cx: Ctx) -> Outcome {
             next(&mut client, promise)?;
         }
         for (queue, key) in [("all", "#"), ("some", "a.*")] {
-            let bind = queue::Bind::default().queue(queue)?.exchange("events")?;
-            let bound = client.call(bind.routing_key(key)?)?;
+            let bind = queue::Bind::default().queue(queue).exchange("events");
+            let bound = client.call(bind.routing_key(key))?;
             next(&mut client, bound)?;
         }
         let all = start(&mut client, "all", 1)?;
@@ -162,7 +162,7 @@ async fn a_loops_messages_of_before_a_loss_are_stale(cx: Ctx) -> Outcome {
             let published = publish(&mut client, "", "tasks", body)?;
             next(&mut client, published)?;
         }
-        let got = client.get(basic::Get::default().queue("tasks")?)?;
+        let got = client.get(basic::Get::default().queue("tasks"))?;
         let fetched = next_message(&mut client, got)?;
         let consumer = start(&mut client, "tasks", 1)?;
         let delivered = next_message(&mut client, consumer)?;
@@ -342,7 +342,7 @@ async fn closing_a_loop_during_the_back_off_ends_it_at_once(cx: Ctx) -> Outcome 
             ));
         }
         assert!(client.closed().is_some());
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < RECOVERY);
         Ok(())
     })
     .await?
@@ -380,7 +380,7 @@ async fn a_loss_during_the_recovery_of_a_loop_is_another_loss(cx: Ctx) -> Outcom
         };
         assert_eq!(report.failures, []);
         for name in &names {
-            let declare = queue::Declare::default().queue(name)?.passive(true);
+            let declare = queue::Declare::default().queue(name).passive(true);
             let declared = client.call(declare)?;
             next(&mut client, declared)?;
         }
@@ -401,7 +401,7 @@ async fn a_loop_has_a_report_of_an_entity_that_has_changed(cx: Ctx) -> Outcome {
     cx.in_thread(move || {
         let mut client = connect(&options)?;
         let mut limited = shared_queue("changed");
-        limited.arguments = limited.arguments.with("x-max-length", 5)?;
+        limited.arguments = limited.arguments.with("x-max-length", 5);
         let other = shared_queue("other").exclusive(true);
         for promise in [client.call(limited)?, client.call(other)?] {
             next(&mut client, promise)?;
@@ -410,7 +410,7 @@ async fn a_loop_has_a_report_of_an_entity_that_has_changed(cx: Ctx) -> Outcome {
         relay.pause();
         let operator = amqp_blocking::connect(&uri)?;
         let channel = operator.open_channel()?;
-        channel.call(queue::Delete::default().queue("changed")?)?;
+        channel.call(queue::Delete::default().queue("changed"))?;
         channel.call(shared_queue("changed"))?;
         operator.close()?;
         relay.cut();
@@ -438,9 +438,17 @@ async fn a_locked_queue_of_a_loop_is_tried_again(cx: Ctx) -> Outcome {
     options.config.heartbeat = Some(1);
     options.config.timeouts.handshake = Duration::from_millis(300);
     cx.in_thread(move || {
-        let mut client = connect(&options)?;
-        let declared = client.call(shared_queue("mine").exclusive(true))?;
-        next(&mut client, declared)?;
+        // A busy broker may not have answered in time through the relay.
+        let mut client = loop {
+            let mut client = connect(&options)?;
+            let before = relay.to_broker().bytes;
+            let declared = client.call(shared_queue("mine").exclusive(true))?;
+            next(&mut client, declared)?;
+            if relay.to_broker().bytes > before {
+                break client;
+            }
+            close(client)?;
+        };
         let consumer = start(&mut client, "mine", 1)?;
         relay.pause();
         assert_eq!(recovered(&mut client)?.failures, []);

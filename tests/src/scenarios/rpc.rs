@@ -101,7 +101,7 @@ async fn direct(connection: &Connection) -> Result<Client, Failure> {
 
 fn request(body: impl ToString) -> OutgoingMessage {
     let publish = basic::Publish::default().routing_key("requests");
-    OutgoingMessage::new(publish.expect("a short name"), body.to_string())
+    OutgoingMessage::new(publish, body.to_string())
 }
 
 /// Given calls at once, by direct reply-to and over a queue, then each has its own reply.

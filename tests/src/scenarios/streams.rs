@@ -30,8 +30,8 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// Declares the stream.
 async fn declare(channel: &BaseChannel) -> Outcome {
-    let mut stream = queue::Declare::default().queue(STREAM)?.durable(true);
-    stream.arguments = FieldTable::new().with("x-queue-type", "stream")?;
+    let mut stream = queue::Declare::default().queue(STREAM).durable(true);
+    stream.arguments = FieldTable::new().with("x-queue-type", "stream");
     channel.call(stream).await?;
     Ok(())
 }
@@ -42,7 +42,7 @@ async fn read(
     from: impl Into<FieldValue>,
 ) -> Result<Consumer<ManualAck>, Failure> {
     let mut reader = consume(STREAM);
-    reader.arguments = FieldTable::new().with("x-stream-offset", from)?;
+    reader.arguments = FieldTable::new().with("x-stream-offset", from);
     Ok(channel.consume(reader).await?)
 }
 
@@ -149,16 +149,16 @@ async fn a_stream_keeps_no_nested_headers(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
     declare(&channel).await?;
     let properties = basic::Properties::default()
-        .content_type("text/plain")?
-        .expiration("1")?
+        .content_type("text/plain")
+        .expiration("1")
         .priority(3)
         .headers(
             FieldTable::new()
-                .with("table", FieldTable::new())?
-                .with("array", vec![FieldValue::from(1)])?
-                .with("number", 7)?,
+                .with("table", FieldTable::new())
+                .with("array", vec![FieldValue::from(1)])
+                .with("number", 7),
         );
-    let publish = basic::Publish::default().routing_key(STREAM)?;
+    let publish = basic::Publish::default().routing_key(STREAM);
     channel.publish(&publish, &properties, "x").await?.await?;
     let mut reader = read(&channel, "first").await?;
     let delivery = next(&cx, &mut reader).await?;
@@ -186,7 +186,7 @@ async fn what_takes_messages_of_a_stream_is_refused(cx: Ctx) -> Outcome {
     let (_fetching, channel) = open(&cx).await?;
     refused(channel.get(get(STREAM)).await.expect_err("a stream"));
     let (_purging, channel) = open(&cx).await?;
-    let purge = queue::Purge::default().queue(STREAM)?;
+    let purge = queue::Purge::default().queue(STREAM);
     refused(channel.call(purge).await.expect_err("a stream"));
     let (_consuming, channel) = open(&cx).await?;
     channel
@@ -208,11 +208,11 @@ async fn what_takes_messages_of_a_stream_is_refused(cx: Ctx) -> Outcome {
 /// 406.
 async fn a_stream_is_neither_transient_nor_exclusive(cx: Ctx) -> Outcome {
     let connection = cx.connect().await?;
-    let table = FieldTable::new().with("x-queue-type", "stream")?;
-    let mut stream = queue::Declare::default().queue(STREAM)?.durable(true);
+    let table = FieldTable::new().with("x-queue-type", "stream");
+    let mut stream = queue::Declare::default().queue(STREAM).durable(true);
     stream.arguments = table.clone();
     let mut expiring = stream.clone();
-    expiring.arguments = table.with("x-message-ttl", 1000)?;
+    expiring.arguments = table.with("x-message-ttl", 1000);
     let wrong = [
         (stream.clone().durable(false), "'non-durable'"),
         (stream.clone().exclusive(true), "'exclusive-owner'"),

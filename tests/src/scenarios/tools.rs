@@ -31,7 +31,7 @@ pub(super) async fn open_confirming(cx: &Ctx) -> Result<(Connection, ConfirmChan
 
 /// A declaration of a queue that others may use, too.
 pub(super) fn shared_queue(name: &str) -> queue::Declare {
-    queue::Declare::default().queue(name).expect("a short name")
+    queue::Declare::default().queue(name)
 }
 
 /// Declares a queue with a name from the server, for this connection alone.
@@ -43,7 +43,7 @@ pub(super) async fn own_queue(channel: &BaseChannel) -> Result<ShortStr, Error> 
 /// The broker's counts of a queue.
 pub(super) async fn look(channel: &BaseChannel, name: &str) -> Result<queue::DeclareOk, Error> {
     channel
-        .call(queue::Declare::default().queue(name)?.passive(true))
+        .call(queue::Declare::default().queue(name).passive(true))
         .await
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn declare_exchange(
     name: &str,
     kind: &str,
 ) -> Result<(), Error> {
-    let declare = exchange::Declare::default().exchange(name)?.kind(kind)?;
+    let declare = exchange::Declare::default().exchange(name).kind(kind);
     channel.call(declare).await?;
     Ok(())
 }
@@ -89,9 +89,9 @@ pub(super) async fn bind(
     key: &str,
 ) -> Result<(), Error> {
     let bind = queue::Bind::default()
-        .queue(queue)?
-        .exchange(exchange)?
-        .routing_key(key)?;
+        .queue(queue)
+        .exchange(exchange)
+        .routing_key(key);
     channel.call(bind).await?;
     Ok(())
 }
@@ -100,8 +100,7 @@ pub(super) async fn bind(
 pub(super) fn to(exchange: &str, key: &str) -> basic::Publish {
     basic::Publish::default()
         .exchange(exchange)
-        .and_then(|publish| publish.routing_key(key))
-        .expect("short names")
+        .routing_key(key)
         .mandatory(true)
 }
 
@@ -120,14 +119,12 @@ pub(super) async fn put(
 
 /// A consumer of that queue.
 pub(super) fn consume(queue: &str) -> basic::Consume {
-    basic::Consume::default()
-        .queue(queue)
-        .expect("a short name")
+    basic::Consume::default().queue(queue)
 }
 
 /// A fetch from that queue.
 pub(super) fn get(queue: &str) -> basic::Get {
-    basic::Get::default().queue(queue).expect("a short name")
+    basic::Get::default().queue(queue)
 }
 
 /// Fetches a message, to be acknowledged.

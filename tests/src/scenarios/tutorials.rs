@@ -37,12 +37,12 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// Tutorial 1: the simplest thing that does something.
 async fn hello_world(cx: Ctx) -> Outcome {
-    let hello = queue::Declare::default().queue("hello")?;
+    let hello = queue::Declare::default().queue("hello");
     {
         let connection = cx.connect().await?;
         let channel = connection.open_channel().await?;
         channel.call(hello.clone()).await?;
-        let to_hello = basic::Publish::default().routing_key("hello")?;
+        let to_hello = basic::Publish::default().routing_key("hello");
         let properties = basic::Properties::default();
         channel
             .publish(&to_hello, &properties, "Hello World!")
@@ -81,7 +81,7 @@ async fn work(connection: Connection, count: usize) -> Result<Vec<String>, Failu
 /// dies loses none.
 async fn work_queues(cx: Ctx) -> Outcome {
     let (connection, channel) = open_confirming(&cx).await?;
-    let declare = queue::Declare::default().queue("task_queue")?;
+    let declare = queue::Declare::default().queue("task_queue");
     channel.call(declare).await?;
     let persistent = basic::Properties::default().delivery_mode(2);
     let mut confirms = Vec::new();
@@ -267,8 +267,8 @@ async fn serve(channel: Channel, count: usize) -> Outcome {
                 .correlation_id
                 .ok_or("nothing to tell the reply by")?;
             let number = text(&request.body).parse()?;
-            let reply = basic::Properties::default().correlation_id(correlation)?;
-            let to = basic::Publish::default().routing_key(reply_to)?;
+            let reply = basic::Properties::default().correlation_id(correlation);
+            let to = basic::Publish::default().routing_key(reply_to);
             channel
                 .publish(&to, &reply, fib(number).to_string())
                 .await?;
@@ -286,7 +286,7 @@ async fn start_server(
 ) -> Result<crate::task::Task<Outcome>, Failure> {
     let channel = connection.open_channel().await?;
     channel
-        .call(queue::Declare::default().queue("rpc_queue")?)
+        .call(queue::Declare::default().queue("rpc_queue"))
         .await?;
     channel
         .call(basic::Qos::default().prefetch_count(1))
@@ -297,9 +297,9 @@ async fn start_server(
 /// Asks for a number.
 async fn ask(channel: &Channel, number: u64, reply_to: &str) -> Result<(), Error> {
     let properties = basic::Properties::default()
-        .reply_to(reply_to)?
-        .correlation_id(format!("request {number}"))?;
-    let request = basic::Publish::default().routing_key("rpc_queue")?;
+        .reply_to(reply_to)
+        .correlation_id(format!("request {number}"));
+    let request = basic::Publish::default().routing_key("rpc_queue");
     channel
         .publish(&request, &properties, number.to_string())
         .await
@@ -422,12 +422,12 @@ async fn headers_exchange(cx: Ctx) -> Outcome {
     for matching in ["any", "all"] {
         let queue = own_queue(&channel).await?;
         let arguments = FieldTable::new()
-            .with("x-match", matching)?
-            .with("format", "pdf")?
-            .with("pages", 2)?;
+            .with("x-match", matching)
+            .with("format", "pdf")
+            .with("pages", 2);
         let bind = queue::Bind::default()
-            .queue(&queue)?
-            .exchange("by headers")?
+            .queue(&queue)
+            .exchange("by headers")
             .arguments(arguments);
         channel.call(bind).await?;
         consumers.push(channel.consume_no_ack(consume(&queue)).await?);
@@ -437,8 +437,8 @@ async fn headers_exchange(cx: Ctx) -> Outcome {
     };
     let send = async |format: &str, pages: i32| -> Outcome {
         let headers = FieldTable::new()
-            .with("format", format)?
-            .with("pages", pages)?;
+            .with("format", format)
+            .with("pages", pages);
         let properties = basic::Properties::default().headers(headers);
         let body = format!("{format} {pages}");
         let confirm = channel

@@ -25,11 +25,11 @@ pub async fn large_message(connection: &Connection) -> Outcome {
     let declare = queue::Declare::default().exclusive(true);
     let queue = channel.call(declare).await?.queue;
     let body: Vec<u8> = (0..10_000_000_u32).map(|it| (it >> 8) as u8).collect();
-    let publish = basic::Publish::default().routing_key(&queue)?;
+    let publish = basic::Publish::default().routing_key(&queue);
     let properties = basic::Properties::default();
     let confirm = channel.publish(&publish, &properties, body.clone()).await?;
     confirm.await?;
-    let get = basic::Get::default().queue(&queue)?;
+    let get = basic::Get::default().queue(&queue);
     let message = channel.get(get).await?.ok_or("no message")?;
     if message.body.to_vec() != body {
         return Err("another message".into());

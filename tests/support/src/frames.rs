@@ -33,7 +33,7 @@ pub fn method(channel: u16, method: impl Into<Method>, out: &mut BytesMut) {
 
 /// Appends a publish to the default exchange on channel 1, up to the header of a body of that size.
 pub fn announce(queue: &str, size: u64, out: &mut BytesMut) {
-    let publish = basic::Publish::default().routing_key(queue).unwrap();
+    let publish = basic::Publish::default().routing_key(queue);
     method(1, publish, out);
     let mut header = [0; HEADER];
     header[1] = 60;

@@ -277,21 +277,17 @@ async fn requests(channel: Rc<Channel>) -> Result<(), Error> {
         let channel = Rc::clone(channel);
         Box::pin(async move { channel.call(request).await.map(drop) })
     }
-    let declare = exchange::Declare::default()
-        .exchange("e1")?
-        .kind("fanout")?;
-    let bind = exchange::Bind::default().source("e1")?.destination("e2")?;
-    let unbind = exchange::Unbind::default()
-        .source("e1")?
-        .destination("e2")?;
+    let declare = exchange::Declare::default().exchange("e1").kind("fanout");
+    let bind = exchange::Bind::default().source("e1").destination("e2");
+    let unbind = exchange::Unbind::default().source("e1").destination("e2");
     let mut running = vec![
         call(&channel, channel::Flow { active: true }),
         call(&channel, declare),
         call(&channel, bind),
         call(&channel, unbind),
-        call(&channel, exchange::Delete::default().exchange("e1")?),
-        call(&channel, queue::Bind::default().exchange("e1")?),
-        call(&channel, queue::Unbind::default().exchange("e1")?),
+        call(&channel, exchange::Delete::default().exchange("e1")),
+        call(&channel, queue::Bind::default().exchange("e1")),
+        call(&channel, queue::Unbind::default().exchange("e1")),
         call(&channel, queue::Purge::default()),
         call(&channel, queue::Delete::default()),
     ];
@@ -317,7 +313,7 @@ async fn requests(channel: Rc<Channel>) -> Result<(), Error> {
 /// A request with a reply that identifies it.
 pub async fn call(channel: &BaseChannel, number: u32) -> Result<(), Error> {
     let name = format!("q{number}");
-    let declare = queue::Declare::default().queue(&name)?;
+    let declare = queue::Declare::default().queue(&name);
     let declared = channel.call(declare).await?;
     assert_eq!(declared.queue, name);
     Ok(())

@@ -463,7 +463,7 @@ impl Client {
                 let Some(mut channel) = self.machine.channel(id) else {
                     return;
                 };
-                let cancel = basic::Cancel::default().consumer_tag(&tag).unwrap();
+                let cancel = basic::Cancel::default().consumer_tag(&tag);
                 if what & 128 != 0 {
                     refused(channel.send(&cancel));
                 } else if what & 64 != 0 {

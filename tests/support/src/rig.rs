@@ -474,7 +474,7 @@ impl Rig {
     }
 
     pub fn check_channel(&mut self, channel: &BaseChannel) {
-        let declare = queue::Declare::default().queue("usable").unwrap();
+        let declare = queue::Declare::default().queue("usable");
         let declared = self.wait(channel.call(declare)).unwrap();
         assert_eq!(declared.queue, "usable");
     }

@@ -26,7 +26,7 @@ const WAITING: [usize; 2] = [500, 8000];
 const GROWTH_MAX: f64 = 5.0;
 
 /// How often something is measured before it counts: the machine may have been busy elsewhere.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 10;
 
 /// Publishers that never pause get the same share.
 pub(crate) fn publishers(runtime: &'static dyn Runtime) -> Outcome {

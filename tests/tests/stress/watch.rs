@@ -19,7 +19,7 @@ use amqp_tokio::Connection;
 use crate::{meter::uncounted, random::Random};
 
 /// The delay of an operation beyond its own deadline: that of a machine with much else to do.
-pub(crate) const SLACK: Duration = Duration::from_secs(10);
+pub(crate) const SLACK: Duration = Duration::from_secs(60);
 
 /// How many faults are kept; the first is the one to look at.
 const FAULTS_MAX: usize = 20;

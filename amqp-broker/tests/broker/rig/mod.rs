@@ -137,8 +137,7 @@ impl Rig {
         self.begin(
             client::Config::default()
                 .mechanisms(vec![Box::new(Plain::new(user, password).unwrap())])
-                .virtual_host(vhost)
-                .unwrap(),
+                .virtual_host(vhost),
         )
     }
 

@@ -25,7 +25,7 @@ fn got(client: &mut Client) -> Option<(Option<u64>, Vec<u8>)> {
 fn a_message_is_fetched_in_frames() {
     let (mut client, id) = open();
     let properties = basic::Properties::default().delivery_mode(2);
-    let get = basic::Get::default().queue("q").unwrap();
+    let get = basic::Get::default().queue("q");
     let request = client.on(id).get(&get).unwrap();
     assert_eq!(client.sent(), [method(1, get.clone())]);
     let ok = basic::GetOk {

@@ -17,7 +17,7 @@ use crate::{
 type Client = Script<Connection>;
 
 fn consume_ok(tag: &str) -> basic::ConsumeOk {
-    basic::ConsumeOk::default().consumer_tag(tag).unwrap()
+    basic::ConsumeOk::default().consumer_tag(tag)
 }
 
 fn cancel(tag: &str, no_wait: bool) -> basic::Cancel {
@@ -29,7 +29,7 @@ fn cancel(tag: &str, no_wait: bool) -> basic::Cancel {
 }
 
 fn cancel_ok(tag: &str) -> basic::CancelOk {
-    basic::CancelOk::default().consumer_tag(tag).unwrap()
+    basic::CancelOk::default().consumer_tag(tag)
 }
 
 /// The only thing that happened is a delivery.
@@ -140,7 +140,7 @@ fn deliveries_may_come_before_consume_ok() {
 #[test]
 fn answers_of_different_kinds_come_in_any_order() {
     let (mut client, id) = open();
-    let bind = queue::Bind::default().exchange("ex").unwrap();
+    let bind = queue::Bind::default().exchange("ex");
     let (first, one) = client.consume(id, consume("q", "one"));
     let (second, two) = client.consume(id, consume("q", "two"));
     let binding = client.on(id).call(&bind).unwrap();

@@ -17,7 +17,7 @@ use crate::{
 
 /// A moment before the connection is open, or while it is closing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::tests) enum Step {
     /// To the client: nothing has come yet.
     Start,
     /// To the client: it has answered `start`.
@@ -38,19 +38,20 @@ pub(super) enum Step {
     HostUndecided,
 }
 
-impl Step {
-    pub(super) const ALL: [Self; 9] = [
-        Self::Start,
-        Self::SecureOrTune,
-        Self::OpenOk,
-        Self::StartOk,
-        Self::CredentialsUndecided,
-        Self::SecureOk,
-        Self::TuneOk,
-        Self::Open,
-        Self::HostUndecided,
-    ];
+/// All of them, the client's first.
+pub(in crate::tests) const STEPS: [Step; 9] = [
+    Step::Start,
+    Step::SecureOrTune,
+    Step::OpenOk,
+    Step::StartOk,
+    Step::CredentialsUndecided,
+    Step::SecureOk,
+    Step::TuneOk,
+    Step::Open,
+    Step::HostUndecided,
+];
 
+impl Step {
     /// The methods that may come, beside a close.
     pub(super) fn due(self) -> Vec<MethodId> {
         match self {
@@ -65,7 +66,7 @@ impl Step {
         }
     }
 
-    fn role(self) -> Role {
+    pub(in crate::tests) fn role(self) -> Role {
         match self {
             Self::Start | Self::SecureOrTune | Self::OpenOk => Role::Client,
             Self::StartOk
@@ -125,7 +126,7 @@ impl Step {
 }
 
 /// The expected result of a method during the handshake.
-fn expected_during_handshake(step: Step, rule: &Rule, number: u16) -> Expected {
+pub(in crate::tests) fn during_handshake(step: Step, rule: &Rule, number: u16) -> Expected {
     use Expected::{Accepted, Closed, Refused};
     if !step.role().hears(rule) {
         Refused(Fault::WrongSender, 503)
@@ -144,11 +145,11 @@ fn expected_during_handshake(step: Step, rule: &Rule, number: u16) -> Expected {
 
 #[test]
 fn the_legality_table_during_the_handshake() {
-    for step in Step::ALL {
+    for step in STEPS {
         for number in [0, 1] {
             for method in every_method() {
                 let rule = method.rule();
-                let expected = expected_during_handshake(step, rule, number);
+                let expected = during_handshake(step, rule, number);
                 std::println!("{} on {number} at {step:?} is {expected:?}", rule.name);
                 let mut side = step.side();
                 if let Expected::Accepted = expected {
@@ -172,7 +173,7 @@ fn the_legality_table_during_the_handshake() {
 /// Content comes on open channels only, and none is open.
 #[test]
 fn content_during_the_handshake() {
-    for step in Step::ALL {
+    for step in STEPS {
         let frames = [header_frame(1, 60, 0, 1, &[]), body_frame(1, b"x")];
         if step == Step::Start {
             // A client waits for the first octet of a method frame.
@@ -193,7 +194,7 @@ fn content_during_the_handshake() {
 /// The stage follows the steps, on both sides.
 #[test]
 fn every_step_has_its_stage() {
-    for step in Step::ALL {
+    for step in STEPS {
         let mut side = step.side();
         let stage = match step.role() {
             Role::Client => side.as_client().stage(),

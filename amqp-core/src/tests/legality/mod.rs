@@ -6,7 +6,7 @@ mod replies;
 
 use alloc::vec::Vec;
 
-use self::handshake::Step;
+pub(super) use self::handshake::{STEPS, Step, during_handshake};
 use crate::{
     MethodDef as _, MethodId, Rule,
     client::{self, Checks, Event as ClientEvent},
@@ -23,7 +23,7 @@ use crate::{
 
 /// The expected result of a method.
 #[derive(Debug)]
-enum Expected {
+pub(super) enum Expected {
     /// Something happens.
     Accepted,
     /// Nothing happens.
@@ -38,7 +38,7 @@ enum Expected {
 
 /// Where a method comes in on an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     ChannelZero,
     Open,
     NeverOpened,
@@ -54,7 +54,7 @@ enum Place {
     BodyDue,
 }
 
-const PLACES: [Place; 9] = [
+pub(super) const PLACES: [Place; 9] = [
     Place::ChannelZero,
     Place::Open,
     Place::NeverOpened,
@@ -82,12 +82,12 @@ impl Place {
 
 /// Whether the method belongs to the handshake: it has its moment, and at any other it is a fault.
 fn of_handshake(id: MethodId) -> bool {
-    let due = Step::ALL.iter().flat_map(|step| step.due());
+    let due = STEPS.iter().flat_map(|step| step.due());
     due.into_iter().any(|due| due == id)
 }
 
 /// The expected result of a method on an open connection without a pending request.
-fn expected_when_open(role: Role, rule: &Rule, place: Place) -> Expected {
+pub(super) fn when_open(role: Role, rule: &Rule, place: Place) -> Expected {
     use Expected::{Accepted, Answered, Closed, Ignored, Refused};
     if !role.hears(rule) {
         return Refused(Fault::WrongSender, 503);
@@ -138,8 +138,8 @@ fn side_with(role: Role, place: Place) -> Side {
     let mut channel = pair.client_channel(id);
     channel.send(&confirm::Select::default()).unwrap();
     let name = harmless::NAME;
-    let consume = basic::Consume::default().queue(name).unwrap();
-    let consume = consume.consumer_tag(name).unwrap().no_wait(true);
+    let consume = basic::Consume::default().queue(name);
+    let consume = consume.consumer_tag(name).no_wait(true);
     channel.consume(consume).unwrap();
     let publish = basic::Publish::default();
     let properties = basic::Properties::default();
@@ -263,7 +263,7 @@ fn the_legality_table_on_an_open_connection() {
         for place in PLACES {
             for method in every_method() {
                 let rule = method.rule();
-                let expected = expected_when_open(role, rule, place);
+                let expected = when_open(role, rule, place);
                 std::println!("{role:?}: {} on {place:?} is {expected:?}", rule.name);
                 check(side_with(role, place), place.number(), &method, expected);
                 checked += 1;

@@ -163,14 +163,11 @@ fn methods_of_a_server_about_missing_things() {
     };
     let header = header_frame(OPEN, 60, 0, 0, &[]);
     let deliver = basic::Deliver::default().delivery_tag(1);
-    let unknown = deliver.clone().consumer_tag("nobody").unwrap();
+    let unknown = deliver.clone().consumer_tag("nobody");
     let unknown = [method_frame(OPEN, &unknown.into()), header.clone()].concat();
     let fault = Fault::UnknownConsumer("nobody".try_into().unwrap());
     refused(&unknown, fault, basic::Deliver::ID);
-    let zero = deliver
-        .delivery_tag(0)
-        .consumer_tag(harmless::NAME)
-        .unwrap();
+    let zero = deliver.delivery_tag(0).consumer_tag(harmless::NAME);
     let zero = [method_frame(OPEN, &zero.into()), header].concat();
     let mut side = open_side(Role::Client);
     let events = side.feed(&zero);

@@ -130,12 +130,11 @@ fn nothing_is_dropped_without_waiting() {
 fn properties_pass_as_they_came() {
     let mut client = Client::open();
     let id = client.channel();
-    let headers = FieldTable::new().with("n", 1).unwrap();
+    let headers = FieldTable::new().with("n", 1);
     let properties = basic::Properties::default()
         .priority(0)
         .headers(headers)
-        .message_id("m")
-        .unwrap();
+        .message_id("m");
     let encoded = EncodedProperties::from(&properties);
     let mut sent = Vec::new();
     for _ in 0..2 {
@@ -194,7 +193,7 @@ fn a_message_that_does_not_fit_changes_nothing() {
     assert_eq!(error, Err(ApiMisuse::BodyTooLarge { len, limit }.into()));
 
     let headers = FieldTable::new().with("x", "x".repeat(131_072));
-    let heavy = basic::Properties::default().headers(headers.unwrap());
+    let heavy = basic::Properties::default().headers(headers);
     let error = client.on(id).publish(&publish("q"), &heavy, "x");
     assert!(
         matches!(

@@ -235,7 +235,7 @@ impl Rig {
     }
 
     fn send_consume(&mut self, id: ChannelId, queue: &str) -> ConsumerId {
-        let mut consume = basic::Consume::default().queue(queue).unwrap();
+        let mut consume = basic::Consume::default().queue(queue);
         let mut channel = self.pair.client_channel(id);
         let (consumer, tag, request) = channel.consume(consume.clone()).unwrap();
         consume.consumer_tag = tag;
@@ -342,7 +342,7 @@ fn exchange_named(exchange: &str, kind: &str) -> exchange::Declare {
 }
 
 fn queue_named(queue: &str) -> queue::Declare {
-    queue::Declare::default().queue(queue).unwrap()
+    queue::Declare::default().queue(queue)
 }
 
 /// The declaration of a queue that the server names.

@@ -22,7 +22,7 @@ fn a_topology_comes_back_from_formats_for_humans_and_for_machines() {
         },
     );
     let mut mine = queue_named("mine");
-    mine.arguments = FieldTable::new().with("x-max-length", 5_i64).unwrap();
+    mine.arguments = FieldTable::new().with("x-max-length", 5_i64);
     rig.call(id, &mine);
     let topology = rig.recovery.topology();
 

@@ -88,7 +88,7 @@ impl<'de> Visitor<'de> for TableSeed {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<FieldTable, A::Error> {
         let mut table = FieldTable::new();
-        while let Some(name) = fields.next_key()? {
+        while let Some(name) = fields.next_key::<ShortStr>()? {
             table.push(name, fields.next_value_seed(self.value())?);
         }
         Ok(table)

@@ -242,8 +242,8 @@ impl Client {
             return;
         };
         let channel_id = channel.id();
-        let consume = basic::Consume::default().queue("q").unwrap().no_ack(no_ack);
-        let taken = channel.consume(consume.consumer_tag(tag).unwrap());
+        let consume = basic::Consume::default().queue("q").no_ack(no_ack);
+        let taken = channel.consume(consume.consumer_tag(tag));
         let (id, _, request) = match taken {
             Ok(taken) => taken,
             Err(ApiMisuse::DuplicateConsumerTag(_)) => return,
@@ -269,7 +269,7 @@ impl Client {
             return;
         };
         let id = channel.id();
-        let cancel = basic::Cancel::default().consumer_tag(tag).unwrap();
+        let cancel = basic::Cancel::default().consumer_tag(tag);
         if !no_wait {
             let request = channel.call(&cancel).unwrap();
             self.requests.insert(request, (id, basic::Cancel::ID));

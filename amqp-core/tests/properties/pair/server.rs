@@ -156,9 +156,7 @@ impl Server {
             channel.unacked.insert(number);
         }
         let body = [channel.place as u64, consumer].map(u64::to_be_bytes);
-        let deliver = basic::Deliver::default()
-            .consumer_tag(tag.as_str())
-            .unwrap();
+        let deliver = basic::Deliver::default().consumer_tag(tag.as_str());
         let properties = basic::Properties::default();
         let mut on = self.on(id);
         on.send_content(&deliver.delivery_tag(number), &properties, body.concat())
@@ -171,7 +169,7 @@ impl Server {
         };
         let channel = self.channels.get_mut(&id).unwrap();
         channel.consumers.remove(&tag);
-        let cancel = basic::Cancel::default().consumer_tag(tag.as_str()).unwrap();
+        let cancel = basic::Cancel::default().consumer_tag(tag.as_str());
         self.on(id).send(&cancel.no_wait(true)).unwrap();
     }
 

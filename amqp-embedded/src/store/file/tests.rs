@@ -23,11 +23,11 @@ async fn bound() -> Result<(DurableQueue, DurableBinding), Box<dyn Error>> {
     let broker = LocalBroker::default();
     let connection = broker.connect(amqp_tokio::Config::default()).await?;
     let channel = connection.open_channel().await?;
-    let declare = queue::Declare::default().queue("q")?.durable(true);
+    let declare = queue::Declare::default().queue("q").durable(true);
     channel.call(declare).await?;
-    let declare = exchange::Declare::default().exchange("e")?.kind("fanout")?;
+    let declare = exchange::Declare::default().exchange("e").kind("fanout");
     channel.call(declare.durable(true)).await?;
-    let bind = queue::Bind::default().queue("q")?.exchange("e")?;
+    let bind = queue::Bind::default().queue("q").exchange("e");
     channel.call(bind).await?;
     let (mut queue, mut binding) = (None, None);
     for change in broker.with(|broker| broker.snapshot()) {
@@ -73,7 +73,8 @@ fn time_to_delete(count: u64) -> Result<Duration, Box<dyn Error>> {
 #[test]
 fn a_deletion_takes_no_longer_among_many_bindings() -> Outcome {
     let mut ratios = Vec::new();
-    for _ in 0..3 {
+    // A busy disk may delay either.
+    for _ in 0..10 {
         let (few, many) = (time_to_delete(500)?, time_to_delete(5000)?);
         let ratio = many.as_secs_f64() / few.as_secs_f64();
         // Ten, if it depends on the number of bindings.

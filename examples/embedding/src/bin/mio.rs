@@ -1,7 +1,7 @@
 //! The machine on [mio], with vectored writes.
 //!
 //! Readiness is edge-triggered: mio reports it once, and it lasts until a call returns `WouldBlock`.
-//! So the loop keeps it in two flags, and waits only if there is nothing to do with what they say.
+//! So the loop keeps it in two flags, and waits only if neither leads to work.
 
 use std::{
     io::{self, ErrorKind, IoSlice, Read as _, Write as _},
@@ -16,9 +16,7 @@ use amqp_core::{
     client::Connection,
     uri::Scheme,
 };
-use amqp_embedding::{
-    Application, Clock, Failure, READ, Settings, end_of, handle_error, is_temporary, run,
-};
+use amqp_embedding::{Application, Clock, Failure, READ, end_of, handle_error, is_temporary, run};
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
 /// The number of segments of one write: a large body is a segment of its own, and so are the frame
@@ -97,7 +95,7 @@ pub(crate) fn drive(
 
         let writes = !output.is_empty() || machine.has_transmit();
         if machine.is_finished() && !(writes && writable) {
-            // What the peer has not taken by now, it does not want.
+            // The peer has not taken the rest by now, and will not.
             let _not_connected = socket.shutdown(Shutdown::Write);
             return Ok(());
         }

@@ -1,0 +1,151 @@
+//! The memory that a kept message keeps alive, and that of its copy: the table in
+//! `docs/embedding.md`.
+
+use amqp_core::{
+    ChannelId, Instant, Transmit,
+    bytes::{Bytes, BytesMut},
+    client::{self, Checks},
+    protocol::basic,
+    server,
+};
+use amqp_test_support::meter;
+
+#[global_allocator]
+static COUNTING: meter::Counting = meter::Counting;
+
+const NOW: Instant = Instant::ORIGIN;
+/// The size of a read.
+const READ: usize = 64 << 10;
+/// The number of messages, and of those one of which is kept.
+const MESSAGES: usize = 4000;
+const ONE_OF: usize = 100;
+
+/// A client with a consumer, and its server.
+struct Pair {
+    client: client::Connection,
+    server: server::Connection,
+    input: BytesMut,
+    /// The channel, as the server has it.
+    channel: Option<ChannelId>,
+}
+
+/// Takes the output of a side.
+fn taken(poll: impl FnOnce(&mut Transmit)) -> BytesMut {
+    let mut out = Transmit::new();
+    poll(&mut out);
+    let mut bytes = BytesMut::new();
+    for segment in out.take_segments() {
+        bytes.extend_from_slice(&segment);
+    }
+    bytes
+}
+
+impl Pair {
+    fn new() -> Self {
+        let config = client::Config::default().checks(Checks::Standard);
+        let mut pair = Self {
+            client: client::Connection::new(config, NOW).unwrap(),
+            server: server::Connection::new(server::Config::default(), NOW).unwrap(),
+            input: BytesMut::new(),
+            channel: None,
+        };
+        for _ in 0..8 {
+            pair.exchange();
+        }
+        let (id, _) = pair.client.open_channel().unwrap();
+        pair.exchange();
+        let consume = basic::Consume::default().consumer_tag("t");
+        let mut channel = pair.client.channel(id).unwrap();
+        channel.consume(consume.no_wait(true).no_ack(true)).unwrap();
+        pair.exchange();
+        pair
+    }
+
+    fn exchange(&mut self) {
+        let Self {
+            client,
+            server,
+            channel: opened,
+            ..
+        } = self;
+        let mut bytes = taken(|out| while client.poll_transmit(NOW, out) {});
+        server.handle_input(NOW, &mut bytes);
+        while let Some(event) = server.poll_event() {
+            match event {
+                server::Event::Authenticate(_) => server.accept().unwrap(),
+                server::Event::Open { .. } => server.open().unwrap(),
+                server::Event::ChannelOpened { channel } => *opened = Some(channel),
+                _ => {}
+            }
+        }
+        let mut bytes = taken(|out| while server.poll_transmit(NOW, out) {});
+        client.handle_input(NOW, &mut bytes);
+        while client.poll_event().is_some() {}
+    }
+
+    /// Delivers messages of that size, and returns the kept part of one of each hundred.
+    fn deliver<T>(&mut self, size: usize, keep: impl Fn(client::Delivery) -> T) -> Vec<T> {
+        let body = Bytes::from(vec![1; size]);
+        let mut kept = Vec::with_capacity(MESSAGES / ONE_OF);
+        let mut count = 0;
+        for number in 1..=MESSAGES {
+            let deliver = basic::Deliver::default().consumer_tag("t");
+            let deliver = deliver.delivery_tag(number as u64);
+            let mut channel = self.server.channel(self.channel.unwrap()).unwrap();
+            let properties = basic::Properties::default();
+            channel
+                .send_content(&deliver, &properties, body.clone())
+                .unwrap();
+            let server = &mut self.server;
+            let bytes = taken(|out| while server.poll_transmit(NOW, out) {});
+            for read in bytes.chunks(READ) {
+                self.input.reserve(READ);
+                self.input.extend_from_slice(read);
+                self.client.handle_input(NOW, &mut self.input);
+            }
+            while let Some(event) = self.client.poll_event() {
+                if let client::Event::Delivered(delivery) = event {
+                    count += 1;
+                    if count % ONE_OF == 0 {
+                        kept.push(keep(delivery));
+                    }
+                }
+            }
+        }
+        assert_eq!(count, MESSAGES);
+        kept
+    }
+}
+
+/// The bytes that the thread holds more for each kept message.
+fn cost<T>(size: usize, keep: impl Fn(client::Delivery) -> T) -> usize {
+    let mut pair = Pair::new();
+    drop(pair.deliver(size, |_| ())); // until all buffers have their size
+    let before = meter::held();
+    let kept = pair.deliver(size, keep);
+    (meter::held() - before) / kept.len()
+}
+
+/// The rows of the table: the size of a body, and the bounds of the memory that a kept body and a
+/// copy of it take.
+const ROWS: [(usize, usize, usize); 6] = [
+    (100, 8_200, 150),
+    (600, 8_200, 700),
+    (4_000, 4_100, 4_100),
+    (20_000, 20_100, 20_100),
+    (30_000, 90_000, 30_100),
+    (60_000, 66_000, 60_100),
+];
+
+#[test]
+fn a_kept_body_costs_no_more_than_the_guide_says() {
+    for (size, kept, copied) in ROWS {
+        let body = cost(size, |delivery| delivery.content.body);
+        let copy = cost(size, |delivery| {
+            Bytes::copy_from_slice(&delivery.content.body.as_slice())
+        });
+        println!("of {size} bytes: kept {body}, copied {copy}");
+        assert!(body <= kept, "{size}: {body}");
+        assert!(copy <= copied, "{size}: {copy}");
+    }
+}
