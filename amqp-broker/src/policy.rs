@@ -1,4 +1,4 @@
-//! Policies: arguments for the queues and exchanges whose names match a pattern
+//! Policies: arguments for the queues and exchanges with names that match a pattern
 //! (<https://www.rabbitmq.com/docs/policies>).
 
 use alloc::{

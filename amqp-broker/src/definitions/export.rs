@@ -20,7 +20,7 @@ use crate::{
     policy::{Policies, Policy},
 };
 
-/// The version of RabbitMQ whose format the export has.
+/// The version of RabbitMQ that has the format of the export.
 const VERSION: &str = "3.10.8";
 
 impl Broker {
