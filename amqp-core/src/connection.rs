@@ -235,6 +235,14 @@ impl<S: Side> Connection<S> {
     pub const fn read_hint(&self) -> usize {
         self.0.read_hint()
     }
+
+    /// The expected size of the next frames, in bytes, in the middle of a body of several large
+    /// ones; otherwise 0. The body keeps the read buffers alive that its frames come in: buffers
+    /// that hold a whole number of such frames, and nothing else, save memory and copies.
+    #[must_use]
+    pub const fn frame_hint(&self) -> usize {
+        self.0.frame_hint()
+    }
 }
 
 impl<S: Side> Endpoint for Connection<S> {
@@ -272,6 +280,10 @@ impl<S: Side> Endpoint for Connection<S> {
 
     fn read_hint(&self) -> usize {
         self.0.read_hint()
+    }
+
+    fn frame_hint(&self) -> usize {
+        self.0.frame_hint()
     }
 
     fn is_finished(&self) -> bool {

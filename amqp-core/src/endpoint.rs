@@ -31,6 +31,11 @@ pub trait Endpoint {
     fn poll_timeout(&self) -> Option<(Instant, TimeoutReason)>;
     /// Returns the number of bytes that the frame in progress needs at least.
     fn read_hint(&self) -> usize;
+    /// Returns the expected size of the next frames in the middle of a large body, otherwise 0, as
+    /// by default.
+    fn frame_hint(&self) -> usize {
+        0
+    }
     /// Whether the connection has ended and all of its output was handed out.
     fn is_finished(&self) -> bool;
 }

@@ -86,7 +86,7 @@ impl Machine<Client> {
                 content,
             }));
         }
-        let received = known.map(drop);
+        let received = known.map(|_| ());
         arrival.channel.role.last = last;
         received
     }

@@ -82,10 +82,10 @@ pub(super) enum Piece<'a> {
 }
 
 impl Piece<'_> {
-    fn as_slice(&self) -> &[u8] {
+    pub(super) const fn len(&self) -> usize {
         match self {
-            Self::Slice(bytes) => bytes,
-            Self::Borrowed(bytes) => bytes,
+            Self::Slice(bytes) => bytes.len(),
+            Self::Borrowed(bytes) => bytes.len(),
         }
     }
 }
@@ -122,6 +122,11 @@ impl Assembly {
     /// Whether the content is discarded.
     pub(crate) const fn is_dropped(&self) -> bool {
         self.dropped.is_some()
+    }
+
+    /// Whether at least `len` bytes of a body that is kept are still missing.
+    pub(super) const fn expects_body(&self, len: usize) -> bool {
+        self.dropped.is_none() && self.remaining >= len as u64
     }
 
     /// Begins a message. Its content is discarded unless `wanted`.
@@ -206,7 +211,7 @@ impl Assembly {
         if self.expect != Expect::Body {
             return Err(Fault::UnexpectedBody);
         }
-        let len = piece.as_slice().len() as u64;
+        let len = piece.len() as u64;
         if len == 0 {
             self.empty_frames += 1;
             if self.empty_frames > limits.empty_frames {

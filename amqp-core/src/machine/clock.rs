@@ -27,6 +27,7 @@ impl<R: Role> Machine<R> {
                 TimeoutReason::HeartbeatDue => {
                     self.output.put_heartbeat();
                     self.stats.sent.heartbeats += 1;
+                    self.events.shrink();
                     self.timers.note_heartbeat_sent(now);
                     self.timers.note_waiting(now);
                 }

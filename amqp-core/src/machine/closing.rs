@@ -39,6 +39,7 @@ impl<R: Role> Machine<R> {
             channel.life = ChannelLife::Closing(request);
             let counted = channel.assembly.clear();
             self.assembled = self.assembled.saturating_sub(counted);
+            self.next_frame = 0;
         }
     }
 
@@ -225,6 +226,7 @@ impl<R: Role> Machine<R> {
             }
             let counted = channel.assembly.clear();
             self.assembled = self.assembled.saturating_sub(counted);
+            self.next_frame = 0;
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     assembly::{Memory, Piece},
     closing::read_close,
     content_channel::content_channel,
+    read_buffer::SHARE_FROM,
     skip::LargeHeader,
 };
 use crate::{
@@ -494,10 +495,16 @@ impl<R: Role> Machine<R> {
             return Ok(());
         };
         let method = channel.assembly.method();
+        let len = piece.len();
         let is_whole = channel
             .assembly
             .take_body(piece, memory, limits)
             .map_err(|fault| fault.at(Some(number), method))?;
+        self.next_frame = if len >= SHARE_FROM && channel.assembly.expects_body(len) {
+            len + FRAME_OVERHEAD
+        } else {
+            0
+        };
         if is_whole {
             return self.complete(id);
         }

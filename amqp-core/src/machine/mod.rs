@@ -137,6 +137,8 @@ pub(crate) struct Machine<R: Role> {
     leftover: usize,
     /// The number of bytes that the frame in progress needs at least.
     missing: usize,
+    /// The expected size of the next frame, in bytes, in the middle of a large body; otherwise 0.
+    next_frame: usize,
     pub(crate) stats: ConnectionStats,
     /// `Some` if frames are logged.
     frame_log: Option<Box<FrameLog>>,
@@ -167,6 +169,7 @@ impl<R: Role> Machine<R> {
             buffer: ReadBuffer::default(),
             leftover: 0,
             missing: 0,
+            next_frame: 0,
             stats: ConnectionStats::default(),
             frame_log: None,
             limits,
@@ -243,6 +246,10 @@ impl<R: Role> Machine<R> {
 
     pub(crate) const fn read_hint(&self) -> usize {
         self.missing
+    }
+
+    pub(crate) const fn frame_hint(&self) -> usize {
+        self.next_frame
     }
 
     pub(crate) fn buffered(&self) -> usize {

@@ -165,7 +165,7 @@ impl<R: Role> Arrival<'_, '_, R> {
 impl<R: Role> Machine<R> {
     /// Whether frames are handled without further conditions: the connection is open, no frame is
     /// being skipped, and none is logged.
-    pub(crate) fn is_plain(&self) -> bool {
+    pub(crate) const fn is_plain(&self) -> bool {
         matches!(self.life, Life::Open) && self.skip.is_none() && self.frame_log.is_none()
     }
 
