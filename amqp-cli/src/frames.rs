@@ -289,7 +289,7 @@ mod tests {
         let mut payload = BytesMut::new();
         payload.extend_from_slice(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
         let properties = basic::Properties::default().header("token", "abc\n");
-        properties.expect("a header").encode(&mut payload);
+        properties.encode(&mut payload);
         let mut input = frame(FrameKind::Header, &payload);
         input.extend(frame(FrameKind::Body, b"private"));
         let shown = words(Detail::default(), &input, 1000).join("|");

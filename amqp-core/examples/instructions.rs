@@ -70,7 +70,7 @@ impl Rig {
         };
         rig.put_method(amqp_core::protocol::channel::OpenOk);
         rig.hear();
-        let consume = basic::Consume::default().consumer_tag("ctag-1")?;
+        let consume = basic::Consume::default().consumer_tag("ctag-1");
         let mut channel = rig.client.channel(id).ok_or("no channel")?;
         channel.consume(consume.no_wait(true))?;
         channel.call(&confirm::Select::default())?;
@@ -101,9 +101,9 @@ impl Rig {
     fn put_delivery(&mut self, body: &[u8]) -> Result<()> {
         self.delivered += 1;
         let deliver = basic::Deliver::default()
-            .consumer_tag("ctag-1")?
+            .consumer_tag("ctag-1")
             .delivery_tag(self.delivered)
-            .exchange("amq.topic")?;
+            .exchange("amq.topic");
         self.put_method(deliver.routing_key("stock.nyse.ibm")?);
         let mut header = [0; 14];
         header[1] = 60; // the class of basic
@@ -219,10 +219,10 @@ impl Rig {
                 self.counted_ack(&tags)?;
             }
             "declare" => {
-                let declare = queue::Declare::default().queue("orders")?;
+                let declare = queue::Declare::default().queue("orders");
                 for _ in 0..TURN {
                     self.counted_declare(&declare)?;
-                    self.put_method(queue::DeclareOk::default().queue("orders")?);
+                    self.put_method(queue::DeclareOk::default().queue("orders"));
                     self.counted_events();
                 }
             }
@@ -233,8 +233,8 @@ impl Rig {
 
     fn publish(&mut self, counted: bool) -> Result<()> {
         let publish = basic::Publish::default()
-            .exchange("amq.topic")?
-            .routing_key("stock.nyse.ibm")?;
+            .exchange("amq.topic")
+            .routing_key("stock.nyse.ibm");
         let properties = basic::Properties::default();
         if counted {
             return self.counted_publish(&publish, &properties);

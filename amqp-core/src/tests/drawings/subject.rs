@@ -299,7 +299,7 @@ impl Subject {
         let name = harmless::NAME.to_string();
         channel.send(&confirm::Select::default()).unwrap();
         let consume = basic::Consume::default().queue(name.as_str());
-        let consume = consume.consumer_tag(name.as_str()).unwrap();
+        let consume = consume.consumer_tag(name.as_str());
         channel.consume(consume.no_wait(true)).unwrap();
         let properties = basic::Properties::default();
         channel
