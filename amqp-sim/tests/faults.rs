@@ -11,7 +11,7 @@ use amqp_sim::{
             ReplyCode,
             basic::{Get, Properties, Publish},
         },
-        recovery::Policy,
+        recovery::{Policy, RecoveryEvent},
     },
     broker,
 };
@@ -171,6 +171,32 @@ fn a_reset_and_an_end_reach_both_ends() {
         assert!(closed(&sim, &connection) < millis(100));
         sim.advance(secs(10));
         assert_eq!(node.inspect().connections.len(), 0);
+    }
+}
+
+#[test]
+fn each_loss_is_reported_once_and_followed_by_one_attempt() {
+    let sim = Sim::new(5);
+    let _node = sim.node("rabbit");
+    let options = Options::from_uri(URI).expect("the URI is well-formed");
+    let connector = sim.connector_with(options.recovery(Policy::new(0)));
+    let connecting = async move { connector.connect().await };
+    let connection = sim.block_on(connecting).expect("nothing fails yet");
+    let mut events = connection.recovery_events();
+    for _ in 0..2 {
+        sim.inject(Fault::Reset { link: link() });
+        sim.advance(secs(60));
+        let mut attempts = Vec::new();
+        let mut losses = 0;
+        while let Some(change) = events.try_next() {
+            match change.event {
+                RecoveryEvent::Lost(_) => losses += 1,
+                RecoveryEvent::Reconnecting { attempt, .. } => attempts.push(attempt),
+                _ => {}
+            }
+        }
+        assert_eq!((losses, attempts), (1, vec![1]));
+        assert!(connection.is_open());
     }
 }
 
