@@ -104,7 +104,7 @@ impl Rig {
             .consumer_tag("ctag-1")
             .delivery_tag(self.delivered)
             .exchange("amq.topic");
-        self.put_method(deliver.routing_key("stock.nyse.ibm")?);
+        self.put_method(deliver.routing_key("stock.nyse.ibm"));
         let mut header = [0; 14];
         header[1] = 60; // the class of basic
         header[4..12].copy_from_slice(&(body.len() as u64).to_be_bytes());

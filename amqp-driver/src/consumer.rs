@@ -144,6 +144,13 @@ impl<A: Acks> Consumer<A> {
         &self.tag
     }
 
+    /// Whether [`next`](Consumer::next) has a message at hand, taken from the connection with others
+    /// before. Without one, the connection may still have some.
+    #[must_use]
+    pub fn has_next(&self) -> bool {
+        !self.batch.is_empty()
+    }
+
     /// The number of messages not delivered to this consumer because they exceeded a limit of this
     /// side: [`Limits::header`](amqp_core::Limits). They were rejected without requeue, and
     /// dead-lettered if the queue has a dead-letter exchange; without acknowledgements they are

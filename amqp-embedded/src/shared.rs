@@ -473,6 +473,10 @@ impl Endpoint for BrokerEndpoint {
         self.shared.lock().broker.read_hint(self.key)
     }
 
+    fn frame_hint(&self) -> usize {
+        self.shared.lock().broker.frame_hint(self.key)
+    }
+
     fn is_finished(&self) -> bool {
         self.shared.lock().broker.is_finished(self.key)
     }

@@ -336,6 +336,14 @@ impl Broker {
         conn.map_or(0, |conn| conn.machine.read_hint())
     }
 
+    /// Returns the expected size of the next frames, in bytes, in the middle of a large body;
+    /// otherwise 0.
+    #[must_use]
+    pub fn frame_hint(&self, key: ConnectionKey) -> usize {
+        let conn = self.connections.get(&key);
+        conn.map_or(0, |conn| conn.machine.frame_hint())
+    }
+
     /// Returns whether a connection has ended: close its transport, and [`remove`](Self::remove)
     /// it.
     #[must_use]

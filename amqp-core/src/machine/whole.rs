@@ -14,7 +14,7 @@ use crate::{
 
 /// The largest part of the input that is copied at once, in bytes. A message that is larger than a
 /// quarter of it is copied alone.
-const COPIED: usize = 32 << 10;
+const COPIED: usize = 8 << 10;
 
 /// A method with its content, in the frames of section 4.2.6 of the specification: method, header,
 /// and at most one body.

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::Future,
-    io,
+    io, mem,
     pin::Pin,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -192,13 +192,7 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
         let mut wanted = self.read_size.max(missing);
         let limit = self.endpoint.read_limit(self.clock.now());
         let read = if wanted <= limit {
-            let spare = self.input.capacity() - self.input.len();
-            // A small frame that comes byte by byte, as a login may, stays in its first buffer.
-            if !self.input.is_empty() && wanted == READ_MIN && spare >= missing.max(READ_MIN / 2) {
-                wanted = spare.min(wanted);
-            } else {
-                self.input.reserve(wanted);
-            }
+            wanted = self.make_room(wanted, missing, limit);
             self.transport.poll_read(cx, &mut self.input)
         } else {
             // The room of a buffer of its own is the limit.
@@ -235,6 +229,29 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
             }
             Poll::Pending => false,
         }
+    }
+
+    /// Makes room for a read of `wanted` bytes, of which a frame needs `missing`. Returns the size of
+    /// the read.
+    fn make_room(&mut self, wanted: usize, missing: usize, limit: usize) -> usize {
+        let spare = self.input.capacity() - self.input.len();
+        let frame = self.endpoint.frame_hint();
+        if frame > 0 && limit == usize::MAX {
+            // A large body keeps its read buffers alive: they hold whole frames and nothing else.
+            if spare == 0 || self.input.capacity() < frame {
+                let frames = frame * (READ_MAX / frame).max(1);
+                let size = frames.max(self.input.len() + missing.max(1));
+                let partial = mem::replace(&mut self.input, BytesMut::with_capacity(size));
+                self.input.extend_from_slice(&partial);
+            }
+            return self.input.capacity() - self.input.len();
+        }
+        // A small frame that comes byte by byte, as a login may, stays in its first buffer.
+        if !self.input.is_empty() && wanted == READ_MIN && spare >= missing.max(READ_MIN / 2) {
+            return spare.min(wanted);
+        }
+        self.input.reserve(wanted);
+        wanted
     }
 
     /// Handles the end of the peer's output.

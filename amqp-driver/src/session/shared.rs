@@ -452,6 +452,10 @@ impl Endpoint for ClientEndpoint {
         self.shared.lock().machine.read_hint()
     }
 
+    fn frame_hint(&self) -> usize {
+        self.shared.lock().machine.frame_hint()
+    }
+
     fn is_finished(&self) -> bool {
         self.shared.lock().machine.is_finished()
     }

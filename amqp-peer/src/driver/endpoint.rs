@@ -213,6 +213,14 @@ impl Endpoint for PeerEndpoint {
         }
     }
 
+    fn frame_hint(&self) -> usize {
+        match &self.side {
+            Side::Link => self.shared.lock().machine.frame_hint(self.link),
+            Side::Client(client) => client.frame_hint(),
+            Side::Refused => 0,
+        }
+    }
+
     fn is_finished(&self) -> bool {
         match &self.side {
             Side::Link => self.shared.lock().machine.is_finished(self.link),

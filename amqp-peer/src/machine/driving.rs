@@ -204,6 +204,14 @@ impl Machine {
         link.map_or(0, |link| link.side.endpoint().read_hint())
     }
 
+    /// Returns the expected size of the next frames, in bytes, in the middle of a large body;
+    /// otherwise 0.
+    #[must_use]
+    pub fn frame_hint(&self, link: LinkKey) -> usize {
+        let link = self.links.get(&link);
+        link.map_or(0, |link| link.side.endpoint().frame_hint())
+    }
+
     /// Whether the link has ended and all of its output was handed out. Also `true` for a link that
     /// was removed.
     #[must_use]
