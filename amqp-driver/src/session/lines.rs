@@ -347,7 +347,7 @@ mod tests {
                 woken
             })
             .collect();
-        let mut run = |later: &mut Later| {
+        let run = |later: &mut Later| {
             later.run();
             woken
                 .iter()
