@@ -175,14 +175,20 @@ impl BenchArgs {
             let connection = self.connection.connect("bench").await?;
             let shared = Arc::clone(&shared);
             let count = each + u64::from(number < rest);
-            publishers.spawn(async move { shared.publish(&connection, count).await });
+            publishers.spawn(async move { shared.publish(connection, count).await });
         }
+        let mut open = Vec::new();
         while let Some(joined) = publishers.join_next().await {
-            joined.map_err(Failure::failed)??;
+            open.push(joined.map_err(Failure::failed)??);
         }
         shared.lock().published_in = shared.began.elapsed();
         while let Some(joined) = consumers.join_next().await {
             joined.map_err(Failure::failed)??;
+        }
+        // Not before: what RabbitMQ has not confirmed on its way to a quorum queue is lost with its
+        // channel.
+        for (connection, _publisher) in open {
+            close(&connection).await?;
         }
         shared.bar.finish_and_clear();
         Ok(shared.lock().clone())
@@ -324,7 +330,12 @@ impl Shared {
         self.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn publish(&self, connection: &Connection, count: u64) -> Outcome {
+    /// Publishes that many messages. Returns the connection and the publisher, both open.
+    async fn publish(
+        &self,
+        connection: Connection,
+        count: u64,
+    ) -> Outcome<(Connection, Publisher)> {
         let args = &self.args;
         let mut window = Window::default();
         window.messages = args.window as usize;
@@ -368,7 +379,7 @@ impl Shared {
             let added = self.lock().confirms.add(&latencies);
             added.map_err(Failure::failed)?;
         }
-        close(connection).await
+        Ok((connection, publisher))
     }
 
     async fn consume(&self, connection: &Connection, mut source: Source) -> Outcome {

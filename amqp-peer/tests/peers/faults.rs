@@ -75,17 +75,28 @@ async fn a_dropped_delivery_leaves_its_fate_to_the_events<R: Adapter>(world: Wor
     Ok(())
 }
 
-/// A peer with a broker of the user `guest`, and a client of it.
+/// A peer with a broker of the user `guest`, and a client of it, once the inbox works.
 async fn with_client<R: Adapter>(
     world: &World<R>,
 ) -> Result<(Node, amqp_driver::Connection), Failure> {
     let setup = Config::new("bob")?.clients(Clients::Allow);
-    let bob = world.start_with(setup.broker(broker::Config::default()))?;
+    let mut bob = world.start_with(setup.broker(broker::Config::default()))?;
     let port = bob.listen(world).await?.port().ok_or("no port")?;
+    let client = client_of::<R>(&mut bob, port).await?;
+    Ok((bob, client))
+}
+
+/// A client of a peer whose inbox works.
+pub(crate) async fn client_of<R: Adapter>(
+    bob: &mut Node,
+    port: u16,
+) -> Result<amqp_driver::Connection, Failure> {
     let uri = format!("amqp://guest:guest@127.0.0.1:{port}");
     let options = amqp_driver::Options::from_uri(&uri)?;
     let client = amqp_driver::connect(&R::default(), &options).await?;
-    Ok((bob, client))
+    publish(&client).await?;
+    bob.expect(b"x").await?;
+    Ok(client)
 }
 
 /// Publishes to the inbox until that works.

@@ -22,7 +22,10 @@ use amqp_peer::{
     broker, start_on,
 };
 
-use crate::rig::{Adapter, Failure, Node, Outcome, World, name, on_every_runtime};
+use crate::{
+    faults::client_of,
+    rig::{Adapter, Failure, Node, Outcome, World, name, on_every_runtime},
+};
 
 on_every_runtime!(
     connections_beyond_the_limit_are_reported_and_counted,
@@ -79,8 +82,10 @@ async fn clients_beyond_the_limit_of_the_broker_are_reported<R: Adapter>(
     let mut bob = world.start_with(setup.broker(broker::Config::default()))?;
     let listening = bob.listen(&world).await?;
     let broker = bob.peer.broker().ok_or("no broker")?;
-    broker.with(|it| it.faults().refuse_connects(1));
     let port = listening.port().ok_or("no port")?;
+    // The inbox has connected before.
+    let client = client_of::<R>(&mut bob, port).await?;
+    broker.with(|it| it.faults().refuse_connects(1));
     let uri = format!("amqp://guest:guest@127.0.0.1:{port}");
     let options = amqp_driver::Options::from_uri(&uri)?;
     let refused = amqp_driver::connect(&R::default(), &options).await;
@@ -91,6 +96,7 @@ async fn clients_beyond_the_limit_of_the_broker_are_reported<R: Adapter>(
         refused.error,
         NotAcceptedError::Broker(broker::AcceptError::Refused)
     ));
+    client.close().await?;
     Ok(())
 }
 
