@@ -30,10 +30,7 @@ fn span(state: &str) -> SpanContext {
 
 fn with_parent(text: impl Into<LongStr>) -> FieldTable {
     let mut headers = FieldTable::new();
-    headers.insert(
-        TRACEPARENT,
-        FieldValue::LongStr(text.into()),
-    );
+    headers.insert(TRACEPARENT, FieldValue::LongStr(text.into()));
     headers
 }
 
@@ -114,10 +111,7 @@ fn malformed_headers_have_no_context() {
 fn a_malformed_state_is_left_out() {
     for state in ["no equals sign", &format!("a={}", "b".repeat(5000))] {
         let mut headers = with_parent(PARENT);
-        headers.insert(
-            TRACESTATE,
-            FieldValue::LongStr(state.into()),
-        );
+        headers.insert(TRACESTATE, FieldValue::LongStr(state.into()));
         let read = extract(Some(&headers)).unwrap();
         assert_eq!(*read.trace_state(), TraceState::NONE);
     }

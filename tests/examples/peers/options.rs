@@ -29,7 +29,7 @@ Modes:
       --runs N             of which the median counts [default: 5]
       --threads N          of the runtime in each process [default: 1]
       --no-snake           peers alone
-      --at-least N         fail below so many times snakeMQ's packets
+      --at-least N         fail below so many times snakeMQ's messages
 
   large                    One message between two processes, with the peak of their memory.
       --mib N              [default: 300]
@@ -72,7 +72,7 @@ pub(crate) struct Small {
     pub(crate) runs: usize,
     pub(crate) threads: usize,
     pub(crate) snake: bool,
-    /// The least ratio to snakeMQ's packets.
+    /// The least ratio to snakeMQ's messages.
     pub(crate) at_least: f64,
 }
 

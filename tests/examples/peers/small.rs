@@ -53,12 +53,12 @@ pub(crate) fn show(options: Small) -> Result {
     if snake.is_some() {
         let (packets, messages) = (median(packets), median(messages));
         let least = ours[0].min(ours[1]);
-        let ratio = least / packets;
-        println!("snakeMQ 1.6, packets         {packets:>10.0}   {ratio:.1} x");
+        let ratio = least / messages;
         println!(
-            "snakeMQ 1.6, messages        {messages:>10.0}   {:.1} x",
-            least / messages
+            "snakeMQ 1.6, packets         {packets:>10.0}   {:.1} x",
+            least / packets
         );
+        println!("snakeMQ 1.6, messages        {messages:>10.0}   {ratio:.1} x");
         if ratio < options.at_least {
             return Err(format!("below {} x", options.at_least).into());
         }
