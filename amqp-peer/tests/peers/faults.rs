@@ -86,7 +86,7 @@ async fn with_client<R: Adapter>(
     Ok((bob, client))
 }
 
-/// A client of a peer whose inbox works.
+/// A client of a peer, once the inbox of that works.
 pub(crate) async fn client_of<R: Adapter>(
     bob: &mut Node,
     port: u16,

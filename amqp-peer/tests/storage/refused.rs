@@ -27,7 +27,7 @@ fn contents(folder: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
-/// The id of the user `nobody`, to which file permissions apply; they do not apply to root.
+/// The user id of `nobody`. File permissions hold for it, and do not hold for root.
 const NOBODY: u32 = 65_534;
 
 #[test]

@@ -25,6 +25,8 @@ pub(super) struct Layout {
     pub(super) group: Option<(&'static str, &'static [&'static str], Rect)>,
     pub(super) states: &'static [(&'static str, Rect)],
     pub(super) routes: &'static [Route],
+    /// Further arrows, which another drawing has too.
+    pub(super) shared: &'static [Route],
 }
 
 /// The way of an arrow.
@@ -40,12 +42,15 @@ pub(super) struct Route {
 }
 
 impl Layout {
+    fn all_routes(&self) -> impl Iterator<Item = &'static Route> {
+        self.routes.iter().chain(self.shared)
+    }
+
     fn route(&self, arrow: &Arrow) -> usize {
         let fault = matches!(arrow.cause, Cause::Fault(_));
         let group = self.group.filter(|group| group.1.contains(&&*arrow.from));
         let of = |from: &str, fault: bool| {
-            self.routes
-                .iter()
+            self.all_routes()
                 .position(|it| it.from == from && it.to == arrow.to && it.fault == fault)
         };
         let froms = [Some(&*arrow.from), group.map(|group| group.0)];
@@ -77,7 +82,7 @@ pub(super) fn draw(layout: &Layout, arrows: &[Arrow], replies: &[&'static str]) 
                 .push(arrow);
         }
     }
-    for (index, route) in layout.routes.iter().enumerate() {
+    for (index, route) in layout.all_routes().enumerate() {
         let Some(arrows) = on_routes.get(&index) else {
             panic!(
                 "{}: nothing leads from {} to {}",
@@ -110,7 +115,7 @@ pub(super) fn draw(layout: &Layout, arrows: &[Arrow], replies: &[&'static str]) 
         };
         drawing.state(*rect, class, name, &lines);
     }
-    for (index, route) in layout.routes.iter().enumerate() {
+    for (index, route) in layout.all_routes().enumerate() {
         let mut lines = Lines::new();
         for line in labels(&on_routes[&index]) {
             lines.extend(wrap_spans(line, route.columns));

@@ -128,6 +128,7 @@ pub(super) const CLIENT_CONNECTION: Layout = Layout {
             50,
         ),
     ],
+    shared: &[],
 };
 
 pub(super) const SERVER_CONNECTION: Layout = Layout {
@@ -269,7 +270,62 @@ pub(super) const SERVER_CONNECTION: Layout = Layout {
             46,
         ),
     ],
+    shared: &[],
 };
+
+/// The arrows that are in the same place in the drawings of both channels.
+const BOTH_CHANNELS: &[Route] = &[
+    route("Open", "Closing", &[(390, 490), (274, 490)], (282, 510), 13),
+    route("Closing", "Free", &[(76, 450), (76, 202)], (84, 420), 40),
+    route(
+        "Header due",
+        "Open",
+        &[(860, 334), (720, 334)],
+        (728, 352),
+        16,
+    ),
+    route(
+        "Header due",
+        "Body due",
+        &[(930, 348), (930, 460)],
+        (812, 410),
+        40,
+    ),
+    route(
+        "Body due",
+        "Open",
+        &[(860, 484), (720, 484)],
+        (728, 476),
+        40,
+    ),
+    route(
+        "Header due",
+        "Closing",
+        &[
+            (1020, 324),
+            (1030, 324),
+            (1030, 616),
+            (164, 616),
+            (164, 534),
+        ],
+        (740, 608),
+        40,
+    ),
+    route(
+        "Body due",
+        "Closing",
+        &[(940, 508), (940, 616), (164, 616), (164, 534)],
+        (740, 608),
+        40,
+    ),
+    route(
+        "One channel number of an open connection",
+        "Connection closing",
+        &[(555, 634), (555, 690)],
+        (567, 667),
+        60,
+    ),
+];
 
 pub(super) const CLIENT_CHANNEL: Layout = Layout {
     file: "client-channel.svg",
@@ -315,8 +371,6 @@ pub(super) const CLIENT_CHANNEL: Layout = Layout {
             (236, 316),
             22,
         ),
-        route("Open", "Closing", &[(390, 490), (274, 490)], (282, 510), 13),
-        route("Closing", "Free", &[(76, 450), (76, 202)], (84, 420), 40),
         route(
             "Open",
             "Header due",
@@ -324,55 +378,8 @@ pub(super) const CLIENT_CHANNEL: Layout = Layout {
             (728, 291),
             16,
         ),
-        route(
-            "Header due",
-            "Open",
-            &[(860, 334), (720, 334)],
-            (728, 352),
-            16,
-        ),
-        route(
-            "Header due",
-            "Body due",
-            &[(930, 348), (930, 460)],
-            (812, 410),
-            40,
-        ),
-        route(
-            "Body due",
-            "Open",
-            &[(860, 484), (720, 484)],
-            (728, 476),
-            40,
-        ),
-        route(
-            "Header due",
-            "Closing",
-            &[
-                (1020, 324),
-                (1030, 324),
-                (1030, 616),
-                (164, 616),
-                (164, 534),
-            ],
-            (740, 608),
-            40,
-        ),
-        route(
-            "Body due",
-            "Closing",
-            &[(940, 508), (940, 616), (164, 616), (164, 534)],
-            (740, 608),
-            40,
-        ),
-        route(
-            "One channel number of an open connection",
-            "Connection closing",
-            &[(555, 634), (555, 690)],
-            (567, 667),
-            60,
-        ),
     ],
+    shared: BOTH_CHANNELS,
 };
 
 pub(super) const SERVER_CHANNEL: Layout = Layout {
@@ -406,62 +413,12 @@ pub(super) const SERVER_CHANNEL: Layout = Layout {
             (130, 332),
             60,
         ),
-        route("Open", "Closing", &[(390, 490), (274, 490)], (282, 510), 13),
-        route("Closing", "Free", &[(76, 450), (76, 202)], (84, 420), 40),
         route(
             "Open",
             "Header due",
             &[(720, 316), (860, 316)],
             (728, 308),
             16,
-        ),
-        route(
-            "Header due",
-            "Open",
-            &[(860, 334), (720, 334)],
-            (728, 352),
-            16,
-        ),
-        route(
-            "Header due",
-            "Body due",
-            &[(930, 348), (930, 460)],
-            (812, 410),
-            40,
-        ),
-        route(
-            "Body due",
-            "Open",
-            &[(860, 484), (720, 484)],
-            (728, 476),
-            40,
-        ),
-        route(
-            "Header due",
-            "Closing",
-            &[
-                (1020, 324),
-                (1030, 324),
-                (1030, 616),
-                (164, 616),
-                (164, 534),
-            ],
-            (740, 608),
-            40,
-        ),
-        route(
-            "Body due",
-            "Closing",
-            &[(940, 508), (940, 616), (164, 616), (164, 534)],
-            (740, 608),
-            40,
-        ),
-        route(
-            "One channel number of an open connection",
-            "Connection closing",
-            &[(555, 634), (555, 690)],
-            (567, 667),
-            60,
         ),
     ],
     ..CLIENT_CHANNEL

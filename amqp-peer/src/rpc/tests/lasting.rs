@@ -32,6 +32,16 @@ pub(super) fn gate(rpc: &Rpc) -> Arc<Gate> {
     gate
 }
 
+/// Alice, bob, their link, and a gate of bob's that one call is in at a time.
+pub(super) fn one_at_a_time() -> (World, [Rpc; 2], Arc<Gate>) {
+    let mut world = World::new();
+    world.limits = world.limits.concurrent(1);
+    let rpcs = ["alice", "bob"].map(|name| world.start(name));
+    world.connect("alice", "bob");
+    let gate = gate(&rpcs[1]);
+    (world, rpcs, gate)
+}
+
 fn partial() -> Option<Result<i64, CallError>> {
     let to = name("bob");
     Some(Err(CallError::PartialCall { to }))
@@ -183,11 +193,7 @@ fn removing_the_callee_ends_its_calls_alone() {
 
 #[test]
 fn removing_a_caller_drops_what_waits_and_frees_what_runs_at_its_end() {
-    let mut world = World::new();
-    world.limits = world.limits.concurrent(1);
-    let (alice, bob) = (world.start("alice"), world.start("bob"));
-    world.connect("alice", "bob");
-    let gate = gate(&bob);
+    let (mut world, [alice, bob], gate) = one_at_a_time();
     let proxy = alice.proxy::<Json>(name("bob"), "gate");
     let _running = call(&mut world, &proxy, "pass", 1);
     let _waiting = call(&mut world, &proxy, "pass", 2);
@@ -224,11 +230,7 @@ fn a_stop_ends_calls_and_handlers() {
 
 #[test]
 fn a_request_whose_time_is_over_before_its_turn_does_not_run() {
-    let mut world = World::new();
-    world.limits = world.limits.concurrent(1);
-    let (alice, bob) = (world.start("alice"), world.start("bob"));
-    world.connect("alice", "bob");
-    let gate = gate(&bob);
+    let (mut world, [alice, _bob], gate) = one_at_a_time();
     let proxy = alice.proxy::<Json>(name("bob"), "gate").timeout(secs(5));
     let first = call(&mut world, &proxy.clone().timeout(None), "pass", 1);
     let second = call(&mut world, &proxy, "pass", 2);
@@ -242,11 +244,7 @@ fn a_request_whose_time_is_over_before_its_turn_does_not_run() {
 
 #[test]
 fn a_signal_of_now_or_never_that_has_arrived_runs() {
-    let mut world = World::new();
-    world.limits = world.limits.concurrent(1);
-    let (alice, bob) = (world.start("alice"), world.start("bob"));
-    world.connect("alice", "bob");
-    let gate = gate(&bob);
+    let (mut world, [alice, bob], gate) = one_at_a_time();
     let rung = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&rung);
     bob.object("bell").signal("ring", move |(): ()| {

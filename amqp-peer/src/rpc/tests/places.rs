@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{
-    lasting::{call, gate},
+    lasting::{call, gate, one_at_a_time},
     rig::{World, name, secs},
 };
 use crate::{
@@ -59,11 +59,7 @@ fn a_request_that_has_waited_for_room_has_the_rest_of_its_time() {
 
 #[test]
 fn a_task_that_is_dropped_before_it_begins_frees_its_place() {
-    let mut world = World::new();
-    world.limits = world.limits.concurrent(1);
-    let (alice, bob) = (world.start("alice"), world.start("bob"));
-    world.connect("alice", "bob");
-    let gate = gate(&bob);
+    let (mut world, [alice, bob], gate) = one_at_a_time();
     gate.open();
     let proxy = alice.proxy::<Json>(name("bob"), "gate").timeout(secs(5));
     world.drop_tasks("bob", true);
@@ -77,11 +73,7 @@ fn a_task_that_is_dropped_before_it_begins_frees_its_place() {
 
 #[test]
 fn a_handler_whose_task_is_dropped_gives_its_place_to_the_next_request() {
-    let mut world = World::new();
-    world.limits = world.limits.concurrent(1);
-    let (alice, bob) = (world.start("alice"), world.start("bob"));
-    world.connect("alice", "bob");
-    let gate = gate(&bob);
+    let (mut world, [alice, _bob], gate) = one_at_a_time();
     let proxy = alice.proxy::<Json>(name("bob"), "gate");
     let _first = call(&mut world, &proxy, "pass", 1);
     let _second = call(&mut world, &proxy, "pass", 2);
@@ -143,11 +135,7 @@ impl Drop for UsesPeer {
 #[test]
 fn a_handler_that_is_dropped_with_its_last_request_may_use_the_peer() {
     for stops in [false, true] {
-        let mut world = World::new();
-        world.limits = world.limits.concurrent(1);
-        let (alice, bob) = (world.start("alice"), world.start("bob"));
-        world.connect("alice", "bob");
-        let _gate = gate(&bob);
+        let (mut world, [alice, bob], _gate) = one_at_a_time();
         let is_dropped = Arc::<AtomicBool>::default();
         let owned = UsesPeer(bob.clone(), Arc::clone(&is_dropped));
         bob.object("other").method("run", move |number: i64| {
