@@ -313,6 +313,9 @@ fn each_message_is_told_without_its_body() -> Outcome {
 
 type Started = Result<(Peer, Events), Box<dyn std::error::Error>>;
 
+/// Starts a peer of that name.
+type Start = fn(&str) -> Started;
+
 fn start_of<R: ServerRuntime + Default>(name: &str) -> Started {
     let (peer, events) = start_on(R::default(), Config::new(name)?)?;
     USED.lock().unwrap().push(peer.clone());
@@ -321,7 +324,7 @@ fn start_of<R: ServerRuntime + Default>(name: &str) -> Started {
 
 #[test]
 fn links_and_messages_are_told_on_every_runtime_and_in_both_roles() -> Outcome {
-    let runtimes: [(&str, fn(&str) -> Started); 4] = [
+    let runtimes: [(&str, Start); 4] = [
         ("tokio", start_of::<amqp_tokio::Tokio>),
         ("smol", start_of::<amqp_smol::Smol>),
         ("async-std", start_of::<amqp_async_std::AsyncStd>),
