@@ -4,9 +4,10 @@ use std::{error::Error, future::pending};
 
 use amqp_tokio::{
     Config, LocalBroker, Options,
-    broker::{ByteFaults, Impairment},
+    broker::{ByteFaults, ConfirmFault, Impairment},
     core::{Limits, Timeouts},
     protocol::basic,
+    recovery::RecoveryEvent,
 };
 use tokio::{
     task::JoinSet,
@@ -14,8 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    Outcome, PATIENCE, SECOND, durable, is_lost, is_recovered, options, persistent, policy, to,
-    until, with_limits,
+    Outcome, PATIENCE, SECOND, durable, fail, is_lost, is_recovered, options, persistent, policy,
+    to, until, with_limits,
 };
 
 #[tokio::test(start_paused = true)]
@@ -56,6 +57,42 @@ async fn the_timeout_of_a_publish_begins_with_the_end_of_the_recovery() -> Outco
         "{timed_out:?}"
     );
     assert_eq!(begun.elapsed().as_secs(), 25 + 30);
+    Ok(())
+}
+
+/// The recovery of one channel is none of the time that a publish on another one waits.
+#[tokio::test(start_paused = true)]
+async fn the_timeout_of_a_publish_is_not_put_off_by_another_channel() -> Outcome {
+    let broker = LocalBroker::default();
+    let config = Config::default()
+        .limits(Limits::default().unconfirmed(1))
+        .timeouts(Timeouts::default().publish(30 * SECOND).confirm(None))
+        .heartbeat(0);
+    let recovery = policy().reopen_channels(true);
+    let options = Options::default().recovery(recovery).config(config);
+    let connection = broker.connect_with(&options).await?;
+    let channel = connection.open_channel().await?.confirm_select().await?;
+    let other = connection.open_channel().await?;
+    channel.call(durable("tasks")?).await?;
+    let (publish, properties) = (to("tasks")?, persistent());
+    // It is not confirmed, and takes the whole window.
+    broker.with(|broker| broker.faults().confirms(ConfirmFault::DropNext(1)));
+    let _first = channel.publish(&publish, &properties, "1").await?;
+    let begun = Instant::now();
+    let waiting = tokio::spawn(async move {
+        let published = channel.publish(&publish, &properties, "2").await;
+        published.map(drop)
+    });
+    sleep(25 * SECOND).await;
+    fail(&other).await?;
+    let recovered = |event: &RecoveryEvent| matches!(event, RecoveryEvent::ChannelRecovered { .. });
+    until(&connection, recovered).await?;
+    let timed_out = timeout(PATIENCE, waiting).await??;
+    assert!(
+        matches!(timed_out, Err(amqp_tokio::Error::TimedOut { .. })),
+        "{timed_out:?}"
+    );
+    assert_eq!(begun.elapsed().as_secs(), 30);
     Ok(())
 }
 
