@@ -6,7 +6,7 @@ use amqp_core::{ClientSent, PropertyList, Request};
 use amqp_driver::{
     Body, CloseReason, ConsumeOptions, Error, Fetched, ManualAck, NoAck, TryPublishError,
     protocol::basic,
-    wire::{Secret, ShortStr},
+    wire::{IntoShortStr, Secret},
 };
 use ref_cast::RefCast;
 
@@ -66,7 +66,7 @@ impl Connection {
     /// # Errors
     /// As [`amqp_driver::Connection::update_secret`]; [`Error::TimedOut`] also beyond the limit of
     /// [`within`](crate::within).
-    pub fn update_secret(&self, secret: Secret, reason: ShortStr) -> Result<(), Error> {
+    pub fn update_secret(&self, secret: Secret, reason: impl IntoShortStr) -> Result<(), Error> {
         wait(self.0.update_secret(secret, reason))?
     }
 

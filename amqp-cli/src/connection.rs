@@ -15,7 +15,7 @@ use amqp_tokio::{
         recovery::RecoveryEvent,
         uri::{Scheme, Uri},
     },
-    wire::{FieldTable, LongStr, Secret},
+    wire::{LongStr, Secret},
 };
 use clap::Args;
 
@@ -130,10 +130,9 @@ impl ConnectionArgs {
                 "certificates are for TLS: give --ssl, or a URL that begins with amqps://",
             ));
         }
-        let name = FieldTable::new().with("connection_name", format!("amqp {command}"));
         let config = Config::from_uri(&uri)
             .map_err(Failure::usage)?
-            .properties(name)
+            .connection_name(format!("amqp {command}"))
             .frame_log(self.frame_log)
             .limits(limits());
         let tls = TlsOptions::default().parameters(uri.tls);

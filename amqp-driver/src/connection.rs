@@ -12,7 +12,7 @@ use amqp_core::{
     Tuning,
     client::{self, Config, Prefetch},
     protocol::{channel::OpenOk, connection::UpdateSecretOk},
-    wire::{FieldTable, Secret, ShortStr},
+    wire::{FieldTable, IntoShortStr, Secret, ShortStr},
 };
 
 use crate::{
@@ -185,8 +185,12 @@ impl Connection {
     /// # Errors
     /// When the connection is closed or closes before the reply: RabbitMQ closes it if it refuses
     /// the secret.
-    pub async fn update_secret(&self, secret: Secret, reason: ShortStr) -> Result<(), Error> {
-        update_secret(&self.0.shared, secret, reason).await
+    pub async fn update_secret(
+        &self,
+        secret: Secret,
+        reason: impl IntoShortStr,
+    ) -> Result<(), Error> {
+        update_secret(&self.0.shared, secret, reason.into_short_str()).await
     }
 
     /// Waits until everything accepted before, publishes and acknowledgements included, was handed

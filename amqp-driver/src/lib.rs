@@ -32,7 +32,6 @@
 //! use amqp_driver::{
 //!     Options,
 //!     core::dial::{Address, Order},
-//!     wire::FieldTable,
 //! };
 //! use std::{error::Error, time::Duration};
 //!
@@ -43,7 +42,7 @@
 //!     options.order = Order::Shuffled { seed };
 //!     options.tcp_timeout = Duration::from_secs(3);
 //!     options.config.heartbeat = Some(20);
-//!     options.config.properties = FieldTable::new().with("connection_name", "billing");
+//!     options.config = options.config.connection_name("billing");
 //!     Ok(options)
 //! }
 //! # assert_eq!(options(7)?.addresses.len(), 3);

@@ -8,7 +8,7 @@ use crate::{
     protocol::FRAME_MIN_SIZE,
     sasl::{AmqPlain, External, Mechanism, Plain},
     uri::Uri,
-    wire::{FieldTable, IntoShortStr, ShortStr, TextTooLong},
+    wire::{FieldTable, IntoShortStr, LongStr, ShortStr, TextTooLong},
 };
 
 /// The configuration of a client's connection: credentials, virtual host and bounds.
@@ -37,8 +37,7 @@ pub struct Config {
     /// The locale of the server's messages. Default `en_US`, the only one that RabbitMQ has.
     pub locale: ShortStr,
     /// Additional client properties, beside the defaults `product`, `version`, `platform` and
-    /// `capabilities`. A field of such a name replaces the default. RabbitMQ shows
-    /// `connection_name` to its operators (<https://www.rabbitmq.com/docs/connections>).
+    /// `capabilities`. A field of such a name replaces the default.
     pub properties: FieldTable,
     /// The highest channel number to request; 0 accepts the server's limit. Default 0.
     pub channel_max: u16,
@@ -160,6 +159,23 @@ impl Config {
     #[must_use]
     pub fn properties(mut self, properties: impl Into<FieldTable>) -> Self {
         self.properties = properties.into();
+        self
+    }
+
+    /// Sets the field `connection_name` of `properties`, which RabbitMQ shows to its operators and
+    /// writes to its log (<https://www.rabbitmq.com/docs/connections#client-provided-names>). It need
+    /// not be unique.
+    ///
+    /// ```
+    /// use amqp_core::client::Config;
+    ///
+    /// let config = Config::default().connection_name("billing");
+    /// let name = config.properties.get("connection_name");
+    /// assert_eq!(name.and_then(|name| name.as_str()), Some("billing"));
+    /// ```
+    #[must_use]
+    pub fn connection_name(mut self, name: impl Into<LongStr>) -> Self {
+        self.properties.insert("connection_name", name.into());
         self
     }
 

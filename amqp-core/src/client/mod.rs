@@ -45,7 +45,7 @@ use crate::{
     method_id::MethodId,
     protocol::{ReplyCode, channel as channel_class, connection},
     time::Instant,
-    wire::{FieldTable, Secret, ShortStr},
+    wire::{FieldTable, IntoShortStr, Secret, ShortStr},
 };
 
 /// A client's connection. The methods that both sides share are described at
@@ -209,12 +209,12 @@ impl Connection {
     pub fn update_secret(
         &mut self,
         secret: Secret,
-        reason: ShortStr,
+        reason: impl IntoShortStr,
     ) -> Result<RequestId, ApiMisuse> {
         self.0.check_open()?;
         self.0.put_urgent(&connection::UpdateSecret {
             new_secret: secret,
-            reason,
+            reason: reason.into_short_str(),
         })?;
         let request = self.0.next_request();
         let pending = Pending::new(request, connection::UpdateSecret::ID);

@@ -230,6 +230,9 @@ fn a_secret_that_does_not_fit_is_not_sent() {
     let secret = Secret::from(vec![b'x'; 131_072]);
     let error = client.conn.update_secret(secret, name("")).unwrap_err();
     assert!(matches!(error, ApiMisuse::FrameTooLarge { .. }), "{error}");
+    let reason = "r".repeat(256);
+    let error = client.conn.update_secret("x".into(), reason).unwrap_err();
+    assert!(matches!(error, ApiMisuse::TextTooLong { .. }), "{error}");
     assert_eq!(client.sent(), []);
     client.conn.close(ReplyCode::SUCCESS, "");
     let error = client.conn.update_secret("x".into(), name("")).unwrap_err();
