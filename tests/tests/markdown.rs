@@ -1,6 +1,6 @@
 //! The Markdown files of the repository, and the links of doc comments: each link leads to a file, a
 //! heading or a known page of others, each command runs something that there is, each block of code
-//! is compiled, and each test that is named exists.
+//! is compiled, each test that is named exists, and the summary of the book lists its pages.
 
 use std::{
     collections::BTreeSet,
@@ -44,6 +44,13 @@ const COMPARED: [&str; 2] = ["amiquip", "amqp-client"];
 /// READMEs with code that a test compares with other files; it is not compiled.
 const COMPARED_CODE: [&str; 1] = ["codegen/README.md"];
 
+/// The pages of the book, and the page that lists them.
+const BOOK: &str = "book/src";
+const SUMMARY: &str = "book/src/SUMMARY.md";
+
+/// The beginning of a line of mdBook that stands for a file, or for a part of it.
+const INCLUDE: &str = "{{#include ";
+
 fn root() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), ".."].iter().collect()
 }
@@ -75,7 +82,8 @@ fn files(wanted: &str) -> Vec<(PathBuf, String)> {
     files
 }
 
-/// The commands of a text: the lines of its shell blocks, and the pieces in backquotes.
+/// The commands of a text: the lines of its shell blocks, those of its transcripts that begin with
+/// `$ `, and the pieces in backquotes.
 fn commands(text: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut fence = None;
@@ -87,6 +95,7 @@ fn commands(text: &str) -> Vec<String> {
                 let command = line.split(" #").next().unwrap_or_default();
                 commands.push(command.trim().trim_start_matches("$ ").to_owned());
             }
+            (None, Some("console")) => commands.extend(line.strip_prefix("$ ").map(str::to_owned)),
             (None, Some(_)) => {}
             (None, None) => commands.extend(line.split('`').skip(1).step_by(2).map(str::to_owned)),
         }
@@ -162,7 +171,12 @@ fn missing(command: &str) -> Option<String> {
                 .map(|(kind, name)| folder.join(kind).join(name))
                 .find(|path| !has(&path.with_extension("rs")) && !has(&path.join("main.rs")))
                 .map(|path| path.display().to_string());
-            feature.map(str::to_owned).or(target)
+            let bin = value(&["--bin"]).filter(|bin| {
+                let is_found = has(&folder.join("src/bin").join(bin).with_extension("rs"));
+                !is_found && !manifest.contains(&format!("name = \"{bin}\""))
+            });
+            let missing = feature.or(bin).map(str::to_owned);
+            missing.or(target)
         }
         _ => None,
     }
@@ -180,6 +194,37 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
         is_code ^= is_fence;
         !is_code && !is_fence
     })
+}
+
+/// Whether a text has Rust code that it does not include from a file.
+fn has_own_rust(text: &str) -> bool {
+    let mut is_rust = false;
+    text.lines().any(|line| {
+        let line = line.trim();
+        if let Some(language) = line.strip_prefix("```") {
+            is_rust = language.starts_with("rust");
+            return false;
+        }
+        is_rust && !line.is_empty() && !line.starts_with(INCLUDE)
+    })
+}
+
+/// The fault of an include of a document: `path`, or `path:anchor` for the part of the file between
+/// two comments. `None` if there is that file or part, and no such comment in it.
+fn include_fault(path: &Path, include: &str) -> Option<String> {
+    let (file, anchor) = include.split_once(':').unwrap_or((include, ""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    let Ok(text) = fs::read_to_string(root().join(folder).join(file)) else {
+        return Some(format!("{include}: no file"));
+    };
+    let lines = |mark: &str| text.lines().filter(|line| line.trim() == mark).count();
+    if anchor.is_empty() {
+        let is_marked = text.contains("ANCHOR");
+        return is_marked.then(|| format!("{include}: the whole, with its anchors"));
+    }
+    let begins = lines(&format!("// ANCHOR: {anchor}"));
+    let ends = lines(&format!("// ANCHOR_END: {anchor}"));
+    ((begins, ends) != (1, 1)).then(|| format!("{include}: no anchor"))
 }
 
 /// The targets of the links of a text, those in `<>` included. Code in backquotes has none.
@@ -344,6 +389,38 @@ fn each_page_that_a_doc_comment_names_is_known() {
     assert_none("these are no sites that are known", &wrong);
 }
 
+#[test]
+fn each_include_of_the_book_is_a_file_or_a_part_of_one() {
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (path, text) in documents() {
+        let includes = text.split(INCLUDE).skip(1);
+        for include in includes.filter_map(|it| it.split("}}").next()) {
+            count += 1;
+            let fault = include_fault(&path, include.trim());
+            wrong.extend(fault.map(|fault| format!("{}: {fault}", path.display())));
+        }
+    }
+    assert!(count > 30, "{count} includes are read");
+    assert_none("these include nothing", &wrong);
+}
+
+/// Each page that is listed exists, as each link leads to a file.
+#[test]
+fn the_summary_lists_each_page_of_the_book_once() {
+    let folder = Path::new(BOOK);
+    let listed: Vec<_> = links(&read(SUMMARY))
+        .iter()
+        .map(|link| folder.join(link))
+        .collect();
+    let pages: BTreeSet<_> = documents()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.starts_with(folder) && path != Path::new(SUMMARY))
+        .collect();
+    assert_eq!(listed.iter().cloned().collect::<BTreeSet<_>>(), pages);
+    assert_eq!(listed.len(), pages.len(), "{listed:?}");
+}
+
 /// A source includes each README with code, as doctests.
 #[test]
 fn each_block_of_rust_is_compiled() {
@@ -351,7 +428,7 @@ fn each_block_of_rust_is_compiled() {
     let mut wrong = Vec::new();
     for (path, text) in documents() {
         let name = path.display().to_string();
-        if !text.contains("```rust") || COMPARED_CODE.contains(&name.as_str()) {
+        if !has_own_rust(&text) || COMPARED_CODE.contains(&name.as_str()) {
             continue;
         }
         let includes = |(source, text): &(PathBuf, String)| {

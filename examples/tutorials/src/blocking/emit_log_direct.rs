@@ -1,0 +1,28 @@
+//! Sends a line of a log with a severity: the first word of the command line, and the others.
+
+use std::{env, error::Error};
+
+use amqp_blocking::{arguments::Exchange, protocol::basic};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args().skip(1);
+    let severity = arguments.next().ok_or("which severity?")?;
+    let line = arguments.collect::<Vec<_>>().join(" ");
+
+    let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1".into());
+    let connection = amqp_blocking::connect(&url)?;
+    let channel = connection.open_channel()?;
+
+    let direct_logs = Exchange::direct("direct_logs");
+    channel.exchange_declare(direct_logs)?;
+
+    let to_logs = basic::Publish::default()
+        .exchange("direct_logs")
+        .routing_key(&severity);
+    let properties = basic::Properties::default();
+    channel.publish(&to_logs, &properties, line.clone())?;
+    println!("sent as {severity}: {line}");
+
+    connection.close()?;
+    Ok(())
+}

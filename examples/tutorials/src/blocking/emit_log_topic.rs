@@ -1,0 +1,29 @@
+//! Sends a line of a log with a key of several words, such as `kern.critical`: the first argument of the
+//! command line, and the others.
+
+use std::{env, error::Error};
+
+use amqp_blocking::{arguments::Exchange, protocol::basic};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args().skip(1);
+    let key = arguments.next().ok_or("which key?")?;
+    let line = arguments.collect::<Vec<_>>().join(" ");
+
+    let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1".into());
+    let connection = amqp_blocking::connect(&url)?;
+    let channel = connection.open_channel()?;
+
+    let topic_logs = Exchange::topic("topic_logs");
+    channel.exchange_declare(topic_logs)?;
+
+    let to_logs = basic::Publish::default()
+        .exchange("topic_logs")
+        .routing_key(&key);
+    let properties = basic::Properties::default();
+    channel.publish(&to_logs, &properties, line.clone())?;
+    println!("sent as {key}: {line}");
+
+    connection.close()?;
+    Ok(())
+}

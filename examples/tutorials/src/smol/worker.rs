@@ -1,0 +1,45 @@
+//! Does the tasks of the queue `task_queue`, one at a time, until Ctrl-C.
+
+use std::{env, error::Error, str::Utf8Error, time::Duration};
+
+use amqp_smol::{EndReason, ForEachOptions, Message, OnFailure, arguments::Queue, protocol::basic};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    smol::block_on(async {
+        let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1".into());
+        let connection = amqp_smol::connect(&url).await?;
+        let channel = connection.open_channel().await?;
+        channel.queue_declare(Queue::quorum("task_queue")).await?;
+
+        let one_at_a_time = basic::Qos::default().prefetch_count(1);
+        channel.basic_qos(one_at_a_time).await?;
+        let from_tasks = basic::Consume::default().queue("task_queue");
+        let consumer = channel.consume(from_tasks).await?;
+        let work = consumer.for_each_concurrent(1, ForEachOptions::new(OnFailure::Reject), perform);
+
+        let stopper = work.stopper();
+        ctrlc::set_handler(move || {
+            // The task at hand is done first.
+            let _ = smol::block_on(stopper.drain(Duration::from_secs(30)));
+        })?;
+        println!("waiting for tasks; Ctrl-C ends the worker");
+        let ended = work.await;
+
+        connection.close().await?;
+        match ended.reason {
+            EndReason::Drained(_) => Ok(()),
+            reason => Err(format!("the work ended early: {reason:?}").into()),
+        }
+    })
+}
+
+/// Performs a task. It is acknowledged when this returns `Ok`.
+async fn perform(task: Message) -> Result<(), Utf8Error> {
+    let text = task.body.text()?;
+    println!("received: {text}");
+    for _dot in text.matches('.') {
+        smol::Timer::after(Duration::from_secs(1)).await;
+    }
+    println!("done: {text}");
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! Sends a line of a log with a severity: the first word of the command line, and the others.
+
+use std::{env, error::Error};
+
+use amqp_tokio::{arguments::Exchange, protocol::basic};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args().skip(1);
+    let severity = arguments.next().ok_or("which severity?")?;
+    let line = arguments.collect::<Vec<_>>().join(" ");
+
+    let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1".into());
+    let connection = amqp_tokio::connect(&url).await?;
+    let channel = connection.open_channel().await?;
+
+    // ANCHOR: publish
+    let direct_logs = Exchange::direct("direct_logs");
+    channel.exchange_declare(direct_logs).await?;
+
+    let to_logs = basic::Publish::default()
+        .exchange("direct_logs")
+        .routing_key(&severity);
+    let properties = basic::Properties::default();
+    channel.publish(&to_logs, &properties, line.clone()).await?;
+    println!("sent as {severity}: {line}");
+    // ANCHOR_END: publish
+
+    connection.close().await?;
+    Ok(())
+}
