@@ -1,4 +1,4 @@
-//! Sends a line of a log with a key of several words, such as `kern.critical`: the first argument of the
+//! Sends a line of a log with a key of several words, such as `kern.critical`: the first word of the
 //! command line, and the others.
 
 use std::{env, error::Error};

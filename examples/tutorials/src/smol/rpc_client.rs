@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             match client.call(request, Duration::from_secs(10)).await {
                 Ok(reply) => println!("fib({index}) = {}", reply.body),
                 Err(RpcError::Remote { code, text }) => {
-                    println!("fib({index}): error {code}, {text}")
+                    println!("fib({index}): error {code}, {text}");
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -20,7 +20,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let request = OutgoingMessage::new(to_server, index.clone());
         match client.call(request, Duration::from_secs(10)).await {
             Ok(reply) => println!("fib({index}) = {}", reply.body),
-            Err(RpcError::Remote { code, text }) => println!("fib({index}): error {code}, {text}"),
+            Err(RpcError::Remote { code, text }) => {
+                println!("fib({index}): error {code}, {text}");
+            }
             Err(error) => return Err(error.into()),
         }
     }
