@@ -103,21 +103,33 @@ fn commands(text: &str) -> Vec<String> {
     commands
 }
 
-/// The folder of a package of the workspace.
-fn folder(package: &str) -> Option<PathBuf> {
+/// The folders of the packages of the workspace, and their manifests.
+fn members() -> Vec<(PathBuf, String)> {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("it can be read");
     let members = manifest.lines().find(|line| line.starts_with("members"));
     let members = members.expect("the workspace has members");
-    let name = format!("name = \"{package}\"");
     members
         .split('"')
         .skip(1)
         .step_by(2)
-        .map(PathBuf::from)
-        .find(|member| {
-            let manifest = root().join(member).join("Cargo.toml");
-            fs::read_to_string(manifest).is_ok_and(|text| text.lines().any(|line| line == name))
+        .map(|member| {
+            let manifest = fs::read_to_string(root().join(member).join("Cargo.toml"));
+            (PathBuf::from(member), manifest.expect("it can be read"))
         })
+        .collect()
+}
+
+/// The folder of a package of the workspace, and its manifest.
+fn member(package: &str) -> Option<(PathBuf, String)> {
+    let name = format!("name = \"{package}\"");
+    let is_it = |manifest: &str| manifest.lines().any(|line| line == name);
+    members().into_iter().find(|(_, it)| is_it(it))
+}
+
+/// Whether a package has a program of that name.
+fn has_program((folder, manifest): &(PathBuf, String), name: &str) -> bool {
+    let program = root().join(folder).join("src/bin").join(name);
+    program.with_extension("rs").exists() || manifest.contains(&format!("name = \"{name}\""))
 }
 
 /// The missing part of a command; `None` if there is everything that it names.
@@ -156,12 +168,17 @@ fn missing(command: &str) -> Option<String> {
             (!has(&path.join("Cargo.toml"))).then(|| path.display().to_string())
         }
         &"cargo" => {
-            let package = value(&["-p", "--package"])?;
-            let Some(folder) = folder(package) else {
+            let bin = value(&["--bin"]);
+            let Some(package) = value(&["-p", "--package"]) else {
+                // In the folder of a package.
+                let is_somewhere = |bin| members().iter().any(|it| has_program(it, bin));
+                return bin.filter(|bin| !is_somewhere(bin)).map(str::to_owned);
+            };
+            let Some(member) = member(package) else {
                 return Some(package.to_owned());
             };
-            let manifest = root().join(&folder).join("Cargo.toml");
-            let manifest = fs::read_to_string(manifest).expect("it can be read");
+            let bin = bin.filter(|bin| !has_program(&member, bin));
+            let (folder, manifest) = member;
             let features = value(&["--features", "-F"]).unwrap_or_default();
             let mut features = features.split(',').filter(|it| !it.is_empty());
             let feature = features.find(|it| !manifest.contains(&format!("\n{it} = [")));
@@ -171,10 +188,6 @@ fn missing(command: &str) -> Option<String> {
                 .map(|(kind, name)| folder.join(kind).join(name))
                 .find(|path| !has(&path.with_extension("rs")) && !has(&path.join("main.rs")))
                 .map(|path| path.display().to_string());
-            let bin = value(&["--bin"]).filter(|bin| {
-                let is_found = has(&folder.join("src/bin").join(bin).with_extension("rs"));
-                !is_found && !manifest.contains(&format!("name = \"{bin}\""))
-            });
             let missing = feature.or(bin).map(str::to_owned);
             missing.or(target)
         }
