@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     harness::run(scenarios)
 }
 
-/// How long RabbitMQ may count a consumer whose connection is closed.
+/// How long RabbitMQ may count a consumer after the close of its connection.
 const GONE: Duration = Duration::from_secs(10);
 
 /// Runs a block, and looks at its queue after it.
