@@ -1,0 +1,295 @@
+//! Each program as a process of its own, on the embedded broker and on RabbitMQ.
+
+mod process;
+mod tokens;
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use amqp_tests::{
+    Certificates, Clients, Embedded,
+    harness::{self, Broker, Outcome, Scenario},
+};
+use amqp_tokio::{
+    ConfirmChannel, Connection, connect,
+    protocol::{basic, queue},
+};
+use tokio::runtime::Runtime;
+
+use self::process::Program;
+
+/// The time for what takes a moment on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broker that a scenario can stop and start.
+trait Restart {
+    fn restart(&self) -> Outcome;
+}
+
+impl Restart for Embedded {
+    fn restart(&self) -> Outcome {
+        self.broker().restart();
+        Ok(())
+    }
+}
+
+impl Restart for Broker {
+    fn restart(&self) -> Outcome {
+        self.node.stop()?;
+        Ok(self.node.restart()?)
+    }
+}
+
+/// A scenario as a function of the address of its broker.
+type Case = fn(&str) -> Outcome;
+
+const CASES: [(&str, Case); 6] = [
+    ("publisher", publishes),
+    ("outcomes", says_what_became_of_each_line),
+    ("retries", retries_jobs_and_keeps_dead_ones),
+    ("rpc", calls),
+    ("calls", tells_errors_of_calls_apart),
+    ("service", serves_and_drains),
+];
+
+fn main() -> ExitCode {
+    let mut scenarios = Vec::new();
+    for (name, case) in CASES {
+        scenarios.push(Scenario::local(format!("{name}::embedded"), move || {
+            case(&Embedded::start()?.uri())
+        }));
+        scenarios.push(Scenario::shared(
+            format!("{name}::rabbitmq"),
+            move |broker| case(&broker.uri),
+        ));
+    }
+    for (name, case) in [
+        ("worker", worker as fn(&str, &dyn Restart) -> Outcome),
+        ("forever", forever),
+    ] {
+        scenarios.push(Scenario::local(format!("{name}::embedded"), move || {
+            let broker = Embedded::start()?;
+            case(&broker.uri(), &broker)
+        }));
+        scenarios.push(Scenario::alone(
+            format!("{name}::rabbitmq"),
+            move |broker| case(&broker.uri, &broker),
+        ));
+    }
+    scenarios.push(Scenario::local("tls::embedded", || {
+        let broker = Embedded::start_with_tls(|_| (), Clients::Certified)?;
+        let certificates = broker.certificates().ok_or("no certificates")?;
+        logs_in_with_a_certificate(certificates, broker.address().port())
+    }));
+    scenarios.push(Scenario::with_tls(
+        "tls::rabbitmq",
+        Clients::Certified,
+        |broker| {
+            let certificates = broker.node.certificates().ok_or("no certificates")?;
+            let address = broker.node.tls_address().ok_or("no port for TLS")?;
+            logs_in_with_a_certificate(certificates, address.port())
+        },
+    ));
+    scenarios.push(
+        Scenario::alone("oauth2::rabbitmq", tokens::renews_tokens)
+            .config("auth_backends.1 = internal")
+            .config("auth_backends.2 = rabbit_auth_backend_oauth2"),
+    );
+    harness::run(scenarios)
+}
+
+/// A connection to the broker of a program, on a runtime of its own.
+struct Client {
+    runtime: Runtime,
+    connection: Connection,
+    channel: ConfirmChannel,
+}
+
+impl Client {
+    fn connect(url: &str) -> Result<Self, harness::Failure> {
+        let runtime = Runtime::new()?;
+        let (connection, channel) = runtime.block_on(async {
+            let connection = connect(url).await?;
+            let channel = connection.open_channel().await?.confirm_select().await?;
+            Ok::<_, harness::Failure>((connection, channel))
+        })?;
+        Ok(Self {
+            runtime,
+            connection,
+            channel,
+        })
+    }
+
+    /// Publishes a message, and returns when a queue has it.
+    fn publish(&self, exchange: &str, key: &str, body: &'static str) -> Outcome {
+        let publish = basic::Publish::default()
+            .exchange(exchange)
+            .routing_key(key)
+            .mandatory(true);
+        let persistent = basic::Properties::default().persistent();
+        let published = async {
+            let confirm = self.channel.publish(&publish, &persistent, body).await?;
+            Ok(confirm.await?)
+        };
+        self.runtime.block_on(published)
+    }
+
+    /// Takes the next message of a queue, when there is one.
+    fn take(&self, queue: &str) -> Result<String, harness::Failure> {
+        let taking = async {
+            let consume = basic::Consume::default().queue(queue);
+            let mut consumer = self.channel.consume(consume).await?;
+            let delivery = consumer.next().await.ok_or("the consumer has ended")??;
+            let body = delivery.body.to_string();
+            delivery.ack()?;
+            consumer.cancel().await?;
+            Ok(body)
+        };
+        let limited = self.connection.within(PATIENCE, taking);
+        self.runtime.block_on(limited).ok_or("no message")?
+    }
+
+    /// The number of ready messages of a queue.
+    fn count(&self, queue: &str) -> Result<u32, harness::Failure> {
+        let looked = queue::Declare::default().queue(queue).passive(true);
+        let declared = self.runtime.block_on(self.channel.call(looked))?;
+        Ok(declared.message_count)
+    }
+}
+
+fn publishes(url: &str) -> Outcome {
+    let mut publisher = Program::start(env!("CARGO_BIN_EXE_publisher"), &[("AMQP_URL", url)], &[])?;
+    publisher.expect("1000 messages are in the queue")?;
+    publisher.expect("as expected, the message was returned: 312")?;
+    publisher.succeeds()
+}
+
+fn says_what_became_of_each_line(url: &str) -> Outcome {
+    let mut outcomes = Program::start(env!("CARGO_BIN_EXE_outcomes"), &[("AMQP_URL", url)], &[])?;
+    outcomes.write("one\n")?;
+    outcomes.expect("one: Arrived")?;
+    let client = Client::connect(url)?;
+    assert_eq!(client.take("lines")?, "one");
+    let delete = queue::Delete::default().queue("lines");
+    client.runtime.block_on(client.channel.call(delete))?;
+    outcomes.write("two\n")?;
+    outcomes.expect("two: Unroutable")?;
+    outcomes.succeeds()
+}
+
+fn retries_jobs_and_keeps_dead_ones(url: &str) -> Outcome {
+    let retries = Program::start(env!("CARGO_BIN_EXE_retries"), &[("AMQP_URL", url)], &[])?;
+    let client = Client::connect(url)?;
+    while client.publish("", "jobs", "2").is_err() {
+        // Not declared yet.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    client.publish("", "jobs", "two")?;
+    assert_eq!(client.take("jobs.dead")?, "two");
+    retries.expect("done at attempt 2")?;
+    assert_eq!(client.count("jobs")?, 0);
+    assert_eq!(client.count("jobs.retry.5000")?, 0);
+    Ok(())
+}
+
+fn calls(url: &str) -> Outcome {
+    let mut rpc = Program::start(env!("CARGO_BIN_EXE_rpc"), &[("AMQP_URL", url)], &[])?;
+    rpc.expect("12: 144")?;
+    rpc.expect("error 400: \"a dozen\" is no number")?;
+    rpc.succeeds()
+}
+
+fn tells_errors_of_calls_apart(url: &str) -> Outcome {
+    let variables = [("AMQP_URL", url)];
+    let calls = env!("CARGO_BIN_EXE_calls");
+    let mut alone = Program::start(calls, &variables, &["3"])?;
+    alone.expect("3: not run, there is no server: 312")?;
+    alone.succeeds()?;
+
+    // A server that does not answer: the queue without a consumer.
+    let client = Client::connect(url)?;
+    let squares = queue::Declare::default().queue("squares").exclusive(true);
+    client.runtime.block_on(client.channel.call(squares))?;
+    let mut late = Program::start(calls, &variables, &["4"])?;
+    late.expect("4: in doubt, no reply came in time")?;
+    late.succeeds()
+}
+
+fn serves_and_drains(url: &str) -> Outcome {
+    let variables = [("AMQP_URL", url), ("HTTP_ADDRESS", "127.0.0.1:0")];
+    let mut service = Program::start(env!("CARGO_BIN_EXE_service"), &variables, &[])?;
+    let line = service.expect("listening on ")?;
+    let address = line.rsplit(' ').next().unwrap_or_default();
+    let health = process::request(address, "GET /health", "")?;
+    assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
+    let placed = process::request(address, "POST /orders", "apples")?;
+    assert!(placed.starts_with("HTTP/1.1 202 "), "{placed}");
+    service.expect("order: apples")?;
+    let count = process::request(address, "GET /orders", "")?;
+    assert!(count.ends_with("\r\n\r\n1"), "{count}");
+
+    let client = Client::connect(url)?;
+    let delete = queue::Delete::default().queue("orders");
+    client.runtime.block_on(client.channel.call(delete))?;
+    service.expect("CancelledByServer")?;
+    service.succeeds()?;
+
+    let mut service = Program::start(env!("CARGO_BIN_EXE_service"), &variables, &[])?;
+    service.expect("listening on ")?;
+    service.terminate()?;
+    service.expect("Drained")?;
+    service.succeeds()
+}
+
+fn worker(url: &str, broker: &dyn Restart) -> Outcome {
+    let worker = Program::start(env!("CARGO_BIN_EXE_worker"), &[("AMQP_URL", url)], &[])?;
+    let publish = |body| {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let published =
+                Client::connect(url).and_then(|client| client.publish("events", "order.new", body));
+            match published {
+                Err(_) if std::time::Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                published => return published,
+            }
+        }
+    };
+    publish("apples")?;
+    worker.expect("order.new: apples")?;
+    broker.restart()?;
+    worker.expect_error("recovered in ")?;
+    publish("pears")?;
+    worker.expect("order.new: pears")?;
+    Ok(())
+}
+
+fn forever(url: &str, broker: &dyn Restart) -> Outcome {
+    let forever = Program::start(env!("CARGO_BIN_EXE_forever"), &[("AMQP_URL", url)], &[])?;
+    forever.expect("4 bytes")?;
+    broker.restart()?;
+    // Those that were printed before it, and then new ones.
+    forever.skip();
+    forever.expect("4 bytes")?;
+    Ok(())
+}
+
+fn logs_in_with_a_certificate(certificates: &Certificates, port: u16) -> Outcome {
+    let port = port.to_string();
+    let run = |name: &str| {
+        let variables = [
+            ("AMQP_HOST", "localhost"),
+            ("AMQP_PORT", &port),
+            ("CA_FILE", &certificates.path("ca.pem")),
+            ("CERT_FILE", &certificates.path(&format!("{name}.pem"))),
+            ("KEY_FILE", &certificates.path(&format!("{name}.key"))),
+        ];
+        assert!(Path::new(variables[2].1).exists());
+        Program::start(env!("CARGO_BIN_EXE_tls"), &variables, &[])
+    };
+    let mut known = run("client")?;
+    known.expect("logged in")?;
+    known.succeeds()?;
+    run("other")?.expect_error("the certificate of this program")?;
+    Ok(())
+}
