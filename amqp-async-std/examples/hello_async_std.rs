@@ -61,7 +61,7 @@ async fn hello() -> Result<(), Box<dyn Error>> {
         let Some(delivery) = consumer.next().await.transpose()? else {
             return Err("the consumer ended early".into());
         };
-        let message = String::from_utf8_lossy(&delivery.body.to_vec()).into_owned();
+        let message = delivery.body.to_string();
         delivery.ack()?;
         println!("consumed and acknowledged: {message}");
     }

@@ -10,7 +10,7 @@ use std::{
 
 use amqp_core::{ApiMisuse, dial::Address};
 use amqp_driver::{
-    ConnectError, Connection, Options, connect,
+    ConnectError, Connection, Connector, Options, connect,
     io::{Pipe, Runtime, pipe},
 };
 
@@ -29,11 +29,24 @@ impl<R: Runtime> LocalBroker<R> {
     /// # Errors
     /// As [`connect`](amqp_driver::connect()).
     pub async fn connect_with(&self, options: &Options) -> Result<Connection, ConnectError> {
-        let address = Address::other(ADDRESS);
-        let options = options.clone().addresses([address]).tls(None);
-        let runtime = InProcess(Arc::new(Mutex::new(self.clone())));
-        connect(&runtime, &options).await
+        connect(&self.in_process(), &to_this(options.clone())).await
     }
+
+    /// Creates a connector of such connections, for a program that takes its connections, its time
+    /// and its tasks from one. It keeps the broker.
+    #[must_use]
+    pub fn connector(&self, options: Options) -> Connector {
+        Connector::new(self.in_process(), to_this(options))
+    }
+
+    fn in_process(&self) -> InProcess<R> {
+        InProcess(Arc::new(Mutex::new(self.clone())))
+    }
+}
+
+/// The options of a connection to the broker of the runtime.
+fn to_this(options: Options) -> Options {
+    options.addresses([Address::other(ADDRESS)]).tls(None)
 }
 
 /// The runtime of a broker, with the pipes to it as its only transports. Behind a lock,

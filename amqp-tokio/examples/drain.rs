@@ -35,17 +35,14 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     });
     let ended = work.await;
 
-    println!("{:?}\n{:?}", ended.reason, ended.counts);
+    println!("{}\n{:?}", ended.reason, ended.counts);
     connection.close().await?;
     Ok(())
 }
 
 async fn handle(message: Message) -> Result<(), Infallible> {
     tokio::time::sleep(Duration::from_millis(20)).await;
-    println!(
-        "handled {}",
-        String::from_utf8_lossy(&message.body.to_vec())
-    );
+    println!("handled {}", message.body);
     Ok(())
 }
 

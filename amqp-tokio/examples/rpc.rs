@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Up to eight requests at a time.
     let server = Server::open(channel, basic::Consume::default().queue(&squares), 8).await?;
     tokio::spawn(server.serve(async |request| {
-        let text = String::from_utf8_lossy(&request.body.to_vec()).into_owned();
+        let text = request.body.to_string();
         let number: i64 = text
             .parse()
             .map_err(|_| HandlerError::new(NO_NUMBER, format!("{text:?} is no number")))?;
@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     for text in ["3", "12", "a dozen"] {
         match square(text).await {
-            Ok(reply) => println!("{text}: {}", String::from_utf8_lossy(&reply.body.to_vec())),
+            Ok(reply) => println!("{text}: {}", reply.body),
             Err(RpcError::Remote { code, text }) => println!("error {code}: {text}"),
             Err(error) => return Err(error.into()),
         }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use amqp_tokio::{
-    BaseChannel, Config, ConfirmChannel, Connection, Error, LocalBroker, connect,
+    BaseChannel, Config, ConfirmChannel, Connection, Error, LocalBroker, Options, connect,
     core::CloseCause,
     protocol::{ReplyCode, basic, queue},
     serve,
@@ -133,6 +133,40 @@ async fn a_refused_connection_is_hung_up_on() -> Outcome {
         CloseCause::Eof { .. } | CloseCause::Transport { .. }
     ));
     broker.connect(Config::default()).await?;
+    Ok(())
+}
+
+/// A program that names no runtime, with its clock and its tasks.
+#[tokio::test(start_paused = true)]
+async fn a_connector_of_a_broker_opens_connections_to_it() -> Outcome {
+    let broker = LocalBroker::default();
+    let connector = broker.connector(Options::default().recovering());
+    let other = connector.clone();
+    connector.spawn(async move {
+        other.sleep(Duration::from_secs(3600)).await;
+        if let Ok(connection) = other.connect().await {
+            connection.closed().await;
+        }
+    });
+    let pair = connector.connect_pair().await?;
+    let connected = |count| broker.until(move |it| it.inspect().connections.len() == count);
+    connected(2).await;
+    assert!(
+        connector
+            .within(Duration::from_secs(3599), connected(3))
+            .await
+            .is_none()
+    );
+    connected(3).await;
+
+    // By the options of the connector.
+    broker.restart();
+    connected(0).await;
+    connected(3).await;
+    pair.open_publishing_channel().await?;
+    pair.open_consuming_channel().await?;
+    pair.close().await?;
+    connected(1).await;
     Ok(())
 }
 

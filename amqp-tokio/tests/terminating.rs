@@ -74,7 +74,7 @@ async fn a_program_that_is_asked_to_terminate_leaves_nothing_behind() -> Outcome
     let said = String::from_utf8(output.stdout)?;
     assert!(output.status.success(), "{said}");
     assert!(
-        said.contains("Drained(Drained {") && said.contains("unfinished: 0"),
+        said.contains("drained: ") && said.contains(", 0 unfinished, "),
         "{said}"
     );
 

@@ -1,8 +1,8 @@
 //! The end of a loop, by type.
 
-use std::any::Any;
+use std::{any::Any, fmt};
 
-use amqp_core::{CloseReason, protocol::ReplyCode, wire::ShortStr};
+use amqp_core::{CloseReason, protocol::ReplyCode, text::Quoted, wire::ShortStr};
 
 use super::stopper::Drained;
 use crate::error::Error;
@@ -43,6 +43,26 @@ pub enum EndReason<E> {
     Drained(Drained),
     /// Another error of the consumer.
     Error(Error),
+}
+
+/// For logs. A reason of the other side says which side that was.
+impl<E: fmt::Display> fmt::Display for EndReason<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CancelledByServer { tag } => {
+                write!(f, "the server cancelled the consumer {}", Quoted(tag))
+            }
+            Self::Cancelled => f.write_str("the consumer was cancelled"),
+            Self::AckTimedOut(reason) => {
+                write!(f, "a delivery was not acknowledged in time: {reason}")
+            }
+            Self::ChannelClosed(reason) => write!(f, "the channel is closed: {reason}"),
+            Self::ConnectionClosed(reason) => write!(f, "the connection is closed: {reason}"),
+            Self::Failed(failure) => write!(f, "a body has failed: {failure}"),
+            Self::Drained(drained) => drained.fmt(f),
+            Self::Error(error) => error.fmt(f),
+        }
+    }
 }
 
 impl<E> EndReason<E> {
@@ -136,5 +156,55 @@ impl Panicked {
                 .unwrap_or_default(),
         };
         Self { message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(reason: EndReason<&'static str>) -> String {
+        reason.to_string()
+    }
+
+    #[test]
+    fn the_end_of_a_loop_is_said_in_words() {
+        let tag = ShortStr::from_static("tag").unwrap_or_default();
+        assert_eq!(
+            shown(EndReason::CancelledByServer { tag }),
+            "the server cancelled the consumer \"tag\""
+        );
+        let failure = Failure::Error("no number");
+        assert_eq!(
+            shown(EndReason::Failed(failure)),
+            "a body has failed: no number"
+        );
+        assert_eq!(
+            shown(EndReason::Error(Error::Stale)),
+            Error::Stale.to_string()
+        );
+    }
+
+    #[test]
+    fn a_drain_says_what_was_left() {
+        let good = Drained {
+            handled: 3,
+            acks_processed: true,
+            ..Drained::default()
+        };
+        assert_eq!(
+            shown(EndReason::Drained(good)),
+            "drained: 3 handled, 0 requeued, 0 unfinished, 0 unconfirmed"
+        );
+        let lost = Drained {
+            unfinished: 1,
+            acks_processed: false,
+            ..good
+        };
+        assert_eq!(
+            lost.to_string(),
+            "drained: 3 handled, 0 requeued, 1 unfinished, 0 unconfirmed, acknowledgements perhaps \
+             not processed"
+        );
     }
 }

@@ -40,6 +40,27 @@ pub struct Drained {
     pub acks_processed: bool,
 }
 
+impl fmt::Display for Drained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            handled,
+            requeued,
+            unfinished,
+            unconfirmed,
+            acks_processed,
+        } = self;
+        write!(
+            f,
+            "drained: {handled} handled, {requeued} requeued, {unfinished} unfinished, \
+             {unconfirmed} unconfirmed"
+        )?;
+        if !acks_processed {
+            f.write_str(", acknowledgements perhaps not processed")?;
+        }
+        Ok(())
+    }
+}
+
 impl Stopper {
     /// Ends the loop in good order, and waits for its end: cancels the consumer, requeues or hands out
     /// the deliveries that are buffered, and waits for the bodies that run, for acknowledgements and

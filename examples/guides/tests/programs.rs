@@ -3,7 +3,12 @@
 mod process;
 mod tokens;
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
 
 use amqp_tests::{
     Certificates, Clients, Embedded,
@@ -75,6 +80,10 @@ fn main() -> ExitCode {
             move |broker| case(&broker.uri, &broker),
         ));
     }
+    scenarios.push(Scenario::local(
+        "service_without_a_broker::embedded",
+        a_service_without_a_broker_says_so,
+    ));
     scenarios.push(Scenario::local("tls::embedded", || {
         let broker = Embedded::start_with_tls(|_| (), Clients::Certified)?;
         let certificates = broker.certificates().ok_or("no certificates")?;
@@ -181,7 +190,7 @@ fn retries_jobs_and_keeps_dead_ones(url: &str) -> Outcome {
     let client = Client::connect(url)?;
     while client.publish("", "jobs", "2").is_err() {
         // Not declared yet.
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
     client.publish("", "jobs", "two")?;
     assert_eq!(client.take("jobs.dead")?, "two");
@@ -230,26 +239,62 @@ fn serves_and_drains(url: &str) -> Outcome {
     let client = Client::connect(url)?;
     let delete = queue::Delete::default().queue("orders");
     client.runtime.block_on(client.channel.call(delete))?;
-    service.expect("CancelledByServer")?;
+    service.expect("the server cancelled the consumer")?;
     service.succeeds()?;
 
     let mut service = Program::start(env!("CARGO_BIN_EXE_service"), &variables, &[])?;
     service.expect("listening on ")?;
     service.terminate()?;
-    service.expect("Drained")?;
+    service.expect("drained: ")?;
     service.succeeds()
+}
+
+/// Requests are answered with 503 while the broker is stopped, and placed when it is back.
+fn a_service_without_a_broker_says_so() -> Outcome {
+    let broker = Embedded::start()?;
+    let url = broker.uri();
+    let variables = [("AMQP_URL", url.as_str()), ("HTTP_ADDRESS", "127.0.0.1:0")];
+    let service = Program::start(env!("CARGO_BIN_EXE_service"), &variables, &[])?;
+    let line = service.expect("listening on ")?;
+    let address = line.rsplit(' ').next().unwrap_or_default();
+    broker.broker().stop();
+    answers(address, "GET /health", "", "503")?;
+    let refused = process::request(address, "POST /orders", "pears")?;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    broker.broker().start();
+    answers(address, "GET /health", "", "200")?;
+    answers(address, "POST /orders", "plums", "202")?;
+    // The order that was refused is not published afterwards.
+    let order = service.expect("order: ")?;
+    assert_eq!(order, "order: plums");
+    Ok(())
+}
+
+/// Sends a request until the answer has that status.
+fn answers(address: &str, line: &str, body: &str, status: &str) -> Outcome {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = process::request(address, line, body)?;
+        if answer.starts_with(&format!("HTTP/1.1 {status} ")) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("{line}: {answer}").into());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn worker(url: &str, broker: &dyn Restart) -> Outcome {
     let worker = Program::start(env!("CARGO_BIN_EXE_worker"), &[("AMQP_URL", url)], &[])?;
     let publish = |body| {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let published =
                 Client::connect(url).and_then(|client| client.publish("events", "order.new", body));
             match published {
-                Err(_) if std::time::Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(100));
+                Err(_) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(100));
                 }
                 published => return published,
             }

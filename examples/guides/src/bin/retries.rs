@@ -48,7 +48,7 @@ pub(crate) async fn work(connection: &Connection, delay: Duration) -> Result<(),
     let consume = basic::Consume::default().queue("jobs");
     let consumer = channel.consume(consume).await?;
     let ended = consumer.for_each_concurrent(8, options, handle).await;
-    Err(format!("no more jobs: {:?}", ended.reason).into())
+    Err(format!("no more jobs: {}", ended.reason).into())
 }
 
 /// Handles a job: a number, which is the number of attempts that it takes.

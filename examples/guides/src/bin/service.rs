@@ -93,7 +93,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // No request runs any more. The orders that were begun, then the confirms, then the close.
     stopper.drain(Duration::from_secs(10)).await;
-    println!("{:?}", background.await?.reason);
+    println!("{}", background.await?.reason);
     app.publisher.settled().await;
     pair.close().await?;
     Ok(())

@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Up to eight orders at a time, each acknowledged when it is handled.
     let options = ForEachOptions::new(OnFailure::Requeue);
     let ended = consumer.for_each_concurrent(8, options, handle).await;
-    Err(format!("no more orders: {:?}", ended.reason).into())
+    Err(format!("no more orders: {}", ended.reason).into())
 }
 
 async fn handle(order: Message) -> Result<(), Infallible> {
