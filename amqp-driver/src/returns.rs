@@ -13,7 +13,7 @@ use crate::{
     base_channel::Inner,
     error::Error,
     returned_message::ReturnedMessage,
-    session::{budget::Budget, untaken::ReturnsState, waiters::Place},
+    session::{budget::Budget, waiters::Place},
 };
 
 /// The returned messages of a channel without confirms, as a [`Stream`] that ends with the channel.
@@ -47,7 +47,7 @@ pub struct Returns {
 impl Returns {
     pub(crate) fn new(channel: Arc<Inner>) -> Self {
         if let Some(state) = channel.shared().lock().channels.get_mut(channel.id) {
-            let returns = state.returns.get_or_insert_with(ReturnsState::default);
+            let returns = state.returns.get_or_insert_default();
             returns.listeners += 1;
         }
         Self {

@@ -1,6 +1,6 @@
 //! The commands of a client's channel.
 
-use alloc::string::String;
+use alloc::{boxed::Box, string::String};
 
 use super::{
     Client, Event,
@@ -602,12 +602,12 @@ impl<'a> ChannelMut<'a> {
             // An open transaction continues.
         } else if id == tx::Select::ID || id == tx::Commit::ID {
             role.mode = Mode::Transaction {
-                outstanding: role.unacked.clone(),
+                outstanding: Box::new(role.unacked.clone()),
             };
         } else if id == tx::Rollback::ID
             && let Mode::Transaction { outstanding } = &role.mode
         {
-            role.unacked = outstanding.clone();
+            role.unacked.clone_from(outstanding);
         } else if id == basic::Recover::ID {
             role.recovered();
             role.recover_asked();

@@ -63,11 +63,11 @@ pub(crate) struct Numbering {
 pub(crate) enum Mode {
     #[default]
     Plain,
-    Confirm(Confirms),
+    Confirm(Box<Confirms>),
     Transaction {
         /// The deliveries that were outstanding when the transaction began, or arrived since. A
         /// rollback makes them outstanding again.
-        outstanding: Unacked,
+        outstanding: Box<Unacked>,
     },
 }
 
@@ -177,7 +177,7 @@ impl ClientChannel {
 
     /// Begins confirm mode.
     pub(super) fn begin_confirms(&mut self) {
-        self.mode = Mode::Confirm(Confirms::after(self.base.publish));
+        self.mode = Mode::Confirm(Box::new(Confirms::after(self.base.publish)));
     }
 
     /// The number of the publish that the server confirms; 0 stands for all.

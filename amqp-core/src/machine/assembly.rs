@@ -1,7 +1,8 @@
 //! Assembling an incoming message from its method, content header and body frames (section 4.2.6 of
 //! the specification).
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
+use core::mem;
 
 use bytes::Bytes;
 
@@ -21,19 +22,27 @@ use crate::{
 /// The size, in bytes, of the pieces that smaller pieces are joined into.
 const COALESCE_TO: usize = 64 << 10;
 
-/// The message that a channel is receiving.
+/// The message that a channel is receiving. It takes memory only while there is one: most messages
+/// arrive [whole](super::whole), and most channels are idle.
 ///
 /// ```text
 ///  Nothing ── method with content ──> Header ── header ──> Body ── all bytes ─> (whole) ─> Nothing
 ///                                        └── header of an empty body ──> (whole) ──> Nothing
 /// ```
-///
-/// The received parts are not moved until the message is complete: this is on the path of every
-/// message, and each move would be measurable.
 #[derive(Debug, Default)]
-pub(crate) struct Assembly {
+pub(crate) struct Assembly(Option<Box<Partial>>);
+
+/// The memory of the message that was completed last, for the next one of any channel.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Option<Box<Partial>>);
+
+/// A message of which parts are missing.
+///
+/// The received parts are not moved until the message is complete.
+#[derive(Debug, Default)]
+struct Partial {
     expect: Expect,
-    /// `Some` while a message is being received.
+    /// `Some` while the message is being received.
     method: Option<Method>,
     content: Content,
     /// The slices of a read buffer that `content.body` ends with.
@@ -68,7 +77,6 @@ pub(crate) enum Dropped {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Expect {
     #[default]
-    Nothing,
     Header,
     Body,
 }
@@ -107,54 +115,59 @@ pub(crate) struct Complete {
 impl Assembly {
     /// The method of the message in progress.
     pub(crate) fn method(&self) -> Option<MethodId> {
-        self.method.as_ref().map(Method::id)
+        self.0.as_ref()?.method.as_ref().map(Method::id)
     }
 
     pub(crate) const fn in_progress(&self) -> bool {
-        self.method.is_some()
+        self.0.is_some()
     }
 
     /// Whether the content header is expected next.
     pub(crate) fn wants_header(&self) -> bool {
-        self.expect == Expect::Header
+        self.is(|message| message.expect == Expect::Header)
     }
 
     /// Whether the content is discarded.
-    pub(crate) const fn is_dropped(&self) -> bool {
-        self.dropped.is_some()
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.is(|message| message.dropped.is_some())
     }
 
     /// Whether at least `len` bytes of a body that is kept are still missing.
-    pub(super) const fn expects_body(&self, len: usize) -> bool {
-        self.dropped.is_none() && self.remaining >= len as u64
+    pub(super) fn expects_body(&self, len: usize) -> bool {
+        self.is(|message| message.dropped.is_none() && message.remaining >= len as u64)
+    }
+
+    fn is(&self, condition: impl FnOnce(&Partial) -> bool) -> bool {
+        self.0.as_deref().is_some_and(condition)
     }
 
     /// Begins a message. Its content is discarded unless `wanted`.
-    #[inline(always)]
-    pub(crate) fn begin(&mut self, method: Method, wanted: bool) {
-        self.expect = Expect::Header;
-        self.method = Some(method);
-        self.dropped = if wanted {
-            None
-        } else {
-            Some(Dropped::Unwanted)
-        };
+    pub(super) fn begin(&mut self, method: Method, wanted: bool, spare: &mut Spare) {
+        let mut message = spare.0.take().unwrap_or_default();
+        message.method = Some(method);
+        message.dropped = (!wanted).then_some(Dropped::Unwanted);
+        self.0 = Some(message);
     }
 
     /// Discards the content, because of `fault`.
     pub(crate) fn drop_content(&mut self, fault: Fault) {
-        self.dropped.get_or_insert(Dropped::Unreadable(fault));
+        if let Some(message) = &mut self.0 {
+            message.dropped.get_or_insert(Dropped::Unreadable(fault));
+        }
     }
 
     /// Drops the message in progress. Returns the part of its memory that was counted.
     pub(crate) fn clear(&mut self) -> u64 {
-        core::mem::take(self).counted
+        self.0.take().map_or(0, |message| message.counted)
     }
 
     /// Returns the memory that is not counted yet, and marks it as counted.
-    pub(crate) const fn count(&mut self) -> u64 {
-        let more = self.held - self.counted;
-        self.counted = self.held;
+    pub(crate) fn count(&mut self) -> u64 {
+        let Some(message) = &mut self.0 else {
+            return 0;
+        };
+        let more = message.held - message.counted;
+        message.counted = message.held;
         more
     }
 
@@ -166,7 +179,8 @@ impl Assembly {
         payload: &'a [u8],
         limits: &Limits,
     ) -> Result<ContentHeader<'a>, Fault> {
-        let (Expect::Header, Some(method)) = (self.expect, &self.method) else {
+        let message = self.0.as_deref().filter(|it| it.expect == Expect::Header);
+        let Some((message, method)) = message.and_then(|it| Some((it, it.method.as_ref()?))) else {
             return Err(Fault::UnexpectedHeader);
         };
         let header = ContentHeader::parse(payload)?;
@@ -176,7 +190,7 @@ impl Assembly {
         if header.weight != 0 {
             return Err(Fault::HeaderWeight(header.weight));
         }
-        if header.body_size > limits.body && self.dropped.is_none() {
+        if header.body_size > limits.body && message.dropped.is_none() {
             return Err(Fault::BodyTooLarge {
                 size: header.body_size,
                 limit: limits.body,
@@ -187,16 +201,17 @@ impl Assembly {
 
     /// Accepts a checked header. Returns whether the message is complete, which is the case if its
     /// body is empty.
-    #[inline]
     pub(crate) fn take_header(&mut self, properties: EncodedProperties, body_size: u64) -> bool {
-        self.content.properties = properties;
-        self.remaining = body_size;
+        let Some(message) = &mut self.0 else {
+            return false;
+        };
+        message.content.properties = properties;
+        message.remaining = body_size;
         if body_size == 0 {
             return true;
         }
-        self.held = self.content.properties.as_bytes().len() as u64;
-        self.expect = Expect::Body;
-        self.empty_frames = 0;
+        message.held = message.content.properties.as_bytes().len() as u64;
+        message.expect = Expect::Body;
         false
     }
 
@@ -208,9 +223,43 @@ impl Assembly {
         memory: Memory<'_>,
         limits: &Limits,
     ) -> Result<bool, Fault> {
-        if self.expect != Expect::Body {
-            return Err(Fault::UnexpectedBody);
+        match &mut self.0 {
+            Some(message) if message.expect == Expect::Body => {
+                message.take_body(piece, memory, limits)
+            }
+            _ => Err(Fault::UnexpectedBody),
         }
+    }
+
+    /// Returns the complete message.
+    pub(super) fn complete(&mut self, spare: &mut Spare) -> Option<Complete> {
+        let mut message = self.0.take()?;
+        let Partial {
+            method,
+            content,
+            dropped,
+            counted,
+            ..
+        } = mem::take(&mut *message);
+        spare.0 = Some(message);
+        Some(Complete {
+            method: method?,
+            content: match dropped {
+                None => Ok(content),
+                Some(why) => Err(why),
+            },
+            counted,
+        })
+    }
+}
+
+impl Partial {
+    fn take_body(
+        &mut self,
+        piece: Piece<'_>,
+        memory: Memory<'_>,
+        limits: &Limits,
+    ) -> Result<bool, Fault> {
         let len = piece.len() as u64;
         if len == 0 {
             self.empty_frames += 1;
@@ -285,7 +334,7 @@ impl Assembly {
     #[inline]
     fn coalesce(&mut self) {
         if !self.small.is_empty() {
-            let small = core::mem::take(&mut self.small);
+            let small = mem::take(&mut self.small);
             self.push(small.into());
         }
     }
@@ -304,22 +353,5 @@ impl Assembly {
         if copied > 0 {
             self.content.body.copy_last(copied);
         }
-    }
-
-    /// Returns the complete message.
-    #[inline(always)]
-    pub(crate) fn complete(&mut self) -> Option<Complete> {
-        self.expect = Expect::Nothing;
-        let method = self.method.take()?;
-        let content = core::mem::take(&mut self.content);
-        (self.held, self.unused) = (0, 0);
-        Some(Complete {
-            method,
-            content: match self.dropped.take() {
-                None => Ok(content),
-                Some(why) => Err(why),
-            },
-            counted: core::mem::take(&mut self.counted),
-        })
     }
 }

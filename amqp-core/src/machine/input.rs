@@ -418,7 +418,7 @@ impl<R: Role> Machine<R> {
         if rule.content {
             let wanted = R::on_content_begun(self, id, &method)?;
             if let Some(channel) = self.channels.get_mut(id) {
-                channel.assembly.begin(method, wanted);
+                channel.assembly.begin(method, wanted, &mut self.spare);
             }
             return Ok(());
         }
@@ -528,7 +528,8 @@ impl<R: Role> Machine<R> {
     /// Passes on a complete message of a channel.
     pub(super) fn complete(&mut self, id: ChannelId) -> Result<(), ProtocolError> {
         let channel = self.channels.get_mut(id);
-        let Some(complete) = channel.and_then(|channel| channel.assembly.complete()) else {
+        let spare = &mut self.spare;
+        let Some(complete) = channel.and_then(|channel| channel.assembly.complete(spare)) else {
             return Ok(());
         };
         self.assembled = self.assembled.saturating_sub(complete.counted);

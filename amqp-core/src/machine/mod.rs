@@ -33,6 +33,7 @@ use bytes::Bytes;
 pub use self::turns::FlushMark;
 use self::{
     arena::Arena,
+    assembly::Spare,
     channels::Channels,
     event_queue::EventQueue,
     read_buffer::ReadBuffer,
@@ -126,6 +127,7 @@ pub(crate) struct Machine<R: Role> {
     /// The pending requests for an event when there is room in the output.
     wants: Wants,
     arena: Arena,
+    spare: Spare,
     /// The memory held by the unfinished messages of all channels, in bytes: the sum over their
     /// assemblies.
     assembled: u64,
@@ -164,6 +166,7 @@ impl<R: Role> Machine<R> {
             next_request: 1,
             wants: Wants::default(),
             arena: Arena::new(R::ARENA_BLOCK),
+            spare: Spare::default(),
             assembled: 0,
             skip: None,
             buffer: ReadBuffer::default(),

@@ -131,7 +131,7 @@ pub(crate) struct ChannelState {
     pub(crate) prefetch: u16,
     pub(crate) consumers: BTreeMap<ConsumerId, ConsumerState>,
     pub(crate) confirms: Confirms,
-    pub(crate) returns: Option<ReturnsState>,
+    pub(crate) returns: Option<Box<ReturnsState>>,
     /// Publishers that wait for room that only this channel lacks.
     pub(crate) line: Line,
     /// Futures that wait for a change of the channel's state.
