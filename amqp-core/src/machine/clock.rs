@@ -12,6 +12,7 @@ impl<R: Role> Machine<R> {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.advance_clock(now);
         let now = self.now;
+        self.events.release(now);
         while let Some((request, channel)) = self.deadlines.expire(now) {
             if R::is_waiting(self, channel, request) {
                 self.request_settled();
@@ -27,7 +28,6 @@ impl<R: Role> Machine<R> {
                 TimeoutReason::HeartbeatDue => {
                     self.output.put_heartbeat();
                     self.stats.sent.heartbeats += 1;
-                    self.events.shrink();
                     self.timers.note_heartbeat_sent(now);
                     self.timers.note_waiting(now);
                 }
@@ -46,6 +46,7 @@ impl<R: Role> Machine<R> {
                 }
                 // Not deadlines of the connection as a whole.
                 TimeoutReason::SetDeadline
+                | TimeoutReason::Idle
                 | TimeoutReason::Request
                 | TimeoutReason::Confirm
                 | TimeoutReason::Publish
@@ -83,7 +84,12 @@ impl<R: Role> Machine<R> {
         let connection = self.timers.next(self.now, self.has_transmit());
         let request = self.deadlines.next(self.now);
         let role = R::next_deadline(self);
-        [connection, request, role].into_iter().flatten().min()
+        let idle = self.events.release_at().filter(|_| !self.is_finished());
+        let idle = idle.map(|at| (at, TimeoutReason::Idle));
+        [connection, request, role, idle]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Advances the clock and arms the deadlines set by commands.

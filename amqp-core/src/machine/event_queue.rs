@@ -1,22 +1,26 @@
 //! The queue of events.
 
 use alloc::collections::VecDeque;
+use core::time::Duration;
 
-/// The capacity, in events, that an idle connection keeps: enough that a busy one, which drains its
-/// queue at every turn, seldom has to reallocate.
+use crate::time::Instant;
+
+/// The capacity, in events, that an idle connection keeps. It is some 30 KiB.
 const IDLE: usize = 128;
 
-/// The number of times in a row that the queue is emptied with few events before it shrinks.
-const CALM: u32 = 64;
+/// The time after the last burst in which the queue keeps its capacity: a busy connection, which
+/// fills and drains its queue at every turn, does not reallocate.
+const IDLE_AFTER: Duration = Duration::from_millis(100);
 
-/// The events that wait for the caller. The queue keeps its capacity while the connection is busy.
+/// The events that wait for the caller.
 #[derive(Debug)]
 pub(crate) struct EventQueue<E> {
     events: VecDeque<E>,
     /// The number of events taken since the queue was empty.
     taken: usize,
-    /// The number of times in a row that it was emptied with few events.
-    calm: u32,
+    /// The time of the last burst of more than [`IDLE`] events. `Some` until the memory for it is
+    /// released.
+    burst: Option<Instant>,
 }
 
 impl<E> Default for EventQueue<E> {
@@ -24,7 +28,7 @@ impl<E> Default for EventQueue<E> {
         Self {
             events: VecDeque::new(),
             taken: 0,
-            calm: 0,
+            burst: None,
         }
     }
 }
@@ -36,29 +40,27 @@ impl<E> EventQueue<E> {
     }
 
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<E> {
+    pub(super) fn pop(&mut self, now: Instant) -> Option<E> {
         if self.events.is_empty() {
-            self.emptied();
+            if core::mem::take(&mut self.taken) > IDLE {
+                self.burst = Some(now);
+            }
             return None;
         }
         self.taken += 1;
         self.events.pop_front()
     }
 
-    fn emptied(&mut self) {
-        let taken = core::mem::take(&mut self.taken);
-        if self.events.capacity() <= IDLE || taken == 0 {
-            return;
-        }
-        self.calm = if taken > IDLE { 0 } else { self.calm + 1 };
-        if self.calm == CALM {
-            self.shrink();
-        }
+    /// The time at which memory is to be released. `Some` after a burst.
+    pub(super) fn release_at(&self) -> Option<Instant> {
+        self.burst.map(|burst| burst + IDLE_AFTER)
     }
 
-    /// Releases the memory that an idle connection does not need. Called now and then.
-    pub(super) fn shrink(&mut self) {
-        self.events.shrink_to(IDLE);
-        self.calm = 0;
+    /// Releases the memory that an idle connection does not need, if it is time to.
+    pub(super) fn release(&mut self, now: Instant) {
+        if self.release_at().is_some_and(|at| at <= now) {
+            self.events.shrink_to(IDLE);
+            self.burst = None;
+        }
     }
 }

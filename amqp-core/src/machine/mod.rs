@@ -230,7 +230,7 @@ impl<R: Role> Machine<R> {
     // Outputs.
 
     pub(crate) fn poll_event(&mut self) -> Option<R::Event> {
-        self.events.pop()
+        self.events.pop(self.now)
     }
 
     // Getters.

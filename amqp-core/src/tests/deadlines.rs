@@ -68,6 +68,32 @@ fn a_publish_that_is_not_confirmed_in_time_is_unknown_and_the_channel_lives_on()
     assert_eq!(client.conn.poll_timeout(), None);
 }
 
+/// The memory for a burst of events is kept while there are others.
+#[test]
+fn a_burst_is_forgotten_when_no_other_one_follows() {
+    const KEPT: Duration = Duration::from_millis(100);
+    let mut client = Client::open();
+    let id = client.channel();
+    client.consumer(id, "t", true);
+    let mut burst = |client: &mut Client, messages: u64| {
+        (0..messages).for_each(|number| client.deliver(id, "t", number + 1));
+        client.events();
+        client.conn.poll_timeout()
+    };
+    let idle = |client: &Client| Some((client.now + KEPT, TimeoutReason::Idle));
+    assert_eq!(burst(&mut client, 100), None);
+    let first = burst(&mut client, 200);
+    assert_eq!(first, idle(&client));
+    client.advance(KEPT / 2);
+    assert_eq!(burst(&mut client, 1), first);
+    let second = burst(&mut client, 200);
+    assert_eq!(second, idle(&client));
+    client.advance(KEPT - Duration::from_nanos(1));
+    assert_eq!(client.conn.poll_timeout(), second);
+    assert_eq!(client.advance(Duration::from_nanos(1)).len(), 1);
+    assert_eq!(client.conn.poll_timeout(), None);
+}
+
 #[test]
 fn without_a_limit_of_time_a_confirm_is_waited_for_as_long_as_the_channel_lives() {
     let (mut client, id) = with_confirm(None);

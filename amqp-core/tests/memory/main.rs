@@ -4,7 +4,7 @@ mod large_bodies;
 mod rig;
 
 use amqp_core::{
-    FRAME_OVERHEAD, Limits, client,
+    FRAME_OVERHEAD, Limits, TimeoutReason, client,
     frame::{FrameKind, PROTOCOL_HEADER},
     protocol::{basic, channel, connection, queue},
     server,
@@ -120,6 +120,24 @@ fn a_flood_of_empty_body_frames() {
         }
     });
     assert!(sides.iter().all(|side| side.ends == 1));
+}
+
+/// The room for the events of a burst is released when no other one follows soon.
+#[test]
+fn the_memory_for_a_burst_is_released() {
+    for mut side in open_pair(server::Config::default()) {
+        let message = |number| [begin(&side, 1, number), header(1, 0, &[0, 0])].concat();
+        let burst: Vec<u8> = (1..=1000).flat_map(message).collect();
+        side.feed(&burst);
+        let busy = meter::held();
+        let (at, reason) = side.endpoint().poll_timeout().unwrap();
+        assert_eq!(reason, TimeoutReason::Idle);
+        side.handle_timeout(at);
+        let released = busy - meter::held();
+        assert!(released > 100 << 10, "{}: {released} bytes", side.role());
+        let next = side.endpoint().poll_timeout();
+        assert!(next.is_none_or(|(_, reason)| reason != TimeoutReason::Idle));
+    }
 }
 
 #[test]

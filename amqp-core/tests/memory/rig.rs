@@ -80,6 +80,13 @@ impl Side {
         }
     }
 
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.machine {
+            Machine::Client(client) => client.handle_timeout(now),
+            Machine::Server(server) => server.handle_timeout(now),
+        }
+    }
+
     pub(crate) fn endpoint(&self) -> &dyn Endpoint {
         match &self.machine {
             Machine::Client(client) => client,

@@ -455,7 +455,7 @@ where
 /// may be handled in the same call.
 fn judges(reason: TimeoutReason, now: Instant, at: Instant) -> bool {
     match reason {
-        TimeoutReason::SetDeadline => false,
+        TimeoutReason::SetDeadline | TimeoutReason::Idle => false,
         TimeoutReason::HeartbeatDue | TimeoutReason::Secret => now >= at + LISTEN,
         _ => true,
     }
