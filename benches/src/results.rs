@@ -193,7 +193,7 @@ impl Results {
                 let what = format!("idle connection with its driver, {whose}");
                 claim(what, "KiB", AtMost(64.0), kib(connection));
                 let what = format!("idle channel, {whose}");
-                claim(what, "KiB", AtMost(2.0), kib(channel));
+                claim(what, "KiB", AtMost(1.0), kib(channel));
             }
         }
         if let Some(figures) = &self.embedded {
