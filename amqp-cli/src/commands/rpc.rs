@@ -1,6 +1,14 @@
 //! `amqp rpc`.
 
-use std::{collections::VecDeque, ffi::OsString, io::Write as _, process::Stdio, time::Duration};
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    future::{poll_fn, ready},
+    io::Write as _,
+    process::Stdio,
+    task::Poll,
+    time::Duration,
+};
 
 use amqp_tokio::{
     Connection, Error, Message,
@@ -173,7 +181,7 @@ impl Replies {
     async fn run(mut self, body: Option<OsString>, format: Format) -> Outcome {
         let mut left = Ok(());
         if let Some(body) = body {
-            self.call(1, body.into_encoded_bytes());
+            self.call(1, body.into_encoded_bytes()).await;
         } else {
             left = self.call_input(format).await?;
         }
@@ -217,7 +225,7 @@ impl Replies {
                 if let Some(reason) = connection.close_reason() {
                     break 'input lost(reason);
                 }
-                self.call(number, bytes);
+                self.call(number, bytes).await;
                 last = number;
             }
         };
@@ -241,11 +249,17 @@ impl Replies {
         }
     }
 
-    fn call(&mut self, number: u64, body: Vec<u8>) {
+    /// Puts a request in line behind those before it, and leaves its reply to a task.
+    async fn call(&mut self, number: u64, body: Vec<u8>) {
         let request = OutgoingMessage::new(self.publish.clone(), body);
         let request = request.properties(self.properties.clone());
         let (client, timeout) = (self.client.clone(), self.timeout);
-        let call = tokio::spawn(async move { client.call(request, timeout).await });
+        let mut call = Box::pin(async move { client.call(request, timeout).await });
+        // Tasks begin in any order: the first poll is here.
+        let call = match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+            Poll::Ready(result) => tokio::spawn(ready(result)),
+            Poll::Pending => tokio::spawn(call),
+        };
         self.calls.push_back((number, call));
     }
 

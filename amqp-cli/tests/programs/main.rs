@@ -32,7 +32,7 @@ macro_rules! tests {
 }
 
 fn main() -> ExitCode {
-    let on_both: [(&str, Test); 26] = tests![
+    let on_both: [(&str, Test); 27] = tests![
         publishing::a_body_is_published_and_got,
         publishing::lines_are_messages_in_order,
         publishing::messages_that_no_queue_takes_are_reported,
@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         entities::exchanges_and_bindings_come_and_go,
         failures::things_that_are_missing_end_with_3,
         rpc::calls_are_served_by_a_command,
+        rpc::requests_are_sent_in_their_order,
         rpc::a_reply_is_printed_though_the_next_one_is_late,
         brokers::a_bench_has_rates,
         brokers::a_ping_names_the_broker,

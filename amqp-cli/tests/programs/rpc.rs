@@ -50,6 +50,29 @@ pub(crate) fn calls_are_served_by_a_command(place: &Place) -> Outcome {
         .fails(5, "no reply came in time")
 }
 
+pub(crate) fn requests_are_sent_in_their_order(place: &Place) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let served = folder.path().join("served");
+    let script = format!("cat >> {}; echo done", served.display());
+    let serve = ["rpc", "serve", "-q", "order", "sh", "-c", &script];
+    let mut server = Running::start(place.command(&serve))?;
+    let is_served = || {
+        let ended = place.run(&["declare", "queue", "order", "--passive"])?;
+        Ok(ended.text().contains("1 consumers"))
+    };
+    until(is_served)?;
+    let requests: String = (10..60).map(|number| format!("{number}\n")).collect();
+    let call = ["rpc", "call", "-r", "order", "-l", "--timeout", "10m"];
+    place.run_with(&call, requests.as_bytes())?.good()?;
+    assert_eq!(
+        std::fs::read_to_string(&served)?,
+        requests.replace('\n', "")
+    );
+    server.signal("INT")?;
+    assert_eq!(server.ended()?.0, Some(0));
+    Ok(())
+}
+
 pub(crate) fn a_reply_is_printed_though_the_next_one_is_late(place: &Place) -> Outcome {
     let folder = tempfile::tempdir()?;
     let pipe = folder.path().join("pipe").display().to_string();
