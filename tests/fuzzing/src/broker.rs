@@ -106,17 +106,21 @@ impl Session {
         let mut input = BytesMut::new();
         for piece in bytes.chunks(pieces.min(bytes.len().max(1))) {
             input.extend_from_slice(piece);
-            // Whatever a full output or an alarm has left is read once that is over.
-            loop {
+            self.broker.handle_input(key, self.now, &mut input);
+            // Output leaves when it is full or the stream is at its end, in any pieces: what is
+            // received on a channel behind its close is ignored until the answer has left, and a
+            // fault from then on. An alarm may have left input, too.
+            while !self.broker.wants_input(key) {
                 let before = input.len();
-                self.broker.handle_input(key, self.now, &mut input);
                 self.take_output(key);
+                self.broker.handle_input(key, self.now, &mut input);
                 if input.len() == before {
                     break;
                 }
             }
             self.note_changes();
         }
+        self.take_output(key);
     }
 
     /// Takes the output, which is whole frames with known methods; or a protocol header.
