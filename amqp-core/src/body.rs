@@ -60,6 +60,7 @@ impl Body {
     }
 
     /// Returns the length in bytes.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.0 {
@@ -347,12 +348,30 @@ pub trait PropertyList: Encode + sealed::Sealed {
 }
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Properties {}
-    impl Sealed for super::EncodedProperties {}
+    use crate::wire::{cursor::Cursor, put::Sink as _};
+
+    pub trait Sealed {
+        /// Writes the property flags and the values.
+        fn put(&self, out: &mut Cursor<'_>);
+    }
+
+    impl Sealed for super::Properties {
+        #[inline]
+        fn put(&self, out: &mut Cursor<'_>) {
+            self.write(out);
+        }
+    }
+
+    impl Sealed for super::EncodedProperties {
+        #[inline]
+        fn put(&self, out: &mut Cursor<'_>) {
+            out.slice(self.as_bytes());
+        }
+    }
 }
 
 impl PropertyList for Properties {
+    #[inline]
     fn reply_to(&self) -> Option<&str> {
         self.reply_to.as_deref()
     }

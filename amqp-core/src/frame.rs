@@ -27,6 +27,10 @@ pub(crate) const FRAME_HEAD: usize = 7;
 /// (section 4.2.6.1 of the specification).
 pub(crate) const CONTENT_HEAD: usize = 12;
 
+/// The class and method ids at the front of a method frame's payload, in bytes (section 4.2.4 of
+/// the specification).
+pub(crate) const METHOD_HEAD: usize = 4;
+
 /// The first bytes of a client (section 4.2.2 of the specification).
 pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 
@@ -201,10 +205,16 @@ impl<'a> Frame<'a> {
 /// Appends the head of a frame; its payload and the frame-end octet follow.
 #[inline]
 pub(crate) fn put_head(out: &mut BytesMut, kind: FrameKind, channel: u16, size: usize) {
+    out.extend_from_slice(&frame_head(kind, channel, size));
+}
+
+/// The head of a frame with a payload of `size` bytes.
+#[inline]
+pub(crate) const fn frame_head(kind: FrameKind, channel: u16, size: usize) -> [u8; FRAME_HEAD] {
     let [c1, c0] = channel.to_be_bytes();
     // Callers keep to the frame limit, which is a `u32`.
     let [s3, s2, s1, s0] = (size as u32).to_be_bytes();
-    out.extend_from_slice(&[kind.to_wire(), c1, c0, s3, s2, s1, s0]);
+    [kind.to_wire(), c1, c0, s3, s2, s1, s0]
 }
 
 /// A heartbeat frame (section 4.2.7 of the specification).

@@ -5,7 +5,7 @@ use core::fmt;
 use crate::{
     method_id::MethodId,
     protocol,
-    wire::{Decode, Encode},
+    wire::{Decode, Encode, put::Sink},
 };
 
 /// One row of the legality table: the senders of a method, its channel, its content and its
@@ -40,7 +40,10 @@ pub struct Rule {
 
 /// Implemented by the methods of the specification only.
 #[allow(unnameable_types, reason = "this seals the traits of methods")]
-pub trait Sealed {}
+pub trait Sealed {
+    /// Writes the arguments.
+    fn put<S: Sink>(&self, out: &mut S);
+}
 
 /// A method of the protocol: a struct of its arguments.
 ///

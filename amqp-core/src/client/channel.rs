@@ -300,11 +300,10 @@ impl<'a> ChannelMut<'a> {
         body: impl Into<Body>,
     ) -> Result<Option<PublishSeq>, PublishError> {
         let mut body = body.into();
-        let published = self.publish_from(publish, properties, &mut body);
-        published.map_err(|error| match error {
-            PublishError::HeldBack { hold, .. } => PublishError::HeldBack { hold, body },
-            misuse @ PublishError::Misuse(_) => misuse,
-        })
+        match self.publish_from(publish, properties, &mut body) {
+            Err(PublishError::HeldBack { hold, .. }) => Err(PublishError::HeldBack { hold, body }),
+            published => published,
+        }
     }
 
     /// Publishes a message like [`publish`](Self::publish), but drops no body: it is taken if the

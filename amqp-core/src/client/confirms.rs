@@ -166,6 +166,7 @@ impl Confirms {
     }
 
     /// Adds the next publish.
+    #[inline]
     pub(crate) fn add(&mut self, position: u64) -> PublishSeq {
         let seq = self.next();
         self.entries.push_back(Entry {

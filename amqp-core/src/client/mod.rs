@@ -177,6 +177,7 @@ impl Connection {
     }
 
     /// Returns the commands of a channel. `None` if the channel has ended.
+    #[inline]
     #[must_use]
     pub fn channel(&mut self, id: ChannelId) -> Option<ChannelMut<'_>> {
         self.0.channel(id)?;

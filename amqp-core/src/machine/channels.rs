@@ -247,6 +247,7 @@ impl<C: Default> Channels<C> {
     }
 
     /// The channel. `None` if it has ended.
+    #[inline]
     pub(crate) fn get(&self, id: ChannelId) -> Option<&Channel<C>> {
         match self.slot(id.number()) {
             Some(Slot::Live {

@@ -1,15 +1,17 @@
 //! The encoding of the frames that precede a body.
 
+use core::ops::Range;
+
 use bytes::BytesMut;
 
 use crate::{
-    body::Body,
-    frame::{FrameKind, put_head},
+    body::{Body, PropertyList},
+    frame::{CONTENT_HEAD, FRAME_HEAD, FrameKind, METHOD_HEAD, frame_head, put_head},
     limits::FRAME_OVERHEAD,
     method::MethodDef,
     method_id::MethodId,
     protocol::FRAME_END,
-    wire::Encode,
+    wire::{Encode, cursor::Cursor, put::Sink as _},
 };
 
 /// A method with its content.
@@ -39,13 +41,13 @@ impl Heads {
     }
 
     #[inline]
-    pub(super) fn put<M: MethodDef, P: Encode, T>(
+    pub(super) fn put<M: MethodDef, P: Encode>(
         &self,
         out: &mut BytesMut,
         method: &M,
         properties: &P,
-        inspect: impl FnOnce(&[u8]) -> T,
-    ) -> T {
+        inspect: impl FnOnce(&[u8]),
+    ) {
         put_method(out, self.channel, method, self.method_len);
         put_head(out, FrameKind::Header, self.channel, self.header_len);
         let [c1, c0] = M::ID.class.to_be_bytes();
@@ -53,10 +55,113 @@ impl Heads {
         out.extend_from_slice(&(self.body_len as u64).to_be_bytes());
         let start = out.len();
         properties.encode(out);
-        let inspected = inspect(out.get(start..).unwrap_or_default());
+        inspect(out.get(start..).unwrap_or_default());
         out.extend_from_slice(&[FRAME_END]);
-        inspected
     }
+}
+
+/// The frames of a message up to its body, in a buffer of fixed size.
+pub(super) struct Written {
+    /// The number of bytes.
+    pub(super) len: usize,
+    /// The encoded properties among them.
+    pub(super) properties: Range<usize>,
+}
+
+/// Writes the method frame and the content header frame in one pass, and behind them the head of
+/// the only body frame, unless the body is empty. `Some` if all of it fits into the room, and the
+/// frames into their limits.
+#[inline]
+pub(super) fn write_message<M: MethodDef, P: PropertyList>(
+    room: &mut [u8],
+    channel: u16,
+    message: &Message<'_, M, P>,
+    frame_max: u32,
+    header_max: u32,
+) -> Option<Written> {
+    let size = room.len();
+    let body_len = message.body.len();
+    let mut out = Cursor::new(room);
+    let method = begin_method::<M>(&mut out, message.method)?;
+    let header = out.gap::<{ 1 + FRAME_HEAD + CONTENT_HEAD }>()?;
+    let start = size - out.left();
+    message.properties.put(&mut out);
+    let end = size - out.left();
+    if body_len == 0 {
+        out.array([FRAME_END]);
+    } else {
+        let [t, c1, c0, s3, s2, s1, s0] = frame_head(FrameKind::Body, channel, body_len);
+        out.array([FRAME_END, t, c1, c0, s3, s2, s1, s0]);
+    }
+    let header_len = CONTENT_HEAD + (end - start);
+    if !out.is_complete() || !fits(method.len, frame_max) || !fits(header_len, header_max) {
+        return None;
+    }
+    let len = size - out.left();
+    method.end::<M>(channel);
+    let [t, c1, c0, s3, s2, s1, s0] = frame_head(FrameKind::Header, channel, header_len);
+    let [k1, k0] = M::ID.class.to_be_bytes();
+    let [b7, b6, b5, b4, b3, b2, b1, b0] = (body_len as u64).to_be_bytes();
+    *header = [
+        FRAME_END, t, c1, c0, s3, s2, s1, s0, k1, k0, 0, 0, b7, b6, b5, b4, b3, b2, b1, b0,
+    ];
+    Some(Written {
+        len,
+        properties: start..end,
+    })
+}
+
+/// Writes a method frame. Returns the number of bytes; `Some` if they fit into the room, and into
+/// the limit of a frame.
+#[inline]
+pub(super) fn write_method<M: MethodDef>(
+    room: &mut [u8],
+    channel: u16,
+    method: &M,
+    frame_max: u32,
+) -> Option<usize> {
+    let size = room.len();
+    let mut out = Cursor::new(room);
+    let begun = begin_method::<M>(&mut out, method)?;
+    out.array([FRAME_END]);
+    if !out.is_complete() || !fits(begun.len, frame_max) {
+        return None;
+    }
+    let len = size - out.left();
+    begun.end::<M>(channel);
+    Some(len)
+}
+
+/// A method frame whose head is still to be written.
+struct BegunMethod<'a> {
+    head: &'a mut [u8; FRAME_HEAD + METHOD_HEAD],
+    /// The payload, in bytes.
+    len: usize,
+}
+
+#[inline]
+fn begin_method<'a, M: MethodDef>(out: &mut Cursor<'a>, method: &M) -> Option<BegunMethod<'a>> {
+    let head = out.gap()?;
+    let before = out.left();
+    method.put(out);
+    let len = METHOD_HEAD + (before - out.left());
+    Some(BegunMethod { head, len })
+}
+
+impl BegunMethod<'_> {
+    #[inline]
+    fn end<M: MethodDef>(self, channel: u16) {
+        let [t, c1, c0, s3, s2, s1, s0] = frame_head(FrameKind::Method, channel, self.len);
+        let [k1, k0] = M::ID.class.to_be_bytes();
+        let [m1, m0] = M::ID.method.to_be_bytes();
+        *self.head = [t, c1, c0, s3, s2, s1, s0, k1, k0, m1, m0];
+    }
+}
+
+/// Whether a frame with a payload of `len` bytes, which are in memory, is within the limit.
+#[inline]
+const fn fits(len: usize, frame_max: u32) -> bool {
+    (len + FRAME_OVERHEAD) as u64 <= frame_max as u64
 }
 
 #[inline]

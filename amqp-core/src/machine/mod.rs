@@ -98,6 +98,14 @@ enum Life {
     Closed(CloseReason),
 }
 
+/// An open channel, and the parts of its machine that a publish needs.
+pub(crate) struct Open<'a, R: Role> {
+    pub(crate) channel: &'a mut Channel<R::Channel>,
+    pub(crate) output: &'a mut Output,
+    pub(crate) limits: &'a Limits,
+    pub(crate) role: &'a mut R,
+}
+
 #[derive(Debug)]
 pub(crate) struct Machine<R: Role> {
     pub(crate) role: R,
@@ -351,19 +359,35 @@ impl<R: Role> Machine<R> {
         }
     }
 
+    /// Returns an open channel, and the parts that a publish on it needs.
+    #[inline]
+    pub(crate) fn open(&mut self, id: ChannelId) -> Result<Open<'_, R>, ApiMisuse> {
+        if !matches!(self.life, Life::Open) {
+            return Err(ApiMisuse::ConnectionNotOpen);
+        }
+        match self.channels.get_mut(id) {
+            Some(channel) if channel.life == ChannelLife::Open => Ok(Open {
+                channel,
+                output: &mut self.output,
+                limits: &self.limits,
+                role: &mut self.role,
+            }),
+            Some(_) | None => Err(ApiMisuse::ChannelNotOpen),
+        }
+    }
+
+    pub(crate) const fn output(&self) -> &Output {
+        &self.output
+    }
+
     /// Returns an open channel, and the output.
     #[inline]
     pub(crate) fn open_channel_and_output(
         &mut self,
         id: ChannelId,
     ) -> Result<(&mut Channel<R::Channel>, &mut Output), ApiMisuse> {
-        if !matches!(self.life, Life::Open) {
-            return Err(ApiMisuse::ConnectionNotOpen);
-        }
-        match self.channels.get_mut(id) {
-            Some(channel) if channel.life == ChannelLife::Open => Ok((channel, &mut self.output)),
-            Some(_) | None => Err(ApiMisuse::ChannelNotOpen),
-        }
+        let open = self.open(id)?;
+        Ok((open.channel, open.output))
     }
 
     #[inline]
@@ -384,6 +408,7 @@ impl<R: Role> Machine<R> {
         self.channels.lookup(number)
     }
 
+    #[inline]
     pub(crate) fn channel(&self, id: ChannelId) -> Option<&Channel<R::Channel>> {
         self.channels.get(id)
     }

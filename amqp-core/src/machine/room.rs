@@ -29,13 +29,6 @@ impl Wants {
 }
 
 impl<R: Role> Machine<R> {
-    /// Returns the limit of the output that prevents a publish with a body of `body_len` bytes on
-    /// the channel of `backlog`. `Some` if the lane it would go to is full.
-    #[inline]
-    pub(crate) fn output_hold(&self, backlog: &Backlog, body_len: usize) -> Option<Hold> {
-        self.output.hold(backlog, body_len, &self.limits)
-    }
-
     /// The room in the ready lane, in bytes.
     pub(crate) fn output_room(&self) -> usize {
         let high = self.limits.output_high;

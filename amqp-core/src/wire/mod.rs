@@ -36,6 +36,7 @@
 //! content, in properties and in tables need not be UTF-8, because RabbitMQ forwards them as the
 //! publisher wrote them. Invalid UTF-8 in them is replaced by U+FFFD.
 
+pub(crate) mod cursor;
 mod into_short_str;
 mod long_str;
 pub(crate) mod parse;

@@ -1,4 +1,4 @@
-//! Writers of the data types (section 4.2.5 of the specification). Each appends one value.
+//! Writers of the data types (section 4.2.5 of the specification). Each writes one value.
 
 use alloc::vec::Vec;
 
@@ -7,50 +7,119 @@ use bytes::BytesMut;
 use super::table::{Step, Walk};
 use super::{FieldTable, FieldValue, LongStr, Secret, ShortStr, Timestamp};
 
-// Appending a slice is inlined to one check and one store; the writers of `BufMut` are not.
+/// The destination of encoded values: a buffer that grows, or a [`Cursor`](super::cursor::Cursor).
+#[allow(unnameable_types, reason = "methods encode themselves into one")]
+pub trait Sink {
+    /// The place of a length that is not known yet.
+    type Length;
 
-#[inline]
-pub(crate) fn octet(out: &mut BytesMut, value: u8) {
-    out.extend_from_slice(&[value]);
+    /// Writes bytes of a constant number.
+    fn array<const N: usize>(&mut self, bytes: [u8; N]);
+
+    /// Writes bytes.
+    fn slice(&mut self, bytes: &[u8]);
+
+    /// Writes a short string.
+    fn short_str(&mut self, text: &ShortStr);
+
+    /// Calls a writer that is not inlined.
+    fn apart(&mut self, write: impl FnOnce(&mut Self));
+
+    /// Reserves space for a length.
+    fn begin(&mut self) -> Self::Length;
+
+    /// Writes the length of all bytes after the reserved space into that space.
+    fn end(&mut self, length: Self::Length);
+}
+
+impl Sink for BytesMut {
+    /// The position of the length.
+    type Length = usize;
+
+    // Appending a slice is inlined to one check and one store; the writers of `BufMut` are not.
+    #[inline]
+    fn array<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.extend_from_slice(&bytes);
+    }
+
+    #[inline]
+    fn slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    #[inline]
+    fn short_str(&mut self, text: &ShortStr) {
+        text.write(self);
+    }
+
+    #[inline]
+    fn apart(&mut self, write: impl FnOnce(&mut Self)) {
+        write(self);
+    }
+
+    fn begin(&mut self) -> usize {
+        let start = self.len();
+        self.array([0; 4]);
+        start
+    }
+
+    fn end(&mut self, start: usize) {
+        if let Some([a, b, c, d, body @ ..]) = self.get_mut(start..) {
+            [*a, *b, *c, *d] = wire_len(body.len()).to_be_bytes();
+        }
+    }
 }
 
 #[inline]
-pub(crate) fn short(out: &mut BytesMut, value: u16) {
-    out.extend_from_slice(&value.to_be_bytes());
+pub(crate) fn octet<S: Sink>(out: &mut S, value: u8) {
+    out.array([value]);
 }
 
 #[inline]
-pub(crate) fn long(out: &mut BytesMut, value: u32) {
-    out.extend_from_slice(&value.to_be_bytes());
+pub(crate) fn short<S: Sink>(out: &mut S, value: u16) {
+    out.array(value.to_be_bytes());
 }
 
 #[inline]
-pub(crate) fn longlong(out: &mut BytesMut, value: u64) {
-    out.extend_from_slice(&value.to_be_bytes());
+pub(crate) fn long<S: Sink>(out: &mut S, value: u32) {
+    out.array(value.to_be_bytes());
 }
 
 #[inline]
-pub(crate) fn short_str(out: &mut BytesMut, text: &ShortStr) {
-    text.write(out);
-}
-
-pub(crate) fn long_str(out: &mut BytesMut, text: &LongStr) {
-    long_bytes(out, text);
-}
-
-pub(crate) fn secret(out: &mut BytesMut, secret: &Secret) {
-    long_bytes(out, secret.expose());
+pub(crate) fn longlong<S: Sink>(out: &mut S, value: u64) {
+    out.array(value.to_be_bytes());
 }
 
 #[inline]
-pub(crate) fn timestamp(out: &mut BytesMut, timestamp: Timestamp) {
+pub(crate) fn short_str<S: Sink>(out: &mut S, text: &ShortStr) {
+    out.short_str(text);
+}
+
+#[inline]
+pub(crate) fn long_str<S: Sink>(out: &mut S, text: &LongStr) {
+    out.apart(|out| long_bytes(out, text));
+}
+
+#[inline]
+pub(crate) fn secret<S: Sink>(out: &mut S, secret: &Secret) {
+    out.apart(|out| long_bytes(out, secret.expose()));
+}
+
+#[inline]
+pub(crate) fn timestamp<S: Sink>(out: &mut S, timestamp: Timestamp) {
     longlong(out, timestamp.0);
 }
 
-pub(crate) fn table(out: &mut BytesMut, table: &FieldTable) {
-    let start = begin(out);
-    // The positions of the open containers' lengths, the innermost last.
-    let mut starts = Vec::new();
+#[inline]
+pub(crate) fn table<S: Sink>(out: &mut S, table: &FieldTable) {
+    out.apart(|out| fields(out, table));
+}
+
+#[inline(never)]
+fn fields<S: Sink>(out: &mut S, table: &FieldTable) {
+    let length = out.begin();
+    // The lengths of the open containers, the innermost last.
+    let mut lengths = Vec::new();
     for step in Walk::new(table) {
         match step {
             Step::Plain(name, value) => {
@@ -59,43 +128,29 @@ pub(crate) fn table(out: &mut BytesMut, table: &FieldTable) {
             }
             Step::Begin(name, value) => {
                 head(out, name, value);
-                starts.push(begin(out));
+                lengths.push(out.begin());
             }
             Step::End => {
-                if let Some(start) = starts.pop() {
-                    end(out, start);
+                if let Some(length) = lengths.pop() {
+                    out.end(length);
                 }
             }
         }
     }
-    end(out, start);
+    out.end(length);
 }
 
 /// Writes the name, which only a field of a table has, and the tag.
-fn head(out: &mut BytesMut, name: Option<&ShortStr>, value: &FieldValue) {
+fn head<S: Sink>(out: &mut S, name: Option<&ShortStr>, value: &FieldValue) {
     if let Some(name) = name {
         short_str(out, name);
     }
     octet(out, value.tag());
 }
 
-/// Reserves space for a length. Returns its position.
-fn begin(out: &mut BytesMut) -> usize {
-    let start = out.len();
-    long(out, 0);
-    start
-}
-
-/// Writes the length of all bytes after the reserved space into that space.
-fn end(out: &mut BytesMut, start: usize) {
-    if let Some([a, b, c, d, body @ ..]) = out.get_mut(start..) {
-        [*a, *b, *c, *d] = wire_len(body.len()).to_be_bytes();
-    }
-}
-
-fn long_bytes(out: &mut BytesMut, bytes: &[u8]) {
+fn long_bytes<S: Sink>(out: &mut S, bytes: &[u8]) {
     long(out, wire_len(bytes.len()));
-    out.extend_from_slice(bytes);
+    out.slice(bytes);
 }
 
 /// Returns a length as it is encoded. A longer value fits into no frame, and is refused before it
@@ -104,20 +159,18 @@ pub(crate) fn wire_len(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
-fn plain(out: &mut BytesMut, value: &FieldValue) {
+fn plain<S: Sink>(out: &mut S, value: &FieldValue) {
     match value {
         FieldValue::Bool(value) => octet(out, u8::from(*value)),
-        FieldValue::I8(value) => out.extend_from_slice(&value.to_be_bytes()),
+        FieldValue::I8(value) => out.array(value.to_be_bytes()),
         FieldValue::U8(value) => octet(out, *value),
-        FieldValue::I16(value) => out.extend_from_slice(&value.to_be_bytes()),
+        FieldValue::I16(value) => out.array(value.to_be_bytes()),
         FieldValue::U16(value) => short(out, *value),
-        FieldValue::I32(value) => out.extend_from_slice(&value.to_be_bytes()),
+        FieldValue::I32(value) => out.array(value.to_be_bytes()),
         FieldValue::U32(value) => long(out, *value),
-        FieldValue::I64(value) | FieldValue::I64Alias(value) => {
-            out.extend_from_slice(&value.to_be_bytes())
-        }
-        FieldValue::F32(value) => out.extend_from_slice(&value.to_be_bytes()),
-        FieldValue::F64(value) => out.extend_from_slice(&value.to_be_bytes()),
+        FieldValue::I64(value) | FieldValue::I64Alias(value) => out.array(value.to_be_bytes()),
+        FieldValue::F32(value) => out.array(value.to_be_bytes()),
+        FieldValue::F64(value) => out.array(value.to_be_bytes()),
         FieldValue::Decimal(value) => {
             octet(out, value.scale);
             long(out, value.value);

@@ -194,6 +194,18 @@ impl ShortStr {
         }
     }
 
+    /// The wire format and unused bytes behind it, and its size in bytes. `Some` for an inline text.
+    #[inline]
+    pub(super) const fn inline_wire(&self) -> Option<(&[u8; 1 + INLINE], usize)> {
+        match &self.0 {
+            Repr::Inline(wire) => {
+                let [len, ..] = wire;
+                Some((wire, 1 + *len as usize))
+            }
+            Repr::Static(_) | Repr::Shared(_) => None,
+        }
+    }
+
     /// Returns the encoded size, in bytes: the length octet, and the text. For a text that is too
     /// long, a size that fits into no frame.
     #[inline]

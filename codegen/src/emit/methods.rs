@@ -181,11 +181,17 @@ fn codec(w: &mut Writer, method: &Method, name: &str) {
         ""
     };
     let len = codec::measure(&method.fields);
-    let encode = if method.fields.is_empty() {
-        "fn encode(&self, _: &mut BytesMut) {}".to_owned()
+    let (encode, put) = if method.fields.is_empty() {
+        (
+            "fn encode(&self, _: &mut BytesMut) {}".to_owned(),
+            "fn put<S: Sink>(&self, _: &mut S) {}".to_owned(),
+        )
     } else {
         let statements = codec::encode(&method.fields);
-        format!("{inline}fn encode(&self, out: &mut BytesMut) {{\n{statements}\n}}")
+        (
+            format!("{inline}fn encode(&self, out: &mut BytesMut) {{\nself.put(out);\n}}"),
+            format!("{inline}fn put<S: Sink>(&self, out: &mut S) {{\n{statements}\n}}"),
+        )
     };
     let decode = codec::decode(&method.fields);
     let stored = method.fields.iter().filter(|field| !field.reserved);
@@ -204,6 +210,10 @@ fn codec(w: &mut Writer, method: &Method, name: &str) {
             {too_long}
         }}
 
+        impl Sealed for {name} {{
+            {put}
+        }}
+
         impl Decode for {name} {{
             {inline}fn decode(input: &[u8]) -> Result<Self, DecodeError> {{
                 {decode}
@@ -214,9 +224,7 @@ fn codec(w: &mut Writer, method: &Method, name: &str) {
 
 fn traits(w: &mut Writer, class: &Class, method: &Method, name: &str) {
     w.item(format!(
-        "impl crate::method::Sealed for {name} {{}}
-
-        impl MethodDef for {name} {{
+        "impl MethodDef for {name} {{
             const ID: MethodId = MethodId::new({}, {});
             const NAME: &'static str = \"{}.{}\";
         }}",

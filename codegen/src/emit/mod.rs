@@ -53,11 +53,11 @@ use core::fmt;
 use bytes::BytesMut;
 
 use crate::{
-    method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent},
+    method::{ClientSent, MethodDef, NoWait, Request, Rule, Sealed, ServerSent},
     method_id::MethodId,
     wire::{
         Decode, DecodeError, Encode, FieldTable, IntoShortStr, LongStr, Secret, ShortStr,
-        TextTooLong, Timestamp, parse, put,
+        TextTooLong, Timestamp, cursor::Cursor, parse, put, put::Sink,
     },
     words::Words,
 };

@@ -45,6 +45,7 @@ pub(super) fn emit(w: &mut Writer, class: &Class) {
     }
     readers(w, properties);
     flags(w, properties);
+    write(w, properties);
     w.lines("}");
     codec(w, properties);
 }
@@ -97,6 +98,38 @@ fn flags(w: &mut Writer, properties: &[Field]) {
             {zeros}
             {bits}
             {words}
+        }}"
+    ));
+}
+
+/// Emits the encoding in one pass. The words of flags precede the values, and are known after them;
+/// their number depends on the flags if there are several.
+fn write(w: &mut Writer, properties: &[Field]) {
+    let (before, after) = if words(properties) == 1 {
+        (
+            "let words = out.gap();\nlet mut flags = 0_u16;".to_owned(),
+            "if let Some(words) = words {\n*words = flags.to_be_bytes();\n}".to_owned(),
+        )
+    } else {
+        ("put_flags(out, &self.flags());".to_owned(), String::new())
+    };
+    let puts = lines(stored(properties), |(place, name, property)| {
+        let reference = if property.kind.is_copy() { "" } else { "&" };
+        let put = property.kind.put("value");
+        let mark = if after.is_empty() {
+            String::new()
+        } else {
+            format!("flags |= {:#06x};\n", flag(place).1)
+        };
+        format!("if let Some(value) = {reference}self.{name} {{\n{mark}{put}\n}}")
+    });
+    w.item(format!(
+        "/// Encodes the properties in one pass.
+        #[inline]
+        pub(crate) fn write(&self, out: &mut Cursor<'_>) {{
+            {before}
+            {puts}
+            {after}
         }}"
     ));
 }
@@ -245,7 +278,7 @@ fn flags_len<const N: usize>(flags: &[u16; N]) -> usize {
 }
 
 /// Encodes words of flags. The lowest bit of each announces another word.
-fn put_flags<const N: usize>(out: &mut BytesMut, flags: &[u16; N]) {
+fn put_flags<const N: usize>(out: &mut impl Sink, flags: &[u16; N]) {
     let words = flags_words(flags);
     for (word, number) in flags.iter().zip(1..=words) {
         put::short(out, word | u16::from(number < words));

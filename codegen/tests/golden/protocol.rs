@@ -5,11 +5,11 @@ use core::fmt;
 use bytes::BytesMut;
 
 use crate::{
-    method::{ClientSent, MethodDef, NoWait, Request, Rule, ServerSent},
+    method::{ClientSent, MethodDef, NoWait, Request, Rule, Sealed, ServerSent},
     method_id::MethodId,
     wire::{
         Decode, DecodeError, Encode, FieldTable, IntoShortStr, LongStr, Secret, ShortStr,
-        TextTooLong, Timestamp, parse, put,
+        TextTooLong, Timestamp, cursor::Cursor, parse, put, put::Sink,
     },
     words::Words,
 };
@@ -323,16 +323,22 @@ pub mod connection {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::octet(out, self.version_major);
-            put::octet(out, self.version_minor);
-            put::table(out, &self.server_properties);
-            put::long_str(out, &self.mechanisms);
-            put::long_str(out, &self.locales);
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("server-properties", self.server_properties.longest_name())])
+        }
+    }
+
+    impl Sealed for Start {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::octet(out, self.version_major);
+            put::octet(out, self.version_minor);
+            put::table(out, &self.server_properties);
+            put::long_str(out, &self.mechanisms);
+            put::long_str(out, &self.locales);
         }
     }
 
@@ -355,8 +361,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for Start {}
 
     impl MethodDef for Start {
         const ID: MethodId = MethodId::new(10, 10);
@@ -484,10 +488,7 @@ pub mod connection {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::table(out, &self.client_properties);
-            put::short_str(out, &self.mechanism);
-            put::secret(out, &self.response);
-            put::short_str(out, &self.locale);
+            self.put(out);
         }
 
         #[cold]
@@ -497,6 +498,15 @@ pub mod connection {
                 ("mechanism", self.mechanism.len()),
                 ("locale", self.locale.len()),
             ])
+        }
+    }
+
+    impl Sealed for StartOk {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::table(out, &self.client_properties);
+            put::short_str(out, &self.mechanism);
+            put::secret(out, &self.response);
+            put::short_str(out, &self.locale);
         }
     }
 
@@ -517,8 +527,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for StartOk {}
 
     impl MethodDef for StartOk {
         const ID: MethodId = MethodId::new(10, 11);
@@ -604,6 +612,12 @@ pub mod connection {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for Secure {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::long_str(out, &self.challenge);
         }
     }
@@ -617,8 +631,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for Secure {}
 
     impl MethodDef for Secure {
         const ID: MethodId = MethodId::new(10, 20);
@@ -704,6 +716,12 @@ pub mod connection {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for SecureOk {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::secret(out, &self.response);
         }
     }
@@ -717,8 +735,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for SecureOk {}
 
     impl MethodDef for SecureOk {
         const ID: MethodId = MethodId::new(10, 21);
@@ -821,6 +837,12 @@ pub mod connection {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for Tune {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::short(out, self.channel_max);
             put::long(out, self.frame_max);
             put::short(out, self.heartbeat);
@@ -842,8 +864,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for Tune {}
 
     impl MethodDef for Tune {
         const ID: MethodId = MethodId::new(10, 30);
@@ -954,6 +974,12 @@ pub mod connection {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for TuneOk {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::short(out, self.channel_max);
             put::long(out, self.frame_max);
             put::short(out, self.heartbeat);
@@ -975,8 +1001,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for TuneOk {}
 
     impl MethodDef for TuneOk {
         const ID: MethodId = MethodId::new(10, 31);
@@ -1062,14 +1086,20 @@ pub mod connection {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short_str(out, &self.virtual_host);
-            put::octet(out, 0);
-            put::octet(out, 0);
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("virtual-host", self.virtual_host.len())])
+        }
+    }
+
+    impl Sealed for Open {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short_str(out, &self.virtual_host);
+            put::octet(out, 0);
+            put::octet(out, 0);
         }
     }
 
@@ -1084,8 +1114,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for Open {}
 
     impl MethodDef for Open {
         const ID: MethodId = MethodId::new(10, 40);
@@ -1161,6 +1189,12 @@ pub mod connection {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for OpenOk {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::octet(out, 0);
         }
     }
@@ -1173,8 +1207,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for OpenOk {}
 
     impl MethodDef for OpenOk {
         const ID: MethodId = MethodId::new(10, 41);
@@ -1283,15 +1315,21 @@ pub mod connection {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, self.reply_code.0);
-            put::short_str(out, &self.reply_text);
-            put::short(out, self.class_id);
-            put::short(out, self.method_id);
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("reply-text", self.reply_text.len())])
+        }
+    }
+
+    impl Sealed for Close {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, self.reply_code.0);
+            put::short_str(out, &self.reply_text);
+            put::short(out, self.class_id);
+            put::short(out, self.method_id);
         }
     }
 
@@ -1312,8 +1350,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for Close {}
 
     impl MethodDef for Close {
         const ID: MethodId = MethodId::new(10, 50);
@@ -1403,13 +1439,15 @@ pub mod connection {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for CloseOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for CloseOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for CloseOk {}
 
     impl MethodDef for CloseOk {
         const ID: MethodId = MethodId::new(10, 51);
@@ -1504,12 +1542,19 @@ pub mod connection {
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
-            put::short_str(out, &self.reason);
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("reason", self.reason.len())])
+        }
+    }
+
+    impl Sealed for Blocked {
+        #[inline]
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short_str(out, &self.reason);
         }
     }
 
@@ -1523,8 +1568,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for Blocked {}
 
     impl MethodDef for Blocked {
         const ID: MethodId = MethodId::new(10, 60);
@@ -1599,14 +1642,16 @@ pub mod connection {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for Unblocked {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for Unblocked {
         #[inline]
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for Unblocked {}
 
     impl MethodDef for Unblocked {
         const ID: MethodId = MethodId::new(10, 61);
@@ -1698,13 +1743,19 @@ pub mod connection {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::secret(out, &self.new_secret);
-            put::short_str(out, &self.reason);
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("reason", self.reason.len())])
+        }
+    }
+
+    impl Sealed for UpdateSecret {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::secret(out, &self.new_secret);
+            put::short_str(out, &self.reason);
         }
     }
 
@@ -1718,8 +1769,6 @@ pub mod connection {
             })
         }
     }
-
-    impl crate::method::Sealed for UpdateSecret {}
 
     impl MethodDef for UpdateSecret {
         const ID: MethodId = MethodId::new(10, 70);
@@ -1798,13 +1847,15 @@ pub mod connection {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for UpdateSecretOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for UpdateSecretOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for UpdateSecretOk {}
 
     impl MethodDef for UpdateSecretOk {
         const ID: MethodId = MethodId::new(10, 71);
@@ -1884,6 +1935,12 @@ pub mod channel {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for Open {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::octet(out, 0);
         }
     }
@@ -1896,8 +1953,6 @@ pub mod channel {
             })
         }
     }
-
-    impl crate::method::Sealed for Open {}
 
     impl MethodDef for Open {
         const ID: MethodId = MethodId::new(20, 10);
@@ -1971,6 +2026,12 @@ pub mod channel {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for OpenOk {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::long(out, 0);
         }
     }
@@ -1983,8 +2044,6 @@ pub mod channel {
             })
         }
     }
-
-    impl crate::method::Sealed for OpenOk {}
 
     impl MethodDef for OpenOk {
         const ID: MethodId = MethodId::new(20, 11);
@@ -2068,6 +2127,12 @@ pub mod channel {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for Flow {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::octet(out, u8::from(self.active));
         }
     }
@@ -2083,8 +2148,6 @@ pub mod channel {
             })
         }
     }
-
-    impl crate::method::Sealed for Flow {}
 
     impl MethodDef for Flow {
         const ID: MethodId = MethodId::new(20, 20);
@@ -2181,6 +2244,13 @@ pub mod channel {
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for FlowOk {
+        #[inline]
+        fn put<S: Sink>(&self, out: &mut S) {
             put::octet(out, u8::from(self.active));
         }
     }
@@ -2197,8 +2267,6 @@ pub mod channel {
             })
         }
     }
-
-    impl crate::method::Sealed for FlowOk {}
 
     impl MethodDef for FlowOk {
         const ID: MethodId = MethodId::new(20, 21);
@@ -2321,15 +2389,21 @@ pub mod channel {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, self.reply_code.0);
-            put::short_str(out, &self.reply_text);
-            put::short(out, self.class_id);
-            put::short(out, self.method_id);
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("reply-text", self.reply_text.len())])
+        }
+    }
+
+    impl Sealed for Close {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, self.reply_code.0);
+            put::short_str(out, &self.reply_text);
+            put::short(out, self.class_id);
+            put::short(out, self.method_id);
         }
     }
 
@@ -2350,8 +2424,6 @@ pub mod channel {
             })
         }
     }
-
-    impl crate::method::Sealed for Close {}
 
     impl MethodDef for Close {
         const ID: MethodId = MethodId::new(20, 40);
@@ -2441,13 +2513,15 @@ pub mod channel {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for CloseOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for CloseOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for CloseOk {}
 
     impl MethodDef for CloseOk {
         const ID: MethodId = MethodId::new(20, 41);
@@ -2618,6 +2692,21 @@ pub mod exchange {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("exchange", self.exchange.len()),
+                ("type", self.kind.len()),
+                ("arguments", self.arguments.longest_name()),
+            ])
+        }
+    }
+
+    impl Sealed for Declare {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::short(out, 0);
             put::short_str(out, &self.exchange);
             put::short_str(out, &self.kind);
@@ -2628,15 +2717,6 @@ pub mod exchange {
             bits |= u8::from(self.no_wait) << 4;
             put::octet(out, bits);
             put::table(out, &self.arguments);
-        }
-
-        #[cold]
-        fn text_too_long(&self) -> Option<TextTooLong> {
-            TextTooLong::find([
-                ("exchange", self.exchange.len()),
-                ("type", self.kind.len()),
-                ("arguments", self.arguments.longest_name()),
-            ])
         }
     }
 
@@ -2662,8 +2742,6 @@ pub mod exchange {
             })
         }
     }
-
-    impl crate::method::Sealed for Declare {}
 
     impl MethodDef for Declare {
         const ID: MethodId = MethodId::new(40, 10);
@@ -2758,13 +2836,15 @@ pub mod exchange {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for DeclareOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for DeclareOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for DeclareOk {}
 
     impl MethodDef for DeclareOk {
         const ID: MethodId = MethodId::new(40, 11);
@@ -2864,16 +2944,22 @@ pub mod exchange {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, 0);
-            put::short_str(out, &self.exchange);
-            let mut bits = u8::from(self.if_unused);
-            bits |= u8::from(self.no_wait) << 1;
-            put::octet(out, bits);
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("exchange", self.exchange.len())])
+        }
+    }
+
+    impl Sealed for Delete {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, 0);
+            put::short_str(out, &self.exchange);
+            let mut bits = u8::from(self.if_unused);
+            bits |= u8::from(self.no_wait) << 1;
+            put::octet(out, bits);
         }
     }
 
@@ -2892,8 +2978,6 @@ pub mod exchange {
             })
         }
     }
-
-    impl crate::method::Sealed for Delete {}
 
     impl MethodDef for Delete {
         const ID: MethodId = MethodId::new(40, 20);
@@ -2983,13 +3067,15 @@ pub mod exchange {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for DeleteOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for DeleteOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for DeleteOk {}
 
     impl MethodDef for DeleteOk {
         const ID: MethodId = MethodId::new(40, 21);
@@ -3113,12 +3199,7 @@ pub mod exchange {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, 0);
-            put::short_str(out, &self.destination);
-            put::short_str(out, &self.source);
-            put::short_str(out, &self.routing_key);
-            put::octet(out, u8::from(self.no_wait));
-            put::table(out, &self.arguments);
+            self.put(out);
         }
 
         #[cold]
@@ -3129,6 +3210,17 @@ pub mod exchange {
                 ("routing-key", self.routing_key.len()),
                 ("arguments", self.arguments.longest_name()),
             ])
+        }
+    }
+
+    impl Sealed for Bind {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, 0);
+            put::short_str(out, &self.destination);
+            put::short_str(out, &self.source);
+            put::short_str(out, &self.routing_key);
+            put::octet(out, u8::from(self.no_wait));
+            put::table(out, &self.arguments);
         }
     }
 
@@ -3152,8 +3244,6 @@ pub mod exchange {
             })
         }
     }
-
-    impl crate::method::Sealed for Bind {}
 
     impl MethodDef for Bind {
         const ID: MethodId = MethodId::new(40, 30);
@@ -3245,13 +3335,15 @@ pub mod exchange {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for BindOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for BindOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for BindOk {}
 
     impl MethodDef for BindOk {
         const ID: MethodId = MethodId::new(40, 31);
@@ -3370,12 +3462,7 @@ pub mod exchange {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, 0);
-            put::short_str(out, &self.destination);
-            put::short_str(out, &self.source);
-            put::short_str(out, &self.routing_key);
-            put::octet(out, u8::from(self.no_wait));
-            put::table(out, &self.arguments);
+            self.put(out);
         }
 
         #[cold]
@@ -3386,6 +3473,17 @@ pub mod exchange {
                 ("routing-key", self.routing_key.len()),
                 ("arguments", self.arguments.longest_name()),
             ])
+        }
+    }
+
+    impl Sealed for Unbind {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, 0);
+            put::short_str(out, &self.destination);
+            put::short_str(out, &self.source);
+            put::short_str(out, &self.routing_key);
+            put::octet(out, u8::from(self.no_wait));
+            put::table(out, &self.arguments);
         }
     }
 
@@ -3409,8 +3507,6 @@ pub mod exchange {
             })
         }
     }
-
-    impl crate::method::Sealed for Unbind {}
 
     impl MethodDef for Unbind {
         const ID: MethodId = MethodId::new(40, 40);
@@ -3502,13 +3598,15 @@ pub mod exchange {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for UnbindOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for UnbindOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for UnbindOk {}
 
     impl MethodDef for UnbindOk {
         const ID: MethodId = MethodId::new(40, 51);
@@ -3678,6 +3776,20 @@ pub mod queue {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([
+                ("queue", self.queue.len()),
+                ("arguments", self.arguments.longest_name()),
+            ])
+        }
+    }
+
+    impl Sealed for Declare {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::short(out, 0);
             put::short_str(out, &self.queue);
             let mut bits = u8::from(self.passive);
@@ -3687,14 +3799,6 @@ pub mod queue {
             bits |= u8::from(self.no_wait) << 4;
             put::octet(out, bits);
             put::table(out, &self.arguments);
-        }
-
-        #[cold]
-        fn text_too_long(&self) -> Option<TextTooLong> {
-            TextTooLong::find([
-                ("queue", self.queue.len()),
-                ("arguments", self.arguments.longest_name()),
-            ])
         }
     }
 
@@ -3718,8 +3822,6 @@ pub mod queue {
             })
         }
     }
-
-    impl crate::method::Sealed for Declare {}
 
     impl MethodDef for Declare {
         const ID: MethodId = MethodId::new(50, 10);
@@ -3840,14 +3942,20 @@ pub mod queue {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short_str(out, &self.queue);
-            put::long(out, self.message_count);
-            put::long(out, self.consumer_count);
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("queue", self.queue.len())])
+        }
+    }
+
+    impl Sealed for DeclareOk {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short_str(out, &self.queue);
+            put::long(out, self.message_count);
+            put::long(out, self.consumer_count);
         }
     }
 
@@ -3866,8 +3974,6 @@ pub mod queue {
             })
         }
     }
-
-    impl crate::method::Sealed for DeclareOk {}
 
     impl MethodDef for DeclareOk {
         const ID: MethodId = MethodId::new(50, 11);
@@ -3998,12 +4104,7 @@ pub mod queue {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, 0);
-            put::short_str(out, &self.queue);
-            put::short_str(out, &self.exchange);
-            put::short_str(out, &self.routing_key);
-            put::octet(out, u8::from(self.no_wait));
-            put::table(out, &self.arguments);
+            self.put(out);
         }
 
         #[cold]
@@ -4014,6 +4115,17 @@ pub mod queue {
                 ("routing-key", self.routing_key.len()),
                 ("arguments", self.arguments.longest_name()),
             ])
+        }
+    }
+
+    impl Sealed for Bind {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, 0);
+            put::short_str(out, &self.queue);
+            put::short_str(out, &self.exchange);
+            put::short_str(out, &self.routing_key);
+            put::octet(out, u8::from(self.no_wait));
+            put::table(out, &self.arguments);
         }
     }
 
@@ -4037,8 +4149,6 @@ pub mod queue {
             })
         }
     }
-
-    impl crate::method::Sealed for Bind {}
 
     impl MethodDef for Bind {
         const ID: MethodId = MethodId::new(50, 20);
@@ -4130,13 +4240,15 @@ pub mod queue {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for BindOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for BindOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for BindOk {}
 
     impl MethodDef for BindOk {
         const ID: MethodId = MethodId::new(50, 21);
@@ -4230,14 +4342,20 @@ pub mod queue {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, 0);
-            put::short_str(out, &self.queue);
-            put::octet(out, u8::from(self.no_wait));
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("queue", self.queue.len())])
+        }
+    }
+
+    impl Sealed for Purge {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, 0);
+            put::short_str(out, &self.queue);
+            put::octet(out, u8::from(self.no_wait));
         }
     }
 
@@ -4255,8 +4373,6 @@ pub mod queue {
             })
         }
     }
-
-    impl crate::method::Sealed for Purge {}
 
     impl MethodDef for Purge {
         const ID: MethodId = MethodId::new(50, 30);
@@ -4353,6 +4469,12 @@ pub mod queue {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for PurgeOk {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::long(out, self.message_count);
         }
     }
@@ -4366,8 +4488,6 @@ pub mod queue {
             })
         }
     }
-
-    impl crate::method::Sealed for PurgeOk {}
 
     impl MethodDef for PurgeOk {
         const ID: MethodId = MethodId::new(50, 31);
@@ -4483,17 +4603,23 @@ pub mod queue {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+
+        #[cold]
+        fn text_too_long(&self) -> Option<TextTooLong> {
+            TextTooLong::find([("queue", self.queue.len())])
+        }
+    }
+
+    impl Sealed for Delete {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::short(out, 0);
             put::short_str(out, &self.queue);
             let mut bits = u8::from(self.if_unused);
             bits |= u8::from(self.if_empty) << 1;
             bits |= u8::from(self.no_wait) << 2;
             put::octet(out, bits);
-        }
-
-        #[cold]
-        fn text_too_long(&self) -> Option<TextTooLong> {
-            TextTooLong::find([("queue", self.queue.len())])
         }
     }
 
@@ -4513,8 +4639,6 @@ pub mod queue {
             })
         }
     }
-
-    impl crate::method::Sealed for Delete {}
 
     impl MethodDef for Delete {
         const ID: MethodId = MethodId::new(50, 40);
@@ -4613,6 +4737,12 @@ pub mod queue {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for DeleteOk {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::long(out, self.message_count);
         }
     }
@@ -4626,8 +4756,6 @@ pub mod queue {
             })
         }
     }
-
-    impl crate::method::Sealed for DeleteOk {}
 
     impl MethodDef for DeleteOk {
         const ID: MethodId = MethodId::new(50, 41);
@@ -4741,11 +4869,7 @@ pub mod queue {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, 0);
-            put::short_str(out, &self.queue);
-            put::short_str(out, &self.exchange);
-            put::short_str(out, &self.routing_key);
-            put::table(out, &self.arguments);
+            self.put(out);
         }
 
         #[cold]
@@ -4756,6 +4880,16 @@ pub mod queue {
                 ("routing-key", self.routing_key.len()),
                 ("arguments", self.arguments.longest_name()),
             ])
+        }
+    }
+
+    impl Sealed for Unbind {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, 0);
+            put::short_str(out, &self.queue);
+            put::short_str(out, &self.exchange);
+            put::short_str(out, &self.routing_key);
+            put::table(out, &self.arguments);
         }
     }
 
@@ -4777,8 +4911,6 @@ pub mod queue {
             })
         }
     }
-
-    impl crate::method::Sealed for Unbind {}
 
     impl MethodDef for Unbind {
         const ID: MethodId = MethodId::new(50, 50);
@@ -4859,13 +4991,15 @@ pub mod queue {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for UnbindOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for UnbindOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for UnbindOk {}
 
     impl MethodDef for UnbindOk {
         const ID: MethodId = MethodId::new(50, 51);
@@ -4979,6 +5113,12 @@ pub mod basic {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for Qos {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::long(out, self.prefetch_size);
             put::short(out, self.prefetch_count);
             put::octet(out, u8::from(self.global));
@@ -5000,8 +5140,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Qos {}
 
     impl MethodDef for Qos {
         const ID: MethodId = MethodId::new(60, 10);
@@ -5081,13 +5219,15 @@ pub mod basic {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for QosOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for QosOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for QosOk {}
 
     impl MethodDef for QosOk {
         const ID: MethodId = MethodId::new(60, 11);
@@ -5232,15 +5372,7 @@ pub mod basic {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, 0);
-            put::short_str(out, &self.queue);
-            put::short_str(out, &self.consumer_tag);
-            let mut bits = u8::from(self.no_local);
-            bits |= u8::from(self.no_ack) << 1;
-            bits |= u8::from(self.exclusive) << 2;
-            bits |= u8::from(self.no_wait) << 3;
-            put::octet(out, bits);
-            put::table(out, &self.arguments);
+            self.put(out);
         }
 
         #[cold]
@@ -5250,6 +5382,20 @@ pub mod basic {
                 ("consumer-tag", self.consumer_tag.len()),
                 ("arguments", self.arguments.longest_name()),
             ])
+        }
+    }
+
+    impl Sealed for Consume {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, 0);
+            put::short_str(out, &self.queue);
+            put::short_str(out, &self.consumer_tag);
+            let mut bits = u8::from(self.no_local);
+            bits |= u8::from(self.no_ack) << 1;
+            bits |= u8::from(self.exclusive) << 2;
+            bits |= u8::from(self.no_wait) << 3;
+            put::octet(out, bits);
+            put::table(out, &self.arguments);
         }
     }
 
@@ -5274,8 +5420,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Consume {}
 
     impl MethodDef for Consume {
         const ID: MethodId = MethodId::new(60, 20);
@@ -5378,12 +5522,18 @@ pub mod basic {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short_str(out, &self.consumer_tag);
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("consumer-tag", self.consumer_tag.len())])
+        }
+    }
+
+    impl Sealed for ConsumeOk {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short_str(out, &self.consumer_tag);
         }
     }
 
@@ -5396,8 +5546,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for ConsumeOk {}
 
     impl MethodDef for ConsumeOk {
         const ID: MethodId = MethodId::new(60, 21);
@@ -5493,13 +5641,19 @@ pub mod basic {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short_str(out, &self.consumer_tag);
-            put::octet(out, u8::from(self.no_wait));
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("consumer-tag", self.consumer_tag.len())])
+        }
+    }
+
+    impl Sealed for Cancel {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short_str(out, &self.consumer_tag);
+            put::octet(out, u8::from(self.no_wait));
         }
     }
 
@@ -5516,8 +5670,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Cancel {}
 
     impl MethodDef for Cancel {
         const ID: MethodId = MethodId::new(60, 30);
@@ -5625,12 +5777,18 @@ pub mod basic {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short_str(out, &self.consumer_tag);
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("consumer-tag", self.consumer_tag.len())])
+        }
+    }
+
+    impl Sealed for CancelOk {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short_str(out, &self.consumer_tag);
         }
     }
 
@@ -5643,8 +5801,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for CancelOk {}
 
     impl MethodDef for CancelOk {
         const ID: MethodId = MethodId::new(60, 31);
@@ -5770,12 +5926,7 @@ pub mod basic {
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, 0);
-            put::short_str(out, &self.exchange);
-            put::short_str(out, &self.routing_key);
-            let mut bits = u8::from(self.mandatory);
-            bits |= u8::from(self.immediate) << 1;
-            put::octet(out, bits);
+            self.put(out);
         }
 
         #[cold]
@@ -5784,6 +5935,18 @@ pub mod basic {
                 ("exchange", self.exchange.len()),
                 ("routing-key", self.routing_key.len()),
             ])
+        }
+    }
+
+    impl Sealed for Publish {
+        #[inline]
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, 0);
+            put::short_str(out, &self.exchange);
+            put::short_str(out, &self.routing_key);
+            let mut bits = u8::from(self.mandatory);
+            bits |= u8::from(self.immediate) << 1;
+            put::octet(out, bits);
         }
     }
 
@@ -5805,8 +5968,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Publish {}
 
     impl MethodDef for Publish {
         const ID: MethodId = MethodId::new(60, 40);
@@ -5924,10 +6085,7 @@ pub mod basic {
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, self.reply_code.0);
-            put::short_str(out, &self.reply_text);
-            put::short_str(out, &self.exchange);
-            put::short_str(out, &self.routing_key);
+            self.put(out);
         }
 
         #[cold]
@@ -5937,6 +6095,16 @@ pub mod basic {
                 ("exchange", self.exchange.len()),
                 ("routing-key", self.routing_key.len()),
             ])
+        }
+    }
+
+    impl Sealed for Return {
+        #[inline]
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, self.reply_code.0);
+            put::short_str(out, &self.reply_text);
+            put::short_str(out, &self.exchange);
+            put::short_str(out, &self.routing_key);
         }
     }
 
@@ -5958,8 +6126,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Return {}
 
     impl MethodDef for Return {
         const ID: MethodId = MethodId::new(60, 50);
@@ -6087,11 +6253,7 @@ pub mod basic {
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
-            put::short_str(out, &self.consumer_tag);
-            put::longlong(out, self.delivery_tag);
-            put::octet(out, u8::from(self.redelivered));
-            put::short_str(out, &self.exchange);
-            put::short_str(out, &self.routing_key);
+            self.put(out);
         }
 
         #[cold]
@@ -6101,6 +6263,17 @@ pub mod basic {
                 ("exchange", self.exchange.len()),
                 ("routing-key", self.routing_key.len()),
             ])
+        }
+    }
+
+    impl Sealed for Deliver {
+        #[inline]
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short_str(out, &self.consumer_tag);
+            put::longlong(out, self.delivery_tag);
+            put::octet(out, u8::from(self.redelivered));
+            put::short_str(out, &self.exchange);
+            put::short_str(out, &self.routing_key);
         }
     }
 
@@ -6124,8 +6297,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Deliver {}
 
     impl MethodDef for Deliver {
         const ID: MethodId = MethodId::new(60, 60);
@@ -6224,14 +6395,20 @@ pub mod basic {
         }
 
         fn encode(&self, out: &mut BytesMut) {
-            put::short(out, 0);
-            put::short_str(out, &self.queue);
-            put::octet(out, u8::from(self.no_ack));
+            self.put(out);
         }
 
         #[cold]
         fn text_too_long(&self) -> Option<TextTooLong> {
             TextTooLong::find([("queue", self.queue.len())])
+        }
+    }
+
+    impl Sealed for Get {
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::short(out, 0);
+            put::short_str(out, &self.queue);
+            put::octet(out, u8::from(self.no_ack));
         }
     }
 
@@ -6249,8 +6426,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Get {}
 
     impl MethodDef for Get {
         const ID: MethodId = MethodId::new(60, 70);
@@ -6417,11 +6592,7 @@ pub mod basic {
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
-            put::longlong(out, self.delivery_tag);
-            put::octet(out, u8::from(self.redelivered));
-            put::short_str(out, &self.exchange);
-            put::short_str(out, &self.routing_key);
-            put::long(out, self.message_count);
+            self.put(out);
         }
 
         #[cold]
@@ -6430,6 +6601,17 @@ pub mod basic {
                 ("exchange", self.exchange.len()),
                 ("routing-key", self.routing_key.len()),
             ])
+        }
+    }
+
+    impl Sealed for GetOk {
+        #[inline]
+        fn put<S: Sink>(&self, out: &mut S) {
+            put::longlong(out, self.delivery_tag);
+            put::octet(out, u8::from(self.redelivered));
+            put::short_str(out, &self.exchange);
+            put::short_str(out, &self.routing_key);
+            put::long(out, self.message_count);
         }
     }
 
@@ -6453,8 +6635,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for GetOk {}
 
     impl MethodDef for GetOk {
         const ID: MethodId = MethodId::new(60, 71);
@@ -6530,6 +6710,12 @@ pub mod basic {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for GetEmpty {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::octet(out, 0);
         }
     }
@@ -6542,8 +6728,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for GetEmpty {}
 
     impl MethodDef for GetEmpty {
         const ID: MethodId = MethodId::new(60, 72);
@@ -6638,6 +6822,13 @@ pub mod basic {
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for Ack {
+        #[inline]
+        fn put<S: Sink>(&self, out: &mut S) {
             put::longlong(out, self.delivery_tag);
             put::octet(out, u8::from(self.multiple));
         }
@@ -6657,8 +6848,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Ack {}
 
     impl MethodDef for Ack {
         const ID: MethodId = MethodId::new(60, 80);
@@ -6763,6 +6952,13 @@ pub mod basic {
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for Reject {
+        #[inline]
+        fn put<S: Sink>(&self, out: &mut S) {
             put::longlong(out, self.delivery_tag);
             put::octet(out, u8::from(self.requeue));
         }
@@ -6782,8 +6978,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Reject {}
 
     impl MethodDef for Reject {
         const ID: MethodId = MethodId::new(60, 90);
@@ -6869,6 +7063,13 @@ pub mod basic {
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for RecoverAsync {
+        #[inline]
+        fn put<S: Sink>(&self, out: &mut S) {
             put::octet(out, u8::from(self.requeue));
         }
     }
@@ -6885,8 +7086,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for RecoverAsync {}
 
     impl MethodDef for RecoverAsync {
         const ID: MethodId = MethodId::new(60, 100);
@@ -6971,6 +7170,12 @@ pub mod basic {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for Recover {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::octet(out, u8::from(self.requeue));
         }
     }
@@ -6986,8 +7191,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Recover {}
 
     impl MethodDef for Recover {
         const ID: MethodId = MethodId::new(60, 110);
@@ -7065,13 +7268,15 @@ pub mod basic {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for RecoverOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for RecoverOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for RecoverOk {}
 
     impl MethodDef for RecoverOk {
         const ID: MethodId = MethodId::new(60, 111);
@@ -7175,6 +7380,13 @@ pub mod basic {
 
         #[inline]
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for Nack {
+        #[inline]
+        fn put<S: Sink>(&self, out: &mut S) {
             put::longlong(out, self.delivery_tag);
             let mut bits = u8::from(self.multiple);
             bits |= u8::from(self.requeue) << 1;
@@ -7197,8 +7409,6 @@ pub mod basic {
             })
         }
     }
-
-    impl crate::method::Sealed for Nack {}
 
     impl MethodDef for Nack {
         const ID: MethodId = MethodId::new(60, 120);
@@ -7553,6 +7763,72 @@ pub mod basic {
             flags |= u16::from(self.reserved.is_some()) << 2;
             [flags]
         }
+
+        /// Encodes the properties in one pass.
+        #[inline]
+        pub(crate) fn write(&self, out: &mut Cursor<'_>) {
+            let words = out.gap();
+            let mut flags = 0_u16;
+            if let Some(value) = &self.content_type {
+                flags |= 0x8000;
+                put::short_str(out, value);
+            }
+            if let Some(value) = &self.content_encoding {
+                flags |= 0x4000;
+                put::short_str(out, value);
+            }
+            if let Some(value) = &self.headers {
+                flags |= 0x2000;
+                put::table(out, value);
+            }
+            if let Some(value) = self.delivery_mode {
+                flags |= 0x1000;
+                put::octet(out, value);
+            }
+            if let Some(value) = self.priority {
+                flags |= 0x0800;
+                put::octet(out, value);
+            }
+            if let Some(value) = &self.correlation_id {
+                flags |= 0x0400;
+                put::short_str(out, value);
+            }
+            if let Some(value) = &self.reply_to {
+                flags |= 0x0200;
+                put::short_str(out, value);
+            }
+            if let Some(value) = &self.expiration {
+                flags |= 0x0100;
+                put::short_str(out, value);
+            }
+            if let Some(value) = &self.message_id {
+                flags |= 0x0080;
+                put::short_str(out, value);
+            }
+            if let Some(value) = self.timestamp {
+                flags |= 0x0040;
+                put::timestamp(out, value);
+            }
+            if let Some(value) = &self.kind {
+                flags |= 0x0020;
+                put::short_str(out, value);
+            }
+            if let Some(value) = &self.user_id {
+                flags |= 0x0010;
+                put::short_str(out, value);
+            }
+            if let Some(value) = &self.app_id {
+                flags |= 0x0008;
+                put::short_str(out, value);
+            }
+            if let Some(value) = &self.reserved {
+                flags |= 0x0004;
+                put::short_str(out, value);
+            }
+            if let Some(words) = words {
+                *words = flags.to_be_bytes();
+            }
+        }
     }
 
     impl Encode for Properties {
@@ -7832,6 +8108,12 @@ pub mod confirm {
         }
 
         fn encode(&self, out: &mut BytesMut) {
+            self.put(out);
+        }
+    }
+
+    impl Sealed for Select {
+        fn put<S: Sink>(&self, out: &mut S) {
             put::octet(out, u8::from(self.nowait));
         }
     }
@@ -7847,8 +8129,6 @@ pub mod confirm {
             })
         }
     }
-
-    impl crate::method::Sealed for Select {}
 
     impl MethodDef for Select {
         const ID: MethodId = MethodId::new(85, 10);
@@ -7936,13 +8216,15 @@ pub mod confirm {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for SelectOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for SelectOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for SelectOk {}
 
     impl MethodDef for SelectOk {
         const ID: MethodId = MethodId::new(85, 11);
@@ -8025,13 +8307,15 @@ pub mod tx {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for Select {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for Select {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for Select {}
 
     impl MethodDef for Select {
         const ID: MethodId = MethodId::new(90, 10);
@@ -8107,13 +8391,15 @@ pub mod tx {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for SelectOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for SelectOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for SelectOk {}
 
     impl MethodDef for SelectOk {
         const ID: MethodId = MethodId::new(90, 11);
@@ -8189,13 +8475,15 @@ pub mod tx {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for Commit {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for Commit {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for Commit {}
 
     impl MethodDef for Commit {
         const ID: MethodId = MethodId::new(90, 20);
@@ -8271,13 +8559,15 @@ pub mod tx {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for CommitOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for CommitOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for CommitOk {}
 
     impl MethodDef for CommitOk {
         const ID: MethodId = MethodId::new(90, 21);
@@ -8351,13 +8641,15 @@ pub mod tx {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for Rollback {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for Rollback {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for Rollback {}
 
     impl MethodDef for Rollback {
         const ID: MethodId = MethodId::new(90, 30);
@@ -8433,13 +8725,15 @@ pub mod tx {
         fn encode(&self, _: &mut BytesMut) {}
     }
 
+    impl Sealed for RollbackOk {
+        fn put<S: Sink>(&self, _: &mut S) {}
+    }
+
     impl Decode for RollbackOk {
         fn decode(input: &[u8]) -> Result<Self, DecodeError> {
             parse::all(input, |input| Ok((input, Self)))
         }
     }
-
-    impl crate::method::Sealed for RollbackOk {}
 
     impl MethodDef for RollbackOk {
         const ID: MethodId = MethodId::new(90, 31);
@@ -10243,7 +10537,7 @@ fn flags_len<const N: usize>(flags: &[u16; N]) -> usize {
 }
 
 /// Encodes words of flags. The lowest bit of each announces another word.
-fn put_flags<const N: usize>(out: &mut BytesMut, flags: &[u16; N]) {
+fn put_flags<const N: usize>(out: &mut impl Sink, flags: &[u16; N]) {
     let words = flags_words(flags);
     for (word, number) in flags.iter().zip(1..=words) {
         put::short(out, word | u16::from(number < words));

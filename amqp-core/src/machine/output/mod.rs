@@ -19,8 +19,12 @@
 //! The lanes are bounded separately, so that none blocks publishes of another: the ready lane and
 //! each backlog by `output_high`, all backlogs together by `output_backlog`.
 
+mod content;
+
 use alloc::{
+    boxed::Box,
     collections::{BTreeSet, VecDeque},
+    vec,
     vec::Vec,
 };
 use core::fmt;
@@ -31,22 +35,20 @@ pub(crate) use super::backlog::Backlog;
 use super::{
     backlog::Item,
     frame_len::payload_len,
-    heads::{Heads, Message, put_method},
+    heads::{put_method, write_method},
 };
 use crate::{
     body::Body,
     error::{ApiMisuse, Hold},
-    frame::{CONTENT_HEAD, FrameKind, HEARTBEAT, put_head},
+    frame::{FrameKind, HEARTBEAT, METHOD_HEAD, put_head},
     limits::{FRAME_OVERHEAD, Limits, Tuning},
     method::MethodDef,
     protocol::FRAME_END,
     transmit::{Segments, Transmit},
-    wire::Encode,
 };
 
-/// The smallest piece of a body, in bytes, that is chained instead of copied. Copying a smaller one
-/// is cheaper than another segment of a vectored write.
-const CHAIN_FROM: usize = 4096;
+/// The size of the buffer in which the frames before a body are written, in bytes: enough for most.
+const SCRATCH: usize = 512;
 
 /// The approximate number of bytes that one call hands out if less than half of it is in the ready
 /// lane: the rest stays in the backlogs, where it is counted and can still be dropped. If more is
@@ -60,13 +62,11 @@ const IDLE_BUFFER: usize = 4096;
 /// has that many queued: the answers to the closes of all possible channels are 1 MiB.
 const MAX_UNREAD_ANSWERS: usize = 4 << 20;
 
-/// The class and method ids at the front of a method frame's payload, in bytes (section 4.2.4 of
-/// the specification).
-const METHOD_HEAD: usize = 4;
-
 pub(crate) struct Output {
     urgent: BytesMut,
     ready: Segments,
+    /// Frames are written here in one pass, and then copied. Empty before the first message.
+    scratch: Box<[u8]>,
     /// The channels with a backlog that may send, in round-robin order.
     round_robin: VecDeque<u16>,
     /// The channels with a backlog that is held.
@@ -129,6 +129,7 @@ impl Output {
         let mut output = Self {
             urgent: BytesMut::new(),
             ready: Segments::default(),
+            scratch: Box::default(),
             round_robin: VecDeque::new(),
             corked: BTreeSet::new(),
             last: BytesMut::new(),
@@ -279,7 +280,17 @@ impl Output {
         channel: u16,
         method: &M,
     ) -> Result<usize, ApiMisuse> {
+        if backlog.is_bypassed()
+            && let Some(size) = write_method(&mut self.scratch, channel, method, self.frame_max)
+        {
+            let frame = self.scratch.get(..size).unwrap_or_default();
+            self.ready.tail().extend_from_slice(frame);
+            self.queued += size as u64;
+            self.ready_frames += 1;
+            return Ok(size);
+        }
         let len = self.check_frame(method)?;
+        self.make_scratch();
         let size = len + FRAME_OVERHEAD;
         if backlog.is_bypassed() {
             put_method(self.ready.tail(), channel, method, len);
@@ -339,52 +350,6 @@ impl Output {
             backlog.append(self.chunk, 0, 1, put);
             self.wait(backlog, size);
             self.schedule(backlog, channel);
-        }
-    }
-
-    /// Queues a method with content. `publish` is its number among the channel's publishes, or 0.
-    /// Returns the result of `inspect`, called with the encoded properties.
-    pub(crate) fn put_content<M: MethodDef, P: Encode, T>(
-        &mut self,
-        backlog: &mut Backlog,
-        channel: u16,
-        message: Message<'_, M, P>,
-        inspect: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T, ApiMisuse> {
-        let method_len = self.check_frame(message.method)?;
-        let header_len = self.check_header::<M>(message.properties)?;
-        let heads = Heads {
-            channel,
-            method_len,
-            header_len,
-            body_len: message.body.len(),
-        };
-        let publish = message.publish;
-        let body = message.body;
-        self.messages += 1;
-        if self.bypasses(backlog, heads.body_len) {
-            let before = self.ready.len();
-            let tail = self.ready.tail();
-            tail.reserve(heads.len() + (FRAME_OVERHEAD + heads.body_len).min(CHAIN_FROM));
-            let inspected = heads.put(tail, message.method, message.properties, inspect);
-            if heads.body_len > 0 {
-                self.put_body_frame(channel, body, heads.body_len);
-                self.ready_frames += 3;
-            } else {
-                self.ready_frames += 2;
-            }
-            self.queued += (self.ready.len() - before) as u64;
-            Ok(inspected)
-        } else {
-            let inspected = backlog.append(self.chunk, publish, 2, |out| {
-                heads.put(out, message.method, message.properties, inspect)
-            });
-            self.wait(backlog, heads.len() + heads.body_len);
-            if heads.body_len > 0 {
-                backlog.items.push_back(Item::Body(core::mem::take(body)));
-            }
-            self.schedule(backlog, channel);
-            Ok(inspected)
         }
     }
 
@@ -465,35 +430,6 @@ impl Output {
     /// Takes the pieces of bodies that were copied or will not be sent.
     pub(crate) fn take_discarded(&mut self) -> Vec<Bytes> {
         core::mem::take(&mut self.discarded)
-    }
-
-    /// Appends a body frame with the first `len` bytes of `body`. A body in a single small piece is
-    /// copied and remains in `body`.
-    #[inline]
-    fn put_body_frame(&mut self, channel: u16, body: &mut Body, len: usize) {
-        let ready = &mut self.ready;
-        if len < CHAIN_FROM {
-            ready.tail().reserve(len + FRAME_OVERHEAD);
-        }
-        put_head(ready.tail(), FrameKind::Body, channel, len);
-        if len < CHAIN_FROM
-            && let Some(whole) = body.single().filter(|whole| whole.len() == len)
-        {
-            ready.tail().extend_from_slice(whole);
-        } else {
-            let mut left = len;
-            while left > 0 {
-                let piece = body.take_front(left);
-                left = left.saturating_sub(piece.len().max(1));
-                if piece.len() < CHAIN_FROM {
-                    ready.tail().extend_from_slice(&piece);
-                    self.discarded.push(piece);
-                } else {
-                    ready.chain(piece);
-                }
-            }
-        }
-        ready.tail().extend_from_slice(&[FRAME_END]);
     }
 
     /// Drops the requested close.
@@ -618,19 +554,15 @@ impl Output {
         }
     }
 
+    /// Makes room to write frames in one pass.
+    fn make_scratch(&mut self) {
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; SCRATCH].into_boxed_slice();
+        }
+    }
+
     /// Checks that the method fits into a frame. Returns the size of its payload, in bytes.
     fn check_frame<M: MethodDef>(&self, method: &M) -> Result<usize, ApiMisuse> {
         payload_len::<M>(METHOD_HEAD, method, self.frame_max)
-    }
-
-    /// Checks that a content header with the properties of a message of the method `M` may be sent.
-    /// Returns the size of its payload, in bytes.
-    fn check_header<M: MethodDef>(&self, properties: &impl Encode) -> Result<usize, ApiMisuse> {
-        let frame_max = if self.large_headers {
-            u32::MAX
-        } else {
-            self.frame_max
-        };
-        payload_len::<M>(CONTENT_HEAD, properties, frame_max)
     }
 }
