@@ -115,8 +115,20 @@ impl Buf for Transmit {
     }
 }
 
-/// Output under construction: small pieces are copied into a common buffer, large ones are chained.
-#[derive(Default)]
+/// The size of the first buffer of [`Segments`], in bytes.
+const FIRST_BUFFER: usize = 512;
+
+/// The largest buffer of [`Segments`] that is not made for a single frame, in bytes.
+const LARGEST_BUFFER: usize = 64 << 10;
+
+/// The maximum number of buffers that are kept to be used again: a hand-out of 256 KiB, and another
+/// one that the transport has not written yet.
+const SPARE_BUFFERS: usize = 12;
+
+/// Output under construction: small pieces are copied into buffers, large ones are chained.
+///
+/// A full buffer is followed by another one, so that nothing is copied twice. Buffers are used
+/// again once all that was handed out of them is dropped.
 pub(crate) struct Segments {
     /// The finished pieces.
     done: VecDeque<Bytes>,
@@ -124,6 +136,23 @@ pub(crate) struct Segments {
     done_len: usize,
     /// The buffer for small pieces.
     tail: BytesMut,
+    /// Handles of earlier buffers, the oldest first.
+    spare: VecDeque<BytesMut>,
+    /// The size of the next buffer, in bytes. It doubles with each buffer that is full, and halves
+    /// when there is no output.
+    size: usize,
+}
+
+impl Default for Segments {
+    fn default() -> Self {
+        Self {
+            done: VecDeque::new(),
+            done_len: 0,
+            tail: BytesMut::new(),
+            spare: VecDeque::new(),
+            size: FIRST_BUFFER,
+        }
+    }
 }
 
 impl fmt::Debug for Segments {
@@ -141,9 +170,19 @@ impl Segments {
         self.len() == 0
     }
 
-    /// Returns the buffer for small pieces.
-    pub(crate) const fn tail(&mut self) -> &mut BytesMut {
+    /// Returns the buffer for small pieces, with room for `len` bytes.
+    #[inline]
+    pub(crate) fn room(&mut self, len: usize) -> &mut BytesMut {
+        if self.tail.capacity() - self.tail.len() < len {
+            self.begin_buffer(len);
+        }
         &mut self.tail
+    }
+
+    /// Appends a small piece.
+    #[inline]
+    pub(crate) fn extend(&mut self, piece: &[u8]) {
+        self.room(piece.len()).extend_from_slice(piece);
     }
 
     /// Appends a large piece, without a copy.
@@ -163,21 +202,19 @@ impl Segments {
         }
     }
 
-    /// Appends frames that were encoded into another buffer.
-    pub(crate) fn append(&mut self, frames: BytesMut) {
-        self.chain(frames.freeze());
-    }
-
     /// Discards all output. Finished pieces move to `discarded`; the small pieces after them are
     /// dropped.
     pub(crate) fn clear(&mut self, discarded: &mut Vec<Bytes>) {
         discarded.extend(core::mem::take(self).done);
     }
 
-    /// If there is no output, releases the buffer if its capacity exceeds `keep` bytes, and the
-    /// list of pieces if its capacity exceeds 8.
+    /// If there is no output, releases the spare buffers, the buffer if its capacity exceeds `keep`
+    /// bytes, and the memory of long lists.
     pub(crate) fn shrink(&mut self, keep: usize) {
         if self.is_empty() {
+            self.size = (self.size / 2).max(FIRST_BUFFER);
+            self.spare.clear();
+            self.spare.shrink_to(4);
             if self.tail.capacity() > keep {
                 self.tail = BytesMut::new();
             }
@@ -185,6 +222,27 @@ impl Segments {
                 self.done = VecDeque::new();
             }
         }
+    }
+
+    /// Begins another buffer, with room for `len` bytes.
+    #[cold]
+    fn begin_buffer(&mut self, len: usize) {
+        self.finish_tail();
+        // All that was handed out of the buffer may be gone.
+        if self.tail.try_reclaim(len) {
+            return;
+        }
+        let size = self.size.max(len);
+        self.size = (self.size * 2).min(LARGEST_BUFFER);
+        let free = self.spare.iter_mut().position(|it| it.try_reclaim(size));
+        let next = free
+            .and_then(|at| self.spare.remove(at))
+            .unwrap_or_else(|| BytesMut::with_capacity(size));
+        if self.spare.len() >= SPARE_BUFFERS {
+            self.spare.pop_front();
+        }
+        self.spare
+            .push_back(core::mem::replace(&mut self.tail, next));
     }
 
     fn finish_tail(&mut self) {

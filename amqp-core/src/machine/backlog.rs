@@ -83,9 +83,10 @@ impl Backlog {
     }
 
     /// Appends `count` frames. They join the last run if that is shorter than `limit` bytes: a run
-    /// is sent in one turn.
+    /// is sent in one turn. Another run takes the `spare` buffer.
     pub(super) fn append<T>(
         &mut self,
+        spare: &mut BytesMut,
         limit: usize,
         publish: u64,
         count: u64,
@@ -95,7 +96,10 @@ impl Backlog {
             Some(Item::Frames(frames)) if frames.bytes.len() < limit => frames,
             other => {
                 self.items.extend(other);
-                Frames::default()
+                Frames {
+                    bytes: core::mem::take(spare),
+                    ..Frames::default()
+                }
             }
         };
         let written = write(&mut frames.bytes);

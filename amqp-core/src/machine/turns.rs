@@ -46,7 +46,7 @@ impl<R: Role> Machine<R> {
     ) -> bool {
         self.advance_clock(now);
         // Drops the pieces that were not taken since the last call.
-        drop(self.output.take_discarded());
+        self.output.drop_discarded();
         let before = out.len();
         let mut progress = self.output.handed_out() < self.close_from;
         self.output.take_ready(out);

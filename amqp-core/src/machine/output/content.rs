@@ -18,7 +18,7 @@ use crate::{
 
 /// The smallest piece of a body, in bytes, that is chained instead of copied. Copying a smaller one
 /// is cheaper than another segment of a vectored write.
-const CHAIN_FROM: usize = 4096;
+pub(super) const CHAIN_FROM: usize = 4096;
 
 /// The size up to which a body joins them there, in bytes. A larger one is copied once.
 const SCRATCH_BODY: usize = 64;
@@ -56,7 +56,7 @@ impl Output {
             self.ready_frames += 2;
             self.queued += len as u64;
             let frames = self.scratch.get(..len).unwrap_or_default();
-            return self.ready.tail().extend_from_slice(frames);
+            return self.ready.extend(frames);
         }
         self.ready_frames += 3;
         self.queued += (len + body_len + 1) as u64;
@@ -71,13 +71,11 @@ impl Output {
             *end = FRAME_END;
             len += body_len + 1;
             let frames = self.scratch.get(..len).unwrap_or_default();
-            return self.ready.tail().extend_from_slice(frames);
+            return self.ready.extend(frames);
         }
-        let tail = self.ready.tail();
-        if body_len < CHAIN_FROM {
-            tail.reserve(len + body_len + 1);
-        }
-        tail.extend_from_slice(self.scratch.get(..len).unwrap_or_default());
+        let frames = self.scratch.get(..len).unwrap_or_default();
+        let tail = self.ready.room(len + copied(body_len) + 1);
+        tail.extend_from_slice(frames);
         self.put_body(body, body_len);
     }
 
@@ -104,13 +102,8 @@ impl Output {
         self.messages += 1;
         if self.bypasses(backlog, heads.body_len) {
             let before = self.ready.len();
-            let tail = self.ready.tail();
-            let copied = if heads.body_len < CHAIN_FROM {
-                heads.body_len
-            } else {
-                0
-            };
-            tail.reserve(heads.len() + FRAME_OVERHEAD + copied);
+            let len = heads.len() + FRAME_OVERHEAD + copied(heads.body_len);
+            let tail = self.ready.room(len);
             heads.put(tail, message.method, message.properties, inspect);
             if heads.body_len > 0 {
                 self.put_body_frame(channel, body, heads.body_len);
@@ -121,7 +114,7 @@ impl Output {
             self.queued += (self.ready.len() - before) as u64;
             Ok(())
         } else {
-            backlog.append(self.chunk, publish, 2, |out| {
+            backlog.append(&mut self.spare, self.chunk, publish, 2, |out| {
                 heads.put(out, message.method, message.properties, inspect);
             });
             self.wait(backlog, heads.len() + heads.body_len);
@@ -136,11 +129,8 @@ impl Output {
     /// Appends a body frame with the first `len` bytes of `body`. A body in a single small piece is
     /// copied and remains in `body`.
     pub(super) fn put_body_frame(&mut self, channel: u16, body: &mut Body, len: usize) {
-        let ready = &mut self.ready;
-        if len < CHAIN_FROM {
-            ready.tail().reserve(len + FRAME_OVERHEAD);
-        }
-        put_head(ready.tail(), FrameKind::Body, channel, len);
+        let tail = self.ready.room(FRAME_OVERHEAD + copied(len));
+        put_head(tail, FrameKind::Body, channel, len);
         self.put_body(body, len);
     }
 
@@ -151,21 +141,21 @@ impl Output {
         if len < CHAIN_FROM
             && let Some(whole) = body.single().filter(|whole| whole.len() == len)
         {
-            ready.tail().extend_from_slice(whole);
+            ready.extend(whole);
         } else {
             let mut left = len;
             while left > 0 {
                 let piece = body.take_front(left);
                 left = left.saturating_sub(piece.len().max(1));
                 if piece.len() < CHAIN_FROM {
-                    ready.tail().extend_from_slice(&piece);
+                    ready.extend(&piece);
                     self.discarded.push(piece);
                 } else {
                     ready.chain(piece);
                 }
             }
         }
-        ready.tail().extend_from_slice(&[FRAME_END]);
+        ready.extend(&[FRAME_END]);
     }
 
     /// Checks that a content header with the properties of a message of the method `M` may be sent.
@@ -179,4 +169,9 @@ impl Output {
 /// The maximum size of a frame with a content header, in bytes.
 const fn header_max(large_headers: bool, frame_max: u32) -> u32 {
     if large_headers { u32::MAX } else { frame_max }
+}
+
+/// The number of bytes that are copied of a body of `len` bytes in one piece.
+const fn copied(len: usize) -> usize {
+    if len < CHAIN_FROM { len } else { 0 }
 }

@@ -31,6 +31,7 @@ use core::fmt;
 
 use bytes::{Bytes, BytesMut};
 
+use self::content::CHAIN_FROM;
 pub(crate) use super::backlog::Backlog;
 use super::{
     backlog::Item,
@@ -67,6 +68,8 @@ pub(crate) struct Output {
     ready: Segments,
     /// Frames are written here in one pass, and then copied. Empty before the first message.
     scratch: Box<[u8]>,
+    /// An empty buffer for the next frames of a backlog.
+    spare: BytesMut,
     /// The channels with a backlog that may send, in round-robin order.
     round_robin: VecDeque<u16>,
     /// The channels with a backlog that is held.
@@ -130,6 +133,7 @@ impl Output {
             urgent: BytesMut::new(),
             ready: Segments::default(),
             scratch: Box::default(),
+            spare: BytesMut::new(),
             round_robin: VecDeque::new(),
             corked: BTreeSet::new(),
             last: BytesMut::new(),
@@ -257,7 +261,7 @@ impl Output {
     /// Queues a method of the connection behind the ready lane.
     pub(crate) fn append<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
         let len = self.check_frame(method)?;
-        put_method(self.ready.tail(), 0, method, len);
+        put_method(self.ready.room(len + FRAME_OVERHEAD), 0, method, len);
         self.ready_frames += 1;
         self.queued += (len + FRAME_OVERHEAD) as u64;
         Ok(())
@@ -284,7 +288,7 @@ impl Output {
             && let Some(size) = write_method(&mut self.scratch, channel, method, self.frame_max)
         {
             let frame = self.scratch.get(..size).unwrap_or_default();
-            self.ready.tail().extend_from_slice(frame);
+            self.ready.extend(frame);
             self.queued += size as u64;
             self.ready_frames += 1;
             return Ok(size);
@@ -293,11 +297,11 @@ impl Output {
         self.make_scratch();
         let size = len + FRAME_OVERHEAD;
         if backlog.is_bypassed() {
-            put_method(self.ready.tail(), channel, method, len);
+            put_method(self.ready.room(size), channel, method, len);
             self.queued += size as u64;
             self.ready_frames += 1;
         } else {
-            backlog.append(self.chunk, 0, 1, |out| {
+            backlog.append(&mut self.spare, self.chunk, 0, 1, |out| {
                 put_method(out, channel, method, len);
             });
             self.wait(backlog, size);
@@ -343,11 +347,11 @@ impl Output {
         };
         let size = payload.len() + FRAME_OVERHEAD;
         if backlog.is_bypassed() {
-            put(self.ready.tail());
+            put(self.ready.room(size));
             self.queued += size as u64;
             self.ready_frames += 1;
         } else {
-            backlog.append(self.chunk, 0, 1, put);
+            backlog.append(&mut self.spare, self.chunk, 0, 1, put);
             self.wait(backlog, size);
             self.schedule(backlog, channel);
         }
@@ -427,6 +431,11 @@ impl Output {
         self.discarded.extend(body.into_pieces());
     }
 
+    /// Drops the pieces of bodies that were copied or will not be sent.
+    pub(crate) fn drop_discarded(&mut self) {
+        self.discarded.clear();
+    }
+
     /// Takes the pieces of bodies that were copied or will not be sent.
     pub(crate) fn take_discarded(&mut self) -> Vec<Bytes> {
         core::mem::take(&mut self.discarded)
@@ -499,7 +508,7 @@ impl Output {
                 backlog.requests -= frames.requests.min(backlog.requests);
                 turn.last_publish = frames.last_publish;
                 self.ready_frames += frames.count;
-                self.ready.append(frames.bytes);
+                self.put_frames(frames.bytes);
             }
             Some(Item::Body(mut body)) => {
                 let len = body.len().min(self.chunk);
@@ -524,8 +533,26 @@ impl Output {
         turn
     }
 
+    /// Appends frames from a backlog. Few of them, such as the heads of a message, are copied, and
+    /// their buffer is kept for the next ones.
+    fn put_frames(&mut self, mut frames: BytesMut) {
+        if frames.len() < CHAIN_FROM {
+            self.ready.extend(&frames);
+            frames.clear();
+            self.spare = frames;
+        } else {
+            self.ready.chain(frames.freeze());
+        }
+    }
+
     /// Releases the memory that an idle connection does not need.
     pub(crate) fn shrink(&mut self) {
+        if self.spare.capacity() > IDLE_BUFFER {
+            self.spare = BytesMut::new();
+        }
+        if self.discarded.is_empty() {
+            self.discarded.shrink_to(8);
+        }
         if self.urgent.is_empty() {
             self.urgent = BytesMut::new();
         }

@@ -1,0 +1,102 @@
+//! Publishing allocates nothing, once the connection has its buffers.
+
+use amqp_core::{
+    ChannelId, Instant, Transmit,
+    bytes::{Buf as _, Bytes, BytesMut},
+    client,
+    protocol::basic,
+    server,
+};
+use amqp_test_support::meter;
+
+#[global_allocator]
+static COUNTING: meter::Counting = meter::Counting;
+
+const NOW: Instant = Instant::ORIGIN;
+
+/// A client with a channel.
+fn open() -> (client::Connection, ChannelId) {
+    let mut client = client::Connection::new(client::Config::default(), NOW).unwrap();
+    let mut server = server::Connection::new(server::Config::default(), NOW).unwrap();
+    let (mut out, mut bytes) = (Transmit::new(), BytesMut::new());
+    let mut id = None;
+    while id.is_none_or(|id| !client.channel(id).unwrap().is_open()) {
+        if client.is_open() && id.is_none() {
+            id = Some(client.open_channel().unwrap().0);
+        }
+        client.poll_transmit(NOW, &mut out);
+        out.take_segments()
+            .for_each(|it| bytes.extend_from_slice(&it));
+        server.handle_input(NOW, &mut bytes);
+        while let Some(event) = server.poll_event() {
+            match event {
+                server::Event::Authenticate(_) => server.accept().unwrap(),
+                server::Event::Open { .. } => server.open().unwrap(),
+                _ => {}
+            }
+        }
+        server.poll_transmit(NOW, &mut out);
+        out.take_segments()
+            .for_each(|it| bytes.extend_from_slice(&it));
+        client.handle_input(NOW, &mut bytes);
+        while client.poll_event().is_some() {}
+    }
+    (client, id.unwrap())
+}
+
+/// Publishes until the output is full, `turns` times. A transport writes each part of the output
+/// while the next one is published, as that of a driver does. Returns the number of messages.
+fn publish(
+    client: &mut client::Connection,
+    id: ChannelId,
+    out: &mut Transmit,
+    body: &Bytes,
+    turns: usize,
+) -> u64 {
+    let publish = basic::Publish::default()
+        .exchange("amq.topic")
+        .routing_key("stock.nyse.ibm");
+    let properties = basic::Properties::default().content_type("text/plain");
+    let mut messages = 0;
+    for _ in 0..turns {
+        while client.channel(id).unwrap().hold(body.len()).is_none() {
+            let mut channel = client.channel(id).unwrap();
+            channel
+                .publish(&publish, &properties, body.clone())
+                .unwrap();
+            messages += 1;
+        }
+        out.advance(out.remaining());
+        client.poll_transmit(NOW, out);
+        while client.poll_event().is_some() {}
+    }
+    messages
+}
+
+#[test]
+fn a_busy_publisher_allocates_nothing() {
+    let (mut client, id) = open();
+    let mut out = Transmit::new();
+    for size in [
+        0,
+        16,
+        1000,
+        1024,
+        4095,
+        4096,
+        16 << 10,
+        64 << 10,
+        256 << 10,
+        3 << 20,
+    ] {
+        let body = Bytes::from(vec![b'x'; size]);
+        publish(&mut client, id, &mut out, &body, 8);
+        let before = meter::blocks();
+        let messages = publish(&mut client, id, &mut out, &body, 100);
+        assert_eq!(
+            meter::blocks() - before,
+            0,
+            "{messages} messages of {size} bytes"
+        );
+    }
+}
