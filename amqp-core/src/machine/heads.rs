@@ -76,11 +76,11 @@ pub(super) fn write_message<M: MethodDef, P: PropertyList>(
     room: &mut [u8],
     channel: u16,
     message: &Message<'_, M, P>,
+    body_len: usize,
     frame_max: u32,
     header_max: u32,
 ) -> Option<Written> {
     let size = room.len();
-    let body_len = message.body.len();
     let mut out = Cursor::new(room);
     let method = begin_method::<M>(&mut out, message.method)?;
     let header = out.gap::<{ 1 + FRAME_HEAD + CONTENT_HEAD }>()?;

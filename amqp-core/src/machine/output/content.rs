@@ -34,14 +34,20 @@ impl Output {
         inspect: impl FnOnce(&[u8]),
     ) -> Result<(), ApiMisuse> {
         let scratch = &mut self.scratch;
-        let header_max = header_max(self.large_headers, self.frame_max);
+        let body_len = message.body.len();
         if backlog.is_bypassed()
-            && message.body.len() <= self.chunk
-            && let Some(written) =
-                write_message(scratch, channel, &message, self.frame_max, header_max)
+            && body_len <= self.chunk
+            && let Some(written) = write_message(
+                scratch,
+                channel,
+                &message,
+                body_len,
+                self.frame_max,
+                self.header_max,
+            )
         {
             inspect(scratch.get(written.properties).unwrap_or_default());
-            self.put_written(message.body, written.len);
+            self.put_written(message.body, body_len, written.len);
             return Ok(());
         }
         self.put_checked(backlog, channel, message, inspect)
@@ -49,8 +55,7 @@ impl Output {
 
     /// Queues the frames that were written, of `len` bytes, and the body after them.
     #[inline]
-    fn put_written(&mut self, body: &mut Body, mut len: usize) {
-        let body_len = body.len();
+    fn put_written(&mut self, body: &mut Body, body_len: usize, mut len: usize) {
         self.messages += 1;
         if body_len == 0 {
             self.ready_frames += 2;
@@ -161,14 +166,8 @@ impl Output {
     /// Checks that a content header with the properties of a message of the method `M` may be sent.
     /// Returns the size of its payload, in bytes.
     fn check_header<M: MethodDef>(&self, properties: &impl Encode) -> Result<usize, ApiMisuse> {
-        let frame_max = header_max(self.large_headers, self.frame_max);
-        payload_len::<M>(CONTENT_HEAD, properties, frame_max)
+        payload_len::<M>(CONTENT_HEAD, properties, self.header_max)
     }
-}
-
-/// The maximum size of a frame with a content header, in bytes.
-const fn header_max(large_headers: bool, frame_max: u32) -> u32 {
-    if large_headers { u32::MAX } else { frame_max }
 }
 
 /// The number of bytes that are copied of a body of `len` bytes in one piece.

@@ -101,6 +101,8 @@ pub(crate) struct Output {
     frame_max: u32,
     /// Whether a content header may exceed `frame_max`.
     large_headers: bool,
+    /// The limit of a frame with a content header, in bytes.
+    header_max: u32,
     /// The number of body bytes per frame, at least 1.
     chunk: usize,
 }
@@ -149,6 +151,7 @@ impl Output {
             discarded: Vec::new(),
             frame_max: 0,
             large_headers,
+            header_max: 0,
             chunk: 1,
         };
         output.set_tuning(&Tuning::BEFORE, limits);
@@ -157,6 +160,11 @@ impl Output {
 
     pub(crate) fn set_tuning(&mut self, tuning: &Tuning, limits: &Limits) {
         self.frame_max = tuning.frame_max;
+        self.header_max = if self.large_headers {
+            u32::MAX
+        } else {
+            tuning.frame_max
+        };
         self.chunk = tuning.chunk(limits).max(1);
     }
 
