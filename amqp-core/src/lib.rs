@@ -79,7 +79,6 @@ mod method;
 mod method_id;
 #[macro_use]
 mod predicates;
-mod properties;
 pub mod protocol;
 mod random;
 pub mod recovery;

@@ -44,6 +44,7 @@ pub(super) fn emit(w: &mut Writer, class: &Class) {
         setter(w, property, Some("Some"));
     }
     readers(w, properties);
+    present(w, properties);
     flags(w, properties);
     write(w, properties);
     w.lines("}");
@@ -81,6 +82,33 @@ fn stored(properties: &[Field]) -> impl Iterator<Item = (usize, String, &Field)>
         .enumerate()
         .filter(|(_, property)| !property.reserved)
         .map(|(place, property)| (place, snake(&property.name), property))
+}
+
+/// Emits the list of the properties that are present.
+fn present(w: &mut Writer, properties: &[Field]) {
+    let pushes = lines(stored(properties), |(_, name, property)| {
+        let (reference, copy) = if property.kind.is_copy() {
+            ("", "value")
+        } else {
+            ("&", "value.clone()")
+        };
+        let shown = property.name.replace('-', "_");
+        format!(
+            "if let Some(value) = {reference}self.{name} {{
+                present.push((\"{shown}\", FieldValue::from({copy})));
+            }}"
+        )
+    });
+    w.item(format!(
+        "/// Returns the properties that are present, by the names of the specification and in its order, for
+        /// programs that show messages. The values are copies.
+        #[must_use]
+        pub fn present(&self) -> Vec<(&'static str, FieldValue)> {{
+            let mut present = Vec::new();
+            {pushes}
+            present
+        }}"
+    ));
 }
 
 fn flags(w: &mut Writer, properties: &[Field]) {
