@@ -75,7 +75,7 @@ fn a_burst_is_forgotten_when_no_other_one_follows() {
     let mut client = Client::open();
     let id = client.channel();
     client.consumer(id, "t", true);
-    let mut burst = |client: &mut Client, messages: u64| {
+    let burst = |client: &mut Client, messages: u64| {
         (0..messages).for_each(|number| client.deliver(id, "t", number + 1));
         client.events();
         client.conn.poll_timeout()
