@@ -349,7 +349,10 @@ impl Connection {
         let _first_wins = self.0.linger.set(linger);
     }
 
-    /// Whether channels can be opened.
+    /// Whether channels can be opened at once: not during the handshake, a recovery or a close. A
+    /// health check takes [`state`](Self::state), which tells a connection that
+    /// [recovers](ConnectionState::Recovering) or is [blocked](ConnectionState::Blocked) from one that
+    /// has [ended](ConnectionState::Closed).
     #[must_use]
     pub fn is_open(&self) -> bool {
         let state = self.0.shared.lock();

@@ -42,8 +42,7 @@
 //!     options.order = Order::Shuffled { seed };
 //!     options.tcp_timeout = Duration::from_secs(3);
 //!     options.config.heartbeat = Some(20);
-//!     options.config = options.config.connection_name("billing");
-//!     Ok(options)
+//!     Ok(options.connection_name("billing"))
 //! }
 //! # assert_eq!(options(7)?.addresses.len(), 3);
 //! # Ok::<(), Box<dyn Error>>(())
@@ -122,7 +121,8 @@
 //!
 //! - **Errors** say the reply code and text, the method, the side that ended the channel or the
 //!   connection, the channel, and the request that failed; [`CloseReason`] has each as a value. Any
-//!   error answers [`is_not_found`](Error::is_not_found) and the like.
+//!   error answers [`is_not_found`](Error::is_not_found) and the like. The sentence is its `Display`;
+//!   a `main` that returns an error prints its `Debug`, which is longer.
 //! - **Frames**: with [`Config::frame_log`] the last frames are kept in words, without secrets,
 //!   bodies and header values. [`Error::report`] prints an error with them,
 //!   [`Connection::frame_log`] returns them at any time.

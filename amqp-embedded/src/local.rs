@@ -169,6 +169,27 @@ impl<R: Runtime> LocalBroker<R> {
     }
 
     /// Stops the broker and starts it again. Only its durable state remains.
+    ///
+    /// It returns before the clients have read that their connections are closed. A request that
+    /// follows at once, on a connection that [recovers](amqp_driver::recovery) as well, may still go to
+    /// the old life, and fails with [`Error::ConnectionClosed`]. [`until`](Self::until) waits for the
+    /// end of the old connections; behind it, a request on a connection that recovers waits and
+    /// succeeds:
+    ///
+    /// ```
+    /// use amqp_driver::{Connection, Error, io::Runtime};
+    /// use amqp_embedded::LocalBroker;
+    ///
+    /// async fn restart<R: Runtime>(
+    ///     broker: &LocalBroker<R>,
+    ///     recovering: &Connection,
+    /// ) -> Result<(), Error> {
+    ///     broker.restart();
+    ///     broker.until(|it| it.inspect().connections.is_empty()).await;
+    ///     recovering.open_channel().await?; // waits for the recovery
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn restart(&self) {
         self.stop();
         self.start();

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use amqp_tokio::{
-    BaseChannel, Config, ConfirmChannel, Connection, Error, LocalBroker, Options, connect,
+    BaseChannel, Config, ConfirmChannel, Connection, ConnectionState, Error, LocalBroker, Options,
+    connect,
     core::CloseCause,
     protocol::{ReplyCode, basic, queue},
     serve,
@@ -167,6 +168,30 @@ async fn a_connector_of_a_broker_opens_connections_to_it() -> Outcome {
     pair.open_consuming_channel().await?;
     pair.close().await?;
     connected(1).await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_behind_the_end_of_the_old_connections_waits_for_the_recovery() -> Outcome {
+    let broker = LocalBroker::default();
+    let options = Options::default().connection_name("shop").recovering();
+    let connection = broker.connect_with(&options).await?;
+    for _ in 0..10 {
+        broker.restart();
+        // At once, a request may go to the old life.
+        broker.until(|it| it.inspect().connections.is_empty()).await;
+        assert!(!connection.is_open());
+        assert_eq!(connection.state(), ConnectionState::Recovering);
+        connection.open_channel().await?.close().await?;
+        assert!(connection.is_open());
+    }
+    let names: Vec<_> = broker
+        .inspect()
+        .connections
+        .into_iter()
+        .map(|it| it.client_properties.get("connection_name").cloned())
+        .collect();
+    assert_eq!(names, [Some("shop".into())]);
     Ok(())
 }
 

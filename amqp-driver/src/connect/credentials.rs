@@ -26,7 +26,8 @@ pub struct Login {
     pub username: String,
     /// The password or the token.
     pub password: Secret,
-    /// The time for which the password is valid. `Some` if it expires.
+    /// The time for which the password is still valid, counted from the return of the provider.
+    /// `Some` if it expires.
     pub expires_in: Option<Duration>,
 }
 
@@ -40,7 +41,10 @@ impl Login {
         }
     }
 
-    /// Sets [`expires_in`](Self::expires_in).
+    /// Sets [`expires_in`](Self::expires_in): the time that is left now, not the lifetime of the
+    /// token, a part of which has passed if the token comes from a cache. The `exp` of a JWT is mostly
+    /// cut to whole seconds ([RFC 7519](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.4)): the
+    /// token may end up to a second before its lifetime does.
     #[must_use]
     pub fn for_time(mut self, expires_in: Duration) -> Self {
         self.expires_in = Some(expires_in);

@@ -10,6 +10,7 @@ use amqp_core::{
     dial::{Address, Order},
     recovery::Policy,
     uri::{Scheme, Uri},
+    wire::LongStr,
 };
 
 use super::{credentials::CredentialsProvider, error::ConnectError};
@@ -159,6 +160,22 @@ impl Options {
     #[must_use]
     pub fn recovery(mut self, recovery: impl Into<Option<Policy>>) -> Self {
         self.recovery = recovery.into();
+        self
+    }
+
+    /// Sets the name of the connection in `config`: see [`Config::connection_name`].
+    ///
+    /// ```
+    /// use amqp_driver::Options;
+    ///
+    /// let options = Options::from_uri("amqp://localhost")?.connection_name("billing");
+    /// let name = options.config.properties.get("connection_name");
+    /// assert_eq!(name.and_then(|name| name.as_str()), Some("billing"));
+    /// # Ok::<(), amqp_driver::ConnectError>(())
+    /// ```
+    #[must_use]
+    pub fn connection_name(mut self, name: impl Into<LongStr>) -> Self {
+        self.config = self.config.connection_name(name);
         self
     }
 
