@@ -118,12 +118,13 @@ impl Buf for Transmit {
 /// The size of the first buffer of [`Segments`], in bytes.
 const FIRST_BUFFER: usize = 512;
 
-/// The largest buffer of [`Segments`] that is not made for a single frame, in bytes.
+/// The largest buffer of [`Segments`] that is not made for a single frame, in bytes. A larger one is
+/// used once.
 const LARGEST_BUFFER: usize = 64 << 10;
 
 /// The maximum number of buffers that are kept to be used again: a hand-out of 256 KiB, and another
 /// one that the transport has not written yet.
-const SPARE_BUFFERS: usize = 12;
+const EARLIER_BUFFERS: usize = 12;
 
 /// Output under construction: small pieces are copied into buffers, large ones are chained.
 ///
@@ -135,24 +136,14 @@ pub(crate) struct Segments {
     /// The total length of the finished pieces, in bytes.
     done_len: usize,
     /// The buffer for small pieces.
-    tail: BytesMut,
-    /// Handles of earlier buffers, the oldest first.
-    spare: VecDeque<BytesMut>,
+    tail: Buffer,
+    /// Earlier buffers, the oldest first, each of at most [`LARGEST_BUFFER`].
+    earlier: VecDeque<Buffer>,
     /// The size of the next buffer, in bytes. It doubles with each buffer that is full, and halves
     /// when there is no output.
     size: usize,
-}
-
-impl Default for Segments {
-    fn default() -> Self {
-        Self {
-            done: VecDeque::new(),
-            done_len: 0,
-            tail: BytesMut::new(),
-            spare: VecDeque::new(),
-            size: FIRST_BUFFER,
-        }
-    }
+    /// The bound of `size`.
+    size_max: usize,
 }
 
 impl fmt::Debug for Segments {
@@ -161,9 +152,34 @@ impl fmt::Debug for Segments {
     }
 }
 
+/// A buffer for small pieces.
+#[derive(Default)]
+struct Buffer {
+    /// What is not handed out of it.
+    bytes: BytesMut,
+    /// The size of all of it, in bytes.
+    size: usize,
+}
+
 impl Segments {
+    /// Creates an empty list for output that is held back at `high` bytes.
+    pub(crate) fn new(high: usize) -> Self {
+        Self::with_largest((high / 4).clamp(FIRST_BUFFER, LARGEST_BUFFER))
+    }
+
+    fn with_largest(size_max: usize) -> Self {
+        Self {
+            done: VecDeque::new(),
+            done_len: 0,
+            tail: Buffer::default(),
+            earlier: VecDeque::new(),
+            size: FIRST_BUFFER,
+            size_max,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.done_len + self.tail.len()
+        self.done_len + self.tail.bytes.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -173,10 +189,10 @@ impl Segments {
     /// Returns the buffer for small pieces, with room for `len` bytes.
     #[inline]
     pub(crate) fn room(&mut self, len: usize) -> &mut BytesMut {
-        if self.tail.capacity() - self.tail.len() < len {
+        if self.tail.bytes.capacity() - self.tail.bytes.len() < len {
             self.begin_buffer(len);
         }
-        &mut self.tail
+        &mut self.tail.bytes
     }
 
     /// Appends a small piece.
@@ -205,18 +221,19 @@ impl Segments {
     /// Discards all output. Finished pieces move to `discarded`; the small pieces after them are
     /// dropped.
     pub(crate) fn clear(&mut self, discarded: &mut Vec<Bytes>) {
-        discarded.extend(core::mem::take(self).done);
+        let cleared = core::mem::replace(self, Self::with_largest(self.size_max));
+        discarded.extend(cleared.done);
     }
 
-    /// If there is no output, releases the spare buffers, the buffer if its capacity exceeds `keep`
-    /// bytes, and the memory of long lists.
+    /// If there is no output, releases the earlier buffers, the present one if its size exceeds
+    /// `keep` bytes, and the memory of long lists.
     pub(crate) fn shrink(&mut self, keep: usize) {
         if self.is_empty() {
             self.size = (self.size / 2).max(FIRST_BUFFER);
-            self.spare.clear();
-            self.spare.shrink_to(4);
-            if self.tail.capacity() > keep {
-                self.tail = BytesMut::new();
+            self.earlier.clear();
+            self.earlier.shrink_to(4);
+            if self.tail.size > keep {
+                self.tail = Buffer::default();
             }
             if self.done.capacity() > 8 {
                 self.done = VecDeque::new();
@@ -229,26 +246,32 @@ impl Segments {
     fn begin_buffer(&mut self, len: usize) {
         self.finish_tail();
         // All that was handed out of the buffer may be gone.
-        if self.tail.try_reclaim(len) {
+        if self.tail.bytes.try_reclaim(len) {
             return;
         }
         let size = self.size.max(len);
-        self.size = (self.size * 2).min(LARGEST_BUFFER);
-        let free = self.spare.iter_mut().position(|it| it.try_reclaim(size));
-        let next = free
-            .and_then(|at| self.spare.remove(at))
-            .unwrap_or_else(|| BytesMut::with_capacity(size));
-        if self.spare.len() >= SPARE_BUFFERS {
-            self.spare.pop_front();
+        self.size = (self.size * 2).min(self.size_max);
+        let mut earlier = self.earlier.iter_mut();
+        let free = earlier.position(|it| it.bytes.try_reclaim(size));
+        let next = free.and_then(|at| self.earlier.remove(at));
+        let next = next.unwrap_or_else(|| Buffer {
+            bytes: BytesMut::with_capacity(size),
+            size,
+        });
+        let full = core::mem::replace(&mut self.tail, next);
+        if full.size <= LARGEST_BUFFER {
+            if self.earlier.len() >= EARLIER_BUFFERS {
+                self.earlier.pop_front();
+            }
+            self.earlier.push_back(full);
         }
-        self.spare
-            .push_back(core::mem::replace(&mut self.tail, next));
     }
 
     fn finish_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.done_len += self.tail.len();
-            self.done.push_back(self.tail.split().freeze());
+        let tail = &mut self.tail.bytes;
+        if !tail.is_empty() {
+            self.done_len += tail.len();
+            self.done.push_back(tail.split().freeze());
         }
     }
 }

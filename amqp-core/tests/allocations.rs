@@ -16,7 +16,11 @@ const NOW: Instant = Instant::ORIGIN;
 
 /// A client with a channel.
 fn open() -> (client::Connection, ChannelId) {
-    let mut client = client::Connection::new(client::Config::default(), NOW).unwrap();
+    open_with(client::Config::default())
+}
+
+fn open_with(config: client::Config) -> (client::Connection, ChannelId) {
+    let mut client = client::Connection::new(config, NOW).unwrap();
     let mut server = server::Connection::new(server::Config::default(), NOW).unwrap();
     let (mut out, mut bytes) = (Transmit::new(), BytesMut::new());
     let mut id = None;
@@ -71,6 +75,57 @@ fn publish(
         while client.poll_event().is_some() {}
     }
     messages
+}
+
+/// Hands out and drops all output, and asks for more once, as a driver does before it waits.
+fn drain(client: &mut client::Connection, out: &mut Transmit) {
+    while client.poll_transmit(NOW, out) {
+        out.advance(out.remaining());
+    }
+    while client.poll_event().is_some() {}
+}
+
+/// The buffers for output are no larger than its bound is worth, also if it never runs empty.
+#[test]
+fn buffers_are_of_the_size_of_their_output() {
+    let mut config = client::Config::default();
+    config.limits.output_high = 4096;
+    config.limits.output_low = 2048;
+    let (mut client, id) = open_with(config);
+    let (mut out, body) = (Transmit::new(), Bytes::from(vec![b'x'; 100]));
+    let before = meter::held();
+    publish(&mut client, id, &mut out, &body, 2000);
+    let held = meter::held() - before;
+    assert!(held < 32 << 10, "{held} bytes");
+}
+
+/// An idle connection keeps no buffer that was made for a large frame, or that was full.
+#[test]
+fn an_idle_connection_keeps_no_large_buffer() {
+    let publish = basic::Publish::default().routing_key("q");
+    for (bodies, headers) in [(0, 100_000), (60, 0), (63, 0), (64, 0), (200, 0), (1000, 0)] {
+        let (mut client, id) = open();
+        let mut out = Transmit::new();
+        let before = meter::held();
+        let mut channel = client.channel(id).unwrap();
+        for _ in 0..bodies {
+            let body = Bytes::from_static(&[0; 1000]);
+            if channel.hold(body.len()).is_none() {
+                channel
+                    .publish(&publish, &basic::Properties::default(), body)
+                    .unwrap();
+            }
+        }
+        if headers > 0 {
+            let properties = basic::Properties::default().header("large", "x".repeat(headers));
+            channel.publish(&publish, &properties, "").unwrap();
+        }
+        drain(&mut client, &mut out);
+        drain(&mut client, &mut out);
+        drop(out);
+        let held = meter::held().saturating_sub(before);
+        assert!(held < 16 << 10, "{bodies}, {headers}: {held} bytes");
+    }
 }
 
 #[test]

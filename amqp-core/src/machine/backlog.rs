@@ -83,10 +83,10 @@ impl Backlog {
     }
 
     /// Appends `count` frames. They join the last run if that is shorter than `limit` bytes: a run
-    /// is sent in one turn. Another run takes the `spare` buffer.
+    /// is sent in one turn. Another run takes `buffer`, which is empty.
     pub(super) fn append<T>(
         &mut self,
-        spare: &mut BytesMut,
+        buffer: &mut BytesMut,
         limit: usize,
         publish: u64,
         count: u64,
@@ -97,7 +97,7 @@ impl Backlog {
             other => {
                 self.items.extend(other);
                 Frames {
-                    bytes: core::mem::take(spare),
+                    bytes: core::mem::take(buffer),
                     ..Frames::default()
                 }
             }

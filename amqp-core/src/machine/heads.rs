@@ -1,4 +1,4 @@
-//! The encoding of the frames that precede a body.
+//! The encoding of method frames, and of the frames of a message up to its body.
 
 use core::ops::Range;
 

@@ -45,7 +45,7 @@ pub enum EndReason<E> {
     Error(Error),
 }
 
-/// For logs. A reason of the other side says which side that was.
+/// For logs. The reason of a close names the side that closed.
 impl<E: fmt::Display> fmt::Display for EndReason<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

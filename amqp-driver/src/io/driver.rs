@@ -455,8 +455,10 @@ where
 /// may be handled in the same call.
 fn judges(reason: TimeoutReason, now: Instant, at: Instant) -> bool {
     match reason {
-        TimeoutReason::SetDeadline | TimeoutReason::Idle => false,
-        TimeoutReason::HeartbeatDue | TimeoutReason::Secret => now >= at + LISTEN,
+        TimeoutReason::SetDeadline => false,
+        TimeoutReason::HeartbeatDue | TimeoutReason::Idle | TimeoutReason::Secret => {
+            now >= at + LISTEN
+        }
         _ => true,
     }
 }

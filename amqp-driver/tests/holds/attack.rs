@@ -82,11 +82,22 @@ fn a_backlog_is_not_kept_by_a_publish_that_is_not_polled() {
 /// server is judged, whichever other deadlines have passed.
 #[test]
 fn a_process_that_was_stopped_times_no_peer_out() {
-    for own_deadline in [false, true] {
+    for (own_deadline, burst) in [(false, 0), (true, 0), (false, 2000)] {
         let mut setup = Setup::default();
         setup.server.heartbeat = 10;
         let (mut rig, connection) = Rig::open_with(setup);
         let channel = rig.channel(&connection);
+        // A burst of deliveries leaves a deadline of its own.
+        let consumer = (burst > 0).then(|| {
+            let consume = basic::Consume::default().queue("q");
+            let consumer = rig.wait(channel.consume_no_ack(consume)).unwrap();
+            let tag = consumer.tag().to_string();
+            for _ in 0..burst {
+                assert!(rig.peer().deliver(1, &tag, "x"));
+            }
+            rig.run();
+            consumer
+        });
         let now = rig.world().now;
         rig.peer().machine.set_reading(now, false);
         rig.peer().flow(1, false);
@@ -107,10 +118,13 @@ fn a_process_that_was_stopped_times_no_peer_out() {
             .set_now(now + Duration::from_secs(600) + Duration::from_millis(25));
         rig.poll_driver();
         let reason = connection.close_reason();
-        assert!(reason.is_none(), "own deadline: {own_deadline}: {reason:?}");
+        assert!(
+            reason.is_none(),
+            "own deadline: {own_deadline}, {burst} deliveries: {reason:?}"
+        );
         rig.peer().flow(1, true);
         rig.run();
-        drop((waiting, channel));
+        drop((waiting, channel, consumer));
     }
 }
 

@@ -20,7 +20,8 @@ use crate::{
 /// is cheaper than another segment of a vectored write.
 pub(super) const CHAIN_FROM: usize = 4096;
 
-/// The size up to which a body joins them there, in bytes. A larger one is copied once.
+/// The size up to which a body is written into the scratch behind its frames, and copied with them,
+/// in bytes. A larger one is copied once.
 const SCRATCH_BODY: usize = 64;
 
 impl Output {
@@ -119,7 +120,7 @@ impl Output {
             self.queued += (self.ready.len() - before) as u64;
             Ok(())
         } else {
-            backlog.append(&mut self.spare, self.chunk, publish, 2, |out| {
+            backlog.append(&mut self.backlog_buffer, self.chunk, publish, 2, |out| {
                 heads.put(out, message.method, message.properties, inspect);
             });
             self.wait(backlog, heads.len() + heads.body_len);

@@ -48,7 +48,8 @@ use crate::{
     transmit::{Segments, Transmit},
 };
 
-/// The size of the buffer in which the frames before a body are written, in bytes: enough for most.
+/// The size of the buffer in which the frame of a method is written, or the frames of a message up to
+/// its body, in bytes: enough for most.
 const SCRATCH: usize = 512;
 
 /// The approximate number of bytes that one call hands out if less than half of it is in the ready
@@ -66,10 +67,11 @@ const MAX_UNREAD_ANSWERS: usize = 4 << 20;
 pub(crate) struct Output {
     urgent: BytesMut,
     ready: Segments,
-    /// Frames are written here in one pass, and then copied. Empty before the first message.
+    /// Frames are written here in one pass, and then copied. Empty before the first method of a
+    /// channel.
     scratch: Box<[u8]>,
     /// An empty buffer for the next frames of a backlog.
-    spare: BytesMut,
+    backlog_buffer: BytesMut,
     /// The channels with a backlog that may send, in round-robin order.
     round_robin: VecDeque<u16>,
     /// The channels with a backlog that is held.
@@ -133,9 +135,9 @@ impl Output {
     pub(crate) fn new(limits: &Limits, large_headers: bool) -> Self {
         let mut output = Self {
             urgent: BytesMut::new(),
-            ready: Segments::default(),
+            ready: Segments::new(limits.output_high),
             scratch: Box::default(),
-            spare: BytesMut::new(),
+            backlog_buffer: BytesMut::new(),
             round_robin: VecDeque::new(),
             corked: BTreeSet::new(),
             last: BytesMut::new(),
@@ -309,7 +311,7 @@ impl Output {
             self.queued += size as u64;
             self.ready_frames += 1;
         } else {
-            backlog.append(&mut self.spare, self.chunk, 0, 1, |out| {
+            backlog.append(&mut self.backlog_buffer, self.chunk, 0, 1, |out| {
                 put_method(out, channel, method, len);
             });
             self.wait(backlog, size);
@@ -359,7 +361,7 @@ impl Output {
             self.queued += size as u64;
             self.ready_frames += 1;
         } else {
-            backlog.append(&mut self.spare, self.chunk, 0, 1, put);
+            backlog.append(&mut self.backlog_buffer, self.chunk, 0, 1, put);
             self.wait(backlog, size);
             self.schedule(backlog, channel);
         }
@@ -547,7 +549,7 @@ impl Output {
         if frames.len() < CHAIN_FROM {
             self.ready.extend(&frames);
             frames.clear();
-            self.spare = frames;
+            self.backlog_buffer = frames;
         } else {
             self.ready.chain(frames.freeze());
         }
@@ -555,8 +557,8 @@ impl Output {
 
     /// Releases the memory that an idle connection does not need.
     pub(crate) fn shrink(&mut self) {
-        if self.spare.capacity() > IDLE_BUFFER {
-            self.spare = BytesMut::new();
+        if self.backlog_buffer.capacity() > IDLE_BUFFER {
+            self.backlog_buffer = BytesMut::new();
         }
         if self.discarded.is_empty() {
             self.discarded.shrink_to(8);
