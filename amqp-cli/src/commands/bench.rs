@@ -111,11 +111,14 @@ impl BenchArgs {
         if let Some(kind) = self.kind {
             declare.arguments.insert("x-queue-type", kind.name());
         }
-        channel.call(declare).await?;
         // Until then a signal leaves nothing that lasts.
         let mut stop = Stop::install().map_err(Failure::failed)?;
+        let measuring = async {
+            channel.call(declare).await?;
+            self.measure(&name).await
+        };
         let ended = tokio::select! {
-            measured = tokio::time::timeout(self.timeout, self.measure(&name)) => {
+            measured = tokio::time::timeout(self.timeout, measuring) => {
                 let late = || Failure::new(Code::TimedOut, "the run has not ended in time");
                 measured.unwrap_or_else(|_| Err(late()))
             }

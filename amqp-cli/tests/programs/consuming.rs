@@ -201,12 +201,7 @@ pub(crate) fn a_signal_ends_it_though_the_broker_is_silent() -> Outcome {
     publisher.say("2\n")?;
     assert_eq!(consumer.line()?, "2");
     let mut bench = Running::start(place.command(&["bench", "-m", "100000000"]))?;
-    // The bench has declared its queue.
-    let consumes = |count| {
-        let queues = place.good(&["declare", "queue", "q", "--passive"])?;
-        Ok(queues.contains(count))
-    };
-    until(|| consumes("1 consumers"))?;
+    until(|| Ok(bench.catches_interrupts()?))?;
     broker.signal("STOP")?;
     for running in [&consumer, &ping, &bench, &publisher] {
         running.signal("INT")?;

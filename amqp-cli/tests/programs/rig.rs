@@ -14,6 +14,8 @@ use amqp_tests::{
     rabbitmq::free_port,
 };
 
+const SIGINT: u32 = 2;
+
 /// The limit of a step: a hang ends, and a busy machine has the time that it needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -256,6 +258,14 @@ impl Running {
         sent.success()
             .then_some(())
             .ok_or_else(|| "no signal was sent".into())
+    }
+
+    /// Whether it handles SIGINT by itself, as Linux has it.
+    pub(crate) fn catches_interrupts(&self) -> std::io::Result<bool> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let caught = status.lines().find_map(|it| it.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|it| u64::from_str_radix(it.trim(), 16).ok());
+        Ok(caught.is_some_and(|signals| signals & 1 << (SIGINT - 1) != 0))
     }
 
     /// Waits for its end. Returns its code and the rest of its output.
