@@ -1,9 +1,9 @@
 //! Publishes and consumes for ever, whatever happens to the broker at `AMQP_URL`.
 
-use std::{env, error::Error};
+use std::{env, error::Error, time::Duration};
 
 use amqp_async_std::{
-    Options, connect_with,
+    ConfirmChannel, Options, connect_with,
     protocol::{basic, queue},
 };
 
@@ -22,15 +22,27 @@ async fn forever() -> Result<(), Box<dyn Error>> {
         .consume(basic::Consume::default().queue("forever"))
         .await?;
     async_std::task::spawn(async move {
-        while let Some(Ok(delivery)) = consumer.next().await {
-            println!("{} bytes", delivery.body.len());
-            let _comes_again = delivery.ack(); // Fails only for a message of before a loss.
+        loop {
+            if let Err(error) = publish(&channel).await {
+                eprintln!("again: {error}");
+                async_std::task::sleep(Duration::from_millis(200)).await;
+            }
         }
     });
-    let publish = basic::Publish::default().routing_key("forever");
-    let persistent = basic::Properties::default().delivery_mode(2);
-    let work = || channel.publish(&publish, &persistent, "work");
-    loop {
-        while work().await?.await.is_err() {} // Not confirmed: again.
+    // Ends with an error, as when the queue was deleted, and with it the program.
+    while let Some(delivery) = consumer.next().await.transpose()? {
+        println!("{} bytes", delivery.body.len());
+        let _comes_again = delivery.ack(); // Fails only for a message of before a loss.
     }
+    Ok(())
+}
+
+/// Publishes a message, and returns when the queue has it.
+async fn publish(channel: &ConfirmChannel) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let to_queue = basic::Publish::default()
+        .routing_key("forever")
+        .mandatory(true);
+    let persistent = basic::Properties::default().persistent();
+    let confirm = channel.publish(&to_queue, &persistent, "work").await?;
+    Ok(confirm.await?)
 }

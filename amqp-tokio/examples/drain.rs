@@ -7,7 +7,7 @@
 use std::{convert::Infallible, env, error::Error, time::Duration};
 
 use amqp_tokio::{
-    Config, Connection, ForEachOptions, LocalBroker, Message, OnFailure,
+    Config, Connection, EndReason, ForEachOptions, LocalBroker, Message, OnFailure,
     protocol::{basic, queue},
 };
 
@@ -37,7 +37,11 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("{}\n{:?}", ended.reason, ended.counts);
     connection.close().await?;
-    Ok(())
+    match ended.reason {
+        EndReason::Drained(_) => Ok(()),
+        // A supervisor starts the program again.
+        reason => Err(format!("no more jobs: {reason}").into()),
+    }
 }
 
 async fn handle(message: Message) -> Result<(), Infallible> {

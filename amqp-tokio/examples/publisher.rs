@@ -3,7 +3,11 @@
 //! Connects to the server that the environment variable `AMQP_URL` names, and publishes again if
 //! that is lost meanwhile. Without it, it brings a broker of its own, in this process.
 
-use std::{env, error::Error};
+use std::{
+    env,
+    error::Error,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use amqp_tokio::{
     LocalBroker, Options,
@@ -29,8 +33,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let own = queue::Declare::default().exclusive(true);
     let queue = channel.call(own).await?.queue;
 
-    // The prefix of the message ids: another one for each run of the program.
-    let options = PublisherOptions::default().republish(Republish::new("example-1-")?);
+    // The prefix of the message ids: different in each run of the program.
+    let started = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    let republish = Republish::new(&format!("example-{started}-"))?;
+    let options = PublisherOptions::default().republish(republish);
     let publisher = Publisher::open(channel, Acknowledgements::On, options).await?;
     let to_queue = basic::Publish::default()
         .routing_key(&queue)

@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let square = async |text: &str| {
         let to_squares = basic::Publish::default().routing_key(&squares);
         let request = OutgoingMessage::new(to_squares, text.to_owned());
-        client.call(request, Duration::from_secs(5)).await
+        client.call(request, Duration::from_secs(30)).await
     };
     for text in ["3", "12", "a dozen"] {
         match square(text).await {

@@ -10,6 +10,7 @@ use amqp_tokio::{
     CredentialsError, CredentialsProvider, Login, LoginFuture, Options, arguments::Queue,
     connect_with, protocol::basic,
 };
+use tokio::time::MissedTickBehavior;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -27,13 +28,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let to_ticks = basic::Publish::default().routing_key("ticks");
     let properties = basic::Properties::default();
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    // One tick after a loss, in place of all that were missed.
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         seconds.tick().await;
-        channel
-            .publish(&to_ticks, &properties, "tick")
-            .await?
-            .await?;
-        println!("confirmed");
+        let confirm = channel.publish(&to_ticks, &properties, "tick").await?;
+        match confirm.await {
+            Ok(()) => println!("confirmed"),
+            // Lost with the connection, or refused because the token has expired.
+            Err(error) => eprintln!("not confirmed: {error}"),
+        }
     }
 }
 
@@ -51,10 +55,12 @@ struct TokenResponse {
 impl TokenFile {
     /// The place for a request to a token endpoint.
     async fn fetch(&self) -> Result<Login, Box<dyn Error + Send + Sync>> {
+        // The token is as old as its file. The age is taken first: if the file is replaced in
+        // between, the new token is only renewed too early.
+        let modified = tokio::fs::metadata(&self.0).await?.modified()?;
+        let age = modified.elapsed().unwrap_or_default();
         let text = tokio::fs::read(&self.0).await?;
         let response: TokenResponse = serde_json::from_slice(&text)?;
-        // The token is as old as its file.
-        let age = tokio::fs::metadata(&self.0).await?.modified()?.elapsed()?;
         let left = Duration::from_secs(response.expires_in).saturating_sub(age);
         // RabbitMQ takes the name of the user from the token.
         Ok(Login::new("", response.access_token).for_time(left))

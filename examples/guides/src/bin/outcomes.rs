@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let prefix = format!("lines-{started}-");
     let options = PublisherOptions::default().republish(Republish::new(&prefix)?);
     let publisher = Publisher::open(channel, Acknowledgements::On, options).await?;
+    let mut missing = 0;
     for (number, line) in io::stdin().lines().enumerate() {
         let line = line?;
         let to_lines = basic::Publish::default()
@@ -46,10 +47,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .persistent()
             .message_id(format!("{prefix}{number}"));
         let message = OutgoingMessage::new(to_lines, line.clone()).properties(properties);
-        println!("{line}: {:?}", settle(&publisher, message).await);
+        let fate = settle(&publisher, message).await;
+        println!("{line}: {fate:?}");
+        missing += u64::from(fate != Fate::Arrived);
     }
     connection.close().await?;
-    Ok(())
+    match missing {
+        0 => Ok(()),
+        missing => Err(format!("{missing} lines have not arrived, or may not have").into()),
+    }
 }
 
 /// What became of a message.
@@ -59,7 +65,8 @@ pub(crate) enum Fate {
     Arrived,
     /// No queue takes it: the routing is wrong, or its queue was deleted.
     Unroutable,
-    /// No queue has it, after some attempts. Contains the cause of the last failure.
+    /// The broker refused it, or it was not sent, in every attempt. Contains the cause of the last
+    /// failure.
     Failed(String),
     /// A queue may have it. Contains the cause of the doubt.
     InDoubt(String),

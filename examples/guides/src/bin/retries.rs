@@ -32,7 +32,9 @@ pub(crate) enum JobError {
 pub(crate) async fn work(connection: &Connection, delay: Duration) -> Result<(), Box<dyn Error>> {
     let channel = connection.open_channel().await?;
     channel.queue_declare(Queue::quorum("jobs.dead")).await?;
-    let jobs = Queue::quorum("jobs").dead_letter(DeadLetter::to_queue("jobs.dead"));
+    let jobs = Queue::quorum("jobs")
+        .dead_letter_at_least_once(DeadLetter::to_queue("jobs.dead"))
+        .max_length(100_000);
     channel.queue_declare(jobs).await?;
 
     // The queue `jobs.retry.5000`, from which a job returns to `jobs` after 5000 ms, three times.

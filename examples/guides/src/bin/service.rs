@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     env,
     error::Error,
+    future::IntoFuture as _,
     io,
     sync::{
         Arc,
@@ -17,7 +18,7 @@ use std::{
 };
 
 use amqp_tokio::{
-    ConnectionState, ForEachOptions, OnFailure, Options,
+    ConnectionState, EndReason, ForEachOptions, OnFailure, Options,
     arguments::Queue,
     connect_pair,
     protocol::basic,
@@ -34,6 +35,9 @@ use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 /// The time for a message to be accepted, and then for its confirm.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// The time for the requests that run at the end: twice the limit of one.
+const LAST_REQUESTS: Duration = Duration::from_secs(10);
 
 /// The state of the service: clones share it.
 #[derive(Clone)]
@@ -64,8 +68,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let handled = Arc::clone(&app.handled);
     let options = ForEachOptions::new(OnFailure::Requeue);
     let work = consumer.for_each_concurrent(8, options, move |order| {
-        println!("order: {}", order.body);
         handled.fetch_add(1, Ordering::Relaxed);
+        println!("order: {}", order.body);
         async { Ok::<_, Infallible>(()) }
     });
     let stopper = work.stopper();
@@ -81,22 +85,35 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::var("HTTP_ADDRESS").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let listener = TcpListener::bind(address).await?;
     println!("listening on {}", listener.local_addr()?);
-    let stop = async move {
+    let (stop, mut stopping) = watch::channel(false);
+    let stopped = async move {
         tokio::select! {
             () = terminated => {}
             _ = ended.wait_for(|it| *it) => {}
         }
+        stop.send_replace(true);
     };
-    axum::serve(listener, routes(app.clone()))
-        .with_graceful_shutdown(stop)
-        .await?;
+    let serving = axum::serve(listener, routes(app.clone())).with_graceful_shutdown(stopped);
+    // A client that never ends its request does not hold the service.
+    let last = async {
+        let _stopped = stopping.wait_for(|it| *it).await;
+        tokio::time::sleep(LAST_REQUESTS).await;
+    };
+    tokio::select! {
+        served = serving.into_future() => served?,
+        () = last => eprintln!("some requests have not ended"),
+    }
 
-    // No request runs any more. The orders that were begun, then the confirms, then the close.
+    // The orders that were begun, then the confirms, then the close.
     stopper.drain(Duration::from_secs(10)).await;
-    println!("{}", background.await?.reason);
+    let over = background.await?;
+    println!("{}", over.reason);
     app.publisher.settled().await;
     pair.close().await?;
-    Ok(())
+    match over.reason {
+        EndReason::Drained(_) => Ok(()),
+        reason => Err(format!("no more orders: {reason}").into()),
+    }
 }
 
 fn routes(app: App) -> Router {

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read, Write as _},
     net::TcpStream,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
@@ -12,7 +12,10 @@ use std::{
 use amqp_tests::harness::{Failure, Outcome};
 
 /// How long a line may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The time without a line after which a program that can do nothing has printed all.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A program that runs. It is killed when it is dropped.
 pub(crate) struct Program {
@@ -54,9 +57,9 @@ impl Program {
         self.find(&self.errors, text)
     }
 
-    /// Forgets the lines that it has printed.
+    /// Forgets the lines that it has printed, until no more come.
     pub(crate) fn skip(&self) {
-        while self.output.try_recv().is_ok() {}
+        while self.output.recv_timeout(QUIET).is_ok() {}
     }
 
     /// Writes to its standard input.
@@ -76,16 +79,34 @@ impl Program {
 
     /// Ends its input, and waits for its end, which has to be good.
     pub(crate) fn succeeds(&mut self) -> Outcome {
+        match self.end()? {
+            (status, _) if status.success() => Ok(()),
+            (status, errors) => Err(format!("{status}: {errors}").into()),
+        }
+    }
+
+    /// Ends its input, and waits for its end, which has to be an error with that text.
+    pub(crate) fn fails(&mut self, text: &str) -> Outcome {
+        match self.end()? {
+            (status, errors) if !status.success() && errors.contains(text) => Ok(()),
+            (status, errors) => Err(format!("{status}, without {text:?}: {errors}").into()),
+        }
+    }
+
+    /// Ends its input, waits for its end, and returns the rest of its standard error with it.
+    fn end(&mut self) -> Result<(ExitStatus, String), Failure> {
         drop(self.child.stdin.take());
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.child.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
                 Some(status) => {
                     let errors: Vec<String> = self.errors.iter().collect();
-                    return Err(format!("{status}: {}", errors.join("\n")).into());
+                    return Ok((status, errors.join("\n")));
                 }
-                None if Instant::now() > deadline => return Err("it does not end".into()),
+                None if Instant::now() > deadline => {
+                    let errors: Vec<String> = self.errors.try_iter().collect();
+                    return Err(format!("it does not end: {}", errors.join("\n")).into());
+                }
                 None => thread::sleep(Duration::from_millis(10)),
             }
         }
