@@ -129,7 +129,9 @@ fn member(package: &str) -> Option<(PathBuf, String)> {
 /// Whether a package has a program of that name.
 fn has_program((folder, manifest): &(PathBuf, String), name: &str) -> bool {
     let program = root().join(folder).join("src/bin").join(name);
-    program.with_extension("rs").exists() || manifest.contains(&format!("name = \"{name}\""))
+    program.with_extension("rs").exists()
+        || manifest.contains(&format!("{{ name = \"{name}\", path"))
+        || manifest.contains(&format!("[[bin]]\nname = \"{name}\""))
 }
 
 /// The missing part of a command; `None` if there is everything that it names.

@@ -34,18 +34,28 @@ fn depth(broker: &Broker, queue: &str) -> (usize, u64) {
     found.map_or((0, 0), |it| (it.ready, it.unacked))
 }
 
+/// Waits until the broker meets a condition, which is checked whenever something changes in it.
+async fn reaches(broker: &LocalBroker, condition: impl FnMut(&Broker) -> bool) {
+    let limit = Duration::from_secs(60);
+    assert!(
+        broker.until_within(limit, condition).await,
+        "{:#?}",
+        broker.inspect()
+    );
+}
+
 #[tokio::test]
 async fn each_order_has_its_invoice() -> Outcome {
     let broker = LocalBroker::default();
     let connection = broker.connect(Config::default()).await?;
     order(&connection, &["apples", "pears"]).await?;
     let service = connection.clone();
-    tokio::spawn(async move { invoices::run(&service).await });
+    tokio::spawn(async move { invoices::run(&service).await.expect("it goes on") });
 
-    // Checked whenever something changes in the broker.
-    broker
-        .until(|it| depth(it, "invoices") == (2, 0) && depth(it, "orders") == (0, 0))
-        .await;
+    reaches(&broker, |it| {
+        depth(it, "invoices") == (2, 0) && depth(it, "orders") == (0, 0)
+    })
+    .await;
     let channel = connection.open_channel().await?;
     let invoice = channel.get(basic::Get::default().queue("invoices")).await?;
     assert_eq!(invoice.ok_or("no invoice")?.body, "invoice of apples");
@@ -61,7 +71,7 @@ async fn an_order_whose_invoice_is_refused_is_kept() -> Outcome {
 
     let refused = invoices::run(&connection).await;
     assert!(refused.is_err_and(|error| error.to_string().contains("basic.nack")));
-    broker.until(|it| depth(it, "orders") == (1, 0)).await;
+    reaches(&broker, |it| depth(it, "orders") == (1, 0)).await;
     Ok(())
 }
 
@@ -71,18 +81,17 @@ async fn orders_wait_for_a_broker_that_restarts() -> Outcome {
     let options = Options::default().recovering();
     let connection = broker.connect_with(&options).await?;
     let service = connection.clone();
-    tokio::spawn(async move { invoices::run(&service).await });
-    broker
-        .until(|it| {
-            it.queue("/", "orders")
-                .is_some_and(|it| !it.consumers.is_empty())
-        })
-        .await;
+    tokio::spawn(async move { invoices::run(&service).await.expect("it goes on") });
+    reaches(&broker, |it| {
+        let orders = it.queue("/", "orders");
+        orders.is_some_and(|it| !it.consumers.is_empty())
+    })
+    .await;
 
     broker.restart();
     let shop = broker.connect(Config::default()).await?;
     order(&shop, &["apples"]).await?;
-    broker.until(|it| depth(it, "invoices") == (1, 0)).await;
+    reaches(&broker, |it| depth(it, "invoices") == (1, 0)).await;
     Ok(())
 }
 
