@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for index in env::args().skip(1) {
         let to_server = basic::Publish::default().routing_key("rpc_queue");
         let request = OutgoingMessage::new(to_server, index.clone());
-        match client.call(request, Duration::from_secs(10)) {
+        match client.call(request, Duration::from_secs(30)) {
             Ok(reply) => println!("fib({index}) = {}", reply.body),
             Err(RpcError::Remote { code, text }) => {
                 println!("fib({index}): error {code}, {text}");

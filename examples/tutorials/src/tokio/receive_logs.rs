@@ -11,18 +11,19 @@ use amqp_tokio::{
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1".into());
     let connection = amqp_tokio::connect(&url).await?;
-    let channel = connection.open_channel().await?;
-    channel.exchange_declare(Exchange::fanout("logs")).await?;
-
-    let own_queue = channel.queue_declare(Queue::server_named()).await?.queue;
-    let from_logs = queue::Bind::default().queue(&own_queue).exchange("logs");
-    channel.queue_bind(from_logs).await?;
 
     let closing = connection.clone();
     tokio::spawn(async move {
         let _ = tokio::signal::ctrl_c().await;
         closing.close().await // ends the loop below
     });
+
+    let channel = connection.open_channel().await?;
+    channel.exchange_declare(Exchange::fanout("logs")).await?;
+
+    let own_queue = channel.queue_declare(Queue::server_named()).await?.queue;
+    let from_logs = queue::Bind::default().queue(&own_queue).exchange("logs");
+    channel.queue_bind(from_logs).await?;
 
     let consume = basic::Consume::default().queue(&own_queue);
     let mut consumer = channel.consume_no_ack(consume).await?;

@@ -11,6 +11,13 @@ use amqp_tokio::{
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1".into());
     let connection = amqp_tokio::connect(&url).await?;
+
+    let closing = connection.clone();
+    tokio::spawn(async move {
+        let _ = tokio::signal::ctrl_c().await;
+        closing.close().await // ends the loop below
+    });
+
     let channel = connection.open_channel().await?;
     let direct_logs = Exchange::direct("direct_logs");
     channel.exchange_declare(direct_logs).await?;
@@ -25,12 +32,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         channel.queue_bind(from_logs).await?;
     }
     // ANCHOR_END: bind
-
-    let closing = connection.clone();
-    tokio::spawn(async move {
-        let _ = tokio::signal::ctrl_c().await;
-        closing.close().await // ends the loop below
-    });
 
     let consume = basic::Consume::default().queue(&own_queue);
     let mut consumer = channel.consume_no_ack(consume).await?;

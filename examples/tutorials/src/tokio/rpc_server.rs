@@ -13,10 +13,10 @@ use amqp_tokio::{
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1".into());
     let connection = amqp_tokio::connect(&url).await?;
+    let ctrl_c = tokio::spawn(tokio::signal::ctrl_c());
     let channel = connection.open_channel().await?;
     channel.queue_declare(Queue::classic("rpc_queue")).await?;
 
-    let ctrl_c = tokio::spawn(tokio::signal::ctrl_c());
     let stop = async {
         let _ = ctrl_c.await;
     };

@@ -10,6 +10,7 @@ use amqp_tokio::{
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1".into());
     let connection = amqp_tokio::connect(&url).await?;
+    let ctrl_c = tokio::spawn(tokio::signal::ctrl_c());
     let channel = connection.open_channel().await?;
     channel.queue_declare(Queue::quorum("task_queue")).await?;
 
@@ -21,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let stopper = work.stopper();
     tokio::spawn(async move {
-        let _ = tokio::signal::ctrl_c().await;
+        let _ = ctrl_c.await;
         stopper.drain(Duration::from_secs(30)).await // the task at hand is done first
     });
     println!("waiting for tasks; Ctrl-C ends the worker");

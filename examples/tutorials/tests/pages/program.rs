@@ -3,7 +3,7 @@
 use std::{
     env::consts::EXE_SUFFIX,
     fmt,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read},
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -34,17 +34,15 @@ impl Place {
             .env("AMQP_URL", &self.url)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()?;
-        let stdout = BufReader::new(child.stdout.take().ok_or("no output")?);
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            let mut read = stdout.lines().map_while(Result::ok);
-            read.all(|line| sender.send(line).is_ok())
-        });
+        let output = lines(child.stdout.take().ok_or("no output")?);
+        let errors = lines(child.stderr.take().ok_or("no errors")?);
         Ok(Program {
             name: format!("{name} {}", arguments.join(" ")),
             child,
-            lines,
+            lines: output,
+            errors,
             printed: Vec::new(),
         })
     }
@@ -55,6 +53,7 @@ pub(crate) struct Program {
     name: String,
     child: Child,
     lines: Receiver<String>,
+    errors: Receiver<String>,
     /// The lines that were read.
     pub(crate) printed: Vec<String>,
 }
@@ -109,6 +108,18 @@ impl Drop for Program {
 
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} printed {:#?}", self.name, self.printed)
+        let errors: Vec<String> = self.errors.try_iter().collect();
+        let (name, printed) = (&self.name, &self.printed);
+        write!(f, "{name} printed {printed:#?}, and the errors {errors:#?}")
     }
+}
+
+/// The lines of a stream, until it ends or nothing takes them.
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut read = BufReader::new(stream).lines().map_while(Result::ok);
+        read.all(|line| sender.send(line).is_ok())
+    });
+    receiver
 }
