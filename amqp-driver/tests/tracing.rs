@@ -230,8 +230,7 @@ fn messages_and_secrets_are_not_told() {
     traced(|collector, rig, connection| {
         rig.wait(connection.opened()).unwrap();
         let channel = rig.confirm_channel(connection);
-        let update =
-            connection.update_secret(Secret::from("hidden token"), "soon".try_into().unwrap());
+        let update = connection.update_secret(Secret::from("hidden token"), "soon");
         rig.wait(update).unwrap();
         collector.take();
         let publish = basic::Publish::default().routing_key("work");
