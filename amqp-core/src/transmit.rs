@@ -139,9 +139,11 @@ pub(crate) struct Segments {
     tail: Buffer,
     /// Earlier buffers, the oldest first, each of at most [`LARGEST_BUFFER`].
     earlier: VecDeque<Buffer>,
-    /// The size of the next buffer, in bytes. It doubles with each buffer that is full, and halves
-    /// when there is no output.
+    /// The size of the next buffer, in bytes. It doubles with each buffer that is full, and follows
+    /// the output between two times at which there is none.
     size: usize,
+    /// The number of bytes moved out since there was no output.
+    moved: usize,
     /// The bound of `size`.
     size_max: usize,
 }
@@ -174,6 +176,7 @@ impl Segments {
             tail: Buffer::default(),
             earlier: VecDeque::new(),
             size: FIRST_BUFFER,
+            moved: 0,
             size_max,
         }
     }
@@ -212,6 +215,7 @@ impl Segments {
     #[inline]
     pub(crate) fn move_into(&mut self, out: &mut Transmit) {
         self.finish_tail();
+        self.moved = self.moved.saturating_add(self.done_len);
         self.done_len = 0;
         for piece in self.done.drain(..) {
             out.push(piece);
@@ -229,7 +233,11 @@ impl Segments {
     /// `keep` bytes, and the memory of long lists.
     pub(crate) fn shrink(&mut self, keep: usize) {
         if self.is_empty() {
-            self.size = (self.size / 2).max(FIRST_BUFFER);
+            if self.moved > 0 {
+                let needed = self.moved.min(self.size_max).next_power_of_two();
+                self.size = needed.max(self.size / 2).clamp(FIRST_BUFFER, self.size_max);
+                self.moved = 0;
+            }
             self.earlier.clear();
             self.earlier.shrink_to(4);
             if self.tail.size > keep {
@@ -250,7 +258,9 @@ impl Segments {
             return;
         }
         let size = self.size.max(len);
-        self.size = (self.size * 2).min(self.size_max);
+        if self.tail.size > 0 {
+            self.size = (self.size * 2).min(self.size_max);
+        }
         let mut earlier = self.earlier.iter_mut();
         let free = earlier.position(|it| it.bytes.try_reclaim(size));
         let next = free.and_then(|at| self.earlier.remove(at));
