@@ -125,6 +125,9 @@ pub(crate) fn on(
             let time = Duration::from_secs(seconds);
             live(&world, time, &server, &ticks).await?;
             server.calm();
+            // What a lost connection has not acknowledged is in its queue once the server has
+            // dropped it.
+            gone(&world, &server).await?;
             drain(&world).await?;
             gone(&world, &server).await
         }))
