@@ -1,7 +1,7 @@
 //! Work of a client that `.ci/instructions` counts, one case at a time. Only the functions whose
 //! names begin with `counted` are counted.
 
-use std::env;
+use std::{env, mem};
 
 use amqp_core::{
     ChannelId, Instant, Tags, Transmit,
@@ -26,12 +26,25 @@ const TURNS: u64 = 20;
 /// The number of deliveries for each acknowledgement.
 const ACK_EVERY: u64 = 100;
 
+/// The body of a small message.
+const SMALL: &[u8; 16] = b"sixteen bytes...";
+
+/// The body of a larger message.
+const LARGE: &[u8; 1024] = &[b'x'; 1024];
+
 /// A client with a channel on which it publishes with confirms and consumes, and a server's bytes.
+///
+/// Its own buffers are kept from message to message: memory that it returned to the allocator
+/// between two counted calls would be tidied up within one of them.
 struct Rig {
     client: Connection,
     id: ChannelId,
     input: BytesMut,
+    /// The payload of the frame being made.
+    payload: BytesMut,
     output: Transmit,
+    /// The deliveries to acknowledge.
+    tags: Vec<Tags>,
     /// The delivery tag of the last delivery.
     delivered: u64,
     /// The number of the last confirmed publish.
@@ -64,7 +77,9 @@ impl Rig {
             client,
             id,
             input: BytesMut::new(),
+            payload: BytesMut::new(),
             output,
+            tags: Vec::new(),
             delivered: 0,
             confirmed: 0,
         };
@@ -79,26 +94,22 @@ impl Rig {
         Ok(rig)
     }
 
-    fn put(&mut self, kind: FrameKind, payload: &[u8]) {
-        let channel = self.id.number();
+    fn put_method(&mut self, method: impl Into<Method>) {
+        let method = method.into();
+        self.payload.clear();
+        let ids = [method.id().class, method.id().method];
+        self.payload
+            .extend(ids.into_iter().flat_map(u16::to_be_bytes));
+        method.encode(&mut self.payload);
         let frame = Frame {
-            kind,
-            channel,
-            payload,
+            kind: FrameKind::Method,
+            channel: self.id.number(),
+            payload: &self.payload,
         };
         frame.encode(&mut self.input);
     }
 
-    fn put_method(&mut self, method: impl Into<Method>) {
-        let method = method.into();
-        let mut payload = BytesMut::new();
-        payload.extend_from_slice(&method.id().class.to_be_bytes());
-        payload.extend_from_slice(&method.id().method.to_be_bytes());
-        method.encode(&mut payload);
-        self.put(FrameKind::Method, &payload);
-    }
-
-    fn put_delivery(&mut self, body: &[u8]) -> Result<()> {
+    fn put_delivery(&mut self, body: &[u8]) {
         self.delivered += 1;
         let deliver = basic::Deliver::default()
             .consumer_tag("ctag-1")
@@ -108,9 +119,15 @@ impl Rig {
         let mut header = [0; 14];
         header[1] = 60; // the class of basic
         header[4..12].copy_from_slice(&(body.len() as u64).to_be_bytes());
-        self.put(FrameKind::Header, &header);
-        self.put(FrameKind::Body, body);
-        Ok(())
+        let channel = self.id.number();
+        for (kind, payload) in [(FrameKind::Header, &header[..]), (FrameKind::Body, body)] {
+            let frame = Frame {
+                kind,
+                channel,
+                payload,
+            };
+            frame.encode(&mut self.input);
+        }
     }
 
     /// Handles the input and drops events and output.
@@ -135,7 +152,7 @@ impl Rig {
     ) -> Result<()> {
         for _ in 0..TURN {
             let mut channel = self.client.channel(self.id).ok_or("no channel")?;
-            channel.publish(publish, properties, b"sixteen bytes...")?;
+            channel.publish(publish, properties, SMALL)?;
         }
         self.drain();
         Ok(())
@@ -189,9 +206,9 @@ impl Rig {
     fn turn(&mut self, case: &str) -> Result<()> {
         match case {
             "deliver" | "deliver-1k" => {
-                let len = if case == "deliver" { 16 } else { 1024 };
+                let body: &[u8] = if case == "deliver" { SMALL } else { LARGE };
                 for _ in 0..TURN {
-                    self.put_delivery(&vec![b'x'; len])?;
+                    self.put_delivery(body);
                 }
                 self.counted_deliver()?;
             }
@@ -204,19 +221,20 @@ impl Rig {
                 self.confirm(true);
             }
             "ack" => {
-                let first = self.delivered + 1;
                 for _ in 0..TURN {
-                    self.put_delivery(b"sixteen bytes...")?;
+                    self.put_delivery(SMALL);
                 }
                 self.client.handle_input(NOW, &mut self.input);
-                let mut tags = Vec::new();
+                let mut tags = mem::take(&mut self.tags);
                 while let Some(event) = self.client.poll_event() {
                     if let Event::Delivered(delivery) = event {
                         tags.extend(delivery.tag.map(Tags::One));
                     }
                 }
-                assert_eq!(tags.len() as u64, self.delivered + 1 - first);
+                assert_eq!(tags.len() as u64, TURN);
                 self.counted_ack(&tags)?;
+                tags.clear();
+                self.tags = tags;
             }
             "declare" => {
                 let declare = queue::Declare::default().queue("orders");
@@ -241,7 +259,7 @@ impl Rig {
         }
         for _ in 0..TURN {
             let mut channel = self.client.channel(self.id).ok_or("no channel")?;
-            channel.publish(&publish, &properties, b"sixteen bytes...")?;
+            channel.publish(&publish, &properties, SMALL)?;
         }
         self.drain();
         Ok(())
