@@ -6,7 +6,7 @@ use super::{
     Client, Event,
     channel_state::{Mode, Pending},
     event::{Delivery, GetMessage, Returned},
-    last_delivery::{Arguments, LastDelivery},
+    last_delivery::LastDelivery,
     returns::Found,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     close::RequestError,
     fault::{Fault, ProtocolError},
     ids::{ChannelId, DeliveryTag, Requeue, Tags},
-    machine::{Dropped, Machine, Run},
+    machine::{Dropped, Events, Machine, Run},
     method::MethodDef as _,
     protocol::basic,
 };
@@ -62,33 +62,49 @@ impl Machine<Client> {
     #[inline]
     fn receive_delivery(&mut self, run: &mut Run<'_>) -> Option<()> {
         let mut arrival = self.next_whole(run, basic::Deliver::ID)?;
-        let encoded = arrival.whole.arguments;
-        let arguments = Arguments::split(encoded)?;
-        let mut last = arrival.channel.role.last.take();
         let role = &mut arrival.channel.role;
-        let known = LastDelivery::of(&mut last, &arguments, encoded, &role.consumers);
-        let known = known.filter(|last| !last.consumer.abandoned && arguments.delivery_tag != 0);
-        if let Some(known) = known {
-            let (number, tag) = role.number_delivery(arguments.delivery_tag, known.consumer);
-            let content = arrival.accept(run);
-            arrival.stats.delivered += 1;
+        let last = LastDelivery::of(&mut role.last, arrival.whole.arguments, &role.consumers)?;
+        let (wire, redelivered) = (last.method.delivery_tag, last.method.redelivered);
+        let consumer = last.consumer;
+        if consumer.abandoned || wire == 0 {
+            return None;
+        }
+        let (number, tag) = role.number_delivery(wire, consumer);
+        let content = arrival.accept(run);
+        arrival.stats.delivered += 1;
+        let (channel, consumer) = (arrival.id, consumer.id);
+        let names = &arrival.channel.role.last.as_ref()?.method;
+        if let Some(consumer_tag) = names.consumer_tag.copy_inline()
+            && let Some(exchange) = names.exchange.copy_inline()
+            && let Some(routing_key) = names.routing_key.copy_inline()
+        {
             arrival.events.push(Event::Delivered(Delivery {
-                channel: arrival.id,
-                consumer: known.consumer.id,
+                channel,
+                consumer,
                 tag,
                 method: basic::Deliver {
-                    consumer_tag: known.method.consumer_tag.clone(),
+                    consumer_tag,
                     delivery_tag: number,
-                    redelivered: arguments.redelivered,
-                    exchange: known.method.exchange.clone(),
-                    routing_key: known.method.routing_key.clone(),
+                    redelivered,
+                    exchange,
+                    routing_key,
                 },
                 content,
             }));
+        } else {
+            let mut method = names.clone();
+            method.delivery_tag = number;
+            method.redelivered = redelivered;
+            let delivery = Delivery {
+                channel,
+                consumer,
+                tag,
+                method,
+                content,
+            };
+            push_apart(arrival.events, delivery);
         }
-        let received = known.map(|_| ());
-        arrival.channel.role.last = last;
-        received
+        Some(())
     }
 
     #[inline]
@@ -322,4 +338,12 @@ impl Machine<Client> {
             ),
         }
     }
+}
+
+/// Queues a delivery with a name that is not inline. Apart from the others, so that their events are
+/// written with no copy in between.
+#[cold]
+#[inline(never)]
+fn push_apart(events: &mut Events<Client>, delivery: Delivery) {
+    events.push(Event::Delivered(delivery));
 }

@@ -65,7 +65,7 @@ use crate::{
 const HUNG_UP: &str = "the peer hung up instead of answering";
 
 /// The queued events.
-type Events<R> = EventQueue<<R as Role>::Event>;
+pub(crate) type Events<R> = EventQueue<<R as Role>::Event>;
 
 /// The state of a connection.
 ///

@@ -95,7 +95,7 @@ impl<'i> Run<'i> {
     fn take(&mut self, whole: &Whole<'_>, arena: &mut Arena) -> Content {
         let begin = self.len;
         self.len += whole.len;
-        if self.len > self.copied_from + self.copy.len() && !self.copy_next(begin, whole, arena) {
+        if self.len > self.copied_from + self.copy.len() && !self.copy_next(begin, arena) {
             return Content {
                 properties: encoded(whole.properties, |bytes| arena.copy(bytes)),
                 body: arena.copy(whole.body).into(),
@@ -116,15 +116,16 @@ impl<'i> Run<'i> {
         }
     }
 
-    /// Copies the input from `begin` on: several times what the run had so far, so that little is
-    /// copied in vain if it ends. Returns `false` for a message that is copied alone, as the first
-    /// one is.
+    /// Copies the input from `begin`, where the last message begins: several times what the run had
+    /// before it, so that little is copied in vain if the run ends. Returns `false` for a message
+    /// that is copied alone, as the first one is.
     #[inline(never)]
-    fn copy_next(&mut self, begin: usize, whole: &Whole<'_>, arena: &mut Arena) -> bool {
-        if begin == 0 || whole.len > COPIED / 4 {
+    fn copy_next(&mut self, begin: usize, arena: &mut Arena) -> bool {
+        let last = self.len - begin;
+        if begin == 0 || last > COPIED / 4 {
             return false;
         }
-        let len = (4 * begin).clamp(whole.len, COPIED);
+        let len = (4 * begin).clamp(last, COPIED);
         let rest = self.input.get(begin..).unwrap_or_default();
         self.copy = arena.copy(rest.get(..len).unwrap_or(rest));
         self.copied_from = begin;

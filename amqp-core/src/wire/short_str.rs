@@ -139,6 +139,36 @@ impl ShortStr {
         Self::of(truncated(&String::from_utf8_lossy(bytes)))
     }
 
+    /// A copy of an inline text, as integers: the compiler writes them straight into the value that
+    /// the copy becomes a part of, and the bytes of a clone by way of other places.
+    #[inline]
+    pub(crate) fn copy_inline(&self) -> Option<Self> {
+        let Repr::Inline(wire) = &self.0 else {
+            return None;
+        };
+        let (a, from) = wire.split_first_chunk()?;
+        let (b, from) = from.split_first_chunk()?;
+        let (c, from) = from.split_first_chunk()?;
+        let (d, from) = from.split_first_chunk()?;
+        let (e, from) = from.split_first_chunk()?;
+        let (f, from) = from.split_first_chunk()?;
+        let mut copy = [0; 1 + INLINE];
+        let (to_a, to) = copy.split_first_chunk_mut()?;
+        let (to_b, to) = to.split_first_chunk_mut()?;
+        let (to_c, to) = to.split_first_chunk_mut()?;
+        let (to_d, to) = to.split_first_chunk_mut()?;
+        let (to_e, to) = to.split_first_chunk_mut()?;
+        let (to_f, to) = to.split_first_chunk_mut()?;
+        *to_a = u64::from_ne_bytes(*a).to_ne_bytes();
+        *to_b = u64::from_ne_bytes(*b).to_ne_bytes();
+        *to_c = u64::from_ne_bytes(*c).to_ne_bytes();
+        *to_d = u64::from_ne_bytes(*d).to_ne_bytes();
+        *to_e = u32::from_ne_bytes(*e).to_ne_bytes();
+        *to_f = u16::from_ne_bytes(*f).to_ne_bytes();
+        *to.first_mut()? = *from.first()?;
+        Some(Self(Repr::Inline(copy)))
+    }
+
     /// Returns the text. For an inline text this checks again that it is UTF-8;
     /// [`as_bytes`](Self::as_bytes) does not.
     #[must_use]
@@ -398,5 +428,25 @@ impl Encode for ShortStr {
 impl Decode for ShortStr {
     fn decode(input: &[u8]) -> Result<Self, DecodeError> {
         parse::all(input, parse::short_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_an_inline_text_equals_it() {
+        for len in 0..=ShortStr::MAX_LEN {
+            let text: String = ('a'..='z').cycle().take(len).collect();
+            let text = ShortStr::of(&text);
+            let copy = text.copy_inline();
+            assert_eq!(copy, (len <= INLINE).then(|| text.clone()));
+            let wire = copy.as_ref().map(ShortStr::inline_wire);
+            assert_eq!(
+                wire.unwrap_or_else(|| text.inline_wire()),
+                text.inline_wire()
+            );
+        }
     }
 }

@@ -312,3 +312,58 @@ fn a_channel_error_ends_its_consumers() {
     assert!(matches!(client.only_event(), Event::ChannelClosed { .. }));
     assert!(client.conn.channel(id).is_none());
 }
+
+/// Deliveries in one piece, of which each is compared with the one before, and byte by byte.
+#[test]
+fn deliveries_that_resemble_each_other_keep_their_names() {
+    let long = "x".repeat(39);
+    let names = [
+        ("tag", "exchange", "key"),
+        ("tag", "exchang", "ekey"),
+        ("tagg", "xchange", "key"),
+        ("tag", "exchange", "kex"),
+        ("tag", "exchange", long.as_str()),
+        ("tag", "", ""),
+    ];
+    let order = [0, 0, 1, 0, 2, 2, 3, 0, 4, 4, 5, 0, 0, 2, 4];
+    let sent: Vec<basic::Deliver> = (1..)
+        .zip(order)
+        .map(|(number, at)| {
+            let (tag, exchange, key) = names[at];
+            deliver(tag, number)
+                .exchange(exchange)
+                .routing_key(key)
+                .redelivered(number % 3 == 0)
+        })
+        .collect();
+    for at_once in [true, false] {
+        let mut client = Client::open();
+        let id = client.channel();
+        let consumers = ["tag", "tagg"].map(|tag| (tag, client.consumer(id, tag, false)));
+        let properties = basic::Properties::default();
+        let input: Vec<u8> = sent
+            .iter()
+            .flat_map(|deliver| {
+                let method = method_frame(id.number(), deliver);
+                let header = header_frame(id.number(), &properties, 4);
+                [method, header, frame(FrameKind::Body, id.number(), b"body")]
+            })
+            .flatten()
+            .collect();
+        let pieces = if at_once { input.len() } else { 1 };
+        for piece in input.chunks(pieces) {
+            client.feed(piece);
+        }
+        let events = client.events();
+        assert_eq!(events.len(), sent.len());
+        for (event, sent) in events.into_iter().zip(&sent) {
+            let Event::Delivered(delivery) = event else {
+                panic!("{event:?}");
+            };
+            assert_eq!(delivery.method, *sent);
+            let of_tag = consumers.iter().find(|(tag, _)| sent.consumer_tag == **tag);
+            assert_eq!(Some(delivery.consumer), of_tag.map(|(_, id)| *id));
+            assert_eq!(delivery.content.body, "body");
+        }
+    }
+}
