@@ -5,7 +5,7 @@ use std::{env, mem};
 
 use amqp_core::{
     ChannelId, Instant, Tags, Transmit,
-    client::{Config, Connection, Event},
+    client::{Config, Connection, Event, PreparedPublish},
     frame::{Frame, FrameKind},
     protocol::{Method, basic, confirm, queue},
     server,
@@ -158,6 +158,17 @@ impl Rig {
         Ok(())
     }
 
+    /// As `counted_publish`, with a method and properties that are encoded.
+    #[inline(never)]
+    fn counted_publish_prepared(&mut self, prepared: &PreparedPublish) -> Result<()> {
+        for _ in 0..TURN {
+            let mut channel = self.client.channel(self.id).ok_or("no channel")?;
+            channel.publish_prepared(prepared, SMALL)?;
+        }
+        self.drain();
+        Ok(())
+    }
+
     /// Handles deliveries, and acknowledges some.
     #[inline(never)]
     fn counted_deliver(&mut self) -> Result<()> {
@@ -216,6 +227,11 @@ impl Rig {
                 self.publish(true)?;
                 self.confirm(false);
             }
+            "publish-prepared" => {
+                let properties = basic::Properties::default();
+                self.counted_publish_prepared(&PreparedPublish::new(publish(), &properties)?)?;
+                self.confirm(false);
+            }
             "confirm" => {
                 self.publish(false)?;
                 self.confirm(true);
@@ -250,9 +266,7 @@ impl Rig {
     }
 
     fn publish(&mut self, counted: bool) -> Result<()> {
-        let publish = basic::Publish::default()
-            .exchange("amq.topic")
-            .routing_key("stock.nyse.ibm");
+        let publish = publish();
         let properties = basic::Properties::default();
         if counted {
             return self.counted_publish(&publish, &properties);
@@ -276,6 +290,12 @@ impl Rig {
             self.hear();
         }
     }
+}
+
+fn publish() -> basic::Publish {
+    basic::Publish::default()
+        .exchange("amq.topic")
+        .routing_key("stock.nyse.ibm")
 }
 
 fn take(from: &mut Transmit, to: &mut BytesMut) {

@@ -10,10 +10,9 @@ use super::{
     reply_to::REPLY_TO,
 };
 use crate::{
-    body::{Body, PropertyList},
     close::{Close, RequestError},
-    error::{ApiMisuse, Hold, PublishError},
-    ids::{ChannelId, ConsumerId, DeliveryTag, PublishSeq, RequestId, Requeue, Tags},
+    error::{ApiMisuse, Hold},
+    ids::{ChannelId, ConsumerId, DeliveryTag, RequestId, Requeue, Tags},
     machine::{ChannelLife, Machine},
     method::{ClientSent, MethodDef, NoWait, Request},
     protocol::{Method, ReplyCode, basic, channel, confirm, tx},
@@ -26,8 +25,8 @@ use crate::{
 /// Each command returns at once. After an error the command was refused and nothing has changed.
 #[derive(Debug)]
 pub struct ChannelMut<'a> {
-    machine: &'a mut Machine<Client>,
-    id: ChannelId,
+    pub(super) machine: &'a mut Machine<Client>,
+    pub(super) id: ChannelId,
 }
 
 impl<'a> ChannelMut<'a> {
@@ -276,50 +275,6 @@ impl<'a> ChannelMut<'a> {
             ..Pending::new(request, basic::Get::ID)
         });
         Ok(request)
-    }
-
-    /// Publishes a message. On a channel in confirm mode it returns the number of the publish, and
-    /// [`Event::Settled`] reports the outcome later.
-    ///
-    /// The method, the content header and the body (section 4.2.6 of the specification) are queued
-    /// together, in order with everything else on the channel. A body of a few kilobytes is copied;
-    /// a larger one is held by reference until it is sent.
-    ///
-    /// [`Event::Settled`]: super::Event::Settled
-    ///
-    /// # Errors
-    /// [`PublishError::HeldBack`] with the body when the output has no room or the server has
-    /// paused publishing; [`PublishError::Misuse`] when the channel is not open, the message is too
-    /// large or has unreadable encoded properties, or RabbitMQ would close the channel or the
-    /// connection for it.
-    #[inline]
-    pub fn publish<P: PropertyList>(
-        &mut self,
-        publish: &basic::Publish,
-        properties: &P,
-        body: impl Into<Body>,
-    ) -> Result<Option<PublishSeq>, PublishError> {
-        let mut body = body.into();
-        match self.publish_from(publish, properties, &mut body) {
-            Err(PublishError::HeldBack { hold, .. }) => Err(PublishError::HeldBack { hold, body }),
-            published => published,
-        }
-    }
-
-    /// Publishes a message like [`publish`](Self::publish), but drops no body: it is taken if the
-    /// message is accepted and held by reference, and otherwise stays in `body`. The caller chooses
-    /// where the destructor runs, for example outside of a lock.
-    ///
-    /// # Errors
-    /// As [`publish`](Self::publish), with an empty body in [`PublishError::HeldBack`].
-    #[inline]
-    pub fn publish_from<P: PropertyList>(
-        &mut self,
-        publish: &basic::Publish,
-        properties: &P,
-        body: &mut Body,
-    ) -> Result<Option<PublishSeq>, PublishError> {
-        self.machine.publish(self.id, publish, properties, body)
     }
 
     /// Whether a message with a body of that many bytes would wait behind others of its channel, or

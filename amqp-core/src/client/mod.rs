@@ -15,6 +15,7 @@ mod fingerprint;
 mod handshake;
 mod last_delivery;
 mod messages;
+mod prepared;
 mod publish;
 mod receive;
 mod reply_to;
@@ -29,6 +30,7 @@ pub use self::{
     channel::ChannelMut,
     config::{Checks, Config, Prefetch},
     event::{Delivery, Event, GetMessage, Outcome, Returned},
+    prepared::PreparedPublish,
 };
 use self::{
     channel_state::Pending, confirm_deadlines::ConfirmDeadlines, handshake::Handshake,

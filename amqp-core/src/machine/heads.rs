@@ -1,31 +1,52 @@
-//! The encoding of method frames, and of the frames of a message up to its body.
+//! The encoding of method frames, and of the frames of a message up to its body: its heads.
 
 use core::ops::Range;
 
 use bytes::BytesMut;
 
+use super::frame_len::payload_len;
 use crate::{
-    body::{Body, PropertyList},
+    body::PropertyList,
+    error::ApiMisuse,
     frame::{CONTENT_HEAD, FRAME_HEAD, FrameKind, METHOD_HEAD, frame_head, put_head},
     limits::FRAME_OVERHEAD,
     method::MethodDef,
     method_id::MethodId,
     protocol::FRAME_END,
-    wire::{Encode, cursor::Cursor, put::Sink as _},
+    wire::{cursor::Cursor, put::Sink as _},
 };
 
-/// A method with its content.
+/// A method with content, and the properties of that content: the source of the heads of a message.
+pub(crate) trait Head {
+    /// Checks that the frames of the heads may be sent. Returns the sizes of their payloads, in
+    /// bytes.
+    fn check(&self, frame_max: u32, header_max: u32) -> Result<(usize, usize), ApiMisuse>;
+
+    /// Appends the method frame and the content header frame, of checked sizes. Calls `inspect` with
+    /// the encoded properties.
+    fn put(&self, out: &mut BytesMut, heads: &Heads, inspect: impl FnOnce(&[u8]));
+
+    /// Writes the method frame and the content header frame, and behind them the head of the only
+    /// body frame, unless the body is empty. `Some` if all of it fits into the room, and the frames
+    /// into their limits.
+    fn write(
+        &self,
+        room: &mut [u8],
+        channel: u16,
+        body_len: usize,
+        frame_max: u32,
+        header_max: u32,
+    ) -> Option<Written>;
+}
+
+/// A method and the properties of its content, to be encoded.
 pub(crate) struct Message<'a, M, P> {
     pub(crate) method: &'a M,
     pub(crate) properties: &'a P,
-    /// Taken by the output unless it is copied.
-    pub(crate) body: &'a mut Body,
-    /// The sequence number among the channel's publishes in confirm mode, or 0.
-    pub(crate) publish: u64,
 }
 
 /// The method frame and the content header frame (section 4.2.6 of the specification).
-pub(super) struct Heads {
+pub(crate) struct Heads {
     pub(super) channel: u16,
     /// The payload of the method frame, in bytes.
     pub(super) method_len: usize,
@@ -39,76 +60,74 @@ impl Heads {
     pub(super) const fn len(&self) -> usize {
         self.method_len + self.header_len + 2 * FRAME_OVERHEAD
     }
-
-    #[inline]
-    pub(super) fn put<M: MethodDef, P: Encode>(
-        &self,
-        out: &mut BytesMut,
-        method: &M,
-        properties: &P,
-        inspect: impl FnOnce(&[u8]),
-    ) {
-        put_method(out, self.channel, method, self.method_len);
-        put_head(out, FrameKind::Header, self.channel, self.header_len);
-        let [c1, c0] = M::ID.class.to_be_bytes();
-        out.extend_from_slice(&[c1, c0, 0, 0]);
-        out.extend_from_slice(&(self.body_len as u64).to_be_bytes());
-        let start = out.len();
-        properties.encode(out);
-        inspect(out.get(start..).unwrap_or_default());
-        out.extend_from_slice(&[FRAME_END]);
-    }
 }
 
 /// The frames of a message up to its body, in a buffer of fixed size.
-pub(super) struct Written {
+pub(crate) struct Written {
     /// The number of bytes.
     pub(super) len: usize,
     /// The encoded properties among them.
     pub(super) properties: Range<usize>,
 }
 
-/// Writes the method frame and the content header frame in one pass, and behind them the head of
-/// the only body frame, unless the body is empty. `Some` if all of it fits into the room, and the
-/// frames into their limits.
-#[inline]
-pub(super) fn write_message<M: MethodDef, P: PropertyList>(
-    room: &mut [u8],
-    channel: u16,
-    message: &Message<'_, M, P>,
-    body_len: usize,
-    frame_max: u32,
-    header_max: u32,
-) -> Option<Written> {
-    let size = room.len();
-    let mut out = Cursor::new(room);
-    let method = begin_method::<M>(&mut out, message.method)?;
-    let header = out.gap::<{ 1 + FRAME_HEAD + CONTENT_HEAD }>()?;
-    let start = size - out.left();
-    message.properties.put(&mut out);
-    let end = size - out.left();
-    if body_len == 0 {
-        out.array([FRAME_END]);
-    } else {
-        let [t, c1, c0, s3, s2, s1, s0] = frame_head(FrameKind::Body, channel, body_len);
-        out.array([FRAME_END, t, c1, c0, s3, s2, s1, s0]);
+impl<M: MethodDef, P: PropertyList> Head for Message<'_, M, P> {
+    fn check(&self, frame_max: u32, header_max: u32) -> Result<(usize, usize), ApiMisuse> {
+        let method_len = payload_len::<M>(METHOD_HEAD, self.method, frame_max)?;
+        let header_len = payload_len::<M>(CONTENT_HEAD, self.properties, header_max)?;
+        Ok((method_len, header_len))
     }
-    let header_len = CONTENT_HEAD + (end - start);
-    if !out.is_complete() || !fits(method.len, frame_max) || !fits(header_len, header_max) {
-        return None;
+
+    fn put(&self, out: &mut BytesMut, heads: &Heads, inspect: impl FnOnce(&[u8])) {
+        put_method(out, heads.channel, self.method, heads.method_len);
+        put_head(out, FrameKind::Header, heads.channel, heads.header_len);
+        let [c1, c0] = M::ID.class.to_be_bytes();
+        out.extend_from_slice(&[c1, c0, 0, 0]);
+        out.extend_from_slice(&(heads.body_len as u64).to_be_bytes());
+        let start = out.len();
+        self.properties.encode(out);
+        inspect(out.get(start..).unwrap_or_default());
+        out.extend_from_slice(&[FRAME_END]);
     }
-    let len = size - out.left();
-    method.end::<M>(channel);
-    let [t, c1, c0, s3, s2, s1, s0] = frame_head(FrameKind::Header, channel, header_len);
-    let [k1, k0] = M::ID.class.to_be_bytes();
-    let [b7, b6, b5, b4, b3, b2, b1, b0] = (body_len as u64).to_be_bytes();
-    *header = [
-        FRAME_END, t, c1, c0, s3, s2, s1, s0, k1, k0, 0, 0, b7, b6, b5, b4, b3, b2, b1, b0,
-    ];
-    Some(Written {
-        len,
-        properties: start..end,
-    })
+
+    #[inline]
+    fn write(
+        &self,
+        room: &mut [u8],
+        channel: u16,
+        body_len: usize,
+        frame_max: u32,
+        header_max: u32,
+    ) -> Option<Written> {
+        let size = room.len();
+        let mut out = Cursor::new(room);
+        let method = begin_method::<M>(&mut out, self.method)?;
+        let header = out.gap::<{ 1 + FRAME_HEAD + CONTENT_HEAD }>()?;
+        let start = size - out.left();
+        self.properties.put(&mut out);
+        let end = size - out.left();
+        if body_len == 0 {
+            out.array([FRAME_END]);
+        } else {
+            let [t, c1, c0, s3, s2, s1, s0] = frame_head(FrameKind::Body, channel, body_len);
+            out.array([FRAME_END, t, c1, c0, s3, s2, s1, s0]);
+        }
+        let header_len = CONTENT_HEAD + (end - start);
+        if !out.is_complete() || !fits(method.len, frame_max) || !fits(header_len, header_max) {
+            return None;
+        }
+        let len = size - out.left();
+        method.end::<M>(channel);
+        let [t, c1, c0, s3, s2, s1, s0] = frame_head(FrameKind::Header, channel, header_len);
+        let [k1, k0] = M::ID.class.to_be_bytes();
+        let [b7, b6, b5, b4, b3, b2, b1, b0] = (body_len as u64).to_be_bytes();
+        *header = [
+            FRAME_END, t, c1, c0, s3, s2, s1, s0, k1, k0, 0, 0, b7, b6, b5, b4, b3, b2, b1, b0,
+        ];
+        Some(Written {
+            len,
+            properties: start..end,
+        })
+    }
 }
 
 /// Writes a method frame. Returns the number of bytes; `Some` if they fit into the room, and into
@@ -160,7 +179,7 @@ impl BegunMethod<'_> {
 
 /// Whether a frame with a payload of `len` bytes, which are in memory, is within the limit.
 #[inline]
-const fn fits(len: usize, frame_max: u32) -> bool {
+pub(super) const fn fits(len: usize, frame_max: u32) -> bool {
     (len + FRAME_OVERHEAD) as u64 <= frame_max as u64
 }
 

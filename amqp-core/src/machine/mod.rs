@@ -10,6 +10,7 @@ mod channels;
 mod clock;
 mod closing;
 mod content_channel;
+mod encoded_heads;
 mod event_queue;
 mod frame_len;
 mod frame_log;
@@ -44,8 +45,9 @@ use self::{
 pub(crate) use self::{
     assembly::Dropped,
     channels::{Channel, ChannelLife, Lookup},
-    heads::Message,
-    output::Output,
+    encoded_heads::EncodedHeads,
+    heads::{Head, Message},
+    output::{Lane, Output, Route},
     role::{OffendingFrame, Role, standard_close, unlisted},
     whole::Run,
 };
@@ -569,7 +571,7 @@ impl<R: Role> Machine<R> {
     pub(crate) fn is_backlogged(&self, id: ChannelId, body_len: usize) -> bool {
         self.channels
             .get(id)
-            .is_some_and(|channel| !self.output.bypasses(&channel.backlog, body_len))
+            .is_some_and(|channel| self.output.lane(&channel.backlog, body_len) == Lane::Backlog)
     }
 
     pub(crate) fn remove_channel(&mut self, id: ChannelId) {

@@ -8,7 +8,7 @@ use crate::{
     close::Close,
     error::{ApiMisuse, Hold},
     ids::{ChannelId, PublishSeq},
-    machine::{ChannelLife, Machine, Message},
+    machine::{ChannelLife, Machine, Message, Route},
     method::{MethodDef, ServerSent},
     method_id::MethodId,
     protocol::{self, Method, ReplyCode, basic, channel},
@@ -115,15 +115,17 @@ impl<'a> ChannelMut<'a> {
     ) -> Result<(), ApiMisuse> {
         self.check_sent::<M>(true)?;
         let mut body = body.into();
-        let message = Message {
-            method,
-            properties,
-            body: &mut body,
-            publish: 0,
-        };
+        let message = Message { method, properties };
         self.answer::<M>(|machine, id| {
             let (channel, output) = machine.open_channel_and_output(id)?;
-            output.put_content(&mut channel.backlog, id.number(), message, |_| ())
+            let backlog = &mut channel.backlog;
+            let route = Route {
+                lane: output.lane(backlog, body.len()),
+                channel: id.number(),
+                body_len: body.len(),
+                publish: 0,
+            };
+            output.put_content(route, backlog, &message, &mut body, |_| ())
         })?;
         let stats = &mut self.machine.stats;
         match M::ID {

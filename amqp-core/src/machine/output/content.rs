@@ -1,19 +1,16 @@
 //! Methods with content: their frames, and the copy or the chain of the body.
 
-use super::{Backlog, Output};
+use super::{Backlog, Lane, Output};
 use crate::{
-    body::{Body, PropertyList},
+    body::Body,
     error::ApiMisuse,
-    frame::{CONTENT_HEAD, FrameKind, put_head},
+    frame::{FrameKind, put_head},
     limits::FRAME_OVERHEAD,
     machine::{
         backlog::Item,
-        frame_len::payload_len,
-        heads::{Heads, Message, write_message},
+        heads::{Head, Heads},
     },
-    method::MethodDef,
     protocol::FRAME_END,
-    wire::Encode,
 };
 
 /// The smallest piece of a body, in bytes, that is chained instead of copied. Copying a smaller one
@@ -24,38 +21,50 @@ pub(super) const CHAIN_FROM: usize = 4096;
 /// in bytes. A larger one is copied once.
 const SCRATCH_BODY: usize = 64;
 
+/// The way of a message through the output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route {
+    pub(crate) lane: Lane,
+    /// The number of the channel.
+    pub(crate) channel: u16,
+    /// The size of the body, in bytes.
+    pub(crate) body_len: usize,
+    /// The sequence number among the channel's publishes in confirm mode, or 0.
+    pub(crate) publish: u64,
+}
+
 impl Output {
-    /// Queues a method with content. Calls `inspect` with the encoded properties.
-    #[inline(never)]
-    pub(crate) fn put_content<M: MethodDef, P: PropertyList>(
+    /// Queues a method with content. The body is taken unless it is copied. Calls `inspect` with the
+    /// encoded properties.
+    #[inline]
+    pub(crate) fn put_content(
         &mut self,
+        route: Route,
         backlog: &mut Backlog,
-        channel: u16,
-        message: Message<'_, M, P>,
+        head: &impl Head,
+        body: &mut Body,
         inspect: impl FnOnce(&[u8]),
     ) -> Result<(), ApiMisuse> {
+        let Route {
+            lane,
+            channel,
+            body_len,
+            ..
+        } = route;
+        let (frame_max, header_max) = (self.frame_max, self.header_max);
         let scratch = &mut self.scratch;
-        let body_len = message.body.len();
-        if backlog.is_bypassed()
-            && body_len <= self.chunk
-            && let Some(written) = write_message(
-                scratch,
-                channel,
-                &message,
-                body_len,
-                self.frame_max,
-                self.header_max,
-            )
+        if lane == Lane::Ready
+            && let Some(written) = head.write(scratch, channel, body_len, frame_max, header_max)
         {
             inspect(scratch.get(written.properties).unwrap_or_default());
-            self.put_written(message.body, body_len, written.len);
+            self.put_written(body, body_len, written.len);
             return Ok(());
         }
-        self.put_checked(backlog, channel, message, inspect)
+        self.put_checked(route, backlog, head, body, inspect)
     }
 
     /// Queues the frames that were written, of `len` bytes, and the body after them.
-    #[inline]
+    #[inline(always)]
     fn put_written(&mut self, body: &mut Body, body_len: usize, mut len: usize) {
         self.messages += 1;
         if body_len == 0 {
@@ -87,30 +96,35 @@ impl Output {
 
     /// As `put_content`, for any message: checks its sizes, and makes room for it.
     #[cold]
-    fn put_checked<M: MethodDef, P: PropertyList>(
+    #[inline(never)]
+    fn put_checked(
         &mut self,
+        route: Route,
         backlog: &mut Backlog,
-        channel: u16,
-        message: Message<'_, M, P>,
+        head: &impl Head,
+        body: &mut Body,
         inspect: impl FnOnce(&[u8]),
     ) -> Result<(), ApiMisuse> {
-        let method_len = self.check_frame(message.method)?;
-        let header_len = self.check_header::<M>(message.properties)?;
+        let (method_len, header_len) = head.check(self.frame_max, self.header_max)?;
         self.make_scratch();
+        let Route {
+            lane,
+            channel,
+            body_len,
+            publish,
+        } = route;
         let heads = Heads {
             channel,
             method_len,
             header_len,
-            body_len: message.body.len(),
+            body_len,
         };
-        let publish = message.publish;
-        let body = message.body;
         self.messages += 1;
-        if self.bypasses(backlog, heads.body_len) {
+        if lane == Lane::Ready {
             let before = self.ready.len();
             let len = heads.len() + FRAME_OVERHEAD + copied(heads.body_len);
             let tail = self.ready.room(len);
-            heads.put(tail, message.method, message.properties, inspect);
+            head.put(tail, &heads, inspect);
             if heads.body_len > 0 {
                 self.put_body_frame(channel, body, heads.body_len);
                 self.ready_frames += 3;
@@ -121,7 +135,7 @@ impl Output {
             Ok(())
         } else {
             backlog.append(&mut self.backlog_buffer, self.chunk, publish, 2, |out| {
-                heads.put(out, message.method, message.properties, inspect);
+                head.put(out, &heads, inspect);
             });
             self.wait(backlog, heads.len() + heads.body_len);
             if heads.body_len > 0 {
@@ -162,12 +176,6 @@ impl Output {
             }
         }
         ready.extend(&[FRAME_END]);
-    }
-
-    /// Checks that a content header with the properties of a message of the method `M` may be sent.
-    /// Returns the size of its payload, in bytes.
-    fn check_header<M: MethodDef>(&self, properties: &impl Encode) -> Result<usize, ApiMisuse> {
-        payload_len::<M>(CONTENT_HEAD, properties, self.header_max)
     }
 }
 

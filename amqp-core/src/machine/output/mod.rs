@@ -32,6 +32,7 @@ use core::fmt;
 use bytes::{Bytes, BytesMut};
 
 use self::content::CHAIN_FROM;
+pub(crate) use self::content::Route;
 pub(crate) use super::backlog::Backlog;
 use super::{
     backlog::Item,
@@ -123,6 +124,15 @@ impl fmt::Debug for Output {
     }
 }
 
+/// The lane that a message goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// With the next output.
+    Ready,
+    /// Behind the backlog of its channel, or in several frames.
+    Backlog,
+}
+
 /// The output of one turn of a channel.
 pub(crate) struct Turn {
     /// The number of bytes.
@@ -185,11 +195,11 @@ impl Output {
         self.waiting
     }
 
-    /// Returns the limit that prevents a publish with a body of `body_len` bytes. `Some` if the
-    /// lane it would go to is full.
+    /// Returns the limit that prevents a publish that would go to this lane. `Some` if the lane is
+    /// full.
     #[inline]
-    pub(crate) fn hold(&self, backlog: &Backlog, body_len: usize, limits: &Limits) -> Option<Hold> {
-        if self.bypasses(backlog, body_len) {
+    pub(crate) fn hold(&self, lane: Lane, backlog: &Backlog, limits: &Limits) -> Option<Hold> {
+        if lane == Lane::Ready {
             (self.ready_len() >= limits.output_high).then_some(Hold::OutputFull)
         } else if backlog.len() >= limits.output_high {
             Some(Hold::ChannelBacklogFull)
@@ -198,10 +208,14 @@ impl Output {
         }
     }
 
-    /// Whether a message with a body of `body_len` bytes goes to the ready lane.
+    /// The lane that a message with a body of `body_len` bytes goes to.
     #[inline]
-    pub(crate) fn bypasses(&self, backlog: &Backlog, body_len: usize) -> bool {
-        backlog.is_bypassed() && body_len <= self.chunk
+    pub(crate) fn lane(&self, backlog: &Backlog, body_len: usize) -> Lane {
+        if backlog.is_bypassed() && body_len <= self.chunk {
+            Lane::Ready
+        } else {
+            Lane::Backlog
+        }
     }
 
     /// Checks that another request may be queued in the lane that it would go to.

@@ -1,5 +1,6 @@
 //! The frames of a publish, and their order on the wire.
 
+mod prepared;
 mod room;
 
 use alloc::{vec, vec::Vec};
