@@ -32,16 +32,24 @@ impl<S: Source> Evented<S> {
 
     /// Calls `act`, a non-blocking operation on the socket. If it would block, registers the waker
     /// and returns [`Poll::Pending`].
+    ///
+    /// The waker that wakes nothing is not registered, nor is the socket: such a poll may be on any
+    /// thread, and leaves the socket to the thread that waits for it.
     pub(crate) fn poll_io<T>(
         &mut self,
         cx: &Context<'_>,
         mut act: impl FnMut(&mut S) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        self.register()?;
+        let waits = !cx.waker().will_wake(Waker::noop());
+        if waits {
+            self.register()?;
+        }
         loop {
             match act(&mut self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    wake_after_park(cx.waker());
+                    if waits {
+                        wake_after_park(cx.waker());
+                    }
                     return Poll::Pending;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

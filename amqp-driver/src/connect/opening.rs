@@ -15,7 +15,10 @@ use crate::{
     error::Error,
     io::{BoxTransport, Driver, Runtime, Timer, Transport},
     recovery::supervisor::Supervisor,
-    session::shared::{ClientEndpoint, Shared},
+    session::{
+        driver_task::DriverTask,
+        shared::{ClientEndpoint, Shared},
+    },
 };
 
 /// Opens a connection over a stream.
@@ -52,7 +55,7 @@ impl<R: Runtime> Opening for First<'_, R> {
         let shared = Arc::clone(connection.shared());
         shared.lock().certificates = certificates;
         match &self.options.recovery {
-            None => self.runtime.spawn(driver),
+            None => self.runtime.spawn(DriverTask::new(driver, &shared)),
             Some(policy) => {
                 let policy = policy.clone();
                 shared.with(|state, _| state.recover_by(policy, clock.now()));

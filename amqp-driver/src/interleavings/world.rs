@@ -26,8 +26,8 @@ use shuttle::{
 use crate::{
     channel::Channel,
     connection::Connection,
-    io::{self, ClientEndpoint, Driver, Timer, Transport, poll_locked, wake_all},
-    session::shared::Shared,
+    io::{self, Timer, Transport, poll_locked, wake_all},
+    session::{driver_task::DriverTask, shared::Shared},
     sync::{Mutex, MutexGuard},
 };
 
@@ -48,7 +48,7 @@ pub(super) fn untimed() -> Config {
 /// A connection that is open, and its driver, which does not run yet.
 pub(super) struct World {
     pub(super) connection: Connection,
-    driver: Driver<ClientEndpoint, Wire, Clock>,
+    driver: DriverTask<Wire, Clock>,
     pub(super) server: Server,
     pub(super) clock: Clock,
 }
@@ -61,8 +61,8 @@ impl World {
         let started = Connection::start(config, wire, clock.clone());
         let (connection, driver) = started.expect("the config is good");
         let mut world = Self {
+            driver: DriverTask::new(driver, connection.shared()),
             connection: connection.clone(),
-            driver,
             server,
             clock,
         };
@@ -179,6 +179,8 @@ pub(super) struct State {
     pub(super) settled: Vec<(u64, bool)>,
     /// The number of channels that were opened.
     pub(super) opened: usize,
+    /// The number of queues that were declared.
+    pub(super) declared: usize,
     /// The bodies that were published.
     pub(super) published: Vec<Vec<u8>>,
     /// The client has ended its output.
@@ -203,6 +205,7 @@ impl Server {
             last_tag: 0,
             settled: Vec::new(),
             opened: 0,
+            declared: 0,
             published: Vec::new(),
             closed: false,
             reader: None,
@@ -321,6 +324,10 @@ impl State {
             ClientMethod::BasicAck(ack) => self.settled.push((ack.delivery_tag, true)),
             ClientMethod::BasicReject(reject) => self.settled.push((reject.delivery_tag, false)),
             ClientMethod::BasicNack(nack) => self.settled.push((nack.delivery_tag, false)),
+            ClientMethod::QueueDeclare(declare) => {
+                self.declared += 1;
+                drop(replies::reply(&mut channel, declare.into()));
+            }
             // Refused if the client has closed the channel meanwhile.
             method => drop(replies::reply(&mut channel, method)),
         }
@@ -351,13 +358,15 @@ impl Transport for Wire {
         for segment in out.segments() {
             state.to_server.extend_from_slice(segment);
         }
+        let mut woken = state.server.take();
         if !state.has_thread {
             state.act();
+            // The write may be a command's, while the driver waits for input.
+            woken = state.reader.take();
         }
-        let server = state.server.take();
         drop(state);
         out.advance(count);
-        wake_all(server);
+        wake_all(woken);
         Poll::Ready(Ok(count))
     }
 
@@ -423,17 +432,22 @@ impl Timer for Clock {
     fn poll_deadline(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
         let waker = cx.waker().clone();
         let mut time = self.lock();
+        // Dropped after the lock: the drop of a waker may be a point of the exploration.
+        let before = time.alarm.take();
         let Some(at) = at else {
-            time.alarm = None;
+            drop(time);
+            drop(before);
             return Poll::Pending;
         };
         if at <= Instant::from_origin(time.now) {
-            time.alarm = None;
+            drop(time);
+            drop(before);
             return Poll::Ready(());
         }
         time.alarm = Some((at, waker));
         let watcher = time.watcher.take();
         drop(time);
+        drop(before);
         wake_all(watcher);
         Poll::Pending
     }

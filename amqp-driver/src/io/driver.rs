@@ -114,6 +114,9 @@ pub struct Driver<E: DrivenEndpoint, T: Transport, C: Timer> {
     write_error: Option<(io::Error, Instant)>,
     /// A passed deadline that judges the peer, and the time until which to read on before it does.
     overdue: Option<(Instant, Instant)>,
+    /// The time at which the clock wakes the driver, at the latest deadline that it was asked for or
+    /// before.
+    alarm: Option<Instant>,
     /// The time at which to drop the transport. `Some` once the connection has ended.
     leave_at: Option<Instant>,
     /// The time until which to discard input. `Some` once the transport is closed.
@@ -137,6 +140,7 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
             ended: false,
             write_error: None,
             overdue: None,
+            alarm: None,
             leave_at: None,
             drain_until: None,
             drained: 0,
@@ -295,6 +299,15 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
         }
     }
 
+    /// Returns the time for the alarm if the next deadline is `at`: an earlier one is kept. The
+    /// deadline of the next request is hardly before it, so that a request needs no other alarm.
+    fn keep_alarm(&mut self, at: Option<Instant>) -> Option<Instant> {
+        let now = self.clock.now();
+        let kept = self.alarm.filter(|&alarm| alarm > now);
+        self.alarm = at.into_iter().chain(kept).min();
+        self.alarm
+    }
+
     fn handle_timeout(&mut self) {
         let now = self.clock.now();
         if let Some((at, reason)) = self.endpoint.poll_timeout()
@@ -316,6 +329,24 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
             }
         }
         self.endpoint.handle_timeout(now);
+    }
+
+    /// Writes the output on a thread that does not drive, and registers the waker of the parked
+    /// driver again. Returns `false` if the driver is to be polled instead: the transport takes no
+    /// more, or there is other work.
+    pub(crate) fn write_inline(&mut self, waker: &Waker) -> bool {
+        if self.ended || self.write_error.is_some() || self.leave_at.is_some() {
+            return false;
+        }
+        // The transport has the task woken by a poll of the task only.
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..TURNS {
+            if !self.write(&mut cx) {
+                break;
+            }
+        }
+        let written = self.output.is_empty() && !self.unflushed && self.write_error.is_none();
+        written && !self.ended && self.endpoint.register_waker(waker, true, self.alarm)
     }
 
     /// Writes all that the transport accepts at once: nothing drives it afterwards.
@@ -429,7 +460,9 @@ where
             let broken = this.write_error.as_ref().map(|(_, until)| *until);
             let deadline = this.endpoint.poll_timeout();
             let at = this.due(deadline).into_iter().chain(broken).min();
+            let at = this.keep_alarm(at);
             if this.clock.poll_deadline(cx, at).is_ready() {
+                this.alarm = None;
                 this.check_grace();
                 // All the output handed out may have been written since.
                 if this.output.is_empty() && this.write_error.is_none() {

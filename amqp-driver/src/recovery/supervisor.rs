@@ -12,7 +12,10 @@ use amqp_core::{Instant, recovery::Step};
 use crate::{
     connect::{connect_as, error::ConnectError, opening::Next, options::Options},
     io::{BoxTransport, Driver, Runtime, Timer as _, Transport},
-    session::shared::{ClientEndpoint, Shared},
+    session::{
+        driver_task::DriverTask,
+        shared::{ClientEndpoint, Shared},
+    },
 };
 
 /// Drives the lives of a connection, one after the other.
@@ -47,9 +50,9 @@ impl<R: Runtime> Supervisor<R> {
         first: Driver<ClientEndpoint, T, R::Clock>,
     ) {
         let _end = End(Arc::clone(&self.shared));
-        drive(&self.runtime, first).await;
+        drive(&self.runtime, DriverTask::new(first, &self.shared)).await;
         while let Some(next) = self.reconnect().await {
-            drive(&self.runtime, next).await;
+            drive(&self.runtime, DriverTask::new(next, &self.shared)).await;
         }
     }
 
@@ -124,7 +127,7 @@ impl<R: Runtime> Supervisor<R> {
 /// Drives one life. The wait for the peer's end of the transport goes on in a task of its own.
 async fn drive<R: Runtime, T: Transport + Unpin + 'static>(
     runtime: &R,
-    driver: Driver<ClientEndpoint, T, R::Clock>,
+    driver: DriverTask<T, R::Clock>,
 ) {
     let mut driver = Some(driver);
     poll_fn(|cx| {

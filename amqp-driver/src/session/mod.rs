@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `shared.rs` | the lock, the driver's endpoint, waits for replies |
 //! | `state.rs`, `channel_table.rs` | channels, and the events of the machine |
+//! | `driver_task.rs`, `inline.rs` | the task of the driver, and writes on the thread of a command |
 //! | `requests.rs`, `slots.rs` | requests in flight |
 //! | `publish.rs`, `lines.rs` | publishing, and the order of publishers that wait for room |
 //! | `confirms/` | outcomes of publishes |
@@ -21,6 +22,8 @@ pub(crate) mod buffer;
 mod channel_table;
 pub(crate) mod confirms;
 mod deliveries;
+pub(crate) mod driver_task;
+mod inline;
 pub(crate) mod later;
 pub(crate) mod lines;
 #[cfg(test)]

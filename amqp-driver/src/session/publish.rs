@@ -250,11 +250,14 @@ impl State {
         match published {
             Ok(seq) => {
                 later.commanded = true;
+                let mut alone = false;
                 if let Some(channel) = self.channels.get_mut(id)
                     && seq.is_some()
                 {
+                    alone = message.tracked && channel.confirms.is_empty();
                     channel.confirms.expect(message.tracked);
                 }
+                self.alone = alone && self.is_quiet();
                 if is_contended || granted.is_some() {
                     self.settle_turn(id, cost, granted, ticket, later);
                 }

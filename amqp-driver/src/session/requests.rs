@@ -15,7 +15,13 @@ use crate::error::Error;
 impl State {
     /// Registers a request that a future awaits.
     pub(crate) fn expect(&mut self, request: RequestId) {
+        self.alone = self.is_quiet();
         self.requests.0.insert(request, Slot::default());
+    }
+
+    /// Whether no future awaits an answer of the server.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.requests.is_empty() && self.totals.awaited == 0
     }
 
     /// Registers a `basic.cancel`. The consumer ends with the answer even if the future is dropped.

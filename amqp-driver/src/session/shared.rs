@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
+    mem,
     pin::{Pin, pin},
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
@@ -85,21 +86,30 @@ impl Shared {
     }
 
     /// Runs `act` under the lock, and the effects that it defers after it. Wakes the driver if the
-    /// machine has received a command, or paused reading can resume.
+    /// machine has received a command, or paused reading can resume. A command that is alone in
+    /// flight is written at once instead.
     #[inline]
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State, &mut Later) -> T) -> T {
         let mut later = Later::default();
         let mut state = self.lock();
         let result = act(&mut state, &mut later);
+        let alone = mem::take(&mut state.alone);
         let driver = if later.commanded || (state.reading_paused && state.wants_input()) {
             state.driver.take()
         } else {
             None
         };
+        let inline = match &state.inline {
+            Some(inline) if alone && driver.is_some() => Some(Arc::clone(inline)),
+            _ => None,
+        };
         drop(state);
         later.run();
         if let Some(driver) = driver {
-            driver.wake();
+            match inline {
+                Some(inline) => inline.write(driver),
+                None => driver.wake(),
+            }
         }
         result
     }
@@ -353,6 +363,11 @@ impl ClientEndpoint {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let life = shared.lock().life;
         Self { shared, life }
+    }
+
+    /// Whether the driver sleeps until a command wakes it.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.shared.lock().driver.is_some()
     }
 
     /// Ends the life of the connection at once, if it is still the present one.

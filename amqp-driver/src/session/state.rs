@@ -18,6 +18,7 @@ use super::{
     buffer::Buffer,
     channel_table::ChannelTable,
     confirms::{Confirms, Totals},
+    inline::InlineWrite,
     later::Later,
     lines::{Line, LineId},
     recovering::Recovering,
@@ -45,6 +46,10 @@ pub(crate) struct State {
     pub(crate) machine: client::Connection,
     /// The driver's waker, while it sleeps.
     pub(crate) driver: Option<Waker>,
+    /// The driver, for writes on the thread of a command. `Some` if its task permits them.
+    pub(crate) inline: Option<Arc<dyn InlineWrite>>,
+    /// The present command is awaited, and nothing else is in flight.
+    pub(crate) alone: bool,
     pub(crate) requests: Requests,
     pub(crate) channels: ChannelTable<ChannelState>,
     /// The machine's number of channels at the last check.
@@ -161,6 +166,8 @@ impl State {
             buffer: Buffer::new(limits.undelivered),
             machine,
             driver: None,
+            inline: None,
+            alone: false,
             requests: Requests::default(),
             channels: ChannelTable::new(),
             channel_count: 0,

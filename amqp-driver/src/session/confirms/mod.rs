@@ -84,6 +84,12 @@ impl Default for Confirms {
 }
 
 impl Confirms {
+    /// Whether no publish is unsettled, and every outcome is taken.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// Registers the next sequence number. `tracked` is `false` if no future awaits the outcome.
     #[inline]
     pub(crate) fn expect(&mut self, tracked: bool) {
