@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use amqp_driver::io::no_wakeup;
 use mio::{Events, Interest, Registry, Token, event::Source};
 
 use crate::executor::{Park, wake_after_park, with_park};
@@ -33,14 +34,14 @@ impl<S: Source> Evented<S> {
     /// Calls `act`, a non-blocking operation on the socket. If it would block, registers the waker
     /// and returns [`Poll::Pending`].
     ///
-    /// The waker that wakes nothing is not registered, nor is the socket: such a poll may be on any
-    /// thread, and leaves the socket to the thread that waits for it.
+    /// A poll with [`no_wakeup`] registers nothing: it may be on any thread, and leaves the socket to
+    /// the thread that waits for it.
     pub(crate) fn poll_io<T>(
         &mut self,
         cx: &Context<'_>,
         mut act: impl FnMut(&mut S) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        let waits = !cx.waker().will_wake(Waker::noop());
+        let waits = !cx.waker().will_wake(no_wakeup());
         if waits {
             self.register()?;
         }
@@ -112,5 +113,55 @@ impl Wake for Notifier {
     fn wake(self: Arc<Self>) {
         // Fails only after the thread has stopped waiting.
         let _gone = self.0.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        io::{Read as _, Result, Write as _},
+        net::{TcpListener, TcpStream as StdStream},
+        pin::pin,
+        sync::Mutex,
+    };
+
+    use mio::net::TcpStream;
+
+    use super::*;
+    use crate::executor::block_on;
+
+    #[test]
+    fn a_write_of_another_thread_leaves_the_socket_to_the_one_that_waits() -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let stream = StdStream::connect(listener.local_addr()?)?;
+        stream.set_nonblocking(true)?;
+        let socket = Mutex::new(Evented::new(TcpStream::from_std(stream)));
+        let (mut peer, _) = listener.accept()?;
+        let poll = |cx: &Context<'_>, act: &mut dyn FnMut(&mut TcpStream) -> Result<usize>| {
+            socket.lock().expect("nothing panics").poll_io(cx, act)
+        };
+        let mut byte = [0];
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| {
+                let mut read = [0];
+                block_on(poll_fn(|cx| poll(cx, &mut |socket| socket.read(&mut read))))
+            });
+            while socket.lock().expect("nothing panics").registry.is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // One thread has no executor, the other has one of its own.
+            let write = || {
+                let cx = Context::from_waker(no_wakeup());
+                poll(&cx, &mut |socket| socket.write(b"x"))
+            };
+            assert!(matches!(write(), Poll::Ready(Ok(1))));
+            let written = block_on(poll_fn(|_| Poll::Ready(pin!(write()).is_ready())));
+            assert!(written);
+            peer.read_exact(&mut byte)?;
+            peer.write_all(b"y")?;
+            assert_eq!(reading.join().expect("it reads")?, 1);
+            Ok(())
+        })
     }
 }

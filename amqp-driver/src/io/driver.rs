@@ -12,7 +12,7 @@ use std::{
 use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
 use bytes::BytesMut;
 
-use super::transport::{Timer, Transport};
+use super::transport::{Timer, Transport, no_wakeup};
 
 /// An [`Endpoint`] that a [`Driver`] can wait on.
 pub trait DrivenEndpoint: Endpoint {
@@ -338,8 +338,7 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
         if self.ended || self.write_error.is_some() || self.leave_at.is_some() {
             return false;
         }
-        // The transport has the task woken by a poll of the task only.
-        let mut cx = Context::from_waker(Waker::noop());
+        let mut cx = Context::from_waker(no_wakeup());
         for _ in 0..TURNS {
             if !self.write(&mut cx) {
                 break;
@@ -351,7 +350,7 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
 
     /// Writes all that the transport accepts at once: nothing drives it afterwards.
     fn write_last(&mut self) {
-        let mut cx = Context::from_waker(Waker::noop());
+        let mut cx = Context::from_waker(no_wakeup());
         for _ in 0..TURNS {
             if self.ended || self.write_error.is_some() || !self.write(&mut cx) {
                 return;

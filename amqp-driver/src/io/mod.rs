@@ -28,7 +28,7 @@ pub use self::{
     pipe::{Pipe, pipe},
     runtime::{Runtime, within},
     thread::in_thread,
-    transport::{Clock, Slices, Timer, Transport},
+    transport::{Clock, Slices, Timer, Transport, no_wakeup},
 };
 #[cfg(feature = "tls")]
 pub use crate::tls::peer_certificates;

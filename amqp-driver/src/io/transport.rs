@@ -4,8 +4,8 @@ use std::{
     fmt,
     io::{self, IoSlice},
     ops::Deref,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, LazyLock},
+    task::{Context, Poll, Waker},
 };
 
 use amqp_core::{Instant, Transmit};
@@ -40,6 +40,17 @@ pub trait Transport: Send {
     /// # Errors
     /// The runtime's error.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+static NO_WAKEUP: LazyLock<Waker> = LazyLock::new(|| Waker::noop().clone());
+
+/// The waker of a poll that arranges no wake-up, and may be on any thread: a command writes its
+/// bytes itself, with [`Transport::poll_write`] and [`Transport::poll_flush`], and leaves the rest to
+/// the task. A transport whose sockets belong to the thread that polls them recognizes it by
+/// [`will_wake`](Waker::will_wake).
+#[must_use]
+pub fn no_wakeup() -> &'static Waker {
+    &NO_WAKEUP
 }
 
 /// The time of a [`Timer`], readable from any thread.
