@@ -350,7 +350,7 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
 
     /// Writes all that the transport accepts at once: nothing drives it afterwards.
     fn write_last(&mut self) {
-        let mut cx = Context::from_waker(no_wakeup());
+        let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..TURNS {
             if self.ended || self.write_error.is_some() || !self.write(&mut cx) {
                 return;

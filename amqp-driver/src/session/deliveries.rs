@@ -370,17 +370,15 @@ impl State {
         {
             message.omit_body();
         }
-        for seq in candidates {
-            let confirms = &mut channel.confirms;
-            confirms.keep_possibly_returned(seq.get(), &message, &mut self.totals);
-        }
-        if let Some(seq) = seq {
-            match channel
-                .confirms
-                .keep_returned(seq.get(), message, &mut self.totals)
-            {
-                Ok(()) => return,
-                Err(unclaimed) => message = unclaimed,
+        if let Some(confirms) = &mut channel.confirms {
+            for seq in candidates {
+                confirms.keep_possibly_returned(seq.get(), &message, &mut self.totals);
+            }
+            if let Some(seq) = seq {
+                match confirms.keep_returned(seq.get(), message, &mut self.totals) {
+                    Ok(()) => return,
+                    Err(unclaimed) => message = unclaimed,
+                }
             }
         }
         let Some(returns) = &mut channel.returns else {

@@ -254,8 +254,9 @@ impl State {
                 if let Some(channel) = self.channels.get_mut(id)
                     && seq.is_some()
                 {
-                    alone = message.tracked && channel.confirms.is_empty();
-                    channel.confirms.expect(message.tracked);
+                    let confirms = channel.confirms.get_or_insert_default();
+                    alone = message.tracked && confirms.is_empty();
+                    confirms.expect(message.tracked);
                 }
                 self.alone = alone && self.is_quiet();
                 if is_contended || granted.is_some() {
@@ -281,18 +282,20 @@ impl State {
     /// Whether publishers wait, or have room reserved.
     #[inline]
     fn is_contended(&self, id: ChannelId) -> bool {
-        let window = || self.channels.get(id).is_some_and(|it| it.line.is_shared());
+        let line = || self.channels.get(id)?.line.as_deref();
+        let window = || line().is_some_and(Line::is_shared);
         self.tickets > 0
             || self.output_line.is_shared()
             || self.backlog_line.is_shared()
             || window()
     }
 
+    /// The line. `None` for a channel's where no publisher has waited yet.
     fn line(&mut self, id: LineId) -> Option<&mut Line> {
         match id {
             LineId::Output => Some(&mut self.output_line),
             LineId::Backlog => Some(&mut self.backlog_line),
-            LineId::Channel(id) => self.channels.get_mut(id).map(|channel| &mut channel.line),
+            LineId::Channel(id) => self.channels.get_mut(id)?.line.as_deref_mut(),
         }
     }
 
@@ -355,6 +358,11 @@ impl State {
         });
         ticket.line = line;
         let number = ticket.number;
+        if let LineId::Channel(id) = line
+            && let Some(channel) = self.channels.get_mut(id)
+        {
+            channel.line.get_or_insert_default();
+        }
         match self.line(line) {
             Some(it) => it.join(number, channel, line.cost(cost), waker, later),
             None => later.wake(Some(waker)),
@@ -472,7 +480,9 @@ impl State {
         self.output_line.dismiss(None, later);
         self.backlog_line.dismiss(None, later);
         for channel in self.channels.values_mut() {
-            channel.line.dismiss(None, later);
+            if let Some(line) = &mut channel.line {
+                line.dismiss(None, later);
+            }
         }
     }
 
@@ -480,8 +490,8 @@ impl State {
     pub(crate) fn dismiss_publishers_of(&mut self, id: ChannelId, later: &mut Later) {
         self.output_line.dismiss(Some(id), later);
         self.backlog_line.dismiss(Some(id), later);
-        if let Some(channel) = self.channels.get_mut(id) {
-            channel.line.dismiss(None, later);
+        if let Some(line) = self.line(LineId::Channel(id)) {
+            line.dismiss(None, later);
         }
     }
 }
@@ -493,10 +503,11 @@ impl State {
         channel: ChannelId,
         seq: PublishSeq,
     ) -> Poll<Result<(), Unconfirmed>> {
-        let Some(channel) = self.channels.get_mut(channel) else {
-            return Poll::Pending;
-        };
-        channel.confirms.take(seq.get(), &mut self.totals)
+        let channel = self.channels.get_mut(channel);
+        match channel.and_then(|it| it.confirms.as_deref_mut()) {
+            Some(confirms) => confirms.take(seq.get(), &mut self.totals),
+            None => Poll::Pending,
+        }
     }
 
     /// Stores the waker of the future that awaits the outcome.
@@ -507,10 +518,9 @@ impl State {
         waker: Waker,
         later: &mut Later,
     ) {
-        match self.channels.get_mut(channel) {
-            Some(channel) => channel
-                .confirms
-                .wait(seq.get(), &mut self.totals, waker, later),
+        let channel = self.channels.get_mut(channel);
+        match channel.and_then(|it| it.confirms.as_deref_mut()) {
+            Some(confirms) => confirms.wait(seq.get(), &mut self.totals, waker, later),
             None => later.drop_waker(Some(waker)),
         }
     }
@@ -522,8 +532,9 @@ impl State {
         seq: PublishSeq,
         later: &mut Later,
     ) {
-        if let Some(channel) = self.channels.get_mut(channel) {
-            channel.confirms.abandon(seq.get(), &mut self.totals, later);
+        let channel = self.channels.get_mut(channel);
+        if let Some(confirms) = channel.and_then(|it| it.confirms.as_deref_mut()) {
+            confirms.abandon(seq.get(), &mut self.totals, later);
         }
     }
 }

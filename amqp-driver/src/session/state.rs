@@ -135,10 +135,11 @@ pub(crate) struct ChannelState {
     /// <https://www.rabbitmq.com/docs/consumer-prefetch>.
     pub(crate) prefetch: u16,
     pub(crate) consumers: BTreeMap<ConsumerId, ConsumerState>,
-    pub(crate) confirms: Confirms,
+    /// `Some` once a publish expects a confirm.
+    pub(crate) confirms: Option<Box<Confirms>>,
     pub(crate) returns: Option<Box<ReturnsState>>,
-    /// Publishers that wait for room that only this channel lacks.
-    pub(crate) line: Line,
+    /// Publishers that wait for room that only this channel lacks. `Some` once one has.
+    pub(crate) line: Option<Box<Line>>,
     /// Futures that wait for a change of the channel's state.
     pub(crate) watchers: Waiters,
     /// Futures that wait until no publish is unconfirmed.
@@ -361,7 +362,9 @@ impl State {
                     if let Some(state) = self.channels.get_mut(channel) {
                         let run = first.get()..=last.get();
                         let outcome = (channel.number(), &outcome);
-                        state.confirms.settle(run, outcome, &mut self.totals, later);
+                        if let Some(confirms) = &mut state.confirms {
+                            confirms.settle(run, outcome, &mut self.totals, later);
+                        }
                         state.confirmed.wake_all(later);
                         self.grant(LineId::Channel(channel), later);
                     }
