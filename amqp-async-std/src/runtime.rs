@@ -50,13 +50,14 @@ impl Runtime for AsyncStd {
         to: SocketAddr,
         keepalive: Option<Duration>,
     ) -> io::Result<AsyncStdStream> {
-        Ok(FuturesStream::boxed(connect_tcp(to, keepalive).await?))
+        let stream = connect_tcp(to, keepalive).await?;
+        Ok(FuturesStream::boxed(stream).inline(true))
     }
 
     #[cfg(unix)]
     async fn connect_unix(&self, path: &std::path::Path) -> io::Result<AsyncStdStream> {
         let stream = async_std::os::unix::net::UnixStream::connect(path).await?;
-        Ok(FuturesStream::boxed(stream))
+        Ok(FuturesStream::boxed(stream).inline(true))
     }
 
     #[cfg(feature = "tls")]

@@ -122,7 +122,6 @@ mod tests {
         future::poll_fn,
         io::{Read as _, Result, Write as _},
         net::{TcpListener, TcpStream as StdStream},
-        pin::pin,
         sync::Mutex,
     };
 
@@ -156,7 +155,7 @@ mod tests {
                 poll(&cx, &mut |socket| socket.write(b"x"))
             };
             assert!(matches!(write(), Poll::Ready(Ok(1))));
-            let written = block_on(poll_fn(|_| Poll::Ready(pin!(write()).is_ready())));
+            let written = block_on(poll_fn(|_| Poll::Ready(write().is_ready())));
             assert!(written);
             peer.read_exact(&mut byte)?;
             peer.write_all(b"y")?;

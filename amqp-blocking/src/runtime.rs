@@ -49,13 +49,14 @@ impl Runtime for Blocking {
         to: SocketAddr,
         keepalive: Option<Duration>,
     ) -> io::Result<BlockingStream> {
-        Ok(FuturesStream::boxed(connect_tcp(to, keepalive).await?))
+        let stream = connect_tcp(to, keepalive).await?;
+        Ok(FuturesStream::boxed(stream).inline(true))
     }
 
     #[cfg(unix)]
     async fn connect_unix(&self, path: &std::path::Path) -> io::Result<BlockingStream> {
         let socket = mio::net::UnixStream::connect(path)?;
-        Ok(FuturesStream::boxed(Evented::new(socket)))
+        Ok(FuturesStream::boxed(Evented::new(socket)).inline(true))
     }
 
     #[cfg(feature = "tls")]

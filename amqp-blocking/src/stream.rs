@@ -13,7 +13,7 @@ use mio::event::Source;
 
 use crate::reactor::Evented;
 
-/// A byte stream over a socket. It belongs to no thread: the thread that polls its driver uses it.
+/// A byte stream over a socket. It belongs to no thread: the one that polls its driver waits for it.
 pub type BlockingStream = FuturesStream<Box<dyn Socket>>;
 
 /// A connected socket of the standard library. It becomes non-blocking, with all its clones.

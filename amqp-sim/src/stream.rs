@@ -55,6 +55,10 @@ impl Transport for SimStream {
         }
     }
 
+    fn is_inline(&self) -> bool {
+        true
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>> {
         let (now, waker) = (self.shared.now(), cx.waker().clone());
         let (conn, output) = (self.conn, self.output);

@@ -94,13 +94,14 @@ impl Runtime for Smol {
         to: SocketAddr,
         keepalive: Option<Duration>,
     ) -> io::Result<SmolStream> {
-        Ok(FuturesStream::boxed(connect_tcp(to, keepalive).await?))
+        let stream = connect_tcp(to, keepalive).await?;
+        Ok(FuturesStream::boxed(stream).inline(true))
     }
 
     #[cfg(unix)]
     async fn connect_unix(&self, path: &std::path::Path) -> io::Result<SmolStream> {
         let stream = smol::net::unix::UnixStream::connect(path).await?;
-        Ok(FuturesStream::boxed(stream))
+        Ok(FuturesStream::boxed(stream).inline(true))
     }
 
     #[cfg(feature = "tls")]

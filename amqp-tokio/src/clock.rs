@@ -17,6 +17,9 @@ use tokio::{
 };
 
 /// Tokio's clock, which a test can pause and advance, with one alarm.
+///
+/// A paused clock is that of the runtime of the thread that reads it, and elsewhere time passes. A test
+/// with paused time calls its handles within that runtime.
 #[derive(Debug)]
 pub struct TokioClock {
     /// The time that [`Instant::ORIGIN`] stands for.

@@ -3,7 +3,7 @@
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 #[cfg(feature = "tls")]
-use amqp_driver::io::{Secured, Tls, peer_certificates};
+use amqp_driver::io::{Secured, Tls, Transport as _, peer_certificates};
 use amqp_driver::{core::ApiMisuse, io::Runtime};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -54,26 +54,26 @@ impl Runtime for Tokio {
         to: SocketAddr,
         keepalive: Option<Duration>,
     ) -> io::Result<Self::Stream> {
-        Ok(TokioStream::new(Box::new(
-            connect_tcp(to, keepalive).await?,
-        )))
+        let stream = connect_tcp(to, keepalive).await?;
+        Ok(TokioStream::new(Box::new(stream) as _).inline(true))
     }
 
     #[cfg(unix)]
     async fn connect_unix(&self, path: &std::path::Path) -> io::Result<Self::Stream> {
         let stream = tokio::net::UnixStream::connect(path).await?;
-        Ok(TokioStream::new(Box::new(stream)))
+        Ok(TokioStream::new(Box::new(stream) as _).inline(true))
     }
 
     #[cfg(feature = "tls")]
     async fn secure(&self, stream: Self::Stream, tls: &Tls) -> io::Result<Secured<Self::Stream>> {
         let connector = TlsConnector::from(tls.config());
+        let inline = stream.is_inline();
         let stream = connector
             .connect(tls.server_name(), stream.into_inner())
             .await?;
         let certificates = peer_certificates(stream.get_ref().1);
         Ok(Secured {
-            stream: TokioStream::new(Box::new(stream)),
+            stream: TokioStream::new(Box::new(stream) as _).inline(inline),
             certificates,
         })
     }

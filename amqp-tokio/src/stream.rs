@@ -16,27 +16,38 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 /// A byte stream of tokio as a transport.
 #[derive(Debug)]
-pub struct TokioStream<S>(S);
+pub struct TokioStream<S> {
+    stream: S,
+    inline: bool,
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> TokioStream<S> {
     /// Creates a transport over that stream.
     pub const fn new(stream: S) -> Self {
-        Self(stream)
+        let inline = false;
+        Self { stream, inline }
+    }
+
+    /// Sets whether it is [inline](Transport::is_inline), for a stream that may be polled on any
+    /// thread.
+    pub(crate) fn inline(mut self, inline: bool) -> Self {
+        self.inline = inline;
+        self
     }
 
     /// Returns the stream.
     pub fn into_inner(self) -> S {
-        self.0
+        self.stream
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for TokioStream<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
-        pin!(self.0.read_buf(buf)).poll(cx)
+        pin!(self.stream.read_buf(buf)).poll(cx)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut self.0);
+        let stream = Pin::new(&mut self.stream);
         let written = if stream.is_write_vectored() {
             stream.poll_write_vectored(cx, &Slices::of(out))
         } else {
@@ -48,11 +59,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for TokioStream<S> {
         })
     }
 
+    fn is_inline(&self) -> bool {
+        self.inline
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

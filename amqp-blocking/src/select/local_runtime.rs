@@ -50,11 +50,13 @@ impl Runtime for LocalRuntime {
         to: SocketAddr,
         keepalive: Option<Duration>,
     ) -> io::Result<BlockingStream> {
-        Blocking.connect_tcp(to, keepalive).await
+        // The turn writes the commands of all tasks together.
+        let stream = Blocking.connect_tcp(to, keepalive).await?;
+        Ok(stream.inline(false))
     }
 
     async fn connect_unix(&self, path: &Path) -> io::Result<BlockingStream> {
-        Blocking.connect_unix(path).await
+        Ok(Blocking.connect_unix(path).await?.inline(false))
     }
 
     async fn secure(

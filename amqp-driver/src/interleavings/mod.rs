@@ -9,6 +9,7 @@
 //! | file | rule |
 //! |---|---|
 //! | `parking.rs` | the driver looks for work under the lock before it parks |
+//! | `inline.rs` | a command that is awaited, and no other, is written on its own thread |
 //! | `replies.rs` | a reply finds the future that waits in its slot, or is undone |
 //! | `turns.rs` | publishers that wait for room get it, whatever becomes of the others |
 //! | `waiting.rs` | `poll_locked`, waiters, pipes, pools and background work |
@@ -16,6 +17,7 @@
 //! That of a set of futures stands beside it, in `consuming/running.rs`.
 
 pub(crate) mod explore;
+mod inline;
 pub(crate) mod lock;
 mod parking;
 mod replies;

@@ -1,11 +1,6 @@
 //! The driver parks under the lock of the session, once there is nothing left to do.
 
-use std::{
-    future::{Future, pending, poll_fn},
-    pin::pin,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::pending, time::Duration};
 
 use amqp_core::{
     Limits,
@@ -28,35 +23,6 @@ fn a_call_wakes_the_driver() {
         declared.expect("the server replies");
         drop(channel);
         driven.close();
-    });
-}
-
-#[test]
-fn a_call_that_is_alone_is_written_by_its_own_thread() {
-    explore("a call beside a driver that does not run", 1, || {
-        let mut world = World::open(untimed());
-        let channel = world.open_channel();
-        {
-            let mut declaring = pin!(channel.call(queue::Declare::default()));
-            let declared = block_on(poll_fn(|cx| Poll::Ready(declaring.as_mut().poll(cx))));
-            assert!(declared.is_pending(), "the driver has not read the reply");
-            assert_eq!(world.server.lock().declared, 1);
-            world.run(declaring).expect("the server replies");
-        }
-        drop(channel);
-        world.drive().close();
-    });
-}
-
-#[test]
-fn a_driver_that_is_dropped_during_a_call_ends_it() {
-    explore("a call beside the drop of the driver", 2, || {
-        let mut world = World::open(untimed());
-        let channel = world.open_channel();
-        let dropping = thread::spawn(move || drop(world));
-        // The reply never comes: nothing reads it.
-        block_on(channel.call(queue::Declare::default())).expect_err("nothing drives it");
-        dropping.join().expect("it drops");
     });
 }
 

@@ -5,7 +5,7 @@ use std::{
     io::Result,
     pin::{Pin, pin},
     sync::{self, Arc, PoisonError, Weak},
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Wake, Waker, ready},
     time::Duration,
 };
 
@@ -55,7 +55,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn open(config: Config) -> Self {
-        let server = Server::new();
+        Self::open_over(Writes::Inline, config)
+    }
+
+    pub(super) fn open_over(writes: Writes, config: Config) -> Self {
+        let server = Server::new(writes);
         let wire = Wire(server.clone());
         let clock = Clock::default();
         let started = Connection::start(config, wire, clock.clone());
@@ -133,7 +137,7 @@ impl Drop for Task {
 /// A connection, and the thread of its driver.
 pub(super) struct Driven {
     pub(super) connection: Connection,
-    driving: JoinHandle<()>,
+    pub(super) driving: JoinHandle<()>,
     serving: Option<JoinHandle<()>>,
 }
 
@@ -186,11 +190,14 @@ pub(super) struct State {
     /// The client has ended its output.
     closed: bool,
     reader: Option<Waker>,
+    /// The task that waits for room, while the transport is full.
+    writer: Option<Waker>,
+    pub(super) writes: Writes,
     server: Option<Waker>,
 }
 
 impl Server {
-    fn new() -> Self {
+    fn new(writes: Writes) -> Self {
         let config = server::Config::default().heartbeat(0);
         Self(Arc::new(Mutex::new(State {
             machine: server::Connection::new(config, Instant::ORIGIN).expect("the default is good"),
@@ -209,12 +216,23 @@ impl Server {
             published: Vec::new(),
             closed: false,
             reader: None,
+            writer: None,
             server: None,
+            writes,
         })))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the output of the client from now on.
+    pub(super) fn make_room(&self) {
+        let mut state = self.lock();
+        state.writes = Writes::Inline;
+        let writer = state.writer.take();
+        drop(state);
+        wake_all(writer);
     }
 
     /// Sends messages to the last consumer.
@@ -334,6 +352,19 @@ impl State {
     }
 }
 
+/// The behaviour of the client's transport.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// Commands and the task write.
+    Inline,
+    /// Only the task writes.
+    ByTheTask,
+    /// There is no room until the server makes some.
+    Full,
+    /// A write of a command panics.
+    Panic,
+}
+
 /// The client's end of the transport.
 pub(super) struct Wire(Server);
 
@@ -352,22 +383,31 @@ impl Transport for Wire {
         poll_locked(&self.0.0, cx.waker(), read, |state| &mut state.reader).map(Ok)
     }
 
-    fn poll_write(&mut self, _: &mut Context<'_>, out: &mut Transmit) -> Poll<Result<usize>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<Result<usize>> {
+        let room = |state: &mut State| (state.writes != Writes::Full).then_some(());
+        ready!(poll_locked(&self.0.0, cx.waker(), room, |state| &mut state.writer));
         let mut state = self.0.lock();
+        let panics = state.writes == Writes::Panic && cx.waker().will_wake(io::no_wakeup());
+        assert!(!panics, "a transport of a test");
         let count = out.len();
         for segment in out.segments() {
             state.to_server.extend_from_slice(segment);
         }
-        let mut woken = state.server.take();
+        let server = state.server.take();
+        let mut reader = None;
         if !state.has_thread {
             state.act();
             // The write may be a command's, while the driver waits for input.
-            woken = state.reader.take();
+            reader = state.reader.take();
         }
         drop(state);
         out.advance(count);
-        wake_all(woken);
+        wake_all(server.into_iter().chain(reader));
         Poll::Ready(Ok(count))
+    }
+
+    fn is_inline(&self) -> bool {
+        self.0.lock().writes != Writes::ByTheTask
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {

@@ -32,6 +32,10 @@ impl Transport for BoxTransport {
         self.0.poll_flush(cx)
     }
 
+    fn is_inline(&self) -> bool {
+        self.0.is_inline()
+    }
+
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_close(cx)
     }

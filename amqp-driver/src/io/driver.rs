@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::Future,
     io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -114,8 +115,7 @@ pub struct Driver<E: DrivenEndpoint, T: Transport, C: Timer> {
     write_error: Option<(io::Error, Instant)>,
     /// A passed deadline that judges the peer, and the time until which to read on before it does.
     overdue: Option<(Instant, Instant)>,
-    /// The time at which the clock wakes the driver, at the latest deadline that it was asked for or
-    /// before.
+    /// The earliest deadline given to the clock that has not passed.
     alarm: Option<Instant>,
     /// The time at which to drop the transport. `Some` once the connection has ended.
     leave_at: Option<Instant>,
@@ -145,6 +145,11 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
             drain_until: None,
             drained: 0,
         }
+    }
+
+    /// Whether [`write_inline`](Self::write_inline) may be called.
+    pub(crate) fn is_inline(&self) -> bool {
+        self.transport.is_inline()
     }
 
     /// The driven endpoint.
@@ -299,8 +304,8 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
         }
     }
 
-    /// Returns the time for the alarm if the next deadline is `at`: an earlier one is kept. The
-    /// deadline of the next request is hardly before it, so that a request needs no other alarm.
+    /// Returns the time for the alarm if the next deadline is `at`: an earlier one is kept. Requests
+    /// have their deadlines the same time ahead, so that the alarm for one serves the next.
     fn keep_alarm(&mut self, at: Option<Instant>) -> Option<Instant> {
         let now = self.clock.now();
         let kept = self.alarm.filter(|&alarm| alarm > now);
@@ -338,14 +343,22 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
         if self.ended || self.write_error.is_some() || self.leave_at.is_some() {
             return false;
         }
-        let mut cx = Context::from_waker(no_wakeup());
-        for _ in 0..TURNS {
-            if !self.write(&mut cx) {
-                break;
+        // With output that is left from before, the task waits for the transport.
+        let full = !self.output.is_empty() || self.unflushed;
+        if !full {
+            self.write(&mut Context::from_waker(no_wakeup()));
+            if self.ended || self.write_error.is_some() || !self.output.is_empty() || self.unflushed
+            {
+                return false;
+            }
+            // All of it is written, which the endpoint learns by being asked again.
+            let now = self.clock.now();
+            self.endpoint.poll_transmit(now, &mut self.output);
+            if !self.output.is_empty() {
+                return false;
             }
         }
-        let written = self.output.is_empty() && !self.unflushed && self.write_error.is_none();
-        written && !self.ended && self.endpoint.register_waker(waker, true, self.alarm)
+        self.endpoint.register_waker(waker, !full, self.alarm)
     }
 
     /// Writes all that the transport accepts at once: nothing drives it afterwards.
@@ -501,7 +514,8 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Drop for Driver<E, T, C> {
     fn drop(&mut self) {
         let closed = self.is_closed();
         if !closed && (!self.endpoint.is_finished() || self.endpoint.flush_on_close()) {
-            self.write_last();
+            // If the transport panics, the end is still reported.
+            let _reported = catch_unwind(AssertUnwindSafe(|| self.write_last()));
         }
         self.endpoint.abandon();
     }

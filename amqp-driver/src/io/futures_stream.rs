@@ -30,24 +30,36 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
 
 /// A byte stream with the traits of [`futures_io`], as a transport.
-pub struct FuturesStream<S>(S);
+pub struct FuturesStream<S> {
+    stream: S,
+    inline: bool,
+}
 
 impl<S: Socket> FuturesStream<S> {
     /// A transport over `stream`.
     pub const fn new(stream: S) -> Self {
-        Self(stream)
+        let inline = false;
+        Self { stream, inline }
+    }
+
+    /// Sets whether it is [inline](Transport::is_inline), for a stream that may be polled on any
+    /// thread.
+    #[must_use]
+    pub fn inline(mut self, inline: bool) -> Self {
+        self.inline = inline;
+        self
     }
 
     /// Returns the stream.
     pub fn into_inner(self) -> S {
-        self.0
+        self.stream
     }
 }
 
 impl FuturesStream<Box<dyn Socket>> {
     /// A transport over `stream`, with its type erased.
     pub fn boxed(stream: impl Socket + 'static) -> Self {
-        Self(Box::new(stream))
+        Self::new(Box::new(stream))
     }
 }
 
@@ -60,7 +72,7 @@ impl<S: Socket> Transport for FuturesStream<S> {
         if landing.len() < room {
             landing.resize(room, 0);
         }
-        let read = Pin::new(&mut self.0).poll_read(cx, &mut landing[..room]);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut landing[..room]);
         if let Poll::Ready(Ok(count)) = read {
             buf.extend_from_slice(&landing[..count]);
         }
@@ -69,19 +81,23 @@ impl<S: Socket> Transport for FuturesStream<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Transmit) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.0).poll_write_vectored(cx, &Slices::of(out));
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, &Slices::of(out));
         written.map_ok(|count| {
             out.advance(count);
             count
         })
     }
 
+    fn is_inline(&self) -> bool {
+        self.inline
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
+        Pin::new(&mut self.stream).poll_close(cx)
     }
 }
 
@@ -188,17 +204,17 @@ mod tests {
         all.extend(0..60);
         assert_eq!(read(&mut stream, &mut buf), Poll::Ready(60));
         assert_eq!(buf, all);
-        assert_eq!(stream.0.largest, room - 6);
+        assert_eq!(stream.stream.largest, room - 6);
         assert_eq!(read(&mut stream, &mut buf), Poll::Ready(room - 66));
         assert_eq!(buf.capacity(), room, "it did not grow");
 
         // No input for now, then the end of the input.
         buf.reserve(1000);
         let len = buf.len();
-        stream.0.dry = true;
+        stream.stream.dry = true;
         assert!(read(&mut stream, &mut buf).is_pending());
-        stream.0.dry = false;
-        stream.0.to_read.clear();
+        stream.stream.dry = false;
+        stream.stream.to_read.clear();
         assert_eq!(read(&mut stream, &mut buf), Poll::Ready(0));
         assert_eq!(buf.len(), len);
     }
@@ -208,7 +224,7 @@ mod tests {
         let mut stream = FuturesStream::new(Memory::default());
         let mut buf = BytesMut::with_capacity(100 * READ_MAX);
         assert_eq!(read(&mut stream, &mut buf), Poll::Ready(0));
-        assert_eq!(stream.0.largest, READ_MAX);
+        assert_eq!(stream.stream.largest, READ_MAX);
     }
 
     /// Exchanges the output of both machines in turns, until neither has any.
@@ -281,8 +297,8 @@ mod tests {
                 panic!("memory is always ready");
             };
             assert!(count > 0 && count == before - out.len());
-            assert!(stream.0.slices > 1 || out.is_empty());
+            assert!(stream.stream.slices > 1 || out.is_empty());
         }
-        assert_eq!(stream.0.written, all);
+        assert_eq!(stream.stream.written, all);
     }
 }

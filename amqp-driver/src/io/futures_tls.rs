@@ -4,7 +4,10 @@ use std::io;
 
 use futures_rustls::TlsConnector;
 
-use super::futures_stream::{FuturesStream, Socket};
+use super::{
+    futures_stream::{FuturesStream, Socket},
+    transport::Transport as _,
+};
 use crate::tls::{Secured, Tls, peer_certificates};
 
 impl FuturesStream<Box<dyn Socket>> {
@@ -18,12 +21,13 @@ impl FuturesStream<Box<dyn Socket>> {
     /// When the server's certificate is invalid, or the TLS handshake fails.
     pub async fn secure(self, tls: &Tls) -> io::Result<Secured<Self>> {
         let connector = TlsConnector::from(tls.config());
+        let inline = self.is_inline();
         let stream = connector
             .connect(tls.server_name(), self.into_inner())
             .await?;
         let certificates = peer_certificates(stream.get_ref().1);
         Ok(Secured {
-            stream: Self::boxed(stream),
+            stream: Self::boxed(stream).inline(inline),
             certificates,
         })
     }

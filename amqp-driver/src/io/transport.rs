@@ -5,7 +5,7 @@ use std::{
     io::{self, IoSlice},
     ops::Deref,
     sync::{Arc, LazyLock},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
 
 use amqp_core::{Instant, Transmit};
@@ -35,6 +35,14 @@ pub trait Transport: Send {
     /// The runtime's error.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Whether a command that awaits its answer, beside no other, may write and flush on its own
+    /// thread, which saves a wake-up of the driver's task. Such a poll may be on any thread, outside
+    /// of the runtime and within a task of another; its waker is [`no_wakeup`], and if it is
+    /// [`Pending`](Poll::Pending), the task is woken and polls again. The default is `false`.
+    fn is_inline(&self) -> bool {
+        false
+    }
+
     /// Ends the output: the peer reads the end of the stream. Input is still read afterwards.
     ///
     /// # Errors
@@ -42,12 +50,17 @@ pub trait Transport: Send {
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
-static NO_WAKEUP: LazyLock<Waker> = LazyLock::new(|| Waker::noop().clone());
+/// Wakes nothing. A waker of this type equals no other, as [`Waker::noop`] may.
+struct NoWakeup;
 
-/// The waker of a poll that arranges no wake-up, and may be on any thread: a command writes its
-/// bytes itself, with [`Transport::poll_write`] and [`Transport::poll_flush`], and leaves the rest to
-/// the task. A transport whose sockets belong to the thread that polls them recognizes it by
-/// [`will_wake`](Waker::will_wake).
+impl Wake for NoWakeup {
+    fn wake(self: Arc<Self>) {}
+}
+
+static NO_WAKEUP: LazyLock<Waker> = LazyLock::new(|| Waker::from(Arc::new(NoWakeup)));
+
+/// The waker of the polls of an [inline](Transport::is_inline) transport by a command, which arrange
+/// no wake-up. A transport recognizes it by [`Waker::will_wake`].
 #[must_use]
 pub fn no_wakeup() -> &'static Waker {
     &NO_WAKEUP

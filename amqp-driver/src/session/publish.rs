@@ -22,6 +22,10 @@ use crate::{
     unconfirmed::Unconfirmed,
 };
 
+/// The largest body that is written inline, in bytes. One that is not copied is dropped when it is
+/// written, and its destructor is to run in the task of the driver.
+const INLINE_BODY: usize = 2048;
+
 /// The frames around a body, in bytes, as counted against the room for publishes.
 const PUBLISH_OVERHEAD: usize = 64;
 
@@ -243,6 +247,7 @@ impl State {
         } else if is_contended && let Some((line, hold)) = self.must_wait(id, cost, body.len()) {
             return Err(Refused::Held { line, hold });
         }
+        let small = body.len() <= INLINE_BODY;
         let published = match self.machine.channel(id) {
             Some(mut channel) => channel.publish_from(message.publish, message.properties, body),
             None => Err(ApiMisuse::ChannelNotOpen.into()),
@@ -255,7 +260,7 @@ impl State {
                     && seq.is_some()
                 {
                     let confirms = channel.confirms.get_or_insert_default();
-                    alone = message.tracked && confirms.is_empty();
+                    alone = message.tracked && small && confirms.is_empty();
                     confirms.expect(message.tracked);
                 }
                 self.alone = alone && self.is_quiet();

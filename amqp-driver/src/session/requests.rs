@@ -19,9 +19,12 @@ impl State {
         self.requests.0.insert(request, Slot::default());
     }
 
-    /// Whether no future awaits an answer of the server.
+    /// Whether no other command is known to be in flight, and no turn of the driver is due.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.requests.is_empty() && self.totals.awaited == 0
+        self.requests.is_empty()
+            && self.totals.awaited == 0
+            && !self.written_inline
+            && !self.round_due
     }
 
     /// Registers a `basic.cancel`. The consumer ends with the answer even if the future is dropped.

@@ -86,8 +86,8 @@ impl Shared {
     }
 
     /// Runs `act` under the lock, and the effects that it defers after it. Wakes the driver if the
-    /// machine has received a command, or paused reading can resume. A command that is alone in
-    /// flight is written at once instead.
+    /// machine has received a command, or paused reading can resume. A command that
+    /// is awaited, and no other, is written at once instead.
     #[inline]
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State, &mut Later) -> T) -> T {
         let mut later = Later::default();
@@ -103,6 +103,7 @@ impl Shared {
             Some(inline) if alone && driver.is_some() => Some(Arc::clone(inline)),
             _ => None,
         };
+        state.written_inline |= inline.is_some();
         drop(state);
         later.run();
         if let Some(driver) = driver {
@@ -398,6 +399,7 @@ impl ClientEndpoint {
 impl Endpoint for ClientEndpoint {
     fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
         self.tell(now, |state| {
+            state.written_inline = false;
             state.machine.handle_input(now, input);
         });
         let mut state = self.shared.lock();

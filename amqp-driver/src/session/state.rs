@@ -46,10 +46,14 @@ pub(crate) struct State {
     pub(crate) machine: client::Connection,
     /// The driver's waker, while it sleeps.
     pub(crate) driver: Option<Waker>,
-    /// The driver, for writes on the thread of a command. `Some` if its task permits them.
+    /// The driver, for inline writes. `Some` if its transport is inline: not one of the application's
+    /// own, and not that of an embedded broker.
     pub(crate) inline: Option<Arc<dyn InlineWrite>>,
-    /// The present command is awaited, and nothing else is in flight.
+    /// The present command is awaited, and no other, so that it is written inline.
     pub(crate) alone: bool,
+    /// A command was written inline since the last input. Another one before that is one of several
+    /// in flight, which leave together.
+    pub(crate) written_inline: bool,
     pub(crate) requests: Requests,
     pub(crate) channels: ChannelTable<ChannelState>,
     /// The machine's number of channels at the last check.
@@ -169,6 +173,7 @@ impl State {
             driver: None,
             inline: None,
             alone: false,
+            written_inline: false,
             requests: Requests::default(),
             channels: ChannelTable::new(),
             channel_count: 0,

@@ -69,6 +69,10 @@ impl<T: Transport> Transport for TlsErrorTap<T> {
         self.watch(result)
     }
 
+    fn is_inline(&self) -> bool {
+        self.inner.is_inline()
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = self.inner.poll_flush(cx);
         self.watch(result)
