@@ -91,7 +91,7 @@ fn a_transport_that_is_not_inline_is_left_to_the_driver() {
 
 #[test]
 fn a_transport_without_room_is_left_to_the_driver() {
-    explore("a call on a full transport", 2, || {
+    explore("a call on a full transport", 1, || {
         let mut world = World::open(untimed());
         let channel = world.open_channel();
         let server = world.server.clone();
