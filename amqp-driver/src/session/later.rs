@@ -18,7 +18,10 @@ use crate::trace::Traced;
 #[derive(Debug, Default)]
 #[must_use = "the effects are lost unless they are run"]
 pub(crate) struct Later {
-    wakers: Vec<Effect>,
+    /// The first effect of a waker, which is mostly the only one, and so needs no block of memory.
+    first: Option<Effect>,
+    /// The others, in order.
+    rest: Vec<Effect>,
     /// Bodies that were copied or are not sent.
     bodies: Vec<Bytes>,
     /// Events for the subscriber.
@@ -37,11 +40,19 @@ enum Effect {
 
 impl Later {
     pub(crate) fn wake(&mut self, waker: Option<Waker>) {
-        self.wakers.extend(waker.map(Effect::Wake));
+        self.push(waker.map(Effect::Wake));
     }
 
     pub(crate) fn drop_waker(&mut self, waker: Option<Waker>) {
-        self.wakers.extend(waker.map(Effect::Drop));
+        self.push(waker.map(Effect::Drop));
+    }
+
+    fn push(&mut self, effect: Option<Effect>) {
+        if self.first.is_none() {
+            self.first = effect;
+        } else {
+            self.rest.extend(effect);
+        }
     }
 
     pub(crate) fn drop_bodies(&mut self, bodies: Vec<Bytes>) {
@@ -65,14 +76,15 @@ impl Later {
         for traced in mem::take(&mut self.traced) {
             let _reported = catch_unwind(AssertUnwindSafe(|| traced.emit()));
         }
-        if !self.wakers.is_empty() || !self.bodies.is_empty() {
+        if self.first.is_some() || !self.bodies.is_empty() {
             self.run_all();
         }
     }
 
     #[inline(never)]
     fn run_all(&mut self) {
-        for effect in mem::take(&mut self.wakers) {
+        let first = self.first.take();
+        for effect in first.into_iter().chain(mem::take(&mut self.rest)) {
             let _reported = catch_unwind(AssertUnwindSafe(|| match effect {
                 Effect::Wake(waker) => waker.wake(),
                 Effect::Drop(waker) => drop(waker),
