@@ -6,11 +6,14 @@ use std::{fs, thread};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use crate::allocator;
+
 /// A measurement that is under way.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
     start: Instant,
     worked: Duration,
+    allocations: u64,
 }
 
 /// The work of a run, and its time.
@@ -22,6 +25,8 @@ pub(crate) struct Sample {
     pub(crate) elapsed: Duration,
     /// The time that processors worked for this process.
     pub(crate) worked: Duration,
+    /// The heap allocations, where they are counted.
+    pub(crate) allocations: u64,
 }
 
 impl Sample {
@@ -34,12 +39,18 @@ impl Sample {
     pub(crate) fn worked_nanos(&self) -> f64 {
         self.worked.as_nanos() as f64 / self.messages as f64
     }
+
+    /// Heap allocations per message.
+    pub(crate) fn allocated(&self) -> f64 {
+        self.allocations as f64 / self.messages as f64
+    }
 }
 
 impl Stopwatch {
     pub(crate) fn start() -> Self {
         Self {
             worked: worked(),
+            allocations: allocator::counted().allocations,
             start: Instant::now(),
         }
     }
@@ -52,6 +63,7 @@ impl Stopwatch {
             messages,
             elapsed,
             worked,
+            allocations: allocator::counted().allocations - self.allocations,
         }
     }
 }

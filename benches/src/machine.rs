@@ -72,6 +72,7 @@ impl Machine {
         let mut channel = 0;
         let mut done = 0;
         self.elapsed = Duration::ZERO;
+        self.allocations = 0;
         while done < count {
             done += self.watched(|core| core.publish_turn(&publish, &properties, &mut channel))?;
         }
@@ -116,6 +117,7 @@ impl Machine {
         let mut blast = Blast::new(&consumers, &BODY, count, TURN);
         let mut done = 0;
         self.elapsed = Duration::ZERO;
+        self.allocations = 0;
         while let Some((block, _)) = blast.next_block() {
             self.input.extend_from_slice(block);
             done += self.watched(Self::receive_turn)?;
@@ -163,6 +165,7 @@ impl Machine {
             messages,
             elapsed: self.elapsed,
             worked: self.elapsed,
+            allocations: self.allocations,
         }
     }
 
@@ -189,12 +192,10 @@ pub(crate) fn allocations() -> Result<(f64, f64)> {
     let mut machine = Machine::open(1, true)?;
     machine.publish(COUNT)?; // buffers grow once
     allocator::start();
-    let published = machine.publish(COUNT)?.messages;
-    let publish = machine.allocations as f64 / published as f64;
-    machine.allocations = 0;
-    let received = machine.receive(1, COUNT)?.messages;
+    let published = machine.publish(COUNT)?;
+    let received = machine.receive(1, COUNT)?;
     allocator::stop();
-    Ok((publish, machine.allocations as f64 / received as f64))
+    Ok((published.allocated(), received.allocated()))
 }
 
 /// Bytes of an idle connection, and of an idle channel.

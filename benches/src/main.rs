@@ -16,39 +16,43 @@ mod allocator;
 mod cases;
 mod clock;
 mod embedded;
+mod flavor;
 mod instructions;
 mod load;
 mod machine;
+mod markdown;
 mod memory;
 mod options;
 mod ours;
+mod ours_blocking;
 mod peer_amqprs;
 mod peer_lapin;
 mod plot;
 mod raw;
+mod report;
 mod results;
 mod sink;
 mod stats;
+mod syscalls;
+mod target;
 mod wire;
 
 use std::fs;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::{
-    cases::{CASES, Case},
+    cases::Case,
     load::MANY_CHANNELS,
     options::{Options, Task},
     results::{Instructions, Measured, Results},
     sink::Sink,
     stats::Series,
+    target::Target,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Error>;
-
-/// How many messages the first try has, from which the speed is guessed.
-const FIRST_TRY: u64 = 5000;
 
 /// How far the same work may lie apart in time, as a part of its median, on a machine that does
 /// nothing else.
@@ -71,37 +75,67 @@ fn run() -> Result<bool> {
         Task::Help => print!("{}", options::HELP),
         Task::Serve => sink::serve()?,
         Task::Drive(drive) => drive.run()?,
+        Task::Pass(pass) => pass.run()?,
         Task::Measure(options) => return measure(&options),
     }
     Ok(true)
 }
 
 fn measure(options: &Options) -> Result<bool> {
-    let cases: Vec<&Case> = CASES
-        .iter()
-        .filter(|case| options.wants(case.name))
-        .collect();
+    let sink = Sink::start()?;
+    let target = match &options.rabbitmq {
+        Some(uri) => Target::broker(uri.clone())?,
+        None => Target::sink(sink.port())?,
+    };
+    let mut cases = cases::cases(&target, options.all);
+    cases.retain(|case| options.wants(&case.to_string()));
     if options.list {
         for case in cases {
-            println!("{}", case.name);
+            println!("{case}");
         }
         return Ok(true);
     }
     if cfg!(debug_assertions) {
         eprintln!("amqp-bench: built without --release, which says nothing of the speed");
     }
-    let sink = Sink::start()?;
-    println!("{}", clock::machine());
-    println!(
-        "{} rounds of {:?} each, 16 B messages",
-        options.rounds, options.duration
-    );
+    if options.syscalls {
+        syscalls::check()?;
+    }
+    let mut about = vec![
+        clock::machine(),
+        format!("{} rounds of {:?} each", options.rounds, options.duration),
+    ];
+    if !target.counts() {
+        about.push("against a broker, which shares the machine if it runs on it".to_owned());
+    }
+    for line in &about {
+        println!("{line}");
+    }
+    let mut results = Results::default();
+    if !cases.is_empty() {
+        let (measured, noise) = time(&cases, options, &target)?;
+        println!("{noise}");
+        about.push(noise);
+        results.cases = measured;
+    }
+    if target.counts() {
+        measure_parts(&mut results, options, &target)?;
+    }
 
-    let mut results = Results {
-        cases: time(&cases, options, sink.port())?,
-        ..Results::default()
-    };
-    results.footprints = memory::footprints(sink.port(), |name| options.wants(name))?;
+    print!("{results}");
+    if let Some(path) = &options.plot {
+        fs::write(path, plot::svg(&results))?;
+    }
+    if let Some(path) = &options.markdown {
+        fs::write(path, markdown::tables(&results, &about))?;
+    }
+    let kept = results.claims().iter().all(results::Claim::holds);
+    Ok(kept || !options.check)
+}
+
+/// Measures what does not depend on a server.
+fn measure_parts(results: &mut Results, options: &Options, target: &Target) -> Result<()> {
+    results.footprints = memory::footprints(target, |name| options.wants(name))?;
     if options.wants("core allocations") {
         results.allocations = Some(machine::allocations()?);
     }
@@ -120,68 +154,101 @@ fn measure(options: &Options) -> Result<bool> {
             }
         }
     }
-
-    print!("{results}");
-    if let Some(path) = &options.plot {
-        fs::write(path, plot::svg(&results))?;
-    }
-    let kept = results.claims().iter().all(results::Claim::holds);
-    Ok(kept || !options.check)
+    Ok(())
 }
 
-/// Measures the cases in turn, round by round, each round beginning with another one.
-fn time(cases: &[&Case], options: &Options, port: u16) -> Result<Vec<Measured>> {
+/// Measures the cases in turn, round by round, each round beginning with another one; returns a
+/// line on the noise, too.
+fn time(cases: &[Case], options: &Options, target: &Target) -> Result<(Vec<Measured>, String)> {
     let mut results = Vec::new();
     let mut counts = Vec::new();
+    let mut progress = Progress::new(cases.len());
     for case in cases {
-        eprintln!("trying {}", case.name);
-        counts.push(guess(case, options.duration, port)?);
-        results.push(Measured {
-            name: case.name,
-            ..Measured::default()
-        });
+        progress.step(&format!("trying {case}"));
+        counts.push(guess(case, options.duration, target)?);
+        results.push(Measured::new(*case));
     }
     let mut yardstick = Series::default();
+    progress = Progress::new(cases.len() * options.rounds as usize);
     for round in 0..options.rounds {
         for turn in 0..cases.len() {
             let at = (turn + round as usize) % cases.len();
             yardstick.push(clock::yardstick().as_secs_f64() * 1e3);
-            let name = cases[at].name;
-            eprint!("round {} of {}, {name}: ", round + 1, options.rounds);
-            let sample = (cases[at].run)(port, counts[at])?;
-            eprintln!("{:.0}/s", sample.rate());
-            results[at].add(&sample);
+            let (case, rounds) = (&cases[at], options.rounds);
+            progress.step(&format!("round {} of {rounds}, {case}", round + 1));
+            results[at].add(&case.run(target, counts[at])?);
         }
     }
-    if !cases.is_empty() {
-        println!(
-            "noise: the same work took {:.1} ms, {:.1} to {:.1}{}",
-            yardstick.median(),
-            yardstick.min(),
-            yardstick.max(),
-            clock::load().map_or(String::new(), |load| format!(", load {load:.1}")),
-        );
+    progress = Progress::new(cases.len());
+    for (measured, &count) in results.iter_mut().zip(&counts) {
+        let case = measured.case;
+        progress.step(&format!("counting in {case}"));
+        allocator::start();
+        let sample = case.run(target, (count / 4).max(case.first_try()));
+        allocator::stop();
+        measured.allocations = sample?.allocated();
+        if options.syscalls && matches!(case, Case::Client(..)) {
+            measured.syscalls = Some(syscalls::count(&case, target, count)?);
+        }
+    }
+    target.clean()?;
+    let noise = format!(
+        "noise: the same work took {:.1} ms, {:.1} to {:.1}{}{}",
+        yardstick.median(),
+        yardstick.min(),
+        yardstick.max(),
+        clock::load().map_or(String::new(), |load| format!(", load {load:.1}")),
         if yardstick.spread() > BUSY {
-            println!(
-                "THE MACHINE WAS BUSY: what the speeds say is little, believe the times of work"
-            );
-        }
-    }
-    Ok(results)
+            "; THE MACHINE WAS BUSY: what the speeds say is little, believe the times of work"
+        } else {
+            ""
+        },
+    );
+    Ok((results, noise))
 }
 
 /// How many messages take about that long.
-fn guess(case: &Case, duration: Duration, port: u16) -> Result<u64> {
-    let mut count = FIRST_TRY;
+fn guess(case: &Case, duration: Duration, target: &Target) -> Result<u64> {
+    let limit = case.limit(target);
+    let mut count = case.first_try().min(limit);
     loop {
-        let sample = (case.run)(port, count)?;
+        let sample = case.run(target, count)?;
         // A short run is mostly its beginning.
         let share = sample.elapsed.as_secs_f64() / duration.as_secs_f64();
-        if share >= 0.2 {
-            let count = (count as f64 / share) as u64;
-            // Whole acknowledgements, and not more than the answers of the server can count.
-            return Ok(count.next_multiple_of(load::ACK_EVERY).min(4_000_000_000));
+        if share >= 0.2 || count == limit {
+            return Ok(((count as f64 / share) as u64).clamp(1, limit));
         }
         count *= if share < 0.02 { 10 } else { 4 };
+        count = count.min(limit);
+    }
+}
+
+/// Lines on standard error, with the time that is left.
+struct Progress {
+    start: Instant,
+    steps: usize,
+    done: usize,
+}
+
+impl Progress {
+    fn new(steps: usize) -> Self {
+        Self {
+            start: Instant::now(),
+            steps,
+            done: 0,
+        }
+    }
+
+    fn step(&mut self, what: &str) {
+        let Self { start, steps, done } = *self;
+        let left = match done {
+            0 => String::new(),
+            _ => {
+                let each = start.elapsed().as_secs_f64() / done as f64;
+                format!(", {:.0} s left", each * (steps - done) as f64)
+            }
+        };
+        self.done += 1;
+        eprintln!("[{}/{steps}{left}] {what}", self.done);
     }
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::flavor::{self, Flavor};
 use crate::load::MANY_CHANNELS;
-use crate::{Result, allocator, cases, machine, ours, peer_amqprs, peer_lapin};
+use crate::target::Target;
+use crate::{Result, allocator, machine, ours, peer_amqprs, peer_lapin};
 
 /// How many connections are opened to find out about one.
 const CONNECTIONS: u32 = 50;
@@ -23,8 +25,9 @@ pub(crate) struct Footprint {
 }
 
 /// Measures those that are wanted.
-pub(crate) fn footprints(port: u16, wants: impl Fn(&str) -> bool) -> Result<Vec<Footprint>> {
-    let runtime = cases::runtime()?;
+pub(crate) fn footprints(target: &Target, wants: impl Fn(&str) -> bool) -> Result<Vec<Footprint>> {
+    let runtime = flavor::threads()?;
+    let uri = &target.uri;
     let mut footprints = Vec::new();
     let mut add = |name, measure: &dyn Fn(&'static str) -> Result<Footprint>| -> Result<()> {
         if wants(name) {
@@ -42,18 +45,20 @@ pub(crate) fn footprints(port: u16, wants: impl Fn(&str) -> bool) -> Result<Vec<
         })
     })?;
     add("memory/amqp-tokio", &|name| {
-        runtime.block_on(footprint(name, |channels| ours::open(port, channels)))
+        runtime.block_on(footprint(name, |channels| {
+            ours::open(Flavor::Tokio, uri, channels)
+        }))
     })?;
     // With one channel at least.
     add("memory/amqp-tokio, after use", &|name| {
-        runtime.block_on(footprint(name, |channels| ours::open_used(port, channels)))
+        runtime.block_on(footprint(name, |channels| ours::open_used(uri, channels)))
     })?;
     add("memory/lapin", &|name| {
-        runtime.block_on(footprint(name, |channels| peer_lapin::open(port, channels)))
+        runtime.block_on(footprint(name, |channels| peer_lapin::open(uri, channels)))
     })?;
     add("memory/amqprs", &|name| {
         runtime.block_on(footprint(name, |channels| {
-            peer_amqprs::open(port, channels)
+            peer_amqprs::open(target, channels)
         }))
     })?;
     Ok(footprints)

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt as _};
 
+use crate::syscalls::{self, Pass};
+use crate::target::Target;
 use crate::{Result, instructions, sink};
 
 /// The text of `--help`.
@@ -16,14 +18,30 @@ Usage: cargo run --release -p amqp-bench -- [OPTIONS]
 
 Options:
       --rounds N      how often everything is measured, in turn [default: 5]
-      --seconds S     how long each measurement takes, about [default: 0.5]
+      --seconds S     how long each measurement takes, about [default: 0.2]
       --only NAME     only what has NAME in its name; may be given several times
+      --all           the whole grid of loads, sizes, channels and tasks, which takes an hour
       --quick         short for --rounds 3 --seconds 0.1
+      --rabbitmq URI  measure the clients against that broker, whose queue amqp-bench it makes,
+                      fills and deletes
+      --syscalls      count the system calls too, which needs strace
       --instructions  count the core's instructions too, which needs valgrind
+      --markdown FILE write the measurements of the clients as tables in Markdown
       --plot FILE     draw the speeds as an SVG
       --check         fail if a claim does not hold
       --list          only name what would be measured
   -h, --help          say this
+
+A name is a load with its dimensions, and a client: \"publish, 1 KiB, 8 channels, 8 tasks/lapin\".
+Without dimensions there is one channel, used by the main task. Several tasks share the channels.
+  round trip          a passive queue.declare and its reply, one after the other
+  connect             connections opened and closed, one after the other
+  confirm, window N   publishing, with at most N confirms outstanding in each task
+  publish             publishing without confirms, until the server has counted all
+  deliver             consuming, with an acknowledgement per 100 deliveries
+  get                 basic.get without acknowledgements, one after the other
+lapin publishes with 1000 messages in flight, which it needs for its speed; \"lapin, loop\" is the
+plain loop that the other clients are measured in.
 
 Progress goes to standard error, the results to standard output.
 ";
@@ -37,6 +55,8 @@ pub(crate) enum Task {
     Serve,
     /// DrivenEndpoint the core, for a profiler to watch.
     Drive(instructions::DrivenEndpoint),
+    /// Run one case, for strace to watch.
+    Pass(Pass),
     /// Measure.
     Measure(Options),
 }
@@ -50,8 +70,16 @@ pub(crate) struct Options {
     pub(crate) duration: Duration,
     /// Parts of the names to measure; all when there are none.
     pub(crate) only: Vec<String>,
+    /// Measure the whole grid.
+    pub(crate) all: bool,
+    /// The URI of a broker to measure against.
+    pub(crate) rabbitmq: Option<String>,
+    /// Count system calls too.
+    pub(crate) syscalls: bool,
     /// Count instructions too.
     pub(crate) instructions: bool,
+    /// Where to write tables.
+    pub(crate) markdown: Option<PathBuf>,
     /// Where to draw.
     pub(crate) plot: Option<PathBuf>,
     /// Fail if a claim does not hold.
@@ -71,9 +99,13 @@ impl Options {
 pub(crate) fn parse() -> Result<Task> {
     let mut options = Options {
         rounds: 5,
-        duration: Duration::from_millis(500),
+        duration: Duration::from_millis(200),
         only: Vec::new(),
+        all: false,
+        rabbitmq: None,
+        syscalls: false,
         instructions: false,
+        markdown: None,
         plot: None,
         check: false,
         list: false,
@@ -87,6 +119,10 @@ pub(crate) fn parse() -> Result<Task> {
                 options.duration = Duration::try_from_secs_f64(seconds)?;
             }
             Arg::Long("only") => options.only.push(parser.value()?.string()?),
+            Arg::Long("all") => options.all = true,
+            Arg::Long("rabbitmq") => options.rabbitmq = Some(parser.value()?.string()?),
+            Arg::Long("syscalls") => options.syscalls = true,
+            Arg::Long("markdown") => options.markdown = Some(parser.value()?.into()),
             Arg::Long("quick") => {
                 options.rounds = 3;
                 options.duration = Duration::from_millis(100);
@@ -104,6 +140,19 @@ pub(crate) fn parse() -> Result<Task> {
                     channels: u16::try_from(channels)?,
                     count,
                     deliver,
+                }));
+            }
+            Arg::Value(word) if word == syscalls::COMMAND => {
+                let name = parser.value()?.string()?;
+                let uri = parser.value()?.string()?;
+                let target = match parser.value()?.string()?.as_str() {
+                    "sink" => Target::small(uri),
+                    _ => Target::broker(uri),
+                };
+                return Ok(Task::Pass(Pass {
+                    name,
+                    target: target?,
+                    count: parser.value()?.parse()?,
                 }));
             }
             _ => return Err(argument.unexpected().into()),

@@ -1,11 +1,13 @@
 //! A raw socket with frames encoded in advance: the upper bound of any client on this socket.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::TcpStream;
 
+use crate::Result;
 use crate::clock::{Sample, Stopwatch};
-use crate::load::{ACK_EVERY, BODY};
-use crate::{Result, sink, wire};
+use crate::load::{ACK_EVERY, Confirmed, Load, Shape, check};
+use crate::target::Target;
+use crate::wire::{self, FRAME_HEAD, method};
 
 /// How much is written at a time, in bytes.
 const WRITE: usize = 64 << 10;
@@ -13,95 +15,244 @@ const WRITE: usize = 64 << 10;
 /// How much is read at a time, in bytes.
 const READ: usize = 128 << 10;
 
-/// Publishes at least `count` messages.
-pub(crate) fn publish(port: u16, count: u64) -> Result<Sample> {
-    let mut socket = open(port)?;
-    let mut block = Vec::new();
-    let mut in_block = 0;
-    while block.len() < WRITE {
-        wire::put_publish(&mut block, 1, &BODY);
-        in_block += 1;
-    }
-    let blocks = count.div_ceil(in_block);
-    let watch = Stopwatch::start();
-    for _ in 0..blocks {
-        socket.write_all(&block)?;
-    }
-    let (published, _) = counts(&mut socket)?;
-    let sample = watch.stop(blocks * in_block);
-    if u64::from(published) != sample.messages {
-        return Err(format!("{published} messages arrived of {}", sample.messages).into());
-    }
-    Ok(sample)
-}
+/// The channel in use.
+const CHANNEL: u16 = 1;
 
-/// Receives `count` messages.
-pub(crate) fn consume(port: u16, count: u64) -> Result<Sample> {
-    let mut socket = open(port)?;
-    let len = wire::delivery_len(&BODY) as u64;
-    let mut expected = Vec::new();
-    wire::put_consume_ok(&mut expected, 1, wire::CONSUMER_TAG);
-    let mut out = Vec::new();
-    wire::put_consume(&mut out, 1, &sink::blast_queue(count, BODY.len(), 1));
-    let mut buffer = vec![0; READ];
-
-    let watch = Stopwatch::start();
-    socket.write_all(&out)?;
-    socket.read_exact(&mut expected)?;
-    let (mut received, mut acks) = (0, 0);
-    while received < count * len {
-        let read = socket.read(&mut buffer)?;
-        if read == 0 {
-            return Err("the server hung up".into());
+/// Passes that many messages on one channel.
+pub(crate) fn run(target: &Target, shape: &Shape, count: u64) -> Result<Sample> {
+    if shape.load == Load::Connect {
+        let watch = Stopwatch::start();
+        for _ in 0..count {
+            Socket::open(target)?.close()?;
         }
-        received += read as u64;
-        let due = received / len / ACK_EVERY;
-        if due > acks {
-            out.clear();
-            for ack in acks + 1..=due {
-                wire::put_ack(&mut out, 1, ack * ACK_EVERY);
+        return Ok(watch.stop(count));
+    }
+    let mut socket = Socket::open(target)?;
+    let queue = target.queue(shape, count);
+    let mut out = Vec::new();
+    wire::put_channel_open(&mut out, CHANNEL);
+    socket.ask(&out, method::CHANNEL_OPEN_OK)?;
+    out.clear();
+    match shape.load {
+        Load::Connect | Load::RoundTrip => {
+            wire::put_count(&mut out, CHANNEL);
+            let watch = Stopwatch::start();
+            for _ in 0..count {
+                socket.ask(&out, method::QUEUE_DECLARE_OK)?;
             }
-            acks = due;
-            socket.write_all(&out)?;
+            Ok(watch.stop(count))
+        }
+        Load::Get => {
+            wire::put_get(&mut out, CHANNEL, &queue);
+            let watch = Stopwatch::start();
+            for _ in 0..count {
+                socket.ask(&out, method::GET_OK)?;
+                socket.skip_content()?;
+            }
+            Ok(watch.stop(count))
+        }
+        Load::Publish => socket.publish(target, shape, count),
+        Load::Confirm(window) => socket.publish_confirmed(shape, window, count),
+        Load::Deliver | Load::DeliverNoAck => {
+            let no_ack = shape.load == Load::DeliverNoAck;
+            wire::put_consume(&mut out, CHANNEL, &queue, no_ack);
+            let watch = Stopwatch::start();
+            socket.ask(&out, method::CONSUME_OK)?;
+            socket.deliver(shape, count, no_ack)?;
+            if no_ack {
+                return Ok(watch.stop(count));
+            }
+            let (_, acks) = socket.counts()?;
+            let sample = watch.stop(count);
+            if target.counts() {
+                check("acknowledgements", acks, shape.acks(count))?;
+            }
+            Ok(sample)
         }
     }
-    let (_, acked) = counts(&mut socket)?;
-    let sample = watch.stop(count);
-    if u64::from(acked) != count / ACK_EVERY {
-        return Err(format!("{acked} acknowledgements arrived of {acks}").into());
+}
+
+/// Messages encoded one behind the other.
+#[derive(Debug)]
+struct Block {
+    bytes: Vec<u8>,
+    /// The bytes of one.
+    one: usize,
+}
+
+impl Block {
+    fn new(shape: &Shape) -> Self {
+        let (body, mut bytes) = (shape.body(), Vec::new());
+        wire::put_publish(&mut bytes, CHANNEL, &body);
+        let one = bytes.len();
+        while bytes.len() < WRITE {
+            wire::put_publish(&mut bytes, CHANNEL, &body);
+        }
+        Self { bytes, one }
     }
-    Ok(sample)
+
+    /// Writes that many.
+    fn write(&self, stream: &mut TcpStream, count: u64) -> Result<()> {
+        let in_block = (self.bytes.len() / self.one) as u64;
+        for _ in 0..count / in_block {
+            stream.write_all(&self.bytes)?;
+        }
+        let rest = usize::try_from(count % in_block)?;
+        stream.write_all(&self.bytes[..rest * self.one])?;
+        Ok(())
+    }
 }
 
-/// A connection with one channel.
-fn open(port: u16) -> Result<TcpStream> {
-    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    socket.set_nodelay(true)?;
-    let mut answers = Vec::new();
-    wire::put_start(&mut answers);
-    wire::put_tune(&mut answers);
-    wire::put_open_ok(&mut answers);
-    wire::put_channel_open_ok(&mut answers, 1);
-    let mut out = wire::PROTOCOL_HEADER.to_vec();
-    wire::put_client_handshake(&mut out);
-    wire::put_channel_open(&mut out, 1);
-    socket.write_all(&out)?;
-    socket.read_exact(&mut answers)?;
-    Ok(socket)
+/// A connection.
+#[derive(Debug)]
+struct Socket {
+    input: BufReader<TcpStream>,
+    /// The payload of the last frame.
+    payload: Vec<u8>,
 }
 
-/// How many publishes and acknowledgements the server has counted.
-fn counts(socket: &mut TcpStream) -> Result<(u32, u32)> {
-    let mut out = Vec::new();
-    wire::put_count(&mut out, 1);
-    socket.write_all(&out)?;
-    // The name of the queue, then two counts, then the end of the frame.
-    let mut answer = vec![0; wire::FRAME_OVERHEAD + 4 + 1 + wire::ROUTING_KEY.len() + 8];
-    socket.read_exact(&mut answer)?;
-    let number = |from_end: usize| {
-        let at = answer.len() - from_end;
-        let bytes = answer.get(at..at + 4).and_then(|bytes| bytes.first_chunk());
-        bytes.map_or(0, |&bytes| u32::from_be_bytes(bytes))
-    };
-    Ok((number(9), number(5)))
+impl Socket {
+    fn open(target: &Target) -> Result<Self> {
+        let (authority, vhost) = (&target.parts.authority, &target.parts.vhost);
+        let stream = TcpStream::connect((authority.host.as_str(), authority.port))?;
+        stream.set_nodelay(true)?;
+        let input = BufReader::with_capacity(READ, stream);
+        let payload = Vec::new();
+        let mut socket = Self { input, payload };
+        socket.ask(wire::PROTOCOL_HEADER, method::START)?;
+        let mut out = Vec::new();
+        let user = &authority.userinfo;
+        wire::put_start_ok(&mut out, &user.username, &user.password);
+        socket.ask(&out, method::TUNE)?;
+        out.clear();
+        wire::put_open(&mut out, vhost);
+        socket.ask(&out, method::OPEN_OK)?;
+        Ok(socket)
+    }
+
+    fn close(mut self) -> Result<()> {
+        let mut out = Vec::new();
+        wire::put_close(&mut out);
+        self.ask(&out, method::CLOSE_OK)
+    }
+
+    /// Writes frames, and waits for the method that answers them.
+    fn ask(&mut self, frames: &[u8], answer: (u16, u16)) -> Result<()> {
+        self.input.get_mut().write_all(frames)?;
+        self.read_frame()?;
+        let (class, method) = self.method();
+        if answer != (class, method) {
+            return Err(format!("method {class}.{method} is not the answer").into());
+        }
+        Ok(())
+    }
+
+    /// Reads one frame.
+    fn read_frame(&mut self) -> Result<()> {
+        let mut head = [0; FRAME_HEAD];
+        self.input.read_exact(&mut head)?;
+        let [_, _, _, size @ ..] = head;
+        self.payload
+            .resize(u32::from_be_bytes(size) as usize + 1, 0);
+        self.input.read_exact(&mut self.payload)?;
+        Ok(())
+    }
+
+    /// The number at a place of the last payload.
+    fn number<const N: usize>(&self, at: usize) -> u64 {
+        let bytes = self.payload.get(at..at + N).unwrap_or_default();
+        bytes
+            .iter()
+            .fold(0, |number, &byte| number << 8 | u64::from(byte))
+    }
+
+    /// The class and method number of the last payload.
+    fn method(&self) -> (u16, u16) {
+        (self.number::<2>(0) as u16, self.number::<2>(2) as u16)
+    }
+
+    /// Reads a header and its body.
+    fn skip_content(&mut self) -> Result<()> {
+        self.read_frame()?;
+        let mut left = self.number::<8>(4);
+        while left > 0 {
+            self.read_frame()?;
+            left = left.saturating_sub(self.payload.len() as u64 - 1);
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, target: &Target, shape: &Shape, count: u64) -> Result<Sample> {
+        let block = Block::new(shape);
+        let watch = Stopwatch::start();
+        block.write(self.input.get_mut(), count)?;
+        let (published, _) = self.counts()?;
+        let sample = watch.stop(count);
+        if target.counts() {
+            check("messages", published, count)?;
+        }
+        Ok(sample)
+    }
+
+    fn publish_confirmed(&mut self, shape: &Shape, window: usize, count: u64) -> Result<Sample> {
+        let mut out = Vec::new();
+        wire::put_confirm_select(&mut out, CHANNEL);
+        self.ask(&out, method::CONFIRM_SELECT_OK)?;
+        let (block, mut confirmed) = (Block::new(shape), Confirmed::default());
+        let (mut published, mut settled) = (0, 0);
+        let watch = Stopwatch::start();
+        while settled < count {
+            let room = (window as u64).min(count - settled) - (published - settled);
+            if room > 0 {
+                block.write(self.input.get_mut(), room)?;
+                published += room;
+            }
+            // All that has come, then publishes for all of it.
+            loop {
+                self.read_frame()?;
+                if self.method() != method::ACK {
+                    return Err("something else than an acknowledgement".into());
+                }
+                settled = confirmed.add(self.number::<8>(4), self.number::<1>(12) != 0);
+                if self.input.buffer().is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(watch.stop(count))
+    }
+
+    /// Receives that many messages.
+    fn deliver(&mut self, shape: &Shape, count: u64, no_ack: bool) -> Result<()> {
+        let len = wire::delivery_len(&shape.body()) as u64;
+        let (mut received, mut acks, mut out) = (0, 0, Vec::new());
+        while received < count * len {
+            let read = self.input.fill_buf()?.len();
+            if read == 0 {
+                return Err("the server hung up".into());
+            }
+            self.input.consume(read);
+            received += read as u64;
+            let due = received / len / ACK_EVERY;
+            if due > acks && !no_ack {
+                out.clear();
+                for ack in acks + 1..=due {
+                    wire::put_ack(&mut out, CHANNEL, ack * ACK_EVERY);
+                }
+                acks = due;
+                self.input.get_mut().write_all(&out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many publishes and acknowledgements the small server has counted.
+    fn counts(&mut self) -> Result<(u64, u64)> {
+        let mut out = Vec::new();
+        wire::put_count(&mut out, CHANNEL);
+        self.ask(&out, method::QUEUE_DECLARE_OK)?;
+        // Behind the name of the queue.
+        let at = 4 + 1 + wire::ROUTING_KEY.len();
+        Ok((self.number::<4>(at), self.number::<4>(at + 4)))
+    }
 }

@@ -1,24 +1,37 @@
 //! The measurements, and whether they hold the claims.
 
-use std::fmt;
-
+use crate::cases::{Case, Client};
 use crate::clock::Sample;
 use crate::embedded::Figures;
-use crate::load::{ACK_EVERY, MANY_CHANNELS};
+use crate::load::{ACK_EVERY, MANY_CHANNELS, Shape};
 use crate::memory::Footprint;
 use crate::stats::Series;
 
 /// The measurements of a case.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Measured {
-    pub(crate) name: &'static str,
+    pub(crate) case: Case,
     /// Messages per second.
     pub(crate) rate: Series,
     /// Nanoseconds of work per message.
     pub(crate) worked: Series,
+    /// Heap allocations per message.
+    pub(crate) allocations: f64,
+    /// System calls per message.
+    pub(crate) syscalls: Option<f64>,
 }
 
 impl Measured {
+    pub(crate) fn new(case: Case) -> Self {
+        Self {
+            case,
+            rate: Series::default(),
+            worked: Series::default(),
+            allocations: 0.0,
+            syscalls: None,
+        }
+    }
+
     pub(crate) fn add(&mut self, sample: &Sample) {
         self.rate.push(sample.rate());
         self.worked.push(sample.worked_nanos());
@@ -93,32 +106,26 @@ impl Results {
             (
                 "publish, over lapin at its best".to_owned(),
                 3.0,
-                "publish/amqp-tokio",
-                Best("publish/lapin"),
+                "publish, 16 B/amqp-tokio",
+                Best("publish, 16 B/lapin"),
             ),
             (
                 "publish, over lapin in the same loop".to_owned(),
                 30.0,
-                "publish/amqp-tokio",
-                Best("publish/lapin, loop"),
+                "publish, 16 B/amqp-tokio",
+                Best("publish, 16 B/lapin, loop"),
             ),
             (
                 format!("publish, {MANY_CHANNELS} channels over 1"),
                 0.9,
-                "publish on 1000 channels/amqp-tokio",
-                Only("publish/amqp-tokio"),
+                "publish, 16 B, 1000 channels/amqp-tokio",
+                Only("publish, 16 B/amqp-tokio"),
             ),
             (
                 format!("deliver with an ack per {ACK_EVERY}, over lapin at its best"),
                 5.0,
-                "deliver/amqp-tokio",
-                Best("deliver/lapin"),
-            ),
-            (
-                format!("deliver, 1 of {MANY_CHANNELS} channels over 1"),
-                0.9,
-                "deliver on 1 of 1000 channels/amqp-tokio",
-                Only("deliver/amqp-tokio"),
+                "deliver, 16 B/amqp-tokio",
+                Best("deliver, 16 B/lapin"),
             ),
             (
                 format!("core publish, {MANY_CHANNELS} channels over 1"),
@@ -208,13 +215,29 @@ impl Results {
         claims
     }
 
+    /// The speed of a case over that of the raw socket, on one channel with bodies of the same size.
+    pub(crate) fn over_raw(&self, measured: &Measured) -> Option<Series> {
+        let Case::Client(shape, _) = measured.case else {
+            return None;
+        };
+        let raw = self.of_client(&shape.over(1, 1), Client::Raw)?;
+        Some(measured.rate.over(&raw.rate))
+    }
+
+    /// The measurements of a client in a shape.
+    pub(crate) fn of_client(&self, shape: &Shape, client: Client) -> Option<&Measured> {
+        self.cases.iter().find(|measured| {
+            matches!(measured.case, Case::Client(its_shape, its) if (its_shape, its) == (*shape, client))
+        })
+    }
+
     /// The highest speed of each round; none if nothing was measured.
     fn highest(&self, against: Against, speed: fn(&Measured) -> Series) -> Option<Series> {
         self.cases
             .iter()
             .filter(|measured| match against {
-                Against::Only(name) => measured.name == name,
-                Against::Best(prefix) => measured.name.starts_with(prefix),
+                Against::Only(name) => measured.case.to_string() == name,
+                Against::Best(prefix) => measured.case.to_string().starts_with(prefix),
             })
             .map(speed)
             .filter(|speed| speed.len() > 0)
@@ -229,98 +252,4 @@ enum Against {
     Only(&'static str),
     /// The best of all those with that prefix.
     Best(&'static str),
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtLeast(least) => write!(f, ">= {least}"),
-            Self::AtMost(most) => write!(f, "<= {most}"),
-        }
-    }
-}
-
-impl fmt::Display for Results {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.cases.is_empty() {
-            writeln!(
-                f,
-                "\n{:<48}{:>12}{:>12}{:>12}{:>8}{:>10}{:>10}",
-                "messages per second", "median", "min", "max", "spread", "ns", "of CPU"
-            )?;
-        }
-        for measured in &self.cases {
-            let rate = &measured.rate;
-            writeln!(
-                f,
-                "{:<48}{:>12.0}{:>12.0}{:>12.0}{:>7.0}%{:>10.1}{:>10.1}",
-                measured.name,
-                rate.median(),
-                rate.min(),
-                rate.max(),
-                rate.spread() * 100.0,
-                1e9 / rate.median(),
-                measured.worked.median(),
-            )?;
-        }
-        if !self.footprints.is_empty() {
-            let (connection, channel) = ("a connection", "a channel");
-            writeln!(f, "\n{:<48}{connection:>12}{channel:>12}", "bytes, idle")?;
-        }
-        for footprint in &self.footprints {
-            let Footprint {
-                name,
-                connection,
-                channel,
-            } = footprint;
-            writeln!(f, "{name:<48}{connection:>12.0}{channel:>12.0}")?;
-        }
-        if !self.instructions.is_empty() {
-            let (one, many) = ("1 channel", format!("{MANY_CHANNELS} channels"));
-            writeln!(f, "\n{:<48}{one:>12}{many:>15}", "instructions per message")?;
-        }
-        for counted in &self.instructions {
-            let Instructions {
-                name,
-                one_channel,
-                many_channels,
-            } = counted;
-            writeln!(f, "{name:<48}{one_channel:>12.1}{many_channels:>15.1}")?;
-        }
-        let claims = self.claims();
-        if !claims.is_empty() {
-            writeln!(
-                f,
-                "\n{:<62}{:>8}{:>10}{:>10}{:>10}{:>10}",
-                "claim", "wanted", "median", "min", "max", "of CPU"
-            )?;
-        }
-        for claim in claims {
-            let Claim {
-                what,
-                unit,
-                bound,
-                found,
-                of_work,
-            } = &claim;
-            let of_work = of_work.as_ref();
-            let of_unit = if unit.is_empty() { "" } else { ", " };
-            writeln!(
-                f,
-                "{:<62}{:>8}{:>10.3}{:>10.3}{:>10.3}{:>10}  {}",
-                format!("{what}{of_unit}{unit}"),
-                bound.to_string(),
-                found.median(),
-                found.min(),
-                found.max(),
-                of_work.map_or(String::new(), |ratio| format!("{:.3}", ratio.median())),
-                if claim.holds() {
-                    "holds"
-                } else {
-                    "DOES NOT HOLD"
-                },
-            )?;
-        }
-        Ok(())
-    }
 }

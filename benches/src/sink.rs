@@ -9,7 +9,8 @@
 //! - On a channel in confirm mode, each read ends with an acknowledgement of its publishes.
 //! - The queue `blast.COUNT.SIZE.CONSUMERS` sends `COUNT` deliveries of `SIZE` bytes as fast as
 //!   the socket takes them, in turn to that many consumers of it on the connection, as soon as the
-//!   last of them is there. Other queues are empty.
+//!   last of them is there. The queue `get.SIZE` gives a message of `SIZE` bytes to each `basic.get`.
+//!   Other queues are empty.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -71,6 +72,11 @@ impl Drop for Sink {
 /// The name of a queue that sends deliveries.
 pub(crate) fn blast_queue(count: u64, size: usize, consumers: u16) -> String {
     format!("blast.{count}.{size}.{consumers}")
+}
+
+/// The name of a queue that has a message for each `basic.get`.
+pub(crate) fn get_queue(size: usize) -> String {
+    format!("get.{size}")
 }
 
 /// Runs the server until standard input ends; prints the port first.
@@ -292,6 +298,13 @@ impl Session {
                 self.channels[usize::from(channel)].confirms = true;
                 let arguments = Arguments::new();
                 wire::put_method(out, channel, method::CONFIRM_SELECT_OK, arguments);
+            }
+            method::GET => {
+                let (queue, _) = short_str(arguments.get(2..).unwrap_or_default())?;
+                let size = queue
+                    .strip_prefix("get.")
+                    .ok_or("a queue without messages")?;
+                wire::put_get_ok(out, channel, &vec![b'x'; size.parse()?]);
             }
             method::CONSUME => self.consume(channel, arguments)?,
             method::CANCEL => {

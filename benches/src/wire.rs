@@ -23,8 +23,8 @@ pub(crate) const CHANNEL_MAX: u16 = 2047;
 /// The consumer tag of every client.
 pub(crate) const CONSUMER_TAG: &str = "c";
 
-/// The routing key of every message.
-pub(crate) const ROUTING_KEY: &str = "q";
+/// The routing key of every message, and a broker's queue.
+pub(crate) const ROUTING_KEY: &str = "amqp-bench";
 
 /// The class and method numbers of the methods that pass between a client and the server.
 pub(crate) mod method {
@@ -50,6 +50,8 @@ pub(crate) mod method {
     pub(crate) const CANCEL_OK: (u16, u16) = (60, 31);
     pub(crate) const PUBLISH: (u16, u16) = (60, 40);
     pub(crate) const DELIVER: (u16, u16) = (60, 60);
+    pub(crate) const GET: (u16, u16) = (60, 70);
+    pub(crate) const GET_OK: (u16, u16) = (60, 71);
     pub(crate) const ACK: (u16, u16) = (60, 80);
     pub(crate) const CONFIRM_SELECT: (u16, u16) = (85, 10);
     pub(crate) const CONFIRM_SELECT_OK: (u16, u16) = (85, 11);
@@ -166,6 +168,24 @@ pub(crate) fn put_deliver(
     tag_at
 }
 
+/// Appends `basic.get` without an acknowledgement.
+pub(crate) fn put_get(out: &mut Vec<u8>, channel: u16, queue: &str) {
+    let arguments = Arguments::new().short(0).short_str(queue).octet(1);
+    put_method(out, channel, method::GET, arguments);
+}
+
+/// Appends `basic.get-ok` with its message.
+pub(crate) fn put_get_ok(out: &mut Vec<u8>, channel: u16, body: &[u8]) {
+    let arguments = Arguments::new()
+        .long_long(1)
+        .octet(0)
+        .short_str("")
+        .short_str(ROUTING_KEY)
+        .long(0);
+    put_method(out, channel, method::GET_OK, arguments);
+    put_content(out, channel, body);
+}
+
 /// Appends an acknowledgement of everything up to a tag.
 pub(crate) fn put_ack(out: &mut Vec<u8>, channel: u16, tag: u64) {
     let arguments = Arguments::new().long_long(tag).octet(1);
@@ -211,17 +231,37 @@ pub(crate) fn put_tune(out: &mut Vec<u8>) {
     put_tuning(out, method::TUNE);
 }
 
-/// Appends all that a client says to open a connection, behind the protocol header.
-pub(crate) fn put_client_handshake(out: &mut Vec<u8>) {
+/// Appends `connection.start-ok`.
+pub(crate) fn put_start_ok(out: &mut Vec<u8>, user: &str, password: &str) {
     let start_ok = Arguments::new()
         .long(0)
         .short_str("PLAIN")
-        .long_str(b"\0guest\0guest")
+        .long_str(format!("\0{user}\0{password}").as_bytes())
         .short_str("en_US");
     put_method(out, 0, method::START_OK, start_ok);
+}
+
+/// Appends `connection.tune-ok` and `connection.open`.
+pub(crate) fn put_open(out: &mut Vec<u8>, vhost: &str) {
     put_tuning(out, method::TUNE_OK);
-    let open = Arguments::new().short_str("/").short_str("").octet(0);
+    let open = Arguments::new().short_str(vhost).short_str("").octet(0);
     put_method(out, 0, method::OPEN, open);
+}
+
+/// Appends `connection.close`.
+pub(crate) fn put_close(out: &mut Vec<u8>) {
+    let arguments = Arguments::new().short(200).short_str("").long(0);
+    put_method(out, 0, method::CLOSE, arguments);
+}
+
+/// Appends `confirm.select`.
+pub(crate) fn put_confirm_select(out: &mut Vec<u8>, channel: u16) {
+    put_method(
+        out,
+        channel,
+        method::CONFIRM_SELECT,
+        Arguments::new().octet(0),
+    );
 }
 
 fn put_tuning(out: &mut Vec<u8>, method: (u16, u16)) {
@@ -247,12 +287,12 @@ pub(crate) fn put_channel_open_ok(out: &mut Vec<u8>, channel: u16) {
 }
 
 /// Appends `basic.consume`.
-pub(crate) fn put_consume(out: &mut Vec<u8>, channel: u16, queue: &str) {
+pub(crate) fn put_consume(out: &mut Vec<u8>, channel: u16, queue: &str, no_ack: bool) {
     let arguments = Arguments::new()
         .short(0)
         .short_str(queue)
         .short_str(CONSUMER_TAG)
-        .octet(0)
+        .octet(if no_ack { 2 } else { 0 })
         .long(0);
     put_method(out, channel, method::CONSUME, arguments);
 }
