@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::clock::Sample;
 use crate::flavor::Flavor;
-use crate::load::{IN_FLIGHT_BYTES, Load, MANY_CHANNELS, Shape};
+use crate::load::{Load, MANY_CHANNELS, Shape};
 use crate::machine::Machine;
 use crate::peer_lapin::Style;
 use crate::target::Target;
@@ -202,13 +202,8 @@ fn all_shapes() -> Vec<Shape> {
                 (MANY_CHANNELS, 8),
             ] {
                 let shape = Shape::new(load, size).over(channels, tasks);
-                let at_once = match load {
-                    Load::Confirm(window) => window * usize::from(tasks),
-                    _ => channels.into(),
-                };
-                let has_room = at_once * size <= IN_FLIGHT_BYTES;
                 let has_channels = load != Load::Connect || channels == tasks;
-                if has_room && has_channels {
+                if shape.has_room() && has_channels {
                     shapes.push(shape);
                 }
             }

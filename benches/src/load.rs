@@ -19,6 +19,10 @@ pub(crate) const IN_FLIGHT: usize = 1000;
 /// How many channels are many.
 pub(crate) const MANY_CHANNELS: u16 = 1000;
 
+/// The prefetch of each consumer where several tasks consume: a task that is late does not fill the
+/// client's memory.
+const PREFETCH: u16 = 200;
+
 /// How many bytes a case may have in flight at most.
 pub(crate) const IN_FLIGHT_BYTES: usize = 64 << 20;
 
@@ -83,6 +87,25 @@ impl Shape {
             channels,
             tasks,
             ..self
+        }
+    }
+
+    /// The prefetch of each consumer, if it has one.
+    pub(crate) fn prefetch(&self) -> Option<u16> {
+        (self.tasks > 1 && self.load == Load::Deliver).then_some(PREFETCH)
+    }
+
+    /// Whether the messages that are under way at once fit into the memory of each client.
+    pub(crate) fn has_room(&self) -> bool {
+        let (channels, tasks) = (usize::from(self.channels), usize::from(self.tasks));
+        match self.load {
+            Load::Confirm(window) => window * tasks * self.size <= IN_FLIGHT_BYTES,
+            Load::Deliver if tasks > 1 => {
+                usize::from(PREFETCH) * channels * self.size <= IN_FLIGHT_BYTES / 16
+            }
+            // Nothing limits what a late task has not taken.
+            Load::DeliverNoAck => tasks == 1 && channels * self.size <= IN_FLIGHT_BYTES,
+            _ => channels * self.size <= IN_FLIGHT_BYTES,
         }
     }
 

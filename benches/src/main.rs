@@ -165,7 +165,8 @@ fn time(cases: &[Case], options: &Options, target: &Target) -> Result<(Vec<Measu
     let mut progress = Progress::new(cases.len());
     for case in cases {
         progress.step(&format!("trying {case}"));
-        counts.push(guess(case, options.duration, target)?);
+        let count = guess(case, options.duration, target);
+        counts.push(count.map_err(|error| format!("{case}: {error}"))?);
         results.push(Measured::new(*case));
     }
     let mut yardstick = Series::default();
@@ -176,7 +177,8 @@ fn time(cases: &[Case], options: &Options, target: &Target) -> Result<(Vec<Measu
             yardstick.push(clock::yardstick().as_secs_f64() * 1e3);
             let (case, rounds) = (&cases[at], options.rounds);
             progress.step(&format!("round {} of {rounds}, {case}", round + 1));
-            results[at].add(&case.run(target, counts[at])?);
+            let sample = case.run(target, counts[at]);
+            results[at].add(&sample.map_err(|error| format!("{case}: {error}"))?);
         }
     }
     progress = Progress::new(cases.len());

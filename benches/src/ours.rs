@@ -93,6 +93,10 @@ pub(crate) async fn run(
         Load::Deliver => {
             let mut consumers = Vec::new();
             for channel in &channels {
+                if let Some(prefetch) = shape.prefetch() {
+                    let qos = basic::Qos::default().prefetch_count(prefetch);
+                    channel.call(qos).await?;
+                }
                 watch = Stopwatch::start(); // the server begins with the last one
                 consumers.push(channel.consume(consume(&queue)).await?);
             }

@@ -59,6 +59,9 @@ pub(crate) fn run(target: &Target, shape: &Shape, count: u64) -> Result<Sample> 
         Load::Deliver => {
             let mut consumers = Vec::new();
             for channel in &channels {
+                if let Some(prefetch) = shape.prefetch() {
+                    channel.call(basic::Qos::default().prefetch_count(prefetch))?;
+                }
                 watch = Stopwatch::start(); // the server begins with the last one
                 consumers.push(channel.consume(consume(&queue))?);
             }

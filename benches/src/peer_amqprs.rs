@@ -2,8 +2,8 @@
 
 use amqprs::callbacks::ChannelCallback;
 use amqprs::channel::{
-    BasicAckArguments, BasicConsumeArguments, BasicGetArguments, BasicPublishArguments, Channel,
-    ConfirmSelectArguments, ConsumerMessage, QueueDeclareArguments,
+    BasicAckArguments, BasicConsumeArguments, BasicGetArguments, BasicPublishArguments,
+    BasicQosArguments, Channel, ConfirmSelectArguments, ConsumerMessage, QueueDeclareArguments,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{Ack, BasicProperties, Cancel, CloseChannel, Nack, Return};
@@ -89,6 +89,10 @@ pub(crate) async fn run(target: &Target, shape: &Shape, count: u64) -> Result<Sa
             let no_ack = shape.load == Load::DeliverNoAck;
             let mut consumers = Vec::new();
             for channel in &channels {
+                if let Some(prefetch) = shape.prefetch() {
+                    let arguments = BasicQosArguments::new(0, prefetch, false);
+                    channel.basic_qos(arguments).await?;
+                }
                 watch = Stopwatch::start(); // the server begins with the last one
                 let arguments = BasicConsumeArguments::new(&queue, CONSUMER_TAG)
                     .manual_ack(!no_ack)

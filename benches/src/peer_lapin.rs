@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
@@ -100,6 +100,10 @@ pub(crate) async fn run(
             let no_ack = shape.load == Load::DeliverNoAck;
             let mut consumers = Vec::new();
             for channel in &channels {
+                if let Some(prefetch) = shape.prefetch() {
+                    let options = BasicQosOptions::default();
+                    channel.basic_qos(prefetch, options).await?;
+                }
                 watch = Stopwatch::start(); // the server begins with the last one
                 let options = BasicConsumeOptions {
                     no_ack,

@@ -9,13 +9,14 @@
 //! - On a channel in confirm mode, each read ends with an acknowledgement of its publishes.
 //! - The queue `blast.COUNT.SIZE.CONSUMERS` sends `COUNT` deliveries of `SIZE` bytes as fast as
 //!   the socket takes them, in turn to that many consumers of it on the connection, as soon as the
-//!   last of them is there. The queue `get.SIZE` gives a message of `SIZE` bytes to each `basic.get`.
+//!   last of them is there. With a prefetch, no more than that of all of them is unacknowledged,
+//!   about. The queue `get.SIZE` gives a message of `SIZE` bytes to each `basic.get`.
 //!   Other queues are empty.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{self, Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::{env, thread};
 
 use crate::Result;
@@ -111,6 +112,8 @@ struct Channel {
     body_left: u64,
     /// How many messages came in.
     published: u64,
+    /// How many deliveries were acknowledged.
+    settled: u64,
     /// Publishes are to be confirmed.
     confirms: bool,
     /// A message came that is not confirmed yet.
@@ -128,6 +131,9 @@ struct Session {
     channels: Vec<Channel>,
     published: u64,
     acks: u64,
+    /// The prefetch of a consumer; 0 is none.
+    prefetch: u64,
+    settled: Arc<Settled>,
     /// The channels that have messages to confirm.
     unconfirmed: Vec<u16>,
     /// The consumers of the queue that is to send when all are there.
@@ -148,6 +154,8 @@ impl Session {
             channels: vec![Channel::default(); usize::from(wire::CHANNEL_MAX) + 1],
             published: 0,
             acks: 0,
+            prefetch: 0,
+            settled: Arc::default(),
             unconfirmed: Vec::new(),
             consumers: Vec::new(),
             blasts: Vec::new(),
@@ -156,6 +164,12 @@ impl Session {
     }
 
     fn run(mut self) -> Result<()> {
+        let result = self.serve();
+        self.settled.add(u64::MAX); // nothing waits any more
+        result
+    }
+
+    fn serve(&mut self) -> Result<()> {
         let mut header = [0; 8];
         if self.stream.read_exact(&mut header).is_err() {
             return Ok(()); // a probe of the port
@@ -185,8 +199,12 @@ impl Session {
             self.confirm();
             self.flush()?;
             for blast in self.blasts.drain(..) {
-                let writer = Arc::clone(&self.writer);
-                thread::spawn(move || send(blast, &writer));
+                let (writer, settled) = (Arc::clone(&self.writer), Arc::clone(&self.settled));
+                let window = match self.prefetch {
+                    0 => u64::MAX,
+                    prefetch => prefetch * blast.consumers(),
+                };
+                thread::spawn(move || send(blast, &writer, window, &settled));
             }
         }
         Ok(())
@@ -269,7 +287,14 @@ impl Session {
         let out = &mut self.out;
         match method {
             method::PUBLISH => {}
-            method::ACK => self.acks += 1,
+            method::ACK => {
+                self.acks += 1;
+                let tag = arguments.first_chunk().ok_or("a malformed ack")?;
+                let settled = &mut self.channels[usize::from(channel)].settled;
+                let tag = u64::from_be_bytes(*tag).max(*settled);
+                self.settled.add(tag - *settled);
+                *settled = tag;
+            }
             method::START_OK => wire::put_tune(out),
             method::TUNE_OK | method::CLOSE_OK | method::CHANNEL_CLOSE_OK => {}
             method::OPEN => wire::put_open_ok(out),
@@ -293,7 +318,11 @@ impl Session {
                     .long(count(self.acks));
                 wire::put_method(out, channel, method::QUEUE_DECLARE_OK, arguments);
             }
-            method::QOS => wire::put_method(out, channel, method::QOS_OK, Arguments::new()),
+            method::QOS => {
+                let prefetch = arguments.get(4..6).and_then(|count| count.first_chunk());
+                self.prefetch = u16::from_be_bytes(*prefetch.ok_or("a malformed qos")?).into();
+                wire::put_method(out, channel, method::QOS_OK, Arguments::new());
+            }
             method::CONFIRM_SELECT => {
                 self.channels[usize::from(channel)].confirms = true;
                 let arguments = Arguments::new();
@@ -351,8 +380,34 @@ fn short_str(bytes: &[u8]) -> Result<(&str, &[u8])> {
     Ok((str::from_utf8(text)?, rest))
 }
 
-fn send(mut blast: Blast, writer: &Mutex<TcpStream>) {
-    while let Some((block, _)) = blast.next_block() {
+/// How many deliveries of a connection were acknowledged.
+#[derive(Debug, Default)]
+struct Settled {
+    count: Mutex<u64>,
+    more: Condvar,
+}
+
+impl Settled {
+    fn add(&self, more: u64) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = count.saturating_add(more);
+        self.more.notify_all();
+    }
+
+    /// Waits until there are that many.
+    fn wait_for(&self, least: u64) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        // A poisoned lock has its count all the same.
+        drop(self.more.wait_while(count, |count| *count < least));
+    }
+}
+
+/// Sends a blast, of which at most about a window is unacknowledged.
+fn send(mut blast: Blast, writer: &Mutex<TcpStream>, window: u64, settled: &Settled) {
+    let mut sent: u64 = 0;
+    while let Some((block, count)) = blast.next_block() {
+        settled.wait_for(sent.saturating_sub(window));
+        sent += count;
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
         if writer.write_all(block).is_err() {
             return; // the client has had enough

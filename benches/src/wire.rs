@@ -343,6 +343,11 @@ impl Blast {
         blast
     }
 
+    /// How many consumers take turns.
+    pub(crate) const fn consumers(&self) -> u64 {
+        self.consumers as u64
+    }
+
     /// The next block, and how many messages are in it; none at the end.
     pub(crate) fn next_block(&mut self) -> Option<(&[u8], u64)> {
         let count = (self.messages.len() as u64).min(self.left);
