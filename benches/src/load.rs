@@ -103,7 +103,7 @@ impl Shape {
             Load::Deliver if tasks > 1 => {
                 usize::from(PREFETCH) * channels * self.size <= IN_FLIGHT_BYTES / 16
             }
-            // Nothing limits what a late task has not taken.
+            // Nothing limits the messages that a late task has not taken.
             Load::DeliverNoAck => tasks == 1 && channels * self.size <= IN_FLIGHT_BYTES,
             _ => channels * self.size <= IN_FLIGHT_BYTES,
         }

@@ -133,7 +133,7 @@ fn measure(options: &Options) -> Result<bool> {
     Ok(kept || !options.check)
 }
 
-/// Measures what does not depend on a server.
+/// Measures memory, the embedded broker and the core.
 fn measure_parts(results: &mut Results, options: &Options, target: &Target) -> Result<()> {
     results.footprints = memory::footprints(target, |name| options.wants(name))?;
     if options.wants("core allocations") {

@@ -7,7 +7,7 @@ use crate::load::Shape;
 use crate::plot::thousands;
 use crate::results::{Measured, Results};
 
-/// What a cell of a table has; nothing where nothing was measured.
+/// The content of a cell; none where nothing was measured.
 type Cell<'a> = &'a dyn Fn(&Measured) -> Option<String>;
 
 /// A table for each quantity.

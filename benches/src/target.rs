@@ -76,7 +76,7 @@ impl Target {
         !self.is_broker
     }
 
-    /// Makes the queue of a broker anew for a case: with its messages, or dropping what is published.
+    /// Makes the queue of a broker anew for a case: with its messages, or dropping those that come.
     pub(crate) fn prepare(&self, shape: &Shape, count: u64) -> Result<()> {
         if !self.is_broker {
             return Ok(());
