@@ -11,7 +11,7 @@ const TITLE: f64 = 26.0;
 const LINE: f64 = 19.0;
 const BAR: f64 = 14.0;
 /// The widths of a panel's parts.
-const LABEL: f64 = 150.0;
+const LABEL: f64 = 175.0;
 const BARS: f64 = 230.0;
 const VALUE: f64 = 90.0;
 const WIDTH: f64 = LABEL + BARS + VALUE;
