@@ -291,4 +291,8 @@ fn a_configuration_that_no_server_takes_is_refused() {
         let error = Connection::new(config, Instant::ORIGIN).unwrap_err();
         assert!(error.to_string().starts_with(setting), "{error}");
     }
+    // The bounds of output may be the same.
+    let mut config = Config::default();
+    config.limits.output_low = config.limits.output_high;
+    assert!(Connection::new(config, Instant::ORIGIN).is_ok());
 }

@@ -177,6 +177,7 @@ fn start_offers_the_configured_mechanisms() {
         ..Config::default()
     };
     let mut server = Server::server(config);
+    assert_eq!(server.conn.mechanisms(), "PLAIN EXTERNAL");
     server.feed(&PROTOCOL_HEADER);
     let start: connection::Start = server.only_method().try_into().unwrap();
     assert_eq!((start.version_major, start.version_minor), (0, 9));
@@ -501,4 +502,8 @@ fn a_configuration_that_no_client_takes_is_refused() {
         let error = Connection::new(config, crate::Instant::ORIGIN).unwrap_err();
         assert!(error.to_string().starts_with(setting), "{error}");
     }
+    // The bounds of output may be the same.
+    let mut config = Config::default();
+    config.limits.output_low = config.limits.output_high;
+    assert!(Connection::new(config, crate::Instant::ORIGIN).is_ok());
 }

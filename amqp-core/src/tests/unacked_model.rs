@@ -244,6 +244,24 @@ fn the_front_ends_before_a_withheld_delivery() {
     assert_eq!(client.on(id).ack_front([]), Ok(None));
 }
 
+/// A method for several deliveries leaves out the withheld ones: those before the first of them go
+/// by a single method, the others by one each.
+#[test]
+fn several_deliveries_are_settled_around_withheld_ones() {
+    let (mut client, id) = consuming();
+    for number in 1..=6 {
+        client.deliver(id, "t", number);
+    }
+    client.on(id).withhold(tag(3)).unwrap();
+    client.on(id).withhold(tag(5)).unwrap();
+    client.on(id).ack(Tags::UpTo(tag(4))).unwrap();
+    let acks = [ack(2, true), ack(4, false)];
+    assert_eq!(client.sent(), acks.map(|ack| method(id.number(), ack)));
+    client.on(id).nack(Tags::UpTo(tag(6)), Requeue::No).unwrap();
+    assert_eq!(client.sent(), [method(id.number(), nack(6, false))]);
+    assert_eq!(client.on(id).stats().unacked, 2);
+}
+
 /// Deliveries are withheld in any order, and each stays unacked until it is requeued.
 #[test]
 fn deliveries_are_withheld_in_any_order() {

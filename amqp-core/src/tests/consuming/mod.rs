@@ -4,7 +4,7 @@ mod acknowledging;
 mod cancelling;
 mod fetching;
 
-use alloc::{format, vec::Vec};
+use alloc::{format, vec, vec::Vec};
 
 use crate::{
     ApiMisuse, ChannelId, CloseCause, ConsumerId, Fault,
@@ -365,5 +365,30 @@ fn deliveries_that_resemble_each_other_keep_their_names() {
             assert_eq!(Some(delivery.consumer), of_tag.map(|(_, id)| *id));
             assert_eq!(delivery.content.body, "body");
         }
+    }
+}
+
+/// The size of the next frame is known while a body of large frames goes on.
+#[test]
+fn the_size_of_the_next_body_frame_is_expected() {
+    const LARGE: usize = 16 << 10;
+    // By the sizes of the frames of a body: what is expected after each.
+    let cases: [(&[usize], &[usize]); 3] = [
+        (&[LARGE, LARGE, LARGE, 1], &[LARGE + 8, LARGE + 8, 0, 0]),
+        (&[LARGE, LARGE], &[LARGE + 8, 0]),
+        (&[LARGE - 1, LARGE - 1, LARGE - 1], &[0, 0, 0]),
+    ];
+    for (sizes, expected) in cases {
+        let (mut client, id) = open();
+        client.consumer(id, "t", true);
+        client.send(1, &deliver("t", 1));
+        let size = sizes.iter().sum::<usize>() as u64;
+        client.feed(&header_frame(1, &basic::Properties::default(), size));
+        assert_eq!(client.conn.frame_hint(), 0);
+        for (&size, &expected) in sizes.iter().zip(expected) {
+            client.feed(&frame(FrameKind::Body, 1, &vec![0; size]));
+            assert_eq!(client.conn.frame_hint(), expected, "{sizes:?}");
+        }
+        delivered(&mut client);
     }
 }

@@ -6,10 +6,11 @@ mod room;
 use alloc::{vec, vec::Vec};
 use core::time::Duration;
 
+use bytes::Bytes;
 use proptest::{collection::vec as list, prelude::*};
 
 use crate::{
-    ApiMisuse, ChannelId, EncodedProperties, PublishError, Tags,
+    ApiMisuse, Body, ChannelId, EncodedProperties, PublishError, Tags,
     client::{Config, Connection, Event},
     frame::FrameKind,
     protocol::{Method, ReplyCode, basic, channel, connection, exchange, queue},
@@ -178,6 +179,23 @@ fn a_body_that_came_in_pieces_goes_on_as_it_is() {
         assert!(body.len() == 4088 || left.len() == 10_000);
     }
     assert_eq!(left, bytes);
+}
+
+/// The small pieces of a body are copied, and taken once.
+#[test]
+fn the_pieces_that_were_copied_are_taken() {
+    let mut client = with_frames(4096);
+    let id = client.channel();
+    let pieces = [&b"a"[..], b"bc"].map(Bytes::from_static);
+    let mut body = Body::new();
+    pieces.iter().for_each(|piece| body.push(piece.clone()));
+    client
+        .on(id)
+        .publish(&publish("q"), &basic::Properties::default(), body)
+        .unwrap();
+    assert_eq!(client.conn.take_discarded(), pieces);
+    assert!(client.conn.take_discarded().is_empty());
+    assert_eq!(client.sent(), content(1, publish("q"), b"abc"));
 }
 
 #[test]

@@ -224,6 +224,17 @@ fn output_accepted_before_a_mark_is_known_to_have_left() {
     assert_eq!(client.conn.buffered(), 0);
 }
 
+#[test]
+fn a_publish_is_flushed_once_it_has_left() {
+    let mut client = Client::open();
+    let id = client.channel();
+    client.publish(id, b"x");
+    let mark = client.conn.flush_mark();
+    assert!(!client.conn.is_flushed(&mark));
+    client.bytes();
+    assert!(client.conn.is_flushed(&mark));
+}
+
 /// A channel that is closed drops its unsent output.
 #[test]
 fn dropped_output_of_a_channel_is_not_waited_for() {
