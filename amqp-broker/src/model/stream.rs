@@ -438,4 +438,24 @@ mod tests {
         assert_eq!(segments(size), [0, 2]);
         assert_eq!(segments(size + 1), [0]);
     }
+
+    #[test]
+    fn an_interval_is_a_number_of_a_unit() {
+        let parse = |text: &str| parse_interval(text.as_bytes()).ok();
+        for (text, seconds) in [
+            ("1Y", 31_536_000),
+            ("2M", 5_184_000),
+            ("3D", 259_200),
+            ("4h", 14_400),
+            ("50m", 3000),
+            ("67s", 67),
+        ] {
+            assert_eq!(parse(text), Some(Some(seconds * 1000)), "{text}");
+        }
+        for text in ["0s", "1", "1w", "1 s"] {
+            assert_eq!(parse(text), Some(None), "{text}");
+        }
+        assert_eq!(parse("s"), None);
+        assert_eq!(parse(""), None);
+    }
 }

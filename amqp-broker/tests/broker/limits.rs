@@ -216,3 +216,18 @@ fn all_memory_is_given_back() {
     rig.cut(client);
     assert_eq!(rig.broker.inspect().memory, 0);
 }
+
+/// The names of a message count as its content does.
+#[test]
+fn the_names_of_a_message_count_as_memory() {
+    let memory_of = |key: &str| {
+        let (mut rig, client, channel) = Rig::open();
+        rig.declare(client, channel, &queue("q"));
+        rig.call(client, channel, &bind("q", "amq.fanout", ""))
+            .unwrap();
+        let properties = basic::Properties::default();
+        rig.publish_to(client, channel, "amq.fanout", key, &properties, "1");
+        rig.broker.inspect().memory
+    };
+    assert_eq!(memory_of(&"k".repeat(200)), memory_of("") + 200);
+}

@@ -148,6 +148,30 @@ fn a_queue_without_room_makes_room_or_refuses() {
 }
 
 #[test]
+fn a_queue_refuses_messages_that_would_exceed_its_bytes() {
+    let (mut rig, client, channel) = Rig::open();
+    rig.confirms(client, channel);
+    let limit = ("x-max-length-bytes", FieldValue::from(5));
+    let reject = ("x-overflow", text("reject-publish"));
+    rig.declare(client, channel, &queue_with("q", [limit, reject]));
+    for (body, outcome) in [
+        ("22", Outcome::Acked),
+        ("4444", Outcome::Nacked),
+        ("333", Outcome::Acked),
+        ("1", Outcome::Nacked),
+        ("", Outcome::Acked),
+    ] {
+        rig.publish(client, channel, "q", body);
+        let settled = rig.settled(client);
+        assert!(
+            matches!(&settled[..], [(.., it)] if *it == outcome),
+            "{body}: {settled:?}"
+        );
+    }
+    assert_eq!(rig.drain(client, channel, "q"), ["22", "333", ""]);
+}
+
+#[test]
 fn a_queue_of_length_zero_still_passes_on_to_waiting_consumers() {
     let (mut rig, client, channel) = Rig::open();
     rig.declare(

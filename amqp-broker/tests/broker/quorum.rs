@@ -116,6 +116,30 @@ fn a_delivery_limit_is_not_validated() {
     }
 }
 
+/// The number of consumers counts cancelled ones with unacknowledged deliveries, and such deliveries
+/// of `basic.get`.
+#[test]
+fn unacknowledged_deliveries_count_as_consumers() {
+    let (mut rig, client, channel) = Rig::open();
+    rig.declare(client, channel, &quorum("q", []));
+    for body in ["1", "2", "3", "4"] {
+        rig.publish(client, channel, "q", body);
+    }
+    rig.qos(client, channel, 1, false);
+    rig.consume(client, channel, consumer("q", "c")).unwrap();
+    assert_eq!(rig.counts(client, channel, "q"), (3, 1));
+    rig.cancel(client, channel, "c");
+    assert_eq!(rig.counts(client, channel, "q"), (3, 1));
+    for count in [2, 3] {
+        rig.get(client, channel, "q").unwrap();
+        assert_eq!(rig.counts(client, channel, "q").1, count);
+    }
+    rig.ack(client, channel, tag(1));
+    assert_eq!(rig.counts(client, channel, "q"), (1, 2));
+    rig.ack(client, channel, up_to(3));
+    assert_eq!(rig.counts(client, channel, "q"), (1, 0));
+}
+
 #[test]
 fn exclusive_consumers_share_the_queue() {
     let (mut rig, client, channel) = Rig::open();

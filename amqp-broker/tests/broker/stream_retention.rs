@@ -57,6 +57,18 @@ fn retention_by_age_waits_for_another_segment() {
     assert_eq!(read_from(&mut rig, client, "first"), [6, 7, 8, 9, 10, 12]);
 }
 
+/// A message is over age once it is older than the limit.
+#[test]
+fn a_message_of_the_maximum_age_is_kept() {
+    for (age, kept) in [(1000, 11), (1001, 6)] {
+        let (mut rig, client, channel) = segmented(("x-max-age", "1s".into()));
+        fill(&mut rig, client, channel, 5);
+        rig.advance(age);
+        fill(&mut rig, client, channel, 6);
+        assert_eq!(rig.inspect("s").ready, kept, "{age}");
+    }
+}
+
 #[test]
 fn a_reader_that_retention_overtakes_continues_with_the_first_message() {
     let (mut rig, client, channel) = segmented(("x-max-length-bytes", 1.into()));

@@ -337,3 +337,61 @@ fn an_awaited_answer_is_read_behind_a_flood() {
         rig.finish(connection);
     }
 }
+
+/// Ends a consumer, and gives back the handles that are left.
+type End = fn(&mut Rig, Channel, Consumer<ManualAck>) -> (Channel, Option<Consumer<ManualAck>>);
+
+/// The number of messages that a consumer keeps beside another that fills the bound, and a third one
+/// that has ended.
+fn kept_beside(end: Option<End>) -> usize {
+    let (mut rig, connection, channel, full) = Rig::with_consumer(64 << 10);
+    let consume = |rig: &mut Rig, channel: &Channel| {
+        rig.wait(channel.consume(basic::Consume::default()))
+            .unwrap()
+    };
+    let mut consumer = consume(&mut rig, &channel);
+    let other = rig.channel(&connection);
+    let third = end.map(|end| {
+        let third = consume(&mut rig, &other);
+        end(&mut rig, other, third)
+    });
+    rig.run();
+    for tag in [full.tag(), consumer.tag()] {
+        for _ in 0..100 {
+            assert!(rig.peer().deliver(channel.number(), tag, vec![0; 1000]));
+        }
+        rig.advance(PATIENCE);
+    }
+    let mut kept = 0;
+    while let Some(delivery) = rig.ready(consumer.next()) {
+        assert!(delivery.unwrap().is_ok());
+        kept += 1;
+    }
+    drop((third, full, consumer, channel));
+    connection.abort();
+    rig.run();
+    kept
+}
+
+/// The share of a consumer that has ended is that of the others, whatever ended it.
+#[test]
+fn the_others_get_the_share_of_a_consumer_that_has_ended() {
+    let share = kept_beside(None);
+    let lives: End = |_, channel, consumer| (channel, Some(consumer));
+    assert!(kept_beside(Some(lives)) < share);
+    let ends: [(&str, End); 3] = [
+        ("dropped", |_, channel, _| (channel, None)),
+        ("cancelled by the server", |rig, channel, consumer| {
+            rig.peer().cancel(channel.number(), consumer.tag());
+            (channel, Some(consumer))
+        }),
+        ("its channel closed", |rig, channel, consumer| {
+            let code = ReplyCode::PRECONDITION_FAILED;
+            rig.peer().close_channel(channel.number(), code, "");
+            (channel, Some(consumer))
+        }),
+    ];
+    for (name, end) in ends {
+        assert_eq!(kept_beside(Some(end)), share, "{name}");
+    }
+}

@@ -445,6 +445,7 @@ fn a_new_channel_takes_no_number_of_one_that_waits_to_be_reopened() {
     }
     assert!(rig.pair.client.channel(id).is_none(), "it waits");
     let before = rig.recovery.channel_count(&rig.pair.client);
+    assert_eq!(before, rig.channels.len(), "each counts once");
     for opened in 1..50 {
         let opening = rig.recovery.open_channel(&mut rig.pair.client);
         assert_ne!(opening.unwrap().0.number(), id.number());
