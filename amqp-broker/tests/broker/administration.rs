@@ -363,6 +363,14 @@ fn the_limits_of_a_user_are_kept_to() {
     rig.exchange();
     assert_eq!(open(&mut rig, first), None);
     assert_eq!(open(&mut rig, first), Some(refused(530, text)));
+
+    // A channel that is open already is a violation of the protocol, whatever the limit.
+    let client = rig.begin_as("u1", "p", "m");
+    let channel = rig.channel(client);
+    rig.inject(client, channel.number(), amqp_core::protocol::channel::Open);
+    rig.exchange();
+    let closed = refused(504, "CHANNEL_ERROR - second 'channel.open' seen");
+    assert_eq!(rig.closed(client), Some(closed));
 }
 
 #[test]
