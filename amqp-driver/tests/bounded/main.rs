@@ -5,7 +5,7 @@ mod withheld;
 use std::{rc::Rc, task::Poll, time::Duration};
 
 use amqp_driver::{
-    Error, Unconfirmed,
+    Connection, Error, Unconfirmed,
     core::{Limits, MethodDef as _},
     protocol::{ReplyCode, basic, queue},
 };
@@ -110,6 +110,44 @@ fn publishes_that_wait_go_on() {
     assert!(far < 20, "{far}: {order:?}");
     drop(channel);
     rig.finish(connection);
+}
+
+/// Publishes that wait for room fail at once when the connection is closed, and when it ends.
+#[test]
+fn publishes_that_wait_fail_with_the_connection() {
+    let ends: [fn(&mut Rig, &Connection); 3] = [
+        |rig, connection| {
+            let connection = connection.clone();
+            drop(rig.spawn(async move { connection.close().await }));
+        },
+        |rig, _| rig.peer().close(ReplyCode::CONNECTION_FORCED, "bye"),
+        |_, connection| connection.abort(),
+    ];
+    for end in ends {
+        let (mut rig, connection, channel) = Rig::with_channel();
+        let channel = Rc::new(channel);
+        rig.world().set_capacity(0);
+        let tasks: Vec<_> = (0..50)
+            .map(|_| {
+                let channel = Rc::clone(&channel);
+                rig.spawn(async move {
+                    let (to, none) = (basic::Publish::default(), basic::Properties::default());
+                    channel.publish(&to, &none, vec![0; 20_000]).await
+                })
+            })
+            .collect();
+        rig.run();
+        let waiting: Vec<_> = tasks.iter().filter(|task| !task.is_done()).collect();
+        assert!(!waiting.is_empty());
+        end(&mut rig, &connection);
+        rig.run();
+        for task in waiting {
+            assert!(matches!(task.take(), Some(Err(_))), "it waits on");
+        }
+        drop(channel);
+        connection.abort();
+        rig.run();
+    }
 }
 
 /// Publishes without a confirm, or with one that is not awaited, leave nothing behind.
