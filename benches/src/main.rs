@@ -13,6 +13,7 @@
 //! holds its own on a busy machine.
 
 mod allocator;
+mod arrivals;
 mod cases;
 mod clock;
 mod embedded;

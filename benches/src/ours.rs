@@ -1,12 +1,12 @@
 //! `amqp-tokio`, `amqp-async-std` and `amqp-smol`, used as their documentation shows.
 
 use std::collections::VecDeque;
-use std::ops::Deref;
 
 use amqp_tokio::protocol::{basic, queue};
 use amqp_tokio::{BaseChannel, Channel, ConfirmChannel, Connection, Consumer, ManualAck, NoAck};
 use bytes::Bytes;
 
+use crate::arrivals::published;
 use crate::clock::{Sample, Stopwatch};
 use crate::flavor::Flavor;
 use crate::load::{ACK_EVERY, EMPTY, ENDED, Load, Shape, check};
@@ -78,7 +78,10 @@ pub(crate) async fn run(
         Load::Publish => {
             let work = |channels| publish(channels, body.clone(), each);
             flavor.spread(tasks, channels.clone(), work).await?;
-            published(target, &channels, watch, count).await?
+            published(target, &channels, watch, count, async |channel| {
+                counts(channel).await
+            })
+            .await?
         }
         Load::Confirm(window) => {
             let mut confirming = Vec::new();
@@ -88,7 +91,10 @@ pub(crate) async fn run(
             watch = Stopwatch::start();
             let work = |channels| publish_confirmed(channels, window, body.clone(), each);
             flavor.spread(tasks, confirming.clone(), work).await?;
-            published(target, &confirming, watch, count).await?
+            published(target, &confirming, watch, count, async |channel| {
+                counts(channel).await
+            })
+            .await?
         }
         Load::Deliver => {
             let mut consumers = Vec::new();
@@ -214,28 +220,6 @@ async fn deliver_no_ack(mut consumers: Vec<Consumer<NoAck>>, each: u64) -> Resul
         }
     }
     Ok(())
-}
-
-/// Waits until everything has arrived.
-async fn published<C: Deref<Target = BaseChannel>>(
-    target: &Target,
-    channels: &[C],
-    watch: Stopwatch,
-    count: u64,
-) -> Result<Sample> {
-    if !target.counts() {
-        for channel in channels {
-            counts(channel).await?;
-        }
-        return Ok(watch.stop(count));
-    }
-    let mut arrived = 0;
-    while arrived < count {
-        arrived = counts(&channels[0]).await?.0;
-    }
-    let sample = watch.stop(count);
-    check("messages", arrived, count)?;
-    Ok(sample)
 }
 
 /// How many publishes and acknowledgements the small server has counted.

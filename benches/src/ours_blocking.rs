@@ -1,14 +1,14 @@
 //! `amqp-blocking`, used as its documentation shows, with threads in place of tasks.
 
 use std::collections::VecDeque;
-use std::ops::Deref;
 use std::thread;
 
 use amqp_blocking::protocol::{basic, queue};
-use amqp_blocking::{BaseChannel, Channel, ConfirmChannel, Consumer, ManualAck, NoAck};
+use amqp_blocking::{BaseChannel, Channel, ConfirmChannel, Consumer, ManualAck, NoAck, block_on};
 use bytes::Bytes;
 
 use crate::Result;
+use crate::arrivals::published;
 use crate::clock::{Sample, Stopwatch};
 use crate::load::{ACK_EVERY, EMPTY, ENDED, Load, Shape, check};
 use crate::target::Target;
@@ -44,7 +44,13 @@ pub(crate) fn run(target: &Target, shape: &Shape, count: u64) -> Result<Sample> 
         Load::Publish => {
             let work = |channels: Vec<_>| publish(&channels, &body, each);
             spread(tasks, channels.clone(), work)?;
-            published(target, &channels, watch, count)?
+            block_on(published(
+                target,
+                &channels,
+                watch,
+                count,
+                async |channel| counts(channel),
+            ))?
         }
         Load::Confirm(window) => {
             let mut confirming = Vec::new();
@@ -54,7 +60,13 @@ pub(crate) fn run(target: &Target, shape: &Shape, count: u64) -> Result<Sample> 
             watch = Stopwatch::start();
             let work = |channels: Vec<_>| publish_confirmed(&channels, window, &body, each);
             spread(tasks, confirming.clone(), work)?;
-            published(target, &confirming, watch, count)?
+            block_on(published(
+                target,
+                &confirming,
+                watch,
+                count,
+                async |channel| counts(channel),
+            ))?
         }
         Load::Deliver => {
             let mut consumers = Vec::new();
@@ -202,28 +214,6 @@ fn deliver_no_ack(mut consumers: Vec<Consumer<NoAck>>, each: u64) -> Result<()> 
         }
     }
     Ok(())
-}
-
-/// Waits until everything has arrived.
-fn published<C: Deref<Target = BaseChannel>>(
-    target: &Target,
-    channels: &[C],
-    watch: Stopwatch,
-    count: u64,
-) -> Result<Sample> {
-    if !target.counts() {
-        for channel in channels {
-            counts(channel)?;
-        }
-        return Ok(watch.stop(count));
-    }
-    let mut arrived = 0;
-    while arrived < count {
-        arrived = counts(&channels[0])?.0;
-    }
-    let sample = watch.stop(count);
-    check("messages", arrived, count)?;
-    Ok(sample)
 }
 
 /// How many publishes and acknowledgements the small server has counted.

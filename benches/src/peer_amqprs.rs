@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
 use crate::Result;
+use crate::arrivals::published;
 use crate::clock::{Sample, Stopwatch};
 use crate::flavor::Flavor;
 use crate::load::{ACK_EVERY, Confirmed, EMPTY, ENDED, Load, Shape, check};
@@ -66,7 +67,10 @@ pub(crate) async fn run(target: &Target, shape: &Shape, count: u64) -> Result<Sa
         Load::Publish => {
             let work = |channels| publish(channels, body.clone(), each);
             flavor.spread(tasks, channels.clone(), work).await?;
-            published(target, &channels, watch, count).await?
+            published(target, &channels, watch, count, async |channel| {
+                counts(channel).await
+            })
+            .await?
         }
         Load::Confirm(window) => {
             let mut confirming = Vec::new();
@@ -83,7 +87,10 @@ pub(crate) async fn run(target: &Target, shape: &Shape, count: u64) -> Result<Sa
             watch = Stopwatch::start();
             let work = |channels| publish_confirmed(channels, window, body.clone(), each);
             flavor.spread(tasks, confirming, work).await?;
-            published(target, &channels, watch, count).await?
+            published(target, &channels, watch, count, async |channel| {
+                counts(channel).await
+            })
+            .await?
         }
         Load::Deliver | Load::DeliverNoAck => {
             let no_ack = shape.load == Load::DeliverNoAck;
@@ -201,28 +208,6 @@ async fn deliver(
         }
     }
     Ok(())
-}
-
-/// Waits until everything has arrived.
-async fn published(
-    target: &Target,
-    channels: &[Channel],
-    watch: Stopwatch,
-    count: u64,
-) -> Result<Sample> {
-    if !target.counts() {
-        for channel in channels {
-            counts(channel).await?;
-        }
-        return Ok(watch.stop(count));
-    }
-    let mut arrived = 0;
-    while arrived < count {
-        arrived = counts(&channels[0]).await?.0;
-    }
-    let sample = watch.stop(count);
-    check("messages", arrived, count)?;
-    Ok(sample)
 }
 
 /// How many publishes and acknowledgements the small server has counted.

@@ -11,6 +11,7 @@ use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, Consumer, PublisherConfirm,
 };
 
+use crate::arrivals::published;
 use crate::clock::{Sample, Stopwatch};
 use crate::flavor::Flavor;
 use crate::load::{ACK_EVERY, EMPTY, ENDED, IN_FLIGHT, IN_FLIGHT_BYTES, Load, Shape, check};
@@ -84,7 +85,10 @@ pub(crate) async fn run(
                 }
                 Style::Tasks => publish_in_tasks(&channels, &body, count).await?,
             }
-            published(target, &channels, watch, count).await?
+            published(target, &channels, watch, count, async |channel| {
+                counts(channel).await
+            })
+            .await?
         }
         Load::Confirm(window) => {
             for channel in &channels {
@@ -94,7 +98,10 @@ pub(crate) async fn run(
             watch = Stopwatch::start();
             let work = |channels| publish_confirmed(channels, window, body.clone(), each);
             flavor.spread(tasks, channels.clone(), work).await?;
-            published(target, &channels, watch, count).await?
+            published(target, &channels, watch, count, async |channel| {
+                counts(channel).await
+            })
+            .await?
         }
         Load::Deliver | Load::DeliverNoAck => {
             let no_ack = shape.load == Load::DeliverNoAck;
@@ -259,28 +266,6 @@ async fn deliver(mut consumers: Vec<Consumer>, each: u64, no_ack: bool) -> Resul
         }
     }
     Ok(())
-}
-
-/// Waits until everything has arrived.
-async fn published(
-    target: &Target,
-    channels: &[Channel],
-    watch: Stopwatch,
-    count: u64,
-) -> Result<Sample> {
-    if !target.counts() {
-        for channel in channels {
-            counts(channel).await?;
-        }
-        return Ok(watch.stop(count));
-    }
-    let mut arrived = 0;
-    while arrived < count {
-        arrived = counts(&channels[0]).await?.0;
-    }
-    let sample = watch.stop(count);
-    check("messages", arrived, count)?;
-    Ok(sample)
 }
 
 /// How many publishes and acknowledgements the small server has counted.

@@ -1,6 +1,6 @@
 //! Prepared publishes: the same as others in all but the encoding.
 
-use alloc::{string::String, vec, vec::Vec};
+use alloc::{boxed::Box, string::String, vec, vec::Vec};
 
 use bytes::Bytes;
 use proptest::{collection::vec as list, option, prelude::*, sample::select};
@@ -167,7 +167,7 @@ impl Arbitrary for Sample {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Publish(usize, Sample),
+    Publish(usize, Box<Sample>),
     /// One call that hands out bytes, or all.
     Drain {
         all: bool,
@@ -183,7 +183,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (0_usize..3, any::<Sample>()).prop_map(|(at, sample)| Step::Publish(at, sample)),
+        12 => (0_usize..3, any::<Sample>())
+            .prop_map(|(at, sample)| Step::Publish(at, Box::new(sample))),
         2 => any::<bool>().prop_map(|all| Step::Drain { all }),
         1 => (0_usize..3, any::<bool>()).prop_map(|(at, active)| Step::Flow(at, active)),
         1 => any::<bool>().prop_map(Step::Block),
