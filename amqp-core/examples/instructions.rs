@@ -35,7 +35,7 @@ const LARGE: &[u8; 1024] = &[b'x'; 1024];
 /// A client with a channel on which it publishes with confirms and consumes, and a server's bytes.
 ///
 /// Its own buffers are kept from message to message: memory that it returned to the allocator
-/// between two counted calls would be tidied up within one of them.
+/// between two counted calls would be consolidated within one of them.
 struct Rig {
     client: Connection,
     id: ChannelId,

@@ -7,8 +7,8 @@ use crate::clock::{Sample, Stopwatch};
 use crate::load::check;
 use crate::target::Target;
 
-/// The time without another message after which the rest counts as lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time without another message, or without any progress, after which the rest counts as lost.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until everything has arrived. `counts` asks the server on a channel for the number of
 /// messages and acknowledgements that it has got; a broker's answer on each channel means that it

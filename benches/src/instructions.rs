@@ -16,7 +16,7 @@ const COUNT: u64 = 200_000;
 
 /// The load of the core.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct DrivenEndpoint {
+pub(crate) struct Drive {
     /// How many channels are open; they take turns.
     pub(crate) channels: u16,
     /// How many messages, at least.
@@ -25,7 +25,7 @@ pub(crate) struct DrivenEndpoint {
     pub(crate) deliver: bool,
 }
 
-impl DrivenEndpoint {
+impl Drive {
     /// Does it, and prints how many messages passed.
     pub(crate) fn run(self) -> Result<()> {
         let mut machine = Machine::open(self.channels, true)?;

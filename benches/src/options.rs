@@ -12,7 +12,7 @@ use crate::{Result, instructions, sink};
 /// The text of `--help`.
 pub(crate) const HELP: &str = "\
 Benchmarks of the AMQP crates, beside other clients and a raw socket, all in one run, against a
-small server that swallows publishes and blasts deliveries.
+small server that counts publishes and sends deliveries as fast as it can.
 
 Usage: cargo run --release -p amqp-bench -- [OPTIONS]
 
@@ -24,11 +24,11 @@ Options:
       --quick         short for --rounds 3 --seconds 0.1
       --rabbitmq URI  measure the clients against that broker, whose queue amqp-bench it makes,
                       fills and deletes
-      --syscalls      count the system calls too, which needs strace
+      --syscalls      count the system calls too, which needs strace; not with --rabbitmq
       --instructions  count the core's instructions too, which needs valgrind
       --markdown FILE write the measurements of the clients as tables in Markdown
       --plot FILE     draw the speeds as an SVG
-      --check         fail if a claim does not hold
+      --check         fail if a claim does not hold; not with --rabbitmq
       --list          only name what would be measured
   -h, --help          say this
 
@@ -39,9 +39,10 @@ Without dimensions there is one channel, used by the main task. Several tasks sh
   confirm, window N   publishing, with at most N confirms outstanding in each task
   publish             publishing without confirms, until the server has counted all
   deliver             consuming, with an acknowledgement per 100 deliveries
+  deliver without acks
   get                 basic.get without acknowledgements, one after the other
-lapin publishes with 1000 messages in flight, which it needs for its speed; \"lapin, loop\" is the
-plain loop that the other clients are measured in.
+lapin publishes with 1000 messages in flight, which it needs for its speed; \"lapin, 1000 tasks\"
+has a task for each, and \"lapin, loop\" is the plain loop that the other clients are measured in.
 
 Progress goes to standard error, the results to standard output.
 ";
@@ -53,8 +54,8 @@ pub(crate) enum Task {
     Help,
     /// Be the small server.
     Serve,
-    /// DrivenEndpoint the core, for a profiler to watch.
-    Drive(instructions::DrivenEndpoint),
+    /// Drive the core, for a profiler to watch.
+    Drive(instructions::Drive),
     /// Run one case, for strace to watch.
     Pass(Pass),
     /// Measure.
@@ -136,7 +137,7 @@ pub(crate) fn parse() -> Result<Task> {
             Arg::Value(word) if word == instructions::COMMAND => {
                 let mut number = || -> Result<u64> { Ok(parser.value()?.parse()?) };
                 let (channels, count, deliver) = (number()?, number()?, number()? == 1);
-                return Ok(Task::Drive(instructions::DrivenEndpoint {
+                return Ok(Task::Drive(instructions::Drive {
                     channels: u16::try_from(channels)?,
                     count,
                     deliver,
@@ -157,6 +158,9 @@ pub(crate) fn parse() -> Result<Task> {
             }
             _ => return Err(argument.unexpected().into()),
         }
+    }
+    if options.rabbitmq.is_some() && (options.syscalls || options.check) {
+        return Err("--syscalls and --check are for the small server, not for --rabbitmq".into());
     }
     Ok(Task::Measure(options))
 }

@@ -121,7 +121,7 @@ pub(crate) async fn run(target: &Target, shape: &Shape, count: u64) -> Result<Sa
             }
         }
     };
-    // amqprs complains of connections and channels that are dropped open.
+    // amqprs logs an error for connections and channels that are dropped open.
     for channel in channels {
         channel.close().await?;
     }
@@ -180,12 +180,14 @@ async fn publish_confirmed(
     body: Vec<u8>,
     each: u64,
 ) -> Result<()> {
-    let part = window.div_ceil(channels.len()) as u64;
-    for number in 1..=each {
-        for (channel, confirmed) in &mut channels {
-            publish_one(channel, &body).await?;
-            confirmed.wait_for(|&up_to| number < up_to + part).await?;
+    let count = channels.len();
+    for published in 0..each as usize * count {
+        if let Some(oldest) = published.checked_sub(window) {
+            let (_, confirmed) = &mut channels[oldest % count];
+            let number = (oldest / count + 1) as u64;
+            confirmed.wait_for(|&up_to| up_to >= number).await?;
         }
+        publish_one(&channels[published % count].0, &body).await?;
     }
     for (_, confirmed) in &mut channels {
         confirmed.wait_for(|&up_to| up_to >= each).await?;

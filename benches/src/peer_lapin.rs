@@ -1,4 +1,4 @@
-//! [lapin](https://crates.io/crates/lapin), the client that most people use.
+//! [lapin](https://crates.io/crates/lapin).
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use crate::Result;
+use crate::arrivals::PATIENCE;
 use crate::clock::{Sample, Stopwatch};
 use crate::load::{ACK_EVERY, Confirmed, Load, Shape, check};
 use crate::target::Target;
@@ -116,6 +117,8 @@ impl Socket {
         let (authority, vhost) = (&target.parts.authority, &target.parts.vhost);
         let stream = TcpStream::connect((authority.host.as_str(), authority.port))?;
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let input = BufReader::with_capacity(READ, stream);
         let payload = Vec::new();
         let mut socket = Self { input, payload };

@@ -1,4 +1,4 @@
-//! The small server: swallows publishes, blasts deliveries, and is never the bottleneck.
+//! The small server: counts publishes, and sends deliveries as fast as it can.
 //!
 //! It is a process of its own, started by [`Sink::start`] and run by [`serve`], with a thread per
 //! connection that reads 256 KiB at a time and looks at no more than it must.
@@ -185,7 +185,7 @@ impl Session {
         while !self.closed {
             let count = match self.stream.read(&mut buffer[filled..]) {
                 Ok(count) => count,
-                // A client that is in a hurry.
+                // The client has closed with unread input.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
                 Err(error) => return Err(error.into()),
             };
@@ -410,7 +410,7 @@ fn send(mut blast: Blast, writer: &Mutex<TcpStream>, window: u64, settled: &Sett
         sent += count;
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
         if writer.write_all(block).is_err() {
-            return; // the client has had enough
+            return; // the client has closed
         }
     }
 }

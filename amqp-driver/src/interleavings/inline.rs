@@ -120,3 +120,28 @@ fn a_write_that_panics_ends_the_connection_and_not_the_caller() {
         driven.join();
     });
 }
+
+#[test]
+fn a_flush_beside_a_call_ends_with_its_write() {
+    explore("a flush beside a call without an answer", 1, || {
+        let mut world = World::open(untimed());
+        let channel = world.open_channel();
+        let server = world.server.clone();
+        let driven = world.drive();
+        // The driver has run, and another answer would wake it.
+        block_on(declare(&channel)).expect("the server replies");
+        server.lock().mute = true;
+        let connection = driven.connection.clone();
+        let flushing = thread::spawn(move || {
+            block_on(connection.flush()).expect("the transport takes it");
+        });
+        let mut declaring = Box::pin(declare(&channel));
+        let _either = poll(declaring.as_mut());
+        flushing.join().expect("it is flushed");
+        server.lock().mute = false;
+        drop(declaring);
+        drop(channel);
+        driven.connection.abort();
+        driven.join();
+    });
+}

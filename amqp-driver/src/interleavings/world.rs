@@ -398,7 +398,9 @@ impl Transport for Wire {
         if !state.has_thread {
             state.act();
             // The write may be a command's, while the driver waits for input.
-            reader = state.reader.take();
+            if !state.to_client.is_empty() || state.machine.is_finished() {
+                reader = state.reader.take();
+            }
         }
         drop(state);
         out.advance(count);

@@ -347,7 +347,6 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
         let full = !self.output.is_empty() || self.unflushed;
         if !full {
             self.write(&mut Context::from_waker(no_wakeup()));
-            // That all of it is written, the endpoint learns when the task asks for more.
             if self.ended || self.write_error.is_some() || !self.output.is_empty() || self.unflushed
             {
                 return false;

@@ -126,7 +126,7 @@ impl<T: Transport + Unpin, C: Timer + Unpin> InlineWrite for Slot<T, C> {
         // If it was parked again since, `task` may be an old waker, which must not be registered.
         let mut write = || !driver.endpoint().is_parked() && driver.write_inline(&task);
         // The panic of a transport or of the destructor of a body, which the panic hook has reported,
-        // is not the caller's: it ends the life, as one in the task does.
+        // is not the caller's. It ends the life; a connection with recovery begins another one.
         let written = catch_unwind(AssertUnwindSafe(&mut write));
         let mut content = self.lock();
         let waiting = content.waiting.take();

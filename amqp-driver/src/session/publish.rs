@@ -22,8 +22,8 @@ use crate::{
     unconfirmed::Unconfirmed,
 };
 
-/// The largest body that is written inline, in bytes. One that is not copied is dropped when it is
-/// written, and its destructor is to run in the task of the driver.
+/// The largest body for which a publish is written inline, in bytes. A body that is not copied is
+/// dropped when it is written: its destructor mostly runs in the task of the driver.
 const INLINE_BODY: usize = 2048;
 
 /// The frames around a body, in bytes, as counted against the room for publishes.

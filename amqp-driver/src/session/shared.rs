@@ -86,8 +86,8 @@ impl Shared {
     }
 
     /// Runs `act` under the lock, and the effects that it defers after it. Wakes the driver if the
-    /// machine has received a command, or paused reading can resume. A command that
-    /// is awaited, and no other, is written at once instead.
+    /// machine has received a command, or paused reading can resume. A command that is awaited, and
+    /// no other, is written at once instead.
     #[inline]
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State, &mut Later) -> T) -> T {
         let mut later = Later::default();
@@ -508,12 +508,19 @@ impl DrivenEndpoint for ClientEndpoint {
         let next_round = output && state.is_round_due();
         state.round_due = next_round;
         let again = next_round.then(|| waker.clone());
+        let mut later = Later::default();
+        if output {
+            // The transport has taken all output, of which an inline write does not ask again.
+            state.in_transit = false;
+            state.flushers.wake_all(&mut later);
+        }
         let before = if parked {
             state.driver.replace(waker)
         } else {
             Some(waker)
         };
         drop(state);
+        later.run();
         drop(before);
         again.into_iter().for_each(Waker::wake);
         parked

@@ -46,8 +46,8 @@ pub(crate) struct State {
     pub(crate) machine: client::Connection,
     /// The driver's waker, while it sleeps.
     pub(crate) driver: Option<Waker>,
-    /// The driver, for inline writes. `Some` if its transport is inline: not one of the application's
-    /// own, and not that of an embedded broker.
+    /// The driver, for inline writes. `Some` if its transport is
+    /// [inline](crate::io::Transport::is_inline): not that of an embedded broker.
     pub(crate) inline: Option<Arc<dyn InlineWrite>>,
     /// The present command is awaited, and no other, so that it is written inline.
     pub(crate) alone: bool,

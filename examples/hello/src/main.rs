@@ -1,7 +1,7 @@
 //! Publishes three confirmed messages to a queue, consumes and acknowledges them.
 //!
-//! Connects to the server that the environment variable `AMQP_URL` names. Without it, it brings a
-//! broker of its own, in this process.
+//! Connects to the server that the environment variable `AMQP_URL` names, without TLS. Without it, it
+//! brings a broker of its own, in this process.
 
 use std::{env, error::Error, process::ExitCode};
 
