@@ -19,10 +19,7 @@ static COUNTING: Counting = Counting;
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const WARM_UP: usize = 10_000;
-const MESSAGES: usize = 20_000;
-
-/// The number of rounds.
-const ROUNDS: usize = 4;
+const MESSAGES: usize = 40_000;
 
 /// Messages wait for one another in batches of this number, so that no buffer grows all the time.
 const BATCH: usize = 100;
@@ -67,17 +64,12 @@ impl Broker {
     }
 }
 
-/// The blocks per message of some work on messages, after it has warmed up: the least of some
-/// rounds. A turn of the driver has blocks of its own, and on a busy machine there are more turns.
+/// The blocks per message of some work on messages, after it has warmed up.
 async fn per_message(mut work: impl AsyncFnMut(usize) -> Outcome) -> Outcome<f64> {
     work(WARM_UP).await?;
-    let mut least = f64::INFINITY;
-    for _ in 0..ROUNDS {
-        let before = blocks();
-        work(MESSAGES).await?;
-        least = least.min((blocks() - before) as f64 / MESSAGES as f64);
-    }
-    Ok(least)
+    let before = blocks();
+    work(MESSAGES).await?;
+    Ok((blocks() - before) as f64 / MESSAGES as f64)
 }
 
 async fn publishing(broker: &Broker, recovering: bool, size: usize) -> Outcome<f64> {
@@ -109,7 +101,7 @@ async fn consuming(broker: &Broker, recovering: bool, size: usize) -> Outcome<f6
     let name = channel.call(declare).await?.queue;
     let publish = basic::Publish::default().routing_key(&name);
     let body = bytes::Bytes::from(vec![b'x'; size]);
-    for _ in 0..WARM_UP + ROUNDS * MESSAGES {
+    for _ in 0..WARM_UP + MESSAGES {
         let properties = basic::Properties::default();
         channel.publish(&publish, &properties, body.clone()).await?;
     }

@@ -145,7 +145,7 @@ impl ChannelMut<'_> {
     ///     channel.publish_prepared(&prepared, price)?;
     /// }
     /// assert_eq!(channel.stats().published, 3);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     ///
     /// # Errors

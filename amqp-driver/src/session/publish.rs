@@ -260,7 +260,7 @@ impl State {
                     && seq.is_some()
                 {
                     let confirms = channel.confirms.get_or_insert_default();
-                    alone = message.tracked && small && confirms.is_empty();
+                    alone = message.tracked && small && confirms.is_alone();
                     confirms.expect(message.tracked);
                 }
                 self.alone = alone && self.is_quiet();

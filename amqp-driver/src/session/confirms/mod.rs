@@ -27,6 +27,8 @@ pub(crate) struct Confirms {
     /// The sequence number of the slot at the front.
     first: u64,
     slots: VecDeque<Slot>,
+    /// Whether others were in flight beside the last publish.
+    batched: bool,
     /// The outcomes that their futures have not taken: failures, and all from before the front.
     outcomes: BTreeMap<u64, Result<(), Unconfirmed>>,
     /// The returned messages of waiting publishes. Their confirms follow.
@@ -77,6 +79,7 @@ impl Default for Confirms {
         Self {
             first: 1,
             slots: VecDeque::new(),
+            batched: false,
             outcomes: BTreeMap::new(),
             returned: BTreeMap::new(),
         }
@@ -84,15 +87,17 @@ impl Default for Confirms {
 }
 
 impl Confirms {
-    /// Whether no publish is unsettled, and every outcome is taken.
+    /// Whether the next publish is likely awaited by itself: none is in flight, and the last one was
+    /// alone too. The first of a batch leaves with the others.
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+    pub(crate) fn is_alone(&self) -> bool {
+        self.slots.is_empty() && !self.batched
     }
 
     /// Registers the next sequence number. `tracked` is `false` if no future awaits the outcome.
     #[inline]
     pub(crate) fn expect(&mut self, tracked: bool) {
+        self.batched = !self.slots.is_empty();
         self.slots.push_back(if tracked {
             Slot::Waiting(None)
         } else {
