@@ -397,3 +397,29 @@ proptest! {
         both.finish(abandons);
     }
 }
+
+#[test]
+fn a_publish_is_alone_after_one_that_was() {
+    let mut confirms = Confirms::default();
+    let (mut totals, mut later) = (Totals::default(), Later::default());
+    let mut batch = |confirms: &mut Confirms, numbers: RangeInclusive<u64>| {
+        let alone = confirms.is_alone();
+        for _ in numbers.clone() {
+            confirms.expect(true);
+            assert!(!confirms.is_alone(), "one is in flight");
+        }
+        let acked = (CHANNEL, &Outcome::Acked);
+        confirms.settle(numbers.clone(), acked, &mut totals, &mut later);
+        for number in numbers {
+            assert!(confirms.take(number, &mut totals).is_ready());
+        }
+        alone
+    };
+    assert!(batch(&mut confirms, 1..=1));
+    assert!(batch(&mut confirms, 2..=2));
+    assert!(batch(&mut confirms, 3..=5));
+    assert!(!batch(&mut confirms, 6..=8), "the first of another batch");
+    assert!(!batch(&mut confirms, 9..=9));
+    assert!(batch(&mut confirms, 10..=10));
+    later.run();
+}
