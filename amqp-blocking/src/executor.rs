@@ -19,11 +19,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use amqp_driver::io::LentDriver;
+
 thread_local! {
     /// The executor that runs on this thread. `Some` while one does.
     static CURRENT: RefCell<Option<Executor>> = const { RefCell::new(None) };
-    /// The last executor of this thread without sockets, kept for reuse.
+    /// The last executor of this thread without sockets of its own, kept for reuse.
     static SPARE: Cell<Option<Executor>> = const { Cell::new(None) };
+    static GIVES_BACK: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A way to park a thread that also waits for sockets.
@@ -58,9 +61,47 @@ pub(super) fn run<F: Future>(future: F, until: Option<Instant>) -> Option<F::Out
         if until.is_some_and(|until| until <= Instant::now()) {
             return None;
         }
-        let due = with_current(|executor| executor.wait(until));
-        due.into_iter().flatten().for_each(Waker::wake);
+        match with_current(|executor| executor.lent.take()).flatten() {
+            Some(driver) => entered.drive(driver, until),
+            None => wait(until),
+        }
     }
+}
+
+/// Drops the executor that is kept on this thread, whose [`Park`] has file descriptors.
+pub(crate) fn release_spare() {
+    drop(SPARE.take());
+}
+
+/// Waits until a wake-up, an alarm or `until`.
+fn wait(until: Option<Instant>) {
+    let due = with_current(|executor| executor.wait(until));
+    due.into_iter().flatten().for_each(Waker::wake);
+}
+
+/// Keeps a driver that is lent to this thread, whose executor has a [`Park`], until its future is
+/// woken. Returns the driver if there is no such executor, or it has one already.
+pub(crate) fn keep_lent(driver: LentDriver) -> Option<LentDriver> {
+    let mut declined = Some(driver);
+    with_current(|executor| {
+        if executor.takes_lent && executor.lent.is_none() {
+            executor.lent = declined.take();
+            executor.keeps_park = true;
+        }
+    });
+    declined
+}
+
+/// Whether the polls on this thread give sockets back to the threads that had them before.
+pub(crate) fn gives_back() -> bool {
+    GIVES_BACK.get()
+}
+
+/// Calls `act`, whose polls give sockets back. It does not panic.
+pub(crate) fn giving_back(act: impl FnOnce()) {
+    GIVES_BACK.set(true);
+    act();
+    GIVES_BACK.set(false);
 }
 
 /// Calls `act` with the [`Park`] of the executor on this thread. On first use `make` creates it,
@@ -138,10 +179,31 @@ impl EnterGuard {
     }
 }
 
+impl EnterGuard {
+    /// Waits, as [`wait`] does, with a driver that the future has lent. It is given back as soon as
+    /// the future is woken, which may work for long.
+    fn drive(&self, mut driver: LentDriver, until: Option<Instant>) {
+        let is_woken = || self.parker.state.load(Acquire) == WOKEN;
+        let mut context = Context::from_waker(&self.waker);
+        let mut lent = driver.poll(&mut context);
+        if lent && !is_woken() {
+            wait(until);
+            lent = driver.poll(&mut context);
+        }
+        let mut to_give = Some(driver);
+        if lent && !is_woken() {
+            with_current(|executor| mem::swap(&mut executor.lent, &mut to_give));
+        }
+        giving_back(|| drop(to_give));
+    }
+}
+
 impl Drop for EnterGuard {
     fn drop(&mut self) {
+        let lent = with_current(|executor| executor.lent.take());
+        giving_back(|| drop(lent));
         let ended = CURRENT.replace(self.outer.take());
-        SPARE.set(ended.filter(|it| it.park.is_none()));
+        SPARE.set(ended.filter(|it| it.park.is_none() || it.keeps_park));
     }
 }
 
@@ -153,6 +215,7 @@ impl StepExecutor {
     pub(crate) fn new(park: impl Park) -> Self {
         Self(Some(Executor {
             park: Some(Box::new(park)),
+            takes_lent: false,
             ..Executor::default()
         }))
     }
@@ -201,6 +264,12 @@ struct Executor {
     waiting: Vec<Waker>,
     alarms: BTreeMap<(Instant, u64), Waker>,
     last_alarm: u64,
+    /// Whether it may have a lent driver: it waits on its own.
+    takes_lent: bool,
+    /// The driver that is lent to this thread, while its future runs.
+    lent: Option<LentDriver>,
+    /// Whether the park is kept for reuse: it was made for lent drivers.
+    keeps_park: bool,
 }
 
 impl Default for Executor {
@@ -217,6 +286,9 @@ impl Default for Executor {
             waiting: Vec::new(),
             alarms: BTreeMap::new(),
             last_alarm: 0,
+            takes_lent: true,
+            lent: None,
+            keeps_park: false,
         }
     }
 }
@@ -236,6 +308,7 @@ impl Executor {
             None if asleep => left.map_or_else(thread::park, thread::park_timeout),
             _ => {}
         }
+        self.parker.stay_awake();
         let mut due = mem::take(&mut self.waiting);
         while let Some(first) = self.alarms.first_entry()
             && first.key().0 <= Instant::now()
@@ -266,6 +339,11 @@ impl Parker {
     fn fall_asleep(&self) -> bool {
         let asleep = self.state.compare_exchange(AWAKE, ASLEEP, AcqRel, Acquire);
         asleep.is_ok()
+    }
+
+    /// Marks the thread as awake, unless a wake-up has come.
+    fn stay_awake(&self) {
+        let _woken = self.state.compare_exchange(ASLEEP, AWAKE, AcqRel, Acquire);
     }
 }
 

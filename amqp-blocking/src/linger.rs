@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, future::Future, pin::Pin};
 
-use crate::executor::run;
+use crate::executor::{release_spare, run};
 
 thread_local! {
     /// Whether this is a worker thread, which may drive the connection.
@@ -19,5 +19,7 @@ pub(crate) fn mark_worker_thread() {
 pub(crate) fn linger(ended: Pin<&mut dyn Future<Output = ()>>) {
     if !IS_WORKER.get() && !std::thread::panicking() {
         let _ended = run(ended, None);
+        // This thread may have no further connection.
+        release_spare();
     }
 }

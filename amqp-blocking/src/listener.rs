@@ -19,6 +19,7 @@ use amqp_embedded::FuturesTlsListener;
 use amqp_embedded::{Listener, ServerRuntime, set_accepted_options};
 
 use crate::{reactor::Evented, runtime::Blocking, stream::BlockingStream};
+use mio::Interest;
 
 /// Accepts connections over TCP or a Unix socket. A listener of [`amqp_embedded`], for
 /// [`serve`](amqp_embedded::serve()) and for other servers, by a task of
@@ -84,14 +85,18 @@ impl Listener for SocketListener {
     async fn accept(&mut self) -> io::Result<BlockingStream> {
         match &mut self.0 {
             Kind::Tcp(listener) => {
-                let accepted = poll_fn(|cx| listener.poll_io(cx, |socket| socket.accept()));
+                let accepted = poll_fn(|cx| {
+                    listener.poll_io(cx, Interest::READABLE, |socket| socket.accept())
+                });
                 let (stream, _) = accepted.await?;
                 set_accepted_options(&stream);
                 Ok(FuturesStream::boxed(Evented::new(stream)))
             }
             #[cfg(unix)]
             Kind::Unix(listener) => {
-                let accepted = poll_fn(|cx| listener.poll_io(cx, |socket| socket.accept()));
+                let accepted = poll_fn(|cx| {
+                    listener.poll_io(cx, Interest::READABLE, |socket| socket.accept())
+                });
                 let (stream, _) = accepted.await?;
                 Ok(FuturesStream::boxed(Evented::new(stream)))
             }

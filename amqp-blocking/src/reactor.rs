@@ -2,33 +2,53 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, Wake, Waker},
     thread,
     time::Duration,
 };
 
-use amqp_driver::io::no_wakeup;
+use amqp_driver::io::{LentDriver, no_wakeup};
 use mio::{Events, Interest, Registry, Token, event::Source};
 
-use crate::executor::{Park, wake_after_park, with_park};
+use crate::executor::{Park, gives_back, keep_lent, wake_after_park, with_park};
 
 /// The tokens of the waker and of all sockets. They are not distinguished further: after any event
 /// the same future is polled.
 const WAKE: Token = Token(0);
 const SOCKET: Token = Token(1);
 
+/// Takes a driver that is lent to this thread, to wait for its sockets until the future that runs on
+/// the thread is woken.
+pub(crate) fn take_lent(driver: LentDriver) {
+    if with_park(Reactor::new, |_: &mut Reactor| Ok(())).is_ok() {
+        drop(keep_lent(driver));
+    }
+}
+
 /// A socket that wakes the thread that polls it.
 pub(crate) struct Evented<S> {
     pub(crate) socket: S,
-    /// The registry that the socket is registered with. `Some` after the first poll.
-    registry: Option<Arc<Registry>>,
+    /// Where the socket is registered. `Some` after the first poll.
+    registration: Option<Registration>,
+    /// The registry that it was registered with before.
+    former: Weak<Registry>,
+}
+
+struct Registration {
+    registry: Arc<Registry>,
+    /// Writability is reported once a write was blocked: a socket is writable at nearly all times, and
+    /// says so to each new registry.
+    interests: Interest,
 }
 
 impl<S: Source> Evented<S> {
     pub(crate) const fn new(socket: S) -> Self {
-        let registry = None;
-        Self { socket, registry }
+        Self {
+            socket,
+            registration: None,
+            former: Weak::new(),
+        }
     }
 
     /// Calls `act`, a non-blocking operation on the socket. If it would block, registers the waker
@@ -39,6 +59,7 @@ impl<S: Source> Evented<S> {
     pub(crate) fn poll_io<T>(
         &mut self,
         cx: &Context<'_>,
+        interest: Interest,
         mut act: impl FnMut(&mut S) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         let waits = !cx.waker().will_wake(no_wakeup());
@@ -49,6 +70,7 @@ impl<S: Source> Evented<S> {
             match act(&mut self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if waits {
+                        self.add_interest(interest)?;
                         wake_after_park(cx.waker());
                     }
                     return Poll::Pending;
@@ -63,16 +85,48 @@ impl<S: Source> Evented<S> {
     /// move to another thread between two polls; its sockets follow.
     fn register(&mut self) -> io::Result<()> {
         with_park(Reactor::new, |Reactor { registry, .. }| {
-            match &self.registry {
-                Some(same) if Arc::ptr_eq(same, registry) => return Ok(()),
-                Some(former) => self.socket.deregister(former)?,
-                None => {}
+            let here = |it: &Registration| Arc::ptr_eq(&it.registry, registry);
+            let is_here = self.registration.as_ref().is_some_and(here);
+            if !gives_back() {
+                return if is_here {
+                    Ok(())
+                } else {
+                    self.move_to(registry)
+                };
             }
-            let interests = Interest::READABLE | Interest::WRITABLE;
-            registry.register(&mut self.socket, SOCKET, interests)?;
-            self.registry = Some(Arc::clone(registry));
-            Ok(())
+            match self.former.upgrade() {
+                Some(former) if is_here => self.move_to(&former),
+                _ => Ok(()),
+            }
         })
+    }
+
+    fn move_to(&mut self, registry: &Arc<Registry>) -> io::Result<()> {
+        if let Some(Registration { registry, .. }) = self.registration.take() {
+            self.former = Arc::downgrade(&registry);
+            registry.deregister(&mut self.socket)?;
+        }
+        let interests = Interest::READABLE;
+        registry.register(&mut self.socket, SOCKET, interests)?;
+        self.registration = Some(Registration {
+            registry: Arc::clone(registry),
+            interests,
+        });
+        Ok(())
+    }
+
+    /// Reports readiness for `interest` as well. If the socket is ready by now, it is reported at once.
+    fn add_interest(&mut self, interest: Interest) -> io::Result<()> {
+        let Some(registration) = &mut self.registration else {
+            return Ok(());
+        };
+        let all = registration.interests | interest;
+        if all != registration.interests {
+            registration.interests = all;
+            let registry = &registration.registry;
+            registry.reregister(&mut self.socket, SOCKET, all)?;
+        }
+        Ok(())
     }
 }
 
@@ -128,7 +182,7 @@ mod tests {
     use mio::net::TcpStream;
 
     use super::*;
-    use crate::executor::block_on;
+    use crate::executor::{block_on, giving_back};
 
     #[test]
     fn a_write_of_another_thread_leaves_the_socket_to_the_one_that_waits() -> Result<()> {
@@ -138,7 +192,8 @@ mod tests {
         let socket = Mutex::new(Evented::new(TcpStream::from_std(stream)));
         let (mut peer, _) = listener.accept()?;
         let poll = |cx: &Context<'_>, act: &mut dyn FnMut(&mut TcpStream) -> Result<usize>| {
-            socket.lock().expect("nothing panics").poll_io(cx, act)
+            let mut socket = socket.lock().expect("nothing panics");
+            socket.poll_io(cx, Interest::READABLE, act)
         };
         let mut byte = [0];
         thread::scope(|scope| {
@@ -146,7 +201,13 @@ mod tests {
                 let mut read = [0];
                 block_on(poll_fn(|cx| poll(cx, &mut |socket| socket.read(&mut read))))
             });
-            let registered = || socket.lock().expect("nothing panics").registry.is_some();
+            let registered = || {
+                socket
+                    .lock()
+                    .expect("nothing panics")
+                    .registration
+                    .is_some()
+            };
             while !registered() && !reading.is_finished() {
                 thread::sleep(Duration::from_millis(1));
             }
@@ -160,6 +221,42 @@ mod tests {
             assert!(written);
             peer.read_exact(&mut byte)?;
             peer.write_all(b"y")?;
+            assert_eq!(reading.join().expect("it reads")?, 1);
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn a_socket_that_is_given_back_wakes_the_thread_that_had_it() -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let stream = StdStream::connect(listener.local_addr()?)?;
+        stream.set_nonblocking(true)?;
+        let socket = Mutex::new(Evented::new(TcpStream::from_std(stream)));
+        let (mut peer, _) = listener.accept()?;
+        let poll = |cx: &Context<'_>| {
+            let mut socket = socket.lock().expect("nothing panics");
+            socket.poll_io(cx, Interest::READABLE, |socket| socket.read(&mut [0]))
+        };
+        let registry = || {
+            let socket = socket.lock().expect("nothing panics");
+            let registration = socket.registration.as_ref();
+            registration.map(|it| Arc::as_ptr(&it.registry).addr())
+        };
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| block_on(poll_fn(|cx| poll(cx))));
+            while registry().is_none() && !reading.is_finished() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let before = registry();
+            let lent = block_on(poll_fn(|cx| {
+                assert!(poll(cx).is_pending());
+                let lent = registry();
+                giving_back(|| assert!(poll(cx).is_pending()));
+                Poll::Ready(lent)
+            }));
+            assert_ne!(lent, before);
+            assert_eq!(registry(), before);
+            peer.write_all(b"x")?;
             assert_eq!(reading.join().expect("it reads")?, 1);
             Ok(())
         })

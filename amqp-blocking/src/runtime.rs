@@ -10,11 +10,15 @@ use std::{
 use amqp_driver::io::{FuturesStream, Runtime, SleepClock};
 #[cfg(feature = "tls")]
 use amqp_driver::io::{Secured, Tls};
-use mio::net::TcpStream;
+use mio::{Interest, net::TcpStream};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::{
-    executor::block_on, reactor::Evented, sleep::Sleep, stream::BlockingStream, thread::in_thread,
+    executor::block_on,
+    reactor::{Evented, take_lent},
+    sleep::Sleep,
+    stream::BlockingStream,
+    thread::in_thread,
 };
 
 /// The system's monotonic clock, with an alarm that wakes the waiting thread.
@@ -50,13 +54,15 @@ impl Runtime for Blocking {
         keepalive: Option<Duration>,
     ) -> io::Result<BlockingStream> {
         let stream = connect_tcp(to, keepalive).await?;
-        Ok(FuturesStream::boxed(stream).inline(true))
+        let stream = FuturesStream::boxed(stream);
+        Ok(stream.inline(true).lending(Some(take_lent)))
     }
 
     #[cfg(unix)]
     async fn connect_unix(&self, path: &std::path::Path) -> io::Result<BlockingStream> {
         let socket = mio::net::UnixStream::connect(path)?;
-        Ok(FuturesStream::boxed(Evented::new(socket)).inline(true))
+        let stream = FuturesStream::boxed(Evented::new(socket));
+        Ok(stream.inline(true).lending(Some(take_lent)))
     }
 
     #[cfg(feature = "tls")]
@@ -70,7 +76,7 @@ async fn connect_tcp(
     keepalive: Option<Duration>,
 ) -> io::Result<Evented<TcpStream>> {
     let mut stream = Evented::new(TcpStream::connect(to)?);
-    poll_fn(|cx| stream.poll_io(cx, check_connected)).await?;
+    poll_fn(|cx| stream.poll_io(cx, Interest::WRITABLE, check_connected)).await?;
     stream.socket.set_nodelay(true)?;
     if let Some(idle) = keepalive {
         SockRef::from(&stream.socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;

@@ -9,7 +9,7 @@ use std::{
 
 use amqp_driver::io::{FuturesStream, Socket};
 use futures_io::{AsyncRead, AsyncWrite};
-use mio::event::Source;
+use mio::{Interest, event::Source};
 
 use crate::reactor::Evented;
 
@@ -66,13 +66,13 @@ type Polled<T> = Poll<io::Result<T>>;
 
 impl<S: ConnectedSocket> AsyncRead for Evented<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Polled<usize> {
-        self.poll_io(cx, |socket| socket.read(buf))
+        self.poll_io(cx, Interest::READABLE, |socket| socket.read(buf))
     }
 }
 
 impl<S: ConnectedSocket> AsyncWrite for Evented<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Polled<usize> {
-        self.poll_io(cx, |socket| socket.write(buf))
+        self.poll_io(cx, Interest::WRITABLE, |socket| socket.write(buf))
     }
 
     fn poll_write_vectored(
@@ -80,14 +80,14 @@ impl<S: ConnectedSocket> AsyncWrite for Evented<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Polled<usize> {
-        self.poll_io(cx, |socket| socket.write_vectored(bufs))
+        self.poll_io(cx, Interest::WRITABLE, |socket| socket.write_vectored(bufs))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<()> {
-        self.poll_io(cx, |socket| socket.flush())
+        self.poll_io(cx, Interest::WRITABLE, |socket| socket.flush())
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<()> {
-        self.poll_io(cx, |socket| socket.end(Shutdown::Write))
+        self.poll_io(cx, Interest::WRITABLE, |socket| socket.end(Shutdown::Write))
     }
 }

@@ -176,6 +176,7 @@ impl Future for Confirm {
             outcome = shared.with(|state, later| {
                 let outcome = state.take_outcome(channel.id, seq);
                 if outcome.is_pending() {
+                    later.waits = true;
                     state.await_outcome(channel.id, seq, waker, later);
                 } else {
                     later.drop_waker(Some(waker));

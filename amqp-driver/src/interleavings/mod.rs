@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `parking.rs` | the driver looks for work under the lock before it parks |
 //! | `inline.rs` | a command that is awaited, and no other, is written on its own thread |
+//! | `lent.rs` | a thread that waits for an answer reads it itself |
 //! | `replies.rs` | a reply finds the future that waits in its slot, or is undone |
 //! | `turns.rs` | publishers that wait for room get it, whatever becomes of the others |
 //! | `waiting.rs` | `poll_locked`, waiters, pipes, pools and background work |
@@ -18,6 +19,7 @@
 
 pub(crate) mod explore;
 mod inline;
+mod lent;
 pub(crate) mod lock;
 mod parking;
 mod replies;

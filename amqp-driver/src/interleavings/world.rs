@@ -23,10 +23,11 @@ use shuttle::{
     thread::{self, JoinHandle},
 };
 
+use super::lent;
 use crate::{
     channel::Channel,
     connection::Connection,
-    io::{self, Timer, Transport, poll_locked, wake_all},
+    io::{self, LentDriver, Timer, Transport, poll_locked, wake_all},
     session::{driver_task::DriverTask, shared::Shared},
     sync::{Mutex, MutexGuard},
 };
@@ -357,6 +358,8 @@ impl State {
 pub(super) enum Writes {
     /// Commands and the task write.
     Inline,
+    /// As [`Inline`](Self::Inline), and the driver is lent to threads that wait.
+    Lent,
     /// Only the task writes.
     ByTheTask,
     /// There is no room until the server makes some.
@@ -412,7 +415,29 @@ impl Transport for Wire {
         self.0.lock().writes != Writes::ByTheTask
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+    fn lender(&self) -> Option<fn(LentDriver)> {
+        (self.0.lock().writes == Writes::Lent).then_some(lent::take)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        // The task is woken for input again; a command's own flush arranges nothing.
+        let lent = self.0.lock().writes == Writes::Lent;
+        if lent && !cx.waker().will_wake(io::no_wakeup()) {
+            let waker = cx.waker().clone();
+            let mut state = self.0.lock();
+            let ready = !state.to_client.is_empty() || state.closed || state.machine.is_finished();
+            let before = if ready {
+                Some(waker)
+            } else {
+                state.reader.replace(waker)
+            };
+            drop(state);
+            if ready {
+                wake_all(before);
+            } else {
+                drop(before);
+            }
+        }
         Poll::Ready(Ok(()))
     }
 

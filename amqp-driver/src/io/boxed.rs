@@ -8,7 +8,7 @@ use std::{
 use amqp_core::Transmit;
 use bytes::BytesMut;
 
-use super::transport::Transport;
+use super::{lent::LentDriver, transport::Transport};
 
 /// A transport of any type, for drivers that outlive one.
 pub(crate) struct BoxTransport(Box<dyn Transport + Unpin>);
@@ -34,6 +34,10 @@ impl Transport for BoxTransport {
 
     fn is_inline(&self) -> bool {
         self.0.is_inline()
+    }
+
+    fn lender(&self) -> Option<fn(LentDriver)> {
+        self.0.lender()
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

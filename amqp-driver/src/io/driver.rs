@@ -13,7 +13,10 @@ use std::{
 use amqp_core::{Endpoint, Instant, TimeoutReason, Transmit};
 use bytes::BytesMut;
 
-use super::transport::{Timer, Transport, no_wakeup};
+use super::{
+    lent::LentDriver,
+    transport::{Timer, Transport, no_wakeup},
+};
 
 /// An [`Endpoint`] that a [`Driver`] can wait on.
 pub trait DrivenEndpoint: Endpoint {
@@ -340,7 +343,7 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
     /// driver again. Returns `false` if the driver is to be polled instead: the transport takes no
     /// more, or there is other work.
     pub(crate) fn write_inline(&mut self, waker: &Waker) -> bool {
-        if self.ended || self.write_error.is_some() || self.leave_at.is_some() {
+        if self.is_ending() {
             return false;
         }
         // With output that is left from before, the task waits for the transport.
@@ -353,6 +356,53 @@ impl<E: DrivenEndpoint, T: Transport, C: Timer> Driver<E, T, C> {
             }
         }
         self.endpoint.register_waker(waker, !full, self.alarm)
+    }
+
+    /// The function that takes the driver for a waiting thread.
+    pub(crate) fn lender(&self) -> Option<fn(LentDriver)> {
+        self.transport.lender()
+    }
+
+    /// Moves bytes on a thread that waits for an answer, and registers the waker of that thread.
+    /// Deadlines stay with the alarm of the task. Returns `false` if the task is to be polled instead:
+    /// there is other work.
+    pub(crate) fn poll_lent(&mut self, cx: &mut Context<'_>) -> bool {
+        for _ in 0..TURNS {
+            if self.is_ending() {
+                return false;
+            }
+            let mut moved = self.write(cx);
+            if !self.is_ending() && self.endpoint.wants_input(self.clock.now()) {
+                moved |= self.read(cx);
+            }
+            if !moved {
+                let room = self.output.is_empty();
+                let waker = cx.waker();
+                let parked =
+                    !self.is_ending() && self.endpoint.register_waker(waker, room, self.alarm);
+                if parked {
+                    self.shrink();
+                }
+                return parked;
+            }
+        }
+        false
+    }
+
+    /// Lets the transport wake the task again, and registers the waker of the task. Returns `false` if
+    /// the task is to be polled.
+    pub(crate) fn take_back(&mut self, task: &Waker) -> bool {
+        if self.is_ending() || !self.output.is_empty() || self.unflushed {
+            return false;
+        }
+        let flushed = self.transport.poll_flush(&mut Context::from_waker(task));
+        matches!(flushed, Poll::Ready(Ok(())))
+            && self.endpoint.register_waker(task, true, self.alarm)
+    }
+
+    /// Whether the transport or the connection has ended, or a write has failed.
+    const fn is_ending(&self) -> bool {
+        self.ended || self.write_error.is_some() || self.leave_at.is_some()
     }
 
     /// Writes all that the transport accepts at once: nothing drives it afterwards.

@@ -13,6 +13,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use super::{
     driver::READ_MAX,
+    lent::LentDriver,
     transport::{Slices, Transport},
 };
 
@@ -33,13 +34,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
 pub struct FuturesStream<S> {
     stream: S,
     inline: bool,
+    lender: Option<fn(LentDriver)>,
 }
 
 impl<S: Socket> FuturesStream<S> {
     /// A transport over `stream`.
     pub const fn new(stream: S) -> Self {
-        let inline = false;
-        Self { stream, inline }
+        Self {
+            stream,
+            inline: false,
+            lender: None,
+        }
     }
 
     /// Sets whether it is [inline](Transport::is_inline), for a stream that may be polled on any
@@ -47,6 +52,14 @@ impl<S: Socket> FuturesStream<S> {
     #[must_use]
     pub fn inline(mut self, inline: bool) -> Self {
         self.inline = inline;
+        self
+    }
+
+    /// Sets the function that takes the [lent driver](Transport::lender) of an
+    /// [inline](Self::inline) stream.
+    #[must_use]
+    pub fn lending(mut self, lender: Option<fn(LentDriver)>) -> Self {
+        self.lender = lender;
         self
     }
 
@@ -90,6 +103,10 @@ impl<S: Socket> Transport for FuturesStream<S> {
 
     fn is_inline(&self) -> bool {
         self.inline
+    }
+
+    fn lender(&self) -> Option<fn(LentDriver)> {
+        self.lender
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -21,13 +21,13 @@ impl FuturesStream<Box<dyn Socket>> {
     /// When the server's certificate is invalid, or the TLS handshake fails.
     pub async fn secure(self, tls: &Tls) -> io::Result<Secured<Self>> {
         let connector = TlsConnector::from(tls.config());
-        let inline = self.is_inline();
+        let (inline, lender) = (self.is_inline(), self.lender());
         let stream = connector
             .connect(tls.server_name(), self.into_inner())
             .await?;
         let certificates = peer_certificates(stream.get_ref().1);
         Ok(Secured {
-            stream: Self::boxed(stream).inline(inline),
+            stream: Self::boxed(stream).inline(inline).lending(lender),
             certificates,
         })
     }

@@ -12,18 +12,20 @@ mod driver;
 mod futures_stream;
 #[cfg(feature = "futures-rustls")]
 mod futures_tls;
+mod lent;
 mod locked;
 mod pipe;
 mod runtime;
 mod thread;
 mod transport;
 
-pub(crate) use self::boxed::BoxTransport;
 #[cfg(feature = "futures-io")]
 pub use self::futures_stream::{FuturesStream, Socket};
+pub(crate) use self::{boxed::BoxTransport, lent::Lend};
 pub use self::{
     clock::SleepClock,
     driver::{DrivenEndpoint, Driver},
+    lent::LentDriver,
     locked::{poll_locked, wake_all},
     pipe::{Pipe, pipe},
     runtime::{Runtime, within},

@@ -11,6 +11,8 @@ use std::{
 use amqp_core::{Instant, Transmit};
 use bytes::BytesMut;
 
+use super::lent::LentDriver;
+
 /// A byte stream in both directions, polled by a task of the adapter's runtime.
 ///
 /// As with the runtimes' own traits, a method that returns [`Poll::Pending`] has arranged for the
@@ -41,6 +43,14 @@ pub trait Transport: Send {
     /// [`Pending`](Poll::Pending), the task is woken and polls again. The default is `false`.
     fn is_inline(&self) -> bool {
         false
+    }
+
+    /// The function that takes the driver for the thread of a command that was written
+    /// [inline](Self::is_inline), to use it while the command waits for its answer. It is called on
+    /// that thread, and may drop the driver. The transport is then polled on that thread, too; a poll
+    /// on the task's thread comes at any time in between. The default is none.
+    fn lender(&self) -> Option<fn(LentDriver)> {
+        None
     }
 
     /// Ends the output: the peer reads the end of the stream. Input is still read afterwards.

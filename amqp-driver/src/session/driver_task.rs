@@ -1,27 +1,32 @@
-//! The task of a driver, which a command may use for a write on its own thread.
+//! The task of a driver, which a command may use on its own thread: for a write, and until its answer
+//! is read.
 //!
 //! ```text
-//!           a poll of the task, or a command
+//!           a poll of the task, a command, or a thread that has it lent
 //!   free ───────────────────────────────────> in use ── a panic of a command ──> (ended)
 //!     ^                                         │
 //!     └── it is parked, or the task is woken ───┘
 //! ```
+//!
+//! While the driver is lent, it is parked with the waker of the thread that waits. A poll of the task
+//! ends the loan.
 
 use std::{
     fmt,
     future::Future,
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use super::{
-    inline::InlineWrite,
+    inline::InlineDriver,
     shared::{ClientEndpoint, Shared},
 };
 use crate::{
-    io::{Driver, Timer, Transport, poll_locked, wake_all},
+    io::{Driver, Lend, LentDriver, Timer, Transport, poll_locked, wake_all},
     sync::{Mutex, MutexGuard},
 };
 
@@ -37,15 +42,19 @@ where
     /// Creates the task of the driver of the present life.
     pub(crate) fn new(driver: Driver<ClientEndpoint, T, C>, shared: &Shared) -> Self {
         let is_inline = driver.is_inline();
-        let slot = Arc::new(Slot(Mutex::new(Content {
+        let lender = driver.lender();
+        let content = Mutex::new(Content {
             driver: Some(Box::new(driver)),
             waiting: None,
+            task: None,
+            lent: false,
             dropped: false,
             ended: false,
-        })));
-        let inline = is_inline.then(|| Arc::clone(&slot) as Arc<dyn InlineWrite>);
+        });
+        let slot = Arc::new(Slot { content, lender });
+        let inline = is_inline.then(|| Arc::clone(&slot) as Arc<dyn InlineDriver>);
         let mut state = shared.lock();
-        let before = std::mem::replace(&mut state.inline, inline);
+        let before = mem::replace(&mut state.inline, inline);
         drop(state);
         drop(before);
         Self(slot)
@@ -68,19 +77,27 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let slot = &self.0;
-        let free = |content: &mut Content<T, C>| match content.driver.take() {
-            None if content.ended => Some(None),
-            driver => driver.map(Some),
+        let free = |content: &mut Content<T, C>| {
+            content.lent = false;
+            let driver = content.driver.take();
+            (driver.is_some() || content.ended).then_some(driver)
         };
-        let taken = poll_locked(&slot.0, cx.waker(), free, |content| &mut content.waiting);
-        let mut driver = match taken {
-            Poll::Ready(Some(driver)) => driver,
-            Poll::Ready(None) => return Poll::Ready(()),
-            Poll::Pending => return Poll::Pending,
+        let taken = poll_locked(&slot.content, cx.waker(), free, |content| {
+            &mut content.waiting
+        });
+        let Some(mut driver) = ready!(taken) else {
+            return Poll::Ready(());
         };
         let polled = Pin::new(&mut *driver).poll(cx);
         if polled.is_pending() {
-            slot.lock().driver = Some(driver);
+            let answered = slot.take_answered(&driver);
+            let task = slot.lender.map(|_| cx.waker().clone());
+            let mut content = slot.lock();
+            content.driver = Some(driver);
+            let before = mem::replace(&mut content.task, task);
+            drop(content);
+            drop(before);
+            wake_all(answered);
         }
         polled
     }
@@ -90,47 +107,65 @@ impl<T: Transport, C: Timer> Drop for DriverTask<T, C> {
     fn drop(&mut self) {
         let mut content = self.0.lock();
         content.dropped = true;
-        let (driver, waiting) = (content.driver.take(), content.waiting.take());
+        let driver = content.driver.take();
+        let wakers = (content.waiting.take(), content.task.take());
         drop(content);
-        drop((driver, waiting));
+        drop((driver, wakers));
     }
 }
 
 /// The driver, shared by its task and the commands.
-struct Slot<T: Transport, C: Timer>(Mutex<Content<T, C>>);
+struct Slot<T: Transport, C: Timer> {
+    content: Mutex<Content<T, C>>,
+    /// The [lender](Transport::lender) of the transport.
+    lender: Option<fn(LentDriver)>,
+}
+
+type OwnDriver<T, C> = Driver<ClientEndpoint, T, C>;
+type Taken<T, C> = Option<Box<OwnDriver<T, C>>>;
 
 struct Content<T: Transport, C: Timer> {
     /// `Some` while it is free.
-    driver: Option<Box<Driver<ClientEndpoint, T, C>>>,
+    driver: Taken<T, C>,
     /// The waker of the task, which was polled while a command used the driver.
     waiting: Option<Waker>,
     /// Whether the task was dropped. A command that uses the driver meanwhile drops it.
     dropped: bool,
+    /// The waker of the last poll of the task, if it lends.
+    task: Option<Waker>,
+    /// Whether the driver is lent to a thread that waits.
+    lent: bool,
     /// Whether a write of a command has panicked, which has ended the life.
     ended: bool,
 }
 
 impl<T: Transport, C: Timer> Slot<T, C> {
+    /// Takes the waker to wake once the driver is back.
+    fn take_answered(&self, driver: &OwnDriver<T, C>) -> Option<Waker> {
+        self.lender.and_then(|_| driver.endpoint().take_answered())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Content<T, C>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T: Transport + Unpin, C: Timer + Unpin> InlineWrite for Slot<T, C> {
-    fn write(&self, task: Waker) {
-        let taken = self.lock().driver.take();
-        let Some(mut driver) = taken else {
-            // The task is about to park it, or another command uses it.
-            return task.wake();
-        };
-        // If it was parked again since, `task` may be an old waker, which must not be registered.
-        let mut write = || !driver.endpoint().is_parked() && driver.write_inline(&task);
+impl<T: Transport + Unpin, C: Timer + Unpin> Slot<T, C> {
+    /// Calls `act` with the driver, which was taken from the slot, and puts it back. Returns `None`
+    /// without a driver, and after a panic.
+    fn with<R>(
+        &self,
+        driver: Taken<T, C>,
+        act: impl FnOnce(&mut OwnDriver<T, C>) -> R,
+    ) -> Option<R> {
+        let mut driver = driver?;
         // The panic of a transport or of the destructor of a body, which the panic hook has reported,
         // is not the caller's. It ends the life; a connection with recovery begins another one.
-        let written = catch_unwind(AssertUnwindSafe(&mut write));
+        let result = catch_unwind(AssertUnwindSafe(|| act(&mut driver)));
+        let answered = self.take_answered(&driver);
         let mut content = self.lock();
         let waiting = content.waiting.take();
-        content.ended = written.is_err();
+        content.ended = result.is_err();
         let dropped = if content.dropped || content.ended {
             Some(driver)
         } else {
@@ -140,8 +175,82 @@ impl<T: Transport + Unpin, C: Timer + Unpin> InlineWrite for Slot<T, C> {
         drop(content);
         // Ends the life, if it has not ended.
         let _reported = catch_unwind(AssertUnwindSafe(|| drop(dropped)));
-        let parked = matches!(written, Ok(true));
-        wake_all(waiting.into_iter().chain((!parked).then_some(task)));
+        wake_all(waiting.into_iter().chain(answered));
+        result.ok()
+    }
+}
+
+impl<T, C> InlineDriver for Slot<T, C>
+where
+    T: Transport + Unpin + 'static,
+    C: Timer + Unpin + 'static,
+{
+    fn write(&self, task: Waker) {
+        let driver = self.lock().driver.take();
+        let parked = self.with(driver, |driver| {
+            // If it was parked again since, `task` may be an old waker, which must not be registered.
+            !driver.endpoint().is_parked() && driver.write_inline(&task)
+        });
+        // Unless the task is about to park it, another command uses it, or there is more to do.
+        if parked != Some(true) {
+            wake_all([task]);
+        }
+    }
+
+    fn is_lending(&self) -> bool {
+        self.lender.is_some()
+    }
+
+    fn lend(self: Arc<Self>) {
+        let Some(lender) = self.lender else { return };
+        let mut content = self.lock();
+        if content.lent || content.task.is_none() || content.driver.is_none() {
+            return;
+        }
+        content.lent = true;
+        drop(content);
+        lender(LentDriver::new(self));
+    }
+}
+
+impl<T: Transport + Unpin, C: Timer + Unpin> Lend for Slot<T, C> {
+    fn poll_lent(&self, cx: &mut Context<'_>) -> bool {
+        let mut content = self.lock();
+        if !content.lent {
+            return false;
+        }
+        let driver = content.driver.take();
+        drop(content);
+        let parked = self.with(driver, |driver| driver.poll_lent(cx)) == Some(true);
+        if !parked {
+            let mut content = self.lock();
+            content.lent = false;
+            let task = content.task.take();
+            drop(content);
+            wake_all(task);
+        }
+        parked
+    }
+
+    fn take_back(&self, polled: bool) {
+        let mut content = self.lock();
+        if !mem::take(&mut content.lent) || !polled {
+            return;
+        }
+        let (driver, task) = (content.driver.take(), content.task.take());
+        drop(content);
+        let Some(task) = task else { return };
+        if self.with(driver, |driver| driver.take_back(&task)) != Some(true) {
+            return wake_all([task]);
+        }
+        let mut content = self.lock();
+        // A poll of the task since has a later waker.
+        let unused = match content.task {
+            None => content.task.replace(task),
+            Some(_) => Some(task),
+        };
+        drop(content);
+        drop(unused);
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Later {
     traced: Vec<Traced>,
     /// The machine has received a command: the driver must be woken.
     pub(crate) commanded: bool,
+    /// The future of a command begins to wait for the outcome.
+    pub(crate) waits: bool,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,20 @@ enum Effect {
 impl Later {
     pub(crate) fn wake(&mut self, waker: Option<Waker>) {
         self.push(waker.map(Effect::Wake));
+    }
+
+    /// Takes the waker if waking it is the only effect.
+    pub(crate) fn take_only_wake(&mut self) -> Option<Waker> {
+        let others = !self.rest.is_empty() || !self.bodies.is_empty();
+        #[cfg(feature = "tracing")]
+        let others = others || !self.traced.is_empty();
+        match self.first.take() {
+            Some(Effect::Wake(waker)) if !others => Some(waker),
+            effect => {
+                self.first = effect;
+                None
+            }
+        }
     }
 
     pub(crate) fn drop_waker(&mut self, waker: Option<Waker>) {

@@ -1,10 +1,14 @@
 //! Requests in flight: their answers, and the end of their wait.
 
-use std::task::{Poll, Waker};
+use std::{
+    sync::Arc,
+    task::{Poll, Waker},
+};
 
 use amqp_core::{ChannelId, ConsumerId, RequestError, RequestId, Requeue};
 
 use super::{
+    inline::InlineDriver,
     later::{Later, register},
     slots::{Answer, Slot},
     state::State,
@@ -25,6 +29,18 @@ impl State {
             && self.totals.awaited == 0
             && !self.written_inline
             && !self.round_due
+    }
+
+    /// The parked driver, for a thread that begins to wait for the outcome of a command: the last one
+    /// was written inline, and no input has come since.
+    pub(crate) fn lendable(&self) -> Option<Arc<dyn InlineDriver>> {
+        let lends = self.written_inline && self.driver.is_some() && self.is_lending();
+        self.inline.clone().filter(|_| lends)
+    }
+
+    /// Whether threads that wait may use the driver.
+    pub(crate) fn is_lending(&self) -> bool {
+        self.inline.as_ref().is_some_and(|it| it.is_lending())
     }
 
     /// Registers a `basic.cancel`. The consumer ends with the answer even if the future is dropped.

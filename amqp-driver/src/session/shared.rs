@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    io::{Clock, DrivenEndpoint},
+    io::{Clock, DrivenEndpoint, wake_all},
     sync::{Mutex, MutexGuard},
     unless::unless,
 };
@@ -104,6 +104,7 @@ impl Shared {
             _ => None,
         };
         state.written_inline |= inline.is_some();
+        let lent = if later.waits { state.lendable() } else { None };
         drop(state);
         later.run();
         if let Some(driver) = driver {
@@ -111,6 +112,9 @@ impl Shared {
                 Some(inline) => inline.write(driver),
                 None => driver.wake(),
             }
+        }
+        if let Some(lent) = lent {
+            lent.lend();
         }
         result
     }
@@ -212,6 +216,7 @@ impl Future for Wait<'_> {
         let answer = self.shared.with(|state, later| {
             let answer = state.take_answer(request);
             if answer.is_pending() {
+                later.waits = true;
                 state.await_answer(request, waker, later);
             } else {
                 later.drop_waker(Some(waker));
@@ -371,6 +376,11 @@ impl ClientEndpoint {
         self.shared.lock().driver.is_some()
     }
 
+    /// Takes the waker that is to be woken once the driver is parked.
+    pub(crate) fn take_answered(&self) -> Option<Waker> {
+        self.shared.lock().answered.take()
+    }
+
     /// Ends the life of the connection at once, if it is still the present one.
     pub(crate) fn end(&self, why: &str) {
         let now = self.shared.now();
@@ -398,9 +408,16 @@ impl ClientEndpoint {
 
 impl Endpoint for ClientEndpoint {
     fn handle_input(&mut self, now: Instant, input: &mut BytesMut) {
-        self.tell(now, |state| {
+        self.shared.with(|state, later| {
+            later.wake(state.answered.take());
+            state.note_time(now);
             state.written_inline = false;
             state.machine.handle_input(now, input);
+            state.process_events(later);
+            state.advance(now, later);
+            if state.is_lending() {
+                state.answered = later.take_only_wake();
+            }
         });
         let mut state = self.shared.lock();
         if !state.reading_paused && !state.wants_input() {
@@ -538,6 +555,7 @@ impl DrivenEndpoint for ClientEndpoint {
     }
 
     fn abandon(&mut self) {
+        wake_all(self.take_answered());
         self.end("the driver was dropped");
     }
 }

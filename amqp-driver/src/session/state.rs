@@ -18,7 +18,7 @@ use super::{
     buffer::Buffer,
     channel_table::ChannelTable,
     confirms::{Confirms, Totals},
-    inline::InlineWrite,
+    inline::InlineDriver,
     later::Later,
     lines::{Line, LineId},
     recovering::Recovering,
@@ -46,14 +46,17 @@ pub(crate) struct State {
     pub(crate) machine: client::Connection,
     /// The driver's waker, while it sleeps.
     pub(crate) driver: Option<Waker>,
-    /// The driver, for inline writes. `Some` if its transport is
+    /// The driver, for commands on their threads. `Some` if its transport is
     /// [inline](crate::io::Transport::is_inline): not that of an embedded broker.
-    pub(crate) inline: Option<Arc<dyn InlineWrite>>,
+    pub(crate) inline: Option<Arc<dyn InlineDriver>>,
     /// The present command is awaited, and no other, so that it is written inline.
     pub(crate) alone: bool,
     /// A command was written inline since the last input. Another one before that is one of several
     /// in flight, which leave together.
     pub(crate) written_inline: bool,
+    /// The waker of the only future that an input has woken, while the driver may be lent. It is woken
+    /// once the driver is parked, so that its next command finds the driver free, or at the next input.
+    pub(crate) answered: Option<Waker>,
     pub(crate) requests: Requests,
     pub(crate) channels: ChannelTable<ChannelState>,
     /// The machine's number of channels at the last check.
@@ -174,6 +177,7 @@ impl State {
             inline: None,
             alone: false,
             written_inline: false,
+            answered: None,
             requests: Requests::default(),
             channels: ChannelTable::new(),
             channel_count: 0,

@@ -10,7 +10,7 @@ use amqp_core::Transmit;
 use bytes::BytesMut;
 
 use super::TlsError;
-use crate::io::Transport;
+use crate::io::{LentDriver, Transport};
 
 /// A transport over TLS that records the first TLS error. In TLS 1.3 a client completes the
 /// handshake before the server has verified the client certificate: the server's alert arrives with
@@ -71,6 +71,10 @@ impl<T: Transport> Transport for TlsErrorTap<T> {
 
     fn is_inline(&self) -> bool {
         self.inner.is_inline()
+    }
+
+    fn lender(&self) -> Option<fn(LentDriver)> {
+        self.inner.lender()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
