@@ -68,7 +68,7 @@ pub(super) fn run<F: Future>(future: F, until: Option<Instant>) -> Option<F::Out
     }
 }
 
-/// Drops the executor that is kept on this thread, whose [`Park`] has file descriptors.
+/// Drops the executor that is kept on this thread, with the file descriptors of its [`Park`].
 pub(crate) fn release_spare() {
     drop(SPARE.take());
 }
@@ -79,7 +79,7 @@ fn wait(until: Option<Instant>) {
     due.into_iter().flatten().for_each(Waker::wake);
 }
 
-/// Keeps a driver that is lent to this thread, whose executor has a [`Park`], until its future is
+/// Keeps a driver that is lent to this thread, with a [`Park`] in its executor, until its future is
 /// woken. Returns the driver if there is no such executor, or it has one already.
 pub(crate) fn keep_lent(driver: LentDriver) -> Option<LentDriver> {
     let mut declined = Some(driver);
@@ -97,7 +97,7 @@ pub(crate) fn gives_back() -> bool {
     GIVES_BACK.get()
 }
 
-/// Calls `act`, whose polls give sockets back. It does not panic.
+/// Calls `act`; its polls give sockets back. It does not panic.
 pub(crate) fn giving_back(act: impl FnOnce()) {
     GIVES_BACK.set(true);
     act();
