@@ -31,6 +31,8 @@ pub(crate) struct Later {
     pub(crate) commanded: bool,
     /// The future of a command begins to wait for the outcome.
     pub(crate) waits: bool,
+    /// A future of a command is woken.
+    answers: bool,
 }
 
 #[derive(Debug)]
@@ -45,9 +47,15 @@ impl Later {
         self.push(waker.map(Effect::Wake));
     }
 
-    /// Takes the waker if waking it is the only effect.
-    pub(crate) fn take_only_wake(&mut self) -> Option<Waker> {
-        let others = !self.rest.is_empty() || !self.bodies.is_empty();
+    /// Wakes a future that waits for the outcome of a command.
+    pub(crate) fn wake_answered(&mut self, waker: Option<Waker>) {
+        self.answers = true;
+        self.wake(waker);
+    }
+
+    /// Takes the waker of the future of a command, if waking it is the only effect.
+    pub(crate) fn take_answered(&mut self) -> Option<Waker> {
+        let others = !self.answers || !self.rest.is_empty() || !self.bodies.is_empty();
         #[cfg(feature = "tracing")]
         let others = others || !self.traced.is_empty();
         match self.first.take() {

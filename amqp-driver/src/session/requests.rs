@@ -126,7 +126,7 @@ impl State {
             self.requests.0.remove(&request);
         } else {
             slot.answer = Some(answer);
-            later.wake(slot.waker.take());
+            later.wake_answered(slot.waker.take());
         }
         if let Some(((channel, consumer), end)) = cancelled {
             self.end_consumer(channel, consumer, end, later);

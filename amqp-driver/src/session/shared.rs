@@ -416,7 +416,7 @@ impl Endpoint for ClientEndpoint {
             state.process_events(later);
             state.advance(now, later);
             if state.is_lending() {
-                state.answered = later.take_only_wake();
+                state.answered = later.take_answered();
             }
         });
         let mut state = self.shared.lock();

@@ -54,8 +54,9 @@ pub(crate) struct State {
     /// A command was written inline since the last input. Another one before that is one of several
     /// in flight, which leave together.
     pub(crate) written_inline: bool,
-    /// The waker of the only future that an input has woken, while the driver may be lent. It is woken
-    /// once the driver is parked, so that its next command finds the driver free, or at the next input.
+    /// The waker of the future of a command, the only one that an input has woken, if the driver may be
+    /// lent. It is woken once the driver is parked, so that its next command finds the driver free, or
+    /// at the next input.
     pub(crate) answered: Option<Waker>,
     pub(crate) requests: Requests,
     pub(crate) channels: ChannelTable<ChannelState>,

@@ -233,7 +233,7 @@ impl Confirms {
                 Slot::Acked | Slot::Failed | Slot::Taken => continue,
             };
             totals.stop_waiting(waker.as_ref());
-            later.wake(waker);
+            later.wake_answered(waker);
             let returned = match self.returned.is_empty() {
                 true => None,
                 false => self.returned.remove(&seq),
