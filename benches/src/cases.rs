@@ -8,7 +8,9 @@ use crate::load::{Load, MANY_CHANNELS, Shape};
 use crate::machine::Machine;
 use crate::peer_lapin::Style;
 use crate::target::Target;
-use crate::{Result, embedded, ours, ours_blocking, peer_amqprs, peer_lapin, raw};
+use crate::{
+    Result, embedded, ours, ours_blocking, peer_amqprs, peer_lapin, peer_rabbitmq_c, raw, watchdog,
+};
 
 /// The program on this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,7 @@ pub(crate) enum Client {
     Blocking,
     Lapin(Style, Flavor),
     Amqprs(Flavor),
+    RabbitmqC,
 }
 
 /// All of them, in the order of a table.
@@ -35,6 +38,7 @@ pub(crate) const CLIENTS: &[Client] = &[
     Client::Lapin(Style::Tasks, Flavor::Tokio),
     Client::Amqprs(Flavor::Tokio),
     Client::Amqprs(Flavor::TokioThread),
+    Client::RabbitmqC,
 ];
 
 impl Client {
@@ -51,7 +55,7 @@ impl Client {
     /// Whether it is measured in that shape.
     const fn does(self, shape: &Shape) -> bool {
         match self {
-            Self::Raw => shape.channels == 1 && shape.tasks == 1,
+            Self::Raw | Self::RabbitmqC => shape.channels == 1 && shape.tasks == 1,
             Self::Lapin(Style::Loop, _) => matches!(shape.load, Load::Publish),
             Self::Lapin(Style::Tasks, _) => matches!(shape.load, Load::Publish) && shape.tasks == 1,
             _ => true,
@@ -67,6 +71,7 @@ impl Client {
                 flavor.block_on(peer_lapin::run(style, target, shape, count))
             }
             Self::Amqprs(flavor) => flavor.block_on(peer_amqprs::run(target, shape, count)),
+            Self::RabbitmqC => peer_rabbitmq_c::run(target, shape, count),
         }
     }
 }
@@ -76,6 +81,7 @@ impl fmt::Display for Client {
         let flavor = match *self {
             Self::Raw => return write!(f, "raw socket"),
             Self::Blocking => return write!(f, "amqp-blocking"),
+            Self::RabbitmqC => return write!(f, "rabbitmq-c"),
             Self::Ours(Flavor::AsyncStd) => return write!(f, "amqp-async-std"),
             Self::Ours(Flavor::Smol) => return write!(f, "amqp-smol"),
             Self::Ours(flavor) => {
@@ -115,14 +121,19 @@ pub(crate) enum Case {
 impl Case {
     /// Passes at least that many messages; returns the measurement.
     pub(crate) fn run(&self, target: &Target, count: u64) -> Result<Sample> {
-        match self {
+        watchdog::watch(&self.to_string(), watchdog::LIMIT, || match self {
             Self::Client(shape, client) => {
                 let count = count.next_multiple_of(shape.channels.into());
                 target.prepare(shape, count)?;
                 client.run(target, shape, count)
             }
             Self::Part(_, run) => run(count),
-        }
+        })
+    }
+
+    /// Whether it is one of that client.
+    pub(crate) fn is_of(&self, client: Client) -> bool {
+        matches!(*self, Self::Client(_, its) if its == client)
     }
 
     /// How many messages the first try has, from which the speed is guessed.
@@ -232,6 +243,22 @@ const PARTS: &[Case] = &[
         "publish, deliver and ack/embedded broker, 1 thread",
         |count| Flavor::TokioThread.block_on(embedded::round(count)),
     ),
+    Case::Part(
+        "publish, route and deliver, 16 B/embedded broker",
+        |count| Flavor::Tokio.block_on(embedded::route(count, 16)),
+    ),
+    Case::Part(
+        "publish, route and deliver, 16 B/embedded broker, 1 thread",
+        |count| Flavor::TokioThread.block_on(embedded::route(count, 16)),
+    ),
+    Case::Part(
+        "publish, route and deliver, 1 KiB/embedded broker",
+        |count| Flavor::Tokio.block_on(embedded::route(count, KIB)),
+    ),
+    Case::Part(
+        "publish, route and deliver, 1 KiB/embedded broker, 1 thread",
+        |count| Flavor::TokioThread.block_on(embedded::route(count, KIB)),
+    ),
     Case::Part("core publish/1 channel", |count| {
         Machine::open(1, false)?.publish(count)
     }),
@@ -263,7 +290,12 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || sink::accept(&listener));
         let target = Target::sink(port).unwrap();
-        for case in cases(&target, false) {
+        let mut cases = cases(&target, false);
+        if let Err(error) = peer_rabbitmq_c::compile() {
+            eprintln!("without rabbitmq-c: {error}");
+            cases.retain(|case| !case.is_of(Client::RabbitmqC));
+        }
+        for case in cases {
             let count = case.first_try().min(1000);
             let sample = case
                 .run(&target, count)

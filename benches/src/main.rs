@@ -17,7 +17,9 @@ mod arrivals;
 mod cases;
 mod clock;
 mod embedded;
+mod files;
 mod flavor;
+mod fleet;
 mod instructions;
 mod load;
 mod machine;
@@ -26,8 +28,10 @@ mod memory;
 mod options;
 mod ours;
 mod ours_blocking;
+mod parts;
 mod peer_amqprs;
 mod peer_lapin;
+mod peer_rabbitmq_c;
 mod plot;
 mod raw;
 mod report;
@@ -36,6 +40,7 @@ mod sink;
 mod stats;
 mod syscalls;
 mod target;
+mod watchdog;
 mod wire;
 
 use std::fs;
@@ -43,10 +48,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use self::{
-    cases::Case,
-    load::MANY_CHANNELS,
+    cases::{Case, Client},
     options::{Options, Task},
-    results::{Instructions, Measured, Results},
+    results::{Measured, Results},
     sink::Sink,
     stats::Series,
     target::Target,
@@ -77,22 +81,31 @@ fn run() -> Result<bool> {
         Task::Serve => sink::serve()?,
         Task::Drive(drive) => drive.run()?,
         Task::Pass(pass) => pass.run()?,
+        Task::Fleet(fleet) => fleet.run()?,
         Task::Measure(options) => return measure(&options),
     }
     Ok(true)
 }
 
 fn measure(options: &Options) -> Result<bool> {
-    let sink = Sink::start()?;
+    // Not started for a broker, nor for a list of names.
+    let sink = match options.rabbitmq.is_none() && !options.list {
+        true => Some(Sink::start()?),
+        false => None,
+    };
     let target = match &options.rabbitmq {
         Some(uri) => Target::broker(uri.clone())?,
-        None => Target::sink(sink.port())?,
+        None => Target::sink(sink.as_ref().map_or(0, Sink::port))?,
     };
-    let mut cases = cases::cases(&target, options.all);
-    cases.retain(|case| options.wants(&case.to_string()));
+    let cases = selected(options, &target);
     if options.list {
         for case in cases {
             println!("{case}");
+        }
+        if target.counts() {
+            for name in parts::names(options) {
+                println!("{name}");
+            }
         }
         return Ok(true);
     }
@@ -120,7 +133,7 @@ fn measure(options: &Options) -> Result<bool> {
         results.cases = measured;
     }
     if target.counts() {
-        measure_parts(&mut results, options, &target)?;
+        parts::measure(&mut results, options, &target)?;
     }
 
     print!("{results}");
@@ -134,28 +147,20 @@ fn measure(options: &Options) -> Result<bool> {
     Ok(kept || !options.check)
 }
 
-/// Measures memory, the embedded broker and the core.
-fn measure_parts(results: &mut Results, options: &Options, target: &Target) -> Result<()> {
-    results.footprints = memory::footprints(target, |name| options.wants(name))?;
-    if options.wants("core allocations") {
-        results.allocations = Some(machine::allocations()?);
+/// The cases that are selected. Those of rabbitmq-c are left out where it is not installed, and a
+/// line says so.
+fn selected(options: &Options, target: &Target) -> Vec<Case> {
+    let mut cases = cases::cases(target, options.all);
+    cases.retain(|case| options.wants(&case.to_string()));
+    if cases.iter().any(|case| case.is_of(Client::RabbitmqC))
+        && let Err(error) = peer_rabbitmq_c::compile()
+    {
+        eprintln!(
+            "amqp-bench: rabbitmq-c is not measured, for want of its package (librabbitmq-dev) or of cc: {error}"
+        );
+        cases.retain(|case| !case.is_of(Client::RabbitmqC));
     }
-    if options.wants("embedded figures") {
-        results.embedded = Some(embedded::figures()?);
-    }
-    if options.instructions {
-        for (name, deliver) in [("core publish", false), ("core deliver", true)] {
-            if options.wants(name) {
-                eprintln!("instructions of {name}");
-                results.instructions.push(Instructions {
-                    name,
-                    one_channel: instructions::count(1, deliver)?,
-                    many_channels: instructions::count(MANY_CHANNELS, deliver)?,
-                });
-            }
-        }
-    }
-    Ok(())
+    cases
 }
 
 /// Measures the cases in turn, round by round, each round beginning with another one; returns a
@@ -189,7 +194,8 @@ fn time(cases: &[Case], options: &Options, target: &Target) -> Result<(Vec<Measu
         allocator::start();
         let sample = case.run(target, (count / 4).max(case.first_try()));
         allocator::stop();
-        measured.allocations = sample?.allocated();
+        let allocated = sample?.allocated();
+        measured.allocations = (!case.is_of(Client::RabbitmqC)).then_some(allocated);
         if options.syscalls && matches!(case, Case::Client(..)) {
             measured.syscalls = Some(syscalls::count(&case, target, count)?);
         }

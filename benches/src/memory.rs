@@ -18,57 +18,51 @@ pub(crate) const REST: Duration = Duration::from_millis(200);
 /// The memory of an idle connection and an idle channel, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Footprint {
-    /// The client.
+    /// The measurement, with its client.
     pub(crate) name: &'static str,
     pub(crate) connection: f64,
     pub(crate) channel: f64,
 }
 
-/// Measures those that are wanted.
-pub(crate) fn footprints(target: &Target, wants: impl Fn(&str) -> bool) -> Result<Vec<Footprint>> {
-    let runtime = flavor::threads()?;
-    let uri = &target.uri;
-    let mut footprints = Vec::new();
-    let mut add = |name, measure: &dyn Fn(&'static str) -> Result<Footprint>| -> Result<()> {
-        if wants(name) {
-            eprintln!("{name}");
-            footprints.push(measure(name)?);
-        }
-        Ok(())
-    };
-    add("memory/amqp-core", &|name| {
-        let (connection, channel) = machine::memory()?;
-        Ok(Footprint {
-            name,
-            connection,
-            channel,
-        })
-    })?;
-    add("memory/amqp-tokio", &|name| {
-        runtime.block_on(footprint(name, |channels| {
-            ours::open(Flavor::Tokio, uri, channels)
-        }))
-    })?;
-    // With one channel at least.
-    add("memory/amqp-tokio, after use", &|name| {
-        runtime.block_on(footprint(name, |channels| ours::open_used(uri, channels)))
-    })?;
-    add("memory/lapin", &|name| {
-        runtime.block_on(footprint(name, |channels| peer_lapin::open(uri, channels)))
-    })?;
-    add("memory/amqprs", &|name| {
-        runtime.block_on(footprint(name, |channels| {
-            peer_amqprs::open(target, channels)
-        }))
-    })?;
-    Ok(footprints)
+/// The clients that are measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Client {
+    Core,
+    Tokio,
+    /// With one channel at least.
+    TokioAfterUse,
+    Lapin,
+    Amqprs,
 }
 
-/// Opens connections and channels, and measures their memory at rest.
+/// Measures a client.
+pub(crate) fn measure(client: Client, target: &Target, name: &'static str) -> Result<Footprint> {
+    let runtime = flavor::threads()?;
+    let uri = &target.uri;
+    let (connection, channel) = match client {
+        Client::Core => machine::memory()?,
+        Client::Tokio => runtime.block_on(footprint(|channels| {
+            ours::open(Flavor::Tokio, uri, channels)
+        }))?,
+        Client::TokioAfterUse => {
+            runtime.block_on(footprint(|channels| ours::open_used(uri, channels)))?
+        }
+        Client::Lapin => runtime.block_on(footprint(|channels| peer_lapin::open(uri, channels)))?,
+        Client::Amqprs => {
+            runtime.block_on(footprint(|channels| peer_amqprs::open(target, channels)))?
+        }
+    };
+    Ok(Footprint {
+        name,
+        connection,
+        channel,
+    })
+}
+
+/// Opens connections and channels; returns the memory of one of each at rest.
 async fn footprint<C, F: Future<Output = Result<C>>>(
-    name: &'static str,
     open: impl Fn(u16) -> F,
-) -> Result<Footprint> {
+) -> Result<(f64, f64)> {
     // Allocates the shared parts first.
     let first = open(1).await?;
     sleep(REST).await;
@@ -86,9 +80,5 @@ async fn footprint<C, F: Future<Output = Result<C>>>(
     sleep(REST).await;
     let channels = allocator::stop().live as f64 - connection;
     drop((first, held, many));
-    Ok(Footprint {
-        name,
-        connection,
-        channel: channels / f64::from(MANY_CHANNELS),
-    })
+    Ok((connection, channels / f64::from(MANY_CHANNELS)))
 }

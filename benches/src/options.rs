@@ -7,7 +7,7 @@ use lexopt::{Arg, Parser, ValueExt as _};
 
 use crate::syscalls::{self, Pass};
 use crate::target::Target;
-use crate::{Result, instructions, sink};
+use crate::{Result, fleet, instructions, sink};
 
 /// The text of `--help`.
 pub(crate) const HELP: &str = "\
@@ -18,7 +18,7 @@ Usage: cargo run --release -p amqp-bench -- [OPTIONS]
 
 Options:
       --rounds N      how often everything is measured, in turn [default: 5]
-      --seconds S     how long each measurement takes, about [default: 0.2]
+      --seconds S     how long each measurement takes, about, at most 60 [default: 0.2]
       --only NAME     only what has NAME in its name; may be given several times
       --all           the whole grid of loads, sizes, channels and tasks, which takes an hour
       --quick         short for --rounds 3 --seconds 0.1
@@ -26,7 +26,7 @@ Options:
                       fills and deletes
       --syscalls      count the system calls too, which needs strace; not with --rabbitmq
       --instructions  count the core's instructions too, which needs valgrind
-      --markdown FILE write the measurements of the clients as tables in Markdown
+      --markdown FILE write the measurements as tables in Markdown
       --plot FILE     draw the speeds as an SVG
       --check         fail if a claim does not hold; not with --rabbitmq
       --list          only name what would be measured
@@ -43,9 +43,21 @@ Without dimensions there is one channel, used by the main task. Several tasks sh
   get                 basic.get without acknowledgements, one after the other
 lapin publishes with 1000 messages in flight, which it needs for its speed; \"lapin, 1000 tasks\"
 has a task for each, and \"lapin, loop\" is the plain loop that the other clients are measured in.
+rabbitmq-c is a program in C, compiled by cc at the start, with one channel. Where cc or the package
+(librabbitmq-dev) is not installed, a line says so, and the rest is measured.
+
+Beside the loads there are the memory of idle connections and channels (\"memory\"), of 10000
+connections in one process with amqp-tokio and of 1000 with amqp-blocking, all of which have to
+answer; the embedded broker (\"embedded\"): the speed and the memory of a million queued messages, for
+which it takes 2 GiB, and of 5000 connections; and the core alone (\"core\"). Not with --rabbitmq.
+
+A measurement that has no end within five minutes ends the program with its name.
 
 Progress goes to standard error, the results to standard output.
 ";
+
+/// How long a measurement takes at most: far less than the limit that ends one that hangs.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// The command.
 #[derive(Debug)]
@@ -58,6 +70,8 @@ pub(crate) enum Task {
     Drive(instructions::Drive),
     /// Run one case, for strace to watch.
     Pass(Pass),
+    /// Open many connections of one client.
+    Fleet(fleet::Drive),
     /// Measure.
     Measure(Options),
 }
@@ -118,6 +132,9 @@ pub(crate) fn parse() -> Result<Task> {
             Arg::Long("seconds") => {
                 let seconds: f64 = parser.value()?.parse()?;
                 options.duration = Duration::try_from_secs_f64(seconds)?;
+                if options.duration > LONGEST {
+                    return Err(format!("--seconds is at most {}", LONGEST.as_secs()).into());
+                }
             }
             Arg::Long("only") => options.only.push(parser.value()?.string()?),
             Arg::Long("all") => options.all = true,
@@ -141,6 +158,12 @@ pub(crate) fn parse() -> Result<Task> {
                     channels: u16::try_from(channels)?,
                     count,
                     deliver,
+                }));
+            }
+            Arg::Value(word) if word == fleet::COMMAND => {
+                return Ok(Task::Fleet(fleet::Drive {
+                    name: parser.value()?.string()?,
+                    uri: parser.value()?.string()?,
                 }));
             }
             Arg::Value(word) if word == syscalls::COMMAND => {

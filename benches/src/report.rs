@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use crate::fleet::Fleet;
 use crate::load::MANY_CHANNELS;
 use crate::memory::Footprint;
 use crate::results::{Bound, Claim, Instructions, Results};
+use crate::stats::Series;
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,18 +39,16 @@ impl fmt::Display for Results {
             let of_raw = self.over_raw(measured);
             writeln!(
                 f,
-                "{:<56}{:>12.0}{:>12.0}{:>12.0}{:>8}{:>12.1}{:>7.0}%{:>10.3}{:>10}",
+                "{:<56}{:>12.0}{:>12.0}{:>12.0}{:>8}{:>12.1}{:>7.0}%{:>10}{:>10}",
                 measured.case.to_string(),
                 rate.median(),
                 rate.min(),
                 rate.max(),
-                of_raw.map_or(String::new(), |ratio| format!("{:.3}", ratio.median())),
+                thousandths(of_raw.map(|ratio| ratio.median())),
                 measured.worked.median(),
                 rate.spread() * 100.0,
-                measured.allocations,
-                measured
-                    .syscalls
-                    .map_or(String::new(), |count| format!("{count:.3}")),
+                thousandths(measured.allocations),
+                thousandths(measured.syscalls),
             )?;
         }
         if !self.footprints.is_empty() {
@@ -62,6 +62,30 @@ impl fmt::Display for Results {
                 channel,
             } = footprint;
             writeln!(f, "{name:<48}{connection:>12.0}{channel:>12.0}")?;
+        }
+        if !self.fleets.is_empty() {
+            writeln!(
+                f,
+                "\n{:<48}{:>12}{:>12}{:>12}",
+                "bytes of each of many", "connections", "heap", "resident"
+            )?;
+        }
+        for fleet in &self.fleets {
+            let Fleet {
+                name,
+                connections,
+                heap,
+                resident,
+            } = fleet;
+            let resident = resident.map_or(String::new(), |bytes| format!("{bytes:.0}"));
+            writeln!(f, "{name:<48}{connections:>12}{heap:>12.0}{resident:>12}")?;
+        }
+        let figures = self.embedded_figures();
+        if !figures.is_empty() {
+            writeln!(f, "\nfigures of the embedded broker")?;
+        }
+        for (name, number, unit) in figures {
+            writeln!(f, "{name:<60}{number:>12.1} {unit}")?;
         }
         if !self.instructions.is_empty() {
             let (one, many) = ("1 channel", format!("{MANY_CHANNELS} channels"));
@@ -91,7 +115,7 @@ impl fmt::Display for Results {
                 found,
                 of_work,
             } = &claim;
-            let of_work = of_work.as_ref();
+            let of_work = of_work.as_ref().map(Series::median);
             let of_unit = if unit.is_empty() { "" } else { ", " };
             writeln!(
                 f,
@@ -101,7 +125,7 @@ impl fmt::Display for Results {
                 found.median(),
                 found.min(),
                 found.max(),
-                of_work.map_or(String::new(), |ratio| format!("{:.3}", ratio.median())),
+                thousandths(of_work),
                 if claim.holds() {
                     "holds"
                 } else {
@@ -111,4 +135,9 @@ impl fmt::Display for Results {
         }
         Ok(())
     }
+}
+
+/// A number with three places behind the point; nothing if there is none.
+fn thousandths(number: Option<f64>) -> String {
+    number.map_or(String::new(), |number| format!("{number:.3}"))
 }

@@ -2,10 +2,16 @@
 
 use crate::cases::{Case, Client};
 use crate::clock::Sample;
-use crate::embedded::Figures;
+use crate::embedded::{Figures, Queued};
+use crate::fleet::Fleet;
 use crate::load::{ACK_EVERY, MANY_CHANNELS, Shape};
 use crate::memory::Footprint;
 use crate::stats::Series;
+
+/// The figures of the embedded broker that claims are about.
+const FLEET: &str = "embedded broker, 1000 connections with 10000 channels";
+const GROWTH: &str = "embedded broker, growth by 900000 messages";
+const UNIT_TEST: &str = "embedded broker, a unit test";
 
 /// The measurements of a case.
 #[derive(Clone, Debug)]
@@ -15,8 +21,8 @@ pub(crate) struct Measured {
     pub(crate) rate: Series,
     /// Nanoseconds of work per message.
     pub(crate) worked: Series,
-    /// Heap allocations per message.
-    pub(crate) allocations: f64,
+    /// Heap allocations per message, of a client in this process.
+    pub(crate) allocations: Option<f64>,
     /// System calls per message.
     pub(crate) syscalls: Option<f64>,
 }
@@ -27,7 +33,7 @@ impl Measured {
             case,
             rate: Series::default(),
             worked: Series::default(),
-            allocations: 0.0,
+            allocations: None,
             syscalls: None,
         }
     }
@@ -52,6 +58,8 @@ impl Measured {
 pub(crate) struct Results {
     pub(crate) cases: Vec<Measured>,
     pub(crate) footprints: Vec<Footprint>,
+    pub(crate) fleets: Vec<Fleet>,
+    pub(crate) queued: Vec<Queued>,
     /// Heap allocations in the core per message: published, and received.
     pub(crate) allocations: Option<(f64, f64)>,
     pub(crate) instructions: Vec<Instructions>,
@@ -128,6 +136,30 @@ impl Results {
                 Best("deliver, 16 B/lapin"),
             ),
             (
+                "deliver 16 B with acks, over rabbitmq-c".to_owned(),
+                1.0,
+                "deliver, 16 B/amqp-tokio",
+                Only("deliver, 16 B/rabbitmq-c"),
+            ),
+            (
+                "deliver 1 KiB with acks, over rabbitmq-c".to_owned(),
+                1.0,
+                "deliver, 1 KiB/amqp-tokio",
+                Only("deliver, 1 KiB/rabbitmq-c"),
+            ),
+            (
+                "deliver 64 KiB with acks, over rabbitmq-c".to_owned(),
+                1.0,
+                "deliver, 64 KiB/amqp-tokio",
+                Only("deliver, 64 KiB/rabbitmq-c"),
+            ),
+            (
+                "deliver 1 KiB without acks, over rabbitmq-c".to_owned(),
+                1.0,
+                "deliver without acks, 1 KiB/amqp-tokio",
+                Only("deliver without acks, 1 KiB/rabbitmq-c"),
+            ),
+            (
                 format!("core publish, {MANY_CHANNELS} channels over 1"),
                 0.9,
                 "core publish/1000 channels",
@@ -187,10 +219,8 @@ impl Results {
             }
         }
         if let Some(figures) = &self.embedded {
-            let what = "embedded broker, 1000 connections with 10000 channels".to_owned();
-            claim(what, "MiB", AtMost(100.0), figures.fleet);
-            let what = "embedded broker, growth by 900000 messages".to_owned();
-            claim(what, "KiB", AtMost(64.0), figures.growth);
+            claim(FLEET.to_owned(), "MiB", AtMost(100.0), figures.fleet);
+            claim(GROWTH.to_owned(), "KiB", AtMost(64.0), figures.growth);
         }
         for footprint in &self.footprints {
             let (_, whose) = footprint.name.split_once('/').unwrap_or_default();
@@ -205,7 +235,7 @@ impl Results {
         }
         if let Some(figures) = &self.embedded {
             claims.push(Claim {
-                what: "embedded broker, a unit test".to_owned(),
+                what: UNIT_TEST.to_owned(),
                 unit: "us",
                 bound: AtMost(1000.0),
                 found: figures.unit_test.clone(),
@@ -213,6 +243,26 @@ impl Results {
             });
         }
         claims
+    }
+
+    /// The figures of the embedded broker: a name, a number and its unit.
+    pub(crate) fn embedded_figures(&self) -> Vec<(String, f64, &'static str)> {
+        let mut figures: Vec<_> = self
+            .queued
+            .iter()
+            .map(|queued| {
+                let name = format!("{}, each beside its body", queued.name);
+                (name, queued.overhead, "bytes")
+            })
+            .collect();
+        if let Some(embedded) = &self.embedded {
+            figures.extend([
+                (FLEET.to_owned(), embedded.fleet, "MiB"),
+                (GROWTH.to_owned(), embedded.growth, "KiB"),
+                (UNIT_TEST.to_owned(), embedded.unit_test.median(), "us"),
+            ]);
+        }
+        figures
     }
 
     /// The speed of a case over that of the raw socket, on one channel with bodies of the same size.
@@ -252,4 +302,41 @@ enum Against {
     Only(&'static str),
     /// The best of all those with that prefix.
     Best(&'static str),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::flavor::Flavor;
+    use crate::load::Load;
+
+    fn measured(client: Client, millis: u64) -> Measured {
+        let shape = Shape::new(Load::Deliver, 16);
+        let mut measured = Measured::new(Case::Client(shape, client));
+        let elapsed = Duration::from_millis(millis);
+        measured.add(&Sample {
+            messages: 1000,
+            elapsed,
+            worked: elapsed,
+            allocations: 0,
+        });
+        measured
+    }
+
+    #[test]
+    fn a_claim_is_about_a_client_that_was_measured() {
+        let ours = measured(Client::Ours(Flavor::Tokio), 10);
+        let mut results = Results {
+            cases: vec![ours],
+            ..Results::default()
+        };
+        assert!(results.claims().is_empty());
+        results.cases.push(measured(Client::RabbitmqC, 20));
+        let claims = results.claims();
+        let found: Vec<_> = claims.iter().map(|claim| claim.found.median()).collect();
+        assert_eq!(found, [2.0]);
+        assert!(claims[0].holds());
+    }
 }

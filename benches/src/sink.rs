@@ -1,7 +1,7 @@
 //! The small server: counts publishes, and sends deliveries as fast as it can.
 //!
-//! It is a process of its own, started by [`Sink::start`] and run by [`serve`], with a thread per
-//! connection that reads 256 KiB at a time and looks at no more than it must.
+//! It is a process of its own, started by [`Sink::start`] and run by [`serve`], with a thread and an
+//! open file per connection, which reads 256 KiB at a time and looks at no more than it must.
 //!
 //! - Publishes are counted. The answer to a `queue.declare` has their number on the connection as
 //!   its message count, and the number of acknowledgements as its consumer count. As a connection
@@ -19,8 +19,8 @@ use std::process::{self, Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::{env, thread};
 
-use crate::Result;
 use crate::wire::{self, Arguments, Blast, Consumer, FRAME_HEAD, method};
+use crate::{Result, files};
 
 /// The word on the command line that makes this program the server.
 pub(crate) const COMMAND: &str = "sink";
@@ -30,6 +30,9 @@ const READ: usize = 256 << 10;
 
 /// How much is written at a time, in bytes.
 const WRITE: usize = 128 << 10;
+
+/// The stack of a connection's thread, in bytes: there may be thousands.
+const STACK: usize = 256 << 10;
 
 /// The server's process, which ends with this value.
 #[derive(Debug)]
@@ -82,6 +85,7 @@ pub(crate) fn get_queue(size: usize) -> String {
 
 /// Runs the server until standard input ends; prints the port first.
 pub(crate) fn serve() -> Result<()> {
+    files::raise_limit()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     println!("{}", listener.local_addr()?.port());
     thread::spawn(|| {
@@ -96,11 +100,11 @@ pub(crate) fn serve() -> Result<()> {
 pub(crate) fn accept(listener: &TcpListener) -> Result<()> {
     for stream in listener.incoming() {
         let stream = stream?;
-        thread::spawn(move || {
+        thread::Builder::new().stack_size(STACK).spawn(move || {
             if let Err(error) = Session::new(stream).and_then(Session::run) {
                 eprintln!("sink: {error}");
             }
-        });
+        })?;
     }
     Ok(())
 }
@@ -120,14 +124,32 @@ struct Channel {
     unconfirmed: bool,
 }
 
+/// A socket.
+#[derive(Debug)]
+struct Socket {
+    stream: TcpStream,
+    /// Held by the writing side: the thread of the connection, or a blast.
+    writing: Mutex<()>,
+}
+
+impl Socket {
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        (&self.stream).write_all(bytes)
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.stream).read(buffer)
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 struct Session {
-    stream: TcpStream,
-    /// The same socket, for the writing side: this thread, or a blast.
-    writer: Arc<Mutex<TcpStream>>,
+    socket: Arc<Socket>,
     /// The output of this thread.
     out: Vec<u8>,
+    /// By number, up to the highest in use.
     channels: Vec<Channel>,
     published: u64,
     acks: u64,
@@ -146,12 +168,11 @@ struct Session {
 impl Session {
     fn new(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
-        let writer = stream.try_clone()?;
+        let writing = Mutex::default();
         Ok(Self {
-            stream,
-            writer: Arc::new(Mutex::new(writer)),
+            socket: Arc::new(Socket { stream, writing }),
             out: Vec::new(),
-            channels: vec![Channel::default(); usize::from(wire::CHANNEL_MAX) + 1],
+            channels: Vec::new(),
             published: 0,
             acks: 0,
             prefetch: 0,
@@ -171,7 +192,7 @@ impl Session {
 
     fn serve(&mut self) -> Result<()> {
         let mut header = [0; 8];
-        if self.stream.read_exact(&mut header).is_err() {
+        if (&self.socket.stream).read_exact(&mut header).is_err() {
             return Ok(()); // a probe of the port
         }
         if header != *wire::PROTOCOL_HEADER {
@@ -183,7 +204,7 @@ impl Session {
         let mut buffer = vec![0; READ];
         let mut filled = 0;
         while !self.closed {
-            let count = match self.stream.read(&mut buffer[filled..]) {
+            let count = match self.socket.read(&mut buffer[filled..]) {
                 Ok(count) => count,
                 // The client has closed with unread input.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
@@ -199,12 +220,12 @@ impl Session {
             self.confirm();
             self.flush()?;
             for blast in self.blasts.drain(..) {
-                let (writer, settled) = (Arc::clone(&self.writer), Arc::clone(&self.settled));
+                let (socket, settled) = (Arc::clone(&self.socket), Arc::clone(&self.settled));
                 let window = match self.prefetch {
                     0 => u64::MAX,
                     prefetch => prefetch * blast.consumers(),
                 };
-                thread::spawn(move || send(blast, &writer, window, &settled));
+                thread::spawn(move || send(blast, &socket, window, &settled));
             }
         }
         Ok(())
@@ -212,8 +233,7 @@ impl Session {
 
     fn flush(&mut self) -> Result<()> {
         if !self.out.is_empty() {
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            writer.write_all(&self.out)?;
+            self.socket.write(&self.out)?;
             self.out.clear();
         }
         Ok(())
@@ -237,6 +257,10 @@ impl Session {
             let channel = u16::from_be_bytes([c1, c0]);
             if end != wire::FRAME_END || channel > wire::CHANNEL_MAX {
                 return Err("a malformed frame".into());
+            }
+            if usize::from(channel) >= self.channels.len() {
+                let channels = usize::from(channel) + 1;
+                self.channels.resize(channels, Channel::default());
             }
             match kind {
                 1 => self.take_method(channel, payload)?,
@@ -403,13 +427,12 @@ impl Settled {
 }
 
 /// Sends a blast, of which at most about a window is unacknowledged.
-fn send(mut blast: Blast, writer: &Mutex<TcpStream>, window: u64, settled: &Settled) {
+fn send(mut blast: Blast, socket: &Socket, window: u64, settled: &Settled) {
     let mut sent: u64 = 0;
     while let Some((block, count)) = blast.next_block() {
         settled.wait_for(sent.saturating_sub(window));
         sent += count;
-        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if writer.write_all(block).is_err() {
+        if socket.write(block).is_err() {
             return; // the client has closed
         }
     }
