@@ -7,7 +7,9 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use amqp_tokio::Connection;
 use amqp_tokio::protocol::queue;
+use futures_util::future::try_join_all;
 use tokio::time::sleep;
 
 use crate::flavor::{self, Flavor};
@@ -27,6 +29,9 @@ const TOKIO_CONNECTIONS: u32 = 10_000;
 /// The measurement of `amqp-blocking`, and how many connections it has: each has a thread.
 pub(crate) const BLOCKING: &str = "memory/amqp-blocking, 1000 connections";
 const BLOCKING_CONNECTIONS: u32 = 1000;
+
+/// How many connections of `amqp-tokio` are opened at a time, and asked.
+const TOGETHER: usize = 100;
 
 /// The memory of many idle connections, each of which has answered a request afterwards.
 #[derive(Clone, Copy, Debug)]
@@ -104,18 +109,25 @@ async fn tokio(uri: &str, connections: u32) -> Result<Grown> {
     sleep(REST).await;
     let before = start();
     let mut held = Vec::with_capacity(connections as usize);
-    for _ in 0..connections {
-        held.push(Flavor::Tokio.connect(uri).await?);
+    while held.len() < held.capacity() {
+        let batch = TOGETHER.min(held.capacity() - held.len());
+        held.extend(try_join_all((0..batch).map(|_| Flavor::Tokio.connect(uri))).await?);
     }
     sleep(REST).await;
     let grown = stop(before);
-    for connection in &held {
-        let channel = connection.open_channel().await?;
-        let declare = queue::Declare::default().queue(ROUTING_KEY).passive(true);
-        channel.call(declare).await?;
+    for batch in held.chunks(TOGETHER) {
+        try_join_all(batch.iter().map(ask)).await?;
     }
     drop((first, held));
     Ok(grown)
+}
+
+/// Asks on a new channel.
+async fn ask(connection: &Connection) -> Result<()> {
+    let channel = connection.open_channel().await?;
+    let declare = queue::Declare::default().queue(ROUTING_KEY).passive(true);
+    channel.call(declare).await?;
+    Ok(())
 }
 
 fn blocking(uri: &str, connections: u32) -> Result<Grown> {

@@ -54,6 +54,7 @@ use self::{
     sink::Sink,
     stats::Series,
     target::Target,
+    watchdog::LIMIT,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -81,7 +82,7 @@ fn run() -> Result<bool> {
         Task::Serve => sink::serve()?,
         Task::Drive(drive) => drive.run()?,
         Task::Pass(pass) => pass.run()?,
-        Task::Fleet(fleet) => fleet.run()?,
+        Task::Fleet(fleet) => watchdog::watch(&fleet.name, LIMIT, || fleet.run())?,
         Task::Measure(options) => return measure(&options),
     }
     Ok(true)
@@ -89,10 +90,8 @@ fn run() -> Result<bool> {
 
 fn measure(options: &Options) -> Result<bool> {
     // Not started for a broker, nor for a list of names.
-    let sink = match options.rabbitmq.is_none() && !options.list {
-        true => Some(Sink::start()?),
-        false => None,
-    };
+    let is_needed = options.rabbitmq.is_none() && !options.list;
+    let sink = is_needed.then(Sink::start).transpose()?;
     let target = match &options.rabbitmq {
         Some(uri) => Target::broker(uri.clone())?,
         None => Target::sink(sink.as_ref().map_or(0, Sink::port))?,
@@ -155,9 +154,7 @@ fn selected(options: &Options, target: &Target) -> Vec<Case> {
     if cases.iter().any(|case| case.is_of(Client::RabbitmqC))
         && let Err(error) = peer_rabbitmq_c::compile()
     {
-        eprintln!(
-            "amqp-bench: rabbitmq-c is not measured, for want of its package (librabbitmq-dev) or of cc: {error}"
-        );
+        eprintln!("amqp-bench: rabbitmq-c is not measured: {error}");
         cases.retain(|case| !case.is_of(Client::RabbitmqC));
     }
     cases

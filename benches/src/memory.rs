@@ -80,5 +80,6 @@ async fn footprint<C, F: Future<Output = Result<C>>>(
     sleep(REST).await;
     let channels = allocator::stop().live as f64 - connection;
     drop((first, held, many));
+    sleep(REST).await; // they close in good order
     Ok((connection, channels / f64::from(MANY_CHANNELS)))
 }

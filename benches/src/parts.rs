@@ -51,18 +51,24 @@ const PARTS: &[(&str, Measure)] = &[
         results.fleets.push(fleet::measure(target, name)?);
         Ok(())
     }),
-    ("embedded connections, 5000", |results, _, name| {
+    ("embedded broker, 5000 connections", |results, _, name| {
         results.fleets.push(embedded::connections(name)?);
         Ok(())
     }),
-    ("embedded queue, 16 B", |results, _, name| {
-        results.queued.extend(embedded::queued(name, 16)?);
-        Ok(())
-    }),
-    ("embedded queue, 1 KiB", |results, _, name| {
-        results.queued.extend(embedded::queued(name, 1 << 10)?);
-        Ok(())
-    }),
+    (
+        "embedded broker, 1000000 messages of 16 B",
+        |results, _, name| {
+            results.queued.extend(embedded::queued(name, 16)?);
+            Ok(())
+        },
+    ),
+    (
+        "embedded broker, 1000000 messages of 1 KiB",
+        |results, _, name| {
+            results.queued.extend(embedded::queued(name, 1 << 10)?);
+            Ok(())
+        },
+    ),
     ("embedded figures", |results, _, _| {
         results.embedded = Some(embedded::figures()?);
         Ok(())

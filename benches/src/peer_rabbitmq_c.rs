@@ -1,11 +1,11 @@
 //! [rabbitmq-c](https://github.com/alanxz/rabbitmq-c), where it is installed: a program in C, which
 //! is compiled when the measurements begin, and is a process of its own in each of them.
 
-use std::env;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::time::Duration;
+use std::{env, fs};
 
 use crate::clock::Sample;
 use crate::load::{ACK_EVERY, Load, Shape, check};
@@ -24,7 +24,7 @@ const SOURCE: &str = include_str!("peer_rabbitmq_c.c");
 pub(crate) fn compile() -> Result<()> {
     let program = program()?;
     // Another run may be using the program, or compiling it.
-    let compiled = program.with_extension(std::process::id().to_string());
+    let compiled = program.with_extension(process::id().to_string());
     let mut compiler = Command::new("cc")
         .args(["-O2", "-x", "c", "-", "-o"])
         .arg(&compiled)
@@ -44,9 +44,10 @@ pub(crate) fn compile() -> Result<()> {
         let error = said
             .lines()
             .find(|line| line.contains("error") || line.contains("cannot"));
-        return Err(error.unwrap_or("cc fails without a word").trim().into());
+        let error = error.unwrap_or("no error message").trim();
+        return Err(format!("without librabbitmq-dev, perhaps, cc fails: {error}").into());
     }
-    std::fs::rename(compiled, program)?;
+    fs::rename(compiled, program)?;
     Ok(())
 }
 

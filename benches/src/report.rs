@@ -22,7 +22,7 @@ impl fmt::Display for Results {
         if !self.cases.is_empty() {
             writeln!(
                 f,
-                "\n{:<56}{:>12}{:>12}{:>12}{:>8}{:>12}{:>8}{:>10}{:>10}",
+                "\n{:<60}{:>12}{:>12}{:>12}{:>8}{:>12}{:>8}{:>10}{:>10}",
                 "messages per second",
                 "median",
                 "min",
@@ -39,7 +39,7 @@ impl fmt::Display for Results {
             let of_raw = self.over_raw(measured);
             writeln!(
                 f,
-                "{:<56}{:>12.0}{:>12.0}{:>12.0}{:>8}{:>12.1}{:>7.0}%{:>10}{:>10}",
+                "{:<60}{:>12.0}{:>12.0}{:>12.0}{:>8}{:>12.1}{:>7.0}%{:>10}{:>10}",
                 measured.case.to_string(),
                 rate.median(),
                 rate.min(),
