@@ -244,19 +244,19 @@ const PARTS: &[Case] = &[
         |count| Flavor::TokioThread.block_on(embedded::round(count)),
     ),
     Case::Part(
-        "publish, route and deliver, 16 B/embedded broker",
+        "publish to delivery by topic, 16 B/embedded broker",
         |count| Flavor::Tokio.block_on(embedded::route(count, 16)),
     ),
     Case::Part(
-        "publish, route and deliver, 16 B/embedded broker, 1 thread",
+        "publish to delivery by topic, 16 B/embedded broker, 1 thread",
         |count| Flavor::TokioThread.block_on(embedded::route(count, 16)),
     ),
     Case::Part(
-        "publish, route and deliver, 1 KiB/embedded broker",
+        "publish to delivery by topic, 1 KiB/embedded broker",
         |count| Flavor::Tokio.block_on(embedded::route(count, KIB)),
     ),
     Case::Part(
-        "publish, route and deliver, 1 KiB/embedded broker, 1 thread",
+        "publish to delivery by topic, 1 KiB/embedded broker, 1 thread",
         |count| Flavor::TokioThread.block_on(embedded::route(count, KIB)),
     ),
     Case::Part("core publish/1 channel", |count| {
