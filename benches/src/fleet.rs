@@ -108,9 +108,10 @@ async fn tokio(uri: &str, connections: u32) -> Result<Grown> {
     let first = Flavor::Tokio.connect(uri).await?;
     sleep(REST).await;
     let before = start();
-    let mut held = Vec::with_capacity(connections as usize);
-    while held.len() < held.capacity() {
-        let batch = TOGETHER.min(held.capacity() - held.len());
+    let count = connections as usize;
+    let mut held = Vec::with_capacity(count);
+    while held.len() < count {
+        let batch = TOGETHER.min(count - held.len());
         held.extend(try_join_all((0..batch).map(|_| Flavor::Tokio.connect(uri))).await?);
     }
     sleep(REST).await;
