@@ -48,6 +48,16 @@ pub(crate) fn stop() -> Counted {
     counted()
 }
 
+/// Waits until no other test counts, or reads a count, and holds the others up: a count is one of the
+/// whole process.
+#[cfg(test)]
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn count(allocations: u64, more: usize, less: usize) {
     if COUNTING.load(Relaxed) {
         ALLOCATIONS.fetch_add(allocations, Relaxed);

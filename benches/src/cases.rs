@@ -282,10 +282,11 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::sink;
+    use crate::{allocator, sink};
 
     #[test]
     fn every_case_passes_its_messages() {
+        let _alone = allocator::alone();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || sink::accept(&listener));

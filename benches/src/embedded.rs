@@ -331,12 +331,14 @@ mod tests {
 
     #[test]
     fn all_messages_are_queued() {
+        let _alone = allocator::alone();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(queue_up(2500, 16)).unwrap();
     }
 
     #[test]
     fn all_messages_are_routed() {
+        let _alone = allocator::alone();
         for flavor in [Flavor::Tokio, Flavor::TokioThread] {
             let sample = flavor.block_on(route(2550, 1024)).unwrap();
             assert_eq!(sample.messages, 2550);
@@ -345,6 +347,7 @@ mod tests {
 
     #[test]
     fn all_connections_answer() {
+        let _alone = allocator::alone();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(fleet(20, 2)).unwrap();
     }

@@ -185,6 +185,7 @@ mod tests {
 
     #[test]
     fn all_connections_answer() {
+        let _alone = allocator::alone();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || sink::accept(&listener));
