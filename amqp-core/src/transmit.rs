@@ -126,10 +126,19 @@ const LARGEST_BUFFER: usize = 64 << 10;
 /// one that the transport has not written yet.
 const EARLIER_BUFFERS: usize = 12;
 
+/// The size to which a window is widened when it was too small, in bytes: enough for some small
+/// messages.
+const WINDOW: usize = 2048;
+
+/// The size of a window in which most frames of methods, and most frames of a message up to its body,
+/// have room, in bytes. It is not begun in less.
+const SMALL_WINDOW: usize = 512;
+
 /// Output under construction: small pieces are copied into buffers, large ones are chained.
 ///
 /// A full buffer is followed by another one, so that nothing is copied twice. Buffers are used
-/// again once all that was handed out of them is dropped.
+/// again once all that was handed out of them is dropped. Behind the output, a buffer has a window:
+/// initialized memory, in which frames are written in place.
 pub(crate) struct Segments {
     /// The finished pieces.
     done: VecDeque<Bytes>,
@@ -157,10 +166,44 @@ impl fmt::Debug for Segments {
 /// A buffer for small pieces.
 #[derive(Default)]
 struct Buffer {
-    /// What is not handed out of it.
+    /// The output that is not handed out, and the window behind it.
     bytes: BytesMut,
+    /// The size of that output, in bytes.
+    used: usize,
     /// The size of all of it, in bytes.
     size: usize,
+}
+
+impl Buffer {
+    /// `Some`, as the output is in the bytes.
+    #[inline]
+    fn window(&mut self) -> Option<&mut [u8]> {
+        self.bytes.get_mut(self.used..)
+    }
+
+    /// The number of bytes that fit behind the output.
+    fn room(&self) -> usize {
+        self.bytes.capacity() - self.used
+    }
+
+    /// Widens the window to `len` bytes, as far as there is room. Returns `false` if it is no larger
+    /// then.
+    fn widen(&mut self, len: usize) -> bool {
+        let size = self.used + self.room().min(len);
+        let wider = size > self.bytes.len();
+        if wider {
+            self.bytes.resize(size, 0);
+        }
+        wider
+    }
+
+    /// Appends output that `put` writes, for which there is room.
+    fn append(&mut self, put: impl FnOnce(&mut BytesMut)) {
+        self.bytes.truncate(self.used);
+        put(&mut self.bytes);
+        self.used = self.bytes.len();
+        self.widen(SMALL_WINDOW);
+    }
 }
 
 impl Segments {
@@ -181,27 +224,75 @@ impl Segments {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.done_len + self.tail.bytes.len()
+    #[inline]
+    pub(crate) const fn len(&self) -> usize {
+        self.done_len + self.tail.used
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns the buffer for small pieces, with room for `len` bytes.
+    /// The window. `Some`, as it is behind the output, which is in the buffer.
     #[inline]
-    pub(crate) fn room(&mut self, len: usize) -> &mut BytesMut {
-        if self.tail.bytes.capacity() - self.tail.bytes.len() < len {
+    pub(crate) fn window(&mut self) -> Option<&mut [u8]> {
+        self.tail.window()
+    }
+
+    /// Adds `len` bytes, which were written at the front of the window, to the output.
+    #[inline]
+    pub(crate) const fn advance(&mut self, len: usize) {
+        self.tail.used += len;
+    }
+
+    /// The last `len` bytes that were written into the window.
+    pub(crate) fn written(&self, len: usize) -> &[u8] {
+        let Buffer { bytes, used, .. } = &self.tail;
+        bytes
+            .get(used.saturating_sub(len)..*used)
+            .unwrap_or_default()
+    }
+
+    /// Widens the window if it is small, at the beginning of another buffer if need be. Returns `false`
+    /// if it is no larger then.
+    #[cold]
+    pub(crate) fn widen(&mut self) -> bool {
+        let len = self.window().map_or(0, |window| window.len());
+        if len >= SMALL_WINDOW {
+            return false;
+        }
+        if self.tail.widen(WINDOW) {
+            return true;
+        }
+        self.begin_buffer(SMALL_WINDOW);
+        self.tail.widen(WINDOW)
+    }
+
+    /// Appends `len` bytes, at most, that `put` writes.
+    pub(crate) fn append(&mut self, len: usize, put: impl FnOnce(&mut BytesMut)) {
+        if self.tail.room() < len {
             self.begin_buffer(len);
         }
-        &mut self.tail.bytes
+        self.tail.append(put);
     }
 
     /// Appends a small piece.
     #[inline]
     pub(crate) fn extend(&mut self, piece: &[u8]) {
-        self.room(piece.len()).extend_from_slice(piece);
+        let window = self.window();
+        match window.and_then(|window| window.get_mut(..piece.len())) {
+            Some(room) => {
+                room.copy_from_slice(piece);
+                self.advance(piece.len());
+            }
+            None => self.extend_behind(piece),
+        }
+    }
+
+    /// Appends a piece that does not fit into the window.
+    #[inline(never)]
+    fn extend_behind(&mut self, piece: &[u8]) {
+        self.append(piece.len(), |tail| tail.extend_from_slice(piece));
     }
 
     /// Appends a large piece, without a copy.
@@ -253,6 +344,7 @@ impl Segments {
     #[cold]
     fn begin_buffer(&mut self, len: usize) {
         self.finish_tail();
+        self.tail.bytes.clear();
         // All that was handed out of the buffer may be gone.
         if self.tail.bytes.try_reclaim(len) {
             return;
@@ -266,6 +358,7 @@ impl Segments {
         let next = free.and_then(|at| self.earlier.remove(at));
         let next = next.unwrap_or_else(|| Buffer {
             bytes: BytesMut::with_capacity(size),
+            used: 0,
             size,
         });
         let full = core::mem::replace(&mut self.tail, next);
@@ -278,10 +371,11 @@ impl Segments {
     }
 
     fn finish_tail(&mut self) {
-        let tail = &mut self.tail.bytes;
-        if !tail.is_empty() {
-            self.done_len += tail.len();
-            self.done.push_back(tail.split().freeze());
+        let Buffer { bytes, used, .. } = &mut self.tail;
+        if *used > 0 {
+            self.done_len += *used;
+            self.done.push_back(bytes.split_to(*used).freeze());
+            *used = 0;
         }
     }
 }
@@ -319,6 +413,66 @@ mod tests {
             assert_eq!(rest, &all[moved..]);
             let got: Vec<u8> = to.segments().flatten().copied().collect();
             assert_eq!(got, [b"before", &all[..moved]].concat());
+        }
+    }
+
+    /// Writes `piece` into the window, as frames are. Returns whether it fitted.
+    fn write(segments: &mut Segments, piece: &[u8]) -> bool {
+        loop {
+            if let Some(room) = segments.window().and_then(|it| it.get_mut(..piece.len())) {
+                // More than is added to the output, as a write that fails leaves it.
+                room.copy_from_slice(piece);
+                segments.advance(piece.len());
+                return true;
+            }
+            if !segments.widen() {
+                return false;
+            }
+        }
+    }
+
+    /// Pieces of all sizes, added in all ways, leave in order, also when all, some or none of the
+    /// earlier output is dropped, so that buffers are used again, or are not.
+    #[test]
+    fn all_ways_into_the_output_keep_the_order() {
+        let sizes = [
+            0, 1, 7, 60, 90, 300, 511, 512, 513, 2047, 2048, 2049, 5000, 70_000,
+        ];
+        let mut random = 1_u32;
+        let mut next = |bound: usize| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 8) as usize % bound
+        };
+        let mut segments = Segments::new(1 << 18);
+        let (mut expected, mut kept) = (Vec::new(), Vec::new());
+        for number in 0..20_000_u32 {
+            let size = sizes[next(if number % 5 == 0 { sizes.len() } else { 6 })];
+            let piece: Vec<u8> = (0..size).map(|at| (number as usize + at) as u8).collect();
+            match next(5) {
+                0 => segments.append(size, |tail| tail.extend_from_slice(&piece)),
+                1 if size > 0 => segments.chain(Bytes::from(piece.clone())),
+                2 | 3 => {
+                    if !write(&mut segments, &piece) {
+                        assert!(size > SMALL_WINDOW, "{size}");
+                        segments.extend(&piece);
+                    }
+                }
+                _ => segments.extend(&piece),
+            }
+            expected.extend(piece);
+            assert_eq!(segments.len(), expected.len());
+            if next(20) == 0 {
+                let mut out = Transmit::new();
+                segments.move_into(&mut out);
+                assert!(segments.is_empty());
+                assert!(out.segments().flatten().eq(&expected));
+                expected.clear();
+                match next(3) {
+                    0 => kept.clear(),
+                    1 => kept.push(out),
+                    _ => segments.shrink(4096),
+                }
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use core::time::Duration;
 use super::{
     fingerprint::{Fingerprint, hash_address, hash_body},
     returns::{Found, Key, Mandatory},
+    seq_ring::SeqRing,
 };
 use crate::{body::Content, ids::PublishSeq, protocol::basic, time::Instant};
 
@@ -20,10 +21,8 @@ use crate::{body::Content, ids::PublishSeq, protocol::basic, time::Instant};
 pub(crate) struct Confirms {
     /// Unsettled entries before the ring.
     older: BTreeMap<u64, Entry>,
-    /// The number of the entry at the front of the ring.
-    first: u64,
     /// The ring. Its front is unsettled.
-    entries: VecDeque<Entry>,
+    entries: SeqRing<Entry>,
     /// The number of settled entries in the ring.
     settled: usize,
     /// The mandatory publishes among them, for matching returns.
@@ -44,7 +43,7 @@ struct Mark {
     at: Instant,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     settled: bool,
     /// A return may have been for this publish.
@@ -68,8 +67,7 @@ impl Confirms {
     pub(crate) fn after(last: u64) -> Self {
         Self {
             older: BTreeMap::new(),
-            first: last + 1,
-            entries: VecDeque::new(),
+            entries: SeqRing::new(last + 1),
             settled: 0,
             mandatory: Mandatory::default(),
             in_doubt: 0,
@@ -81,13 +79,14 @@ impl Confirms {
     /// The number of the first unsettled publish, or of the next one.
     fn oldest(&self) -> u64 {
         let older = self.older.keys().next();
-        older.copied().unwrap_or(self.first)
+        older.copied().unwrap_or_else(|| self.entries.first())
     }
 
     fn get_mut(&mut self, seq: u64) -> Option<&mut Entry> {
-        match seq.checked_sub(self.first) {
-            Some(at) => self.entries.get_mut(at as usize),
-            None => self.older.get_mut(&seq),
+        if seq < self.entries.first() {
+            self.older.get_mut(&seq)
+        } else {
+            self.entries.get_mut(seq)
         }
     }
 
@@ -161,20 +160,19 @@ impl Confirms {
     }
 
     /// The number of the next publish.
-    pub(crate) fn next(&self) -> u64 {
-        self.first + self.entries.len() as u64
+    #[inline]
+    pub(crate) const fn next(&self) -> u64 {
+        self.entries.next()
     }
 
     /// Adds the next publish.
     #[inline]
     pub(crate) fn add(&mut self, position: u64) -> PublishSeq {
-        let seq = self.next();
-        self.entries.push_back(Entry {
+        PublishSeq(self.entries.push(Entry {
             settled: false,
             in_doubt: false,
             position,
-        });
-        PublishSeq(seq)
+        }))
     }
 
     /// Marks the publish just added as mandatory.
@@ -191,10 +189,15 @@ impl Confirms {
 
     /// Records that the publishes up to this number have begun to leave their backlog.
     pub(crate) fn begun(&mut self, last: u64) {
-        let count = (last + 1).saturating_sub(self.first) as usize;
-        let older = self.older.range_mut(..=last).map(|(_, entry)| entry);
-        let entries = older.chain(self.entries.iter_mut().take(count)).rev();
-        for entry in entries.take_while(|entry| entry.position == BACKLOG) {
+        for seq in (self.entries.first()..self.next().min(last + 1)).rev() {
+            match self.entries.get_mut(seq) {
+                Some(entry) if entry.position == BACKLOG => entry.position = 0,
+                Some(_) => return,
+                None => {}
+            }
+        }
+        let older = self.older.range_mut(..=last).map(|(_, entry)| entry).rev();
+        for entry in older.take_while(|entry| entry.position == BACKLOG) {
             entry.position = 0;
         }
     }
@@ -206,11 +209,8 @@ impl Confirms {
         let properties = Fingerprint::of(content.properties.as_bytes());
         let address = hash_address(&method.exchange, &method.routing_key);
         let key = Key::new(address, hash_body(&content.body), &properties);
-        let (older, first, entries) = (&self.older, self.first, &self.entries);
-        let is_settled = |seq| match u64::checked_sub(seq, first) {
-            Some(at) => entries.get(at as usize).is_some_and(|entry| entry.settled),
-            None => !older.contains_key(&seq),
-        };
+        let (older, entries) = (&self.older, &self.entries);
+        let is_settled = |seq| is_settled(older, entries, seq);
         let found = self.mandatory.find(key, &properties, is_settled);
         self.doubt(&found.candidates);
         found
@@ -220,11 +220,8 @@ impl Confirms {
     /// readable. Every publish to that address that may have been returned is in doubt from now on.
     pub(crate) fn match_unread_return(&mut self, method: &basic::Return) {
         let address = hash_address(&method.exchange, &method.routing_key);
-        let (older, first, entries) = (&self.older, self.first, &self.entries);
-        let is_settled = |seq| match u64::checked_sub(seq, first) {
-            Some(at) => entries.get(at as usize).is_some_and(|entry| entry.settled),
-            None => !older.contains_key(&seq),
-        };
+        let (older, entries) = (&self.older, &self.entries);
+        let is_settled = |seq| is_settled(older, entries, seq);
         let found = self.mandatory.find_by_address(address, is_settled);
         self.doubt(&found.candidates);
         self.doubt(found.seq.as_slice());
@@ -265,7 +262,7 @@ impl Confirms {
             entry.settled = true;
             let in_doubt = entry.in_doubt;
             self.in_doubt -= usize::from(in_doubt);
-            self.settled += usize::from(seq >= self.first);
+            self.settled += usize::from(seq >= self.entries.first());
             self.older.remove(&seq);
             settled(PublishSeq(seq), PublishSeq(seq), in_doubt);
         }
@@ -281,9 +278,9 @@ impl Confirms {
 
     /// Removes the settled entries at the front of the ring.
     fn trim(&mut self) {
-        while self.entries.front().is_some_and(|entry| entry.settled) {
+        let front = |entries: &SeqRing<Entry>| entries.get(entries.first()).copied();
+        while front(&self.entries).is_some_and(|entry| entry.settled) {
             self.entries.pop_front();
-            self.first += 1;
             self.settled -= 1;
         }
     }
@@ -294,10 +291,10 @@ impl Confirms {
     fn move_older(&mut self) {
         while 2 * self.settled > self.entries.len() + SLACK
             && self.mandatory.is_empty()
+            && let first = self.entries.first()
             && let Some(entry) = self.entries.pop_front()
         {
-            self.older.insert(self.first, entry);
-            self.first += 1;
+            self.older.insert(first, entry);
             self.trim();
         }
     }
@@ -319,10 +316,11 @@ impl Confirms {
         {
             entry.remove();
         }
-        let count = (last + 1).saturating_sub(self.first) as usize;
-        let gone = self.entries.drain(..count);
-        self.settled -= gone.filter(|entry| entry.settled).count();
-        self.first += count as u64;
+        while self.entries.first() <= last
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.settled -= usize::from(entry.settled);
+        }
     }
 
     /// Ends confirm tracking. Passes the runs of unsettled publishes to `sent` if any of their
@@ -347,9 +345,9 @@ impl Confirms {
         run: &mut impl FnMut(PublishSeq, PublishSeq),
     ) {
         let older = self.older.iter().map(|(seq, entry)| (*seq, entry));
-        let count = last.saturating_add(1).saturating_sub(self.first) as usize;
-        let ring = (self.first..).zip(self.entries.iter().take(count));
-        let all = older.take_while(|(seq, _)| *seq <= last).chain(ring);
+        let all = older
+            .take_while(|(seq, _)| *seq <= last)
+            .chain(self.entries.up_to(last));
         let mut last_run: Option<(u64, u64)> = None;
         for (seq, entry) in all {
             if entry.settled || !wanted(entry) {
@@ -367,5 +365,14 @@ impl Confirms {
         if let Some((from, to)) = last_run {
             run(PublishSeq(from), PublishSeq(to));
         }
+    }
+}
+
+/// Whether a publish is settled.
+fn is_settled(older: &BTreeMap<u64, Entry>, entries: &SeqRing<Entry>, seq: u64) -> bool {
+    if seq < entries.first() {
+        !older.contains_key(&seq)
+    } else {
+        entries.get(seq).is_some_and(|entry| entry.settled)
     }
 }

@@ -21,6 +21,7 @@ mod receive;
 mod reply_to;
 mod resume;
 mod returns;
+mod seq_ring;
 pub(crate) mod unacked;
 
 use alloc::collections::VecDeque;

@@ -32,6 +32,7 @@ pub struct PreparedPublish {
     method: basic::Publish,
     heads: EncodedHeads,
     asks_for_direct_reply: bool,
+    is_plain: bool,
 }
 
 impl PreparedPublish {
@@ -50,10 +51,12 @@ impl PreparedPublish {
             .map_err(ApiMisuse::MalformedProperties)?;
         let heads = EncodedHeads::new(&message)?;
         let asks_for_direct_reply = properties.reply_to() == Some(REPLY_TO);
+        let is_plain = message.is_plain();
         Ok(Self {
             method,
             heads,
             asks_for_direct_reply,
+            is_plain,
         })
     }
 
@@ -84,5 +87,10 @@ impl Outgoing for PreparedPublish {
     #[inline]
     fn asks_for_direct_reply(&self) -> bool {
         self.asks_for_direct_reply
+    }
+
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.is_plain
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     error::{ApiMisuse, Hold, PublishError},
     ids::{ChannelId, PublishSeq},
     limits::Limits,
-    machine::{Channel, Head, Lane, Machine, Message, Open, Output, Route},
+    machine::{CHAIN_FROM, Channel, Head, Lane, Machine, Message, Open, Output, Route},
     protocol::basic,
     wire::DecodeError,
 };
@@ -28,6 +28,18 @@ pub(super) trait Outgoing {
 
     /// Whether it is known to ask for a direct reply.
     fn asks_for_direct_reply(&self) -> bool;
+
+    /// Whether the message is valid on every channel, and cannot be returned.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        let basic::Publish {
+            mandatory,
+            immediate,
+            ..
+        } = self.method();
+        !(*mandatory || *immediate || self.asks_for_direct_reply())
+            && self.check_properties().is_ok()
+    }
 }
 
 impl<P: PropertyList> Outgoing for Message<'_, basic::Publish, P> {
@@ -77,9 +89,9 @@ impl ChannelMut<'_> {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<Option<PublishSeq>, PublishError> {
-        let mut body = body.into();
-        let published = self.publish_from(publish, properties, &mut body);
-        with_body(published, body)
+        let method = publish;
+        let message = Message { method, properties };
+        self.machine.publish(self.id, &message, body.into())
     }
 
     /// Publishes a message like [`publish`](Self::publish), but drops no body: it is taken if the
@@ -97,7 +109,7 @@ impl ChannelMut<'_> {
     ) -> Result<Option<PublishSeq>, PublishError> {
         let method = publish;
         let message = Message { method, properties };
-        self.machine.publish(self.id, &message, body)
+        self.machine.publish_from(self.id, &message, body)
     }
 
     /// Publishes a message like [`publish`](Self::publish), with a method and properties that were
@@ -156,9 +168,7 @@ impl ChannelMut<'_> {
         prepared: &PreparedPublish,
         body: impl Into<Body>,
     ) -> Result<Option<PublishSeq>, PublishError> {
-        let mut body = body.into();
-        let published = self.publish_prepared_from(prepared, &mut body);
-        with_body(published, body)
+        self.machine.publish(self.id, prepared, body.into())
     }
 
     /// Publishes a message like [`publish_prepared`](Self::publish_prepared), with the body as in
@@ -172,19 +182,7 @@ impl ChannelMut<'_> {
         prepared: &PreparedPublish,
         body: &mut Body,
     ) -> Result<Option<PublishSeq>, PublishError> {
-        self.machine.publish(self.id, prepared, body)
-    }
-}
-
-/// Returns the body with an error for a publish that is held back.
-#[inline]
-fn with_body(
-    published: Result<Option<PublishSeq>, PublishError>,
-    body: Body,
-) -> Result<Option<PublishSeq>, PublishError> {
-    match published {
-        Err(PublishError::HeldBack { hold, .. }) => Err(PublishError::HeldBack { hold, body }),
-        published => published,
+        self.machine.publish_from(self.id, prepared, body)
     }
 }
 
@@ -196,13 +194,103 @@ impl Machine<Client> {
         hold(&self.role, channel, output, self.limits(), lane)
     }
 
+    #[inline(always)]
     fn publish(
+        &mut self,
+        id: ChannelId,
+        outgoing: &impl Outgoing,
+        body: Body,
+    ) -> Result<Option<PublishSeq>, PublishError> {
+        match self.publish_small(id, outgoing, &body) {
+            Some(published) => Ok(published),
+            None => self.publish_or_return(id, outgoing, body),
+        }
+    }
+
+    #[inline(always)]
+    fn publish_from(
+        &mut self,
+        id: ChannelId,
+        outgoing: &impl Outgoing,
+        body: &mut Body,
+    ) -> Result<Option<PublishSeq>, PublishError> {
+        match self.publish_small(id, outgoing, body) {
+            Some(published) => Ok(published),
+            None => self.publish_any(id, outgoing, body),
+        }
+    }
+
+    /// Publishes a message as most are: its body is in one piece and is copied, there is room, and
+    /// nothing about it needs more than a look. `None` for all others, of which nothing is done:
+    /// [`publish_any`](Self::publish_any) has the rules for them, and each error.
+    #[inline(never)]
+    fn publish_small(
+        &mut self,
+        id: ChannelId,
+        outgoing: &impl Outgoing,
+        body: &Body,
+    ) -> Option<Option<PublishSeq>> {
+        let body = body.single().filter(|body| body.len() < CHAIN_FROM)?;
+        if !outgoing.is_plain() {
+            return None;
+        }
+        let Open {
+            channel,
+            output,
+            limits,
+            role,
+        } = self.open(id).ok()?;
+        let lane = output.lane(&channel.backlog, body.len());
+        if lane != Lane::Ready
+            || body.len() as u64 > limits.body
+            || hold(role, channel, output, limits, lane).is_some()
+        {
+            return None;
+        }
+        let position = output.position();
+        output.put_copy(id.number(), outgoing.head(), body)?;
+        channel.role.published += 1;
+        let Mode::Confirm(confirms) = &mut channel.role.mode else {
+            return Some(None);
+        };
+        let seq = confirms.add(position);
+        if confirms.begin_unmarked() && role.confirm_deadlines.are_set() {
+            role.confirm_deadlines.add(id);
+        }
+        Some(Some(seq))
+    }
+
+    /// As `publish_any`, with a body that is returned if the publish is held back.
+    #[inline(never)]
+    fn publish_or_return(
+        &mut self,
+        id: ChannelId,
+        outgoing: &impl Outgoing,
+        mut body: Body,
+    ) -> Result<Option<PublishSeq>, PublishError> {
+        match self.publish_any(id, outgoing, &mut body) {
+            Err(PublishError::HeldBack { hold, .. }) => Err(PublishError::HeldBack { hold, body }),
+            published => published,
+        }
+    }
+
+    /// Publishes a message. It mostly is no small one, or the window of the output is too small.
+    #[inline(never)]
+    fn publish_any(
         &mut self,
         id: ChannelId,
         outgoing: &impl Outgoing,
         body: &mut Body,
     ) -> Result<Option<PublishSeq>, PublishError> {
         let body_len = body.len();
+        if body_len < CHAIN_FROM
+            && outgoing.is_plain()
+            && let Ok(Open { output, .. }) = self.open(id)
+            && output.widen()
+            && let Some(published) = self.publish_small(id, outgoing, body)
+        {
+            return Ok(published);
+        }
         let Open {
             channel,
             output,
@@ -285,7 +373,7 @@ impl Machine<Client> {
 /// The condition that holds back a publish on the channel: a blocked connection
 /// (<https://www.rabbitmq.com/docs/connection-blocked>), `channel.flow` (section 1.5.2.3 of the
 /// protocol reference), or a limit of this side.
-#[inline]
+#[inline(always)]
 fn hold(
     role: &Client,
     channel: &Channel<ClientChannel>,

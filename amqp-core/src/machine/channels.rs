@@ -110,11 +110,16 @@ pub(crate) struct Channels<C> {
     last: u16,
 }
 
-const fn index(number: u16) -> Option<usize> {
-    match number {
-        0 => None,
-        number => Some(number as usize - 1),
-    }
+/// The index of a number in the table. That of 0 is beyond the end of any table.
+#[inline]
+const fn index(number: u16) -> usize {
+    number.wrapping_sub(1) as usize
+}
+
+/// The slot of a number that is not in the table.
+#[cold]
+fn high_slot_mut<C>(high: &mut BTreeMap<u16, Slot<C>>, number: u16) -> Option<&mut Slot<C>> {
+    high.get_mut(&number)
 }
 
 impl<C: Default> Channels<C> {
@@ -150,18 +155,24 @@ impl<C: Default> Channels<C> {
 
     #[inline]
     fn slot(&self, number: u16) -> Option<&Slot<C>> {
-        if number > INDEXED {
-            return self.high.get(&number);
+        match self.slots.get(index(number)) {
+            Some(slot) => Some(slot),
+            None => self.high_slot(number),
         }
-        self.slots.get(index(number)?)
+    }
+
+    /// The slot of a number that is not in the table.
+    #[cold]
+    fn high_slot(&self, number: u16) -> Option<&Slot<C>> {
+        self.high.get(&number)
     }
 
     #[inline]
     fn slot_mut(&mut self, number: u16) -> Option<&mut Slot<C>> {
-        if number > INDEXED {
-            return self.high.get_mut(&number);
+        match self.slots.get_mut(index(number)) {
+            Some(slot) => Some(slot),
+            None => high_slot_mut(&mut self.high, number),
         }
-        self.slots.get_mut(index(number)?)
     }
 
     pub(crate) fn is_free(&self, number: u16) -> bool {
@@ -217,7 +228,10 @@ impl<C: Default> Channels<C> {
         if number > INDEXED {
             return Some(self.high.entry(number).or_insert(Slot::Unused));
         }
-        let index = index(number)?;
+        if number == 0 {
+            return None;
+        }
+        let index = index(number);
         while self.slots.len() <= index {
             self.slots.push(Slot::Unused);
         }

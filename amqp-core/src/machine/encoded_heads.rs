@@ -4,14 +4,14 @@ use core::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use super::heads::{Head, Heads, Message, Written, fits};
+use super::heads::{Frames, Head, Heads, Message, fits};
 use crate::{
     body::PropertyList,
     error::ApiMisuse,
-    frame::{CONTENT_HEAD, FRAME_HEAD, FrameKind, frame_head, put_head},
+    frame::{CONTENT_HEAD, FRAME_HEAD, FrameKind, put_head},
     limits::FRAME_OVERHEAD,
     method::MethodDef,
-    protocol::FRAME_METHOD,
+    protocol::FRAME_END,
 };
 
 /// The heads of a message, encoded, apart from the channel and the size of the body.
@@ -24,6 +24,8 @@ pub(crate) struct EncodedHeads {
     method_len: usize,
     /// The payload of the content header frame, in bytes.
     header_len: usize,
+    /// The larger of the two, in bytes.
+    largest: usize,
     /// The name of the method.
     method: &'static str,
 }
@@ -50,6 +52,7 @@ impl EncodedHeads {
             bytes: bytes.freeze(),
             method_len,
             header_len,
+            largest: method_len.max(header_len),
             method: M::NAME,
         })
     }
@@ -71,12 +74,13 @@ impl EncodedHeads {
     /// header frame. `Some` if it has both.
     #[inline]
     fn patch(&self, copy: &mut [u8], channel: u16, body_len: usize) -> Option<()> {
-        let [c1, c0] = channel.to_be_bytes();
-        *copy.first_chunk_mut()? = [FRAME_METHOD, c1, c0];
-        let header = copy.get_mut(self.header_at()..)?;
+        let number = channel.to_be_bytes();
+        let (method, header) = copy.split_at_mut_checked(self.header_at())?;
+        let [_, method_channel @ ..] = method.first_chunk_mut::<3>()?;
+        *method_channel = number;
         let header = header.first_chunk_mut::<{ FRAME_HEAD + CONTENT_HEAD }>()?;
         let [_, h1, h0, _, _, _, _, _, _, _, _, size @ ..] = header;
-        (*h1, *h0) = (c1, c0);
+        [*h1, *h0] = number;
         *size = (body_len as u64).to_be_bytes();
         Some(())
     }
@@ -104,30 +108,41 @@ impl Head for EncodedHeads {
         inspect(copy.get(self.properties()).unwrap_or_default());
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(
         &self,
         room: &mut [u8],
-        channel: u16,
-        body_len: usize,
-        frame_max: u32,
-        header_max: u32,
-    ) -> Option<Written> {
-        if !fits(self.method_len, frame_max) || !fits(self.header_len, header_max) {
+        frames: &Frames,
+        body: Option<&[u8]>,
+    ) -> Option<(usize, Range<usize>)> {
+        let &Frames {
+            channel,
+            body_len,
+            frame_max,
+            ..
+        } = frames;
+        // A content header may be larger than other frames, but few are.
+        if !fits(self.largest, frame_max) {
             return None;
         }
-        let copy = room.get_mut(..self.bytes.len())?;
+        let (copy, rest) = room.split_at_mut_checked(self.bytes.len())?;
         copy.copy_from_slice(&self.bytes);
         self.patch(copy, channel, body_len)?;
         let mut len = self.bytes.len();
         if body_len == 0 {
             len -= FRAME_HEAD;
         } else {
-            *copy.last_chunk_mut()? = frame_head(FrameKind::Body, channel, body_len);
+            let [_, body_channel @ .., _, _, _, _] = copy.last_chunk_mut::<FRAME_HEAD>()?;
+            *body_channel = channel.to_be_bytes();
+            // Within the frame limit, which is a `u32`.
+            *copy.last_chunk_mut()? = (body_len as u32).to_be_bytes();
+            if let Some(body) = body {
+                let (copy, end) = rest.split_at_mut_checked(body.len())?;
+                copy.copy_from_slice(body);
+                *end.first_mut()? = FRAME_END;
+                len += body.len() + 1;
+            }
         }
-        Some(Written {
-            len,
-            properties: self.properties(),
-        })
+        Some((len, self.properties()))
     }
 }

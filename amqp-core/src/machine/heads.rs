@@ -26,17 +26,16 @@ pub(crate) trait Head {
     /// the encoded properties.
     fn put(&self, out: &mut BytesMut, heads: &Heads, inspect: impl FnOnce(&[u8]));
 
-    /// Writes the method frame and the content header frame, and behind them the head of the only
-    /// body frame, unless the body is empty. `Some` if all of it fits into the room, and the frames
-    /// into their limits.
+    /// Writes the method frame and the content header frame, and behind them the only body frame,
+    /// unless the body is empty: its head alone if `body` is `None`. Returns the number of bytes, and
+    /// the place of the encoded properties among them. `Some` if all of it fits into the room, and
+    /// the frames into their limits.
     fn write(
         &self,
         room: &mut [u8],
-        channel: u16,
-        body_len: usize,
-        frame_max: u32,
-        header_max: u32,
-    ) -> Option<Written>;
+        frames: &Frames,
+        body: Option<&[u8]>,
+    ) -> Option<(usize, Range<usize>)>;
 }
 
 /// A method and the properties of its content, to be encoded.
@@ -62,12 +61,15 @@ impl Heads {
     }
 }
 
-/// The frames of a message up to its body, in a buffer of fixed size.
-pub(crate) struct Written {
-    /// The number of bytes.
-    pub(super) len: usize,
-    /// The encoded properties among them.
-    pub(super) properties: Range<usize>,
+/// The frames of a message to be written, and their limits.
+pub(crate) struct Frames {
+    pub(super) channel: u16,
+    /// The body, in bytes, within the limit of a frame.
+    pub(super) body_len: usize,
+    /// The limit of a frame, in bytes.
+    pub(super) frame_max: u32,
+    /// The limit of a frame with a content header, in bytes; at least `frame_max`.
+    pub(super) header_max: u32,
 }
 
 impl<M: MethodDef, P: PropertyList> Head for Message<'_, M, P> {
@@ -89,27 +91,35 @@ impl<M: MethodDef, P: PropertyList> Head for Message<'_, M, P> {
         out.extend_from_slice(&[FRAME_END]);
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(
         &self,
         room: &mut [u8],
-        channel: u16,
-        body_len: usize,
-        frame_max: u32,
-        header_max: u32,
-    ) -> Option<Written> {
+        frames: &Frames,
+        body: Option<&[u8]>,
+    ) -> Option<(usize, Range<usize>)> {
+        let &Frames {
+            channel,
+            body_len,
+            frame_max,
+            header_max,
+        } = frames;
         let size = room.len();
         let mut out = Cursor::new(room);
         let method = begin_method::<M>(&mut out, self.method)?;
         let header = out.gap::<{ 1 + FRAME_HEAD + CONTENT_HEAD }>()?;
         let start = size - out.left();
-        self.properties.put(&mut out);
+        out.apart(|out| self.properties.put(out));
         let end = size - out.left();
         if body_len == 0 {
             out.array([FRAME_END]);
         } else {
             let [t, c1, c0, s3, s2, s1, s0] = frame_head(FrameKind::Body, channel, body_len);
             out.array([FRAME_END, t, c1, c0, s3, s2, s1, s0]);
+            if let Some(body) = body {
+                out.slice(body);
+                out.array([FRAME_END]);
+            }
         }
         let header_len = CONTENT_HEAD + (end - start);
         if !out.is_complete() || !fits(method.len, frame_max) || !fits(header_len, header_max) {
@@ -123,10 +133,7 @@ impl<M: MethodDef, P: PropertyList> Head for Message<'_, M, P> {
         *header = [
             FRAME_END, t, c1, c0, s3, s2, s1, s0, k1, k0, 0, 0, b7, b6, b5, b4, b3, b2, b1, b0,
         ];
-        Some(Written {
-            len,
-            properties: start..end,
-        })
+        Some((len, start..end))
     }
 }
 
@@ -158,7 +165,7 @@ struct BegunMethod<'a> {
     len: usize,
 }
 
-#[inline]
+#[inline(always)]
 fn begin_method<'a, M: MethodDef>(out: &mut Cursor<'a>, method: &M) -> Option<BegunMethod<'a>> {
     let head = out.gap()?;
     let before = out.left();

@@ -47,7 +47,7 @@ pub(crate) use self::{
     channels::{Channel, ChannelLife, Lookup},
     encoded_heads::EncodedHeads,
     heads::{Head, Message},
-    output::{Lane, Output, Route},
+    output::{CHAIN_FROM, Lane, Output, Route},
     role::{OffendingFrame, Role, standard_close, unlisted},
     whole::Run,
 };

@@ -1,5 +1,7 @@
 //! Methods with content: their frames, and the copy or the chain of the body.
 
+use core::ops::Range;
+
 use super::{Backlog, Lane, Output};
 use crate::{
     body::Body,
@@ -8,18 +10,18 @@ use crate::{
     limits::FRAME_OVERHEAD,
     machine::{
         backlog::Item,
-        heads::{Head, Heads},
+        heads::{Frames, Head, Heads},
     },
     protocol::FRAME_END,
 };
 
 /// The smallest piece of a body, in bytes, that is chained instead of copied. Copying a smaller one
 /// is cheaper than another segment of a vectored write.
-pub(super) const CHAIN_FROM: usize = 4096;
+pub(crate) const CHAIN_FROM: usize = 4096;
 
-/// The size up to which a body is written into the scratch behind its frames, and copied with them,
-/// in bytes. A larger one is copied once.
-const SCRATCH_BODY: usize = 64;
+/// The largest body that is written together with the frames before it, in bytes: the memory in which
+/// they are written has been cleared.
+const SMALL_BODY: usize = 128;
 
 /// The way of a message through the output.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,58 @@ pub(crate) struct Route {
 }
 
 impl Output {
+    /// Queues a method with content, and a copy of its body. `None`, of which nothing is queued, if it
+    /// does not fit into the window of the output, or into its frames.
+    #[inline(always)]
+    pub(crate) fn put_copy(&mut self, channel: u16, head: &impl Head, body: &[u8]) -> Option<()> {
+        let size = body.len();
+        let small = Some(body).filter(|_| size <= SMALL_BODY);
+        let frames = self.frames(channel, size);
+        let (len, _) = head.write(self.ready.window()?, &frames, small)?;
+        self.ready.advance(len);
+        self.messages += 1;
+        self.ready_frames += 2 + u64::from(size > 0);
+        self.queued += len as u64;
+        if small.is_none() {
+            self.ready.extend(body);
+            self.ready.extend(&[FRAME_END]);
+            self.queued += (size + 1) as u64;
+        }
+        Some(())
+    }
+
+    /// Writes the frames of a message up to its body into the window of the output. Returns their
+    /// size, in bytes, and the place of the encoded properties in them. `Some` if there is room.
+    #[inline(never)]
+    fn write_heads(
+        &mut self,
+        channel: u16,
+        head: &impl Head,
+        body_len: usize,
+    ) -> Option<(usize, Range<usize>)> {
+        let frames = self.frames(channel, body_len);
+        let written = head.write(self.ready.window()?, &frames, None)?;
+        self.ready.advance(written.0);
+        Some(written)
+    }
+
+    /// Widens the window of the output for [`put_copy`](Self::put_copy). Returns `false` if it is wide
+    /// enough for most messages.
+    pub(crate) fn widen(&mut self) -> bool {
+        self.ready.widen()
+    }
+
+    /// A message to write, with a body of `body_len` bytes.
+    #[inline]
+    const fn frames(&self, channel: u16, body_len: usize) -> Frames {
+        Frames {
+            channel,
+            body_len,
+            frame_max: self.frame_max,
+            header_max: self.header_max,
+        }
+    }
+
     /// Queues a method with content. The body is taken unless it is copied. Calls `inspect` with the
     /// encoded properties.
     #[inline]
@@ -51,47 +105,27 @@ impl Output {
             body_len,
             ..
         } = route;
-        let (frame_max, header_max) = (self.frame_max, self.header_max);
-        let scratch = &mut self.scratch;
-        if lane == Lane::Ready
-            && let Some(written) = head.write(scratch, channel, body_len, frame_max, header_max)
-        {
-            inspect(scratch.get(written.properties).unwrap_or_default());
-            self.put_written(body, body_len, written.len);
+        let mut written = None;
+        if lane == Lane::Ready {
+            written = self.write_heads(channel, head, body_len);
+            while written.is_none() && self.ready.widen() {
+                written = self.write_heads(channel, head, body_len);
+            }
+        }
+        if let Some((len, properties)) = written {
+            inspect(self.ready.written(len).get(properties).unwrap_or_default());
+            self.messages += 1;
+            if body_len == 0 {
+                self.ready_frames += 2;
+                self.queued += len as u64;
+            } else {
+                self.ready_frames += 3;
+                self.queued += (len + body_len + 1) as u64;
+                self.put_body(body, body_len);
+            }
             return Ok(());
         }
         self.put_checked(route, backlog, head, body, inspect)
-    }
-
-    /// Queues the frames that were written, of `len` bytes, and the body after them.
-    #[inline(always)]
-    fn put_written(&mut self, body: &mut Body, body_len: usize, mut len: usize) {
-        self.messages += 1;
-        if body_len == 0 {
-            self.ready_frames += 2;
-            self.queued += len as u64;
-            let frames = self.scratch.get(..len).unwrap_or_default();
-            return self.ready.extend(frames);
-        }
-        self.ready_frames += 3;
-        self.queued += (len + body_len + 1) as u64;
-        if body_len <= SCRATCH_BODY
-            && let Some(whole) = body.single()
-            && let Some((room, [end, ..])) = self
-                .scratch
-                .get_mut(len..)
-                .and_then(|left| left.split_at_mut_checked(body_len))
-        {
-            room.copy_from_slice(whole);
-            *end = FRAME_END;
-            len += body_len + 1;
-            let frames = self.scratch.get(..len).unwrap_or_default();
-            return self.ready.extend(frames);
-        }
-        let frames = self.scratch.get(..len).unwrap_or_default();
-        let tail = self.ready.room(len + copied(body_len) + 1);
-        tail.extend_from_slice(frames);
-        self.put_body(body, body_len);
     }
 
     /// As `put_content`, for any message: checks its sizes, and makes room for it.
@@ -106,7 +140,6 @@ impl Output {
         inspect: impl FnOnce(&[u8]),
     ) -> Result<(), ApiMisuse> {
         let (method_len, header_len) = head.check(self.frame_max, self.header_max)?;
-        self.make_scratch();
         let Route {
             lane,
             channel,
@@ -123,8 +156,8 @@ impl Output {
         if lane == Lane::Ready {
             let before = self.ready.len();
             let len = heads.len() + FRAME_OVERHEAD + copied(heads.body_len);
-            let tail = self.ready.room(len);
-            head.put(tail, &heads, inspect);
+            self.ready
+                .append(len, |tail| head.put(tail, &heads, inspect));
             if heads.body_len > 0 {
                 self.put_body_frame(channel, body, heads.body_len);
                 self.ready_frames += 3;
@@ -149,8 +182,10 @@ impl Output {
     /// Appends a body frame with the first `len` bytes of `body`. A body in a single small piece is
     /// copied and remains in `body`.
     pub(super) fn put_body_frame(&mut self, channel: u16, body: &mut Body, len: usize) {
-        let tail = self.ready.room(FRAME_OVERHEAD + copied(len));
-        put_head(tail, FrameKind::Body, channel, len);
+        let size = FRAME_OVERHEAD + copied(len);
+        self.ready.append(size, |tail| {
+            put_head(tail, FrameKind::Body, channel, len);
+        });
         self.put_body(body, len);
     }
 

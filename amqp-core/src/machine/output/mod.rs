@@ -22,17 +22,14 @@
 mod content;
 
 use alloc::{
-    boxed::Box,
     collections::{BTreeSet, VecDeque},
-    vec,
     vec::Vec,
 };
 use core::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use self::content::CHAIN_FROM;
-pub(crate) use self::content::Route;
+pub(crate) use self::content::{CHAIN_FROM, Route};
 pub(crate) use super::backlog::Backlog;
 use super::{
     backlog::Item,
@@ -49,10 +46,6 @@ use crate::{
     transmit::{Segments, Transmit},
 };
 
-/// The size of the buffer in which the frame of a method is written, or the frames of a message up to
-/// its body, in bytes: enough for most.
-const SCRATCH: usize = 512;
-
 /// The approximate number of bytes that one call hands out if less than half of it is in the ready
 /// lane: the rest stays in the backlogs, where it is counted and can still be dropped. If more is
 /// ready, the backlogs provide half of the output.
@@ -68,9 +61,6 @@ const MAX_UNREAD_ANSWERS: usize = 4 << 20;
 pub(crate) struct Output {
     urgent: BytesMut,
     ready: Segments,
-    /// Frames are written here in one pass, and then copied. Empty before the first method of a
-    /// channel.
-    scratch: Box<[u8]>,
     /// An empty buffer for the next frames of a backlog.
     backlog_buffer: BytesMut,
     /// The channels with a backlog that may send, in round-robin order.
@@ -146,7 +136,6 @@ impl Output {
         let mut output = Self {
             urgent: BytesMut::new(),
             ready: Segments::new(limits.output_high),
-            scratch: Box::default(),
             backlog_buffer: BytesMut::new(),
             round_robin: VecDeque::new(),
             corked: BTreeSet::new(),
@@ -285,9 +274,11 @@ impl Output {
     /// Queues a method of the connection behind the ready lane.
     pub(crate) fn append<M: MethodDef>(&mut self, method: &M) -> Result<(), ApiMisuse> {
         let len = self.check_frame(method)?;
-        put_method(self.ready.room(len + FRAME_OVERHEAD), 0, method, len);
+        let size = len + FRAME_OVERHEAD;
+        self.ready
+            .append(size, |tail| put_method(tail, 0, method, len));
         self.ready_frames += 1;
-        self.queued += (len + FRAME_OVERHEAD) as u64;
+        self.queued += size as u64;
         Ok(())
     }
 
@@ -309,19 +300,19 @@ impl Output {
         method: &M,
     ) -> Result<usize, ApiMisuse> {
         if backlog.is_bypassed()
-            && let Some(size) = write_method(&mut self.scratch, channel, method, self.frame_max)
+            && let Some(size) = self
+                .write_method(channel, method)
+                .or_else(|| self.write_wider(channel, method))
         {
-            let frame = self.scratch.get(..size).unwrap_or_default();
-            self.ready.extend(frame);
             self.queued += size as u64;
             self.ready_frames += 1;
             return Ok(size);
         }
         let len = self.check_frame(method)?;
-        self.make_scratch();
         let size = len + FRAME_OVERHEAD;
         if backlog.is_bypassed() {
-            put_method(self.ready.room(size), channel, method, len);
+            self.ready
+                .append(size, |tail| put_method(tail, channel, method, len));
             self.queued += size as u64;
             self.ready_frames += 1;
         } else {
@@ -332,6 +323,27 @@ impl Output {
             self.schedule(backlog, channel);
         }
         Ok(size)
+    }
+
+    /// Writes a method into the window of the output. Returns the size of its frame, in bytes; `Some`
+    /// if there is room.
+    #[inline]
+    fn write_method<M: MethodDef>(&mut self, channel: u16, method: &M) -> Option<usize> {
+        let room = self.ready.window()?;
+        let size = write_method(room, channel, method, self.frame_max)?;
+        self.ready.advance(size);
+        Some(size)
+    }
+
+    /// As `write_method`, with a wider window.
+    #[cold]
+    fn write_wider<M: MethodDef>(&mut self, channel: u16, method: &M) -> Option<usize> {
+        while self.ready.widen() {
+            if let Some(size) = self.write_method(channel, method) {
+                return Some(size);
+            }
+        }
+        None
     }
 
     /// Queues a request on a channel, and counts it as unsent.
@@ -371,7 +383,7 @@ impl Output {
         };
         let size = payload.len() + FRAME_OVERHEAD;
         if backlog.is_bypassed() {
-            put(self.ready.room(size));
+            self.ready.append(size, put);
             self.queued += size as u64;
             self.ready_frames += 1;
         } else {
@@ -602,13 +614,6 @@ impl Output {
         } else if !backlog.scheduled {
             backlog.scheduled = true;
             self.round_robin.push_back(channel);
-        }
-    }
-
-    /// Makes room to write frames in one pass.
-    fn make_scratch(&mut self) {
-        if self.scratch.is_empty() {
-            self.scratch = vec![0; SCRATCH].into_boxed_slice();
         }
     }
 
