@@ -4,7 +4,8 @@ use std::{future::Future, ops::Deref};
 
 use amqp_core::{ClientSent, PropertyList, Request};
 use amqp_driver::{
-    Body, CloseReason, ConsumeOptions, Error, Fetched, ManualAck, NoAck, TryPublishError,
+    Body, CloseReason, ConsumeOptions, Error, Fetched, ManualAck, NoAck, PreparedPublish,
+    TryPublishError,
     protocol::basic,
     wire::{IntoShortStr, Secret},
 };
@@ -262,6 +263,20 @@ impl Channel {
         wait(self.0.publish(publish, properties, body))?
     }
 
+    /// Publishes a message like [`publish`](Self::publish), with a method and properties that were
+    /// encoded before: faster, for many messages to the same place.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::Channel::publish_prepared`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn publish_prepared(
+        &self,
+        prepared: &PreparedPublish,
+        body: impl Into<Body>,
+    ) -> Result<(), Error> {
+        wait(self.0.publish_prepared(prepared, body))?
+    }
+
     /// Puts the channel into [confirm
     /// mode](https://www.rabbitmq.com/docs/confirms#publisher-confirms).
     ///
@@ -326,6 +341,20 @@ impl ConfirmChannel {
         Ok(wait(self.0.publish(publish, properties, body))??.into())
     }
 
+    /// Publishes a message like [`publish`](Self::publish), with a method and properties that were
+    /// encoded before: faster, for many messages to the same place.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::ConfirmChannel::publish_prepared`]; [`Error::TimedOut`] also beyond the
+    /// limit of [`within`](crate::within).
+    pub fn publish_prepared(
+        &self,
+        prepared: &PreparedPublish,
+        body: impl Into<Body>,
+    ) -> Result<Confirm, Error> {
+        Ok(wait(self.0.publish_prepared(prepared, body))??.into())
+    }
+
     /// The asynchronous handle.
     #[must_use]
     pub const fn as_async(&self) -> &amqp_driver::ConfirmChannel {
@@ -359,6 +388,19 @@ impl ConfirmChannel {
     ) -> Result<Confirm, TryPublishError> {
         Ok(self.0.try_publish(publish, properties, body)?.into())
     }
+
+    /// Publishes a message like [`publish_prepared`](Self::publish_prepared), if there is room for
+    /// it now, and returns its [`Confirm`]. Does not block.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::ConfirmChannel::try_publish_prepared`].
+    pub fn try_publish_prepared(
+        &self,
+        prepared: &PreparedPublish,
+        body: impl Into<Body>,
+    ) -> Result<Confirm, TryPublishError> {
+        Ok(self.0.try_publish_prepared(prepared, body)?.into())
+    }
 }
 
 /// A transactional channel (section 1.9 of the protocol reference). Clones share it.
@@ -383,6 +425,20 @@ impl TxChannel {
         body: impl Into<Body>,
     ) -> Result<(), Error> {
         wait(self.0.publish(publish, properties, body))?
+    }
+
+    /// Publishes a message like [`publish`](Self::publish), with a method and properties that were
+    /// encoded before: faster, for many messages to the same place.
+    ///
+    /// # Errors
+    /// As [`amqp_driver::TxChannel::publish_prepared`]; [`Error::TimedOut`] also beyond the limit of
+    /// [`within`](crate::within).
+    pub fn publish_prepared(
+        &self,
+        prepared: &PreparedPublish,
+        body: impl Into<Body>,
+    ) -> Result<(), Error> {
+        wait(self.0.publish_prepared(prepared, body))?
     }
 
     /// Commits everything since the last commit or rollback ([RabbitMQ's

@@ -10,7 +10,8 @@ use std::{
 };
 
 use amqp_blocking::{
-    Config, Connection, LocalBroker, Options, connect, connect_with,
+    Config, Connection, ConnectionState, LocalBroker, Options, PreparedPublish, connect,
+    connect_with,
     protocol::{ReplyCode, basic, queue},
     recovery::{Backoff, Policy},
     serve, within,
@@ -109,6 +110,44 @@ fn the_same_handles_go_on_over_restarts() -> Outcome {
         if round < 3 {
             server.broker().restart();
         }
+    }
+    connection.close()?;
+    server.shutdown();
+    Ok(())
+}
+
+/// A prepared publish waits while the connection is lost, and is published on the next one: it belongs
+/// to none. One that was in flight is in doubt, as any other.
+#[test]
+fn a_prepared_publish_outlives_its_connection() -> Outcome {
+    let server = serve(TcpListener::bind("127.0.0.1:0")?, LocalBroker::default())?;
+    let backoff = Backoff::default().first(Duration::from_millis(5));
+    let options = Options::from_uri(&format!("amqp://{}", server.local_addr()))?
+        .recovery(Policy::new(1).backoff(backoff.max(Duration::from_millis(20))));
+    let connection = connect_with(&options)?;
+    let channel = connection.open_channel()?.confirm_select()?;
+    channel.call(queue::Declare::default().queue("tasks"))?;
+    let to_tasks = basic::Publish::default().routing_key("tasks");
+    let persistent = basic::Properties::default().persistent();
+    let publish = PreparedPublish::new(to_tasks.mandatory(true), &persistent)?;
+    channel.publish_prepared(&publish, "before")?.wait()?;
+    for round in 1..4 {
+        server.broker().stop();
+        while connection.as_async().state() != ConnectionState::Recovering {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(channel.try_publish_prepared(&publish, "held").is_err());
+        let waiting = thread::spawn({
+            let (channel, publish) = (channel.clone(), publish.clone());
+            move || channel.publish_prepared(&publish, "during")
+        });
+        thread::sleep(Duration::from_millis(5));
+        assert!(!waiting.is_finished());
+        server.broker().start();
+        let confirm = waiting.join().map_err(|_| "it panicked")??;
+        confirm.wait()?;
+        let ready = server.broker().with(|broker| broker.queue("/", "tasks"));
+        assert_eq!(ready.map(|tasks| tasks.ready), Some(1 + round));
     }
     connection.close()?;
     server.shutdown();

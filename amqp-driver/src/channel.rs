@@ -7,6 +7,7 @@ use std::{
 
 use amqp_core::{
     ApiMisuse, Body, ChannelId, PropertyList,
+    client::PreparedPublish,
     protocol::{basic, confirm, tx},
 };
 
@@ -88,8 +89,40 @@ impl Channel {
         body: impl Into<Body>,
     ) -> Result<(), Error> {
         let publisher = self.base.inner().publisher();
-        let published = publisher.publish(publish, properties, body.into(), false);
+        let published = publisher.publish((publish, properties), body.into(), false);
         published.await?;
+        Ok(())
+    }
+
+    /// Publishes a message like [`publish`](Self::publish), with a method and properties that were
+    /// encoded before: faster, for many messages to the same place. They may be published on any
+    /// channel of any connection.
+    ///
+    /// ```no_run
+    /// use amqp_driver::{PreparedPublish, protocol::basic};
+    ///
+    /// # async fn example(channel: amqp_driver::Channel) -> Result<(), amqp_driver::Error> {
+    /// let to_prices = basic::Publish::default().exchange("amq.topic").routing_key("stock.ibm");
+    /// let text = basic::Properties::default().content_type("text/plain");
+    /// let publish = PreparedPublish::new(to_prices, &text)?;
+    /// for price in ["239.41", "239.43", "239.40"] {
+    ///     channel.publish_prepared(&publish, price).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_prepared(
+        &self,
+        prepared: &PreparedPublish,
+        body: impl Into<Body>,
+    ) -> Result<(), Error> {
+        let publisher = self.base.inner().publisher();
+        publisher.publish(prepared, body.into(), false).await?;
         Ok(())
     }
 
@@ -105,7 +138,22 @@ impl Channel {
         body: impl Into<Body>,
     ) -> Result<(), TryPublishError> {
         let publisher = self.base.inner().publisher();
-        publisher.try_publish(publish, properties, body.into(), false)?;
+        publisher.try_publish((publish, properties), body.into(), false)?;
+        Ok(())
+    }
+
+    /// Publishes a message like [`publish_prepared`](Self::publish_prepared), if there is room for
+    /// it now.
+    ///
+    /// # Errors
+    /// As [`try_publish`](Self::try_publish).
+    pub fn try_publish_prepared(
+        &self,
+        prepared: &PreparedPublish,
+        body: impl Into<Body>,
+    ) -> Result<(), TryPublishError> {
+        let publisher = self.base.inner().publisher();
+        publisher.try_publish(prepared, body.into(), false)?;
         Ok(())
     }
 

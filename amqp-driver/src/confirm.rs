@@ -11,7 +11,7 @@ use std::{
 
 use amqp_core::{
     Body, CloseCause, CloseReason, MethodDef as _, PropertyList, PublishSeq, TimeoutReason,
-    protocol::basic,
+    client::PreparedPublish, protocol::basic,
 };
 
 use crate::{
@@ -85,12 +85,43 @@ impl ConfirmChannel {
         body: impl Into<Body>,
     ) -> Result<Confirm, Error> {
         let publisher = self.0.inner().publisher();
-        let published = publisher.publish(publish, properties, body.into(), true);
-        let seq = published.await?;
-        Ok(Confirm {
-            channel: Arc::clone(self.0.inner()),
-            seq,
-        })
+        let published = publisher.publish((publish, properties), body.into(), true);
+        Ok(self.confirm(published.await?))
+    }
+
+    /// Publishes a message like [`publish`](Self::publish), with a method and properties that were
+    /// encoded before: see [`Channel::publish_prepared`](crate::Channel::publish_prepared).
+    ///
+    /// ```no_run
+    /// use amqp_driver::{PreparedPublish, protocol::basic};
+    ///
+    /// # async fn example(channel: amqp_driver::ConfirmChannel) -> Result<(), Box<dyn std::error::Error>> {
+    /// let to_tasks = basic::Publish::default().routing_key("tasks").mandatory(true);
+    /// let persistent = basic::Properties::default().persistent();
+    /// let publish = PreparedPublish::new(to_tasks, &persistent)?;
+    /// let mut confirms = Vec::new();
+    /// for body in ["one", "two", "three"] {
+    ///     confirms.push(channel.publish_prepared(&publish, body).await?);
+    /// }
+    /// for confirm in confirms {
+    ///     confirm.await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_prepared(
+        &self,
+        prepared: &PreparedPublish,
+        body: impl Into<Body>,
+    ) -> Result<Confirm, Error> {
+        let publisher = self.0.inner().publisher();
+        let published = publisher.publish(prepared, body.into(), true);
+        Ok(self.confirm(published.await?))
     }
 
     /// Publishes a message if there is room for it now, and returns its [`Confirm`].
@@ -104,11 +135,30 @@ impl ConfirmChannel {
         body: impl Into<Body>,
     ) -> Result<Confirm, TryPublishError> {
         let publisher = self.0.inner().publisher();
-        let seq = publisher.try_publish(publish, properties, body.into(), true)?;
-        Ok(Confirm {
+        let seq = publisher.try_publish((publish, properties), body.into(), true)?;
+        Ok(self.confirm(seq))
+    }
+
+    /// Publishes a message like [`publish_prepared`](Self::publish_prepared), if there is room for
+    /// it now, and returns its [`Confirm`].
+    ///
+    /// # Errors
+    /// As [`try_publish`](Self::try_publish).
+    pub fn try_publish_prepared(
+        &self,
+        prepared: &PreparedPublish,
+        body: impl Into<Body>,
+    ) -> Result<Confirm, TryPublishError> {
+        let publisher = self.0.inner().publisher();
+        let seq = publisher.try_publish(prepared, body.into(), true)?;
+        Ok(self.confirm(seq))
+    }
+
+    fn confirm(&self, seq: Option<PublishSeq>) -> Confirm {
+        Confirm {
             channel: Arc::clone(self.0.inner()),
             seq,
-        })
+        }
     }
 }
 

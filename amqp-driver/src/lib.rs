@@ -203,7 +203,7 @@ mod unless;
 pub use amqp_core as core;
 pub use amqp_core::{
     Body, CloseReason, Content, DeliveryTag, EncodedProperties, Requeue, Tags, arguments, bytes,
-    client::{Config, Prefetch},
+    client::{Config, Prefetch, PreparedPublish},
     protocol, wire,
 };
 #[cfg(feature = "tls")]

@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use amqp_core::{
     Body, PropertyList,
+    client::PreparedPublish,
     protocol::{basic, tx},
 };
 
@@ -42,8 +43,26 @@ impl TxChannel {
         body: impl Into<Body>,
     ) -> Result<(), Error> {
         let publisher = self.0.inner().publisher();
-        let published = publisher.publish(publish, properties, body.into(), false);
+        let published = publisher.publish((publish, properties), body.into(), false);
         published.await?;
+        Ok(())
+    }
+
+    /// Publishes a message like [`publish`](Self::publish), with a method and properties that were
+    /// encoded before: see [`Channel::publish_prepared`](crate::Channel::publish_prepared).
+    ///
+    /// # Cancel safety
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_prepared(
+        &self,
+        prepared: &PreparedPublish,
+        body: impl Into<Body>,
+    ) -> Result<(), Error> {
+        let publisher = self.0.inner().publisher();
+        publisher.publish(prepared, body.into(), false).await?;
         Ok(())
     }
 
@@ -58,7 +77,22 @@ impl TxChannel {
         body: impl Into<Body>,
     ) -> Result<(), TryPublishError> {
         let publisher = self.0.inner().publisher();
-        publisher.try_publish(publish, properties, body.into(), false)?;
+        publisher.try_publish((publish, properties), body.into(), false)?;
+        Ok(())
+    }
+
+    /// Publishes a message like [`publish_prepared`](Self::publish_prepared), if there is room for
+    /// it now.
+    ///
+    /// # Errors
+    /// As [`try_publish`](Self::try_publish).
+    pub fn try_publish_prepared(
+        &self,
+        prepared: &PreparedPublish,
+        body: impl Into<Body>,
+    ) -> Result<(), TryPublishError> {
+        let publisher = self.0.inner().publisher();
+        publisher.try_publish(prepared, body.into(), false)?;
         Ok(())
     }
 

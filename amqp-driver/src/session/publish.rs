@@ -7,7 +7,9 @@ use std::{
 };
 
 use amqp_core::{
-    ApiMisuse, Body, ChannelId, Hold, PropertyList, PublishError, PublishSeq, protocol::basic,
+    ApiMisuse, Body, ChannelId, Hold, PropertyList, PublishError, PublishSeq,
+    client::{ChannelMut, PreparedPublish},
+    protocol::basic,
 };
 
 use super::{
@@ -46,6 +48,39 @@ pub(crate) struct Publisher<'a> {
     pub(crate) budget: &'a Budget,
 }
 
+/// A message without its body.
+pub(crate) trait Outgoing {
+    /// Publishes it on a channel of the machine. The body is taken unless it is copied.
+    fn publish_from(
+        &self,
+        channel: &mut ChannelMut<'_>,
+        body: &mut Body,
+    ) -> Result<Option<PublishSeq>, PublishError>;
+}
+
+/// A method and properties that are encoded for each publish.
+impl<P: PropertyList> Outgoing for (&basic::Publish, &P) {
+    #[inline]
+    fn publish_from(
+        &self,
+        channel: &mut ChannelMut<'_>,
+        body: &mut Body,
+    ) -> Result<Option<PublishSeq>, PublishError> {
+        channel.publish_from(self.0, self.1, body)
+    }
+}
+
+impl Outgoing for &PreparedPublish {
+    #[inline]
+    fn publish_from(
+        &self,
+        channel: &mut ChannelMut<'_>,
+        body: &mut Body,
+    ) -> Result<Option<PublishSeq>, PublishError> {
+        channel.publish_prepared_from(self, body)
+    }
+}
+
 /// The place of a publish in a line. Dropping it passes its room on.
 struct Place<'a> {
     publisher: Publisher<'a>,
@@ -54,18 +89,13 @@ struct Place<'a> {
 
 impl Publisher<'_> {
     /// Publishes as soon as there is room. A future awaits the confirm if the publish is `tracked`.
-    pub(crate) async fn publish<P: PropertyList>(
+    pub(crate) async fn publish(
         self,
-        publish: &basic::Publish,
-        properties: &P,
+        outgoing: impl Outgoing,
         mut body: Body,
         tracked: bool,
     ) -> Result<Option<PublishSeq>, Error> {
-        let message = Message {
-            publish,
-            properties,
-            tracked,
-        };
+        let message = Message { outgoing, tracked };
         // The fast path: mostly there is room at once.
         let first = attempt(self, &message, &mut body, &mut None, None);
         if let Attempt::Published(seq) = first {
@@ -109,18 +139,13 @@ impl Publisher<'_> {
     }
 
     /// Publishes if there is room now, and no other publisher waits for it.
-    pub(crate) fn try_publish<P: PropertyList>(
+    pub(crate) fn try_publish(
         self,
-        publish: &basic::Publish,
-        properties: &P,
+        outgoing: impl Outgoing,
         mut body: Body,
         tracked: bool,
     ) -> Result<Option<PublishSeq>, TryPublishError> {
-        let message = Message {
-            publish,
-            properties,
-            tracked,
-        };
+        let message = Message { outgoing, tracked };
         let published = self.shared.with(|state, later| {
             let mut ticket = None;
             state.publish(self.channel, &message, &mut body, &mut ticket, later)
@@ -156,10 +181,9 @@ pub(crate) fn left_after_recovery(
     Ok(end.map(|end| end.saturating_duration_since(now)))
 }
 
-/// A message without its body.
-struct Message<'a, P> {
-    publish: &'a basic::Publish,
-    properties: &'a P,
+/// A message without its body, and the interest in it.
+struct Message<O> {
+    outgoing: O,
     /// Whether a future awaits the confirm.
     tracked: bool,
 }
@@ -175,9 +199,9 @@ enum Attempt {
 
 /// Publishes. Without room, joins the line if there is a waker.
 #[inline]
-fn attempt<P: PropertyList>(
+fn attempt(
     publisher: Publisher<'_>,
-    message: &Message<'_, P>,
+    message: &Message<impl Outgoing>,
     body: &mut Body,
     ticket: &mut Option<Ticket>,
     waker: Option<Waker>,
@@ -216,10 +240,10 @@ impl State {
     /// Publishes a message, unless it is held back or must wait for its turn. The body is taken
     /// only if the message is accepted.
     #[inline]
-    fn publish<P: PropertyList>(
+    fn publish(
         &mut self,
         id: ChannelId,
-        message: &Message<'_, P>,
+        message: &Message<impl Outgoing>,
         body: &mut Body,
         ticket: &mut Option<Ticket>,
         later: &mut Later,
@@ -249,7 +273,7 @@ impl State {
         }
         let small = body.len() <= INLINE_BODY;
         let published = match self.machine.channel(id) {
-            Some(mut channel) => channel.publish_from(message.publish, message.properties, body),
+            Some(mut channel) => message.outgoing.publish_from(&mut channel, body),
             None => Err(ApiMisuse::ChannelNotOpen.into()),
         };
         match published {
