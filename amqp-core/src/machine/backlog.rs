@@ -1,29 +1,41 @@
 //! The output of one channel that is queued behind a message larger than a frame.
 
-use alloc::collections::VecDeque;
+use alloc::{boxed::Box, collections::VecDeque};
 
 use bytes::BytesMut;
 
 use crate::body::Body;
 
 /// The queued output of a channel: everything behind a message that does not fit into one frame, or
-/// behind a cork.
+/// behind a cork. It takes memory only while there is any.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
+    /// `Some` while output is queued or held, or the channel has a place in the round-robin.
+    queue: Option<Box<Queue>>,
+    /// The total number of bytes ever sent or dropped.
+    gone: u64,
+}
+
+/// The output of a channel that has a backlog.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
     pub(super) items: VecDeque<Item>,
     /// Whether the channel may send nothing: a transaction is being committed.
     pub(super) corked: bool,
     /// Whether the channel takes its turn in the round-robin.
     pub(super) scheduled: bool,
-    /// The total number of bytes ever queued.
-    pub(super) put: u64,
-    /// The total number of bytes ever sent or dropped; at most `put`.
-    pub(super) gone: u64,
-    /// The size of the queued requests, in bytes; at most `put - gone`.
+    /// The size of the items, in bytes.
+    len: usize,
+    /// The size of the queued requests, in bytes; at most `len`.
     pub(super) requests: usize,
-    /// Whether an event was requested when there is room for publishes again.
-    pub(super) wants_room: bool,
 }
+
+/// The memory of the queue that ran empty last, for the next backlog of any channel.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Option<Box<Queue>>);
+
+/// The number of items that the spare queue has room for at most.
+const SPARE_ITEMS: usize = 16;
 
 #[derive(Debug)]
 pub(super) enum Item {
@@ -59,17 +71,48 @@ pub(super) struct Frames {
 
 impl Backlog {
     pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.queue().is_none_or(|queue| queue.items.is_empty())
+    }
+
+    fn queue(&self) -> Option<&Queue> {
+        self.queue.as_deref()
+    }
+
+    /// The queue. `Some` while output is queued or held.
+    pub(super) fn queue_mut(&mut self) -> Option<&mut Queue> {
+        self.queue.as_deref_mut()
+    }
+
+    /// The queue, which is made if there is none.
+    pub(super) fn open(&mut self, spare: &mut Spare) -> &mut Queue {
+        self.queue
+            .get_or_insert_with(|| spare.0.take().unwrap_or_default())
+    }
+
+    /// Releases the memory of the queue, unless it is in use.
+    pub(super) fn shrink(&mut self, spare: &mut Spare) {
+        let idle = |it: &mut Box<Queue>| it.items.is_empty() && !it.corked && !it.scheduled;
+        if let Some(mut queue) = self.queue.take_if(idle)
+            && queue.items.capacity() <= SPARE_ITEMS
+        {
+            queue.requests = 0;
+            spare.0 = Some(queue);
+        }
     }
 
     /// The queued output, in bytes.
     pub(super) fn len(&self) -> usize {
-        usize::try_from(self.put - self.gone).unwrap_or(usize::MAX)
+        self.queue().map_or(0, |queue| queue.len)
+    }
+
+    /// The size of the queued requests, in bytes.
+    pub(super) fn requests(&self) -> usize {
+        self.queue().map_or(0, |queue| queue.requests)
     }
 
     /// The position of the end of the backlog, in bytes since the channel was opened.
-    pub(crate) const fn position(&self) -> u64 {
-        self.put
+    pub(crate) fn position(&self) -> u64 {
+        self.gone + self.len() as u64
     }
 
     /// Whether all output before `position` was sent or dropped.
@@ -78,8 +121,30 @@ impl Backlog {
     }
 
     /// Whether frames of the channel go to the ready lane.
+    #[inline]
     pub(super) fn is_bypassed(&self) -> bool {
-        self.items.is_empty() && !self.corked
+        self.queue()
+            .is_none_or(|queue| queue.items.is_empty() && !queue.corked)
+    }
+
+    /// Records that `len` bytes were sent or dropped.
+    pub(super) fn leave(&mut self, len: usize) {
+        self.gone += len as u64;
+        if let Some(queue) = &mut self.queue {
+            queue.len = queue.len.saturating_sub(len);
+        }
+    }
+
+    /// The items of an ended channel.
+    pub(super) fn into_items(self) -> VecDeque<Item> {
+        self.queue.map(|queue| queue.items).unwrap_or_default()
+    }
+}
+
+impl Queue {
+    /// Records that `len` bytes were appended.
+    pub(super) const fn wait(&mut self, len: usize) {
+        self.len += len;
     }
 
     /// Appends `count` frames. They join the last run if that is shorter than `limit` bytes: a run

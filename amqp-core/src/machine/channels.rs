@@ -16,6 +16,8 @@ pub(crate) struct Channel<C> {
     /// Whether the peer has paused content on this channel with `channel.flow` (section 1.5.2.3 of
     /// the protocol reference).
     pub(crate) paused: bool,
+    /// Whether an event was requested when there is room for publishes in the backlog again.
+    pub(crate) wants_room: bool,
     /// The state that the role adds to each channel.
     pub(crate) role: C,
 }
@@ -69,6 +71,7 @@ impl<C: Default> Slot<C> {
             assembly: Assembly::default(),
             backlog: Backlog::default(),
             paused: false,
+            wants_room: false,
             role: C::default(),
         });
         Self::Live {

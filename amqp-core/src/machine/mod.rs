@@ -538,7 +538,7 @@ impl<R: Role> Machine<R> {
     /// Holds all further output of the channel until it is released.
     pub(crate) fn cork_channel(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
-            Output::cork(&mut channel.backlog);
+            self.output.cork(&mut channel.backlog);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeSet;
 
-use super::{Machine, Role, backlog::Backlog};
+use super::{Machine, Role, channels::Channel};
 use crate::{error::Hold, ids::ChannelId, limits::Limits};
 
 /// The requested events. Each is sent once, when there is room.
@@ -21,8 +21,8 @@ pub(crate) struct Wants {
 
 impl Wants {
     /// Marks a channel for its event if the event was requested and the backlog has room.
-    pub(super) fn look_at(&mut self, backlog: &Backlog, id: ChannelId, limits: &Limits) {
-        if backlog.wants_room && backlog.len() <= limits.output_low {
+    pub(super) fn look_at<C>(&mut self, channel: &Channel<C>, id: ChannelId, limits: &Limits) {
+        if channel.wants_room && channel.backlog.len() <= limits.output_low {
             self.channels.insert(id);
         }
     }
@@ -59,8 +59,8 @@ impl<R: Role> Machine<R> {
     /// Requests an event when there is room in the channel's backlog.
     pub(crate) fn want_channel_room(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
-            channel.backlog.wants_room = true;
-            self.wants.look_at(&channel.backlog, id, &self.limits);
+            channel.wants_room = true;
+            self.wants.look_at(channel, id, &self.limits);
         }
     }
 
@@ -99,7 +99,7 @@ impl<R: Role> Machine<R> {
             if let Some(channel) = self.channels.get_mut(id)
                 && channel.backlog.len() <= low
             {
-                channel.backlog.wants_room = false;
+                channel.wants_room = false;
                 self.push(R::channel_writable(id));
             }
         }

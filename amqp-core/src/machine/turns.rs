@@ -99,7 +99,7 @@ impl<R: Role> Machine<R> {
             return 0;
         };
         let turn = self.output.take_turn(&mut channel.backlog, number);
-        self.wants.look_at(&channel.backlog, id, &self.limits);
+        self.wants.look_at(channel, id, &self.limits);
         if turn.last_publish > 0 {
             R::on_publish_begun(&mut channel.role, turn.last_publish);
         }

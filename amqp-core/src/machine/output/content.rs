@@ -167,14 +167,14 @@ impl Output {
             self.queued += (self.ready.len() - before) as u64;
             Ok(())
         } else {
-            backlog.append(&mut self.backlog_buffer, self.chunk, publish, 2, |out| {
+            let queue = backlog.open(&mut self.spare_queue);
+            queue.append(&mut self.backlog_buffer, self.chunk, publish, 2, |out| {
                 head.put(out, &heads, inspect);
             });
-            self.wait(backlog, heads.len() + heads.body_len);
             if heads.body_len > 0 {
-                backlog.items.push_back(Item::Body(core::mem::take(body)));
+                queue.items.push_back(Item::Body(core::mem::take(body)));
             }
-            self.schedule(backlog, channel);
+            self.wait(queue, channel, heads.len() + heads.body_len);
             Ok(())
         }
     }

@@ -32,7 +32,7 @@ use bytes::{Bytes, BytesMut};
 pub(crate) use self::content::{CHAIN_FROM, Route};
 pub(crate) use super::backlog::Backlog;
 use super::{
-    backlog::Item,
+    backlog::{Item, Queue, Spare},
     frame_len::payload_len,
     heads::{put_method, write_method},
 };
@@ -63,6 +63,7 @@ pub(crate) struct Output {
     ready: Segments,
     /// An empty buffer for the next frames of a backlog.
     backlog_buffer: BytesMut,
+    spare_queue: Spare,
     /// The channels with a backlog that may send, in round-robin order.
     round_robin: VecDeque<u16>,
     /// The channels with a backlog that is held.
@@ -137,6 +138,7 @@ impl Output {
             urgent: BytesMut::new(),
             ready: Segments::new(limits.output_high),
             backlog_buffer: BytesMut::new(),
+            spare_queue: Spare::default(),
             round_robin: VecDeque::new(),
             corked: BTreeSet::new(),
             last: BytesMut::new(),
@@ -215,7 +217,7 @@ impl Output {
     ) -> Result<(), ApiMisuse> {
         let buffered = backlog
             .filter(|backlog| !backlog.is_bypassed())
-            .map_or(self.requests, |backlog| backlog.requests);
+            .map_or(self.requests, Backlog::requests);
         let limit = limits.unsent_requests;
         if buffered > limit {
             return Err(ApiMisuse::TooManyUnsent { buffered, limit });
@@ -316,11 +318,11 @@ impl Output {
             self.queued += size as u64;
             self.ready_frames += 1;
         } else {
-            backlog.append(&mut self.backlog_buffer, self.chunk, 0, 1, |out| {
+            let queue = backlog.open(&mut self.spare_queue);
+            queue.append(&mut self.backlog_buffer, self.chunk, 0, 1, |out| {
                 put_method(out, channel, method, len);
             });
-            self.wait(backlog, size);
-            self.schedule(backlog, channel);
+            self.wait(queue, channel, size);
         }
         Ok(size)
     }
@@ -354,9 +356,11 @@ impl Output {
         method: &M,
     ) -> Result<(), ApiMisuse> {
         let size = self.put_method(backlog, channel, method)?;
-        if let Some(Item::Frames(frames)) = backlog.items.back_mut() {
+        if let Some(queue) = backlog.queue_mut()
+            && let Some(Item::Frames(frames)) = queue.items.back_mut()
+        {
             frames.requests += size;
-            backlog.requests += size;
+            queue.requests += size;
         } else {
             self.requests += size;
         }
@@ -387,48 +391,54 @@ impl Output {
             self.queued += size as u64;
             self.ready_frames += 1;
         } else {
-            backlog.append(&mut self.backlog_buffer, self.chunk, 0, 1, put);
-            self.wait(backlog, size);
-            self.schedule(backlog, channel);
+            let queue = backlog.open(&mut self.spare_queue);
+            queue.append(&mut self.backlog_buffer, self.chunk, 0, 1, put);
+            self.wait(queue, channel, size);
         }
     }
 
     /// Holds all output of a channel that is queued from now on.
-    pub(crate) fn cork(backlog: &mut Backlog) {
-        if backlog.items.is_empty() {
-            backlog.corked = true;
+    pub(crate) fn cork(&mut self, backlog: &mut Backlog) {
+        let queue = backlog.open(&mut self.spare_queue);
+        if queue.items.is_empty() {
+            queue.corked = true;
         } else {
-            backlog.items.push_back(Item::Cork);
+            queue.items.push_back(Item::Cork);
         }
     }
 
     /// Releases the current or the next cork of a channel.
     pub(crate) fn release(&mut self, backlog: &mut Backlog, channel: u16) {
-        if core::mem::take(&mut backlog.corked) {
+        let Some(queue) = backlog.queue_mut() else {
+            return;
+        };
+        if core::mem::take(&mut queue.corked) {
             self.corked.remove(&channel);
         } else {
             let cork = |item: &Item| matches!(item, Item::Cork);
-            if let Some(at) = backlog.items.iter().position(cork) {
-                backlog.items.remove(at);
+            if let Some(at) = queue.items.iter().position(cork) {
+                queue.items.remove(at);
             }
         }
-        if !backlog.items.is_empty() {
-            self.schedule(backlog, channel);
-        }
+        self.schedule(queue, channel);
+        backlog.shrink(&mut self.spare_queue);
     }
 
     /// Drops the output of a channel that has not begun to be sent. The rest of a begun message
     /// stays: any other frame in its place would be a connection error (section 4.2.6 of the
     /// specification).
     pub(crate) fn discard_unsent(&mut self, backlog: &mut Backlog, channel: u16) {
-        let mut dropped = core::mem::take(&mut backlog.items);
+        let Some(queue) = backlog.queue_mut() else {
+            return;
+        };
+        let mut dropped = core::mem::take(&mut queue.items);
         if let Some(Item::Body(_)) = dropped.front() {
-            backlog.items.extend(dropped.pop_front());
+            queue.items.extend(dropped.pop_front());
         }
+        queue.requests = 0;
         let len: usize = dropped.iter().map(Item::len).sum();
         self.leave(backlog, len);
         self.discard_items(dropped);
-        backlog.requests = 0;
         self.release(backlog, channel);
     }
 
@@ -452,7 +462,7 @@ impl Output {
 
     /// Drops the backlog of an ended channel.
     pub(crate) fn discard(&mut self, backlog: Backlog) {
-        self.discard_items(backlog.items);
+        self.discard_items(backlog.into_items());
     }
 
     fn discard_items(&mut self, items: VecDeque<Item>) {
@@ -529,43 +539,50 @@ impl Output {
 
     /// Moves one frame, or one run of small frames, from the channel's backlog to the ready lane.
     pub(crate) fn take_turn(&mut self, backlog: &mut Backlog, channel: u16) -> Turn {
-        backlog.scheduled = false;
         let mut turn = Turn {
             len: 0,
             last_publish: 0,
         };
-        if backlog.corked {
+        let Some(queue) = backlog.queue_mut() else {
+            return turn;
+        };
+        queue.scheduled = false;
+        if queue.corked {
             return turn;
         }
         let before = self.ready.len();
-        match backlog.items.pop_front() {
+        let sent = match queue.items.pop_front() {
             Some(Item::Frames(frames)) => {
-                self.leave(backlog, frames.bytes.len());
-                backlog.requests -= frames.requests.min(backlog.requests);
+                let len = frames.bytes.len();
+                queue.requests -= frames.requests.min(queue.requests);
                 turn.last_publish = frames.last_publish;
                 self.ready_frames += frames.count;
                 self.put_frames(frames.bytes);
+                len
             }
             Some(Item::Body(mut body)) => {
                 let len = body.len().min(self.chunk);
                 let last = len == body.len();
-                self.leave(backlog, len);
                 self.put_body_frame(channel, &mut body, len);
                 self.ready_frames += 1;
                 if last {
                     self.discard_body(body);
                 } else {
-                    backlog.items.push_front(Item::Body(body));
+                    queue.items.push_front(Item::Body(body));
                 }
+                len
             }
-            Some(Item::Cork) => backlog.corked = true,
-            None => {}
-        }
+            Some(Item::Cork) => {
+                queue.corked = true;
+                0
+            }
+            None => 0,
+        };
+        self.schedule(queue, channel);
+        self.leave(backlog, sent);
         turn.len = self.ready.len() - before;
         self.queued += turn.len as u64;
-        if !backlog.items.is_empty() {
-            self.schedule(backlog, channel);
-        }
+        backlog.shrink(&mut self.spare_queue);
         turn
     }
 
@@ -595,24 +612,29 @@ impl Output {
         self.ready.shrink(IDLE_BUFFER);
     }
 
-    /// Adds `len` bytes to the size of a backlog.
-    fn wait(&mut self, backlog: &mut Backlog, len: usize) {
+    /// Adds the `len` bytes that were appended to the size of a backlog, and schedules its channel.
+    fn wait(&mut self, queue: &mut Queue, channel: u16, len: usize) {
         self.waiting += len;
-        backlog.put += len as u64;
+        queue.wait(len);
+        self.schedule(queue, channel);
     }
 
     /// Subtracts `len` bytes from the size of a backlog.
     fn leave(&mut self, backlog: &mut Backlog, len: usize) {
         self.waiting = self.waiting.saturating_sub(len);
-        backlog.gone += len as u64;
+        backlog.leave(len);
     }
 
-    /// Adds a channel with a backlog to the ring, or to the corked channels if it is held.
-    fn schedule(&mut self, backlog: &mut Backlog, channel: u16) {
-        if backlog.corked {
+    /// Adds a channel with output in its backlog to the ring, or to the corked channels if it is
+    /// held.
+    fn schedule(&mut self, queue: &mut Queue, channel: u16) {
+        if queue.items.is_empty() {
+            return;
+        }
+        if queue.corked {
             self.corked.insert(channel);
-        } else if !backlog.scheduled {
-            backlog.scheduled = true;
+        } else if !queue.scheduled {
+            queue.scheduled = true;
             self.round_robin.push_back(channel);
         }
     }
