@@ -299,7 +299,7 @@ impl<'a> ChannelMut<'a> {
         if let Mode::Transaction { outstanding } = &mut role.mode {
             outstanding.settle(Tags::One(tag));
         }
-        role.withheld.insert(tag);
+        role.withhold(tag);
         Ok(())
     }
 
@@ -309,7 +309,7 @@ impl<'a> ChannelMut<'a> {
     /// When the channel is not open, or the delivery is not withheld.
     pub fn requeue_withheld(&mut self, tag: DeliveryTag) -> Result<(), ApiMisuse> {
         let (channel, output) = self.machine.open_channel_and_output(self.id)?;
-        if !channel.role.withheld.settle(Tags::One(tag)) {
+        if !channel.role.settle_withheld(tag) {
             return Err(channel.role.not_outstanding(tag));
         }
         // Since RabbitMQ 4.3 a reject counts towards the queue's delivery limit, and a nack does
@@ -348,7 +348,7 @@ impl<'a> ChannelMut<'a> {
         tags: impl IntoIterator<Item = DeliveryTag>,
     ) -> Result<Option<(DeliveryTag, u64)>, ApiMisuse> {
         let (channel, _) = self.machine.open_channel_and_output(self.id)?;
-        let (unacked, withheld) = (&channel.role.unacked, channel.role.withheld.first());
+        let (unacked, withheld) = (&channel.role.unacked, channel.role.first_withheld());
         let before = |tag: &DeliveryTag| withheld.is_none_or(|withheld| *tag < withheld);
         let Some(last) = unacked.last_of_front(tags.into_iter().take_while(before)) else {
             return Ok(None);
@@ -456,7 +456,7 @@ impl<'a> ChannelMut<'a> {
     }
 
     fn first_withheld(&self) -> Option<DeliveryTag> {
-        self.machine.channel(self.id)?.role.withheld.first()
+        self.machine.channel(self.id)?.role.first_withheld()
     }
 
     /// Settles the outstanding deliveries up to `last`, some of which are withheld: those before

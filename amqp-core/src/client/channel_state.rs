@@ -5,7 +5,6 @@ use alloc::{boxed::Box, collections::VecDeque};
 use super::{
     confirms::Confirms,
     consumers::{Consumer, Consumers},
-    last_delivery::LastDelivery,
     unacked::Unacked,
 };
 use crate::{
@@ -27,11 +26,12 @@ pub(crate) struct ClientChannel {
     pub(crate) consumers: Consumers,
     pub(crate) unacked: Unacked,
     /// Deliveries that the application has no room for: outstanding on the server, and excluded
-    /// from acknowledgements.
-    pub(super) withheld: Unacked,
-    /// The number of `basic.recover` requests in flight. The server requeues deliveries sent before
-    /// the reply, so acknowledgements of them would come too late.
-    recovering: usize,
+    /// from acknowledgements. `Some` while there are any.
+    withheld: Option<Box<Unacked>>,
+    /// The number of `basic.recover` requests in flight: no more than there is memory for. The
+    /// server requeues deliveries sent before the reply, so acknowledgements of them would come too
+    /// late.
+    recovering: u32,
     /// The channel is closed as soon as it is open.
     pub(crate) abandoned_open: bool,
     /// The number of publishes.
@@ -40,12 +40,12 @@ pub(crate) struct ClientChannel {
     pub(super) delivered: u64,
     /// The prefetch count of the last `basic.qos`.
     pub(super) prefetch: u16,
-    /// The last numbers of the earlier openings of the channel.
-    base: Numbering,
+    /// The last delivery tag of the earlier openings of the channel.
+    base_delivery: u64,
+    /// The number of the last publish of the earlier openings.
+    base_publish: u64,
     /// The delivery tag of the last delivery. That of the earlier opening before the first one.
     last_delivery: u64,
-    /// `Some` once a delivery arrived in one piece.
-    pub(super) last: Option<Box<LastDelivery>>,
 }
 
 /// The last numbers that a channel has used. A channel that is reopened goes on counting, so that
@@ -102,7 +102,8 @@ impl Pending {
 impl ClientChannel {
     /// Goes on with the numbers of an earlier opening. Called before the channel is used.
     pub(super) fn continue_from(&mut self, base: Numbering) {
-        self.base = base;
+        self.base_delivery = base.delivery;
+        self.base_publish = base.publish;
         self.last_delivery = base.delivery;
         self.consumers.continue_from(base.consumer);
     }
@@ -113,7 +114,7 @@ impl ClientChannel {
             delivery: self.last_delivery,
             publish: match &self.mode {
                 Mode::Confirm(confirms) => confirms.next() - 1,
-                Mode::Plain | Mode::Transaction { .. } => self.base.publish,
+                Mode::Plain | Mode::Transaction { .. } => self.base_publish,
             },
             consumer: self.consumers.next(),
         }
@@ -123,13 +124,13 @@ impl ClientChannel {
     /// at the highest one.
     #[inline]
     pub(super) const fn delivery_tag(&self, wire: u64) -> u64 {
-        self.base.delivery.saturating_add(wire)
+        self.base_delivery.saturating_add(wire)
     }
 
     /// The number on the wire for the tag of a delivery since the channel was opened.
     #[inline]
     pub(super) const fn wire_tag(&self, tag: DeliveryTag) -> u64 {
-        tag.get().saturating_sub(self.base.delivery)
+        tag.get().saturating_sub(self.base_delivery)
     }
 
     /// The `delivery-tag` and `multiple` arguments for the deliveries.
@@ -144,7 +145,7 @@ impl ClientChannel {
 
     /// The error for a delivery that is not outstanding.
     pub(super) const fn not_outstanding(&self, tag: DeliveryTag) -> ApiMisuse {
-        if tag.get() <= self.base.delivery {
+        if tag.get() <= self.base_delivery {
             ApiMisuse::StaleDeliveryTag(tag.get())
         } else {
             ApiMisuse::UnknownDeliveryTag(tag.get())
@@ -177,7 +178,7 @@ impl ClientChannel {
 
     /// Begins confirm mode.
     pub(super) fn begin_confirms(&mut self) {
-        self.mode = Mode::Confirm(Box::new(Confirms::after(self.base.publish)));
+        self.mode = Mode::Confirm(Box::new(Confirms::after(self.base_publish)));
     }
 
     /// The number of the publish that the server confirms; 0 stands for all.
@@ -185,7 +186,7 @@ impl ClientChannel {
     pub(super) const fn publish_seq(&self, wire: u64) -> u64 {
         match wire {
             0 => 0,
-            wire => self.base.publish.saturating_add(wire),
+            wire => self.base_publish.saturating_add(wire),
         }
     }
 
@@ -222,6 +223,27 @@ impl ClientChannel {
         }
     }
 
+    /// The first withheld delivery.
+    #[inline]
+    pub(super) fn first_withheld(&self) -> Option<DeliveryTag> {
+        self.withheld.as_deref()?.first()
+    }
+
+    /// Withholds a delivery.
+    pub(super) fn withhold(&mut self, tag: DeliveryTag) {
+        self.withheld.get_or_insert_default().insert(tag);
+    }
+
+    /// Withholds a delivery no longer. Returns `false` if it is not withheld.
+    pub(super) fn settle_withheld(&mut self, tag: DeliveryTag) -> bool {
+        let Some(withheld) = &mut self.withheld else {
+            return false;
+        };
+        let settled = withheld.settle(Tags::One(tag));
+        self.withheld.take_if(|withheld| withheld.len() == 0);
+        settled
+    }
+
     pub(super) fn stats(&self) -> ChannelStats {
         ChannelStats {
             published: self.published,
@@ -230,7 +252,7 @@ impl ClientChannel {
                 Mode::Plain | Mode::Transaction { .. } => 0,
             },
             delivered: self.delivered,
-            unacked: self.unacked.len() + self.withheld.len(),
+            unacked: self.unacked.len() + self.withheld.as_ref().map_or(0, |it| it.len()),
             consumers: self.consumers.count(),
             prefetch: self.prefetch,
         }
@@ -238,7 +260,7 @@ impl ClientChannel {
 
     /// Records that a `basic.recover` with a reply was queued.
     pub(super) fn recover_asked(&mut self) {
-        self.recovering += 1;
+        self.recovering = self.recovering.saturating_add(1);
     }
 
     /// Handles a `recover-ok`: the server has requeued all outstanding deliveries.
@@ -254,6 +276,6 @@ impl ClientChannel {
             outstanding.remove(&self.unacked);
         }
         self.unacked.clear();
-        self.withheld.clear();
+        self.withheld = None;
     }
 }

@@ -1,10 +1,12 @@
 //! The consumers of a channel.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, VecDeque},
     format,
 };
 
+use super::last_delivery::LastDelivery;
 use crate::{ids::ConsumerId, wire::ShortStr};
 
 /// The consumers of a channel, by tag.
@@ -27,18 +29,29 @@ use crate::{ids::ConsumerId, wire::ShortStr};
 /// its cancel is queued. Its deliveries are requeued.
 #[derive(Debug, Default)]
 pub(crate) struct Consumers {
-    by_tag: BTreeMap<ShortStr, Line>,
+    /// `Some` once the channel has had a consumer.
+    known: Option<Box<Known>>,
+    /// The number of the next consumer.
+    next: u32,
+}
+
+/// The consumers that the server may send methods for.
+#[derive(Debug, Default)]
+struct Known {
+    by_tag: ByTag,
     /// The owner of the tag of the delivery in progress, as found when the delivery began. `None`
     /// after a change.
     receiving: Option<Consumer>,
-    /// Counts the changes of consumers.
-    version: u32,
-    /// The number of the next consumer.
-    next: u32,
+    /// `Some` once a delivery arrived in one piece. `None` after a change.
+    last: Option<Box<LastDelivery>>,
     /// The consumers that ended last, oldest first, each tag once. Deliveries in flight during the
     /// cancel may still arrive.
     ended: VecDeque<Ended>,
 }
+
+/// The consumers that have not ended.
+#[derive(Debug, Default)]
+pub(super) struct ByTag(BTreeMap<ShortStr, Line>);
 
 /// The consumers that share a tag, in the order of their requests.
 #[derive(Debug)]
@@ -97,24 +110,32 @@ pub(crate) enum Cancelling {
 impl Consumers {
     /// Returns a tag that is free on this channel.
     pub(crate) fn free_tag(&self) -> ShortStr {
+        let is_taken = |tag: &ShortStr| {
+            let known = self.known.as_deref();
+            known.is_some_and(|known| known.by_tag.0.contains_key(tag))
+        };
         (self.next..)
             .filter_map(|number| ShortStr::try_from(format!("ctag-{number}")).ok())
-            .find(|tag| !self.by_tag.contains_key(tag))
+            .find(|tag| !is_taken(tag))
             .unwrap_or_default()
+    }
+
+    /// The last consumers of each tag: those that a cancel would be for.
+    fn newest(&self) -> impl Iterator<Item = &Consumer> {
+        let known = self.known.as_deref().into_iter();
+        known.flat_map(|known| known.by_tag.0.values().map(Line::last))
     }
 
     /// Whether a consumer has the tag and is not being cancelled.
     pub(crate) fn is_active(&self, tag: &ShortStr) -> bool {
-        self.by_tag
-            .get(tag)
-            .is_some_and(|line| line.last().cancelling == Cancelling::No)
+        let line = self.known.as_deref().and_then(|it| it.by_tag.0.get(tag));
+        line.is_some_and(|line| line.last().cancelling == Cancelling::No)
     }
 
     /// The number of consumers that are neither being cancelled nor abandoned.
     pub(crate) fn count(&self) -> u64 {
-        let last = self.by_tag.values().map(Line::last);
-        let active = last.filter(|it| it.cancelling == Cancelling::No && !it.abandoned);
-        active.count() as u64
+        let active = |it: &&Consumer| it.cancelling == Cancelling::No && !it.abandoned;
+        self.newest().filter(active).count() as u64
     }
 
     /// The number of the next consumer.
@@ -152,8 +173,128 @@ impl Consumers {
             announced,
             cancelling: Cancelling::No,
         };
+        self.known.get_or_insert_default().add(consumer, tag);
+    }
+
+    /// Returns the consumer that deliveries with the tag belong to.
+    #[inline]
+    pub(crate) fn owner(&self, tag: &ShortStr) -> Option<Consumer> {
+        self.known.as_deref()?.by_tag.owner(tag)
+    }
+
+    /// The last delivery that arrived in one piece.
+    #[inline]
+    pub(super) fn last_delivery(&self) -> Option<&LastDelivery> {
+        self.known.as_deref()?.last.as_deref()
+    }
+
+    /// Makes a delivery with these arguments the last one, and returns it. `None` if they do not
+    /// decode, or the tag has no consumer.
+    #[inline]
+    pub(super) fn receive_whole(&mut self, encoded: &[u8]) -> Option<&LastDelivery> {
+        let known = self.known.as_deref_mut()?;
+        LastDelivery::of(&mut known.last, encoded, &known.by_tag)
+    }
+
+    /// Records the start of a delivery with the tag, and returns its consumer.
+    #[inline]
+    pub(crate) fn begin_delivery(&mut self, tag: &ShortStr) -> Option<Consumer> {
+        let known = self.known.as_deref_mut()?;
+        known.receiving = known.by_tag.owner(tag);
+        known.receiving
+    }
+
+    /// Records the end of the delivery in progress, and returns its consumer.
+    #[inline]
+    pub(crate) fn end_delivery(&mut self, tag: &ShortStr) -> Option<Consumer> {
+        let known = self.known.as_deref_mut()?;
+        known.receiving.take().or_else(|| known.by_tag.owner(tag))
+    }
+
+    /// Counts a delivery for a tag without a consumer. Returns `Some` if the delivery may have
+    /// crossed the end of a consumer, with the `no_ack` of that consumer.
+    pub(crate) fn take_late(&mut self, tag: &ShortStr) -> Option<bool> {
+        let mut ended = self.known.as_deref_mut()?.ended.iter_mut();
+        let ended = ended.find(|ended| ended.tag == *tag)?;
+        ended.late = ended.late.checked_sub(1)?;
+        Some(ended.no_ack)
+    }
+
+    /// Whether the last consumer that ended under the tag acknowledged its messages.
+    pub(crate) fn acknowledged(&self, tag: &ShortStr) -> bool {
+        let mut ended = self.known.iter().flat_map(|known| &known.ended);
+        ended
+            .find(|ended| ended.tag == *tag)
+            .is_some_and(|ended| !ended.no_ack)
+    }
+
+    /// Records that a cancel is queued for the tag. Returns the consumer that it ends, if any.
+    pub(crate) fn cancel(&mut self, tag: &ShortStr, cancelling: Cancelling) -> Option<ConsumerId> {
+        self.known.as_deref_mut()?.cancel(tag, cancelling)
+    }
+
+    /// Requeues the consumer's deliveries from now on. Returns whether the consumer must be
+    /// cancelled.
+    pub(crate) fn abandon(&mut self, tag: &ShortStr, id: ConsumerId) -> bool {
+        let known = self.known.as_deref_mut();
+        known.is_some_and(|known| known.abandon(tag, id))
+    }
+
+    /// Handles the consume-ok of a consumer: the consumers before it have ended.
+    pub(crate) fn confirmed(&mut self, tag: &ShortStr, id: ConsumerId) {
+        let precedes =
+            |line: &Line| line.owner.id != id && line.next.iter().any(|next| next.id == id);
+        let Some(known) = self.known.as_deref_mut() else {
+            return;
+        };
+        while known.by_tag.0.get(tag).is_some_and(precedes) {
+            known.end_owner(tag);
+        }
+    }
+
+    /// Handles the cancel-ok of a consumer.
+    pub(crate) fn cancelled(&mut self, tag: &ShortStr, id: ConsumerId) {
+        self.confirmed(tag, id);
+        if self.owner(tag).is_some_and(|owner| owner.id == id) {
+            self.end_owner(tag);
+        }
+    }
+
+    /// Handles a `basic.cancel` of the server for the tag, and returns the consumer that it ends.
+    /// <https://www.rabbitmq.com/docs/consumer-cancel>
+    pub(crate) fn cancelled_by_server(&mut self, tag: &ShortStr) -> Option<Consumer> {
+        let ended = self.end_owner(tag);
+        if ended.is_none() {
+            // The server's cancel has crossed one of this side.
+            let mut ended = self.known.iter_mut().flat_map(|known| &mut known.ended);
+            if let Some(ended) = ended.find(|ended| ended.tag == *tag) {
+                ended.unanswered = false;
+                ended.late = ended.late.min(LATE_ENDED);
+            }
+        }
+        ended
+    }
+
+    /// Whether an active consumer receives direct replies.
+    pub(crate) fn any_for_replies(&self) -> bool {
+        self.newest()
+            .any(|last| last.replies && last.cancelling == Cancelling::No)
+    }
+
+    fn end_owner(&mut self, tag: &ShortStr) -> Option<Consumer> {
+        self.known.as_deref_mut()?.end_owner(tag)
+    }
+}
+
+impl Known {
+    fn changed(&mut self) {
+        self.receiving = None;
+        self.last = None;
+    }
+
+    fn add(&mut self, consumer: Consumer, tag: &ShortStr) {
         self.changed();
-        if let Some(line) = self.by_tag.get_mut(tag) {
+        if let Some(line) = self.by_tag.0.get_mut(tag) {
             line.next.push_back(consumer);
             self.settle_line(tag);
             return;
@@ -175,59 +316,12 @@ impl Consumers {
                 next: VecDeque::new(),
             },
         };
-        self.by_tag.insert(tag.clone(), line);
+        self.by_tag.0.insert(tag.clone(), line);
     }
 
-    /// Returns the consumer that deliveries with the tag belong to.
-    #[inline]
-    pub(crate) fn owner(&self, tag: &ShortStr) -> Option<Consumer> {
-        self.by_tag.get(tag).map(|line| line.owner)
-    }
-
-    /// Changes with each change of the consumers.
-    #[inline]
-    pub(crate) const fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn changed(&mut self) {
-        self.receiving = None;
-        self.version = self.version.wrapping_add(1);
-    }
-
-    /// Records the start of a delivery with the tag, and returns its consumer.
-    #[inline]
-    pub(crate) fn begin_delivery(&mut self, tag: &ShortStr) -> Option<Consumer> {
-        self.receiving = self.owner(tag);
-        self.receiving
-    }
-
-    /// Records the end of the delivery in progress, and returns its consumer.
-    #[inline]
-    pub(crate) fn end_delivery(&mut self, tag: &ShortStr) -> Option<Consumer> {
-        self.receiving.take().or_else(|| self.owner(tag))
-    }
-
-    /// Counts a delivery for a tag without a consumer. Returns `Some` if the delivery may have
-    /// crossed the end of a consumer, with the `no_ack` of that consumer.
-    pub(crate) fn take_late(&mut self, tag: &ShortStr) -> Option<bool> {
-        let ended = self.ended.iter_mut().find(|ended| ended.tag == *tag)?;
-        ended.late = ended.late.checked_sub(1)?;
-        Some(ended.no_ack)
-    }
-
-    /// Whether the last consumer that ended under the tag acknowledged its messages.
-    pub(crate) fn acknowledged(&self, tag: &ShortStr) -> bool {
-        let mut ended = self.ended.iter();
-        ended
-            .find(|ended| ended.tag == *tag)
-            .is_some_and(|ended| !ended.no_ack)
-    }
-
-    /// Records that a cancel is queued for the tag. Returns the consumer that it ends, if any.
-    pub(crate) fn cancel(&mut self, tag: &ShortStr, cancelling: Cancelling) -> Option<ConsumerId> {
+    fn cancel(&mut self, tag: &ShortStr, cancelling: Cancelling) -> Option<ConsumerId> {
         self.changed();
-        let last = self.by_tag.get_mut(tag)?.last_mut();
+        let last = self.by_tag.0.get_mut(tag)?.last_mut();
         if last.cancelling != Cancelling::No {
             return None;
         }
@@ -240,11 +334,9 @@ impl Consumers {
         Some(id)
     }
 
-    /// Requeues the consumer's deliveries from now on. Returns whether the consumer must be
-    /// cancelled.
-    pub(crate) fn abandon(&mut self, tag: &ShortStr, id: ConsumerId) -> bool {
+    fn abandon(&mut self, tag: &ShortStr, id: ConsumerId) -> bool {
         self.changed();
-        let line = self.by_tag.get_mut(tag);
+        let line = self.by_tag.0.get_mut(tag);
         let Some(consumer) = line.and_then(|line| line.find(id)) else {
             return false;
         };
@@ -252,54 +344,9 @@ impl Consumers {
         consumer.cancelling == Cancelling::No
     }
 
-    /// Handles the consume-ok of a consumer: the consumers before it have ended.
-    pub(crate) fn confirmed(&mut self, tag: &ShortStr, id: ConsumerId) {
-        while self
-            .by_tag
-            .get(tag)
-            .is_some_and(|line| line.owner.id != id && line.next.iter().any(|next| next.id == id))
-        {
-            self.end_owner(tag);
-        }
-    }
-
-    /// Handles the cancel-ok of a consumer.
-    pub(crate) fn cancelled(&mut self, tag: &ShortStr, id: ConsumerId) {
-        self.confirmed(tag, id);
-        if self.owner(tag).is_some_and(|owner| owner.id == id) {
-            self.end_owner(tag);
-        }
-    }
-
-    /// Handles a `basic.cancel` of the server for the tag, and returns the consumer that it ends.
-    /// <https://www.rabbitmq.com/docs/consumer-cancel>
-    pub(crate) fn cancelled_by_server(&mut self, tag: &ShortStr) -> Option<Consumer> {
-        let ended = self.end_owner(tag);
-        if ended.is_none() {
-            // The server's cancel has crossed one of this side.
-            let ended = self.ended.iter_mut().find(|ended| ended.tag == *tag);
-            if let Some(ended) = ended {
-                ended.unanswered = false;
-                ended.late = ended.late.min(LATE_ENDED);
-            }
-        }
-        ended
-    }
-
-    /// Whether an active consumer receives direct replies.
-    pub(crate) fn any_for_replies(&self) -> bool {
-        let mut last = self.by_tag.values().map(Line::last);
-        last.any(|last| last.replies && last.cancelling == Cancelling::No)
-    }
-
     fn end_owner(&mut self, tag: &ShortStr) -> Option<Consumer> {
         self.changed();
-        let line = self.by_tag.get_mut(tag)?;
-        let ended = line.owner;
-        match line.next.pop_front() {
-            Some(next) => line.owner = next,
-            None => drop(self.by_tag.remove(tag)),
-        }
+        let ended = self.by_tag.pop_owner(tag)?;
         self.remember(tag, ended.no_ack, false);
         self.settle_line(tag);
         Some(ended)
@@ -307,16 +354,12 @@ impl Consumers {
 
     /// Ends the owner if no method of the server will mark its end.
     fn settle_line(&mut self, tag: &ShortStr) {
-        while let Some(line) = self.by_tag.get_mut(tag)
+        while let Some(line) = self.by_tag.0.get(tag)
             && line.owner.cancelling == Cancelling::Unanswered
             && line.next.front().is_none_or(|next| !next.announced)
+            && let Some(ended) = self.by_tag.pop_owner(tag)
         {
-            let no_ack = line.owner.no_ack;
-            match line.next.pop_front() {
-                Some(next) => line.owner = next,
-                None => drop(self.by_tag.remove(tag)),
-            }
-            self.remember(tag, no_ack, true);
+            self.remember(tag, ended.no_ack, true);
         }
     }
 
@@ -331,6 +374,29 @@ impl Consumers {
             unanswered,
             late: if unanswered { LATE } else { LATE_ENDED },
         });
+    }
+}
+
+impl ByTag {
+    /// Returns the consumer that deliveries with the tag belong to.
+    #[inline]
+    pub(super) fn owner(&self, tag: &ShortStr) -> Option<Consumer> {
+        self.0.get(tag).map(|line| line.owner)
+    }
+
+    /// Removes the owner of the tag. The next consumer of the tag takes its place.
+    fn pop_owner(&mut self, tag: &ShortStr) -> Option<Consumer> {
+        let line = self.0.get_mut(tag)?;
+        let ended = line.owner;
+        match line.next.pop_front() {
+            Some(next) => line.owner = next,
+            None => drop(self.0.remove(tag)),
+        }
+        if self.0.is_empty() {
+            // An empty map keeps memory for its next entries.
+            self.0 = BTreeMap::new();
+        }
+        Some(ended)
     }
 }
 

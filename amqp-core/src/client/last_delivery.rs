@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
-use super::consumers::{Consumer, Consumers};
+use super::consumers::{ByTag, Consumer};
 use crate::{protocol::basic, wire::Decode as _};
 
 /// The length of the delivery tag and the bits behind it, in bytes.
@@ -19,8 +19,6 @@ pub(super) struct LastDelivery {
     encoded: Vec<u8>,
     /// The position of the delivery tag in them: behind the consumer tag.
     number_at: usize,
-    /// The [version](Consumers::version) of the consumers.
-    version: u32,
 }
 
 impl LastDelivery {
@@ -30,11 +28,9 @@ impl LastDelivery {
     pub(super) fn of<'a>(
         last: &'a mut Option<Box<Self>>,
         encoded: &[u8],
-        consumers: &Consumers,
+        consumers: &ByTag,
     ) -> Option<&'a Self> {
-        let repeats = last
-            .as_mut()
-            .is_some_and(|last| last.version == consumers.version() && last.repeat(encoded));
+        let repeats = last.as_mut().is_some_and(|last| last.repeat(encoded));
         if !repeats {
             Self::replace(last, encoded, consumers)?;
         }
@@ -69,23 +65,20 @@ impl LastDelivery {
     }
 
     #[inline(never)]
-    fn replace(last: &mut Option<Box<Self>>, encoded: &[u8], consumers: &Consumers) -> Option<()> {
+    fn replace(last: &mut Option<Box<Self>>, encoded: &[u8], consumers: &ByTag) -> Option<()> {
         let method = basic::Deliver::decode(encoded).ok()?;
         let consumer = consumers.owner(&method.consumer_tag)?;
         let number_at = method.consumer_tag.encoded_len();
-        let version = consumers.version();
         if let Some(last) = last {
             last.encoded.clear();
             last.encoded.extend_from_slice(encoded);
-            (last.method, last.consumer, last.number_at, last.version) =
-                (method, consumer, number_at, version);
+            (last.method, last.consumer, last.number_at) = (method, consumer, number_at);
         } else {
             *last = Some(Box::new(Self {
                 method,
                 consumer,
                 encoded: encoded.into(),
                 number_at,
-                version,
             }));
         }
         Some(())

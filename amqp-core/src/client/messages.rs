@@ -6,7 +6,6 @@ use super::{
     Client, Event,
     channel_state::{Mode, Pending},
     event::{Delivery, GetMessage, Returned},
-    last_delivery::LastDelivery,
     returns::Found,
 };
 use crate::{
@@ -63,7 +62,7 @@ impl Machine<Client> {
     fn receive_delivery(&mut self, run: &mut Run<'_>) -> Option<()> {
         let mut arrival = self.next_whole(run, basic::Deliver::ID)?;
         let role = &mut arrival.channel.role;
-        let last = LastDelivery::of(&mut role.last, arrival.whole.arguments, &role.consumers)?;
+        let last = role.consumers.receive_whole(arrival.whole.arguments)?;
         let (wire, redelivered) = (last.method.delivery_tag, last.method.redelivered);
         let consumer = last.consumer;
         if consumer.abandoned || wire == 0 {
@@ -73,7 +72,7 @@ impl Machine<Client> {
         let content = arrival.accept(run);
         arrival.stats.delivered += 1;
         let (channel, consumer) = (arrival.id, consumer.id);
-        let names = &arrival.channel.role.last.as_ref()?.method;
+        let names = &arrival.channel.role.consumers.last_delivery()?.method;
         if let Some(consumer_tag) = names.consumer_tag.copy_inline()
             && let Some(exchange) = names.exchange.copy_inline()
             && let Some(routing_key) = names.routing_key.copy_inline()
