@@ -47,7 +47,7 @@ pub struct Returns {
 impl Returns {
     pub(crate) fn new(channel: Arc<Inner>) -> Self {
         if let Some(state) = channel.shared().lock().channels.get_mut(channel.id) {
-            let returns = state.returns.get_or_insert_default();
+            let returns = state.need_extras().returns.get_or_insert_default();
             returns.listeners += 1;
         }
         Self {
@@ -72,7 +72,7 @@ impl Returns {
         let returns = state
             .channels
             .get(self.channel.id)
-            .and_then(|channel| channel.returns.as_ref());
+            .and_then(|channel| channel.extras()?.returns.as_ref());
         let overflow = returns.and_then(|returns| returns.overflow.clone());
         overflow.or_else(|| state.channel_error(self.channel.id))
     }
@@ -92,10 +92,8 @@ impl Stream for Returns {
         let waker = cx.waker().clone();
         let next = channel.shared().with(|state, later| {
             let ended = state.channel_error(id).is_some();
-            let returns = state
-                .channels
-                .get_mut(id)
-                .and_then(|it| it.returns.as_mut());
+            let channel = state.channels.get_mut(id);
+            let returns = channel.and_then(|channel| channel.returns_mut());
             let Some(returns) = returns else {
                 later.drop_waker(Some(waker));
                 return Poll::Ready(None);
@@ -119,10 +117,8 @@ impl Drop for Returns {
     fn drop(&mut self) {
         self.channel.shared().with(|state, later| {
             let id = self.channel.id;
-            let returns = state
-                .channels
-                .get_mut(id)
-                .and_then(|it| it.returns.as_mut());
+            let channel = state.channels.get_mut(id);
+            let returns = channel.and_then(|channel| channel.returns_mut());
             let Some(returns) = returns else {
                 return;
             };

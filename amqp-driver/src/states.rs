@@ -13,7 +13,7 @@ use futures_core::Stream;
 use crate::session::{
     shared::Shared,
     state::State,
-    waiters::{Place, Waiters},
+    waiters::Place,
 };
 
 /// The state of a connection.
@@ -198,8 +198,8 @@ impl Stream for ChannelStates {
         shared.with(|state, later| {
             let current = channel_state(state, *id);
             if current.is_some() && current == *last {
-                if let Some(watchers) = watchers(state, *id) {
-                    watchers.wait(place, waker, later);
+                if let Some(channel) = state.channels.get_mut(*id) {
+                    channel.need_extras().watchers.wait(place, waker, later);
                 }
                 return Poll::Pending;
             }
@@ -208,10 +208,6 @@ impl Stream for ChannelStates {
             Poll::Ready(current)
         })
     }
-}
-
-fn watchers(state: &mut State, id: ChannelId) -> Option<&mut Waiters> {
-    Some(&mut state.channels.get_mut(id)?.watchers)
 }
 
 impl Drop for ConnectionStates {
@@ -226,8 +222,9 @@ impl Drop for ChannelStates {
     fn drop(&mut self) {
         let (id, place) = (self.id, &mut self.place);
         self.shared.with(|state, later| {
-            if let Some(watchers) = watchers(state, id) {
-                watchers.leave(place, later);
+            let channel = state.channels.get_mut(id);
+            if let Some(extras) = channel.and_then(|channel| channel.extras_mut()) {
+                extras.watchers.leave(place, later);
             }
         });
     }

@@ -2,13 +2,7 @@
 
 use std::{future::poll_fn, task::Poll};
 
-use crate::{
-    base_channel::BaseChannel,
-    session::{
-        state::State,
-        waiters::{Place, Waiters},
-    },
-};
+use crate::{base_channel::BaseChannel, session::waiters::Place};
 
 /// Waits until no publish of the channel is unconfirmed, or the channel has ended.
 pub(super) async fn confirmed(channel: &BaseChannel) {
@@ -24,10 +18,11 @@ pub(super) async fn confirmed(channel: &BaseChannel) {
                 later.drop_waker(Some(waker));
                 return Poll::Ready(());
             }
-            let Some(confirmed) = waiters(state, channel) else {
+            let Some(channel) = state.channels.get_mut(channel.id()) else {
                 later.drop_waker(Some(waker));
                 return Poll::Ready(());
             };
+            let confirmed = &mut channel.need_extras().confirmed;
             confirmed.wait(&mut waiting.place, waker, later);
             Poll::Pending
         })
@@ -42,11 +37,6 @@ pub(super) fn unconfirmed(channel: &BaseChannel) -> u64 {
     machine.map_or(0, |channel| channel.unconfirmed() as u64)
 }
 
-fn waiters<'a>(state: &'a mut State, channel: &BaseChannel) -> Option<&'a mut Waiters> {
-    let channel = state.channels.get_mut(channel.id())?;
-    Some(&mut channel.confirmed)
-}
-
 /// A place among the waiters, left on drop.
 struct Waiting<'a> {
     channel: &'a BaseChannel,
@@ -57,8 +47,9 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.place.is_some() {
             self.channel.shared().with(|state, later| {
-                if let Some(confirmed) = waiters(state, self.channel) {
-                    confirmed.leave(&mut self.place, later);
+                let channel = state.channels.get_mut(self.channel.id());
+                if let Some(extras) = channel.and_then(|channel| channel.extras_mut()) {
+                    extras.confirmed.leave(&mut self.place, later);
                 }
             });
         }

@@ -5,15 +5,24 @@ use amqp_core::ChannelId;
 /// Values by channel, with lookup in constant time.
 #[derive(Debug)]
 pub(crate) struct ChannelTable<T> {
-    /// By channel number. A number has more than one entry while a handle of an earlier channel of
-    /// that number lives; the latest is last.
-    by_number: Vec<Vec<(ChannelId, Box<T>)>>,
+    /// The latest channel of each number.
+    by_number: Vec<Option<Box<Entry<T>>>>,
+    /// The channels before, in the order of their replacement: handles of them live while another
+    /// channel has their number. There are few.
+    earlier: Vec<Box<Entry<T>>>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    id: ChannelId,
+    value: T,
 }
 
 impl<T> ChannelTable<T> {
     pub(crate) const fn new() -> Self {
         Self {
             by_number: Vec::new(),
+            earlier: Vec::new(),
         }
     }
 
@@ -21,55 +30,64 @@ impl<T> ChannelTable<T> {
     pub(crate) fn insert(&mut self, id: ChannelId, value: T) {
         let number = usize::from(id.number());
         if self.by_number.len() <= number {
-            self.by_number.resize_with(number + 1, Vec::new);
+            self.by_number.resize_with(number + 1, || None);
         }
-        // Exactly one: a second entry is rare.
-        self.by_number[number].reserve_exact(1);
-        self.by_number[number].push((id, Box::new(value)));
+        let entry = Box::new(Entry { id, value });
+        self.earlier.extend(self.by_number[number].replace(entry));
     }
 
-    pub(crate) fn remove(&mut self, id: ChannelId) -> Option<Box<T>> {
-        let same_number = self.by_number.get_mut(usize::from(id.number()))?;
-        let at = same_number.iter().position(|(other, _)| *other == id)?;
-        let (_, value) = same_number.remove(at);
-        if same_number.is_empty() {
-            *same_number = Vec::new();
+    pub(crate) fn remove(&mut self, id: ChannelId) -> Option<T> {
+        let latest = self.by_number.get_mut(usize::from(id.number()))?;
+        let entry = latest.take_if(|entry| entry.id == id).or_else(|| {
+            let at = self.earlier.iter().position(|entry| entry.id == id)?;
+            Some(self.earlier.remove(at))
+        })?;
+        if self.earlier.is_empty() {
+            self.earlier = Vec::new();
         }
-        Some(value)
+        Some(entry.value)
     }
 
     #[inline]
     pub(crate) fn get(&self, id: ChannelId) -> Option<&T> {
-        let same_number = self.by_number.get(usize::from(id.number()))?;
-        let mut latest_first = same_number.iter().rev();
-        latest_first.find_map(|(other, value)| (*other == id).then_some(&**value))
+        let latest = self.by_number.get(usize::from(id.number()))?.as_deref();
+        let entry = match latest {
+            Some(latest) if latest.id == id => latest,
+            _ => self.earlier.iter().find(|entry| entry.id == id)?,
+        };
+        Some(&entry.value)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, id: ChannelId) -> Option<&mut T> {
-        let same_number = self.by_number.get_mut(usize::from(id.number()))?;
-        let mut latest_first = same_number.iter_mut().rev();
-        latest_first.find_map(|(other, value)| (*other == id).then_some(&mut **value))
+        let latest = self.by_number.get_mut(usize::from(id.number()))?;
+        let entry = match latest.as_deref_mut() {
+            Some(latest) if latest.id == id => latest,
+            _ => self.earlier.iter_mut().find(|entry| entry.id == id)?,
+        };
+        Some(&mut entry.value)
     }
 
     /// The number of values.
     pub(crate) fn len(&self) -> usize {
-        self.by_number.iter().map(Vec::len).sum()
+        self.by_number.iter().flatten().count() + self.earlier.len()
     }
 
-    /// All values, by channel number.
+    /// All values: those of the earlier channels, then the others by number.
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.iter_mut().map(|(_, value)| value)
     }
 
-    /// All values with their channels, by channel number.
+    /// All values with their channels: those of the earlier channels, then the others by number.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ChannelId, &mut T)> {
-        let entries = self.by_number.iter_mut().flatten();
-        entries.map(|(id, value)| (*id, &mut **value))
+        let entries = self.earlier.iter_mut();
+        let entries = entries.chain(self.by_number.iter_mut().flatten());
+        entries.map(|entry| (entry.id, &mut entry.value))
     }
 
-    /// All channels, by number.
+    /// All channels: the earlier ones, then the others by number.
     pub(crate) fn ids(&self) -> Vec<ChannelId> {
-        self.by_number.iter().flatten().map(|(id, _)| *id).collect()
+        let entries = self.earlier.iter().chain(self.by_number.iter().flatten());
+        entries.map(|entry| entry.id).collect()
     }
 }

@@ -65,7 +65,7 @@ impl State {
         let consumer = self
             .channels
             .get_mut(channel)
-            .and_then(|channel| channel.consumers.remove(&id));
+            .and_then(|channel| channel.consumers.remove(id));
         let Some(mut consumer) = consumer else {
             return;
         };
@@ -251,15 +251,15 @@ impl State {
         let mut stalled = Vec::new();
         let limit = self.buffer.limit();
         for (channel, state) in self.channels.iter_mut() {
-            for (id, consumer) in &mut state.consumers {
+            for (id, consumer) in state.consumers.iter_mut() {
                 let count = consumer.progress.load(Ordering::Relaxed);
                 let still = mem::replace(&mut consumer.watched, count) == count;
                 let keeps = consumer.unreturnable && consumer.kept > 0;
                 if still && keeps && consumer.end.is_none() {
-                    stalled.push((channel, *id));
+                    stalled.push((channel, id));
                 }
             }
-            if let Some(returns) = &mut state.returns
+            if let Some(returns) = state.returns_mut()
                 && !mem::take(&mut returns.progress)
                 && returns.kept > 0
                 && returns.overflow.is_none()
@@ -381,7 +381,7 @@ impl State {
                 }
             }
         }
-        let Some(returns) = &mut channel.returns else {
+        let Some(returns) = channel.returns_mut() else {
             return;
         };
         if returns.overflow.is_some() {
@@ -404,7 +404,7 @@ impl State {
 
     /// Takes the next returned message of a channel.
     pub(crate) fn take_returned(&mut self, id: ChannelId) -> Option<ReturnedMessage> {
-        let returns = self.channels.get_mut(id)?.returns.as_mut()?;
+        let returns = self.channels.get_mut(id)?.returns_mut()?;
         let message = returns.queue.pop_front()?;
         let bytes = message.memory();
         returns.kept -= bytes;
@@ -427,9 +427,9 @@ impl State {
             consumer.withheld = Withheld::default();
             self.buffer.consumers -= usize::from(mem::take(&mut consumer.counted));
         }
-        channel.watchers.wake_all(later);
-        channel.confirmed.wake_all(later);
-        if let Some(returns) = &mut channel.returns {
+        channel.wake_watchers(later);
+        channel.wake_confirmed(later);
+        if let Some(returns) = channel.returns_mut() {
             returns.waiting.wake_all(later);
             returns.exempt(&mut self.buffer);
         }
@@ -441,15 +441,15 @@ impl State {
             self.buffer.release(consumer.kept, consumer.unreturnable);
             self.buffer.consumers -= usize::from(consumer.counted);
         }
-        if let Some(returns) = &channel.returns {
+        if let Some(returns) = channel.extras().and_then(|it| it.returns.as_ref()) {
             self.buffer.release(returns.kept, !returns.exempt);
         }
     }
 
     /// Drops the returned messages of a channel: its last listener is gone.
     pub(crate) fn release_returns(&mut self, id: ChannelId) {
-        let channel = self.channels.get_mut(id);
-        if let Some(returns) = channel.and_then(|channel| channel.returns.take()) {
+        let extras = self.channels.get_mut(id).and_then(|it| it.extras_mut());
+        if let Some(returns) = extras.and_then(|extras| extras.returns.take()) {
             self.buffer.release(returns.kept, !returns.exempt);
         }
     }

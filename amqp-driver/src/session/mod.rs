@@ -3,7 +3,7 @@
 //! | file | concern |
 //! |---|---|
 //! | `shared.rs` | the lock, the driver's endpoint, waits for replies |
-//! | `state.rs`, `channel_table.rs` | channels, and the events of the machine |
+//! | `state.rs`, `channel_table.rs`, `consumers.rs` | channels, and the events of the machine |
 //! | `driver_task.rs`, `inline.rs` | the task of the driver, and writes on the thread of a command |
 //! | `requests.rs`, `slots.rs` | requests in flight |
 //! | `publish.rs`, `lines.rs` | publishing, and the order of publishers that wait for room |
@@ -21,6 +21,7 @@ pub(crate) mod budget;
 pub(crate) mod buffer;
 mod channel_table;
 pub(crate) mod confirms;
+mod consumers;
 mod deliveries;
 pub(crate) mod driver_task;
 mod inline;

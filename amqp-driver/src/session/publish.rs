@@ -176,7 +176,7 @@ pub(crate) fn left_after_recovery(
         return Ok(Some(limit));
     }
     let channel = state.channels.get(channel);
-    let resumed_at = channel.and_then(|channel| channel.resumed_at);
+    let resumed_at = channel.and_then(|channel| channel.extras()?.resumed_at);
     let end = resumed_at.map(|at| at + limit).filter(|&end| end > now);
     Ok(end.map(|end| end.saturating_duration_since(now)))
 }
@@ -311,7 +311,7 @@ impl State {
     /// Whether publishers wait, or have room reserved.
     #[inline]
     fn is_contended(&self, id: ChannelId) -> bool {
-        let line = || self.channels.get(id)?.line.as_deref();
+        let line = || self.channels.get(id)?.extras()?.line.as_ref();
         let window = || line().is_some_and(Line::is_shared);
         self.tickets > 0
             || self.output_line.is_shared()
@@ -324,7 +324,7 @@ impl State {
         match id {
             LineId::Output => Some(&mut self.output_line),
             LineId::Backlog => Some(&mut self.backlog_line),
-            LineId::Channel(id) => self.channels.get_mut(id)?.line.as_deref_mut(),
+            LineId::Channel(id) => self.channels.get_mut(id)?.extras_mut()?.line.as_mut(),
         }
     }
 
@@ -390,7 +390,7 @@ impl State {
         if let LineId::Channel(id) = line
             && let Some(channel) = self.channels.get_mut(id)
         {
-            channel.line.get_or_insert_default();
+            channel.need_extras().line.get_or_insert_default();
         }
         match self.line(line) {
             Some(it) => it.join(number, channel, line.cost(cost), waker, later),
@@ -509,7 +509,7 @@ impl State {
         self.output_line.dismiss(None, later);
         self.backlog_line.dismiss(None, later);
         for channel in self.channels.values_mut() {
-            if let Some(line) = &mut channel.line {
+            if let Some(line) = channel.extras_mut().and_then(|it| it.line.as_mut()) {
                 line.dismiss(None, later);
             }
         }

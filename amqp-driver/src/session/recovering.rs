@@ -487,9 +487,9 @@ impl State {
             let held = self.is_held(Some(id));
             if let Some(channel) = self.channels.get_mut(id) {
                 if !held && mem::take(&mut channel.interrupted) {
-                    channel.resumed_at = Some(self.now);
+                    channel.need_extras().resumed_at = Some(self.now);
                 }
-                channel.watchers.wake_all(later);
+                channel.wake_watchers(later);
             }
             self.begin_round(LineId::Channel(id), later);
         }
@@ -565,7 +565,7 @@ impl ChannelState {
                 consumer.interrupt(reason, later);
             }
         }
-        self.watchers.wake_all(later);
+        self.wake_watchers(later);
     }
 }
 

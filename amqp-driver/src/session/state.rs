@@ -1,7 +1,7 @@
 //! The state of a connection that its handles share: the machine, and the tasks that wait for it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     mem,
     sync::{Arc, atomic::AtomicU32},
     task::Waker,
@@ -18,6 +18,7 @@ use super::{
     buffer::Buffer,
     channel_table::ChannelTable,
     confirms::{Confirms, Totals},
+    consumers::Consumers,
     inline::InlineDriver,
     later::Later,
     lines::{Line, LineId},
@@ -133,8 +134,6 @@ pub(crate) struct ChannelState {
     pub(crate) transactional: bool,
     /// A recovery is interrupting the channel.
     pub(super) interrupted: bool,
-    /// The time at which the last recovery of the channel ended.
-    pub(super) resumed_at: Option<Instant>,
     /// A recovery has interrupted the channel since its transaction began.
     pub(crate) transaction_lost: bool,
     /// The application has set its own prefetch with `basic.qos`.
@@ -142,16 +141,61 @@ pub(crate) struct ChannelState {
     /// The prefetch of the last `basic.qos`, which applies to consumers that begin after it; see
     /// <https://www.rabbitmq.com/docs/consumer-prefetch>.
     pub(crate) prefetch: u16,
-    pub(crate) consumers: BTreeMap<ConsumerId, ConsumerState>,
+    pub(crate) consumers: Consumers,
     /// `Some` once a publish expects a confirm.
     pub(crate) confirms: Option<Box<Confirms>>,
-    pub(crate) returns: Option<Box<ReturnsState>>,
+    /// `Some` once a part of it is needed.
+    extras: Option<Box<Extras>>,
+}
+
+/// The state that few channels have.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    /// The time at which the last recovery of the channel ended.
+    pub(super) resumed_at: Option<Instant>,
+    pub(crate) returns: Option<ReturnsState>,
     /// Publishers that wait for room that only this channel lacks. `Some` once one has.
-    pub(crate) line: Option<Box<Line>>,
+    pub(crate) line: Option<Line>,
     /// Futures that wait for a change of the channel's state.
     pub(crate) watchers: Waiters,
     /// Futures that wait until no publish is unconfirmed.
     pub(crate) confirmed: Waiters,
+}
+
+impl ChannelState {
+    #[inline]
+    pub(crate) fn extras(&self) -> Option<&Extras> {
+        self.extras.as_deref()
+    }
+
+    #[inline]
+    pub(crate) fn extras_mut(&mut self) -> Option<&mut Extras> {
+        self.extras.as_deref_mut()
+    }
+
+    /// The extras, which are made if there are none.
+    pub(crate) fn need_extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    pub(crate) fn returns_mut(&mut self) -> Option<&mut ReturnsState> {
+        self.extras_mut()?.returns.as_mut()
+    }
+
+    /// Wakes the futures that wait for a change of the channel's state.
+    pub(super) fn wake_watchers(&mut self, later: &mut Later) {
+        if let Some(extras) = self.extras_mut() {
+            extras.watchers.wake_all(later);
+        }
+    }
+
+    /// Wakes the futures that wait until no publish is unconfirmed.
+    #[inline]
+    pub(super) fn wake_confirmed(&mut self, later: &mut Later) {
+        if let Some(extras) = self.extras_mut() {
+            extras.confirmed.wake_all(later);
+        }
+    }
 }
 
 impl ChannelTable<ChannelState> {
@@ -161,7 +205,7 @@ impl ChannelTable<ChannelState> {
         channel: ChannelId,
         consumer: ConsumerId,
     ) -> Option<&mut ConsumerState> {
-        self.get_mut(channel)?.consumers.get_mut(&consumer)
+        self.get_mut(channel)?.consumers.get_mut(consumer)
     }
 }
 
@@ -218,7 +262,7 @@ impl State {
 
     pub(crate) fn remove_channel(&mut self, id: ChannelId, later: &mut Later) {
         if let Some(mut channel) = self.channels.remove(id) {
-            channel.watchers.wake_all(later);
+            channel.wake_watchers(later);
             self.forget_channel(&channel);
         }
     }
@@ -375,7 +419,7 @@ impl State {
                         if let Some(confirms) = &mut state.confirms {
                             confirms.settle(run, outcome, &mut self.totals, later);
                         }
-                        state.confirmed.wake_all(later);
+                        state.wake_confirmed(later);
                         self.grant(LineId::Channel(channel), later);
                     }
                 }
@@ -439,7 +483,7 @@ impl State {
                 Event::Flow { channel, active } => {
                     if let Some(channel) = self.channels.get_mut(channel) {
                         channel.paused = !active;
-                        channel.watchers.wake_all(later);
+                        channel.wake_watchers(later);
                     }
                     if active {
                         self.grant(LineId::Channel(channel), later);
@@ -465,7 +509,7 @@ impl State {
     ) {
         if let Some(channel) = self.channels.get_mut(id) {
             channel.closed = Some(reason.clone());
-            channel.watchers.wake_all(later);
+            channel.wake_watchers(later);
             self.finish_channel(id, &Error::ChannelClosed(reason.clone()), later);
         }
         self.dismiss_publishers_of(id, later);
