@@ -3,10 +3,7 @@
 use alloc::{boxed::Box, string::String};
 
 use super::{
-    Client, Event,
-    channel_state::{Mode, Pending},
-    checks,
-    consumers::Cancelling,
+    Client, Event, channel_state::Mode, checks, consumers::Cancelling, pending::Pending,
     reply_to::REPLY_TO,
 };
 use crate::{
@@ -249,10 +246,7 @@ impl<'a> ChannelMut<'a> {
         let Some(channel) = self.machine.channel(self.id) else {
             return;
         };
-        let consume = channel.role.pending.iter().rev().find(|pending| {
-            pending.method == basic::Consume::ID && pending.consumer == Some(consumer)
-        });
-        if let Some(request) = consume.map(|pending| pending.id) {
+        if let Some(request) = channel.role.pending.consume_of(consumer) {
             // Its request is abandoned with it.
             self.machine.abandon(Some(self.id), request);
         }
@@ -518,9 +512,7 @@ impl<'a> ChannelMut<'a> {
 
     fn add_pending(&mut self, pending: Pending) {
         let request = pending.id;
-        if let Some(channel) = self.machine.channel_mut(self.id) {
-            channel.role.pending.push_back(pending);
-        }
+        self.machine.push_pending(self.id, pending);
         self.machine.add_deadline(request, Some(self.id));
     }
 
@@ -587,10 +579,7 @@ impl Machine<Client> {
         self.close_channel(id, &close, Some(request))?;
         let reason = crate::close::CloseCause::Requested(close).into();
         self.fail_waiting(id, &reason, &RequestError::ChannelClosed(reason.clone()));
-        if let Some(channel) = self.channel_mut(id) {
-            let pending = Pending::new(request, channel::Close::ID);
-            channel.role.pending.push_back(pending);
-        }
+        self.push_pending(id, Pending::new(request, channel::Close::ID));
         self.add_deadline(request, Some(id));
         Ok(request)
     }

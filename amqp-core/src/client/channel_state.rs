@@ -1,17 +1,17 @@
 //! The client's state of a channel.
 
-use alloc::{boxed::Box, collections::VecDeque};
+use alloc::boxed::Box;
 
 use super::{
     confirms::Confirms,
     consumers::{Consumer, Consumers},
+    pending::PendingQueue,
     unacked::Unacked,
 };
 use crate::{
     error::ApiMisuse,
     ids::{ConsumerId, DeliveryTag, RequestId, Tags},
     method::MethodDef as _,
-    method_id::MethodId,
     protocol::basic,
     stats::ChannelStats,
     wire::ShortStr,
@@ -20,8 +20,7 @@ use crate::{
 /// The client's state of a channel.
 #[derive(Debug, Default)]
 pub(crate) struct ClientChannel {
-    /// The pending requests, in the order they were made.
-    pub(crate) pending: VecDeque<Pending>,
+    pub(crate) pending: PendingQueue,
     pub(crate) mode: Mode,
     pub(crate) consumers: Consumers,
     pub(crate) unacked: Unacked,
@@ -69,34 +68,6 @@ pub(crate) enum Mode {
         /// rollback makes them outstanding again.
         outstanding: Box<Unacked>,
     },
-}
-
-/// A request that awaits its reply.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) id: RequestId,
-    pub(crate) method: MethodId,
-    /// The consumer tag that the reply must have. `Some` for consume and cancel.
-    pub(crate) tag: Option<ShortStr>,
-    /// The consumer of the reply. `Some` for consume, and for a cancel that ends a consumer.
-    pub(crate) consumer: Option<ConsumerId>,
-    /// For `basic.get`: the message needs no acknowledgement.
-    pub(crate) no_ack: bool,
-    /// The reply is no longer awaited.
-    pub(crate) abandoned: bool,
-}
-
-impl Pending {
-    pub(crate) const fn new(id: RequestId, method: MethodId) -> Self {
-        Self {
-            id,
-            method,
-            tag: None,
-            consumer: None,
-            no_ack: false,
-            abandoned: false,
-        }
-    }
 }
 
 impl ClientChannel {
@@ -192,12 +163,8 @@ impl ClientChannel {
 
     /// Whether the reply to the request is awaited.
     pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
-        // Ascending, because request numbers only grow.
-        self.pending
-            .binary_search_by_key(&request, |pending| pending.id)
-            .ok()
-            .and_then(|at| self.pending.get(at))
-            .is_some_and(|pending| !pending.abandoned)
+        let pending = self.pending.get(request);
+        pending.is_some_and(|pending| !pending.abandoned)
     }
 
     /// Abandons a request. Returns `Some` if its reply was awaited, with the consumer that it

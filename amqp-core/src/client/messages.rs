@@ -4,8 +4,9 @@ use bytes::{Buf as _, BytesMut};
 
 use super::{
     Client, Event,
-    channel_state::{Mode, Pending},
+    channel_state::Mode,
     event::{Delivery, GetMessage, Returned},
+    pending::Pending,
     returns::Found,
 };
 use crate::{

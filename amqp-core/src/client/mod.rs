@@ -15,6 +15,7 @@ mod fingerprint;
 mod handshake;
 mod last_delivery;
 mod messages;
+mod pending;
 mod prepared;
 mod publish;
 mod receive;
@@ -34,7 +35,9 @@ pub use self::{
     prepared::PreparedPublish,
 };
 use self::{
-    channel_state::Pending, confirm_deadlines::ConfirmDeadlines, handshake::Handshake,
+    confirm_deadlines::ConfirmDeadlines,
+    handshake::Handshake,
+    pending::{Pending, SparePending},
     resume::Ended,
 };
 use crate::{
@@ -80,6 +83,7 @@ pub struct Client {
     blocked: bool,
     /// The pending requests of the connection itself: `connection.update-secret`.
     pending: VecDeque<Pending>,
+    spare_pending: SparePending,
     /// The confirm deadlines of all channels.
     confirm_deadlines: ConfirmDeadlines,
     /// Whether the numbers of ended channels are kept.
@@ -108,6 +112,7 @@ impl Connection {
             mechanism: ShortStr::default(),
             blocked: false,
             pending: VecDeque::new(),
+            spare_pending: SparePending::default(),
             confirm_deadlines,
             resumable,
             ended: Ended::default(),
@@ -332,17 +337,16 @@ impl Client {
 
 impl Machine<Client> {
     fn request_method(&self, channel: Option<ChannelId>, request: RequestId) -> Option<MethodId> {
-        let pending = match channel {
-            None => &self.role.pending,
+        let found = match channel {
+            None => self.role.pending.iter().find(|it| it.id == request),
             Some(id) => {
                 let channel = self.channel(id)?;
                 if channel.life == ChannelLife::Opening(request) {
                     return Some(channel_class::Open::ID);
                 }
-                &channel.role.pending
+                channel.role.pending.get(request)
             }
         };
-        let found = pending.iter().find(|pending| pending.id == request);
         found.map(|pending| pending.method)
     }
 

@@ -4,10 +4,11 @@ use bytes::BytesMut;
 
 use super::{
     Client, Event,
-    channel_state::{ClientChannel, Mode, Pending},
+    channel_state::{ClientChannel, Mode},
     confirms::ALL,
     consumers::Cancelling,
     event::Outcome,
+    pending::Pending,
 };
 use crate::{
     body::Content,
@@ -173,12 +174,10 @@ impl Role for Client {
         request: RequestId,
         reason: CloseReason,
     ) {
-        let Some(channel) = machine.channel_mut(id) else {
+        if machine.channel(id).is_none() {
             return;
-        };
-        let pending = &mut channel.role.pending;
-        let at = pending.iter().position(|pending| pending.id == request);
-        let answered = at.and_then(|at| pending.remove(at));
+        }
+        let answered = machine.remove_pending(id, |pending| pending.id == request);
         if answered.is_some_and(|pending| !pending.abandoned) {
             machine.request_settled();
             let cause = RequestError::ChannelClosed(reason.for_request(channel::Close::ID));
@@ -330,15 +329,13 @@ impl Machine<Client> {
         let Some(channel) = self.channel_mut(id) else {
             return Ok(());
         };
-        let role = &mut channel.role;
-        let ended = role.consumers.cancelled_by_server(&tag);
+        let ended = channel.role.consumers.cancelled_by_server(&tag);
         // If the server cancels a consumer before its consume-ok, no consume-ok follows.
-        let consume = role.pending.iter().position(|pending| {
+        let failed = self.remove_pending(id, |pending| {
             pending.method == basic::Consume::ID
                 && pending.consumer.is_some()
                 && pending.consumer == ended.map(|ended| ended.id)
         });
-        let failed = consume.and_then(|at| role.pending.remove(at));
         if !cancel.no_wait {
             let consumer_tag = tag.clone();
             self.put_answer(id, &basic::CancelOk { consumer_tag })?;
@@ -465,11 +462,9 @@ impl Machine<Client> {
         tag: Option<&ShortStr>,
     ) -> Option<Pending> {
         let rule = protocol::rule(reply)?;
-        let pending = &mut self.channel_mut(id)?.role.pending;
-        let at = pending.iter().position(|pending| {
+        let taken = self.remove_pending(id, |pending| {
             rule.answers.contains(&pending.method) && (tag.is_none() || pending.tag.as_ref() == tag)
         })?;
-        let taken = pending.remove(at)?;
         if !taken.abandoned {
             self.request_settled();
         }
@@ -485,10 +480,7 @@ impl Machine<Client> {
         let Some(channel) = self.channel_mut(id) else {
             return;
         };
-        let mut pending = channel.role.pending.iter();
-        let unconfirmed = pending.any(|pending| {
-            pending.method == basic::Consume::ID && pending.consumer == Some(consumer)
-        });
+        let unconfirmed = channel.role.pending.consume_of(consumer).is_some();
         let consumers = &mut channel.role.consumers;
         if !consumers.abandon(tag, consumer) || !open || unconfirmed {
             return;
@@ -502,14 +494,13 @@ impl Machine<Client> {
             },
         );
         let request = self.next_request();
-        if let Some(channel) = self.channel_mut(id) {
-            channel.role.pending.push_back(Pending {
-                tag: Some(tag.clone()),
-                consumer: Some(consumer),
-                abandoned: true,
-                ..Pending::new(request, basic::Cancel::ID)
-            });
-        }
+        let pending = Pending {
+            tag: Some(tag.clone()),
+            consumer: Some(consumer),
+            abandoned: true,
+            ..Pending::new(request, basic::Cancel::ID)
+        };
+        self.push_pending(id, pending);
     }
 
     /// Settles all requests and publishes of a channel that will answer no more: requests fail with
@@ -543,7 +534,7 @@ impl Machine<Client> {
             | ChannelLife::Closing(_)
             | ChannelLife::ClosingRemote => None,
         };
-        let pending = core::mem::take(&mut channel.role.pending);
+        let pending = channel.role.pending.take();
         let mut settled = alloc::vec::Vec::new();
         if let Mode::Confirm(confirms) = &mut channel.role.mode {
             let mut unsent = alloc::vec::Vec::new();

@@ -70,10 +70,12 @@ pub(super) struct Frames {
 }
 
 impl Backlog {
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.queue().is_none_or(|queue| queue.items.is_empty())
     }
 
+    #[inline]
     fn queue(&self) -> Option<&Queue> {
         self.queue.as_deref()
     }
@@ -101,6 +103,7 @@ impl Backlog {
     }
 
     /// The queued output, in bytes.
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.queue().map_or(0, |queue| queue.len)
     }
