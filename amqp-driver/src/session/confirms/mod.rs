@@ -18,6 +18,10 @@ use crate::{returned_message::ReturnedMessage, unconfirmed::Unconfirmed};
 /// that it does not keep the slots behind it.
 const SLOTS_MAX: usize = 4096;
 
+/// The number of publishes that an empty ring keeps memory for, so that small batches allocate
+/// nothing.
+const SLOTS_KEPT: usize = 128;
+
 /// The outcomes of a channel's publishes, and the futures that await them, by sequence number.
 ///
 /// The server sends the `basic.return` of a message before its confirm, see
@@ -276,6 +280,9 @@ impl Confirms {
         while let Some(Slot::Taken) = self.slots.front() {
             self.slots.pop_front();
             self.first += 1;
+        }
+        if self.slots.is_empty() && self.slots.capacity() > SLOTS_KEPT {
+            self.slots.shrink_to(SLOTS_KEPT);
         }
     }
 
