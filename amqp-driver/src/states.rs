@@ -10,11 +10,7 @@ use std::{
 use amqp_core::{ChannelId, CloseReason, wire::ShortStr};
 use futures_core::Stream;
 
-use crate::session::{
-    shared::Shared,
-    state::State,
-    waiters::Place,
-};
+use crate::session::{shared::Shared, state::State, waiters::Place};
 
 /// The state of a connection.
 ///

@@ -25,7 +25,10 @@ impl Consumers {
 
     #[inline]
     pub(super) fn get_mut(&mut self, id: ConsumerId) -> Option<&mut ConsumerState> {
-        self.0.as_mut()?.get_mut(&id).map(|consumer| &mut **consumer)
+        self.0
+            .as_mut()?
+            .get_mut(&id)
+            .map(|consumer| &mut **consumer)
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &ConsumerState> {
