@@ -43,10 +43,18 @@ impl Pending {
 /// The pending requests of a channel, in the order they were made. They take memory only while
 /// there are any.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "a channel has one pointer while it has none"
+)]
 pub(crate) struct PendingQueue(Option<Box<VecDeque<Pending>>>);
 
 /// The memory of the queue that ran empty last, for the next request on any channel.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "a channel has one pointer while it has none"
+)]
 pub(super) struct SparePending(Option<Box<VecDeque<Pending>>>);
 
 /// The number of requests that the spare queue has room for at most.

@@ -9,6 +9,10 @@ use super::untaken::ConsumerState;
 /// The consumers of a channel, by number. They take memory only while there are any: each has its
 /// own block, so that one alone does not take the room of several.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "a channel has one pointer while it has none"
+)]
 pub(crate) struct Consumers(Option<Box<BTreeMap<ConsumerId, Box<ConsumerState>>>>);
 
 impl Consumers {
