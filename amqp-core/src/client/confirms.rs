@@ -62,8 +62,8 @@ pub(crate) const ALL: u64 = u64::MAX;
 /// The number of settled entries that the ring keeps in any case.
 const SLACK: usize = 32;
 
-/// The number of publishes that an empty ring keeps memory for, so that small batches allocate
-/// nothing.
+/// The number of publishes that an empty ring keeps memory for, a power of two, so that small batches
+/// allocate nothing.
 const KEPT: usize = 128;
 
 impl Confirms {
@@ -272,20 +272,12 @@ impl Confirms {
         }
         self.trim();
         self.move_older();
-        self.shrink();
+        self.entries.release(KEPT);
         let oldest = self.oldest();
         self.mandatory.forget_before(oldest);
         // Keeps the last mark for publishes that follow soon.
         while self.marks.len() > 1 && self.marks.front().is_some_and(|it| it.last < oldest) {
             self.marks.pop_front();
-        }
-    }
-
-    /// Releases the memory of an empty ring that was large.
-    #[inline]
-    fn shrink(&mut self) {
-        if self.entries.is_empty() && self.entries.capacity() > KEPT {
-            self.entries.shrink_to(KEPT);
         }
     }
 

@@ -92,6 +92,14 @@ impl<T: Copy + Default> SeqRing<T> {
         Some(front)
     }
 
+    /// Releases the memory of an empty ring, but for `kept` places, a power of two.
+    #[inline]
+    pub(super) fn release(&mut self, kept: usize) {
+        if self.len == 0 && self.places.len() > kept {
+            self.places = vec![T::default(); kept].into_boxed_slice();
+        }
+    }
+
     /// Doubles the number of places.
     #[cold]
     fn grow(&mut self) {
@@ -140,5 +148,11 @@ mod tests {
         }
         assert_eq!(ring.up_to(front + 1).count(), ring.len().min(2));
         assert_eq!(ring.up_to(front - 1).count(), 0);
+        ring.release(4);
+        assert!(ring.places.len() > 4, "it is in use");
+        while ring.pop_front().is_some() {}
+        ring.release(4);
+        assert_eq!(ring.places.len(), 4);
+        assert_eq!((ring.push(1), ring.get(next)), (next, Some(&1)));
     }
 }
