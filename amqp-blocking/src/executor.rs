@@ -10,7 +10,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicU8,
+            AtomicU8, AtomicUsize,
             Ordering::{AcqRel, Acquire},
         },
     },
@@ -26,7 +26,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Executor>> = const { RefCell::new(None) };
     /// The last executor of this thread without sockets of its own, kept for reuse.
     static SPARE: Cell<Option<Executor>> = const { Cell::new(None) };
-    static GIVES_BACK: Cell<bool> = const { Cell::new(false) };
+    static POLLS: Cell<Polls> = const { Cell::new(Polls::Own) };
 }
 
 /// A way to park a thread that also waits for sockets.
@@ -79,29 +79,81 @@ fn wait(until: Option<Instant>) {
     due.into_iter().flatten().for_each(Waker::wake);
 }
 
-/// Keeps a driver that is lent to this thread, with a [`Park`] in its executor, until its future is
-/// woken. Returns the driver if there is no such executor, or it has one already.
+/// The maximum number of threads that keep a [`Park`] for lent drivers, which has three file
+/// descriptors. Others leave the drivers to their tasks.
+const KEPT_PARKS: usize = 32;
+
+/// The number of threads that keep one.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+/// The right to keep a [`Park`].
+struct Reserved;
+
+impl Reserved {
+    fn new() -> Option<Self> {
+        let more = |kept| (kept < KEPT_PARKS).then_some(kept + 1);
+        let counted = KEPT.fetch_update(AcqRel, Acquire, more);
+        counted.ok().map(|_| Self)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(1, AcqRel);
+    }
+}
+
+/// Reserves a [`Park`] for lent drivers on this thread. Returns `false` if there are enough, or no
+/// executor that takes such drivers.
+pub(crate) fn reserve_park() -> bool {
+    let reserved = with_current(|executor| {
+        if executor.takes_lent && executor.reserved.is_none() {
+            executor.reserved = Reserved::new();
+        }
+        executor.reserved.is_some()
+    });
+    reserved.unwrap_or(false)
+}
+
+/// Keeps a driver that is lent to this thread, which has [reserved](reserve_park) a park, until its
+/// future waits. Returns the driver if there is one already.
 pub(crate) fn keep_lent(driver: LentDriver) -> Option<LentDriver> {
     let mut declined = Some(driver);
     with_current(|executor| {
-        if executor.takes_lent && executor.lent.is_none() {
+        if executor.lent.is_none() {
             executor.lent = declined.take();
-            executor.keeps_park = true;
         }
     });
     declined
 }
 
-/// Whether the polls on this thread give sockets back to the threads that had them before.
-pub(crate) fn gives_back() -> bool {
-    GIVES_BACK.get()
+/// The driver that the thread polls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Polls {
+    /// Its own, of which it waits for the sockets.
+    Own,
+    /// One that is lent to it.
+    Lent,
+    /// One that was lent to it: its sockets go back to the thread of its task.
+    GiveBack,
 }
 
-/// Calls `act`; its polls give sockets back. It does not panic.
-pub(crate) fn giving_back(act: impl FnOnce()) {
-    GIVES_BACK.set(true);
-    act();
-    GIVES_BACK.set(false);
+/// The driver that this thread polls.
+pub(crate) fn polls() -> Polls {
+    POLLS.get()
+}
+
+/// Calls `act`, which polls a driver.
+pub(crate) fn polling<T>(polls: Polls, act: impl FnOnce() -> T) -> T {
+    /// Restores the value on drop, also if `act` panics.
+    struct PollsGuard(Polls);
+    impl Drop for PollsGuard {
+        fn drop(&mut self) {
+            POLLS.set(self.0);
+        }
+    }
+    let _outer = PollsGuard(POLLS.replace(polls));
+    act()
 }
 
 /// Calls `act` with the [`Park`] of the executor on this thread. On first use `make` creates it,
@@ -180,30 +232,26 @@ impl EnterGuard {
 }
 
 impl EnterGuard {
-    /// Waits, as [`wait`] does, with a driver that the future has lent. It is given back as soon as
-    /// the future is woken, which may work for long.
+    /// Waits, as [`wait`] does, with a driver that the future has lent. It is given back before the
+    /// future is polled, which may work for long, or block.
     fn drive(&self, mut driver: LentDriver, until: Option<Instant>) {
         let is_woken = || self.parker.state.load(Acquire) == WOKEN;
         let mut context = Context::from_waker(&self.waker);
-        let mut lent = driver.poll(&mut context);
-        if lent && !is_woken() {
+        let mut poll = || polling(Polls::Lent, || driver.poll(&mut context));
+        if poll() && !is_woken() {
             wait(until);
-            lent = driver.poll(&mut context);
+            poll();
         }
-        let mut to_give = Some(driver);
-        if lent && !is_woken() {
-            with_current(|executor| mem::swap(&mut executor.lent, &mut to_give));
-        }
-        giving_back(|| drop(to_give));
+        polling(Polls::GiveBack, || drop(driver));
     }
 }
 
 impl Drop for EnterGuard {
     fn drop(&mut self) {
-        let lent = with_current(|executor| executor.lent.take());
-        giving_back(|| drop(lent));
+        // It was not polled.
+        drop(with_current(|executor| executor.lent.take()));
         let ended = CURRENT.replace(self.outer.take());
-        SPARE.set(ended.filter(|it| it.park.is_none() || it.keeps_park));
+        SPARE.set(ended.filter(|it| it.park.is_none() || it.reserved.is_some()));
     }
 }
 
@@ -268,8 +316,8 @@ struct Executor {
     takes_lent: bool,
     /// The driver that is lent to this thread, while its future runs.
     lent: Option<LentDriver>,
-    /// Whether the park is kept for reuse: it was made for lent drivers.
-    keeps_park: bool,
+    /// `Some` if the park is kept for reuse, for lent drivers.
+    reserved: Option<Reserved>,
 }
 
 impl Default for Executor {
@@ -288,7 +336,7 @@ impl Default for Executor {
             last_alarm: 0,
             takes_lent: true,
             lent: None,
-            keeps_park: false,
+            reserved: None,
         }
     }
 }

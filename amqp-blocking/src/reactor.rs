@@ -11,7 +11,7 @@ use std::{
 use amqp_driver::io::{LentDriver, no_wakeup};
 use mio::{Events, Interest, Registry, Token, event::Source};
 
-use crate::executor::{Park, gives_back, keep_lent, wake_after_park, with_park};
+use crate::executor::{Park, Polls, keep_lent, polls, reserve_park, wake_after_park, with_park};
 
 /// The tokens of the waker and of all sockets. They are not distinguished further: after any event
 /// the same future is polled.
@@ -21,7 +21,7 @@ const SOCKET: Token = Token(1);
 /// Takes a driver that is lent to this thread, to wait for its sockets until the future that runs on
 /// the thread is woken.
 pub(crate) fn take_lent(driver: LentDriver) {
-    if with_park(Reactor::new, |_: &mut Reactor| Ok(())).is_ok() {
+    if reserve_park() && with_park(Reactor::new, |_: &mut Reactor| Ok(())).is_ok() {
         drop(keep_lent(driver));
     }
 }
@@ -31,8 +31,8 @@ pub(crate) struct Evented<S> {
     pub(crate) socket: S,
     /// Where the socket is registered. `Some` after the first poll.
     registration: Option<Registration>,
-    /// The registry that it was registered with before.
-    former: Weak<Registry>,
+    /// The registry of the task's thread. `Some` while the socket is lent with its driver.
+    home: Option<Weak<Registry>>,
 }
 
 struct Registration {
@@ -47,7 +47,7 @@ impl<S: Source> Evented<S> {
         Self {
             socket,
             registration: None,
-            former: Weak::new(),
+            home: None,
         }
     }
 
@@ -87,23 +87,34 @@ impl<S: Source> Evented<S> {
         with_park(Reactor::new, |Reactor { registry, .. }| {
             let here = |it: &Registration| Arc::ptr_eq(&it.registry, registry);
             let is_here = self.registration.as_ref().is_some_and(here);
-            if !gives_back() {
-                return if is_here {
-                    Ok(())
-                } else {
-                    self.move_to(registry)
-                };
+            match polls() {
+                Polls::Own => self.home = None,
+                Polls::Lent if !is_here && self.home.is_none() => {
+                    let task = self.registration.as_ref();
+                    self.home = task.map(|it| Arc::downgrade(&it.registry));
+                }
+                Polls::Lent => {}
+                Polls::GiveBack => {
+                    if let Some(home) = self.home.take() {
+                        // Without it, the task's next poll takes the socket.
+                        let home = home.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+                        return self.move_to(&home);
+                    }
+                    if self.registration.is_some() {
+                        return Ok(()); // it has not moved
+                    }
+                }
             }
-            match self.former.upgrade() {
-                Some(former) if is_here => self.move_to(&former),
-                _ => Ok(()),
+            if is_here {
+                Ok(())
+            } else {
+                self.move_to(registry)
             }
         })
     }
 
     fn move_to(&mut self, registry: &Arc<Registry>) -> io::Result<()> {
         if let Some(Registration { registry, .. }) = self.registration.take() {
-            self.former = Arc::downgrade(&registry);
             registry.deregister(&mut self.socket)?;
         }
         let interests = Interest::READABLE;
@@ -182,7 +193,7 @@ mod tests {
     use mio::net::TcpStream;
 
     use super::*;
-    use crate::executor::{block_on, giving_back};
+    use crate::executor::{block_on, polling};
 
     #[test]
     fn a_write_of_another_thread_leaves_the_socket_to_the_one_that_waits() -> Result<()> {
@@ -249,9 +260,9 @@ mod tests {
             }
             let before = registry();
             let lent = block_on(poll_fn(|cx| {
-                assert!(poll(cx).is_pending());
+                polling(Polls::Lent, || assert!(poll(cx).is_pending()));
                 let lent = registry();
-                giving_back(|| assert!(poll(cx).is_pending()));
+                polling(Polls::GiveBack, || assert!(poll(cx).is_pending()));
                 Poll::Ready(lent)
             }));
             assert_ne!(lent, before);

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     future::Future,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -220,5 +220,37 @@ fn a_driver_that_is_dropped_while_it_is_lent_ends_the_call() {
         let dropping = thread::spawn(move || drop(world));
         run(declare(&channel)).expect_err("nothing drives it");
         dropping.join().expect("it drops");
+    });
+}
+
+#[test]
+fn a_loan_that_has_ended_takes_no_later_one() {
+    explore("two loans", 0, || {
+        let mut world = lending();
+        let channel = world.open_channel();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut borrow = |declaring: Pin<&mut dyn Future<Output = Result<(), Error>>>| {
+            assert!(declaring.poll(&mut cx).is_pending());
+            LENT.with(|lent| lent.borrow_mut().take())
+                .expect("it is lent")
+        };
+        {
+            let mut declaring = pin!(declare(&channel));
+            let mut first = borrow(declaring.as_mut());
+            // The driver's task ends the loan.
+            world.run(declaring).expect("the server replies");
+            drop(LENT.with(|lent| lent.borrow_mut().take()));
+            let mut declaring = pin!(declare(&channel));
+            let mut second = borrow(declaring.as_mut());
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(!first.poll(&mut cx));
+            drop(first);
+            let unread = declaring.as_mut().poll(&mut cx).is_pending();
+            assert!(unread, "the second loan is for that");
+            second.poll(&mut cx);
+            assert!(declaring.poll(&mut cx).is_ready());
+        }
+        drop(channel);
+        world.drive().close();
     });
 }

@@ -19,14 +19,19 @@ use std::{fmt, sync::Arc, task::Context};
 /// that takes it.
 pub struct LentDriver {
     lender: Arc<dyn Lend>,
+    /// The number of the loan, which ends when the task is polled. There may be a later one.
+    loan: u64,
     /// Whether the driver was polled, so that it wakes the thread that waits.
     polled: bool,
 }
 
 impl LentDriver {
-    pub(crate) const fn new(lender: Arc<dyn Lend>) -> Self {
-        let polled = false;
-        Self { lender, polled }
+    pub(crate) const fn new(lender: Arc<dyn Lend>, loan: u64) -> Self {
+        Self {
+            lender,
+            loan,
+            polled: false,
+        }
     }
 
     /// Writes and reads all that the transport takes and has, and arranges that the thread is woken
@@ -36,13 +41,13 @@ impl LentDriver {
     /// Returns `false` once the task has the driver again: this is to be dropped.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         self.polled = true;
-        self.lender.poll_lent(cx)
+        self.lender.poll_lent(self.loan, cx)
     }
 }
 
 impl Drop for LentDriver {
     fn drop(&mut self) {
-        self.lender.take_back(self.polled);
+        self.lender.take_back(self.loan, self.polled);
     }
 }
 
@@ -56,10 +61,9 @@ impl fmt::Debug for LentDriver {
 
 /// The task of a driver, as the lender of it.
 pub(crate) trait Lend: Send + Sync {
-    /// Polls the driver with the waker of the thread that has it. Returns `false` if the task has it
-    /// again.
-    fn poll_lent(&self, cx: &mut Context<'_>) -> bool;
+    /// Polls the driver with the waker of the thread that has it. Returns `false` if the loan has ended.
+    fn poll_lent(&self, loan: u64, cx: &mut Context<'_>) -> bool;
 
-    /// Takes the driver back. `polled`: its waker is that of another thread.
-    fn take_back(&self, polled: bool);
+    /// Takes the driver back, unless the loan has ended. `polled`: its waker is that of another thread.
+    fn take_back(&self, loan: u64, polled: bool);
 }

@@ -47,7 +47,8 @@ where
             driver: Some(Box::new(driver)),
             waiting: None,
             task: None,
-            lent: false,
+            loan: None,
+            loans: 0,
             dropped: false,
             ended: false,
         });
@@ -78,7 +79,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let slot = &self.0;
         let free = |content: &mut Content<T, C>| {
-            content.lent = false;
+            content.loan = None;
             let driver = content.driver.take();
             (driver.is_some() || content.ended).then_some(driver)
         };
@@ -133,10 +134,23 @@ struct Content<T: Transport, C: Timer> {
     dropped: bool,
     /// The waker of the last poll of the task, if it lends.
     task: Option<Waker>,
-    /// Whether the driver is lent to a thread that waits.
-    lent: bool,
+    /// The number of the loan. `Some` while the driver is lent to a thread that waits.
+    loan: Option<u64>,
+    /// The number of loans.
+    loans: u64,
     /// Whether a write of a command has panicked, which has ended the life.
     ended: bool,
+}
+
+impl<T: Transport, C: Timer> Content<T, C> {
+    /// Ends the loan of that number. Returns whether it had not ended.
+    fn end_loan(&mut self, loan: u64) -> bool {
+        let ends = self.loan == Some(loan);
+        if ends {
+            self.loan = None;
+        }
+        ends
+    }
 }
 
 impl<T: Transport, C: Timer> Slot<T, C> {
@@ -204,19 +218,21 @@ where
     fn lend(self: Arc<Self>) {
         let Some(lender) = self.lender else { return };
         let mut content = self.lock();
-        if content.lent || content.task.is_none() || content.driver.is_none() {
+        if content.loan.is_some() || content.task.is_none() || content.driver.is_none() {
             return;
         }
-        content.lent = true;
+        content.loans += 1;
+        let loan = content.loans;
+        content.loan = Some(loan);
         drop(content);
-        lender(LentDriver::new(self));
+        lender(LentDriver::new(self, loan));
     }
 }
 
 impl<T: Transport + Unpin, C: Timer + Unpin> Lend for Slot<T, C> {
-    fn poll_lent(&self, cx: &mut Context<'_>) -> bool {
+    fn poll_lent(&self, loan: u64, cx: &mut Context<'_>) -> bool {
         let mut content = self.lock();
-        if !content.lent {
+        if content.loan != Some(loan) {
             return false;
         }
         let driver = content.driver.take();
@@ -224,17 +240,16 @@ impl<T: Transport + Unpin, C: Timer + Unpin> Lend for Slot<T, C> {
         let parked = self.with(driver, |driver| driver.poll_lent(cx)) == Some(true);
         if !parked {
             let mut content = self.lock();
-            content.lent = false;
-            let task = content.task.take();
+            let task = content.end_loan(loan).then(|| content.task.take());
             drop(content);
-            wake_all(task);
+            wake_all(task.flatten());
         }
         parked
     }
 
-    fn take_back(&self, polled: bool) {
+    fn take_back(&self, loan: u64, polled: bool) {
         let mut content = self.lock();
-        if !mem::take(&mut content.lent) || !polled {
+        if !content.end_loan(loan) || !polled {
             return;
         }
         let (driver, task) = (content.driver.take(), content.task.take());
