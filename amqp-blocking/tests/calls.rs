@@ -4,13 +4,18 @@
 
 use std::{
     error::Error as StdError,
+    future::{Future as _, poll_fn},
     net::TcpListener,
+    pin::pin,
+    task::Poll,
     thread,
     time::{Duration, Instant},
 };
 
 use amqp_blocking::{
     BaseChannel, Config, ConfirmError, ConnectError, Connection, Error, LocalBroker, Unconfirmed,
+    block_on,
+    broker::ConfirmFault,
     connect, connect_with,
     core::TimeoutReason,
     protocol::{ReplyCode, basic, queue},
@@ -319,4 +324,39 @@ fn requests_have_names() -> Outcome {
     let deleted = channel.queue_delete(queue::Delete::default().queue("tasks"))?;
     assert_eq!(deleted.message_count, 0);
     Ok(())
+}
+
+/// A future that blocks while another one waits does not keep the connection from being driven.
+#[test]
+fn a_blocking_call_in_a_future_beside_one_that_waits_is_answered() -> Outcome {
+    let server = serve(TcpListener::bind("127.0.0.1:0")?, LocalBroker::default())?;
+    let uri = format!("amqp://{}", server.local_addr());
+    let connection = connect(&uri)?;
+    let channel = connection.open_channel()?;
+    declare(&channel, "tasks")?;
+    let _consumer = channel.consume(basic::Consume::default().queue("tasks"))?;
+    let confirmed = connection.open_channel()?.confirm_select()?;
+    let other = connect(&uri)?.open_channel()?;
+
+    let lost = ConfirmFault::DropNext(1);
+    server
+        .broker()
+        .with(|broker| broker.faults().confirms(lost));
+    let none = basic::Properties::default();
+    let nowhere = basic::Publish::default().routing_key("nowhere");
+    let confirm = confirmed.publish(&nowhere, &none, "without a confirm")?;
+    let mut confirm = pin!(confirm.into_async());
+    let mut polls = 0;
+    let answered = block_on(poll_fn(|cx| {
+        polls += 1;
+        assert!(confirm.as_mut().poll(cx).is_pending());
+        if polls == 1 {
+            // Wakes the thread, which waits with the driver, and no future.
+            let published = other.publish(&to("tasks").expect("it is short"), &none, "delivered");
+            published.expect("there is room");
+            return Poll::Pending;
+        }
+        Poll::Ready(within(PATIENCE / 6, || declare(&channel, "tasks")))
+    }));
+    Ok(answered?)
 }
