@@ -13,7 +13,7 @@ use ref_cast::RefCast;
 
 use crate::{
     streams::{Confirm, Consumer, Returns},
-    wait::wait,
+    wait::{wait, wait_unless_ready},
 };
 
 /// A connection to a server. Clones share it, and can be used from any number of threads.
@@ -260,7 +260,7 @@ impl Channel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), Error> {
-        wait(self.0.publish(publish, properties, body))?
+        wait_unless_ready(self.0.publish(publish, properties, body))?
     }
 
     /// Publishes a message like [`publish`](Self::publish), with a method and properties that were
@@ -274,7 +274,7 @@ impl Channel {
         prepared: &PreparedPublish,
         body: impl Into<Body>,
     ) -> Result<(), Error> {
-        wait(self.0.publish_prepared(prepared, body))?
+        wait_unless_ready(self.0.publish_prepared(prepared, body))?
     }
 
     /// Puts the channel into [confirm
@@ -338,7 +338,7 @@ impl ConfirmChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<Confirm, Error> {
-        Ok(wait(self.0.publish(publish, properties, body))??.into())
+        Ok(wait_unless_ready(self.0.publish(publish, properties, body))??.into())
     }
 
     /// Publishes a message like [`publish`](Self::publish), with a method and properties that were
@@ -352,7 +352,7 @@ impl ConfirmChannel {
         prepared: &PreparedPublish,
         body: impl Into<Body>,
     ) -> Result<Confirm, Error> {
-        Ok(wait(self.0.publish_prepared(prepared, body))??.into())
+        Ok(wait_unless_ready(self.0.publish_prepared(prepared, body))??.into())
     }
 
     /// The asynchronous handle.
@@ -424,7 +424,7 @@ impl TxChannel {
         properties: &P,
         body: impl Into<Body>,
     ) -> Result<(), Error> {
-        wait(self.0.publish(publish, properties, body))?
+        wait_unless_ready(self.0.publish(publish, properties, body))?
     }
 
     /// Publishes a message like [`publish`](Self::publish), with a method and properties that were
@@ -438,7 +438,7 @@ impl TxChannel {
         prepared: &PreparedPublish,
         body: impl Into<Body>,
     ) -> Result<(), Error> {
-        wait(self.0.publish_prepared(prepared, body))?
+        wait_unless_ready(self.0.publish_prepared(prepared, body))?
     }
 
     /// Commits everything since the last commit or rollback ([RabbitMQ's

@@ -13,7 +13,7 @@ use ref_cast::RefCast;
 
 use crate::{
     handles::{BaseChannel, Channel, ConfirmChannel},
-    wait::wait,
+    wait::{wait, wait_unless_ready},
 };
 
 /// Publishes messages within a window, and reports the outcome of each. Clones share it, and can be
@@ -68,7 +68,7 @@ impl Publisher {
     /// [`Error::TimedOut`] beyond the limit of [`within`](crate::within): the message was not
     /// published.
     pub fn publish(&self, message: OutgoingMessage) -> Result<Receipt, Error> {
-        Ok(Receipt(wait(self.0.publish(message))?))
+        Ok(Receipt(wait_unless_ready(self.0.publish(message))?))
     }
 
     /// Publishes a message if there is room for it now, and returns the [`Receipt`] for its outcome.
@@ -157,7 +157,7 @@ impl Receipt {
     /// # Errors
     /// Beyond the limit of [`within`](crate::within), the receipt, to be waited for again.
     pub fn wait(mut self) -> Result<Outcome, ReceiptTimeout> {
-        wait(&mut self.0).map_err(|_| ReceiptTimeout(self))
+        wait_unless_ready(&mut self.0).map_err(|_| ReceiptTimeout(self))
     }
 
     /// The asynchronous handle.

@@ -12,7 +12,7 @@ use amqp_driver::{Acks, Error, ReturnedMessage, Unconfirmed, wire::ShortStr};
 use futures_core::Stream;
 use ref_cast::RefCast;
 
-use crate::wait::wait;
+use crate::wait::{wait, wait_unless_ready};
 
 /// The outcome of a publish, once the server has confirmed it.
 ///
@@ -54,7 +54,7 @@ impl Confirm {
     /// Beyond the limit of [`within`](crate::within), [`ConfirmError::TimedOut`] returns the
     /// confirm, to be waited for again.
     pub fn wait(mut self) -> Result<(), ConfirmError> {
-        match wait(&mut self.0) {
+        match wait_unless_ready(&mut self.0) {
             Ok(result) => Ok(result?),
             Err(_) => Err(ConfirmError::TimedOut(self)),
         }

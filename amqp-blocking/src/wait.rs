@@ -3,6 +3,8 @@
 use std::{
     cell::Cell,
     future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -60,4 +62,18 @@ pub fn wait<F: Future>(future: F) -> Result<F::Output, Error> {
         reason: TimeoutReason::Call,
         channel: None,
     })
+}
+
+/// As [`wait`], for a future of the handles that is mostly ready at its first poll: that poll needs no
+/// executor.
+///
+/// Of the futures it suits those that are woken by the driver alone, not by a [`Sleep`](crate::Sleep)
+/// or a socket.
+pub(crate) fn wait_unless_ready<F: Future>(future: F) -> Result<F::Output, Error> {
+    let mut future = pin!(future);
+    // A wake-up of this waker is not needed: the future is polled again at once.
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => wait(future),
+    }
 }
