@@ -72,7 +72,10 @@ pub fn wait<F: Future>(future: F) -> Result<F::Output, Error> {
 pub(crate) fn wait_unless_ready<F: Future>(future: F) -> Result<F::Output, Error> {
     let mut future = pin!(future);
     // A wake-up of this waker is not needed: the future is polled again at once.
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    match future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
         Poll::Ready(output) => Ok(output),
         Poll::Pending => wait(future),
     }

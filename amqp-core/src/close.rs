@@ -436,7 +436,7 @@ pub enum TimeoutReason {
     /// argument.
     #[error("a deadline is to be set")]
     SetDeadline,
-    /// The memory for a burst of events is to be released, unless there was another one.
+    /// The memory for a burst of events or messages is to be released, unless there was another one.
     #[error("the connection is idle")]
     Idle,
     /// Nothing was handed out for half the heartbeat interval.

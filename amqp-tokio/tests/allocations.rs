@@ -24,6 +24,9 @@ const MESSAGES: usize = 40_000;
 /// Messages wait for one another in batches of this number, so that no buffer grows all the time.
 const BATCH: usize = 100;
 
+/// The messages that a consumer holds at most. The connection reuses up to half a megabyte of their memory.
+const PREFETCH: u16 = 2 * BATCH as u16;
+
 /// The most blocks per message: those of read buffers and of the memory that small bodies share.
 const SHARED: f64 = 0.05;
 
@@ -106,7 +109,7 @@ async fn consuming(broker: &Broker, recovering: bool, size: usize) -> Outcome<f6
         channel.publish(&publish, &properties, body.clone()).await?;
     }
     channel
-        .call(basic::Qos::default().prefetch_count(500))
+        .call(basic::Qos::default().prefetch_count(PREFETCH))
         .await?;
     let consume = basic::Consume::default().queue(&name);
     let mut consumer = channel.consume(consume).await?;
@@ -132,6 +135,17 @@ async fn small_messages_need_no_block_of_their_own_with_and_without_recovery() -
         let consumed = consuming(&broker, recovering, 16).await?;
         println!("recovering: {recovering}, publish: {published:.4}, consume: {consumed:.4}");
         assert!(published < SHARED, "{published} blocks per publish");
+        assert!(consumed < SHARED, "{consumed} blocks per delivery");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn deliveries_of_up_to_1_kib_need_no_block_of_their_own() -> Outcome {
+    let broker = Broker::start()?;
+    for size in [256, 1024] {
+        let consumed = consuming(&broker, false, size).await?;
+        println!("{size} bytes, consume: {consumed:.4}");
         assert!(consumed < SHARED, "{consumed} blocks per delivery");
     }
     Ok(())

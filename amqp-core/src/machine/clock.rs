@@ -13,6 +13,7 @@ impl<R: Role> Machine<R> {
         self.advance_clock(now);
         let now = self.now;
         self.events.release(now);
+        self.arena.release(now);
         while let Some((request, channel)) = self.deadlines.expire(now) {
             if R::is_waiting(self, channel, request) {
                 self.request_settled();
@@ -84,7 +85,9 @@ impl<R: Role> Machine<R> {
         let connection = self.timers.next(self.now, self.has_transmit());
         let request = self.deadlines.next(self.now);
         let role = R::next_deadline(self);
-        let idle = self.events.release_at().filter(|_| !self.is_finished());
+        let idle = [self.events.release_at(), self.arena.release_at()];
+        let idle = idle.into_iter().flatten().min();
+        let idle = idle.filter(|_| !self.is_finished());
         let idle = idle.map(|at| (at, TimeoutReason::Idle));
         [connection, request, role, idle]
             .into_iter()

@@ -61,6 +61,7 @@ impl<R: Role> Machine<R> {
     }
 
     fn end_input(&mut self, input: &BytesMut) {
+        self.arena.note_time(self.now);
         self.buffer.leave(input);
         self.leftover = input.len();
     }

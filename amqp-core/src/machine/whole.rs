@@ -12,9 +12,11 @@ use crate::{
     stats::ConnectionStats,
 };
 
-/// The largest part of the input that is copied at once, in bytes. A message that is larger than a
-/// quarter of it is copied alone.
+/// The largest part of the input that is copied at once, in bytes.
 const COPIED: usize = 8 << 10;
+
+/// The largest message that is copied with others, in bytes.
+const COPIED_PART: usize = COPIED / 4;
 
 /// A method with its content, in the frames of section 4.2.6 of the specification: method, header,
 /// and at most one body.
@@ -96,9 +98,16 @@ impl<'i> Run<'i> {
         let begin = self.len;
         self.len += whole.len;
         if self.len > self.copied_from + self.copy.len() && !self.copy_next(begin, arena) {
+            // It shares a block with those that are likely to follow.
+            let is_followed = self.input.len() > self.len;
+            let body = if is_followed && whole.body.len() <= COPIED_PART {
+                arena.copy_run(whole.body)
+            } else {
+                arena.copy(whole.body)
+            };
             return Content {
                 properties: encoded(whole.properties, |bytes| arena.copy(bytes)),
-                body: arena.copy(whole.body).into(),
+                body: body.into(),
             };
         }
         // Each payload ends before the frame-end octet.
@@ -122,12 +131,12 @@ impl<'i> Run<'i> {
     #[inline(never)]
     fn copy_next(&mut self, begin: usize, arena: &mut Arena) -> bool {
         let last = self.len - begin;
-        if begin == 0 || last > COPIED / 4 {
+        if begin == 0 || last > COPIED_PART {
             return false;
         }
         let len = (4 * begin).clamp(last, COPIED);
         let rest = self.input.get(begin..).unwrap_or_default();
-        self.copy = arena.copy(rest.get(..len).unwrap_or(rest));
+        self.copy = arena.copy_run(rest.get(..len).unwrap_or(rest));
         self.copied_from = begin;
         true
     }
