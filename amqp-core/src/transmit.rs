@@ -328,6 +328,12 @@ impl Segments {
                 let needed = self.moved.min(self.size_max).next_power_of_two();
                 self.size = needed.max(self.size / 2).clamp(FIRST_BUFFER, self.size_max);
                 self.moved = 0;
+                // The next output mostly fits if it begins at the front.
+                if self.tail.room() < needed {
+                    self.tail.bytes.clear();
+                    // Unless the transport still has a part of it.
+                    let _free = self.tail.bytes.try_reclaim(self.tail.size);
+                }
             }
             self.earlier.clear();
             self.earlier.shrink_to(4);

@@ -155,3 +155,28 @@ fn a_busy_publisher_allocates_nothing() {
         );
     }
 }
+
+/// Each message is written, and the driver asks for more before it waits, as between confirms that are
+/// awaited one by one.
+#[test]
+fn messages_one_at_a_time_allocate_nothing() {
+    let (mut client, id) = open();
+    let mut out = Transmit::new();
+    let publish = basic::Publish::default().routing_key("a.routing.key");
+    let properties = basic::Properties::default();
+    for size in [0, 16, 1000, 1024, 1500, 2000, 3000, 4096, 64 << 10] {
+        let body = Bytes::from(vec![b'x'; size]);
+        let mut before = 0;
+        for number in 0..200 {
+            if number == 100 {
+                before = meter::blocks();
+            }
+            let mut channel = client.channel(id).unwrap();
+            channel
+                .publish(&publish, &properties, body.clone())
+                .unwrap();
+            drain(&mut client, &mut out);
+        }
+        assert_eq!(meter::blocks() - before, 0, "{size} bytes");
+    }
+}
