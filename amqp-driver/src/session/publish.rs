@@ -97,10 +97,19 @@ impl Publisher<'_> {
     ) -> Result<Option<PublishSeq>, Error> {
         let message = Message { outgoing, tracked };
         // The fast path: mostly there is room at once.
-        let first = attempt(self, &message, &mut body, &mut None, None);
-        if let Attempt::Published(seq) = first {
-            return Ok(seq);
+        match attempt(self, &message, &mut body, &mut None, None) {
+            Attempt::Published(seq) => Ok(seq),
+            first => self.publish_in_line(message, body, first).await,
         }
+    }
+
+    /// Publishes after a first attempt.
+    async fn publish_in_line(
+        self,
+        message: Message<impl Outgoing>,
+        mut body: Body,
+        first: Attempt,
+    ) -> Result<Option<PublishSeq>, Error> {
         let mut first = Some(first);
         let mut place = Place {
             publisher: self,
