@@ -144,6 +144,8 @@ pub(crate) struct Segments {
     done: VecDeque<Bytes>,
     /// The total length of the finished pieces, in bytes.
     done_len: usize,
+    /// The length of those of them that were [chained](Self::chain), in bytes.
+    chained: usize,
     /// The buffer for small pieces.
     tail: Buffer,
     /// Earlier buffers, the oldest first, each of at most [`LARGEST_BUFFER`].
@@ -216,6 +218,7 @@ impl Segments {
         Self {
             done: VecDeque::new(),
             done_len: 0,
+            chained: 0,
             tail: Buffer::default(),
             earlier: VecDeque::new(),
             size: FIRST_BUFFER,
@@ -231,6 +234,12 @@ impl Segments {
 
     pub(crate) const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The length of the pieces that were [chained](Self::chain), in bytes.
+    #[inline]
+    pub(crate) const fn chained(&self) -> usize {
+        self.chained
     }
 
     /// The window. `Some`, as it is behind the output, which is in the buffer.
@@ -299,6 +308,7 @@ impl Segments {
     pub(crate) fn chain(&mut self, piece: Bytes) {
         self.finish_tail();
         self.done_len += piece.len();
+        self.chained += piece.len();
         self.done.push_back(piece);
     }
 
@@ -307,7 +317,7 @@ impl Segments {
     pub(crate) fn move_into(&mut self, out: &mut Transmit) {
         self.finish_tail();
         self.moved = self.moved.saturating_add(self.done_len);
-        self.done_len = 0;
+        (self.done_len, self.chained) = (0, 0);
         for piece in self.done.drain(..) {
             out.push(piece);
         }

@@ -40,7 +40,7 @@ use crate::{
     body::Body,
     error::{ApiMisuse, Hold},
     frame::{FrameKind, HEARTBEAT, METHOD_HEAD, put_head},
-    limits::{FRAME_OVERHEAD, Limits, Tuning},
+    limits::{FRAME_OVERHEAD, Limits, Tuning, UNCOPIED_PART},
     method::MethodDef,
     protocol::FRAME_END,
     transmit::{Segments, Transmit},
@@ -181,6 +181,13 @@ impl Output {
         self.urgent.len() + self.ready.len()
     }
 
+    /// The size of the ready lane as it counts for `output_high`, in bytes.
+    #[inline]
+    pub(crate) fn ready_load(&self) -> usize {
+        let chained = self.ready.chained();
+        self.ready_len() - chained + chained / UNCOPIED_PART
+    }
+
     /// The size of all backlogs, in bytes.
     pub(crate) const fn backlog_len(&self) -> usize {
         self.waiting
@@ -191,7 +198,7 @@ impl Output {
     #[inline]
     pub(crate) fn hold(&self, lane: Lane, backlog: &Backlog, limits: &Limits) -> Option<Hold> {
         if lane == Lane::Ready {
-            (self.ready_len() >= limits.output_high).then_some(Hold::OutputFull)
+            (self.ready_load() >= limits.output_high).then_some(Hold::OutputFull)
         } else if backlog.len() >= limits.output_high {
             Some(Hold::ChannelBacklogFull)
         } else {
