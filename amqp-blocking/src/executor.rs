@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     io, mem,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, OnceLock,
         atomic::{
@@ -110,9 +110,28 @@ pub(crate) fn reserve_park() -> bool {
         if executor.takes_lent && executor.reserved.is_none() {
             executor.reserved = Reserved::new();
         }
-        executor.reserved.is_some()
+        executor.takes_lent && executor.reserved.is_some()
     });
     reserved.unwrap_or(false)
+}
+
+/// Polls a future once, on behalf of no executor: one on this thread, which does not wait for the
+/// future, takes no driver meanwhile.
+pub(crate) fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    /// Restores the value on drop, also if the future panics.
+    struct TakesGuard(Option<bool>);
+    impl Drop for TakesGuard {
+        fn drop(&mut self) {
+            if let Some(outer) = self.0 {
+                with_current(|executor| executor.takes_lent = outer);
+            }
+        }
+    }
+    let _outer = TakesGuard(with_current(|executor| {
+        mem::replace(&mut executor.takes_lent, false)
+    }));
+    // A wake-up of this waker is not needed: the future is polled again at once.
+    future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Keeps a driver that is lent to this thread, which has [reserved](reserve_park) a park, until its

@@ -4,14 +4,14 @@ use std::{
     cell::Cell,
     future::Future,
     pin::pin,
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use amqp_core::TimeoutReason;
 use amqp_driver::Error;
 
-use crate::executor::run;
+use crate::executor::{poll_once, run};
 
 thread_local! {
     /// The deadline of the calls on this thread. `Some` inside [`within`].
@@ -71,11 +71,7 @@ pub fn wait<F: Future>(future: F) -> Result<F::Output, Error> {
 /// or a socket.
 pub(crate) fn wait_unless_ready<F: Future>(future: F) -> Result<F::Output, Error> {
     let mut future = pin!(future);
-    // A wake-up of this waker is not needed: the future is polled again at once.
-    match future
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-    {
+    match poll_once(future.as_mut()) {
         Poll::Ready(output) => Ok(output),
         Poll::Pending => wait(future),
     }

@@ -500,6 +500,7 @@ impl Content {
     /// Returns the memory that the message occupies, in bytes: properties, body, and a fixed
     /// overhead. The limits on memory count by this.
     ///
+    /// A small body shares a block of 8 KiB with its neighbours, of which up to a sixth is unused.
     /// A large piece of a body is a slice of the read buffer, and can keep up to three times its
     /// length alive if little else of that buffer is in use; for a body of more than a mebibyte, an
     /// eighth more than its length, and a mebibyte. It counts as its length.

@@ -5,6 +5,8 @@ use core::fmt;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::limits::UNCOPIED_PART;
+
 /// Bytes that the machine has emitted and the transport has not yet accepted: a list of segments.
 ///
 /// Owned by the driver, so that writing does not need access to the machine. It is a [`Buf`]: write
@@ -236,10 +238,10 @@ impl Segments {
         self.len() == 0
     }
 
-    /// The length of the pieces that were [chained](Self::chain), in bytes.
+    /// The total length, in bytes, to which what was [chained](Self::chain) counts for a part.
     #[inline]
-    pub(crate) const fn chained(&self) -> usize {
-        self.chained
+    pub(crate) const fn load(&self) -> usize {
+        self.len() - self.chained + self.chained / UNCOPIED_PART
     }
 
     /// The window. `Some`, as it is behind the output, which is in the buffer.

@@ -72,9 +72,14 @@ impl Arena {
         self.place(pieces)
     }
 
+    /// The number of bytes for which there is room in the block.
+    pub(super) fn room(&self) -> usize {
+        let room = |block: &BytesMut| block.capacity() - block.len();
+        self.block.as_ref().map_or(0, room)
+    }
+
     fn place(&mut self, piece: &[u8]) -> Bytes {
-        let has_room = |block: &mut BytesMut| block.capacity() - block.len() >= piece.len();
-        if !self.block.as_mut().is_some_and(has_room) {
+        if self.room() < piece.len() {
             self.use_up();
         }
         let block = self.block.get_or_insert_default();

@@ -15,8 +15,9 @@ use crate::{
 /// The largest part of the input that is copied at once, in bytes.
 const COPIED: usize = 8 << 10;
 
-/// The largest message that is copied with others, in bytes.
-const COPIED_PART: usize = COPIED / 4;
+/// The largest message that is copied with others, in bytes: so much, at most, is left unused at the end
+/// of a block.
+const COPIED_PART: usize = 1280;
 
 /// A method with its content, in the frames of section 4.2.6 of the specification: method, header,
 /// and at most one body.
@@ -134,9 +135,13 @@ impl<'i> Run<'i> {
         if begin == 0 || last > COPIED_PART {
             return false;
         }
-        let len = (4 * begin).clamp(last, COPIED);
         let rest = self.input.get(begin..).unwrap_or_default();
-        self.copy = arena.copy_run(rest.get(..len).unwrap_or(rest));
+        let len = (4 * begin).clamp(last, COPIED).min(rest.len());
+        let room = arena.room();
+        let len = if room < last { len } else { len.min(room) };
+        // Mostly, messages in a row are of one size, and the last one is whole.
+        let whole = len - len % last;
+        self.copy = arena.copy_run(rest.get(..whole).unwrap_or(rest));
         self.copied_from = begin;
         true
     }

@@ -40,7 +40,7 @@ use crate::{
     body::Body,
     error::{ApiMisuse, Hold},
     frame::{FrameKind, HEARTBEAT, METHOD_HEAD, put_head},
-    limits::{FRAME_OVERHEAD, Limits, Tuning, UNCOPIED_PART},
+    limits::{FRAME_OVERHEAD, Limits, Tuning},
     method::MethodDef,
     protocol::FRAME_END,
     transmit::{Segments, Transmit},
@@ -176,16 +176,10 @@ impl Output {
         self.urgent.len() + self.ready.len() + self.waiting + self.last.len()
     }
 
-    /// The size of the urgent and the ready lane, in bytes.
-    pub(crate) fn ready_len(&self) -> usize {
-        self.urgent.len() + self.ready.len()
-    }
-
     /// The size of the ready lane as it counts for `output_high`, in bytes.
     #[inline]
     pub(crate) fn ready_load(&self) -> usize {
-        let chained = self.ready.chained();
-        self.ready_len() - chained + chained / UNCOPIED_PART
+        self.urgent.len() + self.ready.load()
     }
 
     /// The size of all backlogs, in bytes.
@@ -244,7 +238,9 @@ impl Output {
 
     /// Whether a call would hand out any bytes now without turns of the backlogs.
     pub(crate) fn has_ready(&self) -> bool {
-        self.ready_len() > 0 || (!self.last.is_empty() && self.waiting == 0)
+        !self.urgent.is_empty()
+            || !self.ready.is_empty()
+            || (!self.last.is_empty() && self.waiting == 0)
     }
 
     /// The position of the end of the ready lane, in bytes since the start of the connection.
