@@ -83,48 +83,16 @@ impl Pair {
         while client.poll_event().is_some() {}
     }
 
-    /// Delivers messages of that size, `count` in each read, and returns their bodies.
-    fn deliver_reads(&mut self, size: usize, count: usize) -> Vec<Body> {
+    /// Delivers `messages` messages of that size, `together` at a time, and passes each on.
+    fn deliver(
+        &mut self,
+        size: usize,
+        messages: usize,
+        together: usize,
+        mut each: impl FnMut(client::Delivery),
+    ) {
         let body = Bytes::from(vec![1; size]);
-        let mut kept = Vec::with_capacity(200 * count);
-        for _ in 0..200 {
-            for number in 1..=count {
-                let deliver = basic::Deliver::default().consumer_tag("t");
-                let deliver = deliver.delivery_tag(number as u64);
-                let mut channel = self.server.channel(self.channel.unwrap()).unwrap();
-                let properties = basic::Properties::default();
-                channel
-                    .send_content(&deliver, &properties, body.clone())
-                    .unwrap();
-            }
-            let server = &mut self.server;
-            let read = taken(|out| while server.poll_transmit(NOW, out) {});
-            self.input.reserve(READ);
-            self.input.extend_from_slice(&read);
-            self.client.handle_input(NOW, &mut self.input);
-            while let Some(event) = self.client.poll_event() {
-                if let client::Event::Delivered(delivery) = event {
-                    kept.push(delivery.content.body);
-                }
-            }
-        }
-        self.come_to_rest();
-        kept
-    }
-
-    /// Releases the memory of a busy connection.
-    fn come_to_rest(&mut self) {
-        while let Some((at, TimeoutReason::Idle)) = self.client.poll_timeout() {
-            self.client.handle_timeout(at);
-        }
-    }
-
-    /// Delivers messages of that size, and returns the kept part of one of each hundred.
-    fn deliver<T>(&mut self, size: usize, keep: impl Fn(client::Delivery) -> T) -> Vec<T> {
-        let body = Bytes::from(vec![1; size]);
-        let mut kept = Vec::with_capacity(MESSAGES / ONE_OF);
-        let mut count = 0;
-        for number in 1..=MESSAGES {
+        for number in 1..=messages {
             let deliver = basic::Deliver::default().consumer_tag("t");
             let deliver = deliver.delivery_tag(number as u64);
             let mut channel = self.server.channel(self.channel.unwrap()).unwrap();
@@ -132,6 +100,9 @@ impl Pair {
             channel
                 .send_content(&deliver, &properties, body.clone())
                 .unwrap();
+            if number % together > 0 {
+                continue;
+            }
             let server = &mut self.server;
             let bytes = taken(|out| while server.poll_transmit(NOW, out) {});
             for read in bytes.chunks(READ) {
@@ -141,15 +112,35 @@ impl Pair {
             }
             while let Some(event) = self.client.poll_event() {
                 if let client::Event::Delivered(delivery) = event {
-                    count += 1;
-                    if count % ONE_OF == 0 {
-                        kept.push(keep(delivery));
-                    }
+                    each(delivery);
                 }
             }
         }
+        while let Some((at, TimeoutReason::Idle)) = self.client.poll_timeout() {
+            self.client.handle_timeout(at);
+        }
+    }
+
+    /// Delivers messages of that size one by one, and returns the kept part of one of each hundred.
+    fn keep_some<T>(&mut self, size: usize, keep: impl Fn(client::Delivery) -> T) -> Vec<T> {
+        let mut kept = Vec::with_capacity(MESSAGES / ONE_OF);
+        let mut count = 0;
+        self.deliver(size, MESSAGES, 1, |delivery| {
+            count += 1;
+            if count % ONE_OF == 0 {
+                kept.push(keep(delivery));
+            }
+        });
         assert_eq!(count, MESSAGES);
-        self.come_to_rest();
+        kept
+    }
+
+    /// Delivers messages of that size, `count` in each read, and returns their bodies.
+    fn keep_all(&mut self, size: usize, count: usize) -> Vec<Body> {
+        let mut kept = Vec::with_capacity(200 * count);
+        self.deliver(size, 200 * count, count, |delivery| {
+            kept.push(delivery.content.body);
+        });
         kept
     }
 }
@@ -157,9 +148,9 @@ impl Pair {
 /// The bytes that the thread holds more for each kept message, with a connection at rest.
 fn cost<T>(size: usize, keep: impl Fn(client::Delivery) -> T) -> usize {
     let mut pair = Pair::new();
-    drop(pair.deliver(size, |_| ())); // until all buffers have their size
+    drop(pair.keep_some(size, |_| ())); // until all buffers have their size
     let before = meter::held();
-    let kept = pair.deliver(size, keep);
+    let kept = pair.keep_some(size, keep);
     (meter::held() - before) / kept.len()
 }
 
@@ -205,9 +196,9 @@ fn bodies_that_are_all_kept_fill_the_blocks_that_they_share() {
     ];
     for (size, count) in shapes {
         let mut pair = Pair::new();
-        pair.deliver_reads(size, count);
+        drop(pair.keep_all(size, count));
         let before = meter::held();
-        let kept = pair.deliver_reads(size, count);
+        let kept = pair.keep_all(size, count);
         let each = (meter::held() - before) / kept.len();
         println!("of {size} bytes, {count} in a read: {each}");
         // The frames around a body are copied with it.
