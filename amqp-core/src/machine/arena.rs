@@ -1,7 +1,7 @@
 //! The memory for small pieces of content.
 
 use alloc::collections::VecDeque;
-use core::time::Duration;
+use core::{mem, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
@@ -11,16 +11,13 @@ use crate::time::Instant;
 /// its own.
 const ARENA_PART: usize = 8;
 
-/// The maximum number of used blocks that are kept for reuse: some reads' worth of messages, of which
-/// an application that keeps up holds the last ones.
-const KEPT: usize = 64;
-
 /// The number of used blocks that are looked at for one without copies that are alive: all are held
 /// while an application falls behind.
 const OLDEST: usize = 4;
 
-/// The time after the last use of a new block in which the used ones are kept.
-const IDLE_AFTER: Duration = Duration::from_millis(100);
+/// The time after which used blocks are released: all of them if none was used up meanwhile, and half of
+/// them if none was missing.
+const PERIOD: Duration = Duration::from_millis(100);
 
 /// The block that small pieces of content are copied into, so that they do not keep a large read
 /// buffer alive.
@@ -33,22 +30,31 @@ pub(super) struct Arena {
     block: Option<BytesMut>,
     /// The size of a block, in bytes.
     size: usize,
-    /// The ends of the used blocks, the oldest first. At most [`KEPT`].
+    /// The ends of the used blocks, the oldest first.
     used: VecDeque<BytesMut>,
+    /// The maximum number of used blocks.
+    used_max: usize,
     /// A block was used up since [`note_time`](Self::note_time).
     is_busy: bool,
-    /// The time from which the used blocks are released. `Some` while there are any, once the time
-    /// of their last use was noted.
+    /// The time at which the last block was used up.
+    used_at: Instant,
+    /// A new block was needed in the present period.
+    is_short: bool,
+    /// The end of the present period. `Some` while there are used blocks, once the time was
+    /// [noted](Self::note_time).
     release_at: Option<Instant>,
 }
 
 impl Arena {
-    pub(super) const fn new(size: usize) -> Self {
+    pub(super) const fn new(size: usize, used_max: usize) -> Self {
         Self {
             block: None,
             size,
             used: VecDeque::new(),
+            used_max,
             is_busy: false,
+            used_at: Instant::ORIGIN,
+            is_short: false,
             release_at: None,
         }
     }
@@ -96,9 +102,11 @@ impl Arena {
             Some(free) => self.used.drain(..=free).next_back(),
             None => None,
         };
+        self.is_short |= next.is_none();
         let next = next.unwrap_or_else(|| BytesMut::with_capacity(self.size));
-        if let Some(used) = self.block.replace(next) {
-            if self.used.len() == KEPT {
+        let used = self.block.replace(next);
+        if let Some(used) = used.filter(|_| self.used_max > 0) {
+            if self.used.len() == self.used_max {
                 self.used.pop_front();
             }
             self.used.push_back(used);
@@ -106,11 +114,12 @@ impl Arena {
         }
     }
 
-    /// Notes the time of the last use of a block.
+    /// Notes the time if a block was used up, and begins a period if there is none.
     #[inline]
     pub(super) fn note_time(&mut self, now: Instant) {
-        if core::mem::take(&mut self.is_busy) {
-            self.release_at = Some(now + IDLE_AFTER);
+        if mem::take(&mut self.is_busy) {
+            self.used_at = now;
+            self.release_at.get_or_insert(now + PERIOD);
         }
     }
 
@@ -119,17 +128,27 @@ impl Arena {
         self.release_at
     }
 
-    /// Releases the used blocks, if it is time to.
+    /// Releases used blocks at the end of a period, and begins another one if some are left.
     pub(super) fn release(&mut self, now: Instant) {
-        if self.release_at.is_some_and(|at| at <= now) {
-            self.used = VecDeque::new();
-            self.release_at = None;
+        if self.release_at.is_none_or(|at| at > now) {
+            return;
         }
+        let count = self.used.len();
+        let kept = match mem::take(&mut self.is_short) {
+            _ if self.used_at + PERIOD <= now => 0,
+            true => count,
+            false => count / 2,
+        };
+        self.used.drain(..count - kept);
+        if kept == 0 {
+            self.used = VecDeque::new();
+        }
+        self.release_at = (kept > 0).then(|| now + PERIOD);
     }
 
     /// Releases all blocks.
     pub(super) fn clear(&mut self) {
-        *self = Self::new(self.size);
+        *self = Self::new(self.size, self.used_max);
     }
 }
 
@@ -140,6 +159,7 @@ mod tests {
     use super::*;
 
     const SIZE: usize = 64;
+    const KEPT: usize = 20;
 
     /// The addresses of copies of a block's size, of which the last `held` are alive at a time.
     fn addresses(arena: &mut Arena, held: usize, count: usize) -> Vec<usize> {
@@ -164,15 +184,15 @@ mod tests {
 
     #[test]
     fn blocks_are_used_again_once_no_copy_in_them_is_alive() {
-        let mut arena = Arena::new(SIZE);
+        let mut arena = Arena::new(SIZE, KEPT);
         assert_eq!(distinct(addresses(&mut arena, 0, 100)), 2);
-        let mut arena = Arena::new(SIZE);
+        let mut arena = Arena::new(SIZE, KEPT);
         assert_eq!(distinct(addresses(&mut arena, 10, 100)), 11);
     }
 
     #[test]
     fn a_copy_is_not_written_over() {
-        let mut arena = Arena::new(SIZE);
+        let mut arena = Arena::new(SIZE, KEPT);
         let held = arena.copy(&[1, 2]);
         let copies: Vec<_> = (3..203).map(|byte| arena.copy_run(&[byte; SIZE])).collect();
         assert_eq!(*held, [1, 2]);
@@ -183,7 +203,7 @@ mod tests {
 
     #[test]
     fn blocks_that_are_held_for_long_keep_no_others_from_being_used_again() {
-        let mut arena = Arena::new(SIZE);
+        let mut arena = Arena::new(SIZE, KEPT);
         let held: Vec<_> = (1..OLDEST).map(|_| arena.copy_run(&[1; SIZE])).collect();
         assert_eq!(distinct(addresses(&mut arena, 0, 100)), 2);
         assert!(arena.used.len() < OLDEST, "the others are not kept");
@@ -193,20 +213,40 @@ mod tests {
     }
 
     #[test]
-    fn used_blocks_are_released_some_time_after_their_last_use() {
-        let mut arena = Arena::new(SIZE);
+    fn used_blocks_are_released_when_none_is_used_any_more() {
+        let mut arena = Arena::new(SIZE, KEPT);
         let now = Instant::ORIGIN;
         arena.copy_run(&[1; SIZE]);
         arena.note_time(now);
         assert_eq!(arena.release_at(), None, "the one in use is kept");
-        arena.copy_run(&[1; SIZE]);
+        addresses(&mut arena, 10, 100);
         arena.note_time(now);
-        let at = arena.release_at().expect("a block was used up");
-        arena.note_time(now + IDLE_AFTER / 2);
-        assert_eq!(arena.release_at(), Some(at), "none was used since");
-        arena.release(now);
-        assert_eq!(arena.used.len(), 1);
-        arena.release(at);
+        assert_eq!(arena.release_at(), Some(now + PERIOD));
+        addresses(&mut arena, 10, 100);
+        arena.note_time(now + PERIOD / 2);
+        assert_eq!(arena.release_at(), Some(now + PERIOD));
+        arena.release(now + PERIOD / 2);
+        assert_eq!(arena.used.len(), 10);
+        arena.release(now + PERIOD);
+        assert_eq!(arena.used.len(), 10, "they were used meanwhile");
+        assert_eq!(arena.release_at(), Some(now + 2 * PERIOD));
+        arena.note_time(now + 2 * PERIOD);
+        arena.release(now + 2 * PERIOD);
         assert_eq!((arena.used.len(), arena.release_at()), (0, None));
+    }
+
+    #[test]
+    fn a_busy_connection_comes_to_the_number_of_blocks_that_it_needs() {
+        let mut arena = Arena::new(SIZE, KEPT);
+        let mut now = Instant::ORIGIN;
+        addresses(&mut arena, 15, 100);
+        for _ in 0..10 {
+            addresses(&mut arena, 3, 20);
+            arena.note_time(now);
+            now = now + PERIOD;
+            arena.release(now);
+        }
+        let count = arena.used.len();
+        assert!(count <= 6, "{count}");
     }
 }

@@ -175,7 +175,7 @@ impl<R: Role> Machine<R> {
             deadlines: RequestDeadlines::new(timeouts.request),
             next_request: 1,
             wants: Wants::default(),
-            arena: Arena::new(R::ARENA_BLOCK),
+            arena: Arena::new(R::ARENA_BLOCK, R::ARENA_USED),
             spare: Spare::default(),
             assembled: 0,
             skip: None,

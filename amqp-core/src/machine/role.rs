@@ -43,6 +43,10 @@ pub(crate) trait Role: Sized + fmt::Debug {
     /// memory that a small piece keeps alive.
     const ARENA_BLOCK: usize = 8192;
 
+    /// The maximum number of used blocks that are kept to be used again: some reads' worth of
+    /// messages, of which an application that keeps up holds the last ones.
+    const ARENA_USED: usize = 64;
+
     /// The number of bytes by which an incoming frame may exceed the frame limit.
     fn frame_slack(&self) -> u32 {
         0

@@ -29,6 +29,9 @@ impl Role for Server {
     // A broker keeps some messages and drops others: a message of a few bytes may keep a block.
     const ARENA_BLOCK: usize = 1024;
 
+    // Most messages stay in a queue for longer.
+    const ARENA_USED: usize = 0;
+
     fn frame_slack(&self) -> u32 {
         self.tolerance.frame_slack
     }
