@@ -84,7 +84,7 @@ fn a_million_publishes_that_are_not_taken_are_bounded() {
     );
 }
 
-/// The bodies are the application's memory, whichever way they leave.
+/// Such a body is memory of the application, and counts for a quarter.
 #[test]
 fn bodies_that_are_not_copied_are_bounded_at_four_times_the_mark() {
     let mut client = Client::open();
