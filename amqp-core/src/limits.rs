@@ -12,11 +12,6 @@ pub const FRAME_OVERHEAD: usize = 8;
 /// rejects a larger `start-ok`.
 pub const FRAME_MAX_BEFORE_TUNE: u32 = 8192;
 
-/// The part for which a body that is not copied counts in the ready output: it is memory of the
-/// application, and takes none of a processor's cache. With more of such bodies at hand, a transport
-/// seldom runs dry between two wake-ups.
-pub(crate) const UNCOPIED_PART: usize = 4;
-
 /// The limits of one connection. The defaults suit a client of RabbitMQ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -49,9 +44,8 @@ pub struct Limits {
     pub unlimited_chunk: u32,
     /// The high watermark of the output, in bytes, at least 4096. A publish that fits into one
     /// frame is held back while this much is ready to be sent. A larger one, or one behind it, is
-    /// held back while this much is queued on its channel. A body from 4 KiB on, which is not
-    /// copied, counts for a quarter in what is ready. Default 256 KiB: fills a socket buffer, and
-    /// still fits into a processor's cache.
+    /// held back while this much is queued on its channel. Default 256 KiB: fills a socket buffer,
+    /// and still fits into a processor's cache.
     pub output_high: usize,
     /// The low watermark of the output, in bytes: publishing resumes at this level. Default 64 KiB.
     pub output_low: usize,
@@ -124,13 +118,6 @@ impl Limits {
     pub fn output_high(mut self, output_high: usize) -> Self {
         self.output_high = output_high;
         self
-    }
-
-    /// The largest output that is ready to be sent when another publish that fits into one frame is
-    /// accepted, in bytes.
-    #[must_use]
-    pub const fn output_max(&self) -> usize {
-        self.output_high.saturating_mul(UNCOPIED_PART)
     }
 
     /// Sets `output_low`.

@@ -5,8 +5,6 @@ use core::fmt;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::limits::UNCOPIED_PART;
-
 /// Bytes that the machine has emitted and the transport has not yet accepted: a list of segments.
 ///
 /// Owned by the driver, so that writing does not need access to the machine. It is a [`Buf`]: write
@@ -146,8 +144,6 @@ pub(crate) struct Segments {
     done: VecDeque<Bytes>,
     /// The total length of the finished pieces, in bytes.
     done_len: usize,
-    /// The length of those of them that were [chained](Self::chain), in bytes.
-    chained: usize,
     /// The buffer for small pieces.
     tail: Buffer,
     /// Earlier buffers, the oldest first, each of at most [`LARGEST_BUFFER`].
@@ -220,7 +216,6 @@ impl Segments {
         Self {
             done: VecDeque::new(),
             done_len: 0,
-            chained: 0,
             tail: Buffer::default(),
             earlier: VecDeque::new(),
             size: FIRST_BUFFER,
@@ -236,12 +231,6 @@ impl Segments {
 
     pub(crate) const fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// The total length, in bytes, to which what was [chained](Self::chain) counts for a part.
-    #[inline]
-    pub(crate) const fn load(&self) -> usize {
-        self.len() - self.chained + self.chained / UNCOPIED_PART
     }
 
     /// The window. `Some`, as it is behind the output, which is in the buffer.
@@ -310,7 +299,6 @@ impl Segments {
     pub(crate) fn chain(&mut self, piece: Bytes) {
         self.finish_tail();
         self.done_len += piece.len();
-        self.chained += piece.len();
         self.done.push_back(piece);
     }
 
@@ -319,7 +307,7 @@ impl Segments {
     pub(crate) fn move_into(&mut self, out: &mut Transmit) {
         self.finish_tail();
         self.moved = self.moved.saturating_add(self.done_len);
-        (self.done_len, self.chained) = (0, 0);
+        self.done_len = 0;
         for piece in self.done.drain(..) {
             out.push(piece);
         }

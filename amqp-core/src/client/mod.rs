@@ -302,7 +302,7 @@ impl Connection {
 
     /// The number of bytes, of publishes that fit into a frame, that are accepted before
     /// [`Hold::OutputFull`](crate::Hold::OutputFull): the rest up to
-    /// [`output_high`](crate::Limits::output_high), as that counts them. The last publish may exceed it.
+    /// [`output_high`](crate::Limits::output_high). The last publish may exceed it.
     #[must_use]
     pub fn output_room(&self) -> usize {
         self.0.output_room()

@@ -32,7 +32,7 @@ impl<R: Role> Machine<R> {
     /// The room in the ready lane, in bytes.
     pub(crate) fn output_room(&self) -> usize {
         let high = self.limits.output_high;
-        high.saturating_sub(self.output.ready_load())
+        high.saturating_sub(self.output.ready_len())
     }
 
     /// The room in all backlogs together, in bytes.
@@ -83,7 +83,7 @@ impl<R: Role> Machine<R> {
             return;
         }
         let low = self.limits.output_low;
-        if self.wants.ready && self.output.ready_load() <= low {
+        if self.wants.ready && self.output.ready_len() <= low {
             self.wants.ready = false;
             self.push(R::writable());
         }

@@ -35,13 +35,13 @@ fn nothing_follows_the_final_event() {
         let mut client = pair.client_channel(id);
         let publish = basic::Publish::default();
         client
-            .publish(&publish, &properties, "x".repeat(20_000))
+            .publish(&publish, &properties, "x".repeat(5000))
             .unwrap();
         assert!(client.publish(&publish, &properties, "").is_err());
         let mut server = pair.server_channel(id);
         let returned = basic::Return::default();
         server
-            .send_content(&returned, &properties, "x".repeat(20_000))
+            .send_content(&returned, &properties, "x".repeat(5000))
             .unwrap();
         assert!(server.hold().is_some());
         let mut side = Side::of(pair, role);

@@ -344,7 +344,7 @@ impl State {
         let body = usize::try_from(limits.body).unwrap_or(usize::MAX);
         let frame = usize::try_from(self.machine.tuning().frame_max).unwrap_or(usize::MAX);
         let published = [
-            limits.output_max(),
+            limits.output_high,
             frame.min(body),
             limits.output_backlog,
             body,

@@ -82,7 +82,7 @@ fn publishes_that_wait_go_on() {
             let channel = Rc::clone(&channel);
             rig.spawn(async move {
                 let to = basic::Publish::default();
-                let mut body = vec![0; 80_000];
+                let mut body = vec![0; 20_000];
                 body[..4].copy_from_slice(&number.to_be_bytes());
                 channel
                     .publish(&to, &basic::Properties::default(), body)
@@ -132,7 +132,7 @@ fn publishes_that_wait_fail_with_the_connection() {
                 let channel = Rc::clone(&channel);
                 rig.spawn(async move {
                     let (to, none) = (basic::Publish::default(), basic::Properties::default());
-                    channel.publish(&to, &none, vec![0; 80_000]).await
+                    channel.publish(&to, &none, vec![0; 20_000]).await
                 })
             })
             .collect();

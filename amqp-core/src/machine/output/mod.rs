@@ -176,10 +176,9 @@ impl Output {
         self.urgent.len() + self.ready.len() + self.waiting + self.last.len()
     }
 
-    /// The size of the ready lane as it counts for `output_high`, in bytes.
-    #[inline]
-    pub(crate) fn ready_load(&self) -> usize {
-        self.urgent.len() + self.ready.load()
+    /// The size of the urgent and the ready lane, in bytes.
+    pub(crate) fn ready_len(&self) -> usize {
+        self.urgent.len() + self.ready.len()
     }
 
     /// The size of all backlogs, in bytes.
@@ -192,7 +191,7 @@ impl Output {
     #[inline]
     pub(crate) fn hold(&self, lane: Lane, backlog: &Backlog, limits: &Limits) -> Option<Hold> {
         if lane == Lane::Ready {
-            (self.ready_load() >= limits.output_high).then_some(Hold::OutputFull)
+            (self.ready_len() >= limits.output_high).then_some(Hold::OutputFull)
         } else if backlog.len() >= limits.output_high {
             Some(Hold::ChannelBacklogFull)
         } else {
@@ -238,9 +237,7 @@ impl Output {
 
     /// Whether a call would hand out any bytes now without turns of the backlogs.
     pub(crate) fn has_ready(&self) -> bool {
-        !self.urgent.is_empty()
-            || !self.ready.is_empty()
-            || (!self.last.is_empty() && self.waiting == 0)
+        self.ready_len() > 0 || (!self.last.is_empty() && self.waiting == 0)
     }
 
     /// The position of the end of the ready lane, in bytes since the start of the connection.

@@ -84,34 +84,6 @@ fn a_million_publishes_that_are_not_taken_are_bounded() {
     );
 }
 
-/// Such a body is memory of the application, and counts for a quarter.
-#[test]
-fn bodies_that_are_not_copied_are_bounded_at_four_times_the_mark() {
-    let mut client = Client::open();
-    let id = client.channel();
-    let properties = basic::Properties::default();
-    let limits = client.conn.limits().clone();
-    let (high, message) = (limits.output_high, 10_000);
-    assert_eq!(limits.output_max(), 4 * high);
-    let mut accepted = 0;
-    for _ in 0..1000 {
-        let body = Bytes::from_static(&[7; 10_000]);
-        let result = client.on(id).publish(&publish("q"), &properties, body);
-        accepted += usize::from(result.is_ok());
-    }
-    // The frames around the bodies are copied.
-    assert!(
-        accepted * message > 4 * high * 9 / 10,
-        "{accepted} of {message}"
-    );
-    assert!(client.conn.buffered() < limits.output_max() + message + 100);
-    let small = client.on(id).publish(&publish("q"), &properties, "x");
-    assert_eq!(small, Err(held(Hold::OutputFull, b"x")));
-    client.bytes();
-    assert_eq!(client.events(), [Event::Writable]);
-    assert_eq!(client.conn.output_room(), high);
-}
-
 #[test]
 fn there_is_room_again_at_the_low_mark_and_not_before() {
     let mut config = Config::default();
