@@ -1,11 +1,6 @@
 //! The handles that wait for the server: confirms, consumers and returned messages.
 
-use std::{
-    future::poll_fn,
-    ops::Deref,
-    pin::Pin,
-    task::{Context, Poll, Waker},
-};
+use std::{future::poll_fn, ops::Deref, pin::Pin};
 
 use amqp_core::PublishSeq;
 use amqp_driver::{Acks, Error, ReturnedMessage, Unconfirmed, wire::ShortStr};
@@ -126,15 +121,14 @@ where
     type Item = Result<T, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // A message at hand needs no executor. Pending means that the consumer yields.
-        if self.0.has_next() {
-            let mut cx = Context::from_waker(Waker::noop());
-            if let Poll::Ready(message) = Pin::new(&mut self.0).poll_next(&mut cx) {
-                return message;
-            }
-        }
+        let is_at_hand = self.0.has_next();
         let message = poll_fn(|cx| Pin::new(&mut self.0).poll_next(cx));
-        wait(message).unwrap_or_else(|error| Some(Err(error)))
+        let message = if is_at_hand {
+            wait_unless_ready(message)
+        } else {
+            wait(message)
+        };
+        message.unwrap_or_else(|error| Some(Err(error)))
     }
 }
 
